@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Engines run networks; a backend makes engines. `get_backend` is the factory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from atb_core.errors import BackendUnavailableError
+
+if TYPE_CHECKING:
+    from atb_core.engine.base import Backend
+
+BACKENDS = ("cpu", "reference")
+
+
+def get_backend(name: str = "auto", **options: Any) -> Backend:
+    """The backend called `name`: "cpu" (C++), "reference" (torch) or "auto" (cpu).
+
+    Options are the backend's: `num_threads` for cpu. BackendUnavailableError says why one cannot be had; no
+    other backend is ever taken in its place.
+    """
+    if name in ("cpu", "auto"):
+        from atb_core.engine.cpu import CpuBackend
+
+        return CpuBackend(**options)
+    if name == "reference":
+        from atb_core.engine.reference import ReferenceBackend
+
+        return ReferenceBackend(**options)
+    if name == "atb":
+        raise BackendUnavailableError(
+            "backend 'atb' (Ascend) is not part of this version of atb_core",
+            hint='use backend="cpu" or backend="reference"',
+        )
+    raise BackendUnavailableError(f"there is no backend called {name!r}", hint=f"known: {', '.join(BACKENDS)}, atb")

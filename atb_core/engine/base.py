@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one interface of all engines, and the checks that they share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from atb_core.errors import EngineError
+from atb_core.graph.dim import Dim
+from atb_core.graph.network import Network
+from atb_core.graph.tensor import Tensor
+from atb_core.graph.torch_dtypes import dtype_from_torch
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Engine(ABC):
+    """Runs one network. Weights and KV caches are bound once, inputs and outputs come with every call."""
+
+    network: Network
+
+    @abstractmethod
+    def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Takes over weights by name; may be called with a part of them at a time.
+
+        The engine keeps what it needs in its own layout: the caller may drop the tensors afterwards.
+        EngineError for a name that is no weight of the network, a wrong shape or dtype.
+        """
+
+    @abstractmethod
+    def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
+        """Binds inputs whose memory stays the same from call to call and is written in place."""
+
+    @abstractmethod
+    def forward(
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        outputs: Mapping[str, torch.Tensor] | None = None,
+        runtime_params: Mapping[str, torch.Tensor] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Runs the network into `outputs` and returns them; outputs not given are allocated.
+
+        `runtime_params` holds host copies of inputs for backends that need them (sequence lengths on
+        Ascend); the others read the inputs. EngineError, before anything runs, for missing or unknown
+        names, wrong dtypes, shapes or devices, and tensors that are not contiguous.
+        """
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} of\n{self.network}"
+
+
+class Backend(ABC):
+    """Makes engines. All engines of one model share a weight store, so a weight exists once."""
+
+    name: str
+
+    @abstractmethod
+    def new_store(self) -> Any:
+        """An empty store for weights."""
+
+    @abstractmethod
+    def build(self, network: Network, store: Any = None) -> Engine:
+        """An engine for `network` with its weights in `store` (a new one if None)."""
+
+
+def check_names(what: str, given: Collection[str], wanted: Collection[str], optional: bool = False) -> None:
+    """EngineError unless the names given are those wanted (or some of them)."""
+    unknown = sorted(set(given) - set(wanted))
+    missing = [] if optional else sorted(set(wanted) - set(given))
+    if unknown or missing:
+        parts = [f"missing: {', '.join(missing)}"] if missing else []
+        parts += [f"unknown: {', '.join(unknown)}"] if unknown else []
+        raise EngineError(
+            f"the {what} do not fit the network; {'; '.join(parts)}",
+            hint=f"{what} of this network: {', '.join(sorted(wanted)) or 'none'}",
+        )
+
+
+def check_tensor(what: str, declared: Tensor, real: torch.Tensor, device: str | None = None) -> None:
+    """EngineError unless `real` has the declared dtype and fixed sizes and is contiguous (on `device`)."""
+    if declared.dtype is not None and dtype_from_torch(real.dtype) is not declared.dtype:
+        raise EngineError(f"{what} {declared.name!r} must be {declared.dtype.short}, not {real.dtype}")
+    if declared.shape is not None:
+        fits = len(declared.shape) == real.dim() and all(
+            isinstance(size, Dim) or size == value for size, value in zip(declared.shape, real.shape, strict=True)
+        )
+        if not fits:
+            raise EngineError(f"{what} {declared} was given a tensor of shape {list(real.shape)}")
+    if not real.is_contiguous():
+        raise EngineError(f"{what} {declared.name!r} is not contiguous", hint="pass tensor.contiguous()")
+    if device is not None and real.device.type != device:
+        raise EngineError(f"{what} {declared.name!r} is on {real.device}, the engine runs on {device}")

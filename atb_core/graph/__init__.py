@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The graph layer: symbolic tensors, ops, networks, passes."""
+
+from atb_core.graph.dim import Dim, DimLike, Shape
+from atb_core.graph.dtype import DataType
+from atb_core.graph.network import Network, Node, get_default_net, record
+from atb_core.graph.op import Op, Sample, registered_ops
+from atb_core.graph.tensor import Tensor
+
+__all__ = [
+    "DataType",
+    "Dim",
+    "DimLike",
+    "Network",
+    "Node",
+    "Op",
+    "Sample",
+    "Shape",
+    "Tensor",
+    "get_default_net",
+    "record",
+    "registered_ops",
+]

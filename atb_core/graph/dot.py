@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network as a picture, in Graphviz's DOT language."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from atb_core.graph.dim import shape_text
+from atb_core.graph.network import Network, Node
+from atb_core.graph.printing import tensor_names
+from atb_core.graph.tensor import Tensor
+
+
+def to_dot(network: Network, nodes: Iterable[Node] | None = None) -> str:
+    """DOT text of the network or of some of its nodes: boxes by module, edges labelled with type and shape."""
+    chosen = list(network.nodes if nodes is None else nodes)
+    names = tensor_names(network)
+    ids = {node: f"n{index}" for index, node in enumerate(chosen)}
+    lines = [f"digraph {_quoted(network.name)} {{", '  node [shape=box, fontname="Helvetica", fontsize=10];']
+    lines += ['  edge [fontname="Helvetica", fontsize=8];']
+    for index, (path, members) in enumerate(_by_module(chosen)):
+        lines += [f"  subgraph cluster_{index} {{", f"    label={_quoted(path or '(no module)')};"]
+        lines += [f"    {ids[node]} [label={_quoted(node.op.name)}];" for node in members]
+        lines.append("  }")
+    outside: dict[Tensor, str] = {}
+    for node in chosen:
+        for tensor in node.inputs:
+            producer = network.producer(tensor)
+            start = ids[producer] if producer in ids else outside.setdefault(tensor, f"t{len(outside)}")
+            lines.append(f"  {start} -> {ids[node]} [label={_quoted(_edge(tensor))}];")
+    for tensor, name in outside.items():
+        lines.append(f"  {name} [label={_quoted(names[tensor])}, shape=ellipse];")
+    for tensor in network.outputs:
+        producer = network.producer(tensor)
+        if producer in ids:
+            lines += [f"  {_quoted(names[tensor])} [shape=ellipse, style=bold];"]
+            lines += [f"  {ids[producer]} -> {_quoted(names[tensor])} [label={_quoted(_edge(tensor))}];"]
+    return "\n".join([*lines, "}", ""])
+
+
+def _by_module(nodes: list[Node]) -> list[tuple[str, list[Node]]]:
+    groups: dict[str, list[Node]] = {}
+    for node in nodes:
+        groups.setdefault(node.module_path, []).append(node)
+    return list(groups.items())
+
+
+def _edge(tensor: Tensor) -> str:
+    return f"{tensor.dtype.short if tensor.dtype else '?'}{shape_text(tensor.shape)}"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Element types of tensors, under the names that ACL gives them."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class DataType(str, Enum):
+    """An element type; the value is ACL's name, `short` the one that torch users know."""
+
+    FLOAT = "ACL_FLOAT"
+    FLOAT16 = "ACL_FLOAT16"
+    BF16 = "ACL_BF16"
+    INT8 = "ACL_INT8"
+    INT32 = "ACL_INT32"
+    INT64 = "ACL_INT64"
+    BOOL = "ACL_BOOL"
+
+    @property
+    def short(self) -> str:
+        """The name as torch spells it: `bfloat16`, `int32`."""
+        return _SHORT[self]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return _ITEMSIZE[self]
+
+    @property
+    def is_float(self) -> bool:
+        return self in (DataType.FLOAT, DataType.FLOAT16, DataType.BF16)
+
+    @classmethod
+    def from_short(cls, name: str) -> DataType:
+        """The type that torch calls `name`; ValueError names the known ones."""
+        for dtype, short in _SHORT.items():
+            if short == name:
+                return dtype
+        raise ValueError(f"unknown element type {name!r}; known: {', '.join(_SHORT.values())}")
+
+
+_SHORT = {
+    DataType.FLOAT: "float32",
+    DataType.FLOAT16: "float16",
+    DataType.BF16: "bfloat16",
+    DataType.INT8: "int8",
+    DataType.INT32: "int32",
+    DataType.INT64: "int64",
+    DataType.BOOL: "bool",
+}
+_ITEMSIZE = {
+    DataType.FLOAT: 4,
+    DataType.FLOAT16: 2,
+    DataType.BF16: 2,
+    DataType.INT8: 1,
+    DataType.INT32: 4,
+    DataType.INT64: 8,
+    DataType.BOOL: 1,
+}

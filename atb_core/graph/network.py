@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network: what is recorded, rewritten by passes and run by engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from atb_core.errors import GraphError, ShapeError
+from atb_core.graph.dim import Shape, shape_text
+from atb_core.graph.dtype import DataType
+from atb_core.graph.op import Op
+from atb_core.graph.source import author_line, current_module_path
+from atb_core.graph.tensor import Tensor
+
+if TYPE_CHECKING:
+    from atb_core.engine.base import Engine
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Node:
+    """One op applied. `versions[i]` counts the writes that input i had seen when the node was recorded."""
+
+    op: Op
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    module_path: str = ""
+    source: str = ""
+    versions: tuple[int, ...] = ()
+    cut_after: bool = False
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        """Indices of the inputs that are written in place."""
+        return self.op.writes
+
+    @property
+    def place(self) -> str:
+        """Module path and source line, for messages."""
+        return " at ".join(part for part in (self.module_path, self.source) if part) or "(no module)"
+
+
+class Network:
+    """A recorded computation: inputs, nodes in order, outputs.
+
+    Used as a context manager it becomes the current network of this thread (or task). Inputs are the
+    named tensors that nodes use and no node produces; two uses of one name are one input.
+    """
+
+    def __init__(self, name: str = "network") -> None:
+        self.name = name
+        self.nodes: list[Node] = []
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        self.weights_keys: set[str] = set()
+        self.built = False
+        self._inputs_by_name: dict[str, Tensor] = {}
+        self._producers: dict[Tensor, Node] = {}
+        self._writes: dict[Tensor, int] = {}
+        self._tokens: list[Token[Network | None]] = []
+
+    def __enter__(self) -> Network:
+        self._tokens.append(_current.set(self))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _current.reset(self._tokens.pop())
+
+    def __str__(self) -> str:
+        from atb_core.graph.printing import network_text
+
+        return network_text(self)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def producer(self, tensor: Tensor) -> Node | None:
+        """The node that made `tensor`, None for an input."""
+        return self._producers.get(tensor)
+
+    def input(self, name: str) -> Tensor:
+        """The input called `name`; GraphError lists the known ones."""
+        if name in self._inputs_by_name:
+            return self._inputs_by_name[name]
+        known = ", ".join(self._inputs_by_name) or "none"
+        raise GraphError(f"network {self.name!r} has no input {name!r}", hint=f"its inputs: {known}")
+
+    def is_input(self, tensor: Tensor) -> bool:
+        return tensor.name is not None and self._inputs_by_name.get(tensor.name) is tensor
+
+    def add_input(self, tensor: Tensor) -> Tensor:
+        """Registers `tensor` as an input and returns the one that stands for its name."""
+        if tensor.name is None:
+            raise GraphError(
+                "a tensor is used that has neither a name nor a node that produces it in this network",
+                hint="give inputs a name, Tensor('x'); values of another network cannot be used here",
+            )
+        known = self._inputs_by_name.get(tensor.name)
+        if known is None:
+            self._inputs_by_name[tensor.name] = tensor
+            self.inputs.append(tensor)
+            return tensor
+        if known is not tensor:
+            _merge_input(known, tensor)
+        return known
+
+    def append(self, op: Op, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Records `op` applied to `inputs`, checks shapes as far as known, returns the new outputs."""
+        source, path = author_line(), current_module_path()
+        try:
+            resolved = tuple(t if t in self._producers else self.add_input(t) for t in inputs)
+            outputs, op = infer(op, resolved)
+        except GraphError as error:
+            raise located(error, op, inputs, path, source) from None
+        self.add_node(op, resolved, outputs, path, source)
+        return outputs
+
+    def add_node(self, op: Op, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], path: str, source: str) -> Node:
+        """Adds a node whose outputs exist already."""
+        versions = tuple(self._writes.get(t, 0) for t in inputs)
+        return self.add_copy(Node(op, inputs, outputs, path, source, versions))
+
+    def add_copy(self, node: Node) -> Node:
+        """Adds a node as it is, with the write versions it was recorded with (`verify` checks them)."""
+        op, inputs, outputs = node.op, node.inputs, node.outputs
+        for tensor in inputs:
+            if tensor not in self._producers:
+                self.add_input(tensor)
+        for index in op.writes:
+            self._writes[inputs[index]] = self._writes.get(inputs[index], 0) + 1
+        for tensor in outputs:
+            self._producers[tensor] = node
+        self.nodes.append(node)
+        return node
+
+    def mark_output(self, tensor: Tensor, name: str) -> None:
+        """Makes `tensor` an output called `name`."""
+        if tensor not in self._producers:
+            raise GraphError(
+                f"{tensor.name or 'a tensor'} is marked as output {name!r}, but no node of the network produces it"
+            )
+        if any(output.name == name for output in self.outputs) or name in self._inputs_by_name:
+            raise GraphError(f"network {self.name!r} already has an input or output called {name!r}")
+        if tensor in self.outputs:
+            raise GraphError(f"output {tensor.name!r} cannot also be called {name!r}")
+        tensor.name = name
+        self.outputs.append(tensor)
+
+    def cut(self) -> None:
+        """Ends a segment after the last node recorded; does nothing in an empty network."""
+        if self.nodes:
+            last = self.nodes[-1]
+            node = Node(last.op, last.inputs, last.outputs, last.module_path, last.source, last.versions, True)
+            self.nodes[-1] = node
+            for tensor in node.outputs:
+                self._producers[tensor] = node
+
+    def users(self) -> dict[Tensor, list[Node]]:
+        """For every tensor the nodes that read it."""
+        users: dict[Tensor, list[Node]] = {}
+        for node in self.nodes:
+            for tensor in dict.fromkeys(node.inputs):
+                users.setdefault(tensor, []).append(node)
+        return users
+
+    def written(self) -> set[Tensor]:
+        """Tensors that some node writes in place."""
+        return set(self._writes)
+
+    def build_engine(
+        self, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
+    ) -> Engine:
+        """Runs the passes and returns an engine of `backend` ("cpu" or "reference").
+
+        `del_fpass_keys` names fusion passes to leave out; ["All"] leaves out every one. Options go to the
+        backend (`num_threads`, `store`).
+        """
+        from atb_core.engine import get_backend
+        from atb_core.graph.passes import run_passes
+
+        store = options.pop("store", None)
+        built = get_backend(backend, **options)
+        engine = built.build(run_passes(self, built.name, del_fpass_keys), store)
+        self.built = True
+        return engine
+
+
+_current: ContextVar[Network | None] = ContextVar("atb_network", default=None)
+
+
+def get_default_net() -> Network:
+    """The current network: that of the innermost `with Network(...)`, else this context's default one.
+
+    A new default network is made when the previous one has been built, so recording can go on.
+    """
+    network = _current.get()
+    if network is None or (network.built and not network._tokens):
+        network = Network("default_network")
+        _current.set(network)
+    return network
+
+
+def record(op: Op, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Records `op` into the current network."""
+    return get_default_net().append(op, inputs)
+
+
+def discard_default_net() -> None:
+    """Forgets an unfinished default network, for a session that wants to start again."""
+    network = _current.get()
+    if network is not None and not network._tokens:
+        _current.set(None)
+
+
+def infer(op: Op, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Op]:
+    if len(inputs) != op.num_inputs:
+        raise GraphError(f"{op.name} takes {op.num_inputs} inputs with these attributes, not {len(inputs)}")
+    shapes: tuple[Shape | None, ...] = (None,) * op.num_outputs
+    known = [t.shape for t in inputs if t.shape is not None]
+    if len(known) == len(inputs):
+        op = op.resolve(*known)
+        shapes = op.infer_shapes(*known)
+    dtypes: tuple[DataType | None, ...] = op.infer_dtypes(*(t.dtype for t in inputs))
+    return tuple(Tensor(None, s, d) for s, d in zip(shapes, dtypes, strict=True)), op
+
+
+def located(error: GraphError, op: Op, inputs: Sequence[Tensor], path: str, source: str) -> GraphError:
+    described = ", ".join(str(t) for t in inputs)
+    where = f" in {path}" if path else ""
+    kind = ShapeError if isinstance(error, ShapeError) else GraphError
+    return kind(f"{op.name}({described}){where}, recorded at {source}: {error.message}", hint=error.hint)
+
+
+def _merge_input(known: Tensor, other: Tensor) -> None:
+    """Two Tensor objects of one name are one input; what either knows must agree."""
+    if known.shape is not None and other.shape is not None and known.shape != other.shape:
+        raise ShapeError(
+            f"input {known.name!r} is declared with shapes {shape_text(known.shape)} and {shape_text(other.shape)}"
+        )
+    if known.dtype is not None and other.dtype is not None and known.dtype != other.dtype:
+        raise GraphError(f"input {known.name!r} is declared as {known.dtype.short} and {other.dtype.short}")
+    known.shape = known.shape if known.shape is not None else other.shape
+    known.dtype = known.dtype or other.dtype
+
+
+def bind_dims(network: Network, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Values of the named dimensions, from the real shapes of inputs that declare them."""
+    from atb_core.graph.specialize import match_shape
+
+    binding: dict[str, int] = {}
+    for name, shape in shapes.items():
+        declared = network.input(name).shape
+        if declared is not None:
+            match_shape(name, declared, shape, binding)
+    return binding

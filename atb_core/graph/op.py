@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an op is: typed attributes, shape and dtype rule, reference, samples.
+
+An op is a frozen dataclass: the class is the operation, an instance is the operation with its
+attributes, and two instances are equal when they compute the same thing. Subclassing `Op` registers it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from atb_core.errors import GraphError, ShapeError
+from atb_core.graph.dim import DimLike, Shape, shape_text
+from atb_core.graph.dtype import DataType
+
+if TYPE_CHECKING:
+    import torch
+
+_registry: dict[str, type[Op]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One test case of an op: real inputs, and the symbolic names of their sizes where these matter."""
+
+    op: Op
+    inputs: tuple[torch.Tensor, ...]
+    label: str = ""
+
+
+class Op:
+    """Base of all operations. Attributes are the dataclass fields of the subclass."""
+
+    #: Indices of inputs that are written in place.
+    writes: ClassVar[tuple[int, ...]] = ()
+    #: Engines that run the op; a test holds this against what the backends really have.
+    backends: ClassVar[frozenset[str]] = frozenset({"reference", "cpu"})
+    #: Names of the inputs, for messages; optional ones last.
+    input_names: ClassVar[tuple[str, ...]] = ("input",)
+    #: True where the output is the input's memory under another shape.
+    is_view: ClassVar[bool] = False
+
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not abstract:
+            _registry[cls.__name__] = cls
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def num_inputs(self) -> int:
+        """How many inputs an instance with these attributes takes."""
+        return len(self.input_names)
+
+    @property
+    def num_outputs(self) -> int:
+        return 1
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Shapes of the outputs; raises ShapeError with the sizes that do not fit."""
+        raise GraphError(f"op {self.name} declares no shape rule", hint=f"implement {self.name}.infer_shapes")
+
+    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        """Element types of the outputs; by default every output has the first input's."""
+        return (dtypes[0],) * self.num_outputs
+
+    def resolve(self, *shapes: Shape) -> Op:
+        """The same op with every attribute that depends on the inputs' shapes made explicit."""
+        return self
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The op's meaning: float32 inside, rounded once to the output's type. Writes in place if `writes`."""
+        raise GraphError(f"op {self.name} has no reference", hint=f"implement {self.name}.reference")
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        """Test cases; every registered op must have some."""
+        return ()
+
+    def attributes(self) -> dict[str, Any]:
+        """Attributes as plain values: enums and element types as their text."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {field.name: _plain(getattr(self, field.name)) for field in fields}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, DataType):
+        return value.short
+    if isinstance(value, Enum):
+        return value.value
+    return value
+
+
+def registered_ops() -> Mapping[str, type[Op]]:
+    """Every known op by name."""
+    return dict(_registry)
+
+
+def find_op(name: str) -> type[Op]:
+    """The op called `name`; GraphError lists the nearest names."""
+    if name in _registry:
+        return _registry[name]
+    raise GraphError(f"there is no op called {name!r}", hint=f"known ops: {', '.join(sorted(_registry))}")
+
+
+@dataclasses.dataclass(frozen=True)
+class AttributeVariable:
+    """Stands for any value of an attribute in the pattern of a fusion."""
+
+    name: str
+
+
+def is_variable(value: object) -> bool:
+    return isinstance(value, AttributeVariable)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ShapeError(message) unless the condition holds; the recorder adds op, place and shapes."""
+    if not condition:
+        raise ShapeError(message)
+
+
+def same_size(a: DimLike, b: DimLike, what: str) -> None:
+    require(a == b, f"{what}: {a} and {b} differ")
+
+
+def normal_axis(axis: int, rank: int, what: str = "axis") -> int:
+    """`axis` counted from the front; ShapeError if the tensor has no such axis."""
+    require(-rank <= axis < rank, f"{what} {axis} does not exist in a tensor of {rank} dimensions")
+    return axis % rank
+
+
+def broadcast(a: Shape, b: Shape) -> Shape:
+    """The shape of an elementwise result under numpy's rules."""
+    width = max(len(a), len(b))
+    padded_a: Shape = (1,) * (width - len(a)) + a
+    padded_b: Shape = (1,) * (width - len(b)) + b
+    result: list[DimLike] = []
+    for x, y in zip(padded_a, padded_b, strict=True):
+        require(x == y or x == 1 or y == 1, f"{shape_text(a)} and {shape_text(b)} do not broadcast")
+        result.append(y if x == 1 else x)
+    return tuple(result)
+
+
+class AttributeEnum(str, Enum):
+    """An enumerated attribute; unknown names are refused with the list of the known ones."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> AttributeEnum:
+        known = ", ".join(str(member.value) for member in cls)
+        raise GraphError(f"{cls.__name__} has no value {value!r}", hint=f"known values: {known}")
+
+    def __str__(self) -> str:
+        return str(self.value)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All ops: importing this package registers them. One file per family of ops."""
+
+from atb_core.graph.ops.activation import Activation, ActivationType
+from atb_core.graph.ops.attention import PagedAttention, ReshapeAndCache, SelfAttention
+from atb_core.graph.ops.elewise import Elewise, ElewiseType
+from atb_core.graph.ops.linear import Linear, MergedLinear, SplitLinear
+from atb_core.graph.ops.movement import Cast, Concat, Gather, Repeat, Slice, Split, Transpose
+from atb_core.graph.ops.norm import AddRmsNorm, RmsNorm
+from atb_core.graph.ops.reduction import Argsort, Reduce, ReduceType, Softmax, Sort
+from atb_core.graph.ops.rope import Rope
+from atb_core.graph.ops.view import Assign, Reshape
+
+__all__ = [
+    "Activation",
+    "ActivationType",
+    "AddRmsNorm",
+    "Argsort",
+    "Assign",
+    "Cast",
+    "Concat",
+    "Elewise",
+    "ElewiseType",
+    "Gather",
+    "Linear",
+    "MergedLinear",
+    "PagedAttention",
+    "Reduce",
+    "ReduceType",
+    "Repeat",
+    "Reshape",
+    "ReshapeAndCache",
+    "RmsNorm",
+    "Rope",
+    "SelfAttention",
+    "Slice",
+    "Softmax",
+    "Sort",
+    "Split",
+    "SplitLinear",
+    "Transpose",
+]

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Activation functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atb_core.graph.dim import Dim, Shape
+from atb_core.graph.op import AttributeEnum, Op, Sample, is_variable, require
+from atb_core.graph.samples import randn
+
+if TYPE_CHECKING:
+    import torch
+
+
+class ActivationType(AttributeEnum):
+    """Names of ATB's activations."""
+
+    RELU = "ACTIVATION_RELU"
+    GELU = "ACTIVATION_GELU"
+    FAST_GELU = "ACTIVATION_FAST_GELU"
+    SWISH = "ACTIVATION_SWISH"
+    LOG = "ACTIVATION_LOG"
+    SWIGLU = "ACTIVATION_SWIGLU_FORWARD"
+    SIGMOID = "ACTIVATION_SIGMOID"
+
+
+class GeluMode(AttributeEnum):
+    """How GELU is computed: by tanh, or exactly with erf."""
+
+    TANH = "TANH_MODE"
+    NONE = "NONE_MODE"
+
+
+@dataclass(frozen=True)
+class Activation(Op):
+    """An activation of every element; SWIGLU takes [..., 2h] = [gate, up] and gives silu(gate) * up, [..., h].
+
+    `scale` multiplies x inside SWISH: x * sigmoid(scale * x).
+    """
+
+    activation_type: ActivationType
+    scale: float = 1.0
+    dim: int = -1
+    gelu_mode: GeluMode = GeluMode.TANH
+
+    input_names = ("x",)
+
+    def __post_init__(self) -> None:
+        if not is_variable(self.activation_type):
+            object.__setattr__(self, "activation_type", ActivationType(self.activation_type))
+        if not is_variable(self.gelu_mode):
+            object.__setattr__(self, "gelu_mode", GeluMode(self.gelu_mode))
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        require(self.dim in (-1, len(x) - 1), f"dim must be the last one, not {self.dim}")
+        if self.activation_type is not ActivationType.SWIGLU:
+            return (x,)
+        require(isinstance(x[-1], Dim) or x[-1] % 2 == 0, f"SWIGLU halves the last dimension, which is {x[-1]}")
+        return ((*x[:-1], x[-1] // 2),)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self._apply(inputs[0].float()).to(inputs[0].dtype),)
+
+    def _apply(self, x: torch.Tensor) -> torch.Tensor:
+        import torch
+        from torch.nn import functional
+
+        kind = self.activation_type
+        if kind is ActivationType.SWIGLU:
+            gate, up = x.chunk(2, dim=-1)
+            return gate * torch.sigmoid(gate) * up
+        if kind is ActivationType.SWISH:
+            return x * torch.sigmoid(self.scale * x)
+        if kind is ActivationType.GELU:
+            return functional.gelu(x, approximate="tanh" if self.gelu_mode is GeluMode.TANH else "none")
+        if kind is ActivationType.FAST_GELU:
+            return x * torch.exp(0.851 * (x - x.abs())) / (1 + torch.exp(-1.702 * x.abs()))
+        if kind is ActivationType.LOG:
+            return torch.log(x)
+        return torch.relu(x) if kind is ActivationType.RELU else torch.sigmoid(x)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for kind in ActivationType:
+            x = randn(3, 70) * 3
+            yield Sample(cls(kind), (x.abs() + 0.1 if kind is ActivationType.LOG else x,), kind.name)
+        yield Sample(cls(ActivationType.GELU, gelu_mode=GeluMode.NONE), (randn(2, 33) * 3,), "GELU with erf")
+        yield Sample(cls(ActivationType.SWISH, scale=1.7), (randn(2, 33) * 3,), "SWISH with scale")

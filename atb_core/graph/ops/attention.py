@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention over packed sequences and over the paged KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atb_core.errors import GraphError
+from atb_core.graph.dim import Shape, shape_text
+from atb_core.graph.op import AttributeEnum, Op, Sample, is_variable, require, same_size
+from atb_core.graph.samples import integers, randn
+
+if TYPE_CHECKING:
+    import torch
+
+
+class MaskType(AttributeEnum):
+    """Masks that this version computes with; ATB has more, which are refused by name."""
+
+    UNDEFINED = "MASK_TYPE_UNDEFINED"
+    NORM = "MASK_TYPE_NORM"
+
+
+class CalcType(AttributeEnum):
+    """How lengths are given: PA_ENCODER for packed prefill, SPEC for several new tokens a sequence."""
+
+    UNDEFINED = "CALC_TYPE_UNDEFINED"
+    SPEC = "CALC_TYPE_SPEC"
+    PA_ENCODER = "PA_ENCODER"
+
+
+@dataclass(frozen=True)
+class _Attention(Op, abstract=True):
+    head_num: int
+    kv_head_num: int
+    q_scale: float = 1.0
+    qk_scale: float = 1.0
+    mask_type: MaskType = MaskType.UNDEFINED
+
+    def __post_init__(self) -> None:
+        if not is_variable(self.mask_type):
+            object.__setattr__(self, "mask_type", MaskType(self.mask_type))
+        known = not (is_variable(self.head_num) or is_variable(self.kv_head_num))
+        if known and (self.kv_head_num < 1 or self.head_num % self.kv_head_num):
+            raise GraphError(f"{self.head_num} heads cannot share {self.kv_head_num} key/value heads evenly")
+
+    def _check_query(self, q: Shape) -> None:
+        require(len(q) == 3, f"q must be [tokens, heads, head size], not {shape_text(q)}")
+        same_size(q[1], self.head_num, f"heads of q {shape_text(q)} and head_num")
+
+    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """One sequence: q [n, H, D], k and v [m, KV, D], mask [n, m] added to the scores -> [n, H, D] float32."""
+        groups = self.head_num // self.kv_head_num
+        keys = k.float().repeat_interleave(groups, dim=1)
+        values = v.float().repeat_interleave(groups, dim=1)
+        scores = (q.float() * self.q_scale).transpose(0, 1) @ keys.permute(1, 2, 0) * self.qk_scale
+        if mask is not None:
+            scores = scores + mask
+        return (scores.softmax(dim=-1) @ values.transpose(0, 1)).transpose(0, 1)
+
+
+def causal_mask(new: int, total: int) -> torch.Tensor:
+    """[new, total] float32: 0 where the j-th of the last `new` tokens may look, -inf elsewhere."""
+    import torch
+
+    return torch.full((new, total), float("-inf")).triu(total - new + 1)
+
+
+@dataclass(frozen=True)
+class SelfAttention(_Attention):
+    """Attention of packed sequences to themselves (prefill).
+
+    q [T, H, D], k and v [T, KV, D], [mask], seq_len [B] int32 -> [T, H, D]. The sequences follow one another
+    in T. `is_triu_mask` makes it causal (the mask tensor's values are then not read); without it
+    MASK_TYPE_NORM adds mask [>= longest, >= longest] to the scores of each sequence.
+    """
+
+    is_triu_mask: bool = False
+    calc_type: CalcType = CalcType.PA_ENCODER
+
+    input_names = ("q", "k", "v", "mask", "seq_len")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_variable(self.calc_type) and CalcType(self.calc_type) is not CalcType.PA_ENCODER:
+            raise GraphError(f"SelfAttention runs with calc_type PA_ENCODER only, not {self.calc_type}")
+        object.__setattr__(self, "calc_type", CalcType.PA_ENCODER)
+
+    @property
+    def num_inputs(self) -> int:
+        return 4 if self.mask_type is MaskType.UNDEFINED else 5
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        q, k, v, seq_len = shapes[0], shapes[1], shapes[2], shapes[-1]
+        self._check_query(q)
+        require(
+            k == v and len(k) == 3,
+            f"k {shape_text(k)} and v {shape_text(v)} must be equal, [tokens, heads, size]",
+        )
+        same_size(k[1], self.kv_head_num, f"heads of k {shape_text(k)} and kv_head_num")
+        require(
+            k[0] == q[0] and k[2] == q[2],
+            f"q {shape_text(q)} and k {shape_text(k)} differ in tokens or head size",
+        )
+        require(len(seq_len) == 1, f"seq_len must have one dimension, not {shape_text(seq_len)}")
+        return (q,)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        q, k, v, lengths = inputs[0], inputs[1], inputs[2], inputs[-1].tolist()
+        if min(lengths, default=0) < 0 or sum(lengths) != q.shape[0]:
+            raise ValueError(f"seq_len {lengths} does not add up to the {q.shape[0]} tokens given")
+        out, start = torch.empty_like(q), 0
+        for length in lengths:
+            mask = None
+            if self.is_triu_mask:
+                mask = causal_mask(length, length)
+            elif self.mask_type is MaskType.NORM:
+                mask = inputs[3].float()[:length, :length]
+            rows = slice(start, start + length)
+            out[rows] = self._attend(q[rows], k[rows], v[rows], mask).to(q.dtype)
+            start += length
+        return (out,)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for heads, kv_heads, size, lengths in (
+            (4, 2, 64, (5, 1, 70)),
+            (3, 3, 20, (130,)),
+            (7, 1, 32, (3, 2)),
+        ):
+            tokens = sum(lengths)
+            qkv = (
+                randn(tokens, heads, size),
+                randn(tokens, kv_heads, size),
+                randn(tokens, kv_heads, size) * 2,
+            )
+            scale = size**-0.5
+            causal = cls(heads, kv_heads, 1.0, scale, MaskType.NORM, is_triu_mask=True)
+            mask = causal_mask(128, 128)
+            yield Sample(causal, (*qkv, mask, integers(*lengths)), f"causal, {heads}/{kv_heads} heads of {size}")
+            full = cls(heads, kv_heads, 1.0, scale)
+            yield Sample(full, (*qkv, integers(*lengths)), f"no mask, {heads}/{kv_heads} heads of {size}")
+
+
+@dataclass(frozen=True)
+class PagedAttention(_Attention):
+    """Attention of new tokens to the paged KV cache (decode), which already holds their own keys and values.
+
+    q [T, H, D], k_cache and v_cache [NB, BS, KV, D], block_tables [B, MB] int32, context_lens [B] int32,
+    [mask], [q_lens [B] int32 if SPEC] -> [T, H, D]. Without SPEC there is one token a sequence; with it token j
+    of a sequence's n new ones sees the positions <= context_len - n + j. context_len 0 gives zeros.
+    """
+
+    calc_type: CalcType = CalcType.UNDEFINED
+
+    input_names = ("q", "k_cache", "v_cache", "block_tables", "context_lens", "mask", "q_lens")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_variable(self.calc_type):
+            object.__setattr__(self, "calc_type", CalcType(self.calc_type))
+        if self.mask_type is MaskType.NORM and self.calc_type is not CalcType.SPEC:
+            raise GraphError("PagedAttention takes a mask only with CALC_TYPE_SPEC: one token sees all of its context")
+
+    @property
+    def has_q_lens(self) -> bool:
+        return self.calc_type is CalcType.SPEC
+
+    @property
+    def num_inputs(self) -> int:
+        return 5 + (self.mask_type is not MaskType.UNDEFINED) + self.has_q_lens
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        q, k_cache, v_cache, tables, lens = shapes[:5]
+        self._check_query(q)
+        require(
+            k_cache == v_cache and len(k_cache) == 4,
+            f"caches {shape_text(k_cache)} and {shape_text(v_cache)}",
+        )
+        same_size(k_cache[2], self.kv_head_num, f"heads of the cache {shape_text(k_cache)} and kv_head_num")
+        same_size(k_cache[3], q[2], "head sizes of the cache and of q")
+        require(
+            len(tables) == 2 and lens == tables[:1],
+            f"block_tables {shape_text(tables)}, lens {shape_text(lens)}",
+        )
+        if not self.has_q_lens:
+            same_size(q[0], tables[0], "tokens of q and rows of block_tables (one token a sequence)")
+        return (q,)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        q, k_cache, v_cache, tables, lens = inputs[:5]
+        news = inputs[-1].tolist() if self.has_q_lens else [1] * len(lens)
+        if sum(news) != q.shape[0]:
+            raise ValueError(f"q_lens {news} does not add up to the {q.shape[0]} tokens given")
+        out, start, size = torch.zeros_like(q), 0, k_cache.shape[1]
+        for table, total, new in zip(tables, lens.tolist(), news, strict=True):
+            rows = slice(start, start + new)
+            start += new
+            if total == 0:
+                continue
+            if not new <= total <= size * len(table):
+                raise ValueError(f"context_len {total} does not fit {new} new tokens and {len(table)} blocks")
+            blocks = table[: -(-total // size)].long()
+            keys, values = k_cache[blocks].flatten(0, 1)[:total], v_cache[blocks].flatten(0, 1)[:total]
+            out[rows] = self._attend(q[rows], keys, values, causal_mask(new, total)).to(q.dtype)
+        return (out,)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        import torch
+
+        for heads, kv_heads, size, block in ((4, 2, 64, 16), (7, 1, 32, 32), (2, 2, 20, 128)):
+            caches = randn(12, block, kv_heads, size), randn(12, block, kv_heads, size) * 2
+            tables = torch.tensor([[3, 1, 7, 0], [2, 0, 0, 0], [5, 4, 11, 10]], dtype=torch.int32)
+            lens = integers(3 * block + 5, block, 4 * block)
+            op = cls(heads, kv_heads, 1.0, size**-0.5)
+            yield Sample(op, (randn(3, heads, size), *caches, tables, lens), f"{heads}/{kv_heads} heads, block {block}")
+            spec = cls(heads, kv_heads, 1.0, size**-0.5, calc_type=CalcType.SPEC)
+            new = integers(4, 1, 9)
+            yield Sample(spec, (randn(14, heads, size), *caches, tables, lens, new), f"SPEC, block {block}")
+
+
+@dataclass(frozen=True)
+class ReshapeAndCache(Op):
+    """Stores keys and values of new tokens in the paged cache.
+
+    k and v [T, KV, D], k_cache and v_cache [NB, BS, KV, D] (written in place), slots [T] int32: slot
+    block * BS + offset of each token, negative to skip it. No outputs.
+    """
+
+    input_names = ("k", "v", "k_cache", "v_cache", "slots")
+    writes = (2, 3)
+
+    @property
+    def num_outputs(self) -> int:
+        return 0
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        k, v, k_cache, v_cache, slots = shapes
+        require(
+            k == v and len(k) == 3,
+            f"k {shape_text(k)} and v {shape_text(v)} must be equal, [tokens, heads, size]",
+        )
+        require(
+            k_cache == v_cache and len(k_cache) == 4,
+            f"caches {shape_text(k_cache)} and {shape_text(v_cache)}",
+        )
+        require(k[1:] == k_cache[2:], f"heads of k {shape_text(k)} and of the cache {shape_text(k_cache)} differ")
+        require(slots == k[:1], f"slots must be {shape_text(k[:1])}, not {shape_text(slots)}")
+        return ()
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        k, v, k_cache, v_cache, slots = inputs
+        wanted = slots >= 0
+        total = k_cache.shape[0] * k_cache.shape[1]
+        if slots.numel() and int(slots.max()) >= total:
+            raise IndexError(f"slot {int(slots.max())} is outside of a cache of {total} slots")
+        where = slots[wanted].long()
+        k_cache.view(total, *k_cache.shape[2:])[where] = k[wanted]
+        v_cache.view(total, *v_cache.shape[2:])[where] = v[wanted]
+        return ()
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for tokens, heads, size in ((5, 2, 64), (1, 3, 20)):
+            slots = integers(*[17, -1, 3, 40, 4][:tokens])
+            caches = randn(3, 16, heads, size), randn(3, 16, heads, size) + 1
+            new = randn(tokens, heads, size), randn(tokens, heads, size) - 1
+            yield Sample(cls(), (*new, *caches, slots), f"{tokens} tokens, {heads} heads of {size}")

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Matrix products with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atb_core.graph.dim import Shape, shape_text
+from atb_core.graph.op import Op, Sample, require, same_size
+from atb_core.graph.samples import randn
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Linear(Op):
+    """y = x W (+ bias), float32 accumulation.
+
+    x [..., k] ([k, m] if transpose_a), weight [n, k] (transpose_b, torch's layout) or [k, n], bias [n]
+    -> [..., n] of x's type.
+    """
+
+    transpose_a: bool = False
+    transpose_b: bool = True
+    has_bias: bool = False
+
+    input_names = ("x", "weight", "bias")
+
+    @property
+    def num_inputs(self) -> int:
+        return 3 if self.has_bias else 2
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        x, weight = shapes[0], shapes[1]
+        require(len(x) >= 2, f"x must have at least two dimensions, not {shape_text(x)}")
+        require(len(weight) == 2, f"weight must have two dimensions, not {shape_text(weight)}")
+        require(not self.transpose_a or len(x) == 2, "transpose_a takes an x of two dimensions")
+        rows = (x[1],) if self.transpose_a else x[:-1]
+        k = x[0] if self.transpose_a else x[-1]
+        n, weight_k = weight if self.transpose_b else weight[::-1]
+        same_size(k, weight_k, f"x {shape_text(x)} and weight {shape_text(weight)} disagree over k")
+        if self.has_bias:
+            require(shapes[2] == (n,), f"bias must be {shape_text((n,))}, not {shape_text(shapes[2])}")
+        return ((*rows, n),)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x, weight = inputs[0].float(), inputs[1].float()
+        y = (x.T if self.transpose_a else x) @ (weight.T if self.transpose_b else weight)
+        if self.has_bias:
+            y = y + inputs[2].float()
+        return (y.to(inputs[0].dtype),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for m, k, n in ((1, 32, 16), (3, 70, 33), (17, 128, 48)):
+            yield Sample(cls(has_bias=True), (randn(m, k), randn(n, k), randn(n)), f"{m}x{k}x{n} with bias")
+            yield Sample(cls(), (randn(m, k), randn(n, k)), f"{m}x{k}x{n}")
+            yield Sample(cls(transpose_b=False), (randn(m, k), randn(k, n)), f"{m}x{k}x{n}, weight [k, n]")
+        yield Sample(cls(), (randn(2, 3, 32), randn(16, 32)), "x of three dimensions")
+
+
+@dataclass(frozen=True)
+class MergedLinear(Op):
+    """Several linears of one input as one node: x [..., k], weights [n_i, k], biases [n_i] -> [..., n_i] each.
+
+    Inputs are x, then `parts` weights, then `parts` biases if `has_bias`. Made by the pass
+    `merge_linears`; the weights stay where they are.
+    """
+
+    parts: int
+    has_bias: bool = False
+
+    @property
+    def num_inputs(self) -> int:
+        return 1 + self.parts * (2 if self.has_bias else 1)
+
+    @property
+    def num_outputs(self) -> int:
+        return self.parts
+
+    def unfused(self, *inputs: object) -> list[tuple[object, ...]]:
+        """The inputs of the `parts` separate linears."""
+        x, weights, biases = inputs[0], inputs[1 : 1 + self.parts], inputs[1 + self.parts :]
+        groups = zip(weights, biases, strict=True) if self.has_bias else ((w,) for w in weights)
+        return [(x, *group) for group in groups]
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        linear = Linear(has_bias=self.has_bias)
+        return tuple(linear.infer_shapes(*group)[0] for group in self.unfused(*shapes))  # type: ignore[arg-type]
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        linear = Linear(has_bias=self.has_bias)
+        return tuple(linear.reference(*group)[0] for group in self.unfused(*inputs))  # type: ignore[arg-type]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        weights, biases = (randn(32, 64), randn(17, 64), randn(5, 64)), (randn(32), randn(17), randn(5))
+        yield Sample(cls(3), (randn(4, 64), *weights), "three parts")
+        yield Sample(cls(3, has_bias=True), (randn(1, 64), *weights, *biases), "three parts with bias")
+
+
+@dataclass(frozen=True)
+class SplitLinear(Op):
+    """A linear whose output columns go to several tensors: x [..., k], weight [sum(sizes), k] -> [..., size] each.
+
+    Made by the pass `split_linear` from Linear and Split: nothing is copied.
+    """
+
+    sizes: tuple[int, ...]
+    has_bias: bool = False
+
+    input_names = ("x", "weight", "bias")
+
+    @property
+    def num_inputs(self) -> int:
+        return 3 if self.has_bias else 2
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.sizes)
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (whole,) = Linear(has_bias=self.has_bias).infer_shapes(*shapes)
+        same_size(whole[-1], sum(self.sizes), f"sizes {list(self.sizes)} and the weight's rows")
+        return tuple((*whole[:-1], size) for size in self.sizes)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        (whole,) = Linear(has_bias=self.has_bias).reference(*inputs)
+        return tuple(part.contiguous() for part in torch.split(whole, list(self.sizes), dim=-1))
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls((32, 16, 16)), (randn(3, 96), randn(64, 96)), "three sizes")
+        yield Sample(cls((7, 20), has_bias=True), (randn(2, 40), randn(27, 40), randn(27)), "odd sizes with bias")

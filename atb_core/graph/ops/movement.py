@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ops that move or convert elements without arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from atb_core.errors import GraphError, ShapeError
+from atb_core.graph.dim import Dim, DimLike, Shape, shape_text
+from atb_core.graph.dtype import DataType
+from atb_core.graph.op import Op, Sample, is_variable, normal_axis, require
+from atb_core.graph.samples import integers, randn
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Gather(Op):
+    """Rows of x by index along `axis`: x, indices (int32 or int64) -> x[:axis] + indices[batch_dims:] + x[axis+1:].
+
+    Negative indices and indices beyond the axis are errors when the network runs.
+    """
+
+    axis: int = 0
+    batch_dims: int = 0
+
+    input_names = ("x", "indices")
+
+    def resolve(self, *shapes: Shape) -> Op:
+        return replace(self, axis=normal_axis(self.axis, len(shapes[0])))
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        x, indices = shapes
+        batch = self.batch_dims
+        require(0 <= batch <= min(self.axis, len(indices)), f"batch_dims {batch} is larger than axis or indices")
+        require(x[:batch] == indices[:batch], f"batch of {shape_text(x)} and of {shape_text(indices)} differ")
+        return (x[: self.axis] + indices[batch:] + x[self.axis + 1 :],)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        x, indices = inputs[0], inputs[1].long()
+        axis, size = self.axis % x.dim(), x.shape[self.axis]
+        if indices.numel() and not (int(indices.min()) >= 0 and int(indices.max()) < size):
+            raise IndexError(f"an index of Gather is outside of 0..{size - 1}")
+        if self.batch_dims == 0:
+            taken = x.index_select(axis, indices.reshape(-1))
+            return (taken.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :]),)
+        inner = replace(self, axis=axis - 1, batch_dims=self.batch_dims - 1)
+        return (torch.stack([inner.reference(a, i)[0] for a, i in zip(x, indices, strict=True)]),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (randn(10, 33), integers(3, 9, 0, 3)), "rows")
+        yield Sample(cls(), (randn(10, 4), integers(3, 9, 0, 3).view(2, 2).long()), "rows, int64 of two dimensions")
+        yield Sample(cls(axis=1), (randn(3, 7), integers(6, 0)), "columns")
+        yield Sample(cls(axis=1, batch_dims=1), (randn(2, 5, 3), integers(4, 0, 1, 1).view(2, 2)), "batched")
+
+
+@dataclass(frozen=True)
+class Split(Op):
+    """Parts of x along `split_dim`: `split_num` equal ones, or of the sizes given."""
+
+    split_dim: int = 0
+    split_num: int = 2
+    split_sizes: tuple[int, ...] = ()
+
+    input_names = ("x",)
+
+    @property
+    def num_outputs(self) -> int:
+        if is_variable(self.split_sizes):
+            return self.split_num
+        return len(self.split_sizes) or self.split_num
+
+    def resolve(self, *shapes: Shape) -> Op:
+        (x,) = shapes
+        dim = normal_axis(self.split_dim, len(x), "split_dim")
+        size = x[dim]
+        if self.split_sizes:
+            return Split(dim, len(self.split_sizes), self.split_sizes)
+        if isinstance(size, Dim):
+            raise ShapeError(f"the symbolic size {size} cannot be split: give the sizes of the parts")
+        require(self.split_num > 0 and size % self.split_num == 0, f"{size} does not split into {self.split_num}")
+        return Split(dim, self.split_num, (size // self.split_num,) * self.split_num)
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        total = sum(self.split_sizes)
+        require(x[self.split_dim] == total, f"sizes {list(self.split_sizes)} do not add up to {x[self.split_dim]}")
+        return tuple(x[: self.split_dim] + (size,) + x[self.split_dim + 1 :] for size in self.split_sizes)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        sizes: int | list[int] = list(self.split_sizes) or inputs[0].shape[self.split_dim] // self.split_num
+        return tuple(part.contiguous() for part in torch.split(inputs[0], sizes, dim=self.split_dim))
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(-1, 2), (randn(3, 40),), "halves of the last dimension")
+        yield Sample(cls(1, 3, (8, 3, 5)), (randn(3, 16),), "three sizes")
+        yield Sample(cls(0, 2, (1, 3)), (randn(4, 5),), "rows")
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """Two tensors joined along `concat_dim`."""
+
+    concat_dim: int = 0
+
+    input_names = ("a", "b")
+
+    def resolve(self, *shapes: Shape) -> Op:
+        return Concat(normal_axis(self.concat_dim, len(shapes[0]), "concat_dim"))
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        a, b = shapes
+        at = self.concat_dim
+        fits = len(a) == len(b) and a[:at] == b[:at] and a[at + 1 :] == b[at + 1 :]
+        require(fits, f"{shape_text(a)} and {shape_text(b)} do not join along dimension {at}")
+        return (a[:at] + (a[at] + b[at],) + a[at + 1 :],)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        return (torch.cat(inputs, dim=self.concat_dim),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(-1), (randn(3, 7), randn(3, 20)), "columns")
+        yield Sample(cls(0), (randn(3, 7), randn(2, 7)), "rows")
+
+
+@dataclass(frozen=True)
+class Slice(Op):
+    """A box of x: `offsets[i]` (negative: from the end) and `size[i]` (-1: to the end) for every dimension."""
+
+    offsets: tuple[int, ...]
+    size: tuple[int, ...]
+
+    input_names = ("x",)
+
+    @classmethod
+    def from_slices(cls, slices: Sequence[object], shape: Shape | None) -> Slice:
+        """The op for `tensor[slices]`; GraphError for anything that is not a plain slice of step 1."""
+        offsets, sizes = [], []
+        for position, item in enumerate(slices):
+            if not isinstance(item, slice) or item.step not in (None, 1):
+                raise GraphError(
+                    f"index {item!r}: tensors take slices of step 1 only",
+                    hint="use functional.gather for single rows",
+                )
+            start, stop = item.start or 0, item.stop
+            if (start < 0 or (stop is not None and stop < 0)) and shape is not None and position < len(shape):
+                extent = shape[position]
+                if isinstance(extent, Dim):
+                    raise GraphError(f"index {item!r} counts from the end of the symbolic size {extent}")
+                start, stop, _ = item.indices(extent)
+            if stop is not None and (start < 0) != (stop < 0):
+                raise GraphError(f"index {item!r} mixes both ends of a dimension whose size is not known")
+            offsets.append(start)
+            sizes.append(-1 if stop is None else max(stop - start, 0))
+        return cls(tuple(offsets), tuple(sizes))
+
+    def resolve(self, *shapes: Shape) -> Op:
+        (x,) = shapes
+        require(len(self.offsets) <= len(x), f"{len(self.offsets)} slices for {shape_text(x)}")
+        missing = len(x) - len(self.offsets)
+        offsets, sizes = [*self.offsets, *[0] * missing], [*self.size, *[-1] * missing]
+        for i, extent in enumerate(x):
+            if isinstance(extent, Dim):
+                require(offsets[i] >= 0, f"a slice counts from the end of the symbolic size {extent}")
+                continue
+            offsets[i] = min(offsets[i] + extent if offsets[i] < 0 else offsets[i], extent)
+            limit = extent - offsets[i]
+            sizes[i] = limit if sizes[i] == -1 else min(sizes[i], limit)
+        return Slice(tuple(offsets), tuple(sizes))
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        result: list[DimLike] = []
+        for extent, offset, size in zip(x, self.offsets, self.size, strict=True):
+            result.append(extent - offset if size == -1 else size)
+        return (tuple(result),)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        op = self.resolve(tuple(inputs[0].shape))
+        assert isinstance(op, Slice)
+        box = tuple(slice(o, o + s) for o, s in zip(op.offsets, op.size, strict=True))
+        return (inputs[0][box].contiguous(),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls((1, 5), (2, -1)), (randn(4, 33),), "a box open to the right")
+        yield Sample(cls((0, 0, 2), (-1, -1, 3)), (randn(2, 3, 6),), "the last dimension")
+        yield Sample(cls((1,), (2,)), (randn(4, 5, 6),), "rows, other dimensions whole")
+
+
+@dataclass(frozen=True)
+class Transpose(Op):
+    """Dimensions in the order `perm`."""
+
+    perm: tuple[int, ...]
+
+    input_names = ("x",)
+
+    def resolve(self, *shapes: Shape) -> Op:
+        return Transpose(tuple(normal_axis(axis, len(shapes[0]), "perm entry") for axis in self.perm))
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        require(
+            sorted(self.perm) == list(range(len(x))),
+            f"perm {list(self.perm)} does not permute {shape_text(x)}",
+        )
+        return (tuple(x[axis] for axis in self.perm),)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].permute(self.perm).contiguous(),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls((1, 0)), (randn(5, 33),), "a matrix")
+        yield Sample(cls((1, 2, 0)), (randn(3, 4, 5),), "three dimensions")
+
+
+@dataclass(frozen=True)
+class Repeat(Op):
+    """x tiled `multiples[i]` times along dimension i; more multiples than dimensions add dimensions in front."""
+
+    multiples: tuple[int, ...]
+
+    input_names = ("x",)
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        require(len(self.multiples) >= len(x), f"{len(self.multiples)} multiples for {shape_text(x)}")
+        require(all(m > 0 for m in self.multiples), f"multiples {list(self.multiples)} must be positive")
+        padded: Shape = (1,) * (len(self.multiples) - len(x)) + x
+        return (tuple(m * size for m, size in zip(self.multiples, padded, strict=True)),)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].repeat(self.multiples),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls((2, 3)), (randn(2, 5),), "both dimensions")
+        yield Sample(cls((2, 1, 1)), (randn(3, 5),), "a new dimension in front")
+
+
+@dataclass(frozen=True)
+class Cast(Op):
+    """The values of x as `dtype`: floats round to nearest even, floats to integers truncate."""
+
+    dtype: DataType
+
+    input_names = ("x",)
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        return (shapes[0],)
+
+    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        return (self.dtype,)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        from atb_core.graph.torch_dtypes import dtype_to_torch
+
+        return (inputs[0].to(dtype_to_torch(self.dtype)),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for target in (DataType.FLOAT, DataType.BF16, DataType.FLOAT16, DataType.INT32, DataType.INT64):
+            yield Sample(cls(target), (randn(3, 40) * 5,), f"to {target.short}")
+        yield Sample(cls(DataType.FLOAT), (integers(3, -4, 5),), "int32 to float32")

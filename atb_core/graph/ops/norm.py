@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Root-mean-square norms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atb_core.graph.dim import Shape, shape_text
+from atb_core.graph.dtype import DataType
+from atb_core.graph.op import Op, Sample, require
+from atb_core.graph.samples import randn
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _check_weight(x: Shape, weight: Shape) -> None:
+    require(len(x) >= 1, "x must have at least one dimension")
+    require(weight == x[-1:], f"weight must be {shape_text(x[-1:])}, not {shape_text(weight)}")
+
+
+@dataclass(frozen=True)
+class RmsNorm(Op):
+    """y = x / sqrt(mean(x^2) + epsilon) * weight over the last dimension. x [..., h], weight [h] -> [..., h]."""
+
+    epsilon: float = 1e-5
+
+    input_names = ("x", "weight")
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        _check_weight(*shapes)
+        return (shapes[0],)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = inputs[0].float()
+        normed = x * (x.square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
+        return ((normed * inputs[1].float()).to(inputs[0].dtype),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(1e-6), (randn(3, 64), randn(64)), "rows of 64")
+        yield Sample(cls(1e-5), (randn(2, 5, 37), randn(37)), "three dimensions, 37 wide")
+
+
+@dataclass(frozen=True)
+class AddRmsNorm(Op):
+    """The residual sum and its norm: a, b [..., h], weight [h] -> norm(a + b), rstd float32 [..., 1], a + b.
+
+    The sum is rounded to its type first, so the bits are those of an addition followed by `RmsNorm`.
+    """
+
+    epsilon: float = 1e-5
+
+    input_names = ("a", "b", "weight")
+
+    @property
+    def num_outputs(self) -> int:
+        return 3
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        a, b, weight = shapes
+        require(a == b, f"a {shape_text(a)} and b {shape_text(b)} differ")
+        _check_weight(a, weight)
+        return a, (*a[:-1], 1), a
+
+    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        return dtypes[0], DataType.FLOAT, dtypes[0]
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        a, b, weight = inputs
+        total = (a.float() + b.float()).to(a.dtype)
+        rstd = (total.float().square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
+        (normed,) = RmsNorm(self.epsilon).reference(total, weight)
+        return normed, rstd, total
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(1e-6), (randn(3, 64), randn(3, 64) * 2, randn(64)), "rows of 64")
+        yield Sample(cls(1e-5), (randn(1, 100), randn(1, 100) + 1, randn(100)), "one row of 100")

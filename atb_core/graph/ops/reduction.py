@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ops over whole rows: softmax, reductions, sorting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atb_core.graph.dim import Dim, Shape
+from atb_core.graph.dtype import DataType
+from atb_core.graph.op import AttributeEnum, Op, Sample, is_variable, normal_axis, require
+from atb_core.graph.samples import randn
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Softmax(Op):
+    """exp(x - max) / sum over `axes`, which are consecutive."""
+
+    axes: tuple[int, ...] = (-1,)
+
+    input_names = ("x",)
+
+    def resolve(self, *shapes: Shape) -> Op:
+        return Softmax(tuple(normal_axis(axis, len(shapes[0])) for axis in self.axes))
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        first = self.axes[0] if self.axes else 0
+        ordered = list(self.axes) == list(range(first, first + len(self.axes)))
+        require(bool(self.axes) and ordered, f"axes {list(self.axes)} are not consecutive")
+        return (shapes[0],)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = inputs[0].float()
+        powers = (x - x.amax(self.axes, keepdim=True)).exp()
+        return ((powers / powers.sum(self.axes, keepdim=True)).to(inputs[0].dtype),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls((-1,)), (randn(3, 50) * 4,), "rows")
+        yield Sample(cls((1, 2)), (randn(2, 5, 7) * 4,), "two axes")
+        yield Sample(cls((0,)), (randn(6, 20) * 4,), "columns")
+
+
+class ReduceType(AttributeEnum):
+    """Names of ATB's reductions."""
+
+    MAX = "REDUCE_MAX"
+    MIN = "REDUCE_MIN"
+    SUM = "REDUCE_SUM"
+
+
+@dataclass(frozen=True)
+class Reduce(Op):
+    """The maximum, minimum or sum over `axis` (several are allowed); these axes disappear."""
+
+    reduce_type: ReduceType
+    axis: tuple[int, ...]
+
+    input_names = ("x",)
+
+    def __post_init__(self) -> None:
+        if not is_variable(self.reduce_type):
+            object.__setattr__(self, "reduce_type", ReduceType(self.reduce_type))
+
+    def resolve(self, *shapes: Shape) -> Op:
+        axes = {normal_axis(axis, len(shapes[0])) for axis in self.axis}
+        return Reduce(self.reduce_type, tuple(sorted(axes)))
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        require(bool(self.axis), "axis names no dimension")
+        return (tuple(size for i, size in enumerate(shapes[0]) if i not in self.axis),)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = inputs[0].float() if inputs[0].is_floating_point() else inputs[0]
+        if self.reduce_type is ReduceType.SUM:
+            return (x.sum(self.axis).to(inputs[0].dtype),)
+        return ((x.amax(self.axis) if self.reduce_type is ReduceType.MAX else x.amin(self.axis)).to(inputs[0].dtype),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for kind in ReduceType:
+            yield Sample(cls(kind, (-1,)), (randn(3, 50),), f"{kind.name} of rows")
+            yield Sample(cls(kind, (0, 2)), (randn(3, 4, 18),), f"{kind.name} over two axes")
+
+
+@dataclass(frozen=True)
+class Sort(Op):
+    """The `num[0]` largest of the last dimension, descending: values and int32 indices. Ties: lowest index first."""
+
+    num: tuple[int, ...]
+
+    input_names = ("x",)
+
+    @property
+    def num_outputs(self) -> int:
+        return 2
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        require(len(self.num) == 1 and self.num[0] > 0, f"num must hold one positive count, not {list(self.num)}")
+        require(isinstance(x[-1], Dim) or self.num[0] <= x[-1], f"{self.num[0]} of only {x[-1]} elements")
+        return ((*x[:-1], self.num[0]),) * 2
+
+    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        return dtypes[0], DataType.INT32
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        values, indices = inputs[0].sort(dim=-1, descending=True, stable=True)
+        count = self.num[0]
+        return values[..., :count].contiguous(), indices[..., :count].to(torch.int32).contiguous()
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls((4,)), (randn(3, 20),), "four of twenty")
+        yield Sample(cls((3,)), ((randn(2, 9) * 2).round(),), "with ties")
+
+
+@dataclass(frozen=True)
+class Argsort(Op):
+    """int32 indices that sort the last dimension ascending; ties keep their order."""
+
+    input_names = ("x",)
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        return (shapes[0],)
+
+    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        return (DataType.INT32,)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        return (inputs[0].argsort(dim=-1, stable=True).to(torch.int32),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (randn(3, 20),), "rows")
+        yield Sample(cls(), ((randn(2, 9) * 2).round(),), "with ties")

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rotary position embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atb_core.graph.dim import Dim, Shape, shape_text
+from atb_core.graph.dtype import DataType
+from atb_core.graph.op import Op, Sample, require, same_size
+from atb_core.graph.samples import integers, randn
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Rope(Op):
+    """Rotates the heads of q and k by the angles of their tokens.
+
+    q [T, Hq*D], k [T, Hk*D], cos and sin [T, D] (one row a token, both halves filled), seqlen [B] int32
+    (unused by the arithmetic; ATB's operation takes it) -> rotated q and k. rotary_coeff 2 pairs element i
+    with i + D/2; rotary_coeff D pairs neighbours (2i, 2i + 1).
+    """
+
+    rotary_coeff: int = 2
+
+    input_names = ("q", "k", "cos", "sin", "seqlen")
+
+    @property
+    def num_outputs(self) -> int:
+        return 2
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        q, k, cos, sin, _ = shapes
+        require(all(len(s) == 2 for s in (q, k, cos, sin)), "q, k, cos and sin must have two dimensions")
+        require(cos == sin, f"cos {shape_text(cos)} and sin {shape_text(sin)} differ")
+        head = cos[1]
+        for name, shape in (("q", q), ("k", k)):
+            same_size(shape[0], cos[0], f"tokens of {name} and of cos")
+            if not isinstance(shape[1], Dim) and not isinstance(head, Dim):
+                require(shape[1] % head == 0, f"{name} is {shape[1]} wide, no multiple of the head size {head}")
+        if not isinstance(head, Dim):
+            require(head % 2 == 0, f"the head size {head} is odd")
+            require(self.rotary_coeff in (2, head), f"rotary_coeff must be 2 or the head size {head}")
+        return q, k
+
+    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        return dtypes[0], dtypes[1]
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        q, k, cos, sin, _ = inputs
+        return self._rotate(q, cos.float(), sin.float()), self._rotate(k, cos.float(), sin.float())
+
+    def _rotate(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        size = cos.shape[1]
+        heads = x.float().view(x.shape[0], -1, size)
+        if self.rotary_coeff == 2:
+            first, second = heads.chunk(2, dim=-1)
+            turned = torch.cat((-second, first), dim=-1)
+        else:
+            pairs = heads.view(*heads.shape[:-1], size // 2, 2)
+            turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).view_as(heads)
+        rotated = heads * cos[:, None, :] + turned * sin[:, None, :]
+        return rotated.reshape(x.shape).to(x.dtype)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for coeff, tokens, heads, kv_heads, size in ((2, 5, 4, 2, 64), (16, 3, 2, 2, 16), (2, 1, 3, 1, 80)):
+            q, k = randn(tokens, heads * size), randn(tokens, kv_heads * size)
+            cos, sin = randn(tokens, size), randn(tokens, size) * 0.5
+            yield Sample(cls(coeff), (q, k, cos, sin, integers(tokens)), f"coeff {coeff}, head size {size}")

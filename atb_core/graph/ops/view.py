@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Views, and writes into memory that exists already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atb_core.graph.dim import Dim, DimLike, Shape, num_elements, shape_text
+from atb_core.graph.op import Op, Sample, require
+from atb_core.graph.samples import randn
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Reshape(Op):
+    """The input's memory under another shape, given as sizes (one may be -1) or as a function of the old ones."""
+
+    shape: Shape | Callable[[list[DimLike]], Sequence[DimLike]]
+
+    input_names = ("x",)
+    is_view = True
+
+    def resolve(self, *shapes: Shape) -> Op:
+        (x,) = shapes
+        wanted = tuple(self.shape(list(x)) if callable(self.shape) else self.shape)
+        if wanted.count(-1) == 1:
+            missing = _quotient(num_elements(x), num_elements(tuple(size for size in wanted if size != -1)))
+            wanted = tuple(missing if size == -1 else size for size in wanted)
+        return Reshape(wanted)
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        assert not callable(self.shape), "resolve() runs before infer_shapes()"
+        same = num_elements(self.shape) == num_elements(shapes[0])
+        require(same, f"{shape_text(shapes[0])} cannot be viewed as {shape_text(self.shape)}")
+        return (self.shape,)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        op = self.resolve(tuple(inputs[0].shape))
+        assert isinstance(op, Reshape) and not callable(op.shape)
+        return (inputs[0].view([int(str(size)) for size in op.shape]),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls((4, 2, 16)), (randn(4, 32),), "split of a dimension")
+        yield Sample(cls((-1, 8)), (randn(4, 32),), "one size left open")
+
+
+def _quotient(whole: DimLike, part: DimLike) -> DimLike:
+    """The size left open by -1, or -1 again if there is none: the check of the shape then says so."""
+    try:
+        if isinstance(whole, Dim):
+            return whole // part
+        return whole // part if isinstance(part, int) and whole % part == 0 else -1
+    except (ValueError, ZeroDivisionError):
+        return -1
+
+
+@dataclass(frozen=True)
+class Assign(Op):
+    """Copies `value` into the memory of `target`, which is written in place. No outputs."""
+
+    input_names = ("value", "target")
+    writes = (1,)
+
+    @property
+    def num_outputs(self) -> int:
+        return 0
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        value, target = shapes
+        require(value == target, f"{shape_text(value)} does not fit into {shape_text(target)}")
+        return ()
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        inputs[1].copy_(inputs[0])
+        return ()
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (randn(3, 40), randn(3, 40) + 1), "one tensor into another")

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Residual addition and the norm after it become one node."""
+
+from __future__ import annotations
+
+from atb_core.graph.network import record
+from atb_core.graph.ops.norm import AddRmsNorm, RmsNorm
+from atb_core.graph.passes.pattern import Fusion, Match
+from atb_core.graph.tensor import Tensor
+
+
+def pattern(a: Tensor, b: Tensor, weight: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
+    """What models write."""
+    total = a + b
+    return record(RmsNorm(eps), (total, weight))[0], total
+
+
+def replacement(a: Tensor, b: Tensor, weight: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
+    """What runs."""
+    normed, _, total = record(AddRmsNorm(eps), (a, b, weight))
+    return normed, total
+
+
+def where(match: Match) -> bool:
+    """A residual sum has two operands of one known shape and type; a bias that is broadcast has not."""
+    a, b = match.tensors["a"], match.tensors["b"]
+    return a.shape is not None and a.shape == b.shape and a.dtype == b.dtype
+
+
+fuse_add_rms_norm = Fusion(pattern, replacement, where)

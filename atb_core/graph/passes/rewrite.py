@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Putting a rewritten network together: nodes are copied with their inputs replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from atb_core.graph.network import Network, Node
+from atb_core.graph.op import Op
+from atb_core.graph.tensor import Tensor
+
+
+class Rewriter:
+    """Builds the successor of a network. `image` says which new value stands for an old one."""
+
+    def __init__(self, network: Network) -> None:
+        self.old = network
+        self.new = Network(network.name)
+        self.image: dict[Tensor, Tensor] = {}
+
+    def value(self, tensor: Tensor) -> Tensor:
+        """What stands for `tensor` in the new network: itself unless it was replaced."""
+        return self.image.get(tensor, tensor)
+
+    def keep(self, node: Node) -> None:
+        """Copies a node, reading the new values."""
+        self.new.add_copy(replace(node, inputs=tuple(self.value(t) for t in node.inputs)))
+
+    def emit(self, op: Op, like: Node, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Adds a node at the place of `like` which produces exactly the old values `outputs`."""
+        new_inputs = tuple(self.value(t) for t in inputs)
+        self.new.add_node(op, new_inputs, tuple(outputs), like.module_path, like.source)
+
+    def finish(self) -> Network:
+        """The new network, with the outputs of the old one. Inputs that nothing reads any more are gone."""
+        for tensor in self.old.outputs:
+            assert tensor.name is not None
+            value = self.value(tensor)
+            value.name = tensor.name
+            self.new.outputs.append(value)
+        names = {tensor.name for tensor in self.new.inputs}
+        self.new.weights_keys = {key for key in self.old.weights_keys if key in names}
+        return self.new

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From symbolic to real sizes: binding named dimensions, and re-inferring a network for given inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from atb_core.errors import EngineError, GraphError
+from atb_core.graph.dim import Dim, Shape, shape_text
+from atb_core.graph.dtype import DataType
+from atb_core.graph.network import Network, infer, located
+from atb_core.graph.tensor import Tensor
+
+
+def match_shape(name: str, declared: Shape, real: Sequence[int], binding: dict[str, int]) -> None:
+    """Adds to `binding` what `real` says of the named dimensions of `declared`; EngineError if they conflict."""
+    if len(declared) != len(real):
+        raise EngineError(
+            f"input {name!r} is declared as {shape_text(declared)} but a tensor of shape {list(real)} was given"
+        )
+    for size, value in zip(declared, real, strict=True):
+        if isinstance(size, Dim) and size.terms[0][0] and size == _atom(size):
+            known = binding.setdefault(str(size), value)
+            if known != value:
+                raise EngineError(
+                    f"input {name!r} has shape {list(real)}: its dimension {size} is {value}, "
+                    f"but another input has {size} = {known}"
+                )
+        elif not isinstance(size, Dim) and size != value:
+            raise EngineError(f"input {name!r} must have shape {shape_text(declared)}, not {list(real)}")
+
+
+def _atom(size: Dim) -> Dim | None:
+    names = size.names
+    return Dim(next(iter(names))) if len(names) == 1 else None
+
+
+def specialize(network: Network, specs: Mapping[str, tuple[Sequence[int], DataType]]) -> Network:
+    """The same network with the shapes and types of `specs` for its inputs, every rule applied again.
+
+    Needed for networks whose inputs were declared without shapes. Raises GraphError with the place of the
+    node that does not accept them.
+    """
+    result = Network(network.name)
+    result.weights_keys = set(network.weights_keys)
+    image: dict[Tensor, Tensor] = {}
+    for tensor in network.inputs:
+        shape, dtype = specs.get(tensor.name or "", (tensor.shape, tensor.dtype))
+        image[tensor] = result.add_input(Tensor(tensor.name, None if shape is None else tuple(shape), dtype))
+    for node in network.nodes:
+        inputs = tuple(image[t] for t in node.inputs)
+        try:
+            outputs, op = infer(node.op, inputs)
+        except GraphError as error:
+            raise located(error, node.op, inputs, node.module_path, node.source) from None
+        image.update(zip(node.outputs, outputs, strict=True))
+        result.add_copy(replace(node, op=op, inputs=inputs, outputs=outputs))
+    for tensor in network.outputs:
+        assert tensor.name is not None
+        result.mark_output(image[tensor], tensor.name)
+    return result

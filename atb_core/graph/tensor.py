@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The symbolic tensor: what a model's `forward` handles while its network is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from atb_core.errors import GraphError
+from atb_core.graph.dim import Dim, DimLike, Shape, shape_text
+from atb_core.graph.dtype import DataType
+
+if TYPE_CHECKING:
+    from atb_core.graph.op import Op
+
+ShapeFunction: TypeAlias = Callable[[list[DimLike]], Sequence[DimLike]]
+
+
+@dataclass(eq=False, slots=True)
+class Tensor:
+    """A value in a network. Identity is the object; the name is for inputs, outputs and printing.
+
+    `shape` is a tuple of ints and `Dim`s, or None when it is not known before real tensors arrive;
+    likewise `dtype`. Arithmetic and the methods below record nodes into the current network.
+    """
+
+    name: str | None = None
+    shape: Shape | None = None
+    dtype: DataType | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None and not isinstance(self.name, str):
+            raise GraphError(f"a tensor's name must be text, not {type(self.name).__name__}")
+        if self.shape is not None:
+            self.shape = checked_shape(self.shape)
+        if self.dtype is not None:
+            self.dtype = DataType(self.dtype)
+
+    def __str__(self) -> str:
+        dtype = self.dtype.short if self.dtype else "?"
+        return f"{self.name or '(unnamed)'}: {dtype}{shape_text(self.shape)}"
+
+    def __add__(self, other: Tensor) -> Tensor:
+        return self._elewise("ELEWISE_ADD", other)
+
+    def __sub__(self, other: Tensor) -> Tensor:
+        return self._elewise("ELEWISE_SUB", other)
+
+    def __gt__(self, other: Tensor) -> Tensor:
+        return self._elewise("ELEWISE_GREATER", other)
+
+    def __lt__(self, other: Tensor) -> Tensor:
+        return self._elewise("ELEWISE_LESS", other)
+
+    def __mul__(self, other: Tensor | float) -> Tensor:
+        if isinstance(other, Tensor):
+            return self._elewise("ELEWISE_MUL", other)
+        return self._scaled(_number(other, "*"))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Tensor | float) -> Tensor:
+        if isinstance(other, Tensor):
+            return self._elewise("ELEWISE_REALDIV", other)
+        divisor = _number(other, "/")
+        if divisor == 0:
+            raise GraphError("a tensor cannot be divided by zero")
+        return self._scaled(1.0 / divisor)
+
+    def __invert__(self) -> Tensor:
+        from atb_core.graph.ops.elewise import Elewise, ElewiseType
+
+        return _record(Elewise(ElewiseType.LOGICAL_NOT), self)
+
+    def __getitem__(self, item: slice | tuple[slice, ...]) -> Tensor:
+        """`t[a:b, c:]`: one slice a dimension, step 1, ends as in Python; missing ones take everything."""
+        from atb_core.graph.ops.movement import Slice
+
+        slices = item if isinstance(item, tuple) else (item,)
+        return _record(Slice.from_slices(slices, self.shape), self)
+
+    def to(self, dtype: DataType) -> Tensor:
+        """The same values as another element type."""
+        from atb_core.graph.ops.movement import Cast
+
+        return _record(Cast(DataType(dtype)), self)
+
+    def permute(self, dims: Sequence[int]) -> Tensor:
+        """Dimensions in another order, as `torch.Tensor.permute`."""
+        from atb_core.graph.ops.movement import Transpose
+
+        return _record(Transpose(tuple(dims)), self)
+
+    def repeat(self, multiples: Sequence[int]) -> Tensor:
+        """The tensor tiled `multiples[i]` times along dimension i, as `torch.Tensor.repeat`."""
+        from atb_core.graph.ops.movement import Repeat
+
+        return _record(Repeat(tuple(multiples)), self)
+
+    def reshape(self, shape: ShapeFunction | Sequence[DimLike]) -> Tensor:
+        """A view under another shape, given as sizes or as a function from the old shape to the new one."""
+        from atb_core.graph.ops.view import Reshape
+
+        return _record(Reshape(shape if callable(shape) else tuple(shape)), self)
+
+    def write_inplace(self, target: Tensor) -> None:
+        """Stores this value in `target`'s memory; later reads of `target` see it."""
+        from atb_core.graph.network import record
+        from atb_core.graph.ops.view import Assign
+
+        record(Assign(), (self, target))
+
+    def _elewise(self, kind: str, other: Tensor) -> Tensor:
+        from atb_core.graph.ops.elewise import Elewise, ElewiseType
+
+        if not isinstance(other, Tensor):
+            raise GraphError(
+                f"{kind} takes two tensors, not a tensor and {type(other).__name__}",
+                hint="multiplication and division also take a number; other constants enter as inputs",
+            )
+        return _record(Elewise(ElewiseType(kind)), self, other)
+
+    def _scaled(self, factor: float) -> Tensor:
+        from atb_core.graph.ops.elewise import Elewise, ElewiseType
+
+        return _record(Elewise(ElewiseType.MULS, factor), self)
+
+
+def checked_shape(shape: Sequence[DimLike]) -> Shape:
+    """`shape` as a tuple; GraphError unless every size is a Dim or a non-negative int."""
+    for size in shape:
+        if not isinstance(size, Dim) and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
+            raise GraphError(f"{size!r} is no size: a shape holds non-negative ints and Dims")
+    return tuple(shape)
+
+
+def _number(value: object, operator: str) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    raise GraphError(f"tensor {operator} {type(value).__name__}: the right side must be a tensor or a number")
+
+
+def _record(op: Op, *inputs: Tensor) -> Tensor:
+    # Imported here because a network creates tensors: the two modules need each other.
+    from atb_core.graph.network import record
+
+    return record(op, inputs)[0]

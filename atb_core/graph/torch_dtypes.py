@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between `DataType` and torch's dtypes. Importing this module imports torch."""
+
+from __future__ import annotations
+
+import torch
+
+from atb_core.graph.dtype import DataType
+
+_TO_TORCH = {
+    DataType.FLOAT: torch.float32,
+    DataType.FLOAT16: torch.float16,
+    DataType.BF16: torch.bfloat16,
+    DataType.INT8: torch.int8,
+    DataType.INT32: torch.int32,
+    DataType.INT64: torch.int64,
+    DataType.BOOL: torch.bool,
+}
+_FROM_TORCH = {value: key for key, value in _TO_TORCH.items()}
+
+
+def dtype_to_torch(dtype: DataType) -> torch.dtype:
+    """torch's name for `dtype`."""
+    return _TO_TORCH[dtype]
+
+
+def dtype_from_torch(dtype: torch.dtype) -> DataType:
+    """The `DataType` of a torch dtype; TypeError lists the supported ones."""
+    if dtype in _FROM_TORCH:
+        return _FROM_TORCH[dtype]
+    raise TypeError(f"{dtype} is not supported; supported: {', '.join(str(known) for known in _FROM_TORCH)}")

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules every network obeys, as code that runs after each pass."""
+
+from __future__ import annotations
+
+from atb_core.errors import GraphError, VerifyError
+from atb_core.graph.network import Network, Node, infer
+from atb_core.graph.op import registered_ops
+from atb_core.graph.tensor import Tensor
+
+
+def verify(network: Network, after: str = "") -> None:
+    """VerifyError, naming node and place, unless the network is legal.
+
+    Ops are registered and have the number of inputs they declare; every value is produced once, before it is
+    read; shapes and types are those that the ops' rules give; every read of memory that is written in place
+    sees the writes it saw when it was recorded; outputs are produced and names are unique.
+    """
+    try:
+        _check_nodes(network)
+        _check_ends(network)
+    except VerifyError as error:
+        stage = f" after pass {after!r}" if after else ""
+        raise VerifyError(f"network {network.name!r} is illegal{stage}: {error.message}") from None
+
+
+def _check_nodes(network: Network) -> None:
+    known: set[Tensor] = set(network.inputs)
+    writes: dict[Tensor, int] = {}
+    for node in network.nodes:
+        for index, tensor in enumerate(node.inputs):
+            if tensor not in known:
+                raise VerifyError(f"{_named(node)} reads input {index} before it is produced")
+            if writes.get(tensor, 0) != node.versions[index]:
+                raise VerifyError(
+                    f"{_named(node)} reads {tensor.name!r} after {writes.get(tensor, 0)} in-place writes; "
+                    f"it was recorded after {node.versions[index]}"
+                )
+        _check_rules(node)
+        for index in node.op.writes:
+            writes[node.inputs[index]] = writes.get(node.inputs[index], 0) + 1
+        for tensor in node.outputs:
+            if tensor in known:
+                raise VerifyError(f"{_named(node)} produces a value that exists already")
+            known.add(tensor)
+
+
+def _check_rules(node: Node) -> None:
+    if registered_ops().get(node.op.name) is not type(node.op):
+        raise VerifyError(f"{_named(node)} is no registered op")
+    try:
+        inferred, _ = infer(node.op, node.inputs)
+    except GraphError as error:
+        raise VerifyError(f"{_named(node)}: {error.message}") from None
+    if len(inferred) != len(node.outputs):
+        raise VerifyError(f"{_named(node)} has {len(node.outputs)} outputs, its op gives {len(inferred)}")
+    for rule, tensor in zip(inferred, node.outputs, strict=True):
+        if rule.shape != tensor.shape or rule.dtype != tensor.dtype:
+            raise VerifyError(f"{_named(node)} gives {rule}, but its output is {tensor}")
+
+
+def _check_ends(network: Network) -> None:
+    names = [tensor.name for tensor in (*network.inputs, *network.outputs)]
+    repeated = sorted({str(name) for name in names if names.count(name) > 1}) if len(names) > len(set(names)) else []
+    if repeated:
+        raise VerifyError(f"several inputs or outputs are called {', '.join(repeated)}")
+    for tensor in network.outputs:
+        if network.producer(tensor) is None:
+            raise VerifyError(f"output {tensor.name!r} is not produced")
+    strangers = sorted(network.weights_keys - {tensor.name for tensor in network.inputs if tensor.name})
+    if strangers:
+        raise VerifyError(f"weights are declared that nothing reads: {', '.join(strangers)}")
+
+
+def _named(node: Node) -> str:
+    return f"{node.op.name} in {node.place}"

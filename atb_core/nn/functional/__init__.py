@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions on symbolic tensors: each records one node. Names and arguments are those of ATB-Models."""
+
+from atb_core.graph.ops.activation import GeluMode
+from atb_core.graph.ops.attention import MaskType
+from atb_core.nn.functional.activation import ActType, activation, softmax
+from atb_core.nn.functional.attention import paged_attention, reshape_and_cache, rope
+from atb_core.nn.functional.elewise import (
+    amax,
+    amin,
+    cos,
+    equal,
+    logical_and,
+    logical_not,
+    logical_or,
+    neg,
+    sin,
+    sum_,
+    tanh,
+)
+from atb_core.nn.functional.linear import linear, rms_norm
+from atb_core.nn.functional.movement import argsort, cat, gather, sort, split
+
+__all__ = [
+    "ActType",
+    "GeluMode",
+    "MaskType",
+    "activation",
+    "amax",
+    "amin",
+    "argsort",
+    "cat",
+    "cos",
+    "equal",
+    "gather",
+    "linear",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "neg",
+    "paged_attention",
+    "reshape_and_cache",
+    "rms_norm",
+    "rope",
+    "sin",
+    "softmax",
+    "sort",
+    "split",
+    "sum_",
+    "tanh",
+]

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Passes: each fusion equals its unfused form, and keeps away where it would change something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from atb_core.errors import GraphError, VerifyError
+from atb_core.graph import DataType, Dim, Network, Tensor
+from atb_core.graph.network import Node
+from atb_core.graph.ops import Elewise
+from atb_core.graph.passes import fusion_names, run_passes
+from atb_core.graph.passes.cut import segments
+from atb_core.graph.source import module_scope
+from atb_core.graph.verify import verify
+from atb_core.nn import functional as F
+from atb_core.nn.functional import ActType
+
+T = Dim("T")
+
+
+def tensor(name: str, *shape: int | Dim) -> Tensor:
+    return Tensor(name, shape, DataType.FLOAT)
+
+
+def weight(net: Network, name: str, *shape: int) -> Tensor:
+    net.weights_keys.add(name)
+    return tensor(name, *shape)
+
+
+def ops(net: Network) -> list[str]:
+    return [node.op.name for node in net.nodes]
+
+
+def residual_norm(net: Network) -> None:
+    a, b = tensor("a", T, 32), tensor("b", T, 32)
+    total = a + b
+    net.mark_output(F.rms_norm(total, weight(net, "w", 32), 1e-6), "y")
+    net.mark_output(F.neg(total), "z")
+
+
+def swiglu(net: Network) -> None:
+    gate, up = F.split(tensor("x", T, 32), 2, -1)
+    net.mark_output(up * F.activation(gate, ActType.SWISH), "y")
+
+
+def packed_projection(net: Network) -> None:
+    parts = F.split(F.linear(tensor("x", T, 32), weight(net, "w", 24, 32), weight(net, "b", 24)), [8, 12, 4], -1)
+    for i, part in enumerate(parts):
+        net.mark_output(part, f"y{i}")
+
+
+def separate_projections(net: Network) -> None:
+    x = tensor("x", T, 32)
+    for i in range(3):
+        net.mark_output(F.linear(x, weight(net, f"w{i}", 8 + i, 32)), f"y{i}")
+
+
+FUSIONS = {
+    "AddRmsNorm": (residual_norm, ["AddRmsNorm", "Elewise"]),
+    "SwigluWeightPack": (swiglu, ["Activation"]),
+    "SplitLinear": (packed_projection, ["SplitLinear"]),
+    "MergedLinear": (separate_projections, ["MergedLinear"]),
+}
+
+
+def test_every_fusion_has_its_case_here() -> None:
+    assert set(FUSIONS) == set(fusion_names())
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_a_fusion_equals_its_unfused_form(name: str) -> None:
+    write, expected = FUSIONS[name]
+    with Network() as net:
+        write(net)
+    fused, plain = run_passes(net, "reference"), run_passes(net, "reference", ["All"])
+    assert ops(fused) == expected
+    assert ops(plain) == ops(net)
+    generator = torch.Generator().manual_seed(0)
+    values = {
+        str(t.name): torch.randn([5 if isinstance(s, Dim) else s for s in t.shape or ()], generator=generator)
+        for t in net.inputs
+    }
+    results = []
+    for variant in (fused, plain):
+        engine = variant.build_engine(["All"], backend="reference")
+        engine.set_weights({key: values[key] for key in net.weights_keys})
+        results.append(engine.forward({k: v for k, v in values.items() if k not in net.weights_keys}))
+    for key, value in results[0].items():
+        torch.testing.assert_close(value, results[1][key], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_a_fusion_can_be_left_out_by_name(name: str) -> None:
+    with Network() as net:
+        FUSIONS[name][0](net)
+    assert ops(run_passes(net, "reference", [name])) == ops(net)
+
+
+def test_an_unknown_fusion_name_is_refused() -> None:
+    with Network() as net:
+        residual_norm(net)
+    with pytest.raises(GraphError, match="no fusion pass is called AddNorm"):
+        run_passes(net, "reference", ["AddNorm"])
+
+
+def keeps_away(write: Callable[[Network], None]) -> None:
+    with Network() as net:
+        write(net)
+    assert ops(run_passes(net, "reference")) == ops(net)
+
+
+def test_a_bias_that_is_broadcast_is_no_residual() -> None:
+    def write(net: Network) -> None:
+        net.mark_output(F.rms_norm(tensor("a", T, 32) + tensor("bias", 32), weight(net, "w", 32), 1e-6), "y")
+
+    keeps_away(write)
+
+
+def test_an_inner_value_that_is_read_elsewhere_prevents_the_fusion() -> None:
+    def write(net: Network) -> None:
+        gate, up = F.split(tensor("x", T, 32), 2, -1)
+        silu = F.activation(gate, ActType.SWISH)
+        net.mark_output(silu * up, "y")
+        net.mark_output(F.neg(silu), "z")
+
+    keeps_away(write)
+
+
+def test_memory_that_is_written_in_place_is_left_alone() -> None:
+    def write(net: Network) -> None:
+        state = tensor("state", 4, 32)
+        total = state + tensor("b", 4, 32)
+        F.neg(total).write_inplace(state)
+        net.mark_output(F.rms_norm(total, weight(net, "w", 32), 1e-6), "y")
+
+    keeps_away(write)
+
+
+def test_matching_follows_dataflow_not_neighbourhood() -> None:
+    with Network() as net:
+        a, b = tensor("a", T, 32), tensor("b", T, 32)
+        total = a + b
+        net.mark_output(F.cos(a), "between")
+        net.mark_output(F.rms_norm(total, weight(net, "w", 32), 1e-6), "y")
+    assert ops(run_passes(net, "reference")) == ["Elewise", "AddRmsNorm"]
+
+
+def test_dead_code_goes_and_writes_stay() -> None:
+    with Network() as net:
+        x = tensor("x", 2, 4)
+        F.cos(F.neg(x))
+        F.sin(x).write_inplace(tensor("state", 2, 4))
+        net.mark_output(F.neg(x), "y")
+    assert ops(run_passes(net, "reference")) == ["Elewise", "Assign", "Elewise"]
+
+
+def test_equal_computations_are_shared_unless_a_write_lies_between() -> None:
+    with Network() as net:
+        state = tensor("state", 2, 4)
+        first, second = F.neg(state), F.neg(state)
+        first.write_inplace(state)
+        net.mark_output((first + second) + F.neg(state), "y")
+    assert ops(run_passes(net, "reference")).count("Elewise") == 4
+
+
+def test_views_of_views_become_one_view() -> None:
+    with Network() as net:
+        x = tensor("x", T, 32)
+        net.mark_output(F.neg(x.reshape([-1, 4, 8]).reshape([-1, 8, 4])), "y")
+        net.mark_output(F.cos(x.reshape([-1, 32])), "z")
+    assert ops(run_passes(net, "reference")) == ["Reshape", "Elewise", "Elewise"]
+
+
+def test_segments_are_decoder_layers_unless_the_author_cuts() -> None:
+    def write(cut: bool) -> Network:
+        with Network() as net:
+            x = F.neg(tensor("x", T))
+            for i in range(3):
+                with module_scope(f"model.layers.{i}"):
+                    x = F.cos(F.sin(x))
+                if cut and i == 1:
+                    net.cut()
+            net.mark_output(F.neg(x), "y")
+        return net
+
+    assert [len(s) for s in segments(write(False))] == [1, 2, 2, 2, 1]
+    assert [len(s) for s in segments(write(True))] == [5, 3]
+
+
+def test_verify_finds_what_a_broken_pass_does() -> None:
+    with Network() as net:
+        state = tensor("state", 2, 4)
+        read = F.neg(state)
+        read.write_inplace(state)
+        net.mark_output(F.cos(read), "y")
+    reads, assign, last = net.nodes
+
+    def rebuilt(*nodes: Node) -> Network:
+        broken = Network("broken")
+        for node in nodes:
+            broken.add_copy(node)
+        broken.outputs = list(net.outputs)
+        return broken
+
+    verify(rebuilt(reads, assign, last))
+    with pytest.raises(GraphError, match="neither a name"):
+        rebuilt(last)
+    late = Node(Elewise("ELEWISE_NEG"), (state,), (Tensor(None, (2, 4), DataType.FLOAT),), versions=(0,))  # type: ignore[arg-type]
+    with pytest.raises(VerifyError, match="after 1 in-place writes"):
+        verify(rebuilt(reads, assign, last, late))
+    wrong = Node(Elewise("ELEWISE_NEG"), (read,), (Tensor(None, (2, 5), DataType.FLOAT),), versions=(0,))  # type: ignore[arg-type]
+    with pytest.raises(VerifyError, match="but its output is"):
+        verify(rebuilt(reads, assign, last, wrong))
+    with pytest.raises(VerifyError, match="exists already"):
+        verify(rebuilt(reads, reads, assign, last))
