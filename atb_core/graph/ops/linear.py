@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from atb_core.graph.dim import Shape, shape_text
+from atb_core.graph.dtype import DataType
 from atb_core.graph.op import Op, Sample, require, same_size
 from atb_core.graph.samples import randn
 
@@ -20,12 +21,13 @@ class Linear(Op):
     """y = x W (+ bias), float32 accumulation.
 
     x [..., k] ([k, m] if transpose_a), weight [n, k] (transpose_b, torch's layout) or [k, n], bias [n]
-    -> [..., n] of x's type.
+    -> [..., n] of x's type, or of `out_dtype`: float32 keeps what the accumulation has.
     """
 
     transpose_a: bool = False
     transpose_b: bool = True
     has_bias: bool = False
+    out_dtype: DataType | None = None
 
     input_names = ("x", "weight", "bias")
 
@@ -46,12 +48,17 @@ class Linear(Op):
             require(shapes[2] == (n,), f"bias must be {shape_text((n,))}, not {shape_text(shapes[2])}")
         return ((*rows, n),)
 
+    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        return (self.out_dtype or dtypes[0],)
+
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        from atb_core.graph.torch_dtypes import dtype_to_torch
+
         x, weight = inputs[0].float(), inputs[1].float()
         y = (x.T if self.transpose_a else x) @ (weight.T if self.transpose_b else weight)
         if self.has_bias:
             y = y + inputs[2].float()
-        return (y.to(inputs[0].dtype),)
+        return (y.to(dtype_to_torch(self.out_dtype) if self.out_dtype else inputs[0].dtype),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -60,6 +67,7 @@ class Linear(Op):
             yield Sample(cls(), (randn(m, k), randn(n, k)), f"{m}x{k}x{n}")
             yield Sample(cls(transpose_b=False), (randn(m, k), randn(k, n)), f"{m}x{k}x{n}, weight [k, n]")
         yield Sample(cls(), (randn(2, 3, 32), randn(16, 32)), "x of three dimensions")
+        yield Sample(cls(out_dtype=DataType.FLOAT), (randn(3, 32), randn(16, 32)), "float32 result")
 
 
 @dataclass(frozen=True)

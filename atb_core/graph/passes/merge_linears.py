@@ -35,6 +35,6 @@ def merge_linears(network: Network) -> Network:
 
 def _constant_weights(network: Network, node: Node) -> bool:
     op = node.op
-    if not isinstance(op, Linear) or op.transpose_a or not op.transpose_b or node.cut_after:
+    if not isinstance(op, Linear) or op != Linear(has_bias=op.has_bias) or node.cut_after:
         return False
     return all(tensor.name in network.weights_keys for tensor in node.inputs[1:])

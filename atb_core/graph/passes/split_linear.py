@@ -38,4 +38,4 @@ def fuse_split_linear(network: Network) -> Network:
 
 def _is_packed(node: Node) -> bool:
     op = node.op
-    return isinstance(op, Linear) and op.transpose_b and not op.transpose_a
+    return isinstance(op, Linear) and op == Linear(has_bias=op.has_bias)

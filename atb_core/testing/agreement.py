@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Greedy generation held against Hugging Face's, token by token, on the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from atb_core.runner.model_runner import ModelRunner
+from atb_core.runner.sampling_params import SamplingParams
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where two greedy generations of one prompt part: the tokens chosen there and each side's best ones."""
+
+    prompt: int
+    step: int
+    ours: int
+    theirs: int
+    our_top: tuple[int, ...]
+    their_top: tuple[int, ...]
+
+    @property
+    def is_close(self) -> bool:
+        """Whether each side's token is among the other's best: two roundings of one distribution."""
+        return self.ours in self.their_top and self.theirs in self.our_top
+
+
+def greedy_divergences(
+    runner: ModelRunner, reference: Any, prompts: Sequence[Sequence[int]], new_tokens: int, top: int = 5
+) -> list[Divergence]:
+    """The first difference of each prompt that has one, after `new_tokens` greedy tokens on both sides.
+
+    Args:
+        runner: ours; all prompts run in one batch.
+        reference: Hugging Face's model of the same weights; each prompt runs alone.
+        prompts: token ids.
+        top: how many of the best tokens of a step are kept.
+    """
+    sampling = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True, logprobs=top)
+    found = []
+    outputs = runner.generate([list(prompt) for prompt in prompts], sampling)
+    for index, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
+        theirs = _greedy(reference, prompt, new_tokens)
+        assert output.logprobs is not None
+        for step, (token, logits) in enumerate(zip(output.token_ids, theirs, strict=True)):
+            best = tuple(logits.topk(top).indices.tolist())
+            if token != best[0]:
+                our_top = tuple(output.logprobs[step].top)
+                found.append(Divergence(index, step, token, best[0], our_top, best))
+                break
+    return found
+
+
+def _greedy(model: Any, prompt: Sequence[int], new_tokens: int) -> list[torch.Tensor]:
+    """Logits `[vocab]` float32 of every step of a greedy generation that ignores the end of the text."""
+    tokens, cache, steps = torch.tensor([list(prompt)]), None, []
+    with torch.no_grad():
+        for _ in range(new_tokens):
+            result = model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = result.past_key_values
+            steps.append(result.logits[0, -1].float())
+            tokens = steps[-1].argmax().view(1, 1)
+    return steps
