@@ -34,8 +34,8 @@ class AtbError(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         # Both go to args so that the error survives pickling (worker processes send errors back).
         super().__init__(message, hint)
-        self.message = message
-        self.hint = hint
+        self.message = _printable(message)
+        self.hint = None if hint is None else _printable(hint)
 
     def __str__(self) -> str:
         text = " ".join(self.message.split())
@@ -44,6 +44,13 @@ class AtbError(Exception):
                 text += "."
             text = f"{text} {' '.join(self.hint.split())}"
         return text
+
+
+def _printable(text: str) -> str:
+    """`text` with control characters spelled out: names from an untrusted file must not steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 class GraphError(AtbError):

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The directory where fetched models are kept, and how something gets into it whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from atb_core.errors import WeightsError
+
+# Room that must remain after an unpacking, so that filling the cache does not break the machine's other work.
+_RESERVE_BYTES = 64 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def cache_root() -> Path:
+    """`$ATB_CACHE`, else `atb_core` in the user's cache directory. It need not exist yet."""
+    if own := os.environ.get("ATB_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "atb_core"
+
+
+@contextmanager
+def workspace(parent: Path, name: str) -> Iterator[Path]:
+    """An empty directory inside `parent`, held by one process at a time per `name` and removed at the end.
+
+    What is finished is moved out with `os.replace`, which within `parent` is atomic. Interrupted, failed or on a full
+    disk, nothing stays: not even what a killed process left, since whoever holds the lock may remove it.
+
+    Raises:
+        WeightsError: the disk is full, or the cache cannot be written.
+    """
+    from filelock import FileLock
+
+    with explained_disk_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(parent / f".{name}.lock")):
+            for stale in parent.glob(f".{name}.*.tmp"):
+                shutil.rmtree(stale, ignore_errors=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=parent))
+            try:
+                yield temporary
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def explained_disk_errors(directory: Path) -> Iterator[None]:
+    """Turn failures to write below `directory` into `WeightsError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise no_room(directory, "finish") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise WeightsError(
+                f"cannot write to {directory}: {error.strerror}",
+                "Set ATB_CACHE to a directory that you may write to.",
+            ) from error
+        raise
+
+
+def no_room(directory: Path, purpose: str) -> WeightsError:
+    """The error for a full disk."""
+    return WeightsError(
+        f"not enough disk space below {directory} to {purpose}",
+        "Free some space, or set ATB_CACHE to a directory on a larger disk. Nothing half-written was left.",
+    )
+
+
+def require_room(directory: Path, needed: int, purpose: str) -> None:
+    """Raise `WeightsError` unless `needed` bytes fit on the disk of `directory`, with some to spare."""
+    free = shutil.disk_usage(directory).free
+    if free < needed + _RESERVE_BYTES:
+        raise no_room(directory, f"{purpose}: {needed >> 20} MiB needed, {free >> 20} MiB free")

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GGUF tensor names in the words of Hugging Face checkpoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from atb_core.errors import WeightsError
+
+# Decoder-only transformers with separate projections, whatever the family.
+_GENERIC = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+    "blk.{}.attn_norm": "model.layers.{}.input_layernorm",
+    "blk.{}.attn_q": "model.layers.{}.self_attn.q_proj",
+    "blk.{}.attn_k": "model.layers.{}.self_attn.k_proj",
+    "blk.{}.attn_v": "model.layers.{}.self_attn.v_proj",
+    "blk.{}.attn_output": "model.layers.{}.self_attn.o_proj",
+    "blk.{}.attn_q_norm": "model.layers.{}.self_attn.q_norm",
+    "blk.{}.attn_k_norm": "model.layers.{}.self_attn.k_norm",
+    "blk.{}.ffn_norm": "model.layers.{}.post_attention_layernorm",
+    "blk.{}.ffn_gate": "model.layers.{}.mlp.gate_proj",
+    "blk.{}.ffn_up": "model.layers.{}.mlp.up_proj",
+    "blk.{}.ffn_down": "model.layers.{}.mlp.down_proj",
+}
+# Rotary frequencies are configuration, not weights: `gguf_config` reads the one, the other is derivable.
+_NOT_WEIGHTS = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight")
+_LAYER = re.compile(r"blk\.(\d{1,6})\.")
+
+
+def hugging_face_names(names: Iterable[str], extra: Mapping[str, str], source: str) -> dict[str, str]:
+    """Map Hugging Face name -> GGUF name for all tensors, in the order given.
+
+    Args:
+        names: tensor names in the file.
+        extra: the family's own names (`GgufRules.names`), which win over the generic ones.
+        source: the file, for the message.
+
+    Raises:
+        WeightsError: a tensor has no translation; dropping it would silently change the model.
+    """
+    table = {**_GENERIC, **extra}
+    translated: dict[str, str] = {}
+    unknown: list[str] = []
+    for name in names:
+        if _NOT_WEIGHTS.fullmatch(name):
+            continue
+        target = _translate(name, table)
+        if target is None:
+            unknown.append(name)
+        elif target in translated:
+            raise WeightsError(f"{source}: tensors {translated[target]!r} and {name!r} are both {target!r}")
+        else:
+            translated[target] = name
+    if unknown:
+        more = f" and {len(unknown) - 6} more" if len(unknown) > 6 else ""
+        raise WeightsError(
+            f"{source} contains tensors of unknown meaning: {', '.join(map(repr, unknown[:6]))}{more}",
+            "The family's plugin has to name them (GgufRules.names); look for a newer version of it.",
+        )
+    return translated
+
+
+def _translate(name: str, table: Mapping[str, str]) -> str | None:
+    if name in table:
+        return table[name]
+    stem, dot, kind = name.rpartition(".")
+    if not dot or kind not in ("weight", "bias"):
+        return None
+    layer = _LAYER.match(stem)
+    pattern = _LAYER.sub("blk.{}.", stem, count=1) if layer else stem
+    target = table.get(pattern)
+    if target is None:
+        return None
+    return f"{target.replace('{}', layer.group(1)) if layer else target}.{kind}"

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a family says about its GGUF files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class GgufRules:
+    """How a family's GGUF files differ from its Hugging Face checkpoints.
+
+    Attributes:
+        permuted_qk: the rows of the q and k projections are stored for rotation of neighbouring pairs, and are put
+            back for rotation of halves.
+        names: further tensor names, GGUF to Hugging Face; `{}` stands for the layer's number on both sides.
+        config: entries of `config.json` that the file does not carry, for example an activation's name.
+    """
+
+    permuted_qk: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
