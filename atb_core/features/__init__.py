@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features that stack on models."""
+
+from __future__ import annotations
+
+from atb_core.features.base import BASE_FEATURES, FeatureDecorator, check_stacking
+
+__all__ = ["BASE_FEATURES", "FeatureDecorator", "check_stacking"]

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a feature is: an addition to a model that may need a network of its own."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from atb_core.errors import GraphError
+
+if TYPE_CHECKING:
+    import torch
+
+    from atb_core.graph.tensor import Tensor
+
+#: Exactly one of these is part of every variant.
+BASE_FEATURES = ("prefill", "decode")
+
+
+class FeatureDecorator(ABC):
+    """One feature on one model. Pass the class to `torch_to_mindie_graph`; it is created with the model.
+
+    A step for which `is_activated` holds runs in a variant of the network recorded with the feature's
+    `variant_arguments` and `variant_inputs`, and gets its inputs through `modify_inputs`.
+    """
+
+    #: Unique name; becomes part of the key of the variants that have the feature.
+    feature_name: ClassVar[str]
+    #: Features that this one may be added on top of, of `BASE_FEATURES` and of those listed before it.
+    feature_stackable_whitelist: ClassVar[Sequence[str]] = BASE_FEATURES
+    #: False for a feature that only changes inputs and needs no network of its own.
+    need_additional_engine: ClassVar[bool] = True
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @property
+    @abstractmethod
+    def is_enabled(self) -> bool:
+        """Whether the model was opened with this feature; a feature that is not enabled is never activated."""
+
+    @abstractmethod
+    def is_activated(self, meta: Mapping[str, Any]) -> bool:
+        """Whether a step needs the feature. Must not change anything. `meta` holds the step's arguments."""
+
+    def is_stackable(self, features: Collection[str]) -> bool:
+        """Whether the feature may be added to a variant that has `features`."""
+        return all(name in self.feature_stackable_whitelist for name in features)
+
+    def variant_arguments(self) -> dict[str, Any]:
+        """Further keyword arguments of the model's symbolic `forward`."""
+        return {}
+
+    def variant_inputs(self) -> dict[str, Tensor]:
+        """Further inputs of the network, also given to `forward` by name."""
+        return {}
+
+    def modify_inputs(
+        self,
+        inputs: MutableMapping[str, torch.Tensor],
+        outputs: MutableMapping[str, torch.Tensor],
+        runtime_params: MutableMapping[str, torch.Tensor],
+        meta: Mapping[str, Any],
+    ) -> None:
+        """Changes or adds what a step's engine is given."""
+        return
+
+
+def check_stacking(features: Sequence[type[FeatureDecorator]]) -> None:
+    """Refuses a list of features that could not work together, before any model exists.
+
+    Raises:
+        GraphError: something that is no concrete feature, a name used twice or reserved, a feature that fits
+            no base variant, or one that stacks on another that comes after it.
+    """
+    names: list[str] = []
+    for feature in features:
+        if not (isinstance(feature, type) and issubclass(feature, FeatureDecorator)):
+            raise GraphError(f"{feature!r} is not a subclass of FeatureDecorator")
+        if inspect.isabstract(feature):
+            missing = ", ".join(sorted(feature.__abstractmethods__))
+            raise GraphError(f"the feature {feature.__name__} is abstract; it lacks {missing}")
+        name = getattr(feature, "feature_name", None)
+        if not isinstance(name, str) or not name:
+            raise GraphError(f"the feature {feature.__name__} has no feature_name")
+        if name in BASE_FEATURES or name in names:
+            raise GraphError(f"the feature name {name!r} of {feature.__name__} is taken already")
+        names.append(name)
+    for index, feature in enumerate(features):
+        if not set(feature.feature_stackable_whitelist) & set(BASE_FEATURES):
+            raise GraphError(
+                f"the feature {names[index]!r} stacks on none of {', '.join(BASE_FEATURES)}: it could never be used"
+            )
+        late = [name for name in names[index + 1 :] if name in feature.feature_stackable_whitelist]
+        if late:
+            raise GraphError(
+                f"the feature {names[index]!r} stacks on {late[0]!r}, which is listed after it",
+                hint=f"List {late[0]!r} before {names[index]!r}.",
+            )

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Linear layers."""
+
+from __future__ import annotations
+
+from atb_core.layers.linear.linear import (
+    BaseLinear,
+    ColumnParallelLinear,
+    MergedColumnParallelLinear,
+    ReplicatedLinear,
+    RowParallelLinear,
+)
+
+__all__ = [
+    "BaseLinear",
+    "ColumnParallelLinear",
+    "MergedColumnParallelLinear",
+    "ReplicatedLinear",
+    "RowParallelLinear",
+]

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Linear layers over one or several of the checkpoint's matrices, packed into one weight.
+
+The names say how a layer is cut when several processes serve a model: column-parallel by outputs,
+row-parallel by inputs. In one process they compute the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from atb_core.errors import ConfigError
+from atb_core.graph.tensor import Tensor
+from atb_core.layers.base import LayerConfig, ShapeSource, stored_shape
+from atb_core.nn.distributed import distributed
+from atb_core.nn.functional import linear, split
+from atb_core.nn.module import Module
+from atb_core.nn.parameter import Parameter, WeightSource
+
+
+class BaseLinear(Module):
+    """`x [..., k]` times the transposed weights of `prefixes`, joined along the outputs.
+
+    Construction reads no weights. Sizes that are not given come from the loader's metadata.
+
+    Args:
+        prefixes: the checkpoint's name of the matrix without `.weight`, or several that are packed.
+        bias: whether `<prefix>.bias` is added, for every prefix.
+        in_features: k.
+        out_features: n, one number or one for each prefix.
+        tied_to: another layer's weight to share; nothing of its own is then loaded.
+    """
+
+    def __init__(
+        self,
+        config: LayerConfig,
+        file_loader: ShapeSource | None,
+        prefixes: str | Sequence[str],
+        bias: bool = False,
+        *,
+        in_features: int | None = None,
+        out_features: int | Sequence[int] | None = None,
+        tied_to: Parameter | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.prefixes = [prefixes] if isinstance(prefixes, str) else list(prefixes)
+        self.prefix = packed_prefix(self.prefixes)
+        if tied_to is not None:
+            self._tie(tied_to, bias)
+            return
+        shapes = _weight_shapes(file_loader, self.prefixes, in_features, out_features)
+        self.out_sizes = [shape[0] for shape in shapes]
+        self.weight = self._parameter("weight", shapes)
+        self.bias = self._parameter("bias", [(n,) for n in self.out_sizes]) if bias else None
+
+    def _parameter(self, suffix: str, shapes: Sequence[tuple[int, ...]]) -> Parameter:
+        pairs = zip(self.prefixes, shapes, strict=True)
+        sources = [WeightSource(f"{prefix}.{suffix}", shape) for prefix, shape in pairs]
+        whole = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        return Parameter(self.prefix, suffix, whole, self.config.data_type, sources)
+
+    def _tie(self, weight: Parameter, bias: bool) -> None:
+        if bias or len(self.prefixes) != 1 or weight.declared_shape is None:
+            raise ConfigError(f"{self.prefix} cannot share a weight: it has a bias or packs several matrices")
+        self.weight = weight
+        self.bias = None
+        self.out_sizes = [weight.declared_shape[0]]
+        # Some checkpoints store the shared matrix under both names.
+        weight.aliases.append(f"{self.prefix}.weight")
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.bias.get_tensor() if self.bias is not None else None
+        return linear(x, self.weight.get_tensor(), bias, False, True)
+
+
+class ColumnParallelLinear(BaseLinear):
+    """A linear layer that is cut by outputs; several prefixes give one packed output."""
+
+
+class RowParallelLinear(BaseLinear):
+    """A linear layer that is cut by inputs; its partial results are summed over the processes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return distributed.all_reduce(super().forward(x))
+
+
+class ReplicatedLinear(BaseLinear):
+    """A linear layer that every process holds whole."""
+
+
+class MergedColumnParallelLinear(BaseLinear):
+    """Several linear layers of one input as one packed weight; `forward` returns a list of outputs."""
+
+    def forward(self, x: Tensor, split_outputs: bool = True) -> list[Tensor]:  # type: ignore[override]
+        """One output `[..., n_i]` for each prefix, or `[packed]` if not `split_outputs`."""
+        packed = super().forward(x)
+        if not split_outputs or len(self.out_sizes) == 1:
+            return [packed]
+        return list(split(packed, self.out_sizes, -1))
+
+
+def packed_prefix(prefixes: Sequence[str]) -> str:
+    """One name for several: what they share, then their last parts joined by `_`."""
+    if len(prefixes) == 1:
+        return prefixes[0]
+    parents = {prefix.rpartition(".")[0] for prefix in prefixes}
+    if len(parents) > 1:
+        return "_".join(prefixes)
+    joined = "_".join(prefix.rpartition(".")[2] for prefix in prefixes)
+    parent = parents.pop()
+    return f"{parent}.{joined}" if parent else joined
+
+
+def _weight_shapes(
+    file_loader: ShapeSource | None,
+    prefixes: Sequence[str],
+    in_features: int | None,
+    out_features: int | Sequence[int] | None,
+) -> list[tuple[int, int]]:
+    outs = [out_features] if isinstance(out_features, int) else out_features
+    if outs is not None and len(outs) != len(prefixes):
+        raise ConfigError(f"{len(outs)} output sizes were given for {len(prefixes)} matrices: {', '.join(prefixes)}")
+    shapes = []
+    for index, prefix in enumerate(prefixes):
+        if outs is not None and in_features is not None:
+            shapes.append((outs[index], in_features))
+            continue
+        stored = stored_shape(file_loader, f"{prefix}.weight")
+        if len(stored) != 2:
+            raise ConfigError(f"{prefix}.weight has shape {list(stored)}; a linear layer needs a matrix")
+        shapes.append((stored[0] if outs is None else outs[index], stored[1] if in_features is None else in_features))
+    if len({k for _, k in shapes}) > 1:
+        raise ConfigError(f"{', '.join(prefixes)} cannot be packed: their input sizes are {[k for _, k in shapes]}")
+    return shapes

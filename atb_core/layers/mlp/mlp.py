@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gated feed-forward layer of decoders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atb_core.graph.tensor import Tensor
+from atb_core.layers.base import HeadCounts, LayerConfig, ShapeSource
+from atb_core.layers.linear.linear import MergedColumnParallelLinear, RowParallelLinear
+from atb_core.nn.functional import ActType, activation
+from atb_core.nn.module import Module
+
+
+class Mlp(Module):
+    """`down(silu(gate(x)) * up(x))`; gate and up are one packed weight.
+
+    A subclass may put other layers into `gate_up` and `down`: construction costs nothing.
+
+    Args:
+        bias: whether all three matrices have one.
+    """
+
+    def __init__(
+        self,
+        config: LayerConfig,
+        file_loader: ShapeSource | None,
+        prefix: str,
+        config_metadata: HeadCounts | None = None,
+        infer_param: Any = None,
+        *,
+        bias: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.prefix = prefix
+        self.config_metadata = config_metadata
+        self.infer_param = infer_param
+        hidden, inner = config.hidden_size, config.intermediate_size
+        self.gate_up = MergedColumnParallelLinear(
+            config,
+            file_loader,
+            [f"{prefix}.gate_proj", f"{prefix}.up_proj"],
+            bias,
+            in_features=hidden,
+            out_features=[inner, inner],
+        )
+        self.down = RowParallelLinear(
+            config, file_loader, f"{prefix}.down_proj", bias, in_features=inner, out_features=hidden
+        )
+
+    def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """`x [T, hidden_size]` to the same shape."""
+        if isinstance(self.gate_up, MergedColumnParallelLinear):
+            (packed,) = self.gate_up(x, split_outputs=False)
+        else:
+            packed = self.gate_up(x)
+        return self.down(activation(packed, ActType.SWIGLU))  # type: ignore[no-any-return]

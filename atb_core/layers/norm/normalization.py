@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Normalisation with the checkpoint's weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atb_core.graph.tensor import Tensor
+from atb_core.layers.base import LayerConfig, ShapeSource
+from atb_core.nn.functional import rms_norm
+from atb_core.nn.module import Module
+from atb_core.nn.parameter import Parameter
+
+
+class RmsNorm(Module):
+    """Root-mean-square norm over the last dimension with `<prefix>.weight [size]`.
+
+    Args:
+        size: the last dimension; `config.hidden_size` by default.
+    """
+
+    def __init__(
+        self,
+        config: LayerConfig,
+        file_loader: ShapeSource | None,
+        prefix: str,
+        *,
+        size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.eps = config.rms_norm_eps
+        self.weight = Parameter(prefix, "weight", (size or config.hidden_size,), config.data_type)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight.get_tensor(), self.eps)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model's configuration: the fields of `config.json` that matter, checked before anything is built."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from atb_core.errors import ConfigError
+from atb_core.models.base.rope_scaling import RopeScaling
+
+if TYPE_CHECKING:
+    from atb_core.graph.dtype import DataType
+
+ConfigT = TypeVar("ConfigT", bound="BaseConfig")
+
+_TORCH_DTYPES = ("float32", "float16", "bfloat16")
+_ACTIVATIONS = ("silu", "swish")
+# Newer spellings of a key, and how upstream's attribute map calls some of them.
+_SPELLINGS = {"dtype": "torch_dtype", "max_sequence_length": "max_position_embeddings", "epsilon": "rms_norm_eps"}
+
+
+@dataclass
+class BaseConfig:
+    """Fields that every dense decoder has; families add theirs, annotated or as bare class attributes.
+
+    `num_key_value_heads` and `head_dim` may be `None` in `config.json`; after construction they are set.
+    Sizes are in elements, `max_position_embeddings` in tokens, `torch_dtype` as torch spells it (float32, as in
+    Hugging Face, for a configuration that does not say).
+    """
+
+    #: Lowest and highest value of each integer. A config.json comes from strangers: the limits are a few times what
+    #: the largest published models have, so that an absurd value is refused by name and not by a failed allocation.
+    int_limits: ClassVar[dict[str, tuple[int, int]]] = {
+        "vocab_size": (1, 4_194_304),
+        "hidden_size": (1, 131_072),
+        "intermediate_size": (1, 1_048_576),
+        "num_hidden_layers": (1, 1_024),
+        "num_attention_heads": (1, 1_024),
+        "num_key_value_heads": (1, 1_024),
+        "head_dim": (2, 1_024),
+        "max_position_embeddings": (1, 2**27),
+    }
+    #: Fields that are true or false.
+    flags: ClassVar[tuple[str, ...]] = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_qk_norm")
+
+    model_type: str = ""
+    vocab_size: int = 32000
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 2048
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    use_qk_norm: bool = False
+    tie_word_embeddings: bool = False
+    torch_dtype: str = "float32"
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+    quantization_config: dict[str, Any] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Makes fields of bare class attributes: `vocab_size = 1000` without an annotation."""
+        super().__init_subclass__(**kwargs)
+        annotations = dict(inspect.get_annotations(cls))
+        inherited = {f.name: f.type for f in dataclasses.fields(cls)}
+        class_variables = set(cls.__dataclass_fields__) - set(inherited)
+        for name, value in list(cls.__dict__.items()):
+            if name.startswith("_") or name in annotations or name in class_variables or not _is_plain_value(value):
+                continue
+            annotations[name] = inherited.get(name, type(value).__name__)
+            if isinstance(value, (list, dict, set)):
+                setattr(cls, name, field(default_factory=_copier(value)))
+        cls.__annotations__ = annotations
+
+    def __post_init__(self) -> None:
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if isinstance(self.rope_scaling, Mapping):
+            self.rope_scaling = RopeScaling.from_dict(self.rope_scaling)
+        if self.head_dim is None:
+            heads, hidden = self.num_attention_heads, self.hidden_size
+            # What does not divide is left for validate() to name.
+            if type(heads) is int and type(hidden) is int and heads > 0 and hidden % heads == 0:
+                self.head_dim = hidden // heads
+
+    @classmethod
+    def from_dict(cls: type[ConfigT], config_dict: Mapping[str, Any]) -> ConfigT:
+        """A checked configuration from the contents of `config.json`; unknown keys are left out.
+
+        Raises:
+            ConfigError: a value is of the wrong type or out of range; names field, value and allowed range.
+        """
+        values = _normalised(config_dict)
+        known = {f.name for f in dataclasses.fields(cls) if f.init}
+        config = cls(**{key: value for key, value in values.items() if key in known})
+        config.validate()
+        return config
+
+    def validate(self) -> None:
+        """Raises ConfigError for the first field that has an impossible value."""
+        for name, (low, high) in self.int_limits.items():
+            if name == "head_dim" and self.head_dim is None:
+                raise ConfigError(
+                    f"hidden_size = {self.hidden_size} is not a multiple of "
+                    f"num_attention_heads = {self.num_attention_heads}",
+                    hint="Give head_dim when heads do not divide the hidden size.",
+                )
+            _check_int(name, getattr(self, name), low, high)
+        for name in self.flags:
+            if type(getattr(self, name)) is not bool:
+                raise ConfigError(f"{name} = {getattr(self, name)!r} must be true or false")
+        assert self.head_dim is not None
+        assert self.num_key_value_heads is not None
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ConfigError(
+                f"num_attention_heads = {self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads = {self.num_key_value_heads}"
+            )
+        if self.head_dim % 2:
+            raise ConfigError(f"head_dim = {self.head_dim} must be even: rotary embedding turns pairs")
+        _check_float("rms_norm_eps", self.rms_norm_eps, 0.0, 1.0)
+        _check_float("rope_theta", self.rope_theta, 1.0, 1.0e15)
+        _check_choice("hidden_act", self.hidden_act, _ACTIVATIONS)
+        _check_choice("torch_dtype", self.torch_dtype, _TORCH_DTYPES)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            _check_token_ids(name, getattr(self, name))
+        if self.rope_scaling is not None:
+            if not isinstance(self.rope_scaling, RopeScaling):
+                raise ConfigError(f"rope_scaling = {self.rope_scaling!r} must be an object")
+            self.rope_scaling.validate()
+
+    @property
+    def data_type(self) -> DataType:
+        """`torch_dtype` as the element type that networks use."""
+        from atb_core.graph.dtype import DataType
+
+        return DataType.from_short(self.torch_dtype)
+
+    @property
+    def context_length(self) -> int:
+        """The longest sequence the model is made for, in tokens, scaling of positions included."""
+        scaling = self.rope_scaling
+        if scaling is None or scaling.factor is None or scaling.rope_type in ("default", "llama3"):
+            return self.max_position_embeddings
+        if scaling.rope_type == "yarn":
+            original = scaling.original_max_position_embeddings or self.max_position_embeddings
+            return max(self.max_position_embeddings, int(original * scaling.factor))
+        return int(self.max_position_embeddings * scaling.factor)
+
+    def replace(self: ConfigT, **changes: Any) -> ConfigT:
+        """A checked copy with some fields changed."""
+        config = dataclasses.replace(self, **changes)
+        config.validate()
+        return config
+
+
+def _normalised(config_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys under the names that the dataclass uses; `None` where a default must not be overridden is dropped."""
+    values = {key: value for key, value in config_dict.items() if value is not None}
+    for new, old in _SPELLINGS.items():
+        if new in values:
+            values.setdefault(old, values[new])
+    dtype = values.get("torch_dtype")
+    if isinstance(dtype, str):
+        values["torch_dtype"] = dtype.removeprefix("torch.")
+    rope = values.get("rope_parameters", values.get("rope_scaling"))
+    if rope is None:
+        return values
+    if not isinstance(rope, Mapping):
+        raise ConfigError(f"rope_scaling = {rope!r} must be an object")
+    rope = dict(rope)
+    if rope.get("rope_theta") is not None:
+        values["rope_theta"] = rope["rope_theta"]
+    if "original_max_position_embeddings" in values:
+        rope["original_max_position_embeddings"] = values["original_max_position_embeddings"]
+    scaling = RopeScaling.from_dict(rope)
+    values["rope_scaling"] = None if scaling.rope_type == "default" else scaling
+    return values
+
+
+def _is_plain_value(value: object) -> bool:
+    """A value, not a method, property or nested class."""
+    return isinstance(value, (bool, int, float, str, list, dict, set, tuple)) or value is None
+
+
+def _copier(value: Any) -> Any:
+    return lambda: copy.deepcopy(value)
+
+
+def _check_int(name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise ConfigError(f"{name} = {value!r} must be an integer from {low} to {high}")
+
+
+def _check_token_ids(name: str, value: object) -> None:
+    """Special tokens may lie above the vocabulary, so only their kind is checked."""
+    ids = value if isinstance(value, list) else [value]
+    if value is not None and not all(type(i) is int and i >= -1 for i in ids):
+        raise ConfigError(f"{name} = {value!r} must be a token id or a list of token ids")
+
+
+def _check_float(name: str, value: object, low: float, high: float) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low < float(value) <= high:  # type: ignore[arg-type]
+        raise ConfigError(f"{name} = {value!r} must be a number above {low:g} and at most {high:g}")
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} = {value!r} is not supported", hint=f"Supported: {', '.join(allowed)}.")

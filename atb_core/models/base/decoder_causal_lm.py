@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The causal language model that most families are: a decoder model and an output matrix, tied or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from atb_core.layers.base import ShapeSource
+from atb_core.layers.linear.linear import ColumnParallelLinear
+from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3
+from atb_core.models.base.mindie_llm_config import MindIELLMConfig
+from atb_core.models.base.modeling_python import BaseModel, DecoderModel
+from atb_core.nn.functional import gather
+from atb_core.nn.tensor import Tensor
+
+
+class DecoderCausalLM(FlashCausalLMV3):
+    """Logits from a model of the class `model_cls`, for the wanted rows in prefill and for all in decode."""
+
+    model_cls: ClassVar[type[BaseModel]] = DecoderModel
+
+    def __init__(self, mindie_llm_config: MindIELLMConfig, weight_loader: ShapeSource | None, **kwargs: Any) -> None:
+        super().__init__(mindie_llm_config, weight_loader, **kwargs)
+        config = mindie_llm_config.hf_config
+        self.model = self.model_cls(
+            config,
+            weight_loader,
+            prefix="model",
+            config_metadata=self.model_status,
+            infer_param=self.infer_param,
+        )
+        self.lm_head = ColumnParallelLinear(
+            config,
+            weight_loader,
+            "lm_head",
+            in_features=config.hidden_size,
+            out_features=config.vocab_size,
+            tied_to=self.model.embed_tokens.weight if config.tie_word_embeddings else None,
+        )
+
+    def forward(self, **kwargs: Any) -> Mapping[str, Tensor]:
+        hidden = self.model(**kwargs)
+        if kwargs["is_prefill"]:
+            hidden = gather(hidden, 0, kwargs["lm_head_indices"])
+        return {"model_out": self.lm_head(hidden)}

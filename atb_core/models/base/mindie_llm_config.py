@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model is built from besides its weights: configuration, engine settings, place among processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from atb_core.models.base.mapping import Mapping
+
+if TYPE_CHECKING:
+    from atb_core.graph.dtype import DataType
+    from atb_core.models.base.config import BaseConfig
+
+
+@dataclass
+class MindIELLMConfig:
+    """Groups the checkpoint's configuration, the settings of the engine and the process mapping."""
+
+    hf_config: BaseConfig
+    llm_config: dict[str, Any] = field(default_factory=dict)
+    mapping: Mapping = field(default_factory=Mapping)
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """Sizes of the part of a model that this process holds; layers get it as `config_metadata`."""
+
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+
+    @classmethod
+    def from_config(cls, config: BaseConfig) -> ModelStatus:
+        """The sizes of the whole model."""
+        assert config.num_key_value_heads is not None
+        assert config.head_dim is not None
+        return cls(config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+
+
+ConfigMetadata = ModelStatus
+
+
+@dataclass(frozen=True)
+class InferenceParameter:
+    """What is decided when a model is opened rather than by its checkpoint; layers get it as `infer_param`.
+
+    `max_model_len` is the longest sequence in tokens that will be run.
+    """
+
+    dtype: DataType
+    max_model_len: int

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The router: from a model reference and its `config.json` to a family's classes and tools."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from atb_core import plugins
+from atb_core.errors import ConfigError
+from atb_core.models.base.config import BaseConfig
+
+if TYPE_CHECKING:
+    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+    from atb_core.weights.gguf_rules import GgufRules
+
+# Larger files are no generation settings.
+_MAX_JSON_BYTES = 1 << 20
+
+
+@dataclass
+class BaseRouter:
+    """One model on its way into a family. Everything is made when first asked for; override `get_*` to change it.
+
+    Args:
+        model_name_or_path: a model directory or a `.gguf` file.
+        config_dict: the contents of `config.json`, or what stands for it in a GGUF file.
+    """
+
+    model_name_or_path: str = ""
+    config_dict: dict[str, Any] = field(default_factory=dict)
+
+    #: How the family's GGUF files differ from its Hugging Face checkpoints, `None`: in nothing.
+    gguf: ClassVar[GgufRules | None] = None
+
+    @property
+    def model_type(self) -> str:
+        """The key under which families are registered."""
+        model_type = self.config_dict.get("model_type")
+        if not isinstance(model_type, str) or not model_type:
+            raise ConfigError(f"{self.model_name_or_path or 'the configuration'} names no model_type")
+        return model_type
+
+    @cached_property
+    def config(self) -> BaseConfig:
+        """The checked configuration."""
+        return self.get_config()
+
+    @cached_property
+    def model_cls(self) -> type[EngineFromNetwork]:
+        """The decorated model class."""
+        return self.get_model_cls()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer that comes with the model, or `None` if the family leaves the choice to the caller."""
+        return self.get_tokenizer()
+
+    @cached_property
+    def generation_config(self) -> dict[str, Any]:
+        """The contents of `generation_config.json`, empty if there is none."""
+        return self.get_generation_config()
+
+    def get_config(self) -> BaseConfig:
+        """By default from the class registered in the entry-point group `atb_core.configs`."""
+        config_cls = plugins.config_for(self.model_type)
+        config: BaseConfig = config_cls.from_dict(self.config_dict)
+        self.check_config(config)
+        return config
+
+    def check_config(self, config: BaseConfig) -> None:
+        """Raises ConfigError for a configuration that the family cannot run."""
+        config.validate()
+
+    def get_model_cls(self) -> type[EngineFromNetwork]:
+        """By default the class registered in the entry-point group `atb_core.models`."""
+        return plugins.model_for(self.model_type)  # type: ignore[no-any-return]
+
+    def get_tokenizer(self) -> Any:
+        """Override to bring a tokenizer of the family's own; by default the runner reads the model's files."""
+        return None
+
+    def get_generation_config(self) -> dict[str, Any]:
+        """Reads `generation_config.json` beside the weights."""
+        path = Path(self.model_name_or_path) / "generation_config.json"
+        if not path.is_file():
+            return {}
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ConfigError(f"{path} is larger than {_MAX_JSON_BYTES} bytes")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{path} is no valid JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path} does not hold an object")
+        return values

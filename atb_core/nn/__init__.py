@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torch-like building blocks whose `forward` records operations instead of computing."""
+
+from atb_core.nn import functional
+from atb_core.nn.module import Module, ModuleDict, ModuleList
+from atb_core.nn.parameter import Parameter
+from atb_core.nn.tensor import DataType, Tensor
+
+__all__ = ["DataType", "Module", "ModuleDict", "ModuleList", "Parameter", "Tensor", "functional"]

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Process groups of one process: every collective is the identity, anything larger is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from atb_core.errors import EngineError
+from atb_core.graph.tensor import Tensor
+
+#: Handle of a group that needs no communication.
+LOCAL_GROUP = "-1"
+REDUCE_TYPES = ("SUM", "PROD", "MAX", "MIN")
+
+
+@dataclass(frozen=True)
+class _World:
+    backend: str
+    size: int
+    rank: int
+
+
+_world: _World | None = None
+
+
+def init_process_group(backend: str = "gloo", init_method: str = "", world_size: int = 1, rank: int = 0) -> None:
+    """Declares this process's place. `init_method` names where processes meet; one process meets nobody.
+
+    Raises:
+        EngineError: more than one process, a rank outside the world, or a second initialisation.
+    """
+    global _world
+    if _world is not None:
+        raise EngineError("the process group has been initialised already")
+    if world_size != 1:
+        raise EngineError(
+            f"world_size = {world_size}: tensor parallel is not available yet",
+            hint="Run with world_size=1, one process for the whole model.",
+        )
+    if rank != 0:
+        raise EngineError(f"rank {rank} does not exist in a world of {world_size} process")
+    _world = _World(backend, world_size, rank)
+
+
+def is_initialized() -> bool:
+    """Whether `init_process_group` has been called."""
+    return _world is not None
+
+
+def get_world_size() -> int:
+    """The number of processes, 1 before initialisation."""
+    return _world.size if _world is not None else 1
+
+
+def get_rank() -> int:
+    """This process's number, 0 before initialisation."""
+    return _world.rank if _world is not None else 0
+
+
+def get_backend(process_group: str = LOCAL_GROUP) -> str:
+    """The backend of a group. EngineError before initialisation or for a group that does not exist."""
+    _check_group(process_group)
+    if _world is None:
+        raise EngineError("no process group has been initialised", hint="Call init_process_group first.")
+    return _world.backend
+
+
+def new_group(ranks: Sequence[int]) -> str:
+    """The handle of a group of `ranks`."""
+    if any(rank != 0 for rank in ranks):
+        raise EngineError(f"the group {list(ranks)} names ranks outside of a world of {get_world_size()} process")
+    return LOCAL_GROUP
+
+
+def all_reduce(tensor: Tensor, process_group: str | None = None, all_reduce_type: str = "SUM") -> Tensor:
+    """`tensor` reduced over the group: among one process, `tensor` itself."""
+    _check_group(process_group)
+    if all_reduce_type not in REDUCE_TYPES:
+        raise EngineError(f"all_reduce_type {all_reduce_type!r} is unknown; known: {', '.join(REDUCE_TYPES)}")
+    return tensor
+
+
+def all_gather(tensor: Tensor, process_group: str | None = None) -> Tensor:
+    """The tensors of the group under a new first dimension: among one process, `tensor` itself."""
+    _check_group(process_group)
+    return tensor
+
+
+def _check_group(process_group: str | None) -> None:
+    if process_group not in (None, LOCAL_GROUP):
+        raise EngineError(f"there is no process group {process_group!r}")

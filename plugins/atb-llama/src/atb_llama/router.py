@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the runner enters the family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atb_core.models.base.router import BaseRouter
+from atb_core.weights.gguf_rules import GgufRules
+from atb_llama.config import LlamaConfig
+
+
+@dataclass
+class LlamaRouter(BaseRouter):
+    """Routes `model_type` llama."""
+
+    gguf = GgufRules(permuted_qk=True)
+
+    def get_config(self) -> LlamaConfig:
+        config = LlamaConfig.from_dict(self.config_dict)
+        self.check_config(config)
+        return config

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routers: everything lazy, everything overridable."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from small_model import SMALL
+
+from atb_core.errors import ConfigError, RequestError, UnknownModelError
+from atb_core.models.base.config import BaseConfig
+from atb_core.models.base.mapping import Mapping
+from atb_core.models.base.router import BaseRouter
+
+
+@dataclass
+class Router(BaseRouter):
+    def get_config(self) -> BaseConfig:
+        config = BaseConfig.from_dict(self.config_dict)
+        self.check_config(config)
+        return config
+
+
+def test_nothing_is_made_before_it_is_asked_for_and_then_kept() -> None:
+    router = Router("somewhere", {"hidden_size": -1})
+    with pytest.raises(ConfigError, match="hidden_size = -1"):
+        _ = router.config
+    good = Router("somewhere", {**SMALL, "model_type": "small"})
+    assert good.config is good.config
+    assert good.model_type == "small"
+
+
+def test_a_type_that_no_package_serves_is_reported_when_its_class_is_needed() -> None:
+    router = BaseRouter("somewhere", {**SMALL, "model_type": "nobody_serves_this"})
+    with pytest.raises(UnknownModelError, match="nobody_serves_this"):
+        _ = router.model_cls
+    with pytest.raises(UnknownModelError, match="nobody_serves_this"):
+        _ = router.config
+
+
+@pytest.mark.parametrize("config_dict", [{}, {"model_type": None}, {"model_type": 5}, {"model_type": ""}])
+def test_a_configuration_without_a_model_type_is_refused(config_dict: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="names no model_type"):
+        _ = BaseRouter("somewhere", config_dict).model_type
+
+
+def test_generation_settings_are_read_from_beside_the_weights(tmp_path: Path) -> None:
+    assert Router(str(tmp_path)).generation_config == {}
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
+    assert Router(str(tmp_path)).generation_config == {"eos_token_id": [1, 2]}
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '"x"'])
+def test_damaged_generation_settings_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "generation_config.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"generation_config\.json"):
+        _ = Router(str(tmp_path)).generation_config
+
+
+def test_more_than_one_process_is_refused_for_now() -> None:
+    assert Mapping().world_size == 1
+    with pytest.raises(RequestError, match="world_size = 2: tensor parallel is not available yet"):
+        Mapping(world_size=2)
+    with pytest.raises(RequestError, match="rank = 1 does not exist"):
+        Mapping(rank=1)
