@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LLM inference on static graphs that are recorded in Python and run by a C++ engine.
+
+The public names are imported on first use: ``import atb_core`` itself loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atb_core.errors import (
+        AtbError,
+        BackendUnavailableError,
+        ConfigError,
+        EngineError,
+        GraphError,
+        ModelNotFoundError,
+        PluginError,
+        RequestError,
+        ShapeError,
+        TokenizerError,
+        UnknownModelError,
+        VerifyError,
+        WeightsError,
+    )
+    from atb_core.features import FeatureDecorator
+    from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
+    from atb_core.runner.model_runner import ModelRunner
+    from atb_core.runner.outputs import RequestOutput
+    from atb_core.runner.sampling_params import SamplingParams
+
+    __version__: str
+
+__all__ = [
+    "AtbError",
+    "BackendUnavailableError",
+    "ConfigError",
+    "EngineError",
+    "FeatureDecorator",
+    "FlashCausalLMV3",
+    "GraphError",
+    "ModelNotFoundError",
+    "ModelRunner",
+    "PluginError",
+    "RequestError",
+    "RequestOutput",
+    "SamplingParams",
+    "ShapeError",
+    "TokenizerError",
+    "UnknownModelError",
+    "VerifyError",
+    "WeightsError",
+    "__version__",
+    "torch_to_mindie_graph",
+]
+
+_HOME = {
+    "FeatureDecorator": "atb_core.features",
+    "FlashCausalLMV3": "atb_core.models.base.flash_causal_lm_v3",
+    "ModelRunner": "atb_core.runner.model_runner",
+    "RequestOutput": "atb_core.runner.outputs",
+    "SamplingParams": "atb_core.runner.sampling_params",
+    "torch_to_mindie_graph": "atb_core.models.base.flash_causal_lm_v3",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME.get(name, "atb_core.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("atb-core")
+    except PackageNotFoundError:
+        # Running from a source tree that was never installed.
+        return "0+unknown"

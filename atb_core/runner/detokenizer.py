@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text of one sequence as it grows: only what is certain is shown, and it ends at a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from atb_core.runner.text_decoder import TextDecoder
+
+__all__ = ["Detokenizer"]
+
+
+class Detokenizer:
+    """Shows text once no later token can change it or take it back.
+
+    Two things are held back: an incomplete character (by the decoder) and an end of the text that may be the
+    beginning of a stop string. The pieces returned, joined, are always ``text``, whatever the cut into
+    tokens.
+
+    Args:
+        decoder: turns tokens into text.
+        stop: stop strings, none of them empty. The first one to be completed ends the text before it; of two
+            completed by the same character, the longer.
+
+    Attributes:
+        text: everything shown so far.
+        stopped_by: the stop string that ended the text.
+    """
+
+    def __init__(self, decoder: TextDecoder, stop: Sequence[str] = ()) -> None:
+        self._decoder = decoder
+        self._stop = tuple(stop)
+        self._pieces: list[str] = []
+        self._held = ""
+        self.stopped_by: str | None = None
+
+    @property
+    def text(self) -> str:
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    def push(self, token_id: int) -> str:
+        """Takes the next token; returns the text that became certain."""
+        return self._take(self._decoder.push(token_id))
+
+    def finish(self) -> str:
+        """No more tokens come: returns what was held back, unless a stop string ended the text."""
+        if self.stopped_by is not None:
+            return ""
+        shown = self._take(self._decoder.finish())
+        rest, self._held = self._held, ""
+        if rest:
+            self._pieces.append(rest)
+        return shown + rest
+
+    def _take(self, new: str) -> str:
+        if not new or self.stopped_by is not None:
+            return ""
+        if not self._stop:
+            self._pieces.append(new)
+            return new
+        # What was held back is all that a stop string could begin in, so nothing before it is searched again.
+        pending = self._held + new
+        cut = self._find_stop(pending)
+        if cut is None:
+            cut = len(pending) - self._possible_beginning(pending)
+            self._held = pending[cut:]
+        else:
+            self._held = ""
+        shown = pending[:cut]
+        if shown:
+            self._pieces.append(shown)
+        return shown
+
+    def _find_stop(self, pending: str) -> int | None:
+        """The start of the stop string that is completed first, noting which one it is."""
+        best: tuple[int, int, str] | None = None
+        for stop in self._stop:
+            start = pending.find(stop)
+            if start >= 0:
+                candidate = (start + len(stop), start, stop)
+                best = candidate if best is None else min(best, candidate)
+        if best is None:
+            return None
+        self.stopped_by = best[2]
+        return best[1]
+
+    def _possible_beginning(self, pending: str) -> int:
+        """Length of the longest end of ``pending`` that is a beginning of a stop string."""
+        longest = max(len(stop) for stop in self._stop) - 1
+        for start in range(max(0, len(pending) - longest), len(pending)):
+            end = pending[start:]
+            if any(stop.startswith(end) for stop in self._stop):
+                return len(end)
+        return 0

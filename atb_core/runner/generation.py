@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop that turns requests into tokens: schedule, run the model, sample, append."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from atb_core.runner.block_manager import BlockManager
+from atb_core.runner.outputs import StreamChunk
+from atb_core.runner.sampler import Sampler
+from atb_core.runner.scheduler import Scheduler
+from atb_core.runner.sequence import Sequence
+from atb_core.runner.step_inputs import StepInputs
+
+__all__ = ["Generation"]
+
+
+class Generation:
+    """Requests that are served together. Used as a context manager: leaving it frees every block.
+
+    Args:
+        forward: runs the model on the keyword arguments of :class:`StepInputs` and returns logits
+            [sequences, vocab].
+        blocks: owner of the cache's blocks; may be shared with other generations.
+        max_batch_size: most sequences running at a time.
+        max_prefill_tokens: most tokens in one prefill step of several sequences.
+        max_model_len: the longest context.
+        lock: held during each step, by all who share ``forward`` and ``blocks``.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., torch.Tensor],
+        blocks: BlockManager,
+        *,
+        max_batch_size: int,
+        max_prefill_tokens: int,
+        max_model_len: int,
+        lock: threading.RLock | None = None,
+    ) -> None:
+        self._forward = forward
+        self._lock = lock or threading.RLock()
+        self._scheduler = Scheduler(blocks, max_batch_size, max_prefill_tokens)
+        self._inputs = StepInputs(max_batch_size, blocks.blocks_for(max_model_len), blocks.block_size)
+        self._sampler = Sampler()
+
+    def __enter__(self) -> Generation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def has_work(self) -> bool:
+        """True while some request is unfinished."""
+        return self._scheduler.has_work
+
+    def add(self, sequence: Sequence) -> None:
+        """Puts a request in the line; it joins the running ones as soon as there is room."""
+        self._scheduler.add(sequence)
+
+    def abort(self, sequence: Sequence) -> None:
+        """Ends one request and frees its blocks; its output keeps what was generated."""
+        with self._lock:
+            sequence.abort()
+            self._scheduler.remove_finished()
+
+    def step(self) -> list[StreamChunk]:
+        """One run of the model: one new token for each sequence that took part.
+
+        An exception, a KeyboardInterrupt included, ends all requests of this generation and frees their
+        blocks.
+        """
+        with self._lock:
+            try:
+                return self._step()
+            except BaseException:
+                self.close()
+                raise
+
+    def _step(self) -> list[StreamChunk]:
+        batch = self._scheduler.next_batch()
+        sequences = batch.sequences
+        kwargs: dict[str, Any]
+        if batch.is_prefill:
+            for sequence in sequences:
+                sequence.mark_started()
+            kwargs = self._inputs.prefill(sequences)
+        else:
+            kwargs = self._inputs.decode(sequences)
+        logits = self._forward(**kwargs)
+        chunks = []
+        finished = False
+        for sequence, sampled in zip(sequences, self._sampler.sample(logits, sequences), strict=True):
+            text = sequence.append(sampled.token_id, sampled.logprobs)
+            done = sequence.finish_reason is not None
+            finished |= done
+            chunks.append(
+                StreamChunk(
+                    sequence.index,
+                    text,
+                    sampled.token_id,
+                    sequence.finish_reason,
+                    sampled.logprobs,
+                    sequence.output() if done else None,
+                )
+            )
+        if finished:
+            self._scheduler.remove_finished()
+        return chunks
+
+    def close(self) -> None:
+        """Aborts what is unfinished and frees all blocks. May be called again."""
+        with self._lock:
+            for sequence in self._scheduler.clear():
+                sequence.abort()
+
+    def block_tables(self) -> list[list[int]]:
+        """The tables of all unfinished requests: the blocks this generation owns."""
+        return [sequence.block_table for sequence in (*self._scheduler.running, *self._scheduler.waiting)]

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Size and memory of the paged key/value cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from atb_core.errors import EngineError
+
+__all__ = ["CacheLayout", "CachePlan", "allocate", "available_memory", "plan_cache"]
+
+_log = logging.getLogger(__name__)
+
+# Of the memory that is free once the weights are loaded; the rest is for activations and for everybody else.
+_SHARE_OF_AVAILABLE = 0.5
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class CacheLayout:
+    """Shape of one layer's keys (and of its values): [num_blocks, block_size, num_kv_heads, head_dim]."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    block_size: int
+    dtype: torch.dtype
+
+    @property
+    def bytes_per_block(self) -> int:
+        """Keys and values of all layers."""
+        values = self.block_size * self.num_kv_heads * self.head_dim
+        return 2 * self.num_layers * values * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """How many blocks there are, and the longest context they serve."""
+
+    num_blocks: int
+    max_model_len: int
+
+
+def plan_cache(
+    layout: CacheLayout,
+    *,
+    context_len: int,
+    max_model_len: int | None,
+    max_batch_size: int,
+    num_blocks: int | None = None,
+    kv_cache_bytes: int | None = None,
+    available: int | None = None,
+) -> CachePlan:
+    """Decides the number of blocks: as told, or enough for a full batch of full contexts if memory allows.
+
+    Args:
+        layout: what a block holds.
+        context_len: tokens the model was made for.
+        max_model_len: the limit asked for; ``None``: ``context_len``, or less if that does not fit in memory.
+        max_batch_size: sequences running at a time.
+        num_blocks: the number itself.
+        kv_cache_bytes: or the memory to use for it.
+        available: bytes of memory that may be used; ``None`` if unknown.
+
+    Raises:
+        EngineError: what was asked for does not fit in memory, or the blocks cannot hold one full context.
+    """
+    wanted_len = context_len if max_model_len is None else max_model_len
+    per_context = -(-wanted_len // layout.block_size)
+    if num_blocks is None and kv_cache_bytes is not None:
+        num_blocks = kv_cache_bytes // layout.bytes_per_block
+    if num_blocks is not None:
+        _check_fits(layout, num_blocks, available)
+    else:
+        num_blocks = per_context * max_batch_size
+        if available is not None:
+            num_blocks = min(num_blocks, int(available * _SHARE_OF_AVAILABLE) // layout.bytes_per_block)
+    if num_blocks >= per_context:
+        return CachePlan(num_blocks, wanted_len)
+    fits = num_blocks * layout.block_size
+    if max_model_len is not None or fits < 1:
+        raise EngineError(
+            f"One context of {wanted_len} tokens takes {per_context} blocks of the key/value cache "
+            f"({_mib(per_context * layout.bytes_per_block)}), but there are {num_blocks} "
+            f"({_mib(num_blocks * layout.bytes_per_block)})",
+            hint="Lower max_model_len, or raise num_blocks or kv_cache_bytes.",
+        )
+    _log.warning("The context is limited to %d of %d tokens by memory for the key/value cache", fits, context_len)
+    return CachePlan(num_blocks, fits)
+
+
+def _check_fits(layout: CacheLayout, num_blocks: int, available: int | None) -> None:
+    needed = num_blocks * layout.bytes_per_block
+    if available is not None and needed > available:
+        raise EngineError(
+            f"A key/value cache of {num_blocks} blocks takes {_mib(needed)}, but only {_mib(available)} of "
+            "memory are available",
+            hint="Lower num_blocks, kv_cache_bytes, max_model_len or max_batch_size.",
+        )
+
+
+def allocate(layout: CacheLayout, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values of each layer, zero, aligned to 64 bytes.
+
+    The operating system gives the memory page by page when a block is first written, so a large cache costs
+    only what is used of it.
+    """
+    shape = (num_blocks, layout.block_size, layout.num_kv_heads, layout.head_dim)
+    return [(_zeros(shape, layout.dtype), _zeros(shape, layout.dtype)) for _ in range(layout.num_layers)]
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    # numpy asks for zeroed memory (calloc); torch.zeros would write to every page.
+    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    try:
+        raw = np.zeros(count + _ALIGNMENT, dtype=np.uint8)
+    except MemoryError:
+        raise EngineError(
+            f"The key/value cache needs {_mib(count)} more per layer than the system will give",
+            hint="Lower num_blocks, kv_cache_bytes, max_model_len or max_batch_size.",
+        ) from None
+    start = -raw.ctypes.data % _ALIGNMENT
+    return torch.from_numpy(raw[start : start + count]).view(dtype).view(shape)
+
+
+def available_memory() -> int | None:
+    """Bytes this process may still use: the machine's, or its control group's if that is less."""
+    found = [value for value in (_machine_memory(), _cgroup_memory()) if value is not None]
+    return min(found) if found else None
+
+
+def _machine_memory() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _cgroup_memory() -> int | None:
+    root = Path("/sys/fs/cgroup")
+    try:
+        limit = (root / "memory.max").read_text(encoding="ascii").strip()
+        used = int((root / "memory.current").read_text(encoding="ascii"))
+        return None if limit == "max" else max(0, int(limit) - used)
+    except (OSError, ValueError):
+        return None
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"

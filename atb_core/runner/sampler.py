@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From logits to token ids.
+
+Everything here is numpy on one row at a time. A row's result is a function of that row and of its request
+alone, so it never depends on the batch, and no thread pool is woken that would compete with the engine's:
+torch's OpenMP threads keep spinning for a while after each parallel operation. It is also faster here: on a
+row of 151,936 float32 numpy finds the maximum in 10 us and sorts in 0.35 ms where torch takes 190 us and 10
+ms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence as SequenceABC
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from atb_core.errors import EngineError
+from atb_core.runner.outputs import TokenLogprobs
+from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.sequence import Sequence
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["SampledToken", "Sampler", "filtered_candidates"]
+
+FloatRow = npt.NDArray[np.float32]
+
+# How many of the largest logits top-p looks at before it sorts the whole vocabulary.
+_NUCLEUS_GUESS = 4096
+_DRAW_BLOCK = 512
+# torch runs an elementwise copy on one thread only below 32768 elements.
+_SERIAL_COPY = 32767
+
+
+class SampledToken(NamedTuple):
+    """A chosen token and, if they were asked for, logprobs."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None
+
+
+class Candidates(NamedTuple):
+    """Tokens that survive the filters, and weights proportional to their probabilities (the largest is 1)."""
+
+    token_ids: npt.NDArray[np.int64] | None
+    weights: FloatRow
+
+
+class Sampler:
+    """Chooses the next token of each sequence of a batch."""
+
+    def __init__(self) -> None:
+        self._rows: npt.NDArray[np.float32] = np.empty(0, dtype=np.float32)
+
+    def sample(self, logits: torch.Tensor, sequences: SequenceABC[Sequence]) -> list[SampledToken]:
+        """One token for each sequence.
+
+        Args:
+            logits: [len(sequences), vocab], float32, float16 or bfloat16, on the CPU, contiguous.
+            sequences: whose parameters, random generators and tokens so far are used.
+
+        Raises:
+            EngineError: a row has no finite maximum (NaN or infinity).
+        """
+        rows = self._as_float32(logits)
+        best = rows.argmax(axis=-1)
+        return [
+            self._sample_row(rows[position], int(best[position]), sequence)
+            for position, sequence in enumerate(sequences)
+        ]
+
+    def _as_float32(self, logits: torch.Tensor) -> npt.NDArray[np.float32]:
+        import torch
+
+        if logits.dtype == torch.float32:
+            rows: npt.NDArray[np.float32] = logits.numpy()
+            return rows
+        size = logits.numel()
+        if self._rows.size < size:
+            self._rows = np.empty(size, dtype=np.float32)
+        flat = torch.from_numpy(self._rows[:size])
+        source = logits.view(-1)
+        for start in range(0, size, _SERIAL_COPY):
+            flat[start : start + _SERIAL_COPY].copy_(source[start : start + _SERIAL_COPY])
+        return self._rows[:size].reshape(logits.shape)
+
+    def _sample_row(self, row: FloatRow, best: int, sequence: Sequence) -> SampledToken:
+        # argmax returns the first NaN if there is one.
+        if not math.isfinite(row[best]):
+            raise EngineError(
+                f"The model's logits contain {row[best]}, so no token can be chosen",
+                hint="The weights may be damaged, or the model overflows in this dtype; try dtype='float32'.",
+            )
+        params = sequence.params
+        scores = row
+        if sequence.seen:
+            scores = _penalised(row, sequence.seen, params.repetition_penalty)
+            best = int(scores.argmax())
+        token_id = best
+        if sequence.rng is not None:
+            candidates = filtered_candidates(scores, best, params)
+            token_id = _draw(candidates, sequence.rng.random())
+        logprobs = None
+        if params.logprobs is not None:
+            logprobs = _token_logprobs(row, token_id, params.logprobs)
+        return SampledToken(token_id, logprobs)
+
+
+def _penalised(row: FloatRow, seen: set[int], penalty: float) -> FloatRow:
+    ids = np.fromiter(seen, dtype=np.intp, count=len(seen))
+    scores: FloatRow = row.copy()
+    values = scores[ids]
+    factor = np.float32(penalty)
+    scores[ids] = np.where(values < 0, values * factor, values / factor)
+    return scores
+
+
+def filtered_candidates(scores: FloatRow, best: int, params: SamplingParams) -> Candidates:
+    """Applies temperature, top-k, top-p and min-p to one row.
+
+    Args:
+        scores: [vocab] logits after the penalty.
+        best: index of the largest.
+        params: whose temperature is above 0.
+
+    Returns:
+        The tokens left. ``token_ids`` is ``None`` when nothing was filtered: all tokens in the order of ids.
+        Otherwise they are ordered from the most to the least probable, equal ones by id.
+    """
+    # The largest is 0 from here on, so a small temperature cannot overflow.
+    scaled: FloatRow = (scores - scores[best]) / np.float32(params.effective_temperature)
+    if 0 < params.top_k < len(scaled):
+        ids = _descending(scaled, _at_least(scaled, _kth_largest(scaled, params.top_k)))
+        weights = np.exp(scaled[ids])
+        if params.top_p < 1.0:
+            kept = _nucleus(weights, params.top_p * float(weights.sum()))
+            ids, weights = ids[:kept], weights[:kept]
+    elif params.top_p < 1.0:
+        ids = _nucleus_of_all(scaled, params.top_p)
+        weights = np.exp(scaled[ids])
+    elif params.min_p > 0.0:
+        # A little more than min-p keeps; the exact cut follows.
+        ids = _descending(scaled, _at_least(scaled, np.float32(math.log(params.min_p) - 1e-3)))
+        weights = np.exp(scaled[ids])
+    else:
+        return Candidates(None, np.exp(scaled))
+    if params.min_p > 0.0:
+        kept = max(1, int(np.count_nonzero(weights >= np.float32(params.min_p))))
+        ids, weights = ids[:kept], weights[:kept]
+    return Candidates(ids, weights)
+
+
+def _kth_largest(values: FloatRow, k: int) -> np.float32:
+    cut = len(values) - k
+    threshold: np.float32 = np.partition(values, cut)[cut]
+    return threshold
+
+
+def _at_least(values: FloatRow, threshold: np.float32) -> npt.NDArray[np.int64]:
+    return np.flatnonzero(values >= threshold)
+
+
+def _descending(values: FloatRow, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """``ids`` from the largest value to the smallest, equal ones in ascending order.
+
+    One sort of plain integers, value above id, is ten times as fast as a stable sort of indices.
+    """
+    # Adding 0 turns -0 into 0, which compares equal but has other bits.
+    bits = (values[ids] + np.float32(0)).view(np.int32)
+    ascending = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    keys = (~ascending).astype(np.int64) << 32 | ids
+    keys.sort()
+    order: npt.NDArray[np.int64] = keys & 0xFFFFFFFF
+    return order
+
+
+def _nucleus(weights: FloatRow, wanted: float) -> int:
+    """How many leading tokens it takes to reach the weight ``wanted``; all if they do not reach it."""
+    mass = np.cumsum(weights.astype(np.float64))
+    return min(len(weights), int(np.searchsorted(mass, wanted, side="left")) + 1)
+
+
+def _nucleus_of_all(scaled: FloatRow, top_p: float) -> npt.NDArray[np.int64]:
+    """Top-p of a whole row. Usually a few thousand of the largest are enough, and only they are sorted."""
+    wanted = top_p * float(np.exp(scaled).sum())
+    if len(scaled) > _NUCLEUS_GUESS:
+        ids = _descending(scaled, _at_least(scaled, _kth_largest(scaled, _NUCLEUS_GUESS)))
+        kept = _nucleus(np.exp(scaled[ids]), wanted)
+        if kept < len(ids):
+            return ids[:kept]
+    ids = _descending(scaled, np.arange(len(scaled)))
+    return ids[: _nucleus(np.exp(scaled[ids]), wanted)]
+
+
+def _draw(candidates: Candidates, uniform: float) -> int:
+    """The token in whose share of the total weight the point ``uniform`` (in [0, 1)) lies."""
+    weights = candidates.weights
+    # Blocks first, then tokens within one: adding up a whole vocabulary one by one takes five times as long.
+    starts = np.arange(0, len(weights), _DRAW_BLOCK)
+    blocks = np.cumsum(np.add.reduceat(weights, starts).astype(np.float64))
+    point = uniform * blocks[-1]
+    block = min(int(np.searchsorted(blocks, point, side="right")), int(np.searchsorted(blocks, blocks[-1])))
+    start = int(starts[block])
+    mass = np.cumsum(weights[start : start + _DRAW_BLOCK].astype(np.float64))
+    rest = point - (blocks[block - 1] if block else 0.0)
+    # Rounding can carry the point past the last token that has any weight; that token is meant then.
+    inside = min(int(np.searchsorted(mass, rest, side="right")), int(np.searchsorted(mass, mass[-1])))
+    position = start + inside
+    return position if candidates.token_ids is None else int(candidates.token_ids[position])
+
+
+def _token_logprobs(row: FloatRow, token_id: int, count: int) -> TokenLogprobs:
+    shifted = row.astype(np.float64)
+    shifted -= shifted.max()
+    normaliser = math.log(float(np.exp(shifted).sum()))
+    count = min(count, len(row))
+    top: dict[int, float] = {}
+    if count > 0:
+        ids = _at_least(row, _kth_largest(row, count))
+        ids = _descending(row, ids)[:count]
+        top = {int(token): float(shifted[token]) - normaliser for token in ids}
+    return TokenLogprobs(token_id, float(shifted[token_id]) - normaliser, top)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a stream of token ids to text, a token at a time, never showing half a character."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from abc import ABC, abstractmethod
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tokenizers
+
+__all__ = ["ByteLevelDecoder", "TextDecoder", "TextDecoderFactory", "WindowDecoder"]
+
+_REPLACEMENT = "\ufffd"
+
+
+class TextDecoder(ABC):
+    """Turns the tokens of one sequence into text as they come."""
+
+    @abstractmethod
+    def push(self, token_id: int) -> str:
+        """Takes the next token; returns the text that is certain now and was not before."""
+
+    @abstractmethod
+    def finish(self) -> str:
+        """Returns what is left when no more tokens come; an incomplete character becomes U+FFFD."""
+
+
+class TokenBytes:
+    """The bytes of each token of a byte-level BPE vocabulary, looked up on first use.
+
+    Such a vocabulary writes each of the 256 bytes as one printable character. A token with a character
+    outside that alphabet (an added token) stands for its own UTF-8 text.
+    """
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[int, bytes] = {
+            token_id: b"" for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special
+        }
+
+    def __getitem__(self, token_id: int) -> bytes:
+        known = self._known.get(token_id)
+        if known is None:
+            # An id that the vocabulary does not have (models pad theirs) has no text.
+            token = self._tokenizer.id_to_token(token_id) or ""
+            alphabet = _byte_of_character()
+            try:
+                known = bytes(alphabet[character] for character in token)
+            except KeyError:
+                known = token.encode("utf-8", errors="replace")
+            self._known[token_id] = known
+        return known
+
+
+@lru_cache(maxsize=1)
+def _byte_of_character() -> dict[str, int]:
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    mapping = {chr(byte): byte for byte in printable}
+    others = (byte for byte in range(256) if byte not in set(printable))
+    mapping.update({chr(256 + rank): byte for rank, byte in enumerate(others)})
+    return mapping
+
+
+class ByteLevelDecoder(TextDecoder):
+    """For byte-level BPE: exact, and constant work per token.
+
+    The texts joined are the UTF-8 decoding of all tokens' bytes with each malformed part replaced by U+FFFD,
+    which is what the tokenizer makes of the whole list at once.
+    """
+
+    def __init__(self, token_bytes: TokenBytes) -> None:
+        self._bytes = token_bytes
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        return self._utf8.decode(self._bytes[token_id])
+
+    def finish(self) -> str:
+        return self._utf8.decode(b"", final=True)
+
+
+class WindowDecoder(TextDecoder):
+    """For any tokenizer: decodes a short window of tokens again with each new one and returns what it adds.
+
+    Some decoders treat the first token of a text differently (they drop its leading space), so the window
+    always starts before the token it decodes, in the prompt at first.
+    """
+
+    # An unfinished character is at most four byte tokens; a window this long without a clean end is garbage,
+    # and is shown as it is rather than decoded again and again.
+    _LONGEST_WINDOW = 32
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, prompt_token_ids: list[int]) -> None:
+        self._tokenizer = tokenizer
+        self._window = prompt_token_ids[-4:]
+        self._shown = len(self._decode(self._window))
+        self._clean_end = len(self._window)
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def push(self, token_id: int) -> str:
+        self._window.append(token_id)
+        text = self._decode(self._window)
+        if text.endswith(_REPLACEMENT) and len(self._window) - self._clean_end < self._LONGEST_WINDOW:
+            return ""
+        new = text[self._shown :]
+        # Everything up to here is final: keep the newest clean stretch as the context of what follows.
+        self._window = self._window[self._clean_end :]
+        self._clean_end = len(self._window)
+        self._shown = len(self._decode(self._window))
+        return new
+
+    def finish(self) -> str:
+        text = self._decode(self._window)
+        new = text[self._shown :]
+        self._shown = len(text)
+        return new
+
+
+class TextDecoderFactory:
+    """Makes the decoder that fits a tokenizer, for one sequence at a time.
+
+    Args:
+        tokenizer: a ``tokenizers.Tokenizer``.
+    """
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._token_bytes = TokenBytes(tokenizer) if _is_byte_level(tokenizer) else None
+
+    def __call__(self, prompt_token_ids: list[int]) -> TextDecoder:
+        if self._token_bytes is not None:
+            return ByteLevelDecoder(self._token_bytes)
+        return WindowDecoder(self._tokenizer, prompt_token_ids)
+
+
+def _is_byte_level(tokenizer: tokenizers.Tokenizer) -> bool:
+    decoder = tokenizer.decoder
+    if decoder is None:
+        return False
+    state = json.loads(decoder.__getstate__())
+    if state.get("type") == "Sequence":
+        parts = state.get("decoders", [])
+        state = parts[0] if len(parts) == 1 else {}
+    return bool(state.get("type") == "ByteLevel")

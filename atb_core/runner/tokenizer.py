@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text to token ids and back, and chats to prompts, as a checkpoint's files say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atb_core.errors import RequestError, TokenizerError
+from atb_core.runner.chat_template import ChatTemplate, Message
+from atb_core.runner.text_decoder import TextDecoder, TextDecoderFactory
+
+if TYPE_CHECKING:
+    import tokenizers
+
+__all__ = ["Tokenizer", "TokenizerParts"]
+
+
+@dataclass(frozen=True)
+class TokenizerParts:
+    """What a checkpoint says about its tokenizer, whatever its format.
+
+    Attributes:
+        backend: the tokenizer itself; it inserts a BOS by itself where ``bos_id`` is ``None``.
+        eos_token_ids: tokens that end a text.
+        special_tokens: names as chat templates use them (``bos_token``, ``eos_token``, ...) and their texts.
+        chat_templates: sources by name; ``"default"`` is the usual one.
+        bos_id: put before plain text that does not begin with it.
+        eos_id: put after plain text.
+    """
+
+    backend: tokenizers.Tokenizer
+    eos_token_ids: frozenset[int] = frozenset()
+    special_tokens: dict[str, str] = field(default_factory=dict)
+    chat_templates: dict[str, str] = field(default_factory=dict)
+    bos_id: int | None = None
+    eos_id: int | None = None
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer.
+
+    Args:
+        parts: read by :mod:`atb_core.runner.tokenizer_files`.
+    """
+
+    def __init__(self, parts: TokenizerParts) -> None:
+        self._parts = parts
+        # Some tokenizer.json files carry the padding and truncation of their training.
+        parts.backend.no_padding()
+        parts.backend.no_truncation()
+
+    @classmethod
+    def from_path(cls, path: Path) -> Tokenizer:
+        """Loads the tokenizer of a model directory or of a GGUF file.
+
+        Raises:
+            TokenizerError: there is none, or it is damaged or of an unsupported kind.
+        """
+        from atb_core.runner.tokenizer_files import read_parts
+
+        return cls(read_parts(path))
+
+    @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """The tokenizer of the `tokenizers` library."""
+        return self._parts.backend
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """Tokens that end a text."""
+        return self._parts.eos_token_ids
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        """Texts of the named special tokens, such as ``bos_token``."""
+        return dict(self._parts.special_tokens)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """True if chats can be rendered."""
+        return bool(self._parts.chat_templates)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """Number of tokens, added ones included; a model's logits may have more columns."""
+        return int(self.backend.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a text.
+
+        Args:
+            text: special tokens that are written out in it are recognised.
+            add_special_tokens: put BOS (EOS) where the checkpoint wants them.
+
+        Raises:
+            RequestError: the text is not valid Unicode.
+        """
+        try:
+            ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        except (UnicodeEncodeError, TypeError) as error:
+            raise RequestError(f"The prompt cannot be turned into tokens: {error}") from None
+        parts = self._parts
+        if add_special_tokens and parts.bos_id is not None and ids[:1] != [parts.bos_id]:
+            ids = [parts.bos_id, *ids]
+        if add_special_tokens and parts.eos_id is not None and ids[-1:] != [parts.eos_id]:
+            ids = [*ids, parts.eos_id]
+        return ids
+
+    def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """The text of tokens."""
+        text: str = self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        return text
+
+    def text_decoder(self, prompt_token_ids: list[int]) -> TextDecoder:
+        """A decoder for tokens that come one at a time after a prompt."""
+        return self._decoder_factory(prompt_token_ids)
+
+    @cached_property
+    def _decoder_factory(self) -> TextDecoderFactory:
+        return TextDecoderFactory(self.backend)
+
+    def apply_chat_template(
+        self,
+        messages: list[Message],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """The prompt text of a conversation; encode it with ``add_special_tokens=False``.
+
+        Args:
+            messages: dicts with ``role`` and ``content``.
+            tools: JSON schemas of functions the model may call.
+            add_generation_prompt: end with the opening of the assistant's turn.
+            variables: further variables that the template knows, for example ``enable_thinking``.
+
+        Raises:
+            RequestError: the template refuses the conversation.
+            TokenizerError: there is no template, or it is faulty or hostile.
+        """
+        template = self._template("tool_use" if tools else "default")
+        return template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
+
+    def _template(self, name: str) -> ChatTemplate:
+        sources = self._parts.chat_templates
+        source = sources.get(name, sources.get("default"))
+        if source is None:
+            raise TokenizerError(
+                "This model has no chat template: it was not made for conversations",
+                hint="Pass plain text instead, or put a chat_template.jinja into the model directory.",
+            )
+        return ChatTemplate(source, self._parts.special_tokens)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what a model directory or a GGUF file says about its tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atb_core.errors import TokenizerError
+from atb_core.runner.json_files import read_json_object
+from atb_core.runner.tokenizer import TokenizerParts
+
+if TYPE_CHECKING:
+    import tokenizers
+
+__all__ = ["read_parts"]
+
+_TEMPLATE_FILE = "chat_template.jinja"
+_SLOW_FORMATS = ("tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
+
+
+def read_parts(path: Path) -> TokenizerParts:
+    """The parts of the tokenizer at ``path``, a directory or a .gguf file.
+
+    Raises:
+        TokenizerError: there is none, or it is damaged or of an unsupported kind.
+    """
+    return _from_gguf(path) if path.suffix == ".gguf" else _from_directory(path)
+
+
+def _from_gguf(path: Path) -> TokenizerParts:
+    from atb_core.weights.gguf_tokenizer import load
+
+    found = load(path)
+    ids = {
+        "bos_token": found.bos_id,
+        "eos_token": found.eos_ids[0] if found.eos_ids else None,
+        "pad_token": found.pad_id,
+        "unk_token": found.unk_id,
+    }
+    texts = {name: found.token(token_id) for name, token_id in ids.items()}
+    return TokenizerParts(
+        backend=found.tokenizer,
+        eos_token_ids=frozenset(found.eos_ids),
+        special_tokens={name: text for name, text in texts.items() if text is not None},
+        chat_templates={} if found.chat_template is None else {"default": found.chat_template},
+        bos_id=found.bos_id if found.add_bos else None,
+        eos_id=found.eos_ids[0] if found.add_eos and found.eos_ids else None,
+    )
+
+
+def _from_directory(directory: Path) -> TokenizerParts:
+    backend = _load_backend(directory)
+    config = _read(directory / "tokenizer_config.json")
+    special_tokens = _special_tokens({**_read(directory / "special_tokens_map.json"), **config})
+    return TokenizerParts(
+        backend=backend,
+        eos_token_ids=_eos_token_ids(directory, backend, special_tokens),
+        special_tokens=special_tokens,
+        chat_templates=_chat_templates(directory, config),
+    )
+
+
+def _load_backend(directory: Path) -> tokenizers.Tokenizer:
+    import tokenizers
+
+    path = directory / "tokenizer.json"
+    if path.is_file():
+        try:
+            return tokenizers.Tokenizer.from_file(str(path))
+        # The library raises a bare Exception for every kind of damage.
+        except Exception as error:
+            raise TokenizerError(f"{path} cannot be read: {str(error)[:300]}", hint="Fetch the file again.") from error
+    found = [name for name in _SLOW_FORMATS if (directory / name).is_file()]
+    if not found:
+        raise TokenizerError(
+            f"There is no tokenizer in {directory}",
+            hint="Add its tokenizer.json, or open the model with load_tokenizer=False and pass token ids.",
+        )
+    return _convert_with_transformers(directory, found[0])
+
+
+def _convert_with_transformers(directory: Path, name: str) -> tokenizers.Tokenizer:
+    """Old formats have no reader but transformers', which converts them."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise TokenizerError(
+            f"{directory} has its tokenizer only as {name}, which the transformers package converts",
+            hint="Run: pip install transformers sentencepiece; or add a tokenizer.json to the directory.",
+        ) from None
+    try:
+        converted = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise TokenizerError(
+            f"transformers cannot convert {directory / name}: {str(error)[:300]}",
+            hint="Add a tokenizer.json to the directory.",
+        ) from error
+    backend = getattr(converted, "backend_tokenizer", None)
+    if backend is None:
+        raise TokenizerError(
+            f"transformers reads {directory / name} but has no fast form of it",
+            hint="Add a tokenizer.json to the directory.",
+        )
+    result: tokenizers.Tokenizer = backend
+    return result
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_json_object(path, TokenizerError) or {}
+
+
+def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
+    tokens = {}
+    for name, value in config.items():
+        text = value.get("content") if isinstance(value, dict) else value
+        if name.endswith("_token") and isinstance(text, str):
+            tokens[name] = text
+    return tokens
+
+
+def _eos_token_ids(directory: Path, backend: tokenizers.Tokenizer, special_tokens: dict[str, str]) -> frozenset[int]:
+    """The generation config's if it names any, else the model's; and the tokenizer's own."""
+    ids: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        value = _read(directory / name).get("eos_token_id")
+        listed = value if isinstance(value, list) else [value]
+        ids.update(item for item in listed if type(item) is int)
+        if ids:
+            break
+    own = backend.token_to_id(special_tokens.get("eos_token", ""))
+    if own is not None:
+        ids.add(own)
+    return frozenset(ids)
+
+
+def _chat_templates(directory: Path, config: dict[str, Any]) -> dict[str, str]:
+    """A file of its own comes before tokenizer_config.json, where there may be several, each with a name."""
+    templates: dict[str, str] = {}
+    listed = config.get("chat_template")
+    if isinstance(listed, str):
+        templates["default"] = listed
+    elif isinstance(listed, list):
+        for item in listed:
+            if isinstance(item, dict) and isinstance(item.get("template"), str):
+                templates[str(item.get("name"))] = item["template"]
+    path = directory / _TEMPLATE_FILE
+    if path.is_file():
+        try:
+            templates["default"] = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise TokenizerError(f"{path} cannot be read: {error}") from None
+    return templates

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model whose next token depends on every token and position it finds in the paged cache.
+
+It writes the cache through ``slots`` and reads it back through ``block_tables`` and ``input_lengths`` only, so a
+wrong slot, table, position or length, or two sequences sharing a block, show as wrong tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+
+VOCAB = 499
+_MODULUS = 1_000_003
+
+
+def mix(state: int, token: int, position: int) -> int:
+    """One step of the hash over a context."""
+    return (state * 31 + token * 17 + position * 7 + 1) % _MODULUS
+
+
+def logits_of(state: int) -> torch.Tensor:
+    """[VOCAB] float32, a spread-out function of the hash."""
+    ids = torch.arange(1, VOCAB + 1, dtype=torch.int64)
+    return ((state + 1) * ids * 7919 % _MODULUS).to(torch.float32) / _MODULUS * 12.0
+
+
+def expected_greedy(prompt: Iterable[int], count: int) -> list[int]:
+    """What greedy decoding must give for a prompt alone, without any cache."""
+    tokens = list(prompt)
+    start = len(tokens)
+    for _ in range(count):
+        state = 0
+        for position, token in enumerate(tokens):
+            state = mix(state, token, position)
+        tokens.append(int(logits_of(state).argmax()))
+    return tokens[start:]
+
+
+class FakeModel:
+    """``forward`` of a model with one layer and a cache of [num_blocks, block_size, 1, 2] float32."""
+
+    def __init__(self, num_blocks: int, block_size: int) -> None:
+        shape = (num_blocks, block_size, 1, 2)
+        self.keys = torch.full(shape, float("nan"))
+        self.values = torch.full(shape, float("nan"))
+        self.steps: list[tuple[bool, int]] = []
+        self.before_step: Callable[[int], None] = lambda step: None
+
+    def forward(
+        self,
+        *,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        is_prefill: bool,
+        block_tables: torch.Tensor,
+        slots: torch.Tensor,
+        input_lengths: torch.Tensor,
+        max_seq_len: int,
+        lm_head_indices: torch.Tensor | None,
+    ) -> torch.Tensor:
+        self.before_step(len(self.steps))
+        assert (input_ids.dtype, position_ids.dtype) == (torch.int64, torch.int64)
+        assert (slots.dtype, block_tables.dtype, input_lengths.dtype) == (torch.int32,) * 3
+        assert max_seq_len == int(input_lengths.max())
+        assert block_tables.is_contiguous()
+        assert block_tables.shape[0] == input_lengths.shape[0]
+        batch = input_lengths.shape[0]
+        self.steps.append((is_prefill, batch))
+        if is_prefill:
+            assert lm_head_indices is not None
+            assert lm_head_indices.tolist() == (input_lengths.cumsum(0) - 1).tolist()
+            assert input_ids.shape[0] == int(input_lengths.sum())
+        else:
+            assert input_ids.shape[0] == batch
+        flat_keys, flat_values = self.keys.view(-1, 2), self.values.view(-1, 2)
+        assert len(set(slots.tolist())) == slots.shape[0], "two tokens were given the same slot"
+        flat_keys[slots.long(), 0] = input_ids.float()
+        flat_values[slots.long(), 0] = position_ids.float()
+        return torch.stack([self._row(block_tables[row], int(input_lengths[row])) for row in range(batch)])
+
+    def _row(self, table: torch.Tensor, length: int) -> torch.Tensor:
+        block_size = self.keys.shape[1]
+        state = 0
+        for position in range(length):
+            block, offset = int(table[position // block_size]), position % block_size
+            token, stored_position = self.keys[block, offset, 0, 0], self.values[block, offset, 0, 0]
+            assert stored_position == position, "the cache holds another position here"
+            state = mix(state, int(token), position)
+        return logits_of(state)

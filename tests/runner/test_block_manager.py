@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks have at most one owner, and none is ever lost."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from atb_core.runner.block_manager import BlockManager
+
+
+class Owners(RuleBasedStateMachine):
+    """Sequences that grow and end in any order, against a plain account of who owns what."""
+
+    BLOCKS, SIZE = 13, 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.manager = BlockManager(self.BLOCKS, self.SIZE)
+        self.tables: dict[int, list[int]] = {}
+
+    @rule(owner=st.integers(0, 5), tokens=st.integers(1, 50))
+    def grow(self, owner: int, tokens: int) -> None:
+        table = self.tables.setdefault(owner, [])
+        before, free = list(table), self.manager.num_free
+        missing = max(0, -(-tokens // self.SIZE) - len(table))
+        assert self.manager.can_grow(table, tokens) == (missing <= free)
+        assert self.manager.grow(table, tokens) == (missing <= free)
+        assert table[: len(before)] == before
+        assert len(table) == len(before) + (missing if missing <= free else 0)
+
+    @rule(owner=st.integers(0, 5))
+    def free(self, owner: int) -> None:
+        self.manager.free(self.tables.setdefault(owner, []))
+        assert self.tables[owner] == []
+
+    @invariant()
+    def every_block_is_free_or_owned_once(self) -> None:
+        owned = [block for table in self.tables.values() for block in table]
+        assert len(owned) == len(set(owned))
+        assert set(owned) <= set(range(self.BLOCKS))
+        assert len(owned) + self.manager.num_free == self.BLOCKS
+
+
+TestOwners = Owners.TestCase
+TestOwners.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+def test_freeing_a_block_that_nobody_owns_is_refused() -> None:
+    manager = BlockManager(4, 2)
+    table: list[int] = []
+    assert manager.grow(table, 3)
+    copy = list(table)
+    manager.free(table)
+    with pytest.raises(RuntimeError, match="nobody owns it"):
+        manager.free(copy)
+
+
+@pytest.mark.parametrize(("blocks", "size"), [(0, 4), (4, 0), (-1, 4)])
+def test_sizes_must_be_positive(blocks: int, size: int) -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        BlockManager(blocks, size)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Templates render as transformers renders them, and a hostile one ends in bounded time and memory."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+import pytest
+from runner import templates
+
+from atb_core.errors import RequestError, TokenizerError
+from atb_core.runner.chat_template import ChatTemplate
+
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": 'Température & <temps> d\'une ville, "degrés"',
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}},
+    },
+}
+CHATS: dict[str, list[dict[str, Any]]] = {
+    "one question": [{"role": "user", "content": "Hi <b>there</b> & 'you' \"all\"\t"}],
+    "with system": [
+        {"role": "system", "content": " Be brief.\n"},
+        {"role": "user", "content": "1+1?"},
+        {"role": "assistant", "content": "2 "},
+        {"role": "user", "content": "你好 👋🏽"},
+    ],
+    "with thoughts": [
+        {"role": "user", "content": "why?"},
+        {"role": "assistant", "content": "<think>\nhm\n</think>\n\nbecause"},
+        {"role": "user", "content": "really?"},
+        {"role": "assistant", "content": "<think>\nyes\n</think>\n\nyes"},
+    ],
+    "with tools": [
+        {"role": "user", "content": "Weather?"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {
+                    "type": "function",
+                    "function": {"name": "weather", "arguments": {"city": "Köln", "days": 2, "deep": [1.5, None]}},
+                }
+            ],
+        },
+        {"role": "tool", "content": "sunny"},
+        {"role": "tool", "content": "hot"},
+        {"role": "user", "content": "Thanks"},
+    ],
+}
+
+
+def by_transformers(source: str, messages: list[dict[str, Any]], **variables: Any) -> str:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    rendered, _ = render_jinja_template([messages], chat_template=source, **SPECIAL, **variables)
+    return str(rendered[0])
+
+
+@pytest.mark.parametrize("chat", CHATS)
+@pytest.mark.parametrize("template", templates.ALL)
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"add_generation_prompt": True},
+        {"add_generation_prompt": False},
+        {"add_generation_prompt": True, "tools": [WEATHER, WEATHER]},
+        {"add_generation_prompt": True, "enable_thinking": False, "date_string": "1 Jan 2030"},
+    ],
+    ids=["prompt", "whole", "tools", "variables"],
+)
+def test_renders_as_transformers_does(template: str, chat: str, variables: dict[str, Any]) -> None:
+    source, messages = templates.ALL[template], CHATS[chat]
+    expected, refusal = "", ""
+    try:
+        expected = by_transformers(source, messages, **variables)
+    except Exception as error:  # jinja2's own, of several kinds
+        refusal = str(error)
+    if not refusal:
+        assert ChatTemplate(source, SPECIAL).render(messages, **variables) == expected
+        return
+    with pytest.raises((RequestError, TokenizerError), match=r"refuses|fails") as raised:
+        ChatTemplate(source, SPECIAL).render(messages, **variables)
+    if "refuses" in str(raised.value):
+        assert refusal in str(raised.value)
+
+
+def test_a_refusal_repeats_the_templates_words() -> None:
+    source = "{{ raise_exception('Only user and assistant roles are supported!') }}"
+    with pytest.raises(RequestError, match="Only user and assistant roles are supported!"):
+        ChatTemplate(source).render(CHATS["one question"])
+
+
+HOSTILE = {
+    "nested loops": "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}x"
+    "{% endfor %}{% endfor %}{% endfor %}",
+    "a huge range": "{% for a in range(999999999999) %}x{% endfor %}",
+    "recursion": "{% macro m(x) %}{{ m(x) }}{% endmacro %}{{ m(1) }}",
+    "mutual recursion": "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
+    "a huge repetition": "{{ 'a' * 999999999999 }}",
+    "doubling": "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}"
+    "{% endfor %}{{ ns.x }}",
+    "doubling a list": "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}"
+    "{% endfor %}{{ ns.x | length }}",
+    "a huge field width": "{{ '%999999999d' | format(3) }}",
+    "a huge indent": "{{ messages | tojson(indent=999999999) }}",
+    "a huge indent string": "{{ messages | tojson(indent='x' * 99999) }}",
+    "a long output": "{% for a in range(9999) %}{{ 'a' * 9999 }}{% endfor %}",
+    "a long date": "{{ strftime_now('%c' * 9999) }}",
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_a_hostile_template_ends_with_an_error_and_memory_stays_bounded(attack: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(TokenizerError, match=r"chat template (fails|needs more memory|takes more than)"):
+        ChatTemplate(HOSTILE[attack]).render(CHATS["one question"])
+    # Kilobytes. The rendering process has its own limit; this one must not grow with it.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+    assert ChatTemplate("{{ messages[0].role }}").render(CHATS["one question"]) == "user"
+
+
+def test_a_template_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atb_core.runner.chat_template._TIME_LIMIT", 0.05)
+    slow = "{% for a in range(99999) %}{% set x = ('a' * 99999) | upper | lower | reverse %}{% endfor %}"
+    with pytest.raises(TokenizerError, match="takes more than"):
+        ChatTemplate(slow).render(CHATS["one question"])
+    monkeypatch.undo()
+    assert ChatTemplate("{{ messages[0].role }}").render(CHATS["one question"]) == "user"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ messages.__class__ }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ messages[0].__init__.__globals__ }}",
+        "{{ strftime_now.__globals__ }}",
+        "{{ raise_exception.__globals__['__builtins__'] }}",
+        "{% include '/etc/passwd' %}",
+        "{% import 'os' as os %}{{ os }}",
+        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+    ],
+)
+def test_a_template_cannot_leave_its_sandbox(source: str) -> None:
+    try:
+        text = ChatTemplate(source).render(CHATS["one question"])
+    except TokenizerError:
+        return
+    assert text == ""
+
+
+@pytest.mark.parametrize("source", ["{{ 'x' }", "{% for %}", "{{ 1 / 0 }}", "{{ messages.nothing.more }}"])
+def test_a_faulty_template_says_where(source: str) -> None:
+    with pytest.raises(TokenizerError, match=r"fails: .*chat_template:1"):
+        ChatTemplate(source).render(CHATS["one question"])
+
+
+def test_what_is_not_plain_data_is_refused() -> None:
+    with pytest.raises(RequestError, match="strings, numbers, lists and dicts"):
+        ChatTemplate("x").render([{"role": "user", "content": object()}])
+
+
+def test_an_absurdly_long_template_is_refused() -> None:
+    with pytest.raises(TokenizerError, match="at most"):
+        ChatTemplate("x" * (2 << 20))
+
+
+def test_a_long_conversation_renders() -> None:
+    messages = [{"role": ("user", "assistant")[i % 2], "content": f"message {i} " * 50} for i in range(2000)]
+    text = ChatTemplate(templates.TOOLS_IN_XML).render(messages)
+    assert text == by_transformers(templates.TOOLS_IN_XML, messages, add_generation_prompt=True)

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What importing the package costs, and what it offers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import atb_core
+import atb_core.runner
+
+
+@pytest.mark.parametrize("module", ["atb_core", "atb_core.runner", "atb_core.runner.sampling_params"])
+def test_importing_loads_neither_torch_nor_a_tokenizer(module: str) -> None:
+    heavy = "{'torch', 'transformers', 'tokenizers', 'numpy', 'minijinja', 'gguf'}"
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", [atb_core, atb_core.runner])
+def test_every_public_name_is_there_and_listed(package: object) -> None:
+    for name in package.__all__:  # type: ignore[attr-defined]
+        assert getattr(package, name) is not None
+        assert name in dir(package)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = atb_core.nothing

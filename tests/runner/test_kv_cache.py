@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How large the cache becomes, and what is said when it cannot."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+import pytest
+import torch
+
+from atb_core.errors import EngineError
+from atb_core.runner.kv_cache import CacheLayout, CachePlan, allocate, available_memory, plan_cache
+
+# 16 tokens * 2 heads * 8 * 2 bytes, keys and values, 3 layers.
+LAYOUT = CacheLayout(num_layers=3, num_kv_heads=2, head_dim=8, block_size=16, dtype=torch.bfloat16)
+BLOCK = 16 * 2 * 8 * 2 * 2 * 3
+
+
+def plan(**options: Any) -> CachePlan:
+    return plan_cache(LAYOUT, **{"context_len": 100, "max_model_len": None, "max_batch_size": 4, **options})
+
+
+def test_the_size_of_a_block() -> None:
+    assert LAYOUT.bytes_per_block == BLOCK
+
+
+def test_by_default_a_full_batch_of_full_contexts_fits() -> None:
+    assert plan() == CachePlan(7 * 4, 100)
+    assert plan(max_model_len=20) == CachePlan(2 * 4, 20)
+
+
+def test_but_no_more_than_half_of_the_memory() -> None:
+    assert plan(available=40 * BLOCK) == CachePlan(20, 100)
+
+
+def test_a_context_that_does_not_fit_is_shortened_only_if_nobody_asked_for_it() -> None:
+    assert plan(available=8 * BLOCK) == CachePlan(4, 64)
+    with pytest.raises(EngineError, match=r"context of 100 tokens takes 7 blocks .* but there are 4"):
+        plan(available=8 * BLOCK, max_model_len=100)
+    with pytest.raises(EngineError, match="there are 0"):
+        plan(available=BLOCK)
+
+
+def test_a_size_in_blocks_or_bytes_is_taken_as_told() -> None:
+    assert plan(num_blocks=9) == CachePlan(9, 100)
+    assert plan(kv_cache_bytes=9 * BLOCK + 5) == CachePlan(9, 100)
+    assert plan(num_blocks=5) == CachePlan(5, 80)
+    with pytest.raises(EngineError, match="takes 9 blocks"):
+        plan(num_blocks=8, max_model_len=130)
+
+
+def test_more_than_there_is_is_an_error() -> None:
+    with pytest.raises(EngineError, match=r"cache of 20 blocks takes .* are available"):
+        plan(num_blocks=20, available=19 * BLOCK)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_allocation_is_zero_aligned_and_contiguous(dtype: torch.dtype) -> None:
+    layout = CacheLayout(2, 3, 4, 5, dtype)
+    layers = allocate(layout, 7)
+    assert len(layers) == 2
+    tensors = [tensor for layer in layers for tensor in layer]
+    assert len({tensor.data_ptr() for tensor in tensors}) == 4
+    for tensor in tensors:
+        assert tensor.shape == (7, 5, 3, 4)
+        assert tensor.dtype == dtype
+        assert tensor.is_contiguous()
+        assert tensor.data_ptr() % 64 == 0
+        assert not tensor.any()
+        tensor.fill_(1)
+    assert sum(t.numel() * t.element_size() for t in tensors) == 7 * layout.bytes_per_block
+
+
+def test_a_large_cache_costs_only_what_is_used() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    layout = CacheLayout(1, 1, 64, 128, torch.bfloat16)
+    ((keys, _),) = allocate(layout, (2 << 30) // layout.bytes_per_block)
+    keys[-1] = 1
+    assert int(keys[-1].sum()) == 128 * 64
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+def test_what_the_system_refuses_is_an_error() -> None:
+    with pytest.raises(EngineError, match="than the system will give"):
+        allocate(LAYOUT, 1 << 45)
+
+
+def test_available_memory_is_a_plausible_number() -> None:
+    available = available_memory()
+    assert available is None or 1 << 20 < available < 1 << 50

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runner's promises, on a model that shows every wrong slot or block as a wrong token."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import threading
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runner.fake_model import VOCAB, FakeModel, expected_greedy
+from runner.templates import CHATML
+from runner.tiny_tokenizers import byte_level
+
+from atb_core import ModelRunner, RequestOutput, SamplingParams
+from atb_core.errors import BackendUnavailableError, RequestError
+from atb_core.graph.dtype import DataType
+from atb_core.models.base.config import BaseConfig
+from atb_core.runner.outputs import StreamChunk
+from atb_core.runner.tokenizer import Tokenizer, TokenizerParts
+
+TOKENIZER = Tokenizer(TokenizerParts(byte_level(), frozenset(), chat_templates={"default": CHATML}))
+CONTEXT = 64
+
+
+class FamilyModel:
+    """A FakeModel where the runner expects a family's."""
+
+    dtype = DataType.FLOAT
+    model_status = types.SimpleNamespace(num_layers=1, num_heads=2, num_kv_heads=1, head_dim=2)
+
+    def __init__(self) -> None:
+        self.fake = FakeModel(1, 1)
+
+    def run(
+        self, *, kv_cache: list[tuple[torch.Tensor, torch.Tensor]], adapter_ids: None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        ((self.fake.keys, self.fake.values),) = kv_cache
+        return self.fake.forward(**kwargs)
+
+
+@pytest.fixture
+def open_runner(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelRunner]:
+    """Opens a runner whose checkpoint and model are these."""
+    config = BaseConfig(
+        model_type="fake",
+        vocab_size=VOCAB,
+        hidden_size=4,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_hidden_layers=1,
+        max_position_embeddings=CONTEXT,
+        eos_token_id=[VOCAB - 1],
+    )
+    router = types.SimpleNamespace(config=config, generation_config={}, tokenizer=TOKENIZER)
+    checkpoint = types.SimpleNamespace(path=Path("fake"), router=router)
+    monkeypatch.setattr("atb_core.runner.model_runner.open_checkpoint", lambda *args: checkpoint)
+    monkeypatch.setattr("atb_core.runner.model_runner.load_model", lambda *args, **kwargs: FamilyModel())
+
+    def open_it(**options: Any) -> ModelRunner:
+        return ModelRunner("fake", **{"block_size": 4, "max_batch_size": 4, **options})
+
+    return open_it
+
+
+def test_what_it_publishes(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    assert (runner.num_layers, runner.num_heads, runner.num_kv_heads, runner.head_size) == (1, 2, 1, 2)
+    assert (runner.dtype, runner.max_model_len, runner.vocab_size) == (torch.float32, CONTEXT, VOCAB)
+    assert (runner.block_size, runner.num_blocks) == (4, CONTEXT // 4 * 4)
+    assert runner.config.model_type == "fake"
+    assert runner.tokenizer is TOKENIZER
+
+
+def test_prompts_of_different_lengths_together(open_runner: Callable[..., ModelRunner]) -> None:
+    prompts = [[n] * (n + 1) for n in range(9)]
+    outputs = open_runner().generate(prompts, SamplingParams(max_tokens=8, ignore_eos=True))
+    for prompt, output in zip(prompts, outputs, strict=True):
+        assert output.prompt_token_ids == prompt
+        assert output.token_ids == expected_greedy(prompt, 8)
+        assert output.text == TOKENIZER.decode(output.token_ids)
+        assert output.finish_reason == "length"
+        assert output.metrics.total_time >= output.metrics.time_to_first_token > 0
+
+
+def test_text_ids_and_chats_in_one_call_each_with_its_parameters(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner(max_model_len=60)
+    params = [SamplingParams(max_tokens=n) for n in (1, 2, 3)]
+    text, ids, chat = runner.generate([".", [1, 2], [{"role": "system", "content": "-"}]], params)
+    assert text.prompt == "."
+    assert ids.prompt is None
+    assert chat.prompt == "<|im_start|>system\n-<|im_end|>\n<|im_start|>assistant\n"
+    for count, output in zip((1, 2, 3), (text, ids, chat), strict=True):
+        assert output.token_ids == expected_greedy(output.prompt_token_ids, count)
+
+
+def test_one_prompt_gives_a_list_of_one_and_none_an_empty_one(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    (output,) = runner.generate([1, 2, 3], SamplingParams(max_tokens=2))
+    assert isinstance(output, RequestOutput)
+    assert runner.generate([]) == []
+
+
+def test_a_stream_adds_up_to_the_output(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    prompts = [[5] * 10, [6], [7] * 3]
+    params = SamplingParams(max_tokens=12, ignore_eos=True, logprobs=2)
+    whole = runner.generate(prompts, params)
+    chunks = list(runner.generate(prompts, params, stream=True))
+    assert all(isinstance(chunk, StreamChunk) for chunk in chunks)
+    for index, output in enumerate(whole):
+        own = [chunk for chunk in chunks if chunk.index == index]
+        assert "".join(chunk.text for chunk in own) == output.text
+        assert [chunk.token_id for chunk in own] == output.token_ids
+        assert [chunk.logprobs for chunk in own] == output.logprobs
+        assert [chunk.finish_reason for chunk in own] == [None] * 11 + ["length"]
+        final = own[-1].output
+        assert final is not None
+        assert (final.text, final.token_ids) == (output.text, output.token_ids)
+
+
+def test_a_stop_string_across_tokens_ends_text_and_stream(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    (free,) = runner.generate([3, 4], SamplingParams(max_tokens=30, ignore_eos=True))
+    pieces = [TOKENIZER.decode([token]) for token in free.token_ids]
+    readable = [bool(piece) and piece.isascii() for piece in pieces]
+    first = next(i for i in range(3, 29) if readable[i] and readable[i + 1])
+    stop = pieces[first][-1] + pieces[first + 1][0]
+    params = SamplingParams(max_tokens=30, ignore_eos=True, stop=stop)
+    (output,) = runner.generate([3, 4], params)
+    assert output.text == free.text[: free.text.index(stop)]
+    assert (output.finish_reason, output.stop_reason) == ("stop", stop)
+    assert "".join(chunk.text for chunk in runner.generate([3, 4], params, stream=True)) == output.text
+
+
+def test_the_models_end_token_ends_the_text_unless_ignored(
+    open_runner: Callable[..., ModelRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = open_runner()
+    end = expected_greedy([9], 20)[5]
+    monkeypatch.setattr(ModelRunner, "eos_token_ids", frozenset({end}))
+    (output,) = runner.generate([9], SamplingParams(max_tokens=20))
+    expected = expected_greedy([9], 20)
+    assert output.token_ids == expected[: expected.index(end) + 1]
+    assert (output.finish_reason, output.stop_reason) == ("stop", end)
+    assert output.text == TOKENIZER.decode(output.token_ids[:-1])
+    (output,) = runner.generate([9], SamplingParams(max_tokens=20, ignore_eos=True))
+    assert output.token_ids == expected
+    (output,) = runner.generate([9], SamplingParams(max_tokens=20, ignore_eos=True, stop_token_ids=[expected[2]]))
+    assert output.token_ids == expected[: expected.index(expected[2]) + 1]
+
+
+def test_max_tokens_is_cut_to_the_context(open_runner: Callable[..., ModelRunner]) -> None:
+    for count in (1000, None):
+        (output,) = open_runner(max_model_len=20).generate([1] * 15, SamplingParams(max_tokens=count, ignore_eos=True))
+        assert len(output.token_ids) == 5
+        assert output.finish_reason == "length"
+
+
+def test_without_a_tokenizer(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner(load_tokenizer=False)
+    assert runner.tokenizer is None
+    assert runner.eos_token_ids == {VOCAB - 1}
+    (output,) = runner.generate([1, 2], SamplingParams(max_tokens=4, ignore_eos=True))
+    assert output.text == ""
+    assert output.token_ids == expected_greedy([1, 2], 4)
+    with pytest.raises(RequestError, match="without a tokenizer"):
+        runner.generate("text")
+    with pytest.raises(RequestError, match="Stop strings need a tokenizer"):
+        runner.generate([1], SamplingParams(stop="x"))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "sampling", "message"),
+    [
+        ([[1], [VOCAB]], None, f"Prompt 1 has the token id {VOCAB}"),
+        ([[1], []], None, "Prompt 1 is empty"),
+        ([[1] * 64], None, "Prompt 0 has 64 tokens; the context holds 64"),
+        ([[1]], {"temperature": 1}, "sampling must be SamplingParams"),
+        ([[1]], [SamplingParams()] * 2, "2 SamplingParams for 1 prompts"),
+    ],
+)
+def test_a_bad_request_is_refused_before_anything_runs(
+    open_runner: Callable[..., ModelRunner], prompts: Any, sampling: Any, message: str
+) -> None:
+    runner = open_runner()
+    for stream in (False, True):
+        with pytest.raises(RequestError, match=message):
+            runner.generate(prompts, sampling, stream=stream)
+    assert runner.model.fake.steps == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"world_size": 2}, BackendUnavailableError, "tensor parallel is not available in this version"),
+        ({"world_size": 2, "rank": 1}, BackendUnavailableError, "tensor parallel"),
+        ({"rank": 1}, RequestError, "rank=1 and world_size=1"),
+        ({"world_size": 0}, RequestError, "do not go together"),
+        ({"graph": "cpp"}, BackendUnavailableError, "graph='cpp'"),
+        ({"graph": "rust"}, RequestError, "graph must be"),
+        ({"backend": "atb"}, BackendUnavailableError, "Ascend"),
+        ({"backend": "cuda"}, RequestError, "backend must be"),
+        ({"dtype": "int4"}, RequestError, "dtype must be"),
+        ({"block_size": 0}, RequestError, "block_size must be a positive integer"),
+        ({"max_batch_size": -1}, RequestError, "max_batch_size must be"),
+        ({"num_threads": 1.5}, RequestError, "num_threads must be"),
+        ({"max_model_len": 65}, RequestError, "max_model_len=65 is more than the 64 tokens"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(
+    open_runner: Callable[..., ModelRunner], options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        open_runner(**options)
+
+
+def test_a_stream_that_is_left_frees_its_blocks(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    stream = runner.generate([[1] * 20, [2] * 20], SamplingParams(max_tokens=20), stream=True)
+    list(itertools.islice(stream, 5))
+    assert runner.num_free_blocks < runner.num_blocks
+    stream.close()  # type: ignore[attr-defined]
+    assert runner.num_free_blocks == runner.num_blocks
+
+
+def test_streams_may_be_read_in_turn(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    params = SamplingParams(max_tokens=10, ignore_eos=True)
+    streams = [runner.generate([n] * 7, params, stream=True) for n in range(3)]
+    tokens: list[list[int]] = [[], [], []]
+    for _ in range(10):
+        for own, stream in zip(tokens, streams, strict=True):
+            own.append(next(stream).token_id)
+    assert tokens == [expected_greedy([n] * 7, 10) for n in range(3)]
+    for stream in streams:
+        assert list(stream) == []
+    assert runner.num_free_blocks == runner.num_blocks
+
+
+def test_threads_may_generate_at_the_same_time(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    results: dict[int, list[int]] = {}
+
+    def work(number: int) -> None:
+        (output,) = runner.generate([number] * 9, SamplingParams(max_tokens=12, ignore_eos=True))
+        results[number] = output.token_ids
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {number: expected_greedy([number] * 9, 12) for number in range(4)}
+    assert runner.num_free_blocks == runner.num_blocks
+
+
+def test_an_error_in_one_stream_leaves_the_other(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    params = SamplingParams(max_tokens=10, ignore_eos=True)
+    good, bad = (runner.generate([n] * 7, params, stream=True) for n in (1, 2))
+    tokens = [next(good).token_id]
+    next(bad)
+
+    def fail(step: int) -> None:
+        raise RuntimeError("the model failed")
+
+    runner.model.fake.before_step = fail
+    with pytest.raises(RuntimeError, match="the model failed"):
+        next(bad)
+    runner.model.fake.before_step = lambda step: None
+    tokens += [chunk.token_id for chunk in good]
+    assert tokens == expected_greedy([1] * 7, 10)
+    assert runner.num_free_blocks == runner.num_blocks
+
+
+def test_an_interrupt_at_any_moment_leaves_the_runner_usable(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner(num_blocks=20)
+    params = SamplingParams(max_tokens=20, ignore_eos=True)
+    prompts = [[n] * 8 for n in range(5)]
+
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    interrupted = 0
+    try:
+        for attempt in range(60):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0007 * (attempt + 1))
+                try:
+                    runner.generate(prompts, params)
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+            assert runner.num_free_blocks == runner.num_blocks
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 0
+    outputs = runner.generate(prompts, params)
+    assert [output.token_ids for output in outputs] == [expected_greedy(prompt, 20) for prompt in prompts]
+
+
+def test_the_low_level_step_is_the_models(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    cache = runner.allocate_kv_cache(6)
+    i32 = torch.int32
+    logits = runner.forward(
+        input_ids=torch.tensor([11, 12, 13]),
+        position_ids=torch.tensor([0, 1, 2]),
+        is_prefill=True,
+        kv_cache=cache,
+        block_tables=torch.tensor([[3]], dtype=i32),
+        slots=torch.tensor([12, 13, 14], dtype=i32),
+        input_lengths=torch.tensor([3], dtype=i32),
+        max_seq_len=3,
+        lm_head_indices=torch.tensor([2]),
+    )
+    first = int(logits.argmax())
+    logits = runner.forward(
+        input_ids=torch.tensor([first]),
+        position_ids=torch.tensor([3]),
+        is_prefill=False,
+        kv_cache=cache,
+        block_tables=torch.tensor([[3]], dtype=i32),
+        slots=torch.tensor([15], dtype=i32),
+        input_lengths=torch.tensor([4], dtype=i32),
+        max_seq_len=4,
+    )
+    assert [first, int(logits.argmax())] == expected_greedy([11, 12, 13], 2)

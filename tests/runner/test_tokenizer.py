@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tokenizer is read from a directory's files as Hugging Face reads them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runner.templates import CHATML
+from runner.tiny_tokenizers import byte_level
+
+from atb_core.errors import TokenizerError
+from atb_core.runner.tokenizer import Tokenizer, TokenizerParts
+
+
+def write(directory: Path, **files: Any) -> Path:
+    """A model directory; keyword ``a_b`` is the file a_b.json, strings are written as they are."""
+    directory.mkdir(exist_ok=True)
+    for name, value in files.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        (directory / f"{name}.json").write_text(text, encoding="utf-8")
+    return directory
+
+
+@pytest.fixture
+def tokenizer_json() -> str:
+    text: str = byte_level().to_str()
+    return text
+
+
+def test_encodes_and_decodes_as_the_library_does(tmp_path: Path, tokenizer_json: str) -> None:
+    tokenizer = Tokenizer.from_path(write(tmp_path, tokenizer=tokenizer_json))
+    text = "the <|im_start|>你好 👋🏽\n"
+    ids = tokenizer.encode(text)
+    assert ids == byte_level().encode(text).ids
+    assert tokenizer.decode(ids) == "the 你好 👋🏽\n"
+    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+    assert tokenizer.vocab_size == byte_level().get_vocab_size()
+
+
+def test_truncation_and_padding_of_the_training_are_dropped(tmp_path: Path) -> None:
+    trained = byte_level()
+    trained.enable_truncation(4)
+    trained.enable_padding(length=16)
+    tokenizer = Tokenizer.from_path(write(tmp_path, tokenizer=trained.to_str()))
+    text = "the lazy dog jumps over you and me"
+    assert tokenizer.encode(text) == byte_level().encode(text).ids
+    assert len(tokenizer.encode("a")) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"generation_config": {"eos_token_id": [2, 0]}, "config": {"eos_token_id": 7}}, {0, 2}),
+        ({"generation_config": {"eos_token_id": 2}}, {2}),
+        ({"generation_config": {}, "config": {"eos_token_id": 7}}, {7}),
+        ({"config": {"eos_token_id": None}}, set()),
+        ({"tokenizer_config": {"eos_token": "<|im_end|>"}}, {2}),
+        ({"tokenizer_config": {"eos_token": {"content": "<|im_end|>"}}, "config": {"eos_token_id": 0}}, {0, 2}),
+        ({"special_tokens_map": {"eos_token": "<|endoftext|>"}}, {0}),
+        ({"tokenizer_config": {"eos_token": "<no such token>"}}, set()),
+    ],
+)
+def test_tokens_that_end_a_text(tmp_path: Path, tokenizer_json: str, files: dict[str, Any], expected: set[int]) -> None:
+    assert Tokenizer.from_path(write(tmp_path, tokenizer=tokenizer_json, **files)).eos_token_ids == expected
+
+
+def test_special_tokens_reach_the_template(tmp_path: Path, tokenizer_json: str) -> None:
+    config = {
+        "bos_token": {"content": "<|im_start|>"},
+        "eos_token": "<|im_end|>",
+        "chat_template": "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ pad_token }}",
+    }
+    tokenizer = Tokenizer.from_path(write(tmp_path, tokenizer=tokenizer_json, tokenizer_config=config))
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}]) == "<|im_start|>x<|im_end|>"
+
+
+def test_a_template_in_a_file_of_its_own_comes_first(tmp_path: Path, tokenizer_json: str) -> None:
+    write(tmp_path, tokenizer=tokenizer_json, tokenizer_config={"chat_template": "old"})
+    (tmp_path / "chat_template.jinja").write_text("new {{ messages[0].content }}", encoding="utf-8")
+    assert Tokenizer.from_path(tmp_path).apply_chat_template([{"role": "user", "content": "é"}]) == "new é"
+
+
+def test_a_template_for_tools_is_taken_when_there_are_tools(tmp_path: Path, tokenizer_json: str) -> None:
+    named = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]
+    tokenizer = Tokenizer.from_path(
+        write(tmp_path, tokenizer=tokenizer_json, tokenizer_config={"chat_template": named})
+    )
+    chat = [{"role": "user", "content": "x"}]
+    assert tokenizer.apply_chat_template(chat) == "plain"
+    assert tokenizer.apply_chat_template(chat, tools=[{"type": "function"}]) == "tools"
+
+
+def test_a_vocabulary_with_bos_and_eos_of_its_own_gets_each_once() -> None:
+    tokenizer = Tokenizer(TokenizerParts(byte_level(), bos_id=1, eos_id=2))
+    middle = byte_level().encode("the dog").ids
+    assert tokenizer.encode("the dog") == [1, *middle, 2]
+    assert tokenizer.encode("<|im_start|>the dog<|im_end|>") == [1, *middle, 2]
+    assert tokenizer.encode("the dog", add_special_tokens=False) == middle
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "There is no tokenizer in"),
+        ({"tokenizer": "{not json"}, "tokenizer.json cannot be read"),
+        ({"tokenizer": {"version": "1.0"}}, "tokenizer.json cannot be read"),
+        ({"tokenizer": None, "tokenizer_config": "[]"}, "must hold a JSON object, not list"),
+        ({"tokenizer": None, "generation_config": "{"}, "generation_config.json cannot be read"),
+    ],
+)
+def test_damaged_or_missing_files_are_named(
+    tmp_path: Path, tokenizer_json: str, files: dict[str, Any], message: str
+) -> None:
+    files = {name: tokenizer_json if value is None else value for name, value in files.items()}
+    with pytest.raises(TokenizerError, match=message):
+        Tokenizer.from_path(write(tmp_path, **files))
+
+
+def test_an_old_format_needs_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"sentencepiece")
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    with pytest.raises(TokenizerError, match=r"only as tokenizer\.model, which the transformers package converts"):
+        Tokenizer.from_path(tmp_path)
+
+
+def test_an_old_format_is_converted_by_transformers(tmp_path: Path) -> None:
+    state = json.loads(byte_level().to_str())["model"]
+    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in state["merges"]]
+    (tmp_path / "vocab.json").write_text(json.dumps(state["vocab"]), encoding="utf-8")
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    write(tmp_path, tokenizer_config={"tokenizer_class": "GPT2Tokenizer"}, config={"model_type": "gpt2"})
+    tokenizer = Tokenizer.from_path(tmp_path)
+    text = "the quick 你好"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode(text, add_special_tokens=False) == byte_level().encode(text).ids
+
+
+def test_chatml_from_a_directory(tmp_path: Path, tokenizer_json: str) -> None:
+    tokenizer = Tokenizer.from_path(
+        write(tmp_path, tokenizer=tokenizer_json, tokenizer_config={"chat_template": CHATML})
+    )
+    assert tokenizer.has_chat_template
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], add_generation_prompt=False)
+    assert text == "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
