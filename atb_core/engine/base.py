@@ -56,6 +56,8 @@ class Backend(ABC):
     """Makes engines. All engines of one model share a weight store, so a weight exists once."""
 
     name: str
+    #: Whether a Linear can give float32 for inputs of a narrower type; models then have float32 logits.
+    float32_logits: bool = True
 
     @abstractmethod
     def new_store(self) -> Any:

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bindings/convert.h"
+
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <map>
+#include <string_view>
+
+#include "atb/error.h"
+
+namespace nb = nanobind;
+
+namespace atb {
+namespace {
+
+TensorKind kind_from(const std::string& text) {
+  static const std::map<std::string_view, TensorKind> kKinds = {{"input", TensorKind::input},
+                                                                {"weight", TensorKind::weight},
+                                                                {"output", TensorKind::output},
+                                                                {"internal", TensorKind::internal}};
+  const auto found = kKinds.find(text);
+  if (found == kKinds.end()) fail("unknown kind of tensor '", text, "'");
+  return found->second;
+}
+
+DimExpr size_from(const std::vector<std::pair<std::string, int64_t>>& steps, int num_dims) {
+  using Op = DimExpr::Op;
+  static const std::map<std::string_view, Op> kOps = {
+      {"const", Op::constant}, {"dim", Op::dim}, {"add", Op::add}, {"mul", Op::mul}, {"floordiv", Op::floor_div}};
+  std::vector<DimExpr::Step> result;
+  for (const auto& [op, value] : steps) {
+    const auto found = kOps.find(op);
+    if (found == kOps.end()) fail("unknown operation '", op, "' in a size");
+    result.push_back({found->second, value});
+  }
+  return DimExpr(std::move(result), num_dims);
+}
+
+TensorSpec tensor_from(nb::handle item, int num_dims) {
+  const auto fields = nb::cast<nb::tuple>(item);
+  if (fields.size() != 4) fail("a tensor must be (name, dtype, kind, shape)");
+  TensorSpec tensor{nb::cast<std::string>(fields[0]),
+                    data_type_from_name(nb::cast<std::string>(fields[1])),
+                    kind_from(nb::cast<std::string>(fields[2])),
+                    {}};
+  for (nb::handle size : nb::cast<nb::sequence>(fields[3])) {
+    if (nb::isinstance<nb::int_>(size)) {
+      tensor.shape.emplace_back(nb::cast<int64_t>(size));
+    } else {
+      tensor.shape.push_back(size_from(nb::cast<std::vector<std::pair<std::string, int64_t>>>(size), num_dims));
+    }
+  }
+  return tensor;
+}
+
+Attribute attribute_from(const std::string& name, nb::handle value) {
+  // bool first: it is an int, too.
+  if (nb::isinstance<nb::bool_>(value)) return nb::cast<bool>(value);
+  if (nb::isinstance<nb::int_>(value)) return nb::cast<int64_t>(value);
+  if (nb::isinstance<nb::float_>(value)) return nb::cast<double>(value);
+  if (nb::isinstance<nb::str>(value)) return nb::cast<std::string>(value);
+  std::vector<int64_t> list;
+  if (!nb::isinstance<nb::sequence>(value) || !nb::try_cast(value, list)) {
+    fail("attribute '", name, "' is neither bool, int, float, str nor a list of ints");
+  }
+  return list;
+}
+
+NodeSpec node_from(nb::handle item) {
+  const auto fields = nb::cast<nb::tuple>(item);
+  if (fields.size() != 5) fail("a node must be (op, label, attributes, inputs, outputs)");
+  NodeSpec node{nb::cast<std::string>(fields[0]),
+                nb::cast<std::string>(fields[1]),
+                {},
+                nb::cast<std::vector<int>>(fields[3]),
+                nb::cast<std::vector<int>>(fields[4])};
+  for (const auto& [key, value] : nb::cast<nb::dict>(fields[2])) {
+    const auto name = nb::cast<std::string>(key);
+    try {
+      node.attributes.emplace(name, attribute_from(name, value));
+    } catch (const Error& error) {
+      fail(describe(node), ": ", error.what());
+    }
+  }
+  return node;
+}
+
+}  // namespace
+
+GraphSpec graph_from_python(const std::vector<std::string>& dims, nb::sequence tensors, nb::sequence nodes) {
+  GraphSpec spec;
+  spec.dims = dims;
+  for (nb::handle item : tensors) spec.tensors.push_back(tensor_from(item, static_cast<int>(dims.size())));
+  for (nb::handle item : nodes) spec.nodes.push_back(node_from(item));
+  return spec;
+}
+
+}  // namespace atb

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <string>
+#include <vector>
+
+#include "graph/graph.h"
+
+namespace atb {
+
+// A graph from Python lists: see Program.__init__ for the form. Throws Error (or TypeError) with the place of
+// whatever does not have it.
+GraphSpec graph_from_python(const std::vector<std::string>& dims, nanobind::sequence tensors, nanobind::sequence nodes);
+
+}  // namespace atb

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// atb_core._cpu: the engine for Python. Tensors cross as addresses and shapes, so the extension depends neither
+// on torch nor on its version; atb_core/engine/cpu.py checks types and keeps the tensors alive.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "atb/error.h"
+#include "bindings/convert.h"
+#include "cpu/isa.h"
+#include "cpu/thread_pool.h"
+#include "graph/op.h"
+#include "graph/program.h"
+#include "graph/runtime.h"
+#include "graph/weight_store.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using atb::Program;
+using atb::Runtime;
+using atb::WeightStore;
+
+std::shared_ptr<Runtime> make_runtime(int num_threads, const std::string& isa, double small_work) {
+  const auto level = isa.empty() ? atb::cpu::detect() : atb::cpu::isa_from_name(isa);
+  if (!level) atb::fail("'", isa, "' is not an instruction set level");
+  return std::make_shared<Runtime>(atb::cpu::resolve_num_threads(num_threads), *level, small_work);
+}
+
+void* pointer(uintptr_t address) { return reinterpret_cast<void*>(address); }
+
+void set_weight(WeightStore& store, const std::string& name, uintptr_t data, const std::string& dtype,
+                const std::vector<int64_t>& shape) {
+  const nb::gil_scoped_release release;
+  store.set(name, pointer(data), atb::data_type_from_name(dtype), shape);
+}
+
+std::vector<Program::Argument> arguments(const std::vector<int>& tensors, const std::vector<uintptr_t>& data,
+                                         nb::sequence shapes) {
+  if (tensors.size() != data.size() || tensors.size() != nb::len(shapes)) {
+    atb::fail("tensors, data and shapes differ in length");
+  }
+  std::vector<Program::Argument> result;
+  result.reserve(tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    result.push_back({tensors[i], pointer(data[i]), nb::cast<std::vector<int64_t>>(shapes[i])});
+  }
+  return result;
+}
+
+// Ctrl-C arrives as a flag that only Python code looks at: ask for it now and then.
+bool signal_pending() {
+  const nb::gil_scoped_acquire acquire;
+  return PyErr_CheckSignals() != 0;
+}
+
+void run(Program& program, const std::vector<int>& tensors, const std::vector<uintptr_t>& data, nb::sequence shapes) {
+  const std::vector<Program::Argument> given = arguments(tensors, data, shapes);
+  bool finished = false;
+  {
+    const nb::gil_scoped_release release;
+    finished = program.run(given, signal_pending);
+  }
+  if (!finished) throw nb::python_error();
+}
+
+nb::list profile(const Program& program) {
+  nb::list rows;
+  for (const Program::NodeTime& time : program.profile()) {
+    rows.append(nb::make_tuple(time.label, time.op, time.seconds, time.runs));
+  }
+  return rows;
+}
+
+nb::dict plan_info(Program& program) {
+  const Program::PlanInfo info = program.plan_info();
+  nb::dict result;
+  result["steps"] = info.steps;
+  result["arena_bytes"] = info.arena_bytes;
+  result["shared_bytes"] = info.shared_bytes;
+  result["scratch_bytes"] = info.scratch_bytes;
+  return result;
+}
+
+nb::dict weight_info(const WeightStore& store, const std::string& name) {
+  const WeightStore::Info info = store.info(name);
+  nb::dict result;
+  result["dtype"] = std::string(atb::name(info.dtype));
+  result["shape"] = nb::tuple(nb::cast(info.shape));
+  result["packed"] = info.packed;
+  result["bytes"] = info.bytes;
+  return result;
+}
+
+std::vector<std::string> isa_names() {
+  std::vector<std::string> names;
+  for (atb::cpu::Isa isa : atb::cpu::supported_isas()) names.emplace_back(name(isa));
+  return names;
+}
+
+}  // namespace
+
+NB_MODULE(_cpu, m) {
+  m.doc() = "The C++ engine: programs over addresses and shapes.";
+  nb::exception<atb::Error>(m, "Error");
+
+  m.def(
+      "detect_isa", [] { return std::string(name(atb::cpu::detect())); },
+      "The instruction set level that ATB_CPU_ISA names, else the best this machine has.");
+  m.def("supported_isas", &isa_names, "Levels that this machine can run, ascending; the emulation of AMX is last.");
+  m.def("op_names", &atb::op_names, "The ops that programs may use.");
+  m.def("resolve_num_threads", &atb::cpu::resolve_num_threads, "requested"_a = 0,
+        "The number of threads: the argument if positive, else ATB_NUM_THREADS, OMP_NUM_THREADS, the processors.");
+
+  nb::class_<Runtime>(m, "Runtime", "Threads, instruction set level and working memory, shared by programs.")
+      .def(nb::new_(&make_runtime), "num_threads"_a = 0, "isa"_a = "", "small_work"_a = Runtime::kSmallWork)
+      .def_prop_ro("num_threads", &Runtime::num_threads)
+      .def_prop_ro("isa", [](const Runtime& runtime) { return std::string(name(runtime.isa())); })
+      .def_prop_ro("workspace_bytes", &Runtime::workspace_bytes);
+
+  nb::class_<WeightStore>(m, "WeightStore", "One resident copy of each weight, in the layout its users want.")
+      .def(nb::init<std::shared_ptr<Runtime>>(), "runtime"_a)
+      .def("set", &set_weight, "name"_a, "data"_a, "dtype"_a, "shape"_a,
+           "Copies or packs contiguous memory at the address `data`.")
+      .def("contains", &WeightStore::contains, "name"_a)
+      .def("names", &WeightStore::names)
+      .def("info", &weight_info, "name"_a, "dtype, shape, packed, bytes of a weight.")
+      .def_prop_ro("bytes", &WeightStore::bytes);
+
+  nb::class_<Program>(m, "Program", "A graph that runs.")
+      .def(
+          "__init__",
+          [](Program* self, std::shared_ptr<Runtime> runtime, std::shared_ptr<WeightStore> store,
+             const std::vector<std::string>& dims, nb::sequence tensors, nb::sequence nodes) {
+            atb::GraphSpec spec = atb::graph_from_python(dims, tensors, nodes);
+            // Declaring weights may repack some of them.
+            const nb::gil_scoped_release release;
+            new (self) Program(std::move(runtime), std::move(store), std::move(spec));
+          },
+          "runtime"_a, "store"_a, "dims"_a, "tensors"_a, "nodes"_a,
+          "dims: names. tensors: (name, dtype, kind, shape), kind one of input, weight, output, internal; a size is a "
+          "list of (operation, value) in postfix order. nodes: (op, label, attributes, inputs, outputs).")
+      .def("external", &Program::external, "name"_a, "The number of an input or output.")
+      .def(
+          "set",
+          [](Program& program, const std::vector<int>& tensors, const std::vector<uintptr_t>& data,
+             nb::sequence shapes) { program.set(arguments(tensors, data, shapes)); },
+          "tensors"_a, "data"_a, "shapes"_a, "Gives inputs or outputs their memory until given again.")
+      .def(
+          "output_shapes",
+          [](Program& program, const std::vector<int>& tensors, const std::vector<uintptr_t>& data,
+             nb::sequence shapes) { return program.output_shapes(arguments(tensors, data, shapes)); },
+          "tensors"_a, "data"_a, "shapes"_a, "As set(), then the shapes that the outputs must have.")
+      .def("run", &run, "tensors"_a, "data"_a, "shapes"_a, "As set(), then runs the graph without the GIL.")
+      .def("set_profiling", &Program::set_profiling, "on"_a)
+      .def("profile", &profile, "(label, op, seconds, runs) of each node since profiling was switched on.")
+      .def("plan_info", &plan_info, "steps, arena_bytes, shared_bytes, scratch_bytes for the present shapes.")
+      .def_prop_ro("num_plans", &Program::num_plans);
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+namespace atb::cpu {
+
+// While one lives, the thread treats denormal inputs as zero and flushes denormal results to zero. AMX does
+// so whatever the mode says, hence every other level has to. The destructor restores the caller's mode.
+class FlushDenormals {
+ public:
+#if defined(__x86_64__)
+  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(static_cast<unsigned>(saved_) | 0x8040u); }  // FTZ | DAZ
+  ~FlushDenormals() { _mm_setcsr(static_cast<unsigned>(saved_)); }
+#elif defined(__aarch64__)
+  FlushDenormals() : saved_(read()) { write(saved_ | (uint64_t{1} << 24)); }  // FPCR.FZ
+  ~FlushDenormals() { write(saved_); }
+#else
+  FlushDenormals() : saved_(0) {}
+#endif
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+#if defined(__aarch64__)
+  static uint64_t read() {
+    uint64_t value;
+    asm volatile("mrs %0, fpcr" : "=r"(value));
+    return value;
+  }
+  static void write(uint64_t value) { asm volatile("msr fpcr, %0" ::"r"(value)); }
+#endif
+  uint64_t saved_;
+};
+
+}  // namespace atb::cpu

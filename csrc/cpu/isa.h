@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which instruction set the kernels use. All levels give the same bits; they differ in speed only.
+#pragma once
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+namespace atb::cpu {
+
+// In ascending order of preference. `avx2` includes FMA and F16C; `avx512` is F+BW+DQ+VL; each later x86
+// level includes the earlier ones. `amx_emulated` runs the AMX kernels on tile operations written in plain
+// C++: it is for tests on machines without AMX and is never chosen by itself.
+enum class Isa { portable, avx2, avx512, avx512_bf16, amx, amx_emulated };
+
+std::string_view name(Isa isa);
+std::optional<Isa> isa_from_name(std::string_view text);
+
+// True when this build contains the level and this machine can run it. For amx this asks the operating
+// system, once per process, for permission to use the tile registers.
+bool supported(Isa isa);
+
+// All supported levels, ascending; `amx_emulated` (always supported) is the last.
+std::vector<Isa> supported_isas();
+
+// The best supported level.
+Isa best_isa();
+
+// The level that ATB_CPU_ISA names, else the best. Throws atb::Error when the variable names an unknown
+// level or one this machine lacks.
+Isa detect();
+
+}  // namespace atb::cpu

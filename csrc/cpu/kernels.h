@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// The vector kernels: everything the CPU engine runs except matrix products and data movement.
+//
+// A kernel is called on every thread with the same arguments and its own Worker. Unless noted, floating tensors
+// of one call share one dtype (f32, f16 or bf16), the arithmetic is float32 and the result is rounded once, to
+// nearest even. Shapes are the planner's to check; values that come from data (slots, block ids, lengths) are
+// checked here before use and go to Worker::error. Outputs may be the inputs themselves (in place) for rms_norm,
+// rope, activation (not swiglu), elewise and softmax, but may not overlap them partly.
+//
+// One set of bits on all levels, for any number of threads, and for a row whatever other rows there are:
+// see vec_*.h (operations), math-inl.h (functions) and attention-inl.h (the order of sums).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "atb/types.h"
+#include "cpu/isa.h"
+#include "cpu/worker.h"
+
+namespace atb::cpu {
+
+// Bytes a kernel wants in Worker::scratch (each thread) and Worker::shared (the node).
+struct ScratchSize {
+  size_t shared = 0;
+  size_t per_thread = 0;
+};
+
+// out = x / sqrt(mean(x^2) + epsilon) * weight over the last dimension. weight [h].
+struct RmsNormArgs {
+  TensorView x, weight, out;
+  float epsilon = 0;
+};
+
+// sum = a + b, rounded to the dtype; out = rms_norm(sum). rstd (f32, one per row) is written if it has data.
+struct AddRmsNormArgs {
+  TensorView a, b, weight, out, rstd, sum;
+  float epsilon = 0;
+};
+
+// q [T, Hq*D], k [T, Hk*D], cos and sin [T, D] (dtype of q, or f32). Each head is cut into rotary_coeff/2 groups
+// and turned, y = x*cos + (-x1, x0)*sin, inside each: 2 turns halves, D turns neighbouring pairs.
+struct RopeArgs {
+  TensorView q, k, cos, sin, q_out, k_out;
+  int64_t rotary_coeff = 2;
+};
+
+enum class ActivationKind { relu, gelu_tanh, gelu_erf, fast_gelu, swish, log, swiglu, sigmoid };
+
+// swish: x * sigmoid(scale * x). swiglu: the last dimension of x is twice that of out; silu(first) * second.
+struct ActivationArgs {
+  TensorView x, out;
+  ActivationKind kind = ActivationKind::relu;
+  float scale = 1;
+};
+
+enum class ElewiseKind {
+  add,
+  sub,
+  mul,
+  realdiv,
+  muls,
+  cos,
+  sin,
+  neg,
+  logical_not,
+  logical_and,
+  logical_or,
+  less,
+  greater,
+  equal,
+  tanh
+};
+
+// numpy broadcasting of a and b. Comparisons and logical operations write i8 (or b8), 0 or 1.
+struct ElewiseArgs {
+  TensorView a, b, out;  // b is not looked at for kinds of one operand
+  ElewiseKind kind = ElewiseKind::add;
+  float var_attr = 0;  // muls: out = a * var_attr
+};
+constexpr bool is_unary(ElewiseKind kind) {
+  using K = ElewiseKind;
+  return kind == K::muls || kind == K::cos || kind == K::sin || kind == K::neg || kind == K::logical_not ||
+         kind == K::tanh;
+}
+// Whether elewise has this kind for operands of this dtype (all operands have the same).
+bool elewise_supports(ElewiseKind kind, DataType operand);
+
+// Softmax over the dimensions [first_axis, rank), taken together.
+struct SoftmaxArgs {
+  TensorView x, out;
+  int first_axis = 0;
+};
+
+enum class ReduceKind { max, min, sum };
+
+// Bit i of `axes` set: dimension i is reduced. out has the dtype of x (floats, i32, i64) and as many elements as
+// the dimensions that stay. Maximum and minimum of nothing are -inf and +inf (the type's limits for integers).
+struct ReduceArgs {
+  TensorView x, out;
+  ReduceKind kind = ReduceKind::sum;
+  uint32_t axes = 0;
+};
+
+// Any dtype to any other. Float to integer truncates and saturates, NaN gives 0; integer to a smaller integer keeps
+// the low bits; anything to b8 is "not zero".
+struct CastArgs {
+  TensorView x, out;
+};
+
+// k [T, KV, Dk], v [T, KV, Dv] -> caches [blocks, block size, KV, D]; slots i32 [T], a negative one is skipped.
+// If a slot comes twice the later token stays.
+struct ReshapeAndCacheArgs {
+  TensorView k, v, k_cache, v_cache, slots;
+};
+
+// q [T, H, D], k [T, KV, D], v [T, KV, Dv] -> out [T, H, Dv]; the T tokens are sequences, one after another, of
+// seq_len (i32 [B]) tokens each. causal: a token sees itself and what is before it in its sequence. mask, if it has
+// data: [>= longest, >= longest] of any float dtype, added to the scaled scores.
+struct SelfAttentionArgs {
+  TensorView q, k, v, mask, seq_len, out;
+  int64_t heads = 0, kv_heads = 0;
+  float scale = 1;
+  bool causal = false;
+};
+
+// Which row of a mask belongs to a query token: that of its sequence (one token each), its own place among all
+// tokens, or its position in its sequence.
+enum class MaskRow { sequence, token, position };
+
+// q [T, H, D], caches [blocks, block size, KV, D or Dv] -> out [T, H, Dv]; block_tables i32 [B, MB], context_lens
+// i32 [B] (with the new tokens). q_lens, if it has data: i32 [B], new tokens of each sequence; otherwise one each.
+// New token j of n sees positions <= context_len - n + j. Tokens of a sequence with context_len 0 give zeros.
+// mask, if it has data: [rows, >= longest context] of any float dtype, added to the scaled scores.
+struct PagedAttentionArgs {
+  TensorView q, k_cache, v_cache, block_tables, context_lens, mask, q_lens, out;
+  int64_t heads = 0, kv_heads = 0;
+  float scale = 1;
+  MaskRow mask_row = MaskRow::sequence;
+};
+
+// per_thread is needed. Less shared memory than stated (even none) only means that short queries over long contexts
+// use fewer threads. Only shapes and dtypes are looked at, so these can be called before there is data.
+ScratchSize self_attention_scratch(const SelfAttentionArgs& args, int threads);
+ScratchSize paged_attention_scratch(const PagedAttentionArgs& args, int threads);
+
+struct KernelTable {
+  void (*rms_norm)(const RmsNormArgs&, const Worker&);
+  void (*add_rms_norm)(const AddRmsNormArgs&, const Worker&);
+  void (*rope)(const RopeArgs&, const Worker&);
+  void (*activation)(const ActivationArgs&, const Worker&);
+  void (*elewise)(const ElewiseArgs&, const Worker&);
+  void (*softmax)(const SoftmaxArgs&, const Worker&);
+  void (*reduce)(const ReduceArgs&, const Worker&);
+  void (*cast)(const CastArgs&, const Worker&);
+  void (*reshape_and_cache)(const ReshapeAndCacheArgs&, const Worker&);
+  void (*self_attention)(const SelfAttentionArgs&, const Worker&);
+  void (*paged_attention)(const PagedAttentionArgs&, const Worker&);
+};
+
+// The kernels of a level (which must be supported). Levels above avx512 use the avx512 ones; amx_emulated uses the
+// best this machine has.
+const KernelTable& kernel_table(Isa isa);
+
+// One per level, in kernels_<level>.cpp; use kernel_table.
+extern const KernelTable kPortableKernels;
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kAvx512Kernels;
+
+}  // namespace atb::cpu

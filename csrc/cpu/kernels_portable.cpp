@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#define ATB_CPU_LEVEL portable
+// clang-format off: the vector type comes first
+#include "cpu/vec_portable.h"
+#include "cpu/kernels-inl.h"
+// clang-format on
+
+namespace atb::cpu {
+
+constinit const KernelTable kPortableKernels = portable::make_table();
+
+}  // namespace atb::cpu

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// y = x W^T + bias, the same bits on every instruction set level, for every number of rows and of threads.
+//
+// Order of accumulation of one output value, all in float32 with denormals flushed:
+//   acc = 0
+//   for each 32 elements of k, ascending (k is padded with zeros to a multiple of 32):
+//     e = fused multiply-add chain from 0 over elements 0, 2, ..., 30
+//     o = fused multiply-add chain from 0 over elements 1, 3, ..., 31
+//     acc = acc + (e + o)
+//   y = round(acc + bias)           (no addition when there is no bias)
+// This is what one AMX tdpbf16ps does; the other levels follow it. The calling threads must flush denormals.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "atb/types.h"
+#include "cpu/isa.h"
+#include "cpu/worker.h"
+
+namespace atb::cpu {
+
+// A weight matrix [n, k] in the layout of pack(). The layout depends on the level it was packed for.
+struct PackedWeight {
+  DataType dtype = DataType::bf16;  // f32, f16 or bf16
+  int64_t n = 0, k = 0;
+  const std::byte* data = nullptr;  // 64-byte aligned
+};
+
+// The number of 16-column blocks of a matrix with n columns, and the bytes of the packed matrix.
+int64_t packed_blocks(int64_t n);
+size_t packed_bytes(Isa isa, DataType dtype, int64_t n, int64_t k);
+
+// Packs the blocks [block_begin, block_end) of a contiguous row-major [n, k] matrix ([k, n] if src_is_kn)
+// into dst, the start of the whole packed matrix. Threads may pack disjoint ranges at the same time; together
+// they must cover [0, packed_blocks(n)). The padding is written, too.
+void pack(Isa isa, const void* src, DataType dtype, int64_t n, int64_t k, bool src_is_kn, std::byte* dst,
+          int64_t block_begin, int64_t block_end);
+
+// Columns [begin, begin + count) of a weight and where they go. Ranges at multiples of 32 cost nothing extra.
+struct LinearPart {
+  PackedWeight weight;
+  int64_t begin = 0, count = 0;
+  const void* bias = nullptr;  // `count` values, or null
+  DataType bias_dtype = DataType::bf16;
+  void* out = nullptr;  // [m, count], rows out_ld elements apart
+  DataType out_dtype = DataType::bf16;
+  int64_t out_ld = 0;
+};
+
+// One activation matrix [m, k], rows x_ld elements apart, times any number of parts. All weights have the
+// dtype and the k of x.
+struct LinearArgs {
+  const void* x = nullptr;
+  DataType dtype = DataType::bf16;
+  int64_t m = 0, k = 0, x_ld = 0;
+  std::span<const LinearPart> parts;
+};
+
+struct LinearScratch {
+  size_t shared = 0, per_thread = 0;
+};
+
+// Upper bound of what linear() needs for this many rows, whatever the parts are.
+LinearScratch linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, int threads);
+
+// Uses worker.ticket and worker.sync(). No output may overlap x or another output.
+void linear(Isa isa, const LinearArgs& args, const Worker& worker);
+
+// out[i, :] = row indices[i] of the weight as [n, k], contiguous, in the weight's dtype: an embedding lookup
+// in a weight that is also used by linear(). A bad index is reported to worker.error and nothing is read for
+// it.
+void gather_packed_rows(Isa isa, const PackedWeight& weight, const void* indices, DataType index_dtype, int64_t count,
+                        void* out, const Worker& worker);
+
+}  // namespace atb::cpu

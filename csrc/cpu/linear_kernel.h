@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// What linear.cpp (blocking, threads) needs from an instruction set level: three functions and their limits.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "atb/types.h"
+#include "cpu/isa.h"
+
+namespace atb::cpu {
+
+// Packed weights are [n/32][k/32][2][block step]: a pair of 16-column blocks interleaved by steps of 32 along
+// k, so that a kernel working on a pair reads one ascending stream and a slice of k is one piece of memory
+// that fills all sets of the L1 cache evenly. A block step holds 16 columns x 32 elements of k:
+//   bf16, natural: [16 pairs (x[2j], x[2j+1])][16 columns]: the B tile of AMX. All levels but the next.
+//   bf16, chains:  [8 words][even, odd chain][16 columns], a word being (low x[4j+2+c], high x[4j+c]) with
+//                  c = 0 or 1: vdpbf16ps does two sequential FMAs, the high half first, so a word is two links
+//                  of one chain.
+//   f16, f32:      [32][16 columns].
+inline constexpr int64_t kBlockColumns = 16;
+inline constexpr int64_t kStep = 32;
+inline constexpr int64_t kPairBlocks = 2;
+
+constexpr int64_t steps_of(int64_t k) { return (k + kStep - 1) / kStep; }
+constexpr size_t block_step_bytes(DataType dtype) { return kBlockColumns * kStep * itemsize(dtype); }
+constexpr size_t pair_bytes(DataType dtype, int64_t k) {
+  return kPairBlocks * block_step_bytes(dtype) * static_cast<size_t>(steps_of(k));
+}
+constexpr bool has_chain_layout(Isa isa, DataType dtype) { return isa == Isa::avx512_bf16 && dtype == DataType::bf16; }
+
+// acc[rows][blocks * 16] (+)= x * w over `steps` steps of 32.
+struct TileJob {
+  const std::byte* x;  // prepared rows: [step][row][row_bytes]
+  int rows;            // rows stored (a multiple of the row unit)
+  int blocks;          // 1, or the 2 of a pair
+  const std::byte* w;  // the first block at the first step
+  int64_t steps;
+  float* acc;
+  bool first;  // acc starts at zero
+  // Software prefetch: `ahead` > 0: that many bytes ahead of w. Else `prefetch_lines` cache lines from
+  // `prefetch` on in every step.
+  size_t ahead;
+  const std::byte* prefetch;
+  int prefetch_lines;
+};
+
+// out[r][i] = round(acc[r][i] + bias[i]) for i < columns.
+struct FinishJob {
+  const float* acc;
+  int64_t acc_ld;
+  int64_t rows, columns;
+  const void* bias;
+  DataType bias_dtype;
+  void* out;
+  DataType out_dtype;
+  int64_t out_ld;
+};
+
+struct LinearKernel {
+  int row_unit;      // 1, or 16 where rows come in tiles (fewer when there are fewer rows altogether)
+  int max_rows;      // largest TileJob::rows
+  size_t row_bytes;  // bytes of 32 prepared elements
+  // The slice of a pair of blocks that stays in L1 while all rows pass over it.
+  size_t slice_bytes;
+  // How many blocks a tile of so many rows should have: 1 or 2.
+  int (*blocks)(int rows);
+  // Writes the steps of one row, `stride` bytes apart, zeros after element k.
+  void (*prepare_row)(const void* x, int64_t k, std::byte* dst, size_t stride);
+  void (*multiply)(const TileJob& job);
+  void (*finish)(const FinishJob& job);
+  // Called on each thread before and after its tiles; `unit` is the row unit in use.
+  void (*begin)(int unit);
+  void (*end)();
+};
+
+// The level must be supported() and dtype one of f32, f16, bf16.
+const LinearKernel& linear_kernel(Isa isa, DataType dtype);
+
+// One per source file; null where the level has nothing of its own for the dtype.
+const LinearKernel* linear_kernel_portable(DataType dtype);
+const LinearKernel* linear_kernel_avx2(DataType dtype);
+const LinearKernel* linear_kernel_avx512(DataType dtype);
+const LinearKernel* linear_kernel_avx512_bf16(DataType dtype);
+const LinearKernel* linear_kernel_amx(DataType dtype);
+const LinearKernel* linear_kernel_amx_emulated(DataType dtype);
+
+}  // namespace atb::cpu

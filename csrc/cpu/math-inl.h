@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Functions on F16, from correctly rounded operations only, so that every level gives the same bits. The polynomials
+// are minimax fits of relative error; test_kernels_math.cpp holds the errors stated here (in ulp of the result).
+#pragma once
+
+#include <cmath>
+
+namespace atb::cpu::ATB_CPU_LEVEL {
+
+template <typename... Rest>
+inline F16 polynomial(F16, float last) {
+  return set1(last);
+}
+// c0 + c1*x + c2*x^2 + ... by Horner's rule.
+template <typename... Rest>
+inline F16 polynomial(F16 x, float c0, float c1, Rest... rest) {
+  return fma(polynomial(x, c1, rest...), x, set1(c0));
+}
+
+// Adding this rounds a float of magnitude below 2^22 to an integer, which then stands in the low bits.
+inline constexpr float kRoundingShift = 0x1.8p23F;
+
+// exp without the checks above and for NaN, where arguments are known to be at most zero (or NaN).
+inline F16 exp_of_nonpositive(F16 x) {
+  const F16 shifted = fma(x, set1(1.44269502F), set1(kRoundingShift));
+  const F16 n = shifted - set1(kRoundingShift);
+  F16 r = fma(n, set1(-0.693147182F), x);
+  r = fma(n, set1(1.90465421e-9F), r);
+  const F16 tail = polynomial(r, 0.49999994F, 0.166665152F, 0.041668456F, 0.00836941879F, 0.00138131424F);
+  const F16 power = fma(r * r, tail, r) + set1(1.0F);
+  // Below this the result is denormal, that is zero.
+  return select(lt(x, set1(-87.33654F)), zero(), add_to_exponent(power, shifted));
+}
+
+// 1.1 ulp.
+inline F16 exp(F16 x) {
+  const F16 y = select(gt(x, set1(88.72283F)), set1(HUGE_VALF), exp_of_nonpositive(x));
+  return select(is_nan(x), x, y);
+}
+
+// 2.5 ulp.
+inline F16 sigmoid(F16 x) { return set1(1.0F) / (set1(1.0F) + exp(neg(x))); }
+
+// 2.5 ulp.
+inline F16 silu(F16 x) { return x / (set1(1.0F) + exp(neg(x))); }
+
+// 2 ulp.
+inline F16 tanh(F16 x) {
+  const F16 a = abs(x);
+  const F16 square = x * x;
+  const F16 tail = polynomial(square, -0.333332777F, 0.133313313F, -0.0537300073F, 0.0206061807F, -0.00566698052F);
+  const F16 small = fma(x * square, tail, x);
+  const F16 large = set1(1.0F) - set1(2.0F) / (exp(a + a) + set1(1.0F));
+  return copy_sign(select(lt(a, set1(0.625F)), small, large), x);
+}
+
+// 2 ulp. From 0.92 on, 1 - exp(fit of log(erfc)); beyond 4 that is 1.
+inline F16 erf(F16 x) {
+  const F16 a = abs(x);
+  const F16 tail = polynomial(x * x, 0.128379166F, -0.376126319F, 0.112836875F, -0.0268589444F, 0.00519991061F,
+                              -0.000813005026F, 8.3169085e-05F);
+  const F16 small = fma(x, tail, x);
+  const F16 log_erfc = polynomial(min(set1(4.0F), a), 0.000174683431F, -1.12951493F, -0.633346915F, -0.108280078F,
+                                  0.0251194183F, -0.00417105947F, 0.000434461806F, -2.10949747e-05F);
+  const F16 large = set1(1.0F) - exp(log_erfc);
+  return copy_sign(select(lt(a, set1(0.92F)), small, large), x);
+}
+
+// 1.5 ulp. Zero and denormals give -inf.
+inline F16 log(F16 x) {
+  F16 mantissa;
+  const F16 e = split_exponent(x, mantissa);
+  const F16 f = mantissa - set1(1.0F);
+  const F16 square = f * f;
+  const F16 tail = polynomial(f, 0.333333135F, -0.250000089F, 0.200021192F, -0.166679963F, 0.142195508F, -0.124055922F,
+                              0.118881777F, -0.116756387F, 0.0674659163F);
+  F16 y = f * square * tail;
+  y = fma(e, set1(-1.90465421e-9F), y);
+  y = fma(square, set1(-0.5F), y);
+  y = fma(e, set1(0.693147182F), f + y);
+  y = select(lt(x, set1(0x1p-126F)), set1(-HUGE_VALF), y);
+  y = select(lt(x, zero()), set1(NAN), y);
+  y = select(eq(x, set1(HUGE_VALF)), x, y);
+  return select(is_nan(x), x, y);
+}
+
+// The remainder of x by pi/2 for one large x, in double; the quadrant goes to the low bits of `shifted`.
+inline float reduce_large_angle(float x, float& shifted) {
+  const double n = std::floor(static_cast<double>(x) * 0.6366197723675814 + 0.5);
+  const double r = std::fma(n, -6.123233995736766e-17, std::fma(n, -1.5707963267948966, static_cast<double>(x)));
+  shifted = kRoundingShift + static_cast<float>(n - 4.0 * std::floor(n * 0.25));
+  // Beyond 2^53 quadrants n is not exact; keep the polynomials in their range. Infinities and NaN end as NaN.
+  if (r > 0.8 || r < -0.8) return 0.0F;
+  return static_cast<float>(r);
+}
+
+// sin(x + quarter_turns * pi/2). Up to 6 million radians three fused steps with the parts of pi/2 leave an error
+// of 2.5 ulp, also next to the zeros; beyond, the same in double, good to some 1e12 radians.
+inline F16 sin_turned(F16 x, float quarter_turns) {
+  F16 shifted = fma(x, set1(0.636619747F), set1(kRoundingShift));
+  const F16 n = shifted - set1(kRoundingShift);
+  F16 r = fma(n, set1(-1.57079637F), x);
+  r = fma(n, set1(4.37113883e-8F), r);
+  r = fma(n, set1(1.71512451e-15F), r);
+  if (to_bits(lt(abs(x), set1(6.0e6F))) != 0xffffU) {
+    float xs[16], rs[16], ss[16];
+    store(xs, x);
+    store(rs, r);
+    store(ss, shifted);
+    for (int i = 0; i < 16; ++i)
+      if (!(std::fabs(xs[i]) < 6.0e6F)) rs[i] = reduce_large_angle(xs[i], ss[i]);
+    r = load(rs);
+    shifted = load(ss);
+  }
+  const F16 quadrant = shifted + set1(quarter_turns);
+  const F16 square = r * r;
+  const F16 sine =
+      fma(r * square, polynomial(square, -0.166666672F, 0.0083333198F, -0.000198368929F, 2.69957741e-06F), r);
+  const F16 cos_tail = polynomial(square, 0.0416666679F, -0.00138888706F, 2.47967764e-05F, -2.70296056e-07F);
+  const F16 cosine = fma(square * square, cos_tail, fma(square, set1(-0.5F), set1(1.0F)));
+  const F16 y = select(has_bit(quadrant, 1), cosine, sine);
+  return select(has_bit(quadrant, 2), neg(y), y);
+}
+inline F16 sin(F16 x) { return sin_turned(x, 0.0F); }
+inline F16 cos(F16 x) { return sin_turned(x, 1.0F); }
+
+}  // namespace atb::cpu::ATB_CPU_LEVEL

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "atb/types.h"
+#include "cpu/kernels.h"
+#include "cpu/worker.h"
+
+namespace atb::cpu {
+
+// Sorting along the last dimension. Equal values (0 and -0 are equal) keep their order; NaN counts as greater
+// than everything. Any dtype, at most 2^31 - 1 elements a row.
+
+// The `values.dim(-1)` largest of each row, descending, and where they were (i32).
+struct TopArgs {
+  TensorView x, values, indices;
+};
+ScratchSize top_scratch(const TopArgs& args);
+void top(const TopArgs& args, const Worker& worker);
+
+// The i32 indices that sort each row ascending.
+struct ArgsortArgs {
+  TensorView x, indices;
+};
+void argsort(const ArgsortArgs& args, const Worker& worker);
+
+}  // namespace atb::cpu

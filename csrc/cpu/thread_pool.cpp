@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/thread_pool.h"
+
+#include <unistd.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+#include <atomic>
+#include <charconv>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "atb/error.h"
+
+namespace atb::cpu {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+int available_processors() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+// The number in an environment variable, 0 when it is not set. OMP_NUM_THREADS may be a list, one number
+// for each nesting level ("4,2"): the first counts.
+int threads_from_environment(const char* variable) {
+  const char* value = std::getenv(variable);
+  if (value == nullptr || *value == '\0') return 0;
+  const std::string_view text(value, std::strcspn(value, ","));
+  int threads = 0;
+  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), threads);
+  if (status != std::errc() || end != text.data() + text.size() || threads < 1) {
+    fail(variable, "=", value, " is not a positive number of threads");
+  }
+  return threads;
+}
+
+}  // namespace
+
+int resolve_num_threads(int requested) {
+  if (requested > kMaxThreads) fail("num_threads=", requested, " is more than ", kMaxThreads);
+  if (requested > 0) return requested;
+  for (const char* variable : {"ATB_NUM_THREADS", "OMP_NUM_THREADS"}) {
+    if (const int threads = threads_from_environment(variable); threads > 0) return std::min(threads, kMaxThreads);
+  }
+  return std::min(available_processors(), kMaxThreads);
+}
+
+struct ThreadPool::State {
+  explicit State(int size) : barrier(size), pid(getpid()) {
+    threads.reserve(static_cast<size_t>(size - 1));
+    for (int index = 1; index < size; ++index) threads.emplace_back([this, index] { work(index); });
+  }
+
+  ~State() {
+    stop.store(true, std::memory_order_relaxed);
+    announce();
+    for (std::thread& thread : threads) thread.join();
+  }
+
+  void announce() {
+    epoch.fetch_add(1, std::memory_order_release);
+    epoch.notify_all();
+  }
+
+  void work(int index) {
+    const FlushDenormals flush;
+    uint32_t seen = 0;
+    while (true) {
+      seen = await_change(seen);
+      if (stop.load(std::memory_order_relaxed)) return;
+      fn(context, index, barrier);
+      barrier.arrive_and_wait();
+    }
+  }
+
+  // Spins for ~100 us (the caller usually comes back sooner than that between small regions), then sleeps. It
+  // yields between short bursts: the thread that is to start the next region may need this processor.
+  uint32_t await_change(uint32_t seen) const {
+    constexpr auto kPatience = std::chrono::microseconds(100);
+    constexpr int kBurst = 64;
+    const auto start = std::chrono::steady_clock::now();
+    do {
+      for (int i = 0; i < kBurst; ++i) {
+        if (const uint32_t now = epoch.load(std::memory_order_acquire); now != seen) return now;
+        spin_pause();
+      }
+      std::this_thread::yield();
+    } while (std::chrono::steady_clock::now() - start < kPatience);
+    uint32_t now;
+    while ((now = epoch.load(std::memory_order_acquire)) == seen) epoch.wait(seen, std::memory_order_acquire);
+    return now;
+  }
+
+  Barrier barrier;
+  const pid_t pid;
+  std::mutex mutex;
+  alignas(kAlignment) std::atomic<uint32_t> epoch{0};
+  std::atomic<bool> stop{false};
+  void (*fn)(void*, int, Barrier&) = nullptr;
+  void* context = nullptr;
+  std::vector<std::thread> threads;
+};
+
+ThreadPool::ThreadPool(int num_threads) : size_(num_threads), state_(std::make_unique<State>(num_threads)) {}
+
+ThreadPool::~ThreadPool() {
+  // In a forked child there is nothing to join: the threads exist in the parent only.
+  if (state_->pid != getpid()) static_cast<void>(state_.release());
+}
+
+ThreadPool::State& ThreadPool::state() {
+  if (state_->pid != getpid()) {
+    // The parent's state may be locked or half updated at the moment of the fork: leave it as it is.
+    static_cast<void>(state_.release());
+    state_ = std::make_unique<State>(size_);
+  }
+  return *state_;
+}
+
+ThreadPool::Lease::Lease(ThreadPool& pool) : pool_(pool), lock_(pool.state().mutex) {}
+
+void ThreadPool::Lease::run_raw(void (*fn)(void*, int, Barrier&), void* context) {
+  State& state = *pool_.state_;
+  const FlushDenormals flush;
+  if (pool_.size_ > 1) {
+    state.fn = fn;
+    state.context = context;
+    state.announce();
+  }
+  fn(context, 0, state.barrier);
+  state.barrier.arrive_and_wait();
+}
+
+}  // namespace atb::cpu

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <type_traits>
+
+#include "cpu/barrier.h"
+#include "cpu/flush_denormals.h"
+
+namespace atb::cpu {
+
+// How many threads to use: `requested` when positive, else ATB_NUM_THREADS, else OMP_NUM_THREADS, else the
+// number of processors this process may run on. Throws atb::Error when a variable is not a positive number.
+int resolve_num_threads(int requested);
+
+// The engine's own threads. The thread that calls run() is worker 0; the others spin for a moment after
+// each region, so that the next one starts without a system call, and then sleep.
+//
+// run() may be called from several threads; the regions then run one after another. After fork() the child
+// gets fresh threads the first time it calls run().
+class ThreadPool {
+ public:
+  explicit ThreadPool(int num_threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return size_; }
+
+  // The pool for one caller at a time. Holding it allows preparing memory that the region then uses.
+  class Lease {
+   public:
+    // Calls fn(index, barrier) once on every thread, with denormals flushed, and returns when all have
+    // finished. fn must not throw and must not call run() of the same pool.
+    template <typename Fn>
+    void run(Fn&& fn) {
+      using Type = std::remove_reference_t<Fn>;
+      run_raw([](void* context, int index, Barrier& barrier) { (*static_cast<Type*>(context))(index, barrier); },
+              const_cast<void*>(static_cast<const void*>(&fn)));
+    }
+
+    // Calls fn() on the calling thread only, with denormals flushed, and leaves the others asleep.
+    template <typename Fn>
+    void run_alone(Fn&& fn) {
+      const FlushDenormals flush;
+      fn();
+    }
+
+   private:
+    friend class ThreadPool;
+    explicit Lease(ThreadPool& pool);
+    void run_raw(void (*fn)(void*, int, Barrier&), void* context);
+    ThreadPool& pool_;
+    std::unique_lock<std::mutex> lock_;
+  };
+  Lease lease() { return Lease(*this); }
+
+ private:
+  struct State;
+  // The state of this process: a fork leaves the parent's behind, whose threads do not exist here.
+  State& state();
+
+  const int size_;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace atb::cpu

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace atb {
+
+using Attribute = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>>;
+using Attributes = std::map<std::string, Attribute, std::less<>>;
+
+// What an op accepts: the attribute's name and a default of the right type.
+struct AttributeSpec {
+  const char* name;
+  Attribute fallback;
+  bool required = false;
+};
+
+// Every attribute of `specs`, given or by default. Throws Error when one is missing, unknown or of another
+// type; an integer is accepted where a floating-point number is wanted.
+Attributes checked_attributes(const std::vector<AttributeSpec>& specs, const Attributes& given);
+
+}  // namespace atb

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// A network as C++ receives it: tensors, nodes, and symbolic shapes for all of them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "atb/types.h"
+#include "graph/attributes.h"
+#include "graph/dims.h"
+
+namespace atb {
+
+struct OpDef;
+
+// input: given with every run, or once (a KV cache); may be written by nodes that say so.
+// weight: looked up in the WeightStore by name. output: memory given with every run. internal: planned.
+enum class TensorKind { input, weight, output, internal };
+
+struct TensorSpec {
+  std::string name;
+  DataType dtype;
+  TensorKind kind;
+  SymbolicShape shape;
+};
+
+struct NodeSpec {
+  std::string op;
+  std::string label;  // the module path, for messages and profiles
+  Attributes attributes;
+  std::vector<int> inputs, outputs;  // indices of tensors
+};
+
+struct GraphSpec {
+  std::vector<std::string> dims;
+  std::vector<TensorSpec> tensors;
+  std::vector<NodeSpec> nodes;  // in the order of execution
+};
+
+// A validated GraphSpec.
+class Graph {
+ public:
+  struct Node : NodeSpec {
+    const OpDef* def;
+  };
+
+  // Throws Error naming op, label and tensor when anything does not fit together.
+  explicit Graph(GraphSpec spec);
+
+  const std::vector<std::string>& dims() const { return dims_; }
+  const std::vector<TensorSpec>& tensors() const { return tensors_; }
+  const TensorSpec& tensor(int id) const { return tensors_[static_cast<size_t>(id)]; }
+  const std::vector<Node>& nodes() const { return nodes_; }
+
+  // True when some node writes the tensor in place, or a tensor that always shares its memory (Reshape).
+  bool written(int id) const { return written_[static_cast<size_t>(root(id))]; }
+
+ private:
+  void check_tensors() const;
+  void add_node(NodeSpec node, std::vector<bool>& defined);
+  int root(int id) const { return roots_[static_cast<size_t>(id)]; }
+
+  std::vector<std::string> dims_;
+  std::vector<TensorSpec> tensors_;
+  std::vector<Node> nodes_;
+  std::vector<int> roots_;
+  std::vector<bool> written_;
+};
+
+// "RmsNorm at model.layers.0.norm"
+std::string describe(const NodeSpec& node);
+
+}  // namespace atb

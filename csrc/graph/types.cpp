@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "atb/types.h"
+
+#include "atb/error.h"
+
+namespace atb {
+
+DataType data_type_from_name(std::string_view short_name) {
+  for (DataType type :
+       {DataType::f32, DataType::f16, DataType::bf16, DataType::i8, DataType::i32, DataType::i64, DataType::b8}) {
+    if (name(type) == short_name) return type;
+  }
+  fail("unknown element type '", short_name, "'");
+}
+
+}  // namespace atb

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// Times linear() over all linear layers of a 0.5-billion-parameter decoder: 24 layers and the output head, ~1
+// GB in bf16, so that nothing is found in a cache from the pass before.
+//   bench_linear [isa] [dtype] [threads] [passes] [rows...]
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "cpu/linear.h"
+#include "cpu/thread_pool.h"
+
+using namespace atb;
+using namespace atb::cpu;
+
+namespace {
+
+std::byte* huge_pages(size_t bytes) {
+  constexpr size_t kHuge = size_t{2} << 20;
+  void* p = mmap(nullptr, bytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) std::abort();
+  auto* aligned = reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(p) + kHuge - 1) & ~(kHuge - 1));
+  madvise(aligned, bytes, MADV_HUGEPAGE);
+  return aligned;
+}
+
+struct Layer {
+  const char* name;
+  PackedWeight weight;
+};
+
+constexpr struct {
+  const char* name;
+  int64_t n, k;
+} kShapes[] = {{"qkv", 1152, 896}, {"o", 896, 896}, {"gate_up", 9728, 896}, {"down", 896, 4864}};
+constexpr int kLayers = 24;
+constexpr int64_t kVocabulary = 151936, kHidden = 896, kWidest = 4864;
+
+struct Bench {
+  Isa isa;
+  DataType dtype;
+  ThreadPool pool;
+  std::vector<Layer> layers;
+  size_t weight_bytes = 0;
+  double parameters = 0;
+
+  void add(const char* name, int64_t n, int64_t k) {
+    const size_t bytes = packed_bytes(isa, dtype, n, k);
+    std::byte* data = huge_pages(bytes);
+    // Any finite values; all bits in use, so that the multipliers are not idle.
+    uint32_t state = 1;
+    for (size_t i = 0; i < bytes / 4; ++i) {
+      state = state * 1664525 + 1013904223;
+      reinterpret_cast<uint32_t*>(data)[i] = (state & 0x83ff83ff) | 0x30003000;
+    }
+    layers.push_back({name, {dtype, n, k, data}});
+    weight_bytes += bytes;
+    parameters += static_cast<double>(n) * static_cast<double>(k);
+  }
+
+  // Seconds of one pass over all layers with m rows.
+  double pass(int64_t m, std::vector<double>* each = nullptr) {
+    const size_t item = itemsize(dtype);
+    static std::byte* x = nullptr;
+    static std::byte* y = nullptr;
+    static int64_t room = 0;
+    if (m > room) {
+      x = huge_pages(static_cast<size_t>(m * kWidest) * item);
+      y = huge_pages(static_cast<size_t>(m * kVocabulary) * item);
+      room = m;
+    }
+    std::memset(x, 0x3c, static_cast<size_t>(m * kWidest) * item);
+    LinearScratch scratch = linear_scratch(isa, dtype, m, kWidest, pool.size());
+    std::byte* memory = huge_pages(scratch.shared + scratch.per_thread * static_cast<size_t>(pool.size()));
+    std::vector<std::atomic<int64_t>> tickets(layers.size());
+    if (each != nullptr) each->assign(layers.size(), 0);
+    const auto start = std::chrono::steady_clock::now();
+    pool.lease().run([&](int index, Barrier& barrier) {
+      for (size_t i = 0; i < layers.size(); ++i) {
+        const PackedWeight& w = layers[i].weight;
+        const LinearPart part{w, 0, w.n, nullptr, dtype, y, dtype, w.n};
+        const Worker worker{index,
+                            pool.size(),
+                            memory + scratch.shared + scratch.per_thread * static_cast<size_t>(index),
+                            scratch.per_thread,
+                            memory,
+                            scratch.shared,
+                            &barrier,
+                            &tickets[i],
+                            nullptr};
+        linear(isa, {x, dtype, m, w.k, w.k, {&part, 1}}, worker);
+        worker.sync();
+        if (index == 0 && each != nullptr) {
+          (*each)[i] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        }
+      }
+    });
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    munmap(memory, scratch.shared + scratch.per_thread * static_cast<size_t>(pool.size()));
+    return seconds;
+  }
+
+  void report(int64_t m, int passes) {
+    std::vector<double> seconds, each;
+    pass(m);
+    double by_name[5] = {}, size[5] = {};
+    for (int i = 0; i < passes; ++i) {
+      seconds.push_back(pass(m, &each));
+      for (size_t l = 0; l < layers.size(); ++l) {
+        const size_t kind = l + 1 == layers.size() ? 4 : l % 4;
+        by_name[kind] += each[l] - (l == 0 ? 0 : each[l - 1]);
+        size[kind] += static_cast<double>(layers[l].weight.n * layers[l].weight.k);
+      }
+    }
+    std::sort(seconds.begin(), seconds.end());
+    const double best = seconds[0], median = seconds[seconds.size() / 2];
+    const double flops = 2 * parameters * static_cast<double>(m), bytes = static_cast<double>(weight_bytes);
+    std::printf("m %4ld  median %8.2f ms %6.2f GB/s %6.3f TFLOP/s   best %8.2f ms %6.2f GB/s %6.3f TFLOP/s\n", m,
+                median * 1e3, bytes / median * 1e-9, flops / median * 1e-12, best * 1e3, bytes / best * 1e-9,
+                flops / best * 1e-12);
+    for (size_t kind = 0; kind < 5; ++kind) {
+      std::printf("        %-8s %6.2f GB/s %6.3f TFLOP/s\n", kind < 4 ? kShapes[kind].name : "head",
+                  size[kind] * static_cast<double>(itemsize(dtype)) / by_name[kind] * 1e-9,
+                  2 * size[kind] * static_cast<double>(m) / by_name[kind] * 1e-12);
+    }
+    std::fflush(stdout);
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> args(argv + 1, argv + argc);
+  const Isa isa = args.size() > 0 ? isa_from_name(args[0]).value_or(Isa::portable) : detect();
+  const DataType dtype = args.size() > 1 ? data_type_from_name(args[1]) : DataType::bf16;
+  const int threads = args.size() > 2 ? std::stoi(args[2]) : 0;
+  const int passes = args.size() > 3 ? std::stoi(args[3]) : 5;
+  Bench bench{isa, dtype, ThreadPool(resolve_num_threads(threads)), {}};
+  for (int layer = 0; layer < kLayers; ++layer) {
+    for (const auto& [name, n, k] : kShapes) bench.add(name, n, k);
+  }
+  bench.add("head", kVocabulary, kHidden);
+  std::printf("%s %s, %d threads, %.2f GB of weights\n", std::string(name(isa)).c_str(),
+              std::string(name(dtype)).c_str(), bench.pool.size(), static_cast<double>(bench.weight_bytes) * 1e-9);
+  std::vector<int64_t> rows = {1, 2, 4, 8, 16, 64, 512};
+  if (args.size() > 4) {
+    rows.clear();
+    for (size_t i = 4; i < args.size(); ++i) rows.push_back(std::stol(args[i]));
+  }
+  for (int64_t m : rows) bench.report(m, passes);
+}

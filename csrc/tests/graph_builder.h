@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Graphs for tests, written short.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graph/program.h"
+
+namespace atb::test {
+
+// Even the smallest node is shared by all threads, unless `small_work` says otherwise.
+inline std::shared_ptr<Runtime> make_runtime(int threads = 2, double small_work = 0) {
+  return std::make_shared<Runtime>(threads, cpu::Isa::portable, small_work);
+}
+
+class GraphBuilder {
+ public:
+  explicit GraphBuilder(std::vector<std::string> dims = {}) { spec.dims = std::move(dims); }
+
+  DimExpr dim(int index) const { return DimExpr({{DimExpr::Op::dim, index}}, static_cast<int>(spec.dims.size())); }
+
+  int add(std::string name, TensorKind kind, SymbolicShape shape, DataType dtype = DataType::f32) {
+    spec.tensors.push_back({std::move(name), dtype, kind, std::move(shape)});
+    return static_cast<int>(spec.tensors.size()) - 1;
+  }
+  int add(std::string name, TensorKind kind, std::vector<int64_t> shape, DataType dtype = DataType::f32) {
+    SymbolicShape sizes;
+    for (int64_t size : shape) sizes.emplace_back(size);
+    return add(std::move(name), kind, std::move(sizes), dtype);
+  }
+  GraphBuilder& node(std::string op, Attributes attributes, std::vector<int> inputs, std::vector<int> outputs) {
+    const std::string label = "node" + std::to_string(spec.nodes.size());
+    spec.nodes.push_back({std::move(op), label, std::move(attributes), std::move(inputs), std::move(outputs)});
+    return *this;
+  }
+
+  GraphSpec spec;
+};
+
+inline Attributes elewise(const char* type, double factor = 0) {
+  return {{"elewise_type", std::string(type)}, {"var_attr", factor}};
+}
+
+}  // namespace atb::test

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdint>
+#include <random>
+
+#include "atb/types.h"
+#include "check.h"
+#include "graph/arena.h"
+#include "graph/memory.h"
+
+using atb::Lifetime;
+using atb::Placement;
+
+namespace {
+
+bool overlap(const std::vector<Lifetime>& values, const Placement& placement, size_t a, size_t b) {
+  const bool in_time = values[a].first <= values[b].last && values[b].first <= values[a].last;
+  const size_t end_a = placement.offsets[a] + values[a].bytes, end_b = placement.offsets[b] + values[b].bytes;
+  const bool in_space = placement.offsets[a] < end_b && placement.offsets[b] < end_a;
+  return in_time && in_space && values[a].bytes > 0 && values[b].bytes > 0;
+}
+
+}  // namespace
+
+TEST(values_that_do_not_meet_share_memory) {
+  const Placement placement = atb::place({{1024, 0, 1}, {1024, 2, 3}, {1024, 4, 5}});
+  CHECK(placement.bytes == 1024);
+}
+
+TEST(a_chain_needs_two_places) {
+  std::vector<Lifetime> chain;
+  for (int i = 0; i < 100; ++i) chain.push_back({4096, i, i + 1});
+  CHECK(atb::place(chain).bytes == 2 * 4096);
+}
+
+TEST(small_values_fill_gaps_between_big_ones) {
+  // Two big values one after another; a small one that lives beside each of them, plus one beside both.
+  const Placement placement = atb::place({{4096, 0, 1}, {2048, 2, 3}, {2048, 2, 3}, {64, 0, 3}});
+  CHECK(placement.bytes == 4096 + 64);
+}
+
+TEST(nothing_needs_nothing) {
+  CHECK(atb::place({}).bytes == 0);
+  CHECK(atb::place({{0, 0, 5}}).bytes == 0);
+}
+
+TEST(random_values_never_overlap_and_are_aligned) {
+  std::mt19937 random(7);
+  for (int round = 0; round < 20; ++round) {
+    std::vector<Lifetime> values;
+    size_t total = 0;
+    for (int i = 0; i < 80; ++i) {
+      const int first = static_cast<int>(random() % 60);
+      values.push_back({random() % 5000, first, first + static_cast<int>(random() % 12)});
+      total += atb::align_up(values.back().bytes);
+    }
+    const Placement placement = atb::place(values);
+    CHECK(placement.bytes <= total);
+    for (size_t a = 0; a < values.size(); ++a) {
+      CHECK(placement.offsets[a] % atb::kAlignment == 0);
+      CHECK(placement.offsets[a] + values[a].bytes <= placement.bytes);
+      for (size_t b = 0; b < a; ++b) CHECK(!overlap(values, placement, a, b));
+    }
+  }
+}
+
+TEST(buffers_are_aligned_and_writable) {
+  for (size_t bytes : {size_t{1}, size_t{100}, size_t{1} << 20, (size_t{2} << 20) + 5, size_t{7} << 20}) {
+    atb::Buffer buffer(bytes);
+    const size_t alignment = bytes >= (size_t{2} << 20) ? size_t{2} << 20 : atb::kAlignment;
+    CHECK(reinterpret_cast<uintptr_t>(buffer.data()) % alignment == 0);
+    buffer.data()[0] = buffer.data()[bytes - 1] = std::byte{1};
+    atb::Buffer moved = std::move(buffer);
+    CHECK(moved.bytes() == bytes && moved.data()[bytes - 1] == std::byte{1});
+  }
+  CHECK_THROWS(atb::Buffer(SIZE_MAX - 5), "out of memory");
+}
+
+TEST_MAIN()

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernel_testing.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace atb::test {
+namespace {
+
+struct Heads {
+  int64_t q, kv, d, dv;
+};
+
+// Keys and values of whole sequences, with the queries of all their tokens.
+struct Sequences {
+  Heads heads;
+  std::vector<int> lengths;
+  Array q, k, v, out;
+
+  Sequences(DataType dtype, Heads h, std::vector<int> sizes, unsigned seed = 1) : heads(h), lengths(std::move(sizes)) {
+    const int64_t t = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+    q = random_array(dtype, {t, h.q, h.d}, seed);
+    k = random_array(dtype, {t, h.kv, h.d}, seed + 1);
+    v = random_array(dtype, {t, h.kv, h.dv}, seed + 2);
+    out = Array(dtype, {t, h.q, h.dv});
+  }
+  float scale() const { return 1.0F / std::sqrt(static_cast<float>(heads.d)); }
+};
+
+cpu::SelfAttentionArgs prefill_args(const Sequences& s, const Array& lengths, bool causal = true) {
+  return {s.q, s.k, s.v, {}, lengths, s.out, s.heads.q, s.heads.kv, s.scale(), causal};
+}
+
+Array lengths_of(const Sequences& s) { return int_array({static_cast<int64_t>(s.lengths.size())}, s.lengths); }
+
+// One row in double: scores of the positions [0, visible) of the sequence that starts at token `first`.
+std::vector<double> attend(const Sequences& s, int64_t first, int64_t token, int64_t head, int64_t visible,
+                           const Array* mask, int64_t mask_row) {
+  const auto [hq, hk, d, dv] = s.heads;
+  const int64_t kv_head = head / (hq / hk);
+  std::vector<double> p(static_cast<size_t>(visible));
+  double top = -HUGE_VAL, sum = 0;
+  for (int64_t t = 0; t < visible; ++t) {
+    double dot = 0;
+    for (int64_t i = 0; i < d; ++i)
+      dot += s.q.at((token * hq + head) * d + i) * s.k.at(((first + t) * hk + kv_head) * d + i);
+    dot *= s.scale();
+    if (mask != nullptr) dot += mask->at(mask_row * mask->view().dim(-1) + t);
+    p[static_cast<size_t>(t)] = dot;
+    top = std::max(top, dot);
+  }
+  for (double& x : p) sum += x = std::exp(x - top);
+  std::vector<double> out(static_cast<size_t>(dv), 0.0);
+  for (int64_t t = 0; t < visible; ++t)
+    for (int64_t c = 0; c < dv; ++c)
+      out[static_cast<size_t>(c)] += p[static_cast<size_t>(t)] / sum * s.v.at(((first + t) * hk + kv_head) * dv + c);
+  return out;
+}
+
+void check_against_double(const Sequences& s, bool causal, const Array* mask = nullptr) {
+  std::vector<double> expected;
+  int64_t first = 0;
+  for (const int length : s.lengths) {
+    for (int64_t j = 0; j < length; ++j)
+      for (int64_t h = 0; h < s.heads.q; ++h) {
+        const auto row = attend(s, first, first + j, h, causal ? j + 1 : length, mask, j);
+        expected.insert(expected.end(), row.begin(), row.end());
+      }
+    first += length;
+  }
+  check_close(s.out, [&](int64_t i) { return expected[static_cast<size_t>(i)]; }, 16, 1.0);
+}
+
+ScratchSize prefill_scratch(const Sequences& s) { return cpu::self_attention_scratch(prefill_args(s, {}), 3); }
+
+// The sequences' keys and values in a paged cache, with the blocks in a mixed order.
+struct Cache {
+  Array k, v, tables;
+  int64_t block_size;
+
+  Cache(const Sequences& s, int64_t size) : block_size(size) {
+    const auto [hq, hk, d, dv] = s.heads;
+    const int longest = *std::max_element(s.lengths.begin(), s.lengths.end());
+    const int64_t width = (longest + size - 1) / size + 1, batch = static_cast<int64_t>(s.lengths.size());
+    const int64_t blocks = width * batch + 3;
+    k = random_array(s.k.view().dtype, {blocks, size, hk, d}, 77);
+    v = random_array(s.v.view().dtype, {blocks, size, hk, dv}, 78);
+    std::vector<int> order(static_cast<size_t>(blocks));
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), std::mt19937(5));
+    tables = int_array({batch, width}, order);
+    int64_t first = 0;
+    for (int64_t b = 0; b < batch; ++b) {
+      for (int64_t t = 0; t < s.lengths[static_cast<size_t>(b)]; ++t) {
+        const auto place = static_cast<int64_t>(tables.at(b * width + t / size)) * size + t % size;
+        copy(s.k, first + t, k, place, hk * d);
+        copy(s.v, first + t, v, place, hk * dv);
+      }
+      first += s.lengths[static_cast<size_t>(b)];
+    }
+  }
+  static void copy(const Array& from, int64_t i, const Array& to, int64_t j, int64_t n) {
+    const size_t bytes = static_cast<size_t>(n) * itemsize(from.view().dtype);
+    std::memcpy(to.view().as<std::byte>() + static_cast<size_t>(j) * bytes,
+                from.view().as<std::byte>() + static_cast<size_t>(i) * bytes, bytes);
+  }
+};
+
+// Decoding the last n tokens of each sequence (n may be zero), against the rows that the prefill gave.
+void check_decode(const Sequences& s, int64_t block_size, const std::vector<int>& new_tokens, bool spec,
+                  size_t shared_limit = SIZE_MAX) {
+  const auto [hq, hk, d, dv] = s.heads;
+  const Cache cache(s, block_size);
+  const int64_t tokens = std::accumulate(new_tokens.begin(), new_tokens.end(), int64_t{0});
+  const int64_t batch = static_cast<int64_t>(s.lengths.size());
+  Array q(s.q.view().dtype, {tokens, hq, d}), out(s.q.view().dtype, {tokens, hq, dv});
+  std::vector<int64_t> origin;  // the prefill row of each new token
+  int64_t end = 0;
+  for (size_t b = 0; b < s.lengths.size(); ++b) {
+    end += s.lengths[b];
+    for (int j = 0; j < new_tokens[b]; ++j) origin.push_back(end - new_tokens[b] + j);
+  }
+  for (int64_t t = 0; t < tokens; ++t) Cache::copy(s.q, origin[static_cast<size_t>(t)], q, t, hq * d);
+  const Array contexts = lengths_of(s), q_lens = int_array({batch}, new_tokens);
+  cpu::PagedAttentionArgs args{q, cache.k, cache.v, cache.tables, contexts, {}, {}, out, hq, hk, s.scale()};
+  if (spec) args.q_lens = q_lens;
+  ScratchSize scratch = paged_attention_scratch(args, 3);
+  scratch.shared = std::min(scratch.shared, shared_limit);
+  run_everywhere(&KernelTable::paged_attention, args, {&out}, scratch);
+  for (int64_t t = 0; t < tokens; ++t)
+    CHECK(out.same_bits(t * hq * dv, s.out, origin[static_cast<size_t>(t)] * hq * dv, hq * dv));
+}
+
+void prefill(Sequences& s, bool causal = true) {
+  const Array lengths = lengths_of(s);
+  run_everywhere(&KernelTable::self_attention, prefill_args(s, lengths, causal), {&s.out}, prefill_scratch(s));
+}
+
+TEST(causal_prefill_matches_double_on_every_level) {
+  for (const DataType dtype : kFloats) {
+    Sequences s(dtype, {4, 2, 64, 64}, {1, 70, 0, 130});
+    prefill(s);
+    check_against_double(s, true);
+  }
+}
+
+TEST(full_attention_matches_double) {
+  Sequences s(DataType::bf16, {3, 3, 32, 32}, {65, 3});
+  prefill(s, false);
+  check_against_double(s, false);
+}
+
+TEST(odd_head_sizes) {
+  for (const Heads heads :
+       {Heads{2, 1, 1, 1}, Heads{2, 1, 20, 36}, Heads{5, 1, 80, 80}, Heads{2, 2, 128, 96}, Heads{1, 1, 512, 512}}) {
+    Sequences s(DataType::bf16, heads, {67, 9});
+    prefill(s);
+    check_against_double(s, true);
+    check_decode(s, 16, {1, 1}, false);
+  }
+}
+
+TEST(more_query_heads_than_an_item_has_rows) {
+  Sequences s(DataType::f32, {130, 1, 16, 16}, {66});
+  prefill(s);
+  check_against_double(s, true);
+}
+
+TEST(additive_mask) {
+  for (const DataType dtype : kFloats) {
+    Sequences s(DataType::f32, {2, 1, 16, 16}, {90, 20});
+    Array mask = random_array(dtype, {95, 100}, 9);
+    // A row with a whole tile hidden, and one that sees a single position.
+    for (int64_t t = 0; t < 64; ++t) mask.set(7 * 100 + t, -HUGE_VAL);
+    for (int64_t t = 0; t < 100; ++t)
+      if (t != 3) mask.set(11 * 100 + t, -HUGE_VAL);
+    const Array lengths = lengths_of(s);
+    cpu::SelfAttentionArgs args = prefill_args(s, lengths, false);
+    args.mask = mask;
+    s.lengths[1] = 20;
+    run_everywhere(&KernelTable::self_attention, args, {&s.out}, prefill_scratch(s));
+    s.lengths[1] = 20;
+    // Row 7 of the second sequence sees nothing at all; it gives zeros.
+    const int64_t hidden = (90 + 7) * 2 * 16;
+    for (int64_t i = 0; i < 32; ++i) CHECK(s.out.at(hidden + i) == 0.0);
+    Array open = mask;
+    for (int64_t t = 0; t < 64; ++t) open.set(7 * 100 + t, 0.0);
+    Sequences first(DataType::f32, {2, 1, 16, 16}, {90});
+    for (int64_t t = 0; t < 90; ++t) {
+      Cache::copy(s.q, t, first.q, t, 32);
+      Cache::copy(s.k, t, first.k, t, 16);
+      Cache::copy(s.v, t, first.v, t, 16);
+      Cache::copy(s.out, t, first.out, t, 32);
+    }
+    check_against_double(first, false, &mask);
+  }
+}
+
+TEST(decode_rows_have_the_bits_of_prefill_rows) {
+  for (const DataType dtype : kFloats) {
+    Sequences s(dtype, {6, 2, 64, 64}, {200, 1, 64, 65, 333});
+    prefill(s);
+    for (const int64_t block_size : {1, 16, 32, 48, 64, 128}) check_decode(s, block_size, {1, 1, 1, 1, 1}, false);
+  }
+}
+
+TEST(several_new_tokens_have_the_bits_of_prefill_rows) {
+  Sequences s(DataType::bf16, {7, 1, 64, 64}, {150, 70, 300});
+  prefill(s);
+  check_decode(s, 16, {1, 5, 2}, true);
+  check_decode(s, 64, {150, 70, 300}, true);
+  check_decode(s, 32, {0, 64, 33}, true);
+}
+
+TEST(split_contexts_have_the_same_bits) {
+  Sequences s(DataType::bf16, {2, 1, 64, 64}, {1500});
+  prefill(s);
+  check_decode(s, 16, {1}, false);
+  check_decode(s, 16, {3}, true);
+  check_decode(s, 16, {1}, false, 0);  // no shared memory: not split
+}
+
+TEST(a_row_does_not_depend_on_what_it_may_not_see) {
+  Sequences s(DataType::f32, {2, 1, 16, 16}, {100});
+  prefill(s);
+  const Array before = s.out;
+  for (int64_t i = 50 * 16; i < 100 * 16; ++i) {
+    s.k.set(i, NAN);
+    s.v.set(i, HUGE_VAL);
+  }
+  prefill(s);
+  CHECK(s.out.same_bits(0, before, 0, 50 * 2 * 16));
+  CHECK(std::isnan(s.out.at(50 * 2 * 16)));
+}
+
+TEST(context_of_zero_gives_zeros) {
+  Sequences s(DataType::f16, {2, 1, 16, 16}, {5, 5});
+  const Cache cache(s, 16);
+  const Array contexts = int_array({2}, {0, 5});
+  Array q = random_array(DataType::f16, {2, 2, 16}, 3), out(DataType::f16, {2, 2, 16});
+  const cpu::PagedAttentionArgs args{q, cache.k, cache.v, cache.tables, contexts, {}, {}, out, 2, 1, 0.25F};
+  run_everywhere(&KernelTable::paged_attention, args, {&out}, paged_attention_scratch(args, 3));
+  for (int64_t i = 0; i < 32; ++i) CHECK(out.at(i) == 0.0);
+  CHECK(out.at(40) != 0.0);
+}
+
+TEST(paged_mask_rows) {
+  Sequences s(DataType::f32, {2, 1, 16, 16}, {40});
+  const Cache cache(s, 16);
+  Array q(DataType::f32, {2, 2, 16}), out(DataType::f32, {2, 2, 16});
+  Cache::copy(s.q, 38, q, 0, 32);
+  Cache::copy(s.q, 39, q, 1, 32);
+  const Array contexts = int_array({1}, {40}), q_lens = int_array({1}, {2});
+  const Array by_position = random_array(DataType::f32, {40, 40}, 4);
+  Array by_token(DataType::f32, {2, 40});
+  Cache::copy(by_position, 38, by_token, 0, 40);
+  Cache::copy(by_position, 39, by_token, 1, 40);
+  for (const bool position : {true, false}) {
+    cpu::PagedAttentionArgs args{
+        q, cache.k, cache.v, cache.tables, contexts, position ? by_position : by_token, q_lens, out, 2, 1, s.scale()};
+    args.mask_row = position ? cpu::MaskRow::position : cpu::MaskRow::token;
+    run_everywhere(&KernelTable::paged_attention, args, {&out}, paged_attention_scratch(args, 3));
+    std::vector<double> expected;
+    for (int64_t t : {38, 39})
+      for (int64_t h : {0, 1})
+        for (const double x : attend(s, 0, t, h, t + 1, &by_position, t)) expected.push_back(x);
+    check_close(out, [&](int64_t i) { return expected[static_cast<size_t>(i)]; }, 16, 1.0);
+  }
+}
+
+TEST(bad_lengths_and_blocks_are_errors) {
+  Sequences s(DataType::bf16, {2, 1, 16, 16}, {40, 40});
+  const Cache cache(s, 16);
+  Array q = random_array(DataType::bf16, {2, 2, 16}, 3), out(DataType::bf16, {2, 2, 16});
+  for (const Isa isa : cpu::supported_isas()) {
+    for (const std::vector<int>& lengths :
+         {std::vector{40, 39}, {40, 41}, {-1, 81}, {81, -1}, {2000000000, 2000000000}}) {
+      const Array bad = int_array({2}, lengths);
+      CHECK(run(isa, 2, &KernelTable::self_attention, prefill_args(s, bad), prefill_scratch(s)).has_value());
+    }
+    for (const std::vector<int>& lengths : {std::vector{40, 4000}, {-2, 40}}) {
+      const Array bad = int_array({2}, lengths);
+      const cpu::PagedAttentionArgs args{q, cache.k, cache.v, cache.tables, bad, {}, {}, out, 2, 1, 0.25F};
+      CHECK(run(isa, 2, &KernelTable::paged_attention, args, paged_attention_scratch(args, 2)).has_value());
+    }
+    for (const int block : {-1, static_cast<int>(cache.k.view().dim(0)), 2000000000}) {
+      Array tables = cache.tables;
+      tables.set(tables.view().dim(1) + 1, block);
+      const Array contexts = int_array({2}, {40, 40});
+      const cpu::PagedAttentionArgs args{q, cache.k, cache.v, tables, contexts, {}, {}, out, 2, 1, 0.25F};
+      const auto error = run(isa, 2, &KernelTable::paged_attention, args, paged_attention_scratch(args, 2));
+      CHECK(error.has_value() && error->value == block && error->position == 1);
+    }
+    const Array contexts = int_array({2}, {40, 1}), q_lens = int_array({2}, {0, 2});
+    const cpu::PagedAttentionArgs args{q, cache.k, cache.v, cache.tables, contexts, {}, q_lens, out, 2, 1, 0.25F};
+    CHECK(run(isa, 2, &KernelTable::paged_attention, args, paged_attention_scratch(args, 2)).has_value());
+  }
+}
+
+TEST(small_masks_are_errors) {
+  Sequences s(DataType::f32, {1, 1, 16, 16}, {40});
+  const Array lengths = lengths_of(s);
+  for (const std::vector<int64_t>& shape : {std::vector<int64_t>{40, 39}, {39, 40}}) {
+    const Array mask = random_array(DataType::f32, shape, 1);
+    cpu::SelfAttentionArgs args = prefill_args(s, lengths, false);
+    args.mask = mask;
+    CHECK(run(Isa::portable, 1, &KernelTable::self_attention, args, prefill_scratch(s)).has_value());
+  }
+}
+
+}  // namespace
+}  // namespace atb::test
+
+TEST_MAIN()
