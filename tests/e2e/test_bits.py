@@ -63,7 +63,9 @@ def expected(checkpoint: Path) -> list[object]:
     return generated(checkpoint, None, 2, 128, batched=True)
 
 
-@pytest.mark.parametrize(("threads", "block", "batched"), [(1, 128, True), (3, 16, True), (2, 128, False), (1, 32, False)])
+@pytest.mark.parametrize(
+    ("threads", "block", "batched"), [(1, 128, True), (3, 16, True), (2, 128, False), (1, 32, False)]
+)
 def test_company_threads_and_block_size_change_nothing(
     checkpoint: Path, expected: list[object], threads: int, block: int, batched: bool
 ) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from atb_core import ModelRunner, SamplingParams
-from atb_core.testing import compare_logits, hugging_face_logits, load_reference, open_model
+from atb_core.testing import PagedDriver, compare_logits, load_reference, open_model
 from atb_core.testing.agreement import greedy_divergences
-from atb_core.testing.driver import PagedDriver
+from atb_core.testing.conformance import hugging_face_logits
 
 pytestmark = [pytest.mark.weights, pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an error reaches a person: one paragraph on stderr, the next step, and an exit status.
+
+| status | meaning |
+|---|---|
+| 0 | done |
+| 1 | the command failed; the message says why |
+| 2 | the command line itself was wrong |
+| 130 | interrupted |
+| 141 | whoever read the output went away |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import textwrap
+import traceback as traceback_module
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from atb_core.errors import AtbError
+
+FAILED: Final = 1
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+
+def take_traceback_flag(args: Sequence[str]) -> tuple[list[str], bool]:
+    """Removes `--traceback` wherever it stands before a `--`, and says whether tracebacks are wanted."""
+    end = args.index("--") if "--" in args else len(args)
+    kept = [arg for arg in args[:end] if arg != "--traceback"]
+    wanted = len(kept) < end or os.environ.get("ATB_TRACEBACK", "0") not in ("", "0")
+    return [*kept, *args[end:]], wanted
+
+
+def report(error: BaseException, *, traceback: bool) -> int:
+    """Prints `error` for a person and returns the exit status that goes with it."""
+    if isinstance(error, BrokenPipeError):
+        # The interpreter flushes stdout once more at exit, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    if isinstance(error, SystemExit):
+        raise error
+    _flush_stdout()
+    if traceback and not isinstance(error, click.ClickException):
+        traceback_module.print_exception(error)
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        _say("interrupted")
+        return INTERRUPTED
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, AtbError):
+        _say(f"error: {error.message}")
+        if error.hint:
+            _say(f"next: {error.hint}")
+    elif isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"error: {where}{error.strerror}")
+        _say("next: check that the path exists, that you may use it, and that its disk has room")
+    elif isinstance(error, MemoryError):
+        _say("error: this machine has not enough memory")
+        _say("next: `atb show MODEL` estimates what a model needs; --max-model-len lowers it")
+    else:
+        kind = type(error).__name__
+        _say(f"error: {kind}: {error}. This is a bug in atb, not something you did.")
+        _say("next: run the command again with --traceback and report what it prints, with `atb version`")
+    return FAILED
+
+
+def _say(text: str) -> None:
+    paragraph = " ".join(text.split())
+    if sys.stderr.isatty():
+        paragraph = textwrap.fill(paragraph, width=min(100, shutil.get_terminal_size().columns))
+    click.echo(paragraph, err=True)
+
+
+def _flush_stdout() -> None:
+    """Keeps what was printed so far before the message."""
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        sys.stdout.flush()

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`atb graph`: a model's networks as text or picture, before and after the passes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from atb_core.cli.output import note
+from atb_core.errors import AtbError
+
+if TYPE_CHECKING:
+    from atb_core.graph import Network, Node
+
+_LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)(?:\.|$)")
+Span = tuple[int, int | None]
+
+
+def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
+    """`a:b` as in Python, open ends allowed; `n` is that layer alone."""
+    match = re.fullmatch(r"(\d*):(\d*)|(\d+)", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is neither a layer such as 0 nor a range such as 0:2 or :")
+    if match[3] is not None:
+        return int(match[3]), int(match[3]) + 1
+    return int(match[1] or 0), int(match[2]) if match[2] else None
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--variant",
+    type=click.Choice(["prefill", "decode"]),
+    default="decode",
+    show_default=True,
+    help="Which network of the model.",
+)
+@click.option(
+    "--stage",
+    type=click.Choice(["before", "after", "both"]),
+    default=None,
+    help="Before the passes or after them. [default: both as text, after as a picture]",
+)
+@click.option(
+    "--layers",
+    callback=_layers,
+    default="0",
+    show_default=True,
+    metavar="A:B",
+    help="Decoder layers to show, with what is outside of all layers; ':' shows all.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["cpu", "reference"]),
+    default="cpu",
+    show_default=True,
+    help="The engine that the graph is prepared for.",
+)
+@click.option("--dot", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture as DOT text to a file.")
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write a picture as SVG; needs Graphviz's program dot.")  # fmt: skip
+def command(
+    model: str, variant: str, stage: str | None, layers: Span, backend: str, dot: Path | None, svg: Path | None
+) -> None:
+    """Print the graph that MODEL records, or draw it. No weights are loaded."""
+    drawing = dot is not None or svg is not None
+    if drawing and stage == "both":
+        raise click.UsageError("a picture shows one stage: --stage before or --stage after")
+    stages = networks(model, variant, backend)
+    wanted = ("before", "after") if stage == "both" or (stage is None and not drawing) else (stage or "after",)
+    for name in wanted:
+        network = stages[name]
+        nodes = chosen_nodes(network, layers)
+        if drawing:
+            _draw(network, nodes, dot, svg)
+        else:
+            click.echo(_text(network, nodes, name))
+
+
+def networks(model: str, variant: str, backend: str) -> dict[str, Network]:
+    """The network of `variant` as recorded ("before") and as `backend` gets it ("after")."""
+    from atb_core.cli.opened import open_model
+
+    variants = open_model(model).build(backend).runtime.variants
+    key = frozenset((variant,))
+    return {"before": variants.network(key), "after": variants.prepared(key)}
+
+
+def chosen_nodes(network: Network, layers: Span) -> list[Node]:
+    """The nodes of the layers asked for and those outside of all layers; AtbError if there is no such layer."""
+    start, stop = layers
+    chosen, seen = [], set()
+    for node in network:
+        match = _LAYER.search(node.module_path)
+        if match is None:
+            chosen.append(node)
+            continue
+        layer = int(match[1])
+        seen.add(layer)
+        if layer >= start and (stop is None or layer < stop):
+            chosen.append(node)
+    if seen and not any(layer >= start and (stop is None or layer < stop) for layer in seen):
+        raise AtbError(f"the model has no such layer; it has 0 to {max(seen)}", hint="Choose with --layers.")
+    return chosen
+
+
+def _text(network: Network, nodes: list[Node], stage: str) -> str:
+    from atb_core.graph.printing import network_text
+
+    total = len(network.nodes)
+    shown = f"{len(nodes)} of {total} nodes, --layers : shows all" if len(nodes) < total else f"{total} nodes"
+    text = network_text(network, None if len(nodes) == total else nodes)
+    return f"# {stage} the passes: {shown}\n{text}\n"
+
+
+def _draw(network: Network, nodes: list[Node], dot: Path | None, svg: Path | None) -> None:
+    from atb_core.graph.dot import to_dot
+
+    picture = to_dot(network, nodes)
+    if dot is not None:
+        dot.write_text(picture, encoding="utf-8")
+        note(f"wrote {dot}")
+    if svg is not None:
+        _render(picture, svg)
+        note(f"wrote {svg}")
+
+
+def _render(picture: str, svg: Path) -> None:
+    program = shutil.which("dot")
+    if program is None:
+        raise AtbError(
+            "an SVG is drawn by Graphviz's program dot, which is not on this machine's PATH",
+            hint=f"Install Graphviz (its package is usually called graphviz), or write --dot {svg.stem}.dot and "
+            "open that in any DOT viewer.",
+        )
+    done = subprocess.run([program, "-Tsvg", "-o", str(svg)], input=picture, capture_output=True, text=True)
+    if done.returncode:
+        raise AtbError(f"dot could not draw the graph: {done.stderr}", hint="Write it with --dot and look at it.")

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random checkpoints in the shape of real models: speed does not depend on what the weights say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a Qwen2-style decoder, in the words of its `config.json`."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int
+    max_position_embeddings: int = 32768
+    tie_word_embeddings: bool = True
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+
+QWEN2_05B = Shape(896, 4864, 24, 14, 2, 151936)
+# As deep, but with next to nothing to compute: what a step costs besides its kernels.
+NARROW_24 = Shape(64, 128, 24, 2, 2, 512)
+DEEP_80 = Shape(64, 128, 80, 2, 2, 512)
+
+
+def config(shape: Shape) -> dict[str, object]:
+    """`config.json` of a model of this shape."""
+    return {
+        **asdict(shape),
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
+        "torch_dtype": "bfloat16",
+        "use_sliding_window": False,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+
+
+def write_checkpoint(directory: Path, shape: Shape, dtype: torch.dtype = torch.bfloat16) -> int:
+    """Writes a random checkpoint unless it is there, and returns the bytes of its weights."""
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / "model.safetensors"
+    if not target.exists():
+        (directory / "config.json").write_text(json.dumps(config(shape), indent=2))
+        partial = target.with_suffix(".partial")
+        save_file(_tensors(shape, dtype), partial, metadata={"format": "pt"})
+        partial.rename(target)
+    return target.stat().st_size
+
+
+def _tensors(shape: Shape, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*size: int) -> torch.Tensor:
+        return torch.empty(size, dtype=dtype).normal_(0.0, 0.02, generator=generator)
+
+    hidden, kv = shape.hidden_size, shape.num_key_value_heads * shape.head_dim
+    tensors = {
+        "model.embed_tokens.weight": normal(shape.vocab_size, hidden),
+        "model.norm.weight": torch.ones(hidden, dtype=dtype),
+    }
+    if not shape.tie_word_embeddings:
+        tensors["lm_head.weight"] = normal(shape.vocab_size, hidden)
+    for index in range(shape.num_hidden_layers):
+        layer = f"model.layers.{index}"
+        for name, rows in (("q", hidden), ("k", kv), ("v", kv)):
+            tensors[f"{layer}.self_attn.{name}_proj.weight"] = normal(rows, hidden)
+            tensors[f"{layer}.self_attn.{name}_proj.bias"] = normal(rows)
+        tensors[f"{layer}.self_attn.o_proj.weight"] = normal(hidden, hidden)
+        for name in ("gate", "up"):
+            tensors[f"{layer}.mlp.{name}_proj.weight"] = normal(shape.intermediate_size, hidden)
+        tensors[f"{layer}.mlp.down_proj.weight"] = normal(hidden, shape.intermediate_size)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{layer}.{name}.weight"] = torch.ones(hidden, dtype=dtype)
+    return tensors

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Speed beside transformers in bfloat16, interleaved in one process: decode, prefill, a batch of sixteen.
+
+The machine's speed drifts, so both engines do the same task one right after the other, and the ratio of such
+a pair is what counts. Prompts are random and new for every pair: nothing can be reused from an earlier one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from checkpoints import QWEN2_05B, write_checkpoint
+
+from atb_core import ModelRunner, SamplingParams
+
+Prompts = list[list[int]]
+
+
+class Contestant(Protocol):
+    """Something that generates greedily and ignores the end-of-sequence token."""
+
+    def times(self, prompts: Prompts, max_tokens: int) -> tuple[float, float]:
+        """Seconds from the call to the first token of the first prompt, and to the last token of all."""
+        ...
+
+
+class Ours:
+    """The runner, as `generate` offers it: scheduling, sampling and bookkeeping included."""
+
+    def __init__(self, directory: Path, threads: int) -> None:
+        self.runner = ModelRunner(
+            str(directory), dtype="bfloat16", num_threads=threads, load_tokenizer=False, max_model_len=2048
+        )
+
+    def times(self, prompts: Prompts, max_tokens: int) -> tuple[float, float]:
+        sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+        start, first = time.perf_counter(), 0.0
+        for chunk in self.runner.generate(prompts, sampling, stream=True):
+            if not first and chunk.index == 0:
+                first = time.perf_counter() - start
+        return first, time.perf_counter() - start
+
+
+class Transformers:
+    """`model(...)` with a dynamic cache: less overhead than its `generate`."""
+
+    def __init__(self, directory: Path, threads: int) -> None:
+        from transformers import AutoModelForCausalLM
+
+        torch.set_num_threads(threads)
+        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16).eval()
+
+    @torch.inference_mode()
+    def times(self, prompts: Prompts, max_tokens: int) -> tuple[float, float]:
+        start = time.perf_counter()
+        out = self.model(torch.tensor(prompts), use_cache=True, logits_to_keep=1)
+        token = out.logits[:, -1].argmax(-1, keepdim=True)
+        first = time.perf_counter() - start
+        for _ in range(max_tokens - 1):
+            out = self.model(token, past_key_values=out.past_key_values, use_cache=True)
+            token = out.logits[:, -1].argmax(-1, keepdim=True)
+        return first, time.perf_counter() - start
+
+
+Task = Callable[[Contestant, torch.Generator], float]
+
+
+def _prompts(count: int, length: int, generator: torch.Generator) -> Prompts:
+    ids = torch.randint(2, QWEN2_05B.vocab_size, (count, length), generator=generator)
+    return [list(map(int, row)) for row in ids]
+
+
+def decode(contestant: Contestant, generator: torch.Generator, tokens: int = 33) -> float:
+    """Tokens a second after the first, one sequence, prompt of 32."""
+    first, total = contestant.times(_prompts(1, 32, generator), tokens)
+    return (tokens - 1) / (total - first)
+
+
+def prefill(contestant: Contestant, generator: torch.Generator) -> float:
+    """Prompt tokens a second to the first token, one prompt of 512."""
+    return 512 / contestant.times(_prompts(1, 512, generator), 1)[1]
+
+
+def batch(contestant: Contestant, generator: torch.Generator) -> float:
+    """Generated tokens a second over the whole of it, 16 prompts of 64, 64 tokens each."""
+    return 16 * 64 / contestant.times(_prompts(16, 64, generator), 64)[1]
+
+
+TASKS: dict[str, Task] = {"decode": decode, "prefill": prefill, "batch": batch}
+
+
+def measure(contestants: dict[str, Contestant], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Task -> contestant -> tokens a second, one number a round; a first round warms up and is dropped."""
+    results: dict[str, dict[str, list[float]]] = {task: {name: [] for name in contestants} for task in TASKS}
+    for round_ in range(rounds + 1):
+        for task, run in TASKS.items():
+            names = list(contestants)
+            for name in names if round_ % 2 else reversed(names):
+                speed = run(contestants[name], torch.Generator().manual_seed(round_))
+                if round_:
+                    results[task][name].append(speed)
+    return results
+
+
+def report(results: dict[str, dict[str, list[float]]]) -> str:
+    """A table: medians, and the ratio ours / transformers of each pair as median (least to most)."""
+    lines = ["| task | ours tok/s | transformers tok/s | ratio |", "|---|---|---|---|"]
+    for task, speeds in results.items():
+        ours, theirs = speeds["ours"], speeds["transformers"]
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        lines.append(
+            f"| {task} | {statistics.median(ours):.1f} | {statistics.median(theirs):.1f} "
+            f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=Path("build/bench/qwen2-0.5b"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    args = parser.parse_args()
+    write_checkpoint(args.checkpoint, QWEN2_05B)
+    contestants: dict[str, Contestant] = {
+        "ours": Ours(args.checkpoint, args.threads),
+        "transformers": Transformers(args.checkpoint, args.threads),
+    }
+    results = measure(contestants, args.rounds)
+    print(report(results))
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

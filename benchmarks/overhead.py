@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is not a kernel: the cost of a step, and of recording and building both variants of a deep model.
+
+A model of 24 layers with next to nothing to compute in them bounds what a step costs besides its kernels:
+Python, binding, plan look-up and barriers, plus kernels of a microsecond.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from checkpoints import DEEP_80, NARROW_24, write_checkpoint
+
+from atb_core import ModelRunner
+
+BLOCK = 128
+
+
+def _runner(directory: Path, threads: int) -> ModelRunner:
+    return ModelRunner(
+        str(directory), dtype="bfloat16", num_threads=threads, load_tokenizer=False, max_model_len=512,
+        block_size=BLOCK,
+    )  # fmt: skip
+
+
+def _step(runner: ModelRunner, caches: list[tuple[torch.Tensor, torch.Tensor]], position: int) -> None:
+    """One decode step of one sequence whose blocks are 0, 1, …"""
+    runner.forward(
+        input_ids=torch.tensor([3]),
+        position_ids=torch.tensor([position]),
+        is_prefill=False,
+        kv_cache=caches,
+        block_tables=torch.arange(4, dtype=torch.int32)[None],
+        slots=torch.tensor([position], dtype=torch.int32),
+        input_lengths=torch.tensor([position + 1], dtype=torch.int32),
+        max_seq_len=position + 1,
+        lm_head_indices=None,
+    )
+
+
+def _caches(layers: int, heads: int, head_dim: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    shape = (4, BLOCK, heads, head_dim)
+    both = torch.zeros(layers, 2, *shape, dtype=torch.bfloat16)
+    return [(pair[0], pair[1]) for pair in both]
+
+
+def step_seconds(directory: Path, threads: int, steps: int) -> list[float]:
+    """Seconds of each decode step of the narrow model."""
+    write_checkpoint(directory, NARROW_24)
+    runner = _runner(directory, threads)
+    caches = _caches(NARROW_24.num_hidden_layers, NARROW_24.num_key_value_heads, NARROW_24.head_dim)
+    seconds = []
+    for index in range(steps + 20):
+        start = time.perf_counter()
+        _step(runner, caches, index % 256)
+        seconds.append(time.perf_counter() - start)
+    return seconds[20:]
+
+
+def build_seconds(directory: Path, threads: int) -> float:
+    """Seconds of recording and building both variants of the deep model: first calls less later ones."""
+    write_checkpoint(directory, DEEP_80)
+    runner = _runner(directory, threads)
+    caches = _caches(DEEP_80.num_hidden_layers, DEEP_80.num_key_value_heads, DEEP_80.head_dim)
+
+    def both() -> float:
+        start = time.perf_counter()
+        runner.forward(
+            input_ids=torch.tensor([3, 4]),
+            position_ids=torch.tensor([0, 1]),
+            is_prefill=True,
+            kv_cache=caches,
+            block_tables=torch.zeros(1, 4, dtype=torch.int32),
+            slots=torch.tensor([0, 1], dtype=torch.int32),
+            input_lengths=torch.tensor([2], dtype=torch.int32),
+            max_seq_len=2,
+            lm_head_indices=torch.tensor([1]),
+        )
+        _step(runner, caches, 2)
+        return time.perf_counter() - start
+
+    return both() - both()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=500)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        seconds = step_seconds(Path(scratch, "narrow"), args.threads, args.steps)
+        milliseconds = [1000 * value for value in seconds]
+        print(f"a decode step of 24 narrow layers: median {statistics.median(milliseconds):.3f} ms, "
+              f"least {min(milliseconds):.3f} ms")  # fmt: skip
+        built = build_seconds(Path(scratch, "deep"), args.threads)
+        print(f"recording and building both variants of 80 layers: {built:.2f} s")
+
+
+if __name__ == "__main__":
+    main()

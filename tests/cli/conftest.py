@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A command line that is run in this process, and a stand-in for a loaded model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atb_core.cli import main, options
+from atb_core.plugins import registry
+from atb_core.runner.outputs import RequestMetrics, RequestOutput, StreamChunk
+
+
+@dataclass
+class Result:
+    """What a command printed and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def atb(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Runs `atb` with the given arguments."""
+
+    def run(*args: str) -> Result:
+        status = main(args)
+        out, err = capsys.readouterr()
+        return Result(status, out, err)
+
+    return run
+
+
+@dataclass
+class FakeRunner:
+    """Answers every request with `pieces`; raises an exception that stands among them."""
+
+    pieces: list[Any] = field(default_factory=lambda: ["Par", "is", "."])
+    requests: list[Any] = field(default_factory=list)
+    sampling: list[Any] = field(default_factory=list)
+    loaded_with: dict[str, Any] = field(default_factory=dict)
+
+    def generate(self, prompts: list[Any], sampling: Any, stream: bool = False) -> Iterator[StreamChunk]:
+        assert stream
+        [request] = prompts
+        self.requests.append(request)
+        self.sampling.append(sampling)
+        said = ""
+        for token, piece in enumerate(self.pieces):
+            if isinstance(piece, BaseException):
+                raise piece
+            said += piece
+            last = token == len(self.pieces) - 1
+            output = self._output(said, token + 1) if last else None
+            yield StreamChunk(0, piece, token, "stop" if last else None, output=output)
+
+    def _output(self, text: str, tokens: int) -> RequestOutput:
+        metrics = RequestMetrics(time_to_first_token=0.5, decode_time=2.0, total_time=2.5)
+        return RequestOutput("prompt", [7, 8], text, list(range(tokens)), "stop", metrics=metrics)
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
+    """The runner that `atb run` and `atb chat` get instead of a loaded model."""
+    fake = FakeRunner()
+
+    def load(model: str, **loading: Any) -> FakeRunner:
+        fake.loaded_with = {"model": model, **loading}
+        return fake
+
+    for module in ("run", "chat"):
+        monkeypatch.setattr(f"atb_core.cli.{module}.load_runner", load)
+    assert options.load_runner is not load
+    return fake
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module `tiny_family`, whose family is installed while the test runs."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import tiny_family
+
+    tiny_family.install(tmp_path / "site")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    registry.cache_clear()
+    yield tiny_family
+    registry.cache_clear()
+    del sys.modules["tiny_family"]
+
+
+@pytest.fixture
+def tiny_model(tiny: Any, tmp_path: Path) -> str:
+    """The directory of a tiny random checkpoint."""
+    return str(tiny.write_checkpoint(tmp_path / "model", tiny.weights()))

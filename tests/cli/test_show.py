@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`atb show`: facts of a model that follow from its configuration and the headers of its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+
+
+def test_the_facts_of_a_model(atb: Run, tiny: Any, tiny_model: str) -> None:
+    facts = json.loads(atb("show", tiny_model, "--json").out)
+    parameters = sum(tensor.numel() for tensor in tiny.weights().values())
+    assert facts["parameters"] == parameters
+    assert facts["weight_bytes"] == facts["file_bytes"] == 4 * parameters
+    # Keys and values of three layers, two heads of eight each, in float32.
+    assert facts["kv_bytes_per_token"] == 2 * 3 * 2 * 8 * 4
+    assert (facts["package"], facts["package_version"]) == ("atb-tiny", "1.2.3")
+    assert (facts["architecture"], facts["model_type"]) == ("TinyForCausalLM", "tiny")
+    assert facts["stored_types"] == {"float32": 30}
+    assert facts["checkpoint"] == "complete"
+
+
+def test_the_text_names_the_same_facts(atb: Run, tiny_model: str) -> None:
+    out = atb("show", tiny_model).out
+    for fact in ("atb-tiny 1.2.3", "TinyForCausalLM", "3 of 32", "4 heads of 8, 2 for keys and values", "256 tokens"):
+        assert fact in out
+
+
+def test_a_tensor_that_is_missing_is_named(atb: Run, tiny: Any, tmp_path: Path) -> None:
+    tensors = tiny.weights()
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    result = atb("show", str(tiny.write_checkpoint(tmp_path / "model", tensors)))
+    assert result.status == 0
+    assert "1 missing: model.layers.1.mlp.up_proj.weight" in result.out
+
+
+@pytest.mark.parametrize("sizes", [{"num_hidden_layers": 10**9}, {"vocab_size": -1}, {"num_key_value_heads": 3}])
+def test_an_absurd_configuration_is_refused_by_field(
+    atb: Run, tiny: Any, tmp_path: Path, sizes: dict[str, int]
+) -> None:
+    result = atb("show", str(tiny.write_checkpoint(tmp_path / "model", tiny.weights(), **sizes)))
+    assert result.status == 1
+    assert f"{next(iter(sizes))} = {next(iter(sizes.values()))}" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_an_unknown_model_type_says_what_is_installed(atb: Run, tiny: Any, tmp_path: Path) -> None:
+    directory = tiny.write_checkpoint(tmp_path / "model", tiny.weights(), model_type="unheard")
+    result = atb("show", str(directory))
+    assert result.status == 1
+    assert "'unheard'" in result.err
+    assert "tiny (atb-tiny 1.2.3)" in result.err
+    assert "pip install" in result.err

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python examples of the documentation run, and print what the page says they print."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import io
+import linecache
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pages
+import pytest
+
+from atb_core.plugins import registry
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+_FILE = "file "
+
+
+def _python_pages(*, weights: bool) -> list[object]:
+    """Pages with an example for this lane, each as a test case. The lane with weights runs the others too."""
+    cases = []
+    for page in pages.pages():
+        directives = [block.directive for block in pages.blocks(page) if block.language == "python"]
+        runnable = [d for d in directives if not d.startswith(("skip", _FILE))]
+        if runnable and (not weights or "weights" in runnable):
+            name = page.relative_to(pages.ROOT).as_posix()
+            cases.append(pytest.param(page, id=name))
+    return cases
+
+
+def _install(directory: Path) -> None:
+    """Makes a package whose pyproject.toml was written into `directory` known, as an editable install does."""
+    project = tomllib.loads((directory / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    info = directory / "src" / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n", encoding="utf-8")
+    groups = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
+        for group, entries in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(groups), encoding="utf-8")
+    registry.cache_clear()
+
+
+def _run(page: Path, directory: Path, *, weights: bool) -> None:
+    """Runs the blocks of a page in order in one namespace, as a reader would who types them in."""
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    printed: str | None = None
+    for block in pages.blocks(page):
+        if block.directive.startswith(_FILE):
+            target = directory / block.directive.removeprefix(_FILE)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(block.text, encoding="utf-8")
+            if target.name == "pyproject.toml":
+                _install(directory)
+        elif block.directive == "prints":
+            assert printed is not None, f"{page}:{block.line}: nothing ran before this output"
+            assert printed == block.text, f"{page}:{block.line} shows another output"
+        elif block.language != "python" or block.directive.startswith("skip"):
+            continue
+        elif block.directive == "weights" and not weights:
+            printed = None
+        else:
+            name = f"{page}:{block.line}"
+            linecache.cache[name] = (len(block.text), None, block.text.splitlines(keepends=True), name)
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                exec(compile(block.text, name, "exec"), namespace)
+            printed = out.getvalue()
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current directory whose `src` can be imported from; nothing of it is known afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "src"))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+    registry.cache_clear()
+
+
+@pytest.mark.parametrize("page", _python_pages(weights=False))
+def test_the_examples_of_a_page_run(page: Path, workplace: Path) -> None:
+    # A page that is abandoned half-way must not leave its recording to the next.
+    contextvars.copy_context().run(_run, page, workplace, weights=False)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("page", _python_pages(weights=True))
+def test_the_examples_of_a_page_run_with_a_real_model(page: Path, workplace: Path) -> None:
+    contextvars.copy_context().run(_run, page, workplace, weights=True)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages tell the truth about the repository: links lead somewhere, and what exists is mentioned."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+import pages
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ARCHITECTURE = (pages.ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", pages.pages(), ids=lambda page: page.relative_to(pages.ROOT).as_posix())
+def test_the_links_of_a_page_lead_to_something(page: Path) -> None:
+    dead = []
+    for link in pages.links(page):
+        if re.match(r"\w+:", link):
+            continue
+        path, _, fragment = unquote(link).partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (fragment and fragment not in pages.anchors(target)):
+            dead.append(link)
+    assert dead == []
+
+
+def test_the_architecture_page_gives_a_reason_for_every_dependency() -> None:
+    project = tomllib.loads((pages.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    section = ARCHITECTURE.split("## Dependencies")[1].split("\n## ")[0]
+    names = [re.split(r"[<>=\[; ]", requirement)[0] for requirement in project["dependencies"]]
+    assert [name for name in names if f"| `{name}` |" not in section] == []
+
+
+@pytest.mark.parametrize("tree", ["atb_core", "csrc"])
+def test_the_architecture_page_names_every_folder(tree: str) -> None:
+    folders = [p.name for p in (pages.ROOT / tree).iterdir() if p.is_dir() and not p.name.startswith(("_", "."))]
+    assert folders
+    assert [name for name in folders if f"{name}/" not in ARCHITECTURE] == []
+
+
+def test_the_contributing_page_names_every_chore() -> None:
+    sessions = re.findall(r"@nox\.session\n(?:@.*\n)*def (\w+)", (pages.ROOT / "noxfile.py").read_text("utf-8"))
+    text = (pages.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert sessions
+    assert [name for name in sessions if f"nox -s {name}" not in text] == []
+
+
+def test_both_readmes_give_the_same_commands() -> None:
+    def shell(name: str) -> list[str]:
+        text = [block.text for block in pages.blocks(pages.ROOT / name) if block.language == "sh"]
+        return [line.split("#")[0].strip() for line in "".join(text).splitlines()]
+
+    assert shell("README.md") == shell("README.zh.md")
+
+
+def test_the_generated_pages_are_fresh() -> None:
+    spec = importlib.util.spec_from_file_location("generate", pages.ROOT / "docs" / "generate.py")
+    assert spec is not None and spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    stale = [
+        name
+        for name, page in generate.PAGES.items()
+        if (pages.ROOT / "docs" / name).read_text(encoding="utf-8") != page()
+    ]
+    assert stale == [], "run python docs/generate.py"
