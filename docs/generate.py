@@ -46,7 +46,7 @@ def _options(command: click.Command, context: click.Context) -> str:
     rows = ["| option | |", "|---|---|"]
     for param in command.get_params(context):
         record = param.get_help_record(context)
-        if record is not None and param.param_type_name == "option" and param.name != "help":
+        if record is not None and param.param_type_name == "option" and "--help" not in param.opts:
             flags, text = (part.replace("|", "\\|") for part in record)
             rows.append(f"| `{flags}` | {text} |")
     return "\n".join(rows)

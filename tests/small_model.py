@@ -8,14 +8,12 @@ from typing import Any
 
 import torch
 
-from atb_core.layers.linear.linear import ColumnParallelLinear
+from atb_core.graph.dtype import DataType
+from atb_core.graph.torch_dtypes import dtype_from_torch
 from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3
+from atb_core.models.base.decoder_causal_lm import DecoderCausalLM
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
-from atb_core.models.base.modeling_python import DecoderModel
 from atb_core.models.base.weight_loading import collect_parameters
-from atb_core.nn.functional import gather
-from atb_core.nn.tensor import Tensor
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97,
@@ -33,24 +31,8 @@ def small_config(**changes: Any) -> MindIELLMConfig:
     return MindIELLMConfig(BaseConfig.from_dict({**SMALL, **changes}))
 
 
-class SmallForCausalLM(FlashCausalLMV3):
+class SmallForCausalLM(DecoderCausalLM):
     """Undecorated: each test decorates it with what it needs."""
-
-    def __init__(self, mindie_llm_config: Any, weight_loader: Any, **kwargs: Any) -> None:
-        super().__init__(mindie_llm_config, weight_loader, **kwargs)
-        config = mindie_llm_config.hf_config
-        self.model = DecoderModel(config, weight_loader, "model", config_metadata=self.model_status)
-        tied = self.model.embed_tokens.weight if config.tie_word_embeddings else None
-        self.lm_head = ColumnParallelLinear(
-            config, weight_loader, "lm_head", in_features=config.hidden_size, out_features=config.vocab_size,
-            tied_to=tied,
-        )  # fmt: skip
-
-    def forward(self, **kwargs: Any) -> Mapping[str, Tensor]:
-        hidden = self.model(**kwargs)
-        if kwargs["is_prefill"]:
-            hidden = gather(hidden, 0, kwargs["lm_head_indices"])
-        return {"model_out": self.lm_head(hidden)}
 
 
 def random_tensors(model: torch.nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -77,6 +59,9 @@ class MemoryLoader:
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self.tensors[name].shape)
+
+    def dtype(self, name: str) -> DataType:
+        return dtype_from_torch(self.tensors[name].dtype)
 
     def nbytes(self, name: str) -> int:
         return self.tensors[name].numel() * self.tensors[name].element_size()

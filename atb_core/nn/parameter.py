@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from atb_core.engine.torch_dtypes import dtype_to_torch
 from atb_core.errors import WeightsError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import get_default_net
 from atb_core.graph.tensor import Tensor
+from atb_core.graph.torch_dtypes import dtype_to_torch
 
 Processor = Callable[[torch.Tensor], torch.Tensor]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 
-from atb_core.engine.torch_dtypes import dtype_to_torch
 from atb_core.errors import RequestError
+from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.detokenizer import Detokenizer
 from atb_core.runner.generation import Generation

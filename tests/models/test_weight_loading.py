@@ -14,11 +14,12 @@ from atb_core.models.base.weight_loading import collect_parameters, plan_loading
 Decorated = torch_to_mindie_graph()(SmallForCausalLM)
 
 
-def test_missing_misshapen_and_unexpected_tensors_are_all_named_in_one_message() -> None:
+def test_missing_misshapen_mistyped_and_unexpected_tensors_are_all_named_in_one_message() -> None:
     model = Decorated(small_config(), None, backend="reference")
     tensors = random_tensors(model)
     del tensors["model.norm.weight"], tensors["model.layers.1.self_attn.k_proj.weight"]
     tensors["model.layers.0.mlp.up_proj.weight"] = torch.zeros(48, 31)
+    tensors["model.layers.1.input_layernorm.weight"] = torch.ones(32, dtype=torch.int32)
     tensors["model.layers.0.self_attn.q_proj.bias"] = torch.zeros(32)
     tensors["model.layers.2.mlp.up_proj.weight"] = torch.zeros(48, 32)
     loader = MemoryLoader(tensors)
@@ -27,6 +28,7 @@ def test_missing_misshapen_and_unexpected_tensors_are_all_named_in_one_message()
     text = str(error.value)
     assert "2 missing: model.layers.1.self_attn.k_proj.weight [16, 32], model.norm.weight [32]" in text
     assert "1 of the wrong shape: model.layers.0.mlp.up_proj.weight is [48, 31], needed [48, 32]" in text
+    assert "1 not of a floating-point type: model.layers.1.input_layernorm.weight is int32" in text
     assert "2 unexpected: model.layers.0.self_attn.q_proj.bias, model.layers.2.mlp.up_proj.weight" in text
     assert loader.reads == []
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from atb_core.engine.torch_dtypes import dtype_to_torch
 from atb_core.errors import WeightsError
 from atb_core.graph.dim import shape_text
+from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.nn.parameter import Parameter, WeightSource
 from atb_core.weights.progress import Progress, job
 
@@ -53,11 +53,12 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
     """Compares what the model needs with what the checkpoint has, reading no tensor.
 
     Raises:
-        WeightsError: names every missing, misshapen and unexpected tensor.
+        WeightsError: names every missing, misshapen, mistyped and unexpected tensor.
     """
     available = set(loader.names())
     missing: list[str] = []
     misshapen: list[str] = []
+    mistyped: list[str] = []
     stored_names: dict[str, str] = {}
     duplicates: list[tuple[str, str]] = []
     for parameter in parameters:
@@ -70,10 +71,12 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
             shape = tuple(loader.shape(stored))
             if shape != source.shape:
                 misshapen.append(f"{stored} is {shape_text(shape)}, needed {shape_text(source.shape)}")
+            if not loader.dtype(stored).is_float:
+                mistyped.append(f"{stored} is {loader.dtype(stored).short}")
         duplicates += [(a, parameter.name) for a in parameter.aliases if a in available - set(stored_names.values())]
     used = set(stored_names.values()) | {name for name, _ in duplicates}
     unexpected = sorted(name for name in available - used if not _HARMLESS.search(name))
-    _report(loader.source, missing, misshapen, unexpected)
+    _report(loader.source, missing, misshapen, mistyped, unexpected)
     total = sum(loader.nbytes(name) for name in used)
     return LoadPlan(parameters, stored_names, duplicates, total)
 
@@ -83,12 +86,14 @@ def _stored_name(parameter: Parameter, source: WeightSource, available: set[str]
     return next((name for name in names if name in available), None)
 
 
-def _report(source: str, missing: list[str], misshapen: list[str], unexpected: list[str]) -> None:
+def _report(source: str, missing: list[str], misshapen: list[str], mistyped: list[str], unexpected: list[str]) -> None:
     parts = []
     if missing:
         parts.append(f"{len(missing)} missing: {', '.join(missing)}")
     if misshapen:
         parts.append(f"{len(misshapen)} of the wrong shape: {', '.join(misshapen)}")
+    if mistyped:
+        parts.append(f"{len(mistyped)} not of a floating-point type: {', '.join(mistyped)}")
     if unexpected:
         parts.append(f"{len(unexpected)} unexpected: {', '.join(unexpected)}")
     if parts:
