@@ -48,10 +48,11 @@ def greedy_divergences(
         theirs = _greedy(reference, prompt, new_tokens)
         assert output.logprobs is not None
         for step, (token, logits) in enumerate(zip(output.token_ids, theirs, strict=True)):
-            best = tuple(logits.topk(top).indices.tolist())
-            if token != best[0]:
+            # Not the first of the best ones: among equal logits, topk and argmax choose differently.
+            chosen = int(logits.argmax())
+            if token != chosen:
                 our_top = tuple(output.logprobs[step].top)
-                found.append(Divergence(index, step, token, best[0], our_top, best))
+                found.append(Divergence(index, step, token, chosen, our_top, tuple(logits.topk(top).indices.tolist())))
                 break
     return found
 
