@@ -52,8 +52,16 @@ def tests(session: nox.Session) -> None:
         args = [_from_root(arg) for arg in session.posargs]
         session.run("pytest", *([] if args != session.posargs else paths), *args)
         return
-    session.run("pytest", "-m", "not weights", *paths)
-    session.run("pytest", "-m", "weights", *paths)
+    session.run("pytest", "-m", "not weights and not slow", *paths)
+    session.run("pytest", "-m", "weights and not slow", *paths)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Runs the tests that take minutes: a second real model against transformers, whole tokenizers."""
+    install_project(session, "test")
+    session.chdir("tests")
+    session.run("pytest", "-m", "slow", ".", *session.posargs)
 
 
 def _from_root(arg: str) -> str:
@@ -76,8 +84,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Checks the types of the core and of the plugins with mypy --strict."""
-    # Only what the signatures mention is needed; the engine is not built.
-    session.install("mypy>=2.4", "torch>=2.6", "numpy", "pluggy", "click", "packaging", "tokenizers", "safetensors")
+    # What the core imports, so that its types are known; the engine is not built.
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    session.install("mypy>=2.4", *project["dependencies"])
     session.run("mypy")
 
 

@@ -199,7 +199,7 @@ TEST(bad_data_is_an_error_that_names_op_and_value) {
 
 TEST(a_run_can_be_interrupted) {
   Engine engine(doublings(2000));
-  const int64_t n = 4096;
+  const int64_t n = 1 << 17;  // long enough to be asked about
   Floats x(4 * n, 0), y(x.size(), 1);
   const auto arguments = std::vector<Program::Argument>{argument(0, x, {n, 4}), argument(2000, y, {n, 4})};
   CHECK(engine.program.run(arguments));

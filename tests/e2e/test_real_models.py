@@ -12,7 +12,7 @@ from atb_core.testing import PagedDriver, compare_logits, load_reference, open_m
 from atb_core.testing.agreement import greedy_divergences
 from atb_core.testing.conformance import hugging_face_logits
 
-pytestmark = [pytest.mark.weights, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.weights, pytest.mark.timeout(1200)]
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=64)
 QUESTIONS = (
@@ -62,6 +62,7 @@ def test_smollm2_agrees_with_hugging_face(smollm2_directory: Path) -> None:
     check_agreement(smollm2_directory, 128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["gguf", "directory"])
 def test_qwen_coder_writes_a_fibonacci_function_that_works(source: str, request: pytest.FixtureRequest) -> None:
     runner = ModelRunner(request.getfixturevalue(f"qwen_coder_{source}"), max_model_len=512)
@@ -76,5 +77,6 @@ def test_qwen_coder_writes_a_fibonacci_function_that_works(source: str, request:
     assert [fibonacci(n) for n in range(1, 11)] == [1, 1, 2, 3, 5, 8, 13, 21, 34, 55]
 
 
+@pytest.mark.slow
 def test_qwen_coder_agrees_with_hugging_face(qwen_coder_directory: Path) -> None:
     check_agreement(qwen_coder_directory, 128)
