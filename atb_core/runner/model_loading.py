@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,4 +155,11 @@ def load_model(
             max_model_len=max_model_len,
         )
         model.load_weights(loader, progress=progress)
+    _return_free_memory()
     return model
+
+
+def _return_free_memory() -> None:
+    """Gives freed loading buffers back to the system: glibc keeps those between live blocks (12 MB of a 0.5B model)."""
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
