@@ -5,16 +5,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from atb_core.errors import EngineError
 from atb_core.graph.dim import Dim
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_from_torch
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Engine(ABC):
@@ -82,8 +81,14 @@ def check_names(what: str, given: Collection[str], wanted: Collection[str], opti
 
 
 def check_tensor(what: str, declared: Tensor, real: torch.Tensor, device: str | None = None) -> None:
-    """EngineError unless `real` has the declared dtype and fixed sizes and is contiguous (on `device`)."""
-    if declared.dtype is not None and dtype_from_torch(real.dtype) is not declared.dtype:
+    """EngineError unless `real` is a tensor of the declared dtype and fixed sizes, contiguous (on `device`)."""
+    if not isinstance(real, torch.Tensor):
+        raise EngineError(f"{what} {declared.name!r} must be a torch.Tensor, not {type(real).__name__}")
+    try:
+        dtype = dtype_from_torch(real.dtype)
+    except TypeError as error:
+        raise EngineError(f"{what} {declared.name!r}: {error}") from None
+    if declared.dtype is not None and dtype is not declared.dtype:
         raise EngineError(f"{what} {declared.name!r} must be {declared.dtype.short}, not {real.dtype}")
     if declared.shape is not None:
         fits = len(declared.shape) == real.dim() and all(

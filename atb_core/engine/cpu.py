@@ -208,7 +208,12 @@ def _arguments(
         if value is None:
             check_names(f"{what}s", values, [slot.name for slot in slots])
         assert value is not None
-        if value.dtype is not dtype or not value.is_cpu or not value.is_contiguous():
+        if (
+            not isinstance(value, torch.Tensor)
+            or value.dtype is not dtype
+            or not value.is_cpu
+            or not value.is_contiguous()
+        ):
             check_tensor(what, declared, value, "cpu")
         numbers.append(number)
         pointers.append(value.data_ptr())

@@ -116,6 +116,18 @@ def test_the_seed_example() -> None:
     assert torch.allclose(torch.matmul(x, weight), result, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("declared", [None, DataType.FLOAT])
+def test_what_is_no_supported_tensor_is_refused_by_name(backend: str, declared: DataType | None) -> None:
+    with Network() as net:
+        net.mark_output(functional.neg(Tensor("x", (2,) if declared else None, declared)), "y")
+    engine = net.build_engine(backend=backend)
+    with pytest.raises(EngineError, match=r"'x'.*float64 is not supported"):
+        engine.forward({"x": torch.ones(2, dtype=torch.float64)})
+    with pytest.raises(EngineError, match=r"'x' must be a torch\.Tensor, not list"):
+        engine.forward({"x": [1.0, 2.0]})  # type: ignore[dict-item]
+
+
 def test_forward_checks_names_types_and_shapes_before_it_runs() -> None:
     with Network() as net:
         x, y = Tensor("x", (T, 4), DataType.FLOAT), Tensor("y", (T, 4), DataType.FLOAT)
