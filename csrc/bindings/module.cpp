@@ -8,6 +8,7 @@
 
 #include "atb/error.h"
 #include "bindings/convert.h"
+#include "bindings/models.h"
 #include "cpu/isa.h"
 #include "cpu/thread_pool.h"
 #include "graph/op.h"
@@ -159,4 +160,6 @@ NB_MODULE(_cpu, m) {
       .def("profile", &profile, "(label, op, seconds, runs) of each node since profiling was switched on.")
       .def("plan_info", &plan_info, "steps, arena_bytes, shared_bytes, scratch_bytes for the present shapes.")
       .def_prop_ro("num_plans", &Program::num_plans);
+
+  atb::bind_models(m);
 }

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Models whose graph is written in C++. A model is a class with a constructor from a JSON string and BuildGraph();
+// REGISTER_MODEL makes it known under "<namespace>_<class>". Header only: a shared library that includes this file
+// and calls ATB_NATIVE_LIBRARY() once can bring models of its own (docs/cpp-models.md).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "atb/model_graph.h"
+
+namespace atb {
+
+// Changes whenever a library built with older headers could not be used.
+inline constexpr int kModelAbi = 1;
+
+// What a model runs on. The core implements it for each backend.
+class ModelEngine {
+ public:
+  virtual ~ModelEngine() = default;
+  virtual void build(const ModelGraph& graph) = 0;
+  // All weights, in the order of ModelGraph::weight. A tensor given twice is kept once. They are copied.
+  virtual void set_weights(const std::vector<TensorView>& weights) = 0;
+  // All caches, the keys' before the values'. The caller keeps them alive.
+  virtual void set_caches(const std::vector<TensorView>& keys, const std::vector<TensorView>& values) = 0;
+  // One step. Inputs in the order of ModelGraph::input; what the graph does not read may have no data.
+  virtual void run(const std::vector<TensorView>& inputs, const std::vector<TensorView>& outputs) = 0;
+  virtual std::vector<std::vector<int64_t>> output_shapes(const std::vector<TensorView>& inputs) = 0;
+};
+
+class Model {
+ public:
+  explicit Model(std::string name) : name_(std::move(name)) {}
+  virtual ~Model() = default;
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const std::string& name() const { return name_; }
+  const ModelGraph& graph() const { return graph_; }
+  ModelEngine& engine() { return *engine_; }
+
+  // Records the graph and gives it to the engine. Throws std::runtime_error with what does not fit.
+  void Init(std::unique_ptr<ModelEngine> engine) {
+    graph_ = ModelGraph();
+    BuildGraph(graph_);
+    engine->build(graph_);
+    engine_ = std::move(engine);
+  }
+
+  // Runs one step. `param` is the step's JSON; a model may look at it before the engine runs.
+  virtual void Execute(const std::vector<TensorView>& inputs, const std::vector<TensorView>& outputs,
+                       const std::string& param) {
+    static_cast<void>(param);
+    engine_->run(inputs, outputs);
+  }
+
+ protected:
+  virtual void BuildGraph(ModelGraph& graph) = 0;
+
+ private:
+  std::string name_;
+  ModelGraph graph_;
+  std::unique_ptr<ModelEngine> engine_;
+};
+
+using ModelCreator = std::function<std::shared_ptr<Model>(const std::string& param)>;
+
+struct ModelRegistration {
+  std::string name;
+  ModelCreator create;
+};
+
+// The models that this shared library (or the core) registers. Hidden: each library has a list of its own, which the
+// core takes over when it loads the library.
+__attribute__((visibility("hidden"))) inline std::vector<ModelRegistration>& LocalModels() {
+  static std::vector<ModelRegistration> models;
+  return models;
+}
+
+}  // namespace atb
+
+// Registers the class `model` as "name_model". Use it once for each model, in the namespace of the class.
+#define REGISTER_MODEL(name, model)                                                                   \
+  [[maybe_unused]] static const bool registered_##name##_##model = [] {                               \
+    ::atb::LocalModels().push_back(                                                                   \
+        {#name "_" #model, [](const std::string& param) { return std::make_shared<model>(param); }}); \
+    return true;                                                                                      \
+  }()
+
+// Once in a shared library: how the core gets at its models.
+#define ATB_NATIVE_LIBRARY()                                                                                   \
+  extern "C" __attribute__((visibility("default"))) int atb_model_abi() { return ::atb::kModelAbi; }           \
+  extern "C" __attribute__((visibility("default"))) const void* atb_models() { return &::atb::LocalModels(); } \
+  static_assert(true)

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model's graph as C++ writes it: tensors with symbolic shapes and ops in the order of execution. Header only, so
+// that a shared library can build graphs without linking anything of ours; the engine checks the graph when it
+// takes it. Ops and attributes are those of docs/ops.md.
+#pragma once
+
+#include <cmath>
+#include <initializer_list>
+#include <map>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "atb/types.h"
+
+namespace atb {
+
+// A size: a number, or a named dimension of which the real tensors tell the number (plain `name`), times a factor.
+struct Size {
+  Size(int64_t number) : factor(number) {}  // NOLINT: `{tokens, 64}` is how shapes are written
+  Size(int number) : factor(number) {}      // NOLINT
+  explicit Size(std::string dimension, int64_t times = 1) : dimension(std::move(dimension)), factor(times) {}
+
+  std::string dimension;  // empty for a number
+  int64_t factor = 1;
+};
+
+using Shape = std::vector<Size>;
+
+// A tensor of a graph, by its number.
+struct Value {
+  int id = -1;
+};
+
+// What a graph's tensor is for. Weights and caches are given once, inputs and outputs with every step.
+enum class Role { input, weight, cache, output, internal };
+
+class ModelGraph {
+ public:
+  using Attribute = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>>;
+  using Attributes = std::map<std::string, Attribute, std::less<>>;
+
+  struct Tensor {
+    std::string name;
+    DataType dtype;
+    Role role;
+    Shape shape;
+  };
+  struct Node {
+    std::string op;
+    std::string label;
+    Attributes attributes;
+    std::vector<int> inputs, outputs;
+  };
+
+  // Everything recorded from now on says in messages that it belongs to `label` (a module's path).
+  void at(std::string label) { label_ = std::move(label); }
+
+  Value input(std::string name, DataType dtype, Shape shape) {
+    return make(std::move(name), dtype, Role::input, std::move(shape));
+  }
+  // The next weight: weights are set as one list in the order of these calls.
+  Value weight(std::string name, DataType dtype, Shape shape) {
+    return make(std::move(name), dtype, Role::weight, std::move(shape));
+  }
+  // The next cache, written in place. Caches are set as one list, the keys' before the values'.
+  Value cache(std::string name, DataType dtype, Shape shape) {
+    return make(std::move(name), dtype, Role::cache, std::move(shape));
+  }
+  void output(Value value, std::string name) {
+    tensors_[static_cast<size_t>(value.id)].role = Role::output;
+    tensors_[static_cast<size_t>(value.id)].name = std::move(name);
+  }
+
+  // Any op. `outputs` are the shapes of its results, which are of type `dtype`.
+  std::vector<Value> op(std::string op, Attributes attributes, std::initializer_list<Value> inputs,
+                        std::vector<Shape> outputs, DataType dtype) {
+    Node node{std::move(op), label_, std::move(attributes), {}, {}};
+    for (Value input : inputs) node.inputs.push_back(input.id);
+    std::vector<Value> results;
+    for (Shape& shape : outputs) {
+      results.push_back(make("", dtype, Role::internal, std::move(shape)));
+      node.outputs.push_back(results.back().id);
+    }
+    nodes_.push_back(std::move(node));
+    return results;
+  }
+
+  // table [rows, width], indices [n] -> [n, width]
+  Value gather(Value table, Value indices) {
+    return op("Gather", {{"axis", int64_t{0}}}, {table, indices}, {{shape(indices)[0], shape(table)[1]}},
+              dtype(table))[0];
+  }
+  // x [..., k], weight [n, k] -> [..., n]; a bias [n] where `bias` is a tensor
+  Value linear(Value x, Value weight, Value bias = {}) {
+    Shape result = shape(x);
+    result.back() = shape(weight)[0];
+    const bool has_bias = bias.id >= 0;
+    const Attributes attributes = {{"transpose_a", false}, {"transpose_b", true}, {"has_bias", has_bias}};
+    if (has_bias) return op("Linear", attributes, {x, weight, bias}, {result}, dtype(x))[0];
+    return op("Linear", attributes, {x, weight}, {result}, dtype(x))[0];
+  }
+  Value rms_norm(Value x, Value weight, double epsilon) {
+    return op("RmsNorm", {{"epsilon", epsilon}}, {x, weight}, {shape(x)}, dtype(x))[0];
+  }
+  Value add(Value a, Value b) {
+    return op("Elewise", {{"elewise_type", std::string("ELEWISE_ADD")}}, {a, b}, {shape(a)}, dtype(a))[0];
+  }
+  // x [..., sum of sizes] cut along its last dimension
+  std::vector<Value> split(Value x, const std::vector<int64_t>& sizes) {
+    std::vector<Shape> shapes;
+    for (int64_t size : sizes) {
+      shapes.push_back(shape(x));
+      shapes.back().back() = size;
+    }
+    const Attributes attributes = {{"split_dim", static_cast<int64_t>(shape(x).size()) - 1},
+                                   {"split_num", static_cast<int64_t>(sizes.size())},
+                                   {"split_sizes", sizes}};
+    return op("Split", attributes, {x}, std::move(shapes), dtype(x));
+  }
+  // The same memory under another shape.
+  Value reshape(Value x, Shape wanted) { return op("Reshape", {}, {x}, {std::move(wanted)}, dtype(x))[0]; }
+  // q, k [tokens, heads * head_dim], cos and sin [tokens, head_dim]
+  std::vector<Value> rope(Value q, Value k, Value cos, Value sin, Value seq_len) {
+    return op("Rope", {{"rotary_coeff", int64_t{2}}}, {q, k, cos, sin, seq_len}, {shape(q), shape(k)}, dtype(q));
+  }
+  // silu(first half) * second half of the last dimension, whose half is `inner`
+  Value swiglu(Value x, Size inner) {
+    Shape result = shape(x);
+    result.back() = std::move(inner);
+    const Attributes attributes = {{"activation_type", std::string("ACTIVATION_SWIGLU_FORWARD")}};
+    return op("Activation", attributes, {x}, {result}, dtype(x))[0];
+  }
+  void reshape_and_cache(Value k, Value v, Value k_cache, Value v_cache, Value slots) {
+    op("ReshapeAndCache", {}, {k, v, k_cache, v_cache, slots}, {}, dtype(k));
+  }
+  // Causal attention of whole prompts; q, k, v [tokens, heads, head_dim]
+  Value self_attention(Value q, Value k, Value v, Value mask, Value seq_len, int64_t heads, int64_t kv_heads,
+                       double scale) {
+    Attributes attributes = attention_attributes(heads, kv_heads, scale, "MASK_TYPE_NORM", "PA_ENCODER");
+    attributes.emplace("is_triu_mask", true);
+    return op("SelfAttention", std::move(attributes), {q, k, v, mask, seq_len}, {shape(q)}, dtype(q))[0];
+  }
+  // Attention of one new token a sequence over the cache
+  Value paged_attention(Value q, Value k_cache, Value v_cache, Value block_table, Value seq_len, int64_t heads,
+                        int64_t kv_heads, double scale) {
+    return op("PagedAttention",
+              attention_attributes(heads, kv_heads, scale, "MASK_TYPE_UNDEFINED", "CALC_TYPE_UNDEFINED"),
+              {q, k_cache, v_cache, block_table, seq_len}, {shape(q)}, dtype(q))[0];
+  }
+  Value cast(Value x, DataType to) { return op("Cast", {}, {x}, {shape(x)}, to)[0]; }
+
+  const Shape& shape(Value value) const { return tensors_[static_cast<size_t>(value.id)].shape; }
+  DataType dtype(Value value) const { return tensors_[static_cast<size_t>(value.id)].dtype; }
+  const std::vector<Tensor>& tensors() const { return tensors_; }
+  const std::vector<Node>& nodes() const { return nodes_; }
+
+ private:
+  static Attributes attention_attributes(int64_t heads, int64_t kv_heads, double scale, const char* mask_type,
+                                         const char* calc_type) {
+    return {{"head_num", heads},
+            {"kv_head_num", kv_heads},
+            {"qk_scale", scale},
+            {"mask_type", std::string(mask_type)},
+            {"calc_type", std::string(calc_type)}};
+  }
+  Value make(std::string name, DataType dtype, Role role, Shape shape) {
+    tensors_.push_back({std::move(name), dtype, role, std::move(shape)});
+    return {static_cast<int>(tensors_.size()) - 1};
+  }
+
+  std::string label_;
+  std::vector<Tensor> tensors_;
+  std::vector<Node> nodes_;
+};
+
+}  // namespace atb

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "atb/model.h"
+#include "models/decoder_parameters.h"
+
+namespace atb {
+
+// The decoder-only transformer of llama-like families: embedding, rotary gather, layers, norm, output matrix.
+// Families register it under names of their own from Python, with their defaults.
+//
+// Weights, in this order: embedding [vocab, hidden]; for each layer input norm [hidden], qkv [q + 2 kv, hidden] and
+// its bias, with q/k norm those two [head_dim], dense [hidden, q] and its bias, norm after attention [hidden], gate_up
+// [2 inner, hidden] and its bias, down [hidden, inner] and its bias; norm [hidden]; output matrix [vocab, hidden].
+// Biases are there as 'linearHasBias' says.
+//
+// Inputs, in this order: input_ids [tokens] i64, position_ids [tokens] i64, cosine_table and sine_table
+// [positions, head_dim], attention_mask [128, 128] (prefill), block_table [tokens, blocks] i32 (decode), slots_mapping
+// [tokens] i32, three that belong to an unpaged cache and are not read, seq_len [batch] i32, lm_head_indices [rows]
+// i64 (prefill). Output: logits [rows, vocab].
+class DecoderModel : public Model {
+ public:
+  explicit DecoderModel(const std::string& param);
+
+ protected:
+  void BuildGraph(ModelGraph& graph) override;
+
+ private:
+  struct Inputs {
+    Value ids, positions, cos_table, sin_table, mask, block_table, slots, seq_len, rows;
+  };
+  struct Rotary {
+    Value cos, sin;
+  };
+
+  Inputs add_inputs(ModelGraph& graph) const;
+  Value layer(ModelGraph& graph, int64_t index, Value hidden, const Inputs& inputs, const Rotary& rotary) const;
+  Value attention(ModelGraph& graph, int64_t index, Value x, const Inputs& inputs, const Rotary& rotary) const;
+  Value feed_forward(ModelGraph& graph, int64_t index, Value x) const;
+  Value linear(ModelGraph& graph, const std::string& name, Value x, Shape shape, bool bias) const;
+  Value normed(ModelGraph& graph, const std::string& name, Value x, Size size) const;
+  Value normed_heads(ModelGraph& graph, const std::string& name, Value x, int64_t heads) const;
+
+  const DecoderParameters param_;
+};
+
+}  // namespace atb

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "atb/model.h"
+
+namespace atb {
+
+// The models of this process by name: the core's own and those of the libraries that were loaded.
+class ModelFactory {
+ public:
+  static ModelFactory& instance();
+
+  // Throws Error when the name is taken, naming who has it.
+  void add(const ModelRegistration& registration, const std::string& owner);
+
+  // Loads a shared library and registers its models; returns their names. A library is loaded once. Throws Error
+  // naming the file when it cannot be loaded, was built for another version of the headers, or has no models.
+  std::vector<std::string> load_library(const std::string& path);
+
+  // Throws Error with the known names when there is no such model, or when the model refuses the parameters.
+  std::shared_ptr<Model> create(const std::string& name, const std::string& param) const;
+
+  std::vector<std::string> names() const;
+
+ private:
+  ModelFactory();
+
+  struct Entry {
+    ModelCreator create;
+    std::string owner;
+  };
+
+  mutable std::mutex mutex_;
+  std::map<std::string, Entry> entries_;
+  std::map<std::string, std::vector<std::string>> libraries_;
+};
+
+}  // namespace atb

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/parameters.h"
+
+#include "atb/error.h"
+
+namespace atb {
+namespace {
+
+[[noreturn]] void wrong(const std::string& name, const Json& value, const std::string& wanted) {
+  fail("parameter '", name, "' is ", value.kind(), " where ", wanted, " is needed");
+}
+
+int64_t checked(const std::string& name, const Json& value, int64_t low, int64_t high) {
+  const int64_t* number = value.get<int64_t>();
+  if (!number) wrong(name, value, "an integer");
+  if (*number < low || *number > high) {
+    fail("parameter '", name, "' = ", *number, " must be from ", low, " to ", high);
+  }
+  return *number;
+}
+
+bool equal(const Json& a, const Json& b) {
+  if (a.get<bool>() && b.get<bool>()) return *a.get<bool>() == *b.get<bool>();
+  if (a.get<int64_t>() && b.get<int64_t>()) return *a.get<int64_t>() == *b.get<int64_t>();
+  return a.get<std::string>() && b.get<std::string>() && *a.get<std::string>() == *b.get<std::string>();
+}
+
+}  // namespace
+
+Parameters::Parameters(const std::string& text) {
+  const Json document = Json::parse(text);
+  const Json::Object* object = document.get<Json::Object>();
+  if (!object) fail("the parameters are ", document.kind(), " where an object is needed");
+  object_ = *object;
+}
+
+const Json* Parameters::find(const std::string& name) {
+  known_.insert(name);
+  const auto found = object_.find(name);
+  return found == object_.end() ? nullptr : &found->second;
+}
+
+const Json& Parameters::need(const std::string& name) {
+  const Json* value = find(name);
+  if (!value) fail("parameter '", name, "' is missing");
+  return *value;
+}
+
+bool Parameters::flag(const std::string& name, bool fallback) {
+  const Json* value = find(name);
+  if (!value) return fallback;
+  if (!value->get<bool>()) wrong(name, *value, "true or false");
+  return *value->get<bool>();
+}
+
+int64_t Parameters::integer(const std::string& name, int64_t low, int64_t high) {
+  return checked(name, need(name), low, high);
+}
+
+int64_t Parameters::integer(const std::string& name, int64_t low, int64_t high, int64_t fallback) {
+  const Json* value = find(name);
+  return value ? checked(name, *value, low, high) : fallback;
+}
+
+double Parameters::number(const std::string& name, double low, double high) {
+  const Json& value = need(name);
+  if (!value.get<double>() && !value.get<int64_t>()) wrong(name, value, "a number");
+  const double number = value.get<double>() ? *value.get<double>() : static_cast<double>(*value.get<int64_t>());
+  if (!(number >= low && number <= high)) {
+    fail("parameter '", name, "' = ", number, " must be from ", low, " to ", high);
+  }
+  return number;
+}
+
+std::string Parameters::text(const std::string& name, std::string fallback) {
+  const Json* value = find(name);
+  if (!value) return fallback;
+  if (!value->get<std::string>()) wrong(name, *value, "a string");
+  return *value->get<std::string>();
+}
+
+std::vector<std::vector<int64_t>> Parameters::table(const std::string& name, size_t rows, size_t columns) {
+  const Json* value = find(name);
+  if (!value) return {};
+  const Json::Array* lists = value->get<Json::Array>();
+  if (!lists) wrong(name, *value, "a list of lists");
+  if (lists->size() != rows) fail("parameter '", name, "' has ", lists->size(), " lists where ", rows, " are needed");
+  std::vector<std::vector<int64_t>> result;
+  for (const Json& list : *lists) {
+    const Json::Array* items = list.get<Json::Array>();
+    if (!items) wrong(name, list, "a list of lists");
+    if (items->size() != columns) {
+      fail("parameter '", name, "' has a list of ", items->size(), " where ", columns, " are needed");
+    }
+    std::vector<int64_t>& row = result.emplace_back();
+    for (const Json& item : *items) {
+      // Upstream writes these flags as numbers or as booleans.
+      row.push_back(item.get<bool>() ? int64_t{*item.get<bool>()} : checked(name, item, -1, 1 << 20));
+    }
+  }
+  return result;
+}
+
+void Parameters::only(const std::string& name, const Json& value, const std::string& why) {
+  const Json* given = find(name);
+  if (given && !equal(*given, value)) fail("parameter '", name, "': ", why);
+}
+
+void Parameters::finish() const {
+  std::string unknown;
+  for (const auto& [name, value] : object_) {
+    if (!known_.contains(name)) unknown += (unknown.empty() ? "'" : ", '") + name + "'";
+  }
+  if (!unknown.empty()) fail("unknown parameters: ", unknown);
+}
+
+}  // namespace atb

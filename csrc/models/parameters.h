@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "models/json.h"
+
+namespace atb {
+
+// The fields of a model's JSON parameter, read one by one; finish() refuses what nobody asked for, so that a
+// misspelt field is an error and not a default. Every Error names the field.
+class Parameters {
+ public:
+  explicit Parameters(const std::string& text);
+
+  bool has(const std::string& name) const { return object_.contains(name); }
+
+  bool flag(const std::string& name, bool fallback);
+  int64_t integer(const std::string& name, int64_t low, int64_t high);
+  int64_t integer(const std::string& name, int64_t low, int64_t high, int64_t fallback);
+  double number(const std::string& name, double low, double high);
+  std::string text(const std::string& name, std::string fallback);
+  // A list of `rows` lists of `columns` integers each; empty when the field is not there.
+  std::vector<std::vector<int64_t>> table(const std::string& name, size_t rows, size_t columns);
+
+  // A field that is accepted with this value only: other values ask for something that this engine does not do.
+  void only(const std::string& name, const Json& value, const std::string& why);
+
+  // Throws Error naming the fields that have not been asked for.
+  void finish() const;
+
+ private:
+  const Json* find(const std::string& name);
+  const Json& need(const std::string& name);
+
+  Json::Object object_;
+  std::set<std::string> known_;
+};
+
+}  // namespace atb
