@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -66,6 +67,7 @@ class Binding {
   float number(std::string_view name) const { return static_cast<float>(get<double>(name)); }
   const std::string& text(std::string_view name) const { return get<std::string>(name); }
   const std::vector<int64_t>& list(std::string_view name) const { return get<std::vector<int64_t>>(name); }
+  const Attributes& attributes() const { return node_.attributes; }
 
   // Checks, each throwing an Error that the plan completes with op and label.
   template <typename... Parts>
@@ -94,7 +96,7 @@ struct OpDef {
   Arity inputs, outputs;
   std::vector<AttributeSpec> attributes;
   // Checks shapes and types completely, then returns the code to run: afterwards only data can be wrong.
-  Bound (*bind)(const Binding&);
+  std::function<Bound(const Binding&)> bind;
   // Inputs that the node writes.
   std::vector<int> writes = {};
   // For ops that may be done without moving data: byte offsets of the outputs in input 0, where these shapes allow.
@@ -103,10 +105,16 @@ struct OpDef {
   bool always_view = false;
   // What the node makes of input `index` when that is a weight.
   WeightUse (*weight_use)(const Attributes&, int index) = nullptr;
+  // Takes whatever attributes a node has, `attributes` beside.
+  bool any_attributes = false;
 };
 
 // Null when there is no such op.
 const OpDef* find_op(std::string_view name);
+
+// Adds an op for the rest of the process, beside those that the engine is built with. Throws Error when there is one
+// of this name. May be called at any time and from any thread.
+void add_op(std::string name, OpDef def);
 
 // The names of all ops, sorted.
 std::vector<std::string> op_names();
