@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from atb_core.engine.kernels import get_include
     from atb_core.errors import (
         AtbError,
         BackendUnavailableError,
@@ -53,6 +54,7 @@ __all__ = [
     "VerifyError",
     "WeightsError",
     "__version__",
+    "get_include",
     "torch_to_mindie_graph",
 ]
 
@@ -62,6 +64,7 @@ _HOME = {
     "ModelRunner": "atb_core.runner.model_runner",
     "RequestOutput": "atb_core.runner.outputs",
     "SamplingParams": "atb_core.runner.sampling_params",
+    "get_include": "atb_core.engine.kernels",
     "torch_to_mindie_graph": "atb_core.models.base.flash_causal_lm_v3",
 }
 

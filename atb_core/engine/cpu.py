@@ -13,6 +13,7 @@ import torch
 
 from atb_core.engine.base import Backend, Engine, check_names, check_tensor
 from atb_core.engine.cpu_graph import is_complete, lower
+from atb_core.engine.extension import load_extension
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
@@ -21,8 +22,6 @@ from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from atb_core import _cpu
 
 #: Programs kept for networks whose shapes are only known when real tensors arrive.
@@ -36,17 +35,6 @@ class NodeTime(NamedTuple):
     op: str
     seconds: float
     runs: int
-
-
-def _extension() -> ModuleType:
-    try:
-        from atb_core import _cpu
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f"the C++ engine cannot be loaded: {error}",
-            hint='Reinstall atb-core for this Python and platform, or use backend="reference".',
-        ) from error
-    return _cpu
 
 
 @contextmanager
@@ -113,7 +101,7 @@ class CpuBackend(Backend):
     name = "cpu"
 
     def __init__(self, num_threads: int | None = None, isa: str | None = None, small_work: int | None = None) -> None:
-        extension = _extension()
+        extension = load_extension()
         if num_threads is not None and num_threads < 1:
             raise EngineError(f"num_threads must be positive, not {num_threads}")
         try:
@@ -154,6 +142,7 @@ class CpuProgram:
     def __init__(self, network: Network, store: CpuStore) -> None:
         from atb_core import _cpu
 
+        _check_ops(network, _cpu.op_names())
         graph = lower(network)
         with _engine_errors():
             self.handle = _cpu.Program(store.runtime, store.handle, graph.dims, graph.tensors, graph.nodes)
@@ -188,6 +177,15 @@ class CpuProgram:
         with _engine_errors():
             self.handle.run(numbers + out_numbers, pointers + out_pointers, shapes + out_shapes)
         return dict(outputs)
+
+
+def _check_ops(network: Network, known: Sequence[str]) -> None:
+    for node in network.nodes:
+        if node.op.name not in known:
+            raise EngineError(
+                f"{node.op.name} at {node.place}: the cpu engine has no kernel for this op",
+                hint='Register one (docs/custom-kernels.md), or use backend="reference".',
+            )
 
 
 def _slot(tensor: Tensor, number: int) -> _Slot:

@@ -2,7 +2,8 @@
 """What an op is: typed attributes, shape and dtype rule, reference, samples.
 
 An op is a frozen dataclass: the class is the operation, an instance is the operation with its
-attributes, and two instances are equal when they compute the same thing. Subclassing `Op` registers it.
+attributes, and two instances are equal when they compute the same thing. Subclassing `Op` registers it; an
+op from outside of core has a namespace, `class Scale(Op, namespace="atb_foo")`, and is called `atb_foo.Scale`.
 """
 
 from __future__ import annotations
@@ -38,19 +39,29 @@ class Op:
     writes: ClassVar[tuple[int, ...]] = ()
     #: Engines that run the op; a test holds this against what the backends really have.
     backends: ClassVar[frozenset[str]] = frozenset({"reference", "cpu"})
+    #: Comes before the name of an op from outside of core; by convention the package it is imported from.
+    namespace: ClassVar[str] = ""
     #: Names of the inputs, for messages; optional ones last.
     input_names: ClassVar[tuple[str, ...]] = ("input",)
     #: True where the output is the input's memory under another shape.
     is_view: ClassVar[bool] = False
 
-    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
+    def __init_subclass__(cls, abstract: bool = False, namespace: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if namespace is not None:
+            cls.namespace = namespace
+            cls.backends = frozenset({"reference"})
         if not abstract:
-            _registry[cls.__name__] = cls
+            _registry[cls.op_name()] = cls
+
+    @classmethod
+    def op_name(cls) -> str:
+        """The name under which the op is registered, recorded and saved."""
+        return f"{cls.namespace}.{cls.__name__}" if cls.namespace else cls.__name__
 
     @property
     def name(self) -> str:
-        return type(self).__name__
+        return self.op_name()
 
     @property
     def num_inputs(self) -> int:
