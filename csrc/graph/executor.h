@@ -19,7 +19,7 @@ struct RunOptions {
 
 struct RunResult {
   enum class Status { done, interrupted, failed } status = Status::done;
-  size_t step = 0;  // where it ended, if not done
+  size_t step = 0;           // where it ended, if not done
   std::string message = {};  // why, if failed
 };
 
