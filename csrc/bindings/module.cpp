@@ -39,6 +39,12 @@ void set_weight(WeightStore& store, const std::string& name, uintptr_t data, con
   store.set(name, pointer(data), atb::data_type_from_name(dtype), shape);
 }
 
+void set_weight_part(WeightStore& store, const std::string& name, int64_t begin, uintptr_t data,
+                     const std::string& dtype, const std::vector<int64_t>& shape, int64_t whole) {
+  const nb::gil_scoped_release release;
+  store.set_part(name, begin, pointer(data), atb::data_type_from_name(dtype), shape, whole);
+}
+
 std::vector<Program::Argument> arguments(const std::vector<int>& tensors, const std::vector<uintptr_t>& data,
                                          nb::sequence shapes) {
   if (tensors.size() != data.size() || tensors.size() != nb::len(shapes)) {
@@ -156,6 +162,8 @@ NB_MODULE(_cpu, m) {
       .def(nb::init<std::shared_ptr<Runtime>>(), "runtime"_a)
       .def("set", &set_weight, "name"_a, "data"_a, "dtype"_a, "shape"_a,
            "Copies or packs contiguous memory at the address `data`.")
+      .def("set_part", &set_weight_part, "name"_a, "begin"_a, "data"_a, "dtype"_a, "shape"_a, "whole"_a,
+           "Copies or packs the part from `begin` on of a first dimension of `whole`.")
       .def("contains", &WeightStore::contains, "name"_a)
       .def("names", &WeightStore::names)
       .def("info", &weight_info, "name"_a, "dtype, shape, packed, bytes of a weight.")

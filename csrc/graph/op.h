@@ -24,7 +24,8 @@ struct Arity {
 };
 
 // How a node uses a weight, which decides the layout it is kept in: `linear_nk` and `linear_kn` as a matrix
-// of a Linear (stored [n, k] or [k, n]), `rows` by its rows only, `plain` as any tensor.
+// of a Linear (stored [n, k] or [k, n]) or the matrices of a GroupedMatmul, `rows` by its rows only, `plain` as any
+// tensor.
 enum class WeightUse { plain, rows, linear_nk, linear_kn };
 
 // A node ready to run: called on every thread of the pool.

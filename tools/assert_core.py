@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes sure that the core that Python imports is a wheel's: `python tools/assert_core.py dist/atb_core-*.whl`.
+
+A run that tests plugins against some other copy of the core proves nothing; this compares what is imported with the
+wheel, file by file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import sys
+import zipfile
+from pathlib import Path
+
+
+def main(argv: list[str]) -> int:
+    """Prints where the core is; the exit status is 1, with the reason, if it is not the wheel's."""
+    (wheel,) = argv
+    spec = importlib.util.find_spec("atb_core")
+    if spec is None or spec.origin is None:
+        print("error: atb_core cannot be imported", file=sys.stderr)
+        return 1
+    package = Path(spec.origin).parent
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if not name.startswith("atb_core/") or name.endswith("/"):
+                continue
+            file = package.parent / name
+            if not file.is_file() or _digest(file.read_bytes()) != _digest(archive.read(name)):
+                print(f"error: {file} is not the file of {wheel}: another core is imported", file=sys.stderr)
+                return 1
+    print(f"testing atb-core {importlib.metadata.version('atb-core')} of {wheel}, imported from {package}")
+    return 0
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

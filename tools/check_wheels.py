@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holds built wheels to what is promised of them: `python tools/check_wheels.py dist/*.whl`.
+
+Families are pure Python (py3-none-any); the core's engine links neither torch nor libpython; every entry point leads
+to a module in the wheel; licence and type marker are there, tests are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+# What a machine with a C++ runtime has; everything else would tie the wheel to somebody else's build.
+_SYSTEM_LIBRARIES = ("libstdc++.", "libm.", "libgcc_s.", "libc.", "libpthread.", "libdl.", "ld-linux")
+
+
+def problems(wheel: Path) -> Iterator[str]:
+    """What is wrong with a wheel, a sentence each."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        distribution, _, tag = wheel.stem.partition("-")
+        compiled = [name for name in names if name.endswith((".so", ".pyd"))]
+        if distribution != "atb_core":
+            if not tag.endswith("py3-none-any"):
+                yield f"is tagged {tag}; a family is pure Python, py3-none-any"
+            if compiled:
+                yield f"holds compiled code: {', '.join(compiled)}"
+        elif len(compiled) != 1:
+            yield f"holds {len(compiled)} extension modules instead of one"
+        if f"{distribution}/py.typed" not in names:
+            yield "has no py.typed: type checkers would ignore its types"
+        if not any("/licenses/LICENSE" in name for name in names):
+            yield "does not carry its licence"
+        if any(name.split("/")[0] in ("tests", "docs", "csrc", "benchmarks") for name in names):
+            yield "carries tests, docs or sources at its top level"
+        yield from _dangling_entry_points(archive, names)
+        for name in compiled if distribution == "atb_core" else ():
+            for library in _needed(archive, name):
+                if not library.startswith(_SYSTEM_LIBRARIES):
+                    yield f"{name} is linked to {library}"
+
+
+def _dangling_entry_points(archive: zipfile.ZipFile, names: list[str]) -> Iterator[str]:
+    files = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
+    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    for file in files:
+        parser.read_string(archive.read(file).decode("utf-8"))
+    for group in parser.sections():
+        for key, value in parser[group].items():
+            path = value.partition(":")[0].strip().replace(".", "/")
+            if f"{path}.py" not in names and f"{path}/__init__.py" not in names:
+                yield f"the entry point {group}: {key} = {value} leads to no module of the wheel"
+
+
+def _needed(archive: zipfile.ZipFile, name: str) -> list[str]:
+    """The shared libraries that an ELF file asks for, by readelf."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = archive.extract(name, folder)
+        table = subprocess.run(["readelf", "--dynamic", path], capture_output=True, text=True, check=True).stdout
+    return [line.split("[")[1].rstrip("] ") for line in table.splitlines() if "(NEEDED)" in line]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints a line for each wheel and each problem; the exit status is 1 if there is one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheels", nargs="+", type=Path)
+    failed = False
+    for wheel in parser.parse_args(argv).wheels:
+        found = list(problems(wheel))
+        print(f"{wheel.name}: {'ok' if not found else ''}")
+        for problem in found:
+            print(f"  {problem}")
+        failed = failed or bool(found)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

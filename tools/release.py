@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a release of one package needs: `python tools/release.py check atb-qwen2-v0.1.0`.
+
+Every package of the repository is released by itself. A release is a tag `<package>-v<version>`; the version is the
+one in the package's pyproject.toml, and its CHANGELOG.md has a section for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+_TAG = re.compile(r"(?P<package>[a-z0-9]+(?:-[a-z0-9]+)*)-v(?P<version>\d[\w.+!-]*)")
+
+
+class ReleaseError(Exception):
+    """Why a package cannot be released, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """One package of the repository: its folder and what its pyproject.toml says."""
+
+    folder: Path
+    name: str
+    version: str
+
+    @property
+    def tag(self) -> str:
+        """The tag of the release of this version."""
+        return f"{self.name}-v{self.version}"
+
+
+def project_table(folder: Path) -> dict[str, Any]:
+    """The `[project]` table of a package's pyproject.toml."""
+    project: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project
+
+
+def packages(root: Path = ROOT) -> list[Package]:
+    """The core and every plugin, the core first."""
+    folders = [root, *sorted(path.parent for path in root.glob("plugins/*/pyproject.toml"))]
+    tables = [(folder, project_table(folder)) for folder in folders]
+    return [Package(folder, project["name"], project["version"]) for folder, project in tables]
+
+
+def changelog_versions(folder: Path) -> list[str]:
+    """The versions that have a section in a package's CHANGELOG.md, newest first, those marked unreleased left out."""
+    path = folder / "CHANGELOG.md"
+    if not path.is_file():
+        raise ReleaseError(f"{folder.name} has no CHANGELOG.md")
+    headings = re.findall(r"^## (\S+)(.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [version for version, rest in headings if "unreleased" not in rest.lower()]
+
+
+def check(tag: str, root: Path = ROOT) -> Package:
+    """The package that `tag` releases.
+
+    Raises:
+        ReleaseError: the tag has another form, names no package or another version than the package has, or the
+            changelog does not tell of that version.
+    """
+    match = _TAG.fullmatch(tag)
+    if match is None:
+        raise ReleaseError(f"{tag!r} is no release tag; the form is <package>-v<version>, such as atb-qwen2-v0.1.0")
+    known = {package.name: package for package in packages(root)}
+    package = known.get(match["package"])
+    if package is None:
+        raise ReleaseError(f"{tag} names no package of this repository; there are {', '.join(known)}")
+    if package.version != match["version"]:
+        raise ReleaseError(f"{tag} does not fit {package.name}'s version in pyproject.toml, {package.version}")
+    if package.version not in changelog_versions(package.folder):
+        raise ReleaseError(f"{package.name}'s CHANGELOG.md has no released section '## {package.version}'")
+    return package
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`check TAG` prints the package's folder, for scripts; `tags` lists every package's present tag."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("check", help="print the folder of the package that a tag releases").add_argument("tag")
+    commands.add_parser("tags", help="print the tag of every package's present version")
+    options = parser.parse_args(argv)
+    try:
+        if options.command == "tags":
+            print("\n".join(package.tag for package in packages()))
+        else:
+            print(check(options.tag).folder.relative_to(ROOT))
+    except ReleaseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
