@@ -15,7 +15,9 @@ BACKENDS = ("cpu", "reference")
 
 def kernel_types() -> dict[str, type]:
     """By backend, what it takes as the kernel of an op from outside of core; `OpContribution.kernels` holds these."""
-    return {}
+    from atb_core.engine.kernels import CpuKernel
+
+    return {"cpu": CpuKernel}
 
 
 def get_backend(name: str = "auto", **options: Any) -> Backend:

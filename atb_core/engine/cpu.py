@@ -14,8 +14,10 @@ import torch
 from atb_core.engine.base import Backend, Engine, check_names, check_part, check_tensor
 from atb_core.engine.cpu_graph import is_complete, lower
 from atb_core.engine.extension import load_extension
+from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
+from atb_core.graph.foreign_ops import contribution
 from atb_core.graph.network import Network
 from atb_core.graph.specialize import specialize
 from atb_core.graph.tensor import Tensor
@@ -148,6 +150,7 @@ class CpuProgram:
     def __init__(self, network: Network, store: CpuStore) -> None:
         from atb_core import _cpu
 
+        _register_announced(network)
         _check_ops(network, _cpu.op_names())
         graph = lower(network)
         with _engine_errors():
@@ -183,6 +186,16 @@ class CpuProgram:
         with _engine_errors():
             self.handle.run(numbers + out_numbers, pointers + out_pointers, shapes + out_shapes)
         return dict(outputs)
+
+
+def _register_announced(network: Network) -> None:
+    """Loads the kernels that plugins announce for the network's ops; each is loaded when it is first needed."""
+    for op in {type(node.op) for node in network.nodes}:
+        found = contribution(op)
+        kernel = None if found is None else found.kernels.get("cpu")
+        if kernel is not None:
+            assert isinstance(kernel, CpuKernel)  # checked when it was announced
+            register_cpu_kernel(op, kernel)
 
 
 def _check_ops(network: Network, known: Sequence[str]) -> None:

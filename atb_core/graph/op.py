@@ -40,8 +40,8 @@ class Op:
 
     #: Indices of inputs that are written in place.
     writes: ClassVar[tuple[int, ...]] = ()
-    #: Engines of core that run the op; a test holds this against what the backends really have. Kernels that come
-    #: with an op from outside are no part of it: `graph.foreign_ops.supports` knows both.
+    #: Engines that run the op; a test holds this against what the backends really have. A kernel that a plugin
+    #: announces adds its backend when it is first needed: `graph.foreign_ops.supports` knows it before.
     backends: ClassVar[frozenset[str]] = frozenset({"reference", "cpu"})
     #: Comes before the name of an op from outside of core; by convention the package it is imported from.
     namespace: ClassVar[str] = ""

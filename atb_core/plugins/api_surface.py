@@ -28,7 +28,12 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "VerifyError",
         "WeightsError",
         "__version__",
+        "get_include",
         "torch_to_mindie_graph",
+    ),
+    "atb_core.engine.kernels": (
+        "CpuKernel",
+        "register_cpu_kernel",
     ),
     "atb_core.errors": (
         "AtbError",

@@ -47,6 +47,20 @@ EXPANDED = """
 def atb_ops():
     return [OpContribution(ScaleAdd, expand=lambda op, x, shift: x * op.scale + shift)]
 """
+KERNEL = """
+from atb_core.engine.kernels import CpuKernel
+
+
+def scale_add(call):
+    x, shift, y = call.inputs[0].array(), call.inputs[1].array(), call.outputs[0].array()
+    part = call.share(len(x))
+    y[part] = x[part] * call.attributes["scale"] + shift[part]
+
+
+@hookimpl
+def atb_ops():
+    return [OpContribution(ScaleAdd, kernels={"cpu": CpuKernel.from_python(scale_add)})]
+"""
 BARE = """
 @hookimpl
 def atb_ops():
@@ -121,6 +135,12 @@ def test_an_op_is_expanded_only_for_backends_without_a_kernel(site: Site) -> Non
     assert ops(run_passes(network, "reference")) == ["atb_scale.ScaleAdd", "Elewise"]
     assert ops(run_passes(network, "cpu")) == ["Elewise", "Elewise", "Elewise"]
     assert ops(network) == ["atb_scale.ScaleAdd", "Elewise"]
+
+
+def test_a_kernel_that_comes_with_an_op_runs_it_and_nothing_is_expanded(site: Site) -> None:
+    network = scaled(plugin(site, "atb-fast", OP, KERNEL))
+    assert ops(run_passes(network, "cpu")) == ["atb_fast.ScaleAdd", "Elewise"]
+    assert torch.equal(run(network, "cpu"), expected())
 
 
 def test_an_expansion_keeps_the_authors_place_and_unknown_shapes(site: Site) -> None:
