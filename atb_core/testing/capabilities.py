@@ -27,4 +27,3 @@ class Capability(Enum):
     EXPERTS = "experts"
     #: Has a chat template, which the test class gives as `chat_template` or in `tokenizer_directory`.
     CHAT_TEMPLATE = "chat template"
-

@@ -107,7 +107,9 @@ def _certificate(name: str, outcomes: list[Outcome]) -> Certificate:
             certificate.not_claimed.append(capability.name)
             continue
         ends = {outcome.outcome for outcome in outcomes if outcome.facts["capability"] == capability.name}
-        certificate.claimed[capability.name] = next((e for e in ("failed", "skipped", "passed") if e in ends), "not run")
+        certificate.claimed[capability.name] = next(
+            (e for e in ("failed", "skipped", "passed") if e in ends), "not run"
+        )
     certificate.special.update(outcome.outcome for outcome in outcomes if outcome.facts["test"] not in standard)
     return certificate
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,9 +41,9 @@ class FamilyTests(PackageTests, GraphTests, WeightTests, NumberTests, TextTests)
     #: The `model_type` of `config.json`: the name of the family's entry points and of Hugging Face's architecture.
     model_type: str = ""
     #: Fields of `config.json`, over those of a tiny decoder: 3 layers of 64, 4 heads, 2 of them for keys and values.
-    config: Mapping[str, Any] = {}
+    config: ClassVar[Mapping[str, Any]] = {}
     #: Further configurations by name, over `config`; each gets the tests of weights and logits.
-    cases: Mapping[str, Mapping[str, Any]] = {}
+    cases: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: What the family claims. The tests of the others are skipped, and the summary says so.
     capabilities: frozenset[Capability] = frozenset()
     #: For `Capability.CHAT_TEMPLATE`: the template's source, or a directory with tokenizer_config.json.
@@ -94,18 +94,18 @@ def _check_definition(cls: type[FamilyTests]) -> None:
         raise PluginError(f"{name}.cases uses names of the kit's own cases: {', '.join(taken)}")
 
 
-def _parameters(family: type[FamilyTests], wanted: list[str]) -> list[Any]:
+def _parameters(family: type[FamilyTests], wanted: Sequence[str]) -> list[Any]:
     if not family.model_type:
         raise PluginError(f"{family.__name__} sets no model_type", hint='Write model_type = "..." in the class.')
     backends = available_backends() if "backend" in wanted else [""]
     parameters = []
-    for case, unclaimed in _cases(family) if "case" in wanted else [(BASE, None)]:
+    for case, lacking in _cases(family) if "case" in wanted else [(BASE, None)]:
         dtypes = _dtypes(family, case) if "dtype" in wanted else [("", None)]
         for dtype, narrow in dtypes:
-            missing = unclaimed or narrow
+            missing = lacking or narrow
             if missing is not None:
                 parameters.append(_unclaimed(family, wanted, case, dtype, missing))
-                if unclaimed:
+                if lacking:
                     break
                 continue
             for backend in backends:
@@ -132,7 +132,7 @@ def _dtypes(family: type[FamilyTests], case: str) -> list[tuple[str, Capability 
     return dtypes
 
 
-def _unclaimed(family: type[FamilyTests], wanted: list[str], case: str, dtype: str, capability: Capability) -> Any:
+def _unclaimed(family: type[FamilyTests], wanted: Sequence[str], case: str, dtype: str, capability: Capability) -> Any:
     values = {"case": case, "dtype": dtype, "backend": "none"}
     mark = unclaimed(family.model_type, capability)
     return pytest.param(*(values[n] for n in wanted), id=f"not claimed: {capability.value}", marks=mark)

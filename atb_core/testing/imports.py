@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from atb_core.errors import PluginError
 from atb_core.plugins.registry import CONFIGS, ROUTERS, Family
@@ -95,7 +96,7 @@ def package_of(family: Family) -> str:
     return family.objects[ROUTERS].partition(":")[0].partition(".")[0]
 
 
-def _run(modules: Sequence[str], first: Sequence[str]) -> dict[str, object]:
+def _run(modules: Sequence[str], first: Sequence[str]) -> dict[str, Any]:
     request = {"package": modules[0], "modules": modules, "first": first, "heavy": HEAVY}
     with tempfile.TemporaryDirectory() as elsewhere:
         done = subprocess.run(
@@ -107,5 +108,5 @@ def _run(modules: Sequence[str], first: Sequence[str]) -> dict[str, object]:
         )
     if done.returncode:
         raise PluginError(f"{', '.join(modules)} cannot be imported in a fresh interpreter:\n{done.stderr}")
-    answer: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer

@@ -155,7 +155,7 @@ def record_ours(model: Any, tokens: Sequence[int], known: Mapping[str, Any]) -> 
             if base == "prefill":
                 recording.places.append(place)
         variant = store.build(key, run_passes(network, store.backend.name, ["All"]))
-        variant.engine = _Listener(variant.engine, labels, rows)  # type: ignore[assignment]
+        variant.engine = _Listener(variant.engine, labels, rows)
         store.variants[key] = variant
     driver = PagedDriver(model, 1)
     prompt = len(tokens) - STEPS

@@ -29,9 +29,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _files(folder: Path) -> dict[str, str]:
     """Contents by path. The README is left out: the page leaves it to the author."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and "cache" not in path.parent.name]
-    found = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {name: path.read_text(encoding="utf-8") for name, path in found.items() if name != "README.md"}
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    wanted = {name: path for name, path in found.items() if name != "README.md" and "cache" not in name}
+    return {name: path.read_text(encoding="utf-8") for name, path in wanted.items()}
 
 
 def test_the_page_builds_the_example(written: Path) -> None:

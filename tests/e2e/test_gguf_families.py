@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gguf
 import pytest
+import torch
 from e2e.gguf_files import write_gguf
 
 from atb_core import ModelRunner
@@ -25,6 +27,15 @@ FILES: dict[str, tuple[Arch, dict[str, Any]]] = {
     "qwen3_moe": (Arch.QWEN3MOE, {**EXPERTS, "head_dim": 32, "norm_topk_prob": True}),
     "qwen2_moe": (Arch.QWEN2MOE, {**EXPERTS, "shared_expert_intermediate_size": 48}),
 }
+
+
+@pytest.fixture(autouse=True)
+def _one_torch_thread() -> Iterator[None]:
+    """Models this small only lose time when torch spreads them over threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("model_type", FILES)

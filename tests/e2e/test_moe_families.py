@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 PROMPTS = [[5, 9, 2, 77, 31], [100], [(7 * i * i + 3) % 203 for i in range(40)]]
+
+
+@pytest.fixture(autouse=True)
+def _one_torch_thread() -> Iterator[None]:
+    """Models this small only lose time when torch spreads them over threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def written(directory: Path, name: str, dtype: torch.dtype = torch.float32, **options: Any) -> Path:

@@ -154,6 +154,26 @@ def test_experts_one_by_one_and_fused_become_the_same_weight() -> None:
     assert all(torch.equal(fused[name], tensor) for name, tensor in given.items())
 
 
+def test_experts_stored_one_by_one_reach_the_engine_one_by_one() -> None:
+    model, tensors = moe_checkpoint(torch_dtype="bfloat16")
+    expected = arrived(model, tensors)
+    whole: dict[str, torch.Tensor] = {}
+    parts: dict[str, list[torch.Tensor]] = {}
+
+    def take_part(name: str, begin: int, part: torch.Tensor) -> None:
+        assert begin == len(parts.setdefault(name, [])) and len(part) == 1
+        parts[name].append(part)
+
+    loader = MemoryLoader(tensors)
+    plan = plan_loading(collect_parameters([model]), loader)
+    stream_weights(plan, loader, lambda name, tensor: whole.update({name: tensor}), part_sink=take_part)
+    assert sorted(loader.reads) == sorted(tensors)
+    assert sorted(parts) == [f"{EXPERTS}.down_proj", f"{EXPERTS}.gate_up_proj"]
+    given = {**whole, **{name: torch.cat(rows) for name, rows in parts.items()}}
+    assert given.keys() == expected.keys()
+    assert all(torch.equal(given[name], tensor) for name, tensor in expected.items())
+
+
 def test_a_missing_and_a_surplus_expert_are_named() -> None:
     model, tensors = moe_checkpoint()
     del tensors[f"{EXPERTS}.1.up_proj.weight"]

@@ -132,7 +132,7 @@ REFUSED = {
     "an unknown hook": ("@hookimpl\ndef atb_opps(): return []", "atb_opps, which is no hook of this version; the "
                         "nearest is atb_ops"),
     "an argument that the hook has not": ("@hookimpl\ndef atb_ops(backend): return []", "{'backend'} are declared"),
-    "no mark": ("def atb_ops(): return []", "atb_ops is not marked with @hookimpl"),
+    "no mark": ("def atb_ops(): return []", "has atb_ops, which is not marked with @hookimpl"),
     "no hook at all": ("", "implements no hook"),
     "a wrapper": ("@hookimpl(wrapper=True)\ndef atb_ops():\n    return (yield)", "historic incompatible with"),
 }  # fmt: skip
@@ -192,7 +192,7 @@ def test_what_is_registered_after_the_first_use_still_arrives(site: Site) -> Non
 
 
 def test_registering_what_has_no_hooks_is_an_error_at_once(site: Site) -> None:
-    with pytest.raises(PluginError, match="nothing implements no hook: write .*; the hooks are atb_fusion_passes"):
+    with pytest.raises(PluginError, match=r"nothing implements no hook: write .*; the hooks are atb_fusion_passes"):
         register_hooks(SimpleNamespace(), "nothing")
 
 

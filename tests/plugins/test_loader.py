@@ -145,7 +145,8 @@ def test_a_model_must_be_decorated(site: Site, source: str, says: str) -> None:
 
 
 def test_a_module_with_hooks_needs_no_class(site: Site) -> None:
-    site.family("atb-one", "one", objects={"atb_core.plugins": "atb_one"})
+    hooks = "from atb_core.plugins import hookimpl\n\n@hookimpl\ndef atb_ops():\n    return []\n"
+    site.family("atb-one", "one", source=hooks, objects={"atb_core.plugins": "atb_one"})
     assert load(site, "atb_core.plugins") is sys.modules["atb_one"]
 
 

@@ -162,7 +162,7 @@ def _read_expert(
     part = torch.empty((1, *parameter.declared_shape[1:]), dtype=dtype_to_torch(parameter.declared_dtype))
     for source in sources:
         assert source.place is not None
-        part[(0, *source.place[1:])].copy_(loader.get(source.name))
+        part[0][source.place[1:]].copy_(loader.get(source.name))
         bar.advance(loader.nbytes(source.name))
     return part
 

@@ -32,9 +32,7 @@ class NumberTests:
             report = oracle.report(oracle.run(atb_lab.model(case, dtype, backend)))
         assert report.within(), f"{report}: {explain_difference(atb_lab.checkpoint(case, dtype), backend)}"
 
-    def test_a_prefill_equals_the_same_tokens_decoded_one_by_one(
-        self, atb_lab: Lab, dtype: str, backend: str
-    ) -> None:
+    def test_a_prefill_equals_the_same_tokens_decoded_one_by_one(self, atb_lab: Lab, dtype: str, backend: str) -> None:
         model = atb_lab.model(dtype=dtype, backend=backend)
         tokens = [5, 17, 2, 80, 33, 9, 61, 17, 4]
         whole = PagedDriver(model, 1).prefill([tokens])
@@ -64,6 +62,6 @@ class NumberTests:
         """Else the comparisons above would compare different experts and say nothing; see `testing.routing`."""
         directory, sequences = atb_lab.checkpoint(case), atb_lab.oracle(case).sequences
         choices = [chosen_experts(load_reference(directory, dtype), sequences) for dtype in _TYPES]
-        used = sorted(choices[0].unique().tolist())
+        used = sorted(set(choices[0].flatten().tolist()))
         assert len(used) > choices[0].shape[-1], f"only the experts {used} are ever chosen"
         assert all(torch.equal(choices[0], other) for other in choices[1:])
