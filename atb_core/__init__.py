@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from atb_core.engine.kernels import get_include
     from atb_core.errors import (
         AtbError,
         BackendUnavailableError,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         ModelNotFoundError,
         PluginError,
         RequestError,
+        SettingsError,
         ShapeError,
         TokenizerError,
         UnknownModelError,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     )
     from atb_core.features import FeatureDecorator
     from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
+    from atb_core.plugins.api import API_VERSION
     from atb_core.runner.model_runner import ModelRunner
     from atb_core.runner.outputs import RequestOutput
     from atb_core.runner.sampling_params import SamplingParams
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "API_VERSION",
     "AtbError",
     "BackendUnavailableError",
     "ConfigError",
@@ -47,12 +51,14 @@ __all__ = [
     "RequestError",
     "RequestOutput",
     "SamplingParams",
+    "SettingsError",
     "ShapeError",
     "TokenizerError",
     "UnknownModelError",
     "VerifyError",
     "WeightsError",
     "__version__",
+    "get_include",
     "torch_to_mindie_graph",
 ]
 
@@ -62,6 +68,7 @@ _HOME = {
     "ModelRunner": "atb_core.runner.model_runner",
     "RequestOutput": "atb_core.runner.outputs",
     "SamplingParams": "atb_core.runner.sampling_params",
+    "get_include": "atb_core.engine.kernels",
     "torch_to_mindie_graph": "atb_core.models.base.flash_causal_lm_v3",
 }
 
@@ -69,8 +76,15 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
+    if name == "API_VERSION":
+        return import_module("atb_core.plugins.api").API_VERSION
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _HOME:
+        # All of these import torch.
+        from atb_core.plugins.torch_import import protect_torch_import
+
+        protect_torch_import()
     return getattr(import_module(_HOME.get(name, "atb_core.errors")), name)
 
 

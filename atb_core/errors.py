@@ -15,6 +15,7 @@ __all__ = [
     "ModelNotFoundError",
     "PluginError",
     "RequestError",
+    "SettingsError",
     "ShapeError",
     "TokenizerError",
     "UnknownModelError",
@@ -91,6 +92,10 @@ class TokenizerError(AtbError):
 
 class PluginError(AtbError):
     """An installed plugin is broken, incompatible or in conflict with another."""
+
+
+class SettingsError(AtbError):
+    """The settings file or an environment variable says something impossible."""
 
 
 class UnknownModelError(PluginError):

@@ -63,7 +63,8 @@ def ops_page() -> str:
         "What networks are made of. Names and attributes follow ATB's, in snake case. An input with an exclamation "
         "mark is written in place.",
     ]
-    ops = registered_ops()
+    # Ops of plugins may have been imported too; they are not core's to document.
+    ops = {name: op for name, op in registered_ops().items() if not op.namespace}
     for name in sorted(ops):
         op = ops[name]
         attributes = [

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -11,33 +10,20 @@ from typing import Final
 
 import click
 
-from atb_core.cli import errors
+from atb_core.cli import errors, flags
+from atb_core.cli.plugin_commands import CommandGroup
 
 # name -> module with a `command`. The order is that of `atb --help`.
 COMMANDS: Final = {
     "run": "atb_core.cli.run",
     "chat": "atb_core.cli.chat",
     "list": "atb_core.cli.list_families",
+    "plugins": "atb_core.cli.plugins",
     "show": "atb_core.cli.show",
     "graph": "atb_core.cli.graph",
     "version": "atb_core.cli.version",
 }
 _COMPLETE_VARIABLE: Final = "_ATB_COMPLETE"
-
-
-class LazyGroup(click.Group):
-    """Imports a command's module when the command is looked up."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = COMMANDS.get(cmd_name)
-        if module is None:
-            return None
-        command = importlib.import_module(module).command
-        assert isinstance(command, click.Command)
-        return command
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -48,7 +34,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, modules=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,
@@ -62,6 +48,12 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     is_flag=True,
     expose_value=False,
     help="Print tracebacks of errors too, as ATB_TRACEBACK=1 does; may stand anywhere.",
+)
+@click.option(
+    "--no-plugins",
+    metavar="[=NAME]",
+    expose_value=False,
+    help="Leave out the package NAME, or all plugins, as ATB_NO_PLUGINS does; may stand anywhere and be repeated.",
 )
 def app() -> None:
     """Run language models on static graphs.
@@ -84,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return shell_complete(app, {}, "atb", _COMPLETE_VARIABLE, os.environ[_COMPLETE_VARIABLE])
     args, traceback = errors.take_traceback_flag(args)
     try:
+        args, left_out = flags.take_no_plugins(args)
+        flags.leave_out_plugins(left_out)
         with app.make_context("atb", args) as ctx:
             app.invoke(ctx)
         sys.stdout.flush()

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atb_core.cli.options import load_runner, model_options, sampling_options, sampling_params
+from atb_core.cli.options import (
+    LOADING,
+    chat_options,
+    load_runner,
+    model_options,
+    sampling_options,
+    sampling_params,
+    template_variables,
+)
 from atb_core.cli.output import TextStream, note
 from atb_core.errors import AtbError
 
@@ -27,13 +35,20 @@ Ctrl-C stops an answer; what was said of it stays in the conversation."""
 @click.command()
 @click.argument("model")
 @click.option("--system", metavar="TEXT", help="System message at the head of the conversation.")
+@chat_options
 @sampling_options
 @model_options
-def command(model: str, system: str | None, **options: Any) -> None:
+def command(
+    model: str, system: str | None, thinking: bool | None, chat_variables: tuple[str, ...], **options: Any
+) -> None:
     """Talk with MODEL. /help lists what can be typed besides messages."""
-    loading = {name: options.pop(name) for name in ("backend", "dtype", "num_threads", "max_model_len")}
+    loading = {name: options.pop(name) for name in LOADING}
     sampling = sampling_params(**options)
+    variables = template_variables(model, thinking, chat_variables)
     runner = load_runner(model, **loading)
+    if variables and runner.tokenizer is not None:
+        # Now, and not with every message.
+        runner.tokenizer.check_chat_variables(variables)
     head: Messages = [{"role": "system", "content": system}] if system is not None else []
     messages = list(head)
     if sys.stdin.isatty():
@@ -51,14 +66,16 @@ def command(model: str, system: str | None, **options: Any) -> None:
         elif text.startswith("/") and " " not in text:
             note(f"unknown command {text}; /help lists those there are")
         elif text:
-            messages = _turn(runner, sampling, messages, text)
+            messages = _turn(runner, sampling, variables, messages, text)
 
 
-def _turn(runner: ModelRunner, sampling: SamplingParams, messages: Messages, text: str) -> Messages:
+def _turn(
+    runner: ModelRunner, sampling: SamplingParams, variables: dict[str, Any], messages: Messages, text: str
+) -> Messages:
     """One message and its answer. Returns the conversation; unchanged where the request was refused."""
     asked = [*messages, {"role": "user", "content": text}]
     answer: list[str] = []
-    chunks = iter(runner.generate([asked], sampling, stream=True))
+    chunks = iter(runner.generate([asked], sampling, stream=True, chat_variables=variables))
     try:
         with TextStream() as stream:
             for chunk in chunks:

@@ -1,39 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`atb list`: the installed model families, from package metadata alone."""
+"""`atb list`: the installed model families that can be used, from package metadata alone."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from atb_core.cli.output import table
+from atb_core.cli.output import note, plugins_text, table
+from atb_core.plugins.records import Status
 
 if TYPE_CHECKING:
-    from atb_core.plugins import Family
+    from atb_core.plugins import Family, Resolution
+
+_WORDS: Final = {Status.DISABLED: "disabled", Status.INCOMPATIBLE: "incompatible", Status.FAILED: "broken"}
 
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
-    """List the model families that are installed; imports none of them."""
-    from atb_core.plugins import families
+    """List the model families that can be used; imports none of them.
 
-    installed = families()
+    What is installed and cannot be used is counted on stderr; `atb plugins list` shows it.
+    """
+    from atb_core.plugins import installed
+    from atb_core.plugins.admission import check_names
+
+    check_names()
+    usable, contested = usable_families()
     if as_json:
-        click.echo(json.dumps([asdict(family) for family in installed], indent=2))
-        return
-    if not installed:
+        click.echo(json.dumps([asdict(family) for family in usable], indent=2))
+    elif usable:
+        rows = [(family.model_type, family.distribution, family.version, family.summary) for family in usable]
+        click.echo(table(("MODEL TYPE", "PACKAGE", "VERSION", "SERVES"), rows))
+    elif not installed():
         click.echo("No model family is installed. Families are packages; pip install atb-qwen2 is one.")
-        return
-    rows = [(family.model_type, family.distribution, family.version, family.summary) for family in installed]
-    click.echo(table(("MODEL TYPE", "PACKAGE", "VERSION", "SERVES"), rows))
-    for model_type in _contested(installed):
-        click.echo(f"warning: several packages serve {model_type}; uninstall all but one", err=True)
+    else:
+        click.echo("No installed model family can be used.")
+    for message in contested:
+        note(f"not listed: {message}")
+    left_out = _left_out()
+    if left_out:
+        counts = ", ".join(f"{count} {_WORDS[status]}" for status, count in left_out.items())
+        note(f"not listed: {plugins_text(sum(left_out.values()))} ({counts}); `atb plugins doctor` says why")
 
 
-def _contested(installed: list[Family]) -> list[str]:
-    types = [family.model_type for family in installed]
-    return sorted({model_type for model_type in types if types.count(model_type) > 1})
+def usable_families() -> tuple[list[Family], list[str]]:
+    """The families that would serve a model, and for each type that nobody serves though it is claimed: why."""
+    from atb_core.plugins import registry
+
+    found = registry()
+    usable = [family for family in found.families() if family.status is Status.OK]
+    claims = Counter(family.model_type for family in usable)
+    contested = {name: found.resolve(name) for name, count in claims.items() if count > 1}
+    winners = [family for family in usable if _wins(family, contested.get(family.model_type))]
+    return winners, [str(one.error) for one in contested.values() if one.error is not None]
+
+
+def _left_out() -> Counter[Status]:
+    """How many plugins cannot be used as far as metadata tells, or not for all that they claim to serve."""
+    from atb_core.plugins import families, installed
+    from atb_core.plugins.admission import refusal
+
+    status = {plugin.distribution: refused.status for plugin in installed() if (refused := refusal(plugin)) is not None}
+    for family in families():
+        if family.status is not Status.OK:
+            status.setdefault(family.distribution, family.status)
+    return Counter(status.values())
+
+
+def _wins(family: Family, contest: Resolution | None) -> bool:
+    return contest is None or (contest.winner is not None and contest.winner.distribution == family.distribution)

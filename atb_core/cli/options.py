@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 BACKENDS = ("auto", "cpu", "reference", "atb")
+#: What `load_runner` takes of the options that `model_options` adds.
+LOADING = ("backend", "dtype", "num_threads", "max_model_len", "features")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 _MODEL_OPTIONS = (
@@ -25,6 +28,15 @@ _MODEL_OPTIONS = (
                  help="Threads of the engine. [default: ATB_NUM_THREADS, OMP_NUM_THREADS or all cores]"),
     click.option("--max-model-len", type=click.IntRange(min=1), metavar="N",
                  help="Longest prompt plus answer, in tokens; sizes the KV cache."),
+    click.option("--feature", "features", multiple=True, metavar="NAME",
+                 help="Put a feature on the model, of its family or of a plugin; may be given again."),
+)  # fmt: skip
+
+_CHAT_OPTIONS = (
+    click.option("--thinking/--no-thinking", default=None,
+                 help="Let the model think before it answers, or not, where its family has a switch for it."),
+    click.option("--chat-variable", "chat_variables", multiple=True, metavar="NAME=VALUE",
+                 help="Give the chat template a variable, as JSON or else as text; may be given again."),
 )  # fmt: skip
 
 _SAMPLING_OPTIONS = (
@@ -56,6 +68,11 @@ def sampling_options(command: Command) -> Command:
     return _add(command, _SAMPLING_OPTIONS)
 
 
+def chat_options(command: Command) -> Command:
+    """Adds what `template_variables` takes."""
+    return _add(command, _CHAT_OPTIONS)
+
+
 def _add(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
     for option in reversed(options):
         command = option(command)
@@ -63,12 +80,66 @@ def _add(command: Command, options: tuple[Callable[[Command], Command], ...]) ->
 
 
 def load_runner(
-    model: str, *, backend: str, dtype: str, num_threads: int | None, max_model_len: int | None
+    model: str,
+    *,
+    backend: str,
+    dtype: str,
+    num_threads: int | None,
+    max_model_len: int | None,
+    features: tuple[str, ...],
 ) -> ModelRunner:
     """Resolves the reference `model`, loads it and returns its runner."""
     from atb_core import ModelRunner
 
-    return ModelRunner(model, backend=backend, dtype=dtype, num_threads=num_threads, max_model_len=max_model_len)
+    return ModelRunner(
+        model,
+        backend=backend,
+        dtype=dtype,
+        num_threads=num_threads,
+        max_model_len=max_model_len,
+        features=features,
+    )
+
+
+def template_variables(model: str, thinking: bool | None, assignments: tuple[str, ...]) -> dict[str, Any]:
+    """The options of `chat_options` as the runner takes them; reads the configuration of `model` but no weights.
+
+    Raises:
+        UsageError: an option that is no `NAME=VALUE`, or a variable that is given twice.
+        RequestError: `thinking` is given and the family of `model` has no switch for it.
+    """
+    given = [_assignment(text) for text in assignments]
+    if thinking is not None:
+        given.append((_thinking_variable(model, "--thinking" if thinking else "--no-thinking"), thinking))
+    variables: dict[str, Any] = {}
+    for name, value in given:
+        if name in variables:
+            raise click.UsageError(f"the chat variable {name} is given twice")
+        variables[name] = value
+    return variables
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise click.UsageError(f"--chat-variable {text}: write NAME=VALUE, for example date_string=today")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _thinking_variable(model: str, option: str) -> str:
+    from atb_core.errors import RequestError
+    from atb_core.runner.model_loading import open_checkpoint
+
+    router = open_checkpoint(model).router
+    if router.thinking_variable is None:
+        raise RequestError(
+            f"{option}: models of type {router.model_type!r} have no switch for thinking",
+            hint="Leave it out; what else a chat template knows is set with --chat-variable NAME=VALUE.",
+        )
+    return router.thinking_variable
 
 
 def sampling_params(

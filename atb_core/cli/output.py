@@ -72,6 +72,11 @@ def count_text(count: int) -> str:
     return str(count)
 
 
+def plugins_text(count: int) -> str:
+    """`1 plugin`, `2 plugins`."""
+    return f"{count} plugin{'' if count == 1 else 's'}"
+
+
 def note(text: str) -> None:
     """Says something beside the result: on stderr."""
     click.echo(text, err=True)

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atb_core.cli.options import load_runner, model_options, sampling_options, sampling_params
+from atb_core.cli.options import (
+    LOADING,
+    chat_options,
+    load_runner,
+    model_options,
+    sampling_options,
+    sampling_params,
+    template_variables,
+)
 from atb_core.cli.output import TextStream, note
 
 if TYPE_CHECKING:
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of streaming text.")
 @click.option("--logprobs", type=click.IntRange(min=0), metavar="N",
               help="With --json: log probability of each token and of the N likeliest.")  # fmt: skip
+@chat_options
 @sampling_options
 @model_options
 def command(
@@ -38,6 +47,8 @@ def command(
     stats: bool,
     as_json: bool,
     logprobs: int | None,
+    thinking: bool | None,
+    chat_variables: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Let MODEL answer PROMPT; without PROMPT, or with "-", it is read from stdin.
@@ -46,14 +57,17 @@ def command(
     """
     if raw and system is not None:
         raise click.UsageError("--raw sends the prompt as it is, so there is no place for --system")
+    if raw and (thinking is not None or chat_variables):
+        raise click.UsageError("--raw uses no chat template, so there is nothing to set in one")
     text = _prompt_text(prompt)
-    loading = {name: options.pop(name) for name in ("backend", "dtype", "num_threads", "max_model_len")}
+    loading = {name: options.pop(name) for name in LOADING}
     sampling = sampling_params(logprobs=logprobs, **options)
+    variables = template_variables(model, thinking, chat_variables)
     started = time.monotonic()
     runner = load_runner(model, **loading)
     load_seconds = time.monotonic() - started
     request = text if raw else _chat(text, system)
-    output = _follow(runner.generate([request], sampling, stream=True), show=not as_json)
+    output = _follow(runner.generate([request], sampling, stream=True, chat_variables=variables), show=not as_json)
     if as_json:
         click.echo(json.dumps(_as_json(output), ensure_ascii=False, indent=2))
     if stats:

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 BACKENDS = ("cpu", "reference")
 
 
+def kernel_types() -> dict[str, type]:
+    """By backend, what it takes as the kernel of an op from outside of core; `OpContribution.kernels` holds these."""
+    from atb_core.engine.kernels import CpuKernel
+
+    return {"cpu": CpuKernel}
+
+
 def get_backend(name: str = "auto", **options: Any) -> Backend:
     """The backend called `name`: "cpu" (C++), "reference" (torch) or "auto" (cpu).
 

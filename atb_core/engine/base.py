@@ -30,6 +30,15 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    def set_weight_part(self, name: str, begin: int, value: torch.Tensor) -> None:
+        """Takes over the part `begin`, ..., `begin + len(value) - 1` along dimension 0 of a weight of known shape.
+
+        A large weight then never has to be in one piece. Parts come in ascending order without gaps; one that
+        begins at 0 starts anew, and the weight is set when the last part is. EngineError for a part that does not
+        fit, is not the next one, or belongs to the matrix of a Linear, which is set as a whole.
+        """
+
+    @abstractmethod
     def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
         """Binds inputs whose memory stays the same from call to call and is written in place."""
 
@@ -100,3 +109,20 @@ def check_tensor(what: str, declared: Tensor, real: torch.Tensor, device: str | 
         raise EngineError(f"{what} {declared.name!r} is not contiguous", hint="pass tensor.contiguous()")
     if device is not None and real.device.type != device:
         raise EngineError(f"{what} {declared.name!r} is on {real.device}, the engine runs on {device}")
+
+
+def check_part(
+    network: Network, name: str, begin: int, part: torch.Tensor, device: str | None = None
+) -> tuple[int, ...]:
+    """The shape of weight `name`; EngineError unless it is known and `part` fits into it from row `begin` on."""
+    check_names("weights", [name], network.weights_keys, optional=True)
+    weight = network.input(name)
+    if not weight.shape:
+        raise EngineError(
+            f"weight {name!r} cannot be set in parts: its shape is not declared", hint="use set_weights()"
+        )
+    shape = tuple(int(size) for size in weight.shape)  # type: ignore[arg-type]
+    check_tensor("a part of weight", Tensor(name, (*part.shape[:1], *shape[1:]), weight.dtype), part, device)
+    if begin < 0 or len(part) < 1 or begin + len(part) > shape[0]:
+        raise EngineError(f"rows {begin} to {begin + len(part)} are no part of weight {weight}")
+    return shape

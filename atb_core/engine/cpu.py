@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from atb_core.engine.base import Backend, Engine, check_names, check_tensor
+from atb_core.engine.base import Backend, Engine, check_names, check_part, check_tensor
 from atb_core.engine.cpu_graph import is_complete, lower
+from atb_core.engine.extension import load_extension
+from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
+from atb_core.graph.foreign_ops import contribution
 from atb_core.graph.network import Network
 from atb_core.graph.specialize import specialize
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from atb_core import _cpu
 
 #: Programs kept for networks whose shapes are only known when real tensors arrive.
@@ -36,17 +37,6 @@ class NodeTime(NamedTuple):
     op: str
     seconds: float
     runs: int
-
-
-def _extension() -> ModuleType:
-    try:
-        from atb_core import _cpu
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f"the C++ engine cannot be loaded: {error}",
-            hint='Reinstall atb-core for this Python and platform, or use backend="reference".',
-        ) from error
-    return _cpu
 
 
 @contextmanager
@@ -90,6 +80,12 @@ class CpuStore:
         with _engine_errors():
             self.handle.set(name, value.data_ptr(), dtype_from_torch(value.dtype).short, list(value.shape))
 
+    def set_part(self, name: str, begin: int, value: torch.Tensor, whole: int) -> None:
+        """Copies rows `begin`, `begin + 1`, ... of `whole`, as `Engine.set_weight_part` says."""
+        with _engine_errors():
+            dtype = dtype_from_torch(value.dtype).short
+            self.handle.set_part(name, begin, value.data_ptr(), dtype, list(value.shape), whole)
+
     def spec(self, name: str) -> tuple[tuple[int, ...], DataType]:
         """Shape and dtype of a weight that has been set."""
         with _engine_errors():
@@ -113,7 +109,7 @@ class CpuBackend(Backend):
     name = "cpu"
 
     def __init__(self, num_threads: int | None = None, isa: str | None = None, small_work: int | None = None) -> None:
-        extension = _extension()
+        extension = load_extension()
         if num_threads is not None and num_threads < 1:
             raise EngineError(f"num_threads must be positive, not {num_threads}")
         try:
@@ -154,6 +150,8 @@ class CpuProgram:
     def __init__(self, network: Network, store: CpuStore) -> None:
         from atb_core import _cpu
 
+        _register_announced(network)
+        _check_ops(network, _cpu.op_names())
         graph = lower(network)
         with _engine_errors():
             self.handle = _cpu.Program(store.runtime, store.handle, graph.dims, graph.tensors, graph.nodes)
@@ -188,6 +186,25 @@ class CpuProgram:
         with _engine_errors():
             self.handle.run(numbers + out_numbers, pointers + out_pointers, shapes + out_shapes)
         return dict(outputs)
+
+
+def _register_announced(network: Network) -> None:
+    """Loads the kernels that plugins announce for the network's ops; each is loaded when it is first needed."""
+    for op in {type(node.op) for node in network.nodes}:
+        found = contribution(op)
+        kernel = None if found is None else found.kernels.get("cpu")
+        if kernel is not None:
+            assert isinstance(kernel, CpuKernel)  # checked when it was announced
+            register_cpu_kernel(op, kernel)
+
+
+def _check_ops(network: Network, known: Sequence[str]) -> None:
+    for node in network.nodes:
+        if node.op.name not in known:
+            raise EngineError(
+                f"{node.op.name} at {node.place}: the cpu engine has no kernel for this op",
+                hint='Register one (docs/custom-kernels.md), or use backend="reference".',
+            )
 
 
 def _slot(tensor: Tensor, number: int) -> _Slot:
@@ -244,6 +261,10 @@ class CpuEngine(Engine):
             check_tensor("weight", self.network.input(name), value, "cpu")
         for name, value in weights.items():
             self.store.set(name, value)
+
+    def set_weight_part(self, name: str, begin: int, value: torch.Tensor) -> None:
+        whole = check_part(self.network, name, begin, value, "cpu")[0]
+        self.store.set_part(name, begin, value, whole)
 
     def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
         check_names("KV caches", caches, self._inputs, optional=True)

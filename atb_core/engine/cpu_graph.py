@@ -60,9 +60,9 @@ def _kind(network: Network, tensor: Tensor, outputs: set[Tensor]) -> str:
 def _attributes(node: Node) -> dict[str, Any]:
     if isinstance(node.op, Reshape):
         return {}  # the output's shape says it, and may be symbolic
-    # `out_dtype` is the type of the output tensor.
-    attributes = {name: value for name, value in node.op.attributes().items() if name != "out_dtype"}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in attributes.items()}
+    # `out_dtype` is the type of the output tensor; what is None is not given.
+    given = {n: value for n, value in node.op.attributes().items() if n != "out_dtype" and value is not None}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items()}
 
 
 def _size(size: DimLike, dims: dict[str, int]) -> Size:

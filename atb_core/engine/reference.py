@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from atb_core.engine.base import Backend, Engine, check_names, check_tensor
+from atb_core.engine.base import Backend, Engine, check_names, check_part, check_tensor
 from atb_core.errors import EngineError
 from atb_core.graph.dim import evaluate_shape
 from atb_core.graph.network import Network, Node, bind_dims
@@ -44,12 +44,28 @@ class ReferenceEngine(Engine):
         self.store = store
         self.observer: Observer | None = None
         self._caches: dict[str, torch.Tensor] = {}
+        # Weights that come in parts: the rows that are there, and the memory for all.
+        self._partial: dict[str, tuple[int, torch.Tensor]] = {}
 
     def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         check_names("weights", weights, self.network.weights_keys, optional=True)
         for name, value in weights.items():
             check_tensor("weight", self.network.input(name), value)
             self.store[name] = value
+
+    def set_weight_part(self, name: str, begin: int, value: torch.Tensor) -> None:
+        shape = check_part(self.network, name, begin, value)
+        if begin == 0:
+            self.store.pop(name, None)
+            self._partial[name] = (0, value.new_empty(shape))
+        filled, whole = self._partial.get(name, (0, None))
+        if whole is None or begin != filled:
+            raise EngineError(f"a part of weight {name!r} begins at {begin}, but the next one has to begin at {filled}")
+        filled += len(value)
+        whole[begin:filled] = value
+        self._partial[name] = (filled, whole)
+        if filled == len(whole):
+            self.store[name] = self._partial.pop(name)[1]
 
     def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
         wanted = {t.name for t in self.network.inputs if t.name} - self.network.weights_keys

@@ -2,12 +2,14 @@
 """What an op is: typed attributes, shape and dtype rule, reference, samples.
 
 An op is a frozen dataclass: the class is the operation, an instance is the operation with its
-attributes, and two instances are equal when they compute the same thing. Subclassing `Op` registers it.
+attributes, and two instances are equal when they compute the same thing. Subclassing `Op` registers it; an
+op from outside of core has a namespace, `class Scale(Op, namespace="atb_foo")`, and is called `atb_foo.Scale`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,10 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from atb_core.errors import GraphError, ShapeError
 from atb_core.graph.dim import DimLike, Shape, shape_text
 from atb_core.graph.dtype import DataType
+from atb_core.plugins import hooks
 
 if TYPE_CHECKING:
     import torch
 
+_CORE = "atb_core"
 _registry: dict[str, type[Op]] = {}
 
 
@@ -36,21 +40,32 @@ class Op:
 
     #: Indices of inputs that are written in place.
     writes: ClassVar[tuple[int, ...]] = ()
-    #: Engines that run the op; a test holds this against what the backends really have.
+    #: Engines that run the op; a test holds this against what the backends really have. A kernel that a plugin
+    #: announces adds its backend when it is first needed: `graph.foreign_ops.supports` knows it before.
     backends: ClassVar[frozenset[str]] = frozenset({"reference", "cpu"})
+    #: Comes before the name of an op from outside of core; by convention the package it is imported from.
+    namespace: ClassVar[str] = ""
     #: Names of the inputs, for messages; optional ones last.
     input_names: ClassVar[tuple[str, ...]] = ("input",)
     #: True where the output is the input's memory under another shape.
     is_view: ClassVar[bool] = False
 
-    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
+    def __init_subclass__(cls, abstract: bool = False, namespace: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if namespace is not None:
+            cls.namespace = namespace
+            cls.backends = frozenset({"reference"})
         if not abstract:
-            _registry[cls.__name__] = cls
+            _register(cls)
+
+    @classmethod
+    def op_name(cls) -> str:
+        """The name under which the op is registered, recorded and saved."""
+        return f"{cls.namespace}.{cls.__name__}" if cls.namespace else cls.__name__
 
     @property
     def name(self) -> str:
-        return type(self).__name__
+        return self.op_name()
 
     @property
     def num_inputs(self) -> int:
@@ -88,6 +103,23 @@ class Op:
         return {field.name: _plain(getattr(self, field.name)) for field in fields}
 
 
+def _register(op: type[Op]) -> None:
+    """Takes a new class into the registry; GraphError for a name that is another's or has no owner."""
+    name, place = op.op_name(), f"{op.__module__}.{op.__qualname__}"
+    if not op.namespace and op.__module__.partition(".")[0] != _CORE:
+        raise GraphError(
+            f"the op {place} needs a namespace: names without one belong to core",
+            hint=f'Write class {op.__name__}(Op, namespace="{op.__module__.partition(".")[0]}").',
+        )
+    if op.namespace and not op.namespace.isidentifier():
+        raise GraphError(f"the namespace {op.namespace!r} of the op {place} is no identifier")
+    known = _registry.get(name)
+    # The same class again is a module that was reloaded, or a notebook's cell that was run twice.
+    if known is not None and f"{known.__module__}.{known.__qualname__}" != place:
+        raise GraphError(f"the op name {name!r} of {place} is taken by {known.__module__}.{known.__qualname__}")
+    _registry[name] = op
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, DataType):
         return value.short
@@ -96,13 +128,23 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def forget_ops(package: str) -> None:
+    """Takes out the ops that modules of `package` defined which are no longer imported: its import failed half-way."""
+    for name, op in list(_registry.items()):
+        if op.__module__.partition(".")[0] == package and op.__module__ not in sys.modules:
+            del _registry[name]
+
+
 def registered_ops() -> Mapping[str, type[Op]]:
     """Every known op by name."""
     return dict(_registry)
 
 
 def find_op(name: str) -> type[Op]:
-    """The op called `name`; GraphError lists the nearest names."""
+    """The op called `name`, of a plugin that has not been loaded yet too; GraphError lists the known names."""
+    if name not in _registry and "." in name:
+        # Their classes register themselves as the hooks are called.
+        hooks.ops()
     if name in _registry:
         return _registry[name]
     raise GraphError(f"there is no op called {name!r}", hint=f"known ops: {', '.join(sorted(_registry))}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from atb_core.errors import GraphError
 from atb_core.graph.dim import Dim, DimLike, Shape
 from atb_core.graph.dtype import DataType
+from atb_core.graph.foreign_ops import package_of
 from atb_core.graph.network import Network, Node
 from atb_core.graph.op import Op, find_op
 from atb_core.graph.tensor import Tensor
@@ -70,8 +72,16 @@ def _network_data(network: Network) -> dict[str, Any]:
         "inputs": len(network.inputs),
         "weights": sorted(network.weights_keys),
         "nodes": [_node_data(node, ids) for node in network.nodes],
+        **_packages(network),
         "outputs": [ids[tensor] for tensor in network.outputs],
     }
+
+
+def _packages(network: Network) -> dict[str, Any]:
+    """Where ops from outside of core come from, for a reader who has not got them."""
+    foreign = {type(node.op) for node in network.nodes if type(node.op).namespace}
+    known = {op.op_name(): package for op in foreign if (package := package_of(op))}
+    return {"packages": dict(sorted(known.items()))} if known else {}
 
 
 def _tensor_data(tensor: Tensor) -> dict[str, Any]:
@@ -121,10 +131,11 @@ def _read_network(data: Mapping[str, Any]) -> Network:
     for tensor in tensors[: int(data["inputs"])]:
         network.add_input(tensor)
     network.weights_keys = {str(name) for name in data["weights"]}
+    packages = data.get("packages", {})
     for entry in data["nodes"]:
         network.add_copy(
             Node(
-                _read_op(entry["op"], entry["attributes"]),
+                _read_op(entry["op"], entry["attributes"], packages.get(entry["op"])),
                 tuple(tensors[_index(i)] for i in entry["inputs"]),
                 tuple(tensors[_index(i)] for i in entry["outputs"]),
                 str(entry["module_path"]),
@@ -165,8 +176,8 @@ def _read_quotient(atom: Any) -> DimLike:
     return _read_size(atom[0]) // int(atom[1])
 
 
-def _read_op(name: str, attributes: Mapping[str, Any]) -> Op:
-    kind = find_op(name)
+def _read_op(name: str, attributes: Mapping[str, Any], package: Any) -> Op:
+    kind = _op_class(name, package)
     known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     strangers = sorted(set(attributes) - set(known))
     if strangers:
@@ -174,7 +185,22 @@ def _read_op(name: str, attributes: Mapping[str, Any]) -> Op:
     return kind(**{key: _read_attribute(known[key], value) for key, value in attributes.items()})
 
 
+def _op_class(name: str, package: Any) -> type[Op]:
+    try:
+        return find_op(name)
+    except GraphError as error:
+        # What the file says ends in a command: it must be a name and a version, and nothing else.
+        match = re.fullmatch(r"([\w.-]{1,80}) [\w.+!-]{1,40}", package, re.ASCII) if isinstance(package, str) else None
+        if match is None:
+            raise
+        raise GraphError(
+            f"the op {name!r} comes from {match[0]}, which is not installed or has no such op",
+            hint=f"pip install {match[1]}.",
+        ) from error
+
+
 def _read_attribute(field: dataclasses.Field[Any], value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_read_size(item) for item in value)
-    return DataType.from_short(value) if field.type == "DataType" else value
+    # Annotations are strings here; an element type may be optional.
+    return DataType.from_short(value) if isinstance(value, str) and "DataType" in str(field.type) else value

@@ -19,12 +19,24 @@ class LayerConfig(Protocol):
     num_key_value_heads: int | None
     head_dim: int | None
     rms_norm_eps: float
+    attention_bias: bool
+    mlp_bias: bool
     use_qk_norm: bool
 
     @property
     def data_type(self) -> DataType:
         """Element type of the model's weights and activations."""
         ...
+
+
+class MoeLayerConfig(LayerConfig, Protocol):
+    """What layers with experts read besides."""
+
+    num_experts: int
+    num_experts_per_tok: int
+    moe_intermediate_size: int
+    shared_expert_intermediate_size: int
+    norm_topk_prob: bool
 
 
 class HeadCounts(Protocol):

@@ -20,10 +20,14 @@ Processor = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class WeightSource:
-    """One tensor of the checkpoint that goes into a parameter."""
+    """One tensor of the checkpoint that goes into a parameter.
+
+    `place` indexes the part of the parameter that it fills; `None` in sources that are joined along dimension 0.
+    """
 
     name: str
     shape: tuple[int, ...]
+    place: tuple[int | slice, ...] | None = None
 
 
 class BaseParameter(torch.nn.Parameter):
@@ -65,6 +69,11 @@ class BaseParameter(torch.nn.Parameter):
         """
         self._processors.append(processor)
 
+    @property
+    def has_processors(self) -> bool:
+        """Whether the real weight is changed before an engine gets it, for which it has to be whole."""
+        return bool(self._processors)
+
     def process(self, tensor: torch.Tensor) -> torch.Tensor:
         """`tensor` after all processors, contiguous and in the declared element type.
 
@@ -86,8 +95,9 @@ class Parameter(BaseParameter):
     """The weight `<prefix>.<suffix>`.
 
     Args:
-        shape: sizes of the whole weight; with `sources`, their shapes joined along dimension 0.
-        sources: the checkpoint's tensors that make it up; by default one of the same name.
+        shape: sizes of the whole weight; with `sources`, what these fill.
+        sources: the checkpoint's tensors that make it up; by default one of the same name. A checkpoint may also
+            hold the whole weight as one tensor of the parameter's name.
     """
 
     def __new__(

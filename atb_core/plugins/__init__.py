@@ -1,30 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model families that installed packages offer, found from package metadata alone."""
+"""Model families that installed packages offer, found from package metadata alone; and hooks, called on need."""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from atb_core.plugins.loader import load_entry, try_load
+from atb_core.plugins.once import forget
+from atb_core.plugins.records import LoadRecord, Status, clear_records, records
 from atb_core.plugins.registry import (
     CONFIGS,
     MODELS,
     ROUTERS,
     Family,
     FamilyRegistry,
+    Resolution,
     config_for,
     families,
     model_for,
     registry,
     router_for,
 )
+from atb_core.plugins.resolved import ResolvedSet, child_environment, resolved
+from atb_core.plugins.scan import Entry, Installed, installed
+
+if TYPE_CHECKING:
+    from atb_core.plugins.contributions import OpContribution, WeightFormat
+    from atb_core.plugins.hooks import register as register_hooks
+    from atb_core.plugins.hookspecs import hookimpl
+    from atb_core.plugins.tool_parsers import ParsedAnswer, ToolCall, ToolParser
 
 __all__ = [
     "CONFIGS",
     "MODELS",
     "ROUTERS",
+    "Entry",
     "Family",
     "FamilyRegistry",
+    "Installed",
+    "LoadRecord",
+    "OpContribution",
+    "ParsedAnswer",
+    "Resolution",
+    "ResolvedSet",
+    "Status",
+    "ToolCall",
+    "ToolParser",
+    "WeightFormat",
+    "child_environment",
+    "clear_records",
     "config_for",
     "families",
+    "forget",
+    "hookimpl",
+    "installed",
+    "load_entry",
     "model_for",
+    "records",
+    "register_hooks",
     "registry",
+    "resolved",
     "router_for",
+    "try_load",
 ]
+
+# What authors of hooks import; those who list families must not pay for it.
+_HOME = {
+    "OpContribution": ("contributions", "OpContribution"),
+    "ParsedAnswer": ("tool_parsers", "ParsedAnswer"),
+    "ToolCall": ("tool_parsers", "ToolCall"),
+    "ToolParser": ("tool_parsers", "ToolParser"),
+    "WeightFormat": ("contributions", "WeightFormat"),
+    "hookimpl": ("hookspecs", "hookimpl"),
+    "register_hooks": ("hooks", "register"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOME[name]
+    return getattr(import_module(f"{__name__}.{module}"), attribute)

@@ -128,6 +128,10 @@ class ChatTemplate:
         self.source = source
         self._special_tokens = dict(special_tokens or {})
 
+    def mentions(self, variable: str) -> bool:
+        """Whether the name of a variable occurs in the template; one that does not cannot change anything."""
+        return re.search(rf"\b{re.escape(variable)}\b", self.source) is not None
+
     def render(
         self,
         messages: list[Message],

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from atb_core.models.base.router import BaseRouter
     from atb_core.weights.progress import Progress
 
-__all__ = ["Checkpoint", "check_available", "config_with_dtype", "load_model", "open_checkpoint"]
+__all__ = ["Checkpoint", "check_available", "checkpoint_model_type", "config_with_dtype", "directory_of", "load_model"]
+__all__ += ["open_checkpoint"]
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -57,7 +59,7 @@ class Checkpoint:
     """A model on this machine, and the family that serves it.
 
     Attributes:
-        path: a directory, or a .gguf file.
+        path: a directory, a .gguf file, or a file of a plugin's format.
         router: of the family, made for this model.
     """
 
@@ -81,33 +83,69 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
 
     path = resolve_model(str(reference), progress=progress)
     config = _read_gguf_config(path) if path.suffix == ".gguf" else _read_config(path)
+    router: BaseRouter = plugins.router_for(_named_type(path, config))(str(path), config)
+    return Checkpoint(path, router)
+
+
+def checkpoint_model_type(path: Path) -> str:
+    """The ``model_type`` of a model on this machine, by which its family is found; imports no family.
+
+    Raises:
+        ConfigError: there is no usable configuration, or it names none.
+    """
+    if path.suffix != ".gguf":
+        return _named_type(path, _read_config(path))
+    from atb_core.weights.gguf_config import read_gguf_config
+
+    return _gguf_model_type(read_gguf_config(path))
+
+
+def _named_type(path: Path, config: dict[str, Any]) -> str:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise ConfigError(
             f"The configuration of {path} names no model_type", hint="Is this the directory of a language model?"
         )
-    router: BaseRouter = plugins.router_for(model_type)(str(path), config)
-    return Checkpoint(path, router)
+    return model_type
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     from atb_core.runner.json_files import read_json_object
+    from atb_core.weights.foreign import find_format, foreign_config
 
-    config = read_json_object(path / "config.json", ConfigError)
+    directory = directory_of(path)
+    # A directory with a config.json needs no plugin to be understood.
+    config = read_json_object(directory / "config.json", ConfigError) if path.is_dir() else None
+    if config is None and (found := find_format(path)) is not None:
+        config = foreign_config(found, path)
+    if config is None:
+        config = read_json_object(directory / "config.json", ConfigError)
     if config is None:
         raise ConfigError(
-            f"There is no config.json in {path}",
+            f"There is no config.json in {directory}",
             hint="A model directory holds config.json, tokenizer.json and *.safetensors; or pass a .gguf file.",
         )
     return config
+
+
+def directory_of(path: Path) -> Path:
+    """Where the files of a model lie that are not in its weights: tokenizer, templates, `config.json`."""
+    return path if path.is_dir() else path.parent
 
 
 def _read_gguf_config(path: Path) -> dict[str, Any]:
     from atb_core.weights.gguf_config import read_gguf_config
 
     config = read_gguf_config(path)
-    rules = plugins.router_for(config["model_type"]).gguf
-    return config if rules is None else read_gguf_config(path, rules)
+    model_type = _gguf_model_type(config)
+    rules = plugins.router_for(model_type).gguf
+    return {**(config if rules is None else read_gguf_config(path, rules)), "model_type": model_type}
+
+
+def _gguf_model_type(config: dict[str, Any]) -> str:
+    from atb_core.weights.gguf_names import model_type_of
+
+    return model_type_of(config["model_type"], [family.model_type for family in plugins.families()])
 
 
 def config_with_dtype(config: BaseConfig, dtype: str) -> BaseConfig:
@@ -131,14 +169,17 @@ def load_model(
     backend: str,
     num_threads: int | None,
     max_model_len: int,
+    features: Sequence[str],
     progress: Progress | None,
 ) -> EngineFromNetwork:
     """Builds the family's model for ``config`` and streams its weights into the engine.
 
     Args:
         max_model_len: the longest sequence that will be run, in tokens.
+        features: names of features that the model shall have.
 
     Raises:
+        RequestError: there is no such feature.
         WeightsError: the checkpoint is damaged or does not fit the configuration.
     """
     from atb_core.engine import get_backend
@@ -153,6 +194,7 @@ def load_model(
             loader,
             backend=get_backend(backend, **options),
             max_model_len=max_model_len,
+            **({"features": tuple(features)} if features else {}),
         )
         model.load_weights(loader, progress=progress)
     _return_free_memory()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -21,6 +21,7 @@ from atb_core.runner.model_loading import (
     Checkpoint,
     check_available,
     config_with_dtype,
+    directory_of,
     load_model,
     open_checkpoint,
 )
@@ -29,8 +30,10 @@ from atb_core.runner.prompts import PromptEncoder, split_prompts
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.sequence import Sequence
 from atb_core.runner.tokenizer import Tokenizer
+from atb_core.runner.tool_calls import tool_parser
 
 if TYPE_CHECKING:
+    from atb_core.plugins import ParsedAnswer
     from atb_core.weights.progress import Progress
 
 __all__ = ["ModelRunner"]
@@ -57,6 +60,7 @@ class ModelRunner:
         kv_cache_bytes: or in bytes; by default enough for ``max_batch_size`` full contexts, but at most half
             of the memory that is available after loading. Memory is used as blocks are.
         tokenizer_path: directory or .gguf file to take the tokenizer from instead of the model's.
+        features: names of features that the model shall have, of its family or of plugins.
         progress: of fetching and loading; ``None``: a bar on a terminal.
 
     Attributes:
@@ -89,6 +93,7 @@ class ModelRunner:
         num_blocks: int | None = None,
         kv_cache_bytes: int | None = None,
         tokenizer_path: str | Path | None = None,
+        features: Collection[str] = (),
         progress: Progress | None = None,
     ) -> None:
         check_available(backend, graph, rank, world_size)
@@ -103,6 +108,7 @@ class ModelRunner:
         )
         checkpoint = open_checkpoint(model_name_or_path, progress)
         self.model_path = checkpoint.path
+        self._router = checkpoint.router
         self.config = config_with_dtype(checkpoint.router.config, str(dtype))
         self.generation_config: dict[str, Any] = checkpoint.router.generation_config
         context_len = _check_context(max_model_len, self.config.context_length)
@@ -114,6 +120,7 @@ class ModelRunner:
             backend=backend,
             num_threads=num_threads,
             max_model_len=context_len,
+            features=_feature_names(features),
             progress=progress,
         )
         self.max_batch_size = max_batch_size
@@ -261,7 +268,8 @@ class ModelRunner:
                 list of these.
             sampling: for all prompts, or one for each; by default ``SamplingParams()``, which is greedy.
             stream: give an iterator of pieces, one for each token, instead of the results.
-            chat_variables: passed to the chat template, for example ``tools``.
+            chat_variables: passed to the chat template, for example ``tools`` or ``enable_thinking``; it must
+                know them.
 
         Returns:
             One output for each prompt, in their order; or the iterator, which may be left at any time.
@@ -277,6 +285,14 @@ class ModelRunner:
             for _ in chunks:
                 pass
         return [sequence.output() for sequence in sequences]
+
+    def parse_answer(self, text: str) -> ParsedAnswer:
+        """Takes a complete answer apart into text and tool calls, in the notation of the model's family.
+
+        Raises:
+            RequestError: the family names no parser, or one that no installed plugin offers.
+        """
+        return tool_parser(self._router.tool_parser, self.config.model_type).parse(text)
 
     def _sequences(
         self,
@@ -357,7 +373,12 @@ def _open_tokenizer(checkpoint: Checkpoint, path: str | Path | None) -> Tokenize
     if path is not None:
         return Tokenizer.from_path(Path(path))
     own: Tokenizer | None = checkpoint.router.tokenizer
-    return own or Tokenizer.from_path(checkpoint.path)
+    return own or Tokenizer.from_path(_tokenizer_path(checkpoint.path))
+
+
+def _tokenizer_path(model: Path) -> Path:
+    """A GGUF file brings its tokenizer; other files have it beside them."""
+    return model if model.suffix == ".gguf" else directory_of(model)
 
 
 def _one_for_each(sampling: Any, count: int) -> list[SamplingParams]:
@@ -373,6 +394,12 @@ def _one_for_each(sampling: Any, count: int) -> list[SamplingParams]:
     if len(sampling) != count:
         raise RequestError(f"There are {len(sampling)} SamplingParams for {count} prompts")
     return list(sampling)
+
+
+def _feature_names(features: Collection[str]) -> tuple[str, ...]:
+    if isinstance(features, str) or not all(isinstance(name, str) for name in features):
+        raise RequestError(f"features must be a list of names, not {features!r}", hint="For example features=['lora'].")
+    return tuple(features)
 
 
 def _check_sizes(**sizes: int | None) -> None:

@@ -51,7 +51,7 @@ class PromptEncoder:
         tokenizer: ``None`` if the model was opened without one.
         vocab_size: ids are below this.
         max_model_len: prompts are shorter than this, so that there is room for one token at least.
-        chat_variables: passed to the chat template.
+        chat_variables: passed to the chat template, which must know them.
     """
 
     def __init__(
@@ -101,6 +101,7 @@ class PromptEncoder:
         for number, message in enumerate(messages):
             _check_message(message, f"{name}, message {number}")
         tokenizer = self._needed_tokenizer(name)
+        tokenizer.check_chat_variables(self._chat_variables)
         plain = [_with_plain_text(message, name) for message in messages]
         text = tokenizer.apply_chat_template(plain, **self._chat_variables)
         return Prompt(text, self._encode(text, name, add_special_tokens=False))

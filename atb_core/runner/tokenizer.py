@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -145,6 +145,27 @@ class Tokenizer:
         """
         template = self._template("tool_use" if tools else "default")
         return template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
+
+    def check_chat_variables(self, variables: Mapping[str, Any]) -> None:
+        """Refuses variables that would change nothing: a template silently ignores what it does not know.
+
+        Args:
+            variables: as for :meth:`apply_chat_template`, by name.
+
+        Raises:
+            RequestError: the conversation is among them, or the template does not know one.
+            TokenizerError: there is no template.
+        """
+        if "messages" in variables:
+            raise RequestError("The chat variable 'messages' is the conversation itself", hint="Pass it as the prompt.")
+        template = self._template("tool_use" if variables.get("tools") else "default")
+        for name, value in variables.items():
+            # Every template is given this one, whether it has turns to open or not.
+            if value is not None and name != "add_generation_prompt" and not template.mentions(name):
+                raise RequestError(
+                    f"The model's chat template knows no variable {name!r}",
+                    hint="Leave it out, or look in the template for how it is spelled.",
+                )
 
     def _template(self, name: str) -> ChatTemplate:
         sources = self._parts.chat_templates

@@ -44,6 +44,53 @@ def compare_logits(ours: torch.Tensor, peer: torch.Tensor, truth: torch.Tensor) 
     return ErrorReport(own.max().item(), own.mean().item(), other.max().item(), other.mean().item())
 
 
+@dataclass(frozen=True)
+class Oracle:
+    """What Hugging Face makes of some sequences with a checkpoint's weights.
+
+    `truth` and `peer` are its logits `[tokens, vocab]` in float32 and in the checkpoint's own type; each sequence
+    is its first `prompts[i]` tokens at once, then one token at a time.
+    """
+
+    sequences: list[list[int]]
+    prompts: tuple[int, ...]
+    truth: torch.Tensor
+    peer: torch.Tensor
+
+    @classmethod
+    def of(cls, directory: Path, prompts: tuple[int, ...] = (1, 7, 33, 18), new_tokens: int = 4) -> Oracle:
+        """Runs random sequences of different lengths through Hugging Face's model of the checkpoint.
+
+        Args:
+            prompts: lengths of the prompts.
+            new_tokens: how many tokens of each sequence come one by one after its prompt.
+        """
+        truth_model = load_reference(directory)
+        generator = torch.Generator().manual_seed(3)
+        vocab = truth_model.config.vocab_size
+        sequences = [torch.randint(vocab, (n + new_tokens,), generator=generator).tolist() for n in prompts]
+        truth = hugging_face_logits(truth_model, sequences, prompts)
+        dtype = read_dtype(directory)
+        narrow = dtype != torch.float32
+        peer = hugging_face_logits(load_reference(directory, dtype), sequences, prompts) if narrow else truth
+        return cls(sequences, prompts, truth, peer)
+
+    def run(self, model: Any) -> torch.Tensor:
+        """Our logits `[tokens, vocab]` for the same sequences, all of them in one batch.
+
+        Raises:
+            AssertionError: a logit is not finite.
+        """
+        logits = torch.cat(PagedDriver(model, len(self.prompts)).run(self.sequences, self.prompts))
+        if not torch.isfinite(logits).all():
+            raise AssertionError("the logits are not finite")
+        return logits
+
+    def report(self, ours: torch.Tensor) -> ErrorReport:
+        """Errors of `ours`, logits of the same sequences, beside torch's."""
+        return compare_logits(ours, self.peer, self.truth)
+
+
 def assert_conforms(
     directory: Path, backends: Sequence[str] | None = None, new_tokens: int = 4, max_model_len: int | None = None
 ) -> dict[str, ErrorReport]:
@@ -56,42 +103,26 @@ def assert_conforms(
         backends: by default all that this machine can run.
         new_tokens: how many tokens of each sequence are given one by one after its prompt.
     """
-    with _one_torch_thread():
-        reports = _reports(directory, backends, new_tokens, max_model_len)
+    with torch_threads(1):
+        oracle = Oracle.of(directory, new_tokens=new_tokens)
+        names = available_backends() if backends is None else backends
+        models = {name: open_model(directory, name, max_model_len) for name in names}
+        reports = {name: oracle.report(oracle.run(model)) for name, model in models.items()}
     wrong = {name: report for name, report in reports.items() if not report.within()}
-    assert not wrong, f"errors are more than twice torch's: {wrong}"
+    if wrong:
+        raise AssertionError(f"errors are more than twice torch's: {wrong}")
     return reports
 
 
 @contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Models this small only lose time when torch spreads them over threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def torch_threads(count: int) -> Iterator[None]:
+    """Runs torch on `count` threads; models this small only lose time with more than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-
-
-def _reports(
-    directory: Path, backends: Sequence[str] | None, new_tokens: int, max_model_len: int | None
-) -> dict[str, ErrorReport]:
-    prompts = (1, 7, 33, 18)
-    dtype = read_dtype(directory)
-    truth_model = load_reference(directory)
-    generator = torch.Generator().manual_seed(3)
-    vocab = truth_model.config.vocab_size
-    sequences = [torch.randint(vocab, (n + new_tokens,), generator=generator).tolist() for n in prompts]
-    truth = hugging_face_logits(truth_model, sequences, prompts)
-    peer = hugging_face_logits(load_reference(directory, dtype), sequences, prompts)
-    reports: dict[str, ErrorReport] = {}
-    for backend in available_backends() if backends is None else backends:
-        model = open_model(directory, backend, max_model_len)
-        ours = torch.cat(PagedDriver(model, len(prompts)).run(sequences, prompts))
-        assert torch.isfinite(ours).all(), f"backend {backend}: the logits are not finite"
-        reports[backend] = compare_logits(ours, peer, truth)
-    return reports
+        torch.set_num_threads(before)
 
 
 def read_dtype(directory: Path) -> torch.dtype:

@@ -15,7 +15,7 @@ from atb_core.errors import BackendUnavailableError
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.plugins import router_for
-from atb_core.weights import SilentProgress, open_weights
+from atb_core.weights import SilentProgress, WeightLoader, open_weights
 
 
 def available_backends() -> list[str]:
@@ -32,13 +32,20 @@ def available_backends() -> list[str]:
 
 def open_model(directory: Path, backend: Any = "reference", max_model_len: int | None = None, **config: Any) -> Any:
     """The model of a checkpoint, found through the installed families and loaded; `config` changes fields."""
+    with open_weights(directory) as loader:
+        model = build_model(directory, loader, backend, max_model_len, **config)
+        model.load_weights(loader, SilentProgress())
+    return model
+
+
+def build_model(
+    directory: Path, loader: WeightLoader, backend: Any = "reference", max_model_len: int | None = None, **config: Any
+) -> Any:
+    """`open_model` without the weights."""
     config_dict = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     router = router_for(config_dict["model_type"])(str(directory), config_dict)
     settings = router.config.replace(**config) if config else router.config
-    with open_weights(directory) as loader:
-        model = router.model_cls(MindIELLMConfig(settings), loader, backend=backend, max_model_len=max_model_len)
-        model.load_weights(loader, SilentProgress())
-    return model
+    return router.model_cls(MindIELLMConfig(settings), loader, backend=backend, max_model_len=max_model_len)
 
 
 class PagedDriver:

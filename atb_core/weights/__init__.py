@@ -8,6 +8,7 @@ from pathlib import Path
 from atb_core.errors import ModelNotFoundError, WeightsError
 from atb_core.graph.dtype import DataType
 from atb_core.weights.base import WeightLoader
+from atb_core.weights.foreign import find_format, format_names, open_foreign
 from atb_core.weights.gguf_rules import GgufRules
 from atb_core.weights.progress import BarProgress, Progress, SilentProgress, default_progress
 
@@ -28,7 +29,8 @@ def open_weights(path: Path, gguf_rules: GgufRules | None = None, dtype: DataTyp
     """Open the checkpoint at `path` and check its structure.
 
     Args:
-        path: a directory with safetensors (one file, or shards with an index), a .safetensors or a .gguf file.
+        path: a directory with safetensors (one file, or shards with an index), a .safetensors or a .gguf file; or
+            what the weight format of a plugin claims.
         gguf_rules: what the family's GGUF files store otherwise than Hugging Face; ignored for safetensors.
         dtype: element type in which a GGUF file's tensors are delivered (default: `gguf_dtype` of the file).
             Safetensors are delivered as stored.
@@ -38,6 +40,9 @@ def open_weights(path: Path, gguf_rules: GgufRules | None = None, dtype: DataTyp
         WeightsError: the checkpoint is damaged, incomplete or of a kind that is not supported.
     """
     path = Path(path)
+    foreign = find_format(path)
+    if foreign is not None:
+        return open_foreign(foreign, path)
     if path.is_dir():
         from atb_core.weights.safetensors_file import open_safetensors_directory
 
@@ -59,5 +64,5 @@ def open_weights(path: Path, gguf_rules: GgufRules | None = None, dtype: DataTyp
         )
     raise WeightsError(
         f"{path} is not a checkpoint that can be opened",
-        "Pass a model directory with .safetensors files, or a .gguf file.",
+        f"Known are model directories with .safetensors files, .gguf files{format_names()}.",
     )

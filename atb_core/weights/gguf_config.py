@@ -71,6 +71,7 @@ def config_from_header(file: CheckedFile, header: GgufHeader, rules: GgufRules) 
     window = header.metadata.get(reader.prefix + "attention.sliding_window")
     if window is not None:
         config["sliding_window"] = reader.size(reader.prefix + "attention.sliding_window")
+    config.update(_experts(reader))
     config.update(rope_config(reader.prefix, header.metadata, config, file.path, _frequency_factors(file, header)))
     for key, name in _TOKEN_IDS.items():
         if key in header.metadata:
@@ -154,6 +155,26 @@ def _head_dim(reader: _MetadataReader, config: dict[str, Any]) -> int:
     if rotated != head_dim:
         raise reader.fail(f"only {rotated} of {head_dim} dimensions of a head are rotated, which is not supported")
     return head_dim
+
+
+def _experts(reader: _MetadataReader) -> dict[str, Any]:
+    """The entries of a model with experts, whose sizes are those of its tensors."""
+    if not reader.header.metadata.get(reader.prefix + "expert_count"):
+        return {}
+    tensors, layers = reader.header.tensors, reader.size(reader.prefix + "block_count")
+    inner = next((tensors[name].shape for name in tensors if name.endswith(".ffn_gate_exps.weight")), ())
+    if len(inner) != 3:
+        raise reader.fail("it claims to have experts but has no tensors of them under the name of ffn_gate_exps")
+    shared = next((tensors[name].shape for name in tensors if name.endswith(".ffn_gate_shexp.weight")), None)
+    normed = reader.header.metadata.get(reader.prefix + "expert_weights_norm")
+    return {
+        "num_experts": reader.size(reader.prefix + "expert_count"),
+        "num_experts_per_tok": reader.size(reader.prefix + "expert_used_count"),
+        "moe_intermediate_size": inner[1],
+        "mlp_only_layers": [n for n in range(layers) if f"blk.{n}.ffn_gate.weight" in tensors],
+        **({} if shared is None else {"shared_expert_intermediate_size": shared[0]}),
+        **({} if normed is None else {"norm_topk_prob": normed}),
+    }
 
 
 def _vocab_size(reader: _MetadataReader, config: dict[str, Any]) -> int:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 # of the dozen small operations of a decoder would be a fork and join, which takes milliseconds when the processor is
 # busy with something else; and the temporaries of this size stay in the first levels of cache.
 _CHUNK_ELEMENTS = 1 << 15
+# A few times what the largest published models have: each expert becomes an entry of the table.
+_MAX_EXPERTS = 4096
 _PERMUTED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 
 
@@ -47,7 +50,11 @@ class GgufLoader(WeightLoader):
             _refuse_unsupported(path, header.tensors)
             self._dtype = gguf_dtype(header) if dtype is None else dtype
             names = hugging_face_names(header.tensors, rules.names, str(path))
-            self._tensors = {name: header.tensors[stored] for name, stored in names.items()}
+            self._tensors = {
+                name: tensor
+                for pattern, stored in names.items()
+                for name, tensor in _matrices(path, pattern, stored, header.tensors[stored])
+            }
             self._ordered = tuple(sorted(self._tensors, key=lambda name: self._tensors[name].offset))
             self._heads: dict[str, int] = {}
             if rules.permuted_qk:
@@ -130,6 +137,26 @@ class GgufLoader(WeightLoader):
 
     def close(self) -> None:
         self._file.close()
+
+
+def _matrices(path: Path, pattern: str, stored: str, tensor: GgufTensor) -> Iterator[tuple[str, GgufTensor]]:
+    """What one tensor of the file is in a checkpoint: itself, or a matrix for each expert."""
+    if "{}" in pattern:
+        if len(tensor.shape) != 3 or tensor.shape[0] > _MAX_EXPERTS:
+            raise WeightsError(
+                f"{path}: {stored} has the shape {list(tensor.shape)}; the matrices of up to {_MAX_EXPERTS} experts "
+                "were expected"
+            )
+        experts, *shape = tensor.shape
+        size = tensor.nbytes // experts
+        for expert in range(experts):
+            part = replace(tensor, shape=tuple(shape), offset=tensor.offset + expert * size, nbytes=size)
+            yield pattern.replace("{}", str(expert)), part
+    elif pattern.endswith(".shared_expert_gate.weight") and len(tensor.shape) == 1:
+        # Writers differ on whether a matrix of one row is a vector.
+        yield pattern, replace(tensor, shape=(1, *tensor.shape))
+    else:
+        yield pattern, tensor
 
 
 def _refuse_unsupported(path: Path, tensors: dict[str, GgufTensor]) -> None:

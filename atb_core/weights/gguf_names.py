@@ -24,6 +24,15 @@ _GENERIC = {
     "blk.{}.ffn_gate": "model.layers.{}.mlp.gate_proj",
     "blk.{}.ffn_up": "model.layers.{}.mlp.up_proj",
     "blk.{}.ffn_down": "model.layers.{}.mlp.down_proj",
+    "blk.{}.ffn_gate_inp": "model.layers.{}.mlp.gate",
+    # All experts of a layer are one tensor, so a second {} is left in the name: the expert's number.
+    "blk.{}.ffn_gate_exps": "model.layers.{}.mlp.experts.{}.gate_proj",
+    "blk.{}.ffn_up_exps": "model.layers.{}.mlp.experts.{}.up_proj",
+    "blk.{}.ffn_down_exps": "model.layers.{}.mlp.experts.{}.down_proj",
+    "blk.{}.ffn_gate_shexp": "model.layers.{}.mlp.shared_expert.gate_proj",
+    "blk.{}.ffn_up_shexp": "model.layers.{}.mlp.shared_expert.up_proj",
+    "blk.{}.ffn_down_shexp": "model.layers.{}.mlp.shared_expert.down_proj",
+    "blk.{}.ffn_gate_inp_shexp": "model.layers.{}.mlp.shared_expert_gate",
 }
 # Rotary frequencies are configuration, not weights: `gguf_config` reads the one, the other is derivable.
 _NOT_WEIGHTS = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight")
@@ -31,7 +40,7 @@ _LAYER = re.compile(r"blk\.(\d{1,6})\.")
 
 
 def hugging_face_names(names: Iterable[str], extra: Mapping[str, str], source: str) -> dict[str, str]:
-    """Map Hugging Face name -> GGUF name for all tensors, in the order given.
+    """Map Hugging Face name -> GGUF name for all tensors, in the order given; `{}` is left for an expert's number.
 
     Args:
         names: tensor names in the file.
@@ -74,4 +83,15 @@ def _translate(name: str, table: Mapping[str, str]) -> str | None:
     target = table.get(pattern)
     if target is None:
         return None
-    return f"{target.replace('{}', layer.group(1)) if layer else target}.{kind}"
+    return f"{target.replace('{}', layer.group(1), 1) if layer else target}.{kind}"
+
+
+def model_type_of(architecture: str, known: Iterable[str]) -> str:
+    """The `model_type` that a GGUF file's `general.architecture` stands for.
+
+    GGUF writes the words of a name together. So it is the one of `known` that is `architecture` but for its
+    separators; without one, or with several, `architecture` itself.
+    """
+    types = set(known)
+    alike = [name for name in types if re.sub("[-_.]", "", name) == architecture]
+    return alike[0] if len(alike) == 1 and architecture not in types else architecture

@@ -14,7 +14,8 @@ class GgufRules:
     Attributes:
         permuted_qk: the rows of the q and k projections are stored for rotation of neighbouring pairs, and are put
             back for rotation of halves.
-        names: further tensor names, GGUF to Hugging Face; `{}` stands for the layer's number on both sides.
+        names: further tensor names, GGUF to Hugging Face; `{}` stands for the layer's number on both sides, and a
+            second one on the right for the number of an expert, where all experts of a layer are one tensor.
         config: entries of `config.json` that the file does not carry, for example an activation's name.
     """
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atb_core.errors import ModelNotFoundError
+from atb_core.weights.foreign import find_format, format_names
 from atb_core.weights.hub import fetch_hub_model, is_hub_id
 from atb_core.weights.progress import Progress
 
@@ -40,16 +41,18 @@ def resolve_model(reference: str | Path, progress: Progress | None = None) -> Pa
     if is_directory:
         return model_in(path)
     if exists:
-        if path.suffix == ".gguf":
+        if path.suffix == ".gguf" or find_format(path) is not None:
             return path
-        raise ModelNotFoundError(f"{path} is not a model directory and not a .gguf file", _FORMS)
+        raise ModelNotFoundError(f"{path} is not a model directory and not a .gguf file{format_names()}", _FORMS)
     if isinstance(reference, str) and is_hub_id(text) and path.suffix != ".gguf":
         return fetch_hub_model(text, progress)
     raise ModelNotFoundError(f"there is no model {text!r}", _FORMS)
 
 
 def model_in(directory: Path) -> Path:
-    """The model in `directory`: itself if it has a `config.json`, else the only such directory or .gguf file below."""
+    """The model in `directory`: itself if it has a `config.json`, else the only such directory or .gguf file below;
+    itself too if there is none and it is of a plugin's format.
+    """
     if (directory / "config.json").is_file():
         return directory
     ggufs = sorted(directory.rglob("*.gguf"))
@@ -57,6 +60,8 @@ def model_in(directory: Path) -> Path:
     found: Sequence[Path] = [*configs, *ggufs]
     if len(found) == 1:
         return found[0]
+    if not found and find_format(directory) is not None:
+        return directory
     if not found:
         raise ModelNotFoundError(f"{directory} contains neither a config.json nor a .gguf file", _FORMS)
     listed = ", ".join(str(path.relative_to(directory)) for path in found[:5])

@@ -74,6 +74,7 @@ def save_gguf_as_directory(
     target: Path,
     rules: GgufRules | None = None,
     *,
+    model_type: str | None = None,
     dtype: DataType | None = None,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     progress: Progress | None = None,
@@ -84,6 +85,7 @@ def save_gguf_as_directory(
         path: the `.gguf` file.
         target: the directory to make.
         rules: the family's, as for `open_weights`.
+        model_type: the family's name where it is not the file's `general.architecture`, see `model_type_of`.
         dtype: element type to write (default: the file's `gguf_dtype`).
         max_shard_bytes: see `save_checkpoint`.
         progress: told about the bytes read.
@@ -93,6 +95,8 @@ def save_gguf_as_directory(
     from atb_core.weights.gguf_tokenizer import load
 
     config = read_gguf_config(path, rules)
+    if model_type is not None:
+        config["model_type"] = model_type
     if dtype is not None:
         config["torch_dtype"] = dtype.short
     tokenizer = load(path)

@@ -11,6 +11,7 @@
 #include "bindings/models.h"
 #include "cpu/isa.h"
 #include "cpu/thread_pool.h"
+#include "graph/foreign.h"
 #include "graph/op.h"
 #include "graph/program.h"
 #include "graph/runtime.h"
@@ -39,6 +40,12 @@ void set_weight(WeightStore& store, const std::string& name, uintptr_t data, con
   store.set(name, pointer(data), atb::data_type_from_name(dtype), shape);
 }
 
+void set_weight_part(WeightStore& store, const std::string& name, int64_t begin, uintptr_t data,
+                     const std::string& dtype, const std::vector<int64_t>& shape, int64_t whole) {
+  const nb::gil_scoped_release release;
+  store.set_part(name, begin, pointer(data), atb::data_type_from_name(dtype), shape, whole);
+}
+
 std::vector<Program::Argument> arguments(const std::vector<int>& tensors, const std::vector<uintptr_t>& data,
                                          nb::sequence shapes) {
   if (tensors.size() != data.size() || tensors.size() != nb::len(shapes)) {
@@ -50,6 +57,12 @@ std::vector<Program::Argument> arguments(const std::vector<int>& tensors, const 
     result.push_back({tensors[i], pointer(data[i]), nb::cast<std::vector<int64_t>>(shapes[i])});
   }
   return result;
+}
+
+void register_kernel(const std::string& op, uint32_t abi_version, uintptr_t run, uintptr_t check,
+                     const std::vector<int>& writes) {
+  const auto function = [](uintptr_t address) { return reinterpret_cast<atb_kernel_function>(address); };
+  atb::register_kernel({op, abi_version, function(check), function(run), writes});
 }
 
 // Ctrl-C arrives as a flag that only Python code looks at: ask for it now and then.
@@ -68,16 +81,35 @@ void run(Program& program, const std::vector<int>& tensors, const std::vector<ui
   if (!finished) throw nb::python_error();
 }
 
+// Calls a method that waits for a run of the program on another thread. That run may need the GIL to end: it looks
+// for signals, and a kernel may be written in Python.
+template <typename Fn>
+auto without_gil(Fn&& fn) {
+  const nb::gil_scoped_release release;
+  return fn();
+}
+
+std::vector<std::vector<int64_t>> output_shapes(Program& program, const std::vector<int>& tensors,
+                                                const std::vector<uintptr_t>& data, nb::sequence shapes) {
+  const std::vector<Program::Argument> given = arguments(tensors, data, shapes);
+  return without_gil([&] { return program.output_shapes(given); });
+}
+
+void set(Program& program, const std::vector<int>& tensors, const std::vector<uintptr_t>& data, nb::sequence shapes) {
+  const std::vector<Program::Argument> given = arguments(tensors, data, shapes);
+  without_gil([&] { program.set(given); });
+}
+
 nb::list profile(const Program& program) {
   nb::list rows;
-  for (const Program::NodeTime& time : program.profile()) {
+  for (const Program::NodeTime& time : without_gil([&] { return program.profile(); })) {
     rows.append(nb::make_tuple(time.label, time.op, time.seconds, time.runs));
   }
   return rows;
 }
 
 nb::dict plan_info(Program& program) {
-  const Program::PlanInfo info = program.plan_info();
+  const Program::PlanInfo info = without_gil([&] { return program.plan_info(); });
   nb::dict result;
   result["steps"] = info.steps;
   result["arena_bytes"] = info.arena_bytes;
@@ -116,6 +148,11 @@ NB_MODULE(_cpu, m) {
   m.def("resolve_num_threads", &atb::cpu::resolve_num_threads, "requested"_a = 0,
         "The number of threads: the argument if positive, else ATB_NUM_THREADS, OMP_NUM_THREADS, the processors.");
 
+  m.attr("KERNEL_ABI_VERSION") = ATB_KERNEL_ABI_VERSION;
+  m.def("register_kernel", &register_kernel, "op"_a, "abi_version"_a, "run"_a, "check"_a = 0,
+        "writes"_a = std::vector<int>(),
+        "Adds an op for the rest of the process: addresses of functions of atb/kernel_abi.h, inputs that are written.");
+
   nb::class_<Runtime>(m, "Runtime", "Threads, instruction set level and working memory, shared by programs.")
       .def(nb::new_(&make_runtime), "num_threads"_a = 0, "isa"_a = "", "small_work"_a = Runtime::kSmallWork)
       .def_prop_ro("num_threads", &Runtime::num_threads)
@@ -126,6 +163,8 @@ NB_MODULE(_cpu, m) {
       .def(nb::init<std::shared_ptr<Runtime>>(), "runtime"_a)
       .def("set", &set_weight, "name"_a, "data"_a, "dtype"_a, "shape"_a,
            "Copies or packs contiguous memory at the address `data`.")
+      .def("set_part", &set_weight_part, "name"_a, "begin"_a, "data"_a, "dtype"_a, "shape"_a, "whole"_a,
+           "Copies or packs the part from `begin` on of a first dimension of `whole`.")
       .def("contains", &WeightStore::contains, "name"_a)
       .def("names", &WeightStore::names)
       .def("info", &weight_info, "name"_a, "dtype, shape, packed, bytes of a weight.")
@@ -145,21 +184,15 @@ NB_MODULE(_cpu, m) {
           "dims: names. tensors: (name, dtype, kind, shape), kind one of input, weight, output, internal; a size is a "
           "list of (operation, value) in postfix order. nodes: (op, label, attributes, inputs, outputs).")
       .def("external", &Program::external, "name"_a, "The number of an input or output.")
-      .def(
-          "set",
-          [](Program& program, const std::vector<int>& tensors, const std::vector<uintptr_t>& data,
-             nb::sequence shapes) { program.set(arguments(tensors, data, shapes)); },
-          "tensors"_a, "data"_a, "shapes"_a, "Gives inputs or outputs their memory until given again.")
-      .def(
-          "output_shapes",
-          [](Program& program, const std::vector<int>& tensors, const std::vector<uintptr_t>& data,
-             nb::sequence shapes) { return program.output_shapes(arguments(tensors, data, shapes)); },
-          "tensors"_a, "data"_a, "shapes"_a, "As set(), then the shapes that the outputs must have.")
+      .def("set", &set, "tensors"_a, "data"_a, "shapes"_a, "Gives inputs or outputs their memory until given again.")
+      .def("output_shapes", &output_shapes, "tensors"_a, "data"_a, "shapes"_a,
+           "As set(), then the shapes that the outputs must have.")
       .def("run", &run, "tensors"_a, "data"_a, "shapes"_a, "As set(), then runs the graph without the GIL.")
-      .def("set_profiling", &Program::set_profiling, "on"_a)
+      .def("set_profiling", &Program::set_profiling, "on"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("profile", &profile, "(label, op, seconds, runs) of each node since profiling was switched on.")
       .def("plan_info", &plan_info, "steps, arena_bytes, shared_bytes, scratch_bytes for the present shapes.")
-      .def_prop_ro("num_plans", &Program::num_plans);
+      .def_prop_ro("num_plans",
+                   [](const Program& program) { return without_gil([&] { return program.num_plans(); }); });
 
   atb::bind_models(m);
 }

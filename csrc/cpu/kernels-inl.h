@@ -13,6 +13,7 @@
 #include "cpu/softmax-inl.h"
 #include "cpu/reduce-inl.h"
 #include "cpu/cast-inl.h"
+#include "cpu/moe-inl.h"
 #include "cpu/cache-inl.h"
 #include "cpu/attention_tile-inl.h"
 #include "cpu/attention_load-inl.h"
@@ -22,8 +23,9 @@
 namespace atb::cpu::ATB_CPU_LEVEL {
 
 constexpr KernelTable make_table() {
-  return {rms_norm, add_rms_norm,      rope,           activation,     elewise, softmax, reduce,
-          cast,     reshape_and_cache, self_attention, paged_attention};
+  return {rms_norm,          add_rms_norm,   rope,           activation,   elewise,
+          softmax,           reduce,         cast,           topk_softmax, token_unpermute,
+          reshape_and_cache, self_attention, paged_attention};
 }
 
 }  // namespace atb::cpu::ATB_CPU_LEVEL

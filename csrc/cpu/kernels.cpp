@@ -71,6 +71,17 @@ ScratchSize paged_attention_scratch(const PagedAttentionArgs& args, int threads)
   return size;
 }
 
+// The order of a row, and the k largest as they are and as floats.
+ScratchSize topk_softmax_scratch(const TopkSoftmaxArgs& args) {
+  const size_t experts = static_cast<size_t>(args.x.dim(1)), k = static_cast<size_t>(args.weights.dim(1));
+  return {0, align_up(experts * sizeof(int32_t)) + align_up(k * itemsize(args.x.dtype)) + align_up(k * sizeof(float))};
+}
+
+// The weights of a token.
+ScratchSize token_unpermute_scratch(const TokenUnpermuteArgs& args) {
+  return {0, align_up(static_cast<size_t>(args.probs.dim(1)) * sizeof(float))};
+}
+
 const KernelTable& kernel_table(Isa isa) {
   switch (isa) {
 #if defined(__x86_64__)

@@ -102,6 +102,22 @@ struct ReduceArgs {
   uint32_t axes = 0;
 };
 
+// Of each row of x [T, E]: the k largest, descending (ties: lowest index first, NaN is largest), as indices i32 [T, k]
+// and exp(x - max) / sum as weights f32 [T, k], where the sum is over the row or, with `normalize`, over the k. rows
+// i32 [T, k] gets the numbers of the choices, column by column.
+struct TopkSoftmaxArgs {
+  TensorView x, weights, indices, rows;
+  bool normalize = false;
+};
+ScratchSize topk_softmax_scratch(const TopkSoftmaxArgs& args);
+
+// out[t] = sum of probs[t, j] * x[places[t*k + j]], a chain of FMAs in ascending j. x [R, h], places i32 [T*k], probs
+// [T, k] of any float dtype, out [T, h] of x's. A place outside of x is reported to Worker::error.
+struct TokenUnpermuteArgs {
+  TensorView x, places, probs, out;
+};
+ScratchSize token_unpermute_scratch(const TokenUnpermuteArgs& args);
+
 // Any dtype to any other. Float to integer truncates and saturates, NaN gives 0; integer to a smaller integer keeps
 // the low bits; anything to b8 is "not zero".
 struct CastArgs {
@@ -153,6 +169,8 @@ struct KernelTable {
   void (*softmax)(const SoftmaxArgs&, const Worker&);
   void (*reduce)(const ReduceArgs&, const Worker&);
   void (*cast)(const CastArgs&, const Worker&);
+  void (*topk_softmax)(const TopkSoftmaxArgs&, const Worker&);
+  void (*token_unpermute)(const TokenUnpermuteArgs&, const Worker&);
   void (*reshape_and_cache)(const ReshapeAndCacheArgs&, const Worker&);
   void (*self_attention)(const SelfAttentionArgs&, const Worker&);
   void (*paged_attention)(const PagedAttentionArgs&, const Worker&);

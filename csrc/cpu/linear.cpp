@@ -1,74 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Blocking and division of work. Nothing here touches a sum: whatever the plan says, every output value is
-// computed in the same order.
 #include "cpu/linear.h"
 
 #include <algorithm>
 #include <cstring>
 
 #include "atb/error.h"
-#include "cpu/linear_kernel.h"
+#include "cpu/linear_run.h"
 
 namespace atb::cpu {
 namespace {
 
-// Rows and columns of a task with many rows: activations of one slice (256 rows x 256 elements x 2 bytes) and
-// the accumulators (256 x 128 x 4 bytes) take 128 KiB each of L2. Half or twice as many rows or columns: no
-// difference beyond the noise.
-constexpr int64_t kTaskRows = 264;
-constexpr int64_t kTaskBlocks = 8;
-// Below this, a thread prepares the activations for itself: shorter than a barrier.
-constexpr size_t kPrivateBytes = 32 << 10;
-// Prepared activations of more rows are not kept at once.
-constexpr size_t kSharedBytes = 16 << 20;
 // Distance of the software prefetch when every weight is used once. 4 and 8 KiB are alike, 1 and 2 KiB up to
 // 10% slower (Zen 5, two threads, 1 GB of weights).
 constexpr size_t kPrefetchAhead = 4 << 10;
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Rows come in units (1, or up to 16 with tile registers), units in groups (the rows of one tile of the
-// kernel), groups in row blocks (the rows of a task).
-struct Rows {
-  int64_t m, unit, units, groups, blocks;
-  int64_t smaller, larger;  // units of a small group, number of large groups
-
-  Rows(const LinearKernel& kernel, int64_t row_unit, int64_t rows)
-      : m(rows),
-        unit(row_unit),
-        units(ceil_div(rows, unit)),
-        groups(ceil_div(units, kernel.max_rows / unit)),
-        blocks(ceil_div(units * unit, kTaskRows)),
-        smaller(units / groups),
-        larger(units % groups) {}
-  // The first groups have one unit more than the others. Divisions are made once: these functions are called
-  // for every tile.
-  int64_t group_start(int64_t group) const { return (group * smaller + std::min(group, larger)) * unit; }
-  int64_t group_rows(int64_t group) const { return group_start(group + 1) - group_start(group); }
-  int64_t largest_group() const { return group_rows(0); }
-  int64_t block_start(int64_t block) const { return groups * block / blocks; }
-  int64_t stored() const { return units * unit; }
-};
-
-// The unit for a call with m rows altogether.
-int64_t row_unit(const LinearKernel& kernel, int64_t m) { return std::min<int64_t>(kernel.row_unit, m); }
-
-// Rows processed between two barriers when there are too many for the shared scratch.
-int64_t rows_at_once(const LinearKernel& kernel, int64_t m, int64_t k) {
-  const size_t row = static_cast<size_t>(std::max<int64_t>(steps_of(k), 1)) * kernel.row_bytes;
-  const int64_t most = std::max<int64_t>(static_cast<int64_t>(kSharedBytes / row), kernel.max_rows);
-  const int64_t even = ceil_div(m, ceil_div(m, most));
-  return std::min(m, ceil_div(even, kernel.max_rows) * kernel.max_rows);
-}
-
-size_t prepared_bytes(const LinearKernel& kernel, const Rows& rows, int64_t k) {
-  return static_cast<size_t>(rows.stored() * steps_of(k)) * kernel.row_bytes;
-}
-
-size_t accumulator_bytes(const LinearKernel& kernel, const Rows& rows) {
-  const int64_t largest = std::min(rows.stored(), kTaskRows + 2 * kernel.max_rows);
-  return static_cast<size_t>(largest * kTaskBlocks * kBlockColumns) * sizeof(float);
-}
 
 // The blocks a part touches, in whole pairs.
 struct BlockRange {
@@ -90,40 +34,26 @@ void prefetch_output(const FinishJob& job) {
   }
 }
 
-class Run {
- public:
-  Run(const LinearKernel& kernel, const LinearArgs& args, const Worker& worker, int64_t row, int64_t rows);
-  void prepare();
-  int64_t tasks() const { return rows_.blocks * panels_; }
-  void task(int64_t index);
+}  // namespace
 
- private:
-  struct Tile {  // some blocks of a part, and the task's blocks
-    const LinearPart* part;
-    int64_t block, task_begin, task_end;
-  };
-  void plan_columns();
-  std::byte* prepared(int64_t group, int64_t step) const;
-  void prepare_group(int64_t group);
-  void panel(const LinearPart& part, int64_t block, int64_t block_end, int64_t row_block);
-  void slice(const Tile& tile, int64_t step, int64_t row_block, float* acc);
-  FinishJob finish_job(const Tile& tile, int64_t group, const float* acc) const;
-  const std::byte* set_prefetch(const Tile& tile, int64_t groups, TileJob& job) const;
+int64_t rows_at_once(const LinearKernel& kernel, int64_t m, int64_t k) {
+  const size_t row = static_cast<size_t>(std::max<int64_t>(steps_of(k), 1)) * kernel.row_bytes;
+  const int64_t most = std::max<int64_t>(static_cast<int64_t>(kSharedBytes / row), kernel.max_rows);
+  const int64_t even = ceil_div(m, ceil_div(m, most));
+  return std::min(m, ceil_div(even, kernel.max_rows) * kernel.max_rows);
+}
 
-  const LinearKernel& kernel_;
-  const LinearArgs& args_;
-  const Worker& worker_;
-  const int64_t row_;
-  const Rows rows_;
-  const int64_t steps_;
-  const size_t block_step_, pair_stride_;
-  int64_t slice_steps_ = 1, tile_blocks_ = 1, task_blocks_ = kPairBlocks, panels_ = 0;
-  bool private_x_ = false;
-  std::byte* x_ = nullptr;
-  float* acc_ = nullptr;
-};
+size_t prepared_bytes(const LinearKernel& kernel, int64_t stored, int64_t k) {
+  return static_cast<size_t>(stored * steps_of(k)) * kernel.row_bytes;
+}
 
-Run::Run(const LinearKernel& kernel, const LinearArgs& args, const Worker& worker, int64_t row, int64_t rows)
+size_t accumulator_bytes(const LinearKernel& kernel, int64_t stored) {
+  const int64_t largest = std::min(stored, kTaskRows + 2 * kernel.max_rows);
+  return static_cast<size_t>(largest * kTaskBlocks * kBlockColumns) * sizeof(float);
+}
+
+LinearRun::LinearRun(const LinearKernel& kernel, const LinearArgs& args, const Worker& worker, int64_t row,
+                     int64_t rows, size_t shared_offset)
     : kernel_(kernel),
       args_(args),
       worker_(worker),
@@ -131,15 +61,14 @@ Run::Run(const LinearKernel& kernel, const LinearArgs& args, const Worker& worke
       rows_(kernel, row_unit(kernel, args.m), rows),
       steps_(steps_of(args.k)),
       block_step_(block_step_bytes(args.dtype)),
-      pair_stride_(pair_bytes(args.dtype, args.k)) {
+      pair_stride_(pair_bytes(args.dtype, args.k)),
+      x_bytes_(prepared_bytes(kernel, rows_.stored(), args.k)) {
   acc_ = reinterpret_cast<float*>(worker.scratch);
-  const size_t bytes = prepared_bytes(kernel, rows_, args.k);
-  private_x_ = bytes <= kPrivateBytes || worker.count == 1;
-  x_ = bytes <= kPrivateBytes ? worker.scratch + accumulator_bytes(kernel, rows_) : worker.shared;
+  x_ = shares_rows() ? worker.shared + shared_offset : worker.scratch + accumulator_bytes(kernel, rows_.stored());
   plan_columns();
 }
 
-void Run::plan_columns() {
+void LinearRun::plan_columns() {
   int64_t blocks = 0;
   for (const LinearPart& part : args_.parts) blocks += BlockRange(part).end - BlockRange(part).begin;
   tile_blocks_ = kernel_.blocks(static_cast<int>(rows_.largest_group()));
@@ -158,12 +87,12 @@ void Run::plan_columns() {
 
 // [slice of k][group][step][row]: while a slice of the weights is in L1, all rows are read in one ascending
 // stream.
-std::byte* Run::prepared(int64_t group, int64_t step) const {
+std::byte* LinearRun::prepared(int64_t group, int64_t step) const {
   const int64_t steps = std::min(slice_steps_, steps_ - step);
   return x_ + static_cast<size_t>(rows_.stored() * step + rows_.group_start(group) * steps) * kernel_.row_bytes;
 }
 
-void Run::prepare_group(int64_t group) {
+void LinearRun::prepare_group(int64_t group) {
   const int64_t start = rows_.group_start(group), count = rows_.group_rows(group);
   const size_t stride = static_cast<size_t>(count) * kernel_.row_bytes, item = itemsize(args_.dtype);
   for (int64_t step = 0; step < steps_; step += slice_steps_) {
@@ -181,18 +110,12 @@ void Run::prepare_group(int64_t group) {
   }
 }
 
-void Run::prepare() {
-  if (private_x_) {
-    for (int64_t g = 0; g < rows_.groups; ++g) prepare_group(g);
-    return;
-  }
-  const auto [begin, end] = worker_.share(rows_.groups);
-  for (int64_t g = begin; g < end; ++g) prepare_group(g);
-  worker_.sync();
+void LinearRun::prepare_all() {
+  for (int64_t g = 0; g < rows_.groups; ++g) prepare_group(g);
 }
 
 // Tasks of the same columns follow each other, so that the threads share these weights in their caches.
-void Run::task(int64_t index) {
+void LinearRun::task(int64_t index) {
   const int64_t row_block = index % rows_.blocks;
   int64_t panel_index = index / rows_.blocks;
   for (const LinearPart& part : args_.parts) {
@@ -206,7 +129,7 @@ void Run::task(int64_t index) {
   }
 }
 
-void Run::panel(const LinearPart& part, int64_t block, int64_t block_end, int64_t row_block) {
+void LinearRun::panel(const LinearPart& part, int64_t block, int64_t block_end, int64_t row_block) {
   const int64_t first = rows_.block_start(row_block), last = rows_.block_start(row_block + 1);
   const int64_t stored = rows_.group_start(last) - rows_.group_start(first);
   for (int64_t step = 0; step == 0 || step < steps_; step += slice_steps_) {
@@ -218,7 +141,7 @@ void Run::panel(const LinearPart& part, int64_t block, int64_t block_end, int64_
 }
 
 // One slice of k for some blocks and all groups of a row block.
-void Run::slice(const Tile& tile, int64_t step, int64_t row_block, float* acc) {
+void LinearRun::slice(const Tile& tile, int64_t step, int64_t row_block, float* acc) {
   const int64_t first = rows_.block_start(row_block), last = rows_.block_start(row_block + 1);
   TileJob job{};
   job.blocks = static_cast<int>(tile_blocks_);
@@ -250,7 +173,7 @@ void Run::slice(const Tile& tile, int64_t step, int64_t row_block, float* acc) {
 
 // With one group, weights are used once: prefetch ahead in their own stream. With more, the slice is in L1
 // after the first group, and the groups bring in the next one together. Returns where that ends.
-const std::byte* Run::set_prefetch(const Tile& tile, int64_t groups, TileJob& job) const {
+const std::byte* LinearRun::set_prefetch(const Tile& tile, int64_t groups, TileJob& job) const {
   if (rows_.groups == 1) {
     job.ahead = kPrefetchAhead;
     return nullptr;
@@ -267,7 +190,7 @@ const std::byte* Run::set_prefetch(const Tile& tile, int64_t groups, TileJob& jo
   return job.prefetch + bytes;
 }
 
-FinishJob Run::finish_job(const Tile& tile, int64_t group, const float* acc) const {
+FinishJob LinearRun::finish_job(const Tile& tile, int64_t group, const float* acc) const {
   const LinearPart& part = *tile.part;
   const int64_t columns = tile_blocks_ * kBlockColumns, column = tile.block * kBlockColumns;
   const int64_t skip = std::max<int64_t>(part.begin - column, 0);
@@ -287,6 +210,8 @@ FinishJob Run::finish_job(const Tile& tile, int64_t group, const float* acc) con
             static_cast<size_t>((row_ + start) * part.out_ld + to) * itemsize(part.out_dtype);
   return job;
 }
+
+namespace {
 
 const LinearKernel* own_kernel(Isa isa, DataType dtype) {
   switch (isa) {
@@ -322,10 +247,10 @@ const LinearKernel& linear_kernel(Isa isa, DataType dtype) {
 LinearScratch linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, int) {
   const LinearKernel& kernel = linear_kernel(isa, dtype);
   if (m == 0) return {};
-  const Rows rows(kernel, row_unit(kernel, m), rows_at_once(kernel, m, k));
-  const size_t x = prepared_bytes(kernel, rows, k);
+  const int64_t stored = LinearRows(kernel, row_unit(kernel, m), rows_at_once(kernel, m, k)).stored();
+  const size_t x = prepared_bytes(kernel, stored, k);
   // The last round may have fewer rows than the others, few enough to be private.
-  return {align_up(x), align_up(accumulator_bytes(kernel, rows) + std::min(x, kPrivateBytes))};
+  return {align_up(x), align_up(accumulator_bytes(kernel, stored) + std::min(x, kPrivateBytes))};
 }
 
 void linear(Isa isa, const LinearArgs& args, const Worker& worker) {
@@ -336,8 +261,14 @@ void linear(Isa isa, const LinearArgs& args, const Worker& worker) {
   int64_t ticket = worker.take(), done = 0;
   for (int64_t row = 0; row < args.m; row += at_once) {
     if (row > 0) worker.sync();  // the others still read the rows of the last round
-    Run run(kernel, args, worker, row, std::min(at_once, args.m - row));
-    run.prepare();
+    LinearRun run(kernel, args, worker, row, std::min(at_once, args.m - row));
+    if (run.shares_rows()) {
+      const auto [begin, end] = worker.share(run.groups());
+      for (int64_t g = begin; g < end; ++g) run.prepare_group(g);
+      worker.sync();
+    } else {
+      run.prepare_all();
+    }
     for (; ticket < done + run.tasks(); ticket = worker.take()) run.task(ticket - done);
     done += run.tasks();
   }

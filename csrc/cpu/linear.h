@@ -21,14 +21,19 @@
 
 namespace atb::cpu {
 
-// A weight matrix [n, k] in the layout of pack(). The layout depends on the level it was packed for.
+// Weight matrices [n, k] in the layout of pack(), one after another. The layout depends on the level they were packed
+// for.
 struct PackedWeight {
   DataType dtype = DataType::bf16;  // f32, f16 or bf16
   int64_t n = 0, k = 0;
   const std::byte* data = nullptr;  // 64-byte aligned
+  int64_t count = 1;
+
+  // One of them alone.
+  PackedWeight matrix(int64_t index) const;
 };
 
-// The number of 16-column blocks of a matrix with n columns, and the bytes of the packed matrix.
+// The number of 16-column blocks of a matrix with n columns, and the bytes of one packed matrix.
 int64_t packed_blocks(int64_t n);
 size_t packed_bytes(Isa isa, DataType dtype, int64_t n, int64_t k);
 
@@ -67,6 +72,29 @@ LinearScratch linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, int 
 
 // Uses worker.ticket and worker.sync(). No output may overlap x or another output.
 void linear(Isa isa, const LinearArgs& args, const Worker& worker);
+
+// Rows of x [m, k], in groups, times a matrix for each group: group g, the rows from ends[g - 1] (or 0) to ends[g], is
+// multiplied by matrix g of the weight. All in one piece, all weights of the dtype and the k of x.
+struct GroupedLinearArgs {
+  const void* x = nullptr;
+  int64_t m = 0;
+  const int64_t* ends = nullptr;  // weight.count of them
+  PackedWeight weight;
+  const void* bias = nullptr;  // [count, n], or null
+  DataType bias_dtype = DataType::bf16;
+  void* out = nullptr;  // [m, n]
+  DataType out_dtype = DataType::bf16;
+};
+
+// Whether `ends` cuts m rows into groups; if not, says so to worker.error. All threads find the same.
+bool groups_fit(const int64_t* ends, int64_t count, int64_t m, const Worker& worker);
+
+// Upper bound of what grouped_linear() needs for this many rows, however they are grouped.
+LinearScratch grouped_linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k);
+
+// groups_fit() must hold. Only matrices with rows are read. Uses worker.ticket and worker.sync(). A row has the bits
+// that linear() gives it.
+void grouped_linear(Isa isa, const GroupedLinearArgs& args, const Worker& worker);
 
 // out[i, :] = row indices[i] of the weight as [n, k], contiguous, in the weight's dtype: an embedding lookup
 // in a weight that is also used by linear(). A bad index is reported to worker.error and nothing is read for

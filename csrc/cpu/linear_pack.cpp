@@ -138,6 +138,11 @@ size_t packed_bytes(Isa, DataType dtype, int64_t n, int64_t k) {
   return pair_bytes(dtype, k) * static_cast<size_t>(packed_blocks(n) / kPairBlocks);
 }
 
+PackedWeight PackedWeight::matrix(int64_t index) const {
+  const size_t bytes = pair_bytes(dtype, k) * static_cast<size_t>(packed_blocks(n) / kPairBlocks);
+  return {dtype, n, k, data + static_cast<size_t>(index) * bytes, 1};
+}
+
 void pack(Isa isa, const void* src, DataType dtype, int64_t n, int64_t k, bool src_is_kn, std::byte* dst,
           int64_t block_begin, int64_t block_end) {
   if (itemsize(dtype) == 2) {

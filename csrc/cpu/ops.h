@@ -14,6 +14,7 @@ void add_vector_ops(std::vector<OpDef>& ops);
 void add_attention_ops(std::vector<OpDef>& ops);
 void add_gather_ops(std::vector<OpDef>& ops);
 void add_movement_ops(std::vector<OpDef>& ops);
+void add_moe_ops(std::vector<OpDef>& ops);
 void add_sort_ops(std::vector<OpDef>& ops);
 
 }  // namespace atb::cpu

@@ -88,6 +88,14 @@ void top(const TopArgs& args, const Worker& worker) {
   });
 }
 
+void top_of_row(DataType dtype, const void* x, int64_t size, int64_t count, void* values, int32_t* indices,
+                int32_t* order) {
+  with_key(dtype, [&]<typename Key>(Key) {
+    using T = typename Key::Type;
+    top_row<Key>(static_cast<const T*>(x), size, static_cast<T*>(values), indices, count, order);
+  });
+}
+
 void argsort(const ArgsortArgs& args, const Worker& worker) {
   const int64_t size = args.x.dim(-1);
   const auto [begin, end] = worker.share(args.x.count(0, args.x.rank - 1));

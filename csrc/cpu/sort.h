@@ -17,6 +17,10 @@ struct TopArgs {
 ScratchSize top_scratch(const TopArgs& args);
 void top(const TopArgs& args, const Worker& worker);
 
+// One row of it: the `count` largest of `size` elements. `order` has room for `size` indices.
+void top_of_row(DataType dtype, const void* x, int64_t size, int64_t count, void* values, int32_t* indices,
+                int32_t* order);
+
 // The i32 indices that sort each row ascending.
 struct ArgsortArgs {
   TensorView x, indices;

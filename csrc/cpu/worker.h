@@ -6,14 +6,16 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "cpu/barrier.h"
 
 namespace atb::cpu {
 
-// Where a kernel leaves the first data error it meets (an index out of range, ...). `what` must be a
-// string literal. The executor looks at it after each node and turns it into an exception.
+// Where a kernel leaves the first error it meets (an index out of range, ...). The executor looks at it after each
+// node and turns it into an exception.
 class ErrorSlot {
  public:
   struct Report {
@@ -21,18 +23,24 @@ class ErrorSlot {
     int64_t position, value, limit;
   };
 
+  // An error in the data; `what` must be a string literal.
   void report(const char* what, int64_t position, int64_t value, int64_t limit) {
     if (taken_.exchange(true, std::memory_order_acq_rel)) return;
     report_ = {what, position, value, limit};
   }
+  // An error in the kernel's own words, of which the slot keeps as much as it has room for.
+  void report(std::string_view text);
   // Only valid after a barrier that follows the report.
   bool failed() const { return taken_.load(std::memory_order_acquire); }
   const Report& get() const { return report_; }
+  // What was reported, for people.
+  std::string message() const;
   void clear() { taken_.store(false, std::memory_order_release); }
 
  private:
   std::atomic<bool> taken_{false};
   Report report_{};
+  char text_[512];  // not set: a run makes slots, but seldom needs them
 };
 
 // A kernel is called on every thread of the pool with the same arguments and its own Worker. It splits

@@ -97,9 +97,9 @@ RunResult execute(const Plan& plan, Runtime& runtime, cpu::ThreadPool::Lease& le
       const bool stopped = shared.stop_after.load(std::memory_order_relaxed) <= static_cast<int64_t>(p);
       if (!failed && !stopped) continue;
       if (index == 0) {
-        result.status = failed ? RunResult::Status::bad_data : RunResult::Status::interrupted;
+        result.status = failed ? RunResult::Status::failed : RunResult::Status::interrupted;
         result.step = step;
-        if (failed) result.report = own.error.get();
+        if (failed) result.message = own.error.message();
       }
       return;
     }

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <span>
+#include <string>
 
 #include "graph/plan.h"
 #include "graph/runtime.h"
@@ -17,9 +18,9 @@ struct RunOptions {
 };
 
 struct RunResult {
-  enum class Status { done, interrupted, bad_data } status = Status::done;
-  size_t step = 0;  // where it ended, if not done
-  cpu::ErrorSlot::Report report{};
+  enum class Status { done, interrupted, failed } status = Status::done;
+  size_t step = 0;           // where it ended, if not done
+  std::string message = {};  // why, if failed
 };
 
 // Runs the phases of an attached plan, one barrier after each. Allocates nothing.

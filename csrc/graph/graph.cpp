@@ -63,7 +63,7 @@ void Graph::check_tensors() const {
 void Graph::add_node(NodeSpec node, std::vector<bool>& defined) {
   const OpDef* def = find_op(node.op);
   if (def == nullptr) fail("this engine has no such op");
-  node.attributes = checked_attributes(def->attributes, node.attributes);
+  if (!def->any_attributes) node.attributes = checked_attributes(def->attributes, node.attributes);
   check_count("inputs", node.inputs.size(), def->inputs);
   check_count("outputs", node.outputs.size(), def->outputs);
   const auto known = [&](int id) { return id >= 0 && static_cast<size_t>(id) < tensors_.size(); };

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <map>
+#include <mutex>
+#include <shared_mutex>
 
 #include "cpu/ops.h"
 
@@ -17,6 +19,7 @@ const std::map<std::string_view, OpDef>& registry() {
     cpu::add_attention_ops(all);
     cpu::add_gather_ops(all);
     cpu::add_movement_ops(all);
+    cpu::add_moe_ops(all);
     cpu::add_sort_ops(all);
     std::map<std::string_view, OpDef> result;
     for (OpDef& op : all) result.emplace(op.name, std::move(op));
@@ -25,16 +28,40 @@ const std::map<std::string_view, OpDef>& registry() {
   return ops;
 }
 
+// What add_op() was given. Graphs point into it: nothing is ever removed.
+struct Added {
+  std::shared_mutex mutex;
+  std::map<std::string, OpDef, std::less<>> ops;
+};
+
+Added& added() {
+  static Added instance;
+  return instance;
+}
+
 }  // namespace
 
 const OpDef* find_op(std::string_view name) {
-  const auto found = registry().find(name);
-  return found == registry().end() ? nullptr : &found->second;
+  if (const auto found = registry().find(name); found != registry().end()) return &found->second;
+  const std::shared_lock lock(added().mutex);
+  const auto found = added().ops.find(name);
+  return found == added().ops.end() ? nullptr : &found->second;
+}
+
+void add_op(std::string name, OpDef def) {
+  if (registry().contains(name)) fail("the engine has an op ", name, " of its own");
+  const std::unique_lock lock(added().mutex);
+  const auto [place, is_new] = added().ops.try_emplace(name, std::move(def));
+  if (!is_new) fail("there is an op ", name, " already");
+  place->second.name = place->first.c_str();
 }
 
 std::vector<std::string> op_names() {
   std::vector<std::string> names;
   for (const auto& [name, op] : registry()) names.emplace_back(name);
+  const std::shared_lock lock(added().mutex);
+  for (const auto& [name, op] : added().ops) names.push_back(name);
+  std::sort(names.begin(), names.end());
   return names;
 }
 

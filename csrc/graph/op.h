@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -23,7 +24,8 @@ struct Arity {
 };
 
 // How a node uses a weight, which decides the layout it is kept in: `linear_nk` and `linear_kn` as a matrix
-// of a Linear (stored [n, k] or [k, n]), `rows` by its rows only, `plain` as any tensor.
+// of a Linear (stored [n, k] or [k, n]) or the matrices of a GroupedMatmul, `rows` by its rows only, `plain` as any
+// tensor.
 enum class WeightUse { plain, rows, linear_nk, linear_kn };
 
 // A node ready to run: called on every thread of the pool.
@@ -66,6 +68,7 @@ class Binding {
   float number(std::string_view name) const { return static_cast<float>(get<double>(name)); }
   const std::string& text(std::string_view name) const { return get<std::string>(name); }
   const std::vector<int64_t>& list(std::string_view name) const { return get<std::vector<int64_t>>(name); }
+  const Attributes& attributes() const { return node_.attributes; }
 
   // Checks, each throwing an Error that the plan completes with op and label.
   template <typename... Parts>
@@ -94,7 +97,7 @@ struct OpDef {
   Arity inputs, outputs;
   std::vector<AttributeSpec> attributes;
   // Checks shapes and types completely, then returns the code to run: afterwards only data can be wrong.
-  Bound (*bind)(const Binding&);
+  std::function<Bound(const Binding&)> bind;
   // Inputs that the node writes.
   std::vector<int> writes = {};
   // For ops that may be done without moving data: byte offsets of the outputs in input 0, where these shapes allow.
@@ -103,10 +106,16 @@ struct OpDef {
   bool always_view = false;
   // What the node makes of input `index` when that is a weight.
   WeightUse (*weight_use)(const Attributes&, int index) = nullptr;
+  // Takes whatever attributes a node has, `attributes` beside.
+  bool any_attributes = false;
 };
 
 // Null when there is no such op.
 const OpDef* find_op(std::string_view name);
+
+// Adds an op for the rest of the process, beside those that the engine is built with. Throws Error when there is one
+// of this name. May be called at any time and from any thread.
+void add_op(std::string name, OpDef def);
 
 // The names of all ops, sorted.
 std::vector<std::string> op_names();

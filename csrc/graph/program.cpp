@@ -176,14 +176,13 @@ bool Program::run_locked(const std::function<bool()>& interrupted) {
     times_[row].seconds += seconds[i];
     ++times_[row].runs;
   }
-  if (result.status == RunResult::Status::bad_data) fail_data(current.steps()[result.step], result.report);
+  if (result.status == RunResult::Status::failed) fail_in(current.steps()[result.step], result.message);
   return result.status == RunResult::Status::done;
 }
 
-void Program::fail_data(const Plan::Step& step, const cpu::ErrorSlot::Report& report) const {
+void Program::fail_in(const Plan::Step& step, const std::string& message) const {
   const std::string where = step.node < 0 ? "an output" : describe(graph_.nodes()[static_cast<size_t>(step.node)]);
-  fail(where, ": ", report.what, " (value ", report.value, ", position ", report.position, ", limit ", report.limit,
-       ")");
+  fail(where, ": ", message);
 }
 
 void Program::set(const std::vector<Argument>& arguments) {

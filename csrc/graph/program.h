@@ -79,7 +79,7 @@ class Program {
   void check_overlap() const;
   void check_weights() const;
   Plan& plan();
-  [[noreturn]] void fail_data(const Plan::Step& step, const cpu::ErrorSlot::Report& report) const;
+  [[noreturn]] void fail_in(const Plan::Step& step, const std::string& message) const;
 
   std::shared_ptr<Runtime> runtime_;
   std::shared_ptr<WeightStore> store_;

@@ -29,6 +29,12 @@ class WeightStore {
   // Copies (or packs) a contiguous tensor; `data` is not needed afterwards. A weight may be set again.
   void set(const std::string& name, const void* data, DataType dtype, const std::vector<int64_t>& shape);
 
+  // Sets the part [begin, begin + shape[0]) of a first dimension of `whole`, so that a weight never has to be in one
+  // piece. Parts come in ascending order without gaps; one that begins at 0 starts
+  // anew. The weight is set when the last part is. A matrix of a Linear can only be set as a whole.
+  void set_part(const std::string& name, int64_t begin, const void* data, DataType dtype,
+                const std::vector<int64_t>& shape, int64_t whole);
+
   bool contains(const std::string& name) const;
   std::vector<std::string> names() const;
   size_t bytes() const;
@@ -61,15 +67,23 @@ class WeightStore {
     std::vector<bool> uses = std::vector<bool>(4);  // by WeightUse
     Layout layout = Layout::plain;
     Buffer memory;
+    int64_t parts = 0;  // of the first dimension, in memory
     bool present = false;
+
+    // Sizes of the matrices that the last two dimensions are.
+    int64_t n() const { return shape[shape.size() - (layout == Layout::kn ? 1 : 2)]; }
+    int64_t k() const { return shape[shape.size() - (layout == Layout::kn ? 2 : 1)]; }
+    int64_t matrices() const { return shape.size() == 3 ? shape[0] : 1; }
   };
 
   static Layout layout_for(const Entry& entry);
-  Buffer stored(cpu::ThreadPool::Lease& lease, const Entry& entry, Layout layout, const void* data);
+  Buffer allocated(const Entry& entry) const;
+  void write(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data, int64_t begin, int64_t end);
+  void write_matrices(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data, int64_t begin, int64_t end);
+  void write_all(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data);
   Buffer unpacked(const Entry& entry);
   static cpu::PackedWeight matrix(const Entry& entry);
-  void require_same(const std::string& name, const Entry& entry, DataType dtype,
-                    const std::vector<int64_t>& shape) const;
+  Entry& entry_of(const std::string& name, DataType dtype, const std::vector<int64_t>& shape);
 
   std::shared_ptr<Runtime> runtime_;
   // Taken after the pool's lease, never before it.

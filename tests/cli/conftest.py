@@ -45,9 +45,14 @@ class FakeRunner:
     requests: list[Any] = field(default_factory=list)
     sampling: list[Any] = field(default_factory=list)
     loaded_with: dict[str, Any] = field(default_factory=dict)
+    chat_variables: list[Any] = field(default_factory=list)
+    tokenizer: Any = None
 
-    def generate(self, prompts: list[Any], sampling: Any, stream: bool = False) -> Iterator[StreamChunk]:
+    def generate(
+        self, prompts: list[Any], sampling: Any, stream: bool = False, chat_variables: Any = None
+    ) -> Iterator[StreamChunk]:
         assert stream
+        self.chat_variables.append(chat_variables)
         [request] = prompts
         self.requests.append(request)
         self.sampling.append(sampling)

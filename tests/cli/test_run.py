@@ -83,9 +83,12 @@ def test_loading_options_reach_the_runner(atb: Run, runner: Any) -> None:
         "1",
         "--max-model-len",
         "64",
+        "--feature",
+        "lora",
     )
     assert runner.loaded_with == {
         "model": "m", "backend": "reference", "dtype": "float32", "num_threads": 1, "max_model_len": 64,
+        "features": ("lora",),
     }  # fmt: skip
 
 
@@ -102,3 +105,45 @@ def test_stats_go_to_stderr(atb: Run, runner: Any) -> None:
     # Two prompt tokens in half a second; then two more tokens after the first, in two seconds.
     assert "4 tok/s" in result.err
     assert "3 tokens generated (1.0 tok/s)" in result.err
+
+
+def test_chat_variables_are_json_or_text(atb: Run, runner: Any) -> None:
+    atb("run", "m", "x", "--chat-variable", "deep=true", "--chat-variable", "date=1 Jan", "--chat-variable", "n=[1]")
+    assert runner.chat_variables == [{"deep": True, "date": "1 Jan", "n": [1]}]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--chat-variable", "deep"], "--chat-variable deep: write NAME=VALUE"),
+        (["--chat-variable", "=1"], "write NAME=VALUE"),
+        (["--chat-variable", "a=1", "--chat-variable", "a=2"], "the chat variable a is given twice"),
+        (["--raw", "--chat-variable", "a=1"], "--raw uses no chat template"),
+        (["--raw", "--no-thinking"], "--raw uses no chat template"),
+    ],
+)
+def test_wrong_chat_variables_are_refused_before_loading(atb: Run, runner: Any, args: list[str], message: str) -> None:
+    result = atb("run", "m", "x", *args)
+    assert result.status == 2
+    assert message in result.err
+    assert not runner.loaded_with
+
+
+@pytest.mark.parametrize("command", ["run", "chat"])
+def test_a_family_without_a_switch_for_thinking_refuses_the_option(
+    atb: Run, runner: Any, tiny_model: str, command: str
+) -> None:
+    result = atb(command, tiny_model, *(["x"] if command == "run" else []), "--no-thinking")
+    assert result.status == 1
+    assert "--no-thinking: models of type 'tiny' have no switch for thinking" in result.err
+    assert not runner.loaded_with
+
+
+@pytest.mark.parametrize(("option", "value"), [("--thinking", True), ("--no-thinking", False)])
+def test_the_familys_switch_for_thinking_is_set(
+    atb: Run, runner: Any, tiny: Any, tiny_model: str, monkeypatch: pytest.MonkeyPatch, option: str, value: bool
+) -> None:
+    monkeypatch.setattr(tiny.TinyRouter, "thinking_variable", "ponder")
+    assert atb("run", tiny_model, "x", option).status == 0
+    assert runner.chat_variables == [{"ponder": value}]
+    assert atb("run", tiny_model, "x", option, "--chat-variable", "ponder=1").status == 2

@@ -56,4 +56,4 @@ def test_an_unknown_model_type_says_what_is_installed(atb: Run, tiny: Any, tmp_p
     assert result.status == 1
     assert "'unheard'" in result.err
     assert "tiny (atb-tiny 1.2.3)" in result.err
-    assert "pip install" in result.err
+    assert "atb-unheard" in result.err

@@ -5,7 +5,8 @@ A code block may be preceded by an HTML comment that says how it is tested:
 
 * `<!-- test: weights -->`: runs only in the weights lane;
 * `<!-- test: file NAME -->`: is written to NAME beside the page's other files;
-* `<!-- test: skip REASON -->`: is not run.
+* `<!-- test: skip REASON -->`: is not run;
+* `<!-- test: run -->` before shell commands: those are run too (`atb`, `cd` and `pip install -e .` are known).
 
 A ```text block after `<!-- prints -->` is what the Python block before it prints.
 """
@@ -35,7 +36,7 @@ class Block:
 def pages() -> list[Path]:
     """Every page that is part of the documentation, plugins' pages included."""
     found = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*.md"),
-             *ROOT.glob("benchmarks/*.md"), *ROOT.glob("tests/*.md")]  # fmt: skip
+             *ROOT.glob("examples/*/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("tests/*.md")]  # fmt: skip
     return sorted(found)
 
 

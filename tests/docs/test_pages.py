@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from urllib.parse import unquote
 
 import pages
 import pytest
+
+from atb_core.plugins.api import SURFACE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -73,3 +76,34 @@ def test_the_generated_pages_are_fresh() -> None:
         if (pages.ROOT / "docs" / name).read_text(encoding="utf-8") != page()
     ]
     assert stale == [], "run python docs/generate.py"
+
+
+@pytest.mark.parametrize("name", ["write-a-plugin.md", "bring-your-model.md"])
+def test_both_languages_of_a_page_show_the_same_code(name: str) -> None:
+    english, chinese = (
+        [(block.language, block.text, block.directive) for block in pages.blocks(page)]
+        for page in (pages.ROOT / "docs" / name, pages.ROOT / "docs" / "zh" / name)
+    )
+    assert english
+    assert chinese == english
+
+
+def _imports_table(page: Path) -> list[str]:
+    """The paths under atb_core in the right column of the page's table of imports."""
+    rows = [line.split("|")[2] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    return [path for cell in rows for path in re.findall(r"`(atb_core(?:\.\w+)+)`", cell)]
+
+
+@pytest.mark.parametrize("page", ["bring-your-model.md", "zh/bring-your-model.md"])
+def test_every_path_that_the_migration_guide_names_can_be_imported(page: str) -> None:
+    paths = _imports_table(pages.ROOT / "docs" / page)
+    assert len(paths) > 20
+    missing = []
+    for path in paths:
+        try:
+            pkgutil.resolve_name(path)
+        except (ImportError, AttributeError):
+            missing.append(path)
+    assert missing == []
+    public = [path.rpartition(".") for path in paths if path not in SURFACE]
+    assert [module + "." + name for module, _, name in public if name not in SURFACE.get(module, ())] == []

@@ -45,6 +45,20 @@ def test_a_loaded_network_prints_and_computes_the_same(tmp_path: Path, passes: b
     assert results[0]["longer"].shape == (6, 32)
 
 
+def test_a_mixture_of_experts_survives_saving(tmp_path: Path) -> None:
+    with Network("moe") as net:
+        x = Tensor("x", (Dim("T"), 16), DataType.BF16)
+        weights, chosen, _ = F.moe_topk_softmax(F.linear(x, Tensor("gate", (5, 16), DataType.BF16)), 2, normalize=True)
+        rows, places, ends = F.moe_init_routing(x, chosen, 2, 5)
+        bias = Tensor("bias", (5, 16), DataType.BF16)
+        rows = F.grouped_matmul(rows, Tensor("experts", (5, 16, 16), DataType.BF16), bias, ends, transpose_b=True)
+        net.mark_output(F.moe_token_unpermute(rows, places, weights), "y")
+    save_network(net, tmp_path / "n.atbnet")
+    loaded = load_network(tmp_path / "n.atbnet")
+    assert str(loaded) == str(net)
+    assert [node.op for node in loaded] == [node.op for node in net]
+
+
 def test_a_shape_function_cannot_be_saved(tmp_path: Path) -> None:
     with Network() as net:
         net.mark_output(F.neg(Tensor("x").reshape(lambda s: s)), "y")

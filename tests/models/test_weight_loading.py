@@ -3,15 +3,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from small_model import MemoryLoader, SmallForCausalLM, random_tensors, small_config
+from small_model import SMALL, MemoryLoader, SmallForCausalLM, random_tensors, small_config
 
 from atb_core.errors import WeightsError
 from atb_core.models.base.flash_causal_lm_v3 import torch_to_mindie_graph
+from atb_core.models.base.mindie_llm_config import MindIELLMConfig
+from atb_core.models.base.modeling_moe import MoeDecoderModel
+from atb_core.models.base.moe_config import MoeConfig
 from atb_core.models.base.weight_loading import collect_parameters, plan_loading, stream_weights
 
 Decorated = torch_to_mindie_graph()(SmallForCausalLM)
+EXPERTS = "model.layers.0.mlp.experts"
+
+
+class SmallMoeForCausalLM(SmallForCausalLM):
+    model_cls = MoeDecoderModel
 
 
 def test_missing_misshapen_mistyped_and_unexpected_tensors_are_all_named_in_one_message() -> None:
@@ -111,3 +121,77 @@ def test_a_tied_weight_stored_twice_must_be_the_same_twice() -> None:
     tensors["lm_head.weight"][0, 0] += 1
     with pytest.raises(WeightsError, match=r"lm_head\.weight and model\.embed_tokens\.weight are one weight, but"):
         model.load_weights(MemoryLoader(tensors))
+
+
+def moe_checkpoint(**changes: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A model whose first layer has three experts, and a checkpoint that holds these one by one."""
+    sizes = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "mlp_only_layers": [1]}
+    config = MindIELLMConfig(MoeConfig.from_dict({**SMALL, **sizes, **changes}))
+    model = torch_to_mindie_graph()(SmallMoeForCausalLM)(config, None, backend="reference")
+    return model, random_tensors(model)
+
+
+def arrived(model: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What an engine is given of a checkpoint, by parameter."""
+    loader, given = MemoryLoader(tensors), {}
+    plan = plan_loading(collect_parameters([model]), loader)
+    stream_weights(plan, loader, lambda name, tensor: given.update({name: tensor}))
+    assert sorted(loader.reads) == sorted(tensors)
+    return given
+
+
+def test_experts_one_by_one_and_fused_become_the_same_weight() -> None:
+    model, tensors = moe_checkpoint(torch_dtype="bfloat16")
+    given = arrived(model, tensors)
+    gate_up, down = given[f"{EXPERTS}.gate_up_proj"], given[f"{EXPERTS}.down_proj"]
+    for e in range(3):
+        gate, up = tensors[f"{EXPERTS}.{e}.gate_proj.weight"], tensors[f"{EXPERTS}.{e}.up_proj.weight"]
+        assert torch.equal(gate_up[e], torch.cat((gate, up)).bfloat16())
+        assert torch.equal(down[e], tensors[f"{EXPERTS}.{e}.down_proj.weight"].bfloat16())
+    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(EXPERTS)}
+    fused = arrived(model, {**rest, f"{EXPERTS}.gate_up_proj": gate_up, f"{EXPERTS}.down_proj": down})
+    assert given.keys() == fused.keys()
+    assert all(torch.equal(fused[name], tensor) for name, tensor in given.items())
+
+
+def test_experts_stored_one_by_one_reach_the_engine_one_by_one() -> None:
+    model, tensors = moe_checkpoint(torch_dtype="bfloat16")
+    expected = arrived(model, tensors)
+    whole: dict[str, torch.Tensor] = {}
+    parts: dict[str, list[torch.Tensor]] = {}
+
+    def take_part(name: str, begin: int, part: torch.Tensor) -> None:
+        assert begin == len(parts.setdefault(name, [])) and len(part) == 1
+        parts[name].append(part)
+
+    loader = MemoryLoader(tensors)
+    plan = plan_loading(collect_parameters([model]), loader)
+    stream_weights(plan, loader, lambda name, tensor: whole.update({name: tensor}), part_sink=take_part)
+    assert sorted(loader.reads) == sorted(tensors)
+    assert sorted(parts) == [f"{EXPERTS}.down_proj", f"{EXPERTS}.gate_up_proj"]
+    given = {**whole, **{name: torch.cat(rows) for name, rows in parts.items()}}
+    assert given.keys() == expected.keys()
+    assert all(torch.equal(given[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_missing_and_a_surplus_expert_are_named() -> None:
+    model, tensors = moe_checkpoint()
+    del tensors[f"{EXPERTS}.1.up_proj.weight"]
+    tensors[f"{EXPERTS}.3.up_proj.weight"] = torch.zeros(24, 32)
+    tensors[f"{EXPERTS}.2.down_proj.weight"] = torch.zeros(24, 32)
+    with pytest.raises(WeightsError) as error:
+        plan_loading(collect_parameters([model]), MemoryLoader(tensors))
+    text = str(error.value)
+    assert f"1 missing: {EXPERTS}.1.up_proj.weight [24, 32]" in text
+    assert f"1 of the wrong shape: {EXPERTS}.2.down_proj.weight is [24, 32], needed [32, 24]" in text
+    assert f"1 unexpected: {EXPERTS}.3.up_proj.weight" in text
+
+
+def test_half_of_either_form_of_the_experts_is_no_checkpoint() -> None:
+    model, tensors = moe_checkpoint()
+    tensors[f"{EXPERTS}.gate_up_proj"] = torch.zeros(3, 48, 32)
+    del tensors[f"{EXPERTS}.0.gate_proj.weight"]
+    with pytest.raises(WeightsError) as error:
+        plan_loading(collect_parameters([model]), MemoryLoader(tensors))
+    assert f"1 missing: {EXPERTS}.0.gate_proj.weight" in str(error.value)
+    assert f"1 unexpected: {EXPERTS}.gate_up_proj" in str(error.value)

@@ -1,122 +1,272 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Families are found from metadata, imported one at a time, and reported by name when something is wrong."""
+"""Families are found from metadata, imported one at a time, and whole or not at all."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import subprocess
+import logging
 import sys
 from pathlib import Path
 
 import pytest
+from plugins.site_directory import GOOD, Site
 
-from atb_core.errors import PluginError, UnknownModelError
-from atb_core.plugins import CONFIGS, MODELS, ROUTERS, FamilyRegistry
-
-
-def install(site: Path, distribution: str, version: str, model_type: str, source: str) -> None:
-    """Puts a package with one module and its metadata into `site`, as pip would."""
-    module = distribution.replace("-", "_")
-    (site / f"{module}.py").write_text(source, encoding="utf-8")
-    info = site / f"{module}-{version}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\nSummary: Serves {model_type}\n",
-        encoding="utf-8",
-    )
-    (info / "entry_points.txt").write_text(
-        f"[{ROUTERS}]\n{model_type} = {module}:Router\n[{CONFIGS}]\n{model_type} = {module}:Config\n",
-        encoding="utf-8",
-    )
+from atb_core.errors import PluginError
+from atb_core.plugins import CONFIGS, MODELS, ROUTERS, Status, config_for, families, records, registry, router_for
 
 
-GOOD = "class Router: ...\nclass Config: ...\n"
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
-
-
-def scan(site: Path) -> FamilyRegistry:
-    return FamilyRegistry(importlib.metadata.distributions(path=[str(site)]))
-
-
-def test_families_are_listed_without_importing_them(site: Path) -> None:
-    install(site, "atb-one", "1.2.0", "one", "raise RuntimeError('imported')")
-    (family,) = scan(site).families()
+def test_families_are_listed_without_importing_them(site: Site) -> None:
+    site.family("atb-one", "one", "1.2.0", "raise RuntimeError('imported')")
+    (family,) = site.registry().families()
     assert (family.model_type, family.package, family.summary) == ("one", "atb-one 1.2.0", "Serves one")
-    assert family.objects == {ROUTERS: "atb_one:Router", CONFIGS: "atb_one:Config"}
+    assert family.objects == {ROUTERS: "atb_one:Router", CONFIGS: "atb_one:Config", MODELS: "atb_one_models:Model"}
+    assert (family.status, family.reason, family.fix) == (Status.OK, "", None)
     assert "atb_one" not in sys.modules
 
 
-def test_only_the_family_asked_for_is_imported(site: Path) -> None:
-    install(site, "atb-two", "1.0", "two", GOOD)
-    install(site, "atb-three", "1.0", "three", GOOD)
-    assert scan(site).find("two").load(ROUTERS).__module__ == "atb_two"
+def test_one_package_may_serve_several_types(site: Site) -> None:
+    lines = [f"[{group}]\ntwo = atb_two:{name}\ntwo_moe = atb_two:{name}\n" for group, name in GROUPS]
+    site.metadata("atb-two", "1.0", "".join(lines))
+    assert [family.model_type for family in site.registry().families()] == ["two", "two_moe"]
+    assert site.registry().find("two_moe").package == "atb-two 1.0"
+
+
+GROUPS = [(ROUTERS, "Router"), (CONFIGS, "Config"), (MODELS, "Model")]
+
+
+def test_only_the_family_asked_for_is_imported(site: Site) -> None:
+    site.family("atb-two", "two")
+    site.family("atb-three", "three")
+    found = site.registry()
+    assert found.load(found.find("two"), ROUTERS).__module__ == "atb_two"
     assert "atb_three" not in sys.modules
+    assert "atb_two_models" not in sys.modules
 
 
-def test_an_unknown_type_names_the_installed_families_and_what_to_install(site: Path) -> None:
-    install(site, "atb-four", "0.3", "four", GOOD)
-    with pytest.raises(UnknownModelError) as error:
-        scan(site).find("gemma_9")
-    assert "'gemma_9'" in str(error.value)
-    assert "four (atb-four 0.3)" in str(error.value)
-    assert "pip install atb-gemma-9" in str(error.value)
-
-
-def test_without_any_family_the_error_says_so(site: Path) -> None:
-    with pytest.raises(UnknownModelError, match="no family is installed"):
-        scan(site).find("one")
-
-
-def test_a_plugin_that_fails_to_import_is_named_with_version_and_cause(site: Path) -> None:
-    install(site, "atb-five", "2.0", "five", "import a_module_that_does_not_exist")
-    install(site, "atb-six", "1.0", "six", GOOD)
-    found = scan(site)
-    with pytest.raises(PluginError) as error:
-        found.find("five").load(ROUTERS)
-    assert "atb-five 2.0" in str(error.value)
-    assert "No module named 'a_module_that_does_not_exist'" in str(error.value)
-    assert found.find("six").load(ROUTERS).__name__ == "Router"
-
-
-def test_a_plugin_without_the_class_it_promises_is_named(site: Path) -> None:
-    install(site, "atb-seven", "2.0", "seven", "class Config: ...")
-    with pytest.raises(PluginError, match=r"atb-seven 2\.0 failed to import 'atb_seven:Router'"):
-        scan(site).find("seven").load(ROUTERS)
-
-
-def test_a_missing_entry_point_says_which_group(site: Path) -> None:
-    install(site, "atb-eight", "2.0", "eight", GOOD)
-    with pytest.raises(PluginError, match=r"atb-eight 2\.0 offers nothing .*atb_core\.models"):
-        scan(site).find("eight").load(MODELS)
-
-
-def test_two_packages_for_one_type_are_both_named_unless_one_is_preferred(site: Path) -> None:
-    install(site, "atb-nine", "1.0", "nine", GOOD)
-    install(site, "other-nine", "3.1", "nine", GOOD)
-    found = scan(site)
-    with pytest.raises(PluginError, match=r"atb-nine 1\.0 and other-nine 3\.1"):
-        found.find("nine")
-    assert found.find("nine", prefer="other-nine").distribution == "other-nine"
-    assert len(found.families()) == 2
-
-
-def test_one_package_found_twice_is_one_family(site: Path, tmp_path: Path) -> None:
-    for copy in ("a", "b"):
-        (site / copy).mkdir()
-        install(site / copy, "atb-ten", "1.0", "ten", GOOD)
-    found = FamilyRegistry(importlib.metadata.distributions(path=[str(site / "a"), str(site / "b")]))
-    assert [family.package for family in found.families()] == ["atb-ten 1.0"]
-
-
-def test_listing_imports_neither_torch_nor_transformers_nor_a_plugin() -> None:
-    code = (
-        "import sys; from atb_core.plugins import families; found = families(); "
-        "assert not {'torch', 'transformers'} & set(sys.modules); "
-        "assert not {f.objects['atb_core.routers'].split('.')[0] for f in found} & set(sys.modules)"
+def test_a_family_that_cannot_be_used_is_listed_with_the_reason(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATB_NO_PLUGINS", "atb-b")
+    site.metadata("atb-core", "0.1")
+    site.family("atb-a", "a", requires=["atb-core>=2"])
+    site.family("atb-b", "b")
+    (site.family("atb-c", "c") / "METADATA").unlink()
+    site.family("atb-d", "d", source="raise ValueError('broken')")
+    site.family("atb-e", "e", objects={CONFIGS: "atb_e:Config"})
+    found = site.registry()
+    with pytest.raises(PluginError):
+        found.load(found.find("d"), ROUTERS)
+    a, b, c, d, e = found.families()
+    assert (a.status, a.fix) == (Status.INCOMPATIBLE, "pip install 'atb-core>=2'")
+    assert a.reason == "requires atb-core>=2, and atb-core 0.1 is installed"
+    assert (b.status, b.reason) == (Status.DISABLED, "is disabled by ATB_NO_PLUGINS")
+    assert (c.status, c.reason) == (Status.FAILED, "cannot be used: it has no METADATA")
+    assert (d.status, d.reason) == (Status.FAILED, "failed to import: ValueError: broken")
+    assert (e.status, e.reason) == (
+        Status.FAILED,
+        "offers no router for e: it has no entry for it in atb_core.routers",
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_failed_plugin_harms_no_other(site: Site) -> None:
+    site.family("atb-five", "five", source="import a_module_that_does_not_exist")
+    site.family("atb-six", "six")
+    found = site.registry()
+    with pytest.raises(PluginError, match=r"atb-five 1\.0 .* 'a_module_that_does_not_exist'"):
+        found.load(found.find("five"), ROUTERS)
+    assert found.load(found.find("six"), ROUTERS).__name__ == "Router"
+
+
+def test_a_missing_entry_point_says_which_group(site: Site) -> None:
+    site.family("atb-eight", "eight", "2.0", objects={ROUTERS: "atb_eight:Router"})
+    found = site.registry()
+    with pytest.raises(PluginError, match=r"atb-eight 2\.0 offers nothing .*atb_core\.models"):
+        found.load(found.find("eight"), MODELS)
+
+
+OVERRIDES = {CONFIGS: "    def get_config(self): ...\n", MODELS: "    def get_model_cls(self): ...\n"}
+
+
+@pytest.mark.parametrize("group", [CONFIGS, MODELS])
+def test_a_family_in_part_is_refused_unless_its_router_supplies_the_rest(site: Site, group: str) -> None:
+    objects = {ROUTERS: "atb_half:Router", CONFIGS: "atb_half:Config", MODELS: "atb_half_models:Model"}
+    del objects[group]
+    site.family("atb-half", "half", objects=objects)
+    whole = GOOD.replace("class Router(BaseRouter): ...\n", f"class Router(BaseRouter):\n{OVERRIDES[group]}")
+    objects = {name: value.replace("half", "whole") for name, value in objects.items()}
+    site.family("atb-whole", "whole", source=whole, objects=objects)
+    found = site.registry()
+    with pytest.raises(PluginError) as error:
+        found.load(found.find("half"), ROUTERS)
+    assert f"atb-half 1.0 serves 'half' only in part: it has no entry for it in {group}" in error.value.message
+    assert found.load(found.find("whole"), ROUTERS).__module__ == "atb_whole"
+
+
+def test_a_router_is_not_handed_out_where_the_rest_of_its_family_is_broken(site: Site) -> None:
+    site.family("atb-nine", "nine", source=GOOD.replace("class Config", "class Other"))
+    site.family("atb-ten", "ten", objects={**TEN, MODELS: "atb_ten.absent:Model"})
+    found = site.registry()
+    with pytest.raises(PluginError, match="has no 'Config'"):
+        found.load(found.find("nine"), ROUTERS)
+    with pytest.raises(PluginError, match=r"no module 'atb_ten\.absent'"):
+        found.load(found.find("ten"), ROUTERS)
+    assert [family.status for family in found.families()] == [Status.FAILED, Status.FAILED]
+
+
+TEN = {ROUTERS: "atb_ten:Router", CONFIGS: "atb_ten:Config"}
+
+
+def test_one_package_found_twice_is_one_family(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other").mkdir()
+    Site(tmp_path / "other").family("atb-ten", "ten")
+    site.family("atb-ten", "ten")
+    monkeypatch.syspath_prepend(str(tmp_path / "other"))
+    registry.cache_clear()
+    assert [family.package for family in families() if family.model_type == "ten"] == ["atb-ten 1.0"]
+
+
+# Two packages for one type.
+
+
+@pytest.fixture
+def rivals(site: Site) -> Site:
+    """A site where two packages serve `nine`."""
+    site.family("atb-nine", "nine")
+    site.family("other-nine", "nine", "3.1")
+    return site
+
+
+def test_two_packages_for_one_type_are_an_error_that_names_both_and_the_setting(
+    rivals: Site, settings_file: Path
+) -> None:
+    found = rivals.registry()
+    with pytest.raises(PluginError) as error:
+        found.find("nine")
+    assert str(error.value) == (
+        "model type 'nine' is claimed by several packages: atb-nine 1.0 and other-nine 3.1."
+        f' Say which one: nine = "atb-nine" under [plugins.prefer] in {settings_file}, or'
+        " ATB_PLUGINS_PREFER=nine=atb-nine; or uninstall the others."
+    )
+    assert len(found.families()) == 2
+    resolution = found.resolve("nine")
+    assert resolution.winner is None and resolution.error is not None and len(resolution.candidates) == 2
+
+
+def test_the_settings_decide(rivals: Site, settings_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings_file.write_text('[plugins.prefer]\nnine = "Other_Nine"\n')
+    found = rivals.registry()
+    assert found.find("nine").distribution == "other-nine"
+    assert found.resolve("nine").why == f"preferred by plugins.prefer.nine in {settings_file}"
+    monkeypatch.setenv("ATB_PLUGINS_PREFER", "nine=atb-nine")
+    assert found.find("nine").distribution == "atb-nine"
+    assert found.resolve("nine").why == "preferred by ATB_PLUGINS_PREFER"
+    assert found.find("nine", prefer="other-nine").distribution == "other-nine"
+
+
+def test_disabling_one_of_them_decides_too(rivals: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATB_NO_PLUGINS", "other-nine")
+    resolution = rivals.registry().resolve("nine")
+    assert resolution.winner is not None and resolution.winner.distribution == "atb-nine"
+    assert resolution.why == "the only one that can be used: other-nine 3.1 is disabled by ATB_NO_PLUGINS"
+
+
+def test_a_preference_is_never_passed_over(rivals: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = rivals.registry()
+    with pytest.raises(PluginError) as error:
+        found.find("nine", prefer="third-nine")
+    assert "the caller wants 'nine' served by third-nine, and no such package is installed" in error.value.message
+    assert "atb-nine 1.0 and other-nine 3.1" in error.value.message
+    monkeypatch.setenv("ATB_NO_PLUGINS", "atb-nine")
+    monkeypatch.setenv("ATB_PLUGINS_PREFER", "nine=atb-nine")
+    with pytest.raises(PluginError) as error:
+        found.find("nine")
+    assert error.value.message == (
+        "ATB_PLUGINS_PREFER wants 'nine' served by atb-nine 1.0, which is disabled by ATB_NO_PLUGINS"
+    )
+
+
+def test_what_failed_before_does_not_change_who_is_asked(rivals: Site) -> None:
+    (rivals.path / "atb_nine.py").write_text("raise ValueError('broken')")
+    found = rivals.registry()
+    with pytest.raises(PluginError):
+        found.load(found.find("nine", prefer="atb-nine"), ROUTERS)
+    with pytest.raises(PluginError, match="claimed by several"):
+        found.find("nine")
+
+
+def test_a_rival_that_is_incompatible_is_passed_over_with_a_warning(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.family("atb-nine", "nine", api=["7"])
+    site.family("other-nine", "nine", "3.1")
+    found = site.registry()
+    with caplog.at_level(logging.WARNING):
+        assert found.find("nine").distribution == "other-nine"
+        assert found.find("nine").distribution == "other-nine"
+    (message,) = caplog.messages
+    assert message.startswith("nine is served by other-nine 3.1: atb-nine 1.0 is written for version 7")
+
+
+def test_a_router_takes_the_rest_from_its_own_package(rivals: Site) -> None:
+    registry.cache_clear()
+    router = router_for("nine", prefer="other-nine")
+    assert registry().owner_of(router) == "other-nine"
+    assert type(router("", {"model_type": "nine"}).get_config()).__module__ == "other_nine"
+    with pytest.raises(PluginError, match="claimed by several"):
+        config_for("nine")
+
+
+# Settings that name what is not there.
+
+
+@pytest.mark.parametrize("name", ["ATB_PLUGINS", "ATB_NO_PLUGINS"])
+def test_a_name_that_matches_nothing_is_told_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    site.family("atb-one", "one")
+    site.family("atb-two", "two")
+    monkeypatch.setenv(name, "atb-oen" if name == "ATB_NO_PLUGINS" else "atb-oen,atb-two")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            site.registry().find("two")
+    assert caplog.messages == [f"{name} names atb-oen, which is not installed. Did you mean atb-one?"]
+
+
+def test_a_name_that_is_installed_and_no_plugin_is_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.metadata("numpy", "2.0")
+    site.family("atb-one", "one")
+    monkeypatch.setenv("ATB_PLUGINS_PREFER", "one=atb-one,other=numpy")
+    site.registry().find("one")
+    assert "ATB_PLUGINS_PREFER names numpy, which is no plugin" in caplog.text
+
+
+def test_strict_settings_make_it_an_error(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.family("atb-one", "one")
+    monkeypatch.setenv("ATB_STRICT", "1")
+    monkeypatch.setenv("ATB_NO_PLUGINS", "atb-tow")
+    with pytest.raises(PluginError, match="ATB_NO_PLUGINS names atb-tow, which is not installed"):
+        site.registry().find("one")
+
+
+def test_with_strict_settings_any_plugin_that_cannot_be_used_is_an_error(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.family("atb-one", "one")
+    site.family("atb-two", "two", api=["9"])
+    site.family("atb-three", "three", requires=["numba"])
+    assert site.registry().find("one").package == "atb-one 1.0"
+    monkeypatch.setenv("ATB_STRICT", "1")
+    with pytest.raises(PluginError) as error:
+        site.registry().find("one")
+    assert error.value.message == (
+        "the plugin atb-three 1.0 requires numba, which is not installed; also unusable: atb-two 1.0 (ATB_STRICT)"
+    )
+    monkeypatch.setenv("ATB_NO_PLUGINS", "atb-two,atb-three")
+    assert site.registry().find("one").package == "atb-one 1.0"
+
+
+def test_nothing_is_recorded_where_nothing_was_tried(site: Site) -> None:
+    site.family("atb-one", "one", api=["9"])
+    found = site.registry()
+    found.families()
+    found.resolve("one")
+    assert records() == ()

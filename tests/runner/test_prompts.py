@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runner.templates import CHATML
+from runner.templates import CHATML, THINKING
 from runner.tiny_tokenizers import byte_level
 
 from atb_core.errors import RequestError, TokenizerError
@@ -125,3 +125,29 @@ def test_a_chat_for_a_model_without_a_template() -> None:
 
 def test_the_longest_prompt_leaves_room_for_one_token(tokenizer: Tokenizer) -> None:
     assert len(encoder(tokenizer).encode([1] * 39, "It").token_ids) == 39
+
+
+def test_chat_variables_reach_the_template_that_knows_them() -> None:
+    tokenizer = Tokenizer(TokenizerParts(byte_level(), chat_templates={"default": THINKING}))
+
+    def text(**variables: Any) -> str:
+        return PromptEncoder(tokenizer, VOCAB, 200, variables).encode(CHAT, "It").text or ""
+
+    assert text(enable_thinking=False) == text() + "<think>\n\n</think>\n\n"
+    assert text(enable_thinking=True) == text()
+    assert not text(add_generation_prompt=False).endswith("assistant\n")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"enable_thinkng": False}, "knows no variable 'enable_thinkng'"),
+        ({"enable": False}, "knows no variable 'enable'"),
+        ({"tools": [{"type": "function"}]}, "knows no variable 'tools'"),
+        ({"messages": []}, "'messages' is the conversation itself"),
+    ],
+)
+def test_chat_variables_that_would_change_nothing_are_refused(variables: dict[str, Any], message: str) -> None:
+    tokenizer = Tokenizer(TokenizerParts(byte_level(), chat_templates={"default": THINKING}))
+    with pytest.raises(RequestError, match=message):
+        PromptEncoder(tokenizer, VOCAB, 200, variables).encode(CHAT, "It")

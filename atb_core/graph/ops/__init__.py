@@ -5,6 +5,7 @@ from atb_core.graph.ops.activation import Activation, ActivationType
 from atb_core.graph.ops.attention import PagedAttention, ReshapeAndCache, SelfAttention
 from atb_core.graph.ops.elewise import Elewise, ElewiseType
 from atb_core.graph.ops.linear import Linear, MergedLinear, SplitLinear
+from atb_core.graph.ops.moe import GroupedMatmul, MoeInitRouting, MoeTokenUnpermute, MoeTopkSoftmax
 from atb_core.graph.ops.movement import Cast, Concat, Gather, Repeat, Slice, Split, Transpose
 from atb_core.graph.ops.norm import AddRmsNorm, RmsNorm
 from atb_core.graph.ops.reduction import Argsort, Reduce, ReduceType, Softmax, Sort
@@ -22,8 +23,12 @@ __all__ = [
     "Elewise",
     "ElewiseType",
     "Gather",
+    "GroupedMatmul",
     "Linear",
     "MergedLinear",
+    "MoeInitRouting",
+    "MoeTokenUnpermute",
+    "MoeTopkSoftmax",
     "PagedAttention",
     "Reduce",
     "ReduceType",

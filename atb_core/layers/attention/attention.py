@@ -25,7 +25,8 @@ class Attention(Module):
     Args:
         config_metadata: head counts of this process; those of the whole model by default.
         qkv_bias: whether queries, keys and values have a bias.
-        dense_bias: whether the output matrix has one.
+        dense_bias: whether the output matrix has one. If neither is given, `config.attention_bias` says it of both;
+            one that is given alone leaves the other without.
     """
 
     def __init__(
@@ -36,8 +37,8 @@ class Attention(Module):
         config_metadata: HeadCounts | None = None,
         infer_param: Any = None,
         *,
-        qkv_bias: bool = False,
-        dense_bias: bool = False,
+        qkv_bias: bool | None = None,
+        dense_bias: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -47,12 +48,14 @@ class Attention(Module):
         self.infer_param = infer_param
         self.num_heads, self.num_kv_heads, self.head_dim = _head_counts(config, config_metadata)
         self.scale = 1.0 / math.sqrt(self.head_dim)
+        if qkv_bias is None and dense_bias is None:
+            qkv_bias = dense_bias = config.attention_bias
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         self.qkv = MergedColumnParallelLinear(
             config,
             file_loader,
             [f"{prefix}.{name}_proj" for name in ("q", "k", "v")],
-            qkv_bias,
+            bool(qkv_bias),
             in_features=config.hidden_size,
             out_features=[q_size, kv_size, kv_size],
         )
@@ -60,7 +63,7 @@ class Attention(Module):
             config,
             file_loader,
             f"{prefix}.o_proj",
-            dense_bias,
+            bool(dense_bias),
             in_features=q_size,
             out_features=config.hidden_size,
         )
@@ -119,15 +122,28 @@ class Attention(Module):
     def _heads(self, inputs: Tensor, cos: Tensor, sin: Tensor, seq_lens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Turned queries and keys, and values, as `[T, heads, head_dim]`."""
         q, k, v = self.qkv(inputs)
-        if self.config.use_qk_norm:
-            q = self._flat(self.q_norm(self._split_heads(q, self.num_heads)), self.num_heads)
-            k = self._flat(self.k_norm(self._split_heads(k, self.num_kv_heads)), self.num_kv_heads)
+        q, k = self.norm_heads(q, k)
         q, k = rope(q, k, cos, sin, seq_lens)
         return (
             self._split_heads(q, self.num_heads),
             self._split_heads(k, self.num_kv_heads),
             self._split_heads(v, self.num_kv_heads),
         )
+
+    def norm_heads(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """What is done to queries and keys before they are turned: by default a norm of every head if `use_qk_norm`.
+
+        Args:
+            q: `[T, num_heads * head_dim]`.
+            k: `[T, num_kv_heads * head_dim]`.
+
+        Returns:
+            Queries and keys of the same shapes. A family with other norms puts them in by overriding this.
+        """
+        if not self.config.use_qk_norm:
+            return q, k
+        q = self._flat(self.q_norm(self._split_heads(q, self.num_heads)), self.num_heads)
+        return q, self._flat(self.k_norm(self._split_heads(k, self.num_kv_heads)), self.num_kv_heads)
 
     def _split_heads(self, x: Tensor, heads: int) -> Tensor:
         return x.reshape(lambda shape: [shape[0], heads, self.head_dim])

@@ -18,7 +18,8 @@ class Mlp(Module):
     A subclass may put other layers into `gate_up` and `down`: construction costs nothing.
 
     Args:
-        bias: whether all three matrices have one.
+        bias: whether all three matrices have one; `config.mlp_bias` by default.
+        intermediate_size: width between the matrices; `config.intermediate_size` by default.
     """
 
     def __init__(
@@ -29,7 +30,8 @@ class Mlp(Module):
         config_metadata: HeadCounts | None = None,
         infer_param: Any = None,
         *,
-        bias: bool = False,
+        bias: bool | None = None,
+        intermediate_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -37,7 +39,8 @@ class Mlp(Module):
         self.prefix = prefix
         self.config_metadata = config_metadata
         self.infer_param = infer_param
-        hidden, inner = config.hidden_size, config.intermediate_size
+        hidden, inner = config.hidden_size, intermediate_size or config.intermediate_size
+        bias = config.mlp_bias if bias is None else bias
         self.gate_up = MergedColumnParallelLinear(
             config,
             file_loader,

@@ -20,13 +20,13 @@ ConfigT = TypeVar("ConfigT", bound="BaseConfig")
 
 _TORCH_DTYPES = ("float32", "float16", "bfloat16")
 _ACTIVATIONS = ("silu", "swish")
-# Newer spellings of a key, and how upstream's attribute map calls some of them.
-_SPELLINGS = {"dtype": "torch_dtype", "max_sequence_length": "max_position_embeddings", "epsilon": "rms_norm_eps"}
 
 
 @dataclass
 class BaseConfig:
     """Fields that every dense decoder has; families add theirs, annotated or as bare class attributes.
+
+    `int_limits`, `flags` and `spellings` of a family hold what it adds; those of its bases stay in force.
 
     `num_key_value_heads` and `head_dim` may be `None` in `config.json`; after construction they are set.
     Sizes are in elements, `max_position_embeddings` in tokens, `torch_dtype` as torch spells it (float32, as in
@@ -47,6 +47,12 @@ class BaseConfig:
     }
     #: Fields that are true or false.
     flags: ClassVar[tuple[str, ...]] = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_qk_norm")
+    #: Newer spellings of a key, and how upstream's attribute map calls some of them.
+    spellings: ClassVar[dict[str, str]] = {
+        "dtype": "torch_dtype",
+        "max_sequence_length": "max_position_embeddings",
+        "epsilon": "rms_norm_eps",
+    }
 
     model_type: str = ""
     vocab_size: int = 32000
@@ -103,15 +109,21 @@ class BaseConfig:
         Raises:
             ConfigError: a value is of the wrong type or out of range; names field, value and allowed range.
         """
-        values = _normalised(config_dict)
+        values = _normalised(config_dict, cls._merged("spellings"))
         known = {f.name for f in dataclasses.fields(cls) if f.init}
         config = cls(**{key: value for key, value in values.items() if key in known})
         config.validate()
         return config
 
+    @classmethod
+    def _merged(cls, attribute: str) -> dict[str, Any]:
+        """The tables that the class and its bases have under `attribute`, as one."""
+        tables = [vars(base)[attribute] for base in reversed(cls.__mro__) if attribute in vars(base)]
+        return {key: value for table in tables for key, value in table.items()}
+
     def validate(self) -> None:
         """Raises ConfigError for the first field that has an impossible value."""
-        for name, (low, high) in self.int_limits.items():
+        for name, (low, high) in self._merged("int_limits").items():
             if name == "head_dim" and self.head_dim is None:
                 raise ConfigError(
                     f"hidden_size = {self.hidden_size} is not a multiple of "
@@ -119,7 +131,7 @@ class BaseConfig:
                     hint="Give head_dim when heads do not divide the hidden size.",
                 )
             _check_int(name, getattr(self, name), low, high)
-        for name in self.flags:
+        for name in dict.fromkeys(name for base in type(self).__mro__ for name in vars(base).get("flags", ())):
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(f"{name} = {getattr(self, name)!r} must be true or false")
         assert self.head_dim is not None
@@ -167,10 +179,10 @@ class BaseConfig:
         return config
 
 
-def _normalised(config_dict: Mapping[str, Any]) -> dict[str, Any]:
+def _normalised(config_dict: Mapping[str, Any], spellings: Mapping[str, str]) -> dict[str, Any]:
     """Keys under the names that the dataclass uses; `None` where a default must not be overridden is dropped."""
     values = {key: value for key, value in config_dict.items() if value is not None}
-    for new, old in _SPELLINGS.items():
+    for new, old in spellings.items():
         if new in values:
             values.setdefault(old, values[new])
     dtype = values.get("torch_dtype")

@@ -16,7 +16,7 @@ import torch
 from atb_core import nn
 from atb_core.engine import get_backend
 from atb_core.errors import EngineError, GraphError, WeightsError
-from atb_core.features import FeatureDecorator, check_stacking
+from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
 from atb_core.graph.dtype import DataType
 from atb_core.models.base.graph_runtime import GraphRuntime
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
@@ -118,6 +118,11 @@ class EngineFromNetwork(FlashCausalLMV3):
 
     Args:
         backend: supplies the engines; `"cpu"`, `"reference"`, `"auto"` or a backend object.
+        features: names of features that the model shall have: further ones, of plugins, or of its own.
+
+    Raises:
+        RequestError: there is no feature of that name.
+        GraphError, PluginError: the features do not stack, or one is not enabled on this model.
     """
 
     feature_decorators: Sequence[type[FeatureDecorator]] = ()
@@ -128,10 +133,13 @@ class EngineFromNetwork(FlashCausalLMV3):
         weight_loader: ShapeSource | None,
         *,
         backend: Backend | str = "auto",
+        features: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
+        further = features_by_name(features, self.feature_decorators)
         super().__init__(mindie_llm_config, weight_loader, **kwargs)
-        self.features = [feature(self) for feature in self.feature_decorators]
+        self.features = [feature(self) for feature in (*self.feature_decorators, *further)]
+        check_enabled(features, self.features)
         self._recording = False
         self._loaded = False
         self.runtime = GraphRuntime(
@@ -172,7 +180,9 @@ class EngineFromNetwork(FlashCausalLMV3):
         unused = sorted({p.name for p in plan.parameters} - engine.network.weights_keys)
         if unused:
             raise GraphError(f"{type(self).__name__} never uses these parameters: {', '.join(unused)}")
-        stream_weights(plan, loader, lambda name, tensor: engine.set_weights({name: tensor}), progress)
+        stream_weights(
+            plan, loader, lambda name, tensor: engine.set_weights({name: tensor}), progress, engine.set_weight_part
+        )
         self._loaded = True
 
     def run(

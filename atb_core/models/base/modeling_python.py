@@ -133,7 +133,7 @@ class DecoderLayer(BaseLayer):
     """A decoder layer whose modules are of the classes `attention_cls` and `mlp_cls`."""
 
     attention_cls: ClassVar[type[Attention]] = Attention
-    mlp_cls: ClassVar[type[Mlp]] = Mlp
+    mlp_cls: ClassVar[type[nn.Module]] = Mlp
 
     def __init__(
         self, config: BaseConfig, file_loader: ShapeSource | None, prefix: str, layer_idx: int, **kwargs: Any
@@ -143,9 +143,13 @@ class DecoderLayer(BaseLayer):
         kwargs.pop("infer_param", None)
         known = (self.config_metadata, self.infer_param)
         self.self_attn = self.attention_cls(config, file_loader, f"{self.prefix}.self_attn", *known, **kwargs)
-        self.mlp = self.mlp_cls(config, file_loader, f"{self.prefix}.mlp", *known, **kwargs)
+        self.mlp = self.feed_forward_cls()(config, file_loader, f"{self.prefix}.mlp", *known, **kwargs)
         self.input_layernorm = RmsNorm(config, file_loader, f"{self.prefix}.input_layernorm")
         self.post_attention_layernorm = RmsNorm(config, file_loader, f"{self.prefix}.post_attention_layernorm")
+
+    def feed_forward_cls(self) -> type[nn.Module]:
+        """The class of this layer's `mlp`; override it where layers of one model differ."""
+        return self.mlp_cls
 
 
 class DecoderModel(BaseModel):

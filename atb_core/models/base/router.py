@@ -35,6 +35,10 @@ class BaseRouter:
 
     #: How the family's GGUF files differ from its Hugging Face checkpoints, `None`: in nothing.
     gguf: ClassVar[GgufRules | None] = None
+    #: The variable by which the family's chat templates turn thinking on and off; `None`: they have no such switch.
+    thinking_variable: ClassVar[str | None] = None
+    #: The notation of the family's tool calls: the name of a parser that some plugin offers; `None`: it has none.
+    tool_parser: ClassVar[str | None] = None
 
     @property
     def model_type(self) -> str:
@@ -66,7 +70,7 @@ class BaseRouter:
 
     def get_config(self) -> BaseConfig:
         """By default from the class registered in the entry-point group `atb_core.configs`."""
-        config_cls = plugins.config_for(self.model_type)
+        config_cls = plugins.config_for(self.model_type, plugins.registry().owner_of(type(self)))
         config: BaseConfig = config_cls.from_dict(self.config_dict)
         self.check_config(config)
         return config
@@ -77,7 +81,7 @@ class BaseRouter:
 
     def get_model_cls(self) -> type[EngineFromNetwork]:
         """By default the class registered in the entry-point group `atb_core.models`."""
-        return plugins.model_for(self.model_type)  # type: ignore[no-any-return]
+        return plugins.model_for(self.model_type, plugins.registry().owner_of(type(self)))  # type: ignore[no-any-return]
 
     def get_tokenizer(self) -> Any:
         """Override to bring a tokenizer of the family's own; by default the runner reads the model's files."""

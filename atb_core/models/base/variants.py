@@ -87,7 +87,7 @@ class VariantStore:
         """The variant for exactly these features, built now if it is the first use."""
         variant = self.variants.get(key)
         if variant is None:
-            variant = self.variants[key] = self._build(key)
+            variant = self.variants[key] = self.build(key, self.prepared(key))
         return variant
 
     def key(self, base: str, active: Sequence[FeatureDecorator]) -> VariantKey:
@@ -117,15 +117,16 @@ class VariantStore:
                 network.mark_output(tensor, name)
         return network
 
-    def prepared(self, key: VariantKey) -> Network:
-        """The variant as the backend gets it, after the passes."""
+    def prepared(self, key: VariantKey, leave_out: Sequence[str] = ()) -> Network:
+        """The variant as the backend gets it, after the passes; see `passes.pipeline` for those left out."""
         recorded = self.network(key)
         if self.backend.float32_logits:
             recorded = widen_outputs(recorded)
-        return run_passes(recorded, self.backend.name)
+        return run_passes(recorded, self.backend.name, leave_out)
 
-    def _build(self, key: VariantKey) -> Variant:
-        engine = self.backend.build(self.prepared(key), self.store)
+    def build(self, key: VariantKey, network: Network) -> Variant:
+        """An engine for `network` over the model's weights. Keeps nothing: `variants[key]` is what a step uses."""
+        engine = self.backend.build(network, self.store)
         names = [t.name for t in engine.network.inputs if t.name and t.name not in engine.network.weights_keys]
         return Variant(
             key,

@@ -19,6 +19,7 @@ from atb_core.nn.functional.elewise import (
     tanh,
 )
 from atb_core.nn.functional.linear import linear, rms_norm
+from atb_core.nn.functional.moe import grouped_matmul, moe_init_routing, moe_token_unpermute, moe_topk_softmax
 from atb_core.nn.functional.movement import argsort, cat, gather, sort, split
 
 __all__ = [
@@ -33,10 +34,14 @@ __all__ = [
     "cos",
     "equal",
     "gather",
+    "grouped_matmul",
     "linear",
     "logical_and",
     "logical_not",
     "logical_or",
+    "moe_init_routing",
+    "moe_token_unpermute",
+    "moe_topk_softmax",
     "neg",
     "paged_attention",
     "reshape_and_cache",

@@ -6,30 +6,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from atb_core.errors import ConfigError
-from atb_core.models.base.config import BaseConfig
+from atb_core.models.base.moe_config import MoeConfig
+from atb_core.models.base.window_config import WindowConfig
 
 
 @dataclass
-class Qwen2Config(BaseConfig):
-    """Qwen2's defaults where they differ, and its sliding window."""
-
-    int_limits: ClassVar[dict[str, tuple[int, int]]] = {**BaseConfig.int_limits, "max_window_layers": (0, 2**20)}
-    flags: ClassVar[tuple[str, ...]] = (*BaseConfig.flags, "use_sliding_window")
+class Qwen2Config(WindowConfig):
+    """Qwen2's defaults where they differ."""
 
     model_type: str = "qwen2"
     vocab_size: int = 151936
     intermediate_size: int = 22016
     max_position_embeddings: int = 32768
     attention_bias: bool = True
-    use_sliding_window: bool = False
-    sliding_window: int | None = None
-    max_window_layers: int = 28
 
-    def validate(self) -> None:
-        super().validate()
-        if self.use_sliding_window and self.max_window_layers < self.num_hidden_layers:
-            raise ConfigError(
-                f"use_sliding_window = true (sliding_window = {self.sliding_window}) is not supported",
-                hint="Set use_sliding_window to false in config.json to attend to the whole context.",
-            )
+
+@dataclass
+class Qwen2MoeConfig(Qwen2Config, MoeConfig):
+    """Qwen2's with experts, one of which every token shares."""
+
+    spellings: ClassVar[dict[str, str]] = {"qkv_bias": "attention_bias"}
+
+    model_type: str = "qwen2_moe"
+    hidden_size: int = 2048
+    intermediate_size: int = 5632
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    num_experts: int = 60
+    num_experts_per_tok: int = 4
+    moe_intermediate_size: int = 1408
+    shared_expert_intermediate_size: int = 5632
+
+    def has_windowed_layers(self) -> bool:
+        """Where `layer_types` does not name them, every other one of the first `max_window_layers` has a window."""
+        return self.max_window_layers > 0 if self.layer_types is None else super().has_windowed_layers()

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Qwen2's decoder: queries, keys and values have a bias; the rest is the common decoder."""
+"""Qwen2's decoders: queries, keys and values have a bias; the rest is the common decoder."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from atb_core.layers.attention.attention import Attention
-from atb_core.layers.mlp.mlp import Mlp
 from atb_core.models.base.config import BaseConfig
+from atb_core.models.base.modeling_moe import MoeDecoderLayer, MoeDecoderModel
 from atb_core.models.base.modeling_python import DecoderLayer, DecoderModel
 
 
@@ -18,14 +18,17 @@ class Qwen2Attention(Attention):
         super().__init__(config, *args, qkv_bias=config.attention_bias, **kwargs)
 
 
-class Qwen2Mlp(Mlp):
-    """The common gated feed-forward layer."""
-
-
 class Qwen2Layer(DecoderLayer):
     attention_cls = Qwen2Attention
-    mlp_cls = Qwen2Mlp
 
 
 class Qwen2Model(DecoderModel):
     layer_cls = Qwen2Layer
+
+
+class Qwen2MoeLayer(MoeDecoderLayer):
+    attention_cls = Qwen2Attention
+
+
+class Qwen2MoeModel(MoeDecoderModel):
+    layer_cls = Qwen2MoeLayer

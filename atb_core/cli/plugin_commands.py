@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that plugins add: looked for only when a command is asked for that core does not have."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from atb_core.cli.lazy import LazyGroup
+from atb_core.errors import AtbError, PluginError
+from atb_core.plugins.admission import refusal
+from atb_core.plugins.scan import HOOKS, installed
+
+
+class CommandGroup(LazyGroup):
+    """Core's commands, and those of plugins. Help and completion import no plugin: they know core's."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or plugin_command(cmd_name, frozenset(self.modules))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        if packages := may_add_commands():
+            formatter.write_paragraph()
+            formatter.write_text(f"Packages that may add commands: {', '.join(packages)}.")
+
+
+def may_add_commands() -> list[str]:
+    """The installed packages with hooks, from metadata alone; only importing them would say what they add."""
+    having = [one for one in installed() if any(entry.group == HOOKS for entry in one.entries)]
+    return [one.package for one in having if refusal(one) is None]
+
+
+def plugin_command(name: str, core: frozenset[str]) -> click.Command | None:
+    """The command `name` of a plugin, `None` if no plugin has it; PluginError if several have.
+
+    Args:
+        core: the names of core's commands; a plugin's command of such a name is left out, and that is told.
+    """
+    from atb_core.plugins import hooks
+
+    offers = hooks.cli_commands()
+    for offer in offers:
+        if offer.value.name in core:
+            shadow = PluginError(f"`atb {offer.value.name}` is a command of core")
+            hooks.failed(offer.owner, f"the command {offer.value.name!r}", shadow)
+    found = hooks.only([offer for offer in offers if offer.value.name == name], f"the command {name!r}")
+    return None if found is None else _guarded(found)
+
+
+@functools.cache
+def _guarded(found: Any) -> click.Command:
+    """The offered command, with whatever else than an error for people it raises put down to its plugin."""
+    command: click.Command = found.value
+    invoke: Callable[..., Any] = command.invoke
+
+    @functools.wraps(invoke)
+    def guarded(ctx: click.Context) -> Any:
+        try:
+            return invoke(ctx)
+        except (AtbError, click.ClickException, click.exceptions.Exit, click.Abort, OSError, MemoryError):
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"the command {command.name!r} of {found.owner} failed: {type(error).__name__}: {error}",
+                hint="Report it to the plugin's author with what --traceback prints.",
+            ) from error
+
+    command.invoke = guarded  # type: ignore[method-assign]
+    return command

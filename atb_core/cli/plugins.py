@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`atb plugins`: the installed plugins, what is wrong with them, and a new one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from atb_core.cli.lazy import LazyGroup
+
+# name -> module with a `command`. The order is that of `atb plugins --help`.
+COMMANDS: Final = {
+    "list": "atb_core.cli.plugins_list",
+    "doctor": "atb_core.cli.plugins_doctor",
+    "new": "atb_core.cli.plugins_new",
+}
+
+
+@click.group("plugins", cls=LazyGroup, modules=COMMANDS)
+def command() -> None:
+    """See the installed plugins, find out why one does not work, write a new one."""

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`atb plugins new`: the package of a new model family."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from atb_core.cli.output import note
+from atb_core.plugins.scaffold.names import LIKES, derive_names
+
+
+@click.command("new")
+@click.argument("name")
+@click.option(
+    "--like",
+    type=click.Choice(list(LIKES)),
+    help="What the model resembles. " + "; ".join(f"{name}: {text}" for name, text in LIKES.items()) + ".",
+)
+@click.option("--model-type", help="model_type of the checkpoints' config.json; by default what follows atb- in NAME.")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write into; by default a new one called NAME here.",
+)
+@click.option("--author", metavar="'NAME <ADDRESS>'", help="Goes into pyproject.toml.")
+@click.option("--force", is_flag=True, help="Write over what is there; starts from the answers of the package there.")
+def command(
+    name: str, like: str | None, model_type: str | None, directory: Path | None, author: str | None, force: bool
+) -> None:
+    """Write the package of a new model family: code, tests with the conformance kit, metadata, CI.
+
+    NAME is that of the distribution, by convention atb-MODELTYPE.
+    """
+    from atb_core.plugins import families
+    from atb_core.plugins.scaffold.write import write_package
+
+    target = directory or Path(derive_names(name, model_type).distribution)
+    names = write_package(name, target, like=like, model_type=model_type, author=author, force=force)
+    for family in families():
+        if family.model_type == names.model_type and family.distribution != names.distribution:
+            note(
+                f"warning: model type {names.model_type} is already served by {family.package}; "
+                "with both installed, plugins.prefer has to say which one is meant"
+            )
+    click.echo(f"Wrote {names.distribution} into {target}; the model is in src/{names.package}/modeling.py. Next:\n")
+    click.echo(f"  cd {shlex.quote(str(target))}\n  pip install -e '.[test]'\n  pytest")

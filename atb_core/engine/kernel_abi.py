@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel ABI of `include/atb/kernel_abi.h` in ctypes, for kernels that are written in Python."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+from atb_core.graph.dtype import DataType
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAGIC = 0x4B425441
+#: In the order of the header's numbers.
+_DTYPES = (
+    DataType.FLOAT,
+    DataType.FLOAT16,
+    DataType.BF16,
+    DataType.INT8,
+    DataType.INT32,
+    DataType.INT64,
+    DataType.BOOL,
+)
+#: numpy has no bfloat16.
+_NUMPY = ("float32", "float16", "uint16", "int8", "int32", "int64", "bool")
+
+
+class KernelTensor(ctypes.Structure):
+    """A contiguous tensor of a call."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("_shape", ctypes.POINTER(ctypes.c_int64)),
+        ("rank", ctypes.c_int32),
+        ("_dtype", ctypes.c_int32),
+    )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._shape[: self.rank])
+
+    @property
+    def dtype(self) -> DataType:
+        return _DTYPES[self._dtype]
+
+    def array(self) -> np.ndarray[Any, Any]:
+        """The tensor's memory, not a copy: valid during the call. bfloat16 comes as its bits in uint16.
+
+        ValueError in `check`, where tensors have no data.
+        """
+        import numpy as np
+
+        shape, dtype = self.shape, np.dtype(_NUMPY[self._dtype])
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        if self.data is None:
+            raise ValueError("tensors have no data in check")
+        size = dtype.itemsize * int(np.prod(shape))
+        return np.frombuffer(memoryview((ctypes.c_char * size).from_address(self.data)), dtype).reshape(shape)
+
+
+class KernelAttribute(ctypes.Structure):
+    """An attribute of the op of a call."""
+
+    _fields_ = (
+        ("_name", ctypes.c_char_p),
+        ("_integer", ctypes.c_int64),
+        ("_number", ctypes.c_double),
+        ("_text", ctypes.c_char_p),
+        ("_list", ctypes.POINTER(ctypes.c_int64)),
+        ("_type", ctypes.c_int32),
+        ("_reserved", ctypes.c_int32),
+    )
+
+    @property
+    def name(self) -> str:
+        return str(self._name.decode())
+
+    @property
+    def value(self) -> bool | int | float | str | list[int]:
+        if self._type == 0:
+            return bool(self._integer)
+        if self._type == 1:
+            return int(self._integer)
+        if self._type == 2:
+            return float(self._number)
+        return str(self._text.decode()) if self._type == 3 else list(self._list[: self._integer])
+
+
+class KernelCall(ctypes.Structure):
+    """What `check` and `run` are called with: see the header for each member."""
+
+    _fields_ = (
+        ("_size", ctypes.c_size_t),
+        ("_op", ctypes.c_char_p),
+        ("_inputs", ctypes.POINTER(KernelTensor)),
+        ("_outputs", ctypes.POINTER(KernelTensor)),
+        ("_attributes", ctypes.POINTER(KernelAttribute)),
+        ("_num_inputs", ctypes.c_int32),
+        ("_num_outputs", ctypes.c_int32),
+        ("_num_attributes", ctypes.c_int32),
+        ("part", ctypes.c_int32),
+        ("parts", ctypes.c_int32),
+        ("_reserved", ctypes.c_int32),
+        ("_message", ctypes.c_void_p),
+        ("_message_size", ctypes.c_size_t),
+        ("scratch", ctypes.c_void_p),
+        ("scratch_bytes", ctypes.c_size_t),
+        ("work", ctypes.c_double),
+    )
+
+    @property
+    def op(self) -> str:
+        return str(self._op.decode())
+
+    @property
+    def inputs(self) -> list[KernelTensor]:
+        return list(self._inputs[: self._num_inputs])
+
+    @property
+    def outputs(self) -> list[KernelTensor]:
+        return list(self._outputs[: self._num_outputs])
+
+    @property
+    def attributes(self) -> dict[str, bool | int | float | str | list[int]]:
+        return {attribute.name: attribute.value for attribute in self._attributes[: self._num_attributes]}
+
+    def share(self, n: int) -> slice:
+        """This part's share of n units of work; together the parts have each unit once."""
+        each, rest = divmod(n, self.parts)
+        begin = each * self.part + min(self.part, rest)
+        return slice(begin, begin + each + (self.part < rest))
+
+    def fail(self, text: str) -> int:
+        """Leaves a message, as much of it as there is room for, and returns the status of a failure."""
+        message = text.encode(errors="replace")[: self._message_size - 1] + b"\0"
+        ctypes.memmove(self._message, message, len(message))
+        return 1
+
+
+#: The type of `check` and `run`. ctypes takes the GIL for the call.
+KernelFunction = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.POINTER(KernelCall))
+
+
+class Kernel(ctypes.Structure):
+    """The constant that a library exports with ATB_KERNEL."""
+
+    _fields_ = (
+        ("magic", ctypes.c_uint32),
+        ("abi_version", ctypes.c_uint32),
+        ("check", ctypes.c_void_p),
+        ("run", ctypes.c_void_p),
+    )

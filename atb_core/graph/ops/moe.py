@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mixture of experts: choosing experts, grouping rows by expert, a product per group, and the way back.
+
+The chain for T tokens, k experts each, out of E:
+
+    weights, experts, _ = MoeTopkSoftmax(k)(logits [T, E])
+    rows, places, ends  = MoeInitRouting(k, E)(x [T, h], experts)
+    rows                = GroupedMatmul()(rows [T*k, h], weight [E, ...], group_list=ends)    (and what follows it)
+    y                   = MoeTokenUnpermute()(rows [T*k, h], places, weights)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atb_core.graph.dim import Dim, Shape, shape_text
+from atb_core.graph.dtype import DataType
+from atb_core.graph.op import Op, Sample, require, same_size
+from atb_core.graph.samples import integers, randn
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _require_dtype(what: str, dtype: DataType | None, wanted: DataType) -> None:
+    require(dtype in (None, wanted), f"{what} must be {wanted.short}, not {dtype.short if dtype else None}")
+
+
+def _cumulative(*counts: int) -> torch.Tensor:
+    """Where each group ends, for groups of so many rows."""
+    import torch
+
+    return torch.tensor(counts, dtype=torch.int64).cumsum(0)
+
+
+@dataclass(frozen=True)
+class MoeTopkSoftmax(Op):
+    """The `topk_num` largest of each row of router logits and their softmax probabilities.
+
+    logits x [T, E] (float32, bfloat16 or float16) -> weights float32 [T, k], expert_idx int32 [T, k],
+    row_idx int32 [T, k]. Experts come in descending order of their logits; ties: lowest index first; NaN counts as
+    the largest. weights[t, j] = exp(x - max) / sum over all E experts, or over the k chosen ones with `normalize`,
+    in float32. row_idx[t, j] = j * T + t numbers the choices column by column.
+    """
+
+    topk_num: int
+    normalize: bool = False
+
+    input_names = ("x",)
+
+    @property
+    def num_outputs(self) -> int:
+        return 3
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        require(len(x) == 2, f"x must be [tokens, experts], not {shape_text(x)}")
+        require(self.topk_num >= 1, f"topk_num must be positive, not {self.topk_num}")
+        experts = x[1]
+        require(isinstance(experts, Dim) or self.topk_num <= experts, f"{self.topk_num} of only {experts} experts")
+        return ((x[0], self.topk_num),) * 3
+
+    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        return DataType.FLOAT, DataType.INT32, DataType.INT32
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        x = inputs[0].float()
+        tokens, count = x.shape[0], self.topk_num
+        values, indices = (part[:, :count] for part in x.sort(dim=-1, descending=True, stable=True))
+        among = values if self.normalize else x
+        largest = x.amax(-1, keepdim=True)
+        weights = (values - largest).exp() / (among - largest).exp().sum(-1, keepdim=True)
+        rows = torch.arange(tokens * count, dtype=torch.int32, device=x.device).view(count, tokens).T
+        return weights.contiguous(), indices.to(torch.int32).contiguous(), rows.contiguous()
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(4), (randn(5, 60) * 3,), "four of sixty")
+        yield Sample(cls(4, normalize=True), (randn(5, 60) * 3,), "normalized")
+        yield Sample(cls(2), ((randn(7, 9) * 2).round(),), "with ties")
+        yield Sample(cls(8), (randn(3, 8),), "all experts")
+        yield Sample(cls(1), (randn(1, 17),), "one token, one expert")
+
+
+@dataclass(frozen=True)
+class MoeInitRouting(Op):
+    """Rows of x once for every expert that their token chose, grouped by expert.
+
+    x [T, h], expert_idx int32 [T, k] -> expanded_x [T*k, h] of x's type, expanded_row_idx int32 [T*k], group_list
+    int64 [E]. Rows of one expert stand in the order of their tokens, and of choices within a token. Choice j of
+    token t stands in row expanded_row_idx[t*k + j]; the rows of expert e end before group_list[e] (cumulative). An
+    index outside of 0..E-1 is an error when the network runs.
+    """
+
+    topk_num: int
+    expert_num: int
+
+    input_names = ("x", "expert_idx")
+
+    @property
+    def num_outputs(self) -> int:
+        return 3
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        x, chosen = shapes
+        require(len(x) == 2, f"x must be [tokens, hidden], not {shape_text(x)}")
+        require(self.topk_num >= 1, f"topk_num must be positive, not {self.topk_num}")
+        require(self.expert_num >= 1, f"expert_num must be positive, not {self.expert_num}")
+        wanted: Shape = (x[0], self.topk_num)
+        require(chosen == wanted, f"expert_idx must be {shape_text(wanted)}, not {shape_text(chosen)}")
+        rows = x[0] * self.topk_num
+        return (rows, x[1]), (rows,), (self.expert_num,)
+
+    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        _require_dtype("expert_idx", dtypes[1], DataType.INT32)
+        return dtypes[0], DataType.INT32, DataType.INT64
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        x, chosen = inputs[0], inputs[1].reshape(-1).long()
+        if chosen.numel() and not (int(chosen.min()) >= 0 and int(chosen.max()) < self.expert_num):
+            raise IndexError(f"an index of an expert is outside of 0..{self.expert_num - 1}")
+        order = chosen.argsort(stable=True)
+        places = torch.empty_like(order)
+        places[order] = torch.arange(order.numel(), device=x.device)
+        ends = chosen.bincount(minlength=self.expert_num).cumsum(0)
+        return x[order // self.topk_num].contiguous(), places.to(torch.int32), ends
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        chosen = integers(3, 0, 0, 5, 3, 5, 5, 3).view(4, 2)
+        yield Sample(cls(2, 6), (randn(4, 33), chosen), "empty experts")
+        yield Sample(cls(2, 6), (randn(1, 16), integers(4, 1).view(1, 2)), "one token")
+        yield Sample(cls(1, 3), (randn(9, 20), integers(*[1] * 9).view(9, 1)), "all tokens to one expert")
+        yield Sample(cls(3, 3), (randn(2, 8), integers(2, 0, 1, 0, 1, 2).view(2, 3)), "every token to all experts")
+        yield Sample(cls(2, 4), (randn(3, 8), integers(1, 1, 2, 2, 1, 2).view(3, 2)), "an expert chosen twice")
+
+
+@dataclass(frozen=True)
+class GroupedMatmul(Op):
+    """A product per group of rows with that group's matrix, float32 accumulation, as Linear's.
+
+    x [m, k], weight [E, k, n] ([E, n, k] if transpose_b), bias [E, n] if has_bias, group_list int64 [E] (cumulative:
+    group e is the rows from group_list[e - 1], or 0, to group_list[e]; the last value is m; groups may be empty)
+    -> [m, n] of x's type. A group_list that decreases, or does not end with m, is an error when the network runs.
+    """
+
+    transpose_b: bool = False
+    has_bias: bool = False
+
+    @property
+    def num_inputs(self) -> int:
+        return 4 if self.has_bias else 3
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        x, weight, groups = shapes[0], shapes[1], shapes[-1]
+        require(len(x) == 2, f"x must have two dimensions, not {shape_text(x)}")
+        require(len(weight) == 3, f"weight must have three dimensions, not {shape_text(weight)}")
+        experts = weight[0]
+        n, k = weight[1:] if self.transpose_b else weight[:0:-1]
+        same_size(x[1], k, f"x {shape_text(x)} and weight {shape_text(weight)} disagree over k")
+        if self.has_bias:
+            wanted: Shape = (experts, n)
+            require(shapes[2] == wanted, f"bias must be {shape_text(wanted)}, not {shape_text(shapes[2])}")
+        require(groups == (experts,), f"group_list must be {shape_text((experts,))}, not {shape_text(groups)}")
+        return ((x[0], n),)
+
+    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        _require_dtype("group_list", dtypes[-1], DataType.INT64)
+        return (dtypes[0],)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        x, weight, ends = inputs[0].float(), inputs[1], inputs[-1].tolist()
+        starts = [0, *ends[:-1]]
+        if any(start > end for start, end in zip(starts, ends, strict=True)) or (ends[-1] if ends else 0) != len(x):
+            raise ValueError(f"group_list must not decrease and must end with the {len(x)} rows of x: {ends}")
+        y = torch.empty(len(x), weight.shape[1 if self.transpose_b else 2], dtype=inputs[0].dtype, device=x.device)
+        for expert, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            if start == end:
+                continue
+            matrix = weight[expert].float()
+            part = x[start:end] @ (matrix.T if self.transpose_b else matrix)
+            y[start:end] = (part + inputs[2][expert].float() if self.has_bias else part).to(y.dtype)
+        return (y,)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        ends, many = _cumulative(0, 3, 0, 1, 5), _cumulative(20, 0, 37, 1)
+        for transpose_b in (True, False):
+            layout = "[n, k]" if transpose_b else "[k, n]"
+            small = randn(5, 33, 70) if transpose_b else randn(5, 70, 33)
+            large = randn(4, 64, 96) if transpose_b else randn(4, 96, 64)
+            yield Sample(cls(transpose_b), (randn(9, 70), small, ends), f"empty groups, {layout}")
+            yield Sample(cls(transpose_b, True), (randn(9, 70), small, randn(5, 33), ends), f"bias, {layout}")
+            yield Sample(cls(transpose_b), (randn(58, 96), large, many), f"large groups, {layout}")
+        weight = randn(3, 16, 32)
+        yield Sample(cls(True), (randn(1, 32), weight, _cumulative(0, 0, 1)), "one row")
+        yield Sample(cls(True), (randn(6, 32), weight, _cumulative(0, 6, 0)), "all rows in one group")
+
+
+@dataclass(frozen=True)
+class MoeTokenUnpermute(Op):
+    """The weighted sum of each token's rows: y[t] = sum over j of probs[t, j] * x[row_idx[t*k + j]].
+
+    x [T*k, h], row_idx int32 [T*k], probs [T, k] (a float type) -> [T, h] of x's type. The sum is in float32, in
+    ascending order of j, rounded once. An index outside of x is an error when the network runs.
+    """
+
+    input_names = ("x", "row_idx", "probs")
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        x, rows, probs = shapes
+        require(len(x) == 2, f"x must have two dimensions, not {shape_text(x)}")
+        require(len(probs) == 2, f"probs must be [tokens, k], not {shape_text(probs)}")
+        chosen = probs[0] * probs[1]
+        require(rows == (chosen,), f"row_idx must be {shape_text((chosen,))}, not {shape_text(rows)}")
+        same_size(x[0], chosen, f"x {shape_text(x)} and probs {shape_text(probs)} disagree over the number of rows")
+        return ((probs[0], x[1]),)
+
+    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        _require_dtype("row_idx", dtypes[1], DataType.INT32)
+        return (dtypes[0],)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x, rows, probs = inputs[0].float(), inputs[1].long(), inputs[2].float()
+        if rows.numel() and not (int(rows.min()) >= 0 and int(rows.max()) < len(x)):
+            raise IndexError(f"an index of a row is outside of 0..{len(x) - 1}")
+        taken = x[rows].view(*probs.shape, x.shape[1])
+        return ((taken * probs.unsqueeze(-1)).sum(1).to(inputs[0].dtype),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        rows = integers(4, 0, 1, 5, 2, 3)
+        yield Sample(cls(), (randn(6, 33), rows, randn(3, 2).abs()), "two rows for each token")
+        yield Sample(cls(), (randn(6, 64), rows, randn(1, 6)), "one token")
+        yield Sample(cls(), (randn(6, 20), rows, randn(6, 1)), "one row for each token")

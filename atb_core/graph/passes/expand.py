@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ops from outside of core, written out in core's ops for a backend that has no kernel for them."""
+
+from __future__ import annotations
+
+from atb_core.errors import AtbError, PluginError
+from atb_core.graph.foreign_ops import contribution, owner, supports
+from atb_core.graph.network import Network, Node
+from atb_core.graph.passes.rewrite import Rewriter
+from atb_core.graph.source import place_of
+from atb_core.graph.tensor import Tensor
+
+#: An expansion may use ops that are expanded in turn; one that never ends is its author's mistake.
+_MAX_DEPTH = 8
+
+
+def expand_foreign(network: Network, backend: str) -> Network:
+    """`network` with every op from outside expanded that `backend` has no kernel for and whose plugin says how.
+
+    Raises:
+        PluginError: an expansion fails, gives other shapes or types than the op's rules, or never ends.
+    """
+    for _ in range(_MAX_DEPTH):
+        wanted = [node for node in network.nodes if _expandable(node, backend)]
+        if not wanted:
+            return network
+        network = _expand(network, {id(node) for node in wanted})
+    kind = type(wanted[0].op)
+    raise PluginError(f"the expand of {kind.op_name()} of {owner(kind)} leads to ops that are expanded again and again")
+
+
+def _expandable(node: Node, backend: str) -> bool:
+    kind = type(node.op)
+    if not kind.namespace or supports(kind, backend):
+        return False
+    found = contribution(kind)
+    return found is not None and found.expand is not None
+
+
+def _expand(network: Network, wanted: set[int]) -> Network:
+    rewriter = Rewriter(network)
+    for node in network.nodes:
+        if id(node) in wanted:
+            results = _expansion(rewriter, node)
+            rewriter.image.update(zip(node.outputs, results, strict=True))
+            if node.cut_after:
+                rewriter.new.cut()
+        else:
+            rewriter.keep(node)
+    return rewriter.finish()
+
+
+def _expansion(rewriter: Rewriter, node: Node) -> tuple[Tensor, ...]:
+    kind, name = type(node.op), node.op.name
+    found = contribution(kind)
+    assert found is not None
+    assert found.expand is not None
+    whose = f"the expand of {name} of {owner(kind)}"
+    inputs = [rewriter.value(tensor) for tensor in node.inputs]
+    before = len(rewriter.new.nodes)
+    try:
+        with rewriter.new, place_of(node.module_path, node.source):
+            results = found.expand(node.op, *inputs)
+    # A plugin is foreign code: whatever it raises, the report is the same.
+    except Exception as error:
+        cause = str(error) if isinstance(error, AtbError) else f"{type(error).__name__}: {error}"
+        raise PluginError(f"{whose} failed for the node in {node.place}: {cause}") from error
+    results = results if isinstance(results, tuple) else (results,)
+    if len(results) != len(node.outputs) or not all(isinstance(result, Tensor) for result in results):
+        raise PluginError(f"{whose} must return {len(node.outputs)} tensors, not {results!r}")
+    computed = {tensor for each in rewriter.new.nodes[before:] for tensor in each.outputs}
+    for result, declared in zip(results, node.outputs, strict=True):
+        if result not in computed:
+            raise PluginError(f"{whose} returns {result}, which it did not compute")
+        if (result.shape, result.dtype) != (declared.shape, declared.dtype):
+            raise PluginError(f"{whose} gives {result}, but the op's rules give {declared}")
+    return results

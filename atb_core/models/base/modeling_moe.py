@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoder layers of which some have experts."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from atb_core import nn
+from atb_core.layers.moe.moe import Moe
+from atb_core.models.base.modeling_python import DecoderLayer, DecoderModel
+from atb_core.models.base.moe_config import MoeConfig
+
+
+class MoeDecoderLayer(DecoderLayer):
+    """A decoder layer whose feed-forward is of the class `moe_cls` where the configuration wants experts."""
+
+    moe_cls: ClassVar[type[nn.Module]] = Moe
+    config: MoeConfig
+
+    def feed_forward_cls(self) -> type[nn.Module]:
+        return self.moe_cls if self.config.is_sparse(self.layer_idx) else self.mlp_cls
+
+
+class MoeDecoderModel(DecoderModel):
+    """A decoder model of such layers."""
+
+    layer_cls = MoeDecoderLayer

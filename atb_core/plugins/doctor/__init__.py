@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds out why a plugin does not work: everything that metadata and a real import can tell."""
+
+from __future__ import annotations
+
+from atb_core.plugins.doctor.examine import choose, examine
+from atb_core.plugins.doctor.findings import Finding, Level, PluginReport, Report
+
+__all__ = ["Finding", "Level", "PluginReport", "Report", "choose", "examine"]

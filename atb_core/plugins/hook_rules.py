@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether what a plugin implements are the hooks that core has, in the form in which it has them."""
+
+from __future__ import annotations
+
+import difflib
+
+import pluggy
+
+from atb_core.plugins import hookspecs
+from atb_core.plugins.contribution_checks import CHECKS
+
+__all__ = ["hook_problem", "implementations"]
+
+_MARK = "write `from atb_core.plugins import hookimpl`, and @hookimpl before each hook"
+
+
+def implementations(plugin: object) -> dict[str, str]:
+    """Attribute -> hook, for everything in a module or class that is marked with `hookimpl`."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    options = {name: manager.parse_hookimpl_opts(plugin, name) for name in dir(plugin)}
+    return {name: found.get("specname") or name for name, found in options.items() if found is not None}
+
+
+def hook_problem(plugin: object) -> str | None:
+    """What is wrong with the hooks of `plugin`, as the end of a sentence about it; `None`: nothing.
+
+    Warns of hooks and parameters that are deprecated, at the lines that implement them. Calls none of them.
+    """
+    found = implementations(plugin)
+    unmarked = [name for name in CHECKS if callable(getattr(plugin, name, None)) and name not in found]
+    if unmarked:
+        return f"has {unmarked[0]}, which is not marked with @hookimpl: {_MARK}"
+    if not found:
+        return f"implements no hook: {_MARK}; the hooks are {', '.join(CHECKS)}"
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    try:
+        manager.register(plugin)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        unknown = sorted(set(found.values()) - set(CHECKS))
+        return _unknown(unknown[0]) if unknown else f"implements a hook in another form: {' '.join(str(error).split())}"
+    return None
+
+
+def _unknown(hook: str) -> str:
+    near = difflib.get_close_matches(hook, CHECKS, n=1, cutoff=0.0)[0]
+    return (
+        f"implements {hook}, which is no hook of this version; the nearest is {near} "
+        f"(all: {', '.join(CHECKS)}; @hookimpl(optionalhook=True) allows for one that is missing)"
+    )

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values that are computed once in a process and forgotten together."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+__all__ = ["Once", "forget"]
+
+T = TypeVar("T")
+
+_all: list[Once[object]] = []
+_lock = threading.RLock()
+
+
+class Once(Generic[T]):
+    """Decorates a function without arguments: the first call computes, the others return the same value.
+
+    `cache_clear()` of any of them forgets all of them: they are made from one another (the registry from the scan),
+    and one that is older than another would be wrong.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._values: list[T] = []
+        functools.update_wrapper(self, make)
+        _all.append(self)  # type: ignore[arg-type]
+
+    def __call__(self) -> T:
+        with _lock:
+            if not self._values:
+                self._values.append(self._make())
+            return self._values[0]
+
+    def cache_clear(self) -> None:
+        """Makes the next call compute again, here and in everything else that is decorated."""
+        forget()
+
+
+def forget() -> None:
+    """Forgets what this process knows of the installed plugins: the next question scans again."""
+    with _lock:
+        for one in _all:
+            one._values.clear()

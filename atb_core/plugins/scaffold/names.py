@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The names of a new family: its distribution, import package, model type and classes, from one another and checked."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from packaging.utils import InvalidName, canonicalize_name
+
+from atb_core.errors import AtbError
+
+#: What a new model may resemble, and what that means for the code that is written.
+LIKES: Final = {
+    "llama": "dense, norms before the blocks",
+    "qwen2": "llama, with a bias on queries, keys and values",
+    "qwen3": "llama, with a norm of every head of queries and keys",
+    "qwen2_moe": "qwen2 with a mixture of experts, one of which all tokens share",
+    "qwen3_moe": "qwen3 with a mixture of experts",
+}
+_MODEL_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+_PREFIX: Final = "atb-"
+
+
+class ScaffoldError(AtbError):
+    """A package cannot be written as asked."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """`atb-olmo2`, `atb_olmo2`, `olmo2`, `Olmo2`: the classes of the family begin with `prefix`."""
+
+    distribution: str
+    package: str
+    model_type: str
+    prefix: str
+
+
+def derive_names(name: str, model_type: str | None = None) -> Names:
+    """The names of the family that the distribution `name` is to hold.
+
+    Args:
+        name: of the distribution; normalised as package indexes do, `Atb_Foo` to `atb-foo`.
+        model_type: by default what follows `atb-` in the distribution's name, with underscores.
+
+    Raises:
+        ScaffoldError: no distribution, import package or family can have such a name.
+    """
+    try:
+        distribution = str(canonicalize_name(name, validate=True))
+    except InvalidName as error:
+        raise ScaffoldError(
+            f"{name!r} is no valid name for a distribution",
+            hint="Use letters, digits and hyphens, such as atb-olmo2; --directory says where the package goes.",
+        ) from error
+    package = distribution.replace("-", "_")
+    if not package.isidentifier() or keyword.iskeyword(package) or package in sys.stdlib_module_names:
+        reason = "belongs to Python itself" if package in sys.stdlib_module_names else "Python cannot import"
+        raise ScaffoldError(
+            f"the import package of the distribution {distribution!r} would be called {package!r}, which {reason}",
+            hint=f"Choose another name; by convention it is {_PREFIX}<model type>.",
+        )
+    model_type = model_type or distribution.removeprefix(_PREFIX).replace("-", "_")
+    if not _MODEL_TYPE.fullmatch(model_type):
+        raise ScaffoldError(
+            f"{model_type!r} cannot be a model type",
+            hint="Give the model_type of the checkpoint's config.json with --model-type.",
+        )
+    parts = re.split(r"[^A-Za-z0-9]+", model_type)
+    return Names(distribution, package, model_type, "".join(part[:1].upper() + part[1:] for part in parts))
+
+
+def check_importable(package: str, target: Path) -> None:
+    """Raises ScaffoldError if `import <package>` finds something other than the package in `target`."""
+    spec = importlib.util.find_spec(package)
+    places = [] if spec is None else [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else ())]
+    foreign = [place for place in places if not Path(place).resolve().is_relative_to(target.resolve())]
+    if foreign:
+        raise ScaffoldError(
+            f"an import package {package!r} is already installed here ({foreign[0]}); yours would hide it or be hidden",
+            hint="Choose another name.",
+        )

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The error for a model that no installed family serves: which of the possible reasons it is, and what to do."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atb_core.errors import UnknownModelError
+from atb_core.plugins.records import Status
+
+if TYPE_CHECKING:
+    from atb_core.plugins.registry import Family
+    from atb_core.plugins.scan import Environment
+
+__all__ = ["known_package", "unknown_model"]
+
+# More would bury what is said before.
+_LISTED = 12
+
+
+def known_package(model_type: str) -> str | None:
+    """The package that is known to serve `model_type`, from the index that ships with the core."""
+    return _index().get(model_type)
+
+
+def unknown_model(
+    model_type: str, claims: Sequence[Family], families: Sequence[Family], among: Environment
+) -> UnknownModelError:
+    """The error for `model_type`, which no usable family serves.
+
+    Args:
+        claims: the installed families that would serve it, none of them usable.
+        families: all installed families.
+        among: what is installed.
+    """
+    if claims:
+        return _unusable(model_type, claims)
+    package = known_package(model_type)
+    served = _served(families)
+    if package is None:
+        guess = "atb-" + re.sub(r"[^a-z0-9]+", "-", model_type.lower()).strip("-")
+        return UnknownModelError(
+            f"no installed package serves the model type {model_type!r}, and this atb-core knows of none that does;"
+            f" {served}",
+            hint=f"If there is one, the convention would call it {guess}: look at it before you install it."
+            " `atb plugins new` starts one of your own.",
+        )
+    if package in among:
+        version = among.version(package) or ""
+        return UnknownModelError(
+            f"{package} {version} is installed and does not serve the model type {model_type!r}; another version of it"
+            f" does; {served}",
+            hint=f"pip install --upgrade {package}",
+        )
+    return UnknownModelError(
+        f"the model type {model_type!r} is served by {package}, which is not installed; {served}",
+        hint=f"pip install {package}",
+    )
+
+
+def _unusable(model_type: str, claims: Sequence[Family]) -> UnknownModelError:
+    causes = "; ".join(f"{family.package} {family.reason}" for family in claims)
+    words = {Status.DISABLED: "disabled", Status.INCOMPATIBLE: "incompatible", Status.FAILED: "broken"}
+    kinds = " or ".join(dict.fromkeys(words[family.status] for family in claims))
+    return UnknownModelError(
+        f"the model type {model_type!r} is served by an installed package that is {kinds}: {causes}",
+        hint=claims[0].fix,
+    )
+
+
+def _served(families: Sequence[Family]) -> str:
+    usable = [f"{family.model_type} ({family.package})" for family in families if family.status is Status.OK]
+    if not usable:
+        return "no usable family is installed" if families else "no family is installed"
+    more = f" and {len(usable) - _LISTED} more (atb list)" if len(usable) > _LISTED else ""
+    return f"installed families: {', '.join(usable[:_LISTED])}{more}"
+
+
+@functools.cache
+def _index() -> dict[str, str]:
+    path = Path(__file__).with_name("known_families.json")
+    index: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    return index

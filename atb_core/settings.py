@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of this user and this process: a strict TOML file, and environment variables over it.
+
+The file is `$ATB_CONFIG`, else `$XDG_CONFIG_HOME/atb/config.toml`, else `~/.config/atb/config.toml`:
+
+    [plugins]
+    only = ["atb-qwen2"]        # these packages and no others          ATB_PLUGINS=atb-qwen2,...
+    disabled = ["atb-foo"]      # never these                           ATB_NO_PLUGINS=atb-foo,... or all
+    strict = true               # a plugin that fails is an error       ATB_STRICT=1
+
+    [plugins.prefer]            # where several packages serve a type   ATB_PLUGINS_PREFER=qwen2=atb-foo,...
+    qwen2 = "atb-foo"
+
+A variable that is set to nothing counts as not set. What the file does not know is an error: a misspelt setting must
+not be ignored.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from atb_core.errors import SettingsError
+from atb_core.names import normalized_name
+
+__all__ = ["PluginSettings", "Settings", "load_settings", "settings", "settings_path"]
+
+_MAX_BYTES = 1 << 20
+_VARIABLES = ("ATB_PLUGINS", "ATB_NO_PLUGINS", "ATB_STRICT", "ATB_PLUGINS_PREFER", "ATB_PLUGIN_TIMEOUT")
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+
+
+@dataclass(frozen=True)
+class PluginSettings:
+    """Which plugins may be used. Names of distributions are in their normal form (`atb-foo`).
+
+    Attributes:
+        only: the packages that may be used; `None`: all.
+        disabled: the packages that may not, each with the setting that says so; the key `all` stands for every one.
+        strict: whether a plugin that fails is an error at once.
+        import_seconds: how long the import of one entry point may take.
+        prefer: model type to the package that shall serve it.
+        only_source: the setting that `only` comes from, for messages.
+        prefer_sources: the setting that each preference comes from.
+    """
+
+    only: frozenset[str] | None = None
+    disabled: Mapping[str, str] = field(default_factory=dict)
+    strict: bool = False
+    import_seconds: float = 60.0
+    prefer: Mapping[str, str] = field(default_factory=dict)
+    only_source: str = ""
+    prefer_sources: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings.
+
+    Attributes:
+        path: where the settings file is, or would be.
+    """
+
+    path: Path
+    plugins: PluginSettings = PluginSettings()
+
+
+def settings() -> Settings:
+    """The settings of this process: the environment as it is now, the file as it is now (read again if it changed).
+
+    Raises:
+        SettingsError: the file or a variable is wrong; names the file and the key.
+    """
+    environ = {name: value for name in _VARIABLES if (value := os.environ.get(name))}
+    path = settings_path()
+    try:
+        status = os.stat(path)
+    except OSError:
+        if os.environ.get("ATB_CONFIG"):
+            raise SettingsError(
+                f"ATB_CONFIG names {path}, which is no file", hint="Correct or unset ATB_CONFIG."
+            ) from None
+        return _settings(path, 0, 0, tuple(environ.items()))
+    return _settings(path, status.st_mtime_ns, status.st_size, tuple(environ.items()))
+
+
+def settings_path(environ: Mapping[str, str] | None = None) -> Path:
+    """Where the settings file is looked for; it need not exist unless `ATB_CONFIG` names it."""
+    environ = os.environ if environ is None else environ
+    if own := environ.get("ATB_CONFIG"):
+        return Path(own).expanduser()
+    base = environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "atb" / "config.toml"
+
+
+def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings in a file, which may be missing, and in environment variables over it.
+
+    Raises:
+        SettingsError: as `settings`.
+    """
+    root = _Table(_read_toml(path), path)
+    plugins = _plugins_from_environment(_plugins_from_file(root.table("plugins")), environ)
+    root.done()
+    return Settings(path, plugins)
+
+
+@functools.lru_cache(maxsize=8)
+def _settings(path: Path, _changed: int, _size: int, environ: tuple[tuple[str, str], ...]) -> Settings:
+    return load_settings(path, dict(environ))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error.strerror or error}") from error
+    if len(data) > _MAX_BYTES:
+        raise SettingsError(f"the settings file {path} is larger than {_MAX_BYTES} bytes")
+    try:
+        values: dict[str, Any] = tomllib.loads(data.decode("utf-8"))
+    except ValueError as error:
+        raise SettingsError(f"the settings file {path} is no valid TOML: {error}") from error
+    return values
+
+
+class _Table:
+    """A table of the settings file; whatever is asked for is checked, whatever is not asked for is an error."""
+
+    def __init__(self, values: dict[str, Any], path: Path, name: str = "") -> None:
+        self._values = values
+        self._path = path
+        self._name = name
+        self._known: list[str] = []
+
+    def source(self, key: str) -> str:
+        """For messages: `plugins.only in /home/me/.config/atb/config.toml`."""
+        return f"{self._name}.{key} in {self._path}" if self._name else f"{key} in {self._path}"
+
+    def table(self, key: str) -> _Table:
+        return _Table(self._get(key, dict, "a table", {}), self._path, f"{self._name}.{key}" if self._name else key)
+
+    def flag(self, key: str) -> bool:
+        value: bool = self._get(key, bool, "true or false", False)
+        return value
+
+    def names(self, key: str) -> list[str] | None:
+        """A list of strings, or `None` where there is none."""
+        values: list[Any] | None = self._get(key, list, "a list of names", None)
+        if values is not None and not all(isinstance(value, str) and value for value in values):
+            raise self._wrong(key, "a list of names")
+        return values
+
+    def mapping(self) -> dict[str, str]:
+        """Every key of this table with a string."""
+        for key in self._values:
+            self._get(key, str, "a name", "")
+        return dict(self._values)
+
+    def done(self) -> None:
+        """Refuses keys that nobody asked for."""
+        unknown = sorted(set(self._values) - set(self._known))
+        if unknown:
+            where = f"[{self._name}]" if self._name else "the top level"
+            raise SettingsError(
+                f"the settings file {self._path} has an unknown key {unknown[0]!r} in {where}",
+                hint=f"Known there: {', '.join(self._known)}.",
+            )
+
+    def _get(self, key: str, kind: type, words: str, default: Any) -> Any:
+        self._known.append(key)
+        value = self._values.get(key, default)
+        if key in self._values and not isinstance(value, kind):
+            raise self._wrong(key, words)
+        return value
+
+    def _wrong(self, key: str, words: str) -> SettingsError:
+        name = f"{self._name}.{key}" if self._name else key
+        return SettingsError(f"the settings file {self._path} sets {name} to {self._values[key]!r}; it must be {words}")
+
+
+def _plugins_from_file(table: _Table) -> PluginSettings:
+    only, disabled, strict = table.names("only"), table.names("disabled"), table.flag("strict")
+    preferences = table.table("prefer")
+    prefer = preferences.mapping()
+    table.done()
+    return PluginSettings(
+        only=None if only is None else frozenset(map(normalized_name, only)),
+        disabled={normalized_name(name): table.source("disabled") for name in disabled or ()},
+        strict=strict,
+        prefer={model_type: normalized_name(name) for model_type, name in prefer.items()},
+        only_source=table.source("only"),
+        prefer_sources={model_type: preferences.source(model_type) for model_type in prefer},
+    )
+
+
+def _plugins_from_environment(plugins: PluginSettings, environ: Mapping[str, str]) -> PluginSettings:
+    only = _split(environ.get("ATB_PLUGINS", ""))
+    disabled = {normalized_name(name): "ATB_NO_PLUGINS" for name in _split(environ.get("ATB_NO_PLUGINS", ""))}
+    prefer = dict(_pair(item) for item in _split(environ.get("ATB_PLUGINS_PREFER", "")))
+    return PluginSettings(
+        only=frozenset(map(normalized_name, only)) if only else plugins.only,
+        # What the file disables stays disabled: leaving out one more plugin must not bring back another.
+        disabled={**plugins.disabled, **disabled},
+        import_seconds=_seconds("ATB_PLUGIN_TIMEOUT", environ.get("ATB_PLUGIN_TIMEOUT", ""), plugins.import_seconds),
+        strict=_switch("ATB_STRICT", environ.get("ATB_STRICT", ""), plugins.strict),
+        prefer={**plugins.prefer, **prefer},
+        only_source="ATB_PLUGINS" if only else plugins.only_source,
+        prefer_sources={**plugins.prefer_sources, **dict.fromkeys(prefer, "ATB_PLUGINS_PREFER")},
+    )
+
+
+def _split(text: str) -> list[str]:
+    return [name for name in (part.strip() for part in text.split(",")) if name]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    model_type, _, name = (part.strip() for part in text.partition("="))
+    if not model_type or not name:
+        raise SettingsError(
+            f"ATB_PLUGINS_PREFER has {text!r}, which is no MODEL_TYPE=PACKAGE",
+            hint="For example ATB_PLUGINS_PREFER=qwen2=atb-foo,llama=atb-bar.",
+        )
+    return model_type, normalized_name(name)
+
+
+def _switch(name: str, text: str, default: bool) -> bool:
+    value = text.strip().lower()
+    if value and value not in _TRUE + _FALSE:
+        raise SettingsError(f"{name}={text!r} is neither on nor off", hint=f"Set it to 1 or 0, or unset {name}.")
+    return value in _TRUE if value else default
+
+
+def _seconds(name: str, text: str, default: float) -> float:
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = 0.0
+    if not 0 < value < threading.TIMEOUT_MAX:
+        raise SettingsError(f"{name}={text!r} is no number of seconds above 0", hint=f"Correct or unset {name}.")
+    return value

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What importing a family's package costs and brings along, measured in fresh interpreters."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from atb_core.errors import PluginError
+from atb_core.plugins.registry import CONFIGS, ROUTERS, Family
+
+#: What an import of package, router and configuration may take beyond what atb_core itself costs, in seconds.
+BUDGET_SECONDS = 0.05
+#: Libraries that listing and routing must not load.
+HEAVY = ("torch", "transformers")
+_RUNS = 5
+
+_SCRIPT = """
+import importlib, json, sys, time
+request = json.loads(sys.argv[1])
+culprits = {}
+
+class Watch:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name in request["heavy"] and name not in culprits:
+            frame, lines = sys._getframe(1), []
+            while frame is not None:
+                module = frame.f_globals.get("__name__", "")
+                lines.append((module.split(".")[0] == request["package"], module, frame))
+                frame = frame.f_back
+            own = [entry for entry in lines if entry[0]]
+            other = [entry for entry in lines if not entry[1].startswith("importlib") and entry[2].f_code.co_filename[0] != "<"]
+            frame = (own or other or lines)[0][2]
+            culprits[name] = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        return None
+
+for name in request["first"]:
+    importlib.import_module(name)
+sys.meta_path.insert(0, Watch)
+before = set(sys.modules)
+start = time.perf_counter()
+for name in request["modules"]:
+    importlib.import_module(name)
+seconds = time.perf_counter() - start
+file = sys.modules[request["package"]].__file__
+print(json.dumps({"seconds": seconds, "new": sorted(set(sys.modules) - before), "culprits": culprits, "file": file}))
+"""  # noqa: E501
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """An import of a family's package, router and configuration.
+
+    Attributes:
+        modules: what was imported.
+        file: the package's `__init__.py` as an interpreter of its own finds it.
+        heavy: libraries of `HEAVY` that came along, with the line that imports each.
+        seconds: the time beyond what atb_core costs, the best of several runs.
+    """
+
+    modules: tuple[str, ...]
+    file: str | None
+    heavy: dict[str, str]
+    seconds: float
+
+
+def import_report(family: Family) -> ImportReport:
+    """Imports the family's light modules in fresh interpreters, outside of the present directory.
+
+    Raises:
+        PluginError: they cannot be imported; with the traceback.
+    """
+    modules = light_modules(family)
+    survey = _run(modules, ["atb_core"])
+    core = [name for name in survey["new"] if name.partition(".")[0] == "atb_core"]
+    # The core's own modules, and what they bring, are imported before the clock starts.
+    best = min(_run(modules, ["atb_core", *core])["seconds"] for _ in range(_RUNS))
+    return ImportReport(tuple(modules), survey["file"], survey["culprits"], best)
+
+
+def light_modules(family: Family) -> list[str]:
+    """The package and the modules of its router and configuration."""
+    values = [family.objects[group] for group in (ROUTERS, CONFIGS) if group in family.objects]
+    modules = [value.partition(":")[0] for value in values]
+    return list(dict.fromkeys([package_of(family), *modules]))
+
+
+def package_of(family: Family) -> str:
+    """The import name of the family's package."""
+    return family.objects[ROUTERS].partition(":")[0].partition(".")[0]
+
+
+def _run(modules: Sequence[str], first: Sequence[str]) -> dict[str, Any]:
+    request = {"package": modules[0], "modules": modules, "first": first, "heavy": HEAVY}
+    with tempfile.TemporaryDirectory() as elsewhere:
+        done = subprocess.run(
+            [sys.executable, "-c", _SCRIPT, json.dumps(request)],
+            cwd=elsewhere,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise PluginError(f"{', '.join(modules)} cannot be imported in a fresh interpreter:\n{done.stderr}")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer

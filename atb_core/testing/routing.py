@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random routers that choose clearly.
+
+Where two experts score nearly the same, rounding decides which one a token goes to: in bfloat16 torch itself then
+differs from float32 by as much as two unrelated models do, at tokens of its own, and a comparison says nothing. So
+the random checkpoints of models with experts are made such that no score is near the border between chosen and not:
+each token's embedding points along the router's rows for as many experts as are chosen, and against the others. The
+chosen experts differ from token to token and from layer to layer; the scores among them stay random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+# In embeddings of unit scale; what the layers add to a score is of order one.
+_STRENGTH = 6.0
+
+
+def routers(model: Any) -> dict[str, torch.Tensor]:
+    """The router matrices `[experts, hidden_size]` of Hugging Face's `model` by the module that holds each."""
+    experts = _setting(model, "num_experts", "num_local_experts", "n_routed_experts")
+    names = ("gate.weight", "router.weight")
+    found = {n: p for n, p in model.named_parameters() if n.endswith(names) and p.dim() == 2 and p.shape[0] == experts}
+    return {name.rpartition(".")[0]: weight for name, weight in found.items()}
+
+
+def chosen_experts(model: Any, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The experts `[choices, k]`, sorted, that `model` sends the tokens of `sequences` to, in every layer.
+
+    Raises:
+        AssertionError: the model has no routers that the kit recognises.
+    """
+    matrices, chosen = routers(model), _setting(model, "num_experts_per_tok", "moe_topk")
+    if not matrices or chosen is None:
+        raise AssertionError("Hugging Face's model has no router (a matrix `gate` or `router` of one row an expert)")
+    inputs: dict[str, list[torch.Tensor]] = {name: [] for name in matrices}
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(lambda _m, args, n=name: inputs[n].append(args[0]))
+        for name in matrices
+    ]
+    with torch.no_grad():
+        for sequence in sequences:
+            model(torch.tensor([list(sequence)]), use_cache=False)
+    for handle in handles:
+        handle.remove()
+    scores = [
+        torch.cat([value.flatten(0, -2) for value in inputs[name]]).float() @ weight.float().T
+        for name, weight in matrices.items()
+    ]
+    return torch.cat(scores).topk(chosen).indices.sort(1).values
+
+
+def separate_routes(model: Any) -> None:
+    """Changes a random model with experts so that every token's choice of experts is clear; others stay as they are.
+
+    Every layer's router has the same orthogonal rows in an order of its own.
+    """
+    found = list(routers(model).values())
+    chosen = _setting(model, "num_experts_per_tok", "moe_topk")
+    if not found or chosen is None:
+        return
+    generator = torch.Generator().manual_seed(11)
+    experts, hidden = found[0].shape
+    directions = torch.linalg.qr(torch.randn(hidden, experts, generator=generator))[0].T
+    embedding = model.get_input_embeddings().weight
+    # A fixed place in a random order of the experts, for every token: the first few of them are chosen.
+    ranks = torch.rand(len(embedding), experts, generator=generator).argsort(1).argsort(1)
+    with torch.no_grad():
+        embedding += _STRENGTH * torch.where(ranks < chosen, 1.0, -1.0) @ directions
+        for router in found:
+            router.copy_(directions[torch.randperm(experts, generator=generator)])
+
+
+def _setting(model: Any, *names: str) -> int | None:
+    return next((value for name in names if (value := getattr(model.config, name, None)) is not None), None)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The variants of a loaded model, listed, and rebuilt from other networks over the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+from atb_core.features import BASE_FEATURES
+from atb_core.graph.network import Network
+
+VariantKey = frozenset[str]
+
+
+def variant_keys(model: Any) -> list[VariantKey]:
+    """Every variant that the model can have: prefill and decode, with each set of features that stacks on them."""
+    features = [feature for feature in model.runtime.features if feature.need_additional_engine]
+    keys = []
+    for base in BASE_FEATURES:
+        for size in range(len(features) + 1):
+            for chosen in combinations(features, size):
+                names = [base, *(feature.feature_name for feature in chosen)]
+                if all(feature.is_stackable(names[: i + 1]) for i, feature in enumerate(chosen)):
+                    keys.append(frozenset(names))
+    return keys
+
+
+def replace_networks(model: Any, networks: Mapping[VariantKey, Network]) -> Any:
+    """Gives a loaded model engines built from `networks`; returns the model."""
+    store = model.runtime.variants
+    for key, network in networks.items():
+        store.variants[key] = store.build(key, network)
+    return model
+
+
+def unfused(model: Any) -> Any:
+    """Gives a loaded model engines that were built without any fusion; returns the model."""
+    store = model.runtime.variants
+    return replace_networks(model, {key: store.prepared(key, leave_out=["All"]) for key in variant_keys(model)})

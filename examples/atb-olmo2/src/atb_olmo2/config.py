@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fields of `config.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atb_core.models.base.config import BaseConfig
+
+
+@dataclass
+class Olmo2Config(BaseConfig):
+    """OLMo-2's defaults where they differ from those that dense decoders share."""
+
+    model_type: str = "olmo2"
+    vocab_size: int = 50304
+    rms_norm_eps: float = 1e-5

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the runner enters the family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atb_core.models.base.router import BaseRouter
+
+
+@dataclass
+class Olmo2Router(BaseRouter):
+    """Routes `model_type` olmo2."""

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OLMo-2 against Hugging Face's implementation, on tiny random checkpoints: the tests are the kit's."""
+
+from __future__ import annotations
+
+from atb_core.testing import Capability, FamilyTests
+
+
+class TestOlmo2(FamilyTests):
+    model_type = "olmo2"
+    cases = {"biases": {"attention_bias": True}}
+    capabilities = frozenset(
+        {
+            Capability.TIED_EMBEDDINGS,
+            Capability.GROUPED_QUERY,
+            Capability.HEAD_DIM,
+            Capability.ROPE_SCALING,
+            Capability.FLOAT16,
+        }
+    )

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fields of a Qwen3 `config.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atb_core.models.base.moe_config import MoeConfig
+from atb_core.models.base.window_config import WindowConfig
+
+
+@dataclass
+class Qwen3Config(WindowConfig):
+    """Qwen3's defaults where they differ. Every head of queries and keys is normed."""
+
+    model_type: str = "qwen3"
+    vocab_size: int = 151936
+    intermediate_size: int = 22016
+    head_dim: int | None = 128
+    max_position_embeddings: int = 32768
+    use_qk_norm: bool = True
+
+
+@dataclass
+class Qwen3MoeConfig(Qwen3Config, MoeConfig):
+    """Qwen3's with experts: heads divide the hidden size unless `head_dim` says otherwise."""
+
+    model_type: str = "qwen3_moe"
+    hidden_size: int = 2048
+    intermediate_size: int = 6144
+    num_hidden_layers: int = 24
+    num_key_value_heads: int | None = 4
+    head_dim: int | None = None
+    num_experts: int = 128
+    num_experts_per_tok: int = 8
+    moe_intermediate_size: int = 768
+
+    def has_windowed_layers(self) -> bool:
+        """Where windows are used, every layer has one."""
+        return True

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a plugin requires is held against what is installed, and a refusal is one command away from its cure."""
+
+from __future__ import annotations
+
+import pytest
+from plugins.site_directory import Site
+
+from atb_core.plugins import compatibility
+from atb_core.plugins.compatibility import Problem, check
+
+
+def problem(site: Site) -> Problem | None:
+    """What keeps the only plugin of a site from fitting what is installed there."""
+    return check(site.one(), site.scan())
+
+
+@pytest.mark.parametrize(
+    ("core", "requires"),
+    [
+        ("0.1.0", "atb-core>=0.1,<0.2"),
+        ("0.1.7.post1", "atb-core~=0.1.0"),
+        ("0.1.0+local.3", "atb-core==0.1.0"),
+        ("0.2.0.dev3", "atb-core>=0.2,<0.3"),
+        ("0.2.0rc1", "atb-core>=0.2,<0.3"),
+        ("0.2.0rc1", "atb-core>=0.2rc1,<0.3"),
+        ("0.1.1.dev1", "Atb_Core (>=0.1,<0.2)"),
+        ("0.1.0", "atb-core"),
+        ("0.1.0", "atb-core[hf]>=0.1"),
+    ],
+)
+def test_a_core_within_the_range_fits_and_so_does_a_prerelease_of_one(site: Site, core: str, requires: str) -> None:
+    site.metadata("atb-core", core)
+    site.family("atb-foo", "foo", requires=[requires])
+    assert problem(site) is None
+
+
+@pytest.mark.parametrize(
+    ("core", "requires", "fix"),
+    [
+        ("0.1.0", "atb-core>=0.2,<0.3", "pip install 'atb-core>=0.2,<0.3'"),
+        ("0.1.0", "atb-core<0.3,>=0.2", "pip install 'atb-core>=0.2,<0.3'"),
+        ("0.1.0", "atb-core~=0.2.1", "pip install 'atb-core~=0.2.1'"),
+        ("0.1.0", "atb-core!=0.1.0", "pip install 'atb-core!=0.1.0'"),
+        ("0.1.0", "atb-core>=0.2 ; python_version > '3'", "pip install 'atb-core>=0.2'"),
+        ("0.2.0", "atb-core>=0.1,<0.2", "pip install --upgrade atb-foo"),
+        ("0.2.0.dev1", "atb-core>=0.1,<0.2", "pip install --upgrade atb-foo"),
+        ("0.3.0", "atb-core==0.2.*", "pip install --upgrade atb-foo"),
+        ("0.3.0", "atb-core~=0.2.1", "pip install --upgrade atb-foo"),
+        ("0.3.0", "atb-core===dev", "pip install atb-core===dev"),
+        ("0.1.0", "atb-core==0.2.*", "pip install 'atb-core==0.2.*'"),
+    ],
+)
+def test_another_core_is_refused_with_the_command_that_helps(site: Site, core: str, requires: str, fix: str) -> None:
+    site.metadata("atb-core", core)
+    site.family("atb-foo", "foo", requires=[requires])
+    found = problem(site)
+    assert found is not None
+    assert found.reason.endswith(f"and atb-core {core} is installed")
+    assert found.fix == fix
+
+
+def test_a_core_without_metadata_has_no_version_to_object_to(site: Site) -> None:
+    site.family("atb-foo", "foo", requires=["atb-core>=99"])
+    assert problem(site) is None
+
+
+def test_a_dependency_that_is_not_installed_is_named_with_its_range(site: Site) -> None:
+    site.family("atb-foo", "foo", requires=["numba>=0.60"])
+    assert problem(site) == Problem("requires numba>=0.60, which is not installed", "pip install 'numba>=0.60'")
+
+
+@pytest.mark.parametrize("installed", ["0.59", "0.60rc1"])
+def test_a_dependency_of_another_version_is_named_with_both(site: Site, installed: str) -> None:
+    site.metadata("numba", installed)
+    site.family("atb-foo", "foo", requires=["numba>=0.60"])
+    assert problem(site) == Problem(
+        f"requires numba>=0.60, and numba {installed} is installed", "pip install 'numba>=0.60'"
+    )
+
+
+def test_requirements_that_do_not_apply_are_left_out(site: Site) -> None:
+    site.family("atb-foo", "foo", requires=["numba; extra == 'fast'", "tomli; python_version < '3'"])
+    assert problem(site) is None
+
+
+def test_what_pip_needs_quoted_is_quoted_and_extras_are_kept(site: Site) -> None:
+    site.family("atb-foo", "foo", requires=["bar[fast] @ https://example.org/bar.whl"])
+    found = problem(site)
+    assert found is not None and found.fix == "pip install 'bar[fast] @ https://example.org/bar.whl'"
+
+
+def test_a_version_that_is_no_version_is_not_objected_to(site: Site) -> None:
+    site.metadata("numba", "unreleased")
+    site.family("atb-foo", "foo", requires=["numba>=0.60"])
+    assert problem(site) is None
+
+
+@pytest.mark.parametrize("requires", ["numba>=", "numba >> 3", ">=1", "numba; python_version =", "numba; 'a' ~= 'b'"])
+def test_a_requirement_that_cannot_be_read_is_quoted(site: Site, requires: str) -> None:
+    site.family("atb-foo", "foo", requires=[requires])
+    found = problem(site)
+    assert found is not None and repr(requires) in found.reason
+    assert found.fix == "pip install --upgrade atb-foo"
+
+
+@pytest.mark.parametrize("api", [["1"], ["1", "2"], []])
+def test_an_api_version_that_is_served_fits_and_none_stated_is_the_first(site: Site, api: list[str]) -> None:
+    site.family("atb-foo", "foo", api=api)
+    assert problem(site) is None
+
+
+def test_a_plugin_for_a_later_api_needs_a_later_core(site: Site) -> None:
+    site.family("atb-foo", "foo", api=["2", "3"])
+    assert problem(site) == Problem(
+        "is written for version 2 and 3 of the plugin API, and this atb-core offers 1", "pip install --upgrade atb-core"
+    )
+
+
+def test_a_plugin_for_an_api_that_is_gone_needs_a_later_plugin(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compatibility, "SUPPORTED_API_VERSIONS", frozenset({2, 3}))
+    site.family("atb-foo", "foo", api=["1"])
+    assert problem(site) == Problem(
+        "is written for version 1 of the plugin API, and this atb-core offers 2 and 3", "pip install --upgrade atb-foo"
+    )

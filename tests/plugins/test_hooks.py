@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hooks are called when they are needed, each plugin's apart from the others', and results are checked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from plugins.hook_plugins import Site, failures, site
+
+from atb_core.errors import PluginError
+from atb_core.plugins import ToolParser, hookimpl, hooks, hookspecs, register_hooks
+from atb_core.plugins.contribution_checks import CHECKS
+from atb_core.plugins.records import Status, records
+
+__all__ = ["site"]
+
+PARSER = """
+    from atb_core.plugins import ParsedAnswer, ToolParser, hookimpl
+
+    class Parser(ToolParser):
+        name = "{0}"
+
+        def parse(self, text):
+            return ParsedAnswer(text)
+
+    @hookimpl
+    def atb_tool_parsers():
+        return [Parser]
+"""
+
+
+def names() -> list[str]:
+    return [offer.value.name for offer in hooks.tool_parsers()]
+
+
+def test_every_hook_has_a_specification_a_check_and_a_call() -> None:
+    declared = {name for name in vars(hookspecs) if name.startswith("atb_")}
+    assert declared == set(CHECKS)
+    assert {name.removeprefix("atb_") for name in declared} <= set(hooks.__all__)
+
+
+def test_contributions_come_with_their_owner_in_the_order_of_the_packages_names(site: Site) -> None:
+    site.install("atb-b", PARSER.format("b"), version="2.0")
+    site.install("atb-a", PARSER.format("a"))
+    assert [(offer.value.name, str(offer.owner)) for offer in hooks.tool_parsers()] == [
+        ("a", "atb-a 1.0"),
+        ("b", "atb-b 2.0"),
+    ]
+    assert [(r.distribution, r.status) for r in records() if r.distribution.startswith("atb-")] == [
+        ("atb-b", Status.OK),
+        ("atb-a", Status.OK),
+    ]
+
+
+def test_an_implementation_is_called_once(site: Site) -> None:
+    module = site.install(
+        "atb-once",
+        """
+        from atb_core.plugins import hookimpl
+
+        calls = []
+
+        @hookimpl
+        def atb_ops():
+            calls.append(1)
+            return []
+        """,
+    )
+    assert hooks.features() == []
+    assert sys.modules[module].calls == []
+    assert hooks.ops() == hooks.ops() == []
+    assert sys.modules[module].calls == [1]
+
+
+BROKEN = {
+    "raises": ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
+    "exits": ("raise SystemExit(3)", "SystemExit: 3"),
+    "returns nothing": ("pass", "returned None, not a list of subclasses of atb_core.plugins.ToolParser"),
+    "returns one instead of a list": ("return 7", "returned 7, not a list"),
+    "returns another class": ("return [int]", "<class 'int'> is no subclass of ToolParser; expected was a list of"),
+    "returns an abstract class": (
+        "from atb_core.plugins import ToolParser; return [type('P', (ToolParser,), {'name': 'p'})]",
+        "P lacks parse",
+    ),
+    "returns a class without a name": (
+        "from atb_core.plugins import ToolParser; return [type('P', (ToolParser,), {'parse': print})]",
+        "P has no name",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_an_implementation_that_fails_harms_no_other_and_is_told_of_once(
+    site: Site, case: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    body, message = BROKEN[case]
+    hook = "from atb_core.plugins import hookimpl\n\n@hookimpl\ndef atb_tool_parsers():\n    " + body + "\n"
+    site.install("atb-broken", hook, version="0.3")
+    site.install("atb-good", PARSER.format("good"))
+    assert names() == ["good"]
+    assert names() == ["good"]
+    (record,) = failures()
+    assert (record.distribution, record.version) == ("atb-broken", "0.3")
+    assert message in record.reason
+    assert record.target == "atb_core.plugins: hooks = atb_broken (atb_tool_parsers)"
+    assert record.exception and "Traceback" in record.exception
+    (told,) = [entry.getMessage() for entry in caplog.records]
+    assert "atb_tool_parsers of the plugin atb-broken 0.3 is left out" in told
+    assert "ATB_NO_PLUGINS=atb-broken" in told
+
+
+def test_in_strict_mode_a_failure_is_an_error_each_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.install("atb-broken", "from atb_core.plugins import hookimpl\n@hookimpl\ndef atb_ops():\n    return 1\n")
+    monkeypatch.setenv("ATB_STRICT", "1")
+    for _ in range(2):
+        with pytest.raises(PluginError, match=r"atb_ops of the plugin atb-broken 1\.0 is left out: it returned 1"):
+            hooks.ops()
+
+
+def test_a_module_that_cannot_be_imported_is_told_of_and_left_out(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.install("atb-broken", "import a_module_that_does_not_exist")
+    site.install("atb-good", PARSER.format("good"))
+    assert names() == ["good"]
+    assert [record.distribution for record in failures()] == ["atb-broken"]
+    assert "atb-broken 1.0" in caplog.text and "a_module_that_does_not_exist" in caplog.text
+
+
+REFUSED = {
+    "an unknown hook": ("@hookimpl\ndef atb_opps(): return []", "atb_opps, which is no hook of this version; the "
+                        "nearest is atb_ops"),
+    "an argument that the hook has not": ("@hookimpl\ndef atb_ops(backend): return []", "{'backend'} are declared"),
+    "no mark": ("def atb_ops(): return []", "has atb_ops, which is not marked with @hookimpl"),
+    "no hook at all": ("", "implements no hook"),
+    "a wrapper": ("@hookimpl(wrapper=True)\ndef atb_ops():\n    return (yield)", "historic incompatible with"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_module_whose_hooks_are_not_those_of_core_is_refused_whole(site: Site, case: str) -> None:
+    source, message = REFUSED[case]
+    site.install("atb-odd", "from atb_core.plugins import hookimpl\n" + source)
+    site.install(
+        "atb-half", "from atb_core.plugins import hookimpl\n" + source + PARSER.format("half").replace("\n    ", "\n")
+    )
+    site.install("atb-good", PARSER.format("good"))
+    assert "good" in names()
+    record = next(record for record in failures() if record.distribution == "atb-odd")
+    assert message in record.reason
+    if case != "no hook at all":
+        assert names() == ["good"]
+
+
+def test_a_hook_of_a_later_core_may_be_optional(site: Site) -> None:
+    later = "\n    @hookimpl(optionalhook=True)\n    def atb_schedulers():\n        return []\n"
+    site.install("atb-new", PARSER.format("new") + later)
+    assert names() == ["new"]
+    assert failures() == []
+
+
+def test_a_package_that_is_disabled_is_not_imported(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = site.install("atb-off", PARSER.format("off"))
+    monkeypatch.setenv("ATB_NO_PLUGINS", "atb-off")
+    assert "off" not in names()
+    assert module not in sys.modules
+    assert failures() == []
+
+
+def test_what_is_registered_after_the_first_use_still_arrives(site: Site) -> None:
+    site.install("atb-early", PARSER.format("early"))
+    assert names() == ["early"]
+
+    class Late(ToolParser):
+        name = "late"
+
+        def parse(self, text: str) -> object:  # type: ignore[override]
+            return text
+
+    class Plugin:
+        @staticmethod
+        @hookimpl
+        def atb_tool_parsers() -> list[type[ToolParser]]:
+            return [Late]
+
+    register_hooks(Plugin, "a notebook", "7")
+    assert names() == ["early", "late"]
+    assert str(hooks.tool_parsers()[-1].owner) == "a notebook 7"
+    with pytest.raises(PluginError, match="'a notebook' is registered already"):
+        register_hooks(Plugin, "a notebook")
+
+
+def test_registering_what_has_no_hooks_is_an_error_at_once(site: Site) -> None:
+    with pytest.raises(PluginError, match=r"nothing implements no hook: write .*; the hooks are atb_fusion_passes"):
+        register_hooks(SimpleNamespace(), "nothing")
+
+
+def test_an_implementation_may_use_other_hooks(site: Site) -> None:
+    site.install(
+        "atb-asking",
+        """
+        from atb_core.plugins import hookimpl, hooks
+
+        @hookimpl
+        def atb_ops():
+            assert hooks.features() == [] and hooks.ops() == []
+            return []
+        """,
+    )
+    assert hooks.ops() == []
+    assert failures() == []
+
+
+def test_a_name_that_two_packages_claim_names_both(site: Site) -> None:
+    site.install("atb-a", PARSER.format("same"))
+    site.install("atb-b", PARSER.format("same"))
+    with pytest.raises(PluginError, match=r"atb-a 1\.0 and atb-b 1\.0.*ATB_NO_PLUGINS=atb-b"):
+        hooks.only(hooks.tool_parsers(), "the tool parser 'same'")
+
+
+def test_importing_core_listing_and_help_import_no_hooks(site: Site) -> None:
+    site.install("atb-loud", "raise RuntimeError('imported')")
+    code = (
+        "import sys, atb_core, atb_core.plugins; from atb_core.cli import main; "
+        "assert main(['list']) == 0 and main(['--help']) == 0; "
+        "assert not {'torch', 'pluggy', 'atb_loud'} & set(sys.modules)"
+    )
+    path = {"PYTHONPATH": str(site.path), "PATH": "", "HOME": str(site.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Packages that may add commands:" in done.stdout
+    assert "atb-loud 1.0" in done.stdout
