@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "list": "atb_core.cli.list_families",
     "plugins": "atb_core.cli.plugins",
     "show": "atb_core.cli.show",
+    "explain": "atb_core.cli.explain",
     "graph": "atb_core.cli.graph",
     "version": "atb_core.cli.version",
 }
