@@ -150,7 +150,9 @@ def _text(explanation: Explanation) -> str:
     if (facts := explanation.facts) is not None:
         full = facts["weight_bytes"] + facts["kv_bytes_per_token"] * facts["context_length"]
         lines.append(f"quantisation {facts['quantization'] or 'none'}")
-        lines.append(f"memory       {size_text(facts['weight_bytes'])} of weights, {size_text(full)} with a full context")
+        lines.append(
+            f"memory       {size_text(facts['weight_bytes'])} of weights, {size_text(full)} with a full context"
+        )
     if explanation.candidates:
         rows = [
             (f"{each['package']} {each['version']}", str(each["status"]), each["reason"] or "")
