@@ -89,9 +89,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Checks the types of the core and of the plugins with mypy --strict."""
-    # What the core imports, so that its types are known; the engine is not built.
+    # What the core and its kit import, so that their types are known; the engine is not built.
     project = nox.project.load_toml("pyproject.toml")["project"]
-    session.install("mypy>=2.4", *project["dependencies"])
+    session.install("mypy>=2.4", "pytest>=8", *project["dependencies"])
     session.run("mypy")
 
 

@@ -26,9 +26,7 @@ def cli_page() -> str:
     for name in COMMANDS:
         command = app.get_command(context, name)
         assert command is not None
-        child = click.Context(command, info_name=f"atb {name}")
-        usage = " ".join(["atb", name, *command.collect_usage_pieces(child)])
-        parts += [f"## atb {name}", f"```text\n{usage}\n```", _paragraphs(command.help), _options(command, child)]
+        parts += _command(command, f"atb {name}", "##")
     assert statuses is not None
     parts += ["## Exit status", inspect.cleandoc(statuses).split("\n\n", 1)[1]]
     parts.append(
@@ -36,6 +34,19 @@ def cli_page() -> str:
     )
     parts.append('Completion for a shell: `eval "$(_ATB_COMPLETE=bash_source atb)"` (or `zsh_source`, `fish_source`).')
     return "\n\n".join(parts) + "\n"
+
+
+def _command(command: click.Command, name: str, heading: str) -> list[str]:
+    """The sections of a command and, of a group, those of its commands."""
+    context = click.Context(command, info_name=name)
+    usage = " ".join([name, *command.collect_usage_pieces(context)])
+    parts = [f"{heading} {name}", f"```text\n{usage}\n```", _paragraphs(command.help), _options(command, context)]
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            found = command.get_command(context, child)
+            assert found is not None
+            parts += _command(found, f"{name} {child}", f"{heading}#")
+    return parts
 
 
 def _paragraphs(text: str | None) -> str:

@@ -14,6 +14,7 @@ class Qwen3Router(BaseRouter):
     """Routes `model_type` qwen3."""
 
     thinking_variable = "enable_thinking"
+    tool_parser = "qwen3"
 
 
 @dataclass

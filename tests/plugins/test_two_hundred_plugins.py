@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""With 200 plugins installed, twenty of them broken in different ways, the others work and the broken ones are named."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from plugins.synthetic import Synthetic, install
+
+COMMAND = "import sys; from atb_core.cli import main; status = main(sys.argv[1:]); "
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Synthetic], dict[str, str]]:
+    """The plugins, and an environment in which they are installed and no setting of the machine is seen."""
+    folder = tmp_path_factory.mktemp("crowd")
+    plugins, path = install(folder / "site", 200)
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("ATB_")}
+    return plugins, {**plain, "PYTHONPATH": os.pathsep.join(map(str, path)), "XDG_CONFIG_HOME": str(folder / "config")}
+
+
+def python(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+def working(plugins: list[Synthetic]) -> list[Synthetic]:
+    return [plugin for plugin in plugins if plugin.flaw is None or not plugin.flaw.broken]
+
+
+def test_there_are_enough_of_both_kinds(crowd: tuple[list[Synthetic], dict[str, str]]) -> None:
+    plugins, _ = crowd
+    assert len(plugins) == 200
+    assert len(plugins) - len(working(plugins)) >= 20
+
+
+def test_every_working_family_is_found_and_imported(crowd: tuple[list[Synthetic], dict[str, str]]) -> None:
+    plugins, environment = crowd
+    types = [plugin.model_type for plugin in working(plugins)]
+    code = (
+        "import sys; from atb_core.plugins import router_for\n"
+        "for model_type in sys.argv[1:]: print(router_for(model_type).__module__)"
+    )
+    done = python(environment, "-c", code, *types)
+    assert done.returncode == 0, done.stderr
+    owners = [name.partition(".")[0] for name in done.stdout.split()]
+    assert owners == [plugin.module for plugin in working(plugins)]
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["plugins", "list"], ["--help"]], ids=" ".join)
+def test_listing_imports_neither_plugins_nor_torch(
+    crowd: tuple[list[Synthetic], dict[str, str]], arguments: list[str]
+) -> None:
+    plugins, environment = crowd
+    report = "print('IMPORTED', *[n for n in sys.modules if n.startswith('atb_synthetic') or n == 'torch'])"
+    done = python(environment, "-c", COMMAND + report, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "IMPORTED"
+    if arguments != ["--help"]:
+        assert all(plugin.distribution in done.stdout for plugin in working(plugins))
+
+
+@pytest.mark.timeout(240)
+def test_doctor_names_every_broken_plugin_and_why(crowd: tuple[list[Synthetic], dict[str, str]]) -> None:
+    plugins, environment = crowd
+    done = python(environment, "-c", COMMAND + "sys.exit(status)", "plugins", "doctor", "--json", "--timeout", "3")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    text = {plugin.distribution: json.dumps(_of(report, plugin), ensure_ascii=False) for plugin in plugins}
+    for plugin in plugins:
+        if plugin.flaw is None:
+            continue
+        for words in plugin.flaw.says:
+            assert words in text[plugin.distribution], (plugin.flaw.name, text[plugin.distribution])
+
+
+def _of(report: object, plugin: Synthetic) -> list[object]:
+    """Whatever the report says of a plugin."""
+    rows = report["plugins"] if isinstance(report, dict) else report
+    assert isinstance(rows, list)
+    return [row for row in rows if plugin.distribution in json.dumps(row)]
