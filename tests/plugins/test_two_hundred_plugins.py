@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""With 200 plugins installed, twenty of them broken in different ways, the others work and the broken ones are named."""
+"""With 200 plugins installed, 20 of them broken in different ways, the others work and the broken ones are named."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from plugins.synthetic import Synthetic, install
