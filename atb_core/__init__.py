@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from atb_core.features import FeatureDecorator
     from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
+    from atb_core.models.cpp.model_torch import ModelTorch
     from atb_core.plugins.api import API_VERSION
     from atb_core.runner.model_runner import ModelRunner
     from atb_core.runner.outputs import RequestOutput
@@ -47,6 +48,7 @@ __all__ = [
     "GraphError",
     "ModelNotFoundError",
     "ModelRunner",
+    "ModelTorch",
     "PluginError",
     "RequestError",
     "RequestOutput",
@@ -66,6 +68,7 @@ _HOME = {
     "FeatureDecorator": "atb_core.features",
     "FlashCausalLMV3": "atb_core.models.base.flash_causal_lm_v3",
     "ModelRunner": "atb_core.runner.model_runner",
+    "ModelTorch": "atb_core.models.cpp.model_torch",
     "RequestOutput": "atb_core.runner.outputs",
     "SamplingParams": "atb_core.runner.sampling_params",
     "get_include": "atb_core.engine.kernels",

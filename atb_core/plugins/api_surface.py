@@ -17,6 +17,7 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "GraphError",
         "ModelNotFoundError",
         "ModelRunner",
+        "ModelTorch",
         "PluginError",
         "RequestError",
         "RequestOutput",

@@ -35,12 +35,25 @@ std::vector<TensorView> views(const std::vector<TensorTuple>& tensors) {
   return result;
 }
 
+// Models are foreign code: whatever a model throws becomes an Error that names it.
+template <typename Function>
+auto guarded(const std::string& name, Function&& work) {
+  try {
+    return work();
+  } catch (const Error&) {
+    if (PyErr_Occurred()) throw nb::python_error();
+    throw;
+  } catch (const std::exception& error) {
+    fail(name, ": ", error.what());
+  }
+}
+
 // A model and the engine it runs on.
 class PythonModel {
  public:
   PythonModel(const std::string& name, const std::string& param, std::shared_ptr<Runtime> runtime,
               std::shared_ptr<WeightStore> store)
-      : model_(ModelFactory::instance().create(name, param)) {
+      : name_(name), model_(guarded(name, [&] { return ModelFactory::instance().create(name, param); })) {
     auto engine = std::make_unique<CpuModelEngine>(std::move(runtime), std::move(store));
     engine_ = engine.get();
     // Ctrl-C arrives as a flag that only Python code looks at: ask for it now and then.
@@ -48,7 +61,7 @@ class PythonModel {
       const nb::gil_scoped_acquire acquire;
       return PyErr_CheckSignals() != 0;
     };
-    model_->Init(std::move(engine));
+    guarded(name, [&] { model_->Init(std::move(engine)); });
   }
 
   std::vector<std::string> input_names() const { return engine_->input_names(); }
@@ -75,13 +88,10 @@ class PythonModel {
   void execute(const std::vector<TensorTuple>& inputs, const std::vector<TensorTuple>& outputs,
                const std::string& param) {
     const std::vector<TensorView> given = views(inputs), results = views(outputs);
-    try {
+    guarded(name_, [&] {
       const nb::gil_scoped_release release;
       model_->Execute(given, results, param);
-    } catch (const Error&) {
-      if (PyErr_Occurred()) throw nb::python_error();
-      throw;
-    }
+    });
   }
   // (op, label) of every node, for looking at.
   std::vector<std::tuple<std::string, std::string>> nodes() const {
@@ -99,6 +109,7 @@ class PythonModel {
     return result;
   }
 
+  std::string name_;
   std::shared_ptr<Model> model_;
   CpuModelEngine* engine_;
 };
