@@ -82,3 +82,15 @@ def _of(report: object, plugin: Synthetic) -> list[object]:
     rows = report["plugins"] if isinstance(report, dict) else report
     assert isinstance(rows, list)
     return [row for row in rows if plugin.distribution in json.dumps(row)]
+
+
+def test_damaged_metadata_does_not_keep_torch_from_being_imported(
+    crowd: tuple[list[Synthetic], dict[str, str]],
+) -> None:
+    plugins, environment = crowd
+    code = "import sys; from atb_core.plugins import model_for; model_for(sys.argv[1]); print('torch' in sys.modules)"
+    done = python(environment, "-c", code, working(plugins)[0].model_type)
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
+    assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0 is set" in done.stderr
+    alone = python(environment, "-c", "import torch")
+    assert alone.returncode != 0, "torch reads damaged metadata by now: protect_torch_import is not needed any more"
