@@ -49,7 +49,8 @@ def test_contributions_come_with_their_owner_in_the_order_of_the_packages_names(
         ("a", "atb-a 1.0"),
         ("b", "atb-b 2.0"),
     ]
-    assert [(r.distribution, r.status) for r in records() if r.distribution.startswith("atb-")] == [
+    # The hooks of this repository's own packages are disabled here, and have records that say so.
+    assert [(r.distribution, r.status) for r in records() if r.status is not Status.DISABLED] == [
         ("atb-b", Status.OK),
         ("atb-a", Status.OK),
     ]
