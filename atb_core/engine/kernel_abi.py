@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel ABI of `include/atb/kernel_abi.h` in ctypes, for kernels that are written in Python."""
+"""The kernel ABI of `include/atb_core/kernel_abi.h` in ctypes, for kernels that are written in Python."""
 
 from __future__ import annotations
 

@@ -183,11 +183,11 @@ def _check_op(op: type[Op], name: str) -> None:
 
 
 def get_include() -> str:
-    """The folder for the compiler's -I: it has `atb/kernel_abi.h`. EngineError when it is not installed."""
+    """The folder for the compiler's -I: it has `atb_core/kernel_abi.h`. EngineError when it is not installed."""
     package = Path(__file__).parents[1]
     # Beside the extension, which an editable install keeps elsewhere; last, a source tree that is not installed.
     built = getattr(load_extension(), "__file__", None) or package / "_cpu"
     for folder in (Path(built).parent / "include", package / "include", package.parent / "csrc" / "include"):
-        if (folder / "atb" / "kernel_abi.h").is_file():
+        if (folder / "atb_core" / "kernel_abi.h").is_file():
             return str(folder)
-    raise EngineError("atb/kernel_abi.h is not installed", hint="Reinstall atb-core.")
+    raise EngineError("atb_core/kernel_abi.h is not installed", hint="Reinstall atb-core.")

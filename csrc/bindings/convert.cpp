@@ -8,11 +8,11 @@
 #include <map>
 #include <string_view>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 
 namespace nb = nanobind;
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 TensorKind kind_from(const std::string& text) {
@@ -97,4 +97,4 @@ GraphSpec graph_from_python(const std::vector<std::string>& dims, nb::sequence t
   return spec;
 }
 
-}  // namespace atb
+}  // namespace atb_core

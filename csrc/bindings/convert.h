@@ -8,10 +8,10 @@
 
 #include "graph/graph.h"
 
-namespace atb {
+namespace atb_core {
 
 // A graph from Python lists: see Program.__init__ for the form. Throws Error (or TypeError) with the place of
 // whatever does not have it.
 GraphSpec graph_from_python(const std::vector<std::string>& dims, nanobind::sequence tensors, nanobind::sequence nodes);
 
-}  // namespace atb
+}  // namespace atb_core

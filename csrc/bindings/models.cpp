@@ -9,14 +9,14 @@
 
 #include <tuple>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 #include "models/cpu_model_engine.h"
 #include "models/model_factory.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 // (address, dtype, shape); address 0 for what is not there.
@@ -81,7 +81,7 @@ class PythonModel {
     const std::vector<std::vector<int64_t>> shapes = engine_->output_shapes(views(inputs));
     std::vector<std::tuple<std::string, std::vector<int64_t>>> result;
     for (const ModelGraph::Tensor& tensor : model_->graph().tensors()) {
-      if (tensor.role == Role::output) result.emplace_back(atb::name(tensor.dtype), shapes[result.size()]);
+      if (tensor.role == Role::output) result.emplace_back(atb_core::name(tensor.dtype), shapes[result.size()]);
     }
     return result;
   }
@@ -135,4 +135,4 @@ void bind_models(nb::module_& m) {
       .def("execute", &PythonModel::execute, "inputs"_a, "outputs"_a, "param"_a);
 }
 
-}  // namespace atb
+}  // namespace atb_core

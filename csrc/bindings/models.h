@@ -3,9 +3,9 @@
 
 #include <nanobind/nanobind.h>
 
-namespace atb {
+namespace atb_core {
 
 // Adds the class Model and the functions around it to the extension module.
 void bind_models(nanobind::module_& m);
 
-}  // namespace atb
+}  // namespace atb_core

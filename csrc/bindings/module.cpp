@@ -6,7 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 #include "bindings/convert.h"
 #include "bindings/models.h"
 #include "cpu/isa.h"
@@ -22,14 +22,14 @@ using namespace nb::literals;
 
 namespace {
 
-using atb::Program;
-using atb::Runtime;
-using atb::WeightStore;
+using atb_core::Program;
+using atb_core::Runtime;
+using atb_core::WeightStore;
 
 std::shared_ptr<Runtime> make_runtime(int num_threads, const std::string& isa, double small_work) {
-  const auto level = isa.empty() ? atb::cpu::detect() : atb::cpu::isa_from_name(isa);
-  if (!level) atb::fail("'", isa, "' is not an instruction set level");
-  return std::make_shared<Runtime>(atb::cpu::resolve_num_threads(num_threads), *level, small_work);
+  const auto level = isa.empty() ? atb_core::cpu::detect() : atb_core::cpu::isa_from_name(isa);
+  if (!level) atb_core::fail("'", isa, "' is not an instruction set level");
+  return std::make_shared<Runtime>(atb_core::cpu::resolve_num_threads(num_threads), *level, small_work);
 }
 
 void* pointer(uintptr_t address) { return reinterpret_cast<void*>(address); }
@@ -37,19 +37,19 @@ void* pointer(uintptr_t address) { return reinterpret_cast<void*>(address); }
 void set_weight(WeightStore& store, const std::string& name, uintptr_t data, const std::string& dtype,
                 const std::vector<int64_t>& shape) {
   const nb::gil_scoped_release release;
-  store.set(name, pointer(data), atb::data_type_from_name(dtype), shape);
+  store.set(name, pointer(data), atb_core::data_type_from_name(dtype), shape);
 }
 
 void set_weight_part(WeightStore& store, const std::string& name, int64_t begin, uintptr_t data,
                      const std::string& dtype, const std::vector<int64_t>& shape, int64_t whole) {
   const nb::gil_scoped_release release;
-  store.set_part(name, begin, pointer(data), atb::data_type_from_name(dtype), shape, whole);
+  store.set_part(name, begin, pointer(data), atb_core::data_type_from_name(dtype), shape, whole);
 }
 
 std::vector<Program::Argument> arguments(const std::vector<int>& tensors, const std::vector<uintptr_t>& data,
                                          nb::sequence shapes) {
   if (tensors.size() != data.size() || tensors.size() != nb::len(shapes)) {
-    atb::fail("tensors, data and shapes differ in length");
+    atb_core::fail("tensors, data and shapes differ in length");
   }
   std::vector<Program::Argument> result;
   result.reserve(tensors.size());
@@ -62,7 +62,7 @@ std::vector<Program::Argument> arguments(const std::vector<int>& tensors, const 
 void register_kernel(const std::string& op, uint32_t abi_version, uintptr_t run, uintptr_t check,
                      const std::vector<int>& writes) {
   const auto function = [](uintptr_t address) { return reinterpret_cast<atb_kernel_function>(address); };
-  atb::register_kernel({op, abi_version, function(check), function(run), writes});
+  atb_core::register_kernel({op, abi_version, function(check), function(run), writes});
 }
 
 // Ctrl-C arrives as a flag that only Python code looks at: ask for it now and then.
@@ -121,7 +121,7 @@ nb::dict plan_info(Program& program) {
 nb::dict weight_info(const WeightStore& store, const std::string& name) {
   const WeightStore::Info info = store.info(name);
   nb::dict result;
-  result["dtype"] = std::string(atb::name(info.dtype));
+  result["dtype"] = std::string(atb_core::name(info.dtype));
   result["shape"] = nb::tuple(nb::cast(info.shape));
   result["packed"] = info.packed;
   result["bytes"] = info.bytes;
@@ -130,7 +130,7 @@ nb::dict weight_info(const WeightStore& store, const std::string& name) {
 
 std::vector<std::string> isa_names() {
   std::vector<std::string> names;
-  for (atb::cpu::Isa isa : atb::cpu::supported_isas()) names.emplace_back(name(isa));
+  for (atb_core::cpu::Isa isa : atb_core::cpu::supported_isas()) names.emplace_back(name(isa));
   return names;
 }
 
@@ -138,20 +138,21 @@ std::vector<std::string> isa_names() {
 
 NB_MODULE(_cpu, m) {
   m.doc() = "The C++ engine: programs over addresses and shapes.";
-  nb::exception<atb::Error>(m, "Error");
+  nb::exception<atb_core::Error>(m, "Error");
 
   m.def(
-      "detect_isa", [] { return std::string(name(atb::cpu::detect())); },
+      "detect_isa", [] { return std::string(name(atb_core::cpu::detect())); },
       "The instruction set level that ATB_CPU_ISA names, else the best this machine has.");
   m.def("supported_isas", &isa_names, "Levels that this machine can run, ascending; the emulation of AMX is last.");
-  m.def("op_names", &atb::op_names, "The ops that programs may use.");
-  m.def("resolve_num_threads", &atb::cpu::resolve_num_threads, "requested"_a = 0,
+  m.def("op_names", &atb_core::op_names, "The ops that programs may use.");
+  m.def("resolve_num_threads", &atb_core::cpu::resolve_num_threads, "requested"_a = 0,
         "The number of threads: the argument if positive, else ATB_NUM_THREADS, OMP_NUM_THREADS, the processors.");
 
   m.attr("KERNEL_ABI_VERSION") = ATB_KERNEL_ABI_VERSION;
   m.def("register_kernel", &register_kernel, "op"_a, "abi_version"_a, "run"_a, "check"_a = 0,
         "writes"_a = std::vector<int>(),
-        "Adds an op for the rest of the process: addresses of functions of atb/kernel_abi.h, inputs that are written.");
+        "Adds an op for the rest of the process: addresses of functions of atb_core/kernel_abi.h, inputs that are "
+        "written.");
 
   nb::class_<Runtime>(m, "Runtime", "Threads, instruction set level and working memory, shared by programs.")
       .def(nb::new_(&make_runtime), "num_threads"_a = 0, "isa"_a = "", "small_work"_a = Runtime::kSmallWork)
@@ -175,7 +176,7 @@ NB_MODULE(_cpu, m) {
           "__init__",
           [](Program* self, std::shared_ptr<Runtime> runtime, std::shared_ptr<WeightStore> store,
              const std::vector<std::string>& dims, nb::sequence tensors, nb::sequence nodes) {
-            atb::GraphSpec spec = atb::graph_from_python(dims, tensors, nodes);
+            atb_core::GraphSpec spec = atb_core::graph_from_python(dims, tensors, nodes);
             // Declaring weights may repack some of them.
             const nb::gil_scoped_release release;
             new (self) Program(std::move(runtime), std::move(store), std::move(spec));
@@ -194,5 +195,5 @@ NB_MODULE(_cpu, m) {
       .def_prop_ro("num_plans",
                    [](const Program& program) { return without_gil([&] { return program.num_plans(); }); });
 
-  atb::bind_models(m);
+  atb_core::bind_models(m);
 }

@@ -8,7 +8,7 @@
 
 #include "cpu/attention.h"
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 template <typename T>
 struct Job {
@@ -407,4 +407,4 @@ inline void paged_attention(const PagedAttentionArgs& args, const Worker& worker
   });
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

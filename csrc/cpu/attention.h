@@ -7,7 +7,7 @@
 
 #include "cpu/kernels.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 // Positions of a tile of keys and values. Part of the numerics: tiles start at multiples of it.
 inline constexpr int64_t kTile = 64;
@@ -32,4 +32,4 @@ AttentionLayout attention_layout(int64_t heads, int64_t kv_heads, int64_t d, int
 // Floats of the state (output, maximum, sum) of one row after one tile, when tiles are shared among threads.
 constexpr int64_t partial_size(int64_t dv) { return padded(dv) + 16; }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -6,7 +6,7 @@
 
 #include "cpu/attention.h"
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 // Keys and values of one kv head: row `place` is at keys + place * key_stride. The places of a sequence's positions
 // are consecutive from `first_place`, or go by a block table.
@@ -101,4 +101,4 @@ inline void load_values(const KeyValues<T>& kv, Places now, float* values) {
   }
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

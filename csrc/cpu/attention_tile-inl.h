@@ -12,7 +12,7 @@
 
 #include "cpu/attention.h"
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 struct MaskView {
   const void* data = nullptr;  // none: no mask
@@ -246,4 +246,4 @@ inline void tile_all_rows(const Tile<V>& tile, const Rows& rows, int64_t n, floa
   }
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -3,7 +3,7 @@
 
 #include <thread>
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 // About 5 us of pauses (a pause is 10 to 40 ns): the usual wait behind a well split node. More would be wasted
@@ -37,4 +37,4 @@ void Barrier::arrive_and_wait() {
   }
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -4,9 +4,9 @@
 #include <atomic>
 #include <cstdint>
 
-#include "atb/types.h"
+#include "atb_core/types.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 // Tells the processor that this is a spin loop (and gives the sibling hyper-thread the execution ports).
 inline void spin_pause() {
@@ -34,4 +34,4 @@ class Barrier {
   alignas(kAlignment) std::atomic<uint32_t> generation_{0};
 };
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 // Copies the bytes [begin, end) of each token's row to its slot.
 inline void write_slots(const TensorView& from, const TensorView& cache, const int32_t* slots, size_t begin,
@@ -34,4 +34,4 @@ inline void reshape_and_cache(const ReshapeAndCacheArgs& args, const Worker& wor
   copy(args.v, args.v_cache);
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

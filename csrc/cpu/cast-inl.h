@@ -5,7 +5,7 @@
 #include <limits>
 #include <type_traits>
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 struct Bool8 {
   uint8_t value;
@@ -97,4 +97,4 @@ inline void cast(const CastArgs& args, const Worker& worker) {
   });
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -4,7 +4,7 @@
 
 #include "cpu/kernels.h"
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 // Calls f(T{}) with the element type of a floating dtype; anything else is an error of the node.
 template <typename F>
@@ -57,4 +57,4 @@ inline void map(const T* a, const T* b, T* out, int64_t n, Op op) {
 // The granularity of work on flat arrays: whole cache lines for each thread, whatever the dtype.
 inline constexpr int64_t kGrain = 64;
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

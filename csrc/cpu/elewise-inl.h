@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 // The output's dimensions with numpy broadcasting: per dimension the step of each operand, 0 where it is repeated.
 // Neighbouring dimensions are merged where both operands allow it, so that the innermost one is long.
@@ -211,4 +211,4 @@ inline void elewise(const ElewiseArgs& args, const Worker& worker) {
   }
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -7,7 +7,7 @@
 #include <xmmintrin.h>
 #endif
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 // While one lives, the thread treats denormal inputs as zero and flushes denormal results to zero. AMX does
 // so whatever the mode says, hence every other level has to. The destructor restores the caller's mode.
@@ -37,4 +37,4 @@ class FlushDenormals {
   uint64_t saved_;
 };
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -16,7 +16,7 @@
 #endif
 #endif
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 constexpr std::array kAll = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx, Isa::amx_emulated};
@@ -152,4 +152,4 @@ Isa detect() {
   return *isa;
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

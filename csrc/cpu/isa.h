@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 // In ascending order of preference. `avx2` includes FMA and F16C; `avx512` is F+BW+DQ+VL; each later x86
 // level includes the earlier ones. `amx_emulated` runs the AMX kernels on tile operations written in plain
@@ -26,8 +26,8 @@ std::vector<Isa> supported_isas();
 // The best supported level.
 Isa best_isa();
 
-// The level that ATB_CPU_ISA names, else the best. Throws atb::Error when the variable names an unknown
+// The level that ATB_CPU_ISA names, else the best. Throws atb_core::Error when the variable names an unknown
 // level or one this machine lacks.
 Isa detect();
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

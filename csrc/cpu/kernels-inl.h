@@ -20,7 +20,7 @@
 #include "cpu/attention-inl.h"
 // clang-format on
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 constexpr KernelTable make_table() {
   return {rms_norm,          add_rms_norm,   rope,           activation,   elewise,
@@ -28,4 +28,4 @@ constexpr KernelTable make_table() {
           reshape_and_cache, self_attention, paged_attention};
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -5,7 +5,7 @@
 
 #include "cpu/attention.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 namespace {
 
@@ -105,4 +105,4 @@ const KernelTable& kernel_table(Isa isa) {
   return kPortableKernels;
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

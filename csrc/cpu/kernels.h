@@ -14,11 +14,11 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "atb/types.h"
+#include "atb_core/types.h"
 #include "cpu/isa.h"
 #include "cpu/worker.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 // Bytes a kernel wants in Worker::scratch (each thread) and Worker::shared (the node).
 struct ScratchSize {
@@ -185,4 +185,4 @@ extern const KernelTable kPortableKernels;
 extern const KernelTable kAvx2Kernels;
 extern const KernelTable kAvx512Kernels;
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

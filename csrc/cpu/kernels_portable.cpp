@@ -5,8 +5,8 @@
 #include "cpu/kernels-inl.h"
 // clang-format on
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 constinit const KernelTable kPortableKernels = portable::make_table();
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

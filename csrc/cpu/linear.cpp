@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 #include "cpu/linear_run.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 // Distance of the software prefetch when every weight is used once. 4 and 8 KiB are alike, 1 and 2 KiB up to
@@ -275,4 +275,4 @@ void linear(Isa isa, const LinearArgs& args, const Worker& worker) {
   kernel.end();
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -15,11 +15,11 @@
 #include <cstdint>
 #include <span>
 
-#include "atb/types.h"
+#include "atb_core/types.h"
 #include "cpu/isa.h"
 #include "cpu/worker.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 // Weight matrices [n, k] in the layout of pack(), one after another. The layout depends on the level they were packed
 // for.
@@ -102,4 +102,4 @@ void grouped_linear(Isa isa, const GroupedLinearArgs& args, const Worker& worker
 void gather_packed_rows(Isa isa, const PackedWeight& weight, const void* indices, DataType index_dtype, int64_t count,
                         void* out, const Worker& worker);
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

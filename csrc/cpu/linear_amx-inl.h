@@ -14,7 +14,7 @@
 #include "cpu/linear_finish-inl.h"
 #include "cpu/linear_kernel.h"
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 namespace {
 
 inline constexpr size_t kTileRowBytes = 64;
@@ -124,4 +124,4 @@ constexpr LinearKernel kTileKernel = {
 };
 
 }  // namespace
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

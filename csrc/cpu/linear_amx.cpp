@@ -4,7 +4,7 @@
 // The vector type comes first.
 #include "cpu/linear_amx-inl.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace amx {
 namespace {
 
@@ -54,4 +54,4 @@ const LinearKernel* linear_kernel_amx(DataType dtype) {
   return dtype == DataType::bf16 ? &amx::kTileKernel<amx::Instructions> : nullptr;
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -8,7 +8,7 @@
 
 #include <cstdlib>
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace amx_emulated {
 namespace {
 
@@ -77,4 +77,4 @@ const LinearKernel* linear_kernel_amx_emulated(DataType dtype) {
   return dtype == DataType::bf16 ? &amx_emulated::kTileKernel<amx_emulated::Emulation> : nullptr;
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

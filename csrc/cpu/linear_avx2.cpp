@@ -7,7 +7,7 @@
 #include "cpu/linear_finish-inl.h"
 #include "cpu/linear_vector-inl.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace avx2 {
 namespace {
 
@@ -41,4 +41,4 @@ const LinearKernel* linear_kernel_avx2(DataType dtype) {
   }
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

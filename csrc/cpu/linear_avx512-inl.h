@@ -10,7 +10,7 @@
 #include "cpu/linear_finish-inl.h"
 #include "cpu/linear_vector-inl.h"
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 namespace {
 
 inline int tile_blocks(int) { return 2; }
@@ -32,4 +32,4 @@ constexpr LinearKernel kKernel = {
 };
 
 }  // namespace
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -4,7 +4,7 @@
 // The vector type comes first.
 #include "cpu/linear_avx512-inl.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 const LinearKernel* linear_kernel_avx512(DataType dtype) {
   switch (dtype) {
@@ -19,4 +19,4 @@ const LinearKernel* linear_kernel_avx512(DataType dtype) {
   }
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -4,7 +4,7 @@
 // The vector type comes first.
 #include "cpu/linear_avx512-inl.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace avx512_bf16 {
 namespace {
 
@@ -42,4 +42,4 @@ const LinearKernel* linear_kernel_avx512_bf16(DataType dtype) {
   return dtype == DataType::bf16 ? &avx512_bf16::kKernel<avx512_bf16::Dot> : nullptr;
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -4,7 +4,7 @@
 
 #include "cpu/vec_types.h"
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 namespace {
 
 // fma(a, b, sum) where a and b are bf16 or f16 values. std::fma is a library call where the target has no
@@ -23,4 +23,4 @@ inline F16 fma_short(const F16& a, const F16& b, const F16& sum) {
 }
 
 }  // namespace
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -7,7 +7,7 @@
 #include "cpu/linear_kernel.h"
 #include "cpu/vec_types.h"
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 namespace {
 
 template <typename Out, typename Bias>
@@ -40,4 +40,4 @@ inline void finish(const FinishJob& job) {
 }
 
 }  // namespace
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

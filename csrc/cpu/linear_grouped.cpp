@@ -6,7 +6,7 @@
 #include "cpu/linear.h"
 #include "cpu/linear_run.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 // Rows of one group, few enough to be prepared at once. After the last one there are no rows.
@@ -152,4 +152,4 @@ void grouped_linear(Isa isa, const GroupedLinearArgs& args, const Worker& worker
   GroupedRun(linear_kernel(isa, args.weight.dtype), args, worker).run();
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

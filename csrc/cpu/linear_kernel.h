@@ -5,10 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "atb/types.h"
+#include "atb_core/types.h"
 #include "cpu/isa.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 // Packed weights are [n/32][k/32][2][block step]: a pair of 16-column blocks interleaved by steps of 32 along
 // k, so that a kernel working on a pair reads one ascending stream and a slice of k is one piece of memory
@@ -85,4 +85,4 @@ const LinearKernel* linear_kernel_avx512_bf16(DataType dtype);
 const LinearKernel* linear_kernel_amx(DataType dtype);
 const LinearKernel* linear_kernel_amx_emulated(DataType dtype);
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -6,7 +6,7 @@
 #include "cpu/linear.h"
 #include "cpu/linear_kernel.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 // Where element k of a block step's column 0 is, in elements; column c is c * column_stride further.
@@ -161,4 +161,4 @@ void gather_packed_rows(Isa isa, const PackedWeight& weight, const void* indices
   }
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -7,7 +7,7 @@
 #include "cpu/linear_finish-inl.h"
 #include "cpu/linear_vector-inl.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace portable {
 namespace {
 
@@ -46,4 +46,4 @@ const LinearKernel* linear_kernel_portable(DataType dtype) {
   }
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -10,7 +10,7 @@
 #include "cpu/linear.h"
 #include "cpu/linear_kernel.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 // Rows and columns of a task with many rows: activations of one slice (256 rows x 256 elements x 2 bytes) and
 // the accumulators (256 x 128 x 4 bytes) take 128 KiB each of L2. Half or twice as many rows or columns: no
@@ -99,4 +99,4 @@ class LinearRun {
   float* acc_ = nullptr;
 };
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -27,7 +27,7 @@
 #define ATB_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 namespace {
 
 // Activations as float32 and one fused multiply-add per element.
@@ -153,4 +153,4 @@ inline void no_setup(int) {}
 inline void no_teardown() {}
 
 }  // namespace
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

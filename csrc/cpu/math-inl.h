@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 template <typename... Rest>
 inline F16 polynomial(F16, float last) {
@@ -124,4 +124,4 @@ inline F16 sin_turned(F16 x, float quarter_turns) {
 inline F16 sin(F16 x) { return sin_turned(x, 0.0F); }
 inline F16 cos(F16 x) { return sin_turned(x, 1.0F); }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -3,7 +3,7 @@
 
 #include "cpu/sort.h"
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 // The sum of exp(x - top); lane j takes elements j, j + 16, ...
 template <typename T>
@@ -86,4 +86,4 @@ inline void token_unpermute(const TokenUnpermuteArgs& args, const Worker& worker
   });
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 // Adds the choices [begin, end) to the number of rows of each expert; false where one names no expert.
@@ -51,4 +51,4 @@ void init_routing(const InitRoutingArgs& args, const Worker& worker) {
   }
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

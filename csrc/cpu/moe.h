@@ -3,11 +3,11 @@
 // product of groups in linear.h.)
 #pragma once
 
-#include "atb/types.h"
+#include "atb_core/types.h"
 #include "cpu/kernels.h"
 #include "cpu/worker.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 // x [T, h], experts i32 [T, k] -> rows [T*k, h] of x in the order of their experts (and of t, j for one expert),
 // places i32 [T*k]: where choice j of token t went, ends i64 [E]: where each expert's rows end. An expert that does
@@ -18,4 +18,4 @@ struct InitRoutingArgs {
 ScratchSize init_routing_scratch(const InitRoutingArgs& args);
 void init_routing(const InitRoutingArgs& args, const Worker& worker);
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 // Below this many bytes a second thread costs more than it saves.
@@ -173,4 +173,4 @@ void gather(const GatherArgs& args, const Worker& worker) {
   }
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -4,10 +4,10 @@
 
 #include <span>
 
-#include "atb/types.h"
+#include "atb_core/types.h"
 #include "cpu/worker.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 // A copy of a box of elements between two strided layouts: split, concat, slice, transpose and repeat are all
 // this. Strides and offsets are in bytes; a source stride of 0 repeats.
@@ -48,4 +48,4 @@ struct GatherArgs {
 };
 void gather(const GatherArgs& args, const Worker& worker);
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 // 1 / sqrt(mean(x^2) + epsilon) of a row: lane j sums the elements j, j+16, ..., then the tree over lanes.
 template <typename T>
@@ -52,4 +52,4 @@ inline void add_rms_norm(const AddRmsNormArgs& args, const Worker& worker) {
   });
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -7,7 +7,7 @@
 
 #include "graph/op.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 void add_linear_ops(std::vector<OpDef>& ops);
 void add_vector_ops(std::vector<OpDef>& ops);
@@ -17,4 +17,4 @@ void add_movement_ops(std::vector<OpDef>& ops);
 void add_moe_ops(std::vector<OpDef>& ops);
 void add_sort_ops(std::vector<OpDef>& ops);
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -3,7 +3,7 @@
 #include "cpu/kernels.h"
 #include "cpu/ops.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 const TensorView kNone{};
@@ -133,4 +133,4 @@ void add_attention_ops(std::vector<OpDef>& ops) {
   ops.push_back({"ReshapeAndCache", {5, 5}, {0, 0}, {}, bind_reshape_and_cache, {2, 3}});
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -3,7 +3,7 @@
 #include "cpu/movement.h"
 #include "cpu/ops.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 void check_output(const Binding& b, int axis, int batch) {
@@ -75,4 +75,4 @@ void add_gather_ops(std::vector<OpDef>& ops) {
                  .weight_use = gather_use});
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

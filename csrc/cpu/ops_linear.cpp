@@ -8,7 +8,7 @@
 #include "cpu/movement.h"
 #include "cpu/ops.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 // A weight that is not kept packed (an ordinary input, or one that other ops need plain): packed for each run.
@@ -252,4 +252,4 @@ void add_linear_ops(std::vector<OpDef>& ops) {
                  .weight_use = split_linear_use});
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -8,7 +8,7 @@
 #include "cpu/moe.h"
 #include "cpu/ops.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 void require_float(const Binding& b, const char* what, const TensorView& view) {
@@ -203,4 +203,4 @@ void add_moe_ops(std::vector<OpDef>& ops) {
                  .bind = bind_token_unpermute});
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

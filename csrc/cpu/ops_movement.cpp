@@ -6,7 +6,7 @@
 #include "cpu/movement.h"
 #include "cpu/ops.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 // One source tensor, one target tensor.
@@ -242,4 +242,4 @@ void add_movement_ops(std::vector<OpDef>& ops) {
   ops.push_back({"Assign", {2, 2}, {0, 0}, {}, bind_assign, {1}});
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -2,7 +2,7 @@
 #include "cpu/ops.h"
 #include "cpu/sort.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 void check_rows(const Binding& b, const TensorView& x) {
@@ -43,4 +43,4 @@ void add_sort_ops(std::vector<OpDef>& ops) {
   ops.push_back({"Argsort", {1, 1}, {1, 1}, {}, bind_argsort});
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -7,7 +7,7 @@
 #include "cpu/movement.h"
 #include "cpu/ops.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 void require_float(const Binding& b, const char* what, const TensorView& view) {
@@ -264,4 +264,4 @@ void add_vector_ops(std::vector<OpDef>& ops) {
   ops.push_back({"Cast", {1, 1}, {1, 1}, {{"dtype", std::string(), true}}, bind_cast, {}, view_cast});
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 // Some of a tensor's dimensions with the distances between neighbours, innermost first.
 struct StridedDims {
@@ -168,4 +168,4 @@ inline void reduce(const ReduceArgs& args, const Worker& worker) {
   });
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 // One group [first half, second half] of a head: y = x*cos + (-second, first)*sin. Both halves are read before
 // either is written, so y may be x.
@@ -72,4 +72,4 @@ inline void rope(const RopeArgs& args, const Worker& worker) {
   });
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

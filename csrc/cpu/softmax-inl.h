@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 // exp(x - max) / sum. The exponentials are made twice instead of kept: a row may be longer than any scratch.
 template <typename T>
@@ -33,4 +33,4 @@ inline void softmax(const SoftmaxArgs& args, const Worker& worker) {
   });
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <numeric>
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 // A number in the order of the floating-point values whose bits are given; the type has `mantissa` fraction bits.
@@ -112,4 +112,4 @@ void argsort(const ArgsortArgs& args, const Worker& worker) {
   });
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "atb/types.h"
+#include "atb_core/types.h"
 #include "cpu/kernels.h"
 #include "cpu/worker.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 // Sorting along the last dimension. Equal values (0 and -0 are equal) keep their order; NaN counts as greater
 // than everything. Any dtype, at most 2^31 - 1 elements a row.
@@ -27,4 +27,4 @@ struct ArgsortArgs {
 };
 void argsort(const ArgsortArgs& args, const Worker& worker);
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -15,9 +15,9 @@
 #include <thread>
 #include <vector>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 namespace {
 
 constexpr int kMaxThreads = 1024;
@@ -141,4 +141,4 @@ void ThreadPool::Lease::run_raw(void (*fn)(void*, int, Barrier&), void* context)
   state.barrier.arrive_and_wait();
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -8,10 +8,10 @@
 #include "cpu/barrier.h"
 #include "cpu/flush_denormals.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 // How many threads to use: `requested` when positive, else ATB_NUM_THREADS, else OMP_NUM_THREADS, else the
-// number of processors this process may run on. Throws atb::Error when a variable is not a positive number.
+// number of processors this process may run on. Throws atb_core::Error when a variable is not a positive number.
 int resolve_num_threads(int requested);
 
 // The engine's own threads. The thread that calls run() is worker 0; the others spin for a moment after
@@ -65,4 +65,4 @@ class ThreadPool {
   std::unique_ptr<State> state_;
 };
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

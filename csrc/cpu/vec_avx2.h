@@ -8,7 +8,7 @@
 
 #include "cpu/vec_types.h"
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 struct F16 {
   __m256 a, b;
@@ -197,4 +197,4 @@ inline void transpose(F16 (&r)[16]) {  // four 8x8 quarters; the off-diagonal on
   }
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -15,7 +15,7 @@
 
 #include "cpu/vec_types.h"
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 struct F16 {
   __m512 v;
@@ -142,4 +142,4 @@ inline void transpose(F16 (&r)[16]) {
   for (int i = 0; i < 16; ++i) r[i].v = t[i];
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

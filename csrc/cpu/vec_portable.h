@@ -9,7 +9,7 @@
 
 #include "cpu/vec_types.h"
 
-namespace atb::cpu::ATB_CPU_LEVEL {
+namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 struct F16 {
   float v[16];
@@ -216,4 +216,4 @@ inline void transpose(F16 (&r)[16]) {
     }
 }
 
-}  // namespace atb::cpu::ATB_CPU_LEVEL
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 struct Bf16 {
   uint16_t bits;
@@ -14,4 +14,4 @@ struct Half {
   uint16_t bits;
 };
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

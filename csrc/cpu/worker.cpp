@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 void ErrorSlot::report(std::string_view text) {
   if (taken_.exchange(true, std::memory_order_acq_rel)) return;
@@ -20,4 +20,4 @@ std::string ErrorSlot::message() const {
          ", limit " + number(report_.limit) + ")";
 }
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

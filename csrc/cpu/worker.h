@@ -12,7 +12,7 @@
 
 #include "cpu/barrier.h"
 
-namespace atb::cpu {
+namespace atb_core::cpu {
 
 // Where a kernel leaves the first error it meets (an index out of range, ...). The executor looks at it after each
 // node and turns it into an exception.
@@ -73,4 +73,4 @@ struct Worker {
   }
 };
 
-}  // namespace atb::cpu
+}  // namespace atb_core::cpu

@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <numeric>
 
-#include "atb/types.h"
+#include "atb_core/types.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 struct Block {
@@ -54,4 +54,4 @@ Placement place(const std::vector<Lifetime>& values) {
   return result;
 }
 
-}  // namespace atb
+}  // namespace atb_core

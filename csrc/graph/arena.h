@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <vector>
 
-namespace atb {
+namespace atb_core {
 
 // One value that needs memory from step `first` to step `last` (both included).
 struct Lifetime {
@@ -21,4 +21,4 @@ struct Placement {
 // tightest gap between those it meets.
 Placement place(const std::vector<Lifetime>& values);
 
-}  // namespace atb
+}  // namespace atb_core

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 const char* type_name(const Attribute& value) {
@@ -37,4 +37,4 @@ Attributes checked_attributes(const std::vector<AttributeSpec>& specs, const Att
   return result;
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-namespace atb {
+namespace atb_core {
 
 using Attribute = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>>;
 using Attributes = std::map<std::string, Attribute, std::less<>>;
@@ -23,4 +23,4 @@ struct AttributeSpec {
 // type; an integer is accepted where a floating-point number is wanted.
 Attributes checked_attributes(const std::vector<AttributeSpec>& specs, const Attributes& given);
 
-}  // namespace atb
+}  // namespace atb_core

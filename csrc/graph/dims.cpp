@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 void require_fits(bool overflowed) {
@@ -148,4 +148,4 @@ std::string shape_text(std::span<const int64_t> shape) {
   return text + "]";
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace atb {
+namespace atb_core {
 
 // A size: an integer expression over numbered dimensions, in postfix order.
 class DimExpr {
@@ -52,4 +52,4 @@ bool match_shape(const std::string& tensor, const SymbolicShape& declared, std::
 // "[2, 64]"
 std::string shape_text(std::span<const int64_t> shape);
 
-}  // namespace atb
+}  // namespace atb_core

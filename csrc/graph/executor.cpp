@@ -5,7 +5,7 @@
 #include <atomic>
 #include <chrono>
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -114,4 +114,4 @@ RunResult execute(const Plan& plan, Runtime& runtime, cpu::ThreadPool::Lease& le
   return result;
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -8,7 +8,7 @@
 #include "graph/plan.h"
 #include "graph/runtime.h"
 
-namespace atb {
+namespace atb_core {
 
 struct RunOptions {
   // Asked by the calling thread between phases, at most every few milliseconds; true ends the run.
@@ -27,4 +27,4 @@ struct RunResult {
 RunResult execute(const Plan& plan, Runtime& runtime, cpu::ThreadPool::Lease& lease,
                   const Runtime::Workspace& workspace, const RunOptions& options);
 
-}  // namespace atb
+}  // namespace atb_core

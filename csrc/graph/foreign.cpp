@@ -5,10 +5,10 @@
 #include <exception>
 #include <memory>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 #include "graph/op.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 constexpr size_t kMaxScratch = size_t{1} << 40;
@@ -209,4 +209,4 @@ void register_kernel(const ForeignKernel& kernel) {
                      .any_attributes = true});
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ops whose kernels come from outside of the engine, by the C ABI of atb/kernel_abi.h.
+// Ops whose kernels come from outside of the engine, by the C ABI of atb_core/kernel_abi.h.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "atb/kernel_abi.h"
+#include "atb_core/kernel_abi.h"
 
-namespace atb {
+namespace atb_core {
 
 struct ForeignKernel {
   std::string op;
@@ -21,4 +21,4 @@ struct ForeignKernel {
 // the kernel is written for another version of the ABI or has no `run`, and when the name is taken.
 void register_kernel(const ForeignKernel& kernel);
 
-}  // namespace atb
+}  // namespace atb_core

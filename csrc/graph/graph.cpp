@@ -3,10 +3,10 @@
 
 #include <set>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 #include "graph/op.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 void check_count(const char* what, size_t count, const Arity& arity) {
@@ -85,4 +85,4 @@ void Graph::add_node(NodeSpec node, std::vector<bool>& defined) {
   nodes_.push_back({std::move(node), def});
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -5,11 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "atb/types.h"
+#include "atb_core/types.h"
 #include "graph/attributes.h"
 #include "graph/dims.h"
 
-namespace atb {
+namespace atb_core {
 
 struct OpDef;
 
@@ -70,4 +70,4 @@ class Graph {
 // "RmsNorm at model.layers.0.norm"
 std::string describe(const NodeSpec& node);
 
-}  // namespace atb
+}  // namespace atb_core

@@ -4,14 +4,14 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include "atb/error.h"
-#include "atb/types.h"
+#include "atb_core/error.h"
+#include "atb_core/types.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
@@ -69,4 +69,4 @@ void Buffer::release() {
   }
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <utility>
 
-namespace atb {
+namespace atb_core {
 
 // Owned memory, 64-byte aligned; from 2 MiB up it is aligned to 2 MiB and asks for huge pages, because
 // streaming weights through 4 KiB pages costs a page walk every 64 lines. The content is undefined.
@@ -30,4 +30,4 @@ class Buffer {
   size_t bytes_ = 0;
 };
 
-}  // namespace atb
+}  // namespace atb_core

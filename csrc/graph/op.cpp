@@ -8,7 +8,7 @@
 
 #include "cpu/ops.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 const std::map<std::string_view, OpDef>& registry() {
@@ -89,4 +89,4 @@ int Binding::axis(int64_t value, int rank) const {
   return static_cast<int>(value < 0 ? value + rank : value);
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -9,13 +9,13 @@
 #include <string_view>
 #include <vector>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 #include "cpu/kernels.h"
 #include "cpu/linear.h"
 #include "graph/attributes.h"
 #include "graph/graph.h"
 
-namespace atb {
+namespace atb_core {
 
 inline constexpr int kAnyNumber = 1 << 20;
 
@@ -122,4 +122,4 @@ std::vector<std::string> op_names();
 
 std::string shape_text(const TensorView& view);
 
-}  // namespace atb
+}  // namespace atb_core

@@ -5,10 +5,10 @@
 #include <cstring>
 #include <map>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 #include "graph/arena.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 constexpr int64_t kMaxElements = int64_t{1} << 48;
@@ -220,4 +220,4 @@ void Plan::attach(std::byte* arena, std::span<void* const> externals) {
   attached_arena_ = arena;
 }
 
-}  // namespace atb
+}  // namespace atb_core

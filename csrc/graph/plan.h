@@ -9,7 +9,7 @@
 #include "graph/runtime.h"
 #include "graph/weight_store.h"
 
-namespace atb {
+namespace atb_core {
 
 // A graph for one choice of sizes: concrete shapes, memory offsets, and kernels bound to them.
 class Plan {
@@ -75,4 +75,4 @@ class Plan {
   std::byte* attached_arena_ = nullptr;
 };
 
-}  // namespace atb
+}  // namespace atb_core

@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <map>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 #include "graph/executor.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 bool is_external(const TensorSpec& tensor) {
@@ -240,4 +240,4 @@ size_t Program::num_plans() const {
   return plans_.size();
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -13,7 +13,7 @@
 #include "graph/runtime.h"
 #include "graph/weight_store.h"
 
-namespace atb {
+namespace atb_core {
 
 // A graph that runs. Real tensors are bound to its inputs and outputs; their shapes choose a plan, which is
 // made when first needed and kept.
@@ -96,4 +96,4 @@ class Program {
   std::vector<NodeTime> times_;  // by node; outputs that are copied follow
 };
 
-}  // namespace atb
+}  // namespace atb_core

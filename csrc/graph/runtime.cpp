@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 void grow(Buffer& buffer, size_t bytes) {
@@ -31,4 +31,4 @@ Runtime::Workspace Runtime::workspace(const cpu::ThreadPool::Lease&, size_t aren
   return {arena_.data(), shared_.data(), scratch_.data(), stride};
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -6,7 +6,7 @@
 #include "cpu/thread_pool.h"
 #include "graph/memory.h"
 
-namespace atb {
+namespace atb_core {
 
 // What all programs of a process part share: instruction set level, threads, and the working memory, of which
 // one set is enough because the pool runs one program at a time.
@@ -44,4 +44,4 @@ class Runtime {
   Buffer arena_, shared_, scratch_;
 };
 
-}  // namespace atb
+}  // namespace atb_core

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "atb/types.h"
+#include "atb_core/types.h"
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 
-namespace atb {
+namespace atb_core {
 
 DataType data_type_from_name(std::string_view short_name) {
   for (DataType type :
@@ -13,4 +13,4 @@ DataType data_type_from_name(std::string_view short_name) {
   fail("unknown element type '", short_name, "'");
 }
 
-}  // namespace atb
+}  // namespace atb_core

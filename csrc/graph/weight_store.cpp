@@ -5,10 +5,10 @@
 #include <cstring>
 #include <numeric>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 #include "cpu/movement.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 int64_t element_count(const std::vector<int64_t>& shape) {
@@ -237,4 +237,4 @@ uint64_t WeightStore::generation() const {
   return generation_;
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -12,7 +12,7 @@
 #include "graph/op.h"
 #include "graph/runtime.h"
 
-namespace atb {
+namespace atb_core {
 
 // The weights of one model, shared by all its programs: one resident copy of each, in the layout that all its
 // uses together allow. Programs say how they use a weight before or after it is set; a weight that is
@@ -92,4 +92,4 @@ class WeightStore {
   uint64_t generation_ = 1;
 };
 
-}  // namespace atb
+}  // namespace atb_core

@@ -5,10 +5,10 @@
 #include <map>
 #include <utility>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 #include "models/lower.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 TensorView view_of(DataType dtype, const std::vector<int64_t>& shape) {
@@ -127,4 +127,4 @@ std::vector<std::vector<int64_t>> CpuModelEngine::output_shapes(const std::vecto
   return program_->output_shapes(given);
 }
 
-}  // namespace atb
+}  // namespace atb_core

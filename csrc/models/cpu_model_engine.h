@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "atb/model.h"
+#include "atb_core/model.h"
 #include "graph/program.h"
 
-namespace atb {
+namespace atb_core {
 
 // Runs a model's graph with the CPU engine. The program is made when the weights are there: they tell the sizes.
 class CpuModelEngine : public ModelEngine {
@@ -52,4 +52,4 @@ class CpuModelEngine : public ModelEngine {
   std::unique_ptr<Program> program_;
 };
 
-}  // namespace atb
+}  // namespace atb_core

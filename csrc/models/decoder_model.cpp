@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 const Size kTokens("tokens"), kHidden("hidden"), kVocab("vocab");
@@ -126,4 +126,4 @@ Value DecoderModel::normed_heads(ModelGraph& graph, const std::string& name, Val
   return graph.reshape(normed(graph, name, split, param_.head_dim), {kTokens, heads * param_.head_dim});
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -3,10 +3,10 @@
 
 #include <string>
 
-#include "atb/model.h"
+#include "atb_core/model.h"
 #include "models/decoder_parameters.h"
 
-namespace atb {
+namespace atb_core {
 
 // The decoder-only transformer of llama-like families: embedding, rotary gather, layers, norm, output matrix.
 // Families register it under names of their own from Python, with their defaults.
@@ -46,4 +46,4 @@ class DecoderModel : public Model {
   const DecoderParameters param_;
 };
 
-}  // namespace atb
+}  // namespace atb_core

@@ -3,10 +3,10 @@
 
 #include <algorithm>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 #include "models/parameters.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 using Table = std::vector<std::vector<int64_t>>;
@@ -107,4 +107,4 @@ DecoderParameters DecoderParameters::from_json(const std::string& text) {
   return result;
 }
 
-}  // namespace atb
+}  // namespace atb_core

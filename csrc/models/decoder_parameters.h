@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "atb/types.h"
+#include "atb_core/types.h"
 
-namespace atb {
+namespace atb_core {
 
 // What DecoderModel is told by its JSON parameter. The fields are those of ATB-Models' decoder models; the sizes of
 // vocabulary, hidden state and feed-forward layer are not among them: the weights tell.
@@ -28,4 +28,4 @@ struct DecoderParameters {
   static DecoderParameters from_json(const std::string& text);
 };
 
-}  // namespace atb
+}  // namespace atb_core

@@ -3,9 +3,9 @@
 
 #include <charconv>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 constexpr int kMaxDepth = 16;
@@ -145,4 +145,4 @@ const char* Json::kind() const {
   return kNames[value_.index()];
 }
 
-}  // namespace atb
+}  // namespace atb_core

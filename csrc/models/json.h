@@ -9,7 +9,7 @@
 #include <variant>
 #include <vector>
 
-namespace atb {
+namespace atb_core {
 
 class Json {
  public:
@@ -37,4 +37,4 @@ class Json {
   std::variant<std::nullptr_t, bool, int64_t, double, std::string, Array, Object> value_ = nullptr;
 };
 
-}  // namespace atb
+}  // namespace atb_core

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 using Sizes = std::map<std::string, int64_t>;
@@ -106,7 +106,7 @@ std::map<std::string, int64_t> weight_sizes(const ModelGraph& graph, const std::
     const std::string name = "weight " + std::to_string(i) + ", " + declared.name;
     const TensorView& real = weights[i];
     if (real.dtype != declared.dtype) {
-      fail("'", name, "' is ", atb::name(real.dtype), " where ", atb::name(declared.dtype), " is needed");
+      fail("'", name, "' is ", atb_core::name(real.dtype), " where ", atb_core::name(declared.dtype), " is needed");
     }
     if (static_cast<size_t>(real.rank) != declared.shape.size()) {
       fail("'", name, "' has ", real.rank, " dimensions where ", declared.shape.size(), " are needed");
@@ -149,4 +149,4 @@ LoweredGraph lower(const ModelGraph& graph, const Sizes& sizes, const std::vecto
   return result;
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "atb/model_graph.h"
+#include "atb_core/model_graph.h"
 #include "graph/graph.h"
 
-namespace atb {
+namespace atb_core {
 
 // A model's graph as the engine takes it, and where its tensors went (-1: no node reads it, so it is left out).
 struct LoweredGraph {
@@ -26,4 +26,4 @@ LoweredGraph lower(const ModelGraph& graph, const std::map<std::string, int64_t>
 // The tensors of a role, in the order in which they were recorded.
 std::vector<int> tensors_of(const ModelGraph& graph, Role role);
 
-}  // namespace atb
+}  // namespace atb_core

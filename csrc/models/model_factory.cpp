@@ -3,10 +3,10 @@
 
 #include <dlfcn.h>
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 #include "models/decoder_model.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 REGISTER_MODEL(core, DecoderModel);
@@ -22,9 +22,9 @@ const std::vector<ModelRegistration>& models_of(void* library, const std::string
   using ModelsFunction = const void* (*)();
   const auto abi = reinterpret_cast<AbiFunction>(dlsym(library, "atb_model_abi"));
   const auto models = reinterpret_cast<ModelsFunction>(dlsym(library, "atb_models"));
-  if (!abi || !models) fail(path, " is no library of models: it lacks ATB_NATIVE_LIBRARY() of atb/model.h");
+  if (!abi || !models) fail(path, " is no library of models: it lacks ATB_NATIVE_LIBRARY() of atb_core/model.h");
   if (abi() != kModelAbi) {
-    fail(path, " was built for version ", abi(), " of atb/model.h, this core has version ", kModelAbi,
+    fail(path, " was built for version ", abi(), " of atb_core/model.h, this core has version ", kModelAbi,
          ": build it again with this core's headers");
   }
   return *static_cast<const std::vector<ModelRegistration>*>(models());
@@ -56,7 +56,7 @@ std::vector<std::string> ModelFactory::load_library(const std::string& path) {
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) fail("cannot load ", path, ": ", load_error());
   const std::vector<ModelRegistration>& models = models_of(library, path);
-  if (models.empty()) fail(path, " registers no model: use REGISTER_MODEL of atb/model.h");
+  if (models.empty()) fail(path, " registers no model: use REGISTER_MODEL of atb_core/model.h");
   std::vector<std::string> names;
   for (const ModelRegistration& registration : models) {
     add(registration, path);
@@ -88,4 +88,4 @@ std::vector<std::string> ModelFactory::names() const {
   return result;
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "atb/model.h"
+#include "atb_core/model.h"
 
-namespace atb {
+namespace atb_core {
 
 // The models of this process by name: the core's own and those of the libraries that were loaded.
 class ModelFactory {
@@ -41,4 +41,4 @@ class ModelFactory {
   std::map<std::string, std::vector<std::string>> libraries_;
 };
 
-}  // namespace atb
+}  // namespace atb_core

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/parameters.h"
 
-#include "atb/error.h"
+#include "atb_core/error.h"
 
-namespace atb {
+namespace atb_core {
 namespace {
 
 [[noreturn]] void wrong(const std::string& name, const Json& value, const std::string& wanted) {
@@ -114,4 +114,4 @@ void Parameters::finish() const {
   if (!unknown.empty()) fail("unknown parameters: ", unknown);
 }
 
-}  // namespace atb
+}  // namespace atb_core

@@ -7,7 +7,7 @@
 
 #include "models/json.h"
 
-namespace atb {
+namespace atb_core {
 
 // The fields of a model's JSON parameter, read one by one; finish() refuses what nobody asked for, so that a
 // misspelt field is an error and not a default. Every Error names the field.
@@ -39,4 +39,4 @@ class Parameters {
   std::set<std::string> known_;
 };
 
-}  // namespace atb
+}  // namespace atb_core

@@ -6,7 +6,7 @@
 
 #include "kernel_testing.h"
 
-namespace atb::test {
+namespace atb_core::test {
 namespace {
 
 template <typename Args>
@@ -53,17 +53,17 @@ void decode(Isa isa, int64_t batch, int64_t context, int64_t heads, int64_t kv_h
 }
 
 }  // namespace
-}  // namespace atb::test
+}  // namespace atb_core::test
 
 int main(int argc, char** argv) {
-  const auto named = argc > 1 ? atb::cpu::isa_from_name(argv[1]) : atb::cpu::best_isa();
+  const auto named = argc > 1 ? atb_core::cpu::isa_from_name(argv[1]) : atb_core::cpu::best_isa();
   if (!named || !supported(*named)) return std::fprintf(stderr, "no level %s here\n", argv[1]), 2;
-  const atb::cpu::Isa isa = *named;
-  const int64_t tokens = isa == atb::cpu::Isa::portable ? 256 : 2048;
+  const atb_core::cpu::Isa isa = *named;
+  const int64_t tokens = isa == atb_core::cpu::Isa::portable ? 256 : 2048;
   std::printf("level %s\n", std::string(name(isa)).c_str());
   for (const int64_t d : {64, 128}) {
-    atb::test::prefill(isa, tokens, 14, 2, d);
-    atb::test::decode(isa, 4, tokens, 14, 2, d);
-    atb::test::decode(isa, 4, tokens, 2, 2, d);
+    atb_core::test::prefill(isa, tokens, 14, 2, d);
+    atb_core::test::decode(isa, 4, tokens, 14, 2, d);
+    atb_core::test::decode(isa, 4, tokens, 2, 2, d);
   }
 }

@@ -15,8 +15,8 @@
 #include "cpu/linear.h"
 #include "cpu/thread_pool.h"
 
-using namespace atb;
-using namespace atb::cpu;
+using namespace atb_core;
+using namespace atb_core::cpu;
 
 namespace {
 

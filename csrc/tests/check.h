@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace atb::test {
+namespace atb_core::test {
 
 using Case = std::pair<const char*, void (*)()>;
 
@@ -44,32 +44,32 @@ inline int run_all(int argc, char** argv) {
   return failures == 0 ? 0 : 1;
 }
 
-}  // namespace atb::test
+}  // namespace atb_core::test
 
-#define TEST(name)                                                        \
-  static void test_##name();                                              \
-  static const ::atb::test::Register register_##name(#name, test_##name); \
+#define TEST(name)                                                             \
+  static void test_##name();                                                   \
+  static const ::atb_core::test::Register register_##name(#name, test_##name); \
   static void test_##name()
 
-#define CHECK(condition)                                                                    \
-  do {                                                                                      \
-    if (!(condition)) ::atb::test::report(__FILE__, __LINE__, "CHECK failed: " #condition); \
+#define CHECK(condition)                                                                         \
+  do {                                                                                           \
+    if (!(condition)) ::atb_core::test::report(__FILE__, __LINE__, "CHECK failed: " #condition); \
   } while (false)
 
-#define CHECK_THROWS(expression, part)                                                                         \
-  do {                                                                                                         \
-    std::string message_;                                                                                      \
-    bool threw_ = false;                                                                                       \
-    try {                                                                                                      \
-      (void)(expression);                                                                                      \
-    } catch (const std::exception& e_) {                                                                       \
-      threw_ = true;                                                                                           \
-      message_ = e_.what();                                                                                    \
-    }                                                                                                          \
-    if (!threw_) ::atb::test::report(__FILE__, __LINE__, "no exception: " #expression);                        \
-    if (threw_ && message_.find(part) == std::string::npos)                                                    \
-      ::atb::test::report(__FILE__, __LINE__, "message '" + message_ + "' lacks '" + std::string(part) + "'"); \
+#define CHECK_THROWS(expression, part)                                                                              \
+  do {                                                                                                              \
+    std::string message_;                                                                                           \
+    bool threw_ = false;                                                                                            \
+    try {                                                                                                           \
+      (void)(expression);                                                                                           \
+    } catch (const std::exception& e_) {                                                                            \
+      threw_ = true;                                                                                                \
+      message_ = e_.what();                                                                                         \
+    }                                                                                                               \
+    if (!threw_) ::atb_core::test::report(__FILE__, __LINE__, "no exception: " #expression);                        \
+    if (threw_ && message_.find(part) == std::string::npos)                                                         \
+      ::atb_core::test::report(__FILE__, __LINE__, "message '" + message_ + "' lacks '" + std::string(part) + "'"); \
   } while (false)
 
 #define TEST_MAIN() \
-  int main(int argc, char** argv) { return ::atb::test::run_all(argc, argv); }
+  int main(int argc, char** argv) { return ::atb_core::test::run_all(argc, argv); }

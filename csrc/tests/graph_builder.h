@@ -9,7 +9,7 @@
 
 #include "graph/program.h"
 
-namespace atb::test {
+namespace atb_core::test {
 
 // Even the smallest node is shared by all threads, unless `small_work` says otherwise.
 inline std::shared_ptr<Runtime> make_runtime(int threads = 2, double small_work = 0) {
@@ -44,4 +44,4 @@ inline Attributes elewise(const char* type, double factor = 0) {
   return {{"elewise_type", std::string(type)}, {"var_attr", factor}};
 }
 
-}  // namespace atb::test
+}  // namespace atb_core::test

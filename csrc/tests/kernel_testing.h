@@ -23,7 +23,7 @@
 #include "cpu/vec_portable.h"
 // clang-format on
 
-namespace atb::test {
+namespace atb_core::test {
 
 using cpu::Isa;
 using cpu::KernelTable;
@@ -217,4 +217,4 @@ inline void check_close(const Array& actual, const std::function<double(int64_t)
   }
 }
 
-}  // namespace atb::test
+}  // namespace atb_core::test

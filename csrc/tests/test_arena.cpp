@@ -2,13 +2,13 @@
 #include <cstdint>
 #include <random>
 
-#include "atb/types.h"
+#include "atb_core/types.h"
 #include "check.h"
 #include "graph/arena.h"
 #include "graph/memory.h"
 
-using atb::Lifetime;
-using atb::Placement;
+using atb_core::Lifetime;
+using atb_core::Placement;
 
 namespace {
 
@@ -22,25 +22,25 @@ bool overlap(const std::vector<Lifetime>& values, const Placement& placement, si
 }  // namespace
 
 TEST(values_that_do_not_meet_share_memory) {
-  const Placement placement = atb::place({{1024, 0, 1}, {1024, 2, 3}, {1024, 4, 5}});
+  const Placement placement = atb_core::place({{1024, 0, 1}, {1024, 2, 3}, {1024, 4, 5}});
   CHECK(placement.bytes == 1024);
 }
 
 TEST(a_chain_needs_two_places) {
   std::vector<Lifetime> chain;
   for (int i = 0; i < 100; ++i) chain.push_back({4096, i, i + 1});
-  CHECK(atb::place(chain).bytes == 2 * 4096);
+  CHECK(atb_core::place(chain).bytes == 2 * 4096);
 }
 
 TEST(small_values_fill_gaps_between_big_ones) {
   // Two big values one after another; a small one that lives beside each of them, plus one beside both.
-  const Placement placement = atb::place({{4096, 0, 1}, {2048, 2, 3}, {2048, 2, 3}, {64, 0, 3}});
+  const Placement placement = atb_core::place({{4096, 0, 1}, {2048, 2, 3}, {2048, 2, 3}, {64, 0, 3}});
   CHECK(placement.bytes == 4096 + 64);
 }
 
 TEST(nothing_needs_nothing) {
-  CHECK(atb::place({}).bytes == 0);
-  CHECK(atb::place({{0, 0, 5}}).bytes == 0);
+  CHECK(atb_core::place({}).bytes == 0);
+  CHECK(atb_core::place({{0, 0, 5}}).bytes == 0);
 }
 
 TEST(random_values_never_overlap_and_are_aligned) {
@@ -51,12 +51,12 @@ TEST(random_values_never_overlap_and_are_aligned) {
     for (int i = 0; i < 80; ++i) {
       const int first = static_cast<int>(random() % 60);
       values.push_back({random() % 5000, first, first + static_cast<int>(random() % 12)});
-      total += atb::align_up(values.back().bytes);
+      total += atb_core::align_up(values.back().bytes);
     }
-    const Placement placement = atb::place(values);
+    const Placement placement = atb_core::place(values);
     CHECK(placement.bytes <= total);
     for (size_t a = 0; a < values.size(); ++a) {
-      CHECK(placement.offsets[a] % atb::kAlignment == 0);
+      CHECK(placement.offsets[a] % atb_core::kAlignment == 0);
       CHECK(placement.offsets[a] + values[a].bytes <= placement.bytes);
       for (size_t b = 0; b < a; ++b) CHECK(!overlap(values, placement, a, b));
     }
@@ -65,14 +65,14 @@ TEST(random_values_never_overlap_and_are_aligned) {
 
 TEST(buffers_are_aligned_and_writable) {
   for (size_t bytes : {size_t{1}, size_t{100}, size_t{1} << 20, (size_t{2} << 20) + 5, size_t{7} << 20}) {
-    atb::Buffer buffer(bytes);
-    const size_t alignment = bytes >= (size_t{2} << 20) ? size_t{2} << 20 : atb::kAlignment;
+    atb_core::Buffer buffer(bytes);
+    const size_t alignment = bytes >= (size_t{2} << 20) ? size_t{2} << 20 : atb_core::kAlignment;
     CHECK(reinterpret_cast<uintptr_t>(buffer.data()) % alignment == 0);
     buffer.data()[0] = buffer.data()[bytes - 1] = std::byte{1};
-    atb::Buffer moved = std::move(buffer);
+    atb_core::Buffer moved = std::move(buffer);
     CHECK(moved.bytes() == bytes && moved.data()[bytes - 1] == std::byte{1});
   }
-  CHECK_THROWS(atb::Buffer(SIZE_MAX - 5), "out of memory");
+  CHECK_THROWS(atb_core::Buffer(SIZE_MAX - 5), "out of memory");
 }
 
 TEST_MAIN()

@@ -2,7 +2,7 @@
 #include "check.h"
 #include "graph/dims.h"
 
-using atb::DimExpr;
+using atb_core::DimExpr;
 using Op = DimExpr::Op;
 using Sizes = std::vector<int64_t>;
 
@@ -26,8 +26,8 @@ DimExpr polynomial() {
 }
 DimExpr half_tokens() { return DimExpr({{Op::dim, 0}, {Op::constant, 2}, {Op::floor_div, 0}}, 2); }
 
-bool match(const atb::SymbolicShape& declared, const Sizes& real, Sizes& sizes) {
-  return atb::match_shape("x", declared, real, kNames, sizes);
+bool match(const atb_core::SymbolicShape& declared, const Sizes& real, Sizes& sizes) {
+  return atb_core::match_shape("x", declared, real, kNames, sizes);
 }
 
 }  // namespace

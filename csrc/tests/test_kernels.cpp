@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace atb::test {
+namespace atb_core::test {
 namespace {
 
 double rms(const Array& x, int64_t row, int64_t n, double epsilon) {
@@ -194,6 +194,6 @@ TEST(integers_are_refused_where_floats_are_needed) {
 }
 
 }  // namespace
-}  // namespace atb::test
+}  // namespace atb_core::test
 
 TEST_MAIN()

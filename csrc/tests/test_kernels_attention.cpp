@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <numeric>
 
-namespace atb::test {
+namespace atb_core::test {
 namespace {
 
 struct Heads {
@@ -309,6 +309,6 @@ TEST(small_masks_are_errors) {
 }
 
 }  // namespace
-}  // namespace atb::test
+}  // namespace atb_core::test
 
 TEST_MAIN()

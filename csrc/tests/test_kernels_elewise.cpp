@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace atb::test {
+namespace atb_core::test {
 namespace {
 
 using E = cpu::ElewiseKind;
@@ -222,6 +222,6 @@ TEST(casts_saturate_and_wrap) {
 }
 
 }  // namespace
-}  // namespace atb::test
+}  // namespace atb_core::test
 
 TEST_MAIN()

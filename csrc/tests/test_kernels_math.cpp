@@ -8,7 +8,7 @@
 #include "cpu/math-inl.h"
 // clang-format on
 
-namespace atb::test {
+namespace atb_core::test {
 namespace {
 
 using plain::F16;
@@ -139,6 +139,6 @@ TEST(halves_round_to_nearest_even) {
 }
 
 }  // namespace
-}  // namespace atb::test
+}  // namespace atb_core::test
 
 TEST_MAIN()

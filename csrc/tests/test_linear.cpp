@@ -13,8 +13,8 @@
 #include "cpu/flush_denormals.h"
 #include "cpu/linear.h"
 
-using namespace atb;
-using namespace atb::cpu;
+using namespace atb_core;
+using namespace atb_core::cpu;
 
 namespace {
 

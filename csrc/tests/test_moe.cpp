@@ -10,8 +10,8 @@
 #include "graph_builder.h"
 #include "kernel_testing.h"
 
-using namespace atb;
-using namespace atb::test;
+using namespace atb_core;
+using namespace atb_core::test;
 using cpu::PackedWeight;
 using Ints = std::vector<int64_t>;
 

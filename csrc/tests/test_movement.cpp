@@ -6,8 +6,8 @@
 #include "cpu/movement.h"
 #include "cpu/sort.h"
 
-using namespace atb;
-using namespace atb::cpu;
+using namespace atb_core;
+using namespace atb_core::cpu;
 
 namespace {
 

@@ -6,8 +6,8 @@
 #include "check.h"
 #include "graph_builder.h"
 
-using namespace atb;
-using namespace atb::test;
+using namespace atb_core;
+using namespace atb_core::test;
 using Floats = std::vector<float>;
 using Ints = std::vector<int64_t>;
 

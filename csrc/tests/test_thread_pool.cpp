@@ -11,9 +11,9 @@
 #include "cpu/thread_pool.h"
 #include "cpu/worker.h"
 
-using atb::cpu::Barrier;
-using atb::cpu::resolve_num_threads;
-using atb::cpu::ThreadPool;
+using atb_core::cpu::Barrier;
+using atb_core::cpu::resolve_num_threads;
+using atb_core::cpu::ThreadPool;
 
 namespace {
 
@@ -163,7 +163,7 @@ TEST(shares_cover_everything_without_overlap) {
     for (int64_t n : {0, 1, 5, 64, 1000}) {
       int64_t next = 0;
       for (int index = 0; index < count; ++index) {
-        const atb::cpu::Worker worker{.index = index, .count = count};
+        const atb_core::cpu::Worker worker{.index = index, .count = count};
         const auto [begin, end] = worker.share(n, 16);
         CHECK(begin == next && end >= begin);
         next = end;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The library that test_foreign_kernels.py compiles. */
-#include <atb/kernel_abi.h>
+#include <atb_core/kernel_abi.h>
 #include <math.h>
 
 /* y = sin(x) * factor, for float32. */

@@ -434,7 +434,7 @@ def test_ctypes_and_the_header_have_one_layout(library: Path, structure: type[ct
 def test_the_header_is_good_cxx_too(library: Path, tmp_path: Path) -> None:
     source = tmp_path / "kernel.cpp"
     source.write_text(
-        "#include <atb/kernel_abi.h>\n"
+        "#include <atb_core/kernel_abi.h>\n"
         "static int32_t run(atb_call* call) { return atb_fail(call, \"%s in C++\", call->op); }\n"
         "ATB_KERNEL(kernel, nullptr, run);\n"
     )  # fmt: skip

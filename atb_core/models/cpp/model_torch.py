@@ -144,7 +144,7 @@ class ModelTorch:
 
 
 def load_native_library(path: str | os.PathLike[str]) -> list[str]:
-    """Loads a shared library that registers C++ models (`atb/model.h`) and returns their names.
+    """Loads a shared library that registers C++ models (`atb_core/model.h`) and returns their names.
 
     EngineError for a file that is missing, cannot be loaded, was built for other headers or has no models. A library
     is code: load only what you would run.

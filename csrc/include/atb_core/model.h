@@ -11,9 +11,9 @@
 #include <utility>
 #include <vector>
 
-#include "atb/model_graph.h"
+#include "atb_core/model_graph.h"
 
-namespace atb {
+namespace atb_core {
 
 // Changes whenever a library built with older headers could not be used.
 inline constexpr int kModelAbi = 1;
@@ -81,18 +81,18 @@ __attribute__((visibility("hidden"))) inline std::vector<ModelRegistration>& Loc
   return models;
 }
 
-}  // namespace atb
+}  // namespace atb_core
 
 // Registers the class `model` as "name_model". Use it once for each model, in the namespace of the class.
 #define REGISTER_MODEL(name, model)                                                                   \
   [[maybe_unused]] static const bool registered_##name##_##model = [] {                               \
-    ::atb::LocalModels().push_back(                                                                   \
+    ::atb_core::LocalModels().push_back(                                                              \
         {#name "_" #model, [](const std::string& param) { return std::make_shared<model>(param); }}); \
     return true;                                                                                      \
   }()
 
 // Once in a shared library: how the core gets at its models.
-#define ATB_NATIVE_LIBRARY()                                                                                   \
-  extern "C" __attribute__((visibility("default"))) int atb_model_abi() { return ::atb::kModelAbi; }           \
-  extern "C" __attribute__((visibility("default"))) const void* atb_models() { return &::atb::LocalModels(); } \
+#define ATB_NATIVE_LIBRARY()                                                                                        \
+  extern "C" __attribute__((visibility("default"))) int atb_model_abi() { return ::atb_core::kModelAbi; }           \
+  extern "C" __attribute__((visibility("default"))) const void* atb_models() { return &::atb_core::LocalModels(); } \
   static_assert(true)

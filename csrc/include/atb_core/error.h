@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace atb {
+namespace atb_core {
 
 // What the user did wrong (a bad graph, bad data, a missing weight). Python sees it as EngineError.
 class Error : public std::runtime_error {
@@ -21,4 +21,4 @@ template <typename... Parts>
   throw Error(text.str());
 }
 
-}  // namespace atb
+}  // namespace atb_core

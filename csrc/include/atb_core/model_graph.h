@@ -12,9 +12,9 @@
 #include <variant>
 #include <vector>
 
-#include "atb/types.h"
+#include "atb_core/types.h"
 
-namespace atb {
+namespace atb_core {
 
 // A size: a number, or a named dimension of which the real tensors tell the number (plain `name`), times a factor.
 struct Size {
@@ -175,4 +175,4 @@ class ModelGraph {
   std::vector<Node> nodes_;
 };
 
-}  // namespace atb
+}  // namespace atb_core

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <string_view>
 
-namespace atb {
+namespace atb_core {
 
 enum class DataType : uint8_t { f32, f16, bf16, i8, i32, i64, b8 };
 
@@ -55,7 +55,7 @@ constexpr std::string_view name(DataType t) {
   return "?";
 }
 
-// Throws atb::Error when the name is none of the above.
+// Throws atb_core::Error when the name is none of the above.
 DataType data_type_from_name(std::string_view short_name);
 
 constexpr size_t align_up(size_t bytes, size_t alignment = kAlignment) {
@@ -84,4 +84,4 @@ struct TensorView {
   }
 };
 
-}  // namespace atb
+}  // namespace atb_core
