@@ -97,4 +97,17 @@ GraphSpec graph_from_python(const std::vector<std::string>& dims, nb::sequence t
   return spec;
 }
 
+std::vector<Argument> arguments_from(const std::vector<int>& tensors, const std::vector<uintptr_t>& data,
+                                     nb::sequence shapes) {
+  if (tensors.size() != data.size() || tensors.size() != nb::len(shapes)) {
+    fail("tensors, data and shapes differ in length");
+  }
+  std::vector<Argument> result;
+  result.reserve(tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    result.push_back({tensors[i], reinterpret_cast<void*>(data[i]), nb::cast<std::vector<int64_t>>(shapes[i])});
+  }
+  return result;
+}
+
 }  // namespace atb_core

@@ -46,19 +46,6 @@ void set_weight_part(WeightStore& store, const std::string& name, int64_t begin,
   store.set_part(name, begin, pointer(data), atb_core::data_type_from_name(dtype), shape, whole);
 }
 
-std::vector<Program::Argument> arguments(const std::vector<int>& tensors, const std::vector<uintptr_t>& data,
-                                         nb::sequence shapes) {
-  if (tensors.size() != data.size() || tensors.size() != nb::len(shapes)) {
-    atb_core::fail("tensors, data and shapes differ in length");
-  }
-  std::vector<Program::Argument> result;
-  result.reserve(tensors.size());
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    result.push_back({tensors[i], pointer(data[i]), nb::cast<std::vector<int64_t>>(shapes[i])});
-  }
-  return result;
-}
-
 void register_kernel(const std::string& op, uint32_t abi_version, uintptr_t run, uintptr_t check,
                      const std::vector<int>& writes) {
   const auto function = [](uintptr_t address) { return reinterpret_cast<atb_kernel_function>(address); };
@@ -72,7 +59,7 @@ bool signal_pending() {
 }
 
 void run(Program& program, const std::vector<int>& tensors, const std::vector<uintptr_t>& data, nb::sequence shapes) {
-  const std::vector<Program::Argument> given = arguments(tensors, data, shapes);
+  const std::vector<atb_core::Argument> given = atb_core::arguments_from(tensors, data, shapes);
   bool finished = false;
   {
     const nb::gil_scoped_release release;
@@ -91,12 +78,12 @@ auto without_gil(Fn&& fn) {
 
 std::vector<std::vector<int64_t>> output_shapes(Program& program, const std::vector<int>& tensors,
                                                 const std::vector<uintptr_t>& data, nb::sequence shapes) {
-  const std::vector<Program::Argument> given = arguments(tensors, data, shapes);
+  const std::vector<atb_core::Argument> given = atb_core::arguments_from(tensors, data, shapes);
   return without_gil([&] { return program.output_shapes(given); });
 }
 
 void set(Program& program, const std::vector<int>& tensors, const std::vector<uintptr_t>& data, nb::sequence shapes) {
-  const std::vector<Program::Argument> given = arguments(tensors, data, shapes);
+  const std::vector<atb_core::Argument> given = atb_core::arguments_from(tensors, data, shapes);
   without_gil([&] { program.set(given); });
 }
 

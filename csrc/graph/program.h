@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/arguments.h"
 #include "graph/graph.h"
 #include "graph/plan.h"
 #include "graph/runtime.h"
@@ -28,14 +29,9 @@ class Program {
   const Graph& graph() const { return graph_; }
 
   // The tensor's number; throws Error when no input or output has the name.
-  int external(const std::string& name) const;
+  int external(const std::string& name) const { return arguments_.external(name); }
 
-  // Gives an input or output its memory, until given again. The caller keeps it alive while the program runs.
-  struct Argument {
-    int tensor;
-    void* data;
-    std::vector<int64_t> shape;
-  };
+  // Gives inputs and outputs their memory, until given again. The caller keeps it alive while the program runs.
   void set(const std::vector<Argument>& arguments);
 
   // Runs the graph. Everything that can be checked is checked before the first kernel: missing tensors, sizes
@@ -67,16 +63,7 @@ class Program {
   size_t num_plans() const;
 
  private:
-  struct External {
-    void* data = nullptr;
-    std::vector<int64_t> shape;
-    bool set = false;
-  };
-
-  void set_locked(const std::vector<Argument>& arguments);
   bool run_locked(const std::function<bool()>& interrupted);
-  std::vector<int64_t> resolve_sizes(bool with_outputs) const;
-  void check_overlap() const;
   void check_weights() const;
   Plan& plan();
   [[noreturn]] void fail_in(const Plan::Step& step, const std::string& message) const;
@@ -85,10 +72,8 @@ class Program {
   std::shared_ptr<WeightStore> store_;
   const Graph graph_;
 
-  mutable std::mutex mutex_;         // taken before the pool's lease
-  std::vector<External> externals_;  // by tensor
-  std::vector<void*> pointers_;      // by tensor
-  std::vector<int> external_ids_;
+  mutable std::mutex mutex_;  // taken before the pool's lease
+  Arguments arguments_;
   std::vector<std::unique_ptr<Plan>> plans_;  // most recently used first
   uint64_t generation_ = 0;                   // of the store, when the plans were made
 

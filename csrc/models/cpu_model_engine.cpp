@@ -90,18 +90,18 @@ void CpuModelEngine::set_caches(const std::vector<TensorView>& keys, const std::
     views.push_back(keys[i]);
     views.push_back(values[i]);
   }
-  std::vector<Program::Argument> given = arguments(caches_, views, "cache");
+  std::vector<Argument> given = arguments(caches_, views, "cache");
   program_->set(given);
   given_caches_ = std::move(given);
 }
 
-std::vector<Program::Argument> CpuModelEngine::arguments(const std::vector<int>& tensors,
-                                                         const std::vector<TensorView>& views, const char* what) const {
+std::vector<Argument> CpuModelEngine::arguments(const std::vector<int>& tensors, const std::vector<TensorView>& views,
+                                                const char* what) const {
   if (!program_) fail("the model has no weights yet: set them first");
   if (views.size() != tensors.size()) {
     fail(views.size(), " ", what, "s were given where ", tensors.size(), " are needed");
   }
-  std::vector<Program::Argument> result;
+  std::vector<Argument> result;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const size_t number = static_cast<size_t>(tensors[i]);
     if (ids_[number] < 0) continue;  // no node reads it
@@ -117,13 +117,13 @@ std::vector<Program::Argument> CpuModelEngine::arguments(const std::vector<int>&
 }
 
 void CpuModelEngine::run(const std::vector<TensorView>& inputs, const std::vector<TensorView>& outputs) {
-  std::vector<Program::Argument> given = arguments(inputs_, inputs, "input");
-  for (Program::Argument& output : arguments(outputs_, outputs, "output")) given.push_back(std::move(output));
+  std::vector<Argument> given = arguments(inputs_, inputs, "input");
+  for (Argument& output : arguments(outputs_, outputs, "output")) given.push_back(std::move(output));
   if (!program_->run(given, interrupted)) fail("the step was interrupted");
 }
 
 std::vector<std::vector<int64_t>> CpuModelEngine::output_shapes(const std::vector<TensorView>& inputs) {
-  const std::vector<Program::Argument> given = arguments(inputs_, inputs, "input");
+  const std::vector<Argument> given = arguments(inputs_, inputs, "input");
   return program_->output_shapes(given);
 }
 

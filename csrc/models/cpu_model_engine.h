@@ -38,8 +38,8 @@ class CpuModelEngine : public ModelEngine {
   };
 
   void make_program();
-  std::vector<Program::Argument> arguments(const std::vector<int>& tensors, const std::vector<TensorView>& views,
-                                           const char* what) const;
+  std::vector<Argument> arguments(const std::vector<int>& tensors, const std::vector<TensorView>& views,
+                                  const char* what) const;
 
   std::shared_ptr<Runtime> runtime_;
   std::shared_ptr<WeightStore> store_;
@@ -48,7 +48,7 @@ class CpuModelEngine : public ModelEngine {
   std::vector<std::string> input_names_;
   std::vector<GivenWeight> weights_;
   std::vector<int> ids_;
-  std::vector<Program::Argument> given_caches_;
+  std::vector<Argument> given_caches_;
   std::unique_ptr<Program> program_;
 };
 

@@ -24,7 +24,7 @@ void add(const char* op, atb_kernel_function run, atb_kernel_function check = nu
   register_kernel({op, ATB_KERNEL_ABI_VERSION, check, run, std::move(writes)});
 }
 
-Program::Argument argument(int id, Floats& data, Ints shape) { return {id, data.data(), std::move(shape)}; }
+Argument argument(int id, Floats& data, Ints shape) { return {id, data.data(), std::move(shape)}; }
 
 struct Engine {
   explicit Engine(GraphSpec spec, int threads = 2, double small_work = 0)

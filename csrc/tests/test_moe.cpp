@@ -317,7 +317,7 @@ struct Product {
   }
   std::vector<float> run(Program& program, const void* weight = nullptr) {
     std::vector<float> y(4 * kN);
-    std::vector<Program::Argument> arguments = {{program.external("x"), x.view().data, {4, kK}},
+    std::vector<Argument> arguments = {{program.external("x"), x.view().data, {4, kK}},
                                                 {program.external("ends"), ends.data(), {kGroups}},
                                                 {program.external("y"), y.data(), {4, kN}}};
     if (weight != nullptr) {

@@ -38,7 +38,7 @@ GraphSpec doublings(int steps) {
   return b.spec;
 }
 
-Program::Argument argument(int id, Floats& data, Ints shape) { return {id, data.data(), std::move(shape)}; }
+Argument argument(int id, Floats& data, Ints shape) { return {id, data.data(), std::move(shape)}; }
 
 }  // namespace
 
@@ -187,7 +187,7 @@ TEST(bad_data_is_an_error_that_names_op_and_value) {
     Engine engine(b.spec, threads, small_work);
     Floats data(6, 1), out(4, 7);
     std::vector<int32_t> bad = {0, 3}, good = {0, 2};
-    const std::vector<Program::Argument> fixed = {argument(table, data, {3, 2}), argument(y, out, {2, 2})};
+    const std::vector<Argument> fixed = {argument(table, data, {3, 2}), argument(y, out, {2, 2})};
     engine.program.set(fixed);
     CHECK_THROWS(engine.program.run({{ids, bad.data(), {2}}}),
                  "Gather at node0: index out of range (value 3, position 1");
@@ -201,7 +201,7 @@ TEST(a_run_can_be_interrupted) {
   Engine engine(doublings(2000));
   const int64_t n = 1 << 17;  // long enough to be asked about
   Floats x(4 * n, 0), y(x.size(), 1);
-  const auto arguments = std::vector<Program::Argument>{argument(0, x, {n, 4}), argument(2000, y, {n, 4})};
+  const auto arguments = std::vector<Argument>{argument(0, x, {n, 4}), argument(2000, y, {n, 4})};
   CHECK(engine.program.run(arguments));
   int asked = 0;
   bool finished = true;

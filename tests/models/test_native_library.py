@@ -71,5 +71,5 @@ def test_a_library_that_cannot_be_used_is_named(
 
 def test_a_library_of_another_header_version_is_refused(tmp_path: Path) -> None:
     source = 'extern "C" int atb_model_abi() { return 999; }\nextern "C" const void* atb_models() { return nullptr; }\n'
-    with pytest.raises(EngineError, match=r"was built for version 999 of atb/model\.h, this core has version 1"):
+    with pytest.raises(EngineError, match=r"was built for version 999 of atb_core/model\.h, this core has version 1"):
         load_native_library(built(tmp_path, source, "newer"))
