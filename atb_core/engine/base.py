@@ -43,6 +43,13 @@ class Engine(ABC):
         """Binds inputs whose memory stays the same from call to call and is written in place."""
 
     @abstractmethod
+    def set_constants(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        """Binds inputs that keep their values from call to call until they are set again: tables, masks.
+
+        An engine with memory of its own copies them once, so a change of their contents may go unseen.
+        """
+
+    @abstractmethod
     def forward(
         self,
         inputs: Mapping[str, torch.Tensor],

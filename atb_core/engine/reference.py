@@ -43,7 +43,7 @@ class ReferenceEngine(Engine):
         self.network = network
         self.store = store
         self.observer: Observer | None = None
-        self._caches: dict[str, torch.Tensor] = {}
+        self._bound: dict[str, torch.Tensor] = {}
         # Weights that come in parts: the rows that are there, and the memory for all.
         self._partial: dict[str, tuple[int, torch.Tensor]] = {}
 
@@ -68,11 +68,17 @@ class ReferenceEngine(Engine):
             self.store[name] = self._partial.pop(name)[1]
 
     def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
+        self._bind_all("KV caches", caches)
+
+    def set_constants(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        self._bind_all("inputs", inputs)
+
+    def _bind_all(self, what: str, values: Mapping[str, torch.Tensor]) -> None:
         wanted = {t.name for t in self.network.inputs if t.name} - self.network.weights_keys
-        check_names("KV caches", caches, wanted, optional=True)
-        for name, value in caches.items():
-            check_tensor("KV cache", self.network.input(name), value)
-        self._caches.update(caches)
+        check_names(what, values, wanted, optional=True)
+        for name, value in values.items():
+            check_tensor(what[:-1], self.network.input(name), value)
+        self._bound.update(values)
 
     @torch.no_grad()
     def forward(
@@ -96,7 +102,7 @@ class ReferenceEngine(Engine):
         return results
 
     def _bind(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        bound = self.network.weights_keys | set(self._caches)
+        bound = self.network.weights_keys | set(self._bound)
         wanted = [t.name for t in self.network.inputs if t.name and t.name not in bound]
         check_names("inputs", inputs, wanted)
         for name, value in inputs.items():
@@ -105,7 +111,7 @@ class ReferenceEngine(Engine):
         if missing:
             raise EngineError(f"weights are missing: {', '.join(missing)}", hint="call set_weights() first")
         weights = {name: self.store[name] for name in self.network.weights_keys}
-        return {**weights, **self._caches, **inputs}
+        return {**weights, **self._bound, **inputs}
 
     def _resolved(self, values: Mapping[str, torch.Tensor]) -> tuple[Network, dict[str, int]]:
         """The network with known shapes: as recorded if they all are, else inferred for these inputs."""

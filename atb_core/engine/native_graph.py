@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network in the form in which the C++ engine takes it: plain names, numbers and lists."""
+"""A network in the form in which engines in C++ take it: plain names, numbers and lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CpuGraph:
+class NativeGraph:
     """What `_cpu.Program` is made of, and the numbers of the tensors that Python binds."""
 
     dims: list[str]
@@ -31,7 +31,7 @@ def is_complete(network: Network) -> bool:
     return all(t.shape is not None and t.dtype is not None for t in (*network.inputs, *tensors))
 
 
-def lower(network: Network) -> CpuGraph:
+def lower(network: Network) -> NativeGraph:
     """The network for C++; `is_complete(network)` must hold."""
     values = [*network.inputs, *(t for node in network.nodes for t in node.outputs)]
     names = sorted({name for t in values for size in t.shape or () if isinstance(size, Dim) for name in size.names})
@@ -48,7 +48,7 @@ def lower(network: Network) -> CpuGraph:
     for node in network.nodes:
         inputs, results = [ids[t] for t in node.inputs], [ids[t] for t in node.outputs]
         nodes.append((node.op.name, node.module_path or node.source, _attributes(node), inputs, results))
-    return CpuGraph(names, tensors, nodes, ids)
+    return NativeGraph(names, tensors, nodes, ids)
 
 
 def _kind(network: Network, tensor: Tensor, outputs: set[Tensor]) -> str:
