@@ -11,8 +11,11 @@ The file is `$ATB_CONFIG`, else `$XDG_CONFIG_HOME/atb/config.toml`, else `~/.con
     [plugins.prefer]            # where several packages serve a type   ATB_PLUGINS_PREFER=qwen2=atb-foo,...
     qwen2 = "atb-foo"
 
-A variable that is set to nothing counts as not set. What the file does not know is an error: a misspelt setting must
-not be ignored.
+    [engine]
+    graph = "cpp"               # who writes a model's graph: python (the default) or cpp
+
+What a caller or an option says comes before all of it. A variable that is set to nothing counts as not set. What the
+file does not know is an error: a misspelt setting must not be ignored.
 """
 
 from __future__ import annotations
@@ -29,8 +32,10 @@ from typing import Any
 from atb_core.errors import SettingsError
 from atb_core.names import normalized_name
 
-__all__ = ["PluginSettings", "Settings", "load_settings", "settings", "settings_path"]
+__all__ = ["GRAPHS", "EngineSettings", "PluginSettings", "Settings", "load_settings", "settings", "settings_path"]
 
+#: Who may write a model's graph.
+GRAPHS = ("python", "cpp")
 _MAX_BYTES = 1 << 20
 _VARIABLES = ("ATB_PLUGINS", "ATB_NO_PLUGINS", "ATB_STRICT", "ATB_PLUGINS_PREFER", "ATB_PLUGIN_TIMEOUT")
 _TRUE = ("1", "true", "yes", "on")
@@ -61,6 +66,17 @@ class PluginSettings:
 
 
 @dataclass(frozen=True)
+class EngineSettings:
+    """How models run where the caller does not say.
+
+    Attributes:
+        graph: who writes a model's graph: `python` or `cpp`.
+    """
+
+    graph: str = "python"
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings.
 
@@ -70,6 +86,7 @@ class Settings:
 
     path: Path
     plugins: PluginSettings = PluginSettings()
+    engine: EngineSettings = EngineSettings()
 
 
 def settings() -> Settings:
@@ -108,8 +125,9 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     """
     root = _Table(_read_toml(path), path)
     plugins = _plugins_from_environment(_plugins_from_file(root.table("plugins")), environ)
+    engine = _engine_from_file(root.table("engine"))
     root.done()
-    return Settings(path, plugins)
+    return Settings(path, plugins, engine)
 
 
 @functools.lru_cache(maxsize=8)
@@ -166,6 +184,14 @@ class _Table:
             raise self._wrong(key, "a list of names")
         return values
 
+    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
+        """One of some words; the first is the default."""
+        words = " or ".join(repr(word) for word in allowed)
+        value: str = self._get(key, str, words, allowed[0])
+        if value not in allowed:
+            raise self._wrong(key, words)
+        return value
+
     def mapping(self) -> dict[str, str]:
         """Every key of this table with a string."""
         for key in self._values:
@@ -207,6 +233,12 @@ def _plugins_from_file(table: _Table) -> PluginSettings:
         only_source=table.source("only"),
         prefer_sources={model_type: preferences.source(model_type) for model_type in prefer},
     )
+
+
+def _engine_from_file(table: _Table) -> EngineSettings:
+    graph = table.choice("graph", GRAPHS)
+    table.done()
+    return EngineSettings(graph)
 
 
 def _plugins_from_environment(plugins: PluginSettings, environ: Mapping[str, str]) -> PluginSettings:

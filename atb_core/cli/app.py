@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "chat": "atb_core.cli.chat",
     "list": "atb_core.cli.list_families",
     "plugins": "atb_core.cli.plugins",
+    "doctor": "atb_core.cli.doctor",
     "show": "atb_core.cli.show",
     "explain": "atb_core.cli.explain",
     "graph": "atb_core.cli.graph",

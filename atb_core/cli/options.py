@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from atb_core.settings import GRAPHS
+
 if TYPE_CHECKING:
     from atb_core import ModelRunner, SamplingParams
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-BACKENDS = ("auto", "cpu", "reference", "atb")
+BACKENDS = ("auto", "cpu", "reference", "atb", "atb-sim")
 #: What `load_runner` takes of the options that `model_options` adds.
-LOADING = ("backend", "dtype", "num_threads", "max_model_len", "features")
+LOADING = ("backend", "graph", "dtype", "num_threads", "max_model_len", "features")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 _MODEL_OPTIONS = (
     click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
-                 help="What runs the graphs: the C++ engine, or the slow reference in torch."),
+                 help="What runs the graphs: the C++ engine, the slow reference in torch, an Ascend device, or a simulator of one."),
+    click.option("--graph", type=click.Choice(GRAPHS),
+                 help="Who writes the graphs: the family's Python, or C++ where the family has such a model."
+                 " [default: engine.graph of the settings file, else python]"),
     click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True,
                  help="Precision of weights and activations; auto takes the checkpoint's."),
     click.option("--num-threads", type=click.IntRange(min=1), metavar="N",
@@ -83,6 +88,7 @@ def load_runner(
     model: str,
     *,
     backend: str,
+    graph: str | None,
     dtype: str,
     num_threads: int | None,
     max_model_len: int | None,
@@ -94,6 +100,7 @@ def load_runner(
     return ModelRunner(
         model,
         backend=backend,
+        graph=graph,
         dtype=dtype,
         num_threads=num_threads,
         max_model_len=max_model_len,

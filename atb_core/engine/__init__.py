@@ -10,7 +10,9 @@ from atb_core.errors import BackendUnavailableError
 if TYPE_CHECKING:
     from atb_core.engine.base import Backend
 
-BACKENDS = ("cpu", "reference")
+#: Those that need nothing but a processor and run every element type.
+HOST_BACKENDS = ("cpu", "reference")
+BACKENDS = (*HOST_BACKENDS, "atb", "atb-sim")
 
 
 def kernel_types() -> dict[str, type]:
@@ -21,9 +23,10 @@ def kernel_types() -> dict[str, type]:
 
 
 def get_backend(name: str = "auto", **options: Any) -> Backend:
-    """The backend called `name`: "cpu" (C++), "reference" (torch) or "auto" (cpu).
+    """The backend called `name`: "cpu" (C++), "reference" (torch), "atb" (Ascend), "atb-sim" or "auto" (cpu).
 
-    Options are the backend's: `num_threads` for cpu. BackendUnavailableError says why one cannot be had; no
+    "atb-sim" is the Ascend backend on a simulator, for checking a network without a device. Options are the
+    backend's: `num_threads` for cpu. BackendUnavailableError says why one cannot be had; no
     other backend is ever taken in its place.
     """
     if name in ("cpu", "auto"):
@@ -34,9 +37,8 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
         from atb_core.engine.reference import ReferenceBackend
 
         return ReferenceBackend(**options)
-    if name == "atb":
-        raise BackendUnavailableError(
-            "backend 'atb' (Ascend) is not part of this version of atb_core",
-            hint='use backend="cpu" or backend="reference"',
-        )
-    raise BackendUnavailableError(f"there is no backend called {name!r}", hint=f"known: {', '.join(BACKENDS)}, atb")
+    if name in ("atb", "atb-sim"):
+        from atb_core.engine.atb import AtbBackend
+
+        return AtbBackend(simulator=name == "atb-sim", **options)
+    raise BackendUnavailableError(f"there is no backend called {name!r}", hint=f"known: {', '.join(BACKENDS)}")

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from atb_core.engine.host_memory import available_memory, host_zeros
 from atb_core.errors import EngineError
 from atb_core.graph.dim import Dim
+from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_from_torch
@@ -73,6 +75,17 @@ class Backend(ABC):
     name: str
     #: Whether a Linear can give float32 for inputs of a narrower type; models then have float32 logits.
     float32_logits: bool = True
+
+    def check_model(self, dtype: DataType, head_size: int) -> None:
+        """BackendUnavailableError when models of this element type or size of heads cannot run, and why."""
+
+    def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Memory that engines of this backend write in place: a KV cache. Not yet written parts have any value."""
+        return host_zeros(shape, dtype)
+
+    def available_memory(self) -> int | None:
+        """Bytes that may still be allocated; None if that is not known."""
+        return available_memory()
 
     @abstractmethod
     def new_store(self) -> Any:

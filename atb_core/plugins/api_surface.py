@@ -182,6 +182,13 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
     "atb_core.models.base.rope_scaling": ("RopeScaling",),
     "atb_core.models.base.router": ("BaseRouter",),
     "atb_core.models.base.window_config": ("WindowConfig",),
+    "atb_core.models.cpp": (
+        "DECODER_WEIGHTS",
+        "CppModel",
+        "ModelTorch",
+        "load_native_library",
+        "model_names",
+    ),
     "atb_core.nn": (
         "DataType",
         "Module",

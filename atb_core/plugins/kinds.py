@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from atb_core.plugins.scan import CONFIGS, HOOKS, MODELS, ROUTERS
+from atb_core.plugins.scan import CONFIGS, CPP_MODELS, HOOKS, MODELS, ROUTERS
 
 __all__ = ["wrong_kind"]
 
@@ -40,6 +40,8 @@ def wrong_kind(group: str, value: object) -> str | None:
         from atb_core.plugins.hook_rules import hook_problem
 
         return hook_problem(value)
+    if group == CPP_MODELS:
+        return _no_cpp_model(value)
     kind = _KINDS.get(group)
     if kind is None:
         return None
@@ -49,3 +51,11 @@ def wrong_kind(group: str, value: object) -> str | None:
     if not isinstance(value, type):
         return f"is a {type(value).__name__}, where {group} needs a class, {kind.words}"
     return f"is not {kind.words}, which {group} needs"
+
+
+def _no_cpp_model(value: object) -> str | None:
+    """The one group that needs an object and not a class."""
+    kind = getattr(sys.modules.get("atb_core.models.cpp.registration"), "CppModel", None)
+    if kind is not None and isinstance(value, kind):
+        return None
+    return f"is a {type(value).__name__}, where {CPP_MODELS} needs a CppModel"

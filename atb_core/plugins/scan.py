@@ -19,17 +19,19 @@ from atb_core.names import normalized_name
 from atb_core.plugins.metadata import Entry, Headers, parse_entry_points, parse_headers
 from atb_core.plugins.once import Once
 
-__all__ = ["API", "CONFIGS", "GROUPS", "HOOKS", "MODELS", "ROUTERS", "Entry", "Environment", "Installed"]
+__all__ = ["API", "CONFIGS", "CPP_MODELS", "GROUPS", "HOOKS", "MODELS", "ROUTERS", "Entry", "Environment", "Installed"]
 __all__ += ["environment", "installed", "scan"]
 
 ROUTERS = "atb_core.routers"
 CONFIGS = "atb_core.configs"
 MODELS = "atb_core.models"
+#: Models whose graph C++ builds: the name is that of the model.
+CPP_MODELS = "atb_core.cpp_models"
 #: Modules that implement hooks.
 HOOKS = "atb_core.plugins"
 #: The API versions that a package is written for: the name is the number.
 API = "atb_core.api"
-GROUPS = frozenset({ROUTERS, CONFIGS, MODELS, HOOKS, API})
+GROUPS = frozenset({ROUTERS, CONFIGS, MODELS, CPP_MODELS, HOOKS, API})
 
 # What every group's name starts with: a file without these bytes need not be parsed.
 _MARK = b"atb_core."

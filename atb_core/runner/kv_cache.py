@@ -4,22 +4,22 @@
 from __future__ import annotations
 
 import logging
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 
+from atb_core.engine.host_memory import host_zeros
 from atb_core.errors import EngineError
 
-__all__ = ["CacheLayout", "CachePlan", "allocate", "available_memory", "plan_cache"]
+__all__ = ["CacheLayout", "CachePlan", "allocate", "plan_cache"]
+
+Allocate = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
 
 _log = logging.getLogger(__name__)
 
 # Of the memory that is free once the weights are loaded; the rest is for activations and for everybody else.
 _SHARE_OF_AVAILABLE = 0.5
-_ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -105,57 +105,12 @@ def _check_fits(layout: CacheLayout, num_blocks: int, available: int | None) -> 
         )
 
 
-def allocate(layout: CacheLayout, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values of each layer, zero, aligned to 64 bytes.
-
-    The operating system gives the memory page by page when a block is first written, so a large cache costs
-    only what is used of it.
-    """
+def allocate(
+    layout: CacheLayout, num_blocks: int, make: Allocate = host_zeros
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values of each layer, in memory of the host or of what `make` allocates on."""
     shape = (num_blocks, layout.block_size, layout.num_kv_heads, layout.head_dim)
-    return [(_zeros(shape, layout.dtype), _zeros(shape, layout.dtype)) for _ in range(layout.num_layers)]
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    # numpy asks for zeroed memory (calloc); torch.zeros would write to every page.
-    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    try:
-        raw = np.zeros(count + _ALIGNMENT, dtype=np.uint8)
-    except MemoryError:
-        raise EngineError(
-            f"The key/value cache needs {_mib(count)} more per layer than the system will give",
-            hint="Lower num_blocks, kv_cache_bytes, max_model_len or max_batch_size.",
-        ) from None
-    start = -raw.ctypes.data % _ALIGNMENT
-    return torch.from_numpy(raw[start : start + count]).view(dtype).view(shape)
-
-
-def available_memory() -> int | None:
-    """Bytes this process may still use: the machine's, or its control group's if that is less."""
-    found = [value for value in (_machine_memory(), _cgroup_memory()) if value is not None]
-    return min(found) if found else None
-
-
-def _machine_memory() -> int | None:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
-def _cgroup_memory() -> int | None:
-    root = Path("/sys/fs/cgroup")
-    try:
-        limit = (root / "memory.max").read_text(encoding="ascii").strip()
-        used = int((root / "memory.current").read_text(encoding="ascii"))
-        return None if limit == "max" else max(0, int(limit) - used)
-    except (OSError, ValueError):
-        return None
+    return [(make(shape, layout.dtype), make(shape, layout.dtype)) for _ in range(layout.num_layers)]
 
 
 def _mib(count: int) -> str:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atb_core import plugins
+from atb_core.engine import BACKENDS, HOST_BACKENDS, get_backend
 from atb_core.errors import BackendUnavailableError, ConfigError, RequestError
+from atb_core.settings import GRAPHS
 
 if TYPE_CHECKING:
     from atb_core.models.base.config import BaseConfig
@@ -28,7 +30,8 @@ def check_available(backend: str, graph: str, rank: int, world_size: int) -> Non
     """Refuses what this version cannot do, before any file is opened.
 
     Raises:
-        BackendUnavailableError: more than one process, the C++ model path, or the Ascend backend.
+        BackendUnavailableError: more than one process, a backend that this machine does not have, or a graph that
+            the backend cannot run.
         RequestError: a value that means nothing.
     """
     if world_size != 1 or rank != 0:
@@ -38,20 +41,17 @@ def check_available(backend: str, graph: str, rank: int, world_size: int) -> Non
             f"world_size={world_size}: tensor parallel is not available in this version",
             hint="Run with world_size=1, one process for the whole model.",
         )
-    if graph == "cpp":
-        raise BackendUnavailableError(
-            "graph='cpp': models whose graph is written in C++ are not available in this version",
-            hint="Use graph='python'.",
-        )
-    if graph != "python":
+    if graph not in GRAPHS:
         raise RequestError(f"graph must be 'python' or 'cpp', not {graph!r}")
-    if backend == "atb":
+    if graph == "cpp" and backend == "reference":
         raise BackendUnavailableError(
-            "backend='atb' (Ascend) is not available in this version",
-            hint="Use backend='cpu' or backend='reference'.",
+            "graph='cpp': backend='reference' interprets graphs that Python records, and none that C++ builds",
+            hint="Use backend='cpu', or graph='python'.",
         )
-    if backend not in ("auto", "cpu", "reference"):
-        raise RequestError(f"backend must be 'auto', 'cpu', 'reference' or 'atb', not {backend!r}")
+    if backend not in ("auto", *BACKENDS):
+        raise RequestError(f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
+    if backend not in ("auto", *HOST_BACKENDS):
+        get_backend(backend)  # says what is missing
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,7 @@ def load_model(
     config: BaseConfig,
     *,
     backend: str,
+    graph: str,
     num_threads: int | None,
     max_model_len: int,
     features: Sequence[str],
@@ -175,30 +176,53 @@ def load_model(
     """Builds the family's model for ``config`` and streams its weights into the engine.
 
     Args:
+        graph: who writes the graphs, ``"python"`` or ``"cpp"``.
         max_model_len: the longest sequence that will be run, in tokens.
         features: names of features that the model shall have.
 
     Raises:
         RequestError: there is no such feature.
+        BackendUnavailableError: there is no C++ graph of this model; says why.
         WeightsError: the checkpoint is damaged or does not fit the configuration.
     """
-    from atb_core.engine import get_backend
     from atb_core.models.base.mindie_llm_config import MindIELLMConfig
     from atb_core.weights import open_weights
 
-    options = {} if num_threads is None or backend == "reference" else {"num_threads": num_threads}
+    built = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
+    built.check_model(config.data_type, config.head_dim or 0)
     router = checkpoint.router
+    cpp_name = _cpp_name(router.model_type, config) if graph == "cpp" else None
     with open_weights(checkpoint.path, router.gguf, config.data_type) as loader:
         model = router.model_cls(
             MindIELLMConfig(hf_config=config),
             loader,
-            backend=get_backend(backend, **options),
+            backend=built,
             max_model_len=max_model_len,
             **({"features": tuple(features)} if features else {}),
         )
+        if cpp_name is not None:
+            from atb_core.models.cpp.graph_variants import CppVariants
+
+            model.runtime.variants = CppVariants(model, cpp_name)
         model.load_weights(loader, progress=progress)
     _return_free_memory()
     return model
+
+
+def _cpp_name(model_type: str, config: BaseConfig) -> str:
+    """The C++ model that the family registers for its models of this type."""
+    from atb_core.models.base.moe_config import MoeConfig
+    from atb_core.models.cpp import discovery
+
+    found = discovery.model_of_family(model_type)
+    if found is not None:
+        return found[0]
+    package = plugins.registry().find(model_type).package
+    experts = ": a mixture of experts is only written in Python" if isinstance(config, MoeConfig) else ""
+    raise BackendUnavailableError(
+        f"graph='cpp': {package} has no C++ graph for models of type {model_type!r}{experts}",
+        hint="Use graph='python'.",
+    )
 
 
 def _return_free_memory() -> None:

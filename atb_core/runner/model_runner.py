@@ -16,7 +16,7 @@ from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.detokenizer import Detokenizer
 from atb_core.runner.generation import Generation
-from atb_core.runner.kv_cache import CacheLayout, allocate, available_memory, plan_cache
+from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
 from atb_core.runner.model_loading import (
     Checkpoint,
     check_available,
@@ -31,6 +31,7 @@ from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.sequence import Sequence
 from atb_core.runner.tokenizer import Tokenizer
 from atb_core.runner.tool_calls import tool_parser
+from atb_core.settings import settings
 
 if TYPE_CHECKING:
     from atb_core.plugins import ParsedAnswer
@@ -48,7 +49,8 @@ class ModelRunner:
         world_size: processes that share the model; only 1 in this version.
         backend: ``"cpu"`` (C++), ``"reference"`` (torch, slow), ``"atb"`` (Ascend; not in this version), or
             ``"auto"``: cpu.
-        graph: ``"python"``: the graph is recorded from the family's Python; ``"cpp"`` is not in this version.
+        graph: ``"python"``: the graph is recorded from the family's Python and fused; ``"cpp"``: C++ builds it, for
+            families that have one (docs/cpp-models.md). ``None``: ``engine.graph`` of the settings file, else python.
         dtype: ``"auto"`` (the checkpoint's), ``"float32"``, ``"float16"`` or ``"bfloat16"``.
         load_tokenizer: without one, prompts are token ids and outputs have no text.
         num_threads: of the engine; ``None``: its own choice.
@@ -65,6 +67,7 @@ class ModelRunner:
 
     Attributes:
         config: the checkpoint's configuration.
+        graph: who wrote the graphs, ``"python"`` or ``"cpp"``.
         tokenizer: ``None`` if none was loaded.
         dtype: torch dtype of weights and cache (logits are float32 on the backends of this version).
         max_model_len: the longest context in tokens.
@@ -82,7 +85,7 @@ class ModelRunner:
         world_size: int = 1,
         *,
         backend: str = "auto",
-        graph: str = "python",
+        graph: str | None = None,
         dtype: str | torch.dtype = "auto",
         load_tokenizer: bool = True,
         num_threads: int | None = None,
@@ -96,7 +99,8 @@ class ModelRunner:
         features: Collection[str] = (),
         progress: Progress | None = None,
     ) -> None:
-        check_available(backend, graph, rank, world_size)
+        self.graph = settings().engine.graph if graph is None else graph
+        check_available(backend, self.graph, rank, world_size)
         _check_sizes(
             num_threads=num_threads,
             block_size=block_size,
@@ -118,6 +122,7 @@ class ModelRunner:
             checkpoint,
             self.config,
             backend=backend,
+            graph=self.graph,
             num_threads=num_threads,
             max_model_len=context_len,
             features=_feature_names(features),
@@ -149,10 +154,10 @@ class ModelRunner:
             max_batch_size=self.max_batch_size,
             num_blocks=num_blocks,
             kv_cache_bytes=kv_cache_bytes,
-            available=available_memory(),
+            available=self.model.backend.available_memory(),
         )
         self.max_model_len = plan.max_model_len
-        self.kv_cache = allocate(self._layout, plan.num_blocks)
+        self.kv_cache = allocate(self._layout, plan.num_blocks, self.model.backend.allocate)
         self._blocks = BlockManager(plan.num_blocks, self._layout.block_size)
 
     @property
@@ -185,7 +190,7 @@ class ModelRunner:
 
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """A cache of one's own for :meth:`forward`, with the runner's block size."""
-        return allocate(self._layout, num_blocks)
+        return allocate(self._layout, num_blocks, self.model.backend.allocate)
 
     def forward(
         self,

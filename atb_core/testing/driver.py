@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from atb_core.engine import BACKENDS, get_backend
+from atb_core.engine import HOST_BACKENDS, get_backend
 from atb_core.errors import BackendUnavailableError
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
@@ -21,7 +21,7 @@ from atb_core.weights import SilentProgress, WeightLoader, open_weights
 def available_backends() -> list[str]:
     """The backends that this machine and installation can run, for `pytest.mark.parametrize`."""
     found = []
-    for name in BACKENDS:
+    for name in HOST_BACKENDS:
         try:
             get_backend(name)
         except (BackendUnavailableError, ImportError):

@@ -73,6 +73,11 @@ class PythonModel {
     const nb::gil_scoped_release release;
     model_->engine().set_weights(given);
   }
+  void declare_weights(const std::vector<std::string>& names, const std::vector<TensorTuple>& weights) {
+    const std::vector<TensorView> given = views(weights);
+    const nb::gil_scoped_release release;
+    engine_->declare_weights(names, given);
+  }
   void share_weights(const PythonModel& other) { engine_->share_weights(*other.engine_); }
   void set_caches(const std::vector<TensorTuple>& keys, const std::vector<TensorTuple>& values) {
     model_->engine().set_caches(views(keys), views(values));
@@ -129,6 +134,8 @@ void bind_models(nb::module_& m) {
       .def_prop_ro("num_layers", &PythonModel::num_layers)
       .def("nodes", &PythonModel::nodes, "(op, label) of every node.")
       .def("set_weights", &PythonModel::set_weights, "weights"_a, "Copies or packs (address, dtype, shape).")
+      .def("declare_weights", &PythonModel::declare_weights, "names"_a, "weights"_a,
+           "Announces weights by shape; their data comes into the store by name.")
       .def("share_weights", &PythonModel::share_weights, "other"_a)
       .def("set_caches", &PythonModel::set_caches, "keys"_a, "values"_a)
       .def("outputs", &PythonModel::outputs, "inputs"_a, "(dtype, shape) of what these inputs give.")

@@ -46,7 +46,8 @@ void Arguments::set(const std::vector<Argument>& arguments) {
       }
     }
     if (elements > 0 && argument.data == nullptr) fail("'", tensor.name, "' has no data");
-    given_[id] = {argument.data, argument.shape, true, argument.on_device};
+    const void* host = argument.on_device ? argument.host : argument.data;
+    given_[id] = {argument.data, argument.shape, true, argument.on_device, host};
     pointers_[id] = argument.data;
   }
 }

@@ -13,7 +13,8 @@ struct Argument {
   int tensor;
   void* data;
   std::vector<int64_t> shape;
-  bool on_device = false;  // of an engine whose memory is not the host's
+  bool on_device = false;      // of an engine whose memory is not the host's
+  const void* host = nullptr;  // the same values on the host, for what lies on the device and is also read here
 };
 
 // The real tensors that are bound to a graph's inputs and outputs, and what follows from their shapes.
@@ -33,6 +34,8 @@ class Arguments {
   // By tensor; null for what is not set.
   const std::vector<void*>& pointers() const { return pointers_; }
   bool on_device(int tensor) const { return given_[static_cast<size_t>(tensor)].on_device; }
+  // Where the host can read an input; null when it cannot.
+  const void* host(int tensor) const { return given_[static_cast<size_t>(tensor)].host; }
 
   // The size of each dimension of the graph. Throws Error for what is missing and for sizes that contradict each other.
   std::vector<int64_t> resolve_sizes(bool with_outputs) const;
@@ -47,6 +50,7 @@ class Arguments {
     std::vector<int64_t> shape;
     bool set = false;
     bool on_device = false;
+    const void* host = nullptr;
   };
 
   const Graph& graph_;

@@ -90,6 +90,12 @@ std::vector<int> DimExpr::dims() const {
   return found;
 }
 
+std::string DimExpr::key() const {
+  std::string text;
+  for (const Step& step : steps_) text += "cd+*/"[static_cast<size_t>(step.op)] + std::to_string(step.value) + ' ';
+  return text;
+}
+
 int64_t DimExpr::evaluate(std::span<const int64_t> sizes) const {
   if (steps_.size() == 1) {
     return steps_[0].op == Op::constant ? steps_[0].value : sizes[static_cast<size_t>(steps_[0].value)];

@@ -30,6 +30,9 @@ class DimExpr {
   // The dimensions that occur, ascending.
   std::vector<int> dims() const;
 
+  // Equal for equal expressions.
+  std::string key() const;
+
   // The value for these sizes of the dimensions. Throws Error on overflow or division by zero.
   int64_t evaluate(std::span<const int64_t> sizes) const;
 

@@ -36,22 +36,35 @@ void CpuModelEngine::build(const ModelGraph& graph) {
 }
 
 void CpuModelEngine::set_weights(const std::vector<TensorView>& weights) {
-  weight_sizes(graph_, weights);  // everything is checked before anything is copied
   // Tied weights are one tensor that is given twice.
   std::map<std::pair<const void*, std::vector<int64_t>>, std::string> known;
-  std::vector<GivenWeight> given;
+  std::vector<std::string> names;
   for (const TensorView& weight : weights) {
-    const auto place =
-        known.emplace(std::pair(weight.data, shape_of(weight)), "weight_" + std::to_string(given.size())).first;
-    given.push_back({place->second, weight.dtype, shape_of(weight)});
+    const std::string fresh = "weight_" + std::to_string(names.size());
+    names.push_back(known.emplace(std::pair(weight.data, shape_of(weight)), fresh).first->second);
   }
-  weights_ = std::move(given);
-  // The program comes first: it tells the store how the weights will be used, so that each is packed at once.
-  make_program();
+  declare_weights(names, weights);
   for (const TensorView& weight : weights) {
     const auto first = known.extract(std::pair(weight.data, shape_of(weight)));
     if (!first.empty()) store_->set(first.mapped(), weight.data, weight.dtype, shape_of(weight));
   }
+}
+
+void CpuModelEngine::declare_weights(const std::vector<std::string>& names, const std::vector<TensorView>& weights) {
+  if (names.size() != weights.size()) fail(names.size(), " names were given for ", weights.size(), " weights");
+  weight_sizes(graph_, weights);  // everything is checked before anything is kept
+  std::map<std::string, const TensorView*> known;
+  std::vector<GivenWeight> given;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const TensorView& first = *known.emplace(names[i], &weights[i]).first->second;
+    if (first.dtype != weights[i].dtype || shape_of(first) != shape_of(weights[i])) {
+      fail("two weights of different shapes or types are both called '", names[i], "'");
+    }
+    given.push_back({names[i], weights[i].dtype, shape_of(weights[i])});
+  }
+  weights_ = std::move(given);
+  // The program comes before the data: it tells the store how the weights will be used, so that each is packed at once.
+  make_program();
 }
 
 void CpuModelEngine::share_weights(const CpuModelEngine& other) {

@@ -22,6 +22,10 @@ class CpuModelEngine : public ModelEngine {
   void run(const std::vector<TensorView>& inputs, const std::vector<TensorView>& outputs) override;
   std::vector<std::vector<int64_t>> output_shapes(const std::vector<TensorView>& inputs) override;
 
+  // Announces all weights by shape and type, under names of the caller's; equal names are one weight. The data then
+  // comes into the store by these names, tensor by tensor: what set_weights() does with all of them at once.
+  void declare_weights(const std::vector<std::string>& names, const std::vector<TensorView>& weights);
+
   // Takes the weights that `other` has been given, which both then share. The graphs must have the same weights.
   void share_weights(const CpuModelEngine& other);
 

@@ -84,7 +84,9 @@ std::vector<std::vector<int64_t>> Parameters::table(const std::string& name, siz
   if (!value) return {};
   const Json::Array* lists = value->get<Json::Array>();
   if (!lists) wrong(name, *value, "a list of lists");
-  if (lists->size() != rows) fail("parameter '", name, "' has ", lists->size(), " lists where ", rows, " are needed");
+  if (lists->size() != rows && lists->size() != 1) {
+    fail("parameter '", name, "' has ", lists->size(), " lists where ", rows, ", or one for all, are needed");
+  }
   std::vector<std::vector<int64_t>> result;
   for (const Json& list : *lists) {
     const Json::Array* items = list.get<Json::Array>();
@@ -98,6 +100,7 @@ std::vector<std::vector<int64_t>> Parameters::table(const std::string& name, siz
       row.push_back(item.get<bool>() ? int64_t{*item.get<bool>()} : checked(name, item, -1, 1 << 20));
     }
   }
+  if (rows > 0) result.resize(rows, result.front());
   return result;
 }
 

@@ -22,7 +22,8 @@ class Parameters {
   int64_t integer(const std::string& name, int64_t low, int64_t high, int64_t fallback);
   double number(const std::string& name, double low, double high);
   std::string text(const std::string& name, std::string fallback);
-  // A list of `rows` lists of `columns` integers each; empty when the field is not there.
+  // A list of `rows` lists of `columns` integers each, or of one list that counts for all rows; empty when the field is
+  // not there.
   std::vector<std::vector<int64_t>> table(const std::string& name, size_t rows, size_t columns);
 
   // A field that is accepted with this value only: other values ask for something that this engine does not do.

@@ -76,7 +76,9 @@ def test_loading_options_reach_the_runner(atb: Run, runner: Any) -> None:
         "m",
         "p",
         "--backend",
-        "reference",
+        "cpu",
+        "--graph",
+        "cpp",
         "--dtype",
         "float32",
         "--num-threads",
@@ -87,7 +89,7 @@ def test_loading_options_reach_the_runner(atb: Run, runner: Any) -> None:
         "lora",
     )
     assert runner.loaded_with == {
-        "model": "m", "backend": "reference", "dtype": "float32", "num_threads": 1, "max_model_len": 64,
+        "model": "m", "backend": "cpu", "graph": "cpp", "dtype": "float32", "num_threads": 1, "max_model_len": 64,
         "features": ("lora",),
     }  # fmt: skip
 

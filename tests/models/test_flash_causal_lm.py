@@ -128,7 +128,8 @@ def test_a_cache_is_bound_once_and_another_one_anew(monkeypatch: pytest.MonkeyPa
     model = loaded()
     variant = model.runtime.variant("decode")
     bound = []
-    monkeypatch.setattr(variant.engine, "set_kv_caches", lambda c: (bound.append(c), variant.engine._caches.update(c)))
+    bind = variant.engine.set_kv_caches
+    monkeypatch.setattr(variant.engine, "set_kv_caches", lambda caches: (bound.append(caches), bind(caches)))
     first, second = PagedDriver(model, 1), PagedDriver(model, 1)
     for driver in (first, second):
         driver.prefill([[1, 2]])

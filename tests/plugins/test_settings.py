@@ -43,6 +43,12 @@ def test_the_file_says_which_plugins_may_be_used(file: Path) -> None:
     assert plugins.prefer_sources == {"qwen2": f"plugins.prefer.qwen2 in {file}"}
 
 
+def test_the_file_says_who_writes_the_graphs(file: Path) -> None:
+    assert load_settings(file, {}).engine.graph == "python"
+    file.write_text("[engine]\ngraph = 'cpp'\n")
+    assert load_settings(file, {}).engine.graph == "cpp"
+
+
 def test_variables_come_before_the_file(file: Path) -> None:
     environ = {
         "ATB_PLUGINS": "atb-four, Atb_Five,",
@@ -84,6 +90,9 @@ def test_a_variable_set_to_nothing_is_not_set_and_an_empty_list_is_a_list(file: 
         ("[plugins]\nstrict = 1\n", "sets plugins.strict to 1; it must be true or false"),
         ("[plugins]\nprefer = 'x'\n", "sets plugins.prefer to 'x'; it must be a table"),
         ("[plugins.prefer]\nqwen2 = 3\n", "sets plugins.prefer.qwen2 to 3; it must be a name"),
+        ("[engine]\ngraph = 'rust'\n", "sets engine.graph to 'rust'; it must be 'python' or 'cpp'"),
+        ("[engine]\ngraph = true\n", "sets engine.graph to True; it must be 'python' or 'cpp'"),
+        ("[engine]\ngraf = 'cpp'\n", "an unknown key 'graf' in [engine]. Known there: graph"),
         ("plugins = true\n", "sets plugins to True; it must be a table"),
         ("[plugins\n", "is no valid TOML"),
         ("[plugins]\nstrict = true\nstrict = true\n", "is no valid TOML"),

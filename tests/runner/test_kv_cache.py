@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from atb_core.engine.host_memory import available_memory
 from atb_core.errors import EngineError
-from atb_core.runner.kv_cache import CacheLayout, CachePlan, allocate, available_memory, plan_cache
+from atb_core.runner.kv_cache import CacheLayout, CachePlan, allocate, plan_cache
 
 # 16 tokens * 2 heads * 8 * 2 bytes, keys and values, 3 layers.
 LAYOUT = CacheLayout(num_layers=3, num_kv_heads=2, head_dim=8, block_size=16, dtype=torch.bfloat16)

@@ -18,6 +18,7 @@ from runner.templates import CHATML
 from runner.tiny_tokenizers import byte_level
 
 from atb_core import ModelRunner, RequestOutput, SamplingParams
+from atb_core.engine import get_backend
 from atb_core.errors import BackendUnavailableError, RequestError
 from atb_core.graph.dtype import DataType
 from atb_core.models.base.config import BaseConfig
@@ -33,6 +34,7 @@ class FamilyModel:
 
     dtype = DataType.FLOAT
     model_status = types.SimpleNamespace(num_layers=1, num_heads=2, num_kv_heads=1, head_dim=2)
+    backend = get_backend("reference")
 
     def __init__(self) -> None:
         self.fake = FakeModel(1, 1)
@@ -202,7 +204,7 @@ def test_a_bad_request_is_refused_before_anything_runs(
         ({"world_size": 2, "rank": 1}, BackendUnavailableError, "tensor parallel"),
         ({"rank": 1}, RequestError, "rank=1 and world_size=1"),
         ({"world_size": 0}, RequestError, "do not go together"),
-        ({"graph": "cpp"}, BackendUnavailableError, "graph='cpp'"),
+        ({"graph": "cpp", "backend": "reference"}, BackendUnavailableError, "backend='reference' interprets"),
         ({"graph": "rust"}, RequestError, "graph must be"),
         ({"backend": "atb"}, BackendUnavailableError, "Ascend"),
         ({"backend": "cuda"}, RequestError, "backend must be"),

@@ -47,6 +47,7 @@ class Activation(Op):
     gelu_mode: GeluMode = GeluMode.TANH
 
     input_names = ("x",)
+    backends = Op.backends | {"atb"}
 
     def __post_init__(self) -> None:
         if not is_variable(self.activation_type):

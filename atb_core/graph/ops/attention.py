@@ -39,6 +39,8 @@ class _Attention(Op, abstract=True):
     qk_scale: float = 1.0
     mask_type: MaskType = MaskType.UNDEFINED
 
+    backends = Op.backends | {"atb"}
+
     def __post_init__(self) -> None:
         if not is_variable(self.mask_type):
             object.__setattr__(self, "mask_type", MaskType(self.mask_type))
@@ -224,6 +226,10 @@ class PagedAttention(_Attention):
             spec = cls(heads, kv_heads, 1.0, size**-0.5, calc_type=CalcType.SPEC)
             new = integers(4, 1, 9)
             yield Sample(spec, (randn(14, heads, size), *caches, tables, lens, new), f"SPEC, block {block}")
+            masked = cls(heads, kv_heads, 1.0, size**-0.5, MaskType.NORM, CalcType.SPEC)
+            mask = causal_mask(4 * block, 4 * block)
+            inputs = (randn(14, heads, size), *caches, tables, lens, mask, new)
+            yield Sample(masked, inputs, f"SPEC with a mask, block {block}")
 
 
 @dataclass(frozen=True)
@@ -235,6 +241,7 @@ class ReshapeAndCache(Op):
     """
 
     input_names = ("k", "v", "k_cache", "v_cache", "slots")
+    backends = Op.backends | {"atb"}
     writes = (2, 3)
 
     @property

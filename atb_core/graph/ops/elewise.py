@@ -61,6 +61,7 @@ class Elewise(Op):
     var_attr: float = 0.0
 
     input_names = ("a", "b")
+    backends = Op.backends | {"atb"}
 
     def __post_init__(self) -> None:
         if not is_variable(self.elewise_type):

@@ -30,6 +30,7 @@ class Linear(Op):
     out_dtype: DataType | None = None
 
     input_names = ("x", "weight", "bias")
+    backends = Op.backends | {"atb"}
 
     @property
     def num_inputs(self) -> int:

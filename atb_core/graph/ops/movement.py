@@ -28,6 +28,7 @@ class Gather(Op):
     batch_dims: int = 0
 
     input_names = ("x", "indices")
+    backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
         return replace(self, axis=normal_axis(self.axis, len(shapes[0])))
@@ -69,6 +70,7 @@ class Split(Op):
     split_sizes: tuple[int, ...] = ()
 
     input_names = ("x",)
+    backends = Op.backends | {"atb"}
 
     @property
     def num_outputs(self) -> int:
@@ -113,6 +115,7 @@ class Concat(Op):
     concat_dim: int = 0
 
     input_names = ("a", "b")
+    backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
         return Concat(normal_axis(self.concat_dim, len(shapes[0]), "concat_dim"))
@@ -143,6 +146,7 @@ class Slice(Op):
     size: tuple[int, ...]
 
     input_names = ("x",)
+    backends = Op.backends | {"atb"}
 
     @classmethod
     def from_slices(cls, slices: Sequence[object], shape: Shape | None) -> Slice:
@@ -207,6 +211,7 @@ class Transpose(Op):
     perm: tuple[int, ...]
 
     input_names = ("x",)
+    backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
         return Transpose(tuple(normal_axis(axis, len(shapes[0]), "perm entry") for axis in self.perm))
@@ -235,6 +240,7 @@ class Repeat(Op):
     multiples: tuple[int, ...]
 
     input_names = ("x",)
+    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
@@ -259,6 +265,7 @@ class Cast(Op):
     dtype: DataType
 
     input_names = ("x",)
+    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         return (shapes[0],)

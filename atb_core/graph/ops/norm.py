@@ -28,6 +28,7 @@ class RmsNorm(Op):
     epsilon: float = 1e-5
 
     input_names = ("x", "weight")
+    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         _check_weight(*shapes)
@@ -54,6 +55,7 @@ class AddRmsNorm(Op):
     epsilon: float = 1e-5
 
     input_names = ("a", "b", "weight")
+    backends = Op.backends | {"atb"}
 
     @property
     def num_outputs(self) -> int:

@@ -23,6 +23,7 @@ class Softmax(Op):
     axes: tuple[int, ...] = (-1,)
 
     input_names = ("x",)
+    backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
         return Softmax(tuple(normal_axis(axis, len(shapes[0])) for axis in self.axes))
@@ -61,6 +62,7 @@ class Reduce(Op):
     axis: tuple[int, ...]
 
     input_names = ("x",)
+    backends = Op.backends | {"atb"}
 
     def __post_init__(self) -> None:
         if not is_variable(self.reduce_type):
@@ -94,6 +96,7 @@ class Sort(Op):
     num: tuple[int, ...]
 
     input_names = ("x",)
+    backends = Op.backends | {"atb"}
 
     @property
     def num_outputs(self) -> int:

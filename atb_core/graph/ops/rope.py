@@ -28,6 +28,7 @@ class Rope(Op):
     rotary_coeff: int = 2
 
     input_names = ("q", "k", "cos", "sin", "seqlen")
+    backends = Op.backends | {"atb"}
 
     @property
     def num_outputs(self) -> int:

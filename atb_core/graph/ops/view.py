@@ -22,6 +22,7 @@ class Reshape(Op):
     shape: Shape | Callable[[list[DimLike]], Sequence[DimLike]]
 
     input_names = ("x",)
+    backends = Op.backends | {"atb"}
     is_view = True
 
     def resolve(self, *shapes: Shape) -> Op:

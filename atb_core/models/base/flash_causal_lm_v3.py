@@ -159,6 +159,11 @@ class EngineFromNetwork(FlashCausalLMV3):
         finally:
             self._recording = False
 
+    @property
+    def backend(self) -> Backend:
+        """What the model's engines come from."""
+        return self.runtime.variants.backend
+
     def load_weights(self, loader: WeightLoader, progress: Progress | None = None) -> None:
         """Reads all weights into the engine's store.
 

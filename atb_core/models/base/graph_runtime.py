@@ -15,7 +15,7 @@ from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.inputs import MASK_SIZE, k_cache_name, symbolic_inputs, v_cache_name
+from atb_core.models.base.inputs import CONSTANT_INPUTS, MASK_SIZE, k_cache_name, symbolic_inputs, v_cache_name
 from atb_core.models.base.kv_binding import KVBinding
 from atb_core.models.base.mindie_llm_config import ModelStatus
 from atb_core.models.base.position_embedding import PositionEmbedding
@@ -88,6 +88,7 @@ class GraphRuntime:
         self._extend(step, inputs, outputs, runtime_params)
         for feature in active:
             feature.modify_inputs(inputs, outputs, runtime_params, step)
+        variant.bind_constants(inputs, CONSTANT_INPUTS)
         return variant.engine.forward(inputs, outputs, runtime_params)["model_out"]
 
     def _extend(

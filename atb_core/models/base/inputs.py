@@ -13,6 +13,9 @@ from atb_core.models.base.mindie_llm_config import ModelStatus
 #: Side of the triangular mask that prefill attention gets.
 MASK_SIZE = 128
 
+#: Inputs that seldom change: tables and the mask.
+CONSTANT_INPUTS = ("cosine_table", "sine_table", "attention_mask")
+
 TOKENS = Dim("tokens")
 BATCH = Dim("batch")
 ROWS = Dim("rows")

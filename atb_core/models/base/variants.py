@@ -36,7 +36,16 @@ class Variant:
     input_names: tuple[str, ...]
     cache_names: tuple[str, ...]
     kv_generation: int = -1
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
     _buffers: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def bind_constants(self, inputs: dict[str, torch.Tensor], names: Collection[str]) -> None:
+        """Takes the inputs called `names` out of `inputs`; the engine gets those that are not the ones it has."""
+        for name in names:
+            value = inputs.pop(name, None)
+            if value is not None and value is not self.constants.get(name):
+                self.engine.set_constants({name: value})
+                self.constants[name] = value
 
     def outputs(self, binding: Mapping[str, int]) -> dict[str, torch.Tensor]:
         """A tensor for every output, reused from step to step while its buffer is large enough."""

@@ -1,6 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models whose graph C++ builds, driven as ATB-Models' `ModelTorch` is."""
+"""Models whose graph C++ builds: driven as ATB-Models' `ModelTorch` is, or by the runner with `graph="cpp"`."""
 
-from atb_core.models.cpp.model_torch import ModelTorch, load_native_library
+from __future__ import annotations
 
-__all__ = ["ModelTorch", "load_native_library"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from atb_core.models.cpp.registration import DECODER_WEIGHTS, CppModel
+
+if TYPE_CHECKING:
+    from atb_core.models.cpp.model_torch import ModelTorch, load_native_library, model_names
+
+__all__ = ["DECODER_WEIGHTS", "CppModel", "ModelTorch", "load_native_library", "model_names"]
+
+
+def __getattr__(name: str) -> Any:
+    # Families import this package to register a model, which must not cost torch and the engine.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("atb_core.models.cpp.model_torch"), name)

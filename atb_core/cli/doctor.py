@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`atb doctor`: which backends this machine can use, and what is missing or does not match."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from atb_core.cli.output import table
+
+if TYPE_CHECKING:
+    from atb_core.ascend import Report
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Find out which backends this machine can use, and what the others lack.
+
+    Looks for the NPU's driver and devices, CANN, ATB, torch and torch_npu, compares their versions, and tries
+    to load the libraries. The exit status is 1 if the CPU engine does not work, or if something that is here is
+    broken or does not match; what is absent is no error.
+    """
+    from atb_core.ascend import examine
+
+    report = examine()
+    if as_json:
+        click.echo(json.dumps(_as_json(report), indent=2))
+    else:
+        click.echo("\n".join(_lines(report)))
+    if not report.healthy:
+        ctx.exit(1)
+
+
+def _as_json(report: Report) -> dict[str, object]:
+    from atb_core.ascend.environment import BACKENDS
+
+    lacks = {backend: [finding.check for finding in report.missing(backend)] for backend in BACKENDS}
+    backends = {backend: {"usable": not missing, "missing": missing} for backend, missing in lacks.items()}
+    findings = [asdict(finding) for finding in report.findings]
+    return {"healthy": report.healthy, "backends": backends, "findings": findings}
+
+
+def _lines(report: Report) -> Iterator[str]:
+    """The table, then what is to be done, then the outcome, where a terminal leaves it."""
+    rows = [(finding.check, finding.level.value, finding.found) for finding in report.findings]
+    yield table(("CHECK", "STATUS", "FOUND"), [tuple(map(_printable, row)) for row in rows])
+    for finding in report.findings:
+        if finding.cause:
+            yield f"\n{finding.check}: {finding.level.value}: {_printable(finding.cause)}"
+            if finding.fix:
+                yield f"  next: {_printable(finding.fix)}"
+    yield ""
+    yield from _backend_lines(report)
+
+
+def _backend_lines(report: Report) -> Iterator[str]:
+    from atb_core.ascend.environment import BACKENDS
+
+    for backend in BACKENDS:
+        missing = [finding.check for finding in report.missing(backend)]
+        verdict = f"cannot be used: see {', '.join(missing)}" if missing else "can be used"
+        yield f"backend {backend}: {verdict}"
+
+
+def _printable(text: str) -> str:
+    """Control characters spelled out: what a damaged file says must not steer the terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

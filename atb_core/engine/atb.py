@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine that runs networks as ATB operations: on an Ascend device, or on the project's simulator of one.
+
+Weights and working memory lie on the device. Inputs and outputs may be tensors of the host, which are copied, or of
+the device.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from atb_core.engine.base import Backend, check_names, check_tensor
+from atb_core.engine.native import Arguments, NativeEngine, NativeProgram, NativeStore, Slot, engine_errors
+from atb_core.engine.native_graph import NativeGraph
+from atb_core.errors import BackendUnavailableError, EngineError
+from atb_core.graph.dtype import DataType
+from atb_core.graph.network import Network
+from atb_core.graph.passes.cut import segments
+
+#: The same C++ against ATB and against the simulator.
+_DEVICE_MODULE = "atb_core._atb"
+_SIMULATOR_MODULE = "atb_core._atb_sim"
+#: Columns of a block in the layout FRACTAL_NZ, of 16-bit elements.
+_NZ_BLOCK = 16
+
+
+class AtbStore(NativeStore):
+    """The weights of one model on a device."""
+
+    def __init__(self, backend: AtbBackend) -> None:
+        self.backend = backend
+        extension = backend.extension
+        super().__init__(extension.WeightStore(backend.device), extension.Error)
+
+
+class AtbBackend(Backend):
+    """Engines whose operations are ATB's.
+
+    Args:
+        num_threads: accepted so that backends are exchangeable; the device has no use for it.
+        simulator: run on the simulator of ATB that this project has, which needs neither CANN nor a device.
+        device_id: which device, of those that this process sees.
+        execute_async: a second thread launches operations while the first prepares the next ones; by default what
+            `ATB_OPERATION_EXECUTE_ASYNC` says (0 or 1).
+
+    Raises:
+        BackendUnavailableError: what is missing, by name; or the device is none that this backend runs on.
+    """
+
+    name = "atb"
+    # A device gives a matrix product in the type of its inputs.
+    float32_logits = False
+
+    def __init__(
+        self,
+        num_threads: int | None = None,
+        *,
+        simulator: bool = False,
+        device_id: int = 0,
+        execute_async: bool | None = None,
+    ) -> None:
+        self.simulator = simulator
+        self.device_id = device_id
+        self.extension = load_simulator() if simulator else _load_device_extension()
+        if execute_async is None:
+            execute_async = _switch("ATB_OPERATION_EXECUTE_ASYNC")
+        try:
+            self.device = _shared_device(self.extension, simulator, device_id, execute_async, _launch_blocking())
+        except self.extension.Error as error:
+            raise BackendUnavailableError(str(error)) from None
+
+    @property
+    def soc_name(self) -> str:
+        """What the driver calls the chip."""
+        name: str = self.device.soc_name
+        return name
+
+    def check_model(self, dtype: DataType, head_size: int) -> None:
+        info = self.device.info
+        where = f"{info['name']} ({self.soc_name})"
+        if dtype is DataType.FLOAT:
+            raise BackendUnavailableError(
+                "backend 'atb': ATB has no float32 for many elementwise operations",
+                hint="Run the model in float16" + (" or bfloat16." if info["bf16"] else "."),
+            )
+        if dtype is DataType.BF16 and not info["bf16"]:
+            raise BackendUnavailableError(f"{where} has no bfloat16", hint='Run the model with dtype="float16".')
+        if head_size > info["max_head_size"] or (info["nz"] and head_size % _NZ_BLOCK):
+            limit = f"at most {info['max_head_size']}" + (f" and multiples of {_NZ_BLOCK}" if info["nz"] else "")
+            raise BackendUnavailableError(f"{where} takes heads of {limit} elements; this model's have {head_size}")
+
+    def new_store(self) -> AtbStore:
+        return AtbStore(self)
+
+    def build(self, network: Network, store: AtbStore | None = None) -> AtbEngine:
+        return AtbEngine(network, self.new_store() if store is None else store)
+
+    def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        if not self.simulator:
+            return torch.zeros(shape, dtype=dtype, device=f"npu:{self.device_id}")
+        return _simulated_tensor(self.extension, self.device, shape, dtype)
+
+    def available_memory(self) -> int | None:
+        with engine_errors(self.extension.Error):
+            free: int = self.device.memory[0]
+        return free
+
+
+class AtbProgram(NativeProgram):
+    """A network as operations of ATB, one for each segment."""
+
+    backend: AtbBackend
+
+    def make(self, network: Network, store: AtbStore, graph: NativeGraph) -> Any:
+        self.backend = store.backend
+        numbers = [number for number, segment in enumerate(segments(network)) for _ in segment]
+        return self.backend.extension.Program(store.handle, graph.dims, graph.tensors, graph.nodes, numbers)
+
+    def arguments(
+        self, what: str, slots: Sequence[Slot], values: Mapping[str, torch.Tensor], host: Mapping[str, torch.Tensor]
+    ) -> Arguments:
+        if self.backend.simulator or all(value.is_cpu for value in values.values()):
+            given = super().arguments(what, slots, values, host)
+            return (*given, [False] * len(slots), [0] * len(slots))
+        # What torch has queued for its own operations must be on the stream before ours.
+        _npu().current_stream().synchronize()
+        check_names(f"{what}s", values, [slot.name for slot in slots])
+        taken = [values[slot.name] for slot in slots]
+        for slot, value in zip(slots, taken, strict=True):
+            check_tensor(what, slot.tensor, value)
+        # ATB reads some inputs on the host: of what lies on the device the caller gives a copy.
+        copies = [0 if slot.name not in host else host[slot.name].data_ptr() for slot in slots]
+        addresses = [value.data_ptr() for value in taken]
+        return _numbers(slots), addresses, _shapes(taken), [not value.is_cpu for value in taken], copies
+
+    def cache_arguments(self, slots: Sequence[Slot], values: Mapping[str, torch.Tensor]) -> Arguments:
+        taken = [values[slot.name] for slot in slots]
+        for slot, value in zip(slots, taken, strict=True):
+            check_tensor("KV cache", slot.tensor, value)
+        addresses = [self._device_address(slot.name, value) for slot, value in zip(slots, taken, strict=True)]
+        return _numbers(slots), addresses, _shapes(taken), [True] * len(slots), [0] * len(slots)
+
+    def _device_address(self, name: str, value: torch.Tensor) -> int:
+        if not self.backend.simulator:
+            if value.device.type == "npu":
+                return value.data_ptr()
+        elif address := self.backend.extension.sim.device_address(value.data_ptr()):
+            return int(address)
+        raise EngineError(
+            f"the KV cache {name!r} does not lie on the device",
+            hint="Allocate it with backend.allocate(), or ModelRunner.allocate_kv_cache().",
+        )
+
+    def bind_constants(self, values: Mapping[str, torch.Tensor]) -> None:
+        slots = [slot for slot in self._all if slot.name in values]
+        with engine_errors(self.error_type):
+            self.handle.set_constants(*self.arguments("input", slots, values, {}))
+        self.keep(values)
+
+
+def _numbers(slots: Sequence[Slot]) -> list[int]:
+    return [slot.number for slot in slots]
+
+
+def _shapes(values: Sequence[torch.Tensor]) -> list[torch.Size]:
+    return [value.shape for value in values]
+
+
+class AtbEngine(NativeEngine):
+    """Runs one network as ATB operations."""
+
+    store: AtbStore
+    program_type = AtbProgram
+    cache_device = None
+
+    def __str__(self) -> str:
+        backend = self.store.backend
+        where = f"simulated {backend.soc_name}" if backend.simulator else backend.soc_name
+        return f"atb engine, {where}\n{self.network}"
+
+
+def load_simulator() -> Any:
+    """The extension over the simulator; BackendUnavailableError when it was not built."""
+    try:
+        return importlib.import_module(_SIMULATOR_MODULE)
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"the simulator of ATB cannot be loaded: {error}",
+            hint="It is built unless ATB_CORE_WITH_SIMULATOR=OFF was given: reinstall atb-core.",
+        ) from error
+
+
+def _load_device_extension() -> Any:
+    """The extension over ATB; BackendUnavailableError says what is missing."""
+    from atb_core.ascend import missing_for_backend, unavailable
+
+    missing = missing_for_backend()
+    if missing:
+        raise unavailable(missing)
+    return importlib.import_module(_DEVICE_MODULE)
+
+
+@cache
+def _shared_device(extension: Any, simulator: bool, device_id: int, execute_async: bool, launch_blocking: bool) -> Any:
+    """One stream, context and working memory for all models of a process that want the same."""
+    stream = 0 if simulator else _torch_stream(device_id)
+    return extension.Device(device_id, stream, execute_async, launch_blocking)
+
+
+def _npu() -> Any:
+    """torch_npu's own module of devices and streams; importing torch_npu is what makes it."""
+    return importlib.import_module("torch_npu").npu
+
+
+def _torch_stream(device_id: int) -> int:
+    """The address of torch_npu's current stream: our operations are in one order with torch's."""
+    _npu().set_device(device_id)
+    return int(_npu().current_stream().npu_stream)
+
+
+def _simulated_tensor(extension: Any, device: Any, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor in the simulator's device memory, which can be looked at as any other."""
+    count = dtype.itemsize
+    for size in shape:
+        count *= size
+    with engine_errors(extension.Error):
+        memory = extension.Memory(device, count)
+    window = torch.from_numpy(extension.sim.window(memory.address, count, memory))
+    return window.view(dtype).view(shape)
+
+
+def _switch(name: str) -> bool:
+    """An environment variable that is 0 or 1."""
+    value = os.environ.get(name, "0")
+    if value not in ("0", "1"):
+        raise EngineError(f"{name}={value!r} is neither 0 nor 1")
+    return value == "1"
+
+
+def _launch_blocking() -> bool:
+    return _switch("ASCEND_LAUNCH_BLOCKING")

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory of the host: how much there is, and tensors that cost only what is used of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from atb_core.errors import EngineError
+
+_ALIGNMENT = 64
+
+
+def host_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of zeros, aligned to 64 bytes.
+
+    The operating system gives the memory page by page when a part is first written, so a large cache costs
+    only what is used of it. EngineError when there is not enough.
+    """
+    # numpy asks for zeroed memory (calloc); torch.zeros would write to every page.
+    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    try:
+        raw = np.zeros(count + _ALIGNMENT, dtype=np.uint8)
+    except MemoryError:
+        raise EngineError(
+            f"The key/value cache needs {count / 2**20:,.0f} MiB more per layer than the system will give",
+            hint="Lower num_blocks, kv_cache_bytes, max_model_len or max_batch_size.",
+        ) from None
+    start = -raw.ctypes.data % _ALIGNMENT
+    return torch.from_numpy(raw[start : start + count]).view(dtype).view(shape)
+
+
+def available_memory() -> int | None:
+    """Bytes this process may still use: the machine's, or its control group's if that is less."""
+    found = [value for value in (_machine_memory(), _cgroup_memory()) if value is not None]
+    return min(found) if found else None
+
+
+def _machine_memory() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _cgroup_memory() -> int | None:
+    root = Path("/sys/fs/cgroup")
+    try:
+        limit = (root / "memory.max").read_text(encoding="ascii").strip()
+        used = int((root / "memory.current").read_text(encoding="ascii"))
+        return None if limit == "max" else max(0, int(limit) - used)
+    except (OSError, ValueError):
+        return None

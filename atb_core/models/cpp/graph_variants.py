@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts graphs that C++ builds in the place of those that a model records: `ModelRunner(graph="cpp")`.
+
+Everything else of a model stays what it is: names and packing of its weights, the checks of a step, position tables and
+the binding of the cache. So the two ways differ in who writes the graph and in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from atb_core.engine.base import Engine, check_names, check_part, check_tensor
+from atb_core.engine.cpu import CpuBackend
+from atb_core.errors import BackendUnavailableError, EngineError, GraphError
+from atb_core.graph.dtype import DataType
+from atb_core.graph.network import Network
+from atb_core.graph.tensor import Tensor
+from atb_core.models.base.inputs import ROWS, TOKENS, k_cache_name, symbolic_inputs, v_cache_name
+from atb_core.models.base.variants import Variant, VariantKey, VariantStore
+from atb_core.models.cpp.decoder import decoder_parameters, ordered_weights
+from atb_core.models.cpp.model_torch import ModelTorch
+
+if TYPE_CHECKING:
+    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+    from atb_core.nn.parameter import BaseParameter
+
+__all__ = ["CppEngine", "CppVariants"]
+
+_HINT = "Use graph='python'."
+
+
+class CppEngine(Engine):
+    """One C++-built graph behind the interface of all engines.
+
+    Args:
+        model: has its parameters and knows its weights.
+        network: what goes in and out, by name; it has no nodes, the graph is C++'s.
+    """
+
+    def __init__(self, model: ModelTorch, network: Network) -> None:
+        self.model = model
+        self.network = network
+        self._inputs = {t.name: t for t in network.inputs if t.name and t.name not in network.weights_keys}
+        self._order = model.input_names
+        self._constants: dict[str, torch.Tensor] = {}
+        # What comes with every call: all but what has been bound.
+        self._step = dict(self._inputs)
+
+    def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        check_names("weights", weights, self.network.weights_keys, optional=True)
+        for name, value in weights.items():
+            check_tensor("weight", self.network.input(name), value, "cpu")
+        for name, value in weights.items():
+            self.model.store.set(name, value)
+
+    def set_weight_part(self, name: str, begin: int, value: torch.Tensor) -> None:
+        whole = check_part(self.network, name, begin, value, "cpu")[0]
+        self.model.store.set_part(name, begin, value, whole)
+
+    def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
+        layers = range(len(caches) // 2)
+        wanted = [name(layer) for layer in layers for name in (k_cache_name, v_cache_name)]
+        check_names("KV caches", caches, wanted)
+        for name, value in caches.items():
+            check_tensor("KV cache", self._inputs[name], value, "cpu")
+        self.model.set_kv_cache([caches[k_cache_name(i)] for i in layers], [caches[v_cache_name(i)] for i in layers])
+        self._bound(caches)
+
+    def set_constants(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        check_names("inputs", inputs, self._inputs, optional=True)
+        for name, value in inputs.items():
+            check_tensor("input", self._inputs[name], value, "cpu")
+        self._constants.update(inputs)
+        self._bound(inputs)
+
+    def _bound(self, names: Mapping[str, torch.Tensor]) -> None:
+        self._step = {name: tensor for name, tensor in self._step.items() if name not in names}
+
+    def forward(
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        outputs: Mapping[str, torch.Tensor] | None = None,
+        runtime_params: Mapping[str, torch.Tensor] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        check_names("inputs", inputs, self._step)
+        for name, value in inputs.items():
+            check_tensor("input", self._step[name], value, "cpu")
+        values = {**self._constants, **inputs}
+        given = [values.get(name) for name in self._order]
+        if not outputs:
+            return {"model_out": self.model.execute(given)[0]}
+        check_names("outputs", outputs, ["model_out"])
+        check_tensor("output", self.network.outputs[0], outputs["model_out"], "cpu")
+        self.model.execute_out(given, [outputs["model_out"]])
+        return dict(outputs)
+
+    def __str__(self) -> str:
+        nodes = "\n".join(f"  {op}  {label}" for op, label in self.model.nodes())
+        return f"{self.model.model_name}, built in C++\n{nodes}"
+
+
+class CppVariants(VariantStore):
+    """Prefill and decode of a model, built by C++ over one set of weights.
+
+    Args:
+        model: of the family that registers the C++ model; its graphs have not been built.
+        name: the registered name.
+
+    Raises:
+        BackendUnavailableError: the model has something that only a recorded graph can have; says what.
+        EngineError: the C++ model refuses a parameter or the shapes of the weights.
+    """
+
+    def __init__(self, model: EngineFromNetwork, name: str) -> None:
+        backend = model.runtime.variants.backend
+        if not isinstance(backend, CpuBackend):
+            raise BackendUnavailableError(f"graph='cpp' does not run on the backend {backend.name!r}", hint=_HINT)
+        _check_plain(model, name)
+        status, dtype = model.model_status, model.dtype
+        layers = range(status.num_layers)
+        super().__init__(
+            backend,
+            [],
+            _no_recording,
+            lambda base: symbolic_inputs(status, dtype, base == "prefill"),
+            [*map(k_cache_name, layers), *map(v_cache_name, layers)],
+        )
+        prefill, decode = (ModelTorch(name, backend=backend) for _ in range(2))
+        weights = ordered_weights(model, prefill.registration.weights)
+        parameters = decoder_parameters(model, backend.float32_logits)
+        logits = DataType.FLOAT if backend.float32_logits else dtype
+        prefill.set_param({**parameters, "isPrefill": True})
+        _declare(prefill, weights)
+        decode.set_param({**parameters, "isPrefill": False})
+        decode.share_weight(prefill)
+        self.store = prefill.store
+        for base, built, rows in (("prefill", prefill, ROWS), ("decode", decode, TOKENS)):
+            network = _face(f"{name}_{base}", self._base_inputs(base), weights)
+            network.outputs.append(Tensor("model_out", (rows, model.config.vocab_size), logits))
+            key = frozenset((base,))
+            self.variants[key] = self._variant(key, CppEngine(built, network))
+
+    def _variant(self, key: VariantKey, engine: CppEngine) -> Variant:
+        names = [t.name for t in engine.network.inputs if t.name and t.name not in engine.network.weights_keys]
+        return Variant(
+            key,
+            engine,
+            tuple(name for name in names if name not in self._cache_names),
+            tuple(name for name in names if name in self._cache_names),
+        )
+
+
+def _check_plain(model: EngineFromNetwork, name: str) -> None:
+    """Refuses what a recorded graph would have and the C++ one would silently lack."""
+    from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3
+
+    enabled = [feature.feature_name for feature in model.features if feature.is_enabled]
+    reason = None
+    if enabled:
+        reason = f"the model has features ({', '.join(enabled)}), which are put on graphs that Python records"
+    elif type(model)._update_model_inputs is not FlashCausalLMV3._update_model_inputs:
+        reason = f"{type(model).__name__} gives its graph inputs of its own"
+    if reason is not None:
+        raise BackendUnavailableError(f"graph='cpp': {name} cannot stand for this model: {reason}", hint=_HINT)
+
+
+def _declare(model: ModelTorch, weights: list[BaseParameter]) -> None:
+    wanted = model.weight_names
+    if len(weights) != len(wanted):
+        raise EngineError(
+            f"{model.model_name} takes {len(wanted)} weights, and the order that is registered for it gives"
+            f" {len(weights)}: {_beginning([weight.name for weight in weights])}",
+            hint=f"In its order it takes {_beginning(wanted)}.",
+        )
+    model.declare_weight([weight.name for weight in weights], weights)
+
+
+def _beginning(names: list[str], count: int = 16) -> str:
+    return ", ".join(names[:count]) + (f", and {len(names) - count} more" if len(names) > count else "")
+
+
+def _face(name: str, inputs: Mapping[str, Any], weights: list[BaseParameter]) -> Network:
+    """Inputs and weights of a graph, as a network without nodes."""
+    network = Network(name)
+    for value in inputs.values():
+        for tensor in value if isinstance(value, list) else [value]:
+            if isinstance(tensor, Tensor):
+                network.add_input(tensor)
+    for weight in dict.fromkeys(weights):
+        network.add_input(Tensor(weight.name, weight.declared_shape, weight.declared_dtype))
+        network.weights_keys.add(weight.name)
+    return network
+
+
+def _no_recording(**_: Any) -> Mapping[str, Tensor]:
+    raise GraphError("this model's graph is built in C++; there is no recorded one", hint=_HINT)

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "atb/device.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "atb/status.h"
+#include "atb_core/types.h"
+
+namespace atb_core::ascend {
+namespace {
+
+// ACL counts initialisations of the whole process; torch_npu may have been first.
+constexpr aclError kRepeatedInitialize = 100002;
+
+void initialize_once() {
+  const aclError status = aclInit(nullptr);
+  if (status != kRepeatedInitialize) check_acl(status, "starting ACL failed");
+}
+
+}  // namespace
+
+void DeviceMemory::release() {
+  if (data_ == nullptr) return;
+  const aclError status = aclrtFree(std::exchange(data_, nullptr));
+  // A destructor may not throw: the next use of the device does.
+  if (status != ACL_SUCCESS) owner_->failed_release_ = acl_status_text(status);
+  bytes_ = 0;
+}
+
+void DeviceMemory::swap(DeviceMemory& other) noexcept {
+  std::swap(owner_, other.owner_);
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+}
+
+Device::Device(const Options& options) : options_(options) {
+  try {
+    open();
+  } catch (...) {
+    close();
+    throw;
+  }
+}
+
+void Device::open() {
+  initialize_once();
+  uint32_t count = 0;
+  check_acl(aclrtGetDeviceCount(&count), "counting the devices failed");
+  if (options_.id < 0 || static_cast<uint32_t>(options_.id) >= count) {
+    fail("there is no device ", options_.id, "; this machine has ", count);
+  }
+  check_acl(aclrtSetDevice(options_.id), "opening device ", options_.id, " failed");
+  const char* soc = aclrtGetSocName();
+  if (soc == nullptr) fail("device ", options_.id, " does not tell its name");
+  soc_name_ = soc;
+  info_ = &find_device(soc_name_);
+  stream_ = options_.stream;
+  if (stream_ == nullptr) check_acl(aclrtCreateStream(&stream_), "making a stream failed");
+  check_atb(::atb::CreateContext(&context_), "making an ATB context failed");
+  check_atb(context_->SetExecuteStream(stream_), "giving the ATB context its stream failed");
+}
+
+Device::~Device() { close(); }
+
+void Device::close() noexcept {
+  if (stream_ != nullptr) settle();
+  arena_ = DeviceMemory();
+  workspace_ = DeviceMemory();
+  if (context_ != nullptr) ::atb::DestroyContext(std::exchange(context_, nullptr));
+  if (stream_ != nullptr && options_.stream == nullptr) aclrtDestroyStream(std::exchange(stream_, nullptr));
+}
+
+std::unique_lock<std::mutex> Device::lease() {
+  std::unique_lock lock(mutex_);
+  activate();
+  return lock;
+}
+
+void Device::activate() {
+  check_acl(aclrtSetDevice(options_.id), "choosing device ", options_.id, " failed");
+  if (!failed_release_.empty())
+    fail("giving back device memory failed: ACL reports ", std::exchange(failed_release_, {}));
+}
+
+DeviceMemory Device::allocate(size_t bytes, const char* purpose) {
+  void* data = nullptr;
+  const aclError status = aclrtMalloc(&data, std::max<size_t>(bytes, 1), ACL_MEM_MALLOC_HUGE_FIRST);
+  if (status != ACL_SUCCESS) {
+    const std::string reason = acl_status_text(status);
+    size_t free = 0, total = 0;
+    const bool known = aclrtGetMemInfo(ACL_HBM_MEM, &free, &total) == ACL_SUCCESS;
+    const std::string left = known ? std::to_string(free >> 20) + " of " + std::to_string(total >> 20) + " MiB are free"
+                                   : "how much is free is not known";
+    fail("device ", options_.id, " (", soc_name_, ") has no ", (bytes >> 20) + 1, " MiB for ", purpose, ": ", left,
+         "; ACL reports ", reason);
+  }
+  return DeviceMemory(this, static_cast<std::byte*>(data), bytes);
+}
+
+Device::MemoryInfo Device::memory() const {
+  MemoryInfo info{};
+  check_acl(aclrtGetMemInfo(ACL_HBM_MEM, &info.free, &info.total), "asking for the device's memory failed");
+  return info;
+}
+
+void Device::upload(void* device, const void* host, size_t bytes) {
+  if (bytes == 0) return;
+  check_acl(aclrtMemcpyAsync(device, bytes, host, bytes, ACL_MEMCPY_HOST_TO_DEVICE, stream_), "copying ", bytes,
+            " bytes to the device failed");
+}
+
+void Device::download(void* host, const void* device, size_t bytes) {
+  if (bytes == 0) return;
+  check_acl(aclrtMemcpyAsync(host, bytes, device, bytes, ACL_MEMCPY_DEVICE_TO_HOST, stream_), "copying ", bytes,
+            " bytes from the device failed");
+}
+
+void Device::copy(void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;
+  check_acl(aclrtMemcpyAsync(to, bytes, from, bytes, ACL_MEMCPY_DEVICE_TO_DEVICE, stream_), "copying ", bytes,
+            " bytes on the device failed");
+}
+
+void Device::synchronize() { check_acl(aclrtSynchronizeStream(stream_), "an operation failed on the device"); }
+
+void Device::settle() noexcept { aclrtSynchronizeStream(stream_); }
+
+std::byte* Device::grown(DeviceMemory& memory, size_t bytes, const char* purpose) {
+  if (bytes <= memory.bytes()) return memory.data();
+  synchronize();
+  // The old one goes first: both together may not fit. Half as much again saves growing for every longer prompt.
+  const size_t wanted = align_up(std::max(bytes, memory.bytes() * 3 / 2), 512);
+  memory = DeviceMemory();
+  activate();
+  memory = allocate(wanted, purpose);
+  return memory.data();
+}
+
+}  // namespace atb_core::ascend

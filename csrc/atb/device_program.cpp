@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "atb/device_program.h"
+
+#include <algorithm>
+#include <cctype>
+#include <set>
+
+#include "atb/diagnose.h"
+#include "atb/status.h"
+#include "graph/op.h"
+
+namespace atb_core::ascend {
+namespace {
+
+// ATB takes letters, digits and underscores, at most 128 of them.
+std::string graph_name(const std::string& label) {
+  std::string name;
+  for (char c : label) name += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+  return name.empty() ? "graph" : name.substr(0, 128);
+}
+
+std::vector<int64_t> constant_shape(const TensorSpec& tensor) {
+  std::vector<int64_t> shape;
+  for (const DimExpr& size : tensor.shape) shape.push_back(size.evaluate({}));
+  return shape;
+}
+
+}  // namespace
+
+DeviceProgram::DeviceProgram(std::shared_ptr<DeviceWeights> weights, GraphSpec spec, const std::vector<int>& segments)
+    : weights_(std::move(weights)),
+      device_(*weights_->device()),
+      graph_(std::move(spec)),
+      context_(segment_context(graph_, device_.info())),
+      arguments_(graph_),
+      sizes_(std::make_shared<std::vector<int64_t>>(graph_.dims().size())) {
+  make_segments(segments);
+  declare_weights();
+  choose_layouts();
+  if (device_.options().execute_async) queue_ = std::make_unique<LaunchQueue>([this] { device_.activate(); });
+}
+
+DeviceProgram::~DeviceProgram() {
+  queue_.reset();
+  constants_.clear();
+}
+
+void DeviceProgram::make_segments(const std::vector<int>& numbers) {
+  if (numbers.size() != graph_.nodes().size()) {
+    fail(numbers.size(), " segment numbers were given for ", graph_.nodes().size(), " nodes");
+  }
+  for (size_t begin = 0; begin < numbers.size();) {
+    size_t end = begin + 1;
+    while (end < numbers.size() && numbers[end] == numbers[begin]) ++end;
+    lower_segments(context_, begin, end, segments_);
+    begin = end;
+  }
+  const auto lease = device_.lease();
+  std::map<std::string, std::shared_ptr<const BuiltOperation>> known;
+  for (Segment& segment : segments_) {
+    // One operation serves equal segments one after another. Not so where a second thread launches: an operation must
+    // not be set up again while a launch of it waits there.
+    auto& operation = known[device_.options().execute_async ? std::to_string(known.size()) : segment.signature(graph_)];
+    if (!operation) operation = build_operation(segment, graph_name(segment.label), sizes_);
+    segment.operation = operation;
+    packs_.push_back(std::make_unique<::atb::VariantPack>());
+    packs_.back()->inTensors.resize(segment.inputs.size());
+    packs_.back()->outTensors.resize(segment.outputs.size());
+  }
+  operations_ = known.size();
+}
+
+void DeviceProgram::declare_weights() {
+  for (const Segment& segment : segments_) {
+    for (const Segment::Operand& operand : segment.inputs) {
+      const TensorSpec& tensor = graph_.tensor(operand.tensor);
+      if (tensor.kind != TensorKind::weight) continue;
+      weights_->declare(tensor.name, tensor.dtype, constant_shape(tensor), operand.layout);
+    }
+  }
+}
+
+// An input has one layout, for it is copied once.
+void DeviceProgram::choose_layouts() {
+  layouts_.resize(graph_.tensors().size());
+  std::set<int> chosen;
+  for (const Segment& segment : segments_) {
+    for (const Segment::Operand& operand : segment.inputs) {
+      if (graph_.tensor(operand.tensor).kind != TensorKind::input) continue;
+      Layout& layout = layouts_[static_cast<size_t>(operand.tensor)];
+      if (chosen.insert(operand.tensor).second) layout = operand.layout;
+      if (layout == operand.layout) continue;
+      fail("input '", graph_.tensor(operand.tensor).name, "' is used in rows and in FRACTAL_NZ");
+    }
+  }
+}
+
+void DeviceProgram::set(const std::vector<Argument>& arguments) {
+  const auto lease = device_.lease();
+  for (const Argument& argument : arguments) constants_.erase(argument.tensor);
+  arguments_.set(arguments);
+}
+
+void DeviceProgram::set_constants(const std::vector<Argument>& arguments) {
+  const auto lease = device_.lease();
+  arguments_.set(arguments);
+  for (const Argument& argument : arguments) {
+    const TensorSpec& tensor = graph_.tensor(argument.tensor);
+    if (tensor.kind != TensorKind::input) fail("'", tensor.name, "' is an output and cannot be constant");
+    const auto* data = static_cast<const std::byte*>(argument.data);
+    const size_t bytes = tensor_bytes(tensor.dtype, argument.shape);
+    Constant constant{device_.allocate(bytes, "a constant input"), {data, data + bytes}};
+    const bool nz = layouts_[static_cast<size_t>(argument.tensor)] == Layout::nz;
+    const std::vector<std::byte> blocks = nz ? to_nz(data, tensor.dtype, argument.shape) : std::vector<std::byte>();
+    try {
+      device_.upload(constant.memory.data(), nz ? blocks.data() : data, bytes);
+      device_.synchronize();
+    } catch (...) {
+      device_.settle();
+      throw;
+    }
+    Argument kept = argument;
+    kept.data = constant.memory.data();
+    kept.on_device = true;
+    kept.host = constant.host.data();
+    constants_.insert_or_assign(argument.tensor, std::move(constant));
+    arguments_.set({kept});
+  }
+}
+
+std::vector<std::vector<int64_t>> DeviceProgram::output_shapes(const std::vector<Argument>& arguments) {
+  const auto lease = device_.lease();
+  arguments_.set(arguments);
+  return arguments_.output_shapes();
+}
+
+void DeviceProgram::check_weights() const {
+  std::string missing;
+  int count = 0;
+  for (const Segment& segment : segments_) {
+    for (const Segment::Operand& operand : segment.inputs) {
+      const TensorSpec& tensor = graph_.tensor(operand.tensor);
+      if (tensor.kind != TensorKind::weight || weights_->data(tensor.name, operand.layout) != nullptr) continue;
+      missing += (count++ ? ", '" : "'") + tensor.name + "'";
+    }
+  }
+  if (count > 0) fail(count == 1 ? "weight " : "weights ", missing, count == 1 ? " has" : " have", " not been set");
+}
+
+const DevicePlan& DeviceProgram::plan() {
+  if (weights_->generation() != generation_) {
+    check_weights();
+    generation_ = weights_->generation();
+  }
+  std::vector<int64_t> sizes = arguments_.resolve_sizes(true);
+  std::vector<bool> staged(graph_.tensors().size());
+  for (int id : arguments_.externals()) staged[static_cast<size_t>(id)] = !arguments_.on_device(id);
+  const auto found = std::find_if(plans_.begin(), plans_.end(),
+                                  [&](const auto& plan) { return plan->sizes() == sizes && plan->staged() == staged; });
+  if (found != plans_.end()) {
+    std::rotate(plans_.begin(), found, found + 1);
+  } else {
+    auto made = std::make_unique<DevicePlan>(context_, segments_, staged, std::move(sizes));
+    if (plans_.size() >= kMaxPlans) plans_.pop_back();
+    plans_.insert(plans_.begin(), std::move(made));
+  }
+  return *plans_.front();
+}
+
+DeviceProgram::PlanInfo DeviceProgram::plan_info() {
+  const auto lease = device_.lease();
+  return {segments_.size(), operations_, plan().arena_bytes(), device_.workspace_bytes()};
+}
+
+bool DeviceProgram::run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted) {
+  const auto lease = device_.lease();
+  for (const Argument& argument : arguments) constants_.erase(argument.tensor);
+  arguments_.set(arguments);
+  const DevicePlan& current = plan();
+  arguments_.check_overlap();
+  *sizes_ = current.sizes();
+  try {
+    std::byte* arena = device_.arena(current.arena_bytes());
+    upload_inputs(current, arena);
+    const bool finished = run_segments(current, arena, interrupted);
+    if (finished) download_outputs(current, arena);
+    device_.synchronize();
+    return finished;
+  } catch (...) {
+    // The caller's memory and the arena must not be in use when this returns.
+    if (queue_) queue_->abandon();
+    device_.settle();
+    throw;
+  }
+}
+
+void DeviceProgram::upload_inputs(const DevicePlan& plan, std::byte* arena) {
+  for (int id : arguments_.externals()) {
+    const TensorSpec& tensor = graph_.tensor(id);
+    if (tensor.kind != TensorKind::input || !plan.in_arena(id)) continue;
+    const void* data = arguments_.pointers()[static_cast<size_t>(id)];
+    if (layouts_[static_cast<size_t>(id)] == Layout::nz) {
+      data = (staging_[id] = to_nz(static_cast<const std::byte*>(data), tensor.dtype, plan.shape(id))).data();
+    }
+    device_.upload(arena + plan.offset(id), data, plan.bytes(id));
+  }
+}
+
+void DeviceProgram::download_outputs(const DevicePlan& plan, std::byte* arena) {
+  const auto place = [&](int tensor) -> void* {
+    return address(plan, arena, {tensor, layouts_[static_cast<size_t>(tensor)]});
+  };
+  for (const DevicePlan::Copy& copy : plan.copies())
+    device_.copy(place(copy.to), place(copy.from), plan.bytes(copy.to));
+  for (int id : arguments_.externals()) {
+    // An input that is written in place goes back to where it came from.
+    const bool changed = graph_.tensor(id).kind == TensorKind::output || graph_.written(id);
+    if (!changed || !plan.in_arena(id)) continue;
+    if (layouts_[static_cast<size_t>(id)] == Layout::nz) {
+      fail("input '", graph_.tensor(id).name, "' is written in FRACTAL_NZ, so it has to lie on the device");
+    }
+    device_.download(arguments_.pointers()[static_cast<size_t>(id)], arena + plan.offset(id), plan.bytes(id));
+  }
+}
+
+void* DeviceProgram::address(const DevicePlan& plan, std::byte* arena, const Segment::Operand& operand) const {
+  const int home = plan.home(operand.tensor);
+  const TensorSpec& tensor = graph_.tensor(home);
+  if (tensor.kind == TensorKind::weight) return weights_->data(tensor.name, operand.layout);
+  if (plan.in_arena(home)) return arena + plan.offset(home);
+  return arguments_.pointers()[static_cast<size_t>(home)];
+}
+
+void DeviceProgram::fill_pack(const DevicePlan& plan, std::byte* arena, size_t index) {
+  const Segment& segment = segments_[index];
+  ::atb::VariantPack& pack = *packs_[index];
+  for (size_t i = 0; i < segment.inputs.size(); ++i) {
+    const Segment::Operand& operand = segment.inputs[i];
+    ::atb::Tensor& tensor = pack.inTensors.at(i);
+    tensor.desc = plan.input(index, i);
+    tensor.deviceData = address(plan, arena, operand);
+    tensor.dataSize = plan.bytes(operand.tensor);
+    tensor.hostData = nullptr;
+    if (!operand.host_data) continue;
+    // ATB's interface is not const, but it only reads.
+    tensor.hostData = const_cast<void*>(arguments_.host(operand.tensor));
+    if (tensor.hostData == nullptr) {
+      fail("input '", graph_.tensor(operand.tensor).name, "' lies on the device, and ATB needs its values on the host",
+           " too: give a host copy in runtime_params");
+    }
+  }
+  for (size_t i = 0; i < segment.outputs.size(); ++i) {
+    ::atb::Tensor& tensor = pack.outTensors.at(i);
+    tensor.desc = plan.output(index, i);
+    tensor.deviceData = address(plan, arena, segment.outputs[i]);
+    tensor.dataSize = plan.bytes(segment.outputs[i].tensor);
+  }
+}
+
+bool DeviceProgram::run_segments(const DevicePlan& plan, std::byte* arena, const std::function<bool()>& interrupted) {
+  for (size_t index = 0; index < segments_.size(); ++index) {
+    if (interrupted && interrupted()) {
+      if (queue_) queue_->drain();
+      return false;
+    }
+    if (queue_ && queue_->failed()) queue_->drain();  // throws what it was
+    fill_pack(plan, arena, index);
+    launch(index);
+  }
+  if (queue_) queue_->drain();
+  return true;
+}
+
+void DeviceProgram::launch(size_t index) {
+  ::atb::Operation* operation = segments_[index].operation->get();
+  ::atb::VariantPack& pack = *packs_[index];
+  uint64_t wanted = 0;
+  const ::atb::Status status = operation->Setup(pack, wanted, device_.context());
+  if (status != ::atb::NO_ERROR) fail_in(index, "prepare", status);
+  // A larger workspace is another address: what waits in the queue has to be launched with the old one.
+  if (queue_ && wanted > device_.workspace_bytes()) queue_->drain();
+  auto* workspace = reinterpret_cast<uint8_t*>(wanted > 0 ? device_.workspace(wanted) : nullptr);
+  const auto execute = [this, index, operation, &pack, workspace, wanted] {
+    const ::atb::Status launched = operation->Execute(pack, workspace, wanted, device_.context());
+    if (launched != ::atb::NO_ERROR) fail_in(index, "launch", launched);
+  };
+  if (queue_) {
+    queue_->push(execute);
+    return;
+  }
+  execute();
+  if (!device_.options().launch_blocking) return;
+  try {
+    device_.synchronize();
+  } catch (const Error& error) {
+    fail(segments_[index].label, ": ", error.what());
+  }
+}
+
+void DeviceProgram::fail_in(size_t index, const char* what, ::atb::Status status) {
+  const Segment& segment = segments_[index];
+  fail("ATB cannot ", what, " the operations of ", segment.label, ": ", atb_status_text(status), "; ",
+       diagnose(segment, *packs_[index], *sizes_, device_.context()));
+}
+
+}  // namespace atb_core::ascend

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "atb/device_plan.h"
+#include "atb/launch_queue.h"
+#include "atb/weights.h"
+
+namespace atb_core::ascend {
+
+// A graph that runs on a device. As atb_core::Program, with memory of its own: what lies on the host is copied.
+class DeviceProgram {
+ public:
+  // Plans kept for different sizes; the least recently used goes first.
+  static constexpr size_t kMaxPlans = 64;
+
+  // `segments` has a number for each node: nodes of one number that follow one another become one operation of ATB.
+  // Throws Error when the graph is invalid, or has something that the device cannot run.
+  DeviceProgram(std::shared_ptr<DeviceWeights> weights, GraphSpec spec, const std::vector<int>& segments);
+  ~DeviceProgram();
+  DeviceProgram(const DeviceProgram&) = delete;
+  DeviceProgram& operator=(const DeviceProgram&) = delete;
+
+  const Graph& graph() const { return graph_; }
+  // The tensor's number; throws Error when no input or output has the name.
+  int external(const std::string& name) const { return arguments_.external(name); }
+
+  // Gives inputs and outputs their memory, until given again. The caller keeps it alive while the program runs.
+  void set(const std::vector<Argument>& arguments);
+  // Copies inputs of the host to the device once; they keep these values until set again.
+  void set_constants(const std::vector<Argument>& arguments);
+  // Sets some arguments for this and later runs, and runs. When it returns, outputs on the host have their values and
+  // the device has done everything. `interrupted` is asked between segments; true ends the run, and run() returns false.
+  bool run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted = {});
+  std::vector<std::vector<int64_t>> output_shapes(const std::vector<Argument>& arguments);
+
+  struct PlanInfo {
+    size_t segments, operations, arena_bytes, workspace_bytes;
+  };
+  // What the plan for the present arguments uses; makes it if needed.
+  PlanInfo plan_info();
+  size_t num_plans() const { return plans_.size(); }
+
+ private:
+  struct Constant {
+    DeviceMemory memory;
+    std::vector<std::byte> host;
+  };
+
+  void make_segments(const std::vector<int>& numbers);
+  void declare_weights();
+  void choose_layouts();
+  const DevicePlan& plan();
+  void check_weights() const;
+  void upload_inputs(const DevicePlan& plan, std::byte* arena);
+  void download_outputs(const DevicePlan& plan, std::byte* arena);
+  bool run_segments(const DevicePlan& plan, std::byte* arena, const std::function<bool()>& interrupted);
+  void fill_pack(const DevicePlan& plan, std::byte* arena, size_t index);
+  void launch(size_t index);
+  void* address(const DevicePlan& plan, std::byte* arena, const Segment::Operand& operand) const;
+  [[noreturn]] void fail_in(size_t index, const char* what, ::atb::Status status);
+
+  std::shared_ptr<DeviceWeights> weights_;
+  Device& device_;
+  const Graph graph_;
+  const SegmentContext context_;
+  Arguments arguments_;
+  std::vector<Segment> segments_;
+  std::vector<Layout> layouts_;                             // of inputs, by tensor
+  std::vector<std::unique_ptr<::atb::VariantPack>> packs_;  // by segment; 13 KiB each, so never copied
+  std::shared_ptr<std::vector<int64_t>> sizes_;             // of the present run, read by reshape functions
+  std::map<int, Constant> constants_;
+  std::map<int, std::vector<std::byte>> staging_;   // blocks of inputs that the device wants in nz
+  std::vector<std::unique_ptr<DevicePlan>> plans_;  // most recently used first
+  uint64_t generation_ = 0;                         // of the weights, when they were last checked
+  size_t operations_ = 0;
+  std::unique_ptr<LaunchQueue> queue_;
+};
+
+}  // namespace atb_core::ascend

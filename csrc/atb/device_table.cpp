@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "atb/device_table.h"
+
+#include "atb_core/error.h"
+
+namespace atb_core::ascend {
+namespace {
+
+constexpr uint64_t operator""_gib(unsigned long long count) { return static_cast<uint64_t>(count) << 30; }
+
+// "Ascend910B2" is an A2 chip, but one of the first generation calls itself "Ascend910B" and nothing more.
+constexpr std::string_view kFirst910B = "Ascend910B";
+
+std::string known_devices() {
+  std::string text;
+  for (const DeviceInfo& device : device_table()) {
+    if (!device.supported) continue;
+    text += (text.empty() ? "" : ", ") + std::string(device.soc_prefix) + "* (" + device.name + ")";
+  }
+  return text;
+}
+
+const DeviceInfo* longest_match(std::string_view soc_name) {
+  const DeviceInfo* found = nullptr;
+  for (const DeviceInfo& device : device_table()) {
+    const std::string_view prefix = device.soc_prefix;
+    if (!soc_name.starts_with(prefix) || (prefix == kFirst910B && soc_name == kFirst910B)) continue;
+    if (found == nullptr || prefix.size() > std::string_view(found->soc_prefix).size()) found = &device;
+  }
+  return found;
+}
+
+const char* why_not(Family family) {
+  return family == Family::ascend910a
+             ? "it has no bfloat16, keeps its caches in another layout, and was never tried"
+             : "ATB hands its work to other operations there (aclnn), which this version does not use";
+}
+
+}  // namespace
+
+// What the chips can do is from the public documentation of ATB's operations; memory is from public data sheets and is
+// that of one chip: an Atlas 300I Duo has two of them and 96 GiB at most, an A3 package has two dies of 64 GiB.
+const std::vector<DeviceInfo>& device_table() {
+  static const std::vector<DeviceInfo> kDevices = {
+      {.soc_prefix = "Ascend910B",
+       .family = Family::ascend910b,
+       .name = "Atlas A2",
+       .bf16 = true,
+       .nz = false,
+       .max_head_size = 576,
+       .device_lengths = false,
+       .lccl = true,
+       .memory = 64_gib,
+       .supported = true},
+      {.soc_prefix = "Ascend910_93",
+       .family = Family::ascend910b,
+       .name = "Atlas A3",
+       .bf16 = true,
+       .nz = false,
+       .max_head_size = 576,
+       .device_lengths = false,
+       .lccl = true,
+       .memory = 64_gib,
+       .supported = true},
+      {.soc_prefix = "Ascend310P",
+       .family = Family::ascend310p,
+       .name = "Atlas 300I Duo",
+       .bf16 = false,
+       .nz = true,
+       .max_head_size = 256,
+       .device_lengths = true,
+       .lccl = false,
+       .memory = 48_gib,
+       .supported = true},
+      {.soc_prefix = "Ascend910",
+       .family = Family::ascend910a,
+       .name = "Atlas A1",
+       .bf16 = false,
+       .nz = true,
+       .max_head_size = 256,
+       .device_lengths = true,
+       .lccl = false,
+       .memory = 32_gib,
+       .supported = false},
+      // Both names are in use for this generation.
+      {.soc_prefix = "Ascend950",
+       .family = Family::ascend950,
+       .name = "Atlas A5",
+       .bf16 = true,
+       .nz = false,
+       .max_head_size = 256,
+       .device_lengths = false,
+       .lccl = false,
+       .memory = 128_gib,
+       .supported = false},
+      {.soc_prefix = "Ascend910_95",
+       .family = Family::ascend950,
+       .name = "Atlas A5",
+       .bf16 = true,
+       .nz = false,
+       .max_head_size = 256,
+       .device_lengths = false,
+       .lccl = false,
+       .memory = 128_gib,
+       .supported = false},
+  };
+  return kDevices;
+}
+
+const DeviceInfo& find_device(std::string_view soc_name) {
+  const DeviceInfo* found = longest_match(soc_name);
+  if (found == nullptr) {
+    fail("this backend does not know the device '", soc_name, "'; it runs on ", known_devices());
+  }
+  if (!found->supported) {
+    fail("this backend does not run on '", soc_name, "' (", found->name, "): ", why_not(found->family), "; it runs on ",
+         known_devices());
+  }
+  return *found;
+}
+
+}  // namespace atb_core::ascend

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tensors as ATB describes them, and the layout FRACTAL_NZ.
+#pragma once
+
+#include <atb/atb_infer.h>
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "atb/lowering.h"
+#include "atb_core/types.h"
+
+namespace atb_core::ascend {
+
+aclDataType acl_type(DataType dtype);
+
+// ATB's description of a tensor of this shape. In nz the last two dimensions are cut into blocks:
+// [m, n] becomes [1, n / c, m, c] and [b, m, n] becomes [b, n / c, m, c], c elements being 32 bytes; a paged cache
+// [blocks, slots, heads, size] becomes [blocks, heads * size / c, slots, c]. Throws Error for sizes that nz cannot have:
+// m has to be a multiple of 16 and n one of c.
+::atb::TensorDesc describe_tensor(DataType dtype, std::span<const int64_t> shape, Layout layout);
+
+size_t tensor_bytes(DataType dtype, std::span<const int64_t> shape);
+
+// The elements of a row-major tensor [m, n] or [b, m, n] in nz.
+std::vector<std::byte> to_nz(const std::byte* data, DataType dtype, std::span<const int64_t> shape);
+
+}  // namespace atb_core::ascend

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rope, SelfAttention, PagedAttention and ReshapeAndCache.
+#include "atb/lower_rules.h"
+
+namespace atb_core::ascend {
+namespace {
+
+using ::atb::infer::PagedAttentionParam;
+using ::atb::infer::SelfAttentionParam;
+
+// Limits of the kernels beside the device's largest head.
+constexpr int64_t kHeadStep310p = 16;
+constexpr int64_t kSpecHeadSize = 256;
+constexpr int64_t kSpecHeads = 256;
+constexpr int64_t kSpecQuery = 16384;  // heads times head size
+constexpr int64_t kTile = 16384;       // head size times block size
+constexpr int64_t kBlockStep = 16;
+constexpr int64_t kLongBlock = 128;  // the largest block where heads are long
+
+bool masked(const Lowering& l) {
+  const std::string& type = l.text("mask_type");
+  l.require(type == "MASK_TYPE_UNDEFINED" || type == "MASK_TYPE_NORM", "mask_type ", type,
+            " is none of this version; give MASK_TYPE_NORM or MASK_TYPE_UNDEFINED");
+  return type == "MASK_TYPE_NORM";
+}
+
+void expect_inputs(const Lowering& l, int count) {
+  l.require(l.num_inputs() == count, "it has ", l.num_inputs(), " inputs, not ", count);
+}
+
+// q is [tokens, heads, head size].
+void check_query(const Lowering& l) {
+  l.require(l.rank(0) == 3, "q has ", l.rank(0), " dimensions, not three");
+  require_result_type(l);
+  const int64_t heads = l.integer("head_num"), kv_heads = l.integer("kv_head_num");
+  l.require(heads > 0 && kv_heads > 0 && heads % kv_heads == 0, heads, " heads cannot share ", kv_heads,
+            " key/value heads evenly");
+  const auto head = l.size(0, 2);
+  l.require(head.has_value(), "the head size has to be a number, not a symbol");
+  l.require(*head <= l.device().max_head_size, "heads of ", *head, " are too long; attention takes at most ",
+            l.device().max_head_size);
+  l.require(!l.device().nz || *head % kHeadStep310p == 0, "the head size ", *head, " is no multiple of ",
+            kHeadStep310p);
+}
+
+// Both scales in one factor: for packed and for paged attention ATB has no qScale before 8.5.
+float score_scale(const Lowering& l) { return l.number("q_scale") * l.number("qk_scale"); }
+
+void take_lengths(Lowering& l, int input, const char* what, bool on_host) {
+  require_type(l, input, what, DataType::i32);
+  if (on_host) l.host_data(input);
+}
+
+void take_mask(Lowering& l, int input) {
+  require_type(l, input, "the mask", l.input(0).dtype);
+  require_nz(l, input, "the mask");
+}
+
+void take_caches(Lowering& l, int keys) {
+  for (int cache : {keys, keys + 1}) {
+    l.require(l.rank(cache) == 4, "a cache has ", l.rank(cache), " dimensions, not four");
+    require_type(l, cache, "a cache", l.input(0).dtype);
+    require_nz(l, cache, "a cache");
+  }
+}
+
+void check_block(const Lowering& l, bool spec) {
+  const auto block = l.size(1, 1);
+  const int64_t head = *l.size(0, 2);
+  if (!block) return;
+  l.require(*block % kBlockStep == 0, "the cache has blocks of ", *block, " slots, no multiple of ", kBlockStep);
+  const bool limited = spec || l.device().nz;
+  l.require(!limited || head * *block <= kTile, "heads of ", head, " in blocks of ", *block, " slots are too large; ",
+            "their product may be ", kTile, " at most: make the blocks smaller");
+  l.require(!(spec || head > kSpecHeadSize) || *block <= kLongBlock, "the cache has blocks of ", *block,
+            " slots; here they may have ", kLongBlock, " at most");
+}
+
+void check_spec(const Lowering& l, bool has_mask) {
+  l.require(has_mask,
+            "with CALC_TYPE_SPEC ATB needs a mask: give one with MASK_TYPE_NORM, [longest context, longest "
+            "context], whose values above the diagonal are minus infinity");
+  const int64_t heads = l.integer("head_num"), head = *l.size(0, 2);
+  l.require(head <= kSpecHeadSize, "heads of ", head, " are too long; CALC_TYPE_SPEC takes at most ", kSpecHeadSize);
+  l.require(heads <= kSpecHeads && heads * head <= kSpecQuery, heads, " heads of ", head,
+            " are too many for CALC_TYPE_SPEC, which takes ", kSpecHeads, " heads and ", kSpecQuery,
+            " elements a token: split the heads over several devices");
+}
+
+}  // namespace
+
+// Inputs: q, k, cos, sin, and lengths that the kernel wants on the device although it does not use them.
+void lower_rope(Lowering& l) {
+  const DataType type = l.input(0).dtype;
+  for (int input : {0, 1, 2, 3}) {
+    l.require(l.rank(input) == 2, "input ", input, " has ", l.rank(input), " dimensions, not two");
+  }
+  require_type(l, 1, "k", type);
+  require_type(l, 3, "sin", l.input(2).dtype);
+  const DataType angles = l.input(2).dtype;
+  l.require(angles == type || (angles == DataType::f32 && type == DataType::f16), "cos and sin are ", name(angles),
+            " and q ", name(type), ": ATB takes the type of q, or float32 beside float16");
+  take_lengths(l, 4, "seqlen", false);
+  const auto head = l.size(2, 1);
+  const int64_t coefficient = l.integer("rotary_coeff");
+  l.require(head.has_value(), "the head size has to be a number, not a symbol");
+  l.require(*head >= 16 && *head <= 4096, "the head size is ", *head, "; ATB's Rope takes 16 to 4096");
+  l.require(coefficient == 2 || coefficient == *head, "rotary_coeff is ", coefficient, ", not 2 or the head size ",
+            *head);
+  const auto q = l.size(0, 1), k = l.size(1, 1);
+  l.require(!q || !k || *q % *k == 0, "q is ", q.value_or(0), " wide, which is no multiple of k's ", k.value_or(0));
+  ::atb::infer::RopeParam param{};
+  param.rotaryCoeff = static_cast<int32_t>(coefficient);
+  param.cosFormat = 0;  // one row of cos for each token
+  l.add("Rope", param, {l.in(0), l.in(1), l.in(2), l.in(3), l.in(4)}, {l.out(0), l.out(1)});
+}
+
+void lower_self_attention(Lowering& l) {
+  const bool has_mask = masked(l), causal = l.flag("is_triu_mask");
+  expect_inputs(l, has_mask ? 5 : 4);
+  check_query(l);
+  l.require(l.text("calc_type") == "PA_ENCODER", "calc_type is ", l.text("calc_type"), ", not PA_ENCODER");
+  require_type(l, 1, "k", l.input(0).dtype);
+  require_type(l, 2, "v", l.input(0).dtype);
+  l.require(!causal || has_mask, "is_triu_mask needs a mask: give a triangle of 128 x 128 with MASK_TYPE_NORM");
+  // There the kernel takes 1 for hidden, while the op's mask has values to add.
+  l.require(!has_mask || causal || l.input(0).dtype != DataType::bf16,
+            "in bfloat16 ATB cannot add a mask's values: use is_triu_mask, or run the model in float16");
+  if (has_mask) take_mask(l, 3);
+  take_lengths(l, l.num_inputs() - 1, "seq_len", true);
+  SelfAttentionParam param{};
+  param.calcType = SelfAttentionParam::PA_ENCODER;
+  param.headNum = static_cast<int32_t>(l.integer("head_num"));
+  param.kvHeadNum = static_cast<int32_t>(l.integer("kv_head_num"));
+  param.qkScale = score_scale(l);
+  param.isTriuMask = causal ? 1 : 0;
+  param.maskType = has_mask ? SelfAttentionParam::MASK_TYPE_NORM : SelfAttentionParam::MASK_TYPE_UNDEFINED;
+  std::vector<int> inputs;
+  for (int i = 0; i < l.num_inputs(); ++i) inputs.push_back(l.in(i));
+  l.add("SelfAttention", param, inputs, {l.out(0)});
+}
+
+void lower_paged_attention(Lowering& l) {
+  const std::string& calc = l.text("calc_type");
+  l.require(calc == "CALC_TYPE_UNDEFINED" || calc == "CALC_TYPE_SPEC", "calc_type ", calc, " is none of this version");
+  const bool has_mask = masked(l), spec = calc == "CALC_TYPE_SPEC";
+  expect_inputs(l, 5 + has_mask + spec);
+  check_query(l);
+  l.require(spec || !has_mask, "one token sees all of its context: leave the mask away, or give CALC_TYPE_SPEC");
+  if (spec) check_spec(l, has_mask);
+  take_caches(l, 1);
+  check_block(l, spec);
+  require_type(l, 3, "block_tables", DataType::i32);
+  take_lengths(l, 4, "context_lens", !l.device().device_lengths);
+  if (has_mask) take_mask(l, 5);
+  if (spec) take_lengths(l, 6, "q_lens", true);
+  PagedAttentionParam param{};
+  param.headNum = static_cast<int32_t>(l.integer("head_num"));
+  param.kvHeadNum = static_cast<int32_t>(l.integer("kv_head_num"));
+  param.qkScale = score_scale(l);
+  param.maskType = has_mask ? PagedAttentionParam::MASK_TYPE_NORM : PagedAttentionParam::UNDEFINED;
+  param.calcType = spec ? PagedAttentionParam::CALC_TYPE_SPEC : PagedAttentionParam::CALC_TYPE_UNDEFINED;
+  std::vector<int> inputs;
+  for (int i = 0; i < l.num_inputs(); ++i) inputs.push_back(l.in(i));
+  l.add("PagedAttention", param, inputs, {l.out(0)});
+}
+
+// Writes into the caches, which ATB wants among the outputs too.
+void lower_reshape_and_cache(Lowering& l) {
+  l.require(l.rank(0) == 3 && l.rank(1) == 3, "k and v must have three dimensions");
+  require_type(l, 1, "v", l.input(0).dtype);
+  take_caches(l, 2);
+  require_type(l, 4, "slots", DataType::i32);
+  ::atb::infer::ReshapeAndCacheParam param{};
+  l.add("ReshapeAndCache", param, {l.in(0), l.in(1), l.in(2), l.in(3), l.in(4)}, {l.in(2), l.in(3)});
+}
+
+}  // namespace atb_core::ascend

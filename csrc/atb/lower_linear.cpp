@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "atb/lower_rules.h"
+
+namespace atb_core::ascend {
+namespace {
+
+constexpr int64_t kNzBlock = 16;
+
+void check_types(const Lowering& l, bool has_bias) {
+  const DataType type = l.input(0).dtype;
+  l.require(l.output(0).dtype == type, "its result is ", name(l.output(0).dtype), " and x ", name(type),
+            ", but ATB's Linear keeps the type of x: leave out_dtype away, logits then come in the model's type");
+  require_type(l, 1, "the weight", type);
+  if (type == DataType::f32) {
+    l.require(!l.device().nz, "Linear takes no float32 there: run the model in float16");
+    l.require(!has_bias,
+              "ATB's Linear takes no bias in float32: run the model in float16 or bfloat16, or add the bias "
+              "with Elewise");
+  }
+  if (!has_bias) return;
+  const DataType bias = l.input(2).dtype;
+  // A2 and A3 also take a bias with more bits.
+  const bool wide = bias == DataType::f32 && !l.device().nz;
+  l.require(bias == type || wide, "the bias is ", name(bias), " and x ", name(type), ": both must have one type");
+}
+
+// A weight is kept in blocks where the device likes that and the sizes allow it.
+bool fits_nz(const Lowering& l) {
+  if (!l.device().nz || l.input(1).kind != TensorKind::weight) return false;
+  for (int axis : {0, 1}) {
+    const auto size = l.size(1, axis);
+    if (!size || *size % kNzBlock != 0) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+void lower_linear(Lowering& l) {
+  const bool has_bias = l.flag("has_bias"), transpose_a = l.flag("transpose_a");
+  const int expected = has_bias ? 3 : 2;
+  l.require(l.num_inputs() == expected, "it has ", l.num_inputs(), " inputs, not ", expected);
+  l.require(l.rank(0) == 2 || (l.rank(0) == 3 && !transpose_a), "x has ", l.rank(0),
+            " dimensions; ATB's Linear takes two, or three without transpose_a: reshape x first");
+  l.require(l.rank(1) == 2, "the weight has ", l.rank(1), " dimensions, not two");
+  check_types(l, has_bias);
+  ::atb::infer::LinearParam param{};
+  param.transposeA = transpose_a;
+  param.transposeB = l.flag("transpose_b");
+  param.hasBias = has_bias;  // ATB's own default is true
+  if (fits_nz(l)) l.layout(1, Layout::nz);
+  std::vector<int> inputs = {l.in(0), l.in(1)};
+  if (has_bias) inputs.push_back(l.in(2));
+  l.add("Linear", param, inputs, {l.out(0)});
+}
+
+}  // namespace atb_core::ascend

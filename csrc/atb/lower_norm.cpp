@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "atb/lower_rules.h"
+
+namespace atb_core::ascend {
+namespace {
+
+using ::atb::infer::RmsNormParam;
+
+// The kernel moves rows in pieces of so many bytes.
+constexpr int64_t kRowBytes = 32;
+constexpr float kLeastEpsilon = 2e-38f;
+
+float checked_epsilon(const Lowering& l) {
+  const float epsilon = l.number("epsilon");
+  l.require(epsilon >= kLeastEpsilon, "epsilon is ", epsilon, "; ATB wants at least 2e-38");
+  return epsilon;
+}
+
+void check_weight(const Lowering& l, int weight) {
+  require_type(l, weight, "the weight", l.input(0).dtype);
+  l.require(l.rank(weight) == 1, "the weight has ", l.rank(weight), " dimensions, not one");
+  const auto width = l.size(weight, 0);
+  if (!width) return;
+  const int64_t bytes = *width * static_cast<int64_t>(itemsize(l.input(weight).dtype));
+  l.require(bytes % kRowBytes == 0, "rows of ", *width, " elements are no multiple of ", kRowBytes,
+            " bytes, which ATB's RmsNorm wants");
+}
+
+}  // namespace
+
+void lower_rms_norm(Lowering& l) {
+  check_weight(l, 1);
+  require_result_type(l);
+  RmsNormParam param{};
+  param.layerType = RmsNormParam::RMS_NORM_NORM;
+  param.normParam.epsilon = checked_epsilon(l);
+  l.add("RmsNorm", param, {l.in(0), l.in(1)}, {l.out(0)});
+}
+
+// Outputs: the norm, the reciprocal deviation, the sum. ATB's PRENORM gives the first and the last.
+void lower_add_rms_norm(Lowering& l) {
+  check_weight(l, 2);
+  require_type(l, 1, "b", l.input(0).dtype);
+  require_result_type(l, 0);
+  require_result_type(l, 2);
+  l.require(!l.output_used(1), "ATB gives no reciprocal deviation (rstd) here: use only the norm and the sum");
+  RmsNormParam param{};
+  param.layerType = RmsNormParam::RMS_NORM_PRENORM;
+  param.preNormParam.epsilon = checked_epsilon(l);
+  param.preNormParam.hasBias = false;
+  l.add("RmsNorm", param, {l.in(0), l.in(1), l.in(2)}, {l.out(0), l.out(2)});
+}
+
+}  // namespace atb_core::ascend

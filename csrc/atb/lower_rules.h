@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// The function of every op, by family of ops, and what these functions share. An op's inputs and outputs have their
+// numbers from its definition; counts of inputs and required attributes were checked when the graph was made.
+#pragma once
+
+#include <atb/atb_infer.h>
+
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "atb/lowering.h"
+
+namespace atb_core::ascend {
+
+// lower_linear.cpp
+void lower_linear(Lowering& l);
+// lower_norm.cpp
+void lower_rms_norm(Lowering& l);
+void lower_add_rms_norm(Lowering& l);
+// lower_attention.cpp
+void lower_rope(Lowering& l);
+void lower_self_attention(Lowering& l);
+void lower_paged_attention(Lowering& l);
+void lower_reshape_and_cache(Lowering& l);
+// lower_elewise.cpp
+void lower_activation(Lowering& l);
+void lower_elewise(Lowering& l);
+void lower_cast(Lowering& l);
+// lower_movement.cpp
+void lower_gather(Lowering& l);
+void lower_concat(Lowering& l);
+void lower_split(Lowering& l);
+void lower_slice(Lowering& l);
+void lower_transpose(Lowering& l);
+void lower_repeat(Lowering& l);
+// lower_reduction.cpp
+void lower_softmax(Lowering& l);
+void lower_sort(Lowering& l);
+void lower_reduce(Lowering& l);
+
+// "float16, bfloat16 or float32"
+std::string type_list(const std::vector<DataType>& types);
+
+bool one_of(DataType type, std::initializer_list<DataType> types);
+
+// Refuses unless the input has this type; `what` names it.
+void require_type(const Lowering& l, int input, const char* what, DataType type);
+// Refuses unless the output has the type of input 0.
+void require_result_type(const Lowering& l, int output = 0);
+
+// A dimension of a tensor of `rank` dimensions as 0..rank-1.
+int axis_of(const Lowering& l, int64_t axis, int rank);
+
+// On devices with FRACTAL_NZ: the op takes the input in it, so the tensor has to come from outside of the graph.
+void require_nz(Lowering& l, int input, const char* what);
+
+// Casts from one value to another; `type` is the target's.
+void add_cast(Lowering& l, int from, int to, DataType type);
+// Cuts a box of the input: a size of -1 goes to the end.
+void add_slice(Lowering& l, const std::vector<int64_t>& offsets, const std::vector<int64_t>& sizes, int to);
+// The types that ATB's Slice takes.
+bool slice_takes(DataType type);
+
+}  // namespace atb_core::ascend

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "atb/lowering.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "atb/lower_rules.h"
+
+namespace atb_core::ascend {
+namespace {
+
+using enum DataType;
+
+// Ops of the registry without a rule, and what to do about it.
+constexpr std::pair<std::string_view, const char*> kWithout[] = {
+    {"GroupedMatmul", "mixtures of experts need operations of aclnn, which this version does not use"},
+    {"MoeTopkSoftmax", "mixtures of experts need operations of aclnn, which this version does not use"},
+    {"MoeInitRouting", "mixtures of experts need operations of aclnn, which this version does not use"},
+    {"MoeTokenUnpermute", "mixtures of experts need operations of aclnn, which this version does not use"},
+    {"MergedLinear", "it gains nothing there: build the graph without the pass merge_linears"},
+    {"SplitLinear", "it gains nothing there: build the graph without the pass split_linear"},
+    {"Argsort", "ATB sorts downwards only: use Sort"},
+    {"Assign", "ATB has no operation that writes a whole tensor: make the value an output of the network"},
+};
+
+std::string known_ops() {
+  std::string text;
+  for (const LoweringRule& rule : lowering_rules()) text += (text.empty() ? "" : ", ") + std::string(rule.op);
+  return text;
+}
+
+const LoweringRule& rule_for(const Lowering& l, std::string_view op) {
+  const auto& rules = lowering_rules();
+  const auto found = std::find_if(rules.begin(), rules.end(), [&](const LoweringRule& rule) { return rule.op == op; });
+  if (found != rules.end()) return *found;
+  for (const auto& [name, why] : kWithout) {
+    if (name == op) l.refuse(why);
+  }
+  l.refuse("ATB has no such operation; this backend runs ", known_ops());
+}
+
+void check_tensor(const Lowering& l, const std::string& what, const TensorSpec& tensor) {
+  const size_t rank = tensor.shape.size();
+  l.require(rank >= 1 && rank <= static_cast<size_t>(kMaxRank), what, " has ", rank, " dimensions; ATB takes 1 to ",
+            kMaxRank, ": reshape it first");
+  l.require(tensor.dtype != bf16 || l.device().bf16, what,
+            " is bfloat16, which the device does not have: run the model in float16");
+}
+
+void check_tensors(const Lowering& l) {
+  for (int i = 0; i < l.num_inputs(); ++i) check_tensor(l, "input " + std::to_string(i), l.input(i));
+  for (int i = 0; i < l.num_outputs(); ++i) {
+    if (l.output_used(i)) check_tensor(l, "output " + std::to_string(i), l.output(i));
+  }
+}
+
+// What the device has of the types.
+std::vector<DataType> available(const std::vector<DataType>& types, const DeviceInfo& device) {
+  std::vector<DataType> result;
+  std::copy_if(types.begin(), types.end(), std::back_inserter(result),
+               [&](DataType type) { return type != bf16 || device.bf16; });
+  return result;
+}
+
+}  // namespace
+
+const std::vector<LoweringRule>& lowering_rules() {
+  static const std::vector<LoweringRule> kRules = {
+      {"Linear",
+       lower_linear,
+       "Linear",
+       {f16, bf16, f32},
+       "the result has the type of x (no out_dtype); x of two or three dimensions; float32 not on 310P and not with a "
+       "bias; on 310P weights whose sizes are multiples of 16 are kept in FRACTAL_NZ"},
+      {"RmsNorm", lower_rms_norm, "RmsNorm NORM", {f16, bf16, f32}, "rows are multiples of 32 bytes"},
+      {"AddRmsNorm",
+       lower_add_rms_norm,
+       "RmsNorm PRENORM",
+       {f16, bf16},
+       "rstd must not be used; rows are multiples of 32 bytes"},
+      {"Rope",
+       lower_rope,
+       "Rope",
+       {f16, bf16},
+       "head size 16 to 4096; rotary_coeff 2 or the head size; q is a multiple of k in width; cos and sin of q's type, "
+       "or float32 beside float16"},
+      {"SelfAttention",
+       lower_self_attention,
+       "SelfAttention PA_ENCODER",
+       {f16, bf16},
+       "head size up to 576; on 310P up to 256 and a multiple of 16; the mask's values are read, "
+       "and in bfloat16 only with is_triu_mask, 1 meaning hidden; lengths also on the host"},
+      {"PagedAttention",
+       lower_paged_attention,
+       "PagedAttention",
+       {f16, bf16},
+       "head size up to 576; on 310P, and with CALC_TYPE_SPEC, up to 256 and head size times block size up to 16384; "
+       "SPEC needs a mask; lengths also on the host, on 310P only q_lens; a sequence of length 0 keeps what its rows "
+       "held"},
+      {"ReshapeAndCache",
+       lower_reshape_and_cache,
+       "ReshapeAndCache",
+       {f16, bf16, i8},
+       "on 310P the caches are in FRACTAL_NZ"},
+      {"Activation",
+       lower_activation,
+       "Activation",
+       {f16, bf16, f32},
+       "no float32 for SWISH, SIGMOID and FAST_GELU; RELU of float16 is computed in float32"},
+      {"Elewise",
+       lower_elewise,
+       "Elewise",
+       {f16, bf16, f32, i8, i32, i64},
+       "no float32 for MUL, SUB, NEG and TANH; int32 for ADD; int64 for ADD, SUB, LESS and GREATER; int8 for logic"},
+      {"Cast",
+       lower_cast,
+       "Elewise CAST; Slice for the type it has",
+       {f16, bf16, f32, i8, i32, i64, b8},
+       "between floating-point types, and between int32 and int64; float16 and bfloat16 by way of float32"},
+      {"Gather", lower_gather, "Gather", {f16, bf16, f32, i32, i64}, "indices are not checked on the device"},
+      {"Concat", lower_concat, "Concat", {f16, bf16}, "more than two inputs become several operations"},
+      {"Split",
+       lower_split,
+       "Split of two or three parts, else a Slice for each",
+       {f16, bf16, f32, i8, i32, i64, b8},
+       "int64 in two parts only"},
+      {"Slice", lower_slice, "Slice", {f16, bf16, f32, i8, i32, b8}, ""},
+      {"Transpose", lower_transpose, "Transpose", {f16, bf16, i8, i32, i64}, ""},
+      {"Repeat", lower_repeat, "Repeat", {f16, bf16}, "at most two dimensions are repeated"},
+      {"Softmax", lower_softmax, "Softmax", {f16, bf16, f32}, ""},
+      {"Sort", lower_sort, "Sort", {f16, bf16, f32}, "no float32 on 310P; which of equal elements comes first is open"},
+      {"Reduce",
+       lower_reduce,
+       "Reduce",
+       {f16, bf16, i32},
+       "MAX and MIN of bfloat16 and int32, SUM of float16 and bfloat16; one dimension has to be left"},
+  };
+  return kRules;
+}
+
+void lower(Lowering& lowering, std::string_view op) {
+  const LoweringRule& rule = rule_for(lowering, op);
+  check_tensors(lowering);
+  if (lowering.num_inputs() > 0) {
+    const DataType type = lowering.input(0).dtype;
+    const std::vector<DataType> types = available(rule.types, lowering.device());
+    lowering.require(std::find(types.begin(), types.end(), type) != types.end(), "input 0 is ", name(type),
+                     ", and ATB takes ", type_list(types),
+                     type == f32 ? ": run the model in float16" : ": cast its input",
+                     type == f32 && lowering.device().bf16 ? " or bfloat16" : "");
+  }
+  rule.lower(lowering);
+}
+
+std::optional<int64_t> Lowering::size(int input_index, int axis) const {
+  const DimExpr& size = input(input_index).shape[static_cast<size_t>(axis)];
+  if (!size.dims().empty()) return std::nullopt;
+  return size.evaluate({});
+}
+
+}  // namespace atb_core::ascend

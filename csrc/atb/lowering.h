@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// From ops of the registry to operations of ATB: one function for each op, listed in one table.
+#pragma once
+
+#include <atb/atb_infer.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "atb/device_table.h"
+#include "atb_core/error.h"
+#include "graph/graph.h"
+
+namespace atb_core::ascend {
+
+// How a tensor lies on the device.
+enum class Layout { nd, nz };
+
+// One ATB operation. Values are numbered within the node that it comes from, see Lowering.
+struct LocalNode {
+  std::string name;  // "Linear"
+  std::function<::atb::Status(::atb::Operation**)> create;
+  std::vector<int> inputs, outputs;
+};
+
+// A node of the graph while it is lowered: what it is, and the operations that it becomes. Its values are numbered:
+// the inputs, then the outputs, then what internal() gives. An operation that writes an input in place names it among
+// its outputs.
+class Lowering {
+ public:
+  Lowering(const Graph& graph, const Graph::Node& node, const std::vector<bool>& read, const DeviceInfo& device)
+      : graph_(graph), node_(node), read_(read), device_(device), values_(num_inputs() + num_outputs()) {}
+
+  int num_inputs() const { return static_cast<int>(node_.inputs.size()); }
+  int num_outputs() const { return static_cast<int>(node_.outputs.size()); }
+  int in(int index) const { return index; }
+  int out(int index) const { return num_inputs() + index; }
+  int internal() { return values_++; }
+
+  const TensorSpec& input(int index) const { return graph_.tensor(node_.inputs[static_cast<size_t>(index)]); }
+  const TensorSpec& output(int index) const { return graph_.tensor(node_.outputs[static_cast<size_t>(index)]); }
+  int rank(int input_index) const { return static_cast<int>(input(input_index).shape.size()); }
+  // The size of an input where it is a number and not symbolic.
+  std::optional<int64_t> size(int input_index, int axis) const;
+  // Whether anything reads the output.
+  bool output_used(int index) const { return read_[static_cast<size_t>(node_.outputs[static_cast<size_t>(index)])]; }
+
+  bool flag(std::string_view name) const { return get<bool>(name); }
+  int64_t integer(std::string_view name) const { return get<int64_t>(name); }
+  float number(std::string_view name) const { return static_cast<float>(get<double>(name)); }
+  const std::string& text(std::string_view name) const { return get<std::string>(name); }
+  const std::vector<int64_t>& list(std::string_view name) const { return get<std::vector<int64_t>>(name); }
+
+  const DeviceInfo& device() const { return device_; }
+
+  // ATB reads this input on the host when it prepares the operation. It has to be an input of the graph.
+  void host_data(int index) { host_inputs_.insert(index); }
+  // The operation takes this input in that layout: a weight, a cache or a mask.
+  void layout(int index, Layout layout) { layouts_[index] = layout; }
+
+  // An operation over values; `param` is one of ATB's parameter structs.
+  template <typename Param>
+  void add(const char* name, const Param& param, std::vector<int> inputs, std::vector<int> outputs) {
+    // Shared: some parameter structs are kilobytes, and the function may be called for each layer.
+    const auto kept = std::make_shared<const Param>(param);
+    nodes_.push_back({name, [kept](::atb::Operation** made) { return ::atb::CreateOperation(*kept, made); },
+                      std::move(inputs), std::move(outputs)});
+  }
+
+  // Throws Error that names the op, its place and the reason.
+  template <typename... Parts>
+  [[noreturn]] void refuse(const Parts&... parts) const {
+    fail(describe(node_), " cannot run on ", device_.name, ": ", parts...);
+  }
+  template <typename... Parts>
+  void require(bool condition, const Parts&... parts) const {
+    if (!condition) refuse(parts...);
+  }
+
+  // What came of it.
+  const std::vector<LocalNode>& nodes() const { return nodes_; }
+  int num_values() const { return values_; }
+  const std::set<int>& host_inputs() const { return host_inputs_; }
+  const std::map<int, Layout>& layouts() const { return layouts_; }
+
+ private:
+  template <typename T>
+  const T& get(std::string_view name) const {
+    return std::get<T>(node_.attributes.find(name)->second);
+  }
+
+  const Graph& graph_;
+  const Graph::Node& node_;
+  const std::vector<bool>& read_;
+  const DeviceInfo& device_;
+  int values_;
+  std::vector<LocalNode> nodes_;
+  std::set<int> host_inputs_;
+  std::map<int, Layout> layouts_;
+};
+
+// How an op is lowered, and what the documentation says of it.
+struct LoweringRule {
+  const char* op;  // of the registry
+  void (*lower)(Lowering&);
+  const char* becomes;          // ATB's operations
+  std::vector<DataType> types;  // of the first input, on a 910B; the function checks what depends on attributes
+  const char* limits;           // one line
+};
+
+// Every op that this backend runs. Reshape is not among them: a view is no operation of ATB's.
+const std::vector<LoweringRule>& lowering_rules();
+
+// The rule's function after the checks that all ops share. Throws Error for an op without a rule, and for element types
+// that the device or the op does not have.
+void lower(Lowering& lowering, std::string_view op);
+
+}  // namespace atb_core::ascend

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// A run of nodes as one graph operation of ATB.
+#pragma once
+
+#include <atb/atb_infer.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "atb/lowering.h"
+#include "graph/graph.h"
+
+namespace atb_core::ascend {
+
+// Owns an operation.
+class BuiltOperation {
+ public:
+  explicit BuiltOperation(::atb::Operation* operation) : operation_(operation) {}
+  ~BuiltOperation();
+  BuiltOperation(const BuiltOperation&) = delete;
+  BuiltOperation& operator=(const BuiltOperation&) = delete;
+  ::atb::Operation* get() const { return operation_; }
+  // Somebody else owns it now.
+  void release() { operation_ = nullptr; }
+
+ private:
+  ::atb::Operation* operation_;
+};
+
+// The sizes of the graph's dimensions in the present run: what the reshape functions inside of operations read.
+using Sizes = std::shared_ptr<const std::vector<int64_t>>;
+
+// Which tensor's memory each tensor is: views have none of their own.
+std::vector<int> memory_roots(const Graph& graph);
+
+struct Segment {
+  // An operand of the segment's operation: a tensor with memory of its own, in a layout.
+  struct Operand {
+    int tensor;
+    Layout layout = Layout::nd;
+    bool host_data = false;
+    bool operator<(const Operand& other) const {
+      return std::pair(tensor, layout) < std::pair(other.tensor, other.layout);
+    }
+  };
+  // One operation within, over the values of the segment: inputs, then outputs, then internals.
+  struct Step {
+    LocalNode node;
+    const Graph::Node* source;
+    std::vector<const SymbolicShape*> views;  // by input: the shape it is read in, null for its own
+  };
+
+  std::string label;  // for messages: a module's path
+  std::vector<Operand> inputs, outputs;
+  int num_internals = 0;
+  std::vector<Step> steps;
+  std::shared_ptr<const BuiltOperation> operation;
+
+  // Equal for segments that one operation can serve.
+  std::string signature(const Graph& graph) const;
+};
+
+// What the builder of segments knows of the whole graph.
+struct SegmentContext {
+  const Graph& graph;
+  const DeviceInfo& device;
+  std::vector<int> roots;
+  std::vector<bool> read;         // by tensor: some node reads it, or it is an output of the graph
+  std::vector<size_t> last_read;  // by root: the last node that reads it; the number of nodes for an output
+};
+
+SegmentContext segment_context(const Graph& graph, const DeviceInfo& device);
+
+// Lowers nodes [begin, end) and appends the segments: one, or more where they have more operands than an operation can
+// take. Views alone give none. The operations are not built yet.
+void lower_segments(const SegmentContext& context, size_t begin, size_t end, std::vector<Segment>& segments);
+
+// Makes the operation. `graph_name` tells it in ATB's own messages.
+std::shared_ptr<const BuiltOperation> build_operation(const Segment& segment, const std::string& graph_name,
+                                                      const Sizes& sizes);
+
+}  // namespace atb_core::ascend

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <acl/acl.h>
+
+#include <atomic>
+#include <cstring>
+#include <string>
+
+#include "memory.h"
+#include "operation_base.h"
+#include "state.h"
+#include "stream.h"
+
+namespace atb::sim {
+namespace {
+
+std::atomic<bool> g_initialized = false;
+// A real device has to be chosen by each thread that uses it.
+thread_local bool t_device_chosen = false;
+
+// Checks and the fault of a call that needs a device.
+aclError begin(const char* call, const std::string& detail = {}) {
+  if (const auto due = fault(call, detail)) return *due;
+  if (!g_initialized) {
+    explain(std::string(call) + ": aclInit has not been called");
+    return ACL_ERROR_UNINITIALIZE;
+  }
+  if (!t_device_chosen) {
+    explain(std::string(call) + ": aclrtSetDevice has not been called on this thread");
+    return ACL_ERROR_INVALID_DEVICE;
+  }
+  return ACL_SUCCESS;
+}
+
+aclError refuse(aclError status, const std::string& why) {
+  explain(why);
+  return status;
+}
+
+#define ATB_SIM_BEGIN(...)                                                   \
+  do {                                                                       \
+    if (const aclError begun_ = begin(__VA_ARGS__); begun_ != ACL_SUCCESS) { \
+      return begun_;                                                         \
+    }                                                                        \
+  } while (false)
+
+// One side of a copy: where the host can reach it, or null with the reason explained.
+std::byte* reach(const void* address, size_t bytes, bool on_device, const char* call) {
+  if (!on_device) {
+    if (address != nullptr && !is_device_address(address)) return static_cast<std::byte*>(const_cast<void*>(address));
+    explain(std::string(call) + ": an address of the host is wanted where one of the device was given");
+    return nullptr;
+  }
+  std::string why;
+  if (is_live(address, bytes, why)) return static_cast<std::byte*>(window(address));
+  explain(std::string(call) + ": bad device address: " + why);
+  return nullptr;
+}
+
+struct Direction {
+  bool from_device, to_device;
+};
+
+Direction direction(aclrtMemcpyKind kind) {
+  return {kind == ACL_MEMCPY_DEVICE_TO_HOST || kind == ACL_MEMCPY_DEVICE_TO_DEVICE,
+          kind == ACL_MEMCPY_HOST_TO_DEVICE || kind == ACL_MEMCPY_DEVICE_TO_DEVICE};
+}
+
+void account_copy(Direction way, size_t bytes) {
+  account([&](Counters& now) {
+    if (way.from_device && way.to_device) {
+      ++now.copies_d2d;
+      now.bytes_d2d += bytes;
+    } else if (way.to_device) {
+      ++now.copies_h2d;
+      now.bytes_h2d += bytes;
+    } else if (way.from_device) {
+      ++now.copies_d2h;
+      now.bytes_d2h += bytes;
+    }
+  });
+}
+
+aclError check_copy(const char* call, void* to, size_t room, const void* from, size_t bytes, Direction way) {
+  if (bytes > room) {
+    return refuse(ACL_ERROR_RT_PARAM_INVALID,
+                  std::string(call) + ": " + std::to_string(bytes) + " bytes do not fit into " + std::to_string(room));
+  }
+  if (reach(to, bytes, way.to_device, call) == nullptr || reach(from, bytes, way.from_device, call) == nullptr) {
+    return ACL_ERROR_RT_PARAM_INVALID;
+  }
+  return ACL_SUCCESS;
+}
+
+aclError copy_now(const char* call, void* to, const void* from, size_t bytes, Direction way) {
+  std::byte* target = reach(to, bytes, way.to_device, call);
+  const std::byte* source = reach(from, bytes, way.from_device, call);
+  if (target == nullptr || source == nullptr) return ACL_ERROR_RT_PARAM_INVALID;
+  std::memmove(target, source, bytes);
+  account_copy(way, bytes);
+  return ACL_SUCCESS;
+}
+
+aclError fill_now(const char* call, void* memory, int32_t value, size_t bytes) {
+  std::byte* target = reach(memory, bytes, true, call);
+  if (target == nullptr) return ACL_ERROR_RT_PARAM_INVALID;
+  std::memset(target, value, bytes);
+  return ACL_SUCCESS;
+}
+
+aclError submit(const char* call, aclrtStream stream, Task task) {
+  if (enqueue(stream, std::move(task))) return ACL_SUCCESS;
+  return refuse(ACL_ERROR_RT_STREAM_CONTEXT, std::string(call) + ": there is no such stream, or it was destroyed");
+}
+
+}  // namespace
+}  // namespace atb::sim
+
+using namespace atb::sim;  // NOLINT: these functions belong to no namespace
+
+extern "C" {
+
+aclError aclInit(const char*) {
+  ATB_SIM_CALL("aclInit");
+  return g_initialized.exchange(true) ? ACL_ERROR_REPEAT_INITIALIZE : ACL_SUCCESS;
+}
+
+aclError aclFinalize() {
+  ATB_SIM_CALL("aclFinalize");
+  return g_initialized.exchange(false) ? ACL_SUCCESS : ACL_ERROR_UNINITIALIZE;
+}
+
+const char* aclGetRecentErrMsg() {
+  thread_local std::string message;
+  message = last_message();
+  return message.c_str();
+}
+
+aclError aclrtGetVersion(int32_t* major, int32_t* minor, int32_t* patch) {
+  ATB_SIM_CALL("aclrtGetVersion");
+  *major = 1;
+  *minor = 14;
+  *patch = 0;
+  return ACL_SUCCESS;
+}
+
+aclError aclrtGetDeviceCount(uint32_t* count) {
+  ATB_SIM_CALL("aclrtGetDeviceCount");
+  *count = 1;
+  return ACL_SUCCESS;
+}
+
+aclError aclrtSetDevice(int32_t device) {
+  ATB_SIM_CALL("aclrtSetDevice");
+  if (!g_initialized) return refuse(ACL_ERROR_UNINITIALIZE, "aclrtSetDevice: aclInit has not been called");
+  if (device != 0) return refuse(ACL_ERROR_INVALID_DEVICE, "aclrtSetDevice: there is only device 0");
+  t_device_chosen = true;
+  return ACL_SUCCESS;
+}
+
+aclError aclrtResetDevice(int32_t) {
+  t_device_chosen = false;
+  ATB_SIM_CALL("aclrtResetDevice");
+  return ACL_SUCCESS;
+}
+
+const char* aclrtGetSocName() {
+  thread_local std::string name;
+  if (fault("aclrtGetSocName")) return nullptr;
+  name = soc();
+  return name.c_str();
+}
+
+aclError aclrtGetMemInfo(aclrtMemAttr, size_t* free, size_t* total) {
+  ATB_SIM_BEGIN("aclrtGetMemInfo");
+  *total = memory_limit();
+  *free = *total - counters().live_bytes;
+  return ACL_SUCCESS;
+}
+
+aclError aclrtCreateStream(aclrtStream* stream) {
+  ATB_SIM_BEGIN("aclrtCreateStream");
+  *stream = create_stream();
+  return ACL_SUCCESS;
+}
+
+aclError aclrtDestroyStream(aclrtStream stream) {
+  const bool known = destroy_stream(stream);
+  ATB_SIM_BEGIN("aclrtDestroyStream");
+  return known ? ACL_SUCCESS : refuse(ACL_ERROR_RT_STREAM_CONTEXT, "aclrtDestroyStream: there is no such stream");
+}
+
+aclError aclrtSynchronizeStream(aclrtStream stream) {
+  // A wait that is told to fail has waited: memory may be given back after it.
+  const aclError status = synchronize(stream);
+  ATB_SIM_BEGIN("aclrtSynchronizeStream");
+  return status;
+}
+
+aclError aclrtMalloc(void** address, size_t size, aclrtMemMallocPolicy) {
+  ATB_SIM_BEGIN("aclrtMalloc", std::to_string(size));
+  if (size == 0) return refuse(ACL_ERROR_RT_PARAM_INVALID, "aclrtMalloc: no bytes were asked for");
+  *address = allocate(size);
+  if (*address != nullptr) return ACL_SUCCESS;
+  return refuse(ACL_ERROR_RT_MEMORY_ALLOCATION, "aclrtMalloc: the device has no " + std::to_string(size) + " bytes");
+}
+
+aclError aclrtFree(void* address) {
+  const bool known = release(address);
+  ATB_SIM_BEGIN("aclrtFree");
+  return known ? ACL_SUCCESS : refuse(ACL_ERROR_RT_PARAM_INVALID, "aclrtFree: nothing was allocated at this address");
+}
+
+aclError aclrtMemcpy(void* to, size_t room, const void* from, size_t bytes, aclrtMemcpyKind kind) {
+  ATB_SIM_BEGIN("aclrtMemcpy", std::to_string(bytes));
+  const Direction way = direction(kind);
+  const aclError status = check_copy("aclrtMemcpy", to, room, from, bytes, way);
+  return status == ACL_SUCCESS ? copy_now("aclrtMemcpy", to, from, bytes, way) : status;
+}
+
+aclError aclrtMemcpyAsync(void* to, size_t room, const void* from, size_t bytes, aclrtMemcpyKind kind,
+                          aclrtStream stream) {
+  ATB_SIM_BEGIN("aclrtMemcpyAsync", std::to_string(bytes));
+  const Direction way = direction(kind);
+  const aclError status = check_copy("aclrtMemcpyAsync", to, room, from, bytes, way);
+  if (status != ACL_SUCCESS) return status;
+  return submit("aclrtMemcpyAsync", stream, [=] { return copy_now("aclrtMemcpyAsync", to, from, bytes, way); });
+}
+
+aclError aclrtMemset(void* memory, size_t room, int32_t value, size_t bytes) {
+  ATB_SIM_BEGIN("aclrtMemset", std::to_string(bytes));
+  if (bytes > room) return refuse(ACL_ERROR_RT_PARAM_INVALID, "aclrtMemset: more bytes than there is room");
+  return fill_now("aclrtMemset", memory, value, bytes);
+}
+
+aclError aclrtMemsetAsync(void* memory, size_t room, int32_t value, size_t bytes, aclrtStream stream) {
+  ATB_SIM_BEGIN("aclrtMemsetAsync", std::to_string(bytes));
+  if (bytes > room) return refuse(ACL_ERROR_RT_PARAM_INVALID, "aclrtMemsetAsync: more bytes than there is room");
+  return submit("aclrtMemsetAsync", stream, [=] { return fill_now("aclrtMemsetAsync", memory, value, bytes); });
+}
+
+}  // extern "C"

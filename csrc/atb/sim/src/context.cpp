@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "context.h"
+
+#include <mutex>
+#include <set>
+
+#include "operation_base.h"
+#include "state.h"
+#include "stream.h"
+
+namespace atb {
+namespace sim {
+namespace {
+
+class SimContext : public Context {
+ public:
+  Status SetExecuteStream(aclrtStream stream) override {
+    ATB_SIM_CALL("Context::SetExecuteStream");
+    if (!is_stream(stream)) {
+      explain("Context::SetExecuteStream: there is no such stream");
+      return ERROR_INVALID_STREAM;
+    }
+    stream_ = stream;
+    return NO_ERROR;
+  }
+  aclrtStream GetExecuteStream() const override { return stream_; }
+  Status SetAsyncTilingCopyStatus(bool enable) override {
+    async_tiling_ = enable;
+    return NO_ERROR;
+  }
+  bool GetAsyncTilingCopyStatus() const override { return async_tiling_; }
+
+ private:
+  aclrtStream stream_ = nullptr;
+  bool async_tiling_ = false;
+};
+
+std::mutex g_mutex;
+
+std::set<Context*>& contexts() {
+  static auto* const kContexts = new std::set<Context*>;
+  return *kContexts;
+}
+
+}  // namespace
+
+Status check_context(Context* context, const std::string& who) {
+  {
+    const std::lock_guard lock(g_mutex);
+    if (!contexts().contains(context)) {
+      explain(who + ": there is no such context, or it was destroyed");
+      return ERROR_INVALID_CONTEXT_ADDR;
+    }
+  }
+  if (is_stream(context->GetExecuteStream())) return NO_ERROR;
+  explain(who + ": the context's stream was never set, or was destroyed");
+  return ERROR_INVALID_STREAM;
+}
+
+}  // namespace sim
+
+Status CreateContext(Context** context) {
+  ATB_SIM_CALL("CreateContext");
+  if (context == nullptr) return ERROR_INVALID_PARAM;
+  *context = new sim::SimContext;
+  const std::lock_guard lock(sim::g_mutex);
+  sim::contexts().insert(*context);
+  sim::account([](sim::Counters& now) { ++now.live_contexts; });
+  return NO_ERROR;
+}
+
+Status DestroyContext(Context* context) {
+  bool known = false;
+  {
+    const std::lock_guard lock(sim::g_mutex);
+    known = sim::contexts().erase(context) > 0;
+  }
+  if (known) {
+    delete context;
+    sim::account([](sim::Counters& now) { --now.live_contexts; });
+  }
+  ATB_SIM_CALL("DestroyContext");
+  return known ? NO_ERROR : ERROR_INVALID_CONTEXT_ADDR;
+}
+
+}  // namespace atb

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// What all operations of the simulator, single ones and graphs, do alike: states, addresses, faults, accounts.
+#pragma once
+
+#include <atb/operation.h>
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "operation_base.h"
+
+namespace atb::sim {
+
+using Descs = std::vector<TensorDesc>;
+
+// A tensor of a launch: one of the operation's, or a part of its workspace.
+struct Place {
+  enum class Kind { input, output, workspace } kind;
+  uint64_t number;  // of the tensor, or the offset
+  TensorDesc desc;
+  bool host_only = false;  // the kernel must not look at the device's copy
+};
+
+struct Launch {
+  std::string name;
+  Kernel kernel;
+  std::vector<Place> in, out;
+};
+
+// What Setup has worked out for Execute.
+struct Schedule {
+  std::vector<Launch> launches;
+  uint64_t workspace = 0;
+};
+
+class SimOperation : public Operation {
+ public:
+  SimOperation();
+  ~SimOperation() override;
+
+  Status InferShape(const SVector<TensorDesc>& in, SVector<TensorDesc>& out) const final;
+  Status Setup(const VariantPack& pack, uint64_t& workspace, Context* context) final;
+  Status Execute(const VariantPack& pack, uint8_t* workspace, uint64_t workspace_size, Context* context) final;
+
+  virtual Status infer(const Descs& in, Descs& out) const = 0;
+  // Checks everything that shapes and host data tell, and gives the launches. `host[i]` is null where input i came
+  // without host data.
+  virtual Status schedule(const Descs& in, const Descs& out, const std::vector<const int32_t*>& host,
+                          Schedule& schedule) const = 0;
+  // Outputs that have to be the memory of an input.
+  virtual std::vector<std::pair<uint32_t, uint32_t>> in_place() const { return {}; }
+
+ private:
+  struct Prepared {
+    Descs in, out;
+    std::vector<uint64_t> host_hashes;
+    Schedule schedule;
+    Context* context;
+  };
+
+  Status check_counts(size_t inputs, size_t outputs) const;
+  Status check_tensors(const VariantPack& pack) const;
+  Status check_outputs(const Descs& in, const Descs& out) const;
+  Status check_unchanged(const VariantPack& pack) const;
+  Status setup_locked(const VariantPack& pack, uint64_t& workspace, Context* context);
+  Status execute_locked(const VariantPack& pack, uint8_t* workspace, uint64_t workspace_size, Context* context);
+
+  std::optional<Prepared> prepared_;
+  std::atomic<bool> busy_ = false;
+};
+
+// The checks of a description that hold for every operation.
+Status check_desc(const std::string& who, const TensorDesc& desc);
+uint64_t desc_bytes(const TensorDesc& desc);
+std::string describe(const TensorDesc& desc);
+// An operation of the simulator, or null for anybody else's.
+SimOperation* own_operation(Operation* operation);
+
+}  // namespace atb::sim

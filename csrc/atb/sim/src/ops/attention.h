@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// softmax(q @ k^T * scale + mask) @ v of one sequence in float32, for SelfAttention and PagedAttention.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "ops/shapes.h"
+
+namespace atb::sim {
+
+struct AttentionShape {
+  int64_t heads = 0, kv_heads = 0, head_size = 0, v_head_size = 0;
+  float scale = 1.0f;
+};
+
+struct Sequence {
+  int64_t batch = 0;    // which sequence
+  int64_t q_begin = 0;  // its first row of q and of the output
+  int64_t q_count = 0, kv_count = 0;
+};
+
+// Writes one token's key or value of a key/value head.
+using LoadRow = std::function<void(int64_t token, int64_t kv_head, float* out)>;
+// Writes what is added to a query row's scores and returns how many columns the kernel looks at, from the left.
+using MaskRow = std::function<int64_t(const Sequence& sequence, int64_t head, int64_t row, float* added)>;
+
+// q is [tokens, heads * head_size], out [tokens, heads * v_head_size], in any rank.
+void attend(const AttentionShape& shape, const Sequence& sequence, const View& q, const LoadRow& key,
+            const LoadRow& value, const MaskRow& mask, const View& out);
+
+// A mask tensor: ND [rows, columns] with up to two leading dimensions, or NZ [batch, columns / 16, rows, 16].
+struct MaskSizes {
+  int64_t rows = 0, columns = 0;
+};
+MaskSizes mask_sizes(const Sizes& dims, bool nz);
+// added[j] = factor * mask[plane, row, first + j]; plane counts the leading dimensions together.
+void read_mask(const View& mask, int64_t plane, int64_t row, int64_t first, int64_t count, float factor, float* added);
+
+constexpr int64_t kMaskBlock = 128;  // a compressed mask is one block of the diagonal
+// What such a block adds at the query with absolute position `row`; returns the number of visible columns.
+int64_t block_mask(const View& mask, int64_t row, int64_t columns, float factor, float* added);
+
+}  // namespace atb::sim

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "atb/weights.h"
+
+#include "atb_core/error.h"
+#include "graph/dims.h"
+
+namespace atb_core::ascend {
+
+DeviceWeights::Entry& DeviceWeights::entry_of(const std::string& name, DataType dtype,
+                                              const std::vector<int64_t>& shape) {
+  const auto [found, fresh] = entries_.try_emplace(name, Entry{dtype, shape, {}, {}});
+  const Entry& entry = found->second;
+  if (!fresh && (entry.dtype != dtype || entry.shape != shape)) {
+    fail("weight '", name, "' is ", atb_core::name(entry.dtype), " ", shape_text(entry.shape), ", not ",
+         atb_core::name(dtype), " ", shape_text(shape));
+  }
+  return found->second;
+}
+
+void DeviceWeights::declare(const std::string& name, DataType dtype, const std::vector<int64_t>& shape, Layout layout) {
+  const auto lease = device_->lease();
+  describe_tensor(dtype, shape, layout);  // fails for what the layout cannot hold
+  Entry& entry = entry_of(name, dtype, shape);
+  if (!entry.layouts.insert(layout).second || !entry.present) return;
+  // Another program had it in another layout: take it back from there.
+  std::vector<std::byte> host(tensor_bytes(dtype, shape));
+  if (!entry.copies.contains(Layout::nd)) {
+    fail("weight '", name, "' was set before a program wanted it in rows: set it again");
+  }
+  device_->download(host.data(), entry.copies[Layout::nd].data(), host.size());
+  device_->synchronize();
+  write(entry, name, host.data());
+}
+
+void DeviceWeights::write(Entry& entry, const std::string& name, const std::byte* data) {
+  const size_t bytes = tensor_bytes(entry.dtype, entry.shape);
+  std::map<Layout, DeviceMemory> copies;
+  std::vector<std::byte> blocks;
+  try {
+    for (const Layout layout : entry.layouts) {
+      DeviceMemory memory = device_->allocate(bytes, ("weight " + name).c_str());
+      if (layout == Layout::nz) blocks = to_nz(data, entry.dtype, entry.shape);
+      device_->upload(memory.data(), layout == Layout::nz ? blocks.data() : data, bytes);
+      copies.emplace(layout, std::move(memory));
+    }
+    device_->synchronize();
+  } catch (...) {
+    device_->settle();  // the stream may still read `data` and write the new memory
+    throw;
+  }
+  entry.copies = std::move(copies);
+  entry.present = true;
+  entry.parts = entry.shape.empty() ? 0 : entry.shape[0];
+  ++generation_;
+}
+
+void DeviceWeights::set(const std::string& name, const void* data, DataType dtype, const std::vector<int64_t>& shape) {
+  const auto lease = device_->lease();
+  Entry& entry = entry_of(name, dtype, shape);
+  if (entry.layouts.empty()) entry.layouts.insert(Layout::nd);
+  write(entry, name, static_cast<const std::byte*>(data));
+}
+
+void DeviceWeights::set_part(const std::string& name, int64_t begin, const void* data, DataType dtype,
+                             const std::vector<int64_t>& shape, int64_t whole) {
+  if (shape.empty() || begin < 0 || shape[0] < 1 || begin + shape[0] > whole) {
+    fail("rows from ", begin, " on are no part of weight '", name, "', which has ", whole);
+  }
+  std::vector<int64_t> full = shape;
+  full[0] = whole;
+  const auto lease = device_->lease();
+  Entry& entry = entry_of(name, dtype, full);
+  if (entry.layouts.contains(Layout::nz)) fail("weight '", name, "' can only be set as a whole on this device");
+  if (entry.layouts.empty()) entry.layouts.insert(Layout::nd);
+  if (begin == 0) entry.parts = 0;
+  if (begin != entry.parts) {
+    fail("a part of weight '", name, "' begins at ", begin, ", but the next one has to begin at ", entry.parts);
+  }
+  const size_t bytes = tensor_bytes(dtype, full);
+  if (begin == 0) {
+    entry.present = false;
+    ++generation_;
+    entry.copies.clear();
+    entry.copies.emplace(Layout::nd, device_->allocate(bytes, ("weight " + name).c_str()));
+  }
+  const size_t row = bytes / static_cast<size_t>(whole);
+  device_->upload(entry.copies[Layout::nd].data() + static_cast<size_t>(begin) * row, data,
+                  static_cast<size_t>(shape[0]) * row);
+  device_->synchronize();
+  entry.parts = begin + shape[0];
+  entry.present = entry.parts == whole;
+}
+
+bool DeviceWeights::contains(const std::string& name) const {
+  const auto lease = device_->lease();
+  const auto found = entries_.find(name);
+  return found != entries_.end() && found->second.present;
+}
+
+std::vector<std::string> DeviceWeights::names() const {
+  const auto lease = device_->lease();
+  std::vector<std::string> result;
+  for (const auto& [name, entry] : entries_) {
+    if (entry.present) result.push_back(name);
+  }
+  return result;
+}
+
+size_t DeviceWeights::bytes() const {
+  const auto lease = device_->lease();
+  size_t total = 0;
+  for (const auto& [name, entry] : entries_) {
+    for (const auto& [layout, memory] : entry.copies) total += memory.bytes();
+  }
+  return total;
+}
+
+DeviceWeights::Info DeviceWeights::info(const std::string& name) const {
+  const auto lease = device_->lease();
+  const auto found = entries_.find(name);
+  if (found == entries_.end() || !found->second.present) fail("weight '", name, "' has not been set");
+  const Entry& entry = found->second;
+  return {entry.dtype, entry.shape, tensor_bytes(entry.dtype, entry.shape) * entry.copies.size()};
+}
+
+void* DeviceWeights::data(const std::string& name, Layout layout) const {
+  const auto found = entries_.find(name);
+  if (found == entries_.end() || !found->second.present) return nullptr;
+  const auto copy = found->second.copies.find(layout);
+  return copy == found->second.copies.end() ? nullptr : copy->second.data();
+}
+
+}  // namespace atb_core::ascend

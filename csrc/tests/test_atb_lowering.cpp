@@ -1,0 +1,471 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every op's way to operations of ATB, on both kinds of devices, and what is refused. The operations are made and asked
+// for the shapes of their results; numbers are compared elsewhere.
+#include <algorithm>
+#include <set>
+
+#include "atb_lowered.h"
+
+using namespace atb_core;
+using namespace atb_core::ascend;
+using namespace atb_core::test;
+using enum DataType;
+
+namespace {
+
+constexpr const char* kA2 = "Ascend910B2";
+constexpr const char* kDuo = "Ascend310P3";
+
+using List = std::vector<int64_t>;
+using Text = std::string;
+
+Attributes heads(int64_t count, int64_t kv_count) { return {{"head_num", count}, {"kv_head_num", kv_count}}; }
+
+Attributes with(Attributes attributes, std::string name, Attribute value) {
+  attributes.insert_or_assign(std::move(name), std::move(value));
+  return attributes;
+}
+
+Node linear(DataType type, Attributes attributes = {}) {
+  return {"Linear", std::move(attributes), {{type, {0, 32}}, {type, {48, 32}, TensorKind::weight}}, {{type, {0, 48}}}};
+}
+
+Node self_attention(DataType type, bool causal) {
+  Node node{"SelfAttention",
+            with(heads(4, 2), "is_triu_mask", causal),
+            {{type, {0, 4, 64}}, {type, {0, 2, 64}}, {type, {0, 2, 64}}, {type, {128, 128}}, {i32, {3}}},
+            {{type, {0, 4, 64}}}};
+  node.attributes["mask_type"] = Text("MASK_TYPE_NORM");
+  return node;
+}
+
+Node paged_attention(DataType type) {
+  return {"PagedAttention",
+          heads(4, 2),
+          {{type, {0, 4, 64}}, {type, {9, 128, 2, 64}}, {type, {9, 128, 2, 64}}, {i32, {0, 5}}, {i32, {0}}},
+          {{type, {0, 4, 64}}}};
+}
+
+Node spec_attention(DataType type) {
+  Node node = paged_attention(type);
+  node.attributes["calc_type"] = Text("CALC_TYPE_SPEC");
+  node.attributes["mask_type"] = Text("MASK_TYPE_NORM");
+  node.inputs.push_back({type, {256, 256}});
+  node.inputs.push_back({i32, {3}});
+  node.inputs[3].shape = {3, 5};
+  node.inputs[4].shape = {3};
+  return node;
+}
+
+Node add_rms_norm(DataType type, TensorKind rstd) {
+  return {"AddRmsNorm",
+          {},
+          {{type, {0, 64}}, {type, {0, 64}}, {type, {64}, TensorKind::weight}},
+          {{type, {0, 64}}, {f32, {0, 1}, rstd}, {type, {0, 64}}}};
+}
+
+Node elewise(const char* kind, DataType type, DataType result, int inputs) {
+  const std::vector<Tensor> operands(static_cast<size_t>(inputs), {type, {0, 16}});
+  return {"Elewise", {{"elewise_type", Text(kind)}, {"var_attr", 2.0}}, operands, {{result, {0, 16}}}};
+}
+
+Node activation(const char* kind, DataType type) {
+  const bool halves = Text(kind) == "ACTIVATION_SWIGLU_FORWARD";
+  return {"Activation", {{"activation_type", Text(kind)}}, {{type, {0, 64}}}, {{type, {0, halves ? 32 : 64}}}};
+}
+
+Node cast(DataType from, DataType to) {
+  return {"Cast", {{"dtype", Text(name(to))}}, {{from, {0, 16}}}, {{to, {0, 16}}}};
+}
+
+Node split(DataType type, List sizes) {
+  Node node{"Split", {{"split_dim", int64_t{-1}}, {"split_sizes", sizes}}, {{type, {0, 0}}}, {}};
+  int64_t whole = 0;
+  for (int64_t size : sizes) {
+    whole += size;
+    node.outputs.push_back({type, {0, size}});
+  }
+  node.inputs[0].shape[1] = whole;
+  return node;
+}
+
+Node reduce(const char* kind, DataType type) {
+  return {"Reduce", {{"reduce_type", Text(kind)}, {"axis", List{-1}}}, {{type, {0, 16}}}, {{type, {0}}}};
+}
+
+struct Minimal {
+  Node node;
+  const char* becomes;
+};
+
+// At least one graph for each rule, in a type that the device has.
+std::vector<Minimal> minimal_graphs(DataType type) {
+  const Tensor rows{type, {0, 64}};
+  return {
+      {linear(type), "Linear"},
+      {{"RmsNorm", {}, {rows, {type, {64}, TensorKind::weight}}, {rows}}, "RmsNorm"},
+      {add_rms_norm(type, TensorKind::internal), "RmsNorm"},
+      {{"Rope", {}, {{type, {0, 128}}, rows, {type, {0, 32}}, {type, {0, 32}}, {i32, {3}}}, {{type, {0, 128}}, rows}},
+       "Rope"},
+      {self_attention(type, true), "SelfAttention"},
+      {paged_attention(type), "PagedAttention"},
+      {spec_attention(type), "PagedAttention"},
+      {{"ReshapeAndCache",
+        {},
+        {{type, {0, 2, 64}}, {type, {0, 2, 64}}, {type, {9, 128, 2, 64}}, {type, {9, 128, 2, 64}}, {i32, {0}}},
+        {}},
+       "ReshapeAndCache"},
+      {activation("ACTIVATION_SWIGLU_FORWARD", type), "Activation"},
+      {elewise("ELEWISE_MUL", type, type, 2), "Elewise"},
+      {elewise("ELEWISE_LESS", type, i8, 2), "Elewise"},
+      {cast(type, f32), "Elewise"},
+      {{"Gather", {{"axis", int64_t{-2}}}, {{type, {99, 16}}, {i64, {0}}}, {{type, {0, 16}}}}, "Gather"},
+      {{"Concat", {{"concat_dim", int64_t{-1}}}, {rows, rows}, {{type, {0, 128}}}}, "Concat"},
+      {split(type, {8, 24, 32}), "Split"},
+      {{"Slice", {{"offsets", List{1, -16}}, {"size", List{2, -1}}}, {rows}, {{type, {2, 16}}}}, "Slice"},
+      {{"Transpose", {{"perm", List{1, 2, 0}}}, {{type, {0, 4, 16}}}, {{type, {4, 16, 0}}}}, "Transpose"},
+      {{"Repeat", {{"multiples", List{2, 1, 3}}}, {{type, {5, 16}}}, {{type, {2, 5, 48}}}}, "Repeat"},
+      {{"Softmax", {{"axes", List{-1}}}, {rows}, {rows}}, "Softmax"},
+      {{"Sort", {{"num", List{4}}}, {rows}, {{type, {0, 4}}, {i32, {0, 4}}}}, "Sort"},
+      {reduce("REDUCE_SUM", type), "Reduce"},
+  };
+}
+
+// Whether ATB takes some graph of the op whose first input is of this type.
+bool takes(const std::string& op, DataType type) {
+  std::vector<Minimal> graphs = minimal_graphs(type);
+  for (const char* kind : {"ACTIVATION_GELU", "ACTIVATION_RELU"}) graphs.push_back({activation(kind, type), ""});
+  graphs.push_back({elewise("ELEWISE_ADD", type, type, 2), ""});
+  graphs.push_back({elewise("ELEWISE_LOGICAL_AND", type, type, 2), ""});
+  for (DataType to : {type, i32, i64}) graphs.push_back({cast(type, to), ""});
+  graphs.push_back({split(type, {16, 48}), ""});
+  graphs.push_back({reduce("REDUCE_MAX", type), ""});
+  return std::any_of(graphs.begin(), graphs.end(), [&](const Minimal& graph) {
+    if (graph.node.op != op) return false;
+    try {
+      return Lowered(graph.node, kA2).disagreement().empty();
+    } catch (const Error&) {
+      return false;
+    }
+  });
+}
+
+void check_minimal_graphs(DataType type, const char* soc) {
+  std::set<std::string> seen;
+  for (const Minimal& minimal : minimal_graphs(type)) {
+    Lowered lowered(minimal.node, soc);
+    const std::string what = minimal.node.op + " of " + std::string(name(type)) + " on " + soc + ": ";
+    if (lowered.names() != minimal.becomes) report(__FILE__, __LINE__, what + lowered.names());
+    const std::string wrong = lowered.disagreement();
+    if (!wrong.empty()) report(__FILE__, __LINE__, what + wrong);
+    seen.insert(minimal.node.op);
+  }
+  for (const LoweringRule& rule : lowering_rules()) {
+    if (!seen.contains(rule.op)) report(__FILE__, __LINE__, std::string("no graph for ") + rule.op);
+  }
+}
+
+std::string names_of(const Node& node, const char* soc = kA2) {
+  Lowered lowered(node, soc);
+  const std::string what = lowered.disagreement();
+  if (!what.empty()) report(__FILE__, __LINE__, node.op + ": " + what);
+  return lowered.names();
+}
+
+}  // namespace
+
+TEST(every_rule_lowers_a_small_graph_to_operations_that_give_its_shapes) {
+  check_minimal_graphs(f16, kA2);
+  check_minimal_graphs(bf16, kA2);
+  check_minimal_graphs(f16, kDuo);
+}
+
+TEST(the_table_has_exactly_the_types_that_some_graph_of_the_op_takes) {
+  for (const LoweringRule& rule : lowering_rules()) {
+    for (DataType type : {f32, f16, bf16, i8, i32, i64, b8}) {
+      const bool listed = std::find(rule.types.begin(), rule.types.end(), type) != rule.types.end();
+      if (takes(rule.op, type) == listed) continue;
+      report(__FILE__, __LINE__, std::string(rule.op) + " and " + std::string(name(type)));
+    }
+  }
+}
+
+TEST(the_table_names_each_op_once) {
+  std::set<std::string> names;
+  for (const LoweringRule& rule : lowering_rules()) {
+    CHECK(names.insert(rule.op).second);
+    CHECK(!rule.types.empty());
+    CHECK(std::string(rule.becomes) != "");
+  }
+}
+
+TEST(lengths_are_read_on_the_host_where_the_kernels_do_not_read_them) {
+  CHECK(Lowered(self_attention(f16, true), kA2).get().host_inputs() == std::set<int>{4});
+  CHECK(Lowered(self_attention(f16, true), kDuo).get().host_inputs() == std::set<int>{4});
+  CHECK(Lowered(paged_attention(f16), kA2).get().host_inputs() == std::set<int>{4});
+  CHECK(Lowered(paged_attention(f16), kDuo).get().host_inputs().empty());
+  CHECK((Lowered(spec_attention(f16), kA2).get().host_inputs() == std::set<int>{4, 6}));
+  CHECK(Lowered(spec_attention(f16), kDuo).get().host_inputs() == std::set<int>{6});
+}
+
+TEST(a_310P_takes_weights_caches_and_masks_in_blocks_and_a_910B_nothing) {
+  using Layouts = std::map<int, Layout>;
+  const Node cache = {
+      "ReshapeAndCache",
+      {},
+      {{f16, {0, 2, 64}}, {f16, {0, 2, 64}}, {f16, {9, 128, 2, 64}}, {f16, {9, 128, 2, 64}}, {i32, {0}}},
+      {}};
+  CHECK(Lowered(linear(f16), kDuo).get().layouts() == (Layouts{{1, Layout::nz}}));
+  CHECK(Lowered(self_attention(f16, true), kDuo).get().layouts() == (Layouts{{3, Layout::nz}}));
+  CHECK(Lowered(spec_attention(f16), kDuo).get().layouts() ==
+        (Layouts{{1, Layout::nz}, {2, Layout::nz}, {5, Layout::nz}}));
+  CHECK(Lowered(cache, kDuo).get().layouts() == (Layouts{{2, Layout::nz}, {3, Layout::nz}}));
+  for (const Node& node : {linear(f16), self_attention(f16, true), spec_attention(f16), cache}) {
+    CHECK(Lowered(node, kA2).get().layouts().empty());
+  }
+}
+
+TEST(weights_that_do_not_fit_blocks_stay_in_rows) {
+  Node odd = linear(f16);
+  odd.inputs[1].shape = {40, 32};
+  odd.outputs[0].shape = {0, 40};
+  CHECK(Lowered(odd, kDuo).get().layouts().empty());
+  Node computed = linear(f16);
+  computed.inputs[1].kind = TensorKind::input;
+  CHECK(Lowered(computed, kDuo).get().layouts().empty());
+}
+
+TEST(linear_knows_bias_transposition_and_three_dimensions) {
+  Node biased = linear(f16, {{"has_bias", true}});
+  biased.inputs.push_back({f16, {48}, TensorKind::weight});
+  CHECK(names_of(biased) == "Linear");
+  CHECK(names_of(biased, kDuo) == "Linear");
+  biased.inputs[2].dtype = f32;
+  CHECK(names_of(biased) == "Linear");
+  REFUSED(biased, kDuo, "both must have one type");
+  Node turned = linear(bf16, {{"transpose_b", false}});
+  turned.inputs[1].shape = {32, 48};
+  CHECK(names_of(turned) == "Linear");
+  Node deep = linear(f16);
+  deep.inputs[0].shape = {2, 0, 32};
+  deep.outputs[0].shape = {2, 0, 48};
+  CHECK(names_of(deep) == "Linear");
+  CHECK(names_of(linear(f32)) == "Linear");
+}
+
+TEST(linear_keeps_the_type_of_x_and_says_so) {
+  Node wide = linear(bf16);
+  wide.outputs[0].dtype = f32;
+  REFUSED(wide, kA2, "leave out_dtype away");
+  Node deep = linear(f16);
+  deep.inputs[0].shape = {2, 2, 0, 32};
+  REFUSED(deep, kA2, "reshape x first");
+  Node biased = linear(f32, {{"has_bias", true}});
+  biased.inputs.push_back({f32, {48}, TensorKind::weight});
+  REFUSED(biased, kA2, "no bias in float32");
+  REFUSED(linear(f32), kDuo, "float16");
+  REFUSED(linear(f16, {{"has_bias", true}}), kA2, "2 inputs, not 3");
+}
+
+TEST(the_sum_and_its_norm_come_without_the_deviation) {
+  const Lowered lowered(add_rms_norm(f16, TensorKind::internal), kA2);
+  CHECK((lowered.get().nodes()[0].outputs == std::vector<int>{lowered.get().out(0), lowered.get().out(2)}));
+  REFUSED(add_rms_norm(f16, TensorKind::output), kA2, "rstd");
+  Node narrow = {"RmsNorm", {}, {{f16, {0, 24}}, {f16, {24}, TensorKind::weight}}, {{f16, {0, 24}}}};
+  REFUSED(narrow, kA2, "multiple of 32 bytes");
+  narrow.attributes["epsilon"] = 0.0;
+  narrow.inputs[0].shape = narrow.outputs[0].shape = {0, 32};
+  narrow.inputs[1].shape = {32};
+  REFUSED(narrow, kA2, "epsilon");
+}
+
+TEST(rope_takes_halves_or_neighbours) {
+  Node rope = {"Rope",
+               {{"rotary_coeff", int64_t{32}}},
+               {{f16, {0, 128}}, {f16, {0, 64}}, {f32, {0, 32}}, {f32, {0, 32}}, {i32, {3}}},
+               {{f16, {0, 128}}, {f16, {0, 64}}}};
+  CHECK(names_of(rope) == "Rope");
+  rope.attributes["rotary_coeff"] = int64_t{8};
+  REFUSED(rope, kA2, "rotary_coeff is 8");
+  rope.attributes["rotary_coeff"] = int64_t{2};
+  rope.inputs[1].shape = rope.outputs[1].shape = {0, 96};
+  REFUSED(rope, kA2, "no multiple of k's 96");
+  rope.inputs[4].dtype = i64;
+  REFUSED(rope, kA2, "seqlen is int64");
+}
+
+TEST(masks_that_atb_reads_otherwise_are_refused) {
+  CHECK(names_of(self_attention(f16, false)) == "SelfAttention");
+  REFUSED(self_attention(bf16, false), kA2, "use is_triu_mask");
+  Node plain = self_attention(f16, true);
+  plain.attributes["mask_type"] = Text("MASK_TYPE_UNDEFINED");
+  plain.inputs.erase(plain.inputs.begin() + 3);
+  REFUSED(plain, kA2, "is_triu_mask needs a mask");
+  plain.attributes["is_triu_mask"] = false;
+  CHECK(names_of(plain) == "SelfAttention");
+  Node wide = self_attention(f16, true);
+  wide.inputs[3].dtype = f32;
+  REFUSED(wide, kA2, "the mask is float32");
+  Node bare = spec_attention(f16);
+  bare.attributes["mask_type"] = Text("MASK_TYPE_UNDEFINED");
+  bare.inputs.erase(bare.inputs.begin() + 5);
+  REFUSED(bare, kA2, "ATB needs a mask");
+  Node decode = paged_attention(f16);
+  decode.attributes["mask_type"] = Text("MASK_TYPE_NORM");
+  decode.inputs.push_back({f16, {256, 256}});
+  REFUSED(decode, kA2, "leave the mask away");
+}
+
+TEST(heads_and_blocks_beyond_the_kernels_limits_are_refused) {
+  const auto sized = [](Node node, int64_t head, int64_t block) {
+    node.inputs[0].shape[2] = node.outputs[0].shape[2] = head;
+    for (size_t i : {size_t{1}, size_t{2}}) node.inputs[i].shape.back() = head;
+    if (node.inputs[1].shape.size() == 4) node.inputs[1].shape[1] = node.inputs[2].shape[1] = block;
+    return node;
+  };
+  CHECK(names_of(sized(paged_attention(f16), 256, 128)) == "PagedAttention");
+  REFUSED(sized(paged_attention(f16), 640, 16), kA2, "at most 576");
+  REFUSED(sized(paged_attention(f16), 512, 256), kA2, "128 at most");
+  REFUSED(sized(spec_attention(f16), 256, 128), kA2, "make the blocks smaller");
+  REFUSED(sized(paged_attention(f16), 64, 24), kA2, "no multiple of 16");
+  REFUSED(sized(paged_attention(f16), 320, 16), kDuo, "at most 256");
+  REFUSED(sized(self_attention(f16, true), 72, 0), kDuo, "no multiple of 16");
+  REFUSED(sized(paged_attention(f16), 256, 128), kDuo, "make the blocks smaller");
+  Node uneven = paged_attention(f16);
+  uneven.attributes["kv_head_num"] = int64_t{3};
+  REFUSED(uneven, kA2, "cannot share");
+}
+
+TEST(what_a_310P_wants_in_blocks_must_come_from_outside) {
+  Node node = self_attention(f16, true);
+  GraphSpec spec = graph_of(node);
+  // The mask is the result of a node before.
+  spec.tensors[3].kind = TensorKind::internal;
+  spec.tensors.push_back({"given", f16, TensorKind::input, spec.tensors[3].shape});
+  spec.nodes.insert(spec.nodes.begin(), {"Elewise", "before", {{"elewise_type", Text("ELEWISE_NEG")}}, {6}, {3}});
+  const Graph graph(spec);
+  const std::vector<bool> read(graph.tensors().size(), true);
+  Lowering lowering(graph, graph.nodes()[1], read, find_device(kDuo));
+  CHECK_THROWS(lower(lowering, "SelfAttention"), "must be an input of the network");
+}
+
+TEST(casts_go_by_way_of_float32_and_a_cast_to_the_same_type_copies) {
+  CHECK(names_of(cast(f32, f16)) == "Elewise");
+  CHECK(names_of(cast(i32, i64)) == "Elewise");
+  CHECK(names_of(cast(f16, bf16)) == "Elewise, Elewise");
+  CHECK(names_of(cast(bf16, f16)) == "Elewise, Elewise");
+  CHECK(names_of(cast(i32, i32)) == "Slice");
+  REFUSED(cast(i64, i64), kA2, "leave the Cast away");
+  REFUSED(cast(i32, f32), kA2, "not from int32 to float32");
+  REFUSED(cast(f16, bf16), kDuo, "run the model in float16");
+}
+
+TEST(activations_take_the_types_that_atb_has_them_in) {
+  for (const char* kind : {"ACTIVATION_GELU", "ACTIVATION_LOG", "ACTIVATION_SWIGLU_FORWARD"}) {
+    for (DataType type : {f16, bf16, f32}) CHECK(names_of(activation(kind, type)) == "Activation");
+  }
+  for (const char* kind : {"ACTIVATION_FAST_GELU", "ACTIVATION_SWISH", "ACTIVATION_SIGMOID"}) {
+    for (DataType type : {f16, bf16}) CHECK(names_of(activation(kind, type)) == "Activation");
+    REFUSED(activation(kind, f32), kA2, "not float32");
+  }
+  CHECK(names_of(activation("ACTIVATION_RELU", bf16)) == "Activation");
+  CHECK(names_of(activation("ACTIVATION_RELU", f16)) == "Elewise, Activation, Elewise");
+}
+
+TEST(arithmetic_takes_the_types_that_atb_has_it_in) {
+  for (const char* kind : {"ELEWISE_ADD", "ELEWISE_REALDIV"}) CHECK(names_of(elewise(kind, f32, f32, 2)) == "Elewise");
+  for (const char* kind : {"ELEWISE_MULS", "ELEWISE_COS", "ELEWISE_SIN"}) {
+    CHECK(names_of(elewise(kind, f32, f32, 1)) == "Elewise");
+  }
+  for (const char* kind : {"ELEWISE_NEG", "ELEWISE_TANH"}) {
+    CHECK(names_of(elewise(kind, f16, f16, 1)) == "Elewise");
+    REFUSED(elewise(kind, f32, f32, 1), kA2, "run the model in float16");
+  }
+  for (const char* kind : {"ELEWISE_MUL", "ELEWISE_SUB"}) REFUSED(elewise(kind, f32, f32, 2), kA2, "not float32");
+  CHECK(names_of(elewise("ELEWISE_ADD", i32, i32, 2)) == "Elewise");
+  CHECK(names_of(elewise("ELEWISE_SUB", i64, i64, 2)) == "Elewise");
+  for (const char* kind : {"ELEWISE_LESS", "ELEWISE_GREATER", "ELEWISE_EQUAL"}) {
+    CHECK(names_of(elewise(kind, bf16, i8, 2)) == "Elewise");
+  }
+  REFUSED(elewise("ELEWISE_EQUAL", i64, i8, 2), kA2, "not int64");
+  REFUSED(elewise("ELEWISE_LESS", f16, b8, 2), kA2, "ATB gives int8");
+  for (const char* kind : {"ELEWISE_LOGICAL_AND", "ELEWISE_LOGICAL_OR"}) {
+    CHECK(names_of(elewise(kind, i8, i8, 2)) == "Elewise");
+  }
+  CHECK(names_of(elewise("ELEWISE_LOGICAL_NOT", i8, i8, 1)) == "Elewise");
+}
+
+TEST(more_parts_than_split_has_are_cut_one_by_one_where_something_reads_them) {
+  CHECK(names_of(split(f16, {16, 48})) == "Split");
+  CHECK(names_of(split(i64, {16, 48})) == "Split");
+  Node many = split(bf16, {16, 16, 16, 16});
+  CHECK(names_of(many) == "Slice, Slice, Slice, Slice");
+  many.outputs[1].kind = TensorKind::internal;
+  CHECK(names_of(many) == "Slice, Slice, Slice");
+  CHECK(names_of(split(f32, {16, 48})) == "Slice, Slice");
+  REFUSED(split(i64, {16, 16, 16}), kA2, "cast x to int32");
+  Node open = split(f16, {16, 48});
+  open.attributes["split_sizes"] = List{};
+  open.inputs[0].shape = {64, 0};
+  REFUSED(open, kA2, "give split_sizes");
+}
+
+TEST(several_tensors_are_joined_one_after_another) {
+  const Tensor rows{f16, {0, 64}};
+  CHECK(names_of({"Concat", {{"concat_dim", int64_t{1}}}, {rows, rows, rows}, {{f16, {0, 192}}}}) == "Concat, Concat");
+  REFUSED((Node{"Concat", {}, {rows}, {rows}}), kA2, "one tensor alone");
+}
+
+TEST(slices_from_the_end_need_a_size_that_is_known) {
+  REFUSED((Node{"Slice", {{"offsets", List{-3}}, {"size", List{-1}}}, {{f16, {0, 16}}}, {{f16, {3, 16}}}}), kA2,
+          "which is a symbol");
+}
+
+TEST(reductions_are_refused_where_atb_has_none) {
+  CHECK(names_of(reduce("REDUCE_MAX", bf16)) == "Reduce");
+  CHECK(names_of(reduce("REDUCE_MIN", i32)) == "Reduce");
+  REFUSED(reduce("REDUCE_MAX", f16), kA2, "Sort, num [1]");
+  REFUSED(reduce("REDUCE_SUM", i32), kA2, "not int32");
+  Node whole = reduce("REDUCE_SUM", f16);
+  whole.attributes["axis"] = List{0, 1};
+  whole.outputs[0].shape = {};
+  REFUSED(whole, kA2, "dimensions");
+}
+
+TEST(types_that_an_op_or_a_device_lacks_are_refused_with_the_way_out) {
+  REFUSED(paged_attention(f32), kA2, "run the model in float16 or bfloat16");
+  REFUSED(paged_attention(bf16), kDuo, "run the model in float16");
+  REFUSED((Node{"Transpose", {{"perm", List{1, 0}}}, {{f32, {0, 4}}}, {{f32, {4, 0}}}}), kA2, "input 0 is float32");
+  REFUSED((Node{"Sort", {{"num", List{4}}}, {{f32, {0, 64}}}, {{f32, {0, 4}}, {i32, {0, 4}}}}), kDuo, "float16");
+}
+
+TEST(ops_without_a_rule_are_refused_with_what_to_do) {
+  const Node argsort = {"Argsort", {}, {{f16, {0, 4}}}, {{i32, {0, 4}}}};
+  REFUSED(argsort, kA2, "use Sort");
+  const Node routing = {
+      "MoeTopkSoftmax", {{"topk_num", int64_t{2}}}, {{f16, {0, 8}}}, {{f32, {0, 2}}, {i32, {0, 2}}, {i32, {0, 2}}}};
+  REFUSED(routing, kA2, "aclnn");
+}
+
+TEST(a_scalar_is_refused) {
+  REFUSED((Node{"Elewise", {{"elewise_type", Text("ELEWISE_COS")}}, {{f16, {}}}, {{f16, {}}}}), kA2, "0 dimensions");
+}
+
+TEST(devices_are_found_by_the_longest_prefix) {
+  CHECK(std::string(find_device("Ascend910B4-1").name) == "Atlas A2");
+  CHECK(std::string(find_device("Ascend910_9392").name) == "Atlas A3");
+  CHECK(find_device("Ascend310P3").nz);
+  CHECK(!find_device("Ascend310P3").bf16);
+}
+
+TEST(devices_that_are_not_supported_are_named) {
+  for (const char* soc : {"Ascend910A", "Ascend910ProB", "Ascend910PremiumA", "Ascend910B"}) {
+    CHECK_THROWS(find_device(soc), "Atlas A1");
+  }
+  CHECK_THROWS(find_device("Ascend950PR"), "Atlas A5");
+  CHECK_THROWS(find_device("Ascend910_9589"), "Atlas A5");
+  CHECK_THROWS(find_device("Ascend310B4"), "does not know the device 'Ascend310B4'");
+  CHECK_THROWS(find_device(""), "Ascend910B*");
+}
+
+TEST_MAIN()

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Llama's decoder as C++ builds it: for `ModelTorch("llama_DecoderModel")` and `ModelRunner(graph="cpp")`."""
+
+from __future__ import annotations
+
+from atb_core.models.cpp import DECODER_WEIGHTS, CppModel
+
+#: Models with biases give `linearHasBias`; the runner gives it always, as the checkpoint says.
+DECODER = CppModel(
+    defaults={"normEps": 1e-5, "linearHasBias": [[False, False, False, False]]},
+    weights=DECODER_WEIGHTS,
+    model_types=("llama",),
+)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the real machine is asked: in other processes, and without importing what is asked about."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ascend.machines import write
+
+from atb_core.ascend.machine import import_module, load_library, module_file, package_version
+
+ASCEND_CHECKS = ("driver", "devices", "cann", "atb", "torch_npu", "atb backend")
+
+
+def test_a_file_that_is_no_library_is_reported_and_does_not_end_this_process(tmp_path: Path) -> None:
+    problem = load_library(write(tmp_path / "libatb.so", "no library"))
+    assert problem is not None
+    assert "file too short" in problem or "invalid ELF header" in problem
+
+
+def test_a_module_that_crashes_or_exits_or_fails_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(tmp_path / "crashes_now.py", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    write(tmp_path / "exits_now.py", "raise SystemExit(3)\n")
+    write(tmp_path / "fails_now.py", "raise ImportError('no good')\n")
+    write(tmp_path / "works_now.py")
+    assert import_module("crashes_now") == "loading it ends the process with signal 11"
+    assert import_module("exits_now") == "loading it ends the process with status 3"
+    assert import_module("fails_now") == "ImportError: no good"
+    assert import_module("works_now") is None
+
+
+def test_a_library_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atb_core.ascend.machine._SECONDS", 0.2)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(tmp_path / "hangs_now.py", "import time\ntime.sleep(60)\n")
+    assert "takes more than" in (import_module("hangs_now") or "")
+
+
+def test_that_no_process_can_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atb_core.ascend.machine.sys.executable", "/nowhere/python")
+    assert "no process could be started" in (import_module("json") or "")
+
+
+def test_modules_and_versions_are_looked_up_without_importing() -> None:
+    probe = (
+        "import sys\nfrom atb_core.ascend.machine import module_file, package_version\n"
+        "assert module_file('torch') and package_version('torch')\n"
+        "assert module_file('no_such_module') is None and module_file('no_such.module') is None\n"
+        "assert package_version('no-such-distribution') is None\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", probe]).returncode == 0
+
+
+def test_damaged_metadata_of_a_package_is_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(tmp_path / "torch_npu-2.9.0.dist-info/METADATA", b"\xff\xfe\x00")
+    assert package_version("torch_npu") is None
+    assert module_file("") is None
+
+
+def test_a_torch_that_cannot_be_imported_tells_no_abi(monkeypatch: pytest.MonkeyPatch) -> None:
+    from atb_core.ascend.machine import torch_abi
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert torch_abi() is None
+
+
+def test_the_abi_of_the_torch_that_is_installed_is_what_torch_says() -> None:
+    from atb_core.ascend.machine import Machine, torch_abi
+    from atb_core.ascend.packages import torch_abi as abi_from_files
+
+    def not_needed() -> int | None:
+        raise AssertionError("torch's files tell its ABI")
+
+    assert abi_from_files(Machine(torch_abi=not_needed)) == torch_abi()

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles the Ascend backend against a vendor's headers, without linking and without an Ascend machine.
+
+    python tools/check_ascend_headers.py --acl DIR [--atb DIR] [--abi 0|1|both] [--cxx g++] [FILE ...]
+
+ACL and HCCL headers come with every torch_npu wheel: give the wheel, the installed package's folder, its
+include/third_party, or the include folder of a CANN toolkit. ATB's come with NNAL only ($ATB_HOME_PATH/include); the
+reduced ones of op-plugin hold enough for the check of layouts alone. Without --atb the simulator's own declarations
+are taken. The files are csrc/atb/*.cpp and csrc/atb/checks/layout_check.cpp. The exit status is 1 if one does not
+compile, 2 if headers or a compiler are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SIMULATOR = ROOT / "csrc/atb/sim/include"
+LAYOUT = ROOT / "csrc/atb/checks/layout_check.cpp"
+_WHEEL_FOLDER = "torch_npu/include/third_party/"
+# atb/types.h includes this header of CANN since 8.3, and torch_npu does not ship it; ATB only names these types.
+_ACL_META = "#pragma once\n" + "".join(
+    f"struct {name};\n" for name in ("aclTensor", "aclTensorList", "aclIntArray", "aclOpExecutor")
+)
+
+
+class MissingHeadersError(Exception):
+    """A folder that was given does not hold the headers it should."""
+
+
+@dataclass(frozen=True)
+class Headers:
+    """The folders to look for vendor headers in, in order.
+
+    Attributes:
+        notes: what is to be known about them, a line each.
+        reduced: whether ATB's are op-plugin's subset, with which only the check of layouts compiles.
+    """
+
+    folders: tuple[Path, ...]
+    notes: tuple[str, ...]
+    reduced: bool
+
+
+def find_headers(acl: Path, atb: Path | None, scratch: Path) -> Headers:
+    """Sorts out what was given; MissingHeadersError names the file that is not there.
+
+    Args:
+        scratch: an empty folder for what has to be unpacked or made.
+    """
+    folders = list(acl_folders(acl, scratch))
+    notes = [f"ACL, HCCL: {acl}"]
+    if atb is None:
+        # Only ATB's headers out of the simulator's folder: ACL's shall be those that were given.
+        _need(SIMULATOR, "atb/atb_infer.h", "the simulator's headers")
+        link = scratch / "simulator"
+        link.mkdir()
+        (link / "atb").symlink_to(SIMULATOR / "atb")
+        folder = link
+        notes.append("ATB: the simulator's own declarations (only ACL's and HCCL's headers are the vendor's)")
+    else:
+        folder = next((path for path in (atb, atb / "include") if (path / "atb/atb_infer.h").is_file()), atb)
+        _need(folder, "atb/atb_infer.h", "ATB's headers")
+        notes.append(f"ATB: {folder}")
+    folders.append(folder)
+    params = (folder / "atb/infer_op_params.h").read_text(encoding="utf-8", errors="replace") if atb else ""
+    reduced = atb is not None and "struct LinearParam" in params and "struct ActivationParam" not in params
+    if not any((path / "aclnn/acl_meta.h").is_file() for path in folders):
+        shim = scratch / "shim" / "aclnn"
+        shim.mkdir(parents=True)
+        (shim / "acl_meta.h").write_text(_ACL_META, encoding="utf-8")
+        folders.append(shim.parent)
+        notes.append("aclnn/acl_meta.h: a stand-in that declares its types")
+    return Headers(tuple(folders), tuple(notes), reduced)
+
+
+def acl_folders(given: Path, scratch: Path) -> Iterator[Path]:
+    """The include folders of ACL and HCCL below what was given."""
+    if given.suffix == ".whl":
+        given = _unpack(given, scratch / "wheel")
+    for folder in (given, given / "include/third_party", given / "third_party"):
+        if (folder / "acl/inc/acl/acl.h").is_file():
+            _need(folder, "hccl/inc/hccl/hccl_types.h", "HCCL's headers")
+            yield from (folder / "acl/inc", folder / "hccl/inc")
+            return
+    folder = given if (given / "acl/acl.h").is_file() else given / "include"
+    _need(folder, "acl/acl.h", "ACL's headers", given)
+    _need(folder, "hccl/hccl_types.h", "HCCL's headers")
+    yield folder
+
+
+def _need(folder: Path, file: str, whose: str, shown: Path | None = None) -> None:
+    if not (folder / file).is_file():
+        raise MissingHeadersError(f"{shown or folder} does not hold {whose}: {file} is missing")
+
+
+def _unpack(wheel: Path, target: Path) -> Path:
+    """The third-party headers of a torch_npu wheel; only these are unpacked."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            wanted = [name for name in archive.namelist() if name.startswith(_WHEEL_FOLDER) and ".." not in name]
+            archive.extractall(target, wanted)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise MissingHeadersError(f"{wheel} cannot be unpacked: {error}") from error
+    return target / _WHEEL_FOLDER
+
+
+def sources(files: Sequence[Path], reduced: bool) -> list[Path]:
+    """What is to be compiled: the files that were asked for, or the backend and the check of layouts."""
+    if files:
+        return list(files)
+    return [*([] if reduced else sorted((ROOT / "csrc/atb").glob("*.cpp"))), LAYOUT]
+
+
+def compile_file(source: Path, headers: Headers, abi: int, cxx: str) -> str:
+    """Checks one file; returns what the compiler has against it, or nothing."""
+    command = [
+        cxx, "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", f"-D_GLIBCXX_USE_CXX11_ABI={abi}",
+        *(["-DATB_CHECK_REDUCED"] if headers.reduced else []),
+        f"-I{ROOT / 'csrc/include'}", f"-I{ROOT / 'csrc'}",
+        *(f"-isystem{folder}" for folder in headers.folders), str(source),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode == 0:
+        return ""
+    return done.stderr.strip() or f"{cxx} ends with status {done.returncode}"
+
+
+def check(files: Sequence[Path], headers: Headers, abis: Sequence[int], cxx: str) -> int:
+    """Compiles all files for all ABIs, prints a line each, returns how many failed."""
+    tasks = [(abi, file) for abi in abis for file in files]
+    failed = 0
+    with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
+        results = pool.map(lambda task: compile_file(task[1], headers, task[0], cxx), tasks)
+        for (abi, file), errors in zip(tasks, results, strict=True):
+            name = file.resolve()
+            shown = name.relative_to(ROOT) if name.is_relative_to(ROOT) else name
+            print(f"{'FAIL' if errors else 'ok  '}  abi {abi}  {shown}", flush=True)
+            if errors:
+                print("\n".join(f"      {line}" for line in errors.splitlines()))
+                failed += 1
+    print(f"{len(tasks) - failed} of {len(tasks)} compile")
+    return failed
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--acl", type=Path, required=True, metavar="DIR", help="a torch_npu wheel, or a folder")
+    parser.add_argument("--atb", type=Path, metavar="DIR", help="a folder with atb/; default: the simulator's")
+    parser.add_argument("--abi", choices=("0", "1", "both"), default="both", help="_GLIBCXX_USE_CXX11_ABI")
+    parser.add_argument("--cxx", default="g++", help="the compiler")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="instead of the backend's sources")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints what is compiled against what, and a line for each file."""
+    args = _arguments(argv)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            headers = find_headers(args.acl.resolve(), args.atb and args.atb.resolve(), Path(scratch))
+            files = sources(args.files, headers.reduced)
+            if missing := [str(file) for file in files if not file.is_file()]:
+                raise MissingHeadersError(f"no such file: {', '.join(missing)}")
+            subprocess.run([args.cxx, "--version"], capture_output=True, check=True)
+        except MissingHeadersError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"error: the compiler {args.cxx} does not run: {error}", file=sys.stderr)
+            return 2
+        print("\n".join(headers.notes))
+        if headers.reduced and not args.files:
+            print(
+                "only the layouts are checked: these are op-plugin's reduced headers, the backend needs the full ones"
+            )
+        return int(check(files, headers, (0, 1) if args.abi == "both" else (int(args.abi),), args.cxx) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
