@@ -23,7 +23,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 _MODEL_OPTIONS = (
     click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
-                 help="What runs the graphs: the C++ engine, the slow reference in torch, an Ascend device, or a simulator of one."),
+                 help="What runs the graphs: the C++ engine, the slow reference in torch, an Ascend device (atb), or a"
+                 " simulator of one."),
     click.option("--graph", type=click.Choice(GRAPHS),
                  help="Who writes the graphs: the family's Python, or C++ where the family has such a model."
                  " [default: engine.graph of the settings file, else python]"),

@@ -76,7 +76,8 @@ class Backend(ABC):
     #: Whether a Linear can give float32 for inputs of a narrower type; models then have float32 logits.
     float32_logits: bool = True
 
-    def check_model(self, dtype: DataType, head_size: int) -> None:
+    # Most backends take every model.
+    def check_model(self, dtype: DataType, head_size: int) -> None:  # noqa: B027
         """BackendUnavailableError when models of this element type or size of heads cannot run, and why."""
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

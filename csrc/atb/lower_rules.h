@@ -34,6 +34,10 @@ void lower_split(Lowering& l);
 void lower_slice(Lowering& l);
 void lower_transpose(Lowering& l);
 void lower_repeat(Lowering& l);
+// lower_comm.cpp
+void lower_all_reduce(Lowering& l);
+void lower_all_gather(Lowering& l);
+void lower_linear_parallel(Lowering& l);
 // lower_reduction.cpp
 void lower_softmax(Lowering& l);
 void lower_sort(Lowering& l);

@@ -134,6 +134,17 @@ const std::vector<LoweringRule>& lowering_rules() {
        "Reduce",
        {f16, bf16, i32},
        "MAX and MIN of bfloat16 and int32, SUM of float16 and bfloat16; one dimension has to be left"},
+      {"AllReduce",
+       lower_all_reduce,
+       "AllReduce",
+       {f16, bf16, f32, i8, i32, i64},
+       "LCCL within one server, not on 310P"},
+      {"AllGather",
+       lower_all_gather,
+       "AllGather",
+       {f16, bf16, f32, i8, i32, i64},
+       "LCCL within one server, not on 310P"},
+      {"LinearParallel", lower_linear_parallel, "LinearParallel", {f16, bf16}, "the sum over the ranks, no bias"},
   };
   return kRules;
 }

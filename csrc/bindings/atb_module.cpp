@@ -216,6 +216,8 @@ void bind_program(nb::module_& m) {
 
 NB_MODULE(ATB_MODULE_NAME, m) {
   using namespace atb_core::ascend;
+  // At exit torch does not give back arrays that it has taken over, so memory of caches is always left.
+  nb::set_leak_warnings(false);
   m.doc() = "The Ascend backend: programs over addresses and shapes.";
   nb::exception<atb_core::Error>(m, "Error");
   m.def("op_rules", &rules, "What each op becomes: op, becomes, types, limits.");

@@ -12,6 +12,7 @@ namespace atb_core::cpu {
 void add_linear_ops(std::vector<OpDef>& ops);
 void add_vector_ops(std::vector<OpDef>& ops);
 void add_attention_ops(std::vector<OpDef>& ops);
+void add_comm_ops(std::vector<OpDef>& ops);
 void add_gather_ops(std::vector<OpDef>& ops);
 void add_movement_ops(std::vector<OpDef>& ops);
 void add_moe_ops(std::vector<OpDef>& ops);

@@ -21,6 +21,7 @@ const std::map<std::string_view, OpDef>& registry() {
     cpu::add_movement_ops(all);
     cpu::add_moe_ops(all);
     cpu::add_sort_ops(all);
+    cpu::add_comm_ops(all);
     std::map<std::string_view, OpDef> result;
     for (OpDef& op : all) result.emplace(op.name, std::move(op));
     return result;

@@ -128,6 +128,9 @@ std::vector<Minimal> minimal_graphs(DataType type) {
       {{"Softmax", {{"axes", List{-1}}}, {rows}, {rows}}, "Softmax"},
       {{"Sort", {{"num", List{4}}}, {rows}, {{type, {0, 4}}, {i32, {0, 4}}}}, "Sort"},
       {reduce("REDUCE_SUM", type), "Reduce"},
+      {{"AllReduce", {}, {rows}, {rows}}, "AllReduce"},
+      {{"AllGather", {}, {rows}, {{type, {1, 0, 64}}}}, "AllGather"},
+      {{"LinearParallel", {}, {rows, {type, {32, 64}, TensorKind::weight}}, {{type, {0, 32}}}}, "LinearParallel"},
   };
 }
 

@@ -3,6 +3,7 @@
 
 from atb_core.graph.ops.activation import Activation, ActivationType
 from atb_core.graph.ops.attention import PagedAttention, ReshapeAndCache, SelfAttention
+from atb_core.graph.ops.comm import AllGather, AllReduce, AllReduceType, LinearParallel
 from atb_core.graph.ops.elewise import Elewise, ElewiseType
 from atb_core.graph.ops.linear import Linear, MergedLinear, SplitLinear
 from atb_core.graph.ops.moe import GroupedMatmul, MoeInitRouting, MoeTokenUnpermute, MoeTopkSoftmax
@@ -16,6 +17,9 @@ __all__ = [
     "Activation",
     "ActivationType",
     "AddRmsNorm",
+    "AllGather",
+    "AllReduce",
+    "AllReduceType",
     "Argsort",
     "Assign",
     "Cast",
@@ -25,6 +29,7 @@ __all__ = [
     "Gather",
     "GroupedMatmul",
     "Linear",
+    "LinearParallel",
     "MergedLinear",
     "MoeInitRouting",
     "MoeTokenUnpermute",

@@ -91,6 +91,7 @@ struct Bound {
   struct Operand {
     void* address;
     TensorDesc desc;
+    bool host_only;
   };
   std::vector<Operand> in, out;
 };
@@ -102,10 +103,11 @@ Views views(const std::vector<Bound::Operand>& operands, const std::string& name
               operand.desc.dtype,
               operand.desc.format,
               {operand.desc.shape.dims, operand.desc.shape.dims + operand.desc.shape.dimNum}};
-    if (operand.address != nullptr) {
+    // What was read on the host at Setup has no copy on the device that a kernel could look at.
+    if (!operand.host_only) {
       std::string why;
       if (!is_live(operand.address, desc_bytes(operand.desc), why)) {
-        throw std::runtime_error(name + " was launched and its memory freed before it ran: " + why);
+        throw std::runtime_error(name + " has no memory on the device, or it was freed before it ran: " + why);
       }
       view.data = static_cast<std::byte*>(window(operand.address));
     }
@@ -329,7 +331,7 @@ Status SimOperation::execute_locked(const VariantPack& pack, uint8_t* workspace,
       if (place.kind == Place::Kind::workspace) address = workspace + place.number;
       if (place.kind == Place::Kind::input) address = pack.inTensors.at(place.number).deviceData;
       if (place.kind == Place::Kind::output) address = pack.outTensors.at(place.number).deviceData;
-      operands.push_back({place.host_only ? nullptr : address, place.desc});
+      operands.push_back({address, place.desc, place.host_only});
     }
     return operands;
   };

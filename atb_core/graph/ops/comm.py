@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Communication between the ranks of a tensor-parallel group. Attributes are ATB's communication parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from atb_core.errors import GraphError
+from atb_core.graph.dim import Shape
+from atb_core.graph.op import AttributeEnum, Op, Sample, is_variable
+from atb_core.graph.ops.linear import Linear
+from atb_core.graph.samples import randn
+
+if TYPE_CHECKING:
+    import torch
+
+
+class CommBackend(AttributeEnum):
+    """Who carries the data: HCCL everywhere, LCCL within one server (not on 300I Duo)."""
+
+    HCCL = "hccl"
+    LCCL = "lccl"
+
+
+class CommMode(AttributeEnum):
+    """Whether ranks are processes, as in serving, or threads of one process."""
+
+    MULTI_PROCESS = "COMM_MULTI_PROCESS"
+    MULTI_THREAD = "COMM_MULTI_THREAD"
+
+
+@dataclass(frozen=True)
+class _Collective(Op, abstract=True):
+    """`comm_domain` names the group among groups of one process; `rank_table_file` lists servers, for HCCL."""
+
+    rank: int = 0
+    rank_size: int = 1
+    backend: CommBackend = CommBackend.HCCL
+    comm_mode: CommMode = CommMode.MULTI_PROCESS
+    comm_domain: str = ""
+    rank_table_file: str = ""
+
+    input_names: ClassVar[tuple[str, ...]] = ("x",)
+
+    def __post_init__(self) -> None:
+        for name, kind in (("backend", CommBackend), ("comm_mode", CommMode)):
+            if not is_variable(getattr(self, name)):
+                object.__setattr__(self, name, kind(getattr(self, name)))
+        numbers = (self.rank, self.rank_size)
+        if not any(map(is_variable, numbers)) and not 0 <= self.rank < self.rank_size:
+            raise GraphError(f"rank {self.rank} does not exist in a group of {self.rank_size}")
+
+    def _require_alone(self) -> None:
+        if self.rank_size != 1:
+            raise ValueError(f"{self.name} of {self.rank_size} ranks: the reference is one process and knows no others")
+
+
+class AllReduceType(AttributeEnum):
+    """How values of the ranks are combined."""
+
+    SUM = "sum"
+    PROD = "prod"
+    MAX = "max"
+    MIN = "min"
+
+
+@dataclass(frozen=True)
+class AllReduce(_Collective):
+    """x of every rank combined, on every rank: [...] -> [...]. Of one rank, x itself."""
+
+    all_reduce_type: AllReduceType = AllReduceType.SUM
+
+    backends = Op.backends | {"atb"}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_variable(self.all_reduce_type):
+            object.__setattr__(self, "all_reduce_type", AllReduceType(self.all_reduce_type))
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        return (shapes[0],)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self._require_alone()
+        return (inputs[0].clone(),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for kind in AllReduceType:
+            yield Sample(cls(all_reduce_type=kind), (randn(3, 40),), f"{kind.name} of one rank")
+
+
+@dataclass(frozen=True)
+class AllGather(_Collective):
+    """x of every rank in their order, on every rank: [...] -> [rank_size, ...]."""
+
+    backends = Op.backends | {"atb"}
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        return ((self.rank_size, *shapes[0]),)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self._require_alone()
+        return (inputs[0].clone().unsqueeze(0),)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (randn(3, 40),), "one rank")
+
+
+@dataclass(frozen=True)
+class LinearParallel(_Collective):
+    """The linear of a row-parallel layer: y = sum over ranks of x W. x [m, k], weight [n, k] (trans_weight) or [k, n].
+
+    The same as `Linear` followed by `AllReduce`, which an engine may overlap.
+    """
+
+    trans_weight: bool = True
+
+    input_names = ("x", "weight")
+    backends = frozenset({"reference", "atb"})
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        return Linear(transpose_b=self.trans_weight).infer_shapes(*shapes)
+
+    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self._require_alone()
+        return Linear(transpose_b=self.trans_weight).reference(*inputs)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (randn(3, 64), randn(48, 64)), "weight [n, k]")
+        yield Sample(cls(trans_weight=False), (randn(1, 64), randn(64, 48)), "weight [k, n]")

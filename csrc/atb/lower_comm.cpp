@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// AllReduce, AllGather and LinearParallel.
+#include <string>
+
+#include "atb/lower_rules.h"
+
+namespace atb_core::ascend {
+namespace {
+
+// The fields that all of ATB's communication parameters have, in an order of their own each.
+template <typename Param>
+void set_group(Lowering& l, Param& param) {
+  param.rank = static_cast<int>(l.integer("rank"));
+  param.rankSize = static_cast<int>(l.integer("rank_size"));
+  param.backend = l.text("backend");
+  l.require(param.backend != "lccl" || l.device().lccl, "it has no LCCL: take backend hccl");
+  param.commMode =
+      l.text("comm_mode") == "COMM_MULTI_THREAD" ? ::atb::infer::COMM_MULTI_THREAD : ::atb::infer::COMM_MULTI_PROCESS;
+  param.rankTableFile = l.text("rank_table_file");
+  param.commDomain = l.text("comm_domain");
+}
+
+}  // namespace
+
+void lower_all_reduce(Lowering& l) {
+  require_result_type(l);
+  ::atb::infer::AllReduceParam param{};
+  set_group(l, param);
+  param.allReduceType = l.text("all_reduce_type");
+  l.require(param.backend != "lccl" || param.allReduceType != "prod", "LCCL has no product: take backend hccl");
+  l.add("AllReduce", param, {l.in(0)}, {l.out(0)});
+}
+
+void lower_all_gather(Lowering& l) {
+  require_result_type(l);
+  ::atb::infer::AllGatherParam param{};
+  set_group(l, param);
+  l.add("AllGather", param, {l.in(0)}, {l.out(0)});
+}
+
+void lower_linear_parallel(Lowering& l) {
+  require_result_type(l);
+  ::atb::infer::LinearParallelParam param{};
+  set_group(l, param);
+  param.transWeight = l.flag("trans_weight");
+  param.type = ::atb::infer::LinearParallelParam::LINEAR_ALL_REDUCE;
+  l.add("LinearParallel", param, {l.in(0), l.in(1)}, {l.out(0)});
+}
+
+}  // namespace atb_core::ascend
