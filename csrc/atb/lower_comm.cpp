@@ -39,6 +39,7 @@ void lower_all_gather(Lowering& l) {
 }
 
 void lower_linear_parallel(Lowering& l) {
+  l.require(l.device().family != Family::ascend310p, "ATB has no LinearParallel there: take Linear and AllReduce");
   require_result_type(l);
   ::atb::infer::LinearParallelParam param{};
   set_group(l, param);

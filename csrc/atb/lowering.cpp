@@ -144,7 +144,11 @@ const std::vector<LoweringRule>& lowering_rules() {
        "AllGather",
        {f16, bf16, f32, i8, i32, i64},
        "LCCL within one server, not on 310P"},
-      {"LinearParallel", lower_linear_parallel, "LinearParallel", {f16, bf16}, "the sum over the ranks, no bias"},
+      {"LinearParallel",
+       lower_linear_parallel,
+       "LinearParallel",
+       {f16, bf16},
+       "the sum over the ranks, no bias; not on 310P"},
   };
   return kRules;
 }
