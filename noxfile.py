@@ -113,6 +113,34 @@ def cpp(session: nox.Session, kind: str) -> None:
     session.run("ctest", "--test-dir", str(build), "--output-on-failure", *session.posargs)
 
 
+@nox.session(name="atb-sim")
+def atb_sim(session: nox.Session) -> None:
+    """Tests the Ascend backend on the simulator of ATB, from C++ and from Python, and measures what they cover."""
+    session.install("cmake>=3.26", "ninja", "nanobind>=3.1", "scikit-build-core>=1.1", "gcovr>=8")
+    build = ROOT / "build" / "atb-sim"
+    for old in build.rglob("*.gcda"):  # counts of an earlier run belong to other code
+        old.unlink()
+    session.run(
+        "cmake", "-S", ".", "-B", str(build / "cpp"), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
+        "-DATB_BUILD_PYTHON=OFF", "-DATB_BUILD_TESTS=ON", "-DATB_CORE_COVERAGE=ON", "-DATB_CORE_WITH_ATB=OFF",
+    )  # fmt: skip
+    session.run("cmake", "--build", str(build / "cpp"))
+    session.run("ctest", "--test-dir", str(build / "cpp"), "--output-on-failure", "-R", "^test_(atb|sim)_")
+    # The build folder stays: the instrumented extension writes its counts there.
+    session.install(
+        "--no-build-isolation", "-C", f"build-dir={build / 'python'}", "-C", "cmake.define.ATB_CORE_COVERAGE=ON",
+        "-C", "cmake.define.ATB_CORE_WITH_ATB=OFF", ".[test]", silent=False,
+    )  # fmt: skip
+    session.install(*(f"./{plugin}" for plugin in PLUGINS))
+    with session.chdir("tests"):
+        session.run("pytest", "-m", "not weights and not slow", *(session.posargs or ["atb_sim", "models"]))
+    # gcovr's filters are relative to the current folder.
+    session.run(
+        "gcovr", "--root", ".", "--filter", "csrc/atb/", "--filter", "csrc/models/",
+        "--exclude-throw-branches", "--fail-under-line", "90", "--txt", "-", str(build),
+    )  # fmt: skip
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Runs the examples of the documentation and checks its links and its command reference."""

@@ -64,23 +64,34 @@ void Device::open() {
 Device::~Device() { close(); }
 
 void Device::close() noexcept {
-  if (stream_ != nullptr) settle();
+  if (stream_ == nullptr) return;
+  aclrtSetDevice(options_.id);  // the last owner may be any thread
+  settle();
+  if (staging_ != nullptr) aclrtFreeHost(std::exchange(staging_, nullptr));
   arena_ = DeviceMemory();
   workspace_ = DeviceMemory();
   if (context_ != nullptr) ::atb::DestroyContext(std::exchange(context_, nullptr));
-  if (stream_ != nullptr && options_.stream == nullptr) aclrtDestroyStream(std::exchange(stream_, nullptr));
+  if (options_.stream == nullptr) aclrtDestroyStream(std::exchange(stream_, nullptr));
 }
 
 std::unique_lock<std::mutex> Device::lease() {
   std::unique_lock lock(mutex_);
-  activate();
+  choose();
+  complain();
   return lock;
 }
 
-void Device::activate() {
-  check_acl(aclrtSetDevice(options_.id), "choosing device ", options_.id, " failed");
-  if (!failed_release_.empty())
-    fail("giving back device memory failed: ACL reports ", std::exchange(failed_release_, {}));
+std::unique_lock<std::mutex> Device::lease_to_release() noexcept {
+  std::unique_lock lock(mutex_);
+  aclrtSetDevice(options_.id);
+  return lock;
+}
+
+void Device::choose() { check_acl(aclrtSetDevice(options_.id), "choosing device ", options_.id, " failed"); }
+
+void Device::complain() {
+  if (failed_release_.empty()) return;
+  fail("giving back device memory failed: ACL reports ", std::exchange(failed_release_, {}));
 }
 
 DeviceMemory Device::allocate(size_t bytes, const char* purpose) {
@@ -106,14 +117,20 @@ Device::MemoryInfo Device::memory() const {
 
 void Device::upload(void* device, const void* host, size_t bytes) {
   if (bytes == 0) return;
-  check_acl(aclrtMemcpyAsync(device, bytes, host, bytes, ACL_MEMCPY_HOST_TO_DEVICE, stream_), "copying ", bytes,
+  check_acl(aclrtMemcpy(device, bytes, host, bytes, ACL_MEMCPY_HOST_TO_DEVICE), "copying ", bytes,
             " bytes to the device failed");
 }
 
 void Device::download(void* host, const void* device, size_t bytes) {
   if (bytes == 0) return;
-  check_acl(aclrtMemcpyAsync(host, bytes, device, bytes, ACL_MEMCPY_DEVICE_TO_HOST, stream_), "copying ", bytes,
+  check_acl(aclrtMemcpy(host, bytes, device, bytes, ACL_MEMCPY_DEVICE_TO_HOST), "copying ", bytes,
             " bytes from the device failed");
+}
+
+void Device::upload_staged(void* device, const std::byte* staged, size_t bytes) {
+  if (bytes == 0) return;
+  check_acl(aclrtMemcpyAsync(device, bytes, staged, bytes, ACL_MEMCPY_HOST_TO_DEVICE, stream_), "copying ", bytes,
+            " bytes to the device failed");
 }
 
 void Device::copy(void* to, const void* from, size_t bytes) {
@@ -126,13 +143,25 @@ void Device::synchronize() { check_acl(aclrtSynchronizeStream(stream_), "an oper
 
 void Device::settle() noexcept { aclrtSynchronizeStream(stream_); }
 
+std::byte* Device::staging(size_t bytes) {
+  if (bytes <= staging_bytes_) return staging_;
+  synchronize();
+  if (staging_ != nullptr) check_acl(aclrtFreeHost(std::exchange(staging_, nullptr)), "giving back host memory failed");
+  staging_bytes_ = 0;
+  void* data = nullptr;
+  check_acl(aclrtMallocHost(&data, bytes), "the host has no ", bytes, " bytes that the device can reach, for inputs");
+  staging_ = static_cast<std::byte*>(data);
+  staging_bytes_ = bytes;
+  return staging_;
+}
+
 std::byte* Device::grown(DeviceMemory& memory, size_t bytes, const char* purpose) {
   if (bytes <= memory.bytes()) return memory.data();
   synchronize();
   // The old one goes first: both together may not fit. Half as much again saves growing for every longer prompt.
   const size_t wanted = align_up(std::max(bytes, memory.bytes() * 3 / 2), 512);
   memory = DeviceMemory();
-  activate();
+  complain();
   memory = allocate(wanted, purpose);
   return memory.data();
 }

@@ -67,10 +67,13 @@ class Device {
   aclrtStream stream() const { return stream_; }
   ::atb::Context* context() const { return context_; }
 
-  // Held while something runs; also makes the device the calling thread's.
+  // Held while something runs; also makes the device the calling thread's. Throws Error for what went wrong where
+  // nothing could be thrown.
   std::unique_lock<std::mutex> lease();
-  // Makes the device that of the calling thread. Throws Error for what went wrong where nothing could be thrown.
-  void activate();
+  // The same for destructors, which give back memory whatever happens: the next lease tells of it.
+  std::unique_lock<std::mutex> lease_to_release() noexcept;
+  // Makes the device that of the calling thread.
+  void choose();
 
   // Throws Error that tells what the memory was for and how much is left.
   DeviceMemory allocate(size_t bytes, const char* purpose);
@@ -79,9 +82,11 @@ class Device {
   };
   MemoryInfo memory() const;
 
-  // In the order of the stream; both sides stay as they are until synchronize().
+  // At once, and not in the order of the stream: for when it has nothing to do.
   void upload(void* device, const void* host, size_t bytes);
   void download(void* host, const void* device, size_t bytes);
+  // In the order of the stream; both sides stay as they are until synchronize().
+  void upload_staged(void* device, const std::byte* staged, size_t bytes);
   void copy(void* to, const void* from, size_t bytes);
   // Waits for everything on the stream; throws Error for what failed there.
   void synchronize();
@@ -92,11 +97,15 @@ class Device {
   // it has to grow.
   std::byte* arena(size_t bytes) { return grown(arena_, bytes, "activations"); }
   std::byte* workspace(size_t bytes) { return grown(workspace_, bytes, "ATB's workspace"); }
+  // The same of memory of the host that the device can reach by itself: only from there copies go without waiting.
+  std::byte* staging(size_t bytes);
+  bool workspace_fits(size_t bytes) const { return bytes <= workspace_.bytes(); }
   size_t workspace_bytes() const { return arena_.bytes() + workspace_.bytes(); }
 
  private:
   friend class DeviceMemory;
   std::byte* grown(DeviceMemory& memory, size_t bytes, const char* purpose);
+  void complain();
   void open();
   void close() noexcept;
 
@@ -108,6 +117,8 @@ class Device {
   std::mutex mutex_;
   std::string failed_release_;
   DeviceMemory arena_, workspace_;
+  std::byte* staging_ = nullptr;
+  size_t staging_bytes_ = 0;
 };
 
 }  // namespace atb_core::ascend

@@ -48,18 +48,31 @@ void DevicePlan::place_outputs(const SegmentContext& context) {
   }
 }
 
+void DevicePlan::place_inputs(const SegmentContext& context, const std::vector<Segment>& segments) {
+  const auto add = [&](int tensor) {
+    if (context.graph.tensor(tensor).kind != TensorKind::input || !is_staged(tensor)) return;
+    if (offsets_.try_emplace(tensor, input_bytes_).second) {
+      input_bytes_ += align_up(bytes_[static_cast<size_t>(tensor)]);
+    }
+  };
+  for (const Segment& segment : segments) {
+    for (const Segment::Operand& operand : segment.inputs) add(operand.tensor);
+  }
+  for (const Copy& copy : copies_) add(copy.from);
+}
+
 void DevicePlan::place_arena(const SegmentContext& context, const std::vector<Segment>& segments) {
-  // Staged inputs are there before the first segment, staged outputs until after the last.
+  place_inputs(context, segments);
+  // Staged outputs live until after the last segment.
   const int after = static_cast<int>(segments.size());
   std::map<int, Lifetime> lives;
   const auto touch = [&](int tensor, int when) {
     const int home = homes_[static_cast<size_t>(tensor)];
     const TensorSpec& spec = context.graph.tensor(home);
     const bool external = spec.kind == TensorKind::input || spec.kind == TensorKind::output;
-    if (spec.kind == TensorKind::weight || (external && !staged_[static_cast<size_t>(home)])) return;
-    const int begin = spec.kind == TensorKind::input ? -1 : when;
+    if (spec.kind == TensorKind::weight || spec.kind == TensorKind::input || (external && !is_staged(home))) return;
     const int end = spec.kind == TensorKind::output ? after : when;
-    const auto [found, fresh] = lives.try_emplace(home, Lifetime{bytes_[static_cast<size_t>(home)], begin, end});
+    const auto [found, fresh] = lives.try_emplace(home, Lifetime{bytes_[static_cast<size_t>(home)], when, end});
     if (!fresh) found->second.last = std::max(found->second.last, end);
   };
   for (int step = 0; step < after; ++step) {
@@ -74,8 +87,8 @@ void DevicePlan::place_arena(const SegmentContext& context, const std::vector<Se
   for (const auto& [tensor, life] : lives) values.push_back(life);
   const Placement placement = place(values);
   size_t next = 0;
-  for (const auto& [tensor, life] : lives) offsets_[tensor] = placement.offsets[next++];
-  arena_bytes_ = placement.bytes;
+  for (const auto& [tensor, life] : lives) offsets_[tensor] = input_bytes_ + placement.offsets[next++];
+  arena_bytes_ = input_bytes_ + placement.bytes;
 }
 
 }  // namespace atb_core::ascend

@@ -33,6 +33,8 @@ class DevicePlan {
   bool in_arena(int tensor) const { return offsets_.contains(tensor); }
   size_t offset(int tensor) const { return offsets_.at(tensor); }
   size_t arena_bytes() const { return arena_bytes_; }
+  // The arena begins with the inputs that are copied there, so that one copy takes all of them.
+  size_t input_bytes() const { return input_bytes_; }
   const std::vector<Copy>& copies() const { return copies_; }
   // The tensor whose memory another one uses: its own, or that of an output.
   int home(int tensor) const { return homes_[static_cast<size_t>(tensor)]; }
@@ -47,7 +49,9 @@ class DevicePlan {
   };
 
   void place_outputs(const SegmentContext& context);
+  void place_inputs(const SegmentContext& context, const std::vector<Segment>& segments);
   void place_arena(const SegmentContext& context, const std::vector<Segment>& segments);
+  bool is_staged(int tensor) const { return staged_[static_cast<size_t>(tensor)]; }
 
   std::vector<int64_t> sizes_;
   std::vector<bool> staged_;
@@ -56,7 +60,7 @@ class DevicePlan {
   std::vector<int> homes_;
   std::vector<Copy> copies_;
   std::map<int, size_t> offsets_;
-  size_t arena_bytes_ = 0;
+  size_t arena_bytes_ = 0, input_bytes_ = 0;
   std::vector<Descs> descs_;
 };
 

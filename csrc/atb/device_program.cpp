@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstring>
 #include <set>
 
 #include "atb/diagnose.h"
@@ -37,12 +38,14 @@ DeviceProgram::DeviceProgram(std::shared_ptr<DeviceWeights> weights, GraphSpec s
   make_segments(segments);
   declare_weights();
   choose_layouts();
-  if (device_.options().execute_async) queue_ = std::make_unique<LaunchQueue>([this] { device_.activate(); });
+  if (device_.options().execute_async) queue_ = std::make_unique<LaunchQueue>([this] { device_.choose(); });
 }
 
 DeviceProgram::~DeviceProgram() {
   queue_.reset();
+  const auto lease = device_.lease_to_release();
   constants_.clear();
+  segments_.clear();
 }
 
 void DeviceProgram::make_segments(const std::vector<int>& numbers) {
@@ -112,13 +115,7 @@ void DeviceProgram::set_constants(const std::vector<Argument>& arguments) {
     Constant constant{device_.allocate(bytes, "a constant input"), {data, data + bytes}};
     const bool nz = layouts_[static_cast<size_t>(argument.tensor)] == Layout::nz;
     const std::vector<std::byte> blocks = nz ? to_nz(data, tensor.dtype, argument.shape) : std::vector<std::byte>();
-    try {
-      device_.upload(constant.memory.data(), nz ? blocks.data() : data, bytes);
-      device_.synchronize();
-    } catch (...) {
-      device_.settle();
-      throw;
-    }
+    device_.upload(constant.memory.data(), nz ? blocks.data() : data, bytes);
     Argument kept = argument;
     kept.data = constant.memory.data();
     kept.on_device = true;
@@ -183,8 +180,9 @@ bool DeviceProgram::run(const std::vector<Argument>& arguments, const std::funct
     std::byte* arena = device_.arena(current.arena_bytes());
     upload_inputs(current, arena);
     const bool finished = run_segments(current, arena, interrupted);
-    if (finished) download_outputs(current, arena);
+    if (finished) copy_views(current, arena);
     device_.synchronize();
+    if (finished) download_outputs(current, arena);
     return finished;
   } catch (...) {
     // The caller's memory and the arena must not be in use when this returns.
@@ -195,23 +193,29 @@ bool DeviceProgram::run(const std::vector<Argument>& arguments, const std::funct
 }
 
 void DeviceProgram::upload_inputs(const DevicePlan& plan, std::byte* arena) {
+  if (plan.input_bytes() == 0) return;
+  std::byte* staging = device_.staging(plan.input_bytes());
   for (int id : arguments_.externals()) {
     const TensorSpec& tensor = graph_.tensor(id);
     if (tensor.kind != TensorKind::input || !plan.in_arena(id)) continue;
-    const void* data = arguments_.pointers()[static_cast<size_t>(id)];
+    const auto* data = static_cast<const std::byte*>(arguments_.pointers()[static_cast<size_t>(id)]);
+    std::byte* place = staging + plan.offset(id);
     if (layouts_[static_cast<size_t>(id)] == Layout::nz) {
-      data = (staging_[id] = to_nz(static_cast<const std::byte*>(data), tensor.dtype, plan.shape(id))).data();
+      std::memcpy(place, to_nz(data, tensor.dtype, plan.shape(id)).data(), plan.bytes(id));
+    } else {
+      std::memcpy(place, data, plan.bytes(id));
     }
-    device_.upload(arena + plan.offset(id), data, plan.bytes(id));
   }
+  device_.upload_staged(arena, staging, plan.input_bytes());
+}
+
+void DeviceProgram::copy_views(const DevicePlan& plan, std::byte* arena) {
+  const auto place = [&](int tensor) { return address(plan, arena, {tensor, layouts_[static_cast<size_t>(tensor)]}); };
+  for (const DevicePlan::Copy& copy : plan.copies())
+    device_.copy(place(copy.to), place(copy.from), plan.bytes(copy.to));
 }
 
 void DeviceProgram::download_outputs(const DevicePlan& plan, std::byte* arena) {
-  const auto place = [&](int tensor) -> void* {
-    return address(plan, arena, {tensor, layouts_[static_cast<size_t>(tensor)]});
-  };
-  for (const DevicePlan::Copy& copy : plan.copies())
-    device_.copy(place(copy.to), place(copy.from), plan.bytes(copy.to));
   for (int id : arguments_.externals()) {
     // An input that is written in place goes back to where it came from.
     const bool changed = graph_.tensor(id).kind == TensorKind::output || graph_.written(id);
@@ -278,7 +282,7 @@ void DeviceProgram::launch(size_t index) {
   const ::atb::Status status = operation->Setup(pack, wanted, device_.context());
   if (status != ::atb::NO_ERROR) fail_in(index, "prepare", status);
   // A larger workspace is another address: what waits in the queue has to be launched with the old one.
-  if (queue_ && wanted > device_.workspace_bytes()) queue_->drain();
+  if (queue_ && !device_.workspace_fits(wanted)) queue_->drain();
   auto* workspace = reinterpret_cast<uint8_t*>(wanted > 0 ? device_.workspace(wanted) : nullptr);
   const auto execute = [this, index, operation, &pack, workspace, wanted] {
     const ::atb::Status launched = operation->Execute(pack, workspace, wanted, device_.context());

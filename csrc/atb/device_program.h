@@ -58,6 +58,7 @@ class DeviceProgram {
   const DevicePlan& plan();
   void check_weights() const;
   void upload_inputs(const DevicePlan& plan, std::byte* arena);
+  void copy_views(const DevicePlan& plan, std::byte* arena);
   void download_outputs(const DevicePlan& plan, std::byte* arena);
   bool run_segments(const DevicePlan& plan, std::byte* arena, const std::function<bool()>& interrupted);
   void fill_pack(const DevicePlan& plan, std::byte* arena, size_t index);
@@ -75,7 +76,6 @@ class DeviceProgram {
   std::vector<std::unique_ptr<::atb::VariantPack>> packs_;  // by segment; 13 KiB each, so never copied
   std::shared_ptr<std::vector<int64_t>> sizes_;             // of the present run, read by reshape functions
   std::map<int, Constant> constants_;
-  std::map<int, std::vector<std::byte>> staging_;   // blocks of inputs that the device wants in nz
   std::vector<std::unique_ptr<DevicePlan>> plans_;  // most recently used first
   uint64_t generation_ = 0;                         // of the weights, when they were last checked
   size_t operations_ = 0;

@@ -6,6 +6,11 @@
 
 namespace atb_core::ascend {
 
+DeviceWeights::~DeviceWeights() {
+  const auto lease = device_->lease_to_release();
+  entries_.clear();
+}
+
 DeviceWeights::Entry& DeviceWeights::entry_of(const std::string& name, DataType dtype,
                                               const std::vector<int64_t>& shape) {
   const auto [found, fresh] = entries_.try_emplace(name, Entry{dtype, shape, {}, {}});
@@ -21,32 +26,28 @@ void DeviceWeights::declare(const std::string& name, DataType dtype, const std::
   const auto lease = device_->lease();
   describe_tensor(dtype, shape, layout);  // fails for what the layout cannot hold
   Entry& entry = entry_of(name, dtype, shape);
-  if (!entry.layouts.insert(layout).second || !entry.present) return;
+  entry.layouts.insert(layout);
+  if (!entry.present || entry.copies.contains(layout)) return;
   // Another program had it in another layout: take it back from there.
   std::vector<std::byte> host(tensor_bytes(dtype, shape));
   if (!entry.copies.contains(Layout::nd)) {
     fail("weight '", name, "' was set before a program wanted it in rows: set it again");
   }
   device_->download(host.data(), entry.copies[Layout::nd].data(), host.size());
-  device_->synchronize();
   write(entry, name, host.data());
 }
 
 void DeviceWeights::write(Entry& entry, const std::string& name, const std::byte* data) {
   const size_t bytes = tensor_bytes(entry.dtype, entry.shape);
   std::map<Layout, DeviceMemory> copies;
-  std::vector<std::byte> blocks;
-  try {
-    for (const Layout layout : entry.layouts) {
-      DeviceMemory memory = device_->allocate(bytes, ("weight " + name).c_str());
-      if (layout == Layout::nz) blocks = to_nz(data, entry.dtype, entry.shape);
-      device_->upload(memory.data(), layout == Layout::nz ? blocks.data() : data, bytes);
-      copies.emplace(layout, std::move(memory));
+  for (const Layout layout : entry.layouts) {
+    DeviceMemory memory = device_->allocate(bytes, ("weight " + name).c_str());
+    if (layout == Layout::nz) {
+      device_->upload(memory.data(), to_nz(data, entry.dtype, entry.shape).data(), bytes);
+    } else {
+      device_->upload(memory.data(), data, bytes);
     }
-    device_->synchronize();
-  } catch (...) {
-    device_->settle();  // the stream may still read `data` and write the new memory
-    throw;
+    copies.emplace(layout, std::move(memory));
   }
   entry.copies = std::move(copies);
   entry.present = true;
@@ -86,7 +87,6 @@ void DeviceWeights::set_part(const std::string& name, int64_t begin, const void*
   const size_t row = bytes / static_cast<size_t>(whole);
   device_->upload(entry.copies[Layout::nd].data() + static_cast<size_t>(begin) * row, data,
                   static_cast<size_t>(shape[0]) * row);
-  device_->synchronize();
   entry.parts = begin + shape[0];
   entry.present = entry.parts == whole;
 }

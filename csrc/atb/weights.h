@@ -17,6 +17,7 @@ namespace atb_core::ascend {
 class DeviceWeights {
  public:
   explicit DeviceWeights(std::shared_ptr<Device> device) : device_(std::move(device)) {}
+  ~DeviceWeights();
   DeviceWeights(const DeviceWeights&) = delete;
   DeviceWeights& operator=(const DeviceWeights&) = delete;
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <acl/acl.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -41,6 +43,11 @@ aclError refuse(aclError status, const std::string& why) {
     if (const aclError begun_ = begin(__VA_ARGS__); begun_ != ACL_SUCCESS) { \
       return begun_;                                                         \
     }                                                                        \
+  } while (false)
+
+#define ATB_SIM_WANT(call, condition)                                                            \
+  do {                                                                                           \
+    if (!(condition)) return refuse(ACL_ERROR_INVALID_PARAM, call ": a null pointer was given"); \
   } while (false)
 
 // One side of a copy: where the host can reach it, or null with the reason explained.
@@ -113,6 +120,9 @@ aclError submit(const char* call, aclrtStream stream, Task task) {
 }
 
 }  // namespace
+
+bool device_chosen() { return t_device_chosen; }
+
 }  // namespace atb::sim
 
 using namespace atb::sim;  // NOLINT: these functions belong to no namespace
@@ -121,12 +131,14 @@ extern "C" {
 
 aclError aclInit(const char*) {
   ATB_SIM_CALL("aclInit");
-  return g_initialized.exchange(true) ? ACL_ERROR_REPEAT_INITIALIZE : ACL_SUCCESS;
+  if (!g_initialized.exchange(true)) return ACL_SUCCESS;
+  return refuse(ACL_ERROR_REPEAT_INITIALIZE, "aclInit has been called before");
 }
 
 aclError aclFinalize() {
   ATB_SIM_CALL("aclFinalize");
-  return g_initialized.exchange(false) ? ACL_SUCCESS : ACL_ERROR_UNINITIALIZE;
+  if (g_initialized.exchange(false)) return ACL_SUCCESS;
+  return refuse(ACL_ERROR_UNINITIALIZE, "aclFinalize: aclInit has not been called");
 }
 
 const char* aclGetRecentErrMsg() {
@@ -137,6 +149,7 @@ const char* aclGetRecentErrMsg() {
 
 aclError aclrtGetVersion(int32_t* major, int32_t* minor, int32_t* patch) {
   ATB_SIM_CALL("aclrtGetVersion");
+  ATB_SIM_WANT("aclrtGetVersion", major != nullptr && minor != nullptr && patch != nullptr);
   *major = 1;
   *minor = 14;
   *patch = 0;
@@ -145,6 +158,7 @@ aclError aclrtGetVersion(int32_t* major, int32_t* minor, int32_t* patch) {
 
 aclError aclrtGetDeviceCount(uint32_t* count) {
   ATB_SIM_CALL("aclrtGetDeviceCount");
+  ATB_SIM_WANT("aclrtGetDeviceCount", count != nullptr);
   *count = 1;
   return ACL_SUCCESS;
 }
@@ -172,13 +186,15 @@ const char* aclrtGetSocName() {
 
 aclError aclrtGetMemInfo(aclrtMemAttr, size_t* free, size_t* total) {
   ATB_SIM_BEGIN("aclrtGetMemInfo");
-  *total = memory_limit();
-  *free = *total - counters().live_bytes;
+  ATB_SIM_WANT("aclrtGetMemInfo", free != nullptr && total != nullptr);
+  *total = capacity();
+  *free = *total - std::min<uint64_t>(*total, counters().live_bytes);
   return ACL_SUCCESS;
 }
 
 aclError aclrtCreateStream(aclrtStream* stream) {
   ATB_SIM_BEGIN("aclrtCreateStream");
+  ATB_SIM_WANT("aclrtCreateStream", stream != nullptr);
   *stream = create_stream();
   return ACL_SUCCESS;
 }
@@ -191,13 +207,15 @@ aclError aclrtDestroyStream(aclrtStream stream) {
 
 aclError aclrtSynchronizeStream(aclrtStream stream) {
   // A wait that is told to fail has waited: memory may be given back after it.
+  const bool known = is_stream(stream);
   const aclError status = synchronize(stream);
   ATB_SIM_BEGIN("aclrtSynchronizeStream");
-  return status;
+  return known ? status : refuse(status, "aclrtSynchronizeStream: there is no such stream, or it was destroyed");
 }
 
 aclError aclrtMalloc(void** address, size_t size, aclrtMemMallocPolicy) {
   ATB_SIM_BEGIN("aclrtMalloc", std::to_string(size));
+  ATB_SIM_WANT("aclrtMalloc", address != nullptr);
   if (size == 0) return refuse(ACL_ERROR_RT_PARAM_INVALID, "aclrtMalloc: no bytes were asked for");
   *address = allocate(size);
   if (*address != nullptr) return ACL_SUCCESS;
@@ -208,6 +226,18 @@ aclError aclrtFree(void* address) {
   const bool known = release(address);
   ATB_SIM_BEGIN("aclrtFree");
   return known ? ACL_SUCCESS : refuse(ACL_ERROR_RT_PARAM_INVALID, "aclrtFree: nothing was allocated at this address");
+}
+
+aclError aclrtMallocHost(void** address, size_t size) {
+  ATB_SIM_BEGIN("aclrtMallocHost", std::to_string(size));
+  *address = std::malloc(size);
+  return *address != nullptr ? ACL_SUCCESS : ACL_ERROR_RT_MEMORY_ALLOCATION;
+}
+
+aclError aclrtFreeHost(void* address) {
+  std::free(address);
+  ATB_SIM_BEGIN("aclrtFreeHost");
+  return ACL_SUCCESS;
 }
 
 aclError aclrtMemcpy(void* to, size_t room, const void* from, size_t bytes, aclrtMemcpyKind kind) {

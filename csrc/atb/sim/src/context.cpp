@@ -61,7 +61,10 @@ Status check_context(Context* context, const std::string& who) {
 
 Status CreateContext(Context** context) {
   ATB_SIM_CALL("CreateContext");
-  if (context == nullptr) return ERROR_INVALID_PARAM;
+  if (context == nullptr) {
+    sim::explain("CreateContext: context is null");
+    return ERROR_INVALID_PARAM;
+  }
   *context = new sim::SimContext;
   const std::lock_guard lock(sim::g_mutex);
   sim::contexts().insert(*context);
@@ -80,7 +83,9 @@ Status DestroyContext(Context* context) {
     sim::account([](sim::Counters& now) { --now.live_contexts; });
   }
   ATB_SIM_CALL("DestroyContext");
-  return known ? NO_ERROR : ERROR_INVALID_CONTEXT_ADDR;
+  if (known) return NO_ERROR;
+  sim::explain("DestroyContext: there is no such context");
+  return ERROR_INVALID_CONTEXT_ADDR;
 }
 
 }  // namespace atb

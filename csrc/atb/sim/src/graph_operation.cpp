@@ -67,6 +67,9 @@ Status check_flow(const GraphParam& param, uint32_t count) {
       if (!defined[id]) return reject(ERROR_INVALID_GRAPH, who, " reads tensor ", id, " before it has a value");
     }
     for (uint32_t id : node.outTensorIds) {
+      if (std::count(node.outTensorIds.begin(), node.outTensorIds.end(), id) > 1) {
+        return reject(ERROR_INVALID_GRAPH, who, " writes tensor ", id, " twice");
+      }
       if (defined[id] && !contains(node.inTensorIds, id)) {
         return reject(ERROR_INVALID_GRAPH, who, " writes tensor ", id, ", which has a value and is none of its inputs");
       }
@@ -89,6 +92,7 @@ Status GraphOperation::make(const GraphParam& param, std::unique_ptr<GraphOperat
     graph->operations_.clear();  // they stay the caller's
     return status;
   }
+  for (SimOperation* operation : graph->operations_) operation->set_owned(true);
   made = std::move(graph);
   return NO_ERROR;
 }
@@ -105,6 +109,7 @@ Status GraphOperation::bind_operations() {
     if (std::find(operations_.begin(), operations_.end(), own) != operations_.end()) {
       return reject(ERROR_INVALID_GRAPH, who, ": another node has the same operation, and both would own it");
     }
+    if (own->owned()) return reject(ERROR_INVALID_GRAPH, who, ": its operation is part of another graph");
     operations_.push_back(own);
     ATB_SIM_TRY(check_node(who, param_.nodes[i], *own, count()));
   }
@@ -205,20 +210,25 @@ Place GraphOperation::place_of(uint32_t id, const std::vector<uint64_t>& offsets
   return {Place::Kind::workspace, offsets[id - first_internal()], desc};
 }
 
-Status GraphOperation::schedule(const Descs& in, const Descs&, const std::vector<const int32_t*>& host,
+Status GraphOperation::schedule(const Descs& in, const Descs& out, const std::vector<const int32_t*>& host,
                                 Schedule& schedule) const {
   std::vector<Step> steps;
   Descs values;
   ATB_SIM_TRY(walk(in, steps, values));
+  for (uint32_t i = 0; i < param_.outTensorNum; ++i) {  // inferShapeFunc may have told something else
+    if (desc_bytes(values[param_.inTensorNum + i]) == desc_bytes(out[i])) continue;
+    return reject(ERROR_INVALID_TENSOR_DIM, "graph ", param_.name, ": output ", i, " is ", describe(out[i]),
+                  ", but its node makes ", describe(values[param_.inTensorNum + i]));
+  }
   uint64_t internals = 0, scratch = 0;
   const std::vector<uint64_t> offsets = place_internals(values, internals);
   for (size_t i = 0; i < steps.size(); ++i) {
     const Node& node = param_.nodes[i];
     std::vector<const int32_t*> given;
     for (uint32_t id : node.inTensorIds) given.push_back(id < param_.inTensorNum ? host[id] : nullptr);
-    for (const auto& [out, input] : operation(i).in_place()) {
-      if (node.outTensorIds.at(out) == node.inTensorIds.at(input)) continue;
-      return reject(ERROR_INVALID_GRAPH, "graph ", param_.name, ", node ", i, ": output ", out,
+    for (const auto& [made, input] : operation(i).in_place()) {
+      if (node.outTensorIds.at(made) == node.inTensorIds.at(input)) continue;
+      return reject(ERROR_INVALID_GRAPH, "graph ", param_.name, ", node ", i, ": output ", made,
                     " has to be the same tensor as input ", input);
     }
     Schedule part;

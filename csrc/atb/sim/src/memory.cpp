@@ -32,10 +32,10 @@ class Device {
   }
 
   void* allocate(size_t bytes) {
+    if (bytes > kSpan) return nullptr;
     const size_t wanted = (std::max<size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
     const std::lock_guard lock(mutex_);
-    const uint64_t limit = std::min<uint64_t>(memory_limit(), kSpan);
-    if (used_ + wanted > limit) return nullptr;
+    if (used_ + wanted > capacity()) return nullptr;
     size_t offset = 0;
     for (const auto& [begin, size] : live_) {
       if (begin - offset >= wanted) break;
@@ -123,6 +123,7 @@ Device& device() {
 
 }  // namespace
 
+uint64_t capacity() { return std::min<uint64_t>(memory_limit(), kSpan); }
 void* allocate(size_t bytes) { return device().allocate(bytes); }
 bool release(void* address) { return device().release(address); }
 bool is_device_address(const void* address) { return device().contains(address); }

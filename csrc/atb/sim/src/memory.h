@@ -4,9 +4,13 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 namespace atb::sim {
+
+// What the device has: the limit that was set, at most the addresses there are.
+uint64_t capacity();
 
 // Null when the device has no more.
 void* allocate(size_t bytes);

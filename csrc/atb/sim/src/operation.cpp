@@ -49,7 +49,7 @@ size_t item_size(aclDataType dtype) {
 }
 
 bool same(const TensorDesc& a, const TensorDesc& b) {
-  if (a.dtype != b.dtype || a.shape.dimNum != b.shape.dimNum) return false;
+  if (a.dtype != b.dtype || a.format != b.format || a.shape.dimNum != b.shape.dimNum) return false;
   for (uint64_t i = 0; i < a.shape.dimNum; ++i) {
     if (a.shape.dims[i] != b.shape.dims[i]) return false;
   }
@@ -210,7 +210,7 @@ Status SimOperation::InferShape(const SVector<TensorDesc>& in, SVector<TensorDes
   return NO_ERROR;
 }
 
-Status SimOperation::check_tensors(const VariantPack& pack) const {
+Status SimOperation::check_tensors(const VariantPack& pack, bool live) const {
   const auto check = [&](const Tensor& tensor, const std::string& who, bool may_be_host) -> Status {
     ATB_SIM_TRY(check_desc(who, tensor.desc));
     if (tensor.dataSize != desc_bytes(tensor.desc)) {
@@ -218,8 +218,8 @@ Status SimOperation::check_tensors(const VariantPack& pack) const {
                     " bytes, but dataSize says ", tensor.dataSize);
     }
     if (tensor.deviceData == nullptr && tensor.hostData != nullptr && may_be_host) return NO_ERROR;
-    std::string why;
-    if (!is_live(tensor.deviceData, tensor.dataSize, why)) {
+    std::string why = "it is no address of the device";
+    if (live ? !is_live(tensor.deviceData, tensor.dataSize, why) : !is_device_address(tensor.deviceData)) {
       return reject(ERROR_INVALID_TENSOR_ADDR, who, " has no valid deviceData: ", why);
     }
     return NO_ERROR;
@@ -253,15 +253,19 @@ Status SimOperation::Setup(const VariantPack& pack, uint64_t& workspace, Context
   if (!entry.alone()) return reject(ERROR_INTERNAL_ERROR, GetName(), ": two threads are in this operation at once");
   prepared_.reset();
   ATB_SIM_CALL("Operation::Setup", GetName());
-  return setup_locked(pack, workspace, context);
+  try {
+    return setup_locked(pack, workspace, context);
+  } catch (const std::exception& error) {  // of a reshape function, say
+    return reject(ERROR_OUT_OF_HOST_MEMORY, GetName(), ": an exception in Setup: ", error.what());
+  }
 }
 
 Status SimOperation::setup_locked(const VariantPack& pack, uint64_t& workspace, Context* context) {
   account([](Counters& now) { ++now.setups; });
   ATB_SIM_TRY(check_context(context, GetName() + ": Setup"));
   ATB_SIM_TRY(check_counts(pack.inTensors.size(), pack.outTensors.size()));
-  ATB_SIM_TRY(check_tensors(pack));
-  Prepared made{descs(pack.inTensors), descs(pack.outTensors), {}, {}, context};
+  ATB_SIM_TRY(check_tensors(pack, false));
+  Prepared made{descs(pack.inTensors), descs(pack.outTensors), {}, {}, context, 0};
   ATB_SIM_TRY(check_outputs(made.in, made.out));
   std::vector<const int32_t*> host;
   for (const Tensor& tensor : pack.inTensors) {
@@ -272,18 +276,19 @@ Status SimOperation::setup_locked(const VariantPack& pack, uint64_t& workspace, 
     made.host_hashes.push_back(tensor.hostData == nullptr ? 0 : hash(tensor.hostData, tensor.dataSize));
   }
   ATB_SIM_TRY(schedule(made.in, made.out, host, made.schedule));
-  workspace = (made.schedule.workspace + 511) / 512 * 512;
+  made.workspace = (made.schedule.workspace + 511) / 512 * 512;
+  workspace = made.workspace;
   prepared_ = std::move(made);
   return NO_ERROR;
 }
 
 // Addresses may be others than at Setup, everything else has to be as it was.
-Status SimOperation::check_unchanged(const VariantPack& pack) const {
+Status SimOperation::check_unchanged(const Prepared& prepared, const VariantPack& pack) const {
   const Descs in = descs(pack.inTensors), out = descs(pack.outTensors);
   for (size_t i = 0; i < in.size() + out.size(); ++i) {
     const bool input = i < in.size();
     const TensorDesc& now = input ? in[i] : out[i - in.size()];
-    const TensorDesc& then = input ? prepared_->in[i] : prepared_->out[i - in.size()];
+    const TensorDesc& then = input ? prepared.in[i] : prepared.out[i - in.size()];
     if (same(now, then)) continue;
     return reject(ERROR_INVALID_TENSOR_DIM, GetName(), ": tensor ", i, " was ", describe(then), " at Setup and is ",
                   describe(now), " at Execute");
@@ -291,7 +296,7 @@ Status SimOperation::check_unchanged(const VariantPack& pack) const {
   for (size_t i = 0; i < in.size(); ++i) {
     const Tensor& tensor = pack.inTensors.at(i);
     const uint64_t value = tensor.hostData == nullptr ? 0 : hash(tensor.hostData, tensor.dataSize);
-    if (value == prepared_->host_hashes[i]) continue;
+    if (value == prepared.host_hashes[i]) continue;
     return reject(ERROR_INVALID_PARAM, GetName(), ": the host data of input ", i, " changed between Setup and Execute");
   }
   return NO_ERROR;
@@ -300,25 +305,30 @@ Status SimOperation::check_unchanged(const VariantPack& pack) const {
 Status SimOperation::Execute(const VariantPack& pack, uint8_t* workspace, uint64_t workspace_size, Context* context) {
   const Entry entry(busy_);
   if (!entry.alone()) return reject(ERROR_INTERNAL_ERROR, GetName(), ": two threads are in this operation at once");
+  // One Setup is for one Execute: lengths and addresses of another step need another.
+  const std::optional<Prepared> prepared = std::exchange(prepared_, std::nullopt);
   ATB_SIM_CALL("Operation::Execute", GetName());
-  return execute_locked(pack, workspace, workspace_size, context);
+  if (!device_chosen()) {
+    return reject(ERROR_RT_FAIL, GetName(), ": Execute on a thread that has not called aclrtSetDevice");
+  }
+  if (!prepared) return reject(ERROR_INTERNAL_ERROR, GetName(), ": Execute without a Setup that succeeded");
+  return execute_locked(*prepared, pack, workspace, workspace_size, context);
 }
 
-Status SimOperation::execute_locked(const VariantPack& pack, uint8_t* workspace, uint64_t workspace_size,
-                                    Context* context) {
+Status SimOperation::execute_locked(const Prepared& prepared, const VariantPack& pack, uint8_t* workspace,
+                                    uint64_t workspace_size, Context* context) const {
   account([](Counters& now) { ++now.executes; });
-  if (!prepared_) return reject(ERROR_INTERNAL_ERROR, GetName(), ": Execute without a Setup that succeeded");
   ATB_SIM_TRY(check_context(context, GetName() + ": Execute"));
-  if (context != prepared_->context) {
+  if (context != prepared.context) {
     return reject(ERROR_INVALID_CONTEXT_ADDR, GetName(), ": Execute with another context than Setup");
   }
   ATB_SIM_TRY(check_counts(pack.inTensors.size(), pack.outTensors.size()));
-  ATB_SIM_TRY(check_tensors(pack));
-  ATB_SIM_TRY(check_unchanged(pack));
-  const Schedule& schedule = prepared_->schedule;
-  if (workspace_size < schedule.workspace) {
+  ATB_SIM_TRY(check_tensors(pack, true));
+  ATB_SIM_TRY(check_unchanged(prepared, pack));
+  const Schedule& schedule = prepared.schedule;
+  if (workspace_size < prepared.workspace) {
     return reject(ERROR_INVALID_WORKSPACE_SIZE, GetName(), ": a workspace of ", workspace_size, " bytes where ",
-                  schedule.workspace, " are needed");
+                  prepared.workspace, " are needed");
   }
   std::string why;
   if (schedule.workspace > 0 && !is_live(workspace, workspace_size, why)) {
@@ -358,8 +368,10 @@ Status SimOperation::execute_locked(const VariantPack& pack, uint8_t* workspace,
 
 Status DestroyOperation(Operation* operation) {
   sim::SimOperation* own = sim::own_operation(operation);
-  delete own;
+  const bool graphs = own != nullptr && own->owned();
+  if (!graphs) delete own;
   ATB_SIM_CALL("DestroyOperation");
+  if (graphs) return sim::reject(ERROR_INVALID_OPERATION_ADDR, "DestroyOperation: a graph owns this operation");
   if (own != nullptr) return NO_ERROR;
   return sim::reject(ERROR_INVALID_OPERATION_ADDR, "DestroyOperation: there is no such operation");
 }

@@ -50,6 +50,10 @@ class SimOperation : public Operation {
   // without host data.
   virtual Status schedule(const Descs& in, const Descs& out, const std::vector<const int32_t*>& host,
                           Schedule& schedule) const = 0;
+  // A graph takes its nodes' operations: nobody else may destroy them or put them into another graph.
+  void set_owned(bool owned) { owned_ = owned; }
+  bool owned() const { return owned_; }
+
   // Outputs that have to be the memory of an input.
   virtual std::vector<std::pair<uint32_t, uint32_t>> in_place() const { return {}; }
 
@@ -59,17 +63,21 @@ class SimOperation : public Operation {
     std::vector<uint64_t> host_hashes;
     Schedule schedule;
     Context* context;
+    uint64_t workspace;  // as Setup told it
   };
 
   Status check_counts(size_t inputs, size_t outputs) const;
-  Status check_tensors(const VariantPack& pack) const;
+  // At Setup addresses only have to be of the right kind: Execute may be given others.
+  Status check_tensors(const VariantPack& pack, bool live) const;
   Status check_outputs(const Descs& in, const Descs& out) const;
-  Status check_unchanged(const VariantPack& pack) const;
+  Status check_unchanged(const Prepared& prepared, const VariantPack& pack) const;
   Status setup_locked(const VariantPack& pack, uint64_t& workspace, Context* context);
-  Status execute_locked(const VariantPack& pack, uint8_t* workspace, uint64_t workspace_size, Context* context);
+  Status execute_locked(const Prepared& prepared, const VariantPack& pack, uint8_t* workspace, uint64_t workspace_size,
+                        Context* context) const;
 
   std::optional<Prepared> prepared_;
   std::atomic<bool> busy_ = false;
+  bool owned_ = false;
 };
 
 // The checks of a description that hold for every operation.

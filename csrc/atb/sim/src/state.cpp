@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "state.h"
 
+#include <charconv>
 #include <cstdlib>
 #include <mutex>
+#include <stdexcept>
 
 #include "operation_base.h"
 
@@ -12,6 +14,14 @@ namespace {
 std::string environment(const char* name, const char* fallback) {
   const char* value = std::getenv(name);
   return value == nullptr || *value == '\0' ? fallback : value;
+}
+
+uint64_t environment_bytes(const char* name, uint64_t fallback) {
+  const std::string text = environment(name, std::to_string(fallback).c_str());
+  uint64_t bytes = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), bytes);
+  if (error == std::errc() && end == text.data() + text.size()) return bytes;
+  throw std::invalid_argument(std::string(name) + "=" + text + " is no number of bytes");
 }
 
 struct Fault {
@@ -29,7 +39,7 @@ struct State {
   uint64_t calls = 0;
   std::string soc = environment("ATB_SIM_SOC", "Ascend910B2");
   std::string version = environment("ATB_SIM_VERSION", "8.5.0");
-  uint64_t memory = std::strtoull(environment("ATB_SIM_MEMORY", "68719476736").c_str(), nullptr, 10);
+  uint64_t memory = environment_bytes("ATB_SIM_MEMORY", uint64_t{64} << 30);
   std::string message;
 };
 

@@ -20,6 +20,9 @@ void account(Change&& change);
 
 uint64_t memory_limit();
 
+// Whether this thread has chosen its device. Each thread that uses one has to.
+bool device_chosen();
+
 // Leaves the function with the status of a due fault.
 #define ATB_SIM_CALL(...)                                               \
   do {                                                                  \
