@@ -5,7 +5,7 @@
 
 ACL and HCCL headers come with every torch_npu wheel: give the wheel, the installed package's folder, its
 include/third_party, or the include folder of a CANN toolkit. ATB's come with NNAL only ($ATB_HOME_PATH/include); the
-reduced ones of op-plugin hold enough for the check of layouts alone. Without --atb the simulator's own declarations
+reduced ones of op-plugin hold enough for some files. Without --atb the simulator's own declarations
 are taken. The files are csrc/atb/*.cpp and csrc/atb/checks/layout_check.cpp. The exit status is 1 if one does not
 compile, 2 if headers or a compiler are missing.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -43,12 +44,14 @@ class Headers:
 
     Attributes:
         notes: what is to be known about them, a line each.
-        reduced: whether ATB's are op-plugin's subset, with which only the check of layouts compiles.
+        reduced: whether ATB's are op-plugin's subset, which lacks the parameters of most operations.
+        params: names of the parameter structs in ATB's.
     """
 
     folders: tuple[Path, ...]
     notes: tuple[str, ...]
     reduced: bool
+    params: frozenset[str] = frozenset()
 
 
 def find_headers(acl: Path, atb: Path | None, scratch: Path) -> Headers:
@@ -80,7 +83,8 @@ def find_headers(acl: Path, atb: Path | None, scratch: Path) -> Headers:
         (shim / "acl_meta.h").write_text(_ACL_META, encoding="utf-8")
         folders.append(shim.parent)
         notes.append("aclnn/acl_meta.h: a stand-in that declares its types")
-    return Headers(tuple(folders), tuple(notes), reduced)
+    declared = frozenset(re.findall(r"\bstruct (\w+Param)\b", params))
+    return Headers(tuple(folders), tuple(notes), reduced, declared)
 
 
 def acl_folders(given: Path, scratch: Path) -> Iterator[Path]:
@@ -114,11 +118,22 @@ def _unpack(wheel: Path, target: Path) -> Path:
     return target / _WHEEL_FOLDER
 
 
-def sources(files: Sequence[Path], reduced: bool) -> list[Path]:
-    """What is to be compiled: the files that were asked for, or the backend and the check of layouts."""
+def sources(files: Sequence[Path], headers: Headers) -> list[Path]:
+    """What is to be compiled: the files that were asked for, or the backend and the check of layouts.
+
+    With reduced headers, those files that use no parameters but theirs.
+    """
     if files:
         return list(files)
-    return [*([] if reduced else sorted((ROOT / "csrc/atb").glob("*.cpp"))), LAYOUT]
+    backend = sorted((ROOT / "csrc/atb").glob("*.cpp"))
+    if headers.reduced:
+        backend = [path for path in backend if _used_params(path) <= headers.params]
+    return [*backend, LAYOUT]
+
+
+def _used_params(source: Path) -> set[str]:
+    """The parameter structs of ATB's operations that a file names."""
+    return set(re.findall(r"\binfer::(\w+Param)\b", source.read_text(encoding="utf-8")))
 
 
 def compile_file(source: Path, headers: Headers, abi: int, cxx: str) -> str:
@@ -168,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             headers = find_headers(args.acl.resolve(), args.atb and args.atb.resolve(), Path(scratch))
-            files = sources(args.files, headers.reduced)
+            files = sources(args.files, headers)
             if missing := [str(file) for file in files if not file.is_file()]:
                 raise MissingHeadersError(f"no such file: {', '.join(missing)}")
             subprocess.run([args.cxx, "--version"], capture_output=True, check=True)
@@ -180,9 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         print("\n".join(headers.notes))
         if headers.reduced and not args.files:
-            print(
-                "only the layouts are checked: these are op-plugin's reduced headers, the backend needs the full ones"
-            )
+            print("these are op-plugin's reduced headers: files that use operations which they lack are left out")
         return int(check(files, headers, (0, 1) if args.abi == "both" else (int(args.abi),), args.cxx) > 0)
 
 

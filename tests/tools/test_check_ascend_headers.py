@@ -135,16 +135,20 @@ def test_the_simulators_headers_are_the_default_and_its_acl_is_not_used(
     assert "ATB: the simulator's own declarations (only ACL's and HCCL's" in capsys.readouterr().out
 
 
-def test_with_reduced_headers_only_the_layouts_are_checked_and_that_is_told(
+def test_with_reduced_headers_files_that_need_more_are_left_out_and_that_is_told(
     tmp_path: Path, acl: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layout = tmp_path / "layout.cpp"
-    layout.write_text(f"{USES}#ifndef ATB_CHECK_REDUCED\n#error all of it\n#endif\n", encoding="utf-8")
-    monkeypatch.setattr(tool, "LAYOUT", layout)
+    backend = {
+        "csrc/atb/linear.cpp": f"{USES}// ::atb::infer::LinearParam\n",
+        "csrc/atb/gather.cpp": "#error needs infer::GatherParam\n",
+        "layout.cpp": f"{USES}#ifndef ATB_CHECK_REDUCED\n#error all of it\n#endif\n",
+    }
+    monkeypatch.setattr(tool, "ROOT", tree(tmp_path / "project", backend))
+    monkeypatch.setattr(tool, "LAYOUT", tool.ROOT / "layout.cpp")
     assert run("--acl", acl, "--atb", tree(tmp_path / "reduced", REDUCED), "--abi", "1") == 0
     out = capsys.readouterr().out
-    assert "only the layouts are checked" in out
-    assert out.endswith("1 of 1 compile\n")
+    assert "which they lack are left out" in out
+    assert "linear.cpp" in out and out.endswith("2 of 2 compile\n")
 
 
 @pytest.mark.parametrize("abi", ["0", "1"])
@@ -153,7 +157,7 @@ def test_the_simulators_headers_have_the_layouts_and_numbers_of_atb(abi: str) ->
 
 
 def test_the_backends_sources_and_the_layouts_are_what_is_compiled() -> None:
-    files = [path.relative_to(tool.ROOT).as_posix() for path in tool.sources([], reduced=False)]
+    files = [path.relative_to(tool.ROOT).as_posix() for path in tool.sources([], tool.Headers((), (), reduced=False))]
     assert files[-1] == "csrc/atb/checks/layout_check.cpp"
     assert "csrc/atb/device.cpp" in files
     assert not [file for file in files if "/sim/" in file]
