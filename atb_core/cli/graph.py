@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from atb_core.cli.output import note
+from atb_core.engine import BACKENDS
 from atb_core.errors import AtbError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
 )
 @click.option(
     "--backend",
-    type=click.Choice(["cpu", "reference"]),
+    type=click.Choice(BACKENDS),
     default="cpu",
     show_default=True,
     help="The engine that the graph is prepared for.",

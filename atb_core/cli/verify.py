@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from atb_core.cli.output import note, size_text
+from atb_core.engine import BACKENDS
 from atb_core.errors import AtbError, BackendUnavailableError, ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class VerificationError(AtbError):
 @click.command()
 @click.argument("model")
 @click.option("--backend", "backends", multiple=True, default=("cpu",), show_default=True,
-              type=click.Choice(["cpu", "reference"]), help="What to compare; may be given again.")  # fmt: skip
+              type=click.Choice(BACKENDS), help="What to compare; may be given again.")  # fmt: skip
 @click.option("--tokens", type=click.IntRange(0, 1024), default=16, show_default=True, metavar="N",
               help="Greedy tokens after each of a few texts; 0 leaves them out.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

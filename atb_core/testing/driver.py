@@ -61,8 +61,9 @@ class PagedDriver:
         shape = (order.numel(), block_size, status.num_kv_heads, status.head_dim)
         dtype = dtype_to_torch(model.dtype)
         # Memory never written must never be read: it is filled with what would show.
+        make = model.backend.allocate
         self.kv_cache = [
-            (torch.full(shape, float("nan"), dtype=dtype), torch.full(shape, float("nan"), dtype=dtype))
+            (make(shape, dtype).fill_(float("nan")), make(shape, dtype).fill_(float("nan")))
             for _ in range(status.num_layers)
         ]
         self.lengths = [0] * sequences

@@ -40,6 +40,12 @@ def test_variants_differ_in_their_attention(atb: Run, tiny_model: str) -> None:
     assert "PagedAttention" in atb("graph", tiny_model, "--variant", "decode").out
 
 
+def test_the_graph_for_ascend_can_be_looked_at_without_a_device(atb: Run, tiny_model: str) -> None:
+    result = atb("graph", tiny_model, "--backend", "atb-sim", "--stage", "after")
+    assert result.status == 0, result.err
+    assert "AddRmsNorm" in result.out and "SplitLinear" not in result.out
+
+
 def test_a_picture_is_written_as_dot(atb: Run, tiny_model: str, tmp_path: Path) -> None:
     target = tmp_path / "graph.dot"
     result = atb("graph", tiny_model, "--dot", str(target))
