@@ -79,7 +79,7 @@ function(atb_core_add_ascend module kind)
   endif()
   # A domain of its own: both modules bind the same C++ classes, and nanobind would take one's for the other's.
   nanobind_add_module(${module} STABLE_ABI NB_STATIC NOMINSIZE NB_DOMAIN ${module}
-                      ${bindings}/atb_module.cpp ${bindings}/convert.cpp ${controls})
+                      ${bindings}/atb_module.cpp ${bindings}/models.cpp ${bindings}/convert.cpp ${controls})
   target_compile_definitions(${module} PRIVATE ATB_MODULE_NAME=${module})
   target_link_libraries(${module} PRIVATE ${backend})
   # set_env.sh puts the folders of the libraries on LD_LIBRARY_PATH; those of this build are nobody else's.

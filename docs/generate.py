@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the pages that come from the code: `cli.md` from the commands, `ops.md` from the registry of ops.
+"""Writes the pages that come from the code: `cli.md` from the commands, `ops.md` from the registry of ops and from the
+table of the Ascend backend.
 
-Run it after a change of either; a test fails while a page is stale.
+Run it after a change of any; a test fails while a page is stale.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -64,32 +66,55 @@ def _options(command: click.Command, context: click.Context) -> str:
 
 
 def ops_page() -> str:
-    """Every op with its attributes, inputs and engines."""
+    """Every op with its attributes, inputs, engines, and what it becomes on Ascend."""
     import atb_core.graph.ops  # noqa: F401 - registers them
     from atb_core.graph.op import registered_ops
 
+    # Ops of plugins may have been imported too; they are not core's to document.
+    ops = {name: op for name, op in sorted(registered_ops().items()) if not op.namespace}
+    rules = _ascend_rules()
+    without = ", ".join(f"[{name}](#{name.lower()})" for name, op in ops.items() if "atb" not in op.backends)
     parts = [
         "# Ops",
         _NOTE,
         "What networks are made of. Names and attributes follow ATB's, in snake case. An input with an exclamation "
         "mark is written in place.",
+        "`atb` is [Ascend](ascend.md): there an op becomes operations of ATB. The types are those of its first input "
+        "on an Atlas A2; an Atlas 300I Duo (310P) has no bfloat16. What a limit excludes is refused when the engine "
+        "is built, by name.",
+        f"Without an operation on ATB, and refused there: {without}.",
     ]
-    # Ops of plugins may have been imported too; they are not core's to document.
-    ops = {name: op for name, op in registered_ops().items() if not op.namespace}
-    for name in sorted(ops):
-        op = ops[name]
+    for name, op in ops.items():
         attributes = [
             f"`{field.name}`" + ("" if field.default is dataclasses.MISSING else f" = {_value(field.default)}")
             for field in dataclasses.fields(op)  # type: ignore[arg-type]
         ]
         labels = op.input_names if isinstance(op.input_names, tuple) else ("depend on the attributes",)
         inputs = [f"{label}!" if index in op.writes else label for index, label in enumerate(labels)]
+        rows = [
+            ("attributes", ", ".join(attributes) or "none"),
+            ("inputs", ", ".join(inputs)),
+            ("engines", ", ".join(sorted(op.backends))),
+            *(_ascend_rows(name, rules) if "atb" in op.backends else []),
+        ]
         parts += [f"## {name}", _paragraphs(op.__doc__)]
-        parts.append(
-            f"| | |\n|---|---|\n| attributes | {', '.join(attributes) or 'none'} |\n"
-            f"| inputs | {', '.join(inputs)} |\n| engines | {', '.join(sorted(op.backends))} |"
-        )
+        parts.append("\n".join(["| | |", "|---|---|", *(f"| {title} | {cell} |" for title, cell in rows)]))
     return "\n\n".join(parts) + "\n"
+
+
+def _ascend_rules() -> dict[str, dict[str, Any]]:
+    """The Ascend backend's table by op. The simulator is built from the same code as the backend for devices."""
+    from atb_core.engine.atb import load_simulator
+
+    return {rule["op"]: rule for rule in load_simulator().op_rules()}
+
+
+def _ascend_rows(name: str, rules: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    if name == "Reshape":
+        return [("on ATB", "no operation: the tensor is read in another shape")]
+    rule = rules[name]
+    rows = [("on ATB", rule["becomes"]), ("types on ATB", ", ".join(rule["types"]))]
+    return [*rows, ("limits on ATB", rule["limits"])] if rule["limits"] else rows
 
 
 def _value(value: object) -> str:

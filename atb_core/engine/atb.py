@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 
-from atb_core.engine.base import Backend, check_names, check_tensor
-from atb_core.engine.native import Arguments, NativeEngine, NativeProgram, NativeStore, Slot, engine_errors
+from atb_core.engine.base import check_names, check_tensor
+from atb_core.engine.native import (
+    Arguments,
+    NativeBackend,
+    NativeEngine,
+    NativeProgram,
+    NativeStore,
+    Slot,
+    engine_errors,
+)
 from atb_core.engine.native_graph import NativeGraph
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
@@ -28,6 +36,9 @@ _DEVICE_MODULE = "atb_core._atb"
 _SIMULATOR_MODULE = "atb_core._atb_sim"
 #: Columns of a block in the layout FRACTAL_NZ, of 16-bit elements.
 _NZ_BLOCK = 16
+#: Of paged attention: what the slots of a block are a multiple of, how many there may be where heads are longer than
+#: so much, and how many elements of one head where matrices are in FRACTAL_NZ.
+_BLOCK_STEP, _LONG_BLOCK, _LONG_HEAD, _NZ_TILE = 16, 128, 256, 16384
 
 
 class AtbStore(NativeStore):
@@ -39,7 +50,7 @@ class AtbStore(NativeStore):
         super().__init__(extension.WeightStore(backend.device), extension.Error)
 
 
-class AtbBackend(Backend):
+class AtbBackend(NativeBackend):
     """Engines whose operations are ATB's.
 
     Args:
@@ -67,6 +78,7 @@ class AtbBackend(Backend):
     ) -> None:
         self.simulator = simulator
         self.device_id = device_id
+        self.input_device = "cpu" if simulator else None
         self.extension = load_simulator() if simulator else _load_device_extension()
         if execute_async is None:
             execute_async = _switch("ATB_OPERATION_EXECUTE_ASYNC")
@@ -106,6 +118,32 @@ class AtbBackend(Backend):
             return torch.zeros(shape, dtype=dtype, device=f"npu:{self.device_id}")
         return _simulated_tensor(self.extension, self.device, shape, dtype)
 
+    def input_address(self, value: torch.Tensor) -> tuple[int, bool]:
+        # What allocate() gives is the device's, on the simulator too, where torch can look at it.
+        address = self._device_address(value)
+        return (value.data_ptr(), False) if address is None else (address, True)
+
+    def cache_address(self, name: str, value: torch.Tensor) -> tuple[int, bool]:
+        address = self._device_address(value)
+        if address is None:
+            raise EngineError(
+                f"the KV cache {name!r} does not lie on the device",
+                hint="Allocate it with backend.allocate(), or ModelRunner.allocate_kv_cache().",
+            )
+        _check_blocks(self.device.info, name, value)
+        return address, True
+
+    def _device_address(self, value: torch.Tensor) -> int | None:
+        """The address on the device; None for a tensor of the host."""
+        if self.simulator:
+            return self.extension.sim.device_address(value.data_ptr()) or None
+        return value.data_ptr() if value.device.type == "npu" else None
+
+    def wait_for_torch(self, values: Iterable[torch.Tensor]) -> None:
+        # What torch has queued for its own operations must be on the stream before ours.
+        if not all(value.is_cpu for value in values):
+            _npu().current_stream().synchronize()
+
     def available_memory(self) -> int | None:
         with engine_errors(self.extension.Error):
             free: int = self.device.memory[0]
@@ -128,8 +166,7 @@ class AtbProgram(NativeProgram):
         if self.backend.simulator or all(value.is_cpu for value in values.values()):
             given = super().arguments(what, slots, values, host)
             return (*given, [False] * len(slots), [0] * len(slots))
-        # What torch has queued for its own operations must be on the stream before ours.
-        _npu().current_stream().synchronize()
+        self.backend.wait_for_torch(values.values())
         check_names(f"{what}s", values, [slot.name for slot in slots])
         taken = [values[slot.name] for slot in slots]
         for slot, value in zip(slots, taken, strict=True):
@@ -143,25 +180,31 @@ class AtbProgram(NativeProgram):
         taken = [values[slot.name] for slot in slots]
         for slot, value in zip(slots, taken, strict=True):
             check_tensor("KV cache", slot.tensor, value)
-        addresses = [self._device_address(slot.name, value) for slot, value in zip(slots, taken, strict=True)]
+        addresses = [self.backend.cache_address(slot.name, v)[0] for slot, v in zip(slots, taken, strict=True)]
         return _numbers(slots), addresses, _shapes(taken), [True] * len(slots), [0] * len(slots)
-
-    def _device_address(self, name: str, value: torch.Tensor) -> int:
-        if not self.backend.simulator:
-            if value.device.type == "npu":
-                return value.data_ptr()
-        elif address := self.backend.extension.sim.device_address(value.data_ptr()):
-            return int(address)
-        raise EngineError(
-            f"the KV cache {name!r} does not lie on the device",
-            hint="Allocate it with backend.allocate(), or ModelRunner.allocate_kv_cache().",
-        )
 
     def bind_constants(self, values: Mapping[str, torch.Tensor]) -> None:
         slots = [slot for slot in self._all if slot.name in values]
         with engine_errors(self.error_type):
             self.handle.set_constants(*self.arguments("input", slots, values, {}))
         self.keep(values)
+
+
+def _check_blocks(info: Mapping[str, Any], name: str, cache: torch.Tensor) -> None:
+    """EngineError for blocks of slots that attention does not take there; their size is no part of the network."""
+    if cache.dim() != 4:
+        return
+    block, head = cache.shape[1], cache.shape[3]
+    limit = _LONG_BLOCK if head > _LONG_HEAD else block
+    if info["nz"]:
+        limit = min(limit, _NZ_TILE // head)
+    if block % _BLOCK_STEP == 0 and block <= limit:
+        return
+    most = f", and at most {limit} for heads of {head}" if block > limit else ""
+    raise EngineError(
+        f"the KV cache {name!r} has blocks of {block} slots; {info['name']} takes multiples of {_BLOCK_STEP}{most}",
+        hint="Give a block_size that fits.",
+    )
 
 
 def _numbers(slots: Sequence[Slot]) -> list[int]:

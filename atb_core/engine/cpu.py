@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from atb_core.engine.base import Backend
 from atb_core.engine.extension import load_extension
 from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
-from atb_core.engine.native import NativeEngine, NativeProgram, NativeStore
+from atb_core.engine.native import NativeBackend, NativeEngine, NativeProgram, NativeStore
 from atb_core.engine.native_graph import NativeGraph
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.foreign_ops import contribution
@@ -49,7 +48,7 @@ class CpuStore(NativeStore):
         super().__init__(_cpu.WeightStore(runtime), _cpu.Error)
 
 
-class CpuBackend(Backend):
+class CpuBackend(NativeBackend):
     """Engines in C++.
 
     Args:
@@ -65,7 +64,7 @@ class CpuBackend(Backend):
     name = "cpu"
 
     def __init__(self, num_threads: int | None = None, isa: str | None = None, small_work: int | None = None) -> None:
-        extension = load_extension()
+        self.extension = extension = load_extension()
         if num_threads is not None and num_threads < 1:
             raise EngineError(f"num_threads must be positive, not {num_threads}")
         try:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from atb_core.engine.base import Engine, check_names, check_part, check_tensor
+from atb_core.engine.base import Backend, Engine, check_names, check_part, check_tensor
 from atb_core.engine.native_graph import NativeGraph, is_complete, lower
 from atb_core.errors import EngineError
 from atb_core.graph.dtype import DataType
@@ -77,6 +77,26 @@ class NativeStore:
         with engine_errors(self.error_type):
             info: dict[str, Any] = self.handle.info(name)
         return tuple(info["shape"]), DataType.from_short(info["dtype"])
+
+
+class NativeBackend(Backend):
+    """A backend whose engines are an extension's, which takes addresses: knows what the address of a tensor is."""
+
+    #: The extension module, which has `WeightStore(...)` and `Model(name, param, store)`.
+    extension: Any
+    #: Where inputs and outputs have to lie; None if they may lie on either side.
+    input_device: str | None = "cpu"
+
+    def input_address(self, value: torch.Tensor) -> tuple[int, bool]:
+        """The address of a step's input or output, and whether the host must not look there."""
+        return value.data_ptr(), False
+
+    def cache_address(self, name: str, value: torch.Tensor) -> tuple[int, bool]:
+        """As `input_address`, for a KV cache; EngineError when it does not lie where the engine computes."""
+        return value.data_ptr(), False
+
+    def wait_for_torch(self, values: Iterable[torch.Tensor]) -> None:
+        """Waits until torch has done what it queued for these tensors."""
 
 
 class Slot(NamedTuple):

@@ -30,6 +30,7 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "WeightsError",
         "__version__",
         "get_include",
+        "load_native_library",
         "torch_to_mindie_graph",
     ),
     "atb_core.engine.kernels": (

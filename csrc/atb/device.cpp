@@ -67,6 +67,7 @@ void Device::close() noexcept {
   if (stream_ == nullptr) return;
   aclrtSetDevice(options_.id);  // the last owner may be any thread
   settle();
+  drop_discarded();
   if (staging_ != nullptr) aclrtFreeHost(std::exchange(staging_, nullptr));
   arena_ = DeviceMemory();
   workspace_ = DeviceMemory();
@@ -77,14 +78,26 @@ void Device::close() noexcept {
 std::unique_lock<std::mutex> Device::lease() {
   std::unique_lock lock(mutex_);
   choose();
+  drop_discarded();
   complain();
   return lock;
 }
 
-std::unique_lock<std::mutex> Device::lease_to_release() noexcept {
-  std::unique_lock lock(mutex_);
+void Device::discard(std::vector<DeviceMemory> memory) noexcept {
+  {
+    const std::lock_guard lock(discarded_mutex_);
+    for (DeviceMemory& one : memory) discarded_.push_back(std::move(one));
+  }
+  const std::unique_lock lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock()) return;
   aclrtSetDevice(options_.id);
-  return lock;
+  drop_discarded();
+}
+
+void Device::drop_discarded() noexcept {
+  std::vector<DeviceMemory> dropped;
+  const std::lock_guard lock(discarded_mutex_);
+  dropped.swap(discarded_);
 }
 
 void Device::choose() { check_acl(aclrtSetDevice(options_.id), "choosing device ", options_.id, " failed"); }

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "atb/device_table.h"
 
@@ -70,8 +71,9 @@ class Device {
   // Held while something runs; also makes the device the calling thread's. Throws Error for what went wrong where
   // nothing could be thrown.
   std::unique_lock<std::mutex> lease();
-  // The same for destructors, which give back memory whatever happens: the next lease tells of it.
-  std::unique_lock<std::mutex> lease_to_release() noexcept;
+  // Gives memory back without waiting for the lease, for destructors: at once, or with the next lease if somebody has
+  // it. (Who waits in a destructor may hold what the one with the lease waits for: Python's lock.)
+  void discard(std::vector<DeviceMemory> memory) noexcept;
   // Makes the device that of the calling thread.
   void choose();
 
@@ -106,6 +108,7 @@ class Device {
   friend class DeviceMemory;
   std::byte* grown(DeviceMemory& memory, size_t bytes, const char* purpose);
   void complain();
+  void drop_discarded() noexcept;
   void open();
   void close() noexcept;
 
@@ -117,6 +120,8 @@ class Device {
   std::mutex mutex_;
   std::string failed_release_;
   DeviceMemory arena_, workspace_;
+  std::mutex discarded_mutex_;
+  std::vector<DeviceMemory> discarded_;
   std::byte* staging_ = nullptr;
   size_t staging_bytes_ = 0;
 };

@@ -43,9 +43,9 @@ DeviceProgram::DeviceProgram(std::shared_ptr<DeviceWeights> weights, GraphSpec s
 
 DeviceProgram::~DeviceProgram() {
   queue_.reset();
-  const auto lease = device_.lease_to_release();
-  constants_.clear();
-  segments_.clear();
+  std::vector<DeviceMemory> memory;
+  for (auto& [tensor, constant] : constants_) memory.push_back(std::move(constant.memory));
+  device_.discard(std::move(memory));
 }
 
 void DeviceProgram::make_segments(const std::vector<int>& numbers) {
@@ -106,10 +106,12 @@ void DeviceProgram::set(const std::vector<Argument>& arguments) {
 
 void DeviceProgram::set_constants(const std::vector<Argument>& arguments) {
   const auto lease = device_.lease();
-  arguments_.set(arguments);
+  Arguments(graph_).set(arguments);  // fails for what is wrong, before anything is changed
+  std::vector<std::pair<Argument, Constant>> made;
   for (const Argument& argument : arguments) {
     const TensorSpec& tensor = graph_.tensor(argument.tensor);
     if (tensor.kind != TensorKind::input) fail("'", tensor.name, "' is an output and cannot be constant");
+    if (argument.on_device) fail("'", tensor.name, "' lies on the device: constants are copied there from the host");
     const auto* data = static_cast<const std::byte*>(argument.data);
     const size_t bytes = tensor_bytes(tensor.dtype, argument.shape);
     Constant constant{device_.allocate(bytes, "a constant input"), {data, data + bytes}};
@@ -120,8 +122,11 @@ void DeviceProgram::set_constants(const std::vector<Argument>& arguments) {
     kept.data = constant.memory.data();
     kept.on_device = true;
     kept.host = constant.host.data();
-    constants_.insert_or_assign(argument.tensor, std::move(constant));
+    made.emplace_back(std::move(kept), std::move(constant));
+  }
+  for (auto& [kept, constant] : made) {
     arguments_.set({kept});
+    constants_.insert_or_assign(kept.tensor, std::move(constant));
   }
 }
 
@@ -287,17 +292,17 @@ void DeviceProgram::launch(size_t index) {
   const auto execute = [this, index, operation, &pack, workspace, wanted] {
     const ::atb::Status launched = operation->Execute(pack, workspace, wanted, device_.context());
     if (launched != ::atb::NO_ERROR) fail_in(index, "launch", launched);
+    if (!device_.options().launch_blocking) return;
+    try {
+      device_.synchronize();
+    } catch (const Error& error) {
+      fail(segments_[index].label, ": ", error.what());
+    }
   };
   if (queue_) {
     queue_->push(execute);
-    return;
-  }
-  execute();
-  if (!device_.options().launch_blocking) return;
-  try {
-    device_.synchronize();
-  } catch (const Error& error) {
-    fail(segments_[index].label, ": ", error.what());
+  } else {
+    execute();
   }
 }
 

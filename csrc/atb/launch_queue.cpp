@@ -55,7 +55,8 @@ void LaunchQueue::work() {
     lock.unlock();
     std::exception_ptr error;
     try {
-      if (!std::exchange(started, true)) start_();
+      if (!started) start_();
+      started = true;
       task();
     } catch (...) {
       error = std::current_exception();

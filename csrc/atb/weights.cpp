@@ -7,8 +7,11 @@
 namespace atb_core::ascend {
 
 DeviceWeights::~DeviceWeights() {
-  const auto lease = device_->lease_to_release();
-  entries_.clear();
+  std::vector<DeviceMemory> memory;
+  for (auto& [name, entry] : entries_) {
+    for (auto& [layout, copy] : entry.copies) memory.push_back(std::move(copy));
+  }
+  device_->discard(std::move(memory));
 }
 
 DeviceWeights::Entry& DeviceWeights::entry_of(const std::string& name, DataType dtype,

@@ -7,11 +7,13 @@
 #include <nanobind/stl/vector.h>
 
 #include "atb/device.h"
+#include "atb/device_model.h"
 #include "atb/device_program.h"
 #include "atb/lowering.h"
 #include "atb/weights.h"
 #include "atb_core/error.h"
 #include "bindings/convert.h"
+#include "bindings/models.h"
 #include "bindings/simulator.h"
 
 namespace nb = nanobind;
@@ -45,6 +47,15 @@ template <typename Fn>
 auto without_gil(Fn&& fn) {
   const nb::gil_scoped_release release;
   return fn();
+}
+
+// The same for destructors that wait for the lease; Python calls them with the GIL, from the collection of garbage too.
+template <typename T, typename... Args>
+std::shared_ptr<T> unlocked(Args&&... args) {
+  return {new T(std::forward<Args>(args)...), [](T* object) {
+            const nb::gil_scoped_release release;
+            delete object;
+          }};
 }
 
 // Ctrl-C arrives as a flag that only Python code looks at: ask for it now and then.
@@ -169,7 +180,8 @@ void bind_device(nb::module_& m) {
 
 void bind_weights(nb::module_& m) {
   nb::class_<DeviceWeights>(m, "WeightStore", "The weights of a model on a device.")
-      .def(nb::init<std::shared_ptr<Device>>(), "device"_a)
+      .def(nb::new_([](std::shared_ptr<Device> device) { return unlocked<DeviceWeights>(std::move(device)); }),
+           "device"_a)
       .def(
           "set",
           [](DeviceWeights& store, const std::string& name, uintptr_t data, const std::string& dtype,
@@ -189,16 +201,13 @@ void bind_weights(nb::module_& m) {
 
 void bind_program(nb::module_& m) {
   nb::class_<DeviceProgram>(m, "Program", "A graph that runs on a device.")
-      .def(
-          "__init__",
-          [](DeviceProgram* self, std::shared_ptr<DeviceWeights> store, const std::vector<std::string>& dims,
-             nb::sequence tensors, nb::sequence nodes, const std::vector<int>& segments) {
-            GraphSpec spec = graph_from_python(dims, tensors, nodes);
-            const nb::gil_scoped_release release;
-            new (self) DeviceProgram(std::move(store), std::move(spec), segments);
-          },
-          "store"_a, "dims"_a, "tensors"_a, "nodes"_a, "segments"_a,
-          "As _cpu.Program; `segments` has a number for each node.")
+      .def(nb::new_([](std::shared_ptr<DeviceWeights> store, const std::vector<std::string>& dims, nb::sequence tensors,
+                       nb::sequence nodes, const std::vector<int>& segments) {
+             GraphSpec spec = graph_from_python(dims, tensors, nodes);
+             return without_gil([&] { return unlocked<DeviceProgram>(std::move(store), std::move(spec), segments); });
+           }),
+           "store"_a, "dims"_a, "tensors"_a, "nodes"_a, "segments"_a,
+           "As _cpu.Program; `segments` has a number for each node.")
       .def("external", &DeviceProgram::external, "name"_a, "The number of an input or output.")
       .def("set", &give<&DeviceProgram::set>, "tensors"_a, "data"_a, "shapes"_a, "on_device"_a, "host"_a,
            "Gives inputs or outputs their memory until given again.")
@@ -226,5 +235,6 @@ NB_MODULE(ATB_MODULE_NAME, m) {
   bind_device(m);
   bind_weights(m);
   bind_program(m);
+  atb_core::bind_models<DeviceGraphBackend, DeviceWeights>(m);
   atb_core::bind_simulator(m);
 }

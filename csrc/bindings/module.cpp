@@ -16,6 +16,7 @@
 #include "graph/program.h"
 #include "graph/runtime.h"
 #include "graph/weight_store.h"
+#include "models/cpu_graph_backend.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -182,5 +183,5 @@ NB_MODULE(_cpu, m) {
       .def_prop_ro("num_plans",
                    [](const Program& program) { return without_gil([&] { return program.num_plans(); }); });
 
-  atb_core::bind_models(m);
+  atb_core::bind_models<atb_core::CpuGraphBackend, WeightStore>(m);
 }

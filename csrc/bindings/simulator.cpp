@@ -2,10 +2,13 @@
 // Part of the module for the simulator: faults, accounts and settings, for tests and for looking at a run.
 #include "bindings/simulator.h"
 
+#include <acl/acl.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 #include <sim/control.h>
+
+#include "atb_core/error.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -47,6 +50,16 @@ uintptr_t device_address(uintptr_t window_address) {
   return reinterpret_cast<uintptr_t>(atb::sim::device_address(reinterpret_cast<const void*>(window_address)));
 }
 
+// A stream as somebody else would make it who uses the same device: torch_npu.
+uintptr_t create_stream() {
+  aclInit(nullptr);
+  aclrtStream stream = nullptr;
+  if (aclrtSetDevice(0) != ACL_SUCCESS || aclrtCreateStream(&stream) != ACL_SUCCESS) fail("there is no stream");
+  return reinterpret_cast<uintptr_t>(stream);
+}
+
+void destroy_stream(uintptr_t stream) { aclrtDestroyStream(reinterpret_cast<aclrtStream>(stream)); }
+
 }  // namespace
 
 void bind_simulator(nb::module_& m) {
@@ -67,6 +80,8 @@ void bind_simulator(nb::module_& m) {
   sim.def("last_message", &atb::sim::last_message, "Why the simulator refused something last.");
   sim.def("window", &window, "address"_a, "bytes"_a, "owner"_a, "Device memory as an array that can be looked at.");
   sim.def("device_address", &device_address, "window_address"_a);
+  sim.def("create_stream", &create_stream, "The address of a stream that no device object owns.");
+  sim.def("destroy_stream", &destroy_stream, "stream"_a);
 }
 
 }  // namespace atb_core

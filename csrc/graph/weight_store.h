@@ -21,6 +21,8 @@ class WeightStore {
  public:
   explicit WeightStore(std::shared_ptr<Runtime> runtime) : runtime_(std::move(runtime)) {}
 
+  const std::shared_ptr<Runtime>& runtime() const { return runtime_; }
+
   // Announces that a program uses a weight in these ways. Throws Error when another program or the weight
   // itself disagrees about shape or type.
   void declare(const std::string& name, DataType dtype, const std::vector<int64_t>& shape,

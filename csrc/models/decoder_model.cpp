@@ -42,7 +42,11 @@ void DecoderModel::BuildGraph(ModelGraph& graph) {
   graph.at("model");
   const Rotary rotary = {graph.gather(inputs.cos_table, inputs.positions),
                          graph.gather(inputs.sin_table, inputs.positions)};
-  for (int64_t i = 0; i < param_.layers; ++i) hidden = layer(graph, i, hidden, inputs, rotary);
+  for (int64_t i = 0; i < param_.layers; ++i) {
+    graph.cut();
+    hidden = layer(graph, i, hidden, inputs, rotary);
+  }
+  graph.cut();
   hidden = normed(graph, "model.norm", hidden, kHidden);
   graph.at("lm_head");
   if (param_.is_prefill) hidden = graph.gather(hidden, inputs.rows);

@@ -145,6 +145,7 @@ LoweredGraph lower(const ModelGraph& graph, const Sizes& sizes, const std::vecto
   for (const ModelGraph::Node& node : graph.nodes()) {
     result.spec.nodes.push_back(
         {node.op, node.label, node.attributes, moved(node.inputs, result.ids), moved(node.outputs, result.ids)});
+    result.segments.push_back(node.segment);
   }
   return result;
 }

@@ -13,7 +13,8 @@ namespace atb_core {
 // A model's graph as the engine takes it, and where its tensors went (-1: no node reads it, so it is left out).
 struct LoweredGraph {
   GraphSpec spec;
-  std::vector<int> ids;  // by number in the ModelGraph
+  std::vector<int> ids;       // by number in the ModelGraph
+  std::vector<int> segments;  // by node
 };
 
 // The numbers of the dimensions that the weights' real shapes tell. Throws Error naming the weight that does not fit.

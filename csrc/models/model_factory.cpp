@@ -23,6 +23,10 @@ const std::vector<ModelRegistration>& models_of(void* library, const std::string
   const auto abi = reinterpret_cast<AbiFunction>(dlsym(library, "atb_model_abi"));
   const auto models = reinterpret_cast<ModelsFunction>(dlsym(library, "atb_models"));
   if (!abi || !models) fail(path, " is no library of models: it lacks ATB_NATIVE_LIBRARY() of atb_core/model.h");
+  if (abi() == -kModelAbi) {
+    fail(path, " was built for the other ABI of libstdc++ than this core: compile it with -D_GLIBCXX_USE_CXX11_ABI=",
+         kModelAbi > 0 ? 1 : 0);
+  }
   if (abi() != kModelAbi) {
     fail(path, " was built for version ", abi(), " of atb_core/model.h, this core has version ", kModelAbi,
          ": build it again with this core's headers");

@@ -318,8 +318,8 @@ struct Product {
   std::vector<float> run(Program& program, const void* weight = nullptr) {
     std::vector<float> y(4 * kN);
     std::vector<Argument> arguments = {{program.external("x"), x.view().data, {4, kK}},
-                                                {program.external("ends"), ends.data(), {kGroups}},
-                                                {program.external("y"), y.data(), {4, kN}}};
+                                       {program.external("ends"), ends.data(), {kGroups}},
+                                       {program.external("y"), y.data(), {4, kN}}};
     if (weight != nullptr) {
       arguments.push_back({program.external("w"), const_cast<void*>(weight), {kGroups, kN, kK}});
     }

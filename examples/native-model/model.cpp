@@ -24,6 +24,7 @@ class PairModel : public atb_core::Model {
     const atb_core::Value matrix = graph.weight("matrix", DataType::f32, {Size("outputs"), width});
     graph.at("pair");
     const atb_core::Value sum = graph.add(graph.gather(table, first), graph.gather(table, second));
+    graph.cut();  // a device gets what is between two cuts as one operation
     graph.at("projection");
     graph.output(graph.linear(graph.rms_norm(sum, scale, 1e-6), matrix), "scores");
   }

@@ -302,6 +302,7 @@ def test_weights_that_are_announced_may_come_one_by_one_and_must_all_come() -> N
         "sine_table": torch.zeros(4, 8), "attention_mask": torch.zeros(128, 128), "slots_mapping": int32(0, 1),
         "seq_len": int32(2), "lm_head_indices": torch.tensor([1]),
     }  # fmt: skip
+    model.set_constant({name: inputs.pop(name) for name in ("cosine_table", "sine_table")})
     given = [inputs.get(name) for name in model.input_names]
     model.set_kv_cache([torch.zeros(1, 16, 1, 8)], [torch.zeros(1, 16, 1, 8)])
     with pytest.raises(EngineError, match="our embed_tokens"):

@@ -84,7 +84,7 @@ class CppModel:
 
     def __init__(self, model: Any, kept: dict[str, torch.Tensor]) -> None:
         self.recorded = model
-        self.model_status, self.dtype = model.model_status, model.dtype
+        self.model_status, self.dtype, self.backend = model.model_status, model.dtype, model.backend
         self.prefill, self.decode = ModelTorch("core_DecoderModel"), ModelTorch("core_DecoderModel")
         self.prefill.set_param(json.dumps(parameters(model.config)))
         self.decode.set_param(parameters(model.config, isPrefill=False))

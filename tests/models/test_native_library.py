@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import atb_core
+from atb_core import ModelTorch, load_native_library
 from atb_core.errors import EngineError
-from atb_core.models.cpp import ModelTorch, load_native_library
 
 SAMPLE = Path(__file__).resolve().parents[2] / "examples" / "native-model" / "model.cpp"
 COMPILER = shutil.which("c++") or shutil.which("g++")
@@ -69,7 +69,15 @@ def test_a_library_that_cannot_be_used_is_named(
         load_native_library(library)
 
 
-def test_a_library_of_another_header_version_is_refused(tmp_path: Path) -> None:
-    source = 'extern "C" int atb_model_abi() { return 999; }\nextern "C" const void* atb_models() { return nullptr; }\n'
-    with pytest.raises(EngineError, match=r"was built for version 999 of atb_core/model\.h, this core has version 1"):
-        load_native_library(built(tmp_path, source, "newer"))
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (999, r"was built for version 999 of atb_core/model\.h, this core has version 2"),
+        (-2, r"was built for the other ABI of libstdc\+\+ .* -D_GLIBCXX_USE_CXX11_ABI=1"),
+    ],
+)
+def test_a_library_of_another_header_version_is_refused(tmp_path: Path, version: int, message: str) -> None:
+    functions = (f"int atb_model_abi() {{ return {version}; }}", "const void* atb_models() { return nullptr; }")
+    source = "".join(f'extern "C" {function}\n' for function in functions)
+    with pytest.raises(EngineError, match=message):
+        load_native_library(built(tmp_path, source, f"other{version}"))

@@ -58,7 +58,10 @@ def test_what_is_missing_is_named(tmp_path: Path, missing: str, problem: str) ->
 
 
 def test_a_core_without_the_simulator_or_with_a_backend_of_one_machine_is_refused(tmp_path: Path) -> None:
-    for modules, problem in ((["_cpu"], "modules _cpu instead"), (["_atb", "_atb_sim", "_cpu"], "modules _atb, _atb_sim")):
+    for modules, problem in (
+        (["_cpu"], "modules _cpu instead"),
+        (["_atb", "_atb_sim", "_cpu"], "modules _atb, _atb_sim"),
+    ):
         path = tmp_path / "atb_core-1.0-cp311-cp311-linux_x86_64.whl"
         with zipfile.ZipFile(path, "w") as archive:
             for module in modules:

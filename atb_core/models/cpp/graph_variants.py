@@ -7,13 +7,14 @@ the binding of the cache. So the two ways differ in who writes the graph and in 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from atb_core.engine.base import Engine, check_names, check_part, check_tensor
-from atb_core.engine.cpu import CpuBackend
+from atb_core.engine.native import NativeBackend
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
@@ -45,7 +46,7 @@ class CppEngine(Engine):
         self.network = network
         self._inputs = {t.name: t for t in network.inputs if t.name and t.name not in network.weights_keys}
         self._order = model.input_names
-        self._constants: dict[str, torch.Tensor] = {}
+        self._device = model.backend.input_device
         # What comes with every call: all but what has been bound.
         self._step = dict(self._inputs)
 
@@ -65,15 +66,15 @@ class CppEngine(Engine):
         wanted = [name(layer) for layer in layers for name in (k_cache_name, v_cache_name)]
         check_names("KV caches", caches, wanted)
         for name, value in caches.items():
-            check_tensor("KV cache", self._inputs[name], value, "cpu")
+            check_tensor("KV cache", self._inputs[name], value, self._device)
         self.model.set_kv_cache([caches[k_cache_name(i)] for i in layers], [caches[v_cache_name(i)] for i in layers])
         self._bound(caches)
 
     def set_constants(self, inputs: Mapping[str, torch.Tensor]) -> None:
         check_names("inputs", inputs, self._inputs, optional=True)
         for name, value in inputs.items():
-            check_tensor("input", self._inputs[name], value, "cpu")
-        self._constants.update(inputs)
+            check_tensor("input", self._inputs[name], value, self._device)
+        self.model.set_constant(inputs)
         self._bound(inputs)
 
     def _bound(self, names: Mapping[str, torch.Tensor]) -> None:
@@ -87,15 +88,22 @@ class CppEngine(Engine):
     ) -> dict[str, torch.Tensor]:
         check_names("inputs", inputs, self._step)
         for name, value in inputs.items():
-            check_tensor("input", self._step[name], value, "cpu")
-        values = {**self._constants, **inputs}
-        given = [values.get(name) for name in self._order]
+            check_tensor("input", self._step[name], value, self._device)
+        given = [inputs.get(name) for name in self._order]
+        param = self._param(inputs, runtime_params or {})
         if not outputs:
-            return {"model_out": self.model.execute(given)[0]}
+            return {"model_out": self.model.execute(given, param)[0]}
         check_names("outputs", outputs, ["model_out"])
-        check_tensor("output", self.network.outputs[0], outputs["model_out"], "cpu")
-        self.model.execute_out(given, [outputs["model_out"]])
+        check_tensor("output", self.network.outputs[0], outputs["model_out"], self._device)
+        self.model.execute_out(given, [outputs["model_out"]], param)
         return dict(outputs)
+
+    def _param(self, inputs: Mapping[str, torch.Tensor], copies: Mapping[str, torch.Tensor]) -> str:
+        """The step's JSON: the lengths, where the tensor that has them lies on a device."""
+        lengths = copies.get("seq_len")
+        if self._device is not None or lengths is None or inputs["seq_len"].is_cpu:
+            return "{}"
+        return json.dumps({"seqLen": lengths.tolist()})
 
     def __str__(self) -> str:
         nodes = "\n".join(f"  {op}  {label}" for op, label in self.model.nodes())
@@ -116,7 +124,7 @@ class CppVariants(VariantStore):
 
     def __init__(self, model: EngineFromNetwork, name: str) -> None:
         backend = model.runtime.variants.backend
-        if not isinstance(backend, CpuBackend):
+        if not isinstance(backend, NativeBackend):
             raise BackendUnavailableError(f"graph='cpp' does not run on the backend {backend.name!r}", hint=_HINT)
         _check_plain(model, name)
         status, dtype = model.model_status, model.dtype

@@ -15,8 +15,13 @@
 
 namespace atb_core {
 
-// Changes whenever a library built with older headers could not be used.
-inline constexpr int kModelAbi = 1;
+// Changes whenever a library built with older headers could not be used. Negative where libstdc++ has its old strings:
+// models cross the border as C++ objects.
+#if defined(_GLIBCXX_USE_CXX11_ABI) && !_GLIBCXX_USE_CXX11_ABI
+inline constexpr int kModelAbi = -2;
+#else
+inline constexpr int kModelAbi = 2;
+#endif
 
 // What a model runs on. The core implements it for each backend.
 class ModelEngine {
@@ -25,7 +30,7 @@ class ModelEngine {
   virtual void build(const ModelGraph& graph) = 0;
   // All weights, in the order of ModelGraph::weight. A tensor given twice is kept once. They are copied.
   virtual void set_weights(const std::vector<TensorView>& weights) = 0;
-  // All caches, the keys' before the values'. The caller keeps them alive.
+  // All caches, the keys' before the values'. The caller keeps them alive. They lie where the engine computes.
   virtual void set_caches(const std::vector<TensorView>& keys, const std::vector<TensorView>& values) = 0;
   // One step. Inputs in the order of ModelGraph::input; what the graph does not read may have no data.
   virtual void run(const std::vector<TensorView>& inputs, const std::vector<TensorView>& outputs) = 0;
@@ -51,7 +56,8 @@ class Model {
     engine_ = std::move(engine);
   }
 
-  // Runs one step. `param` is the step's JSON; a model may look at it before the engine runs.
+  // Runs one step. `param` is the step's JSON; a model may look at it before the engine runs, and at the inputs that
+  // lie on the host.
   virtual void Execute(const std::vector<TensorView>& inputs, const std::vector<TensorView>& outputs,
                        const std::string& param) {
     static_cast<void>(param);

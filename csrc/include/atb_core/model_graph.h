@@ -52,10 +52,15 @@ class ModelGraph {
     std::string label;
     Attributes attributes;
     std::vector<int> inputs, outputs;
+    int segment = 0;  // the number of cuts before it
   };
 
   // Everything recorded from now on says in messages that it belongs to `label` (a module's path).
   void at(std::string label) { label_ = std::move(label); }
+
+  // Ends a segment: a device gets the ops between two cuts as one operation, and segments of the same ops and shapes
+  // share it. So a cut belongs before and after each layer. Results do not depend on cuts.
+  void cut() { ++segment_; }
 
   Value input(std::string name, DataType dtype, Shape shape) {
     return make(std::move(name), dtype, Role::input, std::move(shape));
@@ -76,7 +81,7 @@ class ModelGraph {
   // Any op. `outputs` are the shapes of its results, which are of type `dtype`.
   std::vector<Value> op(std::string op, Attributes attributes, std::initializer_list<Value> inputs,
                         std::vector<Shape> outputs, DataType dtype) {
-    Node node{std::move(op), label_, std::move(attributes), {}, {}};
+    Node node{std::move(op), label_, std::move(attributes), {}, {}, segment_};
     for (Value input : inputs) node.inputs.push_back(input.id);
     std::vector<Value> results;
     for (Shape& shape : outputs) {
@@ -171,6 +176,7 @@ class ModelGraph {
   }
 
   std::string label_;
+  int segment_ = 0;
   std::vector<Tensor> tensors_;
   std::vector<Node> nodes_;
 };

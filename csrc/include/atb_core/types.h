@@ -68,6 +68,8 @@ struct TensorView {
   DataType dtype = DataType::f32;
   int rank = 0;
   int64_t shape[kMaxRank] = {};
+  bool on_device = false;      // in a model's step: `data` is an address of a device, where the host must not read
+  const void* host = nullptr;  // the same values on the host, where the caller gave them
 
   int64_t dim(int axis) const { return shape[axis < 0 ? axis + rank : axis]; }
   // The number of elements in the dimensions [begin, end).

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "models/cpu_model_engine.h"
+#include "models/graph_model_engine.h"
 
 #include <algorithm>
 #include <map>
@@ -23,7 +23,8 @@ std::vector<int64_t> shape_of(const TensorView& view) { return {view.shape, view
 
 }  // namespace
 
-void CpuModelEngine::build(const ModelGraph& graph) {
+void GraphModelEngine::build(const ModelGraph& graph) {
+  const std::lock_guard lock(mutex_);
   graph_ = graph;
   inputs_ = tensors_of(graph, Role::input);
   outputs_ = tensors_of(graph, Role::output);
@@ -33,9 +34,12 @@ void CpuModelEngine::build(const ModelGraph& graph) {
   for (int id : inputs_) input_names_.push_back(graph.tensors()[static_cast<size_t>(id)].name);
   program_.reset();
   weights_.clear();
+  given_caches_.clear();
+  constants_.clear();
 }
 
-void CpuModelEngine::set_weights(const std::vector<TensorView>& weights) {
+void GraphModelEngine::set_weights(const std::vector<TensorView>& weights) {
+  const std::lock_guard lock(mutex_);
   // Tied weights are one tensor that is given twice.
   std::map<std::pair<const void*, std::vector<int64_t>>, std::string> known;
   std::vector<std::string> names;
@@ -43,14 +47,19 @@ void CpuModelEngine::set_weights(const std::vector<TensorView>& weights) {
     const std::string fresh = "weight_" + std::to_string(names.size());
     names.push_back(known.emplace(std::pair(weight.data, shape_of(weight)), fresh).first->second);
   }
-  declare_weights(names, weights);
+  take_weights(names, weights);
   for (const TensorView& weight : weights) {
     const auto first = known.extract(std::pair(weight.data, shape_of(weight)));
-    if (!first.empty()) store_->set(first.mapped(), weight.data, weight.dtype, shape_of(weight));
+    if (!first.empty()) backend_->set_weight(first.mapped(), weight);
   }
 }
 
-void CpuModelEngine::declare_weights(const std::vector<std::string>& names, const std::vector<TensorView>& weights) {
+void GraphModelEngine::declare_weights(const std::vector<std::string>& names, const std::vector<TensorView>& weights) {
+  const std::lock_guard lock(mutex_);
+  take_weights(names, weights);
+}
+
+void GraphModelEngine::take_weights(const std::vector<std::string>& names, const std::vector<TensorView>& weights) {
   if (names.size() != weights.size()) fail(names.size(), " names were given for ", weights.size(), " weights");
   weight_sizes(graph_, weights);  // everything is checked before anything is kept
   std::map<std::string, const TensorView*> known;
@@ -63,22 +72,23 @@ void CpuModelEngine::declare_weights(const std::vector<std::string>& names, cons
     given.push_back({names[i], weights[i].dtype, shape_of(weights[i])});
   }
   weights_ = std::move(given);
-  // The program comes before the data: it tells the store how the weights will be used, so that each is packed at once.
+  // The program comes before the data: it tells how the weights will be used, so that each gets its layout at once.
   make_program();
 }
 
-void CpuModelEngine::share_weights(const CpuModelEngine& other) {
+void GraphModelEngine::share_weights(const GraphModelEngine& other) {
+  if (&other == this) return;
+  const std::scoped_lock lock(mutex_, other.mutex_);
   if (other.weights_.empty()) fail("the model whose weights are to be shared has none yet");
   std::vector<TensorView> views;
   for (const GivenWeight& weight : other.weights_) views.push_back(view_of(weight.dtype, weight.shape));
   weight_sizes(graph_, views);
-  runtime_ = other.runtime_;
-  store_ = other.store_;
+  backend_ = other.backend_;
   weights_ = other.weights_;
   make_program();
 }
 
-void CpuModelEngine::make_program() {
+void GraphModelEngine::make_program() {
   std::vector<TensorView> views;
   std::vector<std::string> names;
   for (const GivenWeight& weight : weights_) {
@@ -86,12 +96,14 @@ void CpuModelEngine::make_program() {
     names.push_back(weight.stored_as);
   }
   LoweredGraph lowered = lower(graph_, weight_sizes(graph_, views), names);
+  program_ = backend_->build(std::move(lowered.spec), lowered.segments);
   ids_ = std::move(lowered.ids);
-  program_ = std::make_unique<Program>(runtime_, store_, std::move(lowered.spec));
-  if (!given_caches_.empty()) program_->set(given_caches_);
+  if (!given_caches_.empty()) program_->set(arguments(caches_, given_caches_, "cache"));
+  for (const auto& [tensor, view] : constants_) bind_constant(tensor, view, "input");
 }
 
-void CpuModelEngine::set_caches(const std::vector<TensorView>& keys, const std::vector<TensorView>& values) {
+void GraphModelEngine::set_caches(const std::vector<TensorView>& keys, const std::vector<TensorView>& values) {
+  const std::lock_guard lock(mutex_);
   if (!program_) fail("set the weights before the caches");
   const size_t layers = caches_.size() / 2;
   if (keys.size() != layers || values.size() != layers) {
@@ -103,39 +115,69 @@ void CpuModelEngine::set_caches(const std::vector<TensorView>& keys, const std::
     views.push_back(keys[i]);
     views.push_back(values[i]);
   }
-  std::vector<Argument> given = arguments(caches_, views, "cache");
-  program_->set(given);
-  given_caches_ = std::move(given);
+  program_->set(arguments(caches_, views, "cache"));
+  given_caches_ = std::move(views);
 }
 
-std::vector<Argument> CpuModelEngine::arguments(const std::vector<int>& tensors, const std::vector<TensorView>& views,
-                                                const char* what) const {
+void GraphModelEngine::set_constants(const std::vector<TensorView>& inputs) {
+  const std::lock_guard lock(mutex_);
+  check_count(inputs_, inputs, "input");
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!inputs[i].data) continue;
+    // Where the program refuses the new one, the former one is gone, too.
+    constants_.erase(inputs_[i]);
+    bind_constant(inputs_[i], inputs[i], "input " + std::to_string(i));
+    constants_.emplace(inputs_[i], inputs[i]);
+  }
+}
+
+void GraphModelEngine::bind_constant(int tensor, const TensorView& view, const std::string& what) {
+  if (!is_read(tensor)) return;
+  const std::vector<Argument> given = {argument(tensor, view, what)};
+  // What lies on the device already is not copied.
+  view.on_device ? program_->set(given) : program_->set_constants(given);
+}
+
+void GraphModelEngine::check_count(const std::vector<int>& tensors, const std::vector<TensorView>& views,
+                                   const char* what) const {
   if (!program_) fail("the model has no weights yet: set them first");
   if (views.size() != tensors.size()) {
     fail(views.size(), " ", what, "s were given where ", tensors.size(), " are needed");
   }
+}
+
+std::vector<Argument> GraphModelEngine::arguments(const std::vector<int>& tensors, const std::vector<TensorView>& views,
+                                                  const char* what) const {
+  check_count(tensors, views, what);
   std::vector<Argument> result;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    const size_t number = static_cast<size_t>(tensors[i]);
-    if (ids_[number] < 0) continue;  // no node reads it
-    const ModelGraph::Tensor& declared = graph_.tensors()[number];
-    if (!views[i].data) fail(what, " ", i, ", '", declared.name, "', is missing");
-    if (views[i].dtype != declared.dtype) {
-      fail(what, " ", i, ", '", declared.name, "', is ", name(views[i].dtype), " where ", name(declared.dtype),
-           " is needed");
-    }
-    result.push_back({ids_[number], views[i].data, shape_of(views[i])});
+    if (!is_read(tensors[i]) || (!views[i].data && constants_.contains(tensors[i]))) continue;
+    result.push_back(argument(tensors[i], views[i], std::string(what) + " " + std::to_string(i)));
   }
   return result;
 }
 
-void CpuModelEngine::run(const std::vector<TensorView>& inputs, const std::vector<TensorView>& outputs) {
+Argument GraphModelEngine::argument(int tensor, const TensorView& view, const std::string& what) const {
+  const ModelGraph::Tensor& declared = graph_.tensors()[static_cast<size_t>(tensor)];
+  if (!view.data) fail(what, ", '", declared.name, "', is missing");
+  if (view.dtype != declared.dtype) {
+    fail(what, ", '", declared.name, "', is ", name(view.dtype), " where ", name(declared.dtype), " is needed");
+  }
+  return {ids_[static_cast<size_t>(tensor)], view.data, shape_of(view), view.on_device, view.host};
+}
+
+void GraphModelEngine::run(const std::vector<TensorView>& inputs, const std::vector<TensorView>& outputs) {
+  const std::lock_guard lock(mutex_);
   std::vector<Argument> given = arguments(inputs_, inputs, "input");
   for (Argument& output : arguments(outputs_, outputs, "output")) given.push_back(std::move(output));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].data) constants_.erase(inputs_[i]);
+  }
   if (!program_->run(given, interrupted)) fail("the step was interrupted");
 }
 
-std::vector<std::vector<int64_t>> CpuModelEngine::output_shapes(const std::vector<TensorView>& inputs) {
+std::vector<std::vector<int64_t>> GraphModelEngine::output_shapes(const std::vector<TensorView>& inputs) {
+  const std::lock_guard lock(mutex_);
   const std::vector<Argument> given = arguments(inputs_, inputs, "input");
   return program_->output_shapes(given);
 }

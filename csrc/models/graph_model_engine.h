@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "atb_core/model.h"
-#include "graph/program.h"
+#include "models/graph_backend.h"
 
 namespace atb_core {
 
-// Runs a model's graph with the CPU engine. The program is made when the weights are there: they tell the sizes.
-class CpuModelEngine : public ModelEngine {
+// Runs a model's graph on a backend. The program is made when the weights are there: they tell the sizes.
+class GraphModelEngine : public ModelEngine {
  public:
-  CpuModelEngine(std::shared_ptr<Runtime> runtime, std::shared_ptr<WeightStore> store)
-      : runtime_(std::move(runtime)), store_(std::move(store)) {}
+  explicit GraphModelEngine(std::shared_ptr<GraphBackend> backend) : backend_(std::move(backend)) {}
 
   void build(const ModelGraph& graph) override;
   void set_weights(const std::vector<TensorView>& weights) override;
@@ -23,11 +25,15 @@ class CpuModelEngine : public ModelEngine {
   std::vector<std::vector<int64_t>> output_shapes(const std::vector<TensorView>& inputs) override;
 
   // Announces all weights by shape and type, under names of the caller's; equal names are one weight. The data then
-  // comes into the store by these names, tensor by tensor: what set_weights() does with all of them at once.
+  // comes to the backend by these names, tensor by tensor: what set_weights() does with all of them at once.
   void declare_weights(const std::vector<std::string>& names, const std::vector<TensorView>& weights);
 
   // Takes the weights that `other` has been given, which both then share. The graphs must have the same weights.
-  void share_weights(const CpuModelEngine& other);
+  void share_weights(const GraphModelEngine& other);
+
+  // Those of the inputs that have data keep their values and need not come with a step, until one comes with a step. A
+  // device copies them once. The caller keeps them alive.
+  void set_constants(const std::vector<TensorView>& inputs);
 
   const std::vector<std::string>& input_names() const { return input_names_; }
   // Asked from time to time while a step runs; true ends it, and run() throws Error.
@@ -41,19 +47,26 @@ class CpuModelEngine : public ModelEngine {
     std::vector<int64_t> shape;
   };
 
+  void take_weights(const std::vector<std::string>& names, const std::vector<TensorView>& weights);
   void make_program();
+  void check_count(const std::vector<int>& tensors, const std::vector<TensorView>& views, const char* what) const;
+  bool is_read(int tensor) const { return ids_[static_cast<size_t>(tensor)] >= 0; }
+  // What the program takes of `views`: not what no node reads, nor constants that do not come.
   std::vector<Argument> arguments(const std::vector<int>& tensors, const std::vector<TensorView>& views,
                                   const char* what) const;
+  Argument argument(int tensor, const TensorView& view, const std::string& what) const;
+  void bind_constant(int tensor, const TensorView& view, const std::string& what);
 
-  std::shared_ptr<Runtime> runtime_;
-  std::shared_ptr<WeightStore> store_;
+  mutable std::mutex mutex_;  // of all that follows; held while a step runs
+  std::shared_ptr<GraphBackend> backend_;
   ModelGraph graph_;
   std::vector<int> inputs_, outputs_, caches_;
   std::vector<std::string> input_names_;
   std::vector<GivenWeight> weights_;
   std::vector<int> ids_;
-  std::vector<Argument> given_caches_;
-  std::unique_ptr<Program> program_;
+  std::vector<TensorView> given_caches_;  // in the order of the graph
+  std::map<int, TensorView> constants_;   // by number in the graph
+  std::unique_ptr<GraphProgram> program_;
 };
 
 }  // namespace atb_core

