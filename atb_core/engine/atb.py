@@ -115,7 +115,10 @@ class AtbBackend(NativeBackend):
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         if not self.simulator:
-            return torch.zeros(shape, dtype=dtype, device=f"npu:{self.device_id}")
+            zeros = torch.zeros(shape, dtype=dtype, device=f"npu:{self.device_id}")
+            # Torch may still have it in its queue, and our first write must come after it.
+            _npu().current_stream().synchronize()
+            return zeros
         return _simulated_tensor(self.extension, self.device, shape, dtype)
 
     def input_address(self, value: torch.Tensor) -> tuple[int, bool]:
@@ -163,7 +166,8 @@ class AtbProgram(NativeProgram):
     def arguments(
         self, what: str, slots: Sequence[Slot], values: Mapping[str, torch.Tensor], host: Mapping[str, torch.Tensor]
     ) -> Arguments:
-        if self.backend.simulator or all(value.is_cpu for value in values.values()):
+        places = {name: self.backend.input_address(value) for name, value in values.items()}
+        if not any(on_device for _, on_device in places.values()):
             given = super().arguments(what, slots, values, host)
             return (*given, [False] * len(slots), [0] * len(slots))
         self.backend.wait_for_torch(values.values())
@@ -173,8 +177,8 @@ class AtbProgram(NativeProgram):
             check_tensor(what, slot.tensor, value)
         # ATB reads some inputs on the host: of what lies on the device the caller gives a copy.
         copies = [0 if slot.name not in host else host[slot.name].data_ptr() for slot in slots]
-        addresses = [value.data_ptr() for value in taken]
-        return _numbers(slots), addresses, _shapes(taken), [not value.is_cpu for value in taken], copies
+        addresses, on_device = zip(*(places[slot.name] for slot in slots), strict=True)
+        return _numbers(slots), list(addresses), _shapes(taken), list(on_device), copies
 
     def cache_arguments(self, slots: Sequence[Slot], values: Mapping[str, torch.Tensor]) -> Arguments:
         taken = [values[slot.name] for slot in slots]
@@ -184,9 +188,11 @@ class AtbProgram(NativeProgram):
         return _numbers(slots), addresses, _shapes(taken), [True] * len(slots), [0] * len(slots)
 
     def bind_constants(self, values: Mapping[str, torch.Tensor]) -> None:
-        slots = [slot for slot in self._all if slot.name in values]
-        with engine_errors(self.error_type):
-            self.handle.set_constants(*self.arguments("input", slots, values, {}))
+        for slot in (slot for slot in self._all if slot.name in values):
+            given = self.arguments("input", [slot], {slot.name: values[slot.name]}, {})
+            on_device = given[3][0]
+            with engine_errors(self.error_type):
+                (self.handle.set if on_device else self.handle.set_constants)(*given)
         self.keep(values)
 
 
@@ -280,7 +286,7 @@ def _simulated_tensor(extension: Any, device: Any, shape: tuple[int, ...], dtype
 
 def _switch(name: str) -> bool:
     """An environment variable that is 0 or 1."""
-    value = os.environ.get(name, "0")
+    value = os.environ.get(name) or "0"
     if value not in ("0", "1"):
         raise EngineError(f"{name}={value!r} is neither 0 nor 1")
     return value == "1"

@@ -172,7 +172,7 @@ class Network:
     def build_engine(
         self, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
     ) -> Engine:
-        """Runs the passes and returns an engine of `backend` ("cpu" or "reference").
+        """Runs the passes and returns an engine of `backend` (see `get_backend`).
 
         `del_fpass_keys` names fusion passes to leave out; ["All"] leaves out every one. Options go to the
         backend (`num_threads`, `store`).

@@ -47,7 +47,7 @@ class ModelRunner:
         model_name_or_path: a directory, a .gguf file, a hub id, or ``pypi:<package>``.
         rank: of this process among ``world_size``.
         world_size: processes that share the model; only 1 in this version.
-        backend: ``"cpu"`` (C++), ``"reference"`` (torch, slow), ``"atb"`` (Ascend; not in this version), or
+        backend: ``"cpu"`` (C++), ``"reference"`` (torch, slow), ``"atb"`` (Ascend), ``"atb-sim"`` (a simulator of it), or
             ``"auto"``: cpu.
         graph: ``"python"``: the graph is recorded from the family's Python and fused; ``"cpp"``: C++ builds it, for
             families that have one (docs/cpp-models.md). ``None``: ``engine.graph`` of the settings file, else python.
@@ -69,7 +69,7 @@ class ModelRunner:
         config: the checkpoint's configuration.
         graph: who wrote the graphs, ``"python"`` or ``"cpp"``.
         tokenizer: ``None`` if none was loaded.
-        dtype: torch dtype of weights and cache (logits are float32 on the backends of this version).
+        dtype: torch dtype of weights and cache; logits are float32 on the backends that can (not on Ascend).
         max_model_len: the longest context in tokens.
         num_layers, num_heads, num_kv_heads, head_size: of the model.
         kv_cache: keys and values of each layer, each [num_blocks, block_size, num_kv_heads, head_size].

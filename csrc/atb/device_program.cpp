@@ -96,6 +96,12 @@ void DeviceProgram::choose_layouts() {
       fail("input '", graph_.tensor(operand.tensor).name, "' is used in rows and in FRACTAL_NZ");
     }
   }
+  for (size_t i = 0; i < layouts_.size(); ++i) {
+    const size_t root = static_cast<size_t>(context_.roots[i]);
+    if (graph_.tensors()[i].kind != TensorKind::output || layouts_[root] != Layout::nz) continue;
+    fail("output '", graph_.tensors()[i].name, "' is a view of '", graph_.tensors()[root].name,
+         "', which lies in FRACTAL_NZ on this device");
+  }
 }
 
 void DeviceProgram::set(const std::vector<Argument>& arguments) {

@@ -35,7 +35,8 @@ class DeviceProgram {
   // Copies inputs of the host to the device once; they keep these values until set again.
   void set_constants(const std::vector<Argument>& arguments);
   // Sets some arguments for this and later runs, and runs. When it returns, outputs on the host have their values and
-  // the device has done everything. `interrupted` is asked between segments; true ends the run, and run() returns false.
+  // the device has done everything. `interrupted` is asked between segments; true ends the run, and run() returns
+  // false.
   bool run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted = {});
   std::vector<std::vector<int64_t>> output_shapes(const std::vector<Argument>& arguments);
 

@@ -17,8 +17,8 @@ aclDataType acl_type(DataType dtype);
 
 // ATB's description of a tensor of this shape. In nz the last two dimensions are cut into blocks:
 // [m, n] becomes [1, n / c, m, c] and [b, m, n] becomes [b, n / c, m, c], c elements being 32 bytes; a paged cache
-// [blocks, slots, heads, size] becomes [blocks, heads * size / c, slots, c]. Throws Error for sizes that nz cannot have:
-// m has to be a multiple of 16 and n one of c.
+// [blocks, slots, heads, size] becomes [blocks, heads * size / c, slots, c]. Throws Error for sizes that nz cannot
+// have: m has to be a multiple of 16 and n one of c.
 ::atb::TensorDesc describe_tensor(DataType dtype, std::span<const int64_t> shape, Layout layout);
 
 size_t tensor_bytes(DataType dtype, std::span<const int64_t> shape);

@@ -49,15 +49,6 @@ auto without_gil(Fn&& fn) {
   return fn();
 }
 
-// The same for destructors that wait for the lease; Python calls them with the GIL, from the collection of garbage too.
-template <typename T, typename... Args>
-std::shared_ptr<T> unlocked(Args&&... args) {
-  return {new T(std::forward<Args>(args)...), [](T* object) {
-            const nb::gil_scoped_release release;
-            delete object;
-          }};
-}
-
 // Ctrl-C arrives as a flag that only Python code looks at: ask for it now and then.
 bool signal_pending() {
   const nb::gil_scoped_acquire acquire;
@@ -149,11 +140,13 @@ struct Memory {
     memory = device->allocate(bytes, "a key/value cache");
   }
   ~Memory() {
-    // Something may still run on it.
-    const nb::gil_scoped_release release;
-    const auto lease = device->lease();
-    memory = DeviceMemory();
+    // Something may still run on it, and neither may a destructor throw nor one that has the GIL wait for the lease.
+    std::vector<DeviceMemory> given;
+    given.push_back(std::move(memory));
+    device->discard(std::move(given));
   }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
   std::shared_ptr<Device> device;
   DeviceMemory memory;
 };
@@ -180,8 +173,7 @@ void bind_device(nb::module_& m) {
 
 void bind_weights(nb::module_& m) {
   nb::class_<DeviceWeights>(m, "WeightStore", "The weights of a model on a device.")
-      .def(nb::new_([](std::shared_ptr<Device> device) { return unlocked<DeviceWeights>(std::move(device)); }),
-           "device"_a)
+      .def(nb::init<std::shared_ptr<Device>>(), "device"_a)
       .def(
           "set",
           [](DeviceWeights& store, const std::string& name, uintptr_t data, const std::string& dtype,
@@ -204,7 +196,8 @@ void bind_program(nb::module_& m) {
       .def(nb::new_([](std::shared_ptr<DeviceWeights> store, const std::vector<std::string>& dims, nb::sequence tensors,
                        nb::sequence nodes, const std::vector<int>& segments) {
              GraphSpec spec = graph_from_python(dims, tensors, nodes);
-             return without_gil([&] { return unlocked<DeviceProgram>(std::move(store), std::move(spec), segments); });
+             return without_gil(
+                 [&] { return std::make_shared<DeviceProgram>(std::move(store), std::move(spec), segments); });
            }),
            "store"_a, "dims"_a, "tensors"_a, "nodes"_a, "segments"_a,
            "As _cpu.Program; `segments` has a number for each node.")

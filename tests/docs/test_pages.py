@@ -78,7 +78,7 @@ def test_the_generated_pages_are_fresh() -> None:
     assert stale == [], "run python docs/generate.py"
 
 
-@pytest.mark.parametrize("name", ["write-a-plugin.md", "bring-your-model.md"])
+@pytest.mark.parametrize("name", ["write-a-plugin.md", "bring-your-model.md", "ascend.md"])
 def test_both_languages_of_a_page_show_the_same_code(name: str) -> None:
     english, chinese = (
         [(block.language, block.text, block.directive) for block in pages.blocks(page)]
