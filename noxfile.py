@@ -214,7 +214,10 @@ def build_wheel(session: nox.Session, folder: Path) -> None:
     name = nox.project.load_toml(folder / "pyproject.toml")["project"]["name"].replace("-", "_")
     for old in DIST.glob(f"{name}-*.whl"):
         old.unlink()
-    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(DIST), str(folder))
+    # The core's wheel is for every machine: what a machine has of Ascend's software is not for it.
+    options = ["-C", "cmake.define.ATB_CORE_WITH_ATB=OFF"] if folder == ROOT else []
+    command = ("python", "-m", "pip", "wheel", "--quiet", "--no-deps", *options)
+    session.run(*command, "--wheel-dir", str(DIST), str(folder))
 
 
 def core_wheel(session: nox.Session) -> Path:

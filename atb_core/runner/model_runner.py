@@ -47,8 +47,8 @@ class ModelRunner:
         model_name_or_path: a directory, a .gguf file, a hub id, or ``pypi:<package>``.
         rank: of this process among ``world_size``.
         world_size: processes that share the model; only 1 in this version.
-        backend: ``"cpu"`` (C++), ``"reference"`` (torch, slow), ``"atb"`` (Ascend), ``"atb-sim"`` (a simulator of it), or
-            ``"auto"``: cpu.
+        backend: ``"cpu"`` (C++), ``"reference"`` (torch, slow), ``"atb"`` (Ascend), ``"atb-sim"`` (a simulator of
+            it), or ``"auto"``: cpu.
         graph: ``"python"``: the graph is recorded from the family's Python and fused; ``"cpp"``: C++ builds it, for
             families that have one (docs/cpp-models.md). ``None``: ``engine.graph`` of the settings file, else python.
         dtype: ``"auto"`` (the checkpoint's), ``"float32"``, ``"float16"`` or ``"bfloat16"``.
