@@ -9,6 +9,7 @@
 
 #include "context.h"
 #include "memory.h"
+#include "ops/numeric.h"
 #include "ops/reject.h"
 #include "state.h"
 #include "stream.h"
@@ -22,30 +23,6 @@ std::mutex g_mutex;
 std::set<Operation*>& operations() {
   static auto* const kOperations = new std::set<Operation*>;
   return *kOperations;
-}
-
-size_t item_size(aclDataType dtype) {
-  switch (dtype) {
-    case ACL_INT8:
-    case ACL_UINT8:
-    case ACL_BOOL:
-      return 1;
-    case ACL_FLOAT16:
-    case ACL_BF16:
-    case ACL_INT16:
-    case ACL_UINT16:
-      return 2;
-    case ACL_FLOAT:
-    case ACL_INT32:
-    case ACL_UINT32:
-      return 4;
-    case ACL_INT64:
-    case ACL_UINT64:
-    case ACL_DOUBLE:
-      return 8;
-    default:
-      return 0;
-  }
 }
 
 bool same(const TensorDesc& a, const TensorDesc& b) {
@@ -153,7 +130,7 @@ SimOperation* own_operation(Operation* operation) {
 }
 
 uint64_t desc_bytes(const TensorDesc& desc) {
-  uint64_t bytes = item_size(desc.dtype);
+  uint64_t bytes = size_of(desc.dtype);
   for (uint64_t i = 0; i < desc.shape.dimNum; ++i) bytes *= static_cast<uint64_t>(desc.shape.dims[i]);
   return bytes;
 }
@@ -168,14 +145,14 @@ std::string describe(const TensorDesc& desc) {
 
 Status check_desc(const std::string& who, const TensorDesc& desc) {
   constexpr uint64_t kMostBytes = uint64_t{256} << 30;
-  if (item_size(desc.dtype) == 0) return reject(ERROR_INVALID_TENSOR_DTYPE, who, " has no known element type");
+  if (size_of(desc.dtype) == 0) return reject(ERROR_INVALID_TENSOR_DTYPE, who, " has no known element type");
   if (desc.format != ACL_FORMAT_ND && desc.format != ACL_FORMAT_FRACTAL_NZ) {
     return reject(ERROR_INVALID_TENSOR_FORMAT, who, " has format ", int{desc.format}, ", not ND or FRACTAL_NZ");
   }
   if (desc.shape.dimNum == 0 || desc.shape.dimNum > MAX_DIM) {
     return reject(ERROR_INVALID_TENSOR_DIM_NUM, who, " has ", desc.shape.dimNum, " dimensions, not 1 to 8");
   }
-  uint64_t bytes = item_size(desc.dtype);
+  uint64_t bytes = size_of(desc.dtype);
   for (uint64_t i = 0; i < desc.shape.dimNum; ++i) {
     if (desc.shape.dims[i] <= 0)
       return reject(ERROR_INVALID_TENSOR_DIM, who, " has a dimension of ", desc.shape.dims[i]);
