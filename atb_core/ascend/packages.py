@@ -35,7 +35,7 @@ def _torch_npu(torch: str | None, torch_npu: str | None, ascend: bool) -> Findin
     wanted = release(torch)
     install = f'pip install "torch_npu=={_pair(torch)}.*"' if torch and wanted else "pip install torch_npu"
     if torch_npu is None:
-        cause = "it is not installed, and torch reaches an NPU through it: its tensors and its current stream come from there"
+        cause = "it is not installed, and torch reaches an NPU through it: tensors on the card, and the current stream"
         level = Level.WARNING if ascend else Level.ABSENT
         return Finding("torch_npu", level, "not installed", cause, install, ("atb",))
     if torch is None:

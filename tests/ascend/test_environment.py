@@ -70,7 +70,7 @@ def test_the_error_of_the_backend_names_everything_that_lacks_and_the_first_step
     (box.base / "dev/davinci0").unlink()
     text = str(unavailable(missing_for_backend(box.machine())))
     assert text.startswith(f"backend 'atb' (Ascend) cannot be used here: driver: no {box.root}/driver; devices: there")
-    assert "; torch_npu: torch reaches an NPU through torch_npu" in text
+    assert "; torch_npu: it is not installed, and torch reaches an NPU through it" in text
     assert "`atb doctor` shows all that was looked at. First: Install driver and firmware" in text
     torchless = [Finding("torch_npu", Level.ERROR, "2.9.0", "torch is not installed")]
     assert str(unavailable(torchless)).endswith("`atb doctor` shows all that was looked at.")

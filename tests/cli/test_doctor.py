@@ -39,7 +39,7 @@ def test_what_is_absent_has_a_next_step_and_is_no_failure(atb: Run, box: Box) ->
     box.packages.pop("torch_npu")
     result = atb("doctor")
     assert result.status == 0
-    assert "torch_npu: warning: torch reaches an NPU through torch_npu" in result.out
+    assert "torch_npu: warning: it is not installed, and torch reaches an NPU through it" in result.out
     assert '  next: pip install "torch_npu==2.9.*"' in result.out
     assert "backend atb: cannot be used: see torch_npu" in result.out
 
