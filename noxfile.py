@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -100,38 +101,25 @@ def typing(session: nox.Session) -> None:
 def cpp(session: nox.Session, kind: str) -> None:
     """Builds and runs the C++ tests: plain, with ASan and UBSan, or with TSan."""
     session.install("cmake>=3.26", "ninja")
-    build = ROOT / "build" / f"cpp-{kind}"
-    # At -O2 the sanitizers' checks in the unrolled kernels take the compiler minutes a file, at -O1 seconds.
-    mode = ["-DCMAKE_BUILD_TYPE=Release"]
-    if SANITIZERS[kind]:
-        mode = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1", f"-DATB_SANITIZE={SANITIZERS[kind]}"]
-    session.run(
-        "cmake", "-S", ".", "-B", str(build), "-G", "Ninja",
-        "-DATB_BUILD_PYTHON=OFF", "-DATB_BUILD_TESTS=ON", *mode,
-    )  # fmt: skip
-    session.run("cmake", "--build", str(build))
-    session.run("ctest", "--test-dir", str(build), "--output-on-failure", *session.posargs)
+    run_cpp_tests(session, kind)
 
 
 @nox.session(name="atb-sim")
 def atb_sim(session: nox.Session) -> None:
     """Tests the Ascend backend on the simulator of ATB, from C++ and from Python, and measures what they cover."""
     session.install("cmake>=3.26", "ninja", "nanobind>=3.1", "scikit-build-core>=1.1", "gcovr>=8.4")
+    programs = sorted(path.stem for kind in ("atb", "sim") for path in ROOT.glob(f"csrc/tests/test_{kind}_*.cpp"))
     build = ROOT / "build" / "atb-sim"
     for old in build.rglob("*.gcda"):  # counts of an earlier run belong to other code
         old.unlink()
-    session.run(
-        "cmake", "-S", ".", "-B", str(build / "cpp"), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
-        "-DATB_BUILD_PYTHON=OFF", "-DATB_BUILD_TESTS=ON", "-DATB_CORE_COVERAGE=ON", "-DATB_CORE_WITH_ATB=OFF",
-    )  # fmt: skip
-    session.run("cmake", "--build", str(build / "cpp"))
-    session.run("ctest", "--test-dir", str(build / "cpp"), "--output-on-failure", "-R", "^test_(atb|sim)_")
-    # The build folder stays: the instrumented extension writes its counts there.
-    session.install(
-        "--no-build-isolation", "-C", f"build-dir={build / 'python'}", "-C", "cmake.define.ATB_CORE_COVERAGE=ON",
-        "-C", "cmake.define.ATB_CORE_WITH_ATB=OFF", ".[test]", silent=False,
-    )  # fmt: skip
+    # One build for the extension and the C++ tests. Its folder stays: what is instrumented writes its counts there.
+    defines = ("ATB_CORE_COVERAGE=ON", "ATB_CORE_WITH_ATB=OFF", "ATB_BUILD_TESTS=ON", "ATB_WERROR=ON")
+    options = [f"build-dir={build}", f"build.targets={';'.join(['_cpu', '_atb_sim', *programs])}"]
+    options += [f"cmake.define.{define}" for define in defines]
+    settings = [word for option in options for word in ("-C", option)]
+    session.install("--no-build-isolation", *settings, ".[test]", silent=False)
     session.install(*(f"./{plugin}" for plugin in PLUGINS))
+    session.run("ctest", "--test-dir", str(build), "--output-on-failure", "-R", "^test_(atb|sim)_")
     with session.chdir("tests"):
         session.run("pytest", "-m", "not weights and not slow", *(session.posargs or ["atb_sim", "models"]))
     # Filters are relative to the current folder. A line of a template counts once, however many types it is made for.
@@ -141,6 +129,8 @@ def atb_sim(session: nox.Session) -> None:
         "--exclude-throw-branches", "--gcov-ignore-parse-errors", "negative_hits.warn_once_per_file",
         "--fail-under-line", "90", "--txt", "-", str(build),
     )  # fmt: skip
+    # Faults, refusals and ends once more, where each byte that is misused or left behind is told.
+    run_cpp_tests(session, "asan", programs)
 
 
 @nox.session
@@ -209,6 +199,22 @@ def torch(session: nox.Session, torch: str) -> None:
     session.install(str(core_wheel(session)), env=env)
     session.run("python", "tools/assert_core.py", str(core_wheel(session)))
     session.run("python", "tools/try_engine.py", torch)
+
+
+def run_cpp_tests(session: nox.Session, kind: str, programs: Sequence[str] = ()) -> None:
+    """Builds and runs C++ tests with a sanitizer of SANITIZERS; all of them, or only some programs."""
+    build = ROOT / "build" / f"cpp-{kind}"
+    # At -O2 the sanitizers' checks in the unrolled kernels take the compiler minutes a file, at -O1 seconds.
+    mode = ["-DCMAKE_BUILD_TYPE=Release"]
+    if SANITIZERS[kind]:
+        mode = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1", f"-DATB_SANITIZE={SANITIZERS[kind]}"]
+    session.run(
+        "cmake", "-S", ".", "-B", str(build), "-G", "Ninja",
+        "-DATB_BUILD_PYTHON=OFF", "-DATB_BUILD_TESTS=ON", *mode,
+    )  # fmt: skip
+    session.run("cmake", "--build", str(build), *(["--target", *programs] if programs else []))
+    only = ["-R", f"^({'|'.join(programs)})$"] if programs else session.posargs
+    session.run("ctest", "--test-dir", str(build), "--output-on-failure", *only)
 
 
 def build_wheel(session: nox.Session, folder: Path) -> None:

@@ -83,7 +83,8 @@ class AtbBackend(NativeBackend):
         if execute_async is None:
             execute_async = _switch("ATB_OPERATION_EXECUTE_ASYNC")
         try:
-            self.device = _shared_device(self.extension, simulator, device_id, execute_async, _launch_blocking())
+            blocking, transpose = _switch("ASCEND_LAUNCH_BLOCKING"), _switch("ATB_LLM_ENABLE_AUTO_TRANSPOSE", "1")
+            self.device = _shared_device(self.extension, simulator, device_id, execute_async, blocking, transpose)
         except self.extension.Error as error:
             raise BackendUnavailableError(str(error)) from None
 
@@ -256,10 +257,12 @@ def _load_device_extension() -> Any:
 
 
 @cache
-def _shared_device(extension: Any, simulator: bool, device_id: int, execute_async: bool, launch_blocking: bool) -> Any:
+def _shared_device(
+    extension: Any, simulator: bool, device_id: int, execute_async: bool, launch_blocking: bool, auto_transpose: bool
+) -> Any:
     """One stream, context and working memory for all models of a process that want the same."""
     stream = 0 if simulator else _torch_stream(device_id)
-    return extension.Device(device_id, stream, execute_async, launch_blocking)
+    return extension.Device(device_id, stream, execute_async, launch_blocking, auto_transpose)
 
 
 def _npu() -> Any:
@@ -284,13 +287,9 @@ def _simulated_tensor(extension: Any, device: Any, shape: tuple[int, ...], dtype
     return window.view(dtype).view(shape)
 
 
-def _switch(name: str) -> bool:
+def _switch(name: str, default: str = "0") -> bool:
     """An environment variable that is 0 or 1."""
-    value = os.environ.get(name) or "0"
+    value = os.environ.get(name) or default
     if value not in ("0", "1"):
         raise EngineError(f"{name}={value!r} is neither 0 nor 1")
     return value == "1"
-
-
-def _launch_blocking() -> bool:
-    return _switch("ASCEND_LAUNCH_BLOCKING")

@@ -54,7 +54,8 @@ void Device::open() {
   const char* soc = aclrtGetSocName();
   if (soc == nullptr) fail("device ", options_.id, " does not tell its name");
   soc_name_ = soc;
-  info_ = &find_device(soc_name_);
+  info_ = find_device(soc_name_);
+  info_.transposes = info_.transposes && options_.auto_transpose;
   stream_ = options_.stream;
   if (stream_ == nullptr) check_acl(aclrtCreateStream(&stream_), "making a stream failed");
   check_atb(::atb::CreateContext(&context_), "making an ATB context failed");

@@ -54,6 +54,8 @@ class Device {
     bool execute_async = false;
     // The host waits after each segment, so that a failure is found where it happens.
     bool launch_blocking = false;
+    // Weights may be kept transposed where a matrix product is faster by that.
+    bool auto_transpose = true;
   };
 
   // Throws Error when there is no such device, or this backend does not run on it.
@@ -63,7 +65,8 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   const Options& options() const { return options_; }
-  const DeviceInfo& info() const { return *info_; }
+  // What the chip can do, and the options leave it.
+  const DeviceInfo& info() const { return info_; }
   const std::string& soc_name() const { return soc_name_; }
   aclrtStream stream() const { return stream_; }
   ::atb::Context* context() const { return context_; }
@@ -114,7 +117,7 @@ class Device {
 
   const Options options_;
   std::string soc_name_;
-  const DeviceInfo* info_ = nullptr;
+  DeviceInfo info_{};
   aclrtStream stream_ = nullptr;
   ::atb::Context* context_ = nullptr;
   std::mutex mutex_;

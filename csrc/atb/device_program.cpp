@@ -121,9 +121,9 @@ void DeviceProgram::set_constants(const std::vector<Argument>& arguments) {
     const auto* data = static_cast<const std::byte*>(argument.data);
     const size_t bytes = tensor_bytes(tensor.dtype, argument.shape);
     Constant constant{device_.allocate(bytes, "a constant input"), {data, data + bytes}};
-    const bool nz = layouts_[static_cast<size_t>(argument.tensor)] == Layout::nz;
-    const std::vector<std::byte> blocks = nz ? to_nz(data, tensor.dtype, argument.shape) : std::vector<std::byte>();
-    device_.upload(constant.memory.data(), nz ? blocks.data() : data, bytes);
+    const Layout layout = layouts_[static_cast<size_t>(argument.tensor)];
+    std::vector<std::byte> blocks;
+    device_.upload(constant.memory.data(), arranged(data, tensor.dtype, argument.shape, layout, blocks), bytes);
     Argument kept = argument;
     kept.data = constant.memory.data();
     kept.on_device = true;
@@ -206,16 +206,14 @@ bool DeviceProgram::run(const std::vector<Argument>& arguments, const std::funct
 void DeviceProgram::upload_inputs(const DevicePlan& plan, std::byte* arena) {
   if (plan.input_bytes() == 0) return;
   std::byte* staging = device_.staging(plan.input_bytes());
+  std::vector<std::byte> blocks;
   for (int id : arguments_.externals()) {
     const TensorSpec& tensor = graph_.tensor(id);
     if (tensor.kind != TensorKind::input || !plan.in_arena(id)) continue;
     const auto* data = static_cast<const std::byte*>(arguments_.pointers()[static_cast<size_t>(id)]);
     std::byte* place = staging + plan.offset(id);
-    if (layouts_[static_cast<size_t>(id)] == Layout::nz) {
-      std::memcpy(place, to_nz(data, tensor.dtype, plan.shape(id)).data(), plan.bytes(id));
-    } else {
-      std::memcpy(place, data, plan.bytes(id));
-    }
+    const Layout layout = layouts_[static_cast<size_t>(id)];
+    std::memcpy(place, arranged(data, tensor.dtype, plan.shape(id), layout, blocks), plan.bytes(id));
   }
   device_.upload_staged(arena, staging, plan.input_bytes());
 }

@@ -18,6 +18,7 @@ struct DeviceInfo {
   const char* name;       // what people call it
   bool bf16;              // has bfloat16
   bool nz;                // keeps matrices and caches in FRACTAL_NZ
+  bool transposes;        // some matrix products are faster by the weight's transpose
   int64_t max_head_size;  // of attention
   bool device_lengths;    // PagedAttention reads its lengths on the device
   bool lccl;              // has LCCL beside HCCL

@@ -69,6 +69,10 @@ aclDataType acl_type(DataType dtype) {
   }
   desc.shape.dimNum = shape.size();
   std::copy(shape.begin(), shape.end(), desc.shape.dims);
+  if (layout == Layout::transposed) {
+    if (shape.size() != 2) fail("a tensor ", shape_text(shape), " cannot be transposed: it is no matrix");
+    std::swap(desc.shape.dims[0], desc.shape.dims[1]);
+  }
   return desc;
 }
 
@@ -77,6 +81,8 @@ size_t tensor_bytes(DataType dtype, std::span<const int64_t> shape) {
   for (int64_t size : shape) bytes *= static_cast<size_t>(size);
   return bytes;
 }
+
+namespace {
 
 std::vector<std::byte> to_nz(const std::byte* data, DataType dtype, std::span<const int64_t> shape) {
   const NzShape nz = nz_shape(dtype, shape);
@@ -92,6 +98,42 @@ std::vector<std::byte> to_nz(const std::byte* data, DataType dtype, std::span<co
     }
   }
   return result;
+}
+
+// In tiles: one row after another would touch as many pages as there are columns.
+template <size_t kItem>
+void transpose(const std::byte* data, int64_t rows, int64_t columns, std::byte* result) {
+  constexpr int64_t kTile = 64;
+  for (int64_t top = 0; top < rows; top += kTile) {
+    for (int64_t left = 0; left < columns; left += kTile) {
+      for (int64_t row = top; row < std::min(top + kTile, rows); ++row) {
+        for (int64_t column = left; column < std::min(left + kTile, columns); ++column) {
+          const auto from = static_cast<size_t>(row * columns + column), to = static_cast<size_t>(column * rows + row);
+          std::memcpy(result + to * kItem, data + from * kItem, kItem);
+        }
+      }
+    }
+  }
+}
+
+std::vector<std::byte> transposed(const std::byte* data, size_t item, int64_t rows, int64_t columns) {
+  std::vector<std::byte> result(item * static_cast<size_t>(rows * columns));
+  const auto turn = item == 1 ? transpose<1> : item == 2 ? transpose<2> : item == 4 ? transpose<4> : transpose<8>;
+  turn(data, rows, columns, result.data());
+  return result;
+}
+
+}  // namespace
+
+const std::byte* arranged(const std::byte* data, DataType dtype, std::span<const int64_t> shape, Layout layout,
+                          std::vector<std::byte>& memory) {
+  if (layout == Layout::nd) return data;
+  if (layout == Layout::nz) {
+    memory = to_nz(data, dtype, shape);
+  } else {
+    memory = transposed(data, itemsize(dtype), shape[0], shape[1]);
+  }
+  return memory.data();
 }
 
 }  // namespace atb_core::ascend

@@ -5,6 +5,8 @@ namespace atb_core::ascend {
 namespace {
 
 constexpr int64_t kNzBlock = 16;
+// What the kernel moves at once, in elements.
+constexpr int64_t kKernelRow = 256;
 
 void check_types(const Lowering& l, bool has_bias) {
   const DataType type = l.input(0).dtype;
@@ -34,6 +36,14 @@ bool fits_nz(const Lowering& l) {
   return true;
 }
 
+// ATB-Models' rule for a weight [n, k] that is multiplied by faster as [k, n]: rows of n come out even, those of k do
+// not. What is also gathered from keeps its one copy.
+bool fits_transposed(const Lowering& l) {
+  if (!l.device().transposes || l.input(1).kind != TensorKind::weight || !l.flag("transpose_b")) return false;
+  const auto n = l.size(1, 0), k = l.size(1, 1);
+  return n && k && *n % kKernelRow == 0 && *k % kKernelRow != 0 && l.read_only_by(1, "Linear");
+}
+
 }  // namespace
 
 void lower_linear(Lowering& l) {
@@ -46,8 +56,10 @@ void lower_linear(Lowering& l) {
   check_types(l, has_bias);
   ::atb::infer::LinearParam param{};
   param.transposeA = transpose_a;
-  param.transposeB = l.flag("transpose_b");
+  const bool turned = fits_transposed(l);
+  param.transposeB = l.flag("transpose_b") && !turned;
   param.hasBias = has_bias;  // ATB's own default is true
+  if (turned) l.layout(1, Layout::transposed);
   if (fits_nz(l)) l.layout(1, Layout::nz);
   std::vector<int> inputs = {l.in(0), l.in(1)};
   if (has_bias) inputs.push_back(l.in(2));

@@ -71,7 +71,8 @@ const std::vector<LoweringRule>& lowering_rules() {
        "Linear",
        {f16, bf16, f32},
        "the result has the type of x (no out_dtype); x of two or three dimensions; float32 not on 310P and not with a "
-       "bias; on 310P weights whose sizes are multiples of 16 are kept in FRACTAL_NZ"},
+       "bias; on 310P weights whose sizes are multiples of 16 are kept in FRACTAL_NZ, elsewhere [n, k] as [k, n] where "
+       "that is faster"},
       {"RmsNorm", lower_rms_norm, "RmsNorm NORM", {f16, bf16, f32}, "rows are multiples of 32 bytes"},
       {"AddRmsNorm",
        lower_add_rms_norm,
@@ -165,6 +166,13 @@ void lower(Lowering& lowering, std::string_view op) {
                      type == f32 && lowering.device().bf16 ? " or bfloat16" : "");
   }
   rule.lower(lowering);
+}
+
+bool Lowering::read_only_by(int index, std::string_view op) const {
+  const int tensor = node_.inputs[static_cast<size_t>(index)];
+  return std::all_of(graph_.nodes().begin(), graph_.nodes().end(), [&](const Graph::Node& node) {
+    return node.op == op || std::find(node.inputs.begin(), node.inputs.end(), tensor) == node.inputs.end();
+  });
 }
 
 std::optional<int64_t> Lowering::size(int input_index, int axis) const {

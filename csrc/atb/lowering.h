@@ -19,8 +19,8 @@
 
 namespace atb_core::ascend {
 
-// How a tensor lies on the device.
-enum class Layout { nd, nz };
+// How a tensor lies on the device: in rows, in the blocks of FRACTAL_NZ, or (a matrix [n, k]) in rows of [k, n].
+enum class Layout { nd, nz, transposed };
 
 // One ATB operation. Values are numbered within the node that it comes from, see Lowering.
 struct LocalNode {
@@ -48,6 +48,8 @@ class Lowering {
   int rank(int input_index) const { return static_cast<int>(input(input_index).shape.size()); }
   // The size of an input where it is a number and not symbolic.
   std::optional<int64_t> size(int input_index, int axis) const;
+  // Whether nothing but ops of this name reads the input.
+  bool read_only_by(int index, std::string_view op) const;
   // Whether anything reads the output.
   bool output_used(int index) const { return read_[static_cast<size_t>(node_.outputs[static_cast<size_t>(index)])]; }
 

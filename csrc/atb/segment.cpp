@@ -212,7 +212,7 @@ std::string Segment::signature(const Graph& graph) const {
   std::string text;
   for (const Operand& operand : inputs) {
     append_tensor(text, graph.tensor(operand.tensor));
-    text += operand.layout == Layout::nz ? "nz " : "nd ";
+    text += std::to_string(static_cast<int>(operand.layout)) + ' ';
   }
   for (const Operand& operand : outputs) append_tensor(text += "-> ", graph.tensor(operand.tensor));
   for (const Step& step : steps) {

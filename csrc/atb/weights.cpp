@@ -31,13 +31,23 @@ void DeviceWeights::declare(const std::string& name, DataType dtype, const std::
   Entry& entry = entry_of(name, dtype, shape);
   entry.layouts.insert(layout);
   if (!entry.present || entry.copies.contains(layout)) return;
-  // Another program had it in another layout: take it back from there.
-  std::vector<std::byte> host(tensor_bytes(dtype, shape));
-  if (!entry.copies.contains(Layout::nd)) {
-    fail("weight '", name, "' was set before a program wanted it in rows: set it again");
+  write(entry, name, rows_of(entry, name).data());
+}
+
+// What another program has in another layout, back on the host.
+std::vector<std::byte> DeviceWeights::rows_of(const Entry& entry, const std::string& name) const {
+  std::vector<std::byte> host(tensor_bytes(entry.dtype, entry.shape));
+  for (const Layout layout : {Layout::nd, Layout::transposed}) {
+    const auto copy = entry.copies.find(layout);
+    if (copy == entry.copies.end()) continue;
+    device_->download(host.data(), copy->second.data(), host.size());
+    if (layout == Layout::nd) return host;
+    const int64_t turned[] = {entry.shape[1], entry.shape[0]};
+    std::vector<std::byte> rows;
+    arranged(host.data(), entry.dtype, turned, layout, rows);
+    return rows;
   }
-  device_->download(host.data(), entry.copies[Layout::nd].data(), host.size());
-  write(entry, name, host.data());
+  fail("weight '", name, "' was set before a program wanted it in rows: set it again");
 }
 
 void DeviceWeights::write(Entry& entry, const std::string& name, const std::byte* data) {
@@ -45,11 +55,8 @@ void DeviceWeights::write(Entry& entry, const std::string& name, const std::byte
   std::map<Layout, DeviceMemory> copies;
   for (const Layout layout : entry.layouts) {
     DeviceMemory memory = device_->allocate(bytes, ("weight " + name).c_str());
-    if (layout == Layout::nz) {
-      device_->upload(memory.data(), to_nz(data, entry.dtype, entry.shape).data(), bytes);
-    } else {
-      device_->upload(memory.data(), data, bytes);
-    }
+    std::vector<std::byte> made;
+    device_->upload(memory.data(), arranged(data, entry.dtype, entry.shape, layout, made), bytes);
     copies.emplace(layout, std::move(memory));
   }
   entry.copies = std::move(copies);
@@ -74,7 +81,9 @@ void DeviceWeights::set_part(const std::string& name, int64_t begin, const void*
   full[0] = whole;
   const auto lease = device_->lease();
   Entry& entry = entry_of(name, dtype, full);
-  if (entry.layouts.contains(Layout::nz)) fail("weight '", name, "' can only be set as a whole on this device");
+  if (entry.layouts.contains(Layout::nz) || entry.layouts.contains(Layout::transposed)) {
+    fail("weight '", name, "' can only be set as a whole on this device");
+  }
   if (entry.layouts.empty()) entry.layouts.insert(Layout::nd);
   if (begin == 0) entry.parts = 0;
   if (begin != entry.parts) {

@@ -64,6 +64,7 @@ class DeviceWeights {
   };
 
   Entry& entry_of(const std::string& name, DataType dtype, const std::vector<int64_t>& shape);
+  std::vector<std::byte> rows_of(const Entry& entry, const std::string& name) const;
   void write(Entry& entry, const std::string& name, const std::byte* data);
 
   std::shared_ptr<Device> device_;

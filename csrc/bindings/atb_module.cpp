@@ -24,8 +24,10 @@ namespace {
 
 using Released = nb::call_guard<nb::gil_scoped_release>;
 
-std::shared_ptr<Device> make_device(int id, uintptr_t stream, bool execute_async, bool launch_blocking) {
-  return std::make_shared<Device>(Device::Options{id, reinterpret_cast<void*>(stream), execute_async, launch_blocking});
+std::shared_ptr<Device> make_device(int id, uintptr_t stream, bool execute_async, bool launch_blocking,
+                                    bool auto_transpose) {
+  return std::make_shared<Device>(
+      Device::Options{id, reinterpret_cast<void*>(stream), execute_async, launch_blocking, auto_transpose});
 }
 
 const void* pointer(uintptr_t address) { return reinterpret_cast<const void*>(address); }
@@ -121,6 +123,7 @@ nb::dict device_row(const DeviceInfo& info) {
   row["name"] = info.name;
   row["bf16"] = info.bf16;
   row["nz"] = info.nz;
+  row["transposes"] = info.transposes;
   row["max_head_size"] = info.max_head_size;
   row["memory"] = info.memory;
   row["supported"] = info.supported;
@@ -161,7 +164,8 @@ nb::tuple memory_info(Device& device) {
 
 void bind_device(nb::module_& m) {
   nb::class_<Device>(m, "Device", "A device with a stream: its own, or somebody else's by address.")
-      .def(nb::new_(&make_device), "id"_a = 0, "stream"_a = 0, "execute_async"_a = false, "launch_blocking"_a = false)
+      .def(nb::new_(&make_device), "id"_a = 0, "stream"_a = 0, "execute_async"_a = false, "launch_blocking"_a = false,
+           "auto_transpose"_a = true)
       .def_prop_ro("soc_name", &Device::soc_name)
       .def_prop_ro("info", [](const Device& device) { return device_row(device.info()); })
       .def_prop_ro("memory", &memory_info, "Bytes that are free, and all.");

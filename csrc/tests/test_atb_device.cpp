@@ -184,6 +184,45 @@ TEST(a_second_layout_is_made_from_the_first_and_may_be_asked_for_again_after_a_f
   CHECK(weights->data("w", Layout::nz) != nullptr && weights->generation() != generation);
 }
 
+TEST(a_weight_is_transposed_and_turned_back_where_another_program_wants_its_rows) {
+  for (DataType type : {DataType::i8, DataType::f16, DataType::f32, DataType::i64}) {
+    const auto weights = weights_on_a_device();
+    const size_t bytes = 70 * 130 * itemsize(type), item = itemsize(type);
+    std::vector<std::byte> values(bytes);
+    for (size_t i = 0; i < bytes; ++i) values[i] = static_cast<std::byte>(i * 31 >> 3);
+    weights->declare("w", type, {70, 130}, Layout::transposed);
+    weights->set("w", values.data(), type, {70, 130});
+    CHECK(weights->data("w", Layout::nd) == nullptr);
+    const std::byte* turned = seen(*weights, "w", Layout::transposed);
+    CHECK(std::memcmp(turned + (129 * 70 + 68) * item, values.data() + (68 * 130 + 129) * item, item) == 0);
+    weights->declare("w", type, {70, 130}, Layout::nd);
+    CHECK(std::memcmp(seen(*weights, "w", Layout::nd), values.data(), bytes) == 0);
+  }
+  CHECK_THROWS(weights_on_a_device()->declare("v", DataType::f16, {256}, Layout::transposed), "it is no matrix");
+}
+
+TEST(a_tied_embedding_stays_in_rows_and_an_option_keeps_all_weights_so) {
+  const auto bytes = [](bool gathered, bool option) {
+    GraphBuilder b({"n"});
+    const int x = b.add("x", kInput, SymbolicShape{b.dim(0), DimExpr(int64_t{64})}, DataType::f16);
+    const int w = b.add("w", kWeight, Ints{256, 64}, DataType::f16);
+    const SymbolicShape wide{b.dim(0), DimExpr(int64_t{256})};
+    b.node("Linear", {}, {x, w}, {b.add("y", kOutput, wide, DataType::f16)});
+    if (gathered) {
+      const int ids = b.add("ids", kInput, SymbolicShape{b.dim(0)}, DataType::i32);
+      const SymbolicShape rows{b.dim(0), DimExpr(int64_t{64})};
+      b.node("Gather", {}, {w, ids}, {b.add("z", kOutput, rows, DataType::f16)});
+    }
+    Engine engine(b.spec, {.auto_transpose = option});
+    const Halves values = counting(256 * 64);
+    engine.weights->set("w", values.data(), DataType::f16, {256, 64});
+    const auto has = [&](Layout layout) { return engine.weights->data("w", layout) != nullptr; };
+    CHECK(engine.weights->bytes() == 256 * 64 * 2 && has(Layout::transposed) != has(Layout::nd));
+    return has(Layout::transposed);
+  };
+  CHECK(bytes(false, true) && !bytes(true, true) && !bytes(false, false));
+}
+
 TEST(fractal_nz_is_described_and_made) {
   const auto dims = [](const ::atb::TensorDesc& desc) {
     return Ints(desc.shape.dims, desc.shape.dims + desc.shape.dimNum);

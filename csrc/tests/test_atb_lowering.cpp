@@ -216,6 +216,26 @@ TEST(lengths_are_read_on_the_host_where_the_kernels_do_not_read_them) {
   CHECK(Lowered(spec_attention(f16), kDuo).get().host_inputs() == std::set<int>{6});
 }
 
+TEST(a_910B_multiplies_by_the_transpose_where_only_its_rows_come_out_even) {
+  using Layouts = std::map<int, Layout>;
+  const auto of = [](int64_t n, int64_t k, bool transposed, TensorKind kind) {
+    Node node = linear(f16, {{"transpose_b", transposed}});
+    node.inputs[0].shape[1] = k;
+    node.inputs[1] = {f16, transposed ? List{n, k} : List{k, n}, kind};
+    node.outputs[0].shape[1] = n;
+    return node;
+  };
+  const Node uneven = of(256, 64, true, TensorKind::weight);
+  Lowered turned(uneven, kA2);
+  CHECK(turned.get().layouts() == (Layouts{{1, Layout::transposed}}) && turned.disagreement() == "");
+  CHECK(Lowered(uneven, kDuo).get().layouts() == (Layouts{{1, Layout::nz}}));
+  for (const Node& node : {of(256, 512, true, TensorKind::weight), of(240, 64, true, TensorKind::weight),
+                           of(256, 64, false, TensorKind::weight), of(256, 64, true, TensorKind::input)}) {
+    Lowered kept(node, kA2);
+    CHECK(kept.get().layouts().empty() && kept.disagreement() == "");
+  }
+}
+
 TEST(a_310P_takes_weights_caches_and_masks_in_blocks_and_a_910B_nothing) {
   using Layouts = std::map<int, Layout>;
   const Node cache = {

@@ -94,6 +94,27 @@ def test_a_300i_duo_gets_matrices_caches_and_the_mask_in_blocks(
         assert any(tensor.startswith(f"{blocks} nz") for tensor in given), (name, given)
 
 
+def test_a_matrix_that_is_faster_transposed_is_kept_so_and_nothing_else_changes(
+    become: Become, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = checkpoint(intermediate_size=128)  # gate and up are [256, 64]
+    results = []
+    for switch, shape in (("1", "[64, 256]"), ("0", "[256, 64]")):
+        monkeypatch.setenv("ATB_LLM_ENABLE_AUTO_TRANSPOSE", switch)
+        become()
+        runner = open_runner(path)
+        with (
+            pytest.raises(EngineError, match="the segment's inputs: ") as refusal,
+            fault(SIM.inject, "Operation::Setup", 1, 3),
+        ):
+            runner.generate([[1, 2, 3]], greedy(1))
+        assert f"float16 {shape}" in str(refusal.value).partition("inputs: ")[2]
+        outputs = runner.generate(prompts(), greedy(6))
+        store = runner.model.runtime.variants.store
+        results.append(([output.token_ids for output in outputs], [o.logprobs for o in outputs], store.nbytes))
+    assert results[0] == results[1]
+
+
 def test_a_tied_embedding_is_kept_in_rows_and_in_blocks(become: Become, checkpoint: Callable[..., Path]) -> None:
     path = checkpoint(tie_word_embeddings=True)
     sizes = []
