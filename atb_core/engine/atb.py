@@ -7,6 +7,7 @@ the device.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -93,6 +94,11 @@ class AtbBackend(NativeBackend):
         """What the driver calls the chip."""
         name: str = self.device.soc_name
         return name
+
+    @property
+    def token_multiple(self) -> int:
+        count: int = self.device.info["token_multiple"]
+        return count
 
     def check_model(self, dtype: DataType, head_size: int) -> None:
         info = self.device.info
@@ -182,6 +188,7 @@ class AtbProgram(NativeProgram):
         return _numbers(slots), list(addresses), _shapes(taken), list(on_device), copies
 
     def cache_arguments(self, slots: Sequence[Slot], values: Mapping[str, torch.Tensor]) -> Arguments:
+        self.backend.wait_for_torch(values.values())
         taken = [values[slot.name] for slot in slots]
         for slot, value in zip(slots, taken, strict=True):
             check_tensor("KV cache", slot.tensor, value)
@@ -262,7 +269,10 @@ def _shared_device(
 ) -> Any:
     """One stream, context and working memory for all models of a process that want the same."""
     stream = 0 if simulator else _torch_stream(device_id)
-    return extension.Device(device_id, stream, execute_async, launch_blocking, auto_transpose)
+    device = extension.Device(device_id, stream, execute_async, launch_blocking, auto_transpose)
+    # Handlers run in reverse order: before torch_npu's, which ends ACL and takes the stream away.
+    atexit.register(device.shut)
+    return device
 
 
 def _npu() -> Any:

@@ -76,6 +76,11 @@ class Backend(ABC):
     #: Whether a Linear can give float32 for inputs of a narrower type; models then have float32 logits.
     float32_logits: bool = True
 
+    @property
+    def token_multiple(self) -> int:
+        """What the number of tokens of a prefill has to be a multiple of; models fill up."""
+        return 1
+
     # Most backends take every model.
     def check_model(self, dtype: DataType, head_size: int) -> None:  # noqa: B027
         """BackendUnavailableError when models of this element type or size of heads cannot run, and why."""

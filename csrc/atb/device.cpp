@@ -12,6 +12,8 @@ namespace {
 
 // ACL counts initialisations of the whole process; torch_npu may have been first.
 constexpr aclError kRepeatedInitialize = 100002;
+// The thread has no device yet.
+constexpr aclError kNoneChosen = 107002;
 
 void initialize_once() {
   const aclError status = aclInit(nullptr);
@@ -20,8 +22,25 @@ void initialize_once() {
 
 }  // namespace
 
+ChosenDevice::ChosenDevice(int id) noexcept : id_(id), status_(aclrtGetDevice(&previous_)) {
+  if (status_ == kNoneChosen) previous_ = -1;
+  if (status_ != ACL_SUCCESS && status_ != kNoneChosen) return;
+  status_ = previous_ == id_ ? ACL_SUCCESS : aclrtSetDevice(id_);
+}
+
+ChosenDevice::~ChosenDevice() {
+  if (previous_ >= 0 && previous_ != id_) aclrtSetDevice(previous_);
+}
+
+Lease::Lease(Device& device) : lock_(device.mutex_), chosen_(device.options_.id) {
+  if (device.shut_) fail("device ", device.options_.id, " was closed, for the process ends");
+  check_acl(chosen_.status(), "choosing device ", device.options_.id, " failed");
+  device.drop_discarded();
+  device.complain();
+}
+
 void DeviceMemory::release() {
-  if (data_ == nullptr) return;
+  if (data_ == nullptr || owner_->shut_) return;
   const aclError status = aclrtFree(std::exchange(data_, nullptr));
   // A destructor may not throw: the next use of the device does.
   if (status != ACL_SUCCESS) owner_->failed_release_ = acl_status_text(status);
@@ -50,7 +69,8 @@ void Device::open() {
   if (options_.id < 0 || static_cast<uint32_t>(options_.id) >= count) {
     fail("there is no device ", options_.id, "; this machine has ", count);
   }
-  check_acl(aclrtSetDevice(options_.id), "opening device ", options_.id, " failed");
+  const ChosenDevice chosen(options_.id);
+  check_acl(chosen.status(), "opening device ", options_.id, " failed");
   const char* soc = aclrtGetSocName();
   if (soc == nullptr) fail("device ", options_.id, " does not tell its name");
   soc_name_ = soc;
@@ -65,8 +85,8 @@ void Device::open() {
 Device::~Device() { close(); }
 
 void Device::close() noexcept {
-  if (stream_ == nullptr) return;
-  aclrtSetDevice(options_.id);  // the last owner may be any thread
+  if (stream_ == nullptr || shut_) return;
+  const ChosenDevice chosen(options_.id);  // the last owner may be any thread
   settle();
   drop_discarded();
   if (staging_ != nullptr) aclrtFreeHost(std::exchange(staging_, nullptr));
@@ -76,12 +96,10 @@ void Device::close() noexcept {
   if (options_.stream == nullptr) aclrtDestroyStream(std::exchange(stream_, nullptr));
 }
 
-std::unique_lock<std::mutex> Device::lease() {
-  std::unique_lock lock(mutex_);
-  choose();
-  drop_discarded();
-  complain();
-  return lock;
+void Device::shut() noexcept {
+  const std::lock_guard lock(mutex_);
+  close();
+  shut_ = true;
 }
 
 void Device::discard(std::vector<DeviceMemory> memory) noexcept {
@@ -90,8 +108,8 @@ void Device::discard(std::vector<DeviceMemory> memory) noexcept {
     for (DeviceMemory& one : memory) discarded_.push_back(std::move(one));
   }
   const std::unique_lock lock(mutex_, std::try_to_lock);
-  if (!lock.owns_lock()) return;
-  aclrtSetDevice(options_.id);
+  if (!lock.owns_lock() || shut_) return;
+  const ChosenDevice chosen(options_.id);
   drop_discarded();
 }
 

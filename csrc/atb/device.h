@@ -5,6 +5,7 @@
 #include <acl/acl.h>
 #include <atb/atb_infer.h>
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <mutex>
@@ -16,6 +17,31 @@
 namespace atb_core::ascend {
 
 class Device;
+
+// The calling thread's device while this lives; afterwards the thread has the one back that it had: torch counts on it.
+class ChosenDevice {
+ public:
+  // Throws nothing: status() tells how it went.
+  explicit ChosenDevice(int id) noexcept;
+  ~ChosenDevice();
+  ChosenDevice(const ChosenDevice&) = delete;
+  ChosenDevice& operator=(const ChosenDevice&) = delete;
+  aclError status() const { return status_; }
+
+ private:
+  int32_t id_, previous_ = -1;
+  aclError status_;
+};
+
+// The right to use a device, for one thread at a time.
+class Lease {
+ public:
+  explicit Lease(Device& device);
+
+ private:
+  std::unique_lock<std::mutex> lock_;
+  ChosenDevice chosen_;
+};
 
 // Owned memory of a device. The content is undefined.
 class DeviceMemory {
@@ -72,8 +98,12 @@ class Device {
   ::atb::Context* context() const { return context_; }
 
   // Held while something runs; also makes the device the calling thread's. Throws Error for what went wrong where
-  // nothing could be thrown.
-  std::unique_lock<std::mutex> lease();
+  // nothing could be thrown, and after shut().
+  Lease lease() { return Lease(*this); }
+  // For the end of a process, where ACL and somebody else's stream may be gone before the last objects are: waits, and
+  // closes the device. What is destroyed later is left to the driver.
+  void shut() noexcept;
+  bool is_shut() const { return shut_; }
   // Gives memory back without waiting for the lease, for destructors: at once, or with the next lease if somebody has
   // it. (Who waits in a destructor may hold what the one with the lease waits for: Python's lock.)
   void discard(std::vector<DeviceMemory> memory) noexcept;
@@ -109,6 +139,7 @@ class Device {
 
  private:
   friend class DeviceMemory;
+  friend class Lease;
   std::byte* grown(DeviceMemory& memory, size_t bytes, const char* purpose);
   void complain();
   void drop_discarded() noexcept;
@@ -127,6 +158,7 @@ class Device {
   std::vector<DeviceMemory> discarded_;
   std::byte* staging_ = nullptr;
   size_t staging_bytes_ = 0;
+  std::atomic<bool> shut_ = false;
 };
 
 }  // namespace atb_core::ascend

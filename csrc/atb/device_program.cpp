@@ -26,6 +26,12 @@ std::vector<int64_t> constant_shape(const TensorSpec& tensor) {
   return shape;
 }
 
+// ATB did not launch a segment's operation.
+struct LaunchFailure {
+  size_t segment;
+  ::atb::Status status;
+};
+
 }  // namespace
 
 DeviceProgram::DeviceProgram(std::shared_ptr<DeviceWeights> weights, GraphSpec spec, const std::vector<int>& segments)
@@ -64,7 +70,7 @@ void DeviceProgram::make_segments(const std::vector<int>& numbers) {
     // One operation serves equal segments one after another. Not so where a second thread launches: an operation must
     // not be set up again while a launch of it waits there.
     auto& operation = known[device_.options().execute_async ? std::to_string(known.size()) : segment.signature(graph_)];
-    if (!operation) operation = build_operation(segment, graph_name(segment.label), sizes_);
+    if (!operation) operation = build_operation(segment, graph_name(segment.label), sizes_, device_);
     segment.operation = operation;
     packs_.push_back(std::make_unique<::atb::VariantPack>());
     packs_.back()->inTensors.resize(segment.inputs.size());
@@ -106,8 +112,22 @@ void DeviceProgram::choose_layouts() {
 
 void DeviceProgram::set(const std::vector<Argument>& arguments) {
   const auto lease = device_.lease();
-  for (const Argument& argument : arguments) constants_.erase(argument.tensor);
+  bind(arguments);
+}
+
+// What lies on the device is taken as it lies. Caches (of four dimensions) have the layout there that ATB wants; what
+// else it wants in blocks comes from the host, where it is turned.
+void DeviceProgram::bind(const std::vector<Argument>& arguments) {
+  for (const Argument& argument : arguments) {
+    const auto id = static_cast<size_t>(argument.tensor);
+    if (id >= layouts_.size() || !argument.on_device || argument.shape.size() == 4 || layouts_[id] == Layout::nd) {
+      continue;
+    }
+    fail("input '", graph_.tensor(argument.tensor).name, "' lies on the device in rows, and ATB takes it in FRACTAL_NZ",
+         " there: give it from the host");
+  }
   arguments_.set(arguments);
+  for (const Argument& argument : arguments) constants_.erase(argument.tensor);
 }
 
 void DeviceProgram::set_constants(const std::vector<Argument>& arguments) {
@@ -182,8 +202,7 @@ DeviceProgram::PlanInfo DeviceProgram::plan_info() {
 
 bool DeviceProgram::run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted) {
   const auto lease = device_.lease();
-  for (const Argument& argument : arguments) constants_.erase(argument.tensor);
-  arguments_.set(arguments);
+  bind(arguments);
   const DevicePlan& current = plan();
   arguments_.check_overlap();
   *sizes_ = current.sizes();
@@ -271,16 +290,22 @@ void DeviceProgram::fill_pack(const DevicePlan& plan, std::byte* arena, size_t i
 }
 
 bool DeviceProgram::run_segments(const DevicePlan& plan, std::byte* arena, const std::function<bool()>& interrupted) {
-  for (size_t index = 0; index < segments_.size(); ++index) {
-    if (interrupted && interrupted()) {
-      if (queue_) queue_->drain();
-      return false;
+  try {
+    for (size_t index = 0; index < segments_.size(); ++index) {
+      if (interrupted && interrupted()) {
+        if (queue_) queue_->drain();
+        return false;
+      }
+      if (queue_ && queue_->failed()) queue_->drain();  // throws what it was
+      fill_pack(plan, arena, index);
+      launch(index);
     }
-    if (queue_ && queue_->failed()) queue_->drain();  // throws what it was
-    fill_pack(plan, arena, index);
-    launch(index);
+    if (queue_) queue_->drain();
+  } catch (const LaunchFailure& failure) {
+    // Not on the queue's thread: looking for the cause prepares operations, and so may this thread at that time.
+    if (queue_) queue_->abandon();
+    fail_in(failure.segment, "launch", failure.status);
   }
-  if (queue_) queue_->drain();
   return true;
 }
 
@@ -295,7 +320,7 @@ void DeviceProgram::launch(size_t index) {
   auto* workspace = reinterpret_cast<uint8_t*>(wanted > 0 ? device_.workspace(wanted) : nullptr);
   const auto execute = [this, index, operation, &pack, workspace, wanted] {
     const ::atb::Status launched = operation->Execute(pack, workspace, wanted, device_.context());
-    if (launched != ::atb::NO_ERROR) fail_in(index, "launch", launched);
+    if (launched != ::atb::NO_ERROR) throw LaunchFailure{index, launched};
     if (!device_.options().launch_blocking) return;
     try {
       device_.synchronize();

@@ -53,6 +53,7 @@ class DeviceProgram {
     std::vector<std::byte> host;
   };
 
+  void bind(const std::vector<Argument>& arguments);
   void make_segments(const std::vector<int>& numbers);
   void declare_weights();
   void choose_layouts();

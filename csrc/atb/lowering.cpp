@@ -89,7 +89,7 @@ const std::vector<LoweringRule>& lowering_rules() {
        lower_self_attention,
        "SelfAttention PA_ENCODER",
        {f16, bf16},
-       "head size up to 576; on 310P up to 256 and a multiple of 16; the mask's values are read, "
+       "head size up to 576; on 310P up to 256 and a multiple of 16, and as many tokens; the mask's values are read, "
        "and in bfloat16 only with is_triu_mask, 1 meaning hidden; lengths also on the host"},
       {"PagedAttention",
        lower_paged_attention,

@@ -162,7 +162,8 @@ void append_tensor(std::string& text, const TensorSpec& tensor) {
 }  // namespace
 
 BuiltOperation::~BuiltOperation() {
-  if (operation_ != nullptr) ::atb::DestroyOperation(operation_);
+  if (operation_ == nullptr || (device_ != nullptr && device_->is_shut())) return;
+  ::atb::DestroyOperation(operation_);
 }
 
 std::vector<int> memory_roots(const Graph& graph) {
@@ -232,7 +233,7 @@ std::string Segment::signature(const Graph& graph) const {
 }
 
 std::shared_ptr<const BuiltOperation> build_operation(const Segment& segment, const std::string& graph_name,
-                                                      const Sizes& sizes) {
+                                                      const Sizes& sizes, const Device& device) {
   ::atb::GraphParam param;
   param.name = graph_name;
   param.inTensorNum = static_cast<uint32_t>(segment.inputs.size());
@@ -262,7 +263,7 @@ std::shared_ptr<const BuiltOperation> build_operation(const Segment& segment, co
   ::atb::Operation* operation = nullptr;
   check_atb(::atb::CreateOperation(param, &operation), "ATB refuses the graph of ", segment.label);
   for (auto& node : owned) node->release();
-  return std::make_shared<const BuiltOperation>(operation);
+  return std::make_shared<const BuiltOperation>(operation, &device);
 }
 
 }  // namespace atb_core::ascend

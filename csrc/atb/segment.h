@@ -9,15 +9,17 @@
 #include <string>
 #include <vector>
 
+#include "atb/device.h"
 #include "atb/lowering.h"
 #include "graph/graph.h"
 
 namespace atb_core::ascend {
 
-// Owns an operation.
+// Owns an operation, of a device where it may outlive it.
 class BuiltOperation {
  public:
-  explicit BuiltOperation(::atb::Operation* operation) : operation_(operation) {}
+  explicit BuiltOperation(::atb::Operation* operation, const Device* device = nullptr)
+      : operation_(operation), device_(device) {}
   ~BuiltOperation();
   BuiltOperation(const BuiltOperation&) = delete;
   BuiltOperation& operator=(const BuiltOperation&) = delete;
@@ -27,6 +29,7 @@ class BuiltOperation {
 
  private:
   ::atb::Operation* operation_;
+  const Device* device_;
 };
 
 // The sizes of the graph's dimensions in the present run: what the reshape functions inside of operations read.
@@ -79,6 +82,6 @@ void lower_segments(const SegmentContext& context, size_t begin, size_t end, std
 
 // Makes the operation. `graph_name` tells it in ATB's own messages.
 std::shared_ptr<const BuiltOperation> build_operation(const Segment& segment, const std::string& graph_name,
-                                                      const Sizes& sizes);
+                                                      const Sizes& sizes, const Device& device);
 
 }  // namespace atb_core::ascend

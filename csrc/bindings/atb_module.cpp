@@ -125,6 +125,7 @@ nb::dict device_row(const DeviceInfo& info) {
   row["nz"] = info.nz;
   row["transposes"] = info.transposes;
   row["max_head_size"] = info.max_head_size;
+  row["token_multiple"] = info.token_multiple;
   row["memory"] = info.memory;
   row["supported"] = info.supported;
   return row;
@@ -166,6 +167,7 @@ void bind_device(nb::module_& m) {
   nb::class_<Device>(m, "Device", "A device with a stream: its own, or somebody else's by address.")
       .def(nb::new_(&make_device), "id"_a = 0, "stream"_a = 0, "execute_async"_a = false, "launch_blocking"_a = false,
            "auto_transpose"_a = true)
+      .def("shut", &Device::shut, "Closes the device at the end of the process.", Released())
       .def_prop_ro("soc_name", &Device::soc_name)
       .def_prop_ro("info", [](const Device& device) { return device_row(device.info()); })
       .def_prop_ro("memory", &memory_info, "Bytes that are free, and all.");

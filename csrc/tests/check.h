@@ -8,6 +8,10 @@
 #include <utility>
 #include <vector>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/lsan_interface.h>
+#endif
+
 namespace atb_core::test {
 
 using Case = std::pair<const char*, void (*)()>;
@@ -43,6 +47,16 @@ inline int run_all(int argc, char** argv) {
   }
   return failures == 0 ? 0 : 1;
 }
+
+// What is made while this lives may stay: address sanitizer does not complain of it.
+struct LeaksAllowed {
+#if defined(__SANITIZE_ADDRESS__)
+  LeaksAllowed() { __lsan_disable(); }
+  ~LeaksAllowed() { __lsan_enable(); }
+#else
+  LeaksAllowed() {}
+#endif
+};
 
 }  // namespace atb_core::test
 

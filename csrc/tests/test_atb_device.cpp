@@ -122,6 +122,29 @@ TEST(what_is_dropped_while_another_thread_has_the_lease_is_given_back_with_the_n
   CHECK(alive() == before);
 }
 
+TEST(a_device_that_is_shut_is_used_no_more_and_gives_nothing_back_later) {
+  const std::shared_ptr<Device> owner = device_with();
+  const Alive before = alive();
+  {
+    const LeaksAllowed leaks;  // the operations, which nobody destroys
+    Engine engine(doublings(2), {.stream = owner->stream()});
+    const Floats one(4, 1);
+    engine.weights->set("w", one.data(), DataType::f32, {4});
+    CHECK(doubles(engine, 2));
+    const uint64_t operations = alive().operations;
+    engine.device().shut();
+    CHECK(alive().contexts == before.contexts && alive().operations == operations && operations > before.operations);
+    CHECK_THROWS(doubles(engine, 2), "device 0 was closed, for the process ends");
+    CHECK_THROWS(engine.weights->set("w", one.data(), DataType::f32, {4}), "was closed");
+    const uint64_t calls = sim::calls();
+    engine.device().shut();
+    engine.program.reset();
+    engine.weights.reset();
+    CHECK(sim::calls() == calls);
+  }
+  owner->synchronize();
+}
+
 TEST(weights_are_copied_and_described) {
   const auto weights = weights_on_a_device();
   const Floats values = {1, 2, 3, 4, 5, 6};

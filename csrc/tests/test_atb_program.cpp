@@ -140,6 +140,39 @@ TEST(tensors_of_the_device_are_used_where_they_are) {
   CHECK(sim::counters().copies_d2h == before.copies_d2h);
 }
 
+TEST(a_mask_that_has_to_be_in_blocks_comes_from_the_host) {
+  sim::set_soc("Ascend310P3");
+  {
+    GraphBuilder b({"n"});
+    const SymbolicShape heads{b.dim(0), DimExpr(int64_t{1}), DimExpr(int64_t{16})};
+    std::vector<int> inputs;
+    for (const char* name : {"q", "k", "v"}) inputs.push_back(b.add(name, kInput, heads, DataType::f16));
+    inputs.push_back(b.add("mask", kInput, Ints{128, 128}, DataType::f16));
+    inputs.push_back(b.add("lengths", kInput, Ints{1}, DataType::i32));
+    const int y = b.add("y", kOutput, heads, DataType::f16);
+    b.node("SelfAttention",
+           {{"head_num", int64_t{1}},
+            {"kv_head_num", int64_t{1}},
+            {"is_triu_mask", true},
+            {"mask_type", std::string("MASK_TYPE_NORM")}},
+           inputs, {y});
+    Engine engine(b.spec);
+    Halves q(256, kOne), k(256, kOne), v(256, kTwo), mask(128 * 128, 0), out(256);
+    std::vector<int32_t> lengths = {16};
+    const Ints rows{16, 1, 16};
+    const auto run = [&](const Argument& given) {
+      engine.program->run({argument(inputs[0], q, rows), argument(inputs[1], k, rows), argument(inputs[2], v, rows),
+                           given, argument(inputs[4], lengths, {1}), argument(y, out, rows)});
+    };
+    Argument there = argument(inputs[3], mask, {128, 128});
+    there.on_device = true;
+    CHECK_THROWS(run(there), "input 'mask' lies on the device in rows, and ATB takes it in FRACTAL_NZ");
+    run(argument(inputs[3], mask, {128, 128}));
+    CHECK(out == v);
+  }
+  sim::set_soc("Ascend910B2");
+}
+
 TEST(constants_are_copied_once) {
   Engine engine(doublings(1));
   Floats x(8, 1), y(8), other(8, 3);
@@ -272,6 +305,30 @@ TEST(a_refusal_without_a_reason_is_told_with_the_tensors_of_the_segment) {
     CHECK(has(message, "ATB cannot launch the operations of node0: a code that is not documented (77)"));
     CHECK(doubles(engine, 2));
   }
+}
+
+TEST(a_collective_operation_is_not_prepared_to_find_out_what_was_refused) {
+  GraphBuilder b;
+  const int x = b.add("x", kInput, Ints{4}), sum = b.add("", kInternal, Ints{4}), y = b.add("y", kOutput, Ints{4});
+  b.node("AllReduce",
+         {{"rank", int64_t{0}},
+          {"rank_size", int64_t{1}},
+          {"backend", std::string("lccl")},
+          {"comm_mode", std::string("COMM_MULTI_THREAD")},
+          {"comm_domain", std::string("1")},
+          {"rank_table_file", std::string()},
+          {"all_reduce_type", std::string("sum")}},
+         {x}, {sum});
+  b.node("Elewise", elewise("ELEWISE_ADD"), {sum, sum}, {y});
+  Engine engine(b.spec, {}, {0, 0});
+  Floats in(4, 1), out(4);
+  sim::inject("Operation::Setup", 0, 3);
+  sim::set_logging(true);
+  CHECK_THROWS(engine.program->run({argument(x, in, {4}), argument(y, out, {4})}), "it takes each of its operations");
+  const std::vector<std::string> calls = sim::call_log();
+  sim::set_logging(false);
+  const auto prepared = [](const std::string& call) { return call.starts_with("Operation::Setup"); };
+  CHECK(std::count_if(calls.begin(), calls.end(), prepared) == 2);  // the segment, and Elewise alone
 }
 
 TEST(a_kernel_that_fails_is_told_when_it_is_waited_for) {

@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from atb_sim.simulated import SIM, DeviceDriver, assert_agree, counted, fault, greedy, open_runner, prompts
+from interrupts import interrupted
 
 from atb_core import ModelRunner
 from atb_core.engine import get_backend
@@ -337,7 +334,7 @@ engine = backend.build(net)
 out = torch.full((1 << 19,), -1.0).half()
 before = engine.forward({"x": torch.ones(3).half()})["y"].tolist()
 try:
-    print("started", flush=True)
+    interrupt_soon()
     engine.forward({"x": torch.ones(1 << 19).half()}, {"y": out})
     print("finished")
 except KeyboardInterrupt:
@@ -354,24 +351,13 @@ from atb_sim.simulated import greedy, open_runner, prompts
 runner = open_runner({checkpoint!r}, max_batch_size=2)
 before = [output.token_ids for output in runner.generate(prompts(), greedy(5))]
 try:
-    print("started", flush=True)
+    interrupt_soon()
     while True:
         runner.generate(prompts(), greedy(60))
 except KeyboardInterrupt:
     print("interrupted", runner.num_free_blocks == runner.num_blocks)
 print([output.token_ids for output in runner.generate(prompts(), greedy(5))] == before)
 """
-
-
-def interrupted(script: str) -> list[str]:
-    """The lines of a script that is interrupted shortly after it has printed its first."""
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "started\n"
-        time.sleep(0.2)  # into the run; one that ends sooner prints "finished" and fails the test
-        child.send_signal(signal.SIGINT)
-        output, _ = child.communicate(timeout=200)
-    return output.splitlines()
 
 
 def test_an_interrupt_ends_the_run_and_not_the_engine() -> None:

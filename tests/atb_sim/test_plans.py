@@ -286,7 +286,9 @@ def test_a_host_that_waits_after_each_segment_knows_where_the_device_failed(llam
         driver.prefill(BATCH[:1])
 
 
-@pytest.mark.parametrize("name", ["ATB_OPERATION_EXECUTE_ASYNC", "ASCEND_LAUNCH_BLOCKING", "ATB_LLM_ENABLE_AUTO_TRANSPOSE"])
+@pytest.mark.parametrize(
+    "name", ["ATB_OPERATION_EXECUTE_ASYNC", "ASCEND_LAUNCH_BLOCKING", "ATB_LLM_ENABLE_AUTO_TRANSPOSE"]
+)
 @pytest.mark.parametrize("value", ["yes", "2", "-1"])
 def test_a_switch_that_is_neither_0_nor_1_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)

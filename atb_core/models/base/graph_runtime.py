@@ -15,7 +15,14 @@ from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.inputs import CONSTANT_INPUTS, MASK_SIZE, k_cache_name, symbolic_inputs, v_cache_name
+from atb_core.models.base.inputs import (
+    CONSTANT_INPUTS,
+    MASK_SIZE,
+    filled_up,
+    k_cache_name,
+    symbolic_inputs,
+    v_cache_name,
+)
 from atb_core.models.base.kv_binding import KVBinding
 from atb_core.models.base.mindie_llm_config import ModelStatus
 from atb_core.models.base.position_embedding import PositionEmbedding
@@ -75,10 +82,13 @@ class GraphRuntime:
         self._kv.update(step["kv_cache"])
         self._kv.bind(variant)
         inputs = self._inputs(step, variant)
+        tokens = step["input_ids"].shape[0]
+        missing = -tokens % self.variants.backend.token_multiple if step["is_prefill"] else 0
+        if missing:
+            inputs = filled_up(inputs, missing)
         rows = inputs.get("lm_head_indices")
         lengths = inputs.get("seq_len")
-        tokens = step["input_ids"].shape[0]
-        binding = {"tokens": tokens}
+        binding = {"tokens": tokens + missing}
         if rows is not None:
             binding["rows"] = rows.shape[0]
         if lengths is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor
@@ -59,3 +61,21 @@ def symbolic_inputs(status: ModelStatus, dtype: DataType, is_prefill: bool) -> d
         "lm_head_indices": Tensor("lm_head_indices", (ROWS,), index) if is_prefill else None,
         "is_prefill": is_prefill,
     }
+
+
+def filled_up(inputs: dict[str, torch.Tensor], missing: int) -> dict[str, torch.Tensor]:
+    """The inputs of a prefill with `missing` more tokens.
+
+    They follow the last sequence's own tokens, which do not see them, and have no slot in the cache.
+
+    Args:
+        inputs: by name in the network; of these `input_ids`, `position_ids` and `slots_mapping` `[T]` get longer, and
+            the last of `seq_len` `[B]`.
+    """
+    added = {"input_ids": 0, "position_ids": 0, "slots_mapping": -1}
+    pad = torch.nn.functional.pad
+    filled = {name: pad(inputs[name], (0, missing), value=value) for name, value in added.items() if name in inputs}
+    if "seq_len" in inputs:
+        filled["seq_len"] = inputs["seq_len"].clone()
+        filled["seq_len"][-1] += missing
+    return {**inputs, **filled}
