@@ -90,6 +90,10 @@ class AtbBackend(NativeBackend):
             raise BackendUnavailableError(str(error)) from None
 
     @property
+    def place(self) -> Any:
+        return self.device
+
+    @property
     def soc_name(self) -> str:
         """What the driver calls the chip."""
         name: str = self.device.soc_name

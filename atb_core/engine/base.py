@@ -115,14 +115,26 @@ def check_names(what: str, given: Collection[str], wanted: Collection[str], opti
         )
 
 
-def check_tensor(what: str, declared: Tensor, real: torch.Tensor, device: str | None = None) -> None:
-    """EngineError unless `real` is a tensor of the declared dtype and fixed sizes, contiguous (on `device`)."""
+def check_real(what: str, real: torch.Tensor, device: str | None = None, contiguous: bool = True) -> DataType:
+    """The element type of `real`; EngineError unless it is a dense, contiguous torch.Tensor (on `device`)."""
     if not isinstance(real, torch.Tensor):
-        raise EngineError(f"{what} {declared.name!r} must be a torch.Tensor, not {type(real).__name__}")
+        raise EngineError(f"{what} must be a torch.Tensor, not {type(real).__name__}")
     try:
         dtype = dtype_from_torch(real.dtype)
     except TypeError as error:
-        raise EngineError(f"{what} {declared.name!r}: {error}") from None
+        raise EngineError(f"{what}: {error}") from None
+    if real.layout is not torch.strided:
+        raise EngineError(f"{what} is sparse ({real.layout})", hint="pass tensor.to_dense()")
+    if contiguous and not real.is_contiguous():
+        raise EngineError(f"{what} is not contiguous", hint="pass tensor.contiguous()")
+    if device is not None and real.device.type != device:
+        raise EngineError(f"{what} is on {real.device}, the engine runs on {device}")
+    return dtype
+
+
+def check_tensor(what: str, declared: Tensor, real: torch.Tensor, device: str | None = None) -> None:
+    """EngineError unless `real` is a tensor of the declared dtype and fixed sizes, contiguous (on `device`)."""
+    dtype = check_real(f"{what} {declared.name!r}", real, contiguous=False)
     if declared.dtype is not None and dtype is not declared.dtype:
         raise EngineError(f"{what} {declared.name!r} must be {declared.dtype.short}, not {real.dtype}")
     if declared.shape is not None:
@@ -131,10 +143,7 @@ def check_tensor(what: str, declared: Tensor, real: torch.Tensor, device: str | 
         )
         if not fits:
             raise EngineError(f"{what} {declared} was given a tensor of shape {list(real.shape)}")
-    if not real.is_contiguous():
-        raise EngineError(f"{what} {declared.name!r} is not contiguous", hint="pass tensor.contiguous()")
-    if device is not None and real.device.type != device:
-        raise EngineError(f"{what} {declared.name!r} is on {real.device}, the engine runs on {device}")
+    check_real(f"{what} {declared.name!r}", real, device)
 
 
 def check_part(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -73,6 +73,10 @@ class CpuBackend(NativeBackend):
             self.runtime = _shared_runtime(threads, isa or extension.detect_isa(), *options)
         except extension.Error as error:
             raise BackendUnavailableError(str(error)) from None
+
+    @property
+    def place(self) -> Any:
+        return self.runtime
 
     @property
     def num_threads(self) -> int:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from atb_core.engine.base import Backend, Engine, check_names, check_part, check_tensor
+from atb_core.engine.base import Backend, Engine, check_names, check_part, check_real, check_tensor
 from atb_core.engine.native_graph import NativeGraph, is_complete, lower
 from atb_core.errors import EngineError
 from atb_core.graph.dtype import DataType
@@ -62,14 +62,15 @@ class NativeStore:
         return count
 
     def set(self, name: str, value: torch.Tensor) -> None:
-        """Copies a contiguous CPU tensor; it may be dropped afterwards."""
+        """Copies a contiguous CPU tensor; it may be dropped afterwards. EngineError for any other."""
+        dtype = check_real(f"weight {name!r}", value, "cpu").short
         with engine_errors(self.error_type):
-            self.handle.set(name, value.data_ptr(), dtype_from_torch(value.dtype).short, list(value.shape))
+            self.handle.set(name, value.data_ptr(), dtype, list(value.shape))
 
     def set_part(self, name: str, begin: int, value: torch.Tensor, whole: int) -> None:
         """Copies rows `begin`, `begin + 1`, ... of `whole`, as `Engine.set_weight_part` says."""
+        dtype = check_real(f"a part of weight {name!r}", value, "cpu").short
         with engine_errors(self.error_type):
-            dtype = dtype_from_torch(value.dtype).short
             self.handle.set_part(name, begin, value.data_ptr(), dtype, list(value.shape), whole)
 
     def spec(self, name: str) -> tuple[tuple[int, ...], DataType]:
@@ -86,6 +87,11 @@ class NativeBackend(Backend):
     extension: Any
     #: Where inputs and outputs have to lie; None if they may lie on either side.
     input_device: str | None = "cpu"
+
+    @property
+    @abstractmethod
+    def place(self) -> Any:
+        """What the engines run on; models can share weights where it is one and the same."""
 
     def input_address(self, value: torch.Tensor) -> tuple[int, bool]:
         """The address of a step's input or output, and whether the host must not look there."""

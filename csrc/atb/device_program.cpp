@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cstring>
+#include <numeric>
 #include <set>
 
 #include "atb/diagnose.h"
@@ -158,8 +159,7 @@ void DeviceProgram::set_constants(const std::vector<Argument>& arguments) {
 
 std::vector<std::vector<int64_t>> DeviceProgram::output_shapes(const std::vector<Argument>& arguments) {
   const auto lease = device_.lease();
-  arguments_.set(arguments);
-  return arguments_.output_shapes();
+  return arguments_.output_shapes(arguments);
 }
 
 void DeviceProgram::check_weights() const {
@@ -281,11 +281,24 @@ void DeviceProgram::fill_pack(const DevicePlan& plan, std::byte* arena, size_t i
            " too: give a host copy in runtime_params");
     }
   }
+  check_sums(plan, segment, pack);
   for (size_t i = 0; i < segment.outputs.size(); ++i) {
     ::atb::Tensor& tensor = pack.outTensors.at(i);
     tensor.desc = plan.output(index, i);
     tensor.deviceData = address(plan, arena, segment.outputs[i]);
     tensor.dataSize = plan.bytes(segment.outputs[i].tensor);
+  }
+}
+
+// ATB does not look, and would compute something else.
+void DeviceProgram::check_sums(const DevicePlan& plan, const Segment& segment, const ::atb::VariantPack& pack) const {
+  for (const Segment::Sum& sum : segment.sums) {
+    const auto place = static_cast<size_t>(sum.input);
+    const auto* lengths = static_cast<const int32_t*>(pack.inTensors.at(place).hostData);
+    const int64_t count = plan.shape(segment.inputs[place].tensor)[0], rows = plan.shape(sum.rows)[0];
+    const int64_t total = std::accumulate(lengths, lengths + count, int64_t{0});
+    if (total == rows) continue;
+    fail(describe(*sum.source), ": sequence lengths do not add up to the number of tokens: ", total, ", and ", rows);
   }
 }
 

@@ -64,6 +64,7 @@ class DeviceProgram {
   void download_outputs(const DevicePlan& plan, std::byte* arena);
   bool run_segments(const DevicePlan& plan, std::byte* arena, const std::function<bool()>& interrupted);
   void fill_pack(const DevicePlan& plan, std::byte* arena, size_t index);
+  void check_sums(const DevicePlan& plan, const Segment& segment, const ::atb::VariantPack& pack) const;
   void launch(size_t index);
   void* address(const DevicePlan& plan, std::byte* arena, const Segment::Operand& operand) const;
   [[noreturn]] void fail_in(size_t index, const char* what, ::atb::Status status);

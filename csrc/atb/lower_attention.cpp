@@ -128,6 +128,7 @@ void lower_self_attention(Lowering& l) {
             "in bfloat16 ATB cannot add a mask's values: use is_triu_mask, or run the model in float16");
   if (has_mask) take_mask(l, 3);
   take_lengths(l, l.num_inputs() - 1, "seq_len", true);
+  l.lengths_of(l.num_inputs() - 1, 0);
   SelfAttentionParam param{};
   param.calcType = SelfAttentionParam::PA_ENCODER;
   param.headNum = static_cast<int32_t>(l.integer("head_num"));

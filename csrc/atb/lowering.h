@@ -63,6 +63,8 @@ class Lowering {
 
   // ATB reads this input on the host when it prepares the operation. It has to be an input of the graph.
   void host_data(int index) { host_inputs_.insert(index); }
+  // These lengths are those of the rows of another input: they have to add up to them.
+  void lengths_of(int lengths, int rows) { sums_[lengths] = rows; }
   // The operation takes this input in that layout: a weight, a cache or a mask.
   void layout(int index, Layout layout) { layouts_[index] = layout; }
 
@@ -89,6 +91,7 @@ class Lowering {
   const std::vector<LocalNode>& nodes() const { return nodes_; }
   int num_values() const { return values_; }
   const std::set<int>& host_inputs() const { return host_inputs_; }
+  const std::map<int, int>& sums() const { return sums_; }
   const std::map<int, Layout>& layouts() const { return layouts_; }
 
  private:
@@ -104,6 +107,7 @@ class Lowering {
   int values_;
   std::vector<LocalNode> nodes_;
   std::set<int> host_inputs_;
+  std::map<int, int> sums_;
   std::map<int, Layout> layouts_;
 };
 

@@ -49,6 +49,10 @@ class Numbering {
       if (local >= fixed) return Value{Kind::internal, first_internal + local - fixed};
       return produce(node.outputs[static_cast<size_t>(local - lowering.num_inputs())]);
     };
+    for (const auto& [lengths, rows] : lowering.sums()) {
+      const int place = input(node, lengths, lowering, segment).number;
+      segment.sums.push_back({place, node.inputs[static_cast<size_t>(rows)], &node});
+    }
     for (const LocalNode& local : lowering.nodes()) {
       Segment::Step step{local, &node, {}};
       for (int& id : step.node.inputs) {

@@ -55,10 +55,17 @@ struct Segment {
     std::vector<const SymbolicShape*> views;  // by input: the shape it is read in, null for its own
   };
 
+  // Lengths, an input of the segment, that have to add up to the rows of a tensor.
+  struct Sum {
+    int input, rows;
+    const Graph::Node* source;
+  };
+
   std::string label;  // for messages: a module's path
   std::vector<Operand> inputs, outputs;
   int num_internals = 0;
   std::vector<Step> steps;
+  std::vector<Sum> sums;
   std::shared_ptr<const BuiltOperation> operation;
 
   // Equal for segments that one operation can serve.

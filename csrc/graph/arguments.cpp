@@ -28,7 +28,7 @@ int Arguments::external(const std::string& name) const {
   fail("there is no input or output '", name, "'");
 }
 
-void Arguments::set(const std::vector<Argument>& arguments) {
+void Arguments::check(const std::vector<Argument>& arguments) const {
   for (const Argument& argument : arguments) {
     const size_t id = static_cast<size_t>(argument.tensor);
     if (argument.tensor < 0 || id >= given_.size() || !is_external(graph_.tensors()[id])) {
@@ -46,6 +46,13 @@ void Arguments::set(const std::vector<Argument>& arguments) {
       }
     }
     if (elements > 0 && argument.data == nullptr) fail("'", tensor.name, "' has no data");
+  }
+}
+
+void Arguments::set(const std::vector<Argument>& arguments) {
+  check(arguments);
+  for (const Argument& argument : arguments) {
+    const size_t id = static_cast<size_t>(argument.tensor);
     const void* host = argument.on_device ? argument.host : argument.data;
     given_[id] = {argument.data, argument.shape, true, argument.on_device, host};
     pointers_[id] = argument.data;
@@ -74,8 +81,10 @@ std::vector<int64_t> Arguments::resolve_sizes(bool with_outputs) const {
        "'");
 }
 
-std::vector<std::vector<int64_t>> Arguments::output_shapes() const {
-  const std::vector<int64_t> sizes = resolve_sizes(false);
+std::vector<std::vector<int64_t>> Arguments::output_shapes(const std::vector<Argument>& arguments) const {
+  Arguments asked = *this;
+  asked.set(arguments);
+  const std::vector<int64_t> sizes = asked.resolve_sizes(false);
   std::vector<std::vector<int64_t>> shapes;
   for (const TensorSpec& tensor : graph_.tensors()) {
     if (tensor.kind != TensorKind::output) continue;

@@ -28,7 +28,7 @@ class Arguments {
   // The numbers of all inputs and outputs.
   const std::vector<int>& externals() const { return ids_; }
 
-  // Gives inputs or outputs their memory, until given again.
+  // Gives inputs or outputs their memory, until given again; all of them, or none where it throws Error.
   void set(const std::vector<Argument>& arguments);
 
   // By tensor; null for what is not set.
@@ -39,12 +39,14 @@ class Arguments {
 
   // The size of each dimension of the graph. Throws Error for what is missing and for sizes that contradict each other.
   std::vector<int64_t> resolve_sizes(bool with_outputs) const;
-  // The shapes that the outputs must have for the present inputs, in the order of the tensors.
-  std::vector<std::vector<int64_t>> output_shapes() const;
+  // The shapes that the outputs must have for these inputs and what is set, in the order of the tensors. Sets nothing.
+  std::vector<std::vector<int64_t>> output_shapes(const std::vector<Argument>& arguments) const;
   // Throws Error when two of them share memory that is written.
   void check_overlap() const;
 
  private:
+  void check(const std::vector<Argument>& arguments) const;
+
   struct Given {
     void* data = nullptr;
     std::vector<int64_t> shape;

@@ -114,8 +114,7 @@ bool Program::run(const std::vector<Argument>& arguments, const std::function<bo
 
 std::vector<std::vector<int64_t>> Program::output_shapes(const std::vector<Argument>& arguments) {
   const std::lock_guard lock(mutex_);
-  arguments_.set(arguments);
-  return arguments_.output_shapes();
+  return arguments_.output_shapes(arguments);
 }
 
 void Program::set_profiling(bool on) {

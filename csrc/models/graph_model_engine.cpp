@@ -71,9 +71,12 @@ void GraphModelEngine::take_weights(const std::vector<std::string>& names, const
     }
     given.push_back({names[i], weights[i].dtype, shape_of(weights[i])});
   }
-  weights_ = std::move(given);
+  if (!weights_.empty() && given != weights_) {
+    fail("these weights differ from the first ones in shape, type or in which are one: build the graph again first");
+  }
   // The program comes before the data: it tells how the weights will be used, so that each gets its layout at once.
-  make_program();
+  make_program(backend_, given);
+  weights_ = std::move(given);
 }
 
 void GraphModelEngine::share_weights(const GraphModelEngine& other) {
@@ -83,23 +86,23 @@ void GraphModelEngine::share_weights(const GraphModelEngine& other) {
   std::vector<TensorView> views;
   for (const GivenWeight& weight : other.weights_) views.push_back(view_of(weight.dtype, weight.shape));
   weight_sizes(graph_, views);
-  backend_ = other.backend_;
+  make_program(other.backend_, other.weights_);
   weights_ = other.weights_;
-  make_program();
 }
 
-void GraphModelEngine::make_program() {
+void GraphModelEngine::make_program(std::shared_ptr<GraphBackend> backend, const std::vector<GivenWeight>& weights) {
   std::vector<TensorView> views;
   std::vector<std::string> names;
-  for (const GivenWeight& weight : weights_) {
+  for (const GivenWeight& weight : weights) {
     views.push_back(view_of(weight.dtype, weight.shape));
     names.push_back(weight.stored_as);
   }
   LoweredGraph lowered = lower(graph_, weight_sizes(graph_, views), names);
-  program_ = backend_->build(std::move(lowered.spec), lowered.segments);
+  program_ = backend->build(std::move(lowered.spec), lowered.segments);
+  backend_ = std::move(backend);
   ids_ = std::move(lowered.ids);
   if (!given_caches_.empty()) program_->set(arguments(caches_, given_caches_, "cache"));
-  for (const auto& [tensor, view] : constants_) bind_constant(tensor, view, "input");
+  bind_constants(constants_);
 }
 
 void GraphModelEngine::set_caches(const std::vector<TensorView>& keys, const std::vector<TensorView>& values) {
@@ -122,20 +125,25 @@ void GraphModelEngine::set_caches(const std::vector<TensorView>& keys, const std
 void GraphModelEngine::set_constants(const std::vector<TensorView>& inputs) {
   const std::lock_guard lock(mutex_);
   check_count(inputs_, inputs, "input");
+  std::map<int, TensorView> given;
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (!inputs[i].data) continue;
-    // Where the program refuses the new one, the former one is gone, too.
-    constants_.erase(inputs_[i]);
-    bind_constant(inputs_[i], inputs[i], "input " + std::to_string(i));
-    constants_.emplace(inputs_[i], inputs[i]);
+    argument(inputs_[i], inputs[i], "input " + std::to_string(i));  // fails for what is wrong, before anything changes
+    given.emplace(inputs_[i], inputs[i]);
   }
+  // Where the program refuses the new ones, the former ones are gone, too: steps have to bring them.
+  for (const auto& [tensor, view] : given) constants_.erase(tensor);
+  bind_constants(given);
+  constants_.merge(given);
 }
 
-void GraphModelEngine::bind_constant(int tensor, const TensorView& view, const std::string& what) {
-  if (!is_read(tensor)) return;
-  const std::vector<Argument> given = {argument(tensor, view, what)};
-  // What lies on the device already is not copied.
-  view.on_device ? program_->set(given) : program_->set_constants(given);
+void GraphModelEngine::bind_constants(const std::map<int, TensorView>& constants) {
+  std::vector<Argument> here, there;
+  for (const auto& [tensor, view] : constants) {
+    if (is_read(tensor)) (view.on_device ? there : here).push_back(argument(tensor, view, "constant"));
+  }
+  program_->set_constants(here);
+  program_->set(there);  // what lies on the device already is not copied
 }
 
 void GraphModelEngine::check_count(const std::vector<int>& tensors, const std::vector<TensorView>& views,
@@ -170,6 +178,7 @@ void GraphModelEngine::run(const std::vector<TensorView>& inputs, const std::vec
   const std::lock_guard lock(mutex_);
   std::vector<Argument> given = arguments(inputs_, inputs, "input");
   for (Argument& output : arguments(outputs_, outputs, "output")) given.push_back(std::move(output));
+  // Whatever comes of the step: from now on the program has addresses that are good for this step only.
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].data) constants_.erase(inputs_[i]);
   }

@@ -45,17 +45,18 @@ class GraphModelEngine : public ModelEngine {
     std::string stored_as;
     DataType dtype;
     std::vector<int64_t> shape;
+    bool operator==(const GivenWeight&) const = default;
   };
 
   void take_weights(const std::vector<std::string>& names, const std::vector<TensorView>& weights);
-  void make_program();
+  void make_program(std::shared_ptr<GraphBackend> backend, const std::vector<GivenWeight>& weights);
   void check_count(const std::vector<int>& tensors, const std::vector<TensorView>& views, const char* what) const;
   bool is_read(int tensor) const { return ids_[static_cast<size_t>(tensor)] >= 0; }
   // What the program takes of `views`: not what no node reads, nor constants that do not come.
   std::vector<Argument> arguments(const std::vector<int>& tensors, const std::vector<TensorView>& views,
                                   const char* what) const;
   Argument argument(int tensor, const TensorView& view, const std::string& what) const;
-  void bind_constant(int tensor, const TensorView& view, const std::string& what);
+  void bind_constants(const std::map<int, TensorView>& constants);
 
   mutable std::mutex mutex_;  // of all that follows; held while a step runs
   std::shared_ptr<GraphBackend> backend_;

@@ -125,10 +125,11 @@ TEST(tensors_of_the_device_are_used_where_they_are) {
   Engine engine(cache_writer());
   Halves k(16, kOne), v(16, kTwo), y(16);
   std::vector<int32_t> slots = {7};
-  auto lease = engine.device().lease();
-  const ascend::DeviceMemory caches = engine.device().allocate(1024, "a cache"),
-                             out = engine.device().allocate(32, "y");
-  lease.unlock();
+  const auto allocate = [&](size_t bytes) {
+    const auto lease = engine.device().lease();
+    return engine.device().allocate(bytes, "a tensor");
+  };
+  const ascend::DeviceMemory caches = allocate(1024), out = allocate(32);
   engine.program->set({{2, caches.data(), {1, 16, 1, 16}, true},
                        {3, caches.data() + 512, {1, 16, 1, 16}, true},
                        {5, out.data(), {1, 1, 16}, true}});

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
 from atb_core.engine import get_backend
+from atb_core.engine.base import check_real
 from atb_core.engine.extension import load_extension
 from atb_core.engine.native import NativeBackend, NativeStore, engine_errors
 from atb_core.errors import BackendUnavailableError, EngineError
@@ -25,13 +27,27 @@ from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
 from atb_core.models.cpp import discovery
 from atb_core.models.cpp.registration import CppModel
 
+_Item = TypeVar("_Item")
 #: Address, dtype, shape, whether the address is a device's, and the address of a copy on the host or 0.
 _Address: TypeAlias = "tuple[int, str, list[int], bool, int]"
 
 _NOTHING: _Address = (0, "int32", [], False, 0)
+#: Of tensors without elements: to C++ 0 is what was not given.
+_EMPTY = torch.empty(64)
 
 #: Libraries with models that have been loaded. Each extension has a list of models of its own.
 _libraries: list[str] = []
+
+
+@dataclass
+class _Built:
+    """One graph, and the tensors whose addresses it has. A step holds on to it: another thread may build anew."""
+
+    #: The extension's Model.
+    model: Any
+    input_names: list[str]
+    caches: list[torch.Tensor] = field(default_factory=list)
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class ModelTorch:
@@ -58,12 +74,7 @@ class ModelTorch:
         self.backend = _backend(backend, num_threads)
         #: The weights in the engine's layout, by name.
         self.store: NativeStore = self.backend.new_store()
-        # The extension's Model.
-        self._model: Any = None
-        self._input_names: list[str] = []
-        # C++ has their addresses.
-        self._caches: list[torch.Tensor] = []
-        self._constants: dict[str, torch.Tensor] = {}
+        self._graph: _Built | None = None
 
     def set_param(self, param: str | Mapping[str, Any]) -> None:
         """Builds the graph from its parameters: a JSON string, or what it holds.
@@ -71,9 +82,10 @@ class ModelTorch:
         Fields that are not given have the defaults that the package of the model's family registers, if one does.
         A second call builds another graph, which needs weights and caches again.
         """
-        name, text = self.registration.graph, param if isinstance(param, str) else json.dumps(dict(param))
+        name, text = self.registration.graph, _json_text(param, self.model_name)
         if self.registration.defaults:
-            text = json.dumps(self.registration.parameters(_json_object(text, self.model_name)))
+            given = self.registration.parameters(_json_object(text, self.model_name))
+            text = _json_text(given, self.model_name)
         # Another graph may call weights of other shapes the same.
         store: NativeStore = self.backend.new_store()
         extension = self.backend.extension
@@ -81,33 +93,37 @@ class ModelTorch:
             if name not in extension.model_names():
                 for library in _libraries:
                     extension.load_models(library)
-            self._model = extension.Model(name, text, store.handle)
-        self.store, self._input_names = store, list(self._model.input_names)
-        self._caches, self._constants = [], {}
+            model = extension.Model(name, text, store.handle)
+        self.store, self._graph = store, _Built(model, list(model.input_names))
 
     @property
     def input_names(self) -> list[str]:
         """What the tensors of `execute` are, in order."""
-        self._built()
-        return list(self._input_names)
+        return list(self._built().input_names)
 
     @property
     def weight_names(self) -> list[str]:
         """What the tensors of `set_weight` are, in order."""
-        return list(self._built().weight_names)
+        return list(self._built().model.weight_names)
 
-    def set_weight(self, weights: Sequence[torch.Tensor]) -> None:
+    def set_weight(self, weights: Iterable[torch.Tensor]) -> None:
         """All weights, in the order of `weight_names`. They are copied into the engine's layout.
 
-        A tensor that is given twice, as a tied embedding is, is kept once.
+        A tensor that is given twice, as a tied embedding is, is kept once. Weights may be set again, with the same
+        shapes and the same ones twice.
+
+        Args:
+            weights: contiguous, on the host, in the type of the parameter `torchDtype`; docs/cpp-models.md has the
+                shapes.
         """
+        weights = _listed("weights", weights)
         for i, weight in enumerate(weights):
-            _check(f"weight {i}", weight, "cpu")
+            check_real(f"weight {i}", weight, "cpu")
         given = [_described(weight, weight.data_ptr()) for weight in weights]
         with engine_errors(self.store.error_type):
-            self._built().set_weights(given)
+            self._built().model.set_weights(given)
 
-    def declare_weight(self, names: Sequence[str], weights: Sequence[torch.Tensor]) -> None:
+    def declare_weight(self, names: Iterable[str], weights: Iterable[torch.Tensor]) -> None:
         """In place of `set_weight`, for weights that come one by one: their names in `store`, shapes and dtypes.
 
         Each is then given to `store.set(name, tensor)`, so that a checkpoint never has to be in memory as a whole.
@@ -116,134 +132,143 @@ class ModelTorch:
             names: of the caller's choice, in the order of `weight_names`; equal names are one weight.
             weights: tensors like those to come; only shape and dtype are looked at, a meta tensor will do.
         """
+        weights = _listed("weights", weights)
+        for i, weight in enumerate(weights):
+            check_real(f"weight {i}", weight, contiguous=False)
         given = [_described(weight, 0) for weight in weights]
         with engine_errors(self.store.error_type):
-            self._built().declare_weights(list(names), given)
+            self._built().model.declare_weights(_listed("names", names), given)
 
     def share_weight(self, other: ModelTorch) -> None:
         """Takes the weights of another model with the same weights: prefill and decode of one checkpoint."""
+        if not isinstance(other, ModelTorch):
+            raise EngineError(f"weights are shared with a ModelTorch, not with {type(other).__name__}")
         if other.backend.extension is not self.backend.extension:
             raise EngineError(f"weights of the backend {other.backend.name!r} are none of {self.backend.name!r}")
+        if other.backend.place != self.backend.place:
+            raise EngineError(
+                "the models that are to share weights run on different threads or devices",
+                hint="Give both the same backend: ModelTorch(name, backend=other.backend).",
+            )
         with engine_errors(self.store.error_type):
-            self._built().share_weights(other._built())
+            self._built().model.share_weights(other._built().model)
         self.store = other.store
 
-    def set_kv_cache(self, k_cache: Sequence[torch.Tensor], v_cache: Sequence[torch.Tensor]) -> None:
+    def set_kv_cache(self, k_cache: Iterable[torch.Tensor], v_cache: Iterable[torch.Tensor]) -> None:
         """A cache `[blocks, block_size, kv_heads, head_dim]` for keys and one for values of each layer; written.
 
-        They lie where the engine computes, see `backend`.
+        They are of the parameter `torchDtype` and lie where the engine computes, see `backend`.
         """
+        k_cache, v_cache = _listed("key caches", k_cache), _listed("value caches", v_cache)
         keys = [self._cache(f"key cache {i}", cache) for i, cache in enumerate(k_cache)]
         values = [self._cache(f"value cache {i}", cache) for i, cache in enumerate(v_cache)]
+        self.backend.wait_for_torch([*k_cache, *v_cache])
+        built = self._built()
         with engine_errors(self.store.error_type):
-            self._built().set_caches(keys, values)
-        self._caches = [*k_cache, *v_cache]
+            built.model.set_caches(keys, values)
+        built.caches = [*k_cache, *v_cache]
 
     def set_constant(self, inputs: Mapping[str, torch.Tensor]) -> None:
         """Inputs that keep their values from step to step, by name: position tables, a mask. A device copies them once.
 
-        `execute` takes `None` in their place; one that comes with a step is no constant any more.
+        `execute` takes `None` in their place; one that comes with a step is no constant any more, and neither is one
+        that the engine refused.
         """
-        names = self.input_names
-        unknown = sorted(set(inputs) - set(names))
+        if not isinstance(inputs, Mapping):
+            raise EngineError(f"constants are given by name, in a dict, not in {type(inputs).__name__}")
+        built = self._built()
+        inputs, names = dict(inputs), built.input_names
+        unknown = sorted(str(name) for name in inputs if name not in names)
         if unknown:
             raise EngineError(f"{self.model_name} has no input {', '.join(unknown)}; it has {', '.join(names)}")
         given = [self._input(name, inputs.get(name)) for name in names]
         with engine_errors(self.store.error_type):
-            self._built().set_constants(given)
-        self._constants.update(inputs)
+            built.model.set_constants(given)
+        built.constants.update(inputs)
 
-    def execute(self, inputs: Sequence[torch.Tensor | None], param: str = "{}") -> list[torch.Tensor]:
-        """Runs one step and returns its outputs.
+    def execute(self, inputs: Iterable[torch.Tensor | None], param: str = "{}") -> list[torch.Tensor]:
+        """Runs one step and returns its outputs, on the host.
 
         Args:
-            inputs: in the order of `input_names`; `None`, or any tensor, for what the graph does not read.
+            inputs: in the order of `input_names`; `None` for what the graph does not read and for constants.
+                docs/cpp-models.md has the decoder's, with shapes and types.
             param: the step's JSON. `seqLen`, if it is there, must say what the tensor `seq_len` says; where that lies
                 on a device it has to be there, for ATB reads the lengths on the host too.
         """
-        lengths = self._host_lengths(inputs, param)
-        given = self._inputs(inputs, lengths)
+        built = self._built()
+        step = _Step(self, built, _listed("inputs", inputs), param)
         with engine_errors(self.store.error_type):
-            wanted = self._built().outputs(given)
+            wanted = built.model.outputs(step.given)
         outputs = [torch.empty(shape, dtype=dtype_to_torch(DataType.from_short(dtype))) for dtype, shape in wanted]
-        self._run(inputs, given, outputs, param)
+        step.run(outputs)
         return outputs
 
     def execute_out(
-        self, inputs: Sequence[torch.Tensor | None], outputs: Sequence[torch.Tensor], param: str = "{}"
+        self, inputs: Iterable[torch.Tensor | None], outputs: Iterable[torch.Tensor], param: str = "{}"
     ) -> None:
-        """As `execute`, into tensors of the caller."""
-        lengths = self._host_lengths(inputs, param)
-        self._run(inputs, self._inputs(inputs, lengths), outputs, param)
-
-    def _run(
-        self,
-        inputs: Sequence[torch.Tensor | None],
-        given: list[_Address],
-        outputs: Sequence[torch.Tensor],
-        param: str,
-    ) -> None:
-        results = [self._input(f"output {i}", output) for i, output in enumerate(outputs)]
-        self.backend.wait_for_torch([value for value in (*inputs, *outputs) if value is not None])
-        with engine_errors(self.store.error_type):
-            self._built().execute(given, results, param)
+        """As `execute`, into tensors of the caller, of the shapes and types that `execute` returns."""
+        _Step(self, self._built(), _listed("inputs", inputs), param).run(_listed("outputs", outputs))
 
     def nodes(self) -> list[tuple[str, str]]:
         """The graph as C++ wrote it: op and module path of every node, in order."""
-        return list(self._built().nodes())
+        return list(self._built().model.nodes())
 
-    def _built(self) -> Any:
-        if self._model is None:
+    def _built(self) -> _Built:
+        if self._graph is None:
             raise EngineError(f"{self.model_name} has no parameters yet", hint="Call set_param(json) first.")
-        return self._model
-
-    def _inputs(self, inputs: Sequence[torch.Tensor | None], lengths: torch.Tensor | None) -> list[_Address]:
-        """What C++ takes; `lengths` is a copy of seq_len on the host."""
-        names = self._input_names
-        if self._model is None or len(inputs) != len(names):
-            self._built()
-            raise EngineError(f"{len(inputs)} inputs were given where {len(names)} are needed: {', '.join(names)}")
-        given = [self._input(name, value) for name, value in zip(names, inputs, strict=True)]
-        if lengths is not None:
-            place = names.index("seq_len")
-            given[place] = (*given[place][:-1], lengths.data_ptr())
-        return given
+        return self._graph
 
     def _input(self, what: str, value: torch.Tensor | None) -> _Address:
         if value is None:
             return _NOTHING
-        _check(what, value, self.backend.input_device)
+        check_real(what, value, self.backend.input_device)
         return _described(value, *self.backend.input_address(value))
 
     def _cache(self, what: str, value: torch.Tensor) -> _Address:
-        _check(what, value, self.backend.input_device)
+        check_real(what, value, self.backend.input_device)
         return _described(value, *self.backend.cache_address(what, value))
 
-    def _host_lengths(self, inputs: Sequence[torch.Tensor | None], param: str) -> torch.Tensor | None:
-        """The lengths of the step's JSON, where `seq_len` lies on the device; on the host the two must agree."""
+
+class _Step:
+    """The inputs of one step, checked, and alive as long as it runs."""
+
+    def __init__(self, owner: ModelTorch, built: _Built, inputs: list[torch.Tensor | None], param: str) -> None:
+        self._owner, self._built, self._inputs, self._param = owner, built, inputs, param
         step = _step_parameters(param)
-        names = self._input_names
-        if "seq_len" not in names or len(inputs) != len(names):
-            return None
-        tensor = inputs[names.index("seq_len")]
-        if not isinstance(tensor, torch.Tensor):
-            return None
-        if self.backend.input_address(tensor)[1]:
-            return _lengths(step, tensor)
-        if "seqLen" in step and step["seqLen"] != tensor.tolist():
-            raise EngineError(f"seqLen = {step['seqLen']} of the step's JSON differs from seq_len = {tensor.tolist()}")
-        return None
+        names = built.input_names
+        if len(inputs) != len(names):
+            raise EngineError(f"{len(inputs)} inputs were given where {len(names)} are needed: {', '.join(names)}")
+        #: What C++ takes.
+        self.given = [owner._input(name, value) for name, value in zip(names, inputs, strict=True)]
+        place = names.index("seq_len") if "seq_len" in names else None
+        lengths = None if place is None else inputs[place]
+        if place is None or lengths is None:
+            return
+        if self.given[place][3]:
+            self._lengths = _lengths(step, lengths)
+            self.given[place] = (*self.given[place][:-1], self._lengths.data_ptr())
+        elif "seqLen" in step and step["seqLen"] != lengths.tolist():
+            raise EngineError(f"seqLen = {step['seqLen']} of the step's JSON differs from seq_len = {lengths.tolist()}")
+
+    def run(self, outputs: list[torch.Tensor]) -> None:
+        results = [self._owner._input(f"output {i}", output) for i, output in enumerate(outputs)]
+        self._owner.backend.wait_for_torch([value for value in (*self._inputs, *outputs) if value is not None])
+        with engine_errors(self._owner.store.error_type):
+            self._built.model.execute(self.given, results, self._param)
 
 
 def _backend(given: NativeBackend | str | None, num_threads: int | None) -> NativeBackend:
     if given is None or isinstance(given, str):
         options = {} if num_threads is None else {"num_threads": num_threads}
-        backend = get_backend(given or "cpu", **options)
+        backend = get_backend("cpu" if given is None else given, **options)
+    elif num_threads is not None:
+        raise EngineError("num_threads is the backend's, and a backend was given", hint="Give one of the two.")
     else:
         backend = given
     if not isinstance(backend, NativeBackend):
+        name = getattr(backend, "name", backend)
         raise BackendUnavailableError(
-            f"the backend {backend.name!r} runs no graph that C++ builds", hint='Use "cpu", "atb" or "atb-sim".'
+            f"the backend {name!r} runs no graph that C++ builds", hint='Use "cpu", "atb" or "atb-sim".'
         )
     return backend
 
@@ -251,9 +276,11 @@ def _backend(given: NativeBackend | str | None, num_threads: int | None) -> Nati
 def _step_parameters(param: str) -> dict[str, Any]:
     if param == "{}":
         return {}
+    if not isinstance(param, str):
+        raise EngineError(f"the step's parameters are a JSON string, not {type(param).__name__}")
     try:
         step = json.loads(param)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EngineError(f"the step's parameters are no JSON: {error}") from None
     if not isinstance(step, dict):
         raise EngineError("the step's parameters must be a JSON object")
@@ -323,6 +350,17 @@ def _registration(name: str) -> CppModel:
     return found
 
 
+def _json_text(param: str | Mapping[str, Any], name: str) -> str:
+    if isinstance(param, str):
+        return param
+    if not isinstance(param, Mapping):
+        raise EngineError(f"the parameters of {name} are a JSON string or a dict, not {type(param).__name__}")
+    try:
+        return json.dumps(dict(param), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EngineError(f"the parameters of {name} are no JSON: {error}") from None
+
+
 def _json_object(text: str, name: str) -> dict[str, Any]:
     """The user's parameters, to be merged with defaults. Whatever Python reads as JSON, C++ checks again."""
     try:
@@ -343,13 +381,14 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check(what: str, tensor: torch.Tensor, device: str | None) -> None:
-    if not isinstance(tensor, torch.Tensor):
-        raise EngineError(f"{what} is {type(tensor).__name__}, not a torch.Tensor")
-    if (device == "cpu" and not tensor.is_cpu) or not tensor.is_contiguous():
-        where = " on the CPU" if device else ""
-        raise EngineError(f"{what} must be a contiguous tensor{where}", hint="Use tensor.cpu().contiguous().")
+def _listed(what: str, given: Iterable[_Item]) -> list[_Item]:
+    """What was given, taken once: an iterator makes its tensors anew, and C++ has their addresses."""
+    if isinstance(given, (str, Mapping, torch.Tensor)) or not isinstance(given, Iterable):
+        raise EngineError(f"{what} are given in a list, in order, not in {type(given).__name__}")
+    return list(given)
 
 
 def _described(tensor: torch.Tensor, address: int, on_device: bool = False) -> _Address:
+    if tensor.numel() == 0 and address == 0:
+        address = _EMPTY.data_ptr()
     return (address, dtype_from_torch(tensor.dtype).short, list(tensor.shape), on_device, 0)
