@@ -77,6 +77,9 @@ void check_block(const Lowering& l, bool spec) {
 }
 
 void check_spec(const Lowering& l, bool has_mask) {
+  // What ATB has there takes no mask of values, and contexts in steps of 128 only.
+  l.require(!l.device().nz, "PagedAttention has no CALC_TYPE_SPEC with a mask of values there: ",
+            "run whole prompts by SelfAttention, and then decode one token of each sequence at a time");
   l.require(has_mask,
             "with CALC_TYPE_SPEC ATB needs a mask: give one with MASK_TYPE_NORM, [longest context, longest "
             "context], whose values above the diagonal are minus infinity");

@@ -280,6 +280,9 @@ TEST(mask_free_is_one_block_on_310p_since_8_2) {
   const Data table(ACL_INT32, {1, 2}, {0, 1}), contexts(ACL_INT32, {1}, {144}), queries(ACL_INT32, {1}, {16});
   Paged param = paged(Paged::MASK_TYPE_MASK_FREE, Paged::CALC_TYPE_SPEC);
   param.headNum = 1;
+  for (auto other : {Paged::MASK_TYPE_NORM, Paged::MASK_TYPE_SPEC}) {
+    CHECK(create(paged(other, Paged::CALC_TYPE_SPEC)) == ERROR_INVALID_PARAM && says("910B only"));
+  }
   const std::vector<Data> in = {{ACL_FLOAT16, {16, 1, 16}, q}, keys, values, table, contexts, block, queries};
   const auto late = [](size_t i, size_t j) { return causal(i + 128, j); };
   CHECK(close(run(param, in).out[0].values(), attention_of(q, k, v, 16, 144, 0.25, late), 1e-3));
