@@ -134,7 +134,7 @@ const std::vector<LoweringRule>& lowering_rules() {
        lower_reduce,
        "Reduce",
        {f16, bf16, i32},
-       "MAX and MIN of bfloat16 and int32, SUM of float16 and bfloat16; one dimension has to be left"},
+       "MAX and MIN of bfloat16 and int32, SUM of float16 and bfloat16; one dimension has to be left; not on 310P"},
       {"AllReduce",
        lower_all_reduce,
        "AllReduce",

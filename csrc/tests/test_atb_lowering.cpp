@@ -156,6 +156,7 @@ bool takes(const std::string& op, DataType type) {
 // What ATB does not have on a 310P, and where the refusal leads.
 const char* missing_on_the_duo(const Node& node) {
   if (node.op == "LinearParallel") return "Linear and AllReduce";
+  if (node.op == "Reduce") return "Linear and a weight of ones";
   const auto calc = node.attributes.find("calc_type");
   if (node.op == "PagedAttention" && calc != node.attributes.end()) return "whole prompts by SelfAttention";
   return nullptr;
@@ -466,6 +467,9 @@ TEST(reductions_are_refused_where_atb_has_none) {
   CHECK(names_of(reduce("REDUCE_MIN", i32)) == "Reduce");
   REFUSED(reduce("REDUCE_MAX", f16), kA2, "Sort, num [1]");
   REFUSED(reduce("REDUCE_SUM", i32), kA2, "not int32");
+  for (const char* kind : {"REDUCE_SUM", "REDUCE_MAX", "REDUCE_MIN"}) {
+    REFUSED(reduce(kind, i32), kDuo, "ATB has no Reduce there");
+  }
   Node whole = reduce("REDUCE_SUM", f16);
   whole.attributes["axis"] = List{0, 1};
   whole.outputs[0].shape = {};

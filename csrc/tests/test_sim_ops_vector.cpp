@@ -246,6 +246,9 @@ TEST(softmax_sort_and_reduce) {
   CHECK(run(reduce, {{ACL_INT32, {2, 3}, {4, -1, 9, -3, -2, -8}}}).out[0].values() == Values({9, -2}));
   CHECK(run(reduce, {{ACL_FLOAT16, {2, 3}}}).status == ERROR_INVALID_TENSOR_INI_MATCH);
   CHECK(create(infer::ReduceParam{}) == ERROR_INVALID_PARAM);
+  const Soc soc("Ascend310P3");
+  CHECK(run(reduce, {{ACL_INT32, {2, 3}}}).status == ERROR_INVALID_TENSOR_INI_MATCH && says("does not exist on 310P"));
+  CHECK(run(sort, {{ACL_FLOAT16, {2, 4}}}).status == NO_ERROR);
 }
 
 TEST(ranks_as_threads_reduce_and_gather) {

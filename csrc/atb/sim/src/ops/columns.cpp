@@ -97,9 +97,9 @@ constexpr Row kRows[] = {
     {"SoftmaxOperation", "235", "T > T", "f16 f32 bf16"},
     {"SortOperation", "235", "T > T i32", "f16 bf16"},
     {"SortOperation", "25", "f32 > f32 i32", "f32"},
-    {"ReduceOperationMAX", "235", "T > T", "i32 bf16"},
-    {"ReduceOperationMIN", "235", "T > T", "i32 bf16"},
-    {"ReduceOperationSUM", "235", "T > T", "f16 bf16"},
+    {"ReduceOperationMAX", "25", "T > T", "i32 bf16"},
+    {"ReduceOperationMIN", "25", "T > T", "i32 bf16"},
+    {"ReduceOperationSUM", "25", "T > T", "f16 bf16"},
     {"AllReduceOperation", "235", "T > T", "f16 f32 i8 i16 i32 i64 bf16"},
     {"AllGatherOperation", "235", "T > T", "f16 f32 i8 i16 i32 i64 bf16"},
 };
