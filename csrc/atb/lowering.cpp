@@ -107,7 +107,8 @@ const std::vector<LoweringRule>& lowering_rules() {
        lower_activation,
        "Activation",
        {f16, bf16, f32},
-       "no float32 for SWISH, SIGMOID and FAST_GELU; RELU of float16 is computed in float32"},
+       "no float32 for SWISH, SIGMOID and FAST_GELU; RELU of float16 is computed in float32; SWIGLU on 310P wants a "
+       "last dimension that is a multiple of 32"},
       {"Elewise",
        lower_elewise,
        "Elewise",

@@ -413,6 +413,20 @@ TEST(activations_take_the_types_that_atb_has_them_in) {
   CHECK(names_of(activation("ACTIVATION_RELU", f16)) == "Elewise, Activation, Elewise");
 }
 
+TEST(swiglu_on_a_310P_takes_rows_in_steps_of_32) {
+  const auto wide = [](int64_t width) {
+    Node node = activation("ACTIVATION_SWIGLU_FORWARD", f16);
+    node.inputs[0].shape[1] = width;
+    node.outputs[0].shape[1] = width / 2;
+    return node;
+  };
+  CHECK(names_of(wide(96), kDuo) == "Activation" && names_of(wide(80)) == "Activation");
+  REFUSED(wide(80), kDuo, "a multiple of 32");
+  Node gelu = activation("ACTIVATION_GELU", f16);
+  gelu.inputs[0].shape[1] = gelu.outputs[0].shape[1] = 80;
+  CHECK(names_of(gelu, kDuo) == "Activation");
+}
+
 TEST(arithmetic_takes_the_types_that_atb_has_it_in) {
   for (const char* kind : {"ELEWISE_ADD", "ELEWISE_REALDIV"}) CHECK(names_of(elewise(kind, f32, f32, 2)) == "Elewise");
   for (const char* kind : {"ELEWISE_MULS", "ELEWISE_COS", "ELEWISE_SIN"}) {

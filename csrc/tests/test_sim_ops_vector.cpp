@@ -100,6 +100,15 @@ TEST(swiglu_halves_the_last_dimension_with_the_gate_first) {
   CHECK(create(param) == ERROR_INVALID_PARAM && create(infer::ActivationParam{}) == ERROR_INVALID_PARAM);
 }
 
+TEST(swiglu_on_310p_takes_rows_in_steps_of_32) {
+  const Data wide(ACL_FLOAT16, {2, 64}), odd(ACL_FLOAT16, {2, 48});
+  CHECK(run(activation(infer::ACTIVATION_SWIGLU_FORWARD), {odd}).status == NO_ERROR);
+  const Soc soc("Ascend310P3");
+  CHECK(run(activation(infer::ACTIVATION_SWIGLU_FORWARD), {wide}).status == NO_ERROR);
+  CHECK(run(activation(infer::ACTIVATION_SWIGLU_FORWARD), {odd}).status == ERROR_INVALID_TENSOR_DIM);
+  CHECK(says("multiple of 32") && run(activation(infer::ACTIVATION_GELU), {odd}).status == NO_ERROR);
+}
+
 TEST(elewise_computes_and_broadcasts) {
   const Data a(ACL_FLOAT16, {2, 3}, {1, 2, 3, 4, 5, 6}), b(ACL_FLOAT16, {3}, {2, 4, 2}), c(ACL_FLOAT16, {2, 1}, {1, 2});
   const auto two = [&](ElewiseParam::ElewiseType type, const Data& x, const Data& y) {
