@@ -90,6 +90,19 @@ void check_spec(const Lowering& l, bool has_mask) {
             " elements a token: split the heads over several devices");
 }
 
+// What a 310P takes of new keys and values; a size that is a symbol is for ATB to judge.
+void check_cached_rows(const Lowering& l) {
+  if (!l.device().nz) return;
+  l.require(l.input(0).dtype != DataType::i8, "there caches are float16, not int8");
+  const auto key = l.size(0, 2), value = l.size(1, 2);
+  l.require(!key || !value || *key == *value, "the heads of k have ", key.value_or(0), " elements and those of v ",
+            value.value_or(0), "; there they must be equal");
+  for (const auto& head : {key, value}) {
+    l.require(!head || *head % kHeadStep310p == 0, "the head size ", head.value_or(0), " is no multiple of ",
+              kHeadStep310p);
+  }
+}
+
 }  // namespace
 
 // Inputs: q, k, cos, sin, and lengths that the kernel wants on the device although it does not use them.
@@ -172,6 +185,7 @@ void lower_paged_attention(Lowering& l) {
 void lower_reshape_and_cache(Lowering& l) {
   l.require(l.rank(0) == 3 && l.rank(1) == 3, "k and v must have three dimensions");
   require_type(l, 1, "v", l.input(0).dtype);
+  check_cached_rows(l);
   take_caches(l, 2);
   require_type(l, 4, "slots", DataType::i32);
   ::atb::infer::ReshapeAndCacheParam param{};

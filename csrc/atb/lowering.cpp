@@ -102,7 +102,7 @@ const std::vector<LoweringRule>& lowering_rules() {
        lower_reshape_and_cache,
        "ReshapeAndCache",
        {f16, bf16, i8},
-       "on 310P the caches are in FRACTAL_NZ"},
+       "on 310P the caches are in FRACTAL_NZ and not of int8, and k and v have heads of one size, a multiple of 16"},
       {"Activation",
        lower_activation,
        "Activation",

@@ -261,6 +261,23 @@ TEST(a_310P_takes_weights_caches_and_masks_in_blocks_and_a_910B_nothing) {
   }
 }
 
+TEST(a_310P_caches_no_int8_and_heads_in_steps_of_16) {
+  const auto cache = [](DataType type, int64_t key, int64_t value) {
+    return Node{
+        "ReshapeAndCache",
+        {},
+        {{type, {0, 2, key}}, {type, {0, 2, value}}, {type, {9, 128, 2, key}}, {type, {9, 128, 2, value}}, {i32, {0}}},
+        {}};
+  };
+  CHECK(names_of(cache(f16, 48, 48), kDuo) == "ReshapeAndCache");
+  REFUSED(cache(i8, 64, 64), kDuo, "not int8");
+  REFUSED(cache(f16, 64, 32), kDuo, "they must be equal");
+  REFUSED(cache(f16, 40, 40), kDuo, "the head size 40 is no multiple of 16");
+  for (const Node& node : {cache(i8, 64, 64), cache(f16, 64, 32), cache(f16, 40, 40)}) {
+    CHECK(names_of(node) == "ReshapeAndCache");
+  }
+}
+
 TEST(weights_that_do_not_fit_blocks_stay_in_rows) {
   Node odd = linear(f16);
   odd.inputs[1].shape = {40, 32};

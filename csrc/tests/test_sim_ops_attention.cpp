@@ -358,4 +358,24 @@ TEST(reshape_and_cache_writes_the_slots_it_is_given_and_skips_negative_ones) {
   CHECK(run(infer::ReshapeAndCacheParam{}, {k, v, cache, cache, slots}).status != NO_ERROR);
 }
 
+TEST(reshape_and_cache_on_310p_takes_no_int8_and_heads_of_one_size_in_steps_of_16) {
+  const Data slots(ACL_INT32, {1}, {3});
+  const auto status = [&](aclDataType dtype, int64_t key, int64_t value) {
+    const int64_t lanes = dtype == ACL_INT8 ? 32 : 16;
+    const auto cache = [&](int64_t head) {
+      return Data(dtype, {1, 2 * head / lanes, 16, lanes}, {}, ACL_FORMAT_FRACTAL_NZ);
+    };
+    infer::ReshapeAndCacheParam param;
+    if (soc() != "Ascend310P3") param.kvCacheCfg = infer::ReshapeAndCacheParam::K_CACHE_V_CACHE_NZ;
+    return run(param, {{dtype, {1, 2, key}}, {dtype, {1, 2, value}}, cache(key), cache(value), slots}).status;
+  };
+  CHECK(status(ACL_INT8, 32, 32) == NO_ERROR && status(ACL_FLOAT16, 32, 16) == NO_ERROR);
+  CHECK(status(ACL_FLOAT16, 24, 24) == NO_ERROR);
+  const Soc duo("Ascend310P3");
+  CHECK(status(ACL_FLOAT16, 32, 32) == NO_ERROR);
+  CHECK(status(ACL_INT8, 32, 32) == ERROR_INVALID_TENSOR_INI_MATCH && says("int8"));
+  CHECK(status(ACL_FLOAT16, 32, 16) == ERROR_INVALID_TENSOR_DIM && says("32 and 16"));
+  CHECK(status(ACL_FLOAT16, 24, 24) == ERROR_INVALID_TENSOR_DIM && says("multiple of 16"));
+}
+
 TEST_MAIN()

@@ -48,7 +48,7 @@ constexpr Row kRows[] = {
     {"PagedAttentionOperationMaskQLens", "3", "f16 f16:nz f16:nz i32 i32 f16:nz i32 > f16", "f16"},
     {"ReshapeAndCacheOperation", "25", "T T T T i32 > T T", "f16 bf16 i8"},
     {"ReshapeAndCacheOperationSISO", "25", "T T i32 > T", "f16 bf16 i8"},
-    {"ReshapeAndCacheOperationAtlas300", "3", "T T T:nz T:nz i32 > T:nz T:nz", "f16 i8"},
+    {"ReshapeAndCacheOperationAtlas300", "3", "T T T:nz T:nz i32 > T:nz T:nz", "f16"},
     {"ReshapeAndCacheOperationAtlas800A2NZ", "2", "T T T:nz T:nz i32 > T:nz T:nz", "f16 bf16 i8"},
     {"ReshapeAndCacheOperationAtlas800A2NZ", "2", "T T T T i32 > T T", "f16 bf16 i8"},
     {"ReshapeAndCacheOperationAtlas800A2NZ", "2", "i8 T i8:nz T:nz i32 > i8:nz T:nz", "f16 bf16"},
