@@ -507,6 +507,22 @@ TEST(reductions_are_refused_where_atb_has_none) {
   REFUSED(whole, kA2, "dimensions");
 }
 
+TEST(ranks_exchange_the_types_that_hccl_has) {
+  const auto over_ranks = [](const char* op, DataType type, Attributes attributes = {}) {
+    const bool gathers = Text(op) == "AllGather";
+    return Node{op, attributes, {{type, {0, 64}}}, {gathers ? Tensor{type, {1, 0, 64}} : Tensor{type, {0, 64}}}};
+  };
+  for (const char* op : {"AllReduce", "AllGather"}) {
+    CHECK(names_of(over_ranks(op, i64)) == op && names_of(over_ranks(op, i32), kDuo) == op);
+    REFUSED(over_ranks(op, i64), kDuo, "HCCL has no int64 there");
+    REFUSED(over_ranks(op, i64, {{"backend", Text("lccl")}}), kA2, "LCCL has no int64");
+  }
+  const Attributes product = {{"all_reduce_type", Text("prod")}};
+  CHECK(names_of(over_ranks("AllReduce", f16, product)) == "AllReduce");
+  CHECK(names_of(over_ranks("AllReduce", f16, product), kDuo) == "AllReduce");
+  REFUSED(over_ranks("AllReduce", bf16, product), kA2, "no product of bfloat16");
+}
+
 TEST(types_that_an_op_or_a_device_lacks_are_refused_with_the_way_out) {
   REFUSED(paged_attention(f32), kA2, "run the model in float16 or bfloat16");
   REFUSED(paged_attention(bf16), kDuo, "run the model in float16");

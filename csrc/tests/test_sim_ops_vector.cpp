@@ -343,4 +343,21 @@ TEST(communication_refuses_what_atb_refuses) {
   CHECK(create(param) == ERROR_INVALID_PARAM && says("310P"));
 }
 
+TEST(hccl_has_no_int64_on_310p_and_no_product_of_int16_and_bfloat16_on_910b) {
+  infer::AllReduceParam reduce;
+  infer::AllGatherParam gather;
+  reduce.rankSize = gather.rankSize = 1;
+  const Data whole(ACL_INT64, {2}), narrow(ACL_INT32, {2}), half(ACL_FLOAT16, {2});
+  CHECK(run(reduce, {whole}).status == NO_ERROR && run(gather, {whole}).status == NO_ERROR);
+  reduce.allReduceType = "prod";
+  for (const Data& x : {half, narrow, whole, Data(ACL_FLOAT, {2})}) CHECK(run(reduce, {x}).status == NO_ERROR);
+  for (aclDataType dtype : {ACL_INT16, ACL_BF16}) {
+    CHECK(run(reduce, {{dtype, {2}}}).status == ERROR_INVALID_TENSOR_DTYPE && says("no prod of"));
+  }
+  const Soc soc("Ascend310P3");
+  CHECK(run(reduce, {{ACL_INT16, {2}}}).status == NO_ERROR && run(reduce, {half}).status == NO_ERROR);
+  CHECK(run(reduce, {whole}).status == ERROR_INVALID_TENSOR_DTYPE && says("310P"));
+  CHECK(run(gather, {narrow}).status == NO_ERROR && run(gather, {whole}).status == ERROR_INVALID_TENSOR_DTYPE);
+}
+
 TEST_MAIN()
