@@ -308,6 +308,39 @@ TEST(operations_are_made_and_destroyed_once) {
   CHECK(CreateOperation(add(), &operation) == ERROR_OUT_OF_HOST_MEMORY && operation == nullptr);
 }
 
+TEST(vectors_beyond_what_they_hold_in_line_want_their_room_reserved) {
+  SVector<uint32_t> numbers;
+  numbers.resize(64);
+  CHECK_THROWS(numbers.resize(65), "too large");
+  CHECK_THROWS(numbers.push_back(1), "too large");
+  CHECK_THROWS(SVector<uint32_t>(65), "too large");
+  CHECK(numbers.size() == 64);
+  numbers.reserve(100);
+  numbers.resize(99);
+  numbers.push_back(7);
+  CHECK(numbers.size() == 100 && numbers.at(99) == 7);
+  CHECK_THROWS(numbers.resize(101), "too large");
+  CHECK_THROWS(numbers.reserve(257), "too large");
+  const SVector<uint32_t> copy = numbers;
+  CHECK(copy == numbers);
+}
+
+TEST(lists_of_more_elements_than_fit_in_line_are_refused) {
+  using Numbers = SVector<uint32_t>;
+  // 0 to 64, written out: only a list in braces is an initializer list.
+  const auto sixteen = [](auto&&... more) {
+    return Numbers{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, more...};
+  };
+  CHECK(sixteen().size() == 16);
+  const auto sixty_four = [&](auto&&... more) {
+    return sixteen(0u, 1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 9u, 10u, 11u, 12u, 13u, 14u, 15u,  //
+                   0u, 1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 9u, 10u, 11u, 12u, 13u, 14u, 15u,  //
+                   0u, 1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 9u, 10u, 11u, 12u, 13u, 14u, 15u, more...);
+  };
+  CHECK(sixty_four().size() == 64);
+  CHECK_THROWS(sixty_four(64u), "too large");
+}
+
 TEST(sizes_and_counts_of_tensors_can_be_asked) {
   Card card;
   const Tensor tensor = card.tensor(1.0f);

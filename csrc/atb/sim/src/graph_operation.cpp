@@ -157,6 +157,7 @@ Status GraphOperation::infer(const Descs& in, Descs& out) const {
     given.reserve(in.size());
     given.resize(in.size());
     for (size_t i = 0; i < in.size(); ++i) given.at(i) = in[i];
+    made.reserve(out.size());
     made.resize(out.size());
     if (param_.inferShapeFunc(given, made) != NO_ERROR) {
       return reject(ERROR_GRAPH_INFERSHAPE_FUNC_FAIL, "graph ", param_.name, ": its inferShapeFunc fails");
