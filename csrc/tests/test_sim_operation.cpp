@@ -55,10 +55,7 @@ struct Attention : Card {
   }
   ~Attention() { DestroyOperation(operation); }
   Status setup() { return operation->Setup(pack, size, context); }
-  Status execute() {
-    auto* workspace = static_cast<uint8_t*>(size == 0 ? nullptr : allocate(size));
-    return operation->Execute(pack, workspace, size, context);
-  }
+  Status execute() { return operation->Execute(pack, static_cast<uint8_t*>(allocate(size)), size, context); }
 };
 
 }  // namespace
@@ -267,6 +264,21 @@ TEST(what_is_read_on_the_host_needs_no_memory_on_the_device_and_is_not_read_ther
   CHECK(one.setup() == NO_ERROR && one.execute() == NO_ERROR && one.wait() == ACL_SUCCESS);
   one.pack.inTensors.at(4).deviceData = nullptr;
   CHECK(one.setup() == NO_ERROR && one.execute() == NO_ERROR && one.wait() == ACL_SUCCESS);
+}
+
+TEST(kernels_with_a_workspace_want_all_of_it) {
+  Attention one;
+  CHECK(one.setup() == NO_ERROR && one.size == 4608);
+  auto* workspace = static_cast<uint8_t*>(one.allocate(one.size));
+  const auto execute = [&](uint8_t* address, uint64_t bytes) {
+    CHECK(one.setup() == NO_ERROR);
+    return one.operation->Execute(one.pack, address, bytes, one.context);
+  };
+  CHECK(execute(workspace, one.size - 1) == ERROR_INVALID_WORKSPACE_SIZE && says("4607 bytes where 4608 are needed"));
+  CHECK(execute(nullptr, one.size) == ERROR_INVALID_WORKSPACE_ADDR && says("bad workspace"));
+  CHECK(execute(workspace + 512, one.size) == ERROR_INVALID_WORKSPACE_ADDR);
+  CHECK(execute(workspace, one.size) == NO_ERROR && one.wait() == ACL_SUCCESS);
+  CHECK(std::isnan(*static_cast<const float*>(sim::window(workspace))));
 }
 
 TEST(an_operation_in_place_wants_its_output_where_its_input_is) {

@@ -253,6 +253,7 @@ Status GraphOperation::schedule(const Descs& in, const Descs& out, const std::ve
       move(launch.out);
       schedule.launches.push_back(std::move(launch));
     }
+    // The nodes of a graph run one after another, so the largest of their kernels' workspaces serves them all.
     scratch = std::max(scratch, part.workspace);
   }
   schedule.workspace = internals + scratch;

@@ -105,6 +105,7 @@ class PagedAttention : public Rules {
     if (spec(param_)) host.push_back(inputs() - 1);
     return host;
   }
+  uint64_t workspace(const std::vector<TensorDesc>& out) const override { return tiled_workspace(out[0]); }
 
   Status prepare(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&,
                  const std::vector<const int32_t*>& host, Kernel& kernel) const override {

@@ -99,6 +99,7 @@ void sort_rows(const View& x, const View& values, const View& indices) {
 class Sort : public PlainRules {
  public:
   explicit Sort(int32_t count) : PlainRules("SortOperation", 1, 2), count_(count) {}
+  uint64_t workspace(const std::vector<TensorDesc>& out) const override { return tiled_workspace(out[0]); }
 
  protected:
   Status shapes(const std::vector<TensorDesc>& in, std::vector<TensorDesc>& out) const override {

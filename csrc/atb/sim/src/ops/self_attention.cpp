@@ -46,6 +46,7 @@ class SelfAttention : public Rules {
       : Rules(kName, param.maskType == SelfAttentionParam::MASK_TYPE_UNDEFINED ? 4 : 5, 1), param_(param) {}
 
   std::vector<uint32_t> host_inputs() const override { return {inputs() - 1}; }
+  uint64_t workspace(const std::vector<TensorDesc>& out) const override { return tiled_workspace(out[0]); }
 
   Status prepare(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&,
                  const std::vector<const int32_t*>& host, Kernel& kernel) const override {
