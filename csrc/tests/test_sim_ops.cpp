@@ -177,6 +177,16 @@ TEST(rms_norm_refuses_what_atb_refuses) {
   param.preNormParam.rsv[0] = 0;
   param.normParam.quantType = infer::QUANT_INT8;
   CHECK(create(param) == ERROR_INVALID_PARAM && says("no quantised"));
+  infer::RmsNormParam fast;
+  fast.layerType = infer::RmsNormParam::RMS_NORM_NORM;
+  fast.normParam.precisionMode = infer::RmsNormParam::HIGH_PERFORMANCE_MODE;
+  CHECK(run(fast, {{ACL_FLOAT16, {2, 32}}, {ACL_FLOAT16, {32}}}).status == NO_ERROR);
+  fast.normParam.modelType = infer::RmsNormParam::GEMMA_MODEL;
+  CHECK(create(fast) == ERROR_INVALID_PARAM && says("do not combine"));
+  fast.normParam.precisionMode = infer::RmsNormParam::HIGH_PRECISION_MODE;
+  CHECK(create(fast) == NO_ERROR);
+  fast.normParam.rstd = true;
+  CHECK(create(fast) == ERROR_INVALID_PARAM && says("do not combine"));
   infer::RmsNormParam other;
   other.layerType = infer::RmsNormParam::RMS_NORM_PRENORM;
   other.postNormParam.hasBias = true;

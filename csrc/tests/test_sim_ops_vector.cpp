@@ -209,6 +209,12 @@ TEST(transpose_repeat_and_set_value_move_boxes) {
   infer::RepeatParam repeat;
   repeat.multiples = list<int64_t>({2, 2});
   CHECK(run(repeat, {{ACL_FLOAT16, {1, 2}, {1, 2}}}).out[0].values() == Values({1, 2, 1, 2, 1, 2, 1, 2}));
+  repeat.multiples = list<int64_t>({2, 1, 1, 1, 1, 1, 1, 2});
+  CHECK(run(repeat, {{ACL_FLOAT16, {1}, {5}}}).out[0].values() == filled(4, 5));
+  repeat.multiples = list<int64_t>({2, 2, 2});
+  CHECK(create(repeat) == ERROR_INVALID_PARAM && says("3 of them above 1"));
+  repeat.multiples = list<int64_t>({1, 1, 1, 1, 1, 1, 1, 1, 2});
+  CHECK(create(repeat) == ERROR_INVALID_PARAM && says("9 multiples"));
   infer::SetValueParam set;
   set.starts = list<int64_t>({0, 1});
   set.ends = list<int64_t>({2, 2});
@@ -241,6 +247,10 @@ TEST(softmax_sort_and_reduce) {
   CHECK(close(run(softmax, {{ACL_FLOAT, {2, 2}, {5, 5, 5, 5}}}).out[0].values(), filled(4, 0.25)));
   softmax.axes = list<int64_t>({1, 0});
   CHECK(run(softmax, {{ACL_FLOAT, {2, 2}}}).status == ERROR_INVALID_PARAM);
+  for (const auto& axes : {list<int64_t>({-2}), list<int64_t>({0, -1}), list<int64_t>({-2, -1})}) {
+    softmax.axes = axes;
+    CHECK(create(softmax) == ERROR_INVALID_PARAM && says("-1 alone"));
+  }
   infer::SortParam sort;
   sort.num = list<int32_t>({2});
   const Result best = run(sort, {{ACL_FLOAT16, {2, 4}, {1, 3, 2, 3, -1, -5, -2, -3}}});
@@ -251,6 +261,11 @@ TEST(softmax_sort_and_reduce) {
   reduce.reduceType = infer::ReduceParam::REDUCE_SUM;
   reduce.axis = list<int64_t>({1});
   CHECK(run(reduce, {{ACL_FLOAT16, {2, 3}, counting(6)}}).out[0].values() == Values({3, 12}));
+  CHECK(run(reduce, {{ACL_FLOAT16, {1, 3}, counting(3)}}).out[0].values() == Values({3}));
+  CHECK(run(reduce, {{ACL_FLOAT16, {3}}}).status == ERROR_INVALID_PARAM);
+  reduce.axis = list<int64_t>({1, 0});
+  CHECK(run(reduce, {{ACL_FLOAT16, {2, 3}}}).status == ERROR_INVALID_PARAM && says("all axes"));
+  reduce.axis = list<int64_t>({1});
   reduce.reduceType = infer::ReduceParam::REDUCE_MAX;
   CHECK(run(reduce, {{ACL_INT32, {2, 3}, {4, -1, 9, -3, -2, -8}}}).out[0].values() == Values({9, -2}));
   CHECK(run(reduce, {{ACL_FLOAT16, {2, 3}}}).status == ERROR_INVALID_TENSOR_INI_MATCH);
@@ -291,6 +306,20 @@ TEST(linear_parallel_sums_over_the_ranks_and_adds_the_residual_once) {
   }
   for (std::thread& thread : threads) thread.join();
   CHECK(out[0] == Values({122}) && out[1] == out[0]);
+}
+
+TEST(linear_parallel_is_refused_with_what_is_not_simulated) {
+  infer::LinearParallelParam param;
+  param.rankSize = 1;
+  CHECK(create(param) == NO_ERROR);
+  param.moeInfo.epSize = 2;
+  CHECK(create(param) == ERROR_INVALID_PARAM && says("moeInfo"));
+  param.moeInfo.epSize = 1;
+  param.twoDimTPInfo.rsDim = 2;
+  CHECK(create(param) == ERROR_INVALID_PARAM && says("twoDimTPInfo"));
+  param.twoDimTPInfo.rsDim = 0;
+  param.twoDimTPInfo.innerDimIsAg = 0;
+  CHECK(create(param) == ERROR_INVALID_PARAM);
 }
 
 TEST(a_rank_that_waits_in_vain_or_brings_another_shape_fails) {

@@ -260,6 +260,16 @@ class LinearParallel : public Rules {
   Place place_;
 };
 
+bool plain(const LinearParallelParam::TwoDimTPInfo& info) {
+  const LinearParallelParam::TwoDimTPInfo usual;
+  return info.agDim == usual.agDim && info.rsDim == usual.rsDim && info.innerDimIsAg == usual.innerDimIsAg;
+}
+
+bool plain(const LinearParallelParam::MoeInfo& info) {
+  const LinearParallelParam::MoeInfo usual;
+  return info.localExpertNums == usual.localExpertNums && info.epSize == usual.epSize && info.tpSize == usual.tpSize;
+}
+
 }  // namespace
 
 Status make_rules(const AllReduceParam& param, std::unique_ptr<OpRules>& rules) {
@@ -297,6 +307,9 @@ Status make_rules(const LinearParallelParam& param, std::unique_ptr<OpRules>& ru
       param.keepIntermediate || param.outDataType != ACL_DT_UNDEFINED) {
     return reject(ERROR_INVALID_PARAM, kName, ": the simulator has LINEAR_ALL_REDUCE of floats alone, not type ", type,
                   " with quantType ", quant);
+  }
+  if (!plain(param.twoDimTPInfo) || !plain(param.moeInfo)) {
+    return reject(ERROR_INVALID_PARAM, kName, ": the simulator has neither twoDimTPInfo nor moeInfo");
   }
   rules = std::make_unique<LinearParallel>(param, place_of(param, kName));
   return NO_ERROR;
