@@ -147,7 +147,10 @@ TEST(self_attention_refuses_what_atb_refuses) {
   CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, many}).status == ERROR_INVALID_PARAM && says("adds up"));
   const Data uneven(ACL_INT32, {2, 1}, {2, 4}), one_query(ACL_INT32, {2, 1}, {1, 4});
   CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, uneven}).status == ERROR_INVALID_PARAM);
-  CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, one_query}).status == NO_ERROR);
+  const Data query(ACL_FLOAT16, {1, 16}), few(ACL_INT32, {2}, {2, 1});
+  CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {query, x, x, one_query}).status == NO_ERROR);
+  CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, one_query}).status == ERROR_INVALID_PARAM);
+  CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, few}).status == ERROR_INVALID_PARAM && says("3 queries"));
   const Data f32(ACL_FLOAT, {4, 16}), wide(ACL_FLOAT16, {4, 592}), mask(ACL_BF16, {4, 4});
   CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {f32, f32, f32, two}).status == ERROR_INVALID_TENSOR_INI_MATCH);
   CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {wide, wide, wide, two}).status == ERROR_INVALID_TENSOR_DIM);
@@ -180,6 +183,18 @@ TEST(self_attention_on_310p_takes_its_mask_in_fractals) {
   const Data odd(ACL_FLOAT16, {4, 24}), four(ACL_INT32, {1}, {4});
   CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {odd, odd, odd, four}).status == ERROR_INVALID_TENSOR_DIM &&
         says("310P"));
+}
+
+TEST(self_attention_on_310p_takes_rows_in_blocks_of_16) {
+  const auto status = [](int64_t rows, double first, double second) {
+    const Data x(ACL_FLOAT16, {rows, 16}), lengths(ACL_INT32, {2}, {first, second});
+    return run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, lengths}).status;
+  };
+  CHECK(status(20, 11, 9) == NO_ERROR && status(32, 11, 9) == ERROR_INVALID_PARAM);
+  const Soc soc("Ascend310P3");
+  CHECK(status(32, 11, 9) == NO_ERROR && status(32, 11, 21) == NO_ERROR && status(16, 7, 9) == NO_ERROR);
+  CHECK(status(20, 11, 9) == ERROR_INVALID_PARAM && says("multiple of 16"));
+  CHECK(status(48, 11, 9) == ERROR_INVALID_PARAM && status(16, 11, 9) == ERROR_INVALID_PARAM);
 }
 
 TEST(paged_attention_reads_the_cache_by_the_block_table) {
