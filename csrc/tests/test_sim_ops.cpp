@@ -113,9 +113,13 @@ TEST(linear_refuses_what_atb_refuses) {
   param = linear(true);
   param.enAccum = true;
   CHECK(create(param) == ERROR_INVALID_PARAM);
-  {
-    const Soc soc("Ascend910A");
+  for (const char* name : {"Ascend910A", "Ascend910B"}) {
+    const Soc soc(name);
     CHECK(run(linear(), {x, w}).status == ERROR_INVALID_TENSOR_INI_MATCH && says("does not exist on this chip"));
+  }
+  for (const char* name : {"Ascend910B4", "Ascend910_9392"}) {
+    const Soc soc(name);
+    CHECK(run(linear(), {x, w}).status == NO_ERROR);
   }
   const Soc soc("Ascend310P3");
   CHECK(run(linear(), {f32, f32_w}).status == ERROR_INVALID_TENSOR_INI_MATCH && says("310P"));

@@ -172,6 +172,8 @@ Family family() {
   const std::string name = soc();
   if (name.starts_with("Ascend310P")) return Family::i310p;
   if (name.starts_with("Ascend950") || name.starts_with("Ascend910_95")) return Family::a5;
+  // One of the first generation calls itself "Ascend910B" and nothing more; an A2 chip has a digit behind it.
+  if (name == "Ascend910B") return Family::other;
   return name.starts_with("Ascend910B") || name.starts_with("Ascend910_93") ? Family::a2 : Family::other;
 }
 
