@@ -77,6 +77,9 @@ void check_block(const Lowering& l, bool spec) {
 }
 
 void check_spec(const Lowering& l, bool has_mask) {
+  // What ATB has there takes no mask of values, and contexts in steps of 128 only.
+  l.require(!l.device().nz, "PagedAttention has no CALC_TYPE_SPEC with a mask of values there: ",
+            "run whole prompts by SelfAttention, and then decode one token of each sequence at a time");
   l.require(has_mask,
             "with CALC_TYPE_SPEC ATB needs a mask: give one with MASK_TYPE_NORM, [longest context, longest "
             "context], whose values above the diagonal are minus infinity");
@@ -85,6 +88,19 @@ void check_spec(const Lowering& l, bool has_mask) {
   l.require(heads <= kSpecHeads && heads * head <= kSpecQuery, heads, " heads of ", head,
             " are too many for CALC_TYPE_SPEC, which takes ", kSpecHeads, " heads and ", kSpecQuery,
             " elements a token: split the heads over several devices");
+}
+
+// What a 310P takes of new keys and values; a size that is a symbol is for ATB to judge.
+void check_cached_rows(const Lowering& l) {
+  if (!l.device().nz) return;
+  l.require(l.input(0).dtype != DataType::i8, "there caches are float16, not int8");
+  const auto key = l.size(0, 2), value = l.size(1, 2);
+  l.require(!key || !value || *key == *value, "the heads of k have ", key.value_or(0), " elements and those of v ",
+            value.value_or(0), "; there they must be equal");
+  for (const auto& head : {key, value}) {
+    l.require(!head || *head % kHeadStep310p == 0, "the head size ", head.value_or(0), " is no multiple of ",
+              kHeadStep310p);
+  }
 }
 
 }  // namespace
@@ -170,6 +186,7 @@ void lower_paged_attention(Lowering& l) {
 void lower_reshape_and_cache(Lowering& l) {
   l.require(l.rank(0) == 3 && l.rank(1) == 3, "k and v must have three dimensions");
   require_type(l, 1, "v", l.input(0).dtype);
+  check_cached_rows(l);
   take_caches(l, 2);
   require_type(l, 4, "slots", DataType::i32);
   ::atb::infer::ReshapeAndCacheParam param{};

@@ -20,6 +20,12 @@ void set_group(Lowering& l, Param& param) {
   param.commDomain = l.text("comm_domain");
 }
 
+void check_integers(const Lowering& l) {
+  if (l.input(0).dtype != DataType::i64) return;
+  l.require(l.text("backend") != "lccl", "LCCL has no int64: take backend hccl, or cast x to int32 first");
+  l.require(l.device().family != Family::ascend310p, "HCCL has no int64 there: cast x to int32 first");
+}
+
 }  // namespace
 
 void lower_all_reduce(Lowering& l) {
@@ -27,7 +33,10 @@ void lower_all_reduce(Lowering& l) {
   ::atb::infer::AllReduceParam param{};
   set_group(l, param);
   param.allReduceType = l.text("all_reduce_type");
-  l.require(param.backend != "lccl" || param.allReduceType != "prod", "LCCL has no product: take backend hccl");
+  const bool product = param.allReduceType == "prod";
+  l.require(param.backend != "lccl" || !product, "LCCL has no product: take backend hccl");
+  l.require(!product || l.input(0).dtype != DataType::bf16, "there is no product of bfloat16: cast x to float32 first");
+  check_integers(l);
   l.add("AllReduce", param, {l.in(0)}, {l.out(0)});
 }
 
@@ -35,6 +44,7 @@ void lower_all_gather(Lowering& l) {
   require_result_type(l);
   ::atb::infer::AllGatherParam param{};
   set_group(l, param);
+  check_integers(l);
   l.add("AllGather", param, {l.in(0)}, {l.out(0)});
 }
 

@@ -11,6 +11,8 @@ using ::atb::infer::ActivationParam;
 using ::atb::infer::ElewiseParam;
 using enum DataType;
 
+constexpr int64_t kSwigluStep310p = 32;
+
 struct ActivationRow {
   std::string_view name;
   ::atb::infer::ActivationType type;
@@ -80,6 +82,13 @@ void add_wide(Lowering& l, const ActivationParam& param) {
   add_cast(l, result, l.out(0), f16);
 }
 
+// A size that is a symbol is for ATB to judge.
+void check_swiglu(const Lowering& l) {
+  const auto width = l.size(0, l.rank(0) - 1);
+  l.require(!l.device().nz || !width || *width % kSwigluStep310p == 0, "the last dimension of x is ", width.value_or(0),
+            "; SWIGLU_FORWARD wants a multiple of ", kSwigluStep310p, " there: pad gate and value with zeros");
+}
+
 bool one_step(DataType from, DataType to) {
   return (from == f32 && one_of(to, {f16, bf16})) || (to == f32 && one_of(from, {f16, bf16})) ||
          (from == i32 && to == i64) || (from == i64 && to == i32);
@@ -101,6 +110,7 @@ void lower_activation(Lowering& l) {
   param.geluMode = mode == "TANH_MODE" ? ActivationParam::TANH_MODE : ActivationParam::NONE_MODE;
   if (row.type == ::atb::infer::ACTIVATION_RELU && l.input(0).dtype == f16) return add_wide(l, param);
   check_type(l, row.name, row.types);
+  if (row.type == ::atb::infer::ACTIVATION_SWIGLU_FORWARD) check_swiglu(l);
   l.add("Activation", param, {l.in(0)}, {l.out(0)});
 }
 

@@ -77,6 +77,7 @@ void bind_simulator(nb::module_& m) {
   sim.def("set_soc", &atb::sim::set_soc, "name"_a, "The chip of devices that are opened from now on.");
   sim.def("set_version", &atb::sim::set_version, "version"_a);
   sim.def("set_memory", &atb::sim::set_memory, "bytes"_a);
+  sim.def("set_devices", &atb::sim::set_devices, "count"_a, "How many devices there are, 1 to 16, with one memory.");
   sim.def("last_message", &atb::sim::last_message, "Why the simulator refused something last.");
   sim.def("window", &window, "address"_a, "bytes"_a, "owner"_a, "Device memory as an array that can be looked at.");
   sim.def("device_address", &device_address, "window_address"_a);

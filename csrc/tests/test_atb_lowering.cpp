@@ -153,11 +153,21 @@ bool takes(const std::string& op, DataType type) {
   });
 }
 
+// What ATB does not have on a 310P, and where the refusal leads.
+const char* missing_on_the_duo(const Node& node) {
+  if (node.op == "LinearParallel") return "Linear and AllReduce";
+  if (node.op == "Reduce") return "Linear and a weight of ones";
+  const auto calc = node.attributes.find("calc_type");
+  if (node.op == "PagedAttention" && calc != node.attributes.end()) return "whole prompts by SelfAttention";
+  return nullptr;
+}
+
 void check_minimal_graphs(DataType type, const char* soc) {
   std::set<std::string> seen;
   for (const Minimal& minimal : minimal_graphs(type)) {
-    if (minimal.node.op == "LinearParallel" && std::string(soc) == kDuo) {
-      CHECK_THROWS(Lowered(minimal.node, soc), "Linear and AllReduce");
+    const char* missing = std::string(soc) == kDuo ? missing_on_the_duo(minimal.node) : nullptr;
+    if (missing != nullptr) {
+      CHECK_THROWS(Lowered(minimal.node, soc), missing);
       seen.insert(minimal.node.op);
       continue;
     }
@@ -213,7 +223,6 @@ TEST(lengths_are_read_on_the_host_where_the_kernels_do_not_read_them) {
   CHECK(Lowered(paged_attention(f16), kA2).get().host_inputs() == std::set<int>{4});
   CHECK(Lowered(paged_attention(f16), kDuo).get().host_inputs().empty());
   CHECK((Lowered(spec_attention(f16), kA2).get().host_inputs() == std::set<int>{4, 6}));
-  CHECK(Lowered(spec_attention(f16), kDuo).get().host_inputs() == std::set<int>{6});
 }
 
 TEST(a_910B_multiplies_by_the_transpose_where_only_its_rows_come_out_even) {
@@ -245,11 +254,27 @@ TEST(a_310P_takes_weights_caches_and_masks_in_blocks_and_a_910B_nothing) {
       {}};
   CHECK(Lowered(linear(f16), kDuo).get().layouts() == (Layouts{{1, Layout::nz}}));
   CHECK(Lowered(self_attention(f16, true), kDuo).get().layouts() == (Layouts{{3, Layout::nz}}));
-  CHECK(Lowered(spec_attention(f16), kDuo).get().layouts() ==
-        (Layouts{{1, Layout::nz}, {2, Layout::nz}, {5, Layout::nz}}));
+  CHECK(Lowered(paged_attention(f16), kDuo).get().layouts() == (Layouts{{1, Layout::nz}, {2, Layout::nz}}));
   CHECK(Lowered(cache, kDuo).get().layouts() == (Layouts{{2, Layout::nz}, {3, Layout::nz}}));
   for (const Node& node : {linear(f16), self_attention(f16, true), spec_attention(f16), cache}) {
     CHECK(Lowered(node, kA2).get().layouts().empty());
+  }
+}
+
+TEST(a_310P_caches_no_int8_and_heads_in_steps_of_16) {
+  const auto cache = [](DataType type, int64_t key, int64_t value) {
+    return Node{
+        "ReshapeAndCache",
+        {},
+        {{type, {0, 2, key}}, {type, {0, 2, value}}, {type, {9, 128, 2, key}}, {type, {9, 128, 2, value}}, {i32, {0}}},
+        {}};
+  };
+  CHECK(names_of(cache(f16, 48, 48), kDuo) == "ReshapeAndCache");
+  REFUSED(cache(i8, 64, 64), kDuo, "not int8");
+  REFUSED(cache(f16, 64, 32), kDuo, "they must be equal");
+  REFUSED(cache(f16, 40, 40), kDuo, "the head size 40 is no multiple of 16");
+  for (const Node& node : {cache(i8, 64, 64), cache(f16, 64, 32), cache(f16, 40, 40)}) {
+    CHECK(names_of(node) == "ReshapeAndCache");
   }
 }
 
@@ -364,6 +389,11 @@ TEST(heads_and_blocks_beyond_the_kernels_limits_are_refused) {
   REFUSED(uneven, kA2, "cannot share");
 }
 
+TEST(several_queries_of_a_sequence_against_its_cache_are_refused_on_a_310P) {
+  REFUSED(spec_attention(f16), kDuo, "run whole prompts by SelfAttention, and then decode one token");
+  CHECK(names_of(spec_attention(f16)) == "PagedAttention" && names_of(paged_attention(f16), kDuo) == "PagedAttention");
+}
+
 TEST(what_a_310P_wants_in_blocks_must_come_from_outside) {
   Node node = self_attention(f16, true);
   GraphSpec spec = graph_of(node);
@@ -398,6 +428,20 @@ TEST(activations_take_the_types_that_atb_has_them_in) {
   }
   CHECK(names_of(activation("ACTIVATION_RELU", bf16)) == "Activation");
   CHECK(names_of(activation("ACTIVATION_RELU", f16)) == "Elewise, Activation, Elewise");
+}
+
+TEST(swiglu_on_a_310P_takes_rows_in_steps_of_32) {
+  const auto wide = [](int64_t width) {
+    Node node = activation("ACTIVATION_SWIGLU_FORWARD", f16);
+    node.inputs[0].shape[1] = width;
+    node.outputs[0].shape[1] = width / 2;
+    return node;
+  };
+  CHECK(names_of(wide(96), kDuo) == "Activation" && names_of(wide(80)) == "Activation");
+  REFUSED(wide(80), kDuo, "a multiple of 32");
+  Node gelu = activation("ACTIVATION_GELU", f16);
+  gelu.inputs[0].shape[1] = gelu.outputs[0].shape[1] = 80;
+  CHECK(names_of(gelu, kDuo) == "Activation");
 }
 
 TEST(arithmetic_takes_the_types_that_atb_has_it_in) {
@@ -454,10 +498,29 @@ TEST(reductions_are_refused_where_atb_has_none) {
   CHECK(names_of(reduce("REDUCE_MIN", i32)) == "Reduce");
   REFUSED(reduce("REDUCE_MAX", f16), kA2, "Sort, num [1]");
   REFUSED(reduce("REDUCE_SUM", i32), kA2, "not int32");
+  for (const char* kind : {"REDUCE_SUM", "REDUCE_MAX", "REDUCE_MIN"}) {
+    REFUSED(reduce(kind, i32), kDuo, "ATB has no Reduce there");
+  }
   Node whole = reduce("REDUCE_SUM", f16);
   whole.attributes["axis"] = List{0, 1};
   whole.outputs[0].shape = {};
   REFUSED(whole, kA2, "dimensions");
+}
+
+TEST(ranks_exchange_the_types_that_hccl_has) {
+  const auto over_ranks = [](const char* op, DataType type, Attributes attributes = {}) {
+    const bool gathers = Text(op) == "AllGather";
+    return Node{op, attributes, {{type, {0, 64}}}, {gathers ? Tensor{type, {1, 0, 64}} : Tensor{type, {0, 64}}}};
+  };
+  for (const char* op : {"AllReduce", "AllGather"}) {
+    CHECK(names_of(over_ranks(op, i64)) == op && names_of(over_ranks(op, i32), kDuo) == op);
+    REFUSED(over_ranks(op, i64), kDuo, "HCCL has no int64 there");
+    REFUSED(over_ranks(op, i64, {{"backend", Text("lccl")}}), kA2, "LCCL has no int64");
+  }
+  const Attributes product = {{"all_reduce_type", Text("prod")}};
+  CHECK(names_of(over_ranks("AllReduce", f16, product)) == "AllReduce");
+  CHECK(names_of(over_ranks("AllReduce", f16, product), kDuo) == "AllReduce");
+  REFUSED(over_ranks("AllReduce", bf16, product), kA2, "no product of bfloat16");
 }
 
 TEST(types_that_an_op_or_a_device_lacks_are_refused_with_the_way_out) {

@@ -92,6 +92,34 @@ TEST(what_the_workspace_held_is_gone_when_a_graph_runs) {
   DestroyOperation(graph);
 }
 
+TEST(kernels_of_a_graph_share_their_workspace_behind_the_internals) {
+  const auto sort = [](int32_t count) {
+    infer::SortParam param;
+    param.num.push_back(count);
+    Operation* operation = nullptr;
+    CHECK(CreateOperation(param, &operation) == NO_ERROR);
+    return operation;
+  };
+  Card card;
+  // The largest 8 of 16, of them the largest 4; the places of both are kept to the graph.
+  GraphParam param;
+  param.name = "sorts";
+  param.inTensorNum = param.outTensorNum = 1;
+  param.internalTensorNum = 3;
+  param.nodes = {node_of(sort(8), {0}, {2, 3}), node_of(sort(4), {2}, {1, 4})};
+  Operation* graph = graph_of(param);
+  VariantPack pack = card.pack(1.0f, 2.0f);
+  VariantPack given;
+  given.inTensors.push_back(pack.inTensors.at(0));
+  given.outTensors.push_back(pack.outTensors.at(0));
+  given.outTensors.at(0).desc.shape.dims[0] = 4;
+  given.outTensors.at(0).dataSize = 16;
+  uint64_t size = 0;
+  CHECK(graph->Setup(given, size, card.context) == NO_ERROR && size == 2 * 512 + 4608);
+  CHECK(run(card, graph, given) == NO_ERROR && first(given.outTensors.at(0)) == 1.0f);
+  DestroyOperation(graph);
+}
+
 TEST(names_and_sizes_have_limits) {
   GraphParam graph = chain();
   graph.name = "a-b";

@@ -55,10 +55,7 @@ struct Attention : Card {
   }
   ~Attention() { DestroyOperation(operation); }
   Status setup() { return operation->Setup(pack, size, context); }
-  Status execute() {
-    auto* workspace = static_cast<uint8_t*>(size == 0 ? nullptr : allocate(size));
-    return operation->Execute(pack, workspace, size, context);
-  }
+  Status execute() { return operation->Execute(pack, static_cast<uint8_t*>(allocate(size)), size, context); }
 };
 
 }  // namespace
@@ -269,6 +266,21 @@ TEST(what_is_read_on_the_host_needs_no_memory_on_the_device_and_is_not_read_ther
   CHECK(one.setup() == NO_ERROR && one.execute() == NO_ERROR && one.wait() == ACL_SUCCESS);
 }
 
+TEST(kernels_with_a_workspace_want_all_of_it) {
+  Attention one;
+  CHECK(one.setup() == NO_ERROR && one.size == 4608);
+  auto* workspace = static_cast<uint8_t*>(one.allocate(one.size));
+  const auto execute = [&](uint8_t* address, uint64_t bytes) {
+    CHECK(one.setup() == NO_ERROR);
+    return one.operation->Execute(one.pack, address, bytes, one.context);
+  };
+  CHECK(execute(workspace, one.size - 1) == ERROR_INVALID_WORKSPACE_SIZE && says("4607 bytes where 4608 are needed"));
+  CHECK(execute(nullptr, one.size) == ERROR_INVALID_WORKSPACE_ADDR && says("bad workspace"));
+  CHECK(execute(workspace + 512, one.size) == ERROR_INVALID_WORKSPACE_ADDR);
+  CHECK(execute(workspace, one.size) == NO_ERROR && one.wait() == ACL_SUCCESS);
+  CHECK(std::isnan(*static_cast<const float*>(sim::window(workspace))));
+}
+
 TEST(an_operation_in_place_wants_its_output_where_its_input_is) {
   Card card;
   infer::LinearParam param;
@@ -306,6 +318,39 @@ TEST(operations_are_made_and_destroyed_once) {
   operation = nullptr;
   sim::inject("CreateOperation", 0, ERROR_OUT_OF_HOST_MEMORY);
   CHECK(CreateOperation(add(), &operation) == ERROR_OUT_OF_HOST_MEMORY && operation == nullptr);
+}
+
+TEST(vectors_beyond_what_they_hold_in_line_want_their_room_reserved) {
+  SVector<uint32_t> numbers;
+  numbers.resize(64);
+  CHECK_THROWS(numbers.resize(65), "too large");
+  CHECK_THROWS(numbers.push_back(1), "too large");
+  CHECK_THROWS(SVector<uint32_t>(65), "too large");
+  CHECK(numbers.size() == 64);
+  numbers.reserve(100);
+  numbers.resize(99);
+  numbers.push_back(7);
+  CHECK(numbers.size() == 100 && numbers.at(99) == 7);
+  CHECK_THROWS(numbers.resize(101), "too large");
+  CHECK_THROWS(numbers.reserve(257), "too large");
+  const SVector<uint32_t> copy = numbers;
+  CHECK(copy == numbers);
+}
+
+TEST(lists_of_more_elements_than_fit_in_line_are_refused) {
+  using Numbers = SVector<uint32_t>;
+  // 0 to 64, written out: only a list in braces is an initializer list.
+  const auto sixteen = [](auto&&... more) {
+    return Numbers{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, more...};
+  };
+  CHECK(sixteen().size() == 16);
+  const auto sixty_four = [&](auto&&... more) {
+    return sixteen(0u, 1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 9u, 10u, 11u, 12u, 13u, 14u, 15u,  //
+                   0u, 1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 9u, 10u, 11u, 12u, 13u, 14u, 15u,  //
+                   0u, 1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 9u, 10u, 11u, 12u, 13u, 14u, 15u, more...);
+  };
+  CHECK(sixty_four().size() == 64);
+  CHECK_THROWS(sixty_four(64u), "too large");
 }
 
 TEST(sizes_and_counts_of_tensors_can_be_asked) {

@@ -113,9 +113,13 @@ TEST(linear_refuses_what_atb_refuses) {
   param = linear(true);
   param.enAccum = true;
   CHECK(create(param) == ERROR_INVALID_PARAM);
-  {
-    const Soc soc("Ascend910A");
+  for (const char* name : {"Ascend910A", "Ascend910B"}) {
+    const Soc soc(name);
     CHECK(run(linear(), {x, w}).status == ERROR_INVALID_TENSOR_INI_MATCH && says("does not exist on this chip"));
+  }
+  for (const char* name : {"Ascend910B4", "Ascend910_9392"}) {
+    const Soc soc(name);
+    CHECK(run(linear(), {x, w}).status == NO_ERROR);
   }
   const Soc soc("Ascend310P3");
   CHECK(run(linear(), {f32, f32_w}).status == ERROR_INVALID_TENSOR_INI_MATCH && says("310P"));
@@ -177,6 +181,16 @@ TEST(rms_norm_refuses_what_atb_refuses) {
   param.preNormParam.rsv[0] = 0;
   param.normParam.quantType = infer::QUANT_INT8;
   CHECK(create(param) == ERROR_INVALID_PARAM && says("no quantised"));
+  infer::RmsNormParam fast;
+  fast.layerType = infer::RmsNormParam::RMS_NORM_NORM;
+  fast.normParam.precisionMode = infer::RmsNormParam::HIGH_PERFORMANCE_MODE;
+  CHECK(run(fast, {{ACL_FLOAT16, {2, 32}}, {ACL_FLOAT16, {32}}}).status == NO_ERROR);
+  fast.normParam.modelType = infer::RmsNormParam::GEMMA_MODEL;
+  CHECK(create(fast) == ERROR_INVALID_PARAM && says("do not combine"));
+  fast.normParam.precisionMode = infer::RmsNormParam::HIGH_PRECISION_MODE;
+  CHECK(create(fast) == NO_ERROR);
+  fast.normParam.rstd = true;
+  CHECK(create(fast) == ERROR_INVALID_PARAM && says("do not combine"));
   infer::RmsNormParam other;
   other.layerType = infer::RmsNormParam::RMS_NORM_PRENORM;
   other.postNormParam.hasBias = true;

@@ -147,7 +147,10 @@ TEST(self_attention_refuses_what_atb_refuses) {
   CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, many}).status == ERROR_INVALID_PARAM && says("adds up"));
   const Data uneven(ACL_INT32, {2, 1}, {2, 4}), one_query(ACL_INT32, {2, 1}, {1, 4});
   CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, uneven}).status == ERROR_INVALID_PARAM);
-  CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, one_query}).status == NO_ERROR);
+  const Data query(ACL_FLOAT16, {1, 16}), few(ACL_INT32, {2}, {2, 1});
+  CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {query, x, x, one_query}).status == NO_ERROR);
+  CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, one_query}).status == ERROR_INVALID_PARAM);
+  CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, few}).status == ERROR_INVALID_PARAM && says("3 queries"));
   const Data f32(ACL_FLOAT, {4, 16}), wide(ACL_FLOAT16, {4, 592}), mask(ACL_BF16, {4, 4});
   CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {f32, f32, f32, two}).status == ERROR_INVALID_TENSOR_INI_MATCH);
   CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {wide, wide, wide, two}).status == ERROR_INVALID_TENSOR_DIM);
@@ -180,6 +183,18 @@ TEST(self_attention_on_310p_takes_its_mask_in_fractals) {
   const Data odd(ACL_FLOAT16, {4, 24}), four(ACL_INT32, {1}, {4});
   CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {odd, odd, odd, four}).status == ERROR_INVALID_TENSOR_DIM &&
         says("310P"));
+}
+
+TEST(self_attention_on_310p_takes_rows_in_blocks_of_16) {
+  const auto status = [](int64_t rows, double first, double second) {
+    const Data x(ACL_FLOAT16, {rows, 16}), lengths(ACL_INT32, {2}, {first, second});
+    return run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, lengths}).status;
+  };
+  CHECK(status(20, 11, 9) == NO_ERROR && status(32, 11, 9) == ERROR_INVALID_PARAM);
+  const Soc soc("Ascend310P3");
+  CHECK(status(32, 11, 9) == NO_ERROR && status(32, 11, 21) == NO_ERROR && status(16, 7, 9) == NO_ERROR);
+  CHECK(status(20, 11, 9) == ERROR_INVALID_PARAM && says("multiple of 16"));
+  CHECK(status(48, 11, 9) == ERROR_INVALID_PARAM && status(16, 11, 9) == ERROR_INVALID_PARAM);
 }
 
 TEST(paged_attention_reads_the_cache_by_the_block_table) {
@@ -280,6 +295,9 @@ TEST(mask_free_is_one_block_on_310p_since_8_2) {
   const Data table(ACL_INT32, {1, 2}, {0, 1}), contexts(ACL_INT32, {1}, {144}), queries(ACL_INT32, {1}, {16});
   Paged param = paged(Paged::MASK_TYPE_MASK_FREE, Paged::CALC_TYPE_SPEC);
   param.headNum = 1;
+  for (auto other : {Paged::MASK_TYPE_NORM, Paged::MASK_TYPE_SPEC}) {
+    CHECK(create(paged(other, Paged::CALC_TYPE_SPEC)) == ERROR_INVALID_PARAM && says("910B only"));
+  }
   const std::vector<Data> in = {{ACL_FLOAT16, {16, 1, 16}, q}, keys, values, table, contexts, block, queries};
   const auto late = [](size_t i, size_t j) { return causal(i + 128, j); };
   CHECK(close(run(param, in).out[0].values(), attention_of(q, k, v, 16, 144, 0.25, late), 1e-3));
@@ -353,6 +371,26 @@ TEST(reshape_and_cache_writes_the_slots_it_is_given_and_skips_negative_ones) {
   const Soc soc("Ascend310P3");
   CHECK(run(infer::ReshapeAndCacheParam{}, {k, v, nz, nz, slots}).status == NO_ERROR);
   CHECK(run(infer::ReshapeAndCacheParam{}, {k, v, cache, cache, slots}).status != NO_ERROR);
+}
+
+TEST(reshape_and_cache_on_310p_takes_no_int8_and_heads_of_one_size_in_steps_of_16) {
+  const Data slots(ACL_INT32, {1}, {3});
+  const auto status = [&](aclDataType dtype, int64_t key, int64_t value) {
+    const int64_t lanes = dtype == ACL_INT8 ? 32 : 16;
+    const auto cache = [&](int64_t head) {
+      return Data(dtype, {1, 2 * head / lanes, 16, lanes}, {}, ACL_FORMAT_FRACTAL_NZ);
+    };
+    infer::ReshapeAndCacheParam param;
+    if (soc() != "Ascend310P3") param.kvCacheCfg = infer::ReshapeAndCacheParam::K_CACHE_V_CACHE_NZ;
+    return run(param, {{dtype, {1, 2, key}}, {dtype, {1, 2, value}}, cache(key), cache(value), slots}).status;
+  };
+  CHECK(status(ACL_INT8, 32, 32) == NO_ERROR && status(ACL_FLOAT16, 32, 16) == NO_ERROR);
+  CHECK(status(ACL_FLOAT16, 24, 24) == NO_ERROR);
+  const Soc duo("Ascend310P3");
+  CHECK(status(ACL_FLOAT16, 32, 32) == NO_ERROR);
+  CHECK(status(ACL_INT8, 32, 32) == ERROR_INVALID_TENSOR_INI_MATCH && says("int8"));
+  CHECK(status(ACL_FLOAT16, 32, 16) == ERROR_INVALID_TENSOR_DIM && says("32 and 16"));
+  CHECK(status(ACL_FLOAT16, 24, 24) == ERROR_INVALID_TENSOR_DIM && says("multiple of 16"));
 }
 
 TEST_MAIN()

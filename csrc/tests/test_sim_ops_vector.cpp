@@ -100,6 +100,15 @@ TEST(swiglu_halves_the_last_dimension_with_the_gate_first) {
   CHECK(create(param) == ERROR_INVALID_PARAM && create(infer::ActivationParam{}) == ERROR_INVALID_PARAM);
 }
 
+TEST(swiglu_on_310p_takes_rows_in_steps_of_32) {
+  const Data wide(ACL_FLOAT16, {2, 64}), odd(ACL_FLOAT16, {2, 48});
+  CHECK(run(activation(infer::ACTIVATION_SWIGLU_FORWARD), {odd}).status == NO_ERROR);
+  const Soc soc("Ascend310P3");
+  CHECK(run(activation(infer::ACTIVATION_SWIGLU_FORWARD), {wide}).status == NO_ERROR);
+  CHECK(run(activation(infer::ACTIVATION_SWIGLU_FORWARD), {odd}).status == ERROR_INVALID_TENSOR_DIM);
+  CHECK(says("multiple of 32") && run(activation(infer::ACTIVATION_GELU), {odd}).status == NO_ERROR);
+}
+
 TEST(elewise_computes_and_broadcasts) {
   const Data a(ACL_FLOAT16, {2, 3}, {1, 2, 3, 4, 5, 6}), b(ACL_FLOAT16, {3}, {2, 4, 2}), c(ACL_FLOAT16, {2, 1}, {1, 2});
   const auto two = [&](ElewiseParam::ElewiseType type, const Data& x, const Data& y) {
@@ -200,6 +209,12 @@ TEST(transpose_repeat_and_set_value_move_boxes) {
   infer::RepeatParam repeat;
   repeat.multiples = list<int64_t>({2, 2});
   CHECK(run(repeat, {{ACL_FLOAT16, {1, 2}, {1, 2}}}).out[0].values() == Values({1, 2, 1, 2, 1, 2, 1, 2}));
+  repeat.multiples = list<int64_t>({2, 1, 1, 1, 1, 1, 1, 2});
+  CHECK(run(repeat, {{ACL_FLOAT16, {1}, {5}}}).out[0].values() == filled(4, 5));
+  repeat.multiples = list<int64_t>({2, 2, 2});
+  CHECK(create(repeat) == ERROR_INVALID_PARAM && says("3 of them above 1"));
+  repeat.multiples = list<int64_t>({1, 1, 1, 1, 1, 1, 1, 1, 2});
+  CHECK(create(repeat) == ERROR_INVALID_PARAM && says("9 multiples"));
   infer::SetValueParam set;
   set.starts = list<int64_t>({0, 1});
   set.ends = list<int64_t>({2, 2});
@@ -232,6 +247,10 @@ TEST(softmax_sort_and_reduce) {
   CHECK(close(run(softmax, {{ACL_FLOAT, {2, 2}, {5, 5, 5, 5}}}).out[0].values(), filled(4, 0.25)));
   softmax.axes = list<int64_t>({1, 0});
   CHECK(run(softmax, {{ACL_FLOAT, {2, 2}}}).status == ERROR_INVALID_PARAM);
+  for (const auto& axes : {list<int64_t>({-2}), list<int64_t>({0, -1}), list<int64_t>({-2, -1})}) {
+    softmax.axes = axes;
+    CHECK(create(softmax) == ERROR_INVALID_PARAM && says("-1 alone"));
+  }
   infer::SortParam sort;
   sort.num = list<int32_t>({2});
   const Result best = run(sort, {{ACL_FLOAT16, {2, 4}, {1, 3, 2, 3, -1, -5, -2, -3}}});
@@ -242,10 +261,18 @@ TEST(softmax_sort_and_reduce) {
   reduce.reduceType = infer::ReduceParam::REDUCE_SUM;
   reduce.axis = list<int64_t>({1});
   CHECK(run(reduce, {{ACL_FLOAT16, {2, 3}, counting(6)}}).out[0].values() == Values({3, 12}));
+  CHECK(run(reduce, {{ACL_FLOAT16, {1, 3}, counting(3)}}).out[0].values() == Values({3}));
+  CHECK(run(reduce, {{ACL_FLOAT16, {3}}}).status == ERROR_INVALID_PARAM);
+  reduce.axis = list<int64_t>({1, 0});
+  CHECK(run(reduce, {{ACL_FLOAT16, {2, 3}}}).status == ERROR_INVALID_PARAM && says("all axes"));
+  reduce.axis = list<int64_t>({1});
   reduce.reduceType = infer::ReduceParam::REDUCE_MAX;
   CHECK(run(reduce, {{ACL_INT32, {2, 3}, {4, -1, 9, -3, -2, -8}}}).out[0].values() == Values({9, -2}));
   CHECK(run(reduce, {{ACL_FLOAT16, {2, 3}}}).status == ERROR_INVALID_TENSOR_INI_MATCH);
   CHECK(create(infer::ReduceParam{}) == ERROR_INVALID_PARAM);
+  const Soc soc("Ascend310P3");
+  CHECK(run(reduce, {{ACL_INT32, {2, 3}}}).status == ERROR_INVALID_TENSOR_INI_MATCH && says("does not exist on 310P"));
+  CHECK(run(sort, {{ACL_FLOAT16, {2, 4}}}).status == NO_ERROR);
 }
 
 TEST(ranks_as_threads_reduce_and_gather) {
@@ -279,6 +306,20 @@ TEST(linear_parallel_sums_over_the_ranks_and_adds_the_residual_once) {
   }
   for (std::thread& thread : threads) thread.join();
   CHECK(out[0] == Values({122}) && out[1] == out[0]);
+}
+
+TEST(linear_parallel_is_refused_with_what_is_not_simulated) {
+  infer::LinearParallelParam param;
+  param.rankSize = 1;
+  CHECK(create(param) == NO_ERROR);
+  param.moeInfo.epSize = 2;
+  CHECK(create(param) == ERROR_INVALID_PARAM && says("moeInfo"));
+  param.moeInfo.epSize = 1;
+  param.twoDimTPInfo.rsDim = 2;
+  CHECK(create(param) == ERROR_INVALID_PARAM && says("twoDimTPInfo"));
+  param.twoDimTPInfo.rsDim = 0;
+  param.twoDimTPInfo.innerDimIsAg = 0;
+  CHECK(create(param) == ERROR_INVALID_PARAM);
 }
 
 TEST(a_rank_that_waits_in_vain_or_brings_another_shape_fails) {
@@ -329,6 +370,23 @@ TEST(communication_refuses_what_atb_refuses) {
   CHECK(create(param) == NO_ERROR);
   const Soc soc("Ascend310P3");
   CHECK(create(param) == ERROR_INVALID_PARAM && says("310P"));
+}
+
+TEST(hccl_has_no_int64_on_310p_and_no_product_of_int16_and_bfloat16_on_910b) {
+  infer::AllReduceParam reduce;
+  infer::AllGatherParam gather;
+  reduce.rankSize = gather.rankSize = 1;
+  const Data whole(ACL_INT64, {2}), narrow(ACL_INT32, {2}), half(ACL_FLOAT16, {2});
+  CHECK(run(reduce, {whole}).status == NO_ERROR && run(gather, {whole}).status == NO_ERROR);
+  reduce.allReduceType = "prod";
+  for (const Data& x : {half, narrow, whole, Data(ACL_FLOAT, {2})}) CHECK(run(reduce, {x}).status == NO_ERROR);
+  for (aclDataType dtype : {ACL_INT16, ACL_BF16}) {
+    CHECK(run(reduce, {{dtype, {2}}}).status == ERROR_INVALID_TENSOR_DTYPE && says("no prod of"));
+  }
+  const Soc soc("Ascend310P3");
+  CHECK(run(reduce, {{ACL_INT16, {2}}}).status == NO_ERROR && run(reduce, {half}).status == NO_ERROR);
+  CHECK(run(reduce, {whole}).status == ERROR_INVALID_TENSOR_DTYPE && says("310P"));
+  CHECK(run(gather, {narrow}).status == NO_ERROR && run(gather, {whole}).status == ERROR_INVALID_TENSOR_DTYPE);
 }
 
 TEST_MAIN()

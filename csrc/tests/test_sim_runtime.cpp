@@ -225,11 +225,34 @@ TEST(each_thread_has_to_choose_its_device) {
   void* address = card.allocate(64);
   std::thread([&] {
     CHECK(aclrtMemset(address, 64, 1, 64) == ACL_ERROR_INVALID_DEVICE && says("aclrtSetDevice has not been called"));
-    CHECK(aclrtSetDevice(1) == ACL_ERROR_INVALID_DEVICE && says("only device 0"));
+    CHECK(aclrtSetDevice(1) == ACL_ERROR_INVALID_DEVICE && says("no device 1, their number is 1"));
     CHECK(aclrtSetDevice(0) == ACL_SUCCESS && aclrtMemset(address, 64, 1, 64) == ACL_SUCCESS);
     CHECK(aclrtResetDevice(0) == ACL_SUCCESS && aclrtMemset(address, 64, 1, 64) == ACL_ERROR_INVALID_DEVICE);
   }).join();
   CHECK(aclrtMemset(address, 64, 1, 64) == ACL_SUCCESS);
+}
+
+TEST(each_thread_has_a_device_of_its_own_of_those_that_there_are) {
+  Card card;
+  sim::set_devices(4);
+  uint32_t count = 0;
+  CHECK(aclrtGetDeviceCount(&count) == ACL_SUCCESS && count == 4);
+  std::thread([] {
+    int32_t device = -1;
+    CHECK(aclrtGetDevice(&device) == ACL_ERROR_RT_CONTEXT_NULL && device == -1 && says("chosen no device"));
+    CHECK(aclrtSetDevice(4) == ACL_ERROR_INVALID_DEVICE && aclrtSetDevice(-1) == ACL_ERROR_INVALID_DEVICE);
+    CHECK(aclrtSetDevice(3) == ACL_SUCCESS && aclrtGetDevice(&device) == ACL_SUCCESS && device == 3);
+    CHECK(aclrtResetDevice(2) == ACL_SUCCESS && aclrtGetDevice(&device) == ACL_SUCCESS);
+    CHECK(aclrtResetDevice(7) == ACL_ERROR_INVALID_DEVICE);
+    CHECK(aclrtResetDevice(3) == ACL_SUCCESS && aclrtGetDevice(&device) == ACL_ERROR_RT_CONTEXT_NULL);
+  }).join();
+  int32_t device = -1;
+  CHECK(aclrtGetDevice(&device) == ACL_SUCCESS && device == 0);
+  CHECK(aclrtGetDevice(nullptr) == ACL_ERROR_INVALID_PARAM);
+  for (uint32_t impossible : {0u, 17u}) CHECK_THROWS(sim::set_devices(impossible), "1 to 16");
+  sim::set_devices(16);
+  CHECK(aclrtGetDeviceCount(&count) == ACL_SUCCESS && count == 16);
+  sim::set_devices(1);
 }
 
 TEST(acl_is_started_once_before_all_else) {

@@ -214,6 +214,11 @@ def test_a_process_finds_the_device_that_the_environment_names() -> None:
     assert run_python(script, **environment) == f"Ascend310P3 {1 << 30}\n"
 
 
+def test_a_process_finds_as_many_devices_as_the_environment_says() -> None:
+    script = "from atb_core.engine import get_backend as g; print(g('atb-sim', device_id=2).soc_name)"
+    assert run_python(script, ATB_SIM_DEVICES="3") == "Ascend910B2\n"
+
+
 def test_a_weight_that_does_not_fit_is_named_with_what_is_free(become: Become, checkpoint: Callable[..., Path]) -> None:
     path = checkpoint(hidden_size=512, intermediate_size=2048, num_hidden_layers=2)
     become(free=6 << 20)

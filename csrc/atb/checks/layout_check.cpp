@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compiled, never linked: holds ATB's headers, any of 8.2 to 9.1, to the layouts and numbers that csrc/atb and the
-// simulator rely on. tools/check_ascend_headers.py compiles it. ATB_CHECK_REDUCED leaves out what the reduced headers
-// of op-plugin (BSD-3-Clause) do not declare.
+// Compiled, with nothing in it to link: holds ATB's headers, any of 8.2 to 9.1, to the layouts and numbers that csrc/atb
+// and the simulator rely on. Every build with the simulator compiles it against the simulator's headers, and
+// tools/check_ascend_headers.py against a vendor's. ATB_CHECK_REDUCED leaves out what the reduced headers of op-plugin
+// (BSD-3-Clause) do not declare.
 #include <acl/acl.h>
 #include <atb/atb_infer.h>
 
@@ -115,13 +116,21 @@ ATB_CHECK_OFFSET(RopeParam, cosFormat, 4);
 static_assert(size_is<SelfAttentionParam, 144>());
 ATB_CHECK_OFFSET(SelfAttentionParam, headNum, 8);
 ATB_CHECK_OFFSET(SelfAttentionParam, kvHeadNum, 12);
+ATB_CHECK_OFFSET(SelfAttentionParam, qScale, 16);
 ATB_CHECK_OFFSET(SelfAttentionParam, qkScale, 20);
+ATB_CHECK_OFFSET(SelfAttentionParam, batchRunStatusEnable, 24);
 ATB_CHECK_OFFSET(SelfAttentionParam, isTriuMask, 28);
 ATB_CHECK_OFFSET(SelfAttentionParam, calcType, 32);
 ATB_CHECK_OFFSET(SelfAttentionParam, kernelType, 36);
 ATB_CHECK_OFFSET(SelfAttentionParam, clampType, 40);
+ATB_CHECK_OFFSET(SelfAttentionParam, clampMin, 44);
+ATB_CHECK_OFFSET(SelfAttentionParam, clampMax, 48);
 ATB_CHECK_OFFSET(SelfAttentionParam, maskType, 52);
+ATB_CHECK_OFFSET(SelfAttentionParam, kvcacheCfg, 56);
+ATB_CHECK_OFFSET(SelfAttentionParam, scaleType, 60);
 ATB_CHECK_OFFSET(SelfAttentionParam, inputLayout, 64);
+ATB_CHECK_OFFSET(SelfAttentionParam, mlaVHeadSize, 68);
+ATB_CHECK_OFFSET(SelfAttentionParam, cacheType, 72);
 ATB_CHECK_OFFSET(SelfAttentionParam, windowSize, 76);
 ATB_CHECK_VALUE(SelfAttentionParam::PA_ENCODER, 3);
 ATB_CHECK_VALUE(SelfAttentionParam::KERNELTYPE_HIGH_PRECISION, 1);
@@ -133,8 +142,11 @@ ATB_CHECK_OFFSET(PagedAttentionParam, qkScale, 4);
 ATB_CHECK_OFFSET(PagedAttentionParam, kvHeadNum, 8);
 ATB_CHECK_OFFSET(PagedAttentionParam, maskType, 12);
 ATB_CHECK_OFFSET(PagedAttentionParam, quantType, 20);
+ATB_CHECK_OFFSET(PagedAttentionParam, outDataType, 24);
+ATB_CHECK_OFFSET(PagedAttentionParam, hasQuantOffset, 28);
 ATB_CHECK_OFFSET(PagedAttentionParam, compressType, 32);
 ATB_CHECK_OFFSET(PagedAttentionParam, calcType, 36);
+ATB_CHECK_OFFSET(PagedAttentionParam, scaleType, 40);
 ATB_CHECK_OFFSET(PagedAttentionParam, inputLayout, 44);
 ATB_CHECK_OFFSET(PagedAttentionParam, mlaVHeadSize, 48);
 ATB_CHECK_VALUE(PagedAttentionParam::MASK_TYPE_NORM, 1);
@@ -200,6 +212,13 @@ static_assert(size_is<SortParam, 296>());
 static_assert(size_is<ReduceParam, 560>());
 ATB_CHECK_OFFSET(ReduceParam, axis, 8);
 static_assert(size_is<RepeatParam, 552>());
+static_assert(size_is<SetValueParam, 1640>());
+ATB_CHECK_OFFSET(SetValueParam, ends, 544);
+ATB_CHECK_OFFSET(SetValueParam, strides, 1088);
+static_assert(size_is<TransdataParam, 560>());
+ATB_CHECK_OFFSET(TransdataParam, outCrops, 8);
+ATB_CHECK_VALUE(TransdataParam::FRACTAL_NZ_TO_ND, 1);
+ATB_CHECK_VALUE(TransdataParam::ND_TO_FRACTAL_NZ, 2);
 
 static_assert(size_is<AllReduceParam, kNewAbi ? 232 : 136>());
 static_assert(size_is<AllGatherParam, kNewAbi ? 192 : 120>());
@@ -211,6 +230,27 @@ ATB_CHECK_OFFSET(AllReduceParam, hcclComm, 16 + 2 * sizeof(std::string));
 ATB_CHECK_OFFSET(AllGatherParam, rankSize, 4);
 ATB_CHECK_OFFSET(AllGatherParam, backend, 16);
 ATB_CHECK_OFFSET(AllGatherParam, hcclComm, 16 + sizeof(std::string));
+ATB_CHECK_OFFSET(LinearParallelParam, rank, 4);
+ATB_CHECK_OFFSET(LinearParallelParam, rankSize, 8);
+ATB_CHECK_OFFSET(LinearParallelParam, hasResidual, 16);
+ATB_CHECK_OFFSET(LinearParallelParam, backend, 24);
+ATB_CHECK_OFFSET(LinearParallelParam, hcclComm, 24 + sizeof(std::string));
+ATB_CHECK_OFFSET(LinearParallelParam, commMode, 32 + sizeof(std::string));
+ATB_CHECK_OFFSET(LinearParallelParam, rankTableFile, 40 + sizeof(std::string));
+ATB_CHECK_OFFSET(LinearParallelParam, type, 40 + 2 * sizeof(std::string));
+ATB_CHECK_OFFSET(LinearParallelParam, keepIntermediate, 44 + 2 * sizeof(std::string));
+ATB_CHECK_OFFSET(LinearParallelParam, quantType, 48 + 2 * sizeof(std::string));
+ATB_CHECK_OFFSET(LinearParallelParam, quantGroupSize, 52 + 2 * sizeof(std::string));
+ATB_CHECK_OFFSET(LinearParallelParam, outDataType, 56 + 2 * sizeof(std::string));
+ATB_CHECK_OFFSET(LinearParallelParam, commDomain, 64 + 2 * sizeof(std::string));
+ATB_CHECK_OFFSET(LinearParallelParam, twoDimTPInfo, 64 + 3 * sizeof(std::string));
+ATB_CHECK_OFFSET(LinearParallelParam, moeInfo, 72 + 3 * sizeof(std::string));
+ATB_CHECK_OFFSET(LinearParallelParam::TwoDimTPInfo, rsDim, 2);
+ATB_CHECK_OFFSET(LinearParallelParam::TwoDimTPInfo, innerDimIsAg, 4);
+ATB_CHECK_OFFSET(LinearParallelParam::MoeInfo, epSize, 2);
+ATB_CHECK_OFFSET(LinearParallelParam::MoeInfo, tpSize, 3);
+ATB_CHECK_VALUE(LinearParallelParam::LINEAR_ALL_REDUCE, 0);
+ATB_CHECK_VALUE(LinearParallelParam::QUANT_TYPE_UNQUANT, -1);
 #endif
 
 }  // namespace

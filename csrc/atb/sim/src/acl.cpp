@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 
 #include "memory.h"
@@ -17,7 +18,7 @@ namespace {
 
 std::atomic<bool> g_initialized = false;
 // A real device has to be chosen by each thread that uses it.
-thread_local bool t_device_chosen = false;
+thread_local std::optional<int32_t> t_device;
 
 // Checks and the fault of a call that needs a device.
 aclError begin(const char* call, const std::string& detail = {}) {
@@ -26,7 +27,7 @@ aclError begin(const char* call, const std::string& detail = {}) {
     explain(std::string(call) + ": aclInit has not been called");
     return ACL_ERROR_UNINITIALIZE;
   }
-  if (!t_device_chosen) {
+  if (!t_device) {
     explain(std::string(call) + ": aclrtSetDevice has not been called on this thread");
     return ACL_ERROR_INVALID_DEVICE;
   }
@@ -119,9 +120,15 @@ aclError submit(const char* call, aclrtStream stream, Task task) {
   return refuse(ACL_ERROR_RT_STREAM_CONTEXT, std::string(call) + ": there is no such stream, or it was destroyed");
 }
 
+bool is_device(int32_t device) { return device >= 0 && static_cast<uint32_t>(device) < devices(); }
+
+std::string no_device(int32_t device) {
+  return "there is no device " + std::to_string(device) + ", their number is " + std::to_string(devices());
+}
+
 }  // namespace
 
-bool device_chosen() { return t_device_chosen; }
+bool device_chosen() { return t_device.has_value(); }
 
 }  // namespace atb::sim
 
@@ -159,21 +166,30 @@ aclError aclrtGetVersion(int32_t* major, int32_t* minor, int32_t* patch) {
 aclError aclrtGetDeviceCount(uint32_t* count) {
   ATB_SIM_CALL("aclrtGetDeviceCount");
   ATB_SIM_WANT("aclrtGetDeviceCount", count != nullptr);
-  *count = 1;
+  *count = devices();
   return ACL_SUCCESS;
 }
 
 aclError aclrtSetDevice(int32_t device) {
   ATB_SIM_CALL("aclrtSetDevice");
   if (!g_initialized) return refuse(ACL_ERROR_UNINITIALIZE, "aclrtSetDevice: aclInit has not been called");
-  if (device != 0) return refuse(ACL_ERROR_INVALID_DEVICE, "aclrtSetDevice: there is only device 0");
-  t_device_chosen = true;
+  if (!is_device(device)) return refuse(ACL_ERROR_INVALID_DEVICE, "aclrtSetDevice: " + no_device(device));
+  t_device = device;
   return ACL_SUCCESS;
 }
 
-aclError aclrtResetDevice(int32_t) {
-  t_device_chosen = false;
+aclError aclrtGetDevice(int32_t* device) {
+  ATB_SIM_CALL("aclrtGetDevice");
+  ATB_SIM_WANT("aclrtGetDevice", device != nullptr);
+  if (!t_device) return refuse(ACL_ERROR_RT_CONTEXT_NULL, "aclrtGetDevice: this thread has chosen no device");
+  *device = *t_device;
+  return ACL_SUCCESS;
+}
+
+aclError aclrtResetDevice(int32_t device) {
+  if (t_device == device) t_device.reset();
   ATB_SIM_CALL("aclrtResetDevice");
+  if (!is_device(device)) return refuse(ACL_ERROR_INVALID_DEVICE, "aclrtResetDevice: " + no_device(device));
   return ACL_SUCCESS;
 }
 

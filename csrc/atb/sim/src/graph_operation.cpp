@@ -157,6 +157,7 @@ Status GraphOperation::infer(const Descs& in, Descs& out) const {
     given.reserve(in.size());
     given.resize(in.size());
     for (size_t i = 0; i < in.size(); ++i) given.at(i) = in[i];
+    made.reserve(out.size());
     made.resize(out.size());
     if (param_.inferShapeFunc(given, made) != NO_ERROR) {
       return reject(ERROR_GRAPH_INFERSHAPE_FUNC_FAIL, "graph ", param_.name, ": its inferShapeFunc fails");
@@ -252,6 +253,7 @@ Status GraphOperation::schedule(const Descs& in, const Descs& out, const std::ve
       move(launch.out);
       schedule.launches.push_back(std::move(launch));
     }
+    // The nodes of a graph run one after another, so the largest of their kernels' workspaces serves them all.
     scratch = std::max(scratch, part.workspace);
   }
   schedule.workspace = internals + scratch;

@@ -46,7 +46,8 @@ class OpRules {
   // Reads host data and gives the code to run. `host[i]` is null where input i is no host input.
   virtual Status prepare(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>& out,
                          const std::vector<const int32_t*>& host, Kernel& kernel) const = 0;
-  virtual uint64_t workspace(const std::vector<TensorDesc>& /*in*/) const { return 0; }
+  // Bytes that the kernel wants for itself. ATB's amounts are nobody's business and change; that there are some is.
+  virtual uint64_t workspace(const std::vector<TensorDesc>& /*out*/) const { return 0; }
   // Outputs that have to be the memory of an input: (output, input).
   virtual std::vector<std::pair<uint32_t, uint32_t>> in_place() const { return {}; }
 };

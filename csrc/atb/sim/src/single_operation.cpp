@@ -22,7 +22,7 @@ Status SingleOperation::schedule(const Descs& in, const Descs& out, const std::v
   }
   for (uint32_t i = 0; i < out.size(); ++i) launch.out.push_back({Place::Kind::output, i, out[i]});
   schedule.launches.push_back(std::move(launch));
-  schedule.workspace = rules_->workspace(in);
+  schedule.workspace = rules_->workspace(out);
   return NO_ERROR;
 }
 

@@ -16,12 +16,18 @@ std::string environment(const char* name, const char* fallback) {
   return value == nullptr || *value == '\0' ? fallback : value;
 }
 
-uint64_t environment_bytes(const char* name, uint64_t fallback) {
+uint64_t environment_number(const char* name, uint64_t fallback, const char* what) {
   const std::string text = environment(name, std::to_string(fallback).c_str());
-  uint64_t bytes = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), bytes);
-  if (error == std::errc() && end == text.data() + text.size()) return bytes;
-  throw std::invalid_argument(std::string(name) + "=" + text + " is no number of bytes");
+  uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error == std::errc() && end == text.data() + text.size()) return number;
+  throw std::invalid_argument(std::string(name) + "=" + text + " is no number of " + what);
+}
+
+uint32_t checked_devices(uint64_t count) {
+  constexpr uint64_t kMost = 16;
+  if (count >= 1 && count <= kMost) return static_cast<uint32_t>(count);
+  throw std::invalid_argument("there can be 1 to 16 simulated devices, not " + std::to_string(count));
 }
 
 struct Fault {
@@ -39,7 +45,8 @@ struct State {
   uint64_t calls = 0;
   std::string soc = environment("ATB_SIM_SOC", "Ascend910B2");
   std::string version = environment("ATB_SIM_VERSION", "8.5.0");
-  uint64_t memory = environment_bytes("ATB_SIM_MEMORY", uint64_t{64} << 30);
+  uint64_t memory = environment_number("ATB_SIM_MEMORY", uint64_t{64} << 30, "bytes");
+  uint32_t devices = checked_devices(environment_number("ATB_SIM_DEVICES", 1, "devices"));
   std::string message;
 };
 
@@ -150,6 +157,17 @@ bool fault_pending() {
 uint64_t calls() {
   const std::lock_guard lock(state().mutex);
   return state().calls;
+}
+
+uint32_t devices() {
+  const std::lock_guard lock(state().mutex);
+  return state().devices;
+}
+
+void set_devices(uint32_t count) {
+  const uint32_t checked = checked_devices(count);
+  const std::lock_guard lock(state().mutex);
+  state().devices = checked;
 }
 
 void set_soc(const std::string& name) {

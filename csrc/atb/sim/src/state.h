@@ -19,6 +19,7 @@ template <typename Change>
 void account(Change&& change);
 
 uint64_t memory_limit();
+uint32_t devices();
 
 // Whether this thread has chosen its device. Each thread that uses one has to.
 bool device_chosen();

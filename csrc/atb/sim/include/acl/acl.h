@@ -17,6 +17,7 @@ static const int ACL_ERROR_UNINITIALIZE = 100001;
 static const int ACL_ERROR_REPEAT_INITIALIZE = 100002;
 static const int ACL_ERROR_INVALID_DEVICE = 200002;
 static const int ACL_ERROR_RT_PARAM_INVALID = 107000;
+static const int ACL_ERROR_RT_CONTEXT_NULL = 107002;
 static const int ACL_ERROR_RT_STREAM_CONTEXT = 107003;
 static const int ACL_ERROR_RT_MEMORY_ALLOCATION = 207001;
 static const int ACL_ERROR_RT_INTERNAL_ERROR = 507000;
@@ -74,6 +75,7 @@ aclError aclrtGetVersion(int32_t* majorVersion, int32_t* minorVersion, int32_t* 
 
 aclError aclrtGetDeviceCount(uint32_t* count);
 aclError aclrtSetDevice(int32_t deviceId);
+aclError aclrtGetDevice(int32_t* deviceId);
 aclError aclrtResetDevice(int32_t deviceId);
 const char* aclrtGetSocName();
 aclError aclrtGetMemInfo(aclrtMemAttr attr, size_t* free, size_t* total);

@@ -26,14 +26,14 @@ class SVector {
     resize(size);
     for (T& element : *this) element = value;
   }
-  SVector(std::initializer_list<T> list) { assign(list.begin(), list.size()); }
+  SVector(std::initializer_list<T> list) { assign(list); }
   SVector(const SVector& other) { assign(other.begin(), other.size_); }
   SVector& operator=(const SVector& other) {
     if (this != &other) assign(other.begin(), other.size_);
     return *this;
   }
   SVector& operator=(std::initializer_list<T> list) {
-    assign(list.begin(), list.size());
+    assign(list);
     return *this;
   }
   ~SVector() { delete[] heap_; }
@@ -52,8 +52,9 @@ class SVector {
     heap_ = larger.release();
     capacity_ = count;
   }
+  // As in ATB 8.1 and 8.2: a size that was not reserved is refused. Later versions lose or overrun elements there.
   void resize(std::size_t count) {
-    reserve(count);
+    require(count <= capacity_);
     for (std::size_t i = size_; i < count; ++i) begin()[i] = T();
     size_ = count;
   }
@@ -91,6 +92,11 @@ class SVector {
  private:
   static void require(bool condition) {
     if (!condition) throw MaxSizeExceeded();
+  }
+  // A list of more elements than there are in line is refused even where there is room.
+  void assign(std::initializer_list<T> list) {
+    require(list.size() <= DEFAULT_SVECTOR_SIZE);
+    assign(list.begin(), list.size());
   }
   void assign(const T* values, std::size_t count) {
     reserve(count);

@@ -32,10 +32,13 @@ bool fault_pending();
 // Calls so far in which a fault could be injected.
 uint64_t calls();
 
-// For devices that are opened from now on. At first what ATB_SIM_SOC, ATB_SIM_VERSION and ATB_SIM_MEMORY say.
+// For devices that are opened from now on. At first what ATB_SIM_SOC, ATB_SIM_VERSION, ATB_SIM_MEMORY and
+// ATB_SIM_DEVICES say.
 void set_soc(const std::string& name);
 void set_version(const std::string& version);
 void set_memory(uint64_t bytes);
+// How many devices there are, 1 to 16. They have one memory and one account together.
+void set_devices(uint32_t count);
 
 // Device memory as the host may look at it, and back; null for an address that is none.
 void* window(const void* device);

@@ -14,6 +14,7 @@ namespace {
 using infer::ActivationParam;
 using infer::ActivationType;
 constexpr const char* kName = "ActivationOperation";
+constexpr int64_t kSwigluStep310p = 32;
 
 const char* suffix(ActivationType type) {
   constexpr const char* kSuffixes[] = {nullptr,          "RELU",
@@ -103,6 +104,13 @@ class Activation : public PlainRules {
       return refuse(ERROR_INVALID_TENSOR_DIM, "dy ", text(in[0]), " is not half of x ", text(in[1]));
     }
     return NO_ERROR;
+  }
+
+  Status limits(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&) const override {
+    const bool limited = family() == Family::i310p && param_.activationType == infer::ACTIVATION_SWIGLU_FORWARD;
+    if (!limited || dim(in[0], -1) % kSwigluStep310p == 0) return NO_ERROR;
+    return refuse(ERROR_INVALID_TENSOR_DIM, "on 310P SWIGLU_FORWARD wants a last dimension that is a multiple of ",
+                  kSwigluStep310p, ", not ", text(in[0]));
   }
 
   Kernel kernel() const override {

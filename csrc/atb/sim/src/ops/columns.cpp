@@ -48,7 +48,7 @@ constexpr Row kRows[] = {
     {"PagedAttentionOperationMaskQLens", "3", "f16 f16:nz f16:nz i32 i32 f16:nz i32 > f16", "f16"},
     {"ReshapeAndCacheOperation", "25", "T T T T i32 > T T", "f16 bf16 i8"},
     {"ReshapeAndCacheOperationSISO", "25", "T T i32 > T", "f16 bf16 i8"},
-    {"ReshapeAndCacheOperationAtlas300", "3", "T T T:nz T:nz i32 > T:nz T:nz", "f16 i8"},
+    {"ReshapeAndCacheOperationAtlas300", "3", "T T T:nz T:nz i32 > T:nz T:nz", "f16"},
     {"ReshapeAndCacheOperationAtlas800A2NZ", "2", "T T T:nz T:nz i32 > T:nz T:nz", "f16 bf16 i8"},
     {"ReshapeAndCacheOperationAtlas800A2NZ", "2", "T T T T i32 > T T", "f16 bf16 i8"},
     {"ReshapeAndCacheOperationAtlas800A2NZ", "2", "i8 T i8:nz T:nz i32 > i8:nz T:nz", "f16 bf16"},
@@ -97,9 +97,9 @@ constexpr Row kRows[] = {
     {"SoftmaxOperation", "235", "T > T", "f16 f32 bf16"},
     {"SortOperation", "235", "T > T i32", "f16 bf16"},
     {"SortOperation", "25", "f32 > f32 i32", "f32"},
-    {"ReduceOperationMAX", "235", "T > T", "i32 bf16"},
-    {"ReduceOperationMIN", "235", "T > T", "i32 bf16"},
-    {"ReduceOperationSUM", "235", "T > T", "f16 bf16"},
+    {"ReduceOperationMAX", "25", "T > T", "i32 bf16"},
+    {"ReduceOperationMIN", "25", "T > T", "i32 bf16"},
+    {"ReduceOperationSUM", "25", "T > T", "f16 bf16"},
     {"AllReduceOperation", "235", "T > T", "f16 f32 i8 i16 i32 i64 bf16"},
     {"AllGatherOperation", "235", "T > T", "f16 f32 i8 i16 i32 i64 bf16"},
 };
@@ -172,6 +172,8 @@ Family family() {
   const std::string name = soc();
   if (name.starts_with("Ascend310P")) return Family::i310p;
   if (name.starts_with("Ascend950") || name.starts_with("Ascend910_95")) return Family::a5;
+  // One of the first generation calls itself "Ascend910B" and nothing more; an A2 chip has a digit behind it.
+  if (name == "Ascend910B") return Family::other;
   return name.starts_with("Ascend910B") || name.starts_with("Ascend910_93") ? Family::a2 : Family::other;
 }
 

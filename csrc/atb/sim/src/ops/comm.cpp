@@ -148,6 +148,14 @@ bool fold_of(const std::string& type, Fold& how) {
   return false;
 }
 
+// Neither LCCL nor the HCCL of a 310P has 64-bit integers.
+Status check_integers(const char* op, const TensorDesc& x, bool lccl) {
+  if (x.dtype != ACL_INT64) return NO_ERROR;
+  if (lccl) return reject(ERROR_INVALID_TENSOR_DTYPE, op, ": lccl has no int64");
+  if (family() != Family::i310p) return NO_ERROR;
+  return reject(ERROR_INVALID_TENSOR_DTYPE, op, ": hccl has no int64 on 310P");
+}
+
 class AllReduce : public PlainRules {
  public:
   AllReduce(const Place& place, Fold how, bool lccl)
@@ -159,8 +167,11 @@ class AllReduce : public PlainRules {
     return NO_ERROR;
   }
   Status limits(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&) const override {
-    if (!lccl_ || in[0].dtype != ACL_INT64) return NO_ERROR;
-    return refuse(ERROR_INVALID_TENSOR_DTYPE, "lccl has no int64");
+    const bool narrow = in[0].dtype == ACL_INT16 || in[0].dtype == ACL_BF16;
+    if (how_ == Fold::product && family() == Family::a2 && narrow) {
+      return refuse(ERROR_INVALID_TENSOR_DTYPE, "there is no prod of ", text(in[0].dtype), " on 910B");
+    }
+    return check_integers(name().c_str(), in[0], lccl_);
   }
   Kernel kernel() const override {
     return [place = place_, how = how_](const Views& in, const Views& out) {
@@ -191,8 +202,7 @@ class AllGather : public PlainRules {
     return NO_ERROR;
   }
   Status limits(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&) const override {
-    if (!lccl_ || in[0].dtype != ACL_INT64) return NO_ERROR;
-    return refuse(ERROR_INVALID_TENSOR_DTYPE, "lccl has no int64");
+    return check_integers(name().c_str(), in[0], lccl_);
   }
   Kernel kernel() const override {
     return [place = place_](const Views& in, const Views& out) {
@@ -250,6 +260,16 @@ class LinearParallel : public Rules {
   Place place_;
 };
 
+bool plain(const LinearParallelParam::TwoDimTPInfo& info) {
+  const LinearParallelParam::TwoDimTPInfo usual;
+  return info.agDim == usual.agDim && info.rsDim == usual.rsDim && info.innerDimIsAg == usual.innerDimIsAg;
+}
+
+bool plain(const LinearParallelParam::MoeInfo& info) {
+  const LinearParallelParam::MoeInfo usual;
+  return info.localExpertNums == usual.localExpertNums && info.epSize == usual.epSize && info.tpSize == usual.tpSize;
+}
+
 }  // namespace
 
 Status make_rules(const AllReduceParam& param, std::unique_ptr<OpRules>& rules) {
@@ -287,6 +307,9 @@ Status make_rules(const LinearParallelParam& param, std::unique_ptr<OpRules>& ru
       param.keepIntermediate || param.outDataType != ACL_DT_UNDEFINED) {
     return reject(ERROR_INVALID_PARAM, kName, ": the simulator has LINEAR_ALL_REDUCE of floats alone, not type ", type,
                   " with quantType ", quant);
+  }
+  if (!plain(param.twoDimTPInfo) || !plain(param.moeInfo)) {
+    return reject(ERROR_INVALID_PARAM, kName, ": the simulator has neither twoDimTPInfo nor moeInfo");
   }
   rules = std::make_unique<LinearParallel>(param, place_of(param, kName));
   return NO_ERROR;

@@ -37,6 +37,7 @@ namespace {
 
 using infer::ReshapeAndCacheParam;
 constexpr const char* kName = "ReshapeAndCacheOperation";
+constexpr int64_t kHeadStep310p = 16;
 
 void write_rows(const View& rows, const View& slots, const CacheLayout& layout, const View& cache) {
   const size_t bytes = size_of(cache.dtype);
@@ -91,6 +92,14 @@ class ReshapeAndCache : public Rules {
     ATB_SIM_TRY(read_layouts(in, layouts));
     for (size_t i = 0; i < out.size(); ++i) out[i] = in[out.size() + i];
     return NO_ERROR;
+  }
+
+  Status limits(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&) const override {
+    if (family() != Family::i310p) return NO_ERROR;
+    const int64_t key = dim(in[0], 2), value = dim(in[1], 2);
+    if (key == value && key % kHeadStep310p == 0) return NO_ERROR;
+    return refuse(ERROR_INVALID_TENSOR_DIM, "on 310P the head sizes of key and value, ", key, " and ", value,
+                  ", must be equal and a multiple of ", kHeadStep310p);
   }
 
  private:

@@ -20,6 +20,7 @@ class Linear : public Rules {
     if (param_.enAccum) return {{0, 2}};
     return {};
   }
+  uint64_t workspace(const std::vector<TensorDesc>& out) const override { return tiled_workspace(out[0]); }
 
  protected:
   std::string key() const override {

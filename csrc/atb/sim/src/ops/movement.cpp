@@ -315,8 +315,14 @@ Status make_rules(const TransposeParam& param, std::unique_ptr<OpRules>& rules) 
 
 Status make_rules(const RepeatParam& param, std::unique_ptr<OpRules>& rules) {
   ATB_SIM_TRY(check_reserved("RepeatOperation", param.rsv));
-  for (size_t i = 0; i < param.multiples.size(); ++i) {
-    if (param.multiples[i] <= 0) return reject(ERROR_INVALID_PARAM, "RepeatOperation: a multiple is not positive");
+  int repeated = 0;
+  for (int64_t multiple : param.multiples) {
+    if (multiple <= 0) return reject(ERROR_INVALID_PARAM, "RepeatOperation: a multiple is not positive");
+    repeated += multiple > 1 ? 1 : 0;
+  }
+  if (repeated > 2 || param.multiples.size() > MAX_DIM) {
+    return reject(ERROR_INVALID_PARAM, "RepeatOperation: ", param.multiples.size(), " multiples, ", repeated,
+                  " of them above 1; there can be 8, and 2 above 1");
   }
   rules = std::make_unique<Repeat>(param);
   return NO_ERROR;

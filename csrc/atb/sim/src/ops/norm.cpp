@@ -132,10 +132,14 @@ Status check_quant(const RmsNormParam& param) {
 Status make_norm(const RmsNormParam& param, std::unique_ptr<OpRules>& rules) {
   const bool rstd = param.normParam.rstd;
   if (rstd && family() != Family::a2) return reject(ERROR_INVALID_PARAM, kName, ": rstd exists on 910B only");
+  const bool fast = param.normParam.precisionMode == RmsNormParam::HIGH_PERFORMANCE_MODE;
   Norm norm{.rstd = rstd, .epsilon = param.normParam.epsilon};
   norm.gemma = param.normParam.modelType == RmsNormParam::GEMMA_MODEL;
-  rules = std::make_unique<RmsNorm>(norm, rstd ? "RmsNormOperationNORMWithRSTD" : "RmsNormOperationNORM",
-                                    param.normParam.precisionMode == RmsNormParam::HIGH_PERFORMANCE_MODE);
+  if (int{rstd} + int{fast} + int{norm.gemma} > 1) {
+    return reject(ERROR_INVALID_PARAM, kName,
+                  ": rstd, HIGH_PERFORMANCE_MODE and GEMMA_MODEL are kernels of their own and do not combine");
+  }
+  rules = std::make_unique<RmsNorm>(norm, rstd ? "RmsNormOperationNORMWithRSTD" : "RmsNormOperationNORM", fast);
   return NO_ERROR;
 }
 

@@ -105,6 +105,7 @@ class PagedAttention : public Rules {
     if (spec(param_)) host.push_back(inputs() - 1);
     return host;
   }
+  uint64_t workspace(const std::vector<TensorDesc>& out) const override { return tiled_workspace(out[0]); }
 
   Status prepare(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&,
                  const std::vector<const int32_t*>& host, Kernel& kernel) const override {
@@ -265,6 +266,10 @@ Status make_rules(const Param& param, std::unique_ptr<OpRules>& rules) {
   }
   if (free && !version_since(8, 2)) return reject(ERROR_INVALID_PARAM, kName, ": MASK_FREE exists since ATB 8.2");
   if (free && family() != Family::i310p) return reject(ERROR_INVALID_PARAM, kName, ": MASK_FREE exists on 310P only");
+  if (spec && !free && family() == Family::i310p) {
+    return reject(ERROR_INVALID_PARAM, kName,
+                  ": with calcType SPEC the masks NORM and SPEC exist on 910B only, 310P takes MASK_FREE");
+  }
   rules = std::make_unique<PagedAttention>(param);
   return NO_ERROR;
 }

@@ -24,7 +24,7 @@ Cut cut(const Sizes& shape, int64_t first, int64_t count) {
   return {product(shape, 0, begin), product(shape, begin, end), product(shape, end, shape.size())};
 }
 
-// Axes that follow each other in ascending order; -1 is the last.
+// Axes that follow each other in ascending order; a single -1 is the last.
 template <typename Axes>
 Status consecutive(const std::string& op, const Axes& axes, const TensorDesc& x, int64_t& first) {
   for (size_t i = 0; i < axes.size(); ++i) {
@@ -99,6 +99,7 @@ void sort_rows(const View& x, const View& values, const View& indices) {
 class Sort : public PlainRules {
  public:
   explicit Sort(int32_t count) : PlainRules("SortOperation", 1, 2), count_(count) {}
+  uint64_t workspace(const std::vector<TensorDesc>& out) const override { return tiled_workspace(out[0]); }
 
  protected:
   Status shapes(const std::vector<TensorDesc>& in, std::vector<TensorDesc>& out) const override {
@@ -154,7 +155,9 @@ class Reduce : public PlainRules {
     for (size_t i = 0; i < gone.size(); ++i) {
       if (!gone[i]) shape.push_back(in[0].shape.dims[i]);
     }
-    if (shape.empty()) shape.push_back(1);
+    if (shape.empty()) {
+      return refuse(ERROR_INVALID_PARAM, "all axes of ", text(in[0]), " would go, and a tensor has to have one");
+    }
     out[0] = with_sizes(in[0], shape);
     return NO_ERROR;
   }
@@ -209,6 +212,10 @@ class Reduce : public PlainRules {
 Status make_rules(const infer::SoftmaxParam& param, std::unique_ptr<OpRules>& rules) {
   ATB_SIM_TRY(check_reserved("SoftmaxOperation", param.rsv));
   if (param.axes.size() == 0) return reject(ERROR_INVALID_PARAM, "SoftmaxOperation: no axes");
+  for (int64_t axis : param.axes) {
+    if (axis >= 0 || (axis == -1 && param.axes.size() == 1)) continue;
+    return reject(ERROR_INVALID_PARAM, "SoftmaxOperation: axis ", axis, ": axes count from the front, or are -1 alone");
+  }
   rules = std::make_unique<Softmax>(param);
   return NO_ERROR;
 }

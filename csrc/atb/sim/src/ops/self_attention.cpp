@@ -46,6 +46,7 @@ class SelfAttention : public Rules {
       : Rules(kName, param.maskType == SelfAttentionParam::MASK_TYPE_UNDEFINED ? 4 : 5, 1), param_(param) {}
 
   std::vector<uint32_t> host_inputs() const override { return {inputs() - 1}; }
+  uint64_t workspace(const std::vector<TensorDesc>& out) const override { return tiled_workspace(out[0]); }
 
   Status prepare(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&,
                  const std::vector<const int32_t*>& host, Kernel& kernel) const override {
@@ -173,11 +174,15 @@ class SelfAttention : public Rules {
       q_rows += q;
       kv_rows += kv;
     }
-    if (q_rows > dim(in[0], 0) || kv_rows > dim(in[1], 0)) {
-      return refuse(ERROR_INVALID_PARAM, "seqLen adds up to ", q_rows, " queries and ", kv_rows, " keys, q is ",
-                    text(in[0]), " and k ", text(in[1]));
-    }
-    return NO_ERROR;
+    if (rows_fit(q_rows, dim(in[0], 0)) && rows_fit(kv_rows, dim(in[1], 0))) return NO_ERROR;
+    return refuse(ERROR_INVALID_PARAM, "seqLen adds up to ", q_rows, " queries and ", kv_rows, " keys, q is ",
+                  text(in[0]), " and k ", text(in[1]),
+                  family() == Family::i310p ? "; on 310P the rows are the sum rounded up to a multiple of 16" : "");
+  }
+
+  // A 310P works in blocks of 16 rows, which q, k and v have to fill.
+  static bool rows_fit(int64_t wanted, int64_t rows) {
+    return rows == (family() == Family::i310p ? round_up(wanted, 16) : wanted);
   }
 
   Status plan_mask(const std::vector<TensorDesc>& in, const std::vector<Sequence>& sequences, MaskPlan& plan) const {

@@ -35,6 +35,13 @@ inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit 
 TensorDesc with_sizes(const TensorDesc& like, const Sizes& shape);
 TensorDesc describe(aclDataType dtype, const Sizes& shape, aclFormat format = ACL_FORMAT_ND);
 
+// What kernels that work in tiles ask for: a fixed part and one for each row of the result, in steps of 512 bytes.
+inline uint64_t tiled_workspace(const TensorDesc& result) {
+  constexpr int64_t kFixed = 4096, kRow = 64, kStep = 512;
+  const int64_t rows = elements(result) / dim(result, -1);
+  return static_cast<uint64_t>(round_up(kFixed + kRow * rows, kStep));
+}
+
 // An axis of a tensor of `rank`, made non-negative; -1 if it does not exist.
 inline int64_t axis_of(int64_t axis, int64_t rank) {
   const int64_t at = axis < 0 ? axis + rank : axis;
