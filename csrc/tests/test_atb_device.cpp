@@ -77,6 +77,30 @@ TEST(somebody_elses_stream_is_used_and_left) {
   owner->synchronize();
 }
 
+TEST(a_thread_keeps_the_device_that_it_had_chosen) {
+  sim::set_devices(3);
+  std::thread([] {
+    int32_t chosen = -1;
+    const auto chosen_is = [&](int32_t id) { return aclrtGetDevice(&chosen) == ACL_SUCCESS && chosen == id; };
+    aclrtSetDevice(2);
+    {
+      Engine engine(doublings(2), {.id = 1});
+      CHECK(chosen_is(2));
+      CHECK(doubles(engine, 2) && chosen_is(2));
+      const Floats one(4, 1);
+      engine.weights->set("w", one.data(), DataType::f32, {4});
+      CHECK(chosen_is(2));
+      CHECK_THROWS(engine.weights->set("w", one.data(), DataType::f32, {2}), "is float32 [4], not");
+      CHECK(chosen_is(2));
+      sim::inject("Operation::Setup", 0, 3);
+      CHECK_THROWS(doubles(engine, 2), "ATB cannot prepare");
+      CHECK(chosen_is(2));
+    }
+    CHECK(chosen_is(2));
+  }).join();
+  sim::set_devices(1);
+}
+
 TEST(programs_of_one_device_run_from_several_threads) {
   const auto weights = weights_on_a_device();
   std::vector<std::thread> callers;
