@@ -265,7 +265,7 @@ def test_parameters_that_atb_refuses_are_told_when_the_engine_is_built() -> None
     [
         ("aclrtMalloc", 207001, "MiB for weight embedding: .* are free; ACL reports error 207001"),
         ("aclrtMemcpy", 107000, "copying 3072 bytes to the device failed: ACL reports error 107000"),
-        ("aclrtSetDevice", 107001, "choosing device 0 failed: ACL reports error 107001"),
+        ("aclrtGetDevice", 107001, "choosing device 0 failed: ACL reports error 107001"),
     ],
 )
 def test_a_failure_of_acl_is_told_with_what_was_done(engine: Engine, call: str, status: int, match: str) -> None:
