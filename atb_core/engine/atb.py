@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import os
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -275,8 +276,14 @@ def _shared_device(
     stream = 0 if simulator else _torch_stream(device_id)
     device = extension.Device(device_id, stream, execute_async, launch_blocking, auto_transpose)
     # Handlers run in reverse order: before torch_npu's, which ends ACL and takes the stream away.
-    atexit.register(device.shut)
+    atexit.register(_shut, weakref.ref(device))
     return device
+
+
+def _shut(device: weakref.ref[Any]) -> None:
+    alive = device()
+    if alive is not None:
+        alive.shut()
 
 
 def _npu() -> Any:

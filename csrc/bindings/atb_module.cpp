@@ -164,7 +164,8 @@ nb::tuple memory_info(Device& device) {
 }
 
 void bind_device(nb::module_& m) {
-  nb::class_<Device>(m, "Device", "A device with a stream: its own, or somebody else's by address.")
+  nb::class_<Device>(m, "Device", nb::is_weak_referenceable(),
+                     "A device with a stream: its own, or somebody else's by address.")
       .def(nb::new_(&make_device), "id"_a = 0, "stream"_a = 0, "execute_async"_a = false, "launch_blocking"_a = false,
            "auto_transpose"_a = true)
       .def("shut", &Device::shut, "Closes the device at the end of the process.", Released())

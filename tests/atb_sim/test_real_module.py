@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from atb_sim.simulated import run_python
 
 from atb_core import ascend
 from atb_core.engine import atb, get_backend
@@ -66,6 +67,44 @@ def test_a_stream_of_torchs_is_not_destroyed_with_the_device(torch_npu: types.Si
     device = extension.Device(0, torch_npu.stream)
     del device
     assert torch_npu.sim.counters()["live_streams"] == before
+
+
+AT_EXIT = """
+import atexit, sys, types
+import torch
+from atb_core import ascend
+from atb_core.engine import atb
+from atb_core.graph import DataType, Network, Tensor
+from atb_core.nn.functional import linear
+
+sim = atb.load_simulator().sim
+stream = sim.create_stream()
+current = types.SimpleNamespace(npu_stream=stream, synchronize=lambda: None)
+sys.modules["torch_npu"] = types.ModuleType("torch_npu")
+sys.modules["torch_npu"].npu = types.SimpleNamespace(set_device=lambda id: None, current_stream=lambda: current)
+atb._DEVICE_MODULE, ascend.missing_for_backend = "atb_core._atb_sim", list
+
+def end():  # what torch_npu does when it is unloaded
+    global backend, engine
+    sim.destroy_stream(stream)
+    left = [sim.counters()[name] for name in ("live_contexts", "live_streams")]
+    calls = sim.calls()
+    del backend, engine
+    atb._shared_device.cache_clear()
+    print(left, sim.calls() - calls)
+
+atexit.register(end)
+with Network("product") as net:
+    x, weight = Tensor("x", (4, 32), DataType.FLOAT16), Tensor("w", (32, 16), DataType.FLOAT16)
+    net.mark_output(linear(x, weight, None, False, False), "y")
+backend = atb.AtbBackend()
+engine = backend.build(net)
+engine.forward({"x": torch.ones(4, 32).half(), "w": torch.ones(32, 16).half()})
+"""
+
+
+def test_the_device_is_closed_before_torch_npu_ends_and_nothing_is_given_back_later() -> None:
+    assert run_python(AT_EXIT) == "[0, 0] 0\n"
 
 
 def test_a_cache_on_the_host_is_refused(torch_npu: types.SimpleNamespace) -> None:
