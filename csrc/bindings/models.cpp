@@ -6,6 +6,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "atb_core/error.h"
+#include "models/lower.h"
 #include "models/model_factory.h"
 
 namespace nb = nanobind;
@@ -60,7 +61,10 @@ PythonModel::PythonModel(const std::string& name, const std::string& param, std:
     const nb::gil_scoped_acquire acquire;
     return PyErr_CheckSignals() != 0;
   };
-  guarded(name, [&] { model_->Init(std::move(engine)); });
+  guarded(name, [&] {
+    model_->Init(std::move(engine));
+    check_graph(model_->graph());
+  });
 }
 
 void PythonModel::set_weights(const std::vector<TensorTuple>& weights) {

@@ -2,6 +2,7 @@
 #include "models/lower.h"
 
 #include <algorithm>
+#include <set>
 
 #include "atb_core/error.h"
 
@@ -66,14 +67,33 @@ TensorKind kind_of(Role role) {
   return TensorKind::input;
 }
 
-std::vector<bool> used_tensors(const ModelGraph& graph) {
-  std::vector<bool> used(graph.tensors().size());
-  for (const ModelGraph::Node& node : graph.nodes()) {
+// What a node is called where its author says nothing.
+std::string label_of(const ModelGraph& graph, size_t node) {
+  const std::string& label = graph.nodes()[node].label;
+  return label.empty() ? "node " + std::to_string(node) : label;
+}
+
+// Node by node: whether all that it reads and makes is there. Returns which tensors nodes make.
+std::vector<bool> made_tensors(const ModelGraph& graph) {
+  std::vector<bool> made(graph.tensors().size());
+  const auto known = [&](int id) { return id >= 0 && static_cast<size_t>(id) < made.size(); };
+  for (size_t i = 0; i < graph.nodes().size(); ++i) {
+    const ModelGraph::Node& node = graph.nodes()[i];
     for (int id : node.inputs) {
-      if (id < 0 || static_cast<size_t>(id) >= used.size()) fail(node.op, " at ", node.label, " reads no tensor");
-      used[static_cast<size_t>(id)] = true;
+      if (!known(id)) fail(node.op, " at ", label_of(graph, i), " reads tensor ", id, ", which is not there");
     }
-    for (int id : node.outputs) used[static_cast<size_t>(id)] = true;
+    for (int id : node.outputs) {
+      if (!known(id)) fail(node.op, " at ", label_of(graph, i), " makes tensor ", id, ", which is not there");
+      made[static_cast<size_t>(id)] = true;
+    }
+  }
+  return made;
+}
+
+std::vector<bool> used_tensors(const ModelGraph& graph) {
+  std::vector<bool> used = made_tensors(graph);
+  for (const ModelGraph::Node& node : graph.nodes()) {
+    for (int id : node.inputs) used[static_cast<size_t>(id)] = true;
   }
   return used;
 }
@@ -92,6 +112,19 @@ std::vector<int> tensors_of(const ModelGraph& graph, Role role) {
     if (graph.tensors()[i].role == role) result.push_back(static_cast<int>(i));
   }
   return result;
+}
+
+void check_graph(const ModelGraph& graph) {
+  const std::vector<bool> made = made_tensors(graph);
+  std::set<std::string> names;
+  for (size_t i = 0; i < made.size(); ++i) {
+    const ModelGraph::Tensor& tensor = graph.tensors()[i];
+    if (tensor.role == Role::output && !made[i]) fail("no op makes the output '", tensor.name, "'");
+    // The engine calls weights as their source does.
+    if (tensor.role == Role::internal || tensor.role == Role::weight) continue;
+    if (tensor.name.empty()) fail("an input, cache or output has no name (tensor ", i, ")");
+    if (!names.insert(tensor.name).second) fail("two inputs, caches or outputs are called '", tensor.name, "'");
+  }
 }
 
 std::map<std::string, int64_t> weight_sizes(const ModelGraph& graph, const std::vector<TensorView>& weights) {
@@ -120,6 +153,7 @@ std::map<std::string, int64_t> weight_sizes(const ModelGraph& graph, const std::
 }
 
 LoweredGraph lower(const ModelGraph& graph, const Sizes& sizes, const std::vector<std::string>& weight_names) {
+  check_graph(graph);
   const std::vector<bool> used = used_tensors(graph);
   Dimensions dimensions(sizes);
   for (size_t i = 0; i < used.size(); ++i) {
@@ -142,9 +176,10 @@ LoweredGraph lower(const ModelGraph& graph, const Sizes& sizes, const std::vecto
     result.ids[i] = static_cast<int>(result.spec.tensors.size());
     result.spec.tensors.push_back({name, tensor.dtype, kind_of(tensor.role), dimensions.expressions(tensor.shape)});
   }
-  for (const ModelGraph::Node& node : graph.nodes()) {
-    result.spec.nodes.push_back(
-        {node.op, node.label, node.attributes, moved(node.inputs, result.ids), moved(node.outputs, result.ids)});
+  for (size_t i = 0; i < graph.nodes().size(); ++i) {
+    const ModelGraph::Node& node = graph.nodes()[i];
+    result.spec.nodes.push_back({node.op, label_of(graph, i), node.attributes, moved(node.inputs, result.ids),
+                                 moved(node.outputs, result.ids)});
     result.segments.push_back(node.segment);
   }
   return result;

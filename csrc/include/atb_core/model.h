@@ -46,7 +46,11 @@ class Model {
 
   const std::string& name() const { return name_; }
   const ModelGraph& graph() const { return graph_; }
-  ModelEngine& engine() { return *engine_; }
+  // Not before Init() is done: there is none while the graph is being built.
+  ModelEngine& engine() {
+    if (!engine_) throw std::runtime_error("the model " + name_ + " has no engine yet");
+    return *engine_;
+  }
 
   // Records the graph and gives it to the engine. Throws std::runtime_error with what does not fit.
   void Init(std::unique_ptr<ModelEngine> engine) {
@@ -61,7 +65,7 @@ class Model {
   virtual void Execute(const std::vector<TensorView>& inputs, const std::vector<TensorView>& outputs,
                        const std::string& param) {
     static_cast<void>(param);
-    engine_->run(inputs, outputs);
+    engine().run(inputs, outputs);
   }
 
  protected:

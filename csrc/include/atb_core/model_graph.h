@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // A model's graph as C++ writes it: tensors with symbolic shapes and ops in the order of execution. Header only, so
-// that a shared library can build graphs without linking anything of ours; the engine checks the graph when it
-// takes it. Ops and attributes are those of docs/ops.md.
+// that a shared library can build graphs without linking anything of ours. Here a std::runtime_error, which names op and
+// label, says what would be read past its end; the engine checks the rest when it takes the graph. Ops and attributes
+// are those of docs/ops.md.
 #pragma once
 
 #include <cmath>
 #include <initializer_list>
 #include <map>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <variant>
@@ -73,16 +75,21 @@ class ModelGraph {
   Value cache(std::string name, DataType dtype, Shape shape) {
     return make(std::move(name), dtype, Role::cache, std::move(shape));
   }
+  // Makes the result of an op an output of the graph, under this name. Each result can be one output.
   void output(Value value, std::string name) {
-    tensors_[static_cast<size_t>(value.id)].role = Role::output;
-    tensors_[static_cast<size_t>(value.id)].name = std::move(name);
+    const std::string what = "the output '" + name + "'";
+    Tensor& tensor = tensors_[number(value, what)];
+    if (tensor.role == Role::output) wrong(what, "it is the output '" + tensor.name + "' already");
+    if (tensor.role != Role::internal) wrong(what, "'" + tensor.name + "' is no result of an op");
+    tensor.role = Role::output;
+    tensor.name = std::move(name);
   }
 
   // Any op. `outputs` are the shapes of its results, which are of type `dtype`.
   std::vector<Value> op(std::string op, Attributes attributes, std::initializer_list<Value> inputs,
                         std::vector<Shape> outputs, DataType dtype) {
     Node node{std::move(op), label_, std::move(attributes), {}, {}, segment_};
-    for (Value input : inputs) node.inputs.push_back(input.id);
+    for (Value input : inputs) node.inputs.push_back(static_cast<int>(number(input, node.op)));
     std::vector<Value> results;
     for (Shape& shape : outputs) {
       results.push_back(make("", dtype, Role::internal, std::move(shape)));
@@ -94,11 +101,15 @@ class ModelGraph {
 
   // table [rows, width], indices [n] -> [n, width]
   Value gather(Value table, Value indices) {
+    require_rank("Gather", "the table", table, 2, 2);
+    require_rank("Gather", "the tensor of indices", indices, 1, 1);
     return op("Gather", {{"axis", int64_t{0}}}, {table, indices}, {{shape(indices)[0], shape(table)[1]}},
               dtype(table))[0];
   }
   // x [..., k], weight [n, k] -> [..., n]; a bias [n] where `bias` is a tensor
   Value linear(Value x, Value weight, Value bias = {}) {
+    require_rank("Linear", "x", x, 1);
+    require_rank("Linear", "the weight", weight, 2, 2);
     Shape result = shape(x);
     result.back() = shape(weight)[0];
     const bool has_bias = bias.id >= 0;
@@ -114,6 +125,7 @@ class ModelGraph {
   }
   // x [..., sum of sizes] cut along its last dimension
   std::vector<Value> split(Value x, const std::vector<int64_t>& sizes) {
+    require_rank("Split", "x", x, 1);
     std::vector<Shape> shapes;
     for (int64_t size : sizes) {
       shapes.push_back(shape(x));
@@ -132,6 +144,7 @@ class ModelGraph {
   }
   // silu(first half) * second half of the last dimension, whose half is `inner`
   Value swiglu(Value x, Size inner) {
+    require_rank("Activation", "x", x, 1);
     Shape result = shape(x);
     result.back() = std::move(inner);
     const Attributes attributes = {{"activation_type", std::string("ACTIVATION_SWIGLU_FORWARD")}};
@@ -156,8 +169,8 @@ class ModelGraph {
   }
   Value cast(Value x, DataType to) { return op("Cast", {}, {x}, {shape(x)}, to)[0]; }
 
-  const Shape& shape(Value value) const { return tensors_[static_cast<size_t>(value.id)].shape; }
-  DataType dtype(Value value) const { return tensors_[static_cast<size_t>(value.id)].dtype; }
+  const Shape& shape(Value value) const { return tensors_[number(value, "shape()")].shape; }
+  DataType dtype(Value value) const { return tensors_[number(value, "dtype()")].dtype; }
   const std::vector<Tensor>& tensors() const { return tensors_; }
   const std::vector<Node>& nodes() const { return nodes_; }
 
@@ -169,6 +182,22 @@ class ModelGraph {
             {"qk_scale", scale},
             {"mask_type", std::string(mask_type)},
             {"calc_type", std::string(calc_type)}};
+  }
+  [[noreturn]] void wrong(const std::string& op, const std::string& why) const {
+    throw std::runtime_error(op + (label_.empty() ? "" : " at " + label_) + ": " + why);
+  }
+  // The place of a value's tensor.
+  size_t number(Value value, const std::string& op) const {
+    if (value.id < 0) wrong(op, "it is given a Value that was never made");
+    const auto place = static_cast<size_t>(value.id);
+    if (place < tensors_.size()) return place;
+    wrong(op, "there is no tensor " + std::to_string(value.id) + ", is it a Value of another graph?");
+  }
+  void require_rank(const char* op, const char* what, Value value, size_t least, size_t most = kMaxRank) const {
+    const size_t rank = tensors_[number(value, op)].shape.size();
+    if (rank >= least && rank <= most) return;
+    const std::string wanted = std::to_string(least) + (most == least ? "" : " or more");
+    wrong(op, std::string(what) + " has rank " + std::to_string(rank) + " where " + wanted + " is needed");
   }
   Value make(std::string name, DataType dtype, Role role, Shape shape) {
     tensors_.push_back({std::move(name), dtype, role, std::move(shape)});
