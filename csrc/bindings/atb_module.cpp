@@ -15,6 +15,7 @@
 #include "bindings/convert.h"
 #include "bindings/models.h"
 #include "bindings/simulator.h"
+#include "graph/types.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -228,7 +229,7 @@ NB_MODULE(ATB_MODULE_NAME, m) {
   // At exit torch does not give back arrays that it has taken over, so memory of caches is always left.
   nb::set_leak_warnings(false);
   m.doc() = "The Ascend backend: programs over addresses and shapes.";
-  nb::exception<atb_core::Error>(m, "Error");
+  atb_core::bind_error(m);
   m.def("op_rules", &rules, "What each op becomes: op, becomes, types, limits.");
   m.def("devices", &devices, "The devices that the backend knows.");
   m.def("atb_version", [] { return ::atb::Utils::GetAtbVersion(); }, "The version of ATB.");

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "atb_core/error.h"
+#include "graph/types.h"
 
 namespace nb = nanobind;
 
@@ -108,6 +109,31 @@ std::vector<Argument> arguments_from(const std::vector<int>& tensors, const std:
     result.push_back({tensors[i], reinterpret_cast<void*>(data[i]), nb::cast<std::vector<int64_t>>(shapes[i])});
   }
   return result;
+}
+
+nb::object text_from(const std::string& text) {
+  const auto length = static_cast<Py_ssize_t>(text.size());
+  return nb::steal(PyUnicode_DecodeUTF8(text.c_str(), length, "backslashreplace"));
+}
+
+nb::list texts_from(const std::vector<std::string>& texts) {
+  nb::list result;
+  for (const std::string& text : texts) result.append(text_from(text));
+  return result;
+}
+
+void bind_error(nb::module_& m) {
+  const nb::exception<Error> type(m, "Error");
+  // Asked before nanobind's own, which would raise a UnicodeDecodeError in place of an Error that is no UTF-8.
+  nb::register_exception_translator(
+      [](const std::exception_ptr& thrown, void* type) {
+        try {
+          std::rethrow_exception(thrown);
+        } catch (const Error& error) {
+          PyErr_SetObject(static_cast<PyObject*>(type), text_from(error.what()).ptr());
+        }
+      },
+      type.ptr());
 }
 
 }  // namespace atb_core

@@ -19,4 +19,11 @@ GraphSpec graph_from_python(const std::vector<std::string>& dims, nanobind::sequ
 std::vector<Argument> arguments_from(const std::vector<int>& tensors, const std::vector<uintptr_t>& data,
                                      nanobind::sequence shapes);
 
+// Text that foreign code may have written: bytes that are no UTF-8 are spelled out.
+nanobind::object text_from(const std::string& text);
+nanobind::list texts_from(const std::vector<std::string>& texts);
+
+// Adds the exception that Error is in Python. Its text may be foreign, too.
+void bind_error(nanobind::module_& m);
+
 }  // namespace atb_core

@@ -2,10 +2,13 @@
 // Models whose graph C++ builds, for Python: atb_core/models/cpp/ checks tensors and keeps them alive.
 #include "bindings/models.h"
 
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "atb_core/error.h"
+#include "bindings/convert.h"
+#include "graph/types.h"
 #include "models/lower.h"
 #include "models/model_factory.h"
 
@@ -37,7 +40,7 @@ auto without_gil(Function&& work) {
   return work();
 }
 
-// Models are foreign code: whatever a model throws becomes an Error that names it.
+// Models are foreign code, which may throw anything: it becomes an Error that names the model.
 template <typename Function>
 auto guarded(const std::string& name, Function&& work) {
   try {
@@ -47,6 +50,8 @@ auto guarded(const std::string& name, Function&& work) {
     throw;
   } catch (const std::exception& error) {
     fail(name, ": ", error.what());
+  } catch (...) {
+    fail(name, " threw something that is no std::exception, so what is wrong is not known");
   }
 }
 
@@ -108,9 +113,11 @@ void PythonModel::execute(const std::vector<TensorTuple>& inputs, const std::vec
   guarded(name_, [&] { without_gil([&] { model_->Execute(given, results, param); }); });
 }
 
-std::vector<std::tuple<std::string, std::string>> PythonModel::nodes() const {
-  std::vector<std::tuple<std::string, std::string>> result;
-  for (const ModelGraph::Node& node : model_->graph().nodes()) result.emplace_back(node.op, node.label);
+nb::list PythonModel::nodes() const {
+  nb::list result;
+  for (const ModelGraph::Node& node : model_->graph().nodes()) {
+    result.append(nb::make_tuple(text_from(node.op), text_from(node.label)));
+  }
   return result;
 }
 
@@ -123,14 +130,18 @@ std::vector<std::string> PythonModel::names(Role role) const {
 }
 
 nb::class_<PythonModel> bind_model_class(nb::module_& m) {
-  m.def("model_names", [] { return ModelFactory::instance().names(); }, "Models that C++ builds, by name.");
+  m.def("model_names", [] { return texts_from(ModelFactory::instance().names()); }, "Models that C++ builds, by name.");
   m.def(
-      "load_models", [](const std::string& path) { return ModelFactory::instance().load_library(path); }, "path"_a,
-      "Loads a shared library with models and returns their names.");
+      "load_models",
+      [](const std::string& path, const ModelFactory::Owners& taken) {
+        return texts_from(guarded(path, [&] { return ModelFactory::instance().load_library(path, taken); }));
+      },
+      "path"_a, "taken"_a = ModelFactory::Owners(),
+      "Loads a shared library with models and returns their names. taken: names it may not register, and who has "
+      "them.");
   return nb::class_<PythonModel>(m, "Model", "A model whose graph C++ builds, on the engine of this module.")
-      .def_prop_ro("input_names", &PythonModel::input_names)
-      .def_prop_ro("weight_names", &PythonModel::weight_names)
-      .def_prop_ro("num_layers", &PythonModel::num_layers)
+      .def_prop_ro("input_names", [](const PythonModel& model) { return texts_from(model.input_names()); })
+      .def_prop_ro("weight_names", [](const PythonModel& model) { return texts_from(model.weight_names()); })
       .def("nodes", &PythonModel::nodes, "(op, label) of every node.")
       .def("set_weights", &PythonModel::set_weights, "weights"_a,
            "Copies or packs (address, dtype, shape, on_device, host); a host address for what ATB reads there, or 0.")

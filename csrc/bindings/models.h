@@ -25,7 +25,6 @@ class PythonModel {
 
   std::vector<std::string> input_names() const { return engine_->input_names(); }
   std::vector<std::string> weight_names() const { return names(Role::weight); }
-  size_t num_layers() const { return names(Role::cache).size() / 2; }
 
   void set_weights(const std::vector<TensorTuple>& weights);
   void declare_weights(const std::vector<std::string>& names, const std::vector<TensorTuple>& weights);
@@ -36,7 +35,7 @@ class PythonModel {
   void execute(const std::vector<TensorTuple>& inputs, const std::vector<TensorTuple>& outputs,
                const std::string& param);
   // (op, label) of every node, for looking at.
-  std::vector<std::tuple<std::string, std::string>> nodes() const;
+  nanobind::list nodes() const;
 
  private:
   std::vector<std::string> names(Role role) const;

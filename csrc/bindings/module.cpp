@@ -15,6 +15,7 @@
 #include "graph/op.h"
 #include "graph/program.h"
 #include "graph/runtime.h"
+#include "graph/types.h"
 #include "graph/weight_store.h"
 #include "models/cpu_graph_backend.h"
 
@@ -126,7 +127,7 @@ std::vector<std::string> isa_names() {
 
 NB_MODULE(_cpu, m) {
   m.doc() = "The C++ engine: programs over addresses and shapes.";
-  nb::exception<atb_core::Error>(m, "Error");
+  atb_core::bind_error(m);
 
   m.def(
       "detect_isa", [] { return std::string(name(atb_core::cpu::detect())); },

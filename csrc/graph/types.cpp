@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "atb_core/types.h"
+#include "graph/types.h"
 
 #include "atb_core/error.h"
 

@@ -14,6 +14,7 @@
 
 #include "cpu/linear.h"
 #include "cpu/thread_pool.h"
+#include "graph/types.h"
 
 using namespace atb_core;
 using namespace atb_core::cpu;

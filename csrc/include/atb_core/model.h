@@ -15,12 +15,18 @@
 
 namespace atb_core {
 
-// Changes whenever a library built with older headers could not be used. Negative where libstdc++ has its old strings:
-// models cross the border as C++ objects.
-#if defined(_GLIBCXX_USE_CXX11_ABI) && !_GLIBCXX_USE_CXX11_ABI
-inline constexpr int kModelAbi = -2;
+// Changes whenever a library built with older headers could not be used. Models cross the border as C++ objects, so it
+// also tells the standard libraries apart whose objects are laid out differently: negative where libstdc++ has its old
+// strings, 1000 more for libstdc++ with _GLIBCXX_DEBUG, 2000 more for libc++.
+inline constexpr int kModelVersion = 2;
+#if defined(_LIBCPP_VERSION)
+inline constexpr int kModelAbi = kModelVersion + 2000;
+#elif defined(_GLIBCXX_DEBUG)
+inline constexpr int kModelAbi = kModelVersion + 1000;
+#elif defined(_GLIBCXX_USE_CXX11_ABI) && !_GLIBCXX_USE_CXX11_ABI
+inline constexpr int kModelAbi = -kModelVersion;
 #else
-inline constexpr int kModelAbi = 2;
+inline constexpr int kModelAbi = kModelVersion;
 #endif
 
 // What a model runs on. The core implements it for each backend.

@@ -55,9 +55,6 @@ constexpr std::string_view name(DataType t) {
   return "?";
 }
 
-// Throws atb_core::Error when the name is none of the above.
-DataType data_type_from_name(std::string_view short_name);
-
 constexpr size_t align_up(size_t bytes, size_t alignment = kAlignment) {
   return (bytes + alignment - 1) / alignment * alignment;
 }
