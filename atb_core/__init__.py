@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     )
     from atb_core.features import FeatureDecorator
     from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
-    from atb_core.models.cpp.model_torch import ModelTorch, load_native_library
+    from atb_core.models.cpp.libraries import load_native_library
+    from atb_core.models.cpp.model_torch import ModelTorch
     from atb_core.plugins.api import API_VERSION
     from atb_core.runner.model_runner import ModelRunner
     from atb_core.runner.outputs import RequestOutput
@@ -73,7 +74,7 @@ _HOME = {
     "RequestOutput": "atb_core.runner.outputs",
     "SamplingParams": "atb_core.runner.sampling_params",
     "get_include": "atb_core.engine.kernels",
-    "load_native_library": "atb_core.models.cpp.model_torch",
+    "load_native_library": "atb_core.models.cpp.libraries",
     "torch_to_mindie_graph": "atb_core.models.base.flash_causal_lm_v3",
 }
 

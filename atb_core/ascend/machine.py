@@ -6,15 +6,14 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from atb_core.apart import problem_apart
+
 _LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 _IMPORT = "import importlib, sys; importlib.import_module(sys.argv[1])"
-_SECONDS = 60.0
 
 
 def package_version(distribution: str) -> str | None:
@@ -37,12 +36,12 @@ def module_file(name: str) -> Path | None:
 
 def load_library(path: Path) -> str | None:
     """Loads a shared library in a process of its own; None, or why it does not load."""
-    return _try(_LOAD, str(path))
+    return problem_apart(_LOAD, str(path))
 
 
 def import_module(name: str) -> str | None:
     """Imports a module in a process of its own; None, or why it cannot be imported."""
-    return _try(_IMPORT, name)
+    return problem_apart(_IMPORT, name)
 
 
 def torch_abi() -> int | None:
@@ -52,24 +51,6 @@ def torch_abi() -> int | None:
     except Exception:  # a broken torch may raise anything; that it is broken is another check's to say
         return None
     return int(torch.compiled_with_cxx11_abi())
-
-
-def _try(code: str, argument: str) -> str | None:
-    """A vendor's library may crash or hang when it is loaded: not in this process."""
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-c", code, argument]
-    try:
-        done = subprocess.run(command, capture_output=True, env=environ, timeout=_SECONDS, stdin=subprocess.DEVNULL)
-    except subprocess.TimeoutExpired:
-        return f"loading it takes more than {_SECONDS:.0f} seconds"
-    except OSError as error:
-        return f"no process could be started to load it: {error}"
-    if done.returncode == 0:
-        return None
-    if done.returncode < 0:
-        return f"loading it ends the process with signal {-done.returncode}"
-    lines = done.stderr.decode("utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"loading it ends the process with status {done.returncode}"
 
 
 @dataclass(frozen=True)

@@ -24,24 +24,26 @@ def test_a_file_that_is_no_library_is_reported_and_does_not_end_this_process(tmp
 def test_a_module_that_crashes_or_exits_or_fails_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     write(tmp_path / "crashes_now.py", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    write(tmp_path / "aborts_now.py", "import os, sys\nsys.stderr.write('  what():  no card\\n')\nos.abort()\n")
     write(tmp_path / "exits_now.py", "raise SystemExit(3)\n")
     write(tmp_path / "fails_now.py", "raise ImportError('no good')\n")
     write(tmp_path / "works_now.py")
     assert import_module("crashes_now") == "loading it ends the process with signal 11"
+    assert import_module("aborts_now") == "loading it ends the process with signal 6 (what():  no card)"
     assert import_module("exits_now") == "loading it ends the process with status 3"
     assert import_module("fails_now") == "ImportError: no good"
     assert import_module("works_now") is None
 
 
 def test_a_library_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atb_core.ascend.machine._SECONDS", 0.2)
+    monkeypatch.setattr("atb_core.apart._SECONDS", 0.2)
     monkeypatch.syspath_prepend(str(tmp_path))
     write(tmp_path / "hangs_now.py", "import time\ntime.sleep(60)\n")
     assert "takes more than" in (import_module("hangs_now") or "")
 
 
 def test_that_no_process_can_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atb_core.ascend.machine.sys.executable", "/nowhere/python")
+    monkeypatch.setattr("atb_core.apart.sys.executable", "/nowhere/python")
     assert "no process could be started" in (import_module("json") or "")
 
 

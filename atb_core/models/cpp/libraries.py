@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shared libraries that bring models whose graph C++ builds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from atb_core.apart import problem_apart
+from atb_core.engine.extension import load_extension
+from atb_core.engine.native import engine_errors
+from atb_core.errors import EngineError
+from atb_core.models.cpp import discovery, model_torch
+
+__all__ = ["load_native_library"]
+
+# What the loader says of a library itself is no crash, and is told better where it is loaded for good.
+_LOAD = "import ctypes, sys\ntry:\n    ctypes.CDLL(sys.argv[1])\nexcept OSError:\n    pass"
+
+
+def load_native_library(path: str | os.PathLike[str]) -> list[str]:
+    """Loads a shared library that registers C++ models (`atb_core/model.h`) and returns their names.
+
+    It is first loaded in a process of its own: a file that is cut off, or one that crashes when it is loaded, does not
+    end this one.
+
+    EngineError for a file that is missing, cannot be loaded, was built for other headers, has no models, or one whose
+    name is taken; then none of its models is added. A library is code: load only what you would run.
+    """
+    file = _file(path)
+    problem = problem_apart(_LOAD, str(file))
+    if problem is not None:
+        raise EngineError(f"{file} cannot be loaded: {problem}", hint="Build the library again.")
+    taken = {
+        name: " and ".join(f"the package {owner} (ATB_NO_PLUGINS={owner} leaves it out)" for owner in owners)
+        for name, owners in discovery.registered_names().items()
+    }
+    with engine_errors(load_extension().Error):
+        load_extension().load_models(str(file), taken)
+    return model_torch.load_native_library(file)
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    """The file that `path` leads to; EngineError says what is wrong with it."""
+    if path == "":
+        raise EngineError("the path of the library is empty", hint="Give the path of a shared library.")
+    try:
+        file = Path(path).resolve()
+        folder, there = file.is_dir(), file.exists()
+    except (TypeError, ValueError, RuntimeError, OSError) as error:  # no path, a NUL, a loop of links
+        raise EngineError(f"{path!r} is no path of a library: {error}", hint="Give that of a shared library.") from None
+    if folder:
+        raise EngineError(f"{file} is a folder", hint="Give the path of the shared library in it.")
+    if not there:
+        raise EngineError(f"there is no library {file}")
+    return file
