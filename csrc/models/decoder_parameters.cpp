@@ -2,6 +2,8 @@
 #include "models/decoder_parameters.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <iterator>
 
 #include "atb_core/error.h"
 #include "models/parameters.h"
@@ -11,14 +13,58 @@ namespace {
 
 using Table = std::vector<std::vector<int64_t>>;
 
+constexpr const char* kOneProcess = "only one process is supported";
+
 // Fields that choose how ATB-Models computes something and change no result here.
 void accept_choices(Parameters& given) {
   for (const char* name : {"isEmbeddingParallel", "isLmHeadParallel", "supportLcoc", "enableLcoc"}) {
     given.flag(name, false);  // of no effect in one process
   }
-  for (const char* name : {"backend", "rankTableFile"}) given.text(name, "");
+  for (const char* name : {"enableAddNorm", "enableIntraLayerAddNorm", "enableInterLayerAddNorm"}) {
+    given.flag(name, false);  // fusions of two steps
+  }
+  for (const char* name :
+       {"backend", "rankTableFile", "tpRankTableFile", "tpDomain", "attnTpDomain", "attnDpDomain", "mlpTpDomain"}) {
+    given.text(name, "");
+  }
   for (const char* name : {"attnBackend", "matmulBackend", "ropeBackend"}) given.integer(name, 0, 1, 0);
+  for (const char* name : {"prevPpRank", "nextPpRank"}) given.integer(name, -1, 1 << 20, 0);
+  for (const char* name : {"preFetchWeightSize", "hiddenSize"}) given.integer(name, 0, int64_t{1} << 40, 0);
+  given.integer("modelConfuscationFd", -1, 1 << 20, 0);
   given.integer("blockSize", 1, 1024, 128);
+}
+
+// How the work is divided among processes: only in the way of one.
+void refuse_parallel(Parameters& given) {
+  for (const char* name : {"rank", "tpRank", "tpRankRoot", "dpRank", "attnTpRank", "attnDpRank", "mlpTpRank"}) {
+    given.only(name, Json(int64_t{0}), std::string(kOneProcess) + ", it must be 0");
+  }
+  for (const char* name : {"worldSize", "tpWorldSize", "ppGroupSize", "attnTpSize", "attnDpSize", "mlpTpSize"}) {
+    given.only(name, Json(int64_t{1}), std::string(kOneProcess) + ", it must be 1");
+  }
+  for (const char* name : {"hasPp", "hasAttnTp", "hasAttnDp", "hasMlpTp", "layerwiseDisaggregated"}) {
+    given.only(name, Json(false), std::string(kOneProcess) + ", it must be false");
+  }
+  for (const char* name : {"firstPpRank", "lastPpRank"}) {
+    given.only(name, Json(true), std::string(kOneProcess) + ", it must be true");
+  }
+}
+
+// A description of groups of processes: each may have this one.
+void check_mapping(Parameters& given) {
+  const Json* mapping = given.any("mapping");
+  if (!mapping || mapping->get<std::nullptr_t>()) return;
+  const Json::Object* groups = mapping->get<Json::Object>();
+  if (!groups) fail("parameter 'mapping' is ", mapping->kind(), " where an object is needed");
+  for (const auto& [name, value] : *groups) {
+    const Json::Object* group = value.get<Json::Object>();
+    const auto ranks = group ? group->find("rankIds") : Json::Object::const_iterator();
+    const Json::Array* list = group && ranks != group->end() ? ranks->second.get<Json::Array>() : nullptr;
+    const int64_t* number = value.get<int64_t>();
+    const bool many = (list && list->size() > 1) || (number && name == "worldSize" && *number != 1) ||
+                      (number && name == "rank" && *number != 0);
+    if (many) fail("parameter 'mapping': ", kOneProcess, ", its '", name, "' is for more");
+  }
 }
 
 // Fields that ask for something that this decoder does not do.
@@ -26,17 +72,40 @@ void refuse_unsupported(Parameters& given) {
   given.only("isFA", Json(false), "an unpaged cache is not supported, isFA must be false");
   given.only("isUnpadInputs", Json(true), "padded inputs are not supported, isUnpadInputs must be true");
   given.only("withEmbedding", Json(true), "the embedding is part of the graph, withEmbedding must be true");
+  given.only("skipWordEmbedding", Json(false), "the embedding is part of the graph, skipWordEmbedding must be false");
   given.only("supportSwiGLU", Json(true), "the feed-forward layer is one SWIGLU, supportSwiGLU must be true");
   given.only("enableSwiGLU", Json(true), "the feed-forward layer is one SWIGLU, enableSwiGLU must be true");
   given.only("normType", Json(int64_t{0}), "only RmsNorm, 0, is supported");
   given.only("positionEmbeddingType", Json(int64_t{0}), "only rotary positions, 0, are supported");
-  given.only("rank", Json(int64_t{0}), "only one process is supported, rank must be 0");
-  given.only("worldSize", Json(int64_t{1}), "only one process is supported, worldSize must be 1");
-  given.only("quantGroupSize", Json(int64_t{0}), "quantised weights are not supported");
-  given.only("weightQuantType", Json(std::string()), "quantised weights are not supported");
-  for (const char* name :
-       {"enableLogN", "enableKvQuant", "enableFA3", "enableSpeculate", "enableSplitFuse", "enablePrefixCache",
-        "enableLora", "enableMC2", "enableSwigluQuant", "enableQScale", "enableGreedySearchOpt", "isLongSeq"}) {
+  given.only("quantGroupSize", Json(int64_t{0}), "quantised weights are not supported, it must be 0");
+  given.only("isYarn", Json(false), "the tables of positions are inputs, give those of YaRN; isYarn must be false");
+  given.only("mscale", Json(1.0), "the tables of positions are inputs, multiply them; mscale must be 1");
+  const Json* quantised = given.any("weightQuantType");
+  if (quantised && !quantised->get<std::nullptr_t>()) {
+    given.only("weightQuantType", Json(std::string()), "quantised weights are not supported, it must be empty");
+  }
+  for (const char* name : {"enableLogN",
+                           "enableKvQuant",
+                           "enableFA3",
+                           "enableSpeculate",
+                           "enableSplitFuse",
+                           "enablePrefixCache",
+                           "enableLora",
+                           "loraEnableGMM",
+                           "enableMC2",
+                           "enableSwigluQuant",
+                           "enableReduceQuant",
+                           "enableQScale",
+                           "enableGreedySearchOpt",
+                           "isLongSeq",
+                           "enableCompressHead",
+                           "enableOmniAttention",
+                           "enableRopeQuantKvcache",
+                           "enableModelConfuscation",
+                           "enableDap",
+                           "enableCVOverlap",
+                           "enableFlashComm",
+                           "isEdgeHardware"}) {
     given.only(name, Json(false), "not supported, it must be false");
   }
 }
@@ -57,6 +126,8 @@ void check_linears(Parameters& given, size_t layers) {
   require_values("packQuantType", given.table("packQuantType", layers, 2), {0, 1}, "only float weights are supported");
   require_values("linearQuantType", given.table("linearQuantType", layers, 7), {-1, 0},
                  "only float weights are supported");
+  require_values("linearDescs", given.table("linearDescs", layers, 7), {-1, 0, 1},
+                 "only float weights are supported: -1 none, 0 float16, 1 bfloat16");
   require_values("linearTransposeType", given.table("linearTransposeType", layers, 7), {-1, 1},
                  "weights are [n, k], 1");
   require_values("isAntiOutlier", given.table("isAntiOutlier", layers, 2), {0}, "norms with a bias are not supported");
@@ -66,8 +137,13 @@ void check_linears(Parameters& given, size_t layers) {
 DataType read_dtype(Parameters& given) {
   const bool bf16 = given.flag("isBF16", false);
   const std::string name = given.text("torchDtype", bf16 ? "bfloat16" : "float16");
-  const DataType dtype = data_type_from_name(name);
-  if (!is_float(dtype)) fail("parameter 'torchDtype' = '", name, "' is no floating-point type");
+  const DataType kinds[] = {DataType::f32, DataType::f16, DataType::bf16};
+  const auto found =
+      std::find_if(std::begin(kinds), std::end(kinds), [&](DataType kind) { return atb_core::name(kind) == name; });
+  if (found == std::end(kinds)) {
+    fail("parameter 'torchDtype' = '", name, "' must be 'float32', 'float16' or 'bfloat16'");
+  }
+  const DataType dtype = *found;
   if (given.has("isBF16") && bf16 != (dtype == DataType::bf16)) {
     fail("parameters 'isBF16' and 'torchDtype' = '", name, "' contradict each other");
   }
@@ -88,6 +164,10 @@ DecoderParameters DecoderParameters::from_json(const std::string& text) {
   result.heads = given.integer("numAttentionHeadsPerRank", 1, 1024);
   result.kv_heads = given.integer("numKeyValueHeadsPerRank", 1, 1024);
   result.head_dim = given.integer("hiddenSizePerAttentionHead", 2, 1024);
+  if (result.head_dim % 2 != 0) {
+    fail("parameter 'hiddenSizePerAttentionHead' = ", result.head_dim,
+         " must be even: rotary positions turn the two halves of a head");
+  }
   result.qk_norm = given.flag("useQKNorm", false);
   if (result.heads % result.kv_heads != 0) {
     fail("parameter 'numAttentionHeadsPerRank' = ", result.heads,
@@ -102,6 +182,8 @@ DecoderParameters DecoderParameters::from_json(const std::string& text) {
   }
   check_linears(given, layers);
   accept_choices(given);
+  refuse_parallel(given);
+  check_mapping(given);
   refuse_unsupported(given);
   given.finish();
   return result;

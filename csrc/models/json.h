@@ -19,7 +19,7 @@ class Json {
   static constexpr size_t kMaxCharacters = 200'000;
 
   // Throws Error with the position for anything that is not one JSON value: also for a key that occurs twice,
-  // numbers that do not fit, nesting deeper than 16.
+  // numbers that are too large (those too close to zero are 0), nesting deeper than 16. Strings are UTF-8.
   static Json parse(std::string_view text);
 
   Json() = default;

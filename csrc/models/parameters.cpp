@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/parameters.h"
 
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <utility>
+
 #include "atb_core/error.h"
 
 namespace atb_core {
@@ -19,10 +24,39 @@ int64_t checked(const std::string& name, const Json& value, int64_t low, int64_t
   return *number;
 }
 
+std::optional<double> as_number(const Json& value) {
+  if (value.get<double>()) return *value.get<double>();
+  if (value.get<int64_t>()) return static_cast<double>(*value.get<int64_t>());
+  return std::nullopt;
+}
+
 bool equal(const Json& a, const Json& b) {
   if (a.get<bool>() && b.get<bool>()) return *a.get<bool>() == *b.get<bool>();
-  if (a.get<int64_t>() && b.get<int64_t>()) return *a.get<int64_t>() == *b.get<int64_t>();
+  if (as_number(a) && as_number(b)) return as_number(a) == as_number(b);
   return a.get<std::string>() && b.get<std::string>() && *a.get<std::string>() == *b.get<std::string>();
+}
+
+// How many letters must be changed, added or left out to make one word of the other.
+size_t distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i + 1);
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t changed = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = std::exchange(row[j + 1], std::min({row[j + 1] + 1, row[j] + 1, changed}));
+    }
+  }
+  return row.back();
+}
+
+// The known name that an unknown one is a misspelling of; empty if it is none of any.
+std::string nearest(const std::string& name, const std::set<std::string>& known) {
+  constexpr size_t kLongestName = 64;
+  if (known.empty() || name.size() > kLongestName) return "";
+  const auto closer = [&](const std::string& a, const std::string& b) { return distance(name, a) < distance(name, b); };
+  const std::string& found = *std::min_element(known.begin(), known.end(), closer);
+  return distance(name, found) <= 1 + name.size() / 5 ? found : "";
 }
 
 }  // namespace
@@ -64,8 +98,8 @@ int64_t Parameters::integer(const std::string& name, int64_t low, int64_t high, 
 
 double Parameters::number(const std::string& name, double low, double high) {
   const Json& value = need(name);
-  if (!value.get<double>() && !value.get<int64_t>()) wrong(name, value, "a number");
-  const double number = value.get<double>() ? *value.get<double>() : static_cast<double>(*value.get<int64_t>());
+  if (!as_number(value)) wrong(name, value, "a number");
+  const double number = *as_number(value);
   if (!(number >= low && number <= high)) {
     fail("parameter '", name, "' = ", number, " must be from ", low, " to ", high);
   }
@@ -104,6 +138,8 @@ std::vector<std::vector<int64_t>> Parameters::table(const std::string& name, siz
   return result;
 }
 
+const Json* Parameters::any(const std::string& name) { return find(name); }
+
 void Parameters::only(const std::string& name, const Json& value, const std::string& why) {
   const Json* given = find(name);
   if (given && !equal(*given, value)) fail("parameter '", name, "': ", why);
@@ -112,9 +148,11 @@ void Parameters::only(const std::string& name, const Json& value, const std::str
 void Parameters::finish() const {
   std::string unknown;
   for (const auto& [name, value] : object_) {
-    if (!known_.contains(name)) unknown += (unknown.empty() ? "'" : ", '") + name + "'";
+    if (known_.contains(name)) continue;
+    unknown += (unknown.empty() ? "'" : ", '") + name + "'";
+    if (const std::string meant = nearest(name, known_); !meant.empty()) unknown += " (is '" + meant + "' meant?)";
   }
-  if (!unknown.empty()) fail("unknown parameters: ", unknown);
+  if (!unknown.empty()) fail("unknown parameters: ", unknown, "; docs/cpp-models.md lists those that there are");
 }
 
 }  // namespace atb_core

@@ -26,10 +26,13 @@ class Parameters {
   // not there.
   std::vector<std::vector<int64_t>> table(const std::string& name, size_t rows, size_t columns);
 
+  // A field of any type, none if it is not there.
+  const Json* any(const std::string& name);
+
   // A field that is accepted with this value only: other values ask for something that this engine does not do.
   void only(const std::string& name, const Json& value, const std::string& why);
 
-  // Throws Error naming the fields that have not been asked for.
+  // Throws Error naming the fields that have not been asked for, and what their names are near to.
   void finish() const;
 
  private:

@@ -44,7 +44,19 @@ TEST(a_value_that_was_never_made_or_is_of_another_graph_is_refused_with_op_and_l
   CHECK_THROWS(graph.op("Foo", {}, {Value{-3}}, {{}}, DataType::f32), "Foo at layers.0: it is given a Value");
   CHECK_THROWS(graph.shape(Value{}), "shape() at layers.0");
   CHECK_THROWS(graph.dtype(Value{1}), "dtype() at layers.0");
-  CHECK_THROWS(graph.rms_norm(Value{}, x, 1e-6), "a Value that was never made");
+  const Value none;
+  CHECK_THROWS(graph.rms_norm(none, x, 1e-6), "RmsNorm at layers.0");
+  CHECK_THROWS(graph.add(none, x), "Elewise at layers.0");
+  CHECK_THROWS(graph.linear(x, none), "Linear at layers.0");
+  CHECK_THROWS(graph.linear(x, x, Value{8}), "Linear at layers.0");
+  CHECK_THROWS(graph.gather(x, none), "Gather at layers.0");
+  CHECK_THROWS(graph.reshape(none, {}), "Reshape at layers.0");
+  CHECK_THROWS(graph.rope(x, none, x, x, x), "Rope at layers.0");
+  CHECK_THROWS(graph.swiglu(none, 1), "Activation at layers.0");
+  CHECK_THROWS(graph.reshape_and_cache(none, x, x, x, x), "ReshapeAndCache at layers.0");
+  CHECK_THROWS(graph.self_attention(none, x, x, x, x, 1, 1, 1.0), "SelfAttention at layers.0");
+  CHECK_THROWS(graph.paged_attention(x, x, x, none, x, 1, 1, 1.0), "PagedAttention at layers.0");
+  CHECK_THROWS(graph.cast(none, DataType::f16), "Cast at layers.0");
   CHECK_THROWS(graph.split(Value{}, {1, 1}), "Split at layers.0");
   CHECK(graph.nodes().empty());
 }

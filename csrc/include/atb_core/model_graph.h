@@ -118,9 +118,11 @@ class ModelGraph {
     return op("Linear", attributes, {x, weight}, {result}, dtype(x))[0];
   }
   Value rms_norm(Value x, Value weight, double epsilon) {
+    require("RmsNorm", {x, weight});
     return op("RmsNorm", {{"epsilon", epsilon}}, {x, weight}, {shape(x)}, dtype(x))[0];
   }
   Value add(Value a, Value b) {
+    require("Elewise", {a, b});
     return op("Elewise", {{"elewise_type", std::string("ELEWISE_ADD")}}, {a, b}, {shape(a)}, dtype(a))[0];
   }
   // x [..., sum of sizes] cut along its last dimension
@@ -137,9 +139,13 @@ class ModelGraph {
     return op("Split", attributes, {x}, std::move(shapes), dtype(x));
   }
   // The same memory under another shape.
-  Value reshape(Value x, Shape wanted) { return op("Reshape", {}, {x}, {std::move(wanted)}, dtype(x))[0]; }
+  Value reshape(Value x, Shape wanted) {
+    require("Reshape", {x});
+    return op("Reshape", {}, {x}, {std::move(wanted)}, dtype(x))[0];
+  }
   // q, k [tokens, heads * head_dim], cos and sin [tokens, head_dim]
   std::vector<Value> rope(Value q, Value k, Value cos, Value sin, Value seq_len) {
+    require("Rope", {q, k});
     return op("Rope", {{"rotary_coeff", int64_t{2}}}, {q, k, cos, sin, seq_len}, {shape(q), shape(k)}, dtype(q));
   }
   // silu(first half) * second half of the last dimension, whose half is `inner`
@@ -151,11 +157,13 @@ class ModelGraph {
     return op("Activation", attributes, {x}, {result}, dtype(x))[0];
   }
   void reshape_and_cache(Value k, Value v, Value k_cache, Value v_cache, Value slots) {
+    require("ReshapeAndCache", {k});
     op("ReshapeAndCache", {}, {k, v, k_cache, v_cache, slots}, {}, dtype(k));
   }
   // Causal attention of whole prompts; q, k, v [tokens, heads, head_dim]
   Value self_attention(Value q, Value k, Value v, Value mask, Value seq_len, int64_t heads, int64_t kv_heads,
                        double scale) {
+    require("SelfAttention", {q});
     Attributes attributes = attention_attributes(heads, kv_heads, scale, "MASK_TYPE_NORM", "PA_ENCODER");
     attributes.emplace("is_triu_mask", true);
     return op("SelfAttention", std::move(attributes), {q, k, v, mask, seq_len}, {shape(q)}, dtype(q))[0];
@@ -163,11 +171,15 @@ class ModelGraph {
   // Attention of one new token a sequence over the cache
   Value paged_attention(Value q, Value k_cache, Value v_cache, Value block_table, Value seq_len, int64_t heads,
                         int64_t kv_heads, double scale) {
+    require("PagedAttention", {q});
     return op("PagedAttention",
               attention_attributes(heads, kv_heads, scale, "MASK_TYPE_UNDEFINED", "CALC_TYPE_UNDEFINED"),
               {q, k_cache, v_cache, block_table, seq_len}, {shape(q)}, dtype(q))[0];
   }
-  Value cast(Value x, DataType to) { return op("Cast", {}, {x}, {shape(x)}, to)[0]; }
+  Value cast(Value x, DataType to) {
+    require("Cast", {x});
+    return op("Cast", {}, {x}, {shape(x)}, to)[0];
+  }
 
   const Shape& shape(Value value) const { return tensors_[number(value, "shape()")].shape; }
   DataType dtype(Value value) const { return tensors_[number(value, "dtype()")].dtype; }
@@ -193,7 +205,11 @@ class ModelGraph {
     if (place < tensors_.size()) return place;
     wrong(op, "there is no tensor " + std::to_string(value.id) + ", is it a Value of another graph?");
   }
-  void require_rank(const char* op, const char* what, Value value, size_t least, size_t most = kMaxRank) const {
+  void require(const char* op, std::initializer_list<Value> values) const {
+    for (Value value : values) static_cast<void>(number(value, op));
+  }
+  void require_rank(const char* op, const char* what, Value value, size_t least,
+                    size_t most = static_cast<size_t>(-1)) const {
     const size_t rank = tensors_[number(value, op)].shape.size();
     if (rank >= least && rank <= most) return;
     const std::string wanted = std::to_string(least) + (most == least ? "" : " or more");
