@@ -72,6 +72,15 @@ def test_two_packages_that_agree_share_a_name_and_each_runs_its_own_types() -> N
     assert discovery.model_of_family("qwen2_moe") is None
 
 
+def test_a_name_that_is_no_string_accuses_no_package(site: Site) -> None:
+    package(site, "atb-one", "one_DecoderModel", "defaults={'normEps': 1e-6}")
+    package(site, "atb-two", "two_DecoderModel", "defaults={'normEps': 1e-5}")
+    for name in (None, 3):
+        with pytest.raises(EngineError, match=f"the name of a C\\+\\+ model is a string, not {type(name).__name__}"):
+            ModelTorch(name)  # type: ignore[arg-type]
+    assert "atb_one" not in sys.modules
+
+
 def test_names_are_listed_without_importing_a_package(site: Site) -> None:
     package(site, "atb-one", "one_DecoderModel", source="raise RuntimeError('imported')")
     assert "one_DecoderModel" in model_names()

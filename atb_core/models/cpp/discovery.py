@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 
 from atb_core import plugins
-from atb_core.errors import PluginError
+from atb_core.errors import EngineError, PluginError
 from atb_core.models.cpp.registration import CppModel
 from atb_core.names import normalized_name
 from atb_core.plugins.admission import refusal, tell_once
@@ -37,9 +37,16 @@ def registered(name: str) -> CppModel | None:
     A package that is broken is left out, and told of, while another one registers the same.
 
     Raises:
+        EngineError: `name` is no string.
         PluginError: two packages register different things, both are named; or no package that has the name can be
             used; or the settings are strict and one cannot be used.
     """
+    if not isinstance(name, str):
+        # None would look through all packages, and hold one against another.
+        raise EngineError(
+            f"the name of a C++ model is a string, not {type(name).__name__}",
+            hint='Give one such as "core_DecoderModel"; atb_core.models.cpp.model_names() lists them.',
+        )
     found: list[tuple[Installed, CppModel]] = []
     failed: list[PluginError] = []
     for one, entry in _entries(name):
