@@ -13,6 +13,7 @@ from atb_core.ascend.installs import find_atb, find_driver, find_toolkit
 from atb_core.ascend.machine import Machine
 from atb_core.ascend.packages import check_packages
 from atb_core.ascend.software import check_atb, check_toolkit
+from atb_core.ascend.switches import check_switches
 from atb_core.ascend.system import check_devices, check_driver
 from atb_core.errors import BackendUnavailableError
 
@@ -42,7 +43,8 @@ class Report:
 def examine(machine: Machine | None = None) -> Report:
     """Looks at everything; loads libraries and extensions in processes of their own, never in this one."""
     machine = machine or Machine()
-    return Report((*_ascend_findings(machine), check_simulator(machine), check_cpu(machine)))
+    ascend = _ascend_findings(machine, thorough=True)
+    return Report((*ascend, check_simulator(machine), check_cpu(machine), check_switches(machine)))
 
 
 def missing_for_backend(machine: Machine | None = None) -> list[Finding]:
@@ -58,14 +60,15 @@ def unavailable(missing: Sequence[Finding]) -> BackendUnavailableError:
     return BackendUnavailableError(f"backend 'atb' (Ascend) cannot be used here: {reasons}", hint=hint)
 
 
-def _ascend_findings(machine: Machine) -> tuple[Finding, ...]:
+def _ascend_findings(machine: Machine, thorough: bool = False) -> tuple[Finding, ...]:
+    """`thorough`: torch_npu is imported, too, which takes seconds and which the backend does itself anyway."""
     ascend = _has_ascend(machine)
     return (
         check_driver(machine, ascend),
         check_devices(machine, ascend),
         *check_toolkit(machine, ascend),
         *check_atb(machine, ascend),
-        *check_packages(machine, ascend),
+        *check_packages(machine, ascend, thorough),
         check_backend(machine, ascend),
     )
 

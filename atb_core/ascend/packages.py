@@ -11,14 +11,19 @@ from atb_core.ascend.versions import read_text, release
 
 # The constructor of an exception takes a std::string: the ABI is in its mangled name.
 _SYMBOLS = {0: b"_ZN3c105ErrorC1ENS_14SourceLocationESs", 1: b"_ZN3c105ErrorC1ENS_14SourceLocationENSt7__cxx1112"}
+_IMPORT_FIX = (
+    "Source the set_env.sh of CANN: it sets LD_LIBRARY_PATH. If its libraries are found and do not fit, install the "
+    "torch_npu that is made for this CANN."
+)
 _ABI_FLAG = "_GLIBCXX_USE_CXX11_ABI="
 
 
-def check_packages(machine: Machine, ascend: bool) -> Iterator[Finding]:
+def check_packages(machine: Machine, ascend: bool, importing: bool = False) -> Iterator[Finding]:
     """torch, torch_npu and whether they belong together.
 
     Args:
         ascend: whether anything of Ascend is on this machine, so that a missing torch_npu deserves a warning.
+        importing: whether torch_npu is imported, in a process of its own.
     """
     torch, torch_npu = machine.package_version("torch"), machine.package_version("torch_npu")
     if torch is None:
@@ -28,7 +33,10 @@ def check_packages(machine: Machine, ascend: bool) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("torch", Level.OK, torch)
-    yield _torch_npu(torch, torch_npu, ascend)
+    found = _torch_npu(torch, torch_npu, ascend)
+    if found.level is Level.OK and importing and (problem := machine.import_module("torch_npu")) is not None:
+        found = Finding("torch_npu", Level.ERROR, f"{found.found} does not import", problem, _IMPORT_FIX, ("atb",))
+    yield found
 
 
 def _torch_npu(torch: str | None, torch_npu: str | None, ascend: bool) -> Finding:

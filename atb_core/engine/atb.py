@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import importlib
-import os
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from atb_core.ascend.switches import switch
 from atb_core.engine.base import check_names, check_tensor
 from atb_core.engine.native import (
     Arguments,
@@ -83,12 +83,14 @@ class AtbBackend(NativeBackend):
         self.input_device = "cpu" if simulator else None
         self.extension = load_simulator() if simulator else _load_device_extension()
         if execute_async is None:
-            execute_async = _switch("ATB_OPERATION_EXECUTE_ASYNC")
+            execute_async = switch("ATB_OPERATION_EXECUTE_ASYNC")
         try:
-            blocking, transpose = _switch("ASCEND_LAUNCH_BLOCKING"), _switch("ATB_LLM_ENABLE_AUTO_TRANSPOSE", "1")
+            blocking, transpose = switch("ASCEND_LAUNCH_BLOCKING"), switch("ATB_LLM_ENABLE_AUTO_TRANSPOSE")
             self.device = _shared_device(self.extension, simulator, device_id, execute_async, blocking, transpose)
         except self.extension.Error as error:
             raise BackendUnavailableError(str(error)) from None
+        except ValueError as error:  # a variable of the simulator
+            raise EngineError(str(error), hint="Set the environment variable right, or unset it.") from None
 
     @property
     def place(self) -> Any:
@@ -109,8 +111,9 @@ class AtbBackend(NativeBackend):
         info = self.device.info
         where = f"{info['name']} ({self.soc_name})"
         if dtype is DataType.FLOAT:
+            backend = "atb-sim" if self.simulator else self.name
             raise BackendUnavailableError(
-                "backend 'atb': ATB has no float32 for many elementwise operations",
+                f"backend {backend!r}: ATB has no float32 for many elementwise operations",
                 hint="Run the model in float16" + (" or bfloat16." if info["bf16"] else "."),
             )
         if dtype is DataType.BF16 and not info["bf16"]:
@@ -288,13 +291,24 @@ def _shut(device: weakref.ref[Any]) -> None:
 
 def _npu() -> Any:
     """torch_npu's own module of devices and streams; importing torch_npu is what makes it."""
-    return importlib.import_module("torch_npu").npu
+    try:
+        return importlib.import_module("torch_npu").npu
+    except Exception as error:  # it loads the vendor's libraries, and may raise anything
+        raise _unusable(f"torch_npu cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _torch_stream(device_id: int) -> int:
     """The address of torch_npu's current stream: our operations are in one order with torch's."""
-    _npu().set_device(device_id)
-    return int(_npu().current_stream().npu_stream)
+    npu = _npu()
+    try:
+        npu.set_device(device_id)
+        return int(npu.current_stream().npu_stream)
+    except (RuntimeError, ValueError) as error:
+        raise _unusable(f"torch_npu cannot use device {device_id}: {error}") from error
+
+
+def _unusable(why: str) -> BackendUnavailableError:
+    return BackendUnavailableError(f"backend 'atb' (Ascend) cannot be used here: {why}", hint="Run `atb doctor`.")
 
 
 def _simulated_tensor(extension: Any, device: Any, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -306,11 +320,3 @@ def _simulated_tensor(extension: Any, device: Any, shape: tuple[int, ...], dtype
         memory = extension.Memory(device, count)
     window = torch.from_numpy(extension.sim.window(memory.address, count, memory))
     return window.view(dtype).view(shape)
-
-
-def _switch(name: str, default: str = "0") -> bool:
-    """An environment variable that is 0 or 1."""
-    value = os.environ.get(name) or default
-    if value not in ("0", "1"):
-        raise EngineError(f"{name}={value!r} is neither 0 nor 1")
-    return value == "1"

@@ -54,7 +54,9 @@ def test_a_good_installation_before_8_5_has_every_backend(tmp_path: Path) -> Non
 
 def test_libraries_and_extensions_are_really_tried(box: Box) -> None:
     box.examine()
-    assert box.loaded == ["libascendcl.so", "libatb.so", "atb_core._atb", "atb_core._atb_sim", "atb_core._cpu"]
+    assert box.loaded == [
+        "libascendcl.so", "libatb.so", "torch_npu", "atb_core._atb", "atb_core._atb_sim", "atb_core._cpu",
+    ]  # fmt: skip
 
 
 def test_what_the_backend_lacks_is_told_without_trying_the_other_engines(box: Box) -> None:
@@ -114,6 +116,64 @@ def test_versions_that_are_no_versions_do_not_end_the_examination(box: Box) -> N
     assert box.finding("torch_npu").level is Level.ERROR
     box.packages.update(torch="2.9.0", torch_npu="nightly")
     assert "torch nightly.*" in (box.finding("torch_npu").cause or "")
+
+
+def test_a_torch_npu_that_cannot_be_imported_is_an_error_with_the_reason(box: Box) -> None:
+    box.broken["torch_npu"] = "ImportError: libhccl.so: cannot open shared object file: No such file or directory"
+    found = box.finding("torch_npu")
+    assert (found.level, found.found) == (Level.ERROR, "2.9.0 does not import")
+    assert (found.cause, found.blocks) == (box.broken["torch_npu"], ("atb",))
+    assert "set_env.sh of CANN" in (found.fix or "")
+    assert "atb" not in box.examine().usable()
+    assert not box.examine().healthy
+
+
+def test_the_backend_itself_imports_torch_npu_and_not_a_second_time_before(box: Box) -> None:
+    missing_for_backend(box.machine())
+    assert "torch_npu" not in box.loaded
+
+
+def test_a_torch_npu_of_another_torch_is_not_imported(box: Box) -> None:
+    box.packages["torch_npu"] = "2.8.0"
+    box.examine()
+    assert "torch_npu" not in box.loaded
+
+
+# --- Switches ---------------------------------------------------------------------------------------------------------
+
+
+def test_switches_are_shown_and_fine_by_default(box: Box) -> None:
+    assert box.finding("switches").found == "as they are by default"
+    box.environ["ATB_OPERATION_EXECUTE_ASYNC"] = "1"
+    found = box.finding("switches")
+    assert (found.level, found.found) == (Level.OK, "ATB_OPERATION_EXECUTE_ASYNC=1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "cause"),
+    [
+        ("ATB_OPERATION_EXECUTE_ASYNC", "2", "='2' is neither 0 nor 1 (2, the three stages of ATB-Models, is not"),
+        ("ASCEND_LAUNCH_BLOCKING", "true", "='true' is neither 0 nor 1"),
+        ("ATB_LLM_ENABLE_AUTO_TRANSPOSE", "-1", "='-1' is neither 0 nor 1"),
+    ],
+)
+def test_a_switch_that_the_backends_refuse_is_an_error_with_a_next_step(
+    box: Box, name: str, value: str, cause: str
+) -> None:
+    box.environ[name] = value
+    found = box.finding("switches")
+    assert (found.level, found.blocks) == (Level.ERROR, ("atb", "atb-sim"))
+    assert f"{name}{cause}" in (found.cause or "")
+    assert found.fix == f"Set them right, or: unset {name}"
+    assert box.examine().usable() == ("cpu", "reference")
+
+
+@pytest.mark.parametrize(("name", "what"), [("ATB_SIM_MEMORY", "bytes"), ("ATB_SIM_DEVICES", "devices")])
+def test_a_number_of_the_simulator_that_is_none_blocks_the_simulator_only(box: Box, name: str, what: str) -> None:
+    box.environ[name] = "abc"
+    found = box.finding("switches")
+    assert (found.level, found.blocks) == (Level.ERROR, ("atb-sim",))
+    assert found.cause == f"{name}='abc' is no number of {what}"
 
 
 # --- Driver and devices -----------------------------------------------------------------------------------------------

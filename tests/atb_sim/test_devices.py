@@ -219,6 +219,16 @@ def test_a_process_finds_as_many_devices_as_the_environment_says() -> None:
     assert run_python(script, ATB_SIM_DEVICES="3") == "Ascend910B2\n"
 
 
+@pytest.mark.parametrize(("name", "what"), [("ATB_SIM_MEMORY", "bytes"), ("ATB_SIM_DEVICES", "devices")])
+def test_a_number_in_the_environment_that_is_none_is_refused_by_name(name: str, what: str) -> None:
+    script = (
+        "from atb_core import AtbError\nfrom atb_core.engine import get_backend\n"
+        "try: get_backend('atb-sim')\nexcept AtbError as error: print(error)"
+    )
+    said = f"{name}=abc is no number of {what}. Set the environment variable right, or unset it.\n"
+    assert run_python(script, **{name: "abc"}) == said
+
+
 def test_a_weight_that_does_not_fit_is_named_with_what_is_free(become: Become, checkpoint: Callable[..., Path]) -> None:
     path = checkpoint(hidden_size=512, intermediate_size=2048, num_hidden_layers=2)
     become(free=6 << 20)

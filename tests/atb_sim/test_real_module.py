@@ -107,6 +107,28 @@ def test_the_device_is_closed_before_torch_npu_ends_and_nothing_is_given_back_la
     assert run_python(AT_EXIT) == "[0, 0] 0\n"
 
 
+def test_a_torch_npu_that_cannot_be_imported_makes_the_backend_unavailable(
+    torch_npu: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch_npu", None)
+    with pytest.raises(BackendUnavailableError, match=r"torch_npu cannot be imported: ModuleNotFoundError: ") as caught:
+        AtbBackend()
+    assert caught.value.hint == "Run `atb doctor`."
+    assert isinstance(caught.value.__cause__, ImportError)
+
+
+def test_a_device_that_torch_npu_refuses_makes_the_backend_unavailable(
+    torch_npu: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(device: int) -> None:
+        raise RuntimeError(f"SetDevice: Invalid device ID {device}")
+
+    monkeypatch.setattr(sys.modules["torch_npu"].npu, "set_device", refuse)
+    with pytest.raises(BackendUnavailableError, match="torch_npu cannot use device 7: SetDevice: Invalid") as caught:
+        AtbBackend(device_id=7)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
 def test_a_cache_on_the_host_is_refused(torch_npu: types.SimpleNamespace) -> None:
     from atb_core.errors import EngineError
 

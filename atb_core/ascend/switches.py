@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The environment variables that the backends `atb` and `atb-sim` read, and whether they say something possible."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from atb_core.ascend.findings import Finding, Level
+from atb_core.ascend.machine import Machine
+from atb_core.errors import EngineError
+
+#: Those that are 0 or 1, with what they are by default.
+SWITCHES = {"ATB_OPERATION_EXECUTE_ASYNC": "0", "ASCEND_LAUNCH_BLOCKING": "0", "ATB_LLM_ENABLE_AUTO_TRANSPOSE": "1"}
+#: Those of the simulator that are numbers.
+_NUMBERS = {"ATB_SIM_MEMORY": "bytes", "ATB_SIM_DEVICES": "devices"}
+
+
+def switch(name: str, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether a switch is on; EngineError if it is neither 0 nor 1."""
+    value = (os.environ if environ is None else environ).get(name) or SWITCHES[name]
+    if value not in ("0", "1"):
+        # ATB-Models has three stages, and its scripts ask for them.
+        known = " (2, the three stages of ATB-Models, is not supported)" if value == "2" and "ASYNC" in name else ""
+        raise EngineError(f"{name}={value!r} is neither 0 nor 1{known}", hint=f"export {name}=1 or 0, or unset it.")
+    return value == "1"
+
+
+def check_switches(machine: Machine) -> Finding:
+    """All of them at once: what the backends would refuse to start with."""
+    wrong: dict[str, str] = {}
+    blocks: set[str] = set()
+    for name in SWITCHES:
+        try:
+            switch(name, machine.environ)
+        except EngineError as error:
+            wrong[name] = error.message
+            blocks.update(("atb", "atb-sim"))
+    for name, what in _NUMBERS.items():
+        value = machine.variable(name)
+        if value is not None and not (value.isascii() and value.isdecimal()):
+            wrong[name] = f"{name}={value!r} is no number of {what}"
+            blocks.add("atb-sim")
+    named = [name for name in (*SWITCHES, *_NUMBERS) if machine.variable(name) is not None]
+    found = ", ".join(f"{name}={machine.variable(name)}" for name in named) or "as they are by default"
+    if not wrong:
+        return Finding("switches", Level.OK, found)
+    fix = f"Set them right, or: unset {' '.join(wrong)}"
+    return Finding("switches", Level.ERROR, found, "; ".join(wrong.values()), fix, tuple(sorted(blocks)))
