@@ -22,7 +22,7 @@ namespace atb_core {
 struct Size {
   Size(int64_t number) : factor(number) {}  // NOLINT: `{tokens, 64}` is how shapes are written
   Size(int number) : factor(number) {}      // NOLINT
-  explicit Size(std::string dimension, int64_t times = 1) : dimension(std::move(dimension)), factor(times) {}
+  explicit Size(std::string name, int64_t times = 1) : dimension(std::move(name)), factor(times) {}
 
   std::string dimension;  // empty for a number
   int64_t factor = 1;
