@@ -192,7 +192,7 @@ def test_a_package_cannot_take_the_name_of_a_model_of_c(site: Site) -> None:
 def test_an_unknown_name_lists_the_known_ones_and_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         EngineError,
-        match=r"'nobody_Model'; there are core_DecoderModel, .*qwen_DecoderModel \(atb-qwen2, atb-qwen3\)\. load",
+        match=r"'nobody_Model'; there are .*core_DecoderModel, .*qwen_DecoderModel \(atb-qwen2, atb-qwen3\)\. load",
     ):
         ModelTorch("nobody_Model")
     # Where atb-qwen2 and atb-qwen3 are not installed.
