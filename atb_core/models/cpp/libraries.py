@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from atb_core.apart import problem_apart
@@ -28,7 +29,8 @@ def load_native_library(path: str | os.PathLike[str]) -> list[str]:
     name is taken; then none of its models is added. A library is code: load only what you would run.
     """
     file = _file(path)
-    problem = problem_apart(_LOAD, str(file))
+    # An interpreter inside of another program may not know how to start a second one.
+    problem = problem_apart(_LOAD, str(file)) if sys.executable else None
     if problem is not None:
         raise EngineError(f"{file} cannot be loaded: {problem}", hint="Build the library again.")
     taken = {
