@@ -23,8 +23,9 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """Find out which backends this machine can use, and what the others lack.
 
     Looks for the NPU's driver and devices, CANN, ATB, torch and torch_npu, compares their versions, tries to load
-    the libraries and to import torch_npu, and looks at the environment variables that are switches. The exit status is 1 if the CPU engine does not work, or if something that is here is
-    broken or does not match; what is absent is no error.
+    the libraries and to import torch_npu, and looks at the environment variables that are switches. The exit status
+    is 1 if the CPU engine does not work, or if something that is here is broken or does not match; what is absent is
+    no error.
     """
     from atb_core.ascend import examine
 

@@ -11,9 +11,13 @@ from atb_core.apart import problem_apart
 from atb_core.engine.extension import load_extension
 from atb_core.engine.native import engine_errors
 from atb_core.errors import EngineError
-from atb_core.models.cpp import discovery, model_torch
+from atb_core.models.cpp import discovery
 
-__all__ = ["load_native_library"]
+__all__ = ["load_native_library", "loaded"]
+
+#: The libraries of this process. Each backend's extension has a list of models of its own, and loads them when a model
+#: of theirs is first used there.
+loaded: list[str] = []
 
 # What the loader says of a library itself is no crash, and is told better where it is loaded for good.
 _LOAD = "import ctypes, sys\ntry:\n    ctypes.CDLL(sys.argv[1])\nexcept OSError:\n    pass"
@@ -38,8 +42,10 @@ def load_native_library(path: str | os.PathLike[str]) -> list[str]:
         for name, owners in discovery.registered_names().items()
     }
     with engine_errors(load_extension().Error):
-        load_extension().load_models(str(file), taken)
-    return model_torch.load_native_library(file)
+        names: list[str] = load_extension().load_models(str(file), taken)
+    if str(file) not in loaded:
+        loaded.append(str(file))
+    return names
 
 
 def _file(path: str | os.PathLike[str]) -> Path:

@@ -9,10 +9,8 @@ defaults (`registration`), and shared libraries may bring models of their own (`
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -24,7 +22,7 @@ from atb_core.engine.native import NativeBackend, NativeStore, engine_errors
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
-from atb_core.models.cpp import discovery
+from atb_core.models.cpp import discovery, libraries
 from atb_core.models.cpp.registration import CppModel
 
 _Item = TypeVar("_Item")
@@ -34,9 +32,6 @@ _Address: TypeAlias = "tuple[int, str, list[int], bool, int]"
 _NOTHING: _Address = (0, "int32", [], False, 0)
 #: Of tensors without elements: to C++ 0 is what was not given.
 _EMPTY = torch.empty(64)
-
-#: Libraries with models that have been loaded. Each extension has a list of models of its own.
-_libraries: list[str] = []
 
 
 @dataclass
@@ -91,7 +86,7 @@ class ModelTorch:
         extension = self.backend.extension
         with engine_errors(store.error_type):
             if name not in extension.model_names():
-                for library in _libraries:
+                for library in libraries.loaded:
                     extension.load_models(library)
             model = extension.Model(name, text, store.handle)
         self.store, self._graph = store, _Built(model, list(model.input_names))
@@ -300,23 +295,6 @@ def _lengths(step: Mapping[str, Any], tensor: torch.Tensor) -> torch.Tensor:
     if list(tensor.shape) != [len(lengths)]:
         raise EngineError(f"seqLen of the step's JSON has {len(lengths)} lengths, seq_len {list(tensor.shape)}")
     return torch.tensor(lengths, dtype=torch.int32)
-
-
-def load_native_library(path: str | os.PathLike[str]) -> list[str]:
-    """Loads a shared library that registers C++ models (`atb_core/model.h`) and returns their names.
-
-    EngineError for a file that is missing, cannot be loaded, was built for other headers or has no models. A library
-    is code: load only what you would run.
-    """
-    file = Path(path).resolve()
-    if not file.is_file():
-        raise EngineError(f"there is no library {file}")
-    with engine_errors(load_extension().Error):
-        names: list[str] = load_extension().load_models(str(file))
-    # Other backends load it when one of its models is used there.
-    if str(file) not in _libraries:
-        _libraries.append(str(file))
-    return names
 
 
 def model_names() -> list[str]:
