@@ -134,6 +134,18 @@ def atb_sim(session: nox.Session) -> None:
     run_cpp_tests(session, "asan", programs)
 
 
+@nox.session(name="atb-link")
+def atb_link(session: nox.Session) -> None:
+    """Builds, links and loads the module for a card against a stand-in for CANN and ATB, which is the simulator."""
+    home = Path(session.create_tmp()).resolve() / "Ascend"
+    made = session.run("python", "tools/stand_in_ascend.py", str(home), silent=True)
+    assert isinstance(made, str)
+    env = dict(line.split("=", 1) for line in made.splitlines())
+    build = ("-C", f"build-dir={ROOT / 'build' / 'atb-link'}", "-C", "cmake.define.ATB_CORE_WITH_ATB=ON")
+    session.install(*build, ".", env=env, silent=False)
+    session.run("python", "tools/try_linked_backend.py", env=env)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Runs the examples of the documentation and checks its links and its command reference."""

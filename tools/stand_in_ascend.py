@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes folders that look like an installed CANN toolkit and ATB, with libraries that are the simulator.
+
+    python tools/stand_in_ascend.py DIR
+
+So the backend for a card can be built, linked and loaded as on an Ascend machine, where none is. Nothing in the folders
+is the vendor's. Prints the environment variables that the vendor's set_env.sh would set, a line each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+SIMULATOR = Path(__file__).resolve().parent.parent / "csrc/atb/sim"
+VERSION = "8.5.0"
+CXX = os.environ.get("CXX", "g++")
+FLAGS = ["-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", f"-I{SIMULATOR / 'include'}", f"-I{SIMULATOR / 'src'}"]
+# What the checks of layouts need besides: our own types.
+FLAGS += [f"-I{SIMULATOR.parents[1]}", f"-I{SIMULATOR.parents[1] / 'include'}"]
+
+
+def make(folder: Path) -> dict[str, str]:
+    """Builds both installations under `folder`; returns the environment that names them."""
+    cann, atb = folder / f"cann-{VERSION}", folder / f"nnal/atb/{VERSION}/atb/cxx_abi_1"
+    for home, parts in ((cann, ("acl", "hccl")), (atb, ("atb",))):
+        for part in parts:
+            shutil.copytree(SIMULATOR / "include" / part, home / "include" / part, dirs_exist_ok=True)
+    write(cann / "aarch64-linux/ascend_toolkit_install.info", f"version={VERSION}\n")
+    write(folder / f"nnal/atb/{VERSION}/version.info", f"    Ascend-cann-atb : {VERSION}\n")
+    # One library has it all; the other one only has to be there, as on a machine where each has its part.
+    libatb, libascendcl = atb / "lib/libatb.so", cann / "lib64/libascendcl.so"
+    for library in (libatb, libascendcl):
+        library.parent.mkdir(parents=True, exist_ok=True)
+    sources = sorted(SIMULATOR.glob("src/**/*.cpp"))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda source: compiled(source, folder / "objects"), sources))
+    link(libascendcl, objects)
+    link(libatb, [], f"-L{libascendcl.parent}", "-Wl,--no-as-needed", "-lascendcl")
+    paths = [str(libatb.parent), str(libascendcl.parent), os.environ.get("LD_LIBRARY_PATH", "")]
+    return {
+        "ATB_HOME_PATH": str(atb),
+        "ASCEND_HOME_PATH": str(cann),
+        "ASCEND_TOOLKIT_HOME": str(cann),
+        "LD_LIBRARY_PATH": os.pathsep.join(path for path in paths if path),
+    }
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def compiled(source: Path, objects: Path) -> Path:
+    target = objects / source.relative_to(SIMULATOR).with_suffix(".o")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run([CXX, *FLAGS, "-c", str(source), "-o", str(target)], check=True)
+    return target
+
+
+def link(library: Path, objects: list[Path], *options: str) -> None:
+    names = [str(one) for one in objects]
+    subprocess.run([CXX, "-shared", f"-Wl,-soname,{library.name}", "-o", str(library), *names, *options], check=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where to make them; what is there is overwritten")
+    arguments = parser.parse_args()
+    try:
+        environment = make(arguments.folder.resolve())
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"stand_in_ascend: {error}", file=sys.stderr)
+        return 1
+    for name, value in environment.items():
+        print(f"{name}={value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

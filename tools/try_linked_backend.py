@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a graph on the module for a card, which is linked with a stand-in for CANN and ATB, and looks at doctor.
+
+    python tools/try_linked_backend.py
+
+Needs what tools/stand_in_ascend.py makes, in the environment, and a core that was built with it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+
+import torch
+
+from atb_core import ascend
+from atb_core.engine import atb
+from atb_core.graph import DataType, Dim, Network, Tensor
+from atb_core.nn.functional import linear, rms_norm
+
+# Of what doctor finds, a driver, a card and torch_npu are what no folder can stand in for.
+EXPECTED = ("libascendcl  ok", "libatb       ok", "atb          ok       8.5.0", "cann         ok       8.5.0", "_atb ")
+
+
+def check_doctor() -> None:
+    report = subprocess.run([sys.executable, "-m", "atb_core.cli", "doctor"], capture_output=True, text=True).stdout
+    print(report)
+    missing = [line for line in EXPECTED if line not in report]
+    if missing:
+        sys.exit(f"doctor does not say: {missing}")
+
+
+def stand_in_torch_npu() -> None:
+    """torch_npu's current stream, which the backend asks for: one of the null device's own."""
+    current = types.SimpleNamespace(npu_stream=0, synchronize=lambda: None)
+    npu = types.SimpleNamespace(set_device=lambda device: None, current_stream=lambda: current)
+    sys.modules["torch_npu"] = types.ModuleType("torch_npu")
+    sys.modules["torch_npu"].npu = npu  # type: ignore[attr-defined]
+    ascend.missing_for_backend = list  # type: ignore[assignment]
+
+
+def check_graph() -> None:
+    with Network("linked") as net:
+        x = Tensor("x", (Dim("tokens"), 64), DataType.FLOAT16)
+        scale, weight = Tensor("scale", (64,), DataType.FLOAT16), Tensor("weight", (256, 64), DataType.FLOAT16)
+        net.weights_keys |= {"scale", "weight"}
+        net.mark_output(linear(rms_norm(x, scale, 1e-6), weight), "y")
+    backend = atb.AtbBackend()
+    assert backend.extension.__name__ == "atb_core._atb", backend.extension
+    engine = backend.build(net)
+    x, scale, weight = torch.randn(5, 64).half(), torch.rand(64).half(), torch.randn(256, 64).half()
+    engine.set_weights({"scale": scale, "weight": weight})
+    normed = torch.nn.functional.rms_norm(x.float(), (64,), scale.float(), 1e-6)
+    torch.testing.assert_close(engine.forward({"x": x})["y"], (normed @ weight.float().T).half(), rtol=1e-2, atol=5e-2)
+    print(f"{backend.extension.__name__}, ATB {backend.extension.atb_version()}, {backend.soc_name}: a graph runs")
+
+
+if __name__ == "__main__":
+    check_doctor()
+    stand_in_torch_npu()
+    check_graph()
