@@ -197,7 +197,7 @@ def test_an_unknown_name_lists_the_known_ones_and_the_package_to_install(monkeyp
         ModelTorch("nobody_Model")
     # Where atb-qwen2 and atb-qwen3 are not installed.
     monkeypatch.setattr(discovery, "_entries", lambda name=None: iter(()))
-    with pytest.raises(EngineError, match=r"there are core_DecoderModel[^.]*\. pip install atb-qwen2 \(or atb-qwen3\)"):
+    with pytest.raises(EngineError, match=r"core_DecoderModel[^.]*\. pip install atb-qwen2 \(or atb-qwen3\)"):
         ModelTorch("qwen_DecoderModel")
 
 

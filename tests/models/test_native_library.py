@@ -204,7 +204,7 @@ def test_a_name_that_a_package_has_is_refused_with_the_package_and_the_next_step
     assert "own_name_DecoderModel" not in model_names()
 
 
-def test_a_file_that_crashes_when_it_is_loaded_does_not_end_this_process(tmp_path: Path, sample: Path) -> None:
+def test_a_file_that_crashes_when_it_is_loaded_does_not_end_this_process(tmp_path: Path) -> None:
     throwing = built(
         tmp_path, '#include <stdexcept>\nint x = [] { throw std::runtime_error("no card"); return 1; }();', "t"
     )
@@ -215,12 +215,22 @@ def test_a_file_that_crashes_when_it_is_loaded_does_not_end_this_process(tmp_pat
     leaving = built(tmp_path, "#include <cstdlib>\nint x = [] { std::exit(3); return 1; }();", "leaving")
     with pytest.raises(EngineError, match=r"leaving\.so cannot be loaded: loading it ends the process with status 3"):
         load_native_library(leaving)
-    cut = tmp_path / "cut.so"
+    functions = ("int atb_model_abi() { std::abort(); }", "int atb_models() { return 0; }")
+    calling = "#include <cstdlib>\n" + "".join(f'extern "C" {function}\n' for function in functions)
+    with pytest.raises(EngineError, match=r"calling\.so cannot be loaded: loading it ends the process with signal 6"):
+        load_native_library(built(tmp_path, calling, "calling"))
+
+
+def test_a_library_that_is_cut_off_anywhere_is_refused_before_it_is_looked_into(tmp_path: Path, sample: Path) -> None:
     whole = sample.read_bytes()
-    for part in (0.3, 0.6, 0.9):
-        cut.write_bytes(whole[: int(len(whole) * part)])
-        with pytest.raises(EngineError, match=r"cut\.so"):
+    for kept in (len(whole) // 3, len(whole) - 1):
+        cut = tmp_path / f"cut{kept}.so"
+        cut.write_bytes(whole[:kept])
+        with pytest.raises(EngineError, match=rf"cut{kept}\.so is cut off: it has {kept} of {len(whole)} bytes"):
             load_native_library(cut)
+    (tmp_path / "short.so").write_bytes(whole[:40])
+    with pytest.raises(EngineError, match=r"cannot load .*short\.so"):
+        load_native_library(tmp_path / "short.so")
 
 
 def test_what_is_no_path_of_a_library_is_told_by_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from pathlib import Path
 
@@ -19,8 +20,10 @@ __all__ = ["load_native_library", "loaded"]
 #: of theirs is first used there.
 loaded: list[str] = []
 
-# What the loader says of a library itself is no crash, and is told better where it is loaded for good.
-_LOAD = "import ctypes, sys\ntry:\n    ctypes.CDLL(sys.argv[1])\nexcept OSError:\n    pass"
+# What is refused there is no crash, and is told where it is loaded for good.
+_LOAD = "import sys\nfrom atb_core import _cpu\ntry:\n    _cpu.load_models(sys.argv[1])\nexcept _cpu.Error:\n    pass"
+#: Of the header of a 64-bit ELF file: where its sections are listed, the size of an entry and their number.
+_ELF, _SECTIONS = b"\x7fELF\x02\x01", struct.Struct("<40xQ10xHH2x")
 
 
 def load_native_library(path: str | os.PathLike[str]) -> list[str]:
@@ -33,6 +36,7 @@ def load_native_library(path: str | os.PathLike[str]) -> list[str]:
     name is taken; then none of its models is added. A library is code: load only what you would run.
     """
     file = _file(path)
+    _check_whole(file)
     # An interpreter inside of another program may not know how to start a second one.
     problem = problem_apart(_LOAD, str(file)) if sys.executable else None
     if problem is not None:
@@ -46,6 +50,26 @@ def load_native_library(path: str | os.PathLike[str]) -> list[str]:
     if str(file) not in loaded:
         loaded.append(str(file))
     return names
+
+
+def _check_whole(file: Path) -> None:
+    """EngineError for a library that is cut off: what lies behind its end ends a process that looks there, some day.
+
+    Linkers write the list of sections last.
+    """
+    try:
+        with open(file, "rb") as opened:
+            header = opened.read(_SECTIONS.size)
+        size = file.stat().st_size
+    except OSError as error:
+        raise EngineError(f"{file} cannot be read: {error}") from None
+    if len(header) < _SECTIONS.size or not header.startswith(_ELF):
+        return
+    offset, entry, count = _SECTIONS.unpack(header)
+    if size < offset + entry * count:
+        raise EngineError(
+            f"{file} is cut off: it has {size} of {offset + entry * count} bytes", hint="Build or copy it again."
+        )
 
 
 def _file(path: str | os.PathLike[str]) -> Path:
