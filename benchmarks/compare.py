@@ -19,6 +19,7 @@ import torch
 from checkpoints import QWEN2_05B, write_checkpoint
 
 from atb_core import ModelRunner, SamplingParams
+from atb_core.testing.conformance import cache_argument
 
 Prompts = list[list[int]]
 
@@ -56,6 +57,7 @@ class Transformers:
 
         torch.set_num_threads(threads)
         self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16).eval()
+        self.cache = cache_argument(self.model)
 
     @torch.inference_mode()
     def times(self, prompts: Prompts, max_tokens: int) -> tuple[float, float]:
@@ -64,7 +66,7 @@ class Transformers:
         token = out.logits[:, -1].argmax(-1, keepdim=True)
         first = time.perf_counter() - start
         for _ in range(max_tokens - 1):
-            out = self.model(token, past_key_values=out.past_key_values, use_cache=True)
+            out = self.model(token, use_cache=True, **{self.cache: getattr(out, self.cache)})
             token = out.logits[:, -1].argmax(-1, keepdim=True)
         return first, time.perf_counter() - start
 

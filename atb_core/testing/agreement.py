@@ -11,6 +11,7 @@ import torch
 
 from atb_core.runner.model_runner import ModelRunner
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.testing.conformance import cache_argument
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,11 @@ def greedy_divergences(
 def _greedy(model: Any, prompt: Sequence[int], new_tokens: int) -> list[torch.Tensor]:
     """Logits `[vocab]` float32 of every step of a greedy generation that ignores the end of the text."""
     tokens, cache, steps = torch.tensor([list(prompt)]), None, []
+    name = cache_argument(model)
     with torch.no_grad():
         for _ in range(new_tokens):
-            result = model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache = result.past_key_values
+            result = model(tokens, use_cache=True, logits_to_keep=1, **{name: cache})
+            cache = getattr(result, name)
             steps.append(result.logits[0, -1].float())
             tokens = steps[-1].argmax().view(1, 1)
     return steps

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -146,10 +147,16 @@ def hugging_face_logits(
         tokens = torch.tensor([list(sequence)])
         first = len(sequence) if prompt_lengths is None else prompt_lengths[index]
         with torch.no_grad():
+            cache = cache_argument(fresh)
             out = fresh(tokens[:, :first], use_cache=True)
             rows.append(out.logits[0])
             for position in range(first, len(sequence)):
                 step = tokens[:, position : position + 1]
-                out = fresh(step, past_key_values=out.past_key_values, use_cache=True)
+                out = fresh(step, use_cache=True, **{cache: getattr(out, cache)})
                 rows.append(out.logits[0])
     return torch.cat(rows)
+
+
+def cache_argument(model: Any) -> str:
+    """What transformers calls the cache, in the arguments of a model and in its output: it changes with the version."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
