@@ -8,12 +8,14 @@ import subprocess
 import sys
 
 _SECONDS = 60.0
+# The current folder comes first otherwise, and may hold other modules of the same names: a clone of this repository.
+_SAME_PATH = "import sys\nif sys.path[0] == '': del sys.path[0]\n"
 
 
 def problem_apart(code: str, argument: str) -> str | None:
     """Runs Python `code` with one argument; None, or why it fails: what it says last, its signal, that it hangs."""
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-c", code, argument]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    command = [sys.executable, "-c", _SAME_PATH + code, argument]
     try:
         done = subprocess.run(command, capture_output=True, env=environ, timeout=_SECONDS, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:

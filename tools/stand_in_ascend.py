@@ -19,6 +19,8 @@ from pathlib import Path
 
 SIMULATOR = Path(__file__).resolve().parent.parent / "csrc/atb/sim"
 VERSION = "8.5.0"
+# The simulator's sources that are ACL and not ATB.
+ACL = ("acl", "memory", "state", "stream")
 CXX = os.environ.get("CXX", "g++")
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", f"-I{SIMULATOR / 'include'}", f"-I{SIMULATOR / 'src'}"]
 # What the checks of layouts need besides: our own types.
@@ -33,15 +35,15 @@ def make(folder: Path) -> dict[str, str]:
             shutil.copytree(SIMULATOR / "include" / part, home / "include" / part, dirs_exist_ok=True)
     write(cann / "aarch64-linux/ascend_toolkit_install.info", f"version={VERSION}\n")
     write(folder / f"nnal/atb/{VERSION}/version.info", f"    Ascend-cann-atb : {VERSION}\n")
-    # One library has it all; the other one only has to be there, as on a machine where each has its part.
     libatb, libascendcl = atb / "lib/libatb.so", cann / "lib64/libascendcl.so"
     for library in (libatb, libascendcl):
         library.parent.mkdir(parents=True, exist_ok=True)
     sources = sorted(SIMULATOR.glob("src/**/*.cpp"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda source: compiled(source, folder / "objects"), sources))
-    link(libascendcl, objects)
-    link(libatb, [], f"-L{libascendcl.parent}", "-Wl,--no-as-needed", "-lascendcl")
+    acl = [one for one in objects if one.stem in ACL]
+    link(libascendcl, acl)
+    link(libatb, [one for one in objects if one not in acl], f"-L{libascendcl.parent}", "-lascendcl")
     paths = [str(libatb.parent), str(libascendcl.parent), os.environ.get("LD_LIBRARY_PATH", "")]
     return {
         "ATB_HOME_PATH": str(atb),

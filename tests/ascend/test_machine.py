@@ -80,3 +80,12 @@ def test_the_abi_of_the_torch_that_is_installed_is_what_torch_says() -> None:
         raise AssertionError("torch's files tell its ABI")
 
     assert abi_from_files(Machine(torch_abi=not_needed)) == torch_abi()
+
+
+def test_a_clone_of_the_sources_in_the_current_folder_is_not_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "atb_core").mkdir()
+    (tmp_path / "atb_core/__init__.py").write_text("raise RuntimeError('the sources, where nothing is built')")
+    monkeypatch.chdir(tmp_path)
+    assert import_module("atb_core._cpu") is None
