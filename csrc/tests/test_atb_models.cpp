@@ -198,6 +198,20 @@ bool near(const Halves& a, const Halves& b) {
   return a.size() == b.size();
 }
 
+// A model on the processor that has run a step, and the step's inputs with and without its tables.
+struct Ready {
+  Ready() : without(step.inputs()), constants(without.size()) {
+    decoder.engine().set_caches(caches.keys, caches.values);
+    expected = step.run(decoder);
+    for (size_t table : {Step::kCosines, Step::kSines}) std::swap(without[table], constants[table]);
+  }
+  Decoder decoder{on_processor()};
+  Caches caches{nullptr};
+  Step step{true};
+  std::vector<TensorView> without, constants;
+  Halves expected;
+};
+
 // Prefill and decode over one set of weights and caches.
 std::vector<Halves> generation(const std::shared_ptr<GraphBackend>& backend, Device* device) {
   Decoder prefill(backend);
@@ -221,36 +235,26 @@ TEST(the_decoder_gives_the_same_on_the_processor_and_on_the_device) {
 }
 
 TEST(constants_stay_until_a_step_brings_them_and_are_taken_all_or_none) {
-  Decoder decoder(on_processor());
-  Caches caches(nullptr);
-  decoder.engine().set_caches(caches.keys, caches.values);
-  Step step(true);
-  const Halves expected = step.run(decoder);
-  std::vector<TensorView> without = step.inputs(), constants(without.size());
-  for (size_t table : {Step::kCosines, Step::kSines}) std::swap(without[table], constants[table]);
-  CHECK_THROWS(Step::run(decoder, without), "input 2, 'cosine_table', is missing");
-  decoder.engine().set_constants(constants);
-  CHECK(Step::run(decoder, without) == expected);
+  Ready ready;
+  Decoder& decoder = ready.decoder;
+  CHECK_THROWS(Step::run(decoder, ready.without), "input 2, 'cosine_table', is missing");
+  decoder.engine().set_constants(ready.constants);
+  CHECK(Step::run(decoder, ready.without) == ready.expected);
   {
     Real wrong = some({8, kHead}, 7), right = some({8, kHead}, 8);
-    std::vector<TensorView> given(without.size());
+    std::vector<TensorView> given(ready.without.size());
     given[Step::kCosines] = right.view();
     given[Step::kSines] = wrong.view();
     given[Step::kSines].dtype = DataType::f32;
     CHECK_THROWS(decoder.engine().set_constants(given), "input 3, 'sine_table', is float32 where float16 is needed");
   }
-  CHECK(Step::run(decoder, without) == expected);
+  CHECK(Step::run(decoder, ready.without) == ready.expected);
 }
 
 TEST(nothing_is_looked_at_that_a_failed_step_has_brought) {
-  Decoder decoder(on_processor());
-  Caches caches(nullptr);
-  decoder.engine().set_caches(caches.keys, caches.values);
-  Step step(true);
-  const Halves expected = step.run(decoder);
-  std::vector<TensorView> without = step.inputs(), constants(without.size());
-  for (size_t table : {Step::kCosines, Step::kSines}) std::swap(without[table], constants[table]);
-  decoder.engine().set_constants(constants);
+  Ready ready;
+  Decoder& decoder = ready.decoder;
+  decoder.engine().set_constants(ready.constants);
   {
     Step gone(true);  // its memory ends here
     Real out = real(DataType::f16, {1, kWords + 1}, Halves(kWords + 1));
@@ -259,8 +263,8 @@ TEST(nothing_is_looked_at_that_a_failed_step_has_brought) {
     wrong[6].shape[0] = 2;
     CHECK_THROWS(decoder.engine().output_shapes(wrong), "slots_mapping");
   }
-  CHECK_THROWS(Step::run(decoder, without), "'cosine_table', is missing");
-  CHECK(step.run(decoder) == expected);
+  CHECK_THROWS(Step::run(decoder, ready.without), "'cosine_table', is missing");
+  CHECK(ready.step.run(decoder) == ready.expected);
 }
 
 TEST(a_call_that_is_refused_leaves_what_was_there) {
