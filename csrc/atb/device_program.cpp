@@ -290,7 +290,7 @@ void DeviceProgram::fill_pack(const DevicePlan& plan, std::byte* arena, size_t i
   }
 }
 
-// ATB does not look, and would compute something else.
+// What ATB makes of other lengths is not documented; it may be rows that mean nothing.
 void DeviceProgram::check_sums(const DevicePlan& plan, const Segment& segment, const ::atb::VariantPack& pack) const {
   for (const Segment::Sum& sum : segment.sums) {
     const auto place = static_cast<size_t>(sum.input);
