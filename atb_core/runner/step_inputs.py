@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from atb_core.runner.sequence import Sequence
+from atb_core.runner.request import Request
 
 __all__ = ["StepInputs"]
 
 
 class StepInputs:
-    """Builds the keyword arguments of a model's ``forward`` from the sequences of a step.
+    """Builds the keyword arguments of a model's ``forward`` from the requests of a step.
 
     The tensors returned are views of this object's buffers: they hold until the next call. Block tables
     always have the width of the longest context, so that the shapes of decode steps depend on the batch size
@@ -35,24 +35,24 @@ class StepInputs:
         self._lengths = np.zeros(max_batch_size, dtype=np.int32)
         self._tables = np.zeros((max_batch_size, max_blocks), dtype=np.int32)
         # Who is in which row of the tables, and how many of its blocks are written there.
-        self._rows: list[Sequence] = []
+        self._rows: list[Request] = []
         self._written: list[int] = []
         self._views: dict[int, dict[str, Any]] = {}
 
-    def decode(self, sequences: list[Sequence]) -> dict[str, Any]:
-        """One token for each sequence: its newest.
+    def decode(self, requests: list[Request]) -> dict[str, Any]:
+        """One token for each request: its newest.
 
         Returns:
             ``input_ids`` [B] i64, ``position_ids`` [B] i64, ``slots`` [B] i32, ``input_lengths`` [B] i32 (the
             context with this token), ``block_tables`` [B, max_blocks] i32, ``max_seq_len``.
         """
-        if sequences != self._rows:
-            self._rows = list(sequences)
-            self._written = [0] * len(sequences)
+        if requests != self._rows:
+            self._rows = list(requests)
+            self._written = [0] * len(requests)
         block_size = self._block_size
         longest = 0
-        for row, sequence in enumerate(sequences):
-            tokens, table = sequence.token_ids, sequence.block_table
+        for row, request in enumerate(requests):
+            tokens, table = request.token_ids, request.block_table
             length = len(tokens)
             position = length - 1
             self._ids[row] = tokens[position]
@@ -63,7 +63,7 @@ class StepInputs:
                 self._tables[row, : len(table)] = table
                 self._written[row] = len(table)
             longest = max(longest, length)
-        kwargs = self._decode_views(len(sequences))
+        kwargs = self._decode_views(len(requests))
         kwargs["max_seq_len"] = longest
         return kwargs
 
@@ -82,27 +82,27 @@ class StepInputs:
             self._views[batch] = views
         return dict(views)
 
-    def prefill(self, sequences: list[Sequence]) -> dict[str, Any]:
-        """All tokens of each sequence, one sequence after another.
+    def prefill(self, requests: list[Request]) -> dict[str, Any]:
+        """All tokens of each request, one request after another.
 
         Returns:
-            As :meth:`decode` with T tokens in all; ``input_lengths`` are the sequences' lengths and
+            As :meth:`decode` with T tokens in all; ``input_lengths`` are the requests' lengths and
             ``lm_head_indices`` [B] i64 points at their last tokens.
         """
-        lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int32)
+        lengths = np.array([len(request) for request in requests], dtype=np.int32)
         ends = np.cumsum(lengths, dtype=np.int64)
         total = int(ends[-1])
         ids = np.empty(total, dtype=np.int64)
         positions = np.empty(total, dtype=np.int64)
         slots = np.empty(total, dtype=np.int32)
-        tables = np.zeros((len(sequences), self._tables.shape[1]), dtype=np.int32)
-        for row, sequence in enumerate(sequences):
-            end, length = int(ends[row]), len(sequence)
+        tables = np.zeros((len(requests), self._tables.shape[1]), dtype=np.int32)
+        for row, request in enumerate(requests):
+            end, length = int(ends[row]), len(request)
             here = slice(end - length, end)
-            ids[here] = sequence.token_ids
+            ids[here] = request.token_ids
             positions[here] = np.arange(length)
-            slots[here] = self._slots_of(sequence.block_table, length)
-            tables[row, : len(sequence.block_table)] = sequence.block_table
+            slots[here] = self._slots_of(request.block_table, length)
+            tables[row, : len(request.block_table)] = request.block_table
         return {
             "input_ids": torch.from_numpy(ids),
             "position_ids": torch.from_numpy(positions),

@@ -11,11 +11,11 @@ from atb_core.runner.detokenizer import Detokenizer
 from atb_core.runner.outputs import FinishReason, RequestMetrics, RequestOutput, TokenLogprobs
 from atb_core.runner.sampling_params import SamplingParams
 
-__all__ = ["Sequence"]
+__all__ = ["Request"]
 
 
 @dataclass(eq=False)
-class Sequence:
+class Request:
     """A prompt, what has been generated after it, and the cache blocks that hold it.
 
     ``token_ids`` is the prompt followed by the output. The last token is never in the cache yet: it is the
@@ -102,7 +102,7 @@ class Sequence:
         return text
 
     def abort(self) -> str:
-        """Ends the sequence from outside; returns the text that was held back."""
+        """Ends the request from outside; returns the text that was held back."""
         return "" if self.finish_reason is not None else self._finish("abort")
 
     def _finish(self, reason: FinishReason) -> str:
