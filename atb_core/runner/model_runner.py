@@ -34,8 +34,8 @@ from atb_core.runner.tool_calls import tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
+    from atb_core.checkpoint.progress import Progress
     from atb_core.plugins import ParsedAnswer
-    from atb_core.weights.progress import Progress
 
 __all__ = ["ModelRunner"]
 
