@@ -10,6 +10,7 @@ __all__ = [
     "AtbError",
     "BackendUnavailableError",
     "ConfigError",
+    "ContextLengthError",
     "EngineError",
     "GraphError",
     "ModelNotFoundError",
@@ -104,3 +105,7 @@ class UnknownModelError(PluginError):
 
 class RequestError(AtbError):
     """A request to the runner cannot be served as asked."""
+
+
+class ContextLengthError(RequestError):
+    """A prompt is longer than the context, or leaves no room for an answer."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from atb_core.errors import RequestError, TokenizerError
 
-__all__ = ["ChatTemplate", "Message"]
+__all__ = ["ChatTemplate", "Message", "end_template_process"]
 
 Message = dict[str, Any]
 
@@ -30,7 +30,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
     def _start(self) -> subprocess.Popen[bytes]:
         # The child finds the same packages as this process, and nothing in the current directory.
@@ -53,7 +53,7 @@ class _Worker:
         Raises:
             TimeoutError: it took too long and was ended.
         """
-        with self._lock:
+        with self.lock:
             if self._process is None or self._process.poll() is not None:
                 self._process = self._start()
             try:
@@ -107,6 +107,12 @@ class _Worker:
 # One for all templates of this process: they are seldom needed at the same time.
 _worker = _Worker()
 atexit.register(_worker.end)
+
+
+def end_template_process() -> None:
+    """Ends the process that renders templates, once it has rendered what it is at; the next chat starts it again."""
+    with _worker.lock:
+        _worker.end()
 
 
 class ChatTemplate:

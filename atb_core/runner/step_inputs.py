@@ -22,18 +22,18 @@ class StepInputs:
     alone.
 
     Args:
-        max_batch_size: rows to make room for.
+        max_num_seqs: rows to make room for.
         max_blocks: blocks of the longest context.
         block_size: slots in a block.
     """
 
-    def __init__(self, max_batch_size: int, max_blocks: int, block_size: int) -> None:
+    def __init__(self, max_num_seqs: int, max_blocks: int, block_size: int) -> None:
         self._block_size = block_size
-        self._ids = np.zeros(max_batch_size, dtype=np.int64)
-        self._positions = np.zeros(max_batch_size, dtype=np.int64)
-        self._slots = np.zeros(max_batch_size, dtype=np.int32)
-        self._lengths = np.zeros(max_batch_size, dtype=np.int32)
-        self._tables = np.zeros((max_batch_size, max_blocks), dtype=np.int32)
+        self._ids = np.zeros(max_num_seqs, dtype=np.int64)
+        self._positions = np.zeros(max_num_seqs, dtype=np.int64)
+        self._slots = np.zeros(max_num_seqs, dtype=np.int32)
+        self._lengths = np.zeros(max_num_seqs, dtype=np.int32)
+        self._tables = np.zeros((max_num_seqs, max_blocks), dtype=np.int32)
         # Who is in which row of the tables, and how many of its blocks are written there.
         self._rows: list[Request] = []
         self._written: list[int] = []
