@@ -11,13 +11,12 @@ import pytest
 
 from atb_core.cli import main, plugin_commands
 from atb_core.cli.plugin_commands import KNOWN_COMMANDS
-from atb_core.plugins import hooks
 from atb_core.plugins.scan import Installed
 
 
 @pytest.fixture(autouse=True)
 def _no_command_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hooks, "cli_commands", list)
+    monkeypatch.setattr(plugin_commands, "plugin_command", lambda name, core: None)
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *packages: str, requires: tuple[str, ...] = ()) -> None:
