@@ -78,10 +78,12 @@ def _from_root(arg: str) -> str:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Checks style and format of the Python and the C++ sources."""
-    session.install("ruff>=0.17", "clang-format>=23,<24")
+    """Checks style and format of the Python and the C++ sources, and that imports only point down."""
+    session.install("ruff>=0.17", "clang-format>=23,<24", "import-linter>=2.5")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    sources_of_python = [ROOT, *ROOT.glob("plugins/*/src")]
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": os.pathsep.join(map(str, sources_of_python))})
     sources = sorted(str(p) for ext in ("h", "cpp") for p in ROOT.glob(f"csrc/**/*.{ext}"))
     if sources:
         session.run("clang-format", "--dry-run", "--Werror", *sources)
