@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from atb_core.extensions import connect
+
 if TYPE_CHECKING:
     from atb_core.engine.kernels import get_include
     from atb_core.errors import (
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from atb_core.models.cpp.model_torch import ModelTorch
     from atb_core.plugins.api import API_VERSION
     from atb_core.runner.model_runner import ModelRunner
-    from atb_core.runner.outputs import RequestOutput
+    from atb_core.runner.outputs import CompletionOutput, RequestOutput, StreamChunk
     from atb_core.runner.sampling_params import SamplingParams
 
     __version__: str
@@ -43,6 +45,7 @@ __all__ = [
     "API_VERSION",
     "AtbError",
     "BackendUnavailableError",
+    "CompletionOutput",
     "ConfigError",
     "ContextLengthError",
     "EngineError",
@@ -58,6 +61,7 @@ __all__ = [
     "SamplingParams",
     "SettingsError",
     "ShapeError",
+    "StreamChunk",
     "TokenizerError",
     "UnknownModelError",
     "VerifyError",
@@ -69,16 +73,26 @@ __all__ = [
 ]
 
 _HOME = {
+    "CompletionOutput": "atb_core.runner.outputs",
     "FeatureDecorator": "atb_core.features",
     "FlashCausalLMV3": "atb_core.models.base.flash_causal_lm_v3",
     "ModelRunner": "atb_core.runner.model_runner",
     "ModelTorch": "atb_core.models.cpp.model_torch",
     "RequestOutput": "atb_core.runner.outputs",
     "SamplingParams": "atb_core.runner.sampling_params",
+    "StreamChunk": "atb_core.runner.outputs",
     "get_include": "atb_core.engine.kernels",
     "load_native_library": "atb_core.models.cpp.libraries",
     "torch_to_mindie_graph": "atb_core.models.base.flash_causal_lm_v3",
 }
+
+
+# Layers reach what stands above them through these ports; each implementation is imported on first use.
+connect("C++ models", "atb_core.plugins.cpp_models")
+connect("engine builder", "atb_core.engine.build:build_engine")
+connect("families", "atb_core.plugins.registry")
+connect("network text", "atb_core.graph.printing:network_text")
+connect("plugins", "atb_core.plugins.hooks")
 
 
 def __getattr__(name: str) -> Any:

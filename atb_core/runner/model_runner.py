@@ -34,7 +34,7 @@ from atb_core.runner.request import RequestGroup
 from atb_core.runner.request_factory import RequestFactory, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.tokenizer import Tokenizer
-from atb_core.runner.tool_calls import tool_parser
+from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     from atb_core.checkpoint.progress import Progress
     from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
-    from atb_core.plugins import ParsedAnswer
 
 __all__ = ["ModelRunner"]
 
