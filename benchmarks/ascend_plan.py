@@ -30,7 +30,7 @@ class Step:
     @property
     def title(self) -> str:
         tokens = f"{self.batch} × {self.length} tokens" if self.batch > 1 else f"{self.length} tokens"
-        return f"prefill, {tokens}" if self.is_prefill else f"decode, {self.batch} × 1 token behind {self.length}"
+        return f"prefill, {tokens}" if self.is_prefill else f"decode, {self.batch} × 1 token after {self.length}"
 
 
 def run(runner: ModelRunner, step: Step) -> None:
@@ -65,15 +65,15 @@ def count(runner: ModelRunner, step: Step) -> dict[str, str]:
     assert isinstance(engine, AtbEngine)
     plan = engine.plan_info()
     copies = {
-        f"copies {direction} in a step": f"{used[f'copies_{key}']} ({used[f'bytes_{key}']:,} bytes)"
+        f"copies {direction} per step": f"{used[f'copies_{key}']} ({used[f'bytes_{key}']:,} bytes)"
         for direction, key in (("host to device", "h2d"), ("device to host", "d2h"), ("within the device", "d2d"))
     }
     return {
         "segments": str(plan["segments"]),
-        "graph operations that are built": str(plan["operations"]),
-        "operations launched in a step": str(used["launches"]),
+        "graph operations built": str(plan["operations"]),
+        "operations launched per step": str(used["launches"]),
         **copies,
-        "allocations in a step": str(used["allocations"]),
+        "allocations per step": str(used["allocations"]),
         "memory between segments": f"{plan['arena_bytes'] / _MIB:.2f} MiB",
     }
 
@@ -107,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     cache = sum(tensor.nbytes for pair in runner.kv_cache for tensor in pair)
     used = sim.counters()
     weights = runner.model.runtime.variants.store.nbytes
-    print(f"\nDevice memory at its peak: {used['peak_bytes'] / _MIB:.1f} MiB, of it weights {weights / _MIB:.1f} MiB, "
-          f"cache {cache / _MIB:.1f} MiB.")  # fmt: skip
+    print(f"\nPeak device memory: {used['peak_bytes'] / _MIB:.1f} MiB, of which {weights / _MIB:.1f} MiB are weights "
+          f"and {cache / _MIB:.1f} MiB cache.")  # fmt: skip
 
 
 if __name__ == "__main__":
