@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Ascend backend for Python. Compiled twice: as atb_core._atb against ATB, and as atb_core._atb_sim against the
-// simulator, which adds its controls as the submodule `sim`. Tensors cross as addresses and shapes.
+// The Ascend backend for Python. Compiled as atb_core._atb against ATB, and as atb_sim._atb_sim (the distribution
+// atb-sim) against the simulator, which adds its controls as the submodule `sim`. Tensors cross as addresses and shapes.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include "atb/device.h"
-#include "atb/device_model.h"
 #include "atb/device_program.h"
+#include "atb/graph_backend.h"
 #include "atb/lowering.h"
 #include "atb/weights.h"
 #include "atb_core/error.h"
 #include "bindings/convert.h"
+#include "bindings/interface.h"
 #include "bindings/models.h"
 #include "bindings/simulator.h"
 #include "graph/types.h"
@@ -229,6 +230,7 @@ NB_MODULE(ATB_MODULE_NAME, m) {
   // At exit torch does not give back arrays that it has taken over, so memory of caches is always left.
   nb::set_leak_warnings(false);
   m.doc() = "The Ascend backend: programs over addresses and shapes.";
+  m.attr("INTERFACE_VERSION") = atb_core::kInterfaceVersion;
   atb_core::bind_error(m);
   m.def("op_rules", &rules, "What each op becomes: op, becomes, types, limits.");
   m.def("devices", &devices, "The devices that the backend knows.");

@@ -40,7 +40,7 @@ auto without_gil(Function&& work) {
   return work();
 }
 
-// Models are foreign code, which may throw anything: it becomes an Error that names the model.
+// A model is third-party code, which may throw anything: that becomes an Error that names the model.
 template <typename Function>
 auto guarded(const std::string& name, Function&& work) {
   try {

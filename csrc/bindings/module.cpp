@@ -9,15 +9,15 @@
 #include "atb_core/error.h"
 #include "bindings/convert.h"
 #include "bindings/models.h"
+#include "cpu/engine/custom_op.h"
+#include "cpu/engine/graph_backend.h"
+#include "cpu/engine/op.h"
+#include "cpu/engine/program.h"
+#include "cpu/engine/runtime.h"
+#include "cpu/engine/weight_store.h"
 #include "cpu/isa.h"
 #include "cpu/thread_pool.h"
-#include "graph/foreign.h"
-#include "graph/op.h"
-#include "graph/program.h"
-#include "graph/runtime.h"
 #include "graph/types.h"
-#include "graph/weight_store.h"
-#include "models/cpu_graph_backend.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -133,7 +133,7 @@ NB_MODULE(_cpu, m) {
       "detect_isa", [] { return std::string(name(atb_core::cpu::detect())); },
       "The instruction set level that ATB_CPU_ISA names, else the best this machine has.");
   m.def("supported_isas", &isa_names, "Levels that this machine can run, ascending; the emulation of AMX is last.");
-  m.def("op_names", &atb_core::op_names, "The ops that programs may use.");
+  m.def("op_names", &atb_core::cpu_op_names, "The ops that programs may use.");
   m.def("resolve_num_threads", &atb_core::cpu::resolve_num_threads, "requested"_a = 0,
         "The number of threads: the argument if positive, else ATB_NUM_THREADS, OMP_NUM_THREADS, the processors.");
 

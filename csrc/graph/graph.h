@@ -11,7 +11,7 @@
 
 namespace atb_core {
 
-struct OpDef;
+struct OpSignature;
 
 // input: given with every run, or once (a KV cache); may be written by nodes that say so.
 // weight: looked up in the WeightStore by name. output: memory given with every run. internal: planned.
@@ -41,7 +41,7 @@ struct GraphSpec {
 class Graph {
  public:
   struct Node : NodeSpec {
-    const OpDef* def;
+    const OpSignature* op_signature;
   };
 
   // Throws Error naming op, label and tensor when anything does not fit together.
