@@ -46,14 +46,15 @@ std::vector<Argument> arguments(const std::vector<int>& tensors, const std::vect
   return given;
 }
 
-// A run holds the device's lease and asks for the GIL: who waits for the lease must not hold the GIL.
+// Calls a function without the GIL. A run holds the device's lease and acquires the GIL, so a thread must not wait for
+// the lease while it holds the GIL.
 template <typename Fn>
 auto without_gil(Fn&& fn) {
   const nb::gil_scoped_release release;
   return fn();
 }
 
-// Ctrl-C arrives as a flag that only Python code looks at: ask for it now and then.
+// Returns true if Ctrl-C was pressed: the signal sets a flag that Python code has to poll.
 bool signal_pending() {
   const nb::gil_scoped_acquire acquire;
   return PyErr_CheckSignals() != 0;
@@ -139,14 +140,14 @@ nb::list devices() {
   return rows;
 }
 
-// Memory of a device, for tensors that live there.
+// Memory of a device for tensors, owned by a Python object.
 struct Memory {
   Memory(std::shared_ptr<Device> owner, size_t bytes) : device(std::move(owner)) {
     const auto lease = device->lease();
     memory = device->allocate(bytes, "a key/value cache");
   }
   ~Memory() {
-    // Something may still run on it, and neither may a destructor throw nor one that has the GIL wait for the lease.
+    // A kernel may still use the memory; a destructor must not throw and must not wait for the lease with the GIL held.
     std::vector<DeviceMemory> given;
     given.push_back(std::move(memory));
     device->discard(std::move(given));
@@ -227,7 +228,7 @@ void bind_program(nb::module_& m) {
 
 NB_MODULE(ATB_MODULE_NAME, m) {
   using namespace atb_core::ascend;
-  // At exit torch does not give back arrays that it has taken over, so memory of caches is always left.
+  // At exit torch keeps arrays that it has taken over, so memory of caches is always reported as leaked.
   nb::set_leak_warnings(false);
   m.doc() = "The Ascend backend: programs over addresses and shapes.";
   m.attr("INTERFACE_VERSION") = atb_core::kInterfaceVersion;

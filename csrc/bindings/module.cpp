@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// atb_core._cpu: the engine for Python. Tensors cross as addresses and shapes, so the extension depends neither
-// on torch nor on its version; atb_core/engine/cpu.py checks types and keeps the tensors alive.
+// The CPU engine for Python, atb_core._cpu. Tensors cross as addresses and shapes, so the extension does not depend on
+// torch or its version; atb_core/engine/cpu.py checks types and keeps the tensors alive.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -54,7 +54,7 @@ void register_kernel(const std::string& op, uint32_t abi_version, uintptr_t run,
   atb_core::register_kernel({op, abi_version, function(check), function(run), writes});
 }
 
-// Ctrl-C arrives as a flag that only Python code looks at: ask for it now and then.
+// Returns true if Ctrl-C was pressed: the signal sets a flag that Python code has to poll.
 bool signal_pending() {
   const nb::gil_scoped_acquire acquire;
   return PyErr_CheckSignals() != 0;
@@ -70,8 +70,8 @@ void run(Program& program, const std::vector<int>& tensors, const std::vector<ui
   if (!finished) throw nb::python_error();
 }
 
-// Calls a method that waits for a run of the program on another thread. That run may need the GIL to end: it looks
-// for signals, and a kernel may be written in Python.
+// Calls a method that may wait for a run on another thread. That run may need the GIL to end: it polls for signals, and
+// a kernel may be written in Python.
 template <typename Fn>
 auto without_gil(Fn&& fn) {
   const nb::gil_scoped_release release;

@@ -33,7 +33,7 @@ int32_t abi_dtype(DataType dtype) {
   return -1;
 }
 
-// Fills in all but the name.
+// Writes type and value of an attribute, not its name.
 struct AttributeWriter {
   atb_attribute& out;
 
@@ -62,7 +62,7 @@ struct AttributeWriter {
   }
 };
 
-// The bytes of the UTF-8 character at the start of `text`, 0 when there is none.
+// Returns the number of bytes of the UTF-8 character at the start of `text`, 0 if there is none.
 size_t character(std::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   const size_t length = byte(0) < 0x80 ? 1 : byte(0) < 0xC2 ? 0 : byte(0) < 0xE0 ? 2 : byte(0) < 0xF0 ? 3 : 4;
@@ -71,14 +71,14 @@ size_t character(std::string_view text) {
     if ((byte(i) & 0xC0) != 0x80) return 0;
   }
   if (length < 3) return length;
-  // Too long a form, half of a UTF-16 pair, beyond the last character.
+  // An overlong form, half of a UTF-16 pair, or a value beyond the last character.
   const unsigned second = byte(1);
   const bool wrong = (byte(0) == 0xE0 && second < 0xA0) || (byte(0) == 0xED && second > 0x9F) ||
                      (byte(0) == 0xF0 && second < 0x90) || (byte(0) == 0xF4 && second > 0x8F);
   return wrong ? 0 : length;
 }
 
-// A message from outside as valid UTF-8: Python takes no other.
+// Returns a custom kernel's message as valid UTF-8, which Python requires.
 std::string readable(std::string_view text) {
   std::string result;
   while (!text.empty()) {
@@ -89,7 +89,7 @@ std::string readable(std::string_view text) {
   return result;
 }
 
-// One node of a custom op, as its functions see it.
+// A node of a custom op in the form that its functions take.
 class CustomNode {
  public:
   CustomNode(const CustomKernel& kernel, const Binding& binding)
@@ -105,7 +105,7 @@ class CustomNode {
   CustomNode(const CustomNode&) = delete;
   CustomNode& operator=(const CustomNode&) = delete;
 
-  // Asks the kernel whether it can run the node; throws Error with its answer.
+  // Calls the kernel's check; throws Error with its message if it refuses the node.
   cpu::ScratchSize check(int threads, double& work) const {
     if (kernel_.check == nullptr) return {0, tensor_bytes()};
     std::vector<atb_tensor> tensors(views_.size());
@@ -118,7 +118,7 @@ class CustomNode {
     return {0, tensor_bytes() + call.scratch_bytes};
   }
 
-  // This thread's part. The descriptions of the tensors lie in its scratch memory: a step allocates nothing.
+  // Runs this thread's part. The descriptions of the tensors lie in its scratch memory: a step allocates nothing.
   void run(const cpu::Worker& worker) const {
     auto* tensors = reinterpret_cast<atb_tensor*>(worker.scratch);
     for (size_t i = 0; i < views_.size(); ++i) tensors[i] = tensor(i, views_[i]->data);
@@ -151,14 +151,14 @@ class CustomNode {
     return call;
   }
 
-  // Empty when the function succeeds, else its message.
+  // Calls a function; returns its message if it fails, else an empty string.
   static std::string invoke(atb_kernel_function function, atb_call& call) {
     char message[ATB_MESSAGE_SIZE];
     message[0] = '\0';
     call.message = message;
     call.message_size = sizeof(message);
     int32_t status = 0;
-    // A C function does not throw, but one that is written in C++ may: nothing may leave a thread of the pool.
+    // A C function does not throw, but one written in C++ may; no exception may leave a thread of the pool.
     try {
       status = function(&call);
     } catch (const std::exception& error) {

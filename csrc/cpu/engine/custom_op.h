@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ops whose kernels come from outside of the engine, by the C ABI of atb_core/kernel_abi.h.
+// Custom ops: their kernels come from outside of the engine, by the C ABI of atb_core/kernel_abi.h.
 #pragma once
 
 #include <string>
@@ -17,8 +17,8 @@ struct CustomKernel {
   std::vector<int> writes;  // inputs that are written
 };
 
-// Makes `op` an op of the engine for the rest of the process; the functions must stay loaded as long. Throws Error when
-// the kernel is written for another version of the ABI or has no `run`, and when the name is taken.
+// Adds `op` to the engine for the rest of the process; the functions must stay loaded as long. Throws Error if the
+// kernel is written for another version of the ABI or has no `run`, or if the name is taken.
 void register_kernel(const CustomKernel& kernel);
 
 }  // namespace atb_core

@@ -10,24 +10,24 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// State of one run, shared by the threads. Tickets and error slots exist twice, for even and odd phases: a thread
-// may still look at those of the phase before while a faster one is already using the next.
+// State of one run, shared by the threads. Tickets and error slots exist twice, for even and odd phases: a thread may
+// still read those of the previous phase while a faster one already uses the next.
 struct Shared {
   struct alignas(kAlignment) Pair {
     std::atomic<int64_t> ticket{0};
     cpu::ErrorSlot error;
   };
   Pair pairs[2];
-  // The phase after which everyone leaves. Set by thread 0 before a barrier, so all read the same after it.
+  // The phase after which all threads leave. Thread 0 sets it before a barrier, so all read the same value after it.
   alignas(kAlignment) std::atomic<int64_t> stop_after{INT64_MAX};
 };
 
-// What only the calling thread does between steps: asking for interruption and measuring time.
+// Work of the calling thread between steps: polling for interruption and measuring time.
 class Observer {
  public:
   explicit Observer(const RunOptions& options) : options_(options), last_poll_(Clock::now()), last_step_(last_poll_) {}
 
-  // True when the run has to end.
+  // Returns true if the run has to end.
   bool interrupted() {
     constexpr auto kInterval = std::chrono::milliseconds(20);
     if (options_.interrupted == nullptr) return false;
@@ -49,7 +49,7 @@ class Observer {
   Clock::time_point last_poll_, last_step_;
 };
 
-// The steps of a phase of small ones, on the calling thread alone; returns the step it got to.
+// Runs a phase of small steps on the calling thread alone; returns the step that it reached.
 size_t run_small(const Plan& plan, const Plan::Phase& phase, cpu::Worker worker, Observer& observer) {
   worker.count = 1;
   for (size_t i = phase.begin; i < phase.end; ++i) {
@@ -104,7 +104,7 @@ RunResult execute(const Plan& plan, Runtime& runtime, cpu::ThreadPool::Lease& le
       return;
     }
   };
-  // A plan of small nodes only does not even wake the other threads.
+  // A plan with small nodes only does not wake the other threads.
   const bool alone = std::all_of(plan.phases().begin(), plan.phases().end(), [](const auto& p) { return p.small; });
   if (alone) {
     lease.run_alone([&] { work(0, 1, nullptr); });

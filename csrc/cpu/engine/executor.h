@@ -11,9 +11,9 @@
 namespace atb_core {
 
 struct RunOptions {
-  // Asked by the calling thread between phases, at most every few milliseconds; true ends the run.
+  // Called by the calling thread between phases, at most every few milliseconds; true ends the run.
   const std::function<bool()>* interrupted = nullptr;
-  // When not empty: seconds of each step are added here.
+  // If not empty, the seconds of each step are added here.
   std::span<double> seconds;
 };
 

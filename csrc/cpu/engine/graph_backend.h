@@ -10,7 +10,7 @@
 
 namespace atb_core {
 
-// Graphs on the CPU engine, which has no use for segments.
+// Runs the graphs of models on the CPU engine, which ignores segments.
 class CpuGraphBackend : public GraphBackend {
  public:
   explicit CpuGraphBackend(std::shared_ptr<WeightStore> store) : store_(std::move(store)) {}

@@ -23,8 +23,8 @@ constexpr size_t kPage = 4096;
 
 constexpr bool is_mapped(size_t bytes) { return bytes >= kHugePage; }
 
-// A mapping of its own, so that freeing it returns the memory to the system. Only whole huge pages are
-// advised: one more for the tail of every weight would waste a megabyte on average.
+// Maps memory of its own, so that freeing it returns it to the system. Only whole huge pages are advised: one more for
+// the tail of each weight would waste a megabyte on average.
 std::byte* map(size_t bytes) {
   const size_t wanted = align_up(bytes, kPage), mapped = wanted + kHugePage;
   void* raw = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -34,7 +34,7 @@ std::byte* map(size_t bytes) {
   if (const size_t tail = start + mapped - (aligned + wanted); tail > 0) {
     munmap(reinterpret_cast<void*>(aligned + wanted), tail);
   }
-  // Where the kernel does not grant huge pages, ordinary ones do.
+  // If the operating system does not grant huge pages, ordinary ones are used.
   static_cast<void>(madvise(reinterpret_cast<void*>(aligned), bytes / kHugePage * kHugePage, MADV_HUGEPAGE));
   return reinterpret_cast<std::byte*>(aligned);
 }

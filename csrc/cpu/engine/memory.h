@@ -6,8 +6,8 @@
 
 namespace atb_core {
 
-// Owned memory, 64-byte aligned; from 2 MiB up it is aligned to 2 MiB and asks for huge pages, because
-// streaming weights through 4 KiB pages costs a page walk every 64 lines. The content is undefined.
+// Owns memory, 64-byte aligned. From 2 MiB up it is aligned to 2 MiB and uses huge pages, because streaming weights
+// through 4 KiB pages costs a page walk every 64 lines. The content is undefined.
 class Buffer {
  public:
   Buffer() = default;

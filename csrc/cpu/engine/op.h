@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the CPU engine needs of an op, and what an op reads when it is bound to concrete shapes.
+// The CPU engine's part of an op: binding a node to its kernel.
 #pragma once
 
 #include <functional>
@@ -18,23 +18,22 @@
 
 namespace atb_core {
 
-// How a node uses a weight, which decides the layout it is kept in: `linear_nk` and `linear_kn` as a matrix
-// of a Linear (stored [n, k] or [k, n]) or the matrices of a GroupedMatmul, `rows` by its rows only, `plain` as any
-// tensor.
+// The use of a weight by a node, which decides its layout: `linear_nk` and `linear_kn` as a matrix of a Linear (stored
+// [n, k] or [k, n]) or the matrices of a GroupedMatmul, `rows` by single rows, `plain` as any tensor.
 enum class WeightUse { plain, rows, linear_nk, linear_kn };
 
-// A node ready to run: called on every thread of the pool.
+// Runs a bound node; called on every thread of the pool.
 using Kernel = std::function<void(const cpu::Worker&)>;
 
 struct Bound {
   Kernel run;
   cpu::ScratchSize scratch = {};
-  // How long it takes, in bytes moved at the speed of memory; by default all inputs and outputs.
+  // The node's duration, in bytes moved at the speed of memory; by default all inputs and outputs.
   double work = -1;
 };
 
-// One node and the concrete shapes of its tensors. The views stay where they are for the life of the plan;
-// their `data` is only valid while the plan runs.
+// A node and the concrete shapes of its tensors. The views do not move during the life of the plan; their `data` is
+// valid only while the plan runs.
 class Binding {
  public:
   Binding(const Graph::Node& node, std::span<TensorView> views, std::span<const cpu::PackedWeight* const> packed,
@@ -53,7 +52,7 @@ class Binding {
   const TensorView& out(int index) const {
     return views_[static_cast<size_t>(node_.outputs[static_cast<size_t>(index)])];
   }
-  // The packed form of an input that is a weight kept in Linear layout, else null.
+  // Returns the packed form of an input that is a weight in Linear layout, else null.
   const cpu::PackedWeight* packed(int input) const {
     return packed_[static_cast<size_t>(node_.inputs[static_cast<size_t>(input)])];
   }
@@ -65,7 +64,7 @@ class Binding {
   const std::vector<int64_t>& list(std::string_view name) const { return get<std::vector<int64_t>>(name); }
   const Attributes& attributes() const { return node_.attributes; }
 
-  // Checks, each throwing an Error that the plan completes with op and label.
+  // Checks. Each throws an Error, to which the plan adds op and label.
   template <typename... Parts>
   void require(bool condition, const Parts&... parts) const {
     if (!condition) fail(parts...);
@@ -73,7 +72,7 @@ class Binding {
   void require_shape(const char* what, const TensorView& view, std::initializer_list<int64_t> shape) const;
   void require_dtype(const char* what, const TensorView& view, DataType dtype) const;
   void require_inputs(int count) const;
-  // The axis as 0..rank-1.
+  // Returns the axis in the range 0..rank-1.
   int axis(int64_t value, int rank) const;
 
  private:
@@ -89,9 +88,10 @@ class Binding {
 
 // The CPU engine's part of an op; graph/op.h has the signature.
 struct CpuOp {
-  // Checks shapes and types completely, then returns the code to run: afterwards only data can be wrong.
+  // Checks shapes and types completely and returns the code to run: afterwards only data can be wrong.
   std::function<Bound(const Binding&)> bind = nullptr;
-  // For ops that may be done without moving data: byte offsets of the outputs in input 0, where these shapes allow.
+  // Returns byte offsets of the outputs in input 0 if these shapes allow the op without moving data. Null if they never
+  // do.
   std::optional<std::vector<size_t>> (*view)(const Binding&) = nullptr;
   // Returns the layout that a node needs for input `index` if that is a weight.
   WeightUse (*weight_use)(const Attributes&, int index) = nullptr;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The glue from a node to its kernel, one function for each ops_*.cpp. A bind function checks everything
-// about shapes and types, so that kernels need not.
+// Registers the CPU engine's ops, one function for each ops_*.cpp. A bind function checks shapes and types completely,
+// so that kernels need not.
 #pragma once
 
 #include <functional>

@@ -42,7 +42,8 @@ void check_mask(const Binding& b, const TensorView& mask) {
             "; two dimensions of a floating-point type are needed");
 }
 
-// Work of `tokens` queries that each see up to `length` positions. It is bound by arithmetic, not by memory.
+// Returns the work of `tokens` queries that each see up to `length` positions. It is bound by arithmetic, not by
+// memory.
 double attention_work(const TensorView& q, int64_t tokens, int64_t length) {
   return static_cast<double>(tokens) * static_cast<double>(length) * static_cast<double>(q.dim(1) * q.dim(2)) / 4;
 }
@@ -63,7 +64,7 @@ Bound bind_self_attention(const Binding& b) {
   b.require(lengths.rank == 1, "seq_len has shape ", shape_text(lengths));
   check_lengths(b, "seq_len", lengths, lengths.dim(0));
   if (has_mask) check_mask(b, b.in(3));
-  // A causal node needs no mask: the tensor that comes with it says the same.
+  // A causal node does not read its mask, which holds the same rule.
   const TensorView& mask = has_mask && !causal ? b.in(3) : kNone;
   const SelfAttentionArgs shapes{q, k, v, mask, lengths, out, heads, kv_heads, scale_of(b), causal};
   return {[run = b.kernels.self_attention, &q, &k, &v, &mask, &lengths, &out, shapes](const Worker& worker) {
@@ -89,7 +90,7 @@ Bound bind_paged_attention(const Binding& b) {
   if (spec) check_lengths(b, "q_lens", b.in(5 + has_mask), tables.dim(0));
   b.require(spec || q.dim(0) == tables.dim(0), "q has ", q.dim(0), " tokens for ", tables.dim(0),
             " sequences: without CALC_TYPE_SPEC each has one");
-  // With SPEC the causal rule is built in; the mask tensor that ATB wants says the same and is not read.
+  // With SPEC the causal rule is built in; the mask that ATB requires holds the same rule and is not read.
   const TensorView& new_tokens = spec ? b.in(5 + has_mask) : kNone;
   const PagedAttentionArgs shapes{q,          k,   v,     tables,   lengths,     kNone,
                                   new_tokens, out, heads, kv_heads, scale_of(b), MaskRow::sequence};

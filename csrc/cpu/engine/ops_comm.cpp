@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Communication between ranks. This engine runs in one process: the group is it alone, and every collective the
+// Communication between ranks. This engine runs in one process, so a group has one rank and every collective is the
 // identity.
 #include <cstring>
 

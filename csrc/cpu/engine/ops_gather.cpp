@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gather, and the embedding lookup in a weight that is kept in Linear layout.
+// Gather, also from a weight in Linear layout (an embedding that is tied to the output matrix).
 #include "cpu/engine/ops.h"
 #include "cpu/kernels/movement.h"
 
@@ -29,7 +29,7 @@ Bound bind_gather(const Binding& b) {
     b.require(x.shape[i] == indices.shape[i], "batch of ", shape_text(x), " and of ", shape_text(indices), " differ");
   }
   check_output(b, axis, batch);
-  // The rows, not the whole table; read and written.
+  // Reads and writes the gathered rows, not the whole table.
   const double work = 2 * static_cast<double>(out.bytes());
   if (const PackedWeight* weight = b.packed(0)) {
     return {[isa = b.isa, weight = *weight, &indices, &out](const Worker& worker) {
@@ -58,7 +58,7 @@ Bound bind_gather(const Binding& b) {
           work};
 }
 
-// Rows of the declared matrix: what the packed layout can still give.
+// The packed layout can return rows of the matrix only.
 WeightUse gather_use(const Attributes& attributes, int index) {
   const int64_t axis = std::get<int64_t>(attributes.find("axis")->second);
   return index == 0 && axis == 0 ? WeightUse::rows : WeightUse::plain;

@@ -11,23 +11,23 @@
 namespace atb_core::cpu {
 namespace {
 
-// A weight that is not kept packed (an ordinary input, or one that other ops need plain): packed for each run.
+// A weight that is not stored packed (an ordinary input, or one that other ops need plain) and is packed for each run.
 struct Unpacked {
   const TensorView* source;
   int64_t n, k;
   bool kn;
   size_t offset;  // in the node's shared memory
   size_t part;
-  bool packs;  // false: an earlier part of the same matrix does it
+  bool packs;  // false: an earlier part of the same matrix packs it
 };
 
-// One product of the node: where its parts and their memory are.
+// One product of the node: the indices of its parts and memory.
 struct Part {
   const TensorView* bias;  // may be null
   const TensorView* out;
 };
 
-// What runs: `parts` has all that does not change; addresses are filled in for each run.
+// The job that runs: `parts` has all that does not change; addresses are filled in for each run.
 struct Job {
   const TensorView* x;
   LinearArgs args;
@@ -36,7 +36,7 @@ struct Job {
   std::vector<Unpacked> unpacked;
   std::optional<CopyPlan> turn;  // x is [k, m]
   size_t turned_offset = 0;
-  size_t shared_offset = 0;   // of what linear() gets
+  size_t shared_offset = 0;   // of the shared memory that linear() uses
   size_t scratch_offset = 0;  // behind this thread's copy of `parts`
   Isa isa;
 
@@ -76,7 +76,7 @@ void Job::run(const Worker& worker) const {
 }
 static_assert(std::is_trivially_copyable_v<LinearPart>);
 
-// Collects the products of a node over one x and checks them.
+// Collects and checks the products of a node over one x.
 class Builder {
  public:
   Builder(const Binding& binding, bool transpose_a) : binding_(binding), job_(std::make_shared<Job>()) {
@@ -95,7 +95,7 @@ class Builder {
     }
   }
 
-  // Columns [begin, begin + count) of the weight at input `weight` go to output `out`.
+  // Adds the product with columns [begin, begin + count) of the weight at input `weight`, written to output `out`.
   void add(int weight, bool kn, std::optional<int> bias, int out, int64_t begin, int64_t count) {
     const TensorView& y = binding_.out(out);
     const int64_t m = job_->args.m;
@@ -138,7 +138,7 @@ class Builder {
   }
 
  private:
-  // The weights once, and the multiplications: one thread does a dozen in the time of a byte.
+  // Returns the work: the weights once, and the multiplications, of which a thread does a dozen in the time of a byte.
   double work() const {
     double columns = 0;
     for (const LinearPart& part : job_->parts) columns += static_cast<double>(part.count);

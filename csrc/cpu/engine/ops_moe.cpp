@@ -15,7 +15,7 @@ void require_float(const Binding& b, const char* what, const TensorView& view) {
   b.require(is_float(view.dtype), what, " is ", name(view.dtype), "; a floating-point type is needed");
 }
 
-// Rows and choices are numbered in int32.
+// Requires that int32 can number rows and choices.
 void require_countable(const Binding& b, int64_t rows) { b.require(rows <= INT32_MAX, rows, " rows are too many"); }
 
 Bound bind_topk_softmax(const Binding& b) {
@@ -76,8 +76,8 @@ Bound bind_token_unpermute(const Binding& b) {
           token_unpermute_scratch({x, places, probs, out})};
 }
 
-// A product of groups. A weight that is not kept packed (an ordinary input, or one that other ops need plain) has the
-// matrices that have rows packed for each run.
+// A product of groups. If the weight is not stored packed (an ordinary input, or one that other ops need plain), the
+// matrices of groups with rows are packed for each run.
 struct GroupedJob {
   Isa isa;
   const TensorView *x, *weight, *bias, *ends, *out;  // bias may be null
@@ -137,7 +137,8 @@ void check_grouped(const Binding& b, bool kn, bool has_bias) {
   require_float(b, "bias", b.in(2));
 }
 
-// The matrices that can have rows, once, and the multiplications: one thread does a dozen in the time of a byte.
+// Returns the work: the matrices that can have rows once, and the multiplications, of which a thread does a dozen in
+// the time of a byte.
 double grouped_work(const PackedWeight& matrices, int64_t rows) {
   const double size = static_cast<double>(matrices.n) * static_cast<double>(matrices.k);
   const double used = static_cast<double>(std::min(matrices.count, rows));

@@ -9,7 +9,7 @@
 namespace atb_core::cpu {
 namespace {
 
-// One source tensor, one target tensor.
+// Returns a kernel that copies one tensor to one tensor.
 Kernel copy_kernel(const CopyPlan& plan, const TensorView& from, const TensorView& to) {
   return [plan, &from, &to](const Worker& worker) { copy(plan, from.data, to.data, worker); };
 }
@@ -20,11 +20,11 @@ Kernel in_sequence(std::vector<Kernel> kernels) {
   };
 }
 
-// True when the box of the shape of `part` in `whole` is one contiguous run.
+// Returns true if a box of the shape of `part` in `whole` is one contiguous range.
 bool contiguous_box(const TensorView& whole, const TensorView& part) {
   int axis = 0;
   while (axis < whole.rank && part.shape[axis] == 1) ++axis;
-  // Behind the first dimension that is really cut, everything has to be whole.
+  // All dimensions after the first one that is cut have to be whole.
   for (int i = axis + 1; i < whole.rank; ++i) {
     if (part.shape[i] != whole.shape[i]) return false;
   }
@@ -43,7 +43,7 @@ void require_part(const Binding& b, const TensorView& part, TensorView whole, in
   b.require(shape_text(part) == shape_text(whole), "a part has shape ", shape_text(part), ", not ", shape_text(whole));
 }
 
-// The start of every part along the axis; checks shapes.
+// Checks shapes; returns the start of every part along the axis.
 std::vector<std::vector<int64_t>> split_starts(const Binding& b) {
   const TensorView& x = b.in(0);
   const int axis = b.axis(b.integer("split_dim"), x.rank);
@@ -106,7 +106,7 @@ Bound bind_concat(const Binding& b) {
   return {in_sequence(std::move(kernels))};
 }
 
-// The start of the slice; checks shapes.
+// Checks shapes; returns the start of the slice.
 std::vector<int64_t> slice_start(const Binding& b) {
   const TensorView &x = b.in(0), &out = b.out(0);
   const std::vector<int64_t>&offsets = b.list("offsets"), &sizes = b.list("size");
@@ -158,7 +158,7 @@ Bound bind_transpose(const Binding& b) {
   return {copy_kernel(transpose_plan(b.in(0), permutation(b)), b.in(0), b.out(0))};
 }
 
-// Moving dimensions of size 1 around moves nothing in memory.
+// Returns a view if only dimensions of size 1 change places.
 std::optional<std::vector<size_t>> view_transpose(const Binding& b) {
   int64_t before = -1;
   for (int64_t axis : permutation(b)) {
@@ -211,7 +211,7 @@ Bound bind_assign(const Binding& b) {
   b.require(shape_text(value) == shape_text(target), shape_text(value), " does not fit into ", shape_text(target));
   const Kernel kernel = whole_copy(value, target);
   return {[kernel, &value, &target](const Worker& worker) {
-    // Assigning a view of the target to the target moves nothing.
+    // A view of the target is already in place.
     if (value.data != target.data) kernel(worker);
   }};
 }

@@ -134,7 +134,7 @@ bool gives_truth(ElewiseKind kind) {
          kind == K::greater || kind == K::equal;
 }
 
-// The shape of the result of numpy's broadcasting must be that of the output.
+// Requires that the output has the shape of numpy's broadcasting.
 void require_broadcast(const Binding& b, const TensorView& a, const TensorView& other, const TensorView& out) {
   const auto size = [](const TensorView& view, int axis_from_end) {
     return axis_from_end > view.rank ? int64_t{1} : view.shape[view.rank - axis_from_end];
@@ -162,7 +162,7 @@ Bound bind_elewise(const Binding& b) {
   }};
 }
 
-// The kernel takes trailing axes. Others are moved to the end in the node's shared memory and back.
+// The kernel supports trailing axes. Other axes are moved to the end, in the node's shared memory, and back.
 struct TurnedSoftmax {
   CopyPlan there, back;
   TensorView turned;

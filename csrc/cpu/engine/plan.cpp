@@ -27,7 +27,7 @@ TensorView concrete(const TensorSpec& tensor, std::span<const int64_t> sizes) {
   return view;
 }
 
-// Every dimension's size, for messages: " (tokens = 4, blocks = 2)".
+// Returns the size of every dimension for messages: " (tokens = 4, blocks = 2)".
 std::string sizes_text(const Graph& graph, std::span<const int64_t> sizes) {
   std::string text;
   for (size_t i = 0; i < sizes.size(); ++i) {
@@ -36,8 +36,8 @@ std::string sizes_text(const Graph& graph, std::span<const int64_t> sizes) {
   return sizes.empty() ? text : text + ")";
 }
 
-// Where the outputs lie in input 0 if the node need not move anything. A copy by definition has to stay one when
-// either side is written in place.
+// Returns the offsets of the outputs in input 0 if the node need not move data. An op that copies by definition has to
+// copy if either side is written in place.
 std::optional<std::vector<size_t>> view_offsets(const Graph& graph, const Graph::Node& node, const CpuOp& op,
                                                 const Binding& binding) {
   if (op.view == nullptr || binding.packed(0) != nullptr) return std::nullopt;
@@ -81,7 +81,7 @@ std::span<const int64_t> Plan::shape(int tensor) const {
 
 void Plan::set_shapes(const Graph& graph) {
   const size_t count = graph.tensors().size();
-  // Twice: an output that shares memory with something else gets a view of the original beside its own.
+  // Twice the number of tensors: an output that shares memory gets a view of the original beside its own.
   views_.reserve(2 * count);
   for (size_t i = 0; i < count; ++i) {
     views_.push_back(concrete(graph.tensors()[i], sizes_));
@@ -96,7 +96,7 @@ void Plan::set_weights(const Graph& graph, const WeightStore& store) {
   for (size_t i = 0; i < count; ++i) {
     if (graph.tensors()[i].kind != TensorKind::weight) continue;
     const WeightStore::Ref ref = store.ref(graph.tensors()[i].name);
-    // Kernels only read weights; the view type does not distinguish.
+    // Kernels only read weights; the type of views has no const.
     views_[i].data = const_cast<std::byte*>(ref.data);
     if (!ref.packed) continue;
     matrices_[i] = ref.matrix;
@@ -128,8 +128,8 @@ void Plan::bind(const Graph& graph, const Runtime& runtime) {
   }
 }
 
-// A kernel writes an output in its final place. Where an output is a view of something, the whole of that is
-// moved to the output's memory if nobody else has claimed it; otherwise the output is a copy.
+// Lets kernels write outputs in their final place. If an output is a view of a tensor, that whole tensor moves to the
+// output's memory unless another output already uses it; otherwise the output is a copy.
 void Plan::place_outputs(const Graph& graph) {
   for (size_t i = 0; i < graph.tensors().size(); ++i) {
     if (graph.tensors()[i].kind != TensorKind::output || locations_[i].root == static_cast<int>(i)) continue;

@@ -11,23 +11,23 @@
 
 namespace atb_core {
 
-// A graph for one choice of sizes: concrete shapes, memory offsets, and kernels bound to them.
+// A graph for one set of sizes: concrete shapes, memory offsets, and bound kernels.
 class Plan {
  public:
   struct Step {
-    int node;  // -1: the copy into an output that shares memory with something else
+    int node;  // -1: the copy into an output that shares memory with another tensor
     int tensor;
     Kernel run;
-    bool small;  // so little work that one thread does it faster than two
+    bool small;  // one thread does it faster than two
   };
-  // Steps [begin, end) between two barriers: one for all threads, or any number of small ones for one thread.
+  // Steps [begin, end) between two barriers: one step for all threads, or any number of small ones for one thread.
   struct Phase {
     size_t begin, end;
     bool small;
   };
 
-  // Throws Error naming op and label when a node cannot run with these sizes. `sizes` has one value for each
-  // dimension of the graph. The weights must be there.
+  // Throws Error naming op and label if a node cannot run with these sizes. `sizes` has a value for each dimension of
+  // the graph. The weights must be set.
   Plan(const Graph& graph, std::vector<int64_t> sizes, const WeightStore& store, const Runtime& runtime);
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
@@ -39,11 +39,11 @@ class Plan {
   const cpu::ScratchSize& scratch() const { return scratch_; }
   std::span<const int64_t> shape(int tensor) const;
 
-  // Points all views at the arena and at the memory of inputs and outputs: `externals[t]` for tensor t.
+  // Points all views to the arena and to the memory of inputs and outputs: `externals[t]` for tensor t.
   void attach(std::byte* arena, std::span<void* const> externals);
 
  private:
-  // Where a tensor lies: at an offset in the memory of `root`, a tensor that shares with nobody else.
+  // The place of a tensor: an offset in the memory of `root`, a tensor with memory of its own.
   struct Location {
     int root;
     size_t offset;
@@ -66,7 +66,7 @@ class Plan {
   size_t arena_bytes_ = 0;
   cpu::ScratchSize scratch_;
 
-  // What attach() has to do: view `tensor` is at external[source] + offset, or in the arena.
+  // A change that attach() makes: view `tensor` is at external[source] + offset, or in the arena.
   struct Patch {
     int tensor, source;
     size_t offset;

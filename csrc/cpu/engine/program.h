@@ -16,37 +16,36 @@
 
 namespace atb_core {
 
-// A graph that runs. Real tensors are bound to its inputs and outputs; their shapes choose a plan, which is
-// made when first needed and kept.
+// A graph that runs. Real tensors are bound to its inputs and outputs; their shapes select a plan, which is built when
+// first needed and kept.
 class Program {
  public:
-  // Plans kept for different sizes; the least recently used goes first.
+  // The number of plans kept; the least recently used one is dropped.
   static constexpr size_t kMaxPlans = 64;
 
-  // Throws Error when the graph is invalid or disagrees with the store about a weight.
+  // Throws Error if the graph is invalid or disagrees with the store about a weight.
   Program(std::shared_ptr<Runtime> runtime, std::shared_ptr<WeightStore> store, GraphSpec spec);
 
   const Graph& graph() const { return graph_; }
 
-  // The tensor's number; throws Error when no input or output has the name.
+  // Returns the tensor's number. Throws Error if no input or output has the name.
   int external(const std::string& name) const { return arguments_.external(name); }
 
-  // Gives inputs and outputs their memory, until given again. The caller keeps it alive while the program runs.
+  // Sets the memory of inputs and outputs until it is set again. The caller keeps it alive while the program runs.
   void set(const std::vector<Argument>& arguments);
 
-  // Runs the graph. Everything that can be checked is checked before the first kernel: missing tensors, sizes
-  // that contradict each other, overlapping memory. Errors in the data (an index out of range) are found while
-  // running; outputs are then undefined. `interrupted` is asked from time to time; true ends the run, and
-  // run() returns false.
+  // Runs the graph. Checks before the first kernel: missing tensors, sizes that contradict each other, overlapping
+  // memory. Errors in the data (an index out of range) are found while running; outputs are then undefined.
+  // `interrupted` is called regularly; if it returns true, the run ends and run() returns false.
   bool run(const std::function<bool()>& interrupted = {});
 
-  // Sets some arguments for this and later runs, and runs, as one operation.
+  // Sets arguments for this and later runs, and runs, as one operation.
   bool run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted = {});
 
-  // Sets some arguments and tells the shapes that the outputs must have, in the order of the tensors.
+  // Sets arguments and returns the shapes that the outputs must have, in the order of the tensors.
   std::vector<std::vector<int64_t>> output_shapes(const std::vector<Argument>& arguments);
 
-  // Seconds spent in each node since profiling was switched on, in the order of execution.
+  // The seconds spent in a node since profiling was switched on; nodes are in the order of execution.
   struct NodeTime {
     std::string label, op;
     double seconds;
@@ -55,7 +54,7 @@ class Program {
   void set_profiling(bool on);
   std::vector<NodeTime> profile() const;
 
-  // What the plan for the present arguments would use; makes it if needed.
+  // Returns the memory of the plan for the present arguments; builds the plan if needed.
   struct PlanInfo {
     size_t steps, arena_bytes, shared_bytes, scratch_bytes;
   };

@@ -10,7 +10,7 @@ namespace {
 
 void grow(Buffer& buffer, size_t bytes) {
   if (buffer.bytes() >= bytes) return;
-  buffer = Buffer();  // free first: the old content is not needed, the memory may be
+  buffer = Buffer();  // frees first: the memory may be needed, its content is not
   buffer = Buffer(bytes);
 }
 
@@ -22,9 +22,9 @@ Runtime::Runtime(int num_threads, cpu::Isa isa, double small_work)
 }
 
 Runtime::Workspace Runtime::workspace(const cpu::ThreadPool::Lease&, size_t arena, cpu::ScratchSize scratch) {
-  // A line apart, so that threads do not write to one cache line.
+  // One line apart, so that threads do not write to one cache line.
   const size_t stride = align_up(scratch.per_thread) + kAlignment;
-  // Never empty: even what has no bytes gets a valid address.
+  // Never empty: a tensor without bytes gets a valid address, too.
   grow(arena_, std::max(arena, kAlignment));
   grow(shared_, std::max(scratch.shared, kAlignment));
   grow(scratch_, stride * static_cast<size_t>(num_threads()));

@@ -8,16 +8,16 @@
 
 namespace atb_core {
 
-// What all programs of a process part share: instruction set level, threads, and the working memory, of which
-// one set is enough because the pool runs one program at a time.
+// The resources that programs share: instruction set level, threads, and working memory, of which one set is enough
+// because the pool runs one program at a time.
 class Runtime {
  public:
-  // About a microsecond and a half of one thread: several times what the barrier costs that a second one needs,
-  // and far less than the barrier costs where the other thread has lost its processor.
+  // About 1.5 us of one thread: several times the cost of the barrier that a second thread needs, and far less than the
+  // barrier costs if the other thread has lost its processor.
   static constexpr double kSmallWork = 16 << 10;
 
-  // num_threads and level as resolve_num_threads() and the caller say; the level must be supported. Nodes of at
-  // most `small_work` (see Bound::work) run on one thread; tests set 0 to have small ones shared, too.
+  // `num_threads` comes from resolve_num_threads(); the level must be supported. Nodes of at most `small_work` (see
+  // Bound::work) run on one thread; tests pass 0 so that all threads share small nodes, too.
   Runtime(int num_threads, cpu::Isa isa, double small_work = kSmallWork);
 
   cpu::Isa isa() const { return isa_; }
@@ -31,10 +31,11 @@ class Runtime {
     std::byte* scratch;  // thread i has [i * scratch_stride, (i + 1) * scratch_stride)
     size_t scratch_stride;
   };
-  // Memory of at least these sizes, kept for the next call; grown when needed. Needs the pool's lease.
+  // Returns memory of at least these sizes, kept for the next call and grown when needed. The caller holds the pool's
+  // lease.
   Workspace workspace(const cpu::ThreadPool::Lease& lease, size_t arena, cpu::ScratchSize scratch);
 
-  // Bytes of working memory held now.
+  // Returns the bytes of working memory that are held now.
   size_t workspace_bytes() const { return arena_.bytes() + shared_.bytes() + scratch_.bytes(); }
 
  private:

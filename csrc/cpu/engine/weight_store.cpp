@@ -22,7 +22,7 @@ int64_t element_count(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-// The weight's entry, a new one if there is none.
+// Returns the weight's entry, a new one if there is none.
 WeightStore::Entry& WeightStore::entry_of(const std::string& weight, DataType dtype,
                                           const std::vector<int64_t>& shape) {
   const auto [found, added] = entries_.try_emplace(weight);
@@ -42,7 +42,7 @@ WeightStore::Layout WeightStore::layout_for(const Entry& entry) {
   const bool stack = entry.shape.size() == 3;
   if (entry.shape.size() != 2 && !stack) return Layout::plain;
   if (!is_float(entry.dtype) || used(WeightUse::plain) || nk == kn) return Layout::plain;
-  // Rows of a [k, n] matrix are columns of the packed one: cheap to read one by one only in the other case.
+  // A row of a [k, n] matrix is a column of the packed one; single rows are cheap to read only from [n, k].
   if (rows && (kn || stack)) return Layout::plain;
   return kn ? Layout::kn : Layout::nk;
 }
@@ -59,7 +59,7 @@ Buffer WeightStore::allocated(const Entry& entry) const {
   return Buffer(static_cast<size_t>(entry.matrices()) * one);
 }
 
-// Part [begin, end) of the first dimension, from contiguous memory, into entry.memory.
+// Writes the part [begin, end) of the first dimension from contiguous memory into entry.memory.
 void WeightStore::write(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data, int64_t begin, int64_t end) {
   if (entry.layout != Layout::plain) return write_matrices(lease, entry, data, begin, end);
   const size_t whole = static_cast<size_t>(element_count(entry.shape)) * itemsize(entry.dtype);
@@ -101,7 +101,7 @@ void WeightStore::write_all(cpu::ThreadPool::Lease& lease, Entry& entry, const v
   write(lease, entry, data, 0, entry.parts);
 }
 
-// The content as contiguous memory of the declared shape, from a packed layout.
+// Returns the content of a packed weight as contiguous memory of the declared shape.
 Buffer WeightStore::unpacked(const Entry& entry) {
   const cpu::PackedWeight packed = matrix(entry);
   const int64_t n = packed.n, k = packed.k;
@@ -132,7 +132,7 @@ void WeightStore::declare(const std::string& weight, DataType dtype, const std::
   for (WeightUse use : uses) entry.uses[static_cast<size_t>(use)] = true;
   const Layout wanted = layout_for(entry);
   if (wanted == entry.layout) return;
-  if (!entry.present) {  // parts of another layout are of no use
+  if (!entry.present) {  // parts in another layout cannot be used
     entry.memory = Buffer();
     entry.parts = 0;
     entry.layout = wanted;

@@ -14,26 +14,26 @@
 
 namespace atb_core {
 
-// The weights of one model, shared by all its programs: one resident copy of each, in the layout that all its
-// uses together allow. Programs say how they use a weight before or after it is set; a weight that is
-// already there changes its layout if need be. No weight changes while a program of the same runtime runs.
+// The weights of one model, shared by all its programs: one resident copy of each, in a layout that serves all its
+// uses. Programs declare how they use a weight before or after it is set; a weight that is already set changes its
+// layout if needed. No weight changes while a program of the same runtime runs.
 class WeightStore {
  public:
   explicit WeightStore(std::shared_ptr<Runtime> runtime) : runtime_(std::move(runtime)) {}
 
   const std::shared_ptr<Runtime>& runtime() const { return runtime_; }
 
-  // Announces that a program uses a weight in these ways. Throws Error when another program or the weight
-  // itself disagrees about shape or type.
+  // Declares that a program uses a weight in these ways. Throws Error if another program or the weight itself has
+  // another shape or type.
   void declare(const std::string& name, DataType dtype, const std::vector<int64_t>& shape,
                const std::vector<WeightUse>& uses);
 
   // Copies (or packs) a contiguous tensor; `data` is not needed afterwards. A weight may be set again.
   void set(const std::string& name, const void* data, DataType dtype, const std::vector<int64_t>& shape);
 
-  // Sets the part [begin, begin + shape[0]) of a first dimension of `whole`, so that a weight never has to be in one
-  // piece. Parts come in ascending order without gaps; one that begins at 0 starts
-  // anew. The weight is set when the last part is. A matrix of a Linear can only be set as a whole.
+  // Sets the part [begin, begin + shape[0]) of a first dimension of `whole`, so that a weight need not be in one piece.
+  // Parts come in ascending order without gaps; a part that begins at 0 starts again. The weight is set with its last
+  // part. A matrix of a Linear can only be set as a whole.
   void set_part(const std::string& name, int64_t begin, const void* data, DataType dtype,
                 const std::vector<int64_t>& shape, int64_t whole);
 
@@ -47,10 +47,10 @@ class WeightStore {
     bool packed;
     size_t bytes;
   };
-  // Throws Error when there is no such weight.
+  // Throws Error if there is no such weight.
   Info info(const std::string& name) const;
 
-  // What a plan binds to. Valid until the generation changes; null data when the weight is not set.
+  // The memory that a plan binds to. Valid until the generation changes; null data if the weight is not set.
   struct Ref {
     const std::byte* data = nullptr;  // plain
     bool packed = false;
@@ -58,7 +58,7 @@ class WeightStore {
   };
   Ref ref(const std::string& name) const;
 
-  // Changes whenever some Ref may have become invalid.
+  // Returns a number that changes when a Ref may have become invalid.
   uint64_t generation() const;
 
  private:
@@ -69,10 +69,10 @@ class WeightStore {
     std::vector<bool> uses = std::vector<bool>(4);  // by WeightUse
     Layout layout = Layout::plain;
     Buffer memory;
-    int64_t parts = 0;  // of the first dimension, in memory
+    int64_t parts = 0;  // parts of the first dimension that are set
     bool present = false;
 
-    // Sizes of the matrices that the last two dimensions are.
+    // The sizes of the matrices in the last two dimensions.
     int64_t n() const { return shape[shape.size() - (layout == Layout::kn ? 1 : 2)]; }
     int64_t k() const { return shape[shape.size() - (layout == Layout::kn ? 2 : 1)]; }
     int64_t matrices() const { return shape.size() == 3 ? shape[0] : 1; }
