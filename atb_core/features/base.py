@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from atb_core.errors import GraphError
@@ -13,6 +13,7 @@ from atb_core.errors import GraphError
 if TYPE_CHECKING:
     import torch
 
+    from atb_core.features.step import Step
     from atb_core.graph.tensor import Tensor
 
 #: Exactly one of these is part of every variant.
@@ -42,8 +43,8 @@ class FeatureDecorator(ABC):
         """Whether the model was opened with this feature; a feature that is not enabled is never activated."""
 
     @abstractmethod
-    def is_activated(self, meta: Mapping[str, Any]) -> bool:
-        """Whether a step needs the feature. Must not change anything. `meta` holds the step's arguments."""
+    def is_activated(self, meta: Step) -> bool:
+        """Returns true for a step that needs the feature. Must not change anything."""
 
     def is_stackable(self, features: Collection[str]) -> bool:
         """Whether the feature may be added to a variant that has `features`."""
@@ -62,7 +63,7 @@ class FeatureDecorator(ABC):
         inputs: MutableMapping[str, torch.Tensor],
         outputs: MutableMapping[str, torch.Tensor],
         runtime_params: MutableMapping[str, torch.Tensor],
-        meta: Mapping[str, Any],
+        meta: Step,
     ) -> None:
         """Changes or adds what a step's engine is given."""
         return

@@ -58,6 +58,7 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "FeatureDecorator",
         "check_stacking",
     ),
+    "atb_core.features.step": ("Step",),
     "atb_core.graph": (
         "DataType",
         "Dim",
@@ -133,6 +134,7 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "dtype_to_torch",
     ),
     "atb_core.layers.attention.attention": ("Attention",),
+    "atb_core.layers.attention.metadata": ("AttentionMetadata",),
     "atb_core.layers.base": (
         "HeadCounts",
         "LayerConfig",
@@ -165,8 +167,8 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "FlashCausalLMV3",
         "torch_to_mindie_graph",
     ),
-    "atb_core.models.base.inputs": ("symbolic_inputs",),
-    "atb_core.models.base.mapping": ("Mapping",),
+    "atb_core.models.runtime.inputs": ("symbolic_inputs",),
+    "atb_core.nn.distributed.mapping": ("Mapping",),
     "atb_core.models.base.mindie_llm_config": (
         "ConfigMetadata",
         "InferenceParameter",

@@ -56,11 +56,11 @@ def test_a_step_before_loading_is_refused() -> None:
 
 def test_networks_have_the_inputs_of_their_phase() -> None:
     model = Decorated(small_config(), None, backend="reference")
-    common = {"input_ids", "position_ids", "cosine_table", "sine_table", "slots_mapping", "seq_len"}
+    common = {"input_ids", "position_ids", "cos_table", "sin_table", "slots", "input_lengths"}
     caches = {f"layer_{i}_{kind}_cache" for i in range(2) for kind in "kv"}
     prefill, decode = (model.runtime.variant(phase) for phase in ("prefill", "decode"))
     assert set(prefill.input_names) == common | {"attention_mask", "lm_head_indices"}
-    assert set(decode.input_names) == common | {"block_table"}
+    assert set(decode.input_names) == common | {"block_tables"}
     assert set(prefill.cache_names) == set(decode.cache_names) == caches
     assert all(t.shape is not None and t.dtype is not None for t in prefill.engine.network.inputs)
 

@@ -14,7 +14,7 @@ from atb_core.errors import ConfigError
 from atb_core.models.base.config import BaseConfig
 
 if TYPE_CHECKING:
-    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.weights.gguf_rules import GgufRules
 
 # Larger files are no generation settings.
@@ -54,7 +54,7 @@ class BaseRouter:
         return self.get_config()
 
     @cached_property
-    def model_cls(self) -> type[EngineFromNetwork]:
+    def model_cls(self) -> type[CausalLM]:
         """The decorated model class."""
         return self.get_model_cls()
 
@@ -79,7 +79,7 @@ class BaseRouter:
         """Raises ConfigError for a configuration that the family cannot run."""
         config.validate()
 
-    def get_model_cls(self) -> type[EngineFromNetwork]:
+    def get_model_cls(self) -> type[CausalLM]:
         """By default the class registered in the entry-point group `atb_core.models`."""
         return plugins.model_for(self.model_type, plugins.registry().owner_of(type(self)))  # type: ignore[no-any-return]
 

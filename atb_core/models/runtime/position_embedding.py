@@ -7,7 +7,7 @@ import torch
 
 from atb_core.errors import RequestError
 from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.rotary import Frequencies, rope_frequencies
+from atb_core.models.runtime.rotary import Frequencies, rope_frequencies
 
 # A table starts with this many positions and doubles, so that a long context costs memory only when used.
 _FIRST_ROWS = 4096
