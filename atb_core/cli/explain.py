@@ -79,8 +79,8 @@ def explain(model: str) -> tuple[Explanation, Exception | None]:
 
 def _where(model: str) -> tuple[Path | None, str]:
     """The files of a model, fetched if need be, and its type; a bare word that is no path is a type."""
+    from atb_core.checkpoint.sources.reference import resolve_model
     from atb_core.runner.model_loading import checkpoint_model_type
-    from atb_core.weights.reference import resolve_model
 
     if not Path(model).exists() and not set(model) & set("/:.\\"):
         return None, model

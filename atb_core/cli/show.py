@@ -112,7 +112,7 @@ def _stored_types(path: Path) -> Counter[str] | None:
     """How often each of GGUF's types occurs; None for other formats, whose readers say it themselves."""
     if path.suffix != ".gguf":
         return None
-    from atb_core.weights.gguf_header import read_gguf_header
+    from atb_core.checkpoint.gguf.header import read_gguf_header
 
     return Counter(tensor.type.name for tensor in read_gguf_header(path).tensors.values())
 

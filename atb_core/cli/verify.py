@@ -56,9 +56,9 @@ def _directory(model: str) -> Path:
             "atb verify compares with Hugging Face's transformers, which is not installed",
             hint="pip install 'atb-core[hf]'",
         )
+    from atb_core.checkpoint.sources.reference import resolve_model
     from atb_core.plugins import registry
     from atb_core.runner.model_loading import checkpoint_model_type
-    from atb_core.weights.reference import resolve_model
 
     path = resolve_model(model)
     if path.suffix == ".gguf":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From symbolic to real sizes: binding named dimensions, and re-inferring a network for given inputs."""
+"""Binding of symbolic dimensions to real sizes, and re-inference of a network for given inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from atb_core.graph.tensor import Tensor
 
 
 def match_shape(name: str, declared: Shape, real: Sequence[int], binding: dict[str, int]) -> None:
-    """Adds to `binding` what `real` says of the named dimensions of `declared`; EngineError if they conflict."""
+    """Adds to `binding` the values that `real` gives to the named dimensions of `declared`.
+
+    Raises:
+        EngineError: the shapes contradict each other, or a dimension already has another value.
+    """
     if len(declared) != len(real):
         raise EngineError(
             f"input {name!r} is declared as {shape_text(declared)} but a tensor of shape {list(real)} was given"
@@ -37,10 +41,16 @@ def _atom(size: Dim) -> Dim | None:
 
 
 def specialize(network: Network, specs: Mapping[str, tuple[Sequence[int], DataType]]) -> Network:
-    """The same network with the shapes and types of `specs` for its inputs, every rule applied again.
+    """Returns the same network with shapes and dtypes inferred again from those in `specs`.
 
-    Needed for networks whose inputs were declared without shapes. Raises GraphError with the place of the
-    node that does not accept them.
+    Networks whose inputs were declared without shapes need this before they run.
+
+    Args:
+        network: the network; it is not changed.
+        specs: shape and dtype of inputs by name; inputs that are missing keep their declaration.
+
+    Raises:
+        GraphError: an op does not accept its inputs; the message names the place of the node.
     """
     result = Network(network.name)
     result.weights_keys = set(network.weights_keys)

@@ -303,7 +303,7 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "overrides",
         "tiny_checkpoint",
     ),
-    "atb_core.weights": (
+    "atb_core.checkpoint": (
         "BarProgress",
         "GgufRules",
         "Progress",
@@ -312,9 +312,9 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "default_progress",
         "open_weights",
     ),
-    "atb_core.weights.base": (
+    "atb_core.checkpoint.base": (
         "WeightLoader",
         "check_slice",
     ),
-    "atb_core.weights.gguf_rules": ("GgufRules",),
+    "atb_core.checkpoint.gguf.rules": ("GgufRules",),
 }

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from atb_core.checkpoint.base import WeightLoader
     from atb_core.graph.op import Op
-    from atb_core.weights.base import WeightLoader
 
 
 @dataclass(frozen=True)

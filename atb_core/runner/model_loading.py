@@ -15,10 +15,10 @@ from atb_core.errors import BackendUnavailableError, ConfigError, RequestError
 from atb_core.settings import GRAPHS
 
 if TYPE_CHECKING:
+    from atb_core.checkpoint.progress import Progress
     from atb_core.models.base.config import BaseConfig
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
-    from atb_core.weights.progress import Progress
 
 __all__ = ["Checkpoint", "check_available", "checkpoint_model_type", "config_with_dtype", "directory_of", "load_model"]
 __all__ += ["open_checkpoint"]
@@ -79,7 +79,7 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
         ConfigError: there is no usable configuration.
         UnknownModelError: no installed family serves the model.
     """
-    from atb_core.weights.reference import resolve_model
+    from atb_core.checkpoint.sources.reference import resolve_model
 
     path = resolve_model(str(reference), progress=progress)
     config = _read_gguf_config(path) if path.suffix == ".gguf" else _read_config(path)
@@ -95,7 +95,7 @@ def checkpoint_model_type(path: Path) -> str:
     """
     if path.suffix != ".gguf":
         return _named_type(path, _read_config(path))
-    from atb_core.weights.gguf_config import read_gguf_config
+    from atb_core.checkpoint.gguf.config import read_gguf_config
 
     return _gguf_model_type(read_gguf_config(path))
 
@@ -110,8 +110,8 @@ def _named_type(path: Path, config: dict[str, Any]) -> str:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    from atb_core.checkpoint.foreign import find_format, foreign_config
     from atb_core.runner.json_files import read_json_object
-    from atb_core.weights.foreign import find_format, foreign_config
 
     directory = directory_of(path)
     # A directory with a config.json needs no plugin to be understood.
@@ -134,7 +134,7 @@ def directory_of(path: Path) -> Path:
 
 
 def _read_gguf_config(path: Path) -> dict[str, Any]:
-    from atb_core.weights.gguf_config import read_gguf_config
+    from atb_core.checkpoint.gguf.config import read_gguf_config
 
     config = read_gguf_config(path)
     model_type = _gguf_model_type(config)
@@ -143,7 +143,7 @@ def _read_gguf_config(path: Path) -> dict[str, Any]:
 
 
 def _gguf_model_type(config: dict[str, Any]) -> str:
-    from atb_core.weights.gguf_names import model_type_of
+    from atb_core.checkpoint.gguf.names import model_type_of
 
     return model_type_of(config["model_type"], [family.model_type for family in plugins.families()])
 
@@ -185,8 +185,8 @@ def load_model(
         BackendUnavailableError: there is no C++ graph of this model; says why.
         WeightsError: the checkpoint is damaged or does not fit the configuration.
     """
+    from atb_core.checkpoint import open_weights
     from atb_core.models.base.mindie_llm_config import MindIELLMConfig
-    from atb_core.weights import open_weights
 
     built = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
     built.check_model(config.data_type, config.head_dim or 0)

@@ -8,13 +8,13 @@ import numpy.typing as npt
 import torch
 
 from atb_core.features.step import KVCache, Step
-from atb_core.runner.sequence import Sequence
+from atb_core.runner.request import Request
 
 __all__ = ["StepInputs"]
 
 
 class StepInputs:
-    """Makes the record of a step from its sequences.
+    """Makes the record of a step from its requests.
 
     The tensors of a decode step are views of this object's buffers: they are valid until the next call. Block tables
     always have the width of the longest context, so that the shapes of decode steps depend on the batch size alone.
@@ -34,20 +34,20 @@ class StepInputs:
         self._slots = np.zeros(max_batch_size, dtype=np.int32)
         self._lengths = np.zeros(max_batch_size, dtype=np.int32)
         self._tables = np.zeros((max_batch_size, max_blocks), dtype=np.int32)
-        # The sequence in each row of the tables, and the number of its blocks that are written there.
-        self._rows: list[Sequence] = []
+        # The request in each row of the tables, and the number of its blocks that are written there.
+        self._rows: list[Request] = []
         self._written: list[int] = []
         self._views: dict[int, tuple[torch.Tensor, ...]] = {}
 
-    def decode(self, sequences: list[Sequence]) -> Step:
-        """Returns the step of one token for each sequence: its newest."""
-        if sequences != self._rows:
-            self._rows = list(sequences)
-            self._written = [0] * len(sequences)
+    def decode(self, requests: list[Request]) -> Step:
+        """Returns the step of one token for each request: its newest."""
+        if requests != self._rows:
+            self._rows = list(requests)
+            self._written = [0] * len(requests)
         block_size = self._block_size
         longest = 0
-        for row, sequence in enumerate(sequences):
-            tokens, table = sequence.token_ids, sequence.block_table
+        for row, request in enumerate(requests):
+            tokens, table = request.token_ids, request.block_table
             length = len(tokens)
             position = length - 1
             self._ids[row] = tokens[position]
@@ -58,7 +58,7 @@ class StepInputs:
                 self._tables[row, : len(table)] = table
                 self._written[row] = len(table)
             longest = max(longest, length)
-        ids, positions, tables, slots, lengths = self._decode_views(len(sequences))
+        ids, positions, tables, slots, lengths = self._decode_views(len(requests))
         return Step(ids, positions, False, self._kv_cache, tables, slots, lengths, longest)
 
     def _decode_views(self, batch: int) -> tuple[torch.Tensor, ...]:
@@ -68,25 +68,25 @@ class StepInputs:
             views = self._views[batch] = tuple(torch.from_numpy(buffer[:batch]) for buffer in buffers)
         return views
 
-    def prefill(self, sequences: list[Sequence]) -> Step:
-        """Returns the step of all tokens of each sequence, one sequence after another.
+    def prefill(self, requests: list[Request]) -> Step:
+        """Returns the step of all tokens of each request, one request after another.
 
         `lm_head_indices` are their last tokens.
         """
-        lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int32)
+        lengths = np.array([len(request) for request in requests], dtype=np.int32)
         ends = np.cumsum(lengths, dtype=np.int64)
         total = int(ends[-1])
         ids = np.empty(total, dtype=np.int64)
         positions = np.empty(total, dtype=np.int64)
         slots = np.empty(total, dtype=np.int32)
-        tables = np.zeros((len(sequences), self._tables.shape[1]), dtype=np.int32)
-        for row, sequence in enumerate(sequences):
-            end, length = int(ends[row]), len(sequence)
+        tables = np.zeros((len(requests), self._tables.shape[1]), dtype=np.int32)
+        for row, request in enumerate(requests):
+            end, length = int(ends[row]), len(request)
             here = slice(end - length, end)
-            ids[here] = sequence.token_ids
+            ids[here] = request.token_ids
             positions[here] = np.arange(length)
-            slots[here] = self._slots_of(sequence.block_table, length)
-            tables[row, : len(sequence.block_table)] = sequence.block_table
+            slots[here] = self._slots_of(request.block_table, length)
+            tables[row, : len(request.block_table)] = request.block_table
         return Step(
             input_ids=torch.from_numpy(ids),
             position_ids=torch.from_numpy(positions),

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from atb_core.checkpoint import SilentProgress, WeightLoader, open_weights
 from atb_core.engine import HOST_BACKENDS, get_backend
 from atb_core.errors import BackendUnavailableError
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.plugins import router_for
-from atb_core.weights import SilentProgress, WeightLoader, open_weights
 
 
 def available_backends() -> list[str]:

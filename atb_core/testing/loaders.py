@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 
 import torch
 
+from atb_core.checkpoint.base import WeightLoader
 from atb_core.graph.dtype import DataType
 from atb_core.graph.torch_dtypes import dtype_from_torch
-from atb_core.weights.base import WeightLoader
 
 
 class AlteredLoader(WeightLoader):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ops from outside of core, written out in core's ops for a backend that has no kernel for them."""
+"""Expansion of custom ops into core's ops for backends that have no kernel for them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from atb_core.graph.passes.rewrite import Rewriter
 from atb_core.graph.source import place_of
 from atb_core.graph.tensor import Tensor
 
-#: An expansion may use ops that are expanded in turn; one that never ends is its author's mistake.
+#: Expansions may record custom ops that are expanded in turn; the limit detects expansions that never end.
 _MAX_DEPTH = 8
 
 
 def expand_foreign(network: Network, backend: str) -> Network:
-    """`network` with every op from outside expanded that `backend` has no kernel for and whose plugin says how.
+    """Expands every custom op that `backend` has no kernel for and whose plugin provides an expansion.
 
     Raises:
-        PluginError: an expansion fails, gives other shapes or types than the op's rules, or never ends.
+        PluginError: an expansion fails, contradicts the op's shape or dtype rule, or does not end.
     """
     for _ in range(_MAX_DEPTH):
         wanted = [node for node in network.nodes if _expandable(node, backend)]
@@ -61,7 +61,7 @@ def _expansion(rewriter: Rewriter, node: Node) -> tuple[Tensor, ...]:
     try:
         with rewriter.new, place_of(node.module_path, node.source):
             results = found.expand(node.op, *inputs)
-    # A plugin is foreign code: whatever it raises, the report is the same.
+    # Plugin code may raise anything; the report is the same.
     except Exception as error:
         cause = str(error) if isinstance(error, AtbError) else f"{type(error).__name__}: {error}"
         raise PluginError(f"{whose} failed for the node in {node.place}: {cause}") from error

@@ -25,11 +25,11 @@ from atb_core.models.runtime.graph_runtime import GraphRuntime
 from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading, stream_weights
 
 if TYPE_CHECKING:
+    from atb_core.checkpoint.base import WeightLoader
+    from atb_core.checkpoint.progress import Progress
     from atb_core.engine.base import Backend
     from atb_core.graph.tensor import Tensor
     from atb_core.layers.base import ShapeSource
-    from atb_core.weights.base import WeightLoader
-    from atb_core.weights.progress import Progress
 
 Extras = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]
 ModelT = TypeVar("ModelT", bound="type[FlashCausalLMV3]")

@@ -14,8 +14,8 @@ from atb_core.errors import ConfigError
 from atb_core.models.base.config import BaseConfig
 
 if TYPE_CHECKING:
+    from atb_core.checkpoint.gguf.rules import GgufRules
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
-    from atb_core.weights.gguf_rules import GgufRules
 
 # Larger files are no generation settings.
 _MAX_JSON_BYTES = 1 << 20

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from atb_core.checkpoint.progress import Progress, job
 from atb_core.errors import WeightsError
 from atb_core.graph.dim import shape_text
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.nn.parameter import Parameter, WeightSource
-from atb_core.weights.progress import Progress, job
 
 if TYPE_CHECKING:
-    from atb_core.weights.base import WeightLoader
+    from atb_core.checkpoint.base import WeightLoader
 
 # Buffers that old checkpoints carry and that can be computed: nothing is lost when they are left out.
 _HARMLESS = re.compile(

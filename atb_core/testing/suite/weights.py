@@ -6,11 +6,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from atb_core.checkpoint import SilentProgress, open_weights
 from atb_core.errors import WeightsError
 from atb_core.testing.driver import build_model, open_model
 from atb_core.testing.lab import Lab
 from atb_core.testing.loaders import AlteredLoader
-from atb_core.weights import SilentProgress, open_weights
 
 
 class WeightTests:
