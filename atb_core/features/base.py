@@ -27,12 +27,25 @@ class FeatureDecorator(ABC):
     `variant_arguments` and `variant_inputs`, and gets its inputs through `modify_inputs`.
     """
 
-    #: Unique name; becomes part of the key of the variants that have the feature.
+    #: Unique name; becomes part of the key of the variants that have the feature. ATB-Models' form, a property that
+    #: returns a constant, is replaced by its value.
     feature_name: ClassVar[str]
     #: Features that this one may be added on top of, of `BASE_FEATURES` and of those listed before it.
     feature_stackable_whitelist: ClassVar[Sequence[str]] = BASE_FEATURES
     #: False for a feature that only changes inputs and needs no network of its own.
     need_additional_engine: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        name = cls.__dict__.get("feature_name")
+        if isinstance(name, property):
+            try:
+                cls.feature_name = name.fget(None)  # type: ignore[misc]
+            except Exception as error:
+                raise GraphError(
+                    f"feature_name of {cls.__name__} is a property that reads the object: {error}",
+                    hint="Return a constant, or make it a class attribute: feature_name = 'lora'.",
+                ) from None
 
     def __init__(self, model: Any) -> None:
         self.model = model

@@ -95,9 +95,11 @@ class Parameter(BaseParameter):
     """The weight `<prefix>.<suffix>`.
 
     Args:
-        shape: sizes of the whole weight; with `sources`, what these fill.
+        shape: sizes of the whole weight; with `sources`, the sizes that these fill.
         sources: the checkpoint's tensors that make it up; by default one of the same name. A checkpoint may also
             hold the whole weight as one tensor of the parameter's name.
+        enable_auto_transpose, enable_nd_nz: accepted as in ATB-Models, and without effect: an engine decides on the
+            layout of its weights.
     """
 
     def __new__(
@@ -107,6 +109,9 @@ class Parameter(BaseParameter):
         shape: Sequence[int] | None = None,
         dtype: DataType | None = None,
         sources: Sequence[WeightSource] | None = None,
+        *,
+        enable_auto_transpose: bool = False,
+        enable_nd_nz: bool = False,
     ) -> Parameter:
         return super().__new__(cls, _join(prefix, suffix), shape, dtype)  # type: ignore[return-value]
 
@@ -117,6 +122,9 @@ class Parameter(BaseParameter):
         shape: Sequence[int] | None = None,
         dtype: DataType | None = None,
         sources: Sequence[WeightSource] | None = None,
+        *,
+        enable_auto_transpose: bool = False,
+        enable_nd_nz: bool = False,
     ) -> None:
         super().__init__(_join(prefix, suffix), shape, dtype)
         self.prefix = prefix

@@ -40,6 +40,9 @@ class BaseRouter:
     #: The notation of the family's tool calls: the name of a parser that some plugin offers; `None`: it has none.
     tool_parser: ClassVar[str | None] = None
 
+    def __post_init__(self) -> None:
+        """Does nothing; subclasses written for ATB-Models call it."""
+
     @property
     def model_type(self) -> str:
         """The key under which families are registered."""

@@ -24,8 +24,10 @@ class _World:
 _world: _World | None = None
 
 
-def init_process_group(backend: str = "gloo", init_method: str = "", world_size: int = 1, rank: int = 0) -> None:
-    """Declares this process's place. `init_method` names where processes meet; one process meets nobody.
+def init_process_group(
+    backend: str = "gloo", init_method: str = "", world_size: int = 1, rank: int = 0, buffer_size: int = 128
+) -> None:
+    """Declares this process's place. `init_method` and `buffer_size` (MiB) are for groups of more than one process.
 
     Raises:
         EngineError: more than one process, a rank outside the world, or a second initialisation.
@@ -44,47 +46,51 @@ def init_process_group(backend: str = "gloo", init_method: str = "", world_size:
 
 
 def is_initialized() -> bool:
-    """Whether `init_process_group` has been called."""
+    """Returns true after `init_process_group`."""
     return _world is not None
 
 
 def get_world_size() -> int:
-    """The number of processes, 1 before initialisation."""
+    """Returns the number of processes, 1 before initialisation."""
     return _world.size if _world is not None else 1
 
 
 def get_rank() -> int:
-    """This process's number, 0 before initialisation."""
+    """Returns this process's number, 0 before initialisation."""
     return _world.rank if _world is not None else 0
 
 
-def get_backend(process_group: str = LOCAL_GROUP) -> str:
-    """The backend of a group. EngineError before initialisation or for a group that does not exist."""
-    _check_group(process_group)
+def get_backend(group: str = LOCAL_GROUP) -> str:
+    """Returns the backend of a group.
+
+    Raises:
+        EngineError: before initialisation, or for a group that does not exist.
+    """
+    _check_group(group)
     if _world is None:
         raise EngineError("no process group has been initialised", hint="Call init_process_group first.")
     return _world.backend
 
 
-def new_group(ranks: Sequence[int]) -> str:
-    """The handle of a group of `ranks`."""
+def new_group(ranks: Sequence[int], backend: str | None = None, buffer_size: int = 128) -> str:
+    """Returns the handle of a group of `ranks`. A group of one process uses neither `backend` nor `buffer_size`."""
     if any(rank != 0 for rank in ranks):
         raise EngineError(f"the group {list(ranks)} names ranks outside of a world of {get_world_size()} process")
     return LOCAL_GROUP
 
 
-def all_reduce(tensor: Tensor, process_group: str | None = None, all_reduce_type: str = "SUM") -> Tensor:
-    """`tensor` reduced over the group: among one process, `tensor` itself."""
+def all_reduce(send_tensor: Tensor, process_group: str | None = None, all_reduce_type: str = "SUM") -> Tensor:
+    """Returns `send_tensor` reduced over the group: with one process, `send_tensor` itself."""
     _check_group(process_group)
     if all_reduce_type not in REDUCE_TYPES:
         raise EngineError(f"all_reduce_type {all_reduce_type!r} is unknown; known: {', '.join(REDUCE_TYPES)}")
-    return tensor
+    return send_tensor
 
 
-def all_gather(tensor: Tensor, process_group: str | None = None) -> Tensor:
-    """The tensors of the group under a new first dimension: among one process, `tensor` itself."""
+def all_gather(send_tensor: Tensor, process_group: str | None = None) -> Tensor:
+    """Returns the tensors of the group under a new first dimension: with one process, `send_tensor` itself."""
     _check_group(process_group)
-    return tensor
+    return send_tensor
 
 
 def _check_group(process_group: str | None) -> None:

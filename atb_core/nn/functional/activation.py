@@ -20,10 +20,10 @@ def activation(
     dim: int = -1,
     gelu_mode: GeluMode = GeluMode.TANH,
 ) -> Tensor:
-    """`act_type` of every element; SWIGLU takes [..., 2h] = [gate, up] and gives silu(gate) * up, [..., h]."""
+    """Returns `act_type` of every element; of `[gate, up] [..., 2h]`, SWIGLU returns `silu(gate) * up [..., h]`."""
     return record(Activation(act_type, scale, dim, gelu_mode), (input_,))[0]
 
 
-def softmax(x: Tensor, dims: int | Sequence[int]) -> Tensor:
-    """Softmax over consecutive dimensions; the shape stays."""
-    return record(Softmax((dims,) if isinstance(dims, int) else tuple(dims)), (x,))[0]
+def softmax(input_tensor: Tensor, dims: int | Sequence[int]) -> Tensor:
+    """Returns the softmax over consecutive dimensions, in the same shape."""
+    return record(Softmax((dims,) if isinstance(dims, int) else tuple(dims)), (input_tensor,))[0]

@@ -13,13 +13,13 @@ from atb_core.graph.tensor import Tensor
 def rope(
     q: Tensor, k: Tensor, cos_table: Tensor, sin_table: Tensor, seqlen: Tensor, rotary_coeff: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """q [T, Hq*D] and k [T, Hk*D] rotated by the angles in cos_table and sin_table [T, D]."""
+    """Returns `q [T, Hq*D]` and `k [T, Hk*D]` rotated by the angles in cos_table and sin_table, `[T, D]` each."""
     q_out, k_out = record(Rope(rotary_coeff), (q, k, cos_table, sin_table, seqlen))
     return q_out, k_out
 
 
 def reshape_and_cache(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
-    """Writes k and v [T, KV, D] into the caches [NB, BS, KV, D] at slot_mapping [T] int32, in place."""
+    """Writes k and v `[T, KV, D]` into the caches `[NB, BS, KV, D]` at `slot_mapping [T]` int32, in place."""
     record(ReshapeAndCache(), (k, v, k_cache, v_cache, slot_mapping))
 
 
@@ -43,7 +43,7 @@ def paged_attention(
     high_precision: bool = False,
     mla_v_head_size: int = 0,
 ) -> Tensor:
-    """Attention of q [T, H, D]: to k and v of the same packed sequences (prefill), or to the caches (decode).
+    """Records attention of `q [T, H, D]` to k and v of the same packed sequences (prefill) or to the caches (decode).
 
     Prefill takes k and v [T, KV, D], `kv_lens` [B] int32 (tokens of each sequence) and, with `is_triu_mask`,
     is causal. Decode takes k_cache and v_cache [NB, BS, KV, D], `block_table` [B, MB] int32 and `kv_lens`

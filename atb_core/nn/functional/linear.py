@@ -16,11 +16,11 @@ def linear(
     transpose_a: bool = False,
     transpose_b: bool = True,
 ) -> Tensor:
-    """input_ [..., k] times weight, [n, k] if `transpose_b` else [k, n], plus bias [n] -> [..., n]."""
+    """Returns `input_ [..., k]` times weight, `[n, k]` if `transpose_b` else `[k, n]`, plus bias `[n]`: `[..., n]`."""
     op = Linear(transpose_a, transpose_b, bias is not None)
     return record(op, (input_, weight) if bias is None else (input_, weight, bias))[0]
 
 
 def rms_norm(input_: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm over the last dimension: input_ [..., h], weight [h] -> [..., h]."""
+    """Returns the root-mean-square norm of `input_ [..., h]` over the last dimension, times `weight [h]`."""
     return record(RmsNorm(eps), (input_, weight))[0]

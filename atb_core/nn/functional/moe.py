@@ -9,23 +9,25 @@ from atb_core.graph.ops.moe import GroupedMatmul, MoeInitRouting, MoeTokenUnperm
 from atb_core.graph.tensor import Tensor
 
 
-def moe_topk_softmax(x: Tensor, k: int, normalize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """The k best experts by router logits x [T, E]: weights float32 [T, k], expert_idx int32 [T, k], row_idx int32.
+def moe_topk_softmax(input_: Tensor, k: int, normalize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the k best experts by router logits `[T, E]`: weights float32, expert_idx int32, row_idx int32, `[T, k]`.
 
     Weights are probabilities among all experts, or among the k chosen ones with `normalize`; the first expert is
     the best one. row_idx [T, k] numbers the choices column by column.
     """
-    weights, expert_idx, row_idx = record(MoeTopkSoftmax(k, normalize), (x,))
+    weights, expert_idx, row_idx = record(MoeTopkSoftmax(k, normalize), (input_,))
     return weights, expert_idx, row_idx
 
 
-def moe_init_routing(x: Tensor, expert_idx: Tensor, topk_num: int, expert_num: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of x [T, h] grouped by expert, for expert_idx int32 [T, topk_num].
+def moe_init_routing(
+    input_: Tensor, expert_idx: Tensor, topk_num: int, expert_num: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Groups the rows of `input_ [T, h]` by expert, for `expert_idx [T, topk_num]` int32.
 
     Returns the rows [T*topk_num, h], the row of each choice int32 [T*topk_num] (for `moe_token_unpermute`), and
     where each expert's rows end, int64 [expert_num] (for `grouped_matmul`).
     """
-    rows, places, group_list = record(MoeInitRouting(topk_num, expert_num), (x, expert_idx))
+    rows, places, group_list = record(MoeInitRouting(topk_num, expert_num), (input_, expert_idx))
     return rows, places, group_list
 
 
@@ -36,7 +38,7 @@ def grouped_matmul(
     group_list: Tensor | None = None,
     transpose_b: bool = False,
 ) -> Tensor:
-    """Each group of rows of input_ [m, k] times its matrix of weight, [E, n, k] if `transpose_b` else [E, k, n].
+    """Multiplies each group of rows of `input_ [m, k]` by its matrix: `[E, n, k]` if `transpose_b`, else `[E, k, n]`.
 
     Group e ends before row group_list[e] (int64 [E], cumulative); bias is [E, n]. Returns [m, n].
     """
@@ -46,9 +48,12 @@ def grouped_matmul(
     return record(GroupedMatmul(transpose_b, bias is not None), inputs)[0]
 
 
-def moe_token_unpermute(x: Tensor, row_idx: Tensor, probs: Tensor) -> Tensor:
-    """Tokens [T, h] from the rows x [T*k, h] that belong to them: the sum of rows row_idx[t*k + j] times probs[t, j].
+def moe_token_unpermute(permuted_tokens: Tensor, sorted_indices: Tensor, experts_weights: Tensor) -> Tensor:
+    """Returns tokens `[T, h]`: for token t the sum over j of row `sorted_indices[t*k + j]` times its weight `[t, j]`.
 
-    row_idx int32 [T*k] is the second output of `moe_init_routing`, probs [T, k] the weights of the choices.
+    Args:
+        permuted_tokens: `[T*k, h]`, rows grouped by expert.
+        sorted_indices: `[T*k]` int32, the second output of `moe_init_routing`.
+        experts_weights: `[T, k]`, the weights of the choices.
     """
-    return record(MoeTokenUnpermute(), (x, row_idx, probs))[0]
+    return record(MoeTokenUnpermute(), (permuted_tokens, sorted_indices, experts_weights))[0]
