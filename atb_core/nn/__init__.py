@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""torch-like building blocks whose `forward` records operations instead of computing."""
+"""Building blocks in the style of torch whose `forward` records operations instead of computing them."""
 
 from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atb_core import plugins
 from atb_core.engine import BACKENDS, HOST_BACKENDS, get_backend
 from atb_core.errors import BackendUnavailableError, ConfigError, RequestError
+from atb_core.models.families import families
 from atb_core.settings import GRAPHS
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
 
     path = resolve_model(str(reference), progress=progress)
     config = _read_gguf_config(path) if path.suffix == ".gguf" else _read_config(path)
-    router: BaseRouter = plugins.router_for(_named_type(path, config))(str(path), config)
+    router: BaseRouter = families().router_for(_named_type(path, config))(str(path), config)
     return Checkpoint(path, router)
 
 
@@ -138,14 +138,14 @@ def _read_gguf_config(path: Path) -> dict[str, Any]:
 
     config = read_gguf_config(path)
     model_type = _gguf_model_type(config)
-    rules = plugins.router_for(model_type).gguf
+    rules = families().router_for(model_type).gguf
     return {**(config if rules is None else read_gguf_config(path, rules)), "model_type": model_type}
 
 
 def _gguf_model_type(config: dict[str, Any]) -> str:
     from atb_core.checkpoint.gguf.names import model_type_of
 
-    return model_type_of(config["model_type"], [family.model_type for family in plugins.families()])
+    return model_type_of(config["model_type"], families().model_types())
 
 
 def config_with_dtype(config: BaseConfig, dtype: str) -> BaseConfig:
@@ -212,12 +212,12 @@ def load_model(
 def _cpp_name(model_type: str, config: BaseConfig) -> str:
     """The C++ model that the family registers for its models of this type."""
     from atb_core.models.base.moe_config import MoeConfig
-    from atb_core.models.cpp import discovery
+    from atb_core.models.cpp.registration import registrations
 
-    found = discovery.model_of_family(model_type)
-    if found is not None:
-        return found[0]
-    package = plugins.registry().find(model_type).package
+    registered = registrations().model_of_family(model_type)
+    if registered is not None:
+        return registered[0]
+    package = families().package_for(model_type)
     experts = ": a mixture of experts is only written in Python" if isinstance(config, MoeConfig) else ""
     raise BackendUnavailableError(
         f"graph='cpp': {package} has no C++ graph for models of type {model_type!r}{experts}",

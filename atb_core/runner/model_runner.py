@@ -31,12 +31,11 @@ from atb_core.runner.prompts import PromptEncoder, split_prompts
 from atb_core.runner.request import Request
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.tokenizer import Tokenizer
-from atb_core.runner.tool_calls import tool_parser
+from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.progress import Progress
-    from atb_core.plugins import ParsedAnswer
 
 __all__ = ["ModelRunner"]
 

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from atb_core import plugins
 from atb_core.errors import ConfigError
 from atb_core.models.base.config import BaseConfig
+from atb_core.models.families import families
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.gguf.rules import GgufRules
@@ -73,7 +73,7 @@ class BaseRouter:
 
     def get_config(self) -> BaseConfig:
         """By default from the class registered in the entry-point group `atb_core.configs`."""
-        config_cls = plugins.config_for(self.model_type, plugins.registry().owner_of(type(self)))
+        config_cls = families().config_for(self.model_type, families().owner_of(type(self)))
         config: BaseConfig = config_cls.from_dict(self.config_dict)
         self.check_config(config)
         return config
@@ -84,7 +84,7 @@ class BaseRouter:
 
     def get_model_cls(self) -> type[CausalLM]:
         """By default the class registered in the entry-point group `atb_core.models`."""
-        return plugins.model_for(self.model_type, plugins.registry().owner_of(type(self)))  # type: ignore[no-any-return]
+        return families().model_for(self.model_type, families().owner_of(type(self)))  # type: ignore[no-any-return]
 
     def get_tokenizer(self) -> Any:
         """Override to bring a tokenizer of the family's own; by default the runner reads the model's files."""

@@ -12,57 +12,57 @@ from atb_core.graph.tensor import Tensor
 
 
 def cos(input_: Tensor) -> Tensor:
-    """Returns the cosine of every element (radians)."""
+    """Computes the cosine of every element, in radians."""
     return record(Elewise(ElewiseType.COS), (input_,))[0]
 
 
 def sin(input_: Tensor) -> Tensor:
-    """Returns the sine of every element (radians)."""
+    """Computes the sine of every element, in radians."""
     return record(Elewise(ElewiseType.SIN), (input_,))[0]
 
 
 def neg(input_: Tensor) -> Tensor:
-    """Returns the negative of every element."""
+    """Negates every element."""
     return record(Elewise(ElewiseType.NEG), (input_,))[0]
 
 
 def tanh(input_: Tensor) -> Tensor:
-    """Returns the hyperbolic tangent of every element."""
+    """Computes the hyperbolic tangent of every element."""
     return record(Elewise(ElewiseType.TANH), (input_,))[0]
 
 
 def logical_not(input_: Tensor) -> Tensor:
-    """Returns 1 where `input_` is 0, else 0; int8."""
+    """Returns 1 where `input_` is 0, else 0, as int8."""
     return record(Elewise(ElewiseType.LOGICAL_NOT), (input_,))[0]
 
 
 def logical_or(input_: Tensor, other: Tensor) -> Tensor:
-    """Returns 1 where `input_` or `other` is not 0, else 0; int8, broadcast."""
+    """Returns 1 where `input_` or `other` is not 0, else 0, as int8; the two broadcast."""
     return record(Elewise(ElewiseType.LOGICAL_OR), (input_, other))[0]
 
 
 def logical_and(input_: Tensor, other: Tensor) -> Tensor:
-    """Returns 1 where neither `input_` nor `other` is 0, else 0; int8, broadcast."""
+    """Returns 1 where neither `input_` nor `other` is 0, else 0, as int8; the two broadcast."""
     return record(Elewise(ElewiseType.LOGICAL_AND), (input_, other))[0]
 
 
 def equal(input_: Tensor, other: Tensor) -> Tensor:
-    """Returns 1 where `input_` equals `other`, else 0; int8, broadcast."""
+    """Returns 1 where `input_` equals `other`, else 0, as int8; the two broadcast."""
     return record(Elewise(ElewiseType.EQUAL), (input_, other))[0]
 
 
 def amax(input_: Tensor, dims: int | Sequence[int]) -> Tensor:
-    """Returns the maximum over `dims`, which are removed."""
+    """Computes the maximum over `dims`, which are removed."""
     return _reduce(ReduceType.MAX, input_, dims)
 
 
 def amin(input_: Tensor, dims: int | Sequence[int]) -> Tensor:
-    """Returns the minimum over `dims`, which are removed."""
+    """Computes the minimum over `dims`, which are removed."""
     return _reduce(ReduceType.MIN, input_, dims)
 
 
 def sum_(input_: Tensor, dims: int | Sequence[int]) -> Tensor:
-    """Returns the sum over `dims`, which are removed."""
+    """Computes the sum over `dims`, which are removed."""
     return _reduce(ReduceType.SUM, input_, dims)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixture of experts: choosing experts, grouping rows by expert, a product per expert, and the way back."""
+"""Mixture of experts: expert selection, grouping of rows by expert, grouped products, and the weighted sum."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from atb_core.graph.tensor import Tensor
 
 
 def moe_topk_softmax(input_: Tensor, k: int, normalize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the k best experts by router logits `[T, E]`: weights float32, expert_idx int32, row_idx int32, `[T, k]`.
+    """Selects the k experts with the largest router logits of each token, the best one first.
 
-    Weights are probabilities among all experts, or among the k chosen ones with `normalize`; the first expert is
-    the best one. row_idx [T, k] numbers the choices column by column.
+    Args:
+        input_: router logits `[T, E]`.
+        k: number of experts for each token.
+        normalize: computes the weights among the k selected experts instead of all E.
+
+    Returns:
+        weights float32 `[T, k]`, expert_idx int32 `[T, k]` and row_idx int32 `[T, k]`, which numbers the choices column
+        by column.
     """
     weights, expert_idx, row_idx = record(MoeTopkSoftmax(k, normalize), (input_,))
     return weights, expert_idx, row_idx
@@ -22,10 +28,17 @@ def moe_topk_softmax(input_: Tensor, k: int, normalize: bool = False) -> tuple[T
 def moe_init_routing(
     input_: Tensor, expert_idx: Tensor, topk_num: int, expert_num: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Groups the rows of `input_ [T, h]` by expert, for `expert_idx [T, topk_num]` int32.
+    """Groups rows by the experts that their tokens chose.
 
-    Returns the rows [T*topk_num, h], the row of each choice int32 [T*topk_num] (for `moe_token_unpermute`), and
-    where each expert's rows end, int64 [expert_num] (for `grouped_matmul`).
+    Args:
+        input_: rows `[T, h]`.
+        expert_idx: chosen experts, int32 `[T, topk_num]`.
+        topk_num: number of experts for each token.
+        expert_num: number of experts.
+
+    Returns:
+        The rows `[T*topk_num, h]`, the row of each choice, int32 `[T*topk_num]` (for `moe_token_unpermute`), and the
+        cumulative end of each expert's rows, int64 `[expert_num]` (for `grouped_matmul`).
     """
     rows, places, group_list = record(MoeInitRouting(topk_num, expert_num), (input_, expert_idx))
     return rows, places, group_list
@@ -38,22 +51,38 @@ def grouped_matmul(
     group_list: Tensor | None = None,
     transpose_b: bool = False,
 ) -> Tensor:
-    """Multiplies each group of rows of `input_ [m, k]` by its matrix: `[E, n, k]` if `transpose_b`, else `[E, k, n]`.
+    """Multiplies each group of rows by the matrix of its group.
 
-    Group e ends before row group_list[e] (int64 [E], cumulative); bias is [E, n]. Returns [m, n].
+    Args:
+        input_: rows `[m, k]`.
+        weight: matrices `[E, n, k]` with `transpose_b`, else `[E, k, n]`.
+        bias: `[E, n]`, or `None`.
+        group_list: cumulative ends of the groups, int64 `[E]`; required.
+        transpose_b: weight is `[E, n, k]`.
+
+    Returns:
+        `[m, n]`.
+
+    Raises:
+        GraphError: `group_list` is missing.
     """
     if group_list is None:
-        raise GraphError("grouped_matmul needs group_list", hint="moe_init_routing returns it as its third output")
+        raise GraphError("grouped_matmul needs group_list", hint="It is the third output of moe_init_routing.")
     inputs = (input_, weight, group_list) if bias is None else (input_, weight, bias, group_list)
     return record(GroupedMatmul(transpose_b, bias is not None), inputs)[0]
 
 
 def moe_token_unpermute(permuted_tokens: Tensor, sorted_indices: Tensor, experts_weights: Tensor) -> Tensor:
-    """Returns tokens `[T, h]`: for token t the sum over j of row `sorted_indices[t*k + j]` times its weight `[t, j]`.
+    """Computes the weighted sum of each token's rows.
+
+    Row t is the sum over j of `experts_weights[t, j] * permuted_tokens[sorted_indices[t*k + j]]`.
 
     Args:
-        permuted_tokens: `[T*k, h]`, rows grouped by expert.
-        sorted_indices: `[T*k]` int32, the second output of `moe_init_routing`.
-        experts_weights: `[T, k]`, the weights of the choices.
+        permuted_tokens: rows `[T*k, h]`, grouped by expert.
+        sorted_indices: row of each choice, int32 `[T*k]`; the second output of `moe_init_routing`.
+        experts_weights: weights of the choices `[T, k]`.
+
+    Returns:
+        `[T, h]`.
     """
     return record(MoeTokenUnpermute(), (permuted_tokens, sorted_indices, experts_weights))[0]
