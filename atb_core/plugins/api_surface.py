@@ -160,7 +160,7 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
     "atb_core.layers.moe.fused_experts": ("FusedExperts",),
     "atb_core.layers.moe.moe": ("Moe",),
     "atb_core.layers.norm.normalization": ("RmsNorm",),
-    "atb_core.models.base.config": ("BaseConfig",),
+    "atb_core.models.base.config": ("BaseConfig", "RopeScaling"),
     "atb_core.models.base.decoder_causal_lm": ("DecoderCausalLM",),
     "atb_core.models.base.feature_decorator.v3.base_decorator": ("FeatureDecorator",),
     "atb_core.models.base.flash_causal_lm_v3": (
@@ -186,7 +186,6 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "DecoderModel",
     ),
     "atb_core.models.base.moe_config": ("MoeConfig",),
-    "atb_core.models.base.rope_scaling": ("RopeScaling",),
     "atb_core.models.base.router": ("BaseRouter",),
     "atb_core.models.base.window_config": ("WindowConfig",),
     "atb_core.models.cpp": (
@@ -289,19 +288,6 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
     "atb_core.runner.tokenizer": (
         "Tokenizer",
         "TokenizerParts",
-    ),
-    "atb_core.testing": (
-        "Capability",
-        "ErrorReport",
-        "FamilyTests",
-        "PagedDriver",
-        "assert_conforms",
-        "available_backends",
-        "compare_logits",
-        "load_reference",
-        "open_model",
-        "overrides",
-        "tiny_checkpoint",
     ),
     "atb_core.checkpoint": (
         "BarProgress",

@@ -12,10 +12,10 @@ import torch
 
 from atb_core.errors import EngineError
 from atb_core.features.step import Step
-from atb_core.layers.long_form import MODEL_NAMES
+from atb_core.layers.attention.long_form import MODEL_NAMES
 from atb_core.models.cpp import ModelTorch, load_native_library
-from atb_core.testing import open_model, tiny_checkpoint
-from atb_core.testing.driver import PagedDriver
+from atb_testing import open_model, tiny_checkpoint
+from atb_testing.driver import PagedDriver
 
 pytest.importorskip("transformers")
 

@@ -7,10 +7,10 @@ import math
 from typing import Any
 
 from atb_core.graph.tensor import Tensor
+from atb_core.layers.attention.long_form import accepts_long_form
 from atb_core.layers.attention.metadata import AttentionMetadata
 from atb_core.layers.base import HeadCounts, LayerConfig, ShapeSource
 from atb_core.layers.linear.linear import MergedColumnParallelLinear, RowParallelLinear
-from atb_core.layers.long_form import accepts_long_form
 from atb_core.layers.norm.normalization import RmsNorm
 from atb_core.nn.distributed.mapping import Mapping
 from atb_core.nn.functional import MaskType, paged_attention, reshape_and_cache, rope
@@ -88,7 +88,7 @@ class Attention(Module):
     def forward(self, inputs: Tensor, metadata: AttentionMetadata, **kwargs: Any) -> Tensor:
         """Records the attention of the new tokens; their keys and values are written into the cache.
 
-        ATB-Models' long form is accepted too, see `layers.long_form`.
+        ATB-Models' long form is accepted too, see `layers.attention.long_form`.
 
         Args:
             inputs: `[T, hidden_size]`.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from atb_core.errors import ConfigError
-from atb_core.models.base.rope_scaling import RopeScaling
+from atb_core.models.runtime.rope_scaling import RopeScaling
 
 if TYPE_CHECKING:
     from atb_core.graph.dtype import DataType

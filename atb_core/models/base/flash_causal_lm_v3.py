@@ -19,7 +19,7 @@ from atb_core.errors import EngineError, GraphError, WeightsError
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
 from atb_core.features.step import KVCache, Step
 from atb_core.graph.dtype import DataType
-from atb_core.layers.long_form import in_own_names
+from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
 from atb_core.models.runtime.graph_runtime import GraphRuntime
 from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading, stream_weights

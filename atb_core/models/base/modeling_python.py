@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from atb_core import nn
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.attention.attention import Attention
+from atb_core.layers.attention.long_form import accepts_long_form, accepts_long_names, call_layer, in_own_names
 from atb_core.layers.attention.metadata import AttentionMetadata
 from atb_core.layers.base import ShapeSource
 from atb_core.layers.embedding.word_embedding import ParallelEmbedding
-from atb_core.layers.long_form import accepts_long_form, accepts_long_names, call_layer, in_own_names
 from atb_core.layers.mlp.mlp import Mlp
 from atb_core.layers.norm.normalization import RmsNorm
 from atb_core.models.base.config import BaseConfig
@@ -60,7 +60,7 @@ class BaseLayer(nn.Module):
     def forward(self, inputs: Tensor, metadata: AttentionMetadata, **kwargs: Any) -> Tensor:
         """Records attention and feed-forward, each with its residual: `[T, hidden_size]` to the same shape.
 
-        ATB-Models' long form is accepted too, see `layers.long_form`.
+        ATB-Models' long form is accepted too, see `layers.attention.long_form`.
         """
         attended = call_layer(self.self_attn, self.input_layernorm(inputs), metadata, **kwargs)
         residual = attended + inputs
@@ -111,7 +111,7 @@ class BaseModel(nn.Module):
     ) -> Tensor:
         """Records the layers: token ids `[T]` to normalized hidden states `[T, hidden_size]`.
 
-        ATB-Models' names and order are accepted too, see `layers.long_form`.
+        ATB-Models' names and order are accepted too, see `layers.attention.long_form`.
 
         Args:
             input_ids: `[T]` int64.

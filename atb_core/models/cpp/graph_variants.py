@@ -19,7 +19,7 @@ from atb_core.errors import BackendUnavailableError, EngineError, GraphError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
-from atb_core.layers.long_form import MODEL_NAMES
+from atb_core.layers.attention.long_form import MODEL_NAMES
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM, FlashCausalLMV3
 from atb_core.models.cpp.decoder import decoder_parameters, ordered_weights
 from atb_core.models.cpp.model_torch import ModelTorch

@@ -15,8 +15,6 @@ from atb_core.features.step import Step
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_to_torch
-from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.mindie_llm_config import ModelStatus
 from atb_core.models.runtime.inputs import (
     CONSTANT_INPUTS,
     MASK_SIZE,
@@ -27,6 +25,7 @@ from atb_core.models.runtime.inputs import (
 )
 from atb_core.models.runtime.kv_binding import KVBinding
 from atb_core.models.runtime.position_embedding import PositionEmbedding
+from atb_core.models.runtime.protocols import DecoderSizes, RuntimeConfig
 from atb_core.models.runtime.variants import Variant, VariantStore
 
 UpdateInputs = Callable[[Step], Any]
@@ -42,8 +41,8 @@ class GraphRuntime:
 
     def __init__(
         self,
-        config: BaseConfig,
-        status: ModelStatus,
+        config: RuntimeConfig,
+        status: DecoderSizes,
         max_model_len: int,
         backend: Backend,
         features: Sequence[FeatureDecorator],

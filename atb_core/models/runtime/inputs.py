@@ -10,7 +10,7 @@ import torch
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor
-from atb_core.models.base.mindie_llm_config import ModelStatus
+from atb_core.models.runtime.protocols import DecoderSizes
 
 #: Side of the triangular mask that prefill attention gets.
 MASK_SIZE = 128
@@ -37,7 +37,7 @@ def v_cache_name(layer: int) -> str:
     return f"layer_{layer}_v_cache"
 
 
-def symbolic_inputs(status: ModelStatus, dtype: DataType, is_prefill: bool) -> dict[str, Any]:
+def symbolic_inputs(status: DecoderSizes, dtype: DataType, is_prefill: bool) -> dict[str, Any]:
     """Returns the keyword arguments of a model's symbolic `forward`.
 
     In decode there is one token of each sequence, so `input_lengths` and `block_tables` have a row for each token.
