@@ -203,6 +203,7 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "Parameter",
         "Tensor",
         "functional",
+        "modules",
     ),
     "atb_core.nn.distributed": (
         "all_gather",
