@@ -79,8 +79,8 @@ def explain(model: str) -> tuple[Explanation, Exception | None]:
 
 def _where(model: str) -> tuple[Path | None, str]:
     """The files of a model, fetched if need be, and its type; a bare word that is no path is a type."""
+    from atb_core.checkpoint.sources.reference import resolve_model
     from atb_core.runner.model_loading import checkpoint_model_type
-    from atb_core.weights.reference import resolve_model
 
     if not Path(model).exists() and not set(model) & set("/:.\\"):
         return None, model
@@ -89,11 +89,12 @@ def _where(model: str) -> tuple[Path | None, str]:
 
 
 def _made_of_it(model: str, path: Path | None, model_type: str) -> tuple[list[str], list[str], Facts | None]:
-    from atb_core.plugins import hooks, model_for
+    from atb_core.features import FEATURES
+    from atb_core.plugins import model_for
     from atb_core.runner.model_loading import DTYPES
 
     own = [feature.feature_name for feature in model_for(model_type).feature_decorators]
-    features = own + [f"{offer.value.feature_name} ({offer.owner})" for offer in hooks.features()]
+    features = own + [f"{each.value.feature_name} ({each.owner})" for each in FEATURES.all()]
     if path is None:
         return features, list(DTYPES), None
     from atb_core.cli.opened import open_model

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+    from atb_core.checkpoint import WeightLoader
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
     from atb_core.plugins import Family
-    from atb_core.weights import WeightLoader
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class OpenedModel:
     family: Family
     router: BaseRouter
 
-    def build(self, backend: str = "reference") -> EngineFromNetwork:
+    def build(self, backend: str = "reference") -> CausalLM:
         """The model with its shapes and without weights."""
         from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 
@@ -32,7 +32,7 @@ class OpenedModel:
 
     def weights(self) -> WeightLoader:
         """The checkpoint's tensors, of which only names, types and shapes have been read."""
-        from atb_core.weights import open_weights
+        from atb_core.checkpoint import open_weights
 
         return open_weights(self.path, self.router.gguf, self.router.config.data_type)
 

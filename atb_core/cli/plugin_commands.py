@@ -1,25 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that plugins add: looked for only when a command is asked for that core does not have."""
+"""Commands that plugins add, looked for only when a command is asked for that core does not have."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from atb_core.cli.lazy import LazyGroup
 from atb_core.errors import AtbError, PluginError
+from atb_core.extensions import Contribution, Extensions
 from atb_core.plugins.admission import refusal
 from atb_core.plugins.scan import HOOKS, installed
+
+#: Commands that packages of this project bring: name -> package. Read only where no command of the name was found.
+KNOWN_COMMANDS: Final = {"verify": "atb-testing"}
+
+
+def command_problem(item: object) -> str | None:
+    """Returns a sentence that names the fault of a contributed command, `None` if it has none."""
+    if not isinstance(item, click.Command):
+        return f"{item!r} is no click.Command"
+    return None if item.name else f"{item!r} has no name"
+
+
+COMMANDS: Extensions[click.Command] = Extensions("atb_cli_commands", "a list of click.Command", command_problem)
 
 
 class CommandGroup(LazyGroup):
     """Core's commands, and those of plugins. Help and completion import no plugin: they know core's."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, cmd_name) or plugin_command(cmd_name, frozenset(self.modules))
+        command = super().get_command(ctx, cmd_name) or plugin_command(cmd_name, frozenset(self.modules))
+        if command is None and cmd_name in KNOWN_COMMANDS and not ctx.resilient_parsing:
+            raise _missing(cmd_name, KNOWN_COMMANDS[cmd_name])
+        return command
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
@@ -35,26 +52,34 @@ def may_add_commands() -> list[str]:
 
 
 def plugin_command(name: str, core: frozenset[str]) -> click.Command | None:
-    """The command `name` of a plugin, `None` if no plugin has it; PluginError if several have.
+    """Returns the command `name` of a plugin, `None` if no plugin has it; PluginError if several have.
 
     Args:
-        core: the names of core's commands; a plugin's command of such a name is left out, and that is told.
+        core: the names of core's commands; a plugin's command of such a name is left out with a warning.
     """
-    from atb_core.plugins import hooks
+    for each in COMMANDS.all():
+        if each.value.name in core:
+            shadow = PluginError(f"`atb {each.value.name}` is a command of core")
+            COMMANDS.failed(each.owner, f"the command {each.value.name!r}", shadow)
+    contribution = COMMANDS.only(lambda command: command.name == name, f"the command {name!r}")
+    return None if contribution is None else _guarded(contribution)
 
-    offers = hooks.cli_commands()
-    for offer in offers:
-        if offer.value.name in core:
-            shadow = PluginError(f"`atb {offer.value.name}` is a command of core")
-            hooks.failed(offer.owner, f"the command {offer.value.name!r}", shadow)
-    found = hooks.only([offer for offer in offers if offer.value.name == name], f"the command {name!r}")
-    return None if found is None else _guarded(found)
+
+def _missing(name: str, package: str) -> PluginError:
+    """Returns the error for a known command whose package is not installed, not usable, or failed."""
+    brings = f"`atb {name}` comes with {package}, which"
+    one = next((each for each in installed() if each.key == package), None)
+    if one is None:
+        return PluginError(f"{brings} is not installed", hint=f"pip install {package}")
+    if refused := refusal(one):
+        return PluginError(f"{brings} {refused.reason}", hint=refused.fix)
+    return PluginError(f"{brings} is installed and does not offer it", hint="`atb plugins doctor` says why.")
 
 
 @functools.cache
-def _guarded(found: Any) -> click.Command:
-    """The offered command, with whatever else than an error for people it raises put down to its plugin."""
-    command: click.Command = found.value
+def _guarded(contribution: Contribution[click.Command]) -> click.Command:
+    """Returns the contributed command, which reports an exception that is no `AtbError` as the plugin's bug."""
+    command = contribution.value
     invoke: Callable[..., Any] = command.invoke
 
     @functools.wraps(invoke)
@@ -65,7 +90,7 @@ def _guarded(found: Any) -> click.Command:
             raise
         except Exception as error:
             raise PluginError(
-                f"the command {command.name!r} of {found.owner} failed: {type(error).__name__}: {error}",
+                f"the command {command.name!r} of {contribution.owner} failed: {type(error).__name__}: {error}",
                 hint="Report it to the plugin's author with what --traceback prints.",
             ) from error
 

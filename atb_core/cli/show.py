@@ -63,7 +63,7 @@ def command(model: str, as_json: bool) -> None:
 
 def collect(model: str, opened: OpenedModel) -> Facts:
     """Everything `atb show` knows of an opened model."""
-    from atb_core.models.base.weight_loading import collect_parameters, plan_loading
+    from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading
 
     config = opened.router.config
     built = opened.build()
@@ -112,7 +112,7 @@ def _stored_types(path: Path) -> Counter[str] | None:
     """How often each of GGUF's types occurs; None for other formats, whose readers say it themselves."""
     if path.suffix != ".gguf":
         return None
-    from atb_core.weights.gguf_header import read_gguf_header
+    from atb_core.checkpoint.gguf.header import read_gguf_header
 
     return Counter(tensor.type.name for tensor in read_gguf_header(path).tensors.values())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The graph layer: symbolic tensors, ops, networks, passes."""
+"""Graph layer: symbolic tensors, ops, networks and the passes that rewrite them."""
 
 from atb_core.graph.dim import Dim, DimLike, Shape
 from atb_core.graph.dtype import DataType

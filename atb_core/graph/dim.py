@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Symbolic sizes: polynomials with integer coefficients over named dimensions.
 
-A polynomial is enough for everything that shape rules do (products when dimensions are merged, sums
-when tensors are joined, exact quotients when they are split), and has a normal form, so that two
-sizes are equal exactly when they print the same.
+Shape rules multiply sizes (merged dimensions), add them (concatenated tensors) and divide them exactly (split
+dimensions), all of which polynomials can express. They are kept in a normal form, so two sizes are equal exactly
+when they print the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class FloorDiv:
-    """`numerator // divisor` where the division is not known to be exact."""
+    """Floor division `numerator // divisor` that is not known to be exact; an atom of a polynomial."""
 
     numerator: Dim
     divisor: int
@@ -31,7 +31,13 @@ Shape: TypeAlias = "tuple[DimLike, ...]"
 
 
 class Dim:
-    """A symbolic size. `Dim("tokens")` is a name; arithmetic with ints and Dims gives Dims or ints."""
+    """Symbolic size of a tensor dimension.
+
+    `Dim("tokens")` is a named dimension. Arithmetic on dims and ints returns a `Dim`, or an `int` if no name is left.
+
+    Attributes:
+        terms: the polynomial in normal form, as pairs (monomial, coefficient).
+    """
 
     __slots__ = ("terms",)
     terms: tuple[tuple[Monomial, int], ...]
@@ -43,6 +49,7 @@ class Dim:
 
     @classmethod
     def _of(cls, terms: Mapping[Monomial, int]) -> DimLike:
+        """Returns the size with these terms in normal form: an `int` if it is constant, else a `Dim`."""
         kept = {monomial: factor for monomial, factor in terms.items() if factor}
         if not kept:
             return 0
@@ -89,7 +96,7 @@ class Dim:
         return Dim._of({(FloorDiv(self, divisor),): 1})
 
     def _divide_by_dim(self, divisor: Dim) -> DimLike:
-        """Exact division by a monomial; anything else has no use in shape rules."""
+        """Divides exactly by a monomial; shape rules need no other division by a symbolic size."""
         if len(divisor.terms) == 1:
             (monomial, factor) = divisor.terms[0]
             quotient: dict[Monomial, int] = {}
@@ -121,15 +128,19 @@ class Dim:
 
     @property
     def names(self) -> frozenset[str]:
-        """The named dimensions that this size depends on."""
-        found: set[str] = set()
+        """Returns the named dimensions that this size depends on."""
+        names: set[str] = set()
         for monomial, _ in self.terms:
             for atom in monomial:
-                found |= {atom} if isinstance(atom, str) else atom.numerator.names
-        return frozenset(found)
+                names |= {atom} if isinstance(atom, str) else atom.numerator.names
+        return frozenset(names)
 
     def evaluate(self, binding: Mapping[str, int]) -> int:
-        """The size when every named dimension has the value given; KeyError names one that is missing."""
+        """Computes the size from a value for each named dimension.
+
+        Raises:
+            KeyError: a named dimension has no value in `binding`.
+        """
         total = 0
         for monomial, factor in self.terms:
             for atom in monomial:
@@ -153,17 +164,17 @@ def _monomial_text(monomial: Monomial, factor: int) -> str:
 
 
 def evaluate_shape(shape: Shape, binding: Mapping[str, int]) -> tuple[int, ...]:
-    """`shape` with every named dimension replaced by its value."""
+    """Returns `shape` with every symbolic size evaluated."""
     return tuple(d.evaluate(binding) if isinstance(d, Dim) else d for d in shape)
 
 
 def shape_text(shape: Shape | None) -> str:
-    """A shape as text: `[tokens, 64]`, or `[?]` when it is not known."""
+    """Formats a shape, e.g. `[tokens, 64]`; an unknown shape is `[?]`."""
     return "[?]" if shape is None else f"[{', '.join(str(d) for d in shape)}]"
 
 
 def num_elements(shape: Shape) -> DimLike:
-    """The product of all sizes."""
+    """Returns the number of elements of a tensor of this shape."""
     total: DimLike = 1
     for size in shape:
         total = total * size

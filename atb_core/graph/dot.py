@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network as a picture, in Graphviz's DOT language."""
+"""Rendering of networks in Graphviz's DOT language."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from atb_core.graph.tensor import Tensor
 
 
 def to_dot(network: Network, nodes: Iterable[Node] | None = None) -> str:
-    """DOT text of the network or of some of its nodes: boxes by module, edges labelled with type and shape."""
+    """Returns DOT text in which nodes are boxes grouped by module and edges are labelled with dtype and shape.
+
+    Args:
+        network: the network to draw.
+        nodes: the nodes to draw; all of the network's by default.
+    """
     chosen = list(network.nodes if nodes is None else nodes)
     names = tensor_names(network)
     ids = {node: f"n{index}" for index, node in enumerate(chosen)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Element types of tensors, under the names that ACL gives them."""
+"""Element types of tensors, with ACL's names as values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class DataType(str, Enum):
-    """An element type; the value is ACL's name, `short` the one that torch users know."""
+    """Element type of a tensor; its value is ACL's name, `short` is torch's."""
 
     FLOAT = "ACL_FLOAT"
     FLOAT16 = "ACL_FLOAT16"
@@ -17,23 +17,37 @@ class DataType(str, Enum):
     INT64 = "ACL_INT64"
     BOOL = "ACL_BOOL"
 
+    # The same members by the names that ATB-Models gives them.
+    ACL_FLOAT = FLOAT
+    ACL_FLOAT16 = FLOAT16
+    ACL_BF16 = BF16
+    ACL_INT8 = INT8
+    ACL_INT32 = INT32
+    ACL_INT64 = INT64
+    ACL_BOOL = BOOL
+
     @property
     def short(self) -> str:
-        """The name as torch spells it: `bfloat16`, `int32`."""
+        """Returns torch's name of the type, e.g. `bfloat16` or `int32`."""
         return _SHORT[self]
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one element."""
+        """Returns the size of one element in bytes."""
         return _ITEMSIZE[self]
 
     @property
     def is_float(self) -> bool:
+        """Returns `True` for floating-point types."""
         return self in (DataType.FLOAT, DataType.FLOAT16, DataType.BF16)
 
     @classmethod
     def from_short(cls, name: str) -> DataType:
-        """The type that torch calls `name`; ValueError names the known ones."""
+        """Returns the type that torch calls `name`.
+
+        Raises:
+            ValueError: no type has this name; the message lists the known ones.
+        """
         for dtype, short in _SHORT.items():
             if short == name:
                 return dtype

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network: what is recorded, rewritten by passes and run by engines."""
+"""Networks: recorded from models, rewritten by passes and run by engines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from atb_core.errors import GraphError, ShapeError
+from atb_core.extensions import Port, connect
 from atb_core.graph.dim import Shape, shape_text
 from atb_core.graph.dtype import DataType
 from atb_core.graph.op import Op
@@ -21,7 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
-    """One op applied. `versions[i]` counts the writes that input i had seen when the node was recorded."""
+    """Application of an op to tensors.
+
+    Attributes:
+        op: the op with its attributes.
+        inputs: tensors that the op reads, or writes in place.
+        outputs: tensors that the node produces.
+        module_path: dotted path of the module that recorded the node.
+        source: `file:line` of the code that recorded the node.
+        versions: for each input, the number of in-place writes to it before this node was recorded.
+        cut_after: ends a segment of the network after this node.
+    """
 
     op: Op
     inputs: tuple[Tensor, ...]
@@ -33,20 +44,28 @@ class Node:
 
     @property
     def writes(self) -> tuple[int, ...]:
-        """Indices of the inputs that are written in place."""
+        """Returns the indices of the inputs that are written in place."""
         return self.op.writes
 
     @property
     def place(self) -> str:
-        """Module path and source line, for messages."""
+        """Returns module path and source line, for messages."""
         return " at ".join(part for part in (self.module_path, self.source) if part) or "(no module)"
 
 
 class Network:
-    """A recorded computation: inputs, nodes in order, outputs.
+    """Recorded computation: inputs, nodes in execution order, outputs.
 
-    Used as a context manager it becomes the current network of this thread (or task). Inputs are the
-    named tensors that nodes use and no node produces; two uses of one name are one input.
+    As a context manager, a network becomes the one that ops are recorded into, for the current thread or task. Its
+    inputs are the named tensors that nodes read and no node produces; tensors of the same name are one input.
+
+    Attributes:
+        name: name of the network, for messages.
+        nodes: the nodes in execution order.
+        inputs: input tensors in the order of first use.
+        outputs: output tensors in the order in which they were marked.
+        weights_keys: names of the inputs that are weights.
+        built: `True` once an engine has been built from the network.
     """
 
     def __init__(self, name: str = "network") -> None:
@@ -69,33 +88,40 @@ class Network:
         _current.reset(self._tokens.pop())
 
     def __str__(self) -> str:
-        from atb_core.graph.printing import network_text
-
-        return network_text(self)
+        return _network_text()(self)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
 
     def producer(self, tensor: Tensor) -> Node | None:
-        """The node that made `tensor`, None for an input."""
+        """Returns the node that produces `tensor`, or `None` for an input."""
         return self._producers.get(tensor)
 
     def input(self, name: str) -> Tensor:
-        """The input called `name`; GraphError lists the known ones."""
+        """Returns the input called `name`.
+
+        Raises:
+            GraphError: there is no such input; the hint lists the known ones.
+        """
         if name in self._inputs_by_name:
             return self._inputs_by_name[name]
         known = ", ".join(self._inputs_by_name) or "none"
-        raise GraphError(f"network {self.name!r} has no input {name!r}", hint=f"its inputs: {known}")
+        raise GraphError(f"network {self.name!r} has no input {name!r}", hint=f"Known inputs: {known}.")
 
     def is_input(self, tensor: Tensor) -> bool:
+        """Returns `True` if `tensor` is an input of this network."""
         return tensor.name is not None and self._inputs_by_name.get(tensor.name) is tensor
 
     def add_input(self, tensor: Tensor) -> Tensor:
-        """Registers `tensor` as an input and returns the one that stands for its name."""
+        """Registers `tensor` as an input and returns the tensor that represents its name.
+
+        Raises:
+            GraphError: the tensor has no name, or shape or dtype contradict those of the input of the same name.
+        """
         if tensor.name is None:
             raise GraphError(
-                "a tensor is used that has neither a name nor a node that produces it in this network",
-                hint="give inputs a name, Tensor('x'); values of another network cannot be used here",
+                "a tensor without a name is used that no node of this network produces",
+                hint="Give inputs a name, e.g. Tensor('x'); values of another network cannot be used here.",
             )
         known = self._inputs_by_name.get(tensor.name)
         if known is None:
@@ -107,8 +133,15 @@ class Network:
         return known
 
     def append(self, op: Op, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Records `op` applied to `inputs`, checks shapes as far as known, returns the new outputs."""
+        """Records `op` applied to `inputs` and returns the new outputs.
+
+        Raises:
+            GraphError: the op does not accept these inputs; the message names the module and the source line.
+        """
         source, path = author_line(), current_module_path()
+        for value in inputs:
+            if not isinstance(value, Tensor):
+                raise GraphError(f"{type(op).__name__} takes tensors, not a {type(value).__name__}, at {source}")
         try:
             resolved = tuple(t if t in self._producers else self.add_input(t) for t in inputs)
             outputs, op = infer(op, resolved)
@@ -118,12 +151,12 @@ class Network:
         return outputs
 
     def add_node(self, op: Op, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], path: str, source: str) -> Node:
-        """Adds a node whose outputs exist already."""
+        """Adds a node with existing output tensors; input versions are those of the current state."""
         versions = tuple(self._writes.get(t, 0) for t in inputs)
         return self.add_copy(Node(op, inputs, outputs, path, source, versions))
 
     def add_copy(self, node: Node) -> Node:
-        """Adds a node as it is, with the write versions it was recorded with (`verify` checks them)."""
+        """Adds a node unchanged, including the input versions it was recorded with, which `verify` checks."""
         op, inputs, outputs = node.op, node.inputs, node.outputs
         for tensor in inputs:
             if tensor not in self._producers:
@@ -135,8 +168,15 @@ class Network:
         self.nodes.append(node)
         return node
 
-    def mark_output(self, tensor: Tensor, name: str) -> None:
-        """Makes `tensor` an output called `name`."""
+    def mark_output(self, tensor: Tensor, name: str | None = None) -> None:
+        """Makes `tensor` an output called `name`, by default by its own name.
+
+        Raises:
+            GraphError: no node produces the tensor, it is an output already, it has no name, or the name is taken.
+        """
+        name = tensor.name if name is None else name
+        if name is None:
+            raise GraphError("an output needs a name", hint="mark_output(tensor, 'out')")
         if tensor not in self._producers:
             raise GraphError(
                 f"{tensor.name or 'a tensor'} is marked as output {name!r}, but no node of the network produces it"
@@ -149,7 +189,7 @@ class Network:
         self.outputs.append(tensor)
 
     def cut(self) -> None:
-        """Ends a segment after the last node recorded; does nothing in an empty network."""
+        """Ends a segment after the last recorded node; does nothing in an empty network."""
         if self.nodes:
             last = self.nodes[-1]
             node = Node(last.op, last.inputs, last.outputs, last.module_path, last.source, last.versions, True)
@@ -158,7 +198,7 @@ class Network:
                 self._producers[tensor] = node
 
     def users(self) -> dict[Tensor, list[Node]]:
-        """For every tensor the nodes that read it."""
+        """Returns the nodes that read each tensor."""
         users: dict[Tensor, list[Node]] = {}
         for node in self.nodes:
             for tensor in dict.fromkeys(node.inputs):
@@ -166,34 +206,36 @@ class Network:
         return users
 
     def written(self) -> set[Tensor]:
-        """Tensors that some node writes in place."""
+        """Returns the tensors that some node writes in place."""
         return set(self._writes)
 
     def build_engine(
         self, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
     ) -> Engine:
-        """Runs the passes and returns an engine of `backend` (see `get_backend`).
+        """Runs the passes and returns an engine of this network: `atb_core.engine.build.build_engine`."""
+        return _engine_builder()(self, del_fpass_keys, backend=backend, **options)
 
-        `del_fpass_keys` names fusion passes to leave out; ["All"] leaves out every one. Options go to the
-        backend (`num_threads`, `store`).
-        """
-        from atb_core.engine import get_backend
-        from atb_core.graph.passes import run_passes
 
-        store = options.pop("store", None)
-        built = get_backend(backend, **options)
-        engine = built.build(run_passes(self, built.name, del_fpass_keys), store)
-        self.built = True
-        return engine
+class EngineBuilder(Protocol):
+    """Builds engines; the engine layer has the function."""
 
+    def __call__(
+        self, network: Network, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
+    ) -> Engine:
+        """Runs the passes on `network` and returns an engine of it."""
+        ...
+
+
+_engine_builder: Port[EngineBuilder] = Port("engine builder")
+_network_text: Port[Callable[[Network], str]] = Port("network text")
 
 _current: ContextVar[Network | None] = ContextVar("atb_network", default=None)
 
 
 def get_default_net() -> Network:
-    """The current network: that of the innermost `with Network(...)`, else this context's default one.
+    """Returns the network that ops are recorded into: that of the innermost `with Network(...)`, else the default one.
 
-    A new default network is made when the previous one has been built, so recording can go on.
+    A new default network is created once the previous one has been built, so that recording can continue.
     """
     network = _current.get()
     if network is None or (network.built and not network._tokens):
@@ -203,18 +245,31 @@ def get_default_net() -> Network:
 
 
 def record(op: Op, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Records `op` into the current network."""
+    """Records `op` into the current network and returns its outputs."""
     return get_default_net().append(op, inputs)
 
 
+connect("recorder", record)
+
+
 def discard_default_net() -> None:
-    """Forgets an unfinished default network, for a session that wants to start again."""
+    """Drops an unfinished default network, so that the next op starts a new one."""
     network = _current.get()
     if network is not None and not network._tokens:
         _current.set(None)
 
 
 def infer(op: Op, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Op]:
+    """Infers the outputs of `op` on `inputs` and resolves the attributes that depend on shapes.
+
+    Shapes are inferred only if those of all inputs are known.
+
+    Returns:
+        The output tensors, unnamed, and the op with resolved attributes.
+
+    Raises:
+        GraphError: the number of inputs is wrong, or the op's shape or dtype rule refuses them.
+    """
     if len(inputs) != op.num_inputs:
         raise GraphError(f"{op.name} takes {op.num_inputs} inputs with these attributes, not {len(inputs)}")
     shapes: tuple[Shape | None, ...] = (None,) * op.num_outputs
@@ -227,6 +282,7 @@ def infer(op: Op, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Op]:
 
 
 def located(error: GraphError, op: Op, inputs: Sequence[Tensor], path: str, source: str) -> GraphError:
+    """Returns a copy of `error` whose message also names the op, its inputs, the module path and the source line."""
     described = ", ".join(str(t) for t in inputs)
     where = f" in {path}" if path else ""
     kind = ShapeError if isinstance(error, ShapeError) else GraphError
@@ -234,7 +290,11 @@ def located(error: GraphError, op: Op, inputs: Sequence[Tensor], path: str, sour
 
 
 def _merge_input(known: Tensor, other: Tensor) -> None:
-    """Two Tensor objects of one name are one input; what either knows must agree."""
+    """Completes the declaration of input `known` from `other`, a tensor of the same name.
+
+    Raises:
+        GraphError: the shapes or dtypes that both declare differ.
+    """
     if known.shape is not None and other.shape is not None and known.shape != other.shape:
         raise ShapeError(
             f"input {known.name!r} is declared with shapes {shape_text(known.shape)} and {shape_text(other.shape)}"
@@ -243,15 +303,3 @@ def _merge_input(known: Tensor, other: Tensor) -> None:
         raise GraphError(f"input {known.name!r} is declared as {known.dtype.short} and {other.dtype.short}")
     known.shape = known.shape if known.shape is not None else other.shape
     known.dtype = known.dtype or other.dtype
-
-
-def bind_dims(network: Network, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Values of the named dimensions, from the real shapes of inputs that declare them."""
-    from atb_core.graph.specialize import match_shape
-
-    binding: dict[str, int] = {}
-    for name, shape in shapes.items():
-        declared = network.input(name).shape
-        if declared is not None:
-            match_shape(name, declared, shape, binding)
-    return binding

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network as text that a person reads and a diff compares."""
+"""Networks as readable text with stable names, suitable for diffs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from atb_core.graph.tensor import Tensor
 
 
 def tensor_names(network: Network) -> dict[Tensor, str]:
-    """A name for every tensor: its own, or %0, %1, ... in the order of the nodes."""
+    """Assigns a name to every tensor: its own, or `%0`, `%1`, ... in the order of the nodes."""
     names = {tensor: tensor.name or "?" for tensor in network.inputs}
     count = 0
     for node in network.nodes:
@@ -25,7 +25,7 @@ def tensor_names(network: Network) -> dict[Tensor, str]:
 
 
 def network_text(network: Network, nodes: Iterable[Node] | None = None) -> str:
-    """The whole network, or the nodes given, as text: one line a node, grouped by module."""
+    """Formats a network, or some of its nodes, with one line for each node, grouped by module."""
     names = tensor_names(network)
     lines = [f"network {network.name}"]
     if nodes is None:
@@ -49,7 +49,10 @@ def network_text(network: Network, nodes: Iterable[Node] | None = None) -> str:
 
 
 def node_text(node: Node, names: dict[Tensor, str]) -> str:
-    """One node: `%2: bfloat16[T, 64] = Linear(%1, w, transpose_b=True)`; `!` marks what it writes in place."""
+    """Formats one node, e.g. `%2: bfloat16[T, 64] = Linear(%1, w, transpose_b=True)`.
+
+    Inputs that are written in place are marked with `!`.
+    """
     results = ", ".join(f"{names[t]}: {t.dtype.short if t.dtype else '?'}{shape_text(t.shape)}" for t in node.outputs)
     operands = [f"{names[t]}{'!' if i in node.writes else ''}" for i, t in enumerate(node.inputs)]
     attributes = [f"{key}={_value_text(value)}" for key, value in node.op.attributes().items()]

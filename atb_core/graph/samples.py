@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def randn(*shape: int) -> torch.Tensor:
-    """Normal float32 values that depend on the shape only."""
+    """Returns normally distributed float32 values that depend on the shape only."""
     import torch
 
     generator = torch.Generator().manual_seed(1 + sum((i + 1) * size for i, size in enumerate(shape)))
@@ -18,7 +18,7 @@ def randn(*shape: int) -> torch.Tensor:
 
 
 def integers(*values: int) -> torch.Tensor:
-    """An int32 vector."""
+    """Returns the values as an int32 vector."""
     import torch
 
     return torch.tensor(values, dtype=torch.int32)

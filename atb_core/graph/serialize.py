@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks as files (`.atbnet`): JSON with the version of the op set, to inspect, diff and run elsewhere."""
+"""Saved networks (`.atbnet`): JSON with the version of the op set, to inspect, compare and run elsewhere."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from atb_core.errors import GraphError
+from atb_core.graph.custom_ops import find_op, package_of
 from atb_core.graph.dim import Dim, DimLike, Shape
 from atb_core.graph.dtype import DataType
-from atb_core.graph.foreign_ops import package_of
 from atb_core.graph.network import Network, Node
-from atb_core.graph.op import Op, find_op
+from atb_core.graph.op import Op
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.verify import verify
 
-#: Raised whenever an op changes its meaning, its attributes or its inputs.
+#: Incremented when the meaning, the attributes or the inputs of an op change.
 OP_SET_VERSION = 1
 _FORMAT = "atbnet"
 _MAX_BYTES = 256 << 20
 
 
 def save_network(network: Network, path: str | Path) -> None:
-    """Writes the network to `path`, whole or not at all. GraphError for shapes given as Python functions."""
+    """Writes the network to `path` atomically.
+
+    Raises:
+        GraphError: an op has a Python function as an attribute.
+    """
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -38,18 +42,23 @@ def save_network(network: Network, path: str | Path) -> None:
 
 
 def load_network(path: str | Path) -> Network:
-    """The network saved at `path`, verified. GraphError names what is wrong with the file."""
+    """Reads and verifies the network saved at `path`.
+
+    Raises:
+        GraphError: the file cannot be read, is damaged, or was written for another op set.
+        VerifyError: the network breaks a rule of the graph.
+    """
     source = Path(path)
     try:
         if source.stat().st_size > _MAX_BYTES:
-            raise GraphError(f"{source} is larger than {_MAX_BYTES >> 20} MiB: no saved network is")
+            raise GraphError(f"{source} is larger than {_MAX_BYTES >> 20} MiB, the limit for saved networks")
         data = json.loads(source.read_text(encoding="utf-8"))
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
-            raise GraphError(f"{source} is no saved network")
+            raise GraphError(f"{source} is not a saved network")
         if data.get("op_set") != OP_SET_VERSION:
             raise GraphError(
                 f"{source} was written for op set {data.get('op_set')}, this is op set {OP_SET_VERSION}",
-                hint="record and save the network again",
+                hint="Record and save the network again.",
             )
         network = _read_network(data)
     except OSError as error:
@@ -78,9 +87,9 @@ def _network_data(network: Network) -> dict[str, Any]:
 
 
 def _packages(network: Network) -> dict[str, Any]:
-    """Where ops from outside of core come from, for a reader who has not got them."""
-    foreign = {type(node.op) for node in network.nodes if type(node.op).namespace}
-    known = {op.op_name(): package for op in foreign if (package := package_of(op))}
+    """Returns the plugins that the network's custom ops come from, so that an error can name what to install."""
+    custom = {type(node.op) for node in network.nodes if type(node.op).namespace}
+    known = {op.op_name(): package for op in custom if (package := package_of(op))}
     return {"packages": dict(sorted(known.items()))} if known else {}
 
 
@@ -118,7 +127,7 @@ def _attribute_data(node: Node, key: str, value: Any) -> Any:
     if callable(value):
         raise GraphError(
             f"{node.op.name} in {node.place} has a function as {key!r}, which cannot be saved",
-            hint="declare the shapes of the inputs, so that it can be evaluated while recording",
+            hint="Declare the shapes of the inputs, so that the function is evaluated while recording.",
         )
     if isinstance(value, tuple):
         return [_size_data(item) for item in value]
@@ -150,7 +159,7 @@ def _read_network(data: Mapping[str, Any]) -> Network:
 
 def _index(value: Any) -> int:
     if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is no tensor index")
+        raise ValueError(f"{value!r} is not a tensor index")
     return value
 
 
@@ -179,9 +188,9 @@ def _read_quotient(atom: Any) -> DimLike:
 def _read_op(name: str, attributes: Mapping[str, Any], package: Any) -> Op:
     kind = _op_class(name, package)
     known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    strangers = sorted(set(attributes) - set(known))
-    if strangers:
-        raise GraphError(f"op {name} has no attribute {', '.join(strangers)}")
+    unknown = sorted(set(attributes) - set(known))
+    if unknown:
+        raise GraphError(f"op {name} has no attribute {', '.join(unknown)}")
     return kind(**{key: _read_attribute(known[key], value) for key, value in attributes.items()})
 
 
@@ -189,18 +198,18 @@ def _op_class(name: str, package: Any) -> type[Op]:
     try:
         return find_op(name)
     except GraphError as error:
-        # What the file says ends in a command: it must be a name and a version, and nothing else.
+        # The hint contains a command to run, so text from the file must be a name and a version, nothing else.
         match = re.fullmatch(r"([\w.-]{1,80}) [\w.+!-]{1,40}", package, re.ASCII) if isinstance(package, str) else None
         if match is None:
             raise
         raise GraphError(
             f"the op {name!r} comes from {match[0]}, which is not installed or has no such op",
-            hint=f"pip install {match[1]}.",
+            hint=f"Run: pip install {match[1]}",
         ) from error
 
 
 def _read_attribute(field: dataclasses.Field[Any], value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_read_size(item) for item in value)
-    # Annotations are strings here; an element type may be optional.
+    # Annotations are strings because of the __future__ import; they may be `DataType | None`.
     return DataType.from_short(value) if isinstance(value, str) and "DataType" in str(field.type) else value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where in the author's code, and in which module, a node was recorded."""
+"""Origin of recorded nodes: the module path and the line of the author's code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-# Frames inside these folders are the recorder itself; the author's line is the first one outside.
+# Frames in these folders belong to the recorder; the author's line is in the first frame outside of them.
 _PACKAGE = Path(__file__).resolve().parents[1]
 _MACHINERY = (f"{_PACKAGE / 'graph'}/", f"{_PACKAGE / 'nn'}/")
 _TORCH_MODULE = "/torch/nn/modules/module.py"
@@ -20,7 +20,7 @@ _source: ContextVar[str] = ContextVar("atb_source", default="")
 
 @contextmanager
 def module_scope(name: str) -> Iterator[None]:
-    """Nodes recorded inside get `name` appended to their module path; an empty name adds nothing."""
+    """Appends `name` to the module path of nodes recorded inside; an empty name adds nothing."""
     outer = _module_path.get()
     token = _module_path.set(f"{outer}.{name}" if outer and name else outer or name)
     try:
@@ -31,7 +31,7 @@ def module_scope(name: str) -> Iterator[None]:
 
 @contextmanager
 def place_of(path: str, source: str) -> Iterator[None]:
-    """Nodes recorded inside get exactly this place: passes keep that of the nodes they replace."""
+    """Gives nodes recorded inside exactly this place; passes keep the place of the nodes that they replace."""
     tokens = _module_path.set(path), _source.set(source)
     try:
         yield
@@ -41,12 +41,12 @@ def place_of(path: str, source: str) -> Iterator[None]:
 
 
 def current_module_path() -> str:
-    """The dotted path of the module whose `forward` is being recorded, empty outside of modules."""
+    """Returns the dotted path of the module whose `forward` is being recorded; empty outside of modules."""
     return _module_path.get()
 
 
 def author_line() -> str:
-    """`file:line` of the innermost frame that belongs neither to the recorder nor to torch's Module."""
+    """Returns `file:line` of the innermost stack frame outside of the recorder and torch's `Module`."""
     if _source.get():
         return _source.get()
     frame = sys._getframe(1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From symbolic to real sizes: binding named dimensions, and re-inferring a network for given inputs."""
+"""Binding of symbolic dimensions to real sizes, and re-inference of a network for given inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from atb_core.graph.tensor import Tensor
 
 
 def match_shape(name: str, declared: Shape, real: Sequence[int], binding: dict[str, int]) -> None:
-    """Adds to `binding` what `real` says of the named dimensions of `declared`; EngineError if they conflict."""
+    """Adds to `binding` the values that `real` gives to the named dimensions of `declared`.
+
+    Raises:
+        EngineError: the shapes contradict each other, or a dimension already has another value.
+    """
     if len(declared) != len(real):
         raise EngineError(
             f"input {name!r} is declared as {shape_text(declared)} but a tensor of shape {list(real)} was given"
@@ -37,10 +41,16 @@ def _atom(size: Dim) -> Dim | None:
 
 
 def specialize(network: Network, specs: Mapping[str, tuple[Sequence[int], DataType]]) -> Network:
-    """The same network with the shapes and types of `specs` for its inputs, every rule applied again.
+    """Returns the same network with shapes and dtypes inferred again from those in `specs`.
 
-    Needed for networks whose inputs were declared without shapes. Raises GraphError with the place of the
-    node that does not accept them.
+    Networks whose inputs were declared without shapes need this before they run.
+
+    Args:
+        network: the network; it is not changed.
+        specs: shape and dtype of inputs by name; inputs that are missing keep their declaration.
+
+    Raises:
+        GraphError: an op does not accept its inputs; the message names the place of the node.
     """
     result = Network(network.name)
     result.weights_keys = set(network.weights_keys)
@@ -60,3 +70,17 @@ def specialize(network: Network, specs: Mapping[str, tuple[Sequence[int], DataTy
         assert tensor.name is not None
         result.mark_output(image[tensor], tensor.name)
     return result
+
+
+def bind_dims(network: Network, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Returns the values of the named dimensions, derived from the real shapes of the inputs that declare them.
+
+    Raises:
+        EngineError: a real shape contradicts its declaration or another input's shape.
+    """
+    binding: dict[str, int] = {}
+    for name, shape in shapes.items():
+        declared = network.input(name).shape
+        if declared is not None:
+            match_shape(name, declared, shape, binding)
+    return binding

@@ -1,28 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The symbolic tensor: what a model's `forward` handles while its network is recorded."""
+"""Symbolic tensors: the values that a model's `forward` handles while its network is recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from atb_core.errors import GraphError
+from atb_core.extensions import Port
 from atb_core.graph.dim import Dim, DimLike, Shape, shape_text
 from atb_core.graph.dtype import DataType
-
-if TYPE_CHECKING:
-    from atb_core.graph.op import Op
+from atb_core.graph.op import Op
+from atb_core.graph.ops.elewise import Elewise, ElewiseType
+from atb_core.graph.ops.movement import Cast, Repeat, Slice, Transpose
+from atb_core.graph.ops.view import Assign, Reshape
 
 ShapeFunction: TypeAlias = Callable[[list[DimLike]], Sequence[DimLike]]
 
 
+#: Records an op into the current network. Networks hold tensors, so the function stands above this module.
+_recorder: Port[Callable[[Op, Sequence[Tensor]], tuple[Tensor, ...]]] = Port("recorder")
+
+
 @dataclass(eq=False, slots=True)
 class Tensor:
-    """A value in a network. Identity is the object; the name is for inputs, outputs and printing.
+    """Symbolic value in a network, compared by identity.
 
-    `shape` is a tuple of ints and `Dim`s, or None when it is not known before real tensors arrive;
-    likewise `dtype`. Arithmetic and the methods below record nodes into the current network.
+    Arithmetic and the methods below record nodes into the current network.
+
+    Attributes:
+        name: name of an input or output; `None` for other values.
+        shape: sizes as ints and `Dim`s; `None` if unknown until real tensors arrive.
+        dtype: element type; `None` if unknown until real tensors arrive.
     """
 
     name: str | None = None
@@ -69,69 +79,54 @@ class Tensor:
         return self._scaled(1.0 / divisor)
 
     def __invert__(self) -> Tensor:
-        from atb_core.graph.ops.elewise import Elewise, ElewiseType
-
         return _record(Elewise(ElewiseType.LOGICAL_NOT), self)
 
     def __getitem__(self, item: slice | tuple[slice, ...]) -> Tensor:
-        """`t[a:b, c:]`: one slice a dimension, step 1, ends as in Python; missing ones take everything."""
-        from atb_core.graph.ops.movement import Slice
-
+        """Records a slice: `t[a:b, c:]` takes one slice of step 1 for each dimension, missing ones take everything."""
         slices = item if isinstance(item, tuple) else (item,)
         return _record(Slice.from_slices(slices, self.shape), self)
 
     def to(self, dtype: DataType) -> Tensor:
-        """The same values as another element type."""
-        from atb_core.graph.ops.movement import Cast
-
+        """Records a conversion to another element type."""
         return _record(Cast(DataType(dtype)), self)
 
     def permute(self, dims: Sequence[int]) -> Tensor:
-        """Dimensions in another order, as `torch.Tensor.permute`."""
-        from atb_core.graph.ops.movement import Transpose
-
+        """Records a permutation of the dimensions, as `torch.Tensor.permute`."""
         return _record(Transpose(tuple(dims)), self)
 
-    def repeat(self, multiples: Sequence[int]) -> Tensor:
-        """The tensor tiled `multiples[i]` times along dimension i, as `torch.Tensor.repeat`."""
-        from atb_core.graph.ops.movement import Repeat
+    def repeat(self, repeats: Sequence[int]) -> Tensor:
+        """Records a tensor tiled `repeats[i]` times along dimension `i`, as `torch.Tensor.repeat`."""
+        return _record(Repeat(tuple(repeats)), self)
 
-        return _record(Repeat(tuple(multiples)), self)
-
-    def reshape(self, shape: ShapeFunction | Sequence[DimLike]) -> Tensor:
-        """A view under another shape, given as sizes or as a function from the old shape to the new one."""
-        from atb_core.graph.ops.view import Reshape
-
-        return _record(Reshape(shape if callable(shape) else tuple(shape)), self)
+    def reshape(self, reshape_func: ShapeFunction | Sequence[DimLike]) -> Tensor:
+        """Records a view of another shape, given as sizes or as a function from the old shape to the new one."""
+        return _record(Reshape(reshape_func if callable(reshape_func) else tuple(reshape_func)), self)
 
     def write_inplace(self, target: Tensor) -> None:
-        """Stores this value in `target`'s memory; later reads of `target` see it."""
-        from atb_core.graph.network import record
-        from atb_core.graph.ops.view import Assign
-
-        record(Assign(), (self, target))
+        """Records a copy of this value into the memory of `target`; later reads of `target` see it."""
+        _recorder()(Assign(), (self, target))
 
     def _elewise(self, kind: str, other: Tensor) -> Tensor:
-        from atb_core.graph.ops.elewise import Elewise, ElewiseType
-
         if not isinstance(other, Tensor):
             raise GraphError(
                 f"{kind} takes two tensors, not a tensor and {type(other).__name__}",
-                hint="multiplication and division also take a number; other constants enter as inputs",
+                hint="Multiplication and division also take a number; give other constants as inputs.",
             )
         return _record(Elewise(ElewiseType(kind)), self, other)
 
     def _scaled(self, factor: float) -> Tensor:
-        from atb_core.graph.ops.elewise import Elewise, ElewiseType
-
         return _record(Elewise(ElewiseType.MULS, factor), self)
 
 
 def checked_shape(shape: Sequence[DimLike]) -> Shape:
-    """`shape` as a tuple; GraphError unless every size is a Dim or a non-negative int."""
+    """Returns `shape` as a tuple.
+
+    Raises:
+        GraphError: a size is neither a `Dim` nor a non-negative int.
+    """
     for size in shape:
         if not isinstance(size, Dim) and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
-            raise GraphError(f"{size!r} is no size: a shape holds non-negative ints and Dims")
+            raise GraphError(f"{size!r} is not a size: a shape holds non-negative ints and Dims")
     return tuple(shape)
 
 
@@ -142,7 +137,4 @@ def _number(value: object, operator: str) -> float:
 
 
 def _record(op: Op, *inputs: Tensor) -> Tensor:
-    # Imported here because a network creates tensors: the two modules need each other.
-    from atb_core.graph.network import record
-
-    return record(op, inputs)[0]
+    return _recorder()(op, inputs)[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between `DataType` and torch's dtypes. Importing this module imports torch."""
+"""Conversion between `DataType` and torch's dtypes; importing this module imports torch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ _FROM_TORCH = {value: key for key, value in _TO_TORCH.items()}
 
 
 def dtype_to_torch(dtype: DataType) -> torch.dtype:
-    """torch's name for `dtype`."""
+    """Returns the torch dtype of `dtype`."""
     return _TO_TORCH[dtype]
 
 
 def dtype_from_torch(dtype: torch.dtype) -> DataType:
-    """The `DataType` of a torch dtype; TypeError lists the supported ones."""
+    """Returns the `DataType` of a torch dtype.
+
+    Raises:
+        TypeError: the dtype is not supported; the message lists those that are.
+    """
     if dtype in _FROM_TORCH:
         return _FROM_TORCH[dtype]
     raise TypeError(f"{dtype} is not supported; supported: {', '.join(str(known) for known in _FROM_TORCH)}")

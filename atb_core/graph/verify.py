@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules every network obeys, as code that runs after each pass."""
+"""Verification of the rules that every network obeys; it runs after each pass."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ from atb_core.graph.tensor import Tensor
 
 
 def verify(network: Network, after: str = "") -> None:
-    """VerifyError, naming node and place, unless the network is legal.
+    """Checks that the network obeys the rules of the graph.
 
-    Ops are registered and have the number of inputs they declare; every value is produced once, before it is
-    read; shapes and types are those that the ops' rules give; every read of memory that is written in place
-    sees the writes it saw when it was recorded; outputs are produced and names are unique.
+    * Ops are registered and have the number of inputs that they declare.
+    * Every value is produced once, before it is read.
+    * Shapes and dtypes are those that the ops infer.
+    * A read of memory that is written in place sees the same writes as when it was recorded.
+    * Outputs are produced by nodes, and names are unique.
+
+    Args:
+        network: the network to check.
+        after: the step that produced the network, for messages.
+
+    Raises:
+        VerifyError: a rule is broken; the message names the node and its place.
     """
     try:
         _check_nodes(network)
@@ -41,22 +50,22 @@ def _check_nodes(network: Network) -> None:
             writes[node.inputs[index]] = writes.get(node.inputs[index], 0) + 1
         for tensor in node.outputs:
             if tensor in known:
-                raise VerifyError(f"{_named(node)} produces a value that exists already")
+                raise VerifyError(f"{_named(node)} produces a value that already exists")
             known.add(tensor)
 
 
 def _check_rules(node: Node) -> None:
     if registered_ops().get(node.op.name) is not type(node.op):
-        raise VerifyError(f"{_named(node)} is no registered op")
+        raise VerifyError(f"{_named(node)} is not a registered op")
     try:
         inferred, _ = infer(node.op, node.inputs)
     except GraphError as error:
         raise VerifyError(f"{_named(node)}: {error.message}") from None
     if len(inferred) != len(node.outputs):
-        raise VerifyError(f"{_named(node)} has {len(node.outputs)} outputs, its op gives {len(inferred)}")
+        raise VerifyError(f"{_named(node)} has {len(node.outputs)} outputs, but its op infers {len(inferred)}")
     for rule, tensor in zip(inferred, node.outputs, strict=True):
         if rule.shape != tensor.shape or rule.dtype != tensor.dtype:
-            raise VerifyError(f"{_named(node)} gives {rule}, but its output is {tensor}")
+            raise VerifyError(f"{_named(node)} infers {rule}, but its output is {tensor}")
 
 
 def _check_ends(network: Network) -> None:
@@ -67,9 +76,9 @@ def _check_ends(network: Network) -> None:
     for tensor in network.outputs:
         if network.producer(tensor) is None:
             raise VerifyError(f"output {tensor.name!r} is not produced")
-    strangers = sorted(network.weights_keys - {tensor.name for tensor in network.inputs if tensor.name})
-    if strangers:
-        raise VerifyError(f"weights are declared that nothing reads: {', '.join(strangers)}")
+    unread = sorted(network.weights_keys - {tensor.name for tensor in network.inputs if tensor.name})
+    if unread:
+        raise VerifyError(f"weights are declared that no node reads: {', '.join(unread)}")
 
 
 def _named(node: Node) -> str:

@@ -6,15 +6,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 import torch
 
+from atb_core.features.step import KVCache, Step
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.outputs import StreamChunk
+from atb_core.runner.request import Request
 from atb_core.runner.sampler import Sampler
 from atb_core.runner.scheduler import Scheduler
-from atb_core.runner.sequence import Sequence
 from atb_core.runner.step_inputs import StepInputs
 
 __all__ = ["Generation"]
@@ -24,19 +24,20 @@ class Generation:
     """Requests that are served together. Used as a context manager: leaving it frees every block.
 
     Args:
-        forward: runs the model on the keyword arguments of :class:`StepInputs` and returns logits
-            [sequences, vocab].
+        forward: runs the model on a step and returns logits [requests, vocab].
         blocks: owner of the cache's blocks; may be shared with other generations.
-        max_batch_size: most sequences running at a time.
-        max_prefill_tokens: most tokens in one prefill step of several sequences.
+        kv_cache: the cache that these blocks divide.
+        max_batch_size: most requests running at a time.
+        max_prefill_tokens: most tokens in one prefill step of several requests.
         max_model_len: the longest context.
         lock: held during each step, by all who share ``forward`` and ``blocks``.
     """
 
     def __init__(
         self,
-        forward: Callable[..., torch.Tensor],
+        forward: Callable[[Step], torch.Tensor],
         blocks: BlockManager,
+        kv_cache: KVCache,
         *,
         max_batch_size: int,
         max_prefill_tokens: int,
@@ -46,7 +47,7 @@ class Generation:
         self._forward = forward
         self._lock = lock or threading.RLock()
         self._scheduler = Scheduler(blocks, max_batch_size, max_prefill_tokens)
-        self._inputs = StepInputs(max_batch_size, blocks.blocks_for(max_model_len), blocks.block_size)
+        self._inputs = StepInputs(max_batch_size, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
         self._sampler = Sampler()
 
     def __enter__(self) -> Generation:
@@ -62,18 +63,18 @@ class Generation:
         """True while some request is unfinished."""
         return self._scheduler.has_work
 
-    def add(self, sequence: Sequence) -> None:
+    def add(self, request: Request) -> None:
         """Puts a request in the line; it joins the running ones as soon as there is room."""
-        self._scheduler.add(sequence)
+        self._scheduler.add(request)
 
-    def abort(self, sequence: Sequence) -> None:
+    def abort(self, request: Request) -> None:
         """Ends one request and frees its blocks; its output keeps what was generated."""
         with self._lock:
-            sequence.abort()
+            request.abort()
             self._scheduler.remove_finished()
 
     def step(self) -> list[StreamChunk]:
-        """One run of the model: one new token for each sequence that took part.
+        """One run of the model: one new token for each request that took part.
 
         An exception, a KeyboardInterrupt included, ends all requests of this generation and frees their
         blocks.
@@ -87,29 +88,28 @@ class Generation:
 
     def _step(self) -> list[StreamChunk]:
         batch = self._scheduler.next_batch()
-        sequences = batch.sequences
-        kwargs: dict[str, Any]
+        requests = batch.requests
         if batch.is_prefill:
-            for sequence in sequences:
-                sequence.mark_started()
-            kwargs = self._inputs.prefill(sequences)
+            for request in requests:
+                request.mark_started()
+            step = self._inputs.prefill(requests)
         else:
-            kwargs = self._inputs.decode(sequences)
-        logits = self._forward(**kwargs)
+            step = self._inputs.decode(requests)
+        logits = self._forward(step)
         chunks = []
         finished = False
-        for sequence, sampled in zip(sequences, self._sampler.sample(logits, sequences), strict=True):
-            text = sequence.append(sampled.token_id, sampled.logprobs)
-            done = sequence.finish_reason is not None
+        for request, sampled in zip(requests, self._sampler.sample(logits, requests), strict=True):
+            text = request.append(sampled.token_id, sampled.logprobs)
+            done = request.finish_reason is not None
             finished |= done
             chunks.append(
                 StreamChunk(
-                    sequence.index,
+                    request.index,
                     text,
                     sampled.token_id,
-                    sequence.finish_reason,
+                    request.finish_reason,
                     sampled.logprobs,
-                    sequence.output() if done else None,
+                    request.output() if done else None,
                 )
             )
         if finished:
@@ -119,9 +119,9 @@ class Generation:
     def close(self) -> None:
         """Aborts what is unfinished and frees all blocks. May be called again."""
         with self._lock:
-            for sequence in self._scheduler.clear():
-                sequence.abort()
+            for request in self._scheduler.clear():
+                request.abort()
 
     def block_tables(self) -> list[list[int]]:
         """The tables of all unfinished requests: the blocks this generation owns."""
-        return [sequence.block_table for sequence in (*self._scheduler.running, *self._scheduler.waiting)]
+        return [request.block_table for request in (*self._scheduler.running, *self._scheduler.waiting)]

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atb_core import plugins
 from atb_core.engine import BACKENDS, HOST_BACKENDS, get_backend
 from atb_core.errors import BackendUnavailableError, ConfigError, RequestError
+from atb_core.models.families import families
 from atb_core.settings import GRAPHS
 
 if TYPE_CHECKING:
+    from atb_core.checkpoint.progress import Progress
     from atb_core.models.base.config import BaseConfig
-    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
-    from atb_core.weights.progress import Progress
 
 __all__ = ["Checkpoint", "check_available", "checkpoint_model_type", "config_with_dtype", "directory_of", "load_model"]
 __all__ += ["open_checkpoint"]
@@ -79,11 +79,11 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
         ConfigError: there is no usable configuration.
         UnknownModelError: no installed family serves the model.
     """
-    from atb_core.weights.reference import resolve_model
+    from atb_core.checkpoint.sources.reference import resolve_model
 
     path = resolve_model(str(reference), progress=progress)
     config = _read_gguf_config(path) if path.suffix == ".gguf" else _read_config(path)
-    router: BaseRouter = plugins.router_for(_named_type(path, config))(str(path), config)
+    router: BaseRouter = families().router_for(_named_type(path, config))(str(path), config)
     return Checkpoint(path, router)
 
 
@@ -95,7 +95,7 @@ def checkpoint_model_type(path: Path) -> str:
     """
     if path.suffix != ".gguf":
         return _named_type(path, _read_config(path))
-    from atb_core.weights.gguf_config import read_gguf_config
+    from atb_core.checkpoint.gguf.config import read_gguf_config
 
     return _gguf_model_type(read_gguf_config(path))
 
@@ -110,8 +110,8 @@ def _named_type(path: Path, config: dict[str, Any]) -> str:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    from atb_core.checkpoint.foreign import find_format, foreign_config
     from atb_core.runner.json_files import read_json_object
-    from atb_core.weights.foreign import find_format, foreign_config
 
     directory = directory_of(path)
     # A directory with a config.json needs no plugin to be understood.
@@ -134,18 +134,18 @@ def directory_of(path: Path) -> Path:
 
 
 def _read_gguf_config(path: Path) -> dict[str, Any]:
-    from atb_core.weights.gguf_config import read_gguf_config
+    from atb_core.checkpoint.gguf.config import read_gguf_config
 
     config = read_gguf_config(path)
     model_type = _gguf_model_type(config)
-    rules = plugins.router_for(model_type).gguf
+    rules = families().router_for(model_type).gguf
     return {**(config if rules is None else read_gguf_config(path, rules)), "model_type": model_type}
 
 
 def _gguf_model_type(config: dict[str, Any]) -> str:
-    from atb_core.weights.gguf_names import model_type_of
+    from atb_core.checkpoint.gguf.names import model_type_of
 
-    return model_type_of(config["model_type"], [family.model_type for family in plugins.families()])
+    return model_type_of(config["model_type"], families().model_types())
 
 
 def config_with_dtype(config: BaseConfig, dtype: str) -> BaseConfig:
@@ -172,7 +172,7 @@ def load_model(
     max_model_len: int,
     features: Sequence[str],
     progress: Progress | None,
-) -> EngineFromNetwork:
+) -> CausalLM:
     """Builds the family's model for ``config`` and streams its weights into the engine.
 
     Args:
@@ -185,8 +185,8 @@ def load_model(
         BackendUnavailableError: there is no C++ graph of this model; says why.
         WeightsError: the checkpoint is damaged or does not fit the configuration.
     """
+    from atb_core.checkpoint import open_weights
     from atb_core.models.base.mindie_llm_config import MindIELLMConfig
-    from atb_core.weights import open_weights
 
     built = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
     built.check_model(config.data_type, config.head_dim or 0)
@@ -212,12 +212,12 @@ def load_model(
 def _cpp_name(model_type: str, config: BaseConfig) -> str:
     """The C++ model that the family registers for its models of this type."""
     from atb_core.models.base.moe_config import MoeConfig
-    from atb_core.models.cpp import discovery
+    from atb_core.models.cpp.registration import registrations
 
-    found = discovery.model_of_family(model_type)
-    if found is not None:
-        return found[0]
-    package = plugins.registry().find(model_type).package
+    registered = registrations().model_of_family(model_type)
+    if registered is not None:
+        return registered[0]
+    package = families().package_for(model_type)
     experts = ": a mixture of experts is only written in Python" if isinstance(config, MoeConfig) else ""
     raise BackendUnavailableError(
         f"graph='cpp': {package} has no C++ graph for models of type {model_type!r}{experts}",

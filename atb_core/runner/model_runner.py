@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 
 from atb_core.errors import RequestError
+from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.detokenizer import Detokenizer
@@ -27,15 +28,14 @@ from atb_core.runner.model_loading import (
 )
 from atb_core.runner.outputs import RequestOutput, StreamChunk
 from atb_core.runner.prompts import PromptEncoder, split_prompts
+from atb_core.runner.request import Request
 from atb_core.runner.sampling_params import SamplingParams
-from atb_core.runner.sequence import Sequence
 from atb_core.runner.tokenizer import Tokenizer
-from atb_core.runner.tool_calls import tool_parser
+from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
-    from atb_core.plugins import ParsedAnswer
-    from atb_core.weights.progress import Progress
+    from atb_core.checkpoint.progress import Progress
 
 __all__ = ["ModelRunner"]
 
@@ -56,8 +56,8 @@ class ModelRunner:
         num_threads: of the engine; ``None``: its own choice.
         block_size: tokens in a block of the cache.
         max_model_len: the longest context; ``None``: the model's, or as much of it as memory allows.
-        max_batch_size: most sequences that run at a time; more requests wait.
-        max_prefill_tokens: most prompt tokens of several sequences in one step.
+        max_batch_size: most requests that run at a time; more requests wait.
+        max_prefill_tokens: most prompt tokens of several requests in one step.
         num_blocks: size of the cache in blocks.
         kv_cache_bytes: or in bytes; by default enough for ``max_batch_size`` full contexts, but at most half
             of the memory that is available after loading. Memory is used as blocks are.
@@ -223,20 +223,21 @@ class ModelRunner:
         Returns:
             Logits [R or T, vocab] in :attr:`dtype`, valid until the next step.
         """
+        step = Step(
+            input_ids,
+            position_ids,
+            is_prefill,
+            kv_cache,
+            block_tables,
+            slots,
+            input_lengths,
+            max_seq_len,
+            lm_head_indices,
+            adapter_ids,
+            kwargs,
+        )
         with self._lock:
-            return self.model.run(
-                input_ids=input_ids,
-                position_ids=position_ids,
-                is_prefill=is_prefill,
-                kv_cache=kv_cache,
-                block_tables=block_tables,
-                slots=slots,
-                input_lengths=input_lengths,
-                max_seq_len=max_seq_len,
-                lm_head_indices=lm_head_indices,
-                adapter_ids=adapter_ids,
-                **kwargs,
-            )
+            return self.model.run_step(step)
 
     @overload
     def generate(
@@ -282,14 +283,14 @@ class ModelRunner:
         Raises:
             RequestError: a prompt or parameter cannot be served; raised before anything runs.
         """
-        sequences = self._sequences(prompts, sampling, chat_variables)
+        requests = self._requests(prompts, sampling, chat_variables)
         if stream:
-            return self._stream(sequences)
+            return self._stream(requests)
         # Closed here and not when it is collected: an interrupt's traceback may keep it alive for long.
-        with closing(self._stream(sequences)) as chunks:
+        with closing(self._stream(requests)) as chunks:
             for _ in chunks:
                 pass
-        return [sequence.output() for sequence in sequences]
+        return [request.output() for request in requests]
 
     def parse_answer(self, text: str) -> ParsedAnswer:
         """Takes a complete answer apart into text and tool calls, in the notation of the model's family.
@@ -299,21 +300,21 @@ class ModelRunner:
         """
         return tool_parser(self._router.tool_parser, self.config.model_type).parse(text)
 
-    def _sequences(
+    def _requests(
         self,
         prompts: Any,
         sampling: SamplingParams | list[SamplingParams] | None,
         chat_variables: Mapping[str, Any] | None,
-    ) -> list[Sequence]:
+    ) -> list[Request]:
         items = split_prompts(prompts)
         params = _one_for_each(sampling, len(items))
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, chat_variables)
         return [
-            self._sequence(index, encoder, item, own)
+            self._request(index, encoder, item, own)
             for index, (item, own) in enumerate(zip(items, params, strict=True))
         ]
 
-    def _sequence(self, index: int, encoder: PromptEncoder, item: Any, params: SamplingParams) -> Sequence:
+    def _request(self, index: int, encoder: PromptEncoder, item: Any, params: SamplingParams) -> Request:
         prompt = encoder.encode(item, f"Prompt {index}")
         limit = self.max_model_len
         if params.max_tokens is not None:
@@ -329,12 +330,12 @@ class ModelRunner:
                 "Stop strings need a tokenizer, and this runner was opened without one",
                 hint="Use stop_token_ids, or open the model with load_tokenizer=True.",
             )
-        return Sequence(index, prompt.text, prompt.token_ids, params, limit, stop_ids, detokenizer)
+        return Request(index, prompt.text, prompt.token_ids, params, limit, stop_ids, detokenizer)
 
-    def _stream(self, sequences: list[Sequence]) -> Generator[StreamChunk, None, None]:
+    def _stream(self, requests: list[Request]) -> Generator[StreamChunk, None, None]:
         with self.open_generation() as generation:
-            for sequence in sequences:
-                generation.add(sequence)
+            for request in requests:
+                generation.add(request)
             while generation.has_work:
                 yield from generation.step()
 
@@ -342,8 +343,9 @@ class ModelRunner:
     def open_generation(self) -> Iterator[Generation]:
         """A generation on this runner's model and cache; leaving the context frees all its blocks."""
         generation = Generation(
-            self._forward_step,
+            self.model.run_step,
             self._blocks,
+            self.kv_cache,
             max_batch_size=self.max_batch_size,
             max_prefill_tokens=self._max_prefill_tokens,
             max_model_len=self.max_model_len,
@@ -357,9 +359,6 @@ class ModelRunner:
                 self._open.remove(generation)
                 generation.close()
                 self._blocks.rebuild(table for other in self._open for table in other.block_tables())
-
-    def _forward_step(self, **kwargs: Any) -> torch.Tensor:
-        return self.model.run(kv_cache=self.kv_cache, **kwargs)
 
 
 def _check_context(max_model_len: int | None, context_len: int) -> int:

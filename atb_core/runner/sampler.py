@@ -11,7 +11,7 @@ ms.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence as SequenceABC
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from atb_core.errors import EngineError
 from atb_core.runner.outputs import TokenLogprobs
+from atb_core.runner.request import Request
 from atb_core.runner.sampling_params import SamplingParams
-from atb_core.runner.sequence import Sequence
 
 if TYPE_CHECKING:
     import torch
@@ -51,17 +51,17 @@ class Candidates(NamedTuple):
 
 
 class Sampler:
-    """Chooses the next token of each sequence of a batch."""
+    """Chooses the next token of each request of a batch."""
 
     def __init__(self) -> None:
         self._rows: npt.NDArray[np.float32] = np.empty(0, dtype=np.float32)
 
-    def sample(self, logits: torch.Tensor, sequences: SequenceABC[Sequence]) -> list[SampledToken]:
-        """One token for each sequence.
+    def sample(self, logits: torch.Tensor, requests: Sequence[Request]) -> list[SampledToken]:
+        """One token for each request.
 
         Args:
-            logits: [len(sequences), vocab], float32, float16 or bfloat16, on the CPU, contiguous.
-            sequences: whose parameters, random generators and tokens so far are used.
+            logits: [len(requests), vocab], float32, float16 or bfloat16, on the CPU, contiguous.
+            requests: whose parameters, random generators and tokens so far are used.
 
         Raises:
             EngineError: a row has no finite maximum (NaN or infinity).
@@ -69,8 +69,7 @@ class Sampler:
         rows = self._as_float32(logits)
         best = rows.argmax(axis=-1)
         return [
-            self._sample_row(rows[position], int(best[position]), sequence)
-            for position, sequence in enumerate(sequences)
+            self._sample_row(rows[position], int(best[position]), request) for position, request in enumerate(requests)
         ]
 
     def _as_float32(self, logits: torch.Tensor) -> npt.NDArray[np.float32]:
@@ -88,22 +87,22 @@ class Sampler:
             flat[start : start + _SERIAL_COPY].copy_(source[start : start + _SERIAL_COPY])
         return self._rows[:size].reshape(logits.shape)
 
-    def _sample_row(self, row: FloatRow, best: int, sequence: Sequence) -> SampledToken:
+    def _sample_row(self, row: FloatRow, best: int, request: Request) -> SampledToken:
         # argmax returns the first NaN if there is one.
         if not math.isfinite(row[best]):
             raise EngineError(
                 f"The model's logits contain {row[best]}, so no token can be chosen",
                 hint="The weights may be damaged, or the model overflows in this dtype; try dtype='float32'.",
             )
-        params = sequence.params
+        params = request.params
         scores = row
-        if sequence.seen:
-            scores = _penalised(row, sequence.seen, params.repetition_penalty)
+        if request.seen:
+            scores = _penalised(row, request.seen, params.repetition_penalty)
             best = int(scores.argmax())
         token_id = best
-        if sequence.rng is not None:
+        if request.rng is not None:
             candidates = filtered_candidates(scores, best, params)
-            token_id = _draw(candidates, sequence.rng.random())
+            token_id = _draw(candidates, request.rng.random())
         logprobs = None
         if params.logprobs is not None:
             logprobs = _token_logprobs(row, token_id, params.logprobs)

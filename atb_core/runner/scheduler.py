@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which sequences take part in the next step (continuous batching)."""
+"""Which requests take part in the next step (continuous batching)."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from typing import NamedTuple
 
 from atb_core.errors import RequestError
 from atb_core.runner.block_manager import BlockManager
-from atb_core.runner.sequence import Sequence
+from atb_core.runner.request import Request
 
 __all__ = ["Batch", "Scheduler"]
 
 
 class Batch(NamedTuple):
-    """One step: either the prefill of some sequences, or one token each for some sequences."""
+    """One step: either the prefill of some requests, or one token each for some requests."""
 
     is_prefill: bool
-    sequences: list[Sequence]
+    requests: list[Request]
 
 
 class Scheduler:
-    """First come, first served; a new sequence joins the running ones as soon as there is room.
+    """First come, first served; a new request joins the running ones as soon as there is room.
 
-    A prefill takes as many waiting sequences as fit in ``max_prefill_tokens`` (one always goes, however
-    long), in ``max_batch_size`` and in the free blocks. Otherwise every running sequence advances by one
-    token. When that needs a block and none is free, the youngest running sequence gives its blocks back and
+    A prefill takes as many waiting requests as fit in ``max_prefill_tokens`` (one always goes, however
+    long), in ``max_batch_size`` and in the free blocks. Otherwise every running request advances by one
+    token. When that needs a block and none is free, the youngest running request gives its blocks back and
     waits, first in line, to be computed again: its tokens so far are kept and come out the same.
 
     Args:
         blocks: the owner of the cache's blocks.
-        max_batch_size: most sequences running at a time.
-        max_prefill_tokens: most tokens in one prefill step of several sequences.
+        max_batch_size: most requests running at a time.
+        max_prefill_tokens: most tokens in one prefill step of several requests.
     """
 
     def __init__(self, blocks: BlockManager, max_batch_size: int, max_prefill_tokens: int) -> None:
         self._blocks = blocks
         self._max_batch_size = max_batch_size
         self._max_prefill_tokens = max_prefill_tokens
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []
 
     @property
     def has_work(self) -> bool:
-        """True while some sequence is unfinished."""
+        """True while some request is unfinished."""
         return bool(self.waiting or self.running)
 
-    def add(self, sequence: Sequence) -> None:
-        """Puts a sequence at the end of the line."""
-        self.waiting.append(sequence)
+    def add(self, request: Request) -> None:
+        """Puts a request at the end of the line."""
+        self.waiting.append(request)
 
     def next_batch(self) -> Batch:
         """Chooses the next step and makes its blocks available.
@@ -69,51 +69,51 @@ class Scheduler:
         return Batch(False, list(self.running))
 
     def remove_finished(self) -> None:
-        """Forgets sequences that have a finish reason and frees their blocks."""
+        """Forgets requests that have a finish reason and frees their blocks."""
         kept = []
-        for sequence in self.running:
-            if sequence.finish_reason is None:
-                kept.append(sequence)
+        for request in self.running:
+            if request.finish_reason is None:
+                kept.append(request)
             else:
-                self._blocks.free(sequence.block_table)
+                self._blocks.free(request.block_table)
         self.running = kept
-        if any(sequence.finish_reason is not None for sequence in self.waiting):
-            self.waiting = deque(sequence for sequence in self.waiting if sequence.finish_reason is None)
+        if any(request.finish_reason is not None for request in self.waiting):
+            self.waiting = deque(request for request in self.waiting if request.finish_reason is None)
 
-    def clear(self) -> list[Sequence]:
-        """Forgets every sequence, frees all their blocks and returns those that were unfinished."""
+    def clear(self) -> list[Request]:
+        """Forgets every request, frees all their blocks and returns those that were unfinished."""
         unfinished = [*self.running, *self.waiting]
-        for sequence in unfinished:
-            self._blocks.free(sequence.block_table)
+        for request in unfinished:
+            self._blocks.free(request.block_table)
         self.running = []
         self.waiting.clear()
         return unfinished
 
-    def _admit(self) -> list[Sequence]:
-        admitted: list[Sequence] = []
+    def _admit(self) -> list[Request]:
+        admitted: list[Request] = []
         tokens = 0
         while self.waiting and len(self.running) < self._max_batch_size:
-            sequence = self.waiting[0]
-            if admitted and tokens + len(sequence) > self._max_prefill_tokens:
+            request = self.waiting[0]
+            if admitted and tokens + len(request) > self._max_prefill_tokens:
                 break
-            # One position more than the prefill writes: a sequence that could not take its first decode step
+            # One position more than the prefill writes: a request that could not take its first decode step
             # would be preempted at once.
-            if not self._blocks.grow(sequence.block_table, min(len(sequence) + 1, sequence.max_total)):
+            if not self._blocks.grow(request.block_table, min(len(request) + 1, request.max_total)):
                 break
             self.waiting.popleft()
-            self.running.append(sequence)
-            admitted.append(sequence)
-            tokens += len(sequence)
+            self.running.append(request)
+            admitted.append(request)
+            tokens += len(request)
         return admitted
 
     def _make_room_for_decode(self) -> None:
-        """Gives each running sequence a slot for its newest token, oldest first."""
-        for sequence in sorted(self.running, key=lambda item: item.index):
-            while sequence in self.running and not self._blocks.grow(sequence.block_table, len(sequence)):
+        """Gives each running request a slot for its newest token, oldest first."""
+        for request in sorted(self.running, key=lambda item: item.index):
+            while request in self.running and not self._blocks.grow(request.block_table, len(request)):
                 self._preempt(max(self.running, key=lambda item: item.index))
 
-    def _preempt(self, sequence: Sequence) -> None:
-        self._blocks.free(sequence.block_table)
-        sequence.preemptions += 1
-        self.running.remove(sequence)
-        self.waiting.appendleft(sequence)
+    def _preempt(self, request: Request) -> None:
+        self._blocks.free(request.block_table)
+        request.preemptions += 1
+        self.running.remove(request)
+        self.waiting.appendleft(request)

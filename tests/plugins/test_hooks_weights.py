@@ -12,10 +12,10 @@ from plugins.hook_plugins import Site, failures, install_family, site
 from plugins.toy_model import CONFIG, tensors, write_model
 
 from atb_core import ModelRunner, SamplingParams
+from atb_core.checkpoint import open_weights
+from atb_core.checkpoint.sources.reference import resolve_model
 from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
 from atb_core.runner.model_loading import open_checkpoint
-from atb_core.weights import open_weights
-from atb_core.weights.reference import resolve_model
 
 __all__ = ["site"]
 
@@ -27,7 +27,7 @@ FORMAT = """
     from atb_core.errors import WeightsError
     from atb_core.graph.torch_dtypes import dtype_from_torch
     from atb_core.plugins import WeightFormat, hookimpl
-    from atb_core.weights import WeightLoader
+    from atb_core.checkpoint import WeightLoader
 
     class Loader(WeightLoader):
         def __init__(self, path):
@@ -119,7 +119,7 @@ def test_a_directory_whose_weights_are_of_a_plugins_format_opens(site: Site, tmp
 def test_core_s_own_formats_come_first(site: Site, tmp_path: Path) -> None:
     site.install("atb-foo", WITHOUT_CONFIG.replace('path.suffix == ".foo"', "True"))
     with open_weights(write_model(tmp_path / "model")) as loader:
-        assert type(loader).__module__ == "atb_core.weights.safetensors_file"
+        assert type(loader).__module__ == "atb_core.checkpoint.safetensors.loader"
 
 
 def test_a_path_that_no_format_claims_names_the_known_ones(site: Site, tmp_path: Path) -> None:

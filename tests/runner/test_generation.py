@@ -14,8 +14,8 @@ from atb_core.errors import RequestError
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.generation import Generation
 from atb_core.runner.outputs import RequestOutput
+from atb_core.runner.request import Request
 from atb_core.runner.sampling_params import SamplingParams
-from atb_core.runner.sequence import Sequence
 
 MAX_LEN = 64
 
@@ -33,6 +33,7 @@ def make(num_blocks: int = 64, block_size: int = 4, max_batch: int = 8, max_pref
     generation = Generation(
         model.forward,
         blocks,
+        [],
         max_batch_size=max_batch,
         max_prefill_tokens=max_prefill,
         max_model_len=MAX_LEN,
@@ -40,17 +41,17 @@ def make(num_blocks: int = 64, block_size: int = 4, max_batch: int = 8, max_pref
     return Setup(model, blocks, generation)
 
 
-def request(index: int, prompt: list[int], params: SamplingParams, stop_ids: tuple[int, ...] = ()) -> Sequence:
+def make_request(index: int, prompt: list[int], params: SamplingParams, stop_ids: tuple[int, ...] = ()) -> Request:
     total = min(MAX_LEN, len(prompt) + (params.max_tokens or MAX_LEN))
-    return Sequence(index, None, prompt, params, total, frozenset(stop_ids))
+    return Request(index, None, prompt, params, total, frozenset(stop_ids))
 
 
-def run(setup: Setup, sequences: list[Sequence]) -> list[RequestOutput]:
-    for sequence in sequences:
-        setup.generation.add(sequence)
+def run(setup: Setup, requests: list[Request]) -> list[RequestOutput]:
+    for request in requests:
+        setup.generation.add(request)
     while setup.generation.has_work:
         setup.generation.step()
-    return [sequence.output() for sequence in sequences]
+    return [request.output() for request in requests]
 
 
 prompts_and_lengths = st.lists(
@@ -65,22 +66,22 @@ prompts_and_lengths = st.lists(
 
 @settings(max_examples=40, deadline=None)
 @given(
-    requests=prompts_and_lengths,
+    cases=prompts_and_lengths,
     block_size=st.integers(1, 7),
     spare=st.integers(0, 12),
     max_batch=st.integers(1, 8),
     max_prefill=st.integers(1, 80),
 )
 def test_a_batch_gives_each_request_what_it_gets_alone(
-    requests: list[tuple[list[int], int]], block_size: int, spare: int, max_batch: int, max_prefill: int
+    cases: list[tuple[list[int], int]], block_size: int, spare: int, max_batch: int, max_prefill: int
 ) -> None:
     # From just enough blocks for one context (so that requests preempt each other) to a few more.
     setup = make(-(-MAX_LEN // block_size) + spare, block_size, max_batch, max_prefill)
-    sequences = [
-        request(index, prompt, SamplingParams(max_tokens=count)) for index, (prompt, count) in enumerate(requests)
+    requests = [
+        make_request(index, prompt, SamplingParams(max_tokens=count)) for index, (prompt, count) in enumerate(cases)
     ]
-    outputs = run(setup, sequences)
-    for output, (prompt, count) in zip(outputs, requests, strict=True):
+    outputs = run(setup, requests)
+    for output, (prompt, count) in zip(outputs, cases, strict=True):
         count = min(count, MAX_LEN - len(prompt))
         assert output.token_ids == expected_greedy(prompt, count)
         assert output.finish_reason == "length"
@@ -90,8 +91,8 @@ def test_a_batch_gives_each_request_what_it_gets_alone(
 def test_when_blocks_run_out_the_youngest_waits_and_is_computed_again() -> None:
     setup = make(num_blocks=16, block_size=4)
     prompts = [[1] * 20, [2] * 20, [3] * 20]
-    sequences = [request(i, prompt, SamplingParams(max_tokens=30)) for i, prompt in enumerate(prompts)]
-    outputs = run(setup, sequences)
+    requests = [make_request(i, prompt, SamplingParams(max_tokens=30)) for i, prompt in enumerate(prompts)]
+    outputs = run(setup, requests)
     assert outputs[0].metrics.preemptions == 0
     assert sum(output.metrics.preemptions for output in outputs) > 0
     for prompt, output in zip(prompts, outputs, strict=True):
@@ -103,8 +104,8 @@ def test_sampled_tokens_survive_a_preemption() -> None:
     prompts = [[1] * 20, [2] * 20, [3] * 20]
 
     def tokens(num_blocks: int) -> list[list[int]]:
-        sequences = [request(i, prompt, params) for i, prompt in enumerate(prompts)]
-        return [output.token_ids for output in run(make(num_blocks=num_blocks), sequences)]
+        requests = [make_request(i, prompt, params) for i, prompt in enumerate(prompts)]
+        return [output.token_ids for output in run(make(num_blocks=num_blocks), requests)]
 
     assert tokens(16) == tokens(64)
 
@@ -112,7 +113,7 @@ def test_sampled_tokens_survive_a_preemption() -> None:
 def test_prefill_steps_are_bounded_in_tokens_and_decode_steps_in_sequences() -> None:
     setup = make(max_batch=3, max_prefill=10)
     lengths = [4, 4, 4, 25, 1]
-    run(setup, [request(i, [i] * n, SamplingParams(max_tokens=4)) for i, n in enumerate(lengths)])
+    run(setup, [make_request(i, [i] * n, SamplingParams(max_tokens=4)) for i, n in enumerate(lengths)])
     assert max(batch for is_prefill, batch in setup.model.steps) <= 3
     # 4+4 fit in 10, a third does not; 25 alone is more than 10 and still goes, alone.
     assert setup.model.steps[:2] == [(True, 2), (True, 1)]
@@ -120,11 +121,11 @@ def test_prefill_steps_are_bounded_in_tokens_and_decode_steps_in_sequences() -> 
 
 def test_a_new_request_joins_the_running_ones() -> None:
     setup = make()
-    first = request(0, [1, 2, 3], SamplingParams(max_tokens=10))
+    first = make_request(0, [1, 2, 3], SamplingParams(max_tokens=10))
     setup.generation.add(first)
     for _ in range(4):
         setup.generation.step()
-    second = request(1, [4, 5], SamplingParams(max_tokens=3))
+    second = make_request(1, [4, 5], SamplingParams(max_tokens=3))
     outputs = run(setup, [second])
     assert setup.model.steps[4:6] == [(True, 1), (False, 2)]
     assert outputs[0].token_ids == expected_greedy([4, 5], 3)
@@ -135,14 +136,14 @@ def test_a_stop_token_ends_the_text_and_is_reported() -> None:
     tokens = expected_greedy([5, 6], 12)
     stop = tokens[6]
     setup = make()
-    (output,) = run(setup, [request(0, [5, 6], SamplingParams(max_tokens=12), (stop,))])
+    (output,) = run(setup, [make_request(0, [5, 6], SamplingParams(max_tokens=12), (stop,))])
     assert output.token_ids == tokens[: tokens.index(stop) + 1]
     assert (output.finish_reason, output.stop_reason) == ("stop", stop)
 
 
 def test_a_sequence_may_fill_the_context_to_the_last_token() -> None:
     setup = make(num_blocks=16, block_size=4)
-    (output,) = run(setup, [request(0, [7] * (MAX_LEN - 1), SamplingParams(max_tokens=None))])
+    (output,) = run(setup, [make_request(0, [7] * (MAX_LEN - 1), SamplingParams(max_tokens=None))])
     assert output.token_ids == expected_greedy([7] * (MAX_LEN - 1), 1)
     assert output.finish_reason == "length"
 
@@ -157,20 +158,20 @@ def test_an_exception_in_a_step_frees_every_block(error: type[BaseException], st
             raise error
 
     setup.model.before_step = fail
-    sequences = [request(i, [i] * 9, SamplingParams(max_tokens=20)) for i in range(3)]
+    requests = [make_request(i, [i] * 9, SamplingParams(max_tokens=20)) for i in range(3)]
     with pytest.raises(error):
-        run(setup, sequences)
+        run(setup, requests)
     assert setup.blocks.num_free == setup.blocks.num_blocks
     assert not setup.generation.has_work
-    assert all(sequence.finish_reason == "abort" for sequence in sequences)
+    assert all(request.finish_reason == "abort" for request in requests)
     setup.model.before_step = lambda number: None
-    (again,) = run(setup, [request(0, [1, 2], SamplingParams(max_tokens=5))])
+    (again,) = run(setup, [make_request(0, [1, 2], SamplingParams(max_tokens=5))])
     assert again.token_ids == expected_greedy([1, 2], 5)
 
 
 def test_aborting_one_request_leaves_the_others() -> None:
     setup = make()
-    doomed, other = (request(i, [i + 1] * 6, SamplingParams(max_tokens=10)) for i in range(2))
+    doomed, other = (make_request(i, [i + 1] * 6, SamplingParams(max_tokens=10)) for i in range(2))
     setup.generation.add(doomed)
     setup.generation.add(other)
     for _ in range(3):
@@ -187,7 +188,7 @@ def test_blocks_held_by_somebody_else_are_an_error_not_a_hang() -> None:
     setup = make(num_blocks=16)
     held: list[int] = []
     assert setup.blocks.grow(held, 60)
-    setup.generation.add(request(0, [1] * 10, SamplingParams(max_tokens=5)))
+    setup.generation.add(make_request(0, [1] * 10, SamplingParams(max_tokens=5)))
     with pytest.raises(RequestError, match="1 of 16 blocks free"):
         setup.generation.step()
     assert setup.blocks.num_free == 1
@@ -210,8 +211,8 @@ def test_sampling_is_repeatable_whatever_else_is_in_the_batch(
         )
         for _, count in requests
     ]
-    together = run(make(), [request(i, r[0], p) for i, (r, p) in enumerate(zip(requests, params, strict=True))])
+    together = run(make(), [make_request(i, r[0], p) for i, (r, p) in enumerate(zip(requests, params, strict=True))])
     for output, (prompt, _), own in zip(together, requests, params, strict=True):
-        (alone,) = run(make(), [request(0, prompt, own)])
+        (alone,) = run(make(), [make_request(0, prompt, own)])
         assert alone.token_ids == output.token_ids
         assert alone.logprobs == output.logprobs

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from atb_core.errors import EngineError
 from atb_core.runner.outputs import TokenLogprobs
+from atb_core.runner.request import Request
 from atb_core.runner.sampler import Sampler, filtered_candidates
 from atb_core.runner.sampling_params import SamplingParams
-from atb_core.runner.sequence import Sequence
 
 
-def sequence(params: SamplingParams, prompt: list[int] | None = None) -> Sequence:
-    return Sequence(0, None, prompt or [1], params, 10_000, frozenset())
+def make_request(params: SamplingParams, prompt: list[int] | None = None) -> Request:
+    return Request(0, None, prompt or [1], params, 10_000, frozenset())
 
 
 def rows(count: int, vocab: int, seed: int = 0, scale: float = 4.0) -> torch.Tensor:
@@ -94,14 +94,14 @@ def test_the_repetition_penalty_is_hugging_faces() -> None:
         for seed in range(20):
             logits = rows(1, 30, seed)
             prompt = [3, 5, 5, 7, int(logits.argmax())]
-            item = sequence(SamplingParams(repetition_penalty=penalty), prompt)
+            item = make_request(SamplingParams(repetition_penalty=penalty), prompt)
             expected = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([prompt]), logits.clone())
             assert Sampler().sample(logits, [item])[0].token_id == int(expected.argmax())
 
 
 def test_generated_tokens_are_penalised_too() -> None:
     logits = torch.tensor([[1.0, 0.9, 0.8]])
-    item = sequence(SamplingParams(repetition_penalty=2.0), [2])
+    item = make_request(SamplingParams(repetition_penalty=2.0), [2])
     picked = []
     for _ in range(3):
         picked.append(Sampler().sample(logits, [item])[0].token_id)
@@ -114,7 +114,7 @@ def test_greedy_takes_the_largest_and_of_equals_the_first(dtype: torch.dtype) ->
     # Wide enough that the conversion to float32 happens in several pieces.
     logits = rows(5, 70_001).to(dtype)
     logits[2, 40_000] = logits[2, 69_999] = 30.0
-    items = [sequence(SamplingParams()) for _ in range(5)]
+    items = [make_request(SamplingParams()) for _ in range(5)]
     picked = [token.token_id for token in Sampler().sample(logits, items)]
     assert picked == logits.float().numpy().argmax(-1).tolist()
     assert picked[2] == 40_000
@@ -138,16 +138,16 @@ OPTIONS = [
 )
 def test_a_row_alone_gives_the_same_bits_as_in_a_batch(picks: list[int], vocab: int, dtype: torch.dtype) -> None:
     logits = rows(len(picks), vocab, seed=vocab).to(dtype)
-    together = Sampler().sample(logits, [sequence(OPTIONS[pick], [1, 2]) for pick in picks])
+    together = Sampler().sample(logits, [make_request(OPTIONS[pick], [1, 2]) for pick in picks])
     for row, pick in enumerate(picks):
-        (alone,) = Sampler().sample(logits[row : row + 1].clone(), [sequence(OPTIONS[pick], [1, 2])])
+        (alone,) = Sampler().sample(logits[row : row + 1].clone(), [make_request(OPTIONS[pick], [1, 2])])
         assert alone == together[row]
 
 
 def test_samples_follow_the_distribution() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0, -50.0, 1.5]]).repeat(1, 300)
     logits[:, 5:] = -60.0
-    item = sequence(SamplingParams(temperature=1.0, seed=11))
+    item = make_request(SamplingParams(temperature=1.0, seed=11))
     sampler = Sampler()
     counts = np.bincount([sampler.sample(logits, [item])[0].token_id for _ in range(4000)], minlength=5)
     expected = logits[0, :5].softmax(-1).numpy() * 4000
@@ -163,7 +163,7 @@ def test_a_token_that_cannot_be_is_never_drawn(uniform: float, options: dict[str
     logits = torch.full((1, 2000), -math.inf)
     logits[0, 700] = 1.0
     logits[0, 800] = 2.0
-    item = sequence(SamplingParams(temperature=1.0, **options))
+    item = make_request(SamplingParams(temperature=1.0, **options))
 
     class Fixed:
         def random(self) -> float:
@@ -177,7 +177,7 @@ def test_the_same_seed_gives_the_same_tokens_and_another_seed_others() -> None:
     logits = rows(1, 1000, scale=1.0)
 
     def tokens(seed: int) -> list[int]:
-        item = sequence(SamplingParams(seed=seed))
+        item = make_request(SamplingParams(seed=seed))
         return [Sampler().sample(logits, [item])[0].token_id for _ in range(20)]
 
     assert tokens(1) == tokens(1)
@@ -187,7 +187,7 @@ def test_the_same_seed_gives_the_same_tokens_and_another_seed_others() -> None:
 def test_logprobs_are_of_the_models_own_distribution() -> None:
     logits = rows(1, 500)
     params = SamplingParams(temperature=0.5, top_k=3, repetition_penalty=1.3, seed=1, logprobs=5)
-    (token,) = Sampler().sample(logits, [sequence(params)])
+    (token,) = Sampler().sample(logits, [make_request(params)])
     expected = logits[0].double().log_softmax(-1)
     best = expected.topk(5)
     assert isinstance(token.logprobs, TokenLogprobs)
@@ -199,8 +199,8 @@ def test_logprobs_are_of_the_models_own_distribution() -> None:
 
 def test_zero_logprobs_report_the_chosen_token_alone_and_many_are_cut_to_the_vocabulary() -> None:
     logits = rows(1, 6)
-    (none,) = Sampler().sample(logits, [sequence(SamplingParams(logprobs=0))])
-    (many,) = Sampler().sample(logits, [sequence(SamplingParams(logprobs=100))])
+    (none,) = Sampler().sample(logits, [make_request(SamplingParams(logprobs=0))])
+    (many,) = Sampler().sample(logits, [make_request(SamplingParams(logprobs=100))])
     assert none.logprobs is not None
     assert none.logprobs.top == {}
     assert many.logprobs is not None
@@ -213,11 +213,11 @@ def test_logits_that_are_not_numbers_are_an_error(bad: float, params: SamplingPa
     logits = rows(1, 50)
     logits[0, 17] = bad
     with pytest.raises(EngineError, match="logits contain"):
-        Sampler().sample(logits, [sequence(params)])
+        Sampler().sample(logits, [make_request(params)])
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 1e-5, 100.0, 1e30])
 def test_extreme_temperatures_do_not_overflow(temperature: float) -> None:
     logits = rows(1, 50, scale=1e4)
-    (token,) = Sampler().sample(logits, [sequence(SamplingParams(temperature=temperature, seed=1))])
+    (token,) = Sampler().sample(logits, [make_request(SamplingParams(temperature=temperature, seed=1))])
     assert 0 <= token.token_id < 50

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All ops: importing this package registers them. One file per family of ops."""
+"""Core's ops, a module for each kind of op; importing this package registers all of them."""
 
 from atb_core.graph.ops.activation import Activation, ActivationType
 from atb_core.graph.ops.attention import PagedAttention, ReshapeAndCache, SelfAttention

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ActivationType(AttributeEnum):
-    """Names of ATB's activations."""
+    """Activation functions, with ATB's names as values."""
 
     RELU = "ACTIVATION_RELU"
     GELU = "ACTIVATION_GELU"
@@ -28,7 +28,7 @@ class ActivationType(AttributeEnum):
 
 
 class GeluMode(AttributeEnum):
-    """How GELU is computed: by tanh, or exactly with erf."""
+    """Variants of GELU: the approximation by tanh, or the exact form with erf."""
 
     TANH = "TANH_MODE"
     NONE = "NONE_MODE"
@@ -36,9 +36,10 @@ class GeluMode(AttributeEnum):
 
 @dataclass(frozen=True)
 class Activation(Op):
-    """An activation of every element; SWIGLU takes [..., 2h] = [gate, up] and gives silu(gate) * up, [..., h].
+    """Applies an activation function to every element of x.
 
-    `scale` multiplies x inside SWISH: x * sigmoid(scale * x).
+    SWIGLU halves the last dimension: x `[..., 2h]` holds `[gate, up]`, the output `[..., h]` is `silu(gate) * up`.
+    `scale` is used by SWISH only: `x * sigmoid(scale * x)`.
     """
 
     activation_type: ActivationType
@@ -56,6 +57,7 @@ class Activation(Op):
             object.__setattr__(self, "gelu_mode", GeluMode(self.gelu_mode))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of x, with half of the last dimension for SWIGLU."""
         (x,) = shapes
         require(self.dim in (-1, len(x) - 1), f"dim must be the last one, not {self.dim}")
         if self.activation_type is not ActivationType.SWIGLU:
@@ -64,6 +66,7 @@ class Activation(Op):
         return ((*x[:-1], x[-1] // 2),)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Evaluates the function in float32 and rounds the result to x's dtype."""
         return (self._apply(inputs[0].float()).to(inputs[0].dtype),)
 
     def _apply(self, x: torch.Tensor) -> torch.Tensor:
@@ -86,6 +89,7 @@ class Activation(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields a sample of each activation type, of GELU with erf and of SWISH with a scale."""
         for kind in ActivationType:
             x = randn(3, 70) * 3
             yield Sample(cls(kind), (x.abs() + 0.1 if kind is ActivationType.LOG else x,), kind.name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import EnumMeta
+from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import GraphError
 from atb_core.graph.dim import Shape, shape_text
@@ -16,15 +17,25 @@ if TYPE_CHECKING:
     import torch
 
 
-class MaskType(AttributeEnum):
-    """Masks that this version computes with; ATB has more, which are refused by name."""
+class _KnownMasks(EnumMeta):
+    def __getattr__(cls, name: str) -> Any:
+        if name in _OTHER_MASKS:
+            raise GraphError(f"attention masks of type {name} are not supported", hint="Use NORM or UNDEFINED (none).")
+        raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r}")
+
+
+_OTHER_MASKS = ("ALIBI", "ALIBI_COMPRESS", "ALIBI_COMPRESS_SQRT", "ALIBI_COMPRESS_LEFT_ALIGN", "NORM_COMPRESS", "SPEC")
+
+
+class MaskType(AttributeEnum, metaclass=_KnownMasks):
+    """Types of attention masks that are supported; ATB's other ones are refused by name."""
 
     UNDEFINED = "MASK_TYPE_UNDEFINED"
     NORM = "MASK_TYPE_NORM"
 
 
 class CalcType(AttributeEnum):
-    """How lengths are given: PA_ENCODER for packed prefill, SPEC for several new tokens a sequence."""
+    """Forms of the lengths: PA_ENCODER for packed prefill, SPEC for several new tokens of each sequence."""
 
     UNDEFINED = "CALC_TYPE_UNDEFINED"
     SPEC = "CALC_TYPE_SPEC"
@@ -33,6 +44,8 @@ class CalcType(AttributeEnum):
 
 @dataclass(frozen=True)
 class _Attention(Op, abstract=True):
+    """Base of the attention ops: grouped-query attention with scaled scores and an optional additive mask."""
+
     head_num: int
     kv_head_num: int
     q_scale: float = 1.0
@@ -49,11 +62,21 @@ class _Attention(Op, abstract=True):
             raise GraphError(f"{self.head_num} heads cannot share {self.kv_head_num} key/value heads evenly")
 
     def _check_query(self, q: Shape) -> None:
-        require(len(q) == 3, f"q must be [tokens, heads, head size], not {shape_text(q)}")
+        require(len(q) == 3, f"q must be [tokens, heads, head_dim], not {shape_text(q)}")
         same_size(q[1], self.head_num, f"heads of q {shape_text(q)} and head_num")
 
     def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """One sequence: q [n, H, D], k and v [m, KV, D], mask [n, m] added to the scores -> [n, H, D] float32."""
+        """Computes the attention of one sequence in float32.
+
+        Args:
+            q: queries `[n, heads, head_dim]`.
+            k: keys `[m, kv_heads, head_dim]`.
+            v: values `[m, kv_heads, head_dim]`.
+            mask: values `[n, m]` added to the scores, or `None`.
+
+        Returns:
+            float32 `[n, heads, head_dim]`.
+        """
         groups = self.head_num // self.kv_head_num
         keys = k.float().repeat_interleave(groups, dim=1)
         values = v.float().repeat_interleave(groups, dim=1)
@@ -64,7 +87,7 @@ class _Attention(Op, abstract=True):
 
 
 def causal_mask(new: int, total: int) -> torch.Tensor:
-    """[new, total] float32: 0 where the j-th of the last `new` tokens may look, -inf elsewhere."""
+    """Returns the causal mask of the last `new` of `total` tokens: float32 `[new, total]`, 0 if visible, else -inf."""
     import torch
 
     return torch.full((new, total), float("-inf")).triu(total - new + 1)
@@ -72,11 +95,12 @@ def causal_mask(new: int, total: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class SelfAttention(_Attention):
-    """Attention of packed sequences to themselves (prefill).
+    """Computes the attention of packed sequences to themselves (prefill).
 
-    q [T, H, D], k and v [T, KV, D], [mask], seq_len [B] int32 -> [T, H, D]. The sequences follow one another
-    in T. `is_triu_mask` makes it causal (the mask tensor's values are then not read); without it
-    MASK_TYPE_NORM adds mask [>= longest, >= longest] to the scores of each sequence.
+    q `[T, heads, head_dim]`, k and v `[T, kv_heads, head_dim]`, mask (optional), seq_len int32 `[B]` -> `[T, heads,
+    head_dim]`. The sequences follow one another in T. With `is_triu_mask` the attention is causal and the values of the
+    mask tensor are not read; without it, MASK_TYPE_NORM adds the mask, which must be at least `[longest, longest]`, to
+    the scores of each sequence.
     """
 
     is_triu_mask: bool = False
@@ -92,24 +116,27 @@ class SelfAttention(_Attention):
 
     @property
     def num_inputs(self) -> int:
+        """Returns 5 with a mask, else 4."""
         return 4 if self.mask_type is MaskType.UNDEFINED else 5
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of q after checking heads, tokens and head_dim of k and v."""
         q, k, v, seq_len = shapes[0], shapes[1], shapes[2], shapes[-1]
         self._check_query(q)
         require(
             k == v and len(k) == 3,
-            f"k {shape_text(k)} and v {shape_text(v)} must be equal, [tokens, heads, size]",
+            f"k {shape_text(k)} and v {shape_text(v)} must be equal, [tokens, heads, head_dim]",
         )
         same_size(k[1], self.kv_head_num, f"heads of k {shape_text(k)} and kv_head_num")
         require(
             k[0] == q[0] and k[2] == q[2],
-            f"q {shape_text(q)} and k {shape_text(k)} differ in tokens or head size",
+            f"q {shape_text(q)} and k {shape_text(k)} differ in tokens or head_dim",
         )
         require(len(seq_len) == 1, f"seq_len must have one dimension, not {shape_text(seq_len)}")
         return (q,)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Computes each sequence on its own, in float32."""
         import torch
 
         q, k, v, lengths = inputs[0], inputs[1], inputs[2], inputs[-1].tolist()
@@ -129,6 +156,7 @@ class SelfAttention(_Attention):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields causal and unmasked samples with several ratios of query to key heads."""
         for heads, kv_heads, size, lengths in (
             (4, 2, 64, (5, 1, 70)),
             (3, 3, 20, (130,)),
@@ -150,11 +178,12 @@ class SelfAttention(_Attention):
 
 @dataclass(frozen=True)
 class PagedAttention(_Attention):
-    """Attention of new tokens to the paged KV cache (decode), which already holds their own keys and values.
+    """Computes the attention of new tokens to the paged KV cache (decode), which already holds their keys and values.
 
-    q [T, H, D], k_cache and v_cache [NB, BS, KV, D], block_tables [B, MB] int32, context_lens [B] int32,
-    [mask], [q_lens [B] int32 if SPEC] -> [T, H, D]. Without SPEC there is one token a sequence; with it token j
-    of a sequence's n new ones sees the positions <= context_len - n + j. context_len 0 gives zeros.
+    q `[T, heads, head_dim]`, k_cache and v_cache `[num_blocks, block_size, kv_heads, head_dim]`, block_tables int32
+    `[B, max_blocks]`, context_lens int32 `[B]`, mask (optional), q_lens int32 `[B]` (SPEC only) -> `[T, heads,
+    head_dim]`. Without SPEC, each sequence has one new token. With SPEC, new token j of n sees the positions up to
+    `context_len - n + j`. A context_len of 0 gives zeros.
     """
 
     calc_type: CalcType = CalcType.UNDEFINED
@@ -166,34 +195,40 @@ class PagedAttention(_Attention):
         if not is_variable(self.calc_type):
             object.__setattr__(self, "calc_type", CalcType(self.calc_type))
         if self.mask_type is MaskType.NORM and self.calc_type is not CalcType.SPEC:
-            raise GraphError("PagedAttention takes a mask only with CALC_TYPE_SPEC: one token sees all of its context")
+            raise GraphError(
+                "PagedAttention takes a mask only with CALC_TYPE_SPEC: a single new token sees its whole context"
+            )
 
     @property
     def has_q_lens(self) -> bool:
+        """Returns `True` if the op takes the number of new tokens of each sequence."""
         return self.calc_type is CalcType.SPEC
 
     @property
     def num_inputs(self) -> int:
+        """Returns 5, plus 1 for a mask and 1 for q_lens."""
         return 5 + (self.mask_type is not MaskType.UNDEFINED) + self.has_q_lens
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of q after checking heads, head_dim, block tables and lengths."""
         q, k_cache, v_cache, tables, lens = shapes[:5]
         self._check_query(q)
         require(
             k_cache == v_cache and len(k_cache) == 4,
-            f"caches {shape_text(k_cache)} and {shape_text(v_cache)}",
+            f"k_cache {shape_text(k_cache)} and v_cache {shape_text(v_cache)} must be equal, of four dimensions",
         )
         same_size(k_cache[2], self.kv_head_num, f"heads of the cache {shape_text(k_cache)} and kv_head_num")
-        same_size(k_cache[3], q[2], "head sizes of the cache and of q")
+        same_size(k_cache[3], q[2], "head_dim of the cache and of q")
         require(
             len(tables) == 2 and lens == tables[:1],
-            f"block_tables {shape_text(tables)}, lens {shape_text(lens)}",
+            f"block_tables {shape_text(tables)} and context_lens {shape_text(lens)} must be [B, blocks] and [B]",
         )
         if not self.has_q_lens:
-            same_size(q[0], tables[0], "tokens of q and rows of block_tables (one token a sequence)")
+            same_size(q[0], tables[0], "tokens of q and rows of block_tables (one token for each sequence)")
         return (q,)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Gathers each sequence's blocks and computes its causal attention in float32."""
         import torch
 
         q, k_cache, v_cache, tables, lens = inputs[:5]
@@ -215,6 +250,7 @@ class PagedAttention(_Attention):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples of several block sizes: plain decode, SPEC, and SPEC with a mask."""
         import torch
 
         for heads, kv_heads, size, block in ((4, 2, 64, 16), (7, 1, 32, 32), (2, 2, 20, 128)):
@@ -236,8 +272,9 @@ class PagedAttention(_Attention):
 class ReshapeAndCache(Op):
     """Stores keys and values of new tokens in the paged cache.
 
-    k and v [T, KV, D], k_cache and v_cache [NB, BS, KV, D] (written in place), slots [T] int32: slot
-    block * BS + offset of each token, negative to skip it. No outputs.
+    k and v `[T, kv_heads, head_dim]`, k_cache and v_cache `[num_blocks, block_size, kv_heads, head_dim]` (written in
+    place), slots int32 `[T]`: the slot `block * block_size + offset` of each token; a negative slot skips the token.
+    The op has no outputs.
     """
 
     input_names = ("k", "v", "k_cache", "v_cache", "slots")
@@ -246,23 +283,26 @@ class ReshapeAndCache(Op):
 
     @property
     def num_outputs(self) -> int:
+        """Returns 0."""
         return 0
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns no shapes after checking keys, values, caches and slots against each other."""
         k, v, k_cache, v_cache, slots = shapes
         require(
             k == v and len(k) == 3,
-            f"k {shape_text(k)} and v {shape_text(v)} must be equal, [tokens, heads, size]",
+            f"k {shape_text(k)} and v {shape_text(v)} must be equal, [tokens, heads, head_dim]",
         )
         require(
             k_cache == v_cache and len(k_cache) == 4,
-            f"caches {shape_text(k_cache)} and {shape_text(v_cache)}",
+            f"k_cache {shape_text(k_cache)} and v_cache {shape_text(v_cache)} must be equal, of four dimensions",
         )
         require(k[1:] == k_cache[2:], f"heads of k {shape_text(k)} and of the cache {shape_text(k_cache)} differ")
         require(slots == k[:1], f"slots must be {shape_text(k[:1])}, not {shape_text(slots)}")
         return ()
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Writes the rows in place; a slot outside of the cache raises IndexError."""
         k, v, k_cache, v_cache, slots = inputs
         wanted = slots >= 0
         total = k_cache.shape[0] * k_cache.shape[1]
@@ -275,6 +315,7 @@ class ReshapeAndCache(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples with several tokens, one of them skipped, and with a single token."""
         for tokens, heads, size in ((5, 2, 64), (1, 3, 20)):
             slots = integers(*[17, -1, 3, 40, 4][:tokens])
             caches = randn(3, 16, heads, size), randn(3, 16, heads, size) + 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Communication between the ranks of a tensor-parallel group. Attributes are ATB's communication parameters."""
+"""Collectives of a tensor-parallel group; attributes are ATB's communication parameters."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class CommBackend(AttributeEnum):
-    """Who carries the data: HCCL everywhere, LCCL within one server (not on 300I Duo)."""
+    """Communication libraries: HCCL, or LCCL within one server (not on 300I Duo)."""
 
     HCCL = "hccl"
     LCCL = "lccl"
 
 
 class CommMode(AttributeEnum):
-    """Whether ranks are processes, as in serving, or threads of one process."""
+    """Form of the ranks: processes, as in serving, or threads of one process."""
 
     MULTI_PROCESS = "COMM_MULTI_PROCESS"
     MULTI_THREAD = "COMM_MULTI_THREAD"
@@ -33,7 +33,16 @@ class CommMode(AttributeEnum):
 
 @dataclass(frozen=True)
 class _Collective(Op, abstract=True):
-    """`comm_domain` names the group among groups of one process; `rank_table_file` lists servers, for HCCL."""
+    """Base of the collectives.
+
+    Attributes:
+        rank: index of this rank in the group.
+        rank_size: number of ranks in the group.
+        backend: library that transfers the data.
+        comm_mode: form of the ranks.
+        comm_domain: name of the group among the groups of one process.
+        rank_table_file: file that lists the servers, for HCCL.
+    """
 
     rank: int = 0
     rank_size: int = 1
@@ -54,11 +63,13 @@ class _Collective(Op, abstract=True):
 
     def _require_alone(self) -> None:
         if self.rank_size != 1:
-            raise ValueError(f"{self.name} of {self.rank_size} ranks: the reference is one process and knows no others")
+            raise ValueError(
+                f"{self.name} of {self.rank_size} ranks: the reference runs in one process and cannot communicate"
+            )
 
 
 class AllReduceType(AttributeEnum):
-    """How values of the ranks are combined."""
+    """Operations that combine the values of the ranks."""
 
     SUM = "sum"
     PROD = "prod"
@@ -68,7 +79,10 @@ class AllReduceType(AttributeEnum):
 
 @dataclass(frozen=True)
 class AllReduce(_Collective):
-    """x of every rank combined, on every rank: [...] -> [...]. Of one rank, x itself."""
+    """Combines x of all ranks elementwise and returns the result on every rank: `[...]` -> `[...]`.
+
+    With one rank, the output is x itself.
+    """
 
     all_reduce_type: AllReduceType = AllReduceType.SUM
 
@@ -80,41 +94,48 @@ class AllReduce(_Collective):
             object.__setattr__(self, "all_reduce_type", AllReduceType(self.all_reduce_type))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of x."""
         return (shapes[0],)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Copies x; the reference runs one rank only."""
         self._require_alone()
         return (inputs[0].clone(),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields a sample of each reduction with one rank."""
         for kind in AllReduceType:
             yield Sample(cls(all_reduce_type=kind), (randn(3, 40),), f"{kind.name} of one rank")
 
 
 @dataclass(frozen=True)
 class AllGather(_Collective):
-    """x of every rank in their order, on every rank: [...] -> [rank_size, ...]."""
+    """Gathers x of all ranks, in their order, on every rank: `[...]` -> `[rank_size, ...]`."""
 
     backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of x after a first dimension of `rank_size`."""
         return ((self.rank_size, *shapes[0]),)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Copies x under a new first dimension; the reference runs one rank only."""
         self._require_alone()
         return (inputs[0].clone().unsqueeze(0),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields a sample with one rank."""
         yield Sample(cls(), (randn(3, 40),), "one rank")
 
 
 @dataclass(frozen=True)
 class LinearParallel(_Collective):
-    """The linear of a row-parallel layer: y = sum over ranks of x W. x [m, k], weight [n, k] (trans_weight) or [k, n].
+    """Computes the linear of a row-parallel layer: the sum of `x W` over all ranks.
 
-    The same as `Linear` followed by `AllReduce`, which an engine may overlap.
+    x `[m, k]`, weight `[n, k]` (`trans_weight`) or `[k, n]` -> `[m, n]`. The result is that of `Linear` followed by
+    `AllReduce`, which an engine may overlap.
     """
 
     trans_weight: bool = True
@@ -123,13 +144,16 @@ class LinearParallel(_Collective):
     backends = frozenset({"reference", "atb"})
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns `[m, n]`, by the rule of `Linear`."""
         return Linear(transpose_b=self.trans_weight).infer_shapes(*shapes)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Computes `Linear`; the reference runs one rank only."""
         self._require_alone()
         return Linear(transpose_b=self.trans_weight).reference(*inputs)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields a sample of each layout of the weight, with one rank."""
         yield Sample(cls(), (randn(3, 64), randn(48, 64)), "weight [n, k]")
         yield Sample(cls(trans_weight=False), (randn(1, 64), randn(64, 48)), "weight [k, n]")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ElewiseType(AttributeEnum):
-    """Names of ATB's elementwise operations."""
+    """Elementwise operations, with ATB's names as values."""
 
     ADD = "ELEWISE_ADD"
     SUB = "ELEWISE_SUB"
@@ -52,9 +52,10 @@ LOGICAL = frozenset({ElewiseType.LOGICAL_NOT, ElewiseType.LOGICAL_AND, ElewiseTy
 
 @dataclass(frozen=True)
 class Elewise(Op):
-    """One or two tensors, broadcast as in numpy -> one. Comparisons and logic give int8 (0 or 1).
+    """Computes elementwise arithmetic, comparison or logic on one tensor, or on two that broadcast as in numpy.
 
-    `var_attr` is the factor of MULS. Logic takes int8 and counts every non-zero value as true.
+    Comparisons and logic return int8 (0 or 1). Logic takes int8 and treats every non-zero value as true. `var_attr` is
+    the factor of MULS.
     """
 
     elewise_type: ElewiseType
@@ -69,15 +70,19 @@ class Elewise(Op):
 
     @property
     def num_inputs(self) -> int:
+        """Returns 1 for unary operations, else 2."""
         return 1 if self.elewise_type in UNARY else 2
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the broadcast shape of the inputs."""
         return (shapes[0] if len(shapes) == 1 else broadcast(*shapes),)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        """Returns int8 for comparisons and logic, else the first input's dtype."""
         return (DataType.INT8 if self.elewise_type in COMPARISONS | LOGICAL else dtypes[0],)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Computes floating-point inputs in float32 and rounds the result to the output's dtype."""
         import torch
 
         kind, dtype = self.elewise_type, inputs[0].dtype
@@ -89,6 +94,7 @@ class Elewise(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields a sample of each operation and one that broadcasts both inputs."""
         import torch
 
         for kind in ElewiseType:
@@ -104,6 +110,7 @@ class Elewise(Op):
 
 
 def _function(kind: ElewiseType) -> Callable[..., torch.Tensor]:
+    """Returns torch's function for the operation."""
     import torch
 
     functions: dict[ElewiseType, Callable[..., torch.Tensor]] = {

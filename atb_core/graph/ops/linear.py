@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Linear(Op):
-    """y = x W (+ bias), float32 accumulation.
+    """Computes `y = x W (+ bias)` with float32 accumulation.
 
-    x [..., k] ([k, m] if transpose_a), weight [n, k] (transpose_b, torch's layout) or [k, n], bias [n]
-    -> [..., n] of x's type, or of `out_dtype`: float32 keeps what the accumulation has.
+    x `[..., k]` (`[k, m]` with `transpose_a`), weight `[n, k]` (`transpose_b`, torch's layout) or `[k, n]`, bias `[n]`
+    -> `[..., n]` of x's dtype, or of `out_dtype`: float32 keeps the accumulated values unrounded.
     """
 
     transpose_a: bool = False
@@ -34,9 +34,11 @@ class Linear(Op):
 
     @property
     def num_inputs(self) -> int:
+        """Returns 3 with a bias, else 2."""
         return 3 if self.has_bias else 2
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns `[..., n]` after checking that x, weight and bias fit together."""
         x, weight = shapes[0], shapes[1]
         require(len(x) >= 2, f"x must have at least two dimensions, not {shape_text(x)}")
         require(len(weight) == 2, f"weight must have two dimensions, not {shape_text(weight)}")
@@ -50,9 +52,11 @@ class Linear(Op):
         return ((*rows, n),)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        """Returns `out_dtype` if it is set, else x's dtype."""
         return (self.out_dtype or dtypes[0],)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Computes the product in float32 and rounds it once."""
         from atb_core.graph.torch_dtypes import dtype_to_torch
 
         x, weight = inputs[0].float(), inputs[1].float()
@@ -63,6 +67,7 @@ class Linear(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples of several sizes, layouts and ranks, with and without bias."""
         for m, k, n in ((1, 32, 16), (3, 70, 33), (17, 128, 48)):
             yield Sample(cls(has_bias=True), (randn(m, k), randn(n, k), randn(n)), f"{m}x{k}x{n} with bias")
             yield Sample(cls(), (randn(m, k), randn(n, k)), f"{m}x{k}x{n}")
@@ -73,10 +78,10 @@ class Linear(Op):
 
 @dataclass(frozen=True)
 class MergedLinear(Op):
-    """Several linears of one input as one node: x [..., k], weights [n_i, k], biases [n_i] -> [..., n_i] each.
+    """Computes several linears of one input in one node.
 
-    Inputs are x, then `parts` weights, then `parts` biases if `has_bias`. Made by the pass
-    `merge_linears`; the weights stay where they are.
+    x `[..., k]`, weights `[n_i, k]`, biases `[n_i]` -> `[..., n_i]` each. Inputs are x, then `parts` weights, then
+    `parts` biases if `has_bias`. The pass `merge_linears` creates this op; the weights are not copied.
     """
 
     parts: int
@@ -84,28 +89,33 @@ class MergedLinear(Op):
 
     @property
     def num_inputs(self) -> int:
+        """Returns 1 for x, plus one weight, and one bias if `has_bias`, for each part."""
         return 1 + self.parts * (2 if self.has_bias else 1)
 
     @property
     def num_outputs(self) -> int:
+        """Returns the number of parts."""
         return self.parts
 
     def unfused(self, *inputs: object) -> list[tuple[object, ...]]:
-        """The inputs of the `parts` separate linears."""
+        """Returns the inputs of each of the separate linears."""
         x, weights, biases = inputs[0], inputs[1 : 1 + self.parts], inputs[1 + self.parts :]
         groups = zip(weights, biases, strict=True) if self.has_bias else ((w,) for w in weights)
         return [(x, *group) for group in groups]
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns one shape for each part, by the rule of `Linear`."""
         linear = Linear(has_bias=self.has_bias)
         return tuple(linear.infer_shapes(*group)[0] for group in self.unfused(*shapes))  # type: ignore[arg-type]
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Computes each part as a `Linear`."""
         linear = Linear(has_bias=self.has_bias)
         return tuple(linear.reference(*group)[0] for group in self.unfused(*inputs))  # type: ignore[arg-type]
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples of three parts, with and without bias."""
         weights, biases = (randn(32, 64), randn(17, 64), randn(5, 64)), (randn(32), randn(17), randn(5))
         yield Sample(cls(3), (randn(4, 64), *weights), "three parts")
         yield Sample(cls(3, has_bias=True), (randn(1, 64), *weights, *biases), "three parts with bias")
@@ -113,9 +123,10 @@ class MergedLinear(Op):
 
 @dataclass(frozen=True)
 class SplitLinear(Op):
-    """A linear whose output columns go to several tensors: x [..., k], weight [sum(sizes), k] -> [..., size] each.
+    """Computes a linear whose output columns are split: x `[..., k]`, weight `[sum(sizes), k]` -> `[..., size]` each.
 
-    Made by the pass `split_linear` from Linear and Split: nothing is copied.
+    The pass `fuse_split_linear` creates this op from `Linear` and `Split`; the parts are written directly, without a
+    copy.
     """
 
     sizes: tuple[int, ...]
@@ -125,18 +136,22 @@ class SplitLinear(Op):
 
     @property
     def num_inputs(self) -> int:
+        """Returns 3 with a bias, else 2."""
         return 3 if self.has_bias else 2
 
     @property
     def num_outputs(self) -> int:
+        """Returns the number of sizes."""
         return len(self.sizes)
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns one shape for each size; the sizes must add up to the weight's rows."""
         (whole,) = Linear(has_bias=self.has_bias).infer_shapes(*shapes)
         same_size(whole[-1], sum(self.sizes), f"sizes {list(self.sizes)} and the weight's rows")
         return tuple((*whole[:-1], size) for size in self.sizes)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Computes a `Linear` and splits its columns."""
         import torch
 
         (whole,) = Linear(has_bias=self.has_bias).reference(*inputs)
@@ -144,5 +159,6 @@ class SplitLinear(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples of three sizes, and of odd sizes with bias."""
         yield Sample(cls((32, 16, 16)), (randn(3, 96), randn(64, 96)), "three sizes")
         yield Sample(cls((7, 20), has_bias=True), (randn(2, 40), randn(27, 40), randn(27)), "odd sizes with bias")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixture of experts: choosing experts, grouping rows by expert, a product per group, and the way back.
+"""Mixture of experts: expert selection, grouping of rows by expert, grouped products, and the weighted sum.
 
-The chain for T tokens, k experts each, out of E:
+Sequence of ops for T tokens that choose k of E experts each:
 
     weights, experts, _ = MoeTopkSoftmax(k)(logits [T, E])
     rows, places, ends  = MoeInitRouting(k, E)(x [T, h], experts)
-    rows                = GroupedMatmul()(rows [T*k, h], weight [E, ...], group_list=ends)    (and what follows it)
+    rows                = GroupedMatmul()(rows [T*k, h], weight [E, ...], group_list=ends)  # the expert's layers
     y                   = MoeTokenUnpermute()(rows [T*k, h], places, weights)
 """
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 
 def _require_dtype(what: str, dtype: DataType | None, wanted: DataType) -> None:
+    """Raises ShapeError if a known dtype is not the wanted one."""
     require(dtype in (None, wanted), f"{what} must be {wanted.short}, not {dtype.short if dtype else None}")
 
 
 def _cumulative(*counts: int) -> torch.Tensor:
-    """Where each group ends, for groups of so many rows."""
+    """Returns the cumulative group ends, int64, of groups with these numbers of rows."""
     import torch
 
     return torch.tensor(counts, dtype=torch.int64).cumsum(0)
@@ -37,12 +38,12 @@ def _cumulative(*counts: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class MoeTopkSoftmax(Op):
-    """The `topk_num` largest of each row of router logits and their softmax probabilities.
+    """Selects the `topk_num` experts with the largest router logits of each token and computes their softmax weights.
 
-    logits x [T, E] (float32, bfloat16 or float16) -> weights float32 [T, k], expert_idx int32 [T, k],
-    row_idx int32 [T, k]. Experts come in descending order of their logits; ties: lowest index first; NaN counts as
-    the largest. weights[t, j] = exp(x - max) / sum over all E experts, or over the k chosen ones with `normalize`,
-    in float32. row_idx[t, j] = j * T + t numbers the choices column by column.
+    Logits x `[T, E]` (float32, bfloat16 or float16) -> weights float32 `[T, k]`, expert_idx int32 `[T, k]`, row_idx
+    int32 `[T, k]`. Experts are in descending order of their logits; among equal logits the lowest index comes first;
+    NaN counts as the largest value. `weights[t, j] = exp(x - max) / sum`, in float32, where the sum covers all E
+    experts, or the k chosen ones with `normalize`. `row_idx[t, j] = j * T + t` numbers the choices column by column.
     """
 
     topk_num: int
@@ -52,9 +53,11 @@ class MoeTopkSoftmax(Op):
 
     @property
     def num_outputs(self) -> int:
+        """Returns 3."""
         return 3
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns `[T, k]` for each output."""
         (x,) = shapes
         require(len(x) == 2, f"x must be [tokens, experts], not {shape_text(x)}")
         require(self.topk_num >= 1, f"topk_num must be positive, not {self.topk_num}")
@@ -63,9 +66,11 @@ class MoeTopkSoftmax(Op):
         return ((x[0], self.topk_num),) * 3
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        """Returns float32 for the weights and int32 for both indices."""
         return DataType.FLOAT, DataType.INT32, DataType.INT32
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Sorts the logits stably in descending order and computes the weights in float32."""
         import torch
 
         x = inputs[0].float()
@@ -79,6 +84,7 @@ class MoeTopkSoftmax(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples with and without normalization, with ties, with all experts and with one."""
         yield Sample(cls(4), (randn(5, 60) * 3,), "four of sixty")
         yield Sample(cls(4, normalize=True), (randn(5, 60) * 3,), "normalized")
         yield Sample(cls(2), ((randn(7, 9) * 2).round(),), "with ties")
@@ -88,12 +94,12 @@ class MoeTopkSoftmax(Op):
 
 @dataclass(frozen=True)
 class MoeInitRouting(Op):
-    """Rows of x once for every expert that their token chose, grouped by expert.
+    """Copies each token's row once for every expert that it chose, grouped by expert.
 
-    x [T, h], expert_idx int32 [T, k] -> expanded_x [T*k, h] of x's type, expanded_row_idx int32 [T*k], group_list
-    int64 [E]. Rows of one expert stand in the order of their tokens, and of choices within a token. Choice j of
-    token t stands in row expanded_row_idx[t*k + j]; the rows of expert e end before group_list[e] (cumulative). An
-    index outside of 0..E-1 is an error when the network runs.
+    x `[T, h]`, expert_idx int32 `[T, k]` -> expanded_x `[T*k, h]` of x's dtype, expanded_row_idx int32 `[T*k]`,
+    group_list int64 `[E]`. The rows of one expert are in the order of their tokens, then of the choices within a token.
+    Choice j of token t is in row `expanded_row_idx[t*k + j]`; the rows of expert e end before `group_list[e]`
+    (cumulative). An index outside of 0..E-1 is an error when the network runs.
     """
 
     topk_num: int
@@ -103,9 +109,11 @@ class MoeInitRouting(Op):
 
     @property
     def num_outputs(self) -> int:
+        """Returns 3."""
         return 3
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns `[T*k, h]`, `[T*k]` and `[E]`."""
         x, chosen = shapes
         require(len(x) == 2, f"x must be [tokens, hidden], not {shape_text(x)}")
         require(self.topk_num >= 1, f"topk_num must be positive, not {self.topk_num}")
@@ -116,10 +124,12 @@ class MoeInitRouting(Op):
         return (rows, x[1]), (rows,), (self.expert_num,)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        """Returns x's dtype, int32 and int64; expert_idx must be int32."""
         _require_dtype("expert_idx", dtypes[1], DataType.INT32)
         return dtypes[0], DataType.INT32, DataType.INT64
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Sorts the choices stably by expert and gathers their rows."""
         import torch
 
         x, chosen = inputs[0], inputs[1].reshape(-1).long()
@@ -133,6 +143,7 @@ class MoeInitRouting(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples with unused experts, one token, one expert, all experts, and an expert chosen twice."""
         chosen = integers(3, 0, 0, 5, 3, 5, 5, 3).view(4, 2)
         yield Sample(cls(2, 6), (randn(4, 33), chosen), "empty experts")
         yield Sample(cls(2, 6), (randn(1, 16), integers(4, 1).view(1, 2)), "one token")
@@ -143,11 +154,12 @@ class MoeInitRouting(Op):
 
 @dataclass(frozen=True)
 class GroupedMatmul(Op):
-    """A product per group of rows with that group's matrix, float32 accumulation, as Linear's.
+    """Multiplies each group of rows by the matrix of its group, with float32 accumulation as in `Linear`.
 
-    x [m, k], weight [E, k, n] ([E, n, k] if transpose_b), bias [E, n] if has_bias, group_list int64 [E] (cumulative:
-    group e is the rows from group_list[e - 1], or 0, to group_list[e]; the last value is m; groups may be empty)
-    -> [m, n] of x's type. A group_list that decreases, or does not end with m, is an error when the network runs.
+    x `[m, k]`, weight `[E, k, n]` (`[E, n, k]` with `transpose_b`), bias `[E, n]` if `has_bias`, group_list int64 `[E]`
+    -> `[m, n]` of x's dtype. group_list is cumulative: group e consists of the rows from `group_list[e - 1]` (0 for the
+    first) up to `group_list[e]`, the last value is m, and groups may be empty. A group_list that decreases or does not
+    end with m is an error when the network runs.
     """
 
     transpose_b: bool = False
@@ -155,9 +167,11 @@ class GroupedMatmul(Op):
 
     @property
     def num_inputs(self) -> int:
+        """Returns 4 with a bias, else 3."""
         return 4 if self.has_bias else 3
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns `[m, n]` after checking that x, weight, bias and group_list fit together."""
         x, weight, groups = shapes[0], shapes[1], shapes[-1]
         require(len(x) == 2, f"x must have two dimensions, not {shape_text(x)}")
         require(len(weight) == 3, f"weight must have three dimensions, not {shape_text(weight)}")
@@ -171,10 +185,12 @@ class GroupedMatmul(Op):
         return ((x[0], n),)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        """Returns x's dtype; group_list must be int64."""
         _require_dtype("group_list", dtypes[-1], DataType.INT64)
         return (dtypes[0],)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Computes the product of each group in float32 and rounds it once."""
         import torch
 
         x, weight, ends = inputs[0].float(), inputs[1], inputs[-1].tolist()
@@ -192,6 +208,7 @@ class GroupedMatmul(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples of both layouts, with bias, with empty groups and with all rows in one group."""
         ends, many = _cumulative(0, 3, 0, 1, 5), _cumulative(20, 0, 37, 1)
         for transpose_b in (True, False):
             layout = "[n, k]" if transpose_b else "[k, n]"
@@ -207,15 +224,17 @@ class GroupedMatmul(Op):
 
 @dataclass(frozen=True)
 class MoeTokenUnpermute(Op):
-    """The weighted sum of each token's rows: y[t] = sum over j of probs[t, j] * x[row_idx[t*k + j]].
+    """Computes the weighted sum of each token's rows: `y[t] = sum over j of probs[t, j] * x[row_idx[t*k + j]]`.
 
-    x [T*k, h], row_idx int32 [T*k], probs [T, k] (a float type) -> [T, h] of x's type. The sum is in float32, in
-    ascending order of j, rounded once. An index outside of x is an error when the network runs.
+    x `[T*k, h]`, row_idx int32 `[T*k]`, probs `[T, k]` (a floating-point type) -> `[T, h]` of x's dtype. The sum is
+    computed in float32, in ascending order of j, and rounded once. An index outside of x is an error when the network
+    runs.
     """
 
     input_names = ("x", "row_idx", "probs")
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns `[T, h]` after checking that row_idx and probs fit to x."""
         x, rows, probs = shapes
         require(len(x) == 2, f"x must have two dimensions, not {shape_text(x)}")
         require(len(probs) == 2, f"probs must be [tokens, k], not {shape_text(probs)}")
@@ -225,10 +244,12 @@ class MoeTokenUnpermute(Op):
         return ((probs[0], x[1]),)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        """Returns x's dtype; row_idx must be int32."""
         _require_dtype("row_idx", dtypes[1], DataType.INT32)
         return (dtypes[0],)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Gathers the rows and adds them in float32."""
         x, rows, probs = inputs[0].float(), inputs[1].long(), inputs[2].float()
         if rows.numel() and not (int(rows.min()) >= 0 and int(rows.max()) < len(x)):
             raise IndexError(f"an index of a row is outside of 0..{len(x) - 1}")
@@ -237,6 +258,7 @@ class MoeTokenUnpermute(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples with two rows for each token, with one token, and with one row for each token."""
         rows = integers(4, 0, 1, 5, 2, 3)
         yield Sample(cls(), (randn(6, 33), rows, randn(3, 2).abs()), "two rows for each token")
         yield Sample(cls(), (randn(6, 64), rows, randn(1, 6)), "one token")

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gather(Op):
-    """Rows of x by index along `axis`: x, indices (int32 or int64) -> x[:axis] + indices[batch_dims:] + x[axis+1:].
+    """Gathers entries of x by index along `axis`.
 
-    Negative indices and indices beyond the axis are errors when the network runs.
+    x, indices (int32 or int64) -> `x[:axis] + indices[batch_dims:] + x[axis+1:]`. An index that is negative or beyond
+    the axis is an error when the network runs.
     """
 
     axis: int = 0
@@ -31,9 +32,11 @@ class Gather(Op):
     backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
+        """Returns the op with a non-negative axis."""
         return replace(self, axis=normal_axis(self.axis, len(shapes[0])))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of x with the gathered axis replaced by the shape of the indices."""
         x, indices = shapes
         batch = self.batch_dims
         require(0 <= batch <= min(self.axis, len(indices)), f"batch_dims {batch} is larger than axis or indices")
@@ -41,6 +44,7 @@ class Gather(Op):
         return (x[: self.axis] + indices[batch:] + x[self.axis + 1 :],)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Selects the entries; an index outside of the axis raises IndexError."""
         import torch
 
         x, indices = inputs[0], inputs[1].long()
@@ -55,6 +59,7 @@ class Gather(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples of rows, columns, two-dimensional indices and batched indices."""
         yield Sample(cls(), (randn(10, 33), integers(3, 9, 0, 3)), "rows")
         yield Sample(cls(), (randn(10, 4), integers(3, 9, 0, 3).view(2, 2).long()), "rows, int64 of two dimensions")
         yield Sample(cls(axis=1), (randn(3, 7), integers(6, 0)), "columns")
@@ -63,7 +68,7 @@ class Gather(Op):
 
 @dataclass(frozen=True)
 class Split(Op):
-    """Parts of x along `split_dim`: `split_num` equal ones, or of the sizes given."""
+    """Splits x along `split_dim` into `split_num` equal parts, or into parts of `split_sizes`."""
 
     split_dim: int = 0
     split_num: int = 2
@@ -74,11 +79,13 @@ class Split(Op):
 
     @property
     def num_outputs(self) -> int:
+        """Returns the number of parts."""
         if is_variable(self.split_sizes):
             return self.split_num
         return len(self.split_sizes) or self.split_num
 
     def resolve(self, *shapes: Shape) -> Op:
+        """Returns the op with a non-negative dimension and explicit sizes."""
         (x,) = shapes
         dim = normal_axis(self.split_dim, len(x), "split_dim")
         size = x[dim]
@@ -90,12 +97,14 @@ class Split(Op):
         return Split(dim, self.split_num, (size // self.split_num,) * self.split_num)
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of each part; the sizes must add up to the dimension."""
         (x,) = shapes
         total = sum(self.split_sizes)
         require(x[self.split_dim] == total, f"sizes {list(self.split_sizes)} do not add up to {x[self.split_dim]}")
         return tuple(x[: self.split_dim] + (size,) + x[self.split_dim + 1 :] for size in self.split_sizes)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Copies each part."""
         import torch
 
         sizes: int | list[int] = list(self.split_sizes) or inputs[0].shape[self.split_dim] // self.split_num
@@ -103,6 +112,7 @@ class Split(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples of equal parts, unequal parts and rows."""
         yield Sample(cls(-1, 2), (randn(3, 40),), "halves of the last dimension")
         yield Sample(cls(1, 3, (8, 3, 5)), (randn(3, 16),), "three sizes")
         yield Sample(cls(0, 2, (1, 3)), (randn(4, 5),), "rows")
@@ -110,7 +120,7 @@ class Split(Op):
 
 @dataclass(frozen=True)
 class Concat(Op):
-    """Two tensors joined along `concat_dim`."""
+    """Concatenates two tensors along `concat_dim`."""
 
     concat_dim: int = 0
 
@@ -118,9 +128,11 @@ class Concat(Op):
     backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
+        """Returns the op with a non-negative dimension."""
         return Concat(normal_axis(self.concat_dim, len(shapes[0]), "concat_dim"))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the concatenated shape; the other dimensions must be equal."""
         a, b = shapes
         at = self.concat_dim
         fits = len(a) == len(b) and a[:at] == b[:at] and a[at + 1 :] == b[at + 1 :]
@@ -128,19 +140,21 @@ class Concat(Op):
         return (a[:at] + (a[at] + b[at],) + a[at + 1 :],)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Concatenates with `torch.cat`."""
         import torch
 
         return (torch.cat(inputs, dim=self.concat_dim),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples of columns and rows."""
         yield Sample(cls(-1), (randn(3, 7), randn(3, 20)), "columns")
         yield Sample(cls(0), (randn(3, 7), randn(2, 7)), "rows")
 
 
 @dataclass(frozen=True)
 class Slice(Op):
-    """A box of x: `offsets[i]` (negative: from the end) and `size[i]` (-1: to the end) for every dimension."""
+    """Copies a box of x: `offsets[i]` (negative: from the end) and `size[i]` (-1: to the end) for each dimension."""
 
     offsets: tuple[int, ...]
     size: tuple[int, ...]
@@ -150,13 +164,17 @@ class Slice(Op):
 
     @classmethod
     def from_slices(cls, slices: Sequence[object], shape: Shape | None) -> Slice:
-        """The op for `tensor[slices]`; GraphError for anything that is not a plain slice of step 1."""
+        """Returns the op for `tensor[slices]`.
+
+        Raises:
+            GraphError: an item is not a slice of step 1, or its bounds cannot be evaluated for this shape.
+        """
         offsets, sizes = [], []
         for position, item in enumerate(slices):
             if not isinstance(item, slice) or item.step not in (None, 1):
                 raise GraphError(
                     f"index {item!r}: tensors take slices of step 1 only",
-                    hint="use functional.gather for single rows",
+                    hint="Use functional.gather for single rows.",
                 )
             start, stop = item.start or 0, item.stop
             if (start < 0 or (stop is not None and stop < 0)) and shape is not None and position < len(shape):
@@ -171,6 +189,7 @@ class Slice(Op):
         return cls(tuple(offsets), tuple(sizes))
 
     def resolve(self, *shapes: Shape) -> Op:
+        """Returns the op with an offset and a size for every dimension, clipped to x where its sizes are known."""
         (x,) = shapes
         require(len(self.offsets) <= len(x), f"{len(self.offsets)} slices for {shape_text(x)}")
         missing = len(x) - len(self.offsets)
@@ -185,6 +204,7 @@ class Slice(Op):
         return Slice(tuple(offsets), tuple(sizes))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the sizes of the box."""
         (x,) = shapes
         result: list[DimLike] = []
         for extent, offset, size in zip(x, self.offsets, self.size, strict=True):
@@ -192,6 +212,7 @@ class Slice(Op):
         return (tuple(result),)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Copies the box."""
         op = self.resolve(tuple(inputs[0].shape))
         assert isinstance(op, Slice)
         box = tuple(slice(o, o + s) for o, s in zip(op.offsets, op.size, strict=True))
@@ -199,6 +220,7 @@ class Slice(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples that slice the first, the last and all dimensions."""
         yield Sample(cls((1, 5), (2, -1)), (randn(4, 33),), "a box open to the right")
         yield Sample(cls((0, 0, 2), (-1, -1, 3)), (randn(2, 3, 6),), "the last dimension")
         yield Sample(cls((1,), (2,)), (randn(4, 5, 6),), "rows, other dimensions whole")
@@ -206,7 +228,7 @@ class Slice(Op):
 
 @dataclass(frozen=True)
 class Transpose(Op):
-    """Dimensions in the order `perm`."""
+    """Permutes the dimensions of x into the order `perm`."""
 
     perm: tuple[int, ...]
 
@@ -214,9 +236,11 @@ class Transpose(Op):
     backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
+        """Returns the op with non-negative dimensions."""
         return Transpose(tuple(normal_axis(axis, len(shapes[0]), "perm entry") for axis in self.perm))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the permuted shape; `perm` must be a permutation."""
         (x,) = shapes
         require(
             sorted(self.perm) == list(range(len(x))),
@@ -225,17 +249,19 @@ class Transpose(Op):
         return (tuple(x[axis] for axis in self.perm),)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Copies x in the permuted order."""
         return (inputs[0].permute(self.perm).contiguous(),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples of two and three dimensions."""
         yield Sample(cls((1, 0)), (randn(5, 33),), "a matrix")
         yield Sample(cls((1, 2, 0)), (randn(3, 4, 5),), "three dimensions")
 
 
 @dataclass(frozen=True)
 class Repeat(Op):
-    """x tiled `multiples[i]` times along dimension i; more multiples than dimensions add dimensions in front."""
+    """Tiles x `multiples[i]` times along dimension i; additional multiples add dimensions in front."""
 
     multiples: tuple[int, ...]
 
@@ -243,6 +269,7 @@ class Repeat(Op):
     backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of x, extended to the front by ones, times the multiples."""
         (x,) = shapes
         require(len(self.multiples) >= len(x), f"{len(self.multiples)} multiples for {shape_text(x)}")
         require(all(m > 0 for m in self.multiples), f"multiples {list(self.multiples)} must be positive")
@@ -250,17 +277,19 @@ class Repeat(Op):
         return (tuple(m * size for m, size in zip(self.multiples, padded, strict=True)),)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Tiles with `torch.Tensor.repeat`."""
         return (inputs[0].repeat(self.multiples),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples with and without a new dimension."""
         yield Sample(cls((2, 3)), (randn(2, 5),), "both dimensions")
         yield Sample(cls((2, 1, 1)), (randn(3, 5),), "a new dimension in front")
 
 
 @dataclass(frozen=True)
 class Cast(Op):
-    """The values of x as `dtype`: floats round to nearest even, floats to integers truncate."""
+    """Converts x to `dtype`: floats round to nearest even, conversion of floats to integers truncates."""
 
     dtype: DataType
 
@@ -268,18 +297,22 @@ class Cast(Op):
     backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of x."""
         return (shapes[0],)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        """Returns the target dtype."""
         return (self.dtype,)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Converts with `torch.Tensor.to`."""
         from atb_core.graph.torch_dtypes import dtype_to_torch
 
         return (inputs[0].to(dtype_to_torch(self.dtype)),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields conversions of float32 to other dtypes, and of int32 to float32."""
         for target in (DataType.FLOAT, DataType.BF16, DataType.FLOAT16, DataType.INT32, DataType.INT64):
             yield Sample(cls(target), (randn(3, 40) * 5,), f"to {target.short}")
         yield Sample(cls(DataType.FLOAT), (integers(3, -4, 5),), "int32 to float32")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Root-mean-square norms."""
+"""Root-mean-square normalization."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 
 def _check_weight(x: Shape, weight: Shape) -> None:
+    """Raises ShapeError unless the weight has the size of x's last dimension."""
     require(len(x) >= 1, "x must have at least one dimension")
     require(weight == x[-1:], f"weight must be {shape_text(x[-1:])}, not {shape_text(weight)}")
 
 
 @dataclass(frozen=True)
 class RmsNorm(Op):
-    """y = x / sqrt(mean(x^2) + epsilon) * weight over the last dimension. x [..., h], weight [h] -> [..., h]."""
+    """Normalizes the last dimension: `y = x / sqrt(mean(x^2) + epsilon) * weight`.
+
+    x `[..., h]`, weight `[h]` -> `[..., h]`.
+    """
 
     epsilon: float = 1e-5
 
@@ -31,25 +35,29 @@ class RmsNorm(Op):
     backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of x."""
         _check_weight(*shapes)
         return (shapes[0],)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Computes the norm in float32 and rounds it once."""
         x = inputs[0].float()
         normed = x * (x.square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
         return ((normed * inputs[1].float()).to(inputs[0].dtype),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples of two and three dimensions."""
         yield Sample(cls(1e-6), (randn(3, 64), randn(64)), "rows of 64")
         yield Sample(cls(1e-5), (randn(2, 5, 37), randn(37)), "three dimensions, 37 wide")
 
 
 @dataclass(frozen=True)
 class AddRmsNorm(Op):
-    """The residual sum and its norm: a, b [..., h], weight [h] -> norm(a + b), rstd float32 [..., 1], a + b.
+    """Adds a residual and normalizes the sum.
 
-    The sum is rounded to its type first, so the bits are those of an addition followed by `RmsNorm`.
+    a and b `[..., h]`, weight `[h]` -> `norm(a + b)`, rstd float32 `[..., 1]`, `a + b`. The sum is rounded to its dtype
+    before it is normalized, so the bits are those of an addition followed by `RmsNorm`.
     """
 
     epsilon: float = 1e-5
@@ -59,18 +67,22 @@ class AddRmsNorm(Op):
 
     @property
     def num_outputs(self) -> int:
+        """Returns 3."""
         return 3
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shapes of the norm, of the reciprocal standard deviation and of the sum."""
         a, b, weight = shapes
         require(a == b, f"a {shape_text(a)} and b {shape_text(b)} differ")
         _check_weight(a, weight)
         return a, (*a[:-1], 1), a
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        """Returns a's dtype for norm and sum, float32 for rstd."""
         return dtypes[0], DataType.FLOAT, dtypes[0]
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Computes the rounded sum, then `RmsNorm` of it."""
         a, b, weight = inputs
         total = (a.float() + b.float()).to(a.dtype)
         rstd = (total.float().square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
@@ -79,5 +91,6 @@ class AddRmsNorm(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples of several rows and of one."""
         yield Sample(cls(1e-6), (randn(3, 64), randn(3, 64) * 2, randn(64)), "rows of 64")
         yield Sample(cls(1e-5), (randn(1, 100), randn(1, 100) + 1, randn(100)), "one row of 100")

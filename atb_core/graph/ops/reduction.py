@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Softmax(Op):
-    """exp(x - max) / sum over `axes`, which are consecutive."""
+    """Computes `exp(x - max) / sum` over `axes`, which must be consecutive."""
 
     axes: tuple[int, ...] = (-1,)
 
@@ -26,28 +26,32 @@ class Softmax(Op):
     backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
+        """Returns the op with non-negative axes."""
         return Softmax(tuple(normal_axis(axis, len(shapes[0])) for axis in self.axes))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of x; the axes must be consecutive."""
         first = self.axes[0] if self.axes else 0
         ordered = list(self.axes) == list(range(first, first + len(self.axes)))
         require(bool(self.axes) and ordered, f"axes {list(self.axes)} are not consecutive")
         return (shapes[0],)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Computes the softmax in float32 and rounds it once."""
         x = inputs[0].float()
         powers = (x - x.amax(self.axes, keepdim=True)).exp()
         return ((powers / powers.sum(self.axes, keepdim=True)).to(inputs[0].dtype),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples over rows, columns and two axes."""
         yield Sample(cls((-1,)), (randn(3, 50) * 4,), "rows")
         yield Sample(cls((1, 2)), (randn(2, 5, 7) * 4,), "two axes")
         yield Sample(cls((0,)), (randn(6, 20) * 4,), "columns")
 
 
 class ReduceType(AttributeEnum):
-    """Names of ATB's reductions."""
+    """Reductions, with ATB's names as values."""
 
     MAX = "REDUCE_MAX"
     MIN = "REDUCE_MIN"
@@ -56,7 +60,7 @@ class ReduceType(AttributeEnum):
 
 @dataclass(frozen=True)
 class Reduce(Op):
-    """The maximum, minimum or sum over `axis` (several are allowed); these axes disappear."""
+    """Computes the maximum, minimum or sum over the axes in `axis` and removes them."""
 
     reduce_type: ReduceType
     axis: tuple[int, ...]
@@ -69,14 +73,17 @@ class Reduce(Op):
             object.__setattr__(self, "reduce_type", ReduceType(self.reduce_type))
 
     def resolve(self, *shapes: Shape) -> Op:
+        """Returns the op with non-negative, sorted axes."""
         axes = {normal_axis(axis, len(shapes[0])) for axis in self.axis}
         return Reduce(self.reduce_type, tuple(sorted(axes)))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of x without the reduced axes."""
         require(bool(self.axis), "axis names no dimension")
         return (tuple(size for i, size in enumerate(shapes[0]) if i not in self.axis),)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Reduces floating-point inputs in float32 and rounds the result once."""
         x = inputs[0].float() if inputs[0].is_floating_point() else inputs[0]
         if self.reduce_type is ReduceType.SUM:
             return (x.sum(self.axis).to(inputs[0].dtype),)
@@ -84,6 +91,7 @@ class Reduce(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples of each reduction over one axis and over two."""
         for kind in ReduceType:
             yield Sample(cls(kind, (-1,)), (randn(3, 50),), f"{kind.name} of rows")
             yield Sample(cls(kind, (0, 2)), (randn(3, 4, 18),), f"{kind.name} over two axes")
@@ -91,7 +99,10 @@ class Reduce(Op):
 
 @dataclass(frozen=True)
 class Sort(Op):
-    """The `num[0]` largest of the last dimension, descending: values and int32 indices. Ties: lowest index first."""
+    """Sorts the last dimension in descending order and returns the `num[0]` largest values and their int32 indices.
+
+    Among equal values the lowest index comes first.
+    """
 
     num: tuple[int, ...]
 
@@ -100,18 +111,22 @@ class Sort(Op):
 
     @property
     def num_outputs(self) -> int:
+        """Returns 2."""
         return 2
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns `[..., num[0]]` for values and indices."""
         (x,) = shapes
         require(len(self.num) == 1 and self.num[0] > 0, f"num must hold one positive count, not {list(self.num)}")
         require(isinstance(x[-1], Dim) or self.num[0] <= x[-1], f"{self.num[0]} of only {x[-1]} elements")
         return ((*x[:-1], self.num[0]),) * 2
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        """Returns x's dtype and int32."""
         return dtypes[0], DataType.INT32
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Sorts stably."""
         import torch
 
         values, indices = inputs[0].sort(dim=-1, descending=True, stable=True)
@@ -120,28 +135,33 @@ class Sort(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples with and without ties."""
         yield Sample(cls((4,)), (randn(3, 20),), "four of twenty")
         yield Sample(cls((3,)), ((randn(2, 9) * 2).round(),), "with ties")
 
 
 @dataclass(frozen=True)
 class Argsort(Op):
-    """int32 indices that sort the last dimension ascending; ties keep their order."""
+    """Returns the int32 indices that sort the last dimension in ascending order; equal values keep their order."""
 
     input_names = ("x",)
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of x."""
         return (shapes[0],)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        """Returns int32."""
         return (DataType.INT32,)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Sorts stably."""
         import torch
 
         return (inputs[0].argsort(dim=-1, stable=True).to(torch.int32),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples with and without ties."""
         yield Sample(cls(), (randn(3, 20),), "rows")
         yield Sample(cls(), ((randn(2, 9) * 2).round(),), "with ties")

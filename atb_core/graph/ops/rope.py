@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rope(Op):
-    """Rotates the heads of q and k by the angles of their tokens.
+    """Rotates the heads of q and k by the angles of their tokens (RoPE, Su et al. 2021).
 
-    q [T, Hq*D], k [T, Hk*D], cos and sin [T, D] (one row a token, both halves filled), seqlen [B] int32
-    (unused by the arithmetic; ATB's operation takes it) -> rotated q and k. rotary_coeff 2 pairs element i
-    with i + D/2; rotary_coeff D pairs neighbours (2i, 2i + 1).
+    q `[T, heads * head_dim]`, k `[T, kv_heads * head_dim]`, cos and sin `[T, head_dim]` (a row for each token, both
+    halves filled), seqlen int32 `[B]` (part of ATB's operation, not used in the computation) -> rotated q and k.
+    `rotary_coeff` 2 pairs element i with `i + head_dim / 2`; `rotary_coeff` head_dim pairs neighbours (2i, 2i + 1).
     """
 
     rotary_coeff: int = 2
@@ -32,9 +32,11 @@ class Rope(Op):
 
     @property
     def num_outputs(self) -> int:
+        """Returns 2."""
         return 2
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shapes of q and k after checking tokens and head_dim."""
         q, k, cos, sin, _ = shapes
         require(all(len(s) == 2 for s in (q, k, cos, sin)), "q, k, cos and sin must have two dimensions")
         require(cos == sin, f"cos {shape_text(cos)} and sin {shape_text(sin)} differ")
@@ -42,35 +44,39 @@ class Rope(Op):
         for name, shape in (("q", q), ("k", k)):
             same_size(shape[0], cos[0], f"tokens of {name} and of cos")
             if not isinstance(shape[1], Dim) and not isinstance(head, Dim):
-                require(shape[1] % head == 0, f"{name} is {shape[1]} wide, no multiple of the head size {head}")
+                require(shape[1] % head == 0, f"{name} is {shape[1]} wide, not a multiple of head_dim {head}")
         if not isinstance(head, Dim):
-            require(head % 2 == 0, f"the head size {head} is odd")
-            require(self.rotary_coeff in (2, head), f"rotary_coeff must be 2 or the head size {head}")
+            require(head % 2 == 0, f"head_dim {head} is odd")
+            require(self.rotary_coeff in (2, head), f"rotary_coeff must be 2 or head_dim, {head}")
         return q, k
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
+        """Returns the dtypes of q and k."""
         return dtypes[0], dtypes[1]
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Rotates in float32 and rounds once."""
         q, k, cos, sin, _ = inputs
         return self._rotate(q, cos.float(), sin.float()), self._rotate(k, cos.float(), sin.float())
 
     def _rotate(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """Returns the rotated heads of `x` `[T, n * head_dim]`, rounded to its dtype."""
         import torch
 
         size = cos.shape[1]
         heads = x.float().view(x.shape[0], -1, size)
         if self.rotary_coeff == 2:
             first, second = heads.chunk(2, dim=-1)
-            turned = torch.cat((-second, first), dim=-1)
+            swapped = torch.cat((-second, first), dim=-1)
         else:
             pairs = heads.view(*heads.shape[:-1], size // 2, 2)
-            turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).view_as(heads)
-        rotated = heads * cos[:, None, :] + turned * sin[:, None, :]
+            swapped = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).view_as(heads)
+        rotated = heads * cos[:, None, :] + swapped * sin[:, None, :]
         return rotated.reshape(x.shape).to(x.dtype)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples of both ways to pair elements."""
         for coeff, tokens, heads, kv_heads, size in ((2, 5, 4, 2, 64), (16, 3, 2, 2, 16), (2, 1, 3, 1, 80)):
             q, k = randn(tokens, heads * size), randn(tokens, kv_heads * size)
             cos, sin = randn(tokens, size), randn(tokens, size) * 0.5

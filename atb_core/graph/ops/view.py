@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views, and writes into memory that exists already."""
+"""Views, and writes into existing memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reshape(Op):
-    """The input's memory under another shape, given as sizes (one may be -1) or as a function of the old ones."""
+    """Views x under another shape, given as sizes (one of them may be -1) or as a function of the old shape."""
 
     shape: Shape | Callable[[list[DimLike]], Sequence[DimLike]]
 
@@ -26,6 +26,7 @@ class Reshape(Op):
     is_view = True
 
     def resolve(self, *shapes: Shape) -> Op:
+        """Returns the op with explicit sizes."""
         (x,) = shapes
         wanted = tuple(self.shape(list(x)) if callable(self.shape) else self.shape)
         if wanted.count(-1) == 1:
@@ -34,24 +35,27 @@ class Reshape(Op):
         return Reshape(wanted)
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the new shape; it must have as many elements as x."""
         assert not callable(self.shape), "resolve() runs before infer_shapes()"
         same = num_elements(self.shape) == num_elements(shapes[0])
         require(same, f"{shape_text(shapes[0])} cannot be viewed as {shape_text(self.shape)}")
         return (self.shape,)
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Views x with `torch.Tensor.view`."""
         op = self.resolve(tuple(inputs[0].shape))
         assert isinstance(op, Reshape) and not callable(op.shape)
         return (inputs[0].view([int(str(size)) for size in op.shape]),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields samples with and without a size of -1."""
         yield Sample(cls((4, 2, 16)), (randn(4, 32),), "split of a dimension")
         yield Sample(cls((-1, 8)), (randn(4, 32),), "one size left open")
 
 
 def _quotient(whole: DimLike, part: DimLike) -> DimLike:
-    """The size left open by -1, or -1 again if there is none: the check of the shape then says so."""
+    """Returns the size for -1, or -1 if there is none; the shape check then reports it."""
     try:
         if isinstance(whole, Dim):
             return whole // part
@@ -62,24 +66,28 @@ def _quotient(whole: DimLike, part: DimLike) -> DimLike:
 
 @dataclass(frozen=True)
 class Assign(Op):
-    """Copies `value` into the memory of `target`, which is written in place. No outputs."""
+    """Copies `value` into the memory of `target`, which is written in place; the op has no outputs."""
 
     input_names = ("value", "target")
     writes = (1,)
 
     @property
     def num_outputs(self) -> int:
+        """Returns 0."""
         return 0
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns no shapes; value and target must have the same shape."""
         value, target = shapes
         require(value == target, f"{shape_text(value)} does not fit into {shape_text(target)}")
         return ()
 
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Copies the value in place."""
         inputs[1].copy_(inputs[0])
         return ()
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """Yields one sample."""
         yield Sample(cls(), (randn(3, 40), randn(3, 40) + 1), "one tensor into another")

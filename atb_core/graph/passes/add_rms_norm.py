@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Residual addition and the norm after it become one node."""
+"""Fusion of a residual addition and the RMS norm that follows it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from atb_core.graph.tensor import Tensor
 
 
 def pattern(a: Tensor, b: Tensor, weight: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
-    """What models write."""
+    """Records an addition followed by `RmsNorm`, as models write it."""
     total = a + b
     return record(RmsNorm(eps), (total, weight))[0], total
 
 
 def replacement(a: Tensor, b: Tensor, weight: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
-    """What runs."""
+    """Records the fused `AddRmsNorm`."""
     normed, _, total = record(AddRmsNorm(eps), (a, b, weight))
     return normed, total
 
 
 def where(match: Match) -> bool:
-    """A residual sum has two operands of one known shape and type; a bias that is broadcast has not."""
+    """Returns `True` if both operands have the same known shape and dtype, which excludes a broadcast bias."""
     a, b = match.tensors["a"], match.tensors["b"]
     return a.shape is not None and a.shape == b.shape and a.dtype == b.dtype
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Passes that only take away: dead code, repeated computations, views of views."""
+"""Clean-up passes: they remove dead code, repeated computations and chains of views."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from atb_core.graph.tensor import Tensor
 
 
 def remove_dead_code(network: Network) -> Network:
-    """Drops nodes whose results nothing reads. Nodes that write in place stay."""
+    """Removes nodes whose results are not used; nodes that write in place stay."""
     needed: set[Tensor] = set(network.outputs)
     kept: list[Node] = []
     for node in reversed(network.nodes):
@@ -27,7 +27,7 @@ def remove_dead_code(network: Network) -> Network:
 
 
 def share_common(network: Network) -> Network:
-    """Computes equal things once: the same op on the same values, with no write in between."""
+    """Merges nodes that apply the same op to the same values, with no in-place write in between."""
     rewriter = Rewriter(network)
     outputs = set(network.outputs)
     seen: dict[tuple[Op, tuple[Tensor, ...], tuple[int, ...]], Node] = {}
@@ -43,7 +43,7 @@ def share_common(network: Network) -> Network:
 
 
 def fold_views(network: Network) -> Network:
-    """A view of a view becomes one view; a view under the same shape disappears."""
+    """Merges a view of a view into one view and removes views that do not change the shape."""
     rewriter = Rewriter(network)
     outputs = set(network.outputs)
     for node in network.nodes:

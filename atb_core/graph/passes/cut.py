@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cutting a network into segments: one decoder layer each, or where the author said `cut()`."""
+"""Partition of a network into segments: decoder layers, or the author's explicit `cut()` calls."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from atb_core.graph.network import Network, Node
 
 
 def segments(network: Network) -> list[list[Node]]:
-    """The nodes in runs that a backend may build as one graph each.
+    """Splits the nodes into runs, each of which a backend may build as one graph.
 
-    If the author cut anywhere, exactly there; otherwise where the path enters another entry of a module
-    list ("model.layers.3"), so that a segment is a decoder layer and the nodes before and after the layers
-    are segments of their own.
+    If the network contains explicit cuts, these are the only boundaries. Otherwise a segment ends where the module path
+    enters another entry of a module list (`model.layers.3`): each decoder layer is a segment, and so are the nodes
+    before and after the layers.
     """
     explicit = any(node.cut_after for node in network.nodes)
     result: list[list[Node]] = []
@@ -27,7 +27,7 @@ def segments(network: Network) -> list[list[Node]]:
 
 
 def layer_of(path: str) -> str:
-    """The part of a module path up to its first number: "model.layers.3" of "model.layers.3.mlp.down"."""
+    """Returns a module path up to its first number, e.g. `model.layers.3` for `model.layers.3.mlp.down`."""
     parts = path.split(".")
     for index, part in enumerate(parts):
         if part.isdigit():

@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ops from outside of core, written out in core's ops for a backend that has no kernel for them."""
+"""Expansion of custom ops into core's ops for backends that have no kernel for them."""
 
 from __future__ import annotations
 
 from atb_core.errors import AtbError, PluginError
-from atb_core.graph.foreign_ops import contribution, owner, supports
+from atb_core.graph.custom_ops import contribution, owner, supports
 from atb_core.graph.network import Network, Node
 from atb_core.graph.passes.rewrite import Rewriter
 from atb_core.graph.source import place_of
 from atb_core.graph.tensor import Tensor
 
-#: An expansion may use ops that are expanded in turn; one that never ends is its author's mistake.
+#: Expansions may record custom ops that are expanded in turn; the limit detects expansions that never end.
 _MAX_DEPTH = 8
 
 
-def expand_foreign(network: Network, backend: str) -> Network:
-    """`network` with every op from outside expanded that `backend` has no kernel for and whose plugin says how.
+def expand_custom(network: Network, backend: str) -> Network:
+    """Expands every custom op that `backend` has no kernel for and whose plugin provides an expansion.
 
     Raises:
-        PluginError: an expansion fails, gives other shapes or types than the op's rules, or never ends.
+        PluginError: an expansion fails, contradicts the op's shape or dtype rule, or does not end.
     """
     for _ in range(_MAX_DEPTH):
         wanted = [node for node in network.nodes if _expandable(node, backend)]
@@ -33,8 +33,8 @@ def _expandable(node: Node, backend: str) -> bool:
     kind = type(node.op)
     if not kind.namespace or supports(kind, backend):
         return False
-    found = contribution(kind)
-    return found is not None and found.expand is not None
+    custom = contribution(kind)
+    return custom is not None and custom.expand is not None
 
 
 def _expand(network: Network, wanted: set[int]) -> Network:
@@ -52,16 +52,16 @@ def _expand(network: Network, wanted: set[int]) -> Network:
 
 def _expansion(rewriter: Rewriter, node: Node) -> tuple[Tensor, ...]:
     kind, name = type(node.op), node.op.name
-    found = contribution(kind)
-    assert found is not None
-    assert found.expand is not None
+    custom = contribution(kind)
+    assert custom is not None
+    assert custom.expand is not None
     whose = f"the expand of {name} of {owner(kind)}"
     inputs = [rewriter.value(tensor) for tensor in node.inputs]
     before = len(rewriter.new.nodes)
     try:
         with rewriter.new, place_of(node.module_path, node.source):
-            results = found.expand(node.op, *inputs)
-    # A plugin is foreign code: whatever it raises, the report is the same.
+            results = custom.expand(node.op, *inputs)
+    # The expansion is a plugin's code: whatever it raises, the report is the same.
     except Exception as error:
         cause = str(error) if isinstance(error, AtbError) else f"{type(error).__name__}: {error}"
         raise PluginError(f"{whose} failed for the node in {node.place}: {cause}") from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linears that share an input become one node, so that the input is prepared and the threads meet once."""
+"""Fusion of linears that share an input: the input is prepared once, and threads synchronize once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from atb_core.graph.tensor import Tensor
 
 
 def merge_linears(network: Network) -> Network:
-    """Groups Linear nodes of one input whose weights are weights of the network, at the first one's place.
+    """Merges `Linear` nodes with the same input and constant weights into a `MergedLinear` in place of the first one.
 
-    Not written as a pattern because the number of linears varies.
+    This is no `Fusion` because the number of linears varies.
     """
     groups: dict[tuple[Tensor, Linear, tuple[int, ...]], list[Node]] = {}
     for node in network.nodes:

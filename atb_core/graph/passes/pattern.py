@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fusions written as two small functions: a pattern and its replacement, in the API that models use.
+"""Fusions defined by two small functions, a pattern and its replacement, in the API that models use.
 
     def pattern(a, b, weight, *, eps):
         total = a + b
         return rms_norm(total, weight, eps), total
 
-Positional parameters are any tensors, keyword-only ones any attribute values. The pattern is recorded once;
-a match is a set of nodes with the same ops and the same dataflow, wherever they stand in the network.
+Positional parameters match any tensor, keyword-only ones any attribute value. The pattern is recorded once; a match
+is a set of nodes with the same ops and the same dataflow, anywhere in the network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ _COMMUTATIVE = frozenset({ElewiseType.ADD, ElewiseType.MUL})
 
 @dataclass(frozen=True)
 class Match:
-    """Where a pattern was found: the nodes, the tensors behind its parameters, the attributes, its results."""
+    """Match of a pattern in a network.
+
+    Attributes:
+        nodes: the matched nodes in execution order.
+        tensors: the tensors bound to the pattern's positional parameters.
+        attributes: the values bound to the pattern's keyword-only parameters.
+        outputs: the tensors that correspond to the pattern's results.
+    """
 
     nodes: tuple[Node, ...]
     tensors: dict[str, Tensor]
@@ -38,7 +45,15 @@ class Match:
 
 
 class Fusion:
-    """A pass that replaces every match of `pattern` for which `where(match)` holds."""
+    """Replaces every match of `pattern` for which `where(match)` holds.
+
+    The instance is itself a pass: calling it with a network returns the rewritten network.
+
+    Args:
+        pattern: records the nodes to find; it returns the values that are still needed after the fusion.
+        replacement: records what replaces them, from the same parameters and with the same number of results.
+        where: further condition on a match, e.g. on shapes.
+    """
 
     def __init__(
         self,
@@ -60,6 +75,7 @@ class Fusion:
         self._anchor = anchor
 
     def __call__(self, network: Network) -> Network:
+        """Returns the network with every match replaced, or the network itself if there is none."""
         matches = {id(match.nodes[-1]): match for match in self._select(network)}
         if not matches:
             return network
@@ -83,19 +99,19 @@ class Fusion:
             rewriter.new.cut()
 
     def _select(self, network: Network) -> Iterator[Match]:
-        """Matches that can be replaced, none sharing a node with another."""
+        """Yields the matches that can be replaced, none of which share a node."""
         index = {id(node): position for position, node in enumerate(network.nodes)}
         users, written, taken = network.users(), network.written(), set[int]()
         for node in network.nodes:
-            found = next(self._match_node(network, self._anchor, node, _State()), None)
-            if found is None:
+            state = next(self._match_node(network, self._anchor, node, _State()), None)
+            if state is None:
                 continue
-            nodes = tuple(sorted(found.nodes.values(), key=lambda n: index[id(n)]))
+            nodes = tuple(sorted(state.nodes.values(), key=lambda n: index[id(n)]))
             match = Match(
                 nodes,
-                {name: found.tensors[self._pattern.input(name)] for name in self._tensors},
-                found.attributes,
-                tuple(found.tensors[t] for t in self._outputs),
+                {name: state.tensors[self._pattern.input(name)] for name in self._tensors},
+                state.attributes,
+                tuple(state.tensors[t] for t in self._outputs),
             )
             ids = {id(n) for n in nodes}
             if ids & taken or not _replaceable(match, network, users, written, index) or not self.where(match):
@@ -131,12 +147,12 @@ class Fusion:
         producer = network.producer(tensor)
         if producer is None or pattern.outputs.index(wanted) != producer.outputs.index(tensor):
             return
-        for found in self._match_node(network, pattern, producer, state):
-            yield from self._match_inputs(network, rest, found)
+        for extended in self._match_node(network, pattern, producer, state):
+            yield from self._match_inputs(network, rest, extended)
 
 
 class _State:
-    """A partial match: pattern node -> node, pattern tensor -> tensor, attribute variable -> value."""
+    """Partial match: bindings of the pattern's nodes, tensors and attribute variables."""
 
     def __init__(
         self,
@@ -150,7 +166,7 @@ class _State:
 
 
 def _match_attributes(pattern: Op, op: Op, bound: dict[str, Any]) -> dict[str, Any] | None:
-    """The bindings extended by this pair of ops, None if they do not fit."""
+    """Returns `bound` extended by the attributes of this pair of ops, or `None` if they do not match."""
     if type(pattern) is not type(op):
         return None
     bound = dict(bound)
@@ -175,10 +191,10 @@ def _replaceable(
     written: set[Tensor],
     index: dict[int, int],
 ) -> bool:
-    """Whether the replacement can stand where the last node stood without changing what anything else sees.
+    """Returns `True` if replacing the match at its last node changes nothing for the rest of the network.
 
-    Inner values must have no reader outside; results must not be read before the last node; memory that is
-    written in place must not be involved.
+    Inner values must have no reader outside of the match, results must not be read before the last node, and no memory
+    that is written in place may be involved.
     """
     inside = {id(node) for node in match.nodes}
     last = index[id(match.nodes[-1])]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Putting a rewritten network together: nodes are copied with their inputs replaced."""
+"""Construction of rewritten networks: nodes are copied with their inputs replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from atb_core.graph.tensor import Tensor
 
 
 class Rewriter:
-    """Builds the successor of a network. `image` says which new value stands for an old one."""
+    """Builds the successor of a network.
+
+    Attributes:
+        old: the network that is rewritten; it is not changed.
+        new: the network under construction.
+        image: new value for each old value that was replaced.
+    """
 
     def __init__(self, network: Network) -> None:
         self.old = network
@@ -20,20 +26,20 @@ class Rewriter:
         self.image: dict[Tensor, Tensor] = {}
 
     def value(self, tensor: Tensor) -> Tensor:
-        """What stands for `tensor` in the new network: itself unless it was replaced."""
+        """Returns the value of `tensor` in the new network: its replacement, or itself."""
         return self.image.get(tensor, tensor)
 
     def keep(self, node: Node) -> None:
-        """Copies a node, reading the new values."""
+        """Copies a node and replaces its inputs."""
         self.new.add_copy(replace(node, inputs=tuple(self.value(t) for t in node.inputs)))
 
     def emit(self, op: Op, like: Node, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        """Adds a node at the place of `like` which produces exactly the old values `outputs`."""
+        """Adds a node, at the place of `like`, that produces the old values `outputs`."""
         new_inputs = tuple(self.value(t) for t in inputs)
         self.new.add_node(op, new_inputs, tuple(outputs), like.module_path, like.source)
 
     def finish(self) -> Network:
-        """The new network, with the outputs of the old one. Inputs that nothing reads any more are gone."""
+        """Returns the new network with the old one's outputs; inputs that are not read any more are dropped."""
         for tensor in self.old.outputs:
             assert tensor.name is not None
             value = self.value(tensor)

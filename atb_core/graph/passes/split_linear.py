@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A packed projection and the split of its columns become one node that writes the parts."""
+"""Fusion of a packed projection and the split of its columns into a node that writes the parts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from atb_core.graph.passes.rewrite import Rewriter
 
 
 def fuse_split_linear(network: Network) -> Network:
-    """Linear -> Split over the last dimension => SplitLinear, where nothing else reads the linear's result.
+    """Replaces `Linear` and `Split` over the last dimension by `SplitLinear` if nothing else reads the linear's result.
 
-    Not written as a pattern because the number of results varies.
+    This is no `Fusion` because the number of results varies.
     """
     users, finals = network.users(), set(network.outputs)
     splits: dict[int, Node] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of the network that keep the float32 of their accumulation."""
+"""Pass that lets a network's results keep the float32 of their accumulation."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from atb_core.graph.tensor import Tensor
 
 
 def widen_outputs(network: Network) -> Network:
-    """Linear nodes that produce an output of the network give float32.
+    """Makes `Linear` nodes that produce an output of the network return float32.
 
-    Logits of 20 are 0.125 apart in bfloat16: greedy decoding would then choose among ties by token number.
-    Changes the type of outputs, so it is no part of the standard pipeline.
+    In bfloat16, logits near 20 are 0.125 apart, so greedy decoding would break ties by token id. The pass changes the
+    dtype of outputs, so it is not part of the standard pipeline.
     """
     rewriter = Rewriter(network)
     outputs = set(network.outputs)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixture of experts: choosing experts, grouping rows by expert, a product per expert, and the way back."""
+"""Mixture of experts: expert selection, grouping of rows by expert, grouped products, and the weighted sum."""
 
 from __future__ import annotations
 
@@ -9,23 +9,38 @@ from atb_core.graph.ops.moe import GroupedMatmul, MoeInitRouting, MoeTokenUnperm
 from atb_core.graph.tensor import Tensor
 
 
-def moe_topk_softmax(x: Tensor, k: int, normalize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """The k best experts by router logits x [T, E]: weights float32 [T, k], expert_idx int32 [T, k], row_idx int32.
+def moe_topk_softmax(input_: Tensor, k: int, normalize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Selects the k experts with the largest router logits of each token, the best one first.
 
-    Weights are probabilities among all experts, or among the k chosen ones with `normalize`; the first expert is
-    the best one. row_idx [T, k] numbers the choices column by column.
+    Args:
+        input_: router logits `[T, E]`.
+        k: number of experts for each token.
+        normalize: computes the weights among the k selected experts instead of all E.
+
+    Returns:
+        weights float32 `[T, k]`, expert_idx int32 `[T, k]` and row_idx int32 `[T, k]`, which numbers the choices column
+        by column.
     """
-    weights, expert_idx, row_idx = record(MoeTopkSoftmax(k, normalize), (x,))
+    weights, expert_idx, row_idx = record(MoeTopkSoftmax(k, normalize), (input_,))
     return weights, expert_idx, row_idx
 
 
-def moe_init_routing(x: Tensor, expert_idx: Tensor, topk_num: int, expert_num: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of x [T, h] grouped by expert, for expert_idx int32 [T, topk_num].
+def moe_init_routing(
+    input_: Tensor, expert_idx: Tensor, topk_num: int, expert_num: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Groups rows by the experts that their tokens chose.
 
-    Returns the rows [T*topk_num, h], the row of each choice int32 [T*topk_num] (for `moe_token_unpermute`), and
-    where each expert's rows end, int64 [expert_num] (for `grouped_matmul`).
+    Args:
+        input_: rows `[T, h]`.
+        expert_idx: chosen experts, int32 `[T, topk_num]`.
+        topk_num: number of experts for each token.
+        expert_num: number of experts.
+
+    Returns:
+        The rows `[T*topk_num, h]`, the row of each choice, int32 `[T*topk_num]` (for `moe_token_unpermute`), and the
+        cumulative end of each expert's rows, int64 `[expert_num]` (for `grouped_matmul`).
     """
-    rows, places, group_list = record(MoeInitRouting(topk_num, expert_num), (x, expert_idx))
+    rows, places, group_list = record(MoeInitRouting(topk_num, expert_num), (input_, expert_idx))
     return rows, places, group_list
 
 
@@ -36,19 +51,38 @@ def grouped_matmul(
     group_list: Tensor | None = None,
     transpose_b: bool = False,
 ) -> Tensor:
-    """Each group of rows of input_ [m, k] times its matrix of weight, [E, n, k] if `transpose_b` else [E, k, n].
+    """Multiplies each group of rows by the matrix of its group.
 
-    Group e ends before row group_list[e] (int64 [E], cumulative); bias is [E, n]. Returns [m, n].
+    Args:
+        input_: rows `[m, k]`.
+        weight: matrices `[E, n, k]` with `transpose_b`, else `[E, k, n]`.
+        bias: `[E, n]`, or `None`.
+        group_list: cumulative ends of the groups, int64 `[E]`; required.
+        transpose_b: weight is `[E, n, k]`.
+
+    Returns:
+        `[m, n]`.
+
+    Raises:
+        GraphError: `group_list` is missing.
     """
     if group_list is None:
-        raise GraphError("grouped_matmul needs group_list", hint="moe_init_routing returns it as its third output")
+        raise GraphError("grouped_matmul needs group_list", hint="It is the third output of moe_init_routing.")
     inputs = (input_, weight, group_list) if bias is None else (input_, weight, bias, group_list)
     return record(GroupedMatmul(transpose_b, bias is not None), inputs)[0]
 
 
-def moe_token_unpermute(x: Tensor, row_idx: Tensor, probs: Tensor) -> Tensor:
-    """Tokens [T, h] from the rows x [T*k, h] that belong to them: the sum of rows row_idx[t*k + j] times probs[t, j].
+def moe_token_unpermute(permuted_tokens: Tensor, sorted_indices: Tensor, experts_weights: Tensor) -> Tensor:
+    """Computes the weighted sum of each token's rows.
 
-    row_idx int32 [T*k] is the second output of `moe_init_routing`, probs [T, k] the weights of the choices.
+    Row t is the sum over j of `experts_weights[t, j] * permuted_tokens[sorted_indices[t*k + j]]`.
+
+    Args:
+        permuted_tokens: rows `[T*k, h]`, grouped by expert.
+        sorted_indices: row of each choice, int32 `[T*k]`; the second output of `moe_init_routing`.
+        experts_weights: weights of the choices `[T, k]`.
+
+    Returns:
+        `[T, h]`.
     """
-    return record(MoeTokenUnpermute(), (x, row_idx, probs))[0]
+    return record(MoeTokenUnpermute(), (permuted_tokens, sorted_indices, experts_weights))[0]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OLMo-2 against Hugging Face's implementation, on tiny random checkpoints: the tests are the kit's."""
+"""OLMo-2 compared with Hugging Face's implementation on tiny random checkpoints, by the tests of the kit."""
 
 from __future__ import annotations
 
-from atb_core.testing import Capability, FamilyTests
+from atb_testing import Capability, FamilyTests
 
 
 class TestOlmo2(FamilyTests):

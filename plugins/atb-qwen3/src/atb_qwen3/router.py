@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from atb_core.checkpoint.gguf.rules import GgufRules
 from atb_core.models.base.router import BaseRouter
-from atb_core.weights.gguf_rules import GgufRules
 
 
 @dataclass

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The header of a GGUF file: typed metadata and the table of tensors, read as the untrusted input it is.
+
+The `gguf` package's reader keeps a numpy view for every string, which takes seconds for a large vocabulary, and
+trusts every length it finds. This one reads the same structure in one pass, checks each count, length and offset
+against the file before it acts on it, and bounds the total. The package supplies the format's tables.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gguf.constants import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType, GGUFValueType
+
+from atb_core.checkpoint.files import CheckedFile
+from atb_core.errors import WeightsError
+
+# The largest vocabularies in use have 260k tokens and 500k merges, some 15 MB; the limits leave ample room.
+_MAX_HEADER_BYTES = 256 << 20
+_MAX_STRING_BYTES = 16 << 20
+_MAX_NAME_BYTES = 1 << 10
+_MAX_ARRAY_ITEMS = 4_000_000
+_MAX_ENTRIES = 1 << 16
+_MAX_RANK = 4
+_MAX_ALIGNMENT = 1 << 20
+_VERSIONS = (2, 3)
+_SKIPPED = object()
+
+_SCALARS = {
+    GGUFValueType.UINT8: "B",
+    GGUFValueType.INT8: "b",
+    GGUFValueType.UINT16: "H",
+    GGUFValueType.INT16: "h",
+    GGUFValueType.UINT32: "I",
+    GGUFValueType.INT32: "i",
+    GGUFValueType.FLOAT32: "f",
+    GGUFValueType.BOOL: "?",
+    GGUFValueType.UINT64: "Q",
+    GGUFValueType.INT64: "q",
+    GGUFValueType.FLOAT64: "d",
+}
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """One tensor of the file: `nbytes` bytes at `offset` from the start of the file."""
+
+    type: GGMLQuantizationType
+    shape: tuple[int, ...]
+    """Outermost dimension first, as torch has it (the file stores the innermost first)."""
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """Metadata values as Python scalars, strings or lists of these; tensors in the order of the table."""
+
+    metadata: dict[str, Any]
+    tensors: dict[str, GgufTensor]
+
+
+def read_gguf_header(path: Path) -> GgufHeader:
+    """Read and check the header of the GGUF file at `path`; `WeightsError` says what is wrong."""
+    with CheckedFile(path) as file:
+        return header_of(file)
+
+
+def header_of(file: CheckedFile, *, texts: bool = True) -> GgufHeader:
+    """`read_gguf_header` for an open file. Without `texts`, lists of strings (the vocabulary) are skipped.
+
+    Skipping takes half the time and leaves none of a vocabulary's hundreds of thousands of strings in memory.
+    """
+    return _HeaderReader(file, texts).read()
+
+
+class _HeaderReader:
+    """A cursor over the start of the file; every step says what it is reading, for the message if it fails."""
+
+    def __init__(self, file: CheckedFile, texts: bool) -> None:
+        self.file = file
+        self.texts = texts
+        self.limit = min(file.size, _MAX_HEADER_BYTES)
+        self.data = bytearray()
+        self.position = 0
+
+    def fail(self, cause: str) -> NoReturn:
+        raise WeightsError(
+            f"{self.file.path} is not a valid GGUF file: {cause}", "The file is damaged or incomplete; fetch it again."
+        )
+
+    def read(self) -> GgufHeader:
+        self.file.refuse_pointer()
+        magic = bytes(self.take(4, "the magic number"))
+        if magic != b"GGUF":
+            self.fail(f"it starts with {magic!r} instead of b'GGUF'")
+        version = self.scalar("I", "the version")
+        if version not in _VERSIONS:
+            if version & 0xFFFF == 0:
+                self.fail("it is stored big-endian, which is not supported")
+            self.fail(f"it has version {version}, supported are {' and '.join(map(str, _VERSIONS))}")
+        tensor_count = self.count("the tensor count")
+        entry_count = self.count("the metadata count")
+        metadata: dict[str, Any] = {}
+        keys: set[str] = set()
+        for index in range(entry_count):
+            key = self.string(f"metadata key {index}", _MAX_NAME_BYTES)
+            if key in keys:
+                self.fail(f"the metadata key {key!r} appears twice")
+            keys.add(key)
+            value = self.value(key)
+            if value is not _SKIPPED:
+                metadata[key] = value
+        tensors: dict[str, tuple[GGMLQuantizationType, tuple[int, ...], int]] = {}
+        for index in range(tensor_count):
+            name = self.string(f"tensor name {index}", _MAX_NAME_BYTES)
+            if name in tensors:
+                self.fail(f"the tensor {name!r} appears twice")
+            tensors[name] = self.tensor_info(name)
+        return GgufHeader(metadata, self.place(tensors, metadata.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)))
+
+    def need(self, length: int, what: str) -> None:
+        """Make `length` bytes at the cursor available, or fail."""
+        end = self.position + length
+        if end > self.limit:
+            if self.limit < self.file.size:
+                self.fail(f"{what} lies beyond the first {_MAX_HEADER_BYTES >> 20} MiB")
+            self.fail(f"it ends inside {what} ({length} bytes wanted, {self.limit - self.position} left)")
+        loaded = len(self.data)
+        if end > loaded:
+            # Growing by half keeps the work linear however the reads are cut.
+            target = min(self.limit, max(end, loaded + loaded // 2, 1 << 20))
+            self.data += self.file.read(loaded, target - loaded, what)
+
+    def take(self, length: int, what: str) -> bytearray:
+        self.need(length, what)
+        start, self.position = self.position, self.position + length
+        return self.data[start : self.position]
+
+    def scalar(self, code: str, what: str) -> Any:
+        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code), what))[0]
+
+    def count(self, what: str) -> int:
+        count: int = self.scalar("Q", what)
+        if count > _MAX_ENTRIES:
+            self.fail(f"{what} is {count}, the limit is {_MAX_ENTRIES}")
+        return count
+
+    def string(self, what: str, limit: int = _MAX_STRING_BYTES) -> str:
+        length = self.scalar("Q", what)
+        if length > limit:
+            self.fail(f"{what} claims {length} bytes, the limit is {limit}")
+        try:
+            return self.take(length, what).decode("utf-8")
+        except UnicodeDecodeError:
+            self.fail(f"{what} is not UTF-8")
+
+    def value_type(self, what: str) -> GGUFValueType:
+        code = self.scalar("I", what)
+        try:
+            return GGUFValueType(code)
+        except ValueError:
+            self.fail(f"{what} has the unknown type {code}")
+
+    def value(self, key: str) -> Any:
+        what = f"metadata {key!r}"
+        kind = self.value_type(what)
+        if kind == GGUFValueType.STRING:
+            return self.string(what)
+        if kind == GGUFValueType.ARRAY:
+            return self.array(what)
+        return self.scalar(_SCALARS[kind], what)
+
+    def array(self, what: str) -> Any:
+        kind = self.value_type(what)
+        length = self.scalar("Q", what)
+        if length > _MAX_ARRAY_ITEMS:
+            self.fail(f"{what} claims {length} items, the limit is {_MAX_ARRAY_ITEMS}")
+        if kind == GGUFValueType.ARRAY:
+            self.fail(f"{what} is an array of arrays")
+        if kind == GGUFValueType.STRING:
+            found = self.strings(length, what)
+            return found if self.texts else _SKIPPED
+        code = _SCALARS[kind]
+        raw = self.take(length * struct.calcsize("<" + code), what)
+        return list(struct.unpack(f"<{length}{code}", raw))
+
+    def strings(self, length: int, what: str) -> list[str]:
+        """The hot loop of opening a file: hundreds of thousands of short strings."""
+        self.need(8 * length, what)
+        unpack: Callable[..., tuple[int]] = struct.Struct("<Q").unpack_from
+        found: list[str] = []
+        try:
+            for _ in range(length):
+                start = self.position + 8
+                if start > len(self.data):
+                    self.need(8, what)
+                (size,) = unpack(self.data, self.position)
+                if start + size > len(self.data):
+                    if size > _MAX_STRING_BYTES:
+                        self.fail(f"{what} has an item of {size} bytes, the limit is {_MAX_STRING_BYTES}")
+                    self.need(8 + size, what)
+                self.position = start + size
+                if self.texts:
+                    found.append(self.data[start : self.position].decode("utf-8"))
+        except UnicodeDecodeError:
+            self.fail(f"item {len(found)} of {what} is not UTF-8")
+        return found
+
+    def tensor_info(self, name: str) -> tuple[GGMLQuantizationType, tuple[int, ...], int]:
+        what = f"the description of tensor {name!r}"
+        rank = self.scalar("I", what)
+        if not 1 <= rank <= _MAX_RANK:
+            self.fail(f"tensor {name!r} has {rank} dimensions, supported are 1 to {_MAX_RANK}")
+        sizes = struct.unpack(f"<{rank}Q", self.take(8 * rank, what))
+        if 0 in sizes:
+            self.fail(f"tensor {name!r} has the empty shape {list(sizes)}")
+        code = self.scalar("I", what)
+        try:
+            kind = GGMLQuantizationType(code)
+        except ValueError:
+            raise WeightsError(
+                f"tensor {name!r} in {self.file.path} has the unknown GGUF type {code}",
+                "The file may be newer than this release knows; use one quantised as Q4_K_M, Q8_0, F16 or BF16.",
+            ) from None
+        return kind, tuple(reversed(sizes)), self.scalar("Q", what)
+
+    def place(
+        self, tensors: dict[str, tuple[GGMLQuantizationType, tuple[int, ...], int]], alignment: object
+    ) -> dict[str, GgufTensor]:
+        """Where each tensor lies; they must be aligned, inside the file, and not overlap."""
+        if type(alignment) is not int or not 1 <= alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
+            self.fail(f"general.alignment is {str(alignment)[:40]}, not a power of two up to {_MAX_ALIGNMENT}")
+        start = -(-self.position // alignment) * alignment
+        placed: dict[str, GgufTensor] = {}
+        for name, (kind, shape, offset) in tensors.items():
+            block, size = GGML_QUANT_SIZES[kind]
+            if shape[-1] % block:
+                self.fail(f"rows of tensor {name!r} have {shape[-1]} elements, not a multiple of {kind.name}'s {block}")
+            nbytes = shape[-1] // block * size
+            for dimension in shape[:-1]:
+                nbytes *= dimension
+            if offset % alignment:
+                self.fail(f"tensor {name!r} lies at offset {offset}, not a multiple of the alignment {alignment}")
+            if start + offset + nbytes > self.file.size:
+                self.fail(
+                    f"tensor {name!r} ({kind.name}, shape {list(shape)}) ends at byte {start + offset + nbytes} "
+                    f"but the file has {self.file.size}: it is truncated"
+                )
+            placed[name] = GgufTensor(kind, shape, start + offset, nbytes)
+        ordered = sorted(placed.items(), key=lambda item: item[1].offset)
+        for (before, first), (after, second) in pairwise(ordered):
+            if first.offset + first.nbytes > second.offset:
+                self.fail(f"the data of tensors {before!r} and {after!r} overlap")
+        return placed

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tokenizer a GGUF file carries, rebuilt for the `tokenizers` library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gguf.constants import TokenType
+
+from atb_core.checkpoint.gguf.header import GgufHeader, read_gguf_header
+from atb_core.checkpoint.gguf.pretokenizers import byte_level_bpe, pre_tokenizer_adds_bos, sentencepiece_bpe
+from atb_core.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_PREFIX = "tokenizer.ggml."
+# Control tokens that end a turn or a text in the formats in use. A file names only one `eos`, yet a chat model may
+# stop with another, so all that the vocabulary marks as control tokens count.
+_END_TEXTS = frozenset(
+    {
+        "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<|end_of_turn|>",
+        "<end_of_turn>", "<|eot|>", "<EOT>", "</s>",
+    }
+)  # fmt: skip
+_END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+
+
+@dataclass(frozen=True)
+class GgufTokenizer:
+    """A tokenizer and what a prompt needs beside it.
+
+    `tokenizer` never adds a BOS or EOS by itself; `add_bos` and `add_eos` say whether plain text wants them.
+    `eos_ids` are all tokens that end an answer, the file's own EOS first.
+    """
+
+    tokenizer: Tokenizer
+    chat_template: str | None
+    bos_id: int | None
+    eos_ids: tuple[int, ...]
+    pad_id: int | None
+    unk_id: int | None
+    add_bos: bool
+    add_eos: bool
+    special_ids: frozenset[int]
+
+    def token(self, token_id: int | None) -> str | None:
+        """The text of a token, for a template's `bos_token` and `eos_token`."""
+        return None if token_id is None else self.tokenizer.id_to_token(token_id)
+
+
+def load(path: Path) -> GgufTokenizer:
+    """Build the tokenizer of the GGUF file at `path`.
+
+    Raises:
+        WeightsError: the file itself is damaged.
+        TokenizerError: it has no tokenizer, an inconsistent one, or one of an unsupported kind.
+    """
+    return from_header(Path(path), read_gguf_header(Path(path)))
+
+
+def from_header(path: Path, header: GgufHeader) -> GgufTokenizer:
+    """`load` for a header already read."""
+    vocabulary = _Vocabulary(path, header.metadata)
+    kind = vocabulary.metadata.get(_PREFIX + "model")
+    pre = vocabulary.metadata.get(_PREFIX + "pre", "default")
+    try:
+        if kind == "gpt2":
+            tokenizer = byte_level_bpe(vocabulary.ids(), vocabulary.merges(), str(pre), str(path))
+        elif kind == "llama":
+            prefix = vocabulary.flag("add_space_prefix", True)
+            tokenizer = sentencepiece_bpe(vocabulary.ids(), vocabulary.scores(), prefix, vocabulary.unknown_token())
+        else:
+            raise vocabulary.fail(
+                f"its tokenizer is of kind {str(kind)[:40]!r}; supported are 'gpt2' (byte-level BPE) and 'llama'"
+            )
+    except TokenizerError:
+        raise
+    except Exception as error:  # the library reports inconsistent vocabularies as bare Exception
+        raise vocabulary.fail(f"its tokenizer cannot be built: {error}") from error
+    tokenizer.add_special_tokens(vocabulary.added(TokenType.CONTROL))
+    tokenizer.add_tokens(vocabulary.added(TokenType.USER_DEFINED))
+    template = header.metadata.get("tokenizer.chat_template")
+    return GgufTokenizer(
+        tokenizer=tokenizer,
+        chat_template=template if isinstance(template, str) and template else None,
+        bos_id=vocabulary.token_id("bos_token_id"),
+        eos_ids=vocabulary.end_ids(),
+        pad_id=vocabulary.token_id("padding_token_id"),
+        unk_id=vocabulary.token_id("unknown_token_id"),
+        add_bos=vocabulary.flag("add_bos_token", kind == "llama" or pre_tokenizer_adds_bos(str(pre))),
+        add_eos=vocabulary.flag("add_eos_token", False),
+        special_ids=frozenset(vocabulary.ids_of(TokenType.CONTROL)),
+    )
+
+
+class _Vocabulary:
+    """The `tokenizer.ggml.*` entries, checked against each other."""
+
+    def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        self.path = path
+        self.metadata = metadata
+        self.tokens: list[str] = self._list("tokens", str, None)
+        if not self.tokens:
+            raise self.fail("it contains no tokenizer", "Pass a directory with tokenizer.json beside it.")
+        self.types: list[int] = self._list("token_type", int, len(self.tokens))
+
+    def fail(self, cause: str, hint: str | None = "Use the model's original directory instead.") -> TokenizerError:
+        return TokenizerError(f"{self.path}: {cause}", hint)
+
+    def _list(self, key: str, kind: type, length: int | None) -> list[Any]:
+        values = self.metadata.get(_PREFIX + key, [])
+        if not isinstance(values, list) or not all(type(value) is kind for value in values):
+            raise self.fail(f"{_PREFIX + key} is not a list of {kind.__name__}")
+        if values and length is not None and len(values) != length:
+            raise self.fail(f"{_PREFIX + key} has {len(values)} items for {length} tokens")
+        return values
+
+    def ids(self) -> dict[str, int]:
+        ids = {token: index for index, token in enumerate(self.tokens)}
+        if len(ids) != len(self.tokens):
+            raise self.fail(f"{len(self.tokens) - len(ids)} tokens appear twice")
+        return ids
+
+    def merges(self) -> list[tuple[str, str]]:
+        pairs = []
+        for index, merge in enumerate(self._list("merges", str, None)):
+            # A half may begin with a space; the separator is the first one after that.
+            cut = merge.find(" ", 1)
+            left, right = merge[:cut], merge[cut + 1 :]
+            if cut < 0 or not right:
+                raise self.fail(f"merge {index} is {merge[:60]!r}, not two parts")
+            pairs.append((left, right))
+        if not pairs:
+            raise self.fail(f"{_PREFIX}merges is missing")
+        return pairs
+
+    def scores(self) -> list[float]:
+        scores = self._list("scores", float, len(self.tokens))
+        if not scores:
+            raise self.fail(f"{_PREFIX}scores is missing")
+        return scores
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.metadata.get(_PREFIX + key, default)
+        if type(value) is not bool:
+            raise self.fail(f"{_PREFIX + key} is {str(value)[:40]!r}, not true or false")
+        return value
+
+    def token_id(self, key: str) -> int | None:
+        value = self.metadata.get(_PREFIX + key)
+        if value is None:
+            return None
+        if type(value) is not int or not 0 <= value < len(self.tokens):
+            raise self.fail(f"{_PREFIX + key} is {str(value)[:40]!r}, not one of {len(self.tokens)} tokens")
+        return value
+
+    def ids_of(self, kind: TokenType) -> list[int]:
+        return [index for index, value in enumerate(self.types) if value == kind]
+
+    def added(self, kind: TokenType) -> list[Any]:
+        from tokenizers import AddedToken
+
+        special = kind == TokenType.CONTROL
+        # Empty texts would match everywhere; some files use them as fillers.
+        texts = [self.tokens[index] for index in self.ids_of(kind)]
+        return [AddedToken(text, special=special, normalized=False) for text in texts if text]
+
+    def unknown_token(self) -> str | None:
+        index = self.token_id("unknown_token_id")
+        if index is None:
+            index = next(iter(self.ids_of(TokenType.UNKNOWN)), None)
+        return None if index is None else self.tokens[index]
+
+    def end_ids(self) -> tuple[int, ...]:
+        named = [self.token_id(key) for key in _END_KEYS]
+        known = [index for index in self.ids_of(TokenType.CONTROL) if self.tokens[index] in _END_TEXTS]
+        # dict keeps the order and drops repetitions.
+        return tuple(dict.fromkeys(index for index in (*named, *known) if index is not None))

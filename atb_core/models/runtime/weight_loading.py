@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a checkpoint into an engine: everything checked from metadata first, then tensor by tensor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from atb_core.checkpoint.progress import Progress, job
+from atb_core.errors import WeightsError
+from atb_core.graph.dim import shape_text
+from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.nn.parameter import Parameter, WeightSource
+
+if TYPE_CHECKING:
+    from atb_core.checkpoint.base import WeightLoader
+
+# Buffers that old checkpoints carry and that can be computed: nothing is lost when they are left out.
+_HARMLESS = re.compile(
+    r"\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|(self_)?attn\.(bias|masked_bias|rotary_emb\.inv_freq))$"
+)
+Sink = Callable[[str, torch.Tensor], None]
+#: Takes a part of a weight from an index of dimension 0 on, as `Engine.set_weight_part`.
+PartSink = Callable[[str, int, torch.Tensor], None]
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """Which tensors go where.
+
+    `sources` holds by parameter the tensors that make it up, under their stored names. `duplicates` are second
+    names of a shared weight that are stored as well.
+    """
+
+    parameters: Sequence[Parameter]
+    sources: dict[str, Sequence[WeightSource]]
+    duplicates: Sequence[tuple[str, str]]
+    total_bytes: int
+
+
+def collect_parameters(modules: Iterable[torch.nn.Module]) -> list[Parameter]:
+    """Every parameter under `modules` once, in order; two different ones of one name are refused."""
+    found: dict[str, Parameter] = {}
+    for module in modules:
+        for parameter in module.parameters():
+            if not isinstance(parameter, Parameter):
+                continue
+            known = found.setdefault(parameter.name, parameter)
+            if known is not parameter and known.declared_shape != parameter.declared_shape:
+                raise WeightsError(f"two parameters of different shapes are both called {parameter.name!r}")
+    return list(found.values())
+
+
+def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadPlan:
+    """Compares what the model needs with what the checkpoint has, reading no tensor.
+
+    Raises:
+        WeightsError: names every missing, misshapen, mistyped and unexpected tensor.
+    """
+    available = set(loader.names())
+    missing: list[str] = []
+    misshapen: list[str] = []
+    mistyped: list[str] = []
+    sources: dict[str, Sequence[WeightSource]] = {}
+    duplicates: list[tuple[str, str]] = []
+    used: set[str] = set()
+    for parameter in parameters:
+        sources[parameter.name] = _stored_sources(parameter, available)
+        for source in sources[parameter.name]:
+            if source.name not in available:
+                missing.append(f"{source.name} {shape_text(source.shape)}")
+                continue
+            used.add(source.name)
+            shape = tuple(loader.shape(source.name))
+            if shape != source.shape:
+                misshapen.append(f"{source.name} is {shape_text(shape)}, needed {shape_text(source.shape)}")
+            if not loader.dtype(source.name).is_float:
+                mistyped.append(f"{source.name} is {loader.dtype(source.name).short}")
+        duplicates += [(alias, parameter.name) for alias in parameter.aliases if alias in available - used]
+    used |= {name for name, _ in duplicates}
+    unexpected = sorted(name for name in available - used if not _HARMLESS.search(name))
+    _report(loader.source, missing, misshapen, mistyped, unexpected)
+    total = sum(loader.nbytes(name) for name in used)
+    return LoadPlan(parameters, sources, duplicates, total)
+
+
+def _stored_sources(parameter: Parameter, available: set[str]) -> Sequence[WeightSource]:
+    """What the checkpoint has for `parameter`: its parts, or one tensor under one of its names."""
+    if any(source.name in available for source in parameter.sources) or parameter.declared_shape is None:
+        return parameter.sources
+    names = (parameter.name, *parameter.aliases)
+    return [WeightSource(n, parameter.declared_shape) for n in names if n in available][:1] or parameter.sources
+
+
+def _report(source: str, missing: list[str], misshapen: list[str], mistyped: list[str], unexpected: list[str]) -> None:
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} missing: {', '.join(missing)}")
+    if misshapen:
+        parts.append(f"{len(misshapen)} of the wrong shape: {', '.join(misshapen)}")
+    if mistyped:
+        parts.append(f"{len(mistyped)} not of a floating-point type: {', '.join(mistyped)}")
+    if unexpected:
+        parts.append(f"{len(unexpected)} unexpected: {', '.join(unexpected)}")
+    if parts:
+        raise WeightsError(
+            f"the tensors of {source} do not fit the model; {'; '.join(parts)}",
+            hint="Check that config.json and the weights belong together and that every shard is there.",
+        )
+
+
+def stream_weights(
+    plan: LoadPlan,
+    loader: WeightLoader,
+    sink: Sink,
+    progress: Progress | None = None,
+    part_sink: PartSink | None = None,
+) -> None:
+    """Reads each tensor once and hands it to `sink(name, tensor)` in the model's dtype; keeps none of them.
+
+    With `part_sink`, a weight that the checkpoint holds expert by expert is handed over expert by expert: it is
+    nowhere whole but in the engine.
+    """
+    shared = {name for _, name in plan.duplicates}
+    with job(progress, "Loading weights", plan.total_bytes) as bar:
+        for parameter in plan.parameters:
+            experts = _experts(parameter, plan) if part_sink and parameter.name not in shared else None
+            if part_sink is not None and experts is not None:
+                for expert, sources in enumerate(experts):
+                    part_sink(parameter.name, expert, _read_expert(parameter, sources, loader, bar))
+                continue
+            tensor = _read(parameter, plan, loader, bar)
+            for alias, name in plan.duplicates:
+                if name == parameter.name:
+                    _check_duplicate(alias, parameter, tensor, loader)
+                    bar.advance(loader.nbytes(alias))
+            sink(parameter.name, tensor)
+
+
+def _experts(parameter: Parameter, plan: LoadPlan) -> list[list[WeightSource]] | None:
+    """The tensors of each index of dimension 0, for a weight made of such; None for any other, or a processed one."""
+    if parameter.declared_shape is None or parameter.has_processors:
+        return None
+    groups: list[list[WeightSource]] = [[] for _ in range(parameter.declared_shape[0])]
+    for source in plan.sources[parameter.name]:
+        index = source.place[0] if source.place else None
+        if not isinstance(index, int):
+            return None
+        groups[index].append(source)
+    return groups if all(groups) else None
+
+
+def _read_expert(
+    parameter: Parameter, sources: Sequence[WeightSource], loader: WeightLoader, bar: Progress
+) -> torch.Tensor:
+    assert parameter.declared_shape is not None
+    assert parameter.declared_dtype is not None
+    part = torch.empty((1, *parameter.declared_shape[1:]), dtype=dtype_to_torch(parameter.declared_dtype))
+    for source in sources:
+        assert source.place is not None
+        part[0][source.place[1:]].copy_(loader.get(source.name))
+        bar.advance(loader.nbytes(source.name))
+    return part
+
+
+def _read(parameter: Parameter, plan: LoadPlan, loader: WeightLoader, bar: Progress) -> torch.Tensor:
+    sources = plan.sources[parameter.name]
+    if len(sources) == 1:
+        tensor = loader.get(sources[0].name)
+        bar.advance(loader.nbytes(sources[0].name))
+        return parameter.process(tensor)
+    assert parameter.declared_shape is not None
+    assert parameter.declared_dtype is not None
+    packed = torch.empty(parameter.declared_shape, dtype=dtype_to_torch(parameter.declared_dtype))
+    start = 0
+    for source in sources:
+        place = (slice(start, start + source.shape[0]),) if source.place is None else source.place
+        packed[place].copy_(loader.get(source.name))
+        start += source.shape[0]
+        bar.advance(loader.nbytes(source.name))
+    return parameter.process(packed)
+
+
+def _check_duplicate(alias: str, parameter: Parameter, tensor: torch.Tensor, loader: WeightLoader) -> None:
+    """A shared weight that is stored twice must be the same twice."""
+    if tuple(loader.shape(alias)) != tuple(tensor.shape) or not torch.equal(
+        parameter.process(loader.get(alias)), tensor
+    ):
+        raise WeightsError(
+            f"{loader.source}: the configuration says that {alias} and {parameter.name} are one weight, "
+            "but the two stored tensors differ",
+            hint="Set tie_word_embeddings to false in config.json if both are meant.",
+        )

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configurations that families are tested with: fields of `config.json` by name of the case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atb_testing.capabilities import Capability
+
+Cases = dict[str, dict[str, Any]]
+
+#: The configuration as the author gives it.
+BASE = "base"
+#: What every family is tested with besides its own configuration.
+SHAPE_CASES: Cases = {
+    "one key/value head per head": {"num_attention_heads": 4, "num_key_value_heads": 4},
+    "odd sizes": {
+        "vocab_size": 131,
+        "hidden_size": 60,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 6,
+        "intermediate_size": 77,
+        "num_hidden_layers": 1,
+    },
+    "another rope base": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+}
+#: Rotary settings, each past the point where it begins to matter: the prompts of the comparison reach position 36.
+ROPE_CASES: Cases = {
+    "rope linear": {"rope_parameters": {"rope_type": "linear", "factor": 2.5, "rope_theta": 1e4}},
+    "rope dynamic": {
+        "max_position_embeddings": 24,
+        "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4},
+    },
+    "rope llama3": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "rope_theta": 5e5,
+        }
+    },
+    "rope yarn": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "rope_theta": 1e4,
+        }
+    },
+}
+#: What a claimed capability is tested with.
+CAPABILITY_CASES: dict[Capability, Cases] = {
+    Capability.TIED_EMBEDDINGS: {"tied": {"tie_word_embeddings": True}},
+    Capability.GROUPED_QUERY: {
+        "four heads per key/value head": {"num_attention_heads": 8, "num_key_value_heads": 2},
+        "seven heads per key/value head": {"hidden_size": 112, "num_attention_heads": 7, "num_key_value_heads": 1},
+    },
+    Capability.HEAD_DIM: {"wide heads": {"head_dim": 32}, "narrow heads": {"head_dim": 6}},
+    Capability.ROPE_SCALING: ROPE_CASES,
+}
+STANDARD_CASES: Cases = {BASE: {}, **SHAPE_CASES, **{k: v for d in CAPABILITY_CASES.values() for k, v in d.items()}}

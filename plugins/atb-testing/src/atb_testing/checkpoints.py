@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiny random checkpoints, written by Hugging Face's own implementation of an architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atb_testing.routing import separate_routes
+
+_TINY: dict[str, Any] = {
+    "vocab_size": 203,
+    "hidden_size": 64,
+    "intermediate_size": 112,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+}
+
+
+def tiny_checkpoint(
+    directory: Path, model_type: str, dtype: torch.dtype = torch.float32, shards: int = 1, seed: int = 0, **config: Any
+) -> Path:
+    """Writes a random model of `model_type` into `directory` and returns it.
+
+    Every parameter is random, biases and norms included, at a scale that keeps activations of order one: an
+    ignored bias or a wrong norm then shows. `config` overrides fields of the Hugging Face configuration.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = AutoConfig.for_model(model_type, **installed_spelling({**_TINY, **config}))
+    model = AutoModelForCausalLM.from_config(settings)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(_random(name, parameter, generator))
+        separate_routes(model)
+    model = model.to(dtype)
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    model.save_pretrained(directory, max_shard_size=-(-size // shards) if shards > 1 else 10 * size)
+    return directory
+
+
+def installed_spelling(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` with rotary settings where the installed transformers looks for them: before 5.0, in `rope_scaling`."""
+    if _major_version() >= 5 or "rope_parameters" not in config:
+        return config
+    config = dict(config)
+    rope = dict(config.pop("rope_parameters"))
+    config["rope_theta"] = rope.pop("rope_theta", 10000.0)
+    if rope.get("rope_type", "default") != "default":
+        config["rope_scaling"] = rope
+    return config
+
+
+def _random(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    noise = torch.randn(like.shape, generator=generator)
+    if like.dim() >= 2:
+        return noise if "embed" in name else noise / like.shape[-1] ** 0.5
+    return 1 + 0.2 * noise if "norm" in name else 0.3 * noise
+
+
+def load_reference(directory: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """Hugging Face's model of a checkpoint, computing in `dtype` with plain attention and plain experts."""
+    from transformers import AutoModelForCausalLM
+
+    # The grouped kernels that it would take for experts refuse sizes that are no multiple of 16 bytes.
+    plain = {"experts_implementation": "eager"} if _major_version() >= 5 else {}
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager", **plain)
+    return model.eval()
+
+
+def _major_version() -> int:
+    import transformers
+
+    return int(transformers.__version__.split(".")[0])

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`atb verify`: a checkpoint's logits and greedy tokens beside Hugging Face's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from atb_core.cli.output import note, size_text
+from atb_core.engine import BACKENDS
+from atb_core.errors import AtbError, ConfigError
+from atb_core.plugins import hookimpl
+
+if TYPE_CHECKING:
+    from atb_testing.verify import Verification
+
+
+class VerificationError(AtbError):
+    """The model differs from Hugging Face's by more than rounding."""
+
+
+@click.command("verify")
+@click.argument("model")
+@click.option("--backend", "backends", multiple=True, default=("cpu",), show_default=True,
+              type=click.Choice(BACKENDS), help="What to compare; may be given again.")  # fmt: skip
+@click.option("--tokens", type=click.IntRange(0, 1024), default=16, show_default=True, metavar="N",
+              help="Greedy tokens after each of a few texts; 0 leaves them out.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(model: str, backends: tuple[str, ...], tokens: int, as_json: bool) -> None:
+    """Compare MODEL, a checkpoint in safetensors, with Hugging Face's implementation.
+
+    The truth is Hugging Face in float32. Every logit of ours may be at most twice as far from it as torch's own in the
+    checkpoint's element type; where one is not, the first module that differs is named. Exit status 1 if they differ.
+    """
+    directory = _directory(model)
+    from atb_testing.verify import verify
+
+    note(_memory(directory))
+    result = verify(directory, backends, tokens, note)
+    click.echo(json.dumps({"passed": result.passed, **asdict(result)}, indent=2) if as_json else _text(result))
+    if not result.passed:
+        raise VerificationError(
+            "the model differs from Hugging Face's by more than rounding",
+            hint="The first module that differs is where to look; docs/precision.md tells how.",
+        )
+
+
+def _directory(model: str) -> Path:
+    """The checkpoint's directory, if it is one that can be compared."""
+    from atb_core.checkpoint.sources.reference import resolve_model
+    from atb_core.plugins import registry
+    from atb_core.runner.model_loading import checkpoint_model_type
+
+    path = resolve_model(model)
+    if path.suffix == ".gguf":
+        raise ConfigError(
+            f"{path} is a GGUF file; atb verify compares checkpoints in safetensors",
+            hint="Give the directory of the checkpoint that the file was made of.",
+        )
+    model_type = checkpoint_model_type(path)
+    registry().find(model_type)
+    _check_known(model_type)
+    return path
+
+
+def _check_known(model_type: str) -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if model_type not in CONFIG_MAPPING_NAMES:
+        raise ConfigError(
+            f"the installed transformers has no model of type {model_type!r} to compare with",
+            hint="Upgrade it (pip install --upgrade transformers).",
+        )
+
+
+def _memory(directory: Path) -> str:
+    stored = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+    # Truth in float32 with a copy at work, torch's and ours in the stored type.
+    return f"{size_text(stored)} of weights; comparing takes about {size_text(6 * stored)} of memory"
+
+
+def _text(result: Verification) -> str:
+    lines = [f"errors of the logits in {result.dtype}, divided by their mean magnitude:"]
+    for backend, report in result.reports.items():
+        verdict = "within bounds" if backend not in result.differences else "TOO LARGE"
+        lines.append(
+            f"  {backend}: max {report.ours_max:.2g}, mean {report.ours_mean:.2g}; torch: max {report.torch_max:.2g}, "
+            f"mean {report.torch_mean:.2g}: {verdict}"
+        )
+    lines += [f"  first difference: {text}" for text in result.differences.values()]
+    for backend, found in result.divergences.items():
+        same = result.prompts - len(found)
+        lines.append(f"{backend}: {same} of {result.prompts} texts have the same {result.tokens} greedy tokens")
+        for each in found:
+            kind = "each in the other's best 5" if each.is_close else "NOT close"
+            lines.append(f"  text {each.prompt}, token {each.step}: {each.ours}, theirs {each.theirs}: {kind}")
+    return "\n".join(lines)
+
+
+@hookimpl
+def atb_cli_commands() -> list[click.Command]:
+    """Returns `atb verify`."""
+    return [command]

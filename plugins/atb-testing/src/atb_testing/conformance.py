@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far a model's logits are from the truth, beside how far torch's own are in the same precision."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.models.base.config import BaseConfig
+from atb_testing.checkpoints import load_reference
+from atb_testing.driver import PagedDriver, available_backends, open_model
+
+# In float32 there is no coarser rounding to hide behind: both agree up to the order of summation.
+_FLOAT32_TOLERANCE = 2e-5
+
+
+@dataclass(frozen=True)
+class ErrorReport:
+    """Errors against float32, divided by the mean magnitude of the true logits."""
+
+    ours_max: float
+    ours_mean: float
+    torch_max: float
+    torch_mean: float
+
+    def within(self, factor: float = 2.0) -> bool:
+        """Whether ours is at most `factor` times torch's, by maximum and by mean."""
+        slack = _FLOAT32_TOLERANCE
+        return self.ours_max <= factor * self.torch_max + slack and self.ours_mean <= factor * self.torch_mean + slack
+
+
+def compare_logits(ours: torch.Tensor, peer: torch.Tensor, truth: torch.Tensor) -> ErrorReport:
+    """Errors of `ours` and of `peer` against `truth`; all `[tokens, vocab]`."""
+    scale = truth.float().abs().mean()
+    own, other = ((x.float() - truth.float()).abs() / scale for x in (ours, peer))
+    return ErrorReport(own.max().item(), own.mean().item(), other.max().item(), other.mean().item())
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """What Hugging Face makes of some sequences with a checkpoint's weights.
+
+    `truth` and `peer` are its logits `[tokens, vocab]` in float32 and in the checkpoint's own type; each sequence
+    is its first `prompts[i]` tokens at once, then one token at a time.
+    """
+
+    sequences: list[list[int]]
+    prompts: tuple[int, ...]
+    truth: torch.Tensor
+    peer: torch.Tensor
+
+    @classmethod
+    def of(cls, directory: Path, prompts: tuple[int, ...] = (1, 7, 33, 18), new_tokens: int = 4) -> Oracle:
+        """Runs random sequences of different lengths through Hugging Face's model of the checkpoint.
+
+        Args:
+            prompts: lengths of the prompts.
+            new_tokens: how many tokens of each sequence come one by one after its prompt.
+        """
+        truth_model = load_reference(directory)
+        generator = torch.Generator().manual_seed(3)
+        vocab = truth_model.config.vocab_size
+        sequences = [torch.randint(vocab, (n + new_tokens,), generator=generator).tolist() for n in prompts]
+        truth = hugging_face_logits(truth_model, sequences, prompts)
+        dtype = read_dtype(directory)
+        narrow = dtype != torch.float32
+        peer = hugging_face_logits(load_reference(directory, dtype), sequences, prompts) if narrow else truth
+        return cls(sequences, prompts, truth, peer)
+
+    def run(self, model: Any) -> torch.Tensor:
+        """Our logits `[tokens, vocab]` for the same sequences, all of them in one batch.
+
+        Raises:
+            AssertionError: a logit is not finite.
+        """
+        logits = torch.cat(PagedDriver(model, len(self.prompts)).run(self.sequences, self.prompts))
+        if not torch.isfinite(logits).all():
+            raise AssertionError("the logits are not finite")
+        return logits
+
+    def report(self, ours: torch.Tensor) -> ErrorReport:
+        """Errors of `ours`, logits of the same sequences, beside torch's."""
+        return compare_logits(ours, self.peer, self.truth)
+
+
+def assert_conforms(
+    directory: Path, backends: Sequence[str] | None = None, new_tokens: int = 4, max_model_len: int | None = None
+) -> dict[str, ErrorReport]:
+    """Runs prompts of different lengths together and compares every token's logits with Hugging Face's.
+
+    The checkpoint's own precision is used; the truth is Hugging Face in float32 on the same weights. Fails,
+    naming backends and errors, when an error is more than twice torch's in that precision.
+
+    Args:
+        backends: by default all that this machine can run.
+        new_tokens: how many tokens of each sequence are given one by one after its prompt.
+    """
+    with torch_threads(1):
+        oracle = Oracle.of(directory, new_tokens=new_tokens)
+        names = available_backends() if backends is None else backends
+        models = {name: open_model(directory, name, max_model_len) for name in names}
+        reports = {name: oracle.report(oracle.run(model)) for name, model in models.items()}
+    wrong = {name: report for name, report in reports.items() if not report.within()}
+    if wrong:
+        raise AssertionError(f"errors are more than twice torch's: {wrong}")
+    return reports
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Runs torch on `count` threads; models this small only lose time with more than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def read_dtype(directory: Path) -> torch.dtype:
+    """The element type that a checkpoint's `config.json` names."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    return dtype_to_torch(BaseConfig.from_dict(config).data_type)
+
+
+def hugging_face_logits(
+    model: Any, sequences: Sequence[Sequence[int]], prompt_lengths: Sequence[int] | None = None
+) -> torch.Tensor:
+    """Logits of every token of every sequence, each run alone.
+
+    With `prompt_lengths` the tokens after the prompt are given one by one, over Hugging Face's own cache: that
+    matters where rotary frequencies depend on the length of the sequence so far.
+    """
+    rows = []
+    for index, sequence in enumerate(sequences):
+        # Rotary modules keep what they adapted to the last sequence; each sequence gets a fresh one.
+        fresh = copy.deepcopy(model)
+        tokens = torch.tensor([list(sequence)])
+        first = len(sequence) if prompt_lengths is None else prompt_lengths[index]
+        with torch.no_grad():
+            cache = cache_argument(fresh)
+            out = fresh(tokens[:, :first], use_cache=True)
+            rows.append(out.logits[0])
+            for position in range(first, len(sequence)):
+                step = tokens[:, position : position + 1]
+                out = fresh(step, use_cache=True, **{cache: getattr(out, cache)})
+                rows.append(out.logits[0])
+    return torch.cat(rows)
+
+
+def cache_argument(model: Any) -> str:
+    """What transformers calls the cache, in the arguments of a model and in its output: it changes with the version."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a checkpoint's logits differ from Hugging Face's: the model as it is written, or an engine; and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atb_testing.checkpoints import load_reference
+from atb_testing.conformance import read_dtype, torch_threads
+from atb_testing.driver import open_model
+from atb_testing.probes import PROMPT, STEPS, Difference, first_difference, record_hugging_face, record_ours
+
+
+def explain_difference(directory: Path, backend: str) -> str:
+    """One paragraph that names the finest module that first differs from Hugging Face's.
+
+    The reference engine in float32 comes first: a mistake in the model shows there most clearly. Then the reference
+    engine in the checkpoint's own type, then `backend`.
+    """
+    dtype = str(read_dtype(directory)).removeprefix("torch.")
+    with torch_threads(1):
+        truth_model = load_reference(directory)
+        stages = dict.fromkeys([("reference", "float32"), ("reference", dtype), (backend, dtype)])
+        for engine, kind in stages:
+            found = difference(directory, engine, kind, truth_model)
+            if found is not None:
+                return f"backend {engine!r} in {kind}: {found}"
+    return "no module's own values are further off than torch's: the errors of many modules add up"
+
+
+def difference(directory: Path, backend: str, dtype: str, truth_model: Any) -> Difference | None:
+    """Where `backend` computing in `dtype` first differs from Hugging Face's model in float32."""
+    generator = torch.Generator().manual_seed(5)
+    tokens = torch.randint(truth_model.config.vocab_size, (PROMPT + STEPS,), generator=generator).tolist()
+    known = dict(truth_model.named_modules())
+    recording = record_ours(open_model(directory, backend, torch_dtype=dtype), tokens, known)
+    truth = record_hugging_face(truth_model, tokens, recording.places)
+    narrow = dtype != "float32"
+    peer_model = load_reference(directory, getattr(torch, dtype)) if narrow else truth_model
+    return first_difference(recording, truth, record_hugging_face(peer_model, tokens, recording.places))

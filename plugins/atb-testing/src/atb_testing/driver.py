@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps a model through prompts with a paged KV cache, as simply as possible."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atb_core.checkpoint import SilentProgress, WeightLoader, open_weights
+from atb_core.engine import HOST_BACKENDS, get_backend
+from atb_core.errors import BackendUnavailableError
+from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.models.base.mindie_llm_config import MindIELLMConfig
+from atb_core.plugins import router_for
+
+
+def available_backends() -> list[str]:
+    """The backends that this machine and installation can run, for `pytest.mark.parametrize`."""
+    found = []
+    for name in HOST_BACKENDS:
+        try:
+            get_backend(name)
+        except (BackendUnavailableError, ImportError):
+            continue
+        found.append(name)
+    return found
+
+
+def open_model(directory: Path, backend: Any = "reference", max_model_len: int | None = None, **config: Any) -> Any:
+    """The model of a checkpoint, found through the installed families and loaded; `config` changes fields."""
+    with open_weights(directory) as loader:
+        model = build_model(directory, loader, backend, max_model_len, **config)
+        model.load_weights(loader, SilentProgress())
+    return model
+
+
+def build_model(
+    directory: Path, loader: WeightLoader, backend: Any = "reference", max_model_len: int | None = None, **config: Any
+) -> Any:
+    """`open_model` without the weights."""
+    config_dict = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    router = router_for(config_dict["model_type"])(str(directory), config_dict)
+    settings = router.config.replace(**config) if config else router.config
+    return router.model_cls(MindIELLMConfig(settings), loader, backend=backend, max_model_len=max_model_len)
+
+
+class PagedDriver:
+    """A batch of sequences over one KV cache whose blocks are handed out in a scrambled order."""
+
+    def __init__(self, model: Any, sequences: int, max_len: int = 128, block_size: int = 16, seed: int = 1) -> None:
+        self.model = model
+        self.block_size = block_size
+        per_sequence = -(-max_len // block_size)
+        order = torch.randperm(sequences * per_sequence, generator=torch.Generator().manual_seed(seed))
+        self.tables = order.to(torch.int32).view(sequences, per_sequence)
+        status = model.model_status
+        shape = (order.numel(), block_size, status.num_kv_heads, status.head_dim)
+        dtype = dtype_to_torch(model.dtype)
+        # Memory never written must never be read: it is filled with what would show.
+        make = model.backend.allocate
+        self.kv_cache = [
+            (make(shape, dtype).fill_(float("nan")), make(shape, dtype).fill_(float("nan")))
+            for _ in range(status.num_layers)
+        ]
+        self.lengths = [0] * sequences
+
+    def slots(self, sequence: int, start: int, stop: int) -> list[int]:
+        """Places in the cache of the positions [start, stop) of a sequence."""
+        table = self.tables[sequence].tolist()
+        return [table[p // self.block_size] * self.block_size + p % self.block_size for p in range(start, stop)]
+
+    def prefill(self, prompts: Sequence[Sequence[int]], last_only: bool = False) -> torch.Tensor:
+        """Logits of all tokens of all prompts, one after another, or of the last token of each."""
+        self.lengths = [len(prompt) for prompt in prompts]
+        ends = torch.tensor(self.lengths).cumsum(0)
+        slots = [slot for i, prompt in enumerate(prompts) for slot in self.slots(i, 0, len(prompt))]
+        logits = self.model.forward(
+            input_ids=torch.tensor([token for prompt in prompts for token in prompt]),
+            position_ids=torch.cat([torch.arange(length) for length in self.lengths]),
+            is_prefill=True,
+            kv_cache=self.kv_cache,
+            block_tables=None,
+            slots=torch.tensor(slots, dtype=torch.int32),
+            input_lengths=torch.tensor(self.lengths, dtype=torch.int32),
+            max_seq_len=max(self.lengths),
+            lm_head_indices=ends - 1 if last_only else None,
+        )
+        return torch.Tensor.clone(logits)
+
+    def decode(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Logits `[sequences, vocab]` after one more token for each sequence."""
+        slots = [self.slots(i, length, length + 1)[0] for i, length in enumerate(self.lengths)]
+        positions = list(self.lengths)
+        self.lengths = [length + 1 for length in self.lengths]
+        logits = self.model.forward(
+            input_ids=torch.tensor(list(tokens)),
+            position_ids=torch.tensor(positions),
+            is_prefill=False,
+            kv_cache=self.kv_cache,
+            block_tables=self.tables,
+            slots=torch.tensor(slots, dtype=torch.int32),
+            input_lengths=torch.tensor(self.lengths, dtype=torch.int32),
+            max_seq_len=max(self.lengths),
+        )
+        return torch.Tensor.clone(logits)
+
+    def run(self, sequences: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> list[torch.Tensor]:
+        """Logits `[len, vocab]` of each sequence: its first tokens in one prefill, the others by decode steps.
+
+        All sequences must have the same number of tokens after their prompts.
+        """
+        prompts = [list(s[:n]) for s, n in zip(sequences, prompt_lengths, strict=True)]
+        rests = [list(s[n:]) for s, n in zip(sequences, prompt_lengths, strict=True)]
+        logits = [[part] for part in torch.split(self.prefill(prompts), list(prompt_lengths))]
+        for step in zip(*rests, strict=True):
+            for rows, row in zip(logits, self.decode(step), strict=True):
+                rows.append(row[None])
+        return [torch.cat(rows) for rows in logits]

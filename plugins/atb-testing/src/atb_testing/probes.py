@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which module first differs: the values between modules, ours beside Hugging Face's, in the order of computation.
+
+Our network is recorded with those values as outputs, without fusions; Hugging Face's modules of the same names are
+hooked. A value is compared three ways, as logits are; the first that is too far off names the place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from atb_core.engine.base import Engine
+from atb_core.graph.network import Network, Node
+from atb_core.graph.passes import run_passes
+from atb_core.graph.tensor import Tensor
+from atb_core.models.runtime.weight_loading import collect_parameters
+from atb_testing.driver import PagedDriver
+
+#: Tokens of the sequence that is run: so many in a prefill, the rest one by one.
+PROMPT, STEPS = 37, 3
+# Sums in another order, as a part of the mean magnitude; in the mean of all elements it is far below.
+_TOLERANCE = 2e-5
+
+
+@dataclass(frozen=True)
+class Place:
+    """A value that both models compute: what goes into or comes out of Hugging Face's `modules`, joined."""
+
+    modules: tuple[str, ...]
+    kind: str
+    producer: Node
+
+    @property
+    def label(self) -> str:
+        """As messages name it, and the same in every variant."""
+        return f"the {self.kind} of {' + '.join(self.modules)}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first value that is further from the truth than twice torch's distance; errors are means, relative."""
+
+    place: Place
+    ours: float
+    torch: float
+    last_agreeing: str | None
+    row: int
+
+    @property
+    def module(self) -> str:
+        """The finest module that first differs: the one whose op produced the value."""
+        return self.place.producer.module_path or self.place.modules[0]
+
+    def __str__(self) -> str:
+        agreed = f"the last value that agrees is {self.last_agreeing}" if self.last_agreeing else "no value agrees"
+        node = self.place.producer
+        step = "prefill" if self.row < PROMPT else "decode"
+        return (
+            f"{self.module} is the first to differ: {self.place.label}, which its {node.op.name} at {node.source} "
+            f"produces, is off by {self.ours:.2g} of the mean magnitude where torch is off by {self.torch:.2g} "
+            f"(first in {step}); {agreed}"
+        )
+
+
+def places(network: Network, model: Any, known: Mapping[str, Any]) -> list[tuple[Tensor, Place]]:
+    """The values of `network` that correspond to modules in `known`, in order; inner modules before outer ones."""
+    sources = {p.name: [s.name.rpartition(".")[0] for s in p.sources] for p in collect_parameters([model])}
+    found: list[tuple[int, int, Tensor, Place]] = []
+
+    def add(tensor: Tensor, modules: Sequence[str], kind: str) -> None:
+        producer = network.producer(tensor)
+        if producer is not None and modules and all(module in known for module in modules):
+            depth = -max(module.count(".") for module in modules)
+            found.append((order[producer], depth, tensor, Place(tuple(modules), kind, producer)))
+
+    order = {node: index for index, node in enumerate(network.nodes)}
+    for node in network.nodes:
+        weights = [t.name for t in node.inputs if t.name in sources]
+        if len(node.outputs) == 1 and weights:
+            modules = [node.module_path] if node.module_path in known else list(dict.fromkeys(sources[weights[0]]))
+            values = [t for t in node.inputs if t.name not in sources and t.dtype is not None and t.dtype.is_float]
+            for value in values[:1]:
+                add(value, modules[:1], "input")
+            add(node.outputs[0], modules, "output")
+    for tensor, path in _leaving(network):
+        add(tensor, [path], "output")
+    return [(tensor, place) for _, _, tensor, place in sorted(found, key=lambda entry: entry[:2])]
+
+
+def _leaving(network: Network) -> Iterator[tuple[Tensor, str]]:
+    """Values and the module that they leave, where it is the only value that leaves the module."""
+    users = network.users()
+    leaving: dict[str, list[Tensor]] = {}
+    for node in network.nodes:
+        parts = node.module_path.split(".") if node.module_path else []
+        for end in range(1, len(parts) + 1):
+            path = ".".join(parts[:end])
+            for tensor in node.outputs:
+                outside = [u for u in users.get(tensor, []) if not f"{u.module_path}.".startswith(f"{path}.")]
+                if outside or tensor in network.outputs:
+                    leaving.setdefault(path, []).append(tensor)
+    for path, tensors in leaving.items():
+        if len(tensors) == 1:
+            yield tensors[0], path
+
+
+class _Listener:
+    """Stands in for an engine and keeps what its network's marked values were."""
+
+    def __init__(self, inner: Engine, labels: Mapping[str, str], rows: dict[str, list[torch.Tensor]]) -> None:
+        self.inner, self.labels, self.rows = inner, labels, rows
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        results = self.inner.forward(*args, **kwargs)
+        for label, name in self.labels.items():
+            self.rows.setdefault(label, []).append(results[name].float().clone())
+        return results
+
+
+@dataclass
+class Recording:
+    """Values by label, `[tokens, n]` float32, and where each comes from, in order."""
+
+    places: list[Place] = field(default_factory=list)
+    values: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def record_ours(model: Any, tokens: Sequence[int], known: Mapping[str, Any]) -> Recording:
+    """Runs a loaded model over `tokens`, the last few of them by decode steps, listening at every place.
+
+    The model's engines are replaced: it must not be used by others.
+    """
+    store, recording = model.runtime.variants, Recording()
+    rows: dict[str, list[torch.Tensor]] = {}
+    for base in ("prefill", "decode"):
+        key = frozenset({base})
+        network = store.network(key)
+        labels: dict[str, str] = {}
+        names: dict[Tensor, str] = {t: t.name for t in network.outputs if t.name}
+        for tensor, place in places(network, model, known):
+            if place.label in labels:
+                continue
+            if tensor not in names:
+                names[tensor] = f"probe_{len(names)}"
+                network.mark_output(tensor, names[tensor])
+            labels[place.label] = names[tensor]
+            if base == "prefill":
+                recording.places.append(place)
+        variant = store.build(key, run_passes(network, store.backend.name, ["All"]))
+        variant.engine = _Listener(variant.engine, labels, rows)
+        store.variants[key] = variant
+    driver = PagedDriver(model, 1)
+    prompt = len(tokens) - STEPS
+    driver.prefill([tokens[:prompt]])
+    for token in tokens[prompt:]:
+        driver.decode([token])
+    recording.values = {label: torch.cat([part.flatten(1) for part in parts]) for label, parts in rows.items()}
+    return recording
+
+
+def record_hugging_face(model: Any, tokens: Sequence[int], wanted: Sequence[Place]) -> dict[str, torch.Tensor]:
+    """The same values of Hugging Face's model; those whose layout is another are left out."""
+    seen: dict[tuple[str, str], torch.Tensor] = {}
+    with _hooks(model, {module for place in wanted for module in place.modules}, seen), torch.no_grad():
+        model(torch.tensor([list(tokens)]), use_cache=False)
+    values = {}
+    for place in wanted:
+        parts = [_rows(seen.get((place.kind, module)), len(tokens)) for module in place.modules]
+        if all(part is not None for part in parts):
+            values[place.label] = torch.cat([part for part in parts if part is not None], 1)
+    return values
+
+
+@contextmanager
+def _hooks(model: Any, names: set[str], seen: dict[tuple[str, str], torch.Tensor]) -> Iterator[None]:
+    def note(kind: str, name: str, value: Any) -> None:
+        first = value[0] if isinstance(value, tuple) and value else value
+        if isinstance(first, torch.Tensor) and first.is_floating_point():
+            seen[kind, name] = first.float().clone()
+
+    handles = []
+    for name, module in model.named_modules():
+        if name in names:
+            handles.append(module.register_forward_hook(lambda _m, _i, out, n=name: note("output", n, out)))
+            before = lambda _m, args, kwargs, n=name: note("input", n, args or kwargs.get("hidden_states"))  # noqa: E731
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _rows(value: torch.Tensor | None, tokens: int) -> torch.Tensor | None:
+    """`[tokens, n]` of a value with or without a batch of one, heads before or after tokens."""
+    if value is None:
+        return None
+    if value.dim() > 1 and value.shape[0] == 1 and tokens != 1:
+        value = value[0]
+    if value.shape[0] != tokens and value.dim() > 2 and value.shape[1] == tokens:
+        value = value.transpose(0, 1)
+    return value.reshape(tokens, -1) if value.shape[0] == tokens else None
+
+
+def first_difference(
+    recording: Recording, truth: Mapping[str, torch.Tensor], peer: Mapping[str, torch.Tensor]
+) -> Difference | None:
+    """The first place whose mean error, in any row or over all, is more than twice torch's."""
+    last = None
+    for place in recording.places:
+        ours, true, other = (source.get(place.label) for source in (recording.values, truth, peer))
+        if ours is None or true is None or other is None or ours.shape != true.shape:
+            continue
+        scale = true.abs().mean().clamp_min(1e-30)
+        own, its = ((x - true).abs().mean(1) / scale for x in (ours, other))
+        limit = 2 * its.mean() + _TOLERANCE
+        if not own.mean() <= limit:
+            far = (own > 2 * its.max() + _TOLERANCE).nonzero().flatten().tolist()
+            return Difference(place, own.mean().item(), its.mean().item(), last, far[0] if far else 0)
+        last = place.label
+    return None

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kit's part in pytest: a fixture, a section in the summary, the certificate.
+
+Loaded in every run of pytest where atb_core is installed, so it imports nothing heavy, and does nothing in a run
+without a subclass of `FamilyTests`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from atb_testing.certificate import Outcome
+    from atb_testing.lab import Lab
+
+# Failures inside the kit explain themselves as those in the author's own module do.
+pytest.register_assert_rewrite("atb_testing.suite", "atb_testing.family", "atb_testing.sameness")
+_FAMILY_MODULE = "atb_testing.family"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("atb", "conformance of model families").addoption(
+        "--atb-certificate",
+        metavar="FILE",
+        help="write what every family under test claims, and how its tests ended, as JSON",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Outcomes(config), "atb-outcomes")
+
+
+@pytest.fixture(scope="class")
+def atb_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Tiny checkpoints, loaded models and Hugging Face's logits of the family that the test class is about."""
+    from atb_testing.lab import Lab
+
+    return Lab(request.cls, tmp_path_factory.mktemp("atb"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Notes on a test's report what it says about a family; the note travels between processes of a parallel run."""
+    report = yield
+    if _FAMILY_MODULE in sys.modules:
+        from atb_testing.certificate import facts_of
+
+        facts = facts_of(item)
+        if facts is not None:
+            report.atb_family = facts
+    return report
+
+
+class _Outcomes:
+    """Collects the reports of families' tests and tells about them at the end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.outcomes: list[Outcome] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        facts = getattr(report, "atb_family", None)
+        if facts is not None and (report.when == "call" or report.outcome != "passed"):
+            from atb_testing.certificate import Outcome
+
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            expected_failure = hasattr(report, "wasxfail")
+            self.outcomes.append(Outcome(facts, "xfailed" if expected_failure else report.outcome, reason))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.outcomes:
+            return
+        from atb_testing.certificate import certificates, summary_lines, write_certificates
+
+        found = certificates(self.outcomes)
+        terminalreporter.section("conformance of model families")
+        for line in summary_lines(found):
+            terminalreporter.line(line)
+        target = self.config.getoption("--atb-certificate")
+        if target and not hasattr(self.config, "workerinput"):
+            terminalreporter.line(f"certificate: {write_certificates(found, target)}")

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two ways to the same logits: equal bits on the engines that promise them, one rounding apart on the others."""
+
+from __future__ import annotations
+
+import torch
+
+from atb_testing.lab import Lab
+
+#: Backends whose results do not depend on company, threads, block size or the cut between prefill and decode.
+BITWISE = frozenset({"cpu"})
+# Two orders of summation in float32.
+_FLOAT32_TOLERANCE = 2e-5
+
+
+def assert_same(ours: torch.Tensor, expected: torch.Tensor, lab: Lab, dtype: str, backend: str) -> None:
+    """Fails unless two results of one computation agree: in every bit, or on other backends within rounding."""
+    if backend in BITWISE:
+        assert torch.equal(ours, expected), f"not the same bits: {described(ours, expected)}"
+    else:
+        assert_within_rounding(ours, expected, lab, dtype)
+
+
+def assert_within_rounding(ours: torch.Tensor, expected: torch.Tensor, lab: Lab, dtype: str) -> None:
+    """Fails unless two results are as close as rounding in `dtype` explains.
+
+    Rounding is measured, not assumed: it is twice the largest error of torch's own logits in `dtype`.
+    """
+    scale = expected.float().abs().mean()
+    error = ((ours.float() - expected.float()).abs().max() / scale).item()
+    limit = 2 * lab.torch_error(dtype).torch_max + _FLOAT32_TOLERANCE
+    assert error <= limit, f"{error:.2g} of the mean logit apart, the limit is {limit:.2g}: {described(ours, expected)}"
+
+
+def described(ours: torch.Tensor, expected: torch.Tensor) -> str:
+    """Where two results differ, in words."""
+    rows = (ours != expected).any(-1).nonzero().flatten().tolist()
+    worst = (ours.float() - expected.float()).abs().max().item()
+    return f"{len(rows)} of {len(ours)} tokens differ, the first is number {rows[0] if rows else None}; by {worst:.3g}"

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers: Hugging Face's logits, and one result however a sequence is cut, batched and cached."""
+
+from __future__ import annotations
+
+import torch
+
+from atb_core.engine import get_backend
+from atb_testing.capabilities import Capability
+from atb_testing.checkpoints import load_reference
+from atb_testing.claims import needs
+from atb_testing.conformance import torch_threads
+from atb_testing.diagnosis import explain_difference
+from atb_testing.driver import PagedDriver
+from atb_testing.lab import Lab
+from atb_testing.routing import chosen_experts
+from atb_testing.sameness import assert_same
+
+SEQUENCES = [[3, 1, 4, 1, 5, 9], [2, 7], [1, 8, 2, 8, 1, 8, 2, 8, 4, 5, 9, 0, 4, 5]]
+NEXT = [11, 12]
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class NumberTests:
+    """What a family computes."""
+
+    def test_logits_are_as_close_to_the_truth_as_torchs(
+        self, atb_lab: Lab, case: str, dtype: str, backend: str
+    ) -> None:
+        with torch_threads(1):
+            oracle = atb_lab.oracle(case, dtype)
+            report = oracle.report(oracle.run(atb_lab.model(case, dtype, backend)))
+        assert report.within(), f"{report}: {explain_difference(atb_lab.checkpoint(case, dtype), backend)}"
+
+    def test_a_prefill_equals_the_same_tokens_decoded_one_by_one(self, atb_lab: Lab, dtype: str, backend: str) -> None:
+        model = atb_lab.model(dtype=dtype, backend=backend)
+        tokens = [5, 17, 2, 80, 33, 9, 61, 17, 4]
+        whole = PagedDriver(model, 1).prefill([tokens])
+        driver = PagedDriver(model, 1)
+        steps = [driver.prefill([tokens[:1]]), *(driver.decode([token]) for token in tokens[1:])]
+        assert_same(torch.cat(steps), whole, atb_lab, dtype, backend)
+
+    def test_company_and_block_size_change_nothing(self, atb_lab: Lab, dtype: str, backend: str) -> None:
+        model = atb_lab.model(dtype=dtype, backend=backend)
+        lengths = [len(sequence) for sequence in SEQUENCES]
+        together = PagedDriver(model, len(SEQUENCES)).run([s + NEXT for s in SEQUENCES], lengths)
+        for sequence, expected in zip(SEQUENCES, together, strict=True):
+            alone = PagedDriver(model, 1, block_size=4).run([sequence + NEXT], [len(sequence)])[0]
+            assert_same(alone, expected, atb_lab, dtype, backend)
+
+    def test_the_number_of_threads_changes_nothing(self, atb_lab: Lab, dtype: str, backend: str) -> None:
+        results = []
+        for threads in (1, 3):
+            with torch_threads(threads):
+                model = atb_lab.fresh_model(dtype=dtype, backend=get_backend(backend, num_threads=threads))
+                driver = PagedDriver(model, len(SEQUENCES))
+                results.append(torch.cat([driver.prefill(SEQUENCES), driver.decode([7] * len(SEQUENCES))]))
+        assert_same(results[1], results[0], atb_lab, dtype, backend)
+
+    @needs(Capability.EXPERTS)
+    def test_torch_itself_routes_alike_in_every_type(self, atb_lab: Lab, case: str) -> None:
+        """Else the comparisons above would compare different experts and say nothing; see `testing.routing`."""
+        directory, sequences = atb_lab.checkpoint(case), atb_lab.oracle(case).sequences
+        choices = [chosen_experts(load_reference(directory, dtype), sequences) for dtype in _TYPES]
+        used = sorted(set(choices[0].flatten().tolist()))
+        assert len(used) > choices[0].shape[-1], f"only the experts {used} are ever chosen"
+        assert all(torch.equal(choices[0], other) for other in choices[1:])

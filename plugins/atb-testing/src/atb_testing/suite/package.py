@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The package: found by `model_type`, the one that is installed, and cheap to import."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from atb_core.models.base.config import BaseConfig
+from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+from atb_core.models.base.router import BaseRouter
+from atb_core.plugins import config_for, model_for, router_for
+from atb_core.plugins.api import foreign_imports
+from atb_testing.imports import BUDGET_SECONDS, package_of
+from atb_testing.lab import Lab
+
+
+class PackageTests:
+    """What must be true of a family's package before any model is opened."""
+
+    model_type: str
+
+    def test_entry_points_lead_to_the_familys_classes(self, atb_lab: Lab) -> None:
+        assert issubclass(router_for(self.model_type), BaseRouter)
+        assert issubclass(config_for(self.model_type), BaseConfig)
+        model_cls = model_for(self.model_type)
+        assert issubclass(model_cls, CausalLM), "decorate the model class with @torch_to_mindie_graph()"
+
+    def test_the_package_under_test_is_the_installed_one(self, atb_lab: Lab) -> None:
+        here = importlib.import_module(package_of(atb_lab.package)).__file__
+        installed = atb_lab.imports.file
+        assert here == installed, f"these tests import {here}, but what is installed is {installed}"
+
+    def test_listing_and_routing_import_no_torch(self, atb_lab: Lab) -> None:
+        named = ", ".join(f"{library} at {line}" for library, line in atb_lab.imports.heavy.items())
+        assert not named, f"importing {', '.join(atb_lab.imports.modules)} imports {named}"
+
+    def test_importing_the_package_takes_less_than_50_milliseconds(self, atb_lab: Lab) -> None:
+        seconds = atb_lab.imports.seconds
+        assert seconds < BUDGET_SECONDS, f"{', '.join(atb_lab.imports.modules)} take {1000 * seconds:.0f} ms"
+
+    def test_only_the_public_surface_of_core_is_imported(self, atb_lab: Lab) -> None:
+        file = importlib.import_module(package_of(atb_lab.package)).__file__
+        assert file is not None, f"{package_of(atb_lab.package)} is a package without __init__.py"
+        foreign = foreign_imports(Path(file).parent)
+        assert not foreign, "\n".join(map(str, foreign))

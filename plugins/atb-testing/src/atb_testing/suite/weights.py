@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The weights: every tensor of the checkpoint is read, none is missed, and a checkpoint that differs is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from atb_core.checkpoint import SilentProgress, open_weights
+from atb_core.errors import WeightsError
+from atb_testing.driver import build_model, open_model
+from atb_testing.lab import Lab
+from atb_testing.loaders import AlteredLoader
+
+
+class WeightTests:
+    """What a family reads from a checkpoint that Hugging Face wrote."""
+
+    def test_every_tensor_of_the_checkpoint_is_read_once_and_no_other(self, atb_lab: Lab, case: str) -> None:
+        directory = atb_lab.checkpoint(case)
+        with open_weights(directory) as inner:
+            loader = AlteredLoader(inner)
+            build_model(directory, loader).load_weights(loader, SilentProgress())
+            assert sorted(loader.reads) == sorted(inner.names())
+            twice = [name for name, count in loader.reads.items() if count > 1]
+        assert not twice, f"read more than once: {', '.join(twice)}"
+
+    def test_a_checkpoint_that_lacks_a_tensor_is_refused_by_its_name(self, atb_lab: Lab) -> None:
+        directory = atb_lab.checkpoint()
+        with open_weights(directory) as inner:
+            for name in inner.names():
+                loader = AlteredLoader(inner, without=[name])
+                with pytest.raises(WeightsError) as refusal:
+                    build_model(directory, loader).load_weights(loader, SilentProgress())
+                assert name in str(refusal.value), f"{name} is missing, but the message is: {refusal.value}"
+
+    def test_a_checkpoint_with_one_tensor_more_is_refused_by_its_name(self, atb_lab: Lab) -> None:
+        directory = atb_lab.checkpoint()
+        with open_weights(directory) as inner:
+            beyond = {name.replace("layers.0.", "layers.99.") for name in inner.names()} - set(inner.names())
+            for name in ("model.layers.0.unheard_of.weight", "unheard_of", *sorted(beyond)[:1]):
+                loader = AlteredLoader(inner, extra={name: torch.ones(3, 5)})
+                with pytest.raises(WeightsError) as refusal:
+                    build_model(directory, loader).load_weights(loader, SilentProgress())
+                assert name in str(refusal.value), f"{name} is too much, but the message is: {refusal.value}"
+
+    def test_several_shards_load_like_one_file(self, atb_lab: Lab, dtype: str, backend: str) -> None:
+        directory = atb_lab.checkpoint(dtype=dtype, shards=3)
+        assert len(list(directory.glob("*.safetensors"))) >= 3
+        oracle = atb_lab.oracle(dtype=dtype)
+        sharded = oracle.run(open_model(directory, backend))
+        assert torch.equal(sharded, oracle.run(atb_lab.model(dtype=dtype, backend=backend)))

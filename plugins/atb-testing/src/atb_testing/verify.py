@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole checkpoint held against Hugging Face's implementation: the kit's comparison, on real weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from atb_core.runner.model_runner import ModelRunner
+from atb_testing.agreement import Divergence, greedy_divergences
+from atb_testing.checkpoints import load_reference
+from atb_testing.conformance import ErrorReport, Oracle, read_dtype
+from atb_testing.diagnosis import explain_difference
+from atb_testing.driver import open_model
+
+# Ordinary text: what a model was trained for, so that its choices are seldom ties.
+TEXTS = (
+    "The capital of France is",
+    "def fibonacci(n):",
+    "Once upon a time, in a small village by the sea, there lived",
+    "一个数的平方根是",
+)
+_PROMPTS = (1, 7, 33, 18)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What became of a comparison.
+
+    Attributes:
+        dtype: of the checkpoint; ours and torch's computed in it, the truth in float32.
+        reports: by backend, the errors of all logits.
+        differences: by backend that is not within twice torch's errors, where it first differs.
+        divergences: by backend, where greedy generations part; those of `is_close` are two roundings of one model.
+        prompts: how many texts were continued by `tokens` tokens.
+    """
+
+    dtype: str
+    reports: dict[str, ErrorReport]
+    differences: dict[str, str] = field(default_factory=dict)
+    divergences: dict[str, list[Divergence]] = field(default_factory=dict)
+    prompts: int = 0
+    tokens: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether no error is too large and no two generations part by more than rounding."""
+        apart = [d for found in self.divergences.values() for d in found if not d.is_close]
+        return not self.differences and not apart
+
+
+def verify(
+    directory: Path, backends: Sequence[str], tokens: int, say: Callable[[str], None] = lambda text: None
+) -> Verification:
+    """Compares the logits of random prompts, and `tokens` greedy tokens after ordinary texts.
+
+    Needs memory for the weights once in float32 and twice in the checkpoint's type.
+
+    Args:
+        directory: with config.json and safetensors.
+        say: is told what comes next, a line each time.
+    """
+    dtype = str(read_dtype(directory)).removeprefix("torch.")
+    say(f"Hugging Face in float32 and in {dtype}: the logits of {len(_PROMPTS)} prompts")
+    oracle = Oracle.of(directory, _PROMPTS)
+    reports: dict[str, ErrorReport] = {}
+    differences: dict[str, str] = {}
+    for backend in backends:
+        say(f"backend {backend}: the same prompts")
+        reports[backend] = oracle.report(oracle.run(open_model(directory, backend)))
+        if not reports[backend].within():
+            say(f"backend {backend}: looking for the first module that differs")
+            differences[backend] = explain_difference(directory, backend)
+    divergences: dict[str, list[Divergence]] = {}
+    if tokens:
+        reference = load_reference(directory, read_dtype(directory))
+        for backend in backends:
+            say(f"backend {backend}: {tokens} greedy tokens after {len(TEXTS)} texts")
+            runner = ModelRunner(directory, backend=backend, load_tokenizer=_has_tokenizer(directory))
+            divergences[backend] = greedy_divergences(runner, reference, _prompts(runner), tokens)
+    return Verification(dtype, reports, differences, divergences, len(TEXTS) if tokens else 0, tokens)
+
+
+def _has_tokenizer(directory: Path) -> bool:
+    return (directory / "tokenizer.json").is_file() or (directory / "tokenizer_config.json").is_file()
+
+
+def _prompts(runner: ModelRunner) -> list[list[int]]:
+    if runner.tokenizer is not None:
+        return [runner.tokenizer.encode(text) for text in TEXTS]
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randint(runner.vocab_size, (8 + i,), generator=generator).tolist() for i in range(len(TEXTS))]

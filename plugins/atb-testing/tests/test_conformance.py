@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison with Hugging Face notices mistakes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from atb_core.layers.attention.attention import Attention
+from atb_core.layers.norm.normalization import RmsNorm
+from atb_core.models.runtime import position_embedding
+from atb_testing import ErrorReport, assert_conforms, compare_logits, tiny_checkpoint
+
+pytest.importorskip("transformers")
+pytest.importorskip("atb_llama")
+
+
+def test_errors_are_relative_to_the_size_of_the_logits() -> None:
+    truth = torch.tensor([[2.0, -2.0], [4.0, -4.0]])
+    report = compare_logits(truth + 0.3, truth - 0.6, truth)
+    assert dataclasses.astuple(report) == pytest.approx((0.1, 0.1, 0.2, 0.2))
+
+
+@pytest.mark.parametrize(("ours", "within"), [(0.1, True), (0.2, True), (0.201, False)])
+def test_twice_the_error_of_torch_is_the_limit(ours: float, within: bool) -> None:
+    assert ErrorReport(ours, 0.01, 0.1, 0.01).within() is within
+    assert ErrorReport(0.01, ours, 0.01, 0.1).within() is within
+
+
+def wrong_theta(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
+    right = position_embedding.rope_frequencies
+    monkeypatch.setattr(
+        position_embedding,
+        "rope_frequencies",
+        lambda config, seq_len=None: right(config.replace(rope_theta=config.rope_theta * (1 + size)), seq_len),
+    )
+
+
+def wrong_epsilon(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
+    right = RmsNorm.__init__
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        right(self, *args, **kwargs)
+        self.eps += size
+
+    monkeypatch.setattr(RmsNorm, "__init__", init)
+
+
+def wrong_scale(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
+    right = Attention.__init__
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        right(self, *args, **kwargs)
+        self.scale *= 1 + size
+
+    monkeypatch.setattr(Attention, "__init__", init)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 0.001), (torch.bfloat16, 0.5)], ids=str)
+@pytest.mark.parametrize("mistake", [wrong_theta, wrong_epsilon, wrong_scale])
+def test_a_mistake_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: Any, dtype: torch.dtype, size: float
+) -> None:
+    """In float32 one of a thousandth is enough; in bfloat16 rounding hides the smallest."""
+    tiny_checkpoint(tmp_path, "llama", dtype)
+    assert_conforms(tmp_path, ["reference"])
+    mistake(monkeypatch, size)
+    with pytest.raises(AssertionError, match="more than twice torch's"):
+        assert_conforms(tmp_path, ["reference"])

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`atb verify` tells a right model from a wrong one, and where the wrong one begins to differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from atb_core.cli import main
+from atb_testing import tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"), "qwen2", torch.bfloat16)
+
+
+def verified(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = main(["verify", *arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_a_right_model_passes_on_both_engines(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--backend", "cpu", "--backend", "reference", "--tokens", "4", "--json")
+    status, out, err = verified(capsys, str(checkpoint), *options)
+    result = json.loads(out)
+    assert status == 0
+    assert result["passed"] is True
+    assert set(result["reports"]) == {"cpu", "reference"}
+    assert result["reports"]["cpu"]["torch_max"] > 0
+    assert (result["dtype"], result["tokens"]) == ("bfloat16", 4)
+    assert "comparing takes about" in err
+
+
+def test_a_wrong_model_fails_and_the_module_is_named(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atb_core.layers.attention.attention import Attention
+
+    right = Attention.__init__
+
+    def wrong(self: Any, *args: Any, **kwargs: Any) -> None:
+        right(self, *args, **kwargs)
+        self.scale *= 2
+
+    monkeypatch.setattr(Attention, "__init__", wrong)
+    status, out, err = verified(capsys, str(checkpoint), "--tokens", "0")
+    assert status == 1
+    assert "TOO LARGE" in out
+    assert "model.layers.0.self_attn" in out
+    assert "differs from Hugging Face's by more than rounding" in err
+
+
+@pytest.mark.parametrize(
+    ("model_type", "message"),
+    [("nobody_knows_me", "no installed package serves"), (None, "names no model_type")],
+)
+def test_a_model_that_cannot_be_compared_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model_type: str | None, message: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    status, out, err = verified(capsys, str(tmp_path))
+    assert (status, out) == (1, "")
+    assert message in err
+
+
+def test_a_gguf_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    status, _, err = verified(capsys, str(tmp_path / "model.gguf"))
+    assert status == 1
+    assert "is a GGUF file; atb verify compares checkpoints in safetensors" in err

