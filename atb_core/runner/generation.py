@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 import torch
 
+from atb_core.features.step import KVCache, Step
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.outputs import Logprob, StreamChunk
 from atb_core.runner.request import Request
@@ -27,11 +28,11 @@ class Generation:
     """Requests that are served together. Used as a context manager: leaving it frees every block.
 
     Args:
-        forward: runs the model on the keyword arguments of :class:`StepInputs` and returns logits
-            [requests, vocab].
+        forward: runs the model on a step and returns logits [requests, vocab].
         blocks: owner of the cache's blocks; may be shared with other generations.
-        max_num_seqs: most requests running at a time.
-        max_num_batched_tokens: most tokens in one prefill step of several requests.
+        kv_cache: Cache that these blocks divide.
+        max_num_seqs: Largest number of requests that run at a time.
+        max_num_batched_tokens: Largest number of tokens in one prefill step of several requests.
         max_model_len: Length of the longest context.
         vocab_size: Columns of the logits.
         lock: held during each step, by all who share ``forward`` and ``blocks``.
@@ -39,8 +40,9 @@ class Generation:
 
     def __init__(
         self,
-        forward: Callable[..., torch.Tensor],
+        forward: Callable[[Step], torch.Tensor],
         blocks: BlockManager,
+        kv_cache: KVCache,
         *,
         max_num_seqs: int,
         max_num_batched_tokens: int,
@@ -52,7 +54,7 @@ class Generation:
         self._vocab_size = vocab_size
         self._lock = lock or threading.RLock()
         self._scheduler = Scheduler(blocks, max_num_seqs, max_num_batched_tokens)
-        self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size)
+        self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
         self._sampler = Sampler()
 
     def __enter__(self) -> Generation:
@@ -99,7 +101,7 @@ class Generation:
                 request.mark_started()
             logits = self._prefill(requests)
         else:
-            logits = self._forward(**self._inputs.decode(requests))
+            logits = self._forward(self._inputs.decode(requests))
         chunks = [
             self._append(request, sampled)
             for request, sampled in zip(requests, self._sampler.sample(logits, requests), strict=True)
@@ -127,13 +129,13 @@ class Generation:
 
     def _prefill(self, requests: list[Request]) -> torch.Tensor:
         """Runs prompts; returns the logits [requests, vocab] at their last tokens."""
-        kwargs = self._inputs.prefill(requests)
+        step = self._inputs.prefill(requests)
         # The scheduler runs a request that wants them alone.
         if requests[0].wants_prompt_logprobs:
-            return self._prefill_with_logprobs(requests[0], kwargs)
-        return self._forward(**kwargs)
+            return self._prefill_with_logprobs(requests[0], step)
+        return self._forward(step)
 
-    def _prefill_with_logprobs(self, request: Request, kwargs: dict[str, Any]) -> torch.Tensor:
+    def _prefill_with_logprobs(self, request: Request, step: Step) -> torch.Tensor:
         """Runs one prompt, again for each part of its logits, and notes its log probabilities.
 
         A run computes and writes to the cache the same each time; only the logits that it is asked for differ.
@@ -144,7 +146,7 @@ class Generation:
         while True:
             start = len(noted) - 1
             end = min(len(prompt), start + max(1, _LOGITS_BYTES // (4 * self._vocab_size)))
-            logits = self._forward(**{**kwargs, "lm_head_indices": torch.arange(start, end)})
+            logits = self._forward(dataclasses.replace(step, lm_head_indices=torch.arange(start, end)))
             followed = prompt[start + 1 : end + 1]
             entries = self._sampler.prompt_logprobs(logits[: len(followed)], followed, count)
             noted += [request.with_text(entry) for entry in entries]

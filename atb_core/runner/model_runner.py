@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 
 from atb_core.errors import RequestError
+from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.generation import Generation
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from atb_core.checkpoint.progress import Progress
-    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
 __all__ = ["ModelRunner"]
 
@@ -135,7 +136,7 @@ class ModelRunner:
         context_len = _check_context(max_model_len, self.config.context_length)
         # The tokenizer first: it is quick, and a faulty one should not show after minutes of loading.
         self.tokenizer = _open_tokenizer(checkpoint, tokenizer) if load_tokenizer else None
-        self._model: EngineFromNetwork | None = load_model(
+        self._model: CausalLM | None = load_model(
             checkpoint,
             self.config,
             backend=backend,
@@ -179,7 +180,7 @@ class ModelRunner:
         self._blocks = BlockManager(plan.num_blocks, self._layout.block_size)
 
     @property
-    def model(self) -> EngineFromNetwork:
+    def model(self) -> CausalLM:
         """The family's model.
 
         Raises:
@@ -198,7 +199,8 @@ class ModelRunner:
             for generation in self._open:
                 generation.close()
             self._model = None
-            self.kv_cache = []
+            # The list itself, which open streams hold too.
+            self.kv_cache.clear()
             if self.tokenizer is not None:
                 self.tokenizer.close()
         # A model and its engines refer to each other; their memory is wanted back now.
@@ -279,20 +281,21 @@ class ModelRunner:
         Returns:
             Logits [R or T, vocab] in :attr:`dtype`, valid until the next step.
         """
+        step = Step(
+            input_ids,
+            position_ids,
+            is_prefill,
+            kv_cache,
+            block_tables,
+            slots,
+            input_lengths,
+            max_seq_len,
+            lm_head_indices,
+            adapter_ids,
+            kwargs,
+        )
         with self._lock:
-            return self.model.run(
-                input_ids=input_ids,
-                position_ids=position_ids,
-                is_prefill=is_prefill,
-                kv_cache=kv_cache,
-                block_tables=block_tables,
-                slots=slots,
-                input_lengths=input_lengths,
-                max_seq_len=max_seq_len,
-                lm_head_indices=lm_head_indices,
-                adapter_ids=adapter_ids,
-                **kwargs,
-            )
+            return self.model.run_step(step)
 
     def get_default_sampling_params(self) -> SamplingParams:
         """Returns the parameters that `generate` and `chat` use where none are given.
@@ -464,8 +467,9 @@ class ModelRunner:
     def open_generation(self) -> Iterator[Generation]:
         """A generation on this runner's model and cache; leaving the context frees all its blocks."""
         generation = Generation(
-            self._forward_step,
+            self.model.run_step,
             self._blocks,
+            self.kv_cache,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self._max_num_batched_tokens,
             max_model_len=self.max_model_len,
@@ -480,9 +484,6 @@ class ModelRunner:
                 self._open.remove(generation)
                 generation.close()
                 self._blocks.rebuild(table for other in self._open for table in other.block_tables())
-
-    def _forward_step(self, **kwargs: Any) -> torch.Tensor:
-        return self.model.run(kv_cache=self.kv_cache, **kwargs)
 
 
 def _check_context(max_model_len: int | None, context_len: int) -> int:
