@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SIMULATOR = ROOT / "csrc/atb/sim/include"
+SIMULATOR = ROOT / "csrc/sim/include"
 LAYOUT = ROOT / "csrc/atb/checks/layout_check.cpp"
 _WHEEL_FOLDER = "torch_npu/include/third_party/"
 # Since 8.3, atb/types.h includes this header of CANN, which torch_npu lacks; ATB only names its types.

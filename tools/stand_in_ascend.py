@@ -18,14 +18,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-SIMULATOR = Path(__file__).resolve().parent.parent / "csrc/atb/sim"
+SIMULATOR = Path(__file__).resolve().parent.parent / "csrc/sim"
 VERSION = "8.5.0"
 # Sources of the simulator that belong to ACL; all others belong to ATB.
 ACL = ("acl", "memory", "state", "stream")
 CXX = os.environ.get("CXX", "g++")
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", f"-I{SIMULATOR / 'include'}", f"-I{SIMULATOR / 'src'}"]
 # The layout checks also need the types of the core.
-FLAGS += [f"-I{SIMULATOR.parents[1]}", f"-I{SIMULATOR.parents[1] / 'include'}"]
+FLAGS += [f"-I{SIMULATOR.parent}", f"-I{SIMULATOR.parent / 'include'}"]
 
 
 def make(folder: Path) -> dict[str, str]:
