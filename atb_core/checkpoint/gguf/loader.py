@@ -58,7 +58,7 @@ class GgufLoader(WeightLoader):
             self._ordered = tuple(sorted(self._tensors, key=lambda name: self._tensors[name].offset))
             self._heads: dict[str, int] = {}
             if rules.permuted_qk:
-                config = config_from_header(self._file, header, rules)
+                config = config_from_header(self._file, header)
                 self._heads = {stem: config[key] for stem, key in _PERMUTED.items()}
         except BaseException:
             self._file.close()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from atb_core.errors import ConfigError
+from atb_core.graph.dtype import MODEL_DTYPES, DataType
 from atb_core.models.base.rope_scaling import RopeScaling
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 ConfigT = TypeVar("ConfigT", bound="BaseConfig")
 
-_TORCH_DTYPES = ("float32", "float16", "bfloat16")
 _ACTIVATIONS = ("silu", "swish")
 
 
@@ -146,7 +146,7 @@ class BaseConfig:
         _check_float("rms_norm_eps", self.rms_norm_eps, 0.0, 1.0)
         _check_float("rope_theta", self.rope_theta, 1.0, 1.0e15)
         _check_choice("hidden_act", self.hidden_act, _ACTIVATIONS)
-        _check_choice("torch_dtype", self.torch_dtype, _TORCH_DTYPES)
+        _check_choice("torch_dtype", self.torch_dtype, MODEL_DTYPES)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             _check_token_ids(name, getattr(self, name))
         if self.rope_scaling is not None:
@@ -157,8 +157,6 @@ class BaseConfig:
     @property
     def data_type(self) -> DataType:
         """`torch_dtype` as the element type that networks use."""
-        from atb_core.graph.dtype import DataType
-
         return DataType.from_short(self.torch_dtype)
 
     @property
