@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from atb_core.extensions import connect
+
 if TYPE_CHECKING:
     from atb_core.engine.kernels import get_include
     from atb_core.errors import (
@@ -77,6 +79,13 @@ _HOME = {
     "load_native_library": "atb_core.models.cpp.libraries",
     "torch_to_mindie_graph": "atb_core.models.base.flash_causal_lm_v3",
 }
+
+
+# Layers reach what stands above them through these ports; each implementation is imported on first use.
+connect("C++ models", "atb_core.plugins.cpp_models")
+connect("engine builder", "atb_core.engine.build:build_engine")
+connect("families", "atb_core.plugins.registry")
+connect("plugins", "atb_core.plugins.hooks")
 
 
 def __getattr__(name: str) -> Any:

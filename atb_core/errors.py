@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors meant for people: what is wrong, in one paragraph, and what to do next.
+"""Errors with a message for the user: the cause in one paragraph, and the next step.
 
-The command line prints ``str(error)`` and exits non-zero; a library user catches :class:`AtbError` or a subclass.
+The command line prints `str(error)` and exits with a non-zero status. Library users catch `AtbError` or a subclass.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = [
 
 
 class AtbError(Exception):
-    """Base of every error this package raises on purpose.
+    """Base of all errors that this package raises on purpose.
 
     Args:
-        message: names the thing that is wrong and the cause.
-        hint: the next step, a full sentence; ``None`` when the message already says it.
+        message: names the object of the error and the cause.
+        hint: the next step as a full sentence; `None` if the message implies it.
     """
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        # Both go to args so that the error survives pickling (worker processes send errors back).
+        # Both are in args so that the error can be pickled: worker processes send errors to their parent.
         super().__init__(message, hint)
         self.message = _printable(message)
         self.hint = None if hint is None else _printable(hint)
@@ -48,59 +48,59 @@ class AtbError(Exception):
 
 
 def _printable(text: str) -> str:
-    """`text` with control characters spelled out: names from an untrusted file must not steer a terminal."""
+    """Returns `text` with control characters escaped, so that names from untrusted files cannot control a terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 class GraphError(AtbError):
-    """A network was recorded or rewritten wrongly."""
+    """Error in recording or rewriting a network."""
 
 
 class ShapeError(GraphError):
-    """Shapes or dtypes of an op's inputs do not fit together."""
+    """Error for shapes or dtypes of an op's inputs that do not fit together."""
 
 
 class VerifyError(GraphError):
-    """A network breaks a rule of the graph language, for example after a pass."""
+    """Error for a network that breaks a rule of the graph, for example after a pass."""
 
 
 class EngineError(AtbError):
-    """An engine was given names, dtypes, shapes or values it cannot run."""
+    """Error for names, dtypes, shapes or values that an engine cannot run."""
 
 
 class BackendUnavailableError(EngineError):
-    """The backend asked for is not built, or this machine cannot run it."""
+    """Error for a backend that is not built, or that this machine cannot run."""
 
 
 class ConfigError(AtbError):
-    """A model's configuration is missing a value or has an impossible one."""
+    """Error for a model configuration with missing or invalid values."""
 
 
 class WeightsError(AtbError):
-    """A checkpoint file is damaged, hostile, incomplete or of an unsupported kind."""
+    """Error for a checkpoint file that is damaged, malicious, incomplete or of an unsupported format."""
 
 
 class ModelNotFoundError(AtbError):
-    """A model reference leads to nothing that can be opened."""
+    """Error for a model reference that does not lead to a checkpoint."""
 
 
 class TokenizerError(AtbError):
-    """A tokenizer or chat template is missing, damaged or of an unsupported kind."""
+    """Error for a tokenizer or chat template that is missing, damaged or of an unsupported kind."""
 
 
 class PluginError(AtbError):
-    """An installed plugin is broken, incompatible or in conflict with another."""
+    """Error for an installed plugin that is broken, incompatible or in conflict with another one."""
 
 
 class SettingsError(AtbError):
-    """The settings file or an environment variable says something impossible."""
+    """Error for invalid values in the settings file or in an environment variable."""
 
 
 class UnknownModelError(PluginError):
-    """No installed family serves this ``model_type``."""
+    """Error for a `model_type` that no installed family serves."""
 
 
 class RequestError(AtbError):
-    """A request to the runner cannot be served as asked."""
+    """Error for a request that the runner cannot serve."""

@@ -1,26 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Extension points: what others may add to a layer of the core.
+"""Extension points: how a layer reaches what stands above it without importing it.
 
 A layer declares a slot in the file that uses it, with the check of what may be put in:
 
-    FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", "a list of Pass", check_pass)
+    FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", "a list of Pass", pass_problem)
 
-The layer knows nothing of plugins. Whoever stands above all layers installs a provider, which fills a slot when it is
-first read. Without a provider every slot is empty.
+The plugin system fills the slot when it is first read. A layer that needs a single thing from above declares a port:
+
+    families: Port[Families] = Port("families")
+
+`atb_core/__init__.py` connects every port to its implementation by name; that is imported on first use.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from atb_core.errors import PluginError
 
-__all__ = ["Contribution", "Extensions", "Owner", "Provider", "set_provider"]
+__all__ = ["Contribution", "Extensions", "Owner", "Port", "Provider", "connect"]
 
 T = TypeVar("T")
+
+_connections: dict[str, object] = {}
+
+
+def connect(port: str, implementation: object) -> None:
+    """Connects the port called `port` to its implementation.
+
+    Args:
+        implementation: an object, or the text `"module"` or `"module:attribute"`, which is imported on first use.
+    """
+    _connections[port] = implementation
+
+
+class Port(Generic[T]):
+    """Declares one thing that a layer needs from a higher layer. Calling the port returns the implementation."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self) -> T:
+        implementation = _connections[self.name]
+        if isinstance(implementation, str):
+            module, _, attribute = implementation.partition(":")
+            imported = importlib.import_module(module)
+            implementation = _connections[self.name] = getattr(imported, attribute) if attribute else imported
+        return cast(T, implementation)
 
 
 @dataclass(frozen=True)
@@ -50,7 +80,7 @@ class Contribution(Generic[T]):
 
 
 class Provider(Protocol):
-    """Fills slots. The plugin system is one; tests install others."""
+    """Fills slots: the interface of the plugin system."""
 
     def contributions(self, slot: Extensions[Any]) -> list[Contribution[Any]]:
         """Returns everything that was contributed to `slot` so far and passed its check."""
@@ -63,6 +93,9 @@ class Provider(Protocol):
     def failures(self) -> str:
         """Returns a sentence that names the owners that failed, with a leading space; empty if none did."""
         ...
+
+
+_provider: Port[Provider] = Port("plugins")
 
 
 class Extensions(Generic[T]):
@@ -81,7 +114,7 @@ class Extensions(Generic[T]):
 
     def all(self) -> list[Contribution[T]]:
         """Returns the contributions so far; PluginError in strict mode if any plugin failed."""
-        return [] if _provider is None else _provider.contributions(self)
+        return _provider().contributions(self)
 
     def only(self, matches: Callable[[T], bool], what: str) -> Contribution[T] | None:
         """Returns the one contribution that matches, `None` without one.
@@ -92,28 +125,18 @@ class Extensions(Generic[T]):
         Raises:
             PluginError: several contributions match; names their owners.
         """
-        found = [item for item in self.all() if matches(item.value)]
-        if len(found) > 1:
+        claims = [item for item in self.all() if matches(item.value)]
+        if len(claims) > 1:
             raise PluginError(
-                f"{what} comes from several plugins: {' and '.join(str(item.owner) for item in found)}",
-                hint=f"Uninstall all but one, or leave one out: ATB_NO_PLUGINS={found[-1].owner.distribution}.",
+                f"{what} comes from several plugins: {' and '.join(str(item.owner) for item in claims)}",
+                hint=f"Uninstall all but one, or leave one out: ATB_NO_PLUGINS={claims[-1].owner.distribution}.",
             )
-        return found[0] if found else None
+        return claims[0] if claims else None
 
     def failed(self, owner: Owner, what: str, error: BaseException) -> None:
         """Records that `what`, contributed by `owner`, is left out because of `error`."""
-        if _provider is not None:
-            _provider.failed(owner, what, error)
+        _provider().failed(owner, what, error)
 
     def failures(self) -> str:
         """Returns a sentence naming the plugins that failed and might have offered what is missing, or `""`."""
-        return "" if _provider is None else _provider.failures()
-
-
-_provider: Provider | None = None
-
-
-def set_provider(provider: Provider | None) -> None:
-    """Installs what fills the slots from now on."""
-    global _provider
-    _provider = provider
+        return _provider().failures()

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of this user and this process: a strict TOML file, and environment variables over it.
+"""Settings of the user and the process: a strict TOML file, overridden by environment variables.
 
 The file is `$ATB_CONFIG`, else `$XDG_CONFIG_HOME/atb/config.toml`, else `~/.config/atb/config.toml`:
 
     [plugins]
-    only = ["atb-qwen2"]        # these packages and no others          ATB_PLUGINS=atb-qwen2,...
-    disabled = ["atb-foo"]      # never these                           ATB_NO_PLUGINS=atb-foo,... or all
+    only = ["atb-qwen2"]        # use these packages and no others      ATB_PLUGINS=atb-qwen2,...
+    disabled = ["atb-foo"]      # do not use these                      ATB_NO_PLUGINS=atb-foo,... or all
     strict = true               # a plugin that fails is an error       ATB_STRICT=1
 
-    [plugins.prefer]            # where several packages serve a type   ATB_PLUGINS_PREFER=qwen2=atb-foo,...
-    qwen2 = "atb-foo"
+    [plugins.prefer]            # choice among several packages         ATB_PLUGINS_PREFER=qwen2=atb-foo,...
+    qwen2 = "atb-foo"           # that serve the same model type
 
     [engine]
-    graph = "cpp"               # who writes a model's graph: python (the default) or cpp
+    graph = "cpp"               # what builds a model's graph: python (the default) or cpp
 
-What a caller or an option says comes before all of it. A variable that is set to nothing counts as not set. What the
-file does not know is an error: a misspelt setting must not be ignored.
+Arguments and command line options override both. An empty variable counts as not set. Unknown keys in the file are
+errors, so that a misspelt setting is not ignored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from atb_core.names import normalized_name
 
 __all__ = ["GRAPHS", "EngineSettings", "PluginSettings", "Settings", "load_settings", "settings", "settings_path"]
 
-#: Who may write a model's graph.
+#: Values of the setting that selects what builds a model's graph.
 GRAPHS = ("python", "cpp")
 _MAX_BYTES = 1 << 20
 _VARIABLES = ("ATB_PLUGINS", "ATB_NO_PLUGINS", "ATB_STRICT", "ATB_PLUGINS_PREFER", "ATB_PLUGIN_TIMEOUT")
@@ -44,16 +44,16 @@ _FALSE = ("0", "false", "no", "off")
 
 @dataclass(frozen=True)
 class PluginSettings:
-    """Which plugins may be used. Names of distributions are in their normal form (`atb-foo`).
+    """Settings that select plugins. Names of distributions are normalized (`atb-foo`).
 
     Attributes:
-        only: the packages that may be used; `None`: all.
-        disabled: the packages that may not, each with the setting that says so; the key `all` stands for every one.
-        strict: whether a plugin that fails is an error at once.
-        import_seconds: how long the import of one entry point may take.
-        prefer: model type to the package that shall serve it.
-        only_source: the setting that `only` comes from, for messages.
-        prefer_sources: the setting that each preference comes from.
+        only: packages that may be used; `None` allows all.
+        disabled: packages that must not be used, with the setting that disables each; the key `all` disables every one.
+        strict: makes the failure of a plugin an error.
+        import_seconds: time limit in seconds for the import of one entry point.
+        prefer: package that serves a model type, by model type.
+        only_source: setting that `only` comes from, for messages.
+        prefer_sources: setting that each preference comes from, for messages.
     """
 
     only: frozenset[str] | None = None
@@ -67,10 +67,10 @@ class PluginSettings:
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How models run where the caller does not say.
+    """Defaults for running models.
 
     Attributes:
-        graph: who writes a model's graph: `python` or `cpp`.
+        graph: what builds a model's graph: `python` or `cpp`.
     """
 
     graph: str = "python"
@@ -81,7 +81,9 @@ class Settings:
     """All settings.
 
     Attributes:
-        path: where the settings file is, or would be.
+        path: path of the settings file, which need not exist.
+        plugins: the tables `[plugins]` and `[plugins.prefer]`.
+        engine: the table `[engine]`.
     """
 
     path: Path
@@ -90,10 +92,10 @@ class Settings:
 
 
 def settings() -> Settings:
-    """The settings of this process: the environment as it is now, the file as it is now (read again if it changed).
+    """Returns the settings of this process, from the present environment and file; a file that changed is read again.
 
     Raises:
-        SettingsError: the file or a variable is wrong; names the file and the key.
+        SettingsError: the file or a variable is invalid; the message names the file and the key.
     """
     environ = {name: value for name in _VARIABLES if (value := os.environ.get(name))}
     path = settings_path()
@@ -102,14 +104,14 @@ def settings() -> Settings:
     except OSError:
         if os.environ.get("ATB_CONFIG"):
             raise SettingsError(
-                f"ATB_CONFIG names {path}, which is no file", hint="Correct or unset ATB_CONFIG."
+                f"ATB_CONFIG names {path}, which is not a file", hint="Correct or unset ATB_CONFIG."
             ) from None
         return _settings(path, 0, 0, tuple(environ.items()))
     return _settings(path, status.st_mtime_ns, status.st_size, tuple(environ.items()))
 
 
 def settings_path(environ: Mapping[str, str] | None = None) -> Path:
-    """Where the settings file is looked for; it need not exist unless `ATB_CONFIG` names it."""
+    """Returns the path of the settings file, which must exist only if `ATB_CONFIG` names it."""
     environ = os.environ if environ is None else environ
     if own := environ.get("ATB_CONFIG"):
         return Path(own).expanduser()
@@ -118,10 +120,10 @@ def settings_path(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
-    """The settings in a file, which may be missing, and in environment variables over it.
+    """Reads the settings from a file, which may be missing, and from environment variables that override it.
 
     Raises:
-        SettingsError: as `settings`.
+        SettingsError: the file or a variable is invalid; the message names the file and the key.
     """
     root = _Table(_read_toml(path), path)
     plugins = _plugins_from_environment(_plugins_from_file(root.table("plugins")), environ)
@@ -153,12 +155,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         values: dict[str, Any] = tomllib.loads(data.decode("utf-8"))
     except ValueError as error:
-        raise SettingsError(f"the settings file {path} is no valid TOML: {error}") from error
+        raise SettingsError(f"the settings file {path} is not valid TOML: {error}") from error
     return values
 
 
 class _Table:
-    """A table of the settings file; whatever is asked for is checked, whatever is not asked for is an error."""
+    """Table of the settings file that checks each value when it is read and reports the keys that were not read."""
 
     def __init__(self, values: dict[str, Any], path: Path, name: str = "") -> None:
         self._values = values
@@ -167,25 +169,27 @@ class _Table:
         self._known: list[str] = []
 
     def source(self, key: str) -> str:
-        """For messages: `plugins.only in /home/me/.config/atb/config.toml`."""
+        """Returns the name of a setting for messages, e.g. `plugins.only in /home/me/.config/atb/config.toml`."""
         return f"{self._name}.{key} in {self._path}" if self._name else f"{key} in {self._path}"
 
     def table(self, key: str) -> _Table:
+        """Returns the table under `key`, empty if it is missing."""
         return _Table(self._get(key, dict, "a table", {}), self._path, f"{self._name}.{key}" if self._name else key)
 
     def flag(self, key: str) -> bool:
+        """Returns a boolean, `False` if it is missing."""
         value: bool = self._get(key, bool, "true or false", False)
         return value
 
     def names(self, key: str) -> list[str] | None:
-        """A list of strings, or `None` where there is none."""
+        """Returns a list of non-empty strings, or `None` if it is missing."""
         values: list[Any] | None = self._get(key, list, "a list of names", None)
         if values is not None and not all(isinstance(value, str) and value for value in values):
             raise self._wrong(key, "a list of names")
         return values
 
     def choice(self, key: str, allowed: tuple[str, ...]) -> str:
-        """One of some words; the first is the default."""
+        """Returns one of the allowed words, the first one if the key is missing."""
         words = " or ".join(repr(word) for word in allowed)
         value: str = self._get(key, str, words, allowed[0])
         if value not in allowed:
@@ -193,13 +197,13 @@ class _Table:
         return value
 
     def mapping(self) -> dict[str, str]:
-        """Every key of this table with a string."""
+        """Returns all keys of this table with their values, which must be strings."""
         for key in self._values:
             self._get(key, str, "a name", "")
         return dict(self._values)
 
     def done(self) -> None:
-        """Refuses keys that nobody asked for."""
+        """Raises SettingsError for keys that were not read."""
         unknown = sorted(set(self._values) - set(self._known))
         if unknown:
             where = f"[{self._name}]" if self._name else "the top level"
@@ -247,7 +251,7 @@ def _plugins_from_environment(plugins: PluginSettings, environ: Mapping[str, str
     prefer = dict(_pair(item) for item in _split(environ.get("ATB_PLUGINS_PREFER", "")))
     return PluginSettings(
         only=frozenset(map(normalized_name, only)) if only else plugins.only,
-        # What the file disables stays disabled: leaving out one more plugin must not bring back another.
+        # The variable adds to the file: disabling one more plugin must not enable another.
         disabled={**plugins.disabled, **disabled},
         import_seconds=_seconds("ATB_PLUGIN_TIMEOUT", environ.get("ATB_PLUGIN_TIMEOUT", ""), plugins.import_seconds),
         strict=_switch("ATB_STRICT", environ.get("ATB_STRICT", ""), plugins.strict),
@@ -265,7 +269,7 @@ def _pair(text: str) -> tuple[str, str]:
     model_type, _, name = (part.strip() for part in text.partition("="))
     if not model_type or not name:
         raise SettingsError(
-            f"ATB_PLUGINS_PREFER has {text!r}, which is no MODEL_TYPE=PACKAGE",
+            f"ATB_PLUGINS_PREFER has {text!r}, which is not of the form MODEL_TYPE=PACKAGE",
             hint="For example ATB_PLUGINS_PREFER=qwen2=atb-foo,llama=atb-bar.",
         )
     return model_type, normalized_name(name)
@@ -284,5 +288,5 @@ def _seconds(name: str, text: str, default: float) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < threading.TIMEOUT_MAX:
-        raise SettingsError(f"{name}={text!r} is no number of seconds above 0", hint=f"Correct or unset {name}.")
+        raise SettingsError(f"{name}={text!r} is not a positive number of seconds", hint=f"Correct or unset {name}.")
     return value

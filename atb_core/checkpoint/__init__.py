@@ -4,7 +4,8 @@
 from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader
 from atb_core.checkpoint.gguf.rules import GgufRules
 from atb_core.checkpoint.opening import open_checkpoint, open_weights
-from atb_core.checkpoint.progress import BarProgress, Progress, SilentProgress, default_progress
+from atb_core.checkpoint.progress import BarProgress, Progress, SilentProgress, default_progress, job
+from atb_core.checkpoint.sources.base import Source
 
 __all__ = [
     "BarProgress",
@@ -12,9 +13,11 @@ __all__ = [
     "GgufRules",
     "Progress",
     "SilentProgress",
+    "Source",
     "TokenizerParts",
     "WeightLoader",
     "default_progress",
+    "job",
     "open_checkpoint",
     "open_weights",
 ]

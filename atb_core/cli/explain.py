@@ -81,7 +81,7 @@ def explain(model: str) -> tuple[Explanation, Exception | None]:
 def _where(model: str) -> tuple[Checkpoint | None, str]:
     """Returns a model's files, fetched if need be, and its type; a word that is no path and no reference is a type."""
     from atb_core.checkpoint import open_checkpoint
-    from atb_core.models.routing import model_type_of
+    from atb_core.models.families import model_type_of
 
     if not Path(model).exists() and not set(model) & set("/:.\\"):
         return None, model
@@ -92,11 +92,12 @@ def _where(model: str) -> tuple[Checkpoint | None, str]:
 def _made_of_it(
     model: str, checkpoint: Checkpoint | None, model_type: str
 ) -> tuple[list[str], list[str], Facts | None]:
+    from atb_core.features import FEATURES
     from atb_core.graph.dtype import MODEL_DTYPES
-    from atb_core.plugins import hooks, model_for
+    from atb_core.plugins import model_for
 
     own = [feature.feature_name for feature in model_for(model_type).feature_decorators]
-    features = own + [f"{offer.value.feature_name} ({offer.owner})" for offer in hooks.features()]
+    features = own + [f"{each.value.feature_name} ({each.owner})" for each in FEATURES.all()]
     if checkpoint is None:
         return features, list(MODEL_DTYPES), None
     from atb_core.cli.opened import opened_model

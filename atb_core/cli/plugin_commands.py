@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that plugins add: looked for only when a command is asked for that core does not have."""
+"""Commands that plugins add, looked for only when a command is asked for that core does not have."""
 
 from __future__ import annotations
 
@@ -11,8 +11,19 @@ import click
 
 from atb_core.cli.lazy import LazyGroup
 from atb_core.errors import AtbError, PluginError
+from atb_core.extensions import Contribution, Extensions
 from atb_core.plugins.admission import refusal
 from atb_core.plugins.scan import HOOKS, installed
+
+
+def command_problem(item: object) -> str | None:
+    """Returns a sentence that names the fault of a contributed command, `None` if it has none."""
+    if not isinstance(item, click.Command):
+        return f"{item!r} is no click.Command"
+    return None if item.name else f"{item!r} has no name"
+
+
+COMMANDS: Extensions[click.Command] = Extensions("atb_cli_commands", "a list of click.Command", command_problem)
 
 
 class CommandGroup(LazyGroup):
@@ -35,26 +46,23 @@ def may_add_commands() -> list[str]:
 
 
 def plugin_command(name: str, core: frozenset[str]) -> click.Command | None:
-    """The command `name` of a plugin, `None` if no plugin has it; PluginError if several have.
+    """Returns the command `name` of a plugin, `None` if no plugin has it; PluginError if several have.
 
     Args:
-        core: the names of core's commands; a plugin's command of such a name is left out, and that is told.
+        core: the names of core's commands; a plugin's command of such a name is left out with a warning.
     """
-    from atb_core.plugins import hooks
-
-    offers = hooks.cli_commands()
-    for offer in offers:
-        if offer.value.name in core:
-            shadow = PluginError(f"`atb {offer.value.name}` is a command of core")
-            hooks.failed(offer.owner, f"the command {offer.value.name!r}", shadow)
-    found = hooks.only([offer for offer in offers if offer.value.name == name], f"the command {name!r}")
-    return None if found is None else _guarded(found)
+    for each in COMMANDS.all():
+        if each.value.name in core:
+            shadow = PluginError(f"`atb {each.value.name}` is a command of core")
+            COMMANDS.failed(each.owner, f"the command {each.value.name!r}", shadow)
+    contribution = COMMANDS.only(lambda command: command.name == name, f"the command {name!r}")
+    return None if contribution is None else _guarded(contribution)
 
 
 @functools.cache
-def _guarded(found: Any) -> click.Command:
-    """The offered command, with whatever else than an error for people it raises put down to its plugin."""
-    command: click.Command = found.value
+def _guarded(contribution: Contribution[click.Command]) -> click.Command:
+    """Returns the contributed command, which reports an exception that is no `AtbError` as the plugin's bug."""
+    command = contribution.value
     invoke: Callable[..., Any] = command.invoke
 
     @functools.wraps(invoke)
@@ -65,7 +73,7 @@ def _guarded(found: Any) -> click.Command:
             raise
         except Exception as error:
             raise PluginError(
-                f"the command {command.name!r} of {found.owner} failed: {type(error).__name__}: {error}",
+                f"the command {command.name!r} of {contribution.owner} failed: {type(error).__name__}: {error}",
                 hint="Report it to the plugin's author with what --traceback prints.",
             ) from error
 

@@ -58,7 +58,7 @@ def _directory(model: str) -> Path:
         )
     from atb_core.checkpoint import open_checkpoint
     from atb_core.checkpoint.directory import DirectoryCheckpoint
-    from atb_core.models.routing import model_type_of
+    from atb_core.models.families import model_type_of
     from atb_core.plugins import registry
 
     checkpoint = open_checkpoint(model)

@@ -15,13 +15,6 @@ HOST_BACKENDS = ("cpu", "reference")
 BACKENDS = (*HOST_BACKENDS, "atb", "atb-sim")
 
 
-def kernel_types() -> dict[str, type]:
-    """By backend, what it takes as the kernel of an op from outside of core; `OpContribution.kernels` holds these."""
-    from atb_core.engine.kernels import CpuKernel
-
-    return {"cpu": CpuKernel}
-
-
 def get_backend(name: str = "auto", **options: Any) -> Backend:
     """The backend called `name`: "cpu" (C++), "reference" (torch), "atb" (Ascend), "atb-sim" or "auto" (cpu).
 

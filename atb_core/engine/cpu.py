@@ -14,7 +14,7 @@ from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
 from atb_core.engine.native import NativeBackend, NativeEngine, NativeProgram, NativeStore
 from atb_core.engine.native_graph import NativeGraph
 from atb_core.errors import BackendUnavailableError, EngineError
-from atb_core.graph.foreign_ops import contribution
+from atb_core.graph.custom_ops import contribution
 from atb_core.graph.network import Network
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ class CpuProgram(NativeProgram):
 def _register_announced(network: Network) -> None:
     """Loads the kernels that plugins announce for the network's ops; each is loaded when it is first needed."""
     for op in {type(node.op) for node in network.nodes}:
-        found = contribution(op)
-        kernel = None if found is None else found.kernels.get("cpu")
+        custom = contribution(op)
+        kernel = None if custom is None else custom.kernels.get("cpu")
         if kernel is not None:
             assert isinstance(kernel, CpuKernel)  # checked when it was announced
             register_cpu_kernel(op, kernel)

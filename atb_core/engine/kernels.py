@@ -12,11 +12,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from atb_core.engine.extension import load_extension
 from atb_core.engine.kernel_abi import MAGIC, Kernel, KernelCall, KernelFunction
 from atb_core.errors import EngineError, PluginError
+from atb_core.graph.custom_ops import CustomKernel
 from atb_core.graph.op import Op, registered_ops
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class _Functions(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CpuKernel:
+class CpuKernel(CustomKernel):
     """The code that runs one op on the cpu engine: `symbol` of a shared library.
 
     Nothing is loaded before `register_cpu_kernel`; from then on the library stays loaded.
@@ -51,6 +52,7 @@ class CpuKernel:
     library: str | os.PathLike[str] | None = None
     symbol: str | None = None
     _functions: _Functions | None = field(default=None, repr=False)
+    backend: ClassVar[str] = "cpu"
 
     def __post_init__(self) -> None:
         given = self.library is not None and bool(self.symbol)

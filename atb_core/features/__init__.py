@@ -4,6 +4,6 @@
 from __future__ import annotations
 
 from atb_core.features.base import BASE_FEATURES, FeatureDecorator, check_stacking
-from atb_core.features.by_name import check_enabled, features_by_name
+from atb_core.features.by_name import FEATURES, check_enabled, features_by_name
 
-__all__ = ["BASE_FEATURES", "FeatureDecorator", "check_enabled", "check_stacking", "features_by_name"]
+__all__ = ["BASE_FEATURES", "FEATURES", "FeatureDecorator", "check_enabled", "check_stacking", "features_by_name"]

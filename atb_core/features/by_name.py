@@ -1,22 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features that are asked for by name: those of plugins, beside those that a model was decorated with."""
+"""Finds features by name: those of plugins, beside those that a model was decorated with."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from atb_core.errors import PluginError, RequestError
+from atb_core.errors import GraphError, PluginError, RequestError
+from atb_core.extensions import Contribution, Extensions
 from atb_core.features.base import FeatureDecorator, check_stacking
-from atb_core.plugins import hooks
+
+
+def feature_problem(item: object) -> str | None:
+    """Returns a sentence that names the fault of a contributed feature, `None` if it has none."""
+    try:
+        check_stacking([item])  # type: ignore[list-item] # It refuses anything but a feature.
+    except GraphError as error:
+        return str(error)
+    return None
+
+
+FEATURES: Extensions[type[FeatureDecorator]] = Extensions(
+    "atb_features", "a list of subclasses of atb_core.FeatureDecorator", feature_problem
+)
 
 
 def features_by_name(
     names: Sequence[str], decorated: Sequence[type[FeatureDecorator]]
 ) -> tuple[type[FeatureDecorator], ...]:
-    """The features of plugins that go on top of those a model was decorated with, checked together.
+    """Returns the features of plugins that go on top of those a model was decorated with, checked together.
 
     Args:
-        names: what was asked for; one that the model was decorated with needs nothing further.
+        names: the requested features; one that the model was decorated with needs nothing further.
         decorated: the model's own, which come first.
 
     Raises:
@@ -27,25 +41,25 @@ def features_by_name(
     wanted = [name for name in dict.fromkeys(names) if name not in own]
     if not wanted:
         return ()
-    found = tuple(_find(name, own) for name in wanted)
-    check_stacking([*decorated, *(offer.value for offer in found)])
-    return tuple(offer.value for offer in found)
+    features = tuple(_find(name, own).value for name in wanted)
+    check_stacking([*decorated, *features])
+    return features
 
 
-def _find(name: str, own: Sequence[str]) -> hooks.Offered[type[FeatureDecorator]]:
-    offers = hooks.features()
-    found = hooks.only([o for o in offers if o.value.feature_name == name], f"the feature {name!r}")
-    if found is not None:
-        return found
-    known = [*(f"{each} (of the model)" for each in own), *(f"{o.value.feature_name} ({o.owner})" for o in offers)]
+def _find(name: str, own: Sequence[str]) -> Contribution[type[FeatureDecorator]]:
+    contribution = FEATURES.only(lambda feature: feature.feature_name == name, f"the feature {name!r}")
+    if contribution is not None:
+        return contribution
+    offered = [f"{each.value.feature_name} ({each.owner})" for each in FEATURES.all()]
+    known = [*(f"{each} (of the model)" for each in own), *offered]
     raise RequestError(
         f"no installed plugin offers a feature called {name!r}",
-        hint=f"There {'are' if known else 'is'}: {', '.join(known) or 'none'}.{hooks.failures()}",
+        hint=f"There {'are' if known else 'is'}: {', '.join(known) or 'none'}.{FEATURES.failures()}",
     )
 
 
 def check_enabled(names: Sequence[str], features: Sequence[FeatureDecorator]) -> None:
-    """PluginError for a feature that was asked for, and says itself that it is not enabled on this model."""
+    """Raises PluginError for a requested feature that says itself that it is not enabled on this model."""
     for feature in features:
         if feature.feature_name in names and not feature.is_enabled:
             raise PluginError(

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from atb_core.errors import GraphError, ShapeError
+from atb_core.extensions import Port
 from atb_core.graph.dim import Shape, shape_text
 from atb_core.graph.dtype import DataType
 from atb_core.graph.op import Op
@@ -207,20 +208,21 @@ class Network:
     def build_engine(
         self, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
     ) -> Engine:
-        """Runs the passes and returns an engine of `backend` (see `get_backend`).
+        """Runs the passes and returns an engine of this network: `atb_core.engine.build.build_engine`."""
+        return _engine_builder()(self, del_fpass_keys, backend=backend, **options)
 
-        `del_fpass_keys` names fusion passes to leave out; ["All"] leaves out every one. Options go to the
-        backend (`num_threads`, `store`).
-        """
-        from atb_core.engine import get_backend
-        from atb_core.graph.passes import run_passes
 
-        store = options.pop("store", None)
-        built = get_backend(backend, **options)
-        engine = built.build(run_passes(self, built.name, del_fpass_keys), store)
-        self.built = True
-        return engine
+class EngineBuilder(Protocol):
+    """Builds engines; the engine layer has the function."""
 
+    def __call__(
+        self, network: Network, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
+    ) -> Engine:
+        """Runs the passes on `network` and returns an engine of it."""
+        ...
+
+
+_engine_builder: Port[EngineBuilder] = Port("engine builder")
 
 _current: ContextVar[Network | None] = ContextVar("atb_network", default=None)
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from atb_core.errors import GraphError, ShapeError
 from atb_core.graph.dim import DimLike, Shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.plugins import hooks
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +40,7 @@ class Op:
     #: Indices of inputs that are written in place.
     writes: ClassVar[tuple[int, ...]] = ()
     #: Engines that run the op; a test holds this against what the backends really have. A kernel that a plugin
-    #: announces adds its backend when it is first needed: `graph.foreign_ops.supports` knows it before.
+    #: announces adds its backend when it is first needed: `graph.custom_ops.supports` knows it before.
     backends: ClassVar[frozenset[str]] = frozenset({"reference", "cpu"})
     #: Comes before the name of an op from outside of core; by convention the package it is imported from.
     namespace: ClassVar[str] = ""
@@ -138,16 +137,6 @@ def forget_ops(package: str) -> None:
 def registered_ops() -> Mapping[str, type[Op]]:
     """Every known op by name."""
     return dict(_registry)
-
-
-def find_op(name: str) -> type[Op]:
-    """The op called `name`, of a plugin that has not been loaded yet too; GraphError lists the known names."""
-    if name not in _registry and "." in name:
-        # Their classes register themselves as the hooks are called.
-        hooks.ops()
-    if name in _registry:
-        return _registry[name]
-    raise GraphError(f"there is no op called {name!r}", hint=f"known ops: {', '.join(sorted(_registry))}")
 
 
 @dataclasses.dataclass(frozen=True)

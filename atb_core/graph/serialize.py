@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from atb_core.errors import GraphError
+from atb_core.graph.custom_ops import find_op, package_of
 from atb_core.graph.dim import Dim, DimLike, Shape
 from atb_core.graph.dtype import DataType
-from atb_core.graph.foreign_ops import package_of
 from atb_core.graph.network import Network, Node
-from atb_core.graph.op import Op, find_op
+from atb_core.graph.op import Op
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.verify import verify
 
@@ -88,8 +88,8 @@ def _network_data(network: Network) -> dict[str, Any]:
 
 def _packages(network: Network) -> dict[str, Any]:
     """Returns the plugins that the network's custom ops come from, so that an error can name what to install."""
-    foreign = {type(node.op) for node in network.nodes if type(node.op).namespace}
-    known = {op.op_name(): package for op in foreign if (package := package_of(op))}
+    custom = {type(node.op) for node in network.nodes if type(node.op).namespace}
+    known = {op.op_name(): package for op in custom if (package := package_of(op))}
     return {"packages": dict(sorted(known.items()))} if known else {}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""torch-like building blocks whose `forward` records operations instead of computing."""
+"""Building blocks in the style of torch whose `forward` records operations instead of computing them."""
 
 from atb_core.nn import functional
 from atb_core.nn.module import Module, ModuleDict, ModuleList

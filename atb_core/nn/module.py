@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modules whose `forward` records: torch's `Module` plus the path that recorded nodes carry."""
+"""Modules whose `forward` records: torch's `Module` plus the module path that recorded nodes carry."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from atb_core.graph.source import module_scope
 
 
 class Module(torch.nn.Module):
-    """Base of everything that is built from symbolic tensors.
+    """Base class of modules that are built from symbolic tensors.
 
-    While `forward` runs, the names under which modules hold each other make up the module path of the
-    nodes it records: `model.layers.3.self_attn`.
+    While `forward` runs, the attribute names through which modules hold each other form the module path of the recorded
+    nodes, e.g. `model.layers.3.self_attn`.
     """
 
     _scope = ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs `forward` within the module path of this module."""
         outer_names = [(child, child._scope) for child, _ in _children(self, "")]
         for child, name in _children(self, ""):
             child._scope = name
@@ -28,16 +29,16 @@ class Module(torch.nn.Module):
             with module_scope(self._scope):
                 return super().__call__(*args, **kwargs)
         finally:
-            # A module may be held by several others, each with a name of its own for it.
+            # Several modules may hold the same one, each under a different name.
             for child, name in outer_names:
                 child._scope = name
 
     def add_aliases(self, aliases: Mapping[str, str]) -> None:
-        """Lets attributes be found under other names too: `{alias: attribute}`."""
+        """Adds further names for attributes, as `{alias: attribute}`."""
         self.__dict__.setdefault("_aliases", {}).update(aliases)
 
     def getattr_by_alias(self, name: str) -> Any:
-        """The attribute that `name` is an alias of, or the attribute called `name`."""
+        """Returns the attribute that `name` is an alias of, or the attribute called `name`."""
         return getattr(self, self.__dict__.get("_aliases", {}).get(name, name))
 
     def __getattr__(self, name: str) -> Any:
@@ -51,15 +52,15 @@ class Module(torch.nn.Module):
 
 
 class ModuleList(torch.nn.ModuleList):
-    """A list of modules; its elements' names are their positions."""
+    """List of modules; the elements' names are their positions."""
 
 
 class ModuleDict(torch.nn.ModuleDict):
-    """Modules by name."""
+    """Dictionary of modules by name."""
 
 
 def _children(parent: torch.nn.Module, prefix: str) -> Iterator[tuple[Module, str]]:
-    """Children and their names as seen from the nearest module that is called; lists are not called."""
+    """Yields children with their names relative to the nearest called module; lists and dicts are not called."""
     for name, child in parent._modules.items():
         if isinstance(child, Module):
             yield child, prefix + name

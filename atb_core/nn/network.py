@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks and engines under the import path that models written for ATB-Models use."""
+"""Re-exports networks and engines under the import path of ATB-Models."""
 
 from atb_core.engine.base import Engine
 from atb_core.graph.network import Network

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The current network under the import path that models written for ATB-Models use."""
+"""Re-exports the current network under the import path of ATB-Models."""
 
 from atb_core.graph.network import get_default_net
 

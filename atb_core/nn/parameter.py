@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights of a module, known by name and shape; their values live in the engine's weight store."""
+"""Weights of modules, declared by name and shape; their values are in the engine's weight store."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ Processor = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class WeightSource:
-    """One tensor of the checkpoint that goes into a parameter.
+    """Tensor of the checkpoint that fills a parameter or a part of it.
 
-    `place` indexes the part of the parameter that it fills; `None` in sources that are joined along dimension 0.
+    Attributes:
+        name: name of the tensor in the checkpoint.
+        shape: shape of the tensor in the checkpoint.
+        place: index of the part of the parameter that it fills; `None` for sources that are joined along dimension 0.
     """
 
     name: str
@@ -31,17 +34,21 @@ class WeightSource:
 
 
 class BaseParameter(torch.nn.Parameter):
-    """A named weight. It takes part in torch's module bookkeeping as a meta tensor and holds no memory.
+    """Named weight, which torch's module bookkeeping sees as a meta tensor and which holds no memory.
 
-    `shape` may be `None`: then nothing is checked until real weights are given to an engine.
+    Args:
+        name: name of the weight in the network.
+        shape: declared shape; with `None`, nothing is checked until an engine is given real weights.
+        dtype: declared element type; `None` leaves it open.
     """
 
-    # Assigned here because torch's own attribute of this name cannot be set.
+    # Declared here because the attribute of this name in torch's class cannot be set.
     name: str = ""
 
     def __new__(
         cls, name: str, shape: Sequence[int] | None = None, dtype: DataType | None = None, **_: Any
     ) -> BaseParameter:
+        """Creates the meta tensor that represents the weight."""
         torch_dtype = torch.float32 if dtype is None else dtype_to_torch(dtype)
         data = torch.empty(tuple(shape or (0,)), dtype=torch_dtype, device="meta")
         return super().__new__(cls, data, False)
@@ -58,24 +65,24 @@ class BaseParameter(torch.nn.Parameter):
         return f"{type(self).__name__}({self.name!r}, shape={self.declared_shape}, dtype={dtype})"
 
     def get_tensor(self) -> Tensor:
-        """The weight in the network that is being recorded, which notes it as one of its weights."""
+        """Returns the weight's symbolic tensor and registers it as a weight of the current network."""
         get_default_net().weights_keys.add(self.name)
         return Tensor(self.name, self.declared_shape, self.declared_dtype)
 
     def register_processor(self, processor: Processor) -> None:
-        """Adds a function applied to the real weight (CPU) before an engine gets it, in order of registration.
+        """Adds a function that is applied to the real weight on the CPU before an engine is given it.
 
-        It must return a tensor of the declared shape.
+        Functions run in the order of registration; the last one must return a tensor of the declared shape.
         """
         self._processors.append(processor)
 
     @property
     def has_processors(self) -> bool:
-        """Whether the real weight is changed before an engine gets it, for which it has to be whole."""
+        """Returns `True` if processors change the real weight, which must then be loaded as a whole."""
         return bool(self._processors)
 
     def process(self, tensor: torch.Tensor) -> torch.Tensor:
-        """`tensor` after all processors, contiguous and in the declared element type.
+        """Returns `tensor` after all processors, contiguous and in the declared element type.
 
         Raises:
             WeightsError: the result does not have the declared shape.
@@ -92,12 +99,15 @@ class BaseParameter(torch.nn.Parameter):
 
 
 class Parameter(BaseParameter):
-    """The weight `<prefix>.<suffix>`.
+    """Weight `<prefix>.<suffix>`.
 
     Args:
-        shape: sizes of the whole weight; with `sources`, what these fill.
-        sources: the checkpoint's tensors that make it up; by default one of the same name. A checkpoint may also
-            hold the whole weight as one tensor of the parameter's name.
+        prefix: name of the module in the checkpoint.
+        suffix: name of the weight in the module.
+        shape: shape of the whole weight; with `sources`, of what they fill together.
+        dtype: declared element type; `None` leaves it open.
+        sources: tensors of the checkpoint that form the weight; by default one of the same name. A checkpoint may also
+            contain the whole weight as one tensor of the parameter's name.
     """
 
     def __new__(
@@ -108,6 +118,7 @@ class Parameter(BaseParameter):
         dtype: DataType | None = None,
         sources: Sequence[WeightSource] | None = None,
     ) -> Parameter:
+        """Creates the meta tensor that represents the weight."""
         return super().__new__(cls, _join(prefix, suffix), shape, dtype)  # type: ignore[return-value]
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The symbolic tensor under the import path that models written for ATB-Models use."""
+"""Re-exports the symbolic tensor under the import path of ATB-Models."""
 
 from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor

@@ -26,10 +26,11 @@ from atb_core.plugins.resolved import ResolvedSet, child_environment, resolved
 from atb_core.plugins.scan import Entry, Installed, installed
 
 if TYPE_CHECKING:
-    from atb_core.plugins.contributions import OpContribution, WeightFormat
+    from atb_core.checkpoint.custom import WeightFormat
+    from atb_core.graph.custom_ops import OpContribution
     from atb_core.plugins.hooks import register as register_hooks
     from atb_core.plugins.hookspecs import hookimpl
-    from atb_core.plugins.tool_parsers import ParsedAnswer, ToolCall, ToolParser
+    from atb_core.runner.tool_calls import ParsedAnswer, ToolCall, ToolParser
 
 __all__ = [
     "CONFIGS",
@@ -65,15 +66,15 @@ __all__ = [
     "try_load",
 ]
 
-# What authors of hooks import; those who list families must not pay for it.
+# Authors of hooks import these names. They are loaded on use: listing families must not load the layers they are from.
 _HOME = {
-    "OpContribution": ("contributions", "OpContribution"),
-    "ParsedAnswer": ("tool_parsers", "ParsedAnswer"),
-    "ToolCall": ("tool_parsers", "ToolCall"),
-    "ToolParser": ("tool_parsers", "ToolParser"),
-    "WeightFormat": ("contributions", "WeightFormat"),
-    "hookimpl": ("hookspecs", "hookimpl"),
-    "register_hooks": ("hooks", "register"),
+    "OpContribution": ("atb_core.graph.custom_ops", "OpContribution"),
+    "ParsedAnswer": ("atb_core.runner.tool_calls", "ParsedAnswer"),
+    "ToolCall": ("atb_core.runner.tool_calls", "ToolCall"),
+    "ToolParser": ("atb_core.runner.tool_calls", "ToolParser"),
+    "WeightFormat": ("atb_core.checkpoint.custom", "WeightFormat"),
+    "hookimpl": ("atb_core.plugins.hookspecs", "hookimpl"),
+    "register_hooks": ("atb_core.plugins.hooks", "register"),
 }
 
 
@@ -81,4 +82,4 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOME[name]
-    return getattr(import_module(f"{__name__}.{module}"), attribute)
+    return getattr(import_module(module), attribute)

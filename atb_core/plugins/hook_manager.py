@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the hook implementations of a process: imports, checks and calls them, each one apart from the others."""
+"""Keeps the hook implementations of a process: imports, checks and calls them, each apart from the others."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import pluggy
 
 from atb_core.errors import AtbError, PluginError
+from atb_core.extensions import Contribution, Extensions, Owner
 from atb_core.plugins import hookspecs
 from atb_core.plugins.admission import check_names, refusal
-from atb_core.plugins.contribution_checks import CHECKS
 from atb_core.plugins.hook_rules import hook_problem, implementations
 from atb_core.plugins.loader import load_entry
 from atb_core.plugins.records import LoadRecord, Status, add_record
@@ -26,38 +25,11 @@ from atb_core.plugins.resolved import verify_resolved
 from atb_core.plugins.scan import HOOKS, Entry, Installed, installed
 from atb_core.settings import settings
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Owner:
-    """Who contributed something: a distribution, and the entry point that led to it.
-
-    Attributes:
-        path: where the distribution's metadata lies.
-        target: the entry point, for records.
-    """
-
-    distribution: str
-    version: str = ""
-    path: Path = Path()
-    target: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.distribution} {self.version}".rstrip()
-
-
-@dataclass(frozen=True)
-class Offered(Generic[T]):
-    """A contribution and its owner."""
-
-    owner: Owner
-    value: T
-
-
 class Hooks:
-    """The hook implementations of a process.
+    """Holds the hook implementations of a process.
 
     Attributes:
         failed: the owners of what was left out, each with the error.
@@ -67,13 +39,14 @@ class Hooks:
         self.failed: dict[Owner, PluginError] = {}
         self._manager = _Collector(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
-        self._found: dict[str, list[Offered[Any]]] = {}
+        self._contributions: dict[str, list[Contribution[Any]]] = {}
+        self._slots: dict[str, Extensions[Any]] = {}
         self._loaded = False
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._lock = threading.RLock()
 
-    def offered(self, hook: str) -> list[Offered[Any]]:
-        """All contributions to `hook` so far; in strict mode PluginError if any plugin has failed."""
+    def contributions(self, slot: Extensions[Any]) -> list[Contribution[Any]]:
+        """Returns all contributions to `slot` so far; PluginError in strict mode if any plugin has failed."""
         with self._lock:
             if not self._loaded:
                 check_names()
@@ -81,12 +54,13 @@ class Hooks:
                 # Set first: an implementation may itself need a hook.
                 self._loaded = True
                 self._load_installed()
-            if hook not in self._found:
-                found = self._found[hook] = []
-                getattr(self._manager.hook, hook).call_historic(found.extend)
+            if slot.hook not in self._contributions:
+                self._slots[slot.hook] = slot
+                contributions = self._contributions[slot.hook] = []
+                getattr(self._manager.hook, slot.hook).call_historic(contributions.extend)
             if self.failed and settings().plugins.strict:
                 raise next(iter(self.failed.values()))
-            return list(self._found[hook])
+            return list(self._contributions[slot.hook])
 
     def _load_installed(self) -> None:
         # pluggy calls the last one first; this way plugins come in the order of their names.
@@ -119,27 +93,48 @@ class Hooks:
             self._take(plugin, owner)
 
     def _take(self, plugin: object, owner: Owner) -> None:
-        self._manager.register(_guarded(plugin, self, owner), _key(owner))
+        facade = ModuleType(owner.distribution)
+        for name, hook in implementations(plugin).items():
+            # An optional hook of a later core has no slot here.
+            if hook in hookspecs.HOOK_NAMES:
+                setattr(facade, name, self._guarded(getattr(plugin, name), hook, owner))
+        self._manager.register(facade, _key(owner))
+
+    def _guarded(self, function: Callable[..., Any], hook: str, owner: Owner) -> Callable[..., list[Contribution[Any]]]:
+        """Returns an implementation of `hook` that gives checked contributions and never fails."""
+
+        @functools.wraps(function)
+        def guarded(*args: Any) -> list[Contribution[Any]]:
+            try:
+                return [Contribution(owner, item) for item in _checked(function(*args), self._slots[hook])]
+            except KeyboardInterrupt:
+                raise
+            # Whatever a plugin raises, SystemExit included, must not harm others.
+            except BaseException as error:
+                self.note(owner, hook, error)
+                return []
+
+        return guarded
 
     def note(self, owner: Owner, what: str, error: BaseException) -> PluginError:
-        """Records and tells that `what` of a plugin is left out."""
+        """Records, and warns once, that `what` of a plugin is left out; returns the error that says so."""
         cause = str(error) if isinstance(error, AtbError) else f"{type(error).__name__}: {error}"
-        found = PluginError(
+        left_out = PluginError(
             f"{what} of the plugin {owner} is left out: {cause}",
             hint=f"Upgrade it, or leave it out: ATB_NO_PLUGINS={owner.distribution}.",
         )
-        if self._remember(owner, found):
+        if self._remember(owner, left_out):
             trace = "".join(traceback.format_exception(error))
             target = f"{owner.target} ({what})"
             record = LoadRecord(owner.distribution, owner.version, owner.path, target, Status.FAILED)
-            add_record(replace(record, reason=found.message, fix=found.hint, exception=trace))
-        return found
+            add_record(replace(record, reason=left_out.message, fix=left_out.hint, exception=trace))
+        return left_out
 
     def _remember(self, owner: Owner, error: PluginError) -> bool:
-        """Tells of an error; False if it has been told before."""
-        if str(error) in self._told:
+        """Warns of an error; returns False if it has done so before."""
+        if str(error) in self._warned:
             return False
-        self._told.add(str(error))
+        self._warned.add(str(error))
         self.failed.setdefault(owner, error)
         # In strict mode it is raised instead.
         if not settings().plugins.strict:
@@ -152,44 +147,19 @@ def _key(owner: Owner) -> str:
 
 
 class _Collector(pluggy.PluginManager):
-    """Keeps implementations that `hook_problem` has seen; what it warned about is not told twice."""
+    """Keeps implementations that `hook_problem` has seen, and does not repeat its warnings."""
 
     def parse_hookspec_opts(self, module_or_class: Any, name: str) -> Any:
         options = super().parse_hookspec_opts(module_or_class, name)
         return options and {**options, "warn_on_impl": None, "warn_on_impl_args": None}
 
 
-def _guarded(plugin: object, hooks: Hooks, owner: Owner) -> ModuleType:
-    """The implementations of `plugin`, each of which gives what it contributes as `Offered` and never fails."""
-    facade = ModuleType(owner.distribution)
-    for name, hook in implementations(plugin).items():
-        if hook in CHECKS:
-            setattr(facade, name, _guard(getattr(plugin, name), hook, hooks, owner))
-    return facade
-
-
-def _guard(function: Callable[..., Any], hook: str, hooks: Hooks, owner: Owner) -> Callable[..., list[Offered[Any]]]:
-    @functools.wraps(function)
-    def guarded(*args: Any) -> list[Offered[Any]]:
-        try:
-            return [Offered(owner, item) for item in _checked(function(*args), hook)]
-        except KeyboardInterrupt:
-            raise
-        # A plugin is foreign code: whatever it raises, SystemExit too, it harms nobody else.
-        except BaseException as error:
-            hooks.note(owner, hook, error)
-            return []
-
-    return guarded
-
-
-def _checked(result: object, hook: str) -> Iterable[object]:
-    """The list that an implementation returned; PluginError if it is anything else."""
-    expected, problem = CHECKS[hook]
+def _checked(result: object, slot: Extensions[Any]) -> Iterable[object]:
+    """Returns the list that an implementation gave; PluginError if it is anything else."""
     if not isinstance(result, (list, tuple)):
-        raise PluginError(f"it returned {result!r}, not {expected}")
+        raise PluginError(f"it returned {result!r}, not {slot.expected}")
     for item in result:
-        wrong = problem(item)
-        if wrong is not None:
-            raise PluginError(f"{wrong}; expected was {expected}")
+        problem = slot.problem(item)
+        if problem is not None:
+            raise PluginError(f"{problem}; expected was {slot.expected}")
     return result

@@ -8,7 +8,6 @@ import difflib
 import pluggy
 
 from atb_core.plugins import hookspecs
-from atb_core.plugins.contribution_checks import CHECKS
 
 __all__ = ["hook_problem", "implementations"]
 
@@ -28,25 +27,25 @@ def hook_problem(plugin: object) -> str | None:
     Warns of hooks and parameters that are deprecated, at the lines that implement them. Calls none of them.
     """
     found = implementations(plugin)
-    unmarked = [name for name in CHECKS if callable(getattr(plugin, name, None)) and name not in found]
+    unmarked = [name for name in hookspecs.HOOK_NAMES if callable(getattr(plugin, name, None)) and name not in found]
     if unmarked:
         return f"has {unmarked[0]}, which is not marked with @hookimpl: {_MARK}"
     if not found:
-        return f"implements no hook: {_MARK}; the hooks are {', '.join(CHECKS)}"
+        return f"implements no hook: {_MARK}; the hooks are {', '.join(hookspecs.HOOK_NAMES)}"
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     try:
         manager.register(plugin)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        unknown = sorted(set(found.values()) - set(CHECKS))
+        unknown = sorted(set(found.values()) - set(hookspecs.HOOK_NAMES))
         return _unknown(unknown[0]) if unknown else f"implements a hook in another form: {' '.join(str(error).split())}"
     return None
 
 
 def _unknown(hook: str) -> str:
-    near = difflib.get_close_matches(hook, CHECKS, n=1, cutoff=0.0)[0]
+    near = difflib.get_close_matches(hook, hookspecs.HOOK_NAMES, n=1, cutoff=0.0)[0]
     return (
         f"implements {hook}, which is no hook of this version; the nearest is {near} "
-        f"(all: {', '.join(CHECKS)}; @hookimpl(optionalhook=True) allows for one that is missing)"
+        f"(all: {', '.join(hookspecs.HOOK_NAMES)}; @hookimpl(optionalhook=True) allows for one that is missing)"
     )

@@ -20,10 +20,12 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
+    from atb_core.checkpoint.custom import WeightFormat
+    from atb_core.checkpoint.sources.base import Source
     from atb_core.features.base import FeatureDecorator
+    from atb_core.graph.custom_ops import OpContribution
     from atb_core.graph.passes import Pass
-    from atb_core.plugins.contributions import OpContribution, WeightFormat
-    from atb_core.plugins.tool_parsers import ToolParser
+    from atb_core.runner.tool_calls import ToolParser
 
 PROJECT = "atb_core"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -41,7 +43,7 @@ def atb_fusion_passes() -> list[Pass]:  # type: ignore[empty-body]
 
 @hookspec(historic=True)
 def atb_ops() -> list[OpContribution]:  # type: ignore[empty-body]
-    """Ops from outside of core, with kernels for the backends that they name or a form in core's ops."""
+    """Custom ops, with kernels for the backends that they name or a form in core's ops."""
 
 
 @hookspec(historic=True)
@@ -60,5 +62,13 @@ def atb_weight_formats() -> list[WeightFormat]:  # type: ignore[empty-body]
 
 
 @hookspec(historic=True)
+def atb_checkpoint_sources() -> list[Source]:  # type: ignore[empty-body]
+    """Places that checkpoints come from, asked in turn about a reference that is not on the disk."""
+
+
+@hookspec(historic=True)
 def atb_tool_parsers() -> list[type[ToolParser]]:  # type: ignore[empty-body]
     """Notations of tool calls, which families name on their routers."""
+
+
+HOOK_NAMES = tuple(name for name in list(globals()) if name.startswith("atb_"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registry of model families: who serves which `model_type`.
+"""The registry of model families: who serves which `model_type`. Implements `models.families.Families`.
 
 A family is a package with entry points in three groups, all named by the `model_type` they serve:
 `atb_core.routers` (required), `atb_core.configs` and `atb_core.models`. Everything that is listed or decided comes
@@ -286,6 +286,21 @@ def registry() -> FamilyRegistry:
     """The registry of this process, scanned once; `registry.cache_clear()` makes the next call scan again."""
     verify_resolved()
     return FamilyRegistry()
+
+
+def model_types() -> list[str]:
+    """Returns the model types that installed packages claim, usable or not."""
+    return [family.model_type for family in families()]
+
+
+def package_for(model_type: str) -> str:
+    """Returns name and version of the package that serves `model_type`; raises as `FamilyRegistry.find`."""
+    return registry().find(model_type).package
+
+
+def owner_of(router: type) -> str | None:
+    """Returns the distribution whose entry points name this router class; `None` if none or several do."""
+    return registry().owner_of(router)
 
 
 def families() -> list[Family]:

@@ -7,10 +7,10 @@ import ctypes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from atb_core import plugins
 from atb_core.engine import BACKENDS, HOST_BACKENDS, get_backend
 from atb_core.errors import BackendUnavailableError, RequestError
 from atb_core.graph.dtype import MODEL_DTYPES
+from atb_core.models.families import families
 from atb_core.settings import GRAPHS
 
 if TYPE_CHECKING:
@@ -114,12 +114,12 @@ def load_model(
 def _cpp_name(model_type: str, config: BaseConfig) -> str:
     """The C++ model that the family registers for its models of this type."""
     from atb_core.models.base.moe_config import MoeConfig
-    from atb_core.models.cpp import discovery
+    from atb_core.models.cpp.registration import registrations
 
-    found = discovery.model_of_family(model_type)
-    if found is not None:
-        return found[0]
-    package = plugins.registry().find(model_type).package
+    registered = registrations().model_of_family(model_type)
+    if registered is not None:
+        return registered[0]
+    package = families().package_for(model_type)
     experts = ": a mixture of experts is only written in Python" if isinstance(config, MoeConfig) else ""
     raise BackendUnavailableError(
         f"graph='cpp': {package} has no C++ graph for models of type {model_type!r}{experts}",

@@ -14,7 +14,7 @@ import torch
 from atb_core.checkpoint import open_checkpoint
 from atb_core.errors import RequestError
 from atb_core.graph.torch_dtypes import dtype_to_torch
-from atb_core.models.routing import router_of
+from atb_core.models.families import router_of
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.detokenizer import Detokenizer
 from atb_core.runner.generation import Generation
@@ -25,13 +25,12 @@ from atb_core.runner.prompts import PromptEncoder, split_prompts
 from atb_core.runner.request import Request
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.tokenizer import Tokenizer
-from atb_core.runner.tool_calls import tool_parser
+from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
     from atb_core.checkpoint import Checkpoint, Progress
     from atb_core.models.base.router import BaseRouter
-    from atb_core.plugins import ParsedAnswer
 
 __all__ = ["ModelRunner"]
 

@@ -1,21 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the parser of tool calls that a family names."""
+"""Parsers that read the tool calls in a model's answer; each family has its own notation for them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from atb_core.errors import RequestError
-from atb_core.plugins import hooks
+from atb_core.extensions import Extensions
 
-if TYPE_CHECKING:
-    from atb_core.plugins.tool_parsers import ToolParser
+__all__ = ["TOOL_PARSERS", "ParsedAnswer", "ToolCall", "ToolParser", "tool_parser"]
 
-__all__ = ["tool_parser"]
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A function that the model wants called.
+
+    Attributes:
+        name: of the function, as the request's `tools` gave it.
+        arguments: by name, as parsed from the model's JSON.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ParsedAnswer:
+    """An answer taken apart.
+
+    Attributes:
+        content: the text for the reader, without the calls.
+        tool_calls: in the order in which the model wrote them.
+    """
+
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+class ToolParser(ABC):
+    """Parses one notation of tool calls. A family names its parser: `tool_parser = "hermes"` on its router.
+
+    An instance serves one answer.
+    """
+
+    #: The name by which a router refers to the parser.
+    name: ClassVar[str]
+
+    @abstractmethod
+    def parse(self, text: str) -> ParsedAnswer:
+        """Takes a complete answer apart.
+
+        A call that is cut off or is no valid JSON stays in the content as the model wrote it: a parser raises
+        nothing for what a model may say.
+        """
+
+
+def parser_problem(item: object) -> str | None:
+    """Returns a sentence that names the fault of a contributed parser, `None` if it has none."""
+    if not (isinstance(item, type) and issubclass(item, ToolParser)):
+        return f"{item!r} is no subclass of ToolParser"
+    if inspect.isabstract(item):
+        return f"{item.__name__} lacks {', '.join(sorted(item.__abstractmethods__))}"
+    name = getattr(item, "name", None)
+    return None if isinstance(name, str) and name else f"{item.__name__} has no name"
+
+
+TOOL_PARSERS: Extensions[type[ToolParser]] = Extensions(
+    "atb_tool_parsers", "a list of subclasses of atb_core.plugins.ToolParser", parser_problem
+)
 
 
 def tool_parser(name: str | None, model_type: str) -> ToolParser:
-    """A parser for one answer, of the notation that a family names.
+    """Makes a parser for one answer, of the notation that a family names.
 
     Raises:
         RequestError: the family names none, or no installed plugin offers it.
@@ -23,12 +83,11 @@ def tool_parser(name: str | None, model_type: str) -> ToolParser:
     """
     if name is None:
         raise RequestError(f"the family of {model_type!r} names no notation for tool calls")
-    offers = hooks.tool_parsers()
-    found = hooks.only([offer for offer in offers if offer.value.name == name], f"the tool parser {name!r}")
-    if found is None:
-        known = ", ".join(f"{offer.value.name} ({offer.owner})" for offer in offers) or "none"
+    contribution = TOOL_PARSERS.only(lambda parser: parser.name == name, f"the tool parser {name!r}")
+    if contribution is None:
+        known = ", ".join(f"{each.value.name} ({each.owner})" for each in TOOL_PARSERS.all()) or "none"
         raise RequestError(
             f"models of type {model_type!r} write tool calls as {name!r}, and no installed plugin reads that",
-            hint=f"Parsers: {known}.{hooks.failures()}",
+            hint=f"Parsers: {known}.{TOOL_PARSERS.failures()}",
         )
-    return found.value()
+    return contribution.value()

@@ -13,8 +13,8 @@ import torch
 from atb_core import FlashCausalLMV3, ModelRunner, ModelTorch, SamplingParams
 from atb_core.engine.cpu import CpuStore
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError, RequestError, WeightsError
-from atb_core.models.cpp import discovery
 from atb_core.models.cpp.graph_variants import CppEngine
+from atb_core.plugins import cpp_models
 from atb_core.testing import PagedDriver, tiny_checkpoint
 from atb_core.testing.variants import unfused
 
@@ -179,7 +179,7 @@ def test_what_has_no_cpp_graph_says_why_and_what_to_do(
         opened(tmp_path)
     with pytest.raises(BackendUnavailableError, match=r"backend='reference' interprets graphs .*graph='python'"):
         opened(directory, backend="reference")
-    monkeypatch.setattr(discovery, "model_of_family", lambda model_type: None)
+    monkeypatch.setattr(cpp_models, "model_of_family", lambda model_type: None)
     with pytest.raises(BackendUnavailableError, match=r"has no C\+\+ graph for models of type 'qwen2'\. Use"):
         opened(directory)
 

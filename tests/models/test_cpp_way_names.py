@@ -16,8 +16,8 @@ from plugins.site_directory import GOOD, Site
 
 from atb_core import ModelTorch
 from atb_core.errors import EngineError, PluginError
-from atb_core.models.cpp import DECODER_WEIGHTS, CppModel, discovery, model_names
-from atb_core.plugins import forget
+from atb_core.models.cpp import DECODER_WEIGHTS, CppModel, model_names
+from atb_core.plugins import cpp_models, forget
 from atb_core.plugins.api import foreign_imports
 
 __all__ = ["settings_file", "site"]  # fixtures
@@ -55,7 +55,7 @@ def biases(model: ModelTorch) -> int:
 
 def test_qwens_and_llamas_names_are_there_with_their_packages() -> None:
     assert {"core_DecoderModel", "llama_DecoderModel", "qwen_DecoderModel"} <= set(model_names())
-    assert discovery.registered_names()["qwen_DecoderModel"] == ["atb-qwen2", "atb-qwen3"]
+    assert cpp_models.registered_names()["qwen_DecoderModel"] == ["atb-qwen2", "atb-qwen3"]
     assert [name.split(".")[-1] for name in with_parameters("qwen_DecoderModel").weight_names].count("bias") == 2
     assert biases(with_parameters("llama_DecoderModel")) == 0
 
@@ -66,10 +66,10 @@ def test_two_packages_that_agree_share_a_name_and_each_runs_its_own_types() -> N
 
     assert of_qwen2 == of_qwen3
     assert hash(of_qwen2) == hash(of_qwen3)
-    assert discovery.model_of_family("qwen2") == ("qwen_DecoderModel", of_qwen2)
-    assert discovery.model_of_family("qwen3") == ("qwen_DecoderModel", of_qwen3)
+    assert cpp_models.model_of_family("qwen2") == ("qwen_DecoderModel", of_qwen2)
+    assert cpp_models.model_of_family("qwen3") == ("qwen_DecoderModel", of_qwen3)
     assert (of_qwen2.model_types, of_qwen3.model_types) == (("qwen2",), ("qwen3",))
-    assert discovery.model_of_family("qwen2_moe") is None
+    assert cpp_models.model_of_family("qwen2_moe") is None
 
 
 def test_a_name_that_is_no_string_accuses_no_package(site: Site) -> None:
@@ -196,7 +196,7 @@ def test_an_unknown_name_lists_the_known_ones_and_the_package_to_install(monkeyp
     ):
         ModelTorch("nobody_Model")
     # Where atb-qwen2 and atb-qwen3 are not installed.
-    monkeypatch.setattr(discovery, "_entries", lambda name=None: iter(()))
+    monkeypatch.setattr(cpp_models, "_entries", lambda name=None: iter(()))
     with pytest.raises(EngineError, match=r"core_DecoderModel[^.]*\. pip install atb-qwen2 \(or atb-qwen3\)"):
         ModelTorch("qwen_DecoderModel")
 
@@ -208,8 +208,8 @@ def test_the_index_holds_exactly_what_the_packages_of_this_repository_register()
         project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
         for name in project["entry-points"]["atb_core.cpp_models"]:
             found.setdefault(name, []).append(project["name"])
-    assert {name: discovery.known_packages(name) for name in found} == found
-    assert set(discovery._index()) == set(found)
+    assert {name: cpp_models.known_packages(name) for name in found} == found
+    assert set(cpp_models._index()) == set(found)
 
 
 def test_registering_a_model_imports_neither_torch_nor_the_engine() -> None:
@@ -233,6 +233,6 @@ def test_a_family_runs_with_what_its_own_package_registers(site: Site) -> None:
         site.family(distribution, model_type, source=GOOD + registered.format(types), objects=objects)
     site.family("atb-baz", "baz")
     forget()
-    assert discovery.model_of_family("foo") == ("foo", CppModel())
-    assert discovery.model_of_family("bar") == ("bar", CppModel())
-    assert discovery.model_of_family("baz") is None
+    assert cpp_models.model_of_family("foo") == ("foo", CppModel())
+    assert cpp_models.model_of_family("bar") == ("bar", CppModel())
+    assert cpp_models.model_of_family("baz") is None

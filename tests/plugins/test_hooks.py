@@ -10,10 +10,17 @@ from types import SimpleNamespace
 import pytest
 from plugins.hook_plugins import Site, failures, site
 
+from atb_core.checkpoint.custom import CHECKPOINT_FORMATS
+from atb_core.checkpoint.sources.base import SOURCES
+from atb_core.cli.plugin_commands import COMMANDS
 from atb_core.errors import PluginError
-from atb_core.plugins import ToolParser, hookimpl, hooks, hookspecs, register_hooks
-from atb_core.plugins.contribution_checks import CHECKS
+from atb_core.features import FEATURES
+from atb_core.graph.custom_ops import OPS
+from atb_core.graph.passes import FUSIONS
+from atb_core.plugins import ToolParser, hookimpl, register_hooks
+from atb_core.plugins.hookspecs import HOOK_NAMES
 from atb_core.plugins.records import Status, records
+from atb_core.runner.tool_calls import TOOL_PARSERS
 
 __all__ = ["site"]
 
@@ -33,19 +40,18 @@ PARSER = """
 
 
 def names() -> list[str]:
-    return [offer.value.name for offer in hooks.tool_parsers()]
+    return [offer.value.name for offer in TOOL_PARSERS.all()]
 
 
-def test_every_hook_has_a_specification_a_check_and_a_call() -> None:
-    declared = {name for name in vars(hookspecs) if name.startswith("atb_")}
-    assert declared == set(CHECKS)
-    assert {name.removeprefix("atb_") for name in declared} <= set(hooks.__all__)
+def test_every_hook_fills_one_slot_of_a_layer() -> None:
+    slots = (FUSIONS, OPS, FEATURES, COMMANDS, CHECKPOINT_FORMATS, SOURCES, TOOL_PARSERS)
+    assert [slot.hook for slot in slots] == list(HOOK_NAMES)
 
 
 def test_contributions_come_with_their_owner_in_the_order_of_the_packages_names(site: Site) -> None:
     site.install("atb-b", PARSER.format("b"), version="2.0")
     site.install("atb-a", PARSER.format("a"))
-    assert [(offer.value.name, str(offer.owner)) for offer in hooks.tool_parsers()] == [
+    assert [(offer.value.name, str(offer.owner)) for offer in TOOL_PARSERS.all()] == [
         ("a", "atb-a 1.0"),
         ("b", "atb-b 2.0"),
     ]
@@ -70,9 +76,9 @@ def test_an_implementation_is_called_once(site: Site) -> None:
             return []
         """,
     )
-    assert hooks.features() == []
+    assert FEATURES.all() == []
     assert sys.modules[module].calls == []
-    assert hooks.ops() == hooks.ops() == []
+    assert OPS.all() == OPS.all() == []
     assert sys.modules[module].calls == [1]
 
 
@@ -118,7 +124,7 @@ def test_in_strict_mode_a_failure_is_an_error_each_time(site: Site, monkeypatch:
     monkeypatch.setenv("ATB_STRICT", "1")
     for _ in range(2):
         with pytest.raises(PluginError, match=r"atb_ops of the plugin atb-broken 1\.0 is left out: it returned 1"):
-            hooks.ops()
+            OPS.all()
 
 
 def test_a_module_that_cannot_be_imported_is_told_of_and_left_out(site: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -187,7 +193,7 @@ def test_what_is_registered_after_the_first_use_still_arrives(site: Site) -> Non
 
     register_hooks(Plugin, "a notebook", "7")
     assert names() == ["early", "late"]
-    assert str(hooks.tool_parsers()[-1].owner) == "a notebook 7"
+    assert str(TOOL_PARSERS.all()[-1].owner) == "a notebook 7"
     with pytest.raises(PluginError, match="'a notebook' is registered already"):
         register_hooks(Plugin, "a notebook")
 
@@ -201,15 +207,17 @@ def test_an_implementation_may_use_other_hooks(site: Site) -> None:
     site.install(
         "atb-asking",
         """
-        from atb_core.plugins import hookimpl, hooks
+        from atb_core.features import FEATURES
+        from atb_core.graph.custom_ops import OPS
+        from atb_core.plugins import hookimpl
 
         @hookimpl
         def atb_ops():
-            assert hooks.features() == [] and hooks.ops() == []
+            assert FEATURES.all() == [] and OPS.all() == []
             return []
         """,
     )
-    assert hooks.ops() == []
+    assert OPS.all() == []
     assert failures() == []
 
 
@@ -217,7 +225,7 @@ def test_a_name_that_two_packages_claim_names_both(site: Site) -> None:
     site.install("atb-a", PARSER.format("same"))
     site.install("atb-b", PARSER.format("same"))
     with pytest.raises(PluginError, match=r"atb-a 1\.0 and atb-b 1\.0.*ATB_NO_PLUGINS=atb-b"):
-        hooks.only(hooks.tool_parsers(), "the tool parser 'same'")
+        TOOL_PARSERS.only(lambda parser: parser.name == "same", "the tool parser 'same'")
 
 
 def test_importing_core_listing_and_help_import_no_hooks(site: Site) -> None:

@@ -14,7 +14,8 @@ from plugins.hook_plugins import Site, failures, site
 
 from atb_core.errors import GraphError, PluginError
 from atb_core.graph import DataType, Dim, Network, Tensor, record, registered_ops
-from atb_core.graph.op import Op, find_op
+from atb_core.graph.custom_ops import find_op
+from atb_core.graph.op import Op
 from atb_core.graph.passes import fusion_names, pipeline, run_passes
 from atb_core.graph.serialize import load_network, save_network
 from atb_core.nn import functional as F
@@ -24,6 +25,8 @@ __all__ = ["site"]
 # An op of a plugin: x * scale + shift, on the reference engine by its reference.
 OP = """
 from dataclasses import dataclass
+
+import atb_core.engine.kernels
 
 from atb_core.graph import Op, Tensor, record
 from atb_core.graph.ops import Elewise, ElewiseType
@@ -192,7 +195,11 @@ REFUSED = {
     "an op of core": ("OpContribution(__import__('atb_core.graph.ops').graph.ops.Linear)", "Linear belongs to core"),
     "no op": ("OpContribution(int)", "<class 'int'> is no subclass of Op"),
     "no contribution": ("ScaleAdd", "is no OpContribution"),
-    "a kernel for an unknown backend": ("OpContribution(ScaleAdd, kernels={'tpu': 1})", "a kernel for 'tpu'"),
+    "no kernel": ("OpContribution(ScaleAdd, kernels={'cpu': 1})", "ScaleAdd for 'cpu' is 1, not a kernel of a class"),
+    "a kernel for another backend": (
+        "OpContribution(ScaleAdd, kernels={'tpu': atb_core.engine.kernels.CpuKernel('a', 'b')})",
+        "ScaleAdd for 'tpu' is a CpuKernel, which the backend 'cpu' takes",
+    ),
     "an expansion that is no function": ("OpContribution(ScaleAdd, expand=3)", "is 3, which is no function"),
 }
 

@@ -94,9 +94,9 @@ def test_a_variable_set_to_nothing_is_not_set_and_an_empty_list_is_a_list(file: 
         ("[engine]\ngraph = true\n", "sets engine.graph to True; it must be 'python' or 'cpp'"),
         ("[engine]\ngraf = 'cpp'\n", "an unknown key 'graf' in [engine]. Known there: graph"),
         ("plugins = true\n", "sets plugins to True; it must be a table"),
-        ("[plugins\n", "is no valid TOML"),
-        ("[plugins]\nstrict = true\nstrict = true\n", "is no valid TOML"),
-        (b"# Ren\xe9\n", "is no valid TOML"),
+        ("[plugins\n", "is not valid TOML"),
+        ("[plugins]\nstrict = true\nstrict = true\n", "is not valid TOML"),
+        (b"# Ren\xe9\n", "is not valid TOML"),
         ("#" * (1 << 20) + "\n", "is larger than 1048576 bytes"),
     ],
 )

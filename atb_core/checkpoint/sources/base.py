@@ -45,4 +45,6 @@ def source_problem(item: object) -> str | None:
     return None if isinstance(form, str) and form else f"{type(item).__name__} has no form"
 
 
-SOURCES: Extensions[Source] = Extensions("atb_checkpoint_sources", "a list of atb_core.plugins.Source", source_problem)
+SOURCES: Extensions[Source] = Extensions(
+    "atb_checkpoint_sources", "a list of atb_core.checkpoint.Source", source_problem
+)

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from atb_core.errors import GraphError, PluginError
-from atb_core.graph.foreign_ops import check_runnable, supports
+from atb_core.extensions import Contribution, Extensions
+from atb_core.graph.custom_ops import check_runnable, find_op, supports
 from atb_core.graph.network import Network
-from atb_core.graph.op import find_op
 from atb_core.graph.passes.add_rms_norm import fuse_add_rms_norm
 from atb_core.graph.passes.clean import fold_views, remove_dead_code, share_common
-from atb_core.graph.passes.expand import expand_foreign
+from atb_core.graph.passes.expand import expand_custom
 from atb_core.graph.passes.merge_linears import merge_linears
 from atb_core.graph.passes.pattern import Fusion, Match
 from atb_core.graph.passes.split_linear import fuse_split_linear
 from atb_core.graph.passes.swiglu import fuse_swiglu
 from atb_core.graph.verify import verify
-from atb_core.plugins import hooks
 
 PassFunction: TypeAlias = Callable[[Network], Network]
 
@@ -36,6 +35,21 @@ class Pass:
     run: PassFunction
     makes: str | None = None
 
+
+def pass_problem(item: object) -> str | None:
+    """Returns a sentence that names the fault of a contributed pass, `None` if it has none."""
+    if not isinstance(item, Pass):
+        return f"{item!r} is no Pass"
+    if not isinstance(item.name, str) or not item.name:
+        return f"{item!r} has no name"
+    if not callable(item.run):
+        return f"the pass {item.name!r} runs {item.run!r}, which is no function of a network"
+    if item.makes is not None and not isinstance(item.makes, str):
+        return f"the pass {item.name!r} makes {item.makes!r}, which is not the name of an op"
+    return None
+
+
+FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", "a list of atb_core.graph.passes.Pass", pass_problem)
 
 _CLEAN_UP = (
     Pass("FoldViews", fold_views),
@@ -61,31 +75,32 @@ def fusion_names() -> tuple[str, ...]:
 def _fusions() -> list[Pass]:
     """Core's fusions, then those of plugins; PluginError, naming both owners, for two of one name."""
     owners = {**dict.fromkeys(_RESERVED, "atb-core"), **{fusion.name: "atb-core" for fusion in _FUSIONS}}
-    found = list(_FUSIONS)
-    for offer in hooks.fusion_passes():
-        fusion, owner = offer.value, str(offer.owner)
+    fusions = list(_FUSIONS)
+    for contribution in FUSIONS.all():
+        fusion, owner = contribution.value, str(contribution.owner)
         if fusion.name in owners:
             raise PluginError(
                 f"two fusion passes are called {fusion.name!r}: one of {owners[fusion.name]} and one of {owner}",
-                hint=f"Leave one plugin out (ATB_NO_PLUGINS={offer.owner.distribution}) and tell its author.",
+                hint=f"Leave one plugin out (ATB_NO_PLUGINS={contribution.owner.distribution}) and tell its author.",
             )
         owners[fusion.name] = owner
-        found.append(Pass(fusion.name, _guarded(offer), fusion.makes))
-    return found
+        fusions.append(Pass(fusion.name, _guarded(contribution), fusion.makes))
+    return fusions
 
 
-def _guarded(offer: hooks.Offered[Pass]) -> PassFunction:
-    """The pass of a plugin; where it fails or makes an illegal network, the network stays as it was."""
+def _guarded(contribution: Contribution[Pass]) -> PassFunction:
+    """Returns a plugin's pass that leaves the network as it was if it fails or makes an illegal network."""
+    fusion = contribution.value
 
     def run(network: Network) -> Network:
         try:
-            result = offer.value.run(network)
+            result = fusion.run(network)
             if not isinstance(result, Network):
                 raise TypeError(f"it returned {result!r}, not a Network")
-            verify(result, after=offer.value.name)
-        # A plugin is foreign code, and fusions change no results: without this one everything runs as well.
+            verify(result, after=fusion.name)
+        # Fusions change no results: without this one everything runs as well.
         except Exception as error:
-            hooks.failed(offer.owner, f"the fusion pass {offer.value.name!r}", error)
+            FUSIONS.failed(contribution.owner, f"the fusion pass {fusion.name!r}", error)
             return network
         return result
 
@@ -109,14 +124,14 @@ def pipeline(backend: str, leave_out: Sequence[str] | None = None) -> list[Pass]
         and fusion.name not in out
         and (fusion.makes is None or supports(find_op(fusion.makes), backend))
     ]
-    expand = Pass("Expand", lambda network: expand_foreign(network, backend))
+    expand = Pass("Expand", lambda network: expand_custom(network, backend))
     return [expand, *_CLEAN_UP, *fusions, _CLEAN_UP[-1]]
 
 
 def run_passes(network: Network, backend: str, leave_out: Sequence[str] | None = None) -> Network:
     """`network` after the standard pipeline, verified after each pass; the argument is not changed.
 
-    GraphError for an op from outside of core that the backend cannot run.
+    GraphError for a custom op that the backend cannot run.
     """
     verify(network)
     for step in pipeline(backend, leave_out):
@@ -126,4 +141,4 @@ def run_passes(network: Network, backend: str, leave_out: Sequence[str] | None =
     return network
 
 
-__all__ = ["Fusion", "Match", "Pass", "fusion_names", "pipeline", "run_passes"]
+__all__ = ["FUSIONS", "Fusion", "Match", "Pass", "fusion_names", "pipeline", "run_passes"]

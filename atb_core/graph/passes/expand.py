@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from atb_core.errors import AtbError, PluginError
-from atb_core.graph.foreign_ops import contribution, owner, supports
+from atb_core.graph.custom_ops import contribution, owner, supports
 from atb_core.graph.network import Network, Node
 from atb_core.graph.passes.rewrite import Rewriter
 from atb_core.graph.source import place_of
@@ -14,7 +14,7 @@ from atb_core.graph.tensor import Tensor
 _MAX_DEPTH = 8
 
 
-def expand_foreign(network: Network, backend: str) -> Network:
+def expand_custom(network: Network, backend: str) -> Network:
     """Expands every custom op that `backend` has no kernel for and whose plugin provides an expansion.
 
     Raises:
@@ -33,8 +33,8 @@ def _expandable(node: Node, backend: str) -> bool:
     kind = type(node.op)
     if not kind.namespace or supports(kind, backend):
         return False
-    found = contribution(kind)
-    return found is not None and found.expand is not None
+    custom = contribution(kind)
+    return custom is not None and custom.expand is not None
 
 
 def _expand(network: Network, wanted: set[int]) -> Network:
@@ -52,16 +52,16 @@ def _expand(network: Network, wanted: set[int]) -> Network:
 
 def _expansion(rewriter: Rewriter, node: Node) -> tuple[Tensor, ...]:
     kind, name = type(node.op), node.op.name
-    found = contribution(kind)
-    assert found is not None
-    assert found.expand is not None
+    custom = contribution(kind)
+    assert custom is not None
+    assert custom.expand is not None
     whose = f"the expand of {name} of {owner(kind)}"
     inputs = [rewriter.value(tensor) for tensor in node.inputs]
     before = len(rewriter.new.nodes)
     try:
         with rewriter.new, place_of(node.module_path, node.source):
-            results = found.expand(node.op, *inputs)
-    # Plugin code may raise anything; the report is the same.
+            results = custom.expand(node.op, *inputs)
+    # The expansion is a plugin's code: whatever it raises, the report is the same.
     except Exception as error:
         cause = str(error) if isinstance(error, AtbError) else f"{type(error).__name__}: {error}"
         raise PluginError(f"{whose} failed for the node in {node.place}: {cause}") from error

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from atb_core import plugins
 from atb_core.errors import ConfigError
 from atb_core.models.base.config import BaseConfig
+from atb_core.models.families import families
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint
@@ -68,7 +68,7 @@ class BaseRouter:
 
     def get_config(self) -> BaseConfig:
         """By default from the class registered in the entry-point group `atb_core.configs`."""
-        config_cls = plugins.config_for(self.model_type, plugins.registry().owner_of(type(self)))
+        config_cls = families().config_for(self.model_type, families().owner_of(type(self)))
         config: BaseConfig = config_cls.from_dict(self.config_dict)
         self.check_config(config)
         return config
@@ -79,7 +79,7 @@ class BaseRouter:
 
     def get_model_cls(self) -> type[EngineFromNetwork]:
         """By default the class registered in the entry-point group `atb_core.models`."""
-        return plugins.model_for(self.model_type, plugins.registry().owner_of(type(self)))  # type: ignore[no-any-return]
+        return families().model_for(self.model_type, families().owner_of(type(self)))  # type: ignore[no-any-return]
 
     def get_tokenizer(self) -> Any:
         """Override to bring a tokenizer of the family's own; by default the runner reads the model's files."""

@@ -12,7 +12,7 @@ from atb_core.apart import problem_apart
 from atb_core.engine.extension import load_extension
 from atb_core.engine.native import engine_errors
 from atb_core.errors import EngineError
-from atb_core.models.cpp import discovery
+from atb_core.models.cpp.registration import registrations
 
 __all__ = ["load_native_library", "loaded"]
 
@@ -43,7 +43,7 @@ def load_native_library(path: str | os.PathLike[str]) -> list[str]:
         raise EngineError(f"{file} cannot be loaded: {problem}", hint="Build the library again.")
     taken = {
         name: " and ".join(f"the package {owner} (ATB_NO_PLUGINS={owner} leaves it out)" for owner in owners)
-        for name, owners in discovery.registered_names().items()
+        for name, owners in registrations().registered_names().items()
     }
     with engine_errors(load_extension().Error):
         names: list[str] = load_extension().load_models(str(file), taken)

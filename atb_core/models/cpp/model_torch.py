@@ -22,8 +22,8 @@ from atb_core.engine.native import NativeBackend, NativeStore, engine_errors
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
-from atb_core.models.cpp import discovery, libraries
-from atb_core.models.cpp.registration import CppModel
+from atb_core.models.cpp import libraries
+from atb_core.models.cpp.registration import CppModel, registrations
 
 _Item = TypeVar("_Item")
 #: Address, dtype, shape, whether the address is a device's, and the address of a copy on the host or 0.
@@ -299,23 +299,23 @@ def _lengths(step: Mapping[str, Any], tensor: torch.Tensor) -> torch.Tensor:
 
 def model_names() -> list[str]:
     """The C++ models of this process, and the names that installed packages register; imports no package."""
-    return sorted({*load_extension().model_names(), *discovery.registered_names()})
+    return sorted({*load_extension().model_names(), *registrations().registered_names()})
 
 
 def _registration(name: str) -> CppModel:
     """What stands behind a model's name; EngineError lists the known ones and the package to install."""
     native = load_extension().model_names()
-    packages = discovery.registered_names()
+    packages = registrations().registered_names()
     if name in native and name in packages:
         raise EngineError(
             f"the C++ model {name!r} is both registered by {' and '.join(packages[name])} and brought by a library"
         )
     if name in native:
         return CppModel(graph=name)
-    found = discovery.registered(name)
+    found = registrations().registered(name)
     if found is None:
         known = [*native, *(f"{other} ({', '.join(owners)})" for other, owners in packages.items())]
-        if wanted := discovery.known_packages(name):
+        if wanted := registrations().known_packages(name):
             hint = f"pip install {wanted[0]}" + "".join(f" (or {other})" for other in wanted[1:])
         else:
             hint = "load_native_library() adds those of a shared library."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Process groups of one process: every collective is the identity, anything larger is refused."""
+"""Process groups of a single process: every collective is the identity, larger groups are refused."""
 
 from __future__ import annotations
 
@@ -25,56 +25,74 @@ _world: _World | None = None
 
 
 def init_process_group(backend: str = "gloo", init_method: str = "", world_size: int = 1, rank: int = 0) -> None:
-    """Declares this process's place. `init_method` names where processes meet; one process meets nobody.
+    """Declares the rank and size of the process group.
+
+    Args:
+        backend: name that `get_backend` returns.
+        init_method: rendezvous of the processes; a single process does not use it.
+        world_size: number of processes; only 1 is supported.
+        rank: index of this process.
 
     Raises:
-        EngineError: more than one process, a rank outside the world, or a second initialisation.
+        EngineError: `world_size` is not 1, `rank` is outside of the group, or a group is already initialized.
     """
     global _world
     if _world is not None:
-        raise EngineError("the process group has been initialised already")
+        raise EngineError("the process group is already initialized")
     if world_size != 1:
         raise EngineError(
             f"world_size = {world_size}: tensor parallel is not available yet",
             hint="Run with world_size=1, one process for the whole model.",
         )
     if rank != 0:
-        raise EngineError(f"rank {rank} does not exist in a world of {world_size} process")
+        raise EngineError(f"rank {rank} does not exist in a group of {world_size} process")
     _world = _World(backend, world_size, rank)
 
 
 def is_initialized() -> bool:
-    """Whether `init_process_group` has been called."""
+    """Returns `True` after `init_process_group`."""
     return _world is not None
 
 
 def get_world_size() -> int:
-    """The number of processes, 1 before initialisation."""
+    """Returns the number of processes, 1 before initialization."""
     return _world.size if _world is not None else 1
 
 
 def get_rank() -> int:
-    """This process's number, 0 before initialisation."""
+    """Returns the index of this process, 0 before initialization."""
     return _world.rank if _world is not None else 0
 
 
 def get_backend(process_group: str = LOCAL_GROUP) -> str:
-    """The backend of a group. EngineError before initialisation or for a group that does not exist."""
+    """Returns the backend of a group.
+
+    Raises:
+        EngineError: no group is initialized, or the group does not exist.
+    """
     _check_group(process_group)
     if _world is None:
-        raise EngineError("no process group has been initialised", hint="Call init_process_group first.")
+        raise EngineError("no process group is initialized", hint="Call init_process_group first.")
     return _world.backend
 
 
 def new_group(ranks: Sequence[int]) -> str:
-    """The handle of a group of `ranks`."""
+    """Returns the handle of a group of `ranks`.
+
+    Raises:
+        EngineError: a rank is outside of the world.
+    """
     if any(rank != 0 for rank in ranks):
-        raise EngineError(f"the group {list(ranks)} names ranks outside of a world of {get_world_size()} process")
+        raise EngineError(f"the group {list(ranks)} contains ranks outside of a world of {get_world_size()} process")
     return LOCAL_GROUP
 
 
 def all_reduce(tensor: Tensor, process_group: str | None = None, all_reduce_type: str = "SUM") -> Tensor:
-    """`tensor` reduced over the group: among one process, `tensor` itself."""
+    """Reduces `tensor` over the group; in a group of one process, returns `tensor` itself.
+
+    Raises:
+        EngineError: the group does not exist, or `all_reduce_type` is unknown.
+    """
     _check_group(process_group)
     if all_reduce_type not in REDUCE_TYPES:
         raise EngineError(f"all_reduce_type {all_reduce_type!r} is unknown; known: {', '.join(REDUCE_TYPES)}")
@@ -82,11 +100,16 @@ def all_reduce(tensor: Tensor, process_group: str | None = None, all_reduce_type
 
 
 def all_gather(tensor: Tensor, process_group: str | None = None) -> Tensor:
-    """The tensors of the group under a new first dimension: among one process, `tensor` itself."""
+    """Gathers the group's tensors under a new first dimension; in a group of one process, returns `tensor` itself.
+
+    Raises:
+        EngineError: the group does not exist.
+    """
     _check_group(process_group)
     return tensor
 
 
 def _check_group(process_group: str | None) -> None:
+    """Raises EngineError for any group except the local one."""
     if process_group not in (None, LOCAL_GROUP):
         raise EngineError(f"there is no process group {process_group!r}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions on symbolic tensors: each records one node. Names and arguments are those of ATB-Models."""
+"""Functions on symbolic tensors, each of which records one node; names and arguments are those of ATB-Models."""
 
 from atb_core.graph.ops.activation import GeluMode
 from atb_core.graph.ops.attention import MaskType

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activations and softmax."""
+"""Activation functions and softmax."""
 
 from __future__ import annotations
 
@@ -20,10 +20,20 @@ def activation(
     dim: int = -1,
     gelu_mode: GeluMode = GeluMode.TANH,
 ) -> Tensor:
-    """`act_type` of every element; SWIGLU takes [..., 2h] = [gate, up] and gives silu(gate) * up, [..., h]."""
+    """Applies an activation function to every element.
+
+    SWIGLU takes `[..., 2h]`, which holds `[gate, up]`, and returns `silu(gate) * up`, `[..., h]`.
+
+    Args:
+        input_: any shape.
+        act_type: the activation function.
+        scale: factor inside SWISH: `x * sigmoid(scale * x)`.
+        dim: dimension that SWIGLU halves; only the last one is supported.
+        gelu_mode: variant of GELU.
+    """
     return record(Activation(act_type, scale, dim, gelu_mode), (input_,))[0]
 
 
 def softmax(x: Tensor, dims: int | Sequence[int]) -> Tensor:
-    """Softmax over consecutive dimensions; the shape stays."""
+    """Computes the softmax over consecutive dimensions; the shape does not change."""
     return record(Softmax((dims,) if isinstance(dims, int) else tuple(dims)), (x,))[0]

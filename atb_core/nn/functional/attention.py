@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rotary embedding, KV cache and attention."""
+"""Rotary position embedding, KV cache and attention."""
 
 from __future__ import annotations
 
@@ -13,13 +13,33 @@ from atb_core.graph.tensor import Tensor
 def rope(
     q: Tensor, k: Tensor, cos_table: Tensor, sin_table: Tensor, seqlen: Tensor, rotary_coeff: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """q [T, Hq*D] and k [T, Hk*D] rotated by the angles in cos_table and sin_table [T, D]."""
+    """Rotates q `[T, heads * head_dim]` and k `[T, kv_heads * head_dim]` by the angles in the tables `[T, head_dim]`.
+
+    Args:
+        q: queries.
+        k: keys.
+        cos_table: cosines of each token's angles, both halves filled.
+        sin_table: sines of each token's angles, both halves filled.
+        seqlen: int32 `[B]`; an input of ATB's operation that the computation does not use.
+        rotary_coeff: 2 pairs element i with `i + head_dim / 2`, head_dim pairs neighbours.
+
+    Returns:
+        The rotated q and k.
+    """
     q_out, k_out = record(Rope(rotary_coeff), (q, k, cos_table, sin_table, seqlen))
     return q_out, k_out
 
 
 def reshape_and_cache(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
-    """Writes k and v [T, KV, D] into the caches [NB, BS, KV, D] at slot_mapping [T] int32, in place."""
+    """Writes k and v into the caches in place.
+
+    Args:
+        k: keys `[T, kv_heads, head_dim]`.
+        v: values `[T, kv_heads, head_dim]`.
+        k_cache: `[num_blocks, block_size, kv_heads, head_dim]`.
+        v_cache: `[num_blocks, block_size, kv_heads, head_dim]`.
+        slot_mapping: int32 `[T]`, the slot `block * block_size + offset` of each token; negative to skip it.
+    """
     record(ReshapeAndCache(), (k, v, k_cache, v_cache, slot_mapping))
 
 
@@ -43,14 +63,35 @@ def paged_attention(
     high_precision: bool = False,
     mla_v_head_size: int = 0,
 ) -> Tensor:
-    """Attention of q [T, H, D]: to k and v of the same packed sequences (prefill), or to the caches (decode).
+    """Computes attention to k and v of the same packed sequences (prefill), or to the paged caches (decode).
 
-    Prefill takes k and v [T, KV, D], `kv_lens` [B] int32 (tokens of each sequence) and, with `is_triu_mask`,
-    is causal. Decode takes k_cache and v_cache [NB, BS, KV, D], `block_table` [B, MB] int32 and `kv_lens`
-    (context lengths); `q_lens` [B] int32 allows several new tokens a sequence. -> [T, H, D].
+    Ops accumulate in float32, so `high_precision` has no effect.
 
-    Every op here accumulates in float32, so `high_precision` changes nothing. ALiBi slopes and MLA value
-    heads are refused by name.
+    Args:
+        q: queries `[T, heads, head_dim]`.
+        k: keys `[T, kv_heads, head_dim]`; prefill only.
+        v: values `[T, kv_heads, head_dim]`; prefill only.
+        k_cache: `[num_blocks, block_size, kv_heads, head_dim]`; decode only.
+        v_cache: `[num_blocks, block_size, kv_heads, head_dim]`; decode only.
+        mask: added to the scores, as `mask_type` says.
+        mask_type: type of the mask.
+        block_table: int32 `[B, max_blocks]`, the blocks of each sequence; decode only.
+        head_num: number of query heads.
+        kv_head_num: number of key and value heads; `head_num` by default.
+        q_lens: int32 `[B]`, number of new tokens of each sequence in decode; by default 1.
+        kv_lens: int32 `[B]`, tokens of each sequence (prefill) or context lengths (decode).
+        slopes: ALiBi slopes; refused.
+        q_scale: factor of the queries.
+        qk_scale: factor of the scores.
+        is_triu_mask: makes prefill causal.
+        high_precision: accepted, no effect.
+        mla_v_head_size: size of MLA's value heads; refused.
+
+    Returns:
+        `[T, heads, head_dim]`.
+
+    Raises:
+        GraphError: inputs for prefill and decode are mixed, a required one is missing, or an argument is refused.
     """
     prefill, decode = k is not None and v is not None, k_cache is not None and v_cache is not None
     if prefill == decode or (k is None) != (v is None) or (k_cache is None) != (v_cache is None):

@@ -12,57 +12,57 @@ from atb_core.graph.tensor import Tensor
 
 
 def cos(x: Tensor) -> Tensor:
-    """Cosine of every element (radians)."""
+    """Computes the cosine of every element, in radians."""
     return record(Elewise(ElewiseType.COS), (x,))[0]
 
 
 def sin(x: Tensor) -> Tensor:
-    """Sine of every element (radians)."""
+    """Computes the sine of every element, in radians."""
     return record(Elewise(ElewiseType.SIN), (x,))[0]
 
 
 def neg(x: Tensor) -> Tensor:
-    """-x."""
+    """Negates every element."""
     return record(Elewise(ElewiseType.NEG), (x,))[0]
 
 
 def tanh(x: Tensor) -> Tensor:
-    """Hyperbolic tangent of every element."""
+    """Computes the hyperbolic tangent of every element."""
     return record(Elewise(ElewiseType.TANH), (x,))[0]
 
 
 def logical_not(x: Tensor) -> Tensor:
-    """1 where x is 0, else 0; int8."""
+    """Returns 1 where x is 0, else 0, as int8."""
     return record(Elewise(ElewiseType.LOGICAL_NOT), (x,))[0]
 
 
 def logical_or(x: Tensor, y: Tensor) -> Tensor:
-    """1 where x or y is not 0; int8, broadcast."""
+    """Returns 1 where x or y is not 0, else 0, as int8; x and y broadcast."""
     return record(Elewise(ElewiseType.LOGICAL_OR), (x, y))[0]
 
 
 def logical_and(x: Tensor, y: Tensor) -> Tensor:
-    """1 where neither x nor y is 0; int8, broadcast."""
+    """Returns 1 where both x and y are not 0, else 0, as int8; x and y broadcast."""
     return record(Elewise(ElewiseType.LOGICAL_AND), (x, y))[0]
 
 
 def equal(x: Tensor, y: Tensor) -> Tensor:
-    """1 where x equals y; int8, broadcast."""
+    """Returns 1 where x equals y, else 0, as int8; x and y broadcast."""
     return record(Elewise(ElewiseType.EQUAL), (x, y))[0]
 
 
 def amax(x: Tensor, dims: int | Sequence[int]) -> Tensor:
-    """Maximum over `dims`, which disappear."""
+    """Computes the maximum over `dims`, which are removed."""
     return _reduce(ReduceType.MAX, x, dims)
 
 
 def amin(x: Tensor, dims: int | Sequence[int]) -> Tensor:
-    """Minimum over `dims`, which disappear."""
+    """Computes the minimum over `dims`, which are removed."""
     return _reduce(ReduceType.MIN, x, dims)
 
 
 def sum_(x: Tensor, dims: int | Sequence[int]) -> Tensor:
-    """Sum over `dims`, which disappear."""
+    """Computes the sum over `dims`, which are removed."""
     return _reduce(ReduceType.SUM, x, dims)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matrix product and norm."""
+"""Matrix product and RMS norm."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ def linear(
     transpose_a: bool = False,
     transpose_b: bool = True,
 ) -> Tensor:
-    """input_ [..., k] times weight, [n, k] if `transpose_b` else [k, n], plus bias [n] -> [..., n]."""
+    """Multiplies by a weight and adds a bias.
+
+    input_ `[..., k]`, weight `[n, k]` with `transpose_b`, else `[k, n]`, bias `[n]` -> `[..., n]`.
+    """
     op = Linear(transpose_a, transpose_b, bias is not None)
     return record(op, (input_, weight) if bias is None else (input_, weight, bias))[0]
 
 
 def rms_norm(input_: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm over the last dimension: input_ [..., h], weight [h] -> [..., h]."""
+    """Normalizes the last dimension by its root mean square: input_ `[..., h]`, weight `[h]` -> `[..., h]`."""
     return record(RmsNorm(eps), (input_, weight))[0]

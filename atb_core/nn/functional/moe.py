@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixture of experts: choosing experts, grouping rows by expert, a product per expert, and the way back."""
+"""Mixture of experts: expert selection, grouping of rows by expert, grouped products, and the weighted sum."""
 
 from __future__ import annotations
 
@@ -10,20 +10,33 @@ from atb_core.graph.tensor import Tensor
 
 
 def moe_topk_softmax(x: Tensor, k: int, normalize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """The k best experts by router logits x [T, E]: weights float32 [T, k], expert_idx int32 [T, k], row_idx int32.
+    """Selects the k experts with the largest router logits of each token, the best one first.
 
-    Weights are probabilities among all experts, or among the k chosen ones with `normalize`; the first expert is
-    the best one. row_idx [T, k] numbers the choices column by column.
+    Args:
+        x: router logits `[T, E]`.
+        k: number of experts for each token.
+        normalize: computes the weights among the k selected experts instead of all E.
+
+    Returns:
+        weights float32 `[T, k]`, expert_idx int32 `[T, k]` and row_idx int32 `[T, k]`, which numbers the choices column
+        by column.
     """
     weights, expert_idx, row_idx = record(MoeTopkSoftmax(k, normalize), (x,))
     return weights, expert_idx, row_idx
 
 
 def moe_init_routing(x: Tensor, expert_idx: Tensor, topk_num: int, expert_num: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of x [T, h] grouped by expert, for expert_idx int32 [T, topk_num].
+    """Groups the rows of x by the experts that their tokens chose.
 
-    Returns the rows [T*topk_num, h], the row of each choice int32 [T*topk_num] (for `moe_token_unpermute`), and
-    where each expert's rows end, int64 [expert_num] (for `grouped_matmul`).
+    Args:
+        x: rows `[T, h]`.
+        expert_idx: chosen experts, int32 `[T, topk_num]`.
+        topk_num: number of experts for each token.
+        expert_num: number of experts.
+
+    Returns:
+        The rows `[T*topk_num, h]`, the row of each choice, int32 `[T*topk_num]` (for `moe_token_unpermute`), and the
+        cumulative end of each expert's rows, int64 `[expert_num]` (for `grouped_matmul`).
     """
     rows, places, group_list = record(MoeInitRouting(topk_num, expert_num), (x, expert_idx))
     return rows, places, group_list
@@ -36,19 +49,36 @@ def grouped_matmul(
     group_list: Tensor | None = None,
     transpose_b: bool = False,
 ) -> Tensor:
-    """Each group of rows of input_ [m, k] times its matrix of weight, [E, n, k] if `transpose_b` else [E, k, n].
+    """Multiplies each group of rows by the matrix of its group.
 
-    Group e ends before row group_list[e] (int64 [E], cumulative); bias is [E, n]. Returns [m, n].
+    Args:
+        input_: rows `[m, k]`.
+        weight: matrices `[E, n, k]` with `transpose_b`, else `[E, k, n]`.
+        bias: `[E, n]`, or `None`.
+        group_list: cumulative ends of the groups, int64 `[E]`; required.
+        transpose_b: weight is `[E, n, k]`.
+
+    Returns:
+        `[m, n]`.
+
+    Raises:
+        GraphError: `group_list` is missing.
     """
     if group_list is None:
-        raise GraphError("grouped_matmul needs group_list", hint="moe_init_routing returns it as its third output")
+        raise GraphError("grouped_matmul needs group_list", hint="It is the third output of moe_init_routing.")
     inputs = (input_, weight, group_list) if bias is None else (input_, weight, bias, group_list)
     return record(GroupedMatmul(transpose_b, bias is not None), inputs)[0]
 
 
 def moe_token_unpermute(x: Tensor, row_idx: Tensor, probs: Tensor) -> Tensor:
-    """Tokens [T, h] from the rows x [T*k, h] that belong to them: the sum of rows row_idx[t*k + j] times probs[t, j].
+    """Computes the weighted sum of each token's rows: row t is the sum over j of `probs[t, j] * x[row_idx[t*k + j]]`.
 
-    row_idx int32 [T*k] is the second output of `moe_init_routing`, probs [T, k] the weights of the choices.
+    Args:
+        x: rows `[T*k, h]`.
+        row_idx: row of each choice, int32 `[T*k]`; the second output of `moe_init_routing`.
+        probs: weights of the choices `[T, k]`.
+
+    Returns:
+        `[T, h]`.
     """
     return record(MoeTokenUnpermute(), (x, row_idx, probs))[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moving elements: gathering, splitting, joining, sorting."""
+"""Gathering, splitting, concatenating and sorting."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from atb_core.graph.tensor import Tensor
 
 
 def gather(input_: Tensor, dim: int, index: Tensor, batch_dims: int = 0) -> Tensor:
-    """Entries of `input_` along `dim` by index (int32 or int64); with a table and ids, the embedding look-up."""
+    """Gathers entries along `dim` by index (int32 or int64); with a table and token ids, an embedding lookup."""
     return record(Gather(dim, batch_dims), (input_, index))[0]
 
 
 def split(input_: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Parts along `dim`: an int gives that many equal parts, a list their sizes.
+    """Splits a tensor along `dim`: an int is the number of equal parts, a list holds the size of each part.
 
-    (torch's int is a size; that of ATB-Models, which this follows, is a count.)
+    As in ATB-Models, and unlike in torch, the int is a count and not a size.
     """
     if isinstance(split_size_or_sections, int):
         return record(Split(dim, split_size_or_sections), (input_,))
@@ -29,18 +29,24 @@ def split(input_: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Two tensors joined along `dim`."""
+    """Concatenates two tensors along `dim`.
+
+    Raises:
+        GraphError: the number of tensors is not 2.
+    """
     if len(tensors) != 2:
-        raise GraphError(f"cat joins exactly two tensors, not {len(tensors)}", hint="join them one after another")
+        raise GraphError(
+            f"cat takes exactly two tensors, not {len(tensors)}", hint="Concatenate them one after another."
+        )
     return record(Concat(dim), tuple(tensors))[0]
 
 
 def sort(input_: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    """The `num` largest entries of the last dimension, descending: values and int32 indices."""
+    """Returns the `num` largest entries of the last dimension in descending order, and their int32 indices."""
     values, indices = record(Sort((num,)), (input_,))
     return values, indices
 
 
 def argsort(input_: Tensor) -> Tensor:
-    """int32 indices that sort the last dimension ascending."""
+    """Returns the int32 indices that sort the last dimension in ascending order."""
     return record(Argsort(), (input_,))[0]

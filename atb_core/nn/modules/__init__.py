@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Primitive modules: one op and its weights, without any loading."""
+"""Primitive modules: one op with its weights; loading is not part of them."""
 
 from __future__ import annotations
 

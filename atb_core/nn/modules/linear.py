@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A matrix product with a weight and an optional bias."""
+"""Linear layer with an optional bias."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from atb_core.nn.parameter import Parameter
 
 
 class Linear(Module):
-    """`x [..., k]` times the transpose of `<prefix>.weight [n, k]`, plus `<prefix>.bias [n]` if `bias`.
+    """Multiplies x `[..., k]` by the transpose of `<prefix>.weight` `[n, k]` and adds `<prefix>.bias` `[n]`, if any.
 
     Args:
-        shape: `(n, k)`, `None` when it becomes known with the real weight.
+        prefix: name of the module in the checkpoint.
+        bias: adds a bias.
+        shape: `(n, k)`, or `None` if it is known only with the real weight.
+        dtype: element type of weight and bias; `None` if it is known only with the real weight.
     """
 
     def __init__(
@@ -27,4 +30,5 @@ class Linear(Module):
         self.bias = Parameter(prefix, "bias", shape[:1] if shape is not None else None, dtype) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Records the layer: `[..., k]` -> `[..., n]`."""
         return linear(x, self.weight.get_tensor(), self.bias.get_tensor() if self.bias is not None else None)

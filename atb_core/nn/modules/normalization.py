@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Root-mean-square normalisation with a weight."""
+"""Root-mean-square normalization with a weight."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from atb_core.nn.parameter import Parameter
 
 
 class RmsNorm(Module):
-    """`x [..., h]` divided by the root of its mean square plus `eps`, times `<prefix>.weight [h]`."""
+    """Normalizes x `[..., h]`: `x / sqrt(mean(x^2) + eps) * weight`, with the weight `<prefix>.weight` `[h]`.
+
+    Args:
+        prefix: name of the module in the checkpoint.
+        eps: value added to the mean of the squares.
+        size: `h`, or `None` if it is known only with the real weight.
+        dtype: element type of the weight; `None` if it is known only with the real weight.
+    """
 
     def __init__(self, prefix: str, eps: float = 1e-6, size: int | None = None, dtype: DataType | None = None) -> None:
         super().__init__()
@@ -19,4 +26,5 @@ class RmsNorm(Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """Records the norm: `[..., h]` -> `[..., h]`."""
         return rms_norm(x, self.weight.get_tensor(), self.eps)

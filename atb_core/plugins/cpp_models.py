@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the C++-built models that installed packages register, from metadata first; a package is imported on need."""
+"""Finds the C++-built models that installed packages register: implements `models.cpp.registration.Registrations`.
+
+Names come from metadata alone; a package is imported when its model is needed.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ import json
 from collections.abc import Iterator
 from importlib.resources import files
 
-from atb_core import plugins
 from atb_core.errors import EngineError, PluginError
 from atb_core.models.cpp.registration import CppModel
 from atb_core.names import normalized_name
 from atb_core.plugins.admission import refusal, tell_once
 from atb_core.plugins.loader import load_entry
 from atb_core.plugins.records import Status
+from atb_core.plugins.registry import registry
 from atb_core.plugins.resolved import verify_resolved
 from atb_core.plugins.scan import CPP_MODELS, Entry, Installed, installed
 from atb_core.settings import settings
@@ -23,18 +26,18 @@ __all__ = ["known_packages", "model_of_family", "registered", "registered_names"
 
 
 def registered_names() -> dict[str, list[str]]:
-    """The names that usable packages register, each with the packages; imports nothing."""
-    found: dict[str, list[str]] = {}
+    """Returns the names that usable packages register, each with the packages; imports nothing."""
+    packages: dict[str, list[str]] = {}
     for one, entry in _entries():
         if refusal(one) is None:
-            found.setdefault(entry.name, []).append(one.distribution)
-    return dict(sorted(found.items()))
+            packages.setdefault(entry.name, []).append(one.distribution)
+    return dict(sorted(packages.items()))
 
 
 def registered(name: str) -> CppModel | None:
-    """What is registered under `name`; `None` if no package has the name.
+    """Returns the model registered under `name`; `None` if no package has the name.
 
-    A package that is broken is left out, and told of, while another one registers the same.
+    A package that is broken is left out with a warning while another one registers the same name.
 
     Raises:
         EngineError: `name` is no string.
@@ -47,28 +50,28 @@ def registered(name: str) -> CppModel | None:
             f"the name of a C++ model is a string, not {type(name).__name__}",
             hint='Give one such as "core_DecoderModel"; atb_core.models.cpp.model_names() lists them.',
         )
-    found: list[tuple[Installed, CppModel]] = []
+    models: list[tuple[Installed, CppModel]] = []
     failed: list[PluginError] = []
     for one, entry in _entries(name):
         try:
-            found.append((one, load_entry(one, entry)))
+            models.append((one, load_entry(one, entry)))
         except PluginError as error:
             failed.append(error)
             _tell(one, error)
-    for one, model in found[1:]:
-        _check_agreement(name, found[0], (one, model))
-    if not found and failed:
+    for other in models[1:]:
+        _check_agreement(name, models[0], other)
+    if not models and failed:
         raise failed[0]
-    return found[0][1] if found else None
+    return models[0][1] if models else None
 
 
 def model_of_family(model_type: str) -> tuple[str, CppModel] | None:
-    """The name and registration with which the package that serves `model_type` runs it; `None` if it has none.
+    """Returns name and registration with which the package that serves `model_type` runs it; `None` if it has none.
 
     Raises:
         PluginError: no package serves the type, or its registration cannot be used.
     """
-    owner = normalized_name(plugins.registry().find(model_type).distribution)
+    owner = normalized_name(registry().find(model_type).distribution)
     for one, entry in _entries():
         if one.key == owner:
             model: CppModel = load_entry(one, entry)
@@ -78,7 +81,7 @@ def model_of_family(model_type: str) -> tuple[str, CppModel] | None:
 
 
 def known_packages(name: str) -> list[str]:
-    """The packages that are known to register `name`, from the index that ships with the core."""
+    """Returns the packages that are known to register `name`, from the index that ships with the core."""
     return _index().get(name, [])
 
 
@@ -91,7 +94,7 @@ def _entries(name: str | None = None) -> Iterator[tuple[Installed, Entry]]:
 
 
 def _tell(one: Installed, error: PluginError) -> None:
-    """A package that fails: an error if the settings are strict, else one line; a disabled one is meant to be."""
+    """Raises the error of a package that fails if the settings are strict, else warns; ignores a disabled package."""
     reason = refusal(one)
     if reason is not None and reason.status is Status.DISABLED:
         return

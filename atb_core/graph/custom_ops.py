@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Custom ops: ops that plugins bring, who brings them, and which backends run them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from atb_core.errors import GraphError
+from atb_core.extensions import Contribution, Extensions
+from atb_core.graph.network import Network
+from atb_core.graph.op import Op, registered_ops
+
+__all__ = ["OPS", "CustomKernel", "OpContribution", "check_runnable", "contribution", "find_op", "owner", "package_of"]
+__all__ += ["supports"]
+
+
+class CustomKernel:
+    """Base of what a backend takes as the kernel of a custom op; `CpuKernel` is the cpu engine's."""
+
+    #: The backend that runs kernels of this class.
+    backend: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class OpContribution:
+    """A custom op and what runs it. The reference engine runs every op by its `reference`.
+
+    Attributes:
+        op: the class, declared with a namespace: `class Scale(Op, namespace="atb_foo")`.
+        kernels: by backend, a kernel of the class that the backend takes: `{"cpu": CpuKernel(...)}`.
+        expand: writes the op in the functions that models use, for backends without a kernel:
+            `expand(op, *inputs)` gets the op with its attributes and symbolic inputs, and returns its outputs.
+    """
+
+    op: type[Op]
+    kernels: Mapping[str, object] = field(default_factory=dict)
+    expand: Callable[..., Any] | None = None
+
+
+def op_problem(item: object) -> str | None:
+    """Returns a sentence that names the fault of a contributed op, `None` if it has none."""
+    if not isinstance(item, OpContribution):
+        return f"{item!r} is no OpContribution"
+    op = item.op
+    if not (isinstance(op, type) and issubclass(op, Op)):
+        return f"{op!r} is no subclass of Op"
+    if not op.namespace:
+        return f"the op {op.__name__} belongs to core"
+    if not isinstance(item.kernels, Mapping):
+        return f"the kernels of {op.op_name()} are {item.kernels!r}, not a dict of kernels by backend"
+    return _expand_problem(item) or _kernel_problem(item)
+
+
+def _expand_problem(item: OpContribution) -> str | None:
+    if item.expand is None:
+        return None
+    if not callable(item.expand):
+        return f"the expand of {item.op.op_name()} is {item.expand!r}, which is no function"
+    if item.op.writes:
+        return f"{item.op.op_name()} writes in place, and such an op cannot be expanded"
+    return None
+
+
+def _kernel_problem(item: OpContribution) -> str | None:
+    for backend, kernel in item.kernels.items():
+        what = f"the kernel of {item.op.op_name()} for {backend!r}"
+        if not isinstance(kernel, CustomKernel):
+            return f"{what} is {kernel!r}, not a kernel of a class that a backend takes, such as CpuKernel"
+        if kernel.backend != backend:
+            return f"{what} is a {type(kernel).__name__}, which the backend {kernel.backend!r} takes"
+    return None
+
+
+OPS: Extensions[OpContribution] = Extensions("atb_ops", "a list of atb_core.plugins.OpContribution", op_problem)
+
+
+def find_op(name: str) -> type[Op]:
+    """Returns the op called `name`, loading the plugins' ops if need be; GraphError lists the known names."""
+    ops = registered_ops()
+    if name not in ops and "." in name:
+        # The classes register themselves when the hooks are called.
+        OPS.all()
+        ops = registered_ops()
+    if name in ops:
+        return ops[name]
+    raise GraphError(f"there is no op called {name!r}", hint=f"known ops: {', '.join(sorted(ops))}")
+
+
+def contribution(op: type[Op]) -> OpContribution | None:
+    """Returns what a plugin contributes as `op`; `None` for an op of core or one that no plugin contributes.
+
+    Raises:
+        PluginError: several plugins contribute the op.
+    """
+    claim = _claim(op)
+    return None if claim is None else claim.value
+
+
+def package_of(op: type[Op]) -> str | None:
+    """Returns the plugin that contributes `op`, with its version; `None` if none does."""
+    return next((str(claim.owner) for claim in OPS.all() if claim.value.op is op), None)
+
+
+def owner(op: type[Op]) -> str:
+    """Returns who brings `op`, for messages: a plugin with its version, or the module of the class."""
+    package = package_of(op)
+    return f"the module {op.__module__}" if package is None else f"the plugin {package}"
+
+
+def supports(op: type[Op], backend: str) -> bool:
+    """Returns true if the backend has a kernel for `op`, its own or a contributed one."""
+    if backend in op.backends:
+        return True
+    custom = contribution(op)
+    return custom is not None and backend in custom.kernels
+
+
+def check_runnable(network: Network, backend: str) -> None:
+    """Raises GraphError, naming op, place and owner, for the first node that the backend cannot run."""
+    for node in network.nodes:
+        kind = type(node.op)
+        if kind.namespace and not supports(kind, backend):
+            announced = contribution(kind) is not None
+            missing = "brings neither a kernel for it nor an expand" if announced else "announces it in no atb_ops hook"
+            raise GraphError(
+                f"the backend {backend!r} cannot run {node.op.name} in {node.place}: {owner(kind)} {missing}",
+                hint=f'Run it with backend="reference", or ask its author for a kernel for {backend!r}.',
+            )
+
+
+def _claim(op: type[Op]) -> Contribution[OpContribution] | None:
+    return OPS.only(lambda each: each.op is op, f"the op {op.op_name()!r}") if op.namespace else None
