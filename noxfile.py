@@ -78,10 +78,12 @@ def _from_root(arg: str) -> str:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Checks style and format of the Python and the C++ sources."""
-    session.install("ruff>=0.17", "clang-format>=23,<24")
+    """Checks style and format of the Python and the C++ sources, and that imports only point down."""
+    session.install("ruff>=0.17", "clang-format>=23,<24", "import-linter>=2.5")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    sources_of_python = [ROOT, *ROOT.glob("plugins/*/src")]
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": os.pathsep.join(map(str, sources_of_python))})
     sources = sorted(str(p) for ext in ("h", "cpp") for p in ROOT.glob(f"csrc/**/*.{ext}"))
     if sources:
         session.run("clang-format", "--dry-run", "--Werror", *sources)
@@ -90,7 +92,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Checks the types of the core and of the plugins with mypy --strict."""
-    # What the core and its kit import, so that their types are known; the engine is not built.
+    # What the core and the kit import, so that their types are known; the engine is not built.
     project = nox.project.load_toml("pyproject.toml")["project"]
     session.install("mypy>=2.4", "pytest>=8", *project["dependencies"])
     session.run("mypy")
@@ -251,15 +253,26 @@ def core_wheel(session: nox.Session) -> Path:
 
 
 def install_wheels(session: nox.Session, *folders: Path) -> None:
-    """Installs the core's wheel and newly built ones of the plugins in `folders`, and checks which core is there."""
+    """Installs wheels of the core and of the plugins in `folders` with their extra `test`; checks which core is there.
+
+    What a plugin's tests need of this repository, such as the kit, is built too.
+    """
     core = core_wheel(session)
     built = []
-    for folder in folders:
+    needed = [plugin for folder in folders for plugin in needed_by_tests(folder)]
+    for folder in dict.fromkeys([*folders, *needed]):
         build_wheel(session, folder)
         name = nox.project.load_toml(folder / "pyproject.toml")["project"]["name"].replace("-", "_")
-        built += [str(path) for path in DIST.glob(f"{name}-*.whl")]
+        built += [f"{path}[test]" if folder in folders else str(path) for path in DIST.glob(f"{name}-*.whl")]
     session.install(f"{core}[test]", *built, silent=False)
     session.run("python", str(ROOT / "tools/assert_core.py"), str(core))
+
+
+def needed_by_tests(folder: Path) -> list[Path]:
+    """The plugins of this repository that the extra `test` of the plugin in `folder` asks for."""
+    project = nox.project.load_toml(folder / "pyproject.toml")["project"]
+    requirements = project.get("optional-dependencies", {}).get("test", [])
+    return [ROOT / plugin for plugin in PLUGINS if any(re.match(rf"{Path(plugin).name}\b", r) for r in requirements)]
 
 
 def run_kit(session: nox.Session, folder: Path) -> None:
@@ -292,7 +305,7 @@ def minimum_pins() -> list[str]:
     pins = {}
     for requirement in requirements:
         match = re.match(r"([\w.-]+)>=([\w.]+)", requirement)
-        # Markers name other Pythons' variants; the core is the one under test; torch has a pin of its own.
-        if match and "<" not in requirement.partition(";")[2] and match[1] not in ("atb-core", "torch"):
+        # Markers name other Pythons' variants; our own packages are under test; torch has a pin of its own.
+        if match and "<" not in requirement.partition(";")[2] and not re.match("atb-|torch$", match[1]):
             pins[match[1]] = match[2]
     return [f"{name}=={version}" for name, version in sorted(pins.items())]

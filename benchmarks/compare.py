@@ -19,7 +19,7 @@ import torch
 from checkpoints import QWEN2_05B, write_checkpoint
 
 from atb_core import ModelRunner, SamplingParams
-from atb_core.testing.conformance import cache_argument
+from atb_testing.conformance import cache_argument
 
 Prompts = list[list[int]]
 

@@ -22,6 +22,7 @@ def cli_page() -> str:
     """Every command with its options."""
     from atb_core.cli.app import COMMANDS, app
     from atb_core.cli.errors import __doc__ as statuses
+    from atb_core.cli.plugin_commands import KNOWN_COMMANDS
 
     context = click.Context(app, info_name="atb")
     parts = ["# Commands", _NOTE, _paragraphs(app.help), _options(app, context)]
@@ -29,6 +30,11 @@ def cli_page() -> str:
         command = app.get_command(context, name)
         assert command is not None
         parts += _command(command, f"atb {name}", "##")
+    for name, package in KNOWN_COMMANDS.items():
+        command = app.get_command(context, name)
+        assert command is not None
+        section = _command(command, f"atb {name}", "##")
+        parts += [section[0], f"Needs the package `{package}`.", *section[1:]]
     assert statuses is not None
     parts += ["## Exit status", inspect.cleandoc(statuses).split("\n\n", 1)[1]]
     parts.append(

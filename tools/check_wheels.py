@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Holds built wheels to what is promised of them: `python tools/check_wheels.py dist/*.whl`.
 
-Families are pure Python (py3-none-any); the core's engine links neither torch nor libpython; every entry point leads
+Plugins are pure Python (py3-none-any); the core's engine links neither torch nor libpython; every entry point leads
 to a module in the wheel; licence and type marker are there, tests are not.
 """
 
@@ -30,7 +30,7 @@ def problems(wheel: Path) -> Iterator[str]:
         compiled = [name for name in names if name.endswith((".so", ".pyd"))]
         if distribution != "atb_core":
             if not tag.endswith("py3-none-any"):
-                yield f"is tagged {tag}; a family is pure Python, py3-none-any"
+                yield f"is tagged {tag}; a plugin is pure Python, py3-none-any"
             if compiled:
                 yield f"holds compiled code: {', '.join(compiled)}"
         elif (modules := sorted(name.split("/")[-1].split(".")[0] for name in compiled)) != _EXTENSIONS:

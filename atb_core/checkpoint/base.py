@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Self
 
-    from atb_core.checkpoint.gguf.rules import GgufRules
+    from atb_core.checkpoint.rules import GgufRules
 
 __all__ = ["Checkpoint", "TokenizerParts", "WeightLoader", "check_slice"]
 

@@ -12,8 +12,8 @@ from atb_core.checkpoint.base import Checkpoint, WeightLoader
 from atb_core.checkpoint.claims import claimant
 from atb_core.checkpoint.custom import CustomCheckpoint, custom_checkpoint, format_names
 from atb_core.checkpoint.directory import DirectoryCheckpoint
-from atb_core.checkpoint.gguf.rules import GgufRules
 from atb_core.checkpoint.progress import Progress
+from atb_core.checkpoint.rules import GgufRules
 from atb_core.checkpoint.sources.base import SOURCES, Source
 from atb_core.checkpoint.sources.hub import HubSource
 from atb_core.checkpoint.sources.local import LocalSource

@@ -23,7 +23,6 @@ COMMANDS: Final = {
     "show": "atb_core.cli.show",
     "explain": "atb_core.cli.explain",
     "graph": "atb_core.cli.graph",
-    "verify": "atb_core.cli.verify",
     "version": "atb_core.cli.version",
 }
 _COMPLETE_VARIABLE: Final = "_ATB_COMPLETE"

@@ -43,7 +43,7 @@ def open_model(reference: str) -> OpenedModel:
 def opened_model(checkpoint: Checkpoint) -> OpenedModel:
     """Finds the family that serves a checkpoint."""
     from atb_core import plugins
-    from atb_core.models.families import router_of
+    from atb_core.models.base.router import router_of
 
     router = router_of(checkpoint)
     return OpenedModel(checkpoint, plugins.registry().find(router.model_type), router)

@@ -140,7 +140,7 @@ def _assignment(text: str) -> tuple[str, Any]:
 def _thinking_variable(model: str, option: str) -> str:
     from atb_core.checkpoint import open_checkpoint
     from atb_core.errors import RequestError
-    from atb_core.models.families import router_of
+    from atb_core.models.base.router import router_of
 
     router = router_of(open_checkpoint(model))
     if router.thinking_variable is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -14,6 +14,9 @@ from atb_core.errors import AtbError, PluginError
 from atb_core.extensions import Contribution, Extensions
 from atb_core.plugins.admission import refusal
 from atb_core.plugins.scan import HOOKS, installed
+
+#: Commands that packages of this project bring: name -> package. Read only where no command of the name was found.
+KNOWN_COMMANDS: Final = {"verify": "atb-testing"}
 
 
 def command_problem(item: object) -> str | None:
@@ -30,7 +33,10 @@ class CommandGroup(LazyGroup):
     """Core's commands, and those of plugins. Help and completion import no plugin: they know core's."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, cmd_name) or plugin_command(cmd_name, frozenset(self.modules))
+        command = super().get_command(ctx, cmd_name) or plugin_command(cmd_name, frozenset(self.modules))
+        if command is None and cmd_name in KNOWN_COMMANDS and not ctx.resilient_parsing:
+            raise _missing(cmd_name, KNOWN_COMMANDS[cmd_name])
+        return command
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
@@ -57,6 +63,17 @@ def plugin_command(name: str, core: frozenset[str]) -> click.Command | None:
             COMMANDS.failed(each.owner, f"the command {each.value.name!r}", shadow)
     contribution = COMMANDS.only(lambda command: command.name == name, f"the command {name!r}")
     return None if contribution is None else _guarded(contribution)
+
+
+def _missing(name: str, package: str) -> PluginError:
+    """Returns the error for a known command whose package is not installed, not usable, or failed."""
+    brings = f"`atb {name}` comes with {package}, which"
+    one = next((each for each in installed() if each.key == package), None)
+    if one is None:
+        return PluginError(f"{brings} is not installed", hint=f"pip install {package}")
+    if refused := refusal(one):
+        return PluginError(f"{brings} {refused.reason}", hint=refused.fix)
+    return PluginError(f"{brings} is installed and does not offer it", hint="`atb plugins doctor` says why.")
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from atb_core.graph.custom_ops import contribution
 from atb_core.graph.network import Network
 
 if TYPE_CHECKING:
-    from atb_core import _cpu
+    from atb_core._cpu import Program, Runtime
 
 
 class NodeTime(NamedTuple):
@@ -31,21 +31,19 @@ class NodeTime(NamedTuple):
 
 
 @cache
-def _shared_runtime(num_threads: int, isa: str, *options: float) -> _cpu.Runtime:
+def _shared_runtime(num_threads: int, isa: str, *options: float) -> Runtime:
     """One pool of threads and one working memory for all engines of a process that want the same."""
-    from atb_core import _cpu
-
-    return _cpu.Runtime(num_threads, isa, *options)
+    runtime: Runtime = load_extension().Runtime(num_threads, isa, *options)
+    return runtime
 
 
 class CpuStore(NativeStore):
     """The weights of one model in the layout of the kernels, each exactly once."""
 
-    def __init__(self, runtime: _cpu.Runtime) -> None:
-        from atb_core import _cpu
-
+    def __init__(self, runtime: Runtime) -> None:
+        extension = load_extension()
         self.runtime = runtime
-        super().__init__(_cpu.WeightStore(runtime), _cpu.Error)
+        super().__init__(extension.WeightStore(runtime), extension.Error)
 
 
 class CpuBackend(NativeBackend):
@@ -97,12 +95,12 @@ class CpuBackend(NativeBackend):
 class CpuProgram(NativeProgram):
     """A network on the C++ engine."""
 
-    def make(self, network: Network, store: CpuStore, graph: NativeGraph) -> _cpu.Program:
-        from atb_core import _cpu
-
+    def make(self, network: Network, store: CpuStore, graph: NativeGraph) -> Program:
+        extension = load_extension()
         _register_announced(network)
-        _check_ops(network, _cpu.op_names())
-        return _cpu.Program(store.runtime, store.handle, graph.dims, graph.tensors, graph.nodes)
+        _check_ops(network, extension.op_names())
+        program: Program = extension.Program(store.runtime, store.handle, graph.dims, graph.tensors, graph.nodes)
+        return program
 
 
 def _register_announced(network: Network) -> None:

@@ -10,9 +10,9 @@ import torch
 from atb_core.engine.base import Backend, Engine, check_names, check_part, check_tensor
 from atb_core.errors import EngineError
 from atb_core.graph.dim import evaluate_shape
-from atb_core.graph.network import Network, Node, bind_dims
+from atb_core.graph.network import Network, Node
 from atb_core.graph.ops.view import Reshape
-from atb_core.graph.specialize import specialize
+from atb_core.graph.specialize import bind_dims, specialize
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_from_torch
 

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from atb_core.errors import GraphError, ShapeError
-from atb_core.extensions import Port
+from atb_core.extensions import Port, connect
 from atb_core.graph.dim import Shape, shape_text
 from atb_core.graph.dtype import DataType
 from atb_core.graph.op import Op
@@ -88,9 +88,7 @@ class Network:
         _current.reset(self._tokens.pop())
 
     def __str__(self) -> str:
-        from atb_core.graph.printing import network_text
-
-        return network_text(self)
+        return _network_text()(self)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -223,6 +221,7 @@ class EngineBuilder(Protocol):
 
 
 _engine_builder: Port[EngineBuilder] = Port("engine builder")
+_network_text: Port[Callable[[Network], str]] = Port("network text")
 
 _current: ContextVar[Network | None] = ContextVar("atb_network", default=None)
 
@@ -242,6 +241,9 @@ def get_default_net() -> Network:
 def record(op: Op, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Records `op` into the current network and returns its outputs."""
     return get_default_net().append(op, inputs)
+
+
+connect("recorder", record)
 
 
 def discard_default_net() -> None:
@@ -295,19 +297,3 @@ def _merge_input(known: Tensor, other: Tensor) -> None:
         raise GraphError(f"input {known.name!r} is declared as {known.dtype.short} and {other.dtype.short}")
     known.shape = known.shape if known.shape is not None else other.shape
     known.dtype = known.dtype or other.dtype
-
-
-def bind_dims(network: Network, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Returns the values of the named dimensions, derived from the real shapes of the inputs that declare them.
-
-    Raises:
-        EngineError: a real shape contradicts its declaration or another input's shape.
-    """
-    from atb_core.graph.specialize import match_shape
-
-    binding: dict[str, int] = {}
-    for name, shape in shapes.items():
-        declared = network.input(name).shape
-        if declared is not None:
-            match_shape(name, declared, shape, binding)
-    return binding

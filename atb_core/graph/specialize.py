@@ -70,3 +70,17 @@ def specialize(network: Network, specs: Mapping[str, tuple[Sequence[int], DataTy
         assert tensor.name is not None
         result.mark_output(image[tensor], tensor.name)
     return result
+
+
+def bind_dims(network: Network, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Returns the values of the named dimensions, derived from the real shapes of the inputs that declare them.
+
+    Raises:
+        EngineError: a real shape contradicts its declaration or another input's shape.
+    """
+    binding: dict[str, int] = {}
+    for name, shape in shapes.items():
+        declared = network.input(name).shape
+        if declared is not None:
+            match_shape(name, declared, shape, binding)
+    return binding

@@ -5,16 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from atb_core.errors import GraphError
+from atb_core.extensions import Port
 from atb_core.graph.dim import Dim, DimLike, Shape, shape_text
 from atb_core.graph.dtype import DataType
-
-if TYPE_CHECKING:
-    from atb_core.graph.op import Op
+from atb_core.graph.op import Op
+from atb_core.graph.ops.elewise import Elewise, ElewiseType
+from atb_core.graph.ops.movement import Cast, Repeat, Slice, Transpose
+from atb_core.graph.ops.view import Assign, Reshape
 
 ShapeFunction: TypeAlias = Callable[[list[DimLike]], Sequence[DimLike]]
+
+
+#: Records an op into the current network. Networks hold tensors, so the function stands above this module.
+_recorder: Port[Callable[[Op, Sequence[Tensor]], tuple[Tensor, ...]]] = Port("recorder")
 
 
 @dataclass(eq=False, slots=True)
@@ -73,51 +79,34 @@ class Tensor:
         return self._scaled(1.0 / divisor)
 
     def __invert__(self) -> Tensor:
-        from atb_core.graph.ops.elewise import Elewise, ElewiseType
-
         return _record(Elewise(ElewiseType.LOGICAL_NOT), self)
 
     def __getitem__(self, item: slice | tuple[slice, ...]) -> Tensor:
         """Records a slice: `t[a:b, c:]` takes one slice of step 1 for each dimension, missing ones take everything."""
-        from atb_core.graph.ops.movement import Slice
-
         slices = item if isinstance(item, tuple) else (item,)
         return _record(Slice.from_slices(slices, self.shape), self)
 
     def to(self, dtype: DataType) -> Tensor:
         """Records a conversion to another element type."""
-        from atb_core.graph.ops.movement import Cast
-
         return _record(Cast(DataType(dtype)), self)
 
     def permute(self, dims: Sequence[int]) -> Tensor:
         """Records a permutation of the dimensions, as `torch.Tensor.permute`."""
-        from atb_core.graph.ops.movement import Transpose
-
         return _record(Transpose(tuple(dims)), self)
 
     def repeat(self, multiples: Sequence[int]) -> Tensor:
         """Records a tensor tiled `multiples[i]` times along dimension `i`, as `torch.Tensor.repeat`."""
-        from atb_core.graph.ops.movement import Repeat
-
         return _record(Repeat(tuple(multiples)), self)
 
     def reshape(self, shape: ShapeFunction | Sequence[DimLike]) -> Tensor:
         """Records a view of another shape, given as sizes or as a function from the old shape to the new one."""
-        from atb_core.graph.ops.view import Reshape
-
         return _record(Reshape(shape if callable(shape) else tuple(shape)), self)
 
     def write_inplace(self, target: Tensor) -> None:
         """Records a copy of this value into the memory of `target`; later reads of `target` see it."""
-        from atb_core.graph.network import record
-        from atb_core.graph.ops.view import Assign
-
-        record(Assign(), (self, target))
+        _recorder()(Assign(), (self, target))
 
     def _elewise(self, kind: str, other: Tensor) -> Tensor:
-        from atb_core.graph.ops.elewise import Elewise, ElewiseType
-
         if not isinstance(other, Tensor):
             raise GraphError(
                 f"{kind} takes two tensors, not a tensor and {type(other).__name__}",
@@ -126,8 +115,6 @@ class Tensor:
         return _record(Elewise(ElewiseType(kind)), self, other)
 
     def _scaled(self, factor: float) -> Tensor:
-        from atb_core.graph.ops.elewise import Elewise, ElewiseType
-
         return _record(Elewise(ElewiseType.MULS, factor), self)
 
 
@@ -150,7 +137,4 @@ def _number(value: object, operator: str) -> float:
 
 
 def _record(op: Op, *inputs: Tensor) -> Tensor:
-    # Imported here because networks create tensors, so the two modules depend on each other.
-    from atb_core.graph.network import record
-
-    return record(op, inputs)[0]
+    return _recorder()(op, inputs)[0]

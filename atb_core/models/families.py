@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the family of a model: the interface to the installed families, and the way from a checkpoint to its router."""
+"""Finds model families: the interface through which this layer and the runner reach the installed ones."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from atb_core.extensions import Port
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint
-    from atb_core.models.base.router import BaseRouter
 
-__all__ = ["Families", "families", "model_type_of", "router_of"]
+__all__ = ["Families", "families", "model_type_of"]
 
 
 class Families(Protocol):
@@ -52,19 +51,3 @@ def model_type_of(checkpoint: Checkpoint) -> str:
         ConfigError: there is no usable configuration, or it names no type.
     """
     return checkpoint.model_type(families().model_types())
-
-
-def router_of(checkpoint: Checkpoint) -> BaseRouter:
-    """Makes the router of the family that serves a checkpoint, and sets that family's rules on the checkpoint.
-
-    Imports that family and no other; reads no weights.
-
-    Raises:
-        ConfigError: there is no usable configuration.
-        UnknownModelError: no installed family serves the model.
-        PluginError: the family cannot be used.
-    """
-    model_type = model_type_of(checkpoint)
-    router_cls: type[BaseRouter] = families().router_for(model_type)
-    checkpoint.set_rules(router_cls.gguf)
-    return router_cls(str(checkpoint), {**checkpoint.config(), "model_type": model_type}, checkpoint)

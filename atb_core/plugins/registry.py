@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from atb_core.errors import PluginError
 from atb_core.names import normalized_name
 from atb_core.plugins import loader
 from atb_core.plugins.admission import Refusal, check_names, refusal, tell_once
+from atb_core.plugins.family import Family, Resolution
 from atb_core.plugins.once import Once
 from atb_core.plugins.records import LoadRecord, Status, records
 from atb_core.plugins.resolved import verify_resolved
@@ -30,53 +31,6 @@ __all__ = ["CONFIGS", "MODELS", "ROUTERS", "Family", "FamilyRegistry", "Resoluti
 __all__ += ["model_for", "registry", "router_for"]
 
 _GROUPS = (ROUTERS, CONFIGS, MODELS)
-
-
-@dataclass(frozen=True)
-class Family:
-    """One `model_type` as one package serves it.
-
-    Attributes:
-        objects: entry-point group to `module:Class`.
-        status: how it stands: by its metadata and the settings and, where this process has tried to load it, by
-            what became of that.
-        reason: why the status is not `ok`, as the end of a sentence about the package.
-        fix: the next step.
-    """
-
-    model_type: str
-    distribution: str
-    version: str
-    summary: str = ""
-    objects: dict[str, str] = field(default_factory=dict, hash=False)
-    status: Status = Status.OK
-    reason: str = ""
-    fix: str | None = None
-
-    @property
-    def package(self) -> str:
-        """Name and version, for messages: `atb-foo 0.1.0`."""
-        return f"{self.distribution} {self.version}" if self.version else self.distribution
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """Who serves a model type, and why.
-
-    Attributes:
-        candidates: every installed family that claims the type, usable or not.
-        winner: the one that serves it; `None` where there is none, and `error` says why.
-        why: one sentence: what decided.
-        error: what `find` raises.
-        passed_over: candidates that would be in conflict with the winner, were they not broken or incompatible.
-    """
-
-    model_type: str
-    candidates: tuple[Family, ...]
-    winner: Family | None
-    why: str
-    error: PluginError | None = None
-    passed_over: tuple[Family, ...] = ()
 
 
 class FamilyRegistry:

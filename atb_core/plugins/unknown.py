@@ -8,14 +8,11 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from atb_core.errors import UnknownModelError
+from atb_core.plugins.family import Family
 from atb_core.plugins.records import Status
-
-if TYPE_CHECKING:
-    from atb_core.plugins.registry import Family
-    from atb_core.plugins.scan import Environment
+from atb_core.plugins.scan import Environment
 
 __all__ = ["known_package", "unknown_model"]
 

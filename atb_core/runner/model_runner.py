@@ -14,7 +14,7 @@ import torch
 from atb_core.checkpoint import open_checkpoint
 from atb_core.errors import RequestError
 from atb_core.graph.torch_dtypes import dtype_to_torch
-from atb_core.models.families import router_of
+from atb_core.models.base.router import router_of
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.detokenizer import Detokenizer
 from atb_core.runner.generation import Generation

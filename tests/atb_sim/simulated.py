@@ -17,7 +17,7 @@ from atb_core import ModelRunner, SamplingParams
 from atb_core.engine.atb import load_simulator
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.runner.outputs import RequestOutput
-from atb_core.testing import PagedDriver
+from atb_testing import PagedDriver
 
 SIM = load_simulator().sim
 BACKENDS = ("cpu", "atb-sim")

@@ -19,8 +19,8 @@ from atb_core import ModelRunner, ModelTorch, load_native_library
 from atb_core.engine import get_backend
 from atb_core.errors import AtbError, BackendUnavailableError, EngineError
 from atb_core.models.cpp.graph_variants import CppEngine
-from atb_core.testing import tiny_checkpoint
-from atb_core.testing.variants import unfused
+from atb_testing import tiny_checkpoint
+from atb_testing.variants import unfused
 
 pytest.importorskip("transformers")
 

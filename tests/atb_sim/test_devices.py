@@ -14,7 +14,7 @@ from atb_sim.simulated import BACKENDS, SIM, assert_agree, counted, fault, greed
 
 from atb_core.engine import atb, get_backend
 from atb_core.errors import AtbError, BackendUnavailableError, EngineError
-from atb_core.testing import tiny_checkpoint
+from atb_testing import tiny_checkpoint
 
 pytest.importorskip("transformers")
 

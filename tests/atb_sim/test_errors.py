@@ -16,7 +16,7 @@ from atb_core.engine.base import Engine
 from atb_core.errors import BackendUnavailableError, EngineError, RequestError
 from atb_core.graph import DataType, Dim, Network, Tensor
 from atb_core.nn.functional import gather, linear, paged_attention, rms_norm
-from atb_core.testing import open_model, tiny_checkpoint
+from atb_testing import open_model, tiny_checkpoint
 
 HIDDEN, VOCAB = 32, 48
 HALF = DataType.FLOAT16

@@ -10,8 +10,8 @@ import pytest
 import torch
 from atb_sim.simulated import BACKENDS, LENGTHS, DeviceDriver, assert_agree, greedy, open_runner, prompts
 
-from atb_core.testing import compare_logits, load_reference, open_model, tiny_checkpoint
-from atb_core.testing.conformance import hugging_face_logits, torch_threads
+from atb_testing import compare_logits, load_reference, open_model, tiny_checkpoint
+from atb_testing.conformance import hugging_face_logits, torch_threads
 
 pytest.importorskip("transformers")
 

@@ -14,7 +14,7 @@ from atb_sim.simulated import SIM, counted, greedy, open_runner, prompts
 
 from atb_core import ModelRunner
 from atb_core.errors import AtbError
-from atb_core.testing import tiny_checkpoint
+from atb_testing import tiny_checkpoint
 
 pytest.importorskip("transformers")
 

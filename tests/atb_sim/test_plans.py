@@ -15,7 +15,7 @@ from atb_sim.simulated import SIM, DeviceDriver, counted, fault, greedy, open_ru
 
 from atb_core.engine.atb import AtbBackend
 from atb_core.errors import EngineError
-from atb_core.testing import open_model, tiny_checkpoint
+from atb_testing import open_model, tiny_checkpoint
 
 pytest.importorskip("transformers")
 

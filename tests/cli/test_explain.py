@@ -18,7 +18,7 @@ pytest.importorskip("transformers")
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from atb_core.testing import tiny_checkpoint
+    from atb_testing import tiny_checkpoint
 
     return tiny_checkpoint(tmp_path_factory.mktemp("tiny"), "qwen2")
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, processors
 
 from atb_core.checkpoint import TokenizerParts, open_checkpoint
-from atb_core.models.families import router_of
+from atb_core.models.base.router import router_of
 
 
 def write_directory(gguf: Path, target: Path) -> Path:

@@ -43,7 +43,7 @@ def generated(directory: Path, isa: str | None, threads: int, block: int, batche
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
-    from atb_core.testing import tiny_checkpoint
+    from atb_testing import tiny_checkpoint
 
     directory = tmp_path_factory.mktemp("bits") / "model"
     return tiny_checkpoint(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from atb_core import ModelRunner, SamplingParams
-from atb_core.testing import PagedDriver, compare_logits, load_reference
-from atb_core.testing.conformance import hugging_face_logits
-from atb_core.testing.variants import unfused
+from atb_testing import PagedDriver, compare_logits, load_reference
+from atb_testing.conformance import hugging_face_logits
+from atb_testing.variants import unfused
 
 pytestmark = [pytest.mark.weights, pytest.mark.timeout(1200)]
 

@@ -15,9 +15,9 @@ from e2e.gguf_files import write_gguf
 from atb_core import ModelRunner
 from atb_core.checkpoint import open_checkpoint
 from atb_core.errors import WeightsError
-from atb_core.models.families import router_of
-from atb_core.testing import load_reference, tiny_checkpoint
-from atb_core.testing.agreement import greedy_divergences
+from atb_core.models.base.router import router_of
+from atb_testing import load_reference, tiny_checkpoint
+from atb_testing.agreement import greedy_divergences
 
 pytest.importorskip("transformers")
 

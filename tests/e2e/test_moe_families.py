@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from atb_core import ModelRunner
-from atb_core.testing import available_backends, load_reference, tiny_checkpoint
-from atb_core.testing.agreement import greedy_divergences
+from atb_testing import available_backends, load_reference, tiny_checkpoint
+from atb_testing.agreement import greedy_divergences
 
 pytest.importorskip("transformers")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from atb_core import ModelRunner, SamplingParams
-from atb_core.testing import PagedDriver, compare_logits, load_reference, open_model
-from atb_core.testing.agreement import greedy_divergences
-from atb_core.testing.conformance import hugging_face_logits
+from atb_testing import PagedDriver, compare_logits, load_reference, open_model
+from atb_testing.agreement import greedy_divergences
+from atb_testing.conformance import hugging_face_logits
 
 pytestmark = [pytest.mark.weights, pytest.mark.timeout(1200)]
 

@@ -15,8 +15,8 @@ from atb_core.engine.cpu import CpuStore
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError, RequestError, WeightsError
 from atb_core.models.cpp.graph_variants import CppEngine
 from atb_core.plugins import cpp_models
-from atb_core.testing import PagedDriver, tiny_checkpoint
-from atb_core.testing.variants import unfused
+from atb_testing import PagedDriver, tiny_checkpoint
+from atb_testing.variants import unfused
 
 pytest.importorskip("transformers")
 

@@ -15,7 +15,7 @@ from atb_core.errors import EngineError, GraphError, RequestError
 from atb_core.features import FeatureDecorator
 from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
 from atb_core.nn.tensor import DataType, Tensor
-from atb_core.testing import PagedDriver, available_backends
+from atb_testing import PagedDriver, available_backends
 
 Decorated = torch_to_mindie_graph()(SmallForCausalLM)
 

@@ -28,8 +28,8 @@ from atb_core.models.base.modeling_python import BaseLayer, BaseModel
 from atb_core.models.base.router import BaseRouter
 from atb_core.nn.distributed import distributed as dist
 from atb_core.nn.functional import gather
-from atb_core.testing import PagedDriver, available_backends, compare_logits, load_reference, tiny_checkpoint
-from atb_core.testing.conformance import hugging_face_logits
+from atb_testing import PagedDriver, available_backends, compare_logits, load_reference, tiny_checkpoint
+from atb_testing.conformance import hugging_face_logits
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import WeightLoader as SafetensorFileLoader

@@ -10,7 +10,7 @@ import torch
 
 from atb_core.engine.cpu import CpuBackend
 from atb_core.models.base.inputs import filled_up
-from atb_core.testing import PagedDriver, open_model, tiny_checkpoint
+from atb_testing import PagedDriver, open_model, tiny_checkpoint
 
 
 def test_what_is_added_belongs_to_the_last_sequence_and_has_no_slot() -> None:

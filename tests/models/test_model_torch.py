@@ -12,8 +12,8 @@ import torch
 
 from atb_core.errors import EngineError
 from atb_core.models.cpp import ModelTorch, load_native_library
-from atb_core.testing import open_model, tiny_checkpoint
-from atb_core.testing.driver import PagedDriver
+from atb_testing import open_model, tiny_checkpoint
+from atb_testing.driver import PagedDriver
 
 pytest.importorskip("transformers")
 

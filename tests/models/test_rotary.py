@@ -12,7 +12,7 @@ from atb_core.errors import RequestError
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.position_embedding import PositionEmbedding
 from atb_core.models.base.rotary import rope_frequencies
-from atb_core.testing.checkpoints import installed_spelling
+from atb_testing.checkpoints import installed_spelling
 
 transformers = pytest.importorskip("transformers")
 

@@ -17,7 +17,10 @@ from atb_core.plugins.api_listing import listing
 
 ROOT = Path(__file__).resolve().parents[2]
 FROZEN = Path(__file__).with_name("api_v1.txt")
-PACKAGES = sorted([*ROOT.glob("plugins/*/src"), *ROOT.glob("examples/*/src")])
+# The conformance kit looks inside models and engines; its requirement of atb-core is as narrow.
+FRIENDS = {"atb-testing"}
+SOURCES = sorted([*ROOT.glob("plugins/*/src"), *ROOT.glob("examples/*/src")])
+PACKAGES = [source for source in SOURCES if source.parent.name not in FRIENDS]
 
 
 def test_the_version_is_there_without_torch() -> None:
@@ -38,7 +41,7 @@ def test_every_public_name_exists(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["atb_core", "atb_core.errors", "atb_core.nn", "atb_core.nn.functional",
-                                    "atb_core.graph", "atb_core.graph.ops", "atb_core.testing"])  # fmt: skip
+                                    "atb_core.graph", "atb_core.graph.ops"])  # fmt: skip
 def test_what_a_module_of_the_surface_exports_is_public(module: str) -> None:
     assert sorted(import_module(module).__all__) == sorted(SURFACE[module])
 

@@ -10,7 +10,7 @@ import torch
 from runner.tiny_tokenizers import byte_level
 
 from atb_core import ModelRunner, SamplingParams
-from atb_core.testing import load_reference, tiny_checkpoint
+from atb_testing import load_reference, tiny_checkpoint
 
 PROMPTS = [[5], [9, 8, 7], list(range(100, 140)), [3] * 17]
 COUNT = 24

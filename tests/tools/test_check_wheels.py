@@ -72,7 +72,7 @@ def test_a_core_without_the_simulator_or_with_a_backend_of_one_machine_is_refuse
 def test_a_family_for_one_platform_is_refused(tmp_path: Path) -> None:
     path = wheel(tmp_path, GOOD, "atb_foo-1.0-cp311-cp311-linux_x86_64.whl")
     (found,) = check_wheels.problems(path)
-    assert "a family is pure Python" in found
+    assert "a plugin is pure Python" in found
 
 
 def test_a_library_that_the_engine_must_not_need_is_named(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from atb_core.checkpoint.gguf.header import read_gguf_header
 from atb_core.checkpoint.gguf.loader import GgufLoader
 from atb_core.checkpoint.gguf.names import model_type_of
 from atb_core.checkpoint.gguf.quants import PLAIN_TYPES
-from atb_core.checkpoint.gguf.rules import GgufRules
 from atb_core.checkpoint.gguf.tokenizer import read_gguf_tokenizer
+from atb_core.checkpoint.rules import GgufRules
 from atb_core.graph.dtype import DataType
 
 __all__ = ["GgufCheckpoint"]

@@ -17,8 +17,8 @@ from atb_core.checkpoint.gguf.config import config_from_header, gguf_dtype
 from atb_core.checkpoint.gguf.header import GgufTensor, header_of
 from atb_core.checkpoint.gguf.names import hugging_face_names
 from atb_core.checkpoint.gguf.quants import SUPPORTED_TYPES, decode
-from atb_core.checkpoint.gguf.rules import GgufRules
 from atb_core.checkpoint.reading import empty, memory_of
+from atb_core.checkpoint.rules import GgufRules
 from atb_core.errors import WeightsError
 from atb_core.graph.dtype import DataType
 

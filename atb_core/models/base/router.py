@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from atb_core.errors import ConfigError
 from atb_core.models.base.config import BaseConfig
-from atb_core.models.families import families
+from atb_core.models.families import families, model_type_of
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint
-    from atb_core.checkpoint.gguf.rules import GgufRules
+    from atb_core.checkpoint.rules import GgufRules
     from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
 
 
@@ -88,3 +88,19 @@ class BaseRouter:
     def get_generation_config(self) -> dict[str, Any]:
         """Returns what the checkpoint recommends; override for a family that knows better."""
         return {} if self.checkpoint is None else self.checkpoint.generation_config()
+
+
+def router_of(checkpoint: Checkpoint) -> BaseRouter:
+    """Makes the router of the family that serves a checkpoint, and sets that family's rules on the checkpoint.
+
+    Imports that family and no other; reads no weights.
+
+    Raises:
+        ConfigError: there is no usable configuration.
+        UnknownModelError: no installed family serves the model.
+        PluginError: the family cannot be used.
+    """
+    model_type = model_type_of(checkpoint)
+    router_cls: type[BaseRouter] = families().router_for(model_type)
+    checkpoint.set_rules(router_cls.gguf)
+    return router_cls(str(checkpoint), {**checkpoint.config(), "model_type": model_type}, checkpoint)

@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from atb_core.errors import ConfigError
-from atb_core.testing import Capability, FamilyTests
 from atb_llama.config import LlamaConfig
 from atb_llama.router import LlamaRouter
+from atb_testing import Capability, FamilyTests
 
 
 class TestLlama(FamilyTests):

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from atb_pypi import parts as parts_module
-from atb_pypi import source, wheel
-from atb_pypi.parts import concatenate_parts
 
 from atb_core.checkpoint import SilentProgress, open_checkpoint
 from atb_core.errors import ModelNotFoundError, WeightsError
+from atb_pypi import parts as parts_module
+from atb_pypi import source, wheel
+from atb_pypi.parts import concatenate_parts
 
 MODEL = b"GGUF" + bytes(range(200))
 

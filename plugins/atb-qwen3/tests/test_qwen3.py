@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from atb_core.testing import Capability, FamilyTests
+from atb_testing import Capability, FamilyTests
 
 CLAIMED = frozenset(
     {

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from atb_core.errors import AtbError
-from atb_core.testing.capabilities import Capability
-from atb_core.testing.cases import BASE, CAPABILITY_CASES
-from atb_core.testing.claims import needed_by, unclaimed_reason
-from atb_core.testing.overriding import override_reasons, standard_tests
+from atb_core.plugins.registry import registry
+from atb_testing.capabilities import Capability
+from atb_testing.cases import BASE, CAPABILITY_CASES
+from atb_testing.claims import needed_by, unclaimed_reason
+from atb_testing.family import FamilyTests
+from atb_testing.overriding import override_reasons, standard_tests
 
 _FORMAT = 1
 
@@ -60,8 +62,6 @@ class Certificate:
 
 def facts_of(item: Any) -> dict[str, Any] | None:
     """What a test item says about a family, as plain data; None for tests that are not in a family's class."""
-    from atb_core.testing.family import FamilyTests
-
     cls = getattr(item, "cls", None)
     if cls is None or not issubclass(cls, FamilyTests):
         return None
@@ -94,8 +94,6 @@ def certificates(outcomes: Iterable[Outcome]) -> list[Certificate]:
 
 
 def _certificate(name: str, outcomes: list[Outcome]) -> Certificate:
-    from atb_core.testing.family import FamilyTests
-
     facts = outcomes[0].facts
     certificate = Certificate(name, facts["model_type"])
     standard = standard_tests(FamilyTests)
@@ -184,8 +182,6 @@ def _words(name: str) -> str:
 
 
 def _package(model_type: str) -> str:
-    from atb_core.plugins.registry import registry
-
     try:
         return registry().find(model_type).package
     except AtbError:

@@ -13,7 +13,7 @@ import torch
 from atb_core.layers.attention.attention import Attention
 from atb_core.layers.norm.normalization import RmsNorm
 from atb_core.models.base import position_embedding
-from atb_core.testing import ErrorReport, assert_conforms, compare_logits, tiny_checkpoint
+from atb_testing import ErrorReport, assert_conforms, compare_logits, tiny_checkpoint
 
 pytest.importorskip("transformers")
 pytest.importorskip("atb_llama")

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from atb_core.testing.certificate import Outcome
-    from atb_core.testing.lab import Lab
+    from atb_testing.certificate import Outcome
+    from atb_testing.lab import Lab
 
 # Failures inside the kit explain themselves as those in the author's own module do.
-pytest.register_assert_rewrite("atb_core.testing.suite", "atb_core.testing.family", "atb_core.testing.sameness")
-_FAMILY_MODULE = "atb_core.testing.family"
+pytest.register_assert_rewrite("atb_testing.suite", "atb_testing.family", "atb_testing.sameness")
+_FAMILY_MODULE = "atb_testing.family"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="class")
 def atb_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """Tiny checkpoints, loaded models and Hugging Face's logits of the family that the test class is about."""
-    from atb_core.testing.lab import Lab
+    from atb_testing.lab import Lab
 
     return Lab(request.cls, tmp_path_factory.mktemp("atb"))
 
@@ -47,7 +47,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     """Notes on a test's report what it says about a family; the note travels between processes of a parallel run."""
     report = yield
     if _FAMILY_MODULE in sys.modules:
-        from atb_core.testing.certificate import facts_of
+        from atb_testing.certificate import facts_of
 
         facts = facts_of(item)
         if facts is not None:
@@ -65,7 +65,7 @@ class _Outcomes:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         facts = getattr(report, "atb_family", None)
         if facts is not None and (report.when == "call" or report.outcome != "passed"):
-            from atb_core.testing.certificate import Outcome
+            from atb_testing.certificate import Outcome
 
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
             expected_failure = hasattr(report, "wasxfail")
@@ -74,7 +74,7 @@ class _Outcomes:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.outcomes:
             return
-        from atb_core.testing.certificate import certificates, summary_lines, write_certificates
+        from atb_testing.certificate import certificates, summary_lines, write_certificates
 
         found = certificates(self.outcomes)
         terminalreporter.section("conformance of model families")

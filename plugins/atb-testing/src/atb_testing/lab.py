@@ -6,22 +6,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from atb_core.errors import PluginError
 from atb_core.plugins.registry import Family, registry
-from atb_core.testing.capabilities import Capability
-from atb_core.testing.cases import BASE, STANDARD_CASES
-from atb_core.testing.chats import DirectoryRenderers, Renderers, SourceRenderers
-from atb_core.testing.checkpoints import tiny_checkpoint
-from atb_core.testing.conformance import ErrorReport, Oracle, torch_threads
-from atb_core.testing.driver import open_model
-from atb_core.testing.imports import ImportReport, import_report
-
-if TYPE_CHECKING:
-    from atb_core.testing.family import FamilyTests
+from atb_testing.capabilities import Capability
+from atb_testing.cases import BASE, STANDARD_CASES
+from atb_testing.chats import DirectoryRenderers, Renderers, SourceRenderers
+from atb_testing.checkpoints import tiny_checkpoint
+from atb_testing.conformance import ErrorReport, Oracle, torch_threads
+from atb_testing.definition import FamilyDefinition
+from atb_testing.driver import open_model
+from atb_testing.imports import ImportReport, import_report
 
 
 class Lab:
@@ -32,7 +30,7 @@ class Lab:
         root: an empty directory for checkpoints.
     """
 
-    def __init__(self, family: type[FamilyTests], root: Path) -> None:
+    def __init__(self, family: type[FamilyDefinition], root: Path) -> None:
         self.family = family
         self.root = root
         self._checkpoints: dict[tuple[str, str, int], Path] = {}

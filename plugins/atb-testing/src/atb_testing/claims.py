@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from atb_core.testing.capabilities import Capability
+from atb_testing.capabilities import Capability
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 _NEEDS = "_atb_needs"

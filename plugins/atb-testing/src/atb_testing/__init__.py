@@ -3,7 +3,7 @@
 
 An author's test module is this:
 
-    from atb_core.testing import Capability, FamilyTests
+    from atb_testing import Capability, FamilyTests
 
     class TestFoo(FamilyTests):
         model_type = "foo"
@@ -19,12 +19,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atb_core.testing.capabilities import Capability
-    from atb_core.testing.checkpoints import load_reference, tiny_checkpoint
-    from atb_core.testing.conformance import ErrorReport, assert_conforms, compare_logits
-    from atb_core.testing.driver import PagedDriver, available_backends, open_model
-    from atb_core.testing.family import FamilyTests
-    from atb_core.testing.overriding import overrides
+    from atb_testing.capabilities import Capability
+    from atb_testing.checkpoints import load_reference, tiny_checkpoint
+    from atb_testing.conformance import ErrorReport, assert_conforms, compare_logits
+    from atb_testing.driver import PagedDriver, available_backends, open_model
+    from atb_testing.family import FamilyTests
+    from atb_testing.overriding import overrides
 
 __all__ = [
     "Capability",

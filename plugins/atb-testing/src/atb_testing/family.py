@@ -3,29 +3,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from atb_core.errors import PluginError
-from atb_core.testing.capabilities import Capability
-from atb_core.testing.cases import BASE, CAPABILITY_CASES, SHAPE_CASES
-from atb_core.testing.claims import needed_by, unclaimed, unclaimed_reason
-from atb_core.testing.driver import available_backends
-from atb_core.testing.overriding import GUARD, override_reasons
-from atb_core.testing.suite.graphs import GraphTests
-from atb_core.testing.suite.numbers import NumberTests
-from atb_core.testing.suite.package import PackageTests
-from atb_core.testing.suite.text import TextTests
-from atb_core.testing.suite.weights import WeightTests
+from atb_testing.capabilities import Capability
+from atb_testing.cases import BASE, CAPABILITY_CASES, SHAPE_CASES
+from atb_testing.claims import needed_by, unclaimed, unclaimed_reason
+from atb_testing.definition import FamilyDefinition
+from atb_testing.driver import available_backends
+from atb_testing.overriding import GUARD, override_reasons
+from atb_testing.suite.graphs import GraphTests
+from atb_testing.suite.numbers import NumberTests
+from atb_testing.suite.package import PackageTests
+from atb_testing.suite.text import TextTests
+from atb_testing.suite.weights import WeightTests
 
 #: Types that every family runs in.
 DTYPES = ("float32", "bfloat16")
 
 
-class FamilyTests(PackageTests, GraphTests, WeightTests, NumberTests, TextTests):
+class FamilyTests(FamilyDefinition, PackageTests, GraphTests, WeightTests, NumberTests, TextTests):
     """The conformance kit of one model type: derive, set `model_type`, claim capabilities, add what is special.
 
         class TestFoo(FamilyTests):
@@ -35,24 +35,15 @@ class FamilyTests(PackageTests, GraphTests, WeightTests, NumberTests, TextTests)
             capabilities = frozenset({Capability.TIED_EMBEDDINGS})
 
     Tests of the subclass's own may use the arguments `atb_lab` (checkpoints, models, Hugging Face's logits; see
-    `atb_core.testing.lab.Lab`), `dtype`, `backend` and `case`, and then run once for each of them.
+    `atb_testing.lab.Lab`), `dtype`, `backend` and `case`, and then run once for each of them.
     """
-
-    #: The `model_type` of `config.json`: the name of the family's entry points and of Hugging Face's architecture.
-    model_type: str = ""
-    #: Fields of `config.json`, over those of a tiny decoder: 3 layers of 64, 4 heads, 2 of them for keys and values.
-    config: ClassVar[Mapping[str, Any]] = {}
-    #: Further configurations by name, over `config`; each gets the tests of weights and logits.
-    cases: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    #: What the family claims. The tests of the others are skipped, and the summary says so.
-    capabilities: frozenset[Capability] = frozenset()
-    #: For `Capability.CHAT_TEMPLATE`: the template's source, or a directory with tokenizer_config.json.
-    chat_template: ClassVar[str | None] = None
-    tokenizer_directory: ClassVar[Path | str | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _check_definition(cls)
+        if GUARD in cls.__dict__:
+            raise PluginError(
+                f"{cls.__name__} replaces {GUARD}, which finds silent overrides", hint="Remove it from the class."
+            )
 
     @pytest.fixture(autouse=True)
     def _atb_skips_what_is_not_claimed(self, request: pytest.FixtureRequest) -> None:
@@ -75,23 +66,8 @@ class FamilyTests(PackageTests, GraphTests, WeightTests, NumberTests, TextTests)
         silent = [name for name, reason in override_reasons(type(self), FamilyTests).items() if reason is None]
         assert not silent, (
             f"{type(self).__name__} replaces {', '.join(silent)} of the kit; give the method another name, "
-            'or say why with @overrides("reason") from atb_core.testing'
+            'or say why with @overrides("reason") from atb_testing'
         )
-
-
-def _check_definition(cls: type[FamilyTests]) -> None:
-    name = cls.__name__
-    if GUARD in cls.__dict__:
-        raise PluginError(f"{name} replaces {GUARD}, which finds silent overrides", hint="Remove it from the class.")
-    strangers = [item for item in cls.capabilities if not isinstance(item, Capability)]
-    if strangers:
-        raise PluginError(
-            f"{name}.capabilities holds {strangers[0]!r}, which is no Capability",
-            hint=f"Known: {', '.join(f'Capability.{item.name}' for item in Capability)}.",
-        )
-    taken = sorted(set(cls.cases) & {BASE, *SHAPE_CASES, *(n for c in CAPABILITY_CASES.values() for n in c)})
-    if taken:
-        raise PluginError(f"{name}.cases uses names of the kit's own cases: {', '.join(taken)}")
 
 
 def _parameters(family: type[FamilyTests], wanted: Sequence[str]) -> list[Any]:

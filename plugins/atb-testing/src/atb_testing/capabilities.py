@@ -23,7 +23,7 @@ class Capability(Enum):
     #: Runs in float16 as well.
     FLOAT16 = "float16"
     #: Routes tokens to experts. The tiny checkpoints' random routers choose clearly, so that rounding flips no choice
-    #: (`atb_core.testing.routing`), and a test holds that torch chooses the same experts in every type.
+    #: (`atb_testing.routing`), and a test holds that torch chooses the same experts in every type.
     EXPERTS = "experts"
     #: Has a chat template, which the test class gives as `chat_template` or in `tokenizer_directory`.
     CHAT_TEMPLATE = "chat template"

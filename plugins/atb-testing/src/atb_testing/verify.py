@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from atb_core.runner.model_runner import ModelRunner
-from atb_core.testing.agreement import Divergence, greedy_divergences
-from atb_core.testing.checkpoints import load_reference
-from atb_core.testing.conformance import ErrorReport, Oracle, read_dtype
-from atb_core.testing.diagnosis import explain_difference
-from atb_core.testing.driver import open_model
+from atb_testing.agreement import Divergence, greedy_divergences
+from atb_testing.checkpoints import load_reference
+from atb_testing.conformance import ErrorReport, Oracle, read_dtype
+from atb_testing.diagnosis import explain_difference
+from atb_testing.driver import open_model
 
 # Ordinary text: what a model was trained for, so that its choices are seldom ties.
 TEXTS = (

@@ -8,9 +8,9 @@ import torch
 
 from atb_core.checkpoint import SilentProgress, open_weights
 from atb_core.errors import WeightsError
-from atb_core.testing.driver import build_model, open_model
-from atb_core.testing.lab import Lab
-from atb_core.testing.loaders import AlteredLoader
+from atb_testing.driver import build_model, open_model
+from atb_testing.lab import Lab
+from atb_testing.loaders import AlteredLoader
 
 
 class WeightTests:

@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
-if TYPE_CHECKING:
-    from atb_core.testing.lab import Lab
+from atb_testing.lab import Lab
 
 #: Backends whose results do not depend on company, threads, block size or the cut between prefill and decode.
 BITWISE = frozenset({"cpu"})

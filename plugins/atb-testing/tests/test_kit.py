@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("transformers")
 
 FAMILY = """
-from atb_core.testing import Capability, FamilyTests, overrides
+from atb_testing import Capability, FamilyTests, overrides
 
 
 class TestQwen2(FamilyTests):

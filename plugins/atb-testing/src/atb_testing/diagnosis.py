@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from atb_core.testing.checkpoints import load_reference
-from atb_core.testing.conformance import read_dtype, torch_threads
-from atb_core.testing.driver import open_model
-from atb_core.testing.probes import PROMPT, STEPS, Difference, first_difference, record_hugging_face, record_ours
+from atb_testing.checkpoints import load_reference
+from atb_testing.conformance import read_dtype, torch_threads
+from atb_testing.driver import open_model
+from atb_testing.probes import PROMPT, STEPS, Difference, first_difference, record_hugging_face, record_ours
 
 
 def explain_difference(directory: Path, backend: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from atb_core.testing.routing import separate_routes
+from atb_testing.routing import separate_routes
 
 _TINY: dict[str, Any] = {
     "vocab_size": 203,

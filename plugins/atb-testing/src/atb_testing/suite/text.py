@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 
 from atb_core.errors import RequestError, TokenizerError
-from atb_core.testing.capabilities import Capability
-from atb_core.testing.chats import CHATS, VARIABLES
-from atb_core.testing.claims import needs
-from atb_core.testing.lab import Lab
+from atb_testing.capabilities import Capability
+from atb_testing.chats import CHATS, VARIABLES
+from atb_testing.claims import needs
+from atb_testing.lab import Lab
 
 
 class TextTests:

@@ -11,7 +11,7 @@ import torch
 
 from atb_core.runner.model_runner import ModelRunner
 from atb_core.runner.sampling_params import SamplingParams
-from atb_core.testing.conformance import cache_argument
+from atb_testing.conformance import cache_argument
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from atb_core.testing.capabilities import Capability
+from atb_testing.capabilities import Capability
 
 Cases = dict[str, dict[str, Any]]
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -13,17 +12,18 @@ import click
 
 from atb_core.cli.output import note, size_text
 from atb_core.engine import BACKENDS
-from atb_core.errors import AtbError, BackendUnavailableError, ConfigError
+from atb_core.errors import AtbError, ConfigError
+from atb_core.plugins import hookimpl
 
 if TYPE_CHECKING:
-    from atb_core.testing.verify import Verification
+    from atb_testing.verify import Verification
 
 
 class VerificationError(AtbError):
     """The model differs from Hugging Face's by more than rounding."""
 
 
-@click.command()
+@click.command("verify")
 @click.argument("model")
 @click.option("--backend", "backends", multiple=True, default=("cpu",), show_default=True,
               type=click.Choice(BACKENDS), help="What to compare; may be given again.")  # fmt: skip
@@ -31,13 +31,13 @@ class VerificationError(AtbError):
               help="Greedy tokens after each of a few texts; 0 leaves them out.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(model: str, backends: tuple[str, ...], tokens: int, as_json: bool) -> None:
-    """Compare MODEL, a checkpoint in safetensors, with Hugging Face's implementation. Needs transformers.
+    """Compare MODEL, a checkpoint in safetensors, with Hugging Face's implementation.
 
     The truth is Hugging Face in float32. Every logit of ours may be at most twice as far from it as torch's own in the
     checkpoint's element type; where one is not, the first module that differs is named. Exit status 1 if they differ.
     """
     directory = _directory(model)
-    from atb_core.testing.verify import verify
+    from atb_testing.verify import verify
 
     note(_memory(directory))
     result = verify(directory, backends, tokens, note)
@@ -51,11 +51,6 @@ def command(model: str, backends: tuple[str, ...], tokens: int, as_json: bool) -
 
 def _directory(model: str) -> Path:
     """The checkpoint's directory, if it is one that can be compared."""
-    if importlib.util.find_spec("transformers") is None:
-        raise BackendUnavailableError(
-            "atb verify compares with Hugging Face's transformers, which is not installed",
-            hint="pip install 'atb-core[hf]'",
-        )
     from atb_core.checkpoint import open_checkpoint
     from atb_core.checkpoint.directory import DirectoryCheckpoint
     from atb_core.models.families import model_type_of
@@ -105,3 +100,9 @@ def _text(result: Verification) -> str:
             kind = "each in the other's best 5" if each.is_close else "NOT close"
             lines.append(f"  text {each.prompt}, token {each.step}: {each.ours}, theirs {each.theirs}: {kind}")
     return "\n".join(lines)
+
+
+@hookimpl
+def atb_cli_commands() -> list[click.Command]:
+    """Returns `atb verify`."""
+    return [command]

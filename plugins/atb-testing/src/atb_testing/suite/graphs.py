@@ -10,10 +10,10 @@ import torch
 from atb_core.graph.dim import Dim
 from atb_core.graph.serialize import load_network, save_network
 from atb_core.graph.verify import verify
-from atb_core.testing.conformance import torch_threads
-from atb_core.testing.lab import Lab
-from atb_core.testing.sameness import assert_within_rounding
-from atb_core.testing.variants import replace_networks, unfused, variant_keys
+from atb_testing.conformance import torch_threads
+from atb_testing.lab import Lab
+from atb_testing.sameness import assert_within_rounding
+from atb_testing.variants import replace_networks, unfused, variant_keys
 
 
 class GraphTests:

@@ -6,15 +6,15 @@ from __future__ import annotations
 import torch
 
 from atb_core.engine import get_backend
-from atb_core.testing.capabilities import Capability
-from atb_core.testing.checkpoints import load_reference
-from atb_core.testing.claims import needs
-from atb_core.testing.conformance import torch_threads
-from atb_core.testing.diagnosis import explain_difference
-from atb_core.testing.driver import PagedDriver
-from atb_core.testing.lab import Lab
-from atb_core.testing.routing import chosen_experts
-from atb_core.testing.sameness import assert_same
+from atb_testing.capabilities import Capability
+from atb_testing.checkpoints import load_reference
+from atb_testing.claims import needs
+from atb_testing.conformance import torch_threads
+from atb_testing.diagnosis import explain_difference
+from atb_testing.driver import PagedDriver
+from atb_testing.lab import Lab
+from atb_testing.routing import chosen_experts
+from atb_testing.sameness import assert_same
 
 SEQUENCES = [[3, 1, 4, 1, 5, 9], [2, 7], [1, 8, 2, 8, 1, 8, 2, 8, 4, 5, 9, 0, 4, 5]]
 NEXT = [11, 12]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,11 @@ import pytest
 import torch
 
 from atb_core.cli import main
-
-pytest.importorskip("transformers")
+from atb_testing import tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from atb_core.testing import tiny_checkpoint
-
     return tiny_checkpoint(tmp_path_factory.mktemp("tiny"), "qwen2", torch.bfloat16)
 
 
@@ -79,13 +75,3 @@ def test_a_gguf_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
     status, _, err = verified(capsys, str(tmp_path / "model.gguf"))
     assert status == 1
     assert "is a GGUF file; atb verify compares checkpoints in safetensors" in err
-
-
-def test_without_transformers_the_next_step_is_named(
-    checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "transformers" else find(name))
-    status, _, err = verified(capsys, str(checkpoint))
-    assert status == 1
-    assert "pip install 'atb-core[hf]'" in err

@@ -16,8 +16,8 @@ import torch
 
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.config import BaseConfig
-from atb_core.testing.checkpoints import load_reference
-from atb_core.testing.driver import PagedDriver, available_backends, open_model
+from atb_testing.checkpoints import load_reference
+from atb_testing.driver import PagedDriver, available_backends, open_model
 
 # In float32 there is no coarser rounding to hide behind: both agree up to the order of summation.
 _FLOAT32_TOLERANCE = 2e-5

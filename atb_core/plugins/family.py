@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of the registry: a family, and the choice of the family that serves a model type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from atb_core.errors import PluginError
+from atb_core.plugins.records import Status
+
+__all__ = ["Family", "Resolution"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Describes one `model_type` as one package serves it.
+
+    Attributes:
+        objects: entry-point group to `module:Class`.
+        status: by the package's metadata and the settings and, where this process has tried to load it, by the
+            outcome.
+        reason: why the status is not `ok`, as the end of a sentence about the package.
+        fix: the next step.
+    """
+
+    model_type: str
+    distribution: str
+    version: str
+    summary: str = ""
+    objects: dict[str, str] = field(default_factory=dict, hash=False)
+    status: Status = Status.OK
+    reason: str = ""
+    fix: str | None = None
+
+    @property
+    def package(self) -> str:
+        """Name and version, for messages: `atb-foo 0.1.0`."""
+        return f"{self.distribution} {self.version}" if self.version else self.distribution
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Says who serves a model type, and why.
+
+    Attributes:
+        candidates: every installed family that claims the type, usable or not.
+        winner: the one that serves it; `None` where there is none, and `error` says why.
+        why: one sentence that names what decided.
+        error: what `find` raises.
+        passed_over: broken or incompatible candidates, which would otherwise be in conflict with the winner.
+    """
+
+    model_type: str
+    candidates: tuple[Family, ...]
+    winner: Family | None
+    why: str
+    error: PluginError | None = None
+    passed_over: tuple[Family, ...] = ()
