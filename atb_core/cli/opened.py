@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from atb_core.checkpoint import Checkpoint, WeightLoader
-    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
     from atb_core.plugins import Family
 
@@ -21,7 +21,7 @@ class OpenedModel:
     family: Family
     router: BaseRouter
 
-    def build(self, backend: str = "reference") -> EngineFromNetwork:
+    def build(self, backend: str = "reference") -> CausalLM:
         """Returns the model with its shapes and without weights."""
         from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 

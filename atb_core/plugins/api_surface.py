@@ -58,6 +58,7 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "FeatureDecorator",
         "check_stacking",
     ),
+    "atb_core.features.step": ("Step",),
     "atb_core.graph": (
         "DataType",
         "Dim",
@@ -133,6 +134,7 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "dtype_to_torch",
     ),
     "atb_core.layers.attention.attention": ("Attention",),
+    "atb_core.layers.attention.metadata": ("AttentionMetadata",),
     "atb_core.layers.base": (
         "HeadCounts",
         "LayerConfig",
@@ -158,15 +160,15 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
     "atb_core.layers.moe.fused_experts": ("FusedExperts",),
     "atb_core.layers.moe.moe": ("Moe",),
     "atb_core.layers.norm.normalization": ("RmsNorm",),
-    "atb_core.models.base.config": ("BaseConfig",),
+    "atb_core.models.base.config": ("BaseConfig", "RopeScaling"),
     "atb_core.models.base.decoder_causal_lm": ("DecoderCausalLM",),
     "atb_core.models.base.feature_decorator.v3.base_decorator": ("FeatureDecorator",),
     "atb_core.models.base.flash_causal_lm_v3": (
         "FlashCausalLMV3",
         "torch_to_mindie_graph",
     ),
-    "atb_core.models.base.inputs": ("symbolic_inputs",),
-    "atb_core.models.base.mapping": ("Mapping",),
+    "atb_core.models.runtime.inputs": ("symbolic_inputs",),
+    "atb_core.nn.distributed.mapping": ("Mapping",),
     "atb_core.models.base.mindie_llm_config": (
         "ConfigMetadata",
         "InferenceParameter",
@@ -184,7 +186,6 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "DecoderModel",
     ),
     "atb_core.models.base.moe_config": ("MoeConfig",),
-    "atb_core.models.base.rope_scaling": ("RopeScaling",),
     "atb_core.models.base.router": ("BaseRouter",),
     "atb_core.models.base.window_config": ("WindowConfig",),
     "atb_core.models.cpp": (
@@ -202,6 +203,7 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "Parameter",
         "Tensor",
         "functional",
+        "modules",
     ),
     "atb_core.nn.distributed": (
         "all_gather",

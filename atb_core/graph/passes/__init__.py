@@ -108,8 +108,12 @@ def _guarded(contribution: Contribution[Pass]) -> PassFunction:
 
 
 def pipeline(backend: str, leave_out: Sequence[str] | None = None) -> list[Pass]:
-    """The passes for a backend, in order, without those left out ("All": every fusion)."""
-    out, known = set(leave_out or ()), _fusions()
+    """Returns the passes for a backend, in order, without those left out ("All": every fusion).
+
+    A fusion may be left out under the name of ATB-Models' class too, `AddRmsNormPass`.
+    """
+    known = _fusions()
+    out = {name.removesuffix("Pass") for name in leave_out or ()}
     names = [fusion.name for fusion in known]
     unknown = out - {"All", *names}
     if unknown:

@@ -14,7 +14,7 @@ from atb_core.models.families import families, model_type_of
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint
     from atb_core.checkpoint.rules import GgufRules
-    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
 
 @dataclass
@@ -38,6 +38,9 @@ class BaseRouter:
     #: The notation of the family's tool calls: the name of a parser that some plugin offers; `None`: it has none.
     tool_parser: ClassVar[str | None] = None
 
+    def __post_init__(self) -> None:
+        """Does nothing; subclasses written for ATB-Models call it."""
+
     @property
     def model_type(self) -> str:
         """The key under which families are registered."""
@@ -52,7 +55,7 @@ class BaseRouter:
         return self.get_config()
 
     @cached_property
-    def model_cls(self) -> type[EngineFromNetwork]:
+    def model_cls(self) -> type[CausalLM]:
         """The decorated model class."""
         return self.get_model_cls()
 
@@ -77,7 +80,7 @@ class BaseRouter:
         """Raises ConfigError for a configuration that the family cannot run."""
         config.validate()
 
-    def get_model_cls(self) -> type[EngineFromNetwork]:
+    def get_model_cls(self) -> type[CausalLM]:
         """By default the class registered in the entry-point group `atb_core.models`."""
         return families().model_for(self.model_type, families().owner_of(type(self)))  # type: ignore[no-any-return]
 
