@@ -93,18 +93,18 @@ def _made_of_it(
     model: str, checkpoint: Checkpoint | None, model_type: str
 ) -> tuple[list[str], list[str], Facts | None]:
     from atb_core.features import FEATURES
-    from atb_core.graph.dtype import MODEL_DTYPES
+    from atb_core.names import DTYPES
     from atb_core.plugins import model_for
 
     own = [feature.feature_name for feature in model_for(model_type).feature_decorators]
     features = own + [f"{each.value.feature_name} ({each.owner})" for each in FEATURES.all()]
     if checkpoint is None:
-        return features, list(MODEL_DTYPES), None
+        return features, list(DTYPES), None
     from atb_core.cli.opened import opened_model
     from atb_core.cli.show import collect
 
     facts = collect(model, opened_model(checkpoint))
-    return features, [facts.dtype, *(dtype for dtype in MODEL_DTYPES if dtype != facts.dtype)], facts
+    return features, [facts.dtype, *(dtype for dtype in DTYPES if dtype != facts.dtype)], facts
 
 
 def _explanation(

@@ -72,5 +72,3 @@ _ITEMSIZE = {
     DataType.INT64: 8,
     DataType.BOOL: 1,
 }
-#: Names of the element types that models run in, as torch spells them.
-MODEL_DTYPES = tuple(dtype.short for dtype in DataType if dtype.is_float)

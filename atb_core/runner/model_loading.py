@@ -7,11 +7,10 @@ import ctypes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from atb_core.engine import BACKENDS, HOST_BACKENDS, get_backend
+from atb_core.engine import get_backend
 from atb_core.errors import BackendUnavailableError, RequestError
-from atb_core.graph.dtype import MODEL_DTYPES
 from atb_core.models.families import families
-from atb_core.settings import GRAPHS
+from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint
@@ -60,8 +59,8 @@ def config_with_dtype(config: BaseConfig, dtype: str) -> BaseConfig:
     if dtype == "auto":
         return config
     name = str(dtype).removeprefix("torch.")
-    if name not in MODEL_DTYPES:
-        raise RequestError(f"dtype must be 'auto' or one of {', '.join(MODEL_DTYPES)}, not {dtype!r}")
+    if name not in DTYPES:
+        raise RequestError(f"dtype must be 'auto' or one of {', '.join(DTYPES)}, not {dtype!r}")
     return config.replace(torch_dtype=name)
 
 
