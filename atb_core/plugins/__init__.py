@@ -22,7 +22,6 @@ from atb_core.plugins.registry import (
     registry,
     router_for,
 )
-from atb_core.plugins.resolved import ResolvedSet, child_environment, resolved
 from atb_core.plugins.scan import Entry, Installed, installed
 
 if TYPE_CHECKING:
@@ -44,12 +43,10 @@ __all__ = [
     "OpContribution",
     "ParsedAnswer",
     "Resolution",
-    "ResolvedSet",
     "Status",
     "ToolCall",
     "ToolParser",
     "WeightFormat",
-    "child_environment",
     "clear_records",
     "config_for",
     "families",
@@ -61,7 +58,6 @@ __all__ = [
     "records",
     "register_hooks",
     "registry",
-    "resolved",
     "router_for",
     "try_load",
 ]
