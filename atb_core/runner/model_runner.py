@@ -14,21 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 
+from atb_core.checkpoint import open_checkpoint
 from atb_core.errors import RequestError
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.models.base.router import router_of
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.generation import Generation
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
-from atb_core.runner.model_loading import (
-    Checkpoint,
-    check_available,
-    config_with_dtype,
-    directory_of,
-    load_model,
-    open_checkpoint,
-)
+from atb_core.runner.model_loading import check_available, config_with_dtype, load_model
 from atb_core.runner.outputs import RequestOutput, StreamChunk
 from atb_core.runner.prompts import Chat, PromptEncoder, Prompts, split_chats, split_prompts
 from atb_core.runner.request import RequestGroup
@@ -41,8 +36,9 @@ from atb_core.settings import settings
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from atb_core.checkpoint.progress import Progress
+    from atb_core.checkpoint import Checkpoint, Progress
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+    from atb_core.models.base.router import BaseRouter
 
 __all__ = ["ModelRunner"]
 
@@ -128,15 +124,17 @@ class ModelRunner:
         )
         checkpoint = open_checkpoint(model_name_or_path, progress)
         self.model_path = checkpoint.path
-        self._router = checkpoint.router
-        self.config = config_with_dtype(checkpoint.router.config, str(dtype))
-        self._eos = checkpoint.router.generation_config.get("eos_token_id", self.config.eos_token_id)
-        self.generation_config, name = choose_generation_config(generation_config, checkpoint.router.generation_config)
+        self._router = router_of(checkpoint)
+        self.config = config_with_dtype(self._router.config, str(dtype))
+        own = self._router.generation_config
+        self._eos = own.get("eos_token_id", self.config.eos_token_id)
+        self.generation_config, name = choose_generation_config(generation_config, own)
         self._default_values = default_values(self.generation_config, name)
         context_len = _check_context(max_model_len, self.config.context_length)
         # The tokenizer first: it is quick, and a faulty one should not show after minutes of loading.
-        self.tokenizer = _open_tokenizer(checkpoint, tokenizer) if load_tokenizer else None
+        self.tokenizer = _open_tokenizer(self._router, checkpoint, tokenizer) if load_tokenizer else None
         self._model: CausalLM | None = load_model(
+            self._router,
             checkpoint,
             self.config,
             backend=backend,
@@ -497,17 +495,12 @@ def _check_context(max_model_len: int | None, context_len: int) -> int:
     return max_model_len
 
 
-def _open_tokenizer(checkpoint: Checkpoint, path: str | Path | None) -> Tokenizer:
-    """From ``path`` if it is given, else the family's own, else from the model's files."""
+def _open_tokenizer(router: BaseRouter, checkpoint: Checkpoint, path: str | Path | None) -> Tokenizer:
+    """Returns the tokenizer at `path` if it is given, else the family's own, else the checkpoint's."""
     if path is not None:
         return Tokenizer.from_path(Path(path))
-    own: Tokenizer | None = checkpoint.router.tokenizer
-    return own or Tokenizer.from_path(_tokenizer_path(checkpoint.path))
-
-
-def _tokenizer_path(model: Path) -> Path:
-    """A GGUF file brings its tokenizer; other files have it beside them."""
-    return model if model.suffix == ".gguf" else directory_of(model)
+    own: Tokenizer | None = router.tokenizer
+    return own or Tokenizer(checkpoint.tokenizer_parts())
 
 
 def _feature_names(features: Collection[str]) -> tuple[str, ...]:
