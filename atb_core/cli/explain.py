@@ -14,7 +14,7 @@ from atb_core.cli.output import size_text, table
 
 if TYPE_CHECKING:
     from atb_core.cli.show import Facts
-    from atb_core.plugins import Resolution
+    from atb_core.plugins.registry import Resolution
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def command(model: str, as_json: bool) -> None:
 def explain(model: str) -> tuple[Explanation, Exception | None]:
     """The explanation, and the error that running the model would end in."""
     from atb_core.errors import AtbError
-    from atb_core.plugins import ROUTERS, registry
+    from atb_core.plugins.registry import ROUTERS, registry
 
     path, model_type = _where(model)
     resolution = registry().resolve(model_type)
@@ -90,7 +90,7 @@ def _where(model: str) -> tuple[Path | None, str]:
 
 def _made_of_it(model: str, path: Path | None, model_type: str) -> tuple[list[str], list[str], Facts | None]:
     from atb_core.features import FEATURES
-    from atb_core.plugins import model_for
+    from atb_core.plugins.registry import model_for
     from atb_core.runner.model_loading import DTYPES
 
     own = [feature.feature_name for feature in model_for(model_type).feature_decorators]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from atb_core.checkpoint import WeightLoader
     from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
     from atb_core.models.base.router import BaseRouter
-    from atb_core.plugins import Family
+    from atb_core.plugins.registry import Family
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class OpenedModel:
 
 def open_model(reference: str) -> OpenedModel:
     """Finds a model, fetching it if it is not on this machine, and the family that serves it."""
-    from atb_core import plugins
+    from atb_core.plugins.registry import registry
     from atb_core.runner.model_loading import open_checkpoint
 
     checkpoint = open_checkpoint(reference)
-    family = plugins.registry().find(checkpoint.router.model_type)
+    family = registry().find(checkpoint.router.model_type)
     return OpenedModel(checkpoint.path, family, checkpoint.router)

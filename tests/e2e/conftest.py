@@ -23,7 +23,7 @@ def directory_of(gguf: Path, target: Path) -> Path:
     """The dequantised weights of a GGUF file as a directory with config, safetensors and tokenizer."""
     from atb_core.checkpoint.gguf.config import read_gguf_config
     from atb_core.checkpoint.save import save_gguf_as_directory
-    from atb_core.plugins import router_for
+    from atb_core.plugins.registry import router_for
 
     rules = router_for(read_gguf_config(gguf)["model_type"]).gguf
     save_gguf_as_directory(gguf, target, rules)

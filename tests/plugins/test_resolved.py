@@ -9,14 +9,14 @@ import sys
 import pytest
 from plugins.site_directory import Site
 
-from atb_core import plugins
 from atb_core.errors import PluginError
-from atb_core.plugins.resolved import ResolvedSet, resolve_set, verify_resolved
+from atb_core.plugins.resolved import ResolvedSet, child_environment, resolve_set, resolved, verify_resolved
 
 CHILD = (
-    "from atb_core import plugins\n"
-    "print(plugins.resolved().fingerprint)\n"
-    "print(plugins.registry().find('one').package)\n"
+    "from atb_core.plugins.registry import registry\n"
+    "from atb_core.plugins.resolved import resolved\n"
+    "print(resolved().fingerprint)\n"
+    "print(registry().find('one').package)\n"
 )
 
 
@@ -61,16 +61,16 @@ def test_the_fingerprint_changes_with_versions_entry_points_and_preferences(
 
 def test_a_worker_finds_what_its_parent_finds(site: Site) -> None:
     site.family("atb-one", "one")
-    environment = plugins.child_environment()
+    environment = child_environment()
     result = run(environment)
     assert result.stderr == ""
-    assert result.stdout.splitlines() == [plugins.resolved().fingerprint, "atb-one 1.0"]
+    assert result.stdout.splitlines() == [resolved().fingerprint, "atb-one 1.0"]
 
 
 @pytest.mark.parametrize("change", ["upgraded", "removed", "added", "changed"])
 def test_a_worker_that_finds_others_says_which(site: Site, change: str) -> None:
     info = site.family("atb-one", "one")
-    environment = plugins.child_environment()
+    environment = child_environment()
     if change in ("upgraded", "removed"):
         site.remove(info)
     if change == "upgraded":
@@ -92,7 +92,7 @@ def test_a_worker_that_finds_others_says_which(site: Site, change: str) -> None:
 
 def test_a_worker_with_another_preference_says_so(site: Site) -> None:
     site.family("atb-one", "one")
-    result = run({**plugins.child_environment(), "ATB_PLUGINS_PREFER": "one=atb-one"})
+    result = run({**child_environment(), "ATB_PLUGINS_PREFER": "one=atb-one"})
     assert "plugins.prefer is {'one': 'atb-one'} instead of {}" in result.stderr
 
 
@@ -109,4 +109,4 @@ def test_two_hundred_plugins_fit_into_an_environment_variable(site: Site) -> Non
     for number in range(200):
         site.family(f"atb-a-rather-long-name-{number:03}", f"a_rather_long_name_{number:03}")
     # One string of a new process's environment may have 128 KiB.
-    assert len(plugins.child_environment()["ATB_RESOLVED_PLUGINS"]) < 1 << 15
+    assert len(child_environment()["ATB_RESOLVED_PLUGINS"]) < 1 << 15

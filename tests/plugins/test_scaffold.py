@@ -13,8 +13,8 @@ import packages
 import pytest
 
 from atb_core.cli import main
-from atb_core.plugins import registry
 from atb_core.plugins.api import foreign_imports
+from atb_core.plugins.registry import registry
 from atb_core.plugins.scaffold.names import LIKES, ScaffoldError, derive_names
 from atb_core.plugins.scaffold.write import ANSWERS_FILE, TEMPLATE, stored_answers, write_package
 

@@ -52,7 +52,7 @@ def command(model: str, backends: tuple[str, ...], tokens: int, as_json: bool) -
 def _directory(model: str) -> Path:
     """The checkpoint's directory, if it is one that can be compared."""
     from atb_core.checkpoint.sources.reference import resolve_model
-    from atb_core.plugins import registry
+    from atb_core.plugins.registry import registry
     from atb_core.runner.model_loading import checkpoint_model_type
 
     path = resolve_model(model)
