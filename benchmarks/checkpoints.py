@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random checkpoints in the shape of real models: speed does not depend on what the weights say."""
+"""Random checkpoints with the sizes of real models; speed does not depend on the values of the weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a Qwen2-style decoder, in the words of its `config.json`."""
+    """Sizes of a Qwen2-style decoder, named as in `config.json`."""
 
     hidden_size: int
     intermediate_size: int
@@ -26,17 +26,18 @@ class Shape:
 
     @property
     def head_dim(self) -> int:
+        """Returns the size of an attention head."""
         return self.hidden_size // self.num_attention_heads
 
 
 QWEN2_05B = Shape(896, 4864, 24, 14, 2, 151936)
-# As deep, but with next to nothing to compute: what a step costs besides its kernels.
+# The same depth with almost nothing to compute, to measure the cost of a step besides its kernels.
 NARROW_24 = Shape(64, 128, 24, 2, 2, 512)
 DEEP_80 = Shape(64, 128, 80, 2, 2, 512)
 
 
 def config(shape: Shape) -> dict[str, object]:
-    """`config.json` of a model of this shape."""
+    """Returns the `config.json` of a model of this shape."""
     return {
         **asdict(shape),
         "architectures": ["Qwen2ForCausalLM"],
@@ -52,7 +53,7 @@ def config(shape: Shape) -> dict[str, object]:
 
 
 def write_checkpoint(directory: Path, shape: Shape, dtype: torch.dtype = torch.bfloat16) -> int:
-    """Writes a random checkpoint unless it is there, and returns the bytes of its weights."""
+    """Writes a random checkpoint unless it exists, and returns the size of its weights in bytes."""
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / "model.safetensors"
     if not target.exists():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speed beside transformers in bfloat16, interleaved in one process: decode, prefill, a batch of sixteen.
+"""Compares the speed with transformers in bfloat16: decode, prefill, and a batch of sixteen.
 
-The machine's speed drifts, so both engines do the same task one right after the other, and the ratio of such
-a pair is what counts. Prompts are random and new for every pair: nothing can be reused from an earlier one.
+The speed of a machine drifts, so both engines run a task one right after the other in one process, and the result is
+the ratio of each pair. Prompts are random and new for every pair, so that nothing can be reused.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Prompts = list[list[int]]
 
 
 class Contestant(Protocol):
-    """Something that generates greedily and ignores the end-of-sequence token."""
+    """Interface of an engine under test: it generates greedily and ignores the end-of-sequence token."""
 
     def times(self, prompts: Prompts, max_tokens: int) -> tuple[float, float]:
-        """Seconds from the call to the first token of the first prompt, and to the last token of all."""
+        """Returns the seconds to the first token of the first prompt, and to the last token of all prompts."""
         ...
 
 
 class Ours:
-    """The runner, as `generate` offers it: scheduling, sampling and bookkeeping included."""
+    """Engine under test: `ModelRunner.generate`, including scheduling, sampling and bookkeeping."""
 
     def __init__(self, directory: Path, threads: int) -> None:
         self.runner = ModelRunner(
@@ -41,6 +41,7 @@ class Ours:
         )
 
     def times(self, prompts: Prompts, max_tokens: int) -> tuple[float, float]:
+        """Returns the seconds to the first token of the first prompt, and to the last token of all prompts."""
         sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
         start, first = time.perf_counter(), 0.0
         for chunk in self.runner.generate(prompts, sampling, stream=True):
@@ -50,7 +51,7 @@ class Ours:
 
 
 class Transformers:
-    """`model(...)` with a dynamic cache: less overhead than its `generate`."""
+    """Engine under test: transformers' `model(...)` with a dynamic cache, which has less overhead than `generate`."""
 
     def __init__(self, directory: Path, threads: int) -> None:
         from transformers import AutoModelForCausalLM
@@ -61,6 +62,7 @@ class Transformers:
 
     @torch.inference_mode()
     def times(self, prompts: Prompts, max_tokens: int) -> tuple[float, float]:
+        """Returns the seconds to the first token of the first prompt, and to the last token of all prompts."""
         start = time.perf_counter()
         out = self.model(torch.tensor(prompts), use_cache=True, logits_to_keep=1)
         token = out.logits[:, -1].argmax(-1, keepdim=True)
@@ -80,18 +82,18 @@ def _prompts(count: int, length: int, generator: torch.Generator) -> Prompts:
 
 
 def decode(contestant: Contestant, generator: torch.Generator, tokens: int = 33) -> float:
-    """Tokens a second after the first, one sequence, prompt of 32."""
+    """Measures tokens per second after the first one, for one sequence with a prompt of 32 tokens."""
     first, total = contestant.times(_prompts(1, 32, generator), tokens)
     return (tokens - 1) / (total - first)
 
 
 def prefill(contestant: Contestant, generator: torch.Generator) -> float:
-    """Prompt tokens a second to the first token, one prompt of 512."""
+    """Measures prompt tokens per second up to the first token, for one prompt of 512 tokens."""
     return 512 / contestant.times(_prompts(1, 512, generator), 1)[1]
 
 
 def batch(contestant: Contestant, generator: torch.Generator) -> float:
-    """Generated tokens a second over the whole of it, 16 prompts of 64, 64 tokens each."""
+    """Measures generated tokens per second for 16 prompts of 64 tokens with 64 new tokens each."""
     return 16 * 64 / contestant.times(_prompts(16, 64, generator), 64)[1]
 
 
@@ -99,7 +101,7 @@ TASKS: dict[str, Task] = {"decode": decode, "prefill": prefill, "batch": batch}
 
 
 def measure(contestants: dict[str, Contestant], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Task -> contestant -> tokens a second, one number a round; a first round warms up and is dropped."""
+    """Returns tokens per second of each round, by task and engine; a warm-up round is dropped."""
     results: dict[str, dict[str, list[float]]] = {task: {name: [] for name in contestants} for task in TASKS}
     for round_ in range(rounds + 1):
         for task, run in TASKS.items():
@@ -112,7 +114,7 @@ def measure(contestants: dict[str, Contestant], rounds: int) -> dict[str, dict[s
 
 
 def report(results: dict[str, dict[str, list[float]]]) -> str:
-    """A table: medians, and the ratio ours / transformers of each pair as median (least to most)."""
+    """Formats a table with medians and the ratio ours / transformers of each pair, as median (minimum to maximum)."""
     lines = ["| task | ours tok/s | transformers tok/s | ratio |", "|---|---|---|---|"]
     for task, speeds in results.items():
         ours, theirs = speeds["ours"], speeds["transformers"]
@@ -125,11 +127,12 @@ def report(results: dict[str, dict[str, list[float]]]) -> str:
 
 
 def main() -> None:
+    """Runs the comparison and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("build/bench/qwen2-0.5b"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     args = parser.parse_args()
     write_checkpoint(args.checkpoint, QWEN2_05B)
     contestants: dict[str, Contestant] = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory and time of loading, in a process of its own: what stays resident beside the weights' own bytes."""
+"""Measures memory and time of loading in a separate process: the resident memory beyond the bytes of the weights."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ BLOCK = 128
 
 
 def _resident() -> tuple[int, int]:
-    """Bytes resident now and at most so far."""
+    """Returns the bytes that are resident now, and the maximum so far."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     now, peak = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
     return now, peak
 
 
 def load(directory: Path, max_model_len: int) -> dict[str, float]:
-    """Loads the model here, with a cache for one context, all of it touched.
+    """Loads the model in this process, with a cache for one context, and touches all of its memory.
 
-    `baseline` is the process with its libraries before the model.
+    Returns:
+        Measurements by name; `baseline` is the resident memory of the process with its libraries, before the model.
     """
     import torch
 
@@ -53,6 +54,7 @@ def load(directory: Path, max_model_len: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Loads the model in a child process and prints its memory and time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("build/bench/qwen2-0.5b"))
     parser.add_argument("--max-model-len", type=int, default=2048)
@@ -64,7 +66,7 @@ def main() -> None:
     weights = write_checkpoint(args.checkpoint, QWEN2_05B)
     kv = 2 * QWEN2_05B.num_hidden_layers * QWEN2_05B.num_key_value_heads * QWEN2_05B.head_dim * 2
     kv *= args.max_model_len
-    # Writing the checkpoint used memory that the allocator may keep, hence a fresh process.
+    # A fresh process, because the allocator may keep memory that was used to write the checkpoint.
     command = [sys.executable, __file__, "--child", "--checkpoint", str(args.checkpoint)]
     command += ["--max-model-len", str(args.max_model_len)]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -73,7 +75,7 @@ def main() -> None:
     print(f"process before the model {found['baseline'] / mib:.0f} MiB")
     print(f"resident after load {found['resident'] / mib:.0f} MiB, peak {found['peak'] / mib:.0f} MiB")
     print(f"resident / (weights + KV cache): {found['resident'] / (weights + kv):.3f}")
-    print(f"the same without what the process had before: "
+    print(f"the same without the memory of the process before loading: "
           f"{(found['resident'] - found['baseline']) / (weights + kv):.3f}")  # fmt: skip
     print(f"load {found['seconds']:.2f} s")
 

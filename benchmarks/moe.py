@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One layer of a mixture of experts beside transformers in bfloat16: decode of 1 and 16 tokens, prefill of 256.
+"""Compares a layer of a mixture of experts with transformers in bfloat16: decode of 1 and 16 tokens, prefill of 256.
 
-The layer is random, with 60 experts of which a token takes 4 and no shared expert; its weights are larger than most
-caches. The one to compare with is the implementation of transformers that was the fastest in a first round.
+The layer is random, with 60 experts, of which each token uses 4, and no shared expert; its weights are larger than most
+caches. It is compared with the implementation in transformers that was the fastest in a first round.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
 def random_weights() -> dict[str, torch.Tensor]:
-    """The layer's weights by name, in the layout that both sides use."""
+    """Returns the layer's weights by name, in the layout that both implementations use."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*size: int) -> torch.Tensor:
@@ -48,7 +48,7 @@ def random_weights() -> dict[str, torch.Tensor]:
 
 
 def ours(weights: dict[str, torch.Tensor], threads: int) -> Layer:
-    """The layer as a network of the CPU engine."""
+    """Returns the layer as a network of the CPU engine."""
     with Network("moe") as net:
         gate, gate_up, down = (Tensor(name, tuple(w.shape), DataType.BF16) for name, w in weights.items())
         x = Tensor("x", (Dim("tokens"), HIDDEN), DataType.BF16)
@@ -64,7 +64,7 @@ def ours(weights: dict[str, torch.Tensor], threads: int) -> Layer:
 
 
 def theirs(weights: dict[str, torch.Tensor], implementation: str) -> Layer:
-    """The gate and the experts of transformers' Qwen2-MoE."""
+    """Returns the gate and the experts of transformers' Qwen2-MoE."""
     from transformers import Qwen2MoeConfig
     from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qwen2MoeTopKRouter
 
@@ -90,7 +90,7 @@ def theirs(weights: dict[str, torch.Tensor], implementation: str) -> Layer:
 
 
 def seconds(layer: Layer, tokens: int, round_: int, repeats: int) -> float:
-    """Seconds for one call, with new tokens in every call: other experts."""
+    """Measures the seconds of one call; every call has new tokens, which choose other experts."""
     inputs = torch.randn(repeats, tokens, HIDDEN, generator=torch.Generator().manual_seed(round_)).bfloat16()
     start = time.perf_counter()
     for x in inputs:
@@ -99,14 +99,17 @@ def seconds(layer: Layer, tokens: int, round_: int, repeats: int) -> float:
 
 
 def error(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The distance of a from b for the median token, relative: where two experts' logits are nearly equal, bfloat16
-    decides which of them a token gets, and such a token says nothing."""
+    """Returns the relative distance of a from b for the median token.
+
+    The median ignores tokens whose experts have almost equal logits: bfloat16 rounding then decides between the
+    experts.
+    """
     a, b = a.float(), b.float()
     return float(((a - b).norm(dim=1) / b.norm(dim=1)).median())
 
 
 def race(layer: Layer, peers: dict[str, Layer], tokens: int, rounds: int) -> tuple[str, list[float], list[float]]:
-    """The name of the fastest peer, and the seconds of each round, ours and its."""
+    """Returns the name of the fastest peer, and the seconds of each round for our layer and for the peer."""
     repeats = max(1, 16 // tokens)
     seconds(layer, tokens, 0, repeats)
     best = min(peers, key=lambda name: seconds(peers[name], tokens, 0, repeats))
@@ -119,6 +122,7 @@ def race(layer: Layer, peers: dict[str, Layer], tokens: int, rounds: int) -> tup
 
 
 def main() -> None:
+    """Runs the comparison and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -129,7 +133,7 @@ def main() -> None:
     layer, peers = ours(weights, args.threads), {name: theirs(weights, name) for name in PEERS}
     x = torch.randn(32, HIDDEN).bfloat16()
     apart = max(error(layer(x), peer(x)) for peer in peers.values())
-    print(f"{size / 2**20:.0f} MiB of weights; a median token's answers differ by {apart:.1e}, relative\n")
+    print(f"{size / 2**20:.0f} MiB of weights; results of the median token differ by {apart:.1e}, relative\n")
     print("| task | ours, ms | transformers, ms | the fastest | ratio |\n|---|---|---|---|---|")
     for task, tokens in TASKS.items():
         best, mine, other = race(layer, peers, tokens, args.rounds)

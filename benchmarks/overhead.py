@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is not a kernel: the cost of a step, and of recording and building both variants of a deep model.
+"""Measures everything except kernels: the cost of a step, and of recording and building both variants of a deep model.
 
-A model of 24 layers with next to nothing to compute in them bounds what a step costs besides its kernels:
-Python, binding, plan look-up and barriers, plus kernels of a microsecond.
+A step of a model with 24 layers and almost nothing to compute is an upper bound of the cost besides kernels: Python,
+bindings, plan lookup and barriers, plus kernels of a microsecond.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _runner(directory: Path, threads: int) -> ModelRunner:
 
 
 def _step(runner: ModelRunner, caches: list[tuple[torch.Tensor, torch.Tensor]], position: int) -> None:
-    """One decode step of one sequence whose blocks are 0, 1, …"""
+    """Runs one decode step of one sequence, whose blocks are numbered from 0."""
     runner.forward(
         input_ids=torch.tensor([3]),
         position_ids=torch.tensor([position]),
@@ -50,7 +50,7 @@ def _caches(layers: int, heads: int, head_dim: int) -> list[tuple[torch.Tensor, 
 
 
 def step_seconds(directory: Path, threads: int, steps: int) -> list[float]:
-    """Seconds of each decode step of the narrow model."""
+    """Measures the seconds of each decode step of the narrow model."""
     write_checkpoint(directory, NARROW_24)
     runner = _runner(directory, threads)
     caches = _caches(NARROW_24.num_hidden_layers, NARROW_24.num_key_value_heads, NARROW_24.head_dim)
@@ -63,7 +63,7 @@ def step_seconds(directory: Path, threads: int, steps: int) -> list[float]:
 
 
 def build_seconds(directory: Path, threads: int) -> float:
-    """Seconds of recording and building both variants of the deep model: first calls less later ones."""
+    """Measures the seconds to record and build both variants of the deep model: first calls minus later ones."""
     write_checkpoint(directory, DEEP_80)
     runner = _runner(directory, threads)
     caches = _caches(DEEP_80.num_hidden_layers, DEEP_80.num_key_value_heads, DEEP_80.head_dim)
@@ -88,6 +88,7 @@ def build_seconds(directory: Path, threads: int) -> float:
 
 
 def main() -> None:
+    """Prints both measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=500)
@@ -96,7 +97,7 @@ def main() -> None:
         seconds = step_seconds(Path(scratch, "narrow"), args.threads, args.steps)
         milliseconds = [1000 * value for value in seconds]
         print(f"a decode step of 24 narrow layers: median {statistics.median(milliseconds):.3f} ms, "
-              f"least {min(milliseconds):.3f} ms")  # fmt: skip
+              f"minimum {min(milliseconds):.3f} ms")  # fmt: skip
         built = build_seconds(Path(scratch, "deep"), args.threads)
         print(f"recording and building both variants of 80 layers: {built:.2f} s")
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What many installed plugins cost: `atb list` with hundreds of them, beside a bare interpreter and `import click`.
+"""Measures the cost of many installed plugins: `atb list` and similar commands, compared with `import click`.
 
-The plugins are those of the tests, the broken ones included. Commands take turns, and the result is the median.
+The plugins are those of the tests, including broken ones. Commands run in turn, and the result is the median.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ COMMANDS = {
 
 
 def seconds(command: list[str], environment: dict[str, str]) -> float:
-    """Wall time of one Python process from start to end."""
+    """Measures the wall time of a Python process from start to end."""
     start = time.perf_counter()
     subprocess.run([sys.executable, *command], env=environment, check=True, capture_output=True)
     return time.perf_counter() - start
 
 
 def measure(environment: dict[str, str], rounds: int) -> dict[str, float]:
-    """The median of each command's seconds; the first round only fills the disk cache."""
+    """Returns the median seconds of each command; the first round fills the disk cache and is dropped."""
     taken: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(rounds + 1):
         for name, command in COMMANDS.items():
@@ -45,6 +45,7 @@ def measure(environment: dict[str, str], rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Prints the times of the commands with and without additional plugins."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plugins", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=15)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes sure that the core that Python imports is a wheel's: `python tools/assert_core.py dist/atb_core-*.whl`.
+"""Checks that the imported core is that of a wheel: `python tools/assert_core.py dist/atb_core-*.whl`.
 
-A run that tests plugins against some other copy of the core proves nothing; this compares what is imported with the
-wheel, file by file.
+Tests of plugins against a different copy of the core are meaningless, so the imported files are compared with those of
+the wheel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def main(argv: list[str]) -> int:
-    """Prints where the core is; the exit status is 1, with the reason, if it is not the wheel's."""
+    """Prints the location of the core; returns 1, with the reason, if it differs from the wheel."""
     (wheel,) = argv
     spec = importlib.util.find_spec("atb_core")
     if spec is None or spec.origin is None:

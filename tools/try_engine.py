@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs one small graph on the C++ engine with the torch that is installed: `python tools/try_engine.py 2.9.1`."""
+"""Runs a small graph on the C++ engine with the installed torch: `python tools/try_engine.py 2.9.1`."""
 
 from __future__ import annotations
 

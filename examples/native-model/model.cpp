@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model outside of the core: the mean of two looked-up rows, normed and projected.
+// A model outside of the core: the normalized and projected mean of two embedding rows.
 #include <atb_core/model.h>
 
 #include <string>
 
 namespace sample {
 
-// `param` is the model's JSON; this one takes none and says so.
+// `param` is the JSON with the model's parameters; this model has none and refuses any.
 class PairModel : public atb_core::Model {
  public:
   explicit PairModel(const std::string& param) : Model("PairModel") {
@@ -24,7 +24,7 @@ class PairModel : public atb_core::Model {
     const atb_core::Value matrix = graph.weight("matrix", DataType::f32, {Size("outputs"), width});
     graph.at("pair");
     const atb_core::Value sum = graph.add(graph.gather(table, first), graph.gather(table, second));
-    graph.cut();  // a device gets what is between two cuts as one operation
+    graph.cut();  // on Ascend, the ops between two cuts become one operation
     graph.at("projection");
     graph.output(graph.linear(graph.rms_norm(sum, scale, 1e-6), matrix), "scores");
   }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OLMo-2 against Hugging Face's implementation, on tiny random checkpoints: the tests are the kit's."""
+"""OLMo-2 compared with Hugging Face's implementation on tiny random checkpoints, by the tests of the kit."""
 
 from __future__ import annotations
 

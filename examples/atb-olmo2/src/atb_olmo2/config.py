@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fields of `config.json`."""
+"""Configuration: the fields of `config.json`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from atb_core.models.base.config import BaseConfig
 
 @dataclass
 class Olmo2Config(BaseConfig):
-    """OLMo-2's defaults where they differ from those that dense decoders share."""
+    """Configuration of OLMo-2: the defaults that differ from those of other dense decoders."""
 
     model_type: str = "olmo2"
     vocab_size: int = 50304

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OLMo-2's decoder: norms stand behind attention and feed-forward, and over whole queries and keys."""
+"""OLMo-2's decoder: it normalizes the outputs of attention and feed-forward, and whole queries and keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from atb_core.models.base.modeling_python import DecoderLayer, DecoderModel
 
 
 class Olmo2Attention(Attention):
-    """Attention whose queries and keys are each normed over all heads together."""
+    """Attention that normalizes queries and keys over all heads together."""
 
     def __init__(self, config: BaseConfig, file_loader: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, file_loader, prefix, *args, **kwargs)
@@ -26,13 +26,13 @@ class Olmo2Attention(Attention):
 
 
 class Olmo2Layer(DecoderLayer):
-    """A layer that norms what attention and feed-forward give, not what they get."""
+    """Decoder layer that normalizes the outputs of attention and feed-forward instead of their inputs."""
 
     attention_cls = Olmo2Attention
 
     def __init__(self, config: BaseConfig, file_loader: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, file_loader, *args, **kwargs)
-        # A norm that is not used would be looked for in the checkpoint.
+        # An unused norm would still require its weight in the checkpoint.
         del self.input_layernorm
         self.post_feedforward_layernorm = RmsNorm(config, file_loader, f"{self.prefix}.post_feedforward_layernorm")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the runner enters the family."""
+"""Router: the runner's entry point into the family."""
 
 from __future__ import annotations
 
