@@ -14,6 +14,8 @@ from atb_core.layers.norm.normalization import RmsNorm
 from atb_core.nn.functional import MaskType, paged_attention, reshape_and_cache, rope
 from atb_core.nn.module import Module
 
+__all__ = ["Attention"]
+
 
 class Attention(Module):
     """Queries, keys and values from one packed weight, rotary positions, attention, output matrix.

@@ -16,6 +16,8 @@ from atb_core.models.base.rope_scaling import RopeScaling
 if TYPE_CHECKING:
     from atb_core.graph.dtype import DataType
 
+__all__ = ["BaseConfig"]
+
 ConfigT = TypeVar("ConfigT", bound="BaseConfig")
 
 _TORCH_DTYPES = ("float32", "float16", "bfloat16")

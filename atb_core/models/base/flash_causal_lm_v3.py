@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from atb_core.layers.base import ShapeSource
     from atb_core.models.base.kv_binding import KVCache
 
+__all__ = ["FlashCausalLMV3", "torch_to_mindie_graph"]
+
 Extras = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]
 ModelT = TypeVar("ModelT", bound="type[FlashCausalLMV3]")
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from atb_core.checkpoint.gguf.rules import GgufRules
     from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
 
+__all__ = ["BaseRouter"]
+
 # Larger files are no generation settings.
 _MAX_JSON_BYTES = 1 << 20
 
