@@ -13,7 +13,7 @@ from atb_core.graph.torch_dtypes import dtype_from_torch
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.decoder_causal_lm import DecoderCausalLM
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
-from atb_core.models.base.weight_loading import collect_parameters
+from atb_core.models.runtime.weight_loading import collect_parameters
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97,

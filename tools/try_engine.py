@@ -11,9 +11,8 @@ assert "torch" not in sys.modules, "import atb_core imported torch"
 
 import torch  # noqa: E402
 
+from atb_core.graph import Tensor, get_default_net  # noqa: E402
 from atb_core.nn.functional import linear  # noqa: E402
-from atb_core.nn.network_manager import get_default_net  # noqa: E402
-from atb_core.nn.tensor import Tensor  # noqa: E402
 
 expected = sys.argv[1]
 assert torch.__version__.split("+")[0] == expected, f"torch is {torch.__version__}, not {expected}"

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atb_core.apart import problem_apart
+from atb_core.child import try_in_child
 
-_LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
-_IMPORT = "import importlib, sys; importlib.import_module(sys.argv[1])"
+_LOAD = "import ctypes; ctypes.CDLL(argument)"
+_IMPORT = "import importlib; importlib.import_module(argument)"
 
 
 def package_version(distribution: str) -> str | None:
@@ -36,12 +36,12 @@ def module_file(name: str) -> Path | None:
 
 def load_library(path: Path) -> str | None:
     """Loads a shared library in a process of its own; None, or why it does not load."""
-    return problem_apart(_LOAD, str(path))
+    return try_in_child(_LOAD, str(path))
 
 
 def import_module(name: str) -> str | None:
     """Imports a module in a process of its own; None, or why it cannot be imported."""
-    return problem_apart(_IMPORT, name)
+    return try_in_child(_IMPORT, name)
 
 
 def torch_abi() -> int | None:

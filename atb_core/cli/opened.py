@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from atb_core.checkpoint import WeightLoader
-    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
     from atb_core.plugins.registry import Family
 
@@ -23,7 +23,7 @@ class OpenedModel:
     family: Family
     router: BaseRouter
 
-    def build(self, backend: str = "reference") -> EngineFromNetwork:
+    def build(self, backend: str = "reference") -> CausalLM:
         """The model with its shapes and without weights."""
         from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 

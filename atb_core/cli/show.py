@@ -63,7 +63,7 @@ def command(model: str, as_json: bool) -> None:
 
 def collect(model: str, opened: OpenedModel) -> Facts:
     """Everything `atb show` knows of an opened model."""
-    from atb_core.models.base.weight_loading import collect_parameters, plan_loading
+    from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading
 
     config = opened.router.config
     built = opened.build()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from atb_core.errors import GraphError
@@ -13,6 +13,7 @@ from atb_core.errors import GraphError
 if TYPE_CHECKING:
     import torch
 
+    from atb_core.features.step import Step
     from atb_core.graph.tensor import Tensor
 
 #: Exactly one of these is part of every variant.
@@ -26,12 +27,25 @@ class FeatureDecorator(ABC):
     `variant_arguments` and `variant_inputs`, and gets its inputs through `modify_inputs`.
     """
 
-    #: Unique name; becomes part of the key of the variants that have the feature.
+    #: Unique name; becomes part of the key of the variants that have the feature. ATB-Models' form, a property that
+    #: returns a constant, is replaced by its value.
     feature_name: ClassVar[str]
     #: Features that this one may be added on top of, of `BASE_FEATURES` and of those listed before it.
     feature_stackable_whitelist: ClassVar[Sequence[str]] = BASE_FEATURES
     #: False for a feature that only changes inputs and needs no network of its own.
     need_additional_engine: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        name = cls.__dict__.get("feature_name")
+        if isinstance(name, property):
+            try:
+                cls.feature_name = name.fget(None)  # type: ignore[misc]
+            except Exception as error:
+                raise GraphError(
+                    f"feature_name of {cls.__name__} is a property that reads the object: {error}",
+                    hint="Return a constant, or make it a class attribute: feature_name = 'lora'.",
+                ) from None
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -42,8 +56,8 @@ class FeatureDecorator(ABC):
         """Whether the model was opened with this feature; a feature that is not enabled is never activated."""
 
     @abstractmethod
-    def is_activated(self, meta: Mapping[str, Any]) -> bool:
-        """Whether a step needs the feature. Must not change anything. `meta` holds the step's arguments."""
+    def is_activated(self, meta: Step) -> bool:
+        """Returns true for a step that needs the feature. Must not change anything."""
 
     def is_stackable(self, features: Collection[str]) -> bool:
         """Whether the feature may be added to a variant that has `features`."""
@@ -62,7 +76,7 @@ class FeatureDecorator(ABC):
         inputs: MutableMapping[str, torch.Tensor],
         outputs: MutableMapping[str, torch.Tensor],
         runtime_params: MutableMapping[str, torch.Tensor],
-        meta: Mapping[str, Any],
+        meta: Step,
     ) -> None:
         """Changes or adds what a step's engine is given."""
         return

@@ -17,6 +17,15 @@ class DataType(str, Enum):
     INT64 = "ACL_INT64"
     BOOL = "ACL_BOOL"
 
+    # The same members by the names that ATB-Models gives them.
+    ACL_FLOAT = FLOAT
+    ACL_FLOAT16 = FLOAT16
+    ACL_BF16 = BF16
+    ACL_INT8 = INT8
+    ACL_INT32 = INT32
+    ACL_INT64 = INT64
+    ACL_BOOL = BOOL
+
     @property
     def short(self) -> str:
         """Returns torch's name of the type, e.g. `bfloat16` or `int32`."""

@@ -139,6 +139,9 @@ class Network:
             GraphError: the op does not accept these inputs; the message names the module and the source line.
         """
         source, path = author_line(), current_module_path()
+        for value in inputs:
+            if not isinstance(value, Tensor):
+                raise GraphError(f"{type(op).__name__} takes tensors, not a {type(value).__name__}, at {source}")
         try:
             resolved = tuple(t if t in self._producers else self.add_input(t) for t in inputs)
             outputs, op = infer(op, resolved)
@@ -165,12 +168,15 @@ class Network:
         self.nodes.append(node)
         return node
 
-    def mark_output(self, tensor: Tensor, name: str) -> None:
-        """Makes `tensor` an output called `name`.
+    def mark_output(self, tensor: Tensor, name: str | None = None) -> None:
+        """Makes `tensor` an output called `name`, by default by its own name.
 
         Raises:
-            GraphError: no node produces the tensor, it is an output already, or the name is taken.
+            GraphError: no node produces the tensor, it is an output already, it has no name, or the name is taken.
         """
+        name = tensor.name if name is None else name
+        if name is None:
+            raise GraphError("an output needs a name", hint="mark_output(tensor, 'out')")
         if tensor not in self._producers:
             raise GraphError(
                 f"{tensor.name or 'a tensor'} is marked as output {name!r}, but no node of the network produces it"

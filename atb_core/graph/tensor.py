@@ -94,13 +94,13 @@ class Tensor:
         """Records a permutation of the dimensions, as `torch.Tensor.permute`."""
         return _record(Transpose(tuple(dims)), self)
 
-    def repeat(self, multiples: Sequence[int]) -> Tensor:
-        """Records a tensor tiled `multiples[i]` times along dimension `i`, as `torch.Tensor.repeat`."""
-        return _record(Repeat(tuple(multiples)), self)
+    def repeat(self, repeats: Sequence[int]) -> Tensor:
+        """Records a tensor tiled `repeats[i]` times along dimension `i`, as `torch.Tensor.repeat`."""
+        return _record(Repeat(tuple(repeats)), self)
 
-    def reshape(self, shape: ShapeFunction | Sequence[DimLike]) -> Tensor:
+    def reshape(self, reshape_func: ShapeFunction | Sequence[DimLike]) -> Tensor:
         """Records a view of another shape, given as sizes or as a function from the old shape to the new one."""
-        return _record(Reshape(shape if callable(shape) else tuple(shape)), self)
+        return _record(Reshape(reshape_func if callable(reshape_func) else tuple(reshape_func)), self)
 
     def write_inplace(self, target: Tensor) -> None:
         """Records a copy of this value into the memory of `target`; later reads of `target` see it."""

@@ -110,6 +110,8 @@ class Parameter(BaseParameter):
         dtype: declared element type; `None` leaves it open.
         sources: tensors of the checkpoint that form the weight; by default one of the same name. A checkpoint may also
             contain the whole weight as one tensor of the parameter's name.
+        enable_auto_transpose: accepted as in ATB-Models, without effect: an engine chooses the layout of its weights.
+        enable_nd_nz: accepted as in ATB-Models, without effect.
     """
 
     def __new__(
@@ -119,6 +121,9 @@ class Parameter(BaseParameter):
         shape: Sequence[int] | None = None,
         dtype: DataType | None = None,
         sources: Sequence[WeightSource] | None = None,
+        *,
+        enable_auto_transpose: bool = False,
+        enable_nd_nz: bool = False,
     ) -> Parameter:
         """Creates the meta tensor that represents the weight."""
         return super().__new__(cls, _join(prefix, suffix), shape, dtype)  # type: ignore[return-value]
@@ -130,6 +135,9 @@ class Parameter(BaseParameter):
         shape: Sequence[int] | None = None,
         dtype: DataType | None = None,
         sources: Sequence[WeightSource] | None = None,
+        *,
+        enable_auto_transpose: bool = False,
+        enable_nd_nz: bool = False,
     ) -> None:
         super().__init__(_join(prefix, suffix), shape, dtype)
         self.prefix = prefix

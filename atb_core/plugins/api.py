@@ -44,6 +44,7 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.models.base.modeling_moe",
         "atb_core.models.base.decoder_causal_lm",
         "atb_core.layers.attention.attention",
+        "atb_core.layers.attention.metadata",
         "atb_core.layers.embedding.word_embedding",
         "atb_core.layers.linear",
         "atb_core.layers.mlp.mlp",
@@ -53,6 +54,7 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.checkpoint",
         "atb_core.models.cpp",
     ),
+    "Write a feature": ("atb_core.features.step",),
     "Write hooks": ("atb_core.plugins", "atb_core.graph.passes", "atb_core.engine.kernels"),
     "Further import paths": (
         "atb_core.checkpoint.gguf.rules",

@@ -25,7 +25,7 @@ _KINDS = {
     CONFIGS: _Kind("atb_core.models.base.config", "BaseConfig", "a subclass of BaseConfig"),
     MODELS: _Kind(
         "atb_core.models.base.flash_causal_lm_v3",
-        "EngineFromNetwork",
+        "CausalLM",
         "a subclass of FlashCausalLMV3 under @torch_to_mindie_graph()",
     ),
 }

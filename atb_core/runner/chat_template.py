@@ -4,17 +4,11 @@
 from __future__ import annotations
 
 import atexit
-import json
-import os
 import re
-import select
-import subprocess
-import sys
 import threading
-import time
-from pathlib import Path
 from typing import Any
 
+from atb_core.child import Child, ChildEndedError, encode
 from atb_core.errors import RequestError, TokenizerError
 
 __all__ = ["ChatTemplate", "Message"]
@@ -26,82 +20,37 @@ _TEMPLATE_LIMIT = 1 << 20
 
 
 class _Worker:
-    """One :mod:`template_worker` process, started when first needed and again after it was ended."""
+    """Holds the process that renders templates; it is started when first needed and again after it ended."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._lock = threading.Lock()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        # The child finds the same packages as this process, and nothing in the current directory.
-        root = Path(__file__).resolve().parents[2]
-        paths = [str(root), *(path for path in sys.path if path and Path(path).is_absolute())]
-        return subprocess.Popen(
-            [sys.executable, "-c", "from atb_core.runner.template_worker import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=root,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            # Ctrl-C in a terminal goes to the whole group; it is this process's to handle.
-            start_new_session=True,
-        )
-
-    def ask(self, request: bytes) -> dict[str, str] | None:
-        """The answer, or ``None`` if the process died (its memory limit) on this request.
+    def ask(self, request: bytes) -> dict[str, str]:
+        """Returns the answer to a request.
 
         Raises:
-            TimeoutError: it took too long and was ended.
+            TimeoutError: it took too long; the process is ended.
+            ChildEndedError: the process died on this request, at its memory limit.
+            OSError: the process cannot be started.
         """
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._process = self._start()
+            if self._child is None or not self._child.running:
+                self.end()
+                self._child = Child("atb_core.runner.template_worker:main")
             try:
-                line = self._exchange(self._process, request)
+                self._child.send(request)
+                answer: dict[str, str] = self._child.receive(_TIME_LIMIT)
             except BaseException:
                 self.end()
                 raise
-            if not line.endswith(b"\n"):
-                self.end()
-                return None
-            answer: dict[str, str] = json.loads(line)
             return answer
-
-    @staticmethod
-    def _exchange(process: subprocess.Popen[bytes], request: bytes) -> bytes:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(request)
-            process.stdin.flush()
-        except BrokenPipeError:
-            return b""
-        deadline = time.monotonic() + _TIME_LIMIT
-        received = bytearray()
-        descriptor = process.stdout.fileno()
-        while not received.endswith(b"\n"):
-            readable, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-            if not readable:
-                raise TimeoutError
-            piece = os.read(descriptor, 1 << 16)
-            if not piece:
-                break
-            received += piece
-        return bytes(received)
 
     def end(self) -> None:
         """Ends the process, if there is one."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    continue
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
 
 
 # One for all templates of this process: they are seldom needed at the same time.
@@ -156,17 +105,17 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            request = json.dumps({"template": _without_generation_marks(self.source), "variables": values})
+            request = encode({"template": _without_generation_marks(self.source), "variables": values})
         except (TypeError, ValueError, RecursionError) as error:
             raise RequestError(f"A chat must consist of strings, numbers, lists and dicts: {error}") from None
         try:
-            answer = _worker.ask(request.encode("ascii") + b"\n")
+            answer = _worker.ask(request)
+        except ChildEndedError:
+            raise _faulty("needs more memory than it is allowed") from None
         except TimeoutError:
             raise _faulty(f"takes more than {_TIME_LIMIT:g} seconds") from None
         except OSError as error:
             raise TokenizerError(f"The process that renders chat templates cannot be started: {error}") from None
-        if answer is None:
-            raise _faulty("needs more memory than it is allowed")
         if "refused" in answer:
             raise RequestError(f"The model's chat template refuses this conversation: {answer['refused']}")
         if "error" in answer:

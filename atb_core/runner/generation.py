@@ -6,10 +6,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 import torch
 
+from atb_core.features.step import KVCache, Step
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.outputs import StreamChunk
 from atb_core.runner.request import Request
@@ -24,9 +24,9 @@ class Generation:
     """Requests that are served together. Used as a context manager: leaving it frees every block.
 
     Args:
-        forward: runs the model on the keyword arguments of :class:`StepInputs` and returns logits
-            [requests, vocab].
+        forward: runs the model on a step and returns logits [requests, vocab].
         blocks: owner of the cache's blocks; may be shared with other generations.
+        kv_cache: the cache that these blocks divide.
         max_batch_size: most requests running at a time.
         max_prefill_tokens: most tokens in one prefill step of several requests.
         max_model_len: the longest context.
@@ -35,8 +35,9 @@ class Generation:
 
     def __init__(
         self,
-        forward: Callable[..., torch.Tensor],
+        forward: Callable[[Step], torch.Tensor],
         blocks: BlockManager,
+        kv_cache: KVCache,
         *,
         max_batch_size: int,
         max_prefill_tokens: int,
@@ -46,7 +47,7 @@ class Generation:
         self._forward = forward
         self._lock = lock or threading.RLock()
         self._scheduler = Scheduler(blocks, max_batch_size, max_prefill_tokens)
-        self._inputs = StepInputs(max_batch_size, blocks.blocks_for(max_model_len), blocks.block_size)
+        self._inputs = StepInputs(max_batch_size, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
         self._sampler = Sampler()
 
     def __enter__(self) -> Generation:
@@ -88,14 +89,13 @@ class Generation:
     def _step(self) -> list[StreamChunk]:
         batch = self._scheduler.next_batch()
         requests = batch.requests
-        kwargs: dict[str, Any]
         if batch.is_prefill:
             for request in requests:
                 request.mark_started()
-            kwargs = self._inputs.prefill(requests)
+            step = self._inputs.prefill(requests)
         else:
-            kwargs = self._inputs.decode(requests)
-        logits = self._forward(**kwargs)
+            step = self._inputs.decode(requests)
+        logits = self._forward(step)
         chunks = []
         finished = False
         for request, sampled in zip(requests, self._sampler.sample(logits, requests), strict=True):

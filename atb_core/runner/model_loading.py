@@ -17,7 +17,7 @@ from atb_core.settings import GRAPHS
 if TYPE_CHECKING:
     from atb_core.checkpoint.progress import Progress
     from atb_core.models.base.config import BaseConfig
-    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
 
 __all__ = ["Checkpoint", "check_available", "checkpoint_model_type", "config_with_dtype", "directory_of", "load_model"]
@@ -172,7 +172,7 @@ def load_model(
     max_model_len: int,
     features: Sequence[str],
     progress: Progress | None,
-) -> EngineFromNetwork:
+) -> CausalLM:
     """Builds the family's model for ``config`` and streams its weights into the engine.
 
     Args:

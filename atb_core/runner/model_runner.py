@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 
 from atb_core.errors import RequestError
+from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.detokenizer import Detokenizer
@@ -222,20 +223,21 @@ class ModelRunner:
         Returns:
             Logits [R or T, vocab] in :attr:`dtype`, valid until the next step.
         """
+        step = Step(
+            input_ids,
+            position_ids,
+            is_prefill,
+            kv_cache,
+            block_tables,
+            slots,
+            input_lengths,
+            max_seq_len,
+            lm_head_indices,
+            adapter_ids,
+            kwargs,
+        )
         with self._lock:
-            return self.model.run(
-                input_ids=input_ids,
-                position_ids=position_ids,
-                is_prefill=is_prefill,
-                kv_cache=kv_cache,
-                block_tables=block_tables,
-                slots=slots,
-                input_lengths=input_lengths,
-                max_seq_len=max_seq_len,
-                lm_head_indices=lm_head_indices,
-                adapter_ids=adapter_ids,
-                **kwargs,
-            )
+            return self.model.run_step(step)
 
     @overload
     def generate(
@@ -341,8 +343,9 @@ class ModelRunner:
     def open_generation(self) -> Iterator[Generation]:
         """A generation on this runner's model and cache; leaving the context frees all its blocks."""
         generation = Generation(
-            self._forward_step,
+            self.model.run_step,
             self._blocks,
+            self.kv_cache,
             max_batch_size=self.max_batch_size,
             max_prefill_tokens=self._max_prefill_tokens,
             max_model_len=self.max_model_len,
@@ -356,9 +359,6 @@ class ModelRunner:
                 self._open.remove(generation)
                 generation.close()
                 self._blocks.rebuild(table for other in self._open for table in other.block_tables())
-
-    def _forward_step(self, **kwargs: Any) -> torch.Tensor:
-        return self.model.run(kv_cache=self.kv_cache, **kwargs)
 
 
 def _check_context(max_model_len: int | None, context_len: int) -> int:

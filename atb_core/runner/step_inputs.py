@@ -1,51 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tensors of one step, in buffers that are made once and filled in place."""
+"""Makes the record of each step, with tensors in buffers that are made once and filled in place."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from atb_core.features.step import KVCache, Step
 from atb_core.runner.request import Request
 
 __all__ = ["StepInputs"]
 
 
 class StepInputs:
-    """Builds the keyword arguments of a model's ``forward`` from the requests of a step.
+    """Makes the record of a step from its requests.
 
-    The tensors returned are views of this object's buffers: they hold until the next call. Block tables
-    always have the width of the longest context, so that the shapes of decode steps depend on the batch size
-    alone.
+    The tensors of a decode step are views of this object's buffers: they are valid until the next call. Block tables
+    always have the width of the longest context, so that the shapes of decode steps depend on the batch size alone.
 
     Args:
         max_batch_size: rows to make room for.
         max_blocks: blocks of the longest context.
         block_size: slots in a block.
+        kv_cache: the cache that every step reads and writes.
     """
 
-    def __init__(self, max_batch_size: int, max_blocks: int, block_size: int) -> None:
+    def __init__(self, max_batch_size: int, max_blocks: int, block_size: int, kv_cache: KVCache) -> None:
+        self._kv_cache = kv_cache
         self._block_size = block_size
         self._ids = np.zeros(max_batch_size, dtype=np.int64)
         self._positions = np.zeros(max_batch_size, dtype=np.int64)
         self._slots = np.zeros(max_batch_size, dtype=np.int32)
         self._lengths = np.zeros(max_batch_size, dtype=np.int32)
         self._tables = np.zeros((max_batch_size, max_blocks), dtype=np.int32)
-        # Who is in which row of the tables, and how many of its blocks are written there.
+        # The request in each row of the tables, and the number of its blocks that are written there.
         self._rows: list[Request] = []
         self._written: list[int] = []
-        self._views: dict[int, dict[str, Any]] = {}
+        self._views: dict[int, tuple[torch.Tensor, ...]] = {}
 
-    def decode(self, requests: list[Request]) -> dict[str, Any]:
-        """One token for each request: its newest.
-
-        Returns:
-            ``input_ids`` [B] i64, ``position_ids`` [B] i64, ``slots`` [B] i32, ``input_lengths`` [B] i32 (the
-            context with this token), ``block_tables`` [B, max_blocks] i32, ``max_seq_len``.
-        """
+    def decode(self, requests: list[Request]) -> Step:
+        """Returns the step of one token for each request: its newest."""
         if requests != self._rows:
             self._rows = list(requests)
             self._written = [0] * len(requests)
@@ -63,31 +58,20 @@ class StepInputs:
                 self._tables[row, : len(table)] = table
                 self._written[row] = len(table)
             longest = max(longest, length)
-        kwargs = self._decode_views(len(requests))
-        kwargs["max_seq_len"] = longest
-        return kwargs
+        ids, positions, tables, slots, lengths = self._decode_views(len(requests))
+        return Step(ids, positions, False, self._kv_cache, tables, slots, lengths, longest)
 
-    def _decode_views(self, batch: int) -> dict[str, Any]:
+    def _decode_views(self, batch: int) -> tuple[torch.Tensor, ...]:
         views = self._views.get(batch)
         if views is None:
-            views = {
-                "input_ids": torch.from_numpy(self._ids[:batch]),
-                "position_ids": torch.from_numpy(self._positions[:batch]),
-                "is_prefill": False,
-                "block_tables": torch.from_numpy(self._tables[:batch]),
-                "slots": torch.from_numpy(self._slots[:batch]),
-                "input_lengths": torch.from_numpy(self._lengths[:batch]),
-                "lm_head_indices": None,
-            }
-            self._views[batch] = views
-        return dict(views)
+            buffers = (self._ids, self._positions, self._tables, self._slots, self._lengths)
+            views = self._views[batch] = tuple(torch.from_numpy(buffer[:batch]) for buffer in buffers)
+        return views
 
-    def prefill(self, requests: list[Request]) -> dict[str, Any]:
-        """All tokens of each request, one request after another.
+    def prefill(self, requests: list[Request]) -> Step:
+        """Returns the step of all tokens of each request, one request after another.
 
-        Returns:
-            As :meth:`decode` with T tokens in all; ``input_lengths`` are the requests' lengths and
-            ``lm_head_indices`` [B] i64 points at their last tokens.
+        `lm_head_indices` are their last tokens.
         """
         lengths = np.array([len(request) for request in requests], dtype=np.int32)
         ends = np.cumsum(lengths, dtype=np.int64)
@@ -103,16 +87,17 @@ class StepInputs:
             positions[here] = np.arange(length)
             slots[here] = self._slots_of(request.block_table, length)
             tables[row, : len(request.block_table)] = request.block_table
-        return {
-            "input_ids": torch.from_numpy(ids),
-            "position_ids": torch.from_numpy(positions),
-            "is_prefill": True,
-            "block_tables": torch.from_numpy(tables),
-            "slots": torch.from_numpy(slots),
-            "input_lengths": torch.from_numpy(lengths),
-            "lm_head_indices": torch.from_numpy(ends - 1),
-            "max_seq_len": int(lengths.max()),
-        }
+        return Step(
+            input_ids=torch.from_numpy(ids),
+            position_ids=torch.from_numpy(positions),
+            is_prefill=True,
+            kv_cache=self._kv_cache,
+            block_tables=torch.from_numpy(tables),
+            slots=torch.from_numpy(slots),
+            input_lengths=torch.from_numpy(lengths),
+            max_seq_len=int(lengths.max()),
+            lm_head_indices=torch.from_numpy(ends - 1),
+        )
 
     def _slots_of(self, table: list[int], length: int) -> npt.NDArray[np.int32]:
         starts = np.array(table, dtype=np.int32) * np.int32(self._block_size)

@@ -2,18 +2,17 @@
 """The process that renders chat templates.
 
 A template comes with a checkpoint and is a program by a stranger. minijinja bounds its steps (*fuel*), its
-recursion and its ranges, but a few steps are enough to double a string thirty times; so it runs in a process
-of its own whose memory is limited, and whose parent ends it when it takes too long. Requests and answers are
-lines of JSON on stdin and stdout.
+recursion and its ranges, but a few steps are enough to double a string thirty times; so it runs in a child process
+whose memory is limited, and whose parent ends it when it takes too long.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from datetime import datetime
 from typing import Any
+
+from atb_core.child import serve
 
 __all__ = ["FUEL", "MEMORY_LIMIT", "RENDERED_LIMIT", "Renderer", "main"]
 
@@ -80,20 +79,6 @@ class Renderer:
         return text
 
 
-def _limit_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # not on this system; the parent's time limit still holds
-        return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_LIMIT, used + MEMORY_LIMIT))
-    except (OSError, ValueError):
-        return
-
-
 def _answer(renderers: dict[str, Renderer], request: dict[str, Any]) -> dict[str, str]:
     source = request["template"]
     try:
@@ -109,19 +94,8 @@ def _answer(renderers: dict[str, Renderer], request: dict[str, Any]) -> dict[str
 
 
 def main() -> None:
-    """Answers requests until stdin ends."""
+    """Answers requests until the parent ends."""
     import minijinja  # noqa: F401 - before the limit is set
 
-    _limit_memory()
     renderers: dict[str, Renderer] = {}
-    for line in sys.stdin.buffer:
-        try:
-            answer = json.dumps(_answer(renderers, json.loads(line)))
-        except MemoryError:
-            answer = json.dumps({"error": "it needs too much memory"})
-        sys.stdout.buffer.write(answer.encode("ascii") + b"\n")
-        sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    main()
+    serve(lambda request, answer: answer(_answer(renderers, request)), memory=MEMORY_LIMIT)

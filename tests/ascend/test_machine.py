@@ -36,14 +36,14 @@ def test_a_module_that_crashes_or_exits_or_fails_is_told_apart(tmp_path: Path, m
 
 
 def test_a_library_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atb_core.apart._SECONDS", 0.2)
+    monkeypatch.setattr("atb_core.child._TRY_SECONDS", 0.2)
     monkeypatch.syspath_prepend(str(tmp_path))
     write(tmp_path / "hangs_now.py", "import time\ntime.sleep(60)\n")
     assert "takes more than" in (import_module("hangs_now") or "")
 
 
 def test_that_no_process_can_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atb_core.apart.sys.executable", "/nowhere/python")
+    monkeypatch.setattr("atb_core.child.sys.executable", "/nowhere/python")
     assert "no process could be started" in (import_module("json") or "")
 
 

@@ -12,13 +12,14 @@ from small_model import small_config
 from atb_core.errors import GraphError
 from atb_core.graph import DataType, Network, Tensor
 from atb_core.layers.attention.attention import Attention
+from atb_core.layers.attention.metadata import AttentionMetadata
 from atb_core.layers.embedding.word_embedding import ParallelEmbedding
 from atb_core.layers.linear.linear import ColumnParallelLinear
 from atb_core.layers.mlp.mlp import Mlp
 from atb_core.layers.norm.normalization import RmsNorm
-from atb_core.models.base.inputs import symbolic_inputs
 from atb_core.models.base.mindie_llm_config import ModelStatus
-from atb_core.models.base.weight_loading import collect_parameters
+from atb_core.models.runtime.inputs import symbolic_inputs
+from atb_core.models.runtime.weight_loading import collect_parameters
 
 TOKENS = 5
 
@@ -52,7 +53,7 @@ def test_attention_of_a_prompt(heads: tuple[int, int], qk_norm: bool, bias: bool
         x = Tensor("x", (TOKENS, 32), DataType.FLOAT)
         slots = Tensor("slots", (TOKENS,), DataType.INT32)
         return layer(  # type: ignore[no-any-return]
-            x, *tables, inputs["k_caches"][0], inputs["v_caches"][0], slots, None, inputs["seq_len"], None
+            x, AttentionMetadata(*tables, inputs["k_caches"][0], inputs["v_caches"][0], slots, inputs["input_lengths"])
         )
 
     engine, w = engine_of(layer, record)
@@ -60,8 +61,8 @@ def test_attention_of_a_prompt(heads: tuple[int, int], qk_norm: bool, bias: bool
     engine.set_kv_caches({"layer_0_k_cache": caches[0], "layer_0_v_cache": caches[1]})
     x, cos, sin = torch.randn(TOKENS, 32), torch.randn(TOKENS, 16), torch.randn(TOKENS, 16)
     slots = torch.tensor([1, 2, 3, 4, 5], dtype=torch.int32)
-    seq_len = torch.tensor([TOKENS], dtype=torch.int32)
-    y = engine.forward({"x": x, "cos": cos, "sin": sin, "slots": slots, "seq_len": seq_len})["y"]
+    lengths = torch.tensor([TOKENS], dtype=torch.int32)
+    y = engine.forward({"x": x, "cos": cos, "sin": sin, "slots": slots, "input_lengths": lengths})["y"]
 
     packed = "a.q_proj_k_proj_v_proj"
     projected = torch.nn.functional.linear(x, w[f"{packed}.weight"], w.get(f"{packed}.bias"))

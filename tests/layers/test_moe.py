@@ -13,7 +13,7 @@ from atb_core.graph import DataType, Network, Tensor
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.layers.moe.moe import Moe
 from atb_core.models.base.moe_config import MoeConfig
-from atb_core.models.base.weight_loading import collect_parameters
+from atb_core.models.runtime.weight_loading import collect_parameters
 
 HIDDEN, EXPERTS, CHOSEN, INNER, SHARED = 32, 6, 2, 24, 40
 

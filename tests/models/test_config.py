@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from atb_core.errors import ConfigError
-from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.rope_scaling import RopeScaling
+from atb_core.models.base.config import BaseConfig, RopeScaling
 
 SMALL: dict[str, Any] = {
     "vocab_size": 100,

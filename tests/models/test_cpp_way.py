@@ -163,7 +163,7 @@ def test_a_wrong_step_is_refused_in_the_same_words(
 def test_another_cache_is_bound_anew_and_longer_contexts_get_longer_tables(runner: ModelRunner) -> None:
     first = step(runner).clone()
     assert torch.equal(step(runner, kv_cache=runner.allocate_kv_cache(2)), first)
-    shown = runner.model.runtime.variant("prefill").constants["cosine_table"]
+    shown = runner.model.runtime.variant("prefill").constants["cos_table"]
     assert shown.shape[0] >= 3
     assert torch.equal(step(runner, lm_head_indices=torch.tensor([2])), first[2:])
 
@@ -197,24 +197,24 @@ def test_a_window_is_refused_before_it_matters_who_writes_the_graph(tmp_path: Pa
 def test_a_feature_or_an_input_of_a_models_own_needs_a_recorded_graph(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
     class Adapter:
         feature_name, is_enabled = "adapter", True
 
-    original = EngineFromNetwork.__init__
+    original = CausalLM.__init__
 
     def with_feature(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         self.features = [Adapter()]
 
     with monkeypatch.context() as patch:
-        patch.setattr(EngineFromNetwork, "__init__", with_feature)
+        patch.setattr(CausalLM, "__init__", with_feature)
         with pytest.raises(BackendUnavailableError, match=r"features \(adapter\), which .* Python records"):
             opened(directory)
     own = type("Own", (), {"_update_model_inputs": lambda self, step: ({}, {}, {})})
-    monkeypatch.setattr(EngineFromNetwork, "_update_model_inputs", own._update_model_inputs, raising=False)
-    assert EngineFromNetwork._update_model_inputs is not FlashCausalLMV3._update_model_inputs
+    monkeypatch.setattr(CausalLM, "_update_model_inputs", own._update_model_inputs, raising=False)
+    assert CausalLM._update_model_inputs is not FlashCausalLMV3._update_model_inputs
     with pytest.raises(BackendUnavailableError, match="gives its graph inputs of its own"):
         opened(directory)
 

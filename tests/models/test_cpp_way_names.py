@@ -207,7 +207,7 @@ def test_the_index_holds_exactly_what_the_packages_of_this_repository_register()
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / "plugins").glob("*/pyproject.toml")):
         project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
-        for name in project["entry-points"].get("atb_core.cpp_models", ()):
+        for name in project.get("entry-points", {}).get("atb_core.cpp_models", {}):
             found.setdefault(name, []).append(project["name"])
     assert {name: cpp_models.known_packages(name) for name in found} == found
     assert set(cpp_models._index()) == set(found)

@@ -13,8 +13,8 @@ from small_model import MemoryLoader, SmallForCausalLM, random_tensors, small_co
 from atb_core.engine import get_backend
 from atb_core.errors import EngineError, GraphError, RequestError
 from atb_core.features import FeatureDecorator
+from atb_core.graph import DataType, Tensor
 from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
-from atb_core.nn.tensor import DataType, Tensor
 from atb_testing import PagedDriver, available_backends
 
 Decorated = torch_to_mindie_graph()(SmallForCausalLM)
@@ -56,11 +56,11 @@ def test_a_step_before_loading_is_refused() -> None:
 
 def test_networks_have_the_inputs_of_their_phase() -> None:
     model = Decorated(small_config(), None, backend="reference")
-    common = {"input_ids", "position_ids", "cosine_table", "sine_table", "slots_mapping", "seq_len"}
+    common = {"input_ids", "position_ids", "cos_table", "sin_table", "slots", "input_lengths"}
     caches = {f"layer_{i}_{kind}_cache" for i in range(2) for kind in "kv"}
     prefill, decode = (model.runtime.variant(phase) for phase in ("prefill", "decode"))
     assert set(prefill.input_names) == common | {"attention_mask", "lm_head_indices"}
-    assert set(decode.input_names) == common | {"block_table"}
+    assert set(decode.input_names) == common | {"block_tables"}
     assert set(prefill.cache_names) == set(decode.cache_names) == caches
     assert all(t.shape is not None and t.dtype is not None for t in prefill.engine.network.inputs)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from atb_core.engine.cpu import CpuBackend
-from atb_core.models.base.inputs import filled_up
+from atb_core.models.runtime.inputs import filled_up
 from atb_testing import PagedDriver, open_model, tiny_checkpoint
 
 
@@ -17,18 +17,18 @@ def test_what_is_added_belongs_to_the_last_sequence_and_has_no_slot() -> None:
     given = {
         "input_ids": torch.tensor([5, 6, 7]),
         "position_ids": torch.tensor([0, 1, 0]),
-        "slots_mapping": torch.tensor([16, 17, 32], dtype=torch.int32),
-        "seq_len": torch.tensor([2, 1], dtype=torch.int32),
+        "slots": torch.tensor([16, 17, 32], dtype=torch.int32),
+        "input_lengths": torch.tensor([2, 1], dtype=torch.int32),
         "attention_mask": torch.ones(2, 2),
     }
     filled = filled_up(given, 2)
     assert filled["input_ids"].tolist() == [5, 6, 7, 0, 0]
     assert filled["position_ids"].tolist() == [0, 1, 0, 0, 0]
-    assert filled["slots_mapping"].tolist() == [16, 17, 32, -1, -1]
-    assert filled["seq_len"].tolist() == [2, 3]
+    assert filled["slots"].tolist() == [16, 17, 32, -1, -1]
+    assert filled["input_lengths"].tolist() == [2, 3]
     assert all(filled[name].dtype is given[name].dtype for name in given)
     assert filled["attention_mask"] is given["attention_mask"]
-    assert given["seq_len"].tolist() == [2, 1]
+    assert given["input_lengths"].tolist() == [2, 1]
 
 
 class InSixteens(CpuBackend):

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from atb_core.errors import EngineError
+from atb_core.features.step import Step
+from atb_core.layers.attention.long_form import MODEL_NAMES
 from atb_core.models.cpp import ModelTorch, load_native_library
 from atb_testing import open_model, tiny_checkpoint
 from atb_testing.driver import PagedDriver
@@ -91,15 +93,16 @@ class CppModel:
         self.prefill.set_weight(ordered(self.prefill.weight_names, kept))
         self.decode.share_weight(self.prefill)
 
-    def forward(self, **step: Any) -> torch.Tensor:
-        runtime, is_prefill = self.recorded.runtime, step["is_prefill"]
-        step.setdefault("lm_head_indices", None)
+    def forward(self, **arguments: Any) -> torch.Tensor:
+        step = Step(**arguments)
+        runtime, is_prefill = self.recorded.runtime, step.is_prefill
         torch_model = self.prefill if is_prefill else self.decode
-        runtime._kv.update(step["kv_cache"])
-        torch_model.set_kv_cache(*zip(*step["kv_cache"], strict=True))
+        runtime._kv.update(step.kv_cache)
+        torch_model.set_kv_cache(*zip(*step.kv_cache, strict=True))
         known = runtime._inputs(step, runtime.variant("prefill" if is_prefill else "decode"))
-        inputs = [known.get(name) for name in torch_model.input_names]
-        (logits,) = torch_model.execute(inputs, json.dumps({"seqLen": step["input_lengths"].tolist()}))
+        named = {MODEL_NAMES.get(name, name): value for name, value in known.items()}
+        inputs = [named.get(name) for name in torch_model.input_names]
+        (logits,) = torch_model.execute(inputs, json.dumps({"seqLen": known["input_lengths"].tolist()}))
         return logits
 
 
@@ -108,7 +111,7 @@ class CppModel:
 def test_both_ways_to_build_a_graph_give_the_same_bits(
     tmp_path: Path, family: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from atb_core.models.base.variants import VariantStore
+    from atb_core.models.runtime.variants import VariantStore
 
     # Unfused, as the C++ graph is.
     prepared = VariantStore.prepared

@@ -12,8 +12,8 @@ from small_model import SMALL
 
 from atb_core.errors import ConfigError, RequestError, UnknownModelError
 from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.mapping import Mapping
 from atb_core.models.base.router import BaseRouter
+from atb_core.nn.distributed.mapping import Mapping
 
 
 @dataclass

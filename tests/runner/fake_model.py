@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 
 import torch
 
+from atb_core.features.step import Step
+
 VOCAB = 499
 _MODULUS = 1_000_003
 
@@ -48,29 +50,21 @@ class FakeModel:
         self.steps: list[tuple[bool, int]] = []
         self.before_step: Callable[[int], None] = lambda step: None
 
-    def forward(
-        self,
-        *,
-        input_ids: torch.Tensor,
-        position_ids: torch.Tensor,
-        is_prefill: bool,
-        block_tables: torch.Tensor,
-        slots: torch.Tensor,
-        input_lengths: torch.Tensor,
-        max_seq_len: int,
-        lm_head_indices: torch.Tensor | None,
-    ) -> torch.Tensor:
+    def forward(self, step: Step) -> torch.Tensor:
         self.before_step(len(self.steps))
+        input_ids, position_ids, is_prefill = step.input_ids, step.position_ids, step.is_prefill
+        block_tables, slots, input_lengths = step.block_tables, step.slots, step.input_lengths
+        assert block_tables is not None and slots is not None and input_lengths is not None
         assert (input_ids.dtype, position_ids.dtype) == (torch.int64, torch.int64)
         assert (slots.dtype, block_tables.dtype, input_lengths.dtype) == (torch.int32,) * 3
-        assert max_seq_len == int(input_lengths.max())
+        assert step.max_seq_len == int(input_lengths.max())
         assert block_tables.is_contiguous()
         assert block_tables.shape[0] == input_lengths.shape[0]
         batch = input_lengths.shape[0]
         self.steps.append((is_prefill, batch))
         if is_prefill:
-            assert lm_head_indices is not None
-            assert lm_head_indices.tolist() == (input_lengths.cumsum(0) - 1).tolist()
+            assert step.lm_head_indices is not None
+            assert step.lm_head_indices.tolist() == (input_lengths.cumsum(0) - 1).tolist()
             assert input_ids.shape[0] == int(input_lengths.sum())
         else:
             assert input_ids.shape[0] == batch

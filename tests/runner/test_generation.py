@@ -33,6 +33,7 @@ def make(num_blocks: int = 64, block_size: int = 4, max_batch: int = 8, max_pref
     generation = Generation(
         model.forward,
         blocks,
+        [],
         max_batch_size=max_batch,
         max_prefill_tokens=max_prefill,
         max_model_len=MAX_LEN,

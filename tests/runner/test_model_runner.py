@@ -20,6 +20,7 @@ from runner.tiny_tokenizers import byte_level
 from atb_core import ModelRunner, RequestOutput, SamplingParams
 from atb_core.engine import get_backend
 from atb_core.errors import BackendUnavailableError, RequestError
+from atb_core.features.step import Step
 from atb_core.graph.dtype import DataType
 from atb_core.models.base.config import BaseConfig
 from atb_core.runner.outputs import StreamChunk
@@ -39,11 +40,9 @@ class FamilyModel:
     def __init__(self) -> None:
         self.fake = FakeModel(1, 1)
 
-    def run(
-        self, *, kv_cache: list[tuple[torch.Tensor, torch.Tensor]], adapter_ids: None = None, **kwargs: Any
-    ) -> torch.Tensor:
-        ((self.fake.keys, self.fake.values),) = kv_cache
-        return self.fake.forward(**kwargs)
+    def run_step(self, step: Step) -> torch.Tensor:
+        ((self.fake.keys, self.fake.values),) = step.kv_cache
+        return self.fake.forward(step)
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import EnumMeta
+from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import GraphError
 from atb_core.graph.dim import Shape, shape_text
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
     import torch
 
 
-class MaskType(AttributeEnum):
+class _KnownMasks(EnumMeta):
+    def __getattr__(cls, name: str) -> Any:
+        if name in _OTHER_MASKS:
+            raise GraphError(f"attention masks of type {name} are not supported", hint="Use NORM or UNDEFINED (none).")
+        raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r}")
+
+
+_OTHER_MASKS = ("ALIBI", "ALIBI_COMPRESS", "ALIBI_COMPRESS_SQRT", "ALIBI_COMPRESS_LEFT_ALIGN", "NORM_COMPRESS", "SPEC")
+
+
+class MaskType(AttributeEnum, metaclass=_KnownMasks):
     """Types of attention masks that are supported; ATB's other ones are refused by name."""
 
     UNDEFINED = "MASK_TYPE_UNDEFINED"

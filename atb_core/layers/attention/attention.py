@@ -6,11 +6,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from atb_core.errors import GraphError
 from atb_core.graph.tensor import Tensor
+from atb_core.layers.attention.long_form import accepts_long_form
+from atb_core.layers.attention.metadata import AttentionMetadata
 from atb_core.layers.base import HeadCounts, LayerConfig, ShapeSource
 from atb_core.layers.linear.linear import MergedColumnParallelLinear, RowParallelLinear
 from atb_core.layers.norm.normalization import RmsNorm
+from atb_core.nn.distributed.mapping import Mapping
 from atb_core.nn.functional import MaskType, paged_attention, reshape_and_cache, rope
 from atb_core.nn.module import Module
 
@@ -20,15 +22,15 @@ __all__ = ["Attention"]
 class Attention(Module):
     """Queries, keys and values from one packed weight, rotary positions, attention, output matrix.
 
-    The size of a head may differ from `hidden_size / num_attention_heads`. With `config.use_qk_norm`
-    every head of queries and keys is normed before it is turned. A subclass may put other layers into
-    `qkv`, `dense`, `q_norm` and `k_norm`: construction costs nothing.
+    `head_dim` may differ from `hidden_size / num_attention_heads`. With `config.use_qk_norm` every head of queries
+    and keys is normalized before it is rotated. A subclass may put other layers into `qkv`, `dense`, `q_norm` and
+    `k_norm`: construction costs nothing.
 
     Args:
         config_metadata: head counts of this process; those of the whole model by default.
-        qkv_bias: whether queries, keys and values have a bias.
-        dense_bias: whether the output matrix has one. If neither is given, `config.attention_bias` says it of both;
-            one that is given alone leaves the other without.
+        qkv_bias: adds a bias to queries, keys and values.
+        dense_bias: adds a bias to the output matrix. If neither is given, `config.attention_bias` decides on both;
+            if one is given, the other is false.
     """
 
     def __init__(
@@ -69,63 +71,57 @@ class Attention(Module):
             in_features=q_size,
             out_features=config.hidden_size,
         )
+        self.q_norm: Module | None = None
+        self.k_norm: Module | None = None
         if config.use_qk_norm:
             self.q_norm = RmsNorm(config, file_loader, f"{prefix}.q_norm", size=self.head_dim)
             self.k_norm = RmsNorm(config, file_loader, f"{prefix}.k_norm", size=self.head_dim)
+        self.mapping = Mapping()
+        # The names of ATB-Models, for `forward` methods that are written there.
+        self.add_aliases(
+            {
+                "head_size": "head_dim",
+                "num_heads_per_rank": "num_heads",
+                "num_key_value_heads_per_rank": "num_kv_heads",
+            }
+        )
 
-    def forward(
-        self,
-        inputs: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        k_cache: Tensor,
-        v_cache: Tensor,
-        slot_mapping: Tensor,
-        mask: Tensor | None,
-        seq_lens: Tensor,
-        block_table: Tensor | None,
-        token_offset: Tensor | None = None,
-        layer_ids: Tensor | None = None,
-        is_prefill: bool = True,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Attention of the new tokens; writes their keys and values into the cache.
+    @accepts_long_form
+    def forward(self, inputs: Tensor, metadata: AttentionMetadata, **kwargs: Any) -> Tensor:
+        """Records the attention of the new tokens; their keys and values are written into the cache.
+
+        ATB-Models' long form is accepted too, see `layers.attention.long_form`.
 
         Args:
             inputs: `[T, hidden_size]`.
-            cos, sin: `[T, head_dim]`, one row for each token.
-            k_cache, v_cache: `[blocks, block_size, num_kv_heads, head_dim]`.
-            slot_mapping: `[T]` int32, each token's place in the cache.
-            mask: `[128, 128]` upper triangle, prefill only.
-            seq_lens: `[B]` int32; new tokens of each sequence in prefill, context with them in decode.
-            block_table: `[B, max_blocks]` int32, decode only.
+            kwargs: arguments of features, for subclasses.
 
         Returns:
             `[T, hidden_size]`.
         """
-        if token_offset is not None or layer_ids is not None:
-            raise GraphError("token_offset and layer_ids belong to an unpaged cache, which is not supported")
-        q, k, v = self._heads(inputs, cos, sin, seq_lens)
-        reshape_and_cache(k, v, k_cache, v_cache, slot_mapping)
-        if is_prefill:
+        q, k, v = self._heads(inputs, metadata)
+        k_cache, v_cache, lengths = metadata.k_cache, metadata.v_cache, metadata.input_lengths
+        reshape_and_cache(k, v, k_cache, v_cache, metadata.slots)
+        if metadata.is_prefill:
+            mask = metadata.attention_mask
             masked = MaskType.UNDEFINED if mask is None else MaskType.NORM
             out = paged_attention(
                 q, k=k, v=v, mask=mask, mask_type=masked, head_num=self.num_heads, kv_head_num=self.num_kv_heads,
-                kv_lens=seq_lens, qk_scale=self.scale, is_triu_mask=True,
+                kv_lens=lengths, qk_scale=self.scale, is_triu_mask=True,
             )  # fmt: skip
         else:
             out = paged_attention(
-                q, k_cache=k_cache, v_cache=v_cache, block_table=block_table, head_num=self.num_heads,
-                kv_head_num=self.num_kv_heads, kv_lens=seq_lens, qk_scale=self.scale,
+                q, k_cache=k_cache, v_cache=v_cache, block_table=metadata.block_tables, head_num=self.num_heads,
+                kv_head_num=self.num_kv_heads, kv_lens=lengths, qk_scale=self.scale,
             )  # fmt: skip
         width = self.num_heads * self.head_dim
         return self.dense(out.reshape(lambda shape: [shape[0], width]))  # type: ignore[no-any-return]
 
-    def _heads(self, inputs: Tensor, cos: Tensor, sin: Tensor, seq_lens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Turned queries and keys, and values, as `[T, heads, head_dim]`."""
+    def _heads(self, inputs: Tensor, metadata: AttentionMetadata) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns rotated queries and keys, and values, as `[T, heads, head_dim]`."""
         q, k, v = self.qkv(inputs)
         q, k = self.norm_heads(q, k)
-        q, k = rope(q, k, cos, sin, seq_lens)
+        q, k = rope(q, k, metadata.cos, metadata.sin, metadata.input_lengths)
         return (
             self._split_heads(q, self.num_heads),
             self._split_heads(k, self.num_kv_heads),
@@ -133,7 +129,7 @@ class Attention(Module):
         )
 
     def norm_heads(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """What is done to queries and keys before they are turned: by default a norm of every head if `use_qk_norm`.
+        """Normalizes queries and keys before they are rotated: every head by `q_norm` and `k_norm`, where they are set.
 
         Args:
             q: `[T, num_heads * head_dim]`.
@@ -142,10 +138,11 @@ class Attention(Module):
         Returns:
             Queries and keys of the same shapes. A family with other norms puts them in by overriding this.
         """
-        if not self.config.use_qk_norm:
-            return q, k
-        q = self._flat(self.q_norm(self._split_heads(q, self.num_heads)), self.num_heads)
-        return q, self._flat(self.k_norm(self._split_heads(k, self.num_kv_heads)), self.num_kv_heads)
+        if self.q_norm is not None:
+            q = self._flat(self.q_norm(self._split_heads(q, self.num_heads)), self.num_heads)
+        if self.k_norm is not None:
+            k = self._flat(self.k_norm(self._split_heads(k, self.num_kv_heads)), self.num_kv_heads)
+        return q, k
 
     def _split_heads(self, x: Tensor, heads: int) -> Tensor:
         return x.reshape(lambda shape: [shape[0], heads, self.head_dim])

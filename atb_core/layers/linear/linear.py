@@ -7,10 +7,10 @@ row-parallel by inputs. In one process they compute the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atb_core.errors import ConfigError
+from atb_core.errors import ConfigError, GraphError
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.base import LayerConfig, ShapeSource, stored_shape
 from atb_core.nn.distributed import distributed
@@ -73,9 +73,16 @@ class BaseLinear(Module):
         # Some checkpoints store the shared matrix under both names.
         weight.aliases.append(f"{self.prefix}.weight")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input_tensor: Tensor, **kwargs: Any) -> Tensor:
+        """Records the product.
+
+        Args:
+            input_tensor: `[..., k]`.
+            kwargs: ATB-Models' arguments: `inference_mode` changes nothing, `enable_lora` and `group_list` are refused.
+        """
+        _check_neutral(kwargs)
         bias = self.bias.get_tensor() if self.bias is not None else None
-        return linear(x, self.weight.get_tensor(), bias, False, True)
+        return linear(input_tensor, self.weight.get_tensor(), bias, False, True)
 
 
 class ColumnParallelLinear(BaseLinear):
@@ -85,8 +92,8 @@ class ColumnParallelLinear(BaseLinear):
 class RowParallelLinear(BaseLinear):
     """A linear layer that is cut by inputs; its partial results are summed over the processes."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return distributed.all_reduce(super().forward(x))
+    def forward(self, input_tensor: Tensor, **kwargs: Any) -> Tensor:
+        return distributed.all_reduce(super().forward(input_tensor, **kwargs))
 
 
 class ReplicatedLinear(BaseLinear):
@@ -94,18 +101,29 @@ class ReplicatedLinear(BaseLinear):
 
 
 class MergedColumnParallelLinear(BaseLinear):
-    """Several linear layers of one input as one packed weight; `forward` returns a list of outputs."""
+    """Several linear layers of one input as one packed weight; `forward` returns a list with an output for each."""
 
-    def forward(self, x: Tensor, split_outputs: bool = True) -> list[Tensor]:  # type: ignore[override]
-        """One output `[..., n_i]` for each prefix, or `[packed]` if not `split_outputs`."""
-        packed = super().forward(x)
+    def __len__(self) -> int:
+        """Returns the number of outputs that `forward` returns."""
+        return len(self.out_sizes)
+
+    def forward(  # type: ignore[override]
+        self, input_tensor: Tensor, split_outputs: bool = True, **kwargs: Any
+    ) -> list[Tensor]:
+        """Records the products: an output `[..., n_i]` for each prefix, or `[packed]` if not `split_outputs`."""
+        packed = super().forward(input_tensor, **kwargs)
         if not split_outputs or len(self.out_sizes) == 1:
             return [packed]
         return list(split(packed, self.out_sizes, -1))
 
 
+def _check_neutral(kwargs: Mapping[str, Any]) -> None:
+    if kwargs.get("enable_lora") or kwargs.get("group_list") is not None:
+        raise GraphError("linear layers do not support LoRA: enable_lora must be false and group_list None")
+
+
 def packed_prefix(prefixes: Sequence[str]) -> str:
-    """One name for several: what they share, then their last parts joined by `_`."""
+    """Returns one name for several: the part that they share, then their last parts joined by `_`."""
     if len(prefixes) == 1:
         return prefixes[0]
     parents = {prefix.rpartition(".")[0] for prefix in prefixes}

@@ -8,6 +8,7 @@ from typing import Any
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.base import HeadCounts, LayerConfig, ShapeSource
 from atb_core.layers.linear.linear import MergedColumnParallelLinear, RowParallelLinear
+from atb_core.nn.distributed.mapping import Mapping
 from atb_core.nn.functional import ActType, activation
 from atb_core.nn.module import Module
 
@@ -20,7 +21,7 @@ class Mlp(Module):
     A subclass may put other layers into `gate_up` and `down`: construction costs nothing.
 
     Args:
-        bias: whether all three matrices have one; `config.mlp_bias` by default.
+        bias: adds a bias to all three matrices; `config.mlp_bias` by default.
         intermediate_size: width between the matrices; `config.intermediate_size` by default.
     """
 
@@ -41,6 +42,7 @@ class Mlp(Module):
         self.prefix = prefix
         self.config_metadata = config_metadata
         self.infer_param = infer_param
+        self.mapping = Mapping()
         hidden, inner = config.hidden_size, intermediate_size or config.intermediate_size
         bias = config.mlp_bias if bias is None else bias
         self.gate_up = MergedColumnParallelLinear(
@@ -55,10 +57,10 @@ class Mlp(Module):
             config, file_loader, f"{prefix}.down_proj", bias, in_features=inner, out_features=hidden
         )
 
-    def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """`x [T, hidden_size]` to the same shape."""
+    def forward(self, inputs: Tensor, **kwargs: Any) -> Tensor:
+        """Records the layer: `[T, hidden_size]` to the same shape. `kwargs` are for subclasses."""
         if isinstance(self.gate_up, MergedColumnParallelLinear):
-            (packed,) = self.gate_up(x, split_outputs=False)
+            (packed,) = self.gate_up(inputs, split_outputs=False)
         else:
-            packed = self.gate_up(x)
+            packed = self.gate_up(inputs)
         return self.down(activation(packed, ActType.SWIGLU))  # type: ignore[no-any-return]

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from atb_core.errors import ConfigError
-from atb_core.models.base.rope_scaling import RopeScaling
+from atb_core.models.runtime.rope_scaling import RopeScaling
 
 if TYPE_CHECKING:
     from atb_core.graph.dtype import DataType
@@ -179,6 +180,21 @@ class BaseConfig:
         config = dataclasses.replace(self, **changes)
         config.validate()
         return config
+
+
+_generated_init = BaseConfig.__init__
+
+
+@functools.wraps(_generated_init)
+def _init(self: BaseConfig, *args: Any, **kwargs: Any) -> None:
+    # A subclass with an `__init__(self, **kwargs)` of its own hands on its own fields too.
+    own = type(self).__dataclass_fields__.keys() - BaseConfig.__dataclass_fields__.keys()
+    for name in own & kwargs.keys():
+        setattr(self, name, kwargs.pop(name))
+    _generated_init(self, *args, **kwargs)
+
+
+BaseConfig.__init__ = _init  # type: ignore[method-assign]
 
 
 def _normalised(config_dict: Mapping[str, Any], spellings: Mapping[str, str]) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from atb_core.graph.tensor import Tensor
 from atb_core.layers.base import ShapeSource
 from atb_core.layers.linear.linear import ColumnParallelLinear
 from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.modeling_python import BaseModel, DecoderModel
 from atb_core.nn.functional import gather
-from atb_core.nn.tensor import Tensor
 
 __all__ = ["DecoderCausalLM"]
 

@@ -17,10 +17,12 @@ from atb_core import nn
 from atb_core.engine import get_backend
 from atb_core.errors import EngineError, GraphError, WeightsError
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
+from atb_core.features.step import KVCache, Step
 from atb_core.graph.dtype import DataType
-from atb_core.models.base.graph_runtime import GraphRuntime
+from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
-from atb_core.models.base.weight_loading import collect_parameters, plan_loading, stream_weights
+from atb_core.models.runtime.graph_runtime import GraphRuntime
+from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading, stream_weights
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import WeightLoader
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from atb_core.engine.base import Backend
     from atb_core.graph.tensor import Tensor
     from atb_core.layers.base import ShapeSource
-    from atb_core.models.base.kv_binding import KVCache
 
 __all__ = ["FlashCausalLMV3", "torch_to_mindie_graph"]
 
@@ -40,10 +41,10 @@ class FlashCausalLMV3(nn.Module):
     """Base of causal language models. Construction is cheap: shapes only, no weights.
 
     A subclass sets `self.model` and `self.lm_head` and implements
-    `forward(**kwargs) -> {"model_out": Tensor}` over the inputs of `models.base.inputs.symbolic_inputs`.
+    `forward(**kwargs) -> {"model_out": Tensor}` over the inputs of `models.runtime.inputs.symbolic_inputs`.
 
     Args:
-        weight_loader: read only for shapes that the subclass's layers were not told; may be `None`.
+        weight_loader: read only for shapes that the subclass's layers are not given; may be `None`.
         max_model_len: the longest sequence that will be run, in tokens; the model's own limit by default.
     """
 
@@ -61,7 +62,7 @@ class FlashCausalLMV3(nn.Module):
         self.mindie_llm_config = mindie_llm_config
         self.config = config
         self.max_model_len = max_model_len or config.context_length
-        self.model_status = self.model_status_cls.from_config(config)
+        self.model_status = self.model_status_cls.from_config(mindie_llm_config)
         self.infer_param = InferenceParameter(config.data_type, self.max_model_len)
 
     @property
@@ -73,11 +74,11 @@ class FlashCausalLMV3(nn.Module):
         """Records the model; returns its outputs by name, the logits as `model_out`."""
         raise GraphError(f"{type(self).__name__} defines no forward")
 
-    def _update_model_inputs(self, input_metadata: Mapping[str, Any]) -> Extras:
-        """Further inputs, outputs and runtime parameters for a step, by name in the network.
+    def _update_model_inputs(self, meta: Step) -> Extras:
+        """Returns further inputs, outputs and runtime parameters of a step, by name in the network.
 
         Args:
-            input_metadata: the arguments of the step's `forward` by name.
+            meta: the step's record; a mapping as well, `meta["is_prefill"]`.
         """
         return {}, {}, {}
 
@@ -99,10 +100,12 @@ def torch_to_mindie_graph(*features: type[FeatureDecorator]) -> Callable[[ModelT
 
 
 def _decorated(cls: type[FlashCausalLMV3], features: Sequence[type[FeatureDecorator]]) -> type[FlashCausalLMV3]:
-    @functools.wraps(EngineFromNetwork.run)
-    def forward(self: EngineFromNetwork, *args: Any, **kwargs: Any) -> Any:
+    record = in_own_names(cls.forward)
+
+    @functools.wraps(CausalLM.run)
+    def forward(self: CausalLM, *args: Any, **kwargs: Any) -> Any:
         # A subclass of a decorated class reaches its parent's symbolic forward through super().
-        return cls.forward(self, *args, **kwargs) if self._recording else self.run(*args, **kwargs)
+        return record(self, *args, **kwargs) if self._recording else self.run(*args, **kwargs)
 
     namespace = {
         "forward": forward,
@@ -111,16 +114,18 @@ def _decorated(cls: type[FlashCausalLMV3], features: Sequence[type[FeatureDecora
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
     }
-    bases = (cls,) if issubclass(cls, EngineFromNetwork) else (EngineFromNetwork, cls)
+    bases = (cls,) if issubclass(cls, CausalLM) else (CausalLM, cls)
     return type(cls.__name__, bases, namespace)
 
 
-class EngineFromNetwork(FlashCausalLMV3):
-    """What `torch_to_mindie_graph` puts in front of a model: networks, engines, weights, steps.
+class CausalLM(FlashCausalLMV3):
+    """A causal language model on real tensors: the base that `torch_to_mindie_graph` puts in front of a symbolic one.
+
+    Records a network for each variant, has an engine built from it, loads the weights and runs steps.
 
     Args:
         backend: supplies the engines; `"cpu"`, `"reference"`, `"auto"` or a backend object.
-        features: names of features that the model shall have: further ones, of plugins, or of its own.
+        features: names of features of plugins to add to the model, or of features that it is decorated with.
 
     Raises:
         RequestError: there is no feature of that name.
@@ -163,7 +168,7 @@ class EngineFromNetwork(FlashCausalLMV3):
 
     @property
     def backend(self) -> Backend:
-        """What the model's engines come from."""
+        """Returns the supplier of the model's engines."""
         return self.runtime.variants.backend
 
     def load_weights(self, loader: WeightLoader, progress: Progress | None = None) -> None:
@@ -206,19 +211,9 @@ class EngineFromNetwork(FlashCausalLMV3):
         adapter_ids: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """One step on real tensors: what the decorated class's `forward` is.
+        """Runs one step: the `forward` of a decorated class.
 
-        Args:
-            input_ids: `[T]` int64; in prefill the prompts one after another, in decode one token a sequence.
-            position_ids: `[T]` int64.
-            kv_cache: `(k, v)` for each layer, each `[blocks, block_size, kv_heads, head_dim]` in the model's
-                dtype; written in place.
-            block_tables: `[B, max_blocks]` int32, the blocks of each sequence; decode only.
-            slots: `[T]` int32, the place in the cache of each token, `block * block_size + offset`; negative: none.
-            input_lengths: `[B]` int32; prompt lengths in prefill, context lengths with the new token in decode.
-            max_seq_len: the longest of the sequences; for models that need it.
-            lm_head_indices: `[R]` int64, prefill only: the tokens whose logits are wanted; all by default.
-            adapter_ids: for features that choose by sequence.
+        The arguments are the fields of `Step`, where their shapes are; others are for features and hooks.
 
         Returns:
             Logits `[R, vocab_size]` (`[T, vocab_size]` in decode), float32 where the backend has `float32_logits`,
@@ -228,19 +223,23 @@ class EngineFromNetwork(FlashCausalLMV3):
             RequestError: a token id, position or slot out of range, named before anything runs.
             EngineError: wrong shapes or dtypes, or weights that have not been loaded.
         """
+        step = Step(
+            input_ids,
+            position_ids,
+            is_prefill,
+            kv_cache,
+            block_tables,
+            slots,
+            input_lengths,
+            max_seq_len,
+            lm_head_indices,
+            adapter_ids,
+            kwargs,
+        )
+        return self.run_step(step)
+
+    def run_step(self, step: Step) -> torch.Tensor:
+        """Runs one step that is a record already; see `run`."""
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
-        step = {
-            "input_ids": input_ids,
-            "position_ids": position_ids,
-            "is_prefill": is_prefill,
-            "kv_cache": kv_cache,
-            "block_tables": block_tables,
-            "slots": slots,
-            "input_lengths": input_lengths,
-            "max_seq_len": max_seq_len,
-            "lm_head_indices": lm_head_indices,
-            "adapter_ids": adapter_ids,
-            **kwargs,
-        }
         return self.runtime.step(step)

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model is built from besides its weights: configuration, engine settings, place among processes."""
+"""The arguments of a model besides its weights: configuration, engine settings, place among processes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from atb_core.models.base.mapping import Mapping
+from atb_core.nn.distributed.mapping import Mapping
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from atb_core.graph.dtype import DataType
     from atb_core.models.base.config import BaseConfig
 
@@ -24,9 +26,12 @@ class MindIELLMConfig:
     mapping: Mapping = field(default_factory=Mapping)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ModelStatus:
-    """Sizes of the part of a model that this process holds; layers get it as `config_metadata`."""
+    """Sizes of the part of a model that this process holds; layers get it as `config_metadata`.
+
+    The sizes are read-only under the names of `config.json` too, as in ATB-Models. A subclass may add fields.
+    """
 
     num_layers: int
     num_heads: int
@@ -34,11 +39,25 @@ class ModelStatus:
     head_dim: int
 
     @classmethod
-    def from_config(cls, config: BaseConfig) -> ModelStatus:
-        """The sizes of the whole model."""
+    def from_config(cls, config: BaseConfig | MindIELLMConfig) -> Self:
+        """Returns the sizes of the whole model, from the checkpoint's configuration or from what holds it."""
+        if isinstance(config, MindIELLMConfig):
+            config = config.hf_config
         assert config.num_key_value_heads is not None
         assert config.head_dim is not None
         return cls(config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        return self.num_layers
+
+    @property
+    def num_attention_heads(self) -> int:
+        return self.num_heads
+
+    @property
+    def num_key_value_heads(self) -> int:
+        return self.num_kv_heads
 
 
 ConfigMetadata = ModelStatus
@@ -46,7 +65,7 @@ ConfigMetadata = ModelStatus
 
 @dataclass(frozen=True)
 class InferenceParameter:
-    """What is decided when a model is opened rather than by its checkpoint; layers get it as `infer_param`.
+    """Decisions that are made when a model is opened, not by its checkpoint; layers get it as `infer_param`.
 
     `max_model_len` is the longest sequence in tokens that will be run.
     """

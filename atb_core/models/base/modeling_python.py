@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoder layers and decoder models: call signatures that families share, and bricks to build them from.
+"""Decoder layers and decoder models.
 
-`BaseLayer` and `BaseModel` fix how layers and models are called and compute the usual pre-norm decoder;
-a subclass creates the modules. `DecoderLayer` and `DecoderModel` also create them, from the classes that
-a subclass names.
+`BaseLayer` and `BaseModel` define how layers and models are called and record the usual pre-norm decoder; a subclass
+creates the modules. `DecoderLayer` and `DecoderModel` also create them, from the classes that a subclass names.
 """
 
 from __future__ import annotations
@@ -14,12 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from atb_core import nn
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.attention.attention import Attention
+from atb_core.layers.attention.long_form import accepts_long_form, accepts_long_names, call_layer, in_own_names
+from atb_core.layers.attention.metadata import AttentionMetadata
 from atb_core.layers.base import ShapeSource
 from atb_core.layers.embedding.word_embedding import ParallelEmbedding
 from atb_core.layers.mlp.mlp import Mlp
 from atb_core.layers.norm.normalization import RmsNorm
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.mindie_llm_config import ModelStatus
+from atb_core.nn.distributed.mapping import Mapping
 
 if TYPE_CHECKING:
     from atb_core.models.base.mindie_llm_config import InferenceParameter
@@ -52,33 +54,20 @@ class BaseLayer(nn.Module):
         self.prefix = f"{prefix}.layers.{layer_idx}" if prefix else f"layers.{layer_idx}"
         self.config_metadata = config_metadata or ModelStatus.from_config(config)
         self.infer_param = infer_param
+        self.mapping = Mapping()
         # The migration guide creates the one and calls the other.
         self.add_aliases({"input_layernorm": "input_layer_norm"})
 
-    def forward(
-        self,
-        inputs: Tensor,
-        cos_emb: Tensor,
-        sin_emb: Tensor,
-        k_cache: Tensor,
-        v_cache: Tensor,
-        slots: Tensor,
-        attention_mask: Tensor | None,
-        seq_len: Tensor,
-        block_table: Tensor | None,
-        token_offset: Tensor | None = None,
-        layer_ids: Tensor | None = None,
-        is_prefill: bool = True,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Hidden states `[T, hidden_size]` through attention and feed-forward, each with its residual."""
-        attended = self.self_attn(
-            self.input_layernorm(inputs), cos_emb, sin_emb, k_cache, v_cache, slots, attention_mask, seq_len,
-            block_table, token_offset, layer_ids, is_prefill, **kwargs,
-        )  # fmt: skip
+    @accepts_long_form
+    def forward(self, inputs: Tensor, metadata: AttentionMetadata, **kwargs: Any) -> Tensor:
+        """Records attention and feed-forward, each with its residual: `[T, hidden_size]` to the same shape.
+
+        ATB-Models' long form is accepted too, see `layers.attention.long_form`.
+        """
+        attended = call_layer(self.self_attn, self.input_layernorm(inputs), metadata, **kwargs)
         residual = attended + inputs
         normed = self.post_attention_layernorm(residual)
-        return self.mlp(normed, is_prefill=is_prefill, **kwargs) + residual  # type: ignore[no-any-return]
+        return self.mlp(normed, is_prefill=metadata.is_prefill, **kwargs) + residual  # type: ignore[no-any-return]
 
 
 class BaseModel(nn.Module):
@@ -98,36 +87,50 @@ class BaseModel(nn.Module):
         self.prefix = prefix
         self.config_metadata = config_metadata or ModelStatus.from_config(config)
         self.infer_param = infer_param
+        self.mapping = Mapping()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward" in cls.__dict__:
+            cls.forward = in_own_names(cls.forward)  # type: ignore[method-assign]
+
+    @accepts_long_names
     def forward(
         self,
         input_ids: Tensor,
         position_ids: Tensor,
-        cosine_table: Tensor,
-        sine_table: Tensor,
+        cos_table: Tensor,
+        sin_table: Tensor,
         k_caches: Sequence[Tensor],
         v_caches: Sequence[Tensor],
-        slots_mapping: Tensor,
+        slots: Tensor,
         attention_mask: Tensor | None,
-        seq_len: Tensor,
-        block_table: Tensor | None,
-        token_offset: Tensor | None = None,
-        kv_cache_idx: Tensor | None = None,
+        input_lengths: Tensor,
+        block_tables: Tensor | None,
+        *,
         is_prefill: bool = True,
         **kwargs: Any,
     ) -> Tensor:
-        """Token ids `[T]` to normed hidden states `[T, hidden_size]`.
+        """Records the layers: token ids `[T]` to normalized hidden states `[T, hidden_size]`.
 
-        `cosine_table` and `sine_table` are `[positions, head_dim]`; the other arguments are those of a layer.
+        ATB-Models' names and order are accepted too, see `layers.attention.long_form`.
+
+        Args:
+            input_ids: `[T]` int64.
+            position_ids: `[T]` int64, each token's row in the tables.
+            cos_table, sin_table: `[positions, head_dim]`.
+            k_caches, v_caches: one for each layer; these and the rest are described at `AttentionMetadata`.
+            kwargs: arguments of features, handed to every layer.
         """
         hidden = self.embed_tokens(input_ids)
-        cos_emb = nn.functional.gather(cosine_table, 0, position_ids)
-        sin_emb = nn.functional.gather(sine_table, 0, position_ids)
+        cos = nn.functional.gather(cos_table, 0, position_ids)
+        sin = nn.functional.gather(sin_table, 0, position_ids)
         for index, layer in enumerate(self.layers):
-            hidden = layer(
-                hidden, cos_emb, sin_emb, k_caches[index], v_caches[index], slots_mapping, attention_mask, seq_len,
-                block_table, token_offset, kv_cache_idx, is_prefill, **kwargs,
+            metadata = AttentionMetadata(
+                cos, sin, k_caches[index], v_caches[index], slots, input_lengths, attention_mask, block_tables,
+                is_prefill,
             )  # fmt: skip
+            hidden = call_layer(layer, hidden, metadata, **kwargs)
         return self.norm(hidden)  # type: ignore[no-any-return]
 
 

@@ -15,7 +15,7 @@ from atb_core.models.families import families
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.gguf.rules import GgufRules
-    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
 __all__ = ["BaseRouter"]
 
@@ -42,6 +42,9 @@ class BaseRouter:
     #: The notation of the family's tool calls: the name of a parser that some plugin offers; `None`: it has none.
     tool_parser: ClassVar[str | None] = None
 
+    def __post_init__(self) -> None:
+        """Does nothing; subclasses written for ATB-Models call it."""
+
     @property
     def model_type(self) -> str:
         """The key under which families are registered."""
@@ -56,7 +59,7 @@ class BaseRouter:
         return self.get_config()
 
     @cached_property
-    def model_cls(self) -> type[EngineFromNetwork]:
+    def model_cls(self) -> type[CausalLM]:
         """The decorated model class."""
         return self.get_model_cls()
 
@@ -81,7 +84,7 @@ class BaseRouter:
         """Raises ConfigError for a configuration that the family cannot run."""
         config.validate()
 
-    def get_model_cls(self) -> type[EngineFromNetwork]:
+    def get_model_cls(self) -> type[CausalLM]:
         """By default the class registered in the entry-point group `atb_core.models`."""
         return families().model_for(self.model_type, families().owner_of(type(self)))  # type: ignore[no-any-return]
 

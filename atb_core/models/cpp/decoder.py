@@ -15,7 +15,7 @@ from atb_core.errors import EngineError
 from atb_core.nn.parameter import BaseParameter
 
 if TYPE_CHECKING:
-    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
 __all__ = ["decoder_parameters", "ordered_weights"]
 
@@ -23,7 +23,7 @@ __all__ = ["decoder_parameters", "ordered_weights"]
 _LINEARS = ("self_attn.qkv", "self_attn.dense", "mlp.gate_up", "mlp.down")
 
 
-def decoder_parameters(model: EngineFromNetwork, float32_logits: bool) -> dict[str, Any]:
+def decoder_parameters(model: CausalLM, float32_logits: bool) -> dict[str, Any]:
     """The fields of `core_DecoderModel`'s JSON parameter for `model`, but for `isPrefill`."""
     status, config = model.model_status, model.config
     layers = [f"model.layers.{index}" for index in range(status.num_layers)]
@@ -40,7 +40,7 @@ def decoder_parameters(model: EngineFromNetwork, float32_logits: bool) -> dict[s
     }
 
 
-def ordered_weights(model: EngineFromNetwork, order: Sequence[str]) -> list[BaseParameter]:
+def ordered_weights(model: CausalLM, order: Sequence[str]) -> list[BaseParameter]:
     """The parameters of `model` in the order that is registered for its C++ graph; see `CppModel.weights`.
 
     A shared parameter, as a tied embedding is, comes as often as modules have it.
@@ -54,13 +54,13 @@ def ordered_weights(model: EngineFromNetwork, order: Sequence[str]) -> list[Base
     return found
 
 
-def _parameters(model: EngineFromNetwork, path: str) -> list[BaseParameter]:
+def _parameters(model: CausalLM, path: str) -> list[BaseParameter]:
     module = _module(model, path)
     weights = [getattr(module, name, None) for name in ("weight", "bias")]
     return [weight for weight in weights if isinstance(weight, BaseParameter)]
 
 
-def _has_bias(model: EngineFromNetwork, path: str) -> bool:
+def _has_bias(model: CausalLM, path: str) -> bool:
     module = _module(model, path)
     if module is None:
         raise EngineError(
@@ -70,7 +70,7 @@ def _has_bias(model: EngineFromNetwork, path: str) -> bool:
     return getattr(module, "bias", None) is not None
 
 
-def _module(model: EngineFromNetwork, path: str) -> Any:
+def _module(model: CausalLM, path: str) -> Any:
     """The module at a path, `None` if there is none."""
     module: Any = model
     for part in path.split("."):

@@ -19,18 +19,21 @@ from atb_core.errors import BackendUnavailableError, EngineError, GraphError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
-from atb_core.models.base.inputs import ROWS, TOKENS, k_cache_name, symbolic_inputs, v_cache_name
-from atb_core.models.base.variants import Variant, VariantKey, VariantStore
+from atb_core.layers.attention.long_form import MODEL_NAMES
+from atb_core.models.base.flash_causal_lm_v3 import CausalLM, FlashCausalLMV3
 from atb_core.models.cpp.decoder import decoder_parameters, ordered_weights
 from atb_core.models.cpp.model_torch import ModelTorch
+from atb_core.models.runtime.inputs import ROWS, TOKENS, k_cache_name, symbolic_inputs, v_cache_name
+from atb_core.models.runtime.variants import Variant, VariantKey, VariantStore
 
 if TYPE_CHECKING:
-    from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
     from atb_core.nn.parameter import BaseParameter
 
 __all__ = ["CppEngine", "CppVariants"]
 
 _HINT = "Use graph='python'."
+# The inputs of C++ models have ATB-Models' names.
+_OWN_NAMES = {theirs: ours for ours, theirs in MODEL_NAMES.items()}
 
 
 class CppEngine(Engine):
@@ -45,7 +48,7 @@ class CppEngine(Engine):
         self.model = model
         self.network = network
         self._inputs = {t.name: t for t in network.inputs if t.name and t.name not in network.weights_keys}
-        self._order = model.input_names
+        self._order = [_OWN_NAMES.get(name, name) for name in model.input_names]
         self._device = model.backend.input_device
         # What comes with every call: all but what has been bound.
         self._step = dict(self._inputs)
@@ -74,7 +77,7 @@ class CppEngine(Engine):
         check_names("inputs", inputs, self._inputs, optional=True)
         for name, value in inputs.items():
             check_tensor("input", self._inputs[name], value, self._device)
-        self.model.set_constant(inputs)
+        self.model.set_constant({MODEL_NAMES.get(name, name): value for name, value in inputs.items()})
         self._bound(inputs)
 
     def _bound(self, names: Mapping[str, torch.Tensor]) -> None:
@@ -100,8 +103,8 @@ class CppEngine(Engine):
 
     def _param(self, inputs: Mapping[str, torch.Tensor], copies: Mapping[str, torch.Tensor]) -> str:
         """The step's JSON: the lengths, where the tensor that has them lies on a device."""
-        lengths = copies.get("seq_len")
-        if self._device is not None or lengths is None or inputs["seq_len"].is_cpu:
+        lengths = copies.get("input_lengths")
+        if self._device is not None or lengths is None or inputs["input_lengths"].is_cpu:
             return "{}"
         return json.dumps({"seqLen": lengths.tolist()})
 
@@ -122,7 +125,7 @@ class CppVariants(VariantStore):
         EngineError: the C++ model refuses a parameter or the shapes of the weights.
     """
 
-    def __init__(self, model: EngineFromNetwork, name: str) -> None:
+    def __init__(self, model: CausalLM, name: str) -> None:
         backend = model.runtime.variants.backend
         if not isinstance(backend, NativeBackend):
             raise BackendUnavailableError(f"graph='cpp' does not run on the backend {backend.name!r}", hint=_HINT)
@@ -161,10 +164,8 @@ class CppVariants(VariantStore):
         )
 
 
-def _check_plain(model: EngineFromNetwork, name: str) -> None:
-    """Refuses what a recorded graph would have and the C++ one would silently lack."""
-    from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3
-
+def _check_plain(model: CausalLM, name: str) -> None:
+    """Raises BackendUnavailableError for what a recorded graph would have and the C++ one would silently lack."""
     enabled = [feature.feature_name for feature in model.features if feature.is_enabled]
     reason = None
     if enabled:

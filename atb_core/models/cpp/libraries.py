@@ -8,7 +8,7 @@ import struct
 import sys
 from pathlib import Path
 
-from atb_core.apart import problem_apart
+from atb_core.child import try_in_child
 from atb_core.engine.extension import load_extension
 from atb_core.engine.native import engine_errors
 from atb_core.errors import EngineError
@@ -21,7 +21,7 @@ __all__ = ["load_native_library", "loaded"]
 loaded: list[str] = []
 
 # What is refused there is no crash, and is told where it is loaded for good.
-_LOAD = "import sys\nfrom atb_core import _cpu\ntry:\n    _cpu.load_models(sys.argv[1])\nexcept _cpu.Error:\n    pass"
+_LOAD = "from atb_core import _cpu\ntry:\n    _cpu.load_models(argument)\nexcept _cpu.Error:\n    pass"
 #: Of the header of a 64-bit ELF file: where its sections are listed, the size of an entry and their number.
 _ELF, _SECTIONS = b"\x7fELF\x02\x01", struct.Struct("<40xQ10xHH2x")
 
@@ -38,7 +38,7 @@ def load_native_library(path: str | os.PathLike[str]) -> list[str]:
     file = _file(path)
     _check_whole(file)
     # An interpreter inside of another program may not know how to start a second one.
-    problem = problem_apart(_LOAD, str(file)) if sys.executable else None
+    problem = try_in_child(_LOAD, str(file)) if sys.executable else None
     if problem is not None:
         raise EngineError(f"{file} cannot be loaded: {problem}", hint="Build the library again.")
     taken = {

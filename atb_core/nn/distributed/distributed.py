@@ -35,7 +35,9 @@ class _World:
 _world: _World | None = None
 
 
-def init_process_group(backend: str = "gloo", init_method: str = "", world_size: int = 1, rank: int = 0) -> None:
+def init_process_group(
+    backend: str = "gloo", init_method: str = "", world_size: int = 1, rank: int = 0, buffer_size: int = 128
+) -> None:
     """Declares the rank and size of the process group.
 
     Args:
@@ -43,6 +45,7 @@ def init_process_group(backend: str = "gloo", init_method: str = "", world_size:
         init_method: rendezvous of the processes; a single process does not use it.
         world_size: number of processes; only 1 is supported.
         rank: index of this process.
+        buffer_size: MiB for messages; a single process does not use it.
 
     Raises:
         EngineError: `world_size` is not 1, `rank` is outside of the group, or a group is already initialized.
@@ -75,20 +78,20 @@ def get_rank() -> int:
     return _world.rank if _world is not None else 0
 
 
-def get_backend(process_group: str = LOCAL_GROUP) -> str:
+def get_backend(group: str = LOCAL_GROUP) -> str:
     """Returns the backend of a group.
 
     Raises:
         EngineError: no group is initialized, or the group does not exist.
     """
-    _check_group(process_group)
+    _check_group(group)
     if _world is None:
         raise EngineError("no process group is initialized", hint="Call init_process_group first.")
     return _world.backend
 
 
-def new_group(ranks: Sequence[int]) -> str:
-    """Returns the handle of a group of `ranks`.
+def new_group(ranks: Sequence[int], backend: str | None = None, buffer_size: int = 128) -> str:
+    """Returns the handle of a group of `ranks`; a group of one process uses neither `backend` nor `buffer_size`.
 
     Raises:
         EngineError: a rank is outside of the world.
@@ -98,8 +101,8 @@ def new_group(ranks: Sequence[int]) -> str:
     return LOCAL_GROUP
 
 
-def all_reduce(tensor: Tensor, process_group: str | None = None, all_reduce_type: str = "SUM") -> Tensor:
-    """Reduces `tensor` over the group; in a group of one process, returns `tensor` itself.
+def all_reduce(send_tensor: Tensor, process_group: str | None = None, all_reduce_type: str = "SUM") -> Tensor:
+    """Reduces `send_tensor` over the group; in a group of one process, returns it unchanged.
 
     Raises:
         EngineError: the group does not exist, or `all_reduce_type` is unknown.
@@ -107,17 +110,17 @@ def all_reduce(tensor: Tensor, process_group: str | None = None, all_reduce_type
     _check_group(process_group)
     if all_reduce_type not in REDUCE_TYPES:
         raise EngineError(f"all_reduce_type {all_reduce_type!r} is unknown; known: {', '.join(REDUCE_TYPES)}")
-    return tensor
+    return send_tensor
 
 
-def all_gather(tensor: Tensor, process_group: str | None = None) -> Tensor:
-    """Gathers the group's tensors under a new first dimension; in a group of one process, returns `tensor` itself.
+def all_gather(send_tensor: Tensor, process_group: str | None = None) -> Tensor:
+    """Gathers the group's tensors under a new first dimension; in a group of one process, returns it unchanged.
 
     Raises:
         EngineError: the group does not exist.
     """
     _check_group(process_group)
-    return tensor
+    return send_tensor
 
 
 def _check_group(process_group: str | None) -> None:

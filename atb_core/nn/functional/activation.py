@@ -34,6 +34,6 @@ def activation(
     return record(Activation(act_type, scale, dim, gelu_mode), (input_,))[0]
 
 
-def softmax(x: Tensor, dims: int | Sequence[int]) -> Tensor:
+def softmax(input_tensor: Tensor, dims: int | Sequence[int]) -> Tensor:
     """Computes the softmax over consecutive dimensions; the shape does not change."""
-    return record(Softmax((dims,) if isinstance(dims, int) else tuple(dims)), (x,))[0]
+    return record(Softmax((dims,) if isinstance(dims, int) else tuple(dims)), (input_tensor,))[0]

@@ -11,59 +11,59 @@ from atb_core.graph.ops.reduction import Reduce, ReduceType
 from atb_core.graph.tensor import Tensor
 
 
-def cos(x: Tensor) -> Tensor:
+def cos(input_: Tensor) -> Tensor:
     """Computes the cosine of every element, in radians."""
-    return record(Elewise(ElewiseType.COS), (x,))[0]
+    return record(Elewise(ElewiseType.COS), (input_,))[0]
 
 
-def sin(x: Tensor) -> Tensor:
+def sin(input_: Tensor) -> Tensor:
     """Computes the sine of every element, in radians."""
-    return record(Elewise(ElewiseType.SIN), (x,))[0]
+    return record(Elewise(ElewiseType.SIN), (input_,))[0]
 
 
-def neg(x: Tensor) -> Tensor:
+def neg(input_: Tensor) -> Tensor:
     """Negates every element."""
-    return record(Elewise(ElewiseType.NEG), (x,))[0]
+    return record(Elewise(ElewiseType.NEG), (input_,))[0]
 
 
-def tanh(x: Tensor) -> Tensor:
+def tanh(input_: Tensor) -> Tensor:
     """Computes the hyperbolic tangent of every element."""
-    return record(Elewise(ElewiseType.TANH), (x,))[0]
+    return record(Elewise(ElewiseType.TANH), (input_,))[0]
 
 
-def logical_not(x: Tensor) -> Tensor:
-    """Returns 1 where x is 0, else 0, as int8."""
-    return record(Elewise(ElewiseType.LOGICAL_NOT), (x,))[0]
+def logical_not(input_: Tensor) -> Tensor:
+    """Returns 1 where `input_` is 0, else 0, as int8."""
+    return record(Elewise(ElewiseType.LOGICAL_NOT), (input_,))[0]
 
 
-def logical_or(x: Tensor, y: Tensor) -> Tensor:
-    """Returns 1 where x or y is not 0, else 0, as int8; x and y broadcast."""
-    return record(Elewise(ElewiseType.LOGICAL_OR), (x, y))[0]
+def logical_or(input_: Tensor, other: Tensor) -> Tensor:
+    """Returns 1 where `input_` or `other` is not 0, else 0, as int8; the two broadcast."""
+    return record(Elewise(ElewiseType.LOGICAL_OR), (input_, other))[0]
 
 
-def logical_and(x: Tensor, y: Tensor) -> Tensor:
-    """Returns 1 where both x and y are not 0, else 0, as int8; x and y broadcast."""
-    return record(Elewise(ElewiseType.LOGICAL_AND), (x, y))[0]
+def logical_and(input_: Tensor, other: Tensor) -> Tensor:
+    """Returns 1 where neither `input_` nor `other` is 0, else 0, as int8; the two broadcast."""
+    return record(Elewise(ElewiseType.LOGICAL_AND), (input_, other))[0]
 
 
-def equal(x: Tensor, y: Tensor) -> Tensor:
-    """Returns 1 where x equals y, else 0, as int8; x and y broadcast."""
-    return record(Elewise(ElewiseType.EQUAL), (x, y))[0]
+def equal(input_: Tensor, other: Tensor) -> Tensor:
+    """Returns 1 where `input_` equals `other`, else 0, as int8; the two broadcast."""
+    return record(Elewise(ElewiseType.EQUAL), (input_, other))[0]
 
 
-def amax(x: Tensor, dims: int | Sequence[int]) -> Tensor:
+def amax(input_: Tensor, dims: int | Sequence[int]) -> Tensor:
     """Computes the maximum over `dims`, which are removed."""
-    return _reduce(ReduceType.MAX, x, dims)
+    return _reduce(ReduceType.MAX, input_, dims)
 
 
-def amin(x: Tensor, dims: int | Sequence[int]) -> Tensor:
+def amin(input_: Tensor, dims: int | Sequence[int]) -> Tensor:
     """Computes the minimum over `dims`, which are removed."""
-    return _reduce(ReduceType.MIN, x, dims)
+    return _reduce(ReduceType.MIN, input_, dims)
 
 
-def sum_(x: Tensor, dims: int | Sequence[int]) -> Tensor:
+def sum_(input_: Tensor, dims: int | Sequence[int]) -> Tensor:
     """Computes the sum over `dims`, which are removed."""
-    return _reduce(ReduceType.SUM, x, dims)
+    return _reduce(ReduceType.SUM, input_, dims)
 
 
 def _reduce(kind: ReduceType, x: Tensor, dims: int | Sequence[int]) -> Tensor:

@@ -9,11 +9,11 @@ from atb_core.graph.ops.moe import GroupedMatmul, MoeInitRouting, MoeTokenUnperm
 from atb_core.graph.tensor import Tensor
 
 
-def moe_topk_softmax(x: Tensor, k: int, normalize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def moe_topk_softmax(input_: Tensor, k: int, normalize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Selects the k experts with the largest router logits of each token, the best one first.
 
     Args:
-        x: router logits `[T, E]`.
+        input_: router logits `[T, E]`.
         k: number of experts for each token.
         normalize: computes the weights among the k selected experts instead of all E.
 
@@ -21,15 +21,17 @@ def moe_topk_softmax(x: Tensor, k: int, normalize: bool = False) -> tuple[Tensor
         weights float32 `[T, k]`, expert_idx int32 `[T, k]` and row_idx int32 `[T, k]`, which numbers the choices column
         by column.
     """
-    weights, expert_idx, row_idx = record(MoeTopkSoftmax(k, normalize), (x,))
+    weights, expert_idx, row_idx = record(MoeTopkSoftmax(k, normalize), (input_,))
     return weights, expert_idx, row_idx
 
 
-def moe_init_routing(x: Tensor, expert_idx: Tensor, topk_num: int, expert_num: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Groups the rows of x by the experts that their tokens chose.
+def moe_init_routing(
+    input_: Tensor, expert_idx: Tensor, topk_num: int, expert_num: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Groups rows by the experts that their tokens chose.
 
     Args:
-        x: rows `[T, h]`.
+        input_: rows `[T, h]`.
         expert_idx: chosen experts, int32 `[T, topk_num]`.
         topk_num: number of experts for each token.
         expert_num: number of experts.
@@ -38,7 +40,7 @@ def moe_init_routing(x: Tensor, expert_idx: Tensor, topk_num: int, expert_num: i
         The rows `[T*topk_num, h]`, the row of each choice, int32 `[T*topk_num]` (for `moe_token_unpermute`), and the
         cumulative end of each expert's rows, int64 `[expert_num]` (for `grouped_matmul`).
     """
-    rows, places, group_list = record(MoeInitRouting(topk_num, expert_num), (x, expert_idx))
+    rows, places, group_list = record(MoeInitRouting(topk_num, expert_num), (input_, expert_idx))
     return rows, places, group_list
 
 
@@ -70,15 +72,17 @@ def grouped_matmul(
     return record(GroupedMatmul(transpose_b, bias is not None), inputs)[0]
 
 
-def moe_token_unpermute(x: Tensor, row_idx: Tensor, probs: Tensor) -> Tensor:
-    """Computes the weighted sum of each token's rows: row t is the sum over j of `probs[t, j] * x[row_idx[t*k + j]]`.
+def moe_token_unpermute(permuted_tokens: Tensor, sorted_indices: Tensor, experts_weights: Tensor) -> Tensor:
+    """Computes the weighted sum of each token's rows.
+
+    Row t is the sum over j of `experts_weights[t, j] * permuted_tokens[sorted_indices[t*k + j]]`.
 
     Args:
-        x: rows `[T*k, h]`.
-        row_idx: row of each choice, int32 `[T*k]`; the second output of `moe_init_routing`.
-        probs: weights of the choices `[T, k]`.
+        permuted_tokens: rows `[T*k, h]`, grouped by expert.
+        sorted_indices: row of each choice, int32 `[T*k]`; the second output of `moe_init_routing`.
+        experts_weights: weights of the choices `[T, k]`.
 
     Returns:
         `[T, h]`.
     """
-    return record(MoeTokenUnpermute(), (x, row_idx, probs))[0]
+    return record(MoeTokenUnpermute(), (permuted_tokens, sorted_indices, experts_weights))[0]

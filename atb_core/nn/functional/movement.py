@@ -17,15 +17,15 @@ def gather(input_: Tensor, dim: int, index: Tensor, batch_dims: int = 0) -> Tens
     return record(Gather(dim, batch_dims), (input_, index))[0]
 
 
-def split(input_: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Splits a tensor along `dim`: an int is the number of equal parts, a list holds the size of each part.
 
     As in ATB-Models, and unlike in torch, the int is a count and not a size.
     """
     if isinstance(split_size_or_sections, int):
-        return record(Split(dim, split_size_or_sections), (input_,))
+        return record(Split(dim, split_size_or_sections), (tensor,))
     sizes = tuple(split_size_or_sections)
-    return record(Split(dim, len(sizes), sizes), (input_,))
+    return record(Split(dim, len(sizes), sizes), (tensor,))
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -8,11 +8,14 @@ models afterwards where it is, and so is whatever imported torch, so that no tim
 from __future__ import annotations
 
 import os
+import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from atb_core.child import Child, ChildEndedError, encode
 from atb_core.plugins.doctor.findings import Finding, Level
-from atb_core.plugins.doctor.pool import Job, Pool
 from atb_core.plugins.records import Status
 from atb_core.plugins.scan import API, MODELS, Installed
 
@@ -20,6 +23,8 @@ from atb_core.plugins.scan import API, MODELS, Installed
 SLOW_SECONDS: Final = 0.5
 # The loader ends an import that takes too long; a worker is killed where the loader cannot, some seconds later.
 _GRACE_SECONDS: Final = 5.0
+# Importing torch for the first time on a slow disk may take this long.
+_PRELOAD_SECONDS: Final = 120.0
 
 
 class Imports:
@@ -73,6 +78,73 @@ class Imports:
             self.findings.append(Finding(Level.WARNING, "slow-import", message, fix))
 
 
+@dataclass
+class Job:
+    """One plugin to import, and the answers of the child process that tried.
+
+    Attributes:
+        request: see `worker`.
+        answers: the load record of each entry point, in order.
+        incomplete: families that lack a part.
+        ended: exit status of the process that imported, or minus a signal's number; `None`: it did not end itself.
+        output: the last line that it printed.
+        trouble: the reason why nothing could be tried, if that was so.
+    """
+
+    request: dict[str, Any]
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    incomplete: list[dict[str, Any]] = field(default_factory=list)
+    ended: int | None = None
+    output: str = ""
+    trouble: str | None = None
+
+    def take(self, answer: dict[str, Any]) -> bool:
+        """Takes one answer; returns true if it is the last one."""
+        if "record" in answer:
+            self.answers.append(answer["record"])
+        elif "incomplete" in answer:
+            self.incomplete.append(answer["incomplete"])
+        elif "trouble" in answer:
+            self.trouble = answer["trouble"]
+        elif "ended" in answer:
+            self.ended, self.output = answer["ended"], answer["output"]
+        return "trouble" in answer or "ended" in answer
+
+
+class _Worker:
+    """Does one job at a time in a child process, which is replaced if it dies or does not answer.
+
+    Args:
+        seconds: that the child may be silent while it imports one entry point.
+    """
+
+    def __init__(self, seconds: float, environment: dict[str, str]) -> None:
+        self._seconds = seconds
+        self._environment = environment
+        self.child: Child | None = None
+
+    def do(self, job: Job) -> None:
+        """Does a job and keeps the answers in it."""
+        self.child = self.child or Child("atb_core.plugins.doctor.worker:main", self._environment)
+        self.child.send(encode(job.request))
+        try:
+            if not job.take(self.child.receive(_PRELOAD_SECONDS)):
+                while not job.take(self.child.receive(self._seconds)):
+                    pass
+            return
+        except TimeoutError:
+            pass  # `ended` stays None
+        except ChildEndedError:
+            job.trouble = "the process that imports plugins ended unexpectedly"
+        self.end()
+
+    def end(self) -> None:
+        """Ends the child process."""
+        child, self.child = self.child, None
+        if child is not None:
+            child.end()
+
+
 def import_all(
     plugins: Iterable[Installed], *, timeout: float, jobs: int, progress: Callable[[int], object]
 ) -> list[Imports]:
@@ -84,22 +156,46 @@ def import_all(
     """
     imports = [Imports(plugin) for plugin in plugins]
     environment = {**os.environ, "ATB_PLUGIN_TIMEOUT": f"{timeout:g}", "OPENBLAS_NUM_THREADS": "1"}
-    with Pool(min(jobs, len(imports)), timeout + _GRACE_SECONDS, environment) as pool:
+    workers = [_Worker(timeout + _GRACE_SECONDS, environment) for _ in range(min(jobs, len(imports)))]
+    try:
         for heavy in (False, True):
-            for one in _run(pool, imports, heavy=heavy, timeout=timeout):
+            for one, job in _done(workers, [(one, job) for one in imports if (job := one.job(heavy=heavy))]):
+                one.take(job, timeout)
                 if heavy or one.job(heavy=True) is None:
                     progress(1)
+    finally:
+        for worker in workers:
+            worker.end()
     for one in imports:
         one.finish()
     return imports
 
 
-def _run(pool: Pool, imports: Sequence[Imports], *, heavy: bool, timeout: float) -> Iterator[Imports]:
-    owners = {id(job): (one, job) for one in imports if (job := one.job(heavy=heavy)) is not None}
-    for job in pool.run([job for _, job in owners.values()]):
-        one, _ = owners[id(job)]
-        one.take(job, timeout)
-        yield one
+def _done(workers: Sequence[_Worker], work: Sequence[tuple[Imports, Job]]) -> Iterator[tuple[Imports, Job]]:
+    """Does all jobs, and yields each when it is done."""
+    if not work:
+        return
+    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
+
+    def do(pair: tuple[Imports, Job]) -> tuple[Imports, Job]:
+        worker = idle.get()
+        try:
+            worker.do(pair[1])
+        finally:
+            idle.put(worker)
+        return pair
+
+    with ThreadPoolExecutor(len(workers)) as threads:
+        try:
+            yield from (done.result() for done in as_completed([threads.submit(do, pair) for pair in work]))
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                if worker.child is not None:
+                    worker.child.kill()
+            raise
 
 
 def _failure(records: list[dict[str, Any]]) -> Finding:

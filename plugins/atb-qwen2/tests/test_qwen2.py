@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from atb_core.errors import ConfigError
-from atb_core.models.base.weight_loading import collect_parameters
+from atb_core.models.runtime.weight_loading import collect_parameters
 from atb_testing import Capability, FamilyTests, open_model, tiny_checkpoint
 
 CLAIMED = frozenset(

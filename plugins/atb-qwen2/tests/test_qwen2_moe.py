@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from atb_core.errors import ConfigError
-from atb_core.models.base.weight_loading import collect_parameters
+from atb_core.models.runtime.weight_loading import collect_parameters
 from atb_qwen2.config import Qwen2MoeConfig
 from atb_testing import open_model, tiny_checkpoint
 

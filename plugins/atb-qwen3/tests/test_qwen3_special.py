@@ -15,7 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from atb_core import ModelRunner
 from atb_core.errors import ConfigError, RequestError
-from atb_core.models.base.weight_loading import collect_parameters
+from atb_core.models.runtime.weight_loading import collect_parameters
 from atb_qwen3.config import Qwen3Config, Qwen3MoeConfig
 from atb_testing import open_model, tiny_checkpoint
 

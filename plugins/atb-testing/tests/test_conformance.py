@@ -12,7 +12,7 @@ import torch
 
 from atb_core.layers.attention.attention import Attention
 from atb_core.layers.norm.normalization import RmsNorm
-from atb_core.models.base import position_embedding
+from atb_core.models.runtime import position_embedding
 from atb_testing import ErrorReport, assert_conforms, compare_logits, tiny_checkpoint
 
 pytest.importorskip("transformers")

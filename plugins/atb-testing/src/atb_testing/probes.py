@@ -18,7 +18,7 @@ from atb_core.engine.base import Engine
 from atb_core.graph.network import Network, Node
 from atb_core.graph.passes import run_passes
 from atb_core.graph.tensor import Tensor
-from atb_core.models.base.weight_loading import collect_parameters
+from atb_core.models.runtime.weight_loading import collect_parameters
 from atb_testing.driver import PagedDriver
 
 #: Tokens of the sequence that is run: so many in a prefill, the rest one by one.

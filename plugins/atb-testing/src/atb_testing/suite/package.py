@@ -7,7 +7,7 @@ import importlib
 from pathlib import Path
 
 from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.flash_causal_lm_v3 import EngineFromNetwork
+from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 from atb_core.models.base.router import BaseRouter
 from atb_core.plugins.api import private_imports
 from atb_core.plugins.registry import config_for, model_for, router_for
@@ -24,7 +24,7 @@ class PackageTests:
         assert issubclass(router_for(self.model_type), BaseRouter)
         assert issubclass(config_for(self.model_type), BaseConfig)
         model_cls = model_for(self.model_type)
-        assert issubclass(model_cls, EngineFromNetwork), "decorate the model class with @torch_to_mindie_graph()"
+        assert issubclass(model_cls, CausalLM), "decorate the model class with @torch_to_mindie_graph()"
 
     def test_the_package_under_test_is_the_installed_one(self, atb_lab: Lab) -> None:
         here = importlib.import_module(package_of(atb_lab.package)).__file__

@@ -10,13 +10,13 @@ import torch
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor
-from atb_core.models.base.mindie_llm_config import ModelStatus
+from atb_core.models.runtime.protocols import DecoderSizes
 
 #: Side of the triangular mask that prefill attention gets.
 MASK_SIZE = 128
 
 #: Inputs that seldom change: tables and the mask.
-CONSTANT_INPUTS = ("cosine_table", "sine_table", "attention_mask")
+CONSTANT_INPUTS = ("cos_table", "sin_table", "attention_mask")
 
 TOKENS = Dim("tokens")
 BATCH = Dim("batch")
@@ -28,19 +28,19 @@ MAX_BLOCKS = Dim("max_blocks")
 
 
 def k_cache_name(layer: int) -> str:
-    """The input that holds layer `layer`'s keys."""
+    """Returns the name of the input with the keys of layer `layer`."""
     return f"layer_{layer}_k_cache"
 
 
 def v_cache_name(layer: int) -> str:
-    """The input that holds layer `layer`'s values."""
+    """Returns the name of the input with the values of layer `layer`."""
     return f"layer_{layer}_v_cache"
 
 
-def symbolic_inputs(status: ModelStatus, dtype: DataType, is_prefill: bool) -> dict[str, Any]:
-    """The keyword arguments of a model's symbolic `forward`.
+def symbolic_inputs(status: DecoderSizes, dtype: DataType, is_prefill: bool) -> dict[str, Any]:
+    """Returns the keyword arguments of a model's symbolic `forward`.
 
-    In decode there is one token a sequence, so `seq_len` and `block_table` count sequences in tokens.
+    In decode there is one token of each sequence, so `input_lengths` and `block_tables` have a row for each token.
     """
     integer, index = DataType.INT32, DataType.INT64
     table = (POSITIONS, status.head_dim)
@@ -50,32 +50,32 @@ def symbolic_inputs(status: ModelStatus, dtype: DataType, is_prefill: bool) -> d
     return {
         "input_ids": Tensor("input_ids", (TOKENS,), index),
         "position_ids": Tensor("position_ids", (TOKENS,), index),
-        "cosine_table": Tensor("cosine_table", table, dtype),
-        "sine_table": Tensor("sine_table", table, dtype),
+        "cos_table": Tensor("cos_table", table, dtype),
+        "sin_table": Tensor("sin_table", table, dtype),
         "k_caches": [Tensor(k_cache_name(i), cache, dtype) for i in range(status.num_layers)],
         "v_caches": [Tensor(v_cache_name(i), cache, dtype) for i in range(status.num_layers)],
-        "slots_mapping": Tensor("slots_mapping", (TOKENS,), integer),
+        "slots": Tensor("slots", (TOKENS,), integer),
         "attention_mask": mask if is_prefill else None,
-        "seq_len": Tensor("seq_len", (sequences,), integer),
-        "block_table": None if is_prefill else Tensor("block_table", (sequences, MAX_BLOCKS), integer),
+        "input_lengths": Tensor("input_lengths", (sequences,), integer),
+        "block_tables": None if is_prefill else Tensor("block_tables", (sequences, MAX_BLOCKS), integer),
         "lm_head_indices": Tensor("lm_head_indices", (ROWS,), index) if is_prefill else None,
         "is_prefill": is_prefill,
     }
 
 
 def filled_up(inputs: dict[str, torch.Tensor], missing: int) -> dict[str, torch.Tensor]:
-    """The inputs of a prefill with `missing` more tokens.
+    """Returns the inputs of a prefill with `missing` more tokens.
 
     They follow the last sequence's own tokens, which do not see them, and have no slot in the cache.
 
     Args:
-        inputs: by name in the network; of these `input_ids`, `position_ids` and `slots_mapping` `[T]` get longer, and
-            the last of `seq_len` `[B]`.
+        inputs: by name in the network; of these `input_ids`, `position_ids` and `slots` `[T]` get longer, and
+            the last of `input_lengths` `[B]`.
     """
-    added = {"input_ids": 0, "position_ids": 0, "slots_mapping": -1}
+    added = {"input_ids": 0, "position_ids": 0, "slots": -1}
     pad = torch.nn.functional.pad
     filled = {name: pad(inputs[name], (0, missing), value=value) for name, value in added.items() if name in inputs}
-    if "seq_len" in inputs:
-        filled["seq_len"] = inputs["seq_len"].clone()
-        filled["seq_len"][-1] += missing
+    if "input_lengths" in inputs:
+        filled["input_lengths"] = inputs["input_lengths"].clone()
+        filled["input_lengths"][-1] += missing
     return {**inputs, **filled}

@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import chain
 
 import torch
 
 from atb_core.errors import RequestError
-from atb_core.models.base.inputs import k_cache_name, v_cache_name
-from atb_core.models.base.variants import Variant
-
-KVCache = Sequence[tuple[torch.Tensor, torch.Tensor]]
+from atb_core.features.step import KVCache
+from atb_core.models.runtime.inputs import k_cache_name, v_cache_name
+from atb_core.models.runtime.variants import Variant
 
 
 class KVBinding:

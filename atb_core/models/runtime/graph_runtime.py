@@ -11,11 +11,11 @@ import torch
 from atb_core.engine.base import Backend
 from atb_core.errors import RequestError
 from atb_core.features import FeatureDecorator
+from atb_core.features.step import Step
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_to_torch
-from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.inputs import (
+from atb_core.models.runtime.inputs import (
     CONSTANT_INPUTS,
     MASK_SIZE,
     filled_up,
@@ -23,12 +23,12 @@ from atb_core.models.base.inputs import (
     symbolic_inputs,
     v_cache_name,
 )
-from atb_core.models.base.kv_binding import KVBinding
-from atb_core.models.base.mindie_llm_config import ModelStatus
-from atb_core.models.base.position_embedding import PositionEmbedding
-from atb_core.models.base.variants import Variant, VariantStore
+from atb_core.models.runtime.kv_binding import KVBinding
+from atb_core.models.runtime.position_embedding import PositionEmbedding
+from atb_core.models.runtime.protocols import DecoderSizes, RuntimeConfig
+from atb_core.models.runtime.variants import Variant, VariantStore
 
-UpdateInputs = Callable[[Mapping[str, Any]], Any]
+UpdateInputs = Callable[[Step], Any]
 
 
 class GraphRuntime:
@@ -41,8 +41,8 @@ class GraphRuntime:
 
     def __init__(
         self,
-        config: BaseConfig,
-        status: ModelStatus,
+        config: RuntimeConfig,
+        status: DecoderSizes,
         max_model_len: int,
         backend: Backend,
         features: Sequence[FeatureDecorator],
@@ -74,27 +74,27 @@ class GraphRuntime:
         """A fresh recording of a variant, before passes, for looking at."""
         return self.variants.network(frozenset((base, *features)))
 
-    def step(self, step: Mapping[str, Any]) -> torch.Tensor:
-        """Logits of one step; see `EngineFromNetwork.forward` for the arguments in `step`."""
+    def step(self, step: Step) -> torch.Tensor:
+        """Runs one step and returns its logits; see `CausalLM.run`."""
         active = [feature for feature in self.features if feature.is_activated(step)]
-        base = "prefill" if step["is_prefill"] else "decode"
+        base = "prefill" if step.is_prefill else "decode"
         variant = self.variants.get(self.variants.key(base, active) if active else frozenset((base,)))
-        self._kv.update(step["kv_cache"])
+        self._kv.update(step.kv_cache)
         self._kv.bind(variant)
         inputs = self._inputs(step, variant)
-        tokens = step["input_ids"].shape[0]
-        missing = -tokens % self.variants.backend.token_multiple if step["is_prefill"] else 0
+        tokens = step.input_ids.shape[0]
+        missing = -tokens % self.variants.backend.token_multiple if step.is_prefill else 0
         if missing:
             inputs = filled_up(inputs, missing)
         rows = inputs.get("lm_head_indices")
-        lengths = inputs.get("seq_len")
+        lengths = inputs.get("input_lengths")
         binding = {"tokens": tokens + missing}
         if rows is not None:
             binding["rows"] = rows.shape[0]
         if lengths is not None:
             binding["batch"] = lengths.shape[0]
         outputs = variant.outputs(binding)
-        runtime_params = {} if lengths is None else {"seq_len": lengths}
+        runtime_params = {} if lengths is None else {"input_lengths": lengths}
         self._extend(step, inputs, outputs, runtime_params)
         for feature in active:
             feature.modify_inputs(inputs, outputs, runtime_params, step)
@@ -103,7 +103,7 @@ class GraphRuntime:
 
     def _extend(
         self,
-        step: Mapping[str, Any],
+        step: Step,
         inputs: dict[str, torch.Tensor],
         outputs: dict[str, torch.Tensor],
         runtime_params: dict[str, torch.Tensor],
@@ -118,30 +118,30 @@ class GraphRuntime:
         outputs.update(extras[1])
         runtime_params.update(extras[2])
 
-    def _inputs(self, step: Mapping[str, Any], variant: Variant) -> dict[str, torch.Tensor]:
-        """What the variant's network reads, of the inputs that every model knows."""
-        is_prefill = step["is_prefill"]
-        input_ids, slots, lengths = step["input_ids"], step["slots"], step["input_lengths"]
+    def _inputs(self, step: Step, variant: Variant) -> dict[str, torch.Tensor]:
+        """Returns those inputs that the variant's network reads, of the ones that every model has."""
+        is_prefill = step.is_prefill
+        input_ids, slots, lengths = step.input_ids, step.slots, step.input_lengths
         if slots is None or lengths is None:
             raise RequestError("a step needs slots and input_lengths")
         self._check_ids(input_ids)
         self._check_slots(slots)
-        self._check_lengths(lengths, len(input_ids), is_prefill, step["block_tables"])
-        cos, sin, positions = self.positions.tables(step["position_ids"], lengths, is_prefill)
+        self._check_lengths(lengths, len(input_ids), is_prefill, step.block_tables)
+        cos, sin, positions = self.positions.tables(step.position_ids, lengths, is_prefill)
         known = {
             "input_ids": input_ids,
             "position_ids": positions,
-            "cosine_table": cos,
-            "sine_table": sin,
-            "slots_mapping": slots,
-            "seq_len": lengths,
+            "cos_table": cos,
+            "sin_table": sin,
+            "slots": slots,
+            "input_lengths": lengths,
         }
         if is_prefill:
             known["attention_mask"] = self._mask
-            rows = step["lm_head_indices"]
+            rows = step.lm_head_indices
             known["lm_head_indices"] = self._rows(len(input_ids)) if rows is None else rows
-        else:
-            known["block_table"] = step["block_tables"]
+        elif step.block_tables is not None:
+            known["block_tables"] = step.block_tables
         return {name: known[name] for name in variant.input_names if name in known}
 
     def _rows(self, tokens: int) -> torch.Tensor:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 
 from atb_core.errors import RequestError
-from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.rotary import Frequencies, rope_frequencies
+from atb_core.models.runtime.protocols import RopeConfig
+from atb_core.models.runtime.rotary import Frequencies, rope_frequencies
 
 # A table starts with this many positions and doubles, so that a long context costs memory only when used.
 _FIRST_ROWS = 4096
@@ -20,7 +20,7 @@ class PositionEmbedding:
         max_model_len: positions from here on are refused.
     """
 
-    def __init__(self, config: BaseConfig, dtype: torch.dtype, max_model_len: int) -> None:
+    def __init__(self, config: RopeConfig, dtype: torch.dtype, max_model_len: int) -> None:
         self.config = config
         self.dtype = dtype
         self.max_model_len = max_model_len

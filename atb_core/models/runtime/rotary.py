@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.rope_scaling import RopeScaling
+from atb_core.models.runtime.protocols import RopeConfig
+from atb_core.models.runtime.rope_scaling import RopeScaling
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Frequencies:
     scaling: float
 
 
-def rope_frequencies(config: BaseConfig, seq_len: int | None = None) -> Frequencies:
+def rope_frequencies(config: RopeConfig, seq_len: int | None = None) -> Frequencies:
     """The frequencies for a sequence of `seq_len` tokens; only the type `dynamic` depends on it."""
     assert config.head_dim is not None
     scaling = config.rope_scaling or RopeScaling()
@@ -63,7 +63,7 @@ def _llama3(plain: torch.Tensor, scaling: RopeScaling, max_positions: int) -> to
     return torch.where(is_between, between, slowed)
 
 
-def _dynamic(config: BaseConfig, scaling: RopeScaling, seq_len: int | None) -> torch.Tensor:
+def _dynamic(config: RopeConfig, scaling: RopeScaling, seq_len: int | None) -> torch.Tensor:
     """Beyond the trained context the base grows with the length of the sequence."""
     assert config.head_dim is not None
     dim, factor, trained = config.head_dim, _number(scaling.factor), config.max_position_embeddings
@@ -73,7 +73,7 @@ def _dynamic(config: BaseConfig, scaling: RopeScaling, seq_len: int | None) -> t
     return _inverse_frequencies(base, dim)
 
 
-def _yarn(config: BaseConfig, scaling: RopeScaling) -> torch.Tensor:
+def _yarn(config: RopeConfig, scaling: RopeScaling) -> torch.Tensor:
     """Interpolated below, extrapolated above, with a ramp between two numbers of rotations."""
     assert config.head_dim is not None
     dim, base, factor = config.head_dim, config.rope_theta, _number(scaling.factor)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record of one step: one run of a model on real tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Step"]
+
+#: `(k_cache, v_cache)` of each layer, each `[blocks, block_size, num_kv_heads, head_dim]`.
+KVCache: TypeAlias = "Sequence[tuple[torch.Tensor, torch.Tensor]]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step(Mapping[str, Any]):
+    """The arguments of one call of a model's `forward`, made once and handed to features and hooks as `meta`.
+
+    Every field is an attribute. The record is a mapping too, as ATB-Models' `input_metadata` is: `meta["slots"]`,
+    `meta.get("adapter_ids")`. Arguments that have no field are in `extras` and are found by name like the others.
+
+    Args:
+        input_ids: `[T]` int64; in prefill the prompts one after another, in decode one token of each sequence.
+        position_ids: `[T]` int64.
+        is_prefill: true for whole prompts, false for one new token of each sequence.
+        kv_cache: the cache; the step writes it.
+        block_tables: `[B, max_blocks]` int32, the blocks of each sequence; read in decode.
+        slots: `[T]` int32, each token's place in the cache, `block * block_size + offset`; negative: not stored.
+        input_lengths: `[B]` int32; prompt lengths in prefill, context lengths with the new token in decode.
+        max_seq_len: the largest of `input_lengths`.
+        lm_head_indices: `[R]` int64, the tokens whose logits are computed in prefill; `None`: all.
+        adapter_ids: one for each sequence, for features that choose by sequence.
+        extras: further arguments by name.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    is_prefill: bool
+    kv_cache: KVCache
+    block_tables: torch.Tensor | None = None
+    slots: torch.Tensor | None = None
+    input_lengths: torch.Tensor | None = None
+    max_seq_len: int | None = None
+    lm_head_indices: torch.Tensor | None = None
+    adapter_ids: Sequence[str | None] | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name) if name in _FIELDS else self.extras[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from _FIELDS
+        yield from self.extras
+
+    def __len__(self) -> int:
+        return len(_FIELDS) + len(self.extras)
+
+
+_FIELDS = tuple(each.name for each in dataclasses.fields(Step) if each.name != "extras")
