@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atb_core.checkpoint.foreign import WeightFormat
+    from atb_core.checkpoint.custom import WeightFormat
     from atb_core.graph.custom_ops import OpContribution
     from atb_core.plugins.hooks import register as register_hooks
     from atb_core.plugins.hookspecs import hookimpl
@@ -24,7 +24,7 @@ _HOME = {
     "ParsedAnswer": ("atb_core.runner.tool_calls", "ParsedAnswer"),
     "ToolCall": ("atb_core.runner.tool_calls", "ToolCall"),
     "ToolParser": ("atb_core.runner.tool_calls", "ToolParser"),
-    "WeightFormat": ("atb_core.checkpoint.foreign", "WeightFormat"),
+    "WeightFormat": ("atb_core.checkpoint.custom", "WeightFormat"),
     "hookimpl": ("atb_core.plugins.hookspecs", "hookimpl"),
     "register_hooks": ("atb_core.plugins.hooks", "register"),
 }

@@ -57,7 +57,6 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "Write a feature": ("atb_core.features.step",),
     "Write hooks": ("atb_core.plugins", "atb_core.graph.passes", "atb_core.engine.kernels"),
     "Further import paths": (
-        "atb_core.checkpoint.gguf.rules",
         "atb_core.errors",
         "atb_core.layers.linear.linear",
         "atb_core.models.base.feature_decorator.v3.base_decorator",
