@@ -78,10 +78,11 @@ def _from_root(arg: str) -> str:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Checks style and format of the Python and the C++ sources, and that imports only point down."""
+    """Checks style and format of the Python and the C++ sources, and that imports and includes only point down."""
     session.install("ruff>=0.17", "clang-format>=23,<24", "import-linter>=2.5")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("python", "tools/check_csrc_layers.py")
     sources_of_python = [ROOT, *ROOT.glob("plugins/*/src")]
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": os.pathsep.join(map(str, sources_of_python))})
     sources = sorted(str(p) for ext in ("h", "cpp") for p in ROOT.glob(f"csrc/**/*.{ext}"))
@@ -111,7 +112,7 @@ def atb_sim(session: nox.Session) -> None:
     """Tests the Ascend backend and models built in C++ on the simulator of ATB, from Python; then atb-coverage."""
     install_project(session, "test")
     with session.chdir("tests"):
-        session.run("pytest", "-m", "not weights and not slow", *(session.posargs or ["atb_sim", "models"]))
+        session.run("pytest", "-m", "not weights and not slow", *(session.posargs or ["simulator", "models"]))
     session.notify("atb-coverage")
 
 
@@ -129,7 +130,7 @@ def atb_coverage(session: nox.Session) -> None:
     # Filters are relative to the current folder. A line of a template counts once, however many types it is made for.
     # The simulator's kernels count without locks, which may leave a negative number of branches.
     session.run(
-        "gcovr", "--root", ".", "--filter", "csrc/atb/", "--filter", "csrc/models/", "--merge-lines",
+        "gcovr", "--root", ".", "--filter", "csrc/(atb|sim|models)/", "--merge-lines",
         "--exclude-throw-branches", "--gcov-ignore-parse-errors", "negative_hits.warn_once_per_file",
         "--fail-under-line", "90", "--txt", "-", str(build),
     )  # fmt: skip

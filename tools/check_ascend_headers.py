@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SIMULATOR = ROOT / "csrc/atb/sim/include"
+SIMULATOR = ROOT / "csrc/sim/include"
 LAYOUT = ROOT / "csrc/atb/checks/layout_check.cpp"
 _WHEEL_FOLDER = "torch_npu/include/third_party/"
 # atb/types.h includes this header of CANN since 8.3, and torch_npu does not ship it; ATB only names these types.

@@ -16,8 +16,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# The engine, and the Ascend backend over the simulator; that over ATB is built where ATB is.
-_EXTENSIONS = ["_atb_sim", "_cpu"]
+# The extension modules of each package that has any. The core's module over ATB is built only where ATB is installed.
+_EXTENSIONS = {"atb_core": ["_cpu"], "atb_sim": ["_atb_sim"]}
 # What a machine with a C++ runtime has; everything else would tie the wheel to somebody else's build.
 _SYSTEM_LIBRARIES = ("libstdc++.", "libm.", "libgcc_s.", "libc.", "libpthread.", "libdl.", "ld-linux")
 
@@ -28,13 +28,14 @@ def problems(wheel: Path) -> Iterator[str]:
         names = archive.namelist()
         distribution, _, tag = wheel.stem.partition("-")
         compiled = [name for name in names if name.endswith((".so", ".pyd"))]
-        if distribution != "atb_core":
+        expected = _EXTENSIONS.get(distribution)
+        if expected is None:
             if not tag.endswith("py3-none-any"):
                 yield f"is tagged {tag}; a plugin is pure Python, py3-none-any"
             if compiled:
                 yield f"holds compiled code: {', '.join(compiled)}"
-        elif (modules := sorted(name.split("/")[-1].split(".")[0] for name in compiled)) != _EXTENSIONS:
-            yield f"holds the extension modules {', '.join(modules) or 'none'} instead of {', '.join(_EXTENSIONS)}"
+        elif (modules := sorted(name.split("/")[-1].split(".")[0] for name in compiled)) != expected:
+            yield f"holds the extension modules {', '.join(modules) or 'none'} instead of {', '.join(expected)}"
         if f"{distribution}/py.typed" not in names:
             yield "has no py.typed: type checkers would ignore its types"
         if not any("/licenses/LICENSE" in name for name in names):
@@ -42,7 +43,7 @@ def problems(wheel: Path) -> Iterator[str]:
         if any(name.split("/")[0] in ("tests", "docs", "csrc", "benchmarks") for name in names):
             yield "carries tests, docs or sources at its top level"
         yield from _dangling_entry_points(archive, names)
-        for name in compiled if distribution == "atb_core" else ():
+        for name in compiled if expected else ():
             for library in _needed(archive, name):
                 if not library.startswith(_SYSTEM_LIBRARIES):
                     yield f"{name} is linked to {library}"

@@ -17,14 +17,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-SIMULATOR = Path(__file__).resolve().parent.parent / "csrc/atb/sim"
+SIMULATOR = Path(__file__).resolve().parent.parent / "csrc/sim"
 VERSION = "8.5.0"
 # The simulator's sources that are ACL and not ATB.
 ACL = ("acl", "memory", "state", "stream")
 CXX = os.environ.get("CXX", "g++")
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", f"-I{SIMULATOR / 'include'}", f"-I{SIMULATOR / 'src'}"]
 # What the checks of layouts need besides: our own types.
-FLAGS += [f"-I{SIMULATOR.parents[1]}", f"-I{SIMULATOR.parents[1] / 'include'}"]
+FLAGS += [f"-I{SIMULATOR.parent}", f"-I{SIMULATOR.parent / 'include'}"]
 
 
 def make(folder: Path) -> dict[str, str]:

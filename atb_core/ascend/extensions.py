@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from atb_core.ascend.findings import Finding, Level
 from atb_core.ascend.installs import atb_folder_abi, find_atb
 from atb_core.ascend.machine import Machine
+from atb_core.findings import Finding, Level
 
 HOW_TO_BUILD = (
     "Source the set_env.sh of CANN and of NNAL, then: "
     "pip install --force-reinstall --no-deps --no-binary atb-core -C cmake.define.ATB_CORE_WITH_ATB=ON atb-core "
     "(or pip install -C cmake.define.ATB_CORE_WITH_ATB=ON . in its sources)."
 )
-_HOW_TO_SIMULATE = "Build atb-core with -C cmake.define.ATB_CORE_WITH_SIMULATOR=ON, which is the default."
+_SIMULATOR = "atb_sim._atb_sim"
+_HOW_TO_SIMULATE = "pip install atb-sim (in a clone of the repository: pip install ./plugins/atb-sim)."
 _REINSTALL = "Reinstall atb-core for this Python and platform."
 _REBUILD = f"If the libraries above load, build it again for them. {HOW_TO_BUILD}"
 
@@ -56,11 +57,11 @@ def extension_abi(extension: Path) -> int | None:
 
 
 def check_simulator(machine: Machine) -> Finding:
-    """The extension against the simulator."""
-    if machine.module_file("atb_core._atb_sim") is None:
-        cause = "this installation of atb-core was built without it: atb_core._atb_sim is missing"
-        return Finding("simulator", Level.ABSENT, "not built", cause, _HOW_TO_SIMULATE, ("atb-sim",))
-    return _loadable(machine, "simulator", "atb_core._atb_sim", "atb-sim", _REINSTALL)
+    """Checks the extension against the simulator, which the distribution atb-sim brings."""
+    if machine.module_file(_SIMULATOR) is None:
+        cause = f"the distribution atb-sim is not installed: {_SIMULATOR} is missing"
+        return Finding("simulator", Level.ABSENT, "not installed", cause, _HOW_TO_SIMULATE, ("atb-sim",))
+    return _loadable(machine, "simulator", _SIMULATOR, "atb-sim", f"Reinstall atb-sim: {_HOW_TO_SIMULATE}")
 
 
 def _loadable(machine: Machine, check: str, module: str, backend: str, fix: str) -> Finding:

@@ -90,8 +90,8 @@ def _where(model: str) -> tuple[Path | None, str]:
 
 def _made_of_it(model: str, path: Path | None, model_type: str) -> tuple[list[str], list[str], Facts | None]:
     from atb_core.features import FEATURES
+    from atb_core.names import DTYPES
     from atb_core.plugins import model_for
-    from atb_core.runner.model_loading import DTYPES
 
     own = [feature.feature_name for feature in model_for(model_type).feature_decorators]
     features = own + [f"{each.value.feature_name} ({each.owner})" for each in FEATURES.all()]

@@ -9,26 +9,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from atb_core.settings import GRAPHS
+from atb_core.names import BACKENDS, DTYPES, GRAPHS
 
 if TYPE_CHECKING:
     from atb_core import ModelRunner, SamplingParams
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-BACKENDS = ("auto", "cpu", "reference", "atb", "atb-sim")
 #: What `load_runner` takes of the options that `model_options` adds.
 LOADING = ("backend", "graph", "dtype", "num_threads", "max_model_len", "features")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 _MODEL_OPTIONS = (
-    click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
+    click.option("--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True,
                  help="What runs the graphs: the C++ engine, the slow reference in torch, an Ascend device (atb), or a"
                  " simulator of one."),
     click.option("--graph", type=click.Choice(GRAPHS),
                  help="Who writes the graphs: the family's Python, or C++ where the family has such a model."
                  " [default: engine.graph of the settings file, else python]"),
-    click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True,
+    click.option("--dtype", type=click.Choice(("auto", *DTYPES)), default="auto", show_default=True,
                  help="Precision of weights and activations; auto takes the checkpoint's."),
     click.option("--num-threads", type=click.IntRange(min=1), metavar="N",
                  help="Threads of the engine. [default: ATB_NUM_THREADS, OMP_NUM_THREADS or all cores]"),

@@ -29,6 +29,7 @@ def command(as_json: bool) -> None:
     """Print the versions of atb, its engine's host and what it relies on."""
     facts = {
         "atb-core": _version("atb-core"),
+        "atb-sim": _version("atb-sim"),
         "python": platform.python_version(),
         "executable": sys.executable,
         "system": f"{platform.system()} {platform.machine()}",

@@ -25,6 +25,7 @@ from atb_core.engine.native import (
     NativeProgram,
     NativeStore,
     Slot,
+    check_interface,
     engine_errors,
 )
 from atb_core.engine.native_graph import NativeGraph
@@ -33,9 +34,11 @@ from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.passes.cut import segments
 
-#: The same C++ against ATB and against the simulator.
+#: The same C++ against ATB, and against the simulator, which is in the distribution atb-sim.
 _DEVICE_MODULE = "atb_core._atb"
-_SIMULATOR_MODULE = "atb_core._atb_sim"
+_SIMULATOR_MODULE = "atb_sim._atb_sim"
+_INSTALL_SIMULATOR = "pip install atb-sim (in a clone of the repository: pip install ./plugins/atb-sim)."
+_REBUILD_DEVICE_MODULE = "Build atb-core again from its sources, for the version that is installed."
 #: Columns of a block in the layout FRACTAL_NZ, of 16-bit elements.
 _NZ_BLOCK = 16
 #: Of paged attention: what the slots of a block are a multiple of, how many there may be where heads are longer than
@@ -251,24 +254,40 @@ class AtbEngine(NativeEngine):
 
 
 def load_simulator() -> Any:
-    """The extension over the simulator; BackendUnavailableError when it was not built."""
+    """Returns the extension module over the simulator, from the distribution atb-sim.
+
+    Raises:
+        BackendUnavailableError: atb-sim is not installed, does not load, or is built for another version of atb_core.
+    """
     try:
-        return importlib.import_module(_SIMULATOR_MODULE)
+        extension = importlib.import_module(_SIMULATOR_MODULE)
+    except ModuleNotFoundError as error:
+        raise BackendUnavailableError(
+            f"backend 'atb-sim' needs the distribution atb-sim, which is not installed: {error}",
+            hint=_INSTALL_SIMULATOR,
+        ) from error
     except ImportError as error:
         raise BackendUnavailableError(
-            f"the simulator of ATB cannot be loaded: {error}",
-            hint="It is built unless ATB_CORE_WITH_SIMULATOR=OFF was given: reinstall atb-core.",
+            f"the simulator of ATB cannot be loaded: {error}", hint=f"Reinstall atb-sim: {_INSTALL_SIMULATOR}"
         ) from error
+    check_interface(extension, f"Install atb-sim for this version of atb-core: {_INSTALL_SIMULATOR}")
+    return extension
 
 
 def _load_device_extension() -> Any:
-    """The extension over ATB; BackendUnavailableError says what is missing."""
+    """Returns the extension module over ATB.
+
+    Raises:
+        BackendUnavailableError: names what is missing, or the module is built for another version of atb_core.
+    """
     from atb_core.ascend import missing_for_backend, unavailable
 
     missing = missing_for_backend()
     if missing:
         raise unavailable(missing)
-    return importlib.import_module(_DEVICE_MODULE)
+    extension = importlib.import_module(_DEVICE_MODULE)
+    check_interface(extension, _REBUILD_DEVICE_MODULE)
+    return extension
 
 
 @cache

@@ -17,18 +17,33 @@ import torch
 
 from atb_core.engine.base import Backend, Engine, check_names, check_part, check_real, check_tensor
 from atb_core.engine.native_graph import NativeGraph, is_complete, lower
-from atb_core.errors import EngineError
+from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.specialize import specialize
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
 
+#: The version of the interface to the Ascend backend's extension modules, which may be built and installed apart from
+#: this code; `csrc/bindings/interface.h` has the same number.
+INTERFACE_VERSION = 1
+
 #: Programs kept for networks whose shapes are only known when real tensors arrive.
 _MAX_PROGRAMS = 16
 
 #: What C++ takes for some tensors: parallel lists, of which the first are their numbers, addresses and shapes.
 Arguments = tuple[list[Any], ...]
+
+
+def check_interface(extension: Any, hint: str) -> None:
+    """Raises BackendUnavailableError if an extension module is built for another interface than this code expects."""
+    version = getattr(extension, "INTERFACE_VERSION", None)
+    if version != INTERFACE_VERSION:
+        raise BackendUnavailableError(
+            f"{extension.__name__} is built for another version of atb_core: it has interface {version}, and "
+            f"atb_core expects {INTERFACE_VERSION}",
+            hint=hint,
+        )
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Custom ops: ops that plugins bring, who brings them, and which backends run them."""
+"""Custom ops: the ops of plugins, their owners, and the backends that run them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ += ["supports"]
 
 
 class CustomKernel:
-    """Base of what a backend takes as the kernel of a custom op; `CpuKernel` is the cpu engine's."""
+    """Base class of kernels of custom ops; each backend has its own subclass, e.g. `CpuKernel`."""
 
     #: The backend that runs kernels of this class.
     backend: ClassVar[str]
@@ -25,13 +25,13 @@ class CustomKernel:
 
 @dataclass(frozen=True)
 class OpContribution:
-    """A custom op and what runs it. The reference engine runs every op by its `reference`.
+    """Custom op with the kernels that run it; the reference engine runs every op with its `reference`.
 
     Attributes:
         op: the class, declared with a namespace: `class Scale(Op, namespace="atb_foo")`.
-        kernels: by backend, a kernel of the class that the backend takes: `{"cpu": CpuKernel(...)}`.
-        expand: writes the op in the functions that models use, for backends without a kernel:
-            `expand(op, *inputs)` gets the op with its attributes and symbolic inputs, and returns its outputs.
+        kernels: a kernel for each backend, of the backend's kernel class: `{"cpu": CpuKernel(...)}`.
+        expand: expresses the op with the functions that models use, for backends without a kernel.
+            `expand(op, *inputs)` takes the op with its attributes and symbolic inputs, and returns its outputs.
     """
 
     op: type[Op]
@@ -77,7 +77,11 @@ OPS: Extensions[OpContribution] = Extensions("atb_ops", "a list of atb_core.plug
 
 
 def find_op(name: str) -> type[Op]:
-    """Returns the op called `name`, loading the plugins' ops if need be; GraphError lists the known names."""
+    """Returns the op called `name`; loads the plugins' ops if necessary.
+
+    Raises:
+        GraphError: there is no such op; the hint lists the known names.
+    """
     ops = registered_ops()
     if name not in ops and "." in name:
         # The classes register themselves when the hooks are called.
@@ -85,7 +89,7 @@ def find_op(name: str) -> type[Op]:
         ops = registered_ops()
     if name in ops:
         return ops[name]
-    raise GraphError(f"there is no op called {name!r}", hint=f"known ops: {', '.join(sorted(ops))}")
+    raise GraphError(f"there is no op called {name!r}", hint=f"Known ops: {', '.join(sorted(ops))}.")
 
 
 def contribution(op: type[Op]) -> OpContribution | None:
@@ -104,13 +108,13 @@ def package_of(op: type[Op]) -> str | None:
 
 
 def owner(op: type[Op]) -> str:
-    """Returns who brings `op`, for messages: a plugin with its version, or the module of the class."""
+    """Returns the owner of `op` for messages: a plugin with its version, or the module of the class."""
     package = package_of(op)
     return f"the module {op.__module__}" if package is None else f"the plugin {package}"
 
 
 def supports(op: type[Op], backend: str) -> bool:
-    """Returns true if the backend has a kernel for `op`, its own or a contributed one."""
+    """Returns `True` if the backend has a kernel for `op`, its own or a contributed one."""
     if backend in op.backends:
         return True
     custom = contribution(op)

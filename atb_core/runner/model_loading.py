@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atb_core.engine import BACKENDS, HOST_BACKENDS, get_backend
+from atb_core.engine import get_backend
 from atb_core.errors import BackendUnavailableError, ConfigError, RequestError
 from atb_core.models.families import families
-from atb_core.settings import GRAPHS
+from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.progress import Progress
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "check_available", "checkpoint_model_type", "config_with_dtype", "directory_of", "load_model"]
 __all__ += ["open_checkpoint"]
-
-DTYPES = ("float32", "float16", "bfloat16")
 
 
 def check_available(backend: str, graph: str, rank: int, world_size: int) -> None:

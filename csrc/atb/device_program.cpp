@@ -9,7 +9,6 @@
 
 #include "atb/diagnose.h"
 #include "atb/status.h"
-#include "graph/op.h"
 
 namespace atb_core::ascend {
 namespace {

@@ -24,7 +24,7 @@ class Numbering {
   bool lower_nodes(Segment& segment) {
     for (size_t i = begin_; i < end_; ++i) {
       const Graph::Node& node = context_.graph.nodes()[i];
-      if (node.def->always_view) continue;
+      if (node.op_signature->always_view) continue;
       lower_node(node, segment);
     }
     return finish(segment);
@@ -174,7 +174,7 @@ std::vector<int> memory_roots(const Graph& graph) {
   std::vector<int> roots(graph.tensors().size());
   for (size_t i = 0; i < roots.size(); ++i) roots[i] = static_cast<int>(i);
   for (const Graph::Node& node : graph.nodes()) {
-    if (!node.def->always_view) continue;
+    if (!node.op_signature->always_view) continue;
     roots[static_cast<size_t>(node.outputs[0])] = roots[static_cast<size_t>(node.inputs[0])];
   }
   return roots;

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Ascend backend for Python. Compiled twice: as atb_core._atb against ATB, and as atb_core._atb_sim against the
-// simulator, which adds its controls as the submodule `sim`. Tensors cross as addresses and shapes.
+// The Ascend backend for Python. Compiled as atb_core._atb against ATB, and as atb_sim._atb_sim (the distribution
+// atb-sim) against the simulator, which adds its controls as the submodule `sim`. Tensors cross as addresses and shapes.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include "atb/device.h"
-#include "atb/device_model.h"
 #include "atb/device_program.h"
+#include "atb/graph_backend.h"
 #include "atb/lowering.h"
 #include "atb/weights.h"
 #include "atb_core/error.h"
 #include "bindings/convert.h"
+#include "bindings/interface.h"
 #include "bindings/models.h"
 #include "bindings/simulator.h"
 #include "graph/types.h"
@@ -45,14 +46,15 @@ std::vector<Argument> arguments(const std::vector<int>& tensors, const std::vect
   return given;
 }
 
-// A run holds the device's lease and asks for the GIL: who waits for the lease must not hold the GIL.
+// Calls a function without the GIL. A run holds the device's lease and acquires the GIL, so a thread must not wait for
+// the lease while it holds the GIL.
 template <typename Fn>
 auto without_gil(Fn&& fn) {
   const nb::gil_scoped_release release;
   return fn();
 }
 
-// Ctrl-C arrives as a flag that only Python code looks at: ask for it now and then.
+// Returns true if Ctrl-C was pressed: the signal sets a flag that Python code has to poll.
 bool signal_pending() {
   const nb::gil_scoped_acquire acquire;
   return PyErr_CheckSignals() != 0;
@@ -138,14 +140,14 @@ nb::list devices() {
   return rows;
 }
 
-// Memory of a device, for tensors that live there.
+// Memory of a device for tensors, owned by a Python object.
 struct Memory {
   Memory(std::shared_ptr<Device> owner, size_t bytes) : device(std::move(owner)) {
     const auto lease = device->lease();
     memory = device->allocate(bytes, "a key/value cache");
   }
   ~Memory() {
-    // Something may still run on it, and neither may a destructor throw nor one that has the GIL wait for the lease.
+    // A kernel may still use the memory; a destructor must not throw and must not wait for the lease with the GIL held.
     std::vector<DeviceMemory> given;
     given.push_back(std::move(memory));
     device->discard(std::move(given));
@@ -226,9 +228,10 @@ void bind_program(nb::module_& m) {
 
 NB_MODULE(ATB_MODULE_NAME, m) {
   using namespace atb_core::ascend;
-  // At exit torch does not give back arrays that it has taken over, so memory of caches is always left.
+  // At exit torch keeps arrays that it has taken over, so memory of caches is always reported as leaked.
   nb::set_leak_warnings(false);
   m.doc() = "The Ascend backend: programs over addresses and shapes.";
+  m.attr("INTERFACE_VERSION") = atb_core::kInterfaceVersion;
   atb_core::bind_error(m);
   m.def("op_rules", &rules, "What each op becomes: op, becomes, types, limits.");
   m.def("devices", &devices, "The devices that the backend knows.");

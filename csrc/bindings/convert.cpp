@@ -57,7 +57,7 @@ TensorSpec tensor_from(nb::handle item, int num_dims) {
 }
 
 Attribute attribute_from(const std::string& name, nb::handle value) {
-  // bool first: it is an int, too.
+  // Tests bool first: it is also an int.
   if (nb::isinstance<nb::bool_>(value)) return nb::cast<bool>(value);
   if (nb::isinstance<nb::int_>(value)) return nb::cast<int64_t>(value);
   if (nb::isinstance<nb::float_>(value)) return nb::cast<double>(value);
@@ -124,7 +124,7 @@ nb::list texts_from(const std::vector<std::string>& texts) {
 
 void bind_error(nb::module_& m) {
   const nb::exception<Error> type(m, "Error");
-  // Asked before nanobind's own, which would raise a UnicodeDecodeError in place of an Error that is no UTF-8.
+  // Runs before nanobind's own translator, which would raise UnicodeDecodeError for a message that is not UTF-8.
   nb::register_exception_translator(
       [](const std::exception_ptr& thrown, void* type) {
         try {

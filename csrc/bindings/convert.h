@@ -11,19 +11,19 @@
 
 namespace atb_core {
 
-// A graph from Python lists: see Program.__init__ for the form. Throws Error (or TypeError) with the place of
-// whatever does not have it.
+// Returns a graph from Python lists, whose form Program.__init__ describes. Throws Error (or TypeError) with the
+// position of a wrong item.
 GraphSpec graph_from_python(const std::vector<std::string>& dims, nanobind::sequence tensors, nanobind::sequence nodes);
 
-// Inputs and outputs from lists of one length: numbers, addresses, shapes.
+// Returns inputs and outputs from lists of equal length: numbers, addresses, shapes.
 std::vector<Argument> arguments_from(const std::vector<int>& tensors, const std::vector<uintptr_t>& data,
                                      nanobind::sequence shapes);
 
-// Text that foreign code may have written: bytes that are no UTF-8 are spelled out.
+// Returns text that third-party code may have written; bytes that are not UTF-8 are escaped.
 nanobind::object text_from(const std::string& text);
 nanobind::list texts_from(const std::vector<std::string>& texts);
 
-// Adds the exception that Error is in Python. Its text may be foreign, too.
+// Adds the Python exception that Error becomes. Its text may come from third-party code.
 void bind_error(nanobind::module_& m);
 
 }  // namespace atb_core

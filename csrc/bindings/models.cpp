@@ -33,14 +33,15 @@ std::vector<TensorView> views(const std::vector<TensorTuple>& tensors) {
   return result;
 }
 
-// What waits for a step on another thread must not hold the GIL: that step asks for it.
+// Calls a function without the GIL: a thread must not wait for another thread's step with the GIL held, because the
+// step acquires it.
 template <typename Function>
 auto without_gil(Function&& work) {
   const nb::gil_scoped_release release;
   return work();
 }
 
-// Models are foreign code, which may throw anything: it becomes an Error that names the model.
+// Calls code of a model, which may throw anything: the exception becomes an Error that names the model.
 template <typename Function>
 auto guarded(const std::string& name, Function&& work) {
   try {
@@ -61,7 +62,7 @@ PythonModel::PythonModel(const std::string& name, const std::string& param, std:
     : name_(name), model_(guarded(name, [&] { return ModelFactory::instance().create(name, param); })) {
   auto engine = std::make_unique<GraphModelEngine>(std::move(backend));
   engine_ = engine.get();
-  // Ctrl-C arrives as a flag that only Python code looks at: ask for it now and then.
+  // Ctrl-C sets a flag that Python code has to poll.
   engine_->interrupted = [] {
     const nb::gil_scoped_acquire acquire;
     return PyErr_CheckSignals() != 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Models whose graph C++ builds, for Python: one class, over the engine of each extension module.
+// Python classes for models whose graph C++ builds, over the backend of each extension module.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -15,10 +15,10 @@
 
 namespace atb_core {
 
-// (address, dtype, shape, on_device, host address); address 0 for what is not there.
+// (address, dtype, shape, on_device, host address); address 0 for a missing tensor.
 using TensorTuple = std::tuple<uintptr_t, std::string, std::vector<int64_t>, bool, uintptr_t>;
 
-// A model and the engine it runs on.
+// A model and the engine that runs it.
 class PythonModel {
  public:
   PythonModel(const std::string& name, const std::string& param, std::shared_ptr<GraphBackend> backend);
@@ -34,7 +34,7 @@ class PythonModel {
   std::vector<std::tuple<std::string, std::vector<int64_t>>> outputs(const std::vector<TensorTuple>& inputs);
   void execute(const std::vector<TensorTuple>& inputs, const std::vector<TensorTuple>& outputs,
                const std::string& param);
-  // (op, label) of every node, for looking at.
+  // Returns (op, label) of every node, for inspection.
   nanobind::list nodes() const;
 
  private:
@@ -48,7 +48,7 @@ class PythonModel {
 // Adds the class Model, without a constructor, and the functions around it to an extension module.
 nanobind::class_<PythonModel> bind_model_class(nanobind::module_& m);
 
-// Adds all of it: models run on a Backend over the Store that Python gives.
+// Adds the class Model with its constructor: models run on a Backend over the Store that Python passes.
 template <typename Backend, typename Store>
 void bind_models(nanobind::module_& m) {
   const auto construct = [](PythonModel* self, const std::string& name, const std::string& param,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// atb_core._cpu: the engine for Python. Tensors cross as addresses and shapes, so the extension depends neither
-// on torch nor on its version; atb_core/engine/cpu.py checks types and keeps the tensors alive.
+// The CPU engine for Python, atb_core._cpu. Tensors cross as addresses and shapes, so the extension does not depend on
+// torch or its version; atb_core/engine/cpu.py checks types and keeps the tensors alive.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -9,15 +9,15 @@
 #include "atb_core/error.h"
 #include "bindings/convert.h"
 #include "bindings/models.h"
+#include "cpu/engine/custom_op.h"
+#include "cpu/engine/graph_backend.h"
+#include "cpu/engine/op.h"
+#include "cpu/engine/program.h"
+#include "cpu/engine/runtime.h"
+#include "cpu/engine/weight_store.h"
 #include "cpu/isa.h"
 #include "cpu/thread_pool.h"
-#include "graph/foreign.h"
-#include "graph/op.h"
-#include "graph/program.h"
-#include "graph/runtime.h"
 #include "graph/types.h"
-#include "graph/weight_store.h"
-#include "models/cpu_graph_backend.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -54,7 +54,7 @@ void register_kernel(const std::string& op, uint32_t abi_version, uintptr_t run,
   atb_core::register_kernel({op, abi_version, function(check), function(run), writes});
 }
 
-// Ctrl-C arrives as a flag that only Python code looks at: ask for it now and then.
+// Returns true if Ctrl-C was pressed: the signal sets a flag that Python code has to poll.
 bool signal_pending() {
   const nb::gil_scoped_acquire acquire;
   return PyErr_CheckSignals() != 0;
@@ -70,8 +70,8 @@ void run(Program& program, const std::vector<int>& tensors, const std::vector<ui
   if (!finished) throw nb::python_error();
 }
 
-// Calls a method that waits for a run of the program on another thread. That run may need the GIL to end: it looks
-// for signals, and a kernel may be written in Python.
+// Calls a method that may wait for a run on another thread. That run may need the GIL to end: it polls for signals, and
+// a kernel may be written in Python.
 template <typename Fn>
 auto without_gil(Fn&& fn) {
   const nb::gil_scoped_release release;
@@ -133,7 +133,7 @@ NB_MODULE(_cpu, m) {
       "detect_isa", [] { return std::string(name(atb_core::cpu::detect())); },
       "The instruction set level that ATB_CPU_ISA names, else the best this machine has.");
   m.def("supported_isas", &isa_names, "Levels that this machine can run, ascending; the emulation of AMX is last.");
-  m.def("op_names", &atb_core::op_names, "The ops that programs may use.");
+  m.def("op_names", &atb_core::cpu_op_names, "The ops that programs may use.");
   m.def("resolve_num_threads", &atb_core::cpu::resolve_num_threads, "requested"_a = 0,
         "The number of threads: the argument if positive, else ATB_NUM_THREADS, OMP_NUM_THREADS, the processors.");
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Part of the module for real devices.
+// The module for real devices has no controls of the simulator.
 #include "bindings/simulator.h"
 
 namespace atb_core {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Part of the module for the simulator: faults, accounts and settings, for tests and for looking at a run.
+// Controls of the simulator for Python: faults, counters and settings, for tests and inspection.
 #include "bindings/simulator.h"
 
 #include <acl/acl.h>
@@ -39,7 +39,7 @@ nb::dict counters() {
   return result;
 }
 
-// Device memory as the host can look at it, alive as long as `owner`.
+// Returns device memory as an array that the host can read; it keeps `owner` alive.
 nb::object window(uintptr_t address, size_t bytes, nb::object owner) {
   void* data = atb::sim::window(reinterpret_cast<const void*>(address));
   const size_t shape[] = {bytes};
@@ -50,7 +50,7 @@ uintptr_t device_address(uintptr_t window_address) {
   return reinterpret_cast<uintptr_t>(atb::sim::device_address(reinterpret_cast<const void*>(window_address)));
 }
 
-// A stream as somebody else would make it who uses the same device: torch_npu.
+// Creates a stream that no Device owns, as torch_npu does.
 uintptr_t create_stream() {
   aclInit(nullptr);
   aclrtStream stream = nullptr;

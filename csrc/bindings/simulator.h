@@ -5,7 +5,7 @@
 
 namespace atb_core {
 
-// Adds the simulator's controls as the submodule `sim`; nothing where the module is made for real devices.
+// Adds the simulator's controls as the submodule `sim`; does nothing in the module for real devices.
 void bind_simulator(nanobind::module_& m);
 
 }  // namespace atb_core

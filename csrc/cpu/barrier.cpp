@@ -6,10 +6,10 @@
 namespace atb_core::cpu {
 namespace {
 
-// About 5 us of pauses (a pause is 10 to 40 ns): the usual wait behind a well split node. More would be wasted
-// where the peer cannot run because this very thread has its processor.
+// About 5 us (a pause takes 10 to 40 ns): the usual wait after a well divided node. A longer spin would be wasted where
+// the other thread waits for this thread's processor.
 constexpr int kSpins = 200;
-// Some 0.3 to 1 ms: yielding still notices the peer's arrival within a microsecond.
+// About 0.3 to 1 ms: a yielding thread notices the last arrival within a microsecond.
 constexpr int kYields = 1000;
 
 }  // namespace
@@ -18,7 +18,7 @@ void Barrier::arrive_and_wait() {
   if (count_ == 1) return;
   const uint32_t generation = generation_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
-    // Reset before opening: a thread that leaves may arrive at the next barrier at once.
+    // Resets before opening: a thread that leaves may arrive at the next barrier at once.
     arrived_.store(0, std::memory_order_relaxed);
     generation_.store(generation + 1, std::memory_order_release);
     generation_.notify_all();

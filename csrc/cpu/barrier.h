@@ -8,7 +8,7 @@
 
 namespace atb_core::cpu {
 
-// Tells the processor that this is a spin loop (and gives the sibling hyper-thread the execution ports).
+// Tells the processor that this is a spin loop, so that the sibling hyper-thread gets the execution ports.
 inline void spin_pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
@@ -17,15 +17,14 @@ inline void spin_pause() {
 #endif
 }
 
-// A barrier for a fixed number of threads, made for a few hundred crossings per decoding step.
-// A thread that arrives spins for some microseconds, then yields its processor, then sleeps: when
-// the threads have a processor each, nobody enters the kernel; when one of them has been
-// descheduled, the others do not burn the time it needs.
+// A barrier for a fixed number of threads, made for a few hundred crossings per decode step. A waiting thread spins for
+// some microseconds, then yields its processor, then sleeps: threads with a processor each never enter the operating
+// system's kernel, and if one is descheduled the others do not waste the time it needs.
 class Barrier {
  public:
   explicit Barrier(int count) : count_(count) {}
 
-  // Everything written by any thread before arriving is visible to all threads after they leave.
+  // Waits for all threads. Everything written by any thread before arriving is visible to all threads after they leave.
   void arrive_and_wait();
 
  private:

@@ -9,8 +9,8 @@
 
 namespace atb_core::cpu {
 
-// While one lives, the thread treats denormal inputs as zero and flushes denormal results to zero. AMX does
-// so whatever the mode says, hence every other level has to. The destructor restores the caller's mode.
+// Makes the thread treat denormal inputs as zero and flush denormal results to zero, as long as the object lives. AMX
+// does so in any mode, so all other levels have to. The destructor restores the previous mode.
 class FlushDenormals {
  public:
 #if defined(__x86_64__)

@@ -35,7 +35,7 @@ Registers cpuid(uint32_t leaf, uint32_t subleaf) {
 
 constexpr bool bit(uint64_t word, int index) { return (word >> index) & 1; }
 
-// Which register files the operating system saves; a CPU feature without its state bits is unusable.
+// Returns the register files that the operating system saves; a CPU feature without its state bits is unusable.
 uint64_t os_state() {
   if (!bit(cpuid(1, 0).ecx, 27)) return 0;  // OSXSAVE
   uint32_t low = 0, high = 0;
@@ -43,7 +43,7 @@ uint64_t os_state() {
   return (uint64_t{high} << 32) | low;
 }
 
-// Linux gives a process the 8 KiB tile state only on request; without it the first tile load is a SIGILL.
+// Requests the 8 KiB tile state, which Linux grants on request only; without it the first tile load is a SIGILL.
 bool request_amx() {
 #if defined(__linux__) && defined(SYS_arch_prctl)
   constexpr int kArchReqXcompPerm = 0x1023, kXfeatureTileData = 18;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which instruction set the kernels use. All levels give the same bits; they differ in speed only.
+// Instruction set levels of the kernels. All levels give the same bits; they differ in speed only.
 #pragma once
 
 #include <optional>
@@ -8,26 +8,26 @@
 
 namespace atb_core::cpu {
 
-// In ascending order of preference. `avx2` includes FMA and F16C; `avx512` is F+BW+DQ+VL; each later x86
-// level includes the earlier ones. `amx_emulated` runs the AMX kernels on tile operations written in plain
-// C++: it is for tests on machines without AMX and is never chosen by itself.
+// Levels in ascending order of preference. `avx2` includes FMA and F16C; `avx512` is F+BW+DQ+VL; each later x86 level
+// includes the earlier ones. `amx_emulated` runs the AMX kernels on tile operations written in plain C++: it is for
+// tests on machines without AMX and is never selected automatically.
 enum class Isa { portable, avx2, avx512, avx512_bf16, amx, amx_emulated };
 
 std::string_view name(Isa isa);
 std::optional<Isa> isa_from_name(std::string_view text);
 
-// True when this build contains the level and this machine can run it. For amx this asks the operating
-// system, once per process, for permission to use the tile registers.
+// Returns true if this build contains the level and this machine can run it. For amx this requests permission to use
+// the tile registers from the operating system, once per process.
 bool supported(Isa isa);
 
-// All supported levels, ascending; `amx_emulated` (always supported) is the last.
+// Returns all supported levels, ascending; `amx_emulated` (always supported) is the last.
 std::vector<Isa> supported_isas();
 
-// The best supported level.
+// Returns the best supported level.
 Isa best_isa();
 
-// The level that ATB_CPU_ISA names, else the best. Throws atb_core::Error when the variable names an unknown
-// level or one this machine lacks.
+// Returns the level that ATB_CPU_ISA names, else the best one. Throws Error if the variable names an unknown level or
+// one that this machine lacks.
 Isa detect();
 
 }  // namespace atb_core::cpu

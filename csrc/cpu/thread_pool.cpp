@@ -30,8 +30,8 @@ int available_processors() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-// The number in an environment variable, 0 when it is not set. OMP_NUM_THREADS may be a list, one number
-// for each nesting level ("4,2"): the first counts.
+// Returns the number in an environment variable, 0 if it is not set. OMP_NUM_THREADS may be a list with a number for
+// each nesting level ("4,2"): the first one counts.
 int threads_from_environment(const char* variable) {
   const char* value = std::getenv(variable);
   if (value == nullptr || *value == '\0') return 0;
@@ -83,8 +83,8 @@ struct ThreadPool::State {
     }
   }
 
-  // Spins for ~100 us (the caller usually comes back sooner than that between small regions), then sleeps. It
-  // yields between short bursts: the thread that is to start the next region may need this processor.
+  // Waits for the next region: spins for about 100 us, since the caller usually returns sooner between small regions,
+  // then sleeps. Yields between short bursts: the thread that starts the next region may need this processor.
   uint32_t await_change(uint32_t seen) const {
     constexpr auto kPatience = std::chrono::microseconds(100);
     constexpr int kBurst = 64;
@@ -120,7 +120,7 @@ ThreadPool::~ThreadPool() {
 
 ThreadPool::State& ThreadPool::state() {
   if (state_->pid != getpid()) {
-    // The parent's state may be locked or half updated at the moment of the fork: leave it as it is.
+    // The parent's state may be locked or half updated at the moment of the fork, so it is left as it is.
     static_cast<void>(state_.release());
     state_ = std::make_unique<State>(size_);
   }

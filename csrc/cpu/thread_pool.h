@@ -10,15 +10,15 @@
 
 namespace atb_core::cpu {
 
-// How many threads to use: `requested` when positive, else ATB_NUM_THREADS, else OMP_NUM_THREADS, else the
-// number of processors this process may run on. Throws atb_core::Error when a variable is not a positive number.
+// Returns the number of threads: `requested` if positive, else ATB_NUM_THREADS, else OMP_NUM_THREADS, else the number
+// of processors that this process may use. Throws Error if a variable is not a positive number.
 int resolve_num_threads(int requested);
 
-// The engine's own threads. The thread that calls run() is worker 0; the others spin for a moment after
-// each region, so that the next one starts without a system call, and then sleep.
+// The engine's own threads. The thread that calls run() is worker 0; the others spin shortly after each region, so that
+// the next one starts without a system call, and then sleep.
 //
-// run() may be called from several threads; the regions then run one after another. After fork() the child
-// gets fresh threads the first time it calls run().
+// run() may be called from several threads; the regions then run one after another. After fork() the child starts new
+// threads with its first call of run().
 class ThreadPool {
  public:
   explicit ThreadPool(int num_threads);
@@ -28,7 +28,7 @@ class ThreadPool {
 
   int size() const { return size_; }
 
-  // The pool for one caller at a time. Holding it allows preparing memory that the region then uses.
+  // Exclusive use of the pool. The holder may prepare memory that the region then uses.
   class Lease {
    public:
     // Calls fn(index, barrier) once on every thread, with denormals flushed, and returns when all have
@@ -58,7 +58,8 @@ class ThreadPool {
 
  private:
   struct State;
-  // The state of this process: a fork leaves the parent's behind, whose threads do not exist here.
+  // Returns the state of this process. After a fork the parent's state is left alone: its threads do not exist in the
+  // child.
   State& state();
 
   const int size_;

@@ -15,7 +15,8 @@ struct Block {
   int first, last;
 };
 
-// The start of the tightest gap of at least `bytes` between blocks (sorted by begin) that are alive with `value`.
+// Returns the start of the tightest gap of at least `bytes` between blocks, sorted by begin, that live together with
+// `value`.
 size_t best_gap(const std::vector<Block>& blocks, const Lifetime& value, size_t bytes) {
   size_t free_from = 0, best = SIZE_MAX, best_size = SIZE_MAX;
   for (const Block& block : blocks) {

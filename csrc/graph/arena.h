@@ -6,7 +6,7 @@
 
 namespace atb_core {
 
-// One value that needs memory from step `first` to step `last` (both included).
+// A value that needs memory from step `first` to step `last`, both included.
 struct Lifetime {
   size_t bytes;
   int first, last;
@@ -17,8 +17,8 @@ struct Placement {
   size_t bytes = 0;             // the size of the arena
 };
 
-// Places values so that no two that live at the same time overlap: the biggest first, each into the
-// tightest gap between those it meets.
+// Places values so that values that live at the same time do not overlap: the largest first, each into the tightest
+// gap.
 Placement place(const std::vector<Lifetime>& values);
 
 }  // namespace atb_core

@@ -61,7 +61,7 @@ void Arguments::set(const std::vector<Argument>& arguments) {
 
 std::vector<int64_t> Arguments::resolve_sizes(bool with_outputs) const {
   std::vector<int64_t> sizes(graph_.dims().size(), -1);
-  // Again as long as there are sizes that another tensor has to tell, and one more was told in the last round.
+  // Repeats while sizes depend on another tensor and the last round resolved at least one dimension.
   for (auto known = std::ptrdiff_t{-1};;) {
     bool complete = true;
     for (int id : ids_) {
@@ -111,7 +111,8 @@ void Arguments::check_overlap() const {
     ranges.push_back({begin, begin + bytes, graph_.tensor(id).kind == TensorKind::output || graph_.written(id), id});
   }
   std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
-  // The range that reaches furthest so far, and the furthest written one: whoever starts before its end meets it.
+  // Ranges are sorted by begin. Keeps the range with the largest end so far, and the written range with the largest
+  // end: a range that begins before such an end overlaps.
   const Range *furthest = nullptr, *written = nullptr;
   for (const Range& range : ranges) {
     const Range* other = range.written ? furthest : written;

@@ -13,35 +13,38 @@ struct Argument {
   int tensor;
   void* data;
   std::vector<int64_t> shape;
-  bool on_device = false;      // of an engine whose memory is not the host's
-  const void* host = nullptr;  // the same values on the host, for what lies on the device and is also read here
+  bool on_device = false;      // `data` is an address of a device
+  const void* host = nullptr;  // the same values on the host, for a tensor of a device that the host reads, too
 };
 
-// The real tensors that are bound to a graph's inputs and outputs, and what follows from their shapes.
+// Holds the real tensors that are bound to a graph's inputs and outputs, and the sizes that follow from their shapes.
 class Arguments {
  public:
   // The graph has to outlive this object.
   explicit Arguments(const Graph& graph);
 
-  // The tensor's number; throws Error when no input or output has the name.
+  // Returns the tensor's number. Throws Error if no input or output has the name.
   int external(const std::string& name) const;
-  // The numbers of all inputs and outputs.
+  // Returns the numbers of all inputs and outputs.
   const std::vector<int>& externals() const { return ids_; }
 
-  // Gives inputs or outputs their memory, until given again; all of them, or none where it throws Error.
+  // Sets the memory of inputs or outputs until it is set again. Throws Error and sets nothing if one of them does not
+  // fit.
   void set(const std::vector<Argument>& arguments);
 
-  // By tensor; null for what is not set.
+  // Returns an address for each tensor; null if it is not set.
   const std::vector<void*>& pointers() const { return pointers_; }
   bool on_device(int tensor) const { return given_[static_cast<size_t>(tensor)].on_device; }
-  // Where the host can read an input; null when it cannot.
+  // Returns an address where the host can read an input; null if there is none.
   const void* host(int tensor) const { return given_[static_cast<size_t>(tensor)].host; }
 
-  // The size of each dimension of the graph. Throws Error for what is missing and for sizes that contradict each other.
+  // Returns the size of each dimension of the graph. Throws Error if a tensor is missing or sizes contradict each
+  // other.
   std::vector<int64_t> resolve_sizes(bool with_outputs) const;
-  // The shapes that the outputs must have for these inputs and what is set, in the order of the tensors. Sets nothing.
+  // Returns the shapes that the outputs must have for these inputs and those set before, in the order of the tensors.
+  // Sets nothing.
   std::vector<std::vector<int64_t>> output_shapes(const std::vector<Argument>& arguments) const;
-  // Throws Error when two of them share memory that is written.
+  // Throws Error if two tensors share memory that is written.
   void check_overlap() const;
 
  private:

@@ -136,7 +136,7 @@ bool match_shape(const std::string& tensor, const SymbolicShape& declared, std::
   }
   bool complete = true;
   for (size_t axis = 0; axis < real.size(); ++axis) {
-    // Nearly all sizes are one plain dimension; this runs for every tensor of every step.
+    // The fast case: nearly all sizes are a single dimension, and this runs for every tensor of every step.
     if (const int dim = declared[axis].single_dim(); dim >= 0 && sizes[static_cast<size_t>(dim)] < 0) {
       sizes[static_cast<size_t>(dim)] = real[axis];
     } else if (dim >= 0 && sizes[static_cast<size_t>(dim)] == real[axis]) {

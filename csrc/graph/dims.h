@@ -23,21 +23,21 @@ class DimExpr {
   // Throws Error unless the steps are a well formed expression over the dimensions 0..num_dims-1.
   DimExpr(std::vector<Step> steps, int num_dims);
 
-  // The dimension when the expression is nothing else, -1 otherwise.
+  // Returns the dimension if the expression is a single dimension, -1 otherwise.
   int single_dim() const {
     return steps_.size() == 1 && steps_[0].op == Op::dim ? static_cast<int>(steps_[0].value) : -1;
   }
-  // The dimensions that occur, ascending.
+  // Returns the dimensions that occur, ascending.
   std::vector<int> dims() const;
 
-  // Equal for equal expressions.
+  // Compares expressions step by step.
   std::string key() const;
 
-  // The value for these sizes of the dimensions. Throws Error on overflow or division by zero.
+  // Returns the value for these sizes of the dimensions. Throws Error on overflow or division by zero.
   int64_t evaluate(std::span<const int64_t> sizes) const;
 
-  // The size of dimension `dim` for which the expression has `value`, the others being as in `sizes`. The
-  // expression has to be linear in it. Nothing when there is no such non-negative size.
+  // Returns the size of dimension `dim` for which the expression has `value`, the others being as in `sizes`; nothing
+  // if no non-negative size does. The expression has to be linear in `dim`.
   std::optional<int64_t> solve(int dim, int64_t value, std::span<const int64_t> sizes) const;
 
  private:
@@ -46,13 +46,13 @@ class DimExpr {
 
 using SymbolicShape = std::vector<DimExpr>;
 
-// Fills in the sizes (-1: not yet known) from the real shape of a tensor, and checks it against the
-// declaration. False when some size could not be checked, because two of its dimensions are not known yet: call
-// again when another tensor has told one. Throws Error naming the tensor on a conflict.
+// Resolves sizes (-1: not yet known) from the real shape of a tensor and checks it against the declaration. Returns
+// false if a size could not be checked because two of its dimensions are unknown; call again when another tensor has
+// resolved one. Throws Error naming the tensor on a conflict.
 bool match_shape(const std::string& tensor, const SymbolicShape& declared, std::span<const int64_t> real,
                  std::span<const std::string> names, std::vector<int64_t>& sizes);
 
-// "[2, 64]"
+// Returns "[2, 64]".
 std::string shape_text(std::span<const int64_t> shape);
 
 }  // namespace atb_core

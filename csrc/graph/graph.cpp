@@ -61,17 +61,17 @@ void Graph::check_tensors() const {
 }
 
 void Graph::add_node(NodeSpec node, std::vector<bool>& defined) {
-  const OpDef* def = find_op(node.op);
-  if (def == nullptr) fail("this engine has no such op");
-  if (!def->any_attributes) node.attributes = checked_attributes(def->attributes, node.attributes);
-  check_count("inputs", node.inputs.size(), def->inputs);
-  check_count("outputs", node.outputs.size(), def->outputs);
+  const OpSignature* signature = find_op(node.op);
+  if (signature == nullptr) fail("this engine has no such op");
+  if (!signature->any_attributes) node.attributes = checked_attributes(signature->attributes, node.attributes);
+  check_count("inputs", node.inputs.size(), signature->inputs);
+  check_count("outputs", node.outputs.size(), signature->outputs);
   const auto known = [&](int id) { return id >= 0 && static_cast<size_t>(id) < tensors_.size(); };
   for (int id : node.inputs) {
     if (!known(id)) fail("it refers to unknown tensor ", id);
     if (!defined[static_cast<size_t>(id)]) fail("it reads '", tensor(id).name, "' (tensor ", id, ") before it is made");
   }
-  for (int index : def->writes) {
+  for (int index : signature->writes) {
     const TensorSpec& target = tensor(node.inputs[static_cast<size_t>(index)]);
     if (target.kind == TensorKind::weight) fail("it writes weight '", target.name, "'");
     written_[static_cast<size_t>(root(node.inputs[static_cast<size_t>(index)]))] = true;
@@ -80,9 +80,9 @@ void Graph::add_node(NodeSpec node, std::vector<bool>& defined) {
     if (!known(id)) fail("it refers to unknown tensor ", id);
     if (defined[static_cast<size_t>(id)]) fail("it makes '", tensor(id).name, "' (tensor ", id, ") a second time");
     defined[static_cast<size_t>(id)] = true;
-    if (def->always_view) roots_[static_cast<size_t>(id)] = root(node.inputs[0]);
+    if (signature->always_view) roots_[static_cast<size_t>(id)] = root(node.inputs[0]);
   }
-  nodes_.push_back({std::move(node), def});
+  nodes_.push_back({std::move(node), signature});
 }
 
 }  // namespace atb_core

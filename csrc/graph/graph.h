@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A network as C++ receives it: tensors, nodes, and symbolic shapes for all of them.
+// The graph that all backends share: tensors, nodes, and symbolic shapes.
 #pragma once
 
 #include <string>
@@ -11,10 +11,10 @@
 
 namespace atb_core {
 
-struct OpDef;
+struct OpSignature;
 
-// input: given with every run, or once (a KV cache); may be written by nodes that say so.
-// weight: looked up in the WeightStore by name. output: memory given with every run. internal: planned.
+// input: set for every run, or once (a KV cache); may be written by ops whose signature says so.
+// weight: found in the store of weights by name. output: memory set for every run. internal: memory is planned.
 enum class TensorKind { input, weight, output, internal };
 
 struct TensorSpec {
@@ -41,10 +41,10 @@ struct GraphSpec {
 class Graph {
  public:
   struct Node : NodeSpec {
-    const OpDef* def;
+    const OpSignature* op_signature;
   };
 
-  // Throws Error naming op, label and tensor when anything does not fit together.
+  // Throws Error naming op, label and tensor if the graph is not valid.
   explicit Graph(GraphSpec spec);
 
   const std::vector<std::string>& dims() const { return dims_; }
@@ -52,7 +52,7 @@ class Graph {
   const TensorSpec& tensor(int id) const { return tensors_[static_cast<size_t>(id)]; }
   const std::vector<Node>& nodes() const { return nodes_; }
 
-  // True when some node writes the tensor in place, or a tensor that always shares its memory (Reshape).
+  // Returns true if a node writes the tensor in place, or a tensor that always shares its memory (Reshape).
   bool written(int id) const { return written_[static_cast<size_t>(root(id))]; }
 
  private:
@@ -67,7 +67,7 @@ class Graph {
   std::vector<bool> written_;
 };
 
-// "RmsNorm at model.layers.0.norm"
+// Returns "RmsNorm at model.layers.0.norm".
 std::string describe(const NodeSpec& node);
 
 }  // namespace atb_core

@@ -1,93 +1,154 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "graph/op.h"
 
-#include <algorithm>
 #include <map>
 #include <mutex>
 #include <shared_mutex>
 
-#include "cpu/ops.h"
+#include "atb_core/error.h"
 
 namespace atb_core {
 namespace {
 
-const std::map<std::string_view, OpDef>& registry() {
-  static const std::map<std::string_view, OpDef> ops = [] {
-    std::vector<OpDef> all;
-    cpu::add_linear_ops(all);
-    cpu::add_vector_ops(all);
-    cpu::add_attention_ops(all);
-    cpu::add_gather_ops(all);
-    cpu::add_movement_ops(all);
-    cpu::add_moe_ops(all);
-    cpu::add_sort_ops(all);
-    cpu::add_comm_ops(all);
-    std::map<std::string_view, OpDef> result;
-    for (OpDef& op : all) result.emplace(op.name, std::move(op));
-    return result;
-  }();
-  return ops;
+using List = std::vector<int64_t>;
+
+std::vector<AttributeSpec> attention_attributes(const char* calc_type) {
+  return {{"head_num", int64_t{0}, true},
+          {"kv_head_num", int64_t{0}, true},
+          {"q_scale", 1.0},
+          {"qk_scale", 1.0},
+          {"mask_type", std::string("MASK_TYPE_UNDEFINED")},
+          {"calc_type", std::string(calc_type)}};
 }
 
-// What add_op() was given. Graphs point into it: nothing is ever removed.
-struct Added {
+std::vector<AttributeSpec> group_attributes() {
+  return {{"rank", int64_t{0}},
+          {"rank_size", int64_t{1}},
+          {"backend", std::string("hccl")},
+          {"comm_mode", std::string("COMM_MULTI_PROCESS")},
+          {"comm_domain", std::string()},
+          {"rank_table_file", std::string()}};
+}
+
+std::vector<AttributeSpec> with(std::vector<AttributeSpec> attributes, AttributeSpec another) {
+  attributes.push_back(std::move(another));
+  return attributes;
+}
+
+std::vector<OpSignature> linear_signatures() {
+  return {
+      {"Linear", {2, 3}, {1, 1}, {{"transpose_a", false}, {"transpose_b", true}, {"has_bias", false}}},
+      {"MergedLinear", {2, kAnyNumber}, {1, kAnyNumber}, {{"parts", int64_t{0}, true}, {"has_bias", false}}},
+      {"SplitLinear", {2, 3}, {1, kAnyNumber}, {{"sizes", List{}, true}, {"has_bias", false}}},
+  };
+}
+
+std::vector<OpSignature> vector_signatures() {
+  return {
+      {"RmsNorm", {2, 2}, {1, 1}, {{"epsilon", 1e-5}}},
+      {"AddRmsNorm", {3, 3}, {3, 3}, {{"epsilon", 1e-5}}},
+      {"Rope", {5, 5}, {2, 2}, {{"rotary_coeff", int64_t{2}}}},
+      {"Activation",
+       {1, 1},
+       {1, 1},
+       {{"activation_type", std::string(), true},
+        {"scale", 1.0},
+        {"dim", int64_t{-1}},
+        {"gelu_mode", std::string("TANH_MODE")}}},
+      {"Elewise", {1, 2}, {1, 1}, {{"elewise_type", std::string(), true}, {"var_attr", 0.0}}},
+      {"Softmax", {1, 1}, {1, 1}, {{"axes", List{-1}}}},
+      {"Reduce", {1, 1}, {1, 1}, {{"reduce_type", std::string(), true}, {"axis", List{}, true}}},
+      {"Cast", {1, 1}, {1, 1}, {{"dtype", std::string(), true}}},
+  };
+}
+
+std::vector<OpSignature> attention_signatures() {
+  return {
+      {"SelfAttention", {4, 5}, {1, 1}, with(attention_attributes("PA_ENCODER"), {"is_triu_mask", false})},
+      {"PagedAttention", {5, 7}, {1, 1}, attention_attributes("CALC_TYPE_UNDEFINED")},
+      {"ReshapeAndCache", {5, 5}, {0, 0}, {}, {2, 3}},
+  };
+}
+
+std::vector<OpSignature> movement_signatures() {
+  return {
+      {"Gather", {2, 2}, {1, 1}, {{"axis", int64_t{0}}, {"batch_dims", int64_t{0}}}},
+      {"Split",
+       {1, 1},
+       {1, kAnyNumber},
+       {{"split_dim", int64_t{0}}, {"split_num", int64_t{2}}, {"split_sizes", List{}}}},
+      {"Concat", {1, kAnyNumber}, {1, 1}, {{"concat_dim", int64_t{0}}}},
+      {"Slice", {1, 1}, {1, 1}, {{"offsets", List{}, true}, {"size", List{}, true}}},
+      {"Transpose", {1, 1}, {1, 1}, {{"perm", List{}, true}}},
+      {"Repeat", {1, 1}, {1, 1}, {{"multiples", List{}, true}}},
+      {.name = "Reshape", .inputs = {1, 1}, .outputs = {1, 1}, .always_view = true},
+      {"Assign", {2, 2}, {0, 0}, {}, {1}},
+      {"Sort", {1, 1}, {2, 2}, {{"num", List{}, true}}},
+      {"Argsort", {1, 1}, {1, 1}},
+  };
+}
+
+std::vector<OpSignature> moe_signatures() {
+  return {
+      {"MoeTopkSoftmax", {1, 1}, {3, 3}, {{"topk_num", int64_t{0}, true}, {"normalize", false}}},
+      {"MoeInitRouting", {2, 2}, {3, 3}, {{"topk_num", int64_t{0}, true}, {"expert_num", int64_t{0}, true}}},
+      {"GroupedMatmul", {3, 4}, {1, 1}, {{"transpose_b", false}, {"has_bias", false}}},
+      {"MoeTokenUnpermute", {3, 3}, {1, 1}},
+  };
+}
+
+std::vector<OpSignature> comm_signatures() {
+  return {
+      {"AllReduce", {1, 1}, {1, 1}, with(group_attributes(), {"all_reduce_type", std::string("sum")})},
+      {"AllGather", {1, 1}, {1, 1}, group_attributes()},
+      {"LinearParallel", {2, 2}, {1, 1}, with(group_attributes(), {"trans_weight", true})},
+  };
+}
+
+// Signatures by name. Graphs point into the map, so nothing is ever removed.
+struct Registry {
+  Registry() {
+    for (const auto& family : {linear_signatures(), vector_signatures(), attention_signatures(), movement_signatures(),
+                               moe_signatures(), comm_signatures()}) {
+      for (const OpSignature& op : family) ops.emplace(op.name, op);
+    }
+  }
+
   std::shared_mutex mutex;
-  std::map<std::string, OpDef, std::less<>> ops;
+  std::map<std::string, OpSignature, std::less<>> ops;
 };
 
-Added& added() {
-  static Added instance;
+Registry& registry() {
+  static Registry instance;
   return instance;
 }
 
 }  // namespace
 
-const OpDef* find_op(std::string_view name) {
-  if (const auto found = registry().find(name); found != registry().end()) return &found->second;
-  const std::shared_lock lock(added().mutex);
-  const auto found = added().ops.find(name);
-  return found == added().ops.end() ? nullptr : &found->second;
+const OpSignature* find_op(std::string_view name) {
+  Registry& all = registry();
+  const std::shared_lock lock(all.mutex);
+  const auto found = all.ops.find(name);
+  return found == all.ops.end() ? nullptr : &found->second;
 }
 
-void add_op(std::string name, OpDef def) {
-  if (registry().contains(name)) fail("the engine has an op ", name, " of its own");
-  const std::unique_lock lock(added().mutex);
-  const auto [place, is_new] = added().ops.try_emplace(name, std::move(def));
-  if (!is_new) fail("there is an op ", name, " already");
-  place->second.name = place->first.c_str();
+void add_op(OpSignature signature) {
+  Registry& all = registry();
+  const std::unique_lock lock(all.mutex);
+  const std::string name = signature.name;
+  const auto [place, is_new] = all.ops.try_emplace(name, std::move(signature));
+  if (is_new) return;
+  // Only custom ops accept any attributes.
+  if (place->second.any_attributes) fail("there is an op ", name, " already");
+  fail("the engine has an op ", name, " of its own");
 }
 
 std::vector<std::string> op_names() {
+  Registry& all = registry();
+  const std::shared_lock lock(all.mutex);
   std::vector<std::string> names;
-  for (const auto& [name, op] : registry()) names.emplace_back(name);
-  const std::shared_lock lock(added().mutex);
-  for (const auto& [name, op] : added().ops) names.push_back(name);
-  std::sort(names.begin(), names.end());
+  for (const auto& [name, op] : all.ops) names.push_back(name);
   return names;
-}
-
-std::string shape_text(const TensorView& view) {
-  return shape_text(std::span<const int64_t>(view.shape, static_cast<size_t>(view.rank)));
-}
-
-void Binding::require_shape(const char* what, const TensorView& view, std::initializer_list<int64_t> shape) const {
-  const std::span<const int64_t> real(view.shape, static_cast<size_t>(view.rank));
-  if (!std::equal(real.begin(), real.end(), shape.begin(), shape.end())) {
-    fail(what, " has shape ", shape_text(view), ", not ", shape_text(std::span<const int64_t>(shape)));
-  }
-}
-
-void Binding::require_dtype(const char* what, const TensorView& view, DataType dtype) const {
-  if (view.dtype != dtype) fail(what, " is ", name(view.dtype), ", not ", name(dtype));
-}
-
-void Binding::require_inputs(int count) const {
-  if (num_inputs() != count) fail("it has ", num_inputs(), " inputs, not ", count);
-}
-
-int Binding::axis(int64_t value, int rank) const {
-  if (value < -rank || value >= rank) fail("axis ", value, " does not exist in a tensor of ", rank, " dimensions");
-  return static_cast<int>(value < 0 ? value + rank : value);
 }
 
 }  // namespace atb_core

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Element types by the names that Python uses. Not among the public headers: it has to be linked.
+// Element types by the names that Python uses. This header is not public: its function has to be linked.
 #pragma once
 
 #include <string_view>
@@ -8,7 +8,7 @@
 
 namespace atb_core {
 
-// The type of which name(DataType) is the name. Throws Error when there is none.
+// Returns the type that name(DataType) gives this name. Throws Error if there is none.
 DataType data_type_from_name(std::string_view short_name);
 
 }  // namespace atb_core

@@ -8,7 +8,7 @@ namespace {
 
 const Size kTokens("tokens"), kHidden("hidden"), kVocab("vocab");
 
-// Side of the triangular mask that prefill attention gets.
+// The side of the triangular mask, an input of attention in prefill.
 constexpr int64_t kMaskSize = 128;
 
 }  // namespace
@@ -18,7 +18,7 @@ DecoderModel::DecoderModel(const std::string& param)
 
 DecoderModel::Inputs DecoderModel::add_inputs(ModelGraph& graph) const {
   const Shape table = {Size("positions"), param_.head_dim};
-  // In decode there is one token a sequence.
+  // In decode each sequence has one token.
   const Size sequences = param_.is_prefill ? Size("batch") : kTokens;
   Inputs inputs;
   inputs.ids = graph.input("input_ids", DataType::i64, {kTokens});
@@ -26,10 +26,10 @@ DecoderModel::Inputs DecoderModel::add_inputs(ModelGraph& graph) const {
   inputs.cos_table = graph.input("cosine_table", param_.dtype, table);
   inputs.sin_table = graph.input("sine_table", param_.dtype, table);
   inputs.mask = graph.input("attention_mask", param_.dtype, {kMaskSize, kMaskSize});
-  inputs.block_table = graph.input("block_table", DataType::i32, {sequences, Size("max_blocks")});
+  inputs.block_tables = graph.input("block_table", DataType::i32, {sequences, Size("max_blocks")});
   inputs.slots = graph.input("slots_mapping", DataType::i32, {kTokens});
   for (const char* name : {"kv_cache_idx", "token_offset", "place_holder"}) graph.input(name, DataType::i32, {});
-  inputs.seq_len = graph.input("seq_len", DataType::i32, {sequences});
+  inputs.input_lengths = graph.input("seq_len", DataType::i32, {sequences});
   inputs.rows = graph.input("lm_head_indices", DataType::i64, {Size("rows")});
   return inputs;
 }
@@ -87,7 +87,7 @@ Value DecoderModel::attention(ModelGraph& graph, int64_t index, Value x, const I
     k = normed_heads(graph, prefix + ".k_norm", k, kv_heads);
   }
   graph.at(prefix);
-  const std::vector<Value> turned = graph.rope(q, k, rotary.cos, rotary.sin, inputs.seq_len);
+  const std::vector<Value> turned = graph.rope(q, k, rotary.cos, rotary.sin, inputs.input_lengths);
   q = graph.reshape(turned[0], {kTokens, heads, dim});
   k = graph.reshape(turned[1], {kTokens, kv_heads, dim});
   const Value v = graph.reshape(parts[2], {kTokens, kv_heads, dim});
@@ -95,8 +95,8 @@ Value DecoderModel::attention(ModelGraph& graph, int64_t index, Value x, const I
   const double scale = 1.0 / std::sqrt(static_cast<double>(dim));
   const Value out =
       param_.is_prefill
-          ? graph.self_attention(q, k, v, inputs.mask, inputs.seq_len, heads, kv_heads, scale)
-          : graph.paged_attention(q, k_cache, v_cache, inputs.block_table, inputs.seq_len, heads, kv_heads, scale);
+          ? graph.self_attention(q, k, v, inputs.mask, inputs.input_lengths, heads, kv_heads, scale)
+          : graph.paged_attention(q, k_cache, v_cache, inputs.block_tables, inputs.input_lengths, heads, kv_heads, scale);
   const Value flat = graph.reshape(out, {kTokens, heads * dim});
   return linear(graph, prefix + ".dense", flat, {kHidden, heads * dim}, biases.dense);
 }

@@ -8,18 +8,18 @@
 
 namespace atb_core {
 
-// The decoder-only transformer of llama-like families: embedding, rotary gather, layers, norm, output matrix.
-// Families register it under names of their own from Python, with their defaults.
+// The decoder-only transformer of llama-like families: embedding, rotary tables, layers, norm, output matrix. Packages
+// register it from Python under names of their own, with defaults.
 //
-// Weights, in this order: embedding [vocab, hidden]; for each layer input norm [hidden], qkv [q + 2 kv, hidden] and
-// its bias, with q/k norm those two [head_dim], dense [hidden, q] and its bias, norm after attention [hidden], gate_up
+// Weights, in this order: embedding [vocab, hidden]; for each layer input norm [hidden], qkv [q + 2 kv, hidden] and its
+// bias, with q/k norm those two [head_dim], dense [hidden, q] and its bias, norm after attention [hidden], gate_up
 // [2 inner, hidden] and its bias, down [hidden, inner] and its bias; norm [hidden]; output matrix [vocab, hidden].
-// Biases are there as 'linearHasBias' says.
+// 'linearHasBias' says which biases exist.
 //
-// Inputs, in this order: input_ids [tokens] i64, position_ids [tokens] i64, cosine_table and sine_table
-// [positions, head_dim], attention_mask [128, 128] (prefill), block_table [tokens, blocks] i32 (decode), slots_mapping
-// [tokens] i32, three that belong to an unpaged cache and are not read, seq_len [batch] i32, lm_head_indices [rows]
-// i64 (prefill). Output: logits [rows, vocab].
+// Inputs, in this order and with the names of ATB-Models' decoders: input_ids [tokens] i64, position_ids [tokens] i64,
+// cosine_table and sine_table [positions, head_dim], attention_mask [128, 128] (prefill), block_table [tokens, blocks]
+// i32 (decode), slots_mapping [tokens] i32, three inputs of a cache without pages, which are not read, seq_len [batch]
+// i32, lm_head_indices [rows] i64 (prefill). Output: logits [rows, vocab].
 class DecoderModel : public Model {
  public:
   explicit DecoderModel(const std::string& param);
@@ -29,7 +29,7 @@ class DecoderModel : public Model {
 
  private:
   struct Inputs {
-    Value ids, positions, cos_table, sin_table, mask, block_table, slots, seq_len, rows;
+    Value ids, positions, cos_table, sin_table, mask, block_tables, slots, input_lengths, rows;
   };
   struct Rotary {
     Value cos, sin;

@@ -15,7 +15,7 @@ using Table = std::vector<std::vector<int64_t>>;
 
 constexpr const char* kOneProcess = "only one process is supported";
 
-// Fields that choose how ATB-Models computes something and change no result here.
+// Accepts fields that select how ATB-Models computes and that change no result here.
 void accept_choices(Parameters& given) {
   for (const char* name : {"isEmbeddingParallel", "isLmHeadParallel", "supportLcoc", "enableLcoc"}) {
     given.flag(name, false);  // of no effect in one process
@@ -34,7 +34,7 @@ void accept_choices(Parameters& given) {
   given.integer("blockSize", 1, 1024, 128);
 }
 
-// How the work is divided among processes: only in the way of one.
+// Checks the fields that divide the work among processes: only one process is supported.
 void refuse_parallel(Parameters& given) {
   for (const char* name : {"rank", "tpRank", "tpRankRoot", "dpRank", "attnTpRank", "attnDpRank", "mlpTpRank"}) {
     given.only(name, Json(int64_t{0}), std::string(kOneProcess) + ", it must be 0");
@@ -50,7 +50,7 @@ void refuse_parallel(Parameters& given) {
   }
 }
 
-// A description of groups of processes: each may have this one.
+// Checks a description of groups of processes: each group may have this process only.
 void check_mapping(Parameters& given) {
   const Json* mapping = given.any("mapping");
   if (!mapping || mapping->get<std::nullptr_t>()) return;
@@ -67,7 +67,7 @@ void check_mapping(Parameters& given) {
   }
 }
 
-// Fields that ask for something that this decoder does not do.
+// Refuses fields that ask for something that this decoder does not do.
 void refuse_unsupported(Parameters& given) {
   given.only("isFA", Json(false), "an unpaged cache is not supported, isFA must be false");
   given.only("isUnpadInputs", Json(true), "padded inputs are not supported, isUnpadInputs must be true");
@@ -121,7 +121,7 @@ void require_values(const std::string& name, const Table& table, std::initialize
   }
 }
 
-// The numbers are ATB-Models': -1 no such linear, 0 float; packs: 0 undefined, 1 all float; 1 is a weight [n, k].
+// Numbers of ATB-Models: -1 no such linear, 0 float; packs: 0 undefined, 1 all float; 1 for a weight [n, k].
 void check_linears(Parameters& given, size_t layers) {
   require_values("packQuantType", given.table("packQuantType", layers, 2), {0, 1}, "only float weights are supported");
   require_values("linearQuantType", given.table("linearQuantType", layers, 7), {-1, 0},

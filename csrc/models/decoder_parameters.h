@@ -9,8 +9,8 @@
 
 namespace atb_core {
 
-// What DecoderModel is told by its JSON parameter. The fields are those of ATB-Models' decoder models; the sizes of
-// vocabulary, hidden state and feed-forward layer are not among them: the weights tell.
+// The JSON parameter of DecoderModel. The fields are those of ATB-Models' decoder models. The sizes of vocabulary,
+// hidden state and feed-forward layer are not among them: they follow from the weights.
 struct DecoderParameters {
   bool is_prefill = false;
   DataType dtype = DataType::f16;
@@ -24,7 +24,7 @@ struct DecoderParameters {
   };
   std::vector<Biases> biases;  // of each layer
 
-  // Throws Error naming the field for what is missing, unknown, of the wrong type or not supported.
+  // Throws Error naming the field that is missing, unknown, of the wrong type or not supported.
   static DecoderParameters from_json(const std::string& text);
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What runs the graphs of models: the border between GraphModelEngine and the engines of processor and device.
+// The interface between models and the backends that run their graphs. Implementations: cpu/engine/graph_backend.h and
+// atb/graph_backend.h.
 #pragma once
 
 #include <functional>
@@ -14,28 +15,28 @@
 
 namespace atb_core {
 
-// A graph that runs; Program says what the methods do.
+// A graph that runs. The methods are those of Program (cpu/engine/program.h).
 class GraphProgram {
  public:
   virtual ~GraphProgram() = default;
   virtual void set(const std::vector<Argument>& arguments) = 0;
-  // Inputs that keep their values until set again. The caller keeps their memory alive and does not write to it.
+  // Sets inputs that keep their values until set again. The caller keeps their memory alive and does not write to it.
   virtual void set_constants(const std::vector<Argument>& arguments) = 0;
   virtual bool run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted) = 0;
   virtual std::vector<std::vector<int64_t>> output_shapes(const std::vector<Argument>& arguments) = 0;
 };
 
-// Makes programs over one set of weights.
+// Builds programs over one set of weights.
 class GraphBackend {
  public:
   virtual ~GraphBackend() = default;
-  // `segments` has a number for each node: those of one number that follow one another may be built as one operation.
+  // Builds a program. `segments` has a number for each node: consecutive nodes of one number may become one operation.
   virtual std::unique_ptr<GraphProgram> build(GraphSpec spec, const std::vector<int>& segments) = 0;
   // Copies a weight from the memory of the host.
   virtual void set_weight(const std::string& name, const TensorView& weight) = 0;
 };
 
-// A program of an engine, which has these methods under the same names.
+// Adapts a program of an engine, which has methods of the same names.
 template <typename Engine>
 class ProgramOf : public GraphProgram {
  public:

@@ -40,7 +40,7 @@ void GraphModelEngine::build(const ModelGraph& graph) {
 
 void GraphModelEngine::set_weights(const std::vector<TensorView>& weights) {
   const std::lock_guard lock(mutex_);
-  // Tied weights are one tensor that is given twice.
+  // Tied weights are one tensor that occurs twice.
   std::map<std::pair<const void*, std::vector<int64_t>>, std::string> known;
   std::vector<std::string> names;
   for (const TensorView& weight : weights) {
@@ -61,7 +61,7 @@ void GraphModelEngine::declare_weights(const std::vector<std::string>& names, co
 
 void GraphModelEngine::take_weights(const std::vector<std::string>& names, const std::vector<TensorView>& weights) {
   if (names.size() != weights.size()) fail(names.size(), " names were given for ", weights.size(), " weights");
-  weight_sizes(graph_, weights);  // everything is checked before anything is kept
+  weight_sizes(graph_, weights);  // checks everything before anything is kept
   std::map<std::string, const TensorView*> known;
   std::vector<GivenWeight> given;
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -74,7 +74,8 @@ void GraphModelEngine::take_weights(const std::vector<std::string>& names, const
   if (!weights_.empty() && given != weights_) {
     fail("these weights differ from the first ones in shape, type or in which are one: build the graph again first");
   }
-  // The program comes before the data: it tells how the weights will be used, so that each gets its layout at once.
+  // Builds the program before the data arrives: it declares how weights are used, so that each is stored in its final
+  // layout.
   make_program(backend_, given);
   weights_ = std::move(given);
 }
@@ -112,7 +113,7 @@ void GraphModelEngine::set_caches(const std::vector<TensorView>& keys, const std
   if (keys.size() != layers || values.size() != layers) {
     fail(keys.size(), " key caches and ", values.size(), " value caches were given where ", layers, " are needed");
   }
-  // A layer records its keys' cache and then its values'.
+  // A layer records the cache of its keys, then that of its values.
   std::vector<TensorView> views;
   for (size_t i = 0; i < layers; ++i) {
     views.push_back(keys[i]);
@@ -128,10 +129,10 @@ void GraphModelEngine::set_constants(const std::vector<TensorView>& inputs) {
   std::map<int, TensorView> given;
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (!inputs[i].data) continue;
-    argument(inputs_[i], inputs[i], "input " + std::to_string(i));  // fails for what is wrong, before anything changes
+    argument(inputs_[i], inputs[i], "input " + std::to_string(i));  // throws before anything changes
     given.emplace(inputs_[i], inputs[i]);
   }
-  // Where the program refuses the new ones, the former ones are gone, too: steps have to bring them.
+  // If the program refuses the new constants, the previous ones are dropped as well: later steps have to pass them.
   for (const auto& [tensor, view] : given) constants_.erase(tensor);
   bind_constants(given);
   constants_.merge(given);
@@ -143,7 +144,7 @@ void GraphModelEngine::bind_constants(const std::map<int, TensorView>& constants
     if (is_read(tensor)) (view.on_device ? there : here).push_back(argument(tensor, view, "constant"));
   }
   program_->set_constants(here);
-  program_->set(there);  // what lies on the device already is not copied
+  program_->set(there);  // tensors that are on the device already are not copied
 }
 
 void GraphModelEngine::check_count(const std::vector<int>& tensors, const std::vector<TensorView>& views,
@@ -178,7 +179,7 @@ void GraphModelEngine::run(const std::vector<TensorView>& inputs, const std::vec
   const std::lock_guard lock(mutex_);
   std::vector<Argument> given = arguments(inputs_, inputs, "input");
   for (Argument& output : arguments(outputs_, outputs, "output")) given.push_back(std::move(output));
-  // Whatever comes of the step: from now on the program has addresses that are good for this step only.
+  // Even if the step fails, the program now holds addresses that are valid for this step only.
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].data) constants_.erase(inputs_[i]);
   }

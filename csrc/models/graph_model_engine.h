@@ -13,7 +13,8 @@
 
 namespace atb_core {
 
-// Runs a model's graph on a backend. The program is made when the weights are there: they tell the sizes.
+// Runs a model's graph on a backend. The program is built once the weights are declared: sizes follow from their
+// shapes.
 class GraphModelEngine : public ModelEngine {
  public:
   explicit GraphModelEngine(std::shared_ptr<GraphBackend> backend) : backend_(std::move(backend)) {}
@@ -24,23 +25,23 @@ class GraphModelEngine : public ModelEngine {
   void run(const std::vector<TensorView>& inputs, const std::vector<TensorView>& outputs) override;
   std::vector<std::vector<int64_t>> output_shapes(const std::vector<TensorView>& inputs) override;
 
-  // Announces all weights by shape and type, under names of the caller's; equal names are one weight. The data then
-  // comes to the backend by these names, tensor by tensor: what set_weights() does with all of them at once.
+  // Declares all weights by shape and type, under names that the caller chooses; equal names are one weight. The data
+  // then goes to the backend by these names, one tensor at a time. set_weights() does both.
   void declare_weights(const std::vector<std::string>& names, const std::vector<TensorView>& weights);
 
-  // Takes the weights that `other` has been given, which both then share. The graphs must have the same weights.
+  // Shares the weights of `other`. The graphs must have the same weights.
   void share_weights(const GraphModelEngine& other);
 
-  // Those of the inputs that have data keep their values and need not come with a step, until one comes with a step. A
-  // device copies them once. The caller keeps them alive.
+  // Sets the inputs that have data as constants: later steps may leave them out. An input that comes with a step is no
+  // constant any more. A device copies a constant once. The caller keeps the memory alive.
   void set_constants(const std::vector<TensorView>& inputs);
 
   const std::vector<std::string>& input_names() const { return input_names_; }
-  // Asked from time to time while a step runs; true ends it, and run() throws Error.
+  // Called regularly while a step runs; if it returns true, the step ends and run() throws Error.
   std::function<bool()> interrupted;
 
  private:
-  // A weight as it was given: enough to compare two models and to resolve the sizes of one.
+  // Name, type and shape of a weight: enough to compare the weights of two models and to resolve sizes.
   struct GivenWeight {
     std::string stored_as;
     DataType dtype;
@@ -52,13 +53,14 @@ class GraphModelEngine : public ModelEngine {
   void make_program(std::shared_ptr<GraphBackend> backend, const std::vector<GivenWeight>& weights);
   void check_count(const std::vector<int>& tensors, const std::vector<TensorView>& views, const char* what) const;
   bool is_read(int tensor) const { return ids_[static_cast<size_t>(tensor)] >= 0; }
-  // What the program takes of `views`: not what no node reads, nor constants that do not come.
+  // Returns the program's arguments from `views`, without tensors that no node reads and without constants that are
+  // left out.
   std::vector<Argument> arguments(const std::vector<int>& tensors, const std::vector<TensorView>& views,
                                   const char* what) const;
   Argument argument(int tensor, const TensorView& view, const std::string& what) const;
   void bind_constants(const std::map<int, TensorView>& constants);
 
-  mutable std::mutex mutex_;  // of all that follows; held while a step runs
+  mutable std::mutex mutex_;  // guards the members below; held while a step runs
   std::shared_ptr<GraphBackend> backend_;
   ModelGraph graph_;
   std::vector<int> inputs_, outputs_, caches_;

@@ -126,7 +126,7 @@ class Parser {
     return value;
   }
 
-  // What follows \u: JSON writes a character beyond 16 bits as a pair of surrogates.
+  // Reads the digits after \u. JSON writes a character beyond 16 bits as a pair of surrogates.
   uint32_t code_point() {
     const uint32_t first = four_digits();
     if (first < 0xD800 || first > 0xDFFF) return first;
@@ -146,7 +146,7 @@ class Parser {
     const std::string_view digits = token.substr(first_digit);
     const bool leading_zero = digits.size() > 1 && digits[0] == '0' && is_digit(digits[1]);
     if (digits.empty() || !is_digit(digits[0]) || leading_zero) wrong("a value is expected");
-    // from_chars() would take "1." for a number.
+    // from_chars() would accept "1." as a number.
     const size_t point = token.find('.');
     if (point != token.npos && (point + 1 == token.size() || !is_digit(token[point + 1]))) {
       wrong("a digit is expected after the point of a number");
@@ -173,8 +173,8 @@ class Parser {
 
   static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-  // Whether a number that is out of a double's range is too close to zero and not too large: where its first digit
-  // that counts stands, seen from the point, tells together with the exponent.
+  // Returns true if a number outside the range of double is too close to zero, false if it is too large. The position
+  // of the first nonzero digit relative to the point, plus the exponent, decides.
   static bool is_tiny(std::string_view token) {
     const size_t letter = std::min(token.find_first_of("eE"), token.size());
     const std::string_view mantissa = token.substr(0, letter);

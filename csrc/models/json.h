@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// JSON as model parameters use it: strict, bounded, and with messages that say where.
+// Parses JSON as model parameters use it: strict, bounded, and with messages that give the position.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,11 @@ class Json {
  public:
   using Array = std::vector<Json>;
   using Object = std::map<std::string, Json, std::less<>>;
-  // Longer texts are no parameters (the limit is upstream's).
+  // The longest text that is accepted; the limit is ATB-Models'.
   static constexpr size_t kMaxCharacters = 200'000;
 
-  // Throws Error with the position for anything that is not one JSON value: also for a key that occurs twice,
-  // numbers that are too large (those too close to zero are 0), nesting deeper than 16. Strings are UTF-8.
+  // Parses one JSON value. Throws Error with the position of a syntax error, a key that occurs twice, a number that is
+  // too large, or nesting deeper than 16. A number too close to zero is 0. Strings are UTF-8.
   static Json parse(std::string_view text);
 
   Json() = default;
@@ -30,7 +30,7 @@ class Json {
   const T* get() const {
     return std::get_if<T>(&value_);
   }
-  // "null", "a boolean", "an integer", "a number", "a string", "a list", "an object"
+  // Returns "null", "a boolean", "an integer", "a number", "a string", "a list" or "an object".
   const char* kind() const;
 
  private:

@@ -11,7 +11,7 @@ namespace {
 
 using Sizes = std::map<std::string, int64_t>;
 
-// Names of the dimensions that stay open, and sizes as expressions over them.
+// Holds the names of the dimensions that stay symbolic, and converts sizes to expressions over them.
 class Dimensions {
  public:
   explicit Dimensions(const Sizes& known) : known_(known) {}
@@ -67,13 +67,13 @@ TensorKind kind_of(Role role) {
   return TensorKind::input;
 }
 
-// What a node is called where its author says nothing.
+// Returns the label of a node, one made from op and number if the author gave none.
 std::string label_of(const ModelGraph& graph, size_t node) {
   const std::string& label = graph.nodes()[node].label;
   return label.empty() ? "node " + std::to_string(node) : label;
 }
 
-// Node by node: whether all that it reads and makes is there. Returns which tensors nodes make.
+// Checks for each node that the tensors it reads and makes exist. Returns the tensors that nodes make.
 std::vector<bool> made_tensors(const ModelGraph& graph) {
   std::vector<bool> made(graph.tensors().size());
   const auto known = [&](int id) { return id >= 0 && static_cast<size_t>(id) < made.size(); };
@@ -120,7 +120,7 @@ void check_graph(const ModelGraph& graph) {
   for (size_t i = 0; i < made.size(); ++i) {
     const ModelGraph::Tensor& tensor = graph.tensors()[i];
     if (tensor.role == Role::output && !made[i]) fail("no op makes the output '", tensor.name, "'");
-    // The engine calls weights as their source does.
+    // Names of weights are those that the caller passes, and are checked there.
     if (tensor.role == Role::internal || tensor.role == Role::weight) continue;
     if (tensor.name.empty()) fail("an input, cache or output has no name (tensor ", i, ")");
     if (!names.insert(tensor.name).second) fail("two inputs, caches or outputs are called '", tensor.name, "'");

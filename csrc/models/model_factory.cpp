@@ -14,7 +14,7 @@ namespace {
 
 REGISTER_MODEL(core, DecoderModel);
 
-// What dlerror() says ends with the reason.
+// Returns the reason, which ends the text of dlerror().
 std::string load_error() {
   const char* text = dlerror();
   return text ? text : "unknown reason";
@@ -50,12 +50,12 @@ const std::vector<ModelRegistration>& models_of(void* library, const std::string
   return *static_cast<const std::vector<ModelRegistration>*>(found);
 }
 
-// The models of a library that is loaded now, if it is not.
+// Returns the models of a library, which is loaded now unless it is loaded already.
 const std::vector<ModelRegistration>& opened(const std::string& path) {
   if (path.empty()) fail("the path of the library is empty");
   std::error_code unknown;
   if (std::filesystem::is_directory(path, unknown)) fail(path, " is a folder, not a library");
-  // Never closed: its models may outlive any handle.
+  // The library is never closed: its models may outlive any handle.
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) fail("cannot load ", path, ": ", load_error());
   const std::vector<ModelRegistration>& models = models_of(library, path);

@@ -11,25 +11,25 @@
 
 namespace atb_core {
 
-// The models of this process by name: the core's own and those of the libraries that were loaded.
+// Holds the models of this process by name: the core's own and those of the libraries that were loaded.
 class ModelFactory {
  public:
   static ModelFactory& instance();
 
-  // Who has a name outside of this factory, by name.
+  // Owners of names that are in use outside of this factory.
   using Owners = std::map<std::string, std::string>;
 
-  // Registers all of them or none; returns their names. Throws Error when a name is taken, naming who has it.
+  // Registers all of the models or none and returns their names. Throws Error if a name is taken, with its owner.
   std::vector<std::string> add(const std::vector<ModelRegistration>& models, const std::string& owner,
                                const Owners& taken = {});
 
-  // Loads a shared library and registers its models; returns their names. A library is loaded once. Throws Error
-  // naming the file when it cannot be loaded, was built for another version of the headers or another standard library,
-  // has no models, or one whose name is taken.
+  // Loads a shared library, registers its models and returns their names. A library is loaded once. Throws Error naming
+  // the file if it cannot be loaded, was built for another version of the headers or another standard library, has no
+  // models, or has one whose name is taken.
   std::vector<std::string> load_library(const std::string& path, const Owners& taken = {});
 
-  // Throws Error with the known names when there is no such model, when its creator gives none, or when the model
-  // refuses the parameters.
+  // Creates a model. Throws Error with the known names if there is no such model, if its creator returns none, or if
+  // the model refuses the parameters.
   std::shared_ptr<Model> create(const std::string& name, const std::string& param) const;
 
   std::vector<std::string> names() const;

@@ -36,7 +36,7 @@ bool equal(const Json& a, const Json& b) {
   return a.get<std::string>() && b.get<std::string>() && *a.get<std::string>() == *b.get<std::string>();
 }
 
-// How many letters must be changed, added or left out to make one word of the other.
+// Returns the number of letters to change, add or remove to make one word from the other.
 size_t distance(const std::string& a, const std::string& b) {
   std::vector<size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), size_t{0});
@@ -50,7 +50,7 @@ size_t distance(const std::string& a, const std::string& b) {
   return row.back();
 }
 
-// The known name that an unknown one is a misspelling of; empty if it is none of any.
+// Returns the known name that an unknown one probably misspells; empty if there is none.
 std::string nearest(const std::string& name, const std::set<std::string>& known) {
   constexpr size_t kLongestName = 64;
   if (known.empty() || name.size() > kLongestName) return "";
@@ -130,7 +130,7 @@ std::vector<std::vector<int64_t>> Parameters::table(const std::string& name, siz
     }
     std::vector<int64_t>& row = result.emplace_back();
     for (const Json& item : *items) {
-      // Upstream writes these flags as numbers or as booleans.
+      // ATB-Models writes these flags as numbers or as booleans.
       row.push_back(item.get<bool>() ? int64_t{*item.get<bool>()} : checked(name, item, -1, 1 << 20));
     }
   }

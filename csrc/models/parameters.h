@@ -9,7 +9,7 @@
 
 namespace atb_core {
 
-// The fields of a model's JSON parameter, read one by one; finish() refuses what nobody asked for, so that a
+// Reads the fields of a model's JSON parameter one by one. finish() refuses fields that were not read, so that a
 // misspelt field is an error and not a default. Every Error names the field.
 class Parameters {
  public:
@@ -22,17 +22,17 @@ class Parameters {
   int64_t integer(const std::string& name, int64_t low, int64_t high, int64_t fallback);
   double number(const std::string& name, double low, double high);
   std::string text(const std::string& name, std::string fallback);
-  // A list of `rows` lists of `columns` integers each, or of one list that counts for all rows; empty when the field is
-  // not there.
+  // Returns a list of `rows` lists of `columns` integers each; a single list counts for all rows. Empty if the field is
+  // missing.
   std::vector<std::vector<int64_t>> table(const std::string& name, size_t rows, size_t columns);
 
-  // A field of any type, none if it is not there.
+  // Returns a field of any type, null if it is missing.
   const Json* any(const std::string& name);
 
-  // A field that is accepted with this value only: other values ask for something that this engine does not do.
+  // Accepts a field with this value only: other values ask for something that this engine does not do.
   void only(const std::string& name, const Json& value, const std::string& why);
 
-  // Throws Error naming the fields that have not been asked for, and what their names are near to.
+  // Throws Error naming the fields that were not read, and the known names that they resemble.
   void finish() const;
 
  private:

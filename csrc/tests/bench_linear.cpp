@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/linear.h"
+#include "cpu/kernels/linear.h"
 #include "cpu/thread_pool.h"
 #include "graph/types.h"
 

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "graph/program.h"
+#include "cpu/engine/program.h"
 
 namespace atb_core::test {
 

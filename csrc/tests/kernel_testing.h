@@ -15,12 +15,12 @@
 #include "check.h"
 #include "cpu/flush_denormals.h"
 #include "cpu/isa.h"
-#include "cpu/kernels.h"
+#include "cpu/kernels/kernels.h"
 
 // The plain version of the vectors, for its scalar conversions.
 #define ATB_CPU_LEVEL testing
 // clang-format off
-#include "cpu/vec_portable.h"
+#include "cpu/kernels/vec_portable.h"
 // clang-format on
 
 namespace atb_core::test {

@@ -4,8 +4,8 @@
 
 #include "atb_core/types.h"
 #include "check.h"
+#include "cpu/engine/memory.h"
 #include "graph/arena.h"
-#include "graph/memory.h"
 
 using atb_core::Lifetime;
 using atb_core::Placement;

@@ -4,9 +4,9 @@
 #include <deque>
 #include <map>
 
-#include "atb/device_model.h"
+#include "atb/graph_backend.h"
 #include "atb_device.h"
-#include "models/cpu_graph_backend.h"
+#include "cpu/engine/graph_backend.h"
 #include "models/graph_model_engine.h"
 #include "models/model_factory.h"
 

@@ -5,7 +5,7 @@
 #include <bit>
 
 // clang-format off
-#include "cpu/math-inl.h"
+#include "cpu/kernels/math-inl.h"
 // clang-format on
 
 namespace atb_core::test {

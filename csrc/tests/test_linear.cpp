@@ -11,7 +11,7 @@
 
 #include "check.h"
 #include "cpu/flush_denormals.h"
-#include "cpu/linear.h"
+#include "cpu/kernels/linear.h"
 
 using namespace atb_core;
 using namespace atb_core::cpu;

@@ -175,7 +175,8 @@ TEST(fields_of_upstream_are_refused_with_a_reason_where_they_ask_for_more) {
   CHECK_THROWS(decoder(R"("ppGroupSize": 2)"), "'ppGroupSize': only one process is supported, it must be 1");
   CHECK_THROWS(decoder(R"("firstPpRank": false)"), "'firstPpRank': only one process is supported, it must be true");
   for (const char* name : {"tpRank", "attnDpRank", "dpRank"}) {
-    CHECK_THROWS(decoder("\"" + std::string(name) + "\": 1"), std::string(name) + "': only one process");
+    const std::string field(name);
+    CHECK_THROWS(decoder('"' + field + "\": 1"), field + "': only one process");
   }
   CHECK_THROWS(decoder(R"("mapping": {"worldSize": 2})"), "'mapping': only one process is supported, its 'worldSize'");
   CHECK_THROWS(decoder(R"("mapping": {"attnTp": {"rankIds": [0, 1]}})"), "its 'attnTp' is for more");

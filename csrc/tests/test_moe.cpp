@@ -5,8 +5,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "cpu/linear.h"
-#include "cpu/moe.h"
+#include "cpu/kernels/linear.h"
+#include "cpu/kernels/moe.h"
 #include "graph_builder.h"
 #include "kernel_testing.h"
 

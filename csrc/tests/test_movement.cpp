@@ -3,8 +3,8 @@
 #include <numeric>
 
 #include "check.h"
-#include "cpu/movement.h"
-#include "cpu/sort.h"
+#include "cpu/kernels/movement.h"
+#include "cpu/kernels/sort.h"
 
 using namespace atb_core;
 using namespace atb_core::cpu;

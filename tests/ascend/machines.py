@@ -45,7 +45,7 @@ class Box:
         def module_file(name: str) -> Path | None:
             if name == "torch":
                 return self.base / "site/torch/__init__.py" if "torch" in self.packages else None
-            return self.base / "site/atb_core.so" if name.removeprefix("atb_core.") in self.modules else None
+            return self.base / "site/atb_core.so" if name.split(".")[-1] in self.modules else None
 
         return Machine(
             environ=self.environ,

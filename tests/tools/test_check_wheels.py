@@ -57,16 +57,22 @@ def test_what_is_missing_is_named(tmp_path: Path, missing: str, problem: str) ->
     assert problem in found
 
 
-def test_a_core_without_the_simulator_or_with_a_backend_of_one_machine_is_refused(tmp_path: Path) -> None:
-    for modules, problem in (
-        (["_cpu"], "modules _cpu instead"),
-        (["_atb", "_atb_sim", "_cpu"], "modules _atb, _atb_sim"),
-    ):
-        path = tmp_path / "atb_core-1.0-cp311-cp311-linux_x86_64.whl"
-        with zipfile.ZipFile(path, "w") as archive:
-            for module in modules:
-                archive.write(pytest.importorskip("_ssl").__file__, f"atb_core/{module}.so")
-        assert any(problem in line for line in check_wheels.problems(path))
+@pytest.mark.parametrize(
+    ("package", "modules", "problem"),
+    [
+        ("atb_core", ["_atb_sim", "_cpu"], "modules _atb_sim, _cpu instead of _cpu"),
+        ("atb_core", ["_atb", "_cpu"], "modules _atb, _cpu instead of _cpu"),
+        ("atb_sim", [], "modules none instead of _atb_sim"),
+    ],
+)
+def test_a_wheel_with_other_extension_modules_than_its_own_is_refused(
+    tmp_path: Path, package: str, modules: list[str], problem: str
+) -> None:
+    path = tmp_path / f"{package}-1.0-cp311-cp311-linux_x86_64.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for module in modules:
+            archive.write(pytest.importorskip("_ssl").__file__, f"{package}/{module}.so")
+    assert any(problem in line for line in check_wheels.problems(path))
 
 
 def test_a_family_for_one_platform_is_refused(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Passes rewrite networks. `run_passes` runs the standard pipeline for a backend.
+"""Passes that rewrite networks; `run_passes` runs the standard pipeline for a backend.
 
-A pass is a function Network -> Network that leaves its argument alone. After each one the result is verified.
-Plugins add fusions with the hook `atb_fusion_passes`; they run after core's.
+A pass is a function from a network to a network that does not change its argument. The result of each pass is verified.
+Plugins add fusions with the hook `atb_fusion_passes`; they run after those of the core.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ PassFunction: TypeAlias = Callable[[Network], Network]
 
 @dataclass(frozen=True)
 class Pass:
-    """A named pass; a fusion also names the op it makes, and runs only where the backend has that op."""
+    """Named pass.
+
+    Attributes:
+        name: name by which `build_engine(del_fpass_keys=...)` leaves out a fusion.
+        run: the function that rewrites a network.
+        makes: op that a fusion creates; the fusion runs only on backends that have the op.
+    """
 
     name: str
     run: PassFunction
@@ -63,17 +69,21 @@ _FUSIONS = (
     Pass("SplitLinear", fuse_split_linear, "SplitLinear"),
     Pass("MergedLinear", merge_linears, "MergedLinear"),
 )
-#: Names that stand for something else where passes are left out.
+#: Names that fusions of plugins must not have.
 _RESERVED = ("All", "Expand", *(step.name for step in _CLEAN_UP))
 
 
 def fusion_names() -> tuple[str, ...]:
-    """Names that `build_engine(del_fpass_keys=...)` knows, those of plugins last."""
+    """Returns the names that `build_engine(del_fpass_keys=...)` accepts, those of plugins last."""
     return tuple(fusion.name for fusion in _fusions())
 
 
 def _fusions() -> list[Pass]:
-    """Core's fusions, then those of plugins; PluginError, naming both owners, for two of one name."""
+    """Returns the core's fusions, then those of plugins.
+
+    Raises:
+        PluginError: two fusions have the same name; the message names both owners.
+    """
     owners = {**dict.fromkeys(_RESERVED, "atb-core"), **{fusion.name: "atb-core" for fusion in _FUSIONS}}
     fusions = list(_FUSIONS)
     for contribution in FUSIONS.all():
@@ -98,7 +108,7 @@ def _guarded(contribution: Contribution[Pass]) -> PassFunction:
             if not isinstance(result, Network):
                 raise TypeError(f"it returned {result!r}, not a Network")
             verify(result, after=fusion.name)
-        # Fusions change no results: without this one everything runs as well.
+        # Fusions are optional: the network runs without this one, too.
         except Exception as error:
             FUSIONS.failed(contribution.owner, f"the fusion pass {fusion.name!r}", error)
             return network
@@ -133,9 +143,11 @@ def pipeline(backend: str, leave_out: Sequence[str] | None = None) -> list[Pass]
 
 
 def run_passes(network: Network, backend: str, leave_out: Sequence[str] | None = None) -> Network:
-    """`network` after the standard pipeline, verified after each pass; the argument is not changed.
+    """Returns the network after the standard pipeline, verified after each pass; the argument is not changed.
 
-    GraphError for a custom op that the backend cannot run.
+    Raises:
+        GraphError: the backend cannot run a custom op, or a name in `leave_out` is unknown.
+        PluginError: the expansion of a custom op fails.
     """
     verify(network)
     for step in pipeline(backend, leave_out):

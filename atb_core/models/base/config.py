@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from atb_core.errors import ConfigError
 from atb_core.models.runtime.rope_scaling import RopeScaling
+from atb_core.names import DTYPES
 
 if TYPE_CHECKING:
     from atb_core.graph.dtype import DataType
 
 ConfigT = TypeVar("ConfigT", bound="BaseConfig")
 
-_TORCH_DTYPES = ("float32", "float16", "bfloat16")
 _ACTIVATIONS = ("silu", "swish")
 
 
@@ -147,7 +147,7 @@ class BaseConfig:
         _check_float("rms_norm_eps", self.rms_norm_eps, 0.0, 1.0)
         _check_float("rope_theta", self.rope_theta, 1.0, 1.0e15)
         _check_choice("hidden_act", self.hidden_act, _ACTIVATIONS)
-        _check_choice("torch_dtype", self.torch_dtype, _TORCH_DTYPES)
+        _check_choice("torch_dtype", self.torch_dtype, DTYPES)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             _check_token_ids(name, getattr(self, name))
         if self.rope_scaling is not None:

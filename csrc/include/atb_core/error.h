@@ -7,13 +7,13 @@
 
 namespace atb_core {
 
-// What the user did wrong (a bad graph, bad data, a missing weight). Python sees it as EngineError.
+// An error that the user can cause: an invalid graph, bad data, a missing weight. Python raises it as EngineError.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-// fail("op ", name, ": rank ", rank, " is too large") throws an Error with the parts written one after another.
+// Throws an Error with the parts written one after another: fail("op ", name, ": rank ", rank, " is too large").
 template <typename... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
   std::ostringstream text;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Models whose graph is written in C++. A model is a class with a constructor from a JSON string and BuildGraph();
-// REGISTER_MODEL makes it known under "<namespace>_<class>". Header only: a shared library that includes this file
-// and calls ATB_NATIVE_LIBRARY() once can bring models of its own (docs/cpp-models.md).
+// REGISTER_MODEL registers it as "<namespace>_<class>". Header only: a shared library that includes this file and uses
+// ATB_NATIVE_LIBRARY() once can add models (docs/cpp-models.md).
 #pragma once
 
 #include <functional>
@@ -15,9 +15,9 @@
 
 namespace atb_core {
 
-// Changes whenever a library built with older headers could not be used. Models cross the border as C++ objects, so it
-// also tells the standard libraries apart whose objects are laid out differently: negative where libstdc++ has its old
-// strings, 1000 more for libstdc++ with _GLIBCXX_DEBUG, 2000 more for libc++.
+// Changes when a library built with older headers cannot be used. Models cross the boundary as C++ objects, so the
+// number also distinguishes standard libraries with other layouts: negative with libstdc++'s old strings, 1000 more for
+// libstdc++ with _GLIBCXX_DEBUG, 2000 more for libc++.
 inline constexpr int kModelVersion = 2;
 #if defined(_LIBCPP_VERSION)
 inline constexpr int kModelAbi = kModelVersion + 2000;
@@ -29,16 +29,18 @@ inline constexpr int kModelAbi = -kModelVersion;
 inline constexpr int kModelAbi = kModelVersion;
 #endif
 
-// What a model runs on. The core implements it for each backend.
+// The engine that runs a model. The core implements it for each backend.
 class ModelEngine {
  public:
   virtual ~ModelEngine() = default;
   virtual void build(const ModelGraph& graph) = 0;
-  // All weights, in the order of ModelGraph::weight. A tensor given twice is kept once. They are copied.
+  // Copies all weights, in the order of ModelGraph::weight. A tensor that occurs twice is stored once.
   virtual void set_weights(const std::vector<TensorView>& weights) = 0;
-  // All caches, the keys' before the values'. The caller keeps them alive. They lie where the engine computes.
+  // Sets all caches, those of keys before those of values. The caller keeps them alive. They lie where the engine
+  // computes.
   virtual void set_caches(const std::vector<TensorView>& keys, const std::vector<TensorView>& values) = 0;
-  // One step. Inputs in the order of ModelGraph::input; what the graph does not read may have no data.
+  // Runs one step. Inputs are in the order of ModelGraph::input; an input that the graph does not read may have no
+  // data.
   virtual void run(const std::vector<TensorView>& inputs, const std::vector<TensorView>& outputs) = 0;
   virtual std::vector<std::vector<int64_t>> output_shapes(const std::vector<TensorView>& inputs) = 0;
 };
@@ -52,13 +54,13 @@ class Model {
 
   const std::string& name() const { return name_; }
   const ModelGraph& graph() const { return graph_; }
-  // Not before Init() is done: there is none while the graph is being built.
+  // Returns the engine. Throws before Init() is done: there is none while the graph is built.
   ModelEngine& engine() {
     if (!engine_) throw std::runtime_error("the model " + name_ + " has no engine yet");
     return *engine_;
   }
 
-  // Records the graph and gives it to the engine. Throws std::runtime_error with what does not fit.
+  // Records the graph and passes it to the engine. Throws std::runtime_error if the graph is not valid.
   void Init(std::unique_ptr<ModelEngine> engine) {
     graph_ = ModelGraph();
     BuildGraph(graph_);
@@ -66,8 +68,8 @@ class Model {
     engine_ = std::move(engine);
   }
 
-  // Runs one step. `param` is the step's JSON; a model may look at it before the engine runs, and at the inputs that
-  // lie on the host.
+  // Runs one step. `param` is the step's JSON; a model may read it before the engine runs, and the inputs that lie on
+  // the host.
   virtual void Execute(const std::vector<TensorView>& inputs, const std::vector<TensorView>& outputs,
                        const std::string& param) {
     static_cast<void>(param);
@@ -90,8 +92,8 @@ struct ModelRegistration {
   ModelCreator create;
 };
 
-// The models that this shared library (or the core) registers. Hidden: each library has a list of its own, which the
-// core takes over when it loads the library.
+// Returns the models that this shared library (or the core) registers. Hidden: each library has a list of its own,
+// which the core takes over when it loads the library.
 __attribute__((visibility("hidden"))) inline std::vector<ModelRegistration>& LocalModels() {
   static std::vector<ModelRegistration> models;
   return models;
@@ -107,7 +109,7 @@ __attribute__((visibility("hidden"))) inline std::vector<ModelRegistration>& Loc
     return true;                                                                                      \
   }()
 
-// Once in a shared library: how the core gets at its models.
+// Defines the function through which the core gets the library's models. Use it once in a shared library.
 #define ATB_NATIVE_LIBRARY()                                                                                        \
   extern "C" __attribute__((visibility("default"))) int atb_model_abi() { return ::atb_core::kModelAbi; }           \
   extern "C" __attribute__((visibility("default"))) const void* atb_models() { return &::atb_core::LocalModels(); } \

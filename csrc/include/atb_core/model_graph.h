@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model's graph as C++ writes it: tensors with symbolic shapes and ops in the order of execution. Header only, so
-// that a shared library can build graphs without linking anything of ours. Here a std::runtime_error, which names op and
-// label, says what would be read past its end; the engine checks the rest when it takes the graph. Ops and attributes
-// are those of docs/ops.md.
+// The graph of a model, written in C++: tensors with symbolic shapes and ops in the order of execution. Header only, so
+// that a shared library builds graphs without linking the core. A std::runtime_error, which names op and label, refuses
+// values that would be read past their end; the engine checks the rest when it takes the graph. Ops and attributes are
+// those of docs/ops.md.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,7 @@
 
 namespace atb_core {
 
-// A size: a number, or a named dimension of which the real tensors tell the number (plain `name`), times a factor.
+// A size: a number, or a named dimension whose size real tensors determine (plain `name`), times a factor.
 struct Size {
   Size(int64_t number) : factor(number) {}  // NOLINT: `{tokens, 64}` is how shapes are written
   Size(int number) : factor(number) {}      // NOLINT
@@ -35,7 +35,7 @@ struct Value {
   int id = -1;
 };
 
-// What a graph's tensor is for. Weights and caches are given once, inputs and outputs with every step.
+// The role of a tensor. Weights and caches are set once, inputs and outputs for every step.
 enum class Role { input, weight, cache, output, internal };
 
 class ModelGraph {
@@ -57,25 +57,25 @@ class ModelGraph {
     int segment = 0;  // the number of cuts before it
   };
 
-  // Everything recorded from now on says in messages that it belongs to `label` (a module's path).
+  // Sets the label (a module's path) of everything recorded from now on, for messages.
   void at(std::string label) { label_ = std::move(label); }
 
-  // Ends a segment: a device gets the ops between two cuts as one operation, and segments of the same ops and shapes
-  // share it. So a cut belongs before and after each layer. Results do not depend on cuts.
+  // Ends a segment: a device runs the ops between two cuts as one operation, and segments of equal ops and shapes share
+  // it. So a cut belongs before and after each layer. Results do not depend on cuts.
   void cut() { ++segment_; }
 
   Value input(std::string name, DataType dtype, Shape shape) {
     return make(std::move(name), dtype, Role::input, std::move(shape));
   }
-  // The next weight: weights are set as one list in the order of these calls.
+  // Adds a weight. Weights are set as one list in the order of these calls.
   Value weight(std::string name, DataType dtype, Shape shape) {
     return make(std::move(name), dtype, Role::weight, std::move(shape));
   }
-  // The next cache, written in place. Caches are set as one list, the keys' before the values'.
+  // Adds a cache, which is written in place. Caches are set as one list, those of keys before those of values.
   Value cache(std::string name, DataType dtype, Shape shape) {
     return make(std::move(name), dtype, Role::cache, std::move(shape));
   }
-  // Makes the result of an op an output of the graph, under this name. Each result can be one output.
+  // Makes the result of an op an output of the graph, with this name. Each result can be one output.
   void output(Value value, std::string name) {
     const std::string what = "the output '" + name + "'";
     Tensor& tensor = tensors_[number(value, what)];
@@ -85,7 +85,7 @@ class ModelGraph {
     tensor.name = std::move(name);
   }
 
-  // Any op. `outputs` are the shapes of its results, which are of type `dtype`.
+  // Adds any op. `outputs` are the shapes of its results, which are of type `dtype`.
   std::vector<Value> op(std::string op, Attributes attributes, std::initializer_list<Value> inputs,
                         std::vector<Shape> outputs, DataType dtype) {
     Node node{std::move(op), label_, std::move(attributes), {}, {}, segment_};
@@ -125,7 +125,7 @@ class ModelGraph {
     require("Elewise", {a, b});
     return op("Elewise", {{"elewise_type", std::string("ELEWISE_ADD")}}, {a, b}, {shape(a)}, dtype(a))[0];
   }
-  // x [..., sum of sizes] cut along its last dimension
+  // Splits x [..., sum of sizes] along its last dimension.
   std::vector<Value> split(Value x, const std::vector<int64_t>& sizes) {
     require_rank("Split", "x", x, 1);
     std::vector<Shape> shapes;
@@ -138,7 +138,7 @@ class ModelGraph {
                                    {"split_sizes", sizes}};
     return op("Split", attributes, {x}, std::move(shapes), dtype(x));
   }
-  // The same memory under another shape.
+  // Returns the same memory with another shape.
   Value reshape(Value x, Shape wanted) {
     require("Reshape", {x});
     return op("Reshape", {}, {x}, {std::move(wanted)}, dtype(x))[0];
@@ -168,7 +168,7 @@ class ModelGraph {
     attributes.emplace("is_triu_mask", true);
     return op("SelfAttention", std::move(attributes), {q, k, v, mask, seq_len}, {shape(q)}, dtype(q))[0];
   }
-  // Attention of one new token a sequence over the cache
+  // Attention of one new token of each sequence over the cache
   Value paged_attention(Value q, Value k_cache, Value v_cache, Value block_table, Value seq_len, int64_t heads,
                         int64_t kv_heads, double scale) {
     require("PagedAttention", {q});
@@ -198,7 +198,7 @@ class ModelGraph {
   [[noreturn]] void wrong(const std::string& op, const std::string& why) const {
     throw std::runtime_error(op + (label_.empty() ? "" : " at " + label_) + ": " + why);
   }
-  // The place of a value's tensor.
+  // Returns the index of a value's tensor.
   size_t number(Value value, const std::string& op) const {
     if (value.id < 0) wrong(op, "it is given a Value that was never made");
     const auto place = static_cast<size_t>(value.id);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The nouns every part of the C++ engine shares: element types and views of contiguous memory.
+// Types that all of the C++ code shares: element types and views of contiguous memory.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@ enum class DataType : uint8_t { f32, f16, bf16, i8, i32, i64, b8 };
 
 inline constexpr int kMaxRank = 8;
 
-// Alignment of everything the engine allocates: one cache line, one AVX-512 register, one AMX tile row.
+// The alignment of all memory that the engine allocates: one cache line, one AVX-512 register, one AMX tile row.
 inline constexpr size_t kAlignment = 64;
 
 constexpr size_t itemsize(DataType t) {
@@ -34,7 +34,7 @@ constexpr size_t itemsize(DataType t) {
 
 constexpr bool is_float(DataType t) { return t == DataType::f32 || t == DataType::f16 || t == DataType::bf16; }
 
-// The short names Python uses: "float32", "float16", "bfloat16", "int8", "int32", "int64", "bool".
+// Returns the short name that Python uses: "float32", "float16", "bfloat16", "int8", "int32", "int64", "bool".
 constexpr std::string_view name(DataType t) {
   switch (t) {
     case DataType::f32:
@@ -59,17 +59,17 @@ constexpr size_t align_up(size_t bytes, size_t alignment = kAlignment) {
   return (bytes + alignment - 1) / alignment * alignment;
 }
 
-// A contiguous row-major tensor somewhere in memory. Owns nothing. rank 0 is a scalar (one element).
+// A view of a contiguous row-major tensor. It owns nothing. Rank 0 is a scalar (one element).
 struct TensorView {
   void* data = nullptr;
   DataType dtype = DataType::f32;
   int rank = 0;
   int64_t shape[kMaxRank] = {};
-  bool on_device = false;      // in a model's step: `data` is an address of a device, where the host must not read
-  const void* host = nullptr;  // the same values on the host, where the caller gave them
+  bool on_device = false;      // in a model's step: `data` is an address of a device, which the host must not read
+  const void* host = nullptr;  // the same values on the host, if the caller passed them
 
   int64_t dim(int axis) const { return shape[axis < 0 ? axis + rank : axis]; }
-  // The number of elements in the dimensions [begin, end).
+  // Returns the number of elements in the dimensions [begin, end).
   int64_t count(int begin, int end) const {
     int64_t n = 1;
     for (int i = begin; i < end; ++i) n *= shape[i];

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+# The libraries of csrc by layer: atb_graph <- atb_models <- atb_cpu. The Ascend backend and its simulator, which
+# AscendBackend.cmake adds, need the first two only.
+set(_atb_csrc ${CMAKE_CURRENT_LIST_DIR}/../csrc)
+
+# Adds the library <name> from the C++ sources of folders of csrc.
+function(_atb_core_add_library name)
+  list(TRANSFORM ARGN REPLACE "(.+)" "${_atb_csrc}/\\1/*.cpp" OUTPUT_VARIABLE patterns)
+  file(GLOB sources CONFIGURE_DEPENDS ${patterns})
+  if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    list(FILTER sources EXCLUDE REGEX "_(avx2|avx512|avx512_bf16|amx)\\.cpp$")
+  endif()
+  add_library(${name} STATIC ${sources})
+endfunction()
+
+# Adds atb_graph, the graph that all backends share, and atb_models, the models whose graph C++ builds.
+function(atb_core_add_graph)
+  _atb_core_add_library(atb_graph graph)
+  target_include_directories(atb_graph PUBLIC ${_atb_csrc}/include ${_atb_csrc})
+  target_link_libraries(atb_graph PUBLIC Threads::Threads ${CMAKE_DL_LIBS})
+  # The kernels give the same bits on every level: the compiler may neither fuse nor reorder float operations.
+  target_compile_options(atb_graph PUBLIC -Wall -Wextra $<$<BOOL:${ATB_WERROR}>:-Werror> -ffp-contract=off
+                                          -fno-math-errno)
+  _atb_core_add_library(atb_models models)
+  target_link_libraries(atb_models PUBLIC atb_graph)
+endfunction()
+
+# Adds atb_cpu, the CPU engine with its kernels.
+#
+# A kernel source is compiled once per instruction set level. The level is in the file's name and selected at run time,
+# so that the library runs on every processor of the architecture. Each level adds to the one below.
+function(atb_core_add_cpu)
+  _atb_core_add_library(atb_cpu cpu cpu/engine cpu/kernels)
+  target_link_libraries(atb_cpu PUBLIC atb_models)
+  set(flags_avx2 -mavx2 -mfma -mf16c)
+  set(flags_avx512 ${flags_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
+  set(flags_avx512_bf16 ${flags_avx512} -mavx512bf16)
+  set(flags_amx ${flags_avx512_bf16} -mamx-tile -mamx-bf16)
+  get_target_property(sources atb_cpu SOURCES)
+  foreach(source IN LISTS sources)
+    if(source MATCHES "_(avx2|avx512|avx512_bf16|amx)\\.cpp$")
+      set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS "${flags_${CMAKE_MATCH_1}}")
+    endif()
+    if(ATB_SANITIZE AND NOT ATB_SANITIZE_KERNELS AND source MATCHES "/cpu/kernels/")
+      set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -fno-sanitize=all)
+    endif()
+  endforeach()
+endfunction()

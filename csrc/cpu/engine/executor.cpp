@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/engine/executor.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+
+namespace atb_core {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// State of one run, shared by the threads. Tickets and error slots exist twice, for even and odd phases: a thread may
+// still read those of the previous phase while a faster one already uses the next.
+struct Shared {
+  struct alignas(kAlignment) Pair {
+    std::atomic<int64_t> ticket{0};
+    cpu::ErrorSlot error;
+  };
+  Pair pairs[2];
+  // The phase after which all threads leave. Thread 0 sets it before a barrier, so all read the same value after it.
+  alignas(kAlignment) std::atomic<int64_t> stop_after{INT64_MAX};
+};
+
+// Work of the calling thread between steps: polling for interruption and measuring time.
+class Observer {
+ public:
+  explicit Observer(const RunOptions& options) : options_(options), last_poll_(Clock::now()), last_step_(last_poll_) {}
+
+  // Returns true if the run has to end.
+  bool interrupted() {
+    constexpr auto kInterval = std::chrono::milliseconds(20);
+    if (options_.interrupted == nullptr) return false;
+    const auto now = Clock::now();
+    if (now - last_poll_ < kInterval) return false;
+    last_poll_ = now;
+    return (*options_.interrupted)();
+  }
+
+  void finished(size_t step) {
+    if (options_.seconds.empty()) return;
+    const auto now = Clock::now();
+    options_.seconds[step] += std::chrono::duration<double>(now - last_step_).count();
+    last_step_ = now;
+  }
+
+ private:
+  const RunOptions& options_;
+  Clock::time_point last_poll_, last_step_;
+};
+
+// Runs a phase of small steps on the calling thread alone; returns the step that it reached.
+size_t run_small(const Plan& plan, const Plan::Phase& phase, cpu::Worker worker, Observer& observer) {
+  worker.count = 1;
+  for (size_t i = phase.begin; i < phase.end; ++i) {
+    worker.ticket->store(0, std::memory_order_relaxed);
+    plan.steps()[i].run(worker);
+    observer.finished(i);
+    if (worker.error->failed()) return i;
+  }
+  return phase.end - 1;
+}
+
+}  // namespace
+
+RunResult execute(const Plan& plan, Runtime& runtime, cpu::ThreadPool::Lease& lease,
+                  const Runtime::Workspace& workspace, const RunOptions& options) {
+  Shared shared;
+  Observer observer(options);
+  RunResult result;
+  const auto work = [&](int index, int count, cpu::Barrier* barrier) {
+    cpu::Worker worker{.index = index,
+                       .count = count,
+                       .scratch = workspace.scratch + static_cast<size_t>(index) * workspace.scratch_stride,
+                       .scratch_bytes = plan.scratch().per_thread,
+                       .shared = workspace.shared,
+                       .shared_bytes = plan.scratch().shared,
+                       .barrier = barrier};
+    for (size_t p = 0; p < plan.phases().size(); ++p) {
+      const Plan::Phase& phase = plan.phases()[p];
+      Shared::Pair& own = shared.pairs[p & 1];
+      worker.ticket = &own.ticket;
+      worker.error = &own.error;
+      size_t step = phase.begin;
+      if (!phase.small) {
+        plan.steps()[step].run(worker);
+      } else if (index == 0) {
+        step = run_small(plan, phase, worker, observer);
+      }
+      if (index == 0) {
+        shared.pairs[(p + 1) & 1].ticket.store(0, std::memory_order_relaxed);
+        if (observer.interrupted()) shared.stop_after.store(static_cast<int64_t>(p), std::memory_order_relaxed);
+      }
+      worker.sync();
+      if (index == 0 && !phase.small) observer.finished(step);
+      const bool failed = own.error.failed();
+      const bool stopped = shared.stop_after.load(std::memory_order_relaxed) <= static_cast<int64_t>(p);
+      if (!failed && !stopped) continue;
+      if (index == 0) {
+        result.status = failed ? RunResult::Status::failed : RunResult::Status::interrupted;
+        result.step = step;
+        if (failed) result.message = own.error.message();
+      }
+      return;
+    }
+  };
+  // A plan with small nodes only does not wake the other threads.
+  const bool alone = std::all_of(plan.phases().begin(), plan.phases().end(), [](const auto& p) { return p.small; });
+  if (alone) {
+    lease.run_alone([&] { work(0, 1, nullptr); });
+  } else {
+    lease.run([&](int index, cpu::Barrier& barrier) { work(index, runtime.num_threads(), &barrier); });
+  }
+  return result;
+}
+
+}  // namespace atb_core

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/engine/memory.h"
+
+#include <cstdint>
+#include <cstdlib>
+
+#include "atb_core/error.h"
+#include "atb_core/types.h"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace atb_core {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kPage = 4096;
+
+[[noreturn]] void out_of_memory(size_t bytes) { fail("out of memory: ", bytes, " bytes could not be allocated"); }
+
+#if defined(__linux__)
+
+constexpr bool is_mapped(size_t bytes) { return bytes >= kHugePage; }
+
+// Maps memory of its own, so that freeing it returns it to the system. Only whole huge pages are advised: one more for
+// the tail of each weight would waste a megabyte on average.
+std::byte* map(size_t bytes) {
+  const size_t wanted = align_up(bytes, kPage), mapped = wanted + kHugePage;
+  void* raw = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) out_of_memory(bytes);
+  const uintptr_t start = reinterpret_cast<uintptr_t>(raw), aligned = align_up(start, kHugePage);
+  if (aligned > start) munmap(raw, aligned - start);
+  if (const size_t tail = start + mapped - (aligned + wanted); tail > 0) {
+    munmap(reinterpret_cast<void*>(aligned + wanted), tail);
+  }
+  // If the operating system does not grant huge pages, ordinary ones are used.
+  static_cast<void>(madvise(reinterpret_cast<void*>(aligned), bytes / kHugePage * kHugePage, MADV_HUGEPAGE));
+  return reinterpret_cast<std::byte*>(aligned);
+}
+
+#else
+
+constexpr bool is_mapped(size_t) { return false; }
+std::byte* map(size_t bytes) { out_of_memory(bytes); }
+int munmap(void*, size_t) { return 0; }
+
+#endif
+
+}  // namespace
+
+Buffer::Buffer(size_t bytes) : bytes_(bytes) {
+  if (bytes == 0) return;
+  if (bytes > SIZE_MAX / 2) out_of_memory(bytes);
+  if (is_mapped(bytes)) {
+    data_ = map(bytes);
+    return;
+  }
+  data_ = static_cast<std::byte*>(std::aligned_alloc(kAlignment, align_up(bytes)));
+  if (data_ == nullptr) out_of_memory(bytes);
+}
+
+void Buffer::release() {
+  if (data_ == nullptr) return;
+  if (is_mapped(bytes_)) {
+    munmap(data_, align_up(bytes_, kPage));
+  } else {
+    std::free(data_);
+  }
+}
+
+}  // namespace atb_core

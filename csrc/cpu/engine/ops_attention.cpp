@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// SelfAttention, PagedAttention and ReshapeAndCache.
+#include "cpu/engine/ops.h"
+#include "cpu/kernels/kernels.h"
+
+namespace atb_core::cpu {
+namespace {
+
+const TensorView kNone{};
+
+bool takes_mask(const Binding& b) {
+  const std::string& type = b.text("mask_type");
+  b.require(type == "MASK_TYPE_UNDEFINED" || type == "MASK_TYPE_NORM", "mask_type '", type, "' is not supported");
+  return type == "MASK_TYPE_NORM";
+}
+
+void check_heads(const Binding& b, const TensorView& q, const TensorView& out) {
+  const int64_t heads = b.integer("head_num"), kv_heads = b.integer("kv_head_num");
+  b.require(is_float(q.dtype), "q is ", name(q.dtype), "; a floating-point type is needed");
+  b.require(heads > 0 && kv_heads > 0 && heads % kv_heads == 0, heads, " heads cannot share ", kv_heads,
+            " key/value heads evenly");
+  b.require(q.rank == 3 && q.dim(1) == heads && q.dim(2) > 0, "q has shape ", shape_text(q), ", not [tokens, ", heads,
+            ", head size]");
+  b.require_dtype("output", out, q.dtype);
+  b.require(shape_text(out) == shape_text(q), "the output has shape ", shape_text(out), ", not ", shape_text(q));
+}
+
+void check_caches(const Binding& b, const TensorView& k, const TensorView& v, int64_t kv_heads, int64_t size) {
+  b.require(k.rank == 4 && k.dim(1) > 0 && k.dim(2) == kv_heads && k.dim(3) == size, "the key cache has shape ",
+            shape_text(k), ", not [blocks, block size, ", kv_heads, ", ", size, "]");
+  b.require_dtype("the value cache", v, k.dtype);
+  b.require(shape_text(v) == shape_text(k), "the value cache has shape ", shape_text(v), ", not ", shape_text(k));
+}
+
+void check_lengths(const Binding& b, const char* what, const TensorView& lengths, int64_t count) {
+  b.require_dtype(what, lengths, DataType::i32);
+  b.require_shape(what, lengths, {count});
+}
+
+void check_mask(const Binding& b, const TensorView& mask) {
+  b.require(mask.rank == 2 && is_float(mask.dtype), "mask is ", name(mask.dtype), shape_text(mask),
+            "; two dimensions of a floating-point type are needed");
+}
+
+// Returns the work of `tokens` queries that each see up to `length` positions. It is bound by arithmetic, not by
+// memory.
+double attention_work(const TensorView& q, int64_t tokens, int64_t length) {
+  return static_cast<double>(tokens) * static_cast<double>(length) * static_cast<double>(q.dim(1) * q.dim(2)) / 4;
+}
+
+float scale_of(const Binding& b) { return b.number("q_scale") * b.number("qk_scale"); }
+
+Bound bind_self_attention(const Binding& b) {
+  const bool has_mask = takes_mask(b), causal = b.flag("is_triu_mask");
+  b.require(b.text("calc_type") == "PA_ENCODER", "calc_type '", b.text("calc_type"), "' is not supported");
+  b.require_inputs(has_mask ? 5 : 4);
+  const TensorView &q = b.in(0), &k = b.in(1), &v = b.in(2), &lengths = b.in(has_mask ? 4 : 3), &out = b.out(0);
+  check_heads(b, q, out);
+  const int64_t heads = b.integer("head_num"), kv_heads = b.integer("kv_head_num");
+  for (const TensorView* view : {&k, &v}) {
+    b.require_dtype("k or v", *view, q.dtype);
+    b.require_shape("k or v", *view, {q.dim(0), kv_heads, q.dim(2)});
+  }
+  b.require(lengths.rank == 1, "seq_len has shape ", shape_text(lengths));
+  check_lengths(b, "seq_len", lengths, lengths.dim(0));
+  if (has_mask) check_mask(b, b.in(3));
+  // A causal node does not read its mask, which holds the same rule.
+  const TensorView& mask = has_mask && !causal ? b.in(3) : kNone;
+  const SelfAttentionArgs shapes{q, k, v, mask, lengths, out, heads, kv_heads, scale_of(b), causal};
+  return {[run = b.kernels.self_attention, &q, &k, &v, &mask, &lengths, &out, shapes](const Worker& worker) {
+            run({q, k, v, mask, lengths, out, shapes.heads, shapes.kv_heads, shapes.scale, shapes.causal}, worker);
+          },
+          self_attention_scratch(shapes, b.threads), attention_work(q, q.dim(0), q.dim(0))};
+}
+
+Bound bind_paged_attention(const Binding& b) {
+  const std::string& calc = b.text("calc_type");
+  b.require(calc == "CALC_TYPE_UNDEFINED" || calc == "CALC_TYPE_SPEC", "calc_type '", calc, "' is not supported");
+  const bool has_mask = takes_mask(b), spec = calc == "CALC_TYPE_SPEC";
+  b.require_inputs(5 + has_mask + spec);
+  const TensorView &q = b.in(0), &k = b.in(1), &v = b.in(2), &tables = b.in(3), &lengths = b.in(4), &out = b.out(0);
+  check_heads(b, q, out);
+  const int64_t heads = b.integer("head_num"), kv_heads = b.integer("kv_head_num");
+  check_caches(b, k, v, kv_heads, q.dim(2));
+  b.require_dtype("the key cache", k, q.dtype);
+  b.require_dtype("block_tables", tables, DataType::i32);
+  b.require(tables.rank == 2, "block_tables has shape ", shape_text(tables));
+  check_lengths(b, "context_lens", lengths, tables.dim(0));
+  if (has_mask) check_mask(b, b.in(5));
+  if (spec) check_lengths(b, "q_lens", b.in(5 + has_mask), tables.dim(0));
+  b.require(spec || q.dim(0) == tables.dim(0), "q has ", q.dim(0), " tokens for ", tables.dim(0),
+            " sequences: without CALC_TYPE_SPEC each has one");
+  // With SPEC the causal rule is built in; the mask that ATB requires holds the same rule and is not read.
+  const TensorView& new_tokens = spec ? b.in(5 + has_mask) : kNone;
+  const PagedAttentionArgs shapes{q,          k,   v,     tables,   lengths,     kNone,
+                                  new_tokens, out, heads, kv_heads, scale_of(b), MaskRow::sequence};
+  return {[run = b.kernels.paged_attention, &q, &k, &v, &tables, &lengths, &new_tokens, &out, heads, kv_heads,
+           scale = scale_of(b)](const Worker& worker) {
+            run({q, k, v, tables, lengths, kNone, new_tokens, out, heads, kv_heads, scale, MaskRow::sequence}, worker);
+          },
+          paged_attention_scratch(shapes, b.threads), attention_work(q, q.dim(0), tables.dim(1) * k.dim(1))};
+}
+
+Bound bind_reshape_and_cache(const Binding& b) {
+  const TensorView &k = b.in(0), &v = b.in(1), &k_cache = b.in(2), &v_cache = b.in(3), &slots = b.in(4);
+  b.require(k.rank == 3, "k has shape ", shape_text(k), ", not [tokens, heads, head size]");
+  b.require(shape_text(v) == shape_text(k), "v has shape ", shape_text(v), ", not ", shape_text(k));
+  check_caches(b, k_cache, v_cache, k.dim(1), k.dim(2));
+  for (const TensorView* view : {&v, &k_cache, &v_cache}) b.require_dtype("v or a cache", *view, k.dtype);
+  check_lengths(b, "slots", slots, k.dim(0));
+  return {[run = b.kernels.reshape_and_cache, &k, &v, &k_cache, &v_cache, &slots](const Worker& worker) {
+            run({k, v, k_cache, v_cache, slots}, worker);
+          },
+          {},
+          static_cast<double>(4 * k.bytes())};
+}
+
+}  // namespace
+
+void add_attention_ops(CpuOps& ops) {
+  ops["SelfAttention"] = {.bind = bind_self_attention};
+  ops["PagedAttention"] = {.bind = bind_paged_attention};
+  ops["ReshapeAndCache"] = {.bind = bind_reshape_and_cache};
+}
+
+}  // namespace atb_core::cpu

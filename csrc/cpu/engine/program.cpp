@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/engine/program.h"
+
+#include <algorithm>
+#include <map>
+
+#include "atb_core/error.h"
+#include "cpu/engine/executor.h"
+
+namespace atb_core {
+namespace {
+
+std::vector<int64_t> constant_shape(const TensorSpec& tensor) {
+  std::vector<int64_t> shape;
+  for (const DimExpr& size : tensor.shape) shape.push_back(size.evaluate({}));
+  return shape;
+}
+
+}  // namespace
+
+Program::Program(std::shared_ptr<Runtime> runtime, std::shared_ptr<WeightStore> store, GraphSpec spec)
+    : runtime_(std::move(runtime)), store_(std::move(store)), graph_(std::move(spec)), arguments_(graph_) {
+  const size_t count = graph_.tensors().size();
+  std::map<int, std::vector<WeightUse>> uses;
+  for (size_t i = 0; i < count; ++i) {
+    if (graph_.tensors()[i].kind == TensorKind::weight) uses[static_cast<int>(i)];
+  }
+  for (const Graph::Node& node : graph_.nodes()) {
+    for (size_t k = 0; k < node.inputs.size(); ++k) {
+      const auto found = uses.find(node.inputs[k]);
+      if (found == uses.end()) continue;
+      const auto use = cpu_op(node.op).weight_use;
+      found->second.push_back(use == nullptr ? WeightUse::plain : use(node.attributes, static_cast<int>(k)));
+    }
+  }
+  for (const auto& [id, how] : uses) {
+    const TensorSpec& weight = graph_.tensor(id);
+    store_->declare(weight.name, weight.dtype, constant_shape(weight), how);
+  }
+  for (const Graph::Node& node : graph_.nodes()) times_.push_back({node.label, node.op, 0, 0});
+  for (const TensorSpec& tensor : graph_.tensors()) times_.push_back({tensor.name, "copy to output", 0, 0});
+}
+
+void Program::check_weights() const {
+  std::string missing;
+  int count = 0;
+  for (const TensorSpec& tensor : graph_.tensors()) {
+    if (tensor.kind != TensorKind::weight || store_->contains(tensor.name)) continue;
+    missing += (count++ ? ", '" : "'") + tensor.name + "'";
+  }
+  if (count > 0) fail(count == 1 ? "weight " : "weights ", missing, count == 1 ? " has" : " have", " not been set");
+}
+
+Plan& Program::plan() {
+  if (const uint64_t generation = store_->generation(); generation != generation_) {
+    plans_.clear();
+    check_weights();
+    generation_ = generation;
+  }
+  std::vector<int64_t> sizes = arguments_.resolve_sizes(true);
+  const auto found =
+      std::find_if(plans_.begin(), plans_.end(), [&](const auto& plan) { return plan->sizes() == sizes; });
+  if (found == plans_.end()) {
+    auto made = std::make_unique<Plan>(graph_, std::move(sizes), *store_, *runtime_);
+    if (plans_.size() >= kMaxPlans) plans_.pop_back();
+    plans_.insert(plans_.begin(), std::move(made));
+  } else {
+    std::rotate(plans_.begin(), found, found + 1);
+  }
+  return *plans_.front();
+}
+
+bool Program::run_locked(const std::function<bool()>& interrupted) {
+  auto lease = runtime_->pool().lease();
+  Plan& current = plan();
+  arguments_.check_overlap();
+  const Runtime::Workspace workspace = runtime_->workspace(lease, current.arena_bytes(), current.scratch());
+  current.attach(workspace.arena, arguments_.pointers());
+
+  std::vector<double> seconds(profiling_ ? current.steps().size() : 0);
+  const RunOptions options{.interrupted = interrupted ? &interrupted : nullptr, .seconds = seconds};
+  const RunResult result = execute(current, *runtime_, lease, workspace, options);
+  for (size_t i = 0; i < seconds.size(); ++i) {
+    const Plan::Step& step = current.steps()[i];
+    const size_t row =
+        step.node >= 0 ? static_cast<size_t>(step.node) : graph_.nodes().size() + static_cast<size_t>(step.tensor);
+    times_[row].seconds += seconds[i];
+    ++times_[row].runs;
+  }
+  if (result.status == RunResult::Status::failed) fail_in(current.steps()[result.step], result.message);
+  return result.status == RunResult::Status::done;
+}
+
+void Program::fail_in(const Plan::Step& step, const std::string& message) const {
+  const std::string where = step.node < 0 ? "an output" : describe(graph_.nodes()[static_cast<size_t>(step.node)]);
+  fail(where, ": ", message);
+}
+
+void Program::set(const std::vector<Argument>& arguments) {
+  const std::lock_guard lock(mutex_);
+  arguments_.set(arguments);
+}
+
+bool Program::run(const std::function<bool()>& interrupted) {
+  const std::lock_guard lock(mutex_);
+  return run_locked(interrupted);
+}
+
+bool Program::run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted) {
+  const std::lock_guard lock(mutex_);
+  arguments_.set(arguments);
+  return run_locked(interrupted);
+}
+
+std::vector<std::vector<int64_t>> Program::output_shapes(const std::vector<Argument>& arguments) {
+  const std::lock_guard lock(mutex_);
+  return arguments_.output_shapes(arguments);
+}
+
+void Program::set_profiling(bool on) {
+  const std::lock_guard lock(mutex_);
+  profiling_ = on;
+  for (NodeTime& time : times_) time.seconds = 0, time.runs = 0;
+}
+
+std::vector<Program::NodeTime> Program::profile() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<NodeTime> result;
+  std::copy_if(times_.begin(), times_.end(), std::back_inserter(result),
+               [](const auto& time) { return time.runs > 0; });
+  return result;
+}
+
+Program::PlanInfo Program::plan_info() {
+  const std::lock_guard lock(mutex_);
+  const auto lease = runtime_->pool().lease();
+  const Plan& current = plan();
+  return {current.steps().size(), current.arena_bytes(), current.scratch().shared, current.scratch().per_thread};
+}
+
+size_t Program::num_plans() const {
+  const std::lock_guard lock(mutex_);
+  return plans_.size();
+}
+
+}  // namespace atb_core

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "cpu/engine/plan.h"
+#include "cpu/engine/runtime.h"
+#include "cpu/engine/weight_store.h"
+#include "graph/arguments.h"
+#include "graph/graph.h"
+
+namespace atb_core {
+
+// A graph that runs. Real tensors are bound to its inputs and outputs; their shapes select a plan, which is built when
+// first needed and kept.
+class Program {
+ public:
+  // The number of plans kept; the least recently used one is dropped.
+  static constexpr size_t kMaxPlans = 64;
+
+  // Throws Error if the graph is invalid or disagrees with the store about a weight.
+  Program(std::shared_ptr<Runtime> runtime, std::shared_ptr<WeightStore> store, GraphSpec spec);
+
+  const Graph& graph() const { return graph_; }
+
+  // Returns the tensor's number. Throws Error if no input or output has the name.
+  int external(const std::string& name) const { return arguments_.external(name); }
+
+  // Sets the memory of inputs and outputs until it is set again. The caller keeps it alive while the program runs.
+  void set(const std::vector<Argument>& arguments);
+
+  // Runs the graph. Checks before the first kernel: missing tensors, sizes that contradict each other, overlapping
+  // memory. Errors in the data (an index out of range) are found while running; outputs are then undefined.
+  // `interrupted` is called regularly; if it returns true, the run ends and run() returns false.
+  bool run(const std::function<bool()>& interrupted = {});
+
+  // Sets arguments for this and later runs, and runs, as one operation.
+  bool run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted = {});
+
+  // Sets arguments and returns the shapes that the outputs must have, in the order of the tensors.
+  std::vector<std::vector<int64_t>> output_shapes(const std::vector<Argument>& arguments);
+
+  // The seconds spent in a node since profiling was switched on; nodes are in the order of execution.
+  struct NodeTime {
+    std::string label, op;
+    double seconds;
+    int64_t runs;
+  };
+  void set_profiling(bool on);
+  std::vector<NodeTime> profile() const;
+
+  // Returns the memory of the plan for the present arguments; builds the plan if needed.
+  struct PlanInfo {
+    size_t steps, arena_bytes, shared_bytes, scratch_bytes;
+  };
+  PlanInfo plan_info();
+  size_t num_plans() const;
+
+ private:
+  bool run_locked(const std::function<bool()>& interrupted);
+  void check_weights() const;
+  Plan& plan();
+  [[noreturn]] void fail_in(const Plan::Step& step, const std::string& message) const;
+
+  std::shared_ptr<Runtime> runtime_;
+  std::shared_ptr<WeightStore> store_;
+  const Graph graph_;
+
+  mutable std::mutex mutex_;  // taken before the pool's lease
+  Arguments arguments_;
+  std::vector<std::unique_ptr<Plan>> plans_;  // most recently used first
+  uint64_t generation_ = 0;                   // of the store, when the plans were made
+
+  bool profiling_ = false;
+  std::vector<NodeTime> times_;  // by node; outputs that are copied follow
+};
+
+}  // namespace atb_core

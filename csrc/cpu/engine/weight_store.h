@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "cpu/engine/memory.h"
+#include "cpu/engine/op.h"
+#include "cpu/engine/runtime.h"
+#include "cpu/kernels/linear.h"
+
+namespace atb_core {
+
+// The weights of one model, shared by all its programs: one resident copy of each, in a layout that serves all its
+// uses. Programs declare how they use a weight before or after it is set; a weight that is already set changes its
+// layout if needed. No weight changes while a program of the same runtime runs.
+class WeightStore {
+ public:
+  explicit WeightStore(std::shared_ptr<Runtime> runtime) : runtime_(std::move(runtime)) {}
+
+  const std::shared_ptr<Runtime>& runtime() const { return runtime_; }
+
+  // Declares that a program uses a weight in these ways. Throws Error if another program or the weight itself has
+  // another shape or type.
+  void declare(const std::string& name, DataType dtype, const std::vector<int64_t>& shape,
+               const std::vector<WeightUse>& uses);
+
+  // Copies (or packs) a contiguous tensor; `data` is not needed afterwards. A weight may be set again.
+  void set(const std::string& name, const void* data, DataType dtype, const std::vector<int64_t>& shape);
+
+  // Sets the part [begin, begin + shape[0]) of a first dimension of `whole`, so that a weight need not be in one piece.
+  // Parts come in ascending order without gaps; a part that begins at 0 starts again. The weight is set with its last
+  // part. A matrix of a Linear can only be set as a whole.
+  void set_part(const std::string& name, int64_t begin, const void* data, DataType dtype,
+                const std::vector<int64_t>& shape, int64_t whole);
+
+  bool contains(const std::string& name) const;
+  std::vector<std::string> names() const;
+  size_t bytes() const;
+
+  struct Info {
+    DataType dtype;
+    std::vector<int64_t> shape;
+    bool packed;
+    size_t bytes;
+  };
+  // Throws Error if there is no such weight.
+  Info info(const std::string& name) const;
+
+  // The memory that a plan binds to. Valid until the generation changes; null data if the weight is not set.
+  struct Ref {
+    const std::byte* data = nullptr;  // plain
+    bool packed = false;
+    cpu::PackedWeight matrix = {};
+  };
+  Ref ref(const std::string& name) const;
+
+  // Returns a number that changes when a Ref may have become invalid.
+  uint64_t generation() const;
+
+ private:
+  enum class Layout { plain, nk, kn };
+  struct Entry {
+    DataType dtype;
+    std::vector<int64_t> shape;
+    std::vector<bool> uses = std::vector<bool>(4);  // by WeightUse
+    Layout layout = Layout::plain;
+    Buffer memory;
+    int64_t parts = 0;  // parts of the first dimension that are set
+    bool present = false;
+
+    // The sizes of the matrices in the last two dimensions.
+    int64_t n() const { return shape[shape.size() - (layout == Layout::kn ? 1 : 2)]; }
+    int64_t k() const { return shape[shape.size() - (layout == Layout::kn ? 2 : 1)]; }
+    int64_t matrices() const { return shape.size() == 3 ? shape[0] : 1; }
+  };
+
+  static Layout layout_for(const Entry& entry);
+  Buffer allocated(const Entry& entry) const;
+  void write(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data, int64_t begin, int64_t end);
+  void write_matrices(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data, int64_t begin, int64_t end);
+  void write_all(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data);
+  Buffer unpacked(const Entry& entry);
+  static cpu::PackedWeight matrix(const Entry& entry);
+  Entry& entry_of(const std::string& name, DataType dtype, const std::vector<int64_t>& shape);
+
+  std::shared_ptr<Runtime> runtime_;
+  // Taken after the pool's lease, never before it.
+  mutable std::mutex mutex_;
+  std::map<std::string, Entry> entries_;
+  uint64_t generation_ = 1;
+};
+
+}  // namespace atb_core

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// All kernels of one level, whose F16 the including file has chosen. Everything is in a namespace of the level's own:
+// the linker must never take a function compiled for one level in place of another's.
+#pragma once
+
+// clang-format off: each uses what is above it
+#include "cpu/kernels/math-inl.h"
+#include "cpu/kernels/dispatch-inl.h"
+#include "cpu/kernels/norm-inl.h"
+#include "cpu/kernels/rope-inl.h"
+#include "cpu/kernels/activation-inl.h"
+#include "cpu/kernels/elewise-inl.h"
+#include "cpu/kernels/softmax-inl.h"
+#include "cpu/kernels/reduce-inl.h"
+#include "cpu/kernels/cast-inl.h"
+#include "cpu/kernels/moe-inl.h"
+#include "cpu/kernels/cache-inl.h"
+#include "cpu/kernels/attention_tile-inl.h"
+#include "cpu/kernels/attention_load-inl.h"
+#include "cpu/kernels/attention-inl.h"
+// clang-format on
+
+namespace atb_core::cpu::ATB_CPU_LEVEL {
+
+constexpr KernelTable make_table() {
+  return {rms_norm,          add_rms_norm,   rope,           activation,   elewise,
+          softmax,           reduce,         cast,           topk_softmax, token_unpermute,
+          reshape_and_cache, self_attention, paged_attention};
+}
+
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

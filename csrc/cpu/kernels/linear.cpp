@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/kernels/linear.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "atb_core/error.h"
+#include "cpu/kernels/linear_run.h"
+
+namespace atb_core::cpu {
+namespace {
+
+// Distance of the software prefetch when every weight is used once. 4 and 8 KiB are alike, 1 and 2 KiB up to
+// 10% slower (Zen 5, two threads, 1 GB of weights).
+constexpr size_t kPrefetchAhead = 4 << 10;
+
+// The blocks a part touches, in whole pairs.
+struct BlockRange {
+  int64_t begin, end;
+  explicit BlockRange(const LinearPart& part)
+      : begin(part.begin / (kBlockColumns * kPairBlocks) * kPairBlocks), end(packed_blocks(part.begin + part.count)) {
+    if (part.count == 0) end = begin;
+  }
+};
+
+// A tile's rows are far apart in the output, and no hardware prefetcher sees them coming: without this,
+// waiting for these lines takes 8% of the time at 512 rows and k = 896.
+void prefetch_output(const FinishJob& job) {
+  const size_t item = itemsize(job.out_dtype);
+  const size_t row = static_cast<size_t>(std::max<int64_t>(job.columns, 0)) * item;
+  const auto* out = static_cast<const std::byte*>(job.out);
+  for (int64_t r = 0; r < job.rows; ++r, out += static_cast<size_t>(job.out_ld) * item) {
+    for (size_t i = 0; i < row; i += 64) __builtin_prefetch(out + i, 1, 3);
+  }
+}
+
+}  // namespace
+
+int64_t rows_at_once(const LinearKernel& kernel, int64_t m, int64_t k) {
+  const size_t row = static_cast<size_t>(std::max<int64_t>(steps_of(k), 1)) * kernel.row_bytes;
+  const int64_t most = std::max<int64_t>(static_cast<int64_t>(kSharedBytes / row), kernel.max_rows);
+  const int64_t even = ceil_div(m, ceil_div(m, most));
+  return std::min(m, ceil_div(even, kernel.max_rows) * kernel.max_rows);
+}
+
+size_t prepared_bytes(const LinearKernel& kernel, int64_t stored, int64_t k) {
+  return static_cast<size_t>(stored * steps_of(k)) * kernel.row_bytes;
+}
+
+size_t accumulator_bytes(const LinearKernel& kernel, int64_t stored) {
+  const int64_t largest = std::min(stored, kTaskRows + 2 * kernel.max_rows);
+  return static_cast<size_t>(largest * kTaskBlocks * kBlockColumns) * sizeof(float);
+}
+
+LinearRun::LinearRun(const LinearKernel& kernel, const LinearArgs& args, const Worker& worker, int64_t row,
+                     int64_t rows, size_t shared_offset)
+    : kernel_(kernel),
+      args_(args),
+      worker_(worker),
+      row_(row),
+      rows_(kernel, row_unit(kernel, args.m), rows),
+      steps_(steps_of(args.k)),
+      block_step_(block_step_bytes(args.dtype)),
+      pair_stride_(pair_bytes(args.dtype, args.k)),
+      x_bytes_(prepared_bytes(kernel, rows_.stored(), args.k)) {
+  acc_ = reinterpret_cast<float*>(worker.scratch);
+  x_ = shares_rows() ? worker.shared + shared_offset : worker.scratch + accumulator_bytes(kernel, rows_.stored());
+  plan_columns();
+}
+
+void LinearRun::plan_columns() {
+  int64_t blocks = 0;
+  for (const LinearPart& part : args_.parts) blocks += BlockRange(part).end - BlockRange(part).begin;
+  tile_blocks_ = kernel_.blocks(static_cast<int>(rows_.largest_group()));
+  slice_steps_ = std::max<int64_t>(steps_, 1);
+  if (rows_.groups > 1) {
+    const int64_t most = static_cast<int64_t>(kernel_.slice_bytes / (block_step_ * kPairBlocks));
+    slice_steps_ = ceil_div(slice_steps_, ceil_div(slice_steps_, most));
+  }
+  // Larger tasks while there remain eight for each thread.
+  while (task_blocks_ * 2 <= kTaskBlocks && rows_.blocks * blocks >= 16 * task_blocks_ * worker_.count)
+    task_blocks_ *= 2;
+  for (const LinearPart& part : args_.parts) {
+    panels_ += ceil_div(BlockRange(part).end - BlockRange(part).begin, task_blocks_);
+  }
+}
+
+// [slice of k][group][step][row]: while a slice of the weights is in L1, all rows are read in one ascending
+// stream.
+std::byte* LinearRun::prepared(int64_t group, int64_t step) const {
+  const int64_t steps = std::min(slice_steps_, steps_ - step);
+  return x_ + static_cast<size_t>(rows_.stored() * step + rows_.group_start(group) * steps) * kernel_.row_bytes;
+}
+
+void LinearRun::prepare_group(int64_t group) {
+  const int64_t start = rows_.group_start(group), count = rows_.group_rows(group);
+  const size_t stride = static_cast<size_t>(count) * kernel_.row_bytes, item = itemsize(args_.dtype);
+  for (int64_t step = 0; step < steps_; step += slice_steps_) {
+    std::byte* dst = prepared(group, step);
+    const int64_t steps = std::min(slice_steps_, steps_ - step), first = step * kStep;
+    for (int64_t r = start; r < start + count; ++r, dst += kernel_.row_bytes) {
+      if (r < rows_.m) {
+        const auto* x = static_cast<const std::byte*>(args_.x);
+        x += static_cast<size_t>((row_ + r) * args_.x_ld + first) * item;
+        kernel_.prepare_row(x, std::min(args_.k - first, steps * kStep), dst, stride);
+      } else {  // the rest of a unit
+        for (int64_t s = 0; s < steps; ++s) std::memset(dst + static_cast<size_t>(s) * stride, 0, kernel_.row_bytes);
+      }
+    }
+  }
+}
+
+void LinearRun::prepare_all() {
+  for (int64_t g = 0; g < rows_.groups; ++g) prepare_group(g);
+}
+
+// Tasks of the same columns follow each other, so that the threads share these weights in their caches.
+void LinearRun::task(int64_t index) {
+  const int64_t row_block = index % rows_.blocks;
+  int64_t panel_index = index / rows_.blocks;
+  for (const LinearPart& part : args_.parts) {
+    const BlockRange range(part);
+    const int64_t panels = ceil_div(range.end - range.begin, task_blocks_);
+    if (panel_index < panels) {
+      const int64_t block = range.begin + panel_index * task_blocks_;
+      return panel(part, block, std::min(block + task_blocks_, range.end), row_block);
+    }
+    panel_index -= panels;
+  }
+}
+
+void LinearRun::panel(const LinearPart& part, int64_t block, int64_t block_end, int64_t row_block) {
+  const int64_t first = rows_.block_start(row_block), last = rows_.block_start(row_block + 1);
+  const int64_t stored = rows_.group_start(last) - rows_.group_start(first);
+  for (int64_t step = 0; step == 0 || step < steps_; step += slice_steps_) {
+    float* acc = acc_;
+    for (int64_t b = block; b < block_end; b += tile_blocks_, acc += stored * tile_blocks_ * kBlockColumns) {
+      slice({&part, b, block, block_end}, step, row_block, acc);
+    }
+  }
+}
+
+// One slice of k for some blocks and all groups of a row block.
+void LinearRun::slice(const Tile& tile, int64_t step, int64_t row_block, float* acc) {
+  const int64_t first = rows_.block_start(row_block), last = rows_.block_start(row_block + 1);
+  TileJob job{};
+  job.blocks = static_cast<int>(tile_blocks_);
+  job.w = tile.part->weight.data + static_cast<size_t>(tile.block / kPairBlocks) * pair_stride_ +
+          static_cast<size_t>(tile.block % kPairBlocks) * block_step_ +
+          static_cast<size_t>(step) * kPairBlocks * block_step_;
+  job.steps = std::min(slice_steps_, steps_ - step);
+  job.first = step == 0;
+  const std::byte* prefetch_end = set_prefetch(tile, last - first, job);
+  const bool finishes = step + slice_steps_ >= steps_;
+  for (int64_t g = first; g < last; ++g) {
+    const int64_t rows = rows_.group_rows(g);
+    job.rows = static_cast<int>(rows);
+    job.x = prepared(g, step);
+    job.acc = acc;
+    if (!finishes) {
+      kernel_.multiply(job);
+    } else {
+      const FinishJob last_job = finish_job(tile, g, acc);
+      prefetch_output(last_job);
+      kernel_.multiply(job);
+      if (last_job.columns > 0) kernel_.finish(last_job);
+    }
+    acc += rows * tile_blocks_ * kBlockColumns;
+    job.prefetch += job.steps * job.prefetch_lines * 64;
+    if (job.prefetch >= prefetch_end) job.prefetch_lines = 0;
+  }
+}
+
+// With one group, weights are used once: prefetch ahead in their own stream. With more, the slice is in L1
+// after the first group, and the groups bring in the next one together. Returns where that ends.
+const std::byte* LinearRun::set_prefetch(const Tile& tile, int64_t groups, TileJob& job) const {
+  if (rows_.groups == 1) {
+    job.ahead = kPrefetchAhead;
+    return nullptr;
+  }
+  if (tile_blocks_ != kPairBlocks) return nullptr;
+  const size_t pair_step = kPairBlocks * block_step_, bytes = static_cast<size_t>(job.steps) * pair_step;
+  job.prefetch_lines = static_cast<int>(ceil_div(static_cast<int64_t>(pair_step / 64), groups));
+  if (tile.block + tile_blocks_ < tile.task_end) {
+    job.prefetch = job.w + pair_stride_;
+  } else {  // the next slice of the task's first pair; a task of one pair goes on in one stream
+    const size_t back = static_cast<size_t>((tile.block - tile.task_begin) / kPairBlocks) * pair_stride_;
+    job.prefetch = job.w - back + bytes;
+  }
+  return job.prefetch + bytes;
+}
+
+FinishJob LinearRun::finish_job(const Tile& tile, int64_t group, const float* acc) const {
+  const LinearPart& part = *tile.part;
+  const int64_t columns = tile_blocks_ * kBlockColumns, column = tile.block * kBlockColumns;
+  const int64_t skip = std::max<int64_t>(part.begin - column, 0);
+  const int64_t start = rows_.group_start(group), to = column + skip - part.begin;
+  FinishJob job{};
+  job.acc = acc + skip;
+  job.acc_ld = columns;
+  job.rows = std::min(rows_.group_rows(group), rows_.m - start);
+  job.columns = std::min(columns - skip, part.count - to);
+  job.bias_dtype = part.bias_dtype;
+  if (part.bias != nullptr) {
+    job.bias = static_cast<const std::byte*>(part.bias) + static_cast<size_t>(to) * itemsize(part.bias_dtype);
+  }
+  job.out_dtype = part.out_dtype;
+  job.out_ld = part.out_ld;
+  job.out = static_cast<std::byte*>(part.out) +
+            static_cast<size_t>((row_ + start) * part.out_ld + to) * itemsize(part.out_dtype);
+  return job;
+}
+
+namespace {
+
+const LinearKernel* own_kernel(Isa isa, DataType dtype) {
+  switch (isa) {
+#if defined(__x86_64__)
+    case Isa::avx2:
+      return linear_kernel_avx2(dtype);
+    case Isa::avx512:
+      return linear_kernel_avx512(dtype);
+    case Isa::avx512_bf16:
+      return linear_kernel_avx512_bf16(dtype);
+    case Isa::amx:
+      return linear_kernel_amx(dtype);
+#endif
+    case Isa::amx_emulated:
+      return linear_kernel_amx_emulated(dtype);
+    default:
+      return linear_kernel_portable(dtype);
+  }
+}
+
+}  // namespace
+
+const LinearKernel& linear_kernel(Isa isa, DataType dtype) {
+  // The levels with bf16 instructions only treat other types as the level below.
+  const bool short_of_types = dtype != DataType::bf16 && (isa == Isa::avx512_bf16 || isa == Isa::amx);
+  if (short_of_types) isa = Isa::avx512;
+  if (dtype != DataType::bf16 && isa == Isa::amx_emulated) isa = Isa::portable;
+  const LinearKernel* kernel = own_kernel(isa, dtype);
+  if (kernel == nullptr) fail("linear: no kernel for ", name(dtype), " weights");
+  return *kernel;
+}
+
+LinearScratch linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, int) {
+  const LinearKernel& kernel = linear_kernel(isa, dtype);
+  if (m == 0) return {};
+  const int64_t stored = LinearRows(kernel, row_unit(kernel, m), rows_at_once(kernel, m, k)).stored();
+  const size_t x = prepared_bytes(kernel, stored, k);
+  // The last round may have fewer rows than the others, few enough to be private.
+  return {align_up(x), align_up(accumulator_bytes(kernel, stored) + std::min(x, kPrivateBytes))};
+}
+
+void linear(Isa isa, const LinearArgs& args, const Worker& worker) {
+  if (args.m == 0) return;
+  const LinearKernel& kernel = linear_kernel(isa, args.dtype);
+  const int64_t at_once = rows_at_once(kernel, args.m, args.k);
+  kernel.begin(static_cast<int>(row_unit(kernel, args.m)));
+  int64_t ticket = worker.take(), done = 0;
+  for (int64_t row = 0; row < args.m; row += at_once) {
+    if (row > 0) worker.sync();  // the others still read the rows of the last round
+    LinearRun run(kernel, args, worker, row, std::min(at_once, args.m - row));
+    if (run.shares_rows()) {
+      const auto [begin, end] = worker.share(run.groups());
+      for (int64_t g = begin; g < end; ++g) run.prepare_group(g);
+      worker.sync();
+    } else {
+      run.prepare_all();
+    }
+    for (; ticket < done + run.tasks(); ticket = worker.take()) run.task(ticket - done);
+    done += run.tasks();
+  }
+  kernel.end();
+}
+
+}  // namespace atb_core::cpu

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// The AMX kernel, written on a type Tiles that has the tile operations: the instructions in linear_amx.cpp,
+// plain C++ in linear_amx_emulated.cpp. Include after the level's vec_*.h.
+//
+// A row tile is up to 16 rows x 32 elements, a weight tile one block step, an accumulator tile 16 rows x 16
+// columns. Eight tile registers: two row tiles x two blocks = 4 accumulators, 2 row tiles, 2 weight tiles, so
+// that four loads feed four products. Up to 16 rows are one row tile.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/kernels/linear_finish-inl.h"
+#include "cpu/kernels/linear_kernel.h"
+
+namespace atb_core::cpu::ATB_CPU_LEVEL {
+namespace {
+
+inline constexpr size_t kTileRowBytes = 64;
+inline constexpr size_t kTileBytes = 1024;  // of a weight tile, which always has 16 rows
+inline constexpr int kTileRows = 16;
+inline constexpr size_t kAccRowBytes = kPairBlocks * kTileRowBytes;
+
+// What a step prefetches: the weights `ahead` of it, or its share of the next slice.
+inline void prefetch_step(const TileJob& job, const std::byte* w, const std::byte*& fetch) {
+  if (job.ahead > 0) {
+    for (size_t i = 0; i < kPairBlocks * kTileBytes; i += 64) __builtin_prefetch(w + job.ahead + i, 0, 3);
+  }
+  for (int i = 0; i < job.prefetch_lines; ++i, fetch += 64) __builtin_prefetch(fetch, 0, 3);
+}
+
+// Accumulators 0 1, activations 4, weights 6 7. The sums depend on each other from step to step, but when
+// there are so few rows, waiting for memory takes longer.
+template <class Tiles>
+void multiply_row_tile(const TileJob& job) {
+  std::byte* acc = reinterpret_cast<std::byte*>(job.acc);
+  if (job.first) {
+    Tiles::template zero<0>();
+    Tiles::template zero<1>();
+  } else {
+    Tiles::template load<0>(acc, kAccRowBytes);
+    Tiles::template load<1>(acc + kTileRowBytes, kAccRowBytes);
+  }
+  const std::byte* x = job.x;
+  const std::byte* w = job.w;
+  const std::byte* fetch = job.prefetch;
+  for (int64_t s = 0; s < job.steps; ++s) {
+    prefetch_step(job, w, fetch);
+    Tiles::template load<4>(x, kTileRowBytes);
+    Tiles::template load<6>(w, kTileRowBytes);
+    Tiles::template dot<0, 4, 6>();
+    Tiles::template load<7>(w + kTileBytes, kTileRowBytes);
+    Tiles::template dot<1, 4, 7>();
+    x += static_cast<size_t>(job.rows) * kTileRowBytes;
+    w += kPairBlocks * kTileBytes;
+  }
+  Tiles::template store<0>(acc, kAccRowBytes);
+  Tiles::template store<1>(acc + kTileRowBytes, kAccRowBytes);
+}
+
+// Accumulators: 0 1 for the upper row tile, 2 3 for the lower one; activations 4 5; weights 6 7.
+template <class Tiles>
+void multiply_two_row_tiles(const TileJob& job) {
+  constexpr size_t kLower = kTileRows * kAccRowBytes;
+  std::byte* acc = reinterpret_cast<std::byte*>(job.acc);
+  if (job.first) {
+    Tiles::template zero<0>();
+    Tiles::template zero<1>();
+    Tiles::template zero<2>();
+    Tiles::template zero<3>();
+  } else {
+    Tiles::template load<0>(acc, kAccRowBytes);
+    Tiles::template load<1>(acc + kTileRowBytes, kAccRowBytes);
+    Tiles::template load<2>(acc + kLower, kAccRowBytes);
+    Tiles::template load<3>(acc + kLower + kTileRowBytes, kAccRowBytes);
+  }
+  const std::byte* x = job.x;
+  const std::byte* w = job.w;
+  const std::byte* fetch = job.prefetch;
+  for (int64_t s = 0; s < job.steps; ++s) {
+    prefetch_step(job, w, fetch);
+    Tiles::template load<6>(w, kTileRowBytes);
+    Tiles::template load<4>(x, kTileRowBytes);
+    Tiles::template dot<0, 4, 6>();
+    Tiles::template load<7>(w + kTileBytes, kTileRowBytes);
+    Tiles::template dot<1, 4, 7>();
+    Tiles::template load<5>(x + kTileRows * kTileRowBytes, kTileRowBytes);
+    Tiles::template dot<2, 5, 6>();
+    Tiles::template dot<3, 5, 7>();
+    x += 2 * kTileRows * kTileRowBytes;
+    w += kPairBlocks * kTileBytes;
+  }
+  Tiles::template store<0>(acc, kAccRowBytes);
+  Tiles::template store<1>(acc + kTileRowBytes, kAccRowBytes);
+  Tiles::template store<2>(acc + kLower, kAccRowBytes);
+  Tiles::template store<3>(acc + kLower + kTileRowBytes, kAccRowBytes);
+}
+
+template <class Tiles>
+void multiply(const TileJob& job) {
+  if (job.rows > kTileRows) return multiply_two_row_tiles<Tiles>(job);
+  multiply_row_tile<Tiles>(job);
+}
+
+inline int tile_blocks(int) { return 2; }
+
+inline void prepare_row(const void* x, int64_t k, std::byte* dst, size_t stride) {
+  const auto* src = static_cast<const std::byte*>(x);
+  for (; k >= kStep; k -= kStep, src += kTileRowBytes, dst += stride) std::memcpy(dst, src, kTileRowBytes);
+  if (k == 0) return;
+  std::memset(dst, 0, kTileRowBytes);
+  std::memcpy(dst, src, static_cast<size_t>(k) * 2);
+}
+
+// Twice that of the vector kernels: the accumulator tiles are stored and loaded again with every slice, which
+// costs as much as about two steps, and every processor with AMX has an L1 of 48 KiB.
+inline constexpr size_t kSliceBytes = 32 << 10;
+
+template <class Tiles>
+constexpr LinearKernel kTileKernel = {
+    kTileRows,   2 * kTileRows,   kTileRowBytes, kSliceBytes,      tile_blocks,
+    prepare_row, multiply<Tiles>, finish,        Tiles::configure, Tiles::release,
+};
+
+}  // namespace
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

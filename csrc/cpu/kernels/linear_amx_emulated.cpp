@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// The AMX kernel on tile operations in plain C++, to test its blocking and its bits on any machine.
+#define ATB_CPU_LEVEL amx_emulated
+#include "cpu/kernels/vec_portable.h"
+// The vector type comes first.
+#include "cpu/kernels/linear_amx-inl.h"
+#include "cpu/kernels/linear_exact-inl.h"
+
+#include <cstdlib>
+
+namespace atb_core::cpu {
+namespace amx_emulated {
+namespace {
+
+struct TileState {
+  int rows[8] = {};  // zero: not configured
+  alignas(64) std::byte data[8][kTileRows][kTileRowBytes];
+};
+
+// As on the processor, the tiles belong to the thread and using one that is not configured is fatal.
+TileState& state(int tile) {
+  thread_local TileState tiles;
+  if (tile >= 0 && tiles.rows[tile] == 0) std::abort();
+  return tiles;
+}
+
+struct Emulation {
+  static void configure(int rows) {
+    for (int t = 0; t < 8; ++t) state(-1).rows[t] = t < 6 ? rows : kTileRows;
+  }
+  static void release() {
+    for (int& rows : state(-1).rows) rows = 0;
+  }
+  template <int T>
+  static void zero() {
+    std::memset(state(T).data[T], 0, kTileBytes);
+  }
+  // Rows beyond the configured ones read as zeros.
+  template <int T>
+  static void load(const std::byte* p, size_t stride) {
+    TileState& tiles = state(T);
+    std::memset(tiles.data[T], 0, kTileBytes);
+    for (int r = 0; r < tiles.rows[T]; ++r) std::memcpy(tiles.data[T][r], p + r * stride, kTileRowBytes);
+  }
+  template <int T>
+  static void store(std::byte* p, size_t stride) {
+    const TileState& tiles = state(T);
+    for (int r = 0; r < tiles.rows[T]; ++r) std::memcpy(p + r * stride, tiles.data[T][r], kTileRowBytes);
+  }
+  // For each row: one chain over the even elements, one over the odd ones, then accumulator += even + odd.
+  template <int C, int A, int B>
+  static void dot() {
+    state(A), state(B);
+    TileState& tiles = state(C);
+    for (int r = 0; r < tiles.rows[C]; ++r) {
+      F16 even = zero_lanes(), odd = zero_lanes();
+      const auto* x = reinterpret_cast<const Bf16*>(tiles.data[A][r]);
+      for (int j = 0; j < kTileRows; ++j) {
+        const F16 words = load_lanes(tiles.data[B][j]);
+        even = fma_short(set1(widen(x[2 * j])), low_bf16(words), even);
+        odd = fma_short(set1(widen(x[2 * j + 1])), high_bf16(words), odd);
+      }
+      auto* acc = reinterpret_cast<float*>(tiles.data[C][r]);
+      amx_emulated::store(acc, load_lanes(tiles.data[C][r]) + (even + odd));
+    }
+  }
+
+ private:
+  static F16 zero_lanes() { return amx_emulated::zero(); }
+  static F16 load_lanes(const std::byte* p) { return amx_emulated::load(reinterpret_cast<const float*>(p)); }
+};
+
+}  // namespace
+}  // namespace amx_emulated
+
+const LinearKernel* linear_kernel_amx_emulated(DataType dtype) {
+  return dtype == DataType::bf16 ? &amx_emulated::kTileKernel<amx_emulated::Emulation> : nullptr;
+}
+
+}  // namespace atb_core::cpu

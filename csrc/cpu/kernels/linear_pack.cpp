@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// The packed weight layout (see linear_kernel.h): writing it, and reading single rows back.
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/kernels/linear.h"
+#include "cpu/kernels/linear_kernel.h"
+
+namespace atb_core::cpu {
+namespace {
+
+// Where element k of a block step's column 0 is, in elements; column c is c * column_stride further.
+struct Place {
+  int64_t offset, column_stride;
+};
+
+enum class Layout { natural_pairs, chain_pairs, scalars };
+
+Layout layout_of(Isa isa, DataType dtype) {
+  if (dtype != DataType::bf16) return Layout::scalars;
+  return has_chain_layout(isa, dtype) ? Layout::chain_pairs : Layout::natural_pairs;
+}
+
+Place place(Layout layout, int64_t k) {
+  switch (layout) {
+    case Layout::natural_pairs:
+      return {k / 2 * 32 + k % 2, 2};
+    case Layout::chain_pairs: {
+      const int64_t word = k / 4, chain = k % 2, low = k % 4 / 2;
+      return {(word * 2 + chain) * 32 + 1 - low, 2};
+    }
+    case Layout::scalars:
+      return {k * kBlockColumns, 1};
+  }
+  return {};
+}
+
+std::byte* block_start(std::byte* data, DataType dtype, int64_t k, int64_t block) {
+  return data + pair_bytes(dtype, k) * static_cast<size_t>(block / kPairBlocks) +
+         block_step_bytes(dtype) * static_cast<size_t>(block % kPairBlocks);
+}
+
+// The 32 places of a step, computed once per call.
+struct Places {
+  Place at[kStep];
+  explicit Places(Layout layout) {
+    for (int64_t i = 0; i < kStep; ++i) at[i] = place(layout, i);
+  }
+};
+
+template <typename T>
+void pack_step(const T* src, int64_t row_stride, int64_t element_stride, int64_t columns, int64_t elements,
+               const Places& places, T* dst) {
+  if (columns < kBlockColumns || elements < kStep) std::memset(dst, 0, kBlockColumns * kStep * sizeof(T));
+  if (element_stride == 1) {
+    for (int64_t c = 0; c < columns; ++c) {
+      for (int64_t i = 0; i < elements; ++i) {
+        dst[places.at[i].offset + c * places.at[i].column_stride] = src[c * row_stride + i];
+      }
+    }
+    return;
+  }
+  for (int64_t i = 0; i < elements; ++i) {
+    for (int64_t c = 0; c < columns; ++c) {
+      dst[places.at[i].offset + c * places.at[i].column_stride] = src[c * row_stride + i * element_stride];
+    }
+  }
+}
+
+template <typename T>
+void pack_block(const T* src, DataType dtype, int64_t n, int64_t k, bool src_is_kn, std::byte* data, int64_t block,
+                const Places& places) {
+  const int64_t row_stride = src_is_kn ? 1 : k, element_stride = src_is_kn ? n : 1;
+  const int64_t first = block * kBlockColumns;
+  const int64_t columns = std::clamp<int64_t>(n - first, 0, kBlockColumns);
+  std::byte* dst = block_start(data, dtype, k, block);
+  for (int64_t s = 0; s < steps_of(k); ++s) {
+    pack_step(src + std::min(first, n - 1) * row_stride + s * kStep * element_stride, row_stride, element_stride,
+              columns, std::min(kStep, k - s * kStep), places,
+              reinterpret_cast<T*>(dst + kPairBlocks * block_step_bytes(dtype) * static_cast<size_t>(s)));
+  }
+}
+
+template <typename T>
+void pack_blocks(Isa isa, const void* src, DataType dtype, int64_t n, int64_t k, bool src_is_kn, std::byte* dst,
+                 int64_t begin, int64_t end) {
+  const Places places(layout_of(isa, dtype));
+  for (int64_t b = begin; b < end; ++b) {
+    pack_block(static_cast<const T*>(src), dtype, n, k, src_is_kn, dst, b, places);
+  }
+}
+
+template <typename T>
+void gather_row(const PackedWeight& weight, int64_t row, const Places& places, T* out) {
+  const int64_t column = row % kBlockColumns;
+  const std::byte* step = block_start(const_cast<std::byte*>(weight.data), weight.dtype, weight.k, row / kBlockColumns);
+  for (int64_t k = 0; k < weight.k; k += kStep, step += kPairBlocks * block_step_bytes(weight.dtype)) {
+    const T* elements = reinterpret_cast<const T*>(step);
+    const int64_t count = std::min(kStep, weight.k - k);
+    for (int64_t i = 0; i < count; ++i) {
+      out[k + i] = elements[places.at[i].offset + column * places.at[i].column_stride];
+    }
+  }
+}
+
+template <typename T, typename Index>
+void gather_rows(Isa isa, const PackedWeight& weight, const Index* indices, int64_t count, T* out,
+                 const Worker& worker) {
+  const Places places(layout_of(isa, weight.dtype));
+  const auto [begin, end] = worker.share(count);
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t row = static_cast<int64_t>(indices[i]);
+    if (row < 0 || row >= weight.n) {
+      worker.error->report("index out of range", i, row, weight.n);
+      return;
+    }
+    gather_row(weight, row, places, out + i * weight.k);
+  }
+}
+
+template <typename T>
+void gather_rows(Isa isa, const PackedWeight& weight, const void* indices, DataType index_dtype, int64_t count,
+                 void* out, const Worker& worker) {
+  if (index_dtype == DataType::i32) {
+    gather_rows(isa, weight, static_cast<const int32_t*>(indices), count, static_cast<T*>(out), worker);
+  } else {
+    gather_rows(isa, weight, static_cast<const int64_t*>(indices), count, static_cast<T*>(out), worker);
+  }
+}
+
+}  // namespace
+
+int64_t packed_blocks(int64_t n) {
+  return (n + kBlockColumns * kPairBlocks - 1) / (kBlockColumns * kPairBlocks) * kPairBlocks;
+}
+
+size_t packed_bytes(Isa, DataType dtype, int64_t n, int64_t k) {
+  return pair_bytes(dtype, k) * static_cast<size_t>(packed_blocks(n) / kPairBlocks);
+}
+
+PackedWeight PackedWeight::matrix(int64_t index) const {
+  const size_t bytes = pair_bytes(dtype, k) * static_cast<size_t>(packed_blocks(n) / kPairBlocks);
+  return {dtype, n, k, data + static_cast<size_t>(index) * bytes, 1};
+}
+
+void pack(Isa isa, const void* src, DataType dtype, int64_t n, int64_t k, bool src_is_kn, std::byte* dst,
+          int64_t block_begin, int64_t block_end) {
+  if (itemsize(dtype) == 2) {
+    pack_blocks<uint16_t>(isa, src, dtype, n, k, src_is_kn, dst, block_begin, block_end);
+  } else {
+    pack_blocks<uint32_t>(isa, src, dtype, n, k, src_is_kn, dst, block_begin, block_end);
+  }
+}
+
+void gather_packed_rows(Isa isa, const PackedWeight& weight, const void* indices, DataType index_dtype, int64_t count,
+                        void* out, const Worker& worker) {
+  if (itemsize(weight.dtype) == 2) {
+    gather_rows<uint16_t>(isa, weight, indices, index_dtype, count, out, worker);
+  } else {
+    gather_rows<uint32_t>(isa, weight, indices, index_dtype, count, out, worker);
+  }
+}
+
+}  // namespace atb_core::cpu

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tile kernel of the levels without tile registers, written once on F16. A source file defines
+// ATB_CPU_LEVEL, includes the level's vec_*.h, then this; it picks the tile shapes and perhaps adds a policy
+// of its own.
+//
+// A policy P says how a weight layout becomes links of the even (0) and the odd (1) chain:
+//   Weight, Value           16 columns of a link, and a broadcast activation, as mac() takes them
+//   kItemBytes              of one activation
+//   kWords, kRowBytes       links per chain and step of 32; bytes of a prepared row and step
+//   kLinkBytes              bytes of weights per link: 2 * kWords * kLinkBytes is a block step
+//   weight<chain>(w, j)     link j of a chain, of the block step at w
+//   value<chain>(x, j)      the same of a prepared row
+//   mac(sum, weight, value) sum + weight * value, fused
+//   prepare_step(src, dst)  32 activations
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/kernels/linear_kernel.h"
+#include "cpu/kernels/vec_types.h"
+
+#if defined(__clang__)
+#define ATB_UNROLL _Pragma("unroll")
+#else
+#define ATB_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace atb_core::cpu::ATB_CPU_LEVEL {
+namespace {
+
+// Activations as float32 and one fused multiply-add per element.
+struct FloatLinks {
+  using Weight = F16;
+  using Value = F16;
+  static constexpr int kWords = 16;
+  static constexpr size_t kRowBytes = 128;
+  template <int Chain>
+  static Value value(const std::byte* x, int j) {
+    return set1(reinterpret_cast<const float*>(x)[2 * j + Chain]);
+  }
+  static F16 mac(const F16& sum, const F16& weight, const F16& value) { return fma(weight, value, sum); }
+  template <typename T>
+  static void widen_step(const std::byte* src, std::byte* dst) {
+    store(reinterpret_cast<float*>(dst), load(reinterpret_cast<const T*>(src)));
+    store(reinterpret_cast<float*>(dst) + 16, load(reinterpret_cast<const T*>(src) + 16));
+  }
+};
+
+// f32 and f16: [element][column].
+template <typename T>
+struct Scalars : FloatLinks {
+  static constexpr size_t kItemBytes = sizeof(T);
+  static constexpr int kLinkBytes = static_cast<int>(kBlockColumns * sizeof(T));
+  template <int Chain>
+  static Weight weight(const std::byte* w, int j) {
+    return load(reinterpret_cast<const T*>(w + (2 * j + Chain) * kLinkBytes));
+  }
+  static void prepare_step(const std::byte* src, std::byte* dst) { widen_step<T>(src, dst); }
+};
+
+// bf16 in natural pairs: one shift or mask makes a float32 of either half of a word.
+struct Pairs : FloatLinks {
+  static constexpr size_t kItemBytes = 2;
+  static constexpr int kLinkBytes = 32;
+  template <int Chain>
+  static Weight weight(const std::byte* w, int j) {
+    const F16 words = load(reinterpret_cast<const float*>(w + j * 64));
+    return Chain == 0 ? low_bf16(words) : high_bf16(words);
+  }
+  static void prepare_step(const std::byte* src, std::byte* dst) { widen_step<Bf16>(src, dst); }
+};
+
+inline void prefetch(const std::byte* p) { __builtin_prefetch(p, 0, 3); }
+
+// One link of one chain for all rows and blocks. The chains take turns, so that only NB weights are live at
+// once.
+template <class P, int Chain, bool Ahead, int MR, int NB>
+__attribute__((always_inline)) inline void link(F16 (&sum)[MR][NB], const std::byte* const (&w)[NB], const std::byte* x,
+                                                int j, size_t ahead) {
+  typename P::Weight weight[NB];
+  ATB_UNROLL for (int b = 0; b < NB; ++b) {
+    weight[b] = P::template weight<Chain>(w[b], j);
+    // Prefetches are spread among the loads: one for each cache line of weights.
+    const int offset = (2 * j + Chain) * P::kLinkBytes;
+    if (Ahead && offset % 64 == 0) prefetch(w[b] + static_cast<size_t>(offset) + ahead);
+  }
+  ATB_UNROLL for (int r = 0; r < MR; ++r) {
+    const typename P::Value value = P::template value<Chain>(x + static_cast<size_t>(r) * P::kRowBytes, j);
+    ATB_UNROLL for (int b = 0; b < NB; ++b) sum[r][b] = P::mac(sum[r][b], weight[b], value);
+  }
+}
+
+// 32 elements of k: acc += even + odd.
+template <class P, bool Ahead, int MR, int NB>
+__attribute__((always_inline)) inline void step(float* acc, const std::byte* const (&w)[NB], const std::byte* x,
+                                                size_t ahead) {
+  F16 even[MR][NB], odd[MR][NB];
+  ATB_UNROLL for (int r = 0; r < MR; ++r) { ATB_UNROLL for (int b = 0; b < NB; ++b) even[r][b] = odd[r][b] = zero(); }
+  ATB_UNROLL for (int j = 0; j < P::kWords; ++j) {
+    link<P, 0, Ahead>(even, w, x, j, ahead);
+    link<P, 1, Ahead>(odd, w, x, j, ahead);
+  }
+  ATB_UNROLL for (int r = 0; r < MR; ++r) {
+    ATB_UNROLL for (int b = 0; b < NB; ++b) {
+      float* at = acc + (r * NB + b) * kBlockColumns;
+      store(at, load(at) + (even[r][b] + odd[r][b]));
+    }
+  }
+}
+
+template <class P, int MR, int NB, bool Ahead>
+void multiply_tile(const TileJob& job) {
+  constexpr size_t kBlockStep = static_cast<size_t>(P::kLinkBytes) * 2 * P::kWords;
+  if (job.first) std::memset(job.acc, 0, sizeof(float) * MR * NB * kBlockColumns);
+  const std::byte* w[NB];
+  ATB_UNROLL for (int b = 0; b < NB; ++b) w[b] = job.w + static_cast<size_t>(b) * kBlockStep;
+  const std::byte* x = job.x;
+  const std::byte* fetch = job.prefetch;
+  for (int64_t s = 0; s < job.steps; ++s) {
+    step<P, Ahead, MR, NB>(job.acc, w, x, job.ahead);
+    if constexpr (!Ahead) {
+      for (int i = 0; i < job.prefetch_lines; ++i, fetch += 64) prefetch(fetch);
+    }
+    x += MR * P::kRowBytes;
+    ATB_UNROLL for (int b = 0; b < NB; ++b) w[b] += kPairBlocks * kBlockStep;
+  }
+}
+
+template <class P, int MR, int NB>
+void multiply_tile(const TileJob& job) {
+  if (job.ahead > 0) {
+    multiply_tile<P, MR, NB, true>(job);
+  } else {
+    multiply_tile<P, MR, NB, false>(job);
+  }
+}
+
+template <class P>
+void prepare_row(const void* x, int64_t k, std::byte* dst, size_t stride) {
+  const auto* src = static_cast<const std::byte*>(x);
+  constexpr size_t kStepBytes = kStep * P::kItemBytes;
+  for (; k >= kStep; k -= kStep, src += kStepBytes, dst += stride) P::prepare_step(src, dst);
+  if (k > 0) {
+    alignas(64) std::byte padded[kStepBytes] = {};
+    std::memcpy(padded, src, static_cast<size_t>(k) * P::kItemBytes);
+    P::prepare_step(padded, dst);
+  }
+}
+
+inline void no_setup(int) {}
+inline void no_teardown() {}
+
+}  // namespace
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL
