@@ -133,6 +133,7 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "dtype_from_torch",
         "dtype_to_torch",
     ),
+    "atb_core.layers": ("InferenceMode",),
     "atb_core.layers.attention.attention": ("Attention",),
     "atb_core.layers.attention.metadata": ("AttentionMetadata",),
     "atb_core.layers.base": (
