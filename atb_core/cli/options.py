@@ -136,10 +136,11 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _thinking_variable(model: str, option: str) -> str:
+    from atb_core.checkpoint import open_checkpoint
     from atb_core.errors import RequestError
-    from atb_core.runner.model_loading import open_checkpoint
+    from atb_core.models.base.router import router_of
 
-    router = open_checkpoint(model).router
+    router = router_of(open_checkpoint(model))
     if router.thinking_variable is None:
         raise RequestError(
             f"{option}: models of type {router.model_type!r} have no switch for thinking",

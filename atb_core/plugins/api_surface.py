@@ -293,16 +293,20 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
     ),
     "atb_core.checkpoint": (
         "BarProgress",
+        "Checkpoint",
         "GgufRules",
         "Progress",
         "SilentProgress",
+        "Source",
+        "TokenizerParts",
         "WeightLoader",
         "default_progress",
+        "job",
+        "open_checkpoint",
         "open_weights",
     ),
     "atb_core.checkpoint.base": (
         "WeightLoader",
         "check_slice",
     ),
-    "atb_core.checkpoint.gguf.rules": ("GgufRules",),
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from atb_core.errors import ConfigError
+from atb_core.graph.dtype import DataType
 from atb_core.models.runtime.rope_scaling import RopeScaling
 from atb_core.names import DTYPES
 
@@ -158,8 +159,6 @@ class BaseConfig:
     @property
     def data_type(self) -> DataType:
         """`torch_dtype` as the element type that networks use."""
-        from atb_core.graph.dtype import DataType
-
         return DataType.from_short(self.torch_dtype)
 
     @property
