@@ -32,6 +32,7 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.nn.functional",
         "atb_core.nn.modules",
         "atb_core.nn.distributed",
+        "atb_core.nn.distributed.mapping",
         "atb_core.nn.network",
     ),
     "Write a model family": (
@@ -43,6 +44,7 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.models.base.modeling_python",
         "atb_core.models.base.modeling_moe",
         "atb_core.models.base.decoder_causal_lm",
+        "atb_core.layers",
         "atb_core.layers.attention.attention",
         "atb_core.layers.attention.metadata",
         "atb_core.layers.embedding.word_embedding",
