@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from atb_core.errors import ConfigError, RequestError
 from atb_core.checkpoint.json_files import read_json_object
+from atb_core.errors import ConfigError, RequestError
 from atb_core.runner.sampling_params import DEFAULT_MAX_TOKENS, SamplingParams
 
 __all__ = ["FILE_NAME", "choose_generation_config", "default_values"]

@@ -14,7 +14,7 @@ import pytest
 
 from atb_core.cli import main, options
 from atb_core.errors import AtbError
-from atb_core.plugins import registry
+from atb_core.plugins.registry import registry
 from atb_core.runner.outputs import CompletionOutput, FinishReason, RequestMetrics, RequestOutput, StreamChunk
 from atb_core.runner.sampling_params import SamplingParams
 

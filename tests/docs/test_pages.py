@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pages
 import pytest
 
-from atb_core.plugins.api import SURFACE
+from atb_core.plugins.api import public_names
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -105,5 +105,5 @@ def test_every_path_that_the_migration_guide_names_can_be_imported(page: str) ->
         except (ImportError, AttributeError):
             missing.append(path)
     assert missing == []
-    public = [path.rpartition(".") for path in paths if path not in SURFACE]
-    assert [module + "." + name for module, _, name in public if name not in SURFACE.get(module, ())] == []
+    public = [path.rpartition(".") for path in paths if path not in public_names()]
+    assert [module + "." + name for module, _, name in public if name not in public_names().get(module, ())] == []

@@ -102,7 +102,7 @@ def tensor(name: str) -> Tensor:
 
 
 def recorded(write: Callable[[], Tensor]) -> Network:
-    with Network("foreign") as network:
+    with Network("custom") as network:
         network.mark_output(write(), "y")
     return network
 
