@@ -30,12 +30,10 @@ from pathlib import Path
 from typing import Any
 
 from atb_core.errors import SettingsError
-from atb_core.names import normalized_name
+from atb_core.names import GRAPHS, normalized_name
 
-__all__ = ["GRAPHS", "EngineSettings", "PluginSettings", "Settings", "load_settings", "settings", "settings_path"]
+__all__ = ["EngineSettings", "PluginSettings", "Settings", "load_settings", "settings", "settings_path"]
 
-#: Values of the setting that selects what builds a model's graph.
-GRAPHS = ("python", "cpp")
 _MAX_BYTES = 1 << 20
 _VARIABLES = ("ATB_PLUGINS", "ATB_NO_PLUGINS", "ATB_STRICT", "ATB_PLUGINS_PREFER", "ATB_PLUGIN_TIMEOUT")
 _TRUE = ("1", "true", "yes", "on")

@@ -3,11 +3,11 @@
 
     python tools/check_ascend_headers.py --acl DIR [--atb DIR] [--abi 0|1|both] [--cxx g++] [FILE ...]
 
-ACL and HCCL headers come with every torch_npu wheel: give the wheel, the installed package's folder, its
-include/third_party, or the include folder of a CANN toolkit. ATB's come with NNAL only ($ATB_HOME_PATH/include); the
-reduced ones of op-plugin hold enough for some files. Without --atb the simulator's own declarations
-are taken. The files are csrc/atb/*.cpp and csrc/atb/checks/layout_check.cpp. The exit status is 1 if one does not
-compile, 2 if headers or a compiler are missing.
+Every torch_npu wheel contains the headers of ACL and HCCL: give the wheel, the folder of the installed package, its
+include/third_party, or the include folder of a CANN toolkit. ATB's headers are part of NNAL only
+($ATB_HOME_PATH/include); op-plugin's reduced headers are sufficient for some files. Without --atb, the declarations of
+the simulator are used. The compiled files are csrc/atb/*.cpp and csrc/atb/checks/layout_check.cpp. The exit status is 1
+if a file does not compile, and 2 if headers or a compiler are missing.
 """
 
 from __future__ import annotations
@@ -28,24 +28,25 @@ ROOT = Path(__file__).resolve().parent.parent
 SIMULATOR = ROOT / "csrc/sim/include"
 LAYOUT = ROOT / "csrc/atb/checks/layout_check.cpp"
 _WHEEL_FOLDER = "torch_npu/include/third_party/"
-# atb/types.h includes this header of CANN since 8.3, and torch_npu does not ship it; ATB only names these types.
+# Since 8.3, atb/types.h includes this header of CANN, which torch_npu lacks; ATB only names its types.
 _ACL_META = "#pragma once\n" + "".join(
     f"struct {name};\n" for name in ("aclTensor", "aclTensorList", "aclIntArray", "aclOpExecutor")
 )
 
 
 class MissingHeadersError(Exception):
-    """A folder that was given does not hold the headers it should."""
+    """Error for a given folder that lacks the expected headers."""
 
 
 @dataclass(frozen=True)
 class Headers:
-    """The folders to look for vendor headers in, in order.
+    """Vendor headers to compile against.
 
     Attributes:
-        notes: what is to be known about them, a line each.
-        reduced: whether ATB's are op-plugin's subset, which lacks the parameters of most operations.
-        params: names of the parameter structs in ATB's.
+        folders: include folders in the order in which they are searched.
+        notes: lines that describe the headers, for the report.
+        reduced: `True` if ATB's headers are op-plugin's subset, which lacks the parameters of most operations.
+        params: names of the parameter structs in ATB's headers.
     """
 
     folders: tuple[Path, ...]
@@ -55,15 +56,20 @@ class Headers:
 
 
 def find_headers(acl: Path, atb: Path | None, scratch: Path) -> Headers:
-    """Sorts out what was given; MissingHeadersError names the file that is not there.
+    """Finds the include folders in the given paths.
 
     Args:
-        scratch: an empty folder for what has to be unpacked or made.
+        acl: a torch_npu wheel, or a folder that contains the headers of ACL and HCCL.
+        atb: a folder that contains ATB's headers, or `None` for the simulator's declarations.
+        scratch: an empty folder for unpacked and generated headers.
+
+    Raises:
+        MissingHeadersError: a header is missing; the message names it.
     """
     folders = list(acl_folders(acl, scratch))
     notes = [f"ACL, HCCL: {acl}"]
     if atb is None:
-        # Only ATB's headers out of the simulator's folder: ACL's shall be those that were given.
+        # Use only ATB's headers of the simulator, because its folder also contains ACL's.
         _need(SIMULATOR, "atb/atb_infer.h", "the simulator's headers")
         link = scratch / "simulator"
         link.mkdir()
@@ -88,7 +94,7 @@ def find_headers(acl: Path, atb: Path | None, scratch: Path) -> Headers:
 
 
 def acl_folders(given: Path, scratch: Path) -> Iterator[Path]:
-    """The include folders of ACL and HCCL below what was given."""
+    """Yields the include folders of ACL and HCCL below the given path."""
     if given.suffix == ".whl":
         given = _unpack(given, scratch / "wheel")
     for folder in (given, given / "include/third_party", given / "third_party"):
@@ -103,12 +109,13 @@ def acl_folders(given: Path, scratch: Path) -> Iterator[Path]:
 
 
 def _need(folder: Path, file: str, whose: str, shown: Path | None = None) -> None:
+    """Raises MissingHeadersError unless the folder contains the file."""
     if not (folder / file).is_file():
-        raise MissingHeadersError(f"{shown or folder} does not hold {whose}: {file} is missing")
+        raise MissingHeadersError(f"{shown or folder} does not contain {whose}: {file} is missing")
 
 
 def _unpack(wheel: Path, target: Path) -> Path:
-    """The third-party headers of a torch_npu wheel; only these are unpacked."""
+    """Unpacks the third-party headers of a torch_npu wheel and returns their folder."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             wanted = [name for name in archive.namelist() if name.startswith(_WHEEL_FOLDER) and ".." not in name]
@@ -119,9 +126,9 @@ def _unpack(wheel: Path, target: Path) -> Path:
 
 
 def sources(files: Sequence[Path], headers: Headers) -> list[Path]:
-    """What is to be compiled: the files that were asked for, or the backend and the check of layouts.
+    """Returns the files to compile: the given ones, or the backend and the layout check.
 
-    With reduced headers, those files that use no parameters but theirs.
+    With reduced headers, these are only the files whose parameter structs the headers contain.
     """
     if files:
         return list(files)
@@ -132,12 +139,12 @@ def sources(files: Sequence[Path], headers: Headers) -> list[Path]:
 
 
 def _used_params(source: Path) -> set[str]:
-    """The parameter structs of ATB's operations that a file names."""
+    """Returns the parameter structs of ATB's operations that a file uses."""
     return set(re.findall(r"\binfer::(\w+Param)\b", source.read_text(encoding="utf-8")))
 
 
 def compile_file(source: Path, headers: Headers, abi: int, cxx: str) -> str:
-    """Checks one file; returns what the compiler has against it, or nothing."""
+    """Compiles one file without output and returns the compiler's errors, empty if there are none."""
     command = [
         cxx, "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", f"-D_GLIBCXX_USE_CXX11_ABI={abi}",
         *(["-DATB_CHECK_REDUCED"] if headers.reduced else []),
@@ -151,7 +158,7 @@ def compile_file(source: Path, headers: Headers, abi: int, cxx: str) -> str:
 
 
 def check(files: Sequence[Path], headers: Headers, abis: Sequence[int], cxx: str) -> int:
-    """Compiles all files for all ABIs, prints a line each, returns how many failed."""
+    """Compiles all files for all ABIs, prints a line for each, and returns the number of failures."""
     tasks = [(abi, file) for abi in abis for file in files]
     failed = 0
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
@@ -170,15 +177,17 @@ def check(files: Sequence[Path], headers: Headers, abis: Sequence[int], cxx: str
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--acl", type=Path, required=True, metavar="DIR", help="a torch_npu wheel, or a folder")
-    parser.add_argument("--atb", type=Path, metavar="DIR", help="a folder with atb/; default: the simulator's")
+    parser.add_argument("--atb", type=Path, metavar="DIR", help="a folder with atb/; by default the simulator's")
     parser.add_argument("--abi", choices=("0", "1", "both"), default="both", help="_GLIBCXX_USE_CXX11_ABI")
     parser.add_argument("--cxx", default="g++", help="the compiler")
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="instead of the backend's sources")
+    parser.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help="files to compile instead of the backend's sources"
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints what is compiled against what, and a line for each file."""
+    """Prints the headers that are used and a line for each file; returns the exit status."""
     args = _arguments(argv)
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -191,11 +200,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except (OSError, subprocess.CalledProcessError) as error:
-            print(f"error: the compiler {args.cxx} does not run: {error}", file=sys.stderr)
+            print(f"error: the compiler {args.cxx} cannot be run: {error}", file=sys.stderr)
             return 2
         print("\n".join(headers.notes))
         if headers.reduced and not args.files:
-            print("these are op-plugin's reduced headers: files that use operations which they lack are left out")
+            print("these are op-plugin's reduced headers: files that use other operations are not compiled")
         return int(check(files, headers, (0, 1) if args.abi == "both" else (int(args.abi),), args.cxx) > 0)
 
 

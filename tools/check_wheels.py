@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Holds built wheels to what is promised of them: `python tools/check_wheels.py dist/*.whl`.
+"""Checks the contents of built wheels: `python tools/check_wheels.py dist/*.whl`.
 
-Plugins are pure Python (py3-none-any); the core's engine links neither torch nor libpython; every entry point leads
-to a module in the wheel; licence and type marker are there, tests are not.
+Packages without extension modules are py3-none-any; extension modules link neither torch nor libpython; every entry
+point names a module of the wheel; license and type marker are included, tests are not.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 
 # The extension modules of each package that has any. The core's module over ATB is built only where ATB is installed.
 _EXTENSIONS = {"atb_core": ["_cpu"], "atb_sim": ["_atb_sim"]}
-# What a machine with a C++ runtime has; everything else would tie the wheel to somebody else's build.
+# Libraries of every machine with a C++ runtime; any other one would tie the wheel to one build environment.
 _SYSTEM_LIBRARIES = ("libstdc++.", "libm.", "libgcc_s.", "libc.", "libpthread.", "libdl.", "ld-linux")
 
 
 def problems(wheel: Path) -> Iterator[str]:
-    """What is wrong with a wheel, a sentence each."""
+    """Yields a sentence for each fault of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         distribution, _, tag = wheel.stem.partition("-")
@@ -39,9 +39,9 @@ def problems(wheel: Path) -> Iterator[str]:
         if f"{distribution}/py.typed" not in names:
             yield "has no py.typed: type checkers would ignore its types"
         if not any("/licenses/LICENSE" in name for name in names):
-            yield "does not carry its licence"
+            yield "has no license file"
         if any(name.split("/")[0] in ("tests", "docs", "csrc", "benchmarks") for name in names):
-            yield "carries tests, docs or sources at its top level"
+            yield "contains tests, docs or sources at its top level"
         yield from _dangling_entry_points(archive, names)
         for name in compiled if expected else ():
             for library in _needed(archive, name):
@@ -50,6 +50,7 @@ def problems(wheel: Path) -> Iterator[str]:
 
 
 def _dangling_entry_points(archive: zipfile.ZipFile, names: list[str]) -> Iterator[str]:
+    """Yields a sentence for each entry point whose module is not in the wheel."""
     files = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
     parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
@@ -59,11 +60,11 @@ def _dangling_entry_points(archive: zipfile.ZipFile, names: list[str]) -> Iterat
         for key, value in parser[group].items():
             path = value.partition(":")[0].strip().replace(".", "/")
             if f"{path}.py" not in names and f"{path}/__init__.py" not in names:
-                yield f"the entry point {group}: {key} = {value} leads to no module of the wheel"
+                yield f"the entry point {group}: {key} = {value} names no module of the wheel"
 
 
 def _needed(archive: zipfile.ZipFile, name: str) -> list[str]:
-    """The shared libraries that an ELF file asks for, by readelf."""
+    """Returns the shared libraries that an ELF file requires, according to readelf."""
     with tempfile.TemporaryDirectory() as folder:
         path = archive.extract(name, folder)
         table = subprocess.run(["readelf", "--dynamic", path], capture_output=True, text=True, check=True).stdout
@@ -71,16 +72,16 @@ def _needed(archive: zipfile.ZipFile, name: str) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints a line for each wheel and each problem; the exit status is 1 if there is one."""
+    """Prints a line for each wheel and each fault; returns 1 if there is a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheels", nargs="+", type=Path)
     failed = False
     for wheel in parser.parse_args(argv).wheels:
-        found = list(problems(wheel))
-        print(f"{wheel.name}: {'ok' if not found else ''}")
-        for problem in found:
-            print(f"  {problem}")
-        failed = failed or bool(found)
+        faults = list(problems(wheel))
+        print(f"{wheel.name}: {'ok' if not faults else ''}")
+        for fault in faults:
+            print(f"  {fault}")
+        failed = failed or bool(faults)
     return int(failed)
 
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes folders that look like an installed CANN toolkit and ATB, with libraries that are the simulator.
+"""Creates folders with the layout of an installed CANN toolkit and ATB whose libraries are the simulator.
 
     python tools/stand_in_ascend.py DIR
 
-So the backend for a card can be built, linked and loaded as on an Ascend machine, where none is. Nothing in the folders
-is the vendor's. Prints the environment variables that the vendor's set_env.sh would set, a line each.
+The backend for a card can be built, linked and loaded with them on a machine without Ascend software; the folders
+contain nothing of the vendor's. The command prints the environment variables that the vendor's set_env.sh would set,
+one on each line.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from pathlib import Path
 
 SIMULATOR = Path(__file__).resolve().parent.parent / "csrc/sim"
 VERSION = "8.5.0"
-# The simulator's sources that are ACL and not ATB.
+# Sources of the simulator that belong to ACL; all others belong to ATB.
 ACL = ("acl", "memory", "state", "stream")
 CXX = os.environ.get("CXX", "g++")
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", f"-I{SIMULATOR / 'include'}", f"-I{SIMULATOR / 'src'}"]
-# What the checks of layouts need besides: our own types.
+# The layout checks also need the types of the core.
 FLAGS += [f"-I{SIMULATOR.parent}", f"-I{SIMULATOR.parent / 'include'}"]
 
 
 def make(folder: Path) -> dict[str, str]:
-    """Builds both installations under `folder`; returns the environment that names them."""
+    """Builds both installations under `folder` and returns the environment variables that name them."""
     cann, atb = folder / f"cann-{VERSION}", folder / f"nnal/atb/{VERSION}/atb/cxx_abi_1"
     for home, parts in ((cann, ("acl", "hccl")), (atb, ("atb",))):
         for part in parts:
@@ -54,11 +55,13 @@ def make(folder: Path) -> dict[str, str]:
 
 
 def write(file: Path, text: str) -> None:
+    """Writes a text file and creates its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
 
 
 def compiled(source: Path, objects: Path) -> Path:
+    """Compiles one source of the simulator and returns the object file."""
     target = objects / source.relative_to(SIMULATOR).with_suffix(".o")
     target.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run([CXX, *FLAGS, "-c", str(source), "-o", str(target)], check=True)
@@ -66,13 +69,17 @@ def compiled(source: Path, objects: Path) -> Path:
 
 
 def link(library: Path, objects: list[Path], *options: str) -> None:
+    """Links a shared library from object files."""
     names = [str(one) for one in objects]
     subprocess.run([CXX, "-shared", f"-Wl,-soname,{library.name}", "-o", str(library), *names, *options], check=True)
 
 
 def main() -> int:
+    """Prints the environment variables, one on each line; returns 1 if a step fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where to make them; what is there is overwritten")
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="folder to create them in; existing files are overwritten"
+    )
     arguments = parser.parse_args()
     try:
         environment = make(arguments.folder.resolve())

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a graph on the module for a card, which is linked with a stand-in for CANN and ATB, and looks at doctor.
+"""Runs a graph on the module for a card, linked with a stand-in for CANN and ATB, and checks the output of doctor.
 
     python tools/try_linked_backend.py
 
-Needs what tools/stand_in_ascend.py makes, in the environment, and a core that was built with it.
+Requires the environment that tools/stand_in_ascend.py prints, and a core that was built with it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from atb_core.engine import atb
 from atb_core.graph import DataType, Dim, Network, Tensor
 from atb_core.nn.functional import linear, rms_norm
 
-# A driver, a card and torch_npu are what no folder can stand in for.
+# Checks that the stand-in fulfils; the driver, the card and torch_npu cannot be replaced by folders.
 GOOD = ("cann", "libascendcl", "atb", "libatb", "versions", "abi", "atb backend", "cpu engine")
 
 
 def check_doctor() -> None:
+    """Exits with an error unless doctor reports that all parts of the stand-in are correct."""
     command = [str(Path(sys.executable).with_name("atb")), "doctor", "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     found = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
@@ -33,11 +34,11 @@ def check_doctor() -> None:
         print(f"{check}: {found[check]['level']}: {found[check]['found']}")
     wrong = [found[check] for check in GOOD if found[check]["level"] != "ok"]
     if wrong:
-        sys.exit(f"doctor does not like what is there: {wrong}")
+        sys.exit(f"doctor reports problems: {wrong}")
 
 
 def stand_in_torch_npu() -> None:
-    """torch_npu's current stream, which the backend asks for: one of the null device's own."""
+    """Replaces torch_npu by a module whose current stream is one of the null device."""
     current = types.SimpleNamespace(npu_stream=0, synchronize=lambda: None)
     npu = types.SimpleNamespace(set_device=lambda device: None, current_stream=lambda: current)
     sys.modules["torch_npu"] = types.ModuleType("torch_npu")
@@ -46,6 +47,7 @@ def stand_in_torch_npu() -> None:
 
 
 def check_graph() -> None:
+    """Runs a graph on the module and compares the result with torch."""
     with Network("linked") as net:
         x = Tensor("x", (Dim("tokens"), 64), DataType.FLOAT16)
         scale, weight = Tensor("scale", (64,), DataType.FLOAT16), Tensor("weight", (256, 64), DataType.FLOAT16)
@@ -56,8 +58,10 @@ def check_graph() -> None:
     engine = backend.build(net)
     x, scale, weight = torch.randn(5, 64).half(), torch.rand(64).half(), torch.randn(256, 64).half()
     engine.set_weights({"scale": scale, "weight": weight})
-    normed = torch.nn.functional.rms_norm(x.float(), (64,), scale.float(), 1e-6)
-    torch.testing.assert_close(engine.forward({"x": x})["y"], (normed @ weight.float().T).half(), rtol=1e-2, atol=5e-2)
+    normalized = torch.nn.functional.rms_norm(x.float(), (64,), scale.float(), 1e-6)
+    torch.testing.assert_close(
+        engine.forward({"x": x})["y"], (normalized @ weight.float().T).half(), rtol=1e-2, atol=5e-2
+    )
     print(f"{backend.extension.__name__}, ATB {backend.extension.atb_version()}, {backend.soc_name}: a graph runs")
 
 

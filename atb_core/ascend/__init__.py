@@ -7,7 +7,7 @@ Nothing here imports torch or torch_npu, but for torch's C++ ABI where its files
 from __future__ import annotations
 
 from atb_core.ascend.environment import Report, examine, missing_for_backend, unavailable
-from atb_core.ascend.findings import Finding, Level
 from atb_core.ascend.machine import Machine
+from atb_core.findings import Finding, Level
 
 __all__ = ["Finding", "Level", "Machine", "Report", "examine", "missing_for_backend", "unavailable"]

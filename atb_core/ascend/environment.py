@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atb_core.ascend.extensions import check_backend, check_cpu, check_simulator
-from atb_core.ascend.findings import Finding, Level
 from atb_core.ascend.installs import find_atb, find_driver, find_toolkit
 from atb_core.ascend.machine import Machine
 from atb_core.ascend.packages import check_packages
@@ -16,8 +15,8 @@ from atb_core.ascend.software import check_atb, check_toolkit
 from atb_core.ascend.switches import check_switches
 from atb_core.ascend.system import check_devices, check_driver
 from atb_core.errors import BackendUnavailableError
-
-BACKENDS = ("cpu", "reference", "atb", "atb-sim")
+from atb_core.findings import Finding, any_error
+from atb_core.names import BACKENDS
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Report:
     @property
     def healthy(self) -> bool:
         """Whether the CPU engine can run and nothing that is here is broken or does not match."""
-        return "cpu" in self.usable() and not any(finding.level is Level.ERROR for finding in self.findings)
+        return "cpu" in self.usable() and not any_error(self.findings)
 
     def usable(self) -> tuple[str, ...]:
         """The backends that can be used on this machine."""
@@ -54,7 +53,7 @@ def missing_for_backend(machine: Machine | None = None) -> list[Finding]:
 
 def unavailable(missing: Sequence[Finding]) -> BackendUnavailableError:
     """The error that names everything in `missing`, from `missing_for_backend`, and the first thing to do."""
-    reasons = "; ".join(f"{finding.check}: {finding.cause or finding.found}" for finding in missing)
+    reasons = "; ".join(f"{finding.check}: {finding.cause or finding.message}" for finding in missing)
     first = next((finding.fix for finding in missing if finding.fix), None)
     hint = "`atb doctor` shows all that was looked at." + (f" First: {first}" if first else "")
     return BackendUnavailableError(f"backend 'atb' (Ascend) cannot be used here: {reasons}", hint=hint)

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from atb_core.ascend.findings import Finding, Level
 from atb_core.ascend.installs import atb_folder_abi, find_atb
 from atb_core.ascend.machine import Machine
+from atb_core.findings import Finding, Level
 
 HOW_TO_BUILD = (
     "Source the set_env.sh of CANN and of NNAL, then: "

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from atb_core.ascend.findings import Finding, Level
 from atb_core.ascend.machine import Machine
 from atb_core.ascend.versions import read_text, release
+from atb_core.findings import Finding, Level
 
 # The constructor of an exception takes a std::string: the ABI is in its mangled name.
 _SYMBOLS = {0: b"_ZN3c105ErrorC1ENS_14SourceLocationESs", 1: b"_ZN3c105ErrorC1ENS_14SourceLocationENSt7__cxx1112"}
@@ -35,7 +35,7 @@ def check_packages(machine: Machine, ascend: bool, importing: bool = False) -> I
         yield Finding("torch", Level.OK, torch)
     found = _torch_npu(torch, torch_npu, ascend)
     if found.level is Level.OK and importing and (problem := machine.import_module("torch_npu")) is not None:
-        found = Finding("torch_npu", Level.ERROR, f"{found.found} does not import", problem, _IMPORT_FIX, ("atb",))
+        found = Finding("torch_npu", Level.ERROR, f"{found.message} does not import", problem, _IMPORT_FIX, ("atb",))
     yield found
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from atb_core.ascend import installs
-from atb_core.ascend.findings import Finding, Level
 from atb_core.ascend.machine import Machine
 from atb_core.ascend.packages import torch_abi
 from atb_core.ascend.versions import Read, release
+from atb_core.findings import Finding, Level
 
 ATB_FLOOR = (8, 2)
 # From here on CANN's folders are laid out differently, and ATB looks for them there.

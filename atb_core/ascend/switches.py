@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from atb_core.ascend.findings import Finding, Level
 from atb_core.ascend.machine import Machine
 from atb_core.errors import EngineError
+from atb_core.findings import Finding, Level
 
 #: Those that are 0 or 1, with what they are by default.
 SWITCHES = {"ATB_OPERATION_EXECUTE_ASYNC": "0", "ASCEND_LAUNCH_BLOCKING": "0", "ATB_LLM_ENABLE_AUTO_TRANSPOSE": "1"}

@@ -7,9 +7,9 @@ import os
 import re
 from pathlib import Path
 
-from atb_core.ascend.findings import Finding, Level
 from atb_core.ascend.installs import driver_version, find_driver
 from atb_core.ascend.machine import Machine
+from atb_core.findings import Finding, Level
 
 _DRIVER_FIX = "Install driver and firmware of the NPU; in a container, mount the host's /usr/local/Ascend/driver."
 _GROUP_FIX = 'Add the user to the group that owns the devices: sudo usermod -aG HwHiAiUser "$USER", then log in again.'

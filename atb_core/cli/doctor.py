@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from atb_core.cli.output import table
+from atb_core.names import BACKENDS
 
 if TYPE_CHECKING:
     from atb_core.ascend import Report
@@ -39,8 +40,6 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 def _as_json(report: Report) -> dict[str, object]:
-    from atb_core.ascend.environment import BACKENDS
-
     lacks = {backend: [finding.check for finding in report.missing(backend)] for backend in BACKENDS}
     backends = {backend: {"usable": not missing, "missing": missing} for backend, missing in lacks.items()}
     findings = [asdict(finding) for finding in report.findings]
@@ -49,7 +48,7 @@ def _as_json(report: Report) -> dict[str, object]:
 
 def _lines(report: Report) -> Iterator[str]:
     """The table, then what is to be done, then the outcome, where a terminal leaves it."""
-    rows = [(finding.check, finding.level.value, finding.found) for finding in report.findings]
+    rows = [(finding.check, finding.level.value, finding.message) for finding in report.findings]
     yield table(("CHECK", "STATUS", "FOUND"), [tuple(map(_printable, row)) for row in rows])
     for finding in report.findings:
         if finding.cause:
@@ -61,8 +60,6 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _backend_lines(report: Report) -> Iterator[str]:
-    from atb_core.ascend.environment import BACKENDS
-
     for backend in BACKENDS:
         missing = [finding.check for finding in report.missing(backend)]
         verdict = f"cannot be used: see {', '.join(missing)}" if missing else "can be used"

@@ -13,6 +13,7 @@ import click
 from atb_core.cli.output import size_text, table
 
 if TYPE_CHECKING:
+    from atb_core.checkpoint import Checkpoint
     from atb_core.cli.show import Facts
     from atb_core.plugins import Resolution
 
@@ -62,7 +63,7 @@ def explain(model: str) -> tuple[Explanation, Exception | None]:
     from atb_core.errors import AtbError
     from atb_core.plugins import ROUTERS, registry
 
-    path, model_type = _where(model)
+    checkpoint, model_type = _where(model)
     resolution = registry().resolve(model_type)
     error: AtbError | None = resolution.error
     facts: Facts | None = None
@@ -71,42 +72,44 @@ def explain(model: str) -> tuple[Explanation, Exception | None]:
     if resolution.winner is not None:
         try:
             registry().load(registry().find(model_type), ROUTERS)
-            features, dtypes, facts = _made_of_it(model, path, model_type)
+            features, dtypes, facts = _made_of_it(model, checkpoint, model_type)
         except AtbError as failure:
             error = failure
-    return _explanation(model, path, resolution, error, features, dtypes, facts), error
+    return _explanation(model, checkpoint, resolution, error, features, dtypes, facts), error
 
 
-def _where(model: str) -> tuple[Path | None, str]:
-    """The files of a model, fetched if need be, and its type; a bare word that is no path is a type."""
-    from atb_core.checkpoint.sources.reference import resolve_model
-    from atb_core.runner.model_loading import checkpoint_model_type
+def _where(model: str) -> tuple[Checkpoint | None, str]:
+    """Returns a model's files, fetched if need be, and its type; a word that is no path and no reference is a type."""
+    from atb_core.checkpoint import open_checkpoint
+    from atb_core.models.families import model_type_of
 
     if not Path(model).exists() and not set(model) & set("/:.\\"):
         return None, model
-    path = resolve_model(model)
-    return path, checkpoint_model_type(path)
+    checkpoint = open_checkpoint(model)
+    return checkpoint, model_type_of(checkpoint)
 
 
-def _made_of_it(model: str, path: Path | None, model_type: str) -> tuple[list[str], list[str], Facts | None]:
+def _made_of_it(
+    model: str, checkpoint: Checkpoint | None, model_type: str
+) -> tuple[list[str], list[str], Facts | None]:
     from atb_core.features import FEATURES
+    from atb_core.names import DTYPES
     from atb_core.plugins import model_for
-    from atb_core.runner.model_loading import DTYPES
 
     own = [feature.feature_name for feature in model_for(model_type).feature_decorators]
     features = own + [f"{each.value.feature_name} ({each.owner})" for each in FEATURES.all()]
-    if path is None:
+    if checkpoint is None:
         return features, list(DTYPES), None
-    from atb_core.cli.opened import open_model
+    from atb_core.cli.opened import opened_model
     from atb_core.cli.show import collect
 
-    facts = collect(model, open_model(str(path)))
+    facts = collect(model, opened_model(checkpoint))
     return features, [facts.dtype, *(dtype for dtype in DTYPES if dtype != facts.dtype)], facts
 
 
 def _explanation(
     model: str,
-    path: Path | None,
+    checkpoint: Checkpoint | None,
     resolution: Resolution,
     error: Exception | None,
     features: list[str],
@@ -125,7 +128,7 @@ def _explanation(
     ]
     return Explanation(
         model=model,
-        path=None if path is None else str(path),
+        path=None if checkpoint is None else str(checkpoint),
         model_type=resolution.model_type,
         candidates=candidates,
         winner=None if resolution.winner is None else resolution.winner.package,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from atb_core.cli.output import note
-from atb_core.engine import BACKENDS
 from atb_core.errors import AtbError
+from atb_core.names import BACKENDS
 
 if TYPE_CHECKING:
     from atb_core.graph import Network, Node

@@ -9,26 +9,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from atb_core.settings import GRAPHS
+from atb_core.names import BACKENDS, DTYPES, GRAPHS
 
 if TYPE_CHECKING:
     from atb_core import ModelRunner, SamplingParams
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-BACKENDS = ("auto", "cpu", "reference", "atb", "atb-sim")
 #: What `load_runner` takes of the options that `model_options` adds.
 LOADING = ("backend", "graph", "dtype", "num_threads", "max_model_len", "features")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 _MODEL_OPTIONS = (
-    click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
+    click.option("--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True,
                  help="What runs the graphs: the C++ engine, the slow reference in torch, an Ascend device (atb), or a"
                  " simulator of one."),
     click.option("--graph", type=click.Choice(GRAPHS),
                  help="Who writes the graphs: the family's Python, or C++ where the family has such a model."
                  " [default: engine.graph of the settings file, else python]"),
-    click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True,
+    click.option("--dtype", type=click.Choice(("auto", *DTYPES)), default="auto", show_default=True,
                  help="Precision of weights and activations; auto takes the checkpoint's."),
     click.option("--num-threads", type=click.IntRange(min=1), metavar="N",
                  help="Threads of the engine. [default: ATB_NUM_THREADS, OMP_NUM_THREADS or all cores]"),
@@ -138,10 +136,11 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _thinking_variable(model: str, option: str) -> str:
+    from atb_core.checkpoint import open_checkpoint
     from atb_core.errors import RequestError
-    from atb_core.runner.model_loading import open_checkpoint
+    from atb_core.models.base.router import router_of
 
-    router = open_checkpoint(model).router
+    router = router_of(open_checkpoint(model))
     if router.thinking_variable is None:
         raise RequestError(
             f"{option}: models of type {router.model_type!r} have no switch for thinking",

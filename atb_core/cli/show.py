@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,6 @@ from atb_core.cli.output import count_text, size_text
 from atb_core.errors import WeightsError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from atb_core.cli.opened import OpenedModel
 
 
@@ -77,19 +74,19 @@ def collect(model: str, opened: OpenedModel) -> Facts:
         except WeightsError as error:
             checkpoint = error.message
         file_bytes = sum(loader.nbytes(name) for name in loader.names())
-        stored = _stored_types(opened.path) or Counter(loader.dtype(name).short for name in loader.names())
+    stored = opened.checkpoint.stored_types()
     architectures = opened.router.config_dict.get("architectures") or [opened.family.model_type]
     scaling = config.rope_scaling
     return Facts(
         model=model,
-        path=str(opened.path),
+        path=str(opened.checkpoint),
         model_type=opened.family.model_type,
         architecture=str(architectures[0]),
         package=opened.family.distribution,
         package_version=opened.family.version,
         dtype=dtype.short,
         stored_types=dict(stored.most_common()),
-        quantization=_quantization(opened, stored),
+        quantization=opened.checkpoint.quantization(),
         parameters=count,
         file_bytes=file_bytes,
         weight_bytes=count * dtype.itemsize,
@@ -106,24 +103,6 @@ def collect(model: str, opened: OpenedModel) -> Facts:
         rope=f"{scaling.rope_type if scaling else 'default'}, theta {config.rope_theta:g}",
         checkpoint=checkpoint,
     )
-
-
-def _stored_types(path: Path) -> Counter[str] | None:
-    """How often each of GGUF's types occurs; None for other formats, whose readers say it themselves."""
-    if path.suffix != ".gguf":
-        return None
-    from atb_core.checkpoint.gguf.header import read_gguf_header
-
-    return Counter(tensor.type.name for tensor in read_gguf_header(path).tensors.values())
-
-
-def _quantization(opened: OpenedModel, stored: Counter[str]) -> str | None:
-    """What the checkpoint calls its quantisation: the method it declares, or GGUF's most frequent type."""
-    if opened.path.suffix == ".gguf":
-        most = stored.most_common(1)[0][0]
-        return None if most in ("F32", "F16", "BF16") else most
-    declared = opened.router.config_dict.get("quantization_config")
-    return str(declared.get("quant_method")) if isinstance(declared, dict) else None
 
 
 def _text(facts: Facts) -> str:

@@ -6,13 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import BackendUnavailableError
+from atb_core.names import BACKENDS, HOST_BACKENDS
 
 if TYPE_CHECKING:
     from atb_core.engine.base import Backend
 
-#: Those that need nothing but a processor and run every element type.
-HOST_BACKENDS = ("cpu", "reference")
-BACKENDS = (*HOST_BACKENDS, "atb", "atb-sim")
+__all__ = ["BACKENDS", "HOST_BACKENDS", "get_backend"]
 
 
 def get_backend(name: str = "auto", **options: Any) -> Backend:

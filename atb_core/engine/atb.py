@@ -110,7 +110,7 @@ class AtbBackend(NativeBackend):
         count: int = self.device.info["token_multiple"]
         return count
 
-    def check_model(self, dtype: DataType, head_size: int) -> None:
+    def check_model(self, dtype: DataType, head_dim: int) -> None:
         info = self.device.info
         where = f"{info['name']} ({self.soc_name})"
         if dtype is DataType.FLOAT:
@@ -121,9 +121,9 @@ class AtbBackend(NativeBackend):
             )
         if dtype is DataType.BF16 and not info["bf16"]:
             raise BackendUnavailableError(f"{where} has no bfloat16", hint='Run the model with dtype="float16".')
-        if head_size > info["max_head_size"] or (info["nz"] and head_size % _NZ_BLOCK):
+        if head_dim > info["max_head_size"] or (info["nz"] and head_dim % _NZ_BLOCK):
             limit = f"at most {info['max_head_size']}" + (f" and multiples of {_NZ_BLOCK}" if info["nz"] else "")
-            raise BackendUnavailableError(f"{where} takes heads of {limit} elements; this model's have {head_size}")
+            raise BackendUnavailableError(f"{where} takes heads of {limit} elements; this model's have {head_dim}")
 
     def new_store(self) -> AtbStore:
         return AtbStore(self)

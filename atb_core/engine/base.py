@@ -82,7 +82,7 @@ class Backend(ABC):
         return 1
 
     # Most backends take every model.
-    def check_model(self, dtype: DataType, head_size: int) -> None:  # noqa: B027
+    def check_model(self, dtype: DataType, head_dim: int) -> None:  # noqa: B027
         """BackendUnavailableError when models of this element type or size of heads cannot run, and why."""
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -35,8 +35,8 @@ def host_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 def available_memory() -> int | None:
     """Bytes this process may still use: the machine's, or its control group's if that is less."""
-    found = [value for value in (_machine_memory(), _cgroup_memory()) if value is not None]
-    return min(found) if found else None
+    amounts = [value for value in (_machine_memory(), _cgroup_memory()) if value is not None]
+    return min(amounts) if amounts else None
 
 
 def _machine_memory() -> int | None:

@@ -42,10 +42,10 @@ class OpContribution:
 def op_problem(item: object) -> str | None:
     """Returns a sentence that names the fault of a contributed op, `None` if it has none."""
     if not isinstance(item, OpContribution):
-        return f"{item!r} is no OpContribution"
+        return f"{item!r} is not an OpContribution"
     op = item.op
     if not (isinstance(op, type) and issubclass(op, Op)):
-        return f"{op!r} is no subclass of Op"
+        return f"{op!r} is not a subclass of Op"
     if not op.namespace:
         return f"the op {op.__name__} belongs to core"
     if not isinstance(item.kernels, Mapping):
@@ -57,7 +57,7 @@ def _expand_problem(item: OpContribution) -> str | None:
     if item.expand is None:
         return None
     if not callable(item.expand):
-        return f"the expand of {item.op.op_name()} is {item.expand!r}, which is no function"
+        return f"the expand of {item.op.op_name()} is {item.expand!r}, which is not a function"
     if item.op.writes:
         return f"{item.op.op_name()} writes in place, and such an op cannot be expanded"
     return None
@@ -126,11 +126,11 @@ def check_runnable(network: Network, backend: str) -> None:
     for node in network.nodes:
         kind = type(node.op)
         if kind.namespace and not supports(kind, backend):
-            announced = contribution(kind) is not None
-            missing = "brings neither a kernel for it nor an expand" if announced else "announces it in no atb_ops hook"
+            contributed = contribution(kind) is not None
+            missing = "provides neither a kernel nor an expand for it" if contributed else "has no atb_ops hook for it"
             raise GraphError(
                 f"the backend {backend!r} cannot run {node.op.name} in {node.place}: {owner(kind)} {missing}",
-                hint=f'Run it with backend="reference", or ask its author for a kernel for {backend!r}.',
+                hint=f'Run it with backend="reference", or ask the author of the op for a kernel for {backend!r}.',
             )
 
 

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model families that a model can be of: the interface through which this layer and the runner find them."""
+"""Finds model families: the interface through which this layer and the runner reach the installed ones."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from atb_core.extensions import Port
 
-__all__ = ["Families", "families"]
+if TYPE_CHECKING:
+    from atb_core.checkpoint.base import Checkpoint
+
+__all__ = ["Families", "families", "model_type_of"]
 
 
 class Families(Protocol):
@@ -39,3 +42,12 @@ class Families(Protocol):
 
 
 families: Port[Families] = Port("families")
+
+
+def model_type_of(checkpoint: Checkpoint) -> str:
+    """Returns the `model_type` of a checkpoint, by which its family is found; imports no family.
+
+    Raises:
+        ConfigError: there is no usable configuration, or it names no type.
+    """
+    return checkpoint.model_type(families().model_types())

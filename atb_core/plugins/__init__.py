@@ -22,11 +22,10 @@ from atb_core.plugins.registry import (
     registry,
     router_for,
 )
-from atb_core.plugins.resolved import ResolvedSet, child_environment, resolved
 from atb_core.plugins.scan import Entry, Installed, installed
 
 if TYPE_CHECKING:
-    from atb_core.checkpoint.foreign import WeightFormat
+    from atb_core.checkpoint.custom import WeightFormat
     from atb_core.graph.custom_ops import OpContribution
     from atb_core.plugins.hooks import register as register_hooks
     from atb_core.plugins.hookspecs import hookimpl
@@ -44,12 +43,10 @@ __all__ = [
     "OpContribution",
     "ParsedAnswer",
     "Resolution",
-    "ResolvedSet",
     "Status",
     "ToolCall",
     "ToolParser",
     "WeightFormat",
-    "child_environment",
     "clear_records",
     "config_for",
     "families",
@@ -61,7 +58,6 @@ __all__ = [
     "records",
     "register_hooks",
     "registry",
-    "resolved",
     "router_for",
     "try_load",
 ]
@@ -72,7 +68,7 @@ _HOME = {
     "ParsedAnswer": ("atb_core.runner.tool_calls", "ParsedAnswer"),
     "ToolCall": ("atb_core.runner.tool_calls", "ToolCall"),
     "ToolParser": ("atb_core.runner.tool_calls", "ToolParser"),
-    "WeightFormat": ("atb_core.checkpoint.foreign", "WeightFormat"),
+    "WeightFormat": ("atb_core.checkpoint.custom", "WeightFormat"),
     "hookimpl": ("atb_core.plugins.hookspecs", "hookimpl"),
     "register_hooks": ("atb_core.plugins.hooks", "register"),
 }

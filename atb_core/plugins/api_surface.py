@@ -133,6 +133,7 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
         "dtype_from_torch",
         "dtype_to_torch",
     ),
+    "atb_core.layers": ("InferenceMode",),
     "atb_core.layers.attention.attention": ("Attention",),
     "atb_core.layers.attention.metadata": ("AttentionMetadata",),
     "atb_core.layers.base": (
@@ -292,16 +293,20 @@ SURFACE: Final[dict[str, tuple[str, ...]]] = {
     ),
     "atb_core.checkpoint": (
         "BarProgress",
+        "Checkpoint",
         "GgufRules",
         "Progress",
         "SilentProgress",
+        "Source",
+        "TokenizerParts",
         "WeightLoader",
         "default_progress",
+        "job",
+        "open_checkpoint",
         "open_weights",
     ),
     "atb_core.checkpoint.base": (
         "WeightLoader",
         "check_slice",
     ),
-    "atb_core.checkpoint.gguf.rules": ("GgufRules",),
 }

@@ -66,7 +66,7 @@ def _missing_module(module: str, installed: Installed) -> Diagnosis:
 
 
 def _text(error: BaseException) -> str:
-    """Type and message; the message of foreign code may itself raise."""
+    """Returns type and message; the message of a plugin's error may itself raise."""
     name = type(error).__name__
     try:
         message = " ".join(str(error).split())

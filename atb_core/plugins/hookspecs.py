@@ -20,7 +20,8 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
-    from atb_core.checkpoint.foreign import WeightFormat
+    from atb_core.checkpoint.custom import WeightFormat
+    from atb_core.checkpoint.sources.base import Source
     from atb_core.features.base import FeatureDecorator
     from atb_core.graph.custom_ops import OpContribution
     from atb_core.graph.passes import Pass
@@ -58,6 +59,11 @@ def atb_cli_commands() -> list[click.Command]:  # type: ignore[empty-body]
 @hookspec(historic=True)
 def atb_weight_formats() -> list[WeightFormat]:  # type: ignore[empty-body]
     """Checkpoint formats, asked in turn about a path that is of none of core's."""
+
+
+@hookspec(historic=True)
+def atb_checkpoint_sources() -> list[Source]:  # type: ignore[empty-body]
+    """Places that checkpoints come from, asked in turn about a reference that is not on the disk."""
 
 
 @hookspec(historic=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports what one entry point of a plugin names, and remembers what became of it.
+"""Imports what one entry point of a plugin names, and records the outcome.
 
-A plugin is foreign code. Whatever its import does (raise, exit, recurse, never end, import torch, lack a dependency,
-leave half its modules behind) ends in a record and, for whoever asked, in a PluginError that names the package.
+Whatever the import of a plugin does (raise, exit, recurse, never end, import torch, lack a dependency, leave half its
+modules behind) ends in a record and, for the caller, in a PluginError that names the package.
 """
 
 from __future__ import annotations

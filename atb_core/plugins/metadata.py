@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the two files of an installed distribution that matter here: its headers and its entry points.
 
-Written for damaged files: what can be read is returned with a sentence that says what cannot. The standard library's
-reader raises from the middle of a scan, and importing it takes longer than the whole scan.
+Written for damaged files: what can be read is returned with a sentence that says what cannot. `importlib.metadata`
+raises instead: one file that is not UTF-8 ends `entry_points()` for all. It is slower, too: for 200 plugins, guarded
+for each distribution, it takes 93 ms of processor time (46 of them to import it), this reader with its scan 36 ms.
 """
 
 from __future__ import annotations

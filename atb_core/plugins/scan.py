@@ -289,7 +289,7 @@ def _egg_requires(path: Path) -> tuple[str, ...]:
 
     try:
         return tuple(PathDistribution(path).requires or ())
-    # The file is foreign; what cannot be read is not checked.
+    # What cannot be read is not checked.
     except (OSError, ValueError):
         return ()
 

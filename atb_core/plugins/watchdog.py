@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends an import that does not end by itself.
+"""Ends an import that does not end by itself: 60 s by default, for 0.5 ms an import that does end.
 
 The import runs in the thread that asked for it, as imports do; a second thread watches the clock. When time is up it
 makes the first thread raise. A main thread gets there by a signal, which also interrupts sleeping and waiting;

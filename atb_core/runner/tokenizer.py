@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atb_core.checkpoint.base import TokenizerParts
+from atb_core.checkpoint.opening import checkpoint_at
 from atb_core.errors import RequestError, TokenizerError
 from atb_core.runner.chat_template import ChatTemplate, Message
 from atb_core.runner.text_decoder import TextDecoder, TextDecoderFactory
@@ -16,35 +17,14 @@ from atb_core.runner.text_decoder import TextDecoder, TextDecoderFactory
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["Tokenizer", "TokenizerParts"]
-
-
-@dataclass(frozen=True)
-class TokenizerParts:
-    """What a checkpoint says about its tokenizer, whatever its format.
-
-    Attributes:
-        backend: the tokenizer itself; it inserts a BOS by itself where ``bos_id`` is ``None``.
-        eos_token_ids: tokens that end a text.
-        special_tokens: names as chat templates use them (``bos_token``, ``eos_token``, ...) and their texts.
-        chat_templates: sources by name; ``"default"`` is the usual one.
-        bos_id: put before plain text that does not begin with it.
-        eos_id: put after plain text.
-    """
-
-    backend: tokenizers.Tokenizer
-    eos_token_ids: frozenset[int] = frozenset()
-    special_tokens: dict[str, str] = field(default_factory=dict)
-    chat_templates: dict[str, str] = field(default_factory=dict)
-    bos_id: int | None = None
-    eos_id: int | None = None
+__all__ = ["Tokenizer"]
 
 
 class Tokenizer:
     """A checkpoint's tokenizer.
 
     Args:
-        parts: read by :mod:`atb_core.runner.tokenizer_files`.
+        parts: read by a checkpoint.
     """
 
     def __init__(self, parts: TokenizerParts) -> None:
@@ -58,11 +38,10 @@ class Tokenizer:
         """Loads the tokenizer of a model directory or of a GGUF file.
 
         Raises:
-            TokenizerError: there is none, or it is damaged or of an unsupported kind.
+            ModelNotFoundError: there is nothing at `path`.
+            TokenizerError: there is no tokenizer, or it is damaged or of an unsupported kind.
         """
-        from atb_core.runner.tokenizer_files import read_parts
-
-        return cls(read_parts(path))
+        return cls(checkpoint_at(path).tokenizer_parts())
 
     @property
     def backend(self) -> tokenizers.Tokenizer:

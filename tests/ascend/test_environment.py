@@ -38,8 +38,8 @@ def test_a_good_installation_since_8_5_has_every_backend(box: Box) -> None:
     assert {finding.check for finding in report.findings if finding.level is not Level.OK} == set()
     assert report.usable() == ("cpu", "reference", "atb", "atb-sim")
     assert missing_for_backend(box.machine()) == []
-    assert box.finding("versions").found == "ATB 8.5.0 with CANN 8.5.0"
-    assert box.finding("driver").found.startswith("25.0.rc1.1 in ")
+    assert box.finding("versions").message == "ATB 8.5.0 with CANN 8.5.0"
+    assert box.finding("driver").message.startswith("25.0.rc1.1 in ")
 
 
 def test_a_good_installation_before_8_5_has_every_backend(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_good_installation_before_8_5_has_every_backend(tmp_path: Path) -> Non
     old_cann(box)
     nnal(box, "8.2.RC1", abi=0)
     assert set(box.levels().values()) == {Level.OK}
-    assert box.finding("versions").found == "ATB 8.2.RC1 with CANN 8.2.RC1"
+    assert box.finding("versions").message == "ATB 8.2.RC1 with CANN 8.2.RC1"
 
 
 def test_libraries_and_extensions_are_really_tried(box: Box) -> None:
@@ -121,7 +121,7 @@ def test_versions_that_are_no_versions_do_not_end_the_examination(box: Box) -> N
 def test_a_torch_npu_that_cannot_be_imported_is_an_error_with_the_reason(box: Box) -> None:
     box.broken["torch_npu"] = "ImportError: libhccl.so: cannot open shared object file: No such file or directory"
     found = box.finding("torch_npu")
-    assert (found.level, found.found) == (Level.ERROR, "2.9.0 does not import")
+    assert (found.level, found.message) == (Level.ERROR, "2.9.0 does not import")
     assert (found.cause, found.blocks) == (box.broken["torch_npu"], ("atb",))
     assert "set_env.sh of CANN" in (found.fix or "")
     assert "atb" not in box.examine().usable()
@@ -143,10 +143,10 @@ def test_a_torch_npu_of_another_torch_is_not_imported(box: Box) -> None:
 
 
 def test_switches_are_shown_and_fine_by_default(box: Box) -> None:
-    assert box.finding("switches").found == "as they are by default"
+    assert box.finding("switches").message == "as they are by default"
     box.environ["ATB_OPERATION_EXECUTE_ASYNC"] = "1"
     found = box.finding("switches")
-    assert (found.level, found.found) == (Level.OK, "ATB_OPERATION_EXECUTE_ASYNC=1")
+    assert (found.level, found.message) == (Level.OK, "ATB_OPERATION_EXECUTE_ASYNC=1")
 
 
 @pytest.mark.parametrize(
@@ -182,19 +182,19 @@ def test_a_number_of_the_simulator_that_is_none_blocks_the_simulator_only(box: B
 def test_the_driver_is_found_where_its_installer_says_it_is(box: Box) -> None:
     (box.root / "driver").rename(box.base / "driver")
     write(box.base / "etc/ascend_install.info", f"UserName=HwHiAiUser\nDriver_Install_Path_Param={box.base}\n")
-    assert box.finding("driver").found == f"25.0.rc1.1 in {box.base}/driver"
+    assert box.finding("driver").message == f"25.0.rc1.1 in {box.base}/driver"
 
 
 def test_an_installers_record_without_a_folder_is_passed_over(box: Box) -> None:
     write(box.base / "etc/ascend_install.info", b"\xffUserName=HwHiAiUser\nDriver_Install_Path_Param=\n")
-    assert box.finding("driver").found == f"25.0.rc1.1 in {box.root}/driver"
+    assert box.finding("driver").message == f"25.0.rc1.1 in {box.root}/driver"
 
 
 @pytest.mark.parametrize("named", ["", "/driver"])
 def test_a_variable_names_the_driver_or_the_folder_it_is_in(box: Box, named: str) -> None:
     (box.root / "driver").rename(box.base / "driver")
     box.environ["ASCEND_DRIVER_PATH"] = f"{box.base}{named}"
-    assert box.finding("driver").found == f"25.0.rc1.1 in {box.base}/driver"
+    assert box.finding("driver").message == f"25.0.rc1.1 in {box.base}/driver"
 
 
 def test_a_driver_whose_folder_is_not_seen_blocks_nothing_where_its_devices_are(box: Box) -> None:
@@ -224,13 +224,13 @@ def test_devices_are_counted_in_their_order_and_the_choice_of_the_user_is_shown(
     for number in (10, 2):
         write(box.base / f"dev/davinci{number}")
     box.environ["ASCEND_RT_VISIBLE_DEVICES"] = "2"
-    assert box.finding("devices").found == "3 NPUs (davinci0, davinci2, davinci10), ASCEND_RT_VISIBLE_DEVICES=2"
+    assert box.finding("devices").message == "3 NPUs (davinci0, davinci2, davinci10), ASCEND_RT_VISIBLE_DEVICES=2"
 
 
 def test_devices_that_the_user_may_not_open_are_an_error(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atb_core.ascend.system.os.access", lambda path, mode: False)
     found = box.finding("devices")
-    assert (found.level, found.found) == (Level.ERROR, "1 NPU (davinci0)")
+    assert (found.level, found.message) == (Level.ERROR, "1 NPU (davinci0)")
     assert "usermod" in (found.fix or "")
 
 
@@ -240,7 +240,7 @@ def test_devices_that_the_user_may_not_open_are_an_error(box: Box, monkeypatch: 
 def test_an_extension_that_is_not_built_says_how_to_build_it(box: Box) -> None:
     box.modules -= {"_atb", "_atb_sim"}
     found = box.finding("atb backend")
-    assert (found.level, found.found) == (Level.WARNING, "not built")
+    assert (found.level, found.message) == (Level.WARNING, "not built")
     assert "-C cmake.define.ATB_CORE_WITH_ATB=ON" in (found.fix or "")
     assert box.finding("simulator").level is Level.ABSENT
     assert box.examine().usable() == ("cpu", "reference")

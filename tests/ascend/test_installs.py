@@ -35,7 +35,7 @@ def test_an_old_toolkit_that_no_variable_names_is_found_too(tmp_path: Path) -> N
     box.environ = {}
     assert box.finding("cann").fix == f"source {box.root}/ascend-toolkit/set_env.sh"
     (box.root / "ascend-toolkit/latest").unlink()
-    assert box.finding("cann").found == f"8.2.RC1 in {box.root}/ascend-toolkit/8.2.RC1"
+    assert box.finding("cann").message == f"8.2.RC1 in {box.root}/ascend-toolkit/8.2.RC1"
 
 
 def test_a_toolkit_is_found_where_its_installer_says_it_is(box: Box) -> None:
@@ -45,7 +45,7 @@ def test_a_toolkit_is_found_where_its_installer_says_it_is(box: Box) -> None:
     box.root.rename(elsewhere)
     write(box.base / "etc/Ascend/ascend_cann_install.info", f"Install_Path={elsewhere}\n")
     (elsewhere / "cann").unlink()
-    assert box.finding("cann").found == f"8.5.0 in {elsewhere}/cann-8.5.0"
+    assert box.finding("cann").message == f"8.5.0 in {elsewhere}/cann-8.5.0"
 
 
 def test_without_its_script_the_way_to_set_the_environment_is_told_in_words(box: Box) -> None:
@@ -101,7 +101,7 @@ def test_a_damaged_version_file_of_atb_is_a_warning_and_the_folders_name_serves(
     file = write(box.root / "nnal/atb/8.5.0/version.info", b"\xff\xfe\x00garbage \x1b[31m")
     found = box.finding("atb")
     assert found.level is Level.WARNING
-    assert found.found.startswith("8.5.0 in ")
+    assert found.message.startswith("8.5.0 in ")
     assert found.cause == (
         f"{box.root}/nnal/atb/latest/{file.name} holds no version "
         "(looked for Ascend-cann-atb, Ascend-cann-atb Version, Version)"
@@ -110,7 +110,7 @@ def test_a_damaged_version_file_of_atb_is_a_warning_and_the_folders_name_serves(
 
 def test_bytes_that_are_no_utf_8_around_the_version_do_no_harm(box: Box) -> None:
     write(box.root / "nnal/atb/8.5.0/version.info", b"\xd0\xff\n  Ascend-cann-atb : 8.5.1\n branch : \xe9\n")
-    assert box.finding("atb").found.startswith("8.5.1 in ")
+    assert box.finding("atb").message.startswith("8.5.1 in ")
 
 
 def test_a_version_file_that_cannot_be_read_is_a_warning(box: Box) -> None:
@@ -134,7 +134,7 @@ def test_any_of_the_version_files_of_an_old_toolkit_will_do(tmp_path: Path, gone
     home = old_cann(box, "8.3.RC2")
     for name in gone:
         (home / name).unlink()
-    assert box.finding("cann").found == f"8.3.RC2 in {home}"
+    assert box.finding("cann").message == f"8.3.RC2 in {home}"
 
 
 def test_a_components_own_numbering_is_not_taken_for_the_release(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_components_own_numbering_is_not_taken_for_the_release(tmp_path: Path)
     write(home / "version.cfg", "")
     (home / "aarch64-linux/ascend_toolkit_install.info").unlink()
     write(home / "compiler/version.info", "Version=7.7.0.1.231\n")
-    assert box.finding("cann").found == f"unknown version in {home}"
+    assert box.finding("cann").message == f"unknown version in {home}"
     assert box.finding("cann").level is Level.WARNING
     nnal(box)
     assert "versions" not in box.levels()  # nothing to compare
@@ -154,13 +154,13 @@ def test_a_release_without_a_components_version_before_it_is_read(tmp_path: Path
     home = old_cann(box)
     (home / "aarch64-linux/ascend_toolkit_install.info").unlink()
     write(home / "version.cfg", "toolkit_running_version=[8.5.2]\n")
-    assert box.finding("cann").found == f"8.5.2 in {home}"
+    assert box.finding("cann").message == f"8.5.2 in {home}"
 
 
 def test_a_toolkit_since_8_5_tells_its_version_in_share_info_too(box: Box) -> None:
     home = Path(box.environ["ASCEND_HOME_PATH"])
     (home / "aarch64-linux/ascend_toolkit_install.info").unlink()
-    assert box.finding("cann").found == f"8.5.0 in {home}"
+    assert box.finding("cann").message == f"8.5.0 in {home}"
 
 
 def test_a_toolkit_without_version_files_is_a_warning(box: Box) -> None:
@@ -173,7 +173,7 @@ def test_a_toolkit_without_version_files_is_a_warning(box: Box) -> None:
 
 def test_a_number_of_thousands_of_digits_is_no_version(box: Box) -> None:
     write(box.root / "driver/version.info", f"Version={'9' * 5000}.1\n")
-    assert box.finding("driver").found.startswith("unknown version in ")
+    assert box.finding("driver").message.startswith("unknown version in ")
 
 
 def test_an_atb_whose_folder_has_no_version_either_is_a_warning(box: Box) -> None:
@@ -203,7 +203,7 @@ def test_nnal_without_atb_home_path_says_which_script_to_source(box: Box) -> Non
     del box.environ["ATB_HOME_PATH"]
     found = box.finding("atb")
     assert (found.level, found.blocks) == (Level.WARNING, ("atb",))
-    assert found.found == f"8.5.0 in {box.root}/nnal/atb/latest"
+    assert found.message == f"8.5.0 in {box.root}/nnal/atb/latest"
     assert found.fix == f"source {box.root}/nnal/atb/set_env.sh"
     assert "libatb" not in box.levels()
 
@@ -212,7 +212,7 @@ def test_nnal_is_found_without_its_link_too_and_the_newest_is_taken(box: Box) ->
     del box.environ["ATB_HOME_PATH"]
     (box.root / "nnal/atb/latest").unlink()
     write(box.root / "nnal/atb/8.10.0/version.info", "Ascend-cann-atb : 8.10.0\n")
-    assert box.finding("atb").found.startswith("8.10.0 in ")
+    assert box.finding("atb").message.startswith("8.10.0 in ")
 
 
 def test_nnal_is_found_in_the_users_home(box: Box) -> None:
@@ -220,7 +220,7 @@ def test_nnal_is_found_in_the_users_home(box: Box) -> None:
     (box.base / "home").mkdir()
     box.root.rename(box.base / "home/Ascend")
     (box.base / "home/Ascend/nnal/atb/latest").unlink()
-    assert box.finding("atb").found == f"8.5.0 in {box.base}/home/Ascend/nnal/atb/8.5.0"
+    assert box.finding("atb").message == f"8.5.0 in {box.base}/home/Ascend/nnal/atb/8.5.0"
 
 
 def test_an_atb_home_path_that_leads_nowhere_is_an_error(box: Box) -> None:
@@ -265,7 +265,7 @@ def test_atb_8_5_with_cann_8_2_is_an_error(tmp_path: Path) -> None:
     old_cann(box, "8.2.RC1")
     nnal(box, "8.5.0")
     found = box.finding("versions")
-    assert (found.level, found.found) == (Level.ERROR, "ATB 8.5.0 with CANN 8.2.RC1")
+    assert (found.level, found.message) == (Level.ERROR, "ATB 8.5.0 with CANN 8.2.RC1")
     assert found.blocks == ("atb",)
 
 
@@ -285,14 +285,14 @@ def test_another_difference_of_versions_is_a_warning_only(tmp_path: Path) -> Non
 def test_the_folder_of_the_other_abi_is_an_error_with_the_command_that_sets_it_right(box: Box) -> None:
     torch_package(box, abi=0)
     found = box.finding("abi")
-    assert (found.level, found.found) == (Level.ERROR, "ATB cxx_abi_1, torch 0")
+    assert (found.level, found.message) == (Level.ERROR, "ATB cxx_abi_1, torch 0")
     assert found.fix == f"source {box.root}/nnal/atb/set_env.sh --cxx_abi=0"
 
 
 def test_torchs_abi_is_read_from_its_cmake_file_if_its_library_does_not_tell(box: Box) -> None:
     (box.base / "site/torch/lib/libc10.so").unlink()
     write(box.base / "site/torch/share/cmake/Torch/TorchConfig.cmake", 'set(FLAGS "-D_GLIBCXX_USE_CXX11_ABI=0")\n')
-    assert box.finding("abi").found == "ATB cxx_abi_1, torch 0"
+    assert box.finding("abi").message == "ATB cxx_abi_1, torch 0"
 
 
 @pytest.mark.parametrize(("answer", "level"), [(1, Level.OK), (0, Level.ERROR), (None, Level.WARNING)])

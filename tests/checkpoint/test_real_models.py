@@ -12,12 +12,11 @@ import pytest
 import torch
 from gguf.constants import GGML_QUANT_SIZES
 
-from atb_core.checkpoint import GgufRules, open_weights
+from atb_core.checkpoint import GgufRules, TokenizerParts, open_checkpoint, open_weights
 from atb_core.checkpoint.gguf.config import read_gguf_config
 from atb_core.checkpoint.gguf.header import read_gguf_header
 from atb_core.checkpoint.gguf.names import hugging_face_names
-from atb_core.checkpoint.gguf.tokenizer import GgufTokenizer, load
-from atb_core.checkpoint.sources.reference import resolve_model
+from atb_core.checkpoint.gguf.tokenizer import read_gguf_tokenizer
 from atb_core.graph.dtype import DataType
 
 pytestmark = pytest.mark.weights
@@ -45,12 +44,12 @@ TEXTS = [
 
 @lru_cache
 def path_of(model: str) -> Path:
-    return resolve_model(MODELS[model])
+    return open_checkpoint(MODELS[model]).path
 
 
 @lru_cache
-def tokenizer_of(model: str) -> GgufTokenizer:
-    return load(path_of(model))
+def tokenizer_of(model: str) -> TokenizerParts:
+    return read_gguf_tokenizer(path_of(model))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -95,22 +94,22 @@ def test_the_configurations() -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_token_is_reachable_by_its_id(model: str) -> None:
-    found = tokenizer_of(model)
+    parts = tokenizer_of(model)
     tokens = read_gguf_header(path_of(model)).metadata["tokenizer.ggml.tokens"]
-    assert found.tokenizer.get_vocab_size() == len(tokens)
-    assert [found.tokenizer.id_to_token(index) for index in range(len(tokens))] == tokens
+    assert parts.backend.get_vocab_size() == len(tokens)
+    assert [parts.backend.id_to_token(index) for index in range(len(tokens))] == tokens
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("text", [*TEXTS, "1234567890 3.14159 1,000", "½ ² Ⅷ ٣"])
 def test_texts_come_back(model: str, text: str) -> None:
-    tokenizer = tokenizer_of(model).tokenizer
+    tokenizer = tokenizer_of(model).backend
     assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_each_digit_is_a_token(model: str) -> None:
-    tokenizer = tokenizer_of(model).tokenizer
+    tokenizer = tokenizer_of(model).backend
     assert tokenizer.encode("1234567890").tokens == list("1234567890")
 
 
@@ -125,15 +124,16 @@ def test_each_digit_is_a_token(model: str) -> None:
     ],
 )
 def test_known_ids(model: str, text: str, ids: list[int]) -> None:
-    assert tokenizer_of(model).tokenizer.encode(text).ids == ids
+    assert tokenizer_of(model).backend.encode(text).ids == ids
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_both_models_end_a_turn_with_im_end(model: str) -> None:
-    found = tokenizer_of(model)
-    assert [found.token(index) for index in found.eos_ids] == ["<|im_end|>", "<|endoftext|>"]
-    assert not found.add_bos
-    assert found.chat_template
+    parts = tokenizer_of(model)
+    assert {parts.backend.id_to_token(index) for index in parts.eos_token_ids} == {"<|im_end|>", "<|endoftext|>"}
+    assert parts.special_tokens["eos_token"] == "<|im_end|>"
+    assert parts.bos_id is None
+    assert parts.chat_templates["default"]
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_ids_are_those_of_transformers(model: str) -> None:
     transformers = pytest.importorskip("transformers")
     path = path_of(model)
     expected = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    tokenizer = tokenizer_of(model).tokenizer
+    tokenizer = tokenizer_of(model).backend
     for text in TEXTS:
         assert tokenizer.encode(text).ids == expected.encode(text, add_special_tokens=False), text
 

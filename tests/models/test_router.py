@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from small_model import SMALL
 
+from atb_core.checkpoint.directory import DirectoryCheckpoint
 from atb_core.errors import ConfigError, RequestError, UnknownModelError
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.router import BaseRouter
@@ -47,17 +48,19 @@ def test_a_configuration_without_a_model_type_is_refused(config_dict: dict[str, 
         _ = BaseRouter("somewhere", config_dict).model_type
 
 
-def test_generation_settings_are_read_from_beside_the_weights(tmp_path: Path) -> None:
-    assert Router(str(tmp_path)).generation_config == {}
+def test_generation_settings_come_from_the_checkpoint(tmp_path: Path) -> None:
+    checkpoint = DirectoryCheckpoint(tmp_path)
+    assert Router().generation_config == {}
+    assert Router(checkpoint=checkpoint).generation_config == {}
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
-    assert Router(str(tmp_path)).generation_config == {"eos_token_id": [1, 2]}
+    assert Router(checkpoint=checkpoint).generation_config == {"eos_token_id": [1, 2]}
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '"x"'])
 def test_damaged_generation_settings_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "generation_config.json").write_text(text)
     with pytest.raises(ConfigError, match=r"generation_config\.json"):
-        _ = Router(str(tmp_path)).generation_config
+        _ = Router(checkpoint=DirectoryCheckpoint(tmp_path)).generation_config
 
 
 def test_more_than_one_process_is_refused_for_now() -> None:

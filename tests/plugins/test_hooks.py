@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 from plugins.hook_plugins import Site, failures, site
 
-from atb_core.checkpoint.foreign import CHECKPOINT_FORMATS
+from atb_core.checkpoint.custom import CHECKPOINT_FORMATS
+from atb_core.checkpoint.sources.base import SOURCES
 from atb_core.cli.plugin_commands import COMMANDS
 from atb_core.errors import PluginError
 from atb_core.features import FEATURES
@@ -43,7 +44,7 @@ def names() -> list[str]:
 
 
 def test_every_hook_fills_one_slot_of_a_layer() -> None:
-    slots = (FUSIONS, OPS, FEATURES, COMMANDS, CHECKPOINT_FORMATS, TOOL_PARSERS)
+    slots = (FUSIONS, OPS, FEATURES, COMMANDS, CHECKPOINT_FORMATS, SOURCES, TOOL_PARSERS)
     assert [slot.hook for slot in slots] == list(HOOK_NAMES)
 
 

@@ -129,18 +129,10 @@ def test_a_configuration_must_be_a_configuration(site: Site) -> None:
     assert "'atb_one:Config' is not a subclass of BaseConfig" in refusal(site, CONFIGS).message
 
 
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        ("class Model: ...", "is not a subclass of FlashCausalLMV3 under @torch_to_mindie_graph()"),
-        (
-            "from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3\nclass Model(FlashCausalLMV3): ...",
-            "is not a subclass of FlashCausalLMV3 under @torch_to_mindie_graph()",
-        ),
-    ],
-)
-def test_a_model_must_be_decorated(site: Site, source: str, says: str) -> None:
-    site.family("atb-one", "one", source=source, objects={"atb_core.models": "atb_one:Model"})
+def test_a_model_must_be_decorated(site: Site) -> None:
+    bare = "from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3\nclass Model(FlashCausalLMV3): ..."
+    site.family("atb-one", "one", source=bare, objects={"atb_core.models": "atb_one:Model"})
+    says = "is not a subclass of FlashCausalLMV3 under @torch_to_mindie_graph()"
     assert says in refusal(site, "atb_core.models").message
 
 
@@ -263,7 +255,7 @@ def test_an_import_that_never_ends_is_ended(site: Site, monkeypatch: pytest.Monk
     assert signal.getsignal(signal.SIGURG) is before
 
 
-@pytest.mark.parametrize("kind", ENDLESS)
+@pytest.mark.parametrize("kind", ["a loop", "a loop that catches everything"])
 def test_an_endless_loop_is_ended_in_any_thread(site: Site, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setenv("ATB_PLUGIN_TIMEOUT", "0.2")
     site.family("atb-one", "one", source=ENDLESS[kind])

@@ -65,15 +65,6 @@ def test_a_family_that_cannot_be_used_is_listed_with_the_reason(site: Site, monk
     )
 
 
-def test_a_failed_plugin_harms_no_other(site: Site) -> None:
-    site.family("atb-five", "five", source="import a_module_that_does_not_exist")
-    site.family("atb-six", "six")
-    found = site.registry()
-    with pytest.raises(PluginError, match=r"atb-five 1\.0 .* 'a_module_that_does_not_exist'"):
-        found.load(found.find("five"), ROUTERS)
-    assert found.load(found.find("six"), ROUTERS).__name__ == "Router"
-
-
 def test_a_missing_entry_point_says_which_group(site: Site) -> None:
     site.family("atb-eight", "eight", "2.0", objects={ROUTERS: "atb_eight:Router"})
     found = site.registry()

@@ -18,13 +18,14 @@ from runner.templates import CHATML
 from runner.tiny_tokenizers import byte_level
 
 from atb_core import ModelRunner, RequestOutput, SamplingParams
+from atb_core.checkpoint import TokenizerParts
 from atb_core.engine import get_backend
 from atb_core.errors import BackendUnavailableError, RequestError
 from atb_core.features.step import Step
 from atb_core.graph.dtype import DataType
 from atb_core.models.base.config import BaseConfig
 from atb_core.runner.outputs import StreamChunk
-from atb_core.runner.tokenizer import Tokenizer, TokenizerParts
+from atb_core.runner.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(TokenizerParts(byte_level(), frozenset(), chat_templates={"default": CHATML}))
 CONTEXT = 64
@@ -59,8 +60,9 @@ def open_runner(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelRunner]:
         eos_token_id=[VOCAB - 1],
     )
     router = types.SimpleNamespace(config=config, generation_config={}, tokenizer=TOKENIZER)
-    checkpoint = types.SimpleNamespace(path=Path("fake"), router=router)
+    checkpoint = types.SimpleNamespace(path=Path("fake"))
     monkeypatch.setattr("atb_core.runner.model_runner.open_checkpoint", lambda *args: checkpoint)
+    monkeypatch.setattr("atb_core.runner.model_runner.router_of", lambda checkpoint: router)
     monkeypatch.setattr("atb_core.runner.model_runner.load_model", lambda *args, **kwargs: FamilyModel())
 
     def open_it(**options: Any) -> ModelRunner:

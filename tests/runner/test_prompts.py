@@ -11,9 +11,10 @@ import torch
 from runner.templates import CHATML, THINKING
 from runner.tiny_tokenizers import byte_level
 
+from atb_core.checkpoint import TokenizerParts
 from atb_core.errors import RequestError, TokenizerError
 from atb_core.runner.prompts import Prompt, PromptEncoder, split_prompts
-from atb_core.runner.tokenizer import Tokenizer, TokenizerParts
+from atb_core.runner.tokenizer import Tokenizer
 
 CHAT = [{"role": "user", "content": "hello"}]
 VOCAB = 500

@@ -11,8 +11,9 @@ import pytest
 from runner.templates import CHATML
 from runner.tiny_tokenizers import byte_level
 
+from atb_core.checkpoint import TokenizerParts
 from atb_core.errors import TokenizerError
-from atb_core.runner.tokenizer import Tokenizer, TokenizerParts
+from atb_core.runner.tokenizer import Tokenizer
 
 
 def write(directory: Path, **files: Any) -> Path:

@@ -34,10 +34,10 @@ def test_a_good_wheel_has_no_problem(tmp_path: Path) -> None:
     ("change", "problem"),
     [
         ({"atb_foo/_fast.so": ""}, "holds compiled code: atb_foo/_fast.so"),
-        ({"tests/test_foo.py": ""}, "carries tests"),
+        ({"tests/test_foo.py": ""}, "contains tests"),
         (
             {"atb_foo-1.0.dist-info/entry_points.txt": "[atb_core.routers]\nfoo = atb_foo.gone:X\n"},
-            "the entry point atb_core.routers: foo = atb_foo.gone:X leads to no module",
+            "the entry point atb_core.routers: foo = atb_foo.gone:X names no module",
         ),
     ],
 )
@@ -49,7 +49,7 @@ def test_what_is_too_much_or_leads_nowhere_is_named(tmp_path: Path, change: dict
 
 @pytest.mark.parametrize(
     ("missing", "problem"),
-    [("atb_foo/py.typed", "has no py.typed"), ("atb_foo-1.0.dist-info/licenses/LICENSE", "does not carry its licence")],
+    [("atb_foo/py.typed", "has no py.typed"), ("atb_foo-1.0.dist-info/licenses/LICENSE", "has no license file")],
 )
 def test_what_is_missing_is_named(tmp_path: Path, missing: str, problem: str) -> None:
     files = {name: text for name, text in GOOD.items() if name != missing}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A GGUF file's metadata as the `config.json` of the same model."""
+"""Translates a GGUF file's metadata into the `config.json` of the same model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from atb_core.checkpoint.files import CheckedFile
 from atb_core.checkpoint.gguf.header import GgufHeader, header_of
 from atb_core.checkpoint.gguf.quants import PLAIN_TYPES
 from atb_core.checkpoint.gguf.rope import rope_config
-from atb_core.checkpoint.gguf.rules import GgufRules
 from atb_core.errors import WeightsError
 from atb_core.graph.dtype import DataType
 
@@ -38,21 +37,20 @@ _PLAIN_DTYPES = {
 }
 
 
-def read_gguf_config(path: Path, rules: GgufRules | None = None) -> dict[str, Any]:
-    """The configuration of the model in the GGUF file at `path`, with the keys of a `config.json`.
+def read_gguf_config(path: Path) -> dict[str, Any]:
+    """Reads the configuration of the model in the GGUF file at `path`, with the keys of a `config.json`.
 
-    `model_type` is the file's `general.architecture`; nothing here knows any family. Entries of `rules.config`
-    are added where the file says nothing.
+    `model_type` is the file's `general.architecture`; nothing here knows any family.
 
     Raises:
         WeightsError: the file is damaged, lacks a needed entry, or describes something not supported.
     """
-    with CheckedFile(Path(path)) as file:
-        return config_from_header(file, header_of(file, texts=False), rules or GgufRules())
+    with CheckedFile(path) as file:
+        return config_from_header(file, header_of(file, texts=False))
 
 
-def config_from_header(file: CheckedFile, header: GgufHeader, rules: GgufRules) -> dict[str, Any]:
-    """`read_gguf_config` for an open file whose header was read."""
+def config_from_header(file: CheckedFile, header: GgufHeader) -> dict[str, Any]:
+    """Returns the same as `read_gguf_config` for an open file whose header was read."""
     reader = _MetadataReader(file.path, header)
     reader.refuse_parts()
     architecture = reader.text("general.architecture")
@@ -76,11 +74,12 @@ def config_from_header(file: CheckedFile, header: GgufHeader, rules: GgufRules) 
     for key, name in _TOKEN_IDS.items():
         if key in header.metadata:
             config[name] = reader.token_id(key, config["vocab_size"])
-    return {**rules.config, **config}
+    return config
 
 
 def gguf_dtype(header: GgufHeader) -> DataType:
-    """The element type the model computes in: bfloat16 if any matrix is quantised, else the matrices' own type."""
+    """Returns the element type that the model computes in: bfloat16 if any matrix is quantised,
+    else the matrices' own type."""
     kinds = {tensor.type for tensor in header.tensors.values() if len(tensor.shape) > 1}
     plain = [kind for kind in PLAIN_TYPES if kind in kinds]
     if len(kinds) == 1 and plain:
@@ -90,7 +89,7 @@ def gguf_dtype(header: GgufHeader) -> DataType:
 
 
 class _MetadataReader:
-    """Typed access to untrusted metadata."""
+    """Reads untrusted metadata with a check of each entry's type."""
 
     def __init__(self, path: Path, header: GgufHeader) -> None:
         self.path = path
@@ -158,7 +157,7 @@ def _head_dim(reader: _MetadataReader, config: dict[str, Any]) -> int:
 
 
 def _experts(reader: _MetadataReader) -> dict[str, Any]:
-    """The entries of a model with experts, whose sizes are those of its tensors."""
+    """Returns the entries of a model with experts, whose sizes are those of its tensors."""
     if not reader.header.metadata.get(reader.prefix + "expert_count"):
         return {}
     tensors, layers = reader.header.tensors, reader.size(reader.prefix + "block_count")
@@ -178,7 +177,7 @@ def _experts(reader: _MetadataReader) -> dict[str, Any]:
 
 
 def _vocab_size(reader: _MetadataReader, config: dict[str, Any]) -> int:
-    """The rows of the embedding: a declared size or the token list may differ from what the model really has."""
+    """Returns the rows of the embedding: a declared size or the token list may differ from them."""
     embedding = reader.header.tensors.get("token_embd.weight")
     if embedding is None:
         raise reader.fail("it has no token_embd.weight", "The file is not a complete language model.")
@@ -196,7 +195,7 @@ def _vocab_size(reader: _MetadataReader, config: dict[str, Any]) -> int:
 
 
 def _frequency_factors(file: CheckedFile, header: GgufHeader) -> list[float] | None:
-    """The values of `rope_freqs.weight`, if the file has it."""
+    """Returns the values of `rope_freqs.weight`, if the file has it."""
     import struct
 
     tensor = header.tensors.get("rope_freqs.weight")

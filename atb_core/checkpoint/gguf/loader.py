@@ -17,8 +17,8 @@ from atb_core.checkpoint.gguf.config import config_from_header, gguf_dtype
 from atb_core.checkpoint.gguf.header import GgufTensor, header_of
 from atb_core.checkpoint.gguf.names import hugging_face_names
 from atb_core.checkpoint.gguf.quants import SUPPORTED_TYPES, decode
-from atb_core.checkpoint.gguf.rules import GgufRules
 from atb_core.checkpoint.reading import empty, memory_of
+from atb_core.checkpoint.rules import GgufRules
 from atb_core.errors import WeightsError
 from atb_core.graph.dtype import DataType
 
@@ -58,7 +58,7 @@ class GgufLoader(WeightLoader):
             self._ordered = tuple(sorted(self._tensors, key=lambda name: self._tensors[name].offset))
             self._heads: dict[str, int] = {}
             if rules.permuted_qk:
-                config = config_from_header(self._file, header, rules)
+                config = config_from_header(self._file, header)
                 self._heads = {stem: config[key] for stem, key in _PERMUTED.items()}
         except BaseException:
             self._file.close()

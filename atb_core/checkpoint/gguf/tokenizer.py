@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tokenizer a GGUF file carries, rebuilt for the `tokenizers` library."""
+"""Rebuilds the tokenizer that a GGUF file carries for the `tokenizers` library."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gguf.constants import TokenType
 
-from atb_core.checkpoint.gguf.header import GgufHeader, read_gguf_header
+from atb_core.checkpoint.base import TokenizerParts
+from atb_core.checkpoint.gguf.header import read_gguf_header
 from atb_core.checkpoint.gguf.pretokenizers import byte_level_bpe, pre_tokenizer_adds_bos, sentencepiece_bpe
 from atb_core.errors import TokenizerError
 
@@ -29,47 +29,41 @@ _END_TEXTS = frozenset(
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
-@dataclass(frozen=True)
-class GgufTokenizer:
-    """A tokenizer and what a prompt needs beside it.
-
-    `tokenizer` never adds a BOS or EOS by itself; `add_bos` and `add_eos` say whether plain text wants them.
-    `eos_ids` are all tokens that end an answer, the file's own EOS first.
-    """
-
-    tokenizer: Tokenizer
-    chat_template: str | None
-    bos_id: int | None
-    eos_ids: tuple[int, ...]
-    pad_id: int | None
-    unk_id: int | None
-    add_bos: bool
-    add_eos: bool
-    special_ids: frozenset[int]
-
-    def token(self, token_id: int | None) -> str | None:
-        """The text of a token, for a template's `bos_token` and `eos_token`."""
-        return None if token_id is None else self.tokenizer.id_to_token(token_id)
-
-
-def load(path: Path) -> GgufTokenizer:
-    """Build the tokenizer of the GGUF file at `path`.
+def read_gguf_tokenizer(path: Path) -> TokenizerParts:
+    """Builds the tokenizer of the GGUF file at `path`. The tokenizer itself never adds a BOS or EOS.
 
     Raises:
         WeightsError: the file itself is damaged.
         TokenizerError: it has no tokenizer, an inconsistent one, or one of an unsupported kind.
     """
-    return from_header(Path(path), read_gguf_header(Path(path)))
+    metadata = read_gguf_header(path).metadata
+    vocabulary = _Vocabulary(path, metadata)
+    kind, pre = metadata.get(_PREFIX + "model"), str(metadata.get(_PREFIX + "pre", "default"))
+    tokenizer = _build(vocabulary, kind, pre)
+    bos_id, eos_ids = vocabulary.token_id("bos_token_id"), vocabulary.end_ids()
+    add_bos = vocabulary.flag("add_bos_token", kind == "llama" or pre_tokenizer_adds_bos(pre))
+    add_eos = vocabulary.flag("add_eos_token", False)
+    special_ids = {
+        "bos_token": bos_id,
+        "eos_token": eos_ids[0] if eos_ids else None,
+        "pad_token": vocabulary.token_id("padding_token_id"),
+        "unk_token": vocabulary.token_id("unknown_token_id"),
+    }
+    template = metadata.get("tokenizer.chat_template")
+    return TokenizerParts(
+        backend=tokenizer,
+        eos_token_ids=frozenset(eos_ids),
+        special_tokens={name: vocabulary.tokens[index] for name, index in special_ids.items() if index is not None},
+        chat_templates={"default": template} if isinstance(template, str) and template else {},
+        bos_id=bos_id if add_bos else None,
+        eos_id=special_ids["eos_token"] if add_eos else None,
+    )
 
 
-def from_header(path: Path, header: GgufHeader) -> GgufTokenizer:
-    """`load` for a header already read."""
-    vocabulary = _Vocabulary(path, header.metadata)
-    kind = vocabulary.metadata.get(_PREFIX + "model")
-    pre = vocabulary.metadata.get(_PREFIX + "pre", "default")
+def _build(vocabulary: _Vocabulary, kind: object, pre: str) -> Tokenizer:
     try:
         if kind == "gpt2":
-            tokenizer = byte_level_bpe(vocabulary.ids(), vocabulary.merges(), str(pre), str(path))
+            tokenizer = byte_level_bpe(vocabulary.ids(), vocabulary.merges(), pre, str(vocabulary.path))
         elif kind == "llama":
             prefix = vocabulary.flag("add_space_prefix", True)
             tokenizer = sentencepiece_bpe(vocabulary.ids(), vocabulary.scores(), prefix, vocabulary.unknown_token())
@@ -83,22 +77,11 @@ def from_header(path: Path, header: GgufHeader) -> GgufTokenizer:
         raise vocabulary.fail(f"its tokenizer cannot be built: {error}") from error
     tokenizer.add_special_tokens(vocabulary.added(TokenType.CONTROL))
     tokenizer.add_tokens(vocabulary.added(TokenType.USER_DEFINED))
-    template = header.metadata.get("tokenizer.chat_template")
-    return GgufTokenizer(
-        tokenizer=tokenizer,
-        chat_template=template if isinstance(template, str) and template else None,
-        bos_id=vocabulary.token_id("bos_token_id"),
-        eos_ids=vocabulary.end_ids(),
-        pad_id=vocabulary.token_id("padding_token_id"),
-        unk_id=vocabulary.token_id("unknown_token_id"),
-        add_bos=vocabulary.flag("add_bos_token", kind == "llama" or pre_tokenizer_adds_bos(str(pre))),
-        add_eos=vocabulary.flag("add_eos_token", False),
-        special_ids=frozenset(vocabulary.ids_of(TokenType.CONTROL)),
-    )
+    return tokenizer
 
 
 class _Vocabulary:
-    """The `tokenizer.ggml.*` entries, checked against each other."""
+    """Checks the `tokenizer.ggml.*` entries against each other."""
 
     def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
         self.path = path

@@ -129,8 +129,18 @@ class SafetensorsLoader(WeightLoader):
             file.close()
 
 
-def open_safetensors_directory(directory: Path) -> SafetensorsLoader:
-    """Open `model.safetensors.index.json` with its shards, or `model.safetensors`, or the only .safetensors file."""
+def open_safetensors(path: Path) -> SafetensorsLoader:
+    """Opens a .safetensors file, or the weights of a directory.
+
+    In a directory those are `model.safetensors.index.json` with its shards, or `model.safetensors`, or the only
+    .safetensors file.
+
+    Raises:
+        WeightsError: the files are damaged, incomplete or of another kind.
+    """
+    if not path.is_dir():
+        return SafetensorsLoader(path, [path])
+    directory = path
     index = directory / INDEX_FILE
     if index.exists():
         weight_map = _read_index(index)

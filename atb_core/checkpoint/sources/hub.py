@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from atb_core.checkpoint.progress import BarProgress, Progress, default_progress
-from atb_core.checkpoint.sources.cache import explained_disk_errors
-from atb_core.errors import AtbError, ModelNotFoundError
+from atb_core.checkpoint.sources.base import Source
+from atb_core.errors import ModelNotFoundError, WeightsError
 
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w][\w./-]*))?")
 # Data only. Code (*.py) and pickles (*.bin, *.pt) are not fetched, so they cannot be run by accident.
@@ -18,26 +20,22 @@ _WANTED = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer*", "*.model
 _UNWANTED = ["*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.so", "*/*", "consolidated*"]
 
 
-def is_hub_id(reference: str) -> bool:
-    """Whether `reference` has the form of a hub id."""
-    return _HUB_ID.fullmatch(reference) is not None
+class HubSource(Source):
+    """Fetches the local snapshot of a hub repository; without the hub if `HF_HUB_OFFLINE` is set."""
 
+    form = "a hub id (OWNER/NAME)"
 
-def fetch_hub_model(reference: str, progress: Progress | None = None) -> Path:
-    """The local snapshot of a hub repository; fetches what is not in the cache unless `HF_HUB_OFFLINE` is set.
+    def claims(self, reference: str) -> bool:
+        return _HUB_ID.fullmatch(reference) is not None
 
-    Raises:
-        ModelNotFoundError: no such repository or revision, access denied, or not reachable and not cached.
-        WeightsError: the disk is full.
-    """
-    match = _HUB_ID.fullmatch(reference)
-    if match is None:
-        raise ModelNotFoundError(f"{reference!r} is not a hub id", "Write OWNER/NAME or OWNER/NAME@REVISION.")
-    from huggingface_hub import constants, snapshot_download
+    def fetch(self, reference: str, progress: Progress | None) -> Path:
+        match = _HUB_ID.fullmatch(reference)
+        if match is None:
+            raise ModelNotFoundError(f"{reference!r} is not a hub id", "Write OWNER/NAME or OWNER/NAME@REVISION.")
+        from huggingface_hub import constants, snapshot_download
 
-    shown = isinstance(default_progress() if progress is None else progress, BarProgress)
-    try:
-        with explained_disk_errors(Path(constants.HF_HUB_CACHE)):
+        shown = isinstance(default_progress() if progress is None else progress, BarProgress)
+        try:
             snapshot = snapshot_download(
                 match["repo"],
                 revision=match["revision"],
@@ -45,21 +43,19 @@ def fetch_hub_model(reference: str, progress: Progress | None = None) -> Path:
                 ignore_patterns=_UNWANTED,
                 tqdm_class=_bars(shown),
             )
-    except AtbError:
-        raise
-    except Exception as error:  # the library's errors span several of its own and its HTTP client's hierarchies
-        raise _explain(reference, error) from error
-    path = Path(snapshot)
-    if not any(path.glob("*.safetensors")):
-        raise ModelNotFoundError(
-            f"{reference} has no safetensors weights",
-            "Choose a repository with .safetensors files, or fetch its .gguf file and pass that.",
-        )
-    return path
+        except Exception as error:  # the library's errors span several of its own and its HTTP client's hierarchies
+            raise _explain_disk(constants.HF_HUB_CACHE, error) or _explain(reference, error) from error
+        path = Path(snapshot)
+        if not any(path.glob("*.safetensors")):
+            raise ModelNotFoundError(
+                f"{reference} has no safetensors weights",
+                "Choose a repository with .safetensors files, or fetch its .gguf file and pass that.",
+            )
+        return path
 
 
 def _bars(shown: bool) -> type[Any]:
-    """The hub library's progress bar, or the same switched off."""
+    """Returns the hub library's progress bar, or the same switched off."""
     from huggingface_hub.utils.tqdm import tqdm
 
     original: Callable[..., None] = tqdm.__init__
@@ -68,6 +64,17 @@ def _bars(shown: bool) -> type[Any]:
         original(bar, *args, **{**kwargs, "disable": kwargs.get("disable") or not shown})
 
     return type("HubBar", (tqdm,), {"__init__": start})
+
+
+def _explain_disk(cache: str, error: Exception) -> WeightsError | None:
+    """Returns the error for a cache that cannot be written, `None` if `error` is about something else."""
+    hint = "Set HF_HOME to a directory on a disk with room that you may write to."
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return WeightsError(f"not enough disk space below {cache} to finish", hint)
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        return WeightsError(f"cannot write to {cache}: {os.strerror(number)}", hint)
+    return None
 
 
 def _explain(reference: str, error: Exception) -> ModelNotFoundError:

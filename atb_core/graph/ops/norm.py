@@ -42,8 +42,8 @@ class RmsNorm(Op):
     def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Computes the norm in float32 and rounds it once."""
         x = inputs[0].float()
-        normed = x * (x.square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
-        return ((normed * inputs[1].float()).to(inputs[0].dtype),)
+        normalized = x * (x.square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
+        return ((normalized * inputs[1].float()).to(inputs[0].dtype),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -86,8 +86,8 @@ class AddRmsNorm(Op):
         a, b, weight = inputs
         total = (a.float() + b.float()).to(a.dtype)
         rstd = (total.float().square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
-        (normed,) = RmsNorm(self.epsilon).reference(total, weight)
-        return normed, rstd, total
+        (normalized,) = RmsNorm(self.epsilon).reference(total, weight)
+        return normalized, rstd, total
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

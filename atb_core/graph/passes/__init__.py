@@ -45,11 +45,11 @@ class Pass:
 def pass_problem(item: object) -> str | None:
     """Returns a sentence that names the fault of a contributed pass, `None` if it has none."""
     if not isinstance(item, Pass):
-        return f"{item!r} is no Pass"
+        return f"{item!r} is not a Pass"
     if not isinstance(item.name, str) or not item.name:
         return f"{item!r} has no name"
     if not callable(item.run):
-        return f"the pass {item.name!r} runs {item.run!r}, which is no function of a network"
+        return f"the pass {item.name!r} runs {item.run!r}, which is not a function of a network"
     if item.makes is not None and not isinstance(item.makes, str):
         return f"the pass {item.name!r} makes {item.makes!r}, which is not the name of an op"
     return None

@@ -17,8 +17,8 @@ def pattern(a: Tensor, b: Tensor, weight: Tensor, *, eps: float) -> tuple[Tensor
 
 def replacement(a: Tensor, b: Tensor, weight: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
     """Records the fused `AddRmsNorm`."""
-    normed, _, total = record(AddRmsNorm(eps), (a, b, weight))
-    return normed, total
+    normalized, _, total = record(AddRmsNorm(eps), (a, b, weight))
+    return normalized, total
 
 
 def where(match: Match) -> bool:

@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from atb_core.errors import ConfigError
+from atb_core.graph.dtype import DataType
 from atb_core.models.runtime.rope_scaling import RopeScaling
+from atb_core.names import DTYPES
 
 if TYPE_CHECKING:
     from atb_core.graph.dtype import DataType
 
 ConfigT = TypeVar("ConfigT", bound="BaseConfig")
 
-_TORCH_DTYPES = ("float32", "float16", "bfloat16")
 _ACTIVATIONS = ("silu", "swish")
 
 
@@ -147,7 +148,7 @@ class BaseConfig:
         _check_float("rms_norm_eps", self.rms_norm_eps, 0.0, 1.0)
         _check_float("rope_theta", self.rope_theta, 1.0, 1.0e15)
         _check_choice("hidden_act", self.hidden_act, _ACTIVATIONS)
-        _check_choice("torch_dtype", self.torch_dtype, _TORCH_DTYPES)
+        _check_choice("torch_dtype", self.torch_dtype, DTYPES)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             _check_token_ids(name, getattr(self, name))
         if self.rope_scaling is not None:
@@ -158,8 +159,6 @@ class BaseConfig:
     @property
     def data_type(self) -> DataType:
         """`torch_dtype` as the element type that networks use."""
-        from atb_core.graph.dtype import DataType
-
         return DataType.from_short(self.torch_dtype)
 
     @property

@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from atb_core.errors import ConfigError
 from atb_core.models.base.config import BaseConfig
-from atb_core.models.families import families
+from atb_core.models.families import families, model_type_of
 
 if TYPE_CHECKING:
-    from atb_core.checkpoint.gguf.rules import GgufRules
+    from atb_core.checkpoint.base import Checkpoint
+    from atb_core.checkpoint.rules import GgufRules
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
-
-# Larger files are no generation settings.
-_MAX_JSON_BYTES = 1 << 20
 
 
 @dataclass
@@ -27,11 +23,13 @@ class BaseRouter:
 
     Args:
         model_name_or_path: a model directory or a `.gguf` file.
-        config_dict: the contents of `config.json`, or what stands for it in a GGUF file.
+        config_dict: the contents of `config.json`, or the same from a GGUF file's metadata.
+        checkpoint: the model's files; `None` for a router that is made of a configuration alone.
     """
 
     model_name_or_path: str = ""
     config_dict: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
 
     #: How the family's GGUF files differ from its Hugging Face checkpoints, `None`: in nothing.
     gguf: ClassVar[GgufRules | None] = None
@@ -68,7 +66,7 @@ class BaseRouter:
 
     @cached_property
     def generation_config(self) -> dict[str, Any]:
-        """The contents of `generation_config.json`, empty if there is none."""
+        """The generation settings that the model's authors recommend, empty if there are none."""
         return self.get_generation_config()
 
     def get_config(self) -> BaseConfig:
@@ -91,16 +89,21 @@ class BaseRouter:
         return None
 
     def get_generation_config(self) -> dict[str, Any]:
-        """Reads `generation_config.json` beside the weights."""
-        path = Path(self.model_name_or_path) / "generation_config.json"
-        if not path.is_file():
-            return {}
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ConfigError(f"{path} is larger than {_MAX_JSON_BYTES} bytes")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{path} is no valid JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path} does not hold an object")
-        return values
+        """Returns what the checkpoint recommends; override for a family that knows better."""
+        return {} if self.checkpoint is None else self.checkpoint.generation_config()
+
+
+def router_of(checkpoint: Checkpoint) -> BaseRouter:
+    """Makes the router of the family that serves a checkpoint, and sets that family's rules on the checkpoint.
+
+    Imports that family and no other; reads no weights.
+
+    Raises:
+        ConfigError: there is no usable configuration.
+        UnknownModelError: no installed family serves the model.
+        PluginError: the family cannot be used.
+    """
+    model_type = model_type_of(checkpoint)
+    router_cls: type[BaseRouter] = families().router_for(model_type)
+    checkpoint.set_rules(router_cls.gguf)
+    return router_cls(str(checkpoint), {**checkpoint.config(), "model_type": model_type}, checkpoint)

@@ -45,13 +45,13 @@ def ordered_weights(model: CausalLM, order: Sequence[str]) -> list[BaseParameter
 
     A shared parameter, as a tied embedding is, comes as often as modules have it.
     """
-    found: list[BaseParameter] = []
+    ordered: list[BaseParameter] = []
     for of_layers, group in groupby(order, key=lambda path: "*" in path):
         paths = list(group)
         for layer in range(model.model_status.num_layers) if of_layers else (0,):
             for path in paths:
-                found += _parameters(model, path.replace("*", str(layer)))
-    return found
+                ordered += _parameters(model, path.replace("*", str(layer)))
+    return ordered
 
 
 def _parameters(model: CausalLM, path: str) -> list[BaseParameter]:

@@ -312,20 +312,20 @@ def _registration(name: str) -> CppModel:
         )
     if name in native:
         return CppModel(graph=name)
-    found = registrations().registered(name)
-    if found is None:
+    registration = registrations().registered(name)
+    if registration is None:
         known = [*native, *(f"{other} ({', '.join(owners)})" for other, owners in packages.items())]
         if wanted := registrations().known_packages(name):
             hint = f"pip install {wanted[0]}" + "".join(f" (or {other})" for other in wanted[1:])
         else:
             hint = "load_native_library() adds those of a shared library."
         raise EngineError(f"no C++ model is called {name!r}; there are {', '.join(known)}", hint=hint)
-    if found.graph not in native:
+    if registration.graph not in native:
         raise EngineError(
-            f"the C++ model {name!r} is registered for the graph of {found.graph!r}, which is not there",
+            f"the C++ model {name!r} is registered for the graph of {registration.graph!r}, which is not there",
             hint="Load the library that brings it with load_native_library() first.",
         )
-    return found
+    return registration
 
 
 def _json_text(param: str | Mapping[str, Any], name: str) -> str:
@@ -351,12 +351,12 @@ def _json_object(text: str, name: str) -> dict[str, Any]:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    distinct: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in distinct:
             raise ValueError(f"the key {key!r} occurs twice")
-        found[key] = value
-    return found
+        distinct[key] = value
+    return distinct
 
 
 def _listed(what: str, given: Iterable[_Item]) -> list[_Item]:

@@ -44,15 +44,15 @@ class LoadPlan:
 
 def collect_parameters(modules: Iterable[torch.nn.Module]) -> list[Parameter]:
     """Every parameter under `modules` once, in order; two different ones of one name are refused."""
-    found: dict[str, Parameter] = {}
+    by_name: dict[str, Parameter] = {}
     for module in modules:
         for parameter in module.parameters():
             if not isinstance(parameter, Parameter):
                 continue
-            known = found.setdefault(parameter.name, parameter)
+            known = by_name.setdefault(parameter.name, parameter)
             if known is not parameter and known.declared_shape != parameter.declared_shape:
                 raise WeightsError(f"two parameters of different shapes are both called {parameter.name!r}")
-    return list(found.values())
+    return list(by_name.values())
 
 
 def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadPlan:

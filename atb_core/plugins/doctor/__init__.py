@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
+from atb_core.findings import Finding, Level
 from atb_core.plugins.doctor.examine import choose, examine
-from atb_core.plugins.doctor.findings import Finding, Level, PluginReport, Report
+from atb_core.plugins.doctor.findings import PluginReport, Report
 
 __all__ = ["Finding", "Level", "PluginReport", "Report", "choose", "examine"]

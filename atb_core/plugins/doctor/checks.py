@@ -7,9 +7,9 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 
+from atb_core.findings import Finding, Level
 from atb_core.names import normalized_name
 from atb_core.plugins.admission import refusal
-from atb_core.plugins.doctor.findings import Finding, Level
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import registry
 from atb_core.plugins.scan import API, Environment, Installed
@@ -22,15 +22,15 @@ def check_metadata(plugin: Installed, among: Environment) -> Iterator[Finding]:
     refused = refusal(plugin, among)
     if refused is not None:
         level = Level.NOTE if refused.status is Status.DISABLED else Level.ERROR
-        yield Finding(level, refused.status.value, f"it {refused.reason}", refused.fix)
+        yield Finding(refused.status.value, level, f"it {refused.reason}", fix=refused.fix)
     yield from _copies(plugin)
     yield from _families(plugin)
     if plugin.problem is None and not plugin.api_versions:
         yield Finding(
-            Level.WARNING,
             "api",
+            Level.WARNING,
             "it does not say which version of the plugin API it is written for, so version 1 is assumed",
-            f"""Its author adds 1 = "{_import_package(plugin)}" under [project.entry-points."{API}"].""",
+            fix=f"""Its author adds 1 = "{_import_package(plugin)}" under [project.entry-points."{API}"].""",
         )
     yield from _extras(plugin, among)
 
@@ -40,10 +40,10 @@ def _copies(plugin: Installed) -> Iterator[Finding]:
     if plugin.shadowed:
         others = ", ".join(map(str, plugin.shadowed))
         yield Finding(
-            Level.WARNING,
             "duplicate",
+            Level.WARNING,
             f"its metadata is on the import path more than once: {plugin.path} is used, {others} is not",
-            f"Remove what is stale: pip uninstall {plugin.distribution}, until none is left, and install it again.",
+            fix=f"Remove what is stale: pip uninstall {plugin.distribution}, until none is left, and install it again.",
         )
 
 
@@ -51,9 +51,9 @@ def _families(plugin: Installed) -> Iterator[Finding]:
     if refusal(plugin) is None:
         for family in registry().families():
             if normalized_name(family.distribution) == plugin.key and family.status is not Status.OK:
-                yield Finding(Level.ERROR, "incomplete", f"it {family.reason}", family.fix)
+                yield Finding("incomplete", Level.ERROR, f"it {family.reason}", fix=family.fix)
     if plugin.problem is None and not plugin.model_types and not plugin.hook_modules:
-        yield Finding(Level.WARNING, "empty", "it offers neither a model family nor hooks")
+        yield Finding("empty", Level.WARNING, "it offers neither a model family nor hooks")
 
 
 def _import_package(plugin: Installed) -> str:
@@ -71,7 +71,7 @@ def _extras(plugin: Installed, among: Environment) -> Iterator[Finding]:
         listed = "; ".join(f"{extra} (needs {', '.join(names)})" for extra, names in missing.items())
         install = shlex.quote(f"{plugin.distribution}[{','.join(missing)}]")
         yield Finding(
-            Level.NOTE, "extras", f"optional dependencies are not installed: {listed}", f"pip install {install}"
+            "extras", Level.NOTE, f"optional dependencies are not installed: {listed}", fix=f"pip install {install}"
         )
 
 

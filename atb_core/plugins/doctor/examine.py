@@ -7,10 +7,11 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from atb_core.errors import PluginError
+from atb_core.findings import Finding, Level
 from atb_core.names import normalized_name
 from atb_core.plugins.admission import refusal, unmatched_names
 from atb_core.plugins.doctor.checks import check_metadata
-from atb_core.plugins.doctor.findings import Finding, Level, PluginReport, Report
+from atb_core.plugins.doctor.findings import PluginReport, Report
 from atb_core.plugins.doctor.imports import Imports, import_all
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import registry
@@ -86,7 +87,7 @@ def _conflicts() -> dict[str, Finding]:
         usable = [family for family in resolution.candidates if family.status is Status.OK]
         if resolution.error is not None and len(usable) > 1:
             error = resolution.error
-            found[model_type] = Finding(Level.ERROR, "conflict", error.message, error.hint)
+            found[model_type] = Finding("conflict", Level.ERROR, error.message, fix=error.hint)
     return found
 
 
@@ -95,10 +96,10 @@ def _troubles(imports: Iterable[Imports]) -> Iterator[Finding]:
     for trouble in dict.fromkeys(one.trouble for one in imports if one.trouble is not None):
         names = [one.plugin.distribution for one in imports if one.trouble == trouble]
         message = f"{trouble}; so not all of {', '.join(names)} could be tried"
-        yield Finding(Level.ERROR, "environment", message, "`atb version` tells what is installed.")
+        yield Finding("environment", Level.ERROR, message, fix="`atb version` tells what is installed.")
 
 
 def _settings() -> Iterator[Finding]:
     """What is wrong with the settings: they name plugins that do not exist."""
     for message, hint in unmatched_names(environment(), settings().plugins):
-        yield Finding(Level.WARNING, "settings", message, hint)
+        yield Finding("settings", Level.WARNING, message, fix=hint)

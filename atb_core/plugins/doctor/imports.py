@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from atb_core.child import Child, ChildEndedError, encode
-from atb_core.plugins.doctor.findings import Finding, Level
+from atb_core.findings import Finding, Level
 from atb_core.plugins.records import Status
 from atb_core.plugins.scan import API, MODELS, Installed
 
@@ -64,7 +64,7 @@ class Imports:
             elif self.seconds is not None:
                 self.seconds += record["import_seconds"]
         self.findings += [_failure(records) for records in failed.values()]
-        self.findings += [Finding(Level.ERROR, "incomplete", one["message"], one["fix"]) for one in job.incomplete]
+        self.findings += [Finding("incomplete", Level.ERROR, one["message"], fix=one["fix"]) for one in job.incomplete]
         if job.ended != 0:
             self.findings.append(_death(job, timeout))
         if failed or job.ended != 0:
@@ -75,7 +75,7 @@ class Imports:
         if self.seconds is not None and self.seconds > SLOW_SECONDS:
             message = f"importing it is slow: {self.seconds:.1f} s besides what torch takes"
             fix = "Its author finds out why with python -X importtime, and imports what is heavy where it is used."
-            self.findings.append(Finding(Level.WARNING, "slow-import", message, fix))
+            self.findings.append(Finding("slow-import", Level.WARNING, message, fix=fix))
 
 
 @dataclass
@@ -202,15 +202,16 @@ def _failure(records: list[dict[str, Any]]) -> Finding:
     """One finding for all entry points that failed for the same reason."""
     targets = "; ".join(record["target"] for record in records)
     first = records[0]
-    return Finding(Level.ERROR, "import", f"{first['reason']} [{targets}]", first["fix"], first["exception"])
+    message = f"{first['reason']} [{targets}]"
+    return Finding("import", Level.ERROR, message, fix=first["fix"], detail=first["exception"])
 
 
 def _torch(target: str) -> Finding:
     return Finding(
-        Level.WARNING,
         "torch-import",
+        Level.WARNING,
         f"importing {target} imports torch, which takes seconds where no model is run",
-        "Its author imports torch inside of functions there, or only in the module of the model.",
+        fix="Its author imports torch inside of functions there, or only in the module of the model.",
     )
 
 
@@ -224,4 +225,5 @@ def _death(job: Job, timeout: float) -> Finding:
     else:
         message = f"importing {target} ended the process with exit status {job.ended}"
     said = f"; the last it printed: {job.output}" if job.output else ""
-    return Finding(Level.ERROR, "import", message + said, "Report it to its author, and leave it out until then.")
+    fix = "Report it to its author, and leave it out until then."
+    return Finding("import", Level.ERROR, message + said, fix=fix)

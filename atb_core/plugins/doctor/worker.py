@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imports plugins on request, each in a process forked for it, so that none sees what another has imported.
 
+A fork takes 0.03 s. A fresh interpreter that imports torch and the bases of models takes 1.7 s of processor time, which
+would be five minutes for 200 plugins; with forks they are examined in less than one.
+
 A request is a line of JSON: `path` (of the plugin's metadata), `targets` (the entry points to import) and `heavy`:
 whether torch and the bases of models are imported before the fork, so that their time is not the plugin's.
 The answer is a line `{"record": ...}` for each entry point, `{"incomplete": ...}` for a family that lacks a part, and

@@ -79,9 +79,9 @@ def check_importable(package: str, target: Path) -> None:
     """Raises ScaffoldError if `import <package>` finds something other than the package in `target`."""
     spec = importlib.util.find_spec(package)
     places = [] if spec is None else [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else ())]
-    foreign = [place for place in places if not Path(place).resolve().is_relative_to(target.resolve())]
-    if foreign:
+    others = [place for place in places if not Path(place).resolve().is_relative_to(target.resolve())]
+    if others:
         raise ScaffoldError(
-            f"an import package {package!r} is already installed here ({foreign[0]}); yours would hide it or be hidden",
+            f"an import package {package!r} is already installed here ({others[0]}); yours would hide it or be hidden",
             hint="Choose another name.",
         )

@@ -25,7 +25,7 @@ from atb_core.checkpoint import GgufRules, open_weights
 from atb_core.checkpoint.files import CheckedFile
 from atb_core.checkpoint.gguf.config import read_gguf_config
 from atb_core.checkpoint.gguf.header import header_of, read_gguf_header
-from atb_core.checkpoint.gguf.tokenizer import load
+from atb_core.checkpoint.gguf.tokenizer import read_gguf_tokenizer
 from atb_core.errors import TokenizerError, WeightsError
 
 F32 = int(gguf.GGMLQuantizationType.F32)
@@ -152,7 +152,7 @@ def everything(path: Path) -> None:
     with open_weights(path, GgufRules(permuted_qk=True)) as loader:
         for name in loader.names():
             loader.get(name)
-    load(path)
+    read_gguf_tokenizer(path)
 
 
 def test_the_file_that_the_fuzzers_start_from_is_right(tmp_path: Path) -> None:

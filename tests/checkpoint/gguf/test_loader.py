@@ -14,7 +14,7 @@ import torch
 from checkpoint.checkpoints import TINY, TINY_SHAPES, gguf_bytes, gguf_tensor_info, tiny_gguf, write
 from gguf import GGMLQuantizationType as Type
 
-from atb_core.checkpoint import GgufRules, open_weights
+from atb_core.checkpoint import GgufRules, open_checkpoint, open_weights
 from atb_core.checkpoint.gguf.config import read_gguf_config
 from atb_core.errors import WeightsError
 from atb_core.graph.dtype import DataType
@@ -124,7 +124,9 @@ def test_a_bias_and_a_tensor_that_only_the_family_knows(tmp_path: Path) -> None:
     with open_weights(path, rules) as loader:
         added = {"model.layers.0.self_attn.q_proj.bias", "lm_head.weight", "model.layers.0.extra_norm.weight"}
         assert set(loader.names()) == {*NAMES, *added}
-    config = read_gguf_config(path, rules)
+    checkpoint = open_checkpoint(path)
+    checkpoint.set_rules(rules)
+    config = checkpoint.config()
     assert config["attention_bias"] is True
     assert config["tie_word_embeddings"] is False
     assert config["hidden_act"] == "gelu"

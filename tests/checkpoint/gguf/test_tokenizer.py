@@ -11,7 +11,8 @@ from checkpoint.checkpoints import byte_alphabet, byte_level_metadata, gguf_byte
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atb_core.checkpoint.gguf.tokenizer import GgufTokenizer, load
+from atb_core.checkpoint.base import TokenizerParts
+from atb_core.checkpoint.gguf.tokenizer import read_gguf_tokenizer
 from atb_core.errors import TokenizerError
 
 CONTROL, USER, UNUSED, BYTE, UNKNOWN = 3, 4, 5, 6, 2
@@ -34,21 +35,21 @@ TEXTS = [
 ]
 
 
-def tokenizer_of(tmp_path: Path, metadata: dict[str, Any]) -> GgufTokenizer:
-    return load(write(tmp_path / "x.gguf", gguf_bytes(metadata)))
+def tokenizer_of(tmp_path: Path, metadata: dict[str, Any]) -> TokenizerParts:
+    return read_gguf_tokenizer(write(tmp_path / "x.gguf", gguf_bytes(metadata)))
 
 
-def pieces(found: GgufTokenizer, text: str) -> list[str]:
+def pieces(parts: TokenizerParts, text: str) -> list[str]:
     """How the text is cut before anything is merged."""
-    pre_tokenizer = found.tokenizer.pre_tokenizer
+    pre_tokenizer = parts.backend.pre_tokenizer
     return [text[start:stop] for _, (start, stop) in pre_tokenizer.pre_tokenize_str(text)]
 
 
 @pytest.mark.parametrize("pre", ["gpt-2", "smollm", "qwen2", "llama-bpe"])
 @pytest.mark.parametrize("text", TEXTS)
 def test_every_text_comes_back(pre: str, text: str, tmp_path: Path) -> None:
-    found = tokenizer_of(tmp_path, byte_level_metadata(pre, EXTRA, ["Ġ t", "h e"]))
-    assert found.tokenizer.decode(found.tokenizer.encode(text).ids) == text
+    parts = tokenizer_of(tmp_path, byte_level_metadata(pre, EXTRA, ["Ġ t", "h e"]))
+    assert parts.backend.decode(parts.backend.encode(text).ids) == text
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -57,8 +58,8 @@ def test_any_text_comes_back_or_is_composed(text: str, tmp_path: Path) -> None:
     import unicodedata
 
     metadata = byte_level_metadata("qwen2")
-    found = tokenizer_of(tmp_path, metadata)
-    assert found.tokenizer.decode(found.tokenizer.encode(text).ids) == unicodedata.normalize("NFC", text)
+    parts = tokenizer_of(tmp_path, metadata)
+    assert parts.backend.decode(parts.backend.encode(text).ids) == unicodedata.normalize("NFC", text)
 
 
 @pytest.mark.parametrize(
@@ -83,40 +84,40 @@ def test_text_is_cut_by_the_named_rule(pre: str, text: str, expected: list[str],
 
 
 def test_merges_apply_in_their_order(tmp_path: Path) -> None:
-    found = tokenizer_of(tmp_path, byte_level_metadata("gpt-2", merges=["b c", "a b", "a bc"]))
-    assert found.tokenizer.encode("abc").tokens == ["abc"]
-    assert found.tokenizer.encode("ab").tokens == ["ab"]
+    parts = tokenizer_of(tmp_path, byte_level_metadata("gpt-2", merges=["b c", "a b", "a bc"]))
+    assert parts.backend.encode("abc").tokens == ["abc"]
+    assert parts.backend.encode("ab").tokens == ["ab"]
     other = tokenizer_of(tmp_path, byte_level_metadata("gpt-2", merges=["a b", "b c"]))
-    assert other.tokenizer.encode("abc").tokens == ["ab", "c"]
+    assert other.backend.encode("abc").tokens == ["ab", "c"]
 
 
 def test_a_whole_token_wins_over_merges_only_where_the_model_says_so(tmp_path: Path) -> None:
     extra = [("abc", 1)]  # a normal token that no merge makes
-    assert tokenizer_of(tmp_path, byte_level_metadata("llama-bpe", extra, ["a b"])).tokenizer.encode("abc").tokens == [
+    assert tokenizer_of(tmp_path, byte_level_metadata("llama-bpe", extra, ["a b"])).backend.encode("abc").tokens == [
         "abc"
     ]
-    assert tokenizer_of(tmp_path, byte_level_metadata("qwen2", extra, ["a b"])).tokenizer.encode("abc").tokens == [
+    assert tokenizer_of(tmp_path, byte_level_metadata("qwen2", extra, ["a b"])).backend.encode("abc").tokens == [
         "ab",
         "c",
     ]
 
 
 def test_control_tokens_are_special_and_user_tokens_are_not(tmp_path: Path) -> None:
-    found = tokenizer_of(tmp_path, byte_level_metadata("gpt-2", EXTRA, ["a b"]))
+    parts = tokenizer_of(tmp_path, byte_level_metadata("gpt-2", EXTRA, ["a b"]))
     start = 257
-    ids = found.tokenizer.encode("<|im_start|>ab<tool>[PAD]").ids
+    ids = parts.backend.encode("<|im_start|>ab<tool>[PAD]").ids
     assert ids[:3] == [start, 256, start + 2]
     assert start + 3 not in ids, "an unused token stays unused"
-    assert found.tokenizer.decode(ids) == "ab<tool>[PAD]"
-    assert found.tokenizer.decode(ids, skip_special_tokens=False) == "<|im_start|>ab<tool>[PAD]"
-    assert found.special_ids == {start, start + 1}
+    assert parts.backend.decode(ids) == "ab<tool>[PAD]"
+    assert parts.backend.decode(ids, skip_special_tokens=False) == "<|im_start|>ab<tool>[PAD]"
 
 
 def test_all_ways_to_end_an_answer_are_known(tmp_path: Path) -> None:
     extra = [("<|endoftext|>", CONTROL), ("<|im_end|>", CONTROL), ("<|eot_id|>", USER), ("<stop>", CONTROL)]
     metadata = {**byte_level_metadata("gpt-2", extra, ["a b"]), "tokenizer.ggml.eos_token_id": 260}
-    found = tokenizer_of(tmp_path, metadata)
-    assert found.eos_ids == (260, 257, 258), "the file's own first, then control tokens that are known to end"
+    parts = tokenizer_of(tmp_path, metadata)
+    assert parts.eos_token_ids == {260, 257, 258}, "the file's own, and control tokens that are known to end"
+    assert parts.special_tokens["eos_token"] == "<stop>", "the file's own"
 
 
 def test_what_a_prompt_needs_beside_the_tokens(tmp_path: Path) -> None:
@@ -128,18 +129,18 @@ def test_what_a_prompt_needs_beside_the_tokens(tmp_path: Path) -> None:
         "tokenizer.ggml.add_bos_token": True,
         "tokenizer.chat_template": "{{ messages }}",
     }
-    found = tokenizer_of(tmp_path, metadata)
-    assert (found.bos_id, found.pad_id, found.unk_id) == (257, 258, 0)
-    assert (found.add_bos, found.add_eos) == (True, False)
-    assert found.chat_template == "{{ messages }}"
-    assert found.token(found.bos_id) == "<|im_start|>"
-    assert found.token(None) is None
-    assert found.tokenizer.encode("ab").ids == [256], "the tokenizer itself adds nothing"
+    parts = tokenizer_of(tmp_path, metadata)
+    assert (parts.bos_id, parts.eos_id) == (257, None)
+    assert parts.chat_templates == {"default": "{{ messages }}"}
+    names = {"bos_token": "<|im_start|>", "pad_token": "<|im_end|>", "unk_token": byte_alphabet()[0]}
+    assert parts.special_tokens == {**names, "eos_token": "<|im_end|>"}
+    assert parts.backend.encode("ab").ids == [256], "the tokenizer itself adds nothing"
 
 
 @pytest.mark.parametrize(("pre", "expected"), [("llama-bpe", True), ("qwen2", False)])
 def test_whether_texts_start_with_bos_where_the_file_is_silent(pre: str, expected: bool, tmp_path: Path) -> None:
-    assert tokenizer_of(tmp_path, byte_level_metadata(pre)).add_bos is expected
+    metadata = {**byte_level_metadata(pre), "tokenizer.ggml.bos_token_id": 0}
+    assert (tokenizer_of(tmp_path, metadata).bos_id == 0) is expected
 
 
 def sentencepiece_metadata(**changes: Any) -> dict[str, Any]:
@@ -161,23 +162,23 @@ def sentencepiece_metadata(**changes: Any) -> dict[str, Any]:
 
 
 def test_sentencepiece_merges_by_score_and_falls_back_to_bytes(tmp_path: Path) -> None:
-    found = tokenizer_of(tmp_path, sentencepiece_metadata())
-    assert found.tokenizer.encode("the he").tokens == ["▁the", "▁", "he"], "the better score first"
-    assert found.tokenizer.encode("aé").tokens == ["▁a", "<0xC3>", "<0xA9>"]
-    assert found.add_bos is True
-    assert found.eos_ids == (2,)
+    parts = tokenizer_of(tmp_path, sentencepiece_metadata())
+    assert parts.backend.encode("the he").tokens == ["▁the", "▁", "he"], "the better score first"
+    assert parts.backend.encode("aé").tokens == ["▁a", "<0xC3>", "<0xA9>"]
+    assert parts.bos_id == 1
+    assert parts.eos_token_ids == {2}
 
 
 @pytest.mark.parametrize("text", ["the cat", " leading", "two  spaces", "naïve 你好 😀", "a\nb"])
 def test_sentencepiece_texts_come_back(text: str, tmp_path: Path) -> None:
-    found = tokenizer_of(tmp_path, sentencepiece_metadata())
-    assert found.tokenizer.decode(found.tokenizer.encode(text).ids) == text
+    parts = tokenizer_of(tmp_path, sentencepiece_metadata())
+    assert parts.backend.decode(parts.backend.encode(text).ids) == text
 
 
 def test_sentencepiece_without_a_space_before_the_text(tmp_path: Path) -> None:
-    found = tokenizer_of(tmp_path, sentencepiece_metadata(tokenizer__ggml__add_space_prefix=False))
-    assert found.tokenizer.encode("the").tokens == ["t", "he"]
-    assert found.tokenizer.decode(found.tokenizer.encode("the").ids) == "the"
+    parts = tokenizer_of(tmp_path, sentencepiece_metadata(tokenizer__ggml__add_space_prefix=False))
+    assert parts.backend.encode("the").tokens == ["t", "he"]
+    assert parts.backend.decode(parts.backend.encode("the").ids) == "the"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,9 @@ import pytest
 from huggingface_hub import errors
 from huggingface_hub.utils import filter_repo_objects
 
-from atb_core.checkpoint.progress import SilentProgress
-from atb_core.checkpoint.sources.hub import is_hub_id
-from atb_core.checkpoint.sources.reference import resolve_model
-from atb_core.errors import ModelNotFoundError
+from atb_core.checkpoint import SilentProgress, open_checkpoint
+from atb_core.checkpoint.sources.hub import HubSource
+from atb_core.errors import ModelNotFoundError, WeightsError
 
 
 class Hub:
@@ -36,19 +36,20 @@ class Hub:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "config.json").write_text("{}")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", stand_in := Hub(tmp_path))
     return stand_in
 
 
 def test_an_id_and_its_revision_are_passed_on(hub: Hub) -> None:
-    assert resolve_model("owner/some-model.v1@refs/pr/3", SilentProgress()) == hub.directory
+    assert open_checkpoint("owner/some-model.v1@refs/pr/3", SilentProgress()).path == hub.directory
     assert (hub.asked["repo_id"], hub.asked["revision"]) == ("owner/some-model.v1", "refs/pr/3")
-    resolve_model("owner/name")
+    open_checkpoint("owner/name")
     assert hub.asked["revision"] is None
 
 
 def test_only_data_is_asked_for(hub: Hub) -> None:
-    resolve_model("owner/name")
+    open_checkpoint("owner/name")
     offered = [
         "config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json",
         "tokenizer.model", "merges.txt", "chat_template.jinja",
@@ -62,7 +63,7 @@ def test_only_data_is_asked_for(hub: Hub) -> None:
 
 
 def test_the_hub_shows_a_bar_only_where_one_is_wanted(hub: Hub) -> None:
-    resolve_model("owner/name", SilentProgress())
+    open_checkpoint("owner/name", SilentProgress())
     assert hub.asked["tqdm_class"](total=3).disable is True
 
 
@@ -77,9 +78,20 @@ def test_the_hub_shows_a_bar_only_where_one_is_wanted(hub: Hub) -> None:
 def test_failures_are_explained(error: Exception, cause: str, hub: Hub) -> None:
     hub.error = error
     with pytest.raises(ModelNotFoundError, match=cause) as caught:
-        resolve_model("owner/name")
+        open_checkpoint("owner/name")
     assert "owner/name" in str(caught.value)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [(errno.ENOSPC, "not enough disk space below"), (errno.EACCES, r"cannot write to .*: Permission denied")],
+)
+def test_a_cache_that_cannot_be_written_is_an_error(number: int, cause: str, hub: Hub) -> None:
+    hub.error = OSError(number, "x")
+    with pytest.raises(WeightsError, match=cause) as caught:
+        open_checkpoint("owner/name")
+    assert "HF_HOME" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +106,13 @@ def test_refusals_of_the_hub_are_explained(kind: type[Exception], cause: str, hu
     # These errors want the hub's answer, which differs between versions of the library; only the kind matters.
     hub.error = kind.__new__(kind)
     with pytest.raises(ModelNotFoundError, match=cause):
-        resolve_model("owner/name")
+        open_checkpoint("owner/name")
 
 
 def test_a_repository_without_safetensors_is_an_error(hub: Hub) -> None:
     (hub.directory / "model.safetensors").unlink()
     with pytest.raises(ModelNotFoundError, match="no safetensors"):
-        resolve_model("owner/name")
+        open_checkpoint("owner/name")
 
 
 def test_what_is_on_the_disk_is_never_looked_for_on_the_hub(
@@ -109,13 +121,13 @@ def test_what_is_on_the_disk_is_never_looked_for_on_the_hub(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "name").mkdir(parents=True)
     (tmp_path / "owner" / "name" / "config.json").write_text("{}")
-    assert resolve_model("owner/name") == Path("owner/name")
+    assert open_checkpoint("owner/name").path == Path("owner/name")
     assert hub.asked == {}
 
 
 @pytest.mark.parametrize("text", ["name", "a/b/c", "./a/b", "/a/b", "~/a", "a/b@", "a b/c", "../a/b", "a/b@../x"])
 def test_paths_are_not_hub_ids(text: str) -> None:
-    assert not is_hub_id(text)
+    assert not HubSource().claims(text)
 
 
 def test_the_patterns_are_read_as_the_hub_reads_them() -> None:
@@ -135,6 +147,6 @@ def test_a_model_in_the_hub_cache_opens_without_the_hub(tmp_path: Path, monkeypa
         (snapshot / name).symlink_to(Path("../../blobs") / name)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert resolve_model("owner/name") == snapshot
+    assert open_checkpoint("owner/name").path == snapshot
     with pytest.raises(ModelNotFoundError, match="HF_HUB_OFFLINE is set"):
-        resolve_model("owner/other")
+        open_checkpoint("owner/other")

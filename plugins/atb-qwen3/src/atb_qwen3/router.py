@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atb_core.checkpoint.gguf.rules import GgufRules
+from atb_core.checkpoint import GgufRules
 from atb_core.models.base.router import BaseRouter
 
 

@@ -51,20 +51,21 @@ def command(model: str, backends: tuple[str, ...], tokens: int, as_json: bool) -
 
 def _directory(model: str) -> Path:
     """The checkpoint's directory, if it is one that can be compared."""
-    from atb_core.checkpoint.sources.reference import resolve_model
+    from atb_core.checkpoint import open_checkpoint
+    from atb_core.checkpoint.directory import DirectoryCheckpoint
+    from atb_core.models.families import model_type_of
     from atb_core.plugins import registry
-    from atb_core.runner.model_loading import checkpoint_model_type
 
-    path = resolve_model(model)
-    if path.suffix == ".gguf":
+    checkpoint = open_checkpoint(model)
+    if type(checkpoint) is not DirectoryCheckpoint:
         raise ConfigError(
-            f"{path} is a GGUF file; atb verify compares checkpoints in safetensors",
+            f"{checkpoint} is not in safetensors; atb verify compares checkpoints in safetensors",
             hint="Give the directory of the checkpoint that the file was made of.",
         )
-    model_type = checkpoint_model_type(path)
+    model_type = model_type_of(checkpoint)
     registry().find(model_type)
     _check_known(model_type)
-    return path
+    return checkpoint.directory
 
 
 def _check_known(model_type: str) -> None:

