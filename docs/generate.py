@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the pages that come from the code: `cli.md` from the commands, `ops.md` from the registry of ops and from the
-table of the Ascend backend.
+"""Writes the pages that come from the code: `api.md` from the public modules, `cli.md` from the commands, `ops.md` from
+the registry of ops and from the table of the Ascend backend.
 
 Run it after a change of any; a test fails while a page is stale.
 """
@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parent / "tools"))
+
+from api_listing import api_page  # noqa: E402 - from tools/
+
 _NOTE = "<!-- Written by docs/generate.py; change the code instead. -->"
 
 
@@ -127,7 +132,7 @@ def _value(value: object) -> str:
     return f"`{getattr(value, 'value', value)}`"
 
 
-PAGES = {"cli.md": cli_page, "ops.md": ops_page}
+PAGES = {"api.md": api_page, "cli.md": cli_page, "ops.md": ops_page}
 
 
 def main() -> None:

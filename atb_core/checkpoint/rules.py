@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+__all__ = ["GgufRules"]
+
 
 @dataclass(frozen=True)
 class GgufRules:

@@ -15,7 +15,7 @@ from atb_core.cli.output import size_text, table
 if TYPE_CHECKING:
     from atb_core.checkpoint import Checkpoint
     from atb_core.cli.show import Facts
-    from atb_core.plugins import Resolution
+    from atb_core.plugins.registry import Resolution
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def command(model: str, as_json: bool) -> None:
 def explain(model: str) -> tuple[Explanation, Exception | None]:
     """The explanation, and the error that running the model would end in."""
     from atb_core.errors import AtbError
-    from atb_core.plugins import ROUTERS, registry
+    from atb_core.plugins.registry import ROUTERS, registry
 
     checkpoint, model_type = _where(model)
     resolution = registry().resolve(model_type)
@@ -94,7 +94,7 @@ def _made_of_it(
 ) -> tuple[list[str], list[str], Facts | None]:
     from atb_core.features import FEATURES
     from atb_core.names import DTYPES
-    from atb_core.plugins import model_for
+    from atb_core.plugins.registry import model_for
 
     own = [feature.feature_name for feature in model_for(model_type).feature_decorators]
     features = own + [f"{each.value.feature_name} ({each.owner})" for each in FEATURES.all()]

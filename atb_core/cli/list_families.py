@@ -14,7 +14,7 @@ from atb_core.cli.output import note, plugins_text, table
 from atb_core.plugins.records import Status
 
 if TYPE_CHECKING:
-    from atb_core.plugins import Family, Resolution
+    from atb_core.plugins.registry import Family, Resolution
 
 _WORDS: Final = {Status.DISABLED: "disabled", Status.INCOMPATIBLE: "incompatible", Status.FAILED: "broken"}
 
@@ -26,8 +26,8 @@ def command(as_json: bool) -> None:
 
     What is installed and cannot be used is counted on stderr; `atb plugins list` shows it.
     """
-    from atb_core.plugins import installed
     from atb_core.plugins.admission import check_names
+    from atb_core.plugins.scan import installed
 
     check_names()
     usable, contested = usable_families()
@@ -50,7 +50,7 @@ def command(as_json: bool) -> None:
 
 def usable_families() -> tuple[list[Family], list[str]]:
     """The families that would serve a model, and for each type that nobody serves though it is claimed: why."""
-    from atb_core.plugins import registry
+    from atb_core.plugins.registry import registry
 
     found = registry()
     usable = [family for family in found.families() if family.status is Status.OK]
@@ -62,8 +62,9 @@ def usable_families() -> tuple[list[Family], list[str]]:
 
 def _left_out() -> Counter[Status]:
     """How many plugins cannot be used as far as metadata tells, or not for all that they claim to serve."""
-    from atb_core.plugins import families, installed
     from atb_core.plugins.admission import refusal
+    from atb_core.plugins.registry import families
+    from atb_core.plugins.scan import installed
 
     status = {plugin.distribution: refused.status for plugin in installed() if (refused := refusal(plugin)) is not None}
     for family in families():

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from atb_core.checkpoint import Checkpoint, WeightLoader
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
-    from atb_core.plugins import Family
+    from atb_core.plugins.registry import Family
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def open_model(reference: str) -> OpenedModel:
 
 def opened_model(checkpoint: Checkpoint) -> OpenedModel:
     """Finds the family that serves a checkpoint."""
-    from atb_core import plugins
     from atb_core.models.base.router import router_of
+    from atb_core.plugins.registry import registry
 
     router = router_of(checkpoint)
-    return OpenedModel(checkpoint, plugins.registry().find(router.model_type), router)
+    return OpenedModel(checkpoint, registry().find(router.model_type), router)

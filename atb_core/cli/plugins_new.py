@@ -34,7 +34,7 @@ def command(
 
     NAME is that of the distribution, by convention atb-MODELTYPE.
     """
-    from atb_core.plugins import families
+    from atb_core.plugins.registry import families
     from atb_core.plugins.scaffold.write import write_package
 
     target = directory or Path(derive_names(name, model_type).distribution)

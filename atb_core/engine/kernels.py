@@ -23,6 +23,8 @@ from atb_core.graph.op import Op, registered_ops
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+__all__ = ["CpuKernel", "register_cpu_kernel"]
+
 #: A `check` or `run` in Python: it raises where a C function returns an error.
 PythonFunction: TypeAlias = "Callable[[KernelCall], object]"
 

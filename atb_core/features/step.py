@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["Step"]
+
 #: `(k_cache, v_cache)` of each layer, each `[blocks, block_size, num_kv_heads, head_dim]`.
 KVCache: TypeAlias = "Sequence[tuple[torch.Tensor, torch.Tensor]]"
 

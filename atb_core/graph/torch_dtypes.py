@@ -7,6 +7,8 @@ import torch
 
 from atb_core.graph.dtype import DataType
 
+__all__ = ["dtype_from_torch", "dtype_to_torch"]
+
 _TO_TORCH = {
     DataType.FLOAT: torch.float32,
     DataType.FLOAT16: torch.float16,

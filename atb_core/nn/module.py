@@ -10,6 +10,8 @@ import torch
 
 from atb_core.graph.source import module_scope
 
+__all__ = ["Module", "ModuleDict", "ModuleList"]
+
 
 class Module(torch.nn.Module):
     """Base class of modules that are built from symbolic tensors.

@@ -15,6 +15,8 @@ from atb_core.graph.network import get_default_net
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_to_torch
 
+__all__ = ["Parameter"]
+
 Processor = Callable[[torch.Tensor], torch.Tensor]
 
 

@@ -37,7 +37,7 @@ class Hooks:
 
     def __init__(self) -> None:
         self.failed: dict[Owner, PluginError] = {}
-        self._manager = _Collector(hookspecs.PROJECT)
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._contributions: dict[str, list[Contribution[Any]]] = {}
         self._slots: dict[str, Extensions[Any]] = {}
@@ -144,14 +144,6 @@ class Hooks:
 
 def _key(owner: Owner) -> str:
     return f"{owner.distribution} {owner.target}"
-
-
-class _Collector(pluggy.PluginManager):
-    """Keeps implementations that `hook_problem` has seen, and does not repeat its warnings."""
-
-    def parse_hookspec_opts(self, module_or_class: Any, name: str) -> Any:
-        options = super().parse_hookspec_opts(module_or_class, name)
-        return options and {**options, "warn_on_impl": None, "warn_on_impl_args": None}
 
 
 def _checked(result: object, slot: Extensions[Any]) -> Iterable[object]:

@@ -24,7 +24,7 @@ def implementations(plugin: object) -> dict[str, str]:
 def hook_problem(plugin: object) -> str | None:
     """What is wrong with the hooks of `plugin`, as the end of a sentence about it; `None`: nothing.
 
-    Warns of hooks and parameters that are deprecated, at the lines that implement them. Calls none of them.
+    Calls none of them.
     """
     found = implementations(plugin)
     unmarked = [name for name in hookspecs.HOOK_NAMES if callable(getattr(plugin, name, None)) and name not in found]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from atb_core.cli import main, options
-from atb_core.plugins import registry
+from atb_core.plugins.registry import registry
 from atb_core.runner.outputs import RequestMetrics, RequestOutput, StreamChunk
 
 

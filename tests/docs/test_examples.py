@@ -17,7 +17,7 @@ import pages
 import pytest
 
 from atb_core.cli import main
-from atb_core.plugins import registry
+from atb_core.plugins.registry import registry
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -17,8 +17,9 @@ from plugins.site_directory import GOOD, Site
 from atb_core import ModelTorch
 from atb_core.errors import EngineError, PluginError
 from atb_core.models.cpp import DECODER_WEIGHTS, CppModel, model_names
-from atb_core.plugins import cpp_models, forget
-from atb_core.plugins.api import foreign_imports
+from atb_core.plugins import cpp_models
+from atb_core.plugins.api import private_imports
+from atb_core.plugins.once import forget
 
 __all__ = ["settings_file", "site"]  # fixtures
 
@@ -219,7 +220,7 @@ def test_registering_a_model_imports_neither_torch_nor_the_engine() -> None:
 
 def test_what_a_family_needs_to_register_is_public(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("from atb_core.models.cpp import DECODER_WEIGHTS, CppModel\n")
-    assert list(foreign_imports(tmp_path)) == []
+    assert list(private_imports(tmp_path)) == []
     assert DECODER_WEIGHTS[0] == "model.embed_tokens" and DECODER_WEIGHTS[-1] == "lm_head"
 
 

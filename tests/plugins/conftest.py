@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from plugins.site_directory import Site
 
-from atb_core.plugins import clear_records, forget
+from atb_core.plugins.once import forget
+from atb_core.plugins.records import clear_records
 
 VARIABLES = ("ATB_PLUGINS", "ATB_NO_PLUGINS", "ATB_STRICT", "ATB_PLUGINS_PREFER", "ATB_PLUGIN_TIMEOUT", "ATB_CONFIG")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from atb_core.plugins import clear_records, forget
-from atb_core.plugins.records import LoadRecord, Status, records
+from atb_core.plugins.once import forget
+from atb_core.plugins.records import LoadRecord, Status, clear_records, records
 from atb_core.plugins.scan import HOOKS, installed
 
 

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from atb_core.plugins import CONFIGS, MODELS, ROUTERS, FamilyRegistry, Installed
-from atb_core.plugins.scan import Environment, scan
+from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, FamilyRegistry
+from atb_core.plugins.scan import Environment, Installed, scan
 
 GOOD = (
     "from atb_core.models.base.router import BaseRouter\nfrom atb_core.models.base.config import BaseConfig\n"

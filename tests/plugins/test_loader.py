@@ -13,7 +13,10 @@ from plugins.site_directory import GOOD, Site
 
 from atb_core.errors import PluginError
 from atb_core.graph.op import registered_ops
-from atb_core.plugins import CONFIGS, ROUTERS, Entry, Status, load_entry, records, try_load
+from atb_core.plugins.loader import load_entry, try_load
+from atb_core.plugins.records import Status, records
+from atb_core.plugins.registry import CONFIGS, ROUTERS
+from atb_core.plugins.scan import Entry
 from atb_core.plugins.watchdog import ImportTimeout
 
 

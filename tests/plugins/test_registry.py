@@ -11,7 +11,8 @@ import pytest
 from plugins.site_directory import GOOD, Site
 
 from atb_core.errors import PluginError
-from atb_core.plugins import CONFIGS, MODELS, ROUTERS, Status, config_for, families, records, registry, router_for
+from atb_core.plugins.records import Status, records
+from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, config_for, families, registry, router_for
 
 
 def test_families_are_listed_without_importing_them(site: Site) -> None:

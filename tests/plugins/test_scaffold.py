@@ -13,8 +13,8 @@ import packages
 import pytest
 
 from atb_core.cli import main
-from atb_core.plugins import registry
-from atb_core.plugins.api import foreign_imports
+from atb_core.plugins.api import private_imports
+from atb_core.plugins.registry import registry
 from atb_core.plugins.scaffold.names import LIKES, ScaffoldError, derive_names
 from atb_core.plugins.scaffold.write import ANSWERS_FILE, TEMPLATE, stored_answers, write_package
 
@@ -190,7 +190,7 @@ def test_what_is_written_is_python_that_uses_the_public_api(new: Run, tmp_path: 
     assert len(files) == 6
     for file in files:
         compile(file.read_text(encoding="utf-8"), str(file), "exec")
-    assert foreign_imports(tmp_path / "atb-mine") == []
+    assert private_imports(tmp_path / "atb-mine") == []
 
 
 def test_the_template_is_installed_with_the_core() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from plugins.site_directory import Site
 
-from atb_core.plugins import ROUTERS, installed
-from atb_core.plugins.scan import Entry, scan
+from atb_core.plugins.registry import ROUTERS
+from atb_core.plugins.scan import Entry, installed, scan
 
 ENTRIES = f"[{ROUTERS}]\none = atb_one.router:Router\n[atb_core.api]\n1 = atb_one\n"
 

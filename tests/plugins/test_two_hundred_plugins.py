@@ -41,7 +41,7 @@ def test_every_working_family_is_found_and_imported(crowd: tuple[list[Synthetic]
     plugins, environment = crowd
     types = [plugin.model_type for plugin in working(plugins)]
     code = (
-        "import sys; from atb_core.plugins import router_for\n"
+        "import sys; from atb_core.plugins.registry import router_for\n"
         "for model_type in sys.argv[1:]: print(router_for(model_type).__module__)"
     )
     done = python(environment, "-c", code, *types)
@@ -88,7 +88,8 @@ def test_damaged_metadata_does_not_keep_torch_from_being_imported(
     crowd: tuple[list[Synthetic], dict[str, str]],
 ) -> None:
     plugins, environment = crowd
-    code = "import sys; from atb_core.plugins import model_for; model_for(sys.argv[1]); print('torch' in sys.modules)"
+    code = "import sys; from atb_core.plugins.registry import model_for; model_for(sys.argv[1]); "
+    code += "print('torch' in sys.modules)"
     done = python(environment, "-c", code, working(plugins)[0].model_type)
     assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
     assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0 is set" in done.stderr

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from plugins.site_directory import Site
 
-from atb_core import plugins
 from atb_core.errors import UnknownModelError
 from atb_core.plugins import unknown
+from atb_core.plugins.once import forget
+from atb_core.plugins.registry import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,7 +121,7 @@ def test_the_index_holds_exactly_what_the_packages_of_this_repository_serve() ->
     served = {}
     for path in sorted((ROOT / "plugins").glob("*/pyproject.toml")):
         project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
-        served.update(dict.fromkeys(project["entry-points"].get("atb_core.routers", {}), project["name"]))
+        served.update(dict.fromkeys(project.get("entry-points", {}).get("atb_core.routers", {}), project["name"]))
     assert index == served
     assert unknown.known_package("qwen2") == "atb-qwen2"
 
@@ -159,10 +160,10 @@ def test_upgrading_the_core_beneath_a_plugin(site: Site) -> None:
 
 def test_a_running_process_sees_a_change_when_it_looks_again(site: Site) -> None:
     info = site.family("atb-four", "four")
-    plugins.forget()
-    assert plugins.registry().find("four").package == "atb-four 1.0"
+    forget()
+    assert registry().find("four").package == "atb-four 1.0"
     site.remove(info)
-    assert plugins.registry().find("four").package == "atb-four 1.0"
-    plugins.forget()
+    assert registry().find("four").package == "atb-four 1.0"
+    forget()
     with pytest.raises(UnknownModelError):
-        plugins.registry().find("four")
+        registry().find("four")

@@ -157,4 +157,4 @@ def run_passes(network: Network, backend: str, leave_out: Sequence[str] | None =
     return network
 
 
-__all__ = ["FUSIONS", "Fusion", "Match", "Pass", "fusion_names", "pipeline", "run_passes"]
+__all__ = ["Fusion", "Match", "Pass", "fusion_names"]

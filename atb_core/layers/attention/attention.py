@@ -16,6 +16,8 @@ from atb_core.nn.distributed.mapping import Mapping
 from atb_core.nn.functional import MaskType, paged_attention, reshape_and_cache, rope
 from atb_core.nn.module import Module
 
+__all__ = ["Attention"]
+
 
 class Attention(Module):
     """Queries, keys and values from one packed weight, rotary positions, attention, output matrix.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from atb_core.graph.tensor import Tensor
 
+__all__ = ["AttentionMetadata"]
+
 
 @dataclass(frozen=True)
 class AttentionMetadata:

@@ -11,6 +11,8 @@ from atb_core.nn.functional import gather
 from atb_core.nn.module import Module
 from atb_core.nn.parameter import Parameter
 
+__all__ = ["ParallelEmbedding"]
+
 
 class ParallelEmbedding(Module):
     """Rows of `<prefix>.weight [vocab_size, hidden_size]`: token ids `[T]` to `[T, hidden_size]`."""

@@ -18,6 +18,8 @@ from atb_core.nn.functional import linear, split
 from atb_core.nn.module import Module
 from atb_core.nn.parameter import Parameter, WeightSource
 
+__all__ = ["BaseLinear", "ColumnParallelLinear", "MergedColumnParallelLinear", "ReplicatedLinear", "RowParallelLinear"]
+
 
 class BaseLinear(Module):
     """`x [..., k]` times the transposed weights of `prefixes`, joined along the outputs.

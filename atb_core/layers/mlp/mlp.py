@@ -12,6 +12,8 @@ from atb_core.nn.distributed.mapping import Mapping
 from atb_core.nn.functional import ActType, activation
 from atb_core.nn.module import Module
 
+__all__ = ["Mlp"]
+
 
 class Mlp(Module):
     """`down(silu(gate(x)) * up(x))`; gate and up are one packed weight.

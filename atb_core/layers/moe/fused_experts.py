@@ -18,6 +18,8 @@ from atb_core.nn.functional import (
 from atb_core.nn.module import Module
 from atb_core.nn.parameter import Parameter, WeightSource
 
+__all__ = ["FusedExperts"]
+
 
 class FusedExperts(Module):
     """`down_e(silu(gate_e(x)) * up_e(x))` for each expert e that a token chose, summed with the token's weights.

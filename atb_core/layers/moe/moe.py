@@ -13,6 +13,8 @@ from atb_core.layers.moe.fused_experts import FusedExperts
 from atb_core.nn.functional import ActType, activation, moe_topk_softmax
 from atb_core.nn.module import Module
 
+__all__ = ["Moe"]
+
 
 class Moe(Module):
     """Every token through the `num_experts_per_tok` experts that `<prefix>.gate` rates highest.

@@ -11,6 +11,8 @@ from atb_core.nn.functional import rms_norm
 from atb_core.nn.module import Module
 from atb_core.nn.parameter import Parameter
 
+__all__ = ["RmsNorm"]
+
 
 class RmsNorm(Module):
     """Root-mean-square norm over the last dimension with `<prefix>.weight [size]`.

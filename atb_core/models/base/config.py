@@ -19,6 +19,8 @@ from atb_core.names import DTYPES
 if TYPE_CHECKING:
     from atb_core.graph.dtype import DataType
 
+__all__ = ["BaseConfig"]
+
 ConfigT = TypeVar("ConfigT", bound="BaseConfig")
 
 _ACTIVATIONS = ("silu", "swish")

@@ -14,6 +14,8 @@ from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.modeling_python import BaseModel, DecoderModel
 from atb_core.nn.functional import gather
 
+__all__ = ["DecoderCausalLM"]
+
 
 class DecoderCausalLM(FlashCausalLMV3):
     """Logits from a model of the class `model_cls`, for the wanted rows in prefill and for all in decode."""

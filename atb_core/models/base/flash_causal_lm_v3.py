@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from atb_core.graph.tensor import Tensor
     from atb_core.layers.base import ShapeSource
 
+__all__ = ["FlashCausalLMV3", "torch_to_mindie_graph"]
+
 Extras = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]
 ModelT = TypeVar("ModelT", bound="type[FlashCausalLMV3]")
 

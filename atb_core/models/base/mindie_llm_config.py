@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from atb_core.graph.dtype import DataType
     from atb_core.models.base.config import BaseConfig
 
+__all__ = ["ConfigMetadata", "InferenceParameter", "MindIELLMConfig", "ModelStatus"]
+
 
 @dataclass
 class MindIELLMConfig:

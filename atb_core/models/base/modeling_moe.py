@@ -10,6 +10,8 @@ from atb_core.layers.moe.moe import Moe
 from atb_core.models.base.modeling_python import DecoderLayer, DecoderModel
 from atb_core.models.base.moe_config import MoeConfig
 
+__all__ = ["MoeDecoderLayer", "MoeDecoderModel"]
+
 
 class MoeDecoderLayer(DecoderLayer):
     """A decoder layer whose feed-forward is of the class `moe_cls` where the configuration wants experts."""

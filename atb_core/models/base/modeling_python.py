@@ -26,6 +26,8 @@ from atb_core.nn.distributed.mapping import Mapping
 if TYPE_CHECKING:
     from atb_core.models.base.mindie_llm_config import InferenceParameter
 
+__all__ = ["BaseLayer", "BaseModel", "DecoderLayer", "DecoderModel"]
+
 
 class BaseLayer(nn.Module):
     """One decoder layer. A subclass sets `input_layernorm`, `self_attn`, `post_attention_layernorm`, `mlp`.

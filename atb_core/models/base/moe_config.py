@@ -9,6 +9,8 @@ from typing import ClassVar
 from atb_core.errors import ConfigError
 from atb_core.models.base.config import BaseConfig
 
+__all__ = ["MoeConfig"]
+
 # Each expert of each layer has tensors of its own in a checkpoint: ten times as many as the largest published have.
 _MAX_EXPERTS_IN_ALL = 1 << 18
 

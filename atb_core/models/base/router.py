@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from atb_core.checkpoint.rules import GgufRules
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
+__all__ = ["BaseRouter"]
+
 
 @dataclass
 class BaseRouter:

@@ -9,6 +9,8 @@ from typing import ClassVar
 from atb_core.errors import ConfigError
 from atb_core.models.base.config import BaseConfig
 
+__all__ = ["WindowConfig"]
+
 
 @dataclass
 class WindowConfig(BaseConfig):

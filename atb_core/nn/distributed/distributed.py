@@ -9,6 +9,17 @@ from dataclasses import dataclass
 from atb_core.errors import EngineError
 from atb_core.graph.tensor import Tensor
 
+__all__ = [
+    "all_gather",
+    "all_reduce",
+    "get_backend",
+    "get_rank",
+    "get_world_size",
+    "init_process_group",
+    "is_initialized",
+    "new_group",
+]
+
 #: Handle of a group that needs no communication.
 LOCAL_GROUP = "-1"
 REDUCE_TYPES = ("SUM", "PROD", "MAX", "MIN")

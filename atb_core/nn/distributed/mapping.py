@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from atb_core.errors import RequestError
 from atb_core.nn.distributed.distributed import LOCAL_GROUP
 
+__all__ = ["Mapping"]
+
 
 @dataclass(frozen=True)
 class ParallelInfo:

@@ -74,4 +74,4 @@ def test_a_gguf_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     status, _, err = verified(capsys, str(tmp_path / "model.gguf"))
     assert status == 1
-    assert "is a GGUF file; atb verify compares checkpoints in safetensors" in err
+    assert "is not in safetensors; atb verify compares checkpoints in safetensors" in err

@@ -54,7 +54,7 @@ def _directory(model: str) -> Path:
     from atb_core.checkpoint import open_checkpoint
     from atb_core.checkpoint.directory import DirectoryCheckpoint
     from atb_core.models.families import model_type_of
-    from atb_core.plugins import registry
+    from atb_core.plugins.registry import registry
 
     checkpoint = open_checkpoint(model)
     if type(checkpoint) is not DirectoryCheckpoint:

@@ -15,7 +15,7 @@ from atb_core.engine import HOST_BACKENDS, get_backend
 from atb_core.errors import BackendUnavailableError
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
-from atb_core.plugins import router_for
+from atb_core.plugins.registry import router_for
 
 
 def available_backends() -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 from atb_core.models.base.router import BaseRouter
-from atb_core.plugins import config_for, model_for, router_for
-from atb_core.plugins.api import foreign_imports
+from atb_core.plugins.api import private_imports
+from atb_core.plugins.registry import config_for, model_for, router_for
 from atb_testing.imports import BUDGET_SECONDS, package_of
 from atb_testing.lab import Lab
 
@@ -42,5 +42,5 @@ class PackageTests:
     def test_only_the_public_surface_of_core_is_imported(self, atb_lab: Lab) -> None:
         file = importlib.import_module(package_of(atb_lab.package)).__file__
         assert file is not None, f"{package_of(atb_lab.package)} is a package without __init__.py"
-        foreign = foreign_imports(Path(file).parent)
+        foreign = private_imports(Path(file).parent)
         assert not foreign, "\n".join(map(str, foreign))
