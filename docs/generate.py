@@ -18,7 +18,7 @@ import click
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent / "tools"))
 
-from api_listing import api_page  # noqa: E402 - from tools/
+from api_listing import api_page, described_names  # noqa: E402 - from tools/
 
 _NOTE = "<!-- Written by docs/generate.py; change the code instead. -->"
 
@@ -56,9 +56,9 @@ def _command(command: click.Command, name: str, heading: str) -> list[str]:
     parts = [f"{heading} {name}", f"```text\n{usage}\n```", _paragraphs(command.help), _options(command, context)]
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
-            found = command.get_command(context, child)
-            assert found is not None
-            parts += _command(found, f"{name} {child}", f"{heading}#")
+            subcommand = command.get_command(context, child)
+            assert subcommand is not None
+            parts += _command(subcommand, f"{name} {child}", f"{heading}#")
     return parts
 
 
@@ -110,6 +110,7 @@ def ops_page() -> str:
         ]
         parts += [f"## {name}", _paragraphs(op.__doc__)]
         parts.append("\n".join(["| | |", "|---|---|", *(f"| {title} | {cell} |" for title, cell in rows)]))
+    parts += ["## Functions", "`atb_core.nn.functional`:", described_names("atb_core.nn.functional", {})]
     return "\n\n".join(parts) + "\n"
 
 

@@ -21,7 +21,10 @@ _NOTE = "<!-- Written by docs/generate.py; change the code instead. -->"
 _LONGEST_DEFAULT = 60
 _FURTHER = "Further import paths"
 # Described on a page of its own.
-_ELSEWHERE = {"atb_core.graph.ops": "The classes of ops, for `record` and for fusions: [Ops](ops.md) describes them."}
+_ELSEWHERE = {
+    "atb_core.graph.ops": "The classes of ops, for `record` and for fusions: [Ops](ops.md) describes them.",
+    "atb_core.nn.functional": "Functions that record ops: [Ops](ops.md#functions) lists them.",
+}
 
 
 def api_page() -> str:
@@ -51,10 +54,19 @@ def _section(module: str, places: dict[int, str]) -> Iterator[str]:
     yield f"### {module}"
     if module in _ELSEWHERE:
         yield _ELSEWHERE[module]
-        yield ", ".join(f"`{name}`" for name in home.__all__) + "."
         return
     yield _first_sentence(inspect.getdoc(home))
-    yield "\n".join(line for name in home.__all__ for line in _described(name, getattr(home, name), module, places))
+    yield described_names(module, places)
+
+
+def described_names(module: str, places: dict[int, str]) -> str:
+    """Returns the list of a module's names.
+
+    Args:
+        places: Where each object is described, by `id`; the objects of this module are added.
+    """
+    home = import_module(module)
+    return "\n".join(line for name in home.__all__ for line in _described(name, getattr(home, name), module, places))
 
 
 def _further(modules: tuple[str, ...], places: dict[int, str]) -> str:

@@ -10,48 +10,15 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from repository import ROOT, Package, packages
 
-ROOT = Path(__file__).resolve().parents[1]
 _TAG = re.compile(r"(?P<package>[a-z0-9]+(?:-[a-z0-9]+)*)-v(?P<version>\d[\w.+!-]*)")
 
 
 class ReleaseError(Exception):
     """Why a package cannot be released, in one sentence."""
-
-
-@dataclass(frozen=True)
-class Package:
-    """One package of the repository: its folder and what its pyproject.toml says."""
-
-    folder: Path
-    name: str
-    version: str
-
-    @property
-    def tag(self) -> str:
-        """The tag of the release of this version."""
-        return f"{self.name}-v{self.version}"
-
-
-def project_table(folder: Path) -> dict[str, Any]:
-    """The `[project]` table of a package's pyproject.toml."""
-    project: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project
-
-
-def packages(root: Path = ROOT) -> list[Package]:
-    """The core and every plugin, the core first."""
-    folders = [root, *sorted(path.parent for path in root.glob("plugins/*/pyproject.toml"))]
-    tables = [(folder, project_table(folder)) for folder in folders]
-    return [Package(folder, project["name"], project["version"]) for folder, project in tables]
 
 
 def changelog_versions(folder: Path) -> list[str]:
@@ -85,17 +52,18 @@ def check(tag: str, root: Path = ROOT) -> Package:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`check TAG` prints the package's folder, for scripts; `tags` lists every package's present tag."""
+    """Runs `check TAG`, which prints `folder=` and `compiled=` for a workflow's output, or `tags`."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("check", help="print the folder of the package that a tag releases").add_argument("tag")
+    commands.add_parser("check", help="print which package a tag releases").add_argument("tag")
     commands.add_parser("tags", help="print the tag of every package's present version")
     options = parser.parse_args(argv)
     try:
         if options.command == "tags":
             print("\n".join(package.tag for package in packages()))
         else:
-            print(check(options.tag).folder.relative_to(ROOT))
+            package = check(options.tag)
+            print(f"folder={package.folder.relative_to(ROOT)}\ncompiled={str(package.compiled).lower()}")
     except ReleaseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -11,8 +11,9 @@ from atb_core.findings import Finding, Level
 
 HOW_TO_BUILD = (
     "Source the set_env.sh of CANN and of NNAL, then: "
-    "pip install --force-reinstall --no-deps --no-binary atb-core -C cmake.define.ATB_CORE_WITH_ATB=ON atb-core "
-    "(or pip install -C cmake.define.ATB_CORE_WITH_ATB=ON . in its sources)."
+    "pip install --force-reinstall --no-deps --no-binary atb-core "
+    "--config-settings=cmake.define.ATB_CORE_WITH_ATB=ON atb-core "
+    "(or pip install --config-settings=cmake.define.ATB_CORE_WITH_ATB=ON . in its sources)."
 )
 _SIMULATOR = "atb_sim._atb_sim"
 _HOW_TO_SIMULATE = "pip install atb-sim (in a clone of the repository: pip install ./plugins/atb-sim)."

@@ -241,7 +241,7 @@ def test_an_extension_that_is_not_built_says_how_to_build_it(box: Box) -> None:
     box.modules -= {"_atb", "_atb_sim"}
     found = box.finding("atb backend")
     assert (found.level, found.message) == (Level.WARNING, "not built")
-    assert "-C cmake.define.ATB_CORE_WITH_ATB=ON" in (found.fix or "")
+    assert "--config-settings=cmake.define.ATB_CORE_WITH_ATB=ON" in (found.fix or "")
     assert box.finding("simulator").level is Level.ABSENT
     assert box.examine().usable() == ("cpu", "reference")
     assert box.examine().healthy

@@ -51,10 +51,12 @@ def test_the_architecture_page_names_every_folder(tree: str) -> None:
 
 
 def test_the_contributing_page_names_every_chore() -> None:
-    sessions = re.findall(r"@nox\.session\n(?:@.*\n)*def (\w+)", (pages.ROOT / "noxfile.py").read_text("utf-8"))
+    noxfile = (pages.ROOT / "noxfile.py").read_text(encoding="utf-8")
+    sessions = re.findall(r'@nox\.session(?:\(name="([\w-]+)".*\))?.*\n(?:@.*\n)*def (\w+)', noxfile)
     text = (pages.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    assert sessions
-    assert [name for name in sessions if f"nox -s {name}" not in text] == []
+    names = [name or function for name, function in sessions]
+    assert {"demo", "tests", "atb-sim", "wheels"} <= set(names)
+    assert [name for name in names if f"nox -s {name}" not in text] == []
 
 
 def test_both_readmes_give_the_same_commands() -> None:
@@ -86,6 +88,16 @@ def test_both_languages_of_a_page_show_the_same_code(name: str) -> None:
     )
     assert english
     assert chinese == english
+
+
+@pytest.mark.parametrize(("english", "chinese"), [("README", "README.zh"), ("docs/quickstart", "docs/zh/quickstart")])
+def test_both_languages_of_a_beginner_s_page_show_the_same_python(english: str, chinese: str) -> None:
+    first, second = (
+        [(block.text, block.directive) for block in blocks if block.language == "python"]
+        for blocks in (pages.blocks(pages.ROOT / f"{page}.md") for page in (english, chinese))
+    )
+    assert first
+    assert second == first
 
 
 def _imports_table(page: Path) -> list[str]:

@@ -53,6 +53,17 @@ def test_every_package_of_this_repository_has_a_changelog_with_its_version() -> 
         assert f"\n## {package.version}" in text, package.name
 
 
+def test_the_check_tells_a_workflow_the_folder_and_if_it_has_to_compile(capsys: pytest.CaptureFixture[str]) -> None:
+    core = release.packages()[0]
+    changelog = release.changelog_versions(core.folder)
+    status = release.main(["check", core.tag])
+    if core.version in changelog:
+        assert (status, capsys.readouterr().out) == (0, "folder=.\ncompiled=true\n")
+    else:
+        assert status == 1
+        assert "no released section" in capsys.readouterr().err
+
+
 def test_the_tags_are_unique() -> None:
     tags = [package.tag for package in release.packages()]
     assert len(tags) == len(set(tags)) > 1

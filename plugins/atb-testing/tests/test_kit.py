@@ -31,8 +31,8 @@ def kit(folder: Path, source: str, conftest: str = "", select: str = "") -> tupl
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
     options = ["--atb-certificate", str(certificate), *(["-k", select] if select else [])]
     done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=folder, check=False)
-    found = json.loads(certificate.read_text(encoding="utf-8")) if certificate.is_file() else {}
-    return done.returncode, done.stdout + done.stderr, found
+    written = json.loads(certificate.read_text(encoding="utf-8")) if certificate.is_file() else {}
+    return done.returncode, done.stdout + done.stderr, written
 
 
 WRONG = """

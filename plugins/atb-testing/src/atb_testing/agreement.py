@@ -27,7 +27,7 @@ class Divergence:
 
     @property
     def is_close(self) -> bool:
-        """Whether each side's token is among the other's best: two roundings of one distribution."""
+        """True if each side's token is among the other's best: two roundings of one distribution."""
         return self.ours in self.their_top and self.theirs in self.our_top
 
 
@@ -43,7 +43,7 @@ def greedy_divergences(
         top: how many of the best tokens of a step are kept.
     """
     sampling = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True, logprobs=top)
-    found = []
+    divergences = []
     outputs = runner.generate([list(prompt) for prompt in prompts], sampling)
     for index, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
         theirs = _greedy(reference, prompt, new_tokens)
@@ -54,9 +54,11 @@ def greedy_divergences(
             chosen = int(logits.argmax())
             if token != chosen:
                 our_top = tuple(logprobs[step])
-                found.append(Divergence(index, step, token, chosen, our_top, tuple(logits.topk(top).indices.tolist())))
+                divergences.append(
+                    Divergence(index, step, token, chosen, our_top, tuple(logits.topk(top).indices.tolist()))
+                )
                 break
-    return found
+    return divergences
 
 
 def _greedy(model: Any, prompt: Sequence[int], new_tokens: int) -> list[torch.Tensor]:

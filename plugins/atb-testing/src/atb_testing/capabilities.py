@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a family may claim beyond what every family must do, and the configurations that a claim is tested with."""
+"""Defines what a family may claim beyond what every family must do."""
 
 from __future__ import annotations
 

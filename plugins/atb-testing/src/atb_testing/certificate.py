@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run of the kit says about a family: claimed, not claimed, overridden, passed; as text and as JSON."""
+"""Sums up a run of the kit for each family: claimed, not claimed, overridden, passed; as text and as JSON."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Certificate:
 
 
 def facts_of(item: Any) -> dict[str, Any] | None:
-    """What a test item says about a family, as plain data; None for tests that are not in a family's class."""
+    """Returns what a test item says about a family, as plain data; None for tests outside of a family's class."""
     cls = getattr(item, "cls", None)
     if cls is None or not issubclass(cls, FamilyTests):
         return None
@@ -90,7 +90,7 @@ def certificates(outcomes: Iterable[Outcome]) -> list[Certificate]:
     by_class: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_class.setdefault(outcome.facts["class"], []).append(outcome)
-    return [_certificate(name, found) for name, found in by_class.items()]
+    return [_certificate(name, reports) for name, reports in by_class.items()]
 
 
 def _certificate(name: str, outcomes: list[Outcome]) -> Certificate:
@@ -131,10 +131,10 @@ def _verdict(outcomes: list[Outcome], model_type: str, override: str | None) -> 
     return {"verdict": verdict, **test}
 
 
-def summary_lines(found: Sequence[Certificate]) -> list[str]:
-    """What the terminal shows."""
+def summary_lines(results: Sequence[Certificate]) -> list[str]:
+    """Returns the lines that the terminal shows."""
     lines = []
-    for certificate in found:
+    for certificate in results:
         counts = Counter(test["verdict"] for test in certificate.tests.values())
         told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
         lines.append(f"{certificate.model_type} ({_package(certificate.model_type)}): {certificate.verdict}")
@@ -149,7 +149,7 @@ def summary_lines(found: Sequence[Certificate]) -> list[str]:
     return lines
 
 
-def write_certificates(found: Sequence[Certificate], target: str) -> Path:
+def write_certificates(results: Sequence[Certificate], target: str) -> Path:
     """Writes the JSON file and returns its path."""
     data = {
         "format": _FORMAT,
@@ -169,7 +169,7 @@ def write_certificates(found: Sequence[Certificate], target: str) -> Path:
                 "tests": certificate.tests,
                 "special_tests": dict(certificate.special),
             }
-            for certificate in found
+            for certificate in results
         ],
     }
     path = Path(target)

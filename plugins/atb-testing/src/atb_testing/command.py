@@ -93,10 +93,10 @@ def _text(result: Verification) -> str:
             f"mean {report.torch_mean:.2g}: {verdict}"
         )
     lines += [f"  first difference: {text}" for text in result.differences.values()]
-    for backend, found in result.divergences.items():
-        same = result.prompts - len(found)
+    for backend, divergences in result.divergences.items():
+        same = result.prompts - len(divergences)
         lines.append(f"{backend}: {same} of {result.prompts} texts have the same {result.tokens} greedy tokens")
-        for each in found:
+        for each in divergences:
             kind = "each in the other's best 5" if each.is_close else "NOT close"
             lines.append(f"  text {each.prompt}, token {each.step}: {each.ours}, theirs {each.theirs}: {kind}")
     return "\n".join(lines)

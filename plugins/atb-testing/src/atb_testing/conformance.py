@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a model's logits are from the truth, beside how far torch's own are in the same precision."""
+"""Measures a model's logits against the truth, beside torch's own logits in the same precision."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ErrorReport:
     torch_mean: float
 
     def within(self, factor: float = 2.0) -> bool:
-        """Whether ours is at most `factor` times torch's, by maximum and by mean."""
+        """Returns True if ours is at most `factor` times torch's, by maximum and by mean."""
         slack = _FLOAT32_TOLERANCE
         return self.ours_max <= factor * self.torch_max + slack and self.ours_mean <= factor * self.torch_mean + slack
 
@@ -47,7 +47,7 @@ def compare_logits(ours: torch.Tensor, peer: torch.Tensor, truth: torch.Tensor) 
 
 @dataclass(frozen=True)
 class Oracle:
-    """What Hugging Face makes of some sequences with a checkpoint's weights.
+    """Hugging Face's logits for some sequences with a checkpoint's weights.
 
     `truth` and `peer` are its logits `[tokens, vocab]` in float32 and in the checkpoint's own type; each sequence
     is its first `prompts[i]` tokens at once, then one token at a time.
@@ -158,5 +158,5 @@ def hugging_face_logits(
 
 
 def cache_argument(model: Any) -> str:
-    """What transformers calls the cache, in the arguments of a model and in its output: it changes with the version."""
+    """Returns the name of the cache in the arguments and the output of a model: it depends on transformers' version."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

@@ -25,9 +25,9 @@ def explain_difference(directory: Path, backend: str) -> str:
         truth_model = load_reference(directory)
         stages = dict.fromkeys([("reference", "float32"), ("reference", dtype), (backend, dtype)])
         for engine, kind in stages:
-            found = difference(directory, engine, kind, truth_model)
-            if found is not None:
-                return f"backend {engine!r} in {kind}: {found}"
+            first = difference(directory, engine, kind, truth_model)
+            if first is not None:
+                return f"backend {engine!r} in {kind}: {first}"
     return "no module's own values are further off than torch's: the errors of many modules add up"
 
 

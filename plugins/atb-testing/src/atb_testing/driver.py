@@ -20,14 +20,14 @@ from atb_core.plugins.registry import router_for
 
 def available_backends() -> list[str]:
     """The backends that this machine and installation can run, for `pytest.mark.parametrize`."""
-    found = []
+    available = []
     for name in HOST_BACKENDS:
         try:
             get_backend(name)
         except (BackendUnavailableError, ImportError):
             continue
-        found.append(name)
-    return found
+        available.append(name)
+    return available
 
 
 def open_model(directory: Path, backend: Any = "reference", max_model_len: int | None = None, **config: Any) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What importing a family's package costs and brings along, measured in fresh interpreters."""
+"""Measures in fresh interpreters what importing a family's package costs and brings along."""
 
 from __future__ import annotations
 

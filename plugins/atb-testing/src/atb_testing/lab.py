@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of one family share: tiny checkpoints, what Hugging Face makes of them, loaded models."""
+"""Makes what the tests of one family share: tiny checkpoints, Hugging Face's logits for them, loaded models."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Lab:
 
     @cached_property
     def imports(self) -> ImportReport:
-        """What importing the package costs."""
+        """The cost of importing the package."""
         return import_report(self.package)
 
     @cached_property
@@ -94,5 +94,5 @@ class Lab:
         return open_model(self.checkpoint(case, dtype), backend)
 
     def torch_error(self, dtype: str) -> ErrorReport:
-        """How far torch itself is from float32 in `dtype` on the base case: the measure of what rounding does."""
+        """Returns torch's own errors against float32 in `dtype` on the base case: the measure of rounding."""
         return self.oracle(BASE, dtype).report(self.oracle(BASE, dtype).peer)

@@ -70,13 +70,13 @@ class Difference:
 def places(network: Network, model: Any, known: Mapping[str, Any]) -> list[tuple[Tensor, Place]]:
     """The values of `network` that correspond to modules in `known`, in order; inner modules before outer ones."""
     sources = {p.name: [s.name.rpartition(".")[0] for s in p.sources] for p in collect_parameters([model])}
-    found: list[tuple[int, int, Tensor, Place]] = []
+    probes: list[tuple[int, int, Tensor, Place]] = []
 
     def add(tensor: Tensor, modules: Sequence[str], kind: str) -> None:
         producer = network.producer(tensor)
         if producer is not None and modules and all(module in known for module in modules):
             depth = -max(module.count(".") for module in modules)
-            found.append((order[producer], depth, tensor, Place(tuple(modules), kind, producer)))
+            probes.append((order[producer], depth, tensor, Place(tuple(modules), kind, producer)))
 
     order = {node: index for index, node in enumerate(network.nodes)}
     for node in network.nodes:
@@ -89,7 +89,7 @@ def places(network: Network, model: Any, known: Mapping[str, Any]) -> list[tuple
             add(node.outputs[0], modules, "output")
     for tensor, path in _leaving(network):
         add(tensor, [path], "output")
-    return [(tensor, place) for _, _, tensor, place in sorted(found, key=lambda entry: entry[:2])]
+    return [(tensor, place) for _, _, tensor, place in sorted(probes, key=lambda entry: entry[:2])]
 
 
 def _leaving(network: Network) -> Iterator[tuple[Tensor, str]]:

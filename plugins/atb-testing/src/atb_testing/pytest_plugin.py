@@ -76,10 +76,10 @@ class _Outcomes:
             return
         from atb_testing.certificate import certificates, summary_lines, write_certificates
 
-        found = certificates(self.outcomes)
+        results = certificates(self.outcomes)
         terminalreporter.section("conformance of model families")
-        for line in summary_lines(found):
+        for line in summary_lines(results):
             terminalreporter.line(line)
         target = self.config.getoption("--atb-certificate")
         if target and not hasattr(self.config, "workerinput"):
-            terminalreporter.line(f"certificate: {write_certificates(found, target)}")
+            terminalreporter.line(f"certificate: {write_certificates(results, target)}")

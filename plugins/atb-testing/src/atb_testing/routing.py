@@ -23,8 +23,10 @@ def routers(model: Any) -> dict[str, torch.Tensor]:
     """The router matrices `[experts, hidden_size]` of Hugging Face's `model` by the module that holds each."""
     experts = _setting(model, "num_experts", "num_local_experts", "n_routed_experts")
     names = ("gate.weight", "router.weight")
-    found = {n: p for n, p in model.named_parameters() if n.endswith(names) and p.dim() == 2 and p.shape[0] == experts}
-    return {name.rpartition(".")[0]: weight for name, weight in found.items()}
+    matrices = {
+        n: p for n, p in model.named_parameters() if n.endswith(names) and p.dim() == 2 and p.shape[0] == experts
+    }
+    return {name.rpartition(".")[0]: weight for name, weight in matrices.items()}
 
 
 def chosen_experts(model: Any, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -58,19 +60,19 @@ def separate_routes(model: Any) -> None:
 
     Every layer's router has the same orthogonal rows in an order of its own.
     """
-    found = list(routers(model).values())
+    matrices = list(routers(model).values())
     chosen = _setting(model, "num_experts_per_tok", "moe_topk")
-    if not found or chosen is None:
+    if not matrices or chosen is None:
         return
     generator = torch.Generator().manual_seed(11)
-    experts, hidden = found[0].shape
+    experts, hidden = matrices[0].shape
     directions = torch.linalg.qr(torch.randn(hidden, experts, generator=generator))[0].T
     embedding = model.get_input_embeddings().weight
     # A fixed place in a random order of the experts, for every token: the first few of them are chosen.
     ranks = torch.rand(len(embedding), experts, generator=generator).argsort(1).argsort(1)
     with torch.no_grad():
         embedding += _STRENGTH * torch.where(ranks < chosen, 1.0, -1.0) @ directions
-        for router in found:
+        for router in matrices:
             router.copy_(directions[torch.randperm(experts, generator=generator)])
 
 

@@ -28,7 +28,7 @@ _PROMPTS = (1, 7, 33, 18)
 
 @dataclass(frozen=True)
 class Verification:
-    """What became of a comparison.
+    """The result of a comparison.
 
     Attributes:
         dtype: of the checkpoint; ours and torch's computed in it, the truth in float32.
@@ -47,8 +47,8 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether no error is too large and no two generations part by more than rounding."""
-        apart = [d for found in self.divergences.values() for d in found if not d.is_close]
+        """True if no error is too large and no two generations part by more than rounding."""
+        apart = [d for divergences in self.divergences.values() for d in divergences if not d.is_close]
         return not self.differences and not apart
 
 

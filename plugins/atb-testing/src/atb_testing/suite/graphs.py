@@ -17,7 +17,7 @@ from atb_testing.variants import replace_networks, unfused, variant_keys
 
 
 class GraphTests:
-    """What a family records."""
+    """Tests what a family records."""
 
     def test_every_variant_records_and_verifies_with_symbolic_sizes(self, atb_lab: Lab, backend: str) -> None:
         model = atb_lab.model(backend=backend)

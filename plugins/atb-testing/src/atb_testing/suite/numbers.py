@@ -22,7 +22,7 @@ _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class NumberTests:
-    """What a family computes."""
+    """Tests what a family computes."""
 
     def test_logits_are_as_close_to_the_truth_as_torchs(
         self, atb_lab: Lab, case: str, dtype: str, backend: str

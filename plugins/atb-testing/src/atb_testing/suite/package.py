@@ -16,7 +16,7 @@ from atb_testing.lab import Lab
 
 
 class PackageTests:
-    """What must be true of a family's package before any model is opened."""
+    """Tests a family's package, without opening a model."""
 
     model_type: str
 
@@ -42,5 +42,5 @@ class PackageTests:
     def test_only_the_public_surface_of_core_is_imported(self, atb_lab: Lab) -> None:
         file = importlib.import_module(package_of(atb_lab.package)).__file__
         assert file is not None, f"{package_of(atb_lab.package)} is a package without __init__.py"
-        foreign = private_imports(Path(file).parent)
-        assert not foreign, "\n".join(map(str, foreign))
+        private = private_imports(Path(file).parent)
+        assert not private, "\n".join(map(str, private))

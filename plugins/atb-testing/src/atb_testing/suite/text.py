@@ -13,7 +13,7 @@ from atb_testing.lab import Lab
 
 
 class TextTests:
-    """How a family turns a conversation into a prompt."""
+    """Tests how a family turns a conversation into a prompt."""
 
     @needs(Capability.CHAT_TEMPLATE)
     def test_the_chat_template_renders_as_transformers_does(self, atb_lab: Lab) -> None:

@@ -14,7 +14,7 @@ from atb_testing.loaders import AlteredLoader
 
 
 class WeightTests:
-    """What a family reads from a checkpoint that Hugging Face wrote."""
+    """Tests what a family reads from a checkpoint that Hugging Face wrote."""
 
     def test_every_tensor_of_the_checkpoint_is_read_once_and_no_other(self, atb_lab: Lab, case: str) -> None:
         directory = atb_lab.checkpoint(case)

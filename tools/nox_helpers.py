@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Installs and builds the packages of this repository for the sessions of noxfile.py.
+
+scikit-build-core discards a build folder when it runs from another place than before, and pip's isolated builds always
+do. So the build requirements are installed once for each Python version, into `build/backend-*`, and every session
+builds with those: a session compiles only what an earlier session, or the first line of the README, has not compiled.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nox
+from repository import ROOT, Package, packages
+
+CORE, *PLUGINS = packages()
+FAMILIES = [package for package in PLUGINS if package.family]
+DIST = ROOT / "dist"
+BUILD = ROOT / "build"
+DOT_VENV = ROOT / ".venv"
+_BACKEND_EXTRAS = ("cmake>=3.26", "ninja", "editables")
+
+
+class Environment:
+    """A Python environment that a session installs into: the session's own, or `.venv` of the clone."""
+
+    def __init__(self, session: nox.Session, python: Path | None = None) -> None:
+        """Takes the session's environment, or that of the interpreter `python`."""
+        self.session = session
+        self._python = python
+
+    def run(self, program: str, *args: str, env: dict[str, str] | None = None, silent: bool = False) -> str:
+        """Runs a program of the environment and returns its output if `silent`."""
+        if self._python is not None:
+            program = str(self._python.with_name(program))
+        output = self.session.run(program, *args, env=env, silent=silent, external=self._python is not None)
+        return output.strip() if isinstance(output, str) else ""
+
+    def pip_install(self, *args: str, env: dict[str, str] | None = None) -> None:
+        """Runs `pip install`, or `uv pip install` where uv made the environment."""
+        if self._python is None:
+            self.session.install(*args, env=env, silent=False)
+        else:
+            self.run("python", "-m", "pip", "install", *args, env=env)
+
+    def install(
+        self, members: Sequence[Package], *extras: str, options: Sequence[str] = (), env: dict[str, str] | None = None
+    ) -> None:
+        """Installs packages of the repository, editable, and what they and the core's `extras` require.
+
+        Args:
+            members: The packages.
+            extras: Names of extras of the core.
+            options: Options of pip for the requirements, such as `-c FILE`, or further requirements.
+            env: Environment variables for the build, in place of those of `build_variables`.
+        """
+        self.session.log("Building the C++ engine. From scratch this takes minutes; what is compiled already is kept.")
+        editable = [word for package in members for word in ("--editable", str(package.folder))]
+        progress = [] if self.session.venv_backend == "uv" else ["--verbose"]  # pip then shows Ninja's lines
+        # Only here are the build requirements visible: pip would otherwise take them for installed dependencies.
+        env = {**build_variables(self), **(env or {})}
+        self.pip_install(*progress, "--force-reinstall", "--no-deps", "--no-build-isolation", *editable, env=env)
+        core = f"{CORE.name}[{','.join(extras)}]" if extras else CORE.name
+        self.pip_install(core, *(package.name for package in members if package != CORE), *options)
+
+
+def dot_venv(session: nox.Session) -> Environment:
+    """Returns the environment `.venv` of the clone, made if it is not there."""
+    python = DOT_VENV / "bin" / "python"
+    if not python.exists():
+        session.run(sys.executable, "-m", "venv", str(DOT_VENV), external=True)
+    return Environment(session, python)
+
+
+def build_variables(environment: Environment, with_atb: str = "AUTO") -> dict[str, str]:
+    """Returns the environment variables for a build in the kept folder with the kept build requirements."""
+    tag = environment.run("python", "-c", "import sys; print(sys.implementation.cache_tag)", silent=True)
+    backend = BUILD / f"backend-{tag}"
+    wanted = sorted({line for one in (CORE, *PLUGINS) for line in one.pyproject["build-system"]["requires"]})
+    wanted += _BACKEND_EXTRAS
+    stamp = backend / "requirements.txt"
+    if not stamp.is_file() or stamp.read_text(encoding="utf-8").split("\n") != wanted:
+        shutil.rmtree(backend, ignore_errors=True)
+        environment.pip_install("--quiet", "--target", str(backend), *wanted)
+        stamp.write_text("\n".join(wanted), encoding="utf-8")
+    return {
+        "PYTHONPATH": str(backend),
+        "PATH": f"{backend / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        # scikit-build-core's settings; it replaces what is in braces. CMake would remember a definition from before.
+        "SKBUILD_BUILD_DIR": f"{BUILD}/{{name}}-{{cache_tag}}",
+        "SKBUILD_CMAKE_DEFINE": os.environ.get("SKBUILD_CMAKE_DEFINE", f"ATB_CORE_WITH_ATB={with_atb}"),
+    }
+
+
+def named(session: nox.Session, default: Sequence[Package]) -> list[Package]:
+    """Returns the packages whose folders stand after `--`, else the default."""
+    return [Package((ROOT / folder).resolve()) for folder in session.posargs] or list(default)
+
+
+def build_wheel(session: nox.Session, package: Package) -> Path:
+    """Builds the wheel of `package` into dist/, in place of an older one, and returns its path."""
+    for old in DIST.glob(f"{package.wheel_prefix}*.whl"):
+        old.unlink()
+    session.install("pip")  # environments of uv have none
+    # A wheel is for every machine, with or without Ascend's software.
+    env = build_variables(Environment(session), with_atb="OFF")
+    command = ("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    session.run(*command, "--wheel-dir", str(DIST), str(package.folder), env=env)
+    (wheel,) = DIST.glob(f"{package.wheel_prefix}*.whl")
+    return wheel
+
+
+def core_wheel(session: nox.Session) -> Path:
+    """Returns the core's wheel in dist/, built if there is none; `nox -s wheels` builds it anew."""
+    wheels = list(DIST.glob(f"{CORE.wheel_prefix}*.whl"))
+    return wheels[0] if wheels else build_wheel(session, CORE)
+
+
+def install_wheels(session: nox.Session, members: Sequence[Package]) -> None:
+    """Installs wheels of the core and of `members` with their extra `test`, and checks which core is imported.
+
+    Packages of the repository that the extra `test` requires, such as the kit, are built too.
+    """
+    core = core_wheel(session)
+    required = [line for package in members for line in package.extra("test")]
+    needed = [one for one in PLUGINS if any(re.match(rf"{one.name}\b(?!-)", line) for line in required)]
+    built = [f"{build_wheel(session, package)}[test]" for package in members]
+    built += [str(build_wheel(session, package)) for package in needed if package not in members]
+    session.install(f"{core}[test]", *built, silent=False)
+    session.run("python", str(ROOT / "tools/assert_core.py"), str(core))
+
+
+def run_kits(session: nox.Session, members: Sequence[Package]) -> None:
+    """Installs the wheels of the core and of `members` and runs each one's tests against the core's."""
+    install_wheels(session, members)
+    for package in members:
+        run_kit(session, package)
+
+
+def run_kit(session: nox.Session, package: Package) -> None:
+    """Runs a plugin's tests away from its sources, so that only what is installed can be imported."""
+    away = Path(session.create_tmp()).resolve() / package.folder.name
+    shutil.rmtree(away, ignore_errors=True)
+    shutil.copytree(package.folder / "tests", away / "tests")
+    with session.chdir(away):
+        session.run("pytest", "--import-mode=importlib", "--rootdir", str(away), "-q", "tests")
+
+
+def plugin_source(session: nox.Session, plugin: str) -> Package:
+    """Returns a plugin from a folder, or by its published name from its source distribution."""
+    if (Path(plugin) / "pyproject.toml").is_file():
+        return Package(Path(plugin).resolve())
+    session.install("pip")
+    folder = Path(session.create_tmp()) / "sources"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--dest", str(folder), plugin)
+    (archive,) = folder.glob("*.tar.gz")
+    shutil.unpack_archive(archive, folder, filter="data")
+    (source,) = (path for path in folder.iterdir() if path.is_dir())
+    return Package(source)
+
+
+def run_cpp_tests(session: nox.Session, preset: str, programs: Sequence[str] = ()) -> None:
+    """Builds and runs the C++ tests with a preset of CMakePresets.json; all of them, or only some programs."""
+    session.run("cmake", "--preset", preset)
+    session.run("cmake", "--build", "--preset", preset, *(["--target", *programs] if programs else []))
+    only = ["-R", f"^({'|'.join(programs)})$"] if programs else session.posargs
+    session.run("ctest", "--preset", preset, *only)
+
+
+def minimum_pins() -> list[str]:
+    """Returns `name==floor` for every dependency with a floor, of the core, its tests and the plugins."""
+    ours = {package.name for package in (CORE, *PLUGINS)}
+    requirements = [*CORE.extra("test"), *(line for package in (CORE, *PLUGINS) for line in package.dependencies)]
+    pins = {}
+    for requirement in requirements:
+        match = re.match(r"([\w.-]+)>=([\w.]+)", requirement)
+        # Markers name other Pythons' variants; the repository's own are under test; torch has a pin of its own.
+        if match and "<" not in requirement.partition(";")[2] and match[1] not in ours | {"torch"}:
+            pins[match[1]] = match[2]
+    return [f"{name}=={version}" for name, version in sorted(pins.items())]

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists the distributions of this repository: the core, the model families and the rest of `plugins/`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Package:
+    """One distribution of the repository, described by the pyproject.toml in `folder`."""
+
+    folder: Path
+
+    @cached_property
+    def pyproject(self) -> dict[str, Any]:
+        """The parsed pyproject.toml."""
+        return tomllib.loads((self.folder / "pyproject.toml").read_text(encoding="utf-8"))
+
+    @property
+    def name(self) -> str:
+        """The name of the distribution, for example `atb-qwen2`."""
+        return str(self.pyproject["project"]["name"])
+
+    @property
+    def version(self) -> str:
+        """The version of the distribution."""
+        return str(self.pyproject["project"]["version"])
+
+    @property
+    def tag(self) -> str:
+        """The tag of the release of this version."""
+        return f"{self.name}-v{self.version}"
+
+    @property
+    def wheel_prefix(self) -> str:
+        """The beginning of the file names of its wheels, up to the version."""
+        return self.name.replace("-", "_") + "-"
+
+    @property
+    def compiled(self) -> bool:
+        """True if building it compiles C++."""
+        return str(self.pyproject["build-system"]["build-backend"]).startswith("scikit_build_core")
+
+    @property
+    def family(self) -> bool:
+        """True if it is a model family: it registers a router."""
+        return "atb_core.routers" in self.pyproject["project"].get("entry-points", {})
+
+    @property
+    def dependencies(self) -> list[str]:
+        """Its requirements, as pyproject.toml states them."""
+        return list(self.pyproject["project"].get("dependencies", []))
+
+    def extra(self, name: str) -> list[str]:
+        """Returns the requirements of the extra `name`; none if there is no such extra."""
+        return list(self.pyproject["project"].get("optional-dependencies", {}).get(name, []))
+
+
+def packages(root: Path = ROOT) -> list[Package]:
+    """Returns every distribution of the repository, the core first."""
+    return [Package(root), *(Package(path.parent) for path in sorted(root.glob("plugins/*/pyproject.toml")))]
