@@ -5,16 +5,16 @@
 #   ATB_HOME_PATH                             .../nnal/atb/latest/atb/cxx_abi_<N>
 #   ASCEND_HOME_PATH or ASCEND_TOOLKIT_HOME   the CANN toolkit
 # Sets:
-#   Ascend_FOUND       whether all of it is there
-#   Ascend_PROBLEM     else: which variable is not set, or which file is missing where it points
+#   Ascend_FOUND       true if all of it was found
+#   Ascend_PROBLEM     otherwise the variable that is not set, or the file that is missing where it points
 #   Ascend_CXX_ABI     0 or 1, the N of ATB_HOME_PATH: the value of _GLIBCXX_USE_CXX11_ABI that libatb.so is built with
-# and makes the imported target Ascend::Ascend with includes, libraries and that definition.
+# and adds the imported target Ascend::Ascend with includes, libraries and that definition.
 
 set(Ascend_FOUND FALSE)
 set(Ascend_PROBLEM "")
 set(Ascend_CXX_ABI "")
 
-# The first of the variables that has a value, and that value.
+# Sets <name_out> and <value_out> to the first of the variables that has a value, and that value.
 function(_ascend_variable name_out value_out)
   foreach(name IN LISTS ARGN)
     if(DEFINED ${name} AND NOT "${${name}}" STREQUAL "")
@@ -55,7 +55,7 @@ else()
 endif()
 
 if(NOT Ascend_PROBLEM)
-  # The folder's own name first: a link may have been given a name of its own.
+  # The folder's own name first: a link may have another name.
   get_filename_component(_atb_real "${_atb_home}" REALPATH)
   foreach(folder "${_atb_home}" "${_atb_real}")
     if(Ascend_CXX_ABI STREQUAL "" AND folder MATCHES "cxx_abi_([01])/*$")
@@ -68,7 +68,7 @@ if(NOT Ascend_PROBLEM)
 endif()
 
 if(NOT Ascend_PROBLEM)
-  # Some distributions' compilers know one ABI only and ignore the definition, silently.
+  # Compilers of some distributions support one ABI only and silently ignore the definition.
   include(CheckCXXSourceCompiles)
   set(CMAKE_REQUIRED_DEFINITIONS -D_GLIBCXX_USE_CXX11_ABI=${Ascend_CXX_ABI})
   check_cxx_source_compiles("#include <string>
@@ -89,7 +89,7 @@ if(NOT Ascend_PROBLEM)
     set_target_properties(Ascend::Ascend PROPERTIES
       INTERFACE_INCLUDE_DIRECTORIES "${_atb_home}/include;${_cann_home}/include"
       INTERFACE_COMPILE_DEFINITIONS "_GLIBCXX_USE_CXX11_ABI=${Ascend_CXX_ABI}"
-      # By name and not by path: a library without a soname would be recorded with the path of this machine.
+      # By name and not by path: the path of a library without a soname would be recorded.
       INTERFACE_LINK_DIRECTORIES "${_atb_home}/lib;${_cann_home}/lib64"
       INTERFACE_LINK_LIBRARIES "atb;ascendcl")
   endif()

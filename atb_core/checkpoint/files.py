@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading an untrusted file at given offsets, never beyond what it holds.
+"""Reads an untrusted file at given offsets, never beyond what it holds.
 
 Tensors are read with `preadv` into memory the caller owns, not mapped. A mapping would be one copy cheaper, but it
 counts in the resident size until it is dropped, and a file that another process truncates would kill us with SIGBUS;
@@ -44,7 +44,7 @@ class CheckedFile:
         self.size = status.st_size
 
     def read_into(self, offset: int, target: memoryview, what: str) -> None:
-        """Fill `target` (bytes) with the file's content at `offset`; `what` names it in errors."""
+        """Fills `target` (bytes) with the file's content at `offset`; `what` names it in errors."""
         if self._fd < 0:
             raise WeightsError(f"{self.path} is closed", "Open the checkpoint again to read more tensors.")
         done = 0
@@ -61,7 +61,7 @@ class CheckedFile:
             done += count
 
     def read(self, offset: int, length: int, what: str) -> bytearray:
-        """`length` bytes at `offset`. The range is checked against the file's size before memory is taken."""
+        """Reads `length` bytes at `offset`. The range is checked against the file's size before memory is taken."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise WeightsError(
                 f"{self.path} is too short for {what}: {length} bytes at offset {offset} in {self.size} bytes",
@@ -72,7 +72,7 @@ class CheckedFile:
         return data
 
     def refuse_pointer(self) -> None:
-        """Raise `WeightsError` if this is the small text that Git LFS leaves in place of a large file."""
+        """Raises `WeightsError` if this is the small text that Git LFS leaves in place of a large file."""
         if self.size < 1024 and self.read(0, min(self.size, len(_LFS)), "its start") == _LFS:
             raise WeightsError(
                 f"{self.path} is a Git LFS pointer, not the weights themselves",
@@ -80,7 +80,7 @@ class CheckedFile:
             )
 
     def close(self) -> None:
-        """Close the file. Closing twice is fine."""
+        """Closes the file. Closing twice is fine."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress in bytes: a bar on a terminal, silence everywhere else."""
+"""Shows progress in bytes: a bar on a terminal, silence everywhere else."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told about one job that moves bytes."""
+    """Receives the progress of jobs that move bytes."""
 
     def start(self, what: str, total: int | None) -> None:
-        """A job begins: a few words for the user, and its size in bytes if it is known."""
+        """Begins a job: a few words for the user, and its size in bytes if it is known."""
 
     def advance(self, nbytes: int) -> None:
-        """`nbytes` more are done."""
+        """Counts `nbytes` more."""
 
     def finish(self) -> None:
-        """The job is over, well or not."""
+        """Ends the job, whether it succeeded or not."""
 
 
 class SilentProgress:
-    """Says nothing."""
+    """Shows nothing."""
 
     def start(self, what: str, total: int | None) -> None:
         pass
@@ -36,7 +36,7 @@ class SilentProgress:
 
 
 class BarProgress:
-    """A tqdm bar on standard error, gone when the job is over."""
+    """Shows a tqdm bar on standard error, and removes it when the job is over."""
 
     def __init__(self) -> None:
         self._finish: Callable[[], None] = lambda: None
@@ -57,13 +57,13 @@ class BarProgress:
 
 
 def default_progress() -> Progress:
-    """A bar if standard error is a terminal, else silence."""
+    """Returns a bar if standard error is a terminal, else silence."""
     return BarProgress() if sys.stderr is not None and sys.stderr.isatty() else SilentProgress()
 
 
 @contextmanager
 def job(progress: Progress | None, what: str, total: int | None) -> Iterator[Progress]:
-    """Run the body as one job of `progress` (`None`: `default_progress()`)."""
+    """Runs the body as one job of `progress` (`None`: `default_progress()`)."""
     progress = default_progress() if progress is None else progress
     progress.start(what, total)
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a row-major array of plain elements, or one slice of it, from a file into a fresh torch tensor."""
+"""Reads a row-major array of plain elements, or one slice of it, from a file into a fresh torch tensor."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _CHUNK_BYTES = 8 << 20
 
 
 def empty(shape: tuple[int, ...], dtype: DataType) -> torch.Tensor:
-    """Uninitialised CPU tensor."""
+    """Returns an uninitialized CPU tensor."""
     import torch
 
     return torch.empty(shape, dtype=getattr(torch, dtype.short))
 
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a contiguous tensor, writable."""
+    """Returns the bytes of a contiguous tensor, writable."""
     import torch
 
     flat = tensor.reshape(-1)
@@ -33,7 +33,7 @@ def memory_of(tensor: torch.Tensor) -> memoryview:
 
 
 def read_array(file: CheckedFile, offset: int, shape: tuple[int, ...], dtype: DataType, what: str) -> torch.Tensor:
-    """The array of `shape` that starts at byte `offset`."""
+    """Reads the array of `shape` that starts at byte `offset`."""
     tensor = empty(shape, dtype)
     file.read_into(offset, memory_of(tensor), what)
     return tensor
@@ -47,7 +47,7 @@ def read_array_slice(
     bounds: tuple[int, int, int],
     what: str,
 ) -> torch.Tensor:
-    """`[start, stop)` of dimension `dim` of the array, where `bounds` is (dim, start, stop), already checked."""
+    """Reads `[start, stop)` of dimension `dim` of the array, where `bounds` is (dim, start, stop), already checked."""
     dim, start, stop = bounds
     inner = math.prod(shape[dim + 1 :]) * dtype.itemsize
     outer = math.prod(shape[:dim])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a family says about its GGUF files."""
+"""Rules by which a family's files are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["GgufRules"]
 
 @dataclass(frozen=True)
 class GgufRules:
-    """How a family's GGUF files differ from its Hugging Face checkpoints.
+    """Holds the differences between a family's GGUF files and its Hugging Face checkpoints.
 
     Attributes:
         permuted_qk: the rows of the q and k projections are stored for rotation of neighbouring pairs, and are put

@@ -10,9 +10,9 @@
 namespace atb_core::ascend {
 namespace {
 
-// ACL counts initialisations of the whole process; torch_npu may have been first.
+// ACL is initialized once in a process; torch_npu may have done it.
 constexpr aclError kRepeatedInitialize = 100002;
-// The thread has no device yet.
+// The thread may have no device yet.
 constexpr aclError kNoneChosen = 107002;
 
 void initialize_once() {
@@ -42,7 +42,7 @@ Lease::Lease(Device& device) : lock_(device.mutex_), chosen_(device.options_.id)
 void DeviceMemory::release() {
   if (data_ == nullptr || owner_->shut_) return;
   const aclError status = aclrtFree(std::exchange(data_, nullptr));
-  // A destructor may not throw: the next use of the device does.
+  // A destructor must not throw: the next use of the device does.
   if (status != ACL_SUCCESS) owner_->failed_release_ = acl_status_text(status);
   bytes_ = 0;
 }
@@ -190,7 +190,8 @@ std::byte* Device::staging(size_t bytes) {
 std::byte* Device::grown(DeviceMemory& memory, size_t bytes, const char* purpose) {
   if (bytes <= memory.bytes()) return memory.data();
   synchronize();
-  // The old one goes first: both together may not fit. Half as much again saves growing for every longer prompt.
+  // The old memory is freed first: both may not fit together. Half as much again avoids growing for every longer
+  // prompt.
   const size_t wanted = align_up(std::max(bytes, memory.bytes() * 3 / 2), 512);
   memory = DeviceMemory();
   complain();

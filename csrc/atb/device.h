@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A device: its stream, its ATB context, and its memory. Everything of a model that runs there shares one.
+// A device: its stream, its ATB context, and its memory. All models on the device share one object.
 #pragma once
 
 #include <acl/acl.h>
@@ -18,10 +18,11 @@ namespace atb_core::ascend {
 
 class Device;
 
-// The calling thread's device while this lives; afterwards the thread has the one back that it had: torch counts on it.
+// Makes a device that of the calling thread as long as the object lives, then restores the previous one, which torch
+// relies on.
 class ChosenDevice {
  public:
-  // Throws nothing: status() tells how it went.
+  // Does not throw; status() has the result.
   explicit ChosenDevice(int id) noexcept;
   ~ChosenDevice();
   ChosenDevice(const ChosenDevice&) = delete;
@@ -33,7 +34,7 @@ class ChosenDevice {
   aclError status_;
 };
 
-// The right to use a device, for one thread at a time.
+// Exclusive use of a device by one thread.
 class Lease {
  public:
   explicit Lease(Device& device);
@@ -43,7 +44,7 @@ class Lease {
   ChosenDevice chosen_;
 };
 
-// Owned memory of a device. The content is undefined.
+// Owns memory of a device. The content is undefined.
 class DeviceMemory {
  public:
   DeviceMemory() = default;
@@ -54,7 +55,7 @@ class DeviceMemory {
     return *this;
   }
 
-  // An address on the device: the host must not read there.
+  // Returns an address on the device, which the host must not read.
   std::byte* data() const { return data_; }
   size_t bytes() const { return bytes_; }
 
@@ -69,70 +70,69 @@ class DeviceMemory {
   size_t bytes_ = 0;
 };
 
-// All calls that reach the device need the lock, but for the constructor and what only tells properties.
+// All calls that reach the device need the lease, except the constructor and functions that return properties.
 class Device {
  public:
   struct Options {
     int id = 0;
-    // A stream of somebody else's (torch_npu's), who keeps it alive; null: one of its own.
+    // A stream of another owner (torch_npu), which keeps it alive; null: the device creates one.
     void* stream = nullptr;
-    // Operations are launched by a second thread while the first prepares the next ones.
+    // A second thread launches operations while the first prepares the next ones.
     bool execute_async = false;
-    // The host waits after each segment, so that a failure is found where it happens.
+    // The host waits after each segment, so that a failure is reported where it happens.
     bool launch_blocking = false;
-    // Weights may be kept transposed where a matrix product is faster by that.
+    // Weights may be stored transposed where that makes a matrix product faster.
     bool auto_transpose = true;
   };
 
-  // Throws Error when there is no such device, or this backend does not run on it.
+  // Throws Error if there is no such device or this backend does not support it.
   explicit Device(const Options& options);
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
   const Options& options() const { return options_; }
-  // What the chip can do, and the options leave it.
+  // Returns the properties of the chip, reduced by the options.
   const DeviceInfo& info() const { return info_; }
   const std::string& soc_name() const { return soc_name_; }
   aclrtStream stream() const { return stream_; }
   ::atb::Context* context() const { return context_; }
 
-  // Held while something runs; also makes the device the calling thread's. Throws Error for what went wrong where
-  // nothing could be thrown, and after shut().
+  // Returns exclusive use of the device, which also makes it the calling thread's. Throws Error after shut(), and for a
+  // failure in a place that could not throw.
   Lease lease() { return Lease(*this); }
-  // For the end of a process, where ACL and somebody else's stream may be gone before the last objects are: waits, and
-  // closes the device. What is destroyed later is left to the driver.
+  // Waits and closes the device at the end of a process, when ACL and a stream of another owner may end before the last
+  // objects. Objects that are destroyed later are left to the driver.
   void shut() noexcept;
   bool is_shut() const { return shut_; }
-  // Gives memory back without waiting for the lease, for destructors: at once, or with the next lease if somebody has
-  // it. (Who waits in a destructor may hold what the one with the lease waits for: Python's lock.)
+  // Frees memory without waiting for the lease, for destructors: at once, or with the next lease if another thread
+  // holds it. (A destructor that waits may hold Python's lock, for which the holder of the lease waits.)
   void discard(std::vector<DeviceMemory> memory) noexcept;
-  // Makes the device that of the calling thread.
+  // Makes this device that of the calling thread.
   void choose();
 
-  // Throws Error that tells what the memory was for and how much is left.
+  // Throws Error with the purpose of the memory and the amount that is left.
   DeviceMemory allocate(size_t bytes, const char* purpose);
   struct MemoryInfo {
     size_t free, total;
   };
   MemoryInfo memory() const;
 
-  // At once, and not in the order of the stream: for when it has nothing to do.
+  // Copies at once, not in the order of the stream: only while the stream is idle.
   void upload(void* device, const void* host, size_t bytes);
   void download(void* host, const void* device, size_t bytes);
-  // In the order of the stream; both sides stay as they are until synchronize().
+  // Copies in the order of the stream; both sides must not change until synchronize().
   void upload_staged(void* device, const std::byte* staged, size_t bytes);
   void copy(void* to, const void* from, size_t bytes);
-  // Waits for everything on the stream; throws Error for what failed there.
+  // Waits for the stream; throws Error for a failure there.
   void synchronize();
-  // Waits without complaint: after an error, before memory is given back that the stream may still use.
+  // Waits and ignores failures: after an error, before memory is freed that the stream may still use.
   void settle() noexcept;
 
-  // Working memory of at least so many bytes, kept for the next call. What the stream still uses is waited for when
-  // it has to grow.
+  // Returns working memory of at least this size, kept for the next call. Waits for the stream if it has to grow.
   std::byte* arena(size_t bytes) { return grown(arena_, bytes, "activations"); }
   std::byte* workspace(size_t bytes) { return grown(workspace_, bytes, "ATB's workspace"); }
-  // The same of memory of the host that the device can reach by itself: only from there copies go without waiting.
+  // Returns the same of host memory that the device can reach: only such memory is copied asynchronously.
   std::byte* staging(size_t bytes);
   bool workspace_fits(size_t bytes) const { return bytes <= workspace_.bytes(); }
   size_t workspace_bytes() const { return arena_.bytes() + workspace_.bytes(); }

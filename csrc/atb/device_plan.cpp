@@ -33,7 +33,8 @@ DevicePlan::DevicePlan(const SegmentContext& context, const std::vector<Segment>
   }
 }
 
-// An output that is a view: what it shows is made in the output's memory, if that is nobody else's, or copied there.
+// An output that is a view: the original is made in the output's memory if no other output uses it; otherwise it is
+// copied.
 void DevicePlan::place_outputs(const SegmentContext& context) {
   const std::vector<TensorSpec>& tensors = context.graph.tensors();
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -63,7 +64,7 @@ void DevicePlan::place_inputs(const SegmentContext& context, const std::vector<S
 
 void DevicePlan::place_arena(const SegmentContext& context, const std::vector<Segment>& segments) {
   place_inputs(context, segments);
-  // Staged outputs live until after the last segment.
+  // Outputs that are copied at the end live until after the last segment.
   const int after = static_cast<int>(segments.size());
   std::map<int, Lifetime> lives;
   const auto touch = [&](int tensor, int when) {

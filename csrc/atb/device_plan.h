@@ -10,18 +10,18 @@
 
 namespace atb_core::ascend {
 
-// Segments for one choice of sizes: concrete shapes, ATB's descriptions, and places in the arena.
+// Segments for one set of sizes: concrete shapes, ATB's descriptions, and offsets in the arena.
 class DevicePlan {
  public:
-  // How a tensor with memory of its own gets it.
+  // The kind of memory of a tensor that does not share it.
   enum class Place { weight, external, arena };
 
-  // An output that is the memory of something else, and is copied at the end.
+  // An output that shares the memory of another tensor and is copied at the end.
   struct Copy {
     int from, to;
   };
 
-  // Throws Error for a tensor without elements: ATB takes none.
+  // Throws Error for a tensor without elements, which ATB does not accept.
   DevicePlan(const SegmentContext& context, const std::vector<Segment>& segments, const std::vector<bool>& staged,
              std::vector<int64_t> sizes);
 
@@ -29,17 +29,17 @@ class DevicePlan {
   const std::vector<bool>& staged() const { return staged_; }
   std::span<const int64_t> shape(int tensor) const { return shapes_[static_cast<size_t>(tensor)]; }
   size_t bytes(int tensor) const { return bytes_[static_cast<size_t>(tensor)]; }
-  // What has no other memory lies in the arena from here on.
+  // Sets the start of the arena, which holds all tensors without other memory.
   bool in_arena(int tensor) const { return offsets_.contains(tensor); }
   size_t offset(int tensor) const { return offsets_.at(tensor); }
   size_t arena_bytes() const { return arena_bytes_; }
-  // The arena begins with the inputs that are copied there, so that one copy takes all of them.
+  // The arena begins with the inputs that are copied there, so that one copy moves all of them.
   size_t input_bytes() const { return input_bytes_; }
   const std::vector<Copy>& copies() const { return copies_; }
-  // The tensor whose memory another one uses: its own, or that of an output.
+  // Returns the tensor whose memory a tensor uses: its own, or that of an output.
   int home(int tensor) const { return homes_[static_cast<size_t>(tensor)]; }
 
-  // By segment and operand.
+  // Indexed by segment and operand.
   const ::atb::TensorDesc& input(size_t segment, size_t operand) const { return descs_[segment].inputs[operand]; }
   const ::atb::TensorDesc& output(size_t segment, size_t operand) const { return descs_[segment].outputs[operand]; }
 

@@ -13,7 +13,7 @@
 namespace atb_core::ascend {
 namespace {
 
-// ATB takes letters, digits and underscores, at most 128 of them.
+// Returns a name that ATB accepts: letters, digits and underscores, at most 128.
 std::string graph_name(const std::string& label) {
   std::string name;
   for (char c : label) name += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
@@ -26,7 +26,7 @@ std::vector<int64_t> constant_shape(const TensorSpec& tensor) {
   return shape;
 }
 
-// ATB did not launch a segment's operation.
+// An error of ATB while it launches a segment's operation.
 struct LaunchFailure {
   size_t segment;
   ::atb::Status status;
@@ -67,8 +67,8 @@ void DeviceProgram::make_segments(const std::vector<int>& numbers) {
   const auto lease = device_.lease();
   std::map<std::string, std::shared_ptr<const BuiltOperation>> known;
   for (Segment& segment : segments_) {
-    // One operation serves equal segments one after another. Not so where a second thread launches: an operation must
-    // not be set up again while a launch of it waits there.
+    // Equal segments share one operation and use it one after another, except where a second thread launches: an
+    // operation must not be prepared again while a launch of it waits.
     auto& operation = known[device_.options().execute_async ? std::to_string(known.size()) : segment.signature(graph_)];
     if (!operation) operation = build_operation(segment, graph_name(segment.label), sizes_, device_);
     segment.operation = operation;
@@ -89,7 +89,7 @@ void DeviceProgram::declare_weights() {
   }
 }
 
-// An input has one layout, for it is copied once.
+// An input is copied once, so it has one layout.
 void DeviceProgram::choose_layouts() {
   layouts_.resize(graph_.tensors().size());
   std::set<int> chosen;
@@ -115,8 +115,8 @@ void DeviceProgram::set(const std::vector<Argument>& arguments) {
   bind(arguments);
 }
 
-// What lies on the device is taken as it lies. Caches (of four dimensions) have the layout there that ATB wants; what
-// else it wants in blocks comes from the host, where it is turned.
+// Tensors on the device are used in their layout. Caches (of four dimensions) are allocated in the layout that ATB
+// requires; other tensors that it requires in blocks come from the host and are converted.
 void DeviceProgram::bind(const std::vector<Argument>& arguments) {
   for (const Argument& argument : arguments) {
     const auto id = static_cast<size_t>(argument.tensor);
@@ -132,7 +132,7 @@ void DeviceProgram::bind(const std::vector<Argument>& arguments) {
 
 void DeviceProgram::set_constants(const std::vector<Argument>& arguments) {
   const auto lease = device_.lease();
-  Arguments(graph_).set(arguments);  // fails for what is wrong, before anything is changed
+  Arguments(graph_).set(arguments);  // throws before anything is changed
   std::vector<std::pair<Argument, Constant>> made;
   for (const Argument& argument : arguments) {
     const TensorSpec& tensor = graph_.tensor(argument.tensor);
@@ -214,7 +214,7 @@ bool DeviceProgram::run(const std::vector<Argument>& arguments, const std::funct
     if (finished) download_outputs(current, arena);
     return finished;
   } catch (...) {
-    // The caller's memory and the arena must not be in use when this returns.
+    // The stream must not use the caller's memory and the arena after this function returns.
     if (queue_) queue_->abandon();
     device_.settle();
     throw;
@@ -244,7 +244,7 @@ void DeviceProgram::copy_views(const DevicePlan& plan, std::byte* arena) {
 
 void DeviceProgram::download_outputs(const DevicePlan& plan, std::byte* arena) {
   for (int id : arguments_.externals()) {
-    // An input that is written in place goes back to where it came from.
+    // An input that is written in place is copied back.
     const bool changed = graph_.tensor(id).kind == TensorKind::output || graph_.written(id);
     if (!changed || !plan.in_arena(id)) continue;
     if (layouts_[static_cast<size_t>(id)] == Layout::nz) {
@@ -273,7 +273,7 @@ void DeviceProgram::fill_pack(const DevicePlan& plan, std::byte* arena, size_t i
     tensor.dataSize = plan.bytes(operand.tensor);
     tensor.hostData = nullptr;
     if (!operand.host_data) continue;
-    // ATB's interface is not const, but it only reads.
+    // ATB's interface has no const, but ATB only reads.
     tensor.hostData = const_cast<void*>(arguments_.host(operand.tensor));
     if (tensor.hostData == nullptr) {
       fail("input '", graph_.tensor(operand.tensor).name, "' lies on the device, and ATB needs its values on the host",
@@ -289,7 +289,7 @@ void DeviceProgram::fill_pack(const DevicePlan& plan, std::byte* arena, size_t i
   }
 }
 
-// What ATB makes of other lengths is not documented; it may be rows that mean nothing.
+// ATB's documentation does not say what it computes for other lengths.
 void DeviceProgram::check_sums(const DevicePlan& plan, const Segment& segment, const ::atb::VariantPack& pack) const {
   for (const Segment::Sum& sum : segment.sums) {
     const auto place = static_cast<size_t>(sum.input);
@@ -308,13 +308,13 @@ bool DeviceProgram::run_segments(const DevicePlan& plan, std::byte* arena, const
         if (queue_) queue_->drain();
         return false;
       }
-      if (queue_ && queue_->failed()) queue_->drain();  // throws what it was
+      if (queue_ && queue_->failed()) queue_->drain();  // throws the error of the queue
       fill_pack(plan, arena, index);
       launch(index);
     }
     if (queue_) queue_->drain();
   } catch (const LaunchFailure& failure) {
-    // Not on the queue's thread: looking for the cause prepares operations, and so may this thread at that time.
+    // Runs on this thread, not on the queue's: diagnosing prepares operations, as this thread may be doing.
     if (queue_) queue_->abandon();
     fail_in(failure.segment, "launch", failure.status);
   }
@@ -327,7 +327,7 @@ void DeviceProgram::launch(size_t index) {
   uint64_t wanted = 0;
   const ::atb::Status status = operation->Setup(pack, wanted, device_.context());
   if (status != ::atb::NO_ERROR) fail_in(index, "prepare", status);
-  // A larger workspace is another address: what waits in the queue has to be launched with the old one.
+  // A larger workspace has another address: operations in the queue have to be launched with the old one.
   if (queue_ && !device_.workspace_fits(wanted)) queue_->drain();
   auto* workspace = reinterpret_cast<uint8_t*>(wanted > 0 ? device_.workspace(wanted) : nullptr);
   const auto execute = [this, index, operation, &pack, workspace, wanted] {

@@ -13,37 +13,36 @@
 
 namespace atb_core::ascend {
 
-// A graph that runs on a device. As atb_core::Program, with memory of its own: what lies on the host is copied.
+// A graph that runs on a device. As atb_core::Program, but tensors of the host are copied.
 class DeviceProgram {
  public:
-  // Plans kept for different sizes; the least recently used goes first.
+  // The number of plans kept; the least recently used one is dropped.
   static constexpr size_t kMaxPlans = 64;
 
-  // `segments` has a number for each node: nodes of one number that follow one another become one operation of ATB.
-  // Throws Error when the graph is invalid, or has something that the device cannot run.
+  // `segments` has a number for each node: consecutive nodes of one number become one operation of ATB. Throws Error if
+  // the graph is invalid or the device cannot run it.
   DeviceProgram(std::shared_ptr<DeviceWeights> weights, GraphSpec spec, const std::vector<int>& segments);
   ~DeviceProgram();
   DeviceProgram(const DeviceProgram&) = delete;
   DeviceProgram& operator=(const DeviceProgram&) = delete;
 
   const Graph& graph() const { return graph_; }
-  // The tensor's number; throws Error when no input or output has the name.
+  // Returns the tensor's number. Throws Error if no input or output has the name.
   int external(const std::string& name) const { return arguments_.external(name); }
 
-  // Gives inputs and outputs their memory, until given again. The caller keeps it alive while the program runs.
+  // Sets the memory of inputs and outputs until it is set again. The caller keeps it alive while the program runs.
   void set(const std::vector<Argument>& arguments);
   // Copies inputs of the host to the device once; they keep these values until set again.
   void set_constants(const std::vector<Argument>& arguments);
-  // Sets some arguments for this and later runs, and runs. When it returns, outputs on the host have their values and
-  // the device has done everything. `interrupted` is asked between segments; true ends the run, and run() returns
-  // false.
+  // Sets arguments for this and later runs, and runs. When it returns, outputs on the host have their values and the
+  // device is idle. `interrupted` is called between segments; if it returns true, the run ends and run() returns false.
   bool run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted = {});
   std::vector<std::vector<int64_t>> output_shapes(const std::vector<Argument>& arguments);
 
   struct PlanInfo {
     size_t segments, operations, arena_bytes, workspace_bytes;
   };
-  // What the plan for the present arguments uses; makes it if needed.
+  // Returns the memory of the plan for the present arguments; builds the plan if needed.
   PlanInfo plan_info();
   size_t num_plans() const { return plans_.size(); }
 

@@ -38,8 +38,8 @@ const char* why_not(Family family) {
 
 }  // namespace
 
-// What the chips can do is from the public documentation of ATB's operations; memory is from public data sheets and is
-// that of one chip: an Atlas 300I Duo has two of them and 96 GiB at most, an A3 package has two dies of 64 GiB.
+// Properties are from the public documentation of ATB's operations; memory is from public data sheets, for one chip: an
+// Atlas 300I Duo has two chips and at most 96 GiB, an A3 package has two dies of 64 GiB.
 const std::vector<DeviceInfo>& device_table() {
   static const std::vector<DeviceInfo> kDevices = {
       {.soc_prefix = "Ascend910B",
@@ -48,7 +48,7 @@ const std::vector<DeviceInfo>& device_table() {
        .bf16 = true,
        .nz = false,
        .transposes = true,
-       .max_head_size = 576,
+       .max_head_dim = 576,
        .token_multiple = 1,
        .device_lengths = false,
        .lccl = true,
@@ -60,7 +60,7 @@ const std::vector<DeviceInfo>& device_table() {
        .bf16 = true,
        .nz = false,
        .transposes = true,
-       .max_head_size = 576,
+       .max_head_dim = 576,
        .token_multiple = 1,
        .device_lengths = false,
        .lccl = true,
@@ -72,7 +72,7 @@ const std::vector<DeviceInfo>& device_table() {
        .bf16 = false,
        .nz = true,
        .transposes = false,
-       .max_head_size = 256,
+       .max_head_dim = 256,
        .token_multiple = 16,
        .device_lengths = true,
        .lccl = false,
@@ -84,7 +84,7 @@ const std::vector<DeviceInfo>& device_table() {
        .bf16 = false,
        .nz = true,
        .transposes = false,
-       .max_head_size = 256,
+       .max_head_dim = 256,
        .token_multiple = 16,
        .device_lengths = true,
        .lccl = false,
@@ -97,7 +97,7 @@ const std::vector<DeviceInfo>& device_table() {
        .bf16 = true,
        .nz = false,
        .transposes = false,
-       .max_head_size = 256,
+       .max_head_dim = 256,
        .token_multiple = 1,
        .device_lengths = false,
        .lccl = false,
@@ -109,7 +109,7 @@ const std::vector<DeviceInfo>& device_table() {
        .bf16 = true,
        .nz = false,
        .transposes = false,
-       .max_head_size = 256,
+       .max_head_dim = 256,
        .token_multiple = 1,
        .device_lengths = false,
        .lccl = false,

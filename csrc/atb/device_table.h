@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the Ascend devices that this backend knows can do.
+// The table of Ascend devices and their properties.
 #pragma once
 
 #include <cstdint>
@@ -13,24 +13,24 @@ namespace atb_core::ascend {
 enum class Family { ascend910b, ascend310p, ascend910a, ascend950 };
 
 struct DeviceInfo {
-  const char* soc_prefix;  // of what the driver calls the chip
+  const char* soc_prefix;  // prefix of the driver's name of the chip
   Family family;
-  const char* name;        // what people call it
+  const char* name;        // the common name
   bool bf16;               // has bfloat16
   bool nz;                 // keeps matrices and caches in FRACTAL_NZ
-  bool transposes;         // some matrix products are faster by the weight's transpose
-  int64_t max_head_size;   // of attention
-  int64_t token_multiple;  // of the tokens that SelfAttention takes at once
+  bool transposes;         // some matrix products are faster with a transposed weight
+  int64_t max_head_dim;    // the largest head_dim of attention
+  int64_t token_multiple;  // the number of tokens of SelfAttention has to be a multiple
   bool device_lengths;     // PagedAttention reads its lengths on the device
   bool lccl;               // has LCCL beside HCCL
   uint64_t memory;         // of the largest model, bytes
-  bool supported;          // whether this backend runs there
+  bool supported;          // this backend runs on it
 };
 
 const std::vector<DeviceInfo>& device_table();
 
-// The device that the driver calls `soc_name`. Throws Error that lists the known ones for a stranger, and says why for
-// one that is known and not supported.
+// Returns the device that the driver calls `soc_name`. Throws Error with the known names for an unknown one, and with
+// the reason for a device that is not supported.
 const DeviceInfo& find_device(std::string_view soc_name);
 
 }  // namespace atb_core::ascend

@@ -21,7 +21,7 @@ bool is_collective(const std::string& name) {
   return name == "AllReduce" || name == "AllGather" || name == "LinearParallel";
 }
 
-// The tensors of one operation within a segment, as the graph would give them to it.
+// Returns the tensors of one operation within a segment, as the graph would pass them.
 class Probe {
  public:
   Probe(const Segment& segment, const ::atb::VariantPack& pack, const std::vector<int64_t>& sizes)
@@ -30,13 +30,13 @@ class Probe {
     const auto size = [](const auto& tensors) { return static_cast<size_t>(tensors.size()); };
     for (size_t i = 0; i < size(pack.inTensors); ++i) values_[i] = pack.inTensors.at(i);
     for (size_t i = 0; i < size(pack.outTensors); ++i) values_[segment.inputs.size() + i] = pack.outTensors.at(i);
-    // What operations keep inside has no address before the graph has run; any valid one serves for a look.
+    // Internal tensors have no address before the graph has run; any valid address serves here.
     for (const ::atb::Tensor& tensor : values_) {
       if (spare_ == nullptr) spare_ = tensor.deviceData;
     }
   }
 
-  // Empty when ATB takes the operation.
+  // Returns an empty text if ATB accepts the operation.
   std::string refusal(const Segment::Step& step, ::atb::Context* context) {
     ::atb::Operation* made = nullptr;
     const ::atb::Status created = step.node.create(&made);
@@ -56,7 +56,7 @@ class Probe {
       tensor.dataSize = ::atb::Utils::GetTensorSize(tensor.desc);
       values_[static_cast<size_t>(step.node.outputs[i])].desc = tensor.desc;
     }
-    // A rank that prepares a collective operation may wait for the others, which do not come.
+    // Skipped: a rank that prepares a collective operation may wait for the other ranks.
     if (is_collective(step.node.name)) return "";
     uint64_t workspace = 0;
     const ::atb::Status prepared = operation.get()->Setup(pack, workspace, context);

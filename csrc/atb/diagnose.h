@@ -10,11 +10,11 @@
 
 namespace atb_core::ascend {
 
-// "float16 [4, 64]", with " nz" in that layout.
+// Returns "float16 [4, 64]", followed by " nz" for that layout.
 std::string describe_operand(const ::atb::TensorDesc& desc);
 
-// Why ATB refused a segment: which of its operations it refuses alone, with their tensors. ATB tells only a code for
-// the whole. Launches nothing.
+// Returns why ATB refused a segment: the operation that ATB refuses alone, with its tensors. ATB reports only a code
+// for the whole segment. Launches nothing.
 std::string diagnose(const Segment& segment, const ::atb::VariantPack& pack, const std::vector<int64_t>& sizes,
                      ::atb::Context* context);
 

@@ -11,8 +11,8 @@
 
 namespace atb_core::ascend {
 
-// Graphs as operations of ATB, one for each segment. Caches lie on the device (Argument::on_device); inputs and
-// outputs may lie on either side, and what ATB reads on the host comes as Argument::host.
+// Runs graphs as operations of ATB, one for each segment. Caches lie on the device (Argument::on_device); inputs and
+// outputs may lie on either side; values that ATB reads on the host are in Argument::host.
 class DeviceGraphBackend : public GraphBackend {
  public:
   explicit DeviceGraphBackend(std::shared_ptr<DeviceWeights> weights) : weights_(std::move(weights)) {}

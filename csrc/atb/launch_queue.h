@@ -10,20 +10,20 @@
 
 namespace atb_core::ascend {
 
-// Does tasks one after another on a thread of its own. After a task that throws, the rest is dropped until drain() has
-// told of it.
+// Runs tasks one after another on a thread of its own. After a task that throws, the others are dropped until drain()
+// has thrown the error.
 class LaunchQueue {
  public:
-  // `start` is called on the thread before the first task.
+  // Calls `start` on the thread before the first task.
   explicit LaunchQueue(std::function<void()> start);
   ~LaunchQueue();
   LaunchQueue(const LaunchQueue&) = delete;
   LaunchQueue& operator=(const LaunchQueue&) = delete;
 
   void push(std::function<void()> task);
-  // Waits until all is done; throws what a task has thrown.
+  // Waits for all tasks; throws the error of a task.
   void drain();
-  // Drops what has not begun and what has been thrown, and waits for the task that runs.
+  // Drops waiting tasks and a pending error, and waits for the running task.
   void abandon() noexcept;
   bool failed() const;
 

@@ -100,7 +100,7 @@ std::vector<std::byte> to_nz(const std::byte* data, DataType dtype, std::span<co
   return result;
 }
 
-// In tiles: one row after another would touch as many pages as there are columns.
+// Works in tiles: row by row it would touch as many pages as there are columns.
 template <size_t kItem>
 void transpose(const std::byte* data, int64_t rows, int64_t columns, std::byte* result) {
   constexpr int64_t kTile = 64;

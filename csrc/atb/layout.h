@@ -15,16 +15,16 @@ namespace atb_core::ascend {
 
 aclDataType acl_type(DataType dtype);
 
-// ATB's description of a tensor of this shape. Transposed, [n, k] becomes [k, n]. In nz the last two dimensions are cut into blocks:
-// [m, n] becomes [1, n / c, m, c] and [b, m, n] becomes [b, n / c, m, c], c elements being 32 bytes; a paged cache
-// [blocks, slots, heads, size] becomes [blocks, heads * size / c, slots, c]. Throws Error for sizes that nz cannot
-// have: m has to be a multiple of 16 and n one of c.
+// Returns ATB's description of a tensor of this shape. Transposed, [n, k] becomes [k, n]. In nz the last two dimensions
+// are cut into blocks: [m, n] becomes [1, n / c, m, c] and [b, m, n] becomes [b, n / c, m, c], c elements being 32
+// bytes; a paged cache [blocks, slots, heads, size] becomes [blocks, heads * size / c, slots, c]. Throws Error for
+// sizes that nz cannot have: m has to be a multiple of 16 and n one of c.
 ::atb::TensorDesc describe_tensor(DataType dtype, std::span<const int64_t> shape, Layout layout);
 
 size_t tensor_bytes(DataType dtype, std::span<const int64_t> shape);
 
-// The elements of a row-major tensor in a layout: `data` itself in nd, else made in `memory`: [m, n] or [b, m, n] in nz,
-// [n, k] transposed.
+// Returns the elements of a row-major tensor in a layout: `data` itself in nd, else a conversion in `memory`: [m, n] or
+// [b, m, n] in nz, [n, k] transposed.
 const std::byte* arranged(const std::byte* data, DataType dtype, std::span<const int64_t> shape, Layout layout,
                           std::vector<std::byte>& memory);
 

@@ -8,14 +8,14 @@ namespace {
 using ::atb::infer::PagedAttentionParam;
 using ::atb::infer::SelfAttentionParam;
 
-// Limits of the kernels beside the device's largest head.
+// Limits of the kernels besides the device's largest head_dim.
 constexpr int64_t kHeadStep310p = 16;
 constexpr int64_t kSpecHeadSize = 256;
 constexpr int64_t kSpecHeads = 256;
-constexpr int64_t kSpecQuery = 16384;  // heads times head size
-constexpr int64_t kTile = 16384;       // head size times block size
+constexpr int64_t kSpecQuery = 16384;  // heads times head_dim
+constexpr int64_t kTile = 16384;       // head_dim times block size
 constexpr int64_t kBlockStep = 16;
-constexpr int64_t kLongBlock = 128;  // the largest block where heads are long
+constexpr int64_t kLongBlock = 128;  // the largest block for long heads
 
 bool masked(const Lowering& l) {
   const std::string& type = l.text("mask_type");
@@ -28,7 +28,7 @@ void expect_inputs(const Lowering& l, int count) {
   l.require(l.num_inputs() == count, "it has ", l.num_inputs(), " inputs, not ", count);
 }
 
-// q is [tokens, heads, head size].
+// Checks q, [tokens, heads, head_dim].
 void check_query(const Lowering& l) {
   l.require(l.rank(0) == 3, "q has ", l.rank(0), " dimensions, not three");
   require_result_type(l);
@@ -37,13 +37,13 @@ void check_query(const Lowering& l) {
             " key/value heads evenly");
   const auto head = l.size(0, 2);
   l.require(head.has_value(), "the head size has to be a number, not a symbol");
-  l.require(*head <= l.device().max_head_size, "heads of ", *head, " are too long; attention takes at most ",
-            l.device().max_head_size);
+  l.require(*head <= l.device().max_head_dim, "heads of ", *head, " are too long; attention takes at most ",
+            l.device().max_head_dim);
   l.require(!l.device().nz || *head % kHeadStep310p == 0, "the head size ", *head, " is no multiple of ",
             kHeadStep310p);
 }
 
-// Both scales in one factor: for packed and for paged attention ATB has no qScale before 8.5.
+// Returns both scales in one factor: ATB has no qScale for packed and paged attention before 8.5.
 float score_scale(const Lowering& l) { return l.number("q_scale") * l.number("qk_scale"); }
 
 void take_lengths(Lowering& l, int input, const char* what, bool on_host) {
@@ -77,7 +77,7 @@ void check_block(const Lowering& l, bool spec) {
 }
 
 void check_spec(const Lowering& l, bool has_mask) {
-  // What ATB has there takes no mask of values, and contexts in steps of 128 only.
+  // ATB's kernel on this device takes no mask of values, and contexts in steps of 128 only.
   l.require(!l.device().nz, "PagedAttention has no CALC_TYPE_SPEC with a mask of values there: ",
             "run whole prompts by SelfAttention, and then decode one token of each sequence at a time");
   l.require(has_mask,
@@ -90,7 +90,7 @@ void check_spec(const Lowering& l, bool has_mask) {
             " elements a token: split the heads over several devices");
 }
 
-// What a 310P takes of new keys and values; a size that is a symbol is for ATB to judge.
+// Checks the limits of a 310P for new keys and values; ATB checks a symbolic size.
 void check_cached_rows(const Lowering& l) {
   if (!l.device().nz) return;
   l.require(l.input(0).dtype != DataType::i8, "there caches are float16, not int8");
@@ -105,7 +105,7 @@ void check_cached_rows(const Lowering& l) {
 
 }  // namespace
 
-// Inputs: q, k, cos, sin, and lengths that the kernel wants on the device although it does not use them.
+// Inputs: q, k, cos, sin, and lengths, which the kernel requires on the device although it does not use them.
 void lower_rope(Lowering& l) {
   const DataType type = l.input(0).dtype;
   for (int input : {0, 1, 2, 3}) {
@@ -139,7 +139,7 @@ void lower_self_attention(Lowering& l) {
   require_type(l, 1, "k", l.input(0).dtype);
   require_type(l, 2, "v", l.input(0).dtype);
   l.require(!causal || has_mask, "is_triu_mask needs a mask: give a triangle of 128 x 128 with MASK_TYPE_NORM");
-  // There the kernel takes 1 for hidden, while the op's mask has values to add.
+  // There the kernel reads 1 as hidden, while the op's mask has values to add.
   l.require(!has_mask || causal || l.input(0).dtype != DataType::bf16,
             "in bfloat16 ATB cannot add a mask's values: use is_triu_mask, or run the model in float16");
   if (has_mask) take_mask(l, 3);
@@ -182,7 +182,7 @@ void lower_paged_attention(Lowering& l) {
   l.add("PagedAttention", param, inputs, {l.out(0)});
 }
 
-// Writes into the caches, which ATB wants among the outputs too.
+// Writes the caches, which ATB requires among the outputs, too.
 void lower_reshape_and_cache(Lowering& l) {
   l.require(l.rank(0) == 3 && l.rank(1) == 3, "k and v must have three dimensions");
   require_type(l, 1, "v", l.input(0).dtype);

@@ -7,7 +7,7 @@
 namespace atb_core::ascend {
 namespace {
 
-// The fields that all of ATB's communication parameters have, in an order of their own each.
+// Sets the fields that all of ATB's communication parameters have, in an order of their own each.
 template <typename Param>
 void set_group(Lowering& l, Param& param) {
   param.rank = static_cast<int>(l.integer("rank"));

@@ -74,7 +74,7 @@ void check_type(const Lowering& l, std::string_view what, const std::vector<Data
             ", not ", name(type), ": cast x", is_float(type) ? ", or run the model in float16" : "");
 }
 
-// ATB's RELU leaves float16 out. Every value of it is one of float32, so nothing is lost on the way.
+// ATB's RELU does not support float16. Every float16 is a float32, so casting loses nothing.
 void add_wide(Lowering& l, const ActivationParam& param) {
   const int wide = l.internal(), result = l.internal();
   add_cast(l, l.in(0), wide, f32);
@@ -82,7 +82,7 @@ void add_wide(Lowering& l, const ActivationParam& param) {
   add_cast(l, result, l.out(0), f16);
 }
 
-// A size that is a symbol is for ATB to judge.
+// ATB checks a symbolic size.
 void check_swiglu(const Lowering& l) {
   const auto width = l.size(0, l.rank(0) - 1);
   l.require(!l.device().nz || !width || *width % kSwigluStep310p == 0, "the last dimension of x is ", width.value_or(0),

@@ -5,7 +5,7 @@ namespace atb_core::ascend {
 namespace {
 
 constexpr int64_t kNzBlock = 16;
-// What the kernel moves at once, in elements.
+// The elements that the kernel moves at once.
 constexpr int64_t kKernelRow = 256;
 
 void check_types(const Lowering& l, bool has_bias) {
@@ -26,7 +26,7 @@ void check_types(const Lowering& l, bool has_bias) {
   l.require(bias == type || wide, "the bias is ", name(bias), " and x ", name(type), ": both must have one type");
 }
 
-// A weight is kept in blocks where the device likes that and the sizes allow it.
+// Stores a weight in blocks if the device prefers that and the sizes allow it.
 bool fits_nz(const Lowering& l) {
   if (!l.device().nz || l.input(1).kind != TensorKind::weight) return false;
   for (int axis : {0, 1}) {
@@ -36,8 +36,8 @@ bool fits_nz(const Lowering& l) {
   return true;
 }
 
-// ATB-Models' rule for a weight [n, k] that is multiplied by faster as [k, n]: rows of n come out even, those of k do
-// not. What is also gathered from keeps its one copy.
+// Applies ATB-Models' rule for a weight [n, k] whose product is faster as [k, n]: rows of n are aligned, those of k are
+// not. A weight that is also gathered from keeps its one copy.
 bool fits_transposed(const Lowering& l) {
   if (!l.device().transposes || l.input(1).kind != TensorKind::weight || !l.flag("transpose_b")) return false;
   const auto n = l.size(1, 0), k = l.size(1, 1);

@@ -9,9 +9,9 @@ namespace {
 
 using enum DataType;
 
-// ATB's Split has as many outputs.
+// The outputs that ATB's Split can have.
 constexpr int kMostParts = 3;
-// The kernel of Repeat works on that many dimensions, one more for each that is repeated.
+// The dimensions that the kernel of Repeat supports, with one more for each that is repeated.
 constexpr int kMostRepeated = 2;
 
 bool split_takes(const Lowering& l) {
@@ -20,7 +20,7 @@ bool split_takes(const Lowering& l) {
   return (parts == 2 && one_of(type, {f16, bf16, i64})) || (parts == kMostParts && one_of(type, {f16, bf16}));
 }
 
-// The sizes of the parts, all equal where none are given.
+// Returns the sizes of the parts; all are equal if none are given.
 std::vector<int64_t> part_sizes(const Lowering& l, int axis) {
   const std::vector<int64_t>& given = l.list("split_sizes");
   const size_t parts = static_cast<size_t>(l.num_outputs());
@@ -44,7 +44,7 @@ void add_split(Lowering& l, int axis, const std::vector<int64_t>& sizes) {
   l.add("Split", param, {l.in(0)}, outputs);
 }
 
-// Parts that nothing reads are not cut.
+// Parts that no node reads are not cut.
 void add_slices(Lowering& l, int axis, const std::vector<int64_t>& sizes) {
   const DataType type = l.input(0).dtype;
   l.require(slice_takes(type), "ATB splits no ", name(type), " into ", sizes.size(), " parts: cast x to int32");
@@ -57,7 +57,7 @@ void add_slices(Lowering& l, int axis, const std::vector<int64_t>& sizes) {
   }
 }
 
-// An offset from the end as one from the start.
+// Returns an offset from the start for one from the end.
 int64_t offset_of(const Lowering& l, int64_t offset, int axis) {
   if (offset >= 0) return offset;
   const auto extent = l.size(0, axis);
@@ -79,7 +79,7 @@ void lower_gather(Lowering& l) {
   l.add("Gather", param, {l.in(0), l.in(1)}, {l.out(0)});
 }
 
-// ATB joins two tensors; more are joined one after another.
+// ATB concatenates two tensors; more are concatenated one after another.
 void lower_concat(Lowering& l) {
   l.require(l.num_inputs() >= 2, "one tensor alone cannot be joined");
   require_result_type(l);
@@ -108,7 +108,7 @@ void lower_slice(Lowering& l) {
   l.require(offsets.size() == sizes.size() && offsets.size() <= rank, offsets.size(), " offsets and ", sizes.size(),
             " sizes are given for ", rank, " dimensions");
   require_result_type(l);
-  // Dimensions that are not named stay whole.
+  // Dimensions without an offset stay whole.
   offsets.resize(rank, 0);
   sizes.resize(rank, -1);
   for (size_t i = 0; i < rank; ++i) offsets[i] = offset_of(l, offsets[i], static_cast<int>(i));

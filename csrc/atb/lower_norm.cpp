@@ -6,7 +6,7 @@ namespace {
 
 using ::atb::infer::RmsNormParam;
 
-// The kernel moves rows in pieces of so many bytes.
+// The bytes of the pieces in which the kernel moves rows.
 constexpr int64_t kRowBytes = 32;
 constexpr float kLeastEpsilon = 2e-38f;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The function of every op, by family of ops, and what these functions share. An op's inputs and outputs have their
-// numbers from its definition; counts of inputs and required attributes were checked when the graph was made.
+// Declares the lowering functions by family of ops, and their helpers. An op's inputs and outputs have the numbers of
+// its definition; the graph has checked counts of inputs and required attributes.
 #pragma once
 
 #include <atb/atb_infer.h>
@@ -43,27 +43,27 @@ void lower_softmax(Lowering& l);
 void lower_sort(Lowering& l);
 void lower_reduce(Lowering& l);
 
-// "float16, bfloat16 or float32"
+// Returns "float16, bfloat16 or float32".
 std::string type_list(const std::vector<DataType>& types);
 
 bool one_of(DataType type, std::initializer_list<DataType> types);
 
-// Refuses unless the input has this type; `what` names it.
+// Throws Error unless the input has this type; `what` names the input.
 void require_type(const Lowering& l, int input, const char* what, DataType type);
-// Refuses unless the output has the type of input 0.
+// Throws Error unless the output has the type of input 0.
 void require_result_type(const Lowering& l, int output = 0);
 
-// A dimension of a tensor of `rank` dimensions as 0..rank-1.
+// Returns a dimension of a tensor of `rank` dimensions in the range 0..rank-1.
 int axis_of(const Lowering& l, int64_t axis, int rank);
 
-// On devices with FRACTAL_NZ: the op takes the input in it, so the tensor has to come from outside of the graph.
+// On devices with FRACTAL_NZ, requires the input in that layout, so the tensor has to come from outside of the graph.
 void require_nz(Lowering& l, int input, const char* what);
 
-// Casts from one value to another; `type` is the target's.
+// Adds a cast from one value to another; `type` is the target's.
 void add_cast(Lowering& l, int from, int to, DataType type);
-// Cuts a box of the input: a size of -1 goes to the end.
+// Adds a slice of the input; a size of -1 extends to the end.
 void add_slice(Lowering& l, const std::vector<int64_t>& offsets, const std::vector<int64_t>& sizes, int to);
-// The types that ATB's Slice takes.
+// Returns the types that ATB's Slice supports.
 bool slice_takes(DataType type);
 
 }  // namespace atb_core::ascend

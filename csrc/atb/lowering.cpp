@@ -11,7 +11,7 @@ namespace {
 
 using enum DataType;
 
-// Ops of the registry without a rule, and what to do about it.
+// Ops without a rule, and the advice for each.
 constexpr std::pair<std::string_view, const char*> kWithout[] = {
     {"GroupedMatmul", "mixtures of experts need operations of aclnn, which this version does not use"},
     {"MoeTopkSoftmax", "mixtures of experts need operations of aclnn, which this version does not use"},
@@ -54,7 +54,7 @@ void check_tensors(const Lowering& l) {
   }
 }
 
-// What the device has of the types.
+// Returns those of the types that the device supports.
 std::vector<DataType> available(const std::vector<DataType>& types, const DeviceInfo& device) {
   std::vector<DataType> result;
   std::copy_if(types.begin(), types.end(), std::back_inserter(result),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From ops of the registry to operations of ATB: one function for each op, listed in one table.
+// Lowers ops to operations of ATB: one function for each op, listed in one table.
 #pragma once
 
 #include <atb/atb_infer.h>
@@ -19,7 +19,7 @@
 
 namespace atb_core::ascend {
 
-// How a tensor lies on the device: in rows, in the blocks of FRACTAL_NZ, or (a matrix [n, k]) in rows of [k, n].
+// The layout of a tensor on the device: in rows, in the blocks of FRACTAL_NZ, or (a matrix [n, k]) in rows of [k, n].
 enum class Layout { nd, nz, transposed };
 
 // One ATB operation. Values are numbered within the node that it comes from, see Lowering.
@@ -29,9 +29,8 @@ struct LocalNode {
   std::vector<int> inputs, outputs;
 };
 
-// A node of the graph while it is lowered: what it is, and the operations that it becomes. Its values are numbered:
-// the inputs, then the outputs, then what internal() gives. An operation that writes an input in place names it among
-// its outputs.
+// A node of the graph while it is lowered, and the operations that it becomes. Values are numbered: the inputs, then
+// the outputs, then the results of internal(). An operation that writes an input in place names it among its outputs.
 class Lowering {
  public:
   Lowering(const Graph& graph, const Graph::Node& node, const std::vector<bool>& read, const DeviceInfo& device)
@@ -46,11 +45,11 @@ class Lowering {
   const TensorSpec& input(int index) const { return graph_.tensor(node_.inputs[static_cast<size_t>(index)]); }
   const TensorSpec& output(int index) const { return graph_.tensor(node_.outputs[static_cast<size_t>(index)]); }
   int rank(int input_index) const { return static_cast<int>(input(input_index).shape.size()); }
-  // The size of an input where it is a number and not symbolic.
+  // Returns the size of an input if it is a number, nothing if it is symbolic.
   std::optional<int64_t> size(int input_index, int axis) const;
-  // Whether nothing but ops of this name reads the input.
+  // Returns true if only ops of this name read the input.
   bool read_only_by(int index, std::string_view op) const;
-  // Whether anything reads the output.
+  // Returns true if a node reads the output.
   bool output_used(int index) const { return read_[static_cast<size_t>(node_.outputs[static_cast<size_t>(index)])]; }
 
   bool flag(std::string_view name) const { return get<bool>(name); }
@@ -61,14 +60,14 @@ class Lowering {
 
   const DeviceInfo& device() const { return device_; }
 
-  // ATB reads this input on the host when it prepares the operation. It has to be an input of the graph.
+  // Declares that ATB reads this input on the host when it prepares the operation. It has to be an input of the graph.
   void host_data(int index) { host_inputs_.insert(index); }
-  // These lengths are those of the rows of another input: they have to add up to them.
+  // Declares that these lengths have to add up to the rows of another input.
   void lengths_of(int lengths, int rows) { sums_[lengths] = rows; }
-  // The operation takes this input in that layout: a weight, a cache or a mask.
+  // Declares the layout of an input: a weight, a cache or a mask.
   void layout(int index, Layout layout) { layouts_[index] = layout; }
 
-  // An operation over values; `param` is one of ATB's parameter structs.
+  // Adds an operation over values; `param` is one of ATB's parameter structs.
   template <typename Param>
   void add(const char* name, const Param& param, std::vector<int> inputs, std::vector<int> outputs) {
     // Shared: some parameter structs are kilobytes, and the function may be called for each layer.
@@ -77,7 +76,7 @@ class Lowering {
                       std::move(inputs), std::move(outputs)});
   }
 
-  // Throws Error that names the op, its place and the reason.
+  // Throws Error with the op, its label and the reason.
   template <typename... Parts>
   [[noreturn]] void refuse(const Parts&... parts) const {
     fail(describe(node_), " cannot run on ", device_.name, ": ", parts...);
@@ -87,7 +86,7 @@ class Lowering {
     if (!condition) refuse(parts...);
   }
 
-  // What came of it.
+  // The results.
   const std::vector<LocalNode>& nodes() const { return nodes_; }
   int num_values() const { return values_; }
   const std::set<int>& host_inputs() const { return host_inputs_; }
@@ -111,20 +110,20 @@ class Lowering {
   std::map<int, Layout> layouts_;
 };
 
-// How an op is lowered, and what the documentation says of it.
+// The lowering of an op, and its limits for the documentation.
 struct LoweringRule {
-  const char* op;  // of the registry
+  const char* op;  // the op's name
   void (*lower)(Lowering&);
-  const char* becomes;          // ATB's operations
-  std::vector<DataType> types;  // of the first input, on a 910B; the function checks what depends on attributes
+  const char* becomes;          // names of ATB's operations
+  std::vector<DataType> types;  // of the first input, on a 910B; the function checks limits that depend on attributes
   const char* limits;           // one line
 };
 
-// Every op that this backend runs. Reshape is not among them: a view is no operation of ATB's.
+// Returns the rules of all ops that this backend runs. Reshape has none: ATB has no operation for a view.
 const std::vector<LoweringRule>& lowering_rules();
 
-// The rule's function after the checks that all ops share. Throws Error for an op without a rule, and for element types
-// that the device or the op does not have.
+// Lowers an op after the checks that all ops share. Throws Error for an op without a rule, and for element types that
+// the device or the op does not support.
 void lower(Lowering& lowering, std::string_view op);
 
 }  // namespace atb_core::ascend

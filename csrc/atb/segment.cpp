@@ -11,16 +11,16 @@
 namespace atb_core::ascend {
 namespace {
 
-// ATB keeps ids of up to 64 tensors in line and has had faults beyond; internals are limited to 256 by its rules.
+// ATB stores ids of up to 64 tensors inline and has had faults beyond that; its rules limit internals to 256.
 constexpr size_t kMostOperands = 60;
 constexpr int kMostInternals = 250;
 
-// Numbers of values while a segment is put together: graph tensors with memory, and what operations keep to themselves.
+// Numbers values while a segment is built: graph tensors with memory, and internals of operations.
 class Numbering {
  public:
   Numbering(const SegmentContext& context, size_t begin, size_t end) : context_(context), begin_(begin), end_(end) {}
 
-  // Lowers the nodes; false when the segment got too large.
+  // Lowers the nodes; returns false if the segment becomes too large.
   bool lower_nodes(Segment& segment) {
     for (size_t i = begin_; i < end_; ++i) {
       const Graph::Node& node = context_.graph.nodes()[i];
@@ -64,7 +64,7 @@ class Numbering {
     }
   }
 
-  // The shape under which an operation reads an input whose memory belongs to another tensor.
+  // Returns the shape in which an operation reads an input whose memory belongs to another tensor.
   const SymbolicShape* view_of(const Graph::Node& node, int local, const Lowering& lowering) const {
     if (local >= lowering.num_inputs()) return nullptr;
     const int tensor = node.inputs[static_cast<size_t>(local)];
@@ -108,7 +108,7 @@ class Numbering {
 
   bool is_output(int tensor) const { return context_.last_read[static_cast<size_t>(tensor)] >= end_; }
 
-  // Inputs come first, then outputs, then everything that stays inside.
+  // Numbers inputs first, then outputs, then internals.
   bool finish(Segment& segment) {
     std::map<int, int> produced;
     for (int tensor : produced_) {
@@ -148,7 +148,7 @@ std::string attribute_text(const Attribute& value) {
   if (const bool* flag = std::get_if<bool>(&value)) return *flag ? "true" : "false";
   if (const int64_t* number = std::get_if<int64_t>(&value)) return std::to_string(*number);
   if (const double* number = std::get_if<double>(&value)) {
-    // Every bit counts: two epsilons may differ in the last one.
+    // Writes all bits: two epsilons may differ in the last one.
     char text[32];
     std::snprintf(text, sizeof text, "%a", *number);
     return text;
@@ -230,7 +230,7 @@ std::string Segment::signature(const Graph& graph) const {
     }
     text += " ->";
     for (int id : step.node.outputs) text += ' ' + std::to_string(id);
-    // What an operation keeps inside is typed by what the node makes.
+    // The type of an internal is that of the node's output.
     for (int id : step.source->outputs) append_tensor(text += ' ', graph.tensor(id));
   }
   return text;
@@ -243,7 +243,7 @@ std::shared_ptr<const BuiltOperation> build_operation(const Segment& segment, co
   param.inTensorNum = static_cast<uint32_t>(segment.inputs.size());
   param.outTensorNum = static_cast<uint32_t>(segment.outputs.size());
   param.internalTensorNum = static_cast<uint32_t>(segment.num_internals);
-  // The graph owns the operations of its nodes once it exists; until then they are ours.
+  // Once the graph exists it owns the operations of its nodes; until then this code does.
   std::vector<std::unique_ptr<BuiltOperation>> owned;
   param.nodes.resize(segment.steps.size());
   for (size_t i = 0; i < segment.steps.size(); ++i) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A run of nodes as one graph operation of ATB.
+// Consecutive nodes as one graph operation of ATB.
 #pragma once
 
 #include <atb/atb_infer.h>
@@ -15,7 +15,7 @@
 
 namespace atb_core::ascend {
 
-// Owns an operation, of a device where it may outlive it.
+// Owns an operation. With a device, it may outlive the device's shutdown.
 class BuiltOperation {
  public:
   explicit BuiltOperation(::atb::Operation* operation, const Device* device = nullptr)
@@ -24,7 +24,7 @@ class BuiltOperation {
   BuiltOperation(const BuiltOperation&) = delete;
   BuiltOperation& operator=(const BuiltOperation&) = delete;
   ::atb::Operation* get() const { return operation_; }
-  // Somebody else owns it now.
+  // Gives up ownership.
   void release() { operation_ = nullptr; }
 
  private:
@@ -32,10 +32,10 @@ class BuiltOperation {
   const Device* device_;
 };
 
-// The sizes of the graph's dimensions in the present run: what the reshape functions inside of operations read.
+// The sizes of the graph's dimensions in the present run, which reshape functions inside of operations read.
 using Sizes = std::shared_ptr<const std::vector<int64_t>>;
 
-// Which tensor's memory each tensor is: views have none of their own.
+// Returns for each tensor the one whose memory it uses: a view has none of its own.
 std::vector<int> memory_roots(const Graph& graph);
 
 struct Segment {
@@ -48,14 +48,14 @@ struct Segment {
       return std::pair(tensor, layout) < std::pair(other.tensor, other.layout);
     }
   };
-  // One operation within, over the values of the segment: inputs, then outputs, then internals.
+  // One operation of the segment, over its values: inputs, then outputs, then internals.
   struct Step {
     LocalNode node;
     const Graph::Node* source;
-    std::vector<const SymbolicShape*> views;  // by input: the shape it is read in, null for its own
+    std::vector<const SymbolicShape*> views;  // by input: the shape in which it is read, null for its own
   };
 
-  // Lengths, an input of the segment, that have to add up to the rows of a tensor.
+  // Lengths, an input of the segment, which have to add up to the rows of a tensor.
   struct Sum {
     int input, rows;
     const Graph::Node* source;
@@ -68,11 +68,11 @@ struct Segment {
   std::vector<Sum> sums;
   std::shared_ptr<const BuiltOperation> operation;
 
-  // Equal for segments that one operation can serve.
+  // Equal for segments that can share one operation.
   std::string signature(const Graph& graph) const;
 };
 
-// What the builder of segments knows of the whole graph.
+// Facts of the whole graph that building a segment needs.
 struct SegmentContext {
   const Graph& graph;
   const DeviceInfo& device;
@@ -83,11 +83,11 @@ struct SegmentContext {
 
 SegmentContext segment_context(const Graph& graph, const DeviceInfo& device);
 
-// Lowers nodes [begin, end) and appends the segments: one, or more where they have more operands than an operation can
-// take. Views alone give none. The operations are not built yet.
+// Lowers nodes [begin, end) and appends the segments: one, or more if they have more operands than an operation can
+// take, none for views alone. Does not build the operations.
 void lower_segments(const SegmentContext& context, size_t begin, size_t end, std::vector<Segment>& segments);
 
-// Makes the operation. `graph_name` tells it in ATB's own messages.
+// Builds the operation. `graph_name` is its name in ATB's messages.
 std::shared_ptr<const BuiltOperation> build_operation(const Segment& segment, const std::string& graph_name,
                                                       const Sizes& sizes, const Device& device);
 

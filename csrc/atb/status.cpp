@@ -6,7 +6,7 @@
 namespace atb_core::ascend {
 namespace {
 
-// By code; the last two exist since ATB 8.1.
+// Indexed by code; the last two exist since ATB 8.1.
 constexpr std::array kNames = {"NO_ERROR",
                                "ERROR_INVALID_PARAM",
                                "ERROR_INVALID_GRAPH",

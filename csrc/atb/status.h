@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From ATB's and ACL's status codes to errors that say what failed.
+// Converts status codes of ATB and ACL to errors that name the failed call.
 #pragma once
 
 #include <acl/acl.h>
@@ -11,10 +11,10 @@
 
 namespace atb_core::ascend {
 
-// "ERROR_INVALID_TENSOR_DIM (8)"
+// Returns "ERROR_INVALID_TENSOR_DIM (8)".
 std::string atb_status_text(::atb::Status status);
 
-// "error 207001: ..." with what ACL has to say of it.
+// Returns "error 207001: ..." with ACL's message.
 std::string acl_status_text(aclError status);
 
 // Throws Error, "<parts>: <status>", unless the call succeeded.

@@ -27,14 +27,14 @@ DeviceWeights::Entry& DeviceWeights::entry_of(const std::string& name, DataType 
 
 void DeviceWeights::declare(const std::string& name, DataType dtype, const std::vector<int64_t>& shape, Layout layout) {
   const auto lease = device_->lease();
-  describe_tensor(dtype, shape, layout);  // fails for what the layout cannot hold
+  describe_tensor(dtype, shape, layout);  // throws if the layout cannot hold the shape
   Entry& entry = entry_of(name, dtype, shape);
   entry.layouts.insert(layout);
   if (!entry.present || entry.copies.contains(layout)) return;
   write(entry, name, rows_of(entry, name).data());
 }
 
-// What another program has in another layout, back on the host.
+// Returns a copy on the host of a weight that another program stores in another layout.
 std::vector<std::byte> DeviceWeights::rows_of(const Entry& entry, const std::string& name) const {
   std::vector<std::byte> host(tensor_bytes(entry.dtype, entry.shape));
   for (const Layout layout : {Layout::nd, Layout::transposed}) {

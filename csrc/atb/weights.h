@@ -12,8 +12,8 @@
 
 namespace atb_core::ascend {
 
-// The weights of one model on a device, shared by all its programs: one copy of each in every layout that some
-// program wants. Programs declare what they want before or after a weight is set.
+// The weights of one model on a device, shared by all its programs: one copy of each in every layout that a program
+// needs. Programs declare layouts before or after a weight is set.
 class DeviceWeights {
  public:
   explicit DeviceWeights(std::shared_ptr<Device> device) : device_(std::move(device)) {}
@@ -23,34 +23,34 @@ class DeviceWeights {
 
   const std::shared_ptr<Device>& device() const { return device_; }
 
-  // Announces that a program uses a weight in this layout. Throws Error when another program or the weight itself
-  // disagrees about shape or type.
+  // Declares that a program uses a weight in this layout. Throws Error if another program or the weight itself has
+  // another shape or type.
   void declare(const std::string& name, DataType dtype, const std::vector<int64_t>& shape, Layout layout);
 
   // Copies a contiguous tensor of the host; `data` is not needed afterwards. A weight may be set again.
   void set(const std::string& name, const void* data, DataType dtype, const std::vector<int64_t>& shape);
 
   // Copies rows [begin, begin + shape[0]) of a first dimension of `whole`. Parts come in ascending order without gaps;
-  // one that begins at 0 starts anew, and the weight is set when the last part is. Only for weights in layout nd.
+  // a part that begins at 0 starts again, and the weight is set with its last part. Only for weights in layout nd.
   void set_part(const std::string& name, int64_t begin, const void* data, DataType dtype,
                 const std::vector<int64_t>& shape, int64_t whole);
 
   bool contains(const std::string& name) const;
   std::vector<std::string> names() const;
-  // Bytes on the device.
+  // Returns the bytes on the device.
   size_t bytes() const;
   struct Info {
     DataType dtype;
     std::vector<int64_t> shape;
     size_t bytes;
   };
-  // Throws Error when there is no such weight.
+  // Throws Error if there is no such weight.
   Info info(const std::string& name) const;
 
-  // The address on the device, null when the weight is not set. Needs the device's lease; valid until the weight is
-  // set again.
+  // Returns the address on the device, null if the weight is not set. The caller holds the device's lease. Valid until
+  // the weight is set again.
   void* data(const std::string& name, Layout layout) const;
-  // Changes whenever some address may have.
+  // Returns a number that changes when an address may have changed.
   uint64_t generation() const { return generation_; }
 
  private:
@@ -59,7 +59,7 @@ class DeviceWeights {
     std::vector<int64_t> shape;
     std::set<Layout> layouts;
     std::map<Layout, DeviceMemory> copies;
-    int64_t parts = 0;  // rows that are there
+    int64_t parts = 0;  // rows that are set
     bool present = false;
   };
 

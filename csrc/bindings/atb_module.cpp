@@ -127,7 +127,7 @@ nb::dict device_row(const DeviceInfo& info) {
   row["bf16"] = info.bf16;
   row["nz"] = info.nz;
   row["transposes"] = info.transposes;
-  row["max_head_size"] = info.max_head_size;
+  row["max_head_size"] = info.max_head_dim;
   row["token_multiple"] = info.token_multiple;
   row["memory"] = info.memory;
   row["supported"] = info.supported;

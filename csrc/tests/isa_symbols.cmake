@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# An inline function that is compiled in a file with AVX-512 flags and in one without is one symbol to the linker,
-# which may keep the AVX-512 version: it then crashes on processors without it. So a file compiled for a level may
-# define shared (weak) symbols only in the namespace of its level.
+# Checks that a file compiled for a level defines shared (weak) symbols only in the namespace of its level. An inline
+# function that is compiled with AVX-512 flags in one file and without in another is one symbol to the linker, which may
+# keep the AVX-512 version: it crashes on processors without AVX-512.
 foreach(object IN LISTS OBJECTS)
   if(NOT object MATCHES "_(avx2|avx512|avx512_bf16|amx)\\.cpp\\.o")
     continue()

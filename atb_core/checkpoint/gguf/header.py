@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The header of a GGUF file: typed metadata and the table of tensors, read as the untrusted input it is.
+"""Reads the header of a GGUF file, an untrusted input: typed metadata and the table of tensors.
 
 The `gguf` package's reader keeps a numpy view for every string, which takes seconds for a large vocabulary, and
 trusts every length it finds. This one reads the same structure in one pass, checks each count, length and offset
@@ -48,7 +48,7 @@ _SCALARS = {
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor of the file: `nbytes` bytes at `offset` from the start of the file."""
+    """Locates one tensor of the file: `nbytes` bytes at `offset` from the start of the file."""
 
     type: GGMLQuantizationType
     shape: tuple[int, ...]
@@ -59,20 +59,20 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """Metadata values as Python scalars, strings or lists of these; tensors in the order of the table."""
+    """Holds metadata values as Python scalars, strings or lists of these; tensors in the order of the table."""
 
     metadata: dict[str, Any]
     tensors: dict[str, GgufTensor]
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Read and check the header of the GGUF file at `path`; `WeightsError` says what is wrong."""
+    """Reads and checks the header of the GGUF file at `path`; `WeightsError` says what is wrong."""
     with CheckedFile(path) as file:
         return header_of(file)
 
 
 def header_of(file: CheckedFile, *, texts: bool = True) -> GgufHeader:
-    """`read_gguf_header` for an open file. Without `texts`, lists of strings (the vocabulary) are skipped.
+    """Reads the header of an open file; without `texts`, skips lists of strings (the vocabulary).
 
     Skipping takes half the time and leaves none of a vocabulary's hundreds of thousands of strings in memory.
     """
@@ -80,7 +80,7 @@ def header_of(file: CheckedFile, *, texts: bool = True) -> GgufHeader:
 
 
 class _HeaderReader:
-    """A cursor over the start of the file; every step says what it is reading, for the message if it fails."""
+    """Moves a cursor over the start of the file; every step names what it reads, for the message if it fails."""
 
     def __init__(self, file: CheckedFile, texts: bool) -> None:
         self.file = file
@@ -125,7 +125,7 @@ class _HeaderReader:
         return GgufHeader(metadata, self.place(tensors, metadata.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)))
 
     def need(self, length: int, what: str) -> None:
-        """Make `length` bytes at the cursor available, or fail."""
+        """Makes `length` bytes at the cursor available, or fails."""
         end = self.position + length
         if end > self.limit:
             if self.limit < self.file.size:
@@ -191,7 +191,7 @@ class _HeaderReader:
         return list(struct.unpack(f"<{length}{code}", raw))
 
     def strings(self, length: int, what: str) -> list[str]:
-        """The hot loop of opening a file: hundreds of thousands of short strings."""
+        """Reads hundreds of thousands of short strings: the hot loop of opening a file."""
         self.need(8 * length, what)
         unpack: Callable[..., tuple[int]] = struct.Struct("<Q").unpack_from
         found: list[str] = []
@@ -233,7 +233,7 @@ class _HeaderReader:
     def place(
         self, tensors: dict[str, tuple[GGMLQuantizationType, tuple[int, ...], int]], alignment: object
     ) -> dict[str, GgufTensor]:
-        """Where each tensor lies; they must be aligned, inside the file, and not overlap."""
+        """Locates each tensor; they must be aligned, inside the file, and not overlap."""
         if type(alignment) is not int or not 1 <= alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
             self.fail(f"general.alignment is {str(alignment)[:40]}, not a power of two up to {_MAX_ALIGNMENT}")
         start = -(-self.position // alignment) * alignment

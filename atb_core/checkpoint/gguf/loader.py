@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints in GGUF, delivered under Hugging Face names and in one floating type."""
+"""Reads the tensors of a GGUF file, delivered under Hugging Face names and in one floating type."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _PERMUTED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 
 
 class GgufLoader(WeightLoader):
-    """One GGUF file.
+    """Reads one GGUF file.
 
     All tensors are delivered in `dtype`, whatever the file stores: a quantised file keeps norms and biases in
     float32, but the checkpoint it was made from had one type.
     """
 
     def __init__(self, path: Path, rules: GgufRules, dtype: DataType | None = None) -> None:
-        """Open and check the file; `dtype` defaults to `gguf_dtype` of the file and must be a floating type."""
+        """Opens and checks the file; `dtype` defaults to `gguf_dtype` of the file and must be a floating type."""
         self._path = path
         self._file = CheckedFile(path)
         try:
@@ -105,7 +105,7 @@ class GgufLoader(WeightLoader):
         return self.get(name).narrow(dim, start, stop - start).clone()
 
     def _read_rows(self, name: str, tensor: GgufTensor, start: int, stop: int) -> torch.Tensor:
-        """Rows `[start, stop)` of the outermost dimension (a vector is one row), flat, in the delivered type."""
+        """Reads rows `[start, stop)` of the outermost dimension (a vector is one row), flat, in the delivered type."""
         import torch
 
         rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
@@ -126,7 +126,7 @@ class GgufLoader(WeightLoader):
         return any(f".{stem}." in name for stem in self._heads)
 
     def _unpermute(self, name: str, stored: torch.Tensor) -> torch.Tensor:
-        """Rows of a head from (pair, half) order, where rotation pairs neighbours, back to (half, pair)."""
+        """Puts the rows of a head from (pair, half) order, where rotation pairs neighbours, back to (half, pair)."""
         for stem, heads in self._heads.items():
             if f".{stem}." in name:
                 if stored.shape[0] % (2 * heads):
@@ -140,7 +140,7 @@ class GgufLoader(WeightLoader):
 
 
 def _matrices(path: Path, pattern: str, stored: str, tensor: GgufTensor) -> Iterator[tuple[str, GgufTensor]]:
-    """What one tensor of the file is in a checkpoint: itself, or a matrix for each expert."""
+    """Yields the tensors that one tensor of the file is in a checkpoint: itself, or a matrix for each expert."""
     if "{}" in pattern:
         if len(tensor.shape) != 3 or tensor.shape[0] > _MAX_EXPERTS:
             raise WeightsError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GGUF tensor names in the words of Hugging Face checkpoints."""
+"""Translates GGUF tensor names into those of Hugging Face checkpoints."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LAYER = re.compile(r"blk\.(\d{1,6})\.")
 
 
 def hugging_face_names(names: Iterable[str], extra: Mapping[str, str], source: str) -> dict[str, str]:
-    """Map Hugging Face name -> GGUF name for all tensors, in the order given; `{}` is left for an expert's number.
+    """Maps Hugging Face names to GGUF names for all tensors, in the order given; `{}` is left for an expert's number.
 
     Args:
         names: tensor names in the file.
@@ -87,7 +87,7 @@ def _translate(name: str, table: Mapping[str, str]) -> str | None:
 
 
 def model_type_of(architecture: str, known: Iterable[str]) -> str:
-    """The `model_type` that a GGUF file's `general.architecture` stands for.
+    """Returns the `model_type` that a GGUF file's `general.architecture` stands for.
 
     GGUF writes the words of a name together. So it is the one of `known` that is `architecture` but for its
     separators; without one, or with several, `architecture` itself.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two kinds of tokenizer that GGUF files name, as pipelines of the `tokenizers` library.
+"""Builds the two kinds of tokenizer that GGUF files name, as pipelines of the `tokenizers` library.
 
 A byte-level file says by a name (`tokenizer.ggml.pre`) how text is cut before merging; the cut is part of the model,
 so an unknown name is an error and not an approximation.
@@ -24,7 +24,7 @@ _WORDS = (
 
 @dataclass(frozen=True)
 class _Scheme:
-    """How one family of byte-level tokenizers cuts text."""
+    """Holds the rules by which one family of byte-level tokenizers cuts text."""
 
     pattern: str | None = None
     """The cut; None is GPT-2's own, which the byte-level step brings."""
@@ -56,12 +56,12 @@ _SCHEMES: Mapping[str, _Scheme] = {
 
 
 def pre_tokenizer_adds_bos(name: str) -> bool:
-    """Whether texts start with BOS where the file does not say."""
+    """Returns true if texts start with BOS where the file does not say."""
     return name in _SCHEMES and _SCHEMES[name].adds_bos
 
 
 def byte_level_bpe(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], pre: str, source: str) -> Tokenizer:
-    """A BPE over bytes written as printable characters, as GPT-2 introduced it."""
+    """Builds a BPE over bytes written as printable characters, as GPT-2 introduced it."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     scheme = _SCHEMES.get(pre)
@@ -89,7 +89,7 @@ def byte_level_bpe(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], pr
 def sentencepiece_bpe(
     ids: Mapping[str, int], scores: Sequence[float], space_prefix: bool, unknown: str | None
 ) -> Tokenizer:
-    """A SentencePiece BPE with byte fallback: pieces are merged in the order of their scores."""
+    """Builds a SentencePiece BPE with byte fallback: pieces are merged in the order of their scores."""
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     model = models.BPE(
@@ -110,7 +110,7 @@ def sentencepiece_bpe(
 
 
 def _merges_from_scores(ids: Mapping[str, int], scores: Sequence[float]) -> list[tuple[str, str]]:
-    """Every way to make a piece of two others, best score first."""
+    """Returns every way to make a piece of two others, best score first."""
     ranked: list[tuple[float, int, int, tuple[str, str]]] = []
     for piece, index in ids.items():
         for cut in range(1, len(piece)):

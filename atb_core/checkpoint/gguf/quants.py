@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GGUF's quantised blocks as floats.
+"""Decodes GGUF's quantized blocks to floats.
 
 A block holds 32 or 256 consecutive elements of a row. Each function takes blocks `[n, bytes]` (uint8) and returns
 `[n, elements]` (float32), rounding exactly where the reference decoder rounds, so results are equal bit for bit.
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 def _half(blocks: torch.Tensor, start: int) -> torch.Tensor:
-    """The float16 at byte `start` of each block, as float32 `[n, 1]`."""
+    """Returns the float16 at byte `start` of each block, as float32 `[n, 1]`."""
     import torch
 
     return blocks[:, start : start + 2].contiguous().view(torch.float16).float()
 
 
 def _nibbles(packed: torch.Tensor) -> torch.Tensor:
-    """Bytes `[n, b]` to 4-bit values `[n, 2b]`: all low halves, then all high halves."""
+    """Splits bytes `[n, b]` into 4-bit values `[n, 2b]`: all low halves, then all high halves."""
     import torch
 
     return torch.cat((packed & 15, packed >> 4), dim=1)
 
 
 def _fifth_bits(blocks: torch.Tensor, start: int) -> torch.Tensor:
-    """The 32 bits at byte `start` of each block, in order, as `[n, 32]` of 0 or 16."""
+    """Returns the 32 bits at byte `start` of each block, in order, as `[n, 32]` of 0 or 16."""
     import torch
 
     # One look-up turns a byte into the eight bytes of its bits; shifting each bit out is three times slower.
@@ -73,7 +73,7 @@ def _q8_0(blocks: torch.Tensor) -> torch.Tensor:
 
 
 def _k_scales(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The eight 6-bit scales and minima of a Q4_K or Q5_K block, from their 12 bytes, as float32 `[n, 8, 1]`."""
+    """Returns the eight 6-bit scales and minima of a Q4_K or Q5_K block from their 12 bytes: float32 `[n, 8, 1]`."""
     import torch
 
     first, second, third = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
@@ -83,7 +83,7 @@ def _k_scales(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _scale_k(blocks: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """`values` `[n, 8, 32]` times their group's scale minus its minimum."""
+    """Returns `values` `[n, 8, 32]` times their group's scale minus its minimum."""
     scales, minima = _k_scales(blocks[:, 4:16])
     scales *= _half(blocks, 0).unsqueeze(-1)
     minima *= _half(blocks, 2).unsqueeze(-1)
@@ -138,7 +138,7 @@ SUPPORTED_TYPES = (*PLAIN_TYPES, *_DECODERS)
 
 
 def decode(raw: torch.Tensor, kind: Type) -> torch.Tensor:
-    """Floats of whole blocks.
+    """Decodes whole blocks to floats.
 
     Args:
         raw: uint8 `[n, bytes of one block]`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rotary embedding settings of a GGUF file as `rope_theta` and `rope_scaling`."""
+"""Translates the rotary embedding settings of a GGUF file into `rope_theta` and `rope_scaling`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rope_config(
     path: Path,
     factors: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """`{"rope_theta": ..., "rope_scaling": ...}` from the file's metadata.
+    """Returns `{"rope_theta": ..., "rope_scaling": ...}` from the file's metadata.
 
     Args:
         prefix: the architecture with a dot.
@@ -69,7 +69,7 @@ def rope_config(
 
 
 def llama3_factors(head_dim: int, theta: float, factor: float, low: float, high: float, original: int) -> list[float]:
-    """The divisor of each of the `head_dim / 2` rotation frequencies under llama3 scaling."""
+    """Returns the divisor of each of the `head_dim / 2` rotation frequencies under llama3 scaling."""
     divisors = []
     for index in range(0, head_dim, 2):
         wavelength = 2 * math.pi * theta ** (index / head_dim)
@@ -88,7 +88,7 @@ def llama3_factors(head_dim: int, theta: float, factor: float, low: float, high:
 def _llama3_scaling(
     factors: Sequence[float], theta: float, config: Mapping[str, Any], path: Path
 ) -> dict[str, Any] | None:
-    """The llama3 parameters that give exactly these divisors."""
+    """Returns the llama3 parameters that give exactly these divisors."""
     head_dim, longest = config["head_dim"], config["max_position_embeddings"]
     if len(factors) != head_dim // 2 or not all(math.isfinite(f) and f > 0 for f in factors):
         raise WeightsError(f"{path}: rope_freqs.weight does not hold {head_dim // 2} positive numbers")

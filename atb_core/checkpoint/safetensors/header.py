@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The header of a safetensors file, read as the untrusted input it is.
+"""Reads the header of a safetensors file, an untrusted input.
 
 A file is: the header's length (8 bytes, little endian), the header (JSON), the data. Everything is checked here,
 before any tensor is allocated; reading a tensor afterwards only needs its range.
@@ -30,7 +30,7 @@ DTYPE_BITS = {
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies: `nbytes` bytes at `offset` from the start of the file."""
+    """Locates one tensor: `nbytes` bytes at `offset` from the start of the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -40,14 +40,14 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class SafetensorsHeader:
-    """Tensors in the order of their data, and the free-form metadata."""
+    """Holds tensors in the order of their data, and the free-form metadata."""
 
     tensors: dict[str, TensorEntry]
     metadata: dict[str, str]
 
 
 def read_safetensors_header(file: CheckedFile) -> SafetensorsHeader:
-    """Read and check the header of `file`; `WeightsError` says what is wrong with which tensor."""
+    """Reads and checks the header of `file`; `WeightsError` says what is wrong with which tensor."""
     return _HeaderReader(file).read()
 
 
@@ -90,7 +90,7 @@ class _HeaderReader:
         return table
 
     def _check_depth(self, raw: bytes) -> None:
-        """Bound nesting before the JSON parser recurses. Brackets inside strings do not count."""
+        """Bounds nesting before the JSON parser recurses. Brackets inside strings do not count."""
         depth, in_string, escaped = 0, False, False
         # Structural bytes are rare next to names and digits, so skip everything else at C speed.
         for byte in raw.translate(None, _NOT_STRUCTURAL):
@@ -155,7 +155,7 @@ class _HeaderReader:
         return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 64 for item in value)
 
     def _check_layout(self, tensors: dict[str, TensorEntry], data_start: int) -> dict[str, TensorEntry]:
-        """Tensors must fill the data exactly: contiguous, in order, nothing hidden between, before or after."""
+        """Checks that the tensors fill the data exactly: contiguous, nothing hidden between, before or after."""
         # An empty tensor shares its position with the next one, so it sorts first.
         ordered = sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].nbytes))
         position = data_start

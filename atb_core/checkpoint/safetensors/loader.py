@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints in safetensors: one file, or shards with an index."""
+"""Reads the tensors of safetensors: one file, or shards with an index."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class _Located:
 
 
 class SafetensorsLoader(WeightLoader):
-    """One safetensors file or several that share no tensor name."""
+    """Reads one safetensors file or several that share no tensor name."""
 
     def __init__(self, source: Path, paths: Sequence[Path], weight_map: Mapping[str, str] | None = None) -> None:
-        """Open and check `paths`; with a `weight_map` (tensor -> file name) the two must agree exactly."""
+        """Opens and checks `paths`; with a `weight_map` (tensor -> file name) the two must agree exactly."""
         self._source = source
         self._tensors: dict[str, _Located] = {}
         self._files: list[CheckedFile] = []

@@ -11,7 +11,7 @@ inline F16 gelu_tanh(F16 x) {
 
 inline F16 gelu_erf(F16 x) { return set1(0.5F) * x * (set1(1.0F) + erf(x * set1(0.707106781F))); }
 
-// x * exp(0.851 (x - |x|)) / (1 + exp(-1.702 |x|)), which is x * sigmoid(1.702 x) without overflow.
+// Returns x * exp(0.851 (x - |x|)) / (1 + exp(-1.702 |x|)), which is x * sigmoid(1.702 x) without overflow.
 inline F16 fast_gelu(F16 x) {
   const F16 a = abs(x);
   return x * exp(set1(0.851F) * (x - a)) / (set1(1.0F) + exp(set1(-1.702F) * a));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention over packed sequences (prefill) and over the paged cache (decoding, several new tokens): both become a
-// Job, a Job is cut into units, threads take units. How it is cut has no influence on the bits.
+// Attention over packed sequences (prefill) and over the paged cache (decode, several new tokens): both become a Job, a
+// Job is cut into units, and threads take units. The cut has no influence on the bits.
 #pragma once
 
 #include <algorithm>
@@ -20,17 +20,17 @@ struct Job {
   bool causal;
   MaskView mask;
   MaskRow mask_row;
-  const int32_t* q_lens;   // none: one token each
-  const int32_t* kv_lens;  // none: as many as q_lens
+  const int32_t* q_lens;        // none: one token each
+  const int32_t* context_lens;  // none: as many as q_lens
   int64_t table_width;
 
   int64_t group() const { return heads / kv_heads; }
   int64_t q_len(int64_t b) const { return q_lens != nullptr ? q_lens[b] : 1; }
-  int64_t kv_len(int64_t b) const { return kv_lens != nullptr ? kv_lens[b] : q_lens[b]; }
+  int64_t kv_len(int64_t b) const { return context_lens != nullptr ? context_lens[b] : q_lens[b]; }
 };
 
-// How a Job is cut: an item is (sequence, kv head, block of query tokens); with `tile_step`, a unit is some tiles of
-// an item, otherwise all of them.
+// The cut of a Job: an item is (sequence, kv head, block of query tokens); with `tile_step`, a unit is some tiles of an
+// item, otherwise all of them.
 struct Cut {
   int64_t item_tokens;
   int64_t tile_step = 0;   // 0: items are not split
@@ -53,13 +53,13 @@ inline int64_t visible_to(const Job<T>& job, int64_t b, int64_t token) {
 
 inline int64_t tiles_for(int64_t positions) { return (positions + kTile - 1) / kTile; }
 
-// Walks over the units in a fixed order, the tokens with the longest contexts first. `seek` only goes forward.
+// Iterates over the units in a fixed order, the tokens with the longest contexts first. `seek` only moves forward.
 template <typename T>
 class Units {
  public:
   Units(const Job<T>& job, const Cut& cut) : job_(job), cut_(cut) {}
 
-  // False when there is no unit of this number.
+  // Returns false if there is no unit of this number.
   bool seek(int64_t number, Unit& unit) {
     while (sequence_ < job_.batch) {
       const int64_t n = job_.q_len(sequence_);
@@ -103,7 +103,7 @@ class Units {
   int64_t first_ = 0;  // the number of the current item's first unit
 };
 
-// The work of one thread: its scratch memory and the unit at hand.
+// The work of one thread: its scratch memory and its current unit.
 template <typename T>
 class Attention {
  public:
@@ -138,7 +138,7 @@ class Attention {
   int64_t row_count(const Unit& unit) const { return unit.count * job_.group(); }
   int64_t value_width() const { return padded(job_.kv.dv); }
 
-  // The place of a row's head among the heads of all tokens: row r of the unit is (token, head), heads fastest.
+  // Returns the index of a row's head among the heads of all tokens: row r of the unit is (token, head), heads fastest.
   int64_t head_of(const Unit& unit, int64_t row) const {
     const int64_t token = unit.q_start + unit.token + row / job_.group();
     return token * job_.heads + unit.kv_head * job_.group() + row % job_.group();
@@ -165,7 +165,7 @@ class Attention {
       ints<int32_t>(layout_.visible)[row] = static_cast<int32_t>(visible);
       const int64_t mask_row = job_.mask_row == MaskRow::sequence ? unit.sequence
                                : job_.mask_row == MaskRow::token  ? unit.q_start + token
-                               : job_.kv_lens == nullptr          ? token
+                               : job_.context_lens == nullptr     ? token
                                                                   : visible - 1;
       ints<int32_t>(layout_.mask_row)[row] = static_cast<int32_t>(mask_row);
     }
@@ -178,7 +178,7 @@ class Attention {
     std::fill_n(at(layout_.output), n * value_width(), 0.0F);
   }
 
-  // Where the keys and values of a unit are.
+  // Returns the keys and values of a unit.
   KeyValues<T> kv_of(const Unit& unit) const {
     KeyValues<T> kv = job_.kv;
     kv.keys += unit.kv_head * kv.d;
@@ -188,7 +188,7 @@ class Attention {
     return kv;
   }
 
-  // The places of a tile, in one of two buffers. False if the block table is bad.
+  // Finds the places of a tile, in one of two buffers. Returns false if the block table is invalid.
   bool find(const Unit& unit, const KeyValues<T>& kv, int64_t tile, Places& places) const {
     int64_t* at = ints<int64_t>(layout_.places) + tile % 2 * kTile;
     const int64_t last = visible_to(job_, unit.sequence, unit.token + unit.count - 1);
@@ -196,7 +196,8 @@ class Attention {
     return find_places(kv, tile * kTile, places.n, at, worker_);
   }
 
-  // All tiles of the unit into the state; after each, done(tile). False if the block table is bad.
+  // Adds all tiles of the unit to the state and calls done(tile) after each. Returns false if the block table is
+  // invalid.
   template <typename Done>
   bool run_tiles(const Unit& unit, Done done) const {
     const KeyValues<T> kv = kv_of(unit);
@@ -223,7 +224,7 @@ class Attention {
     return true;
   }
 
-  // Each tile from an empty state, which leaves exactly the tile's own maximum, sum and output.
+  // Computes each tile from an empty state, which gives exactly the tile's own maximum, sum and output.
   void run_split(const Unit& unit) const {
     const int64_t n = row_count(unit), width = value_width();
     run_tiles(unit, [&](int64_t tile) {
@@ -273,8 +274,8 @@ class Attention {
       write_row(at(layout_.output) + row * value_width(), at(layout_.sum)[row], head_of(unit, row));
   }
 
-  // A row that saw nothing is zero. Adding zero turns -0 into +0: whether a sum of nothing is +0 or -0 depends on how
-  // many empty tiles were merged into it.
+  // Writes a row; a row that sees no position is zero. Adding zero turns -0 into +0: the sign of an empty sum depends
+  // on how many empty tiles were merged into it.
   void write_row(const float* output, float sum, int64_t head) const {
     const int64_t dv = job_.kv.dv;
     const F16 total = set1(sum == 0.0F ? 1.0F : sum);
@@ -288,7 +289,7 @@ class Attention {
   const AttentionLayout layout_;
 };
 
-// Every thread looks at the same lengths and comes to the same verdict.
+// Checks the lengths; every thread reads the same ones and gets the same result.
 template <typename T>
 inline bool lengths_are_good(const Job<T>& job, int64_t capacity, const Worker& worker) {
   int64_t tokens = 0, longest_q = 0, longest_kv = 0;
@@ -313,7 +314,7 @@ inline bool lengths_are_good(const Job<T>& job, int64_t capacity, const Worker& 
   return true;
 }
 
-// Few long items for many threads: their tiles are shared, if there is memory for the partial results.
+// Chooses the cut. With few long items for many threads, tiles are shared if there is memory for the partial results.
 template <typename T>
 inline Cut cut_job(const Job<T>& job, const Worker& worker) {
   const int64_t threads = worker.count;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the attention kernels of all levels agree on: tile sizes and where things are in scratch memory.
+// Tile sizes and the layout of scratch memory that the attention kernels of all levels share.
 #pragma once
 
 #include <cstddef>
@@ -11,13 +11,13 @@ namespace atb_core::cpu {
 
 // Positions of a tile of keys and values. Part of the numerics: tiles start at multiples of it.
 inline constexpr int64_t kTile = 64;
-// Query rows (tokens x heads of one kv head) that share a converted tile. Only a matter of speed.
+// The query rows (tokens x heads of one kv head) that share a converted tile. It affects speed only.
 inline constexpr int64_t kItemRows = 96;
 
-// With this many rows or fewer, values are used where they are instead of being converted first.
+// With at most this many rows, values are used in place instead of being converted first.
 inline constexpr int64_t kRowsForScratch = 12;
 
-// The head size padded to whole vectors.
+// Returns head_dim padded to whole vectors.
 constexpr int64_t padded(int64_t d) { return (d + 15) / 16 * 16; }
 
 // A thread's scratch, in bytes from its start.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where keys and values are, and how a tile of them becomes float32.
+// Locates keys and values, and converts a tile of them to float32.
 #pragma once
 
 #include <type_traits>
@@ -21,7 +21,8 @@ struct KeyValues {
   int64_t block_size, blocks;
 };
 
-// Fills places[0, n) for the positions from `start`. False, with a report, if a block is not in the cache.
+// Fills places[0, n) for the positions from `start`. Returns false and reports an error if a block is outside of the
+// cache.
 template <typename T>
 inline bool find_places(const KeyValues<T>& kv, int64_t start, int n, int64_t* places, const Worker& worker) {
   if (kv.table == nullptr) {
@@ -62,7 +63,7 @@ inline void load_column_pairs(const KeyValues<Bf16>& kv, const int64_t* places, 
   }
 }
 
-// Asks for a row that will be needed with the next tile; the second level of cache is where it should wait.
+// Prefetches a row of the next tile into the second level of cache.
 template <typename T>
 inline void prefetch_row(const T* row, int64_t n) {
   constexpr int64_t kLine = 64 / sizeof(T);

@@ -9,7 +9,7 @@ namespace atb_core::cpu {
 
 namespace {
 
-// More shared memory than this for the partial results of split contexts is not asked for.
+// The most shared memory for the partial results of split contexts.
 constexpr size_t kMaxPartialBytes = size_t{32} << 20;
 
 size_t partial_bytes(int64_t rows, int64_t longest, int64_t dv) {
@@ -71,13 +71,13 @@ ScratchSize paged_attention_scratch(const PagedAttentionArgs& args, int threads)
   return size;
 }
 
-// The order of a row, and the k largest as they are and as floats.
+// Memory for the order of a row, and the k largest as they are and as floats.
 ScratchSize topk_softmax_scratch(const TopkSoftmaxArgs& args) {
   const size_t experts = static_cast<size_t>(args.x.dim(1)), k = static_cast<size_t>(args.weights.dim(1));
   return {0, align_up(experts * sizeof(int32_t)) + align_up(k * itemsize(args.x.dtype)) + align_up(k * sizeof(float))};
 }
 
-// The weights of a token.
+// Memory for the weights of a token.
 ScratchSize token_unpermute_scratch(const TokenUnpermuteArgs& args) {
   return {0, align_up(static_cast<size_t>(args.probs.dim(1)) * sizeof(float))};
 }

@@ -83,7 +83,7 @@ constexpr bool is_unary(ElewiseKind kind) {
   return kind == K::muls || kind == K::cos || kind == K::sin || kind == K::neg || kind == K::logical_not ||
          kind == K::tanh;
 }
-// Whether elewise has this kind for operands of this dtype (all operands have the same).
+// Returns true if elewise supports this kind for operands of this dtype (all operands have the same).
 bool elewise_supports(ElewiseKind kind, DataType operand);
 
 // Softmax over the dimensions [first_axis, rank), taken together.

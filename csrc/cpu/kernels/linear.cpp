@@ -14,7 +14,7 @@ namespace {
 // 10% slower (Zen 5, two threads, 1 GB of weights).
 constexpr size_t kPrefetchAhead = 4 << 10;
 
-// The blocks a part touches, in whole pairs.
+// The blocks of a part, in whole pairs.
 struct BlockRange {
   int64_t begin, end;
   explicit BlockRange(const LinearPart& part)
@@ -23,8 +23,8 @@ struct BlockRange {
   }
 };
 
-// A tile's rows are far apart in the output, and no hardware prefetcher sees them coming: without this,
-// waiting for these lines takes 8% of the time at 512 rows and k = 896.
+// Prefetches a tile's output. Its rows are far apart, and no hardware prefetcher predicts them: without this, waiting
+// for these lines takes 8% of the time at 512 rows and k = 896.
 void prefetch_output(const FinishJob& job) {
   const size_t item = itemsize(job.out_dtype);
   const size_t row = static_cast<size_t>(std::max<int64_t>(job.columns, 0)) * item;
@@ -140,7 +140,7 @@ void LinearRun::panel(const LinearPart& part, int64_t block, int64_t block_end, 
   }
 }
 
-// One slice of k for some blocks and all groups of a row block.
+// Multiplies one slice of k for some blocks and all groups of a row block.
 void LinearRun::slice(const Tile& tile, int64_t step, int64_t row_block, float* acc) {
   const int64_t first = rows_.block_start(row_block), last = rows_.block_start(row_block + 1);
   TileJob job{};
@@ -260,7 +260,7 @@ void linear(Isa isa, const LinearArgs& args, const Worker& worker) {
   kernel.begin(static_cast<int>(row_unit(kernel, args.m)));
   int64_t ticket = worker.take(), done = 0;
   for (int64_t row = 0; row < args.m; row += at_once) {
-    if (row > 0) worker.sync();  // the others still read the rows of the last round
+    if (row > 0) worker.sync();  // other threads still read the rows of the last round
     LinearRun run(kernel, args, worker, row, std::min(at_once, args.m - row));
     if (run.shares_rows()) {
       const auto [begin, end] = worker.share(run.groups());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The AMX kernel on tile operations in plain C++, to test its blocking and its bits on any machine.
+// The AMX kernel over tile operations in plain C++, to test its blocking and its bits on any machine.
 #define ATB_CPU_LEVEL amx_emulated
 #include "cpu/kernels/vec_portable.h"
 // The vector type comes first.
@@ -35,7 +35,7 @@ struct Emulation {
   static void zero() {
     std::memset(state(T).data[T], 0, kTileBytes);
   }
-  // Rows beyond the configured ones read as zeros.
+  // Loads a tile; rows beyond the configured ones are zero.
   template <int T>
   static void load(const std::byte* p, size_t stride) {
     TileState& tiles = state(T);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Many products, each of some rows with a matrix of its own, as one piece of work for all threads.
+// Many products, each of some rows with a matrix of its own, as one job for all threads.
 #include <algorithm>
 #include <optional>
 
@@ -9,12 +9,12 @@
 namespace atb_core::cpu {
 namespace {
 
-// Rows of one group, few enough to be prepared at once. After the last one there are no rows.
+// Rows of one group, few enough to be prepared at once. After the last segment there is one without rows.
 struct Segment {
   int64_t group, row, rows;
 };
 
-// Tile units are filled up: fewer than that many more.
+// Returns the most rows that are stored: units of a tile are filled up, with fewer rows than that.
 int64_t most_stored(int64_t m) { return 2 * m; }
 
 // Prepared rows that are kept between two barriers: kSharedBytes, and what rounding makes of a segment's rows.
@@ -31,7 +31,7 @@ class GroupedRun {
   void run() {
     for (Segment next = segment(0, 0); next.rows > 0;) {
       const Segment first = next;
-      if (first.row > 0) worker_.sync();  // the others still read the rows of the last round
+      if (first.row > 0) worker_.sync();  // other threads still read the rows of the last round
       next = prepare(first);
       multiply(first, next);
     }
@@ -39,7 +39,7 @@ class GroupedRun {
   }
 
  private:
-  // The first rows from `row` on, of group `group` or a later one.
+  // Returns the first rows from `row` on, of group `group` or a later one.
   Segment segment(int64_t group, int64_t row) const;
   Segment after(const Segment& s) const { return segment(s.group, s.row + s.rows); }
   LinearRun& bind(const Segment& s, size_t shared_offset);
@@ -64,7 +64,7 @@ Segment GroupedRun::segment(int64_t group, int64_t row) const {
   return {group, row, std::min(most, args_.ends[group] - row)};
 }
 
-// The product of a segment. It is valid until the next one is bound.
+// Returns the product of a segment, valid until the next one is bound.
 LinearRun& GroupedRun::bind(const Segment& s, size_t shared_offset) {
   const PackedWeight& all = args_.weight;
   part_ = {.weight = all.matrix(s.group),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The packed weight layout (see linear_kernel.h): writing it, and reading single rows back.
+// Writes the packed weight layout (see linear_kernel.h) and reads single rows back.
 #include <algorithm>
 #include <cstring>
 
@@ -9,7 +9,7 @@
 namespace atb_core::cpu {
 namespace {
 
-// Where element k of a block step's column 0 is, in elements; column c is c * column_stride further.
+// The position of element k of a block step's column 0, in elements; column c is c * column_stride further.
 struct Place {
   int64_t offset, column_stride;
 };

@@ -7,7 +7,7 @@
 namespace atb_core::cpu {
 namespace {
 
-// Adds the choices [begin, end) to the number of rows of each expert; false where one names no expert.
+// Adds the choices [begin, end) to the number of rows of each expert; returns false if one names no expert.
 bool count_rows(const int32_t* experts, int64_t begin, int64_t end, int64_t count, int64_t* rows, ErrorSlot& error) {
   for (int64_t i = begin; i < end; ++i) {
     if (experts[i] < 0 || experts[i] >= count) {

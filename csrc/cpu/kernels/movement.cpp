@@ -10,7 +10,7 @@ namespace {
 // Below this many bytes a second thread costs more than it saves.
 constexpr int64_t kGrainBytes = 4096;
 
-// Row-major byte strides of a contiguous tensor.
+// Writes the row-major byte strides of a contiguous tensor.
 void strides_of(const TensorView& view, int64_t* strides) {
   int64_t stride = static_cast<int64_t>(itemsize(view.dtype));
   for (int i = view.rank - 1; i >= 0; --i) {

@@ -5,7 +5,8 @@
 
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 
-// exp(x - max) / sum. The exponentials are made twice instead of kept: a row may be longer than any scratch.
+// Computes exp(x - max) / sum. The exponentials are computed twice instead of stored: a row may be longer than any
+// scratch.
 template <typename T>
 inline void softmax_row(const T* x, T* out, int64_t n) {
   F16 largest = set1(-HUGE_VALF);

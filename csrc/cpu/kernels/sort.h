@@ -17,7 +17,7 @@ struct TopArgs {
 ScratchSize top_scratch(const TopArgs& args);
 void top(const TopArgs& args, const Worker& worker);
 
-// One row of it: the `count` largest of `size` elements. `order` has room for `size` indices.
+// Finds the `count` largest of `size` elements of one row. `order` has room for `size` indices.
 void top_of_row(DataType dtype, const void* x, int64_t size, int64_t count, void* values, int32_t* indices,
                 int32_t* order);
 

@@ -51,7 +51,7 @@ aclError refuse(aclError status, const std::string& why) {
     if (!(condition)) return refuse(ACL_ERROR_INVALID_PARAM, call ": a null pointer was given"); \
   } while (false)
 
-// One side of a copy: where the host can reach it, or null with the reason explained.
+// Returns the host's address of one side of a copy, or null and explains the reason.
 std::byte* reach(const void* address, size_t bytes, bool on_device, const char* call) {
   if (!on_device) {
     if (address != nullptr && !is_device_address(address)) return static_cast<std::byte*>(const_cast<void*>(address));
@@ -222,7 +222,7 @@ aclError aclrtDestroyStream(aclrtStream stream) {
 }
 
 aclError aclrtSynchronizeStream(aclrtStream stream) {
-  // A wait that is told to fail has waited: memory may be given back after it.
+  // A wait with an injected fault waits, too: memory may be freed after it.
   const bool known = is_stream(stream);
   const aclError status = synchronize(stream);
   ATB_SIM_BEGIN("aclrtSynchronizeStream");

@@ -7,7 +7,7 @@
 
 namespace atb::sim {
 
-// Whether a context exists and has a stream that does; explains if not.
+// Returns true if a context exists and has a stream that exists; explains if not.
 Status check_context(Context* context, const std::string& who);
 
 }  // namespace atb::sim

@@ -55,8 +55,8 @@ Status check_node(const std::string& who, const Node& node, const SimOperation& 
 
 bool contains(const SVector<uint32_t>& ids, uint32_t id) { return std::find(ids.begin(), ids.end(), id) != ids.end(); }
 
-// Everything that is read has a value, and everything that is not an input gets one exactly once; writing what has a
-// value already is for operations that work in place.
+// Checks that every tensor has a value before it is read, and that every tensor but the inputs gets one exactly once,
+// except from operations that work in place.
 Status check_flow(const GraphParam& param, uint32_t count) {
   std::vector<bool> defined(count);
   std::fill_n(defined.begin(), param.inTensorNum, true);
@@ -89,7 +89,7 @@ Status GraphOperation::make(const GraphParam& param, std::unique_ptr<GraphOperat
   std::unique_ptr<GraphOperation> graph(new GraphOperation(param));
   const Status status = graph->bind_operations();
   if (status != NO_ERROR) {
-    graph->operations_.clear();  // they stay the caller's
+    graph->operations_.clear();  // the caller keeps them
     return status;
   }
   for (SimOperation* operation : graph->operations_) operation->set_owned(true);
@@ -135,7 +135,7 @@ Status GraphOperation::reshape(size_t node, Descs& in) const {
   return NO_ERROR;
 }
 
-// The descriptions of all tensors, node by node.
+// Computes the descriptions of all tensors, node by node.
 Status GraphOperation::walk(const Descs& in, std::vector<Step>& steps, Descs& values) const {
   values.assign(count(), TensorDesc());
   std::copy(in.begin(), in.end(), values.begin());
@@ -172,7 +172,8 @@ Status GraphOperation::infer(const Descs& in, Descs& out) const {
   return NO_ERROR;
 }
 
-// Internals whose lives do not overlap share memory, so that an operation which reads too late reads something else.
+// Places internals: those whose lives do not overlap share memory, so that an operation which reads too late reads
+// other data.
 std::vector<uint64_t> GraphOperation::place_internals(const Descs& values, uint64_t& bytes) const {
   struct Life {
     size_t first, last;
@@ -216,7 +217,7 @@ Status GraphOperation::schedule(const Descs& in, const Descs& out, const std::ve
   std::vector<Step> steps;
   Descs values;
   ATB_SIM_TRY(walk(in, steps, values));
-  for (uint32_t i = 0; i < param_.outTensorNum; ++i) {  // inferShapeFunc may have told something else
+  for (uint32_t i = 0; i < param_.outTensorNum; ++i) {  // inferShapeFunc may have returned another one
     if (desc_bytes(values[param_.inTensorNum + i]) == desc_bytes(out[i])) continue;
     return reject(ERROR_INVALID_TENSOR_DIM, "graph ", param_.name, ": output ", i, " is ", describe(out[i]),
                   ", but its node makes ", describe(values[param_.inTensorNum + i]));

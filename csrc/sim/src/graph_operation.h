@@ -8,10 +8,10 @@
 
 namespace atb::sim {
 
-// A graph of operations, of which it owns those of its nodes.
+// A graph of operations. It owns the operations of its nodes.
 class GraphOperation : public SimOperation {
  public:
-  // Checks the rules that ATB has for graphs. On failure the nodes' operations stay the caller's.
+  // Checks ATB's rules for graphs. On failure the caller keeps the operations of the nodes.
   static Status make(const GraphParam& param, std::unique_ptr<GraphOperation>& made);
   ~GraphOperation() override;
 
@@ -25,7 +25,7 @@ class GraphOperation : public SimOperation {
  private:
   explicit GraphOperation(const GraphParam& param) : param_(param) {}
 
-  // One node's descriptions, after the reshape functions.
+  // The descriptions of a node's tensors, after the reshape functions.
   struct Step {
     Descs in, out;
   };

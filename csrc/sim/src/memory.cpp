@@ -62,7 +62,7 @@ class Device {
     const auto [offset, size] = *found;
     live_.erase(found);
     used_ -= size;
-    // Gives the pages back; what is allocated here next begins anew.
+    // Returns the pages to the system; a new allocation here starts with fresh ones.
     fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(size));
     account([&](Counters& now) {
       now.live_bytes -= size;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory of the simulated device. Its addresses cannot be touched: a program that confuses device and host memory
-// crashes here as it would there. The simulator itself sees the same memory through a second mapping, the window.
+// Memory of the simulated device. Its addresses cannot be accessed: a program that confuses device and host memory
+// crashes here as on a device. The simulator accesses the same memory through a second mapping, the window.
 #pragma once
 
 #include <cstddef>
@@ -9,16 +9,16 @@
 
 namespace atb::sim {
 
-// What the device has: the limit that was set, at most the addresses there are.
+// Returns the memory of the device: the limit that was set, at most the reserved addresses.
 uint64_t capacity();
 
-// Null when the device has no more.
+// Returns null if the device has no memory left.
 void* allocate(size_t bytes);
-// False when nothing was allocated at this address.
+// Returns false if nothing was allocated at this address.
 bool release(void* address);
 
 bool is_device_address(const void* address);
-// Whether all these bytes belong to one live allocation; else says why not.
+// Returns true if all these bytes belong to one live allocation; otherwise explains why not.
 bool is_live(const void* address, size_t bytes, std::string& why);
 
 }  // namespace atb::sim

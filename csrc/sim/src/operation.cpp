@@ -80,7 +80,7 @@ Views views(const std::vector<Bound::Operand>& operands, const std::string& name
               operand.desc.dtype,
               operand.desc.format,
               {operand.desc.shape.dims, operand.desc.shape.dims + operand.desc.shape.dimNum}};
-    // What was read on the host at Setup has no copy on the device that a kernel could look at.
+    // Tensors that Setup read on the host have no copy on the device that a kernel could read.
     if (!operand.host_only) {
       std::string why;
       if (!is_live(operand.address, desc_bytes(operand.desc), why)) {
@@ -259,7 +259,7 @@ Status SimOperation::setup_locked(const VariantPack& pack, uint64_t& workspace, 
   return NO_ERROR;
 }
 
-// Addresses may be others than at Setup, everything else has to be as it was.
+// Addresses may differ from those of Setup; everything else must be equal.
 Status SimOperation::check_unchanged(const Prepared& prepared, const VariantPack& pack) const {
   const Descs in = descs(pack.inTensors), out = descs(pack.outTensors);
   for (size_t i = 0; i < in.size() + out.size(); ++i) {
@@ -328,7 +328,7 @@ Status SimOperation::execute_locked(const Prepared& prepared, const VariantPack&
   }
   const uint64_t scratch = schedule.workspace;
   aclrtStream stream = context->GetExecuteStream();
-  // What an operation finds in its workspace is nothing that it may rely on.
+  // Fills the workspace: an operation must not rely on its content.
   if (scratch > 0) {
     enqueue(stream, [workspace, scratch] {
       std::string gone;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What all operations of the simulator, single ones and graphs, do alike: states, addresses, faults, accounts.
+// The parts that all operations of the simulator, single ones and graphs, share: states, addresses, faults, counters.
 #pragma once
 
 #include <atb/operation.h>
@@ -16,12 +16,12 @@ namespace atb::sim {
 
 using Descs = std::vector<TensorDesc>;
 
-// A tensor of a launch: one of the operation's, or a part of its workspace.
+// A tensor of a launch: a tensor of the operation, or a part of its workspace.
 struct Place {
   enum class Kind { input, output, workspace } kind;
   uint64_t number;  // of the tensor, or the offset
   TensorDesc desc;
-  bool host_only = false;  // the kernel must not look at the device's copy
+  bool host_only = false;  // the kernel must not read the device's copy
 };
 
 struct Launch {
@@ -30,7 +30,7 @@ struct Launch {
   std::vector<Place> in, out;
 };
 
-// What Setup has worked out for Execute.
+// The result of Setup, which Execute uses.
 struct Schedule {
   std::vector<Launch> launches;
   uint64_t workspace = 0;
@@ -46,15 +46,15 @@ class SimOperation : public Operation {
   Status Execute(const VariantPack& pack, uint8_t* workspace, uint64_t workspace_size, Context* context) final;
 
   virtual Status infer(const Descs& in, Descs& out) const = 0;
-  // Checks everything that shapes and host data tell, and gives the launches. `host[i]` is null where input i came
-  // without host data.
+  // Checks all that depends on shapes and host data, and returns the launches. `host[i]` is null if input i has no host
+  // data.
   virtual Status schedule(const Descs& in, const Descs& out, const std::vector<const int32_t*>& host,
                           Schedule& schedule) const = 0;
-  // A graph takes its nodes' operations: nobody else may destroy them or put them into another graph.
+  // Takes an operation into a graph: afterwards it must not be destroyed or put into another graph.
   void set_owned(bool owned) { owned_ = owned; }
   bool owned() const { return owned_; }
 
-  // Outputs that have to be the memory of an input.
+  // Returns the outputs that have to be the memory of an input.
   virtual std::vector<std::pair<uint32_t, uint32_t>> in_place() const { return {}; }
 
  private:
@@ -63,11 +63,11 @@ class SimOperation : public Operation {
     std::vector<uint64_t> host_hashes;
     Schedule schedule;
     Context* context;
-    uint64_t workspace;  // as Setup told it
+    uint64_t workspace;  // as Setup returned it
   };
 
   Status check_counts(size_t inputs, size_t outputs) const;
-  // At Setup addresses only have to be of the right kind: Execute may be given others.
+  // Setup checks only the kind of addresses: Execute may pass others.
   Status check_tensors(const VariantPack& pack, bool live) const;
   Status check_outputs(const Descs& in, const Descs& out) const;
   Status check_unchanged(const Prepared& prepared, const VariantPack& pack) const;
@@ -80,11 +80,11 @@ class SimOperation : public Operation {
   bool owned_ = false;
 };
 
-// The checks of a description that hold for every operation.
+// Checks a description by the rules of all operations.
 Status check_desc(const std::string& who, const TensorDesc& desc);
 uint64_t desc_bytes(const TensorDesc& desc);
 std::string describe(const TensorDesc& desc);
-// An operation of the simulator, or null for anybody else's.
+// Returns the operation of the simulator, null for any other operation.
 SimOperation* own_operation(Operation* operation);
 
 }  // namespace atb::sim

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The operations: from parameters to rules. Each refuses parameters that ATB refuses.
+// Makes the rules of operations from their parameters. Each function refuses parameters that ATB refuses.
 #pragma once
 
 #include <memory>

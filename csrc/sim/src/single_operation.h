@@ -7,7 +7,7 @@
 
 namespace atb::sim {
 
-// One operation of ATB's, by its rules.
+// A single operation of ATB, by its rules.
 class SingleOperation : public SimOperation {
  public:
   explicit SingleOperation(std::unique_ptr<OpRules> rules) : rules_(std::move(rules)) {}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Settings, accounts, faults and the log of the process; control.h shows them to the outside.
+// Settings, counters, faults and the log of the process; control.h is the public interface.
 #pragma once
 
 #include <sim/control.h>
@@ -9,22 +9,22 @@
 
 namespace atb::sim {
 
-// Begins a call: logs it, and tells the status that it has to return if a fault is due. `detail` is logged, too.
+// Begins a call: logs it with `detail`, and returns the status of a fault that is due.
 std::optional<int32_t> fault(const char* call, const std::string& detail = {});
-// Whether the kernel that is launched now has to fail, and with which status.
+// Returns true, with a status, if the kernel that is launched now has to fail.
 std::optional<int32_t> kernel_fault();
 
-// Changes the accounts under their lock.
+// Changes the counters under their lock.
 template <typename Change>
 void account(Change&& change);
 
 uint64_t memory_limit();
 uint32_t devices();
 
-// Whether this thread has chosen its device. Each thread that uses one has to.
+// Returns true if this thread has chosen its device. Each thread that uses a device has to.
 bool device_chosen();
 
-// Leaves the function with the status of a due fault.
+// Returns from the function with the status of a fault that is due.
 #define ATB_SIM_CALL(...)                                               \
   do {                                                                  \
     if (const auto due_ = ::atb::sim::fault(__VA_ARGS__)) return *due_; \

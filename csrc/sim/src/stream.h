@@ -7,16 +7,16 @@
 
 namespace atb::sim {
 
-// A stream does its tasks in order on a thread of its own. After a task that fails the rest is skipped until somebody
-// waits and is told.
+// A stream runs its tasks in order on a thread of its own. After a task that fails the others are skipped until a
+// caller waits and gets the failure.
 using Task = std::function<aclError()>;
 
 aclrtStream create_stream();
 bool is_stream(aclrtStream stream);
-// False when there is no such stream. Waits for what it still has to do.
+// Returns false if there is no such stream. Waits for its tasks.
 bool destroy_stream(aclrtStream stream);
 bool enqueue(aclrtStream stream, Task task);
-// The status of the first task that failed since the last time.
+// Returns the status of the first task that failed since the last call.
 aclError synchronize(aclrtStream stream);
 
 }  // namespace atb::sim

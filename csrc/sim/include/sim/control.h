@@ -18,33 +18,33 @@ struct Counters {
 Counters counters();
 void reset_peak();
 
-// The calls since logging was switched on: "aclrtMalloc", "Operation::Setup model_layers_3", ...
+// Returns the calls since logging was switched on: "aclrtMalloc", "Operation::Setup model_layers_3", ...
 void set_logging(bool on);
 std::vector<std::string> call_log();
 
-// The n-th next call (0: the very next) of `call` (of any if empty) returns `status` instead of doing its work. A call
-// that releases something does its work first.
+// Makes the n-th next call (0: the next one) of `call` (of any function if empty) return `status` instead of doing its
+// work. A call that releases a resource does its work first.
 void inject(const std::string& call, uint64_t n, int32_t status);
-// The n-th next kernel fails; its stream tells when it is waited for.
+// Makes the n-th next kernel fail; a wait for its stream returns the status.
 void inject_async(uint64_t n, int32_t status);
 void clear_faults();
 bool fault_pending();
-// Calls so far in which a fault could be injected.
+// Returns the number of calls so far in which a fault could be injected.
 uint64_t calls();
 
-// For devices that are opened from now on. At first what ATB_SIM_SOC, ATB_SIM_VERSION, ATB_SIM_MEMORY and
-// ATB_SIM_DEVICES say.
+// Settings of devices that are opened from now on. Initial values are ATB_SIM_SOC, ATB_SIM_VERSION, ATB_SIM_MEMORY and
+// ATB_SIM_DEVICES.
 void set_soc(const std::string& name);
 void set_version(const std::string& version);
 void set_memory(uint64_t bytes);
-// How many devices there are, 1 to 16. They have one memory and one account together.
+// Sets the number of devices, 1 to 16. They share one memory and its counters.
 void set_devices(uint32_t count);
 
-// Device memory as the host may look at it, and back; null for an address that is none.
+// Returns device memory as the host can access it, and the reverse; null for an address outside of the memory.
 void* window(const void* device);
 void* device_address(const void* window);
 
-// Why a call was refused last.
+// Returns why the last refused call was refused.
 std::string last_message();
 
 }  // namespace atb::sim

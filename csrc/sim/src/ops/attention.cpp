@@ -24,7 +24,7 @@ void softmax(float* scores, int64_t count) {
 }
 
 void attend_row(const AttentionShape& s, int64_t visible, Scratch& scratch) {
-  dot_rows(scratch.q.data(), scratch.keys.data(), s.head_size, s.head_size, visible, scratch.scores.data());
+  dot_rows(scratch.q.data(), scratch.keys.data(), s.head_dim, s.head_dim, visible, scratch.scores.data());
   for (int64_t j = 0; j < visible; ++j) {
     const auto at = static_cast<size_t>(j);
     scratch.scores[at] = scratch.scores[at] * s.scale + scratch.added[at];
@@ -32,7 +32,7 @@ void attend_row(const AttentionShape& s, int64_t visible, Scratch& scratch) {
   softmax(scratch.scores.data(), visible);
   std::fill(scratch.out.begin(), scratch.out.end(), 0.0f);
   for (int64_t j = 0; j < visible; ++j) {
-    add_scaled(scratch.scores[static_cast<size_t>(j)], scratch.values.data() + j * s.v_head_size, s.v_head_size,
+    add_scaled(scratch.scores[static_cast<size_t>(j)], scratch.values.data() + j * s.v_head_dim, s.v_head_dim,
                scratch.out.data());
   }
 }
@@ -42,26 +42,26 @@ void attend_row(const AttentionShape& s, int64_t visible, Scratch& scratch) {
 void attend(const AttentionShape& s, const Sequence& sequence, const View& q, const LoadRow& key, const LoadRow& value,
             const MaskRow& mask, const View& out) {
   const auto columns = static_cast<size_t>(sequence.kv_count);
-  Scratch scratch{.keys = std::vector<float>(columns * static_cast<size_t>(s.head_size)),
-                  .values = std::vector<float>(columns * static_cast<size_t>(s.v_head_size)),
+  Scratch scratch{.keys = std::vector<float>(columns * static_cast<size_t>(s.head_dim)),
+                  .values = std::vector<float>(columns * static_cast<size_t>(s.v_head_dim)),
                   .scores = std::vector<float>(columns),
                   .added = {},
-                  .q = std::vector<float>(static_cast<size_t>(s.head_size)),
-                  .out = std::vector<float>(static_cast<size_t>(s.v_head_size))};
+                  .q = std::vector<float>(static_cast<size_t>(s.head_dim)),
+                  .out = std::vector<float>(static_cast<size_t>(s.v_head_dim))};
   const int64_t group = s.heads / s.kv_heads;
   for (int64_t kv_head = 0; kv_head < s.kv_heads; ++kv_head) {
     for (int64_t t = 0; t < sequence.kv_count; ++t) {
-      key(t, kv_head, scratch.keys.data() + t * s.head_size);
-      value(t, kv_head, scratch.values.data() + t * s.v_head_size);
+      key(t, kv_head, scratch.keys.data() + t * s.head_dim);
+      value(t, kv_head, scratch.values.data() + t * s.v_head_dim);
     }
     for (int64_t row = 0; row < sequence.q_count; ++row) {
       for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
         scratch.added.assign(columns, 0.0f);
         const int64_t visible = mask ? mask(sequence, head, row, scratch.added.data()) : sequence.kv_count;
         const int64_t at = (sequence.q_begin + row) * s.heads + head;
-        load(q.data, q.dtype, at * s.head_size, s.head_size, scratch.q.data());
+        load(q.data, q.dtype, at * s.head_dim, s.head_dim, scratch.q.data());
         attend_row(s, visible, scratch);
-        store(scratch.out.data(), out.dtype, at * s.v_head_size, s.v_head_size, out.data);
+        store(scratch.out.data(), out.dtype, at * s.v_head_dim, s.v_head_dim, out.data);
       }
     }
   }

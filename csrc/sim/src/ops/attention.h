@@ -10,7 +10,7 @@
 namespace atb::sim {
 
 struct AttentionShape {
-  int64_t heads = 0, kv_heads = 0, head_size = 0, v_head_size = 0;
+  int64_t heads = 0, kv_heads = 0, head_dim = 0, v_head_dim = 0;
   float scale = 1.0f;
 };
 
@@ -25,7 +25,7 @@ using LoadRow = std::function<void(int64_t token, int64_t kv_head, float* out)>;
 // Writes what is added to a query row's scores and returns how many columns the kernel looks at, from the left.
 using MaskRow = std::function<int64_t(const Sequence& sequence, int64_t head, int64_t row, float* added)>;
 
-// q is [tokens, heads * head_size], out [tokens, heads * v_head_size], in any rank.
+// q is [tokens, heads * head_dim], out [tokens, heads * v_head_dim], in any rank.
 void attend(const AttentionShape& shape, const Sequence& sequence, const View& q, const LoadRow& key,
             const LoadRow& value, const MaskRow& mask, const View& out);
 
@@ -38,7 +38,8 @@ MaskSizes mask_sizes(const Sizes& dims, bool nz);
 void read_mask(const View& mask, int64_t plane, int64_t row, int64_t first, int64_t count, float factor, float* added);
 
 constexpr int64_t kMaskBlock = 128;  // a compressed mask is one block of the diagonal
-// What such a block adds at the query with absolute position `row`; returns the number of visible columns.
+// Writes the values that such a block adds at the query with absolute position `row`; returns the number of visible
+// columns.
 int64_t block_mask(const View& mask, int64_t row, int64_t columns, float factor, float* added);
 
 }  // namespace atb::sim

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which types and formats an operation takes on which family of chips.
+// The types and formats that operations support on each family of chips.
 #pragma once
 
 #include <atb/types.h>
@@ -13,10 +13,10 @@ namespace atb::sim {
 enum class Family { a2, i310p, a5, other };
 Family family();  // of the simulated SoC
 const char* family_name(Family family);
-// Whether the simulated ATB is at least major.minor.
+// Returns true if the simulated ATB is at least major.minor.
 bool version_since(int major, int minor);
 
-// NO_ERROR if the types and formats of all tensors are one column of the key's rows for the simulated SoC.
+// Returns NO_ERROR if the types and formats of all tensors are one column of the key's rows for the simulated SoC.
 Status match_columns(const std::string& op, const std::string& key, const std::vector<TensorDesc>& in,
                      const std::vector<TensorDesc>& out);
 

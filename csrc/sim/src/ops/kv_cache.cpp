@@ -20,13 +20,13 @@ Status cache_layout(const std::string& op, const TensorDesc& cache, int64_t head
   layout.heads = heads;
   if (!nz) {
     layout.block_size = dim(cache, 1);
-    layout.head_size = dim(cache, 3);
+    layout.head_dim = dim(cache, 3);
     if (dim(cache, 2) == heads) return NO_ERROR;
     return reject(ERROR_INVALID_TENSOR_DIM, op, ": the cache ", text(cache), " does not hold ", heads, " heads");
   }
   layout.block_size = dim(cache, 2);
   layout.lanes = dim(cache, 3);
-  layout.head_size = dim(cache, 1) * layout.lanes / heads;
+  layout.head_dim = dim(cache, 1) * layout.lanes / heads;
   const int64_t lanes = size_of(cache.dtype) == 1 ? 32 : 16;
   if (layout.lanes == lanes && dim(cache, 1) * lanes % heads == 0) return NO_ERROR;
   return reject(ERROR_INVALID_TENSOR_DIM, op, ": an NZ cache is [blocks, heads * head size / ", lanes, ", block size, ",
@@ -113,7 +113,7 @@ class ReshapeAndCache : public Rules {
       }
       CacheLayout layout;
       ATB_SIM_TRY(cache_layout(kName, cache, dim(rows, 1), nz_, layout));
-      if (layout.head_size != dim(rows, 2)) {
+      if (layout.head_dim != dim(rows, 2)) {
         return refuse(ERROR_INVALID_TENSOR_DIM, "input ", i, " ", text(rows), " does not fit the cache ", text(cache));
       }
       if (nz_ && layout.block_size % 16 != 0) {

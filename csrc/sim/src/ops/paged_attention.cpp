@@ -59,8 +59,8 @@ LoadRow cache_reader(const View& cache, const CacheLayout& layout, const View& t
       throw std::runtime_error("PagedAttentionOperation: block " + std::to_string(block) + " of sequence " +
                                std::to_string(batch) + " is outside of the cache");
     }
-    for (int64_t c = 0; c < layout.head_size;) {
-      const int64_t channel = head * layout.head_size + c, run = layout.run(channel, layout.head_size - c);
+    for (int64_t c = 0; c < layout.head_dim;) {
+      const int64_t channel = head * layout.head_dim + c, run = layout.run(channel, layout.head_dim - c);
       load(cache.data, cache.dtype, layout.offset(block, token % layout.block_size, channel), run, out + c);
       c += run;
     }
@@ -145,14 +145,14 @@ class PagedAttention : public Rules {
   Status shapes(const std::vector<TensorDesc>& in, std::vector<TensorDesc>& out) const override {
     Plan plan;
     ATB_SIM_TRY(read_plan(in, plan));
-    out[0] = with_sizes(in[0], {dim(in[0], 0), plan.shape.heads, plan.shape.v_head_size});
+    out[0] = with_sizes(in[0], {dim(in[0], 0), plan.shape.heads, plan.shape.v_head_dim});
     return NO_ERROR;
   }
 
   Status limits(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&) const override {
     Plan plan;
     ATB_SIM_TRY(read_plan(in, plan));
-    const int64_t k = plan.shape.head_size, v = plan.shape.v_head_size, block = plan.keys.block_size;
+    const int64_t k = plan.shape.head_dim, v = plan.shape.v_head_dim, block = plan.keys.block_size;
     const bool narrow = nz_ || plan.spec;
     if (block % 16 != 0) return refuse(ERROR_INVALID_TENSOR_DIM, "the block size ", block, " is no multiple of 16");
     if (nz_ && k % 16 != 0) return refuse(ERROR_INVALID_TENSOR_DIM, "the head size ", k, " is no multiple of 16");
@@ -187,7 +187,7 @@ class PagedAttention : public Rules {
     }
     ATB_SIM_TRY(cache_layout(kName, in[1], kv_heads, nz_, plan.keys));
     ATB_SIM_TRY(cache_layout(kName, in[2], kv_heads, nz_, plan.values));
-    if (dim(q, 1) != param_.headNum || dim(q, 2) != plan.keys.head_size || plan.keys.blocks != plan.values.blocks ||
+    if (dim(q, 1) != param_.headNum || dim(q, 2) != plan.keys.head_dim || plan.keys.blocks != plan.values.blocks ||
         plan.keys.block_size != plan.values.block_size) {
       return refuse(ERROR_INVALID_TENSOR_DIM, "q ", text(q), " with ", param_.headNum, " heads, kCache ", text(in[1]),
                     " and vCache ", text(in[2]), " do not fit together");
@@ -199,8 +199,8 @@ class PagedAttention : public Rules {
     }
     plan.shape = {.heads = param_.headNum,
                   .kv_heads = kv_heads,
-                  .head_size = plan.keys.head_size,
-                  .v_head_size = plan.values.head_size,
+                  .head_dim = plan.keys.head_dim,
+                  .v_head_dim = plan.values.head_dim,
                   .scale = param_.qkScale};
     plan.q_rows = dim(q, 0);
     plan.max_blocks = dim(table, 1);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How an operation says no: a status and the sentence that explains it.
+// Refusals of operations: a status and a sentence that explains it.
 #pragma once
 
 #include <atb/types.h>

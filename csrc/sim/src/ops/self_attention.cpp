@@ -62,8 +62,8 @@ class SelfAttention : public Rules {
       };
       int64_t kv_begin = 0;
       for (const Sequence& sequence : sequences) {
-        const auto key = reader(x[1], shape.kv_heads, shape.head_size);
-        const auto value = reader(x[2], shape.kv_heads, shape.v_head_size);
+        const auto key = reader(x[1], shape.kv_heads, shape.head_dim);
+        const auto value = reader(x[2], shape.kv_heads, shape.v_head_dim);
         attend(
             shape, sequence, x[0], [&](int64_t t, int64_t h, float* row) { key(kv_begin + t, h, row); },
             [&](int64_t t, int64_t h, float* row) { value(kv_begin + t, h, row); },
@@ -88,8 +88,8 @@ class SelfAttention : public Rules {
     const auto head = [](const TensorDesc& x, int64_t heads) { return rank(x) == 3 ? dim(x, 2) : dim(x, 1) / heads; };
     return {.heads = param_.headNum,
             .kv_heads = kv_heads(),
-            .head_size = head(in[0], param_.headNum),
-            .v_head_size = head(in[2], kv_heads()),
+            .head_dim = head(in[0], param_.headNum),
+            .v_head_dim = head(in[2], kv_heads()),
             .scale = param_.qkScale};
   }
 
@@ -106,7 +106,7 @@ class SelfAttention : public Rules {
     }
     const AttentionShape s = shape_of(in);
     const int64_t key_size = dims == 3 ? dim(in[1], 2) : dim(in[1], 1) / kv_heads();
-    if (key_size != s.head_size || dim(in[1], 0) != dim(in[2], 0)) {
+    if (key_size != s.head_dim || dim(in[1], 0) != dim(in[2], 0)) {
       return refuse(ERROR_INVALID_TENSOR_DIM, "q ", text(in[0]), ", k ", text(in[1]), " and v ", text(in[2]),
                     " do not fit together with ", s.heads, " and ", s.kv_heads, " heads");
     }
@@ -115,24 +115,24 @@ class SelfAttention : public Rules {
       return refuse(ERROR_INVALID_TENSOR_DIM, "seqLen is [batch] or [2, batch], not ", text(lengths));
     }
     if (masked()) ATB_SIM_TRY(mask_shape(in[3]));
-    out[0] = with_sizes(in[0], dims == 3 ? Sizes{dim(in[0], 0), s.heads, s.v_head_size}
-                                         : Sizes{dim(in[0], 0), s.heads * s.v_head_size});
+    out[0] = with_sizes(
+        in[0], dims == 3 ? Sizes{dim(in[0], 0), s.heads, s.v_head_dim} : Sizes{dim(in[0], 0), s.heads * s.v_head_dim});
     return NO_ERROR;
   }
 
   Status limits(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&) const override {
     const AttentionShape s = shape_of(in);
-    const int64_t larger = std::max(s.head_size, s.v_head_size);
+    const int64_t larger = std::max(s.head_dim, s.v_head_dim);
     if (family() == Family::i310p) {
-      if (sizes(in[1]) != sizes(in[2]) || s.head_size % 16 != 0 || larger > 256) {
+      if (sizes(in[1]) != sizes(in[2]) || s.head_dim % 16 != 0 || larger > 256) {
         return refuse(ERROR_INVALID_TENSOR_DIM,
                       "on 310P k and v must be alike and the head size a multiple of 16 up to ", "256; it is ",
-                      s.head_size, " and ", s.v_head_size);
+                      s.head_dim, " and ", s.v_head_dim);
       }
       return NO_ERROR;
     }
-    if (larger > (s.head_size == s.v_head_size ? 576 : 1024)) {
-      return refuse(ERROR_INVALID_TENSOR_DIM, "head size ", s.head_size, " (of v: ", s.v_head_size,
+    if (larger > (s.head_dim == s.v_head_dim ? 576 : 1024)) {
+      return refuse(ERROR_INVALID_TENSOR_DIM, "head size ", s.head_dim, " (of v: ", s.v_head_dim,
                     ") is above the limit");
     }
     return NO_ERROR;

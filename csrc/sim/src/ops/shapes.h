@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small questions about tensor descriptions, and the base class of the operations' rules.
+// Helpers for tensor descriptions, and the base class of the operations' rules.
 #pragma once
 
 #include <atb/types.h>
@@ -18,7 +18,7 @@ using Sizes = std::vector<int64_t>;
 
 inline int64_t rank(const TensorDesc& desc) { return static_cast<int64_t>(desc.shape.dimNum); }
 inline Sizes sizes(const TensorDesc& desc) { return {desc.shape.dims, desc.shape.dims + desc.shape.dimNum}; }
-// Size of an axis; negative axes count from the end.
+// Returns the size of an axis; negative axes count from the end.
 inline int64_t dim(const TensorDesc& desc, int64_t axis) {
   return desc.shape.dims[axis < 0 ? rank(desc) + axis : axis];
 }
@@ -31,7 +31,7 @@ const char* text(aclDataType dtype);  // "float16"
 inline bool is_nz(const TensorDesc& desc) { return desc.format == ACL_FORMAT_FRACTAL_NZ; }
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// A description with another shape, the same dtype and format.
+// Returns a description with another shape, the same dtype and format.
 TensorDesc with_sizes(const TensorDesc& like, const Sizes& shape);
 TensorDesc describe(aclDataType dtype, const Sizes& shape, aclFormat format = ACL_FORMAT_ND);
 
@@ -60,8 +60,8 @@ Status check_reserved(const char* op, const uint8_t (&reserved)[N]) {
   return NO_ERROR;
 }
 
-// What most operations share: a name, fixed counts, a row in the table of columns (ops/columns.cpp), and outputs that
-// must be what the shape rule says. A subclass gives key(), shapes() and a kernel.
+// The base of most operations: a name, fixed counts, a row in the table of columns (ops/columns.cpp), and outputs that
+// must match the shape rule. A subclass provides key(), shapes() and a kernel.
 class Rules : public OpRules {
  public:
   Rules(std::string name, uint32_t inputs, uint32_t outputs)
@@ -80,7 +80,7 @@ class Rules : public OpRules {
   virtual std::string key() const { return name_; }
   // The dims rules that hold at InferShape already, and the outputs.
   virtual Status shapes(const std::vector<TensorDesc>& in, std::vector<TensorDesc>& out) const = 0;
-  // Rules that only Setup knows (limits of the kernels).
+  // Rules that Setup checks (limits of the kernels).
   virtual Status limits(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>& out) const;
 
   // reject() with the operation's name in front.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The two loops that the simulator's time goes into. The order of additions depends on the length alone, so the result
-// of a row does not depend on what is computed beside it.
+// The two loops that take most of the simulator's time. The order of additions depends on the length alone, so that the
+// result of a row does not depend on other rows.
 #pragma once
 
 #include <cstdint>
