@@ -124,10 +124,10 @@ def core_wheel(session: nox.Session) -> Path:
 def install_wheels(session: nox.Session, members: Sequence[Package]) -> None:
     """Installs wheels of the core and of `members` with their extra `test`, and checks which core is imported.
 
-    Packages of the repository that the extra `test` requires, such as the kit, are built too.
+    Packages of the repository that an extra `test` requires, such as the kit, are built too.
     """
     core = core_wheel(session)
-    required = [line for package in members for line in package.extra("test")]
+    required = [line for package in (CORE, *members) for line in package.extra("test")]
     needed = [one for one in PLUGINS if any(re.match(rf"{one.name}\b(?!-)", line) for line in required)]
     built = [f"{build_wheel(session, package)}[test]" for package in members]
     built += [str(build_wheel(session, package)) for package in needed if package not in members]
