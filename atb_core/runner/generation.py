@@ -14,7 +14,7 @@ from atb_core.features.step import KVCache, Step
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.outputs import Logprob, StreamChunk
 from atb_core.runner.request import Request
-from atb_core.runner.sampler import SampledToken, Sampler
+from atb_core.runner.sampler import Sampler
 from atb_core.runner.scheduler import Scheduler
 from atb_core.runner.step_inputs import StepInputs
 
@@ -102,30 +102,22 @@ class Generation:
             logits = self._prefill(requests)
         else:
             logits = self._forward(self._inputs.decode(requests))
-        chunks = [
-            self._append(request, sampled)
-            for request, sampled in zip(requests, self._sampler.sample(logits, requests), strict=True)
-        ]
-        if any(chunk.finish_reason is not None for chunk in chunks):
+        chunks = []
+        finished = False
+        for request, (token_id, logprobs) in zip(requests, self._sampler.sample(logits, requests), strict=True):
+            if logprobs is not None:
+                logprobs = request.with_text(logprobs)
+            text = request.append(token_id, logprobs)
+            reason, group, output = request.finish_reason, request.group, None
+            if reason is not None:
+                finished = True
+                output = group.output() if group.finished else None
+            chunks.append(
+                StreamChunk(group.prompt_index, request.completion_index, text, token_id, reason, logprobs, output)
+            )
+        if finished:
             self._scheduler.remove_finished()
         return chunks
-
-    def _append(self, request: Request, sampled: SampledToken) -> StreamChunk:
-        token_id, logprobs = sampled
-        if logprobs is not None:
-            logprobs = request.with_text(logprobs)
-        text = request.append(token_id, logprobs)
-        done = request.finish_reason is not None
-        group = request.group
-        return StreamChunk(
-            group.prompt_index,
-            request.completion_index,
-            text,
-            token_id,
-            request.finish_reason,
-            logprobs,
-            group.output() if done and group.finished else None,
-        )
 
     def _prefill(self, requests: list[Request]) -> torch.Tensor:
         """Runs prompts; returns the logits [requests, vocab] at their last tokens."""

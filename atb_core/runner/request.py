@@ -156,7 +156,7 @@ class Request:
             self.seen.add(token_id)
         if self.counts is not None:
             self.counts[token_id] = self.counts.get(token_id, 0) + 1
-        if self.logprobs is not None and self.cumulative_logprob is not None and logprobs is not None:
+        if logprobs is not None and self.logprobs is not None and self.cumulative_logprob is not None:
             self.logprobs.append(logprobs)
             self.cumulative_logprob += logprobs[token_id].logprob
         if token_id in self.stop_ids:
