@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         AtbError,
         BackendUnavailableError,
         ConfigError,
+        ContextLengthError,
         EngineError,
         GraphError,
         ModelNotFoundError,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from atb_core.models.cpp.model_torch import ModelTorch
     from atb_core.plugins.api import API_VERSION
     from atb_core.runner.model_runner import ModelRunner
-    from atb_core.runner.outputs import RequestOutput
+    from atb_core.runner.outputs import CompletionOutput, RequestOutput, StreamChunk
     from atb_core.runner.sampling_params import SamplingParams
 
     __version__: str
@@ -44,7 +45,9 @@ __all__ = [
     "API_VERSION",
     "AtbError",
     "BackendUnavailableError",
+    "CompletionOutput",
     "ConfigError",
+    "ContextLengthError",
     "EngineError",
     "FeatureDecorator",
     "FlashCausalLMV3",
@@ -58,6 +61,7 @@ __all__ = [
     "SamplingParams",
     "SettingsError",
     "ShapeError",
+    "StreamChunk",
     "TokenizerError",
     "UnknownModelError",
     "VerifyError",
@@ -69,12 +73,14 @@ __all__ = [
 ]
 
 _HOME = {
+    "CompletionOutput": "atb_core.runner.outputs",
     "FeatureDecorator": "atb_core.features",
     "FlashCausalLMV3": "atb_core.models.base.flash_causal_lm_v3",
     "ModelRunner": "atb_core.runner.model_runner",
     "ModelTorch": "atb_core.models.cpp.model_torch",
     "RequestOutput": "atb_core.runner.outputs",
     "SamplingParams": "atb_core.runner.sampling_params",
+    "StreamChunk": "atb_core.runner.outputs",
     "get_include": "atb_core.engine.kernels",
     "load_native_library": "atb_core.models.cpp.libraries",
     "torch_to_mindie_graph": "atb_core.models.base.flash_causal_lm_v3",

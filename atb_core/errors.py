@@ -10,6 +10,7 @@ __all__ = [
     "AtbError",
     "BackendUnavailableError",
     "ConfigError",
+    "ContextLengthError",
     "EngineError",
     "GraphError",
     "ModelNotFoundError",
@@ -104,3 +105,7 @@ class UnknownModelError(PluginError):
 
 class RequestError(AtbError):
     """Error for a request that the runner cannot serve."""
+
+
+class ContextLengthError(RequestError):
+    """Error for a prompt that is longer than the context, or leaves no room for an answer."""

@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sim.set_soc(args.soc)
     runner = ModelRunner(
         args.model, backend="atb-sim", dtype=args.dtype, load_tokenizer=False, max_model_len=BLOCK, block_size=BLOCK,
-        max_batch_size=args.batch, num_blocks=args.batch,
+        max_num_seqs=args.batch, num_blocks=args.batch,
     )  # fmt: skip
     sim.reset_peak()
     steps = [Step(args.batch, args.length, is_prefill) for is_prefill in (True, False)]

@@ -45,7 +45,7 @@ class Ours:
         sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
         start, first = time.perf_counter(), 0.0
         for chunk in self.runner.generate(prompts, sampling, stream=True):
-            if not first and chunk.index == 0:
+            if not first and chunk.prompt_index == 0:
                 first = time.perf_counter() - start
         return first, time.perf_counter() - start
 

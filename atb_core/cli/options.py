@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: What `load_runner` takes of the options that `model_options` adds.
-LOADING = ("backend", "graph", "dtype", "num_threads", "max_model_len", "features")
+LOADING = (
+    "backend", "graph", "dtype", "num_threads", "max_model_len", "kv_cache_memory_bytes", "generation_config",
+    "features",
+)  # fmt: skip
 
 _MODEL_OPTIONS = (
     click.option("--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True,
@@ -32,6 +36,10 @@ _MODEL_OPTIONS = (
                  help="Threads of the engine. [default: ATB_NUM_THREADS, OMP_NUM_THREADS or all cores]"),
     click.option("--max-model-len", type=click.IntRange(min=1), metavar="N",
                  help="Longest prompt plus answer, in tokens; sizes the KV cache."),
+    click.option("--kv-cache-memory-bytes", type=click.IntRange(min=1), metavar="BYTES",
+                 help="Size of the KV cache. [default: enough for 16 contexts, at most half of the free memory]"),
+    click.option("--generation-config", default="auto", show_default=True, metavar="auto|none|PATH",
+                 help="Where sampling defaults come from: the model's generation_config.json, nowhere, or a file."),
     click.option("--feature", "features", multiple=True, metavar="NAME",
                  help="Put a feature on the model, of its family or of a plugin; may be given again."),
 )  # fmt: skip
@@ -39,26 +47,41 @@ _MODEL_OPTIONS = (
 _CHAT_OPTIONS = (
     click.option("--thinking/--no-thinking", default=None,
                  help="Let the model think before it answers, or not, where its family has a switch for it."),
-    click.option("--chat-variable", "chat_variables", multiple=True, metavar="NAME=VALUE",
+    click.option("--chat-template-kwarg", "chat_template_kwargs", multiple=True, metavar="NAME=VALUE",
                  help="Give the chat template a variable, as JSON or else as text; may be given again."),
 )  # fmt: skip
 
 _SAMPLING_OPTIONS = (
-    click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, metavar="N",
-                 help="Most tokens to generate."),
+    click.option("--max-tokens", type=click.IntRange(min=1), metavar="N",
+                 help="Most tokens to generate. [default: the generation config's, else 512]"),
+    click.option("--min-tokens", type=click.IntRange(min=0), metavar="N",
+                 help="Fewest tokens to generate. [default: the generation config's, else 0]"),
     click.option("--temperature", type=click.FloatRange(min=0.0), metavar="T",
-                 help="0 takes the likeliest token. [default: 0; 1 with another sampling option]"),
-    click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), default=1.0, show_default=True,
-                 metavar="P", help="Keep the likeliest tokens that together have probability P."),
-    click.option("--top-k", type=click.IntRange(min=0), default=0, show_default=True, metavar="K",
-                 help="Keep the K likeliest tokens; 0 keeps all."),
-    click.option("--min-p", type=click.FloatRange(0.0, 1.0), default=0.0, show_default=True, metavar="P",
-                 help="Keep tokens at least P times as likely as the likeliest."),
-    click.option("--repetition-penalty", type=click.FloatRange(min=0.0, min_open=True), default=1.0,
-                 show_default=True, metavar="R", help="Above 1, tokens already there become less likely."),
+                 help="0 takes the most probable token. [default: the generation config's, else 0; 1 with another"
+                 " sampling option]"),
+    click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), metavar="P",
+                 help="Keep the most probable tokens that together have probability P. [default: the generation"
+                 " config's, else 1]"),
+    click.option("--top-k", type=click.IntRange(min=0), metavar="K",
+                 help="Keep the K most probable tokens; 0 keeps all. [default: the generation config's, else 0]"),
+    click.option("--min-p", type=click.FloatRange(0.0, 1.0), metavar="P",
+                 help="Keep tokens at least P times as probable as the most probable one. [default: the generation"
+                 " config's, else 0]"),
+    click.option("--repetition-penalty", type=click.FloatRange(min=0.0, min_open=True), metavar="R",
+                 help="Above 1, tokens of prompt and answer become less probable. [default: the generation config's,"
+                 " else 1]"),
+    click.option("--presence-penalty", type=click.FloatRange(-2.0, 2.0), metavar="X",
+                 help="Subtracted from the logits of tokens of the answer so far. [default: 0]"),
+    click.option("--frequency-penalty", type=click.FloatRange(-2.0, 2.0), metavar="X",
+                 help="The same for each time that the token occurs. [default: 0]"),
+    click.option("--logit-bias", multiple=True, metavar="ID=BIAS",
+                 help="Add BIAS, from -100 to 100, to the logit of token ID; may be given again."),
     click.option("--seed", type=int, metavar="N", help="Makes sampling repeatable."),
     click.option("--stop", multiple=True, metavar="TEXT", help="Stop before this text; may be given again."),
-    click.option("--ignore-eos", is_flag=True, help="Do not stop where the model wants to."),
+    click.option("--stop-token-id", "stop_token_ids", type=click.IntRange(min=0), multiple=True, metavar="ID",
+                 help="Stop at this token; may be given again."),
+    click.option("--ignore-eos", is_flag=True, help="Go on after the model's end tokens."),
+    click.option("--keep-special-tokens", is_flag=True, help="Leave special tokens in the text."),
 )  # fmt: skip
 
 
@@ -68,12 +91,12 @@ def model_options(command: Command) -> Command:
 
 
 def sampling_options(command: Command) -> Command:
-    """Adds what `sampling_params` takes."""
+    """Adds what `sampling_values` takes."""
     return _add(command, _SAMPLING_OPTIONS)
 
 
 def chat_options(command: Command) -> Command:
-    """Adds what `template_variables` takes."""
+    """Adds what `template_kwargs` takes."""
     return _add(command, _CHAT_OPTIONS)
 
 
@@ -91,6 +114,8 @@ def load_runner(
     dtype: str,
     num_threads: int | None,
     max_model_len: int | None,
+    kv_cache_memory_bytes: int | None,
+    generation_config: str,
     features: tuple[str, ...],
 ) -> ModelRunner:
     """Resolves the reference `model`, loads it and returns its runner."""
@@ -103,11 +128,13 @@ def load_runner(
         dtype=dtype,
         num_threads=num_threads,
         max_model_len=max_model_len,
+        kv_cache_memory_bytes=kv_cache_memory_bytes,
+        generation_config=generation_config,
         features=features,
     )
 
 
-def template_variables(model: str, thinking: bool | None, assignments: tuple[str, ...]) -> dict[str, Any]:
+def template_kwargs(model: str, thinking: bool | None, assignments: tuple[str, ...]) -> dict[str, Any]:
     """The options of `chat_options` as the runner takes them; reads the configuration of `model` but no weights.
 
     Raises:
@@ -120,7 +147,7 @@ def template_variables(model: str, thinking: bool | None, assignments: tuple[str
     variables: dict[str, Any] = {}
     for name, value in given:
         if name in variables:
-            raise click.UsageError(f"the chat variable {name} is given twice")
+            raise click.UsageError(f"the template variable {name} is given twice")
         variables[name] = value
     return variables
 
@@ -128,7 +155,7 @@ def template_variables(model: str, thinking: bool | None, assignments: tuple[str
 def _assignment(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
-        raise click.UsageError(f"--chat-variable {text}: write NAME=VALUE, for example date_string=today")
+        raise click.UsageError(f"--chat-template-kwarg {text}: write NAME=VALUE, for example date_string=today")
     try:
         return name, json.loads(value)
     except ValueError:
@@ -144,36 +171,43 @@ def _thinking_variable(model: str, option: str) -> str:
     if router.thinking_variable is None:
         raise RequestError(
             f"{option}: models of type {router.model_type!r} have no switch for thinking",
-            hint="Leave it out; what else a chat template knows is set with --chat-variable NAME=VALUE.",
+            hint="Leave it out; what else a chat template knows is set with --chat-template-kwarg NAME=VALUE.",
         )
     return router.thinking_variable
 
 
-def sampling_params(
-    *,
-    max_tokens: int,
-    temperature: float | None,
-    top_p: float,
-    top_k: int,
-    min_p: float,
-    repetition_penalty: float,
-    seed: int | None,
-    stop: tuple[str, ...],
-    ignore_eos: bool,
-    logprobs: int | None = None,
-) -> SamplingParams:
-    """The options of `sampling_options` as the runner takes them."""
-    from atb_core import SamplingParams
+def sampling_values(*, ignore_eos: bool, keep_special_tokens: bool, **options: Any) -> dict[str, Any]:
+    """Translates the options of `sampling_options` that were given into arguments of `SamplingParams`.
 
-    return SamplingParams(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        stop=list(stop),
-        ignore_eos=ignore_eos,
-        logprobs=logprobs,
-    )
+    Raises:
+        UsageError: An option that is no `ID=BIAS`.
+        RequestError: A value that `SamplingParams` refuses.
+    """
+    from atb_core.runner.sampling_params import SamplingParams
+
+    options["logit_bias"] = dict(_bias(text) for text in options["logit_bias"])
+    values = {name: value for name, value in options.items() if value not in (None, (), {})}
+    if ignore_eos:
+        values["ignore_eos"] = True
+    if keep_special_tokens:
+        values["skip_special_tokens"] = False
+    # Refused before a model is loaded.
+    SamplingParams(**{"max_tokens": None, **values})
+    return values
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token_id, _, bias = text.partition("=")
+    try:
+        return int(token_id), float(bias)
+    except ValueError:
+        raise click.UsageError(f"--logit-bias {text}: write ID=BIAS, for example 42=-100") from None
+
+
+def sampling_params(runner: ModelRunner, values: Mapping[str, Any]) -> SamplingParams:
+    """Returns the default parameters of the model with `values` in their place.
+
+    Raises:
+        RequestError: The values do not go together with the defaults.
+    """
+    return dataclasses.replace(runner.get_default_sampling_params(), **values)

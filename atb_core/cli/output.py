@@ -13,6 +13,8 @@ import click
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from atb_core import RequestOutput, SamplingParams
+
 
 class TextStream:
     """Prints text as it comes and ends the line, also when what produces the text is interrupted."""
@@ -78,5 +80,12 @@ def plugins_text(count: int) -> str:
 
 
 def note(text: str) -> None:
-    """Says something beside the result: on stderr."""
+    """Prints a remark beside the result, on stderr."""
     click.echo(text, err=True)
+
+
+def note_of_cut(output: RequestOutput, params: SamplingParams) -> None:
+    """Prints a remark if an answer was cut off by a limit."""
+    if output.outputs[0].finish_reason == "length":
+        full = params.max_tokens is None or len(output.token_ids) < params.max_tokens
+        note("(stopped: the context is full)" if full else f"(stopped at --max-tokens {params.max_tokens})")

@@ -19,9 +19,10 @@ from atb_core.cli.options import (
     model_options,
     sampling_options,
     sampling_params,
-    template_variables,
+    sampling_values,
+    template_kwargs,
 )
-from atb_core.cli.output import TextStream, note
+from atb_core.cli.output import TextStream, note, note_of_cut
 
 if TYPE_CHECKING:
     from atb_core.runner.outputs import RequestOutput, StreamChunk
@@ -48,41 +49,52 @@ def command(
     as_json: bool,
     logprobs: int | None,
     thinking: bool | None,
-    chat_variables: tuple[str, ...],
+    chat_template_kwargs: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Let MODEL answer PROMPT; without PROMPT, or with "-", it is read from stdin.
+    """Let MODEL answer PROMPT; text from stdin goes before it, and is the prompt where there is none, or "-".
 
-    Decoding is greedy unless a sampling option is given.
+    Sampling options that are not given are the generation config's of the model. Where it has none, decoding is greedy
+    unless a sampling option is given.
     """
+    if logprobs is not None and not as_json:
+        raise click.UsageError("--logprobs needs --json")
     if raw and system is not None:
         raise click.UsageError("--raw sends the prompt as it is, so there is no place for --system")
-    if raw and (thinking is not None or chat_variables):
+    if raw and (thinking is not None or chat_template_kwargs):
         raise click.UsageError("--raw uses no chat template, so there is nothing to set in one")
-    text = _prompt_text(prompt)
     loading = {name: options.pop(name) for name in LOADING}
-    sampling = sampling_params(logprobs=logprobs, **options)
-    variables = template_variables(model, thinking, chat_variables)
+    values = sampling_values(logprobs=logprobs, **options)
+    text = _prompt_text(prompt)
+    variables = template_kwargs(model, thinking, chat_template_kwargs)
     started = time.monotonic()
     runner = load_runner(model, **loading)
     load_seconds = time.monotonic() - started
-    request = text if raw else _chat(text, system)
-    output = _follow(runner.generate([request], sampling, stream=True, chat_variables=variables), show=not as_json)
+    params = sampling_params(runner, values)
+    if raw:
+        chunks = runner.generate([text], params, stream=True)
+    else:
+        chunks = runner.chat(_chat(text, system), params, stream=True, chat_template_kwargs=variables)
+    output = _follow(chunks, show=not as_json)
     if as_json:
         click.echo(json.dumps(_as_json(output), ensure_ascii=False, indent=2))
+    else:
+        note_of_cut(output, params)
     if stats:
         note(_stats(output, load_seconds))
 
 
 def _prompt_text(prompt: str | None) -> str:
-    if prompt is not None and prompt != "-":
-        return prompt
-    if prompt is None and sys.stdin.isatty():
+    is_terminal = sys.stdin is None or sys.stdin.isatty()
+    if is_terminal and prompt is None:
         raise click.UsageError("no prompt: give PROMPT, pipe it in, or talk with `atb chat MODEL`")
-    text = sys.stdin.read()
-    if not text.strip():
-        raise click.UsageError("no prompt: stdin is empty")
-    return text
+    if prompt is None or prompt == "-":
+        text = sys.stdin.read()
+        if not text.strip():
+            raise click.UsageError("no prompt: stdin is empty")
+        return text
+    piped = "" if is_terminal else sys.stdin.read()
+    return f"{piped.rstrip()}\n\n{prompt}" if piped.strip() else prompt
 
 
 def _chat(text: str, system: str | None) -> list[dict[str, str]]:
@@ -104,8 +116,11 @@ def _follow(chunks: Iterable[StreamChunk], *, show: bool) -> RequestOutput:
 
 def _as_json(output: RequestOutput) -> dict[str, Any]:
     record = dataclasses.asdict(output)
-    if output.logprobs is not None:
-        record["logprobs"] = [step._asdict() for step in output.logprobs]
+    for completion in record["outputs"]:
+        if completion["logprobs"] is not None:
+            completion["logprobs"] = [
+                {token_id: entry._asdict() for token_id, entry in step.items()} for step in completion["logprobs"]
+            ]
     return record
 
 
@@ -117,5 +132,5 @@ def _stats(output: RequestOutput, load_seconds: float) -> str:
     return (
         f"load {load_seconds:.2f} s | prompt {prompt} tokens, first token after "
         f"{metrics.time_to_first_token:.2f} s ({prefill}) | {generated} tokens generated ({decode}) | "
-        f"ended by: {output.finish_reason}"
+        f"ended by: {output.outputs[0].finish_reason}"
     )

@@ -27,7 +27,7 @@ def host_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     except MemoryError:
         raise EngineError(
             f"The key/value cache needs {count / 2**20:,.0f} MiB more per layer than the system will give",
-            hint="Lower num_blocks, kv_cache_bytes, max_model_len or max_batch_size.",
+            hint="Lower num_blocks, kv_cache_memory_bytes, max_model_len or max_num_seqs.",
         ) from None
     start = -raw.ctypes.data % _ALIGNMENT
     return torch.from_numpy(raw[start : start + count]).view(dtype).view(shape)

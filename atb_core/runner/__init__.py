@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From prompts to text: scheduling, paged cache, sampling, tokenizers and the :class:`ModelRunner`.
+"""Generation from prompts: scheduling, paged cache, sampling, tokenizers and the `ModelRunner`.
 
 The names here are imported on first use; importing this package imports neither torch nor a tokenizer.
 """
@@ -11,18 +11,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from atb_core.runner.model_runner import ModelRunner
-    from atb_core.runner.outputs import RequestMetrics, RequestOutput, StreamChunk, TokenLogprobs
+    from atb_core.runner.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput, StreamChunk
+    from atb_core.runner.prompts import ChatMessage, Prompt, TextPrompt, TokensPrompt
     from atb_core.runner.sampling_params import SamplingParams
 
-__all__ = ["ModelRunner", "RequestMetrics", "RequestOutput", "SamplingParams", "StreamChunk", "TokenLogprobs"]
+__all__ = [
+    "ChatMessage",
+    "CompletionOutput",
+    "Logprob",
+    "ModelRunner",
+    "Prompt",
+    "RequestMetrics",
+    "RequestOutput",
+    "SamplingParams",
+    "StreamChunk",
+    "TextPrompt",
+    "TokensPrompt",
+]
 
 _HOME = {
+    "ChatMessage": "prompts",
+    "CompletionOutput": "outputs",
+    "Logprob": "outputs",
     "ModelRunner": "model_runner",
+    "Prompt": "prompts",
     "RequestMetrics": "outputs",
     "RequestOutput": "outputs",
     "SamplingParams": "sampling_params",
     "StreamChunk": "outputs",
-    "TokenLogprobs": "outputs",
+    "TextPrompt": "prompts",
+    "TokensPrompt": "prompts",
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from atb_core.child import Child, ChildEndedError, encode
 from atb_core.errors import RequestError, TokenizerError
 
-__all__ = ["ChatTemplate", "Message"]
+__all__ = ["ChatTemplate", "Message", "end_template_process"]
 
 Message = dict[str, Any]
 
@@ -24,7 +24,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._child: Child | None = None
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
     def ask(self, request: bytes) -> dict[str, str]:
         """Returns the answer to a request.
@@ -34,7 +34,7 @@ class _Worker:
             ChildEndedError: the process died on this request, at its memory limit.
             OSError: the process cannot be started.
         """
-        with self._lock:
+        with self.lock:
             if self._child is None or not self._child.running:
                 self.end()
                 self._child = Child("atb_core.runner.template_worker:main")
@@ -56,6 +56,12 @@ class _Worker:
 # One for all templates of this process: they are seldom needed at the same time.
 _worker = _Worker()
 atexit.register(_worker.end)
+
+
+def end_template_process() -> None:
+    """Ends the process that renders templates, once it has rendered what it is at; the next chat starts it again."""
+    with _worker.lock:
+        _worker.end()
 
 
 class ChatTemplate:

@@ -40,9 +40,20 @@ class Detokenizer:
             self._pieces = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
 
-    def push(self, token_id: int) -> str:
-        """Takes the next token; returns the text that became certain."""
-        return self._take(self._decoder.push(token_id))
+    def push(self, token_id: int, may_stop: bool = True) -> str:
+        """Takes the next token; returns the text that became certain.
+
+        Args:
+            token_id: The token.
+            may_stop: Looks for stop strings. While it is False, no text is part of a stop string, not even of one
+                that later text completes.
+        """
+        new = self._decoder.push(token_id)
+        if may_stop or self.stopped_by is not None:
+            return self._take(new)
+        if new:
+            self._pieces.append(new)
+        return new
 
     def finish(self) -> str:
         """No more tokens come: returns what was held back, unless a stop string ended the text."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -11,13 +12,16 @@ import torch
 
 from atb_core.features.step import KVCache, Step
 from atb_core.runner.block_manager import BlockManager
-from atb_core.runner.outputs import StreamChunk
+from atb_core.runner.outputs import Logprob, StreamChunk
 from atb_core.runner.request import Request
-from atb_core.runner.sampler import Sampler
+from atb_core.runner.sampler import SampledToken, Sampler
 from atb_core.runner.scheduler import Scheduler
 from atb_core.runner.step_inputs import StepInputs
 
 __all__ = ["Generation"]
+
+# Bound on the logits of a prompt that are held at a time for their log probabilities.
+_LOGITS_BYTES = 1 << 28
 
 
 class Generation:
@@ -26,10 +30,11 @@ class Generation:
     Args:
         forward: runs the model on a step and returns logits [requests, vocab].
         blocks: owner of the cache's blocks; may be shared with other generations.
-        kv_cache: the cache that these blocks divide.
-        max_batch_size: most requests running at a time.
-        max_prefill_tokens: most tokens in one prefill step of several requests.
-        max_model_len: the longest context.
+        kv_cache: Cache that these blocks divide.
+        max_num_seqs: Largest number of requests that run at a time.
+        max_num_batched_tokens: Largest number of tokens in one prefill step of several requests.
+        max_model_len: Length of the longest context.
+        vocab_size: Columns of the logits.
         lock: held during each step, by all who share ``forward`` and ``blocks``.
     """
 
@@ -39,15 +44,17 @@ class Generation:
         blocks: BlockManager,
         kv_cache: KVCache,
         *,
-        max_batch_size: int,
-        max_prefill_tokens: int,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
         max_model_len: int,
+        vocab_size: int,
         lock: threading.RLock | None = None,
     ) -> None:
         self._forward = forward
+        self._vocab_size = vocab_size
         self._lock = lock or threading.RLock()
-        self._scheduler = Scheduler(blocks, max_batch_size, max_prefill_tokens)
-        self._inputs = StepInputs(max_batch_size, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
+        self._scheduler = Scheduler(blocks, max_num_seqs, max_num_batched_tokens)
+        self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
         self._sampler = Sampler()
 
     def __enter__(self) -> Generation:
@@ -92,29 +99,62 @@ class Generation:
         if batch.is_prefill:
             for request in requests:
                 request.mark_started()
-            step = self._inputs.prefill(requests)
+            logits = self._prefill(requests)
         else:
-            step = self._inputs.decode(requests)
-        logits = self._forward(step)
-        chunks = []
-        finished = False
-        for request, sampled in zip(requests, self._sampler.sample(logits, requests), strict=True):
-            text = request.append(sampled.token_id, sampled.logprobs)
-            done = request.finish_reason is not None
-            finished |= done
-            chunks.append(
-                StreamChunk(
-                    request.index,
-                    text,
-                    sampled.token_id,
-                    request.finish_reason,
-                    sampled.logprobs,
-                    request.output() if done else None,
-                )
-            )
-        if finished:
+            logits = self._forward(self._inputs.decode(requests))
+        chunks = [
+            self._append(request, sampled)
+            for request, sampled in zip(requests, self._sampler.sample(logits, requests), strict=True)
+        ]
+        if any(chunk.finish_reason is not None for chunk in chunks):
             self._scheduler.remove_finished()
         return chunks
+
+    def _append(self, request: Request, sampled: SampledToken) -> StreamChunk:
+        token_id, logprobs = sampled
+        if logprobs is not None:
+            logprobs = request.with_text(logprobs)
+        text = request.append(token_id, logprobs)
+        done = request.finish_reason is not None
+        group = request.group
+        return StreamChunk(
+            group.prompt_index,
+            request.completion_index,
+            text,
+            token_id,
+            request.finish_reason,
+            logprobs,
+            group.output() if done and group.finished else None,
+        )
+
+    def _prefill(self, requests: list[Request]) -> torch.Tensor:
+        """Runs prompts; returns the logits [requests, vocab] at their last tokens."""
+        step = self._inputs.prefill(requests)
+        # The scheduler runs a request that wants them alone.
+        if requests[0].wants_prompt_logprobs:
+            return self._prefill_with_logprobs(requests[0], step)
+        return self._forward(step)
+
+    def _prefill_with_logprobs(self, request: Request, step: Step) -> torch.Tensor:
+        """Runs one prompt, again for each part of its logits, and notes its log probabilities.
+
+        A run computes and writes to the cache the same each time; only the logits that it is asked for differ.
+        """
+        prompt, count = request.group.prompt_token_ids, request.params.prompt_logprobs
+        assert count is not None
+        noted: list[dict[int, Logprob] | None] = [None]
+        while True:
+            start = len(noted) - 1
+            end = min(len(prompt), start + max(1, _LOGITS_BYTES // (4 * self._vocab_size)))
+            logits = self._forward(dataclasses.replace(step, lm_head_indices=torch.arange(start, end)))
+            followed = prompt[start + 1 : end + 1]
+            entries = self._sampler.prompt_logprobs(logits[: len(followed)], followed, count)
+            noted += [request.with_text(entry) for entry in entries]
+            if end == len(prompt):
+                break
+        request.group.prompt_logprobs = noted
+        request.wants_prompt_logprobs = False
+        return logits[-1:]
 
     def close(self) -> None:
         """Aborts what is unfinished and frees all blocks. May be called again."""

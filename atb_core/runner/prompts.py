@@ -1,47 +1,126 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a caller may pass as prompts, checked and turned into token ids."""
+"""Prompts as callers pass them, checked and turned into token ids."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from atb_core.errors import RequestError
+from atb_core.errors import ContextLengthError, RequestError
 
 if TYPE_CHECKING:
     from atb_core.runner.tokenizer import Tokenizer
 
-__all__ = ["Prompt", "PromptEncoder", "split_prompts"]
+__all__ = [
+    "Chat",
+    "ChatMessage",
+    "ContentPart",
+    "EncodedPrompt",
+    "Prompt",
+    "PromptEncoder",
+    "Prompts",
+    "TextPrompt",
+    "TokensPrompt",
+    "split_chats",
+    "split_prompts",
+]
+
+
+class ContentPart(TypedDict):
+    """Part of a message's content; only text is understood."""
+
+    type: str
+    text: str
+
+
+class _Role(TypedDict):
+    role: str
+
+
+class ChatMessage(_Role, total=False):
+    """One message of a chat; a template may know further keys."""
+
+    content: str | list[ContentPart] | None
+    tool_calls: list[dict[str, Any]]
+    tool_call_id: str
+    name: str
+
+
+class TextPrompt(TypedDict):
+    """Text to be continued, as a dict."""
+
+    prompt: str
+
+
+class TokensPrompt(TypedDict):
+    """Token ids to be continued, as a dict."""
+
+    prompt_token_ids: list[int]
+
+
+# One prompt: text or token ids to be continued, or a chat to which the model's template is applied. Plain dicts are
+# accepted as messages too: their keys are checked when they are used.
+Chat = Sequence[ChatMessage] | Sequence[dict[str, str]] | Sequence[dict[str, Any]]
+Prompt = str | Sequence[int] | Chat | TextPrompt | TokensPrompt
+Prompts = Prompt | Sequence[Prompt]
 
 # Templates drop or misread what they do not know, so a typing error in a role would silently change the chat.
 _ROLES = frozenset(
     {"system", "developer", "user", "assistant", "tool", "function", "ipython", "environment", "observation"}
 )
-_ADVICE = "Pass text, a list of token ids, a chat (a list of {'role': ..., 'content': ...}), or a list of these."
+_ADVICE = (
+    "Pass text, a list of token ids, a chat (a list of {'role': ..., 'content': ...}), {'prompt': ...}, "
+    "{'prompt_token_ids': ...}, or a list of these."
+)
 
 
-class Prompt(NamedTuple):
-    """A prompt ready to run. ``text`` is ``None`` if the caller gave token ids."""
+class EncodedPrompt(NamedTuple):
+    """A prompt ready to run. `text` is `None` if the caller gave token ids."""
 
     text: str | None
     token_ids: list[int]
 
 
-def split_prompts(prompts: Any) -> list[Any]:
-    """The single prompts in what a caller passed: one of them, or a list of them.
+def split_prompts(prompts: Prompts) -> list[Any]:
+    """Returns the single prompts in what a caller passed: one of them, or a list of them.
 
     Raises:
-        RequestError: it is neither.
+        RequestError: It is neither.
     """
-    if isinstance(prompts, str):
+    if isinstance(prompts, str) or _is_prompt_dict(prompts):
         return [prompts]
     if isinstance(prompts, Mapping) or not _is_listlike(prompts):
         raise RequestError(f"Prompts cannot be of type {type(prompts).__name__}", hint=_ADVICE)
     items = list(prompts)
-    if items and (isinstance(items[0], Mapping) or _as_token_id(items[0]) is not None):
+    if items and _begins_one_prompt(items[0]):
         return [items]
     return items
+
+
+def split_chats(messages: Any) -> list[Any]:
+    """Returns the single chats in what a caller passed: one of them, or a list of them.
+
+    Raises:
+        RequestError: It is neither.
+    """
+    chats = split_prompts(messages)
+    for chat in chats:
+        if isinstance(chat, (str, Mapping)) or not _is_listlike(chat) or not all(isinstance(m, Mapping) for m in chat):
+            raise RequestError(
+                "messages must be a chat, that is a list of {'role': ..., 'content': ...}, or a list of chats",
+                hint="Text and token ids are continued by generate().",
+            )
+    return chats
+
+
+def _begins_one_prompt(item: Any) -> bool:
+    """True for a message of a chat or a token id."""
+    return (isinstance(item, Mapping) and not _is_prompt_dict(item)) or _as_token_id(item) is not None
+
+
+def _is_prompt_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and ("prompt" in value or "prompt_token_ids" in value)
 
 
 class PromptEncoder:
@@ -51,7 +130,9 @@ class PromptEncoder:
         tokenizer: ``None`` if the model was opened without one.
         vocab_size: ids are below this.
         max_model_len: prompts are shorter than this, so that there is room for one token at least.
-        chat_variables: passed to the chat template, which must know them.
+        chat_template_kwargs: Passed to the chat template, which must know them.
+        tools: JSON schemas of functions that the model may call, for the chat template.
+        add_generation_prompt: Ends chats with the opening of the assistant's turn.
     """
 
     def __init__(
@@ -59,25 +140,30 @@ class PromptEncoder:
         tokenizer: Tokenizer | None,
         vocab_size: int,
         max_model_len: int,
-        chat_variables: Mapping[str, Any] | None = None,
+        *,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
     ) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._max_model_len = max_model_len
-        self._chat_variables = dict(chat_variables or {})
+        self._chat_template_kwargs = _template_kwargs(chat_template_kwargs, tools, add_generation_prompt)
 
-    def encode(self, prompt: Any, name: str) -> Prompt:
-        """Checks one prompt.
+    def encode(self, prompt: Prompt, name: str) -> EncodedPrompt:
+        """Checks one prompt and turns it into token ids.
 
         Args:
-            prompt: text, token ids or a chat.
-            name: what to call it in messages, for example ``"Prompt 2"``.
+            prompt: Text, token ids, a chat, or a dict with text or token ids.
+            name: Name of the prompt in messages, for example `"Prompt 2"`.
 
         Raises:
-            RequestError: it is of an unknown kind, empty, has ids outside the vocabulary, or is too long.
+            RequestError: It is of an unknown kind, empty, has ids outside the vocabulary, or is too long.
         """
+        if _is_prompt_dict(prompt):
+            prompt = _unwrapped(prompt, name)
         if isinstance(prompt, str):
-            result = Prompt(prompt, self._encode(prompt, name, add_special_tokens=True))
+            result = EncodedPrompt(prompt, self._encode(prompt, name, add_special_tokens=True))
         elif isinstance(prompt, Mapping) or not _is_listlike(prompt):
             raise RequestError(f"{name} is of type {type(prompt).__name__}", hint=_ADVICE)
         else:
@@ -85,7 +171,7 @@ class PromptEncoder:
             if any(isinstance(item, Mapping) for item in items):
                 result = self._encode_chat(items, name)
             else:
-                result = Prompt(None, self._check_ids(items, name))
+                result = EncodedPrompt(None, self._check_ids(items, name))
         self._check_length(len(result.token_ids), name)
         return result
 
@@ -97,14 +183,14 @@ class PromptEncoder:
             )
         return self._tokenizer
 
-    def _encode_chat(self, messages: Sequence[Any], name: str) -> Prompt:
+    def _encode_chat(self, messages: Sequence[Any], name: str) -> EncodedPrompt:
         for number, message in enumerate(messages):
             _check_message(message, f"{name}, message {number}")
         tokenizer = self._needed_tokenizer(name)
-        tokenizer.check_chat_variables(self._chat_variables)
+        tokenizer.check_chat_template_kwargs(self._chat_template_kwargs)
         plain = [_with_plain_text(message, name) for message in messages]
-        text = tokenizer.apply_chat_template(plain, **self._chat_variables)
-        return Prompt(text, self._encode(text, name, add_special_tokens=False))
+        text = tokenizer.apply_chat_template(plain, **self._chat_template_kwargs)
+        return EncodedPrompt(text, self._encode(text, name, add_special_tokens=False))
 
     def _encode(self, text: str, name: str, add_special_tokens: bool) -> list[int]:
         ids = self._needed_tokenizer(name).encode(text, add_special_tokens=add_special_tokens)
@@ -139,11 +225,40 @@ class PromptEncoder:
         if length == 0:
             raise RequestError(f"{name} is empty", hint="Give it at least one token.")
         if length >= self._max_model_len:
-            raise RequestError(
+            raise ContextLengthError(
                 f"{name} has {length} tokens; the context holds {self._max_model_len}, one of them for the "
                 "answer at least",
                 hint="Shorten the prompt, or open the model with a larger max_model_len if it allows one.",
             )
+
+
+def _unwrapped(prompt: Any, name: str) -> Any:
+    """The text or the token ids in a prompt that is a dict."""
+    if set(prompt) - {"prompt", "prompt_token_ids"}:
+        raise RequestError(f"{name} has the keys {', '.join(map(repr, prompt))}", hint=_ADVICE)
+    if "prompt_token_ids" not in prompt:
+        if not isinstance(prompt["prompt"], str):
+            raise RequestError(f"{name}: 'prompt' must be text, not {type(prompt['prompt']).__name__}", hint=_ADVICE)
+        return prompt["prompt"]
+    ids = prompt["prompt_token_ids"]
+    if "prompt" in prompt or isinstance(ids, str) or not _is_listlike(ids):
+        raise RequestError(f"{name}: 'prompt_token_ids' must be a list of token ids, without 'prompt'", hint=_ADVICE)
+    return [*ids]
+
+
+def _template_kwargs(
+    kwargs: Mapping[str, Any] | None, tools: Sequence[dict[str, Any]] | None, add_generation_prompt: bool
+) -> dict[str, Any]:
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise RequestError(f"chat_template_kwargs must be a dict, not {type(kwargs).__name__}")
+    result = dict(kwargs or {})
+    if tools is not None:
+        if "tools" in result:
+            raise RequestError("tools is given twice, by itself and in chat_template_kwargs")
+        result["tools"] = list(tools)
+    if not add_generation_prompt:
+        result["add_generation_prompt"] = False
+    return result
 
 
 def _check_message(message: Any, name: str) -> None:

@@ -1,66 +1,134 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request on its way through the runner."""
+"""Requests on their way through the runner."""
 
 from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from atb_core.runner.detokenizer import Detokenizer
-from atb_core.runner.outputs import FinishReason, RequestMetrics, RequestOutput, TokenLogprobs
+from atb_core.runner.outputs import CompletionOutput, FinishReason, Logprob, RequestMetrics, RequestOutput
 from atb_core.runner.sampling_params import SamplingParams
 
-__all__ = ["Request"]
+__all__ = ["Request", "RequestGroup"]
+
+
+@dataclass(eq=False)
+class RequestGroup:
+    """The requests for the `n` completions of one prompt.
+
+    Attributes:
+        request_id: Number of the group in its runner, as text.
+        prompt_index: Place of the prompt in the caller's list.
+        prompt: Its text; `None` if token ids were given.
+        prompt_token_ids: Its tokens.
+        requests: One for each completion.
+        prompt_logprobs: For each token of the prompt, if requested; filled when the prompt runs.
+    """
+
+    request_id: str
+    prompt_index: int
+    prompt: str | None
+    prompt_token_ids: list[int]
+    requests: list[Request] = field(default_factory=list)
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """True once every completion has ended."""
+        return all(request.finish_reason is not None for request in self.requests)
+
+    def output(self) -> RequestOutput:
+        """Returns the result so far; complete once `finished`."""
+        return RequestOutput(
+            request_id=self.request_id,
+            prompt=self.prompt,
+            prompt_token_ids=self.prompt_token_ids,
+            outputs=[request.completion() for request in self.requests],
+            finished=self.finished,
+            metrics=self._metrics(),
+            prompt_logprobs=self.prompt_logprobs,
+        )
+
+    def _metrics(self) -> RequestMetrics:
+        now = time.monotonic()
+        added = min(request.added for request in self.requests)
+        ended = max(request.ended or now for request in self.requests)
+        started = min(request.started or ended for request in self.requests)
+        first = min(request.first_token or ended for request in self.requests)
+        return RequestMetrics(
+            queue_time=started - added,
+            time_to_first_token=first - added,
+            decode_time=ended - first,
+            total_time=ended - added,
+            preemptions=sum(request.preemptions for request in self.requests),
+        )
 
 
 @dataclass(eq=False)
 class Request:
-    """A prompt, what has been generated after it, and the cache blocks that hold it.
+    """One completion of a prompt: what has been generated, and the cache blocks that hold it.
 
-    ``token_ids`` is the prompt followed by the output. The last token is never in the cache yet: it is the
-    input of the next step. After a preemption nothing is in the cache and the next step is a prefill of all
-    tokens.
+    `token_ids` is the prompt followed by the output. The last token is never in the cache yet: it is the input of the
+    next step. After a preemption nothing is in the cache and the next step is a prefill of all tokens.
 
     Attributes:
-        index: place in the caller's list; also the order of arrival.
-        max_total: most tokens, prompt included.
-        stop_ids: tokens that end the text.
-        block_table: set by the scheduler through the block manager.
-        seen: ids of prompt and output for the repetition penalty, ``None`` if there is no penalty.
+        group: The prompt, and the requests for its other completions.
+        index: Order of arrival.
+        completion_index: Number of the completion among those of its group.
+        max_total: Largest number of tokens, prompt included.
+        stop_ids: Tokens that end the text.
+        decode_token: Gives the text of one token for log probabilities; `None` without a tokenizer.
+        block_table: Set by the scheduler through the block manager.
+        seen: Ids in prompt and output, for the repetition penalty; `None` without one.
+        counts: How often each id is in the output, for presence and frequency penalty; `None` without these.
+        processes_logits: True if anything but temperature and filters changes this request's logits.
+        wants_prompt_logprobs: True until the log probabilities of the prompt have been computed, if requested.
     """
 
+    group: RequestGroup
     index: int
-    prompt: str | None
-    prompt_token_ids: list[int]
+    completion_index: int
     params: SamplingParams
     max_total: int
     stop_ids: frozenset[int]
     detokenizer: Detokenizer | None = None
+    decode_token: Callable[[int], str] | None = None
 
     token_ids: list[int] = field(init=False)
     block_table: list[int] = field(init=False, default_factory=list)
     finish_reason: FinishReason | None = field(init=False, default=None)
     stop_reason: str | int | None = field(init=False, default=None)
-    logprobs: list[TokenLogprobs] | None = field(init=False, default=None)
+    logprobs: list[dict[int, Logprob]] | None = field(init=False, default=None)
+    cumulative_logprob: float | None = field(init=False, default=None)
     seen: set[int] | None = field(init=False, default=None)
+    counts: dict[int, int] | None = field(init=False, default=None)
     rng: random.Random | None = field(init=False, default=None)
     preemptions: int = field(init=False, default=0)
+    started: float | None = field(init=False, default=None)
+    first_token: float | None = field(init=False, default=None)
+    ended: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.token_ids = list(self.prompt_token_ids)
-        if self.params.logprobs is not None:
-            self.logprobs = []
-        if self.params.repetition_penalty != 1.0:
-            self.seen = set(self.prompt_token_ids)
-        if not self.params.greedy:
-            # Python documents this generator's stream as stable across versions, and it costs 0.1 us a
-            # number.
-            self.rng = random.Random(self.params.seed)
-        self._added = time.monotonic()
-        self._started: float | None = None
-        self._first_token: float | None = None
-        self._ended: float | None = None
+        params, prompt = self.params, self.group.prompt_token_ids
+        self.group.requests.append(self)
+        self.token_ids = list(prompt)
+        self.min_total = len(prompt) + params.min_tokens
+        if params.logprobs is not None:
+            self.logprobs, self.cumulative_logprob = [], 0.0
+        if params.repetition_penalty != 1.0:
+            self.seen = set(prompt)
+        if params.presence_penalty or params.frequency_penalty:
+            self.counts = {}
+        penalties = self.seen is not None or self.counts is not None
+        self.processes_logits = penalties or params.logit_bias is not None or params.min_tokens > 0
+        self.wants_prompt_logprobs = params.prompt_logprobs is not None and self.completion_index == 0
+        if not params.greedy:
+            # Python documents this generator's stream as stable across versions, and it costs 0.1 us a number.
+            self.rng = random.Random(None if params.seed is None else params.seed + self.completion_index)
+        self.added = time.monotonic()
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -68,32 +136,35 @@ class Request:
     @property
     def output_token_ids(self) -> list[int]:
         """A copy of the generated tokens."""
-        return self.token_ids[len(self.prompt_token_ids) :]
+        return self.token_ids[len(self.group.prompt_token_ids) :]
 
     def mark_started(self) -> None:
         """Notes the time of the first step; later calls change nothing."""
-        if self._started is None:
-            self._started = time.monotonic()
+        if self.started is None:
+            self.started = time.monotonic()
 
-    def append(self, token_id: int, logprobs: TokenLogprobs | None) -> str:
+    def append(self, token_id: int, logprobs: dict[int, Logprob] | None) -> str:
         """Adds a generated token and decides whether it is the last.
 
         Returns:
             The text that became certain with it.
         """
-        if self._first_token is None:
-            self._first_token = time.monotonic()
+        if self.first_token is None:
+            self.first_token = time.monotonic()
         self.token_ids.append(token_id)
         if self.seen is not None:
             self.seen.add(token_id)
-        if self.logprobs is not None and logprobs is not None:
+        if self.counts is not None:
+            self.counts[token_id] = self.counts.get(token_id, 0) + 1
+        if self.logprobs is not None and self.cumulative_logprob is not None and logprobs is not None:
             self.logprobs.append(logprobs)
+            self.cumulative_logprob += logprobs[token_id].logprob
         if token_id in self.stop_ids:
             self.stop_reason = token_id
             return self._finish("stop")
         text = ""
         if self.detokenizer is not None:
-            text = self.detokenizer.push(token_id)
+            text = self.detokenizer.push(token_id, may_stop=len(self.token_ids) > self.min_total)
             if self.detokenizer.stopped_by is not None:
                 self.stop_reason = self.detokenizer.stopped_by
                 return text + self._finish("stop")
@@ -101,12 +172,19 @@ class Request:
             return text + self._finish("length")
         return text
 
+    def with_text(self, logprobs: dict[int, Logprob]) -> dict[int, Logprob]:
+        """Returns log probabilities with the texts of their tokens."""
+        decode = self.decode_token
+        if decode is None:
+            return logprobs
+        return {token_id: entry._replace(decoded_token=decode(token_id)) for token_id, entry in logprobs.items()}
+
     def abort(self) -> str:
         """Ends the request from outside; returns the text that was held back."""
         return "" if self.finish_reason is not None else self._finish("abort")
 
     def _finish(self, reason: FinishReason) -> str:
-        self._ended = time.monotonic()
+        self.ended = time.monotonic()
         rest = ""
         if self.detokenizer is not None:
             rest = self.detokenizer.finish()
@@ -115,24 +193,14 @@ class Request:
         self.finish_reason = reason
         return rest
 
-    def output(self) -> RequestOutput:
-        """The result so far; complete once ``finish_reason`` is set."""
-        ended = self._ended if self._ended is not None else time.monotonic()
-        started = self._started if self._started is not None else ended
-        first = self._first_token if self._first_token is not None else ended
-        return RequestOutput(
-            prompt=self.prompt,
-            prompt_token_ids=self.prompt_token_ids,
+    def completion(self) -> CompletionOutput:
+        """Returns what has been generated so far; complete once `finish_reason` is set."""
+        return CompletionOutput(
+            index=self.completion_index,
             text=self.detokenizer.text if self.detokenizer is not None else "",
             token_ids=self.output_token_ids,
-            finish_reason=self.finish_reason or "abort",
-            stop_reason=self.stop_reason,
+            cumulative_logprob=self.cumulative_logprob,
             logprobs=self.logprobs,
-            metrics=RequestMetrics(
-                queue_time=started - self._added,
-                time_to_first_token=first - self._added,
-                decode_time=ended - first,
-                total_time=ended - self._added,
-                preemptions=self.preemptions,
-            ),
+            finish_reason=self.finish_reason,
+            stop_reason=self.stop_reason,
         )

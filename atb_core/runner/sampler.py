@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from atb_core.errors import EngineError
-from atb_core.runner.outputs import TokenLogprobs
+from atb_core.runner.logits_processors import FloatRow, process_logits
+from atb_core.runner.outputs import Logprob
 from atb_core.runner.request import Request
 from atb_core.runner.sampling_params import SamplingParams
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["SampledToken", "Sampler", "filtered_candidates"]
-
-FloatRow = npt.NDArray[np.float32]
 
 # How many of the largest logits top-p looks at before it sorts the whole vocabulary.
 _NUCLEUS_GUESS = 4096
@@ -37,10 +36,10 @@ _SERIAL_COPY = 32767
 
 
 class SampledToken(NamedTuple):
-    """A chosen token and, if they were asked for, logprobs."""
+    """A chosen token and, if they were requested, log probabilities by token id."""
 
     token_id: int
-    logprobs: TokenLogprobs | None
+    logprobs: dict[int, Logprob] | None
 
 
 class Candidates(NamedTuple):
@@ -87,17 +86,28 @@ class Sampler:
             flat[start : start + _SERIAL_COPY].copy_(source[start : start + _SERIAL_COPY])
         return self._rows[:size].reshape(logits.shape)
 
+    def prompt_logprobs(self, logits: torch.Tensor, token_ids: Sequence[int], count: int) -> list[dict[int, Logprob]]:
+        """Returns log probabilities for each position of a prompt, or of a part of one.
+
+        Args:
+            logits: [len(token_ids), vocab], as for `sample`.
+            token_ids: For each row, the token that follows in the prompt.
+            count: Number of most probable tokens to report besides that one.
+
+        Raises:
+            EngineError: A row has no finite maximum.
+        """
+        rows = self._as_float32(logits)
+        for row in rows:
+            _check_finite(row, int(row.argmax()))
+        return [_logprobs(row, token_id, count) for row, token_id in zip(rows, token_ids, strict=True)]
+
     def _sample_row(self, row: FloatRow, best: int, request: Request) -> SampledToken:
-        # argmax returns the first NaN if there is one.
-        if not math.isfinite(row[best]):
-            raise EngineError(
-                f"The model's logits contain {row[best]}, so no token can be chosen",
-                hint="The weights may be damaged, or the model overflows in this dtype; try dtype='float32'.",
-            )
+        _check_finite(row, best)
         params = request.params
         scores = row
-        if request.seen:
-            scores = _penalised(row, request.seen, params.repetition_penalty)
+        if request.processes_logits:
+            scores = process_logits(row, request)
             best = int(scores.argmax())
         token_id = best
         if request.rng is not None:
@@ -105,17 +115,17 @@ class Sampler:
             token_id = _draw(candidates, request.rng.random())
         logprobs = None
         if params.logprobs is not None:
-            logprobs = _token_logprobs(row, token_id, params.logprobs)
+            logprobs = _logprobs(row, token_id, params.logprobs)
         return SampledToken(token_id, logprobs)
 
 
-def _penalised(row: FloatRow, seen: set[int], penalty: float) -> FloatRow:
-    ids = np.fromiter(seen, dtype=np.intp, count=len(seen))
-    scores: FloatRow = row.copy()
-    values = scores[ids]
-    factor = np.float32(penalty)
-    scores[ids] = np.where(values < 0, values * factor, values / factor)
-    return scores
+def _check_finite(row: FloatRow, best: int) -> None:
+    # argmax returns the first NaN if there is one.
+    if not math.isfinite(row[best]):
+        raise EngineError(
+            f"The model's logits contain {row[best]}, so no token can be chosen",
+            hint="The weights may be damaged, or the model overflows in this dtype; try dtype='float32'.",
+        )
 
 
 def filtered_candidates(scores: FloatRow, best: int, params: SamplingParams) -> Candidates:
@@ -212,14 +222,18 @@ def _draw(candidates: Candidates, uniform: float) -> int:
     return position if candidates.token_ids is None else int(candidates.token_ids[position])
 
 
-def _token_logprobs(row: FloatRow, token_id: int, count: int) -> TokenLogprobs:
+def _logprobs(row: FloatRow, token_id: int, count: int) -> dict[int, Logprob]:
+    """Log probabilities of one token and of the `count` most probable ones: that one first, then these in order."""
     shifted = row.astype(np.float64)
     shifted -= shifted.max()
-    normaliser = math.log(float(np.exp(shifted).sum()))
+    normalizer = math.log(float(np.exp(shifted).sum()))
+    result = {token_id: Logprob(float(shifted[token_id]) - normalizer, 1 + int((row > row[token_id]).sum()))}
     count = min(count, len(row))
-    top: dict[int, float] = {}
     if count > 0:
-        ids = _at_least(row, _kth_largest(row, count))
-        ids = _descending(row, ids)[:count]
-        top = {int(token): float(shifted[token]) - normaliser for token in ids}
-    return TokenLogprobs(token_id, float(shifted[token_id]) - normaliser, top)
+        ids = _descending(row, _at_least(row, _kth_largest(row, count)))[:count]
+        rank, previous = 0, math.nan
+        for place, (token, value) in enumerate(zip(ids.tolist(), row[ids].tolist(), strict=True), start=1):
+            rank = rank if value == previous else place
+            previous = value
+            result.setdefault(token, Logprob(float(shifted[token]) - normalizer, rank))
+    return result

@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a caller may ask of one request: how tokens are chosen, when to stop, what to report."""
+"""Parameters of one request: how tokens are chosen, when to stop, what to report."""
 
 from __future__ import annotations
 
 import math
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from atb_core.errors import RequestError
 
-__all__ = ["SamplingParams"]
+__all__ = ["DEFAULT_MAX_TOKENS", "SamplingParams"]
 
-# Holding back text for a stop string costs work per token; these bounds keep a request from making that
-# large.
+# Enough for an answer of a page, and few enough that a small model caught in a loop ends within a minute. It is the
+# default of Python and of the command line alike.
+DEFAULT_MAX_TOKENS = 512
+# Holding back text for a stop string costs work per token, and each completion takes part in every step. These bounds
+# keep a single request from making that large.
 MAX_STOP_STRINGS = 64
 MAX_STOP_LENGTH = 1024
+MAX_COMPLETIONS = 128
 _SMALLEST_TEMPERATURE = 1e-5
 
 
@@ -24,125 +28,138 @@ _SMALLEST_TEMPERATURE = 1e-5
 class SamplingParams:
     """Parameters of one request. Immutable, so one object may serve many requests.
 
-    The defaults are greedy, as in Hugging Face's ``generate``: the same prompt gives the same tokens. Asking
-    for any sampling option (``top_p``, ``top_k``, ``min_p`` or ``seed``) without naming a temperature
-    samples at 1.0, as in vLLM. An explicit ``temperature=0`` is always greedy: no filter ever removes the
-    most probable token.
+    The defaults are greedy, as in Hugging Face's `generate`: the same prompt gives the same tokens. Asking for any
+    sampling option (`top_p`, `top_k`, `min_p`, `seed` or `n`) without a temperature samples at 1.0, as in vLLM. An
+    explicit `temperature=0` is always greedy: no filter ever removes the most probable token.
 
-    The order of the steps is Hugging Face's: repetition penalty, temperature, top-k, top-p, min-p.
+    Logits are processed in the order of Hugging Face's `generate`: `logit_bias`, `min_tokens`, `repetition_penalty`,
+    `frequency_penalty`, `presence_penalty`, `temperature`, `top_k`, `top_p`, `min_p`.
 
     Args:
-        temperature: divides the logits; 0 (or less than 1e-5, which float32 cannot divide by with sense) is
-            greedy. ``None``: 1.0 if a sampling option is given, else 0.
-        top_p: keep the smallest set of most probable tokens whose probability reaches this, in (0, 1].
-        top_k: keep this many most probable tokens (and those equal to the last of them); 0 or -1: all.
-        min_p: drop tokens less probable than this times the most probable one, in [0, 1].
-        repetition_penalty: in [0.001, 1000]; tokens of the prompt and the output so far have positive logits
-            divided and negative ones multiplied by it.
-        seed: makes sampling repeatable, whatever else is in the batch; ``None`` takes the system's
-            randomness.
-        max_tokens: most tokens to generate; ``None``: until the context is full.
-        stop: a string or several; the text ends before the first of them to be completed.
-        ignore_eos: go on after an end-of-sequence token.
-        logprobs: ``None``, or how many of the most probable tokens to report at each step besides the chosen
-            one. Logprobs are of the model's own distribution, before penalty, temperature and filters.
-        stop_token_ids: further tokens that end the text; they are reported in ``token_ids`` but not in
-            ``text``.
+        n: Number of completions of the prompt, 1 to 128. More than one need sampling; completion `i` of a request
+            with a seed gets the tokens that a single one gets with `seed + i`.
+        presence_penalty: Subtracted from the logits of tokens in the output so far, in [-2, 2].
+        frequency_penalty: Subtracted from the logits once for each time that the token is in the output so far, in
+            [-2, 2].
+        repetition_penalty: Divides positive logits and multiplies negative ones of tokens in the prompt or in the
+            output so far, in [0.001, 1000].
+        temperature: Divides the logits. 0 (or less than 1e-5, by which float32 cannot divide) is greedy. `None`: 1.0
+            if a sampling option is given, else 0.
+        top_p: Keeps the smallest set of most probable tokens whose probability reaches this, in (0, 1].
+        top_k: Keeps this many most probable tokens (and those equal to the last of them); 0 or -1: all.
+        min_p: Drops tokens less probable than this times the most probable one, in [0, 1].
+        seed: Makes sampling repeatable, whatever else is in the batch; `None` takes the system's randomness.
+        stop: A string or several; the text ends before the first of them to be completed.
+        stop_token_ids: Further tokens that end the text. They are in `token_ids` but not in `text`.
+        ignore_eos: Goes on after the model's end tokens.
+        max_tokens: Largest number of tokens to generate; `None`: until the context is full.
+        min_tokens: Smallest number of tokens to generate: until then end tokens and `stop_token_ids` cannot be
+            chosen, and stop strings are not looked for.
+        logprobs: Number of most probable tokens to report at each step besides the chosen one, or `None`. Log
+            probabilities are of the model's own distribution, before any processing.
+        prompt_logprobs: The same for each position of the prompt. All its logits are computed for it, in parts of
+            bounded size; a long prompt runs once for each part.
+        skip_special_tokens: Leaves special tokens out of the text.
+        logit_bias: By token id, what is added to the logit, in [-100, 100].
 
     Raises:
-        RequestError: a value is of the wrong type or out of range; the message names it.
+        RequestError: A value is of the wrong type or out of range; the message names it.
     """
 
+    n: int = 1
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
     temperature: float | None = None
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
-    repetition_penalty: float = 1.0
     seed: int | None = None
-    max_tokens: int | None = 256
     stop: str | Iterable[str] | None = ()
-    ignore_eos: bool = False
-    logprobs: int | None = None
     stop_token_ids: Iterable[int] | None = ()
+    ignore_eos: bool = False
+    max_tokens: int | None = DEFAULT_MAX_TOKENS
+    min_tokens: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    skip_special_tokens: bool = True
+    logit_bias: Mapping[int, float] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
+        self._integer("n", low=1, high=MAX_COMPLETIONS)
         if self.temperature is not None:
             self._number("temperature", low=0.0)
         self._number("top_p", low=0.0, high=1.0, low_is_allowed=False)
         self._number("min_p", low=0.0, high=1.0)
         self._number("repetition_penalty", low=0.001, high=1000.0)
+        self._number("presence_penalty", low=-2.0, high=2.0)
+        self._number("frequency_penalty", low=-2.0, high=2.0)
         self._integer("top_k", low=-1)
-        if self.seed is not None:
-            self._integer("seed")
-        if self.max_tokens is not None:
-            self._integer("max_tokens", low=1)
-        if self.logprobs is not None:
-            self._integer("logprobs", low=0)
-        if not isinstance(self.ignore_eos, bool):
-            raise RequestError(f"ignore_eos must be True or False, not {self.ignore_eos!r}")
+        self._integer("min_tokens", low=0)
+        for name, low in (("seed", None), ("max_tokens", 1), ("logprobs", 0), ("prompt_logprobs", 0)):
+            if getattr(self, name) is not None:
+                self._integer(name, low=low)
+        for name in ("ignore_eos", "skip_special_tokens"):
+            if not isinstance(getattr(self, name), bool):
+                raise RequestError(f"{name} must be True or False, not {getattr(self, name)!r}")
         self._set("stop", _stop_strings(self.stop))
         self._set("stop_token_ids", _token_ids(self.stop_token_ids))
+        self._set("logit_bias", _logit_bias(self.logit_bias))
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise RequestError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
+        if self.n > 1 and self.greedy:
+            raise RequestError(
+                f"n={self.n}: greedy decoding gives the same completion each time",
+                hint="Give a temperature above 0, or leave n out.",
+            )
 
     @property
     def effective_temperature(self) -> float:
-        """The temperature that is used: the given one, or the documented default."""
+        """Temperature that is used: the given one, or the documented default."""
         if self.temperature is not None:
             return self.temperature
-        asks_for_sampling = self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0 or self.seed is not None
-        return 1.0 if asks_for_sampling else 0.0
+        filters = self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
+        return 1.0 if filters or self.seed is not None or self.n > 1 else 0.0
 
     @property
     def greedy(self) -> bool:
         """True if the most probable token is always taken."""
         return self.effective_temperature < _SMALLEST_TEMPERATURE
 
-    @classmethod
-    def from_generation_config(cls, generation_config: Mapping[str, Any], **overrides: Any) -> SamplingParams:
-        """The defaults that a checkpoint's ``generation_config.json`` recommends, with ``overrides`` on top.
-
-        With ``do_sample`` false or absent the checkpoint recommends greedy decoding and its sampling values
-        are not taken over. An override of ``None`` counts as not given.
-        """
-        values: dict[str, Any] = {}
-        names = ["repetition_penalty"]
-        if generation_config.get("do_sample"):
-            names += ["temperature", "top_k", "top_p", "min_p"]
-            # Hugging Face samples at 1.0 when the file does not say.
-            values["temperature"] = 1.0
-        for name in names:
-            if generation_config.get(name) is not None:
-                values[name] = generation_config[name]
-        if generation_config.get("max_new_tokens") is not None:
-            values["max_tokens"] = generation_config["max_new_tokens"]
-        values.update({name: value for name, value in overrides.items() if value is not None})
-        return cls(**values)
-
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
     def _number(self, name: str, *, low: float, high: float = math.inf, low_is_allowed: bool = True) -> None:
-        value = getattr(self, name)
-        try:
-            if isinstance(value, (bool, str)):
-                raise TypeError
-            number = float(value)
-        except (TypeError, ValueError):
-            raise RequestError(f"{name} must be a number, not {value!r}") from None
-        in_range = low <= number <= high and (low_is_allowed or number > low)
-        if not in_range or not math.isfinite(number):
-            opening = "[" if low_is_allowed else "("
-            closing = "infinity)" if high == math.inf else f"{high:g}]"
-            raise RequestError(f"{name} must be in {opening}{low:g}, {closing}, not {value!r}")
-        self._set(name, number)
+        self._set(name, _checked_number(getattr(self, name), name, low, high, low_is_allowed))
 
-    def _integer(self, name: str, low: int | None = None) -> None:
+    def _integer(self, name: str, low: int | None = None, high: int | None = None) -> None:
         value = getattr(self, name)
         number = _as_int(value)
         if number is None:
             raise RequestError(f"{name} must be an integer, not {value!r}")
         if low is not None and number < low:
             raise RequestError(f"{name} must be at least {low}, not {number}")
+        if high is not None and number > high:
+            raise RequestError(f"{name} must be at most {high}, not {number}")
         self._set(name, number)
+
+
+def _checked_number(value: Any, name: str, low: float, high: float, low_is_allowed: bool = True) -> float:
+    try:
+        if isinstance(value, (bool, str)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise RequestError(f"{name} must be a number, not {value!r}") from None
+    in_range = low <= number <= high and (low_is_allowed or number > low)
+    if not in_range or not math.isfinite(number):
+        opening = "[" if low_is_allowed else "("
+        closing = "infinity)" if high == math.inf else f"{high:g}]"
+        raise RequestError(f"{name} must be in {opening}{low:g}, {closing}, not {value!r}")
+    return number
 
 
 def _as_int(value: object) -> int | None:
@@ -177,3 +194,17 @@ def _token_ids(ids: object) -> tuple[int, ...]:
     if any(number is None or number < 0 for number in numbers):
         raise RequestError(f"stop_token_ids must be a list of token ids, not {ids!r}")
     return tuple(number for number in numbers if number is not None)
+
+
+def _logit_bias(bias: object) -> dict[int, float] | None:
+    if bias is None:
+        return None
+    if not isinstance(bias, Mapping):
+        raise RequestError(f"logit_bias must be a dict from token ids to numbers, not {bias!r}")
+    checked: dict[int, float] = {}
+    for key, value in bias.items():
+        token_id = _as_int(key)
+        if token_id is None or token_id < 0:
+            raise RequestError(f"logit_bias has the key {key!r}, which is not a token id")
+        checked[token_id] = _checked_number(value, f"logit_bias[{token_id}]", -100.0, 100.0)
+    return checked or None

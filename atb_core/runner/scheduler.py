@@ -23,21 +23,21 @@ class Batch(NamedTuple):
 class Scheduler:
     """First come, first served; a new request joins the running ones as soon as there is room.
 
-    A prefill takes as many waiting requests as fit in ``max_prefill_tokens`` (one always goes, however
-    long), in ``max_batch_size`` and in the free blocks. Otherwise every running request advances by one
-    token. When that needs a block and none is free, the youngest running request gives its blocks back and
-    waits, first in line, to be computed again: its tokens so far are kept and come out the same.
+    A prefill takes as many waiting requests as fit in `max_num_batched_tokens` (one always goes, however long), in
+    `max_num_seqs` and in the free blocks; one that wants log probabilities of its prompt goes alone. Otherwise every
+    running request advances by one token. When that needs a block and none is free, the youngest running request gives
+    its blocks back and waits, first in line, to be computed again: its tokens so far are kept and come out the same.
 
     Args:
         blocks: the owner of the cache's blocks.
-        max_batch_size: most requests running at a time.
-        max_prefill_tokens: most tokens in one prefill step of several requests.
+        max_num_seqs: most requests running at a time.
+        max_num_batched_tokens: most tokens in one prefill step of several requests.
     """
 
-    def __init__(self, blocks: BlockManager, max_batch_size: int, max_prefill_tokens: int) -> None:
+    def __init__(self, blocks: BlockManager, max_num_seqs: int, max_num_batched_tokens: int) -> None:
         self._blocks = blocks
-        self._max_batch_size = max_batch_size
-        self._max_prefill_tokens = max_prefill_tokens
+        self._max_num_seqs = max_num_seqs
+        self._max_num_batched_tokens = max_num_batched_tokens
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
 
@@ -92,9 +92,13 @@ class Scheduler:
     def _admit(self) -> list[Request]:
         admitted: list[Request] = []
         tokens = 0
-        while self.waiting and len(self.running) < self._max_batch_size:
+        while self.waiting and len(self.running) < self._max_num_seqs:
             request = self.waiting[0]
-            if admitted and tokens + len(request) > self._max_prefill_tokens:
+            if admitted and (
+                tokens + len(request) > self._max_num_batched_tokens
+                or request.wants_prompt_logprobs
+                or admitted[0].wants_prompt_logprobs
+            ):
                 break
             # One position more than the prefill writes: a request that could not take its first decode step
             # would be preempted at once.

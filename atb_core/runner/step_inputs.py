@@ -20,20 +20,20 @@ class StepInputs:
     always have the width of the longest context, so that the shapes of decode steps depend on the batch size alone.
 
     Args:
-        max_batch_size: rows to make room for.
+        max_num_seqs: rows to make room for.
         max_blocks: blocks of the longest context.
         block_size: slots in a block.
         kv_cache: the cache that every step reads and writes.
     """
 
-    def __init__(self, max_batch_size: int, max_blocks: int, block_size: int, kv_cache: KVCache) -> None:
+    def __init__(self, max_num_seqs: int, max_blocks: int, block_size: int, kv_cache: KVCache) -> None:
         self._kv_cache = kv_cache
         self._block_size = block_size
-        self._ids = np.zeros(max_batch_size, dtype=np.int64)
-        self._positions = np.zeros(max_batch_size, dtype=np.int64)
-        self._slots = np.zeros(max_batch_size, dtype=np.int32)
-        self._lengths = np.zeros(max_batch_size, dtype=np.int32)
-        self._tables = np.zeros((max_batch_size, max_blocks), dtype=np.int32)
+        self._ids = np.zeros(max_num_seqs, dtype=np.int64)
+        self._positions = np.zeros(max_num_seqs, dtype=np.int64)
+        self._slots = np.zeros(max_num_seqs, dtype=np.int32)
+        self._lengths = np.zeros(max_num_seqs, dtype=np.int32)
+        self._tables = np.zeros((max_num_seqs, max_blocks), dtype=np.int32)
         # The request in each row of the tables, and the number of its blocks that are written there.
         self._rows: list[Request] = []
         self._written: list[int] = []

@@ -36,11 +36,12 @@ class TokenBytes:
     outside that alphabet (an added token) stands for its own UTF-8 text.
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+    def __init__(self, tokenizer: tokenizers.Tokenizer, skip_special_tokens: bool) -> None:
         self._tokenizer = tokenizer
-        self._known: dict[int, bytes] = {
-            token_id: b"" for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special
-        }
+        self._known: dict[int, bytes] = {}
+        if skip_special_tokens:
+            added = tokenizer.get_added_tokens_decoder()
+            self._known = {token_id: b"" for token_id, token in added.items() if token.special}
 
     def __getitem__(self, token_id: int) -> bytes:
         known = self._known.get(token_id)
@@ -94,14 +95,17 @@ class WindowDecoder(TextDecoder):
     # and is shown as it is rather than decoded again and again.
     _LONGEST_WINDOW = 32
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, prompt_token_ids: list[int]) -> None:
+    def __init__(
+        self, tokenizer: tokenizers.Tokenizer, prompt_token_ids: list[int], skip_special_tokens: bool = True
+    ) -> None:
         self._tokenizer = tokenizer
+        self._skip_special_tokens = skip_special_tokens
         self._window = prompt_token_ids[-4:]
         self._shown = len(self._decode(self._window))
         self._clean_end = len(self._window)
 
     def _decode(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=self._skip_special_tokens)
         return text
 
     def push(self, token_id: int) -> str:
@@ -132,12 +136,15 @@ class TextDecoderFactory:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._token_bytes = TokenBytes(tokenizer) if _is_byte_level(tokenizer) else None
+        self._is_byte_level = _is_byte_level(tokenizer)
+        self._token_bytes: dict[bool, TokenBytes] = {}
 
-    def __call__(self, prompt_token_ids: list[int]) -> TextDecoder:
-        if self._token_bytes is not None:
-            return ByteLevelDecoder(self._token_bytes)
-        return WindowDecoder(self._tokenizer, prompt_token_ids)
+    def __call__(self, prompt_token_ids: list[int], skip_special_tokens: bool = True) -> TextDecoder:
+        if not self._is_byte_level:
+            return WindowDecoder(self._tokenizer, prompt_token_ids, skip_special_tokens)
+        if skip_special_tokens not in self._token_bytes:
+            self._token_bytes[skip_special_tokens] = TokenBytes(self._tokenizer, skip_special_tokens)
+        return ByteLevelDecoder(self._token_bytes[skip_special_tokens])
 
 
 def _is_byte_level(tokenizer: tokenizers.Tokenizer) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from atb_core.checkpoint.base import TokenizerParts
 from atb_core.checkpoint.opening import checkpoint_at
 from atb_core.errors import RequestError, TokenizerError
-from atb_core.runner.chat_template import ChatTemplate, Message
+from atb_core.runner.chat_template import ChatTemplate, Message, end_template_process
 from atb_core.runner.text_decoder import TextDecoder, TextDecoderFactory
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ class Tokenizer:
             TokenizerError: there is no tokenizer, or it is damaged or of an unsupported kind.
         """
         return cls(checkpoint_at(path).tokenizer_parts())
+
+    def close(self) -> None:
+        """Ends the process that renders chat templates; the next chat of any tokenizer starts it again."""
+        end_template_process()
 
     @property
     def backend(self) -> tokenizers.Tokenizer:
@@ -94,9 +98,9 @@ class Tokenizer:
         text: str = self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
 
-    def text_decoder(self, prompt_token_ids: list[int]) -> TextDecoder:
-        """A decoder for tokens that come one at a time after a prompt."""
-        return self._decoder_factory(prompt_token_ids)
+    def text_decoder(self, prompt_token_ids: list[int], skip_special_tokens: bool = True) -> TextDecoder:
+        """Returns a decoder for tokens that come one at a time after a prompt."""
+        return self._decoder_factory(prompt_token_ids, skip_special_tokens)
 
     @cached_property
     def _decoder_factory(self) -> TextDecoderFactory:
@@ -125,7 +129,7 @@ class Tokenizer:
         template = self._template("tool_use" if tools else "default")
         return template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
 
-    def check_chat_variables(self, variables: Mapping[str, Any]) -> None:
+    def check_chat_template_kwargs(self, variables: Mapping[str, Any]) -> None:
         """Refuses variables that would change nothing: a template silently ignores what it does not know.
 
         Args:

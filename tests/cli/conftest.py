@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 
 from atb_core.cli import main, options
+from atb_core.errors import AtbError
 from atb_core.plugins.registry import registry
-from atb_core.runner.outputs import RequestMetrics, RequestOutput, StreamChunk
+from atb_core.runner.outputs import CompletionOutput, FinishReason, RequestMetrics, RequestOutput, StreamChunk
+from atb_core.runner.sampling_params import SamplingParams
 
 
 @dataclass
@@ -45,17 +48,36 @@ class FakeRunner:
     requests: list[Any] = field(default_factory=list)
     sampling: list[Any] = field(default_factory=list)
     loaded_with: dict[str, Any] = field(default_factory=dict)
-    chat_variables: list[Any] = field(default_factory=list)
+    chat_template_kwargs: list[Any] = field(default_factory=list)
+    defaults: SamplingParams = field(default_factory=SamplingParams)
+    finish_reason: FinishReason = "stop"
     tokenizer: Any = None
+    max_model_len: int = 1000
 
-    def generate(
-        self, prompts: list[Any], sampling: Any, stream: bool = False, chat_variables: Any = None
+    def get_default_sampling_params(self) -> SamplingParams:
+        return self.defaults
+
+    def generate(self, prompts: list[Any], sampling_params: Any, *, stream: bool) -> Iterator[StreamChunk]:
+        [prompt] = prompts
+        assert isinstance(prompt, str)
+        return self._answer(prompt, sampling_params, stream)
+
+    def chat(
+        self, messages: list[Any], sampling_params: Any, *, stream: bool, chat_template_kwargs: Any = None
     ) -> Iterator[StreamChunk]:
+        self.chat_template_kwargs.append(chat_template_kwargs)
+        return self._answer(messages, sampling_params, stream)
+
+    def _answer(self, request: Any, sampling: Any, stream: bool) -> Iterator[StreamChunk]:
+        """As the real one: what is refused is refused by the call, and not when its result is read."""
         assert stream
-        self.chat_variables.append(chat_variables)
-        [request] = prompts
         self.requests.append(request)
         self.sampling.append(sampling)
+        if isinstance(self.pieces[0], AtbError):
+            raise self.pieces[0]
+        return self._chunks()
+
+    def _chunks(self) -> Iterator[StreamChunk]:
         said = ""
         for token, piece in enumerate(self.pieces):
             if isinstance(piece, BaseException):
@@ -63,11 +85,18 @@ class FakeRunner:
             said += piece
             last = token == len(self.pieces) - 1
             output = self._output(said, token + 1) if last else None
-            yield StreamChunk(0, piece, token, "stop" if last else None, output=output)
+            yield StreamChunk(0, 0, piece, token, self.finish_reason if last else None, output=output)
 
     def _output(self, text: str, tokens: int) -> RequestOutput:
         metrics = RequestMetrics(time_to_first_token=0.5, decode_time=2.0, total_time=2.5)
-        return RequestOutput("prompt", [7, 8], text, list(range(tokens)), "stop", metrics=metrics)
+        completion = CompletionOutput(0, text, list(range(tokens)), finish_reason=self.finish_reason)
+        return RequestOutput("0", "prompt", [7, 8], [completion], metrics=metrics)
+
+
+@pytest.fixture(autouse=True)
+def nothing_piped_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands see an empty stdin, and not pytest's, which cannot be read."""
+    monkeypatch.setattr("sys.stdin", io.StringIO())
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from atb_core.errors import AtbError
+from atb_core.errors import AtbError, ContextLengthError
 
 Run = Callable[..., Any]
 
@@ -87,3 +87,51 @@ def test_a_message_that_is_refused_leaves_the_conversation_as_it_was(
     assert result.status == 0
     assert "error: too long" in result.err
     assert _contents(runner.requests[1]) == ["two"]
+
+
+def test_a_conversation_that_outgrows_the_context_loses_its_oldest_turns(
+    atb: Run, runner: Any, typed: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = runner._chunks
+
+    def chunks() -> Iterator[Any]:
+        if len(runner.requests[-1]) > 4:
+            raise ContextLengthError("too long")
+        return answer()
+
+    monkeypatch.setattr(runner, "_chunks", chunks)
+    typed("one", "two", "three")
+    result = atb("chat", "m", "--system", "S")
+    assert result.status == 0
+    assert _contents(runner.requests[-1]) == ["S", "two", "Paris.", "three"]
+    assert "the context is full: the oldest 1 of the turns left it" in result.err
+
+
+def test_a_single_message_that_is_too_long_is_refused(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
+    runner.pieces = [ContextLengthError("too long")]
+    typed("one")
+    result = atb("chat", "m")
+    assert result.status == 0
+    assert "error: too long" in result.err
+
+
+def test_room_is_made_before_the_context_is_quite_full(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
+    # Two tokens of the prompt and three of the answer are more than three quarters of this.
+    runner.max_model_len = 6
+    typed("one", "two")
+    atb("chat", "m")
+    assert _contents(runner.requests[1]) == ["two"]
+
+
+def test_a_block_in_triple_quotes_is_one_message(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
+    typed('"""first', "", 'last"""', '"""one line"""', "next")
+    atb("chat", "m")
+    assert runner.requests[0][0]["content"] == "first\n\nlast"
+    assert runner.requests[1][2]["content"] == "one line"
+    assert runner.requests[2][4]["content"] == "next"
+
+
+def test_lines_that_were_pasted_together_are_one_message(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
+    typed("/etc is a folder\nand so is /usr")
+    atb("chat", "m")
+    assert _contents(runner.requests[0]) == ["/etc is a folder\nand so is /usr"]

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from atb_core.runner.sampling_params import SamplingParams
+
 Run = Callable[..., Any]
 
 
@@ -39,11 +41,24 @@ def test_the_prompt_can_come_from_stdin(
     assert runner.requests == ["from a pipe\n"]
 
 
-def test_stdin_is_left_alone_when_there_is_a_prompt(atb: Run, runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin = io.StringIO("other")
+@pytest.mark.parametrize(
+    ("piped", "sent"), [("other\n", "other\n\nhello"), ("a\n\nb", "a\n\nb\n\nhello"), (" \n", "hello"), ("", "hello")]
+)
+def test_text_from_stdin_goes_before_the_prompt(
+    atb: Run, runner: Any, monkeypatch: pytest.MonkeyPatch, piped: str, sent: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(piped))
+    atb("run", "m", "hello", "--raw")
+    assert runner.requests == [sent]
+
+
+def test_a_terminal_is_not_read_when_there_is_a_prompt(atb: Run, runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin = io.StringIO("typed later")
+    monkeypatch.setattr(stdin, "isatty", lambda: True)
     monkeypatch.setattr("sys.stdin", stdin)
-    atb("run", "m", "hello")
-    assert stdin.read() == "other"
+    atb("run", "m", "hello", "--raw")
+    assert runner.requests == ["hello"]
+    assert stdin.read() == "typed later"
 
 
 def test_an_empty_stdin_is_a_usage_error(atb: Run, runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,17 +72,56 @@ def test_sampling_options_reach_the_runner(atb: Run, runner: Any) -> None:
     atb(
         "run", "m", "p", "--temperature", "0.7", "--top-p", "0.9", "--top-k", "20", "--min-p", "0.05",
         "--repetition-penalty", "1.1", "--seed", "3", "--max-tokens", "9", "--stop", "a", "--stop", "b",
-        "--ignore-eos",
+        "--ignore-eos", "--min-tokens", "2", "--presence-penalty", "0.5", "--frequency-penalty", "-0.25",
+        "--logit-bias", "4=1.5", "--logit-bias", "5=-100", "--stop-token-id", "6", "--keep-special-tokens",
     )  # fmt: skip
     sampling = runner.sampling[0]
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.7, 0.9, 20, 0.05)
     assert (sampling.repetition_penalty, sampling.seed, sampling.max_tokens) == (1.1, 3, 9)
     assert (list(sampling.stop), sampling.ignore_eos) == (["a", "b"], True)
+    assert (sampling.min_tokens, sampling.presence_penalty, sampling.frequency_penalty) == (2, 0.5, -0.25)
+    assert (sampling.logit_bias, sampling.stop_token_ids) == ({4: 1.5, 5: -100.0}, (6,))
+    assert sampling.skip_special_tokens is False
 
 
-def test_without_sampling_options_decoding_is_greedy(atb: Run, runner: Any) -> None:
+def test_without_sampling_options_the_models_defaults_count(atb: Run, runner: Any) -> None:
+    runner.defaults = SamplingParams(temperature=0.6, top_k=20, max_tokens=99)
     atb("run", "m", "p")
-    assert runner.sampling[0].greedy
+    assert runner.sampling[0] == runner.defaults
+    atb("run", "m", "p", "--top-k", "5", "--max-tokens", "3")
+    assert runner.sampling[1] == SamplingParams(temperature=0.6, top_k=5, max_tokens=3)
+    atb("run", "m", "p", "--temperature", "0")
+    assert runner.sampling[2].greedy
+
+
+def test_a_sampling_option_without_a_temperature_samples_at_one(atb: Run, runner: Any) -> None:
+    atb("run", "m", "p", "--top-p", "0.9")
+    assert runner.sampling[0].effective_temperature == 1.0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--logit-bias", "a=1"], "--logit-bias a=1: write ID=BIAS"),
+        (["--logit-bias", "7=200"], "logit_bias[7] must be in [-100, 100]"),
+        (["--min-tokens", "5", "--max-tokens", "4"], "min_tokens=5 is more than max_tokens=4"),
+        (["--logprobs", "3"], "--logprobs needs --json"),
+    ],
+)
+def test_wrong_sampling_options_are_refused_before_loading(
+    atb: Run, runner: Any, args: list[str], message: str
+) -> None:
+    result = atb("run", "m", "p", *args)
+    assert result.status != 0
+    assert message in result.err
+    assert not runner.loaded_with
+
+
+def test_an_answer_that_was_cut_is_remarked_on(atb: Run, runner: Any) -> None:
+    runner.finish_reason = "length"
+    result = atb("run", "m", "p", "--max-tokens", "3")
+    assert (result.out, result.err) == ("Paris.\n", "(stopped at --max-tokens 3)\n")
+    assert "(stopped: the context is full)" in atb("run", "m", "p").err
 
 
 def test_loading_options_reach_the_runner(atb: Run, runner: Any) -> None:
@@ -85,20 +139,25 @@ def test_loading_options_reach_the_runner(atb: Run, runner: Any) -> None:
         "1",
         "--max-model-len",
         "64",
+        "--kv-cache-memory-bytes",
+        "4096",
+        "--generation-config",
+        "none",
         "--feature",
         "lora",
     )
     assert runner.loaded_with == {
         "model": "m", "backend": "cpu", "graph": "cpp", "dtype": "float32", "num_threads": 1, "max_model_len": 64,
-        "features": ("lora",),
+        "kv_cache_memory_bytes": 4096, "generation_config": "none", "features": ("lora",),
     }  # fmt: skip
 
 
 def test_json_is_one_object_and_nothing_else(atb: Run, runner: Any) -> None:
     record = json.loads(atb("run", "m", "p", "--json").out)
-    assert record["text"] == "Paris."
-    assert record["token_ids"] == [0, 1, 2]
-    assert record["finish_reason"] == "stop"
+    (completion,) = record["outputs"]
+    assert completion["text"] == "Paris."
+    assert completion["token_ids"] == [0, 1, 2]
+    assert completion["finish_reason"] == "stop"
 
 
 def test_stats_go_to_stderr(atb: Run, runner: Any) -> None:
@@ -110,17 +169,27 @@ def test_stats_go_to_stderr(atb: Run, runner: Any) -> None:
 
 
 def test_chat_variables_are_json_or_text(atb: Run, runner: Any) -> None:
-    atb("run", "m", "x", "--chat-variable", "deep=true", "--chat-variable", "date=1 Jan", "--chat-variable", "n=[1]")
-    assert runner.chat_variables == [{"deep": True, "date": "1 Jan", "n": [1]}]
+    atb(
+        "run",
+        "m",
+        "x",
+        "--chat-template-kwarg",
+        "deep=true",
+        "--chat-template-kwarg",
+        "date=1 Jan",
+        "--chat-template-kwarg",
+        "n=[1]",
+    )
+    assert runner.chat_template_kwargs == [{"deep": True, "date": "1 Jan", "n": [1]}]
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--chat-variable", "deep"], "--chat-variable deep: write NAME=VALUE"),
-        (["--chat-variable", "=1"], "write NAME=VALUE"),
-        (["--chat-variable", "a=1", "--chat-variable", "a=2"], "the chat variable a is given twice"),
-        (["--raw", "--chat-variable", "a=1"], "--raw uses no chat template"),
+        (["--chat-template-kwarg", "deep"], "--chat-template-kwarg deep: write NAME=VALUE"),
+        (["--chat-template-kwarg", "=1"], "write NAME=VALUE"),
+        (["--chat-template-kwarg", "a=1", "--chat-template-kwarg", "a=2"], "the template variable a is given twice"),
+        (["--raw", "--chat-template-kwarg", "a=1"], "--raw uses no chat template"),
         (["--raw", "--no-thinking"], "--raw uses no chat template"),
     ],
 )
@@ -147,5 +216,5 @@ def test_the_familys_switch_for_thinking_is_set(
 ) -> None:
     monkeypatch.setattr(tiny.TinyRouter, "thinking_variable", "ponder")
     assert atb("run", tiny_model, "x", option).status == 0
-    assert runner.chat_variables == [{"ponder": value}]
-    assert atb("run", tiny_model, "x", option, "--chat-variable", "ponder=1").status == 2
+    assert runner.chat_template_kwargs == [{"ponder": value}]
+    assert atb("run", tiny_model, "x", option, "--chat-template-kwarg", "ponder=1").status == 2

@@ -24,7 +24,9 @@ prompts = [[(7 * i * i + 13 * i + n) % vocab for i in range(n)] for n in (1, 3, 
 sampling = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=3)
 groups = [prompts] if batched else [[prompt] for prompt in prompts]
 outputs = [output for group in groups for output in runner.generate(group, sampling)]
-print(json.dumps([[o.token_ids, [[p.logprob.hex(), sorted(p.top)] for p in o.logprobs]] for o in outputs]))
+def exact(step):
+    return [[token, entry.logprob.hex()] for token, entry in step.items()]
+print(json.dumps([[o.token_ids, [exact(step) for step in o.outputs[0].logprobs]] for o in outputs]))
 """
 
 

@@ -55,7 +55,7 @@ def test_smollm2_knows_the_capital_of_france(smollm2_gguf: Path) -> None:
     runner = ModelRunner(smollm2_gguf, max_model_len=256)
     (output,) = runner.generate([[{"role": "user", "content": QUESTIONS[0]}]], GREEDY)
     assert "Paris" in output.text
-    assert output.finish_reason == "stop"
+    assert output.outputs[0].finish_reason == "stop"
 
 
 def test_smollm2_agrees_with_hugging_face(smollm2_directory: Path) -> None:

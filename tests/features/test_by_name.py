@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -119,5 +120,6 @@ def test_the_command_line_takes_features(site: Site, model: Path, monkeypatch: p
         raise RequestError("enough")
 
     monkeypatch.setattr("atb_core.cli.run.load_runner", load)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     assert main(["run", str(model), "--feature", "shift", "--feature", "other", "hello"]) == 1
     assert asked["features"] == ("shift", "other")

@@ -48,6 +48,7 @@ class FakeModel:
         self.keys = torch.full(shape, float("nan"))
         self.values = torch.full(shape, float("nan"))
         self.steps: list[tuple[bool, int]] = []
+        self.rows_per_step: list[int] = []
         self.before_step: Callable[[int], None] = lambda step: None
 
     def forward(self, step: Step) -> torch.Tensor:
@@ -64,7 +65,6 @@ class FakeModel:
         self.steps.append((is_prefill, batch))
         if is_prefill:
             assert step.lm_head_indices is not None
-            assert step.lm_head_indices.tolist() == (input_lengths.cumsum(0) - 1).tolist()
             assert input_ids.shape[0] == int(input_lengths.sum())
         else:
             assert input_ids.shape[0] == batch
@@ -72,7 +72,15 @@ class FakeModel:
         assert len(set(slots.tolist())) == slots.shape[0], "two tokens were given the same slot"
         flat_keys[slots.long(), 0] = input_ids.float()
         flat_values[slots.long(), 0] = position_ids.float()
-        return torch.stack([self._row(block_tables[row], int(input_lengths[row])) for row in range(batch)])
+        if step.lm_head_indices is None:
+            return torch.stack([self._row(block_tables[row], int(input_lengths[row])) for row in range(batch)])
+        self.rows_per_step.append(len(step.lm_head_indices))
+        ends = input_lengths.cumsum(0)
+        rows = torch.searchsorted(ends, step.lm_head_indices, right=True).tolist()
+        positions = [
+            int(index - ends[row] + input_lengths[row]) for index, row in zip(step.lm_head_indices, rows, strict=True)
+        ]
+        return torch.stack([self._row(block_tables[row], at + 1) for row, at in zip(rows, positions, strict=True)])
 
     def _row(self, table: torch.Tensor, length: int) -> torch.Tensor:
         block_size = self.keys.shape[1]

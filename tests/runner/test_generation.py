@@ -14,7 +14,7 @@ from atb_core.errors import RequestError
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.generation import Generation
 from atb_core.runner.outputs import RequestOutput
-from atb_core.runner.request import Request
+from atb_core.runner.request import Request, RequestGroup
 from atb_core.runner.sampling_params import SamplingParams
 
 MAX_LEN = 64
@@ -34,16 +34,18 @@ def make(num_blocks: int = 64, block_size: int = 4, max_batch: int = 8, max_pref
         model.forward,
         blocks,
         [],
-        max_batch_size=max_batch,
-        max_prefill_tokens=max_prefill,
+        max_num_seqs=max_batch,
+        max_num_batched_tokens=max_prefill,
         max_model_len=MAX_LEN,
+        vocab_size=VOCAB,
     )
     return Setup(model, blocks, generation)
 
 
 def make_request(index: int, prompt: list[int], params: SamplingParams, stop_ids: tuple[int, ...] = ()) -> Request:
     total = min(MAX_LEN, len(prompt) + (params.max_tokens or MAX_LEN))
-    return Request(index, None, prompt, params, total, frozenset(stop_ids))
+    group = RequestGroup(str(index), index, None, prompt)
+    return Request(group, index, 0, params, total, frozenset(stop_ids))
 
 
 def run(setup: Setup, requests: list[Request]) -> list[RequestOutput]:
@@ -51,7 +53,7 @@ def run(setup: Setup, requests: list[Request]) -> list[RequestOutput]:
         setup.generation.add(request)
     while setup.generation.has_work:
         setup.generation.step()
-    return [request.output() for request in requests]
+    return [request.group.output() for request in requests]
 
 
 prompts_and_lengths = st.lists(
@@ -84,7 +86,7 @@ def test_a_batch_gives_each_request_what_it_gets_alone(
     for output, (prompt, count) in zip(outputs, cases, strict=True):
         count = min(count, MAX_LEN - len(prompt))
         assert output.token_ids == expected_greedy(prompt, count)
-        assert output.finish_reason == "length"
+        assert output.outputs[0].finish_reason == "length"
     assert setup.blocks.num_free == setup.blocks.num_blocks
 
 
@@ -129,7 +131,7 @@ def test_a_new_request_joins_the_running_ones() -> None:
     outputs = run(setup, [second])
     assert setup.model.steps[4:6] == [(True, 1), (False, 2)]
     assert outputs[0].token_ids == expected_greedy([4, 5], 3)
-    assert first.output().token_ids == expected_greedy([1, 2, 3], 10)
+    assert first.output_token_ids == expected_greedy([1, 2, 3], 10)
 
 
 def test_a_stop_token_ends_the_text_and_is_reported() -> None:
@@ -138,14 +140,14 @@ def test_a_stop_token_ends_the_text_and_is_reported() -> None:
     setup = make()
     (output,) = run(setup, [make_request(0, [5, 6], SamplingParams(max_tokens=12), (stop,))])
     assert output.token_ids == tokens[: tokens.index(stop) + 1]
-    assert (output.finish_reason, output.stop_reason) == ("stop", stop)
+    assert (output.outputs[0].finish_reason, output.outputs[0].stop_reason) == ("stop", stop)
 
 
 def test_a_sequence_may_fill_the_context_to_the_last_token() -> None:
     setup = make(num_blocks=16, block_size=4)
     (output,) = run(setup, [make_request(0, [7] * (MAX_LEN - 1), SamplingParams(max_tokens=None))])
     assert output.token_ids == expected_greedy([7] * (MAX_LEN - 1), 1)
-    assert output.finish_reason == "length"
+    assert output.outputs[0].finish_reason == "length"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -178,9 +180,9 @@ def test_aborting_one_request_leaves_the_others() -> None:
         setup.generation.step()
     setup.generation.abort(doomed)
     run(setup, [])
-    assert doomed.output().finish_reason == "abort"
-    assert doomed.output().token_ids == expected_greedy([1] * 6, 3)
-    assert other.output().token_ids == expected_greedy([2] * 6, 10)
+    assert doomed.finish_reason == "abort"
+    assert doomed.output_token_ids == expected_greedy([1] * 6, 3)
+    assert other.output_token_ids == expected_greedy([2] * 6, 10)
     assert setup.blocks.num_free == setup.blocks.num_blocks
 
 
@@ -205,6 +207,10 @@ def test_sampling_is_repeatable_whatever_else_is_in_the_batch(
             top_p=data.draw(st.sampled_from([1.0, 0.8])),
             top_k=data.draw(st.sampled_from([0, 5])),
             repetition_penalty=data.draw(st.sampled_from([1.0, 1.3])),
+            presence_penalty=data.draw(st.sampled_from([0.0, 1.5])),
+            frequency_penalty=data.draw(st.sampled_from([0.0, -0.7])),
+            logit_bias=data.draw(st.sampled_from([None, {5: 3.0}])),
+            prompt_logprobs=data.draw(st.sampled_from([None, 1])),
             seed=seed,
             logprobs=data.draw(st.sampled_from([None, 3])),
             max_tokens=count,
@@ -215,4 +221,4 @@ def test_sampling_is_repeatable_whatever_else_is_in_the_batch(
     for output, (prompt, _), own in zip(together, requests, params, strict=True):
         (alone,) = run(make(), [make_request(0, prompt, own)])
         assert alone.token_ids == output.token_ids
-        assert alone.logprobs == output.logprobs
+        assert alone.outputs[0].logprobs == output.outputs[0].logprobs

@@ -19,7 +19,7 @@ BLOCK = 16 * 2 * 8 * 2 * 2 * 3
 
 
 def plan(**options: Any) -> CachePlan:
-    return plan_cache(LAYOUT, **{"context_len": 100, "max_model_len": None, "max_batch_size": 4, **options})
+    return plan_cache(LAYOUT, **{"context_len": 100, "max_model_len": None, "max_num_seqs": 4, **options})
 
 
 def test_the_size_of_a_block() -> None:
@@ -45,7 +45,7 @@ def test_a_context_that_does_not_fit_is_shortened_only_if_nobody_asked_for_it() 
 
 def test_a_size_in_blocks_or_bytes_is_taken_as_told() -> None:
     assert plan(num_blocks=9) == CachePlan(9, 100)
-    assert plan(kv_cache_bytes=9 * BLOCK + 5) == CachePlan(9, 100)
+    assert plan(kv_cache_memory_bytes=9 * BLOCK + 5) == CachePlan(9, 100)
     assert plan(num_blocks=5) == CachePlan(5, 80)
     with pytest.raises(EngineError, match="takes 9 blocks"):
         plan(num_blocks=8, max_model_len=130)

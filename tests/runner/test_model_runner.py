@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import signal
 import threading
@@ -20,7 +21,7 @@ from runner.tiny_tokenizers import byte_level
 from atb_core import ModelRunner, RequestOutput, SamplingParams
 from atb_core.checkpoint import TokenizerParts
 from atb_core.engine import get_backend
-from atb_core.errors import BackendUnavailableError, RequestError
+from atb_core.errors import BackendUnavailableError, ConfigError, RequestError
 from atb_core.features.step import Step
 from atb_core.graph.dtype import DataType
 from atb_core.models.base.config import BaseConfig
@@ -29,6 +30,7 @@ from atb_core.runner.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(TokenizerParts(byte_level(), frozenset(), chat_templates={"default": CHATML}))
 CONTEXT = 64
+GENERATION_CONFIG: dict[str, Any] = {"max_new_tokens": 7, "repetition_penalty": 1.0}
 
 
 class FamilyModel:
@@ -59,14 +61,14 @@ def open_runner(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelRunner]:
         max_position_embeddings=CONTEXT,
         eos_token_id=[VOCAB - 1],
     )
-    router = types.SimpleNamespace(config=config, generation_config={}, tokenizer=TOKENIZER)
+    router = types.SimpleNamespace(config=config, generation_config=GENERATION_CONFIG, tokenizer=TOKENIZER)
     checkpoint = types.SimpleNamespace(path=Path("fake"))
     monkeypatch.setattr("atb_core.runner.model_runner.open_checkpoint", lambda *args: checkpoint)
     monkeypatch.setattr("atb_core.runner.model_runner.router_of", lambda checkpoint: router)
     monkeypatch.setattr("atb_core.runner.model_runner.load_model", lambda *args, **kwargs: FamilyModel())
 
     def open_it(**options: Any) -> ModelRunner:
-        return ModelRunner("fake", **{"block_size": 4, "max_batch_size": 4, **options})
+        return ModelRunner("fake", **{"block_size": 4, "max_num_seqs": 4, **options})
 
     return open_it
 
@@ -87,7 +89,7 @@ def test_prompts_of_different_lengths_together(open_runner: Callable[..., ModelR
         assert output.prompt_token_ids == prompt
         assert output.token_ids == expected_greedy(prompt, 8)
         assert output.text == TOKENIZER.decode(output.token_ids)
-        assert output.finish_reason == "length"
+        assert output.outputs[0].finish_reason == "length"
         assert output.metrics.total_time >= output.metrics.time_to_first_token > 0
 
 
@@ -117,10 +119,10 @@ def test_a_stream_adds_up_to_the_output(open_runner: Callable[..., ModelRunner])
     chunks = list(runner.generate(prompts, params, stream=True))
     assert all(isinstance(chunk, StreamChunk) for chunk in chunks)
     for index, output in enumerate(whole):
-        own = [chunk for chunk in chunks if chunk.index == index]
+        own = [chunk for chunk in chunks if chunk.prompt_index == index]
         assert "".join(chunk.text for chunk in own) == output.text
         assert [chunk.token_id for chunk in own] == output.token_ids
-        assert [chunk.logprobs for chunk in own] == output.logprobs
+        assert [chunk.logprobs for chunk in own] == output.outputs[0].logprobs
         assert [chunk.finish_reason for chunk in own] == [None] * 11 + ["length"]
         final = own[-1].output
         assert final is not None
@@ -137,7 +139,7 @@ def test_a_stop_string_across_tokens_ends_text_and_stream(open_runner: Callable[
     params = SamplingParams(max_tokens=30, ignore_eos=True, stop=stop)
     (output,) = runner.generate([3, 4], params)
     assert output.text == free.text[: free.text.index(stop)]
-    assert (output.finish_reason, output.stop_reason) == ("stop", stop)
+    assert (output.outputs[0].finish_reason, output.outputs[0].stop_reason) == ("stop", stop)
     assert "".join(chunk.text for chunk in runner.generate([3, 4], params, stream=True)) == output.text
 
 
@@ -150,7 +152,7 @@ def test_the_models_end_token_ends_the_text_unless_ignored(
     (output,) = runner.generate([9], SamplingParams(max_tokens=20))
     expected = expected_greedy([9], 20)
     assert output.token_ids == expected[: expected.index(end) + 1]
-    assert (output.finish_reason, output.stop_reason) == ("stop", end)
+    assert (output.outputs[0].finish_reason, output.outputs[0].stop_reason) == ("stop", end)
     assert output.text == TOKENIZER.decode(output.token_ids[:-1])
     (output,) = runner.generate([9], SamplingParams(max_tokens=20, ignore_eos=True))
     assert output.token_ids == expected
@@ -162,7 +164,7 @@ def test_max_tokens_is_cut_to_the_context(open_runner: Callable[..., ModelRunner
     for count in (1000, None):
         (output,) = open_runner(max_model_len=20).generate([1] * 15, SamplingParams(max_tokens=count, ignore_eos=True))
         assert len(output.token_ids) == 5
-        assert output.finish_reason == "length"
+        assert output.outputs[0].finish_reason == "length"
 
 
 def test_without_a_tokenizer(open_runner: Callable[..., ModelRunner]) -> None:
@@ -179,22 +181,22 @@ def test_without_a_tokenizer(open_runner: Callable[..., ModelRunner]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompts", "sampling", "message"),
+    ("prompts", "sampling_params", "message"),
     [
         ([[1], [VOCAB]], None, f"Prompt 1 has the token id {VOCAB}"),
         ([[1], []], None, "Prompt 1 is empty"),
         ([[1] * 64], None, "Prompt 0 has 64 tokens; the context holds 64"),
-        ([[1]], {"temperature": 1}, "sampling must be SamplingParams"),
-        ([[1]], [SamplingParams()] * 2, "2 SamplingParams for 1 prompts"),
+        ([[1]], {"temperature": 1}, "sampling_params must be SamplingParams"),
+        ([[1]], [SamplingParams()] * 2, "sampling_params has 2 entries for 1 prompts"),
     ],
 )
 def test_a_bad_request_is_refused_before_anything_runs(
-    open_runner: Callable[..., ModelRunner], prompts: Any, sampling: Any, message: str
+    open_runner: Callable[..., ModelRunner], prompts: Any, sampling_params: Any, message: str
 ) -> None:
     runner = open_runner()
     for stream in (False, True):
         with pytest.raises(RequestError, match=message):
-            runner.generate(prompts, sampling, stream=stream)
+            runner.generate(prompts, sampling_params, stream=stream)
     assert runner.model.fake.steps == []
 
 
@@ -211,7 +213,7 @@ def test_a_bad_request_is_refused_before_anything_runs(
         ({"backend": "cuda"}, RequestError, "backend must be"),
         ({"dtype": "int4"}, RequestError, "dtype must be"),
         ({"block_size": 0}, RequestError, "block_size must be a positive integer"),
-        ({"max_batch_size": -1}, RequestError, "max_batch_size must be"),
+        ({"max_num_seqs": -1}, RequestError, "max_num_seqs must be"),
         ({"num_threads": 1.5}, RequestError, "num_threads must be"),
         ({"max_model_len": 65}, RequestError, "max_model_len=65 is more than the 64 tokens"),
     ],
@@ -338,3 +340,177 @@ def test_the_low_level_step_is_the_models(open_runner: Callable[..., ModelRunner
         max_seq_len=4,
     )
     assert [first, int(logits.argmax())] == expected_greedy([11, 12, 13], 2)
+
+
+def test_without_parameters_the_generation_config_counts(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    assert runner.get_default_sampling_params() == SamplingParams(max_tokens=7)
+    (output,) = runner.generate([3, 4])
+    assert output.token_ids == expected_greedy([3, 4], 7)
+    (output,) = runner.generate([3, 4], SamplingParams(ignore_eos=True))
+    assert len(output.token_ids) == CONTEXT - 2
+    assert open_runner(generation_config="none").get_default_sampling_params() == SamplingParams()
+
+
+def test_a_generation_config_of_ones_own(open_runner: Callable[..., ModelRunner], tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"do_sample": true, "top_k": 3}')
+    runner = open_runner(generation_config=tmp_path)
+    assert runner.get_default_sampling_params() == SamplingParams(temperature=1.0, top_k=3)
+    (tmp_path / "generation_config.json").write_text('{"num_beams": 3}')
+    with pytest.raises(ConfigError, match="num_beams=3"):
+        open_runner(generation_config=tmp_path)
+
+
+def test_several_completions_of_a_prompt_are_those_of_following_seeds(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner(num_blocks=20)
+    params = SamplingParams(n=3, temperature=1.0, seed=5, max_tokens=12, ignore_eos=True, logprobs=1)
+    several, other = runner.generate([[1, 2, 3], [4] * 9], params)
+    assert [completion.index for completion in several.outputs] == [0, 1, 2]
+    assert several.finished
+    for number, completion in enumerate(several.outputs):
+        single = dataclasses.replace(params, n=1, seed=5 + number)
+        (alone,) = runner.generate([1, 2, 3], single)
+        assert alone.outputs == [dataclasses.replace(completion, index=0)]
+    assert len({tuple(completion.token_ids) for completion in several.outputs}) == 3
+    assert (several.text, several.token_ids) == (several.outputs[0].text, several.outputs[0].token_ids)
+    assert int(other.request_id) == int(several.request_id) + 1
+    assert runner.num_free_blocks == runner.num_blocks
+
+
+def test_a_stream_of_several_completions_gives_the_output_once(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    params = SamplingParams(n=2, temperature=1.0, seed=5, max_tokens=6, ignore_eos=True)
+    (whole,) = runner.generate([1, 2, 3], params)
+    chunks = list(runner.generate([1, 2, 3], params, stream=True))
+    for completion in whole.outputs:
+        own = [chunk for chunk in chunks if chunk.index == completion.index]
+        assert [chunk.token_id for chunk in own] == completion.token_ids
+        assert "".join(chunk.text for chunk in own) == completion.text
+        assert own[-1].finish_reason == "length"
+    (final,) = [chunk.output for chunk in chunks if chunk.output is not None]
+    assert final.outputs == whole.outputs
+    assert chunks[-1].output is final
+
+
+def test_end_tokens_wait_for_the_least_length(
+    open_runner: Callable[..., ModelRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = open_runner()
+    free = expected_greedy([9], 20)
+    monkeypatch.setattr(ModelRunner, "eos_token_ids", frozenset({free[0]}))
+    (early,) = runner.generate([9], SamplingParams(max_tokens=20))
+    assert early.token_ids == free[:1]
+    (late,) = runner.generate([9], SamplingParams(max_tokens=20, min_tokens=4))
+    assert free[0] not in late.token_ids[:4]
+    assert len(late.token_ids) >= 4
+
+
+def test_stop_strings_wait_for_the_least_length(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    (free,) = runner.generate([3, 4], SamplingParams(max_tokens=30, ignore_eos=True))
+    pieces = [TOKENIZER.decode([token]) for token in free.token_ids]
+    first = next(i for i, piece in enumerate(pieces) if piece.isascii() and piece)
+    params = SamplingParams(max_tokens=30, ignore_eos=True, stop=pieces[first])
+    assert len(runner.generate([3, 4], params)[0].token_ids) == first + 1
+    (later,) = runner.generate([3, 4], dataclasses.replace(params, min_tokens=first + 1))
+    assert later.text.startswith(TOKENIZER.decode(free.token_ids[: first + 1]))
+
+
+def test_special_tokens_stay_in_the_text_if_asked(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    special = TOKENIZER.backend.token_to_id("<|im_end|>")
+    params = SamplingParams(max_tokens=2, ignore_eos=True, logit_bias={special: 100.0})
+    assert runner.generate([3, 4], params)[0].text == ""
+    kept = dataclasses.replace(params, skip_special_tokens=False)
+    assert runner.generate([3, 4], kept)[0].text == "<|im_end|><|im_end|>"
+
+
+def test_logprobs_have_the_text_of_their_tokens(open_runner: Callable[..., ModelRunner]) -> None:
+    (output,) = open_runner().generate([3, 4], SamplingParams(max_tokens=3, logprobs=2, prompt_logprobs=1))
+    (completion,) = output.outputs
+    assert completion.logprobs is not None and completion.cumulative_logprob is not None
+    chosen = [step[token] for step, token in zip(completion.logprobs, completion.token_ids, strict=True)]
+    assert sum(entry.logprob for entry in chosen) == pytest.approx(completion.cumulative_logprob)
+    assert [entry.decoded_token for entry in chosen] == [TOKENIZER.decode([token]) for token in completion.token_ids]
+    assert output.prompt_logprobs is not None
+    first, second = output.prompt_logprobs
+    assert first is None
+    assert second is not None
+    assert second[4].decoded_token == TOKENIZER.decode([4])
+
+
+def test_prompt_logprobs_change_nothing_else(
+    open_runner: Callable[..., ModelRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = open_runner(num_blocks=20)
+    prompts = [[n] * (3 * n + 1) for n in range(5)]
+    params = SamplingParams(max_tokens=9, ignore_eos=True, prompt_logprobs=2)
+    whole = runner.generate(prompts, params)
+    assert max(runner.model.fake.rows_per_step) == 13
+    # Room for the logits of two positions: longer prompts run once for each two.
+    monkeypatch.setattr("atb_core.runner.generation._LOGITS_BYTES", 2 * 4 * VOCAB)
+    runner.model.fake.rows_per_step.clear()
+    in_parts = runner.generate(prompts, params)
+    assert max(runner.model.fake.rows_per_step) == 2
+    for one, other, prompt in zip(whole, in_parts, prompts, strict=True):
+        assert one.prompt_logprobs == other.prompt_logprobs
+        assert one.token_ids == other.token_ids == expected_greedy(prompt, 9)
+        assert one.prompt_logprobs is not None
+        assert len(one.prompt_logprobs) == len(prompt)
+    assert runner.num_free_blocks == runner.num_blocks
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (SamplingParams(logit_bias={VOCAB: 1.0}), f"logit_bias has the token id {VOCAB}"),
+        (SamplingParams(stop_token_ids=[VOCAB]), f"stop_token_ids has the token id {VOCAB}"),
+        (SamplingParams(stop_token_ids=range(VOCAB), min_tokens=1), "min_tokens leaves no token to choose"),
+    ],
+)
+def test_token_ids_outside_the_vocabulary_are_refused(
+    open_runner: Callable[..., ModelRunner], params: SamplingParams, message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        open_runner().generate([1], params)
+
+
+def test_chats(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner(max_model_len=60)
+    chat = [{"role": "system", "content": "-"}]
+    params = SamplingParams(max_tokens=3)
+    (answer,) = runner.chat(chat, params)
+    assert answer.prompt == "<|im_start|>system\n-<|im_end|>\n<|im_start|>assistant\n"
+    assert [output.token_ids for output in runner.chat([chat, chat], params)] == [answer.token_ids] * 2
+    assert [chunk.token_id for chunk in runner.chat(chat, params, stream=True)] == answer.token_ids
+    (open_ended,) = runner.chat(chat, params, add_generation_prompt=False)
+    assert open_ended.prompt == "<|im_start|>system\n-<|im_end|>\n"
+    for wrong in ("text", [1, 2], ["a"], {"role": "user", "content": "x"}):
+        with pytest.raises(RequestError):
+            runner.chat(wrong)  # type: ignore[arg-type]
+
+
+def test_a_closed_runner_refuses_to_run_and_may_be_closed_again(open_runner: Callable[..., ModelRunner]) -> None:
+    with open_runner() as runner:
+        stream = runner.generate([1, 2], SamplingParams(max_tokens=20, ignore_eos=True), stream=True)
+        next(stream)
+    assert runner.kv_cache == []
+    with pytest.raises(RequestError, match="was closed"):
+        list(stream)
+    for call in (
+        lambda: runner.generate([1, 2]),
+        lambda: runner.generate([1, 2], stream=True),
+        lambda: runner.chat([{"role": "user", "content": "x"}]),
+        lambda: runner.allocate_kv_cache(1),
+        lambda: runner.model,
+    ):
+        with pytest.raises(RequestError, match="This ModelRunner was closed"):
+            call()
+    runner.close()
+    assert runner.config.model_type == "fake"
+    assert "closed" in repr(runner)
+
+
+def test_rank_and_world_size_are_keywords(open_runner: Callable[..., ModelRunner]) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        ModelRunner("fake", 0, 1)  # type: ignore[misc]

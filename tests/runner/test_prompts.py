@@ -13,7 +13,7 @@ from runner.tiny_tokenizers import byte_level
 
 from atb_core.checkpoint import TokenizerParts
 from atb_core.errors import RequestError, TokenizerError
-from atb_core.runner.prompts import Prompt, PromptEncoder, split_prompts
+from atb_core.runner.prompts import EncodedPrompt, PromptEncoder, split_prompts
 from atb_core.runner.tokenizer import Tokenizer
 
 CHAT = [{"role": "user", "content": "hello"}]
@@ -50,7 +50,35 @@ def test_one_prompt_or_several(prompts: Any, expected: list[Any]) -> None:
 def test_arrays_and_tensors_are_token_ids(tokenizer: Tokenizer) -> None:
     for ids in (np.array([1, 2]), torch.tensor([1, 2])):
         (item,) = split_prompts(ids)
-        assert encoder(tokenizer).encode(item, "It") == Prompt(None, [1, 2])
+        assert encoder(tokenizer).encode(item, "It") == EncodedPrompt(None, [1, 2])
+
+
+def test_dicts_of_text_and_of_token_ids(tokenizer: Tokenizer) -> None:
+    text, ids = split_prompts([{"prompt": "."}, {"prompt_token_ids": [1, 2]}])
+    assert encoder(tokenizer).encode(text, "It") == encoder(tokenizer).encode(".", "It")
+    assert encoder(tokenizer).encode(ids, "It") == EncodedPrompt(None, [1, 2])
+    assert split_prompts({"prompt": "."}) == [{"prompt": "."}]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ({"prompt": 5}, "It: 'prompt' must be text, not int"),
+        ({"prompt_token_ids": "abc"}, "It: 'prompt_token_ids' must be a list"),
+        ({"prompt": "a", "prompt_token_ids": [1]}, "without 'prompt'"),
+        ({"prompt": "a", "multi_modal_data": {}}, "It has the keys 'prompt', 'multi_modal_data'"),
+    ],
+)
+def test_wrong_dicts_are_refused(tokenizer: Tokenizer, prompt: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        encoder(tokenizer).encode(prompt, "It")
+
+
+def test_tools_are_a_template_variable_of_their_own(tokenizer: Tokenizer) -> None:
+    with pytest.raises(RequestError, match="tools is given twice"):
+        PromptEncoder(tokenizer, VOCAB, 200, tools=[{}], chat_template_kwargs={"tools": [{}]})
+    with pytest.raises(RequestError, match="knows no variable 'tools'"):
+        PromptEncoder(tokenizer, VOCAB, 200, tools=[{}]).encode(CHAT, "It")
 
 
 @pytest.mark.parametrize("prompts", [5, None, {"role": "user", "content": "x"}, b"bytes", 1.5, object()])
@@ -132,7 +160,7 @@ def test_chat_variables_reach_the_template_that_knows_them() -> None:
     tokenizer = Tokenizer(TokenizerParts(byte_level(), chat_templates={"default": THINKING}))
 
     def text(**variables: Any) -> str:
-        return PromptEncoder(tokenizer, VOCAB, 200, variables).encode(CHAT, "It").text or ""
+        return PromptEncoder(tokenizer, VOCAB, 200, chat_template_kwargs=variables).encode(CHAT, "It").text or ""
 
     assert text(enable_thinking=False) == text() + "<think>\n\n</think>\n\n"
     assert text(enable_thinking=True) == text()
@@ -151,4 +179,4 @@ def test_chat_variables_reach_the_template_that_knows_them() -> None:
 def test_chat_variables_that_would_change_nothing_are_refused(variables: dict[str, Any], message: str) -> None:
     tokenizer = Tokenizer(TokenizerParts(byte_level(), chat_templates={"default": THINKING}))
     with pytest.raises(RequestError, match=message):
-        PromptEncoder(tokenizer, VOCAB, 200, variables).encode(CHAT, "It")
+        PromptEncoder(tokenizer, VOCAB, 200, chat_template_kwargs=variables).encode(CHAT, "It")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import weakref
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from runner.tiny_tokenizers import byte_level
 
 from atb_core import ModelRunner, SamplingParams
+from atb_core.errors import RequestError
 from atb_testing import load_reference, tiny_checkpoint
 
 PROMPTS = [[5], [9, 8, 7], list(range(100, 140)), [3] * 17]
@@ -46,14 +49,58 @@ def test_logprobs_are_hugging_faces(directory: Path, runner: ModelRunner) -> Non
     model = load_reference(directory)
     prompt = PROMPTS[2]
     (output,) = runner.generate([prompt], SamplingParams(max_tokens=3, ignore_eos=True, logprobs=5))
-    assert output.logprobs is not None
+    logprobs = output.outputs[0].logprobs
+    assert logprobs is not None
     with torch.no_grad():
         logits = model(torch.tensor([prompt + output.token_ids])).logits[0]
-    for step, reported in enumerate(output.logprobs):
+    for step, reported in enumerate(logprobs):
         expected = logits[len(prompt) + step - 1].double().log_softmax(-1)
-        assert list(reported.top) == expected.topk(5).indices.tolist()
-        for token, value in reported.top.items():
-            assert value == pytest.approx(float(expected[token]), abs=1e-3)
+        assert list(reported) == expected.topk(5).indices.tolist()
+        for token, entry in reported.items():
+            assert entry.logprob == pytest.approx(float(expected[token]), abs=1e-3)
+
+
+def test_prompt_logprobs_are_hugging_faces(
+    directory: Path, runner: ModelRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_reference(directory)
+    prompt = PROMPTS[2]
+    params = SamplingParams(max_tokens=3, ignore_eos=True, prompt_logprobs=2)
+    (plain,) = runner.generate([prompt], dataclasses.replace(params, prompt_logprobs=None))
+    (output,) = runner.generate([prompt], params)
+    assert output.token_ids == plain.token_ids
+    assert output.prompt_logprobs is not None
+    assert len(output.prompt_logprobs) == len(prompt)
+    assert output.prompt_logprobs[0] is None
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt])).logits[0]
+    for position, reported in enumerate(output.prompt_logprobs[1:], start=1):
+        assert reported is not None
+        expected = logits[position - 1].double().log_softmax(-1)
+        assert set(reported) == {prompt[position], *expected.topk(2).indices.tolist()}
+        for token, entry in reported.items():
+            assert entry.logprob == pytest.approx(float(expected[token]), abs=1e-3)
+    # In parts of two rows each. Only the C++ engine promises the same bits.
+    monkeypatch.setattr("atb_core.runner.generation._LOGITS_BYTES", 2 * 4 * runner.vocab_size)
+    (in_parts,) = runner.generate([prompt], params)
+    if runner.model.backend.name == "cpu":
+        assert in_parts.prompt_logprobs == output.prompt_logprobs
+    assert in_parts.prompt_logprobs is not None
+    for part, whole in zip(in_parts.prompt_logprobs[1:], output.prompt_logprobs[1:], strict=True):
+        assert part is not None and whole is not None
+        assert [entry.logprob for entry in part.values()] == pytest.approx([entry.logprob for entry in whole.values()])
+    assert in_parts.token_ids == output.token_ids
+
+
+def test_a_closed_runner_frees_its_engine_and_refuses_to_run(directory: Path) -> None:
+    with open_runner(directory) as runner:
+        runner.generate([1, 2], SamplingParams(max_tokens=2))
+        model = weakref.ref(runner.model)
+    assert model() is None
+    assert runner.kv_cache == []
+    runner.close()
+    with pytest.raises(RequestError, match="was closed"):
+        runner.generate([1, 2])
 
 
 @pytest.mark.parametrize(
@@ -61,8 +108,8 @@ def test_logprobs_are_hugging_faces(directory: Path, runner: ModelRunner) -> Non
     [
         {"block_size": 1, "max_model_len": 70},
         {"block_size": 128},
-        {"max_batch_size": 1},
-        {"max_prefill_tokens": 1},
+        {"max_num_seqs": 1},
+        {"max_num_batched_tokens": 1},
         {"max_model_len": 70, "num_blocks": 5},
     ],
     ids=["small blocks", "large blocks", "one at a time", "small prefills", "preemptions"],
@@ -72,7 +119,7 @@ def test_the_schedule_changes_no_bit(directory: Path, options: dict[str, int]) -
     expected = open_runner(directory).generate(PROMPTS, params)
     outputs = open_runner(directory, **options).generate(PROMPTS, params)
     assert [output.token_ids for output in outputs] == [output.token_ids for output in expected]
-    assert [output.logprobs for output in outputs] == [output.logprobs for output in expected]
+    assert [output.outputs[0].logprobs for output in outputs] == [output.outputs[0].logprobs for output in expected]
     if "num_blocks" in options:
         assert sum(output.metrics.preemptions for output in outputs) > 0
 

@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atb_core.errors import EngineError
-from atb_core.runner.outputs import TokenLogprobs
-from atb_core.runner.request import Request
+from atb_core.runner.request import Request, RequestGroup
 from atb_core.runner.sampler import Sampler, filtered_candidates
 from atb_core.runner.sampling_params import SamplingParams
 
 
 def make_request(params: SamplingParams, prompt: list[int] | None = None) -> Request:
-    return Request(0, None, prompt or [1], params, 10_000, frozenset())
+    return Request(RequestGroup("0", 0, None, prompt or [1]), 0, 0, params, 10_000, frozenset())
 
 
 def rows(count: int, vocab: int, seed: int = 0, scale: float = 4.0) -> torch.Tensor:
@@ -127,6 +126,7 @@ OPTIONS = [
     SamplingParams(temperature=1.3, top_p=0.95, seed=5, repetition_penalty=1.2, logprobs=4),
     SamplingParams(min_p=0.05, seed=6, logprobs=0),
     SamplingParams(temperature=0.0, repetition_penalty=1.5),
+    SamplingParams(logit_bias={3: 5.0}, presence_penalty=1.0, frequency_penalty=-0.5, min_tokens=2, seed=7),
 ]
 
 
@@ -190,11 +190,31 @@ def test_logprobs_are_of_the_models_own_distribution() -> None:
     (token,) = Sampler().sample(logits, [make_request(params)])
     expected = logits[0].double().log_softmax(-1)
     best = expected.topk(5)
-    assert isinstance(token.logprobs, TokenLogprobs)
-    assert token.logprobs.token_id == token.token_id
-    assert token.logprobs.logprob == pytest.approx(float(expected[token.token_id]), abs=1e-6)
-    assert list(token.logprobs.top) == best.indices.tolist()
-    assert list(token.logprobs.top.values()) == pytest.approx(best.values.tolist(), abs=1e-6)
+    assert token.logprobs is not None
+    chosen = token.logprobs[token.token_id]
+    assert next(iter(token.logprobs)) == token.token_id
+    assert chosen.logprob == pytest.approx(float(expected[token.token_id]), abs=1e-6)
+    assert chosen.rank == int((expected > expected[token.token_id]).sum()) + 1
+    assert set(token.logprobs) == {token.token_id, *best.indices.tolist()}
+    for rank, (token_id, value) in enumerate(zip(best.indices.tolist(), best.values.tolist(), strict=True), start=1):
+        assert token.logprobs[token_id].logprob == pytest.approx(value, abs=1e-6)
+        assert token.logprobs[token_id].rank == rank
+
+
+def test_the_chosen_token_is_reported_though_it_is_not_among_the_most_probable() -> None:
+    logits = torch.arange(10, dtype=torch.float32)[None]
+    (token,) = Sampler().sample(logits, [make_request(SamplingParams(logit_bias={2: 50.0}, logprobs=3))])
+    assert token.token_id == 2
+    assert token.logprobs is not None
+    assert list(token.logprobs) == [2, 9, 8, 7]
+    assert [entry.rank for entry in token.logprobs.values()] == [8, 1, 2, 3]
+
+
+def test_equal_logits_share_a_rank() -> None:
+    logits = torch.tensor([[1.0, 3.0, 3.0, 2.0, 1.0]])
+    (token,) = Sampler().sample(logits, [make_request(SamplingParams(logprobs=4))])
+    assert token.logprobs is not None
+    assert {token_id: entry.rank for token_id, entry in token.logprobs.items()} == {1: 1, 2: 1, 3: 3, 0: 4}
 
 
 def test_zero_logprobs_report_the_chosen_token_alone_and_many_are_cut_to_the_vocabulary() -> None:
@@ -202,9 +222,9 @@ def test_zero_logprobs_report_the_chosen_token_alone_and_many_are_cut_to_the_voc
     (none,) = Sampler().sample(logits, [make_request(SamplingParams(logprobs=0))])
     (many,) = Sampler().sample(logits, [make_request(SamplingParams(logprobs=100))])
     assert none.logprobs is not None
-    assert none.logprobs.top == {}
+    assert list(none.logprobs) == [none.token_id]
     assert many.logprobs is not None
-    assert len(many.logprobs.top) == 6
+    assert len(many.logprobs) == 6
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

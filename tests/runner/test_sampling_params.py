@@ -18,10 +18,11 @@ def test_the_default_is_greedy() -> None:
     assert SamplingParams().effective_temperature == 0.0
 
 
-@pytest.mark.parametrize("options", [{"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"seed": 0}])
+@pytest.mark.parametrize("options", [{"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"seed": 0}, {"n": 2}])
 def test_asking_for_sampling_without_a_temperature_samples_at_one(options: dict[str, Any]) -> None:
     assert SamplingParams(**options).effective_temperature == 1.0
-    assert SamplingParams(temperature=0, **options).greedy
+    if "n" not in options:
+        assert SamplingParams(temperature=0, **options).greedy
 
 
 @pytest.mark.parametrize("temperature", [0, 0.0, 1e-7])
@@ -60,6 +61,22 @@ def test_temperatures_next_to_zero_are_greedy(temperature: float) -> None:
         ("stop_token_ids", [-1]),
         ("stop_token_ids", ["a"]),
         ("stop_token_ids", 7),
+        ("n", 0),
+        ("n", 129),
+        ("n", 1.5),
+        ("presence_penalty", 2.1),
+        ("presence_penalty", "much"),
+        ("frequency_penalty", -2.1),
+        ("frequency_penalty", float("nan")),
+        ("min_tokens", -1),
+        ("min_tokens", 1.0),
+        ("prompt_logprobs", -1),
+        ("skip_special_tokens", 1),
+        ("logit_bias", [1]),
+        ("logit_bias", {"1": 2.0}),
+        ("logit_bias", {-1: 2.0}),
+        ("logit_bias", {1: 100.5}),
+        ("logit_bias", {1: None}),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(name: str, value: Any) -> None:
@@ -97,22 +114,16 @@ def test_it_cannot_be_changed_and_copies_are_checked() -> None:
     assert hash(params) == hash(dataclasses.replace(params))
 
 
-def test_a_checkpoints_recommendation() -> None:
-    file = {
-        "do_sample": True,
-        "temperature": 0.7,
-        "top_k": 20,
-        "top_p": 0.8,
-        "repetition_penalty": 1.05,
-        "max_new_tokens": 99,
-    }
-    params = SamplingParams.from_generation_config(file, top_k=None, top_p=0.5)
-    assert (params.temperature, params.top_k, params.top_p) == (0.7, 20, 0.5)
-    assert (params.repetition_penalty, params.max_tokens) == (1.05, 99)
+def test_values_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(RequestError, match="min_tokens=5 is more than max_tokens=4"):
+        SamplingParams(min_tokens=5, max_tokens=4)
+    with pytest.raises(RequestError, match="n=2: greedy decoding gives the same completion"):
+        SamplingParams(n=2, temperature=0)
 
 
-def test_a_checkpoint_that_does_not_recommend_sampling() -> None:
-    params = SamplingParams.from_generation_config({"temperature": 0.6, "repetition_penalty": 1.1})
-    assert params.greedy
-    assert params.repetition_penalty == 1.1
-    assert SamplingParams.from_generation_config({"do_sample": True}).effective_temperature == 1.0
+def test_a_bias_is_copied() -> None:
+    bias = {3: 1}
+    params = SamplingParams(logit_bias=bias)
+    bias[4] = 2
+    assert params.logit_bias == {3: 1.0}
+    assert SamplingParams(logit_bias={}).logit_bias is None

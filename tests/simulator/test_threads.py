@@ -96,7 +96,7 @@ def test_models_may_be_opened_and_dropped_while_another_generates(checkpoints: l
 
 
 def test_one_runner_serves_several_threads(checkpoints: list[Path]) -> None:
-    runner = open_runner(checkpoints[2], max_batch_size=4)
+    runner = open_runner(checkpoints[2], max_num_seqs=4)
     asked = [prompts([n, n + 7]) for n in (2, 19, 33)]
     expected = [[output.token_ids for output in runner.generate(given, greedy(20))] for given in asked]
     answers = at_once([lambda given=given: runner.generate(given, greedy(20)) for given in asked])  # type: ignore[misc]

@@ -115,7 +115,7 @@ def test_thinking_is_switched_as_transformers_switches_it(tmp_path: Path) -> Non
     runner = ModelRunner(tmp_path, backend="reference")
     for variables in ({}, {"enable_thinking": True}, {"enable_thinking": False}):
         expected = theirs.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True, **variables)
-        (output,) = runner.generate([CHAT], chat_variables=variables)
+        (output,) = runner.generate([CHAT], chat_template_kwargs=variables)
         assert output.prompt == expected
         # Of the thoughts of earlier turns nothing is left; the empty ones are those that the switch puts in.
         assert "hm" not in expected
@@ -126,7 +126,7 @@ def test_a_template_without_the_switch_refuses_it(tmp_path: Path) -> None:
     with_tokenizer(tiny_checkpoint(tmp_path, "qwen3", head_dim=16, vocab_size=300), "{{ messages[0].content }}")
     runner = ModelRunner(tmp_path, backend="reference")
     with pytest.raises(RequestError, match="knows no variable 'enable_thinking'"):
-        runner.generate([CHAT], chat_variables={"enable_thinking": False})
+        runner.generate([CHAT], chat_template_kwargs={"enable_thinking": False})
 
 
 def test_the_command_line_knows_the_switch(tmp_path: Path) -> None:

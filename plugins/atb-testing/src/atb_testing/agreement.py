@@ -47,12 +47,13 @@ def greedy_divergences(
     outputs = runner.generate([list(prompt) for prompt in prompts], sampling)
     for index, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
         theirs = _greedy(reference, prompt, new_tokens)
-        assert output.logprobs is not None
+        logprobs = output.outputs[0].logprobs
+        assert logprobs is not None
         for step, (token, logits) in enumerate(zip(output.token_ids, theirs, strict=True)):
             # Not the first of the best ones: among equal logits, topk and argmax choose differently.
             chosen = int(logits.argmax())
             if token != chosen:
-                our_top = tuple(output.logprobs[step].top)
+                our_top = tuple(logprobs[step])
                 divergences.append(
                     Divergence(index, step, token, chosen, our_top, tuple(logits.topk(top).indices.tolist()))
                 )
