@@ -27,7 +27,7 @@ from atb_core.plugins.torch_import import protect_torch_import
 from atb_core.plugins.watchdog import ImportTimeout, Watchdog
 from atb_core.settings import settings
 
-__all__ = ["check_module", "load_entry", "refused", "try_load"]
+__all__ = ["check_module", "load_entry", "refused"]
 
 
 @Once
@@ -54,22 +54,6 @@ def load_entry(installed: Installed, entry: Entry, among: Environment | None = N
         protect_torch_import()
         _loaded()[key] = _attempt(installed, entry, lambda: _resolve(entry))
     return _loaded()[key]
-
-
-def try_load(installed: Installed, entry: Entry) -> Any | None:
-    """As `load_entry`, but a plugin that cannot be used is left out: `None`, and the record says why.
-
-    Raises:
-        PluginError: the settings are strict, and the plugin fails or is incompatible (not: is disabled).
-    """
-    try:
-        return load_entry(installed, entry)
-    except PluginError:
-        reason = refusal(installed)
-        disabled = reason is not None and reason.status is Status.DISABLED
-        if settings().plugins.strict and not disabled:
-            raise
-        return None
 
 
 def check_module(installed: Installed, entry: Entry, among: Environment | None = None) -> None:

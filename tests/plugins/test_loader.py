@@ -13,10 +13,9 @@ from plugins.site_directory import GOOD, Site
 
 from atb_core.errors import PluginError
 from atb_core.graph.op import registered_ops
-from atb_core.plugins.loader import load_entry, try_load
+from atb_core.plugins.loader import load_entry
 from atb_core.plugins.records import Status, records
 from atb_core.plugins.registry import CONFIGS, ROUTERS
-from atb_core.plugins.scan import Entry
 from atb_core.plugins.watchdog import ImportTimeout
 
 
@@ -336,18 +335,3 @@ def test_an_interruption_by_the_user_stays_one(site: Site) -> None:
     with pytest.raises(KeyboardInterrupt):
         load(site)
     assert "atb_one" not in sys.modules
-
-
-def test_a_plugin_that_may_fail_is_left_out_unless_settings_are_strict(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site.family("atb-one", "one", source="raise ValueError")
-    one = site.one()
-    entry = Entry(ROUTERS, "one", "atb_one:Router")
-    assert try_load(one, entry) is None
-    monkeypatch.setenv("ATB_STRICT", "1")
-    with pytest.raises(PluginError, match="ValueError"):
-        try_load(one, entry)
-    monkeypatch.setenv("ATB_NO_PLUGINS", "all")
-    assert try_load(one, entry) is None
-    assert [record.status for record in records()] == [Status.FAILED, Status.FAILED, Status.DISABLED]
