@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from atb_core.cli.lazy import LazyGroup
+from atb_core.cli.plugin_commands import LazyGroup
 
 # name -> module with a `command`. The order is that of `atb plugins --help`.
 COMMANDS: Final = {
