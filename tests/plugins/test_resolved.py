@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from plugins.site_directory import Site
+from site_directory import Site
 
 from atb_core.errors import PluginError
 from atb_core.plugins.resolved import child_environment, resolve, verify_resolved
