@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -15,8 +16,8 @@ from atb_core.extensions import Contribution, Extensions
 from atb_core.plugins.admission import refusal
 from atb_core.plugins.scan import HOOKS, installed
 
-#: Commands of other packages of this project: name -> package. Read only where no command of the name was found.
-KNOWN_COMMANDS: Final = {"verify": "atb-testing"}
+#: Commands of other packages of this project: name -> what to install. Read only where no command of the name exists.
+KNOWN_COMMANDS: Final = {"verify": "atb-testing", "plugins new": "atb-testing[scaffold]"}
 
 
 def command_problem(item: object) -> str | None:
@@ -54,18 +55,32 @@ class LazyGroup(click.Group):
 
 
 class CommandGroup(LazyGroup):
-    """Core's commands, and those of plugins. Help and completion list core's alone and import no plugin."""
+    """Core's commands, and those of plugins. Help and completion list core's alone and import no plugin.
+
+    Args:
+        prefix: Beginning of the names of contributed commands: `"plugins "` for those of `atb plugins`.
+    """
+
+    def __init__(self, *args: Any, prefix: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prefix = prefix
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports a command of core or of a plugin; PluginError if the package of a known one is missing."""
-        command = super().get_command(ctx, cmd_name) or plugin_command(cmd_name, frozenset(self.modules))
-        if command is None and cmd_name in KNOWN_COMMANDS and not ctx.resilient_parsing:
-            raise _missing(cmd_name, KNOWN_COMMANDS[cmd_name])
+        if command := super().get_command(ctx, cmd_name):
+            return command
+        name = self.prefix + cmd_name
+        command = plugin_command(name, frozenset(self.prefix + module for module in self.modules))
+        if command is None and name in KNOWN_COMMANDS and not ctx.resilient_parsing:
+            raise _missing(name, KNOWN_COMMANDS[name])
         return command
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Ends the help with the packages whose hooks may add commands, from metadata alone."""
         super().format_epilog(ctx, formatter)
+        known = [f"atb {name} ({pip})" for name, pip in KNOWN_COMMANDS.items() if name.startswith(self.prefix)]
+        formatter.write_paragraph()
+        formatter.write_text(f"Further commands, with the package of each: {', '.join(known)}.")
         with_hooks = [one for one in installed() if any(entry.group == HOOKS for entry in one.entries)]
         if packages := [one.package for one in with_hooks if refusal(one) is None]:
             formatter.write_paragraph()
@@ -87,12 +102,13 @@ def plugin_command(name: str, core: frozenset[str]) -> click.Command | None:
     return None if contribution is None else _guarded(contribution)
 
 
-def _missing(name: str, package: str) -> PluginError:
+def _missing(name: str, requirement: str) -> PluginError:
     """Returns the error for a known command whose package is not installed, not usable, or failed."""
+    package = requirement.partition("[")[0]
     prefix = f"`atb {name}` comes with {package}, which"
     plugin = next((one for one in installed() if one.key == package), None)
     if plugin is None:
-        return PluginError(f"{prefix} is not installed", hint=f"pip install {package}")
+        return PluginError(f"{prefix} is not installed", hint=f"pip install {shlex.quote(requirement)}")
     if refused := refusal(plugin):
         return PluginError(f"{prefix} {refused.reason}", hint=refused.fix)
     return PluginError(f"{prefix} is installed but has no such command", hint="`atb plugins doctor` says why.")
