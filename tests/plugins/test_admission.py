@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from plugins.site_directory import Site
+from site_directory import Site
 
 from atb_core.plugins import admission
 from atb_core.plugins.admission import incompatibility

@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from plugins.site_directory import GOOD, Site
+from site_directory import GOOD, Site
 
 from atb_core.errors import PluginError
 from atb_core.graph.op import registered_ops

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from plugins.site_directory import GOOD, Site
+from site_directory import GOOD, Site
 
 from atb_core.errors import PluginError
 from atb_core.plugins.records import Status, records

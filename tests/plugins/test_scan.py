@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from plugins.site_directory import Site
+from site_directory import Site
 
 from atb_core.plugins.registry import ROUTERS
 from atb_core.plugins.scan import Entry, Environment, installed
