@@ -13,7 +13,7 @@ import pytest
 from atb_core.plugins.once import forget
 from atb_core.plugins.records import clear_records
 from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, FamilyRegistry
-from atb_core.plugins.scan import Environment, Installed, scan
+from atb_core.plugins.scan import Environment, Installed
 
 GOOD = (
     "from atb_core.models.base.router import BaseRouter\nfrom atb_core.models.base.config import BaseConfig\n"
@@ -77,7 +77,7 @@ class Site:
 
     def scan(self) -> Environment:
         """What is installed here and nowhere else."""
-        return scan([str(self.path)])
+        return Environment([str(self.path)])
 
     def registry(self) -> FamilyRegistry:
         """The families that are installed here and nowhere else."""

@@ -11,7 +11,7 @@ import click
 from atb_core.cli.output import note, table
 
 if TYPE_CHECKING:
-    from atb_core.plugins.admission import Refusal
+    from atb_core.plugins.records import Refusal
     from atb_core.plugins.scan import Installed
 
 
