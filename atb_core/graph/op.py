@@ -53,7 +53,7 @@ class Op:
     backends: ClassVar[frozenset[str]] = frozenset({"reference", "cpu"})
     #: Prefix of the name of a custom op; by convention the package that it is imported from.
     namespace: ClassVar[str] = ""
-    #: Names of the inputs, for messages; optional ones last.
+    #: Names of all inputs, optional ones too, in their order.
     input_names: ClassVar[tuple[str, ...]] = ("x",)
     #: True where the output is the input's memory under another shape.
     is_view: ClassVar[bool] = False
