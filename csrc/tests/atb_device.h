@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Programs on the simulator's device, written short.
+// Helpers for tests of programs on the simulator's device.
 #pragma once
 
 #include <memory>
@@ -30,7 +30,7 @@ constexpr TensorKind kInput = TensorKind::input, kOutput = TensorKind::output, k
 
 inline std::shared_ptr<Device> device_with(Device::Options options = {}) { return std::make_shared<Device>(options); }
 
-// One program with weights of its own; every node is a segment unless `numbers` says otherwise.
+// Program with its own weights; every node is a segment unless `numbers` assigns segments.
 struct Engine {
   explicit Engine(GraphSpec spec, Device::Options options = {}, Numbers numbers = {})
       : Engine(std::make_shared<DeviceWeights>(device_with(options)), std::move(spec), std::move(numbers)) {}
@@ -66,14 +66,14 @@ inline GraphSpec doublings(int steps) {
   return b.spec;
 }
 
-// Doubles `n` rows of ones and looks at the result.
+// Doubles `n` rows of ones and checks the result.
 inline bool doubles(Engine& engine, int steps, int64_t n = 2) {
   Floats x(static_cast<size_t>(4 * n), 1), y(x.size());
   engine.program->run({argument(0, x, {n, 4}), argument(steps, y, {n, 4})});
   return y == Floats(x.size(), static_cast<float>(1 << steps));
 }
 
-// What is alive on the device and of ATB's objects.
+// Number of live allocations on the device and of ATB's objects.
 struct Alive {
   uint64_t bytes, allocations, operations, contexts, streams;
   bool operator==(const Alive&) const = default;
@@ -83,7 +83,7 @@ inline Alive alive() {
   return {now.live_bytes, now.live_allocations, now.live_operations, now.live_contexts, now.live_streams};
 }
 
-// "" or the message of the error that the function ended with.
+// Returns the message of the function's error, "" if there is none.
 template <typename Fn>
 std::string error_of(Fn&& fn) {
   try {

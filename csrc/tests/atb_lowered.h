@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One node of the registry, lowered, and whether ATB agrees about what comes of it.
+// Lowers one node of the registry and compares the result with ATB's inference.
 #pragma once
 
 #include <acl/acl.h>
@@ -33,7 +33,7 @@ struct Node {
   std::vector<Tensor> inputs, outputs;
 };
 
-// Outputs are used unless they are said to be internal.
+// Outputs are used unless they are declared internal.
 inline GraphSpec graph_of(const Node& node) {
   GraphSpec spec;
   spec.dims = {"tokens"};
@@ -54,7 +54,7 @@ inline GraphSpec graph_of(const Node& node) {
   return spec;
 }
 
-// A device of the simulator with memory and a context to prepare operations in.
+// Device of the simulator with memory and a context for the preparation of operations.
 class SimDevice {
  public:
   SimDevice() {
@@ -103,11 +103,11 @@ class Lowered {
     return text;
   }
 
-  // "" when ATB makes all operations, prepares them, and they give the shapes and types that the graph declares.
+  // Returns "" if ATB creates and prepares all operations, with the shapes and types that the graph declares.
   std::string disagreement() {
     values_.assign(static_cast<size_t>(lowering_->num_values()), {});
     for (int i = 0; i < lowering_->num_inputs(); ++i) give(i, described(i));
-    // A result is only worth something where ATB would run the operation.
+    // The result is meaningful only if ATB can run the operation.
     for (const ascend::LocalNode& node : lowering_->nodes()) {
       if (std::string what = check(node); !what.empty()) return node.name + ": " + what;
     }
@@ -145,7 +145,7 @@ class Lowered {
                                    layout == lowering_->layouts().end() ? Layout::nd : layout->second);
   }
 
-  // Gives a value its description, memory, and lengths that add up to the tokens where ATB reads them.
+  // Gives a value its description and memory; lengths that ATB reads add up to the number of tokens.
   void give(int id, const ::atb::TensorDesc& desc) {
     value(id) = {desc, nullptr, nullptr, ::atb::Utils::GetTensorSize(desc)};
     value(id).deviceData = sim_.allocate(value(id).dataSize);
@@ -177,7 +177,7 @@ class Lowered {
     return prepare(node, *operation);
   }
 
-  // Setup is where ATB looks at element types, layouts and limits.
+  // ATB checks element types, layouts and limits in Setup.
   std::string prepare(const ascend::LocalNode& node, ::atb::Operation& operation) {
     const auto pack = std::make_unique<::atb::VariantPack>();
     for (int id : node.inputs) pack->inTensors.push_back(value(id));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How fast attention is: prefill in GFLOP/s (causal, counted without what is masked) and decoding in GB/s of keys and
-// values, on one thread, best of several runs, for a level (default: the best).
+// Measures attention: prefill in GFLOP/s (causal, without masked scores) and decoding in GB/s of keys and values, on
+// one thread, best of several runs, for an instruction set level (default: the best).
 // Usage: bench_attention [level]
 #include <chrono>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times linear() over all linear layers of a 0.5-billion-parameter decoder: 24 layers and the output head, ~1
-// GB in bf16, so that nothing is found in a cache from the pass before.
+// GB in bf16, so that no cache holds data of the previous pass.
 //   bench_linear [isa] [dtype] [threads] [passes] [rows...]
 #include <sys/mman.h>
 
@@ -53,7 +53,7 @@ struct Bench {
   void add(const char* name, int64_t n, int64_t k) {
     const size_t bytes = packed_bytes(isa, dtype, n, k);
     std::byte* data = huge_pages(bytes);
-    // Any finite values; all bits in use, so that the multipliers are not idle.
+    // Finite values in which all bits vary, because multipliers of constant bits need less power.
     uint32_t state = 1;
     for (size_t i = 0; i < bytes / 4; ++i) {
       state = state * 1664525 + 1013904223;

@@ -31,7 +31,7 @@ inline void report(const char* file, int line, const std::string& text) {
   ++failures;
 }
 
-// Runs every case; the arguments name the cases to run (none: all).
+// Runs the cases that the arguments name, by default all.
 inline int run_all(int argc, char** argv) {
   for (const auto& [name, run] : cases()) {
     bool wanted = argc < 2;
@@ -48,7 +48,7 @@ inline int run_all(int argc, char** argv) {
   return failures == 0 ? 0 : 1;
 }
 
-// What is made while this lives may stay: address sanitizer does not complain of it.
+// Disables leak detection for allocations during the lifetime of this object.
 struct LeaksAllowed {
 #if defined(__SANITIZE_ADDRESS__)
   LeaksAllowed() { __lsan_disable(); }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Graphs for tests, written short.
+// Construction of graphs for tests.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,7 @@
 
 namespace atb_core::test {
 
-// Even the smallest node is shared by all threads, unless `small_work` says otherwise.
+// All threads share even the smallest node unless `small_work` is set.
 inline std::shared_ptr<Runtime> make_runtime(int threads = 2, double small_work = 0) {
   return std::make_shared<Runtime>(threads, cpu::Isa::portable, small_work);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the kernel tests share: arrays with guarded ends, running a kernel on threads, comparing with doubles.
+// Helpers of kernel tests: arrays with guarded ends, runs on several threads, comparison with doubles.
 #pragma once
 
 #include <cmath>
@@ -17,7 +17,7 @@
 #include "cpu/isa.h"
 #include "cpu/kernels/kernels.h"
 
-// The plain version of the vectors, for its scalar conversions.
+// The portable vectors, for their scalar conversions.
 #define ATB_CPU_LEVEL testing
 // clang-format off
 #include "cpu/kernels/vec_portable.h"
@@ -33,7 +33,7 @@ namespace plain = cpu::testing;
 
 inline const DataType kFloats[] = {DataType::f32, DataType::f16, DataType::bf16};
 
-// A tensor in memory of its own. Writing past either end changes the guards.
+// Tensor that owns its memory; writes past either end change the guards.
 class Array {
  public:
   Array() = default;
@@ -140,7 +140,7 @@ inline Array int_array(std::vector<int64_t> shape, const std::vector<int>& value
   return a;
 }
 
-// Runs a kernel on `threads` threads as the executor does. The result is the first error, if any.
+// Runs a kernel on `threads` threads as the executor does and returns the first error, if any.
 template <typename Args>
 std::optional<cpu::ErrorSlot::Report> run(Isa isa, int threads,
                                           void (*KernelTable::*kernel)(const Args&, const Worker&), const Args& args,

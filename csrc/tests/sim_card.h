@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The host simulator as a program sees it: a device with stream and context, tensors on it, and small graphs.
+// Helpers for tests of the simulator: a device with stream and context, tensors on it, and small graphs.
 #pragma once
 
 #include <acl/acl.h>
@@ -37,7 +37,7 @@ inline Status malloc_status(void** address, size_t bytes) {
   return aclrtMalloc(address, bytes, ACL_MEM_MALLOC_HUGE_FIRST);
 }
 
-// A device, a stream and a context, closed at the end of a test.
+// Device, stream and context, which are closed at the end of a test.
 struct Card {
   aclrtStream stream = nullptr;
   Context* context = nullptr;
@@ -78,7 +78,7 @@ struct Card {
     CHECK(aclrtMemcpy(made.deviceData, kBytes, values.data(), kBytes, ACL_MEMCPY_HOST_TO_DEVICE) == 0);
     return made;
   }
-  // Two inputs and an output that holds zeros.
+  // Two inputs and an output of zeros.
   VariantPack pack(float a, float b) {
     VariantPack pack;
     pack.inTensors.push_back(tensor(a));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs an operation of the host simulator of ATB by its rules and its kernel alone, without device and context.
+// Runs an operation of the simulator with its rules and its kernel only, without device and context.
 #pragma once
 
 #include <atb/atb_infer.h>
@@ -24,7 +24,7 @@ using namespace ::atb::sim;
 
 using Values = std::vector<double>;
 
-// A tensor with memory of its own, made from numbers.
+// Tensor that owns its memory, made from numbers.
 struct Data {
   TensorDesc desc;
   std::vector<std::byte> bytes;
@@ -69,7 +69,7 @@ Status create(const Param& param) {
   return make_rules(param, rules);
 }
 
-// Everything from CreateOperation to Execute, as one stream would see it. Outputs in place start as their inputs.
+// Runs CreateOperation to Execute in the order of one stream. Outputs in place start with the values of their inputs.
 template <typename Param>
 Result run(const Param& param, std::vector<Data> in, const std::vector<TensorDesc>& given = {}) {
   std::unique_ptr<OpRules> rules;

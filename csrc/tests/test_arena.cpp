@@ -33,7 +33,7 @@ TEST(a_chain_needs_two_places) {
 }
 
 TEST(small_values_fill_gaps_between_big_ones) {
-  // Two big values one after another; a small one that lives beside each of them, plus one beside both.
+  // Two large values with disjoint lifetimes, a small one during each of them, and one during both.
   const Placement placement = atb_core::place({{4096, 0, 1}, {2048, 2, 3}, {2048, 2, 3}, {64, 0, 3}});
   CHECK(placement.bytes == 4096 + 64);
 }

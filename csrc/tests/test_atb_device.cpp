@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Devices, weights, layouts and the queue of launches: the parts that programs on the device are made of.
+// Devices, weights, layouts and the launch queue: the parts of programs on the device.
 #include <atomic>
 #include <cstring>
 #include <stdexcept>

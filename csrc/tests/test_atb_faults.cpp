@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A small decoder on the simulated device, in which every call that can fail does so once, and every kernel: each ends
-// in an error with words, the next run is right, and nothing is left behind.
+// A small decoder on the simulated device in which every call that can fail, and every kernel, fails once: each failure
+// becomes an error with a message, the next run is correct, and nothing leaks.
 #include <algorithm>
 #include <set>
 
@@ -21,7 +21,7 @@ struct Tensors {
   std::map<std::string, Ints> weights;
 };
 
-// Embedding, then attention over paged caches in each layer, added to what there was.
+// Embedding, then in each layer attention over paged caches, added to the layer's input.
 GraphSpec decoder(Tensors& t) {
   GraphBuilder b({"n"});
   const auto rows = [&] { return SymbolicShape{b.dim(0), DimExpr(kHidden)}; };
@@ -85,7 +85,7 @@ Numbers by_layer(const GraphSpec& spec) {
   return numbers;
 }
 
-// Everything from the device on: weights, caches, and the steps of a short generation.
+// Device, weights, caches, and the steps of a short generation.
 class Decoder {
  public:
   explicit Decoder(bool async = false) : weights_(std::make_shared<DeviceWeights>(open(async))) {
@@ -146,10 +146,10 @@ const Halves& expected() {
   return kExpected;
 }
 
-// ATB's codes, ACL's codes, and one that nobody knows.
+// Codes of ATB and of ACL, and an unknown one.
 constexpr int32_t kStatuses[] = {1, 4, 8, 26, 27, 107003, 207001, 507015, 987654};
 
-// Words, and the code or what it is about.
+// A message that contains the code or its object.
 bool useful(const std::string& message, int32_t status) {
   return message.size() > 20 && (has(message, std::to_string(status)) || has(message, "does not tell its name"));
 }
@@ -175,7 +175,7 @@ TEST(each_call_from_the_opening_of_a_device_to_its_end_may_fail) {
   const std::vector<std::string> calls = sim::call_log();
   sim::set_logging(false);
   CHECK(calls.size() > 100 && alive() == before);
-  // What gives something back, in destructors, cannot tell of its failure: there is no next call.
+  // Failures of calls that release objects in destructors cannot be reported: no call follows.
   const std::set<std::string> silent = {"aclrtGetDevice", "aclrtSetDevice",    "aclrtSynchronizeStream",
                                         "aclrtFree",      "aclrtFreeHost",     "DestroyOperation",
                                         "DestroyContext", "aclrtDestroyStream"};
@@ -204,7 +204,7 @@ TEST(each_call_of_a_generation_may_fail_with_any_status) {
         sim::inject("", i, status);
         std::string message = error_of([&] { one.generate(); });
         if (sim::fault_pending()) continue;  // of two threads one may be a call earlier
-        // What was freed and told to fail at the very end is told by the next call.
+        // A failure of the last release is reported by the next call.
         if (message.empty()) message = error_of([&] { one.generate(); });
         if (!useful(message, status)) complain("call", i, status, message);
         if (one.generate() != expected() || alive() != before) complain("after call", i, status, message);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every op's way to operations of ATB, on both kinds of devices, and what is refused. The operations are made and asked
-// for the shapes of their results; numbers are compared elsewhere.
+// Lowering of every op to operations of ATB on both kinds of devices, and refusals. The operations are created and
+// infer the shapes of their results; other tests compare numbers.
 #include <algorithm>
 #include <set>
 
@@ -98,7 +98,7 @@ struct Minimal {
   const char* becomes;
 };
 
-// At least one graph for each rule, in a type that the device has.
+// At least one graph for each rule, in a type that the device supports.
 std::vector<Minimal> minimal_graphs(DataType type) {
   const Tensor rows{type, {0, 64}};
   return {
@@ -134,7 +134,7 @@ std::vector<Minimal> minimal_graphs(DataType type) {
   };
 }
 
-// Whether ATB takes some graph of the op whose first input is of this type.
+// True if ATB accepts a graph of the op whose first input has this type.
 bool takes(const std::string& op, DataType type) {
   std::vector<Minimal> graphs = minimal_graphs(type);
   for (const char* kind : {"ACTIVATION_GELU", "ACTIVATION_RELU"}) graphs.push_back({activation(kind, type), ""});
@@ -153,7 +153,7 @@ bool takes(const std::string& op, DataType type) {
   });
 }
 
-// What ATB does not have on a 310P, and where the refusal leads.
+// Operations that ATB lacks on a 310P, and the advice of the refusal.
 const char* missing_on_the_duo(const Node& node) {
   if (node.op == "LinearParallel") return "Linear and AllReduce";
   if (node.op == "Reduce") return "Linear and a weight of ones";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The decoder that C++ builds, on the processor and on the simulated device: one graph, and what it keeps of tensors.
+// The decoder that C++ builds, on the processor and on the simulated device, and the tensors that it keeps.
 #include <cmath>
 #include <deque>
 #include <map>
@@ -25,7 +25,7 @@ std::string parameters(bool prefill) {
          (prefill ? "true}" : "false}");
 }
 
-// A tensor with memory of its own.
+// Tensor that owns its memory.
 struct Real {
   DataType dtype;
   Ints shape;
@@ -65,7 +65,7 @@ std::shared_ptr<GraphBackend> on_device() {
   return std::make_shared<ascend::DeviceGraphBackend>(std::make_shared<DeviceWeights>(device_with()));
 }
 
-// A model that has its weights: its own, or another one's.
+// Model with its own weights or those of another model.
 class Decoder {
  public:
   explicit Decoder(std::shared_ptr<GraphBackend> backend, bool prefill = true, GraphModelEngine* weights_of = nullptr)
@@ -117,7 +117,7 @@ class Decoder {
   std::deque<Real> weights_;
 };
 
-// Caches that lie where the backend wants them.
+// Caches in the memory that the backend requires.
 class Caches {
  public:
   explicit Caches(Device* device) {
@@ -139,7 +139,7 @@ class Caches {
   std::deque<ascend::DeviceMemory> there_;
 };
 
-// One prompt of three tokens, or the token behind it.
+// A prompt of three tokens, or the token after it.
 struct Step {
   explicit Step(bool prefill) {
     const auto tokens = prefill ? std::vector<int64_t>{5, 9, 11} : std::vector<int64_t>{3};

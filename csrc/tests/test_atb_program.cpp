@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Programs on the simulated device: where tensors lie, what is copied, and what goes wrong with which words.
+// Programs on the simulated device: places of tensors, copies, and messages of errors.
 #include <algorithm>
 
 #include "atb_device.h"
@@ -11,7 +11,7 @@ namespace {
 
 constexpr uint16_t kOne = 0x3C00, kTwo = 0x4000;
 
-// Two caches [1, 16, 1, 16] in which new rows of keys and values are written; y is the keys again.
+// Two caches [1, 16, 1, 16] into which new rows of keys and values are written; y is a copy of the keys.
 GraphSpec cache_writer() {
   GraphBuilder b({"n"});
   const SymbolicShape rows{b.dim(0), DimExpr(int64_t{1}), DimExpr(int64_t{16})};
@@ -48,7 +48,7 @@ TEST(a_chain_runs_for_every_size_and_reuses_memory) {
   for (int64_t n : {1, 3, 100, 3}) CHECK(doubles(engine, 10, n));
   CHECK(engine.program->num_plans() == 3);
   const DeviceProgram::PlanInfo info = engine.program->plan_info();
-  // Input and output of the host, and two values at a time between.
+  // Copies of input and output, and two intermediate values at a time.
   CHECK(info.segments == 10 && info.arena_bytes == 3 * 64);
 }
 
@@ -265,7 +265,7 @@ TEST(a_run_can_be_interrupted_between_segments) {
 
 TEST(a_second_thread_launches_with_the_same_result) {
   Engine engine(doublings(12), {.execute_async = true}, {0, 1, 1, 1, 2, 3, 3, 3, 3, 4, 5, 6});
-  // Later segments want more workspace than earlier ones, while those may still wait for their launch.
+  // Later segments need more workspace than earlier ones, whose launches may still be queued.
   for (int64_t n : {1, 7, 300, 5, 4000}) CHECK(doubles(engine, 12, n));
 }
 

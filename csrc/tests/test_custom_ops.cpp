@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernels that come through the C ABI: what they see, what becomes of their errors, and that they run like any other.
+// Kernels that are registered through the C ABI: their arguments, their errors, and their execution.
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -182,7 +182,7 @@ TEST(an_error_of_run_names_op_and_place_and_the_engine_goes_on) {
       Engine engine(one_node("RootOf"), threads, small_work);
       CHECK((run_one(engine, {1, 4, 9}) == Floats{1, 2, 3}));
       CHECK_THROWS(run_one(engine, {1, 4, -9}), "RootOf at node0: no root of -9");
-      // Every part fails: one of them is heard.
+      // Every part fails; one of the errors is reported.
       CHECK_THROWS(run_one(engine, Floats(6, -4)), "RootOf at node0: no root of -4");
       CHECK((run_one(engine, {16}) == Floats{4}));
     }
@@ -261,7 +261,7 @@ TEST(inputs_that_an_op_writes_are_written_in_order) {
   CHECK((t == Floats{7, 10}));
   CHECK((old == Floats{50, 60}));
   CHECK((fresh == Floats{70, 100}));
-  // The same memory for what is read and what is written is refused, as for any op.
+  // Memory that is both input and output is refused, as for any op.
   CHECK_THROWS(engine.program.run({argument(value, t, {2})}), "share memory");
 
   GraphBuilder weight, few;

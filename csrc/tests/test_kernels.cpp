@@ -49,7 +49,7 @@ TEST(add_rms_norm_rounds_the_sum_first) {
   }
 }
 
-// The general rule: each head is cut into coefficient/2 groups, halves are turned inside each.
+// General rule: each head has coefficient/2 groups, in each of which the halves are rotated.
 double turned(const Array& x, const Array& cos, const Array& sin, int64_t i, int64_t width, int64_t d, int64_t half) {
   const int64_t token = i / width, c = i % d;
   const bool is_first = c % (2 * half) < half;

@@ -106,7 +106,7 @@ struct Cache {
   }
 };
 
-// Decoding the last n tokens of each sequence (n may be zero), against the rows that the prefill gave.
+// Decoding the last n tokens of each sequence (n may be zero), compared with the rows of the prefill.
 void check_decode(const Sequences& s, int64_t block_size, const std::vector<int>& new_tokens, bool spec,
                   size_t shared_limit = SIZE_MAX) {
   const auto [hq, hk, d, dv] = s.heads;
@@ -180,7 +180,7 @@ TEST(additive_mask) {
     s.lengths[1] = 20;
     run_everywhere(&KernelTable::self_attention, args, {&s.out}, prefill_scratch(s));
     s.lengths[1] = 20;
-    // Row 7 of the second sequence sees nothing at all; it gives zeros.
+    // Row 7 of the second sequence sees no position; its result is zeros.
     const int64_t hidden = (90 + 7) * 2 * 16;
     for (int64_t i = 0; i < 32; ++i) CHECK(s.out.at(hidden + i) == 0.0);
     Array open = mask;

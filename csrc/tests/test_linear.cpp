@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// linear() against the order of accumulation written down in linear.h, bit for bit, on every level there is
-// here.
+// Compares linear() bit for bit with the order of accumulation that linear.h specifies, on every level of this machine.
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -136,7 +135,7 @@ struct Packed {
   Aligned storage;
   PackedWeight weight;
   Packed(Isa isa, const Array& w, int64_t n, int64_t k, bool kn = false) : storage(packed_bytes(isa, w.dtype, n, k)) {
-    // Garbage first: the padding must be written, not assumed.
+    // Filled with garbage, because the kernel must write the padding.
     std::memset(storage.data(), 0x7f, storage.bytes);
     const int64_t blocks = packed_blocks(n), half = blocks / 2;
     pack(isa, w.bytes.data(), w.dtype, n, k, kn, storage.data(), half, blocks);
@@ -223,7 +222,7 @@ TEST(many_rows_and_columns_give_the_specified_bits) {
   for (Isa isa : supported_isas()) expect_equal(p, isa, 2, p.shape.m);
 }
 
-// More rows than are prepared at once: the threads pass through several rounds.
+// More rows than one round prepares, so that the threads run several rounds.
 TEST(rows_in_rounds_give_the_specified_bits) {
   const int64_t k = 1 << 16;
   const Problem p(DataType::bf16, {201, 2, k}, DataType::bf16);

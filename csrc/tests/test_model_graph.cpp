@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Graphs of models as C++ writes them: what is recorded, what is refused at once, and what the engine is given.
+// Graphs of models that C++ builds: recorded nodes, immediate refusals, and the engine's input.
 #include "atb_core/model.h"
 #include "check.h"
 #include "graph/graph.h"
@@ -10,7 +10,7 @@ namespace {
 
 const Size kRows("rows"), kWidth("width");
 
-// An output that the header would refuse: a library may have been compiled with another one.
+// An output that this header refuses; a library may have been compiled with another version.
 ModelGraph with_role(ModelGraph graph, size_t tensor, Role role, const std::string& name) {
   auto& one = const_cast<ModelGraph::Tensor&>(graph.tensors()[tensor]);
   one.role = role;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What models are told and where they come from: JSON, its fields, those of the decoder, and the models by name.
+// Parameters and registration of models: JSON, its fields, those of the decoder, and models by name.
 #include <filesystem>
 #include <fstream>
 
@@ -22,7 +22,7 @@ std::string string(const std::string& text) {
   return value.get<std::string>() ? *value.get<std::string>() : "no string";
 }
 
-// A decoder's parameters: the fewest, and then what `more` says.
+// The required parameters of a decoder, followed by those in `more`.
 DecoderParameters decoder(const std::string& more = "") {
   return DecoderParameters::from_json(R"({"normEps": 1e-6, "numHiddenLayers": 2, "numAttentionHeadsPerRank": 4,
     "numKeyValueHeadsPerRank": 2, "hiddenSizePerAttentionHead": 16)" +

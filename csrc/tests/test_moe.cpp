@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernels of mixture of experts: products of groups against products of single matrices, routing against its
-// definition, and data that fits nothing, which must be reported and never used.
+// definition, and invalid data, which must be reported and not used.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -17,7 +17,7 @@ using Ints = std::vector<int64_t>;
 
 namespace {
 
-// fn on every thread of a pool of its own; the first error that a thread reported.
+// Runs fn on every thread of a new pool and returns the first error of a thread.
 template <typename Fn>
 std::optional<cpu::ErrorSlot::Report> on_threads(int threads, ScratchSize scratch, Fn fn) {
   cpu::Barrier barrier(threads);
@@ -94,7 +94,7 @@ struct Problem {
     return out;
   }
 
-  // Row after row, each alone in a linear() with its matrix.
+  // Each row alone, in a linear() with its matrix.
   Array row_by_row(Isa isa) const {
     const Packed packed(isa, w);
     Array out(x.view().dtype, {m, n});
@@ -143,7 +143,7 @@ TEST(large_groups_have_the_same_bits) {
   check_groups(DataType::f32, {300, 7}, 40, 200);
 }
 
-// More rows than are prepared at once, groups with few rows between those with many.
+// More rows than one round prepares, and groups with few rows between groups with many.
 TEST(groups_in_rounds_have_the_same_bits) {
   const int64_t k = 1 << 16;
   const Problem p(DataType::bf16, {60, 1, 150, 1, 61}, 2, k);

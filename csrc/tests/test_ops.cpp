@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Signatures of ops and the kernels of the CPU engine are two tables: they hold the same ops.
+// The table of op signatures and the table of the CPU engine's kernels contain the same ops.
 #include <algorithm>
 
 #include "check.h"

@@ -49,7 +49,7 @@ TEST(a_chain_runs_for_every_size_and_reuses_memory) {
     std::iota(x.begin(), x.end(), 1.0f);
     CHECK(engine.program.run({argument(0, x, {n, 4}), argument(10, y, {n, 4})}));
     for (size_t i = 0; i < x.size(); ++i) CHECK(y[i] == 1024 * x[i]);
-    // The intermediate values live two at a time.
+    // Two intermediate values are alive at a time.
     CHECK(engine.program.plan_info().arena_bytes == 2 * align_up(x.size() * sizeof(float)));
   }
   CHECK(engine.program.num_plans() == 3);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The host simulator's graphs: the rules for their tensors, who owns the operations, and where internal tensors lie.
+// Graphs of the simulator: rules for tensors, ownership of operations, and places of internal tensors.
 #include <atomic>
 #include <stdexcept>
 #include <thread>
@@ -10,7 +10,7 @@ using namespace atb_core::test;
 
 namespace {
 
-// The graph is refused, and its nodes' operations are still the caller's.
+// The graph is refused, and the caller still owns the operations of its nodes.
 void refused(const GraphParam& graph, Status status, const std::string& why) {
   Operation* operation = nullptr;
   CHECK(CreateOperation(graph, &operation) == status);
@@ -25,7 +25,7 @@ Operation* graph_of(const GraphParam& param) {
   return graph;
 }
 
-// Sets up and executes on memory of its own; the status of the first call that fails.
+// Runs Setup and Execute with own memory and returns the status of the first call that fails.
 Status run(Card& card, Operation* graph, const VariantPack& pack) {
   uint64_t size = 0;
   if (const Status status = graph->Setup(pack, size, card.context); status != NO_ERROR) return status;
@@ -34,7 +34,7 @@ Status run(Card& card, Operation* graph, const VariantPack& pack) {
   return card.wait() == ACL_SUCCESS ? NO_ERROR : ERROR_RT_FAIL;
 }
 
-// The chain, whose first node sees its first input as `view` makes it.
+// The chain, in which `view` changes the first input of the first node.
 GraphParam reshaped(ReshapeFunc view) {
   GraphParam param = chain();
   param.nodes[0].inTensorReshapeFuncs.resize(2);
@@ -319,7 +319,7 @@ TEST(the_shapes_of_outputs_come_from_the_nodes_or_from_the_graphs_own_function) 
     return int32_t{NO_ERROR};
   };
   CHECK(status(half) == ERROR_INVALID_TENSOR_DIM && says("output 0"));
-  // A function that is wrong about what the nodes make would let them write past the output's end.
+  // With a wrong shape function, the nodes would write past the end of the output.
   GraphParam param = chain();
   param.inferShapeFunc = half;
   Operation* graph = graph_of(param);

@@ -232,7 +232,7 @@ TEST(execute_wants_living_memory_of_the_whole_tensor) {
 
 TEST(memory_that_is_freed_before_a_kernel_runs_is_an_error_of_the_stream) {
   Addition one;
-  // Enough work that the kernel does not run at once.
+  // Enough work to delay the kernel.
   constexpr size_t kMany = size_t{64} << 20;
   void* large = one.allocate(kMany);
   CHECK(one.setup() == NO_ERROR);
@@ -259,7 +259,7 @@ TEST(host_data_is_read_at_setup_and_stays_as_it_is_until_execute) {
 
 TEST(what_is_read_on_the_host_needs_no_memory_on_the_device_and_is_not_read_there) {
   Attention one;
-  // These would be lengths of -1 on the device.
+  // In device memory, these are lengths of -1.
   CHECK(aclrtMemset(one.pack.inTensors.at(4).deviceData, 8, 0xFF, 8) == ACL_SUCCESS);
   CHECK(one.setup() == NO_ERROR && one.execute() == NO_ERROR && one.wait() == ACL_SUCCESS);
   one.pack.inTensors.at(4).deviceData = nullptr;

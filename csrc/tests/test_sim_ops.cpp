@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The host simulator's Linear, RmsNorm, Rope and vector operations: what they compute and what they refuse.
+// The host simulator's Linear, RmsNorm, Rope and vector operations: results and refusals.
 #include "sim_ops.h"
 
 using namespace atb_core::test;

@@ -79,7 +79,7 @@ struct Cache {
     }
   }
 
-  // Of a head of q rows against the first (second) sequence.
+  // Scores of a head of q rows and the first (second) sequence.
   Values expected(const Values& q, size_t rows, bool second,
                   const std::function<double(size_t, size_t)>& added = none) const {
     const size_t from = second ? 20 : 0, count = second ? 16 : 20;

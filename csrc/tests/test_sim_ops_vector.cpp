@@ -42,7 +42,7 @@ SVector<T> list(std::initializer_list<T> values) {
   return out;
 }
 
-// Runs an operation on every rank, each on a thread of its own.
+// Runs an operation on every rank, each in its own thread.
 template <typename Param>
 std::vector<Values> on_ranks(Param param, const std::vector<Data>& in) {
   std::vector<Values> out(in.size());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The host simulator's memory, streams, contexts, faults and log: what they do and what they refuse.
+// The host simulator's memory, streams, contexts, faults and log: behaviour and refusals.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,7 +15,7 @@ namespace {
 
 constexpr uint64_t kMemory = uint64_t{64} << 30;
 
-// Whether a function that runs in a process of its own ends by touching memory that it must not.
+// True if a function, run in a child process, ends with an invalid memory access.
 template <typename Fn>
 bool crashes(Fn&& fn) {
   const pid_t child = fork();
@@ -30,7 +30,7 @@ bool crashes(Fn&& fn) {
   return WIFSIGNALED(status) && (WTERMSIG(status) == SIGSEGV || WTERMSIG(status) == SIGBUS);
 }
 
-// Leaves the memory limit as it was.
+// Restores the memory limit.
 struct Limit {
   explicit Limit(uint64_t bytes) { sim::set_memory(bytes); }
   ~Limit() { sim::set_memory(kMemory); }

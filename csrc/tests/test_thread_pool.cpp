@@ -17,7 +17,7 @@ using atb_core::cpu::ThreadPool;
 
 namespace {
 
-// Sets an environment variable for the life of the object; null unsets it.
+// Sets an environment variable for the lifetime of the object; null unsets it.
 class Environment {
  public:
   Environment(const char* name, const char* value) : name_(name) {
@@ -33,7 +33,7 @@ class Environment {
   const char* name_;
 };
 
-// Every index once, the caller being 0.
+// Every index occurs once; the caller has index 0.
 bool all_take_part(ThreadPool& pool) {
   std::vector<int> seen(static_cast<size_t>(pool.size()));
   const std::thread::id caller = std::this_thread::get_id();

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kN = 20, kK = 40;
 
-// Small integers: sums are exact, so every layout has to give the same.
+// Small integers, whose sums are exact, so that all layouts give the same result.
 Floats matrix(int64_t rows, int64_t columns) {
   Floats values(static_cast<size_t>(rows * columns));
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>((i * 31) % 17) - 8;
@@ -40,7 +40,7 @@ GraphSpec lookup() {
   return b.spec;
 }
 
-// -w, which needs the plain weight.
+// -w, which requires the unpacked weight.
 GraphSpec negation() {
   GraphBuilder b;
   const int w = b.add("w", TensorKind::weight, Ints{kN, kK});
