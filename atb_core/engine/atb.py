@@ -47,14 +47,6 @@ _NZ_BLOCK = 16
 _BLOCK_STEP, _LONG_BLOCK, _LONG_HEAD, _NZ_TILE = 16, 128, 256, 16384
 
 
-class AtbStore(NativeStore):
-    """Weights of one model on a device."""
-
-    def __init__(self, backend: AtbBackend) -> None:
-        self.backend = backend
-        super().__init__(backend.extension.WeightStore(backend.device), backend.extension.Error)
-
-
 class AtbBackend(NativeBackend):
     """Backend that runs ATB operations.
 
@@ -124,10 +116,7 @@ class AtbBackend(NativeBackend):
             limit = f"at most {info['max_head_size']}" + (f" and multiples of {_NZ_BLOCK}" if info["nz"] else "")
             raise BackendUnavailableError(f"{where} takes heads of {limit} elements; this model's have {head_dim}")
 
-    def new_store(self) -> AtbStore:
-        return AtbStore(self)
-
-    def build(self, network: Network, store: AtbStore | None = None) -> AtbEngine:
+    def build(self, network: Network, store: NativeStore | None = None) -> AtbEngine:
         return AtbEngine(network, self.new_store() if store is None else store)
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -173,7 +162,7 @@ class AtbProgram(NativeProgram):
 
     backend: AtbBackend
 
-    def make(self, network: Network, store: AtbStore, graph: NativeGraph) -> Any:
+    def make(self, network: Network, store: NativeStore, graph: NativeGraph) -> Any:
         self.backend = store.backend
         numbers = [number for number, segment in enumerate(segments(network)) for _ in segment]
         return self.backend.extension.Program(store.handle, graph.dims, graph.tensors, graph.nodes, numbers)
@@ -234,7 +223,6 @@ def _check_blocks(info: Mapping[str, Any], name: str, cache: torch.Tensor) -> No
 class AtbEngine(NativeEngine):
     """Runs one network as ATB operations."""
 
-    store: AtbStore
     program_type = AtbProgram
     cache_device = None
 

@@ -37,15 +37,6 @@ def _shared_runtime(num_threads: int, isa: str, *options: float) -> Runtime:
     return runtime
 
 
-class CpuStore(NativeStore):
-    """Weights of one model in the layout of the kernels, without a second copy."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        extension = load_extension()
-        self.runtime = runtime
-        super().__init__(extension.WeightStore(runtime), extension.Error)
-
-
 class CpuBackend(NativeBackend):
     """Backend in C++.
 
@@ -86,18 +77,15 @@ class CpuBackend(NativeBackend):
         """Returns the instruction set level, which affects speed but not results."""
         return self.runtime.isa
 
-    def new_store(self) -> CpuStore:
-        return CpuStore(self.runtime)
-
-    def build(self, network: Network, store: CpuStore | None = None) -> CpuEngine:
+    def build(self, network: Network, store: NativeStore | None = None) -> CpuEngine:
         return CpuEngine(network, self.new_store() if store is None else store)
 
 
 class CpuProgram(NativeProgram):
     """Program of the C++ engine."""
 
-    def make(self, network: Network, store: CpuStore, graph: NativeGraph) -> Program:
-        extension = load_extension()
+    def make(self, network: Network, store: NativeStore, graph: NativeGraph) -> Program:
+        extension = store.backend.extension
         _register_kernels(network)
         supported = frozenset(extension.op_names())
         for node in network.nodes:
@@ -106,7 +94,9 @@ class CpuProgram(NativeProgram):
                     f"{node.op.name} at {node.place}: the cpu engine has no kernel for this op",
                     hint='Register one (docs/custom-kernels.md), or use backend="reference".',
                 )
-        program: Program = extension.Program(store.runtime, store.handle, graph.dims, graph.tensors, graph.nodes)
+        program: Program = extension.Program(
+            store.backend.runtime, store.handle, graph.dims, graph.tensors, graph.nodes
+        )
         return program
 
 
@@ -123,12 +113,8 @@ def _register_kernels(network: Network) -> None:
 class CpuEngine(NativeEngine):
     """Runs one network in C++ on the processor."""
 
-    store: CpuStore
     program_type = CpuProgram
-
-    def __init__(self, network: Network, store: CpuStore) -> None:
-        self._profiling = False
-        super().__init__(network, store)
+    _profiling = False
 
     def set_profiling(self, on: bool) -> None:
         """Starts or stops the measurement of each node's time; starting resets it."""
@@ -146,5 +132,5 @@ class CpuEngine(NativeEngine):
         return program
 
     def __str__(self) -> str:
-        runtime = self.store.runtime
+        runtime = self.store.backend.runtime
         return f"cpu engine, {runtime.isa}, threads: {runtime.num_threads}\n{self.network}"

@@ -55,16 +55,18 @@ def engine_errors(error_type: type[Exception]) -> Iterator[None]:
 
 
 class NativeStore:
-    """Weights of one model in C++, in the layouts that its programs read.
+    """Weights of one model in C++, in the layouts that the backend's programs read, without a second copy.
 
-    Args:
+    Attributes:
+        backend: the backend whose programs read the weights.
         handle: the extension's WeightStore.
         error_type: class of the extension's errors.
     """
 
-    def __init__(self, handle: Any, error_type: type[Exception]) -> None:
-        self.handle = handle
-        self.error_type = error_type
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.handle = backend.extension.WeightStore(backend.place)
+        self.error_type: type[Exception] = backend.extension.Error
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.handle.contains(name)
@@ -105,6 +107,9 @@ class NativeBackend(Backend):
     @abstractmethod
     def place(self) -> Any:
         """Returns the C++ object that the engines run on; models with the same one can share weights."""
+
+    def new_store(self) -> NativeStore:
+        return NativeStore(self)
 
     def input_address(self, value: torch.Tensor) -> tuple[int, bool]:
         """Returns the address of an input or output, and `True` if it is in device memory."""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from atb_core.engine.base import Engine
-from atb_core.engine.cpu import CpuBackend, CpuEngine, CpuStore
+from atb_core.engine.cpu import CpuBackend, CpuEngine
+from atb_core.engine.native import NativeStore
 from atb_core.graph import DataType, Dim, Network, Sample, Tensor, record
 from atb_core.graph.torch_dtypes import dtype_from_torch
 from atb_core.nn.functional import gather, linear, rms_norm
@@ -35,7 +36,7 @@ def tiny_weights(dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     return {"embedding": torch.randn(VOCAB, HIDDEN).to(dtype), "norm": torch.rand(HIDDEN).to(dtype)}
 
 
-def tiny_engine(num_threads: int = 2, shapes: bool = True, store: CpuStore | None = None) -> CpuEngine:
+def tiny_engine(num_threads: int = 2, shapes: bool = True, store: NativeStore | None = None) -> CpuEngine:
     engine = CpuBackend(num_threads=num_threads).build(tiny_network(shapes=shapes), store)
     engine.set_weights(tiny_weights())
     return engine

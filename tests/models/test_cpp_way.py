@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from atb_core import FlashCausalLMV3, ModelRunner, ModelTorch, SamplingParams
-from atb_core.engine.cpu import CpuStore
+from atb_core.engine.native import NativeStore
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError, RequestError, WeightsError
 from atb_core.models.cpp.graph_variants import CppEngine
 from atb_core.plugins import cpp_models
@@ -92,13 +92,13 @@ def test_weights_are_streamed_and_called_as_the_checkpoints_modules(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, torch.Size]] = []
-    original = CpuStore.set
+    original = NativeStore.set
 
-    def note(self: CpuStore, name: str, value: torch.Tensor) -> None:
+    def note(self: NativeStore, name: str, value: torch.Tensor) -> None:
         seen.append((name, value.shape))
         original(self, name, value)
 
-    monkeypatch.setattr(CpuStore, "set", note)
+    monkeypatch.setattr(NativeStore, "set", note)
     model = opened(directory).model
     names = [name for name, _ in seen]
     assert names[0] == "model.embed_tokens.weight" and names.count(names[0]) == 1

@@ -47,19 +47,19 @@ def parameters(config: Any, **changes: Any) -> dict[str, Any]:
 
 def opened(directory: Path, dtype: torch.dtype, family: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     """The recorded model of a tiny checkpoint and its weights in the order of the C++ one."""
-    from atb_core.engine.cpu import CpuStore
+    from atb_core.engine.native import NativeStore
 
     kept: dict[str, torch.Tensor] = {}
-    original = CpuStore.set
+    original = NativeStore.set
 
-    def remember(self: CpuStore, name: str, value: torch.Tensor) -> None:
+    def remember(self: NativeStore, name: str, value: torch.Tensor) -> None:
         kept[name] = value.clone()
         original(self, name, value)
 
-    monkeypatch.setattr(CpuStore, "set", remember)
+    monkeypatch.setattr(NativeStore, "set", remember)
     tiny_checkpoint(directory, family, dtype, **FAMILIES[family])
     model = open_model(directory, "cpu")
-    monkeypatch.setattr(CpuStore, "set", original)
+    monkeypatch.setattr(NativeStore, "set", original)
     return model, kept
 
 
