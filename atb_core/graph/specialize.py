@@ -24,7 +24,8 @@ def match_shape(name: str, declared: Shape, real: Sequence[int], binding: dict[s
             f"input {name!r} is declared as {shape_text(declared)} but a tensor of shape {list(real)} was given"
         )
     for size, value in zip(declared, real, strict=True):
-        if isinstance(size, Dim) and size.terms[0][0] and size == _atom(size):
+        # Text is a normal form: only a plain named dimension prints as an identifier.
+        if isinstance(size, Dim) and str(size).isidentifier():
             known = binding.setdefault(str(size), value)
             if known != value:
                 raise EngineError(
@@ -33,11 +34,6 @@ def match_shape(name: str, declared: Shape, real: Sequence[int], binding: dict[s
                 )
         elif not isinstance(size, Dim) and size != value:
             raise EngineError(f"input {name!r} must have shape {shape_text(declared)}, not {list(real)}")
-
-
-def _atom(size: Dim) -> Dim | None:
-    names = size.names
-    return Dim(next(iter(names))) if len(names) == 1 else None
 
 
 def specialize(network: Network, specs: Mapping[str, tuple[Sequence[int], DataType]]) -> Network:

@@ -15,7 +15,7 @@ from atb_core.features import BASE_FEATURES, FeatureDecorator
 from atb_core.graph.dim import Dim, DimLike
 from atb_core.graph.network import Network
 from atb_core.graph.passes import run_passes
-from atb_core.graph.passes.widen import widen_outputs
+from atb_core.graph.passes.linears import widen_outputs
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_to_torch
 

@@ -13,26 +13,17 @@ from atb_core.plugins.registry import families
 from atb_testing.scaffold.names import LIKES, derive_names
 from atb_testing.scaffold.write import write_package
 
+_LIKES = "; ".join(f"{name}: {text}" for name, text in LIKES.items())
+
 
 @click.command("plugins new")
 @click.argument("name")
-@click.option(
-    "--like",
-    type=click.Choice(list(LIKES)),
-    help="Model that the new one resembles. " + "; ".join(f"{name}: {text}" for name, text in LIKES.items()) + ".",
-)
+@click.option("--like", type=click.Choice(list(LIKES)), help=f"The model that it resembles. {_LIKES}.")
 @click.option("--model-type", help="model_type in config.json; by default the part of NAME after atb-.")
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to write into; by default a new one called NAME here.",
-)
+@click.option("--directory", type=click.Path(path_type=Path, file_okay=False),
+              help="Folder to write into; by default a new one called NAME here.")  # fmt: skip
 @click.option("--author", metavar="'NAME <ADDRESS>'", help="Author in pyproject.toml.")
-@click.option(
-    "--force",
-    is_flag=True,
-    help="Overwrite existing files; the existing package gives the defaults.",
-)
+@click.option("--force", is_flag=True, help="Overwrite existing files; the existing package gives the defaults.")
 def command(
     name: str, like: str | None, model_type: str | None, directory: Path | None, author: str | None, force: bool
 ) -> None:
