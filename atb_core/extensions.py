@@ -39,6 +39,7 @@ class Port(Generic[T]):
         self.name = name
 
     def __call__(self) -> T:
+        """Returns the implementation and imports it if necessary."""
         implementation = _connections[self.name]
         if isinstance(implementation, str):
             module, _, attribute = implementation.partition(":")

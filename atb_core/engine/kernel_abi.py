@@ -13,17 +13,7 @@ if TYPE_CHECKING:
 
 MAGIC = 0x4B425441
 #: In the order of the numbers in the header.
-_DTYPES = (
-    DataType.FLOAT,
-    DataType.FLOAT16,
-    DataType.BF16,
-    DataType.INT8,
-    DataType.INT32,
-    DataType.INT64,
-    DataType.BOOL,
-)
-#: numpy has no bfloat16.
-_NUMPY = ("float32", "float16", "uint16", "int8", "int32", "int64", "bool")
+_DTYPES = tuple(map(DataType.from_short, ("float32", "float16", "bfloat16", "int8", "int32", "int64", "bool")))
 
 
 class KernelTensor(ctypes.Structure):
@@ -44,7 +34,7 @@ class KernelTensor(ctypes.Structure):
     @property
     def dtype(self) -> DataType:
         """Returns the element type."""
-        return _DTYPES[self._dtype]
+        return _DTYPES[int(self._dtype)]
 
     def array(self) -> np.ndarray[Any, Any]:
         """Returns the tensor's memory without a copy, valid during the call; bfloat16 as its bits in uint16.
@@ -54,7 +44,8 @@ class KernelTensor(ctypes.Structure):
         """
         import numpy as np
 
-        shape, dtype = self.shape, np.dtype(_NUMPY[self._dtype])
+        # numpy has no bfloat16.
+        shape, dtype = self.shape, np.dtype("uint16" if self.dtype is DataType.BF16 else self.dtype.short)
         if 0 in shape:
             return np.empty(shape, dtype)
         if self.data is None:

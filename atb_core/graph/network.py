@@ -200,10 +200,6 @@ class Network:
                 users.setdefault(tensor, []).append(node)
         return users
 
-    def written(self) -> set[Tensor]:
-        """Returns the tensors that some node writes in place."""
-        return set(self._writes)
-
     def build_engine(
         self, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
     ) -> Engine:

@@ -53,7 +53,7 @@ class Op:
     backends: ClassVar[frozenset[str]] = frozenset({"reference", "cpu"})
     #: Prefix of the name of a custom op; by convention the package that it is imported from.
     namespace: ClassVar[str] = ""
-    #: Names of the inputs, for messages; optional ones last.
+    #: Names of all inputs, optional ones too, in their order.
     input_names: ClassVar[tuple[str, ...]] = ("x",)
     #: True where the output is the input's memory under another shape.
     is_view: ClassVar[bool] = False
@@ -70,7 +70,7 @@ class Op:
 
     def __post_init__(self) -> None:
         for name, kind in self.enums:
-            if not is_variable(getattr(self, name)):
+            if not isinstance(getattr(self, name), AttributeVariable):
                 object.__setattr__(self, name, kind(getattr(self, name)))
 
     @classmethod
@@ -141,10 +141,11 @@ def _register(op: type[Op]) -> None:
         )
     if op.namespace and not op.namespace.isidentifier():
         raise GraphError(f"the namespace {op.namespace!r} of the op {place} is not an identifier")
-    known = _registry.get(name)
+    other = _registry.get(name, op)
+    other_place = f"{other.__module__}.{other.__qualname__}"
     # The same class again comes from a reloaded module, or from a notebook cell that was run twice.
-    if known is not None and f"{known.__module__}.{known.__qualname__}" != place:
-        raise GraphError(f"the op name {name!r} of {place} is taken by {known.__module__}.{known.__qualname__}")
+    if other_place != place:
+        raise GraphError(f"the op name {name!r} of {place} is taken by {other_place}")
     _registry[name] = op
 
 
@@ -173,11 +174,6 @@ class AttributeVariable:
     """Placeholder for any value of an attribute in the pattern of a fusion."""
 
     name: str
-
-
-def is_variable(value: object) -> bool:
-    """Returns `True` for an attribute variable of a pattern."""
-    return isinstance(value, AttributeVariable)
 
 
 def require(condition: bool, message: str) -> None:

@@ -72,6 +72,9 @@ def load_network(path: str | Path) -> Network:
 def _network_data(network: Network) -> dict[str, Any]:
     tensors = (*network.inputs, *(t for node in network.nodes for t in node.outputs))
     ids = {tensor: index for index, tensor in enumerate(tensors)}
+    # The plugins of custom ops are saved so that an error can name what to install.
+    custom = {type(node.op) for node in network.nodes if type(node.op).namespace}
+    packages = {op.op_name(): package for op in custom if (package := package_of(op))}
     return {
         "format": _FORMAT,
         "op_set": OP_SET_VERSION,
@@ -80,16 +83,9 @@ def _network_data(network: Network) -> dict[str, Any]:
         "inputs": len(network.inputs),
         "weights": sorted(network.weights_keys),
         "nodes": [_node_data(node, ids) for node in network.nodes],
-        **_packages(network),
+        **({"packages": dict(sorted(packages.items()))} if packages else {}),
         "outputs": [ids[tensor] for tensor in network.outputs],
     }
-
-
-def _packages(network: Network) -> dict[str, Any]:
-    """Returns the plugins that the network's custom ops come from, so that an error can name what to install."""
-    custom = {type(node.op) for node in network.nodes if type(node.op).namespace}
-    known = {op.op_name(): package for op in custom if (package := package_of(op))}
-    return {"packages": dict(sorted(known.items()))} if known else {}
 
 
 def _tensor_data(tensor: Tensor) -> dict[str, Any]:
@@ -180,11 +176,11 @@ def _read_size(data: Any) -> DimLike:
 
 def _read_op(name: str, attributes: Mapping[str, Any], package: Any) -> Op:
     kind = _op_class(name, package)
-    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(attributes) - set(known))
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(attributes) - set(fields))
     if unknown:
         raise GraphError(f"op {name} has no attribute {', '.join(unknown)}")
-    return kind(**{key: _read_attribute(known[key], value) for key, value in attributes.items()})
+    return kind(**{key: _read_attribute(fields[key], value) for key, value in attributes.items()})
 
 
 def _op_class(name: str, package: Any) -> type[Op]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from atb_core.errors import GraphError
 from atb_core.graph.dim import Shape, shape_text
-from atb_core.graph.op import AttributeEnum, Op, RealTensor, Sample, is_variable, require, same_size
+from atb_core.graph.op import AttributeEnum, AttributeVariable, Op, RealTensor, Sample, require, same_size
 from atb_core.graph.samples import integers, randn
 
 
@@ -53,8 +53,8 @@ class _Attention(Op, abstract=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = not (is_variable(self.head_num) or is_variable(self.kv_head_num))
-        if known and (self.kv_head_num < 1 or self.head_num % self.kv_head_num):
+        variable = any(isinstance(number, AttributeVariable) for number in (self.head_num, self.kv_head_num))
+        if not variable and (self.kv_head_num < 1 or self.head_num % self.kv_head_num):
             raise GraphError(f"{self.head_num} heads cannot share {self.kv_head_num} key/value heads evenly")
 
     def _check_query(self, q: Shape) -> None:
@@ -111,7 +111,7 @@ class SelfAttention(_Attention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (is_variable(self.calc_type) or self.calc_type is CalcType.PA_ENCODER):
+        if not isinstance(self.calc_type, AttributeVariable) and self.calc_type is not CalcType.PA_ENCODER:
             raise GraphError(f"SelfAttention runs with calc_type PA_ENCODER only, not {self.calc_type}")
 
     @property

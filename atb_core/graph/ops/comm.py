@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from atb_core.errors import GraphError
 from atb_core.graph.dim import Shape
-from atb_core.graph.op import AttributeEnum, Op, RealTensor, Sample, is_variable
+from atb_core.graph.op import AttributeEnum, AttributeVariable, Op, RealTensor, Sample
 from atb_core.graph.ops.linear import Linear
 from atb_core.graph.samples import randn
 
@@ -51,8 +51,8 @@ class _Collective(Op, abstract=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        numbers = (self.rank, self.rank_size)
-        if not any(map(is_variable, numbers)) and not 0 <= self.rank < self.rank_size:
+        variable = any(isinstance(number, AttributeVariable) for number in (self.rank, self.rank_size))
+        if not variable and not 0 <= self.rank < self.rank_size:
             raise GraphError(f"rank {self.rank} does not exist in a group of {self.rank_size}")
 
     def _require_alone(self) -> None:

@@ -78,6 +78,8 @@ class MergedLinear(Op):
     parts: int
     has_bias: bool = False
 
+    input_names = ("x", "weights", "biases")
+
     @property
     def num_inputs(self) -> int:
         return 1 + self.parts * (2 if self.has_bias else 1)

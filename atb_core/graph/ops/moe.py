@@ -138,6 +138,8 @@ class GroupedMatmul(Op):
     transpose_b: bool = False
     has_bias: bool = False
 
+    input_names = ("x", "weight", "bias", "group_list")
+
     @property
     def num_inputs(self) -> int:
         return 4 if self.has_bias else 3

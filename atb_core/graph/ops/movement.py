@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from atb_core.errors import GraphError, ShapeError
 from atb_core.graph.dim import Dim, Shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import Op, RealTensor, Sample, is_variable, normal_axis, require
+from atb_core.graph.op import AttributeVariable, Op, RealTensor, Sample, normal_axis, require
 from atb_core.graph.samples import integers, randn
 
 
@@ -70,9 +70,11 @@ class Split(Op):
 
     @property
     def num_outputs(self) -> int:
-        if is_variable(self.split_sizes):
-            return self.split_num
-        return len(self.split_sizes) or self.split_num
+        return (
+            self.split_num
+            if isinstance(self.split_sizes, AttributeVariable)
+            else len(self.split_sizes) or self.split_num
+        )
 
     def resolve(self, *shapes: Shape) -> Op:
         (x,) = shapes

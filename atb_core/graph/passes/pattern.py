@@ -101,7 +101,8 @@ class Fusion:
     def _select(self, network: Network) -> Iterator[Match]:
         """Yields the matches that can be replaced, none of which share a node."""
         index = {id(node): position for position, node in enumerate(network.nodes)}
-        users, written, taken = network.users(), network.written(), set[int]()
+        written = {node.inputs[i] for node in network.nodes for i in node.writes}
+        users, taken = network.users(), set[int]()
         for node in network.nodes:
             state = next(self._match_node(network, self._anchor, node, _State({}, {}, {})), None)
             if state is None:
