@@ -87,7 +87,7 @@ def networks(model: str, variant: str, backend: str) -> dict[str, Network]:
     """The network of `variant` as recorded ("before") and as `backend` gets it ("after")."""
     from atb_core.cli.opened import open_model
 
-    variants = open_model(model).build(backend).runtime.variants
+    variants = open_model(model).build(backend).variants
     key = frozenset((variant,))
     return {"before": variants.network(key), "after": variants.prepared(key)}
 

@@ -104,7 +104,7 @@ def load_model(
         if cpp_name is not None:
             from atb_core.models.cpp.graph_variants import CppVariants
 
-            model.runtime.variants = CppVariants(model, cpp_name)
+            model.variants = CppVariants(model, cpp_name)
         model.load_weights(loader, progress=progress)
     _return_free_memory()
     return model
