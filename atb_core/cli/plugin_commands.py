@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,8 +16,8 @@ from atb_core.extensions import Contribution, Extensions
 from atb_core.plugins.admission import refusal
 from atb_core.plugins.scan import HOOKS, installed
 
-#: Commands that packages of this project bring: name -> package. Read only where no command of the name was found.
-KNOWN_COMMANDS: Final = {"verify": "atb-testing"}
+#: Commands that packages of this project bring: name -> what to install. Read only where no command of the name exists.
+KNOWN_COMMANDS: Final = {"verify": "atb-testing", "plugins new": "atb-testing[scaffold]"}
 
 
 def command_problem(item: object) -> str | None:
@@ -30,16 +31,30 @@ COMMANDS: Extensions[click.Command] = Extensions("atb_cli_commands", "a list of 
 
 
 class CommandGroup(LazyGroup):
-    """Core's commands, and those of plugins. Help and completion import no plugin: they know core's."""
+    """Holds core's commands and those of plugins. Help and completion import no plugin: they know core's.
+
+    Args:
+        prefix: what the names of contributed commands begin with: `"plugins "` for those of `atb plugins`.
+    """
+
+    def __init__(self, *args: Any, prefix: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prefix = prefix
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        command = super().get_command(ctx, cmd_name) or plugin_command(cmd_name, frozenset(self.modules))
-        if command is None and cmd_name in KNOWN_COMMANDS and not ctx.resilient_parsing:
-            raise _missing(cmd_name, KNOWN_COMMANDS[cmd_name])
+        if command := super().get_command(ctx, cmd_name):
+            return command
+        name = self.prefix + cmd_name
+        command = plugin_command(name, frozenset(self.prefix + module for module in self.modules))
+        if command is None and name in KNOWN_COMMANDS and not ctx.resilient_parsing:
+            raise _missing(name, KNOWN_COMMANDS[name])
         return command
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
+        known = [f"atb {name} ({pip})" for name, pip in KNOWN_COMMANDS.items() if name.startswith(self.prefix)]
+        formatter.write_paragraph()
+        formatter.write_text(f"Further commands, with the package that brings each: {', '.join(known)}.")
         if packages := may_add_commands():
             formatter.write_paragraph()
             formatter.write_text(f"Packages that may add commands: {', '.join(packages)}.")
@@ -65,12 +80,13 @@ def plugin_command(name: str, core: frozenset[str]) -> click.Command | None:
     return None if contribution is None else _guarded(contribution)
 
 
-def _missing(name: str, package: str) -> PluginError:
+def _missing(name: str, requirement: str) -> PluginError:
     """Returns the error for a known command whose package is not installed, not usable, or failed."""
+    package = requirement.partition("[")[0]
     brings = f"`atb {name}` comes with {package}, which"
     one = next((each for each in installed() if each.key == package), None)
     if one is None:
-        return PluginError(f"{brings} is not installed", hint=f"pip install {package}")
+        return PluginError(f"{brings} is not installed", hint=f"pip install {shlex.quote(requirement)}")
     if refused := refusal(one):
         return PluginError(f"{brings} {refused.reason}", hint=refused.fix)
     return PluginError(f"{brings} is installed and does not offer it", hint="`atb plugins doctor` says why.")

@@ -7,16 +7,15 @@ from typing import Final
 
 import click
 
-from atb_core.cli.lazy import LazyGroup
+from atb_core.cli.plugin_commands import CommandGroup
 
 # name -> module with a `command`. The order is that of `atb plugins --help`.
 COMMANDS: Final = {
     "list": "atb_core.cli.plugins_list",
     "doctor": "atb_core.cli.plugins_doctor",
-    "new": "atb_core.cli.plugins_new",
 }
 
 
-@click.group("plugins", cls=LazyGroup, modules=COMMANDS)
+@click.group("plugins", cls=CommandGroup, prefix="plugins ", modules=COMMANDS)
 def command() -> None:
-    """See the installed plugins, find out why one does not work, write a new one."""
+    """Show the installed plugins, find out why one does not work, write a new one."""

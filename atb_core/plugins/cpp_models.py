@@ -18,7 +18,6 @@ from atb_core.plugins.admission import refusal, tell_once
 from atb_core.plugins.loader import load_entry
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import registry
-from atb_core.plugins.resolved import verify_resolved
 from atb_core.plugins.scan import CPP_MODELS, Entry, Installed, installed
 from atb_core.settings import settings
 
@@ -86,7 +85,6 @@ def known_packages(name: str) -> list[str]:
 
 
 def _entries(name: str | None = None) -> Iterator[tuple[Installed, Entry]]:
-    verify_resolved()
     for one in installed():
         for entry in one.entries:
             if entry.group == CPP_MODELS and name in (None, entry.name):

@@ -21,7 +21,6 @@ from atb_core.plugins.admission import check_names, refusal
 from atb_core.plugins.hook_rules import hook_problem, implementations
 from atb_core.plugins.loader import load_entry
 from atb_core.plugins.records import LoadRecord, Status, add_record
-from atb_core.plugins.resolved import verify_resolved
 from atb_core.plugins.scan import HOOKS, Entry, Installed, installed
 from atb_core.settings import settings
 
@@ -50,7 +49,6 @@ class Hooks:
         with self._lock:
             if not self._loaded:
                 check_names()
-                verify_resolved()
                 # Set first: an implementation may itself need a hook.
                 self._loaded = True
                 self._load_installed()

@@ -22,7 +22,6 @@ from atb_core.plugins.admission import Refusal, check_names, refusal, tell_once
 from atb_core.plugins.family import Family, Resolution
 from atb_core.plugins.once import Once
 from atb_core.plugins.records import LoadRecord, Status, records
-from atb_core.plugins.resolved import verify_resolved
 from atb_core.plugins.scan import CONFIGS, MODELS, ROUTERS, Entry, Environment, Installed, environment
 from atb_core.plugins.unknown import unknown_model
 from atb_core.settings import settings
@@ -238,7 +237,6 @@ def _conflict(model_type: str, usable: list[Family]) -> PluginError:
 @Once
 def registry() -> FamilyRegistry:
     """The registry of this process, scanned once; `registry.cache_clear()` makes the next call scan again."""
-    verify_resolved()
     return FamilyRegistry()
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,13 +34,15 @@ def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return str(err)
 
 
-@pytest.mark.parametrize(("command", "package"), KNOWN_COMMANDS.items())
+@pytest.mark.parametrize(("command", "requirement"), KNOWN_COMMANDS.items())
 def test_without_the_package_the_next_step_is_to_install_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, package: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, requirement: str
 ) -> None:
     installed(monkeypatch, "atb-other")
-    message = f"error: `atb {command}` comes with {package}, which is not installed\nnext: pip install {package}\n"
-    assert error(capsys, command, "model") == message
+    package = requirement.partition("[")[0]
+    message = f"error: `atb {command}` comes with {package}, which is not installed\n"
+    message += f"next: pip install {shlex.quote(requirement)}\n"
+    assert error(capsys, *command.split(), "model") == message
 
 
 def test_a_package_that_is_left_out_is_not_called_missing(

@@ -9,7 +9,7 @@ import packages
 import pages
 import pytest
 
-from atb_core.plugins.scaffold.write import write_package
+from atb_testing.scaffold.write import write_package
 
 pytest.importorskip("copier")
 PAGE = pages.ROOT / "docs" / "write-a-plugin.md"

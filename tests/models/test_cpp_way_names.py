@@ -18,8 +18,8 @@ from atb_core import ModelTorch
 from atb_core.errors import EngineError, PluginError
 from atb_core.models.cpp import DECODER_WEIGHTS, CppModel, model_names
 from atb_core.plugins import cpp_models
-from atb_core.plugins.api import private_imports
 from atb_core.plugins.once import forget
+from atb_testing.surface import private_imports
 
 __all__ = ["settings_file", "site"]  # fixtures
 

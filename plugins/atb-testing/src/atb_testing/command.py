@@ -14,6 +14,7 @@ from atb_core.cli.output import note, size_text
 from atb_core.engine import BACKENDS
 from atb_core.errors import AtbError, ConfigError
 from atb_core.plugins import hookimpl
+from atb_testing.scaffold.command import command as plugins_new
 
 if TYPE_CHECKING:
     from atb_testing.verify import Verification
@@ -104,5 +105,5 @@ def _text(result: Verification) -> str:
 
 @hookimpl
 def atb_cli_commands() -> list[click.Command]:
-    """Returns `atb verify`."""
-    return [command]
+    """Returns `atb verify` and `atb plugins new`."""
+    return [command, plugins_new]

@@ -9,10 +9,10 @@ from pathlib import Path
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 from atb_core.models.base.router import BaseRouter
-from atb_core.plugins.api import private_imports
 from atb_core.plugins.registry import config_for, model_for, router_for
 from atb_testing.imports import BUDGET_SECONDS, package_of
 from atb_testing.lab import Lab
+from atb_testing.surface import private_imports
 
 
 class PackageTests:

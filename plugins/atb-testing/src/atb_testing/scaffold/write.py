@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from packaging.version import Version
 
-from atb_core.plugins.scaffold.names import LIKES, Names, ScaffoldError, check_importable, derive_names
+from atb_core.plugins.api import API_VERSION
+from atb_testing.scaffold.names import LIKES, Names, ScaffoldError, check_importable, derive_names
 
 TEMPLATE: Final = Path(__file__).parent / "template"
 #: Written into the package: what was asked for, so that the template can be applied again.
@@ -99,7 +100,7 @@ def _import_copier() -> Any:
     except ImportError as error:
         raise ScaffoldError(
             f"a new package is written by copier, which cannot be imported: {error}",
-            hint="Install it: pip install 'atb-core[scaffold]'.",
+            hint="Install it: pip install 'atb-testing[scaffold]'.",
         ) from error
     return copier
 
@@ -116,8 +117,6 @@ def _author(author: str) -> dict[str, str]:
 
 def _core() -> dict[str, str]:
     """The range of versions of the core to depend on, and its API version."""
-    from atb_core.plugins.api import API_VERSION
-
     major, minor = Version(version("atb-core")).release[:2]
     following = f"0.{minor + 1}" if major == 0 else str(major + 1)
     return {"core_range": f">={major}.{minor},<{following}", "api_version": str(API_VERSION)}

@@ -9,10 +9,12 @@ from pathlib import Path
 import click
 
 from atb_core.cli.output import note
-from atb_core.plugins.scaffold.names import LIKES, derive_names
+from atb_core.plugins.registry import families
+from atb_testing.scaffold.names import LIKES, derive_names
+from atb_testing.scaffold.write import write_package
 
 
-@click.command("new")
+@click.command("plugins new")
 @click.argument("name")
 @click.option(
     "--like",
@@ -34,9 +36,6 @@ def command(
 
     NAME is that of the distribution, by convention atb-MODELTYPE.
     """
-    from atb_core.plugins.registry import families
-    from atb_core.plugins.scaffold.write import write_package
-
     target = directory or Path(derive_names(name, model_type).distribution)
     names = write_package(name, target, like=like, model_type=model_type, author=author, force=force)
     for family in families():
