@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """LLM inference on static graphs that are recorded in Python and run by a C++ engine.
 
-The public names are imported on first use: ``import atb_core`` itself loads neither torch nor transformers.
+The public names are imported on first use: `import atb_core` itself imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ _HOME = {
 }
 
 
-# Layers reach what stands above them through these ports; each implementation is imported on first use.
+# Lower layers use these objects of higher layers; each is imported on first use.
 connect("C++ models", "atb_core.plugins.cpp_models")
 connect("engine builder", "atb_core.engine.build:build_engine")
 connect("families", "atb_core.plugins.registry")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Child processes for code that may hang, crash or take too much memory; requests and answers are lines of JSON.
+"""Child processes for code that can hang, crash or need too much memory; requests and answers are lines of JSON.
 
-A child runs a function of a module, which calls `serve`. It searches the same directories for modules as its parent.
+A child has the module search path of its parent and runs a function that calls `serve`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-__all__ = ["Child", "ChildEndedError", "encode", "last_line", "serve", "try_in_child"]
-
 _START = (
     "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); import importlib; "
     "getattr(importlib.import_module(sys.argv[1]), sys.argv[2])()"
@@ -30,11 +28,11 @@ _LAST_LINE_CHARACTERS = 200
 
 
 class ChildEndedError(Exception):
-    """Reports that a child ended before it answered.
+    """Error for a child that ended before it answered.
 
     Attributes:
-        status: its exit status, or minus the number of the signal that ended it.
-        output: the last line that it printed.
+        status: exit status, or minus the number of the signal that ended the child.
+        output: last line that the child printed.
     """
 
     def __init__(self, status: int, output: str) -> None:
@@ -44,14 +42,14 @@ class ChildEndedError(Exception):
 
 
 class Child:
-    """A child process. `end` kills it with all that it started.
+    """Child process; `end` kills it and the processes that it started.
 
     Args:
-        main: the function that it runs: `"module:function"`.
-        environment: its environment variables; by default those of this process.
+        main: the function that it runs, as `"module:function"`.
+        environment: environment variables, by default those of this process.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the process cannot be started.
     """
 
     def __init__(self, main: str, environment: Mapping[str, str] | None = None) -> None:
@@ -64,7 +62,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=self._printed,
                 env=environment,
-                # Ctrl-C in a terminal goes to the whole group; it is the parent's to handle.
+                # Ctrl-C in a terminal is sent to the whole group; only the parent must handle it.
                 start_new_session=True,
             )
         except OSError:
@@ -73,11 +71,11 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """True until the process ends."""
+        """Returns `True` until the process ends."""
         return self._process.poll() is None
 
     def send(self, request: bytes) -> None:
-        """Sends a request, a line that `encode` made. If the child has ended, `receive` says so."""
+        """Sends a request, a line of `encode`; if the child has ended, `receive` raises the error."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(request)
@@ -87,7 +85,7 @@ class Child:
         """Returns the next answer.
 
         Raises:
-            TimeoutError: none came within `seconds`.
+            TimeoutError: there is none within `seconds`.
             ChildEndedError: the child has ended.
         """
         assert self._process.stdout is not None
@@ -104,7 +102,7 @@ class Child:
         return json.loads(line)
 
     def kill(self) -> None:
-        """Kills the process group; a thread that waits in `receive` gets ChildEndedError."""
+        """Kills the process group; a thread that waits in `receive` raises ChildEndedError."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -119,18 +117,16 @@ class Child:
 
 
 def encode(message: object) -> bytes:
-    """Returns a request or an answer as a line; TypeError or ValueError if JSON cannot hold it."""
+    """Returns a message as a line of JSON; raises TypeError or ValueError if JSON cannot represent it."""
     return json.dumps(message).encode("ascii") + b"\n"
 
 
 def serve(handle: Callable[[Any, Callable[[object], None]], None], memory: int | None = None) -> None:
-    """Answers requests in a child until its parent ends it or goes away.
-
-    Whatever the process prints goes to standard error, and reading from standard input gives nothing.
+    """Answers requests in a child until its parent ends; standard input is empty, and prints go to standard error.
 
     Args:
         handle: called with each request and a function that sends an answer.
-        memory: bytes that the process may allocate from now on; beyond that it answers `{"error": ...}` or ends.
+        memory: number of bytes that the process can still allocate; beyond it, it answers `{"error": ...}` or ends.
     """
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -150,7 +146,7 @@ def serve(handle: Callable[[Any, Callable[[object], None]], None], memory: int |
 
 
 def last_line(descriptor: int) -> str:
-    """Returns the last line in a file, without moving its offset; at most 200 characters."""
+    """Returns the last line of a file, at most 200 characters, without moving the file's offset."""
     size = os.fstat(descriptor).st_size
     text = os.pread(descriptor, 1 << 16, max(0, size - (1 << 16))).decode("utf-8", errors="replace")
     lines = text.strip().splitlines()
@@ -158,7 +154,7 @@ def last_line(descriptor: int) -> str:
 
 
 def try_in_child(code: str, argument: str) -> str | None:
-    """Runs Python `code`, which finds `argument` under that name, in a child of its own.
+    """Runs Python `code` with the variable `argument` in a child process.
 
     Returns:
         The cause if it fails, hangs or ends the process; `None` if it succeeds.
@@ -183,7 +179,7 @@ def try_in_child(code: str, argument: str) -> str | None:
 
 
 def run_code() -> None:
-    """Serves `try_in_child`."""
+    """Runs the code that `try_in_child` sends."""
 
     def handle(request: dict[str, str], answer: Callable[[object], None]) -> None:
         problem = None
@@ -199,7 +195,8 @@ def run_code() -> None:
 def _limit_memory(limit: int) -> None:
     try:
         import resource
-    except ImportError:  # Not on this system; the parent's time limit still holds.
+    # Windows has no such limits; the parent's time limit still applies.
+    except ImportError:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Extension points: how a layer reaches what stands above it without importing it.
+"""Extension points, through which a layer uses objects of higher layers without importing them.
 
-A layer declares a slot in the file that uses it, with the check of what may be put in:
+A layer declares a slot in the file that uses it, with a check of contributed items:
 
     FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", "a list of Pass", pass_problem)
 
-The plugin system fills the slot when it is first read. A layer that needs a single thing from above declares a port:
+The plugin system fills the slot when it is first read. For a single object, a layer declares a port:
 
     families: Port[Families] = Port("families")
 
-`atb_core/__init__.py` connects every port to its implementation by name; that is imported on first use.
+`atb_core/__init__.py` connects every port to the name of its implementation, which is imported on first use.
 """
 
 from __future__ import annotations
@@ -22,29 +22,24 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from atb_core.errors import PluginError
 
-__all__ = ["Contribution", "Extensions", "Owner", "Port", "Provider", "connect"]
-
 T = TypeVar("T")
 
 _connections: dict[str, object] = {}
 
 
 def connect(port: str, implementation: object) -> None:
-    """Connects the port called `port` to its implementation.
-
-    Args:
-        implementation: an object, or the text `"module"` or `"module:attribute"`, which is imported on first use.
-    """
+    """Connects a port, by name, to an object or to `"module"` or `"module:attribute"`, imported on first use."""
     _connections[port] = implementation
 
 
 class Port(Generic[T]):
-    """Declares one thing that a layer needs from a higher layer. Calling the port returns the implementation."""
+    """Declares one object that a layer needs from a higher layer; calling the port returns it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __call__(self) -> T:
+        """Returns the implementation and imports it if necessary."""
         implementation = _connections[self.name]
         if isinstance(implementation, str):
             module, _, attribute = implementation.partition(":")
@@ -55,11 +50,13 @@ class Port(Generic[T]):
 
 @dataclass(frozen=True)
 class Owner:
-    """Names who contributed something: a distribution and the entry point that led to it.
+    """Names the plugin that contributed an item.
 
     Attributes:
+        distribution: name of the distribution.
+        version: version of the distribution.
         path: directory of the distribution's metadata.
-        target: the entry point, for load records.
+        target: entry point of the module that contributed the item, for load records.
     """
 
     distribution: str
@@ -80,19 +77,16 @@ class Contribution(Generic[T]):
 
 
 class Provider(Protocol):
-    """Fills slots: the interface of the plugin system."""
+    """Interface of the plugin system, which fills slots."""
 
     def contributions(self, slot: Extensions[Any]) -> list[Contribution[Any]]:
-        """Returns everything that was contributed to `slot` so far and passed its check."""
-        ...
+        """Returns the items that were contributed to `slot` so far and passed its check."""
 
     def failed(self, owner: Owner, what: str, error: BaseException) -> None:
         """Records that `what` of `owner` is left out because of `error`; raises PluginError in strict mode."""
-        ...
 
     def failures(self) -> str:
         """Returns a sentence that names the owners that failed, with a leading space; empty if none did."""
-        ...
 
 
 _provider: Port[Provider] = Port("plugins")
@@ -103,8 +97,8 @@ class Extensions(Generic[T]):
 
     Args:
         hook: name of the hook that fills the slot.
-        expected: what the hook returns, in words, for messages.
-        problem: says what is wrong with a contributed item; `None` if nothing is.
+        expected: description of the hook's result, for messages.
+        problem: returns a sentence that names the fault of a contributed item, `None` if it has none.
     """
 
     def __init__(self, hook: str, expected: str, problem: Callable[[object], str | None]) -> None:
@@ -113,17 +107,18 @@ class Extensions(Generic[T]):
         self.problem = problem
 
     def all(self) -> list[Contribution[T]]:
-        """Returns the contributions so far; PluginError in strict mode if any plugin failed."""
+        """Returns the contributions so far; raises PluginError in strict mode if any plugin failed."""
         return _provider().contributions(self)
 
     def only(self, matches: Callable[[T], bool], what: str) -> Contribution[T] | None:
-        """Returns the one contribution that matches, `None` without one.
+        """Returns the one contribution that matches, `None` if there is none.
 
         Args:
-            what: the name that is claimed, for the message: `"the feature 'lora'"`.
+            matches: returns `True` for the value of such a contribution.
+            what: the thing that is contributed, for the message, e.g. `"the feature 'lora'"`.
 
         Raises:
-            PluginError: several contributions match; names their owners.
+            PluginError: several contributions match; the message names their owners.
         """
         claims = [item for item in self.all() if matches(item.value)]
         if len(claims) > 1:
@@ -134,9 +129,9 @@ class Extensions(Generic[T]):
         return claims[0] if claims else None
 
     def failed(self, owner: Owner, what: str, error: BaseException) -> None:
-        """Records that `what`, contributed by `owner`, is left out because of `error`."""
+        """Records that `what` of `owner` is left out because of `error`; raises PluginError in strict mode."""
         _provider().failed(owner, what, error)
 
     def failures(self) -> str:
-        """Returns a sentence naming the plugins that failed and might have offered what is missing, or `""`."""
+        """Returns a sentence, with a leading space, that names the plugins that failed; empty if none did."""
         return _provider().failures()

@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Finding", "Level", "any_error"]
-
 
 class Level(str, Enum):
-    """Rates a finding: only an error means that something which is here cannot work."""
+    """Severity of a finding; an error means that an installed part cannot work."""
 
     OK = "ok"
     ABSENT = "absent"
@@ -22,15 +20,16 @@ class Level(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """Describes one part of what was examined.
+    """Result of the examination of one part.
 
     Attributes:
-        check: a word for programs, such as `driver` or `import`.
-        message: what is here: versions and paths, or that nothing is; or, about a plugin, what is wrong and why.
-        cause: what is wrong with a part that is here and why; `None` if nothing is, or if the message says it.
+        check: identifier for programs, such as `driver` or `import`.
+        level: severity.
+        message: versions and paths of the part, or the fact that it is missing; for a plugin, its fault.
+        cause: fault of an installed part; `None` if there is none, or if the message contains it.
         fix: the next step; `None` if there is none.
-        blocks: the backends that cannot be used as long as this is so.
-        detail: the traceback, for an import that failed.
+        blocks: backends that cannot be used because of the fault.
+        detail: traceback of a failed import.
     """
 
     check: str
@@ -43,5 +42,5 @@ class Finding:
 
 
 def any_error(findings: Iterable[Finding]) -> bool:
-    """Returns true if a finding is an error."""
+    """Returns `True` if any finding is an error."""
     return any(finding.level is Level.ERROR for finding in findings)

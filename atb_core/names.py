@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that users write, each list once: distributions, backends, element types, the writers of graphs."""
+"""Names that users write: distributions, backends, element types and the languages that build graphs."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["BACKENDS", "DTYPES", "GRAPHS", "HOST_BACKENDS", "normalized_name"]
-
-#: Backends that need nothing but a processor and run every element type.
+#: Backends that need no device and support every element type.
 HOST_BACKENDS = ("cpu", "reference")
 BACKENDS = (*HOST_BACKENDS, "atb", "atb-sim")
-#: Element types that models run in, as torch calls them.
+#: Element types of models, by torch's names.
 DTYPES = ("float32", "float16", "bfloat16")
-#: Writers of a model's graph: recorded from Python, or built by C++.
+#: Languages that build a model's graph.
 GRAPHS = ("python", "cpp")
 
 

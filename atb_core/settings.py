@@ -32,8 +32,6 @@ from typing import Any
 from atb_core.errors import SettingsError
 from atb_core.names import GRAPHS, normalized_name
 
-__all__ = ["EngineSettings", "PluginSettings", "Settings", "load_settings", "settings", "settings_path"]
-
 _MAX_BYTES = 1 << 20
 _VARIABLES = ("ATB_PLUGINS", "ATB_NO_PLUGINS", "ATB_STRICT", "ATB_PLUGINS_PREFER", "ATB_PLUGIN_TIMEOUT")
 _TRUE = ("1", "true", "yes", "on")
@@ -101,9 +99,8 @@ def settings() -> Settings:
         status = os.stat(path)
     except OSError:
         if os.environ.get("ATB_CONFIG"):
-            raise SettingsError(
-                f"ATB_CONFIG names {path}, which is not a file", hint="Correct or unset ATB_CONFIG."
-            ) from None
+            hint = "Correct or unset ATB_CONFIG."
+            raise SettingsError(f"ATB_CONFIG names {path}, which is not a file", hint=hint) from None
         return _settings(path, 0, 0, tuple(environ.items()))
     return _settings(path, status.st_mtime_ns, status.st_size, tuple(environ.items()))
 
@@ -125,9 +122,11 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     """
     root = _Table(_read_toml(path), path)
     plugins = _plugins_from_environment(_plugins_from_file(root.table("plugins")), environ)
-    engine = _engine_from_file(root.table("engine"))
+    engine = root.table("engine")
+    graph = engine.choice("graph", GRAPHS)
+    engine.done()
     root.done()
-    return Settings(path, plugins, engine)
+    return Settings(path, plugins, EngineSettings(graph))
 
 
 @functools.lru_cache(maxsize=8)
@@ -161,10 +160,8 @@ class _Table:
     """Table of the settings file that checks each value when it is read and reports the keys that were not read."""
 
     def __init__(self, values: dict[str, Any], path: Path, name: str = "") -> None:
-        self._values = values
-        self._path = path
-        self._name = name
-        self._known: list[str] = []
+        self._values, self._path, self._name = values, path, name
+        self._keys: list[str] = []
 
     def source(self, key: str) -> str:
         """Returns the name of a setting for messages, e.g. `plugins.only in /home/me/.config/atb/config.toml`."""
@@ -176,8 +173,7 @@ class _Table:
 
     def flag(self, key: str) -> bool:
         """Returns a boolean, `False` if it is missing."""
-        value: bool = self._get(key, bool, "true or false", False)
-        return value
+        return bool(self._get(key, bool, "true or false", False))
 
     def names(self, key: str) -> list[str] | None:
         """Returns a list of non-empty strings, or `None` if it is missing."""
@@ -202,16 +198,16 @@ class _Table:
 
     def done(self) -> None:
         """Raises SettingsError for keys that were not read."""
-        unknown = sorted(set(self._values) - set(self._known))
+        unknown = sorted(set(self._values) - set(self._keys))
         if unknown:
             where = f"[{self._name}]" if self._name else "the top level"
             raise SettingsError(
                 f"the settings file {self._path} has an unknown key {unknown[0]!r} in {where}",
-                hint=f"Known there: {', '.join(self._known)}.",
+                hint=f"Known there: {', '.join(self._keys)}.",
             )
 
     def _get(self, key: str, kind: type, words: str, default: Any) -> Any:
-        self._known.append(key)
+        self._keys.append(key)
         value = self._values.get(key, default)
         if key in self._values and not isinstance(value, kind):
             raise self._wrong(key, words)
@@ -235,12 +231,6 @@ def _plugins_from_file(table: _Table) -> PluginSettings:
         only_source=table.source("only"),
         prefer_sources={model_type: preferences.source(model_type) for model_type in prefer},
     )
-
-
-def _engine_from_file(table: _Table) -> EngineSettings:
-    graph = table.choice("graph", GRAPHS)
-    table.done()
-    return EngineSettings(graph)
 
 
 def _plugins_from_environment(plugins: PluginSettings, environ: Mapping[str, str]) -> PluginSettings:

@@ -19,8 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 # Distributions whose module has another name; and what is imported only where an extra installed it.
 MODULES = {"huggingface-hub": "huggingface_hub"}
 OPTIONAL = {"transformers", "torch_npu"}
-# For the code of others: examples and scripts write checkpoints with it.
-FOR_OTHERS = {"safetensors"}
 
 
 def _imports(path: Path) -> set[str]:
@@ -51,4 +49,4 @@ def test_the_declared_dependencies_are_those_that_are_imported() -> None:
     names = [re.split(r"[<>=\[; ]", requirement)[0] for requirement in project["dependencies"]]
     declared = {MODULES.get(name, name.replace("-", "_")) for name in names}
     assert outside - declared - OPTIONAL == set()
-    assert declared - outside - FOR_OTHERS == set()
+    assert declared - outside == set()

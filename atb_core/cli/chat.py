@@ -35,7 +35,7 @@ _HELP = """\
 /reset   forget the conversation
 /exit    leave, as Ctrl-D does
 \"\"\"      begins and ends a message of several lines; pasted lines are one message by themselves
-Ctrl-C stops an answer; what was said of it stays in the conversation."""
+Ctrl-C stops an answer, whose beginning stays in the conversation, or drops a message that is being typed."""
 
 
 @click.command()
@@ -47,7 +47,7 @@ Ctrl-C stops an answer; what was said of it stays in the conversation."""
 def command(
     model: str, system: str | None, thinking: bool | None, chat_template_kwargs: tuple[str, ...], **options: Any
 ) -> None:
-    """Talk with MODEL. /help lists what can be typed besides messages.
+    """Talk with MODEL. /help lists the commands.
 
     A conversation that outgrows the context loses its oldest turns.
     """
@@ -56,7 +56,7 @@ def command(
     variables = template_kwargs(model, thinking, chat_template_kwargs)
     runner = load_runner(model, **loading)
     if variables and runner.tokenizer is not None:
-        # Now, and not with every message.
+        # Once, before the first message.
         runner.tokenizer.check_chat_template_kwargs(variables)
     conversation = Conversation(runner, sampling_params(runner, values), variables, system)
     if sys.stdin.isatty():
@@ -77,14 +77,7 @@ def command(
 
 
 class Conversation:
-    """Messages so far, and the model that answers the next one.
-
-    Args:
-        runner: The model.
-        sampling: Parameters of each answer.
-        variables: Variables for the chat template.
-        system: Message that stays at the head.
-    """
+    """Messages so far, and the model that answers the next one; `system` stays the first of them."""
 
     # Of the context, kept free for the next message and its answer.
     _FREE_SHARE = 0.25
@@ -128,7 +121,7 @@ class Conversation:
             self._is_long = used > (1 - self._FREE_SHARE) * self._runner.max_model_len
 
     def _ask(self, message: dict[str, str]) -> tuple[list[Messages], Iterator[StreamChunk]]:
-        """Starts an answer; returns the turns that it knows, without the oldest where all are too long."""
+        """Starts an answer; returns the turns that fit in its context, and the stream."""
         turns = self._turns[1:] if self._is_long else self._turns
         while True:
             messages = [*self._head, *(said for turn in turns for said in turn), message]
@@ -139,46 +132,43 @@ class Conversation:
                     raise
                 turns = turns[1:]
                 continue
-            if len(turns) < len(self._turns):
-                note(f"(the context is full: the oldest {len(self._turns) - len(turns)} of the turns left it)")
+            if dropped := len(self._turns) - len(turns):
+                note(f"(the context is full: dropped the oldest {'turn' if dropped == 1 else f'{dropped} turns'})")
             return turns, iter(chunks)
 
 
 def _read_message() -> str | None:
-    """Reads the next message typed, `None` at the end of input; a block in triple quotes is one message."""
-    line = _read_line("> ")
-    if line is None or not line.lstrip().startswith(_BLOCK):
-        return line if line is None else line.strip()
-    lines = [line.lstrip()[len(_BLOCK) :]]
-    while not lines[-1].rstrip().endswith(_BLOCK):
-        line = _read_line(". ")
-        if line is None:
-            return "\n".join(lines).strip()
-        lines.append(line)
-    lines[-1] = lines[-1].rstrip()[: -len(_BLOCK)]
-    return "\n".join(lines).strip()
-
-
-def _read_line(prompt: str) -> str | None:
-    """Reads the next line, `None` at the end of input; Ctrl-C at the prompt drops the line."""
-    if not sys.stdin.isatty():
-        prompt = ""
+    """Returns the next message, `None` at the end of input; Ctrl-C drops what was typed of it."""
     while True:
+        lines: list[str] = []
         try:
-            return input(prompt)
+            lines.append(_read_line("> "))
+            if not lines[0].lstrip().startswith(_BLOCK):
+                return lines[0].strip()
+            lines[0] = lines[0].lstrip()[len(_BLOCK) :]
+            while not lines[-1].rstrip().endswith(_BLOCK):
+                lines.append(_read_line(". "))
+            lines[-1] = lines[-1].rstrip()[: -len(_BLOCK)]
         except KeyboardInterrupt:
             note("")
+            continue
         except EOFError:
-            if prompt:
+            if sys.stdin.isatty():
                 note("")
-            return None
+            if not lines:
+                return None
+        return "\n".join(lines).strip()
+
+
+def _read_line(prompt: str) -> str:
+    return input(prompt if sys.stdin.isatty() else "")
 
 
 def _enable_line_editing() -> None:
-    """Enables arrow keys, history and pasted lines for `input`, where Python was built with readline."""
+    """Enables arrow keys, history and pasted lines for `input`, if Python was built with readline."""
     try:
         import readline
     except ImportError:
         return
-    # Python turns it off; without it each pasted line is sent as a message of its own.
+    # Python disables it; without it each pasted line is sent as a message of its own.
     readline.parse_and_bind("set enable-bracketed-paste on")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`atb doctor`: which backends this machine can use, and what is missing or does not match."""
+"""`atb doctor`: the backends that this machine can use, and what is missing or does not match."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atb_core.cli.output import table
+from atb_core.cli.output import json_option, table
 from atb_core.names import BACKENDS
 
 if TYPE_CHECKING:
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
     """Find out which backends this machine can use, and what the others lack.
 
     Looks for the NPU's driver and devices, CANN, ATB, torch and torch_npu, compares their versions, tries to load
     the libraries and to import torch_npu, and looks at the environment variables that are switches. The exit status
-    is 1 if the CPU engine does not work, or if something that is here is broken or does not match; what is absent is
-    no error.
+    is 1 if the CPU engine does not work, or if something that is installed is broken or does not match; what is absent
+    is no error.
     """
     from atb_core.ascend import examine
 
@@ -47,7 +47,7 @@ def _as_json(report: Report) -> dict[str, object]:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    """The table, then what is to be done, then the outcome, where a terminal leaves it."""
+    """Returns the table, then what to do, then the outcome, which stays in view on a terminal."""
     rows = [(finding.check, finding.level.value, finding.message) for finding in report.findings]
     yield table(("CHECK", "STATUS", "FOUND"), [tuple(map(_printable, row)) for row in rows])
     for finding in report.findings:
@@ -56,10 +56,6 @@ def _lines(report: Report) -> Iterator[str]:
             if finding.fix:
                 yield f"  next: {_printable(finding.fix)}"
     yield ""
-    yield from _backend_lines(report)
-
-
-def _backend_lines(report: Report) -> Iterator[str]:
     for backend in BACKENDS:
         missing = [finding.check for finding in report.missing(backend)]
         verdict = f"cannot be used: see {', '.join(missing)}" if missing else "can be used"
@@ -67,5 +63,5 @@ def _backend_lines(report: Report) -> Iterator[str]:
 
 
 def _printable(text: str) -> str:
-    """Control characters spelled out: what a damaged file says must not steer the terminal."""
+    """Escapes control characters, so that the contents of a damaged file cannot control the terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

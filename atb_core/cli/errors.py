@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an error reaches a person: one paragraph on stderr, the next step, and an exit status.
+"""Reports errors: a paragraph on stderr, the next step, and an exit status.
 
 | status | meaning |
 |---|---|
@@ -7,7 +7,7 @@
 | 1 | the command failed; the message says why |
 | 2 | the command line itself was wrong |
 | 130 | interrupted |
-| 141 | whoever read the output went away |
+| 141 | the reader of the output ended |
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BROKEN_PIPE: Final = 141
 
 
 def take_traceback_flag(args: Sequence[str]) -> tuple[list[str], bool]:
-    """Removes `--traceback` wherever it stands before a `--`, and says whether tracebacks are wanted."""
+    """Removes `--traceback` before a `--`; returns the rest, and True if tracebacks are to be printed."""
     end = args.index("--") if "--" in args else len(args)
     kept = [arg for arg in args[:end] if arg != "--traceback"]
     wanted = len(kept) < end or os.environ.get("ATB_TRACEBACK", "0") not in ("", "0")
@@ -39,14 +39,16 @@ def take_traceback_flag(args: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def report(error: BaseException, *, traceback: bool) -> int:
-    """Prints `error` for a person and returns the exit status that goes with it."""
+    """Prints an error and returns its exit status."""
     if isinstance(error, BrokenPipeError):
         # The interpreter flushes stdout once more at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     if isinstance(error, SystemExit):
         raise error
-    _flush_stdout()
+    # What was printed so far goes before the message.
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        sys.stdout.flush()
     if traceback and not isinstance(error, click.ClickException):
         traceback_module.print_exception(error)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
@@ -64,7 +66,7 @@ def report(error: BaseException, *, traceback: bool) -> int:
         _say(f"error: {where}{error.strerror}")
         _say("next: check that the path exists, that you may use it, and that its disk has room")
     elif isinstance(error, MemoryError):
-        _say("error: this machine has not enough memory")
+        _say("error: this machine does not have enough memory")
         _say("next: `atb show MODEL` estimates what a model needs; --max-model-len lowers it")
     else:
         kind = type(error).__name__
@@ -78,9 +80,3 @@ def _say(text: str) -> None:
     if sys.stderr.isatty():
         paragraph = textwrap.fill(paragraph, width=min(100, shutil.get_terminal_size().columns))
     click.echo(paragraph, err=True)
-
-
-def _flush_stdout() -> None:
-    """Keeps what was printed so far before the message."""
-    with contextlib.suppress(BrokenPipeError, ValueError):
-        sys.stdout.flush()

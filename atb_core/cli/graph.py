@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from atb_core.cli.output import note
+from atb_core.cli.show import open_model
 from atb_core.errors import AtbError
 from atb_core.names import BACKENDS
 
@@ -23,7 +24,7 @@ Span = tuple[int, int | None]
 
 
 def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
-    """`a:b` as in Python, open ends allowed; `n` is that layer alone."""
+    """Parses `A:B`, as in Python with open ends allowed, or `N` for one layer."""
     match = re.fullmatch(r"(\d*):(\d*)|(\d+)", value)
     if match is None:
         raise click.BadParameter(f"{value!r} is neither a layer such as 0 nor a range such as 0:2 or :")
@@ -34,34 +35,14 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
 
 @click.command()
 @click.argument("model")
-@click.option(
-    "--variant",
-    type=click.Choice(["prefill", "decode"]),
-    default="decode",
-    show_default=True,
-    help="Which network of the model.",
-)
-@click.option(
-    "--stage",
-    type=click.Choice(["before", "after", "both"]),
-    default=None,
-    help="Before the passes or after them. [default: both as text, after as a picture]",
-)
-@click.option(
-    "--layers",
-    callback=_layers,
-    default="0",
-    show_default=True,
-    metavar="A:B",
-    help="Decoder layers to show, with what is outside of all layers; ':' shows all.",
-)
-@click.option(
-    "--backend",
-    type=click.Choice(BACKENDS),
-    default="cpu",
-    show_default=True,
-    help="The engine that the graph is prepared for.",
-)
+@click.option("--variant", type=click.Choice(["prefill", "decode"]), default="decode", show_default=True,
+              help="Which network of the model.")  # fmt: skip
+@click.option("--stage", type=click.Choice(["before", "after", "both"]),
+              help="Before the passes or after them. [default: both as text, after as a picture]")  # fmt: skip
+@click.option("--layers", callback=_layers, default="0", show_default=True, metavar="A:B",
+              help="Decoder layers to show, with what is outside of all layers; ':' shows all.")  # fmt: skip
+@click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True,
+              help="The engine that the graph is prepared for.")  # fmt: skip
 @click.option("--dot", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture as DOT text to a file.")
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path),
               help="Write a picture as SVG; needs Graphviz's program dot.")  # fmt: skip
@@ -84,30 +65,21 @@ def command(
 
 
 def networks(model: str, variant: str, backend: str) -> dict[str, Network]:
-    """The network of `variant` as recorded ("before") and as `backend` gets it ("after")."""
-    from atb_core.cli.opened import open_model
-
+    """Returns the network of `variant` as recorded ("before") and as `backend` gets it ("after")."""
     variants = open_model(model).build(backend).variants
     key = frozenset((variant,))
     return {"before": variants.network(key), "after": variants.prepared(key)}
 
 
 def chosen_nodes(network: Network, layers: Span) -> list[Node]:
-    """The nodes of the layers asked for and those outside of all layers; AtbError if there is no such layer."""
+    """Returns the nodes of some layers and those outside of all layers; AtbError if there is no such layer."""
     start, stop = layers
-    chosen, seen = [], set()
-    for node in network:
-        match = _LAYER.search(node.module_path)
-        if match is None:
-            chosen.append(node)
-            continue
-        layer = int(match[1])
-        seen.add(layer)
-        if layer >= start and (stop is None or layer < stop):
-            chosen.append(node)
-    if seen and not any(layer >= start and (stop is None or layer < stop) for layer in seen):
-        raise AtbError(f"the model has no such layer; it has 0 to {max(seen)}", hint="Choose with --layers.")
-    return chosen
+    matches = [(node, _LAYER.search(node.module_path)) for node in network]
+    numbers = {int(match[1]) for _, match in matches if match is not None}
+    wanted = {number for number in numbers if number >= start and (stop is None or number < stop)}
+    if numbers and not wanted:
+        raise AtbError(f"the model has no such layer; it has 0 to {max(numbers)}", hint="Choose with --layers.")
+    return [node for node, match in matches if match is None or int(match[1]) in wanted]
 
 
 def _text(network: Network, nodes: list[Node], stage: str) -> str:
@@ -141,4 +113,4 @@ def _render(picture: str, svg: Path) -> None:
         )
     done = subprocess.run([program, "-Tsvg", "-o", str(svg)], input=picture, capture_output=True, text=True)
     if done.returncode:
-        raise AtbError(f"dot could not draw the graph: {done.stderr}", hint="Write it with --dot and look at it.")
+        raise AtbError(f"dot could not draw the graph: {done.stderr}", hint="Write it with --dot and inspect it.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from atb_core.cli.output import note, plugins_text, table
+from atb_core.cli.output import json_option, note, plugins_text, table
 from atb_core.plugins.records import Status
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _WORDS: Final = {Status.DISABLED: "disabled", Status.INCOMPATIBLE: "incompatible
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(as_json: bool) -> None:
     """List the model families that can be used; imports none of them.
 
@@ -49,19 +49,18 @@ def command(as_json: bool) -> None:
 
 
 def usable_families() -> tuple[list[Family], list[str]]:
-    """The families that would serve a model, and for each type that nobody serves though it is claimed: why."""
+    """Returns the families that would serve a model, and an error for each type whose claims conflict."""
     from atb_core.plugins.registry import registry
 
-    found = registry()
-    usable = [family for family in found.families() if family.status is Status.OK]
+    usable = [family for family in registry().families() if family.status is Status.OK]
     claims = Counter(family.model_type for family in usable)
-    contested = {name: found.resolve(name) for name, count in claims.items() if count > 1}
-    winners = [family for family in usable if _wins(family, contested.get(family.model_type))]
-    return winners, [str(one.error) for one in contested.values() if one.error is not None]
+    contests = {name: registry().resolve(name) for name, count in claims.items() if count > 1}
+    winners = [family for family in usable if _wins(family, contests.get(family.model_type))]
+    return winners, [str(contest.error) for contest in contests.values() if contest.error is not None]
 
 
 def _left_out() -> Counter[Status]:
-    """How many plugins cannot be used as far as metadata tells, or not for all that they claim to serve."""
+    """Counts the plugins that cannot be used for all that they claim to serve, as far as metadata tells."""
     from atb_core.plugins.admission import refusal
     from atb_core.plugins.registry import families
     from atb_core.plugins.scan import installed

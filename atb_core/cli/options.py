@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several commands share: how a model is loaded and how tokens are chosen."""
+"""Options that several commands share, for loading a model and for choosing tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-#: What `load_runner` takes of the options that `model_options` adds.
+#: The options of `model_options`, which are arguments of `ModelRunner`.
 LOADING = (
     "backend", "graph", "dtype", "num_threads", "max_model_len", "kv_cache_memory_bytes", "generation_config",
     "features",
@@ -86,17 +86,17 @@ _SAMPLING_OPTIONS = (
 
 
 def model_options(command: Command) -> Command:
-    """Adds what `load_runner` takes."""
+    """Adds the options named in `LOADING`."""
     return _add(command, _MODEL_OPTIONS)
 
 
 def sampling_options(command: Command) -> Command:
-    """Adds what `sampling_values` takes."""
+    """Adds the options of `sampling_values`."""
     return _add(command, _SAMPLING_OPTIONS)
 
 
 def chat_options(command: Command) -> Command:
-    """Adds what `template_kwargs` takes."""
+    """Adds the options of `template_kwargs`."""
     return _add(command, _CHAT_OPTIONS)
 
 
@@ -106,46 +106,25 @@ def _add(command: Command, options: tuple[Callable[[Command], Command], ...]) ->
     return command
 
 
-def load_runner(
-    model: str,
-    *,
-    backend: str,
-    graph: str | None,
-    dtype: str,
-    num_threads: int | None,
-    max_model_len: int | None,
-    kv_cache_memory_bytes: int | None,
-    generation_config: str,
-    features: tuple[str, ...],
-) -> ModelRunner:
-    """Resolves the reference `model`, loads it and returns its runner."""
+def load_runner(model: str, **loading: Any) -> ModelRunner:
+    """Opens `model` with the options named in `LOADING`."""
     from atb_core import ModelRunner
 
-    return ModelRunner(
-        model,
-        backend=backend,
-        graph=graph,
-        dtype=dtype,
-        num_threads=num_threads,
-        max_model_len=max_model_len,
-        kv_cache_memory_bytes=kv_cache_memory_bytes,
-        generation_config=generation_config,
-        features=features,
-    )
+    return ModelRunner(model, **loading)
 
 
 def template_kwargs(model: str, thinking: bool | None, assignments: tuple[str, ...]) -> dict[str, Any]:
-    """The options of `chat_options` as the runner takes them; reads the configuration of `model` but no weights.
+    """Translates the options of `chat_options` into `chat_template_kwargs`; reads the configuration of `model`.
 
     Raises:
-        UsageError: an option that is no `NAME=VALUE`, or a variable that is given twice.
+        UsageError: An option is no `NAME=VALUE`, or a variable is given twice.
         RequestError: `thinking` is given and the family of `model` has no switch for it.
     """
-    given = [_assignment(text) for text in assignments]
+    pairs = [_assignment(text) for text in assignments]
     if thinking is not None:
-        given.append((_thinking_variable(model, "--thinking" if thinking else "--no-thinking"), thinking))
+        pairs.append((_thinking_variable(model, "--thinking" if thinking else "--no-thinking"), thinking))
     variables: dict[str, Any] = {}
-    for name, value in given:
+    for name, value in pairs:
         if name in variables:
             raise click.UsageError(f"the template variable {name} is given twice")
         variables[name] = value
@@ -180,8 +159,8 @@ def sampling_values(*, ignore_eos: bool, keep_special_tokens: bool, **options: A
     """Translates the options of `sampling_options` that were given into arguments of `SamplingParams`.
 
     Raises:
-        UsageError: An option that is no `ID=BIAS`.
-        RequestError: A value that `SamplingParams` refuses.
+        UsageError: An option is no `ID=BIAS`.
+        RequestError: `SamplingParams` refuses a value.
     """
     from atb_core.runner.sampling_params import SamplingParams
 
@@ -191,7 +170,7 @@ def sampling_values(*, ignore_eos: bool, keep_special_tokens: bool, **options: A
         values["ignore_eos"] = True
     if keep_special_tokens:
         values["skip_special_tokens"] = False
-    # Refused before a model is loaded.
+    # A wrong value is refused before a model is loaded.
     SamplingParams(**{"max_tokens": None, **values})
     return values
 
@@ -205,9 +184,5 @@ def _bias(text: str) -> tuple[int, float]:
 
 
 def sampling_params(runner: ModelRunner, values: Mapping[str, Any]) -> SamplingParams:
-    """Returns the default parameters of the model with `values` in their place.
-
-    Raises:
-        RequestError: The values do not go together with the defaults.
-    """
+    """Returns the model's default parameters with `values` in their place; RequestError if they do not fit."""
     return dataclasses.replace(runner.get_default_sampling_params(), **values)

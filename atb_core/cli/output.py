@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How results look on a terminal: streamed text, tables, sizes."""
+"""Formats results for a terminal: streamed text, tables, sizes."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from types import TracebackType
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -15,15 +14,17 @@ if TYPE_CHECKING:
 
     from atb_core import RequestOutput, SamplingParams
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
 
 class TextStream:
-    """Prints text as it comes and ends the line, also when what produces the text is interrupted."""
+    """Prints text as it comes and ends the line, even if the source of the text is interrupted."""
 
     def __init__(self) -> None:
         self._last = "\n"
 
     def write(self, text: str) -> None:
-        """Prints `text` at once."""
+        """Prints `text` immediately."""
         if text:
             sys.stdout.write(_terminal_safe(text) if sys.stdout.isatty() else text)
             sys.stdout.flush()
@@ -32,21 +33,19 @@ class TextStream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._last != "\n" and kind is not BrokenPipeError:
             sys.stdout.write("\n")
             sys.stdout.flush()
 
 
 def _terminal_safe(text: str) -> str:
-    """A model's output must not drive the terminal: no control characters but tab and newline."""
+    """Removes control characters but tab and newline, so that a model's output cannot control the terminal."""
     return "".join(char for char in text if char in "\n\t" or not (ord(char) < 32 or 127 <= ord(char) < 160))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; the last one as long as it likes."""
+    """Returns a table with columns as wide as their widest cell."""
     lines = [header, *rows]
     widths = [max(len(row[column]) for row in lines) for column in range(len(header) - 1)]
     return "\n".join(
@@ -55,8 +54,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def aligned(rows: Mapping[str, object]) -> str:
+    """Returns names and values in two columns."""
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
 def size_text(nbytes: float) -> str:
-    """Bytes in binary units, three significant digits: `943 MiB`."""
+    """Returns bytes in binary units with three significant digits: `943 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if nbytes < 1000 or unit == "TiB":
             break
@@ -66,7 +71,7 @@ def size_text(nbytes: float) -> str:
 
 
 def count_text(count: int) -> str:
-    """A count of parameters: `494 M`."""
+    """Returns a number of parameters with three significant digits: `494 M`."""
     for unit, factor in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= factor:
             value = count / factor
@@ -75,17 +80,17 @@ def count_text(count: int) -> str:
 
 
 def plugins_text(count: int) -> str:
-    """`1 plugin`, `2 plugins`."""
+    """Returns `1 plugin`, `2 plugins`."""
     return f"{count} plugin{'' if count == 1 else 's'}"
 
 
 def note(text: str) -> None:
-    """Prints a remark beside the result, on stderr."""
+    """Prints a remark on stderr, apart from the result."""
     click.echo(text, err=True)
 
 
 def note_of_cut(output: RequestOutput, params: SamplingParams) -> None:
-    """Prints a remark if an answer was cut off by a limit."""
+    """Prints a remark if a limit ended an answer."""
     if output.outputs[0].finish_reason == "length":
         full = params.max_tokens is None or len(output.token_ids) < params.max_tokens
         note("(stopped: the context is full)" if full else f"(stopped at --max-tokens {params.max_tokens})")

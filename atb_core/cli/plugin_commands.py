@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that plugins add, looked for only when a command is asked for that core does not have."""
+"""Groups of commands: modules that are imported when a command is looked up, and commands of plugins."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import click
 
-from atb_core.cli.lazy import LazyGroup
 from atb_core.errors import AtbError, PluginError
 from atb_core.extensions import Contribution, Extensions
 from atb_core.plugins.admission import refusal
 from atb_core.plugins.scan import HOOKS, installed
 
-#: Commands that packages of this project bring: name -> what to install. Read only where no command of the name exists.
+#: Commands of other packages of this project: name -> what to install. Read only where no command of the name exists.
 KNOWN_COMMANDS: Final = {"verify": "atb-testing", "plugins new": "atb-testing[scaffold]"}
 
 
@@ -30,11 +30,35 @@ def command_problem(item: object) -> str | None:
 COMMANDS: Extensions[click.Command] = Extensions("atb_cli_commands", "a list of click.Command", command_problem)
 
 
-class CommandGroup(LazyGroup):
-    """Holds core's commands and those of plugins. Help and completion import no plugin: they know core's.
+class LazyGroup(click.Group):
+    """A group that imports the module of a command when the command is looked up.
 
     Args:
-        prefix: what the names of contributed commands begin with: `"plugins "` for those of `atb plugins`.
+        modules: name -> module with a `command`, in the order of the help.
+    """
+
+    def __init__(self, *args: Any, modules: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.modules = modules
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names of the commands."""
+        return list(self.modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports a command, `None` if the group has none of the name."""
+        if cmd_name not in self.modules:
+            return None
+        command = importlib.import_module(self.modules[cmd_name]).command
+        assert isinstance(command, click.Command)
+        return command
+
+
+class CommandGroup(LazyGroup):
+    """Core's commands, and those of plugins. Help and completion list core's alone and import no plugin.
+
+    Args:
+        prefix: Beginning of the names of contributed commands: `"plugins "` for those of `atb plugins`.
     """
 
     def __init__(self, *args: Any, prefix: str = "", **kwargs: Any) -> None:
@@ -42,6 +66,7 @@ class CommandGroup(LazyGroup):
         self.prefix = prefix
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports a command of core or of a plugin; PluginError if the package of a known one is missing."""
         if command := super().get_command(ctx, cmd_name):
             return command
         name = self.prefix + cmd_name
@@ -51,26 +76,23 @@ class CommandGroup(LazyGroup):
         return command
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Ends the help with the packages whose hooks may add commands, from metadata alone."""
         super().format_epilog(ctx, formatter)
         known = [f"atb {name} ({pip})" for name, pip in KNOWN_COMMANDS.items() if name.startswith(self.prefix)]
         formatter.write_paragraph()
-        formatter.write_text(f"Further commands, with the package that brings each: {', '.join(known)}.")
-        if packages := may_add_commands():
+        formatter.write_text(f"Further commands, with the package of each: {', '.join(known)}.")
+        with_hooks = [one for one in installed() if any(entry.group == HOOKS for entry in one.entries)]
+        if packages := [one.package for one in with_hooks if refusal(one) is None]:
             formatter.write_paragraph()
             formatter.write_text(f"Packages that may add commands: {', '.join(packages)}.")
-
-
-def may_add_commands() -> list[str]:
-    """The installed packages with hooks, from metadata alone; only importing them would say what they add."""
-    having = [one for one in installed() if any(entry.group == HOOKS for entry in one.entries)]
-    return [one.package for one in having if refusal(one) is None]
 
 
 def plugin_command(name: str, core: frozenset[str]) -> click.Command | None:
     """Returns the command `name` of a plugin, `None` if no plugin has it; PluginError if several have.
 
     Args:
-        core: the names of core's commands; a plugin's command of such a name is left out with a warning.
+        name: Name of the command.
+        core: Names of core's commands; a plugin's command of such a name is left out with a warning.
     """
     for each in COMMANDS.all():
         if each.value.name in core:
@@ -83,13 +105,13 @@ def plugin_command(name: str, core: frozenset[str]) -> click.Command | None:
 def _missing(name: str, requirement: str) -> PluginError:
     """Returns the error for a known command whose package is not installed, not usable, or failed."""
     package = requirement.partition("[")[0]
-    brings = f"`atb {name}` comes with {package}, which"
-    one = next((each for each in installed() if each.key == package), None)
-    if one is None:
-        return PluginError(f"{brings} is not installed", hint=f"pip install {shlex.quote(requirement)}")
-    if refused := refusal(one):
-        return PluginError(f"{brings} {refused.reason}", hint=refused.fix)
-    return PluginError(f"{brings} is installed and does not offer it", hint="`atb plugins doctor` says why.")
+    prefix = f"`atb {name}` comes with {package}, which"
+    plugin = next((one for one in installed() if one.key == package), None)
+    if plugin is None:
+        return PluginError(f"{prefix} is not installed", hint=f"pip install {shlex.quote(requirement)}")
+    if refused := refusal(plugin):
+        return PluginError(f"{prefix} {refused.reason}", hint=refused.fix)
+    return PluginError(f"{prefix} is installed but has no such command", hint="`atb plugins doctor` says why.")
 
 
 @functools.cache

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`atb plugins doctor`: tries every plugin as it would be used, and says what is wrong and what to do."""
+"""`atb plugins doctor`: imports every plugin and reports what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, names: tuple[str, ...], as_json: bool, timeout: float | None, jobs: int | None) -> None:
     """Find out which plugins work: the packages NAME, by default all of them.
 
-    Each is imported in a process of its own, one entry point after another, as it is when a model is loaded. What is
-    found is an error (something does not work, and the exit status is 1), a warning, or a note.
+    Each is imported in a process of its own, one entry point after another, as it is when a model is loaded. A finding
+    is an error (something does not work, and the exit status is 1), a warning, or a note.
     """
     from tqdm import tqdm
 
@@ -60,7 +60,7 @@ def _as_json(report: Report, used: Settings) -> dict[str, Any]:
 
 
 def _lines(report: Report, used: Settings) -> Iterator[str]:
-    """The worst comes last, where a terminal leaves it."""
+    """Returns the report; the worst comes last, which stays in view on a terminal."""
     yield from _settings_lines(used)
     yield from _finding_lines(report.general)
     for plugin in sorted(report.plugins, key=lambda one: (one.broken, one.warned)):
@@ -87,7 +87,7 @@ def _finding_lines(findings: tuple[Finding, ...]) -> Iterator[str]:
 
 
 def _settings_lines(used: Settings) -> Iterator[str]:
-    """Where the settings come from and what they say."""
+    """Returns the settings and their sources."""
     plugins = used.plugins
     yield f"settings: {used.path}{'' if used.path.is_file() else ' (not there)'}"
     if plugins.only is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`atb plugins list`: every installed plugin and whether it may be used, from metadata alone."""
+"""`atb plugins list`: every installed plugin and its status, from metadata alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from atb_core.cli.output import note, table
 
 if TYPE_CHECKING:
-    from atb_core.plugins.admission import Refusal
+    from atb_core.plugins.records import Refusal
     from atb_core.plugins.scan import Installed
 
 
@@ -25,16 +25,16 @@ def command(as_json: bool) -> None:
     from atb_core.plugins.admission import refusal
     from atb_core.plugins.scan import installed
 
-    found = [(plugin, refusal(plugin)) for plugin in installed()]
+    plugins = [(plugin, refusal(plugin)) for plugin in installed()]
     if as_json:
-        click.echo(json.dumps([_as_json(plugin, refused) for plugin, refused in found], indent=2))
+        click.echo(json.dumps([_as_json(plugin, refused) for plugin, refused in plugins], indent=2))
         return
-    if not found:
+    if not plugins:
         click.echo("No plugin is installed. pip install atb-qwen2 is one; `atb plugins new` writes one.")
         return
-    rows = [_row(plugin, refused) for plugin, refused in found]
+    rows = [_row(plugin, refused) for plugin, refused in plugins]
     click.echo(table(("PACKAGE", "VERSION", "STATUS", "SERVES", "HOOKS", "PATH"), rows))
-    for plugin, refused in found:
+    for plugin, refused in plugins:
         if refused is not None:
             note(f"{plugin.package} {refused.reason}. Next: {refused.fix}")
 

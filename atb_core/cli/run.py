@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 @click.option("--system", metavar="TEXT", help="System message that goes before the prompt.")
 @click.option("--stats", is_flag=True, help="Say on stderr how long loading, prefill and decode took.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of streaming text.")
+@click.option("--n", type=click.IntRange(min=1), default=1, metavar="N",
+              help="With --json: number of answers; more than one need sampling.")  # fmt: skip
 @click.option("--logprobs", type=click.IntRange(min=0), metavar="N",
               help="With --json: log probability of each token and of the N likeliest.")  # fmt: skip
 @chat_options
@@ -47,24 +49,26 @@ def command(
     system: str | None,
     stats: bool,
     as_json: bool,
+    n: int,
     logprobs: int | None,
     thinking: bool | None,
     chat_template_kwargs: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Let MODEL answer PROMPT; text from stdin goes before it, and is the prompt where there is none, or "-".
+    """Let MODEL answer PROMPT; text from stdin goes before it, and is the prompt if there is none or it is "-".
 
-    Sampling options that are not given are the generation config's of the model. Where it has none, decoding is greedy
-    unless a sampling option is given.
+    Sampling options default to the model's generation config. Where it has none, decoding is greedy unless a sampling
+    option is given.
     """
-    if logprobs is not None and not as_json:
-        raise click.UsageError("--logprobs needs --json")
+    for option, is_given in (("--logprobs", logprobs is not None), ("--n", n > 1)):
+        if is_given and not as_json:
+            raise click.UsageError(f"{option} needs --json")
     if raw and system is not None:
         raise click.UsageError("--raw sends the prompt as it is, so there is no place for --system")
     if raw and (thinking is not None or chat_template_kwargs):
         raise click.UsageError("--raw uses no chat template, so there is nothing to set in one")
     loading = {name: options.pop(name) for name in LOADING}
-    values = sampling_values(logprobs=logprobs, **options)
+    values = sampling_values(logprobs=logprobs, n=n if n > 1 else None, **options)
     text = _prompt_text(prompt)
     variables = template_kwargs(model, thinking, chat_template_kwargs)
     started = time.monotonic()
@@ -103,7 +107,7 @@ def _chat(text: str, system: str | None) -> list[dict[str, str]]:
 
 
 def _follow(chunks: Iterable[StreamChunk], *, show: bool) -> RequestOutput:
-    """Prints the pieces of one answer as they come and returns the whole."""
+    """Prints an answer as it comes and returns the result."""
     output: RequestOutput | None = None
     with TextStream() as stream:
         for chunk in chunks:
@@ -126,11 +130,13 @@ def _as_json(output: RequestOutput) -> dict[str, Any]:
 
 def _stats(output: RequestOutput, load_seconds: float) -> str:
     metrics = output.metrics
-    prompt, generated = len(output.prompt_token_ids), len(output.token_ids)
-    decode = f"{(generated - 1) / metrics.decode_time:.1f} tok/s" if metrics.decode_time > 0 else "-"
+    prompt, generated = len(output.prompt_token_ids), sum(len(one.token_ids) for one in output.outputs)
+    decoded = generated - len(output.outputs)
+    decode = f"{decoded / metrics.decode_time:.1f} tok/s" if metrics.decode_time > 0 else "-"
     prefill = f"{prompt / metrics.time_to_first_token:.0f} tok/s" if metrics.time_to_first_token > 0 else "-"
+    reasons = dict.fromkeys(str(one.finish_reason) for one in output.outputs)
     return (
         f"load {load_seconds:.2f} s | prompt {prompt} tokens, first token after "
         f"{metrics.time_to_first_token:.2f} s ({prefill}) | {generated} tokens generated ({decode}) | "
-        f"ended by: {output.outputs[0].finish_reason}"
+        f"ended by: {', '.join(reasons)}"
     )

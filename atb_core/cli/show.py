@@ -5,61 +5,63 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from atb_core.cli.output import count_text, size_text
+from atb_core.cli.output import aligned, count_text, json_option, size_text
 from atb_core.errors import WeightsError
 
 if TYPE_CHECKING:
-    from atb_core.cli.opened import OpenedModel
+    from atb_core.checkpoint import Checkpoint, WeightLoader
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+    from atb_core.models.base.router import BaseRouter
+    from atb_core.plugins.registry import Family
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What `atb show --json` prints. Sizes are in bytes."""
+class OpenedModel:
+    """A model opened for inspection: its files and the family that serves it."""
 
-    model: str
-    path: str
-    model_type: str
-    architecture: str
-    package: str
-    package_version: str
-    dtype: str
-    stored_types: dict[str, int]
-    quantization: str | None
-    parameters: int
-    file_bytes: int
-    weight_bytes: int
-    kv_bytes_per_token: int
-    context_length: int
-    layers: int
-    hidden_size: int
-    intermediate_size: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab_size: int
-    tied_embeddings: bool
-    rope: str
-    checkpoint: str
+    checkpoint: Checkpoint
+    family: Family
+    router: BaseRouter
+
+    def build(self, backend: str = "reference") -> CausalLM:
+        """Returns the model with its shapes and without weights."""
+        from atb_core.models.base.mindie_llm_config import MindIELLMConfig
+
+        with self.weights() as loader:
+            return self.router.model_cls(MindIELLMConfig(self.router.config), loader, backend=backend)
+
+    def weights(self) -> WeightLoader:
+        """Opens the checkpoint's tensors, of which only names, types and shapes are read."""
+        return self.checkpoint.weights(self.router.config.data_type)
+
+
+def open_model(model: str | Checkpoint) -> OpenedModel:
+    """Finds a model, fetching it if it is not on this machine, and the family that serves it."""
+    from atb_core.checkpoint import open_checkpoint
+    from atb_core.models.base.router import router_of
+    from atb_core.plugins.registry import registry
+
+    checkpoint = open_checkpoint(model) if isinstance(model, str) else model
+    router = router_of(checkpoint)
+    return OpenedModel(checkpoint, registry().find(router.model_type), router)
 
 
 @click.command()
 @click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(model: str, as_json: bool) -> None:
     """Print what MODEL is: sizes, memory, which package serves it. No weights are loaded."""
-    from atb_core.cli.opened import open_model
-
     facts = collect(model, open_model(model))
-    click.echo(json.dumps(asdict(facts), indent=2) if as_json else _text(facts))
+    click.echo(json.dumps(facts, indent=2) if as_json else _text(facts))
 
 
-def collect(model: str, opened: OpenedModel) -> Facts:
-    """Everything `atb show` knows of an opened model."""
+def collect(model: str, opened: OpenedModel) -> dict[str, Any]:
+    """Returns the object that `atb show --json` prints; sizes are in bytes."""
     from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading
 
     config = opened.router.config
@@ -74,57 +76,60 @@ def collect(model: str, opened: OpenedModel) -> Facts:
         except WeightsError as error:
             checkpoint = error.message
         file_bytes = sum(loader.nbytes(name) for name in loader.names())
-    stored = opened.checkpoint.stored_types()
     architectures = opened.router.config_dict.get("architectures") or [opened.family.model_type]
     scaling = config.rope_scaling
-    return Facts(
-        model=model,
-        path=str(opened.checkpoint),
-        model_type=opened.family.model_type,
-        architecture=str(architectures[0]),
-        package=opened.family.distribution,
-        package_version=opened.family.version,
-        dtype=dtype.short,
-        stored_types=dict(stored.most_common()),
-        quantization=opened.checkpoint.quantization(),
-        parameters=count,
-        file_bytes=file_bytes,
-        weight_bytes=count * dtype.itemsize,
-        kv_bytes_per_token=2 * status.num_layers * status.num_kv_heads * status.head_dim * dtype.itemsize,
-        context_length=config.context_length,
-        layers=status.num_layers,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        heads=status.num_heads,
-        kv_heads=status.num_kv_heads,
-        head_dim=status.head_dim,
-        vocab_size=config.vocab_size,
-        tied_embeddings=config.tie_word_embeddings,
-        rope=f"{scaling.rope_type if scaling else 'default'}, theta {config.rope_theta:g}",
-        checkpoint=checkpoint,
-    )
+    return {
+        "model": model,
+        "path": str(opened.checkpoint),
+        "model_type": opened.family.model_type,
+        "architecture": str(architectures[0]),
+        "package": opened.family.distribution,
+        "package_version": opened.family.version,
+        "dtype": dtype.short,
+        "stored_types": dict(opened.checkpoint.stored_types().most_common()),
+        "quantization": opened.checkpoint.quantization(),
+        "parameters": count,
+        "file_bytes": file_bytes,
+        "weight_bytes": count * dtype.itemsize,
+        "kv_bytes_per_token": 2 * status.num_layers * status.num_kv_heads * status.head_dim * dtype.itemsize,
+        "context_length": config.context_length,
+        "layers": status.num_layers,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "heads": status.num_heads,
+        "kv_heads": status.num_kv_heads,
+        "head_dim": status.head_dim,
+        "vocab_size": config.vocab_size,
+        "tied_embeddings": config.tie_word_embeddings,
+        "rope": f"{scaling.rope_type if scaling else 'default'}, theta {config.rope_theta:g}",
+        "checkpoint": checkpoint,
+    }
 
 
-def _text(facts: Facts) -> str:
-    stored = ", ".join(f"{name} ({count})" for name, count in facts.stored_types.items())
-    full = facts.kv_bytes_per_token * facts.context_length
-    rows: list[tuple[str, Any]] = [
-        ("model", facts.model),
-        ("path", facts.path),
-        ("architecture", f"{facts.architecture} (model type {facts.model_type})"),
-        ("served by", f"{facts.package} {facts.package_version}"),
-        ("parameters", f"{count_text(facts.parameters)} ({facts.parameters:,})"),
-        ("runs in", facts.dtype),
-        ("stored as", f"{size_text(facts.file_bytes)}: {stored} tensors"),
-        ("quantisation", f"{facts.quantization}, dequantised when loaded" if facts.quantization else "none"),
-        ("layers", f"{facts.layers} of {facts.hidden_size}, feed-forward {facts.intermediate_size}"),
-        ("attention", f"{facts.heads} heads of {facts.head_dim}, {facts.kv_heads} for keys and values"),
-        ("vocabulary", f"{facts.vocab_size}, {'tied' if facts.tied_embeddings else 'separate'} output matrix"),
-        ("positions", f"rope {facts.rope}; context of {facts.context_length} tokens"),
-        ("weights", f"{size_text(facts.weight_bytes)} in memory"),
-        ("KV cache", f"{size_text(facts.kv_bytes_per_token)} a token, {size_text(full)} for a full context"),
-        ("memory", f"about {size_text(facts.weight_bytes + full)} with one full context"),
-        ("checkpoint", facts.checkpoint),
-    ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+def context_bytes(facts: dict[str, Any]) -> int:
+    """Returns the size of the KV cache for one full context."""
+    return int(facts["kv_bytes_per_token"] * facts["context_length"])
+
+
+def _text(facts: dict[str, Any]) -> str:
+    stored = ", ".join(f"{name} ({count})" for name, count in facts["stored_types"].items())
+    quantization, full = facts["quantization"], context_bytes(facts)
+    rows = {
+        "model": facts["model"],
+        "path": facts["path"],
+        "architecture": "{architecture} (model type {model_type})".format(**facts),
+        "served by": "{package} {package_version}".format(**facts),
+        "parameters": f"{count_text(facts['parameters'])} ({facts['parameters']:,})",
+        "runs in": facts["dtype"],
+        "stored as": f"{size_text(facts['file_bytes'])}: {stored} tensors",
+        "quantisation": f"{quantization}, dequantised when loaded" if quantization else "none",
+        "layers": "{layers} of {hidden_size}, feed-forward {intermediate_size}".format(**facts),
+        "attention": "{heads} heads of {head_dim}, {kv_heads} for keys and values".format(**facts),
+        "vocabulary": f"{facts['vocab_size']}, {'tied' if facts['tied_embeddings'] else 'separate'} output matrix",
+        "positions": "rope {rope}; context of {context_length} tokens".format(**facts),
+        "weights": f"{size_text(facts['weight_bytes'])} in memory",
+        "KV cache": f"{size_text(facts['kv_bytes_per_token'])} a token, {size_text(full)} for a full context",
+        "memory": f"about {size_text(facts['weight_bytes'] + full)} with one full context",
+        "checkpoint": facts["checkpoint"],
+    }
+    return aligned(rows)

@@ -7,12 +7,17 @@ import importlib.metadata
 import json
 import platform
 import sys
+from typing import Final
 
 import click
 
+from atb_core.cli.output import aligned, json_option
+
+_DEPENDENCIES: Final = ("torch", "transformers", "tokenizers", "safetensors", "gguf")
+
 
 def version_line() -> str:
-    """`atb 0.1.0`."""
+    """Returns `atb` with its version."""
     return f"atb {_version('atb-core')}"
 
 
@@ -24,20 +29,15 @@ def _version(distribution: str) -> str:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(as_json: bool) -> None:
-    """Print the versions of atb, its engine's host and what it relies on."""
+    """Print the versions of atb, Python and the packages that atb needs."""
     facts = {
         "atb-core": _version("atb-core"),
         "atb-sim": _version("atb-sim"),
         "python": platform.python_version(),
         "executable": sys.executable,
         "system": f"{platform.system()} {platform.machine()}",
-        **{name: _version(name) for name in ("torch", "transformers", "tokenizers", "safetensors", "gguf")},
+        **{name: _version(name) for name in _DEPENDENCIES},
     }
-    if as_json:
-        click.echo(json.dumps(facts, indent=2))
-        return
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        click.echo(f"{name:<{width}}  {value}")
+    click.echo(json.dumps(facts, indent=2) if as_json else aligned(facts))

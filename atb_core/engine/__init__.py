@@ -15,11 +15,15 @@ __all__ = ["BACKENDS", "HOST_BACKENDS", "get_backend"]
 
 
 def get_backend(name: str = "auto", **options: Any) -> Backend:
-    """The backend called `name`: "cpu" (C++), "reference" (torch), "atb" (Ascend), "atb-sim" or "auto" (cpu).
+    """Returns the backend called `name`; no other backend is used in its place.
 
-    "atb-sim" is the Ascend backend on a simulator, for checking a network without a device. Options are the
-    backend's: `num_threads` for cpu. BackendUnavailableError says why one cannot be had; no
-    other backend is ever taken in its place.
+    Args:
+        name: "cpu" (C++), "reference" (torch), "atb" (Ascend), "atb-sim" (Ascend on a simulator, to check a network
+            without a device) or "auto" (cpu).
+        options: arguments of the backend's class, e.g. `num_threads`.
+
+    Raises:
+        BackendUnavailableError: the name is unknown, or this machine cannot run the backend; the message names why.
     """
     if name in ("cpu", "auto"):
         from atb_core.engine.cpu import CpuBackend
@@ -33,4 +37,4 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
         from atb_core.engine.atb import AtbBackend
 
         return AtbBackend(simulator=name == "atb-sim", **options)
-    raise BackendUnavailableError(f"there is no backend called {name!r}", hint=f"known: {', '.join(BACKENDS)}")
+    raise BackendUnavailableError(f"there is no backend called {name!r}", hint=f"Known: {', '.join(BACKENDS)}.")

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine that runs networks as ATB operations: on an Ascend device, or on the project's simulator of one.
+"""Engine that runs networks as ATB operations on an Ascend device or on the simulator.
 
-Weights and working memory lie on the device. Inputs and outputs may be tensors of the host, which are copied, or of
-the device.
+Weights and working memory are in device memory. Inputs and outputs may be in host memory, from or to which they are
+copied, or in device memory.
 """
 
 from __future__ import annotations
 
 import atexit
 import importlib
+import math
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -34,43 +35,42 @@ from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.passes.cut import segments
 
-#: The same C++ against ATB, and against the simulator, which is in the distribution atb-sim.
+#: Extension modules of the same C++ source, built with ATB and with the simulator.
 _DEVICE_MODULE = "atb_core._atb"
 _SIMULATOR_MODULE = "atb_sim._atb_sim"
 _INSTALL_SIMULATOR = "pip install atb-sim (in a clone of the repository: pip install ./plugins/atb-sim)."
 _REBUILD_DEVICE_MODULE = "Build atb-core again from its sources, for the version that is installed."
-#: Columns of a block in the layout FRACTAL_NZ, of 16-bit elements.
+#: Columns of a block in the layout FRACTAL_NZ for 16-bit elements.
 _NZ_BLOCK = 16
-#: Of paged attention: what the slots of a block are a multiple of, how many there may be where heads are longer than
-#: so much, and how many elements of one head where matrices are in FRACTAL_NZ.
+#: Limits of paged attention: a block has a multiple of _BLOCK_STEP slots, at most _LONG_BLOCK of them if heads are
+#: longer than _LONG_HEAD, and with FRACTAL_NZ at most _NZ_TILE elements for each head.
 _BLOCK_STEP, _LONG_BLOCK, _LONG_HEAD, _NZ_TILE = 16, 128, 256, 16384
 
 
 class AtbStore(NativeStore):
-    """The weights of one model on a device."""
+    """Weights of one model on a device."""
 
     def __init__(self, backend: AtbBackend) -> None:
         self.backend = backend
-        extension = backend.extension
-        super().__init__(extension.WeightStore(backend.device), extension.Error)
+        super().__init__(backend.extension.WeightStore(backend.device), backend.extension.Error)
 
 
 class AtbBackend(NativeBackend):
-    """Engines whose operations are ATB's.
+    """Backend that runs ATB operations.
 
     Args:
-        num_threads: accepted so that backends are exchangeable; the device has no use for it.
-        simulator: run on the simulator of ATB that this project has, which needs neither CANN nor a device.
-        device_id: which device, of those that this process sees.
-        execute_async: a second thread launches operations while the first prepares the next ones; by default what
-            `ATB_OPERATION_EXECUTE_ASYNC` says (0 or 1).
+        num_threads: accepted so that backends are exchangeable; not used.
+        simulator: runs on the simulator of ATB, which needs neither CANN nor a device.
+        device_id: index among the devices that are visible to this process.
+        execute_async: launches operations in a second thread while the first one prepares the next ones; by default the
+            value of `ATB_OPERATION_EXECUTE_ASYNC` (0 or 1).
 
     Raises:
-        BackendUnavailableError: what is missing, by name; or the device is none that this backend runs on.
+        BackendUnavailableError: software is missing, or the device is not supported; the message names it.
     """
 
     name = "atb"
-    # A device gives a matrix product in the type of its inputs.
+    # ATB returns a matrix product in the type of its inputs.
     float32_logits = False
 
     def __init__(
@@ -92,8 +92,9 @@ class AtbBackend(NativeBackend):
             self.device = _shared_device(self.extension, simulator, device_id, execute_async, blocking, transpose)
         except self.extension.Error as error:
             raise BackendUnavailableError(str(error)) from None
-        except ValueError as error:  # a variable of the simulator
-            raise EngineError(str(error), hint="Set the environment variable right, or unset it.") from None
+        # The simulator raises ValueError for its environment variables.
+        except ValueError as error:
+            raise EngineError(str(error), hint="Correct or unset the environment variable.") from None
 
     @property
     def place(self) -> Any:
@@ -101,14 +102,12 @@ class AtbBackend(NativeBackend):
 
     @property
     def soc_name(self) -> str:
-        """What the driver calls the chip."""
-        name: str = self.device.soc_name
-        return name
+        """Returns the driver's name of the chip."""
+        return str(self.device.soc_name)
 
     @property
     def token_multiple(self) -> int:
-        count: int = self.device.info["token_multiple"]
-        return count
+        return int(self.device.info["token_multiple"])
 
     def check_model(self, dtype: DataType, head_dim: int) -> None:
         info = self.device.info
@@ -134,13 +133,12 @@ class AtbBackend(NativeBackend):
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         if not self.simulator:
             zeros = torch.zeros(shape, dtype=dtype, device=f"npu:{self.device_id}")
-            # Torch may still have it in its queue, and our first write must come after it.
+            # The engine must not write before torch has executed the operation from its queue.
             _npu().current_stream().synchronize()
             return zeros
         return _simulated_tensor(self.extension, self.device, shape, dtype)
 
     def input_address(self, value: torch.Tensor) -> tuple[int, bool]:
-        # What allocate() gives is the device's, on the simulator too, where torch can look at it.
         address = self._device_address(value)
         return (value.data_ptr(), False) if address is None else (address, True)
 
@@ -148,31 +146,30 @@ class AtbBackend(NativeBackend):
         address = self._device_address(value)
         if address is None:
             raise EngineError(
-                f"the KV cache {name!r} does not lie on the device",
+                f"the KV cache {name!r} is not in device memory",
                 hint="Allocate it with backend.allocate(), or ModelRunner.allocate_kv_cache().",
             )
         _check_blocks(self.device.info, name, value)
         return address, True
 
     def _device_address(self, value: torch.Tensor) -> int | None:
-        """The address on the device; None for a tensor of the host."""
+        """Returns the address on the device, `None` for a tensor in host memory."""
         if self.simulator:
             return self.extension.sim.device_address(value.data_ptr()) or None
         return value.data_ptr() if value.device.type == "npu" else None
 
     def wait_for_torch(self, values: Iterable[torch.Tensor]) -> None:
-        # What torch has queued for its own operations must be on the stream before ours.
+        # Torch's queued operations must be on the stream before those of the engine.
         if not all(value.is_cpu for value in values):
             _npu().current_stream().synchronize()
 
     def available_memory(self) -> int | None:
         with engine_errors(self.extension.Error):
-            free: int = self.device.memory[0]
-        return free
+            return int(self.device.memory[0])
 
 
 class AtbProgram(NativeProgram):
-    """A network as operations of ATB, one for each segment."""
+    """Program of ATB operations, one for each segment of the network."""
 
     backend: AtbBackend
 
@@ -186,37 +183,39 @@ class AtbProgram(NativeProgram):
     ) -> Arguments:
         places = {name: self.backend.input_address(value) for name, value in values.items()}
         if not any(on_device for _, on_device in places.values()):
-            given = super().arguments(what, slots, values, host)
-            return (*given, [False] * len(slots), [0] * len(slots))
-        self.backend.wait_for_torch(values.values())
+            return (*super().arguments(what, slots, values, host), [False] * len(slots), [0] * len(slots))
         check_names(f"{what}s", values, [slot.name for slot in slots])
-        taken = [values[slot.name] for slot in slots]
-        for slot, value in zip(slots, taken, strict=True):
-            check_tensor(what, slot.tensor, value)
-        # ATB reads some inputs on the host: of what lies on the device the caller gives a copy.
-        copies = [0 if slot.name not in host else host[slot.name].data_ptr() for slot in slots]
+        # ATB reads some inputs in host memory; the caller passes copies of those that are in device memory.
+        copies = [host[slot.name].data_ptr() if slot.name in host else 0 for slot in slots]
         addresses, on_device = zip(*(places[slot.name] for slot in slots), strict=True)
-        return _numbers(slots), list(addresses), _shapes(taken), list(on_device), copies
+        numbers, shapes = self._checked(what, slots, values)
+        return numbers, list(addresses), shapes, list(on_device), copies
 
     def cache_arguments(self, slots: Sequence[Slot], values: Mapping[str, torch.Tensor]) -> Arguments:
+        numbers, shapes = self._checked("KV cache", slots, values)
+        addresses = [self.backend.cache_address(slot.name, values[slot.name])[0] for slot in slots]
+        return numbers, addresses, shapes, [True] * len(slots), [0] * len(slots)
+
+    def _checked(
+        self, what: str, slots: Sequence[Slot], values: Mapping[str, torch.Tensor]
+    ) -> tuple[list[int], list[torch.Size]]:
+        """Checks the tensors, waits for torch's operations on them, and returns their numbers and shapes."""
         self.backend.wait_for_torch(values.values())
-        taken = [values[slot.name] for slot in slots]
-        for slot, value in zip(slots, taken, strict=True):
-            check_tensor("KV cache", slot.tensor, value)
-        addresses = [self.backend.cache_address(slot.name, v)[0] for slot, v in zip(slots, taken, strict=True)]
-        return _numbers(slots), addresses, _shapes(taken), [True] * len(slots), [0] * len(slots)
+        for slot in slots:
+            check_tensor(what, slot.tensor, values[slot.name])
+        return [slot.number for slot in slots], [values[slot.name].shape for slot in slots]
 
     def bind_constants(self, values: Mapping[str, torch.Tensor]) -> None:
         for slot in (slot for slot in self._all if slot.name in values):
-            given = self.arguments("input", [slot], {slot.name: values[slot.name]}, {})
-            on_device = given[3][0]
+            arguments = self.arguments("input", [slot], {slot.name: values[slot.name]}, {})
+            on_device = arguments[3][0]
             with engine_errors(self.error_type):
-                (self.handle.set if on_device else self.handle.set_constants)(*given)
+                (self.handle.set if on_device else self.handle.set_constants)(*arguments)
         self.keep(values)
 
 
 def _check_blocks(info: Mapping[str, Any], name: str, cache: torch.Tensor) -> None:
-    """EngineError for blocks of slots that attention does not take there; their size is no part of the network."""
+    """Raises EngineError if attention on this device does not support the cache's block size."""
     if cache.dim() != 4:
         return
     block, head = cache.shape[1], cache.shape[3]
@@ -228,16 +227,8 @@ def _check_blocks(info: Mapping[str, Any], name: str, cache: torch.Tensor) -> No
     most = f", and at most {limit} for heads of {head}" if block > limit else ""
     raise EngineError(
         f"the KV cache {name!r} has blocks of {block} slots; {info['name']} takes multiples of {_BLOCK_STEP}{most}",
-        hint="Give a block_size that fits.",
+        hint="Choose another block_size.",
     )
-
-
-def _numbers(slots: Sequence[Slot]) -> list[int]:
-    return [slot.number for slot in slots]
-
-
-def _shapes(values: Sequence[torch.Tensor]) -> list[torch.Size]:
-    return [value.shape for value in values]
 
 
 class AtbEngine(NativeEngine):
@@ -254,7 +245,7 @@ class AtbEngine(NativeEngine):
 
 
 def load_simulator() -> Any:
-    """Returns the extension module over the simulator, from the distribution atb-sim.
+    """Returns the extension module of the simulator, from the distribution atb-sim.
 
     Raises:
         BackendUnavailableError: atb-sim is not installed, does not load, or is built for another version of atb_core.
@@ -275,7 +266,7 @@ def load_simulator() -> Any:
 
 
 def _load_device_extension() -> Any:
-    """Returns the extension module over ATB.
+    """Returns the extension module of ATB.
 
     Raises:
         BackendUnavailableError: names what is missing, or the module is built for another version of atb_core.
@@ -294,30 +285,30 @@ def _load_device_extension() -> Any:
 def _shared_device(
     extension: Any, simulator: bool, device_id: int, execute_async: bool, launch_blocking: bool, auto_transpose: bool
 ) -> Any:
-    """One stream, context and working memory for all models of a process that want the same."""
+    """Returns stream, context and working memory, which all models with the same options share."""
     stream = 0 if simulator else _torch_stream(device_id)
     device = extension.Device(device_id, stream, execute_async, launch_blocking, auto_transpose)
-    # Handlers run in reverse order: before torch_npu's, which ends ACL and takes the stream away.
+    # Handlers run in reverse order, so this one runs before torch_npu's, which destroys the stream.
     atexit.register(_shut, weakref.ref(device))
     return device
 
 
-def _shut(device: weakref.ref[Any]) -> None:
-    alive = device()
-    if alive is not None:
-        alive.shut()
+def _shut(reference: weakref.ref[Any]) -> None:
+    if (device := reference()) is not None:
+        device.shut()
 
 
 def _npu() -> Any:
-    """torch_npu's own module of devices and streams; importing torch_npu is what makes it."""
+    """Returns torch_npu's module of devices and streams."""
     try:
         return importlib.import_module("torch_npu").npu
-    except Exception as error:  # it loads the vendor's libraries, and may raise anything
+    # The import loads the vendor's libraries and can raise any exception.
+    except Exception as error:
         raise _unusable(f"torch_npu cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _torch_stream(device_id: int) -> int:
-    """The address of torch_npu's current stream: our operations are in one order with torch's."""
+    """Returns the address of torch_npu's current stream, so that operations keep their order with torch's."""
     npu = _npu()
     try:
         npu.set_device(device_id)
@@ -331,10 +322,8 @@ def _unusable(why: str) -> BackendUnavailableError:
 
 
 def _simulated_tensor(extension: Any, device: Any, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """A tensor in the simulator's device memory, which can be looked at as any other."""
-    count = dtype.itemsize
-    for size in shape:
-        count *= size
+    """Returns a tensor in the simulator's device memory, which the host can read."""
+    count = dtype.itemsize * math.prod(shape)
     with engine_errors(extension.Error):
         memory = extension.Memory(device, count)
     window = torch.from_numpy(extension.sim.window(memory.address, count, memory))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one interface of all engines, and the checks that they share."""
+"""Interface of engines and backends, and the checks that engines share."""
 
 from __future__ import annotations
 
@@ -19,36 +19,41 @@ from atb_core.graph.torch_dtypes import dtype_from_torch
 
 
 class Engine(ABC):
-    """Runs one network. Weights and KV caches are bound once, inputs and outputs come with every call."""
+    """Runs one network; weights and KV caches are bound once, inputs and outputs are passed to every call."""
 
     network: Network
 
     @abstractmethod
     def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Takes over weights by name; may be called with a part of them at a time.
+        """Sets some or all of the weights, by name.
 
-        The engine keeps what it needs in its own layout: the caller may drop the tensors afterwards.
-        EngineError for a name that is no weight of the network, a wrong shape or dtype.
+        The engine keeps them in its own layout, so the caller may release the tensors afterwards.
+
+        Raises:
+            EngineError: a name is no weight of the network, or a shape or dtype is wrong.
         """
 
     @abstractmethod
     def set_weight_part(self, name: str, begin: int, value: torch.Tensor) -> None:
-        """Takes over the part `begin`, ..., `begin + len(value) - 1` along dimension 0 of a weight of known shape.
+        """Sets rows `begin` to `begin + len(value) - 1` of a weight of known shape, e.g. the experts of an MoE layer.
 
-        A large weight then never has to be in one piece. Parts come in ascending order without gaps; one that
-        begins at 0 starts anew, and the weight is set when the last part is. EngineError for a part that does not
-        fit, is not the next one, or belongs to the matrix of a Linear, which is set as a whole.
+        Parts are set in ascending order without gaps; one that begins at 0 starts again. The weight is set when its
+        last part is.
+
+        Raises:
+            EngineError: the part does not fit, is not the next one, or the weight is the matrix of a Linear, which
+                must be set as a whole.
         """
 
     @abstractmethod
     def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
-        """Binds inputs whose memory stays the same from call to call and is written in place."""
+        """Binds inputs whose memory is the same in all calls and is written in place."""
 
     @abstractmethod
     def set_constants(self, inputs: Mapping[str, torch.Tensor]) -> None:
-        """Binds inputs that keep their values from call to call until they are set again: tables, masks.
+        """Binds inputs that have the same values in all calls until they are set again: tables, masks.
 
-        An engine with memory of its own copies them once, so a change of their contents may go unseen.
+        An engine may copy them, so later changes of the tensors need not take effect.
         """
 
     @abstractmethod
@@ -58,11 +63,16 @@ class Engine(ABC):
         outputs: Mapping[str, torch.Tensor] | None = None,
         runtime_params: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Runs the network into `outputs` and returns them; outputs not given are allocated.
+        """Runs the network and returns all outputs.
 
-        `runtime_params` holds host copies of inputs for backends that need them (sequence lengths on
-        Ascend); the others read the inputs. EngineError, before anything runs, for missing or unknown
-        names, wrong dtypes, shapes or devices, and tensors that are not contiguous.
+        Args:
+            inputs: every input that is not bound, by name.
+            outputs: tensors to write into; missing ones are allocated.
+            runtime_params: copies of inputs in host memory, for backends that need some (sequence lengths on Ascend).
+
+        Raises:
+            EngineError: before anything runs, for missing or unknown names, wrong dtypes, shapes or devices, and
+                tensors that are not contiguous.
         """
 
     def __str__(self) -> str:
@@ -70,40 +80,40 @@ class Engine(ABC):
 
 
 class Backend(ABC):
-    """Makes engines. All engines of one model share a weight store, so a weight exists once."""
+    """Makes engines; engines that share a weight store hold each weight once."""
 
     name: str
-    #: Whether a Linear can give float32 for inputs of a narrower type; models then have float32 logits.
+    #: True if a Linear can return float32 for inputs of a narrower type; models then have float32 logits.
     float32_logits: bool = True
 
     @property
     def token_multiple(self) -> int:
-        """What the number of tokens of a prefill has to be a multiple of; models fill up."""
+        """Returns the number that the tokens of a prefill must be a multiple of; models pad to it."""
         return 1
 
     # Most backends take every model.
     def check_model(self, dtype: DataType, head_dim: int) -> None:  # noqa: B027
-        """BackendUnavailableError when models of this element type or size of heads cannot run, and why."""
+        """Raises BackendUnavailableError if models of this element type or head size cannot run."""
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Memory that engines of this backend write in place: a KV cache. Not yet written parts have any value."""
+        """Allocates memory that engines of this backend write in place, e.g. a KV cache; its values are undefined."""
         return host_zeros(shape, dtype)
 
     def available_memory(self) -> int | None:
-        """Bytes that may still be allocated; None if that is not known."""
+        """Returns the bytes that can still be allocated, `None` if that is unknown."""
         return available_memory()
 
     @abstractmethod
     def new_store(self) -> Any:
-        """An empty store for weights."""
+        """Returns an empty weight store."""
 
     @abstractmethod
     def build(self, network: Network, store: Any = None) -> Engine:
-        """An engine for `network` with its weights in `store` (a new one if None)."""
+        """Returns an engine of `network` with its weights in `store`, by default a new one."""
 
 
 def check_names(what: str, given: Collection[str], wanted: Collection[str], optional: bool = False) -> None:
-    """EngineError unless the names given are those wanted (or some of them)."""
+    """Raises EngineError unless the given names are the wanted ones, or some of them if `optional`."""
     unknown = sorted(set(given) - set(wanted))
     missing = [] if optional else sorted(set(wanted) - set(given))
     if unknown or missing:
@@ -116,7 +126,7 @@ def check_names(what: str, given: Collection[str], wanted: Collection[str], opti
 
 
 def check_real(what: str, real: torch.Tensor, device: str | None = None, contiguous: bool = True) -> DataType:
-    """The element type of `real`; EngineError unless it is a dense, contiguous torch.Tensor (on `device`)."""
+    """Returns the element type of `real`; raises EngineError unless it is a dense, contiguous tensor on `device`."""
     if not isinstance(real, torch.Tensor):
         raise EngineError(f"{what} must be a torch.Tensor, not {type(real).__name__}")
     try:
@@ -124,16 +134,16 @@ def check_real(what: str, real: torch.Tensor, device: str | None = None, contigu
     except TypeError as error:
         raise EngineError(f"{what}: {error}") from None
     if real.layout is not torch.strided:
-        raise EngineError(f"{what} is sparse ({real.layout})", hint="pass tensor.to_dense()")
+        raise EngineError(f"{what} is sparse ({real.layout})", hint="Pass tensor.to_dense().")
     if contiguous and not real.is_contiguous():
-        raise EngineError(f"{what} is not contiguous", hint="pass tensor.contiguous()")
+        raise EngineError(f"{what} is not contiguous", hint="Pass tensor.contiguous().")
     if device is not None and real.device.type != device:
         raise EngineError(f"{what} is on {real.device}, the engine runs on {device}")
     return dtype
 
 
 def check_tensor(what: str, declared: Tensor, real: torch.Tensor, device: str | None = None) -> None:
-    """EngineError unless `real` is a tensor of the declared dtype and fixed sizes, contiguous (on `device`)."""
+    """Raises EngineError unless `real` is contiguous, on `device`, and has the declared dtype and fixed sizes."""
     dtype = check_real(f"{what} {declared.name!r}", real, contiguous=False)
     if declared.dtype is not None and dtype is not declared.dtype:
         raise EngineError(f"{what} {declared.name!r} must be {declared.dtype.short}, not {real.dtype}")
@@ -146,16 +156,23 @@ def check_tensor(what: str, declared: Tensor, real: torch.Tensor, device: str | 
     check_real(f"{what} {declared.name!r}", real, device)
 
 
+def check_some(
+    what: str, network: Network, values: Mapping[str, torch.Tensor], wanted: Collection[str], device: str | None = None
+) -> None:
+    """Raises EngineError unless `values` are some of the `wanted` inputs and fit their declarations."""
+    check_names(f"{what}s", values, wanted, optional=True)
+    for name, value in values.items():
+        check_tensor(what, network.input(name), value, device)
+
+
 def check_part(
     network: Network, name: str, begin: int, part: torch.Tensor, device: str | None = None
 ) -> tuple[int, ...]:
-    """The shape of weight `name`; EngineError unless it is known and `part` fits into it from row `begin` on."""
+    """Returns the shape of weight `name`; raises EngineError unless `part` fits into it from row `begin` on."""
     check_names("weights", [name], network.weights_keys, optional=True)
     weight = network.input(name)
     if not weight.shape:
-        raise EngineError(
-            f"weight {name!r} cannot be set in parts: its shape is not declared", hint="use set_weights()"
-        )
+        raise EngineError(f"weight {name!r} has no declared shape to set parts of", hint="Use set_weights().")
     shape = tuple(int(size) for size in weight.shape)  # type: ignore[arg-type]
     check_tensor("a part of weight", Tensor(name, (*part.shape[:1], *shape[1:]), weight.dtype), part, device)
     if begin < 0 or len(part) < 1 or begin + len(part) > shape[0]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a recorded network to an engine."""
+"""Construction of engines from recorded networks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["build_engine"]
 def build_engine(
     network: Network, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
 ) -> Engine:
-    """Runs the passes on `network` and returns an engine of it. `Network.build_engine` calls this.
+    """Runs the passes on `network` and returns an engine of it; `Network.build_engine` calls this.
 
     Args:
+        network: the recorded network.
         del_fpass_keys: names of fusion passes to leave out; `["All"]` leaves out every one.
         backend: see `get_backend`.
-        options: `store`, the weight store that the engine shares with others; the rest go to the backend
-            (`num_threads`).
+        options: `store`, a weight store that the engine shares with others, and arguments of the backend.
 
     Raises:
         BackendUnavailableError: this machine does not have the backend.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine that runs networks in C++ on the processor."""
+"""Engine that runs networks in C++ on the processor."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class NodeTime(NamedTuple):
-    """Time spent in one node since profiling was switched on."""
+    """Time spent in one node since profiling started."""
 
     label: str
     op: str
@@ -32,13 +32,13 @@ class NodeTime(NamedTuple):
 
 @cache
 def _shared_runtime(num_threads: int, isa: str, *options: float) -> Runtime:
-    """One pool of threads and one working memory for all engines of a process that want the same."""
+    """Returns threads and working memory, which all engines with the same options share."""
     runtime: Runtime = load_extension().Runtime(num_threads, isa, *options)
     return runtime
 
 
 class CpuStore(NativeStore):
-    """The weights of one model in the layout of the kernels, each exactly once."""
+    """Weights of one model in the layout of the kernels, without a second copy."""
 
     def __init__(self, runtime: Runtime) -> None:
         extension = load_extension()
@@ -47,16 +47,16 @@ class CpuStore(NativeStore):
 
 
 class CpuBackend(NativeBackend):
-    """Engines in C++.
+    """Backend in C++.
 
     Args:
-        num_threads: threads of the engine; by default `ATB_NUM_THREADS`, else `OMP_NUM_THREADS`, else the
-            processors this process may use.
-        isa: the instruction set level (`_cpu.supported_isas()`); by default `ATB_CPU_ISA`, else the best.
-        small_work: nodes that touch at most so many bytes run on one thread, which changes no result.
+        num_threads: number of threads; by default `ATB_NUM_THREADS`, else `OMP_NUM_THREADS`, else the processors that
+            this process may use.
+        isa: instruction set level (`_cpu.supported_isas()`); by default `ATB_CPU_ISA`, else the best.
+        small_work: nodes that touch at most this number of bytes run on one thread, with the same results.
 
     Raises:
-        BackendUnavailableError: the extension is not there, or the machine lacks the level.
+        BackendUnavailableError: the extension is missing, or the machine lacks the level.
     """
 
     name = "cpu"
@@ -78,11 +78,12 @@ class CpuBackend(NativeBackend):
 
     @property
     def num_threads(self) -> int:
+        """Returns the number of threads."""
         return self.runtime.num_threads
 
     @property
     def isa(self) -> str:
-        """The instruction set level in use; it changes speed, never results."""
+        """Returns the instruction set level, which affects speed but not results."""
         return self.runtime.isa
 
     def new_store(self) -> CpuStore:
@@ -93,33 +94,30 @@ class CpuBackend(NativeBackend):
 
 
 class CpuProgram(NativeProgram):
-    """A network on the C++ engine."""
+    """Program of the C++ engine."""
 
     def make(self, network: Network, store: CpuStore, graph: NativeGraph) -> Program:
         extension = load_extension()
-        _register_announced(network)
-        _check_ops(network, extension.op_names())
+        _register_kernels(network)
+        supported = frozenset(extension.op_names())
+        for node in network.nodes:
+            if node.op.name not in supported:
+                raise EngineError(
+                    f"{node.op.name} at {node.place}: the cpu engine has no kernel for this op",
+                    hint='Register one (docs/custom-kernels.md), or use backend="reference".',
+                )
         program: Program = extension.Program(store.runtime, store.handle, graph.dims, graph.tensors, graph.nodes)
         return program
 
 
-def _register_announced(network: Network) -> None:
-    """Loads the kernels that plugins announce for the network's ops; each is loaded when it is first needed."""
+def _register_kernels(network: Network) -> None:
+    """Loads the plugins' kernels for the network's custom ops."""
     for op in {type(node.op) for node in network.nodes}:
         custom = contribution(op)
         kernel = None if custom is None else custom.kernels.get("cpu")
         if kernel is not None:
-            assert isinstance(kernel, CpuKernel)  # checked when it was announced
+            assert isinstance(kernel, CpuKernel)
             register_cpu_kernel(op, kernel)
-
-
-def _check_ops(network: Network, known: Sequence[str]) -> None:
-    for node in network.nodes:
-        if node.op.name not in known:
-            raise EngineError(
-                f"{node.op.name} at {node.place}: the cpu engine has no kernel for this op",
-                hint='Register one (docs/custom-kernels.md), or use backend="reference".',
-            )
 
 
 class CpuEngine(NativeEngine):
@@ -133,13 +131,13 @@ class CpuEngine(NativeEngine):
         super().__init__(network, store)
 
     def set_profiling(self, on: bool) -> None:
-        """Starts (from zero) or stops measuring the time of every node."""
+        """Starts or stops the measurement of each node's time; starting resets it."""
         self._profiling = on
         for program in self.programs():
             program.handle.set_profiling(on)
 
     def profile(self) -> list[NodeTime]:
-        """The nodes that have run since profiling was switched on, in order."""
+        """Returns the times of the nodes that have run since profiling started, in order."""
         return [NodeTime(*row) for program in self.programs() for row in program.handle.profile()]
 
     def specialize(self, values: Mapping[str, torch.Tensor]) -> CpuProgram:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports the C++ engine, or says why it cannot be imported."""
+"""Import of the C++ engine with errors that name the cause."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def load_extension() -> ModuleType:
     """Returns the module `atb_core._cpu`.
 
     Raises:
-        BackendUnavailableError: The module is not built, or does not load on this machine.
+        BackendUnavailableError: the module is not built, or does not load on this machine.
     """
     try:
         return import_module("atb_core._cpu")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory of the host: how much there is, and tensors that cost only what is used of them."""
+"""Host memory: the available amount, and tensors whose pages are allocated on first use."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ALIGNMENT = 64
 
 
 def host_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """A tensor of zeros, aligned to 64 bytes.
+    """Returns a tensor of zeros, aligned to 64 bytes, whose memory the system provides page by page on first write.
 
-    The operating system gives the memory page by page when a part is first written, so a large cache costs
-    only what is used of it. EngineError when there is not enough.
+    Raises:
+        EngineError: there is not enough memory.
     """
     # numpy asks for zeroed memory (calloc); torch.zeros would write to every page.
     count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -26,7 +26,7 @@ def host_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         raw = np.zeros(count + _ALIGNMENT, dtype=np.uint8)
     except MemoryError:
         raise EngineError(
-            f"The key/value cache needs {count / 2**20:,.0f} MiB more per layer than the system will give",
+            f"the key/value cache needs {count / 2**20:,.0f} MiB more for each layer, which the system refuses",
             hint="Lower num_blocks, kv_cache_memory_bytes, max_model_len or max_num_seqs.",
         ) from None
     start = -raw.ctypes.data % _ALIGNMENT
@@ -34,7 +34,7 @@ def host_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 
 def available_memory() -> int | None:
-    """Bytes this process may still use: the machine's, or its control group's if that is less."""
+    """Returns the bytes that this process can still use: the machine's, or its control group's if they are fewer."""
     amounts = [value for value in (_machine_memory(), _cgroup_memory()) if value is not None]
     return min(amounts) if amounts else None
 

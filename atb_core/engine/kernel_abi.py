@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel ABI of `include/atb_core/kernel_abi.h` in ctypes, for kernels that are written in Python."""
+"""Kernel ABI of `include/atb_core/kernel_abi.h` in ctypes, for kernels written in Python."""
 
 from __future__ import annotations
 
@@ -12,22 +12,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAGIC = 0x4B425441
-#: In the order of the header's numbers.
-_DTYPES = (
-    DataType.FLOAT,
-    DataType.FLOAT16,
-    DataType.BF16,
-    DataType.INT8,
-    DataType.INT32,
-    DataType.INT64,
-    DataType.BOOL,
-)
-#: numpy has no bfloat16.
-_NUMPY = ("float32", "float16", "uint16", "int8", "int32", "int64", "bool")
+#: In the order of the numbers in the header.
+_DTYPES = tuple(map(DataType.from_short, ("float32", "float16", "bfloat16", "int8", "int32", "int64", "bool")))
 
 
 class KernelTensor(ctypes.Structure):
-    """A contiguous tensor of a call."""
+    """Contiguous tensor of a call."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -38,20 +28,24 @@ class KernelTensor(ctypes.Structure):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Returns the sizes."""
         return tuple(self._shape[: self.rank])
 
     @property
     def dtype(self) -> DataType:
-        return _DTYPES[self._dtype]
+        """Returns the element type."""
+        return _DTYPES[int(self._dtype)]
 
     def array(self) -> np.ndarray[Any, Any]:
-        """The tensor's memory, not a copy: valid during the call. bfloat16 comes as its bits in uint16.
+        """Returns the tensor's memory without a copy, valid during the call; bfloat16 as its bits in uint16.
 
-        ValueError in `check`, where tensors have no data.
+        Raises:
+            ValueError: the call is a `check`, in which tensors have no data.
         """
         import numpy as np
 
-        shape, dtype = self.shape, np.dtype(_NUMPY[self._dtype])
+        # numpy has no bfloat16.
+        shape, dtype = self.shape, np.dtype("uint16" if self.dtype is DataType.BF16 else self.dtype.short)
         if 0 in shape:
             return np.empty(shape, dtype)
         if self.data is None:
@@ -61,7 +55,7 @@ class KernelTensor(ctypes.Structure):
 
 
 class KernelAttribute(ctypes.Structure):
-    """An attribute of the op of a call."""
+    """Attribute of the op of a call."""
 
     _fields_ = (
         ("_name", ctypes.c_char_p),
@@ -75,10 +69,12 @@ class KernelAttribute(ctypes.Structure):
 
     @property
     def name(self) -> str:
+        """Returns the attribute's name."""
         return str(self._name.decode())
 
     @property
     def value(self) -> bool | int | float | str | list[int]:
+        """Returns the attribute's value."""
         if self._type == 0:
             return bool(self._integer)
         if self._type == 1:
@@ -89,7 +85,7 @@ class KernelAttribute(ctypes.Structure):
 
 
 class KernelCall(ctypes.Structure):
-    """What `check` and `run` are called with: see the header for each member."""
+    """Argument of `check` and `run`; the header describes each member."""
 
     _fields_ = (
         ("_size", ctypes.c_size_t),
@@ -112,39 +108,43 @@ class KernelCall(ctypes.Structure):
 
     @property
     def op(self) -> str:
+        """Returns the op's name."""
         return str(self._op.decode())
 
     @property
     def inputs(self) -> list[KernelTensor]:
+        """Returns the inputs in the op's order."""
         return list(self._inputs[: self._num_inputs])
 
     @property
     def outputs(self) -> list[KernelTensor]:
+        """Returns the outputs in the op's order."""
         return list(self._outputs[: self._num_outputs])
 
     @property
     def attributes(self) -> dict[str, bool | int | float | str | list[int]]:
+        """Returns the attributes by name."""
         return {attribute.name: attribute.value for attribute in self._attributes[: self._num_attributes]}
 
     def share(self, n: int) -> slice:
-        """This part's share of n units of work; together the parts have each unit once."""
+        """Returns the range of this part in `n` units of work; the parts cover each unit once."""
         each, rest = divmod(n, self.parts)
         begin = each * self.part + min(self.part, rest)
         return slice(begin, begin + each + (self.part < rest))
 
     def fail(self, text: str) -> int:
-        """Leaves a message, as much of it as there is room for, and returns the status of a failure."""
+        """Stores an error message, cut to the buffer's size, and returns the status of a failure."""
         message = text.encode(errors="replace")[: self._message_size - 1] + b"\0"
         ctypes.memmove(self._message, message, len(message))
         return 1
 
 
-#: The type of `check` and `run`. ctypes takes the GIL for the call.
+#: Type of `check` and `run`; ctypes holds the GIL during the call.
 KernelFunction = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.POINTER(KernelCall))
 
 
 class Kernel(ctypes.Structure):
-    """The constant that a library exports with ATB_KERNEL."""
+    """Constant that a library exports with ATB_KERNEL."""
 
     _fields_ = (
         ("magic", ctypes.c_uint32),

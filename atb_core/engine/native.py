@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What engines in C++ share on the side of Python: checks, the binding of tensors, programs for open shapes.
+"""Base classes of engines in C++: checks, binding of tensors, and programs for networks with unknown shapes.
 
-The C++ side knows addresses, shapes and element types. Tensors are checked here before an address leaves, and kept
-alive as long as C++ may use it.
+C++ receives addresses, shapes and element types. Tensors are checked here first, and kept alive while C++ uses them.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from atb_core.engine.base import Backend, Engine, check_names, check_part, check_real, check_tensor
+from atb_core.engine.base import Backend, Engine, check_names, check_part, check_real, check_some, check_tensor
 from atb_core.engine.native_graph import NativeGraph, is_complete, lower
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
@@ -24,19 +23,19 @@ from atb_core.graph.specialize import specialize
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
 
-#: The version of the interface to the Ascend backend's extension modules, which may be built and installed apart from
-#: this code; `csrc/bindings/interface.h` has the same number.
+#: Version of the interface to the Ascend backend's extension modules, which can be installed separately; the same
+#: number is in `csrc/bindings/interface.h`.
 INTERFACE_VERSION = 1
 
-#: Programs kept for networks whose shapes are only known when real tensors arrive.
+#: Number of programs that are kept for a network with unknown shapes.
 _MAX_PROGRAMS = 16
 
-#: What C++ takes for some tensors: parallel lists, of which the first are their numbers, addresses and shapes.
+#: Tensors for C++ as parallel lists: numbers, addresses, shapes and, for the Ascend backend, more.
 Arguments = tuple[list[Any], ...]
 
 
 def check_interface(extension: Any, hint: str) -> None:
-    """Raises BackendUnavailableError if an extension module is built for another interface than this code expects."""
+    """Raises BackendUnavailableError if an extension module has another version of the interface."""
     version = getattr(extension, "INTERFACE_VERSION", None)
     if version != INTERFACE_VERSION:
         raise BackendUnavailableError(
@@ -48,7 +47,7 @@ def check_interface(extension: Any, hint: str) -> None:
 
 @contextmanager
 def engine_errors(error_type: type[Exception]) -> Iterator[None]:
-    """Errors of an extension as EngineError."""
+    """Converts errors of an extension to EngineError."""
     try:
         yield
     except error_type as error:
@@ -56,11 +55,11 @@ def engine_errors(error_type: type[Exception]) -> Iterator[None]:
 
 
 class NativeStore:
-    """The weights of one model in C++, in the layouts that its programs want.
+    """Weights of one model in C++, in the layouts that its programs read.
 
     Args:
         handle: the extension's WeightStore.
-        error_type: what the extension raises.
+        error_type: class of the extension's errors.
     """
 
     def __init__(self, handle: Any, error_type: type[Exception]) -> None:
@@ -72,56 +71,55 @@ class NativeStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the weights occupy."""
-        count: int = self.handle.bytes
-        return count
+        """Returns the bytes that the weights occupy."""
+        return int(self.handle.bytes)
 
     def set(self, name: str, value: torch.Tensor) -> None:
-        """Copies a contiguous CPU tensor; it may be dropped afterwards. EngineError for any other."""
+        """Copies a weight; raises EngineError unless it is a contiguous CPU tensor."""
         dtype = check_real(f"weight {name!r}", value, "cpu").short
         with engine_errors(self.error_type):
             self.handle.set(name, value.data_ptr(), dtype, list(value.shape))
 
     def set_part(self, name: str, begin: int, value: torch.Tensor, whole: int) -> None:
-        """Copies rows `begin`, `begin + 1`, ... of `whole`, as `Engine.set_weight_part` says."""
+        """Copies rows from `begin` on of a weight of `whole` rows, as `Engine.set_weight_part`."""
         dtype = check_real(f"a part of weight {name!r}", value, "cpu").short
         with engine_errors(self.error_type):
             self.handle.set_part(name, begin, value.data_ptr(), dtype, list(value.shape), whole)
 
     def spec(self, name: str) -> tuple[tuple[int, ...], DataType]:
-        """Shape and dtype of a weight that has been set."""
+        """Returns shape and dtype of a weight that has been set."""
         with engine_errors(self.error_type):
             info: dict[str, Any] = self.handle.info(name)
         return tuple(info["shape"]), DataType.from_short(info["dtype"])
 
 
 class NativeBackend(Backend):
-    """A backend whose engines are an extension's, which takes addresses: knows what the address of a tensor is."""
+    """Backend of an extension module, to which tensors are passed as addresses."""
 
     #: The extension module, which has `WeightStore(...)` and `Model(name, param, store)`.
     extension: Any
-    #: Where inputs and outputs have to lie; None if they may lie on either side.
+    #: Device type of inputs and outputs; `None` if they may be in host or device memory.
     input_device: str | None = "cpu"
 
     @property
     @abstractmethod
     def place(self) -> Any:
-        """What the engines run on; models can share weights where it is one and the same."""
+        """Returns the C++ object that the engines run on; models with the same one can share weights."""
 
     def input_address(self, value: torch.Tensor) -> tuple[int, bool]:
-        """The address of a step's input or output, and whether the host must not look there."""
+        """Returns the address of an input or output, and `True` if it is in device memory."""
         return value.data_ptr(), False
 
     def cache_address(self, name: str, value: torch.Tensor) -> tuple[int, bool]:
-        """As `input_address`, for a KV cache; EngineError when it does not lie where the engine computes."""
+        """Returns the same for a KV cache; raises EngineError if the engine cannot write it in place."""
         return value.data_ptr(), False
 
     def wait_for_torch(self, values: Iterable[torch.Tensor]) -> None:
-        """Waits until torch has done what it queued for these tensors."""
+        """Waits until torch has finished its queued operations on these tensors."""
 
 
 class Slot(NamedTuple):
-    """An input or output of a program: what has to be checked, and its number there."""
+    """Input or output of a program, with its number there and its declaration."""
 
     name: str
     number: int
@@ -130,7 +128,7 @@ class Slot(NamedTuple):
 
 
 class NativeProgram(ABC):
-    """A network with known shapes, translated, and the order in which its tensors are bound."""
+    """Translated network with known shapes, and the order in which its tensors are bound."""
 
     def __init__(self, network: Network, store: NativeStore) -> None:
         graph = lower(network)
@@ -140,32 +138,29 @@ class NativeProgram(ABC):
         inputs = [t for t in network.inputs if t.name not in network.weights_keys]
         self._all = [_slot(t, graph.ids[t]) for t in inputs]
         self.inputs = self._all
-        # In the order in which the program tells the shapes of outputs.
+        # In the order in which the program returns the shapes of outputs.
         self.outputs = [_slot(t, graph.ids[t]) for t in sorted(network.outputs, key=graph.ids.__getitem__)]
         self._bound: dict[str, torch.Tensor] = {}
 
     @abstractmethod
     def make(self, network: Network, store: Any, graph: NativeGraph) -> Any:
-        """The extension's program."""
+        """Returns the extension's program."""
 
     def arguments(
         self, what: str, slots: Sequence[Slot], values: Mapping[str, torch.Tensor], host: Mapping[str, torch.Tensor]
     ) -> Arguments:
-        """Numbers, addresses and shapes in the order of the slots; sizes are checked where they are used."""
-        if len(values) != len(slots):
+        """Checks tensors and returns numbers, addresses and shapes in the order of the slots.
+
+        The program checks the sizes. `host` holds copies of values in host memory, for the Ascend backend.
+        """
+        if len(values) != len(slots) or any(slot.name not in values for slot in slots):
             check_names(f"{what}s", values, [slot.name for slot in slots])
         numbers, pointers, shapes = [], [], []
         for name, number, dtype, declared in slots:
-            value = values.get(name)
-            if value is None:
-                check_names(f"{what}s", values, [slot.name for slot in slots])
-            assert value is not None
-            if (
-                not isinstance(value, torch.Tensor)
-                or value.dtype is not dtype
-                or not value.is_cpu
-                or not value.is_contiguous()
-            ):
+            value = values[name]
+            # The full check is too slow for every call: it runs if one of its conditions does not hold.
+            fits = isinstance(value, torch.Tensor) and value.dtype is dtype and value.is_cpu and value.is_contiguous()
+            if not fits:
                 check_tensor(what, declared, value, "cpu")
             numbers.append(number)
             pointers.append(value.data_ptr())
@@ -173,25 +168,25 @@ class NativeProgram(ABC):
         return numbers, pointers, shapes
 
     def cache_arguments(self, slots: Sequence[Slot], values: Mapping[str, torch.Tensor]) -> Arguments:
-        """As `arguments`, for memory that the engine writes in place."""
+        """Returns the same as `arguments` for memory that the engine writes in place."""
         return self.arguments("KV cache", slots, values, {})
 
     def bind_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
-        """Gives some inputs their memory for all later runs."""
+        """Binds inputs to their memory for all later runs."""
         slots = [slot for slot in self._all if slot.name in caches]
         with engine_errors(self.error_type):
             self.handle.set(*self.cache_arguments(slots, caches))
         self.keep(caches)
 
     def bind_constants(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Gives some inputs their values for all later runs."""
+        """Binds inputs to their values for all later runs."""
         slots = [slot for slot in self._all if slot.name in values]
         with engine_errors(self.error_type):
             self.handle.set(*self.arguments("input", slots, values, {}))
         self.keep(values)
 
     def keep(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Notes that these inputs do not come with calls."""
+        """Keeps bound inputs alive and removes them from the inputs of calls."""
         self._bound.update(values)
         self.inputs = [slot for slot in self._all if slot.name not in self._bound]
 
@@ -201,14 +196,14 @@ class NativeProgram(ABC):
         outputs: Mapping[str, torch.Tensor],
         runtime_params: Mapping[str, torch.Tensor],
     ) -> dict[str, torch.Tensor]:
-        """Checks everything, runs, returns all outputs."""
+        """Checks the tensors, runs the program and returns all outputs."""
         given = self.arguments("input", self.inputs, inputs, runtime_params)
         if len(outputs) < len(self.outputs):
             with engine_errors(self.error_type):
                 wanted = self.handle.output_shapes(*given)
-            made = zip(self.outputs, wanted, strict=True)
-            fresh = {s.name: torch.empty(shape, dtype=s.dtype) for s, shape in made if s.name not in outputs}
-            outputs = {**outputs, **fresh}
+            shapes = zip(self.outputs, wanted, strict=True)
+            allocated = {s.name: torch.empty(shape, dtype=s.dtype) for s, shape in shapes if s.name not in outputs}
+            outputs = {**outputs, **allocated}
         results = self.arguments("output", self.outputs, outputs, {})
         with engine_errors(self.error_type):
             self.handle.run(*(a + b for a, b in zip(given, results, strict=True)))
@@ -216,21 +211,19 @@ class NativeProgram(ABC):
 
 
 def _slot(tensor: Tensor, number: int) -> Slot:
-    assert tensor.name is not None
-    assert tensor.dtype is not None
+    assert tensor.name is not None and tensor.dtype is not None
     return Slot(tensor.name, number, dtype_to_torch(tensor.dtype), tensor)
 
 
 class NativeEngine(Engine):
     """Runs one network in C++.
 
-    A network whose shapes are known (symbolically) is translated once; the sizes of each call choose a
-    plan. Where shapes were left open, one program is made for each combination of real shapes and kept.
+    A network with known, possibly symbolic, shapes is translated once. For other networks a program is made, and kept,
+    for each combination of real shapes and dtypes.
     """
 
-    #: What a subclass translates networks to.
     program_type: ClassVar[type[NativeProgram]]
-    #: Of tensors that hold a KV cache; None where the program looks at them itself.
+    #: Device type of KV caches; `None` if the program checks it.
     cache_device: str | None = "cpu"
 
     def __init__(self, network: Network, store: NativeStore) -> None:
@@ -244,9 +237,7 @@ class NativeEngine(Engine):
         self._program: Any = self.program_type(network, store) if is_complete(network) else None
 
     def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        check_names("weights", weights, self.network.weights_keys, optional=True)
-        for name, value in weights.items():
-            check_tensor("weight", self.network.input(name), value, "cpu")
+        check_some("weight", self.network, weights, self.network.weights_keys, "cpu")
         for name, value in weights.items():
             self.store.set(name, value)
 
@@ -255,17 +246,13 @@ class NativeEngine(Engine):
         self.store.set_part(name, begin, value, whole)
 
     def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
-        check_names("KV caches", caches, self._inputs, optional=True)
-        for name, value in caches.items():
-            check_tensor("KV cache", self._inputs[name], value, self.cache_device)
+        check_some("KV cache", self.network, caches, self._inputs, self.cache_device)
         for program in self.programs():
             program.bind_caches(caches)
         self._caches.update(caches)
 
     def set_constants(self, inputs: Mapping[str, torch.Tensor]) -> None:
-        check_names("inputs", inputs, self._inputs, optional=True)
-        for name, value in inputs.items():
-            check_tensor("input", self._inputs[name], value, "cpu")
+        check_some("input", self.network, inputs, self._inputs, "cpu")
         for program in self.programs():
             program.bind_constants(inputs)
         self._constants.update(inputs)
@@ -285,7 +272,7 @@ class NativeEngine(Engine):
         return results
 
     def plan_info(self) -> dict[str, int]:
-        """What the plan that the last call used has; EngineError before the first."""
+        """Returns sizes and counts of the last call's plan; raises EngineError before the first call."""
         programs = self.programs()
         if not programs:
             raise EngineError("there is no plan before the first forward() of a network with open shapes")
@@ -294,36 +281,32 @@ class NativeEngine(Engine):
         return info
 
     def programs(self) -> list[Any]:
-        """The programs made so far, the one that ran last at the end."""
+        """Returns the programs, the one that ran last at the end."""
         return [self._program] if self._program else list(self._programs.values())
 
     def _specialized(self, inputs: Mapping[str, torch.Tensor]) -> Any:
-        """The program for inputs of exactly these shapes and dtypes."""
+        """Returns the program for inputs of exactly these shapes and dtypes."""
         bound = {**self._caches, **self._constants}
-        check_names("inputs", inputs, [name for name in self._inputs if name not in bound])
+        names = [name for name in self._inputs if name not in bound]
+        check_names("inputs", inputs, names)
+        check_some("input", self.network, inputs, names, "cpu")
         values = {**inputs, **bound}
-        for name, value in inputs.items():
-            check_tensor("input", self._inputs[name], value, "cpu")
         key = tuple((name, values[name].shape, values[name].dtype) for name in self._inputs)
-        program = self._programs.get(key)
-        if program is not None:
-            self._programs.move_to_end(key)
-            return program
-        program = self._programs[key] = self.specialize(values)
-        if len(self._programs) > _MAX_PROGRAMS:
-            self._programs.popitem(last=False)
-        return program
+        if key not in self._programs:
+            self._programs[key] = self.specialize(values)
+            if len(self._programs) > _MAX_PROGRAMS:
+                self._programs.popitem(last=False)
+        self._programs.move_to_end(key)
+        return self._programs[key]
 
     def specialize(self, values: Mapping[str, torch.Tensor]) -> Any:
-        """A program for the shapes of these inputs, with what is bound."""
+        """Returns a program for the shapes of these inputs, with KV caches and constants bound."""
         missing = sorted(name for name in self.network.weights_keys if name not in self.store)
         if missing:
             raise EngineError(f"weights are missing: {', '.join(missing)}", hint="Call set_weights() first.")
         specs: dict[str, tuple[Sequence[int], DataType]] = {n: self.store.spec(n) for n in self.network.weights_keys}
         specs |= {name: (tuple(v.shape), dtype_from_torch(v.dtype)) for name, v in values.items()}
         program = self.program_type(specialize(self.network, specs), self.store)
-        if self._caches:
-            program.bind_caches(self._caches)
-        if self._constants:
-            program.bind_constants(self._constants)
+        program.bind_caches(self._caches)
+        program.bind_constants(self._constants)
         return program

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network in the form in which engines in C++ take it: plain names, numbers and lists."""
+"""Conversion of networks to the names, numbers and lists that engines in C++ read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from atb_core.graph.dim import Dim, DimLike
+from atb_core.graph.dim import Dim
 from atb_core.graph.network import Network, Node
 from atb_core.graph.ops.view import Reshape
 from atb_core.graph.tensor import Tensor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NativeGraph:
-    """What `_cpu.Program` is made of, and the numbers of the tensors that Python binds."""
+    """Arguments of `_cpu.Program`, and the numbers of its tensors."""
 
     dims: list[str]
     tensors: list[TensorSpec]
@@ -26,13 +26,13 @@ class NativeGraph:
 
 
 def is_complete(network: Network) -> bool:
-    """True when shape and dtype of every tensor are known, if only symbolically."""
+    """Returns `True` if shape and dtype of every tensor are known; sizes may be symbolic."""
     tensors = (t for node in network.nodes for t in (*node.inputs, *node.outputs))
     return all(t.shape is not None and t.dtype is not None for t in (*network.inputs, *tensors))
 
 
 def lower(network: Network) -> NativeGraph:
-    """The network for C++; `is_complete(network)` must hold."""
+    """Converts a network for which `is_complete` holds."""
     values = [*network.inputs, *(t for node in network.nodes for t in node.outputs)]
     names = sorted({name for t in values for size in t.shape or () if isinstance(size, Dim) for name in size.names})
     dims = {name: index for index, name in enumerate(names)}
@@ -40,9 +40,8 @@ def lower(network: Network) -> NativeGraph:
     outputs = set(network.outputs)
     tensors: list[TensorSpec] = []
     for tensor in values:
-        assert tensor.shape is not None
-        assert tensor.dtype is not None
-        shape = [_size(size, dims) for size in tensor.shape]
+        assert tensor.shape is not None and tensor.dtype is not None
+        shape: list[Size] = [_steps(size, dims) if isinstance(size, Dim) else size for size in tensor.shape]
         tensors.append((tensor.name or "", tensor.dtype.short, _kind(network, tensor, outputs), shape))
     nodes: list[NodeSpec] = []
     for node in network.nodes:
@@ -59,18 +58,15 @@ def _kind(network: Network, tensor: Tensor, outputs: set[Tensor]) -> str:
 
 def _attributes(node: Node) -> dict[str, Any]:
     if isinstance(node.op, Reshape):
-        return {}  # the output's shape says it, and may be symbolic
-    # `out_dtype` is the type of the output tensor; what is None is not given.
-    given = {n: value for n, value in node.op.attributes().items() if n != "out_dtype" and value is not None}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items()}
-
-
-def _size(size: DimLike, dims: dict[str, int]) -> Size:
-    return _steps(size, dims) if isinstance(size, Dim) else size
+        # The sizes are those of the output, and can be symbolic.
+        return {}
+    # `out_dtype` is the dtype of the output.
+    attributes = {n: value for n, value in node.op.attributes().items() if n != "out_dtype" and value is not None}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in attributes.items()}
 
 
 def _steps(size: Dim, dims: dict[str, int]) -> list[tuple[str, int]]:
-    """The polynomial in postfix order; a plain dimension is a single step."""
+    """Returns the polynomial in postfix order; a named dimension is a single step."""
     steps: list[tuple[str, int]] = []
     for position, (monomial, factor) in enumerate(size.terms):
         product: list[tuple[str, int]] = [("const", factor)] if factor != 1 or not monomial else []

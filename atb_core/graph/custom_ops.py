@@ -8,12 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from atb_core.errors import GraphError
-from atb_core.extensions import Contribution, Extensions
+from atb_core.extensions import Extensions
 from atb_core.graph.network import Network
 from atb_core.graph.op import Op, registered_ops
-
-__all__ = ["OPS", "CustomKernel", "OpContribution", "check_runnable", "contribution", "find_op", "owner", "package_of"]
-__all__ += ["supports"]
 
 
 class CustomKernel:
@@ -50,22 +47,12 @@ def op_problem(item: object) -> str | None:
         return f"the op {op.__name__} belongs to core"
     if not isinstance(item.kernels, Mapping):
         return f"the kernels of {op.op_name()} are {item.kernels!r}, not a dict of kernels by backend"
-    return _expand_problem(item) or _kernel_problem(item)
-
-
-def _expand_problem(item: OpContribution) -> str | None:
-    if item.expand is None:
-        return None
-    if not callable(item.expand):
-        return f"the expand of {item.op.op_name()} is {item.expand!r}, which is not a function"
-    if item.op.writes:
-        return f"{item.op.op_name()} writes in place, and such an op cannot be expanded"
-    return None
-
-
-def _kernel_problem(item: OpContribution) -> str | None:
+    if item.expand is not None and not callable(item.expand):
+        return f"the expand of {op.op_name()} is {item.expand!r}, which is not a function"
+    if item.expand is not None and op.writes:
+        return f"{op.op_name()} writes in place, and such an op cannot be expanded"
     for backend, kernel in item.kernels.items():
-        what = f"the kernel of {item.op.op_name()} for {backend!r}"
+        what = f"the kernel of {op.op_name()} for {backend!r}"
         if not isinstance(kernel, CustomKernel):
             return f"{what} is {kernel!r}, not a kernel of a class that a backend takes, such as CpuKernel"
         if kernel.backend != backend:
@@ -98,7 +85,7 @@ def contribution(op: type[Op]) -> OpContribution | None:
     Raises:
         PluginError: several plugins contribute the op.
     """
-    claim = _claim(op)
+    claim = OPS.only(lambda each: each.op is op, f"the op {op.op_name()!r}") if op.namespace else None
     return None if claim is None else claim.value
 
 
@@ -129,10 +116,6 @@ def check_runnable(network: Network, backend: str) -> None:
             contributed = contribution(kind) is not None
             missing = "provides neither a kernel nor an expand for it" if contributed else "has no atb_ops hook for it"
             raise GraphError(
-                f"the backend {backend!r} cannot run {node.op.name} in {node.place}: {owner(kind)} {missing}",
+                f"the backend {backend!r} cannot run {node}: {owner(kind)} {missing}",
                 hint=f'Run it with backend="reference", or ask the author of the op for a kernel for {backend!r}.',
             )
-
-
-def _claim(op: type[Op]) -> Contribution[OpContribution] | None:
-    return OPS.only(lambda each: each.op is op, f"the op {op.op_name()!r}") if op.namespace else None

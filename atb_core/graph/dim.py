@@ -8,6 +8,8 @@ when they print the same.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -80,7 +82,7 @@ class Dim:
         product: dict[Monomial, int] = {}
         for left, a in self.terms:
             for right, b in _terms(other):
-                monomial = tuple(sorted(left + right, key=str))
+                monomial = _product(Counter(left + right))
                 product[monomial] = product.get(monomial, 0) + a * b
         return Dim._of(product)
 
@@ -97,22 +99,10 @@ class Dim:
 
     def _divide_by_dim(self, divisor: Dim) -> DimLike:
         """Divides exactly by a monomial; shape rules need no other division by a symbolic size."""
-        if len(divisor.terms) == 1:
-            (monomial, factor) = divisor.terms[0]
-            quotient: dict[Monomial, int] = {}
-            for own, own_factor in self.terms:
-                rest = list(own)
-                for atom in monomial:
-                    if atom not in rest:
-                        break
-                    rest.remove(atom)
-                else:
-                    if own_factor % factor == 0:
-                        quotient[tuple(rest)] = own_factor // factor
-                        continue
-                break
-            else:
-                return Dim._of(quotient)
+        ((monomial, factor), *others) = divisor.terms
+        atoms = Counter(monomial)
+        if not others and all(Counter(own) >= atoms and count % factor == 0 for own, count in self.terms):
+            return Dim._of({_product(Counter(own) - atoms): count // factor for own, count in self.terms})
         raise ValueError(f"the size {self} is not a multiple of {divisor}")
 
     def __eq__(self, other: object) -> bool:
@@ -152,6 +142,10 @@ class Dim:
         return total
 
 
+def _product(atoms: Counter[Atom]) -> Monomial:
+    return tuple(sorted(atoms.elements(), key=str))
+
+
 def _terms(size: DimLike) -> Iterable[tuple[Monomial, int]]:
     return size.terms if isinstance(size, Dim) else (((), size),)
 
@@ -175,7 +169,4 @@ def shape_text(shape: Shape | None) -> str:
 
 def num_elements(shape: Shape) -> DimLike:
     """Returns the number of elements of a tensor of this shape."""
-    total: DimLike = 1
-    for size in shape:
-        total = total * size
-    return total
+    return math.prod(shape)

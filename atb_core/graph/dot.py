@@ -23,7 +23,10 @@ def to_dot(network: Network, nodes: Iterable[Node] | None = None) -> str:
     ids = {node: f"n{index}" for index, node in enumerate(chosen)}
     lines = [f"digraph {_quoted(network.name)} {{", '  node [shape=box, fontname="Helvetica", fontsize=10];']
     lines += ['  edge [fontname="Helvetica", fontsize=8];']
-    for index, (path, members) in enumerate(_by_module(chosen)):
+    modules: dict[str, list[Node]] = {}
+    for node in chosen:
+        modules.setdefault(node.module_path, []).append(node)
+    for index, (path, members) in enumerate(modules.items()):
         lines += [f"  subgraph cluster_{index} {{", f"    label={_quoted(path or '(no module)')};"]
         lines += [f"    {ids[node]} [label={_quoted(node.op.name)}];" for node in members]
         lines.append("  }")
@@ -41,13 +44,6 @@ def to_dot(network: Network, nodes: Iterable[Node] | None = None) -> str:
             lines += [f"  {_quoted(names[tensor])} [shape=ellipse, style=bold];"]
             lines += [f"  {ids[producer]} -> {_quoted(names[tensor])} [label={_quoted(_edge(tensor))}];"]
     return "\n".join([*lines, "}", ""])
-
-
-def _by_module(nodes: list[Node]) -> list[tuple[str, list[Node]]]:
-    groups: dict[str, list[Node]] = {}
-    for node in nodes:
-        groups.setdefault(node.module_path, []).append(node)
-    return list(groups.items())
 
 
 def _edge(tensor: Tensor) -> str:

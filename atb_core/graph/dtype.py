@@ -29,12 +29,12 @@ class DataType(str, Enum):
     @property
     def short(self) -> str:
         """Returns torch's name of the type, e.g. `bfloat16` or `int32`."""
-        return _SHORT[self]
+        return _TYPES[self][0]
 
     @property
     def itemsize(self) -> int:
         """Returns the size of one element in bytes."""
-        return _ITEMSIZE[self]
+        return _TYPES[self][1]
 
     @property
     def is_float(self) -> bool:
@@ -48,27 +48,19 @@ class DataType(str, Enum):
         Raises:
             ValueError: no type has this name; the message lists the known ones.
         """
-        for dtype, short in _SHORT.items():
-            if short == name:
-                return dtype
-        raise ValueError(f"unknown element type {name!r}; known: {', '.join(_SHORT.values())}")
+        if name in _BY_SHORT:
+            return _BY_SHORT[name]
+        raise ValueError(f"unknown element type {name!r}; known: {', '.join(_BY_SHORT)}")
 
 
-_SHORT = {
-    DataType.FLOAT: "float32",
-    DataType.FLOAT16: "float16",
-    DataType.BF16: "bfloat16",
-    DataType.INT8: "int8",
-    DataType.INT32: "int32",
-    DataType.INT64: "int64",
-    DataType.BOOL: "bool",
+#: Torch's name and the size in bytes of each type.
+_TYPES = {
+    DataType.FLOAT: ("float32", 4),
+    DataType.FLOAT16: ("float16", 2),
+    DataType.BF16: ("bfloat16", 2),
+    DataType.INT8: ("int8", 1),
+    DataType.INT32: ("int32", 4),
+    DataType.INT64: ("int64", 8),
+    DataType.BOOL: ("bool", 1),
 }
-_ITEMSIZE = {
-    DataType.FLOAT: 4,
-    DataType.FLOAT16: 2,
-    DataType.BF16: 2,
-    DataType.INT8: 1,
-    DataType.INT32: 4,
-    DataType.INT64: 8,
-    DataType.BOOL: 1,
-}
+_BY_SHORT = {short: dtype for dtype, (short, _) in _TYPES.items()}

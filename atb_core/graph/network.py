@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import GraphError, ShapeError
 from atb_core.extensions import Port, connect
@@ -46,6 +46,9 @@ class Node:
     def writes(self) -> tuple[int, ...]:
         """Returns the indices of the inputs that are written in place."""
         return self.op.writes
+
+    def __str__(self) -> str:
+        return f"{self.op.name} in {self.place}"
 
     @property
     def place(self) -> str:
@@ -125,11 +128,9 @@ class Network:
             )
         known = self._inputs_by_name.get(tensor.name)
         if known is None:
-            self._inputs_by_name[tensor.name] = tensor
+            self._inputs_by_name[tensor.name] = known = tensor
             self.inputs.append(tensor)
-            return tensor
-        if known is not tensor:
-            _merge_input(known, tensor)
+        _merge_input(known, tensor)
         return known
 
     def append(self, op: Op, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -157,14 +158,12 @@ class Network:
 
     def add_copy(self, node: Node) -> Node:
         """Adds a node unchanged, including the input versions it was recorded with, which `verify` checks."""
-        op, inputs, outputs = node.op, node.inputs, node.outputs
-        for tensor in inputs:
+        for tensor in node.inputs:
             if tensor not in self._producers:
                 self.add_input(tensor)
-        for index in op.writes:
-            self._writes[inputs[index]] = self._writes.get(inputs[index], 0) + 1
-        for tensor in outputs:
-            self._producers[tensor] = node
+        for tensor in (node.inputs[index] for index in node.op.writes):
+            self._writes[tensor] = self._writes.get(tensor, 0) + 1
+        self._producers.update(dict.fromkeys(node.outputs, node))
         self.nodes.append(node)
         return node
 
@@ -178,9 +177,8 @@ class Network:
         if name is None:
             raise GraphError("an output needs a name", hint="mark_output(tensor, 'out')")
         if tensor not in self._producers:
-            raise GraphError(
-                f"{tensor.name or 'a tensor'} is marked as output {name!r}, but no node of the network produces it"
-            )
+            marked = f"{tensor.name or 'a tensor'} is marked as output {name!r}"
+            raise GraphError(f"{marked}, but no node of the network produces it")
         if any(output.name == name for output in self.outputs) or name in self._inputs_by_name:
             raise GraphError(f"network {self.name!r} already has an input or output called {name!r}")
         if tensor in self.outputs:
@@ -191,11 +189,8 @@ class Network:
     def cut(self) -> None:
         """Ends a segment after the last recorded node; does nothing in an empty network."""
         if self.nodes:
-            last = self.nodes[-1]
-            node = Node(last.op, last.inputs, last.outputs, last.module_path, last.source, last.versions, True)
-            self.nodes[-1] = node
-            for tensor in node.outputs:
-                self._producers[tensor] = node
+            self.nodes[-1] = node = replace(self.nodes[-1], cut_after=True)
+            self._producers.update(dict.fromkeys(node.outputs, node))
 
     def users(self) -> dict[Tensor, list[Node]]:
         """Returns the nodes that read each tensor."""
@@ -205,10 +200,6 @@ class Network:
                 users.setdefault(tensor, []).append(node)
         return users
 
-    def written(self) -> set[Tensor]:
-        """Returns the tensors that some node writes in place."""
-        return set(self._writes)
-
     def build_engine(
         self, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
     ) -> Engine:
@@ -216,17 +207,7 @@ class Network:
         return _engine_builder()(self, del_fpass_keys, backend=backend, **options)
 
 
-class EngineBuilder(Protocol):
-    """Builds engines; the engine layer has the function."""
-
-    def __call__(
-        self, network: Network, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
-    ) -> Engine:
-        """Runs the passes on `network` and returns an engine of it."""
-        ...
-
-
-_engine_builder: Port[EngineBuilder] = Port("engine builder")
+_engine_builder: Port[Callable[..., Engine]] = Port("engine builder")
 _network_text: Port[Callable[[Network], str]] = Port("network text")
 
 _current: ContextVar[Network | None] = ContextVar("atb_network", default=None)
@@ -250,13 +231,6 @@ def record(op: Op, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 connect("recorder", record)
-
-
-def discard_default_net() -> None:
-    """Drops an unfinished default network, so that the next op starts a new one."""
-    network = _current.get()
-    if network is not None and not network._tokens:
-        _current.set(None)
 
 
 def infer(op: Op, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Op]:
@@ -301,5 +275,5 @@ def _merge_input(known: Tensor, other: Tensor) -> None:
         )
     if known.dtype is not None and other.dtype is not None and known.dtype != other.dtype:
         raise GraphError(f"input {known.name!r} is declared as {known.dtype.short} and {other.dtype.short}")
-    known.shape = known.shape if known.shape is not None else other.shape
+    known.shape = other.shape if known.shape is None else known.shape
     known.dtype = known.dtype or other.dtype

@@ -12,7 +12,7 @@ import dataclasses
 import sys
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from atb_core.errors import GraphError, ShapeError
 from atb_core.graph.dim import DimLike, Shape, shape_text
@@ -20,6 +20,9 @@ from atb_core.graph.dtype import DataType
 
 if TYPE_CHECKING:
     import torch
+
+#: Tensor with data; `graph.Tensor` is the symbolic one.
+RealTensor: TypeAlias = "torch.Tensor"
 
 _CORE = "atb_core"
 _registry: dict[str, type[Op]] = {}
@@ -36,7 +39,7 @@ class Sample:
     """
 
     op: Op
-    inputs: tuple[torch.Tensor, ...]
+    inputs: tuple[RealTensor, ...]
     label: str = ""
 
 
@@ -50,10 +53,12 @@ class Op:
     backends: ClassVar[frozenset[str]] = frozenset({"reference", "cpu"})
     #: Prefix of the name of a custom op; by convention the package that it is imported from.
     namespace: ClassVar[str] = ""
-    #: Names of the inputs, for messages; optional ones last.
-    input_names: ClassVar[tuple[str, ...]] = ("input",)
+    #: Names of all inputs, optional ones too, in their order.
+    input_names: ClassVar[tuple[str, ...]] = ("x",)
     #: True where the output is the input's memory under another shape.
     is_view: ClassVar[bool] = False
+    #: Attributes with their enumerations, whose values may also be given as text.
+    enums: ClassVar[tuple[tuple[str, type[AttributeEnum]], ...]] = ()
 
     def __init_subclass__(cls, abstract: bool = False, namespace: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -62,6 +67,11 @@ class Op:
             cls.backends = frozenset({"reference"})
         if not abstract:
             _register(cls)
+
+    def __post_init__(self) -> None:
+        for name, kind in self.enums:
+            if not isinstance(getattr(self, name), AttributeVariable):
+                object.__setattr__(self, name, kind(getattr(self, name)))
 
     @classmethod
     def op_name(cls) -> str:
@@ -99,7 +109,7 @@ class Op:
         """Returns the same op with explicit values for all attributes that depend on the shapes of the inputs."""
         return self
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         """Computes the outputs in torch, which specifies the op: float32 inside, rounded once to the output's dtype.
 
         Inputs in `writes` are written in place.
@@ -131,10 +141,11 @@ def _register(op: type[Op]) -> None:
         )
     if op.namespace and not op.namespace.isidentifier():
         raise GraphError(f"the namespace {op.namespace!r} of the op {place} is not an identifier")
-    known = _registry.get(name)
+    other = _registry.get(name, op)
+    other_place = f"{other.__module__}.{other.__qualname__}"
     # The same class again comes from a reloaded module, or from a notebook cell that was run twice.
-    if known is not None and f"{known.__module__}.{known.__qualname__}" != place:
-        raise GraphError(f"the op name {name!r} of {place} is taken by {known.__module__}.{known.__qualname__}")
+    if other_place != place:
+        raise GraphError(f"the op name {name!r} of {place} is taken by {other_place}")
     _registry[name] = op
 
 
@@ -163,11 +174,6 @@ class AttributeVariable:
     """Placeholder for any value of an attribute in the pattern of a fusion."""
 
     name: str
-
-
-def is_variable(value: object) -> bool:
-    """Returns `True` for an attribute variable of a pattern."""
-    return isinstance(value, AttributeVariable)
 
 
 def require(condition: bool, message: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from atb_core.errors import GraphError
 from atb_core.graph.custom_ops import find_op, package_of
-from atb_core.graph.dim import Dim, DimLike, Shape
+from atb_core.graph.dim import Atom, Dim, DimLike, Shape
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network, Node
 from atb_core.graph.op import Op
@@ -70,9 +70,11 @@ def load_network(path: str | Path) -> Network:
 
 
 def _network_data(network: Network) -> dict[str, Any]:
-    ids: dict[Tensor, int] = {}
-    for tensor in (*network.inputs, *(t for node in network.nodes for t in node.outputs)):
-        ids[tensor] = len(ids)
+    tensors = (*network.inputs, *(t for node in network.nodes for t in node.outputs))
+    ids = {tensor: index for index, tensor in enumerate(tensors)}
+    # The plugins of custom ops are saved so that an error can name what to install.
+    custom = {type(node.op) for node in network.nodes if type(node.op).namespace}
+    packages = {op.op_name(): package for op in custom if (package := package_of(op))}
     return {
         "format": _FORMAT,
         "op_set": OP_SET_VERSION,
@@ -81,16 +83,9 @@ def _network_data(network: Network) -> dict[str, Any]:
         "inputs": len(network.inputs),
         "weights": sorted(network.weights_keys),
         "nodes": [_node_data(node, ids) for node in network.nodes],
-        **_packages(network),
+        **({"packages": dict(sorted(packages.items()))} if packages else {}),
         "outputs": [ids[tensor] for tensor in network.outputs],
     }
-
-
-def _packages(network: Network) -> dict[str, Any]:
-    """Returns the plugins that the network's custom ops come from, so that an error can name what to install."""
-    custom = {type(node.op) for node in network.nodes if type(node.op).namespace}
-    known = {op.op_name(): package for op in custom if (package := package_of(op))}
-    return {"packages": dict(sorted(known.items()))} if known else {}
 
 
 def _tensor_data(tensor: Tensor) -> dict[str, Any]:
@@ -101,13 +96,11 @@ def _tensor_data(tensor: Tensor) -> dict[str, Any]:
 def _size_data(size: DimLike) -> Any:
     if not isinstance(size, Dim):
         return size
-    return [
-        [
-            factor,
-            [atom if isinstance(atom, str) else [_size_data(atom.numerator), atom.divisor] for atom in monomial],
-        ]
-        for monomial, factor in size.terms
-    ]
+    return [[factor, [_atom_data(atom) for atom in monomial]] for monomial, factor in size.terms]
+
+
+def _atom_data(atom: Atom) -> Any:
+    return atom if isinstance(atom, str) else [_size_data(atom.numerator), atom.divisor]
 
 
 def _node_data(node: Node, ids: Mapping[Tensor, int]) -> dict[str, Any]:
@@ -126,7 +119,7 @@ def _node_data(node: Node, ids: Mapping[Tensor, int]) -> dict[str, Any]:
 def _attribute_data(node: Node, key: str, value: Any) -> Any:
     if callable(value):
         raise GraphError(
-            f"{node.op.name} in {node.place} has a function as {key!r}, which cannot be saved",
+            f"{node} has a function as {key!r}, which cannot be saved",
             hint="Declare the shapes of the inputs, so that the function is evaluated while recording.",
         )
     if isinstance(value, tuple):
@@ -141,26 +134,26 @@ def _read_network(data: Mapping[str, Any]) -> Network:
         network.add_input(tensor)
     network.weights_keys = {str(name) for name in data["weights"]}
     packages = data.get("packages", {})
+
+    def at(indices: list[Any]) -> tuple[Tensor, ...]:
+        if any(not isinstance(index, int) or index < 0 for index in indices):
+            raise ValueError(f"{indices!r} are not indices of tensors")
+        return tuple(tensors[index] for index in indices)
+
     for entry in data["nodes"]:
         network.add_copy(
             Node(
                 _read_op(entry["op"], entry["attributes"], packages.get(entry["op"])),
-                tuple(tensors[_index(i)] for i in entry["inputs"]),
-                tuple(tensors[_index(i)] for i in entry["outputs"]),
+                at(entry["inputs"]),
+                at(entry["outputs"]),
                 str(entry["module_path"]),
                 str(entry["source"]),
                 tuple(int(version) for version in entry["versions"]),
                 bool(entry["cut_after"]),
             )
         )
-    network.outputs = [tensors[_index(i)] for i in data["outputs"]]
+    network.outputs = list(at(data["outputs"]))
     return network
-
-
-def _index(value: Any) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is not a tensor index")
-    return value
 
 
 def _read_tensor(entry: Mapping[str, Any]) -> Tensor:
@@ -176,22 +169,18 @@ def _read_size(data: Any) -> DimLike:
     for factor, atoms in data:
         product: DimLike = int(factor)
         for atom in atoms:
-            product = product * (Dim(atom) if isinstance(atom, str) else _read_quotient(atom))
+            product = product * (Dim(atom) if isinstance(atom, str) else _read_size(atom[0]) // int(atom[1]))
         total = total + product
     return total
 
 
-def _read_quotient(atom: Any) -> DimLike:
-    return _read_size(atom[0]) // int(atom[1])
-
-
 def _read_op(name: str, attributes: Mapping[str, Any], package: Any) -> Op:
     kind = _op_class(name, package)
-    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(attributes) - set(known))
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(attributes) - set(fields))
     if unknown:
         raise GraphError(f"op {name} has no attribute {', '.join(unknown)}")
-    return kind(**{key: _read_attribute(known[key], value) for key, value in attributes.items()})
+    return kind(**{key: _read_attribute(fields[key], value) for key, value in attributes.items()})
 
 
 def _op_class(name: str, package: Any) -> type[Op]:

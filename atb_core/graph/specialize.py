@@ -13,31 +13,20 @@ from atb_core.graph.network import Network, infer, located
 from atb_core.graph.tensor import Tensor
 
 
-def match_shape(name: str, declared: Shape, real: Sequence[int], binding: dict[str, int]) -> None:
-    """Adds to `binding` the values that `real` gives to the named dimensions of `declared`.
-
-    Raises:
-        EngineError: the shapes contradict each other, or a dimension already has another value.
-    """
+def _match_shape(name: str, declared: Shape, real: Sequence[int], binding: dict[str, int]) -> None:
     if len(declared) != len(real):
         raise EngineError(
             f"input {name!r} is declared as {shape_text(declared)} but a tensor of shape {list(real)} was given"
         )
     for size, value in zip(declared, real, strict=True):
-        if isinstance(size, Dim) and size.terms[0][0] and size == _atom(size):
-            known = binding.setdefault(str(size), value)
-            if known != value:
-                raise EngineError(
-                    f"input {name!r} has shape {list(real)}: its dimension {size} is {value}, "
-                    f"but another input has {size} = {known}"
-                )
+        # Text is a normal form: only a plain named dimension prints as an identifier.
+        if isinstance(size, Dim) and str(size).isidentifier():
+            other = binding.setdefault(str(size), value)
+            if other != value:
+                differing = f"its dimension {size} is {value}, but another input has {size} = {other}"
+                raise EngineError(f"input {name!r} has shape {list(real)}: {differing}")
         elif not isinstance(size, Dim) and size != value:
             raise EngineError(f"input {name!r} must have shape {shape_text(declared)}, not {list(real)}")
-
-
-def _atom(size: Dim) -> Dim | None:
-    names = size.names
-    return Dim(next(iter(names))) if len(names) == 1 else None
 
 
 def specialize(network: Network, specs: Mapping[str, tuple[Sequence[int], DataType]]) -> Network:
@@ -82,5 +71,5 @@ def bind_dims(network: Network, shapes: Mapping[str, Sequence[int]]) -> dict[str
     for name, shape in shapes.items():
         declared = network.input(name).shape
         if declared is not None:
-            match_shape(name, declared, shape, binding)
+            _match_shape(name, declared, shape, binding)
     return binding

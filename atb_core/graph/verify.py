@@ -39,10 +39,10 @@ def _check_nodes(network: Network) -> None:
     for node in network.nodes:
         for index, tensor in enumerate(node.inputs):
             if tensor not in known:
-                raise VerifyError(f"{_named(node)} reads input {index} before it is produced")
+                raise VerifyError(f"{node} reads input {index} before it is produced")
             if writes.get(tensor, 0) != node.versions[index]:
                 raise VerifyError(
-                    f"{_named(node)} reads {tensor.name!r} after {writes.get(tensor, 0)} in-place writes; "
+                    f"{node} reads {tensor.name!r} after {writes.get(tensor, 0)} in-place writes; "
                     f"it was recorded after {node.versions[index]}"
                 )
         _check_rules(node)
@@ -50,22 +50,22 @@ def _check_nodes(network: Network) -> None:
             writes[node.inputs[index]] = writes.get(node.inputs[index], 0) + 1
         for tensor in node.outputs:
             if tensor in known:
-                raise VerifyError(f"{_named(node)} produces a value that already exists")
+                raise VerifyError(f"{node} produces a value that already exists")
             known.add(tensor)
 
 
 def _check_rules(node: Node) -> None:
     if registered_ops().get(node.op.name) is not type(node.op):
-        raise VerifyError(f"{_named(node)} is not a registered op")
+        raise VerifyError(f"{node} is not a registered op")
     try:
         inferred, _ = infer(node.op, node.inputs)
     except GraphError as error:
-        raise VerifyError(f"{_named(node)}: {error.message}") from None
+        raise VerifyError(f"{node}: {error.message}") from None
     if len(inferred) != len(node.outputs):
-        raise VerifyError(f"{_named(node)} has {len(node.outputs)} outputs, but its op infers {len(inferred)}")
+        raise VerifyError(f"{node} has {len(node.outputs)} outputs, but its op infers {len(inferred)}")
     for rule, tensor in zip(inferred, node.outputs, strict=True):
         if rule.shape != tensor.shape or rule.dtype != tensor.dtype:
-            raise VerifyError(f"{_named(node)} infers {rule}, but its output is {tensor}")
+            raise VerifyError(f"{node} infers {rule}, but its output is {tensor}")
 
 
 def _check_ends(network: Network) -> None:
@@ -79,7 +79,3 @@ def _check_ends(network: Network) -> None:
     unread = sorted(network.weights_keys - {tensor.name for tensor in network.inputs if tensor.name})
     if unread:
         raise VerifyError(f"weights are declared that no node reads: {', '.join(unread)}")
-
-
-def _named(node: Node) -> str:
-    return f"{node.op.name} in {node.place}"

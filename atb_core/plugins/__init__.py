@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from atb_core.checkpoint.custom import WeightFormat
     from atb_core.graph.custom_ops import OpContribution
-    from atb_core.plugins.hooks import register as register_hooks
+    from atb_core.plugins.hooks import register_hooks
     from atb_core.plugins.hookspecs import hookimpl
     from atb_core.runner.tool_calls import ParsedAnswer, ToolCall, ToolParser
 
@@ -20,18 +20,17 @@ __all__ = ["OpContribution", "ParsedAnswer", "ToolCall", "ToolParser", "WeightFo
 
 # Loaded on use: listing families must not load the layers that these names are from.
 _HOME = {
-    "OpContribution": ("atb_core.graph.custom_ops", "OpContribution"),
-    "ParsedAnswer": ("atb_core.runner.tool_calls", "ParsedAnswer"),
-    "ToolCall": ("atb_core.runner.tool_calls", "ToolCall"),
-    "ToolParser": ("atb_core.runner.tool_calls", "ToolParser"),
-    "WeightFormat": ("atb_core.checkpoint.custom", "WeightFormat"),
-    "hookimpl": ("atb_core.plugins.hookspecs", "hookimpl"),
-    "register_hooks": ("atb_core.plugins.hooks", "register"),
+    "OpContribution": "atb_core.graph.custom_ops",
+    "ParsedAnswer": "atb_core.runner.tool_calls",
+    "ToolCall": "atb_core.runner.tool_calls",
+    "ToolParser": "atb_core.runner.tool_calls",
+    "WeightFormat": "atb_core.checkpoint.custom",
+    "hookimpl": "atb_core.plugins.hookspecs",
+    "register_hooks": "atb_core.plugins.hooks",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOME[name]
-    return getattr(import_module(module), attribute)
+    return getattr(import_module(_HOME[name]), name)

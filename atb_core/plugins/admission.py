@@ -1,120 +1,195 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a plugin may be used at all: what the settings, its metadata and its requirements say, before any import."""
+"""Decides before any import if a plugin may be used: by the settings, its metadata, its API version and requirements.
+
+pip checks requirements while it installs and never again. After an upgrade of the core, an import of an old plugin
+would fail somewhere in the middle; so its requirements are checked here, and the refusal gives the command that helps.
+"""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from atb_core.errors import PluginError
 from atb_core.names import normalized_name
-from atb_core.plugins import compatibility
+from atb_core.plugins.api import SUPPORTED_API_VERSIONS
 from atb_core.plugins.once import Once
-from atb_core.plugins.records import Status
+from atb_core.plugins.records import Refusal, Status
 from atb_core.plugins.scan import Environment, Installed, environment
 from atb_core.settings import PluginSettings, settings
 
-__all__ = ["Refusal", "check_names", "refusal", "tell_once", "unmatched_names"]
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+__all__ = ["check_names", "incompatibility", "refusal", "unmatched_names", "warn_once"]
 
 _log = logging.getLogger(__name__)
+_CORE = "atb-core"
+# A package that names no API version is taken to be written for this one.
+_FIRST_API_VERSION = 1
 
 
-@Once
-def _told() -> set[str]:
-    """What has been said in this process."""
-    return set()
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a plugin is not used.
-
-    Attributes:
-        reason: what comes after the package's name in a sentence: `is disabled by ATB_NO_PLUGINS`.
-        fix: the next step.
-    """
-
-    status: Status
-    reason: str
-    fix: str
-
-
-def refusal(
-    installed: Installed, among: Environment | None = None, plugins: PluginSettings | None = None
-) -> Refusal | None:
-    """Why `installed` is not used, or `None` if it may be; imports nothing of it.
+def refusal(installed: Installed, among: Environment | None = None) -> Refusal | None:
+    """Returns why a plugin is not used, or `None` if it may be; imports nothing of it.
 
     Args:
-        among: what is installed; by default on `sys.path`.
-        plugins: the settings; by default those of this process.
+        installed: the plugin.
+        among: everything that is installed; by default on `sys.path`.
     """
-    plugins = settings().plugins if plugins is None else plugins
-    disabled = _disabled(installed, plugins)
-    if disabled is not None:
+    if disabled := _disabled(installed, settings().plugins):
         return disabled
     if installed.problem is not None:
         fix = installed.fix or f"pip install --force-reinstall --no-deps {installed.distribution}"
         return Refusal(Status.FAILED, f"cannot be used: {installed.problem}", fix)
-    problem = compatibility.check(installed, among)
-    return None if problem is None else Refusal(Status.INCOMPATIBLE, problem.reason, problem.fix)
+    return incompatibility(installed, environment() if among is None else among)
 
 
-def _disabled(installed: Installed, plugins: PluginSettings) -> Refusal | None:
-    key = installed.key
-    for name in (key, "all"):
-        if source := plugins.disabled.get(name):
-            what = f"Take {name} out of {source} to use it."
-            return Refusal(Status.DISABLED, f"is disabled by {source}", what)
-    if plugins.only is not None and key not in plugins.only:
-        what = f"Add {installed.distribution} to {plugins.only_source} to use it."
-        return Refusal(Status.DISABLED, f"is left out by {plugins.only_source}, which does not name it", what)
-    return None
+def incompatibility(installed: Installed, among: Environment) -> Refusal | None:
+    """Returns why a plugin does not fit what is installed, or `None` if it fits.
+
+    API versions are checked first, then `Requires-Dist` in its order. Requirements of extras, and those whose markers
+    do not hold here, are left out. A core without metadata (a source tree on `PYTHONPATH`) has no version to check.
+    """
+    versions = installed.api_versions or (_FIRST_API_VERSION,)
+    if not SUPPORTED_API_VERSIONS.intersection(versions):
+        written, served = (" and ".join(map(str, sorted(some))) for some in (versions, SUPPORTED_API_VERSIONS))
+        package = _CORE if min(versions) > max(SUPPORTED_API_VERSIONS) else installed.distribution
+        return Refusal(
+            Status.INCOMPATIBLE,
+            f"is written for version {written} of the plugin API, and this atb-core has {served}",
+            f"pip install --upgrade {package}",
+        )
+    problems = (_requirement_problem(installed, text, among) for text in installed.requires)
+    reason, fix = next((problem for problem in problems if problem is not None), ("", ""))
+    return Refusal(Status.INCOMPATIBLE, reason, fix) if reason else None
 
 
-def check_names(among: Environment | None = None, plugins: PluginSettings | None = None) -> None:
-    """Tells of settings that name a package which is not installed: once, as a warning.
+def check_names(among: Environment | None = None) -> None:
+    """Warns once of settings that name a package which is not installed.
 
     Raises:
         PluginError: with `strict`.
     """
-    among = environment() if among is None else among
-    plugins = settings().plugins if plugins is None else plugins
-    for message, hint in unmatched_names(among, plugins):
-        if plugins.strict:
+    for message, hint in unmatched_names(environment() if among is None else among):
+        if settings().plugins.strict:
             raise PluginError(message, hint=hint)
-        tell_once(f"{message}. {hint}")
+        warn_once(f"{message}. {hint}")
 
 
-def unmatched_names(among: Environment, plugins: PluginSettings) -> Iterator[tuple[str, str]]:
-    """What the settings name and is not installed: a sentence, and the next step."""
-    known = [one.key for one in among.installed]
-    for name, source in _named(plugins).items():
-        if name not in known:
-            yield _unmatched(name, source, known, name in among)
+def unmatched_names(among: Environment) -> Iterator[tuple[str, str]]:
+    """Yields, for each name in the settings that is not installed, a sentence and the next step."""
+    plugins = settings().plugins
+    sources = {**dict.fromkeys(sorted(plugins.only or ()), plugins.only_source), **plugins.disabled}
+    sources.pop("all", None)
+    for model_type, name in plugins.prefer.items():
+        sources.setdefault(name, plugins.prefer_sources[model_type])
+    keys = [one.key for one in among.installed]
+    for name, source in sources.items():
+        if name in keys:
+            continue
+        present = name in among
+        fault = "is no plugin: it has no entry points for atb-core" if present else "is not installed"
+        close = difflib.get_close_matches(normalized_name(name), keys, n=1)
+        install = "Correct the name." if present else f"Correct the name, or install it (pip install {name})."
+        yield f"{source} names {name}, which {fault}", f"Did you mean {close[0]}?" if close else install
 
 
-def tell_once(message: str) -> None:
-    """Warns, by way of `logging`: without any set-up that is a line on stderr."""
-    if message not in _told():
-        _told().add(message)
+@Once
+def _warnings() -> set[str]:
+    return set()
+
+
+def warn_once(message: str) -> None:
+    """Logs a warning unless this process has logged it before; without any set-up that is a line on stderr."""
+    if message not in _warnings():
+        _warnings().add(message)
         _log.warning("%s", message)
 
 
-def _named(plugins: PluginSettings) -> Mapping[str, str]:
-    named = dict.fromkeys(sorted(plugins.only or ()), plugins.only_source)
-    named.update(plugins.disabled)
-    named.pop("all", None)
-    for model_type, name in plugins.prefer.items():
-        named.setdefault(name, plugins.prefer_sources[model_type])
-    return named
+def _disabled(installed: Installed, plugins: PluginSettings) -> Refusal | None:
+    for name in (installed.key, "all"):
+        if source := plugins.disabled.get(name):
+            return Refusal(Status.DISABLED, f"is disabled by {source}", f"Take {name} out of {source} to use it.")
+    if plugins.only is not None and installed.key not in plugins.only:
+        reason = f"is left out by {plugins.only_source}, which does not name it"
+        return Refusal(Status.DISABLED, reason, f"Add {installed.distribution} to {plugins.only_source} to use it.")
+    return None
 
 
-def _unmatched(name: str, source: str, known: list[str], present: bool) -> tuple[str, str]:
-    what = "is no plugin: it has no entry points for atb-core" if present else "is not installed"
-    close = difflib.get_close_matches(normalized_name(name), known, n=1)
-    hint = f"Did you mean {close[0]}?" if close else f"Correct the name, or install it (pip install {name})."
-    if present and not close:
-        hint = "Correct the name."
-    return f"{source} names {name}, which {what}", hint
+def _requirement_problem(installed: Installed, text: str, among: Environment) -> tuple[str, str] | None:
+    """Returns reason and fix if what is installed does not meet the requirement `text`."""
+    upgrade = f"pip install --upgrade {installed.distribution}"
+    requirement = _parsed(text)
+    if requirement is None:
+        return f"has an invalid requirement: {text!r}", upgrade
+    if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        return None
+    wanted = _wanted(requirement)
+    install = f"pip install {shlex.quote(wanted)}"
+    is_core = normalized_name(requirement.name) == _CORE
+    version = among.version(requirement.name)
+    if version is None:
+        without_version = is_core or requirement.name in among
+        return None if without_version else (f"requires {wanted}, which is not installed", install)
+    if _satisfies(requirement, version):
+        return None
+    too_new = is_core and _is_above(requirement, version)
+    return f"requires {wanted}, and {requirement.name} {version} is installed", upgrade if too_new else install
+
+
+# Plugins repeat each other's requirements, and parsing is the slow part.
+@functools.lru_cache(maxsize=1024)
+def _parsed(text: str) -> Requirement | None:
+    """Returns a requirement; `None` if it is invalid, or its marker compares what cannot be compared."""
+    from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        requirement = Requirement(text)
+        if requirement.marker is not None:
+            requirement.marker.evaluate({"extra": ""})
+    except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName):
+        return None
+    return requirement
+
+
+def _wanted(requirement: Requirement) -> str:
+    """Returns the requirement as pip takes it, without its marker: `atb-core>=0.2,<0.3`."""
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    if requirement.url:
+        return f"{requirement.name}{extras} @ {requirement.url}"
+    # Lower bounds first, as people write them; the order in packaging is that of a set.
+    clauses = sorted(map(str, requirement.specifier), key=lambda clause: (clause[0] not in ">=~", clause))
+    return f"{requirement.name}{extras}{','.join(clauses)}"
+
+
+def _satisfies(requirement: Requirement, version: str) -> bool:
+    """Returns true for a matching version; a prerelease of the core also counts as the release that it precedes."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        parsed = Version(version)
+    except InvalidVersion:
+        return True  # not comparable: the import decides
+    specifier = requirement.specifier
+    early_core = parsed.is_prerelease and normalized_name(requirement.name) == _CORE
+    versions = [parsed, Version(parsed.base_version)] if early_core else [parsed]
+    return any(specifier.contains(one, prereleases=True) for one in versions)
+
+
+def _is_above(requirement: Requirement, version: str) -> bool:
+    """Returns true if `version` is newer than everything that the requirement admits."""
+    from packaging.version import Version
+
+    for clause in requirement.specifier:
+        if clause.contains(version, prereleases=True):
+            continue
+        if clause.operator in ("<", "<="):
+            return True
+        if clause.operator in ("==", "~=") and Version(version) > Version(clause.version.removesuffix(".*")):
+            return True
+    return False

@@ -14,7 +14,7 @@ from importlib.resources import files
 from atb_core.errors import EngineError, PluginError
 from atb_core.models.cpp.registration import CppModel
 from atb_core.names import normalized_name
-from atb_core.plugins.admission import refusal, tell_once
+from atb_core.plugins.admission import refusal, warn_once
 from atb_core.plugins.loader import load_entry
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import registry
@@ -44,7 +44,7 @@ def registered(name: str) -> CppModel | None:
             used; or the settings are strict and one cannot be used.
     """
     if not isinstance(name, str):
-        # None would look through all packages, and hold one against another.
+        # `None` would compare the models of all packages.
         raise EngineError(
             f"the name of a C++ model is a string, not {type(name).__name__}",
             hint='Give one such as "core_DecoderModel"; atb_core.models.cpp.model_names() lists them.',
@@ -56,7 +56,7 @@ def registered(name: str) -> CppModel | None:
             models.append((one, load_entry(one, entry)))
         except PluginError as error:
             failed.append(error)
-            _tell(one, error)
+            _warn_or_raise(one, error)
     for other in models[1:]:
         _check_agreement(name, models[0], other)
     if not models and failed:
@@ -91,14 +91,14 @@ def _entries(name: str | None = None) -> Iterator[tuple[Installed, Entry]]:
                 yield one, entry
 
 
-def _tell(one: Installed, error: PluginError) -> None:
+def _warn_or_raise(one: Installed, error: PluginError) -> None:
     """Raises the error of a package that fails if the settings are strict, else warns; ignores a disabled package."""
-    reason = refusal(one)
-    if reason is not None and reason.status is Status.DISABLED:
+    refused = refusal(one)
+    if refused is not None and refused.status is Status.DISABLED:
         return
     if settings().plugins.strict:
         raise error
-    tell_once(str(error))
+    warn_once(str(error))
 
 
 def _check_agreement(name: str, first: tuple[Installed, CppModel], second: tuple[Installed, CppModel]) -> None:

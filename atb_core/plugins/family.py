@@ -17,8 +17,7 @@ class Family:
 
     Attributes:
         objects: entry-point group to `module:Class`.
-        status: by the package's metadata and the settings and, where this process has tried to load it, by the
-            outcome.
+        status: by metadata and settings and, if this process has tried to load the family, by the outcome.
         reason: why the status is not `ok`, as the end of a sentence about the package.
         fix: the next step.
     """
@@ -35,19 +34,19 @@ class Family:
     @property
     def package(self) -> str:
         """Name and version, for messages: `atb-foo 0.1.0`."""
-        return f"{self.distribution} {self.version}" if self.version else self.distribution
+        return f"{self.distribution} {self.version}".rstrip()
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """Says who serves a model type, and why.
+    """Names the family that serves a model type, and the reason for the choice.
 
     Attributes:
         candidates: every installed family that claims the type, usable or not.
-        winner: the one that serves it; `None` where there is none, and `error` says why.
+        winner: the family that serves it; `None` if there is none.
         why: one sentence that names what decided.
-        error: what `find` raises.
-        passed_over: broken or incompatible candidates, which would otherwise be in conflict with the winner.
+        error: the error that `FamilyRegistry.find` raises without a winner.
+        passed_over: broken or incompatible candidates, which would otherwise conflict with the winner.
     """
 
     model_type: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the hook implementations of a process: imports, checks and calls them, each apart from the others."""
+"""Keeps the hook implementations of a process: imports, checks and calls each of them separately."""
 
 from __future__ import annotations
 
@@ -74,19 +74,16 @@ class Hooks:
         except PluginError as error:
             refused = refusal(distribution)
             if refused is None or refused.status is not Status.DISABLED:
-                # The loader has left the record.
-                self._remember(owner, error)
+                self._remember(owner, error)  # the loader has left the record
             return
-        # The loader has checked it.
-        self._take(module, owner)
+        self._take(module, owner)  # the loader has checked it
 
     def register(self, plugin: object, owner: Owner) -> None:
         """Checks a plugin and takes its implementations; PluginError says what is wrong with them."""
         with self._lock:
             if self._manager.has_plugin(_key(owner)):
                 raise PluginError(f"a plugin called {owner.distribution!r} is registered already")
-            problem = hook_problem(plugin)
-            if problem is not None:
+            if problem := hook_problem(plugin):
                 raise PluginError(f"{owner} {problem}")
             self._take(plugin, owner)
 
@@ -107,7 +104,7 @@ class Hooks:
                 return [Contribution(owner, item) for item in _checked(function(*args), self._slots[hook])]
             except KeyboardInterrupt:
                 raise
-            # Whatever a plugin raises, SystemExit included, must not harm others.
+            # An error of one plugin, SystemExit too, must not harm others.
             except BaseException as error:
                 self.note(owner, hook, error)
                 return []
@@ -149,7 +146,6 @@ def _checked(result: object, slot: Extensions[Any]) -> Iterable[object]:
     if not isinstance(result, (list, tuple)):
         raise PluginError(f"it returned {result!r}, not {slot.expected}")
     for item in result:
-        problem = slot.problem(item)
-        if problem is not None:
+        if problem := slot.problem(item):
             raise PluginError(f"{problem}; expected was {slot.expected}")
     return result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether what a plugin implements are the hooks that core has, in the form in which it has them."""
+"""Checks that what a plugin implements are hooks of this core, in the form that the core calls."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _MARK = "write `from atb_core.plugins import hookimpl`, and @hookimpl before eac
 
 
 def implementations(plugin: object) -> dict[str, str]:
-    """Attribute -> hook, for everything in a module or class that is marked with `hookimpl`."""
+    """Returns attribute -> hook, for everything in a module or class that is marked with `hookimpl`."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
-    options = {name: manager.parse_hookimpl_opts(plugin, name) for name in dir(plugin)}
-    return {name: found.get("specname") or name for name, found in options.items() if found is not None}
+    marks = {name: manager.parse_hookimpl_opts(plugin, name) for name in dir(plugin)}
+    return {name: options.get("specname") or name for name, options in marks.items() if options is not None}
 
 
 def hook_problem(plugin: object) -> str | None:
-    """What is wrong with the hooks of `plugin`, as the end of a sentence about it; `None`: nothing.
+    """Returns what is wrong with the hooks of `plugin`, as the end of a sentence about it; `None` if nothing is.
 
     Calls none of them.
     """
-    found = implementations(plugin)
-    unmarked = [name for name in hookspecs.HOOK_NAMES if callable(getattr(plugin, name, None)) and name not in found]
+    hooks = implementations(plugin)
+    unmarked = [name for name in hookspecs.HOOK_NAMES if callable(getattr(plugin, name, None)) and name not in hooks]
     if unmarked:
         return f"has {unmarked[0]}, which is not marked with @hookimpl: {_MARK}"
-    if not found:
+    if not hooks:
         return f"implements no hook: {_MARK}; the hooks are {', '.join(hookspecs.HOOK_NAMES)}"
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -38,7 +38,7 @@ def hook_problem(plugin: object) -> str | None:
         manager.register(plugin)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        unknown = sorted(set(found.values()) - set(hookspecs.HOOK_NAMES))
+        unknown = sorted(set(hooks.values()) - set(hookspecs.HOOK_NAMES))
         return _unknown(unknown[0]) if unknown else f"implements a hook in another form: {' '.join(str(error).split())}"
     return None
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fills the extension points of the layers with the contributions of installed plugins.
+"""Fills the extension points of the layers with what installed plugins contribute; provider of `atb_core.extensions`.
 
-This module is the provider of `atb_core.extensions`. pluggy keeps the implementations; `hook_manager` adds the rest: a
-plugin's module is imported when a hook is first needed and not before, an implementation that fails or returns anything
-but the expected list is recorded and warned of once while all others go on, and every contribution has an owner.
+pluggy keeps the implementations; `hook_manager` adds the rest: a plugin's module is imported when a hook is first
+needed, an implementation that fails or returns anything but the expected list is recorded and warned of once while all
+others go on, and every contribution has an owner.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from atb_core.plugins.once import Once
 from atb_core.plugins.scan import HOOKS
 from atb_core.settings import settings
 
-__all__ = ["contributions", "failed", "failures", "register"]
+__all__ = ["contributions", "failed", "failures", "register_hooks"]
 
 
 def contributions(slot: Extensions[Any]) -> list[Contribution[Any]]:
@@ -24,10 +24,15 @@ def contributions(slot: Extensions[Any]) -> list[Contribution[Any]]:
     return _hooks().contributions(slot)
 
 
-def register(plugin: object, name: str, version: str = "") -> None:
+def register_hooks(plugin: object, name: str, version: str = "") -> None:
     """Adds the hooks of an object that no package brings: a module, or a class of a notebook.
 
     Hooks of a kind that has been needed before are called now.
+
+    Args:
+        plugin: a module or class with functions under `hookimpl`.
+        name: names it in messages, as a distribution's name does.
+        version: for messages.
 
     Raises:
         PluginError: the name is taken, or `plugin` implements no hook, an unknown one, or one in another form.

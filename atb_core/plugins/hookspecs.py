@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hooks: what a module in the entry-point group `atb_core.plugins` may define to add more than a family.
+"""Declares the hooks, which a module in the entry-point group `atb_core.plugins` implements.
 
     from atb_core.plugins import hookimpl
 
@@ -7,8 +7,8 @@
     def atb_fusion_passes():
         return [Pass("ScaleAdd", Fusion(pattern, replacement))]
 
-Every hook takes nothing and returns a list. All are historic: each implementation is called once a process, when
-its kind is first needed, or as it is registered if that has been before.
+Every hook takes nothing and returns a list. Each implementation is called once in a process: when its kind is first
+needed or, if it is registered after that, at once (pluggy's "historic" hooks).
 """
 
 from __future__ import annotations
@@ -34,41 +34,44 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec(historic=True)
 def atb_fusion_passes() -> list[Pass]:  # type: ignore[empty-body]
-    """Fusions that join the pipeline after core's, for every network that is built.
+    """Returns fusions that run after core's, for every network that is built.
 
-    A pass whose `makes` names an op runs only for backends that have a kernel for it. Its name can be left out
-    with `del_fpass_keys`; two passes of one name are an error.
+    A pass whose `makes` names an op runs only for backends that have a kernel for it. `del_fpass_keys` leaves a pass
+    out by its name; two passes of one name are an error.
     """
 
 
 @hookspec(historic=True)
 def atb_ops() -> list[OpContribution]:  # type: ignore[empty-body]
-    """Custom ops, with kernels for the backends that they name or a form in core's ops."""
+    """Returns custom ops, with kernels for the backends that they name or a form in core's ops."""
 
 
 @hookspec(historic=True)
 def atb_features() -> list[type[FeatureDecorator]]:  # type: ignore[empty-body]
-    """Features that can be put on any model by name: `ModelRunner(path, features=["name"])`, `--feature name`."""
+    """Returns features for any model, by name: `ModelRunner(path, features=["name"])`, `--feature name`."""
 
 
 @hookspec(historic=True)
 def atb_cli_commands() -> list[click.Command]:  # type: ignore[empty-body]
-    """Sub-commands of `atb`. They are looked for when a command is asked for that core does not have."""
+    """Returns sub-commands of `atb`, asked for when core has no command of a name.
+
+    A name that begins with `plugins ` (`plugins new`) is a sub-command of `atb plugins`.
+    """
 
 
 @hookspec(historic=True)
 def atb_weight_formats() -> list[WeightFormat]:  # type: ignore[empty-body]
-    """Checkpoint formats, asked in turn about a path that is of none of core's."""
+    """Returns checkpoint formats, asked in turn about a path that is of none of core's."""
 
 
 @hookspec(historic=True)
 def atb_checkpoint_sources() -> list[Source]:  # type: ignore[empty-body]
-    """Places that checkpoints come from, asked in turn about a reference that is not on the disk."""
+    """Returns places that checkpoints come from, asked in turn about a reference that is not on the disk."""
 
 
 @hookspec(historic=True)
 def atb_tool_parsers() -> list[type[ToolParser]]:  # type: ignore[empty-body]
-    """Notations of tool calls, which families name on their routers."""
+    """Returns notations of tool calls, which families name on their routers."""
 
 
 HOOK_NAMES = tuple(name for name in list(globals()) if name.startswith("atb_"))

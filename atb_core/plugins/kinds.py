@@ -1,61 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an entry point of each group must lead to."""
+"""Checks that an entry point leads to what its group needs."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 
 from atb_core.plugins.scan import CONFIGS, CPP_MODELS, HOOKS, MODELS, ROUTERS
 
 __all__ = ["wrong_kind"]
 
-
-@dataclass(frozen=True)
-class _Kind:
-    """A class that everything in a group derives from, by name: to look must not import torch."""
-
-    module: str
-    name: str
-    words: str
-
-
-_KINDS = {
-    ROUTERS: _Kind("atb_core.models.base.router", "BaseRouter", "a subclass of BaseRouter"),
-    CONFIGS: _Kind("atb_core.models.base.config", "BaseConfig", "a subclass of BaseConfig"),
-    MODELS: _Kind(
+# By group: the module and name of the class that everything in it derives from, and what messages call a subclass.
+_BASES = {
+    ROUTERS: ("atb_core.models.base.router", "BaseRouter", "a subclass of BaseRouter"),
+    CONFIGS: ("atb_core.models.base.config", "BaseConfig", "a subclass of BaseConfig"),
+    MODELS: (
         "atb_core.models.base.flash_causal_lm_v3",
         "CausalLM",
         "a subclass of FlashCausalLMV3 under @torch_to_mindie_graph()",
     ),
+    CPP_MODELS: ("atb_core.models.cpp.registration", "CppModel", "a CppModel"),
 }
 
 
 def wrong_kind(group: str, value: object) -> str | None:
-    """Why `value` cannot serve in `group`, as the end of a sentence about it; `None` if it can.
+    """Returns why `value` cannot serve in `group`, as the end of a sentence about it; `None` if it can.
 
-    A class whose base has not been imported by now cannot derive from it, so nothing needs importing to say so.
+    Imports no base class (and so no torch): nothing derives from a class that has not been imported.
     """
     if group == HOOKS:
-        from atb_core.plugins.hook_rules import hook_problem
+        from atb_core.plugins.hook_rules import hook_problem  # imports pluggy
 
         return hook_problem(value)
+    if group not in _BASES:
+        return None
+    module, name, words = _BASES[group]
+    base = getattr(sys.modules.get(module), name, None)
     if group == CPP_MODELS:
-        return _no_cpp_model(value)
-    kind = _KINDS.get(group)
-    if kind is None:
-        return None
-    base = getattr(sys.modules.get(kind.module), kind.name, None)
-    if isinstance(value, type) and base is not None and issubclass(value, base):
-        return None
+        is_model = base is not None and isinstance(value, base)
+        return None if is_model else f"is a {type(value).__name__}, where {group} needs {words}"
     if not isinstance(value, type):
-        return f"is a {type(value).__name__}, where {group} needs a class, {kind.words}"
-    return f"is not {kind.words}, which {group} needs"
-
-
-def _no_cpp_model(value: object) -> str | None:
-    """The one group that needs an object and not a class."""
-    kind = getattr(sys.modules.get("atb_core.models.cpp.registration"), "CppModel", None)
-    if kind is not None and isinstance(value, kind):
-        return None
-    return f"is a {type(value).__name__}, where {CPP_MODELS} needs a CppModel"
+        return f"is a {type(value).__name__}, where {group} needs a class, {words}"
+    return None if base is not None and issubclass(value, base) else f"is not {words}, which {group} needs"

@@ -19,8 +19,8 @@ _lock = threading.RLock()
 class Once(Generic[T]):
     """Decorates a function without arguments: the first call computes, the others return the same value.
 
-    `cache_clear()` of any of them forgets all of them: they are made from one another (the registry from the scan),
-    and one that is older than another would be wrong.
+    `cache_clear()` of any of them forgets all: they are made from one another (the registry from the scan), and one
+    that is older than another would be wrong.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -30,6 +30,7 @@ class Once(Generic[T]):
         _all.append(self)  # type: ignore[arg-type]
 
     def __call__(self) -> T:
+        """Returns the value."""
         with _lock:
             if not self._values:
                 self._values.append(self._make())
@@ -41,7 +42,7 @@ class Once(Generic[T]):
 
 
 def forget() -> None:
-    """Forgets what this process knows of the installed plugins: the next question scans again."""
+    """Forgets what this process knows of the installed plugins: the next use scans again."""
     with _lock:
-        for one in _all:
-            one._values.clear()
+        for once in _all:
+            once._values.clear()

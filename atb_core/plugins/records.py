@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What became of every attempt to use something of a plugin: isolation with a memory.
+"""Records the outcome of every attempt to use a plugin.
 
-A plugin that is refused or fails harms nobody but itself, and leaves a record that says which package it was, which
-version, where it lies, why, and what to do next.
+A plugin that is refused or fails harms no other, and leaves a record: its version, its path, the reason, the next step.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-__all__ = ["LoadRecord", "Status", "add_record", "clear_records", "records"]
+__all__ = ["LoadRecord", "Refusal", "Status", "add_record", "clear_records", "records"]
 
 
 class Status(str, Enum):
-    """How a plugin stands."""
+    """Rates a plugin or an attempt to load it."""
 
     #: Usable; or, in a record, imported and checked.
     OK = "ok"
@@ -24,7 +23,7 @@ class Status(str, Enum):
     DISABLED = "disabled"
     #: Its API version, or a version it requires, is not what is installed.
     INCOMPATIBLE = "incompatible"
-    #: Its metadata is damaged, its import failed, or what it offers is not what its entry point promises.
+    #: Its metadata is damaged, its import failed, or an entry point leads to something else than its group needs.
     FAILED = "failed"
 
     def __str__(self) -> str:
@@ -32,17 +31,31 @@ class Status(str, Enum):
 
 
 @dataclass(frozen=True)
-class LoadRecord:
-    """One attempt to load one entry point, in this process.
+class Refusal:
+    """Says why a plugin is not used.
 
     Attributes:
-        path: the directory or file that holds the distribution's metadata.
+        reason: the end of a sentence after the package's name: `is disabled by ATB_NO_PLUGINS`.
+        fix: the next step.
+    """
+
+    status: Status
+    reason: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class LoadRecord:
+    """Holds the outcome of one attempt to load one entry point in this process.
+
+    Attributes:
+        path: directory or file of the distribution's metadata.
         target: the entry point, `atb_core.routers: qwen2 = atb_qwen2.router:Qwen2Router`.
-        reason: one sentence; empty where the status is `ok`.
+        reason: one sentence; empty for the status `ok`.
         fix: the next step, for example a `pip install` line.
-        exception: the traceback as text, where something was raised.
-        import_seconds: the time the import took; `None` where nothing was imported.
-        imported_torch: whether this import was the first to import torch.
+        exception: the traceback, if something was raised.
+        import_seconds: duration of the import; `None` if nothing was imported.
+        imported_torch: true if this import was the first to import torch.
     """
 
     distribution: str
@@ -68,12 +81,12 @@ def add_record(record: LoadRecord) -> None:
 
 
 def records() -> tuple[LoadRecord, ...]:
-    """Every attempt of this process, in order. An entry point that loaded is recorded once, a failure each time."""
+    """Returns every attempt of this process in order: the first success of an entry point, and each failure."""
     with _lock:
         return tuple(_records)
 
 
 def clear_records() -> None:
-    """Forgets all records; for tests."""
+    """Removes all records; for tests."""
     with _lock:
         _records.clear()

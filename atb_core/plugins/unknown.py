@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The error for a model that no installed family serves: which of the possible reasons it is, and what to do."""
+"""Makes the error for a model that no usable family serves: which of the possible reasons it is, and what to do."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from atb_core.plugins.scan import Environment
 
 __all__ = ["known_package", "unknown_model"]
 
-# More would bury what is said before.
+# A longer list would push the cause off the screen.
 _LISTED = 12
 
 
 def known_package(model_type: str) -> str | None:
-    """The package that is known to serve `model_type`, from the index that ships with the core."""
+    """Returns the package that is known to serve `model_type`, from the index that ships with the core."""
     return _index().get(model_type)
 
 
 def unknown_model(
     model_type: str, claims: Sequence[Family], families: Sequence[Family], among: Environment
 ) -> UnknownModelError:
-    """The error for `model_type`, which no usable family serves.
+    """Returns the error for a model type that no usable family serves.
 
     Args:
+        model_type: of the checkpoint.
         claims: the installed families that would serve it, none of them usable.
         families: all installed families.
-        among: what is installed.
+        among: everything that is installed.
     """
     if claims:
         return _unusable(model_type, claims)
@@ -48,10 +49,9 @@ def unknown_model(
             " `atb plugins new` starts one of your own.",
         )
     if package in among:
-        version = among.version(package) or ""
         return UnknownModelError(
-            f"{package} {version} is installed and does not serve the model type {model_type!r}; another version of it"
-            f" does; {served}",
+            f"{package} {among.version(package) or ''} is installed and does not serve the model type {model_type!r};"
+            f" another version of it does; {served}",
             hint=f"pip install --upgrade {package}",
         )
     return UnknownModelError(
@@ -80,6 +80,5 @@ def _served(families: Sequence[Family]) -> str:
 
 @functools.cache
 def _index() -> dict[str, str]:
-    path = Path(__file__).with_name("known_families.json")
-    index: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    index: dict[str, str] = json.loads(Path(__file__).with_name("known_families.json").read_text(encoding="utf-8"))
     return index

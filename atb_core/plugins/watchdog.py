@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends an import that does not end by itself: 60 s by default, for 0.5 ms an import that does end.
+"""Ends an import that does not end by itself: after 60 s by default, at a cost of 0.5 ms for an import that does end.
 
-The import runs in the thread that asked for it, as imports do; a second thread watches the clock. When time is up it
-makes the first thread raise. A main thread gets there by a signal, which also interrupts sleeping and waiting;
-elsewhere Python can only raise between two bytecodes, so a thread that waits inside a C function is not reached until
-it returns. Code that catches the exception gets it again.
+The import runs in the thread that asked for it; a second thread watches the clock. When time is up it makes the first
+thread raise. A main thread gets a signal, which also interrupts sleeping and waiting; in other threads Python can only
+raise between two bytecodes, so a thread that waits in a C function is reached when that returns. Code that catches the
+exception gets it again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import ctypes
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 
 __all__ = ["ImportTimeout", "Watchdog"]
 
@@ -23,14 +23,14 @@ _AGAIN_SECONDS = 0.05
 
 
 class ImportTimeout(BaseException):
-    """Raised in the middle of an import; no `Exception`, so that a plugin's `except Exception` lets it pass."""
+    """Interrupts an import; no `Exception`, so that a plugin's `except Exception` does not stop it."""
 
 
 class Watchdog:
     """Raises ImportTimeout in the thread that entered it, if that has not left after `seconds`.
 
     Attributes:
-        expired: whether time was up.
+        expired: true if time was up.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -38,7 +38,7 @@ class Watchdog:
         self._seconds = seconds
         self._thread = threading.get_ident()
         self._left = threading.Event()
-        # The exception may strike between taking the lock and using it; then it is simply taken twice.
+        # Reentrant: the exception may strike between taking the lock and using it, which is then repeated.
         self._lock = threading.RLock()
         self._previous: object = None
         self._signals = False
@@ -48,9 +48,7 @@ class Watchdog:
         threading.Thread(target=self._watch, name="atb-import-watchdog", daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         # The exception may arrive in here as well, at any line: once is not enough, and each step may be repeated.
         while True:
             try:

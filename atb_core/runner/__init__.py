@@ -29,26 +29,17 @@ __all__ = [
     "TokensPrompt",
 ]
 
-_HOME = {
-    "ChatMessage": "prompts",
-    "CompletionOutput": "outputs",
-    "Logprob": "outputs",
-    "ModelRunner": "model_runner",
-    "Prompt": "prompts",
-    "RequestMetrics": "outputs",
-    "RequestOutput": "outputs",
-    "SamplingParams": "sampling_params",
-    "StreamChunk": "outputs",
-    "TextPrompt": "prompts",
-    "TokensPrompt": "prompts",
-}
+# In the order of search: only the last one imports torch.
+_MODULES = ("outputs", "sampling_params", "prompts", "model_runner")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in __all__:
+        for module in _MODULES:
+            if (value := getattr(import_module(f"{__name__}.{module}"), name, None)) is not None:
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    return sorted({*globals(), *__all__})

@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who owns which block of the paged key/value cache.
+"""Owners of the blocks of the paged key/value cache.
 
-The cache is cut into blocks of ``block_size`` slots. A sequence owns whole blocks and lists them in its
-*block table*: position ``p`` of the sequence lives in slot ``table[p // block_size] * block_size + p %
-block_size``.
+The cache is cut into blocks of `block_size` slots. A sequence owns whole blocks and lists them in its *block table*:
+position `p` of the sequence is in slot `table[p // block_size] * block_size + p % block_size`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["BlockManager"]
-
 
 class BlockManager:
     """Hands out blocks and takes them back. A block has at most one owner at any time.
 
     Args:
-        num_blocks: blocks in the cache, numbered from 0.
-        block_size: slots in a block.
+        num_blocks: Number of blocks in the cache.
+        block_size: Number of slots in a block.
     """
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
@@ -29,10 +26,10 @@ class BlockManager:
         self.rebuild(())
 
     def rebuild(self, tables: Iterable[list[int]]) -> None:
-        """Starts anew with these tables as the only owners.
+        """Starts again with these tables as the only owners.
 
-        An interrupt may come between any two instructions; :meth:`grow` and :meth:`free` are written so that
-        a block can then be lost but never have two owners, and this finds it again.
+        An interrupt may come between any two instructions. `grow` and `free` are written so that a block can then be
+        lost but never has two owners; this finds it again.
         """
         owned = {block for table in tables for block in table}
         # A stack: the block freed last is used next, while its memory is still near the processor.
@@ -41,19 +38,15 @@ class BlockManager:
 
     @property
     def num_free(self) -> int:
-        """Blocks that nobody owns."""
+        """Number of blocks without an owner."""
         return len(self._free)
 
     def blocks_for(self, num_tokens: int) -> int:
-        """Blocks that ``num_tokens`` positions take."""
+        """Returns the number of blocks that `num_tokens` positions take."""
         return -(-num_tokens // self.block_size)
 
-    def can_grow(self, table: list[int], num_tokens: int) -> bool:
-        """True if ``table`` could be made to cover ``num_tokens`` positions now."""
-        return self.blocks_for(num_tokens) - len(table) <= len(self._free)
-
     def grow(self, table: list[int], num_tokens: int) -> bool:
-        """Appends blocks to ``table`` until it covers ``num_tokens`` positions.
+        """Appends blocks to `table` until it covers `num_tokens` positions.
 
         Returns:
             False, with nothing changed, if there are not enough free blocks.
@@ -68,10 +61,10 @@ class BlockManager:
         return True
 
     def free(self, table: list[int]) -> None:
-        """Takes back every block of ``table`` and empties it. Freeing an empty table does nothing."""
+        """Takes back every block of `table` and empties it."""
         while table:
             block = table.pop()
             if self._is_free[block]:
-                raise RuntimeError(f"block {block} is freed but nobody owns it")
+                raise RuntimeError(f"block {block} is freed but has no owner")
             self._is_free[block] = 1
             self._free.append(block)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chats to prompts, by the template that comes with a checkpoint, with bounded time and memory."""
+"""Renders chats by the template that comes with a checkpoint, with bounded time and memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import Any
 from atb_core.child import Child, ChildEndedError, encode
 from atb_core.errors import RequestError, TokenizerError
 
-__all__ = ["ChatTemplate", "Message", "end_template_process"]
-
 Message = dict[str, Any]
 
 _TIME_LIMIT = 10.0
@@ -20,7 +18,7 @@ _TEMPLATE_LIMIT = 1 << 20
 
 
 class _Worker:
-    """Holds the process that renders templates; it is started when first needed and again after it ended."""
+    """Holds the process that renders templates; it is started when needed."""
 
     def __init__(self) -> None:
         self._child: Child | None = None
@@ -30,9 +28,9 @@ class _Worker:
         """Returns the answer to a request.
 
         Raises:
-            TimeoutError: it took too long; the process is ended.
-            ChildEndedError: the process died on this request, at its memory limit.
-            OSError: the process cannot be started.
+            TimeoutError: It took too long; the process is ended.
+            ChildEndedError: The process died on this request, at its memory limit.
+            OSError: The process cannot be started.
         """
         with self.lock:
             if self._child is None or not self._child.running:
@@ -59,7 +57,7 @@ atexit.register(_worker.end)
 
 
 def end_template_process() -> None:
-    """Ends the process that renders templates, once it has rendered what it is at; the next chat starts it again."""
+    """Ends the process that renders templates, after its current request; the next chat starts it again."""
     with _worker.lock:
         _worker.end()
 
@@ -69,10 +67,10 @@ class ChatTemplate:
 
     Args:
         source: Jinja source.
-        special_tokens: variables such as ``bos_token`` that the template may use.
+        special_tokens: Variables such as `bos_token` that the template may use.
 
     Raises:
-        TokenizerError: the source is absurdly long.
+        TokenizerError: The source is longer than a million characters.
     """
 
     def __init__(self, source: str, special_tokens: dict[str, str] | None = None) -> None:
@@ -84,7 +82,7 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens or {})
 
     def mentions(self, variable: str) -> bool:
-        """Whether the name of a variable occurs in the template; one that does not cannot change anything."""
+        """Returns True if the name of a variable occurs in the template; one that does not cannot change anything."""
         return re.search(rf"\b{re.escape(variable)}\b", self.source) is not None
 
     def render(
@@ -96,11 +94,11 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """The text of a conversation, as Hugging Face's ``apply_chat_template`` renders it.
+        """Returns the text of a conversation, as Hugging Face's `apply_chat_template` renders it.
 
         Raises:
-            RequestError: the template refuses the conversation, or a value in it is not plain data.
-            TokenizerError: the template is faulty, or takes more steps, time or memory than allowed.
+            RequestError: The template refuses the conversation, or a value in it is not plain data.
+            TokenizerError: The template is faulty, or takes more steps, time or memory than allowed.
         """
         values = {
             **self._special_tokens,
@@ -137,6 +135,6 @@ def _faulty(what: str) -> TokenizerError:
 
 
 def _without_generation_marks(source: str) -> str:
-    """``{% generation %}`` blocks mark the assistant's words for training; rendering sees through them."""
+    """Removes `{% generation %}`, which marks the assistant's words for training, and keeps what is in the blocks."""
     source = re.sub(r"(\{%[-+]?)\s*generation\s*([-+]?%\})", r"\1 if true \2", source)
     return re.sub(r"(\{%[-+]?)\s*endgeneration\s*([-+]?%\})", r"\1 endif \2", source)

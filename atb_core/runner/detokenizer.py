@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text of one sequence as it grows: only what is certain is shown, and it ends at a stop string."""
+"""Text of one sequence while it grows: only what is final is shown, and it ends at a stop string."""
 
 from __future__ import annotations
 
@@ -7,24 +7,20 @@ from collections.abc import Sequence
 
 from atb_core.runner.text_decoder import TextDecoder
 
-__all__ = ["Detokenizer"]
-
 
 class Detokenizer:
     """Shows text once no later token can change it or take it back.
 
-    Two things are held back: an incomplete character (by the decoder) and an end of the text that may be the
-    beginning of a stop string. The pieces returned, joined, are always ``text``, whatever the cut into
-    tokens.
+    Two things are held back: an incomplete character (by the decoder) and an end of the text that may be the beginning
+    of a stop string. The pieces returned, joined, are always `text`, whatever the cut into tokens.
 
     Args:
-        decoder: turns tokens into text.
-        stop: stop strings, none of them empty. The first one to be completed ends the text before it; of two
+        decoder: Turns tokens into text.
+        stop: Stop strings, none of them empty. The first one to be completed ends the text before it; of two
             completed by the same character, the longer.
 
     Attributes:
-        text: everything shown so far.
-        stopped_by: the stop string that ended the text.
+        stopped_by: Stop string that ended the text.
     """
 
     def __init__(self, decoder: TextDecoder, stop: Sequence[str] = ()) -> None:
@@ -36,6 +32,7 @@ class Detokenizer:
 
     @property
     def text(self) -> str:
+        """Everything shown so far."""
         if len(self._pieces) > 1:
             self._pieces = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
@@ -56,7 +53,7 @@ class Detokenizer:
         return new
 
     def finish(self) -> str:
-        """No more tokens come: returns what was held back, unless a stop string ended the text."""
+        """Returns the text that was held back, after the last token; empty if a stop string ended the text."""
         if self.stopped_by is not None:
             return ""
         shown = self._take(self._decoder.finish())
@@ -71,7 +68,7 @@ class Detokenizer:
         if not self._stop:
             self._pieces.append(new)
             return new
-        # What was held back is all that a stop string could begin in, so nothing before it is searched again.
+        # A stop string can only begin in what was held back, so nothing before it is searched again.
         pending = self._held + new
         cut = self._find_stop(pending)
         if cut is None:
@@ -85,20 +82,16 @@ class Detokenizer:
         return shown
 
     def _find_stop(self, pending: str) -> int | None:
-        """The start of the stop string that is completed first, noting which one it is."""
-        best: tuple[int, int, str] | None = None
-        for stop in self._stop:
-            start = pending.find(stop)
-            if start >= 0:
-                candidate = (start + len(stop), start, stop)
-                best = candidate if best is None else min(best, candidate)
-        if best is None:
+        """Returns the start of the stop string that is completed first, and sets `stopped_by`."""
+        starts = [(pending.find(stop), stop) for stop in self._stop]
+        completed = [(start + len(stop), start, stop) for start, stop in starts if start >= 0]
+        if not completed:
             return None
-        self.stopped_by = best[2]
-        return best[1]
+        _, start, self.stopped_by = min(completed)
+        return start
 
     def _possible_beginning(self, pending: str) -> int:
-        """Length of the longest end of ``pending`` that is a beginning of a stop string."""
+        """Returns the length of the longest end of `pending` that is a beginning of a stop string."""
         longest = max(len(stop) for stop in self._stop) - 1
         for start in range(max(0, len(pending) - longest), len(pending)):
             end = pending[start:]

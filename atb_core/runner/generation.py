@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
 import torch
 
@@ -18,24 +17,22 @@ from atb_core.runner.sampler import Sampler
 from atb_core.runner.scheduler import Scheduler
 from atb_core.runner.step_inputs import StepInputs
 
-__all__ = ["Generation"]
-
 # Bound on the logits of a prompt that are held at a time for their log probabilities.
 _LOGITS_BYTES = 1 << 28
 
 
 class Generation:
-    """Requests that are served together. Used as a context manager: leaving it frees every block.
+    """Requests that are served together; `close` frees all their blocks.
 
     Args:
-        forward: runs the model on a step and returns logits [requests, vocab].
-        blocks: owner of the cache's blocks; may be shared with other generations.
+        forward: Runs the model on a step and returns logits [requests, vocab].
+        blocks: Owner of the cache's blocks; may be shared with other generations.
         kv_cache: Cache that these blocks divide.
         max_num_seqs: Largest number of requests that run at a time.
         max_num_batched_tokens: Largest number of tokens in one prefill step of several requests.
         max_model_len: Length of the longest context.
         vocab_size: Columns of the logits.
-        lock: held during each step, by all who share ``forward`` and ``blocks``.
+        lock: Held during each step by all that share `forward` and `blocks`.
     """
 
     def __init__(
@@ -57,21 +54,13 @@ class Generation:
         self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
         self._sampler = Sampler()
 
-    def __enter__(self) -> Generation:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     @property
     def has_work(self) -> bool:
         """True while some request is unfinished."""
         return self._scheduler.has_work
 
     def add(self, request: Request) -> None:
-        """Puts a request in the line; it joins the running ones as soon as there is room."""
+        """Queues a request; it joins the running ones as soon as there is room."""
         self._scheduler.add(request)
 
     def abort(self, request: Request) -> None:
@@ -81,10 +70,9 @@ class Generation:
             self._scheduler.remove_finished()
 
     def step(self) -> list[StreamChunk]:
-        """One run of the model: one new token for each request that took part.
+        """Runs the model once and returns one new token for each request that took part.
 
-        An exception, a KeyboardInterrupt included, ends all requests of this generation and frees their
-        blocks.
+        An exception, a KeyboardInterrupt included, ends all requests of this generation and frees their blocks.
         """
         with self._lock:
             try:
@@ -120,7 +108,7 @@ class Generation:
         return chunks
 
     def _prefill(self, requests: list[Request]) -> torch.Tensor:
-        """Runs prompts; returns the logits [requests, vocab] at their last tokens."""
+        """Returns the logits [requests, vocab] at the last tokens of prompts."""
         step = self._inputs.prefill(requests)
         # The scheduler runs a request that wants them alone.
         if requests[0].wants_prompt_logprobs:
@@ -128,32 +116,32 @@ class Generation:
         return self._forward(step)
 
     def _prefill_with_logprobs(self, request: Request, step: Step) -> torch.Tensor:
-        """Runs one prompt, again for each part of its logits, and notes its log probabilities.
+        """Runs one prompt once for each part of its logits and keeps its log probabilities.
 
-        A run computes and writes to the cache the same each time; only the logits that it is asked for differ.
+        Each run writes the same to the cache; only the logits that it is asked for differ.
         """
         prompt, count = request.group.prompt_token_ids, request.params.prompt_logprobs
         assert count is not None
-        noted: list[dict[int, Logprob] | None] = [None]
+        entries: list[dict[int, Logprob] | None] = [None]
         while True:
-            start = len(noted) - 1
+            start = len(entries) - 1
             end = min(len(prompt), start + max(1, _LOGITS_BYTES // (4 * self._vocab_size)))
             logits = self._forward(dataclasses.replace(step, lm_head_indices=torch.arange(start, end)))
             followed = prompt[start + 1 : end + 1]
-            entries = self._sampler.prompt_logprobs(logits[: len(followed)], followed, count)
-            noted += [request.with_text(entry) for entry in entries]
+            part = self._sampler.prompt_logprobs(logits[: len(followed)], followed, count)
+            entries += [request.with_text(logprobs) for logprobs in part]
             if end == len(prompt):
                 break
-        request.group.prompt_logprobs = noted
+        request.group.prompt_logprobs = entries
         request.wants_prompt_logprobs = False
         return logits[-1:]
 
     def close(self) -> None:
-        """Aborts what is unfinished and frees all blocks. May be called again."""
+        """Aborts unfinished requests and frees all blocks. May be called again."""
         with self._lock:
             for request in self._scheduler.clear():
                 request.abort()
 
     def block_tables(self) -> list[list[int]]:
-        """The tables of all unfinished requests: the blocks this generation owns."""
+        """Returns the block tables of all unfinished requests."""
         return [request.block_table for request in (*self._scheduler.running, *self._scheduler.waiting)]

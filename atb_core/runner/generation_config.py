@@ -16,8 +16,6 @@ from atb_core.checkpoint.json_files import read_json_object
 from atb_core.errors import ConfigError, RequestError
 from atb_core.runner.sampling_params import DEFAULT_MAX_TOKENS, SamplingParams
 
-__all__ = ["FILE_NAME", "choose_generation_config", "default_values"]
-
 _log = logging.getLogger(__name__)
 
 FILE_NAME = "generation_config.json"
@@ -86,7 +84,7 @@ def choose_generation_config(choice: str | Path, own: Mapping[str, Any]) -> tupl
 
     Args:
         choice: `"auto"` (the checkpoint's own), `"none"`, or a file or a directory with a `generation_config.json`.
-        own: The checkpoint's.
+        own: Configuration of the checkpoint.
 
     Returns:
         The configuration, and its name in messages.
@@ -134,16 +132,13 @@ def default_values(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         for key, parameter in {**_ALWAYS, **_IF_SAMPLING}.items()
         if config.get(key) is not None
     }
-    values = {"temperature": 1.0, **checked} if sampling else _without_sampling(checked)
+    values = {"temperature": 1.0} if sampling else {}
+    values |= {name: value for name, value in checked.items() if sampling or name not in _IF_SAMPLING.values()}
     if "min_tokens" in values:
-        # The default limit is core's own and gives way to what the file demands.
+        # The default limit is core's own; a larger min_tokens in the file raises it.
         values.setdefault("max_tokens", max(values["min_tokens"], DEFAULT_MAX_TOKENS))
     _construct(values, "", name)
     return values
-
-
-def _without_sampling(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {parameter: value for parameter, value in values.items() if parameter not in _IF_SAMPLING.values()}
 
 
 def _checked(value: Any, key: str, parameter: str, name: str) -> Any:

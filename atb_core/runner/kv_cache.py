@@ -6,19 +6,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from atb_core.engine.host_memory import host_zeros
 from atb_core.errors import EngineError
 
-__all__ = ["CacheLayout", "CachePlan", "allocate", "plan_cache"]
-
 Allocate = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
 
 _log = logging.getLogger(__name__)
 
-# Of the memory that is free once the weights are loaded; the rest is for activations and for everybody else.
+# Of the memory that is free once the weights are loaded; the rest is for activations and other programs.
 _SHARE_OF_AVAILABLE = 0.5
 
 
@@ -34,14 +33,12 @@ class CacheLayout:
 
     @property
     def bytes_per_block(self) -> int:
-        """Keys and values of all layers."""
-        values = self.block_size * self.num_kv_heads * self.head_dim
-        return 2 * self.num_layers * values * self.dtype.itemsize
+        """Size of one block of the keys and values of all layers."""
+        return 2 * self.num_layers * self.block_size * self.num_kv_heads * self.head_dim * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
-class CachePlan:
-    """How many blocks there are, and the longest context they serve."""
+class CachePlan(NamedTuple):
+    """Number of blocks, and the longest context that they hold, in tokens."""
 
     num_blocks: int
     max_model_len: int
@@ -57,61 +54,57 @@ def plan_cache(
     kv_cache_memory_bytes: int | None = None,
     available: int | None = None,
 ) -> CachePlan:
-    """Decides the number of blocks: as told, or enough for a full batch of full contexts if memory allows.
+    """Chooses the number of blocks: as given, or enough for a full batch of full contexts if memory allows.
 
     Args:
-        layout: what a block holds.
-        context_len: tokens the model was made for.
-        max_model_len: the limit asked for; ``None``: ``context_len``, or less if that does not fit in memory.
-        max_num_seqs: sequences running at a time.
-        num_blocks: the number itself.
-        kv_cache_memory_bytes: or the memory to use for it.
-        available: bytes of memory that may be used; ``None`` if unknown.
+        layout: Contents of a block.
+        context_len: Number of tokens that the model was made for, at most `max_model_len`.
+        max_model_len: Limit that was given; `None`: `context_len`, or less if that does not fit in memory.
+        max_num_seqs: Number of sequences that run at a time.
+        num_blocks: Number that was given.
+        kv_cache_memory_bytes: Memory that was given instead.
+        available: Bytes of memory that may be used; `None` if unknown.
 
     Raises:
-        EngineError: what was asked for does not fit in memory, or the blocks cannot hold one full context.
+        EngineError: What was given does not fit in memory, or the blocks cannot hold one full context.
     """
-    wanted_len = context_len if max_model_len is None else max_model_len
+    wanted_len = max_model_len or context_len
     per_context = -(-wanted_len // layout.block_size)
     if num_blocks is None and kv_cache_memory_bytes is not None:
         num_blocks = kv_cache_memory_bytes // layout.bytes_per_block
     if num_blocks is not None:
-        _check_fits(layout, num_blocks, available)
+        needed = num_blocks * layout.bytes_per_block
+        if available is not None and needed > available:
+            raise EngineError(
+                f"A key/value cache of {num_blocks} blocks takes {_mib(needed)}, but only {_mib(available)} of "
+                "memory are available",
+                hint="Lower num_blocks, kv_cache_memory_bytes, max_model_len or max_num_seqs.",
+            )
     else:
         num_blocks = per_context * max_num_seqs
         if available is not None:
             num_blocks = min(num_blocks, int(available * _SHARE_OF_AVAILABLE) // layout.bytes_per_block)
     if num_blocks >= per_context:
         return CachePlan(num_blocks, wanted_len)
-    fits = num_blocks * layout.block_size
-    if max_model_len is not None or fits < 1:
+    held_len = num_blocks * layout.block_size
+    if max_model_len is not None or held_len < 1:
         raise EngineError(
             f"One context of {wanted_len} tokens takes {per_context} blocks of the key/value cache "
             f"({_mib(per_context * layout.bytes_per_block)}), but there are {num_blocks} "
             f"({_mib(num_blocks * layout.bytes_per_block)})",
             hint="Lower max_model_len, or raise num_blocks or kv_cache_memory_bytes.",
         )
-    _log.warning("The context is limited to %d of %d tokens by memory for the key/value cache", fits, context_len)
-    return CachePlan(num_blocks, fits)
-
-
-def _check_fits(layout: CacheLayout, num_blocks: int, available: int | None) -> None:
-    needed = num_blocks * layout.bytes_per_block
-    if available is not None and needed > available:
-        raise EngineError(
-            f"A key/value cache of {num_blocks} blocks takes {_mib(needed)}, but only {_mib(available)} of "
-            "memory are available",
-            hint="Lower num_blocks, kv_cache_memory_bytes, max_model_len or max_num_seqs.",
-        )
+    _log.warning("The context is limited to %d of %d tokens by memory for the key/value cache", held_len, context_len)
+    return CachePlan(num_blocks, held_len)
 
 
 def allocate(
     layout: CacheLayout, num_blocks: int, make: Allocate = host_zeros
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values of each layer, in memory of the host or of what `make` allocates on."""
+    """Allocates keys and values of each layer, in memory of the host or of the device that `make` allocates on."""
     shape = (num_blocks, layout.block_size, layout.num_kv_heads, layout.head_dim)
     return [(make(shape, layout.dtype), make(shape, layout.dtype)) for _ in range(layout.num_layers)]
 
 
-def _mib(count: int) -> str:
-    return f"{count / 2**20:,.0f} MiB"
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / 2**20:,.0f} MiB"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes to one row of logits before a token is chosen: bias, least length, penalties.
+"""Changes one row of logits before a token is chosen: bias, minimum length, penalties.
 
 The order is `logit_bias`, `min_tokens`, `repetition_penalty`, `frequency_penalty`, `presence_penalty`: that of vLLM
 and, for those that it has, of Hugging Face's `generate`.
@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from atb_core.runner.request import Request
-
-__all__ = ["process_logits"]
 
 FloatRow = npt.NDArray[np.float32]
 

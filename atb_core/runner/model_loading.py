@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds a model and loads its weights."""
+"""Checks what a runner is opened with, builds its model and loads the weights."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atb_core.engine import get_backend
 from atb_core.errors import BackendUnavailableError, RequestError
+from atb_core.models.base.mindie_llm_config import MindIELLMConfig
+from atb_core.models.base.moe_config import MoeConfig
+from atb_core.models.cpp.graph_variants import CppVariants
+from atb_core.models.cpp.registration import registrations
 from atb_core.models.families import families
 from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS
+from atb_core.runner.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint
@@ -19,20 +25,18 @@ if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
 
-__all__ = ["check_available", "config_with_dtype", "load_model"]
 
-
-def check_available(backend: str, graph: str, rank: int, world_size: int) -> None:
-    """Refuses what this version cannot do, before any file is opened.
+def check_available(backend: str, graph: str, rank: int, world_size: int, features: Collection[str]) -> None:
+    """Refuses what this version or this machine cannot do, before any file is opened.
 
     Raises:
-        BackendUnavailableError: more than one process, a backend that this machine does not have, or a graph that
+        BackendUnavailableError: More than one process, a backend that this machine does not have, or a graph that
             the backend cannot run.
-        RequestError: a value that means nothing.
+        RequestError: A value that is none of those allowed.
     """
     if world_size != 1 or rank != 0:
         if world_size < 1 or not 0 <= rank < world_size:
-            raise RequestError(f"rank={rank} and world_size={world_size} do not go together")
+            raise RequestError(f"rank={rank} and world_size={world_size} do not go together: rank is below world_size")
         raise BackendUnavailableError(
             f"world_size={world_size}: tensor parallel is not available in this version",
             hint="Run with world_size=1, one process for the whole model.",
@@ -46,22 +50,49 @@ def check_available(backend: str, graph: str, rank: int, world_size: int) -> Non
         )
     if backend not in ("auto", *BACKENDS):
         raise RequestError(f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
+    if isinstance(features, str) or not all(isinstance(name, str) for name in features):
+        raise RequestError(f"features must be a list of names, not {features!r}", hint="For example features=['lora'].")
     if backend not in ("auto", *HOST_BACKENDS):
-        get_backend(backend)  # says what is missing
+        get_backend(backend)  # its error names what is missing
+
+
+def check_sizes(**sizes: int | None) -> None:
+    """Raises RequestError for a size that is given and is no positive integer."""
+    for name, value in sizes.items():
+        if value is not None and (type(value) is not int or value < 1):
+            raise RequestError(f"{name} must be a positive integer, not {value!r}")
+
+
+def longest_context(max_model_len: int | None, context_len: int) -> int:
+    """Returns the limit that was given, by default the model's; RequestError if it is more than that."""
+    if max_model_len is not None and max_model_len > context_len:
+        raise RequestError(
+            f"max_model_len={max_model_len} is more than the {context_len} tokens the model is made for",
+            hint="Lower max_model_len, or set rope_scaling in config.json.",
+        )
+    return max_model_len or context_len
 
 
 def config_with_dtype(config: BaseConfig, dtype: str) -> BaseConfig:
-    """The configuration for running in another element type than the checkpoint's (``"auto"``).
+    """Returns the configuration for running in another dtype than the checkpoint's (`"auto"`).
 
     Raises:
-        RequestError: ``dtype`` is not one that models run in.
+        RequestError: Models cannot run in `dtype`.
     """
     if dtype == "auto":
         return config
-    name = str(dtype).removeprefix("torch.")
+    name = dtype.removeprefix("torch.")
     if name not in DTYPES:
         raise RequestError(f"dtype must be 'auto' or one of {', '.join(DTYPES)}, not {dtype!r}")
     return config.replace(torch_dtype=name)
+
+
+def open_tokenizer(router: BaseRouter, checkpoint: Checkpoint, path: str | Path | None) -> Tokenizer:
+    """Returns the tokenizer at `path` if it is given, else the family's own, else the checkpoint's."""
+    if path is not None:
+        return Tokenizer.from_path(Path(path))
+    own: Tokenizer | None = router.tokenizer
+    return own or Tokenizer(checkpoint.tokenizer_parts())
 
 
 def load_model(
@@ -76,34 +107,24 @@ def load_model(
     features: Sequence[str],
     progress: Progress | None,
 ) -> CausalLM:
-    """Builds the family's model for ``config`` and streams its weights into the engine.
+    """Builds the family's model for `config` and streams its weights into the engine.
 
-    Args:
-        graph: who writes the graphs, ``"python"`` or ``"cpp"``.
-        max_model_len: the longest sequence that will be run, in tokens.
-        features: names of features that the model shall have.
+    The arguments are those of `ModelRunner`, checked.
 
     Raises:
-        RequestError: there is no such feature.
-        BackendUnavailableError: there is no C++ graph of this model; says why.
-        WeightsError: the checkpoint is damaged or does not fit the configuration.
+        RequestError: There is no such feature.
+        BackendUnavailableError: There is no C++ graph of this model.
+        WeightsError: The checkpoint is damaged or does not fit the configuration.
     """
-    from atb_core.models.base.mindie_llm_config import MindIELLMConfig
-
-    built = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
-    built.check_model(config.data_type, config.head_dim or 0)
+    engines = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
+    engines.check_model(config.data_type, config.head_dim or 0)
     cpp_name = _cpp_name(router.model_type, config) if graph == "cpp" else None
+    options = {"features": tuple(features)} if features else {}
     with checkpoint.weights(config.data_type) as loader:
         model = router.model_cls(
-            MindIELLMConfig(hf_config=config),
-            loader,
-            backend=built,
-            max_model_len=max_model_len,
-            **({"features": tuple(features)} if features else {}),
+            MindIELLMConfig(hf_config=config), loader, backend=engines, max_model_len=max_model_len, **options
         )
         if cpp_name is not None:
-            from atb_core.models.cpp.graph_variants import CppVariants
-
             model.variants = CppVariants(model, cpp_name)
         model.load_weights(loader, progress=progress)
     _return_free_memory()
@@ -111,10 +132,7 @@ def load_model(
 
 
 def _cpp_name(model_type: str, config: BaseConfig) -> str:
-    """The C++ model that the family registers for its models of this type."""
-    from atb_core.models.base.moe_config import MoeConfig
-    from atb_core.models.cpp.registration import registrations
-
+    """Returns the name of the C++ model that the family registers for its models of this type."""
     registered = registrations().model_of_family(model_type)
     if registered is not None:
         return registered[0]

@@ -23,24 +23,26 @@ from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.generation import Generation
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
-from atb_core.runner.model_loading import check_available, config_with_dtype, load_model
+from atb_core.runner.model_loading import (
+    check_available,
+    check_sizes,
+    config_with_dtype,
+    load_model,
+    longest_context,
+    open_tokenizer,
+)
 from atb_core.runner.outputs import RequestOutput, StreamChunk
 from atb_core.runner.prompts import Chat, PromptEncoder, Prompts, split_chats, split_prompts
-from atb_core.runner.request import RequestGroup
-from atb_core.runner.request_factory import RequestFactory, params_for_each
+from atb_core.runner.request import RequestFactory, RequestGroup, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
-from atb_core.runner.tokenizer import Tokenizer
 from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from atb_core.checkpoint import Checkpoint, Progress
+    from atb_core.checkpoint import Progress
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
-    from atb_core.models.base.router import BaseRouter
-
-__all__ = ["ModelRunner"]
 
 SamplingChoice = SamplingParams | Sequence[SamplingParams] | None
 
@@ -112,8 +114,8 @@ class ModelRunner:
         progress: Progress | None = None,
     ) -> None:
         self.graph = settings().engine.graph if graph is None else graph
-        check_available(backend, self.graph, rank, world_size)
-        _check_sizes(
+        check_available(backend, self.graph, rank, world_size, features)
+        check_sizes(
             num_threads=num_threads,
             block_size=block_size,
             max_model_len=max_model_len,
@@ -130,10 +132,10 @@ class ModelRunner:
         self._eos = own.get("eos_token_id", self.config.eos_token_id)
         self.generation_config, name = choose_generation_config(generation_config, own)
         self._default_values = default_values(self.generation_config, name)
-        context_len = _check_context(max_model_len, self.config.context_length)
+        context_len = longest_context(max_model_len, self.config.context_length)
         # The tokenizer first: it is quick, and a faulty one should not show after minutes of loading.
-        self.tokenizer = _open_tokenizer(self._router, checkpoint, tokenizer) if load_tokenizer else None
-        self._model: CausalLM | None = load_model(
+        self.tokenizer = open_tokenizer(self._router, checkpoint, tokenizer) if load_tokenizer else None
+        model = load_model(
             self._router,
             checkpoint,
             self.config,
@@ -141,41 +143,31 @@ class ModelRunner:
             graph=self.graph,
             num_threads=num_threads,
             max_model_len=context_len,
-            features=_feature_names(features),
+            features=tuple(features),
             progress=progress,
         )
+        self._model: CausalLM | None = model
+        status = model.model_status
+        self.dtype = dtype_to_torch(model.dtype)
+        self.num_layers, self.num_heads = status.num_layers, status.num_heads
+        self.num_kv_heads, self.head_size = status.num_kv_heads, status.head_dim
         self.max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
-        self._publish_sizes(block_size)
-        self._make_cache(context_len, max_model_len, num_blocks, kv_cache_memory_bytes)
-        self._lock = threading.RLock()
-        self._open: list[Generation] = []
-        self._request_ids = itertools.count()
-
-    def _publish_sizes(self, block_size: int) -> None:
-        status = self.model.model_status
-        self.dtype = dtype_to_torch(self.model.dtype)
-        self.num_layers = status.num_layers
-        self.num_heads = status.num_heads
-        self.num_kv_heads = status.num_kv_heads
-        self.head_size = status.head_dim
         self._layout = CacheLayout(self.num_layers, self.num_kv_heads, self.head_size, block_size, self.dtype)
-
-    def _make_cache(
-        self, context_len: int, max_model_len: int | None, num_blocks: int | None, kv_cache_memory_bytes: int | None
-    ) -> None:
-        plan = plan_cache(
+        num_blocks, self.max_model_len = plan_cache(
             self._layout,
             context_len=context_len,
             max_model_len=max_model_len,
-            max_num_seqs=self.max_num_seqs,
+            max_num_seqs=max_num_seqs,
             num_blocks=num_blocks,
             kv_cache_memory_bytes=kv_cache_memory_bytes,
-            available=self.model.backend.available_memory(),
+            available=model.backend.available_memory(),
         )
-        self.max_model_len = plan.max_model_len
-        self.kv_cache = allocate(self._layout, plan.num_blocks, self.model.backend.allocate)
-        self._blocks = BlockManager(plan.num_blocks, self._layout.block_size)
+        self.kv_cache = self.allocate_kv_cache(num_blocks)
+        self._blocks = BlockManager(num_blocks, block_size)
+        self._lock = threading.RLock()
+        self._open: list[Generation] = []
+        self._request_ids = itertools.count()
 
     @property
     def model(self) -> CausalLM:
@@ -218,22 +210,22 @@ class ModelRunner:
 
     @property
     def block_size(self) -> int:
-        """Tokens in a block of the cache."""
+        """Number of tokens in a block of the cache."""
         return self._blocks.block_size
 
     @property
     def num_blocks(self) -> int:
-        """Blocks in the cache."""
+        """Number of blocks in the cache."""
         return self._blocks.num_blocks
 
     @property
     def num_free_blocks(self) -> int:
-        """Blocks that no request uses; all of them when nothing is generated."""
+        """Number of blocks that no request uses; all of them while nothing is generated."""
         return self._blocks.num_free
 
     @property
     def vocab_size(self) -> int:
-        """Columns of the logits; token ids are below it."""
+        """Number of columns of the logits; token ids are smaller."""
         return self.config.vocab_size
 
     @property
@@ -245,7 +237,7 @@ class ModelRunner:
         return frozenset(token_id for token_id in ids if type(token_id) is int)
 
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """A cache of one's own for :meth:`forward`, with the runner's block size."""
+        """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
         return allocate(self._layout, num_blocks, self.model.backend.allocate)
 
     def forward(
@@ -262,22 +254,27 @@ class ModelRunner:
         adapter_ids: list[str | None] | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """One step of the model, for callers with their own scheduler and cache.
+        """Runs one step of the model, for callers with their own scheduler and cache.
 
         Args:
-            input_ids: [T] i64; the prompts one after another, or one token of each sequence.
-            position_ids: [T] i64.
-            is_prefill: whether these are whole prompts.
-            kv_cache: keys and values of each layer; see :meth:`allocate_kv_cache`. Written in place.
-            block_tables: [B, blocks] i32, the blocks of each sequence.
-            slots: [T] i32, where each token goes: block * block_size + offset.
-            input_lengths: [B] i32, prompt lengths, or context lengths with the new token.
-            max_seq_len: the largest of them.
-            lm_head_indices: [R] i64, tokens whose logits are wanted in a prefill; ``None``: all.
-            adapter_ids: one for each sequence, for models with adapters.
+            input_ids: [T] int64; the prompts one after another, or one token of each sequence.
+            position_ids: [T] int64.
+            is_prefill: True for whole prompts.
+            kv_cache: Keys and values of each layer; see `allocate_kv_cache`. Written in place.
+            block_tables: [B, blocks] int32, the blocks of each sequence.
+            slots: [T] int32, each token's place in the cache: block * block_size + offset.
+            input_lengths: [B] int32, prompt lengths, or context lengths with the new token.
+            max_seq_len: The largest of them.
+            lm_head_indices: [R] int64, tokens whose logits are computed in a prefill; `None`: all.
+            adapter_ids: One for each sequence, for models with adapters.
+            kwargs: Further arguments for features and hooks.
 
         Returns:
-            Logits [R or T, vocab] in :attr:`dtype`, valid until the next step.
+            Logits [R or T, vocab], float32 on the backends that can, else in `dtype`; valid until the next step.
+
+        Raises:
+            RequestError: A token id, position or slot is out of range; or the runner was closed.
+            EngineError: A tensor has a wrong shape or dtype.
         """
         step = Step(
             input_ids,
@@ -352,10 +349,7 @@ class ModelRunner:
             RequestError: A prompt or parameter cannot be served, raised before anything runs; or the runner was
                 closed.
         """
-        encoder = PromptEncoder(
-            self.tokenizer, self.vocab_size, self.max_model_len, chat_template_kwargs=chat_template_kwargs, tools=tools
-        )
-        return self._run(split_prompts(prompts), sampling_params, encoder, stream)
+        return self._run(split_prompts(prompts), sampling_params, stream, chat_template_kwargs, tools)
 
     @overload
     def chat(
@@ -409,6 +403,20 @@ class ModelRunner:
             RequestError: As for `generate`, or `messages` is no chat.
             TokenizerError: The model has no chat template, or a faulty one.
         """
+        prompts = split_chats(messages)
+        return self._run(prompts, sampling_params, stream, chat_template_kwargs, tools, add_generation_prompt)
+
+    def _run(
+        self,
+        prompts: list[Any],
+        sampling_params: SamplingChoice,
+        stream: bool,
+        chat_template_kwargs: Mapping[str, Any] | None,
+        tools: Sequence[dict[str, Any]] | None,
+        add_generation_prompt: bool = True,
+    ) -> list[RequestOutput] | Iterator[StreamChunk]:
+        """Checks all of the prompts, then runs them together."""
+        _ = self.model  # refuses a closed runner before a prompt is looked at
         encoder = PromptEncoder(
             self.tokenizer,
             self.vocab_size,
@@ -417,21 +425,8 @@ class ModelRunner:
             tools=tools,
             add_generation_prompt=add_generation_prompt,
         )
-        return self._run(split_chats(messages), sampling_params, encoder, stream)
-
-    def _run(
-        self, prompts: list[Any], given: SamplingChoice, encoder: PromptEncoder, stream: bool
-    ) -> list[RequestOutput] | Iterator[StreamChunk]:
-        """Serves single prompts: checks all of them, then runs them together."""
-        _ = self.model  # refuses a closed runner before a prompt is looked at
-        params = params_for_each(given, self.get_default_sampling_params(), len(prompts))
-        factory = RequestFactory(
-            encoder,
-            self.tokenizer,
-            vocab_size=self.vocab_size,
-            max_model_len=self.max_model_len,
-            eos_token_ids=self.eos_token_ids,
-        )
+        factory = RequestFactory(encoder, self.eos_token_ids)
+        params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
         groups = [
             factory.make(str(next(self._request_ids)), index, prompt, own)
             for index, (prompt, own) in enumerate(zip(prompts, params, strict=True))
@@ -463,7 +458,7 @@ class ModelRunner:
 
     @contextmanager
     def open_generation(self) -> Iterator[Generation]:
-        """A generation on this runner's model and cache; leaving the context frees all its blocks."""
+        """Opens a generation on this runner's model and cache; leaving the context frees all its blocks."""
         generation = Generation(
             self.model.run_step,
             self._blocks,
@@ -482,34 +477,3 @@ class ModelRunner:
                 self._open.remove(generation)
                 generation.close()
                 self._blocks.rebuild(table for other in self._open for table in other.block_tables())
-
-
-def _check_context(max_model_len: int | None, context_len: int) -> int:
-    if max_model_len is None:
-        return context_len
-    if max_model_len > context_len:
-        raise RequestError(
-            f"max_model_len={max_model_len} is more than the {context_len} tokens the model is made for",
-            hint="Lower max_model_len, or set rope_scaling in config.json.",
-        )
-    return max_model_len
-
-
-def _open_tokenizer(router: BaseRouter, checkpoint: Checkpoint, path: str | Path | None) -> Tokenizer:
-    """Returns the tokenizer at `path` if it is given, else the family's own, else the checkpoint's."""
-    if path is not None:
-        return Tokenizer.from_path(Path(path))
-    own: Tokenizer | None = router.tokenizer
-    return own or Tokenizer(checkpoint.tokenizer_parts())
-
-
-def _feature_names(features: Collection[str]) -> tuple[str, ...]:
-    if isinstance(features, str) or not all(isinstance(name, str) for name in features):
-        raise RequestError(f"features must be a list of names, not {features!r}", hint="For example features=['lora'].")
-    return tuple(features)
-
-
-def _check_sizes(**sizes: int | None) -> None:
-    for name, value in sizes.items():
-        if value is not None and (type(value) is not int or value < 1):
-            raise RequestError(f"{name} must be a positive integer, not {value!r}")

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of requests, whole or token by token, in the form that vLLM gives them."""
+"""Results of requests, complete or token by token, in vLLM's form."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
-
-__all__ = ["CompletionOutput", "FinishReason", "Logprob", "RequestMetrics", "RequestOutput", "StreamChunk"]
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -113,7 +111,7 @@ class StreamChunk:
     Attributes:
         prompt_index: Place of the prompt in the call.
         index: Number of the completion among the `n` of its prompt.
-        text: Text that became certain with this token; may be empty while a character or a possible stop string is
+        text: Text that became final with this token; may be empty while a character or a possible stop string is
             incomplete.
         token_id: The token.
         finish_reason: Set on the last chunk of a completion.

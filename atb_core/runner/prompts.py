@@ -3,32 +3,18 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from atb_core.errors import ContextLengthError, RequestError
+from atb_core.runner.sampling_params import as_int
 
 if TYPE_CHECKING:
     from atb_core.runner.tokenizer import Tokenizer
 
-__all__ = [
-    "Chat",
-    "ChatMessage",
-    "ContentPart",
-    "EncodedPrompt",
-    "Prompt",
-    "PromptEncoder",
-    "Prompts",
-    "TextPrompt",
-    "TokensPrompt",
-    "split_chats",
-    "split_prompts",
-]
-
 
 class ContentPart(TypedDict):
-    """Part of a message's content; only text is understood."""
+    """Part of a message's content; only text is supported."""
 
     type: str
     text: str
@@ -83,11 +69,7 @@ class EncodedPrompt(NamedTuple):
 
 
 def split_prompts(prompts: Prompts) -> list[Any]:
-    """Returns the single prompts in what a caller passed: one of them, or a list of them.
-
-    Raises:
-        RequestError: It is neither.
-    """
+    """Returns the prompts of a call as a list; RequestError if they are neither one prompt nor a list."""
     if isinstance(prompts, str) or _is_prompt_dict(prompts):
         return [prompts]
     if isinstance(prompts, Mapping) or not _is_listlike(prompts):
@@ -99,11 +81,7 @@ def split_prompts(prompts: Prompts) -> list[Any]:
 
 
 def split_chats(messages: Any) -> list[Any]:
-    """Returns the single chats in what a caller passed: one of them, or a list of them.
-
-    Raises:
-        RequestError: It is neither.
-    """
+    """Returns the chats of a call as a list; RequestError if they are neither one chat nor a list of chats."""
     chats = split_prompts(messages)
     for chat in chats:
         if isinstance(chat, (str, Mapping)) or not _is_listlike(chat) or not all(isinstance(m, Mapping) for m in chat):
@@ -115,8 +93,8 @@ def split_chats(messages: Any) -> list[Any]:
 
 
 def _begins_one_prompt(item: Any) -> bool:
-    """True for a message of a chat or a token id."""
-    return (isinstance(item, Mapping) and not _is_prompt_dict(item)) or _as_token_id(item) is not None
+    """Returns True for a message of a chat and for a token id."""
+    return (isinstance(item, Mapping) and not _is_prompt_dict(item)) or as_int(item) is not None
 
 
 def _is_prompt_dict(value: Any) -> bool:
@@ -127,9 +105,9 @@ class PromptEncoder:
     """Turns single prompts into token ids and checks them against a model.
 
     Args:
-        tokenizer: ``None`` if the model was opened without one.
-        vocab_size: ids are below this.
-        max_model_len: prompts are shorter than this, so that there is room for one token at least.
+        tokenizer: `None` if the model was opened without one.
+        vocab_size: Number of token ids.
+        max_model_len: Longest context; a prompt is shorter, so that there is room for one token at least.
         chat_template_kwargs: Passed to the chat template, which must know them.
         tools: JSON schemas of functions that the model may call, for the chat template.
         add_generation_prompt: Ends chats with the opening of the assistant's turn.
@@ -145,9 +123,9 @@ class PromptEncoder:
         tools: Sequence[dict[str, Any]] | None = None,
         add_generation_prompt: bool = True,
     ) -> None:
-        self._tokenizer = tokenizer
-        self._vocab_size = vocab_size
-        self._max_model_len = max_model_len
+        self.tokenizer = tokenizer
+        self.vocab_size = vocab_size
+        self.max_model_len = max_model_len
         self._chat_template_kwargs = _template_kwargs(chat_template_kwargs, tools, add_generation_prompt)
 
     def encode(self, prompt: Prompt, name: str) -> EncodedPrompt:
@@ -176,12 +154,12 @@ class PromptEncoder:
         return result
 
     def _needed_tokenizer(self, name: str) -> Tokenizer:
-        if self._tokenizer is None:
+        if self.tokenizer is None:
             raise RequestError(
                 f"{name} is text, but this runner was opened without a tokenizer",
                 hint="Pass token ids, or open the model with load_tokenizer=True.",
             )
-        return self._tokenizer
+        return self.tokenizer
 
     def _encode_chat(self, messages: Sequence[Any], name: str) -> EncodedPrompt:
         for number, message in enumerate(messages):
@@ -195,9 +173,9 @@ class PromptEncoder:
     def _encode(self, text: str, name: str, add_special_tokens: bool) -> list[int]:
         ids = self._needed_tokenizer(name).encode(text, add_special_tokens=add_special_tokens)
         largest = max(ids, default=0)
-        if largest >= self._vocab_size:
+        if largest >= self.vocab_size:
             raise RequestError(
-                f"{name} becomes the token id {largest}, but the model has ids from 0 to {self._vocab_size - 1}",
+                f"{name} becomes the token id {largest}, but the model has ids from 0 to {self.vocab_size - 1}",
                 hint="Its tokenizer belongs to another model, or tokens were added to it and not to the model.",
             )
         return ids
@@ -205,17 +183,17 @@ class PromptEncoder:
     def _check_ids(self, items: Sequence[Any], name: str) -> list[int]:
         ids = []
         for position, item in enumerate(items):
-            token_id = _as_token_id(item)
+            token_id = as_int(item)
             if token_id is None:
                 raise RequestError(
                     f"{name} has {item!r} (of type {type(item).__name__}) at position {position}, which is "
                     "not a token id",
                     hint=_ADVICE,
                 )
-            if not 0 <= token_id < self._vocab_size:
+            if not 0 <= token_id < self.vocab_size:
                 raise RequestError(
                     f"{name} has the token id {token_id} at position {position}; the model has ids from 0 "
-                    f"to {self._vocab_size - 1}",
+                    f"to {self.vocab_size - 1}",
                     hint="Encode the text with the tokenizer that belongs to this model.",
                 )
             ids.append(token_id)
@@ -224,16 +202,16 @@ class PromptEncoder:
     def _check_length(self, length: int, name: str) -> None:
         if length == 0:
             raise RequestError(f"{name} is empty", hint="Give it at least one token.")
-        if length >= self._max_model_len:
+        if length >= self.max_model_len:
             raise ContextLengthError(
-                f"{name} has {length} tokens; the context holds {self._max_model_len}, one of them for the "
+                f"{name} has {length} tokens; the context holds {self.max_model_len}, one of them for the "
                 "answer at least",
                 hint="Shorten the prompt, or open the model with a larger max_model_len if it allows one.",
             )
 
 
 def _unwrapped(prompt: Any, name: str) -> Any:
-    """The text or the token ids in a prompt that is a dict."""
+    """Returns the text or the token ids in a prompt that is a dict."""
     if set(prompt) - {"prompt", "prompt_token_ids"}:
         raise RequestError(f"{name} has the keys {', '.join(map(repr, prompt))}", hint=_ADVICE)
     if "prompt_token_ids" not in prompt:
@@ -279,13 +257,13 @@ def _check_message(message: Any, name: str) -> None:
 
 
 def _with_plain_text(message: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The message with content given as a list of text parts joined, one part a line."""
+    """Returns the message with the text parts of its content joined, one part a line."""
     plain = dict(message)
     if isinstance(plain.get("content"), list):
         for part in plain["content"]:
             if part.get("type") != "text" or not isinstance(part.get("text"), str):
                 raise RequestError(
-                    f"{name} has content of type {part.get('type')!r}; only text is understood",
+                    f"{name} has content of type {part.get('type')!r}; only text is supported",
                     hint="Give the content as a string.",
                 )
         plain["content"] = "\n".join(part["text"] for part in plain["content"])
@@ -293,16 +271,7 @@ def _with_plain_text(message: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _is_listlike(value: Any) -> bool:
-    """Lists, tuples, and one-dimensional arrays and tensors."""
+    """Returns True for lists, tuples, and one-dimensional arrays and tensors."""
     if isinstance(value, (bytes, bytearray)):
         return False
     return isinstance(value, Sequence) or getattr(value, "ndim", None) == 1
-
-
-def _as_token_id(item: Any) -> int | None:
-    if isinstance(item, bool):
-        return None
-    try:
-        return operator.index(item)
-    except TypeError:
-        return None

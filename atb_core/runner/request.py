@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests on their way through the runner."""
+"""Requests: made from prompts and sampling parameters, and what has been generated for them."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from atb_core.errors import RequestError
 from atb_core.runner.detokenizer import Detokenizer
 from atb_core.runner.outputs import CompletionOutput, FinishReason, Logprob, RequestMetrics, RequestOutput
+from atb_core.runner.prompts import PromptEncoder
 from atb_core.runner.sampling_params import SamplingParams
-
-__all__ = ["Request", "RequestGroup"]
 
 
 @dataclass(eq=False)
@@ -135,7 +138,7 @@ class Request:
 
     @property
     def output_token_ids(self) -> list[int]:
-        """A copy of the generated tokens."""
+        """Copy of the generated tokens."""
         return self.token_ids[len(self.group.prompt_token_ids) :]
 
     def mark_started(self) -> None:
@@ -147,7 +150,7 @@ class Request:
         """Adds a generated token and decides whether it is the last.
 
         Returns:
-            The text that became certain with it.
+            The text that became final with it.
         """
         if self.first_token is None:
             self.first_token = time.monotonic()
@@ -204,3 +207,90 @@ class Request:
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
         )
+
+
+class RequestFactory:
+    """Makes the requests of one call and checks them against the model.
+
+    Args:
+        encoder: Turns prompts into token ids.
+        eos_token_ids: Tokens that end a text.
+    """
+
+    def __init__(self, encoder: PromptEncoder, eos_token_ids: frozenset[int]) -> None:
+        self._encoder = encoder
+        self._tokenizer = encoder.tokenizer
+        # A tokenizer may know an end token beyond the model's vocabulary, which can never be chosen.
+        self._eos_token_ids = frozenset(token_id for token_id in eos_token_ids if token_id < encoder.vocab_size)
+        self._indices = itertools.count()
+
+    def make(self, request_id: str, prompt_index: int, prompt: Any, params: SamplingParams) -> RequestGroup:
+        """Makes the requests for all completions of one prompt.
+
+        Raises:
+            RequestError: The prompt or a parameter cannot be served.
+        """
+        text, token_ids = self._encoder.encode(prompt, f"Prompt {prompt_index}")
+        limit = self._encoder.max_model_len
+        if params.max_tokens is not None:
+            limit = min(limit, len(token_ids) + params.max_tokens)
+        stop_ids = self._stop_ids(params)
+        self._check_ids("logit_bias", params.logit_bias or ())
+        if params.stop and self._tokenizer is None:
+            raise RequestError(
+                "Stop strings need a tokenizer, and this runner was opened without one",
+                hint="Use stop_token_ids, or open the model with load_tokenizer=True.",
+            )
+        group = RequestGroup(request_id, prompt_index, text, token_ids)
+        for number in range(params.n):
+            request = Request(group, next(self._indices), number, params, limit, stop_ids)
+            if self._tokenizer is not None:
+                decoder = self._tokenizer.text_decoder(token_ids, params.skip_special_tokens)
+                request.detokenizer = Detokenizer(decoder, tuple(params.stop or ()))
+                request.decode_token = self._decode_token
+        return group
+
+    def _stop_ids(self, params: SamplingParams) -> frozenset[int]:
+        given = frozenset(params.stop_token_ids or ())
+        self._check_ids("stop_token_ids", given)
+        stop_ids = given if params.ignore_eos else given | self._eos_token_ids
+        if params.min_tokens and len(stop_ids) >= self._encoder.vocab_size:
+            raise RequestError("min_tokens leaves no token to choose: every token ends the text")
+        return stop_ids
+
+    def _check_ids(self, name: str, token_ids: Collection[int]) -> None:
+        largest = max(token_ids, default=0)
+        if largest >= self._encoder.vocab_size:
+            raise RequestError(
+                f"{name} has the token id {largest}; the model has ids from 0 to {self._encoder.vocab_size - 1}",
+                hint="Encode the text with the tokenizer that belongs to this model.",
+            )
+
+    @functools.cached_property
+    def _decode_token(self) -> Callable[[int], str]:
+        tokenizer = self._tokenizer
+        assert tokenizer is not None
+        return functools.cache(lambda token_id: tokenizer.decode([token_id], skip_special_tokens=False))
+
+
+def params_for_each(given: Any, default: SamplingParams, count: int) -> Sequence[SamplingParams]:
+    """Returns the parameters of each of `count` prompts.
+
+    Args:
+        given: Parameters for all prompts, or a list with one for each; `None`: `default`.
+        default: Parameters that are used where none are given.
+        count: Number of prompts.
+
+    Raises:
+        RequestError: They are of another type, or there are more or fewer than prompts.
+    """
+    if given is None or isinstance(given, SamplingParams):
+        return [given or default] * count
+    if not isinstance(given, (list, tuple)) or not all(isinstance(item, SamplingParams) for item in given):
+        raise RequestError(
+            f"sampling_params must be SamplingParams or a list of them, not {type(given).__name__}",
+            hint="For example SamplingParams(temperature=0.7, max_tokens=100).",
+        )
+    if len(given) != count:
+        raise RequestError(f"sampling_params has {len(given)} entries for {count} prompts")
+    return list(given)

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From logits to token ids.
+"""Chooses tokens from logits.
 
-Everything here is numpy on one row at a time. A row's result is a function of that row and of its request
-alone, so it never depends on the batch, and no thread pool is woken that would compete with the engine's:
-torch's OpenMP threads keep spinning for a while after each parallel operation. It is also faster here: on a
-row of 151,936 float32 numpy finds the maximum in 10 us and sorts in 0.35 ms where torch takes 190 us and 10
-ms.
+Everything here is numpy on one row at a time. A row's result is a function of that row and of its request alone, so it
+never depends on the batch, and no thread pool is woken that would compete with the engine's: torch's OpenMP threads
+spin for a while after each parallel operation. It is also faster: on a row of 151,936 float32 numpy finds the maximum
+in 10 us and sorts in 0.35 ms where torch takes 190 us and 10 ms.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from atb_core.errors import EngineError
 from atb_core.runner.logits_processors import FloatRow, process_logits
@@ -23,12 +23,7 @@ from atb_core.runner.outputs import Logprob
 from atb_core.runner.request import Request
 from atb_core.runner.sampling_params import SamplingParams
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["SampledToken", "Sampler", "filtered_candidates"]
-
-# How many of the largest logits top-p looks at before it sorts the whole vocabulary.
+# Number of the largest logits that top-p looks at before it sorts the whole vocabulary.
 _NUCLEUS_GUESS = 4096
 _DRAW_BLOCK = 512
 # torch runs an elementwise copy on one thread only below 32768 elements.
@@ -56,24 +51,20 @@ class Sampler:
         self._rows: npt.NDArray[np.float32] = np.empty(0, dtype=np.float32)
 
     def sample(self, logits: torch.Tensor, requests: Sequence[Request]) -> list[SampledToken]:
-        """One token for each request.
+        """Returns one token for each request.
 
         Args:
             logits: [len(requests), vocab], float32, float16 or bfloat16, on the CPU, contiguous.
-            requests: whose parameters, random generators and tokens so far are used.
+            requests: Their parameters, random generators and tokens so far are used.
 
         Raises:
-            EngineError: a row has no finite maximum (NaN or infinity).
+            EngineError: A row has no finite maximum (NaN or infinity).
         """
         rows = self._as_float32(logits)
-        best = rows.argmax(axis=-1)
-        return [
-            self._sample_row(rows[position], int(best[position]), request) for position, request in enumerate(requests)
-        ]
+        best = rows.argmax(axis=-1).tolist()
+        return [_sample_row(*each) for each in zip(rows, best, requests, strict=True)]
 
     def _as_float32(self, logits: torch.Tensor) -> npt.NDArray[np.float32]:
-        import torch
-
         if logits.dtype == torch.float32:
             rows: npt.NDArray[np.float32] = logits.numpy()
             return rows
@@ -102,21 +93,17 @@ class Sampler:
             _check_finite(row, int(row.argmax()))
         return [_logprobs(row, token_id, count) for row, token_id in zip(rows, token_ids, strict=True)]
 
-    def _sample_row(self, row: FloatRow, best: int, request: Request) -> SampledToken:
-        _check_finite(row, best)
-        params = request.params
-        scores = row
-        if request.processes_logits:
-            scores = process_logits(row, request)
-            best = int(scores.argmax())
-        token_id = best
-        if request.rng is not None:
-            candidates = filtered_candidates(scores, best, params)
-            token_id = _draw(candidates, request.rng.random())
-        logprobs = None
-        if params.logprobs is not None:
-            logprobs = _logprobs(row, token_id, params.logprobs)
-        return SampledToken(token_id, logprobs)
+
+def _sample_row(row: FloatRow, best: int, request: Request) -> SampledToken:
+    _check_finite(row, best)
+    params, scores = request.params, row
+    if request.processes_logits:
+        scores = process_logits(row, request)
+        best = int(scores.argmax())
+    token_id = best
+    if request.rng is not None:
+        token_id = _draw(filtered_candidates(scores, best, params), request.rng.random())
+    return SampledToken(token_id, None if params.logprobs is None else _logprobs(row, token_id, params.logprobs))
 
 
 def _check_finite(row: FloatRow, best: int) -> None:
@@ -132,18 +119,18 @@ def filtered_candidates(scores: FloatRow, best: int, params: SamplingParams) -> 
     """Applies temperature, top-k, top-p and min-p to one row.
 
     Args:
-        scores: [vocab] logits after the penalty.
-        best: index of the largest.
-        params: whose temperature is above 0.
+        scores: [vocab] logits after the penalties.
+        best: Index of the largest.
+        params: Parameters whose temperature is above 0.
 
     Returns:
-        The tokens left. ``token_ids`` is ``None`` when nothing was filtered: all tokens in the order of ids.
-        Otherwise they are ordered from the most to the least probable, equal ones by id.
+        The tokens left. `token_ids` is `None` when nothing was filtered: all tokens in the order of ids. Otherwise they
+        are ordered from the most to the least probable, equal ones by id.
     """
     # The largest is 0 from here on, so a small temperature cannot overflow.
     scaled: FloatRow = (scores - scores[best]) / np.float32(params.effective_temperature)
     if 0 < params.top_k < len(scaled):
-        ids = _descending(scaled, _at_least(scaled, _kth_largest(scaled, params.top_k)))
+        ids = _largest(scaled, params.top_k)
         weights = np.exp(scaled[ids])
         if params.top_p < 1.0:
             kept = _nucleus(weights, params.top_p * float(weights.sum()))
@@ -153,7 +140,7 @@ def filtered_candidates(scores: FloatRow, best: int, params: SamplingParams) -> 
         weights = np.exp(scaled[ids])
     elif params.min_p > 0.0:
         # A little more than min-p keeps; the exact cut follows.
-        ids = _descending(scaled, _at_least(scaled, np.float32(math.log(params.min_p) - 1e-3)))
+        ids = _descending(scaled, np.flatnonzero(scaled >= np.float32(math.log(params.min_p) - 1e-3)))
         weights = np.exp(scaled[ids])
     else:
         return Candidates(None, np.exp(scaled))
@@ -163,18 +150,14 @@ def filtered_candidates(scores: FloatRow, best: int, params: SamplingParams) -> 
     return Candidates(ids, weights)
 
 
-def _kth_largest(values: FloatRow, k: int) -> np.float32:
+def _largest(values: FloatRow, k: int) -> npt.NDArray[np.int64]:
+    """Returns the indices of the `k` largest values and of those equal to the last, in descending order."""
     cut = len(values) - k
-    threshold: np.float32 = np.partition(values, cut)[cut]
-    return threshold
-
-
-def _at_least(values: FloatRow, threshold: np.float32) -> npt.NDArray[np.int64]:
-    return np.flatnonzero(values >= threshold)
+    return _descending(values, np.flatnonzero(values >= np.partition(values, cut)[cut]))
 
 
 def _descending(values: FloatRow, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """``ids`` from the largest value to the smallest, equal ones in ascending order.
+    """Sorts `ids` from the largest value to the smallest, equal ones in ascending order.
 
     One sort of plain integers, value above id, is ten times as fast as a stable sort of indices.
     """
@@ -188,16 +171,16 @@ def _descending(values: FloatRow, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.
 
 
 def _nucleus(weights: FloatRow, wanted: float) -> int:
-    """How many leading tokens it takes to reach the weight ``wanted``; all if they do not reach it."""
+    """Returns the number of leading tokens whose weights reach `wanted`; all if they do not reach it."""
     mass = np.cumsum(weights.astype(np.float64))
     return min(len(weights), int(np.searchsorted(mass, wanted, side="left")) + 1)
 
 
 def _nucleus_of_all(scaled: FloatRow, top_p: float) -> npt.NDArray[np.int64]:
-    """Top-p of a whole row. Usually a few thousand of the largest are enough, and only they are sorted."""
+    """Applies top-p to a whole row; usually a few thousand of the largest are enough, and only they are sorted."""
     wanted = top_p * float(np.exp(scaled).sum())
     if len(scaled) > _NUCLEUS_GUESS:
-        ids = _descending(scaled, _at_least(scaled, _kth_largest(scaled, _NUCLEUS_GUESS)))
+        ids = _largest(scaled, _NUCLEUS_GUESS)
         kept = _nucleus(np.exp(scaled[ids]), wanted)
         if kept < len(ids):
             return ids[:kept]
@@ -206,7 +189,7 @@ def _nucleus_of_all(scaled: FloatRow, top_p: float) -> npt.NDArray[np.int64]:
 
 
 def _draw(candidates: Candidates, uniform: float) -> int:
-    """The token in whose share of the total weight the point ``uniform`` (in [0, 1)) lies."""
+    """Returns the token whose share of the total weight contains the point `uniform`, in [0, 1)."""
     weights = candidates.weights
     # Blocks first, then tokens within one: adding up a whole vocabulary one by one takes five times as long.
     starts = np.arange(0, len(weights), _DRAW_BLOCK)
@@ -223,14 +206,14 @@ def _draw(candidates: Candidates, uniform: float) -> int:
 
 
 def _logprobs(row: FloatRow, token_id: int, count: int) -> dict[int, Logprob]:
-    """Log probabilities of one token and of the `count` most probable ones: that one first, then these in order."""
+    """Returns log probabilities of one token, then of the `count` most probable ones in their order."""
     shifted = row.astype(np.float64)
     shifted -= shifted.max()
     normalizer = math.log(float(np.exp(shifted).sum()))
     result = {token_id: Logprob(float(shifted[token_id]) - normalizer, 1 + int((row > row[token_id]).sum()))}
     count = min(count, len(row))
     if count > 0:
-        ids = _descending(row, _at_least(row, _kth_largest(row, count)))[:count]
+        ids = _largest(row, count)[:count]
         rank, previous = 0, math.nan
         for place, (token, value) in enumerate(zip(ids.tolist(), row[ids].tolist(), strict=True), start=1):
             rank = rank if value == previous else place

@@ -7,11 +7,8 @@ import math
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from atb_core.errors import RequestError
-
-__all__ = ["DEFAULT_MAX_TOKENS", "SamplingParams"]
 
 # Enough for an answer of a page, and few enough that a small model caught in a loop ends within a minute. It is the
 # default of Python and of the command line alike.
@@ -22,6 +19,26 @@ MAX_STOP_STRINGS = 64
 MAX_STOP_LENGTH = 1024
 MAX_COMPLETIONS = 128
 _SMALLEST_TEMPERATURE = 1e-5
+
+# Smallest and largest value of each parameter that is a number.
+_FLOATS = {
+    "temperature": (0.0, math.inf),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "repetition_penalty": (0.001, 1000.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+}
+_INTEGERS = {
+    "n": (1, MAX_COMPLETIONS),
+    "top_k": (-1, math.inf),
+    "seed": (-math.inf, math.inf),
+    "max_tokens": (1, math.inf),
+    "min_tokens": (0, math.inf),
+    "logprobs": (0, math.inf),
+    "prompt_logprobs": (0, math.inf),
+}
+_MAY_BE_NONE = ("temperature", "seed", "max_tokens", "logprobs", "prompt_logprobs")
 
 
 @dataclass(frozen=True)
@@ -86,28 +103,19 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        self._integer("n", low=1, high=MAX_COMPLETIONS)
-        if self.temperature is not None:
-            self._number("temperature", low=0.0)
-        self._number("top_p", low=0.0, high=1.0, low_is_allowed=False)
-        self._number("min_p", low=0.0, high=1.0)
-        self._number("repetition_penalty", low=0.001, high=1000.0)
-        self._number("presence_penalty", low=-2.0, high=2.0)
-        self._number("frequency_penalty", low=-2.0, high=2.0)
-        self._integer("top_k", low=-1)
-        self._integer("min_tokens", low=0)
-        for name, low in (("seed", None), ("max_tokens", 1), ("logprobs", 0), ("prompt_logprobs", 0)):
-            if getattr(self, name) is not None:
-                self._integer(name, low=low)
+        for name, check, limits in (
+            *((name, _checked_float, limits) for name, limits in _FLOATS.items()),
+            *((name, _checked_integer, limits) for name, limits in _INTEGERS.items()),
+        ):
+            value = getattr(self, name)
+            if value is not None or name not in _MAY_BE_NONE:
+                self._set(name, check(name, value, *limits))
         for name in ("ignore_eos", "skip_special_tokens"):
             if not isinstance(getattr(self, name), bool):
                 raise RequestError(f"{name} must be True or False, not {getattr(self, name)!r}")
         self._set("stop", _stop_strings(self.stop))
         self._set("stop_token_ids", _token_ids(self.stop_token_ids))
         self._set("logit_bias", _logit_bias(self.logit_bias))
-        self._check_combinations()
-
-    def _check_combinations(self) -> None:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise RequestError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
         if self.n > 1 and self.greedy:
@@ -132,43 +140,42 @@ class SamplingParams:
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    def _number(self, name: str, *, low: float, high: float = math.inf, low_is_allowed: bool = True) -> None:
-        self._set(name, _checked_number(getattr(self, name), name, low, high, low_is_allowed))
 
-    def _integer(self, name: str, low: int | None = None, high: int | None = None) -> None:
-        value = getattr(self, name)
-        number = _as_int(value)
-        if number is None:
-            raise RequestError(f"{name} must be an integer, not {value!r}")
-        if low is not None and number < low:
-            raise RequestError(f"{name} must be at least {low}, not {number}")
-        if high is not None and number > high:
-            raise RequestError(f"{name} must be at most {high}, not {number}")
-        self._set(name, number)
-
-
-def _checked_number(value: Any, name: str, low: float, high: float, low_is_allowed: bool = True) -> float:
-    try:
-        if isinstance(value, (bool, str)):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise RequestError(f"{name} must be a number, not {value!r}") from None
-    in_range = low <= number <= high and (low_is_allowed or number > low)
-    if not in_range or not math.isfinite(number):
-        opening = "[" if low_is_allowed else "("
-        closing = "infinity)" if high == math.inf else f"{high:g}]"
-        raise RequestError(f"{name} must be in {opening}{low:g}, {closing}, not {value!r}")
-    return number
-
-
-def _as_int(value: object) -> int | None:
+def as_int(value: object) -> int | None:
+    """Returns the integer that a value is, as an `int`; `None` for other types and for booleans."""
     if isinstance(value, bool):
         return None
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         return None
+
+
+def _checked_integer(name: str, value: object, low: float, high: float) -> int:
+    number = as_int(value)
+    if number is None:
+        raise RequestError(f"{name} must be an integer, not {value!r}")
+    if number < low:
+        raise RequestError(f"{name} must be at least {low}, not {number}")
+    if number > high:
+        raise RequestError(f"{name} must be at most {high}, not {number}")
+    return number
+
+
+def _checked_float(name: str, value: object, low: float, high: float) -> float:
+    try:
+        if isinstance(value, (bool, str)):
+            raise TypeError
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise RequestError(f"{name} must be a number, not {value!r}") from None
+    # No token would be left by a top_p of 0.
+    above_low = number > low if name == "top_p" else number >= low
+    if not above_low or number > high or not math.isfinite(number):
+        opening = "(" if name == "top_p" else "["
+        closing = "infinity)" if high == math.inf else f"{high:g}]"
+        raise RequestError(f"{name} must be in {opening}{low:g}, {closing}, not {value!r}")
+    return number
 
 
 def _stop_strings(stop: object) -> tuple[str, ...]:
@@ -190,7 +197,7 @@ def _stop_strings(stop: object) -> tuple[str, ...]:
 def _token_ids(ids: object) -> tuple[int, ...]:
     if ids is None:
         return ()
-    numbers = [_as_int(item) for item in ids] if isinstance(ids, Iterable) else [None]
+    numbers = [as_int(item) for item in ids] if isinstance(ids, Iterable) else [None]
     if any(number is None or number < 0 for number in numbers):
         raise RequestError(f"stop_token_ids must be a list of token ids, not {ids!r}")
     return tuple(number for number in numbers if number is not None)
@@ -203,8 +210,8 @@ def _logit_bias(bias: object) -> dict[int, float] | None:
         raise RequestError(f"logit_bias must be a dict from token ids to numbers, not {bias!r}")
     checked: dict[int, float] = {}
     for key, value in bias.items():
-        token_id = _as_int(key)
+        token_id = as_int(key)
         if token_id is None or token_id < 0:
             raise RequestError(f"logit_bias has the key {key!r}, which is not a token id")
-        checked[token_id] = _checked_number(value, f"logit_bias[{token_id}]", -100.0, 100.0)
+        checked[token_id] = _checked_float(f"logit_bias[{token_id}]", value, -100.0, 100.0)
     return checked or None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which requests take part in the next step (continuous batching)."""
+"""Chooses the requests that take part in the next step (continuous batching)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import NamedTuple
 from atb_core.errors import RequestError
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.request import Request
-
-__all__ = ["Batch", "Scheduler"]
 
 
 class Batch(NamedTuple):
@@ -26,12 +24,12 @@ class Scheduler:
     A prefill takes as many waiting requests as fit in `max_num_batched_tokens` (one always goes, however long), in
     `max_num_seqs` and in the free blocks; one that wants log probabilities of its prompt goes alone. Otherwise every
     running request advances by one token. When that needs a block and none is free, the youngest running request gives
-    its blocks back and waits, first in line, to be computed again: its tokens so far are kept and come out the same.
+    its blocks back and is queued first, to be computed again: its tokens so far are kept and come out the same.
 
     Args:
-        blocks: the owner of the cache's blocks.
-        max_num_seqs: most requests running at a time.
-        max_num_batched_tokens: most tokens in one prefill step of several requests.
+        blocks: Owner of the cache's blocks.
+        max_num_seqs: Largest number of requests that run at a time.
+        max_num_batched_tokens: Largest number of tokens in one prefill step of several requests.
     """
 
     def __init__(self, blocks: BlockManager, max_num_seqs: int, max_num_batched_tokens: int) -> None:
@@ -47,14 +45,14 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     def add(self, request: Request) -> None:
-        """Puts a request at the end of the line."""
+        """Puts a request at the end of the queue."""
         self.waiting.append(request)
 
     def next_batch(self) -> Batch:
         """Chooses the next step and makes its blocks available.
 
         Raises:
-            RequestError: nothing can run because the blocks are owned by somebody outside this scheduler.
+            RequestError: Nothing can run because the blocks belong to other generations.
         """
         admitted = self._admit()
         if admitted:
@@ -69,19 +67,15 @@ class Scheduler:
         return Batch(False, list(self.running))
 
     def remove_finished(self) -> None:
-        """Forgets requests that have a finish reason and frees their blocks."""
-        kept = []
+        """Removes requests that have a finish reason and frees their blocks."""
         for request in self.running:
-            if request.finish_reason is None:
-                kept.append(request)
-            else:
+            if request.finish_reason is not None:
                 self._blocks.free(request.block_table)
-        self.running = kept
-        if any(request.finish_reason is not None for request in self.waiting):
-            self.waiting = deque(request for request in self.waiting if request.finish_reason is None)
+        self.running = [request for request in self.running if request.finish_reason is None]
+        self.waiting = deque(request for request in self.waiting if request.finish_reason is None)
 
     def clear(self) -> list[Request]:
-        """Forgets every request, frees all their blocks and returns those that were unfinished."""
+        """Removes all requests, frees their blocks and returns them."""
         unfinished = [*self.running, *self.waiting]
         for request in unfinished:
             self._blocks.free(request.block_table)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the record of each step, with tensors in buffers that are made once and filled in place."""
+"""Builds the record of each step, with tensors in buffers that are allocated once and filled in place."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ import torch
 from atb_core.features.step import KVCache, Step
 from atb_core.runner.request import Request
 
-__all__ = ["StepInputs"]
-
 
 class StepInputs:
-    """Makes the record of a step from its requests.
+    """Builds the record of a step from its requests.
 
     The tensors of a decode step are views of this object's buffers: they are valid until the next call. Block tables
     always have the width of the longest context, so that the shapes of decode steps depend on the batch size alone.
 
     Args:
-        max_num_seqs: rows to make room for.
-        max_blocks: blocks of the longest context.
-        block_size: slots in a block.
-        kv_cache: the cache that every step reads and writes.
+        max_num_seqs: Largest number of rows.
+        max_blocks: Number of blocks of the longest context.
+        block_size: Number of slots in a block.
+        kv_cache: Cache that every step reads and writes.
     """
 
     def __init__(self, max_num_seqs: int, max_blocks: int, block_size: int, kv_cache: KVCache) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a stream of token ids to text, a token at a time, never showing half a character."""
+"""Decodes token ids to text one at a time, without ever showing half a character."""
 
 from __future__ import annotations
 
@@ -12,49 +12,47 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["ByteLevelDecoder", "TextDecoder", "TextDecoderFactory", "WindowDecoder"]
-
 _REPLACEMENT = "\ufffd"
 
 
 class TextDecoder(ABC):
-    """Turns the tokens of one sequence into text as they come."""
+    """Decodes the tokens of one sequence as they come."""
 
     @abstractmethod
     def push(self, token_id: int) -> str:
-        """Takes the next token; returns the text that is certain now and was not before."""
+        """Takes the next token and returns the text that became final with it."""
 
     @abstractmethod
     def finish(self) -> str:
-        """Returns what is left when no more tokens come; an incomplete character becomes U+FFFD."""
+        """Returns the rest of the text, after the last token; an incomplete character becomes U+FFFD."""
 
 
 class TokenBytes:
-    """The bytes of each token of a byte-level BPE vocabulary, looked up on first use.
+    """Bytes of each token of a byte-level BPE vocabulary, looked up on first use.
 
-    Such a vocabulary writes each of the 256 bytes as one printable character. A token with a character
-    outside that alphabet (an added token) stands for its own UTF-8 text.
+    Such a vocabulary writes each of the 256 bytes as one printable character. A token with a character outside that
+    alphabet (an added token) stands for its own UTF-8 text.
     """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, skip_special_tokens: bool) -> None:
         self._tokenizer = tokenizer
-        self._known: dict[int, bytes] = {}
+        self._cache: dict[int, bytes] = {}
         if skip_special_tokens:
             added = tokenizer.get_added_tokens_decoder()
-            self._known = {token_id: b"" for token_id, token in added.items() if token.special}
+            self._cache = {token_id: b"" for token_id, token in added.items() if token.special}
 
     def __getitem__(self, token_id: int) -> bytes:
-        known = self._known.get(token_id)
-        if known is None:
+        token_bytes = self._cache.get(token_id)
+        if token_bytes is None:
             # An id that the vocabulary does not have (models pad theirs) has no text.
             token = self._tokenizer.id_to_token(token_id) or ""
             alphabet = _byte_of_character()
             try:
-                known = bytes(alphabet[character] for character in token)
+                token_bytes = bytes(alphabet[character] for character in token)
             except KeyError:
-                known = token.encode("utf-8", errors="replace")
-            self._known[token_id] = known
-        return known
+                token_bytes = token.encode("utf-8", errors="replace")
+            self._cache[token_id] = token_bytes
+        return token_bytes
 
 
 @lru_cache(maxsize=1)
@@ -67,10 +65,10 @@ def _byte_of_character() -> dict[str, int]:
 
 
 class ByteLevelDecoder(TextDecoder):
-    """For byte-level BPE: exact, and constant work per token.
+    """Decodes byte-level BPE: exact, and constant work per token.
 
-    The texts joined are the UTF-8 decoding of all tokens' bytes with each malformed part replaced by U+FFFD,
-    which is what the tokenizer makes of the whole list at once.
+    The texts joined are the UTF-8 decoding of all tokens' bytes with each malformed part replaced by U+FFFD, as the
+    tokenizer decodes the whole list at once.
     """
 
     def __init__(self, token_bytes: TokenBytes) -> None:
@@ -85,14 +83,14 @@ class ByteLevelDecoder(TextDecoder):
 
 
 class WindowDecoder(TextDecoder):
-    """For any tokenizer: decodes a short window of tokens again with each new one and returns what it adds.
+    """Decodes with any tokenizer: a short window of tokens again with each new one, of which it returns what is new.
 
-    Some decoders treat the first token of a text differently (they drop its leading space), so the window
-    always starts before the token it decodes, in the prompt at first.
+    Some decoders treat the first token of a text differently (they drop its leading space), so the window always starts
+    before the token it decodes, in the prompt at first.
     """
 
-    # An unfinished character is at most four byte tokens; a window this long without a clean end is garbage,
-    # and is shown as it is rather than decoded again and again.
+    # An unfinished character is at most four byte tokens; a window this long without a clean end is garbage, and is
+    # shown as it is rather than decoded again and again.
     _LONGEST_WINDOW = 32
 
     def __init__(
@@ -128,11 +126,7 @@ class WindowDecoder(TextDecoder):
 
 
 class TextDecoderFactory:
-    """Makes the decoder that fits a tokenizer, for one sequence at a time.
-
-    Args:
-        tokenizer: a ``tokenizers.Tokenizer``.
-    """
+    """Makes decoders that fit a tokenizer, each for one sequence."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer

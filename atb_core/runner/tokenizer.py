@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text to token ids and back, and chats to prompts, as a checkpoint's files say."""
+"""Encodes and decodes text and renders chats, by a checkpoint's files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Tokenizer:
     """A checkpoint's tokenizer.
 
     Args:
-        parts: read by a checkpoint.
+        parts: Contents of the checkpoint's files.
     """
 
     def __init__(self, parts: TokenizerParts) -> None:
@@ -38,8 +38,8 @@ class Tokenizer:
         """Loads the tokenizer of a model directory or of a GGUF file.
 
         Raises:
-            ModelNotFoundError: there is nothing at `path`.
-            TokenizerError: there is no tokenizer, or it is damaged or of an unsupported kind.
+            ModelNotFoundError: There is nothing at `path`.
+            TokenizerError: There is no tokenizer, or it is damaged or of an unsupported kind.
         """
         return cls(checkpoint_at(path).tokenizer_parts())
 
@@ -49,7 +49,7 @@ class Tokenizer:
 
     @property
     def backend(self) -> tokenizers.Tokenizer:
-        """The tokenizer of the `tokenizers` library."""
+        """Tokenizer of the `tokenizers` library."""
         return self._parts.backend
 
     @property
@@ -59,7 +59,7 @@ class Tokenizer:
 
     @property
     def special_tokens(self) -> dict[str, str]:
-        """Texts of the named special tokens, such as ``bos_token``."""
+        """Texts of the named special tokens, such as `bos_token`."""
         return dict(self._parts.special_tokens)
 
     @property
@@ -73,14 +73,14 @@ class Tokenizer:
         return int(self.backend.get_vocab_size(with_added_tokens=True))
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of a text.
+        """Returns the token ids of a text.
 
         Args:
-            text: special tokens that are written out in it are recognised.
-            add_special_tokens: put BOS (EOS) where the checkpoint wants them.
+            text: The text; special tokens that are written out in it are recognised.
+            add_special_tokens: Puts BOS (EOS) where the checkpoint wants them.
 
         Raises:
-            RequestError: the text is not valid Unicode.
+            RequestError: The text is not valid Unicode.
         """
         try:
             ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
@@ -94,7 +94,7 @@ class Tokenizer:
         return ids
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """The text of tokens."""
+        """Returns the text of tokens."""
         text: str = self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
 
@@ -114,17 +114,17 @@ class Tokenizer:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """The prompt text of a conversation; encode it with ``add_special_tokens=False``.
+        """Returns the prompt text of a conversation; encode it with `add_special_tokens=False`.
 
         Args:
-            messages: dicts with ``role`` and ``content``.
-            tools: JSON schemas of functions the model may call.
-            add_generation_prompt: end with the opening of the assistant's turn.
-            variables: further variables that the template knows, for example ``enable_thinking``.
+            messages: Dicts with `role` and `content`.
+            tools: JSON schemas of functions that the model may call.
+            add_generation_prompt: Ends the text with the opening of the assistant's turn.
+            variables: Further variables that the template knows, for example `enable_thinking`.
 
         Raises:
-            RequestError: the template refuses the conversation.
-            TokenizerError: there is no template, or it is faulty or hostile.
+            RequestError: The template refuses the conversation.
+            TokenizerError: There is no template, or it is faulty or exceeds its limits.
         """
         template = self._template("tool_use" if tools else "default")
         return template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
@@ -133,17 +133,17 @@ class Tokenizer:
         """Refuses variables that would change nothing: a template silently ignores what it does not know.
 
         Args:
-            variables: as for :meth:`apply_chat_template`, by name.
+            variables: Variables by name, as for `apply_chat_template`.
 
         Raises:
-            RequestError: the conversation is among them, or the template does not know one.
-            TokenizerError: there is no template.
+            RequestError: The conversation is among them, or the template does not know one.
+            TokenizerError: There is no template.
         """
         if "messages" in variables:
             raise RequestError("The chat variable 'messages' is the conversation itself", hint="Pass it as the prompt.")
         template = self._template("tool_use" if variables.get("tools") else "default")
         for name, value in variables.items():
-            # Every template is given this one, whether it has turns to open or not.
+            # Every template gets this one, even if it has no turns to open.
             if value is not None and name != "add_generation_prompt" and not template.mentions(name):
                 raise RequestError(
                     f"The model's chat template knows no variable {name!r}",

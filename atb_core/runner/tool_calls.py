@@ -12,16 +12,14 @@ from typing import Any, ClassVar
 from atb_core.errors import RequestError
 from atb_core.extensions import Extensions
 
-__all__ = ["TOOL_PARSERS", "ParsedAnswer", "ToolCall", "ToolParser", "tool_parser"]
-
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A function that the model wants called.
+    """A call of a function that the model asks for.
 
     Attributes:
-        name: of the function, as the request's `tools` gave it.
-        arguments: by name, as parsed from the model's JSON.
+        name: Name of the function, as in the request's `tools`.
+        arguments: Values by name, as parsed from the model's JSON.
     """
 
     name: str
@@ -30,11 +28,11 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ParsedAnswer:
-    """An answer taken apart.
+    """An answer, split into text and tool calls.
 
     Attributes:
-        content: the text for the reader, without the calls.
-        tool_calls: in the order in which the model wrote them.
+        content: Text for the reader, without the calls.
+        tool_calls: Calls in the order in which the model wrote them.
     """
 
     content: str
@@ -52,10 +50,10 @@ class ToolParser(ABC):
 
     @abstractmethod
     def parse(self, text: str) -> ParsedAnswer:
-        """Takes a complete answer apart.
+        """Splits a complete answer into text and tool calls.
 
-        A call that is cut off or is no valid JSON stays in the content as the model wrote it: a parser raises
-        nothing for what a model may say.
+        A call that is cut off or is not valid JSON stays in the content as the model wrote it: a parser raises nothing
+        for a model's output.
         """
 
 
@@ -75,19 +73,23 @@ TOOL_PARSERS: Extensions[type[ToolParser]] = Extensions(
 
 
 def tool_parser(name: str | None, model_type: str) -> ToolParser:
-    """Makes a parser for one answer, of the notation that a family names.
+    """Makes a parser for one answer.
+
+    Args:
+        name: Notation that the family's router names.
+        model_type: Model type, for messages.
 
     Raises:
-        RequestError: the family names none, or no installed plugin offers it.
-        PluginError: several plugins offer it.
+        RequestError: The family names no notation, or no installed plugin reads it.
+        PluginError: Several plugins read it.
     """
     if name is None:
         raise RequestError(f"the family of {model_type!r} names no notation for tool calls")
     contribution = TOOL_PARSERS.only(lambda parser: parser.name == name, f"the tool parser {name!r}")
     if contribution is None:
-        known = ", ".join(f"{each.value.name} ({each.owner})" for each in TOOL_PARSERS.all()) or "none"
+        parsers = ", ".join(f"{each.value.name} ({each.owner})" for each in TOOL_PARSERS.all()) or "none"
         raise RequestError(
             f"models of type {model_type!r} write tool calls as {name!r}, and no installed plugin reads that",
-            hint=f"Parsers: {known}.{TOOL_PARSERS.failures()}",
+            hint=f"Parsers: {parsers}.{TOOL_PARSERS.failures()}",
         )
     return contribution.value()

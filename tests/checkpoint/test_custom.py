@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plugins.hook_plugins import Site, failures, install_family, site
-from plugins.toy_model import CONFIG, tensors, write_model
+from hook_plugins import Site, failures, install_family, site
+from toy_model import CONFIG, tensors, write_model
 
 from atb_core import ModelRunner, SamplingParams
 from atb_core.checkpoint import open_checkpoint, open_weights

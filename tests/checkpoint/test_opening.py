@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from plugins.hook_plugins import Site, failures, site
+from hook_plugins import Site, failures, site
 
 from atb_core.checkpoint import open_checkpoint, open_weights
 from atb_core.checkpoint.directory import DirectoryCheckpoint

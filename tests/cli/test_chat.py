@@ -104,7 +104,7 @@ def test_a_conversation_that_outgrows_the_context_loses_its_oldest_turns(
     result = atb("chat", "m", "--system", "S")
     assert result.status == 0
     assert _contents(runner.requests[-1]) == ["S", "two", "Paris.", "three"]
-    assert "the context is full: the oldest 1 of the turns left it" in result.err
+    assert "the context is full: dropped the oldest turn" in result.err
 
 
 def test_a_single_message_that_is_too_long_is_refused(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
@@ -129,6 +129,12 @@ def test_a_block_in_triple_quotes_is_one_message(atb: Run, runner: Any, typed: C
     assert runner.requests[0][0]["content"] == "first\n\nlast"
     assert runner.requests[1][2]["content"] == "one line"
     assert runner.requests[2][4]["content"] == "next"
+
+
+def test_ctrl_c_in_a_block_drops_all_of_it(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
+    typed('"""first', KeyboardInterrupt(), "one", '"""')
+    atb("chat", "m")
+    assert _contents(runner.requests[0]) == ["one"]
 
 
 def test_lines_that_were_pasted_together_are_one_message(atb: Run, runner: Any, typed: Callable[..., None]) -> None:

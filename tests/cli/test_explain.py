@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from plugins.hook_plugins import Site, site
+from hook_plugins import Site, site
 
 from atb_core.cli import main
 

@@ -67,7 +67,7 @@ def test_a_package_that_offers_nothing_sends_to_the_doctor(
 ) -> None:
     installed(monkeypatch, "atb-testing")
     message = error(capsys, "verify", "model")
-    assert "comes with atb-testing, which is installed and does not offer it" in message
+    assert "comes with atb-testing, which is installed but has no such command" in message
     assert "atb plugins doctor" in message
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from plugins.hook_plugins import Site, failures, site
+from hook_plugins import Site, failures, site
 
 from atb_core.cli import main
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from plugins.hook_plugins import Site, site
+from hook_plugins import Site, site
 
 from atb_core.cli import main
 

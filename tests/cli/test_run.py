@@ -84,6 +84,11 @@ def test_sampling_options_reach_the_runner(atb: Run, runner: Any) -> None:
     assert sampling.skip_special_tokens is False
 
 
+def test_several_answers_are_sampled(atb: Run, runner: Any) -> None:
+    atb("run", "m", "p", "--json", "--n", "3")
+    assert (runner.sampling[0].n, runner.sampling[0].effective_temperature) == (3, 1.0)
+
+
 def test_without_sampling_options_the_models_defaults_count(atb: Run, runner: Any) -> None:
     runner.defaults = SamplingParams(temperature=0.6, top_k=20, max_tokens=99)
     atb("run", "m", "p")
@@ -106,6 +111,8 @@ def test_a_sampling_option_without_a_temperature_samples_at_one(atb: Run, runner
         (["--logit-bias", "7=200"], "logit_bias[7] must be in [-100, 100]"),
         (["--min-tokens", "5", "--max-tokens", "4"], "min_tokens=5 is more than max_tokens=4"),
         (["--logprobs", "3"], "--logprobs needs --json"),
+        (["--n", "2"], "--n needs --json"),
+        (["--n", "2", "--json", "--temperature", "0"], "greedy decoding gives the same completion each time"),
     ],
 )
 def test_wrong_sampling_options_are_refused_before_loading(

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from plugins.hook_plugins import Site, install_family, site
-from plugins.toy_model import write_model
+from hook_plugins import Site, install_family, site
+from toy_model import write_model
 
 from atb_core import ModelRunner, SamplingParams
 from atb_core.cli import main

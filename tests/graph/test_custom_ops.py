@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from plugins.hook_plugins import Site, failures, site
+from hook_plugins import Site, failures, site
 
 from atb_core.errors import GraphError, PluginError
 from atb_core.graph import DataType, Dim, Network, Tensor, record, registered_ops

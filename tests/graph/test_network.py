@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from atb_core.errors import EngineError, GraphError, ShapeError
 from atb_core.graph import DataType, Dim, Network, Tensor, get_default_net
-from atb_core.graph.network import discard_default_net
+from atb_core.graph.network import _current
 from atb_core.graph.source import module_scope
 from atb_core.nn import functional
 
@@ -93,20 +94,26 @@ def test_two_threads_record_two_networks() -> None:
     assert names == {name: [f"{name}{i}" for i in range(50)] for name in "ab"}
 
 
+@pytest.fixture
+def without_default_net() -> Iterator[None]:
+    token = _current.set(None)
+    yield
+    _current.reset(token)
+
+
+@pytest.mark.usefixtures("without_default_net")
 def test_a_new_default_network_begins_when_the_last_was_built() -> None:
-    discard_default_net()
     first = get_default_net()
     first.mark_output(functional.neg(Tensor("x")), "y")
     engine = first.build_engine(backend="reference")
     assert get_default_net() is not first
     (y,) = engine.forward({"x": torch.ones(2)}).values()
     assert torch.equal(y, -torch.ones(2))
-    discard_default_net()
 
 
+@pytest.mark.usefixtures("without_default_net")
 def test_the_seed_example() -> None:
     """x @ weight recorded without shapes, as in the first example of the migration guide."""
-    discard_default_net()
     out = functional.linear(Tensor("x"), Tensor("weight"), None, False, False)
     get_default_net().mark_output(out, "out")
     engine = get_default_net().build_engine(backend="reference")

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plugins.conftest import settings_file, site
-from plugins.site_directory import GOOD, Site
+from site_directory import GOOD, Site, settings_file, site
 
 from atb_core import ModelTorch
 from atb_core.errors import EngineError, PluginError

@@ -8,7 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from plugins.hook_plugins import Site, failures, site
+from hook_plugins import Site, failures, site
 
 from atb_core.checkpoint.custom import CHECKPOINT_FORMATS
 from atb_core.checkpoint.sources.base import SOURCES

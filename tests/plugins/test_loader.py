@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from plugins.site_directory import GOOD, Site
+from site_directory import GOOD, Site
 
 from atb_core.errors import PluginError
 from atb_core.graph.op import registered_ops
@@ -99,7 +99,7 @@ def test_a_failure_names_the_package_the_cause_and_the_cure(
 ) -> None:
     source, reason, fix = FAILURES[failure]
     # Requirements are looked at before the import; here only the import shall fail.
-    monkeypatch.setattr("atb_core.plugins.compatibility.check", lambda *_: None)
+    monkeypatch.setattr("atb_core.plugins.admission.incompatibility", lambda *_: None)
     site.family("atb-one", "one", "1.2", source, requires=["numbat>=0.60", "Fast.Thing; extra == 'fast'"])
     error = refusal(site)
     assert str(error).startswith("the plugin atb-one 1.2 failed to import 'atb_one:Router': ")

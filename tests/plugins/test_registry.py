@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from plugins.site_directory import GOOD, Site
+from site_directory import GOOD, Site
 
 from atb_core.errors import PluginError
 from atb_core.plugins.records import Status, records
@@ -62,14 +62,14 @@ def test_a_family_that_cannot_be_used_is_listed_with_the_reason(site: Site, monk
     assert (d.status, d.reason) == (Status.FAILED, "failed to import: ValueError: broken")
     assert (e.status, e.reason) == (
         Status.FAILED,
-        "offers no router for e: it has no entry for it in atb_core.routers",
+        "has no router for e: it has no entry for it in atb_core.routers",
     )
 
 
 def test_a_missing_entry_point_says_which_group(site: Site) -> None:
     site.family("atb-eight", "eight", "2.0", objects={ROUTERS: "atb_eight:Router"})
     found = site.registry()
-    with pytest.raises(PluginError, match=r"atb-eight 2\.0 offers nothing .*atb_core\.models"):
+    with pytest.raises(PluginError, match=r"atb-eight 2\.0 has nothing .*atb_core\.models"):
         found.load(found.find("eight"), MODELS)
 
 
@@ -133,7 +133,7 @@ def test_two_packages_for_one_type_are_an_error_that_names_both_and_the_setting(
         found.find("nine")
     assert str(error.value) == (
         "model type 'nine' is claimed by several packages: atb-nine 1.0 and other-nine 3.1."
-        f' Say which one: nine = "atb-nine" under [plugins.prefer] in {settings_file}, or'
+        f' Choose one: nine = "atb-nine" under [plugins.prefer] in {settings_file}, or'
         " ATB_PLUGINS_PREFER=nine=atb-nine; or uninstall the others."
     )
     assert len(found.families()) == 2

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from plugins.site_directory import Site
+from site_directory import Site
 
 from atb_core.plugins.registry import ROUTERS
-from atb_core.plugins.scan import Entry, installed, scan
+from atb_core.plugins.scan import Entry, Environment, installed
 
 ENTRIES = f"[{ROUTERS}]\none = atb_one.router:Router\n[atb_core.api]\n1 = atb_one\n"
 
@@ -48,10 +48,10 @@ def test_names_are_compared_as_pip_compares_them(site: Site) -> None:
 
 DAMAGES = {
     "no METADATA": ("METADATA", None, "it has no METADATA"),
-    "empty": ("METADATA", b"", "its METADATA says no Name and no Version"),
-    "truncated": ("METADATA", b"Metadata-Version: 2.1\nName: atb-one\nVers", "has a line that is no header: 'Vers'"),
-    "no version": ("METADATA", b"Metadata-Version: 2.1\nName: atb-one\n", "its METADATA says no Version"),
-    "no name": ("METADATA", b"Metadata-Version: 2.1\nVersion: 1.2\n", "its METADATA says no Name"),
+    "empty": ("METADATA", b"", "its METADATA has no Name and no Version"),
+    "truncated": ("METADATA", b"Metadata-Version: 2.1\nName: atb-one\nVers", "its METADATA has no Version"),
+    "no version": ("METADATA", b"Metadata-Version: 2.1\nName: atb-one\n", "its METADATA has no Version"),
+    "no name": ("METADATA", b"Metadata-Version: 2.1\nVersion: 1.2\n", "its METADATA has no Name"),
     "headers in latin-1": ("METADATA", b"Name: atb-one\nVersion: 1.2\nAuthor: Ren\xe9\n", "not UTF-8: byte 0xe9"),
     "description in latin-1": ("METADATA", b"Name: atb-one\nVersion: 1.2\n\nRen\xe9\n", "not UTF-8: byte 0xe9"),
     "binary": ("METADATA", bytes(range(256)), "not UTF-8"),
@@ -136,9 +136,9 @@ def copies(tmp_path: Path) -> tuple[Site, Site]:
 def test_of_two_copies_the_first_on_the_path_counts(tmp_path: Path) -> None:
     a, b = copies(tmp_path)
     first, second = a.metadata("atb-one", "1.0", ENTRIES), b.metadata("atb-one", "2.0", ENTRIES)
-    (found,) = scan([str(a.path), str(b.path)]).installed
+    (found,) = Environment([str(a.path), str(b.path)]).installed
     assert (found.version, found.path, found.shadowed) == ("1.0", first, (second,))
-    (found,) = scan([str(b.path), str(a.path)]).installed
+    (found,) = Environment([str(b.path), str(a.path)]).installed
     assert (found.version, found.shadowed) == ("2.0", (first,))
 
 
@@ -148,7 +148,7 @@ def test_stale_metadata_without_entry_points_that_hides_a_plugin_is_reported(tmp
     stale.mkdir()
     (stale / "PKG-INFO").write_text("Name: atb-one\nVersion: 0.1\n")
     b.metadata("atb-one", "2.0", ENTRIES)
-    (found,) = scan([str(a.path), str(b.path)]).installed
+    (found,) = Environment([str(a.path), str(b.path)]).installed
     assert found.version == "2.0"
     assert f"{stale} comes first on sys.path" in (found.problem or "")
     assert f"Remove {stale}" in (found.fix or "")
@@ -157,7 +157,7 @@ def test_stale_metadata_without_entry_points_that_hides_a_plugin_is_reported(tmp
 def test_one_directory_twice_on_the_path_is_one_copy(site: Site) -> None:
     site.metadata("atb-one", "1.0", ENTRIES)
     (site.path.parent / "link").symlink_to(site.path)
-    (found,) = scan([str(site.path), str(site.path), str(site.path.parent / "link")]).installed
+    (found,) = Environment([str(site.path), str(site.path), str(site.path.parent / "link")]).installed
     assert found.shadowed == ()
 
 
@@ -173,7 +173,7 @@ def test_places_that_are_no_directories_are_passed_over(site: Site, tmp_path: Pa
     site.metadata("atb-one", "1.0", ENTRIES)
     (tmp_path / "archive.zip").write_bytes(b"PK")
     paths = [str(tmp_path / "absent"), str(tmp_path / "archive.zip"), str(site.path)]
-    assert len(scan(paths).installed) == 1
+    assert len(Environment(paths).installed) == 1
 
 
 def test_a_process_scans_once_until_told_to_forget(site: Site) -> None:

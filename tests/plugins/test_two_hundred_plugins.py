@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from plugins.synthetic import Synthetic, install
+from synthetic import Synthetic, install
 
 COMMAND = "import sys; from atb_core.cli import main; status = main(sys.argv[1:]); "
 

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import pytest
-from plugins.site_directory import Site
+from site_directory import Site
 
 from atb_core.errors import UnknownModelError
 from atb_core.plugins import unknown

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from plugins.hook_plugins import Site, install_family, site
-from plugins.toy_model import write_model
+from hook_plugins import Site, install_family, site
+from toy_model import write_model
 
 from atb_core import ModelRunner
 from atb_core.errors import PluginError, RequestError

@@ -129,7 +129,7 @@ def test_a_cache_that_lies_on_the_host_is_refused_and_the_next_step_runs(directo
     runner = open_runner(directory)
     first = step(runner).clone()
     on_host = [(k.clone(), v.clone()) for k, v in runner.kv_cache]
-    with pytest.raises(EngineError, match=r"the KV cache 'key cache 0' does not lie on the device\. Allocate it with"):
+    with pytest.raises(EngineError, match=r"the KV cache 'key cache 0' is not in device memory\. Allocate it with"):
         step(runner, kv_cache=on_host)
     assert torch.equal(step(runner, kv_cache=runner.allocate_kv_cache(2)), first)
 

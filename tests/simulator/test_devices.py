@@ -165,7 +165,7 @@ def test_heads_that_a_device_cannot_take_are_refused(become: Become, checkpoint:
 @pytest.mark.parametrize(
     ("soc", "head", "block", "match"),
     [
-        ("Ascend910B2", 16, 8, "blocks of 8 slots; Atlas A2 takes multiples of 16. Give a block_size"),
+        ("Ascend910B2", 16, 8, "blocks of 8 slots; Atlas A2 takes multiples of 16. Choose another block_size"),
         ("Ascend910B2", 272, 256, "multiples of 16, and at most 128 for heads of 272"),
         ("Ascend310P3", 16, 8, "blocks of 8 slots; Atlas 300I Duo takes multiples of 16"),
         ("Ascend310P3", 256, 128, "at most 64 for heads of 256"),
@@ -227,7 +227,7 @@ def test_a_number_in_the_environment_that_is_none_is_refused_by_name(name: str, 
         "from atb_core import AtbError\nfrom atb_core.engine import get_backend\n"
         "try: get_backend('atb-sim')\nexcept AtbError as error: print(error)"
     )
-    said = f"{name}=abc is no number of {what}. Set the environment variable right, or unset it.\n"
+    said = f"{name}=abc is no number of {what}. Correct or unset the environment variable.\n"
     assert run_python(script, **{name: "abc"}) == said
 
 

@@ -131,7 +131,7 @@ def test_a_cache_of_the_host_is_refused_with_the_way_to_get_one(llama: Path) -> 
     driver.kv_cache = [(k.clone(), v.clone()) for k, v in good]
     with (
         counted() as found,
-        pytest.raises(EngineError, match=r"cache 'layer_0_k_cache' does not lie on the device.*alloc"),
+        pytest.raises(EngineError, match=r"cache 'layer_0_k_cache' is not in device memory.*alloc"),
     ):
         driver.prefill([[1, 2, 3]])
     assert found["launches"] == 0

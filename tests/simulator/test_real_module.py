@@ -133,7 +133,7 @@ def test_a_cache_on_the_host_is_refused(torch_npu: types.SimpleNamespace) -> Non
     from atb_core.errors import EngineError
 
     engine = AtbBackend().build(product())
-    with pytest.raises(EngineError, match="does not lie on the device"):
+    with pytest.raises(EngineError, match="is not in device memory"):
         engine.set_kv_caches({"x": torch.zeros(4, 32).half()})
 
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from atb_core.graph.dim import Dim, Shape
-from atb_core.graph.op import AttributeEnum, Op, Sample, is_variable, require
+from atb_core.graph.op import AttributeEnum, Op, RealTensor, Sample, require
 from atb_core.graph.samples import randn
-
-if TYPE_CHECKING:
-    import torch
 
 
 class ActivationType(AttributeEnum):
@@ -47,17 +43,10 @@ class Activation(Op):
     dim: int = -1
     gelu_mode: GeluMode = GeluMode.TANH
 
-    input_names = ("x",)
+    enums = (("activation_type", ActivationType), ("gelu_mode", GeluMode))
     backends = Op.backends | {"atb"}
 
-    def __post_init__(self) -> None:
-        if not is_variable(self.activation_type):
-            object.__setattr__(self, "activation_type", ActivationType(self.activation_type))
-        if not is_variable(self.gelu_mode):
-            object.__setattr__(self, "gelu_mode", GeluMode(self.gelu_mode))
-
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shape of x, with half of the last dimension for SWIGLU."""
         (x,) = shapes
         require(self.dim in (-1, len(x) - 1), f"dim must be the last one, not {self.dim}")
         if self.activation_type is not ActivationType.SWIGLU:
@@ -65,31 +54,28 @@ class Activation(Op):
         require(isinstance(x[-1], Dim) or x[-1] % 2 == 0, f"SWIGLU halves the last dimension, which is {x[-1]}")
         return ((*x[:-1], x[-1] // 2),)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Evaluates the function in float32 and rounds the result to x's dtype."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         return (self._apply(inputs[0].float()).to(inputs[0].dtype),)
 
-    def _apply(self, x: torch.Tensor) -> torch.Tensor:
-        import torch
+    def _apply(self, x: RealTensor) -> RealTensor:
         from torch.nn import functional
 
         kind = self.activation_type
         if kind is ActivationType.SWIGLU:
             gate, up = x.chunk(2, dim=-1)
-            return gate * torch.sigmoid(gate) * up
+            return gate * gate.sigmoid() * up
         if kind is ActivationType.SWISH:
-            return x * torch.sigmoid(self.scale * x)
+            return x * (self.scale * x).sigmoid()
         if kind is ActivationType.GELU:
             return functional.gelu(x, approximate="tanh" if self.gelu_mode is GeluMode.TANH else "none")
         if kind is ActivationType.FAST_GELU:
-            return x * torch.exp(0.851 * (x - x.abs())) / (1 + torch.exp(-1.702 * x.abs()))
+            return x * (0.851 * (x - x.abs())).exp() / (1 + (-1.702 * x.abs()).exp())
         if kind is ActivationType.LOG:
-            return torch.log(x)
-        return torch.relu(x) if kind is ActivationType.RELU else torch.sigmoid(x)
+            return x.log()
+        return x.relu() if kind is ActivationType.RELU else x.sigmoid()
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields a sample of each activation type, of GELU with erf and of SWISH with a scale."""
         for kind in ActivationType:
             x = randn(3, 70) * 3
             yield Sample(cls(kind), (x.abs() + 0.1 if kind is ActivationType.LOG else x,), kind.name)

@@ -6,15 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import EnumMeta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from atb_core.errors import GraphError
 from atb_core.graph.dim import Shape, shape_text
-from atb_core.graph.op import AttributeEnum, Op, Sample, is_variable, require, same_size
+from atb_core.graph.op import AttributeEnum, AttributeVariable, Op, RealTensor, Sample, require, same_size
 from atb_core.graph.samples import integers, randn
-
-if TYPE_CHECKING:
-    import torch
 
 
 class _KnownMasks(EnumMeta):
@@ -55,17 +52,16 @@ class _Attention(Op, abstract=True):
     backends = Op.backends | {"atb"}
 
     def __post_init__(self) -> None:
-        if not is_variable(self.mask_type):
-            object.__setattr__(self, "mask_type", MaskType(self.mask_type))
-        known = not (is_variable(self.head_num) or is_variable(self.kv_head_num))
-        if known and (self.kv_head_num < 1 or self.head_num % self.kv_head_num):
+        super().__post_init__()
+        variable = any(isinstance(number, AttributeVariable) for number in (self.head_num, self.kv_head_num))
+        if not variable and (self.kv_head_num < 1 or self.head_num % self.kv_head_num):
             raise GraphError(f"{self.head_num} heads cannot share {self.kv_head_num} key/value heads evenly")
 
     def _check_query(self, q: Shape) -> None:
         require(len(q) == 3, f"q must be [tokens, heads, head_dim], not {shape_text(q)}")
         same_size(q[1], self.head_num, f"heads of q {shape_text(q)} and head_num")
 
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def _attend(self, q: RealTensor, k: RealTensor, v: RealTensor, mask: RealTensor | None) -> RealTensor:
         """Computes the attention of one sequence in float32.
 
         Args:
@@ -86,11 +82,15 @@ class _Attention(Op, abstract=True):
         return (scores.softmax(dim=-1) @ values.transpose(0, 1)).transpose(0, 1)
 
 
-def causal_mask(new: int, total: int) -> torch.Tensor:
+def causal_mask(new: int, total: int) -> RealTensor:
     """Returns the causal mask of the last `new` of `total` tokens: float32 `[new, total]`, 0 if visible, else -inf."""
     import torch
 
     return torch.full((new, total), float("-inf")).triu(total - new + 1)
+
+
+def _check_pair(key: str, k: Shape, value: str, v: Shape, rank: int, form: str) -> None:
+    require(k == v and len(k) == rank, f"{key} {shape_text(k)} and {value} {shape_text(v)} must be equal, {form}")
 
 
 @dataclass(frozen=True)
@@ -106,43 +106,32 @@ class SelfAttention(_Attention):
     is_triu_mask: bool = False
     calc_type: CalcType = CalcType.PA_ENCODER
 
+    enums = (("mask_type", MaskType), ("calc_type", CalcType))
     input_names = ("q", "k", "v", "mask", "seq_len")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_variable(self.calc_type) and CalcType(self.calc_type) is not CalcType.PA_ENCODER:
+        if not isinstance(self.calc_type, AttributeVariable) and self.calc_type is not CalcType.PA_ENCODER:
             raise GraphError(f"SelfAttention runs with calc_type PA_ENCODER only, not {self.calc_type}")
-        object.__setattr__(self, "calc_type", CalcType.PA_ENCODER)
 
     @property
     def num_inputs(self) -> int:
-        """Returns 5 with a mask, else 4."""
         return 4 if self.mask_type is MaskType.UNDEFINED else 5
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shape of q after checking heads, tokens and head_dim of k and v."""
         q, k, v, seq_len = shapes[0], shapes[1], shapes[2], shapes[-1]
         self._check_query(q)
-        require(
-            k == v and len(k) == 3,
-            f"k {shape_text(k)} and v {shape_text(v)} must be equal, [tokens, heads, head_dim]",
-        )
+        _check_pair("k", k, "v", v, 3, "[tokens, heads, head_dim]")
         same_size(k[1], self.kv_head_num, f"heads of k {shape_text(k)} and kv_head_num")
-        require(
-            k[0] == q[0] and k[2] == q[2],
-            f"q {shape_text(q)} and k {shape_text(k)} differ in tokens or head_dim",
-        )
+        require(k[::2] == q[::2], f"q {shape_text(q)} and k {shape_text(k)} differ in tokens or head_dim")
         require(len(seq_len) == 1, f"seq_len must have one dimension, not {shape_text(seq_len)}")
         return (q,)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Computes each sequence on its own, in float32."""
-        import torch
-
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         q, k, v, lengths = inputs[0], inputs[1], inputs[2], inputs[-1].tolist()
         if min(lengths, default=0) < 0 or sum(lengths) != q.shape[0]:
             raise ValueError(f"seq_len {lengths} does not add up to the {q.shape[0]} tokens given")
-        out, start = torch.empty_like(q), 0
+        out, start = q.new_empty(q.shape), 0
         for length in lengths:
             mask = None
             if self.is_triu_mask:
@@ -156,18 +145,10 @@ class SelfAttention(_Attention):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields causal and unmasked samples with several ratios of query to key heads."""
-        for heads, kv_heads, size, lengths in (
-            (4, 2, 64, (5, 1, 70)),
-            (3, 3, 20, (130,)),
-            (7, 1, 32, (3, 2)),
-        ):
+        for heads, kv_heads, size, lengths in ((4, 2, 64, (5, 1, 70)), (3, 3, 20, (130,)), (7, 1, 32, (3, 2))):
             tokens = sum(lengths)
-            qkv = (
-                randn(tokens, heads, size),
-                randn(tokens, kv_heads, size),
-                randn(tokens, kv_heads, size) * 2,
-            )
+            keys = randn(tokens, kv_heads, size)
+            qkv = randn(tokens, heads, size), keys, keys * 2
             scale = size**-0.5
             causal = cls(heads, kv_heads, 1.0, scale, MaskType.NORM, is_triu_mask=True)
             mask = causal_mask(128, 128)
@@ -188,54 +169,40 @@ class PagedAttention(_Attention):
 
     calc_type: CalcType = CalcType.UNDEFINED
 
+    enums = (("mask_type", MaskType), ("calc_type", CalcType))
     input_names = ("q", "k_cache", "v_cache", "block_tables", "context_lens", "mask", "q_lens")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_variable(self.calc_type):
-            object.__setattr__(self, "calc_type", CalcType(self.calc_type))
         if self.mask_type is MaskType.NORM and self.calc_type is not CalcType.SPEC:
             raise GraphError(
                 "PagedAttention takes a mask only with CALC_TYPE_SPEC: a single new token sees its whole context"
             )
 
     @property
-    def has_q_lens(self) -> bool:
-        """Returns `True` if the op takes the number of new tokens of each sequence."""
-        return self.calc_type is CalcType.SPEC
-
-    @property
     def num_inputs(self) -> int:
-        """Returns 5, plus 1 for a mask and 1 for q_lens."""
-        return 5 + (self.mask_type is not MaskType.UNDEFINED) + self.has_q_lens
+        return 5 + (self.mask_type is not MaskType.UNDEFINED) + (self.calc_type is CalcType.SPEC)
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shape of q after checking heads, head_dim, block tables and lengths."""
         q, k_cache, v_cache, tables, lens = shapes[:5]
         self._check_query(q)
-        require(
-            k_cache == v_cache and len(k_cache) == 4,
-            f"k_cache {shape_text(k_cache)} and v_cache {shape_text(v_cache)} must be equal, of four dimensions",
-        )
+        _check_pair("k_cache", k_cache, "v_cache", v_cache, 4, "of four dimensions")
         same_size(k_cache[2], self.kv_head_num, f"heads of the cache {shape_text(k_cache)} and kv_head_num")
         same_size(k_cache[3], q[2], "head_dim of the cache and of q")
         require(
             len(tables) == 2 and lens == tables[:1],
             f"block_tables {shape_text(tables)} and context_lens {shape_text(lens)} must be [B, blocks] and [B]",
         )
-        if not self.has_q_lens:
+        if self.calc_type is not CalcType.SPEC:
             same_size(q[0], tables[0], "tokens of q and rows of block_tables (one token for each sequence)")
         return (q,)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Gathers each sequence's blocks and computes its causal attention in float32."""
-        import torch
-
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         q, k_cache, v_cache, tables, lens = inputs[:5]
-        news = inputs[-1].tolist() if self.has_q_lens else [1] * len(lens)
+        news = inputs[-1].tolist() if self.calc_type is CalcType.SPEC else [1] * len(lens)
         if sum(news) != q.shape[0]:
             raise ValueError(f"q_lens {news} does not add up to the {q.shape[0]} tokens given")
-        out, start, size = torch.zeros_like(q), 0, k_cache.shape[1]
+        out, start, size = q.new_zeros(q.shape), 0, k_cache.shape[1]
         for table, total, new in zip(tables, lens.tolist(), news, strict=True):
             rows = slice(start, start + new)
             start += new
@@ -250,12 +217,9 @@ class PagedAttention(_Attention):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples of several block sizes: plain decode, SPEC, and SPEC with a mask."""
-        import torch
-
         for heads, kv_heads, size, block in ((4, 2, 64, 16), (7, 1, 32, 32), (2, 2, 20, 128)):
             caches = randn(12, block, kv_heads, size), randn(12, block, kv_heads, size) * 2
-            tables = torch.tensor([[3, 1, 7, 0], [2, 0, 0, 0], [5, 4, 11, 10]], dtype=torch.int32)
+            tables = integers(3, 1, 7, 0, 2, 0, 0, 0, 5, 4, 11, 10).view(3, 4)
             lens = integers(3 * block + 5, block, 4 * block)
             op = cls(heads, kv_heads, 1.0, size**-0.5)
             yield Sample(op, (randn(3, heads, size), *caches, tables, lens), f"{heads}/{kv_heads} heads, block {block}")
@@ -280,29 +244,17 @@ class ReshapeAndCache(Op):
     input_names = ("k", "v", "k_cache", "v_cache", "slots")
     backends = Op.backends | {"atb"}
     writes = (2, 3)
-
-    @property
-    def num_outputs(self) -> int:
-        """Returns 0."""
-        return 0
+    num_outputs = 0
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns no shapes after checking keys, values, caches and slots against each other."""
         k, v, k_cache, v_cache, slots = shapes
-        require(
-            k == v and len(k) == 3,
-            f"k {shape_text(k)} and v {shape_text(v)} must be equal, [tokens, heads, head_dim]",
-        )
-        require(
-            k_cache == v_cache and len(k_cache) == 4,
-            f"k_cache {shape_text(k_cache)} and v_cache {shape_text(v_cache)} must be equal, of four dimensions",
-        )
+        _check_pair("k", k, "v", v, 3, "[tokens, heads, head_dim]")
+        _check_pair("k_cache", k_cache, "v_cache", v_cache, 4, "of four dimensions")
         require(k[1:] == k_cache[2:], f"heads of k {shape_text(k)} and of the cache {shape_text(k_cache)} differ")
         require(slots == k[:1], f"slots must be {shape_text(k[:1])}, not {shape_text(slots)}")
         return ()
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Writes the rows in place; a slot outside of the cache raises IndexError."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         k, v, k_cache, v_cache, slots = inputs
         wanted = slots >= 0
         total = k_cache.shape[0] * k_cache.shape[1]
@@ -315,7 +267,6 @@ class ReshapeAndCache(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples with several tokens, one of them skipped, and with a single token."""
         for tokens, heads, size in ((5, 2, 64), (1, 3, 20)):
             slots = integers(*[17, -1, 3, 40, 4][:tokens])
             caches = randn(3, 16, heads, size), randn(3, 16, heads, size) + 1

@@ -5,16 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 from atb_core.errors import GraphError
 from atb_core.graph.dim import Shape
-from atb_core.graph.op import AttributeEnum, Op, Sample, is_variable
+from atb_core.graph.op import AttributeEnum, AttributeVariable, Op, RealTensor, Sample
 from atb_core.graph.ops.linear import Linear
 from atb_core.graph.samples import randn
-
-if TYPE_CHECKING:
-    import torch
 
 
 class CommBackend(AttributeEnum):
@@ -51,14 +47,12 @@ class _Collective(Op, abstract=True):
     comm_domain: str = ""
     rank_table_file: str = ""
 
-    input_names: ClassVar[tuple[str, ...]] = ("x",)
+    enums = Op.enums + (("backend", CommBackend), ("comm_mode", CommMode))
 
     def __post_init__(self) -> None:
-        for name, kind in (("backend", CommBackend), ("comm_mode", CommMode)):
-            if not is_variable(getattr(self, name)):
-                object.__setattr__(self, name, kind(getattr(self, name)))
-        numbers = (self.rank, self.rank_size)
-        if not any(map(is_variable, numbers)) and not 0 <= self.rank < self.rank_size:
+        super().__post_init__()
+        variable = any(isinstance(number, AttributeVariable) for number in (self.rank, self.rank_size))
+        if not variable and not 0 <= self.rank < self.rank_size:
             raise GraphError(f"rank {self.rank} does not exist in a group of {self.rank_size}")
 
     def _require_alone(self) -> None:
@@ -86,25 +80,18 @@ class AllReduce(_Collective):
 
     all_reduce_type: AllReduceType = AllReduceType.SUM
 
+    enums = _Collective.enums + (("all_reduce_type", AllReduceType),)
     backends = Op.backends | {"atb"}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not is_variable(self.all_reduce_type):
-            object.__setattr__(self, "all_reduce_type", AllReduceType(self.all_reduce_type))
-
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shape of x."""
         return (shapes[0],)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Copies x; the reference runs one rank only."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         self._require_alone()
         return (inputs[0].clone(),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields a sample of each reduction with one rank."""
         for kind in AllReduceType:
             yield Sample(cls(all_reduce_type=kind), (randn(3, 40),), f"{kind.name} of one rank")
 
@@ -116,17 +103,14 @@ class AllGather(_Collective):
     backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shape of x after a first dimension of `rank_size`."""
         return ((self.rank_size, *shapes[0]),)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Copies x under a new first dimension; the reference runs one rank only."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         self._require_alone()
         return (inputs[0].clone().unsqueeze(0),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields a sample with one rank."""
         yield Sample(cls(), (randn(3, 40),), "one rank")
 
 
@@ -144,16 +128,13 @@ class LinearParallel(_Collective):
     backends = frozenset({"reference", "atb"})
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns `[m, n]`, by the rule of `Linear`."""
         return Linear(transpose_b=self.trans_weight).infer_shapes(*shapes)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Computes `Linear`; the reference runs one rank only."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         self._require_alone()
         return Linear(transpose_b=self.trans_weight).reference(*inputs)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields a sample of each layout of the weight, with one rank."""
         yield Sample(cls(), (randn(3, 64), randn(48, 64)), "weight [n, k]")
         yield Sample(cls(trans_weight=False), (randn(1, 64), randn(64, 48)), "weight [k, n]")

@@ -5,15 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from atb_core.graph.dim import Shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import Op, Sample, require, same_size
+from atb_core.graph.op import Op, RealTensor, Sample, require, same_size
 from atb_core.graph.samples import randn
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -34,11 +30,9 @@ class Linear(Op):
 
     @property
     def num_inputs(self) -> int:
-        """Returns 3 with a bias, else 2."""
         return 3 if self.has_bias else 2
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns `[..., n]` after checking that x, weight and bias fit together."""
         x, weight = shapes[0], shapes[1]
         require(len(x) >= 2, f"x must have at least two dimensions, not {shape_text(x)}")
         require(len(weight) == 2, f"weight must have two dimensions, not {shape_text(weight)}")
@@ -52,11 +46,9 @@ class Linear(Op):
         return ((*rows, n),)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        """Returns `out_dtype` if it is set, else x's dtype."""
         return (self.out_dtype or dtypes[0],)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Computes the product in float32 and rounds it once."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         from atb_core.graph.torch_dtypes import dtype_to_torch
 
         x, weight = inputs[0].float(), inputs[1].float()
@@ -67,7 +59,6 @@ class Linear(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples of several sizes, layouts and ranks, with and without bias."""
         for m, k, n in ((1, 32, 16), (3, 70, 33), (17, 128, 48)):
             yield Sample(cls(has_bias=True), (randn(m, k), randn(n, k), randn(n)), f"{m}x{k}x{n} with bias")
             yield Sample(cls(), (randn(m, k), randn(n, k)), f"{m}x{k}x{n}")
@@ -87,14 +78,14 @@ class MergedLinear(Op):
     parts: int
     has_bias: bool = False
 
+    input_names = ("x", "weights", "biases")
+
     @property
     def num_inputs(self) -> int:
-        """Returns 1 for x, plus one weight, and one bias if `has_bias`, for each part."""
         return 1 + self.parts * (2 if self.has_bias else 1)
 
     @property
     def num_outputs(self) -> int:
-        """Returns the number of parts."""
         return self.parts
 
     def unfused(self, *inputs: object) -> list[tuple[object, ...]]:
@@ -104,18 +95,15 @@ class MergedLinear(Op):
         return [(x, *group) for group in groups]
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns one shape for each part, by the rule of `Linear`."""
         linear = Linear(has_bias=self.has_bias)
         return tuple(linear.infer_shapes(*group)[0] for group in self.unfused(*shapes))  # type: ignore[arg-type]
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Computes each part as a `Linear`."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         linear = Linear(has_bias=self.has_bias)
         return tuple(linear.reference(*group)[0] for group in self.unfused(*inputs))  # type: ignore[arg-type]
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples of three parts, with and without bias."""
         weights, biases = (randn(32, 64), randn(17, 64), randn(5, 64)), (randn(32), randn(17), randn(5))
         yield Sample(cls(3), (randn(4, 64), *weights), "three parts")
         yield Sample(cls(3, has_bias=True), (randn(1, 64), *weights, *biases), "three parts with bias")
@@ -136,29 +124,22 @@ class SplitLinear(Op):
 
     @property
     def num_inputs(self) -> int:
-        """Returns 3 with a bias, else 2."""
         return 3 if self.has_bias else 2
 
     @property
     def num_outputs(self) -> int:
-        """Returns the number of sizes."""
         return len(self.sizes)
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns one shape for each size; the sizes must add up to the weight's rows."""
         (whole,) = Linear(has_bias=self.has_bias).infer_shapes(*shapes)
         same_size(whole[-1], sum(self.sizes), f"sizes {list(self.sizes)} and the weight's rows")
         return tuple((*whole[:-1], size) for size in self.sizes)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Computes a `Linear` and splits its columns."""
-        import torch
-
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         (whole,) = Linear(has_bias=self.has_bias).reference(*inputs)
-        return tuple(part.contiguous() for part in torch.split(whole, list(self.sizes), dim=-1))
+        return tuple(part.contiguous() for part in whole.split_with_sizes(list(self.sizes), dim=-1))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples of three sizes, and of odd sizes with bias."""
         yield Sample(cls((32, 16, 16)), (randn(3, 96), randn(64, 96)), "three sizes")
         yield Sample(cls((7, 20), has_bias=True), (randn(2, 40), randn(27, 40), randn(27)), "odd sizes with bias")

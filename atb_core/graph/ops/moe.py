@@ -13,15 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from atb_core.graph.dim import Dim, Shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import Op, Sample, require, same_size
+from atb_core.graph.op import Op, RealTensor, Sample, require, same_size
 from atb_core.graph.samples import integers, randn
-
-if TYPE_CHECKING:
-    import torch
 
 
 def _require_dtype(what: str, dtype: DataType | None, wanted: DataType) -> None:
@@ -29,11 +25,9 @@ def _require_dtype(what: str, dtype: DataType | None, wanted: DataType) -> None:
     require(dtype in (None, wanted), f"{what} must be {wanted.short}, not {dtype.short if dtype else None}")
 
 
-def _cumulative(*counts: int) -> torch.Tensor:
+def _cumulative(*counts: int) -> RealTensor:
     """Returns the cumulative group ends, int64, of groups with these numbers of rows."""
-    import torch
-
-    return torch.tensor(counts, dtype=torch.int64).cumsum(0)
+    return integers(*counts).cumsum(0)
 
 
 @dataclass(frozen=True)
@@ -49,15 +43,9 @@ class MoeTopkSoftmax(Op):
     topk_num: int
     normalize: bool = False
 
-    input_names = ("x",)
-
-    @property
-    def num_outputs(self) -> int:
-        """Returns 3."""
-        return 3
+    num_outputs = 3
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns `[T, k]` for each output."""
         (x,) = shapes
         require(len(x) == 2, f"x must be [tokens, experts], not {shape_text(x)}")
         require(self.topk_num >= 1, f"topk_num must be positive, not {self.topk_num}")
@@ -66,11 +54,9 @@ class MoeTopkSoftmax(Op):
         return ((x[0], self.topk_num),) * 3
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        """Returns float32 for the weights and int32 for both indices."""
         return DataType.FLOAT, DataType.INT32, DataType.INT32
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Sorts the logits stably in descending order and computes the weights in float32."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         import torch
 
         x = inputs[0].float()
@@ -80,11 +66,10 @@ class MoeTopkSoftmax(Op):
         largest = x.amax(-1, keepdim=True)
         weights = (values - largest).exp() / (among - largest).exp().sum(-1, keepdim=True)
         rows = torch.arange(tokens * count, dtype=torch.int32, device=x.device).view(count, tokens).T
-        return weights.contiguous(), indices.to(torch.int32).contiguous(), rows.contiguous()
+        return weights.contiguous(), indices.int().contiguous(), rows.contiguous()
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples with and without normalization, with ties, with all experts and with one."""
         yield Sample(cls(4), (randn(5, 60) * 3,), "four of sixty")
         yield Sample(cls(4, normalize=True), (randn(5, 60) * 3,), "normalized")
         yield Sample(cls(2), ((randn(7, 9) * 2).round(),), "with ties")
@@ -106,14 +91,9 @@ class MoeInitRouting(Op):
     expert_num: int
 
     input_names = ("x", "expert_idx")
-
-    @property
-    def num_outputs(self) -> int:
-        """Returns 3."""
-        return 3
+    num_outputs = 3
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns `[T*k, h]`, `[T*k]` and `[E]`."""
         x, chosen = shapes
         require(len(x) == 2, f"x must be [tokens, hidden], not {shape_text(x)}")
         require(self.topk_num >= 1, f"topk_num must be positive, not {self.topk_num}")
@@ -124,26 +104,19 @@ class MoeInitRouting(Op):
         return (rows, x[1]), (rows,), (self.expert_num,)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        """Returns x's dtype, int32 and int64; expert_idx must be int32."""
         _require_dtype("expert_idx", dtypes[1], DataType.INT32)
         return dtypes[0], DataType.INT32, DataType.INT64
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Sorts the choices stably by expert and gathers their rows."""
-        import torch
-
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         x, chosen = inputs[0], inputs[1].reshape(-1).long()
         if chosen.numel() and not (int(chosen.min()) >= 0 and int(chosen.max()) < self.expert_num):
             raise IndexError(f"an index of an expert is outside of 0..{self.expert_num - 1}")
         order = chosen.argsort(stable=True)
-        places = torch.empty_like(order)
-        places[order] = torch.arange(order.numel(), device=x.device)
         ends = chosen.bincount(minlength=self.expert_num).cumsum(0)
-        return x[order // self.topk_num].contiguous(), places.to(torch.int32), ends
+        return x[order // self.topk_num].contiguous(), order.argsort().int(), ends
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples with unused experts, one token, one expert, all experts, and an expert chosen twice."""
         chosen = integers(3, 0, 0, 5, 3, 5, 5, 3).view(4, 2)
         yield Sample(cls(2, 6), (randn(4, 33), chosen), "empty experts")
         yield Sample(cls(2, 6), (randn(1, 16), integers(4, 1).view(1, 2)), "one token")
@@ -165,13 +138,13 @@ class GroupedMatmul(Op):
     transpose_b: bool = False
     has_bias: bool = False
 
+    input_names = ("x", "weight", "bias", "group_list")
+
     @property
     def num_inputs(self) -> int:
-        """Returns 4 with a bias, else 3."""
         return 4 if self.has_bias else 3
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns `[m, n]` after checking that x, weight, bias and group_list fit together."""
         x, weight, groups = shapes[0], shapes[1], shapes[-1]
         require(len(x) == 2, f"x must have two dimensions, not {shape_text(x)}")
         require(len(weight) == 3, f"weight must have three dimensions, not {shape_text(weight)}")
@@ -185,22 +158,16 @@ class GroupedMatmul(Op):
         return ((x[0], n),)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        """Returns x's dtype; group_list must be int64."""
         _require_dtype("group_list", dtypes[-1], DataType.INT64)
         return (dtypes[0],)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Computes the product of each group in float32 and rounds it once."""
-        import torch
-
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         x, weight, ends = inputs[0].float(), inputs[1], inputs[-1].tolist()
         starts = [0, *ends[:-1]]
         if any(start > end for start, end in zip(starts, ends, strict=True)) or (ends[-1] if ends else 0) != len(x):
             raise ValueError(f"group_list must not decrease and must end with the {len(x)} rows of x: {ends}")
-        y = torch.empty(len(x), weight.shape[1 if self.transpose_b else 2], dtype=inputs[0].dtype, device=x.device)
+        y = inputs[0].new_empty(len(x), weight.shape[1 if self.transpose_b else 2])
         for expert, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            if start == end:
-                continue
             matrix = weight[expert].float()
             part = x[start:end] @ (matrix.T if self.transpose_b else matrix)
             y[start:end] = (part + inputs[2][expert].float() if self.has_bias else part).to(y.dtype)
@@ -208,7 +175,6 @@ class GroupedMatmul(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples of both layouts, with bias, with empty groups and with all rows in one group."""
         ends, many = _cumulative(0, 3, 0, 1, 5), _cumulative(20, 0, 37, 1)
         for transpose_b in (True, False):
             layout = "[n, k]" if transpose_b else "[k, n]"
@@ -234,7 +200,6 @@ class MoeTokenUnpermute(Op):
     input_names = ("x", "row_idx", "probs")
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns `[T, h]` after checking that row_idx and probs fit to x."""
         x, rows, probs = shapes
         require(len(x) == 2, f"x must have two dimensions, not {shape_text(x)}")
         require(len(probs) == 2, f"probs must be [tokens, k], not {shape_text(probs)}")
@@ -244,12 +209,10 @@ class MoeTokenUnpermute(Op):
         return ((probs[0], x[1]),)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        """Returns x's dtype; row_idx must be int32."""
         _require_dtype("row_idx", dtypes[1], DataType.INT32)
         return (dtypes[0],)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Gathers the rows and adds them in float32."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         x, rows, probs = inputs[0].float(), inputs[1].long(), inputs[2].float()
         if rows.numel() and not (int(rows.min()) >= 0 and int(rows.max()) < len(x)):
             raise IndexError(f"an index of a row is outside of 0..{len(x) - 1}")
@@ -258,7 +221,6 @@ class MoeTokenUnpermute(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples with two rows for each token, with one token, and with one row for each token."""
         rows = integers(4, 0, 1, 5, 2, 3)
         yield Sample(cls(), (randn(6, 33), rows, randn(3, 2).abs()), "two rows for each token")
         yield Sample(cls(), (randn(6, 64), rows, randn(1, 6)), "one token")

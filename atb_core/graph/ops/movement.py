@@ -5,16 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from atb_core.errors import GraphError, ShapeError
-from atb_core.graph.dim import Dim, DimLike, Shape, shape_text
+from atb_core.graph.dim import Dim, Shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import Op, Sample, is_variable, normal_axis, require
+from atb_core.graph.op import AttributeVariable, Op, RealTensor, Sample, normal_axis, require
 from atb_core.graph.samples import integers, randn
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -32,19 +28,16 @@ class Gather(Op):
     backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
-        """Returns the op with a non-negative axis."""
         return replace(self, axis=normal_axis(self.axis, len(shapes[0])))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shape of x with the gathered axis replaced by the shape of the indices."""
         x, indices = shapes
         batch = self.batch_dims
         require(0 <= batch <= min(self.axis, len(indices)), f"batch_dims {batch} is larger than axis or indices")
         require(x[:batch] == indices[:batch], f"batch of {shape_text(x)} and of {shape_text(indices)} differ")
         return (x[: self.axis] + indices[batch:] + x[self.axis + 1 :],)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Selects the entries; an index outside of the axis raises IndexError."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         import torch
 
         x, indices = inputs[0], inputs[1].long()
@@ -59,7 +52,6 @@ class Gather(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples of rows, columns, two-dimensional indices and batched indices."""
         yield Sample(cls(), (randn(10, 33), integers(3, 9, 0, 3)), "rows")
         yield Sample(cls(), (randn(10, 4), integers(3, 9, 0, 3).view(2, 2).long()), "rows, int64 of two dimensions")
         yield Sample(cls(axis=1), (randn(3, 7), integers(6, 0)), "columns")
@@ -74,18 +66,17 @@ class Split(Op):
     split_num: int = 2
     split_sizes: tuple[int, ...] = ()
 
-    input_names = ("x",)
     backends = Op.backends | {"atb"}
 
     @property
     def num_outputs(self) -> int:
-        """Returns the number of parts."""
-        if is_variable(self.split_sizes):
-            return self.split_num
-        return len(self.split_sizes) or self.split_num
+        return (
+            self.split_num
+            if isinstance(self.split_sizes, AttributeVariable)
+            else len(self.split_sizes) or self.split_num
+        )
 
     def resolve(self, *shapes: Shape) -> Op:
-        """Returns the op with a non-negative dimension and explicit sizes."""
         (x,) = shapes
         dim = normal_axis(self.split_dim, len(x), "split_dim")
         size = x[dim]
@@ -97,22 +88,17 @@ class Split(Op):
         return Split(dim, self.split_num, (size // self.split_num,) * self.split_num)
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shape of each part; the sizes must add up to the dimension."""
         (x,) = shapes
         total = sum(self.split_sizes)
         require(x[self.split_dim] == total, f"sizes {list(self.split_sizes)} do not add up to {x[self.split_dim]}")
         return tuple(x[: self.split_dim] + (size,) + x[self.split_dim + 1 :] for size in self.split_sizes)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Copies each part."""
-        import torch
-
-        sizes: int | list[int] = list(self.split_sizes) or inputs[0].shape[self.split_dim] // self.split_num
-        return tuple(part.contiguous() for part in torch.split(inputs[0], sizes, dim=self.split_dim))
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
+        sizes = list(self.split_sizes) or [inputs[0].shape[self.split_dim] // self.split_num] * self.split_num
+        return tuple(part.contiguous() for part in inputs[0].split_with_sizes(sizes, dim=self.split_dim))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples of equal parts, unequal parts and rows."""
         yield Sample(cls(-1, 2), (randn(3, 40),), "halves of the last dimension")
         yield Sample(cls(1, 3, (8, 3, 5)), (randn(3, 16),), "three sizes")
         yield Sample(cls(0, 2, (1, 3)), (randn(4, 5),), "rows")
@@ -128,26 +114,22 @@ class Concat(Op):
     backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
-        """Returns the op with a non-negative dimension."""
         return Concat(normal_axis(self.concat_dim, len(shapes[0]), "concat_dim"))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the concatenated shape; the other dimensions must be equal."""
         a, b = shapes
         at = self.concat_dim
         fits = len(a) == len(b) and a[:at] == b[:at] and a[at + 1 :] == b[at + 1 :]
         require(fits, f"{shape_text(a)} and {shape_text(b)} do not join along dimension {at}")
         return (a[:at] + (a[at] + b[at],) + a[at + 1 :],)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Concatenates with `torch.cat`."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         import torch
 
         return (torch.cat(inputs, dim=self.concat_dim),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples of columns and rows."""
         yield Sample(cls(-1), (randn(3, 7), randn(3, 20)), "columns")
         yield Sample(cls(0), (randn(3, 7), randn(2, 7)), "rows")
 
@@ -159,7 +141,6 @@ class Slice(Op):
     offsets: tuple[int, ...]
     size: tuple[int, ...]
 
-    input_names = ("x",)
     backends = Op.backends | {"atb"}
 
     @classmethod
@@ -189,7 +170,6 @@ class Slice(Op):
         return cls(tuple(offsets), tuple(sizes))
 
     def resolve(self, *shapes: Shape) -> Op:
-        """Returns the op with an offset and a size for every dimension, clipped to x where its sizes are known."""
         (x,) = shapes
         require(len(self.offsets) <= len(x), f"{len(self.offsets)} slices for {shape_text(x)}")
         missing = len(x) - len(self.offsets)
@@ -204,15 +184,11 @@ class Slice(Op):
         return Slice(tuple(offsets), tuple(sizes))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the sizes of the box."""
         (x,) = shapes
-        result: list[DimLike] = []
-        for extent, offset, size in zip(x, self.offsets, self.size, strict=True):
-            result.append(extent - offset if size == -1 else size)
-        return (tuple(result),)
+        dimensions = zip(x, self.offsets, self.size, strict=True)
+        return (tuple(extent - offset if size == -1 else size for extent, offset, size in dimensions),)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Copies the box."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         op = self.resolve(tuple(inputs[0].shape))
         assert isinstance(op, Slice)
         box = tuple(slice(o, o + s) for o, s in zip(op.offsets, op.size, strict=True))
@@ -220,7 +196,6 @@ class Slice(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples that slice the first, the last and all dimensions."""
         yield Sample(cls((1, 5), (2, -1)), (randn(4, 33),), "a box open to the right")
         yield Sample(cls((0, 0, 2), (-1, -1, 3)), (randn(2, 3, 6),), "the last dimension")
         yield Sample(cls((1,), (2,)), (randn(4, 5, 6),), "rows, other dimensions whole")
@@ -232,29 +207,21 @@ class Transpose(Op):
 
     perm: tuple[int, ...]
 
-    input_names = ("x",)
     backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
-        """Returns the op with non-negative dimensions."""
         return Transpose(tuple(normal_axis(axis, len(shapes[0]), "perm entry") for axis in self.perm))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the permuted shape; `perm` must be a permutation."""
         (x,) = shapes
-        require(
-            sorted(self.perm) == list(range(len(x))),
-            f"perm {list(self.perm)} does not permute {shape_text(x)}",
-        )
+        require(sorted(self.perm) == list(range(len(x))), f"perm {list(self.perm)} does not permute {shape_text(x)}")
         return (tuple(x[axis] for axis in self.perm),)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Copies x in the permuted order."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         return (inputs[0].permute(self.perm).contiguous(),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples of two and three dimensions."""
         yield Sample(cls((1, 0)), (randn(5, 33),), "a matrix")
         yield Sample(cls((1, 2, 0)), (randn(3, 4, 5),), "three dimensions")
 
@@ -265,24 +232,20 @@ class Repeat(Op):
 
     multiples: tuple[int, ...]
 
-    input_names = ("x",)
     backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shape of x, extended to the front by ones, times the multiples."""
         (x,) = shapes
         require(len(self.multiples) >= len(x), f"{len(self.multiples)} multiples for {shape_text(x)}")
         require(all(m > 0 for m in self.multiples), f"multiples {list(self.multiples)} must be positive")
         padded: Shape = (1,) * (len(self.multiples) - len(x)) + x
         return (tuple(m * size for m, size in zip(self.multiples, padded, strict=True)),)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Tiles with `torch.Tensor.repeat`."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         return (inputs[0].repeat(self.multiples),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples with and without a new dimension."""
         yield Sample(cls((2, 3)), (randn(2, 5),), "both dimensions")
         yield Sample(cls((2, 1, 1)), (randn(3, 5),), "a new dimension in front")
 
@@ -293,26 +256,21 @@ class Cast(Op):
 
     dtype: DataType
 
-    input_names = ("x",)
     backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shape of x."""
         return (shapes[0],)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        """Returns the target dtype."""
         return (self.dtype,)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Converts with `torch.Tensor.to`."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         from atb_core.graph.torch_dtypes import dtype_to_torch
 
         return (inputs[0].to(dtype_to_torch(self.dtype)),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields conversions of float32 to other dtypes, and of int32 to float32."""
         for target in (DataType.FLOAT, DataType.BF16, DataType.FLOAT16, DataType.INT32, DataType.INT64):
             yield Sample(cls(target), (randn(3, 40) * 5,), f"to {target.short}")
         yield Sample(cls(DataType.FLOAT), (integers(3, -4, 5),), "int32 to float32")

@@ -5,15 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from atb_core.graph.dim import Shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import Op, Sample, require
+from atb_core.graph.op import Op, RealTensor, Sample, require
 from atb_core.graph.samples import randn
-
-if TYPE_CHECKING:
-    import torch
 
 
 def _check_weight(x: Shape, weight: Shape) -> None:
@@ -35,19 +31,16 @@ class RmsNorm(Op):
     backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shape of x."""
         _check_weight(*shapes)
         return (shapes[0],)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Computes the norm in float32 and rounds it once."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         x = inputs[0].float()
         normalized = x * (x.square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
         return ((normalized * inputs[1].float()).to(inputs[0].dtype),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples of two and three dimensions."""
         yield Sample(cls(1e-6), (randn(3, 64), randn(64)), "rows of 64")
         yield Sample(cls(1e-5), (randn(2, 5, 37), randn(37)), "three dimensions, 37 wide")
 
@@ -64,25 +57,18 @@ class AddRmsNorm(Op):
 
     input_names = ("a", "b", "weight")
     backends = Op.backends | {"atb"}
-
-    @property
-    def num_outputs(self) -> int:
-        """Returns 3."""
-        return 3
+    num_outputs = 3
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shapes of the norm, of the reciprocal standard deviation and of the sum."""
         a, b, weight = shapes
         require(a == b, f"a {shape_text(a)} and b {shape_text(b)} differ")
         _check_weight(a, weight)
         return a, (*a[:-1], 1), a
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        """Returns a's dtype for norm and sum, float32 for rstd."""
         return dtypes[0], DataType.FLOAT, dtypes[0]
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Computes the rounded sum, then `RmsNorm` of it."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         a, b, weight = inputs
         total = (a.float() + b.float()).to(a.dtype)
         rstd = (total.float().square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
@@ -91,6 +77,5 @@ class AddRmsNorm(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples of several rows and of one."""
         yield Sample(cls(1e-6), (randn(3, 64), randn(3, 64) * 2, randn(64)), "rows of 64")
         yield Sample(cls(1e-5), (randn(1, 100), randn(1, 100) + 1, randn(100)), "one row of 100")

@@ -5,15 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from atb_core.graph.dim import Dim, Shape
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import AttributeEnum, Op, Sample, is_variable, normal_axis, require
+from atb_core.graph.op import AttributeEnum, Op, RealTensor, Sample, normal_axis, require
 from atb_core.graph.samples import randn
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -22,29 +18,24 @@ class Softmax(Op):
 
     axes: tuple[int, ...] = (-1,)
 
-    input_names = ("x",)
     backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
-        """Returns the op with non-negative axes."""
         return Softmax(tuple(normal_axis(axis, len(shapes[0])) for axis in self.axes))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shape of x; the axes must be consecutive."""
         first = self.axes[0] if self.axes else 0
         ordered = list(self.axes) == list(range(first, first + len(self.axes)))
         require(bool(self.axes) and ordered, f"axes {list(self.axes)} are not consecutive")
         return (shapes[0],)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Computes the softmax in float32 and rounds it once."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         x = inputs[0].float()
         powers = (x - x.amax(self.axes, keepdim=True)).exp()
         return ((powers / powers.sum(self.axes, keepdim=True)).to(inputs[0].dtype),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples over rows, columns and two axes."""
         yield Sample(cls((-1,)), (randn(3, 50) * 4,), "rows")
         yield Sample(cls((1, 2)), (randn(2, 5, 7) * 4,), "two axes")
         yield Sample(cls((0,)), (randn(6, 20) * 4,), "columns")
@@ -65,25 +56,18 @@ class Reduce(Op):
     reduce_type: ReduceType
     axis: tuple[int, ...]
 
-    input_names = ("x",)
+    enums = (("reduce_type", ReduceType),)
     backends = Op.backends | {"atb"}
 
-    def __post_init__(self) -> None:
-        if not is_variable(self.reduce_type):
-            object.__setattr__(self, "reduce_type", ReduceType(self.reduce_type))
-
     def resolve(self, *shapes: Shape) -> Op:
-        """Returns the op with non-negative, sorted axes."""
         axes = {normal_axis(axis, len(shapes[0])) for axis in self.axis}
         return Reduce(self.reduce_type, tuple(sorted(axes)))
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shape of x without the reduced axes."""
         require(bool(self.axis), "axis names no dimension")
         return (tuple(size for i, size in enumerate(shapes[0]) if i not in self.axis),)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Reduces floating-point inputs in float32 and rounds the result once."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         x = inputs[0].float() if inputs[0].is_floating_point() else inputs[0]
         if self.reduce_type is ReduceType.SUM:
             return (x.sum(self.axis).to(inputs[0].dtype),)
@@ -91,7 +75,6 @@ class Reduce(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples of each reduction over one axis and over two."""
         for kind in ReduceType:
             yield Sample(cls(kind, (-1,)), (randn(3, 50),), f"{kind.name} of rows")
             yield Sample(cls(kind, (0, 2)), (randn(3, 4, 18),), f"{kind.name} over two axes")
@@ -106,36 +89,25 @@ class Sort(Op):
 
     num: tuple[int, ...]
 
-    input_names = ("x",)
     backends = Op.backends | {"atb"}
-
-    @property
-    def num_outputs(self) -> int:
-        """Returns 2."""
-        return 2
+    num_outputs = 2
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns `[..., num[0]]` for values and indices."""
         (x,) = shapes
         require(len(self.num) == 1 and self.num[0] > 0, f"num must hold one positive count, not {list(self.num)}")
         require(isinstance(x[-1], Dim) or self.num[0] <= x[-1], f"{self.num[0]} of only {x[-1]} elements")
         return ((*x[:-1], self.num[0]),) * 2
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        """Returns x's dtype and int32."""
         return dtypes[0], DataType.INT32
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Sorts stably."""
-        import torch
-
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         values, indices = inputs[0].sort(dim=-1, descending=True, stable=True)
         count = self.num[0]
-        return values[..., :count].contiguous(), indices[..., :count].to(torch.int32).contiguous()
+        return values[..., :count].contiguous(), indices[..., :count].int().contiguous()
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples with and without ties."""
         yield Sample(cls((4,)), (randn(3, 20),), "four of twenty")
         yield Sample(cls((3,)), ((randn(2, 9) * 2).round(),), "with ties")
 
@@ -144,24 +116,16 @@ class Sort(Op):
 class Argsort(Op):
     """Returns the int32 indices that sort the last dimension in ascending order; equal values keep their order."""
 
-    input_names = ("x",)
-
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shape of x."""
         return (shapes[0],)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        """Returns int32."""
         return (DataType.INT32,)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Sorts stably."""
-        import torch
-
-        return (inputs[0].argsort(dim=-1, stable=True).to(torch.int32),)
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
+        return (inputs[0].argsort(dim=-1, stable=True).int(),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples with and without ties."""
         yield Sample(cls(), (randn(3, 20),), "rows")
         yield Sample(cls(), ((randn(2, 9) * 2).round(),), "with ties")

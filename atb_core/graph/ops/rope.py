@@ -5,15 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from atb_core.graph.dim import Dim, Shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import Op, Sample, require, same_size
+from atb_core.graph.op import Op, RealTensor, Sample, require, same_size
 from atb_core.graph.samples import integers, randn
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -29,14 +25,9 @@ class Rope(Op):
 
     input_names = ("q", "k", "cos", "sin", "seqlen")
     backends = Op.backends | {"atb"}
-
-    @property
-    def num_outputs(self) -> int:
-        """Returns 2."""
-        return 2
+    num_outputs = 2
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shapes of q and k after checking tokens and head_dim."""
         q, k, cos, sin, _ = shapes
         require(all(len(s) == 2 for s in (q, k, cos, sin)), "q, k, cos and sin must have two dimensions")
         require(cos == sin, f"cos {shape_text(cos)} and sin {shape_text(sin)} differ")
@@ -51,15 +42,13 @@ class Rope(Op):
         return q, k
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        """Returns the dtypes of q and k."""
         return dtypes[0], dtypes[1]
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Rotates in float32 and rounds once."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         q, k, cos, sin, _ = inputs
         return self._rotate(q, cos.float(), sin.float()), self._rotate(k, cos.float(), sin.float())
 
-    def _rotate(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    def _rotate(self, x: RealTensor, cos: RealTensor, sin: RealTensor) -> RealTensor:
         """Returns the rotated heads of `x` `[T, n * head_dim]`, rounded to its dtype."""
         import torch
 
@@ -76,7 +65,6 @@ class Rope(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples of both ways to pair elements."""
         for coeff, tokens, heads, kv_heads, size in ((2, 5, 4, 2, 64), (16, 3, 2, 2, 16), (2, 1, 3, 1, 80)):
             q, k = randn(tokens, heads * size), randn(tokens, kv_heads * size)
             cos, sin = randn(tokens, size), randn(tokens, size) * 0.5

@@ -5,14 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from atb_core.graph.dim import Dim, DimLike, Shape, num_elements, shape_text
-from atb_core.graph.op import Op, Sample, require
+from atb_core.graph.op import Op, RealTensor, Sample, require
 from atb_core.graph.samples import randn
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -21,12 +17,10 @@ class Reshape(Op):
 
     shape: Shape | Callable[[list[DimLike]], Sequence[DimLike]]
 
-    input_names = ("x",)
     backends = Op.backends | {"atb"}
     is_view = True
 
     def resolve(self, *shapes: Shape) -> Op:
-        """Returns the op with explicit sizes."""
         (x,) = shapes
         wanted = tuple(self.shape(list(x)) if callable(self.shape) else self.shape)
         if wanted.count(-1) == 1:
@@ -35,21 +29,18 @@ class Reshape(Op):
         return Reshape(wanted)
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the new shape; it must have as many elements as x."""
         assert not callable(self.shape), "resolve() runs before infer_shapes()"
         same = num_elements(self.shape) == num_elements(shapes[0])
         require(same, f"{shape_text(shapes[0])} cannot be viewed as {shape_text(self.shape)}")
         return (self.shape,)
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Views x with `torch.Tensor.view`."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         op = self.resolve(tuple(inputs[0].shape))
         assert isinstance(op, Reshape) and not callable(op.shape)
         return (inputs[0].view([int(str(size)) for size in op.shape]),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields samples with and without a size of -1."""
         yield Sample(cls((4, 2, 16)), (randn(4, 32),), "split of a dimension")
         yield Sample(cls((-1, 8)), (randn(4, 32),), "one size left open")
 
@@ -70,24 +61,17 @@ class Assign(Op):
 
     input_names = ("value", "target")
     writes = (1,)
-
-    @property
-    def num_outputs(self) -> int:
-        """Returns 0."""
-        return 0
+    num_outputs = 0
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns no shapes; value and target must have the same shape."""
         value, target = shapes
         require(value == target, f"{shape_text(value)} does not fit into {shape_text(target)}")
         return ()
 
-    def reference(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Copies the value in place."""
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         inputs[1].copy_(inputs[0])
         return ()
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        """Yields one sample."""
         yield Sample(cls(), (randn(3, 40), randn(3, 40) + 1), "one tensor into another")

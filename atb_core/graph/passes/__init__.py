@@ -18,9 +18,8 @@ from atb_core.graph.network import Network
 from atb_core.graph.passes.add_rms_norm import fuse_add_rms_norm
 from atb_core.graph.passes.clean import fold_views, remove_dead_code, share_common
 from atb_core.graph.passes.expand import expand_custom
-from atb_core.graph.passes.merge_linears import merge_linears
+from atb_core.graph.passes.linears import fuse_split_linear, merge_linears
 from atb_core.graph.passes.pattern import Fusion, Match
-from atb_core.graph.passes.split_linear import fuse_split_linear
 from atb_core.graph.passes.swiglu import fuse_swiglu
 from atb_core.graph.verify import verify
 
@@ -122,24 +121,16 @@ def pipeline(backend: str, leave_out: Sequence[str] | None = None) -> list[Pass]
 
     A fusion may be left out under the name of ATB-Models' class too, `AddRmsNormPass`.
     """
-    known = _fusions()
+    fusions = _fusions()
     out = {name.removesuffix("Pass") for name in leave_out or ()}
-    names = [fusion.name for fusion in known]
-    unknown = out - {"All", *names}
+    names = ["All", *(fusion.name for fusion in fusions)]
+    unknown = out - set(names)
     if unknown:
-        raise GraphError(
-            f"no fusion pass is called {', '.join(sorted(unknown))}",
-            hint=f"known: All, {', '.join(names)}",
-        )
-    fusions = [
-        fusion
-        for fusion in known
-        if "All" not in out
-        and fusion.name not in out
-        and (fusion.makes is None or supports(find_op(fusion.makes), backend))
-    ]
+        raise GraphError(f"no fusion pass is called {', '.join(sorted(unknown))}", hint=f"Known: {', '.join(names)}.")
+    kept = [] if "All" in out else [fusion for fusion in fusions if fusion.name not in out]
+    supported = [fusion for fusion in kept if fusion.makes is None or supports(find_op(fusion.makes), backend)]
     expand = Pass("Expand", lambda network: expand_custom(network, backend))
-    return [expand, *_CLEAN_UP, *fusions, _CLEAN_UP[-1]]
+    return [expand, *_CLEAN_UP, *supported, _CLEAN_UP[-1]]
 
 
 def run_passes(network: Network, backend: str, leave_out: Sequence[str] | None = None) -> Network:

@@ -18,8 +18,7 @@ def segments(network: Network) -> list[list[Node]]:
     previous: str | None = None
     for node in network.nodes:
         border = layer_of(node.module_path)
-        new = not result or (result[-1][-1].cut_after if explicit else border != previous)
-        if new:
+        if not result or (result[-1][-1].cut_after if explicit else border != previous):
             result.append([])
         result[-1].append(node)
         previous = border

@@ -21,28 +21,24 @@ def expand_custom(network: Network, backend: str) -> Network:
         PluginError: an expansion fails, contradicts the op's shape or dtype rule, or does not end.
     """
     for _ in range(_MAX_DEPTH):
-        wanted = [node for node in network.nodes if _expandable(node, backend)]
-        if not wanted:
+        expandable = [node for node in network.nodes if _expandable(node, backend)]
+        if not expandable:
             return network
-        network = _expand(network, {id(node) for node in wanted})
-    kind = type(wanted[0].op)
+        network = _expand(network, {id(node) for node in expandable})
+    kind = type(expandable[0].op)
     raise PluginError(f"the expand of {kind.op_name()} of {owner(kind)} leads to ops that are expanded again and again")
 
 
 def _expandable(node: Node, backend: str) -> bool:
-    kind = type(node.op)
-    if not kind.namespace or supports(kind, backend):
-        return False
-    custom = contribution(kind)
+    custom = None if supports(type(node.op), backend) else contribution(type(node.op))
     return custom is not None and custom.expand is not None
 
 
-def _expand(network: Network, wanted: set[int]) -> Network:
+def _expand(network: Network, expandable: set[int]) -> Network:
     rewriter = Rewriter(network)
     for node in network.nodes:
-        if id(node) in wanted:
-            results = _expansion(rewriter, node)
-            rewriter.image.update(zip(node.outputs, results, strict=True))
+        if id(node) in expandable:
+            rewriter.image.update(zip(node.outputs, _expansion(rewriter, node), strict=True))
             if node.cut_after:
                 rewriter.new.cut()
         else:
@@ -51,11 +47,9 @@ def _expand(network: Network, wanted: set[int]) -> Network:
 
 
 def _expansion(rewriter: Rewriter, node: Node) -> tuple[Tensor, ...]:
-    kind, name = type(node.op), node.op.name
-    custom = contribution(kind)
-    assert custom is not None
-    assert custom.expand is not None
-    whose = f"the expand of {name} of {owner(kind)}"
+    custom = contribution(type(node.op))
+    assert custom is not None and custom.expand is not None
+    whose = f"the expand of {node.op.name} of {owner(type(node.op))}"
     inputs = [rewriter.value(tensor) for tensor in node.inputs]
     before = len(rewriter.new.nodes)
     try:

@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from itertools import permutations
-from typing import Any
+from typing import Any, NamedTuple
 
 from atb_core.graph.network import Network, Node
 from atb_core.graph.op import AttributeVariable, Op
@@ -101,9 +101,10 @@ class Fusion:
     def _select(self, network: Network) -> Iterator[Match]:
         """Yields the matches that can be replaced, none of which share a node."""
         index = {id(node): position for position, node in enumerate(network.nodes)}
-        users, written, taken = network.users(), network.written(), set[int]()
+        written = {node.inputs[i] for node in network.nodes for i in node.writes}
+        users, taken = network.users(), set[int]()
         for node in network.nodes:
-            state = next(self._match_node(network, self._anchor, node, _State()), None)
+            state = next(self._match_node(network, self._anchor, node, _State({}, {}, {})), None)
             if state is None:
                 continue
             nodes = tuple(sorted(state.nodes.values(), key=lambda n: index[id(n)]))
@@ -141,7 +142,7 @@ class Fusion:
         pattern = self._pattern.producer(wanted)
         if pattern is None:
             if state.tensors.get(wanted, tensor) is tensor:
-                bound = _State(state.nodes, {**state.tensors, wanted: tensor}, state.attributes)
+                bound = state._replace(tensors={**state.tensors, wanted: tensor})
                 yield from self._match_inputs(network, rest, bound)
             return
         producer = network.producer(tensor)
@@ -151,18 +152,12 @@ class Fusion:
             yield from self._match_inputs(network, rest, extended)
 
 
-class _State:
+class _State(NamedTuple):
     """Partial match: bindings of the pattern's nodes, tensors and attribute variables."""
 
-    def __init__(
-        self,
-        nodes: dict[int, Node] | None = None,
-        tensors: dict[Tensor, Tensor] | None = None,
-        attributes: dict[str, Any] | None = None,
-    ) -> None:
-        self.nodes = nodes or {}
-        self.tensors = tensors or {}
-        self.attributes = attributes or {}
+    nodes: dict[int, Node]
+    tensors: dict[Tensor, Tensor]
+    attributes: dict[str, Any]
 
 
 def _match_attributes(pattern: Op, op: Op, bound: dict[str, Any]) -> dict[str, Any] | None:
@@ -185,11 +180,7 @@ def _orders(node: Node) -> list[tuple[Tensor, ...]]:
 
 
 def _replaceable(
-    match: Match,
-    network: Network,
-    users: dict[Tensor, list[Node]],
-    written: set[Tensor],
-    index: dict[int, int],
+    match: Match, network: Network, users: dict[Tensor, list[Node]], written: set[Tensor], index: dict[int, int]
 ) -> bool:
     """Returns `True` if replacing the match at its last node changes nothing for the rest of the network.
 

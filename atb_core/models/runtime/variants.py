@@ -16,7 +16,7 @@ from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.passes import run_passes
-from atb_core.graph.passes.widen import widen_outputs
+from atb_core.graph.passes.linears import widen_outputs
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.runtime.inputs import DecoderSizes, k_cache_name, symbolic_inputs, v_cache_name

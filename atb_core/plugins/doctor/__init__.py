@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds out why a plugin does not work: everything that metadata and a real import can tell."""
+"""Finds out why a plugin does not work, by its metadata and by real imports."""
 
 from __future__ import annotations
 

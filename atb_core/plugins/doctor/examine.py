@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole examination: metadata first, then imports of what may be imported, then the settings."""
+"""Examines plugins: metadata first, then imports of the plugins that may be imported, then the settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from atb_core.errors import PluginError
-from atb_core.findings import Finding, Level
+from atb_core.findings import Finding, Level, any_error
 from atb_core.names import normalized_name
 from atb_core.plugins.admission import refusal, unmatched_names
 from atb_core.plugins.doctor.checks import check_metadata
@@ -17,14 +17,13 @@ from atb_core.plugins.records import Status
 from atb_core.plugins.registry import registry
 from atb_core.plugins.scan import Installed, environment, installed
 from atb_core.plugins.torch_import import protect_torch_import
-from atb_core.settings import settings
 
 
 def choose(names: Sequence[str]) -> tuple[Installed, ...]:
-    """The installed plugins with these names, all of them without a name.
+    """Returns the installed plugins with these names, all of them without a name.
 
     Raises:
-        PluginError: a name that no plugin has.
+        PluginError: no plugin has one of the names.
     """
     plugins = {plugin.key: plugin for plugin in installed()}
     for name in names:
@@ -46,9 +45,10 @@ def examine(
     """Examines installed plugins. Imports happen in other processes only.
 
     Args:
+        plugins: from `choose`.
         timeout: seconds that the import of one entry point may take.
         jobs: how many plugins are imported at a time.
-        progress: called with 1 for each plugin that is done.
+        progress: called with the number of plugins that are done since its last call.
     """
     protect_torch_import()
     usable = [plugin for plugin in plugins if refusal(plugin) is None]
@@ -56,7 +56,8 @@ def examine(
     imported = {one.plugin.path: one for one in import_all(usable, timeout=timeout, jobs=jobs, progress=progress)}
     conflicts = _conflicts()
     reports = [_report(plugin, imported.get(plugin.path), conflicts) for plugin in plugins]
-    return Report(tuple(reports), (*_settings(), *_troubles(imported.values())))
+    settings = [Finding("settings", Level.WARNING, text, fix=hint) for text, hint in unmatched_names(environment())]
+    return Report(tuple(reports), (*settings, *_troubles(imported.values())))
 
 
 def _report(plugin: Installed, imports: Imports | None, conflicts: dict[str, Finding]) -> PluginReport:
@@ -66,12 +67,11 @@ def _report(plugin: Installed, imports: Imports | None, conflicts: dict[str, Fin
         findings += [finding for model_type, finding in conflicts.items() if model_type in plugin.model_types]
     if imports is not None:
         findings += imports.findings
-    broken = any(finding.level is Level.ERROR for finding in findings)
     return PluginReport(
         distribution=plugin.distribution,
         version=plugin.version,
         path=str(plugin.path),
-        status=refused.status if refused is not None else Status.FAILED if broken else Status.OK,
+        status=refused.status if refused is not None else Status.FAILED if any_error(findings) else Status.OK,
         model_types=plugin.model_types,
         findings=tuple(findings),
         import_seconds=None if imports is None else imports.seconds,
@@ -79,27 +79,21 @@ def _report(plugin: Installed, imports: Imports | None, conflicts: dict[str, Fin
 
 
 def _conflicts() -> dict[str, Finding]:
-    """By model type: that several usable packages claim it and no setting decides."""
-    found = {}
+    """Returns, by model type, that several usable packages claim it and no setting decides."""
+    conflicts = {}
     claims = [family.model_type for family in registry().families()]
     for model_type in {one for one in claims if claims.count(one) > 1}:
         resolution = registry().resolve(model_type)
         usable = [family for family in resolution.candidates if family.status is Status.OK]
         if resolution.error is not None and len(usable) > 1:
             error = resolution.error
-            found[model_type] = Finding("conflict", Level.ERROR, error.message, fix=error.hint)
-    return found
+            conflicts[model_type] = Finding("conflict", Level.ERROR, error.message, fix=error.hint)
+    return conflicts
 
 
 def _troubles(imports: Iterable[Imports]) -> Iterator[Finding]:
-    """What kept plugins from being tried that is no fault of theirs, once each."""
+    """Yields once each reason why plugins could not be tried that is no fault of theirs."""
     for trouble in dict.fromkeys(one.trouble for one in imports if one.trouble is not None):
         names = [one.plugin.distribution for one in imports if one.trouble == trouble]
         message = f"{trouble}; so not all of {', '.join(names)} could be tried"
-        yield Finding("environment", Level.ERROR, message, fix="`atb version` tells what is installed.")
-
-
-def _settings() -> Iterator[Finding]:
-    """What is wrong with the settings: they name plugins that do not exist."""
-    for message, hint in unmatched_names(environment(), settings().plugins):
-        yield Finding("settings", Level.WARNING, message, fix=hint)
+        yield Finding("environment", Level.ERROR, message, fix="`atb version` shows what is installed.")

@@ -14,10 +14,10 @@ class PluginReport:
     """Holds the findings about one installed plugin.
 
     Attributes:
-        path: where its metadata lies.
+        path: directory or file of its metadata.
         status: `ok` unless an error was found, or the settings disable it.
-        model_types: what its entry points claim to serve.
-        import_seconds: of all its entry points together, without torch's own; None if they were not all imported.
+        model_types: the model types that its entry points claim to serve.
+        import_seconds: of all its entry points together, without torch's own; `None` if they were not all imported.
     """
 
     distribution: str

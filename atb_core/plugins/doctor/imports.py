@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports every entry point of plugins, each plugin in a process of its own, and judges how that went.
+"""Imports every entry point of plugins in child processes, and judges the outcome.
 
-What is listed or routed must not need torch, so routers, configurations and hooks are imported where torch is not;
-models afterwards where it is, and so is whatever imported torch, so that no time is torch's own.
+Listing and routing must not need torch. So routers, configurations and hooks are imported in a process without it; then
+models, and entries that imported torch, in one that has imported it: no time is torch's own.
 """
 
 from __future__ import annotations
 
 import os
 import queue
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from atb_core.child import Child, ChildEndedError, encode
@@ -19,191 +18,148 @@ from atb_core.findings import Finding, Level
 from atb_core.plugins.records import Status
 from atb_core.plugins.scan import API, MODELS, Installed
 
-#: An import that takes longer is worth a warning.
+#: An import that takes longer gets a warning.
 SLOW_SECONDS: Final = 0.5
-# The loader ends an import that takes too long; a worker is killed where the loader cannot, some seconds later.
+# The loader ends an import that takes too long; a process is killed where the loader cannot, some seconds later.
 _GRACE_SECONDS: Final = 5.0
 # Importing torch for the first time on a slow disk may take this long.
 _PRELOAD_SECONDS: Final = 120.0
 
 
 class Imports:
-    """What became of importing one plugin.
+    """Holds the outcome of importing one plugin.
 
     Attributes:
-        seconds: of all entry points together, without torch's own; None if some could not be imported.
-        trouble: why something could not be tried, through no fault of the plugin's.
+        seconds: of all entry points together, without torch's own; `None` if some could not be imported.
+        trouble: why something could not be tried, if that is no fault of the plugin.
     """
 
     def __init__(self, plugin: Installed) -> None:
         self.plugin = plugin
         self.findings: list[Finding] = []
         self.seconds: float | None = 0.0
-        self.again: list[str] = []
         self.trouble: str | None = None
 
-    def job(self, *, heavy: bool) -> Job | None:
-        """What is to be imported without torch or, `heavy`, with it; None: nothing."""
-        targets = [e.target for e in self.plugin.entries if e.group != API and (e.group == MODELS) == heavy]
-        if heavy:
-            targets += self.again
-        return Job({"path": str(self.plugin.path), "targets": targets, "heavy": heavy}) if targets else None
-
-    def take(self, job: Job, timeout: float) -> None:
-        """Judges what a job brought."""
-        if job.trouble is not None:
-            self.trouble, self.seconds = job.trouble, None
-            return
-        failed: dict[str, list[dict[str, Any]]] = {}
-        for record in job.answers:
+    def judge(self, targets: Sequence[str], answers: dict[str, list[Any]], timeout: float) -> list[str]:
+        """Takes the answers of a worker about `targets`; returns those that imported torch, to be timed with it."""
+        if answers["trouble"]:
+            self.trouble, self.seconds = answers["trouble"][0], None
+            return []
+        failures: dict[str, list[dict[str, Any]]] = {}
+        again = []
+        for record in answers["record"]:
             if record["status"] != Status.OK.value:
-                failed.setdefault(record["reason"], []).append(record)
+                failures.setdefault(record["reason"], []).append(record)
             elif record["imported_torch"]:
-                self.again.append(record["target"])
+                again.append(record["target"])
                 self.findings.append(_torch(record["target"]))
             elif self.seconds is not None:
                 self.seconds += record["import_seconds"]
-        self.findings += [_failure(records) for records in failed.values()]
-        self.findings += [Finding("incomplete", Level.ERROR, one["message"], fix=one["fix"]) for one in job.incomplete]
-        if job.ended != 0:
-            self.findings.append(_death(job, timeout))
-        if failed or job.ended != 0:
+        for reason, records in failures.items():
+            message = f"{reason} [{'; '.join(record['target'] for record in records)}]"
+            first = records[0]
+            self.findings.append(Finding("import", Level.ERROR, message, fix=first["fix"], detail=first["exception"]))
+        for part in answers["incomplete"]:
+            self.findings.append(Finding("incomplete", Level.ERROR, part["message"], fix=part["fix"]))
+        status, output = answers["ended"][0] if answers["ended"] else (None, "")
+        if status != 0:
+            done = len(answers["record"])
+            target = targets[done] if done < len(targets) else "its entry points"
+            self.findings.append(_death(target, status, output, timeout))
+        if failures or status != 0:
             self.seconds = None
-
-    def finish(self) -> None:
-        """Adds what can only be said at the end."""
-        if self.seconds is not None and self.seconds > SLOW_SECONDS:
-            message = f"importing it is slow: {self.seconds:.1f} s besides what torch takes"
-            fix = "Its author finds out why with python -X importtime, and imports what is heavy where it is used."
-            self.findings.append(Finding("slow-import", Level.WARNING, message, fix=fix))
-
-
-@dataclass
-class Job:
-    """One plugin to import, and the answers of the child process that tried.
-
-    Attributes:
-        request: see `worker`.
-        answers: the load record of each entry point, in order.
-        incomplete: families that lack a part.
-        ended: exit status of the process that imported, or minus a signal's number; `None`: it did not end itself.
-        output: the last line that it printed.
-        trouble: the reason why nothing could be tried, if that was so.
-    """
-
-    request: dict[str, Any]
-    answers: list[dict[str, Any]] = field(default_factory=list)
-    incomplete: list[dict[str, Any]] = field(default_factory=list)
-    ended: int | None = None
-    output: str = ""
-    trouble: str | None = None
-
-    def take(self, answer: dict[str, Any]) -> bool:
-        """Takes one answer; returns true if it is the last one."""
-        if "record" in answer:
-            self.answers.append(answer["record"])
-        elif "incomplete" in answer:
-            self.incomplete.append(answer["incomplete"])
-        elif "trouble" in answer:
-            self.trouble = answer["trouble"]
-        elif "ended" in answer:
-            self.ended, self.output = answer["ended"], answer["output"]
-        return "trouble" in answer or "ended" in answer
+        return again
 
 
 class _Worker:
-    """Does one job at a time in a child process, which is replaced if it dies or does not answer.
+    """Imports one plugin at a time, by two child processes: without torch and with it.
 
-    Args:
-        seconds: that the child may be silent while it imports one entry point.
+    A child that dies or does not answer is replaced.
     """
 
-    def __init__(self, seconds: float, environment: dict[str, str]) -> None:
-        self._seconds = seconds
-        self._environment = environment
-        self.child: Child | None = None
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._environment = {**os.environ, "ATB_PLUGIN_TIMEOUT": f"{timeout:g}", "OPENBLAS_NUM_THREADS": "1"}
+        self._children: dict[bool, Child] = {}
 
-    def do(self, job: Job) -> None:
-        """Does a job and keeps the answers in it."""
-        self.child = self.child or Child("atb_core.plugins.doctor.worker:main", self._environment)
-        self.child.send(encode(job.request))
+    def examine(self, plugin: Installed) -> Imports:
+        """Imports everything of a plugin."""
+        imports = Imports(plugin)
+        light = [entry.target for entry in plugin.entries if entry.group not in (API, MODELS)]
+        heavy = [entry.target for entry in plugin.entries if entry.group == MODELS]
+        if light:
+            heavy += imports.judge(light, self._ask(plugin, light, heavy=False), self._timeout)
+        if heavy and imports.trouble is None:
+            imports.judge(heavy, self._ask(plugin, heavy, heavy=True), self._timeout)
+        if imports.seconds is not None and imports.seconds > SLOW_SECONDS:
+            message = f"importing it is slow: {imports.seconds:.1f} s besides what torch takes"
+            fix = "Its author finds out why with python -X importtime, and imports what is heavy where it is used."
+            imports.findings.append(Finding("slow-import", Level.WARNING, message, fix=fix))
+        return imports
+
+    def _ask(self, plugin: Installed, targets: list[str], *, heavy: bool) -> dict[str, list[Any]]:
+        """Returns the answers of a child process by kind (see `worker`); without `ended`, the import never ended."""
+        answers: dict[str, list[Any]] = {kind: [] for kind in ("ready", "record", "incomplete", "ended", "trouble")}
+        child = self._children.get(heavy) or Child("atb_core.plugins.doctor.worker:main", self._environment)
+        self._children[heavy] = child
+        child.send(encode({"path": str(plugin.path), "targets": targets, "heavy": heavy}))
         try:
-            if not job.take(self.child.receive(_PRELOAD_SECONDS)):
-                while not job.take(self.child.receive(self._seconds)):
-                    pass
-            return
+            while not answers["ended"] and not answers["trouble"]:
+                seconds = self._timeout + _GRACE_SECONDS if answers["ready"] else _PRELOAD_SECONDS
+                for kind, value in child.receive(seconds).items():
+                    answers[kind].append(value)
+            return answers
         except TimeoutError:
-            pass  # `ended` stays None
+            pass
         except ChildEndedError:
-            job.trouble = "the process that imports plugins ended unexpectedly"
-        self.end()
+            answers["trouble"].append("the process that imports plugins ended unexpectedly")
+        self._children.pop(heavy).end()
+        return answers
+
+    def kill(self) -> None:
+        """Kills the child processes; `examine`, in another thread, then returns."""
+        for child in list(self._children.values()):
+            child.kill()
 
     def end(self) -> None:
-        """Ends the child process."""
-        child, self.child = self.child, None
-        if child is not None:
+        """Ends the child processes."""
+        for child in self._children.values():
             child.end()
 
 
 def import_all(
-    plugins: Iterable[Installed], *, timeout: float, jobs: int, progress: Callable[[int], object]
+    plugins: Sequence[Installed], *, timeout: float, jobs: int, progress: Callable[[int], object]
 ) -> list[Imports]:
-    """Imports plugins, `jobs` at a time.
-
-    Args:
-        timeout: seconds that the import of one entry point may take.
-        progress: called with 1 for each plugin that is done.
-    """
-    imports = [Imports(plugin) for plugin in plugins]
-    environment = {**os.environ, "ATB_PLUGIN_TIMEOUT": f"{timeout:g}", "OPENBLAS_NUM_THREADS": "1"}
-    workers = [_Worker(timeout + _GRACE_SECONDS, environment) for _ in range(min(jobs, len(imports)))]
-    try:
-        for heavy in (False, True):
-            for one, job in _done(workers, [(one, job) for one in imports if (job := one.job(heavy=heavy))]):
-                one.take(job, timeout)
-                if heavy or one.job(heavy=True) is None:
-                    progress(1)
-    finally:
-        for worker in workers:
-            worker.end()
-    for one in imports:
-        one.finish()
-    return imports
-
-
-def _done(workers: Sequence[_Worker], work: Sequence[tuple[Imports, Job]]) -> Iterator[tuple[Imports, Job]]:
-    """Does all jobs, and yields each when it is done."""
-    if not work:
-        return
+    """Imports plugins. Arguments: see `examine`."""
+    if not plugins:
+        return []
+    workers = [_Worker(timeout) for _ in range(min(jobs, len(plugins)))]
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     for worker in workers:
         idle.put(worker)
 
-    def do(pair: tuple[Imports, Job]) -> tuple[Imports, Job]:
+    def examine(plugin: Installed) -> Imports:
         worker = idle.get()
         try:
-            worker.do(pair[1])
+            return worker.examine(plugin)
         finally:
             idle.put(worker)
-        return pair
 
-    with ThreadPoolExecutor(len(workers)) as threads:
-        try:
-            yield from (done.result() for done in as_completed([threads.submit(do, pair) for pair in work]))
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            for worker in workers:
-                if worker.child is not None:
-                    worker.child.kill()
-            raise
-
-
-def _failure(records: list[dict[str, Any]]) -> Finding:
-    """One finding for all entry points that failed for the same reason."""
-    targets = "; ".join(record["target"] for record in records)
-    first = records[0]
-    message = f"{first['reason']} [{targets}]"
-    return Finding("import", Level.ERROR, message, fix=first["fix"], detail=first["exception"])
+    threads = ThreadPoolExecutor(len(workers))
+    try:
+        tasks = [threads.submit(examine, plugin) for plugin in plugins]
+        for _ in as_completed(tasks):
+            progress(1)
+        return [task.result() for task in tasks]
+    except BaseException:
+        threads.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.kill()
+        raise
+    finally:
+        threads.shutdown()
+        for worker in workers:
+            worker.end()
 
 
 def _torch(target: str) -> Finding:
@@ -215,15 +171,14 @@ def _torch(target: str) -> Finding:
     )
 
 
-def _death(job: Job, timeout: float) -> Finding:
-    done = len(job.answers)
-    target = job.request["targets"][done] if done < len(job.request["targets"]) else "its entry points"
-    if job.ended is None:
+def _death(target: str, status: int | None, output: str, timeout: float) -> Finding:
+    """Returns the finding for a process that ended with `status`, or not at all, while it imported `target`."""
+    if status is None:
         message = f"the import of {target} did not end within {timeout:g} seconds and could not be interrupted"
-    elif job.ended < 0:
-        message = f"importing {target} killed the process with signal {-job.ended}"
+    elif status < 0:
+        message = f"importing {target} killed the process with signal {-status}"
     else:
-        message = f"importing {target} ended the process with exit status {job.ended}"
-    said = f"; the last it printed: {job.output}" if job.output else ""
+        message = f"importing {target} ended the process with exit status {status}"
+    last = f"; the last it printed: {output}" if output else ""
     fix = "Report it to its author, and leave it out until then."
-    return Finding("import", Level.ERROR, message + said, fix=fix)
+    return Finding("import", Level.ERROR, message + last, fix=fix)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports plugins on request, each in a process forked for it, so that none sees what another has imported.
+"""Imports plugins on request, each in a process forked for it, so that none sees the imports of another.
 
 A fork takes 0.03 s. A fresh interpreter that imports torch and the bases of models takes 1.7 s of processor time, which
 would be five minutes for 200 plugins; with forks they are examined in less than one.
 
 A request is a line of JSON: `path` (of the plugin's metadata), `targets` (the entry points to import) and `heavy`:
-whether torch and the bases of models are imported before the fork, so that their time is not the plugin's.
-The answer is a line `{"record": ...}` for each entry point, `{"incomplete": ...}` for a family that lacks a part, and
-a last one `{"ended": ..., "output": ...}`.
+torch and the bases of models are imported before the fork, so that their time is not the plugin's. The answers are
+`{"ready": true}`, a line `{"record": ...}` for each entry point, `{"incomplete": ...}` for a family that lacks a part,
+and a last one `{"ended": [exit status, last line printed]}`; or `{"trouble": ...}`.
 """
 
 from __future__ import annotations
@@ -27,27 +27,23 @@ from atb_core.plugins.registry import registry
 from atb_core.plugins.scan import ROUTERS, Installed, installed
 from atb_core.plugins.torch_import import protect_torch_import
 
-# What a router, a configuration or a hook module of any family imports.
-_LIGHT: Final = ("atb_core.models.base.router", "atb_core.models.base.config", "atb_core.plugins.registry")
+# Imported by the routers, configurations and hook modules of any family.
+_LIGHT: Final = ("atb_core.models.base.router", "atb_core.models.base.config")
 _HEAVY: Final = ("torch", "atb_core.models.base.flash_causal_lm_v3", "atb_core.models.base.modeling_python")
 
 
 def main() -> None:
     """Serves requests until the parent ends."""
-    _preload(_LIGHT)
-    protect_torch_import()  # and so scanned once for all that are forked
-    serve(_serve)
-
-
-def _preload(modules: tuple[str, ...]) -> None:
-    for module in modules:
+    for module in _LIGHT:
         importlib.import_module(module)
+    protect_torch_import()  # scans once for all forks
+    serve(_serve)
 
 
 def _serve(request: dict[str, Any], answer: Callable[[object], None]) -> None:
     try:
-        if request["heavy"]:
-            _preload(_HEAVY)
+        for module in _HEAVY if request["heavy"] else ():
+            importlib.import_module(module)
     except Exception as error:
         answer({"trouble": f"{_HEAVY[0]} cannot be imported: {type(error).__name__}: {error}"})
         return
@@ -59,14 +55,14 @@ def _serve(request: dict[str, Any], answer: Callable[[object], None]) -> None:
         try:
             _import_all(request, answer)
         finally:
-            # Neither exit handlers nor whatever else a plugin left behind may run here.
+            # Exit handlers, and anything else that a plugin left behind, must not run here.
             os._exit(0)
     _, status = os.waitpid(child, 0)
-    answer({"ended": os.waitstatus_to_exitcode(status), "output": last_line(2)})
+    answer({"ended": [os.waitstatus_to_exitcode(status), last_line(2)]})
 
 
 def _import_all(request: dict[str, Any], answer: Callable[[object], None]) -> None:
-    """Loads each entry point as a process that needs it would; what became of it is in the records."""
+    """Loads each entry point as a process that needs it would; the outcome is in the records."""
     [plugin] = [plugin for plugin in installed() if str(plugin.path) == request["path"]]
     for entry in plugin.entries:
         if entry.target in request["targets"]:
@@ -74,11 +70,11 @@ def _import_all(request: dict[str, Any], answer: Callable[[object], None]) -> No
                 load_entry(plugin, entry)
             answer({"record": {**dataclasses.asdict(records()[-1]), "path": str(plugin.path)}})
     if not request["heavy"] and all(record.status is Status.OK for record in records()):
-        _check_whole(plugin, answer)
+        _check_complete(plugin, answer)
 
 
-def _check_whole(plugin: Installed, answer: Callable[[object], None]) -> None:
-    """Says of each family whose parts all load that one of them is missing, if it is."""
+def _check_complete(plugin: Installed, answer: Callable[[object], None]) -> None:
+    """Answers for each family whose parts all load that one of them is missing, if it is."""
     for family in registry().families():
         if family.distribution == plugin.distribution and family.status is Status.OK:
             try:

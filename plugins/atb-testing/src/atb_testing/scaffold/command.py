@@ -13,20 +13,15 @@ from atb_core.plugins.registry import families
 from atb_testing.scaffold.names import LIKES, derive_names
 from atb_testing.scaffold.write import write_package
 
+_LIKES = "; ".join(f"{name}: {text}" for name, text in LIKES.items())
+
 
 @click.command("plugins new")
 @click.argument("name")
-@click.option(
-    "--like",
-    type=click.Choice(list(LIKES)),
-    help="What the model resembles. " + "; ".join(f"{name}: {text}" for name, text in LIKES.items()) + ".",
-)
+@click.option("--like", type=click.Choice(list(LIKES)), help=f"The model that it resembles. {_LIKES}.")
 @click.option("--model-type", help="model_type of the checkpoints' config.json; by default what follows atb- in NAME.")
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to write into; by default a new one called NAME here.",
-)
+@click.option("--directory", type=click.Path(path_type=Path, file_okay=False),
+              help="Folder to write into; by default a new one called NAME here.")  # fmt: skip
 @click.option("--author", metavar="'NAME <ADDRESS>'", help="Goes into pyproject.toml.")
 @click.option("--force", is_flag=True, help="Write over what is there; starts from the answers of the package there.")
 def command(

@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import pytest
-from plugins.site_directory import Site
+from site_directory import Site
 
-from atb_core.plugins import compatibility
-from atb_core.plugins.compatibility import Problem, check
+from atb_core.plugins import admission
+from atb_core.plugins.admission import incompatibility
+from atb_core.plugins.records import Refusal, Status
 
 
-def problem(site: Site) -> Problem | None:
-    """What keeps the only plugin of a site from fitting what is installed there."""
-    return check(site.one(), site.scan())
+def problem(site: Site) -> Refusal | None:
+    """Returns why the only plugin of a site does not fit what is installed there."""
+    return incompatibility(site.one(), site.scan())
+
+
+def refused(reason: str, fix: str) -> Refusal:
+    """Returns the refusal of an incompatible plugin."""
+    return Refusal(Status.INCOMPATIBLE, reason, fix)
 
 
 @pytest.mark.parametrize(
@@ -67,14 +73,14 @@ def test_a_core_without_metadata_has_no_version_to_object_to(site: Site) -> None
 
 def test_a_dependency_that_is_not_installed_is_named_with_its_range(site: Site) -> None:
     site.family("atb-foo", "foo", requires=["numba>=0.60"])
-    assert problem(site) == Problem("requires numba>=0.60, which is not installed", "pip install 'numba>=0.60'")
+    assert problem(site) == refused("requires numba>=0.60, which is not installed", "pip install 'numba>=0.60'")
 
 
 @pytest.mark.parametrize("installed", ["0.59", "0.60rc1"])
 def test_a_dependency_of_another_version_is_named_with_both(site: Site, installed: str) -> None:
     site.metadata("numba", installed)
     site.family("atb-foo", "foo", requires=["numba>=0.60"])
-    assert problem(site) == Problem(
+    assert problem(site) == refused(
         f"requires numba>=0.60, and numba {installed} is installed", "pip install 'numba>=0.60'"
     )
 
@@ -112,14 +118,14 @@ def test_an_api_version_that_is_served_fits_and_none_stated_is_the_first(site: S
 
 def test_a_plugin_for_a_later_api_needs_a_later_core(site: Site) -> None:
     site.family("atb-foo", "foo", api=["2", "3"])
-    assert problem(site) == Problem(
-        "is written for version 2 and 3 of the plugin API, and this atb-core offers 1", "pip install --upgrade atb-core"
+    assert problem(site) == refused(
+        "is written for version 2 and 3 of the plugin API, and this atb-core has 1", "pip install --upgrade atb-core"
     )
 
 
 def test_a_plugin_for_an_api_that_is_gone_needs_a_later_plugin(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compatibility, "SUPPORTED_API_VERSIONS", frozenset({2, 3}))
+    monkeypatch.setattr(admission, "SUPPORTED_API_VERSIONS", frozenset({2, 3}))
     site.family("atb-foo", "foo", api=["1"])
-    assert problem(site) == Problem(
-        "is written for version 1 of the plugin API, and this atb-core offers 2 and 3", "pip install --upgrade atb-foo"
+    assert problem(site) == refused(
+        "is written for version 1 of the plugin API, and this atb-core has 2 and 3", "pip install --upgrade atb-foo"
     )

@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
+from atb_core.plugins.once import forget
+from atb_core.plugins.records import clear_records
 from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, FamilyRegistry
-from atb_core.plugins.scan import Environment, Installed, scan
+from atb_core.plugins.scan import Environment, Installed
 
 GOOD = (
     "from atb_core.models.base.router import BaseRouter\nfrom atb_core.models.base.config import BaseConfig\n"
@@ -72,7 +77,7 @@ class Site:
 
     def scan(self) -> Environment:
         """What is installed here and nowhere else."""
-        return scan([str(self.path)])
+        return Environment([str(self.path)])
 
     def registry(self) -> FamilyRegistry:
         """The families that are installed here and nowhere else."""
@@ -82,3 +87,34 @@ class Site:
         """The only plugin that is installed here."""
         (found,) = self.scan().installed
         return found
+
+
+VARIABLES = ("ATB_PLUGINS", "ATB_NO_PLUGINS", "ATB_STRICT", "ATB_PLUGINS_PREFER", "ATB_PLUGIN_TIMEOUT", "ATB_CONFIG")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """An empty directory on `sys.path`, and settings that say nothing."""
+    path = tmp_path / "site"
+    path.mkdir()
+    monkeypatch.syspath_prepend(str(path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    before = set(sys.modules)
+    forget()
+    clear_records()
+    yield Site(path)
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(path)):
+            del sys.modules[name]
+    forget()
+    clear_records()
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a test may write the settings file that is in force; it does not exist yet."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    (tmp_path / "settings" / "atb").mkdir(parents=True)
+    return tmp_path / "settings" / "atb" / "config.toml"
