@@ -24,15 +24,8 @@ _LOGITS_BYTES = 1 << 28
 class Generation:
     """Requests that are served together; `close` frees all their blocks.
 
-    Args:
-        forward: Runs the model on a step and returns logits [requests, vocab].
-        blocks: Owner of the cache's blocks; may be shared with other generations.
-        kv_cache: Cache that these blocks divide.
-        max_num_seqs: Largest number of requests that run at a time.
-        max_num_batched_tokens: Largest number of tokens in one prefill step of several requests.
-        max_model_len: Length of the longest context.
-        vocab_size: Columns of the logits.
-        lock: Held during each step by all that share `forward` and `blocks`.
+    `forward` runs the model on a step and returns logits [requests, vocab]. `lock` is held during each step by all that
+    share `forward` and `blocks`. The other arguments are those of `ModelRunner`.
     """
 
     def __init__(

@@ -12,8 +12,7 @@ from atb_core.models.base.config import BaseConfig
 from atb_core.models.families import families, model_type_of
 
 if TYPE_CHECKING:
-    from atb_core.checkpoint.base import Checkpoint
-    from atb_core.checkpoint.rules import GgufRules
+    from atb_core.checkpoint.base import Checkpoint, GgufRules
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
 __all__ = ["BaseRouter"]

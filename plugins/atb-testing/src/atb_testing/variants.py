@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variants of a loaded model, listed, and rebuilt from other networks over the same weights."""
+"""Lists the variants of a loaded model, and rebuilds them from other networks over the same weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VariantKey = frozenset[str]
 
 
 def variant_keys(model: Any) -> list[VariantKey]:
-    """Every variant that the model can have: prefill and decode, with each set of features that stacks on them."""
+    """Returns every variant of the model: prefill and decode, with each set of features that stacks on them."""
     features = [feature for feature in model.features if feature.need_additional_engine]
     keys = []
     for base in BASE_FEATURES:

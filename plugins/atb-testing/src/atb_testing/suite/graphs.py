@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The graphs: every variant records, obeys the rules, and survives a file."""
+"""Tests of a family's graphs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from atb_testing.variants import replace_networks, unfused, variant_keys
 
 
 class GraphTests:
-    """Tests what a family records."""
+    """Tests the graphs that a family records."""
 
     def test_every_variant_records_and_verifies_with_symbolic_sizes(self, atb_lab: Lab, backend: str) -> None:
+        """Checks every variant's network: rules, known shapes, a free number of tokens."""
         model = atb_lab.model(backend=backend)
         for key in variant_keys(model):
             recorded = model.variants.network(key)
@@ -33,6 +34,7 @@ class GraphTests:
             model.variants.prepared(key)
 
     def test_fused_equals_unfused(self, atb_lab: Lab, dtype: str, backend: str) -> None:
+        """Compares the logits with and without fusions."""
         with torch_threads(1):
             oracle = atb_lab.oracle(dtype=dtype)
             fused = oracle.run(atb_lab.model(dtype=dtype, backend=backend))
@@ -42,6 +44,7 @@ class GraphTests:
         assert_within_rounding(fused, plain, atb_lab, dtype)
 
     def test_a_saved_network_gives_the_same_bits(self, atb_lab: Lab, tmp_path: Path, dtype: str, backend: str) -> None:
+        """Saves every variant's network, loads it and compares bits."""
         oracle = atb_lab.oracle(dtype=dtype)
         expected = oracle.run(atb_lab.model(dtype=dtype, backend=backend))
         model = atb_lab.fresh_model(dtype=dtype, backend=backend)
