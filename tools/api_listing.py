@@ -63,7 +63,8 @@ def described_names(module: str, places: dict[int, str]) -> str:
     """Returns the list of a module's names.
 
     Args:
-        places: Where each object is described, by `id`; the objects of this module are added.
+        module: the name of a module with an `__all__`.
+        places: the place of the description of each object, by `id`; this module's objects are added.
     """
     home = import_module(module)
     return "\n".join(line for name in home.__all__ for line in _described(name, getattr(home, name), module, places))

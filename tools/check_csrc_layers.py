@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that the folders of csrc include only what stands below them: `python tools/check_csrc_layers.py`.
+"""Checks that the folders of csrc include only lower ones: `python tools/check_csrc_layers.py`.
 
 Prints a line `file:line: folder -> folder` for each include that the table does not allow; then the exit status is 1.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 CSRC = Path(__file__).resolve().parent.parent / "csrc"
 
 #: The folders from the bottom up, and those whose files they may include besides their own. "vendor" is a header of
-#: ATB, ACL or HCCL, which the simulator declares, too: only the Ascend backend and what is built on it may include one.
+#: ATB, ACL or HCCL, which the simulator declares too; only the Ascend backend and code above it may include one.
 ALLOWED: dict[str, set[str]] = {
     "include": set(),
     "graph": {"include"},
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     """Prints the violations; returns 1 if there are any."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
     lines = list(violations())
-    print("\n".join(lines) if lines else f"{len(ALLOWED)} folders of csrc include only what stands below them")
+    print("\n".join(lines) if lines else f"{len(ALLOWED)} folders of csrc include only lower ones")
     return int(bool(lines))
 
 

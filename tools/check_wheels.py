@@ -18,7 +18,7 @@ from pathlib import Path
 
 # The extension modules of each package that has any. The core's module over ATB is built only where ATB is installed.
 _EXTENSIONS = {"atb_core": ["_cpu"], "atb_sim": ["_atb_sim"]}
-# Libraries of every machine with a C++ runtime; any other one would tie the wheel to one build environment.
+# Libraries of every machine with a C++ runtime; another one would require the build's environment.
 _SYSTEM_LIBRARIES = ("libstdc++.", "libm.", "libgcc_s.", "libc.", "libpthread.", "libdl.", "ld-linux")
 
 
@@ -37,7 +37,7 @@ def problems(wheel: Path) -> Iterator[str]:
         elif (modules := sorted(name.split("/")[-1].split(".")[0] for name in compiled)) != expected:
             yield f"holds the extension modules {', '.join(modules) or 'none'} instead of {', '.join(expected)}"
         if f"{distribution}/py.typed" not in names:
-            yield "has no py.typed: type checkers would ignore its types"
+            yield "has no py.typed, without which type checkers ignore its types"
         if not any("/licenses/LICENSE" in name for name in names):
             yield "has no license file"
         if any(name.split("/")[0] in ("tests", "docs", "csrc", "benchmarks") for name in names):

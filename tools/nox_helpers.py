@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Installs and builds the packages of this repository for the sessions of noxfile.py.
 
-scikit-build-core discards a build folder when it runs from another place than before, and pip's isolated builds always
-do. So the build requirements are installed once for each Python version, into `build/backend-*`, and every session
-builds with those: a session compiles only what an earlier session, or the first line of the README, has not compiled.
+scikit-build-core discards a build folder when it runs from another place than before, as pip's isolated builds always
+do. The build requirements are therefore installed once for each Python version, into `build/backend-*`, and every
+session builds with them: it compiles only sources that no earlier session, and no line of the README, has compiled.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _BACKEND_EXTRAS = ("cmake>=3.26", "ninja", "editables")
 
 
 class Environment:
-    """A Python environment that a session installs into: the session's own, or `.venv` of the clone."""
+    """The Python environment of a session: its own, or `.venv` of the clone."""
 
     def __init__(self, session: nox.Session, python: Path | None = None) -> None:
-        """Takes the session's environment, or that of the interpreter `python`."""
+        """Selects the session's environment, or that of the interpreter `python`."""
         self.session = session
         self._python = python
 
@@ -51,18 +51,18 @@ class Environment:
     def install(
         self, members: Sequence[Package], *extras: str, options: Sequence[str] = (), env: dict[str, str] | None = None
     ) -> None:
-        """Installs packages of the repository, editable, and what they and the core's `extras` require.
+        """Installs packages of the repository, editable, and the requirements of them and of the core's `extras`.
 
         Args:
-            members: The packages.
-            extras: Names of extras of the core.
-            options: Options of pip for the requirements, such as `-c FILE`, or further requirements.
-            env: Environment variables for the build, in place of those of `build_variables`.
+            members: the packages.
+            extras: names of extras of the core.
+            options: options of pip for the requirements, such as `-c FILE`, or further requirements.
+            env: environment variables for the build, in place of those of `build_variables`.
         """
-        self.session.log("Building the C++ engine. From scratch this takes minutes; what is compiled already is kept.")
+        self.session.log("Building the C++ engine: minutes at first, later only changed files.")
         editable = [word for package in members for word in ("--editable", str(package.folder))]
         progress = [] if self.session.venv_backend == "uv" else ["--verbose"]  # pip then shows Ninja's lines
-        # Only here are the build requirements visible: pip would otherwise take them for installed dependencies.
+        # The second command must not see the build requirements, which pip would take for installed dependencies.
         env = {**build_variables(self), **(env or {})}
         self.pip_install(*progress, "--force-reinstall", "--no-deps", "--no-build-isolation", *editable, env=env)
         core = f"{CORE.name}[{','.join(extras)}]" if extras else CORE.name
@@ -91,14 +91,14 @@ def build_variables(environment: Environment, with_atb: str = "AUTO") -> dict[st
     return {
         "PYTHONPATH": str(backend),
         "PATH": f"{backend / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        # scikit-build-core's settings; it replaces what is in braces. CMake would remember a definition from before.
+        # scikit-build-core fills in the braces. CMake would keep an earlier definition, so it is always set.
         "SKBUILD_BUILD_DIR": f"{BUILD}/{{name}}-{{cache_tag}}",
         "SKBUILD_CMAKE_DEFINE": os.environ.get("SKBUILD_CMAKE_DEFINE", f"ATB_CORE_WITH_ATB={with_atb}"),
     }
 
 
 def named(session: nox.Session, default: Sequence[Package]) -> list[Package]:
-    """Returns the packages whose folders stand after `--`, else the default."""
+    """Returns the packages whose folders follow `--`, else the default."""
     return [Package((ROOT / folder).resolve()) for folder in session.posargs] or list(default)
 
 
@@ -107,7 +107,7 @@ def build_wheel(session: nox.Session, package: Package) -> Path:
     for old in DIST.glob(f"{package.wheel_prefix}*.whl"):
         old.unlink()
     session.install("pip")  # environments of uv have none
-    # A wheel is for every machine, with or without Ascend's software.
+    # The wheel has to run with and without Ascend's software.
     env = build_variables(Environment(session), with_atb="OFF")
     command = ("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
     session.run(*command, "--wheel-dir", str(DIST), str(package.folder), env=env)
@@ -143,7 +143,7 @@ def run_kits(session: nox.Session, members: Sequence[Package]) -> None:
 
 
 def run_kit(session: nox.Session, package: Package) -> None:
-    """Runs a plugin's tests away from its sources, so that only what is installed can be imported."""
+    """Runs a plugin's tests outside its sources, so that they import the installed package."""
     away = Path(session.create_tmp()).resolve() / package.folder.name
     shutil.rmtree(away, ignore_errors=True)
     shutil.copytree(package.folder / "tests", away / "tests")
@@ -180,7 +180,7 @@ def minimum_pins() -> list[str]:
     pins = {}
     for requirement in requirements:
         match = re.match(r"([\w.-]+)>=([\w.]+)", requirement)
-        # Markers name other Pythons' variants; the repository's own are under test; torch has a pin of its own.
+        # Not those for other versions of Python, the repository's own, and torch, which constraints.txt pins.
         if match and "<" not in requirement.partition(";")[2] and match[1] not in ours | {"torch"}:
             pins[match[1]] = match[2]
     return [f"{name}=={version}" for name, version in sorted(pins.items())]

@@ -25,42 +25,42 @@ class Package:
 
     @cached_property
     def pyproject(self) -> dict[str, Any]:
-        """The parsed pyproject.toml."""
+        """Returns the parsed pyproject.toml."""
         return tomllib.loads((self.folder / "pyproject.toml").read_text(encoding="utf-8"))
 
     @property
     def name(self) -> str:
-        """The name of the distribution, for example `atb-qwen2`."""
+        """Returns the name of the distribution, for example `atb-qwen2`."""
         return str(self.pyproject["project"]["name"])
 
     @property
     def version(self) -> str:
-        """The version of the distribution."""
+        """Returns the version of the distribution."""
         return str(self.pyproject["project"]["version"])
 
     @property
     def tag(self) -> str:
-        """The tag of the release of this version."""
+        """Returns the tag of the release of this version."""
         return f"{self.name}-v{self.version}"
 
     @property
     def wheel_prefix(self) -> str:
-        """The beginning of the file names of its wheels, up to the version."""
+        """Returns the beginning of the file names of its wheels, up to the version."""
         return self.name.replace("-", "_") + "-"
 
     @property
     def compiled(self) -> bool:
-        """True if building it compiles C++."""
+        """Returns true if building it compiles C++."""
         return str(self.pyproject["build-system"]["build-backend"]).startswith("scikit_build_core")
 
     @property
     def family(self) -> bool:
-        """True if it is a model family: it registers a router."""
+        """Returns true if it is a model family: it registers a router."""
         return "atb_core.routers" in self.pyproject["project"].get("entry-points", {})
 
     @property
     def dependencies(self) -> list[str]:
-        """Its requirements, as pyproject.toml states them."""
+        """Returns its requirements, as in pyproject.toml."""
         return list(self.pyproject["project"].get("dependencies", []))
 
     def extra(self, name: str) -> list[str]:

@@ -29,10 +29,10 @@ def check_doctor() -> None:
     """Exits with an error unless doctor reports that all parts of the stand-in are correct."""
     command = [str(Path(sys.executable).with_name("atb")), "doctor", "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    found = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+    findings = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
     for check in GOOD:
-        print(f"{check}: {found[check]['level']}: {found[check]['found']}")
-    wrong = [found[check] for check in GOOD if found[check]["level"] != "ok"]
+        print(f"{check}: {findings[check]['level']}: {findings[check]['found']}")
+    wrong = [findings[check] for check in GOOD if findings[check]["level"] != "ok"]
     if wrong:
         sys.exit(f"doctor reports problems: {wrong}")
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine has of Ascend's software: versions, what does not match, what the backend `atb` lacks.
+"""Examines this machine for Ascend's software: versions, mismatches, what the backend `atb` lacks.
 
-Nothing here imports torch or torch_npu, but for torch's C++ ABI where its files do not tell it.
+Nothing here imports torch or torch_npu, except torch for its C++ ABI if its files do not give it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine as the checks see it; tests put another one in its place."""
+"""Defines the machine as the checks see it (tests replace it), and the findings that keep `atb` from being used."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from atb_core.child import try_in_child
+from atb_core.findings import Finding, Level
 
-_LOAD = "import ctypes; ctypes.CDLL(argument)"
-_IMPORT = "import importlib; importlib.import_module(argument)"
+
+def blocking(check: str, message: str, cause: str, fix: str | None, level: Level = Level.ERROR) -> Finding:
+    """Returns a finding that keeps the backend `atb` from being used."""
+    return Finding(check, level, message, cause, fix, ("atb",))
+
+
+def missing(check: str, message: str, cause: str, fix: str, ascend: bool) -> Finding:
+    """Returns the finding that a part is absent: a warning if other parts of Ascend are here."""
+    return blocking(check, message, cause, fix, Level.WARNING if ascend else Level.ABSENT)
 
 
 def package_version(distribution: str) -> str | None:
-    """The version in a distribution's metadata; None if it is not installed or its metadata is damaged."""
+    """Returns the version of a distribution; `None` if it is not installed or its metadata is damaged."""
     try:
         # Damaged metadata gives None where the annotation promises a string.
         return importlib.metadata.version(distribution) or None
@@ -26,7 +34,7 @@ def package_version(distribution: str) -> str | None:
 
 
 def module_file(name: str) -> Path | None:
-    """Where a module lies, without importing it (its parent packages are); None if there is none."""
+    """Returns the file of a module, `None` without one. Imports its parent packages, not the module."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -35,36 +43,34 @@ def module_file(name: str) -> Path | None:
 
 
 def load_library(path: Path) -> str | None:
-    """Loads a shared library in a process of its own; None, or why it does not load."""
-    return try_in_child(_LOAD, str(path))
+    """Loads a shared library in a child process; returns why it does not load, or `None`."""
+    return try_in_child("import ctypes; ctypes.CDLL(argument)", str(path))
 
 
 def import_module(name: str) -> str | None:
-    """Imports a module in a process of its own; None, or why it cannot be imported."""
-    return try_in_child(_IMPORT, name)
+    """Imports a module in a child process; returns why it cannot be imported, or `None`."""
+    return try_in_child("import importlib; importlib.import_module(argument)", name)
 
 
 def torch_abi() -> int | None:
-    """`_GLIBCXX_USE_CXX11_ABI` of torch, by importing it."""
+    """Returns `_GLIBCXX_USE_CXX11_ABI` of torch, by importing it; `None` if that fails."""
     try:
         import torch
-    except Exception:  # a broken torch may raise anything; that it is broken is another check's to say
+    except Exception:  # a broken torch may raise anything; another check reports it
         return None
     return int(torch.compiled_with_cxx11_abi())
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the checks look.
+    """Holds the places that the checks look at, and the functions with which they look.
 
     Attributes:
         root: where Ascend's packages are installed by default.
         home: the user's home, under which they may be installed, too.
-        etc, dev: the system's folders.
-        package_version: of a distribution's name.
-        module_file: of a module's name.
-        load_library, import_module: None, or why it fails.
-        torch_abi: torch's C++ ABI by importing torch, for when its files do not tell.
+        etc: `/etc`.
+        dev: `/dev`.
+        package_version: see the function of this name, as for the following.
     """
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -79,10 +85,10 @@ class Machine:
     torch_abi: Callable[[], int | None] = torch_abi
 
     def variable(self, name: str) -> str | None:
-        """An environment variable; None also when it is empty."""
+        """Returns an environment variable; `None` also if it is empty."""
         return self.environ.get(name) or None
 
     @property
     def roots(self) -> tuple[Path, ...]:
-        """The folders that Ascend's packages may have been installed in."""
+        """The folders that Ascend's packages may be installed in."""
         return (self.root, self.home / "Ascend")

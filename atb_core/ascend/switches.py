@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The environment variables that the backends `atb` and `atb-sim` read, and whether they say something possible."""
+"""Reads and checks the environment variables that are switches of the backends `atb` and `atb-sim`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from atb_core.ascend.machine import Machine
 from atb_core.errors import EngineError
 from atb_core.findings import Finding, Level
 
-#: Those that are 0 or 1, with what they are by default.
+#: The variables that are 0 or 1, with their defaults.
 SWITCHES = {"ATB_OPERATION_EXECUTE_ASYNC": "0", "ASCEND_LAUNCH_BLOCKING": "0", "ATB_LLM_ENABLE_AUTO_TRANSPOSE": "1"}
-#: Those of the simulator that are numbers.
+#: The variables of the simulator that are numbers.
 _NUMBERS = {"ATB_SIM_MEMORY": "bytes", "ATB_SIM_DEVICES": "devices"}
 
 
 def switch(name: str, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether a switch is on; EngineError if it is neither 0 nor 1."""
+    """Returns true if a switch is on; EngineError if it is neither 0 nor 1."""
     value = (os.environ if environ is None else environ).get(name) or SWITCHES[name]
     if value not in ("0", "1"):
         # ATB-Models has three stages, and its scripts ask for them.
@@ -27,7 +27,7 @@ def switch(name: str, environ: Mapping[str, str] | None = None) -> bool:
 
 
 def check_switches(machine: Machine) -> Finding:
-    """All of them at once: what the backends would refuse to start with."""
+    """Checks all of them: the finding blocks the backends that would refuse to start."""
     wrong: dict[str, str] = {}
     blocks: set[str] = set()
     for name in SWITCHES:
@@ -36,14 +36,14 @@ def check_switches(machine: Machine) -> Finding:
         except EngineError as error:
             wrong[name] = error.message
             blocks.update(("atb", "atb-sim"))
-    for name, what in _NUMBERS.items():
+    for name, unit in _NUMBERS.items():
         value = machine.variable(name)
         if value is not None and not (value.isascii() and value.isdecimal()):
-            wrong[name] = f"{name}={value!r} is no number of {what}"
+            wrong[name] = f"{name}={value!r} is no number of {unit}"
             blocks.add("atb-sim")
-    named = [name for name in (*SWITCHES, *_NUMBERS) if machine.variable(name) is not None]
-    found = ", ".join(f"{name}={machine.variable(name)}" for name in named) or "as they are by default"
+    values = {name: value for name in (*SWITCHES, *_NUMBERS) if (value := machine.variable(name)) is not None}
+    message = ", ".join(f"{name}={value}" for name, value in values.items()) or "at their defaults"
     if not wrong:
-        return Finding("switches", Level.OK, found)
-    fix = f"Set them right, or: unset {' '.join(wrong)}"
-    return Finding("switches", Level.ERROR, found, "; ".join(wrong.values()), fix, tuple(sorted(blocks)))
+        return Finding("switches", Level.OK, message)
+    fix = f"Correct them, or: unset {' '.join(wrong)}"
+    return Finding("switches", Level.ERROR, message, "; ".join(wrong.values()), fix, tuple(sorted(blocks)))

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints: where they come from, in which format they are, and their tensors."""
 
-from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader
+from atb_core.checkpoint.base import Checkpoint, GgufRules, TokenizerParts, WeightLoader
 from atb_core.checkpoint.opening import open_checkpoint, open_weights
 from atb_core.checkpoint.progress import BarProgress, Progress, SilentProgress, default_progress, job
-from atb_core.checkpoint.rules import GgufRules
 from atb_core.checkpoint.sources.base import Source
 
 __all__ = [

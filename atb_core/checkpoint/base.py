@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import ConfigError, WeightsError
@@ -19,17 +19,30 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Self
 
-    from atb_core.checkpoint.rules import GgufRules
 
-__all__ = ["Checkpoint", "TokenizerParts", "WeightLoader", "check_slice"]
+@dataclass(frozen=True)
+class GgufRules:
+    """Holds the differences between a family's GGUF files and its Hugging Face checkpoints.
+
+    Attributes:
+        permuted_qk: the rows of the q and k projections are stored for rotation of neighbouring pairs, and are put
+            back for rotation of halves.
+        names: further tensor names, GGUF to Hugging Face; `{}` stands for the layer's number on both sides, and a
+            second one on the right for the number of an expert, where all experts of a layer are one tensor.
+        config: entries of `config.json` that the file does not carry, for example an activation's name.
+    """
+
+    permuted_qk: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TokenizerParts:
-    """Holds everything that a checkpoint says about its tokenizer.
+    """Holds a checkpoint's tokenizer and the settings that belong to it.
 
     Attributes:
-        backend: the tokenizer itself; it inserts a BOS by itself where `bos_id` is `None`.
+        backend: the tokenizer; it inserts a BOS itself where `bos_id` is `None`.
         eos_token_ids: tokens that end a text.
         special_tokens: texts of the special tokens by the names that chat templates use, such as `bos_token`.
         chat_templates: sources by name; `"default"` is the usual one.
@@ -66,7 +79,7 @@ class Checkpoint(ABC):
 
         Raises:
             ConfigError: there is none, or it cannot be read.
-            WeightsError: it is in the weights' file, which is damaged.
+            WeightsError: it is part of the weights' file, which is damaged.
         """
 
     @abstractmethod
@@ -90,18 +103,18 @@ class Checkpoint(ABC):
         """Opens the tensors and checks their structure.
 
         Args:
-            dtype: element type in which the tensors of a format with quantised types are delivered; `None`: the one
-                that `config` names. Formats that store plain elements deliver them as stored.
+            dtype: element type in which a format with quantised types delivers its tensors; `None`: the one that
+                `config` names. Formats of plain elements deliver them as stored.
 
         Raises:
             WeightsError: the files are damaged, incomplete or of a kind that is not supported.
         """
 
-    def model_type(self, known: Iterable[str]) -> str:
+    def model_type(self, served: Iterable[str]) -> str:
         """Returns the `model_type` by which a family is found.
 
         Args:
-            known: types that installed families serve, for formats that spell a type in another way.
+            served: types that installed families serve, for formats that spell a type in another way.
 
         Raises:
             ConfigError: the configuration names none.
@@ -114,14 +127,11 @@ class Checkpoint(ABC):
         return model_type
 
     def set_rules(self, rules: GgufRules | None) -> None:
-        """Sets the differences between the family's files of this format and its Hugging Face checkpoints.
-
-        Formats without such differences ignore them.
-        """
+        """Sets the rules of the family for GGUF files; other formats ignore them."""
         return
 
     def stored_types(self) -> Counter[str]:
-        """Returns how many tensors are stored in each element type, under the format's own names of the types."""
+        """Returns the number of tensors in each element type, under the format's own names of the types."""
         with self.weights() as loader:
             return Counter(loader.dtype(name).short for name in loader.names())
 
@@ -141,7 +151,7 @@ class WeightLoader(ABC):
     @property
     @abstractmethod
     def source(self) -> str:
-        """Names the checkpoint in messages: a path."""
+        """The checkpoint's name in messages: a path."""
 
     @abstractmethod
     def names(self) -> Sequence[str]:
@@ -177,23 +187,11 @@ class WeightLoader(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def unknown(self, name: str) -> WeightsError:
         """Returns the error for a name that is not in the checkpoint; it names the closest ones that are."""
-        from difflib import get_close_matches
-
-        close = get_close_matches(name, list(self.names()), n=3, cutoff=0.8)
+        close = get_close_matches(name, self.names(), n=3, cutoff=0.8)
         hint = f"The closest names it has: {', '.join(close)}." if close else None
         return WeightsError(f"{self.source} has no tensor {name!r}", hint)
-
-
-def check_slice(source: str, name: str, shape: tuple[int, ...], dim: int, start: int, stop: int) -> None:
-    """Raises `WeightsError` unless `[start, stop)` is a range of dimension `dim` of `shape`."""
-    if not 0 <= dim < len(shape) or not 0 <= start <= stop <= shape[dim]:
-        raise WeightsError(
-            f"{source}: tensor {name!r} of shape {list(shape)} has no slice [{start}:{stop}] in dimension {dim}"
-        )

@@ -9,25 +9,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from atb_core.checkpoint.base import WeightLoader
-from atb_core.checkpoint.claims import claimant
 from atb_core.checkpoint.directory import DirectoryCheckpoint
 from atb_core.errors import AtbError, ConfigError, PluginError, WeightsError
 from atb_core.extensions import Contribution, Extensions
 from atb_core.graph.dtype import DataType
 
-__all__ = ["CHECKPOINT_FORMATS", "CustomCheckpoint", "WeightFormat", "custom_checkpoint", "format_names"]
-
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """A checkpoint format that a plugin brings. The core's own formats take precedence.
+    """A checkpoint format of a plugin. The core's own formats take precedence.
 
     Attributes:
-        name: for messages: `"Foo archive"`.
-        matches: returns true for a file, or a directory without safetensors, of this format; cheap, by suffix or magic.
-        open: opens a path for which `matches` holds; WeightsError for a damaged one.
+        name: for messages, such as `"Foo archive"`.
+        matches: returns true for a file, or a directory without safetensors, of this format; looks at no more than
+            its name and its first bytes.
+        open: opens a path for which `matches` is true; raises `WeightsError` for a damaged one.
         config: returns the configuration of such a path; `None`: a `config.json` beside the file, or in the directory.
     """
 
@@ -36,9 +35,12 @@ class WeightFormat:
     open: Callable[[Path], WeightLoader]
     config: Callable[[Path], dict[str, Any]] | None = None
 
+    def __str__(self) -> str:
+        return f"the weight format {self.name!r}"
+
 
 def format_problem(item: object) -> str | None:
-    """Returns a sentence that names the fault of a contributed format, `None` if it has none."""
+    """Returns the fault of a contributed format, `None` if it has none."""
     if not isinstance(item, WeightFormat):
         return f"{item!r} is no WeightFormat"
     if not isinstance(item.name, str) or not item.name:
@@ -59,51 +61,60 @@ class CustomCheckpoint(DirectoryCheckpoint):
     def __init__(self, path: Path, contribution: Contribution[WeightFormat]) -> None:
         super().__init__(path)
         self._format = contribution.value
-        self._name = f"the weight format {contribution.value.name!r} of {contribution.owner}"
+        self._name = f"{contribution.value} of {contribution.owner}"
 
     def read_config(self) -> dict[str, Any] | None:
-        # A directory with a config.json needs no plugin to be understood.
+        """Reads a directory's `config.json`, else asks the format, else reads the `config.json` beside the file."""
         in_directory = super().read_config() if self.path.is_dir() else None
         if in_directory is not None or self._format.config is None:
             return in_directory or super().read_config()
-        config = self._call(self._format.config, ConfigError)
+        config = call_plugin(self._name, self._format.config, self.path, ConfigError)
         if not isinstance(config, dict):
             raise PluginError(f"{self._name} gives {config!r} as the configuration of {self}, which is no dict")
         return config
 
     def weights(self, dtype: DataType | None = None) -> WeightLoader:
-        loader = self._call(self._format.open, WeightsError)
+        """Opens the weights by the plugin's function."""
+        loader = call_plugin(self._name, self._format.open, self.path, WeightsError)
         if not isinstance(loader, WeightLoader):
             raise PluginError(f"{self._name} opened {self} as {loader!r}, which is no WeightLoader")
         return loader
 
-    def _call(self, function: Callable[[Path], T], kind: type[AtbError]) -> T:
+
+def call_plugin(name: str, function: Callable[[R], T], reference: R, kind: type[AtbError]) -> T:
+    """Returns `function(reference)`; an error that is not `AtbError`'s or the system's is raised as `kind`."""
+    try:
+        return function(reference)
+    except (AtbError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise kind(
+            f"{reference} cannot be read: {name} failed with {type(error).__name__}: {error}",
+            hint="It may be damaged; if it is not, report this to the plugin's author.",
+        ) from error
+
+
+def claimant(slot: Extensions[T], claims: Callable[[T], bool], subject: str) -> Contribution[T] | None:
+    """Returns the contribution for which `claims` is true, `None` without one.
+
+    One that raises is recorded and left out. Raises `PluginError` if several claim the `subject`.
+    """
+    claiming = set()
+    for each in slot.all():
         try:
-            return function(self.path)
-        except (AtbError, OSError, MemoryError):
-            raise
+            if claims(each.value):
+                claiming.add(id(each.value))
         except Exception as error:
-            raise kind(
-                f"{self} cannot be read: {self._name} failed with {type(error).__name__}: {error}",
-                hint="The file may be damaged; if it is not, tell the plugin's author.",
-            ) from error
+            slot.failed(each.owner, f"{each.value}, asked about {subject}", error)
+    return slot.only(lambda value: id(value) in claiming, subject)
 
 
 def custom_checkpoint(path: Path) -> CustomCheckpoint | None:
-    """Returns the checkpoint at `path` if the format of a plugin claims it, else `None`.
-
-    Raises:
-        PluginError: the formats of several plugins claim it.
-    """
-    contribution = claimant(
-        CHECKPOINT_FORMATS,
-        lambda each: each.matches(path),
-        lambda each: f"the weight format {each.name!r}",
-        f"a format for {path}",
-    )
+    """Returns the checkpoint at `path` if a plugin's format claims it, else `None`; `PluginError` if several do."""
+    contribution = claimant(CHECKPOINT_FORMATS, lambda each: each.matches(path), f"a format for {path}")
     return None if contribution is None else CustomCheckpoint(path, contribution)
 
 
 def format_names() -> str:
-    """Returns the formats of plugins, for messages: `, Foo archive (atb-foo 1.0)`; empty if there is none."""
+    """Returns the formats of plugins as the end of a list, such as `, Foo archive (atb-foo 1.0)`."""
     return "".join(f", {each.value.name} ({each.owner})" for each in CHECKPOINT_FORMATS.all())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint as Hugging Face's libraries write it: a directory with JSON files and safetensors."""
+"""Checkpoints as Hugging Face's libraries write them: a directory with JSON files and safetensors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import Any
 
 from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader
 from atb_core.checkpoint.json_files import read_json_object
-from atb_core.checkpoint.safetensors.loader import open_safetensors
 from atb_core.checkpoint.tokenizer_files import read_tokenizer_files
 from atb_core.errors import ConfigError
 from atb_core.graph.dtype import DataType
-
-__all__ = ["DirectoryCheckpoint"]
 
 
 class DirectoryCheckpoint(Checkpoint):
@@ -27,9 +24,6 @@ class DirectoryCheckpoint(Checkpoint):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.directory = path if path.is_dir() else path.parent
-
-    def config(self) -> dict[str, Any]:
-        return dict(self._config)
 
     @cached_property
     def _config(self) -> dict[str, Any]:
@@ -45,11 +39,21 @@ class DirectoryCheckpoint(Checkpoint):
         """Reads the configuration; returns `None` if there is no file of it."""
         return read_json_object(self.directory / "config.json", ConfigError)
 
+    def config(self) -> dict[str, Any]:
+        """Returns `config.json`."""
+        return dict(self._config)
+
     def generation_config(self) -> dict[str, Any]:
+        """Returns `generation_config.json`."""
         return read_json_object(self.directory / "generation_config.json", ConfigError) or {}
 
     def tokenizer_parts(self) -> TokenizerParts:
+        """Reads `tokenizer.json`, or an older format that transformers converts."""
         return read_tokenizer_files(self.directory)
 
     def weights(self, dtype: DataType | None = None) -> WeightLoader:
+        """Opens the safetensors."""
+        # The loader imports torch.
+        from atb_core.checkpoint.safetensors.loader import open_safetensors
+
         return open_safetensors(self.path)

@@ -2,27 +2,41 @@
 """Reads an untrusted file at given offsets, never beyond what it holds.
 
 Tensors are read with `preadv` into memory the caller owns, not mapped. A mapping would be one copy cheaper, but it
-counts in the resident size until it is dropped, and a file that another process truncates would kill us with SIGBUS;
-here the same accident is a short read and an error with a name. The bytes never exist twice in this process, and the
-kernel may drop its cached pages whenever it likes.
+counts in the resident size until it is dropped, and if another process truncates the file, access to it is a SIGBUS;
+here it is a short read and an error. The bytes never exist twice in this process, and the kernel may drop its cached
+pages at any time.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
 from atb_core.errors import ModelNotFoundError, WeightsError
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+K = TypeVar("K")
 
 # Linux moves at most 0x7ffff000 bytes per call; smaller pieces also keep Ctrl-C responsive.
 _MAX_READ = 64 << 20
 _LFS = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class StoredTensor(Generic[K]):
+    """Locates one tensor: `nbytes` bytes at `offset` from the start of the file.
+
+    Attributes:
+        type: the element type, in the format's own terms.
+        shape: outermost dimension first, as in torch.
+    """
+
+    type: K
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
 
 
 class CheckedFile:
@@ -61,7 +75,7 @@ class CheckedFile:
             done += count
 
     def read(self, offset: int, length: int, what: str) -> bytearray:
-        """Reads `length` bytes at `offset`. The range is checked against the file's size before memory is taken."""
+        """Reads `length` bytes at `offset`, after a check of the range against the file's size."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise WeightsError(
                 f"{self.path} is too short for {what}: {length} bytes at offset {offset} in {self.size} bytes",
@@ -85,12 +99,10 @@ class CheckedFile:
             os.close(self._fd)
             self._fd = -1
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> CheckedFile:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __del__(self) -> None:

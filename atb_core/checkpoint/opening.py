@@ -1,27 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens a checkpoint: where it comes from, and in which format it is.
-
-This is the only place that asks for the suffix of a file.
-"""
+"""Opens a checkpoint: selects the source and the format. Only this module looks at a file's suffix."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from atb_core.checkpoint.base import Checkpoint, WeightLoader
-from atb_core.checkpoint.claims import claimant
-from atb_core.checkpoint.custom import CustomCheckpoint, custom_checkpoint, format_names
+from atb_core.checkpoint.base import Checkpoint, GgufRules, WeightLoader
+from atb_core.checkpoint.custom import CustomCheckpoint, call_plugin, claimant, custom_checkpoint, format_names
 from atb_core.checkpoint.directory import DirectoryCheckpoint
 from atb_core.checkpoint.progress import Progress
-from atb_core.checkpoint.rules import GgufRules
-from atb_core.checkpoint.sources.base import SOURCES, Source
+from atb_core.checkpoint.sources.base import SOURCES
 from atb_core.checkpoint.sources.hub import HubSource
 from atb_core.checkpoint.sources.local import LocalSource
-from atb_core.errors import AtbError, ModelNotFoundError, PluginError, WeightsError
-from atb_core.extensions import Contribution
+from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
 from atb_core.graph.dtype import DataType
-
-__all__ = ["checkpoint_at", "open_checkpoint", "open_weights"]
 
 _GGUF = ".gguf"
 _SAFETENSORS = ".safetensors"
@@ -33,11 +25,11 @@ _PACKAGES = {"pypi": "atb-pypi"}
 
 
 def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> Checkpoint:
-    """Finds a checkpoint, fetching it if it is not on this machine. Reads neither configuration nor weights.
+    """Finds a checkpoint, and fetches it if it is not on this machine. Reads neither configuration nor weights.
 
     Args:
         reference: a directory, a .gguf file, `OWNER/NAME[@REVISION]` on the hub, or a form of a plugin's source. A
-            name that exists on the disk is always taken as a path.
+            name that exists on the disk is a path.
         progress: receives the fetched bytes; `None`: a bar if standard error is a terminal.
 
     Raises:
@@ -45,10 +37,8 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
         WeightsError: the files are damaged, of an unknown kind or not to be trusted, or the disk is full.
     """
     text = str(reference)
-    if _LOCAL.claims(text):
+    if _LOCAL.claims(text) or isinstance(reference, Path):
         return _checkpoint_in(_LOCAL.fetch(text, progress))
-    if isinstance(reference, Path):
-        raise ModelNotFoundError(f"{reference} does not exist", "Check the path.")
     return _checkpoint_in(_fetch(text, progress))
 
 
@@ -90,10 +80,8 @@ def checkpoint_at(path: Path) -> Checkpoint:
 
         return GgufCheckpoint(path)
     custom = custom_checkpoint(path)
-    if custom is not None:
-        return custom
-    if is_directory:
-        return DirectoryCheckpoint(path)
+    if custom is not None or is_directory:
+        return custom or DirectoryCheckpoint(path)
     if path.suffix in _PICKLES:
         raise WeightsError(
             f"{path} is a pickle file, which can run code when it is loaded and is never opened here",
@@ -101,7 +89,7 @@ def checkpoint_at(path: Path) -> Checkpoint:
         )
     raise WeightsError(
         f"{path} is not a checkpoint that can be opened",
-        f"Known are model directories with .safetensors files, .gguf files{format_names()}.",
+        f"The formats are model directories with .safetensors files, .gguf files{format_names()}.",
     )
 
 
@@ -127,11 +115,13 @@ def _checkpoint_in(path: Path) -> Checkpoint:
 
 
 def _fetch(reference: str, progress: Progress | None) -> Path:
-    contribution = claimant(
-        SOURCES, lambda each: each.claims(reference), lambda each: f"the source of {each.form}", repr(reference[:200])
-    )
+    contribution = claimant(SOURCES, lambda source: source.claims(reference), repr(reference[:200]))
     if contribution is not None:
-        return _fetch_with(contribution, reference, progress)
+        name = f"{contribution.value} from {contribution.owner}"
+        path = call_plugin(name, lambda text: contribution.value.fetch(text, progress), reference, ModelNotFoundError)
+        if not isinstance(path, Path):
+            raise PluginError(f"{name} returned {path!r} for {reference}, which is no path")
+        return path
     if _HUB.claims(reference) and Path(reference).suffix not in (_GGUF, _SAFETENSORS):
         return _HUB.fetch(reference, progress)
     prefix = reference.partition(":")[0]
@@ -140,19 +130,3 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
         raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package {package}", f"pip install {package}")
     forms = ", ".join(source.form for source in (_LOCAL, _HUB, *(each.value for each in SOURCES.all())))
     raise ModelNotFoundError(f"there is no model {reference[:200]!r}", f"A model is {forms}.{SOURCES.failures()}")
-
-
-def _fetch_with(contribution: Contribution[Source], reference: str, progress: Progress | None) -> Path:
-    name = f"the source of {contribution.value.form} from {contribution.owner}"
-    try:
-        path = contribution.value.fetch(reference, progress)
-    except (AtbError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        raise ModelNotFoundError(
-            f"{reference} cannot be fetched: {name} failed with {type(error).__name__}: {error}",
-            "Tell the plugin's author.",
-        ) from error
-    if not isinstance(path, Path):
-        raise PluginError(f"{name} returned {path!r} for {reference}, which is no path")
-    return path

@@ -4,56 +4,54 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Progress(Protocol):
     """Receives the progress of jobs that move bytes."""
 
     def start(self, what: str, total: int | None) -> None:
-        """Begins a job: a few words for the user, and its size in bytes if it is known."""
+        """Begins a job; `what` names it for the user, `total` is its size in bytes, if known."""
+        return
 
     def advance(self, nbytes: int) -> None:
         """Counts `nbytes` more."""
+        return
 
     def finish(self) -> None:
-        """Ends the job, whether it succeeded or not."""
+        """Ends the job, after success and after an error."""
+        return
 
 
-class SilentProgress:
-    """Shows nothing."""
-
-    def start(self, what: str, total: int | None) -> None:
-        pass
-
-    def advance(self, nbytes: int) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
+class SilentProgress(Progress):
+    """Shows nothing: inherits the empty methods."""
 
 
 class BarProgress:
     """Shows a tqdm bar on standard error, and removes it when the job is over."""
 
     def __init__(self) -> None:
-        self._finish: Callable[[], None] = lambda: None
-        self._update: Callable[[int], object] = lambda nbytes: None
+        self._bar: Any = None
 
     def start(self, what: str, total: int | None) -> None:
+        """Shows a bar."""
+        # tqdm takes 50 ms to import.
         from tqdm import tqdm
 
-        bar = tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False, dynamic_ncols=True)
-        self._update, self._finish = bar.update, bar.close
+        self._bar = tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False, dynamic_ncols=True)
 
     def advance(self, nbytes: int) -> None:
-        self._update(nbytes)
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.update(nbytes)
 
     def finish(self) -> None:
-        self._finish()
-        self._update = lambda nbytes: None
+        """Removes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 def default_progress() -> Progress:

@@ -13,8 +13,6 @@ from atb_core.errors import TokenizerError
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["read_tokenizer_files"]
-
 _TEMPLATE_FILE = "chat_template.jinja"
 _SLOW_FORMATS = ("tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 
@@ -46,22 +44,22 @@ def _load_backend(directory: Path) -> tokenizers.Tokenizer:
         # The library raises a bare Exception for every kind of damage.
         except Exception as error:
             raise TokenizerError(f"{path} cannot be read: {str(error)[:300]}", hint="Fetch the file again.") from error
-    found = [name for name in _SLOW_FORMATS if (directory / name).is_file()]
-    if not found:
+    slow = [name for name in _SLOW_FORMATS if (directory / name).is_file()]
+    if not slow:
         raise TokenizerError(
             f"There is no tokenizer in {directory}",
             hint="Add its tokenizer.json, or open the model with load_tokenizer=False and pass token ids.",
         )
-    return _convert_with_transformers(directory, found[0])
+    return _convert_with_transformers(directory, slow[0])
 
 
 def _convert_with_transformers(directory: Path, name: str) -> tokenizers.Tokenizer:
-    """Converts an old format, for which there is no reader but transformers'."""
+    """Converts an old format, which only transformers reads."""
     try:
         from transformers import AutoTokenizer
     except ImportError:
         raise TokenizerError(
-            f"{directory} has its tokenizer only as {name}, which the transformers package converts",
+            f"{directory} has its tokenizer only as {name}, which the transformers package has to convert",
             hint="Run: pip install transformers sentencepiece; or add a tokenizer.json to the directory.",
         ) from None
     try:
@@ -86,12 +84,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
-    tokens = {}
-    for name, value in config.items():
-        text = value.get("content") if isinstance(value, dict) else value
-        if name.endswith("_token") and isinstance(text, str):
-            tokens[name] = text
-    return tokens
+    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in config.items()}
+    return {name: text for name, text in texts.items() if name.endswith("_token") and isinstance(text, str)}
 
 
 def _eos_token_ids(directory: Path, backend: tokenizers.Tokenizer, special_tokens: dict[str, str]) -> frozenset[int]:

@@ -6,15 +6,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from atb_core.cli.output import json_option, note, plugins_text, table
+from atb_core.plugins.admission import check_names, refusal
 from atb_core.plugins.records import Status
-
-if TYPE_CHECKING:
-    from atb_core.plugins.registry import Family, Resolution
+from atb_core.plugins.registry import Family, Resolution, registry
+from atb_core.plugins.scan import installed
 
 _WORDS: Final = {Status.DISABLED: "disabled", Status.INCOMPATIBLE: "incompatible", Status.FAILED: "broken"}
 
@@ -26,9 +26,6 @@ def command(as_json: bool) -> None:
 
     What is installed and cannot be used is counted on stderr; `atb plugins list` shows it.
     """
-    from atb_core.plugins.admission import check_names
-    from atb_core.plugins.scan import installed
-
     check_names()
     usable, contested = usable_families()
     if as_json:
@@ -42,16 +39,13 @@ def command(as_json: bool) -> None:
         click.echo("No installed model family can be used.")
     for message in contested:
         note(f"not listed: {message}")
-    left_out = _left_out()
-    if left_out:
+    if left_out := _left_out():
         counts = ", ".join(f"{count} {_WORDS[status]}" for status, count in left_out.items())
         note(f"not listed: {plugins_text(sum(left_out.values()))} ({counts}); `atb plugins doctor` says why")
 
 
 def usable_families() -> tuple[list[Family], list[str]]:
     """Returns the families that would serve a model, and an error for each type whose claims conflict."""
-    from atb_core.plugins.registry import registry
-
     usable = [family for family in registry().families() if family.status is Status.OK]
     claims = Counter(family.model_type for family in usable)
     contests = {name: registry().resolve(name) for name, count in claims.items() if count > 1}
@@ -61,12 +55,8 @@ def usable_families() -> tuple[list[Family], list[str]]:
 
 def _left_out() -> Counter[Status]:
     """Counts the plugins that cannot be used for all that they claim to serve, as far as metadata tells."""
-    from atb_core.plugins.admission import refusal
-    from atb_core.plugins.registry import families
-    from atb_core.plugins.scan import installed
-
     status = {plugin.distribution: refused.status for plugin in installed() if (refused := refusal(plugin)) is not None}
-    for family in families():
+    for family in registry().families():
         if family.status is not Status.OK:
             status.setdefault(family.distribution, family.status)
     return Counter(status.values())

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from atb_core.errors import RequestError
 from atb_core.names import BACKENDS, DTYPES, GRAPHS
+from atb_core.runner.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
-    from atb_core import ModelRunner, SamplingParams
+    from atb_core import ModelRunner
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -23,7 +25,19 @@ LOADING = (
     "features",
 )  # fmt: skip
 
-_MODEL_OPTIONS = (
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Returns a decorator that adds options to a command in their order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+model_options = _options(
     click.option("--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True,
                  help="What runs the graphs: the C++ engine, the slow reference in torch, an Ascend device (atb), or a"
                  " simulator of one."),
@@ -44,14 +58,14 @@ _MODEL_OPTIONS = (
                  help="Put a feature on the model, of its family or of a plugin; may be given again."),
 )  # fmt: skip
 
-_CHAT_OPTIONS = (
+chat_options = _options(
     click.option("--thinking/--no-thinking", default=None,
                  help="Let the model think before it answers, or not, where its family has a switch for it."),
     click.option("--chat-template-kwarg", "chat_template_kwargs", multiple=True, metavar="NAME=VALUE",
                  help="Give the chat template a variable, as JSON or else as text; may be given again."),
 )  # fmt: skip
 
-_SAMPLING_OPTIONS = (
+sampling_options = _options(
     click.option("--max-tokens", type=click.IntRange(min=1), metavar="N",
                  help="Most tokens to generate. [default: the generation config's, else 512]"),
     click.option("--min-tokens", type=click.IntRange(min=0), metavar="N",
@@ -83,27 +97,6 @@ _SAMPLING_OPTIONS = (
     click.option("--ignore-eos", is_flag=True, help="Go on after the model's end tokens."),
     click.option("--keep-special-tokens", is_flag=True, help="Leave special tokens in the text."),
 )  # fmt: skip
-
-
-def model_options(command: Command) -> Command:
-    """Adds the options named in `LOADING`."""
-    return _add(command, _MODEL_OPTIONS)
-
-
-def sampling_options(command: Command) -> Command:
-    """Adds the options of `sampling_values`."""
-    return _add(command, _SAMPLING_OPTIONS)
-
-
-def chat_options(command: Command) -> Command:
-    """Adds the options of `template_kwargs`."""
-    return _add(command, _CHAT_OPTIONS)
-
-
-def _add(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def load_runner(model: str, **loading: Any) -> ModelRunner:
@@ -143,7 +136,6 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 def _thinking_variable(model: str, option: str) -> str:
     from atb_core.checkpoint import open_checkpoint
-    from atb_core.errors import RequestError
     from atb_core.models.base.router import router_of
 
     router = router_of(open_checkpoint(model))
@@ -162,8 +154,6 @@ def sampling_values(*, ignore_eos: bool, keep_special_tokens: bool, **options: A
         UsageError: An option is no `ID=BIAS`.
         RequestError: `SamplingParams` refuses a value.
     """
-    from atb_core.runner.sampling_params import SamplingParams
-
     options["logit_bias"] = dict(_bias(text) for text in options["logit_bias"])
     values = {name: value for name, value in options.items() if value not in (None, (), {})}
     if ignore_eos:

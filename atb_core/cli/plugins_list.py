@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from atb_core.cli.output import note, table
-
-if TYPE_CHECKING:
-    from atb_core.plugins.records import Refusal
-    from atb_core.plugins.scan import Installed
+from atb_core.plugins.admission import refusal
+from atb_core.plugins.records import Refusal
+from atb_core.plugins.scan import Installed, installed
 
 
 @click.command("list")
@@ -22,9 +21,6 @@ def command(as_json: bool) -> None:
 
     A plugin that is ok here may still fail to import; `atb plugins doctor` tries.
     """
-    from atb_core.plugins.admission import refusal
-    from atb_core.plugins.scan import installed
-
     plugins = [(plugin, refusal(plugin)) for plugin in installed()]
     if as_json:
         click.echo(json.dumps([_as_json(plugin, refused) for plugin, refused in plugins], indent=2))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--stats", is_flag=True, help="Say on stderr how long loading, prefill and decode took.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of streaming text.")
 @click.option("--n", type=click.IntRange(min=1), default=1, metavar="N",
-              help="With --json: number of answers; more than one need sampling.")  # fmt: skip
+              help="With --json: number of answers; several are sampled.")  # fmt: skip
 @click.option("--logprobs", type=click.IntRange(min=0), metavar="N",
               help="With --json: log probability of each token and of the N likeliest.")  # fmt: skip
 @chat_options

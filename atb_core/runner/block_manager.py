@@ -11,12 +11,7 @@ from collections.abc import Iterable
 
 
 class BlockManager:
-    """Hands out blocks and takes them back. A block has at most one owner at any time.
-
-    Args:
-        num_blocks: Number of blocks in the cache.
-        block_size: Number of slots in a block.
-    """
+    """Allocates blocks, numbered from 0, and takes them back. A block has at most one owner at any time."""
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         if num_blocks < 1 or block_size < 1:

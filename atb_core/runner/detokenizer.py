@@ -14,10 +14,8 @@ class Detokenizer:
     Two things are held back: an incomplete character (by the decoder) and an end of the text that may be the beginning
     of a stop string. The pieces returned, joined, are always `text`, whatever the cut into tokens.
 
-    Args:
-        decoder: Turns tokens into text.
-        stop: Stop strings, none of them empty. The first one to be completed ends the text before it; of two
-            completed by the same character, the longer.
+    Stop strings are not empty. The first one to be completed ends the text before it; of two completed by the same
+    character, the longer.
 
     Attributes:
         stopped_by: Stop string that ended the text.

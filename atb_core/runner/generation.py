@@ -24,15 +24,8 @@ _LOGITS_BYTES = 1 << 28
 class Generation:
     """Requests that are served together; `close` frees all their blocks.
 
-    Args:
-        forward: Runs the model on a step and returns logits [requests, vocab].
-        blocks: Owner of the cache's blocks; may be shared with other generations.
-        kv_cache: Cache that these blocks divide.
-        max_num_seqs: Largest number of requests that run at a time.
-        max_num_batched_tokens: Largest number of tokens in one prefill step of several requests.
-        max_model_len: Length of the longest context.
-        vocab_size: Columns of the logits.
-        lock: Held during each step by all that share `forward` and `blocks`.
+    `forward` runs the model on a step and returns logits [requests, vocab]. `lock` is held during each step by all that
+    share `forward` and `blocks`. The other arguments are those of `ModelRunner`.
     """
 
     def __init__(
@@ -62,12 +55,6 @@ class Generation:
     def add(self, request: Request) -> None:
         """Queues a request; it joins the running ones as soon as there is room."""
         self._scheduler.add(request)
-
-    def abort(self, request: Request) -> None:
-        """Ends one request and frees its blocks; its output keeps what was generated."""
-        with self._lock:
-            request.abort()
-            self._scheduler.remove_finished()
 
     def step(self) -> list[StreamChunk]:
         """Runs the model once and returns one new token for each request that took part.

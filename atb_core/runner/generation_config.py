@@ -32,28 +32,14 @@ _IF_SAMPLING = {"temperature": "temperature", "top_k": "top_k", "top_p": "top_p"
 
 # Processing that is not implemented, with the values that mean "off". `None` always does.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "num_beams": (1,),
-    "num_beam_groups": (1,),
-    "num_return_sequences": (1,),
-    "penalty_alpha": (0,),
-    "dola_layers": (),
-    "guidance_scale": (1,),
-    "watermarking_config": (),
-    "no_repeat_ngram_size": (0,),
-    "encoder_no_repeat_ngram_size": (0,),
-    "encoder_repetition_penalty": (1,),
-    "bad_words_ids": ([],),
-    "force_words_ids": ([],),
-    "constraints": ([],),
+    **dict.fromkeys(("num_beams", "num_beam_groups", "num_return_sequences"), (1,)),
+    **dict.fromkeys(("guidance_scale", "encoder_repetition_penalty"), (1,)),
+    **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "penalty_alpha"), (0,)),
+    **dict.fromkeys(("bad_words_ids", "force_words_ids", "constraints", "forced_decoder_ids"), ([],)),
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), ([],)),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"), ()),
+    **dict.fromkeys(("dola_layers", "watermarking_config", "max_time"), ()),
     "sequence_bias": ({}, []),
-    "suppress_tokens": ([],),
-    "begin_suppress_tokens": ([],),
-    "forced_bos_token_id": (),
-    "forced_eos_token_id": (),
-    "forced_decoder_ids": ([],),
-    "exponential_decay_length_penalty": (),
-    "min_length": (0,),
-    "max_time": (),
     "token_healing": (False,),
 }
 # The same for filters that Hugging Face applies only when it samples.
@@ -80,14 +66,11 @@ _WITHOUT_EFFECT = {
 
 
 def choose_generation_config(choice: str | Path, own: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Finds the generation configuration to take defaults from.
+    """Returns the generation configuration to take defaults from, and its name in messages.
 
     Args:
-        choice: `"auto"` (the checkpoint's own), `"none"`, or a file or a directory with a `generation_config.json`.
+        choice: `"auto"` (`own`, the checkpoint's), `"none"`, or a file or a directory with a `generation_config.json`.
         own: Configuration of the checkpoint.
-
-    Returns:
-        The configuration, and its name in messages.
 
     Raises:
         ConfigError: There is no such file, or it does not hold a JSON object.
@@ -168,7 +151,7 @@ def _refuse_unsupported(config: Mapping[str, Any], name: str, unsupported: Mappi
 
 
 def _warn_of_unknown(config: Mapping[str, Any], name: str) -> None:
-    known = {*_ALWAYS, *_IF_SAMPLING, *_UNSUPPORTED, *_UNSUPPORTED_IF_SAMPLING, *_WITHOUT_EFFECT}
-    unknown = sorted(key for key in config if key not in known and not key.startswith("_"))
+    fields = {*_ALWAYS, *_IF_SAMPLING, *_UNSUPPORTED, *_UNSUPPORTED_IF_SAMPLING, *_WITHOUT_EFFECT}
+    unknown = sorted(key for key in config if key not in fields and not key.startswith("_"))
     if unknown:
         _log.warning("%s has fields that are unknown and ignored: %s", name, ", ".join(unknown))

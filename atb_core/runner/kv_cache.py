@@ -56,14 +56,8 @@ def plan_cache(
 ) -> CachePlan:
     """Chooses the number of blocks: as given, or enough for a full batch of full contexts if memory allows.
 
-    Args:
-        layout: Contents of a block.
-        context_len: Number of tokens that the model was made for, at most `max_model_len`.
-        max_model_len: Limit that was given; `None`: `context_len`, or less if that does not fit in memory.
-        max_num_seqs: Number of sequences that run at a time.
-        num_blocks: Number that was given.
-        kv_cache_memory_bytes: Memory that was given instead.
-        available: Bytes of memory that may be used; `None` if unknown.
+    The options are those of `ModelRunner`. Without `max_model_len` the context may be shorter than `context_len`, the
+    model's, if that does not fit in memory. `available` is the memory that may be used, in bytes; `None` if unknown.
 
     Raises:
         EngineError: What was given does not fit in memory, or the blocks cannot hold one full context.

@@ -7,9 +7,8 @@ import gc
 import itertools
 import threading
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -84,6 +83,8 @@ class ModelRunner:
         generation_config: Contents of the generation configuration that defaults come from.
         dtype: torch dtype of weights and cache; logits are float32 on the backends that can (not on Ascend).
         max_model_len: Length of the longest context in tokens.
+        vocab_size: Number of columns of the logits; token ids are smaller.
+        block_size, num_blocks: Tokens in a block of the cache, blocks in the cache.
         num_layers, num_heads, num_kv_heads, head_size: Sizes of the model.
         kv_cache: Keys and values of each layer, each [num_blocks, block_size, num_kv_heads, head_size].
 
@@ -128,14 +129,12 @@ class ModelRunner:
         self.model_path = checkpoint.path
         self._router = router_of(checkpoint)
         self.config = config_with_dtype(self._router.config, str(dtype))
-        own = self._router.generation_config
-        self._eos = own.get("eos_token_id", self.config.eos_token_id)
-        self.generation_config, name = choose_generation_config(generation_config, own)
-        self._default_values = default_values(self.generation_config, name)
+        self.vocab_size = self.config.vocab_size
+        self._set_defaults(generation_config)
         context_len = longest_context(max_model_len, self.config.context_length)
         # The tokenizer first: it is quick, and a faulty one should not show after minutes of loading.
         self.tokenizer = open_tokenizer(self._router, checkpoint, tokenizer) if load_tokenizer else None
-        model = load_model(
+        self._model: CausalLM | None = load_model(
             self._router,
             checkpoint,
             self.config,
@@ -146,28 +145,39 @@ class ModelRunner:
             features=tuple(features),
             progress=progress,
         )
-        self._model: CausalLM | None = model
-        status = model.model_status
-        self.dtype = dtype_to_torch(model.dtype)
-        self.num_layers, self.num_heads = status.num_layers, status.num_heads
-        self.num_kv_heads, self.head_size = status.num_kv_heads, status.head_dim
+        self.block_size = block_size
         self.max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
-        self._layout = CacheLayout(self.num_layers, self.num_kv_heads, self.head_size, block_size, self.dtype)
-        num_blocks, self.max_model_len = plan_cache(
-            self._layout,
-            context_len=context_len,
-            max_model_len=max_model_len,
-            max_num_seqs=max_num_seqs,
-            num_blocks=num_blocks,
-            kv_cache_memory_bytes=kv_cache_memory_bytes,
-            available=model.backend.available_memory(),
-        )
-        self.kv_cache = self.allocate_kv_cache(num_blocks)
-        self._blocks = BlockManager(num_blocks, block_size)
+        self._make_cache(context_len, max_model_len, num_blocks, kv_cache_memory_bytes)
         self._lock = threading.RLock()
         self._open: list[Generation] = []
         self._request_ids = itertools.count()
+
+    def _set_defaults(self, generation_config: str | Path) -> None:
+        own = self._router.generation_config
+        self._eos = own.get("eos_token_id", self.config.eos_token_id)
+        self.generation_config, name = choose_generation_config(generation_config, own)
+        self._default_values = default_values(self.generation_config, name)
+
+    def _make_cache(
+        self, context_len: int, max_model_len: int | None, num_blocks: int | None, kv_cache_memory_bytes: int | None
+    ) -> None:
+        status = self.model.model_status
+        self.dtype = dtype_to_torch(self.model.dtype)
+        self.num_layers, self.num_heads = status.num_layers, status.num_heads
+        self.num_kv_heads, self.head_size = status.num_kv_heads, status.head_dim
+        self._layout = CacheLayout(self.num_layers, self.num_kv_heads, self.head_size, self.block_size, self.dtype)
+        self.num_blocks, self.max_model_len = plan_cache(
+            self._layout,
+            context_len=context_len,
+            max_model_len=max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            num_blocks=num_blocks,
+            kv_cache_memory_bytes=kv_cache_memory_bytes,
+            available=self.model.backend.available_memory(),
+        )
+        self.kv_cache = self.allocate_kv_cache(self.num_blocks)
+        self._blocks = BlockManager(self.num_blocks, self.block_size)
 
     @property
     def model(self) -> CausalLM:
@@ -193,15 +203,13 @@ class ModelRunner:
             self.kv_cache.clear()
             if self.tokenizer is not None:
                 self.tokenizer.close()
-        # A model and its engines refer to each other; their memory is wanted back now.
+        # A model and its engines refer to each other; their memory is freed now.
         gc.collect()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -209,24 +217,9 @@ class ModelRunner:
         return f"ModelRunner({str(self.model_path)!r}, dtype={str(self.dtype).removeprefix('torch.')!r}{state})"
 
     @property
-    def block_size(self) -> int:
-        """Number of tokens in a block of the cache."""
-        return self._blocks.block_size
-
-    @property
-    def num_blocks(self) -> int:
-        """Number of blocks in the cache."""
-        return self._blocks.num_blocks
-
-    @property
     def num_free_blocks(self) -> int:
         """Number of blocks that no request uses; all of them while nothing is generated."""
         return self._blocks.num_free
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of columns of the logits; token ids are smaller."""
-        return self.config.vocab_size
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -440,25 +433,6 @@ class ModelRunner:
         return [group.output() for group in groups]
 
     def _stream(self, groups: list[RequestGroup]) -> Generator[StreamChunk, None, None]:
-        with self.open_generation() as generation:
-            for group in groups:
-                for request in group.requests:
-                    generation.add(request)
-            while generation.has_work:
-                yield from generation.step()
-        _ = self.model  # a runner that was closed has ended the requests early
-
-    def parse_answer(self, text: str) -> ParsedAnswer:
-        """Splits a complete answer into text and tool calls, in the notation of the model's family.
-
-        Raises:
-            RequestError: The family names no parser, or one that no installed plugin offers.
-        """
-        return tool_parser(self._router.tool_parser, self.config.model_type).parse(text)
-
-    @contextmanager
-    def open_generation(self) -> Iterator[Generation]:
-        """Opens a generation on this runner's model and cache; leaving the context frees all its blocks."""
         generation = Generation(
             self.model.run_step,
             self._blocks,
@@ -471,9 +445,22 @@ class ModelRunner:
         )
         self._open.append(generation)
         try:
-            yield generation
+            for group in groups:
+                for request in group.requests:
+                    generation.add(request)
+            while generation.has_work:
+                yield from generation.step()
         finally:
             with self._lock:
                 self._open.remove(generation)
                 generation.close()
                 self._blocks.rebuild(table for other in self._open for table in other.block_tables())
+        _ = self.model  # a runner that was closed has ended the requests early
+
+    def parse_answer(self, text: str) -> ParsedAnswer:
+        """Splits a complete answer into text and tool calls, in the notation of the model's family.
+
+        Raises:
+            RequestError: The family names no parser, or one that no installed plugin offers.
+        """
+        return tool_parser(self._router.tool_parser, self.config.model_type).parse(text)

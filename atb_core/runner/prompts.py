@@ -107,7 +107,7 @@ class PromptEncoder:
     Args:
         tokenizer: `None` if the model was opened without one.
         vocab_size: Number of token ids.
-        max_model_len: Longest context; a prompt is shorter, so that there is room for one token at least.
+        max_model_len: Length of the longest context; a prompt is shorter.
         chat_template_kwargs: Passed to the chat template, which must know them.
         tools: JSON schemas of functions that the model may call, for the chat template.
         add_generation_prompt: Ends chats with the opening of the assistant's turn.

@@ -182,9 +182,10 @@ class Request:
             return logprobs
         return {token_id: entry._replace(decoded_token=decode(token_id)) for token_id, entry in logprobs.items()}
 
-    def abort(self) -> str:
-        """Ends the request from outside; returns the text that was held back."""
-        return "" if self.finish_reason is not None else self._finish("abort")
+    def abort(self) -> None:
+        """Ends the request before it is finished."""
+        if self.finish_reason is None:
+            self._finish("abort")
 
     def _finish(self, reason: FinishReason) -> str:
         self.ended = time.monotonic()
@@ -210,12 +211,7 @@ class Request:
 
 
 class RequestFactory:
-    """Makes the requests of one call and checks them against the model.
-
-    Args:
-        encoder: Turns prompts into token ids.
-        eos_token_ids: Tokens that end a text.
-    """
+    """Makes the requests of one call and checks them against the model."""
 
     def __init__(self, encoder: PromptEncoder, eos_token_ids: frozenset[int]) -> None:
         self._encoder = encoder
@@ -274,16 +270,7 @@ class RequestFactory:
 
 
 def params_for_each(given: Any, default: SamplingParams, count: int) -> Sequence[SamplingParams]:
-    """Returns the parameters of each of `count` prompts.
-
-    Args:
-        given: Parameters for all prompts, or a list with one for each; `None`: `default`.
-        default: Parameters that are used where none are given.
-        count: Number of prompts.
-
-    Raises:
-        RequestError: They are of another type, or there are more or fewer than prompts.
-    """
+    """Returns the parameters of each of `count` prompts; RequestError if they are of another type or number."""
     if given is None or isinstance(given, SamplingParams):
         return [given or default] * count
     if not isinstance(given, (list, tuple)) or not all(isinstance(item, SamplingParams) for item in given):

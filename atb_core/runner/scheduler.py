@@ -25,11 +25,6 @@ class Scheduler:
     `max_num_seqs` and in the free blocks; one that wants log probabilities of its prompt goes alone. Otherwise every
     running request advances by one token. When that needs a block and none is free, the youngest running request gives
     its blocks back and is queued first, to be computed again: its tokens so far are kept and come out the same.
-
-    Args:
-        blocks: Owner of the cache's blocks.
-        max_num_seqs: Largest number of requests that run at a time.
-        max_num_batched_tokens: Largest number of tokens in one prefill step of several requests.
     """
 
     def __init__(self, blocks: BlockManager, max_num_seqs: int, max_num_batched_tokens: int) -> None:
@@ -72,7 +67,6 @@ class Scheduler:
             if request.finish_reason is not None:
                 self._blocks.free(request.block_table)
         self.running = [request for request in self.running if request.finish_reason is None]
-        self.waiting = deque(request for request in self.waiting if request.finish_reason is None)
 
     def clear(self) -> list[Request]:
         """Removes all requests, frees their blocks and returns them."""

@@ -16,12 +16,6 @@ class StepInputs:
 
     The tensors of a decode step are views of this object's buffers: they are valid until the next call. Block tables
     always have the width of the longest context, so that the shapes of decode steps depend on the batch size alone.
-
-    Args:
-        max_num_seqs: Largest number of rows.
-        max_blocks: Number of blocks of the longest context.
-        block_size: Number of slots in a block.
-        kv_cache: Cache that every step reads and writes.
     """
 
     def __init__(self, max_num_seqs: int, max_blocks: int, block_size: int, kv_cache: KVCache) -> None:

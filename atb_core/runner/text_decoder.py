@@ -76,9 +76,11 @@ class ByteLevelDecoder(TextDecoder):
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:
+        """Returns the characters that the token completes."""
         return self._utf8.decode(self._bytes[token_id])
 
     def finish(self) -> str:
+        """Returns U+FFFD if the last character is incomplete."""
         return self._utf8.decode(b"", final=True)
 
 
@@ -107,6 +109,7 @@ class WindowDecoder(TextDecoder):
         return text
 
     def push(self, token_id: int) -> str:
+        """Returns the text that the token adds, empty while it ends in the middle of a character."""
         self._window.append(token_id)
         text = self._decode(self._window)
         if text.endswith(_REPLACEMENT) and len(self._window) - self._clean_end < self._LONGEST_WINDOW:
@@ -119,6 +122,7 @@ class WindowDecoder(TextDecoder):
         return new
 
     def finish(self) -> str:
+        """Returns the text of the tokens that were held back."""
         text = self._decode(self._window)
         new = text[self._shown :]
         self._shown = len(text)
@@ -134,6 +138,7 @@ class TextDecoderFactory:
         self._token_bytes: dict[bool, TokenBytes] = {}
 
     def __call__(self, prompt_token_ids: list[int], skip_special_tokens: bool = True) -> TextDecoder:
+        """Returns the decoder of a sequence."""
         if not self._is_byte_level:
             return WindowDecoder(self._tokenizer, prompt_token_ids, skip_special_tokens)
         if skip_special_tokens not in self._token_bytes:

@@ -73,11 +73,7 @@ TOOL_PARSERS: Extensions[type[ToolParser]] = Extensions(
 
 
 def tool_parser(name: str | None, model_type: str) -> ToolParser:
-    """Makes a parser for one answer.
-
-    Args:
-        name: Notation that the family's router names.
-        model_type: Model type, for messages.
+    """Makes a parser for one answer in the notation `name`, which the family's router names.
 
     Raises:
         RequestError: The family names no notation, or no installed plugin reads it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examination of a machine: what it says of good, incomplete, mismatched and damaged installations."""
+"""Good, incomplete, mismatched and damaged installations get the findings that they deserve."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from ascend.machines import Box, driver, good_box, new_cann, nnal, old_cann, torch_package, write
 
 from atb_core.ascend import Finding, Level, missing_for_backend, unavailable
-from atb_core.ascend.extensions import extension_abi
 from atb_core.ascend.machine import module_file
+from atb_core.ascend.modules import extension_abi
 
 ASCEND_CHECKS = ("driver", "devices", "cann", "atb", "torch_npu", "atb backend")
 
@@ -73,9 +73,9 @@ def test_the_error_of_the_backend_names_everything_that_lacks_and_the_first_step
     text = str(unavailable(missing_for_backend(box.machine())))
     assert text.startswith(f"backend 'atb' (Ascend) cannot be used here: driver: no {box.root}/driver; devices: there")
     assert "; torch_npu: it is not installed, and torch reaches an NPU through it" in text
-    assert "`atb doctor` shows all that was looked at. First: Install driver and firmware" in text
+    assert "`atb doctor` shows all checks. First: Install driver and firmware" in text
     torchless = [Finding("torch_npu", Level.ERROR, "2.9.0", "torch is not installed")]
-    assert str(unavailable(torchless)).endswith("`atb doctor` shows all that was looked at.")
+    assert str(unavailable(torchless)).endswith("`atb doctor` shows all checks.")
 
 
 # --- torch and torch_npu ----------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_a_torch_npu_of_another_torch_is_not_imported(box: Box) -> None:
 
 
 def test_switches_are_shown_and_fine_by_default(box: Box) -> None:
-    assert box.finding("switches").message == "as they are by default"
+    assert box.finding("switches").message == "at their defaults"
     box.environ["ATB_OPERATION_EXECUTE_ASYNC"] = "1"
     found = box.finding("switches")
     assert (found.level, found.message) == (Level.OK, "ATB_OPERATION_EXECUTE_ASYNC=1")
@@ -164,7 +164,7 @@ def test_a_switch_that_the_backends_refuse_is_an_error_with_a_next_step(
     found = box.finding("switches")
     assert (found.level, found.blocks) == (Level.ERROR, ("atb", "atb-sim"))
     assert f"{name}{cause}" in (found.cause or "")
-    assert found.fix == f"Set them right, or: unset {name}"
+    assert found.fix == f"Correct them, or: unset {name}"
     assert box.examine().usable() == ("cpu", "reference")
 
 
@@ -228,7 +228,7 @@ def test_devices_are_counted_in_their_order_and_the_choice_of_the_user_is_shown(
 
 
 def test_devices_that_the_user_may_not_open_are_an_error(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atb_core.ascend.system.os.access", lambda path, mode: False)
+    monkeypatch.setattr("atb_core.ascend.software.os.access", lambda path, mode: False)
     found = box.finding("devices")
     assert (found.level, found.message) == (Level.ERROR, "1 NPU (davinci0)")
     assert "usermod" in (found.fix or "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the real machine is asked: in other processes, and without importing what is asked about."""
+"""The real machine is examined in child processes, without importing what is examined."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_torch_that_cannot_be_imported_tells_no_abi(monkeypatch: pytest.Monkey
 
 def test_the_abi_of_the_torch_that_is_installed_is_what_torch_says() -> None:
     from atb_core.ascend.machine import Machine, torch_abi
-    from atb_core.ascend.packages import torch_abi as abi_from_files
+    from atb_core.ascend.modules import torch_abi as abi_from_files
 
     def not_needed() -> int | None:
         raise AssertionError("torch's files tell its ABI")

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def error(site: Site, model_type: str) -> UnknownModelError:
-    """What asking for a model type raises, with what is installed in a site now."""
+    """Returns the error for a model type, with what is installed in a site now."""
     with pytest.raises(UnknownModelError) as raised:
         site.registry().find(model_type)
     return raised.value

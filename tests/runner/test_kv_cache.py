@@ -83,7 +83,7 @@ def test_a_large_cache_costs_only_what_is_used() -> None:
 
 
 def test_what_the_system_refuses_is_an_error() -> None:
-    with pytest.raises(EngineError, match="than the system will give"):
+    with pytest.raises(EngineError, match="which the system refuses"):
         allocate(LAYOUT, 1 << 45)
 
 

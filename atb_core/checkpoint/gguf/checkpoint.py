@@ -9,17 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader
-from atb_core.checkpoint.gguf.config import read_gguf_config
+from atb_core.checkpoint.base import Checkpoint, GgufRules, TokenizerParts, WeightLoader
+from atb_core.checkpoint.gguf.config import PLAIN_TYPES, read_gguf_config
 from atb_core.checkpoint.gguf.header import read_gguf_header
-from atb_core.checkpoint.gguf.loader import GgufLoader
 from atb_core.checkpoint.gguf.names import model_type_of
-from atb_core.checkpoint.gguf.quants import PLAIN_TYPES
 from atb_core.checkpoint.gguf.tokenizer import read_gguf_tokenizer
-from atb_core.checkpoint.rules import GgufRules
 from atb_core.graph.dtype import DataType
-
-__all__ = ["GgufCheckpoint"]
 
 
 class GgufCheckpoint(Checkpoint):
@@ -29,31 +24,42 @@ class GgufCheckpoint(Checkpoint):
         super().__init__(path)
         self._rules = GgufRules()
 
-    def config(self) -> dict[str, Any]:
-        return {**self._rules.config, **self._config}
-
     @cached_property
     def _config(self) -> dict[str, Any]:
         return read_gguf_config(self.path)
 
+    def config(self) -> dict[str, Any]:
+        """Returns the translated metadata, completed by the family's rules."""
+        return {**self._rules.config, **self._config}
+
     def generation_config(self) -> dict[str, Any]:
+        """Returns nothing: the format has no such entries."""
         return {}
 
     def tokenizer_parts(self) -> TokenizerParts:
+        """Rebuilds the tokenizer that the file carries."""
         return read_gguf_tokenizer(self.path)
 
     def weights(self, dtype: DataType | None = None) -> WeightLoader:
+        """Opens the tensors, which are decoded to `dtype`."""
+        # The loader imports torch.
+        from atb_core.checkpoint.gguf.loader import GgufLoader
+
         return GgufLoader(self.path, self._rules, dtype)
 
-    def model_type(self, known: Iterable[str]) -> str:
-        return model_type_of(super().model_type(known), known)
+    def model_type(self, served: Iterable[str]) -> str:
+        """Returns the type of `served` that the architecture stands for, else the architecture."""
+        return model_type_of(super().model_type(served), served)
 
     def set_rules(self, rules: GgufRules | None) -> None:
+        """Sets the family's rules."""
         self._rules = rules or GgufRules()
 
     def stored_types(self) -> Counter[str]:
+        """Returns the number of tensors of each GGUF type."""
         return Counter(tensor.type.name for tensor in read_gguf_header(self.path).tensors.values())
 
     def quantization(self) -> str | None:
+        """Returns the commonest type unless it is a plain one."""
         commonest = self.stored_types().most_common(1)[0][0]
         return None if commonest in {kind.name for kind in PLAIN_TYPES} else commonest

@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the header of a GGUF file, an untrusted input: typed metadata and the table of tensors.
 
-The `gguf` package's reader keeps a numpy view for every string, which takes seconds for a large vocabulary, and
-trusts every length it finds. This one reads the same structure in one pass, checks each count, length and offset
-against the file before it acts on it, and bounds the total. The package supplies the format's tables.
+The `gguf` package's reader keeps a numpy view of every string, which takes seconds for a large vocabulary, and
+trusts every length in the file. This one reads the structure in one pass, checks each count, length and offset
+against the file before use, and bounds the total. The package supplies the format's tables.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gguf.constants import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType, GGUFValueType
 
-from atb_core.checkpoint.files import CheckedFile
+from atb_core.checkpoint.files import CheckedFile, StoredTensor
 from atb_core.errors import WeightsError
 
 # The largest vocabularies in use have 260k tokens and 500k merges, some 15 MB; the limits leave ample room.
@@ -46,15 +47,7 @@ _SCALARS = {
 }
 
 
-@dataclass(frozen=True)
-class GgufTensor:
-    """Locates one tensor of the file: `nbytes` bytes at `offset` from the start of the file."""
-
-    type: GGMLQuantizationType
-    shape: tuple[int, ...]
-    """Outermost dimension first, as torch has it (the file stores the innermost first)."""
-    offset: int
-    nbytes: int
+GgufTensor = StoredTensor[GGMLQuantizationType]
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class GgufHeader:
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Reads and checks the header of the GGUF file at `path`; `WeightsError` says what is wrong."""
+    """Reads and checks the header of the GGUF file at `path`; raises `WeightsError` if it is damaged."""
     with CheckedFile(path) as file:
         return header_of(file)
 
@@ -74,13 +67,13 @@ def read_gguf_header(path: Path) -> GgufHeader:
 def header_of(file: CheckedFile, *, texts: bool = True) -> GgufHeader:
     """Reads the header of an open file; without `texts`, skips lists of strings (the vocabulary).
 
-    Skipping takes half the time and leaves none of a vocabulary's hundreds of thousands of strings in memory.
+    Skipping takes half the time, and keeps the hundreds of thousands of strings out of memory.
     """
     return _HeaderReader(file, texts).read()
 
 
 class _HeaderReader:
-    """Moves a cursor over the start of the file; every step names what it reads, for the message if it fails."""
+    """Moves a cursor over the start of the file. `what` names in messages what a step reads."""
 
     def __init__(self, file: CheckedFile, texts: bool) -> None:
         self.file = file
@@ -107,21 +100,18 @@ class _HeaderReader:
         tensor_count = self.count("the tensor count")
         entry_count = self.count("the metadata count")
         metadata: dict[str, Any] = {}
-        keys: set[str] = set()
         for index in range(entry_count):
             key = self.string(f"metadata key {index}", _MAX_NAME_BYTES)
-            if key in keys:
+            if key in metadata:
                 self.fail(f"the metadata key {key!r} appears twice")
-            keys.add(key)
-            value = self.value(key)
-            if value is not _SKIPPED:
-                metadata[key] = value
-        tensors: dict[str, tuple[GGMLQuantizationType, tuple[int, ...], int]] = {}
+            metadata[key] = self.value(f"metadata {key!r}")
+        tensors: dict[str, GgufTensor] = {}
         for index in range(tensor_count):
             name = self.string(f"tensor name {index}", _MAX_NAME_BYTES)
             if name in tensors:
                 self.fail(f"the tensor {name!r} appears twice")
-            tensors[name] = self.tensor_info(name)
+            tensors[name] = self.tensor(name)
+        metadata = {key: value for key, value in metadata.items() if value is not _SKIPPED}
         return GgufHeader(metadata, self.place(tensors, metadata.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)))
 
     def need(self, length: int, what: str) -> None:
@@ -167,16 +157,12 @@ class _HeaderReader:
         except ValueError:
             self.fail(f"{what} has the unknown type {code}")
 
-    def value(self, key: str) -> Any:
-        what = f"metadata {key!r}"
+    def value(self, what: str) -> Any:
         kind = self.value_type(what)
         if kind == GGUFValueType.STRING:
             return self.string(what)
-        if kind == GGUFValueType.ARRAY:
-            return self.array(what)
-        return self.scalar(_SCALARS[kind], what)
-
-    def array(self, what: str) -> Any:
+        if kind != GGUFValueType.ARRAY:
+            return self.scalar(_SCALARS[kind], what)
         kind = self.value_type(what)
         length = self.scalar("Q", what)
         if length > _MAX_ARRAY_ITEMS:
@@ -184,8 +170,8 @@ class _HeaderReader:
         if kind == GGUFValueType.ARRAY:
             self.fail(f"{what} is an array of arrays")
         if kind == GGUFValueType.STRING:
-            found = self.strings(length, what)
-            return found if self.texts else _SKIPPED
+            texts = self.strings(length, what)
+            return texts if self.texts else _SKIPPED
         code = _SCALARS[kind]
         raw = self.take(length * struct.calcsize("<" + code), what)
         return list(struct.unpack(f"<{length}{code}", raw))
@@ -194,7 +180,7 @@ class _HeaderReader:
         """Reads hundreds of thousands of short strings: the hot loop of opening a file."""
         self.need(8 * length, what)
         unpack: Callable[..., tuple[int]] = struct.Struct("<Q").unpack_from
-        found: list[str] = []
+        texts: list[str] = []
         try:
             for _ in range(length):
                 start = self.position + 8
@@ -207,12 +193,13 @@ class _HeaderReader:
                     self.need(8 + size, what)
                 self.position = start + size
                 if self.texts:
-                    found.append(self.data[start : self.position].decode("utf-8"))
+                    texts.append(self.data[start : self.position].decode("utf-8"))
         except UnicodeDecodeError:
-            self.fail(f"item {len(found)} of {what} is not UTF-8")
-        return found
+            self.fail(f"item {len(texts)} of {what} is not UTF-8")
+        return texts
 
-    def tensor_info(self, name: str) -> tuple[GGMLQuantizationType, tuple[int, ...], int]:
+    def tensor(self, name: str) -> GgufTensor:
+        """Reads an entry of the table; its offset counts from the end of the header."""
         what = f"the description of tensor {name!r}"
         rank = self.scalar("I", what)
         if not 1 <= rank <= _MAX_RANK:
@@ -226,33 +213,29 @@ class _HeaderReader:
         except ValueError:
             raise WeightsError(
                 f"tensor {name!r} in {self.file.path} has the unknown GGUF type {code}",
-                "The file may be newer than this release knows; use one quantised as Q4_K_M, Q8_0, F16 or BF16.",
+                "The file may be newer than this release; use one quantised as Q4_K_M, Q8_0, F16 or BF16.",
             ) from None
-        return kind, tuple(reversed(sizes)), self.scalar("Q", what)
+        block, size = GGML_QUANT_SIZES[kind]
+        # The file stores the innermost dimension first.
+        if sizes[0] % block:
+            self.fail(f"rows of tensor {name!r} have {sizes[0]} elements, not a multiple of {kind.name}'s {block}")
+        return GgufTensor(kind, sizes[::-1], self.scalar("Q", what), math.prod(sizes) // block * size)
 
-    def place(
-        self, tensors: dict[str, tuple[GGMLQuantizationType, tuple[int, ...], int]], alignment: object
-    ) -> dict[str, GgufTensor]:
-        """Locates each tensor; they must be aligned, inside the file, and not overlap."""
+    def place(self, tensors: dict[str, GgufTensor], alignment: object) -> dict[str, GgufTensor]:
+        """Returns the tensors with offsets in the file; they must be aligned, inside it, and not overlap."""
         if type(alignment) is not int or not 1 <= alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
             self.fail(f"general.alignment is {str(alignment)[:40]}, not a power of two up to {_MAX_ALIGNMENT}")
         start = -(-self.position // alignment) * alignment
-        placed: dict[str, GgufTensor] = {}
-        for name, (kind, shape, offset) in tensors.items():
-            block, size = GGML_QUANT_SIZES[kind]
-            if shape[-1] % block:
-                self.fail(f"rows of tensor {name!r} have {shape[-1]} elements, not a multiple of {kind.name}'s {block}")
-            nbytes = shape[-1] // block * size
-            for dimension in shape[:-1]:
-                nbytes *= dimension
-            if offset % alignment:
+        placed = {name: replace(tensor, offset=start + tensor.offset) for name, tensor in tensors.items()}
+        for name, tensor in placed.items():
+            if tensor.offset % alignment:
+                offset = tensor.offset - start
                 self.fail(f"tensor {name!r} lies at offset {offset}, not a multiple of the alignment {alignment}")
-            if start + offset + nbytes > self.file.size:
+            if tensor.offset + tensor.nbytes > self.file.size:
                 self.fail(
-                    f"tensor {name!r} ({kind.name}, shape {list(shape)}) ends at byte {start + offset + nbytes} "
-                    f"but the file has {self.file.size}: it is truncated"
+                    f"tensor {name!r} ({tensor.type.name}, shape {list(tensor.shape)}) ends at byte "
+                    f"{tensor.offset + tensor.nbytes} but the file has {self.file.size}: it is truncated"
                 )
-            placed[name] = GgufTensor(kind, shape, start + offset, nbytes)
         ordered = sorted(placed.items(), key=lambda item: item[1].offset)
         for (before, first), (after, second) in pairwise(ordered):
             if first.offset + first.nbytes > second.offset:

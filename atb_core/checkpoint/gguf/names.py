@@ -34,21 +34,21 @@ _GENERIC = {
     "blk.{}.ffn_down_shexp": "model.layers.{}.mlp.shared_expert.down_proj",
     "blk.{}.ffn_gate_inp_shexp": "model.layers.{}.mlp.shared_expert_gate",
 }
-# Rotary frequencies are configuration, not weights: `gguf_config` reads the one, the other is derivable.
+# Rotary frequencies are configuration: `read_gguf_config` reads the former, the latter can be derived.
 _NOT_WEIGHTS = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight")
 _LAYER = re.compile(r"blk\.(\d{1,6})\.")
 
 
 def hugging_face_names(names: Iterable[str], extra: Mapping[str, str], source: str) -> dict[str, str]:
-    """Maps Hugging Face names to GGUF names for all tensors, in the order given; `{}` is left for an expert's number.
+    """Maps Hugging Face names to GGUF names for all tensors, in order; `{}` is left for an expert's number.
 
     Args:
         names: tensor names in the file.
-        extra: the family's own names (`GgufRules.names`), which win over the generic ones.
+        extra: the family's own names (`GgufRules.names`), which take precedence over the generic ones.
         source: the file, for the message.
 
     Raises:
-        WeightsError: a tensor has no translation; dropping it would silently change the model.
+        WeightsError: a tensor has no translation; without it the model would be another one.
     """
     table = {**_GENERIC, **extra}
     translated: dict[str, str] = {}
@@ -86,12 +86,12 @@ def _translate(name: str, table: Mapping[str, str]) -> str | None:
     return f"{target.replace('{}', layer.group(1), 1) if layer else target}.{kind}"
 
 
-def model_type_of(architecture: str, known: Iterable[str]) -> str:
+def model_type_of(architecture: str, served: Iterable[str]) -> str:
     """Returns the `model_type` that a GGUF file's `general.architecture` stands for.
 
-    GGUF writes the words of a name together. So it is the one of `known` that is `architecture` but for its
-    separators; without one, or with several, `architecture` itself.
+    GGUF writes the words of a name together, so it is the one of `served` that equals `architecture` without its
+    separators; if there is none, or several, it is `architecture` itself.
     """
-    types = set(known)
+    types = set(served)
     alike = [name for name in types if re.sub("[-_.]", "", name) == architecture]
     return alike[0] if len(alike) == 1 and architecture not in types else architecture

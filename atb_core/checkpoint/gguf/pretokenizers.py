@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the two kinds of tokenizer that GGUF files name, as pipelines of the `tokenizers` library.
 
-A byte-level file says by a name (`tokenizer.ggml.pre`) how text is cut before merging; the cut is part of the model,
-so an unknown name is an error and not an approximation.
+A byte-level file names the rules (`tokenizer.ggml.pre`) by which text is cut before merging. They are part of the model
+and are not approximated: a name that is not in the table is an error.
 """
 
 from __future__ import annotations
@@ -24,15 +24,20 @@ _WORDS = (
 
 @dataclass(frozen=True)
 class _Scheme:
-    """Holds the rules by which one family of byte-level tokenizers cuts text."""
+    """Holds the rules by which one family of byte-level tokenizers cuts text.
+
+    Attributes:
+        pattern: the cut; `None` is GPT-2's own, which the byte-level step applies.
+        single_digits: each digit is cut off before the other cuts.
+        nfc: the text is normalized to NFC.
+        ignore_merges: a piece that is a token is not merged from parts.
+        adds_bos: a text starts with BOS where the file does not say.
+    """
 
     pattern: str | None = None
-    """The cut; None is GPT-2's own, which the byte-level step brings."""
     single_digits: bool = False
-    """Each digit is cut off before anything else."""
     nfc: bool = False
     ignore_merges: bool = False
-    """A piece that is a token is taken as it is, before merges are looked at."""
     adds_bos: bool = False
 
 
@@ -67,12 +72,11 @@ def byte_level_bpe(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], pr
     scheme = _SCHEMES.get(pre)
     if scheme is None:
         raise TokenizerError(
-            f"{source}: how its tokenizer cuts text is given as {pre[:60]!r}, which is not known here "
-            f"(known: {', '.join(_SCHEMES)})",
-            "Use the model's original directory, whose tokenizer.json says it in full.",
+            f"{source}: its tokenizer cuts text by the rules {pre[:60]!r}, which are not supported "
+            f"(supported: {', '.join(_SCHEMES)})",
+            "Use the model's original directory, whose tokenizer.json holds the rules.",
         )
-    model = models.BPE(vocab=dict(ids), merges=list(merges), ignore_merges=scheme.ignore_merges)
-    tokenizer = Tokenizer(model)
+    tokenizer = Tokenizer(models.BPE(vocab=dict(ids), merges=list(merges), ignore_merges=scheme.ignore_merges))
     steps: list[Any] = []
     if scheme.single_digits:
         steps.append(pre_tokenizers.Digits(individual_digits=True))
@@ -92,14 +96,10 @@ def sentencepiece_bpe(
     """Builds a SentencePiece BPE with byte fallback: pieces are merged in the order of their scores."""
     from tokenizers import Tokenizer, decoders, models, normalizers
 
-    model = models.BPE(
-        vocab=dict(ids),
-        merges=_merges_from_scores(ids, scores),
-        unk_token=unknown,
-        fuse_unk=True,
-        byte_fallback=True,
+    merges = _merges_from_scores(ids, scores)
+    tokenizer = Tokenizer(
+        models.BPE(vocab=dict(ids), merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     )
-    tokenizer = Tokenizer(model)
     steps: list[Any] = [normalizers.Prepend("▁")] if space_prefix else []
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
     back: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
@@ -110,12 +110,11 @@ def sentencepiece_bpe(
 
 
 def _merges_from_scores(ids: Mapping[str, int], scores: Sequence[float]) -> list[tuple[str, str]]:
-    """Returns every way to make a piece of two others, best score first."""
-    ranked: list[tuple[float, int, int, tuple[str, str]]] = []
-    for piece, index in ids.items():
-        for cut in range(1, len(piece)):
-            left, right = piece[:cut], piece[cut:]
-            if left in ids and right in ids:
-                ranked.append((-scores[index], ids[left], ids[right], (left, right)))
-    ranked.sort()
-    return [pair for *_, pair in ranked]
+    """Returns every pair of pieces that makes a third one, best score first."""
+    ranked = [
+        (-scores[index], ids[left], ids[right], (left, right))
+        for piece, index in ids.items()
+        for left, right in ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
+        if left in ids and right in ids
+    ]
+    return [pair for *_, pair in sorted(ranked)]

@@ -1,43 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decodes GGUF's quantized blocks to floats.
+"""Decodes GGUF's quantised blocks to floats; importing this module imports torch.
 
 A block holds 32 or 256 consecutive elements of a row. Each function takes blocks `[n, bytes]` (uint8) and returns
 `[n, elements]` (float32), rounding exactly where the reference decoder rounds, so results are equal bit for bit.
-Written with torch rather than taken from the `gguf` package, whose numpy code is several times slower and would spend
-most of the time a model takes to load.
+The `gguf` package's decoder in numpy is several times slower and would take most of the time of loading a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+import torch
 from gguf.constants import GGMLQuantizationType as Type
-
-if TYPE_CHECKING:
-    import torch
-
-    Decoder = Callable[[torch.Tensor], torch.Tensor]
 
 
 def _half(blocks: torch.Tensor, start: int) -> torch.Tensor:
     """Returns the float16 at byte `start` of each block, as float32 `[n, 1]`."""
-    import torch
-
     return blocks[:, start : start + 2].contiguous().view(torch.float16).float()
 
 
 def _nibbles(packed: torch.Tensor) -> torch.Tensor:
     """Splits bytes `[n, b]` into 4-bit values `[n, 2b]`: all low halves, then all high halves."""
-    import torch
-
     return torch.cat((packed & 15, packed >> 4), dim=1)
 
 
 def _fifth_bits(blocks: torch.Tensor, start: int) -> torch.Tensor:
     """Returns the 32 bits at byte `start` of each block, in order, as `[n, 32]` of 0 or 16."""
-    import torch
-
     # One look-up turns a byte into the eight bytes of its bits; shifting each bit out is three times slower.
     table = (torch.arange(256).view(-1, 1) >> torch.arange(8) & 1).to(torch.uint8) << 4
     indices = blocks[:, start : start + 4].reshape(-1).long()
@@ -45,8 +33,6 @@ def _fifth_bits(blocks: torch.Tensor, start: int) -> torch.Tensor:
 
 
 def _q4_0(blocks: torch.Tensor) -> torch.Tensor:
-    import torch
-
     return (_nibbles(blocks[:, 2:]).view(torch.int8) - 8).float().mul_(_half(blocks, 0))
 
 
@@ -55,8 +41,6 @@ def _q4_1(blocks: torch.Tensor) -> torch.Tensor:
 
 
 def _q5_0(blocks: torch.Tensor) -> torch.Tensor:
-    import torch
-
     values = _nibbles(blocks[:, 6:]) | _fifth_bits(blocks, 2)
     return (values.view(torch.int8) - 16).float().mul_(_half(blocks, 0))
 
@@ -67,33 +51,20 @@ def _q5_1(blocks: torch.Tensor) -> torch.Tensor:
 
 
 def _q8_0(blocks: torch.Tensor) -> torch.Tensor:
-    import torch
-
     return blocks[:, 2:].view(torch.int8).float().mul_(_half(blocks, 0))
 
 
-def _k_scales(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the eight 6-bit scales and minima of a Q4_K or Q5_K block from their 12 bytes: float32 `[n, 8, 1]`."""
-    import torch
-
-    first, second, third = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
-    scales = torch.cat((first & 63, (third & 15) | ((first >> 6) << 4)), dim=1)
-    minima = torch.cat((second & 63, (third >> 4) | ((second >> 6) << 4)), dim=1)
-    return scales.float().unsqueeze(-1), minima.float().unsqueeze(-1)
-
-
 def _scale_k(blocks: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Returns `values` `[n, 8, 32]` times their group's scale minus its minimum."""
-    scales, minima = _k_scales(blocks[:, 4:16])
-    scales *= _half(blocks, 0).unsqueeze(-1)
-    minima *= _half(blocks, 2).unsqueeze(-1)
-    return values.float().mul_(scales).sub_(minima).reshape(-1, 256)
+    """Returns `values` `[n, 8, 32]` times the scale of their group minus its minimum, for Q4_K and Q5_K."""
+    # Bytes 4 to 16 hold eight scales and eight minima of 6 bits.
+    first, second, third = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
+    scales = torch.cat((first & 63, (third & 15) | ((first >> 6) << 4)), dim=1).float().mul_(_half(blocks, 0))
+    minima = torch.cat((second & 63, (third >> 4) | ((second >> 6) << 4)), dim=1).float().mul_(_half(blocks, 2))
+    return values.float().mul_(scales.unsqueeze(-1)).sub_(minima.unsqueeze(-1)).reshape(-1, 256)
 
 
 def _groups_of_nibbles(packed: torch.Tensor) -> torch.Tensor:
-    """128 bytes to 4-bit values `[n, 8, 32]`: each 32 bytes give a group of low and a group of high halves."""
-    import torch
-
+    """Splits 128 bytes into 4-bit values `[n, 8, 32]`: 32 bytes give a group of low and a group of high halves."""
     packed = packed.reshape(-1, 4, 1, 32)
     return torch.cat((packed & 15, packed >> 4), dim=2).reshape(-1, 8, 32)
 
@@ -103,16 +74,12 @@ def _q4_k(blocks: torch.Tensor) -> torch.Tensor:
 
 
 def _q5_k(blocks: torch.Tensor) -> torch.Tensor:
-    import torch
-
     # Bit g of byte i is the fifth bit of element i of group g.
     high = blocks[:, 16:48].unsqueeze(1) >> torch.arange(8, dtype=torch.uint8).view(1, 8, 1)
     return _scale_k(blocks, _groups_of_nibbles(blocks[:, 48:]) | ((high & 1) << 4))
 
 
 def _q6_k(blocks: torch.Tensor) -> torch.Tensor:
-    import torch
-
     # Two halves of 128 elements: 64 bytes of low nibbles and 32 bytes of high bit pairs each.
     low = blocks[:, 0:128].reshape(-1, 2, 1, 64)
     low = torch.cat((low & 15, low >> 4), dim=2).reshape(-1, 2, 4, 32)
@@ -123,7 +90,10 @@ def _q6_k(blocks: torch.Tensor) -> torch.Tensor:
     return values.mul_(scales.unsqueeze(-1)).view(-1, 256)
 
 
-_DECODERS: dict[Type, Decoder] = {
+_DECODERS: dict[Type, Callable[[torch.Tensor], torch.Tensor]] = {
+    Type.F32: lambda blocks: blocks.view(torch.float32),
+    Type.F16: lambda blocks: blocks.view(torch.float16),
+    Type.BF16: lambda blocks: blocks.view(torch.bfloat16),
     Type.Q4_0: _q4_0,
     Type.Q4_1: _q4_1,
     Type.Q5_0: _q5_0,
@@ -133,23 +103,17 @@ _DECODERS: dict[Type, Decoder] = {
     Type.Q5_K: _q5_k,
     Type.Q6_K: _q6_k,
 }
-PLAIN_TYPES = (Type.F32, Type.F16, Type.BF16)
-SUPPORTED_TYPES = (*PLAIN_TYPES, *_DECODERS)
+SUPPORTED_TYPES = tuple(_DECODERS)
 
 
-def decode(raw: torch.Tensor, kind: Type) -> torch.Tensor:
+def decode(blocks: torch.Tensor, kind: Type) -> torch.Tensor:
     """Decodes whole blocks to floats.
 
     Args:
-        raw: uint8 `[n, bytes of one block]`.
+        blocks: uint8 `[n, bytes of one block]`.
         kind: one of `SUPPORTED_TYPES`.
 
     Returns:
         `[n, elements of one block]`: float32 for quantised types, the stored type for the plain ones.
     """
-    import torch
-
-    if kind in PLAIN_TYPES:
-        plain = {Type.F32: torch.float32, Type.F16: torch.float16, Type.BF16: torch.bfloat16}
-        return raw.view(plain[kind])
-    return _DECODERS[kind](raw)
+    return _DECODERS[kind](blocks)

@@ -3,25 +3,24 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from atb_core.checkpoint.base import WeightLoader, check_slice
-from atb_core.checkpoint.files import CheckedFile
-from atb_core.checkpoint.reading import read_array, read_array_slice
-from atb_core.checkpoint.safetensors.header import TensorEntry, read_safetensors_header
+import torch
+
+from atb_core.checkpoint.files import CheckedFile, StoredTensor
+from atb_core.checkpoint.json_files import parse_table
+from atb_core.checkpoint.reading import TableLoader, memory_of
+from atb_core.checkpoint.safetensors.header import read_safetensors_header
 from atb_core.errors import WeightsError
 from atb_core.graph.dtype import DataType
+from atb_core.graph.torch_dtypes import dtype_to_torch
 
-if TYPE_CHECKING:
-    import torch
-
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+_INDEX_FILE = "model.safetensors.index.json"
 _MAX_INDEX_BYTES = 100_000_000
+# Rows of an inner-dimension slice are read whole and cut; this bounds what is read ahead of the cut.
+_CHUNK_BYTES = 8 << 20
 
 _READABLE = {
     "F32": DataType.FLOAT,
@@ -34,97 +33,84 @@ _READABLE = {
 }
 
 
-@dataclass(frozen=True)
-class _Located:
-    file: CheckedFile
-    entry: TensorEntry
+class SafetensorsLoader(TableLoader[str]):
+    """Reads one safetensors file or several that share no tensor name.
 
-
-class SafetensorsLoader(WeightLoader):
-    """Reads one safetensors file or several that share no tensor name."""
+    Args:
+        source: the file or the index, for messages.
+        paths: the files.
+        weight_map: the index, tensor to file name; it must agree with the files exactly.
+    """
 
     def __init__(self, source: Path, paths: Sequence[Path], weight_map: Mapping[str, str] | None = None) -> None:
-        """Opens and checks `paths`; with a `weight_map` (tensor -> file name) the two must agree exactly."""
-        self._source = source
-        self._tensors: dict[str, _Located] = {}
         self._files: list[CheckedFile] = []
+        self._file_of: dict[str, CheckedFile] = {}
+        tensors: dict[str, StoredTensor[str]] = {}
+        super().__init__(source, tensors)
         try:
             for path in paths:
-                self._add(path, weight_map)
+                file = CheckedFile(path)
+                self._files.append(file)
+                for name, tensor in read_safetensors_header(file).items():
+                    if name in tensors:
+                        raise WeightsError(f"tensor {name!r} is both in {self._file_of[name].path} and in {path}")
+                    tensors[name], self._file_of[name] = tensor, file
             if weight_map is not None:
-                self._check_complete(weight_map)
+                self._check_index(weight_map)
         except BaseException:
             self.close()
             raise
 
-    def _add(self, path: Path, weight_map: Mapping[str, str] | None) -> None:
-        file = CheckedFile(path)
-        self._files.append(file)
-        for name, entry in read_safetensors_header(file).tensors.items():
-            if weight_map is not None and weight_map.get(name) != path.name:
-                where = f"puts it in {weight_map[name]}" if name in weight_map else "does not list it"
-                raise WeightsError(
-                    f"{path} contains tensor {name!r}, but the index {self._source} {where}",
-                    "The shards and the index are from different checkpoints; fetch the directory again.",
-                )
-            if name in self._tensors:
-                raise WeightsError(f"tensor {name!r} is both in {self._tensors[name].file.path} and in {path}")
-            self._tensors[name] = _Located(file, entry)
-
-    def _check_complete(self, weight_map: Mapping[str, str]) -> None:
-        missing = [f"{name} ({shard})" for name, shard in weight_map.items() if name not in self._tensors]
-        if missing:
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    def _check_index(self, weight_map: Mapping[str, str]) -> None:
+        stored = {name: file.path.name for name, file in self._file_of.items()}
+        differing = [name for name in {**weight_map, **stored} if weight_map.get(name) != stored.get(name)]
+        if differing:
+            name, more = differing[0], f" ({len(differing)} tensors differ)" if len(differing) > 1 else ""
             raise WeightsError(
-                f"{self._source} lists tensors that are not in their shards: {', '.join(missing[:5])}{more}",
-                "The checkpoint is incomplete; fetch the directory again.",
+                f"{self.path} lists tensor {name!r} in {weight_map.get(name, 'no shard')}, but it is in "
+                f"{stored.get(name, 'none')}{more}",
+                "The checkpoint is incomplete or mixed from several; fetch the directory again.",
             )
 
-    @property
-    def source(self) -> str:
-        return str(self._source)
-
-    def names(self) -> Sequence[str]:
-        return tuple(self._tensors)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._tensors
-
-    def _locate(self, name: str) -> _Located:
-        try:
-            return self._tensors[name]
-        except KeyError:
-            raise self.unknown(name) from None
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._locate(name).entry.shape
-
     def dtype(self, name: str) -> DataType:
-        located = self._locate(name)
-        try:
-            return _READABLE[located.entry.dtype]
-        except KeyError:
+        """Returns the stored type; raises `WeightsError` for one that is not supported."""
+        stored = self.locate(name).type
+        if stored not in _READABLE:
             raise WeightsError(
-                f"tensor {name!r} in {located.file.path} has element type {located.entry.dtype}, which is not "
+                f"tensor {name!r} in {self._file_of[name].path} has element type {stored}, which is not "
                 f"supported (supported: {', '.join(_READABLE)})",
                 "Use a checkpoint in bfloat16, float16 or float32.",
-            ) from None
-
-    def nbytes(self, name: str) -> int:
-        return self._locate(name).entry.nbytes
+            )
+        return _READABLE[stored]
 
     def get(self, name: str) -> torch.Tensor:
-        located, dtype = self._locate(name), self.dtype(name)
-        return read_array(located.file, located.entry.offset, located.entry.shape, dtype, f"tensor {name!r}")
+        """Reads the tensor straight into its memory."""
+        out = torch.empty(self.shape(name), dtype=dtype_to_torch(self.dtype(name)))
+        self._file_of[name].read_into(self.locate(name).offset, memory_of(out), f"tensor {name!r}")
+        return out
 
-    def get_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
-        located, dtype = self._locate(name), self.dtype(name)
-        entry = located.entry
-        check_slice(str(located.file.path), name, entry.shape, dim, start, stop)
-        bounds = (dim, start, stop)
-        return read_array_slice(located.file, entry.offset, entry.shape, dtype, bounds, f"tensor {name!r}")
+    def read_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
+        """Reads rows straight into their memory, and cuts inner dimensions from chunks of rows."""
+        dtype, tensor, file = self.dtype(name), self.locate(name), self._file_of[name]
+        inner = math.prod(tensor.shape[dim + 1 :]) * dtype.itemsize
+        outer = math.prod(tensor.shape[:dim])
+        shape = (*tensor.shape[:dim], stop - start, *tensor.shape[dim + 1 :])
+        out = torch.empty(shape, dtype=dtype_to_torch(dtype))
+        if outer == 1:
+            file.read_into(tensor.offset + start * inner, memory_of(out), f"tensor {name!r}")
+        elif out.numel():
+            row_bytes = tensor.shape[dim] * inner
+            # The view has one row per outer index, in bytes, so one loop serves every rank and element type.
+            rows = out.view(outer, -1).view(torch.uint8)
+            buffer = torch.empty((min(max(1, _CHUNK_BYTES // row_bytes), outer), row_bytes), dtype=torch.uint8)
+            for first in range(0, outer, len(buffer)):
+                chunk = buffer[: outer - first]
+                file.read_into(tensor.offset + first * row_bytes, memory_of(chunk), f"tensor {name!r}")
+                rows[first : first + len(chunk)] = chunk[:, start * inner : stop * inner]
+        return out
 
     def close(self) -> None:
+        """Closes all files."""
         for file in self._files:
             file.close()
 
@@ -140,26 +126,23 @@ def open_safetensors(path: Path) -> SafetensorsLoader:
     """
     if not path.is_dir():
         return SafetensorsLoader(path, [path])
-    directory = path
-    index = directory / INDEX_FILE
+    index = path / _INDEX_FILE
     if index.exists():
         weight_map = _read_index(index)
-        shards = [_shard_path(directory, index, name) for name in sorted(set(weight_map.values()))]
+        shards = [_shard_path(path, index, name) for name in sorted(set(weight_map.values()))]
         return SafetensorsLoader(index, shards, weight_map)
-    single = directory / SINGLE_FILE
-    if single.exists():
-        return SafetensorsLoader(single, [single])
-    found = sorted(directory.glob("*.safetensors"))
-    if len(found) == 1:
-        return SafetensorsLoader(found[0], found)
-    raise _nothing_to_open(directory, found)
+    single = path / "model.safetensors"
+    files = [single] if single.exists() else sorted(path.glob("*.safetensors"))
+    if len(files) == 1:
+        return SafetensorsLoader(files[0], files)
+    raise _nothing_to_open(path, files)
 
 
-def _nothing_to_open(directory: Path, found: Sequence[Path]) -> WeightsError:
-    if found:
-        names = ", ".join(path.name for path in found[:4])
+def _nothing_to_open(directory: Path, files: Sequence[Path]) -> WeightsError:
+    if files:
+        names = ", ".join(path.name for path in files[:4])
         return WeightsError(
-            f"{directory} has {len(found)} safetensors files ({names}, ...) but no {INDEX_FILE}",
+            f"{directory} has {len(files)} safetensors files ({names}, ...) but no {_INDEX_FILE}",
             "Fetch the index too; without it a missing shard could not be noticed.",
         )
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern))
@@ -177,33 +160,22 @@ def _read_index(index: Path) -> dict[str, str]:
     def fail(cause: str) -> WeightsError:
         return WeightsError(f"{index} is not a valid shard index: {cause}", "Fetch the directory again.")
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        table = dict(pairs)
-        if len(table) != len(pairs):
-            raise fail("it has a key twice")
-        return table
-
     with CheckedFile(index) as file:
         if file.size > _MAX_INDEX_BYTES:
             raise fail(f"it is {file.size} bytes long, the limit is {_MAX_INDEX_BYTES}")
-        raw = bytes(file.read(0, file.size, "the index"))
+        raw = file.read(0, file.size, "the index")
     try:
-        table = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+        weight_map = parse_table(raw).get("weight_map")
     except (ValueError, RecursionError) as error:
-        raise fail(f"it is not JSON: {error}") from None
-    weight_map = table.get("weight_map") if isinstance(table, dict) else None
+        raise fail(f"it is not JSON of an index: {error}") from None
     if not isinstance(weight_map, dict) or not weight_map:
         raise fail("it has no weight_map")
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or not shard.endswith(".safetensors") or not _is_plain_name(shard):
+        if not isinstance(shard, str) or not shard.endswith(".safetensors") or any(c in shard for c in "/\\\0"):
             raise fail(
                 f"tensor {name[:200]!r} is said to be in {str(shard)[:200]!r}, not a .safetensors file beside it"
             )
     return weight_map
-
-
-def _is_plain_name(name: str) -> bool:
-    return not any(character in name for character in "/\\\0") and name not in (".", "..")
 
 
 def _shard_path(directory: Path, index: Path, name: str) -> Path:

@@ -11,34 +11,39 @@ from typing import ClassVar
 from atb_core.checkpoint.progress import Progress
 from atb_core.extensions import Extensions
 
-__all__ = ["SOURCES", "Source"]
-
 
 class Source(ABC):
-    """A place that checkpoints come from. It is given what the user wrote and makes the files local."""
+    """A place that checkpoints come from, which it makes files on this machine.
 
-    #: The form of its references, for messages: `"a hub id (OWNER/NAME)"`.
+    Attributes:
+        form: the form of its references, for messages, such as `"a hub id (OWNER/NAME)"`.
+    """
+
     form: ClassVar[str]
+
+    def __str__(self) -> str:
+        return f"the source of {self.form}"
 
     @abstractmethod
     def claims(self, reference: str) -> bool:
-        """Returns true if `reference` has the form of this source; looks at nothing but the text and the disk."""
+        """Returns true if `reference` has the form of this source; looks only at the text and the disk."""
 
     @abstractmethod
     def fetch(self, reference: str, progress: Progress | None) -> Path:
         """Returns the file or directory that `reference` names, fetched first if it is not on this machine.
 
         Args:
+            reference: one that `claims` accepts.
             progress: receives the fetched bytes; `None`: a bar if standard error is a terminal.
 
         Raises:
             ModelNotFoundError: nothing has that name, or it cannot be reached.
-            WeightsError: the fetched files are damaged or not to be trusted, or the disk is full.
+            WeightsError: the fetched files are damaged or cannot be trusted, or the disk is full.
         """
 
 
 def source_problem(item: object) -> str | None:
-    """Returns a sentence that names the fault of a contributed source, `None` if it has none."""
+    """Returns the fault of a contributed source, `None` if it has none."""
     if not isinstance(item, Source):
         return f"{item!r} is no Source"
     form = inspect.getattr_static(item, "form", None)

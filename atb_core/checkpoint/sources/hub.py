@@ -21,14 +21,16 @@ _UNWANTED = ["*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.so", "*/*", "consolid
 
 
 class HubSource(Source):
-    """Fetches the local snapshot of a hub repository; without the hub if `HF_HUB_OFFLINE` is set."""
+    """Finds the snapshot of a hub repository in the cache or fetches it; never fetches if `HF_HUB_OFFLINE` is set."""
 
     form = "a hub id (OWNER/NAME)"
 
     def claims(self, reference: str) -> bool:
+        """Returns true for `OWNER/NAME` with or without a revision."""
         return _HUB_ID.fullmatch(reference) is not None
 
     def fetch(self, reference: str, progress: Progress | None) -> Path:
+        """Returns the directory of the snapshot; `ModelNotFoundError` if it has no safetensors."""
         match = _HUB_ID.fullmatch(reference)
         if match is None:
             raise ModelNotFoundError(f"{reference!r} is not a hub id", "Write OWNER/NAME or OWNER/NAME@REVISION.")
@@ -78,9 +80,8 @@ def _explain_disk(cache: str, error: Exception) -> WeightsError | None:
 
 
 def _explain(reference: str, error: Exception) -> ModelNotFoundError:
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
-    offline = "HF_HUB_OFFLINE is set" if isinstance(error, errors.OfflineModeIsEnabled) else None
     if isinstance(error, errors.GatedRepoError):
         cause, hint = "access is restricted", "Accept its licence on the hub and log in (hf auth login)."
     elif isinstance(error, errors.RevisionNotFoundError):
@@ -88,12 +89,10 @@ def _explain(reference: str, error: Exception) -> ModelNotFoundError:
     elif isinstance(error, errors.RepositoryNotFoundError):
         cause, hint = "there is no such repository, or it is private", "Check the name, or log in (hf auth login)."
     elif isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
-        from huggingface_hub import constants
-
-        offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else offline
-        cause = f"it is not in the cache and the hub is not reachable{f' ({offline})' if offline else ''}"
+        offline = constants.HF_HUB_OFFLINE or isinstance(error, errors.OfflineModeIsEnabled)
+        cause = f"it is not in the cache and the hub is not reachable{' (HF_HUB_OFFLINE is set)' if offline else ''}"
         hint = "Fetch it on a machine with access (hf download), or pass a model directory on this disk."
     else:
-        text = str(error).strip().splitlines()
-        cause, hint = f"{type(error).__name__}: {text[0] if text else ''}", "Check the network and try again."
+        first_line = str(error).strip().partition("\n")[0]
+        cause, hint = f"{type(error).__name__}: {first_line}", "Check the network and try again."
     return ModelNotFoundError(f"cannot fetch {reference} from the hub: {cause}", hint)

@@ -9,8 +9,6 @@ from atb_core.checkpoint.progress import Progress
 from atb_core.checkpoint.sources.base import Source
 from atb_core.errors import ModelNotFoundError
 
-__all__ = ["LocalSource"]
-
 
 class LocalSource(Source):
     """Finds a directory or a file; `~` stands for the user's home."""
@@ -18,6 +16,7 @@ class LocalSource(Source):
     form = "a directory, a .gguf file"
 
     def claims(self, reference: str) -> bool:
+        """Returns true if the path exists."""
         try:
             return reference != "" and Path(reference).expanduser().exists()
         except (OSError, RuntimeError) as error:  # too long a name, a forbidden directory, an unknown ~user
@@ -26,4 +25,5 @@ class LocalSource(Source):
             ) from error
 
     def fetch(self, reference: str, progress: Progress | None) -> Path:
+        """Returns the path."""
         return Path(reference).expanduser()

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Llama's decoder as C++ builds it: for `ModelTorch("llama_DecoderModel")` and `ModelRunner(graph="cpp")`."""
+"""Registers Llama's decoder built in C++, for `ModelTorch("llama_DecoderModel")` and `ModelRunner(graph="cpp")`."""
 
 from __future__ import annotations
 
 from atb_core.models.cpp import DECODER_WEIGHTS, CppModel
 
-#: Models with biases give `linearHasBias`; the runner gives it always, as the checkpoint says.
+#: Models with biases set `linearHasBias`; the runner always sets it from the checkpoint.
 DECODER = CppModel(
     defaults={"normEps": 1e-5, "linearHasBias": [[False, False, False, False]]},
     weights=DECODER_WEIGHTS,
     model_types=("llama",),
 )
+
+#: The same model under the name of ATB-Models.
+UPSTREAM = CppModel(DECODER.defaults, DECODER.weights)

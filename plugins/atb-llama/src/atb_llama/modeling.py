@@ -7,4 +7,4 @@ from atb_core.models.base.modeling_python import DecoderModel
 
 
 class LlamaModel(DecoderModel):
-    """Biases as the configuration says: `attention_bias` for attention, `mlp_bias` for the feed-forward layers."""
+    """The common decoder; `attention_bias` gives attention biases, `mlp_bias` the feed-forward layers."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the runner enters the family."""
+"""Defines what the runner needs from the family: configuration, tokenizer, chat template."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class LlamaRouter(BaseRouter):
     gguf = GgufRules(permuted_qk=True)
 
     def get_config(self) -> LlamaConfig:
+        """Returns the checked configuration."""
         config = LlamaConfig.from_dict(self.config_dict)
         self.check_config(config)
         return config

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps fetched models in a directory into which they come whole or not at all."""
+"""Keeps fetched models in a directory, where a model is complete or absent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from atb_core.errors import WeightsError
 
-# Room that must remain after an unpacking, so that filling the cache does not break the machine's other work.
+# Space that must remain after unpacking, so that other programs can go on.
 _RESERVE_BYTES = 64 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -30,10 +30,10 @@ def cache_root() -> Path:
 
 @contextmanager
 def workspace(parent: Path, name: str) -> Iterator[Path]:
-    """Makes an empty directory inside `parent`, held by one process at a time per `name` and removed at the end.
+    """Makes an empty directory inside `parent`, used by one process at a time per `name` and removed at the end.
 
-    A finished result is moved out with `os.replace`, which within `parent` is atomic. After an interruption, a failure
-    or on a full disk nothing stays; files that a killed process left are removed by the next holder of the lock.
+    The caller moves a finished result out with `os.replace`, which is atomic within `parent`. After an error nothing
+    remains; files of a killed process are removed by the next holder of the lock.
 
     Raises:
         WeightsError: the disk is full, or the cache cannot be written.
@@ -70,12 +70,12 @@ def no_room(directory: Path, purpose: str) -> WeightsError:
     """Returns the error for a full disk."""
     return WeightsError(
         f"not enough disk space below {directory} to {purpose}",
-        "Free some space, or set ATB_CACHE to a directory on a larger disk. Nothing half-written was left.",
+        "Free some space, or set ATB_CACHE to a directory on a larger disk. No partial file remains.",
     )
 
 
 def require_room(directory: Path, needed: int, purpose: str) -> None:
-    """Raises `WeightsError` unless `needed` bytes fit on the disk of `directory`, with some to spare."""
+    """Raises `WeightsError` unless `needed` bytes and a reserve fit on the disk of `directory`."""
     free = shutil.disk_usage(directory).free
     if free < needed + _RESERVE_BYTES:
         raise no_room(directory, f"{purpose}: {needed >> 20} MiB needed, {free >> 20} MiB free")

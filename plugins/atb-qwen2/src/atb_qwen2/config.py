@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fields of a Qwen2 `config.json`."""
+"""Defines the fields of a Qwen2 `config.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from atb_core.models.base.window_config import WindowConfig
 
 @dataclass
 class Qwen2Config(WindowConfig):
-    """Qwen2's defaults where they differ."""
+    """Sets the defaults of Qwen2."""
 
     model_type: str = "qwen2"
     vocab_size: int = 151936
@@ -23,7 +23,7 @@ class Qwen2Config(WindowConfig):
 
 @dataclass
 class Qwen2MoeConfig(Qwen2Config, MoeConfig):
-    """Qwen2's with experts, one of which every token shares."""
+    """Adds the fields of Qwen2 with experts and a shared expert."""
 
     spellings: ClassVar[dict[str, str]] = {"qkv_bias": "attention_bias"}
 
@@ -38,5 +38,5 @@ class Qwen2MoeConfig(Qwen2Config, MoeConfig):
     shared_expert_intermediate_size: int = 5632
 
     def has_windowed_layers(self) -> bool:
-        """Where `layer_types` does not name them, every other one of the first `max_window_layers` has a window."""
+        """Returns true if any layer has a window: named by `layer_types`, else by a positive `max_window_layers`."""
         return self.max_window_layers > 0 if self.layer_types is None else super().has_windowed_layers()

@@ -19,16 +19,24 @@ class Qwen2Attention(Attention):
 
 
 class Qwen2Layer(DecoderLayer):
+    """The common layer with Qwen2's attention."""
+
     attention_cls = Qwen2Attention
 
 
 class Qwen2Model(DecoderModel):
+    """The dense decoder."""
+
     layer_cls = Qwen2Layer
 
 
 class Qwen2MoeLayer(MoeDecoderLayer):
+    """The common layer with experts and Qwen2's attention."""
+
     attention_cls = Qwen2Attention
 
 
 class Qwen2MoeModel(MoeDecoderModel):
+    """The decoder with experts."""
+
     layer_cls = Qwen2MoeLayer

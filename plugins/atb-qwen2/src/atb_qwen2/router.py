@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the runner enters the family."""
+"""Defines what the runner needs from the family: configuration, tokenizer, chat template."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fields of a Qwen3 `config.json`."""
+"""Defines the fields of a Qwen3 `config.json`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from atb_core.models.base.window_config import WindowConfig
 
 @dataclass
 class Qwen3Config(WindowConfig):
-    """Qwen3's defaults where they differ. Every head of queries and keys is normed."""
+    """Sets the defaults of Qwen3, which normalizes every head of queries and keys."""
 
     model_type: str = "qwen3"
     vocab_size: int = 151936
@@ -23,7 +23,7 @@ class Qwen3Config(WindowConfig):
 
 @dataclass
 class Qwen3MoeConfig(Qwen3Config, MoeConfig):
-    """Qwen3's with experts: heads divide the hidden size unless `head_dim` says otherwise."""
+    """Adds the fields of Qwen3 with experts; without `head_dim` the heads divide the hidden size."""
 
     model_type: str = "qwen3_moe"
     hidden_size: int = 2048
@@ -36,5 +36,5 @@ class Qwen3MoeConfig(Qwen3Config, MoeConfig):
     moe_intermediate_size: int = 768
 
     def has_windowed_layers(self) -> bool:
-        """Where windows are used, every layer has one."""
+        """Returns true: where windows are used, every layer has one."""
         return True

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Qwen's decoder as C++ builds it: for `ModelTorch("qwen_DecoderModel")` and `ModelRunner(graph="cpp")`."""
+"""Registers Qwen's decoder built in C++, for `ModelTorch("qwen_DecoderModel")` and `ModelRunner(graph="cpp")`."""
 
 from __future__ import annotations
 
 from atb_core.models.cpp import DECODER_WEIGHTS, CppModel
 
-#: The defaults are Qwen2's, with a bias on queries, keys and values; a Qwen3 gives `linearHasBias` and `useQKNorm`.
+#: The defaults are Qwen2's, with a bias on queries, keys and values; a Qwen3 sets `linearHasBias` and `useQKNorm`.
 #: Both packages register the name, so the two must agree.
 DECODER = CppModel(
     defaults={"normEps": 1e-6, "linearHasBias": [[True, False, False, False]]},
     weights=DECODER_WEIGHTS,
     model_types=("qwen3",),
 )
+
+#: The same model under the name of ATB-Models.
+UPSTREAM = CppModel(DECODER.defaults, DECODER.weights)

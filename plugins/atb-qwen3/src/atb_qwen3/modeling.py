@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Qwen3's decoders: the common ones. What sets them apart, the norm of every head, is in their configuration."""
+"""Qwen3's decoders: the common ones. The configuration turns on the norm of every head."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ class Qwen3Model(DecoderModel):
 
 
 class Qwen3MoeModel(MoeDecoderModel):
-    """Layers with experts, and dense ones where `mlp_only_layers` or `decoder_sparse_step` say so."""
+    """Layers with experts, and dense ones according to `mlp_only_layers` and `decoder_sparse_step`."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the runner enters the family."""
+"""Defines what the runner needs from the family: configuration, tokenizer, chat template."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class Qwen3Router(BaseRouter):
 class Qwen3MoeRouter(Qwen3Router):
     """Routes `model_type` qwen3_moe."""
 
-    # GGUF files do not say it, and every published model is so.
+    # GGUF files lack this entry; it is true for every published model.
     gguf = GgufRules(config={"norm_topk_prob": True})

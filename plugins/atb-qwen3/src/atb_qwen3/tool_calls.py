@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Qwen3's tool calls: one JSON object between `<tool_call>` and `</tool_call>` for each."""
+"""Reads Qwen3's tool calls: each is a JSON object between `<tool_call>` and `</tool_call>`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ _CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>\s*", re.DOTALL)
 
 
 class Qwen3ToolParser(ToolParser):
-    """Reads `{"name": ..., "arguments": {...}}`; what is something else stays in the text."""
+    """Reads `{"name": ..., "arguments": {...}}`; other content stays in the text."""
 
     name = "qwen3"
 
     def parse(self, text: str) -> ParsedAnswer:
+        """Takes the calls out of `text`."""
         calls: list[ToolCall] = []
 
         def take(match: re.Match[str]) -> str:
@@ -33,7 +34,7 @@ class Qwen3ToolParser(ToolParser):
 def _call(text: str) -> ToolCall | None:
     try:
         value = json.loads(text)
-    # A model may nest as deeply as it likes.
+    # The model's output may nest to any depth.
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
@@ -44,4 +45,5 @@ def _call(text: str) -> ToolCall | None:
 
 @hookimpl
 def atb_tool_parsers() -> list[type[ToolParser]]:
+    """Returns the parser."""
     return [Qwen3ToolParser]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The conformance kit for authors of model families, and its parts: tiny checkpoints, a driver, comparisons.
 
-An author's test module is this:
+A test module of a family:
 
     from atb_testing import Capability, FamilyTests
 
@@ -9,8 +9,7 @@ An author's test module is this:
         model_type = "foo"
         capabilities = frozenset({Capability.GROUPED_QUERY})
 
-Needs the extra `test` (pytest, transformers). Everything is imported on first use, because the package is loaded in
-every run of pytest where atb_core is installed.
+Everything is imported on first use, because every run of pytest loads the package where it is installed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Greedy generation held against Hugging Face's, token by token, on the same weights."""
+"""Compares greedy generation with Hugging Face's, token by token, on the same weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from atb_testing.conformance import cache_argument
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where two greedy generations of one prompt part: the tokens chosen there and each side's best ones."""
+    """The first step at which two greedy generations of one prompt differ, with each side's token and best ones."""
 
     prompt: int
     step: int
@@ -27,20 +27,21 @@ class Divergence:
 
     @property
     def is_close(self) -> bool:
-        """True if each side's token is among the other's best: two roundings of one distribution."""
+        """Returns true if each side's token is among the other's best ones, so that they differ by rounding."""
         return self.ours in self.their_top and self.theirs in self.our_top
 
 
 def greedy_divergences(
     runner: ModelRunner, reference: Any, prompts: Sequence[Sequence[int]], new_tokens: int, top: int = 5
 ) -> list[Divergence]:
-    """The first difference of each prompt that has one, after `new_tokens` greedy tokens on both sides.
+    """Returns the first difference of each prompt that has one, among `new_tokens` greedy tokens.
 
     Args:
         runner: ours; all prompts run in one batch.
         reference: Hugging Face's model of the same weights; each prompt runs alone.
         prompts: token ids.
-        top: how many of the best tokens of a step are kept.
+        new_tokens: number of tokens after each prompt.
+        top: number of the best tokens of a step that are kept.
     """
     sampling = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True, logprobs=top)
     divergences = []
@@ -62,7 +63,7 @@ def greedy_divergences(
 
 
 def _greedy(model: Any, prompt: Sequence[int], new_tokens: int) -> list[torch.Tensor]:
-    """Logits `[vocab]` float32 of every step of a greedy generation that ignores the end of the text."""
+    """Returns the logits `[vocab]` float32 of every step of a greedy generation that ignores the end of the text."""
     tokens, cache, steps = torch.tensor([list(prompt)]), None, []
     name = cache_argument(model)
     with torch.no_grad():

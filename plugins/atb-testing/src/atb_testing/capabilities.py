@@ -7,9 +7,9 @@ from enum import Enum
 
 
 class Capability(Enum):
-    """Something that some families can do. The kit tests what is claimed and reports what is not.
+    """A property that only some families have. The kit tests those that a family claims and reports the others.
 
-    Every family must do the rest: run in float32 and bfloat16, from one file or several, with any sizes.
+    Every family must run in float32 and bfloat16, from one file or several, with any sizes.
     """
 
     #: `tie_word_embeddings: true`: one matrix both embeds tokens and gives the logits.
@@ -20,10 +20,10 @@ class Capability(Enum):
     HEAD_DIM = "free head size"
     #: Rotary positions scaled as `rope_parameters` says: linear, dynamic, llama3 and yarn.
     ROPE_SCALING = "rope scaling"
-    #: Runs in float16 as well.
+    #: Runs in float16 too.
     FLOAT16 = "float16"
     #: Routes tokens to experts. The tiny checkpoints' random routers choose clearly, so that rounding flips no choice
-    #: (`atb_testing.routing`), and a test holds that torch chooses the same experts in every type.
+    #: (`atb_testing.routing`), and a test checks that torch chooses the same experts in every type.
     EXPERTS = "experts"
-    #: Has a chat template, which the test class gives as `chat_template` or in `tokenizer_directory`.
+    #: Has a chat template, which the test class sets as `chat_template` or through `tokenizer_directory`.
     CHAT_TEMPLATE = "chat template"

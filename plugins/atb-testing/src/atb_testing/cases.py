@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations that families are tested with: fields of `config.json` by name of the case."""
+"""The configurations under test: fields of `config.json` by name of the case."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from atb_testing.capabilities import Capability
 
 Cases = dict[str, dict[str, Any]]
 
-#: The configuration as the author gives it.
+#: The author's configuration.
 BASE = "base"
-#: What every family is tested with besides its own configuration.
+#: Cases of every family besides its own configuration.
 SHAPE_CASES: Cases = {
     "one key/value head per head": {"num_attention_heads": 4, "num_key_value_heads": 4},
     "odd sizes": {
@@ -24,7 +24,7 @@ SHAPE_CASES: Cases = {
     },
     "another rope base": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
 }
-#: Rotary settings, each past the point where it begins to matter: the prompts of the comparison reach position 36.
+#: Rotary settings. Each has an effect below position 36, which the prompts of the comparison reach.
 ROPE_CASES: Cases = {
     "rope linear": {"rope_parameters": {"rope_type": "linear", "factor": 2.5, "rope_theta": 1e4}},
     "rope dynamic": {
@@ -50,7 +50,7 @@ ROPE_CASES: Cases = {
         }
     },
 }
-#: What a claimed capability is tested with.
+#: Cases of a claimed capability.
 CAPABILITY_CASES: dict[Capability, Cases] = {
     Capability.TIED_EMBEDDINGS: {"tied": {"tie_word_embeddings": True}},
     Capability.GROUPED_QUERY: {

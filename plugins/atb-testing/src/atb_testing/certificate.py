@@ -25,7 +25,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Outcome:
-    """One report of pytest about one test of a family. `facts` is what `facts_of` says."""
+    """A report of pytest about one test of a family; `facts` come from `facts_of`."""
 
     facts: dict[str, Any]
     outcome: str
@@ -34,7 +34,7 @@ class Outcome:
 
 @dataclass
 class Certificate:
-    """One family's standing. `tests` maps a standard test to its verdict and counts.
+    """The results of one family. `tests` maps a standard test to its verdict and counts.
 
     Verdicts: passed, failed, overridden (with the reason), not claimed, silenced (a marker of the author's skips it
     or expects it to fail), not run.
@@ -49,19 +49,19 @@ class Certificate:
 
     @property
     def verdict(self) -> str:
-        """passed: every standard test did, but for what is not claimed or overridden with a reason."""
+        """Returns `passed`, `failed` or `incomplete`, without regard to unclaimed and overridden tests."""
         verdicts = {test["verdict"] for test in self.tests.values()}
         if "failed" in verdicts or self.special["failed"]:
             return "failed"
         return "incomplete" if verdicts & {"silenced", "not run"} else "passed"
 
     def with_verdict(self, verdict: str) -> list[str]:
-        """The standard tests that ended so."""
+        """Returns the names of the standard tests with this verdict."""
         return [name for name, test in self.tests.items() if test["verdict"] == verdict]
 
 
 def facts_of(item: Any) -> dict[str, Any] | None:
-    """Returns what a test item says about a family, as plain data; None for tests outside of a family's class."""
+    """Returns the family that a test item belongs to, as plain data; `None` for tests outside a family's class."""
     cls = getattr(item, "cls", None)
     if cls is None or not issubclass(cls, FamilyTests):
         return None
@@ -79,14 +79,14 @@ def facts_of(item: Any) -> dict[str, Any] | None:
 
 
 def _capability(case: str, dtype: str) -> Capability | None:
-    """The capability that a parametrised test is about."""
+    """Returns the capability that a parametrised test checks."""
     if dtype == "float16":
         return Capability.FLOAT16
     return next((capability for capability, cases in CAPABILITY_CASES.items() if case in cases), None)
 
 
 def certificates(outcomes: Iterable[Outcome]) -> list[Certificate]:
-    """One certificate for each test class."""
+    """Returns a certificate for each test class."""
     by_class: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_class.setdefault(outcome.facts["class"], []).append(outcome)
@@ -136,9 +136,9 @@ def summary_lines(results: Sequence[Certificate]) -> list[str]:
     lines = []
     for certificate in results:
         counts = Counter(test["verdict"] for test in certificate.tests.values())
-        told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
         lines.append(f"{certificate.model_type} ({_package(certificate.model_type)}): {certificate.verdict}")
-        lines.append(f"  standard tests: {told}")
+        lines.append(f"  standard tests: {verdicts}")
         lines.append(f"  claimed: {', '.join(map(_words, certificate.claimed)) or 'nothing'}")
         lines.append(f"  not claimed: {', '.join(map(_words, certificate.not_claimed)) or 'nothing'}")
         for verdict in ("overridden", "silenced"):

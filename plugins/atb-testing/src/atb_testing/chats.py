@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversations to render, and the two that render them: ours and transformers."""
+"""Conversations, and the two renderers of a chat template: ours and transformers'."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WEATHER = {
 }
 _CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Köln", "days": 2}}}
 
-#: Conversations of the kinds that templates tell apart.
+#: A conversation of each kind that templates distinguish.
 CHATS: dict[str, list[Message]] = {
     "one question": [{"role": "user", "content": "Hi <b>there</b> & 'you' \"all\"\t"}],
     "system and several turns": [
@@ -44,7 +44,7 @@ CHATS: dict[str, list[Message]] = {
         {"role": "user", "content": "Thanks"},
     ],
 }
-#: What a conversation is rendered with.
+#: Variables that a conversation is rendered with.
 VARIABLES: dict[str, dict[str, Any]] = {
     "whole": {"add_generation_prompt": False},
     "prompt": {"add_generation_prompt": True},
@@ -55,27 +55,29 @@ VARIABLES: dict[str, dict[str, Any]] = {
 
 
 class Renderers(ABC):
-    """One template, rendered two ways."""
+    """Renders one template in two ways."""
 
     @abstractmethod
     def ours(self, chat: list[Message], **variables: Any) -> str:
-        """By our sandbox; RequestError or TokenizerError when the template refuses or fails."""
+        """Renders in our sandbox; raises RequestError or TokenizerError if the template refuses or fails."""
 
     @abstractmethod
     def transformers(self, chat: list[Message], **variables: Any) -> str:
-        """By transformers; whatever jinja2 raises when the template refuses or fails."""
+        """Renders with transformers; raises jinja2's errors if the template refuses or fails."""
 
 
 class SourceRenderers(Renderers):
-    """A template given as text."""
+    """Renders a template that is given as text."""
 
     def __init__(self, source: str) -> None:
         self.source = source
 
     def ours(self, chat: list[Message], **variables: Any) -> str:
+        """Renders in our sandbox."""
         return ChatTemplate(self.source, _SPECIAL_TOKENS).render(chat, **variables)
 
     def transformers(self, chat: list[Message], **variables: Any) -> str:
+        """Renders with transformers."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         rendered, _ = render_jinja_template([chat], chat_template=self.source, **_SPECIAL_TOKENS, **variables)
@@ -83,7 +85,7 @@ class SourceRenderers(Renderers):
 
 
 class DirectoryRenderers(Renderers):
-    """The template of a directory with a tokenizer's files."""
+    """Renders the template of a directory with a tokenizer's files."""
 
     def __init__(self, directory: Path) -> None:
         from transformers import AutoTokenizer
@@ -92,7 +94,9 @@ class DirectoryRenderers(Renderers):
         self._theirs = AutoTokenizer.from_pretrained(directory)
 
     def ours(self, chat: list[Message], **variables: Any) -> str:
+        """Renders in our sandbox."""
         return self._ours.apply_chat_template(chat, **variables)
 
     def transformers(self, chat: list[Message], **variables: Any) -> str:
+        """Renders with transformers."""
         return str(self._theirs.apply_chat_template(chat, tokenize=False, **variables))

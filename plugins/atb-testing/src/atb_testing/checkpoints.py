@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny random checkpoints, written by Hugging Face's own implementation of an architecture."""
+"""Writes tiny random checkpoints with Hugging Face's implementation of an architecture."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def tiny_checkpoint(
 ) -> Path:
     """Writes a random model of `model_type` into `directory` and returns it.
 
-    Every parameter is random, biases and norms included, at a scale that keeps activations of order one: an
-    ignored bias or a wrong norm then shows. `config` overrides fields of the Hugging Face configuration.
+    Every parameter is random, biases and norms included, at a scale that keeps activations of order one, so that an
+    ignored bias or a wrong norm changes the logits. `config` overrides fields of the Hugging Face configuration.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -46,7 +46,7 @@ def tiny_checkpoint(
 
 
 def installed_spelling(config: dict[str, Any]) -> dict[str, Any]:
-    """`config` with rotary settings where the installed transformers looks for them: before 5.0, in `rope_scaling`."""
+    """Returns `config` with rotary settings where the installed transformers reads them (`rope_scaling` before 5.0)."""
     if _major_version() >= 5 or "rope_parameters" not in config:
         return config
     config = dict(config)
@@ -65,10 +65,10 @@ def _random(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.
 
 
 def load_reference(directory: Path, dtype: torch.dtype = torch.float32) -> Any:
-    """Hugging Face's model of a checkpoint, computing in `dtype` with plain attention and plain experts."""
+    """Loads Hugging Face's model of a checkpoint in `dtype`, with plain attention and plain experts."""
     from transformers import AutoModelForCausalLM
 
-    # The grouped kernels that it would take for experts refuse sizes that are no multiple of 16 bytes.
+    # Its default kernels for experts refuse sizes that are no multiple of 16 bytes.
     plain = {"experts_implementation": "eager"} if _major_version() >= 5 else {}
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager", **plain)
     return model.eval()

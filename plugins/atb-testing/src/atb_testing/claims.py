@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tests need which capability, and how a test is left out when it is not claimed."""
+"""Marks tests that need a capability, and skips them where it is not claimed."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def needs(capability: Capability) -> Callable[[Test], Test]:
 
 
 def needed_by(test: object) -> Capability | None:
-    """The capability that a test function needs."""
+    """Returns the capability that a test function needs, if any."""
     return getattr(test, _NEEDS, None)
 
 
 def unclaimed(model_type: str, capability: Capability) -> pytest.MarkDecorator:
-    """Skips a test, saying that the family does not claim what it is about."""
+    """Returns the marker that skips a test for want of a claim."""
     return pytest.mark.skip(reason=unclaimed_reason(model_type, capability))
 
 
 def unclaimed_reason(model_type: str, capability: Capability) -> str:
-    """The words in which a skipped test and the summary say it."""
+    """Returns the reason of such a skip, by which the summary recognises it."""
     return f"{model_type} does not claim {capability.value}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`atb verify`: a checkpoint's logits and greedy tokens beside Hugging Face's."""
+"""The command `atb verify`: compares a checkpoint's logits and greedy tokens with Hugging Face's."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 class VerificationError(AtbError):
-    """The model differs from Hugging Face's by more than rounding."""
+    """Reports a model that differs from Hugging Face's by more than rounding."""
 
 
 @click.command("verify")
 @click.argument("model")
 @click.option("--backend", "backends", multiple=True, default=("cpu",), show_default=True,
-              type=click.Choice(BACKENDS), help="What to compare; may be given again.")  # fmt: skip
+              type=click.Choice(BACKENDS), help="Backend to compare; may be given several times.")  # fmt: skip
 @click.option("--tokens", type=click.IntRange(0, 1024), default=16, show_default=True, metavar="N",
               help="Greedy tokens after each of a few texts; 0 leaves them out.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(model: str, backends: tuple[str, ...], tokens: int, as_json: bool) -> None:
     """Compare MODEL, a checkpoint in safetensors, with Hugging Face's implementation.
 
-    The truth is Hugging Face in float32. Every logit of ours may be at most twice as far from it as torch's own in the
-    checkpoint's element type; where one is not, the first module that differs is named. Exit status 1 if they differ.
+    The reference is Hugging Face in float32. Our errors may be at most twice those of torch in the checkpoint's
+    element type; otherwise the first module that differs is named. Exit status 1 if they differ.
     """
     directory = _directory(model)
     from atb_testing.verify import verify
@@ -46,12 +46,12 @@ def command(model: str, backends: tuple[str, ...], tokens: int, as_json: bool) -
     if not result.passed:
         raise VerificationError(
             "the model differs from Hugging Face's by more than rounding",
-            hint="The first module that differs is where to look; docs/precision.md tells how.",
+            hint="Begin with the first module that differs; docs/precision.md describes how.",
         )
 
 
 def _directory(model: str) -> Path:
-    """The checkpoint's directory, if it is one that can be compared."""
+    """Returns the checkpoint's directory; refuses a checkpoint that cannot be compared."""
     from atb_core.checkpoint import open_checkpoint
     from atb_core.checkpoint.directory import DirectoryCheckpoint
     from atb_core.models.families import model_type_of
@@ -61,15 +61,15 @@ def _directory(model: str) -> Path:
     if type(checkpoint) is not DirectoryCheckpoint:
         raise ConfigError(
             f"{checkpoint} is not in safetensors; atb verify compares checkpoints in safetensors",
-            hint="Give the directory of the checkpoint that the file was made of.",
+            hint="Pass the directory of the checkpoint that the file was made from.",
         )
     model_type = model_type_of(checkpoint)
     registry().find(model_type)
-    _check_known(model_type)
+    _check_transformers(model_type)
     return checkpoint.directory
 
 
-def _check_known(model_type: str) -> None:
+def _check_transformers(model_type: str) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     if model_type not in CONFIG_MAPPING_NAMES:
@@ -81,7 +81,7 @@ def _check_known(model_type: str) -> None:
 
 def _memory(directory: Path) -> str:
     stored = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
-    # Truth in float32 with a copy at work, torch's and ours in the stored type.
+    # Hugging Face in float32 with a working copy, and torch's and ours in the stored type.
     return f"{size_text(stored)} of weights; comparing takes about {size_text(6 * stored)} of memory"
 
 

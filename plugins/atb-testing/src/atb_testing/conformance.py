@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures a model's logits against the truth, beside torch's own logits in the same precision."""
+"""Compares a model's errors with torch's in the same precision; the truth is Hugging Face's model in float32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from atb_core.models.base.config import BaseConfig
 from atb_testing.checkpoints import load_reference
 from atb_testing.driver import PagedDriver, available_backends, open_model
 
-# In float32 there is no coarser rounding to hide behind: both agree up to the order of summation.
+# In float32 both agree up to the order of summation.
 _FLOAT32_TOLERANCE = 2e-5
 
 
@@ -33,13 +33,13 @@ class ErrorReport:
     torch_mean: float
 
     def within(self, factor: float = 2.0) -> bool:
-        """Returns True if ours is at most `factor` times torch's, by maximum and by mean."""
+        """Returns true if ours is at most `factor` times torch's, by maximum and by mean."""
         slack = _FLOAT32_TOLERANCE
         return self.ours_max <= factor * self.torch_max + slack and self.ours_mean <= factor * self.torch_mean + slack
 
 
 def compare_logits(ours: torch.Tensor, peer: torch.Tensor, truth: torch.Tensor) -> ErrorReport:
-    """Errors of `ours` and of `peer` against `truth`; all `[tokens, vocab]`."""
+    """Returns the errors of `ours` and of `peer` against `truth`; all `[tokens, vocab]`."""
     scale = truth.float().abs().mean()
     own, other = ((x.float() - truth.float()).abs() / scale for x in (ours, peer))
     return ErrorReport(own.max().item(), own.mean().item(), other.max().item(), other.mean().item())
@@ -63,8 +63,9 @@ class Oracle:
         """Runs random sequences of different lengths through Hugging Face's model of the checkpoint.
 
         Args:
+            directory: the checkpoint.
             prompts: lengths of the prompts.
-            new_tokens: how many tokens of each sequence come one by one after its prompt.
+            new_tokens: number of tokens of each sequence that come one by one after its prompt.
         """
         truth_model = load_reference(directory)
         generator = torch.Generator().manual_seed(3)
@@ -77,7 +78,7 @@ class Oracle:
         return cls(sequences, prompts, truth, peer)
 
     def run(self, model: Any) -> torch.Tensor:
-        """Our logits `[tokens, vocab]` for the same sequences, all of them in one batch.
+        """Returns our logits `[tokens, vocab]` for the same sequences, computed in one batch.
 
         Raises:
             AssertionError: a logit is not finite.
@@ -88,7 +89,7 @@ class Oracle:
         return logits
 
     def report(self, ours: torch.Tensor) -> ErrorReport:
-        """Errors of `ours`, logits of the same sequences, beside torch's."""
+        """Returns the errors of `ours`, logits of the same sequences, and torch's."""
         return compare_logits(ours, self.peer, self.truth)
 
 
@@ -97,12 +98,16 @@ def assert_conforms(
 ) -> dict[str, ErrorReport]:
     """Runs prompts of different lengths together and compares every token's logits with Hugging Face's.
 
-    The checkpoint's own precision is used; the truth is Hugging Face in float32 on the same weights. Fails,
-    naming backends and errors, when an error is more than twice torch's in that precision.
+    Computes in the checkpoint's element type; the truth is Hugging Face in float32 on the same weights.
 
     Args:
+        directory: the checkpoint.
         backends: by default all that this machine can run.
-        new_tokens: how many tokens of each sequence are given one by one after its prompt.
+        new_tokens: number of tokens of each sequence that come one by one after its prompt.
+        max_model_len: as in `open_model`.
+
+    Raises:
+        AssertionError: an error is more than twice torch's in that type; the message names backends and errors.
     """
     with torch_threads(1):
         oracle = Oracle.of(directory, new_tokens=new_tokens)
@@ -117,7 +122,7 @@ def assert_conforms(
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Runs torch on `count` threads; models this small only lose time with more than one."""
+    """Runs torch on `count` threads; models of this size are slower with more than one."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -127,7 +132,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def read_dtype(directory: Path) -> torch.dtype:
-    """The element type that a checkpoint's `config.json` names."""
+    """Returns the element type that a checkpoint's `config.json` names."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     return dtype_to_torch(BaseConfig.from_dict(config).data_type)
 
@@ -135,14 +140,14 @@ def read_dtype(directory: Path) -> torch.dtype:
 def hugging_face_logits(
     model: Any, sequences: Sequence[Sequence[int]], prompt_lengths: Sequence[int] | None = None
 ) -> torch.Tensor:
-    """Logits of every token of every sequence, each run alone.
+    """Returns the logits of every token of every sequence, each run alone.
 
-    With `prompt_lengths` the tokens after the prompt are given one by one, over Hugging Face's own cache: that
-    matters where rotary frequencies depend on the length of the sequence so far.
+    With `prompt_lengths` the tokens after the prompt come one by one, over Hugging Face's own cache: rotary
+    frequencies may depend on the length of the sequence so far.
     """
     rows = []
     for index, sequence in enumerate(sequences):
-        # Rotary modules keep what they adapted to the last sequence; each sequence gets a fresh one.
+        # Rotary modules keep frequencies adapted to the last sequence, so each sequence gets a fresh model.
         fresh = copy.deepcopy(model)
         tokens = torch.tensor([list(sequence)])
         first = len(sequence) if prompt_lengths is None else prompt_lengths[index]
@@ -158,5 +163,5 @@ def hugging_face_logits(
 
 
 def cache_argument(model: Any) -> str:
-    """Returns the name of the cache in the arguments and the output of a model: it depends on transformers' version."""
+    """Returns the name of the cache in a model's arguments and output, which depends on transformers' version."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The class attributes by which an author describes a family to the kit."""
+"""Defines the class attributes by which an author describes a family to the kit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from atb_testing.cases import BASE, CAPABILITY_CASES, SHAPE_CASES
 
 
 class FamilyDefinition:
-    """Holds what the tests of one model type are given: its name, its configurations, its claims."""
+    """Describes one model type: its name, its configurations, its claims."""
 
     #: The `model_type` of `config.json`: the name of the family's entry points and of Hugging Face's architecture.
     model_type: str = ""
@@ -21,7 +21,7 @@ class FamilyDefinition:
     config: ClassVar[Mapping[str, Any]] = {}
     #: Further configurations by name, over `config`; each gets the tests of weights and logits.
     cases: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    #: What the family claims. The tests of the others are skipped, and the summary says so.
+    #: The claimed capabilities. Tests of others are skipped, and the summary lists them.
     capabilities: frozenset[Capability] = frozenset()
     #: For `Capability.CHAT_TEMPLATE`: the template's source, or a directory with tokenizer_config.json.
     chat_template: ClassVar[str | None] = None
@@ -33,7 +33,7 @@ class FamilyDefinition:
         if unknown:
             raise PluginError(
                 f"{cls.__name__}.capabilities holds {unknown[0]!r}, which is no Capability",
-                hint=f"Known: {', '.join(f'Capability.{item.name}' for item in Capability)}.",
+                hint=f"There are {', '.join(f'Capability.{item.name}' for item in Capability)}.",
             )
         taken = sorted(set(cls.cases) & {BASE, *SHAPE_CASES, *(n for c in CAPABILITY_CASES.values() for n in c)})
         if taken:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a checkpoint's logits differ from Hugging Face's: the model as it is written, or an engine; and where."""
+"""Finds the cause of logits that differ from Hugging Face's: the model's code or an engine, and the module."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from atb_testing.probes import PROMPT, STEPS, Difference, first_difference, reco
 
 
 def explain_difference(directory: Path, backend: str) -> str:
-    """One paragraph that names the finest module that first differs from Hugging Face's.
+    """Returns one paragraph that names the finest module that first differs from Hugging Face's.
 
-    The reference engine in float32 comes first: a mistake in the model shows there most clearly. Then the reference
+    The reference engine in float32 comes first: it shows a mistake in the model most clearly. Then the reference
     engine in the checkpoint's own type, then `backend`.
     """
     dtype = str(read_dtype(directory)).removeprefix("torch.")
@@ -32,11 +32,11 @@ def explain_difference(directory: Path, backend: str) -> str:
 
 
 def difference(directory: Path, backend: str, dtype: str, truth_model: Any) -> Difference | None:
-    """Where `backend` computing in `dtype` first differs from Hugging Face's model in float32."""
+    """Returns the first difference between `backend` in `dtype` and Hugging Face's model in float32, if any."""
     generator = torch.Generator().manual_seed(5)
     tokens = torch.randint(truth_model.config.vocab_size, (PROMPT + STEPS,), generator=generator).tolist()
-    known = dict(truth_model.named_modules())
-    recording = record_ours(open_model(directory, backend, torch_dtype=dtype), tokens, known)
+    modules = dict(truth_model.named_modules())
+    recording = record_ours(open_model(directory, backend, torch_dtype=dtype), tokens, modules)
     truth = record_hugging_face(truth_model, tokens, recording.places)
     narrow = dtype != "float32"
     peer_model = load_reference(directory, getattr(torch, dtype)) if narrow else truth_model

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps a model through prompts with a paged KV cache, as simply as possible."""
+"""Runs a model over prompts with a paged KV cache, without a scheduler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from atb_core.plugins.registry import router_for
 
 
 def available_backends() -> list[str]:
-    """The backends that this machine and installation can run, for `pytest.mark.parametrize`."""
+    """Returns the backends that this machine and installation can run, for `pytest.mark.parametrize`."""
     available = []
     for name in HOST_BACKENDS:
         try:
@@ -31,7 +31,7 @@ def available_backends() -> list[str]:
 
 
 def open_model(directory: Path, backend: Any = "reference", max_model_len: int | None = None, **config: Any) -> Any:
-    """The model of a checkpoint, found through the installed families and loaded; `config` changes fields."""
+    """Loads a checkpoint with the installed family of its type; `config` changes fields of the configuration."""
     with open_weights(directory) as loader:
         model = build_model(directory, loader, backend, max_model_len, **config)
         model.load_weights(loader, SilentProgress())
@@ -41,7 +41,7 @@ def open_model(directory: Path, backend: Any = "reference", max_model_len: int |
 def build_model(
     directory: Path, loader: WeightLoader, backend: Any = "reference", max_model_len: int | None = None, **config: Any
 ) -> Any:
-    """`open_model` without the weights."""
+    """Builds the model of `open_model` without loading weights."""
     config_dict = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     router = router_for(config_dict["model_type"])(str(directory), config_dict)
     settings = router.config.replace(**config) if config else router.config
@@ -49,7 +49,7 @@ def build_model(
 
 
 class PagedDriver:
-    """A batch of sequences over one KV cache whose blocks are handed out in a scrambled order."""
+    """Runs a batch of sequences over one KV cache whose blocks are assigned in random order."""
 
     def __init__(self, model: Any, sequences: int, max_len: int = 128, block_size: int = 16, seed: int = 1) -> None:
         self.model = model
@@ -60,7 +60,7 @@ class PagedDriver:
         status = model.model_status
         shape = (order.numel(), block_size, status.num_kv_heads, status.head_dim)
         dtype = dtype_to_torch(model.dtype)
-        # Memory never written must never be read: it is filled with what would show.
+        # Memory that was never written must not be read; NaN makes such a read visible.
         make = model.backend.allocate
         self.kv_cache = [
             (make(shape, dtype).fill_(float("nan")), make(shape, dtype).fill_(float("nan")))
@@ -69,12 +69,12 @@ class PagedDriver:
         self.lengths = [0] * sequences
 
     def slots(self, sequence: int, start: int, stop: int) -> list[int]:
-        """Places in the cache of the positions [start, stop) of a sequence."""
+        """Returns the slots in the cache of the positions [start, stop) of a sequence."""
         table = self.tables[sequence].tolist()
         return [table[p // self.block_size] * self.block_size + p % self.block_size for p in range(start, stop)]
 
     def prefill(self, prompts: Sequence[Sequence[int]], last_only: bool = False) -> torch.Tensor:
-        """Logits of all tokens of all prompts, one after another, or of the last token of each."""
+        """Returns the logits of all tokens of all prompts, one after another, or of the last token of each."""
         self.lengths = [len(prompt) for prompt in prompts]
         ends = torch.tensor(self.lengths).cumsum(0)
         slots = [slot for i, prompt in enumerate(prompts) for slot in self.slots(i, 0, len(prompt))]
@@ -92,7 +92,7 @@ class PagedDriver:
         return torch.Tensor.clone(logits)
 
     def decode(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Logits `[sequences, vocab]` after one more token for each sequence."""
+        """Returns the logits `[sequences, vocab]` after one more token for each sequence."""
         slots = [self.slots(i, length, length + 1)[0] for i, length in enumerate(self.lengths)]
         positions = list(self.lengths)
         self.lengths = [length + 1 for length in self.lengths]
@@ -109,7 +109,7 @@ class PagedDriver:
         return torch.Tensor.clone(logits)
 
     def run(self, sequences: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> list[torch.Tensor]:
-        """Logits `[len, vocab]` of each sequence: its first tokens in one prefill, the others by decode steps.
+        """Returns the logits `[len, vocab]` of each sequence: first tokens in one prefill, the others by decode steps.
 
         All sequences must have the same number of tokens after their prompts.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`FamilyTests`: the class an author derives from; it brings every standard test."""
+"""Defines `FamilyTests`, the base class of a family's tests, which has every standard test."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FamilyTests(FamilyDefinition, PackageTests, GraphTests, WeightTests, Numbe
             cases = {"no bias": {"foo_bias": False}}
             capabilities = frozenset({Capability.TIED_EMBEDDINGS})
 
-    Tests of the subclass's own may use the arguments `atb_lab` (checkpoints, models, Hugging Face's logits; see
+    Own tests of the subclass may use the arguments `atb_lab` (checkpoints, models, Hugging Face's logits; see
     `atb_testing.lab.Lab`), `dtype`, `backend` and `case`, and then run once for each of them.
     """
 
@@ -52,7 +52,7 @@ class FamilyTests(FamilyDefinition, PackageTests, GraphTests, WeightTests, Numbe
             pytest.skip(unclaimed_reason(self.model_type, capability))
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Gives `case`, `dtype` and `backend` their values, unless a marker of the test's own does."""
+        """Sets the values of `case`, `dtype` and `backend`, unless the test's own marker does."""
         marked = {
             name.strip()
             for mark in metafunc.definition.iter_markers("parametrize")
@@ -63,10 +63,11 @@ class FamilyTests(FamilyDefinition, PackageTests, GraphTests, WeightTests, Numbe
             metafunc.parametrize(wanted, _parameters(type(self), wanted))
 
     def test_no_standard_test_is_silently_overridden(self) -> None:
+        """Checks that every replaced standard test has a reason."""
         silent = [name for name, reason in override_reasons(type(self), FamilyTests).items() if reason is None]
         assert not silent, (
             f"{type(self).__name__} replaces {', '.join(silent)} of the kit; give the method another name, "
-            'or say why with @overrides("reason") from atb_testing'
+            'or give the reason with @overrides("reason") from atb_testing'
         )
 
 
@@ -75,13 +76,13 @@ def _parameters(family: type[FamilyTests], wanted: Sequence[str]) -> list[Any]:
         raise PluginError(f"{family.__name__} sets no model_type", hint='Write model_type = "..." in the class.')
     backends = available_backends() if "backend" in wanted else [""]
     parameters = []
-    for case, lacking in _cases(family) if "case" in wanted else [(BASE, None)]:
+    for case, unclaimed_case in _cases(family) if "case" in wanted else [(BASE, None)]:
         dtypes = _dtypes(family, case) if "dtype" in wanted else [("", None)]
-        for dtype, narrow in dtypes:
-            missing = lacking or narrow
+        for dtype, unclaimed_dtype in dtypes:
+            missing = unclaimed_case or unclaimed_dtype
             if missing is not None:
                 parameters.append(_unclaimed(family, wanted, case, dtype, missing))
-                if lacking:
+                if unclaimed_case:
                     break
                 continue
             for backend in backends:
@@ -91,7 +92,7 @@ def _parameters(family: type[FamilyTests], wanted: Sequence[str]) -> list[Any]:
 
 
 def _cases(family: type[FamilyTests]) -> list[tuple[str, Capability | None]]:
-    """Every case with the capability that it lacks; one entry stands for all cases of such a capability."""
+    """Lists the cases, each with the unclaimed capability that it needs; of several such cases only the first."""
     cases: list[tuple[str, Capability | None]] = [(name, None) for name in (BASE, *SHAPE_CASES)]
     for capability, standard in CAPABILITY_CASES.items():
         if capability in family.capabilities:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures in fresh interpreters what importing a family's package costs and brings along."""
+"""Measures in fresh interpreters the time of importing a family's package and the libraries that it imports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from atb_core.errors import PluginError
 from atb_core.plugins.registry import CONFIGS, ROUTERS, Family
 
-#: What an import of package, router and configuration may take beyond what atb_core itself costs, in seconds.
+#: Seconds that an import of package, router and configuration may take in addition to that of atb_core.
 BUDGET_SECONDS = 0.05
 #: Libraries that listing and routing must not load.
 HEAVY = ("torch", "transformers")
@@ -55,13 +55,13 @@ print(json.dumps({"seconds": seconds, "new": sorted(set(sys.modules) - before), 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """An import of a family's package, router and configuration.
+    """Describes an import of a family's package, router and configuration.
 
     Attributes:
-        modules: what was imported.
-        file: the package's `__init__.py` as an interpreter of its own finds it.
-        heavy: libraries of `HEAVY` that came along, with the line that imports each.
-        seconds: the time beyond what atb_core costs, the best of several runs.
+        modules: the imported modules.
+        file: the package's `__init__.py` as a fresh interpreter finds it.
+        heavy: libraries of `HEAVY` that were imported, with the line that imports each.
+        seconds: the time in addition to that of atb_core, the best of several runs.
     """
 
     modules: tuple[str, ...]
@@ -71,7 +71,7 @@ class ImportReport:
 
 
 def import_report(family: Family) -> ImportReport:
-    """Imports the family's light modules in fresh interpreters, outside of the present directory.
+    """Imports the modules of `light_modules` in fresh interpreters, outside the current directory.
 
     Raises:
         PluginError: they cannot be imported; with the traceback.
@@ -79,20 +79,20 @@ def import_report(family: Family) -> ImportReport:
     modules = light_modules(family)
     survey = _run(modules, ["atb_core"])
     core = [name for name in survey["new"] if name.partition(".")[0] == "atb_core"]
-    # The core's own modules, and what they bring, are imported before the clock starts.
+    # The core's own modules, and what they import, are not counted.
     best = min(_run(modules, ["atb_core", *core])["seconds"] for _ in range(_RUNS))
     return ImportReport(tuple(modules), survey["file"], survey["culprits"], best)
 
 
 def light_modules(family: Family) -> list[str]:
-    """The package and the modules of its router and configuration."""
+    """Returns the package and the modules of its router and configuration."""
     values = [family.objects[group] for group in (ROUTERS, CONFIGS) if group in family.objects]
     modules = [value.partition(":")[0] for value in values]
     return list(dict.fromkeys([package_of(family), *modules]))
 
 
 def package_of(family: Family) -> str:
-    """The import name of the family's package."""
+    """Returns the import name of the family's package."""
     return family.objects[ROUTERS].partition(":")[0].partition(".")[0]
 
 

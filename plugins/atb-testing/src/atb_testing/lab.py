@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes what the tests of one family share: tiny checkpoints, Hugging Face's logits for them, loaded models."""
+"""Makes the shared objects of one family's tests: tiny checkpoints, Hugging Face's logits for them, loaded models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from atb_testing.imports import ImportReport, import_report
 
 
 class Lab:
-    """Everything is made when first asked for and kept as long as the tests of the class run.
+    """Makes each object on first use and keeps it while the tests of the class run.
 
     Args:
         family: the test class, for its configurations.
@@ -39,34 +39,34 @@ class Lab:
 
     @cached_property
     def package(self) -> Family:
-        """The family as it is installed."""
+        """Returns the installed family."""
         return registry().find(self.family.model_type)
 
     @cached_property
     def imports(self) -> ImportReport:
-        """The cost of importing the package."""
+        """Returns the report of importing the package."""
         return import_report(self.package)
 
     @cached_property
     def renderers(self) -> Renderers:
-        """The family's chat template, rendered two ways."""
+        """Returns the renderers of the family's chat template."""
         directory, source = self.family.tokenizer_directory, self.family.chat_template
         if (directory is None) == (source is None):
             raise PluginError(
-                f"{self.family.__name__} claims {Capability.CHAT_TEMPLATE} and gives no template, or two",
+                f"{self.family.__name__} claims {Capability.CHAT_TEMPLATE} but sets no template, or two",
                 hint="Set either chat_template (its source) or tokenizer_directory in the class.",
             )
         return DirectoryRenderers(Path(directory)) if directory is not None else SourceRenderers(str(source))
 
     def config(self, case: str = BASE) -> dict[str, Any]:
-        """The fields of `config.json` that a case sets, over those of the tiny decoder."""
+        """Returns the fields of `config.json` that a case sets, over those of the tiny decoder."""
         own: Mapping[str, Any] | None = self.family.cases.get(case, STANDARD_CASES.get(case))
         if own is None:
             raise PluginError(f"{self.family.__name__} has no case {case!r}")
         return {**self.family.config, **own}
 
     def checkpoint(self, case: str = BASE, dtype: str = "float32", shards: int = 1) -> Path:
-        """The directory of a random checkpoint."""
+        """Returns the directory of a random checkpoint."""
         key = (case, dtype, shards)
         if key not in self._checkpoints:
             directory = self.root / f"checkpoint-{len(self._checkpoints)}"
@@ -75,7 +75,7 @@ class Lab:
         return self._checkpoints[key]
 
     def oracle(self, case: str = BASE, dtype: str = "float32") -> Oracle:
-        """Hugging Face's logits for the standard prompts, in float32 and in `dtype`."""
+        """Returns Hugging Face's logits for the standard prompts, in float32 and in `dtype`."""
         key = (case, dtype)
         if key not in self._oracles:
             with torch_threads(1):
@@ -83,16 +83,16 @@ class Lab:
         return self._oracles[key]
 
     def model(self, case: str = BASE, dtype: str = "float32", backend: Any = "reference") -> Any:
-        """The family's model of a checkpoint, loaded; shared by the tests, so none may change it."""
+        """Returns the family's loaded model of a checkpoint; it is shared by the tests, so none may change it."""
         key = (case, dtype, str(backend))
         if key not in self._models:
             self._models[key] = self.fresh_model(case, dtype, backend)
         return self._models[key]
 
     def fresh_model(self, case: str = BASE, dtype: str = "float32", backend: Any = "reference") -> Any:
-        """A model of its own for a test that changes it."""
+        """Returns a new model for a test that changes it."""
         return open_model(self.checkpoint(case, dtype), backend)
 
     def torch_error(self, dtype: str) -> ErrorReport:
-        """Returns torch's own errors against float32 in `dtype` on the base case: the measure of rounding."""
+        """Returns torch's own errors against float32 in `dtype` on the base case, as a measure of rounding."""
         return self.oracle(BASE, dtype).report(self.oracle(BASE, dtype).peer)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints with a difference: one that notes what is read, one that lacks a tensor or has one too many."""
+"""A loader for tests of loading: it records reads, and lacks tensors or has additional ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from atb_core.graph.torch_dtypes import dtype_from_torch
 
 
 class AlteredLoader(WeightLoader):
-    """`inner` without the tensors in `without` and with those in `extra`; counts in `reads` what was read.
+    """Wraps `inner` without the tensors in `without` and with those in `extra`; `reads` counts reads by name.
 
     Closing it leaves `inner` open.
     """
@@ -29,40 +29,48 @@ class AlteredLoader(WeightLoader):
 
     @property
     def source(self) -> str:
+        """Returns the inner loader's source."""
         return self.inner.source
 
     def names(self) -> list[str]:
+        """Returns the remaining and the additional names."""
         return self._names
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the tensor's shape."""
         if name in self.extra:
             return tuple(self.extra[name].shape)
-        return self.inner.shape(self._known(name))
+        return self.inner.shape(self._present(name))
 
     def dtype(self, name: str) -> DataType:
+        """Returns the tensor's type."""
         if name in self.extra:
             return dtype_from_torch(self.extra[name].dtype)
-        return self.inner.dtype(self._known(name))
+        return self.inner.dtype(self._present(name))
 
     def nbytes(self, name: str) -> int:
+        """Returns the tensor's size."""
         if name in self.extra:
             return self.extra[name].numel() * self.extra[name].element_size()
-        return self.inner.nbytes(self._known(name))
+        return self.inner.nbytes(self._present(name))
 
     def get(self, name: str) -> torch.Tensor:
+        """Reads and counts."""
         self.reads[name] += 1
-        return self.extra[name].clone() if name in self.extra else self.inner.get(self._known(name))
+        return self.extra[name].clone() if name in self.extra else self.inner.get(self._present(name))
 
     def get_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
+        """Reads a slice and counts."""
         self.reads[name] += 1
         if name in self.extra:
             return self.extra[name].narrow(dim, start, stop - start).clone()
-        return self.inner.get_slice(self._known(name), dim, start, stop)
+        return self.inner.get_slice(self._present(name), dim, start, stop)
 
     def close(self) -> None:
+        """Does nothing."""
         return
 
-    def _known(self, name: str) -> str:
+    def _present(self, name: str) -> str:
         if name not in self._names:
             raise self.unknown(name)
         return name

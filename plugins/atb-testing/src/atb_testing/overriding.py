@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replacing a standard test: allowed with a reason, which is reported; never silently."""
+"""Lets a family replace a standard test with a reason, which is reported."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def overrides(reason: str) -> Callable[[Test], Test]:
 
 
 def standard_tests(suite: type) -> dict[str, Any]:
-    """The tests that `suite` (FamilyTests) supplies, by name."""
+    """Returns the tests of `suite` (FamilyTests) by name."""
     return {name: getattr(suite, name) for name in dir(suite) if name.startswith("test_")}
 
 
 def override_reasons(cls: type, suite: type) -> dict[str, str | None]:
-    """The standard tests that `cls` replaces, with the reason it gives, None for none."""
+    """Returns the standard tests that `cls` replaces, with its reason, `None` without one."""
     replaced = {}
     for name, standard in standard_tests(suite).items():
         own = getattr(cls, name, None)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which module first differs: the values between modules, ours beside Hugging Face's, in the order of computation.
+"""Finds the first module whose values differ from Hugging Face's, in the order of computation.
 
-Our network is recorded with those values as outputs, without fusions; Hugging Face's modules of the same names are
-hooked. A value is compared three ways, as logits are; the first that is too far off names the place.
+Our network is recorded with the values between modules as outputs, without fusions; Hugging Face's modules of the same
+names are hooked. The first value whose error is too large names the module.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from atb_core.graph.tensor import Tensor
 from atb_core.models.runtime.weight_loading import collect_parameters
 from atb_testing.driver import PagedDriver
 
-#: Tokens of the sequence that is run: so many in a prefill, the rest one by one.
+#: Tokens of the sequence: those of the prefill, and those that come one by one.
 PROMPT, STEPS = 37, 3
-# Sums in another order, as a part of the mean magnitude; in the mean of all elements it is far below.
+# Error of sums in another order, relative to the mean magnitude; the mean over all elements is far below it.
 _TOLERANCE = 2e-5
 
 
 @dataclass(frozen=True)
 class Place:
-    """A value that both models compute: what goes into or comes out of Hugging Face's `modules`, joined."""
+    """A value that both models compute: the input or output (`kind`) of Hugging Face's `modules`, concatenated."""
 
     modules: tuple[str, ...]
     kind: str
@@ -37,13 +37,13 @@ class Place:
 
     @property
     def label(self) -> str:
-        """As messages name it, and the same in every variant."""
+        """Returns the name in messages, the same in every variant."""
         return f"the {self.kind} of {' + '.join(self.modules)}"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first value that is further from the truth than twice torch's distance; errors are means, relative."""
+    """The first value whose error is more than twice torch's; errors are means, relative to the mean magnitude."""
 
     place: Place
     ours: float
@@ -53,7 +53,7 @@ class Difference:
 
     @property
     def module(self) -> str:
-        """The finest module that first differs: the one whose op produced the value."""
+        """Returns the module whose op produced the value."""
         return self.place.producer.module_path or self.place.modules[0]
 
     def __str__(self) -> str:
@@ -67,14 +67,14 @@ class Difference:
         )
 
 
-def places(network: Network, model: Any, known: Mapping[str, Any]) -> list[tuple[Tensor, Place]]:
-    """The values of `network` that correspond to modules in `known`, in order; inner modules before outer ones."""
+def places(network: Network, model: Any, theirs: Mapping[str, Any]) -> list[tuple[Tensor, Place]]:
+    """Returns the values of `network` that belong to modules in `theirs`, in order; inner modules before outer ones."""
     sources = {p.name: [s.name.rpartition(".")[0] for s in p.sources] for p in collect_parameters([model])}
     probes: list[tuple[int, int, Tensor, Place]] = []
 
     def add(tensor: Tensor, modules: Sequence[str], kind: str) -> None:
         producer = network.producer(tensor)
-        if producer is not None and modules and all(module in known for module in modules):
+        if producer is not None and modules and all(module in theirs for module in modules):
             depth = -max(module.count(".") for module in modules)
             probes.append((order[producer], depth, tensor, Place(tuple(modules), kind, producer)))
 
@@ -82,7 +82,7 @@ def places(network: Network, model: Any, known: Mapping[str, Any]) -> list[tuple
     for node in network.nodes:
         weights = [t.name for t in node.inputs if t.name in sources]
         if len(node.outputs) == 1 and weights:
-            modules = [node.module_path] if node.module_path in known else list(dict.fromkeys(sources[weights[0]]))
+            modules = [node.module_path] if node.module_path in theirs else list(dict.fromkeys(sources[weights[0]]))
             values = [t for t in node.inputs if t.name not in sources and t.dtype is not None and t.dtype.is_float]
             for value in values[:1]:
                 add(value, modules[:1], "input")
@@ -93,7 +93,7 @@ def places(network: Network, model: Any, known: Mapping[str, Any]) -> list[tuple
 
 
 def _leaving(network: Network) -> Iterator[tuple[Tensor, str]]:
-    """Values and the module that they leave, where it is the only value that leaves the module."""
+    """Yields each module that exactly one value leaves, with the value."""
     users = network.users()
     leaving: dict[str, list[Tensor]] = {}
     for node in network.nodes:
@@ -110,7 +110,7 @@ def _leaving(network: Network) -> Iterator[tuple[Tensor, str]]:
 
 
 class _Listener:
-    """Stands in for an engine and keeps what its network's marked values were."""
+    """Wraps an engine and keeps the marked values of its network."""
 
     def __init__(self, inner: Engine, labels: Mapping[str, str], rows: dict[str, list[torch.Tensor]]) -> None:
         self.inner, self.labels, self.rows = inner, labels, rows
@@ -127,25 +127,25 @@ class _Listener:
 
 @dataclass
 class Recording:
-    """Values by label, `[tokens, n]` float32, and where each comes from, in order."""
+    """Values `[tokens, n]` float32 by label, and their places in order."""
 
     places: list[Place] = field(default_factory=list)
     values: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-def record_ours(model: Any, tokens: Sequence[int], known: Mapping[str, Any]) -> Recording:
-    """Runs a loaded model over `tokens`, the last few of them by decode steps, listening at every place.
+def record_ours(model: Any, tokens: Sequence[int], theirs: Mapping[str, Any]) -> Recording:
+    """Runs a loaded model over `tokens`, the last `STEPS` by decode steps, and records the value of every place.
 
-    The model's engines are replaced: it must not be used by others.
+    The model's engines are replaced, so it cannot be used for anything else.
     """
-    store, recording = model.runtime.variants, Recording()
+    store, recording = model.variants, Recording()
     rows: dict[str, list[torch.Tensor]] = {}
     for base in ("prefill", "decode"):
         key = frozenset({base})
         network = store.network(key)
         labels: dict[str, str] = {}
         names: dict[Tensor, str] = {t: t.name for t in network.outputs if t.name}
-        for tensor, place in places(network, model, known):
+        for tensor, place in places(network, model, theirs):
             if place.label in labels:
                 continue
             if tensor not in names:
@@ -167,7 +167,7 @@ def record_ours(model: Any, tokens: Sequence[int], known: Mapping[str, Any]) -> 
 
 
 def record_hugging_face(model: Any, tokens: Sequence[int], wanted: Sequence[Place]) -> dict[str, torch.Tensor]:
-    """The same values of Hugging Face's model; those whose layout is another are left out."""
+    """Returns the same values of Hugging Face's model, without those in another layout."""
     seen: dict[tuple[str, str], torch.Tensor] = {}
     with _hooks(model, {module for place in wanted for module in place.modules}, seen), torch.no_grad():
         model(torch.tensor([list(tokens)]), use_cache=False)
@@ -200,7 +200,7 @@ def _hooks(model: Any, names: set[str], seen: dict[tuple[str, str], torch.Tensor
 
 
 def _rows(value: torch.Tensor | None, tokens: int) -> torch.Tensor | None:
-    """`[tokens, n]` of a value with or without a batch of one, heads before or after tokens."""
+    """Returns a value as `[tokens, n]`; it may have a batch of one, and heads before or after tokens."""
     if value is None:
         return None
     if value.dim() > 1 and value.shape[0] == 1 and tokens != 1:
@@ -213,7 +213,7 @@ def _rows(value: torch.Tensor | None, tokens: int) -> torch.Tensor | None:
 def first_difference(
     recording: Recording, truth: Mapping[str, torch.Tensor], peer: Mapping[str, torch.Tensor]
 ) -> Difference | None:
-    """The first place whose mean error, in any row or over all, is more than twice torch's."""
+    """Returns the first place whose mean error is more than twice torch's."""
     last = None
     for place in recording.places:
         ours, true, other = (source.get(place.label) for source in (recording.values, truth, peer))

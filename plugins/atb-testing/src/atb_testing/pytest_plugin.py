@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kit's part in pytest: a fixture, a section in the summary, the certificate.
+"""The kit's pytest plugin: a fixture, a section in the summary, the certificate.
 
-Loaded in every run of pytest where atb_core is installed, so it imports nothing heavy, and does nothing in a run
-without a subclass of `FamilyTests`.
+It is loaded in every run of pytest where atb-testing is installed, so it does nothing, and imports nothing large, in a
+run without a subclass of `FamilyTests`.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ if TYPE_CHECKING:
     from atb_testing.certificate import Outcome
     from atb_testing.lab import Lab
 
-# Failures inside the kit explain themselves as those in the author's own module do.
+# Assertions of the kit show their values like those of the author's module.
 pytest.register_assert_rewrite("atb_testing.suite", "atb_testing.family", "atb_testing.sameness")
 _FAMILY_MODULE = "atb_testing.family"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--atb-certificate`."""
     parser.getgroup("atb", "conformance of model families").addoption(
         "--atb-certificate",
         metavar="FILE",
-        help="write what every family under test claims, and how its tests ended, as JSON",
+        help="write the claims and test results of every family under test as JSON",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Registers the collector of results."""
     config.pluginmanager.register(_Outcomes(config), "atb-outcomes")
 
 
 @pytest.fixture(scope="class")
 def atb_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    """Tiny checkpoints, loaded models and Hugging Face's logits of the family that the test class is about."""
+    """Supplies tiny checkpoints, loaded models and Hugging Face's logits of the test class's family."""
     from atb_testing.lab import Lab
 
     return Lab(request.cls, tmp_path_factory.mktemp("atb"))
@@ -44,7 +46,7 @@ def atb_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Notes on a test's report what it says about a family; the note travels between processes of a parallel run."""
+    """Adds the family's facts to a test's report, which parallel runs pass between processes."""
     report = yield
     if _FAMILY_MODULE in sys.modules:
         from atb_testing.certificate import facts_of
@@ -56,7 +58,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 class _Outcomes:
-    """Collects the reports of families' tests and tells about them at the end."""
+    """Collects the reports of families' tests and prints the summary."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random routers that choose clearly.
+"""Makes random routers whose choice of experts does not depend on rounding.
 
-Where two experts score nearly the same, rounding decides which one a token goes to: in bfloat16 torch itself then
-differs from float32 by as much as two unrelated models do, at tokens of its own, and a comparison says nothing. So
-the random checkpoints of models with experts are made such that no score is near the border between chosen and not:
-each token's embedding points along the router's rows for as many experts as are chosen, and against the others. The
-chosen experts differ from token to token and from layer to layer; the scores among them stay random.
+If two experts score nearly the same, rounding decides which one a token is routed to: in bfloat16 torch then differs
+from float32 as much as unrelated models do, and a comparison is meaningless. In the random checkpoints of models with
+experts no score is therefore near the border between chosen and not: each token's embedding points along the router's
+rows for as many experts as are chosen, and against the others. The chosen experts differ from token to token and from
+layer to layer; the scores among them stay random.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-# In embeddings of unit scale; what the layers add to a score is of order one.
+# For embeddings of unit scale; the layers' contribution to a score is of order one.
 _STRENGTH = 6.0
 
 
 def routers(model: Any) -> dict[str, torch.Tensor]:
-    """The router matrices `[experts, hidden_size]` of Hugging Face's `model` by the module that holds each."""
+    """Returns the router matrices `[experts, hidden_size]` of Hugging Face's `model` by module."""
     experts = _setting(model, "num_experts", "num_local_experts", "n_routed_experts")
     names = ("gate.weight", "router.weight")
     matrices = {
@@ -30,7 +30,7 @@ def routers(model: Any) -> dict[str, torch.Tensor]:
 
 
 def chosen_experts(model: Any, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The experts `[choices, k]`, sorted, that `model` sends the tokens of `sequences` to, in every layer.
+    """Returns the experts `[choices, k]`, sorted, that `model` routes the tokens of `sequences` to, in every layer.
 
     Raises:
         AssertionError: the model has no routers that the kit recognises.
@@ -56,9 +56,9 @@ def chosen_experts(model: Any, sequences: Sequence[Sequence[int]]) -> torch.Tens
 
 
 def separate_routes(model: Any) -> None:
-    """Changes a random model with experts so that every token's choice of experts is clear; others stay as they are.
+    """Changes a random model with experts so that every token's choice is clear; other models stay as they are.
 
-    Every layer's router has the same orthogonal rows in an order of its own.
+    Every layer's router has the same orthogonal rows in another order.
     """
     matrices = list(routers(model).values())
     chosen = _setting(model, "num_experts_per_tok", "moe_topk")
@@ -68,7 +68,7 @@ def separate_routes(model: Any) -> None:
     experts, hidden = matrices[0].shape
     directions = torch.linalg.qr(torch.randn(hidden, experts, generator=generator))[0].T
     embedding = model.get_input_embeddings().weight
-    # A fixed place in a random order of the experts, for every token: the first few of them are chosen.
+    # Each token has a random order of the experts; the first `chosen` of them are chosen.
     ranks = torch.rand(len(embedding), experts, generator=generator).argsort(1).argsort(1)
     with torch.no_grad():
         embedding += _STRENGTH * torch.where(ranks < chosen, 1.0, -1.0) @ directions

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two ways to the same logits: equal bits on the engines that promise them, one rounding apart on the others."""
+"""Compares two results of one computation: equal bits on engines that guarantee them, within rounding on others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from atb_testing.lab import Lab
 
-#: Backends whose results do not depend on company, threads, block size or the cut between prefill and decode.
+#: Backends whose results do not depend on the batch, threads, block size or the cut between prefill and decode.
 BITWISE = frozenset({"cpu"})
 # Two orders of summation in float32.
 _FLOAT32_TOLERANCE = 2e-5
@@ -24,7 +24,7 @@ def assert_same(ours: torch.Tensor, expected: torch.Tensor, lab: Lab, dtype: str
 def assert_within_rounding(ours: torch.Tensor, expected: torch.Tensor, lab: Lab, dtype: str) -> None:
     """Fails unless two results are as close as rounding in `dtype` explains.
 
-    Rounding is measured, not assumed: it is twice the largest error of torch's own logits in `dtype`.
+    The limit is twice the largest error of torch's own logits in `dtype`.
     """
     scale = expected.float().abs().mean()
     error = ((ours.float() - expected.float()).abs().max() / scale).item()
@@ -33,7 +33,7 @@ def assert_within_rounding(ours: torch.Tensor, expected: torch.Tensor, lab: Lab,
 
 
 def described(ours: torch.Tensor, expected: torch.Tensor) -> str:
-    """Where two results differ, in words."""
+    """Describes the difference of two results."""
     rows = (ours != expected).any(-1).nonzero().flatten().tolist()
     worst = (ours.float() - expected.float()).abs().max().item()
     return f"{len(rows)} of {len(ours)} tokens differ, the first is number {rows[0] if rows else None}; by {worst:.3g}"

@@ -18,9 +18,9 @@ class Violation:
     """An import of something in atb_core that is not public.
 
     Attributes:
-        path: The file.
-        line: The number of the line, from 1.
-        name: The module, or the name with its module.
+        path: the file.
+        line: the number of the line, from 1.
+        name: the module, or the name with its module.
     """
 
     path: Path
@@ -37,7 +37,7 @@ def private_imports(package_dir: Path) -> list[Violation]:
     Imports inside functions and for type checkers count too. Nothing of the package is imported.
 
     Raises:
-        SyntaxError: A file is not valid Python.
+        SyntaxError: a file is not valid Python.
     """
     violations = []
     for path in sorted(Path(package_dir).rglob("*.py")):
@@ -79,7 +79,7 @@ def _is_core(module: str | None) -> bool:
 
 
 def _is_public(full: str) -> bool:
-    """Returns True for a public module and for a public name of one; never for `*`."""
+    """Returns true for a public module and for a public name of one; never for `*`."""
     module, _, name = full.rpartition(".")
     return full in public_names() or name in public_names().get(module, ())
 
@@ -116,5 +116,5 @@ def _first_wrong(module: str, chain: list[str]) -> str | None:
 
 
 def _is_parent(module: str) -> bool:
-    """Returns True for a package above a public module: `atb_core.layers` of `atb_core.layers.mlp.mlp`."""
+    """Returns true for a package above a public module: `atb_core.layers` of `atb_core.layers.mlp.mlp`."""
     return any(public.startswith(f"{module}.") for public in public_names())

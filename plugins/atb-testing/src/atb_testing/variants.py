@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variants of a loaded model, listed, and rebuilt from other networks over the same weights."""
+"""Lists the variants of a loaded model, and rebuilds them from other networks over the same weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ VariantKey = frozenset[str]
 
 
 def variant_keys(model: Any) -> list[VariantKey]:
-    """Every variant that the model can have: prefill and decode, with each set of features that stacks on them."""
-    features = [feature for feature in model.runtime.features if feature.need_additional_engine]
+    """Returns every variant of the model: prefill and decode, with each set of features that stacks on them."""
+    features = [feature for feature in model.features if feature.need_additional_engine]
     keys = []
     for base in BASE_FEATURES:
         for size in range(len(features) + 1):
@@ -28,7 +28,7 @@ def variant_keys(model: Any) -> list[VariantKey]:
 
 def replace_networks(model: Any, networks: Mapping[VariantKey, Network]) -> Any:
     """Gives a loaded model engines built from `networks`; returns the model."""
-    store = model.runtime.variants
+    store = model.variants
     for key, network in networks.items():
         store.variants[key] = store.build(key, network)
     return model
@@ -36,5 +36,5 @@ def replace_networks(model: Any, networks: Mapping[VariantKey, Network]) -> Any:
 
 def unfused(model: Any) -> Any:
     """Gives a loaded model engines that were built without any fusion; returns the model."""
-    store = model.runtime.variants
+    store = model.variants
     return replace_networks(model, {key: store.prepared(key, leave_out=["All"]) for key in variant_keys(model)})

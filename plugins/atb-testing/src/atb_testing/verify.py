@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole checkpoint held against Hugging Face's implementation: the kit's comparison, on real weights."""
+"""Compares a whole checkpoint with Hugging Face's implementation, like the kit, but on real weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from atb_testing.conformance import ErrorReport, Oracle, read_dtype
 from atb_testing.diagnosis import explain_difference
 from atb_testing.driver import open_model
 
-# Ordinary text: what a model was trained for, so that its choices are seldom ties.
+# Ordinary text: on what a model was trained for, ties between tokens are rare.
 TEXTS = (
     "The capital of France is",
     "def fibonacci(n):",
@@ -31,11 +31,11 @@ class Verification:
     """The result of a comparison.
 
     Attributes:
-        dtype: of the checkpoint; ours and torch's computed in it, the truth in float32.
-        reports: by backend, the errors of all logits.
-        differences: by backend that is not within twice torch's errors, where it first differs.
-        divergences: by backend, where greedy generations part; those of `is_close` are two roundings of one model.
-        prompts: how many texts were continued by `tokens` tokens.
+        dtype: the checkpoint's element type, in which ours and torch's are computed; the truth is in float32.
+        reports: errors of all logits by backend.
+        differences: the first difference by backend, for those whose errors exceed twice torch's.
+        divergences: differences of greedy generations by backend.
+        prompts: number of texts that were continued by `tokens` tokens.
     """
 
     dtype: str
@@ -47,7 +47,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """True if no error is too large and no two generations part by more than rounding."""
+        """Returns true if no error is too large and rounding explains every difference of generations."""
         apart = [d for divergences in self.divergences.values() for d in divergences if not d.is_close]
         return not self.differences and not apart
 
@@ -60,8 +60,10 @@ def verify(
     Needs memory for the weights once in float32 and twice in the checkpoint's type.
 
     Args:
-        directory: with config.json and safetensors.
-        say: is told what comes next, a line each time.
+        directory: a directory with config.json and safetensors.
+        backends: the backends to compare.
+        tokens: number of greedy tokens; 0 for none.
+        say: receives a line before each stage.
     """
     dtype = str(read_dtype(directory)).removeprefix("torch.")
     say(f"Hugging Face in float32 and in {dtype}: the logits of {len(_PROMPTS)} prompts")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names of a new family: its distribution, import package, model type and classes, from one another and checked."""
+"""Derives and checks the names of a new family: distribution, import package, model type and classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from packaging.utils import InvalidName, canonicalize_name
 
 from atb_core.errors import AtbError
 
-#: What a new model may resemble, and what that means for the code that is written.
+#: Models that a new one may resemble, and the effect on the generated code.
 LIKES: Final = {
     "llama": "dense, norms before the blocks",
     "qwen2": "llama, with a bias on queries, keys and values",
@@ -28,12 +28,12 @@ _PREFIX: Final = "atb-"
 
 
 class ScaffoldError(AtbError):
-    """A package cannot be written as asked."""
+    """Reports a package that cannot be written."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """`atb-olmo2`, `atb_olmo2`, `olmo2`, `Olmo2`: the classes of the family begin with `prefix`."""
+    """The names of a family, such as `atb-olmo2`, `atb_olmo2`, `olmo2`, `Olmo2`; its classes begin with `prefix`."""
 
     distribution: str
     package: str
@@ -42,11 +42,11 @@ class Names:
 
 
 def derive_names(name: str, model_type: str | None = None) -> Names:
-    """The names of the family that the distribution `name` is to hold.
+    """Returns the names of the family in the distribution `name`.
 
     Args:
-        name: of the distribution; normalised as package indexes do, `Atb_Foo` to `atb-foo`.
-        model_type: by default what follows `atb-` in the distribution's name, with underscores.
+        name: of the distribution; normalised as by package indexes, `Atb_Foo` to `atb-foo`.
+        model_type: by default the part after `atb-` in the distribution's name, with underscores.
 
     Raises:
         ScaffoldError: no distribution, import package or family can have such a name.
@@ -56,7 +56,7 @@ def derive_names(name: str, model_type: str | None = None) -> Names:
     except InvalidName as error:
         raise ScaffoldError(
             f"{name!r} is no valid name for a distribution",
-            hint="Use letters, digits and hyphens, such as atb-olmo2; --directory says where the package goes.",
+            hint="Use letters, digits and hyphens, such as atb-olmo2; --directory sets the place of the package.",
         ) from error
     package = distribution.replace("-", "_")
     if not package.isidentifier() or keyword.iskeyword(package) or package in sys.stdlib_module_names:

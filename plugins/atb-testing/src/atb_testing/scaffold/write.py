@@ -15,13 +15,13 @@ from atb_core.plugins.api import API_VERSION
 from atb_testing.scaffold.names import LIKES, Names, ScaffoldError, check_importable, derive_names
 
 TEMPLATE: Final = Path(__file__).parent / "template"
-#: Written into the package: what was asked for, so that the template can be applied again.
+#: File in the package with the answers to the template, so that it can be applied again.
 ANSWERS_FILE: Final = ".copier-answers.yml"
 _AUTHOR = re.compile(r"(?P<author_name>[^<>]+?)\s*(?:<(?P<author_email>[^<>\s]+@[^<>\s]+)>)?")
 
 
 def stored_answers(target: Path) -> dict[str, str]:
-    """The answers that the package in `target` was written with; empty if there are none.
+    """Returns the answers that the package in `target` was written with; empty if there are none.
 
     Raises:
         ScaffoldError: the file of answers cannot be read.
@@ -53,9 +53,11 @@ def write_package(
 
     Args:
         name: of the distribution, see `derive_names`.
+        target: the directory.
         like: one of `LIKES`.
+        model_type: see `derive_names`.
         author: `Name` or `Name <address>`.
-        force: write over what is there; what is not given then comes from the answers of the package in `target`.
+        force: overwrite existing files; arguments that are `None` then come from the stored answers in `target`.
 
     Raises:
         ScaffoldError: copier is missing, a name is not valid or taken, or `target` is not empty.
@@ -64,14 +66,14 @@ def write_package(
     if target.exists() and (not target.is_dir() or any(target.iterdir())) and not force:
         raise ScaffoldError(
             f"{target} exists already and is not empty",
-            hint="Choose another --directory, or write over it with --force.",
+            hint="Choose another --directory, or overwrite it with --force.",
         )
     stored = stored_answers(target)
     names = derive_names(name, model_type or (stored.get("model_type") if _same(name, stored) else None))
     check_importable(names.package, target)
     like = like or stored.get("like") or next(iter(LIKES))
     if like not in LIKES:
-        raise ScaffoldError(f"nothing is known of models like {like!r}", hint=f"Known: {', '.join(LIKES)}.")
+        raise ScaffoldError(f"there is no template for models like {like!r}", hint=f"There are {', '.join(LIKES)}.")
     answers = {
         "distribution": names.distribution,
         "package": names.package,
@@ -99,14 +101,14 @@ def _import_copier() -> Any:
         import copier
     except ImportError as error:
         raise ScaffoldError(
-            f"a new package is written by copier, which cannot be imported: {error}",
+            f"copier, which writes a new package, cannot be imported: {error}",
             hint="Install it: pip install 'atb-testing[scaffold]'.",
         ) from error
     return copier
 
 
 def _author(author: str) -> dict[str, str]:
-    """Name and address from `Name <address>`; both may be empty."""
+    """Returns name and address of `Name <address>`; both may be empty."""
     if not author:
         return {"author_name": "", "author_email": ""}
     match = _AUTHOR.fullmatch(author.strip())
@@ -116,7 +118,7 @@ def _author(author: str) -> dict[str, str]:
 
 
 def _core() -> dict[str, str]:
-    """The range of versions of the core to depend on, and its API version."""
+    """Returns the range of versions of the core to depend on, and its API version."""
     major, minor = Version(version("atb-core")).release[:2]
     following = f"0.{minor + 1}" if major == 0 else str(major + 1)
     return {"core_range": f">={major}.{minor},<{following}", "api_version": str(API_VERSION)}

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The standard tests, by what they are about; `FamilyTests` is all of them."""
+"""The standard tests by subject; `FamilyTests` has all of them."""

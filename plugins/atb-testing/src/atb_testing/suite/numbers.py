@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers: Hugging Face's logits, and one result however a sequence is cut, batched and cached."""
+"""Tests of a family's logits."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class NumberTests:
-    """Tests what a family computes."""
+    """Tests the logits that a family computes."""
 
     def test_logits_are_as_close_to_the_truth_as_torchs(
         self, atb_lab: Lab, case: str, dtype: str, backend: str
     ) -> None:
+        """Compares our errors with torch's in the same type."""
         with torch_threads(1):
             oracle = atb_lab.oracle(case, dtype)
             report = oracle.report(oracle.run(atb_lab.model(case, dtype, backend)))
         assert report.within(), f"{report}: {explain_difference(atb_lab.checkpoint(case, dtype), backend)}"
 
     def test_a_prefill_equals_the_same_tokens_decoded_one_by_one(self, atb_lab: Lab, dtype: str, backend: str) -> None:
+        """Compares one prefill with decode steps."""
         model = atb_lab.model(dtype=dtype, backend=backend)
         tokens = [5, 17, 2, 80, 33, 9, 61, 17, 4]
         whole = PagedDriver(model, 1).prefill([tokens])
@@ -41,6 +43,7 @@ class NumberTests:
         assert_same(torch.cat(steps), whole, atb_lab, dtype, backend)
 
     def test_company_and_block_size_change_nothing(self, atb_lab: Lab, dtype: str, backend: str) -> None:
+        """Compares sequences in one batch with each alone in smaller blocks."""
         model = atb_lab.model(dtype=dtype, backend=backend)
         lengths = [len(sequence) for sequence in SEQUENCES]
         together = PagedDriver(model, len(SEQUENCES)).run([s + NEXT for s in SEQUENCES], lengths)
@@ -49,6 +52,7 @@ class NumberTests:
             assert_same(alone, expected, atb_lab, dtype, backend)
 
     def test_the_number_of_threads_changes_nothing(self, atb_lab: Lab, dtype: str, backend: str) -> None:
+        """Compares one thread with three."""
         results = []
         for threads in (1, 3):
             with torch_threads(threads):
@@ -59,7 +63,7 @@ class NumberTests:
 
     @needs(Capability.EXPERTS)
     def test_torch_itself_routes_alike_in_every_type(self, atb_lab: Lab, case: str) -> None:
-        """Else the comparisons above would compare different experts and say nothing; see `testing.routing`."""
+        """Checks that the comparisons above compare the same experts; see `atb_testing.routing`."""
         directory, sequences = atb_lab.checkpoint(case), atb_lab.oracle(case).sequences
         choices = [chosen_experts(load_reference(directory, dtype), sequences) for dtype in _TYPES]
         used = sorted(set(choices[0].flatten().tolist()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package: found by `model_type`, the one that is installed, and cheap to import."""
+"""Tests of a family's package."""
 
 from __future__ import annotations
 
@@ -21,25 +21,30 @@ class PackageTests:
     model_type: str
 
     def test_entry_points_lead_to_the_familys_classes(self, atb_lab: Lab) -> None:
+        """Checks the classes of the entry points."""
         assert issubclass(router_for(self.model_type), BaseRouter)
         assert issubclass(config_for(self.model_type), BaseConfig)
         model_cls = model_for(self.model_type)
         assert issubclass(model_cls, CausalLM), "decorate the model class with @torch_to_mindie_graph()"
 
     def test_the_package_under_test_is_the_installed_one(self, atb_lab: Lab) -> None:
+        """Checks that the tests import the installed package."""
         here = importlib.import_module(package_of(atb_lab.package)).__file__
         installed = atb_lab.imports.file
-        assert here == installed, f"these tests import {here}, but what is installed is {installed}"
+        assert here == installed, f"these tests import {here}, but the installed package is {installed}"
 
     def test_listing_and_routing_import_no_torch(self, atb_lab: Lab) -> None:
+        """Checks the libraries that router and configuration import."""
         named = ", ".join(f"{library} at {line}" for library, line in atb_lab.imports.heavy.items())
         assert not named, f"importing {', '.join(atb_lab.imports.modules)} imports {named}"
 
     def test_importing_the_package_takes_less_than_50_milliseconds(self, atb_lab: Lab) -> None:
+        """Checks the time of the import."""
         seconds = atb_lab.imports.seconds
         assert seconds < BUDGET_SECONDS, f"{', '.join(atb_lab.imports.modules)} take {1000 * seconds:.0f} ms"
 
     def test_only_the_public_surface_of_core_is_imported(self, atb_lab: Lab) -> None:
+        """Checks the package's imports from atb_core."""
         file = importlib.import_module(package_of(atb_lab.package)).__file__
         assert file is not None, f"{package_of(atb_lab.package)} is a package without __init__.py"
         private = private_imports(Path(file).parent)

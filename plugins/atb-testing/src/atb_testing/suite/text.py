@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text: the family's chat template renders as transformers renders it."""
+"""Tests of a family's chat template."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from atb_testing.lab import Lab
 
 
 class TextTests:
-    """Tests how a family turns a conversation into a prompt."""
+    """Tests the prompt that a family makes of a conversation."""
 
     @needs(Capability.CHAT_TEMPLATE)
     def test_the_chat_template_renders_as_transformers_does(self, atb_lab: Lab) -> None:
+        """Compares our renderer with transformers', refusals included."""
         renderers = atb_lab.renderers
         rendered = 0
         for name, chat in CHATS.items():
@@ -29,7 +30,7 @@ class TextTests:
                     with pytest.raises((RequestError, TokenizerError)) as raised:
                         renderers.ours(chat, **variables)
                     if isinstance(raised.value, RequestError):
-                        assert words in str(raised.value), f"{name}, {kind}: refused with other words"
+                        assert words in str(raised.value), f"{name}, {kind}: refused with another message"
                     continue
                 assert renderers.ours(chat, **variables) == expected, f"{name}, {kind}"
                 rendered += 1

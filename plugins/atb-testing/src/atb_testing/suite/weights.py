@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weights: every tensor of the checkpoint is read, none is missed, and a checkpoint that differs is refused."""
+"""Tests of loading a family's weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from atb_testing.loaders import AlteredLoader
 
 
 class WeightTests:
-    """Tests what a family reads from a checkpoint that Hugging Face wrote."""
+    """Tests the loading of checkpoints that Hugging Face wrote."""
 
     def test_every_tensor_of_the_checkpoint_is_read_once_and_no_other(self, atb_lab: Lab, case: str) -> None:
+        """Counts the reads of every tensor."""
         directory = atb_lab.checkpoint(case)
         with open_weights(directory) as inner:
             loader = AlteredLoader(inner)
@@ -26,6 +27,7 @@ class WeightTests:
         assert not twice, f"read more than once: {', '.join(twice)}"
 
     def test_a_checkpoint_that_lacks_a_tensor_is_refused_by_its_name(self, atb_lab: Lab) -> None:
+        """Leaves out each tensor in turn."""
         directory = atb_lab.checkpoint()
         with open_weights(directory) as inner:
             for name in inner.names():
@@ -35,6 +37,7 @@ class WeightTests:
                 assert name in str(refusal.value), f"{name} is missing, but the message is: {refusal.value}"
 
     def test_a_checkpoint_with_one_tensor_more_is_refused_by_its_name(self, atb_lab: Lab) -> None:
+        """Adds unknown tensors in turn."""
         directory = atb_lab.checkpoint()
         with open_weights(directory) as inner:
             beyond = {name.replace("layers.0.", "layers.99.") for name in inner.names()} - set(inner.names())
@@ -42,9 +45,10 @@ class WeightTests:
                 loader = AlteredLoader(inner, extra={name: torch.ones(3, 5)})
                 with pytest.raises(WeightsError) as refusal:
                     build_model(directory, loader).load_weights(loader, SilentProgress())
-                assert name in str(refusal.value), f"{name} is too much, but the message is: {refusal.value}"
+                assert name in str(refusal.value), f"{name} is unknown, but the message is: {refusal.value}"
 
     def test_several_shards_load_like_one_file(self, atb_lab: Lab, dtype: str, backend: str) -> None:
+        """Compares the logits of three shards with those of one file."""
         directory = atb_lab.checkpoint(dtype=dtype, shards=3)
         assert len(list(directory.glob("*.safetensors"))) >= 3
         oracle = atb_lab.oracle(dtype=dtype)
