@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the pages that come from the code: `api.md` from the public modules, `cli.md` from the commands, `ops.md` from
-the registry of ops and from the table of the Ascend backend.
+"""Writes the pages that are generated from the code.
 
-Run it after a change of any; a test fails while a page is stale.
+`api.md` describes the public modules, `cli.md` the commands, and `ops.md` the registry of ops with the table of the
+Ascend backend. Run it after a change of any; a test fails while a page is stale.
 """
 
 from __future__ import annotations
@@ -137,6 +137,7 @@ PAGES = {"api.md": api_page, "cli.md": cli_page, "ops.md": ops_page}
 
 
 def main() -> None:
+    """Writes all pages."""
     for name, page in PAGES.items():
         (FOLDER / name).write_text(page(), encoding="utf-8")
 
