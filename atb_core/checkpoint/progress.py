@@ -36,19 +36,16 @@ class BarProgress:
         self._bar: Any = None
 
     def start(self, what: str, total: int | None) -> None:
-        """Shows a bar."""
         # tqdm takes 50 ms to import.
         from tqdm import tqdm
 
         self._bar = tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False, dynamic_ncols=True)
 
     def advance(self, nbytes: int) -> None:
-        """Moves the bar."""
         if self._bar is not None:
             self._bar.update(nbytes)
 
     def finish(self) -> None:
-        """Removes the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
