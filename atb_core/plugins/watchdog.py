@@ -60,9 +60,12 @@ class Watchdog:
     def _leave(self) -> None:
         with self._lock:
             self._left.set()
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), None)
         if self._signals:
             signal.signal(_SIGNAL, self._previous)  # type: ignore[arg-type]
+        elif self.expired:
+            # Not without need: clearing what is not set makes Python 3.11 look for it after every call from then on,
+            # and hang under a profiler.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), None)
 
     def _take_signal(self) -> bool:
         if _SIGNAL is None or threading.current_thread() is not threading.main_thread():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import subprocess
 import sys
 import threading
 
@@ -335,3 +336,17 @@ def test_an_interruption_by_the_user_stays_one(site: Site) -> None:
     with pytest.raises(KeyboardInterrupt):
         load(site)
     assert "atb_one" not in sys.modules
+
+
+def test_a_program_can_be_profiled_after_an_import() -> None:
+    # In a process of its own: where this fails, the interpreter never comes back from the call.
+    program = """
+import sys
+from atb_core.plugins.watchdog import Watchdog
+with Watchdog(60):
+    pass
+sys.setprofile(lambda *arguments: None)
+(lambda: None)()
+sys.setprofile(None)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
