@@ -29,7 +29,7 @@ class SilentProgress(Progress):
     """Shows nothing: inherits the empty methods."""
 
 
-class BarProgress:
+class BarProgress(Progress):
     """Shows a tqdm bar on standard error, and removes it when the job is over."""
 
     def __init__(self) -> None:
