@@ -28,6 +28,9 @@ class Progress(Protocol):
 class SilentProgress(Progress):
     """Shows nothing: inherits the empty methods."""
 
+    def __init__(self) -> None:
+        """Replaces the constructor of `Protocol`, whose signature changes when it first runs."""
+
 
 class BarProgress(Progress):
     """Shows a tqdm bar on standard error, and removes it when the job is over."""
