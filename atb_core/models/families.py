@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds model families: the interface through which this layer and the runner reach the installed ones."""
+"""Finds model families: the interface that the plugin system implements."""
 
 from __future__ import annotations
 

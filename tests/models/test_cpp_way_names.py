@@ -61,6 +61,18 @@ def test_qwens_and_llamas_names_are_there_with_their_packages() -> None:
     assert biases(with_parameters("llama_DecoderModel")) == 0
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("qwen_QwenDecoderModel", "qwen_DecoderModel"), ("llama_LlamaDecoderModel", "llama_DecoderModel")],
+)
+def test_the_names_of_atb_models_are_the_same_models(theirs: str, ours: str) -> None:
+    first, second = cpp_models.registered(theirs), cpp_models.registered(ours)
+    assert first is not None
+    assert second is not None
+    assert first.differences(second) == []
+    assert with_parameters(theirs).weight_names == with_parameters(ours).weight_names
+
+
 def test_two_packages_that_agree_share_a_name_and_each_runs_its_own_types() -> None:
     from atb_qwen2.cpp_model import DECODER as of_qwen2
     from atb_qwen3.cpp_model import DECODER as of_qwen3
@@ -180,20 +192,20 @@ def test_an_entry_point_that_leads_to_something_else_is_refused(site: Site, sour
 
 def test_a_graph_that_no_library_has_brought_is_named(site: Site) -> None:
     package(site, "atb-one", "one_DecoderModel", "graph='other_Model'")
-    with pytest.raises(EngineError, match=r"for the graph of 'other_Model', which is not there\. .*load_native_lib"):
+    with pytest.raises(EngineError, match=r"for the graph of 'other_Model', which does not exist\. .*load_native_lib"):
         ModelTorch("one_DecoderModel")
 
 
 def test_a_package_cannot_take_the_name_of_a_model_of_c(site: Site) -> None:
     package(site, "atb-one", "core_DecoderModel")
-    with pytest.raises(EngineError, match=r"'core_DecoderModel' is both registered by atb-one and brought by a lib"):
+    with pytest.raises(EngineError, match=r"'core_DecoderModel' is registered by atb-one and also by a library"):
         ModelTorch("core_DecoderModel")
 
 
 def test_an_unknown_name_lists_the_known_ones_and_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         EngineError,
-        match=r"'nobody_Model'; there are .*core_DecoderModel, .*qwen_DecoderModel \(atb-qwen2, atb-qwen3\)\. load",
+        match=r"'nobody_Model'; there are .*core_DecoderModel, .*qwen_QwenDecoderModel \(atb-qwen2, atb-qwen3\)\. load",
     ):
         ModelTorch("nobody_Model")
     # Where atb-qwen2 and atb-qwen3 are not installed.
