@@ -62,7 +62,7 @@ def count(runner: ModelRunner, step: Step) -> dict[str, str]:
     before = sim.counters()
     run(runner, step)
     used = {name: value - before[name] for name, value in sim.counters().items()}
-    engine = runner.model.runtime.variant("prefill" if step.is_prefill else "decode").engine
+    engine = runner.model.variants.get("prefill" if step.is_prefill else "decode").engine
     assert isinstance(engine, AtbEngine)
     plan = engine.plan_info()
     copies = {
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("\n".join(table({step.title: count(runner, step) for step in steps})))
     cache = sum(tensor.nbytes for pair in runner.kv_cache for tensor in pair)
     used = sim.counters()
-    weights = runner.model.runtime.variants.store.nbytes
+    weights = runner.model.variants.store.nbytes
     print(f"\nPeak device memory: {used['peak_bytes'] / _MIB:.1f} MiB, of which {weights / _MIB:.1f} MiB are weights "
           f"and {cache / _MIB:.1f} MiB cache.")  # fmt: skip
 

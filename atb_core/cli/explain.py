@@ -11,10 +11,12 @@ import click
 
 from atb_core.cli.output import json_option, size_text, table
 from atb_core.cli.show import collect, context_bytes, open_model
+from atb_core.errors import AtbError
+from atb_core.names import DTYPES
+from atb_core.plugins.registry import ROUTERS, Resolution, model_for, registry
 
 if TYPE_CHECKING:
     from atb_core.checkpoint import Checkpoint
-    from atb_core.plugins.registry import Resolution
 
 
 @click.command()
@@ -37,9 +39,6 @@ def explain(model: str) -> tuple[dict[str, Any], Exception | None]:
     `path` is `None` where only a model type was given, `winner` where no package serves it (`error` says why), and
     `facts`, those of `atb show --json`, without a model's files. The checkpoint's own dtype is the first of `dtypes`.
     """
-    from atb_core.errors import AtbError
-    from atb_core.plugins.registry import ROUTERS, registry
-
     checkpoint, model_type = _where(model)
     resolution = registry().resolve(model_type)
     error: AtbError | None = resolution.error
@@ -94,8 +93,6 @@ def _candidates(resolution: Resolution) -> list[dict[str, str | None]]:
 def _capabilities(model: str, checkpoint: Checkpoint | None, model_type: str) -> dict[str, Any]:
     """Returns the features that stack on a model, its own and those of plugins, its dtypes and its facts."""
     from atb_core.features import FEATURES
-    from atb_core.names import DTYPES
-    from atb_core.plugins.registry import model_for
 
     features = [feature.feature_name for feature in model_for(model_type).feature_decorators]
     features += [f"{each.value.feature_name} ({each.owner})" for each in FEATURES.all()]

@@ -66,7 +66,7 @@ def command(
 
 def networks(model: str, variant: str, backend: str) -> dict[str, Network]:
     """Returns the network of `variant` as recorded ("before") and as `backend` gets it ("after")."""
-    variants = open_model(model).build(backend).runtime.variants
+    variants = open_model(model).build(backend).variants
     key = frozenset((variant,))
     return {"before": variants.network(key), "after": variants.prepared(key)}
 

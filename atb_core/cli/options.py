@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from atb_core.errors import RequestError
 from atb_core.names import BACKENDS, DTYPES, GRAPHS
+from atb_core.runner.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
-    from atb_core import ModelRunner, SamplingParams
+    from atb_core import ModelRunner
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -134,7 +136,6 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 def _thinking_variable(model: str, option: str) -> str:
     from atb_core.checkpoint import open_checkpoint
-    from atb_core.errors import RequestError
     from atb_core.models.base.router import router_of
 
     router = router_of(open_checkpoint(model))
@@ -153,8 +154,6 @@ def sampling_values(*, ignore_eos: bool, keep_special_tokens: bool, **options: A
         UsageError: An option is no `ID=BIAS`.
         RequestError: `SamplingParams` refuses a value.
     """
-    from atb_core.runner.sampling_params import SamplingParams
-
     options["logit_bias"] = dict(_bias(text) for text in options["logit_bias"])
     values = {name: value for name, value in options.items() if value not in (None, (), {})}
     if ignore_eos:

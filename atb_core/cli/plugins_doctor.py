@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atb_core.cli.output import plugins_text
+from atb_core.settings import Settings, settings
 
 if TYPE_CHECKING:
     from atb_core.plugins.doctor import Finding, PluginReport, Report
-    from atb_core.settings import Settings
 
 
 @click.command("doctor")
@@ -35,7 +35,6 @@ def command(ctx: click.Context, names: tuple[str, ...], as_json: bool, timeout: 
     from tqdm import tqdm
 
     from atb_core.plugins.doctor import choose, examine
-    from atb_core.settings import settings
 
     plugins, used = choose(names), settings()
     with tqdm(desc="importing", total=len(plugins), unit=" plugins", leave=False, disable=None) as bar:

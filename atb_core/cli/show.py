@@ -12,12 +12,12 @@ import click
 
 from atb_core.cli.output import aligned, count_text, json_option, size_text
 from atb_core.errors import WeightsError
+from atb_core.plugins.registry import Family, registry
 
 if TYPE_CHECKING:
     from atb_core.checkpoint import Checkpoint, WeightLoader
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
-    from atb_core.plugins.registry import Family
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,6 @@ def open_model(model: str | Checkpoint) -> OpenedModel:
     """Finds a model, fetching it if it is not on this machine, and the family that serves it."""
     from atb_core.checkpoint import open_checkpoint
     from atb_core.models.base.router import router_of
-    from atb_core.plugins.registry import registry
 
     checkpoint = open_checkpoint(model) if isinstance(model, str) else model
     router = router_of(checkpoint)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features that stack on models."""
 
-from __future__ import annotations
-
 from atb_core.features.base import BASE_FEATURES, FeatureDecorator, check_stacking
 from atb_core.features.by_name import FEATURES, check_enabled, features_by_name
 

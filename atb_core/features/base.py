@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a feature is: an addition to a model that may need a network of its own."""
+"""Features: additions to a model that may need a network of their own."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ BASE_FEATURES = ("prefill", "decode")
 class FeatureDecorator(ABC):
     """One feature on one model. Pass the class to `torch_to_mindie_graph`; it is created with the model.
 
-    A step for which `is_activated` holds runs in a variant of the network recorded with the feature's
-    `variant_arguments` and `variant_inputs`, and gets its inputs through `modify_inputs`.
+    A step for which `is_activated` returns true runs in a variant of the network that is recorded with the feature's
+    `variant_arguments` and `variant_inputs`; `modify_inputs` changes the inputs of the step.
     """
 
-    #: Unique name; becomes part of the key of the variants that have the feature. ATB-Models' form, a property that
-    #: returns a constant, is replaced by its value.
+    #: Unique name, part of the key of the variants that have the feature. A property that returns a constant, as in
+    #: ATB-Models, is replaced by its value.
     feature_name: ClassVar[str]
-    #: Features that this one may be added on top of, of `BASE_FEATURES` and of those listed before it.
+    #: The features that this one may be added to: of `BASE_FEATURES` and of those listed before it.
     feature_stackable_whitelist: ClassVar[Sequence[str]] = BASE_FEATURES
     #: False for a feature that only changes inputs and needs no network of its own.
     need_additional_engine: ClassVar[bool] = True
@@ -53,22 +53,22 @@ class FeatureDecorator(ABC):
     @property
     @abstractmethod
     def is_enabled(self) -> bool:
-        """Whether the model was opened with this feature; a feature that is not enabled is never activated."""
+        """Returns true if the model was opened with this feature; others are never activated."""
 
     @abstractmethod
     def is_activated(self, meta: Step) -> bool:
-        """Returns true for a step that needs the feature. Must not change anything."""
+        """Returns true for a step that needs the feature; must not change anything."""
 
     def is_stackable(self, features: Collection[str]) -> bool:
-        """Whether the feature may be added to a variant that has `features`."""
+        """Returns true if the feature may be added to a variant that has `features`."""
         return all(name in self.feature_stackable_whitelist for name in features)
 
     def variant_arguments(self) -> dict[str, Any]:
-        """Further keyword arguments of the model's symbolic `forward`."""
+        """Returns further keyword arguments of the model's symbolic `forward`."""
         return {}
 
     def variant_inputs(self) -> dict[str, Tensor]:
-        """Further inputs of the network, also given to `forward` by name."""
+        """Returns further inputs of the network, which `forward` also gets by name."""
         return {}
 
     def modify_inputs(
@@ -78,16 +78,16 @@ class FeatureDecorator(ABC):
         runtime_params: MutableMapping[str, torch.Tensor],
         meta: Step,
     ) -> None:
-        """Changes or adds what a step's engine is given."""
+        """Changes a step's inputs, outputs and runtime parameters in place, before the engine gets them."""
         return
 
 
 def check_stacking(features: Sequence[type[FeatureDecorator]]) -> None:
-    """Refuses a list of features that could not work together, before any model exists.
+    """Checks that features may be listed together.
 
     Raises:
-        GraphError: something that is no concrete feature, a name used twice or reserved, a feature that fits
-            no base variant, or one that stacks on another that comes after it.
+        GraphError: one is no concrete feature, has a name that is taken, stacks on no base variant, or stacks on one
+            that is listed after it.
     """
     names: list[str] = []
     for feature in features:

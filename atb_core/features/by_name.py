@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds features by name: those of plugins, beside those that a model was decorated with."""
+"""Finds features by name: those of plugins and those that a model is decorated with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from atb_core.features.base import FeatureDecorator, check_stacking
 def feature_problem(item: object) -> str | None:
     """Returns a sentence that names the fault of a contributed feature, `None` if it has none."""
     try:
-        check_stacking([item])  # type: ignore[list-item] # It refuses anything but a feature.
+        check_stacking([item])  # type: ignore[list-item] # refuses everything but a feature
     except GraphError as error:
         return str(error)
     return None
@@ -27,22 +27,18 @@ FEATURES: Extensions[type[FeatureDecorator]] = Extensions(
 def features_by_name(
     names: Sequence[str], decorated: Sequence[type[FeatureDecorator]]
 ) -> tuple[type[FeatureDecorator], ...]:
-    """Returns the features of plugins that go on top of those a model was decorated with, checked together.
-
-    Args:
-        names: the requested features; one that the model was decorated with needs nothing further.
-        decorated: the model's own, which come first.
+    """Returns the features of plugins for those requested features that a model is not decorated with.
 
     Raises:
-        RequestError: nothing offers a feature of that name; says which there are.
-        PluginError: several plugins offer it, or the features do not stack.
+        RequestError: no plugin offers a feature of that name; lists those that exist.
+        PluginError: several plugins offer it.
+        GraphError: the features do not stack on those that the model is decorated with.
     """
     own = [feature.feature_name for feature in decorated]
     wanted = [name for name in dict.fromkeys(names) if name not in own]
-    if not wanted:
-        return ()
     features = tuple(_find(name, own).value for name in wanted)
-    check_stacking([*decorated, *features])
+    if features:
+        check_stacking([*decorated, *features])
     return features
 
 
@@ -51,19 +47,19 @@ def _find(name: str, own: Sequence[str]) -> Contribution[type[FeatureDecorator]]
     if contribution is not None:
         return contribution
     offered = [f"{each.value.feature_name} ({each.owner})" for each in FEATURES.all()]
-    known = [*(f"{each} (of the model)" for each in own), *offered]
+    names = [*(f"{each} (of the model)" for each in own), *offered]
     raise RequestError(
         f"no installed plugin offers a feature called {name!r}",
-        hint=f"There {'are' if known else 'is'}: {', '.join(known) or 'none'}.{FEATURES.failures()}",
+        hint=f"Available: {', '.join(names) or 'none'}.{FEATURES.failures()}",
     )
 
 
 def check_enabled(names: Sequence[str], features: Sequence[FeatureDecorator]) -> None:
-    """Raises PluginError for a requested feature that says itself that it is not enabled on this model."""
+    """Raises PluginError for a requested feature whose `is_enabled` is false on this model."""
     for feature in features:
         if feature.feature_name in names and not feature.is_enabled:
             raise PluginError(
                 f"the feature {feature.feature_name!r} ({type(feature).__module__}) is not enabled on this model: "
-                "its is_enabled says no",
+                "its is_enabled is false",
                 hint="Its documentation says what a model needs for it.",
             )

@@ -19,10 +19,10 @@ KVCache: TypeAlias = "Sequence[tuple[torch.Tensor, torch.Tensor]]"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step(Mapping[str, Any]):
-    """The arguments of one call of a model's `forward`, made once and handed to features and hooks as `meta`.
+    """The arguments of one call of a model's `forward`; features and hooks get it as `meta`.
 
-    Every field is an attribute. The record is a mapping too, as ATB-Models' `input_metadata` is: `meta["slots"]`,
-    `meta.get("adapter_ids")`. Arguments that have no field are in `extras` and are found by name like the others.
+    The record is a mapping too, like ATB-Models' `input_metadata`: `meta["slots"]`, `meta.get("adapter_ids")`. As a
+    mapping it has the fields and the `extras` by name.
 
     Args:
         input_ids: `[T]` int64; in prefill the prompts one after another, in decode one token of each sequence.

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers of decoder models: weights by checkpoint name, and their application."""
 
-from __future__ import annotations
-
 from enum import Enum, auto
 
 __all__ = ["InferenceMode"]

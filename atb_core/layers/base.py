@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What layers need to know of a configuration, of a model's sizes and of a checkpoint."""
+"""The base of layers, and the parts of a configuration, of a model's sizes and of a checkpoint that they read."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from atb_core.errors import ConfigError
 from atb_core.graph.dtype import DataType
+from atb_core.nn.distributed.mapping import Mapping
+from atb_core.nn.module import Module
 
 
 class LayerConfig(Protocol):
@@ -25,12 +27,12 @@ class LayerConfig(Protocol):
 
     @property
     def data_type(self) -> DataType:
-        """Element type of the model's weights and activations."""
+        """Returns the element type of the model's weights and activations."""
         ...
 
 
 class MoeLayerConfig(LayerConfig, Protocol):
-    """What layers with experts read besides."""
+    """The further fields that layers with experts read."""
 
     num_experts: int
     num_experts_per_tok: int
@@ -40,26 +42,53 @@ class MoeLayerConfig(LayerConfig, Protocol):
 
 
 class HeadCounts(Protocol):
-    """Numbers of heads held by this process and the size of one."""
+    """The numbers of heads that this process holds and the size of one."""
 
-    @property
-    def num_heads(self) -> int: ...
-
-    @property
-    def num_kv_heads(self) -> int: ...
-
-    @property
-    def head_dim(self) -> int: ...
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
 
 
 class ShapeSource(Protocol):
     """The part of a weight loader that constructors use: shapes from the checkpoint's headers."""
 
-    def shape(self, name: str) -> tuple[int, ...]: ...
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of a tensor of the checkpoint."""
+        ...
+
+
+class Layer(Module):
+    """A layer with weights. It keeps the arguments that every layer of a decoder gets, for subclasses.
+
+    Construction reads no weights: a subclass may replace the modules that its base creates.
+
+    Args:
+        file_loader: read for shapes that are not given; may be `None`.
+        prefix: the layer's name in the checkpoint.
+        config_metadata: head counts of this process; those of the whole model by default.
+        infer_param: decisions that are made when the model is opened.
+        kwargs: arguments of subclasses; ignored.
+    """
+
+    def __init__(
+        self,
+        config: LayerConfig,
+        file_loader: ShapeSource | None,
+        prefix: str,
+        config_metadata: HeadCounts | None = None,
+        infer_param: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.prefix = prefix
+        self.config_metadata = config_metadata
+        self.infer_param = infer_param
+        self.mapping = Mapping()
 
 
 def stored_shape(file_loader: ShapeSource | None, name: str) -> tuple[int, ...]:
-    """The shape of `name` in the checkpoint, for layers that were not told their sizes."""
+    """Returns the shape of `name` in the checkpoint; ConfigError without a loader."""
     if file_loader is None:
         raise ConfigError(
             f"the sizes of {name} are unknown: neither sizes nor a weight loader were given",

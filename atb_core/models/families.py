@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds model families: the interface through which this layer and the runner reach the installed ones."""
+"""Finds model families: the interface that the plugin system implements."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from atb_core.extensions import Port
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint
-
-__all__ = ["Families", "families", "model_type_of"]
 
 
 class Families(Protocol):

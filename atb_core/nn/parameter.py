@@ -120,10 +120,8 @@ class Parameter(BaseParameter):
         suffix: str,
         shape: Sequence[int] | None = None,
         dtype: DataType | None = None,
-        sources: Sequence[WeightSource] | None = None,
-        *,
-        enable_auto_transpose: bool = False,
-        enable_nd_nz: bool = False,
+        *_: Any,
+        **__: Any,
     ) -> Parameter:
         """Creates the meta tensor that represents the weight."""
         return super().__new__(cls, _join(prefix, suffix), shape, dtype)  # type: ignore[return-value]

@@ -56,12 +56,6 @@ class Generation:
         """Queues a request; it joins the running ones as soon as there is room."""
         self._scheduler.add(request)
 
-    def abort(self, request: Request) -> None:
-        """Ends one request and frees its blocks; its output keeps what was generated."""
-        with self._lock:
-            request.abort()
-            self._scheduler.remove_finished()
-
     def step(self) -> list[StreamChunk]:
         """Runs the model once and returns one new token for each request that took part.
 

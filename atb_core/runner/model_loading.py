@@ -125,7 +125,7 @@ def load_model(
             MindIELLMConfig(hf_config=config), loader, backend=engines, max_model_len=max_model_len, **options
         )
         if cpp_name is not None:
-            model.runtime.variants = CppVariants(model, cpp_name)
+            model.variants = CppVariants(model, cpp_name)
         model.load_weights(loader, progress=progress)
     _return_free_memory()
     return model

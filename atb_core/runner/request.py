@@ -182,9 +182,10 @@ class Request:
             return logprobs
         return {token_id: entry._replace(decoded_token=decode(token_id)) for token_id, entry in logprobs.items()}
 
-    def abort(self) -> str:
-        """Ends the request from outside; returns the text that was held back."""
-        return "" if self.finish_reason is not None else self._finish("abort")
+    def abort(self) -> None:
+        """Ends the request before it is finished."""
+        if self.finish_reason is None:
+            self._finish("abort")
 
     def _finish(self, reason: FinishReason) -> str:
         self.ended = time.monotonic()

@@ -103,12 +103,10 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        for name, check, limits in (
-            *((name, _checked_float, limits) for name, limits in _FLOATS.items()),
-            *((name, _checked_integer, limits) for name, limits in _INTEGERS.items()),
-        ):
+        for name, limits in {**_FLOATS, **_INTEGERS}.items():
             value = getattr(self, name)
             if value is not None or name not in _MAY_BE_NONE:
+                check = _checked_float if name in _FLOATS else _checked_integer
                 self._set(name, check(name, value, *limits))
         for name in ("ignore_eos", "skip_special_tokens"):
             if not isinstance(getattr(self, name), bool):

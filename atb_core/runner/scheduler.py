@@ -67,7 +67,6 @@ class Scheduler:
             if request.finish_reason is not None:
                 self._blocks.free(request.block_table)
         self.running = [request for request in self.running if request.finish_reason is None]
-        self.waiting = deque(request for request in self.waiting if request.finish_reason is None)
 
     def clear(self) -> list[Request]:
         """Removes all requests, frees their blocks and returns them."""

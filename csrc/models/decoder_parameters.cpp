@@ -20,6 +20,7 @@ void accept_choices(Parameters& given) {
   for (const char* name : {"isEmbeddingParallel", "isLmHeadParallel", "supportLcoc", "enableLcoc"}) {
     given.flag(name, false);  // of no effect in one process
   }
+  given.flag("enablePreFetchWeight", false);  // changes the time of a step, not its result
   for (const char* name : {"enableAddNorm", "enableIntraLayerAddNorm", "enableInterLayerAddNorm"}) {
     given.flag(name, false);  // fusions of two steps
   }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Installations of Ascend's software as their files look, in a temporary folder."""
+"""Writes installations of Ascend's software, as their files look, into a temporary folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write(path: Path, content: str | bytes = "") -> Path:
 
 @dataclass
 class Box:
-    """A machine that tests take apart: everything works until a test changes it."""
+    """Holds a machine that tests take apart: everything works until a test changes it."""
 
     base: Path
     environ: dict[str, str] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Box:
         return examine(self.machine())
 
     def finding(self, check: str) -> Finding:
-        """The one finding of a check."""
+        """Returns the one finding of a check."""
         (found,) = (finding for finding in self.examine().findings if finding.check == check)
         return found
 
@@ -84,7 +84,7 @@ def driver(box: Box, version: str = "25.0.rc1.1") -> Path:
 
 
 def old_cann(box: Box, version: str = "8.2.RC1") -> Path:
-    """A toolkit as it was laid out before 8.5: ascend-toolkit/latest is a link to a version's folder."""
+    """Writes a toolkit as it was laid out before 8.5: ascend-toolkit/latest is a link to a version's folder."""
     home = box.root / "ascend-toolkit" / version
     write(home / "aarch64-linux/ascend_toolkit_install.info", f"package_name=Ascend-cann-toolkit\nversion={version}\n")
     write(home / "version.cfg", f"# version: 1.0\nruntime_running_version=[7.7.0.1.231:{version}]\n")
@@ -98,7 +98,7 @@ def old_cann(box: Box, version: str = "8.2.RC1") -> Path:
 
 
 def new_cann(box: Box, version: str = "8.5.0") -> Path:
-    """A toolkit since 8.5: cann is a link to cann-<version>, versions of components are in share/info."""
+    """Writes a toolkit as it is laid out since 8.5: cann links to cann-<version>, versions are in share/info."""
     home = box.root / f"cann-{version}"
     write(home / "aarch64-linux/ascend_toolkit_install.info", f"package_name=Ascend-cann-toolkit\nversion={version}\n")
     write(home / "share/info/runtime/version.info", f"Version={version}\ntimestamp=20260101\n")
@@ -110,7 +110,7 @@ def new_cann(box: Box, version: str = "8.5.0") -> Path:
 
 
 def nnal(box: Box, version: str = "8.5.0", abi: int = 1) -> Path:
-    """NNAL; returns the folder that set_env.sh makes ATB_HOME_PATH."""
+    """Writes NNAL and returns the folder that set_env.sh makes ATB_HOME_PATH."""
     folder = box.root / "nnal/atb"
     write(
         folder / version / "version.info",
@@ -126,7 +126,7 @@ def nnal(box: Box, version: str = "8.5.0", abi: int = 1) -> Path:
 
 
 def good_box(base: Path) -> Box:
-    """Everything of one version, in the layout since 8.5."""
+    """Writes everything of one version, in the layout since 8.5."""
     box = Box(base)
     torch_package(box)
     driver(box)

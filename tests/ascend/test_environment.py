@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examination of a machine: what it says of good, incomplete, mismatched and damaged installations."""
+"""Good, incomplete, mismatched and damaged installations get the findings that they deserve."""
 
 from __future__ import annotations
 

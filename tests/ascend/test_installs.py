@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CANN and ATB: where they are found, what their version files say, and what does not match."""
+"""CANN and ATB are found at their places, their versions are read, and mismatches are reported."""
 
 from __future__ import annotations
 

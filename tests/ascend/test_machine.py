@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the real machine is asked: in other processes, and without importing what is asked about."""
+"""The real machine is examined in child processes, without importing what is examined."""
 
 from __future__ import annotations
 

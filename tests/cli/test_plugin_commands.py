@@ -60,6 +60,23 @@ def test_a_command_of_a_plugin_runs_with_its_arguments(site: Site, atb: Atb) -> 
     assert status == 0 and out.startswith("Usage: atb hello") and "Greets." in out
 
 
+def test_a_name_that_begins_with_plugins_joins_that_group(site: Site, atb: Atb) -> None:
+    site.install("atb-hello", COMMAND.format(name="plugins greet"))
+    assert atb("plugins", "greet", "there") == (0, "hello there\n", "")
+    status, out, _ = atb("plugins", "greet", "--help")
+    assert status == 0 and out.startswith("Usage: atb plugins greet")
+    assert atb("greet")[0] == 2
+
+
+def test_a_command_of_core_in_that_group_is_not_replaced(
+    site: Site, atb: Atb, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.install("atb-hello", COMMAND.format(name="plugins list"))
+    assert "hello" not in atb("plugins", "list")[1].replace("atb-hello", "").replace("atb_hello", "")
+    assert atb("plugins", "absent")[0] == 2
+    assert "`atb plugins list` is a command of core" in caplog.text
+
+
 def test_commands_of_core_load_no_plugin(site: Site, atb: Atb) -> None:
     module = site.install("atb-hello", COMMAND.format(name="hello"))
     assert atb("version")[0] == 0

@@ -67,24 +67,24 @@ def test_who_writes_the_graph_changes_no_bit(tmp_path: Path, checkpoint: str, dt
 @pytest.mark.parametrize("base", ["prefill", "decode"])
 def test_the_graphs_are_the_same_op_by_op(tmp_path: Path, family: str, base: str) -> None:
     tiny_checkpoint(tmp_path, family)
-    built = opened(tmp_path).model.runtime.variant(base).engine
-    recorded = unfused(opened(tmp_path, "python").model).runtime.variant(base).engine
+    built = opened(tmp_path).model.variants.get(base).engine
+    recorded = unfused(opened(tmp_path, "python").model).variants.get(base).engine
     assert isinstance(built, CppEngine)
     assert sorted(op for op, _ in built.model.nodes()) == sorted(node.op.name for node in recorded.network.nodes)
 
 
 def test_the_runner_says_who_wrote_the_graph_and_the_engine_shows_it(runner: ModelRunner) -> None:
     assert runner.graph == "cpp"
-    engine = runner.model.runtime.variant("prefill").engine
+    engine = runner.model.variants.get("prefill").engine
     assert str(engine).startswith("qwen_DecoderModel, built in C++\n  Gather  model.embed_tokens\n")
     with pytest.raises(GraphError, match=r"built in C\+\+; there is no recorded one"):
-        runner.model.runtime.network("decode")
+        runner.model.variants.network(frozenset({"decode"}))
 
 
 def test_prefill_and_decode_hold_one_copy_of_the_weights(directory: Path, runner: ModelRunner) -> None:
-    prefill, decode = (runner.model.runtime.variant(base).engine.model for base in ("prefill", "decode"))
+    prefill, decode = (runner.model.variants.get(base).engine.model for base in ("prefill", "decode"))
     assert prefill.store is decode.store
-    recorded = opened(directory, "python").model.runtime.variants.store
+    recorded = opened(directory, "python").model.variants.store
     assert prefill.store.nbytes == recorded.nbytes
 
 
@@ -163,7 +163,7 @@ def test_a_wrong_step_is_refused_in_the_same_words(
 def test_another_cache_is_bound_anew_and_longer_contexts_get_longer_tables(runner: ModelRunner) -> None:
     first = step(runner).clone()
     assert torch.equal(step(runner, kv_cache=runner.allocate_kv_cache(2)), first)
-    shown = runner.model.runtime.variant("prefill").constants["cos_table"]
+    shown = runner.model.variants.get("prefill").constants["cos_table"]
     assert shown.shape[0] >= 3
     assert torch.equal(step(runner, lm_head_indices=torch.tensor([2])), first[2:])
 
@@ -215,7 +215,7 @@ def test_a_feature_or_an_input_of_a_models_own_needs_a_recorded_graph(
     own = type("Own", (), {"_update_model_inputs": lambda self, step: ({}, {}, {})})
     monkeypatch.setattr(CausalLM, "_update_model_inputs", own._update_model_inputs, raising=False)
     assert CausalLM._update_model_inputs is not FlashCausalLMV3._update_model_inputs
-    with pytest.raises(BackendUnavailableError, match="gives its graph inputs of its own"):
+    with pytest.raises(BackendUnavailableError, match="adds inputs of its own"):
         opened(directory)
 
 
@@ -243,7 +243,7 @@ def test_an_order_of_weights_that_is_not_the_graphs_is_refused(
 
     plain = CppModel().weights
     register(plain[:-1])
-    with pytest.raises(EngineError, match=r"takes 24 weights, and the order .* gives 23: model\.embed_tokens\.weight"):
+    with pytest.raises(EngineError, match=r"takes 24 weights, but the order .* has 23: model\.embed_tokens\.weight"):
         opened(directory)
     register((*plain[-1:], *plain[1:-1], "model.norm"))
     with pytest.raises(EngineError, match="has 1 dimensions where 2 are needed"):

@@ -18,6 +18,7 @@ from atb_core.errors import EngineError, PluginError
 from atb_core.models.cpp import DECODER_WEIGHTS, CppModel, model_names
 from atb_core.plugins import cpp_models
 from atb_core.plugins.once import forget
+from atb_core.plugins.unknown import index
 from atb_testing.surface import private_imports
 
 __all__ = ["settings_file", "site"]  # fixtures
@@ -58,6 +59,18 @@ def test_qwens_and_llamas_names_are_there_with_their_packages() -> None:
     assert cpp_models.registered_names()["qwen_DecoderModel"] == ["atb-qwen2", "atb-qwen3"]
     assert [name.split(".")[-1] for name in with_parameters("qwen_DecoderModel").weight_names].count("bias") == 2
     assert biases(with_parameters("llama_DecoderModel")) == 0
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("qwen_QwenDecoderModel", "qwen_DecoderModel"), ("llama_LlamaDecoderModel", "llama_DecoderModel")],
+)
+def test_the_names_of_atb_models_are_the_same_models(theirs: str, ours: str) -> None:
+    first, second = cpp_models.registered(theirs), cpp_models.registered(ours)
+    assert first is not None
+    assert second is not None
+    assert first.differences(second) == []
+    assert with_parameters(theirs).weight_names == with_parameters(ours).weight_names
 
 
 def test_two_packages_that_agree_share_a_name_and_each_runs_its_own_types() -> None:
@@ -179,20 +192,20 @@ def test_an_entry_point_that_leads_to_something_else_is_refused(site: Site, sour
 
 def test_a_graph_that_no_library_has_brought_is_named(site: Site) -> None:
     package(site, "atb-one", "one_DecoderModel", "graph='other_Model'")
-    with pytest.raises(EngineError, match=r"for the graph of 'other_Model', which is not there\. .*load_native_lib"):
+    with pytest.raises(EngineError, match=r"for the graph of 'other_Model', which does not exist\. .*load_native_lib"):
         ModelTorch("one_DecoderModel")
 
 
 def test_a_package_cannot_take_the_name_of_a_model_of_c(site: Site) -> None:
     package(site, "atb-one", "core_DecoderModel")
-    with pytest.raises(EngineError, match=r"'core_DecoderModel' is both registered by atb-one and brought by a lib"):
+    with pytest.raises(EngineError, match=r"'core_DecoderModel' is registered by atb-one and also by a library"):
         ModelTorch("core_DecoderModel")
 
 
 def test_an_unknown_name_lists_the_known_ones_and_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         EngineError,
-        match=r"'nobody_Model'; there are .*core_DecoderModel, .*qwen_DecoderModel \(atb-qwen2, atb-qwen3\)\. load",
+        match=r"'nobody_Model'; there are .*core_DecoderModel, .*qwen_QwenDecoderModel \(atb-qwen2, atb-qwen3\)\. load",
     ):
         ModelTorch("nobody_Model")
     # Where atb-qwen2 and atb-qwen3 are not installed.
@@ -209,7 +222,7 @@ def test_the_index_holds_exactly_what_the_packages_of_this_repository_register()
         for name in project.get("entry-points", {}).get("atb_core.cpp_models", {}):
             found.setdefault(name, []).append(project["name"])
     assert {name: cpp_models.known_packages(name) for name in found} == found
-    assert set(cpp_models._index()) == set(found)
+    assert set(index("known_cpp_models.json")) == set(found)
 
 
 def test_registering_a_model_imports_neither_torch_nor_the_engine() -> None:

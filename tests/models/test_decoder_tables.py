@@ -13,7 +13,7 @@ import torch
 
 from atb_core import ModelTorch
 from atb_core.errors import EngineError
-from atb_core.models.runtime.graph_runtime import triangular_mask
+from atb_core.models.runtime.inputs import triangular_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "cpp-models.md"

@@ -42,7 +42,7 @@ def test_decoration_keeps_the_name_and_the_signature_of_a_step() -> None:
 
 def test_construction_needs_no_weights_and_builds_no_network() -> None:
     model = Decorated(small_config(), None, backend="reference")
-    assert model.runtime.variants.variants == {}
+    assert model.variants.variants == {}
     assert model.dtype is DataType.FLOAT
     status = model.model_status
     assert (status.num_layers, status.num_heads, status.num_kv_heads, status.head_dim) == (2, 4, 2, 8)
@@ -58,7 +58,7 @@ def test_networks_have_the_inputs_of_their_phase() -> None:
     model = Decorated(small_config(), None, backend="reference")
     common = {"input_ids", "position_ids", "cos_table", "sin_table", "slots", "input_lengths"}
     caches = {f"layer_{i}_{kind}_cache" for i in range(2) for kind in "kv"}
-    prefill, decode = (model.runtime.variant(phase) for phase in ("prefill", "decode"))
+    prefill, decode = (model.variants.get(phase) for phase in ("prefill", "decode"))
     assert set(prefill.input_names) == common | {"attention_mask", "lm_head_indices"}
     assert set(decode.input_names) == common | {"block_tables"}
     assert set(prefill.cache_names) == set(decode.cache_names) == caches
@@ -69,17 +69,17 @@ def test_variants_are_built_when_first_used_and_kept() -> None:
     model = loaded()
     driver = PagedDriver(model, 1)
     driver.prefill([[1, 2]])
-    assert set(model.runtime.variants.variants) == {frozenset({"prefill"})}
+    assert set(model.variants.variants) == {frozenset({"prefill"})}
     driver.decode([3])
-    built = dict(model.runtime.variants.variants)
+    built = dict(model.variants.variants)
     assert set(built) == {frozenset({"prefill"}), frozenset({"decode"})}
     driver.decode([4])
-    assert model.runtime.variants.variants == built
+    assert model.variants.variants == built
 
 
 def test_all_variants_share_one_weight_store() -> None:
     model = loaded()
-    prefill, decode = (model.runtime.variant(phase).engine for phase in ("prefill", "decode"))
+    prefill, decode = (model.variants.get(phase).engine for phase in ("prefill", "decode"))
     assert prefill.store is decode.store
 
 
@@ -118,7 +118,7 @@ def test_logits_are_written_into_one_buffer_from_step_to_step() -> None:
     driver.prefill([[1, 2]])
     addresses = set()
     for token in (3, 4, 5):
-        variant = model.runtime.variant("decode")
+        variant = model.variants.get("decode")
         driver.decode([token])
         addresses.add(variant.outputs({"tokens": 1})["model_out"].data_ptr())
     assert len(addresses) == 1
@@ -126,7 +126,7 @@ def test_logits_are_written_into_one_buffer_from_step_to_step() -> None:
 
 def test_a_cache_is_bound_once_and_another_one_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     model = loaded()
-    variant = model.runtime.variant("decode")
+    variant = model.variants.get("decode")
     bound = []
     bind = variant.engine.set_kv_caches
     monkeypatch.setattr(variant.engine, "set_kv_caches", lambda caches: (bound.append(caches), bind(caches)))
@@ -276,9 +276,9 @@ def test_a_feature_gets_a_variant_of_its_own_when_it_is_activated() -> None:
     model = loaded(torch_to_mindie_graph(Halved)(Featured))
     step = Step(model)
     plain = step.run().clone()
-    assert frozenset({"prefill", "halved"}) not in model.runtime.variants.variants
+    assert frozenset({"prefill", "halved"}) not in model.variants.variants
     torch.testing.assert_close(step.run(adapter_ids=["x"]), plain / 2)
-    assert frozenset({"prefill", "halved"}) in model.runtime.variants.variants
+    assert frozenset({"prefill", "halved"}) in model.variants.variants
     torch.testing.assert_close(step.run(), plain)
 
 
@@ -302,7 +302,7 @@ def test_a_longer_context_than_the_model_was_opened_with_is_refused() -> None:
 
 def test_a_backend_object_may_be_given() -> None:
     backend = get_backend("reference")
-    assert loaded(backend=backend).runtime.variants.backend is backend
+    assert loaded(backend=backend).variants.backend is backend
 
 
 def test_an_undecorated_base_has_no_forward() -> None:

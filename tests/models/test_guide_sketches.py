@@ -215,5 +215,5 @@ def test_nodes_of_the_sketch_carry_the_guides_module_names() -> None:
             return {"down_proj": (16, 32), "lm_head": (50, 16)}.get(name.split(".")[-2], (16, 16))
 
     model = FlashYourModelForCausalLMV3(MindIELLMConfig(config), Shapes(), backend="reference")
-    paths = {node.module_path for node in model.runtime.network("decode").nodes}
+    paths = {node.module_path for node in model.variants.network(frozenset({"decode"})).nodes}
     assert {"model", "model.layers.0.self_attn.qkv", "model.layers.0.mlp.down", "model.norm", "lm_head"} <= paths

@@ -95,11 +95,11 @@ class CppModel:
 
     def forward(self, **arguments: Any) -> torch.Tensor:
         step = Step(**arguments)
-        runtime, is_prefill = self.recorded.runtime, step.is_prefill
+        recorded, is_prefill = self.recorded, step.is_prefill
         torch_model = self.prefill if is_prefill else self.decode
-        runtime._kv.update(step.kv_cache)
+        recorded._kv.update(step.kv_cache)
         torch_model.set_kv_cache(*zip(*step.kv_cache, strict=True))
-        known = runtime._inputs(step, runtime.variant("prefill" if is_prefill else "decode"))
+        known = recorded._inputs(step, recorded.variants.get("prefill" if is_prefill else "decode"))
         named = {MODEL_NAMES.get(name, name): value for name, value in known.items()}
         inputs = [named.get(name) for name in torch_model.input_names]
         (logits,) = torch_model.execute(inputs, json.dumps({"seqLen": known["input_lengths"].tolist()}))

@@ -226,7 +226,7 @@ def test_a_library_that_is_cut_off_anywhere_is_refused_before_it_is_looked_into(
     for kept in (len(whole) // 3, len(whole) - 1):
         cut = tmp_path / f"cut{kept}.so"
         cut.write_bytes(whole[:kept])
-        with pytest.raises(EngineError, match=rf"cut{kept}\.so is cut off: it has {kept} of {len(whole)} bytes"):
+        with pytest.raises(EngineError, match=rf"cut{kept}\.so is truncated: it has {kept} of {len(whole)} bytes"):
             load_native_library(cut)
     (tmp_path / "short.so").write_bytes(whole[:40])
     with pytest.raises(EngineError, match=r"cannot load .*short\.so"):

@@ -10,8 +10,7 @@ import torch
 
 from atb_core.errors import RequestError
 from atb_core.models.base.config import BaseConfig
-from atb_core.models.runtime.position_embedding import PositionEmbedding
-from atb_core.models.runtime.rotary import rope_frequencies
+from atb_core.models.runtime.rotary import PositionEmbedding, rope_frequencies
 from atb_testing.checkpoints import installed_spelling
 
 transformers = pytest.importorskip("transformers")

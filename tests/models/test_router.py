@@ -11,7 +11,7 @@ import pytest
 from small_model import SMALL
 
 from atb_core.checkpoint.directory import DirectoryCheckpoint
-from atb_core.errors import ConfigError, RequestError, UnknownModelError
+from atb_core.errors import ConfigError, RequestError, TokenizerError, UnknownModelError
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.router import BaseRouter
 from atb_core.nn.distributed.mapping import Mapping
@@ -54,6 +54,29 @@ def test_generation_settings_come_from_the_checkpoint(tmp_path: Path) -> None:
     assert Router(checkpoint=checkpoint).generation_config == {}
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
     assert Router(checkpoint=checkpoint).generation_config == {"eos_token_id": [1, 2]}
+
+
+class HuggingFaceTokenizer:
+    """The methods of a transformers tokenizer that have the names of ours."""
+
+    def encode(self) -> None: ...
+
+    def decode(self) -> None: ...
+
+    def apply_chat_template(self) -> None: ...
+
+
+def test_a_tokenizer_that_the_runner_cannot_use_is_refused_with_what_it_lacks() -> None:
+    class TransformersRouter(Router):
+        def get_tokenizer(self) -> object:
+            return HuggingFaceTokenizer()
+
+    assert Router().tokenizer is None
+    with pytest.raises(TokenizerError) as error:
+        _ = TransformersRouter().tokenizer
+    assert "TransformersRouter.get_tokenizer returns a HuggingFaceTokenizer" in str(error.value)
+    assert "has no text_decoder, check_chat_template_kwargs, eos_token_ids" in str(error.value)
+    assert "Do not override get_tokenizer" in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '"x"'])

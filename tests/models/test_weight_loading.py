@@ -67,9 +67,9 @@ def test_every_tensor_is_read_once_and_arrives_in_the_models_type() -> None:
     assert torch.equal(packed, torch.cat(parts).bfloat16())
 
 
-def test_a_quantised_checkpoint_is_refused_by_its_method() -> None:
+def test_a_quantized_checkpoint_is_refused_by_its_method() -> None:
     model = Decorated(small_config(quantization_config={"quant_method": "gptq", "bits": 4}), None, backend="reference")
-    with pytest.raises(WeightsError, match=r"quantised \(gptq\)"):
+    with pytest.raises(WeightsError, match=r"quantized \(gptq\)"):
         model.load_weights(MemoryLoader({}))
 
 
@@ -99,7 +99,7 @@ def test_a_tied_head_is_one_parameter_and_one_weight_of_the_network() -> None:
     model = Decorated(small_config(tie_word_embeddings=True), None, backend="reference")
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert [p.name for p in collect_parameters([model])].count("model.embed_tokens.weight") == 1
-    network = model.runtime.network("decode")
+    network = model.variants.network(frozenset({"decode"}))
     assert "lm_head.weight" not in network.weights_keys
     users = [node.op.name for node in network.nodes if network.input("model.embed_tokens.weight") in node.inputs]
     assert users == ["Gather", "Linear"]

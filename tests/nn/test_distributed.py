@@ -12,7 +12,7 @@ from atb_core.nn.distributed import distributed as dist
 
 @pytest.fixture(autouse=True)
 def _fresh_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dist, "_world", None)
+    monkeypatch.setattr(dist, "_backend", None)
 
 
 def test_before_initialisation_there_is_one_process() -> None:

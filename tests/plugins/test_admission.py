@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a plugin requires is held against what is installed, and a refusal is one command away from its cure."""
+"""A plugin's requirements are compared with what is installed, and a refusal gives the command that helps."""
 
 from __future__ import annotations
 

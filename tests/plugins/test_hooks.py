@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hooks are called when they are needed, each plugin's apart from the others', and results are checked."""
+"""Hooks are called when they are needed, each plugin's separately, and results are checked."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever the import of a plugin does, it ends in a record, and in an error that names the plugin and the cure."""
+"""Any failure of a plugin's import ends in a record, and in an error that names the plugin and the next step."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from atb_core.plugins.watchdog import ImportTimeout
 
 
 def load(site: Site, group: str = ROUTERS) -> object:
-    """Loads what the only plugin of a site offers in a group."""
+    """Loads the entry point of the only plugin of a site in a group."""
     one = site.one()
     return load_entry(one, next(entry for entry in one.entries if entry.group == group), site.scan())
 
 
 def refusal(site: Site, group: str = ROUTERS) -> PluginError:
-    """What loading it raises."""
+    """Returns the error that loading it raises."""
     with pytest.raises(PluginError) as error:
         load(site, group)
     return error.value
@@ -99,7 +99,7 @@ def test_a_failure_names_the_package_the_cause_and_the_cure(
     site: Site, monkeypatch: pytest.MonkeyPatch, failure: str
 ) -> None:
     source, reason, fix = FAILURES[failure]
-    # Requirements are looked at before the import; here only the import shall fail.
+    # Requirements are looked at before the import; here only the import is to fail.
     monkeypatch.setattr("atb_core.plugins.admission.incompatibility", lambda *_: None)
     site.family("atb-one", "one", "1.2", source, requires=["numbat>=0.60", "Fast.Thing; extra == 'fast'"])
     error = refusal(site)
@@ -177,7 +177,7 @@ def test_what_has_damaged_metadata_is_not_imported(site: Site) -> None:
 
 
 def package(site: Site, **modules: str) -> None:
-    """A plugin whose package has several modules."""
+    """Installs a plugin whose package has several modules."""
     site.family("atb-one", "one", objects={ROUTERS: "atb_pack.router:Router", CONFIGS: "atb_pack.config:Config"})
     (site.path / "atb_pack").mkdir()
     for name, source in {"__init__": "", **modules}.items():

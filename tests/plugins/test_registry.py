@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Families are found from metadata, imported one at a time, and whole or not at all."""
+"""Families are found from metadata, imported one at a time, and complete or refused."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_one_package_found_twice_is_one_family(site: Site, tmp_path: Path, monke
 
 @pytest.fixture
 def rivals(site: Site) -> Site:
-    """A site where two packages serve `nine`."""
+    """Returns a site where two packages serve `nine`."""
     site.family("atb-nine", "nine")
     site.family("other-nine", "nine", "3.1")
     return site

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed is read from files alone, and no file however damaged stops the scan."""
+"""The installed packages are read from files alone, and no damaged file stops the scan."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings are strict: what is misspelt or means nothing is an error that names the file and the key."""
+"""Settings are strict: an unknown key or a wrong value is an error that names the file and the key."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ COMMAND = "import sys; from atb_core.cli import main; status = main(sys.argv[1:]
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Synthetic], dict[str, str]]:
-    """The plugins, and an environment in which they are installed and no setting of the machine is seen."""
+    """Returns the plugins, and an environment in which they are installed and no setting of the machine counts."""
     folder = tmp_path_factory.mktemp("crowd")
     plugins, path = install(folder / "site", 200)
     plain = {name: value for name, value in os.environ.items() if not name.startswith("ATB_")}
@@ -78,7 +78,7 @@ def test_doctor_names_every_broken_plugin_and_why(crowd: tuple[list[Synthetic], 
 
 
 def _of(report: object, plugin: Synthetic) -> list[object]:
-    """Whatever the report says of a plugin."""
+    """Returns the entries of a report that name a plugin."""
     rows = report["plugins"] if isinstance(report, dict) else report
     assert isinstance(rows, list)
     return [row for row in rows if plugin.distribution in json.dumps(row)]

@@ -171,21 +171,6 @@ def test_an_exception_in_a_step_frees_every_block(error: type[BaseException], st
     assert again.token_ids == expected_greedy([1, 2], 5)
 
 
-def test_aborting_one_request_leaves_the_others() -> None:
-    setup = make()
-    doomed, other = (make_request(i, [i + 1] * 6, SamplingParams(max_tokens=10)) for i in range(2))
-    setup.generation.add(doomed)
-    setup.generation.add(other)
-    for _ in range(3):
-        setup.generation.step()
-    setup.generation.abort(doomed)
-    run(setup, [])
-    assert doomed.finish_reason == "abort"
-    assert doomed.output_token_ids == expected_greedy([1] * 6, 3)
-    assert other.output_token_ids == expected_greedy([2] * 6, 10)
-    assert setup.blocks.num_free == setup.blocks.num_blocks
-
-
 def test_blocks_held_by_somebody_else_are_an_error_not_a_hang() -> None:
     setup = make(num_blocks=16)
     held: list[int] = []

@@ -110,7 +110,7 @@ def test_a_matrix_that_is_faster_transposed_is_kept_so_and_nothing_else_changes(
             runner.generate([[1, 2, 3]], greedy(1))
         assert f"float16 {shape}" in str(refusal.value).partition("inputs: ")[2]
         outputs = runner.generate(prompts(), greedy(6))
-        store = runner.model.runtime.variants.store
+        store = runner.model.variants.store
         results.append(
             ([output.token_ids for output in outputs], [o.outputs[0].logprobs for o in outputs], store.nbytes)
         )
@@ -122,7 +122,7 @@ def test_a_tied_embedding_is_kept_in_rows_and_in_blocks(become: Become, checkpoi
     sizes = []
     for soc in ("Ascend910B4", "Ascend310P3"):
         become(soc)
-        sizes.append(open_runner(path).model.runtime.variants.store.nbytes)
+        sizes.append(open_runner(path).model.variants.store.nbytes)
     assert sizes[1] - sizes[0] == 208 * 64 * 2
 
 

@@ -11,7 +11,7 @@ from atb_core.engine.atb import load_simulator
 from atb_core.errors import EngineError
 from atb_core.graph import Sample
 from atb_core.graph.ops import SelfAttention
-from atb_core.models.runtime.graph_runtime import triangular_mask
+from atb_core.models.runtime.inputs import triangular_mask
 
 pytest.importorskip("atb_sim", reason="needs the distribution atb-sim: pip install ./plugins/atb-sim")
 

@@ -51,7 +51,7 @@ def clean_memory() -> Iterator[None]:
 
 
 def engines(model: Any) -> dict[str, Any]:
-    return {next(iter(key)): variant.engine for key, variant in model.runtime.variants.variants.items()}
+    return {next(iter(key)): variant.engine for key, variant in model.variants.variants.items()}
 
 
 def num_plans(engine: Any) -> int:
@@ -153,7 +153,7 @@ def test_memory_and_operations_return_when_models_are_dropped(llama: Path) -> No
         runner.generate(prompts(), greedy(4))
         held = SIM.counters()
         cache = sum(t.numel() * t.itemsize for pair in runner.kv_cache for t in pair)
-        weights = runner.model.runtime.variants.store.nbytes
+        weights = runner.model.variants.store.nbytes
         assert held["live_bytes"] - before["live_bytes"] >= cache + weights
         del runner
         gc.collect()

@@ -9,28 +9,25 @@ from typing import Any
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.attention.long_form import accepts_long_form
 from atb_core.layers.attention.metadata import AttentionMetadata
-from atb_core.layers.base import HeadCounts, LayerConfig, ShapeSource
+from atb_core.layers.base import Layer, LayerConfig, ShapeSource
 from atb_core.layers.linear.linear import MergedColumnParallelLinear, RowParallelLinear
 from atb_core.layers.norm.normalization import RmsNorm
-from atb_core.nn.distributed.mapping import Mapping
 from atb_core.nn.functional import MaskType, paged_attention, reshape_and_cache, rope
 from atb_core.nn.module import Module
 
 __all__ = ["Attention"]
 
 
-class Attention(Module):
+class Attention(Layer):
     """Queries, keys and values from one packed weight, rotary positions, attention, output matrix.
 
     `head_dim` may differ from `hidden_size / num_attention_heads`. With `config.use_qk_norm` every head of queries
-    and keys is normalized before it is rotated. A subclass may put other layers into `qkv`, `dense`, `q_norm` and
-    `k_norm`: construction costs nothing.
+    and keys is normalized before it is rotated. A subclass may replace `qkv`, `dense`, `q_norm` and `k_norm`.
 
     Args:
-        config_metadata: head counts of this process; those of the whole model by default.
         qkv_bias: adds a bias to queries, keys and values.
-        dense_bias: adds a bias to the output matrix. If neither is given, `config.attention_bias` decides on both;
-            if one is given, the other is false.
+        dense_bias: adds a bias to the output matrix. Both are `config.attention_bias` if neither is given; if one is
+            given, the other is false.
     """
 
     def __init__(
@@ -38,53 +35,39 @@ class Attention(Module):
         config: LayerConfig,
         file_loader: ShapeSource | None,
         prefix: str,
-        config_metadata: HeadCounts | None = None,
-        infer_param: Any = None,
-        *,
+        *args: Any,
         qkv_bias: bool | None = None,
         dense_bias: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.prefix = prefix
-        self.config_metadata = config_metadata
-        self.infer_param = infer_param
-        self.num_heads, self.num_kv_heads, self.head_dim = _head_counts(config, config_metadata)
+        super().__init__(config, file_loader, prefix, *args, **kwargs)
+        counts = self.config_metadata
+        if counts is not None:
+            self.num_heads, self.num_kv_heads, self.head_dim = counts.num_heads, counts.num_kv_heads, counts.head_dim
+        else:
+            self.num_heads = config.num_attention_heads
+            self.num_kv_heads = config.num_key_value_heads or self.num_heads
+            self.head_dim = config.head_dim or config.hidden_size // self.num_heads
         self.scale = 1.0 / math.sqrt(self.head_dim)
         if qkv_bias is None and dense_bias is None:
             qkv_bias = dense_bias = config.attention_bias
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        hidden, sizes = config.hidden_size, [q_size, kv_size, kv_size]
+        prefixes = [f"{prefix}.{name}_proj" for name in ("q", "k", "v")]
         self.qkv = MergedColumnParallelLinear(
-            config,
-            file_loader,
-            [f"{prefix}.{name}_proj" for name in ("q", "k", "v")],
-            bool(qkv_bias),
-            in_features=config.hidden_size,
-            out_features=[q_size, kv_size, kv_size],
+            config, file_loader, prefixes, bool(qkv_bias), in_features=hidden, out_features=sizes
         )
         self.dense = RowParallelLinear(
-            config,
-            file_loader,
-            f"{prefix}.o_proj",
-            bool(dense_bias),
-            in_features=q_size,
-            out_features=config.hidden_size,
+            config, file_loader, f"{prefix}.o_proj", bool(dense_bias), in_features=q_size, out_features=hidden
         )
         self.q_norm: Module | None = None
         self.k_norm: Module | None = None
         if config.use_qk_norm:
             self.q_norm = RmsNorm(config, file_loader, f"{prefix}.q_norm", size=self.head_dim)
             self.k_norm = RmsNorm(config, file_loader, f"{prefix}.k_norm", size=self.head_dim)
-        self.mapping = Mapping()
-        # The names of ATB-Models, for `forward` methods that are written there.
-        self.add_aliases(
-            {
-                "head_size": "head_dim",
-                "num_heads_per_rank": "num_heads",
-                "num_key_value_heads_per_rank": "num_kv_heads",
-            }
-        )
+        # The names of ATB-Models, for `forward` methods written for it.
+        self.add_aliases({"head_size": "head_dim", "num_heads_per_rank": "num_heads"})
+        self.add_aliases({"num_key_value_heads_per_rank": "num_kv_heads"})
 
     @accepts_long_form
     def forward(self, inputs: Tensor, metadata: AttentionMetadata, **kwargs: Any) -> Tensor:
@@ -94,6 +77,7 @@ class Attention(Module):
 
         Args:
             inputs: `[T, hidden_size]`.
+            metadata: the other inputs of the step.
             kwargs: arguments of features, for subclasses.
 
         Returns:
@@ -129,14 +113,14 @@ class Attention(Module):
         )
 
     def norm_heads(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalizes queries and keys before they are rotated: every head by `q_norm` and `k_norm`, where they are set.
+        """Normalizes every head of queries and keys by `q_norm` and `k_norm`, if set, before they are rotated.
 
         Args:
             q: `[T, num_heads * head_dim]`.
             k: `[T, num_kv_heads * head_dim]`.
 
         Returns:
-            Queries and keys of the same shapes. A family with other norms puts them in by overriding this.
+            Queries and keys of the same shapes. A family with other norms overrides this.
         """
         if self.q_norm is not None:
             q = self._flat(self.q_norm(self._split_heads(q, self.num_heads)), self.num_heads)
@@ -149,10 +133,3 @@ class Attention(Module):
 
     def _flat(self, x: Tensor, heads: int) -> Tensor:
         return x.reshape(lambda shape: [shape[0], heads * self.head_dim])
-
-
-def _head_counts(config: LayerConfig, metadata: HeadCounts | None) -> tuple[int, int, int]:
-    if metadata is not None:
-        return metadata.num_heads, metadata.num_kv_heads, metadata.head_dim
-    heads = config.num_attention_heads
-    return heads, config.num_key_value_heads or heads, config.head_dim or config.hidden_size // heads

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapts calls between our layers and layers that are written for ATB-Models.
 
-There a layer takes `(inputs, cos_emb, sin_emb, k_cache, v_cache, slots, attention_mask, seq_len, block_table,
-token_offset, layer_ids, is_prefill, **kwargs)`, by position or by name; here `(inputs, metadata, **kwargs)`. Both meet
-in four places, and only there is the record packed or unpacked:
+Layers of ATB-Models take `(inputs, cos_emb, sin_emb, k_cache, v_cache, slots, attention_mask, seq_len, block_table,
+token_offset, layer_ids, is_prefill, **kwargs)`, by position or by name; ours take `(inputs, metadata, **kwargs)`. The
+record is packed and unpacked only in:
 
-* `call_layer`: our model or layer calls a module of an author's.
-* `accepts_long_form`: an author's model or layer calls one of ours.
-* `accepts_long_names`: an author calls our model with ATB-Models' names of the inputs.
-* `in_own_names`: an author's model takes those names, and is called with ours.
+* `call_layer`: our model or layer calls a module of a plugin.
+* `accepts_long_form`: a plugin's model or layer calls one of ours.
+* `accepts_long_names`: a plugin calls our model with ATB-Models' names of the inputs.
+* `in_own_names`: a plugin's model takes those names and is called with ours.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ _LAYER_NAMES = {
     "block_table": "block_tables", "kv_cache_idx": "layer_ids",
 }  # fmt: skip
 _MODEL_SPELLINGS = {theirs: ours for ours, theirs in MODEL_NAMES.items()} | {"kv_cache_idx": "layer_ids"}
-# Arguments of an unpaged cache, which there is none of here.
+# Arguments of an unpaged cache, which is not supported.
 _UNPAGED = ("token_offset", "layer_ids")
 
 
 class _Form(NamedTuple):
-    """The way a class takes `is_prefill` in the long form, and the `None`s that stand before it."""
+    """The position of `is_prefill` in a class's long form: the number of `None`s before it, or by keyword."""
 
     fillers: int
     by_keyword: bool
 
 
 def call_layer(module: Module, inputs: Tensor, metadata: AttentionMetadata, **kwargs: Any) -> Any:
-    """Calls a layer or an attention, with the record or in the long form, as its class takes it."""
+    """Calls a layer or an attention with the record or in the long form, as the signature of its class requires."""
     form = _form(type(module).forward)
     if form is None:
         return module(inputs, metadata, **kwargs)
@@ -73,7 +73,7 @@ def call_layer(module: Module, inputs: Tensor, metadata: AttentionMetadata, **kw
 
 @functools.cache
 def _form(forward: Callable[..., Any]) -> _Form | None:
-    """Returns the long form that a class's `forward` takes, `None` if it takes the record."""
+    """Returns the long form of a class's `forward`, `None` if it takes the record."""
     parameters = list(inspect.signature(forward).parameters.values())[1:]
     placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     variable = any(p.kind is p.VAR_POSITIONAL for p in parameters)
@@ -88,10 +88,9 @@ def _form(forward: Callable[..., Any]) -> _Form | None:
 
 
 def accepts_long_form(forward: Forward) -> Forward:
-    """Decorates `forward(self, inputs, metadata, **kwargs)` so that the long form is accepted instead of the record.
+    """Makes `forward(self, inputs, metadata, **kwargs)` accept the long form instead of the record.
 
-    Raises:
-        GraphError: when called with a `token_offset` or `layer_ids`, or without an argument that is needed.
+    The result raises GraphError for a `token_offset` or `layer_ids`, and if a required argument is missing.
     """
 
     @functools.wraps(forward)
@@ -110,7 +109,7 @@ def accepts_long_form(forward: Forward) -> Forward:
 
 
 def accepts_long_names(forward: Forward) -> Forward:
-    """Decorates a model's `forward` so that ATB-Models' names and order of the inputs are accepted too."""
+    """Makes a model's `forward` accept ATB-Models' names and order of the inputs, too."""
 
     @functools.wraps(forward)
     def accepting(self: Module, *args: Any, **kwargs: Any) -> Any:
@@ -124,7 +123,7 @@ def accepts_long_names(forward: Forward) -> Forward:
 def _named(
     called: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], order: tuple[str, ...], spellings: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The arguments of a long call by our names, without those of an unpaged cache."""
+    """Returns the arguments of a long call by our names, without those of an unpaged cache."""
     if len(args) > len(order):
         raise GraphError(f"{called} takes at most {len(order)} arguments by position, not {len(args)}")
     given = dict(zip(order, args, strict=False))
@@ -142,11 +141,8 @@ def in_own_names(forward: Forward) -> Forward:
     """Returns `forward`, or an adapter that is called with our names if it takes ATB-Models' names of the inputs."""
     parameters = inspect.signature(forward).parameters
     renamed = {ours: theirs for ours, theirs in MODEL_NAMES.items() if theirs in parameters and ours not in parameters}
-    unpaged = {
-        name: None
-        for name in ("token_offset", "kv_cache_idx", "layer_ids")
-        if name in parameters and parameters[name].default is inspect.Parameter.empty
-    }
+    required = [name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
+    unpaged = dict.fromkeys(name for name in ("token_offset", "kv_cache_idx", "layer_ids") if name in required)
     if not renamed and not unpaged:
         return forward
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The symbolic record of what a layer's attention reads besides the hidden states."""
+"""The symbolic record of a layer's inputs besides the hidden states."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["AttentionMetadata"]
 
 @dataclass(frozen=True)
 class AttentionMetadata:
-    """Handed from the model to its layers and from a layer to its attention. All tensors are symbolic.
+    """The inputs of attention besides the hidden states, as symbolic tensors; each layer passes it to its attention.
 
     Attributes:
         cos, sin: `[T, head_dim]`, the rows of the rotary tables for the step's tokens.
-        k_cache, v_cache: `[blocks, block_size, num_kv_heads, head_dim]`, the layer's cache; written.
+        k_cache, v_cache: `[blocks, block_size, num_kv_heads, head_dim]`, the layer's cache, which attention writes.
         slots: `[T]` int32, each token's place in the cache.
         input_lengths: `[B]` int32; new tokens of each sequence in prefill, context lengths with them in decode.
         attention_mask: `[128, 128]` upper triangle in prefill, `None` in decode.

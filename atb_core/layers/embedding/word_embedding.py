@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of token embeddings."""
+"""Token embeddings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["ParallelEmbedding"]
 
 
 class ParallelEmbedding(Module):
-    """Rows of `<prefix>.weight [vocab_size, hidden_size]`: token ids `[T]` to `[T, hidden_size]`."""
+    """The table `<prefix>.weight [vocab_size, hidden_size]`."""
 
     def __init__(self, config: LayerConfig, file_loader: ShapeSource | None, prefix: str, **kwargs: Any) -> None:
         super().__init__()
-        shape = (config.vocab_size, config.hidden_size)
-        self.weight = Parameter(prefix, "weight", shape, config.data_type)
+        self.weight = Parameter(prefix, "weight", (config.vocab_size, config.hidden_size), config.data_type)
 
     def forward(self, input_ids: Tensor) -> Tensor:
+        """Records the lookup: token ids `[T]` to `[T, hidden_size]`."""
         return gather(self.weight.get_tensor(), 0, input_ids)

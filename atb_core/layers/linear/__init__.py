@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear layers."""
 
-from __future__ import annotations
-
 from atb_core.layers.linear.linear import (
     BaseLinear,
     ColumnParallelLinear,
@@ -11,10 +9,4 @@ from atb_core.layers.linear.linear import (
     RowParallelLinear,
 )
 
-__all__ = [
-    "BaseLinear",
-    "ColumnParallelLinear",
-    "MergedColumnParallelLinear",
-    "ReplicatedLinear",
-    "RowParallelLinear",
-]
+__all__ = ["BaseLinear", "ColumnParallelLinear", "MergedColumnParallelLinear", "ReplicatedLinear", "RowParallelLinear"]

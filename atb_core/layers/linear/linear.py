@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear layers over one or several of the checkpoint's matrices, packed into one weight.
+"""Linear layers over one or several matrices of the checkpoint, packed into one weight.
 
-The names say how a layer is cut when several processes serve a model: column-parallel by outputs,
-row-parallel by inputs. In one process they compute the same.
+Several processes divide a column-parallel layer by outputs and a row-parallel one by inputs; in one process they are
+the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from atb_core.errors import ConfigError, GraphError
@@ -22,16 +22,15 @@ __all__ = ["BaseLinear", "ColumnParallelLinear", "MergedColumnParallelLinear", "
 
 
 class BaseLinear(Module):
-    """`x [..., k]` times the transposed weights of `prefixes`, joined along the outputs.
-
-    Construction reads no weights. Sizes that are not given come from the loader's metadata.
+    """Multiplies `x [..., k]` by the transposed weights of `prefixes`, joined along the outputs.
 
     Args:
+        file_loader: read for sizes that are not given; may be `None`.
         prefixes: the checkpoint's name of the matrix without `.weight`, or several that are packed.
-        bias: whether `<prefix>.bias` is added, for every prefix.
+        bias: adds `<prefix>.bias`, for every prefix.
         in_features: k.
         out_features: n, one number or one for each prefix.
-        tied_to: another layer's weight to share; nothing of its own is then loaded.
+        tied_to: another layer's weight, used instead of an own one.
     """
 
     def __init__(
@@ -59,8 +58,7 @@ class BaseLinear(Module):
         self.bias = self._parameter("bias", [(n,) for n in self.out_sizes]) if bias else None
 
     def _parameter(self, suffix: str, shapes: Sequence[tuple[int, ...]]) -> Parameter:
-        pairs = zip(self.prefixes, shapes, strict=True)
-        sources = [WeightSource(f"{prefix}.{suffix}", shape) for prefix, shape in pairs]
+        sources = [WeightSource(f"{p}.{suffix}", shape) for p, shape in zip(self.prefixes, shapes, strict=True)]
         whole = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         return Parameter(self.prefix, suffix, whole, self.config.data_type, sources)
 
@@ -80,28 +78,30 @@ class BaseLinear(Module):
             input_tensor: `[..., k]`.
             kwargs: ATB-Models' arguments: `inference_mode` changes nothing, `enable_lora` and `group_list` are refused.
         """
-        _check_neutral(kwargs)
+        if kwargs.get("enable_lora") or kwargs.get("group_list") is not None:
+            raise GraphError("linear layers do not support LoRA: enable_lora must be false and group_list None")
         bias = self.bias.get_tensor() if self.bias is not None else None
         return linear(input_tensor, self.weight.get_tensor(), bias, False, True)
 
 
 class ColumnParallelLinear(BaseLinear):
-    """A linear layer that is cut by outputs; several prefixes give one packed output."""
+    """A linear layer that is divided by outputs; several prefixes give one packed output."""
 
 
 class RowParallelLinear(BaseLinear):
-    """A linear layer that is cut by inputs; its partial results are summed over the processes."""
+    """A linear layer that is divided by inputs; its partial results are summed over the processes."""
 
     def forward(self, input_tensor: Tensor, **kwargs: Any) -> Tensor:
+        """Records the product and the sum over the processes; see `BaseLinear.forward`."""
         return distributed.all_reduce(super().forward(input_tensor, **kwargs))
 
 
 class ReplicatedLinear(BaseLinear):
-    """A linear layer that every process holds whole."""
+    """A linear layer that is not divided."""
 
 
 class MergedColumnParallelLinear(BaseLinear):
-    """Several linear layers of one input as one packed weight; `forward` returns a list with an output for each."""
+    """Several linear layers of one input with one packed weight; `forward` returns a list with an output for each."""
 
     def __len__(self) -> int:
         """Returns the number of outputs that `forward` returns."""
@@ -117,13 +117,8 @@ class MergedColumnParallelLinear(BaseLinear):
         return list(split(packed, self.out_sizes, -1))
 
 
-def _check_neutral(kwargs: Mapping[str, Any]) -> None:
-    if kwargs.get("enable_lora") or kwargs.get("group_list") is not None:
-        raise GraphError("linear layers do not support LoRA: enable_lora must be false and group_list None")
-
-
 def packed_prefix(prefixes: Sequence[str]) -> str:
-    """Returns one name for several: the part that they share, then their last parts joined by `_`."""
+    """Returns one name for several: their common parent, then their last parts joined by `_`."""
     if len(prefixes) == 1:
         return prefixes[0]
     parents = {prefix.rpartition(".")[0] for prefix in prefixes}

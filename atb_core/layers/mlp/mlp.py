@@ -1,24 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gated feed-forward layer of decoders."""
+"""Gated feed-forward layers."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from atb_core.graph.tensor import Tensor
-from atb_core.layers.base import HeadCounts, LayerConfig, ShapeSource
+from atb_core.layers.base import Layer, LayerConfig, ShapeSource
 from atb_core.layers.linear.linear import MergedColumnParallelLinear, RowParallelLinear
-from atb_core.nn.distributed.mapping import Mapping
 from atb_core.nn.functional import ActType, activation
-from atb_core.nn.module import Module
 
 __all__ = ["Mlp"]
 
 
-class Mlp(Module):
-    """`down(silu(gate(x)) * up(x))`; gate and up are one packed weight.
+class Mlp(Layer):
+    """Computes `down(silu(gate(x)) * up(x))` with gate and up in one packed weight.
 
-    A subclass may put other layers into `gate_up` and `down`: construction costs nothing.
+    A subclass may replace `gate_up` and `down`.
 
     Args:
         bias: adds a bias to all three matrices; `config.mlp_bias` by default.
@@ -30,28 +28,17 @@ class Mlp(Module):
         config: LayerConfig,
         file_loader: ShapeSource | None,
         prefix: str,
-        config_metadata: HeadCounts | None = None,
-        infer_param: Any = None,
-        *,
+        *args: Any,
         bias: bool | None = None,
         intermediate_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.prefix = prefix
-        self.config_metadata = config_metadata
-        self.infer_param = infer_param
-        self.mapping = Mapping()
+        super().__init__(config, file_loader, prefix, *args, **kwargs)
         hidden, inner = config.hidden_size, intermediate_size or config.intermediate_size
         bias = config.mlp_bias if bias is None else bias
+        prefixes = [f"{prefix}.gate_proj", f"{prefix}.up_proj"]
         self.gate_up = MergedColumnParallelLinear(
-            config,
-            file_loader,
-            [f"{prefix}.gate_proj", f"{prefix}.up_proj"],
-            bias,
-            in_features=hidden,
-            out_features=[inner, inner],
+            config, file_loader, prefixes, bias, in_features=hidden, out_features=[inner, inner]
         )
         self.down = RowParallelLinear(
             config, file_loader, f"{prefix}.down_proj", bias, in_features=inner, out_features=hidden

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feed-forward layers of which each token uses a part."""
+"""Mixture-of-experts layers."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalisation with the checkpoint's weights."""
+"""Root-mean-square normalization."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["RmsNorm"]
 
 
 class RmsNorm(Module):
-    """Root-mean-square norm over the last dimension with `<prefix>.weight [size]`.
+    """Normalizes the last dimension by its root mean square, with `<prefix>.weight [size]`.
 
     Args:
         size: the last dimension; `config.hidden_size` by default.
@@ -35,4 +35,5 @@ class RmsNorm(Module):
         self.weight = Parameter(prefix, "weight", (size or config.hidden_size,), config.data_type)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Records the norm: `[..., size]` to the same shape."""
         return rms_norm(x, self.weight.get_tensor(), self.eps)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every model family builds on. Import from the modules; this package imports nothing by itself."""
+"""The base classes of model families. Import from the modules; this package imports nothing by itself."""

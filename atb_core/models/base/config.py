@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's configuration: the fields of `config.json` that matter, checked before anything is built."""
+"""Configurations of models: the fields of `config.json` that models read, checked before anything is built."""
 
 from __future__ import annotations
 
@@ -9,36 +9,34 @@ import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from atb_core.errors import ConfigError
 from atb_core.graph.dtype import DataType
 from atb_core.models.runtime.rope_scaling import RopeScaling
 from atb_core.names import DTYPES
 
-if TYPE_CHECKING:
-    from atb_core.graph.dtype import DataType
-
 __all__ = ["BaseConfig"]
 
 ConfigT = TypeVar("ConfigT", bound="BaseConfig")
 
 _ACTIVATIONS = ("silu", "swish")
+# Types of the class attributes that become fields.
+_PLAIN = (bool, int, float, str, list, dict, set, tuple, type(None))
 
 
 @dataclass
 class BaseConfig:
-    """Fields that every dense decoder has; families add theirs, annotated or as bare class attributes.
+    """The fields that every dense decoder has; families add theirs, annotated or as bare class attributes.
 
-    `int_limits`, `flags` and `spellings` of a family hold what it adds; those of its bases stay in force.
+    `int_limits`, `flags` and `spellings` of a family are added to those of its bases.
 
     `num_key_value_heads` and `head_dim` may be `None` in `config.json`; after construction they are set.
-    Sizes are in elements, `max_position_embeddings` in tokens, `torch_dtype` as torch spells it (float32, as in
-    Hugging Face, for a configuration that does not say).
+    Sizes are in elements, `max_position_embeddings` in tokens. `torch_dtype` is float32 by default, as in Hugging Face.
     """
 
-    #: Lowest and highest value of each integer. A config.json comes from strangers: the limits are a few times what
-    #: the largest published models have, so that an absurd value is refused by name and not by a failed allocation.
+    #: Lowest and highest value of each integer. A config.json is untrusted: the limits are a few times those of the
+    #: largest published models, so that an absurd value is refused by name and not by a failed allocation.
     int_limits: ClassVar[dict[str, tuple[int, int]]] = {
         "vocab_size": (1, 4_194_304),
         "hidden_size": (1, 131_072),
@@ -51,7 +49,7 @@ class BaseConfig:
     }
     #: Fields that are true or false.
     flags: ClassVar[tuple[str, ...]] = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_qk_norm")
-    #: Newer spellings of a key, and how upstream's attribute map calls some of them.
+    #: Further spellings of a key: newer ones, and those of ATB-Models' attribute map.
     spellings: ClassVar[dict[str, str]] = {
         "dtype": "torch_dtype",
         "max_sequence_length": "max_position_embeddings",
@@ -88,11 +86,13 @@ class BaseConfig:
         inherited = {f.name: f.type for f in dataclasses.fields(cls)}
         class_variables = set(cls.__dataclass_fields__) - set(inherited)
         for name, value in list(cls.__dict__.items()):
-            if name.startswith("_") or name in annotations or name in class_variables or not _is_plain_value(value):
+            if name.startswith("_") or name in annotations or name in class_variables:
+                continue
+            if not isinstance(value, _PLAIN):  # a method, property or nested class
                 continue
             annotations[name] = inherited.get(name, type(value).__name__)
             if isinstance(value, (list, dict, set)):
-                setattr(cls, name, field(default_factory=_copier(value)))
+                setattr(cls, name, field(default_factory=functools.partial(copy.deepcopy, value)))
         cls.__annotations__ = annotations
 
     def __post_init__(self) -> None:
@@ -102,26 +102,26 @@ class BaseConfig:
             self.rope_scaling = RopeScaling.from_dict(self.rope_scaling)
         if self.head_dim is None:
             heads, hidden = self.num_attention_heads, self.hidden_size
-            # What does not divide is left for validate() to name.
+            # validate() names a size that does not divide.
             if type(heads) is int and type(hidden) is int and heads > 0 and hidden % heads == 0:
                 self.head_dim = hidden // heads
 
     @classmethod
     def from_dict(cls: type[ConfigT], config_dict: Mapping[str, Any]) -> ConfigT:
-        """A checked configuration from the contents of `config.json`; unknown keys are left out.
+        """Returns a checked configuration from the contents of `config.json`; ignores unknown keys.
 
         Raises:
             ConfigError: a value is of the wrong type or out of range; names field, value and allowed range.
         """
-        values = _normalised(config_dict, cls._merged("spellings"))
-        known = {f.name for f in dataclasses.fields(cls) if f.init}
-        config = cls(**{key: value for key, value in values.items() if key in known})
+        values = _normalized(config_dict, cls._merged("spellings"))
+        names = {f.name for f in dataclasses.fields(cls) if f.init}
+        config = cls(**{key: value for key, value in values.items() if key in names})
         config.validate()
         return config
 
     @classmethod
     def _merged(cls, attribute: str) -> dict[str, Any]:
-        """The tables that the class and its bases have under `attribute`, as one."""
+        """Returns the tables of the class and its bases under `attribute`, as one."""
         tables = [vars(base)[attribute] for base in reversed(cls.__mro__) if attribute in vars(base)]
         return {key: value for table in tables for key, value in table.items()}
 
@@ -146,7 +146,7 @@ class BaseConfig:
                 f"num_key_value_heads = {self.num_key_value_heads}"
             )
         if self.head_dim % 2:
-            raise ConfigError(f"head_dim = {self.head_dim} must be even: rotary embedding turns pairs")
+            raise ConfigError(f"head_dim = {self.head_dim} must be even: rotary embedding rotates pairs")
         _check_float("rms_norm_eps", self.rms_norm_eps, 0.0, 1.0)
         _check_float("rope_theta", self.rope_theta, 1.0, 1.0e15)
         _check_choice("hidden_act", self.hidden_act, _ACTIVATIONS)
@@ -160,12 +160,12 @@ class BaseConfig:
 
     @property
     def data_type(self) -> DataType:
-        """`torch_dtype` as the element type that networks use."""
+        """Returns `torch_dtype` as the element type that networks use."""
         return DataType.from_short(self.torch_dtype)
 
     @property
     def context_length(self) -> int:
-        """The longest sequence the model is made for, in tokens, scaling of positions included."""
+        """Returns the longest sequence that the model supports, in tokens, scaling of positions included."""
         scaling = self.rope_scaling
         if scaling is None or scaling.factor is None or scaling.rope_type in ("default", "llama3"):
             return self.max_position_embeddings
@@ -175,7 +175,7 @@ class BaseConfig:
         return int(self.max_position_embeddings * scaling.factor)
 
     def replace(self: ConfigT, **changes: Any) -> ConfigT:
-        """A checked copy with some fields changed."""
+        """Returns a checked copy with some fields changed."""
         config = dataclasses.replace(self, **changes)
         config.validate()
         return config
@@ -186,7 +186,7 @@ _generated_init = BaseConfig.__init__
 
 @functools.wraps(_generated_init)
 def _init(self: BaseConfig, *args: Any, **kwargs: Any) -> None:
-    # A subclass with an `__init__(self, **kwargs)` of its own hands on its own fields too.
+    # A subclass with an `__init__(self, **kwargs)` passes the fields that it adds, too.
     own = type(self).__dataclass_fields__.keys() - BaseConfig.__dataclass_fields__.keys()
     for name in own & kwargs.keys():
         setattr(self, name, kwargs.pop(name))
@@ -196,8 +196,8 @@ def _init(self: BaseConfig, *args: Any, **kwargs: Any) -> None:
 BaseConfig.__init__ = _init  # type: ignore[method-assign]
 
 
-def _normalised(config_dict: Mapping[str, Any], spellings: Mapping[str, str]) -> dict[str, Any]:
-    """Keys under the names that the dataclass uses; `None` where a default must not be overridden is dropped."""
+def _normalized(config_dict: Mapping[str, Any], spellings: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the values under the dataclass's names; drops `None`, so that defaults apply."""
     values = {key: value for key, value in config_dict.items() if value is not None}
     for new, old in spellings.items():
         if new in values:
@@ -220,22 +220,13 @@ def _normalised(config_dict: Mapping[str, Any], spellings: Mapping[str, str]) ->
     return values
 
 
-def _is_plain_value(value: object) -> bool:
-    """A value, not a method, property or nested class."""
-    return isinstance(value, (bool, int, float, str, list, dict, set, tuple)) or value is None
-
-
-def _copier(value: Any) -> Any:
-    return lambda: copy.deepcopy(value)
-
-
 def _check_int(name: str, value: object, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
         raise ConfigError(f"{name} = {value!r} must be an integer from {low} to {high}")
 
 
 def _check_token_ids(name: str, value: object) -> None:
-    """Special tokens may lie above the vocabulary, so only their kind is checked."""
+    # Special tokens may lie above the vocabulary, so only their type is checked.
     ids = value if isinstance(value, list) else [value]
     if value is not None and not all(type(i) is int and i >= -1 for i in ids):
         raise ConfigError(f"{name} = {value!r} must be a token id or a list of token ids")

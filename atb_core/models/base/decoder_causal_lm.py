@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The causal language model that most families are: a decoder model and an output matrix, tied or not."""
+"""The causal language model of most families: a decoder model and an output matrix, tied or not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["DecoderCausalLM"]
 
 
 class DecoderCausalLM(FlashCausalLMV3):
-    """Logits from a model of the class `model_cls`, for the wanted rows in prefill and for all in decode."""
+    """A model of the class `model_cls` and its logits: of `lm_head_indices` in prefill, of all tokens in decode."""
 
     model_cls: ClassVar[type[BaseModel]] = DecoderModel
 
@@ -26,11 +26,7 @@ class DecoderCausalLM(FlashCausalLMV3):
         super().__init__(mindie_llm_config, weight_loader, **kwargs)
         config = mindie_llm_config.hf_config
         self.model = self.model_cls(
-            config,
-            weight_loader,
-            prefix="model",
-            config_metadata=self.model_status,
-            infer_param=self.infer_param,
+            config, weight_loader, prefix="model", config_metadata=self.model_status, infer_param=self.infer_param
         )
         self.lm_head = ColumnParallelLinear(
             config,
@@ -42,6 +38,7 @@ class DecoderCausalLM(FlashCausalLMV3):
         )
 
     def forward(self, **kwargs: Any) -> Mapping[str, Tensor]:
+        """Records the model; returns the logits as `model_out`."""
         hidden = self.model(**kwargs)
         if kwargs["is_prefill"]:
             hidden = gather(hidden, 0, kwargs["lm_head_indices"])

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Causal language models: a symbolic `forward` written by a family, run on real tensors.
-
-The author derives from `FlashCausalLMV3`, writes a `forward` over symbolic tensors and decorates the class
-with `torch_to_mindie_graph`. The decorated class's `forward` takes real tensors.
-"""
+"""Causal language models: a family writes a symbolic `forward`, and `torch_to_mindie_graph` makes it run on tensors."""
 
 from __future__ import annotations
 
@@ -15,13 +11,17 @@ import torch
 
 from atb_core import nn
 from atb_core.engine import get_backend
-from atb_core.errors import EngineError, GraphError, WeightsError
+from atb_core.errors import EngineError, GraphError, RequestError, WeightsError
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
 from atb_core.features.step import KVCache, Step
 from atb_core.graph.dtype import DataType
+from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
-from atb_core.models.runtime.graph_runtime import GraphRuntime
+from atb_core.models.runtime.inputs import CONSTANT_INPUTS, check_step, filled_up, triangular_mask
+from atb_core.models.runtime.kv_binding import KVBinding
+from atb_core.models.runtime.rotary import PositionEmbedding
+from atb_core.models.runtime.variants import Variant, VariantStore
 from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading, stream_weights
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class FlashCausalLMV3(nn.Module):
 
     @property
     def dtype(self) -> DataType:
-        """Element type of weights, activations and KV cache."""
+        """Returns the element type of weights, activations and KV cache."""
         return self.config.data_type
 
     def forward(self, **kwargs: Any) -> Mapping[str, Tensor]:
@@ -84,10 +84,10 @@ class FlashCausalLMV3(nn.Module):
 
 
 def torch_to_mindie_graph(*features: type[FeatureDecorator]) -> Callable[[ModelT], ModelT]:
-    """Makes a class with a symbolic `forward` into one that runs on real tensors.
+    """Returns a decorator that makes a class with a symbolic `forward` run on real tensors.
 
     Args:
-        features: what may be stacked on the model; checked now, see `check_stacking`.
+        features: features that may be stacked on the model; checked now, see `check_stacking`.
     """
     check_stacking(features)
 
@@ -145,19 +145,22 @@ class CausalLM(FlashCausalLMV3):
     ) -> None:
         further = features_by_name(features, self.feature_decorators)
         super().__init__(mindie_llm_config, weight_loader, **kwargs)
-        self.features = [feature(self) for feature in (*self.feature_decorators, *further)]
-        check_enabled(features, self.features)
+        every = [feature(self) for feature in (*self.feature_decorators, *further)]
+        check_enabled(features, every)
+        self.features = [feature for feature in every if feature.is_enabled]
         self._recording = False
         self._loaded = False
-        self.runtime = GraphRuntime(
-            config=self.config,
-            status=self.model_status,
-            max_model_len=self.max_model_len,
-            backend=get_backend(backend) if isinstance(backend, str) else backend,
-            features=[feature for feature in self.features if feature.is_enabled],
-            record=self._record,
-            update_inputs=self._update_model_inputs,
+        self.variants = VariantStore(
+            get_backend(backend) if isinstance(backend, str) else backend,
+            self.model_status,
+            self.dtype,
+            self.features,
+            self._record,
         )
+        self._kv = KVBinding(self.model_status.num_layers)
+        torch_dtype = dtype_to_torch(self.dtype)
+        self._positions = PositionEmbedding(self.config, torch_dtype, self.max_model_len)
+        self._mask = triangular_mask(torch_dtype)
 
     def _record(self, **arguments: Any) -> Mapping[str, Tensor]:
         self._recording = True
@@ -169,7 +172,7 @@ class CausalLM(FlashCausalLMV3):
     @property
     def backend(self) -> Backend:
         """Returns the supplier of the model's engines."""
-        return self.runtime.variants.backend
+        return self.variants.backend
 
     def load_weights(self, loader: WeightLoader, progress: Progress | None = None) -> None:
         """Reads all weights into the engine's store.
@@ -178,17 +181,17 @@ class CausalLM(FlashCausalLMV3):
         model's dtype and dropped once the engine has them.
 
         Raises:
-            WeightsError: one message with every missing, misshapen and unexpected tensor; or a quantised checkpoint.
+            WeightsError: one message with every missing, misshapen and unexpected tensor; or a quantized checkpoint.
         """
         quantized = self.config.quantization_config
         if quantized:
             method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
             raise WeightsError(
-                f"the checkpoint is quantised ({method}), which is not supported",
-                hint="Use the model's unquantised checkpoint, or a GGUF file of it.",
+                f"the checkpoint is quantized ({method}), which is not supported",
+                hint="Use the model's unquantized checkpoint, or a GGUF file of it.",
             )
         plan = plan_loading(collect_parameters([self]), loader)
-        engine = self.runtime.variant("prefill").engine
+        engine = self.variants.get("prefill").engine
         unused = sorted({p.name for p in plan.parameters} - engine.network.weights_keys)
         if unused:
             raise GraphError(f"{type(self).__name__} never uses these parameters: {', '.join(unused)}")
@@ -213,7 +216,7 @@ class CausalLM(FlashCausalLMV3):
     ) -> torch.Tensor:
         """Runs one step: the `forward` of a decorated class.
 
-        The arguments are the fields of `Step`, where their shapes are; others are for features and hooks.
+        The arguments are the fields of `Step`, which describes their shapes; others are for features and hooks.
 
         Returns:
             Logits `[R, vocab_size]` (`[T, vocab_size]` in decode), float32 where the backend has `float32_logits`,
@@ -224,22 +227,62 @@ class CausalLM(FlashCausalLMV3):
             EngineError: wrong shapes or dtypes, or weights that have not been loaded.
         """
         step = Step(
-            input_ids,
-            position_ids,
-            is_prefill,
-            kv_cache,
-            block_tables,
-            slots,
-            input_lengths,
-            max_seq_len,
-            lm_head_indices,
-            adapter_ids,
-            kwargs,
-        )
+            input_ids, position_ids, is_prefill, kv_cache, block_tables, slots, input_lengths, max_seq_len,
+            lm_head_indices, adapter_ids, kwargs,
+        )  # fmt: skip
         return self.run_step(step)
 
     def run_step(self, step: Step) -> torch.Tensor:
         """Runs one step that is a record already; see `run`."""
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
-        return self.runtime.step(step)
+        active = [feature for feature in self.features if feature.is_activated(step)]
+        variant = self.variants.get("prefill" if step.is_prefill else "decode", active)
+        self._kv.update(step.kv_cache)
+        self._kv.bind(variant)
+        inputs = self._inputs(step, variant)
+        tokens = step.input_ids.shape[0]
+        missing = -tokens % self.backend.token_multiple if step.is_prefill else 0
+        if missing:
+            inputs = filled_up(inputs, missing)
+        rows, lengths = inputs.get("lm_head_indices"), inputs.get("input_lengths")
+        binding = {"tokens": tokens + missing}
+        if rows is not None:
+            binding["rows"] = rows.shape[0]
+        if lengths is not None:
+            binding["batch"] = lengths.shape[0]
+        outputs = variant.outputs(binding)
+        runtime_params = {} if lengths is None else {"input_lengths": lengths}
+        extras = self._update_model_inputs(step)
+        if not (isinstance(extras, tuple) and len(extras) == 3 and all(isinstance(e, dict) for e in extras)):
+            types = [type(extra).__name__ for extra in (extras if isinstance(extras, tuple) else [extras])]
+            raise RequestError(
+                "_update_model_inputs must return three dicts (inputs, outputs, runtime parameters), "
+                f"not ({', '.join(types)})"
+            )
+        for values, further in zip((inputs, outputs, runtime_params), extras, strict=True):
+            values.update(further)
+        for feature in active:
+            feature.modify_inputs(inputs, outputs, runtime_params, step)
+        variant.bind_constants(inputs, CONSTANT_INPUTS)
+        return variant.engine.forward(inputs, outputs, runtime_params)["model_out"]
+
+    def _inputs(self, step: Step, variant: Variant) -> dict[str, torch.Tensor]:
+        """Returns those inputs that the variant's network reads, of the ones that every model has."""
+        slots, lengths = check_step(step, self.config.vocab_size, self._kv.slots, self._kv.block_size)
+        cos, sin, positions = self._positions.tables(step.position_ids, lengths, step.is_prefill)
+        available = {
+            "input_ids": step.input_ids,
+            "position_ids": positions,
+            "cos_table": cos,
+            "sin_table": sin,
+            "slots": slots,
+            "input_lengths": lengths,
+        }
+        if step.is_prefill:
+            available["attention_mask"] = self._mask
+            rows = step.lm_head_indices
+            available["lm_head_indices"] = torch.arange(len(step.input_ids)) if rows is None else rows
+        elif step.block_tables is not None:
+            available["block_tables"] = step.block_tables
+        return {name: available[name] for name in variant.input_names if name in available}

@@ -47,17 +47,9 @@ class ModelStatus:
         assert config.head_dim is not None
         return cls(config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads, config.head_dim)
 
-    @property
-    def num_hidden_layers(self) -> int:
-        return self.num_layers
-
-    @property
-    def num_attention_heads(self) -> int:
-        return self.num_heads
-
-    @property
-    def num_key_value_heads(self) -> int:
-        return self.num_kv_heads
+    num_hidden_layers = property(lambda self: self.num_layers)
+    num_attention_heads = property(lambda self: self.num_heads)
+    num_key_value_heads = property(lambda self: self.num_kv_heads)
 
 
 ConfigMetadata = ModelStatus

@@ -113,14 +113,9 @@ class BaseModel(nn.Module):
     ) -> Tensor:
         """Records the layers: token ids `[T]` to normalized hidden states `[T, hidden_size]`.
 
+        `input_ids` and `position_ids` are `[T]` int64, the tables `[positions, head_dim]`; there is one cache for each
+        layer. `AttentionMetadata` describes the rest. `kwargs` are arguments of features, passed to every layer.
         ATB-Models' names and order are accepted too, see `layers.attention.long_form`.
-
-        Args:
-            input_ids: `[T]` int64.
-            position_ids: `[T]` int64, each token's row in the tables.
-            cos_table, sin_table: `[positions, head_dim]`.
-            k_caches, v_caches: one for each layer; these and the rest are described at `AttentionMetadata`.
-            kwargs: arguments of features, handed to every layer.
         """
         hidden = self.embed_tokens(input_ids)
         cos = nn.functional.gather(cos_table, 0, position_ids)
@@ -146,14 +141,14 @@ class DecoderLayer(BaseLayer):
         super().__init__(config, file_loader, prefix, layer_idx, **kwargs)
         kwargs.pop("config_metadata", None)
         kwargs.pop("infer_param", None)
-        known = (self.config_metadata, self.infer_param)
-        self.self_attn = self.attention_cls(config, file_loader, f"{self.prefix}.self_attn", *known, **kwargs)
-        self.mlp = self.feed_forward_cls()(config, file_loader, f"{self.prefix}.mlp", *known, **kwargs)
+        sizes = (self.config_metadata, self.infer_param)
+        self.self_attn = self.attention_cls(config, file_loader, f"{self.prefix}.self_attn", *sizes, **kwargs)
+        self.mlp = self.feed_forward_cls()(config, file_loader, f"{self.prefix}.mlp", *sizes, **kwargs)
         self.input_layernorm = RmsNorm(config, file_loader, f"{self.prefix}.input_layernorm")
         self.post_attention_layernorm = RmsNorm(config, file_loader, f"{self.prefix}.post_attention_layernorm")
 
     def feed_forward_cls(self) -> type[nn.Module]:
-        """The class of this layer's `mlp`; override it where layers of one model differ."""
+        """Returns the class of this layer's `mlp`; override it if layers of one model differ."""
         return self.mlp_cls
 
 

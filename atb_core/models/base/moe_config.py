@@ -11,15 +11,15 @@ from atb_core.models.base.config import BaseConfig
 
 __all__ = ["MoeConfig"]
 
-# Each expert of each layer has tensors of its own in a checkpoint: ten times as many as the largest published have.
+# Each expert of each layer has its own tensors in a checkpoint; the limit is ten times the largest published models.
 _MAX_EXPERTS_IN_ALL = 1 << 18
 
 
 @dataclass
 class MoeConfig(BaseConfig):
-    """Which layers have experts, how many, and how many of them see a token.
+    """The number of experts, the number that process a token, and the layers that have them.
 
-    A family puts it behind its dense configuration, whose defaults then win:
+    A family lists it after its dense configuration, whose defaults then win:
     `class FooMoeConfig(FooConfig, MoeConfig)`. `intermediate_size` is that of the dense layers,
     `moe_intermediate_size` that of one expert; a `shared_expert_intermediate_size` of 0 means that there is no
     shared expert.
@@ -44,6 +44,7 @@ class MoeConfig(BaseConfig):
     mlp_only_layers: list[int] = field(default_factory=list)
 
     def validate(self) -> None:
+        """Raises ConfigError for the first field that has an impossible value."""
         super().validate()
         if self.num_experts_per_tok > self.num_experts:
             raise ConfigError(
@@ -59,5 +60,5 @@ class MoeConfig(BaseConfig):
             raise ConfigError(f"mlp_only_layers = {layers!r} must be a list of layer numbers")
 
     def is_sparse(self, layer_idx: int) -> bool:
-        """Whether layer `layer_idx` has experts; the others are dense."""
+        """Returns true if layer `layer_idx` has experts; the others are dense."""
         return layer_idx not in self.mlp_only_layers and (layer_idx + 1) % self.decoder_sparse_step == 0

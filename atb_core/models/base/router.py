@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The router: from a model reference and its `config.json` to a family's classes and tools."""
+"""Routers, which connect a checkpoint with the classes of the family that serves it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from atb_core.errors import ConfigError
+from atb_core.errors import ConfigError, TokenizerError
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.families import families, model_type_of
 
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseRouter"]
 
+# The attributes of `runner.tokenizer.Tokenizer` that the runner uses.
+_TOKENIZER = ("encode", "decode", "text_decoder", "apply_chat_template", "check_chat_template_kwargs", "eos_token_ids")
+
 
 @dataclass
 class BaseRouter:
-    """One model on its way into a family. Everything is made when first asked for; override `get_*` to change it.
+    """Creates configuration, model class and tokenizer of one checkpoint on first use; override `get_*` to change one.
 
     Args:
         model_name_or_path: a model directory or a `.gguf` file.
@@ -32,11 +35,11 @@ class BaseRouter:
     config_dict: dict[str, Any] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
 
-    #: How the family's GGUF files differ from its Hugging Face checkpoints, `None`: in nothing.
+    #: The differences of the family's GGUF files from its Hugging Face checkpoints; `None` if there are none.
     gguf: ClassVar[GgufRules | None] = None
-    #: The variable by which the family's chat templates turn thinking on and off; `None`: they have no such switch.
+    #: The variable by which the family's chat templates turn thinking on and off, if any.
     thinking_variable: ClassVar[str | None] = None
-    #: The notation of the family's tool calls: the name of a parser that some plugin offers; `None`: it has none.
+    #: The name of the parser for the family's tool calls, which a plugin offers, if any.
     tool_parser: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
@@ -44,7 +47,7 @@ class BaseRouter:
 
     @property
     def model_type(self) -> str:
-        """The key under which families are registered."""
+        """Returns the key under which families are registered."""
         model_type = self.config_dict.get("model_type")
         if not isinstance(model_type, str) or not model_type:
             raise ConfigError(f"{self.model_name_or_path or 'the configuration'} names no model_type")
@@ -52,26 +55,35 @@ class BaseRouter:
 
     @cached_property
     def config(self) -> BaseConfig:
-        """The checked configuration."""
+        """Returns the checked configuration."""
         return self.get_config()
 
     @cached_property
     def model_cls(self) -> type[CausalLM]:
-        """The decorated model class."""
+        """Returns the decorated model class."""
         return self.get_model_cls()
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer that comes with the model, or `None` if the family leaves the choice to the caller."""
-        return self.get_tokenizer()
+        """Returns the family's own tokenizer, see `get_tokenizer`; TokenizerError if it lacks what the runner needs."""
+        tokenizer = self.get_tokenizer()
+        lacking = [name for name in _TOKENIZER if tokenizer is not None and not hasattr(tokenizer, name)]
+        if lacking:
+            raise TokenizerError(
+                f"{type(self).__name__}.get_tokenizer returns a {type(tokenizer).__name__} of the module "
+                f"{type(tokenizer).__module__}, which has no {', '.join(lacking)}",
+                hint="Do not override get_tokenizer to use the model's own files, or return an "
+                "atb_core.runner.tokenizer.Tokenizer, for example Tokenizer.from_path(directory).",
+            )
+        return tokenizer
 
     @cached_property
     def generation_config(self) -> dict[str, Any]:
-        """The generation settings that the model's authors recommend, empty if there are none."""
+        """Returns the generation settings that the model's authors recommend, empty if there are none."""
         return self.get_generation_config()
 
     def get_config(self) -> BaseConfig:
-        """By default from the class registered in the entry-point group `atb_core.configs`."""
+        """Returns the configuration, of the class registered in the entry-point group `atb_core.configs`."""
         config_cls = families().config_for(self.model_type, families().owner_of(type(self)))
         config: BaseConfig = config_cls.from_dict(self.config_dict)
         self.check_config(config)
@@ -82,22 +94,22 @@ class BaseRouter:
         config.validate()
 
     def get_model_cls(self) -> type[CausalLM]:
-        """By default the class registered in the entry-point group `atb_core.models`."""
+        """Returns the model class registered in the entry-point group `atb_core.models`."""
         return families().model_for(self.model_type, families().owner_of(type(self)))  # type: ignore[no-any-return]
 
     def get_tokenizer(self) -> Any:
-        """Override to bring a tokenizer of the family's own; by default the runner reads the model's files."""
+        """Returns a tokenizer with the methods of `runner.tokenizer.Tokenizer`; `None` to have the files read."""
         return None
 
     def get_generation_config(self) -> dict[str, Any]:
-        """Returns what the checkpoint recommends; override for a family that knows better."""
+        """Returns the checkpoint's generation settings."""
         return {} if self.checkpoint is None else self.checkpoint.generation_config()
 
 
 def router_of(checkpoint: Checkpoint) -> BaseRouter:
-    """Makes the router of the family that serves a checkpoint, and sets that family's rules on the checkpoint.
+    """Returns the router of the family that serves a checkpoint, and sets that family's rules on the checkpoint.
 
-    Imports that family and no other; reads no weights.
+    Imports only that family; reads no weights.
 
     Raises:
         ConfigError: there is no usable configuration.

@@ -14,10 +14,7 @@ __all__ = ["WindowConfig"]
 
 @dataclass
 class WindowConfig(BaseConfig):
-    """Refuses a window that some layer would really have.
-
-    Most checkpoints carry these fields with `use_sliding_window` false, and then they mean nothing.
-    """
+    """Refuses a configuration in which a layer has a window; with `use_sliding_window` false none has."""
 
     int_limits: ClassVar[dict[str, tuple[int, int]]] = {"max_window_layers": (0, 2**20)}
     flags: ClassVar[tuple[str, ...]] = ("use_sliding_window",)
@@ -28,6 +25,7 @@ class WindowConfig(BaseConfig):
     layer_types: list[str] | None = None
 
     def validate(self) -> None:
+        """Raises ConfigError for the first field that has an impossible or unsupported value."""
         super().validate()
         if self.layer_types is not None and not isinstance(self.layer_types, list):
             raise ConfigError(f"layer_types = {self.layer_types!r} must be a list of names")
@@ -38,7 +36,7 @@ class WindowConfig(BaseConfig):
             )
 
     def has_windowed_layers(self) -> bool:
-        """Whether a layer has the window if windows are used: those in `layer_types`, else the last ones."""
+        """Returns true if some layer has the window when windows are used; without `layer_types`, the last ones."""
         if self.layer_types is not None:
             return "sliding_attention" in self.layer_types
         return self.max_window_layers < self.num_hidden_layers

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models whose graph C++ builds: driven as ATB-Models' `ModelTorch` is, or by the runner with `graph="cpp"`."""
+"""Models whose graph C++ builds, run by `ModelTorch`, as in ATB-Models, or by the runner with `graph="cpp"`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["DECODER_WEIGHTS", "CppModel", "ModelTorch", "load_native_library", "
 
 
 def __getattr__(name: str) -> Any:
-    # Families import this package to register a model, which must not cost torch and the engine.
+    # Families import this package to register a model; that must not import torch and the engine.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = "libraries" if name == "load_native_library" else "model_torch"

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the C++ decoder is told of a family's model: its parameters, and its weights in order.
-
-Both are read off the modules that the family's Python consists of. They know the names in the checkpoint, what is
-packed and what has a bias; nothing of that is written down a second time.
-"""
+"""Derives the parameters of the C++ decoder and the order of its weights from the modules of a family's model."""
 
 from __future__ import annotations
 
@@ -17,14 +13,12 @@ from atb_core.nn.parameter import BaseParameter
 if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
-__all__ = ["decoder_parameters", "ordered_weights"]
-
 # The linears of a layer in the order of the field `linearHasBias`.
 _LINEARS = ("self_attn.qkv", "self_attn.dense", "mlp.gate_up", "mlp.down")
 
 
 def decoder_parameters(model: CausalLM, float32_logits: bool) -> dict[str, Any]:
-    """The fields of `core_DecoderModel`'s JSON parameter for `model`, but for `isPrefill`."""
+    """Returns the fields of `core_DecoderModel`'s JSON parameter for `model`, except `isPrefill`."""
     status, config = model.model_status, model.config
     layers = [f"model.layers.{index}" for index in range(status.num_layers)]
     return {
@@ -41,9 +35,9 @@ def decoder_parameters(model: CausalLM, float32_logits: bool) -> dict[str, Any]:
 
 
 def ordered_weights(model: CausalLM, order: Sequence[str]) -> list[BaseParameter]:
-    """The parameters of `model` in the order that is registered for its C++ graph; see `CppModel.weights`.
+    """Returns the parameters of `model` in the order registered for its C++ graph; see `CppModel.weights`.
 
-    A shared parameter, as a tied embedding is, comes as often as modules have it.
+    A shared parameter, such as a tied embedding, occurs once for each module that has it.
     """
     ordered: list[BaseParameter] = []
     for of_layers, group in groupby(order, key=lambda path: "*" in path):
@@ -64,14 +58,13 @@ def _has_bias(model: CausalLM, path: str) -> bool:
     module = _module(model, path)
     if module is None:
         raise EngineError(
-            f"{type(model).__name__} has no module {path!r}, which its C++ graph is described by",
-            hint="Use graph='python'.",
+            f"{type(model).__name__} has no module {path!r}, which the C++ graph needs", hint="Use graph='python'."
         )
     return getattr(module, "bias", None) is not None
 
 
 def _module(model: CausalLM, path: str) -> Any:
-    """The module at a path, `None` if there is none."""
+    """Returns the module at a path, `None` if there is none."""
     module: Any = model
     for part in path.split("."):
         module = module[int(part)] if part.isdigit() else getattr(module, part, None)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts graphs that C++ builds in the place of those that a model records: `ModelRunner(graph="cpp")`.
+"""Replaces a model's recorded graphs by graphs that C++ builds: `ModelRunner(graph="cpp")`.
 
-Everything else of a model stays what it is: names and packing of its weights, the checks of a step, position tables and
-the binding of the cache. So the two ways differ in who writes the graph and in nothing else.
+Names and packing of the weights, the checks of a step, position tables and the binding of the cache stay the same.
 """
 
 from __future__ import annotations
@@ -24,12 +23,10 @@ from atb_core.models.base.flash_causal_lm_v3 import CausalLM, FlashCausalLMV3
 from atb_core.models.cpp.decoder import decoder_parameters, ordered_weights
 from atb_core.models.cpp.model_torch import ModelTorch
 from atb_core.models.runtime.inputs import ROWS, TOKENS, k_cache_name, symbolic_inputs, v_cache_name
-from atb_core.models.runtime.variants import Variant, VariantKey, VariantStore
+from atb_core.models.runtime.variants import VariantStore
 
 if TYPE_CHECKING:
     from atb_core.nn.parameter import BaseParameter
-
-__all__ = ["CppEngine", "CppVariants"]
 
 _HINT = "Use graph='python'."
 # The inputs of C++ models have ATB-Models' names.
@@ -37,11 +34,11 @@ _OWN_NAMES = {theirs: ours for ours, theirs in MODEL_NAMES.items()}
 
 
 class CppEngine(Engine):
-    """One C++-built graph behind the interface of all engines.
+    """Runs one C++-built graph through the interface of all engines.
 
     Args:
-        model: has its parameters and knows its weights.
-        network: what goes in and out, by name; it has no nodes, the graph is C++'s.
+        model: a model whose parameters are set and whose weights are declared.
+        network: inputs and outputs by name, without nodes.
     """
 
     def __init__(self, model: ModelTorch, network: Network) -> None:
@@ -50,10 +47,11 @@ class CppEngine(Engine):
         self._inputs = {t.name: t for t in network.inputs if t.name and t.name not in network.weights_keys}
         self._order = [_OWN_NAMES.get(name, name) for name in model.input_names]
         self._device = model.backend.input_device
-        # What comes with every call: all but what has been bound.
+        # The inputs of every call: those that have not been bound.
         self._step = dict(self._inputs)
 
     def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Copies some of the weights into the engine's store."""
         check_names("weights", weights, self.network.weights_keys, optional=True)
         for name, value in weights.items():
             check_tensor("weight", self.network.input(name), value, "cpu")
@@ -61,10 +59,12 @@ class CppEngine(Engine):
             self.model.store.set(name, value)
 
     def set_weight_part(self, name: str, begin: int, value: torch.Tensor) -> None:
+        """Copies a part of a weight into the engine's store."""
         whole = check_part(self.network, name, begin, value, "cpu")[0]
         self.model.store.set_part(name, begin, value, whole)
 
     def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
+        """Binds the caches of all layers."""
         layers = range(len(caches) // 2)
         wanted = [name(layer) for layer in layers for name in (k_cache_name, v_cache_name)]
         check_names("KV caches", caches, wanted)
@@ -74,6 +74,7 @@ class CppEngine(Engine):
         self._bound(caches)
 
     def set_constants(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        """Binds inputs that keep their values from step to step."""
         check_names("inputs", inputs, self._inputs, optional=True)
         for name, value in inputs.items():
             check_tensor("input", self._inputs[name], value, self._device)
@@ -89,6 +90,7 @@ class CppEngine(Engine):
         outputs: Mapping[str, torch.Tensor] | None = None,
         runtime_params: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
+        """Runs one step; see `Engine.forward`."""
         check_names("inputs", inputs, self._step)
         for name, value in inputs.items():
             check_tensor("input", self._step[name], value, self._device)
@@ -102,7 +104,7 @@ class CppEngine(Engine):
         return dict(outputs)
 
     def _param(self, inputs: Mapping[str, torch.Tensor], copies: Mapping[str, torch.Tensor]) -> str:
-        """The step's JSON: the lengths, where the tensor that has them lies on a device."""
+        """Returns the step's JSON: the lengths if their tensor is on a device."""
         lengths = copies.get("input_lengths")
         if self._device is not None or lengths is None or inputs["input_lengths"].is_cpu:
             return "{}"
@@ -117,72 +119,56 @@ class CppVariants(VariantStore):
     """Prefill and decode of a model, built by C++ over one set of weights.
 
     Args:
-        model: of the family that registers the C++ model; its graphs have not been built.
+        model: a model of the family that registers the C++ model; its graphs have not been built.
         name: the registered name.
 
     Raises:
-        BackendUnavailableError: the model has something that only a recorded graph can have; says what.
+        BackendUnavailableError: the model has features or inputs that only recorded graphs can have.
         EngineError: the C++ model refuses a parameter or the shapes of the weights.
     """
 
     def __init__(self, model: CausalLM, name: str) -> None:
-        backend = model.runtime.variants.backend
+        backend = model.backend
         if not isinstance(backend, NativeBackend):
             raise BackendUnavailableError(f"graph='cpp' does not run on the backend {backend.name!r}", hint=_HINT)
         _check_plain(model, name)
-        status, dtype = model.model_status, model.dtype
-        layers = range(status.num_layers)
-        super().__init__(
-            backend,
-            [],
-            _no_recording,
-            lambda base: symbolic_inputs(status, dtype, base == "prefill"),
-            [*map(k_cache_name, layers), *map(v_cache_name, layers)],
-        )
+        super().__init__(backend, model.model_status, model.dtype, [], _no_recording)
         prefill, decode = (ModelTorch(name, backend=backend) for _ in range(2))
         weights = ordered_weights(model, prefill.registration.weights)
         parameters = decoder_parameters(model, backend.float32_logits)
-        logits = DataType.FLOAT if backend.float32_logits else dtype
+        logits = DataType.FLOAT if backend.float32_logits else model.dtype
         prefill.set_param({**parameters, "isPrefill": True})
         _declare(prefill, weights)
         decode.set_param({**parameters, "isPrefill": False})
         decode.share_weight(prefill)
         self.store = prefill.store
         for base, built, rows in (("prefill", prefill, ROWS), ("decode", decode, TOKENS)):
-            network = _face(f"{name}_{base}", self._base_inputs(base), weights)
+            inputs = symbolic_inputs(model.model_status, model.dtype, base == "prefill")
+            network = _without_nodes(f"{name}_{base}", inputs, weights)
             network.outputs.append(Tensor("model_out", (rows, model.config.vocab_size), logits))
             key = frozenset((base,))
-            self.variants[key] = self._variant(key, CppEngine(built, network))
-
-    def _variant(self, key: VariantKey, engine: CppEngine) -> Variant:
-        names = [t.name for t in engine.network.inputs if t.name and t.name not in engine.network.weights_keys]
-        return Variant(
-            key,
-            engine,
-            tuple(name for name in names if name not in self._cache_names),
-            tuple(name for name in names if name in self._cache_names),
-        )
+            self.variants[key] = self.variant(key, CppEngine(built, network))
 
 
 def _check_plain(model: CausalLM, name: str) -> None:
-    """Raises BackendUnavailableError for what a recorded graph would have and the C++ one would silently lack."""
-    enabled = [feature.feature_name for feature in model.features if feature.is_enabled]
-    reason = None
-    if enabled:
-        reason = f"the model has features ({', '.join(enabled)}), which are put on graphs that Python records"
+    """Raises BackendUnavailableError for features and inputs that the C++ graph would silently lack."""
+    features = ", ".join(feature.feature_name for feature in model.features)
+    if features:
+        reason = f"the model has features ({features}), which need a graph that Python records"
     elif type(model)._update_model_inputs is not FlashCausalLMV3._update_model_inputs:
-        reason = f"{type(model).__name__} gives its graph inputs of its own"
-    if reason is not None:
-        raise BackendUnavailableError(f"graph='cpp': {name} cannot stand for this model: {reason}", hint=_HINT)
+        reason = f"{type(model).__name__} adds inputs of its own"
+    else:
+        return
+    raise BackendUnavailableError(f"graph='cpp': {name} cannot replace the graph of this model: {reason}", hint=_HINT)
 
 
 def _declare(model: ModelTorch, weights: list[BaseParameter]) -> None:
     wanted = model.weight_names
     if len(weights) != len(wanted):
         raise EngineError(
-            f"{model.model_name} takes {len(wanted)} weights, and the order that is registered for it gives"
+            f"{model.model_name} takes {len(wanted)} weights, but the order that is registered for it has"
             f" {len(weights)}: {_beginning([weight.name for weight in weights])}",
-            hint=f"In its order it takes {_beginning(wanted)}.",
+            hint=f"It takes, in this order: {_beginning(wanted)}.",
         )
     model.declare_weight([weight.name for weight in weights], weights)
 
@@ -191,8 +177,8 @@ def _beginning(names: list[str], count: int = 16) -> str:
     return ", ".join(names[:count]) + (f", and {len(names) - count} more" if len(names) > count else "")
 
 
-def _face(name: str, inputs: Mapping[str, Any], weights: list[BaseParameter]) -> Network:
-    """Inputs and weights of a graph, as a network without nodes."""
+def _without_nodes(name: str, inputs: Mapping[str, Any], weights: list[BaseParameter]) -> Network:
+    """Returns a network with the inputs and weights of a graph and no nodes."""
     network = Network(name)
     for value in inputs.values():
         for tensor in value if isinstance(value, list) else [value]:

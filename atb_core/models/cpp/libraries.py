@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared libraries that bring models whose graph C++ builds."""
+"""Loads shared libraries with models whose graph C++ builds."""
 
 from __future__ import annotations
 
@@ -14,30 +14,28 @@ from atb_core.engine.native import engine_errors
 from atb_core.errors import EngineError
 from atb_core.models.cpp.registration import registrations
 
-__all__ = ["load_native_library", "loaded"]
-
-#: The libraries of this process. Each backend's extension has a list of models of its own, and loads them when a model
-#: of theirs is first used there.
+#: The libraries of this process. The extension of each backend loads them when one of their models is first used there.
 loaded: list[str] = []
 
-# What is refused there is no crash, and is told where it is loaded for good.
+# An error of the extension is no crash; it is reported when this process loads the library.
 _LOAD = "from atb_core import _cpu\ntry:\n    _cpu.load_models(argument)\nexcept _cpu.Error:\n    pass"
-#: Of the header of a 64-bit ELF file: where its sections are listed, the size of an entry and their number.
+# Fields of the header of a 64-bit ELF file: offset of the section table, size of an entry, number of entries.
 _ELF, _SECTIONS = b"\x7fELF\x02\x01", struct.Struct("<40xQ10xHH2x")
 
 
 def load_native_library(path: str | os.PathLike[str]) -> list[str]:
     """Loads a shared library that registers C++ models (`atb_core/model.h`) and returns their names.
 
-    It is first loaded in a process of its own: a file that is cut off, or one that crashes when it is loaded, does not
-    end this one.
+    A child process loads it first, so that a library that crashes does not end this process. A library is code: load
+    only code that you trust.
 
-    EngineError for a file that is missing, cannot be loaded, was built for other headers, has no models, or one whose
-    name is taken; then none of its models is added. A library is code: load only what you would run.
+    Raises:
+        EngineError: the file is missing, cannot be loaded, was built for other headers, has no models, or has a model
+            whose name is taken; then none of its models is added.
     """
     file = _file(path)
     _check_whole(file)
-    # An interpreter inside of another program may not know how to start a second one.
+    # An interpreter embedded in another program may have no executable to start.
     problem = try_in_child(_LOAD, str(file)) if sys.executable else None
     if problem is not None:
         raise EngineError(f"{file} cannot be loaded: {problem}", hint="Build the library again.")
@@ -53,10 +51,8 @@ def load_native_library(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _check_whole(file: Path) -> None:
-    """EngineError for a library that is cut off: what lies behind its end ends a process that looks there, some day.
-
-    Linkers write the list of sections last.
-    """
+    """Raises EngineError for a truncated library: reading a mapped page past its end kills the process."""
+    # Linkers write the section table last.
     try:
         with open(file, "rb") as opened:
             header = opened.read(_SECTIONS.size)
@@ -68,12 +64,12 @@ def _check_whole(file: Path) -> None:
     offset, entry, count = _SECTIONS.unpack(header)
     if size < offset + entry * count:
         raise EngineError(
-            f"{file} is cut off: it has {size} of {offset + entry * count} bytes", hint="Build or copy it again."
+            f"{file} is truncated: it has {size} of {offset + entry * count} bytes", hint="Build or copy it again."
         )
 
 
 def _file(path: str | os.PathLike[str]) -> Path:
-    """The file that `path` leads to; EngineError says what is wrong with it."""
+    """Returns the file at `path`; EngineError if it is none."""
     if path == "":
         raise EngineError("the path of the library is empty", hint="Give the path of a shared library.")
     try:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ModelTorch`: a model whose graph C++ builds from a JSON string.
+"""Models whose graph C++ builds from a JSON string, on the engines of recorded networks.
 
-The graph runs on the same engines as recorded networks do: on the processor or on an Ascend device.
 `core_DecoderModel` is the decoder of llama-like families; packages of families register names for it with their
-defaults (`registration`), and shared libraries may bring models of their own (`load_native_library`).
+defaults (`registration`), and shared libraries may add models (`load_native_library`).
 """
 
 from __future__ import annotations
@@ -26,20 +25,19 @@ from atb_core.models.cpp import libraries
 from atb_core.models.cpp.registration import CppModel, registrations
 
 _Item = TypeVar("_Item")
-#: Address, dtype, shape, whether the address is a device's, and the address of a copy on the host or 0.
+#: Address, dtype, shape, true for an address on the device, and the address of a copy on the host or 0.
 _Address: TypeAlias = "tuple[int, str, list[int], bool, int]"
 
 _NOTHING: _Address = (0, "int32", [], False, 0)
-#: Of tensors without elements: to C++ 0 is what was not given.
+#: Gives tensors without elements an address, because C++ takes 0 for an input that was not given.
 _EMPTY = torch.empty(64)
 
 
 @dataclass
 class _Built:
-    """One graph, and the tensors whose addresses it has. A step holds on to it: another thread may build anew."""
+    """A graph and the tensors whose addresses it has. A step keeps it alive if another thread builds a new one."""
 
-    #: The extension's Model.
-    model: Any
+    model: Any  # the extension's Model
     input_names: list[str]
     caches: list[torch.Tensor] = field(default_factory=list)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -48,23 +46,24 @@ class _Built:
 class ModelTorch:
     """One C++-built model: `set_param`, `set_weight`, `set_kv_cache`, then `execute` or `execute_out` for each step.
 
+    Every method raises EngineError, which names the field, tensor or count, for an argument that does not fit.
+
     Args:
         model_name: such as `core_DecoderModel`; `model_names()` lists them.
         num_threads: threads of the CPU engine, see `CpuBackend`.
-        backend: what runs the graph, as `get_backend` gives it, or the name: "cpu" if not given, "atb", "atb-sim". On
-            the last two, weights, inputs and outputs are copied from and to the host, and caches lie on the device:
-            `backend.allocate(shape, dtype)` makes them.
+        backend: a backend or its name: "cpu" by default, "atb" or "atb-sim". On the last two, weights, inputs and
+            outputs are copied from and to the host, and `backend.allocate(shape, dtype)` makes caches on the device.
 
-    Every method raises EngineError, naming field, tensor or count, for what does not fit; PluginError if a package
-    that registers the name cannot be used, or two contradict each other; BackendUnavailableError if the backend cannot
-    be had or does not run such graphs.
+    Raises:
+        PluginError: a package that registers the name cannot be used, or two contradict each other.
+        BackendUnavailableError: the backend is not available or does not run such graphs.
     """
 
     def __init__(
         self, model_name: str, num_threads: int | None = None, *, backend: NativeBackend | str | None = None
     ) -> None:
         self.model_name = model_name
-        #: What a package registers under the name; plain for the models of C++ themselves.
+        #: A package's registration of the name; without defaults for the models of C++ themselves.
         self.registration = _registration(model_name)
         self.backend = _backend(backend, num_threads)
         #: The weights in the engine's layout, by name.
@@ -72,16 +71,16 @@ class ModelTorch:
         self._graph: _Built | None = None
 
     def set_param(self, param: str | Mapping[str, Any]) -> None:
-        """Builds the graph from its parameters: a JSON string, or what it holds.
+        """Builds the graph from its parameters: a JSON object, as a string or a dict.
 
-        Fields that are not given have the defaults that the package of the model's family registers, if one does.
-        A second call builds another graph, which needs weights and caches again.
+        Fields that are not given have the defaults of the registration. A second call builds another graph, which
+        needs weights and caches again.
         """
-        name, text = self.registration.graph, _json_text(param, self.model_name)
+        name, what = self.registration.graph, f"the parameters of {self.model_name}"
+        text = _json_text(what, param)
         if self.registration.defaults:
-            given = self.registration.parameters(_json_object(text, self.model_name))
-            text = _json_text(given, self.model_name)
-        # Another graph may call weights of other shapes the same.
+            text = _json_text(what, self.registration.parameters(_json_object(what, text)))
+        # Another graph may have weights of other shapes under the same names.
         store: NativeStore = self.backend.new_store()
         extension = self.backend.extension
         with engine_errors(store.error_type):
@@ -93,23 +92,23 @@ class ModelTorch:
 
     @property
     def input_names(self) -> list[str]:
-        """What the tensors of `execute` are, in order."""
+        """Returns the names of the tensors of `execute`, in order."""
         return list(self._built().input_names)
 
     @property
     def weight_names(self) -> list[str]:
-        """What the tensors of `set_weight` are, in order."""
+        """Returns the names of the tensors of `set_weight`, in order."""
         return list(self._built().model.weight_names)
 
     def set_weight(self, weights: Iterable[torch.Tensor]) -> None:
-        """All weights, in the order of `weight_names`. They are copied into the engine's layout.
+        """Copies all weights into the engine's layout.
 
-        A tensor that is given twice, as a tied embedding is, is kept once. Weights may be set again, with the same
-        shapes and the same ones twice.
+        A tensor that is given twice, such as a tied embedding, is kept once. Weights may be set again, with the same
+        shapes and the same ones given twice.
 
         Args:
-            weights: contiguous, on the host, in the type of the parameter `torchDtype`; docs/cpp-models.md has the
-                shapes.
+            weights: in the order of `weight_names`, contiguous, on the host, in the type of the parameter `torchDtype`;
+                docs/cpp-models.md has the shapes.
         """
         weights = _listed("weights", weights)
         for i, weight in enumerate(weights):
@@ -119,13 +118,13 @@ class ModelTorch:
             self._built().model.set_weights(given)
 
     def declare_weight(self, names: Iterable[str], weights: Iterable[torch.Tensor]) -> None:
-        """In place of `set_weight`, for weights that come one by one: their names in `store`, shapes and dtypes.
+        """Declares the weights' names in `store`, shapes and dtypes, as an alternative to `set_weight`.
 
-        Each is then given to `store.set(name, tensor)`, so that a checkpoint never has to be in memory as a whole.
+        `store.set(name, tensor)` then sets one at a time, so that a checkpoint is never in memory as a whole.
 
         Args:
             names: of the caller's choice, in the order of `weight_names`; equal names are one weight.
-            weights: tensors like those to come; only shape and dtype are looked at, a meta tensor will do.
+            weights: tensors of the shapes and dtypes to come, for example meta tensors.
         """
         weights = _listed("weights", weights)
         for i, weight in enumerate(weights):
@@ -135,11 +134,11 @@ class ModelTorch:
             self._built().model.declare_weights(_listed("names", names), given)
 
     def share_weight(self, other: ModelTorch) -> None:
-        """Takes the weights of another model with the same weights: prefill and decode of one checkpoint."""
+        """Shares the weights of another model, for prefill and decode of one checkpoint."""
         if not isinstance(other, ModelTorch):
             raise EngineError(f"weights are shared with a ModelTorch, not with {type(other).__name__}")
         if other.backend.extension is not self.backend.extension:
-            raise EngineError(f"weights of the backend {other.backend.name!r} are none of {self.backend.name!r}")
+            raise EngineError(f"{self.backend.name!r} cannot share weights of the backend {other.backend.name!r}")
         if other.backend.place != self.backend.place:
             raise EngineError(
                 "the models that are to share weights run on different threads or devices",
@@ -150,9 +149,9 @@ class ModelTorch:
         self.store = other.store
 
     def set_kv_cache(self, k_cache: Iterable[torch.Tensor], v_cache: Iterable[torch.Tensor]) -> None:
-        """A cache `[blocks, block_size, kv_heads, head_dim]` for keys and one for values of each layer; written.
+        """Binds a cache `[blocks, block_size, kv_heads, head_dim]` for keys and one for values of each layer.
 
-        They are of the parameter `torchDtype` and lie where the engine computes, see `backend`.
+        Steps write them. They have the type of the parameter `torchDtype` and are in the memory of the backend.
         """
         k_cache, v_cache = _listed("key caches", k_cache), _listed("value caches", v_cache)
         keys = [self._cache(f"key cache {i}", cache) for i, cache in enumerate(k_cache)]
@@ -164,10 +163,10 @@ class ModelTorch:
         built.caches = [*k_cache, *v_cache]
 
     def set_constant(self, inputs: Mapping[str, torch.Tensor]) -> None:
-        """Inputs that keep their values from step to step, by name: position tables, a mask. A device copies them once.
+        """Binds inputs that keep their values from step to step, such as position tables; a device copies them once.
 
-        `execute` takes `None` in their place; one that comes with a step is no constant any more, and neither is one
-        that the engine refused.
+        `execute` takes `None` in their place. An input that is given with a step, or that the engine refused, is no
+        constant any more.
         """
         if not isinstance(inputs, Mapping):
             raise EngineError(f"constants are given by name, in a dict, not in {type(inputs).__name__}")
@@ -187,8 +186,8 @@ class ModelTorch:
         Args:
             inputs: in the order of `input_names`; `None` for what the graph does not read and for constants.
                 docs/cpp-models.md has the decoder's, with shapes and types.
-            param: the step's JSON. `seqLen`, if it is there, must say what the tensor `seq_len` says; where that lies
-                on a device it has to be there, for ATB reads the lengths on the host too.
+            param: the step's JSON. `seqLen`, if given, must equal the tensor `seq_len`; it is required if that is on a
+                device, because ATB reads the lengths on the host too.
         """
         built = self._built()
         step = _Step(self, built, _listed("inputs", inputs), param)
@@ -201,11 +200,11 @@ class ModelTorch:
     def execute_out(
         self, inputs: Iterable[torch.Tensor | None], outputs: Iterable[torch.Tensor], param: str = "{}"
     ) -> None:
-        """As `execute`, into tensors of the caller, of the shapes and types that `execute` returns."""
+        """Runs one step as `execute` does, into tensors of the shapes and types that `execute` returns."""
         _Step(self, self._built(), _listed("inputs", inputs), param).run(_listed("outputs", outputs))
 
     def nodes(self) -> list[tuple[str, str]]:
-        """The graph as C++ wrote it: op and module path of every node, in order."""
+        """Returns op and module path of every node of the graph, in order."""
         return list(self._built().model.nodes())
 
     def _built(self) -> _Built:
@@ -225,15 +224,15 @@ class ModelTorch:
 
 
 class _Step:
-    """The inputs of one step, checked, and alive as long as it runs."""
+    """The checked inputs of one step, kept alive while it runs."""
 
     def __init__(self, owner: ModelTorch, built: _Built, inputs: list[torch.Tensor | None], param: str) -> None:
         self._owner, self._built, self._inputs, self._param = owner, built, inputs, param
-        step = _step_parameters(param)
+        step = {} if param == "{}" else _json_object("the step's parameters", param)
         names = built.input_names
         if len(inputs) != len(names):
             raise EngineError(f"{len(inputs)} inputs were given where {len(names)} are needed: {', '.join(names)}")
-        #: What C++ takes.
+        #: The arguments for C++.
         self.given = [owner._input(name, value) for name, value in zip(names, inputs, strict=True)]
         place = names.index("seq_len") if "seq_len" in names else None
         lengths = None if place is None else inputs[place]
@@ -257,7 +256,7 @@ def _backend(given: NativeBackend | str | None, num_threads: int | None) -> Nati
         options = {} if num_threads is None else {"num_threads": num_threads}
         backend = get_backend("cpu" if given is None else given, **options)
     elif num_threads is not None:
-        raise EngineError("num_threads is the backend's, and a backend was given", hint="Give one of the two.")
+        raise EngineError("num_threads and a backend were given", hint="Give one of the two.")
     else:
         backend = given
     if not isinstance(backend, NativeBackend):
@@ -268,26 +267,12 @@ def _backend(given: NativeBackend | str | None, num_threads: int | None) -> Nati
     return backend
 
 
-def _step_parameters(param: str) -> dict[str, Any]:
-    if param == "{}":
-        return {}
-    if not isinstance(param, str):
-        raise EngineError(f"the step's parameters are a JSON string, not {type(param).__name__}")
-    try:
-        step = json.loads(param)
-    except (ValueError, RecursionError) as error:
-        raise EngineError(f"the step's parameters are no JSON: {error}") from None
-    if not isinstance(step, dict):
-        raise EngineError("the step's parameters must be a JSON object")
-    return step
-
-
 def _lengths(step: Mapping[str, Any], tensor: torch.Tensor) -> torch.Tensor:
-    """The host's copy of a tensor of lengths; comparing the two would wait for the device."""
+    """Returns the host's copy of the tensor of lengths, unchecked: comparing the two would wait for the device."""
     lengths = step.get("seqLen")
     if lengths is None:
         raise EngineError(
-            "seq_len lies on the device, and ATB reads the lengths on the host too",
+            "seq_len is on the device, and ATB reads the lengths on the host too",
             hint='Give them in the step\'s JSON: {"seqLen": [...]}.',
         )
     if not isinstance(lengths, list) or not all(type(length) is int and 0 <= length < 2**31 for length in lengths):
@@ -298,55 +283,56 @@ def _lengths(step: Mapping[str, Any], tensor: torch.Tensor) -> torch.Tensor:
 
 
 def model_names() -> list[str]:
-    """The C++ models of this process, and the names that installed packages register; imports no package."""
+    """Returns the C++ models of this process and the names that packages register; imports no package."""
     return sorted({*load_extension().model_names(), *registrations().registered_names()})
 
 
 def _registration(name: str) -> CppModel:
-    """What stands behind a model's name; EngineError lists the known ones and the package to install."""
+    """Returns the registration of a name; EngineError lists the names that exist and the package to install."""
     native = load_extension().model_names()
     packages = registrations().registered_names()
     if name in native and name in packages:
         raise EngineError(
-            f"the C++ model {name!r} is both registered by {' and '.join(packages[name])} and brought by a library"
+            f"the C++ model {name!r} is registered by {' and '.join(packages[name])} and also by a library"
         )
     if name in native:
         return CppModel(graph=name)
     registration = registrations().registered(name)
     if registration is None:
-        known = [*native, *(f"{other} ({', '.join(owners)})" for other, owners in packages.items())]
+        names = [*native, *(f"{other} ({', '.join(owners)})" for other, owners in packages.items())]
         if wanted := registrations().known_packages(name):
             hint = f"pip install {wanted[0]}" + "".join(f" (or {other})" for other in wanted[1:])
         else:
             hint = "load_native_library() adds those of a shared library."
-        raise EngineError(f"no C++ model is called {name!r}; there are {', '.join(known)}", hint=hint)
+        raise EngineError(f"no C++ model is called {name!r}; there are {', '.join(names)}", hint=hint)
     if registration.graph not in native:
         raise EngineError(
-            f"the C++ model {name!r} is registered for the graph of {registration.graph!r}, which is not there",
-            hint="Load the library that brings it with load_native_library() first.",
+            f"the C++ model {name!r} is registered for the graph of {registration.graph!r}, which does not exist",
+            hint="Load the library that has it with load_native_library() first.",
         )
     return registration
 
 
-def _json_text(param: str | Mapping[str, Any], name: str) -> str:
+def _json_text(what: str, param: str | Mapping[str, Any]) -> str:
     if isinstance(param, str):
         return param
     if not isinstance(param, Mapping):
-        raise EngineError(f"the parameters of {name} are a JSON string or a dict, not {type(param).__name__}")
+        raise EngineError(f"{what} are a JSON string or a dict, not {type(param).__name__}")
     try:
         return json.dumps(dict(param), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise EngineError(f"the parameters of {name} are no JSON: {error}") from None
+        raise EngineError(f"{what} are no JSON: {error}") from None
 
 
-def _json_object(text: str, name: str) -> dict[str, Any]:
-    """The user's parameters, to be merged with defaults. Whatever Python reads as JSON, C++ checks again."""
+def _json_object(what: str, text: str) -> dict[str, Any]:
+    if not isinstance(text, str):
+        raise EngineError(f"{what} are a JSON string, not {type(text).__name__}")
     try:
         given = json.loads(text, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        raise EngineError(f"the parameters of {name} are no JSON: {error}") from None
+        raise EngineError(f"{what} are no JSON: {error}") from None
     if not isinstance(given, dict):
-        raise EngineError(f"the parameters of {name} must be a JSON object")
+        raise EngineError(f"{what} must be a JSON object")
     return given
 
 
@@ -360,7 +346,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _listed(what: str, given: Iterable[_Item]) -> list[_Item]:
-    """What was given, taken once: an iterator makes its tensors anew, and C++ has their addresses."""
+    # A list, because an iterator would create its tensors again, and C++ has their addresses.
     if isinstance(given, (str, Mapping, torch.Tensor)) or not isinstance(given, Iterable):
         raise EngineError(f"{what} are given in a list, in order, not in {type(given).__name__}")
     return list(given)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a family's package says of a model that C++ builds: defaults of its parameters and the order of its weights.
+"""Registrations of C++-built models: the defaults of their parameters and the order of their weights.
 
-Core's C++ knows decoders and no family. A package registers a name of its own for one of them, from Python, as an
-entry point: `qwen_DecoderModel = "atb_foo.cpp_model:DECODER"` in the group `atb_core.cpp_models`.
+The core's C++ has decoders and no families. A package registers a name for one of them by an entry point in the group
+`atb_core.cpp_models`, such as `qwen_DecoderModel = "atb_foo.cpp_model:DECODER"`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from typing import Any, Protocol
 
 from atb_core.extensions import Port
 
-__all__ = ["DECODER_WEIGHTS", "CppModel", "Registrations", "registrations"]
-
-#: The order of `core_DecoderModel`: the modules of a family's decoder, each with its weight and, if it has one, its
-#: bias. `*` is every layer; what a model does not have (norms of heads) is left out.
+#: The order of `core_DecoderModel`: the modules of a family's decoder, each with its weight and its bias, if any. `*`
+#: is every layer; modules that a model does not have (norms of heads) are left out.
 DECODER_WEIGHTS = (
     "model.embed_tokens",
     "model.layers.*.input_layernorm",
@@ -33,7 +31,7 @@ DECODER_WEIGHTS = (
     "lm_head",
 )
 
-# Two spellings of one thing: a default gives way to either.
+# Spellings of one field: a default is dropped if the user gives either.
 _SPELLINGS = (("normEps", "rmsNormEps"), ("isBF16", "torchDtype"), ("enableSwiGLU", "supportSwiGLU"))
 
 
@@ -42,11 +40,11 @@ class CppModel:
     """A model that C++ builds under a family's name. Packages that register one name must agree on it.
 
     Attributes:
-        defaults: fields of the JSON parameter that hold where the user gives none; JSON values.
+        defaults: default values of fields of the JSON parameter.
         weights: the order of the weights, as paths of modules in the family's model class; see `DECODER_WEIGHTS`.
         graph: the C++ model that builds the graph.
-        model_types: those of this package that `ModelRunner(graph="cpp")` runs with it. Another package that
-            registers the same name has its own.
+        model_types: types of this package that `ModelRunner(graph="cpp")` runs with the model. Another package that
+            registers the same name has others.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -61,7 +59,7 @@ class CppModel:
             raise TypeError(f"the defaults of a C++ model must be a JSON object: {error}") from None
 
     def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All parameters: the user's, and the defaults of those that the user does not give."""
+        """Returns the user's parameters and the defaults of those that the user does not give."""
         taken = set(given)
         for spellings in _SPELLINGS:
             if taken.intersection(spellings):
@@ -69,7 +67,7 @@ class CppModel:
         return {**{name: value for name, value in self.defaults.items() if name not in taken}, **given}
 
     def differences(self, other: CppModel) -> list[str]:
-        """The attributes in which two registrations of one name contradict each other."""
+        """Returns the attributes in which two registrations of one name contradict each other."""
         compared = [field.name for field in dataclasses.fields(self) if field.compare]
         return [name for name in compared if getattr(self, name) != getattr(other, name)]
 

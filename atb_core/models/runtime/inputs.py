@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The inputs of a decoder network: their names, symbolic shapes and element types."""
+"""The inputs of a decoder network: names, symbolic shapes and element types, and the checks of a step's values."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from atb_core.errors import RequestError
+from atb_core.features.step import Step
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor
-from atb_core.models.runtime.protocols import DecoderSizes
 
 #: Side of the triangular mask that prefill attention gets.
 MASK_SIZE = 128
@@ -18,13 +19,16 @@ MASK_SIZE = 128
 #: Inputs that seldom change: tables and the mask.
 CONSTANT_INPUTS = ("cos_table", "sin_table", "attention_mask")
 
-TOKENS = Dim("tokens")
-BATCH = Dim("batch")
-ROWS = Dim("rows")
-POSITIONS = Dim("positions")
-BLOCKS = Dim("blocks")
-BLOCK_SIZE = Dim("block_size")
-MAX_BLOCKS = Dim("max_blocks")
+TOKENS, BATCH, ROWS, POSITIONS = Dim("tokens"), Dim("batch"), Dim("rows"), Dim("positions")
+BLOCKS, BLOCK_SIZE, MAX_BLOCKS = Dim("blocks"), Dim("block_size"), Dim("max_blocks")
+
+
+class DecoderSizes(Protocol):
+    """The sizes that a decoder's inputs depend on; `ModelStatus` has them."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
 
 
 def k_cache_name(layer: int) -> str:
@@ -63,6 +67,12 @@ def symbolic_inputs(status: DecoderSizes, dtype: DataType, is_prefill: bool) -> 
     }
 
 
+def triangular_mask(dtype: torch.dtype) -> torch.Tensor:
+    """Returns ATB's causal mask for prefill: non-zero above the diagonal, 1 in bfloat16, else -inf."""
+    value = 1.0 if dtype == torch.bfloat16 else float("-inf")
+    return torch.full((MASK_SIZE, MASK_SIZE), value, dtype=dtype).triu(1)
+
+
 def filled_up(inputs: dict[str, torch.Tensor], missing: int) -> dict[str, torch.Tensor]:
     """Returns the inputs of a prefill with `missing` more tokens.
 
@@ -71,6 +81,7 @@ def filled_up(inputs: dict[str, torch.Tensor], missing: int) -> dict[str, torch.
     Args:
         inputs: by name in the network; of these `input_ids`, `position_ids` and `slots` `[T]` get longer, and
             the last of `input_lengths` `[B]`.
+        missing: number of tokens to add.
     """
     added = {"input_ids": 0, "position_ids": 0, "slots": -1}
     pad = torch.nn.functional.pad
@@ -79,3 +90,35 @@ def filled_up(inputs: dict[str, torch.Tensor], missing: int) -> dict[str, torch.
         filled["input_lengths"] = inputs["input_lengths"].clone()
         filled["input_lengths"][-1] += missing
     return {**inputs, **filled}
+
+
+def check_step(step: Step, vocab_size: int, cache_slots: int, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns `slots` and `input_lengths` of a step whose values were checked, but for its positions.
+
+    Raises:
+        RequestError: something is missing, a token id or slot is out of range, or lengths do not fit the rest.
+    """
+    if step.slots is None or step.input_lengths is None:
+        raise RequestError("a step needs slots and input_lengths")
+    if step.input_ids.numel() == 0:
+        raise RequestError("a step needs at least one token")
+    low, high = (int(value) for value in torch.aminmax(step.input_ids))
+    if low < 0 or high >= vocab_size:
+        raise RequestError(
+            f"token id {low if low < 0 else high} is outside of the vocabulary of {vocab_size} tokens",
+            hint="Check that the tokenizer belongs to this model.",
+        )
+    last = int(step.slots.max())
+    if last >= cache_slots:
+        raise RequestError(f"slot {last} is outside of a KV cache of {cache_slots} slots")
+    if step.is_prefill:
+        total, tokens = int(step.input_lengths.sum()), len(step.input_ids)
+        if total != tokens:
+            raise RequestError(f"input_lengths add up to {total}, but there are {tokens} tokens")
+    elif step.block_tables is None:
+        raise RequestError("a decode step needs block_tables")
+    else:
+        room, longest = step.block_tables.shape[-1] * block_size, int(step.input_lengths.max())
+        if longest > room:
+            raise RequestError(f"a context of {longest} tokens does not fit the {room} slots of its block table")
+    return step.slots, step.input_lengths

@@ -14,10 +14,10 @@ from atb_core.models.runtime.variants import Variant
 
 
 class KVBinding:
-    """The cache tensors in use; `generation` changes when others come.
+    """The cache tensors in use; `generation` changes when a step brings others.
 
-    The tensors are held here, so an equal object is the same memory and an address cannot be reused by
-    another cache. The addresses are compared too, for tensors whose storage was replaced in place.
+    Holding the tensors keeps their addresses from being reused by another cache. The addresses are compared too, for
+    tensors whose storage was replaced in place.
     """
 
     def __init__(self, num_layers: int) -> None:
@@ -30,9 +30,9 @@ class KVBinding:
         self._addresses: list[int] = []
 
     def update(self, kv_cache: KVCache) -> None:
-        """Notes the cache of a step; RequestError if it has not one pair for each layer."""
+        """Takes the cache of a step; RequestError if it does not have one pair for each layer."""
         tensors = list(chain.from_iterable(kv_cache))
-        # Every step comes here with every layer's tensors, hence maps and not loops.
+        # Maps, because this runs over every layer's tensors in every step.
         same = self.generation > 0 and list(map(id, tensors)) == self._ids
         if same and list(map(torch.Tensor.data_ptr, tensors)) == self._addresses:
             return
@@ -50,12 +50,10 @@ class KVBinding:
         self.generation += 1
 
     def bind(self, variant: Variant) -> None:
-        """Gives the present cache to the variant's engine if it does not have it yet."""
+        """Gives the cache to the variant's engine if the engine does not have it yet."""
         if variant.kv_generation == self.generation:
             return
-        named = {}
-        for layer in range(self.num_layers):
-            named[k_cache_name(layer)] = self._tensors[2 * layer]
-            named[v_cache_name(layer)] = self._tensors[2 * layer + 1]
+        names = (name(layer) for layer in range(self.num_layers) for name in (k_cache_name, v_cache_name))
+        named = dict(zip(names, self._tensors, strict=True))
         variant.engine.set_kv_caches({name: named[name] for name in variant.cache_names})
         variant.kv_generation = self.generation

@@ -11,7 +11,7 @@ from typing import Any
 from atb_core.errors import ConfigError
 
 ROPE_TYPES = ("default", "linear", "llama3", "dynamic", "yarn")
-# What each type cannot do without.
+# The settings that each type needs.
 _REQUIRED = {
     "default": (),
     "linear": ("factor",),
@@ -19,6 +19,10 @@ _REQUIRED = {
     "yarn": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
 }
+_NUMBERS = (
+    "low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",
+    "factor",
+)  # fmt: skip
 _MAX_FACTOR = 1.0e6
 
 
@@ -43,7 +47,7 @@ class RopeScaling:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RopeScaling:
-        """From `rope_scaling` or `rope_parameters`; `type` is the old name of `rope_type`.
+        """Reads the contents of `rope_scaling` or `rope_parameters`; `type` is the old name of `rope_type`.
 
         Raises:
             ConfigError: an unsupported type, a missing setting, or a value of the wrong type or size.
@@ -59,9 +63,9 @@ class RopeScaling:
                 f"partial_rotary_factor = {partial!r} is not supported",
                 hint="Only models that rotate the whole head (1.0) run.",
             )
-        known = {f.name for f in dataclasses.fields(cls)}
-        kept = {key: value for key, value in values.items() if key in known and value is not None}
-        scaling = cls(**{**kept, "rope_type": rope_type})
+        names = {field.name for field in dataclasses.fields(cls)}
+        settings = {key: value for key, value in values.items() if key in names and value is not None}
+        scaling = cls(**{**settings, "rope_type": rope_type})
         scaling.validate()
         return scaling
 
@@ -70,11 +74,8 @@ class RopeScaling:
         for name in _REQUIRED[self.rope_type]:
             if getattr(self, name) is None:
                 raise ConfigError(f"rope_scaling of type {self.rope_type!r} lacks {name!r}")
-        for name in ("low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow"):
-            _check_number(name, getattr(self, name), 0.0)
-        for name in ("mscale", "mscale_all_dim"):
-            _check_number(name, getattr(self, name), 0.0)
-        _check_number("factor", self.factor, 1.0)
+        for name in _NUMBERS:
+            _check_number(name, getattr(self, name), 1.0 if name == "factor" else 0.0)
         original = self.original_max_position_embeddings
         if original is not None and (type(original) is not int or not 1 <= original <= 2**27):
             raise ConfigError(f"original_max_position_embeddings = {original!r} must be an integer from 1 to {2**27}")

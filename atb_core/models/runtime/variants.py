@@ -3,21 +3,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from atb_core.engine.base import Backend, Engine
 from atb_core.errors import EngineError, GraphError
 from atb_core.features import BASE_FEATURES, FeatureDecorator
-from atb_core.graph.dim import Dim, DimLike
+from atb_core.graph.dim import Dim
+from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.passes import run_passes
 from atb_core.graph.passes.linears import widen_outputs
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.models.runtime.inputs import DecoderSizes, k_cache_name, symbolic_inputs, v_cache_name
 
 VariantKey = frozenset[str]
 # Logits of a long prompt are large; buffers above this size are not kept from step to step.
@@ -26,7 +28,7 @@ _KEPT_BYTES = 64 << 20
 
 @dataclass
 class Variant:
-    """One built network and what a step needs to know of it.
+    """One built network, what a step needs to know of it, and its buffers.
 
     `input_names` are the inputs that come with every step: all but weights and KV caches.
     """
@@ -40,7 +42,7 @@ class Variant:
     _buffers: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def bind_constants(self, inputs: dict[str, torch.Tensor], names: Collection[str]) -> None:
-        """Takes the inputs called `names` out of `inputs`; the engine gets those that are not the ones it has."""
+        """Removes the inputs called `names` from `inputs` and gives the engine those that changed."""
         for name in names:
             value = inputs.pop(name, None)
             if value is not None and value is not self.constants.get(name):
@@ -48,16 +50,14 @@ class Variant:
                 self.constants[name] = value
 
     def outputs(self, binding: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        """A tensor for every output, reused from step to step while its buffer is large enough."""
+        """Returns a tensor for every output, reused from step to step while its buffer is large enough."""
         return {output.name: self._output(output, binding) for output in self.engine.network.outputs if output.name}
 
     def _output(self, output: Tensor, binding: Mapping[str, int]) -> torch.Tensor:
         if output.shape is None or output.dtype is None:
             raise GraphError(f"the shape of the model's output {output.name!r} could not be inferred")
-        shape = [_size(size, binding) for size in output.shape]
-        numel = 1
-        for size in shape:
-            numel *= size
+        shape = [size.evaluate(binding) if isinstance(size, Dim) else size for size in output.shape]
+        numel = math.prod(shape)
         assert output.name is not None
         buffer = self._buffers.get(output.name)
         if buffer is None or buffer.numel() < numel:
@@ -71,36 +71,33 @@ class VariantStore:
     """All variants of one model over one weight store.
 
     Args:
-        record: the model's symbolic forward with a variant's keyword arguments, giving its outputs by name.
-        base_inputs: symbolic inputs and flags for a base feature, "prefill" or "decode".
-        cache_names: inputs that hold the KV cache.
+        dtype: element type of activations and KV cache.
+        record: the model's symbolic forward; takes a variant's keyword arguments and returns its outputs by name.
     """
 
     def __init__(
         self,
         backend: Backend,
+        sizes: DecoderSizes,
+        dtype: DataType,
         features: Sequence[FeatureDecorator],
         record: Callable[..., Mapping[str, Tensor]],
-        base_inputs: Callable[[str], dict[str, Any]],
-        cache_names: Collection[str],
     ) -> None:
         self.backend = backend
         self.store = backend.new_store()
         self.variants: dict[VariantKey, Variant] = {}
+        self._sizes, self._dtype = sizes, dtype
         self._features = features
         self._record = record
-        self._base_inputs = base_inputs
-        self._cache_names = frozenset(cache_names)
+        layers = range(sizes.num_layers)
+        self._cache_names = frozenset((*map(k_cache_name, layers), *map(v_cache_name, layers)))
 
-    def get(self, key: VariantKey) -> Variant:
-        """The variant for exactly these features, built now if it is the first use."""
-        variant = self.variants.get(key)
-        if variant is None:
-            variant = self.variants[key] = self.build(key, self.prepared(key))
-        return variant
+    def get(self, base: str, active: Sequence[FeatureDecorator] = ()) -> Variant:
+        """Returns the variant for "prefill" or "decode" with the active features, built on first use.
 
-    def key(self, base: str, active: Sequence[FeatureDecorator]) -> VariantKey:
-        """The key of a step; EngineError names two active features that do not stack."""
+        Raises:
+            EngineError: two active features do not stack; names both.
+        """
         names = [base]
         for feature in active:
             if not feature.is_stackable(names):
@@ -108,12 +105,16 @@ class VariantStore:
                 raise EngineError(f"the feature {feature.feature_name!r} does not stack on {others}")
             if feature.need_additional_engine:
                 names.append(feature.feature_name)
-        return frozenset(names)
+        key = frozenset(names)
+        variant = self.variants.get(key)
+        if variant is None:
+            variant = self.variants[key] = self.build(key, self.prepared(key))
+        return variant
 
     def network(self, key: VariantKey) -> Network:
-        """The variant as it is recorded, before any pass."""
+        """Records a variant and returns its network before any pass."""
         (base,) = key & set(BASE_FEATURES)
-        arguments = self._base_inputs(base)
+        arguments = symbolic_inputs(self._sizes, self._dtype, base == "prefill")
         for feature in self._features:
             if feature.feature_name in key:
                 arguments.update(feature.variant_inputs())
@@ -127,15 +128,18 @@ class VariantStore:
         return network
 
     def prepared(self, key: VariantKey, leave_out: Sequence[str] = ()) -> Network:
-        """The variant as the backend gets it, after the passes; see `passes.pipeline` for those left out."""
+        """Returns the variant's network after the passes but those in `leave_out`, see `passes.pipeline`."""
         recorded = self.network(key)
         if self.backend.float32_logits:
             recorded = widen_outputs(recorded)
         return run_passes(recorded, self.backend.name, leave_out)
 
     def build(self, key: VariantKey, network: Network) -> Variant:
-        """An engine for `network` over the model's weights. Keeps nothing: `variants[key]` is what a step uses."""
-        engine = self.backend.build(network, self.store)
+        """Builds an engine for `network` over the model's weights. `get` returns only what is in `variants`."""
+        return self.variant(key, self.backend.build(network, self.store))
+
+    def variant(self, key: VariantKey, engine: Engine) -> Variant:
+        """Returns the record of a built engine."""
         names = [t.name for t in engine.network.inputs if t.name and t.name not in engine.network.weights_keys]
         return Variant(
             key,
@@ -143,7 +147,3 @@ class VariantStore:
             tuple(name for name in names if name not in self._cache_names),
             tuple(name for name in names if name in self._cache_names),
         )
-
-
-def _size(size: DimLike, binding: Mapping[str, int]) -> int:
-    return size.evaluate(binding) if isinstance(size, Dim) else size

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a checkpoint into an engine: everything checked from metadata first, then tensor by tensor."""
+"""Loads a checkpoint into an engine: checks everything from metadata first, then reads tensor by tensor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from atb_core.nn.parameter import Parameter, WeightSource
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import WeightLoader
 
-# Buffers that old checkpoints carry and that can be computed: nothing is lost when they are left out.
+# Buffers in old checkpoints that the model computes itself.
 _HARMLESS = re.compile(
     r"\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|(self_)?attn\.(bias|masked_bias|rotary_emb\.inv_freq))$"
 )
@@ -30,10 +30,10 @@ PartSink = Callable[[str, int, torch.Tensor], None]
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """Which tensors go where.
+    """The tensors that fill each parameter.
 
-    `sources` holds by parameter the tensors that make it up, under their stored names. `duplicates` are second
-    names of a shared weight that are stored as well.
+    `sources` has the stored tensors of each parameter by its name; `duplicates` are pairs of a further stored name of
+    a shared weight and its parameter.
     """
 
     parameters: Sequence[Parameter]
@@ -43,28 +43,24 @@ class LoadPlan:
 
 
 def collect_parameters(modules: Iterable[torch.nn.Module]) -> list[Parameter]:
-    """Every parameter under `modules` once, in order; two different ones of one name are refused."""
+    """Returns every parameter under `modules` once, in order; WeightsError for two shapes under one name."""
     by_name: dict[str, Parameter] = {}
-    for module in modules:
-        for parameter in module.parameters():
-            if not isinstance(parameter, Parameter):
-                continue
-            known = by_name.setdefault(parameter.name, parameter)
-            if known is not parameter and known.declared_shape != parameter.declared_shape:
+    for parameter in (each for module in modules for each in module.parameters()):
+        if isinstance(parameter, Parameter):
+            first = by_name.setdefault(parameter.name, parameter)
+            if first.declared_shape != parameter.declared_shape:
                 raise WeightsError(f"two parameters of different shapes are both called {parameter.name!r}")
     return list(by_name.values())
 
 
 def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadPlan:
-    """Compares what the model needs with what the checkpoint has, reading no tensor.
+    """Compares the model's parameters with the checkpoint's tensors, reading no tensor.
 
     Raises:
         WeightsError: names every missing, misshapen, mistyped and unexpected tensor.
     """
     available = set(loader.names())
-    missing: list[str] = []
-    misshapen: list[str] = []
-    mistyped: list[str] = []
+    missing, misshapen, mistyped = [], [], []
     sources: dict[str, Sequence[WeightSource]] = {}
     duplicates: list[tuple[str, str]] = []
     used: set[str] = set()
@@ -83,34 +79,27 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
         duplicates += [(alias, parameter.name) for alias in parameter.aliases if alias in available - used]
     used |= {name for name, _ in duplicates}
     unexpected = sorted(name for name in available - used if not _HARMLESS.search(name))
-    _report(loader.source, missing, misshapen, mistyped, unexpected)
-    total = sum(loader.nbytes(name) for name in used)
-    return LoadPlan(parameters, sources, duplicates, total)
+    problems = {
+        "missing": missing,
+        "of the wrong shape": misshapen,
+        "not of a floating-point type": mistyped,
+        "unexpected": unexpected,
+    }
+    if any(problems.values()):
+        parts = [f"{len(names)} {problem}: {', '.join(names)}" for problem, names in problems.items() if names]
+        raise WeightsError(
+            f"the tensors of {loader.source} do not fit the model; {'; '.join(parts)}",
+            hint="Check that config.json and the weights belong together and that every shard is there.",
+        )
+    return LoadPlan(parameters, sources, duplicates, sum(loader.nbytes(name) for name in used))
 
 
 def _stored_sources(parameter: Parameter, available: set[str]) -> Sequence[WeightSource]:
-    """What the checkpoint has for `parameter`: its parts, or one tensor under one of its names."""
+    """Returns the checkpoint's tensors for `parameter`: its parts, or the whole under one of its names."""
     if any(source.name in available for source in parameter.sources) or parameter.declared_shape is None:
         return parameter.sources
     names = (parameter.name, *parameter.aliases)
     return [WeightSource(n, parameter.declared_shape) for n in names if n in available][:1] or parameter.sources
-
-
-def _report(source: str, missing: list[str], misshapen: list[str], mistyped: list[str], unexpected: list[str]) -> None:
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} missing: {', '.join(missing)}")
-    if misshapen:
-        parts.append(f"{len(misshapen)} of the wrong shape: {', '.join(misshapen)}")
-    if mistyped:
-        parts.append(f"{len(mistyped)} not of a floating-point type: {', '.join(mistyped)}")
-    if unexpected:
-        parts.append(f"{len(unexpected)} unexpected: {', '.join(unexpected)}")
-    if parts:
-        raise WeightsError(
-            f"the tensors of {source} do not fit the model; {'; '.join(parts)}",
-            hint="Check that config.json and the weights belong together and that every shard is there.",
-        )
 
 
 def stream_weights(
@@ -120,10 +109,10 @@ def stream_weights(
     progress: Progress | None = None,
     part_sink: PartSink | None = None,
 ) -> None:
-    """Reads each tensor once and hands it to `sink(name, tensor)` in the model's dtype; keeps none of them.
+    """Reads each tensor once, converts it to the model's dtype and gives it to `sink(name, tensor)`.
 
-    With `part_sink`, a weight that the checkpoint holds expert by expert is handed over expert by expert: it is
-    nowhere whole but in the engine.
+    With `part_sink`, a weight that the checkpoint holds expert by expert is read expert by expert, so that only the
+    engine ever has it whole.
     """
     shared = {name for _, name in plan.duplicates}
     with job(progress, "Loading weights", plan.total_bytes) as bar:
@@ -142,7 +131,7 @@ def stream_weights(
 
 
 def _experts(parameter: Parameter, plan: LoadPlan) -> list[list[WeightSource]] | None:
-    """The tensors of each index of dimension 0, for a weight made of such; None for any other, or a processed one."""
+    """Returns the tensors of each index of dimension 0; `None` if the weight is stored otherwise or is processed."""
     if parameter.declared_shape is None or parameter.has_processors:
         return None
     groups: list[list[WeightSource]] = [[] for _ in range(parameter.declared_shape[0])]
@@ -186,7 +175,7 @@ def _read(parameter: Parameter, plan: LoadPlan, loader: WeightLoader, bar: Progr
 
 
 def _check_duplicate(alias: str, parameter: Parameter, tensor: torch.Tensor, loader: WeightLoader) -> None:
-    """A shared weight that is stored twice must be the same twice."""
+    """Raises WeightsError if a further stored copy of a shared weight differs."""
     if tuple(loader.shape(alias)) != tuple(tensor.shape) or not torch.equal(
         parameter.process(loader.get(alias)), tensor
     ):

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Communication among the processes that serve one model."""
 
-from __future__ import annotations
-
 from atb_core.nn.distributed.distributed import (
     all_gather,
     all_reduce,
@@ -15,12 +13,6 @@ from atb_core.nn.distributed.distributed import (
 )
 
 __all__ = [
-    "all_gather",
-    "all_reduce",
-    "get_backend",
-    "get_rank",
-    "get_world_size",
-    "init_process_group",
-    "is_initialized",
+    "all_gather", "all_reduce", "get_backend", "get_rank", "get_world_size", "init_process_group", "is_initialized",
     "new_group",
-]
+]  # fmt: skip

@@ -4,35 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from atb_core.errors import EngineError
+from atb_core.errors import AtbError, EngineError
 from atb_core.graph.tensor import Tensor
 
 __all__ = [
-    "all_gather",
-    "all_reduce",
-    "get_backend",
-    "get_rank",
-    "get_world_size",
-    "init_process_group",
-    "is_initialized",
+    "all_gather", "all_reduce", "get_backend", "get_rank", "get_world_size", "init_process_group", "is_initialized",
     "new_group",
-]
+]  # fmt: skip
 
 #: Handle of a group that needs no communication.
 LOCAL_GROUP = "-1"
 REDUCE_TYPES = ("SUM", "PROD", "MAX", "MIN")
 
 
-@dataclass(frozen=True)
-class _World:
-    backend: str
-    size: int
-    rank: int
-
-
-_world: _World | None = None
+# The backend's name once a group is initialized.
+_backend: str | None = None
 
 
 def init_process_group(
@@ -50,32 +37,37 @@ def init_process_group(
     Raises:
         EngineError: `world_size` is not 1, `rank` is outside of the group, or a group is already initialized.
     """
-    global _world
-    if _world is not None:
+    global _backend
+    if _backend is not None:
         raise EngineError("the process group is already initialized")
+    check_single_process(world_size, rank, EngineError)
+    _backend = backend
+
+
+def check_single_process(world_size: int, rank: int, error: type[AtbError]) -> None:
+    """Raises `error` for more than one process."""
     if world_size != 1:
-        raise EngineError(
+        raise error(
             f"world_size = {world_size}: tensor parallel is not available yet",
             hint="Run with world_size=1, one process for the whole model.",
         )
     if rank != 0:
-        raise EngineError(f"rank {rank} does not exist in a group of {world_size} process")
-    _world = _World(backend, world_size, rank)
+        raise error(f"rank = {rank} does not exist: with world_size = 1 the only rank is 0")
 
 
 def is_initialized() -> bool:
     """Returns `True` after `init_process_group`."""
-    return _world is not None
+    return _backend is not None
 
 
 def get_world_size() -> int:
-    """Returns the number of processes, 1 before initialization."""
-    return _world.size if _world is not None else 1
+    """Returns the number of processes, which is 1."""
+    return 1
 
 
 def get_rank() -> int:
-    """Returns the index of this process, 0 before initialization."""
-    return _world.rank if _world is not None else 0
+    """Returns the index of this process, which is 0."""
+    return 0
 
 
 def get_backend(group: str = LOCAL_GROUP) -> str:
@@ -85,9 +77,9 @@ def get_backend(group: str = LOCAL_GROUP) -> str:
         EngineError: no group is initialized, or the group does not exist.
     """
     _check_group(group)
-    if _world is None:
+    if _backend is None:
         raise EngineError("no process group is initialized", hint="Call init_process_group first.")
-    return _world.backend
+    return _backend
 
 
 def new_group(ranks: Sequence[int], backend: str | None = None, buffer_size: int = 128) -> str:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The place of this process among those that serve one model."""
+"""The rank of this process among those that serve one model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from atb_core.errors import RequestError
-from atb_core.nn.distributed.distributed import LOCAL_GROUP
+from atb_core.nn.distributed.distributed import LOCAL_GROUP, check_single_process
 
 __all__ = ["Mapping"]
 
@@ -42,10 +42,4 @@ class Mapping:
     lm_head_tp: ParallelInfo = _ALONE
 
     def __post_init__(self) -> None:
-        if self.world_size != 1:
-            raise RequestError(
-                f"world_size = {self.world_size}: tensor parallel is not available yet",
-                hint="Run with world_size=1, one process for the whole model.",
-            )
-        if self.rank != 0:
-            raise RequestError(f"rank = {self.rank} does not exist: with world_size = 1 the only rank is 0")
+        check_single_process(self.world_size, self.rank, RequestError)

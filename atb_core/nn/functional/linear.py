@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matrix product and RMS norm."""
+"""Matrix product, RMS norm, activation functions and softmax."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from atb_core.graph.network import record
+from atb_core.graph.ops.activation import Activation, ActivationType, GeluMode
 from atb_core.graph.ops.linear import Linear
 from atb_core.graph.ops.norm import RmsNorm
+from atb_core.graph.ops.reduction import Softmax
 from atb_core.graph.tensor import Tensor
+
+ActType = ActivationType
 
 
 def linear(
-    input_: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    transpose_a: bool = False,
-    transpose_b: bool = True,
+    input_: Tensor, weight: Tensor, bias: Tensor | None = None, transpose_a: bool = False, transpose_b: bool = True
 ) -> Tensor:
     """Multiplies by a weight and adds a bias.
 
@@ -27,3 +29,25 @@ def linear(
 def rms_norm(input_: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Normalizes the last dimension by its root mean square: input_ `[..., h]`, weight `[h]` -> `[..., h]`."""
     return record(RmsNorm(eps), (input_, weight))[0]
+
+
+def activation(
+    input_: Tensor, act_type: ActType, scale: float = 1.0, dim: int = -1, gelu_mode: GeluMode = GeluMode.TANH
+) -> Tensor:
+    """Applies an activation function to every element.
+
+    SWIGLU takes `[..., 2h]`, which holds `[gate, up]`, and returns `silu(gate) * up`, `[..., h]`.
+
+    Args:
+        input_: any shape.
+        act_type: the activation function.
+        scale: factor inside SWISH: `x * sigmoid(scale * x)`.
+        dim: dimension that SWIGLU halves; only the last one is supported.
+        gelu_mode: variant of GELU.
+    """
+    return record(Activation(act_type, scale, dim, gelu_mode), (input_,))[0]
+
+
+def softmax(input_tensor: Tensor, dims: int | Sequence[int]) -> Tensor:
+    """Computes the softmax over consecutive dimensions; the shape does not change."""
+    return record(Softmax((dims,) if isinstance(dims, int) else tuple(dims)), (input_tensor,))[0]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from atb_core.findings import Finding, Level
-from atb_core.plugins.doctor.examine import choose, examine
-from atb_core.plugins.doctor.findings import PluginReport, Report
+from atb_core.plugins.doctor.examine import PluginReport, Report, choose, examine
 
 __all__ = ["Finding", "Level", "PluginReport", "Report", "choose", "examine"]

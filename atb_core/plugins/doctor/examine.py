@@ -5,18 +5,65 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from atb_core.errors import PluginError
 from atb_core.findings import Finding, Level, any_error
 from atb_core.names import normalized_name
 from atb_core.plugins.admission import refusal, unmatched_names
 from atb_core.plugins.doctor.checks import check_metadata
-from atb_core.plugins.doctor.findings import PluginReport, Report
 from atb_core.plugins.doctor.imports import Imports, import_all
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import registry
 from atb_core.plugins.scan import Installed, environment, installed
 from atb_core.plugins.torch_import import protect_torch_import
+
+
+@dataclass(frozen=True)
+class PluginReport:
+    """Holds the findings about one installed plugin.
+
+    Attributes:
+        path: directory or file of its metadata.
+        status: `ok` unless an error was found, or the settings disable it.
+        model_types: the model types that its entry points claim to serve.
+        import_seconds: of all its entry points together, without torch's own; `None` if they were not all imported.
+    """
+
+    distribution: str
+    version: str
+    path: str
+    status: Status
+    model_types: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    import_seconds: float | None = None
+
+    @property
+    def broken(self) -> bool:
+        """True if a finding is an error."""
+        return any_error(self.findings)
+
+    @property
+    def warned(self) -> bool:
+        """True if a finding is a warning."""
+        return any(finding.level is Level.WARNING for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Holds all findings of `atb plugins doctor`.
+
+    Attributes:
+        general: findings about no single plugin: the settings, the environment.
+    """
+
+    plugins: tuple[PluginReport, ...]
+    general: tuple[Finding, ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        """True if nothing is broken; warnings do not count."""
+        return not any(plugin.broken for plugin in self.plugins) and not any_error(self.general)
 
 
 def choose(names: Sequence[str]) -> tuple[Installed, ...]:

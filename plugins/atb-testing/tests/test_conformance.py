@@ -12,7 +12,7 @@ import torch
 
 from atb_core.layers.attention.attention import Attention
 from atb_core.layers.norm.normalization import RmsNorm
-from atb_core.models.runtime import position_embedding
+from atb_core.models.runtime import rotary
 from atb_testing import ErrorReport, assert_conforms, compare_logits, tiny_checkpoint
 
 pytest.importorskip("transformers")
@@ -32,9 +32,9 @@ def test_twice_the_error_of_torch_is_the_limit(ours: float, within: bool) -> Non
 
 
 def wrong_theta(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
-    right = position_embedding.rope_frequencies
+    right = rotary.rope_frequencies
     monkeypatch.setattr(
-        position_embedding,
+        rotary,
         "rope_frequencies",
         lambda config, seq_len=None: right(config.replace(rope_theta=config.rope_theta * (1 + size)), seq_len),
     )

@@ -11,3 +11,6 @@ DECODER = CppModel(
     weights=DECODER_WEIGHTS,
     model_types=("llama",),
 )
+
+#: The same model under the name of ATB-Models.
+UPSTREAM = CppModel(DECODER.defaults, DECODER.weights)

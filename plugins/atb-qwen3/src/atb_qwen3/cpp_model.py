@@ -12,3 +12,6 @@ DECODER = CppModel(
     weights=DECODER_WEIGHTS,
     model_types=("qwen3",),
 )
+
+#: The same model under the name of ATB-Models.
+UPSTREAM = CppModel(DECODER.defaults, DECODER.weights)

@@ -138,7 +138,7 @@ def record_ours(model: Any, tokens: Sequence[int], theirs: Mapping[str, Any]) ->
 
     The model's engines are replaced, so it cannot be used for anything else.
     """
-    store, recording = model.runtime.variants, Recording()
+    store, recording = model.variants, Recording()
     rows: dict[str, list[torch.Tensor]] = {}
     for base in ("prefill", "decode"):
         key = frozenset({base})

@@ -15,7 +15,7 @@ VariantKey = frozenset[str]
 
 def variant_keys(model: Any) -> list[VariantKey]:
     """Returns every variant of the model: prefill and decode, with each set of features that stacks on them."""
-    features = [feature for feature in model.runtime.features if feature.need_additional_engine]
+    features = [feature for feature in model.features if feature.need_additional_engine]
     keys = []
     for base in BASE_FEATURES:
         for size in range(len(features) + 1):
@@ -28,7 +28,7 @@ def variant_keys(model: Any) -> list[VariantKey]:
 
 def replace_networks(model: Any, networks: Mapping[VariantKey, Network]) -> Any:
     """Gives a loaded model engines built from `networks`; returns the model."""
-    store = model.runtime.variants
+    store = model.variants
     for key, network in networks.items():
         store.variants[key] = store.build(key, network)
     return model
@@ -36,5 +36,5 @@ def replace_networks(model: Any, networks: Mapping[VariantKey, Network]) -> Any:
 
 def unfused(model: Any) -> Any:
     """Gives a loaded model engines that were built without any fusion; returns the model."""
-    store = model.runtime.variants
+    store = model.variants
     return replace_networks(model, {key: store.prepared(key, leave_out=["All"]) for key in variant_keys(model)})

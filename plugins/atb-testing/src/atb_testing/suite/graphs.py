@@ -23,7 +23,7 @@ class GraphTests:
         """Checks every variant's network: rules, known shapes, a free number of tokens."""
         model = atb_lab.model(backend=backend)
         for key in variant_keys(model):
-            recorded = model.runtime.variants.network(key)
+            recorded = model.variants.network(key)
             verify(recorded)
             unknown = [node.place for node in recorded for tensor in node.outputs if tensor.shape is None]
             assert not unknown, f"{recorded.name}: the shapes of these values are unknown: {', '.join(unknown)}"
@@ -31,7 +31,7 @@ class GraphTests:
             assert logits.shape is not None
             assert isinstance(logits.shape[0], Dim), f"{recorded.name} gives a fixed number of logits: {logits}"
             assert logits.shape[1:] == (model.config.vocab_size,)
-            model.runtime.variants.prepared(key)
+            model.variants.prepared(key)
 
     def test_fused_equals_unfused(self, atb_lab: Lab, dtype: str, backend: str) -> None:
         """Compares the logits with and without fusions."""
@@ -50,7 +50,7 @@ class GraphTests:
         model = atb_lab.fresh_model(dtype=dtype, backend=backend)
         networks = {}
         for key in variant_keys(model):
-            network = model.runtime.variants.prepared(key)
+            network = model.variants.prepared(key)
             save_network(network, tmp_path / f"{network.name}.atbnet")
             networks[key] = load_network(tmp_path / f"{network.name}.atbnet")
             assert str(networks[key]) == str(network)
