@@ -69,15 +69,15 @@ def main() -> None:
     # A fresh process, because the allocator may keep memory that was used to write the checkpoint.
     command = [sys.executable, __file__, "--child", "--checkpoint", str(args.checkpoint)]
     command += ["--max-model-len", str(args.max_model_len)]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     mib = 2**20
     print(f"weights {weights / mib:.0f} MiB, KV cache of one full context {kv / mib:.0f} MiB")
-    print(f"process before the model {found['baseline'] / mib:.0f} MiB")
-    print(f"resident after load {found['resident'] / mib:.0f} MiB, peak {found['peak'] / mib:.0f} MiB")
-    print(f"resident / (weights + KV cache): {found['resident'] / (weights + kv):.3f}")
+    print(f"process before the model {measured['baseline'] / mib:.0f} MiB")
+    print(f"resident after load {measured['resident'] / mib:.0f} MiB, peak {measured['peak'] / mib:.0f} MiB")
+    print(f"resident / (weights + KV cache): {measured['resident'] / (weights + kv):.3f}")
     print(f"the same without the memory of the process before loading: "
-          f"{(found['resident'] - found['baseline']) / (weights + kv):.3f}")  # fmt: skip
-    print(f"load {found['seconds']:.2f} s")
+          f"{(measured['resident'] - measured['baseline']) / (weights + kv):.3f}")  # fmt: skip
+    print(f"load {measured['seconds']:.2f} s")
 
 
 if __name__ == "__main__":

@@ -74,7 +74,6 @@ class CustomCheckpoint(DirectoryCheckpoint):
         return config
 
     def weights(self, dtype: DataType | None = None) -> WeightLoader:
-        """Opens the weights by the plugin's function."""
         loader = call_plugin(self._name, self._format.open, self.path, WeightsError)
         if not isinstance(loader, WeightLoader):
             raise PluginError(f"{self._name} opened {self} as {loader!r}, which is no WeightLoader")

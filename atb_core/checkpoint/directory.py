@@ -40,19 +40,15 @@ class DirectoryCheckpoint(Checkpoint):
         return read_json_object(self.directory / "config.json", ConfigError)
 
     def config(self) -> dict[str, Any]:
-        """Returns `config.json`."""
         return dict(self._config)
 
     def generation_config(self) -> dict[str, Any]:
-        """Returns `generation_config.json`."""
         return read_json_object(self.directory / "generation_config.json", ConfigError) or {}
 
     def tokenizer_parts(self) -> TokenizerParts:
-        """Reads `tokenizer.json`, or an older format that transformers converts."""
         return read_tokenizer_files(self.directory)
 
     def weights(self, dtype: DataType | None = None) -> WeightLoader:
-        """Opens the safetensors."""
         # The loader imports torch.
         from atb_core.checkpoint.safetensors.loader import open_safetensors
 

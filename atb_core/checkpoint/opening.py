@@ -20,8 +20,6 @@ _SAFETENSORS = ".safetensors"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 _LOCAL = LocalSource()
 _HUB = HubSource()
-# Sources that are packages of this project, for the advice to install them.
-_PACKAGES = {"pypi": "atb-pypi"}
 
 
 def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> Checkpoint:
@@ -34,7 +32,7 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
 
     Raises:
         ModelNotFoundError: nothing has that name, or it cannot be reached.
-        WeightsError: the files are damaged, of an unknown kind or not to be trusted, or the disk is full.
+        WeightsError: the files are damaged, of an unknown kind or cannot be trusted, or the disk is full.
     """
     text = str(reference)
     if _LOCAL.claims(text) or isinstance(reference, Path):
@@ -124,9 +122,7 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
         return path
     if _HUB.claims(reference) and Path(reference).suffix not in (_GGUF, _SAFETENSORS):
         return _HUB.fetch(reference, progress)
-    prefix = reference.partition(":")[0]
-    if prefix in _PACKAGES:
-        package = _PACKAGES[prefix]
-        raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package {package}", f"pip install {package}")
+    if reference.startswith("pypi:"):
+        raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package atb-pypi", "pip install atb-pypi")
     forms = ", ".join(source.form for source in (_LOCAL, _HUB, *(each.value for each in SOURCES.all())))
     raise ModelNotFoundError(f"there is no model {reference[:200]!r}", f"A model is {forms}.{SOURCES.failures()}")

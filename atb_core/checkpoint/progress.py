@@ -28,27 +28,27 @@ class Progress(Protocol):
 class SilentProgress(Progress):
     """Shows nothing: inherits the empty methods."""
 
+    def __init__(self) -> None:
+        """Replaces the constructor of `Protocol`, whose signature changes when it first runs."""
 
-class BarProgress:
+
+class BarProgress(Progress):
     """Shows a tqdm bar on standard error, and removes it when the job is over."""
 
     def __init__(self) -> None:
         self._bar: Any = None
 
     def start(self, what: str, total: int | None) -> None:
-        """Shows a bar."""
         # tqdm takes 50 ms to import.
         from tqdm import tqdm
 
         self._bar = tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False, dynamic_ncols=True)
 
     def advance(self, nbytes: int) -> None:
-        """Moves the bar."""
         if self._bar is not None:
             self._bar.update(nbytes)
 
     def finish(self) -> None:
-        """Removes the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

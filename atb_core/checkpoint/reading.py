@@ -24,11 +24,9 @@ class TableLoader(WeightLoader, Generic[K]):
 
     @property
     def source(self) -> str:
-        """The path."""
         return str(self.path)
 
     def names(self) -> Sequence[str]:
-        """Returns the names in the order on disk."""
         return tuple(self.tensors)
 
     def __contains__(self, name: object) -> bool:
@@ -41,15 +39,12 @@ class TableLoader(WeightLoader, Generic[K]):
         return self.tensors[name]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Returns the tensor's shape."""
         return self.locate(name).shape
 
     def nbytes(self, name: str) -> int:
-        """Returns the tensor's size in the file."""
         return self.locate(name).nbytes
 
     def get_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
-        """Checks the range and reads it."""
         shape = self.locate(name).shape
         if not 0 <= dim < len(shape) or not 0 <= start <= stop <= shape[dim]:
             raise WeightsError(

@@ -59,7 +59,7 @@ def _convert_with_transformers(directory: Path, name: str) -> tokenizers.Tokeniz
         from transformers import AutoTokenizer
     except ImportError:
         raise TokenizerError(
-            f"{directory} has its tokenizer only as {name}, which the transformers package has to convert",
+            f"{directory} has its tokenizer only as {name}, which the transformers package converts",
             hint="Run: pip install transformers sentencepiece; or add a tokenizer.json to the directory.",
         ) from None
     try:
@@ -90,29 +90,23 @@ def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
 
 def _eos_token_ids(directory: Path, backend: tokenizers.Tokenizer, special_tokens: dict[str, str]) -> frozenset[int]:
     """Returns the generation configuration's ids if it names any, else the model's; and the tokenizer's own."""
-    ids: set[int] = set()
+    ids: list[int] = []
     for name in ("generation_config.json", "config.json"):
         value = _read(directory / name).get("eos_token_id")
-        listed = value if isinstance(value, list) else [value]
-        ids.update(item for item in listed if type(item) is int)
-        if ids:
-            break
+        ids = ids or [item for item in (value if isinstance(value, list) else [value]) if type(item) is int]
     own = backend.token_to_id(special_tokens.get("eos_token", ""))
-    if own is not None:
-        ids.add(own)
-    return frozenset(ids)
+    return frozenset(ids if own is None else [*ids, own])
 
 
 def _chat_templates(directory: Path, config: dict[str, Any]) -> dict[str, str]:
     """Returns the templates by name. A separate file takes precedence over tokenizer_config.json."""
-    templates: dict[str, str] = {}
     listed = config.get("chat_template")
-    if isinstance(listed, str):
-        templates["default"] = listed
-    elif isinstance(listed, list):
-        for item in listed:
-            if isinstance(item, dict) and isinstance(item.get("template"), str):
-                templates[str(item.get("name"))] = item["template"]
+    named = listed if isinstance(listed, list) else [{"name": "default", "template": listed}]
+    templates: dict[str, str] = {
+        str(item.get("name")): item["template"]
+        for item in named
+        if isinstance(item, dict) and isinstance(item.get("template"), str)
+    }
     path = directory / _TEMPLATE_FILE
     if path.is_file():
         try:

@@ -67,6 +67,7 @@ class Layer(Module):
         prefix: the layer's name in the checkpoint.
         config_metadata: head counts of this process; those of the whole model by default.
         infer_param: decisions that are made when the model is opened.
+        kwargs: arguments of subclasses; ignored.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Layer(Module):
         prefix: str,
         config_metadata: HeadCounts | None = None,
         infer_param: Any = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__()
         self.config = config

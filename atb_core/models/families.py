@@ -10,8 +10,6 @@ from atb_core.extensions import Port
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint
 
-__all__ = ["Families", "families", "model_type_of"]
-
 
 class Families(Protocol):
     """Finds families by `model_type`; each method raises UnknownModelError or PluginError if it cannot."""

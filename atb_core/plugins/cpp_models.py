@@ -6,10 +6,7 @@ Names come from metadata alone; a package is imported when its model is needed.
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Iterator
-from importlib.resources import files
 
 from atb_core.errors import EngineError, PluginError
 from atb_core.models.cpp.registration import CppModel
@@ -19,6 +16,7 @@ from atb_core.plugins.loader import load_entry
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import registry
 from atb_core.plugins.scan import CPP_MODELS, Entry, Installed, installed
+from atb_core.plugins.unknown import index
 from atb_core.settings import settings
 
 __all__ = ["known_packages", "model_of_family", "registered", "registered_names"]
@@ -81,7 +79,8 @@ def model_of_family(model_type: str) -> tuple[str, CppModel] | None:
 
 def known_packages(name: str) -> list[str]:
     """Returns the packages that are known to register `name`, from the index that ships with the core."""
-    return _index().get(name, [])
+    packages: list[str] = index("known_cpp_models.json").get(name, [])
+    return packages
 
 
 def _entries(name: str | None = None) -> Iterator[tuple[Installed, Entry]]:
@@ -109,10 +108,3 @@ def _check_agreement(name: str, first: tuple[Installed, CppModel], second: tuple
             f" {' and '.join(differences)}",
             hint=f"Install versions of the two that agree, or leave one out: ATB_NO_PLUGINS={second[0].distribution}.",
         )
-
-
-@functools.cache
-def _index() -> dict[str, list[str]]:
-    text = files("atb_core.plugins").joinpath("known_cpp_models.json").read_text(encoding="utf-8")
-    index: dict[str, list[str]] = json.loads(text)
-    return index

@@ -8,21 +8,24 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from atb_core.errors import UnknownModelError
 from atb_core.plugins.family import Family
 from atb_core.plugins.records import Status
 from atb_core.plugins.scan import Environment
 
-__all__ = ["known_package", "unknown_model"]
+__all__ = ["index", "unknown_model"]
 
 # A longer list would push the cause off the screen.
 _LISTED = 12
 
 
-def known_package(model_type: str) -> str | None:
-    """Returns the package that is known to serve `model_type`, from the index that ships with the core."""
-    return _index().get(model_type)
+@functools.cache
+def index(file: str) -> dict[str, Any]:
+    """Returns an index of what could be installed, which ships with the core; `file` is its name."""
+    names: dict[str, Any] = json.loads(Path(__file__).with_name(file).read_text(encoding="utf-8"))
+    return names
 
 
 def unknown_model(
@@ -38,7 +41,7 @@ def unknown_model(
     """
     if claims:
         return _unusable(model_type, claims)
-    package = known_package(model_type)
+    package = index("known_families.json").get(model_type)
     served = _served(families)
     if package is None:
         guess = "atb-" + re.sub(r"[^a-z0-9]+", "-", model_type.lower()).strip("-")
@@ -76,9 +79,3 @@ def _served(families: Sequence[Family]) -> str:
         return "no usable family is installed" if families else "no family is installed"
     more = f" and {len(usable) - _LISTED} more (atb list)" if len(usable) > _LISTED else ""
     return f"installed families: {', '.join(usable[:_LISTED])}{more}"
-
-
-@functools.cache
-def _index() -> dict[str, str]:
-    index: dict[str, str] = json.loads(Path(__file__).with_name("known_families.json").read_text(encoding="utf-8"))
-    return index

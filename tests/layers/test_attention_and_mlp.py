@@ -125,3 +125,15 @@ def test_norm_and_embedding() -> None:
     ids = torch.tensor([5, 0, 96])
     expected = torch.nn.functional.rms_norm(w["e.weight"][ids], (32,), w["n.weight"], 1e-3)
     torch.testing.assert_close(engine.forward({"ids": ids})["y"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_sizes_are_taken_by_keyword_and_by_position() -> None:
+    config, sizes, infer_param = small_config().hf_config, ModelStatus(2, 2, 1, 8), object()
+    for layer in (
+        Attention(config, None, "a", sizes, infer_param),
+        Attention(config, None, "a", config_metadata=sizes, infer_param=infer_param),
+    ):
+        assert (layer.num_heads, layer.num_kv_heads, layer.head_dim) == (2, 1, 8)
+        assert layer.infer_param is infer_param
+    for mlp in (Mlp(config, None, "m", sizes), Mlp(config, None, "m", config_metadata=sizes)):
+        assert mlp.config_metadata is sizes

@@ -18,6 +18,7 @@ from atb_core.errors import EngineError, PluginError
 from atb_core.models.cpp import DECODER_WEIGHTS, CppModel, model_names
 from atb_core.plugins import cpp_models
 from atb_core.plugins.once import forget
+from atb_core.plugins.unknown import index
 from atb_testing.surface import private_imports
 
 __all__ = ["settings_file", "site"]  # fixtures
@@ -221,7 +222,7 @@ def test_the_index_holds_exactly_what_the_packages_of_this_repository_register()
         for name in project.get("entry-points", {}).get("atb_core.cpp_models", {}):
             found.setdefault(name, []).append(project["name"])
     assert {name: cpp_models.known_packages(name) for name in found} == found
-    assert set(cpp_models._index()) == set(found)
+    assert set(index("known_cpp_models.json")) == set(found)
 
 
 def test_registering_a_model_imports_neither_torch_nor_the_engine() -> None:

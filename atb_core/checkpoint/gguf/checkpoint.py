@@ -29,19 +29,15 @@ class GgufCheckpoint(Checkpoint):
         return read_gguf_config(self.path)
 
     def config(self) -> dict[str, Any]:
-        """Returns the translated metadata, completed by the family's rules."""
         return {**self._rules.config, **self._config}
 
     def generation_config(self) -> dict[str, Any]:
-        """Returns nothing: the format has no such entries."""
         return {}
 
     def tokenizer_parts(self) -> TokenizerParts:
-        """Rebuilds the tokenizer that the file carries."""
         return read_gguf_tokenizer(self.path)
 
     def weights(self, dtype: DataType | None = None) -> WeightLoader:
-        """Opens the tensors, which are decoded to `dtype`."""
         # The loader imports torch.
         from atb_core.checkpoint.gguf.loader import GgufLoader
 
@@ -52,11 +48,9 @@ class GgufCheckpoint(Checkpoint):
         return model_type_of(super().model_type(served), served)
 
     def set_rules(self, rules: GgufRules | None) -> None:
-        """Sets the family's rules."""
         self._rules = rules or GgufRules()
 
     def stored_types(self) -> Counter[str]:
-        """Returns the number of tensors of each GGUF type."""
         return Counter(tensor.type.name for tensor in read_gguf_header(self.path).tensors.values())
 
     def quantization(self) -> str | None:

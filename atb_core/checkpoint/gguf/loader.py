@@ -64,17 +64,14 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
             raise
 
     def dtype(self, name: str) -> DataType:
-        """Returns the delivered type."""
         self.locate(name)
         return self._dtype
 
     def get(self, name: str) -> torch.Tensor:
-        """Reads and decodes the tensor."""
         tensor = self.locate(name)
         return self._unpermute(name, self._read_rows(name, 0, _rows(tensor)).view(tensor.shape))
 
     def read_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
-        """Reads and decodes the rows of the slice."""
         shape = self.locate(name).shape
         if dim == 0 and len(shape) > 1 and not any(f".{stem}." in name for stem in self._heads):
             return self._read_rows(name, start, stop).view(stop - start, *shape[1:])
@@ -109,7 +106,6 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
         return stored
 
     def close(self) -> None:
-        """Closes the file."""
         self._file.close()
 
 

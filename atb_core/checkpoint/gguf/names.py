@@ -75,15 +75,12 @@ def hugging_face_names(names: Iterable[str], extra: Mapping[str, str], source: s
 def _translate(name: str, table: Mapping[str, str]) -> str | None:
     if name in table:
         return table[name]
-    stem, dot, kind = name.rpartition(".")
-    if not dot or kind not in ("weight", "bias"):
-        return None
+    stem, _, kind = name.rpartition(".")
     layer = _LAYER.match(stem)
-    pattern = _LAYER.sub("blk.{}.", stem, count=1) if layer else stem
-    target = table.get(pattern)
-    if target is None:
+    target = table.get(f"blk.{{}}.{stem[layer.end() :]}" if layer else stem)
+    if target is None or kind not in ("weight", "bias"):
         return None
-    return f"{target.replace('{}', layer.group(1), 1) if layer else target}.{kind}"
+    return f"{target.replace('{}', layer[1], 1) if layer else target}.{kind}"
 
 
 def model_type_of(architecture: str, served: Iterable[str]) -> str:

@@ -86,20 +86,22 @@ class _Vocabulary:
     def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
         self.path = path
         self.metadata = metadata
-        self.tokens: list[str] = self._list("tokens", str, None)
+        self.tokens: list[str] = self._list("tokens", str, required=False)
         if not self.tokens:
             raise self.fail("it contains no tokenizer", "Pass a directory with tokenizer.json beside it.")
-        self.types: list[int] = self._list("token_type", int, len(self.tokens))
+        self.types: list[int] = self._list("token_type", int, len(self.tokens), required=False)
 
     def fail(self, cause: str, hint: str | None = "Use the model's original directory instead.") -> TokenizerError:
         return TokenizerError(f"{self.path}: {cause}", hint)
 
-    def _list(self, key: str, kind: type, length: int | None) -> list[Any]:
+    def _list(self, key: str, kind: type, length: int | None = None, required: bool = True) -> list[Any]:
         values = self.metadata.get(_PREFIX + key, [])
         if not isinstance(values, list) or not all(type(value) is kind for value in values):
             raise self.fail(f"{_PREFIX + key} is not a list of {kind.__name__}")
         if values and length is not None and len(values) != length:
             raise self.fail(f"{_PREFIX + key} has {len(values)} items for {length} tokens")
+        if required and not values:
+            raise self.fail(f"{_PREFIX + key} is missing")
         return values
 
     def ids(self) -> dict[str, int]:
@@ -110,22 +112,17 @@ class _Vocabulary:
 
     def merges(self) -> list[tuple[str, str]]:
         pairs = []
-        for index, merge in enumerate(self._list("merges", str, None)):
+        for index, merge in enumerate(self._list("merges", str)):
             # A half may begin with a space; the separator is the first one after that.
             cut = merge.find(" ", 1)
             left, right = merge[:cut], merge[cut + 1 :]
             if cut < 0 or not right:
                 raise self.fail(f"merge {index} is {merge[:60]!r}, not two parts")
             pairs.append((left, right))
-        if not pairs:
-            raise self.fail(f"{_PREFIX}merges is missing")
         return pairs
 
     def scores(self) -> list[float]:
-        scores = self._list("scores", float, len(self.tokens))
-        if not scores:
-            raise self.fail(f"{_PREFIX}scores is missing")
-        return scores
+        return self._list("scores", float, len(self.tokens))
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.metadata.get(_PREFIX + key, default)
@@ -160,6 +157,6 @@ class _Vocabulary:
 
     def end_ids(self) -> tuple[int, ...]:
         named = [self.token_id(key) for key in _END_KEYS]
-        known = [index for index in self.ids_of(TokenType.CONTROL) if self.tokens[index] in _END_TEXTS]
+        ends = [index for index in self.ids_of(TokenType.CONTROL) if self.tokens[index] in _END_TEXTS]
         # dict keeps the order and drops repetitions.
-        return tuple(dict.fromkeys(index for index in (*named, *known) if index is not None))
+        return tuple(dict.fromkeys(index for index in (*named, *ends) if index is not None))

@@ -73,7 +73,6 @@ class SafetensorsLoader(TableLoader[str]):
             )
 
     def dtype(self, name: str) -> DataType:
-        """Returns the stored type; raises `WeightsError` for one that is not supported."""
         stored = self.locate(name).type
         if stored not in _READABLE:
             raise WeightsError(
@@ -84,7 +83,6 @@ class SafetensorsLoader(TableLoader[str]):
         return _READABLE[stored]
 
     def get(self, name: str) -> torch.Tensor:
-        """Reads the tensor straight into its memory."""
         out = torch.empty(self.shape(name), dtype=dtype_to_torch(self.dtype(name)))
         self._file_of[name].read_into(self.locate(name).offset, memory_of(out), f"tensor {name!r}")
         return out
@@ -110,7 +108,6 @@ class SafetensorsLoader(TableLoader[str]):
         return out
 
     def close(self) -> None:
-        """Closes all files."""
         for file in self._files:
             file.close()
 

@@ -26,7 +26,6 @@ class HubSource(Source):
     form = "a hub id (OWNER/NAME)"
 
     def claims(self, reference: str) -> bool:
-        """Returns true for `OWNER/NAME` with or without a revision."""
         return _HUB_ID.fullmatch(reference) is not None
 
     def fetch(self, reference: str, progress: Progress | None) -> Path:

@@ -16,7 +16,6 @@ class LocalSource(Source):
     form = "a directory, a .gguf file"
 
     def claims(self, reference: str) -> bool:
-        """Returns true if the path exists."""
         try:
             return reference != "" and Path(reference).expanduser().exists()
         except (OSError, RuntimeError) as error:  # too long a name, a forbidden directory, an unknown ~user
@@ -25,5 +24,4 @@ class LocalSource(Source):
             ) from error
 
     def fetch(self, reference: str, progress: Progress | None) -> Path:
-        """Returns the path."""
         return Path(reference).expanduser()

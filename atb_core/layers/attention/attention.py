@@ -40,7 +40,7 @@ class Attention(Layer):
         dense_bias: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(config, file_loader, prefix, *args)
+        super().__init__(config, file_loader, prefix, *args, **kwargs)
         counts = self.config_metadata
         if counts is not None:
             self.num_heads, self.num_kv_heads, self.head_dim = counts.num_heads, counts.num_kv_heads, counts.head_dim

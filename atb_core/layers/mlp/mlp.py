@@ -33,7 +33,7 @@ class Mlp(Layer):
         intermediate_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(config, file_loader, prefix, *args)
+        super().__init__(config, file_loader, prefix, *args, **kwargs)
         hidden, inner = config.hidden_size, intermediate_size or config.intermediate_size
         bias = config.mlp_bias if bias is None else bias
         prefixes = [f"{prefix}.gate_proj", f"{prefix}.up_proj"]

@@ -30,15 +30,16 @@ class Moe(Layer):
     def __init__(
         self, config: MoeLayerConfig, file_loader: ShapeSource | None, prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        super().__init__(config, file_loader, prefix, *args)
+        super().__init__(config, file_loader, prefix, *args, **kwargs)
         hidden, shared = config.hidden_size, config.shared_expert_intermediate_size
         self.gate = ReplicatedLinear(
             config, file_loader, f"{prefix}.gate", in_features=hidden, out_features=config.num_experts
         )
         self.experts = FusedExperts(config, file_loader, f"{prefix}.experts")
         if shared:
+            sizes = (self.config_metadata, self.infer_param)
             self.shared_expert = Mlp(
-                config, file_loader, f"{prefix}.shared_expert", *args, bias=False, intermediate_size=shared
+                config, file_loader, f"{prefix}.shared_expert", *sizes, bias=False, intermediate_size=shared
             )
             self.shared_expert_gate = ReplicatedLinear(
                 config, file_loader, f"{prefix}.shared_expert_gate", in_features=hidden, out_features=1

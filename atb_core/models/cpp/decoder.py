@@ -58,8 +58,7 @@ def _has_bias(model: CausalLM, path: str) -> bool:
     module = _module(model, path)
     if module is None:
         raise EngineError(
-            f"{type(model).__name__} has no module {path!r}, which the C++ graph needs",
-            hint="Use graph='python'.",
+            f"{type(model).__name__} has no module {path!r}, which the C++ graph needs", hint="Use graph='python'."
         )
     return getattr(module, "bias", None) is not None
 

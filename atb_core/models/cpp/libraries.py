@@ -14,8 +14,6 @@ from atb_core.engine.native import engine_errors
 from atb_core.errors import EngineError
 from atb_core.models.cpp.registration import registrations
 
-__all__ = ["load_native_library"]
-
 #: The libraries of this process. The extension of each backend loads them when one of their models is first used there.
 loaded: list[str] = []
 

@@ -15,8 +15,6 @@ from typing import Any, Protocol
 
 from atb_core.extensions import Port
 
-__all__ = ["DECODER_WEIGHTS", "CppModel", "Registrations", "registrations"]
-
 #: The order of `core_DecoderModel`: the modules of a family's decoder, each with its weight and its bias, if any. `*`
 #: is every layer; modules that a model does not have (norms of heads) are left out.
 DECODER_WEIGHTS = (
