@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Extension points, through which a layer uses objects of higher layers without importing them.
 
-A layer declares a slot in the file that uses it, with a check of contributed items:
+A layer declares an extension point in the file that uses it, with a check of contributed items:
 
     FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", "a list of Pass", pass_problem)
 
-The plugin system fills the slot when it is first read. For a single object, a layer declares a port:
+The plugin system fills the extension point when it is first read. For a single object, a layer declares a port:
 
     families: Port[Families] = Port("families")
 
@@ -77,10 +77,10 @@ class Contribution(Generic[T]):
 
 
 class Provider(Protocol):
-    """Interface of the plugin system, which fills slots."""
+    """Interface of the plugin system, which fills extension points."""
 
-    def contributions(self, slot: Extensions[Any]) -> list[Contribution[Any]]:
-        """Returns the items that were contributed to `slot` so far and passed its check."""
+    def contributions(self, point: Extensions[Any]) -> list[Contribution[Any]]:
+        """Returns the items that were contributed to `point` so far and passed its check."""
 
     def failed(self, owner: Owner, what: str, error: BaseException) -> None:
         """Records that `what` of `owner` is left out because of `error`; raises PluginError in strict mode."""
@@ -96,7 +96,7 @@ class Extensions(Generic[T]):
     """Declares one extension point.
 
     Args:
-        hook: name of the hook that fills the slot.
+        hook: name of the hook that fills it.
         expected: description of the hook's result, for messages.
         problem: returns a sentence that names the fault of a contributed item, `None` if it has none.
     """

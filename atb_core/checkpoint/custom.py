@@ -93,19 +93,19 @@ def call_plugin(name: str, function: Callable[[R], T], reference: R, kind: type[
         ) from error
 
 
-def claimant(slot: Extensions[T], claims: Callable[[T], bool], subject: str) -> Contribution[T] | None:
+def claimant(point: Extensions[T], claims: Callable[[T], bool], subject: str) -> Contribution[T] | None:
     """Returns the contribution for which `claims` is true, `None` without one.
 
     One that raises is recorded and left out. Raises `PluginError` if several claim the `subject`.
     """
     claiming = set()
-    for each in slot.all():
+    for each in point.all():
         try:
             if claims(each.value):
                 claiming.add(id(each.value))
         except Exception as error:
-            slot.failed(each.owner, f"{each.value}, asked about {subject}", error)
-    return slot.only(lambda value: id(value) in claiming, subject)
+            point.failed(each.owner, f"{each.value}, asked about {subject}", error)
+    return point.only(lambda value: id(value) in claiming, subject)
 
 
 def custom_checkpoint(path: Path) -> CustomCheckpoint | None:

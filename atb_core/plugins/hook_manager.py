@@ -39,26 +39,26 @@ class Hooks:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._contributions: dict[str, list[Contribution[Any]]] = {}
-        self._slots: dict[str, Extensions[Any]] = {}
+        self._points: dict[str, Extensions[Any]] = {}
         self._loaded = False
         self._warned: set[str] = set()
         self._lock = threading.RLock()
 
-    def contributions(self, slot: Extensions[Any]) -> list[Contribution[Any]]:
-        """Returns all contributions to `slot` so far; PluginError in strict mode if any plugin has failed."""
+    def contributions(self, point: Extensions[Any]) -> list[Contribution[Any]]:
+        """Returns all contributions to `point` so far; PluginError in strict mode if any plugin has failed."""
         with self._lock:
             if not self._loaded:
                 check_names()
                 # Set first: an implementation may itself need a hook.
                 self._loaded = True
                 self._load_installed()
-            if slot.hook not in self._contributions:
-                self._slots[slot.hook] = slot
-                contributions = self._contributions[slot.hook] = []
-                getattr(self._manager.hook, slot.hook).call_historic(contributions.extend)
+            if point.hook not in self._contributions:
+                self._points[point.hook] = point
+                contributions = self._contributions[point.hook] = []
+                getattr(self._manager.hook, point.hook).call_historic(contributions.extend)
             if self.failed and settings().plugins.strict:
                 raise next(iter(self.failed.values()))
-            return list(self._contributions[slot.hook])
+            return list(self._contributions[point.hook])
 
     def _load_installed(self) -> None:
         # pluggy calls the last one first; this way plugins come in the order of their names.
@@ -90,7 +90,7 @@ class Hooks:
     def _take(self, plugin: object, owner: Owner) -> None:
         facade = ModuleType(owner.distribution)
         for name, hook in implementations(plugin).items():
-            # An optional hook of a later core has no slot here.
+            # An optional hook of a later core has no extension point here.
             if hook in hookspecs.HOOK_NAMES:
                 setattr(facade, name, self._guarded(getattr(plugin, name), hook, owner))
         self._manager.register(facade, _key(owner))
@@ -101,7 +101,7 @@ class Hooks:
         @functools.wraps(function)
         def guarded(*args: Any) -> list[Contribution[Any]]:
             try:
-                return [Contribution(owner, item) for item in _checked(function(*args), self._slots[hook])]
+                return [Contribution(owner, item) for item in _checked(function(*args), self._points[hook])]
             except KeyboardInterrupt:
                 raise
             # An error of one plugin, SystemExit too, must not harm others.
@@ -141,11 +141,11 @@ def _key(owner: Owner) -> str:
     return f"{owner.distribution} {owner.target}"
 
 
-def _checked(result: object, slot: Extensions[Any]) -> Iterable[object]:
+def _checked(result: object, point: Extensions[Any]) -> Iterable[object]:
     """Returns the list that an implementation gave; PluginError if it is anything else."""
     if not isinstance(result, (list, tuple)):
-        raise PluginError(f"it returned {result!r}, not {slot.expected}")
+        raise PluginError(f"it returned {result!r}, not {point.expected}")
     for item in result:
-        if problem := slot.problem(item):
-            raise PluginError(f"{problem}; expected was {slot.expected}")
+        if problem := point.problem(item):
+            raise PluginError(f"{problem}; expected was {point.expected}")
     return result

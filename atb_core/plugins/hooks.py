@@ -19,9 +19,9 @@ from atb_core.settings import settings
 __all__ = ["contributions", "failed", "failures", "register_hooks"]
 
 
-def contributions(slot: Extensions[Any]) -> list[Contribution[Any]]:
-    """Returns what plugins contribute to `slot`; PluginError in strict mode if any plugin has failed."""
-    return _hooks().contributions(slot)
+def contributions(point: Extensions[Any]) -> list[Contribution[Any]]:
+    """Returns what plugins contribute to `point`; PluginError in strict mode if any plugin has failed."""
+    return _hooks().contributions(point)
 
 
 def register_hooks(plugin: object, name: str, version: str = "") -> None:
