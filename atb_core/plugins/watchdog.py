@@ -62,10 +62,11 @@ class Watchdog:
             self._left.set()
         if self._signals:
             signal.signal(_SIGNAL, self._previous)  # type: ignore[arg-type]
-        elif self.expired:
-            # Not without need: clearing what is not set makes Python 3.11 look for it after every call from then on,
-            # and hang under a profiler.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), None)
+            return
+        # No exception is set from here on, and one that is pending strikes in this loop. It is not cleared by setting
+        # none: Python 3.11 would then look for it after every call, and hang under a tracer.
+        for _ in range(10):
+            pass
 
     def _take_signal(self) -> bool:
         if _SIGNAL is None or threading.current_thread() is not threading.main_thread():
