@@ -32,7 +32,7 @@ def test_a_tag_leads_to_its_package(root: Path) -> None:
         ("v0.3.1", "is no release tag"),
         ("atb-foo-0.3.1", "is no release tag"),
         ("atb-bar-v0.3.1", "names no package of this repository; there are atb-core, atb-foo"),
-        ("atb-foo-v0.3.0", "does not fit atb-foo's version in pyproject.toml, 0.3.1"),
+        ("atb-foo-v0.3.0", "is not atb-foo's version in pyproject.toml, 0.3.1"),
         ("atb-core-v2.0", "no released section '## 2.0'"),
     ],
 )
