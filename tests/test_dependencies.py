@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the package imports is what its metadata declares, no more and no less."""
+"""The imports of the package are those that its metadata declares, no more and no less."""
 
 from __future__ import annotations
 

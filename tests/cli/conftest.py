@@ -21,7 +21,7 @@ from atb_core.runner.sampling_params import SamplingParams
 
 @dataclass
 class Result:
-    """What a command printed and how it ended."""
+    """Holds the output of a command and its exit status."""
 
     status: int
     out: str

@@ -27,7 +27,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, *packages: str, requires: tuple[s
 
 
 def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What `atb` says on stderr about arguments that it refuses."""
+    """Returns the message on stderr for arguments that `atb` refuses."""
     assert main(arguments) == 1
     out, err = capsys.readouterr()
     assert out == ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What "Write a plugin" builds is the example in the repository, and that family passes the kit on every engine."""
+"""Checks that "Write a plugin" builds the example in the repository, and that family passes the kit on every engine."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def written(directory: Path, name: str, dtype: torch.dtype = torch.float32, **op
 
 
 def expert_tensors(directory: Path) -> set[str]:
-    """What follows `experts.` in the names of a checkpoint's tensors."""
+    """Returns the part after `experts.` in the names of a checkpoint's tensors."""
     tensors = load_file(directory / "model.safetensors")
     return {name.partition(".experts.")[2] for name in tensors if ".experts." in name}
 

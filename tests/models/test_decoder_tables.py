@@ -55,7 +55,7 @@ DOCUMENTED = [*(name for row in FIELDS for name in names(row[0])), *(name for _,
 
 
 def said(**fields: Any) -> str:
-    """What the decoder says to these fields; nothing if it takes them."""
+    """Returns the message of the decoder for these fields, empty if it takes them."""
     try:
         ModelTorch("core_DecoderModel").set_param({**REQUIRED, **fields})
     except EngineError as error:

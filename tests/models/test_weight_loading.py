@@ -132,7 +132,7 @@ def moe_checkpoint(**changes: Any) -> tuple[Any, dict[str, torch.Tensor]]:
 
 
 def arrived(model: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What an engine is given of a checkpoint, by parameter."""
+    """Returns the values that an engine gets from a checkpoint, by parameter."""
     loader, given = MemoryLoader(tensors), {}
     plan = plan_loading(collect_parameters([model]), loader)
     stream_weights(plan, loader, lambda name, tensor: given.update({name: tensor}))

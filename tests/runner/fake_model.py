@@ -29,7 +29,7 @@ def logits_of(state: int) -> torch.Tensor:
 
 
 def expected_greedy(prompt: Iterable[int], count: int) -> list[int]:
-    """What greedy decoding must give for a prompt alone, without any cache."""
+    """Returns the tokens of greedy decoding for a prompt alone, without any cache."""
     tokens = list(prompt)
     start = len(tokens)
     for _ in range(count):

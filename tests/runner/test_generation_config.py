@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint's generation_config.json recommends becomes the default, or is refused by name."""
+"""Tests that a checkpoint's generation_config.json gives the defaults, or is refused by name."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How large the cache becomes, and what is said when it cannot."""
+"""Tests the size of the cache, and the message when it does not fit."""
 
 from __future__ import annotations
 

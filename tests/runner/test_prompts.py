@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be passed as a prompt, and what is said about the rest."""
+"""Tests the accepted forms of prompts, and the messages about the rest."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a family's wheel must not be is found in the wheel."""
+"""Tests that faults of a family's wheel are found."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is special to Qwen2 with experts: one of them is every token's, and the bias has a field of its own."""
+"""Tests the specialties of Qwen2 with experts: one of them is every token's, and the bias has a field of its own."""
 
 from __future__ import annotations
 

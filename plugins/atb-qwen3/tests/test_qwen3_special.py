@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is special to Qwen3: a norm of every head, layers with and without experts, and a switch for thinking."""
+"""Tests the specialties of Qwen3: a norm of every head, layers with and without experts, and a switch for thinking."""
 
 from __future__ import annotations
 
