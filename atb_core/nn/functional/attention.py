@@ -63,9 +63,7 @@ def paged_attention(
     high_precision: bool = False,
     mla_v_head_size: int = 0,
 ) -> Tensor:
-    """Computes attention to k and v of the same packed sequences (prefill), or to the paged caches (decode).
-
-    Ops accumulate in float32, so `high_precision` has no effect.
+    """Computes attention `[T, heads, head_dim]` to k and v of packed sequences (prefill) or to paged caches (decode).
 
     Args:
         q: queries `[T, heads, head_dim]`.
@@ -84,36 +82,40 @@ def paged_attention(
         q_scale: factor of the queries.
         qk_scale: factor of the scores.
         is_triu_mask: makes prefill causal.
-        high_precision: accepted, no effect.
+        high_precision: no effect, ops accumulate in float32.
         mla_v_head_size: size of MLA's value heads; refused.
-
-    Returns:
-        `[T, heads, head_dim]`.
 
     Raises:
         GraphError: inputs for prefill and decode are mixed, a required one is missing, or an argument is refused.
     """
-    prefill, decode = k is not None and v is not None, k_cache is not None and v_cache is not None
-    if prefill == decode or (k is None) != (v is None) or (k_cache is None) != (v_cache is None):
-        raise GraphError("paged_attention takes either k and v (prefill) or k_cache and v_cache (decode)")
     if slopes is not None or mla_v_head_size:
         raise GraphError("paged_attention does not support slopes (ALiBi) or mla_v_head_size yet")
     if kv_lens is None:
         raise GraphError("paged_attention needs kv_lens, the lengths of the sequences")
-    masked = MaskType(mask_type) is not MaskType.UNDEFINED
-    if masked and mask is None:
-        raise GraphError(f"mask_type {mask_type} needs a mask")
+    masks = _masks(mask, mask_type)
     scales = (head_num, kv_head_num or head_num, q_scale, qk_scale, mask_type)
-    masks = (mask,) if masked and mask is not None else ()
-    if prefill:
+    if _is_prefill(k, v, k_cache, v_cache):
         assert k is not None and v is not None
-        op = SelfAttention(*scales, is_triu_mask=is_triu_mask)
-        return record(op, (q, k, v, *masks, kv_lens))[0]
+        return record(SelfAttention(*scales, is_triu_mask=is_triu_mask), (q, k, v, *masks, kv_lens))[0]
     if block_table is None:
         raise GraphError("paged_attention with caches needs block_table")
     assert k_cache is not None and v_cache is not None
-    calc = CalcType.UNDEFINED if q_lens is None else CalcType.SPEC
     lens = () if q_lens is None else (q_lens,)
-    return record(PagedAttention(*scales, calc_type=calc), (q, k_cache, v_cache, block_table, kv_lens, *masks, *lens))[
-        0
-    ]
+    op = PagedAttention(*scales, calc_type=CalcType.SPEC if lens else CalcType.UNDEFINED)
+    return record(op, (q, k_cache, v_cache, block_table, kv_lens, *masks, *lens))[0]
+
+
+def _is_prefill(k: Tensor | None, v: Tensor | None, k_cache: Tensor | None, v_cache: Tensor | None) -> bool:
+    prefill, decode = k is not None and v is not None, k_cache is not None and v_cache is not None
+    if prefill == decode or (k is None) != (v is None) or (k_cache is None) != (v_cache is None):
+        raise GraphError("paged_attention takes either k and v (prefill) or k_cache and v_cache (decode)")
+    return prefill
+
+
+def _masks(mask: Tensor | None, mask_type: MaskType) -> tuple[Tensor, ...]:
+    """Returns the mask as inputs of an op: none for the type UNDEFINED."""
+    if MaskType(mask_type) is MaskType.UNDEFINED:
+        return ()
+    if mask is None:
+        raise GraphError(f"mask_type {mask_type} needs a mask")
+    return (mask,)
