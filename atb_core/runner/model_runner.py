@@ -32,7 +32,7 @@ from atb_core.runner.model_loading import (
 )
 from atb_core.runner.outputs import RequestOutput, StreamChunk
 from atb_core.runner.prompts import Chat, PromptEncoder, Prompts, split_chats, split_prompts
-from atb_core.runner.request import RequestFactory, RequestGroup, params_for_each
+from atb_core.runner.request import Request, RequestFactory, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
 from atb_core.settings import settings
@@ -270,18 +270,9 @@ class ModelRunner:
             EngineError: A tensor has a wrong shape or dtype.
         """
         step = Step(
-            input_ids,
-            position_ids,
-            is_prefill,
-            kv_cache,
-            block_tables,
-            slots,
-            input_lengths,
-            max_seq_len,
-            lm_head_indices,
-            adapter_ids,
-            kwargs,
-        )
+            input_ids, position_ids, is_prefill, kv_cache, block_tables, slots, input_lengths, max_seq_len,
+            lm_head_indices, adapter_ids, kwargs,
+        )  # fmt: skip
         with self._lock:
             return self.model.run_step(step)
 
@@ -420,19 +411,20 @@ class ModelRunner:
         )
         factory = RequestFactory(encoder, self.eos_token_ids)
         params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
-        groups = [
+        requests = [
             factory.make(str(next(self._request_ids)), index, prompt, own)
             for index, (prompt, own) in enumerate(zip(prompts, params, strict=True))
         ]
+        chunks = self._stream([completion for completions in requests for completion in completions])
         if stream:
-            return self._stream(groups)
+            return chunks
         # Closed here and not when it is collected: an interrupt's traceback may keep it alive for long.
-        with closing(self._stream(groups)) as chunks:
+        with closing(chunks):
             for _ in chunks:
                 pass
-        return [group.output() for group in groups]
+        return [completions[0].result for completions in requests]
 
-    def _stream(self, groups: list[RequestGroup]) -> Generator[StreamChunk, None, None]:
+    def _stream(self, requests: list[Request]) -> Generator[StreamChunk, None, None]:
         generation = Generation(
             self.model.run_step,
             self._blocks,
@@ -445,16 +437,14 @@ class ModelRunner:
         )
         self._open.append(generation)
         try:
-            for group in groups:
-                for request in group.requests:
-                    generation.add(request)
-            while generation.has_work:
+            generation.scheduler.waiting.extend(requests)
+            while generation.scheduler.unfinished:
                 yield from generation.step()
         finally:
             with self._lock:
                 self._open.remove(generation)
                 generation.close()
-                self._blocks.rebuild(table for other in self._open for table in other.block_tables())
+                self._blocks.rebuild(one.block_table for other in self._open for one in other.scheduler.unfinished)
         _ = self.model  # a runner that was closed has ended the requests early
 
     def parse_answer(self, text: str) -> ParsedAnswer:
