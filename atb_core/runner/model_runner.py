@@ -9,7 +9,7 @@ import threading
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import torch
 
@@ -38,12 +38,21 @@ from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from atb_core.checkpoint import Progress
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
-SamplingChoice = SamplingParams | Sequence[SamplingParams] | None
+Params = SamplingParams | Sequence[SamplingParams] | None
+Chats = Chat | Sequence[Chat]
+
+
+class _Extra(TypedDict, total=False):
+    """Further arguments of `ModelRunner.generate` and `ModelRunner.chat`."""
+
+    add_generation_prompt: bool
+    tools: Sequence[dict[str, Any]] | None
+    chat_template_kwargs: Mapping[str, Any] | None
 
 
 class ModelRunner:
@@ -285,32 +294,21 @@ class ModelRunner:
 
     @overload
     def generate(
-        self,
-        prompts: Prompts,
-        sampling_params: SamplingChoice = None,
-        *,
-        stream: Literal[False] = False,
-        tools: Sequence[dict[str, Any]] | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        self, prompts: Prompts, sampling_params: Params = ..., *, stream: Literal[False] = ..., **extra: Unpack[_Extra]
     ) -> list[RequestOutput]: ...
 
     @overload
     def generate(
-        self,
-        prompts: Prompts,
-        sampling_params: SamplingChoice = None,
-        *,
-        stream: Literal[True],
-        tools: Sequence[dict[str, Any]] | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        self, prompts: Prompts, sampling_params: Params = ..., *, stream: Literal[True], **extra: Unpack[_Extra]
     ) -> Iterator[StreamChunk]: ...
 
     def generate(
         self,
         prompts: Prompts,
-        sampling_params: SamplingChoice = None,
+        sampling_params: Params = None,
         *,
         stream: bool = False,
+        add_generation_prompt: bool = True,
         tools: Sequence[dict[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
@@ -322,6 +320,8 @@ class ModelRunner:
             sampling_params: For all prompts, or one for each. `None`: `get_default_sampling_params()`. Parameters
                 that are given replace those of the generation configuration altogether.
             stream: Returns an iterator of pieces, one for each token, instead of the results.
+            add_generation_prompt: Ends a chat with the opening of the assistant's turn. Without it the model goes on
+                after the last message.
             tools: JSON schemas of functions that the model may call, for the chat template.
             chat_template_kwargs: Passed to the chat template, for example `{"enable_thinking": False}`; it must know
                 them.
@@ -333,36 +333,24 @@ class ModelRunner:
             RequestError: A prompt or parameter cannot be served, raised before anything runs; or the runner was
                 closed.
         """
-        return self._run(split_prompts(prompts), sampling_params, stream, chat_template_kwargs, tools)
+        return self._run(
+            split_prompts(prompts), sampling_params, stream, add_generation_prompt, tools, chat_template_kwargs
+        )
 
     @overload
     def chat(
-        self,
-        messages: Chat | Sequence[Chat],
-        sampling_params: SamplingChoice = None,
-        *,
-        stream: Literal[False] = False,
-        add_generation_prompt: bool = True,
-        tools: Sequence[dict[str, Any]] | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        self, messages: Chats, sampling_params: Params = ..., *, stream: Literal[False] = ..., **extra: Unpack[_Extra]
     ) -> list[RequestOutput]: ...
 
     @overload
     def chat(
-        self,
-        messages: Chat | Sequence[Chat],
-        sampling_params: SamplingChoice = None,
-        *,
-        stream: Literal[True],
-        add_generation_prompt: bool = True,
-        tools: Sequence[dict[str, Any]] | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        self, messages: Chats, sampling_params: Params = ..., *, stream: Literal[True], **extra: Unpack[_Extra]
     ) -> Iterator[StreamChunk]: ...
 
     def chat(
         self,
-        messages: Chat | Sequence[Chat],
-        sampling_params: SamplingChoice = None,
+        messages: Chats,
+        sampling_params: Params = None,
         *,
         stream: bool = False,
         add_generation_prompt: bool = True,
@@ -375,9 +363,8 @@ class ModelRunner:
             messages: A list of dicts with `role` and `content`, or a list of such lists.
             sampling_params: As for `generate`.
             stream: As for `generate`.
-            add_generation_prompt: Ends the prompt with the opening of the assistant's turn. Without it the model
-                goes on after the last message.
-            tools: JSON schemas of functions that the model may call.
+            add_generation_prompt: As for `generate`.
+            tools: As for `generate`.
             chat_template_kwargs: As for `generate`.
 
         Returns:
@@ -387,28 +374,16 @@ class ModelRunner:
             RequestError: As for `generate`, or `messages` is no chat.
             TokenizerError: The model has no chat template, or a faulty one.
         """
-        prompts = split_chats(messages)
-        return self._run(prompts, sampling_params, stream, chat_template_kwargs, tools, add_generation_prompt)
+        return self._run(
+            split_chats(messages), sampling_params, stream, add_generation_prompt, tools, chat_template_kwargs
+        )
 
     def _run(
-        self,
-        prompts: list[Any],
-        sampling_params: SamplingChoice,
-        stream: bool,
-        chat_template_kwargs: Mapping[str, Any] | None,
-        tools: Sequence[dict[str, Any]] | None,
-        add_generation_prompt: bool = True,
+        self, prompts: list[Any], sampling_params: Params, stream: bool, *for_template: Any
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Checks all of the prompts, then runs them together."""
         _ = self.model  # refuses a closed runner before a prompt is looked at
-        encoder = PromptEncoder(
-            self.tokenizer,
-            self.vocab_size,
-            self.max_model_len,
-            chat_template_kwargs=chat_template_kwargs,
-            tools=tools,
-            add_generation_prompt=add_generation_prompt,
-        )
+        encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
         factory = RequestFactory(encoder, self.eos_token_ids)
         params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
         requests = [
