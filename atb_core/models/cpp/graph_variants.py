@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from atb_core.engine.base import Engine, check_names, check_part, check_tensor
+from atb_core.engine.base import Engine
+from atb_core.engine.checks import check_call, check_kind, check_names, check_part, check_tensor
 from atb_core.engine.native import NativeBackend
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError
 from atb_core.graph.dtype import DataType
@@ -52,6 +53,7 @@ class CppEngine(Engine):
 
     def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Copies some of the weights into the engine's store."""
+        check_kind("weights", weights, Mapping)
         check_names("weights", weights, self.network.weights_keys, optional=True)
         for name, value in weights.items():
             check_tensor("weight", self.network.input(name), value, "cpu")
@@ -65,6 +67,7 @@ class CppEngine(Engine):
 
     def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
         """Binds the caches of all layers."""
+        check_kind("KV caches", caches, Mapping)
         layers = range(len(caches) // 2)
         wanted = [name(layer) for layer in layers for name in (k_cache_name, v_cache_name)]
         check_names("KV caches", caches, wanted)
@@ -75,6 +78,7 @@ class CppEngine(Engine):
 
     def set_constants(self, inputs: Mapping[str, torch.Tensor]) -> None:
         """Binds inputs that keep their values from step to step."""
+        check_kind("inputs", inputs, Mapping)
         check_names("inputs", inputs, self._inputs, optional=True)
         for name, value in inputs.items():
             check_tensor("input", self._inputs[name], value, self._device)
@@ -91,11 +95,12 @@ class CppEngine(Engine):
         runtime_params: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Runs one step; see `Engine.forward`."""
+        outputs, runtime_params = check_call(inputs, outputs, runtime_params)
         check_names("inputs", inputs, self._step)
         for name, value in inputs.items():
             check_tensor("input", self._step[name], value, self._device)
         given = [inputs.get(name) for name in self._order]
-        param = self._param(inputs, runtime_params or {})
+        param = self._param(inputs, runtime_params)
         if not outputs:
             return {"model_out": self.model.execute(given, param)[0]}
         check_names("outputs", outputs, ["model_out"])
