@@ -15,8 +15,8 @@ from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_from_torch
 
-#: The bytes of an address space.
-_MOST_BYTES = 2**47
+#: More bytes than any system gives; larger numbers do not fit into C++'s.
+_MOST_BYTES = 2**62
 
 
 def check_kind(what: str, value: object, kind: type) -> None:

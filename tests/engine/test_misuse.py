@@ -123,7 +123,8 @@ def test_a_backend_that_does_not_exist_is_named(name: Any) -> None:
 @pytest.mark.parametrize(
     ("shape", "dtype", "named"),
     [
-        ((2**40, 128, 8, 64), torch.float16, r"a key/value cache of shape \[1099511627776, 128, 8, 64\]"),
+        ((2**40, 128, 8, 64), torch.float16, "the key/value cache needs .* MiB more for each layer"),
+        ((2**40, 2**40), torch.float16, r"a key/value cache of shape \[1099511627776, 1099511627776\]"),
         ((HUGE, 2), torch.float16, "dimension 0 of a key/value cache"),
         ((4, -1), torch.float32, "dimension 1 of a key/value cache must be an integer from 0 to .*, not -1"),
         ((4, 2.0), torch.float32, "dimension 1 of a key/value cache must be an integer, not float"),
