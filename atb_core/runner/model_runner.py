@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 import torch
 
 from atb_core.checkpoint import open_checkpoint
+from atb_core.checkpoint.base import end_token_ids
 from atb_core.errors import RequestError
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
@@ -164,7 +165,7 @@ class ModelRunner:
 
     def _set_defaults(self, generation_config: str | Path) -> None:
         own = self._router.generation_config
-        self._eos = own.get("eos_token_id", self.config.eos_token_id)
+        self._eos = end_token_ids(own, {"eos_token_id": self.config.eos_token_id})
         self.generation_config, name = choose_generation_config(generation_config, own)
         self._default_values = default_values(self.generation_config, name)
 
@@ -235,8 +236,7 @@ class ModelRunner:
         """Tokens that end a text."""
         if self.tokenizer is not None:
             return frozenset(self.tokenizer.eos_token_ids)
-        ids = self._eos if isinstance(self._eos, list) else [self._eos]
-        return frozenset(token_id for token_id in ids if type(token_id) is int)
+        return self._eos
 
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
