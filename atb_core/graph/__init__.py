@@ -4,7 +4,7 @@
 from atb_core.graph.dim import Dim, DimLike, Shape
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network, Node, get_default_net, record
-from atb_core.graph.op import Op, Sample, registered_ops
+from atb_core.graph.op import Op, registered_ops
 from atb_core.graph.tensor import Tensor
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "Network",
     "Node",
     "Op",
-    "Sample",
     "Shape",
     "Tensor",
     "get_default_net",

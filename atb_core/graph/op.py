@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ops: operations with typed attributes, shape and dtype rules, a reference and samples.
+"""Ops: operations with typed attributes, shape and dtype rules and a reference.
 
 An op is a frozen dataclass: the class is the operation, an instance is the operation with its attributes, and equal
 instances compute the same. Subclassing `Op` registers the class. A custom op, which a plugin defines, has a namespace:
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -26,21 +26,6 @@ RealTensor: TypeAlias = "torch.Tensor"
 
 _CORE = "atb_core"
 _registry: dict[str, type[Op]] = {}
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """Test case of an op.
-
-    Attributes:
-        op: the op with its attributes.
-        inputs: real tensors.
-        label: description, for the name of the test.
-    """
-
-    op: Op
-    inputs: tuple[RealTensor, ...]
-    label: str = ""
 
 
 class Op:
@@ -115,11 +100,6 @@ class Op:
         Inputs in `writes` are written in place.
         """
         raise GraphError(f"op {self.name} has no reference", hint=f"Implement {self.name}.reference.")
-
-    @classmethod
-    def samples(cls) -> Iterable[Sample]:
-        """Returns test cases; every registered op must have some."""
-        return ()
 
     def attributes(self) -> dict[str, Any]:
         """Returns the attributes as plain values: enums and dtypes as text."""

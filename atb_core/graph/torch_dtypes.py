@@ -9,15 +9,7 @@ from atb_core.graph.dtype import DataType
 
 __all__ = ["dtype_from_torch", "dtype_to_torch"]
 
-_TO_TORCH = {
-    DataType.FLOAT: torch.float32,
-    DataType.FLOAT16: torch.float16,
-    DataType.BF16: torch.bfloat16,
-    DataType.INT8: torch.int8,
-    DataType.INT32: torch.int32,
-    DataType.INT64: torch.int64,
-    DataType.BOOL: torch.bool,
-}
+_TO_TORCH: dict[DataType, torch.dtype] = {dtype: getattr(torch, dtype.short) for dtype in DataType}
 _FROM_TORCH = {value: key for key, value in _TO_TORCH.items()}
 
 

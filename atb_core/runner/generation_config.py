@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from atb_core.checkpoint.json_files import read_json_object
 from atb_core.errors import ConfigError, RequestError
+from atb_core.files import read_json
 from atb_core.runner.sampling_params import DEFAULT_MAX_TOKENS, SamplingParams
 
 _log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def choose_generation_config(choice: str | Path, own: Mapping[str, Any]) -> tupl
         return {}, FILE_NAME
     path = Path(choice)
     file = path / FILE_NAME if path.is_dir() else path
-    values = read_json_object(file, ConfigError)
+    values = read_json(file, ConfigError)
     if values is None:
         raise ConfigError(f"There is no {file}", hint="generation_config is 'auto', 'none', or a file or directory.")
     return values, str(file)

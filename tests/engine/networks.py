@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from ops.samples import Sample
 
 from atb_core.engine.base import Engine
 from atb_core.engine.cpu import CpuBackend, CpuEngine
 from atb_core.engine.native import NativeStore
-from atb_core.graph import DataType, Dim, Network, Sample, Tensor, record
+from atb_core.graph import DataType, Dim, Network, Tensor, record
 from atb_core.graph.torch_dtypes import dtype_from_torch
 from atb_core.nn.functional import gather, linear, rms_norm
 

@@ -11,16 +11,17 @@ import threading
 import pytest
 import torch
 from engine.networks import sample_engine, tiny_engine
+from ops.cases import OPS
+from ops.samples import Sample, samples_of
 
 from atb_core._cpu import supported_isas
 from atb_core.engine.cpu import CpuBackend
-from atb_core.graph import Sample, registered_ops
 
 CASES = [
     pytest.param(sample, id=f"{name}: {sample.label}")
-    for name, op in registered_ops().items()
+    for name, op in OPS.items()
     if "cpu" in op.backends
-    for sample in op.samples()
+    for sample in samples_of(op)
 ]
 CONFIGURATIONS = [("portable", 1), ("portable", 3), *((isa, 2) for isa in supported_isas())]
 

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from ops.samples import Sample, samples_of
 
 import atb_core.graph.ops as ops_module
 from atb_core.engine.base import Engine
-from atb_core.graph import Network, Sample, Tensor, record, registered_ops
+from atb_core.graph import Network, Tensor, record, registered_ops
 from atb_core.graph.torch_dtypes import dtype_from_torch
 
 OPS = {name: op for name, op in registered_ops().items() if op.__module__.startswith(ops_module.__name__)}
-CASES = [pytest.param(sample, id=f"{name}: {sample.label}") for name, op in OPS.items() for sample in op.samples()]
+CASES = [pytest.param(sample, id=f"{name}: {sample.label}") for name, op in OPS.items() for sample in samples_of(op)]
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 

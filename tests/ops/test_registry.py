@@ -8,10 +8,10 @@ import dataclasses
 import pytest
 import torch
 from ops.cases import CASES, FLOATS, OPS, assert_close, cast, engine_for
+from ops.samples import Sample, samples_of
 
 from atb_core.engine import BACKENDS, get_backend
 from atb_core.errors import GraphError
-from atb_core.graph import Sample
 from atb_core.graph.ops import Elewise, SelfAttention
 from atb_core.graph.torch_dtypes import dtype_from_torch
 
@@ -19,7 +19,7 @@ from atb_core.graph.torch_dtypes import dtype_from_torch
 @pytest.mark.parametrize("name", OPS)
 def test_an_op_declares_samples_backends_and_documentation(name: str) -> None:
     op = OPS[name]
-    assert list(op.samples()), f"{name} has no samples"
+    assert list(samples_of(op)), f"{name} has no samples"
     assert "reference" in op.backends and op.backends <= set(BACKENDS)
     assert op.__doc__ and not op.__doc__.startswith(f"{name}("), f"{name} is not documented"
     assert dataclasses.is_dataclass(op)

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Dim, Shape
-from atb_core.graph.op import AttributeEnum, Op, RealTensor, Sample, require
-from atb_core.graph.samples import randn
+from atb_core.graph.op import AttributeEnum, Op, RealTensor, require
 
 
 class ActivationType(AttributeEnum):
@@ -73,11 +71,3 @@ class Activation(Op):
         if kind is ActivationType.LOG:
             return x.log()
         return x.relu() if kind is ActivationType.RELU else x.sigmoid()
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        for kind in ActivationType:
-            x = randn(3, 70) * 3
-            yield Sample(cls(kind), (x.abs() + 0.1 if kind is ActivationType.LOG else x,), kind.name)
-        yield Sample(cls(ActivationType.GELU, gelu_mode=GeluMode.NONE), (randn(2, 33) * 3,), "GELU with erf")
-        yield Sample(cls(ActivationType.SWISH, scale=1.7), (randn(2, 33) * 3,), "SWISH with scale")

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import EnumMeta
 from typing import Any
 
 from atb_core.errors import GraphError
 from atb_core.graph.dim import Shape, shape_text
-from atb_core.graph.op import AttributeEnum, AttributeVariable, Op, RealTensor, Sample, require, same_size
-from atb_core.graph.samples import integers, randn
+from atb_core.graph.op import AttributeEnum, AttributeVariable, Op, RealTensor, require, same_size
 
 
 class _KnownMasks(EnumMeta):
@@ -143,19 +141,6 @@ class SelfAttention(_Attention):
             start += length
         return (out,)
 
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        for heads, kv_heads, size, lengths in ((4, 2, 64, (5, 1, 70)), (3, 3, 20, (130,)), (7, 1, 32, (3, 2))):
-            tokens = sum(lengths)
-            keys = randn(tokens, kv_heads, size)
-            qkv = randn(tokens, heads, size), keys, keys * 2
-            scale = size**-0.5
-            causal = cls(heads, kv_heads, 1.0, scale, MaskType.NORM, is_triu_mask=True)
-            mask = causal_mask(128, 128)
-            yield Sample(causal, (*qkv, mask, integers(*lengths)), f"causal, {heads}/{kv_heads} heads of {size}")
-            full = cls(heads, kv_heads, 1.0, scale)
-            yield Sample(full, (*qkv, integers(*lengths)), f"no mask, {heads}/{kv_heads} heads of {size}")
-
 
 @dataclass(frozen=True)
 class PagedAttention(_Attention):
@@ -215,22 +200,6 @@ class PagedAttention(_Attention):
             out[rows] = self._attend(q[rows], keys, values, causal_mask(new, total)).to(q.dtype)
         return (out,)
 
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        for heads, kv_heads, size, block in ((4, 2, 64, 16), (7, 1, 32, 32), (2, 2, 20, 128)):
-            caches = randn(12, block, kv_heads, size), randn(12, block, kv_heads, size) * 2
-            tables = integers(3, 1, 7, 0, 2, 0, 0, 0, 5, 4, 11, 10).view(3, 4)
-            lens = integers(3 * block + 5, block, 4 * block)
-            op = cls(heads, kv_heads, 1.0, size**-0.5)
-            yield Sample(op, (randn(3, heads, size), *caches, tables, lens), f"{heads}/{kv_heads} heads, block {block}")
-            spec = cls(heads, kv_heads, 1.0, size**-0.5, calc_type=CalcType.SPEC)
-            new = integers(4, 1, 9)
-            yield Sample(spec, (randn(14, heads, size), *caches, tables, lens, new), f"SPEC, block {block}")
-            masked = cls(heads, kv_heads, 1.0, size**-0.5, MaskType.NORM, CalcType.SPEC)
-            mask = causal_mask(4 * block, 4 * block)
-            inputs = (randn(14, heads, size), *caches, tables, lens, mask, new)
-            yield Sample(masked, inputs, f"SPEC with a mask, block {block}")
-
 
 @dataclass(frozen=True)
 class ReshapeAndCache(Op):
@@ -264,11 +233,3 @@ class ReshapeAndCache(Op):
         k_cache.view(total, *k_cache.shape[2:])[where] = k[wanted]
         v_cache.view(total, *v_cache.shape[2:])[where] = v[wanted]
         return ()
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        for tokens, heads, size in ((5, 2, 64), (1, 3, 20)):
-            slots = integers(*[17, -1, 3, 40, 4][:tokens])
-            caches = randn(3, 16, heads, size), randn(3, 16, heads, size) + 1
-            new = randn(tokens, heads, size), randn(tokens, heads, size) - 1
-            yield Sample(cls(), (*new, *caches, slots), f"{tokens} tokens, {heads} heads of {size}")

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from atb_core.errors import GraphError
 from atb_core.graph.dim import Shape
-from atb_core.graph.op import AttributeEnum, AttributeVariable, Op, RealTensor, Sample
+from atb_core.graph.op import AttributeEnum, AttributeVariable, Op, RealTensor
 from atb_core.graph.ops.linear import Linear
-from atb_core.graph.samples import randn
 
 
 class CommBackend(AttributeEnum):
@@ -90,11 +88,6 @@ class AllReduce(_Collective):
         self._require_alone()
         return (inputs[0].clone(),)
 
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        for kind in AllReduceType:
-            yield Sample(cls(all_reduce_type=kind), (randn(3, 40),), f"{kind.name} of one rank")
-
 
 @dataclass(frozen=True)
 class AllGather(_Collective):
@@ -108,10 +101,6 @@ class AllGather(_Collective):
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         self._require_alone()
         return (inputs[0].clone().unsqueeze(0),)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(), (randn(3, 40),), "one rank")
 
 
 @dataclass(frozen=True)
@@ -133,8 +122,3 @@ class LinearParallel(_Collective):
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         self._require_alone()
         return Linear(transpose_b=self.trans_weight).reference(*inputs)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(), (randn(3, 64), randn(48, 64)), "weight [n, k]")
-        yield Sample(cls(trans_weight=False), (randn(1, 64), randn(64, 48)), "weight [k, n]")

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Shape
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import AttributeEnum, Op, RealTensor, Sample, broadcast
-from atb_core.graph.samples import randn
+from atb_core.graph.op import AttributeEnum, Op, RealTensor, broadcast
 
 
 class ElewiseType(AttributeEnum):
@@ -86,16 +84,3 @@ class Elewise(Op):
         operands = [self.var_attr] if kind is ElewiseType.MULS else others
         result: RealTensor = getattr(first, _METHODS[kind])(*operands)
         return (result.char() if kind in COMPARISONS | LOGICAL else result.to(inputs[0].dtype),)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        for kind in ElewiseType:
-            a, b = randn(3, 50), randn(50) + 3
-            if kind in LOGICAL:
-                a, b = (a > 0).char(), (b > 3).char()
-            if kind is ElewiseType.EQUAL:
-                b = a.clone()
-                b[0, ::3] += 1
-            factor = 0.37 if kind is ElewiseType.MULS else 0.0
-            yield Sample(cls(kind, factor), (a,) if kind in UNARY else (a, b), kind.name)
-        yield Sample(cls(ElewiseType.ADD), (randn(4, 1, 6), randn(5, 1)), "broadcast both ways")

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import Op, RealTensor, Sample, require, same_size
-from atb_core.graph.samples import randn
+from atb_core.graph.op import Op, RealTensor, require, same_size
 
 
 @dataclass(frozen=True)
@@ -57,15 +55,6 @@ class Linear(Op):
             y = y + inputs[2].float()
         return (y.to(dtype_to_torch(self.out_dtype) if self.out_dtype else inputs[0].dtype),)
 
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        for m, k, n in ((1, 32, 16), (3, 70, 33), (17, 128, 48)):
-            yield Sample(cls(has_bias=True), (randn(m, k), randn(n, k), randn(n)), f"{m}x{k}x{n} with bias")
-            yield Sample(cls(), (randn(m, k), randn(n, k)), f"{m}x{k}x{n}")
-            yield Sample(cls(transpose_b=False), (randn(m, k), randn(k, n)), f"{m}x{k}x{n}, weight [k, n]")
-        yield Sample(cls(), (randn(2, 3, 32), randn(16, 32)), "x of three dimensions")
-        yield Sample(cls(out_dtype=DataType.FLOAT), (randn(3, 32), randn(16, 32)), "float32 result")
-
 
 @dataclass(frozen=True)
 class MergedLinear(Op):
@@ -102,12 +91,6 @@ class MergedLinear(Op):
         linear = Linear(has_bias=self.has_bias)
         return tuple(linear.reference(*group)[0] for group in self.unfused(*inputs))  # type: ignore[arg-type]
 
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        weights, biases = (randn(32, 64), randn(17, 64), randn(5, 64)), (randn(32), randn(17), randn(5))
-        yield Sample(cls(3), (randn(4, 64), *weights), "three parts")
-        yield Sample(cls(3, has_bias=True), (randn(1, 64), *weights, *biases), "three parts with bias")
-
 
 @dataclass(frozen=True)
 class SplitLinear(Op):
@@ -138,8 +121,3 @@ class SplitLinear(Op):
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         (whole,) = Linear(has_bias=self.has_bias).reference(*inputs)
         return tuple(part.contiguous() for part in whole.split_with_sizes(list(self.sizes), dim=-1))
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls((32, 16, 16)), (randn(3, 96), randn(64, 96)), "three sizes")
-        yield Sample(cls((7, 20), has_bias=True), (randn(2, 40), randn(27, 40), randn(27)), "odd sizes with bias")

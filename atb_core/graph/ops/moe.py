@@ -11,23 +11,16 @@ Sequence of ops for T tokens that choose k of E experts each:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Dim, Shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import Op, RealTensor, Sample, require, same_size
-from atb_core.graph.samples import integers, randn
+from atb_core.graph.op import Op, RealTensor, require, same_size
 
 
 def _require_dtype(what: str, dtype: DataType | None, wanted: DataType) -> None:
     """Raises ShapeError if a known dtype is not the wanted one."""
     require(dtype in (None, wanted), f"{what} must be {wanted.short}, not {dtype.short if dtype else None}")
-
-
-def _cumulative(*counts: int) -> RealTensor:
-    """Returns the cumulative group ends, int64, of groups with these numbers of rows."""
-    return integers(*counts).cumsum(0)
 
 
 @dataclass(frozen=True)
@@ -68,14 +61,6 @@ class MoeTopkSoftmax(Op):
         rows = torch.arange(tokens * count, dtype=torch.int32, device=x.device).view(count, tokens).T
         return weights.contiguous(), indices.int().contiguous(), rows.contiguous()
 
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(4), (randn(5, 60) * 3,), "four of sixty")
-        yield Sample(cls(4, normalize=True), (randn(5, 60) * 3,), "normalized")
-        yield Sample(cls(2), ((randn(7, 9) * 2).round(),), "with ties")
-        yield Sample(cls(8), (randn(3, 8),), "all experts")
-        yield Sample(cls(1), (randn(1, 17),), "one token, one expert")
-
 
 @dataclass(frozen=True)
 class MoeInitRouting(Op):
@@ -114,15 +99,6 @@ class MoeInitRouting(Op):
         order = chosen.argsort(stable=True)
         ends = chosen.bincount(minlength=self.expert_num).cumsum(0)
         return x[order // self.topk_num].contiguous(), order.argsort().int(), ends
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        chosen = integers(3, 0, 0, 5, 3, 5, 5, 3).view(4, 2)
-        yield Sample(cls(2, 6), (randn(4, 33), chosen), "empty experts")
-        yield Sample(cls(2, 6), (randn(1, 16), integers(4, 1).view(1, 2)), "one token")
-        yield Sample(cls(1, 3), (randn(9, 20), integers(*[1] * 9).view(9, 1)), "all tokens to one expert")
-        yield Sample(cls(3, 3), (randn(2, 8), integers(2, 0, 1, 0, 1, 2).view(2, 3)), "every token to all experts")
-        yield Sample(cls(2, 4), (randn(3, 8), integers(1, 1, 2, 2, 1, 2).view(3, 2)), "an expert chosen twice")
 
 
 @dataclass(frozen=True)
@@ -173,20 +149,6 @@ class GroupedMatmul(Op):
             y[start:end] = (part + inputs[2][expert].float() if self.has_bias else part).to(y.dtype)
         return (y,)
 
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        ends, many = _cumulative(0, 3, 0, 1, 5), _cumulative(20, 0, 37, 1)
-        for transpose_b in (True, False):
-            layout = "[n, k]" if transpose_b else "[k, n]"
-            small = randn(5, 33, 70) if transpose_b else randn(5, 70, 33)
-            large = randn(4, 64, 96) if transpose_b else randn(4, 96, 64)
-            yield Sample(cls(transpose_b), (randn(9, 70), small, ends), f"empty groups, {layout}")
-            yield Sample(cls(transpose_b, True), (randn(9, 70), small, randn(5, 33), ends), f"bias, {layout}")
-            yield Sample(cls(transpose_b), (randn(58, 96), large, many), f"large groups, {layout}")
-        weight = randn(3, 16, 32)
-        yield Sample(cls(True), (randn(1, 32), weight, _cumulative(0, 0, 1)), "one row")
-        yield Sample(cls(True), (randn(6, 32), weight, _cumulative(0, 6, 0)), "all rows in one group")
-
 
 @dataclass(frozen=True)
 class MoeTokenUnpermute(Op):
@@ -218,10 +180,3 @@ class MoeTokenUnpermute(Op):
             raise IndexError(f"an index of a row is outside of 0..{len(x) - 1}")
         taken = x[rows].view(*probs.shape, x.shape[1])
         return ((taken * probs.unsqueeze(-1)).sum(1).to(inputs[0].dtype),)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        rows = integers(4, 0, 1, 5, 2, 3)
-        yield Sample(cls(), (randn(6, 33), rows, randn(3, 2).abs()), "two rows for each token")
-        yield Sample(cls(), (randn(6, 64), rows, randn(1, 6)), "one token")
-        yield Sample(cls(), (randn(6, 20), rows, randn(6, 1)), "one row for each token")

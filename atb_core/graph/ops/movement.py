@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from atb_core.errors import GraphError, ShapeError
 from atb_core.graph.dim import Dim, Shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import AttributeVariable, Op, RealTensor, Sample, normal_axis, require
-from atb_core.graph.samples import integers, randn
+from atb_core.graph.op import AttributeVariable, Op, RealTensor, normal_axis, require
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,6 @@ class Gather(Op):
             return (taken.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :]),)
         inner = replace(self, axis=axis - 1, batch_dims=self.batch_dims - 1)
         return (torch.stack([inner.reference(a, i)[0] for a, i in zip(x, indices, strict=True)]),)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(), (randn(10, 33), integers(3, 9, 0, 3)), "rows")
-        yield Sample(cls(), (randn(10, 4), integers(3, 9, 0, 3).view(2, 2).long()), "rows, int64 of two dimensions")
-        yield Sample(cls(axis=1), (randn(3, 7), integers(6, 0)), "columns")
-        yield Sample(cls(axis=1, batch_dims=1), (randn(2, 5, 3), integers(4, 0, 1, 1).view(2, 2)), "batched")
 
 
 @dataclass(frozen=True)
@@ -97,12 +89,6 @@ class Split(Op):
         sizes = list(self.split_sizes) or [inputs[0].shape[self.split_dim] // self.split_num] * self.split_num
         return tuple(part.contiguous() for part in inputs[0].split_with_sizes(sizes, dim=self.split_dim))
 
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(-1, 2), (randn(3, 40),), "halves of the last dimension")
-        yield Sample(cls(1, 3, (8, 3, 5)), (randn(3, 16),), "three sizes")
-        yield Sample(cls(0, 2, (1, 3)), (randn(4, 5),), "rows")
-
 
 @dataclass(frozen=True)
 class Concat(Op):
@@ -127,11 +113,6 @@ class Concat(Op):
         import torch
 
         return (torch.cat(inputs, dim=self.concat_dim),)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(-1), (randn(3, 7), randn(3, 20)), "columns")
-        yield Sample(cls(0), (randn(3, 7), randn(2, 7)), "rows")
 
 
 @dataclass(frozen=True)
@@ -194,12 +175,6 @@ class Slice(Op):
         box = tuple(slice(o, o + s) for o, s in zip(op.offsets, op.size, strict=True))
         return (inputs[0][box].contiguous(),)
 
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls((1, 5), (2, -1)), (randn(4, 33),), "a box open to the right")
-        yield Sample(cls((0, 0, 2), (-1, -1, 3)), (randn(2, 3, 6),), "the last dimension")
-        yield Sample(cls((1,), (2,)), (randn(4, 5, 6),), "rows, other dimensions whole")
-
 
 @dataclass(frozen=True)
 class Transpose(Op):
@@ -220,11 +195,6 @@ class Transpose(Op):
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         return (inputs[0].permute(self.perm).contiguous(),)
 
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls((1, 0)), (randn(5, 33),), "a matrix")
-        yield Sample(cls((1, 2, 0)), (randn(3, 4, 5),), "three dimensions")
-
 
 @dataclass(frozen=True)
 class Repeat(Op):
@@ -243,11 +213,6 @@ class Repeat(Op):
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         return (inputs[0].repeat(self.multiples),)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls((2, 3)), (randn(2, 5),), "both dimensions")
-        yield Sample(cls((2, 1, 1)), (randn(3, 5),), "a new dimension in front")
 
 
 @dataclass(frozen=True)
@@ -268,9 +233,3 @@ class Cast(Op):
         from atb_core.graph.torch_dtypes import dtype_to_torch
 
         return (inputs[0].to(dtype_to_torch(self.dtype)),)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        for target in (DataType.FLOAT, DataType.BF16, DataType.FLOAT16, DataType.INT32, DataType.INT64):
-            yield Sample(cls(target), (randn(3, 40) * 5,), f"to {target.short}")
-        yield Sample(cls(DataType.FLOAT), (integers(3, -4, 5),), "int32 to float32")

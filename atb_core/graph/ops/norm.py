@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import Op, RealTensor, Sample, require
-from atb_core.graph.samples import randn
+from atb_core.graph.op import Op, RealTensor, require
 
 
 def _check_weight(x: Shape, weight: Shape) -> None:
@@ -38,11 +36,6 @@ class RmsNorm(Op):
         x = inputs[0].float()
         normalized = x * (x.square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
         return ((normalized * inputs[1].float()).to(inputs[0].dtype),)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(1e-6), (randn(3, 64), randn(64)), "rows of 64")
-        yield Sample(cls(1e-5), (randn(2, 5, 37), randn(37)), "three dimensions, 37 wide")
 
 
 @dataclass(frozen=True)
@@ -74,8 +67,3 @@ class AddRmsNorm(Op):
         rstd = (total.float().square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
         (normalized,) = RmsNorm(self.epsilon).reference(total, weight)
         return normalized, rstd, total
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(1e-6), (randn(3, 64), randn(3, 64) * 2, randn(64)), "rows of 64")
-        yield Sample(cls(1e-5), (randn(1, 100), randn(1, 100) + 1, randn(100)), "one row of 100")

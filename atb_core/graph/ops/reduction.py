@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Dim, Shape
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import AttributeEnum, Op, RealTensor, Sample, normal_axis, require
-from atb_core.graph.samples import randn
+from atb_core.graph.op import AttributeEnum, Op, RealTensor, normal_axis, require
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,6 @@ class Softmax(Op):
         x = inputs[0].float()
         powers = (x - x.amax(self.axes, keepdim=True)).exp()
         return ((powers / powers.sum(self.axes, keepdim=True)).to(inputs[0].dtype),)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls((-1,)), (randn(3, 50) * 4,), "rows")
-        yield Sample(cls((1, 2)), (randn(2, 5, 7) * 4,), "two axes")
-        yield Sample(cls((0,)), (randn(6, 20) * 4,), "columns")
 
 
 class ReduceType(AttributeEnum):
@@ -73,12 +65,6 @@ class Reduce(Op):
             return (x.sum(self.axis).to(inputs[0].dtype),)
         return ((x.amax(self.axis) if self.reduce_type is ReduceType.MAX else x.amin(self.axis)).to(inputs[0].dtype),)
 
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        for kind in ReduceType:
-            yield Sample(cls(kind, (-1,)), (randn(3, 50),), f"{kind.name} of rows")
-            yield Sample(cls(kind, (0, 2)), (randn(3, 4, 18),), f"{kind.name} over two axes")
-
 
 @dataclass(frozen=True)
 class Sort(Op):
@@ -106,11 +92,6 @@ class Sort(Op):
         count = self.num[0]
         return values[..., :count].contiguous(), indices[..., :count].int().contiguous()
 
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls((4,)), (randn(3, 20),), "four of twenty")
-        yield Sample(cls((3,)), ((randn(2, 9) * 2).round(),), "with ties")
-
 
 @dataclass(frozen=True)
 class Argsort(Op):
@@ -124,8 +105,3 @@ class Argsort(Op):
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         return (inputs[0].argsort(dim=-1, stable=True).int(),)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(), (randn(3, 20),), "rows")
-        yield Sample(cls(), ((randn(2, 9) * 2).round(),), "with ties")

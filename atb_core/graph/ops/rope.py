@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Dim, Shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import Op, RealTensor, Sample, require, same_size
-from atb_core.graph.samples import integers, randn
+from atb_core.graph.op import Op, RealTensor, require, same_size
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,3 @@ class Rope(Op):
             swapped = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).view_as(heads)
         rotated = heads * cos[:, None, :] + swapped * sin[:, None, :]
         return rotated.reshape(x.shape).to(x.dtype)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        for coeff, tokens, heads, kv_heads, size in ((2, 5, 4, 2, 64), (16, 3, 2, 2, 16), (2, 1, 3, 1, 80)):
-            q, k = randn(tokens, heads * size), randn(tokens, kv_heads * size)
-            cos, sin = randn(tokens, size), randn(tokens, size) * 0.5
-            yield Sample(cls(coeff), (q, k, cos, sin, integers(tokens)), f"coeff {coeff}, head size {size}")

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Dim, DimLike, Shape, num_elements, shape_text
-from atb_core.graph.op import Op, RealTensor, Sample, require
-from atb_core.graph.samples import randn
+from atb_core.graph.op import Op, RealTensor, require
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,6 @@ class Reshape(Op):
         assert isinstance(op, Reshape) and not callable(op.shape)
         return (inputs[0].view([int(str(size)) for size in op.shape]),)
 
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls((4, 2, 16)), (randn(4, 32),), "split of a dimension")
-        yield Sample(cls((-1, 8)), (randn(4, 32),), "one size left open")
-
 
 def _quotient(whole: DimLike, part: DimLike) -> DimLike:
     """Returns the size for -1, or -1 if there is none; the shape check then reports it."""
@@ -71,7 +65,3 @@ class Assign(Op):
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         inputs[1].copy_(inputs[0])
         return ()
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(), (randn(3, 40), randn(3, 40) + 1), "one tensor into another")

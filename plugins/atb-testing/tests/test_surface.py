@@ -58,7 +58,7 @@ from atb_core.nn import functional as F
 from atb_core.graph import Tensor
 
 atb_core.nn.functional.linear, atb_core.__version__, atb_core.layers.mlp.mlp.Mlp
-ops.Linear.samples, F.ActType.SWISH, nn.Module.forward, ModelRunner.generate, Tensor.to
+ops.Linear.reference, F.ActType.SWISH, nn.Module.forward, ModelRunner.generate, Tensor.to
 json.atb_core
 """
 
