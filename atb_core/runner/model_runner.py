@@ -20,6 +20,7 @@ from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
 from atb_core.runner.block_manager import BlockManager
+from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.generation import Generation
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
@@ -211,8 +212,7 @@ class ModelRunner:
             self._model = None
             # The list itself, which open streams hold too.
             self.kv_cache.clear()
-            if self.tokenizer is not None:
-                self.tokenizer.close()
+            end_template_process()
         # A model and its engines refer to each other; their memory is freed now.
         gc.collect()
 
