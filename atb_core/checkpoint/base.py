@@ -180,6 +180,10 @@ class WeightLoader(ABC):
     def get_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
         """Reads `get(name).narrow(dim, start, stop - start)` into fresh contiguous memory, and no more than needed."""
 
+    def unlisted(self) -> frozenset[str]:
+        """Returns the names that the checkpoint's index leaves out, which a model need not know."""
+        return frozenset()
+
     @abstractmethod
     def close(self) -> None:
         """Closes the files. Tensors already returned stay valid. Closing twice is fine."""

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader, end_token_ids
 from atb_core.checkpoint.safetensors import open_safetensors
-from atb_core.errors import AtbError, ConfigError, TokenizerError
+from atb_core.errors import AtbError, ConfigError, TokenizerError, WeightsError
 from atb_core.files import read_file, read_json, read_text
 from atb_core.graph.dtype import DataType
 
@@ -47,7 +48,22 @@ class DirectoryCheckpoint(Checkpoint):
                 f"There is no config.json in {self.directory}",
                 hint="A model directory holds config.json, tokenizer.json and *.safetensors; or pass a .gguf file.",
             )
+        if config.get("dtype") is None and config.get("torch_dtype") is None and (stored := self._stored_dtype()):
+            return {**config, "torch_dtype": stored}
         return config
+
+    def _stored_dtype(self) -> str | None:
+        """Returns the floating type of most of the weights, `None` without any."""
+        if not self.path.is_file() and not any(self.path.glob("*.safetensors")):
+            return None
+        sizes: Counter[str] = Counter()
+        with self.weights() as loader:
+            for name in loader.names():
+                # Other checks name types that are not supported.
+                with suppress(WeightsError):
+                    if (dtype := loader.dtype(name)).is_float:
+                        sizes[dtype.short] += loader.nbytes(name)
+        return sizes.most_common(1)[0][0] if sizes else None
 
     def read_config(self) -> dict[str, Any] | None:
         """Reads the configuration; returns `None` if there is no file of it."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from atb_core.checkpoint.base import Checkpoint, GgufRules, WeightLoader
@@ -15,6 +16,8 @@ from atb_core.checkpoint.sources.hub import HubSource
 from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
 from atb_core.files import open_regular
 from atb_core.graph.dtype import DataType
+
+_log = logging.getLogger(__name__)
 
 _GGUF = ".gguf"
 _SAFETENSORS = ".safetensors"
@@ -108,9 +111,16 @@ def _first_bytes(path: Path) -> bytes:
 
 def _checkpoint_in(path: Path) -> Checkpoint:
     """Returns the only checkpoint in a directory or below it; a file is the checkpoint itself."""
-    if not path.is_dir() or (path / "config.json").is_file():
+    if not path.is_dir():
         return checkpoint_at(path)
-    configs = sorted(config.parent for config in path.rglob("config.json"))
+    if (path / "config.json").is_file():
+        beside = sorted(file.name for file in path.iterdir() if file.suffix.lower() == _GGUF)
+        safetensors = any(path.glob(f"*{_SAFETENSORS}"))
+        if safetensors and beside:
+            _log.warning("%s holds its weights twice: the safetensors are read, %s is not", path, beside[0])
+        if safetensors or not beside:
+            return checkpoint_at(path)
+    configs = sorted(config.parent for config in path.rglob("config.json") if config.parent != path)
     ggufs = sorted(file for file in path.rglob("*") if file.suffix.lower() == _GGUF)
     # The parts of a split model are one, which the first of them stands for.
     models = [*configs, *dict.fromkeys(first if (first := parts_of(file)[0]) in ggufs else file for file in ggufs)]

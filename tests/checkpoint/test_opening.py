@@ -65,6 +65,16 @@ def test_a_directory_around_one_model_is_that_model(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
+def test_gguf_beside_a_configuration_is_the_model_where_there_are_no_safetensors(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (model(tmp_path) / "one.GGUF").touch()
+    assert open_checkpoint(tmp_path).path == tmp_path / "one.GGUF"
+    (tmp_path / "model.safetensors").touch()
+    assert open_checkpoint(tmp_path).path == tmp_path
+    assert "the safetensors are read, one.GGUF is not" in caplog.text
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", ["fifo", "zero"])
 def test_a_path_to_no_file_is_an_error_at_once(kind: str, tmp_path: Path) -> None:
