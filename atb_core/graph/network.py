@@ -246,6 +246,7 @@ def infer(op: Op, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Op]:
     """
     if len(inputs) != op.num_inputs:
         raise GraphError(f"{op.name} takes {op.num_inputs} inputs with these attributes, not {len(inputs)}")
+    op.check_dtypes(*(t.dtype for t in inputs))
     shapes: tuple[Shape | None, ...] = (None,) * op.num_outputs
     known = [t.shape for t in inputs if t.shape is not None]
     if len(known) == len(inputs):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -40,6 +40,11 @@ class Op:
     namespace: ClassVar[str] = ""
     #: Names of all inputs, optional ones too, in their order.
     input_names: ClassVar[tuple[str, ...]] = ("x",)
+    #: What dtypes each of `input_names` takes: "any", "float", torch's names, or the name of an earlier input for that
+    #: one's dtype; joined by "|". Inputs beyond the end take any.
+    input_dtypes: ClassVar[tuple[str, ...]] = ()
+    #: Dtype of each output: torch's name, or an input's name for that one's dtype. Empty: all have the first input's.
+    output_dtypes: ClassVar[tuple[str, ...]] = ()
     #: True where the output is the input's memory under another shape.
     is_view: ClassVar[bool] = False
     #: Attributes with their enumerations, whose values may also be given as text.
@@ -69,9 +74,14 @@ class Op:
         return self.op_name()
 
     @property
+    def operands(self) -> tuple[str, ...]:
+        """Returns the names of the inputs that an instance with these attributes has."""
+        return self.input_names
+
+    @property
     def num_inputs(self) -> int:
         """Returns the number of inputs of an instance with these attributes."""
-        return len(self.input_names)
+        return len(self.operands)
 
     @property
     def num_outputs(self) -> int:
@@ -87,8 +97,23 @@ class Op:
         raise GraphError(f"op {self.name} declares no shape rule", hint=f"Implement {self.name}.infer_shapes.")
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        """Returns the dtypes of the outputs; by default, every output has the dtype of the first input."""
-        return (dtypes[0],) * self.num_outputs
+        """Returns the dtypes of the outputs, by default as `output_dtypes` says; `None` for unknown ones."""
+        if not self.output_dtypes:
+            return (dtypes[0],) * self.num_outputs
+        known = dict(zip(self.operands, dtypes, strict=True))
+        return tuple(known[rule] if rule in known else DataType.from_short(rule) for rule in self.output_dtypes)
+
+    def check_dtypes(self, *dtypes: DataType | None) -> None:
+        """Checks the known dtypes of the inputs, by default against `input_dtypes`.
+
+        Raises:
+            ShapeError: the op does not take them; the message names the input.
+        """
+        rules, known = dict(zip(self.input_names, self.input_dtypes, strict=False)), dict[str, DataType | None]()
+        for name, dtype in zip(self.operands, dtypes, strict=True):
+            if dtype is not None and name in rules:
+                _check_dtype(name, dtype, rules[name].split("|"), known)
+            known[name] = dtype
 
     def resolve(self, *shapes: Shape) -> Op:
         """Returns the same op with explicit values for all attributes that depend on the shapes of the inputs."""
@@ -135,6 +160,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     return value
+
+
+def _check_dtype(name: str, dtype: DataType, rules: Sequence[str], known: Mapping[str, DataType | None]) -> None:
+    wanted = []
+    for rule in rules:
+        if rule == "float":
+            fits, text = dtype.is_float, "a floating-point type"
+        elif rule in known:
+            other = known[rule]
+            fits, text = other in (None, dtype), f"{other.short if other else '?'} like {rule}"
+        else:
+            fits, text = rule in ("any", dtype.short), rule
+        if fits:
+            return
+        wanted.append(text)
+    raise ShapeError(f"{name} must be {' or '.join(wanted)}, not {dtype.short}")
 
 
 def forget_ops(package: str) -> None:

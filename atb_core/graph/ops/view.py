@@ -54,6 +54,7 @@ class Assign(Op):
     """Copies `value` into the memory of `target`, which is written in place; the op has no outputs."""
 
     input_names = ("value", "target")
+    input_dtypes = ("any", "value")
     writes = (1,)
     num_outputs = 0
 
