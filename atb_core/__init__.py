@@ -89,7 +89,7 @@ _HOME = {
 
 # Lower layers use these objects of higher layers; each is imported on first use.
 connect("C++ models", "atb_core.plugins.cpp_models")
-connect("engine builder", "atb_core.engine.build:build_engine")
+connect("engine builder", "atb_core.engine:build_engine")
 connect("families", "atb_core.plugins.registry")
 connect("network text", "atb_core.graph.printing:network_text")
 connect("plugins", "atb_core.plugins.hooks")

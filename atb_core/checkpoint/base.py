@@ -195,3 +195,13 @@ class WeightLoader(ABC):
         close = get_close_matches(name, self.names(), n=3, cutoff=0.8)
         hint = f"The closest names it has: {', '.join(close)}." if close else None
         return WeightsError(f"{self.source} has no tensor {name!r}", hint)
+
+
+def end_token_ids(*configs: Mapping[str, Any]) -> frozenset[int]:
+    """Returns the tokens that end a text, by the first of the configurations that names any."""
+    for config in configs:
+        value = config.get("eos_token_id")
+        ids = frozenset(item for item in (value if isinstance(value, list) else [value]) if type(item) is int)
+        if ids:
+            return ids
+    return frozenset()

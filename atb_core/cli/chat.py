@@ -8,23 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atb_core.cli.options import (
-    LOADING,
-    chat_options,
-    load_runner,
-    model_options,
-    sampling_options,
-    sampling_params,
-    sampling_values,
-    template_kwargs,
-)
+from atb_core.cli.options import Session, chat_options, model_options, open_session, sampling_options
 from atb_core.cli.output import TextStream, note, note_of_cut
 from atb_core.errors import AtbError, ContextLengthError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from atb_core import ModelRunner, RequestOutput, SamplingParams
+    from atb_core import RequestOutput
     from atb_core.runner import StreamChunk
 
 Messages = list[dict[str, str]]
@@ -51,14 +42,7 @@ def command(
 
     A conversation that outgrows the context loses its oldest turns.
     """
-    loading = {name: options.pop(name) for name in LOADING}
-    values = sampling_values(**options)
-    variables = template_kwargs(model, thinking, chat_template_kwargs)
-    runner = load_runner(model, **loading)
-    if variables and runner.tokenizer is not None:
-        # Once, before the first message.
-        runner.tokenizer.check_chat_template_kwargs(variables)
-    conversation = Conversation(runner, sampling_params(runner, values), variables, system)
+    conversation = Conversation(open_session(model, thinking, chat_template_kwargs, **options), system)
     if sys.stdin.isatty():
         _enable_line_editing()
         note("/help for help, Ctrl-D to leave")
@@ -82,12 +66,8 @@ class Conversation:
     # Of the context, kept free for the next message and its answer.
     _FREE_SHARE = 0.25
 
-    def __init__(
-        self, runner: ModelRunner, sampling: SamplingParams, variables: dict[str, Any], system: str | None
-    ) -> None:
-        self._runner = runner
-        self._sampling = sampling
-        self._variables = variables
+    def __init__(self, session: Session, system: str | None) -> None:
+        self._session = session
         self._head: Messages = [{"role": "system", "content": system}] if system is not None else []
         self.reset()
 
@@ -116,17 +96,20 @@ class Conversation:
             return
         self._turns = [*turns, [message, {"role": "assistant", "content": "".join(said)}]]
         if output is not None:
-            note_of_cut(output, self._sampling)
+            note_of_cut(output, self._session.sampling)
             used = len(output.prompt_token_ids) + len(output.token_ids)
-            self._is_long = used > (1 - self._FREE_SHARE) * self._runner.max_model_len
+            self._is_long = used > (1 - self._FREE_SHARE) * self._session.runner.max_model_len
 
     def _ask(self, message: dict[str, str]) -> tuple[list[Messages], Iterator[StreamChunk]]:
         """Starts an answer; returns the turns that fit in its context, and the stream."""
         turns = self._turns[1:] if self._is_long else self._turns
+        session = self._session
         while True:
             messages = [*self._head, *(said for turn in turns for said in turn), message]
             try:
-                chunks = self._runner.chat(messages, self._sampling, stream=True, chat_template_kwargs=self._variables)
+                chunks = session.runner.chat(
+                    messages, session.sampling, stream=True, chat_template_kwargs=session.template_kwargs
+                )
             except ContextLengthError:
                 if not turns:
                     raise

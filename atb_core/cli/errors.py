@@ -18,7 +18,6 @@ import shutil
 import sys
 import textwrap
 import traceback as traceback_module
-from collections.abc import Sequence
 from typing import Final
 
 import click
@@ -28,14 +27,6 @@ from atb_core.errors import AtbError
 FAILED: Final = 1
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
-
-
-def take_traceback_flag(args: Sequence[str]) -> tuple[list[str], bool]:
-    """Removes `--traceback` before a `--`; returns the rest, and True if tracebacks are to be printed."""
-    end = args.index("--") if "--" in args else len(args)
-    kept = [arg for arg in args[:end] if arg != "--traceback"]
-    wanted = len(kept) < end or os.environ.get("ATB_TRACEBACK", "0") not in ("", "0")
-    return [*kept, *args[end:]], wanted
 
 
 def report(error: BaseException, *, traceback: bool) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-#: The options of `model_options`, which are arguments of `ModelRunner`.
-LOADING = (
+# The options of `model_options`, which are arguments of `ModelRunner`.
+_LOADING = (
     "backend", "graph", "dtype", "num_threads", "max_model_len", "kv_cache_memory_bytes", "generation_config",
     "features",
 )  # fmt: skip
@@ -99,20 +100,44 @@ sampling_options = _options(
 )  # fmt: skip
 
 
+@dataclasses.dataclass
+class Session:
+    """An open model with what the options say of its chats."""
+
+    runner: ModelRunner
+    sampling: SamplingParams
+    template_kwargs: dict[str, Any]
+    load_seconds: float
+
+
+def open_session(model: str, thinking: bool | None, chat_template_kwargs: tuple[str, ...], **options: Any) -> Session:
+    """Opens `model` by the values of all options of this module; what is wrong with them is said before it is loaded.
+
+    Raises:
+        UsageError: An option is no `NAME=VALUE` or `ID=BIAS`, or a template variable is given twice.
+        RequestError: A value is refused, or `thinking` is given and the family of `model` has no switch for it.
+    """
+    loading = {name: options.pop(name) for name in _LOADING}
+    values = _sampling_values(**options)
+    variables = _template_kwargs(model, thinking, chat_template_kwargs)
+    started = time.monotonic()
+    runner = load_runner(model, **loading)
+    seconds = time.monotonic() - started
+    if variables and runner.tokenizer is not None:
+        runner.tokenizer.check_chat_template_kwargs(variables)
+    sampling = dataclasses.replace(runner.get_default_sampling_params(), **values)
+    return Session(runner, sampling, variables, seconds)
+
+
 def load_runner(model: str, **loading: Any) -> ModelRunner:
-    """Opens `model` with the options named in `LOADING`."""
+    """Opens `model`."""
     from atb_core import ModelRunner
 
     return ModelRunner(model, **loading)
 
 
-def template_kwargs(model: str, thinking: bool | None, assignments: tuple[str, ...]) -> dict[str, Any]:
-    """Translates the options of `chat_options` into `chat_template_kwargs`; reads the configuration of `model`.
-
-    Raises:
-        UsageError: An option is no `NAME=VALUE`, or a variable is given twice.
-        RequestError: `thinking` is given and the family of `model` has no switch for it.
-    """
+def _template_kwargs(model: str, thinking: bool | None, assignments: tuple[str, ...]) -> dict[str, Any]:
+    """Translates the options of `chat_options` into `chat_template_kwargs`; reads the configuration of `model`."""
     pairs = [_assignment(text) for text in assignments]
     if thinking is not None:
         pairs.append((_thinking_variable(model, "--thinking" if thinking else "--no-thinking"), thinking))
@@ -147,13 +172,8 @@ def _thinking_variable(model: str, option: str) -> str:
     return router.thinking_variable
 
 
-def sampling_values(*, ignore_eos: bool, keep_special_tokens: bool, **options: Any) -> dict[str, Any]:
-    """Translates the options of `sampling_options` that were given into arguments of `SamplingParams`.
-
-    Raises:
-        UsageError: An option is no `ID=BIAS`.
-        RequestError: `SamplingParams` refuses a value.
-    """
+def _sampling_values(*, ignore_eos: bool, keep_special_tokens: bool, **options: Any) -> dict[str, Any]:
+    """Translates the options of `sampling_options` that were given into arguments of `SamplingParams`."""
     options["logit_bias"] = dict(_bias(text) for text in options["logit_bias"])
     values = {name: value for name, value in options.items() if value not in (None, (), {})}
     if ignore_eos:
@@ -171,8 +191,3 @@ def _bias(text: str) -> tuple[int, float]:
         return int(token_id), float(bias)
     except ValueError:
         raise click.UsageError(f"--logit-bias {text}: write ID=BIAS, for example 42=-100") from None
-
-
-def sampling_params(runner: ModelRunner, values: Mapping[str, Any]) -> SamplingParams:
-    """Returns the model's default parameters with `values` in their place; RequestError if they do not fit."""
-    return dataclasses.replace(runner.get_default_sampling_params(), **values)

@@ -6,22 +6,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from atb_core.cli.options import (
-    LOADING,
-    chat_options,
-    load_runner,
-    model_options,
-    sampling_options,
-    sampling_params,
-    sampling_values,
-    template_kwargs,
-)
+from atb_core.cli.options import chat_options, model_options, open_session, sampling_options
 from atb_core.cli.output import TextStream, note, note_of_cut
 
 if TYPE_CHECKING:
@@ -67,25 +57,21 @@ def command(
         raise click.UsageError("--raw sends the prompt as it is, so there is no place for --system")
     if raw and (thinking is not None or chat_template_kwargs):
         raise click.UsageError("--raw uses no chat template, so there is nothing to set in one")
-    loading = {name: options.pop(name) for name in LOADING}
-    values = sampling_values(logprobs=logprobs, n=n if n > 1 else None, **options)
     text = _prompt_text(prompt)
-    variables = template_kwargs(model, thinking, chat_template_kwargs)
-    started = time.monotonic()
-    runner = load_runner(model, **loading)
-    load_seconds = time.monotonic() - started
-    params = sampling_params(runner, values)
+    count = n if n > 1 else None
+    session = open_session(model, thinking, chat_template_kwargs, logprobs=logprobs, n=count, **options)
+    runner, params = session.runner, session.sampling
     if raw:
         chunks = runner.generate([text], params, stream=True)
     else:
-        chunks = runner.chat(_chat(text, system), params, stream=True, chat_template_kwargs=variables)
+        chunks = runner.chat(_chat(text, system), params, stream=True, chat_template_kwargs=session.template_kwargs)
     output = _follow(chunks, show=not as_json)
     if as_json:
         click.echo(json.dumps(_as_json(output), ensure_ascii=False, indent=2))
     else:
         note_of_cut(output, params)
     if stats:
-        note(_stats(output, load_seconds))
+        note(_stats(output, session.load_seconds))
 
 
 def _prompt_text(prompt: str | None) -> str:

@@ -16,11 +16,6 @@ from atb_core.cli.output import aligned, json_option
 _DEPENDENCIES: Final = ("torch", "transformers", "tokenizers", "safetensors", "gguf")
 
 
-def version_line() -> str:
-    """Returns `atb` with its version."""
-    return f"atb {_version('atb-core')}"
-
-
 def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)

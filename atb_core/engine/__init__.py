@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engines run networks; a backend makes engines. `get_backend` is the factory."""
+"""Engines run networks; a backend makes engines. `get_backend` and `build_engine` are the factories."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import BackendUnavailableError
 from atb_core.names import BACKENDS, HOST_BACKENDS
 
 if TYPE_CHECKING:
-    from atb_core.engine.base import Backend
+    from atb_core.engine.base import Backend, Engine
+    from atb_core.graph.network import Network
 
-__all__ = ["BACKENDS", "HOST_BACKENDS", "get_backend"]
+__all__ = ["BACKENDS", "HOST_BACKENDS", "build_engine", "get_backend"]
 
 
 def get_backend(name: str = "auto", **options: Any) -> Backend:
@@ -38,3 +40,27 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
 
         return AtbBackend(simulator=name == "atb-sim", **options)
     raise BackendUnavailableError(f"there is no backend called {name!r}", hint=f"Known: {', '.join(BACKENDS)}.")
+
+
+def build_engine(
+    network: Network, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
+) -> Engine:
+    """Runs the passes on `network` and returns an engine of it; `Network.build_engine` calls this.
+
+    Args:
+        network: the recorded network.
+        del_fpass_keys: names of fusion passes to leave out; `["All"]` leaves out every one.
+        backend: see `get_backend`.
+        options: `store`, a weight store that the engine shares with others, and arguments of the backend.
+
+    Raises:
+        BackendUnavailableError: this machine does not have the backend.
+        GraphError: a pass does not exist, or the backend cannot run the network.
+    """
+    from atb_core.graph.passes import run_passes
+
+    store = options.pop("store", None)
+    chosen = get_backend(backend, **options)
+    engine = chosen.build(run_passes(network, chosen.name, del_fpass_keys), store)
+    network.built = True
+    return engine

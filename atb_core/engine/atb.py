@@ -125,7 +125,11 @@ class AtbBackend(NativeBackend):
             # The engine must not write before torch has executed the operation from its queue.
             _npu().current_stream().synchronize()
             return zeros
-        return _simulated_tensor(self.extension, self.device, shape, dtype)
+        count = dtype.itemsize * math.prod(shape)
+        with engine_errors(self.extension.Error):
+            memory = self.extension.Memory(self.device, count)
+        # The host can read the simulator's device memory.
+        return torch.from_numpy(self.extension.sim.window(memory.address, count, memory)).view(dtype).view(shape)
 
     def input_address(self, value: torch.Tensor) -> tuple[int, bool]:
         address = self._device_address(value)
@@ -177,30 +181,20 @@ class AtbProgram(NativeProgram):
         # ATB reads some inputs in host memory; the caller passes copies of those that are in device memory.
         copies = [host[slot.name].data_ptr() if slot.name in host else 0 for slot in slots]
         addresses, on_device = zip(*(places[slot.name] for slot in slots), strict=True)
-        numbers, shapes = self._checked(what, slots, values)
-        return numbers, list(addresses), shapes, list(on_device), copies
-
-    def cache_arguments(self, slots: Sequence[Slot], values: Mapping[str, torch.Tensor]) -> Arguments:
-        numbers, shapes = self._checked("KV cache", slots, values)
-        addresses = [self.backend.cache_address(slot.name, values[slot.name])[0] for slot in slots]
-        return numbers, addresses, shapes, [True] * len(slots), [0] * len(slots)
-
-    def _checked(
-        self, what: str, slots: Sequence[Slot], values: Mapping[str, torch.Tensor]
-    ) -> tuple[list[int], list[torch.Size]]:
-        """Checks the tensors, waits for torch's operations on them, and returns their numbers and shapes."""
         self.backend.wait_for_torch(values.values())
         for slot in slots:
             check_tensor(what, slot.tensor, values[slot.name])
-        return [slot.number for slot in slots], [values[slot.name].shape for slot in slots]
+        shapes = [values[slot.name].shape for slot in slots]
+        return [slot.number for slot in slots], list(addresses), shapes, list(on_device), copies
 
-    def bind_constants(self, values: Mapping[str, torch.Tensor]) -> None:
-        for slot in (slot for slot in self._all if slot.name in values):
-            arguments = self.arguments("input", [slot], {slot.name: values[slot.name]}, {})
+    def set(self, what: str, slots: Sequence[Slot], values: Mapping[str, torch.Tensor]) -> None:
+        for slot in slots:
+            value = values[slot.name]
+            if what == "KV cache":
+                self.backend.cache_address(slot.name, value)
+            arguments = self.arguments(what, [slot], {slot.name: value}, {})
             on_device = arguments[3][0]
-            with engine_errors(self.error_type):
-                (self.handle.set if on_device else self.handle.set_constants)(*arguments)
-        self.keep(values)
+            (self.handle.set if on_device else self.handle.set_constants)(*arguments)
 
 
 def _check_blocks(info: Mapping[str, Any], name: str, cache: torch.Tensor) -> None:
@@ -240,15 +234,10 @@ def load_simulator() -> Any:
     """
     try:
         extension = importlib.import_module(_SIMULATOR_MODULE)
-    except ModuleNotFoundError as error:
-        raise BackendUnavailableError(
-            f"backend 'atb-sim' needs the distribution atb-sim, which is not installed: {error}",
-            hint=_INSTALL_SIMULATOR,
-        ) from error
     except ImportError as error:
-        raise BackendUnavailableError(
-            f"the simulator of ATB cannot be loaded: {error}", hint=f"Reinstall atb-sim: {_INSTALL_SIMULATOR}"
-        ) from error
+        what = "is not installed" if isinstance(error, ModuleNotFoundError) else "cannot be loaded"
+        problem = f"backend 'atb-sim' needs the distribution atb-sim, which {what}: {error}"
+        raise BackendUnavailableError(problem, hint=_INSTALL_SIMULATOR) from error
     check_interface(extension, f"Install atb-sim for this version of atb-core: {_INSTALL_SIMULATOR}")
     return extension
 
@@ -307,12 +296,3 @@ def _torch_stream(device_id: int) -> int:
 
 def _unusable(why: str) -> BackendUnavailableError:
     return BackendUnavailableError(f"backend 'atb' (Ascend) cannot be used here: {why}", hint="Run `atb doctor`.")
-
-
-def _simulated_tensor(extension: Any, device: Any, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Returns a tensor in the simulator's device memory, which the host can read."""
-    count = dtype.itemsize * math.prod(shape)
-    with engine_errors(extension.Error):
-        memory = extension.Memory(device, count)
-    window = torch.from_numpy(extension.sim.window(memory.address, count, memory))
-    return window.view(dtype).view(shape)

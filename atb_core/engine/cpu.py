@@ -86,7 +86,10 @@ class CpuProgram(NativeProgram):
 
     def make(self, network: Network, store: NativeStore, graph: NativeGraph) -> Program:
         extension = store.backend.extension
-        _register_kernels(network)
+        for op in {type(node.op) for node in network.nodes}:
+            custom = contribution(op)
+            if custom is not None and isinstance(kernel := custom.kernels.get("cpu"), CpuKernel):
+                register_cpu_kernel(op, kernel)
         supported = frozenset(extension.op_names())
         for node in network.nodes:
             if node.op.name not in supported:
@@ -98,16 +101,6 @@ class CpuProgram(NativeProgram):
             store.backend.runtime, store.handle, graph.dims, graph.tensors, graph.nodes
         )
         return program
-
-
-def _register_kernels(network: Network) -> None:
-    """Loads the plugins' kernels for the network's custom ops."""
-    for op in {type(node.op) for node in network.nodes}:
-        custom = contribution(op)
-        kernel = None if custom is None else custom.kernels.get("cpu")
-        if kernel is not None:
-            assert isinstance(kernel, CpuKernel)
-            register_cpu_kernel(op, kernel)
 
 
 class CpuEngine(NativeEngine):

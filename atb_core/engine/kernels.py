@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from atb_core.engine.extension import load_extension
 from atb_core.engine.kernel_abi import MAGIC, Kernel, KernelCall, KernelFunction
@@ -17,13 +17,10 @@ from atb_core.errors import EngineError, PluginError
 from atb_core.graph.custom_ops import CustomKernel
 from atb_core.graph.op import Op, registered_ops
 
-if TYPE_CHECKING:
-    from typing import TypeAlias
-
 __all__ = ["CpuKernel", "register_cpu_kernel"]
 
 #: `check` or `run` in Python; it raises an exception where a C function returns an error.
-PythonFunction: TypeAlias = "Callable[[KernelCall], object]"
+PythonFunction: TypeAlias = Callable[[KernelCall], object]
 
 _PAGE = "docs/custom-kernels.md"
 
@@ -85,11 +82,24 @@ class CpuKernel(CustomKernel):
         if self._functions is not None:
             return self._functions
         assert self.library is not None and self.symbol is not None
-        path = Path(self.library).absolute()
-        kernel = _find(_open(path), path, self.symbol)
+        path, define = Path(self.library).absolute(), f"Define it with ATB_KERNEL({self.symbol}, check, run)"
+        if not path.is_file():
+            hint = "Build the plugin, or reinstall its wheel for this platform."
+            raise PluginError(f"there is no kernel library {path}", hint=hint)
+        try:
+            kernel = Kernel.in_dll(ctypes.CDLL(str(path)), self.symbol)
+        except OSError as error:
+            raise PluginError(
+                f"the kernel library {path} cannot be loaded: {error}",
+                hint="Build it for this platform; ldd shows which of its dependencies are not found.",
+            ) from None
+        except ValueError:
+            raise PluginError(
+                f"the kernel library {path} has no symbol {self.symbol!r}",
+                hint=f"{define}; nm -D lists what the library exports.",
+            ) from None
         if kernel.magic != MAGIC:
-            hint = "Define it with ATB_KERNEL(name, check, run)."
-            raise PluginError(f"{self.symbol!r} of {path} is no kernel", hint=hint)
+            raise PluginError(f"{self.symbol!r} of {path} is no kernel", hint=f"{define}.")
         _check_version(kernel.abi_version, f"kernel {self.symbol!r} of {path}")
         return _Functions(kernel.abi_version, kernel.run or 0, kernel.check or 0)
 
@@ -106,31 +116,6 @@ def _guarded(function: PythonFunction) -> Callable[[Any], int]:
         return 0
 
     return call
-
-
-def _open(path: Path) -> ctypes.CDLL:
-    if not path.is_file():
-        raise PluginError(
-            f"there is no kernel library {path}",
-            hint="Build the plugin, or reinstall its wheel for this platform.",
-        )
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise PluginError(
-            f"the kernel library {path} cannot be loaded: {error}",
-            hint="Build it for this platform; ldd shows which of its dependencies are not found.",
-        ) from None
-
-
-def _find(library: ctypes.CDLL, path: Path, symbol: str) -> Kernel:
-    try:
-        return Kernel.in_dll(library, symbol)
-    except ValueError:
-        raise PluginError(
-            f"the kernel library {path} has no symbol {symbol!r}",
-            hint=f"Define it with ATB_KERNEL({symbol}, check, run); nm -D lists what the library exports.",
-        ) from None
 
 
 def _check_version(version: int, what: str) -> None:
@@ -157,7 +142,11 @@ def register_cpu_kernel(op: type[Op], kernel: CpuKernel) -> None:
     """
     with _lock:
         name = op.op_name()
-        _check_op(op, name)
+        if registered_ops().get(name) is not op:
+            cause = f"{name} is no op, or another op of this name was declared later"
+            raise PluginError(cause, hint="Rename the class.")
+        if op.is_view:
+            raise PluginError(f"op {name} is a view, which has no kernel", hint="Leave `is_view` False in the op.")
         if _registered.get(name) == kernel:
             # A reloaded module has a new class of this name.
             op.backends |= {"cpu"}
@@ -172,13 +161,6 @@ def register_cpu_kernel(op: type[Op], kernel: CpuKernel) -> None:
             raise PluginError(str(error), hint=f"An op has one kernel and a name of its own; see {_PAGE}.") from None
         _registered[name] = kernel
         op.backends |= {"cpu"}
-
-
-def _check_op(op: type[Op], name: str) -> None:
-    if registered_ops().get(name) is not op:
-        raise PluginError(f"{name} is no op, or another op of this name was declared later", hint="Rename the class.")
-    if op.is_view:
-        raise PluginError(f"op {name} is a view, which has no kernel", hint="Leave `is_view` False in the op.")
 
 
 def get_include() -> str:

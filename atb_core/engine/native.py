@@ -172,28 +172,16 @@ class NativeProgram(ABC):
             shapes.append(value.shape)
         return numbers, pointers, shapes
 
-    def cache_arguments(self, slots: Sequence[Slot], values: Mapping[str, torch.Tensor]) -> Arguments:
-        """Returns the same as `arguments` for memory that the engine writes in place."""
-        return self.arguments("KV cache", slots, values, {})
-
-    def bind_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
-        """Binds inputs to their memory for all later runs."""
-        slots = [slot for slot in self._all if slot.name in caches]
+    def bind(self, what: str, values: Mapping[str, torch.Tensor]) -> None:
+        """Binds inputs, of the kind `what`, for all later runs and keeps them alive."""
         with engine_errors(self.error_type):
-            self.handle.set(*self.cache_arguments(slots, caches))
-        self.keep(caches)
-
-    def bind_constants(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Binds inputs to their values for all later runs."""
-        slots = [slot for slot in self._all if slot.name in values]
-        with engine_errors(self.error_type):
-            self.handle.set(*self.arguments("input", slots, values, {}))
-        self.keep(values)
-
-    def keep(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Keeps bound inputs alive and removes them from the inputs of calls."""
+            self.set(what, [slot for slot in self._all if slot.name in values], values)
         self._bound.update(values)
         self.inputs = [slot for slot in self._all if slot.name not in self._bound]
+
+    def set(self, what: str, slots: Sequence[Slot], values: Mapping[str, torch.Tensor]) -> None:
+        """Gives the program the addresses of bound inputs."""
+        self.handle.set(*self.arguments(what, slots, values, {}))
 
     def forward(
         self,
@@ -235,9 +223,8 @@ class NativeEngine(Engine):
         self.network = network
         self.store = store
         self._inputs = {t.name: t for t in network.inputs if t.name and t.name not in network.weights_keys}
-        self._outputs = [t.name for t in network.outputs if t.name]
-        self._caches: dict[str, torch.Tensor] = {}
-        self._constants: dict[str, torch.Tensor] = {}
+        # KV caches and constants, by the name of their kind in messages.
+        self._bound: dict[str, dict[str, torch.Tensor]] = {"KV cache": {}, "input": {}}
         self._programs: OrderedDict[object, Any] = OrderedDict()
         self._program: Any = self.program_type(network, store) if is_complete(network) else None
 
@@ -251,16 +238,16 @@ class NativeEngine(Engine):
         self.store.set_part(name, begin, value, whole)
 
     def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
-        check_some("KV cache", self.network, caches, self._inputs, self.cache_device)
-        for program in self.programs():
-            program.bind_caches(caches)
-        self._caches.update(caches)
+        self._bind("KV cache", caches, self.cache_device)
 
     def set_constants(self, inputs: Mapping[str, torch.Tensor]) -> None:
-        check_some("input", self.network, inputs, self._inputs, "cpu")
+        self._bind("input", inputs, "cpu")
+
+    def _bind(self, what: str, values: Mapping[str, torch.Tensor], device: str | None) -> None:
+        check_some(what, self.network, values, self._inputs, device)
         for program in self.programs():
-            program.bind_constants(inputs)
-        self._constants.update(inputs)
+            program.bind(what, values)
+        self._bound[what].update(values)
 
     def forward(
         self,
@@ -268,12 +255,8 @@ class NativeEngine(Engine):
         outputs: Mapping[str, torch.Tensor] | None = None,
         runtime_params: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
-        if outputs is None:
-            outputs = {}
-        elif len(outputs) != len(self._outputs):
-            check_names("outputs", outputs, self._outputs, optional=True)
         program = self._program or self._specialized(inputs)
-        results: dict[str, torch.Tensor] = program.forward(inputs, outputs, runtime_params or {})
+        results: dict[str, torch.Tensor] = program.forward(inputs, outputs or {}, runtime_params or {})
         return results
 
     def plan_info(self) -> dict[str, int]:
@@ -291,7 +274,7 @@ class NativeEngine(Engine):
 
     def _specialized(self, inputs: Mapping[str, torch.Tensor]) -> Any:
         """Returns the program for inputs of exactly these shapes and dtypes."""
-        bound = {**self._caches, **self._constants}
+        bound = {name: value for values in self._bound.values() for name, value in values.items()}
         names = [name for name in self._inputs if name not in bound]
         check_names("inputs", inputs, names)
         check_some("input", self.network, inputs, names, "cpu")
@@ -312,6 +295,6 @@ class NativeEngine(Engine):
         specs: dict[str, tuple[Sequence[int], DataType]] = {n: self.store.spec(n) for n in self.network.weights_keys}
         specs |= {name: (tuple(v.shape), dtype_from_torch(v.dtype)) for name, v in values.items()}
         program = self.program_type(specialize(self.network, specs), self.store)
-        program.bind_caches(self._caches)
-        program.bind_constants(self._constants)
+        for what, bound in self._bound.items():
+            program.bind(what, bound)
         return program

@@ -203,7 +203,7 @@ class Network:
     def build_engine(
         self, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
     ) -> Engine:
-        """Runs the passes and returns an engine of this network: `atb_core.engine.build.build_engine`."""
+        """Runs the passes and returns an engine of this network: `atb_core.engine.build_engine`."""
         return _engine_builder()(self, del_fpass_keys, backend=backend, **options)
 
 

@@ -14,8 +14,6 @@ class BlockManager:
     """Allocates blocks, numbered from 0, and takes them back. A block has at most one owner at any time."""
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
-        if num_blocks < 1 or block_size < 1:
-            raise ValueError(f"num_blocks and block_size must be positive, not {num_blocks} and {block_size}")
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.rebuild(())

@@ -43,18 +43,9 @@ class Generation:
         self._forward = forward
         self._vocab_size = vocab_size
         self._lock = lock or threading.RLock()
-        self._scheduler = Scheduler(blocks, max_num_seqs, max_num_batched_tokens)
+        self.scheduler = Scheduler(blocks, max_num_seqs, max_num_batched_tokens)
         self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
         self._sampler = Sampler()
-
-    @property
-    def has_work(self) -> bool:
-        """True while some request is unfinished."""
-        return self._scheduler.has_work
-
-    def add(self, request: Request) -> None:
-        """Queues a request; it joins the running ones as soon as there is room."""
-        self._scheduler.add(request)
 
     def step(self) -> list[StreamChunk]:
         """Runs the model once and returns one new token for each request that took part.
@@ -69,7 +60,7 @@ class Generation:
                 raise
 
     def _step(self) -> list[StreamChunk]:
-        batch = self._scheduler.next_batch()
+        batch = self.scheduler.next_batch()
         requests = batch.requests
         if batch.is_prefill:
             for request in requests:
@@ -78,20 +69,14 @@ class Generation:
         else:
             logits = self._forward(self._inputs.decode(requests))
         chunks = []
-        finished = False
         for request, (token_id, logprobs) in zip(requests, self._sampler.sample(logits, requests), strict=True):
             if logprobs is not None:
                 logprobs = request.with_text(logprobs)
             text = request.append(token_id, logprobs)
-            reason, group, output = request.finish_reason, request.group, None
-            if reason is not None:
-                finished = True
-                output = group.output() if group.finished else None
-            chunks.append(
-                StreamChunk(group.prompt_index, request.completion_index, text, token_id, reason, logprobs, output)
-            )
-        if finished:
-            self._scheduler.remove_finished()
+            reason, number = request.completion.finish_reason, request.completion.index
+            output = request.result if request.result.finished else None
+            chunks.append(StreamChunk(request.prompt_index, number, text, token_id, reason, logprobs, output))
+        self.scheduler.remove_finished()
         return chunks
 
     def _prefill(self, requests: list[Request]) -> torch.Tensor:
@@ -107,7 +92,7 @@ class Generation:
 
         Each run writes the same to the cache; only the logits that it is asked for differ.
         """
-        prompt, count = request.group.prompt_token_ids, request.params.prompt_logprobs
+        prompt, count = request.result.prompt_token_ids, request.params.prompt_logprobs
         assert count is not None
         entries: list[dict[int, Logprob] | None] = [None]
         while True:
@@ -119,16 +104,12 @@ class Generation:
             entries += [request.with_text(logprobs) for logprobs in part]
             if end == len(prompt):
                 break
-        request.group.prompt_logprobs = entries
+        request.result.prompt_logprobs = entries
         request.wants_prompt_logprobs = False
         return logits[-1:]
 
     def close(self) -> None:
         """Aborts unfinished requests and frees all blocks. May be called again."""
         with self._lock:
-            for request in self._scheduler.clear():
+            for request in self.scheduler.clear():
                 request.abort()
-
-    def block_tables(self) -> list[list[int]]:
-        """Returns the block tables of all unfinished requests."""
-        return [request.block_table for request in (*self._scheduler.running, *self._scheduler.waiting)]

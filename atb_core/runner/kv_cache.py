@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
@@ -37,13 +36,6 @@ class CacheLayout:
         return 2 * self.num_layers * self.block_size * self.num_kv_heads * self.head_dim * self.dtype.itemsize
 
 
-class CachePlan(NamedTuple):
-    """Number of blocks, and the longest context that they hold, in tokens."""
-
-    num_blocks: int
-    max_model_len: int
-
-
 def plan_cache(
     layout: CacheLayout,
     *,
@@ -53,11 +45,14 @@ def plan_cache(
     num_blocks: int | None = None,
     kv_cache_memory_bytes: int | None = None,
     available: int | None = None,
-) -> CachePlan:
+) -> tuple[int, int]:
     """Chooses the number of blocks: as given, or enough for a full batch of full contexts if memory allows.
 
     The options are those of `ModelRunner`. Without `max_model_len` the context may be shorter than `context_len`, the
     model's, if that does not fit in memory. `available` is the memory that may be used, in bytes; `None` if unknown.
+
+    Returns:
+        The number of blocks, and the longest context that they hold, in tokens.
 
     Raises:
         EngineError: What was given does not fit in memory, or the blocks cannot hold one full context.
@@ -79,7 +74,7 @@ def plan_cache(
         if available is not None:
             num_blocks = min(num_blocks, int(available * _SHARE_OF_AVAILABLE) // layout.bytes_per_block)
     if num_blocks >= per_context:
-        return CachePlan(num_blocks, wanted_len)
+        return num_blocks, wanted_len
     held_len = num_blocks * layout.block_size
     if max_model_len is not None or held_len < 1:
         raise EngineError(
@@ -89,7 +84,7 @@ def plan_cache(
             hint="Lower max_model_len, or raise num_blocks or kv_cache_memory_bytes.",
         )
     _log.warning("The context is limited to %d of %d tokens by memory for the key/value cache", held_len, context_len)
-    return CachePlan(num_blocks, held_len)
+    return num_blocks, held_len
 
 
 def allocate(

@@ -9,16 +9,18 @@ import threading
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import torch
 
 from atb_core.checkpoint import open_checkpoint
+from atb_core.checkpoint.base import end_token_ids
 from atb_core.errors import RequestError
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
 from atb_core.runner.block_manager import BlockManager
+from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.generation import Generation
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
@@ -32,18 +34,27 @@ from atb_core.runner.model_loading import (
 )
 from atb_core.runner.outputs import RequestOutput, StreamChunk
 from atb_core.runner.prompts import Chat, PromptEncoder, Prompts, split_chats, split_prompts
-from atb_core.runner.request import RequestFactory, RequestGroup, params_for_each
+from atb_core.runner.request import Request, RequestFactory, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from atb_core.checkpoint import Progress
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
-SamplingChoice = SamplingParams | Sequence[SamplingParams] | None
+Params = SamplingParams | Sequence[SamplingParams] | None
+Chats = Chat | Sequence[Chat]
+
+
+class _Extra(TypedDict, total=False):
+    """Further arguments of `ModelRunner.generate` and `ModelRunner.chat`."""
+
+    add_generation_prompt: bool
+    tools: Sequence[dict[str, Any]] | None
+    chat_template_kwargs: Mapping[str, Any] | None
 
 
 class ModelRunner:
@@ -155,7 +166,7 @@ class ModelRunner:
 
     def _set_defaults(self, generation_config: str | Path) -> None:
         own = self._router.generation_config
-        self._eos = own.get("eos_token_id", self.config.eos_token_id)
+        self._eos = end_token_ids(own, {"eos_token_id": self.config.eos_token_id})
         self.generation_config, name = choose_generation_config(generation_config, own)
         self._default_values = default_values(self.generation_config, name)
 
@@ -201,8 +212,7 @@ class ModelRunner:
             self._model = None
             # The list itself, which open streams hold too.
             self.kv_cache.clear()
-            if self.tokenizer is not None:
-                self.tokenizer.close()
+            end_template_process()
         # A model and its engines refer to each other; their memory is freed now.
         gc.collect()
 
@@ -226,8 +236,7 @@ class ModelRunner:
         """Tokens that end a text."""
         if self.tokenizer is not None:
             return frozenset(self.tokenizer.eos_token_ids)
-        ids = self._eos if isinstance(self._eos, list) else [self._eos]
-        return frozenset(token_id for token_id in ids if type(token_id) is int)
+        return self._eos
 
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
@@ -270,18 +279,9 @@ class ModelRunner:
             EngineError: A tensor has a wrong shape or dtype.
         """
         step = Step(
-            input_ids,
-            position_ids,
-            is_prefill,
-            kv_cache,
-            block_tables,
-            slots,
-            input_lengths,
-            max_seq_len,
-            lm_head_indices,
-            adapter_ids,
-            kwargs,
-        )
+            input_ids, position_ids, is_prefill, kv_cache, block_tables, slots, input_lengths, max_seq_len,
+            lm_head_indices, adapter_ids, kwargs,
+        )  # fmt: skip
         with self._lock:
             return self.model.run_step(step)
 
@@ -294,32 +294,21 @@ class ModelRunner:
 
     @overload
     def generate(
-        self,
-        prompts: Prompts,
-        sampling_params: SamplingChoice = None,
-        *,
-        stream: Literal[False] = False,
-        tools: Sequence[dict[str, Any]] | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        self, prompts: Prompts, sampling_params: Params = ..., *, stream: Literal[False] = ..., **extra: Unpack[_Extra]
     ) -> list[RequestOutput]: ...
 
     @overload
     def generate(
-        self,
-        prompts: Prompts,
-        sampling_params: SamplingChoice = None,
-        *,
-        stream: Literal[True],
-        tools: Sequence[dict[str, Any]] | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        self, prompts: Prompts, sampling_params: Params = ..., *, stream: Literal[True], **extra: Unpack[_Extra]
     ) -> Iterator[StreamChunk]: ...
 
     def generate(
         self,
         prompts: Prompts,
-        sampling_params: SamplingChoice = None,
+        sampling_params: Params = None,
         *,
         stream: bool = False,
+        add_generation_prompt: bool = True,
         tools: Sequence[dict[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
@@ -331,6 +320,8 @@ class ModelRunner:
             sampling_params: For all prompts, or one for each. `None`: `get_default_sampling_params()`. Parameters
                 that are given replace those of the generation configuration altogether.
             stream: Returns an iterator of pieces, one for each token, instead of the results.
+            add_generation_prompt: Ends a chat with the opening of the assistant's turn. Without it the model goes on
+                after the last message.
             tools: JSON schemas of functions that the model may call, for the chat template.
             chat_template_kwargs: Passed to the chat template, for example `{"enable_thinking": False}`; it must know
                 them.
@@ -342,36 +333,24 @@ class ModelRunner:
             RequestError: A prompt or parameter cannot be served, raised before anything runs; or the runner was
                 closed.
         """
-        return self._run(split_prompts(prompts), sampling_params, stream, chat_template_kwargs, tools)
+        return self._run(
+            split_prompts(prompts), sampling_params, stream, add_generation_prompt, tools, chat_template_kwargs
+        )
 
     @overload
     def chat(
-        self,
-        messages: Chat | Sequence[Chat],
-        sampling_params: SamplingChoice = None,
-        *,
-        stream: Literal[False] = False,
-        add_generation_prompt: bool = True,
-        tools: Sequence[dict[str, Any]] | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        self, messages: Chats, sampling_params: Params = ..., *, stream: Literal[False] = ..., **extra: Unpack[_Extra]
     ) -> list[RequestOutput]: ...
 
     @overload
     def chat(
-        self,
-        messages: Chat | Sequence[Chat],
-        sampling_params: SamplingChoice = None,
-        *,
-        stream: Literal[True],
-        add_generation_prompt: bool = True,
-        tools: Sequence[dict[str, Any]] | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        self, messages: Chats, sampling_params: Params = ..., *, stream: Literal[True], **extra: Unpack[_Extra]
     ) -> Iterator[StreamChunk]: ...
 
     def chat(
         self,
-        messages: Chat | Sequence[Chat],
-        sampling_params: SamplingChoice = None,
+        messages: Chats,
+        sampling_params: Params = None,
         *,
         stream: bool = False,
         add_generation_prompt: bool = True,
@@ -384,9 +363,8 @@ class ModelRunner:
             messages: A list of dicts with `role` and `content`, or a list of such lists.
             sampling_params: As for `generate`.
             stream: As for `generate`.
-            add_generation_prompt: Ends the prompt with the opening of the assistant's turn. Without it the model
-                goes on after the last message.
-            tools: JSON schemas of functions that the model may call.
+            add_generation_prompt: As for `generate`.
+            tools: As for `generate`.
             chat_template_kwargs: As for `generate`.
 
         Returns:
@@ -396,43 +374,32 @@ class ModelRunner:
             RequestError: As for `generate`, or `messages` is no chat.
             TokenizerError: The model has no chat template, or a faulty one.
         """
-        prompts = split_chats(messages)
-        return self._run(prompts, sampling_params, stream, chat_template_kwargs, tools, add_generation_prompt)
+        return self._run(
+            split_chats(messages), sampling_params, stream, add_generation_prompt, tools, chat_template_kwargs
+        )
 
     def _run(
-        self,
-        prompts: list[Any],
-        sampling_params: SamplingChoice,
-        stream: bool,
-        chat_template_kwargs: Mapping[str, Any] | None,
-        tools: Sequence[dict[str, Any]] | None,
-        add_generation_prompt: bool = True,
+        self, prompts: list[Any], sampling_params: Params, stream: bool, *for_template: Any
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Checks all of the prompts, then runs them together."""
         _ = self.model  # refuses a closed runner before a prompt is looked at
-        encoder = PromptEncoder(
-            self.tokenizer,
-            self.vocab_size,
-            self.max_model_len,
-            chat_template_kwargs=chat_template_kwargs,
-            tools=tools,
-            add_generation_prompt=add_generation_prompt,
-        )
+        encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
         factory = RequestFactory(encoder, self.eos_token_ids)
         params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
-        groups = [
+        requests = [
             factory.make(str(next(self._request_ids)), index, prompt, own)
             for index, (prompt, own) in enumerate(zip(prompts, params, strict=True))
         ]
+        chunks = self._stream([completion for completions in requests for completion in completions])
         if stream:
-            return self._stream(groups)
+            return chunks
         # Closed here and not when it is collected: an interrupt's traceback may keep it alive for long.
-        with closing(self._stream(groups)) as chunks:
+        with closing(chunks):
             for _ in chunks:
                 pass
-        return [group.output() for group in groups]
+        return [completions[0].result for completions in requests]
 
-    def _stream(self, groups: list[RequestGroup]) -> Generator[StreamChunk, None, None]:
+    def _stream(self, requests: list[Request]) -> Generator[StreamChunk, None, None]:
         generation = Generation(
             self.model.run_step,
             self._blocks,
@@ -445,16 +412,14 @@ class ModelRunner:
         )
         self._open.append(generation)
         try:
-            for group in groups:
-                for request in group.requests:
-                    generation.add(request)
-            while generation.has_work:
+            generation.scheduler.waiting.extend(requests)
+            while generation.scheduler.unfinished:
                 yield from generation.step()
         finally:
             with self._lock:
                 self._open.remove(generation)
                 generation.close()
-                self._blocks.rebuild(table for other in self._open for table in other.block_tables())
+                self._blocks.rebuild(one.block_table for other in self._open for one in other.scheduler.unfinished)
         _ = self.model  # a runner that was closed has ended the requests early
 
     def parse_answer(self, text: str) -> ParsedAnswer:

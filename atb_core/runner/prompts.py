@@ -108,9 +108,9 @@ class PromptEncoder:
         tokenizer: `None` if the model was opened without one.
         vocab_size: Number of token ids.
         max_model_len: Length of the longest context; a prompt is shorter.
-        chat_template_kwargs: Passed to the chat template, which must know them.
-        tools: JSON schemas of functions that the model may call, for the chat template.
         add_generation_prompt: Ends chats with the opening of the assistant's turn.
+        tools: JSON schemas of functions that the model may call, for the chat template.
+        chat_template_kwargs: Passed to the chat template, which must know them.
     """
 
     def __init__(
@@ -118,10 +118,9 @@ class PromptEncoder:
         tokenizer: Tokenizer | None,
         vocab_size: int,
         max_model_len: int,
-        *,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-        tools: Sequence[dict[str, Any]] | None = None,
         add_generation_prompt: bool = True,
+        tools: Sequence[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size

@@ -8,66 +8,14 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from atb_core.errors import RequestError
 from atb_core.runner.detokenizer import Detokenizer
-from atb_core.runner.outputs import CompletionOutput, FinishReason, Logprob, RequestMetrics, RequestOutput
+from atb_core.runner.outputs import CompletionOutput, FinishReason, Logprob, RequestOutput
 from atb_core.runner.prompts import PromptEncoder
 from atb_core.runner.sampling_params import SamplingParams
-
-
-@dataclass(eq=False)
-class RequestGroup:
-    """The requests for the `n` completions of one prompt.
-
-    Attributes:
-        request_id: Number of the group in its runner, as text.
-        prompt_index: Place of the prompt in the caller's list.
-        prompt: Its text; `None` if token ids were given.
-        prompt_token_ids: Its tokens.
-        requests: One for each completion.
-        prompt_logprobs: For each token of the prompt, if requested; filled when the prompt runs.
-    """
-
-    request_id: str
-    prompt_index: int
-    prompt: str | None
-    prompt_token_ids: list[int]
-    requests: list[Request] = field(default_factory=list)
-    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
-
-    @property
-    def finished(self) -> bool:
-        """True once every completion has ended."""
-        return all(request.finish_reason is not None for request in self.requests)
-
-    def output(self) -> RequestOutput:
-        """Returns the result so far; complete once `finished`."""
-        return RequestOutput(
-            request_id=self.request_id,
-            prompt=self.prompt,
-            prompt_token_ids=self.prompt_token_ids,
-            outputs=[request.completion() for request in self.requests],
-            finished=self.finished,
-            metrics=self._metrics(),
-            prompt_logprobs=self.prompt_logprobs,
-        )
-
-    def _metrics(self) -> RequestMetrics:
-        now = time.monotonic()
-        added = min(request.added for request in self.requests)
-        ended = max(request.ended or now for request in self.requests)
-        started = min(request.started or ended for request in self.requests)
-        first = min(request.first_token or ended for request in self.requests)
-        return RequestMetrics(
-            queue_time=started - added,
-            time_to_first_token=first - added,
-            decode_time=ended - first,
-            total_time=ended - added,
-            preemptions=sum(request.preemptions for request in self.requests),
-        )
 
 
 @dataclass(eq=False)
@@ -78,9 +26,10 @@ class Request:
     next step. After a preemption nothing is in the cache and the next step is a prefill of all tokens.
 
     Attributes:
-        group: The prompt, and the requests for its other completions.
+        result: Result of the prompt, which the requests for its completions share and fill.
+        completion: The part of it that this request fills; its text and tokens are set at the end.
+        prompt_index: Place of the prompt in the caller's list.
         index: Order of arrival.
-        completion_index: Number of the completion among those of its group.
         max_total: Largest number of tokens, prompt included.
         stop_ids: Tokens that end the text.
         decode_token: Gives the text of one token for log probabilities; `None` without a tokenizer.
@@ -91,60 +40,42 @@ class Request:
         wants_prompt_logprobs: True until the log probabilities of the prompt have been computed, if requested.
     """
 
-    group: RequestGroup
+    result: RequestOutput
+    prompt_index: int
     index: int
-    completion_index: int
     params: SamplingParams
     max_total: int
     stop_ids: frozenset[int]
     detokenizer: Detokenizer | None = None
     decode_token: Callable[[int], str] | None = None
 
-    token_ids: list[int] = field(init=False)
-    block_table: list[int] = field(init=False, default_factory=list)
-    finish_reason: FinishReason | None = field(init=False, default=None)
-    stop_reason: str | int | None = field(init=False, default=None)
-    logprobs: list[dict[int, Logprob]] | None = field(init=False, default=None)
-    cumulative_logprob: float | None = field(init=False, default=None)
-    seen: set[int] | None = field(init=False, default=None)
-    counts: dict[int, int] | None = field(init=False, default=None)
-    rng: random.Random | None = field(init=False, default=None)
-    preemptions: int = field(init=False, default=0)
-    started: float | None = field(init=False, default=None)
-    first_token: float | None = field(init=False, default=None)
-    ended: float | None = field(init=False, default=None)
-
     def __post_init__(self) -> None:
-        params, prompt = self.params, self.group.prompt_token_ids
-        self.group.requests.append(self)
+        params, prompt = self.params, self.result.prompt_token_ids
+        self.completion = CompletionOutput(len(self.result.outputs), "", [])
+        self.result.outputs.append(self.completion)
         self.token_ids = list(prompt)
+        self.block_table: list[int] = []
         self.min_total = len(prompt) + params.min_tokens
         if params.logprobs is not None:
-            self.logprobs, self.cumulative_logprob = [], 0.0
-        if params.repetition_penalty != 1.0:
-            self.seen = set(prompt)
-        if params.presence_penalty or params.frequency_penalty:
-            self.counts = {}
+            self.completion.logprobs, self.completion.cumulative_logprob = [], 0.0
+        self.seen = set(prompt) if params.repetition_penalty != 1.0 else None
+        self.counts: dict[int, int] | None = {} if params.presence_penalty or params.frequency_penalty else None
         penalties = self.seen is not None or self.counts is not None
         self.processes_logits = penalties or params.logit_bias is not None or params.min_tokens > 0
-        self.wants_prompt_logprobs = params.prompt_logprobs is not None and self.completion_index == 0
+        self.wants_prompt_logprobs = params.prompt_logprobs is not None and self.completion.index == 0
+        self.rng: random.Random | None = None
         if not params.greedy:
             # Python documents this generator's stream as stable across versions, and it costs 0.1 us a number.
-            self.rng = random.Random(None if params.seed is None else params.seed + self.completion_index)
-        self.added = time.monotonic()
+            self.rng = random.Random(None if params.seed is None else params.seed + self.completion.index)
+        self._added = time.monotonic()
 
     def __len__(self) -> int:
         return len(self.token_ids)
 
-    @property
-    def output_token_ids(self) -> list[int]:
-        """Copy of the generated tokens."""
-        return self.token_ids[len(self.group.prompt_token_ids) :]
-
     def mark_started(self) -> None:
-        """Notes the time of the first step; later calls change nothing."""
-        if self.started is None:
-            self.started = time.monotonic()
+        """Notes the time of the prompt's first step; later calls change nothing."""
+        metrics = self.result.metrics
+        metrics.queue_time = metrics.queue_time or time.monotonic() - self._added
 
     def append(self, token_id: int, logprobs: dict[int, Logprob] | None) -> str:
         """Adds a generated token and decides whether it is the last.
@@ -152,24 +83,23 @@ class Request:
         Returns:
             The text that became final with it.
         """
-        if self.first_token is None:
-            self.first_token = time.monotonic()
+        completion, metrics = self.completion, self.result.metrics
+        metrics.time_to_first_token = metrics.time_to_first_token or time.monotonic() - self._added
         self.token_ids.append(token_id)
         if self.seen is not None:
             self.seen.add(token_id)
         if self.counts is not None:
             self.counts[token_id] = self.counts.get(token_id, 0) + 1
-        if logprobs is not None and self.logprobs is not None and self.cumulative_logprob is not None:
-            self.logprobs.append(logprobs)
-            self.cumulative_logprob += logprobs[token_id].logprob
+        if logprobs is not None and completion.logprobs is not None and completion.cumulative_logprob is not None:
+            completion.logprobs.append(logprobs)
+            completion.cumulative_logprob += logprobs[token_id].logprob
         if token_id in self.stop_ids:
-            self.stop_reason = token_id
+            completion.stop_reason = token_id
             return self._finish("stop")
         text = ""
         if self.detokenizer is not None:
             text = self.detokenizer.push(token_id, may_stop=len(self.token_ids) > self.min_total)
             if self.detokenizer.stopped_by is not None:
-                self.stop_reason = self.detokenizer.stopped_by
                 return text + self._finish("stop")
         if len(self.token_ids) >= self.max_total:
             return text + self._finish("length")
@@ -184,30 +114,22 @@ class Request:
 
     def abort(self) -> None:
         """Ends the request before it is finished."""
-        if self.finish_reason is None:
+        if self.completion.finish_reason is None:
             self._finish("abort")
 
     def _finish(self, reason: FinishReason) -> str:
-        self.ended = time.monotonic()
-        rest = ""
+        result, completion, rest = self.result, self.completion, ""
         if self.detokenizer is not None:
             rest = self.detokenizer.finish()
-            if reason != "stop" and self.detokenizer.stopped_by is not None:
-                reason, self.stop_reason = "stop", self.detokenizer.stopped_by
-        self.finish_reason = reason
+            completion.text = self.detokenizer.text
+            if self.detokenizer.stopped_by is not None and completion.stop_reason is None:
+                reason, completion.stop_reason = "stop", self.detokenizer.stopped_by
+        completion.token_ids = self.token_ids[len(result.prompt_token_ids) :]
+        completion.finish_reason = reason
+        result.metrics.total_time = time.monotonic() - self._added
+        result.metrics.decode_time = result.metrics.total_time - result.metrics.time_to_first_token
+        result.finished = all(one.finish_reason is not None for one in result.outputs)
         return rest
-
-    def completion(self) -> CompletionOutput:
-        """Returns what has been generated so far; complete once `finish_reason` is set."""
-        return CompletionOutput(
-            index=self.completion_index,
-            text=self.detokenizer.text if self.detokenizer is not None else "",
-            token_ids=self.output_token_ids,
-            cumulative_logprob=self.cumulative_logprob,
-            logprobs=self.logprobs,
-            finish_reason=self.finish_reason,
-            stop_reason=self.stop_reason,
-        )
 
 
 class RequestFactory:
@@ -220,7 +142,7 @@ class RequestFactory:
         self._eos_token_ids = frozenset(token_id for token_id in eos_token_ids if token_id < encoder.vocab_size)
         self._indices = itertools.count()
 
-    def make(self, request_id: str, prompt_index: int, prompt: Any, params: SamplingParams) -> RequestGroup:
+    def make(self, request_id: str, prompt_index: int, prompt: Any, params: SamplingParams) -> list[Request]:
         """Makes the requests for all completions of one prompt.
 
         Raises:
@@ -237,14 +159,16 @@ class RequestFactory:
                 "Stop strings need a tokenizer, and this runner was opened without one",
                 hint="Use stop_token_ids, or open the model with load_tokenizer=True.",
             )
-        group = RequestGroup(request_id, prompt_index, text, token_ids)
-        for number in range(params.n):
-            request = Request(group, next(self._indices), number, params, limit, stop_ids)
+        result = RequestOutput(request_id, text, token_ids, [], finished=False)
+        requests = []
+        for _ in range(params.n):
+            request = Request(result, prompt_index, next(self._indices), params, limit, stop_ids)
             if self._tokenizer is not None:
                 decoder = self._tokenizer.text_decoder(token_ids, params.skip_special_tokens)
                 request.detokenizer = Detokenizer(decoder, tuple(params.stop or ()))
                 request.decode_token = self._decode_token
-        return group
+            requests.append(request)
+        return requests
 
     def _stop_ids(self, params: SamplingParams) -> frozenset[int]:
         given = frozenset(params.stop_token_ids or ())

@@ -35,13 +35,9 @@ class Scheduler:
         self.running: list[Request] = []
 
     @property
-    def has_work(self) -> bool:
-        """True while some request is unfinished."""
-        return bool(self.waiting or self.running)
-
-    def add(self, request: Request) -> None:
-        """Puts a request at the end of the queue."""
-        self.waiting.append(request)
+    def unfinished(self) -> list[Request]:
+        """The requests that run or wait."""
+        return [*self.running, *self.waiting]
 
     def next_batch(self) -> Batch:
         """Chooses the next step and makes its blocks available.
@@ -64,13 +60,13 @@ class Scheduler:
     def remove_finished(self) -> None:
         """Removes requests that have a finish reason and frees their blocks."""
         for request in self.running:
-            if request.finish_reason is not None:
+            if request.completion.finish_reason is not None:
                 self._blocks.free(request.block_table)
-        self.running = [request for request in self.running if request.finish_reason is None]
+        self.running = [request for request in self.running if request.completion.finish_reason is None]
 
     def clear(self) -> list[Request]:
         """Removes all requests, frees their blocks and returns them."""
-        unfinished = [*self.running, *self.waiting]
+        unfinished = self.unfinished
         for request in unfinished:
             self._blocks.free(request.block_table)
         self.running = []
@@ -106,6 +102,6 @@ class Scheduler:
 
     def _preempt(self, request: Request) -> None:
         self._blocks.free(request.block_table)
-        request.preemptions += 1
+        request.result.metrics.preemptions += 1
         self.running.remove(request)
         self.waiting.appendleft(request)

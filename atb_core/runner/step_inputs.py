@@ -66,19 +66,12 @@ class StepInputs:
         `lm_head_indices` are their last tokens.
         """
         lengths = np.array([len(request) for request in requests], dtype=np.int32)
-        ends = np.cumsum(lengths, dtype=np.int64)
-        total = int(ends[-1])
-        ids = np.empty(total, dtype=np.int64)
-        positions = np.empty(total, dtype=np.int64)
-        slots = np.empty(total, dtype=np.int32)
         tables = np.zeros((len(requests), self._tables.shape[1]), dtype=np.int32)
         for row, request in enumerate(requests):
-            end, length = int(ends[row]), len(request)
-            here = slice(end - length, end)
-            ids[here] = request.token_ids
-            positions[here] = np.arange(length)
-            slots[here] = self._slots_of(request.block_table, length)
             tables[row, : len(request.block_table)] = request.block_table
+        ids = np.concatenate([np.array(request.token_ids, dtype=np.int64) for request in requests])
+        positions = np.concatenate([np.arange(len(request)) for request in requests])
+        slots = np.concatenate([self._slots_of(request) for request in requests])
         return Step(
             input_ids=torch.from_numpy(ids),
             position_ids=torch.from_numpy(positions),
@@ -88,11 +81,10 @@ class StepInputs:
             slots=torch.from_numpy(slots),
             input_lengths=torch.from_numpy(lengths),
             max_seq_len=int(lengths.max()),
-            lm_head_indices=torch.from_numpy(ends - 1),
+            lm_head_indices=torch.from_numpy(np.cumsum(lengths, dtype=np.int64) - 1),
         )
 
-    def _slots_of(self, table: list[int], length: int) -> npt.NDArray[np.int32]:
-        starts = np.array(table, dtype=np.int32) * np.int32(self._block_size)
-        slots = np.add(starts[:, None], np.arange(self._block_size, dtype=np.int32), dtype=np.int32)
-        flat: npt.NDArray[np.int32] = slots.reshape(-1)[:length]
-        return flat
+    def _slots_of(self, request: Request) -> npt.NDArray[np.int32]:
+        starts = np.array(request.block_table, dtype=np.int32) * np.int32(self._block_size)
+        slots: npt.NDArray[np.int32] = starts[:, None] + np.arange(self._block_size, dtype=np.int32)
+        return slots.reshape(-1)[: len(request)]

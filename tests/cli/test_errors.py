@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from atb_core.cli import errors
+from atb_core.cli.app import take_flag
 from atb_core.errors import AtbError
 
 Run = Callable[..., Any]
@@ -58,10 +59,8 @@ def test_the_traceback_can_be_asked_for_by_the_environment(
 
 
 def test_after_two_dashes_everything_is_an_argument() -> None:
-    assert errors.take_traceback_flag(["run", "m", "--", "--traceback"]) == (
-        ["run", "m", "--", "--traceback"],
-        False,
-    )
+    args = ["run", "m", "--", "--traceback"]
+    assert take_flag(args, "--traceback") == (args, [])
 
 
 def test_an_interrupt_ends_with_one_line_and_130(atb: Run, runner: Any) -> None:

@@ -12,7 +12,7 @@ from small_model import SMALL, MemoryLoader, SmallForCausalLM, random_tensors, s
 from atb_core.errors import WeightsError
 from atb_core.models.base.flash_causal_lm_v3 import torch_to_mindie_graph
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
-from atb_core.models.base.modeling_moe import MoeDecoderModel
+from atb_core.models.base.modeling_python import MoeDecoderModel
 from atb_core.models.base.moe_config import MoeConfig
 from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading, stream_weights
 

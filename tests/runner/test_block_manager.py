@@ -55,9 +55,3 @@ def test_freeing_a_block_that_nobody_owns_is_refused() -> None:
     manager.free(table)
     with pytest.raises(RuntimeError, match="has no owner"):
         manager.free(copy)
-
-
-@pytest.mark.parametrize(("blocks", "size"), [(0, 4), (4, 0), (-1, 4)])
-def test_sizes_must_be_positive(blocks: int, size: int) -> None:
-    with pytest.raises(ValueError, match="must be positive"):
-        BlockManager(blocks, size)

@@ -14,7 +14,7 @@ from atb_core.errors import RequestError
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.generation import Generation
 from atb_core.runner.outputs import RequestOutput
-from atb_core.runner.request import Request, RequestGroup
+from atb_core.runner.request import Request
 from atb_core.runner.sampling_params import SamplingParams
 
 MAX_LEN = 64
@@ -44,16 +44,16 @@ def make(num_blocks: int = 64, block_size: int = 4, max_batch: int = 8, max_pref
 
 def make_request(index: int, prompt: list[int], params: SamplingParams, stop_ids: tuple[int, ...] = ()) -> Request:
     total = min(MAX_LEN, len(prompt) + (params.max_tokens or MAX_LEN))
-    group = RequestGroup(str(index), index, None, prompt)
-    return Request(group, index, 0, params, total, frozenset(stop_ids))
+    result = RequestOutput(str(index), None, prompt, [], finished=False)
+    return Request(result, index, index, params, total, frozenset(stop_ids))
 
 
 def run(setup: Setup, requests: list[Request]) -> list[RequestOutput]:
     for request in requests:
-        setup.generation.add(request)
-    while setup.generation.has_work:
+        setup.generation.scheduler.waiting.append(request)
+    while setup.generation.scheduler.unfinished:
         setup.generation.step()
-    return [request.group.output() for request in requests]
+    return [request.result for request in requests]
 
 
 prompts_and_lengths = st.lists(
@@ -124,14 +124,14 @@ def test_prefill_steps_are_bounded_in_tokens_and_decode_steps_in_sequences() -> 
 def test_a_new_request_joins_the_running_ones() -> None:
     setup = make()
     first = make_request(0, [1, 2, 3], SamplingParams(max_tokens=10))
-    setup.generation.add(first)
+    setup.generation.scheduler.waiting.append(first)
     for _ in range(4):
         setup.generation.step()
     second = make_request(1, [4, 5], SamplingParams(max_tokens=3))
     outputs = run(setup, [second])
     assert setup.model.steps[4:6] == [(True, 1), (False, 2)]
     assert outputs[0].token_ids == expected_greedy([4, 5], 3)
-    assert first.output_token_ids == expected_greedy([1, 2, 3], 10)
+    assert first.result.token_ids == expected_greedy([1, 2, 3], 10)
 
 
 def test_a_stop_token_ends_the_text_and_is_reported() -> None:
@@ -164,8 +164,8 @@ def test_an_exception_in_a_step_frees_every_block(error: type[BaseException], st
     with pytest.raises(error):
         run(setup, requests)
     assert setup.blocks.num_free == setup.blocks.num_blocks
-    assert not setup.generation.has_work
-    assert all(request.finish_reason == "abort" for request in requests)
+    assert not setup.generation.scheduler.unfinished
+    assert all(request.completion.finish_reason == "abort" for request in requests)
     setup.model.before_step = lambda number: None
     (again,) = run(setup, [make_request(0, [1, 2], SamplingParams(max_tokens=5))])
     assert again.token_ids == expected_greedy([1, 2], 5)
@@ -175,7 +175,7 @@ def test_blocks_held_by_somebody_else_are_an_error_not_a_hang() -> None:
     setup = make(num_blocks=16)
     held: list[int] = []
     assert setup.blocks.grow(held, 60)
-    setup.generation.add(make_request(0, [1] * 10, SamplingParams(max_tokens=5)))
+    setup.generation.scheduler.waiting.append(make_request(0, [1] * 10, SamplingParams(max_tokens=5)))
     with pytest.raises(RequestError, match="1 of 16 blocks free"):
         setup.generation.step()
     assert setup.blocks.num_free == 1

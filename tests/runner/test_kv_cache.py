@@ -11,14 +11,14 @@ import torch
 
 from atb_core.engine.host_memory import available_memory
 from atb_core.errors import EngineError
-from atb_core.runner.kv_cache import CacheLayout, CachePlan, allocate, plan_cache
+from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
 
 # 16 tokens * 2 heads * 8 * 2 bytes, keys and values, 3 layers.
 LAYOUT = CacheLayout(num_layers=3, num_kv_heads=2, head_dim=8, block_size=16, dtype=torch.bfloat16)
 BLOCK = 16 * 2 * 8 * 2 * 2 * 3
 
 
-def plan(**options: Any) -> CachePlan:
+def plan(**options: Any) -> tuple[int, int]:
     return plan_cache(LAYOUT, **{"context_len": 100, "max_model_len": None, "max_num_seqs": 4, **options})
 
 
@@ -27,16 +27,16 @@ def test_the_size_of_a_block() -> None:
 
 
 def test_by_default_a_full_batch_of_full_contexts_fits() -> None:
-    assert plan() == CachePlan(7 * 4, 100)
-    assert plan(max_model_len=20) == CachePlan(2 * 4, 20)
+    assert plan() == (7 * 4, 100)
+    assert plan(max_model_len=20) == (2 * 4, 20)
 
 
 def test_but_no_more_than_half_of_the_memory() -> None:
-    assert plan(available=40 * BLOCK) == CachePlan(20, 100)
+    assert plan(available=40 * BLOCK) == (20, 100)
 
 
 def test_a_context_that_does_not_fit_is_shortened_only_if_nobody_asked_for_it() -> None:
-    assert plan(available=8 * BLOCK) == CachePlan(4, 64)
+    assert plan(available=8 * BLOCK) == (4, 64)
     with pytest.raises(EngineError, match=r"context of 100 tokens takes 7 blocks .* but there are 4"):
         plan(available=8 * BLOCK, max_model_len=100)
     with pytest.raises(EngineError, match="there are 0"):
@@ -44,9 +44,9 @@ def test_a_context_that_does_not_fit_is_shortened_only_if_nobody_asked_for_it() 
 
 
 def test_a_size_in_blocks_or_bytes_is_taken_as_told() -> None:
-    assert plan(num_blocks=9) == CachePlan(9, 100)
-    assert plan(kv_cache_memory_bytes=9 * BLOCK + 5) == CachePlan(9, 100)
-    assert plan(num_blocks=5) == CachePlan(5, 80)
+    assert plan(num_blocks=9) == (9, 100)
+    assert plan(kv_cache_memory_bytes=9 * BLOCK + 5) == (9, 100)
+    assert plan(num_blocks=5) == (5, 80)
     with pytest.raises(EngineError, match="takes 9 blocks"):
         plan(num_blocks=8, max_model_len=130)
 

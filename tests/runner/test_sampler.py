@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atb_core.errors import EngineError
-from atb_core.runner.request import Request, RequestGroup
+from atb_core.runner.outputs import RequestOutput
+from atb_core.runner.request import Request
 from atb_core.runner.sampler import Sampler, filtered_candidates
 from atb_core.runner.sampling_params import SamplingParams
 
 
 def make_request(params: SamplingParams, prompt: list[int] | None = None) -> Request:
-    return Request(RequestGroup("0", 0, None, prompt or [1]), 0, 0, params, 10_000, frozenset())
+    return Request(RequestOutput("0", None, prompt or [1], []), 0, 0, params, 10_000, frozenset())
 
 
 def rows(count: int, vocab: int, seed: int = 0, scale: float = 4.0) -> torch.Tensor:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 import struct
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,6 @@ from gguf.constants import GGMLQuantizationType
 
 from atb_core.checkpoint.files import CheckedFile
 from atb_core.checkpoint.gguf.header import GgufHeader, header_of
-from atb_core.checkpoint.gguf.metadata import MetadataReader
-from atb_core.checkpoint.gguf.rope import rope_config
 from atb_core.errors import WeightsError
 from atb_core.graph.dtype import DataType
 
@@ -35,6 +35,9 @@ PLAIN_TYPES = {
     GGMLQuantizationType.F16: DataType.FLOAT16,
     GGMLQuantizationType.BF16: DataType.BF16,
 }
+# Every published model with frequency factors uses these; the factors are recomputed from them and compared.
+_LOW_FREQ_FACTOR, _HIGH_FREQ_FACTOR = 1.0, 4.0
+_TOLERANCE = 1e-4
 
 
 def read_gguf_config(path: Path) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def read_gguf_config(path: Path) -> dict[str, Any]:
 
 def config_from_header(file: CheckedFile, header: GgufHeader) -> dict[str, Any]:
     """Returns the same as `read_gguf_config` for an open file whose header was read."""
-    reader = MetadataReader(file.path, header)
+    reader = _Metadata(file.path, header)
     config: dict[str, Any] = {"model_type": reader.architecture, "torch_dtype": gguf_dtype(header).short}
     for key, name in _REQUIRED_SIZES.items():
         config[name] = reader.size(key)
@@ -65,7 +68,7 @@ def config_from_header(file: CheckedFile, header: GgufHeader) -> dict[str, Any]:
     if reader.get("attention.sliding_window") is not None:
         config["sliding_window"] = reader.size("attention.sliding_window")
     config.update(_experts(reader))
-    config.update(rope_config(reader, config, _frequency_factors(file, header)))
+    config.update(_rope(reader, config, _frequency_factors(file, header)))
     for key, name in _TOKEN_IDS.items():
         if key in header.metadata:
             config[name] = reader.token_id(key, config["vocab_size"])
@@ -81,7 +84,7 @@ def gguf_dtype(header: GgufHeader) -> DataType:
     return [dtype for kind, dtype in PLAIN_TYPES.items() if kind in kinds][-1]
 
 
-def _head_dim(reader: MetadataReader, config: dict[str, Any]) -> int:
+def _head_dim(reader: _Metadata, config: dict[str, Any]) -> int:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     key, value = "attention.key_length", "attention.value_length"
     if reader.get(key) is None and hidden % heads:
@@ -95,7 +98,7 @@ def _head_dim(reader: MetadataReader, config: dict[str, Any]) -> int:
     return head_dim
 
 
-def _experts(reader: MetadataReader) -> dict[str, Any]:
+def _experts(reader: _Metadata) -> dict[str, Any]:
     """Returns the entries of a model with experts, whose sizes are those of its tensors."""
     if not reader.get("expert_count"):
         return {}
@@ -115,7 +118,7 @@ def _experts(reader: MetadataReader) -> dict[str, Any]:
     }
 
 
-def _vocab_size(reader: MetadataReader, config: dict[str, Any]) -> int:
+def _vocab_size(reader: _Metadata, config: dict[str, Any]) -> int:
     """Returns the embedding's rows, from which a declared size or the token list may differ."""
     embedding = reader.header.tensors.get("token_embd.weight")
     if embedding is None:
@@ -142,3 +145,154 @@ def _frequency_factors(file: CheckedFile, header: GgufHeader) -> list[float] | N
         raise WeightsError(f"{file.path}: rope_freqs.weight is not a short vector of F32")
     raw = file.read(tensor.offset, tensor.nbytes, "rope_freqs.weight")
     return list(struct.unpack(f"<{tensor.shape[0]}f", raw))
+
+
+def _rope(reader: _Metadata, config: Mapping[str, Any], factors: Sequence[float] | None) -> dict[str, Any]:
+    """Returns `{"rope_theta": ..., "rope_scaling": ...}` from the file's metadata.
+
+    Args:
+        reader: reads the metadata.
+        config: the configuration so far; needs `head_dim` and `max_position_embeddings`.
+        factors: the file's divisors of the frequencies (`rope_freqs.weight`), or `None`.
+
+    Raises:
+        WeightsError: a kind of scaling that is not supported, or an impossible value.
+    """
+    theta = reader.number("rope.freq_base", 10000.0)
+    kind = reader.get("rope.scaling.type", "none")
+    original = int(reader.number("rope.scaling.original_context_length", config["max_position_embeddings"]))
+    scaling: dict[str, Any] | None
+    if factors is not None:
+        if kind != "none":
+            raise reader.fail(f"both rope_freqs.weight and rope scaling {str(kind)[:40]!r} are present")
+        scaling = _llama3_scaling(reader, factors, theta, config)
+    elif kind == "none":
+        # Early files scale linearly by this key alone.
+        linear = reader.number("rope.scale_linear", 1.0)
+        scaling = None if linear == 1.0 else {"rope_type": "linear", "factor": linear}
+    elif kind == "linear":
+        scaling = {"rope_type": "linear", "factor": reader.number("rope.scaling.factor", 1.0)}
+    elif kind == "yarn":
+        scaling = {
+            "rope_type": "yarn",
+            "factor": reader.number("rope.scaling.factor", 1.0),
+            "original_max_position_embeddings": original,
+            "beta_fast": reader.number("rope.scaling.yarn_beta_fast", 32.0),
+            "beta_slow": reader.number("rope.scaling.yarn_beta_slow", 1.0),
+        }
+    else:
+        raise reader.fail(f"rope scaling of type {str(kind)[:40]!r} is not supported")
+    return {"rope_theta": theta, "rope_scaling": scaling}
+
+
+def llama3_factors(head_dim: int, theta: float, factor: float, low: float, high: float, original: int) -> list[float]:
+    """Returns the divisor of each of the `head_dim / 2` rotation frequencies under llama3 scaling."""
+    divisors = []
+    for index in range(0, head_dim, 2):
+        wavelength = 2 * math.pi * theta ** (index / head_dim)
+        # Waves that fit into the original context many times are kept, those that fit a few times are stretched.
+        turns = original / wavelength
+        if turns > high:
+            divisors.append(1.0)
+        elif turns < low:
+            divisors.append(factor)
+        else:
+            smooth = (turns - low) / (high - low)
+            divisors.append(1.0 / ((1.0 - smooth) / factor + smooth))
+    return divisors
+
+
+def _llama3_scaling(
+    reader: _Metadata, factors: Sequence[float], theta: float, config: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Returns the llama3 parameters that give exactly these divisors."""
+    head_dim, longest = config["head_dim"], config["max_position_embeddings"]
+    if len(factors) != head_dim // 2 or not all(math.isfinite(f) and f > 0 for f in factors):
+        raise reader.fail(f"rope_freqs.weight does not hold {head_dim // 2} positive numbers")
+    factor = max(factors)
+    if all(abs(f - 1.0) <= _TOLERANCE for f in factors):
+        return None
+    for original in (8192, *(1 << power for power in range(10, 24) if 1 << power <= longest)):
+        expected = llama3_factors(head_dim, theta, factor, _LOW_FREQ_FACTOR, _HIGH_FREQ_FACTOR, original)
+        if all(abs(a - b) <= _TOLERANCE * b for a, b in zip(factors, expected, strict=True)):
+            return {
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": _LOW_FREQ_FACTOR,
+                "high_freq_factor": _HIGH_FREQ_FACTOR,
+                "original_max_position_embeddings": original,
+            }
+    raise reader.fail(
+        "rope_freqs.weight does not follow the llama3 rule with the usual parameters",
+        "Use the model's safetensors checkpoint, whose configuration names its rule.",
+    )
+
+
+class _Metadata:
+    """Reads entries that stand under the name of the file's architecture, such as `block_count`.
+
+    Attributes:
+        architecture: the file's `general.architecture`.
+
+    Raises:
+        WeightsError: the file names no architecture, or is one part of several. So does every method for an entry
+            that is missing without a default, or of another type.
+    """
+
+    def __init__(self, path: Path, header: GgufHeader) -> None:
+        self.path = path
+        self.header = header
+        parts = header.metadata.get("split.count", 0)
+        if type(parts) is int and parts > 1:
+            raise self.fail(
+                f"the file is one of {parts} parts of a split model",
+                "Merge the parts first: llama-gguf-split --merge FIRST_PART OUTPUT.",
+            )
+        self.architecture: str = self._checked(
+            "general.architecture", None, lambda v: isinstance(v, str) and v != "", "a text"
+        )
+
+    def fail(self, cause: str, hint: str | None = None) -> WeightsError:
+        """Returns the error for `cause`."""
+        return WeightsError(f"{self.path}: {cause}", hint)
+
+    def key(self, name: str) -> str:
+        """Returns the full key of the architecture's entry `name`."""
+        return f"{self.architecture}.{name}"
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Returns the entry as it is stored."""
+        return self.header.metadata.get(self.key(name), default)
+
+    def size(self, name: str, default: int | None = None) -> int:
+        """Returns a positive integer below 2^31."""
+        value: int = self._checked(
+            self.key(name), default, lambda v: type(v) is int and 0 < v < 1 << 31, "a positive size"
+        )
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        """Returns a positive finite number."""
+        return float(self._checked(self.key(name), default, _is_positive, "a positive number"))
+
+    def token_id(self, key: str, vocab_size: int) -> int:
+        """Returns a token id; `key` is the full key."""
+        kind = f"an id below the vocabulary's {vocab_size}"
+        value: int = self._checked(key, None, lambda v: type(v) is int and 0 <= v < vocab_size, kind)
+        return value
+
+    def _checked(self, key: str, default: Any, accept: Callable[[Any], bool], kind: str) -> Any:
+        value = self.header.metadata.get(key, default)
+        if value is None:
+            raise self.fail(f"metadata {key!r} is missing", "The file is not a complete language model.")
+        if isinstance(value, list) and value and all(item == value[0] for item in value):
+            value = value[0]
+        elif isinstance(value, list):
+            raise self.fail(f"metadata {key!r} differs from layer to layer, which is not supported")
+        if not accept(value):
+            raise self.fail(f"metadata {key!r} is {str(value)[:60]!r}, not {kind}")
+        return value
+
+
+def _is_positive(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value > 0

@@ -12,12 +12,11 @@ import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from atb_core.checkpoint.base import GgufRules
-from atb_core.checkpoint.files import CheckedFile
+from atb_core.checkpoint.files import CheckedFile, TableLoader, memory_of
 from atb_core.checkpoint.gguf.config import config_from_header, gguf_dtype
 from atb_core.checkpoint.gguf.header import GgufTensor, header_of
 from atb_core.checkpoint.gguf.names import hugging_face_names
 from atb_core.checkpoint.gguf.quants import SUPPORTED_TYPES, decode
-from atb_core.checkpoint.reading import TableLoader, memory_of
 from atb_core.errors import WeightsError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.torch_dtypes import dtype_to_torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -79,14 +79,9 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
         duplicates += [(alias, parameter.name) for alias in parameter.aliases if alias in available - used]
     used |= {name for name, _ in duplicates}
     unexpected = sorted(name for name in available - used if not _HARMLESS.search(name))
-    problems = {
-        "missing": missing,
-        "of the wrong shape": misshapen,
-        "not of a floating-point type": mistyped,
-        "unexpected": unexpected,
-    }
-    if any(problems.values()):
-        parts = [f"{len(names)} {problem}: {', '.join(names)}" for problem, names in problems.items() if names]
+    kinds = ("missing", "of the wrong shape", "not of a floating-point type", "unexpected")
+    problems = [*zip(kinds, (missing, misshapen, mistyped, unexpected), strict=True)]
+    if parts := [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in problems if names]:
         raise WeightsError(
             f"the tensors of {loader.source} do not fit the model; {'; '.join(parts)}",
             hint="Check that config.json and the weights belong together and that every shard is there.",
@@ -119,10 +114,16 @@ def stream_weights(
         for parameter in plan.parameters:
             experts = _experts(parameter, plan) if part_sink and parameter.name not in shared else None
             if part_sink is not None and experts is not None:
-                for expert, sources in enumerate(experts):
-                    part_sink(parameter.name, expert, _read_expert(parameter, sources, loader, bar))
+                for expert, parts in enumerate(experts):
+                    part_sink(parameter.name, expert, _joined(parameter, parts, loader, bar, 1))
                 continue
-            tensor = _read(parameter, plan, loader, bar)
+            sources = plan.sources[parameter.name]
+            if len(sources) == 1:
+                tensor = loader.get(sources[0].name)
+                bar.advance(loader.nbytes(sources[0].name))
+            else:
+                tensor = _joined(parameter, sources, loader, bar)
+            tensor = parameter.process(tensor)
             for alias, name in plan.duplicates:
                 if name == parameter.name:
                     _check_duplicate(alias, parameter, tensor, loader)
@@ -139,39 +140,25 @@ def _experts(parameter: Parameter, plan: LoadPlan) -> list[list[WeightSource]] |
         index = source.place[0] if source.place else None
         if not isinstance(index, int):
             return None
-        groups[index].append(source)
+        groups[index].append(replace(source, place=(0, *(source.place or ())[1:])))
     return groups if all(groups) else None
 
 
-def _read_expert(
-    parameter: Parameter, sources: Sequence[WeightSource], loader: WeightLoader, bar: Progress
+def _joined(
+    parameter: Parameter, sources: Sequence[WeightSource], loader: WeightLoader, bar: Progress, rows: int | None = None
 ) -> torch.Tensor:
+    """Returns a weight, or `rows` of its indices of dimension 0, filled from several stored tensors."""
     assert parameter.declared_shape is not None
     assert parameter.declared_dtype is not None
-    part = torch.empty((1, *parameter.declared_shape[1:]), dtype=dtype_to_torch(parameter.declared_dtype))
-    for source in sources:
-        assert source.place is not None
-        part[0][source.place[1:]].copy_(loader.get(source.name))
-        bar.advance(loader.nbytes(source.name))
-    return part
-
-
-def _read(parameter: Parameter, plan: LoadPlan, loader: WeightLoader, bar: Progress) -> torch.Tensor:
-    sources = plan.sources[parameter.name]
-    if len(sources) == 1:
-        tensor = loader.get(sources[0].name)
-        bar.advance(loader.nbytes(sources[0].name))
-        return parameter.process(tensor)
-    assert parameter.declared_shape is not None
-    assert parameter.declared_dtype is not None
-    packed = torch.empty(parameter.declared_shape, dtype=dtype_to_torch(parameter.declared_dtype))
+    shape = parameter.declared_shape if rows is None else (rows, *parameter.declared_shape[1:])
+    joined = torch.empty(shape, dtype=dtype_to_torch(parameter.declared_dtype))
     start = 0
     for source in sources:
         place = (slice(start, start + source.shape[0]),) if source.place is None else source.place
-        packed[place].copy_(loader.get(source.name))
+        joined[place].copy_(loader.get(source.name))
         start += source.shape[0]
         bar.advance(loader.nbytes(source.name))
-    return parameter.process(packed)
+    return joined
 
 
 def _check_duplicate(alias: str, parameter: Parameter, tensor: torch.Tensor, loader: WeightLoader) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from checkpoint.checkpoints import TINY, gguf_bytes, tiny_gguf, write
 
-from atb_core.checkpoint.gguf.config import read_gguf_config
-from atb_core.checkpoint.gguf.rope import llama3_factors
+from atb_core.checkpoint.gguf.config import llama3_factors, read_gguf_config
 from atb_core.errors import WeightsError
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from atb_core.runner.logits_processors import process_logits
-from atb_core.runner.request import Request, RequestGroup
+from atb_core.runner.outputs import RequestOutput
+from atb_core.runner.request import Request
+from atb_core.runner.sampler import process_logits
 from atb_core.runner.sampling_params import SamplingParams
 
 VOCAB = 40
@@ -25,7 +26,7 @@ STOP_IDS = (5, 11)
 def request_after(output: list[int], options: dict[str, Any], stop_ids: Collection[int] = ()) -> Request:
     """A request that has generated `output`."""
     params = SamplingParams(**options)
-    request = Request(RequestGroup("0", 0, None, PROMPT), 0, 0, params, 1000, frozenset(stop_ids))
+    request = Request(RequestOutput("0", None, PROMPT, []), 0, 0, params, 1000, frozenset(stop_ids))
     for token_id in output:
         request.append(token_id, None)
     return request
