@@ -9,9 +9,13 @@ instances compute the same. Subclassing `Op` registers the class. A custom op, w
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import math
+import operator
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from atb_core.errors import GraphError, ShapeError
@@ -59,9 +63,19 @@ class Op:
             _register(cls)
 
     def __post_init__(self) -> None:
-        for name, kind in self.enums:
-            if not isinstance(getattr(self, name), AttributeVariable):
-                object.__setattr__(self, name, kind(getattr(self, name)))
+        kinds: dict[str, Callable[[Any], Any]] = {
+            field.name: _KINDS[kind]
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            if (kind := field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)) in _KINDS
+        }
+        for name, convert in (kinds | dict(self.enums)).items():
+            value = getattr(self, name)
+            if isinstance(value, AttributeVariable):
+                continue
+            try:
+                object.__setattr__(self, name, convert(value))
+            except (TypeError, ValueError, OverflowError) as error:
+                raise GraphError(f"{name} of {self.name} cannot be {str(value)[:80]!r}: {error}") from None
 
     @classmethod
     def op_name(cls) -> str:
@@ -130,6 +144,43 @@ class Op:
         """Returns the attributes as plain values: enums and dtypes as text."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         return {field.name: _plain(getattr(self, field.name)) for field in fields}
+
+
+def _bool(value: Any) -> bool:
+    if value not in (False, True):
+        raise TypeError("it must be True or False")
+    return bool(value)
+
+
+def _int(value: Any) -> int:
+    number = operator.index(value)
+    if isinstance(value, bool) or abs(number) >= 1 << 63:
+        raise TypeError("it must be an integer of 64 bits")
+    return number
+
+
+def _float(value: Any) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise TypeError("it must be a finite number")
+    return float(value)
+
+
+def _str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("it must be text")
+    return value
+
+
+# What makes the plain value of an attribute, by its annotation. Other attributes, of plugins' ops, are not checked.
+_KINDS: dict[str, Callable[[Any], Any]] = {
+    "bool": _bool,
+    "int": _int,
+    "float": _float,
+    "str": _str,
+    "tuple[int, ...]": lambda value: tuple(map(_int, value)),
+    "DataType": DataType,
+    "DataType | None": lambda value: None if value is None else DataType(value),
+}
 
 
 def _register(op: type[Op]) -> None:
