@@ -30,11 +30,14 @@ class GgufRules:
         names: further tensor names, GGUF to Hugging Face; `{}` stands for the layer's number on both sides, and a
             second one on the right for the number of an expert, where all experts of a layer are one tensor.
         config: entries of `config.json` that the file does not carry, for example an activation's name.
+        metadata: further metadata that mean something to the family, names under that of the architecture (such as
+            `"final_logit_softcapping"`) to keys of `config.json`. A file with others is refused.
     """
 
     permuted_qk: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, object] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

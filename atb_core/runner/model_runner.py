@@ -428,4 +428,4 @@ class ModelRunner:
         Raises:
             RequestError: The family names no parser, or one that no installed plugin offers.
         """
-        return tool_parser(self._router.tool_parser, self.config.model_type).parse(text)
+        return tool_parser(self._router.get_tool_call_parser(), self.config.model_type).parse(text)

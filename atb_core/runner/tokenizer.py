@@ -120,6 +120,11 @@ class Tokenizer:
         template = self._template("tool_use" if tools else "default")
         return template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
 
+    def encode_chat(self, messages: list[Message], **variables: Any) -> tuple[str | None, list[int]]:
+        """Returns the prompt text of a conversation, if there is one, and its token ids; see `apply_chat_template`."""
+        text = self.apply_chat_template(messages, **variables)
+        return text, self.encode(text, add_special_tokens=False)
+
     def check_chat_template_kwargs(self, variables: Mapping[str, Any]) -> None:
         """Refuses variables that would change nothing: a template silently ignores what it does not know.
 
