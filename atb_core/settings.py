@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from atb_core.errors import SettingsError
+from atb_core.files import read_text
 from atb_core.names import GRAPHS, normalized_name
 
 _MAX_BYTES = 1 << 20
@@ -140,18 +141,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
 
+    text = read_text(path, _MAX_BYTES, SettingsError)
     try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise SettingsError(f"the settings file {path} cannot be read: {error.strerror or error}") from error
-    if len(data) > _MAX_BYTES:
-        raise SettingsError(f"the settings file {path} is larger than {_MAX_BYTES} bytes")
-    try:
-        values: dict[str, Any] = tomllib.loads(data.decode("utf-8"))
-    except ValueError as error:
+        values: dict[str, Any] = tomllib.loads(text or "")
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"the settings file {path} is not valid TOML: {error}") from error
     return values
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads an untrusted file at given offsets, never beyond what it holds.
+"""Reads tensors from untrusted files at given offsets, never beyond what a file holds.
 
 Tensors are read with `preadv` into memory the caller owns, not mapped. A mapping would be one copy cheaper, but it
 counts in the resident size until it is dropped, and if another process truncates the file, access to it is a SIGBUS;
@@ -10,12 +10,19 @@ pages at any time.
 from __future__ import annotations
 
 import os
-import stat
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from atb_core.checkpoint.base import WeightLoader
 from atb_core.errors import ModelNotFoundError, WeightsError
+from atb_core.files import open_regular
+from atb_core.graph.dtype import DataType
+
+if TYPE_CHECKING:
+    import torch
 
 K = TypeVar("K")
 
@@ -45,17 +52,10 @@ class CheckedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            # O_NONBLOCK: opening a FIFO must not wait for a writer; regular files ignore it.
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._fd = open_regular(path, WeightsError)
         except FileNotFoundError:
             raise ModelNotFoundError(f"{path} does not exist", "Check the path.") from None
-        except OSError as error:
-            raise WeightsError(f"cannot open {path}: {error.strerror}", "Check that you may read it.") from error
-        status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
-            self.close()
-            raise WeightsError(f"{path} is not a regular file", "Pass a checkpoint file or a model directory.")
-        self.size = status.st_size
+        self.size = os.fstat(self._fd).st_size
 
     def read_into(self, offset: int, target: memoryview, what: str) -> None:
         """Fills `target` (bytes) with the file's content at `offset`; `what` names it in errors."""
@@ -108,3 +108,66 @@ class CheckedFile:
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
             self.close()
+
+
+class TableLoader(WeightLoader, Generic[K]):
+    """Base of the loaders of the core's own formats.
+
+    `tensors` are in the order on disk; `path` is the name for messages.
+    """
+
+    def __init__(self, path: Path, tensors: Mapping[str, StoredTensor[K]]) -> None:
+        self.path = path
+        self.tensors = tensors
+
+    @property
+    def source(self) -> str:
+        return str(self.path)
+
+    def names(self) -> Sequence[str]:
+        return tuple(self.tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def locate(self, name: str) -> StoredTensor[K]:
+        """Returns the place of a tensor; raises `WeightsError` for a name that is not in the table."""
+        if name not in self.tensors:
+            raise self.unknown(name)
+        return self.tensors[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.locate(name).shape
+
+    def nbytes(self, name: str) -> int:
+        return self.locate(name).nbytes
+
+    def get_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
+        shape = self.locate(name).shape
+        if not 0 <= dim < len(shape) or not 0 <= start <= stop <= shape[dim]:
+            raise WeightsError(
+                f"{self.path}: tensor {name!r} of shape {list(shape)} has no slice [{start}:{stop}] in dimension {dim}"
+            )
+        return self.read_slice(name, dim, start, stop)
+
+    @abstractmethod
+    def read_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
+        """Reads a slice that exists."""
+
+
+def empty(shape: Sequence[int], dtype: DataType) -> torch.Tensor:
+    """Returns a tensor of that shape whose elements are not set."""
+    import torch
+
+    from atb_core.graph.torch_dtypes import dtype_to_torch
+
+    return torch.empty(tuple(shape), dtype=dtype_to_torch(dtype))
+
+
+def memory_of(tensor: torch.Tensor) -> memoryview:
+    """Returns the bytes of a contiguous tensor, writable."""
+    import torch
+
+    flat = tensor.reshape(-1)
+    # numpy has no bfloat16 and torch cannot view an empty tensor as bytes, hence both detours.
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(bytearray())

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from atb_core.checkpoint.json_files import read_json_object
 from atb_core.errors import ConfigError, RequestError
+from atb_core.files import read_json
 from atb_core.runner.sampling_params import DEFAULT_MAX_TOKENS, SamplingParams
 
 _log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def choose_generation_config(choice: str | Path, own: Mapping[str, Any]) -> tupl
         return {}, FILE_NAME
     path = Path(choice)
     file = path / FILE_NAME if path.is_dir() else path
-    values = read_json_object(file, ConfigError)
+    values = read_json(file, ConfigError)
     if values is None:
         raise ConfigError(f"There is no {file}", hint="generation_config is 'auto', 'none', or a file or directory.")
     return values, str(file)
@@ -110,11 +110,12 @@ def default_values(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     _check_end_tokens(config.get("eos_token_id"), name)
     _refuse_unsupported(config, name, {**_UNSUPPORTED, **(_UNSUPPORTED_IF_SAMPLING if sampling else {})})
     _warn_of_unknown(config, name)
-    checked = {
-        parameter: _checked(config[key], key, parameter, name)
-        for key, parameter in {**_ALWAYS, **_IF_SAMPLING}.items()
-        if config.get(key) is not None
-    }
+    checked = {}
+    for key, parameter in {**_ALWAYS, **_IF_SAMPLING}.items():
+        if config.get(key) is not None:
+            checked[parameter] = config[key]
+            # Each by itself, so that the message has the file's name for it.
+            _construct({"max_tokens": None, parameter: config[key]}, f"{key}: ", name)
     values = {"temperature": 1.0} if sampling else {}
     values |= {name: value for name, value in checked.items() if sampling or name not in _IF_SAMPLING.values()}
     if "min_tokens" in values:
@@ -122,12 +123,6 @@ def default_values(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         values.setdefault("max_tokens", max(values["min_tokens"], DEFAULT_MAX_TOKENS))
     _construct(values, "", name)
     return values
-
-
-def _checked(value: Any, key: str, parameter: str, name: str) -> Any:
-    # Each by itself, so that the message has the file's name for it.
-    _construct({"max_tokens": None, parameter: value}, f"{key}: ", name)
-    return value
 
 
 def _construct(values: Mapping[str, Any], where: str, name: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from atb_core.checkpoint.base import TokenizerParts
 from atb_core.checkpoint.opening import checkpoint_at
 from atb_core.errors import RequestError, TokenizerError
-from atb_core.runner.chat_template import ChatTemplate, Message, end_template_process
+from atb_core.runner.chat_template import ChatTemplate, Message
 from atb_core.runner.text_decoder import TextDecoder, TextDecoderFactory
 
 if TYPE_CHECKING:
@@ -43,10 +43,6 @@ class Tokenizer:
         """
         return cls(checkpoint_at(path).tokenizer_parts())
 
-    def close(self) -> None:
-        """Ends the process that renders chat templates; the next chat of any tokenizer starts it again."""
-        end_template_process()
-
     @property
     def backend(self) -> tokenizers.Tokenizer:
         """Tokenizer of the `tokenizers` library."""
@@ -56,11 +52,6 @@ class Tokenizer:
     def eos_token_ids(self) -> frozenset[int]:
         """Tokens that end a text."""
         return self._parts.eos_token_ids
-
-    @property
-    def special_tokens(self) -> dict[str, str]:
-        """Texts of the named special tokens, such as `bos_token`."""
-        return dict(self._parts.special_tokens)
 
     @property
     def has_chat_template(self) -> bool:
@@ -128,6 +119,11 @@ class Tokenizer:
         """
         template = self._template("tool_use" if tools else "default")
         return template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
+
+    def encode_chat(self, messages: list[Message], **variables: Any) -> tuple[str | None, list[int]]:
+        """Returns the prompt text of a conversation, if there is one, and its token ids; see `apply_chat_template`."""
+        text = self.apply_chat_template(messages, **variables)
+        return text, self.encode(text, add_special_tokens=False)
 
     def check_chat_template_kwargs(self, variables: Mapping[str, Any]) -> None:
         """Refuses variables that would change nothing: a template silently ignores what it does not know.

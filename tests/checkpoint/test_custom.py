@@ -117,7 +117,7 @@ def test_a_directory_whose_weights_are_of_a_plugins_format_opens(site: Site, tmp
 def test_core_s_own_formats_come_first(site: Site, tmp_path: Path) -> None:
     site.install("atb-foo", WITHOUT_CONFIG.replace('path.suffix == ".foo"', "True"))
     with open_weights(write_model(tmp_path / "model")) as loader:
-        assert type(loader).__module__ == "atb_core.checkpoint.safetensors.loader"
+        assert type(loader).__module__ == "atb_core.checkpoint.safetensors"
 
 
 def test_a_path_that_no_format_claims_names_the_known_ones(site: Site, tmp_path: Path) -> None:

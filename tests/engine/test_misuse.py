@@ -56,7 +56,7 @@ def test_keys_and_values_of_the_wrong_kind_are_named(engine: Any) -> None:
             engine.forward({"ids": IDS}, {"logits": value})
         with pytest.raises(EngineError, match=r"'norm' must be a torch\.Tensor, not "):
             engine.set_weights({"norm": value})
-    with pytest.raises(EngineError, match="'ids': torch.complex64 is not supported"):
+    with pytest.raises(EngineError, match=r"'ids': torch\.complex64 is not supported"):
         engine.forward({"ids": IDS.to(torch.complex64).conj()})
 
 
@@ -146,7 +146,7 @@ def test_networks_and_stores_of_the_wrong_kind_are_named(backend: str) -> None:
             build_engine(value, backend=backend)  # type: ignore[arg-type]
         with pytest.raises(AtbError, match="the network of an engine must be a Network, not "):
             get_backend(backend).build(value)  # type: ignore[arg-type]
-    with pytest.raises(EngineError, match="store must be a .*, not list"):
+    with pytest.raises(EngineError, match=r"store must be a .*, not list"):
         get_backend(backend).build(tiny_network(), [1])
 
 

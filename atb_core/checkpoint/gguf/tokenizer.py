@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rebuilds the tokenizer that a GGUF file carries for the `tokenizers` library."""
+"""Rebuilds the tokenizer that a GGUF file carries for the `tokenizers` library.
+
+A byte-level file names the rules (`tokenizer.ggml.pre`) by which text is cut before merging. They are part of the model
+and are not approximated: a name that is not in the table is an error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gguf.constants import TokenType
 
 from atb_core.checkpoint.base import TokenizerParts
-from atb_core.checkpoint.gguf.header import read_gguf_header
-from atb_core.checkpoint.gguf.pretokenizers import byte_level_bpe, pre_tokenizer_adds_bos, sentencepiece_bpe
+from atb_core.checkpoint.gguf.config import ABSENT_IDS
+from atb_core.checkpoint.gguf.file import read_gguf_header
 from atb_core.errors import TokenizerError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _PREFIX = "tokenizer.ggml."
+_TEMPLATE = "tokenizer.chat_template"
 # Control tokens that end a turn or a text in the formats in use. A file names only one `eos`, yet a chat model may
 # stop with another, so all that the vocabulary marks as control tokens count.
 _END_TEXTS = frozenset(
@@ -27,6 +33,48 @@ _END_TEXTS = frozenset(
     }
 )  # fmt: skip
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@dataclass(frozen=True)
+class _Scheme:
+    """Holds the rules by which one family of byte-level tokenizers cuts text.
+
+    Attributes:
+        pattern: the cut; `None` is GPT-2's own, which the byte-level step applies.
+        single_digits: each digit is cut off before the other cuts.
+        nfc: the text is normalized to NFC.
+        ignore_merges: a piece that is a token is not merged from parts.
+        adds_bos: a text starts with BOS where the file does not say.
+    """
+
+    pattern: str | None = None
+    single_digits: bool = False
+    nfc: bool = False
+    ignore_merges: bool = False
+    adds_bos: bool = False
+
+
+_GPT2 = _Scheme()
+_DIGITS_GPT2 = _Scheme(single_digits=True)
+_QWEN2 = _Scheme(pattern=_WORDS % "", nfc=True)
+_LLAMA3 = _Scheme(pattern=_WORDS % "{1,3}", ignore_merges=True, adds_bos=True)
+_SCHEMES: Mapping[str, _Scheme] = {
+    "gpt-2": _GPT2,
+    "phi-2": _GPT2,
+    "smollm": _DIGITS_GPT2,
+    "starcoder": _DIGITS_GPT2,
+    "refact": _DIGITS_GPT2,
+    "command-r": _DIGITS_GPT2,
+    "qwen2": _QWEN2,
+    "deepseek-r1-qwen": _QWEN2,
+    "llama-bpe": _LLAMA3,
+    "llama3": _LLAMA3,
+    "llama-v3": _LLAMA3,
+}
 
 
 def read_gguf_tokenizer(path: Path) -> TokenizerParts:
@@ -41,7 +89,7 @@ def read_gguf_tokenizer(path: Path) -> TokenizerParts:
     kind, pre = metadata.get(_PREFIX + "model"), str(metadata.get(_PREFIX + "pre", "default"))
     tokenizer = _build(vocabulary, kind, pre)
     bos_id, eos_ids = vocabulary.token_id("bos_token_id"), vocabulary.end_ids()
-    add_bos = vocabulary.flag("add_bos_token", kind == "llama" or pre_tokenizer_adds_bos(pre))
+    add_bos = vocabulary.flag("add_bos_token", kind == "llama" or (pre in _SCHEMES and _SCHEMES[pre].adds_bos))
     add_eos = vocabulary.flag("add_eos_token", False)
     special_ids = {
         "bos_token": bos_id,
@@ -49,12 +97,17 @@ def read_gguf_tokenizer(path: Path) -> TokenizerParts:
         "pad_token": vocabulary.token_id("padding_token_id"),
         "unk_token": vocabulary.token_id("unknown_token_id"),
     }
-    template = metadata.get("tokenizer.chat_template")
+    # Further templates stand under the key of the usual one and their names.
+    templates = {
+        key.removeprefix(_TEMPLATE).removeprefix(".") or "default": text
+        for key, text in metadata.items()
+        if key == _TEMPLATE or key.startswith(_TEMPLATE + ".")
+    }
     return TokenizerParts(
         backend=tokenizer,
         eos_token_ids=frozenset(eos_ids),
         special_tokens={name: vocabulary.tokens[index] for name, index in special_ids.items() if index is not None},
-        chat_templates={"default": template} if isinstance(template, str) and template else {},
+        chat_templates={name: text for name, text in templates.items() if isinstance(text, str) and text},
         bos_id=bos_id if add_bos else None,
         eos_id=special_ids["eos_token"] if add_eos else None,
     )
@@ -63,10 +116,10 @@ def read_gguf_tokenizer(path: Path) -> TokenizerParts:
 def _build(vocabulary: _Vocabulary, kind: object, pre: str) -> Tokenizer:
     try:
         if kind == "gpt2":
-            tokenizer = byte_level_bpe(vocabulary.ids(), vocabulary.merges(), pre, str(vocabulary.path))
+            tokenizer = _byte_level_bpe(vocabulary.ids(), vocabulary.merges(), pre, str(vocabulary.path))
         elif kind == "llama":
             prefix = vocabulary.flag("add_space_prefix", True)
-            tokenizer = sentencepiece_bpe(vocabulary.ids(), vocabulary.scores(), prefix, vocabulary.unknown_token())
+            tokenizer = _sentencepiece_bpe(vocabulary.ids(), vocabulary.scores(), prefix, vocabulary.unknown_token())
         else:
             raise vocabulary.fail(
                 f"its tokenizer is of kind {str(kind)[:40]!r}; supported are 'gpt2' (byte-level BPE) and 'llama'"
@@ -132,7 +185,7 @@ class _Vocabulary:
 
     def token_id(self, key: str) -> int | None:
         value = self.metadata.get(_PREFIX + key)
-        if value is None:
+        if value in ABSENT_IDS:
             return None
         if type(value) is not int or not 0 <= value < len(self.tokens):
             raise self.fail(f"{_PREFIX + key} is {str(value)[:40]!r}, not one of {len(self.tokens)} tokens")
@@ -160,3 +213,58 @@ class _Vocabulary:
         ends = [index for index in self.ids_of(TokenType.CONTROL) if self.tokens[index] in _END_TEXTS]
         # dict keeps the order and drops repetitions.
         return tuple(dict.fromkeys(index for index in (*named, *ends) if index is not None))
+
+
+def _byte_level_bpe(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], pre: str, source: str) -> Tokenizer:
+    """Builds a BPE over bytes written as printable characters, as GPT-2 introduced it."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    scheme = _SCHEMES.get(pre)
+    if scheme is None:
+        raise TokenizerError(
+            f"{source}: its tokenizer cuts text by the rules {pre[:60]!r}, which are not supported "
+            f"(supported: {', '.join(_SCHEMES)})",
+            "Use the model's original directory, whose tokenizer.json holds the rules.",
+        )
+    tokenizer = Tokenizer(models.BPE(vocab=dict(ids), merges=list(merges), ignore_merges=scheme.ignore_merges))
+    steps: list[Any] = []
+    if scheme.single_digits:
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    if scheme.pattern is not None:
+        steps.append(pre_tokenizers.Split(Regex(scheme.pattern), behavior="isolated", invert=False))
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=scheme.pattern is None))
+    if scheme.nfc:
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _sentencepiece_bpe(
+    ids: Mapping[str, int], scores: Sequence[float], space_prefix: bool, unknown: str | None
+) -> Tokenizer:
+    """Builds a SentencePiece BPE with byte fallback: pieces are merged in the order of their scores."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    merges = _merges_from_scores(ids, scores)
+    tokenizer = Tokenizer(
+        models.BPE(vocab=dict(ids), merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    )
+    steps: list[Any] = [normalizers.Prepend("▁")] if space_prefix else []
+    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
+    back: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    if space_prefix:
+        back.append(decoders.Strip(content=" ", left=1))
+    tokenizer.decoder = decoders.Sequence(back)
+    return tokenizer
+
+
+def _merges_from_scores(ids: Mapping[str, int], scores: Sequence[float]) -> list[tuple[str, str]]:
+    """Returns every pair of pieces that makes a third one, best score first."""
+    ranked = [
+        (-scores[index], ids[left], ids[right], (left, right))
+        for piece, index in ids.items()
+        for left, right in ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
+        if left in ids and right in ids
+    ]
+    return [pair for *_, pair in sorted(ranked)]
