@@ -16,6 +16,7 @@ from atb_core.models.cpp.graph_variants import CppVariants
 from atb_core.models.cpp.registration import registrations
 from atb_core.models.families import families
 from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS
+from atb_core.runner.ported_tokenizer import ported
 from atb_core.runner.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def open_tokenizer(router: BaseRouter, checkpoint: Checkpoint, path: str | Path 
     """Returns the tokenizer at `path` if it is given, else the family's own, else the checkpoint's."""
     if path is not None:
         return Tokenizer.from_path(Path(path))
-    own: Tokenizer | None = router.tokenizer
+    own = ported(router.tokenizer, router.input_builder)
     return own or Tokenizer(checkpoint.tokenizer_parts())
 
 

@@ -79,6 +79,7 @@ class BaseConfig:
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
     quantization_config: dict[str, Any] | None = None
+    quantize: str | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Makes fields of bare class attributes: `vocab_size = 1000` without an annotation."""

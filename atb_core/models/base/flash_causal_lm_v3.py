@@ -200,7 +200,7 @@ class CausalLM(FlashCausalLMV3):
         Raises:
             WeightsError: one message with every missing, misshapen and unexpected tensor; or a quantized checkpoint.
         """
-        quantized = self.config.quantization_config
+        quantized = self.config.quantization_config or self.config.quantize
         if quantized:
             method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
             raise WeightsError(
@@ -237,6 +237,11 @@ class CausalLM(FlashCausalLMV3):
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
         active = [feature for feature in self.features if feature.is_activated(step)]
+        if not active and any(adapter not in (None, "base") for adapter in step.adapter_ids or ()):
+            raise RequestError(
+                f"{type(self).__name__} has no feature that takes adapters, and the step names {step.adapter_ids!r}",
+                hint="Leave adapter_ids out, or merge the adapter into the checkpoint.",
+            )
         variant = self.variants.get("prefill" if step.is_prefill else "decode", active)
         self._kv.update(step.kv_cache)
         self._kv.bind(variant)
