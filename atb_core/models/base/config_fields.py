@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from atb_core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from atb_core.models.base.config import BaseConfig
 
 #: Fields without a meaning for inference, by the reason.
 MEANINGLESS: dict[str, str] = {
@@ -42,24 +39,24 @@ MEANINGLESS: dict[str, str] = {
 _MEANINGLESS = frozenset(" ".join(MEANINGLESS.values()).split())
 
 
-def _one(value: Any, config: BaseConfig) -> bool:
+def _one(value: Any, config: Any) -> bool:
     return type(value) in (int, float) and value == 1
 
 
-def _zero(value: Any, config: BaseConfig) -> bool:
+def _zero(value: Any, config: Any) -> bool:
     return type(value) in (int, float) and value == 0
 
 
-def _scale_of_heads(value: Any, config: BaseConfig) -> bool:
+def _scale_of_heads(value: Any, config: Any) -> bool:
     return type(value) in (int, float) and abs(value - (config.head_dim or 0) ** -0.5) < 1e-6
 
 
-def _beyond_context(value: Any, config: BaseConfig) -> bool:
+def _beyond_context(value: Any, config: Any) -> bool:
     return type(value) is int and (value <= 0 or value >= config.context_length)
 
 
 #: Values that leave a field without effect, where they are not `None`, `False` or empty.
-_NEUTRAL: dict[str, Callable[[Any, BaseConfig], bool]] = {
+_NEUTRAL: dict[str, Callable[[Any, Any], bool]] = {
     **dict.fromkeys(
         (
             "embedding_multiplier", "embedding_scale", "logit_scale", "logits_scaling", "lm_head_multiplier",
@@ -84,11 +81,11 @@ _NEUTRAL: dict[str, Callable[[Any, BaseConfig], bool]] = {
 }  # fmt: skip
 
 
-def unread_fields(config: BaseConfig, values: Mapping[str, Any], numbers: bool = True) -> dict[str, Any]:
+def unread_fields(config: Any, values: Mapping[str, Any], numbers: bool = True) -> dict[str, Any]:
     """Returns those of `values`, fields of a `config.json`, that change the model and that `config` does not have.
 
     Args:
-        config: the configuration made of the fields.
+        config: the `BaseConfig` made of the fields.
         values: the fields under the names of the configuration's class.
         numbers: leaves out numbers that are known to have no effect, such as a multiplier of 1.
     """
@@ -105,7 +102,7 @@ def unread_fields(config: BaseConfig, values: Mapping[str, Any], numbers: bool =
     return unread
 
 
-def refuse_unread(config: BaseConfig, values: Mapping[str, Any]) -> None:
+def refuse_unread(config: Any, values: Mapping[str, Any]) -> None:
     """Raises ConfigError with every field of `values` that changes the model and that `config` does not have."""
     unread = unread_fields(config, values)
     if unread:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from atb_core.errors import ConfigError, TokenizerError, WeightsError
+from atb_core.errors import ConfigError, TokenizerError
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.ported_router import PortedRouter
 from atb_core.models.families import families, model_type_of
-from atb_core.names import DTYPES
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint, GgufRules
@@ -111,7 +110,7 @@ class BaseRouter(PortedRouter):
 def router_of(checkpoint: Checkpoint) -> BaseRouter:
     """Returns the router of the family that serves a checkpoint, and sets that family's rules on the checkpoint.
 
-    Imports only that family; reads no weights, and their headers only if the configuration names no element type.
+    Imports only that family; reads no weights.
 
     Raises:
         ConfigError: there is no usable configuration.
@@ -121,17 +120,4 @@ def router_of(checkpoint: Checkpoint) -> BaseRouter:
     model_type = model_type_of(checkpoint)
     router_cls: type[BaseRouter] = families().router_for(model_type)
     checkpoint.set_rules(router_cls.gguf)
-    config = {**checkpoint.config(), "model_type": model_type}
-    if config.get("dtype") is None and config.get("torch_dtype") is None:
-        config["dtype"] = _stored_dtype(checkpoint)
-    return router_cls(str(checkpoint), config, checkpoint)
-
-
-def _stored_dtype(checkpoint: Checkpoint) -> str | None:
-    """Returns the commonest element type of the weights that models run in, `None` without weights."""
-    try:
-        types = checkpoint.stored_types().most_common()
-    except WeightsError:
-        # Whoever needs the weights reports it.
-        return None
-    return next((name for name, _ in types if name in DTYPES), None)
+    return router_cls(str(checkpoint), {**checkpoint.config(), "model_type": model_type}, checkpoint)
