@@ -83,7 +83,7 @@ def config_with_dtype(config: BaseConfig, dtype: str) -> BaseConfig:
 
 
 def open_tokenizer(
-    router: BaseRouter, checkpoint: Checkpoint, path: str | Path | None, chat_template: str | Path | None
+    router: BaseRouter, checkpoint: Checkpoint, path: str | Path | None = None, chat_template: str | Path | None = None
 ) -> Tokenizer:
     """Returns the tokenizer at `path` if it is given, else the family's own, else the checkpoint's.
 

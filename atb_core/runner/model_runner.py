@@ -88,6 +88,7 @@ class ModelRunner:
 
     Attributes:
         config: Configuration of the checkpoint.
+        backend: What runs the graphs, `"cpu"`, `"reference"`, `"atb"` or `"atb-sim"`.
         graph: Who wrote the graphs, `"python"` or `"cpp"`.
         tokenizer: `None` if none was loaded.
         generation_config: Contents of the generation configuration that defaults come from.
@@ -127,6 +128,7 @@ class ModelRunner:
         **_unknown: Never,
     ) -> None:
         check_opening(locals())
+        self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().engine.graph if graph is None else graph
         check_available(backend, self.graph, rank, world_size, features)
         checkpoint = open_checkpoint(model_name_or_path, progress)
@@ -387,7 +389,7 @@ class ModelRunner:
         """Checks all of the prompts, then runs them together."""
         _ = self.model  # refuses a closed runner before a prompt is looked at
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
-        factory = RequestFactory(encoder, self.eos_token_ids)
+        factory = RequestFactory(encoder, self.eos_token_ids, len(prompts))
         params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
         requests = [
             factory.make(str(next(self._request_ids)), index, prompt, own)
