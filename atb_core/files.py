@@ -19,8 +19,8 @@ __all__ = ["open_regular", "parse_json", "read_file", "read_json", "read_text"]
 
 _MAX_JSON_BYTES = 8 << 20
 _MAX_DEPTH = 64
-# Those of the largest unsigned 64-bit number.
-_MAX_DIGITS = 20
+# Many a tokenizer_config.json says "no limit" by the integer 10^30.
+_MAX_DIGITS = 40
 _HINT = "Correct the file, or replace it by an intact one."
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -97,7 +97,7 @@ def parse_json(data: bytes | bytearray) -> dict[str, Any]:
 
     Raises:
         ValueError: it is none in UTF-8; an object has a key twice; a number is infinite, no number, or an integer of
-            more than 20 digits; a text has half a surrogate pair; or it nests deeper than 64.
+            more than 40 digits; a text has half a surrogate pair; or it nests deeper than 64.
     """
     text = data.decode("utf-8-sig")
     try:

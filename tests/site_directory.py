@@ -12,8 +12,8 @@ import pytest
 
 from atb_core.plugins.once import forget
 from atb_core.plugins.records import clear_records
-from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, FamilyRegistry
-from atb_core.plugins.scan import Environment, Installed
+from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, FamilyRegistry, registry
+from atb_core.plugins.scan import Environment, Installed, environment
 
 GOOD = (
     "from atb_core.models.base.router import BaseRouter\nfrom atb_core.models.base.config import BaseConfig\n"
@@ -76,12 +76,15 @@ class Site:
         shutil.rmtree(info)
 
     def scan(self) -> Environment:
-        """What is installed here and nowhere else."""
-        return Environment([str(self.path)])
+        """Makes what is installed here, and nowhere else, all that this process knows of; returns it."""
+        environment.cache_clear()
+        environment._values.append(Environment([str(self.path)]))
+        return environment()
 
     def registry(self) -> FamilyRegistry:
         """The families that are installed here and nowhere else."""
-        return FamilyRegistry(self.scan())
+        self.scan()
+        return registry()
 
     def one(self) -> Installed:
         """The only plugin that is installed here."""

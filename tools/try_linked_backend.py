@@ -31,7 +31,7 @@ def check_doctor() -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     findings = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
     for check in GOOD:
-        print(f"{check}: {findings[check]['level']}: {findings[check]['found']}")
+        print(f"{check}: {findings[check]['level']}: {findings[check]['message']}")
     wrong = [findings[check] for check in GOOD if findings[check]["level"] != "ok"]
     if wrong:
         sys.exit(f"doctor reports problems: {wrong}")

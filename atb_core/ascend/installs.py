@@ -9,12 +9,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from atb_core.ascend.machine import Machine
 
 TOOLKIT_VARIABLES = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME")
 _ABI_FOLDER = re.compile(r"cxx_abi_([01])\Z")
 _MAX_BYTES = 1 << 20
+#: A version, `None` if there is none, and why files that exist give none.
+Read: TypeAlias = "tuple[str | None, list[str]]"
 _RELEASE = re.compile(r"(\d{1,6})\.(\d{1,6})")
 # `8.2.RC1`, `8.0.T63.B020`, `9.0.0-beta.2`; five numbers are a component's own numbering.
 _VERSION = re.compile(r"(?:[A-Za-z]+-)?(\d{1,6}\.\d{1,6}[\w.+-]{0,60})\Z")
@@ -27,26 +30,13 @@ def release(version: str | None) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-@dataclass(frozen=True)
-class Read:
-    """Holds a version, or the reason why there is none.
-
-    Attributes:
-        version: of the first file that has one; `None` if none has.
-        problems: a sentence for each file that exists and gives no version.
-    """
-
-    version: str | None
-    problems: tuple[str, ...] = ()
-
-
 def read_version(files: Iterable[tuple[Path, Sequence[str]]]) -> Read:
-    """Returns the version in the first file that has one. A missing file is no problem, a damaged one is.
+    """Returns the version in the first file that has one, and a sentence for each damaged file before it.
 
     Args:
         files: each with the keys that the version may have, the best first; case does not matter.
     """
-    problems = []
+    problems: list[str] = []
     for path, keys in files:
         try:
             text = read_text(path)
@@ -57,9 +47,9 @@ def read_version(files: Iterable[tuple[Path, Sequence[str]]]) -> Read:
             continue
         version = _version(text, keys)
         if version is not None:
-            return Read(version, tuple(problems))
+            return version, problems
         problems.append(f"{path} holds no version (looked for {', '.join(keys)})")
-    return Read(None, tuple(problems))
+    return None, problems
 
 
 def read_text(path: Path) -> str:
@@ -107,11 +97,6 @@ def find_driver(machine: Machine) -> Install | None:
         return Install(path / "driver" if os.path.isdir(path / "driver") else path, "ASCEND_DRIVER_PATH")
     recorded = _recorded(machine.etc / "ascend_install.info", "driver_install_path_param")
     return _first_folder(root / "driver" for root in (*recorded, *machine.roots))
-
-
-def driver_version(path: Path) -> Read:
-    """Returns the version of the driver in `path`."""
-    return read_version([(path / "version.info", ("package_version", "Version"))])
 
 
 def find_toolkit(machine: Machine) -> Install | None:
@@ -167,12 +152,10 @@ def atb_folder_abi(path: Path) -> int | None:
 def atb_version(path: Path) -> Read:
     """Returns the version of the installation that `path`, its folder or one of its .../atb/cxx_abi_N, belongs to."""
     keys = ("Ascend-cann-atb", "Ascend-cann-atb Version", "Version")
-    read = read_version((folder / "version.info", keys) for folder in (path, path.parent, path.parent.parent))
-    if read.version is None:
-        for name in reversed(_resolved(path).parts[-4:]):
-            if release(name):  # .../nnal/atb/8.5.0/atb/cxx_abi_1
-                return Read(name, read.problems)
-    return read
+    version, problems = read_version((folder / "version.info", keys) for folder in (path, *path.parents[:2]))
+    # .../nnal/atb/8.5.0/atb/cxx_abi_1
+    names = reversed(_resolved(path).parts[-4:])
+    return version or next((name for name in names if release(name)), None), problems
 
 
 def set_env(install: Path) -> Path | None:

@@ -19,9 +19,11 @@ def blocking(check: str, message: str, cause: str, fix: str | None, level: Level
     return Finding(check, level, message, cause, fix, ("atb",))
 
 
-def missing(check: str, message: str, cause: str, fix: str, ascend: bool) -> Finding:
-    """Returns the finding that a part is absent: a warning if other parts of Ascend are here."""
-    return blocking(check, message, cause, fix, Level.WARNING if ascend else Level.ABSENT)
+def tried(check: str, what: str, problem: str | None, fix: str, backend: str = "atb") -> Finding:
+    """Returns the finding for a library or module that was loaded, or was not because of `problem`."""
+    if problem is None:
+        return Finding(check, Level.OK, f"{what} loads")
+    return Finding(check, Level.ERROR, f"{what} does not load", problem, fix, (backend,))
 
 
 def package_version(distribution: str) -> str | None:
@@ -52,15 +54,6 @@ def import_module(name: str) -> str | None:
     return try_in_child("import importlib; importlib.import_module(argument)", name)
 
 
-def torch_abi() -> int | None:
-    """Returns `_GLIBCXX_USE_CXX11_ABI` of torch, by importing it; `None` if that fails."""
-    try:
-        import torch
-    except Exception:  # a broken torch may raise anything; another check reports it
-        return None
-    return int(torch.compiled_with_cxx11_abi())
-
-
 @dataclass(frozen=True)
 class Machine:
     """Holds the places that the checks look at, and the functions with which they look.
@@ -82,7 +75,6 @@ class Machine:
     module_file: Callable[[str], Path | None] = module_file
     load_library: Callable[[Path], str | None] = load_library
     import_module: Callable[[str], str | None] = import_module
-    torch_abi: Callable[[], int | None] = torch_abi
 
     def variable(self, name: str) -> str | None:
         """Returns an environment variable; `None` also if it is empty."""

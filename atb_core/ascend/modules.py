@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from atb_core.ascend.installs import atb_folder_abi, find_atb, release
-from atb_core.ascend.machine import Machine, blocking, missing
+from atb_core.ascend.machine import Machine, blocking, tried
 from atb_core.findings import Finding, Level
+from atb_core.names import BACKENDS
 
 HOW_TO_BUILD = (
     "Source the set_env.sh of CANN and of NNAL, then: "
@@ -25,34 +25,30 @@ _EXTENSION_SYMBOLS = {0: b"_ZNSt13runtime_errorC2ERKSs", 1: b"_ZNSt13runtime_err
 _TORCH_SYMBOLS = {0: b"_ZN3c105ErrorC1ENS_14SourceLocationESs", 1: b"_ZN3c105ErrorC1ENS_14SourceLocationENSt7__cxx1112"}
 
 
-def check_packages(machine: Machine, ascend: bool, importing: bool = False) -> Iterator[Finding]:
-    """Checks that torch and torch_npu are installed and fit each other.
+def check_torch(machine: Machine) -> Finding:
+    """Checks that torch is installed."""
+    if version := machine.package_version("torch"):
+        return Finding("torch", Level.OK, version)
+    cause = "every backend takes and gives tensors of torch"
+    return Finding("torch", Level.ERROR, "not installed", cause, "pip install torch", BACKENDS)
 
-    Args:
-        machine: the machine.
-        ascend: some part of Ascend is on it, so that a missing torch_npu deserves a warning.
-        importing: imports torch_npu in a child process, too.
-    """
-    torch = machine.package_version("torch")
-    if torch is None:
-        cause, blocks = "every backend takes and gives tensors of torch", ("cpu", "reference", "atb", "atb-sim")
-        yield Finding("torch", Level.ERROR, "not installed", cause, "pip install torch", blocks)
-    else:
-        yield Finding("torch", Level.OK, torch)
-    finding = _torch_npu(torch, machine.package_version("torch_npu"), ascend)
+
+def check_torch_npu(machine: Machine, importing: bool = False) -> Finding:
+    """Checks that torch_npu is installed and fits torch; `importing` imports it in a child process, too."""
+    finding = _torch_npu(machine.package_version("torch"), machine.package_version("torch_npu"))
     if finding.level is Level.OK and importing and (problem := machine.import_module("torch_npu")) is not None:
         fix = "Source the set_env.sh of CANN: it sets LD_LIBRARY_PATH. If its libraries are found and do not fit, "
         fix += "install the torch_npu that is made for this CANN."
-        finding = blocking("torch_npu", f"{finding.message} does not import", problem, fix)
-    yield finding
+        return blocking("torch_npu", f"{finding.message} does not import", problem, fix)
+    return finding
 
 
-def _torch_npu(torch: str | None, torch_npu: str | None, ascend: bool) -> Finding:
+def _torch_npu(torch: str | None, torch_npu: str | None) -> Finding:
     wanted = release(torch)
     install = f'pip install "torch_npu=={_pair(torch)}.*"' if torch and wanted else "pip install torch_npu"
     if torch_npu is None:
         cause = "it is not installed, and torch reaches an NPU through it: tensors on the card, and the current stream"
-        return missing("torch_npu", "not installed", cause, install, ascend)
+        return blocking("torch_npu", "not installed", cause, install, Level.WARNING)
     if torch is None:
         return blocking("torch_npu", torch_npu, "torch is not installed", None)
     if release(torch_npu) != wanted:
@@ -66,15 +62,9 @@ def _pair(version: str) -> str:
 
 
 def torch_abi(machine: Machine) -> int | None:
-    """Returns the value of `_GLIBCXX_USE_CXX11_ABI` that torch was built with; `None` if nothing gives it.
-
-    Read from the symbols of its smallest library, else by importing torch.
-    """
+    """Returns torch's `_GLIBCXX_USE_CXX11_ABI`, by symbols of its smallest library, or `None`."""
     init = machine.module_file("torch")
-    if init is None:
-        return None
-    abi = _abi_in(init.parent / "lib" / "libc10.so", _TORCH_SYMBOLS)
-    return machine.torch_abi() if abi is None else abi
+    return None if init is None else _abi_in(init.parent / "lib" / "libc10.so", _TORCH_SYMBOLS)
 
 
 def check_cpu(machine: Machine) -> Finding:
@@ -82,15 +72,15 @@ def check_cpu(machine: Machine) -> Finding:
     fix = "Reinstall atb-core for this Python and platform."
     if machine.module_file("atb_core._cpu") is None:
         return Finding("cpu engine", Level.ERROR, "not built", "atb_core._cpu is missing", fix, ("cpu",))
-    return _loadable(machine, "cpu engine", "atb_core._cpu", "cpu", fix)
+    return tried("cpu engine", "atb_core._cpu", machine.import_module("atb_core._cpu"), fix, "cpu")
 
 
-def check_backend(machine: Machine, ascend: bool) -> Finding:
-    """Checks the extension against the real ATB; `ascend`: Ascend's software is here."""
+def check_backend(machine: Machine) -> Finding:
+    """Checks the extension against the real ATB."""
     file = machine.module_file("atb_core._atb")
     if file is None:
         cause = "this installation of atb-core was built without ATB: atb_core._atb is missing"
-        return missing("atb backend", "not built", cause, HOW_TO_BUILD, ascend)
+        return blocking("atb backend", "not built", cause, HOW_TO_BUILD, Level.WARNING)
     built, install = extension_abi(file), find_atb(machine)
     atb = atb_folder_abi(install.path) if install else None
     if built is not None and atb is not None and built != atb:
@@ -99,7 +89,7 @@ def check_backend(machine: Machine, ascend: bool) -> Finding:
         fix = f"source .../nnal/atb/set_env.sh --cxx_abi={built}, or build it again. {HOW_TO_BUILD}"
         return blocking("atb backend", f"built for C++ ABI {built}", cause, fix)
     rebuild = f"If the libraries above load, build it again for them. {HOW_TO_BUILD}"
-    return _loadable(machine, "atb backend", "atb_core._atb", "atb", rebuild)
+    return tried("atb backend", "atb_core._atb", machine.import_module("atb_core._atb"), rebuild)
 
 
 def check_simulator(machine: Machine) -> Finding:
@@ -107,7 +97,8 @@ def check_simulator(machine: Machine) -> Finding:
     if machine.module_file(_SIMULATOR) is None:
         cause = f"the distribution atb-sim is not installed: {_SIMULATOR} is missing"
         return Finding("simulator", Level.ABSENT, "not installed", cause, _HOW_TO_SIMULATE, ("atb-sim",))
-    return _loadable(machine, "simulator", _SIMULATOR, "atb-sim", f"Reinstall atb-sim: {_HOW_TO_SIMULATE}")
+    problem = machine.import_module(_SIMULATOR)
+    return tried("simulator", _SIMULATOR, problem, f"Reinstall atb-sim: {_HOW_TO_SIMULATE}", "atb-sim")
 
 
 def extension_abi(extension: Path) -> int | None:
@@ -121,10 +112,3 @@ def _abi_in(library: Path, symbols: dict[int, bytes]) -> int | None:
     except OSError:
         return None
     return next((abi for abi, symbol in symbols.items() if symbol in content), None)
-
-
-def _loadable(machine: Machine, check: str, module: str, backend: str, fix: str) -> Finding:
-    problem = machine.import_module(module)
-    if problem is None:
-        return Finding(check, Level.OK, f"{module} loads")
-    return Finding(check, Level.ERROR, f"{module} does not load", problem, fix, (backend,))

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from atb_core.ascend import installs
-from atb_core.ascend.installs import Read, release
-from atb_core.ascend.machine import Machine, blocking, missing
+from atb_core.ascend.installs import release
+from atb_core.ascend.machine import Machine, blocking, tried
 from atb_core.ascend.modules import torch_abi
 from atb_core.findings import Finding, Level
 
@@ -24,31 +24,30 @@ _DRIVER_FIX = "Install driver and firmware of the NPU; in a container, mount the
 _GROUP_FIX = 'Add the user to the group that owns the devices: sudo usermod -aG HwHiAiUser "$USER", then log in again.'
 
 
-def check_driver(machine: Machine, ascend: bool) -> Finding:
-    """Checks the driver's folder and version; `ascend`: other parts of Ascend are here."""
+def check_driver(machine: Machine) -> Finding:
+    """Checks the driver's folder and version."""
     install = installs.find_driver(machine)
     if install is None:
         # With devices the driver is at work, and only its folder is elsewhere or not in this container.
         blocks = () if _davinci(machine.dev) else ("atb",)
-        level = Level.WARNING if ascend else Level.ABSENT
-        return Finding("driver", level, "not found", f"no {machine.root}/driver", _DRIVER_FIX, blocks)
+        return Finding("driver", Level.WARNING, "not found", f"no {machine.root}/driver", _DRIVER_FIX, blocks)
     if not os.path.isdir(install.path):
         cause = f"{install.variable}={install.path} is not a folder"
         return blocking("driver", "not found", cause, f"Correct {install.variable} or unset it.")
-    read = installs.driver_version(install.path)
-    message = f"{read.version or 'unknown version'} in {install.path}"
-    if read.version is None:
-        cause = "; ".join(read.problems) or f"there is no {install.path}/version.info"
+    version, problems = installs.read_version([(install.path / "version.info", ("package_version", "Version"))])
+    message = f"{version or 'unknown version'} in {install.path}"
+    if version is None:
+        cause = "; ".join(problems) or f"there is no {install.path}/version.info"
         return Finding("driver", Level.WARNING, message, cause, "Compare with what npu-smi info prints.")
     return Finding("driver", Level.OK, message)
 
 
-def check_devices(machine: Machine, ascend: bool) -> Finding:
+def check_devices(machine: Machine) -> Finding:
     """Checks for NPUs that this process can open."""
     devices = _davinci(machine.dev)
     if not devices:
         fix = "npu-smi info shows what the driver sees; a container needs --device /dev/davinci0 and its companions."
-        return missing("devices", "no NPU", f"there is no {machine.dev}/davinci0 or the like", fix, ascend)
+        return blocking("devices", "no NPU", f"there is no {machine.dev}/davinci0 or the like", fix, Level.WARNING)
     message = f"{len(devices)} NPU{'s' if len(devices) > 1 else ''} ({', '.join(path.name for path in devices)})"
     visible = machine.variable("ASCEND_RT_VISIBLE_DEVICES")
     if visible:
@@ -58,18 +57,18 @@ def check_devices(machine: Machine, ascend: bool) -> Finding:
     return Finding("devices", Level.OK, message)
 
 
-def check_toolkit(machine: Machine, ascend: bool) -> Iterator[Finding]:
-    """Checks the toolkit's folder, version and ACL library; `ascend`: other parts of Ascend are here."""
+def check_toolkit(machine: Machine) -> Iterator[Finding]:
+    """Checks the toolkit's folder, version and ACL library."""
     install = installs.find_toolkit(machine)
     if install is None:
         cause = "neither ASCEND_HOME_PATH nor ASCEND_TOOLKIT_HOME is set, and nothing is at the usual places"
-        yield missing("cann", "not found", cause, _CANN_FIX, ascend)
+        yield blocking("cann", "not found", cause, _CANN_FIX, Level.WARNING)
         return
     if not os.path.isdir(install.path):
         yield blocking("cann", "not found", f"{install.variable}={install.path} is not a folder", _CANN_FIX)
         return
-    read = installs.toolkit_version(install.path)
-    message = f"{read.version or 'unknown version'} in {install.path}"
+    version, problems = installs.toolkit_version(install.path)
+    message = f"{version or 'unknown version'} in {install.path}"
     library = installs.library(install.path, *ACL_NAMES)
     if library is None:
         cause = f"{install.path}/lib64/libascendcl.so is missing: the installation is incomplete or of another package"
@@ -78,7 +77,7 @@ def check_toolkit(machine: Machine, ascend: bool) -> Iterator[Finding]:
         cause = "it is installed, but ASCEND_HOME_PATH is not set"
         yield blocking("cann", message, cause, _source(install.path, _CANN_FIX), Level.WARNING)
     else:
-        yield _version_finding("cann", message, read)
+        yield _version_finding("cann", message, version, problems)
         # The two variables mean the same thing, and tools differ in which one they read.
         other = machine.variable(installs.TOOLKIT_VARIABLES[1])
         if other and os.path.realpath(other) != os.path.realpath(install.path):
@@ -88,18 +87,18 @@ def check_toolkit(machine: Machine, ascend: bool) -> Iterator[Finding]:
         yield _loads(machine, "libascendcl", library, install.path)
 
 
-def check_atb(machine: Machine, ascend: bool) -> Iterator[Finding]:
-    """Checks ATB's folder, version, library and C++ ABI; `ascend`: other parts of Ascend are here."""
+def check_atb(machine: Machine) -> Iterator[Finding]:
+    """Checks ATB's folder, version, library and C++ ABI."""
     install = installs.find_atb(machine)
     if install is None:
         cause = "ATB_HOME_PATH is not set, and nothing is at the usual places"
-        yield missing("atb", "not found", cause, _NNAL_FIX, ascend)
+        yield blocking("atb", "not found", cause, _NNAL_FIX, Level.WARNING)
         return
     if not os.path.isdir(install.path):
         yield blocking("atb", "not found", f"ATB_HOME_PATH={install.path} is not a folder", _NNAL_FIX)
         return
-    read = installs.atb_version(install.path)
-    message = f"{read.version or 'unknown version'} in {install.path}"
+    version, problems = installs.atb_version(install.path)
+    message = f"{version or 'unknown version'} in {install.path}"
     library = installs.library(install.path, "lib/libatb.so")
     if install.variable is None:
         cause = "it is installed, but ATB_HOME_PATH is not set"
@@ -111,10 +110,10 @@ def check_atb(machine: Machine, ascend: bool) -> Iterator[Finding]:
         cause = f"{install.path}/lib/libatb.so is missing: the installation is incomplete"
         yield blocking("atb", message, cause, "Install the NNAL package again.")
     else:
-        yield _version_finding("atb", message, read)
+        yield _version_finding("atb", message, version, problems)
         yield _check_abi(machine, install.path, abi)
         yield _loads(machine, "libatb", library, install.path)
-    yield from _check_versions(machine, read.version)
+    yield from _check_versions(machine, version)
 
 
 def _check_versions(machine: Machine, atb_version: str | None) -> Iterator[Finding]:
@@ -124,7 +123,7 @@ def _check_versions(machine: Machine, atb_version: str | None) -> Iterator[Findi
         cause = f"ATB {atb_version} is older than 8.2, the oldest that the backend works with"
         yield blocking("atb version", f"ATB {atb_version}", cause, _NNAL_FIX)
     install = installs.find_toolkit(machine)
-    version = installs.toolkit_version(install.path).version if install else None
+    version = installs.toolkit_version(install.path)[0] if install else None
     cann = release(version)
     if atb is None or cann is None:
         return
@@ -152,20 +151,17 @@ def _check_abi(machine: Machine, path: Path, abi: int) -> Finding:
     return Finding("abi", Level.OK, message)
 
 
-def _version_finding(check: str, message: str, read: Read) -> Finding:
+def _version_finding(check: str, message: str, version: str | None, problems: list[str]) -> Finding:
     """Returns a warning if the version files are damaged."""
-    if read.version is None or read.problems:
-        cause = "; ".join(read.problems) or "none of the files that hold its version is there"
+    if version is None or problems:
+        cause = "; ".join(problems) or "none of the files that hold its version is there"
         return Finding(check, Level.WARNING, message, cause, "If it does not work, install it again.")
     return Finding(check, Level.OK, message)
 
 
 def _loads(machine: Machine, check: str, library: Path, home: Path) -> Finding:
-    problem = machine.load_library(library)
-    if problem is None:
-        return Finding(check, Level.OK, f"{library} loads")
     fix = _source(home, "Source the set_env.sh of CANN and of NNAL: they set LD_LIBRARY_PATH.")
-    return blocking(check, f"{library} does not load", problem, fix)
+    return tried(check, str(library), machine.load_library(library), fix)
 
 
 def _source(path: Path, otherwise: str) -> str:

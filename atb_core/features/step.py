@@ -52,6 +52,12 @@ class Step(Mapping[str, Any]):
     adapter_ids: Sequence[str | None] | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, *args: Any, **kwargs: Any) -> Step:
+        """Returns the record of a call of `forward`; arguments that are no fields become `extras`."""
+        fields: dict[str, Any] = {name: kwargs.pop(name) for name in _FIELDS if name in kwargs}
+        return cls(*args, **{**fields, "extras": kwargs})
+
     def check_kinds(self) -> None:
         """Raises RequestError for an argument of a wrong kind, for steps that callers write themselves."""
         import torch

@@ -207,6 +207,8 @@ class Network:
         return _engine_builder()(self, del_fpass_keys, backend=backend, **options)
 
 
+# An op beyond this comes from a damaged file; the parts of one weight are a few.
+_MAX_OUTPUTS = 4096
 _engine_builder: Port[Callable[..., Engine]] = Port("engine builder")
 _network_text: Port[Callable[[Network], str]] = Port("network text")
 
@@ -242,10 +244,23 @@ def infer(op: Op, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Op]:
         The output tensors, unnamed, and the op with resolved attributes.
 
     Raises:
-        GraphError: the number of inputs is wrong, or the op's shape or dtype rule refuses them.
+        GraphError: the number of inputs is wrong, or the op's shape or dtype rule refuses them or fails.
     """
+    if op.num_outputs > _MAX_OUTPUTS:
+        raise GraphError(f"{op.name} has {op.num_outputs} outputs with these attributes; the limit is {_MAX_OUTPUTS}")
     if len(inputs) != op.num_inputs:
         raise GraphError(f"{op.name} takes {op.num_inputs} inputs with these attributes, not {len(inputs)}")
+    try:
+        return _apply_rules(op, inputs)
+    except GraphError:
+        raise
+    # Sizes can make any arithmetic fail, and a plugin's op or a function as a shape is code of others.
+    except Exception as error:
+        raise GraphError(f"its rules failed with {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _apply_rules(op: Op, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Op]:
+    op.check_dtypes(*(t.dtype for t in inputs))
     shapes: tuple[Shape | None, ...] = (None,) * op.num_outputs
     known = [t.shape for t in inputs if t.shape is not None]
     if len(known) == len(inputs):

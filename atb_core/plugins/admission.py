@@ -19,7 +19,7 @@ from atb_core.names import normalized_name
 from atb_core.plugins.api import SUPPORTED_API_VERSIONS
 from atb_core.plugins.once import Once
 from atb_core.plugins.records import Refusal, Status
-from atb_core.plugins.scan import Environment, Installed, environment
+from atb_core.plugins.scan import Installed, environment
 from atb_core.settings import PluginSettings, settings
 
 if TYPE_CHECKING:
@@ -33,22 +33,17 @@ _CORE = "atb-core"
 _FIRST_API_VERSION = 1
 
 
-def refusal(installed: Installed, among: Environment | None = None) -> Refusal | None:
-    """Returns why a plugin is not used, or `None` if it may be; imports nothing of it.
-
-    Args:
-        installed: the plugin.
-        among: everything that is installed; by default on `sys.path`.
-    """
+def refusal(installed: Installed) -> Refusal | None:
+    """Returns why a plugin is not used, or `None` if it may be; imports nothing of it."""
     if disabled := _disabled(installed, settings().plugins):
         return disabled
     if installed.problem is not None:
         fix = installed.fix or f"pip install --force-reinstall --no-deps {installed.distribution}"
         return Refusal(Status.FAILED, f"cannot be used: {installed.problem}", fix)
-    return incompatibility(installed, environment() if among is None else among)
+    return incompatibility(installed)
 
 
-def incompatibility(installed: Installed, among: Environment) -> Refusal | None:
+def incompatibility(installed: Installed) -> Refusal | None:
     """Returns why a plugin does not fit what is installed, or `None` if it fits.
 
     API versions are checked first, then `Requires-Dist` in its order. Requirements of extras, and those whose markers
@@ -63,30 +58,31 @@ def incompatibility(installed: Installed, among: Environment) -> Refusal | None:
             f"is written for version {written} of the plugin API, and this atb-core has {served}",
             f"pip install --upgrade {package}",
         )
-    problems = (_requirement_problem(installed, text, among) for text in installed.requires)
+    problems = (_requirement_problem(installed, text) for text in installed.requires)
     reason, fix = next((problem for problem in problems if problem is not None), ("", ""))
     return Refusal(Status.INCOMPATIBLE, reason, fix) if reason else None
 
 
-def check_names(among: Environment | None = None) -> None:
+def check_names() -> None:
     """Warns once of settings that name a package which is not installed.
 
     Raises:
         PluginError: with `strict`.
     """
-    for message, hint in unmatched_names(environment() if among is None else among):
+    for message, hint in unmatched_names():
         if settings().plugins.strict:
             raise PluginError(message, hint=hint)
         warn_once(f"{message}. {hint}")
 
 
-def unmatched_names(among: Environment) -> Iterator[tuple[str, str]]:
+def unmatched_names() -> Iterator[tuple[str, str]]:
     """Yields, for each name in the settings that is not installed, a sentence and the next step."""
     plugins = settings().plugins
     sources = {**dict.fromkeys(sorted(plugins.only or ()), plugins.only_source), **plugins.disabled}
     sources.pop("all", None)
     for model_type, name in plugins.prefer.items():
         sources.setdefault(name, plugins.prefer_sources[model_type])
+    among = environment()
     keys = [one.key for one in among.installed]
     for name, source in sources.items():
         if name in keys:
@@ -120,7 +116,7 @@ def _disabled(installed: Installed, plugins: PluginSettings) -> Refusal | None:
     return None
 
 
-def _requirement_problem(installed: Installed, text: str, among: Environment) -> tuple[str, str] | None:
+def _requirement_problem(installed: Installed, text: str) -> tuple[str, str] | None:
     """Returns reason and fix if what is installed does not meet the requirement `text`."""
     upgrade = f"pip install --upgrade {installed.distribution}"
     requirement = _parsed(text)
@@ -131,6 +127,7 @@ def _requirement_problem(installed: Installed, text: str, among: Environment) ->
     wanted = _wanted(requirement)
     install = f"pip install {shlex.quote(wanted)}"
     is_core = normalized_name(requirement.name) == _CORE
+    among = environment()
     version = among.version(requirement.name)
     if version is None:
         without_version = is_core or requirement.name in among

@@ -39,7 +39,6 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.models.base.window_config",
         "atb_core.models.base.mindie_llm_config",
         "atb_core.models.base.modeling_python",
-        "atb_core.models.base.modeling_moe",
         "atb_core.models.base.decoder_causal_lm",
         "atb_core.layers",
         "atb_core.layers.attention.attention",

@@ -1,22 +1,162 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fills the extension points of the layers with what installed plugins contribute; provider of `atb_core.extensions`.
 
-pluggy keeps the implementations; `hook_manager` adds the rest: a plugin's module is imported when a hook is first
-needed, an implementation that fails or returns anything but the expected list is recorded and warned of once while all
+pluggy keeps the implementations. A plugin's module is imported when a hook is first
+needed; an implementation that fails or returns anything but the expected list is recorded and warned of once while all
 others go on, and every contribution has an owner.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
+import pluggy
+
+from atb_core.errors import AtbError, PluginError
 from atb_core.extensions import Contribution, Extensions, Owner
-from atb_core.plugins.hook_manager import Hooks
+from atb_core.plugins import hookspecs
+from atb_core.plugins.admission import check_names, refusal
+from atb_core.plugins.hook_rules import hook_problem, implementations
+from atb_core.plugins.loader import load_entry
 from atb_core.plugins.once import Once
-from atb_core.plugins.scan import HOOKS
+from atb_core.plugins.records import LoadRecord, Status, add_record
+from atb_core.plugins.scan import HOOKS, Entry, Installed, installed
 from atb_core.settings import settings
 
 __all__ = ["contributions", "failed", "failures", "register_hooks"]
+
+_log = logging.getLogger(__name__)
+
+
+class Hooks:
+    """Holds the hook implementations of a process.
+
+    Attributes:
+        failed: the owners of what was left out, each with the error.
+    """
+
+    def __init__(self) -> None:
+        self.failed: dict[Owner, PluginError] = {}
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._contributions: dict[str, list[Contribution[Any]]] = {}
+        self._points: dict[str, Extensions[Any]] = {}
+        self._loaded = False
+        self._warned: set[str] = set()
+        self._lock = threading.RLock()
+
+    def contributions(self, point: Extensions[Any]) -> list[Contribution[Any]]:
+        """Returns all contributions to `point` so far; PluginError in strict mode if any plugin has failed."""
+        with self._lock:
+            if not self._loaded:
+                check_names()
+                # Set first: an implementation may itself need a hook.
+                self._loaded = True
+                self._load_installed()
+            if point.hook not in self._contributions:
+                self._points[point.hook] = point
+                contributions = self._contributions[point.hook] = []
+                getattr(self._manager.hook, point.hook).call_historic(contributions.extend)
+            if self.failed and settings().plugins.strict:
+                raise next(iter(self.failed.values()))
+            return list(self._contributions[point.hook])
+
+    def _load_installed(self) -> None:
+        # pluggy calls the last one first; this way plugins come in the order of their names.
+        for distribution in reversed(installed()):
+            for entry in distribution.entries:
+                if entry.group == HOOKS:
+                    self._load(distribution, entry)
+
+    def _load(self, distribution: Installed, entry: Entry) -> None:
+        owner = Owner(distribution.distribution, distribution.version, distribution.path, entry.target)
+        try:
+            module = load_entry(distribution, entry)
+        except PluginError as error:
+            refused = refusal(distribution)
+            if refused is None or refused.status is not Status.DISABLED:
+                self._remember(owner, error)  # the loader has left the record
+            return
+        self._take(module, owner)  # the loader has checked it
+
+    def register(self, plugin: object, owner: Owner) -> None:
+        """Checks a plugin and takes its implementations; PluginError says what is wrong with them."""
+        with self._lock:
+            if self._manager.has_plugin(_key(owner)):
+                raise PluginError(f"a plugin called {owner.distribution!r} is registered already")
+            if problem := hook_problem(plugin):
+                raise PluginError(f"{owner} {problem}")
+            self._take(plugin, owner)
+
+    def _take(self, plugin: object, owner: Owner) -> None:
+        facade = ModuleType(owner.distribution)
+        for name, hook in implementations(plugin).items():
+            # An optional hook of a later core has no extension point here.
+            if hook in hookspecs.HOOK_NAMES:
+                setattr(facade, name, self._guarded(getattr(plugin, name), hook, owner))
+        self._manager.register(facade, _key(owner))
+
+    def _guarded(self, function: Callable[..., Any], hook: str, owner: Owner) -> Callable[..., list[Contribution[Any]]]:
+        """Returns an implementation of `hook` that gives checked contributions and never fails."""
+
+        @functools.wraps(function)
+        def guarded(*args: Any) -> list[Contribution[Any]]:
+            try:
+                return [Contribution(owner, item) for item in _checked(function(*args), self._points[hook])]
+            except KeyboardInterrupt:
+                raise
+            # An error of one plugin, SystemExit too, must not harm others.
+            except BaseException as error:
+                self.note(owner, hook, error)
+                return []
+
+        return guarded
+
+    def note(self, owner: Owner, what: str, error: BaseException) -> PluginError:
+        """Records, and warns once, that `what` of a plugin is left out; returns the error that says so."""
+        cause = str(error) if isinstance(error, AtbError) else f"{type(error).__name__}: {error}"
+        left_out = PluginError(
+            f"{what} of the plugin {owner} is left out: {cause}",
+            hint=f"Upgrade it, or leave it out: ATB_NO_PLUGINS={owner.distribution}.",
+        )
+        if self._remember(owner, left_out):
+            trace = "".join(traceback.format_exception(error))
+            target = f"{owner.target} ({what})"
+            record = LoadRecord(owner.distribution, owner.version, owner.path, target, Status.FAILED)
+            add_record(replace(record, reason=left_out.message, fix=left_out.hint, exception=trace))
+        return left_out
+
+    def _remember(self, owner: Owner, error: PluginError) -> bool:
+        """Warns of an error; returns False if it has done so before."""
+        if str(error) in self._warned:
+            return False
+        self._warned.add(str(error))
+        self.failed.setdefault(owner, error)
+        # In strict mode it is raised instead.
+        if not settings().plugins.strict:
+            _log.warning("%s", error)
+        return True
+
+
+def _key(owner: Owner) -> str:
+    return f"{owner.distribution} {owner.target}"
+
+
+def _checked(result: object, point: Extensions[Any]) -> Iterable[object]:
+    """Returns the list that an implementation gave; PluginError if it is anything else."""
+    if not isinstance(result, (list, tuple)):
+        raise PluginError(f"it returned {result!r}, not {point.expected}")
+    for item in result:
+        if problem := point.problem(item):
+            raise PluginError(f"{problem}; expected was {point.expected}")
+    return result
 
 
 def contributions(point: Extensions[Any]) -> list[Contribution[Any]]:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imports what one entry point of a plugin names, and records the outcome.
 
-Any failure of the import (an exception, an exit, a missing dependency, an import that never ends or leaves half of its
-modules behind) ends in a record and, for the caller, in a PluginError that names the package.
+Any failure of the import (an exception, an exit, a missing dependency) ends in a record and, for the caller, in a
+PluginError that names the package. An import runs in this process and is trusted: one that ends the process, or never
+ends, does so; `atb plugins doctor` imports in processes of their own and finds it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import logging
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -19,15 +22,27 @@ from typing import Any
 from atb_core.errors import PluginError
 from atb_core.plugins.admission import refusal
 from atb_core.plugins.diagnosis import NotOfferedError, diagnose
-from atb_core.plugins.kinds import wrong_kind
 from atb_core.plugins.once import Once
 from atb_core.plugins.records import LoadRecord, Status, add_record
-from atb_core.plugins.scan import Entry, Environment, Installed
+from atb_core.plugins.scan import CONFIGS, CPP_MODELS, HOOKS, MODELS, ROUTERS, Entry, Installed
 from atb_core.plugins.torch_import import protect_torch_import
-from atb_core.plugins.watchdog import ImportTimeout, Watchdog
 from atb_core.settings import settings
 
 __all__ = ["check_module", "load_entry"]
+
+_log = logging.getLogger(__name__)
+
+# By group: the module and name of the class that everything in it derives from, and what messages call a subclass.
+_BASES = {
+    ROUTERS: ("atb_core.models.base.router", "BaseRouter", "a subclass of BaseRouter"),
+    CONFIGS: ("atb_core.models.base.config", "BaseConfig", "a subclass of BaseConfig"),
+    MODELS: (
+        "atb_core.models.base.flash_causal_lm_v3",
+        "CausalLM",
+        "a subclass of FlashCausalLMV3 under @torch_to_mindie_graph()",
+    ),
+    CPP_MODELS: ("atb_core.models.cpp.registration", "CppModel", "a CppModel"),
+}
 
 
 @Once
@@ -36,15 +51,10 @@ def _loaded() -> dict[tuple[str, str], Any]:
     return {}
 
 
-def load_entry(installed: Installed, entry: Entry, among: Environment | None = None) -> Any:
+def load_entry(installed: Installed, entry: Entry) -> Any:
     """Returns the object that an entry point leads to: a module, or something in it.
 
     The first success is kept and recorded; a failure is recorded, and tried again by the next call.
-
-    Args:
-        installed: the plugin.
-        entry: one of its entry points.
-        among: everything that is installed, to check requirements; by default on `sys.path`.
 
     Raises:
         PluginError: the plugin is disabled or incompatible, its import fails, or it has not what the group needs.
@@ -52,24 +62,24 @@ def load_entry(installed: Installed, entry: Entry, among: Environment | None = N
     """
     key = (str(installed.path), entry.target)
     if key not in _loaded():
-        _admit(installed, entry, among)
+        _admit(installed, entry)
         protect_torch_import()
         _loaded()[key] = _attempt(installed, entry, _resolve)
     return _loaded()[key]
 
 
-def check_module(installed: Installed, entry: Entry, among: Environment | None = None) -> None:
+def check_module(installed: Installed, entry: Entry) -> None:
     """Finds the module of an entry point without running it (the packages above it are imported).
 
-    For modules that are expensive to import. Leaves a record only of a failure. Arguments and errors: see `load_entry`.
+    For modules that are expensive to import. Leaves a record only of a failure. Errors: see `load_entry`.
     """
     if (str(installed.path), entry.target) not in _loaded():
-        _admit(installed, entry, among)
+        _admit(installed, entry)
         _attempt(installed, entry, _find, remember_success=False)
 
 
-def _admit(installed: Installed, entry: Entry, among: Environment | None) -> None:
-    if refused := refusal(installed, among):
+def _admit(installed: Installed, entry: Entry) -> None:
+    if refused := refusal(installed):
         _record(installed, entry, refused.status, reason=refused.reason, fix=refused.fix)
         raise PluginError(f"the plugin {installed.package} {refused.reason}", hint=refused.fix)
 
@@ -81,9 +91,30 @@ def _resolve(entry: Entry) -> Any:
             value = functools.reduce(getattr, entry.attribute.split("."), value)
         except AttributeError:
             raise NotOfferedError(f"the module {entry.module!r} has no {entry.attribute!r}") from None
-    if wrong := wrong_kind(entry.group, value):
+    if wrong := _wrong_kind(entry.group, value):
         raise NotOfferedError(f"{entry.value!r} {wrong}")
     return value
+
+
+def _wrong_kind(group: str, value: object) -> str | None:
+    """Returns why `value` cannot serve in `group`, as the end of a sentence about it; `None` if it can.
+
+    Imports no base class (and so no torch): nothing derives from a class that has not been imported.
+    """
+    if group == HOOKS:
+        from atb_core.plugins.hook_rules import hook_problem  # imports pluggy
+
+        return hook_problem(value)
+    if group not in _BASES:
+        return None
+    module, name, words = _BASES[group]
+    base = getattr(sys.modules.get(module), name, None)
+    if group == CPP_MODELS:
+        is_model = base is not None and isinstance(value, base)
+        return None if is_model else f"is a {type(value).__name__}, where {group} needs {words}"
+    if not isinstance(value, type):
+        return f"is a {type(value).__name__}, where {group} needs a class, {words}"
+    return None if base is not None and issubclass(value, base) else f"is not {words}, which {group} needs"
 
 
 def _find(entry: Entry) -> None:
@@ -92,19 +123,18 @@ def _find(entry: Entry) -> None:
 
 
 def _attempt(installed: Installed, entry: Entry, work: Callable[[Entry], Any], remember_success: bool = True) -> Any:
-    """Runs an import under guard and records the outcome."""
+    """Runs an import and records the outcome."""
     before = frozenset(sys.modules)
-    seconds = settings().plugins.import_seconds
-    watchdog = Watchdog(seconds)
     start = time.perf_counter()
     value: Any = None
     failure: BaseException | None = None
+    timer = _warning_of_a_slow_import(installed, entry)
     try:
-        with watchdog:
-            value = work(entry)
+        value = work(entry)
     # A plugin's code: anything that it raises, SystemExit too, is its failure and not its host's.
     except BaseException as error:
         failure = error
+    timer.cancel()
     spent = {
         "import_seconds": time.perf_counter() - start,
         "imported_torch": "torch" in sys.modules and "torch" not in before,
@@ -115,21 +145,23 @@ def _attempt(installed: Installed, entry: Entry, work: Callable[[Entry], Any], r
         return value
     if not isinstance(failure, NotOfferedError):
         _remove_modules(entry, before)
-    # The timeout of an outer import.
-    outer = isinstance(failure, ImportTimeout) and not watchdog.expired
-    if isinstance(failure, KeyboardInterrupt) or outer:
+    if isinstance(failure, KeyboardInterrupt):
         raise failure
-    if watchdog.expired:
-        name = installed.distribution
-        reason = f"its import did not end within {seconds:g} s"
-        fix = f"Leave it out (ATB_NO_PLUGINS={name}) or upgrade it (pip install --upgrade {name}); "
-        fix += "ATB_PLUGIN_TIMEOUT sets another limit."
-    else:
-        reason, fix = diagnose(failure, installed, entry)
+    reason, fix = diagnose(failure, installed, entry)
     text = "".join(traceback.format_exception(failure))
     _record(installed, entry, Status.FAILED, reason=reason, fix=fix, exception=text, **spent)
     message = f"the plugin {installed.package} failed to import {entry.value!r}: {reason}"
     raise PluginError(message, hint=fix) from failure
+
+
+def _warning_of_a_slow_import(installed: Installed, entry: Entry) -> threading.Timer:
+    """Starts a clock that warns of an import which does not end; nothing ends it but the user."""
+    seconds, name = settings().plugins.import_seconds, installed.distribution
+    text = "importing %r of the plugin %s takes more than %g s. Ctrl-C interrupts it; ATB_NO_PLUGINS=%s leaves it out."
+    timer = threading.Timer(seconds, _log.warning, (text, entry.value, installed.package, seconds, name))
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _record(installed: Installed, entry: Entry, status: Status, **facts: Any) -> None:

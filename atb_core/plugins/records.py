@@ -6,7 +6,6 @@ A plugin that is refused or fails harms no other, and leaves a record: its versi
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -71,22 +70,18 @@ class LoadRecord:
 
 
 _records: list[LoadRecord] = []
-_lock = threading.Lock()
 
 
 def add_record(record: LoadRecord) -> None:
     """Appends to the records of this process."""
-    with _lock:
-        _records.append(record)
+    _records.append(record)
 
 
 def records() -> tuple[LoadRecord, ...]:
     """Returns every attempt of this process in order: the first success of an entry point, and each failure."""
-    with _lock:
-        return tuple(_records)
+    return tuple(_records)
 
 
 def clear_records() -> None:
     """Removes all records; for tests."""
-    with _lock:
-        _records.clear()
+    _records.clear()

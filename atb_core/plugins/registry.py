@@ -19,7 +19,7 @@ from atb_core.plugins.admission import check_names, refusal, warn_once
 from atb_core.plugins.family import Family, Resolution
 from atb_core.plugins.once import Once
 from atb_core.plugins.records import Refusal, Status, records
-from atb_core.plugins.scan import CONFIGS, MODELS, ROUTERS, Entry, Environment, Installed, environment
+from atb_core.plugins.scan import CONFIGS, MODELS, ROUTERS, Entry, Installed, installed
 from atb_core.plugins.unknown import unknown_model
 from atb_core.settings import settings
 
@@ -30,16 +30,11 @@ _GROUPS = (ROUTERS, CONFIGS, MODELS)
 
 
 class FamilyRegistry:
-    """Holds the families of the installed distributions.
+    """Holds the families of the installed distributions."""
 
-    Args:
-        among: everything that is installed; by default on `sys.path`.
-    """
-
-    def __init__(self, among: Environment | None = None) -> None:
-        self._among = environment() if among is None else among
+    def __init__(self) -> None:
         self._owners: dict[tuple[str, str], Installed] = {}
-        for plugin in self._among.installed:
+        for plugin in installed():
             for entry in plugin.entries:
                 if entry.group in _GROUPS:
                     self._owners[entry.name, plugin.key] = plugin
@@ -73,7 +68,7 @@ class FamilyRegistry:
         if len(usable) > 1:
             return Resolution(model_type, claims, None, "several packages claim it", _conflict(model_type, usable))
         if not usable:
-            error = unknown_model(model_type, claims, self._claims(), self._among)
+            error = unknown_model(model_type, claims, self._claims())
             return Resolution(model_type, claims, None, "no usable package serves it", error)
         return _only(model_type, claims, usable[0])
 
@@ -86,7 +81,7 @@ class FamilyRegistry:
             PluginError: several packages claim it and no setting names one, or the named one cannot be used; or the
                 settings are strict and some plugin cannot be used.
         """
-        check_names(self._among)
+        check_names()
         if settings().plugins.strict:
             self._check_all()
         resolution = self.resolve(model_type, prefer)
@@ -114,7 +109,7 @@ class FamilyRegistry:
             elif value.get_config is base.get_config:
                 raise _incomplete(family, CONFIGS, "get_config")
             if MODELS in family.objects:
-                loader.check_module(self._owner(family), _entry(family, MODELS), self._among)
+                loader.check_module(self._owner(family), _entry(family, MODELS))
             elif value.get_model_cls is base.get_model_cls:
                 raise _incomplete(family, MODELS, "get_model_cls")
         return value
@@ -127,7 +122,7 @@ class FamilyRegistry:
 
     def _check_all(self) -> None:
         """Raises PluginError if a plugin is incompatible or damaged, and names all; ignores disabled ones."""
-        refusals = [(plugin.package, refusal(plugin, self._among)) for plugin in self._among.installed]
+        refusals = [(plugin.package, refusal(plugin)) for plugin in installed()]
         broken = [(name, reason) for name, reason in refusals if reason and reason.status is not Status.DISABLED]
         if broken:
             (name, reason), *others = broken
@@ -135,14 +130,14 @@ class FamilyRegistry:
             raise PluginError(f"the plugin {name} {reason.reason}{also} (ATB_STRICT)", hint=reason.fix)
 
     def _load(self, family: Family, group: str) -> Any:
-        return loader.load_entry(self._owner(family), _entry(family, group), self._among)
+        return loader.load_entry(self._owner(family), _entry(family, group))
 
     def _owner(self, family: Family) -> Installed:
         return self._owners[family.model_type, normalized_name(family.distribution)]
 
     def _claims(self) -> list[Family]:
         """Returns every family with its status by metadata and settings: past failures must not change a choice."""
-        refusals = {plugin.key: refusal(plugin, self._among) for plugin in self._owners.values()}
+        refusals = {plugin.key: refusal(plugin) for plugin in self._owners.values()}
         return [_family(name, self._owners[name, key], refusals[key]) for name, key in sorted(self._owners)]
 
 

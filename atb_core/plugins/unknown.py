@@ -13,7 +13,7 @@ from typing import Any
 from atb_core.errors import UnknownModelError
 from atb_core.plugins.family import Family
 from atb_core.plugins.records import Status
-from atb_core.plugins.scan import Environment
+from atb_core.plugins.scan import environment
 
 __all__ = ["index", "unknown_model"]
 
@@ -28,16 +28,13 @@ def index(file: str) -> dict[str, Any]:
     return names
 
 
-def unknown_model(
-    model_type: str, claims: Sequence[Family], families: Sequence[Family], among: Environment
-) -> UnknownModelError:
+def unknown_model(model_type: str, claims: Sequence[Family], families: Sequence[Family]) -> UnknownModelError:
     """Returns the error for a model type that no usable family serves.
 
     Args:
         model_type: of the checkpoint.
         claims: the installed families that would serve it, none of them usable.
         families: all installed families.
-        among: everything that is installed.
     """
     if claims:
         return _unusable(model_type, claims)
@@ -51,10 +48,10 @@ def unknown_model(
             hint=f"If there is one, the convention would call it {guess}: look at it before you install it."
             " `atb plugins new` starts one of your own.",
         )
-    if package in among:
+    if package in environment():
         return UnknownModelError(
-            f"{package} {among.version(package) or ''} is installed and does not serve the model type {model_type!r};"
-            f" another version of it does; {served}",
+            f"{package} {environment().version(package) or ''} is installed and does not serve the model type"
+            f" {model_type!r}; another version of it does; {served}",
             hint=f"pip install --upgrade {package}",
         )
     return UnknownModelError(

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import atexit
 import re
-import threading
 from typing import Any
 
-from atb_core.child import Child, ChildEndedError, encode
+from atb_core.child import ChildError, Worker, encode
 from atb_core.errors import RequestError, TokenizerError
 
 Message = dict[str, Any]
@@ -17,49 +16,14 @@ _TIME_LIMIT = 10.0
 TEMPLATE_LIMIT = 1 << 20
 
 
-class _Worker:
-    """Holds the process that renders templates; it is started when needed."""
-
-    def __init__(self) -> None:
-        self._child: Child | None = None
-        self.lock = threading.Lock()
-
-    def ask(self, request: bytes) -> dict[str, str]:
-        """Returns the answer to a request.
-
-        Raises:
-            TimeoutError: It took too long; the process is ended.
-            ChildEndedError: The process died on this request, at its memory limit.
-            OSError: The process cannot be started.
-        """
-        with self.lock:
-            if self._child is None or not self._child.running:
-                self.end()
-                self._child = Child("atb_core.runner.template_worker:main")
-            try:
-                self._child.send(request)
-                answer: dict[str, str] = self._child.receive(_TIME_LIMIT)
-            except BaseException:
-                self.end()
-                raise
-            return answer
-
-    def end(self) -> None:
-        """Ends the process, if there is one."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.end()
-
-
 # One for all templates of this process: they are seldom needed at the same time.
-_worker = _Worker()
+_worker = Worker("atb_core.runner.template_worker:main")
 atexit.register(_worker.end)
 
 
 def end_template_process() -> None:
     """Ends the process that renders templates, after its current request; the next chat starts it again."""
-    with _worker.lock:
-        _worker.end()
+    _worker.end()
 
 
 class ChatTemplate:
@@ -109,13 +73,13 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            request = encode({"template": _without_generation_marks(self.source), "variables": values})
+            request = encode({"template": self.source, "variables": values})
         except (TypeError, ValueError, RecursionError) as error:
             raise RequestError(f"A chat must consist of strings, numbers, lists and dicts: {error}") from None
         try:
-            answer = _worker.ask(request)
-        except ChildEndedError:
-            raise _faulty("needs more memory than it is allowed") from None
+            answer: dict[str, str] = _worker.ask(request, _TIME_LIMIT)
+        except ChildError as error:
+            raise _faulty(f"cannot be rendered: {error}") from None
         except TimeoutError:
             raise _faulty(f"takes more than {_TIME_LIMIT:g} seconds") from None
         except OSError as error:
@@ -132,9 +96,3 @@ def _faulty(what: str) -> TokenizerError:
         f"The model's chat template {what}",
         hint="Pass plain text instead of a chat, or give the model directory another chat_template.jinja.",
     )
-
-
-def _without_generation_marks(source: str) -> str:
-    """Removes `{% generation %}`, which marks the assistant's words for training, and keeps what is in the blocks."""
-    source = re.sub(r"(\{%[-+]?)\s*generation\s*([-+]?%\})", r"\1 if true \2", source)
-    return re.sub(r"(\{%[-+]?)\s*endgeneration\s*([-+]?%\})", r"\1 endif \2", source)

@@ -18,6 +18,7 @@ from atb_core.models.cpp.registration import registrations
 from atb_core.models.families import families
 from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS
 from atb_core.runner.chat_template import TEMPLATE_LIMIT
+from atb_core.runner.ported_tokenizer import ported
 from atb_core.runner.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def open_tokenizer(
 
     The file `chat_template`, if given, replaces its template.
     """
-    own: Tokenizer | None = router.tokenizer if path is None else Tokenizer.from_path(Path(path))
+    own = ported(router.tokenizer, router.input_builder) if path is None else Tokenizer.from_path(Path(path))
     tokenizer = own or Tokenizer(checkpoint.tokenizer_parts())
     if chat_template is None:
         return tokenizer

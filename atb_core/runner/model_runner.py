@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 import torch
 
 from atb_core.checkpoint import open_checkpoint
+from atb_core.checkpoint.base import end_token_ids
 from atb_core.errors import RequestError
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
 from atb_core.runner.block_manager import BlockManager
+from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.generation import Generation
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
@@ -162,7 +164,7 @@ class ModelRunner:
 
     def _set_defaults(self, generation_config: str | Path) -> None:
         own = self._router.generation_config
-        self._eos = own.get("eos_token_id", self.config.eos_token_id)
+        self._eos = end_token_ids(own, {"eos_token_id": self.config.eos_token_id})
         self.generation_config, name = choose_generation_config(generation_config, own)
         self._default_values = default_values(self.generation_config, name)
 
@@ -208,8 +210,7 @@ class ModelRunner:
             self._model = None
             # The list itself, which open streams hold too.
             self.kv_cache.clear()
-            if self.tokenizer is not None:
-                self.tokenizer.close()
+            end_template_process()
         # A model and its engines refer to each other; their memory is freed now.
         gc.collect()
 
@@ -233,8 +234,7 @@ class ModelRunner:
         """Tokens that end a text."""
         if self.tokenizer is not None:
             return frozenset(self.tokenizer.eos_token_ids)
-        ids = self._eos if isinstance(self._eos, list) else [self._eos]
-        return frozenset(token_id for token_id in ids if type(token_id) is int)
+        return self._eos
 
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
@@ -435,4 +435,4 @@ class ModelRunner:
         """
         if not isinstance(text, str):
             raise RequestError(f"text must be a string, not {text!r:.100}")
-        return tool_parser(self._router.tool_parser, self.config.model_type).parse(text)
+        return tool_parser(self._router.get_tool_call_parser(), self.config.model_type).parse(text)

@@ -140,7 +140,8 @@ class PromptEncoder:
         if _is_prompt_dict(prompt):
             prompt = _unwrapped(prompt, name)
         if isinstance(prompt, str):
-            result = EncodedPrompt(prompt, self._encode(prompt, name, add_special_tokens=True))
+            result = EncodedPrompt(prompt, self._needed_tokenizer(name).encode(prompt))
+            self._check_vocabulary(result.token_ids, name)
         elif isinstance(prompt, Mapping) or not _is_listlike(prompt):
             raise RequestError(f"{name} is of type {type(prompt).__name__}", hint=_ADVICE)
         else:
@@ -166,18 +167,17 @@ class PromptEncoder:
         tokenizer = self._needed_tokenizer(name)
         tokenizer.check_chat_template_kwargs(self._chat_template_kwargs)
         plain = [_with_plain_text(message, name) for message in messages]
-        text = tokenizer.apply_chat_template(plain, **self._chat_template_kwargs)
-        return EncodedPrompt(text, self._encode(text, name, add_special_tokens=False))
+        result = EncodedPrompt(*tokenizer.encode_chat(plain, **self._chat_template_kwargs))
+        self._check_vocabulary(result.token_ids, name)
+        return result
 
-    def _encode(self, text: str, name: str, add_special_tokens: bool) -> list[int]:
-        ids = self._needed_tokenizer(name).encode(text, add_special_tokens=add_special_tokens)
-        largest = max(ids, default=0)
+    def _check_vocabulary(self, token_ids: list[int], name: str) -> None:
+        largest = max(token_ids, default=0)
         if largest >= self.vocab_size:
             raise RequestError(
                 f"{name} becomes the token id {largest}, but the model has ids from 0 to {self.vocab_size - 1}",
                 hint="Its tokenizer belongs to another model, or tokens were added to it and not to the model.",
             )
-        return ids
 
     def _check_ids(self, items: Sequence[Any], name: str) -> list[int]:
         ids = []

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.base import TokenizerParts
 from atb_core.checkpoint.opening import checkpoint_at
+from atb_core.checkpoint.tokenizer_json import library_errors
 from atb_core.errors import RequestError, TokenizerError
-from atb_core.runner.chat_template import ChatTemplate, Message, end_template_process
+from atb_core.runner.chat_template import ChatTemplate, Message
 from atb_core.runner.text_decoder import TextDecoder, TextDecoderFactory
 
 if TYPE_CHECKING:
@@ -53,10 +54,6 @@ class Tokenizer:
         """Jinja sources by name, `default` and perhaps `tool_use`; empty if chats cannot be rendered."""
         return dict(self._parts.chat_templates)
 
-    def close(self) -> None:
-        """Ends the process that renders chat templates; the next chat of any tokenizer starts it again."""
-        end_template_process()
-
     @property
     def backend(self) -> tokenizers.Tokenizer:
         """Tokenizer of the `tokenizers` library."""
@@ -66,11 +63,6 @@ class Tokenizer:
     def eos_token_ids(self) -> frozenset[int]:
         """Tokens that end a text."""
         return self._parts.eos_token_ids
-
-    @property
-    def special_tokens(self) -> dict[str, str]:
-        """Texts of the named special tokens, such as `bos_token`."""
-        return dict(self._parts.special_tokens)
 
     @property
     def has_chat_template(self) -> bool:
@@ -93,9 +85,11 @@ class Tokenizer:
             RequestError: The text is not valid Unicode.
         """
         try:
-            ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
-        except (UnicodeEncodeError, TypeError) as error:
+            text.encode()
+        except (UnicodeEncodeError, AttributeError) as error:
             raise RequestError(f"The prompt cannot be turned into tokens: {error}") from None
+        with library_errors("The tokenizer fails"):
+            ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
         parts = self._parts
         if add_special_tokens and parts.bos_id is not None and ids[:1] != [parts.bos_id]:
             ids = [parts.bos_id, *ids]
@@ -105,7 +99,8 @@ class Tokenizer:
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Returns the text of tokens."""
-        text: str = self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        with library_errors("The tokenizer fails"):
+            text: str = self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
 
     def text_decoder(self, prompt_token_ids: list[int], skip_special_tokens: bool = True) -> TextDecoder:
@@ -138,6 +133,11 @@ class Tokenizer:
         """
         template = self._template("tool_use" if tools else "default")
         return template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
+
+    def encode_chat(self, messages: list[Message], **variables: Any) -> tuple[str | None, list[int]]:
+        """Returns the prompt text of a conversation, if there is one, and its token ids; see `apply_chat_template`."""
+        text = self.apply_chat_template(messages, **variables)
+        return text, self.encode(text, add_special_tokens=False)
 
     def check_chat_template_kwargs(self, variables: Mapping[str, Any]) -> None:
         """Refuses variables that would change nothing: a template silently ignores what it does not know.

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +30,6 @@ class Box:
     #: what does not load, by file or module name, and why
     broken: dict[str, str] = field(default_factory=dict)
     loaded: list[str] = field(default_factory=list)
-    imported_torch_abi: Callable[[], int | None] = lambda: None
 
     @property
     def root(self) -> Path:
@@ -57,7 +55,6 @@ class Box:
             module_file=module_file,
             load_library=lambda path: loads(path.name),
             import_module=loads,
-            torch_abi=self.imported_torch_abi,
         )
 
     def examine(self) -> Report:

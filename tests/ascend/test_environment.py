@@ -14,23 +14,37 @@ from atb_core.ascend import Finding, Level, missing_for_backend, unavailable
 from atb_core.ascend.machine import module_file
 from atb_core.ascend.modules import extension_abi
 
-ASCEND_CHECKS = ("driver", "devices", "cann", "atb", "torch_npu", "atb backend")
-
 
 @pytest.fixture
 def box(tmp_path: Path) -> Box:
     return good_box(tmp_path)
 
 
-def test_a_machine_without_anything_of_ascend_is_healthy_and_lacks_it_all(tmp_path: Path) -> None:
+def test_a_machine_without_anything_of_ascend_is_healthy_and_says_so_once(tmp_path: Path) -> None:
     box = Box(tmp_path, packages={"torch": "2.13.0+cpu"}, modules={"_cpu"})
     report = box.examine()
     assert report.healthy
     assert report.usable() == ("cpu", "reference")
-    assert {finding.check: finding.level for finding in report.missing("atb")} == dict.fromkeys(
-        ASCEND_CHECKS, Level.ABSENT
-    )
-    assert all(finding.cause and finding.fix for finding in report.missing("atb"))
+    (absent,) = report.missing("atb")
+    assert (absent.check, absent.level) == ("ascend", Level.ABSENT)
+    assert absent.cause and absent.fix
+    assert str(unavailable([absent])).startswith("backend 'atb' (Ascend) cannot be used here: ascend: no NPU in /dev")
+
+
+@pytest.mark.parametrize("part", ["device", "driver", "torch_npu", "backend"])
+def test_with_one_part_of_ascend_the_others_are_missed_one_by_one(tmp_path: Path, part: str) -> None:
+    box = Box(tmp_path, packages={"torch": "2.9.0"}, modules={"_cpu"})
+    if part == "device":
+        write(box.base / "dev/davinci0")
+    elif part == "driver":
+        write(box.root / "driver/version.info", "Version=25.0\n")
+    elif part == "torch_npu":
+        box.packages["torch_npu"] = "2.9.0"
+    else:
+        box.modules.add("_atb")
+    levels = box.levels()
+    assert "ascend" not in levels
+    assert levels["cann"] is levels["atb"] is Level.WARNING
 
 
 def test_a_good_installation_since_8_5_has_every_backend(box: Box) -> None:

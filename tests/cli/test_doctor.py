@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ascend.machines import Box, good_box
 
-from atb_core.ascend import environment
+from atb_core import ascend
 
 Run = Callable[..., Any]
 
@@ -22,7 +22,7 @@ Run = Callable[..., Any]
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
     """A machine with everything, which `atb doctor` looks at."""
     box = good_box(tmp_path)
-    monkeypatch.setattr(environment, "Machine", box.machine)
+    monkeypatch.setattr(ascend, "Machine", box.machine)
     return box
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from atb_core import ModelTorch, load_native_library
 from atb_core.errors import EngineError
 from atb_core.features.step import Step
 from atb_core.layers.attention.long_form import MODEL_NAMES
-from atb_core.models.cpp import ModelTorch, load_native_library
 from atb_testing import open_model, tiny_checkpoint
 from atb_testing.driver import PagedDriver
 

@@ -13,7 +13,7 @@ from atb_core.plugins.records import Refusal, Status
 
 def problem(site: Site) -> Refusal | None:
     """Returns why the only plugin of a site does not fit what is installed there."""
-    return incompatibility(site.one(), site.scan())
+    return incompatibility(site.one())
 
 
 def refused(reason: str, fix: str) -> Refusal:

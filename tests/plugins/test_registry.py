@@ -215,9 +215,10 @@ def test_a_name_that_matches_nothing_is_told_once(
     site.family("atb-one", "one")
     site.family("atb-two", "two")
     monkeypatch.setenv(name, "atb-oen" if name == "ATB_NO_PLUGINS" else "atb-oen,atb-two")
+    families = site.registry()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            site.registry().find("two")
+            families.find("two")
     assert caplog.messages == [f"{name} names atb-oen, which is not installed. Did you mean atb-one?"]
 
 

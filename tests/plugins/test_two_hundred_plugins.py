@@ -66,7 +66,7 @@ def test_listing_imports_neither_plugins_nor_torch(
 @pytest.mark.timeout(240)
 def test_doctor_names_every_broken_plugin_and_why(crowd: tuple[list[Synthetic], dict[str, str]]) -> None:
     plugins, environment = crowd
-    done = python(environment, "-c", COMMAND + "sys.exit(status)", "plugins", "doctor", "--json", "--timeout", "3")
+    done = python(environment, "-c", COMMAND + "sys.exit(status)", "plugins", "doctor", "--json", "--timeout", "10")
     assert done.returncode == 1
     report = json.loads(done.stdout)
     text = {plugin.distribution: json.dumps(_of(report, plugin), ensure_ascii=False) for plugin in plugins}

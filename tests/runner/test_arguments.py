@@ -110,6 +110,7 @@ def test_a_step_with_an_argument_of_a_wrong_kind_names_it(name: str) -> None:
 def test_a_template_of_ones_own_must_be_a_file(tmp_path: Path) -> None:
     class Router:
         tokenizer = Tokenizer(TokenizerParts(byte_level(), chat_templates={"default": CHATML}))
+        input_builder = None
 
     template = tmp_path / "own.jinja"
     template.write_text("{% for m in messages %}<{{ m.content }}>{% endfor %}\r\n", encoding="utf-8")

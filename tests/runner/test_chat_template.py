@@ -108,25 +108,30 @@ HOSTILE = {
     "{% endfor %}{{ ns.x | length }}",
     "a huge field width": "{{ '%999999999d' | format(3) }}",
     "a huge indent": "{{ messages | tojson(indent=999999999) }}",
-    "a huge indent string": "{{ messages | tojson(indent='x' * 99999) }}",
     "a long output": "{% for a in range(9999) %}{{ 'a' * 9999 }}{% endfor %}",
-    "a long date": "{{ strftime_now('%c' * 9999) }}",
+    "a huge power": "{{ 9 ** (9 ** 9) }}",
+    "nested brackets": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+    "a long literal": "{{ 'x'.join(['" + "a" * 99999 + "'] * 9999) }}",
 }
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
-def test_a_hostile_template_ends_with_an_error_and_memory_stays_bounded(attack: str) -> None:
+def test_a_hostile_template_ends_with_an_error_and_memory_stays_bounded(
+    attack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atb_core.runner.chat_template._TIME_LIMIT", 2.0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(TokenizerError, match=r"chat template (fails|needs more memory|takes more than)"):
+    with pytest.raises(TokenizerError, match=r"chat template (fails|cannot be rendered|takes more than)"):
         ChatTemplate(HOSTILE[attack]).render(CHATS["one question"])
     # Kilobytes. The rendering process has its own limit; this one must not grow with it.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+    monkeypatch.undo()
     assert ChatTemplate("{{ messages[0].role }}").render(CHATS["one question"]) == "user"
 
 
 def test_a_template_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atb_core.runner.chat_template._TIME_LIMIT", 0.05)
-    slow = "{% for a in range(99999) %}{% set x = ('a' * 99999) | upper | lower | reverse %}{% endfor %}"
+    slow = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
     with pytest.raises(TokenizerError, match="takes more than"):
         ChatTemplate(slow).render(CHATS["one question"])
     monkeypatch.undo()

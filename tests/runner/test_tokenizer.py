@@ -61,7 +61,8 @@ def test_truncation_and_padding_of_the_training_are_dropped(tmp_path: Path) -> N
         ({"tokenizer_config": {"eos_token": "<|im_end|>"}}, {2}),
         ({"tokenizer_config": {"eos_token": {"content": "<|im_end|>"}}, "config": {"eos_token_id": 0}}, {0, 2}),
         ({"special_tokens_map": {"eos_token": "<|endoftext|>"}}, {0}),
-        ({"tokenizer_config": {"eos_token": "<no such token>"}}, set()),
+        ({"tokenizer_config": {"eos_token": "<new>"}}, {byte_level().get_vocab_size()}),
+        ({"generation_config": {"eos_token_id": None}, "config": {"eos_token_id": 7}}, {7}),
     ],
 )
 def test_tokens_that_end_a_text(tmp_path: Path, tokenizer_json: str, files: dict[str, Any], expected: set[int]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from atb_core.errors import ConfigError
 from atb_core.graph.dtype import DataType
-from atb_core.models.runtime.rope_scaling import RopeScaling
+from atb_core.models.runtime.rope_scaling import RopeScaling, check_number
 from atb_core.names import DTYPES
 
 __all__ = ["BaseConfig"]
@@ -78,6 +78,7 @@ class BaseConfig:
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
     quantization_config: dict[str, Any] | None = None
+    quantize: str | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Makes fields of bare class attributes: `vocab_size = 1000` without an annotation."""
@@ -134,7 +135,9 @@ class BaseConfig:
                     f"num_attention_heads = {self.num_attention_heads}",
                     hint="Give head_dim when heads do not divide the hidden size.",
                 )
-            _check_int(name, getattr(self, name), low, high)
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise ConfigError(f"{name} = {value!r} must be an integer from {low} to {high}")
         for name in dict.fromkeys(name for base in type(self).__mro__ for name in vars(base).get("flags", ())):
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(f"{name} = {getattr(self, name)!r} must be true or false")
@@ -147,12 +150,20 @@ class BaseConfig:
             )
         if self.head_dim % 2:
             raise ConfigError(f"head_dim = {self.head_dim} must be even: rotary embedding rotates pairs")
-        _check_float("rms_norm_eps", self.rms_norm_eps, 0.0, 1.0)
-        _check_float("rope_theta", self.rope_theta, 1.0, 1.0e15)
-        _check_choice("hidden_act", self.hidden_act, _ACTIVATIONS)
-        _check_choice("torch_dtype", self.torch_dtype, DTYPES)
+        check_number("rms_norm_eps", self.rms_norm_eps, 0.0, 1.0)
+        check_number("rope_theta", self.rope_theta, 1.0, 1.0e15)
+        for name, allowed in (("hidden_act", _ACTIVATIONS), ("torch_dtype", DTYPES)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{name} = {getattr(self, name)!r} is not supported", hint=f"Supported: {', '.join(allowed)}."
+                )
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            _check_token_ids(name, getattr(self, name))
+            ids = getattr(self, name)
+            # Special tokens may lie above the vocabulary, so only their type is checked.
+            if ids is not None and not all(
+                type(i) is int and i >= -1 for i in (ids if isinstance(ids, list) else [ids])
+            ):
+                raise ConfigError(f"{name} = {ids!r} must be a token id or a list of token ids")
         if self.rope_scaling is not None:
             if not isinstance(self.rope_scaling, RopeScaling):
                 raise ConfigError(f"rope_scaling = {self.rope_scaling!r} must be an object")
@@ -167,7 +178,7 @@ class BaseConfig:
     def context_length(self) -> int:
         """Returns the longest sequence that the model supports, in tokens, scaling of positions included."""
         scaling = self.rope_scaling
-        if scaling is None or scaling.factor is None or scaling.rope_type in ("default", "llama3"):
+        if scaling is None or scaling.rope_type in ("default", "llama3"):
             return self.max_position_embeddings
         if scaling.rope_type == "yarn":
             original = scaling.original_max_position_embeddings or self.max_position_embeddings
@@ -218,26 +229,3 @@ def _normalized(config_dict: Mapping[str, Any], spellings: Mapping[str, str]) ->
     scaling = RopeScaling.from_dict(rope)
     values["rope_scaling"] = None if scaling.rope_type == "default" else scaling
     return values
-
-
-def _check_int(name: str, value: object, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise ConfigError(f"{name} = {value!r} must be an integer from {low} to {high}")
-
-
-def _check_token_ids(name: str, value: object) -> None:
-    # Special tokens may lie above the vocabulary, so only their type is checked.
-    ids = value if isinstance(value, list) else [value]
-    if value is not None and not all(type(i) is int and i >= -1 for i in ids):
-        raise ConfigError(f"{name} = {value!r} must be a token id or a list of token ids")
-
-
-def _check_float(name: str, value: object, low: float, high: float) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low < float(value) <= high:  # type: ignore[arg-type]
-        raise ConfigError(f"{name} = {value!r} must be a number above {low:g} and at most {high:g}")
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} = {value!r} is not supported", hint=f"Supported: {', '.join(allowed)}.")

@@ -13,15 +13,14 @@ from atb_core import nn
 from atb_core.engine import get_backend
 from atb_core.errors import EngineError, GraphError, RequestError, WeightsError
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
-from atb_core.features.step import KVCache, Step
+from atb_core.features.step import Step
 from atb_core.graph.dtype import DataType
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
 from atb_core.models.runtime.inputs import CONSTANT_INPUTS, check_step, filled_up, triangular_mask
-from atb_core.models.runtime.kv_binding import KVBinding
 from atb_core.models.runtime.rotary import PositionEmbedding
-from atb_core.models.runtime.variants import Variant, VariantStore
+from atb_core.models.runtime.variants import KVBinding, Variant, VariantStore
 from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading, stream_weights
 
 if TYPE_CHECKING:
@@ -94,28 +93,18 @@ def torch_to_mindie_graph(*features: type[FeatureDecorator]) -> Callable[[ModelT
     def decorate(cls: ModelT) -> ModelT:
         if not (isinstance(cls, type) and issubclass(cls, FlashCausalLMV3)):
             raise GraphError(f"torch_to_mindie_graph decorates subclasses of FlashCausalLMV3, not {cls!r}")
-        return _decorated(cls, features)  # type: ignore[return-value]
+        record = in_own_names(cls.forward)
+
+        @functools.wraps(CausalLM.run)
+        def forward(self: CausalLM, *args: Any, **kwargs: Any) -> Any:
+            # A subclass of a decorated class reaches its parent's symbolic forward through super().
+            return record(self, *args, **kwargs) if self._recording else self.run(*args, **kwargs)
+
+        copied = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+        bases = (cls,) if issubclass(cls, CausalLM) else (CausalLM, cls)
+        return type(cls.__name__, bases, {**copied, "forward": forward, "feature_decorators": features})  # type: ignore[return-value]
 
     return decorate
-
-
-def _decorated(cls: type[FlashCausalLMV3], features: Sequence[type[FeatureDecorator]]) -> type[FlashCausalLMV3]:
-    record = in_own_names(cls.forward)
-
-    @functools.wraps(CausalLM.run)
-    def forward(self: CausalLM, *args: Any, **kwargs: Any) -> Any:
-        # A subclass of a decorated class reaches its parent's symbolic forward through super().
-        return record(self, *args, **kwargs) if self._recording else self.run(*args, **kwargs)
-
-    namespace = {
-        "forward": forward,
-        "feature_decorators": tuple(features),
-        "__module__": cls.__module__,
-        "__qualname__": cls.__qualname__,
-        "__doc__": cls.__doc__,
-    }
-    bases = (cls,) if issubclass(cls, CausalLM) else (CausalLM, cls)
-    return type(cls.__name__, bases, namespace)
 
 
 class CausalLM(FlashCausalLMV3):
@@ -183,7 +172,7 @@ class CausalLM(FlashCausalLMV3):
         Raises:
             WeightsError: one message with every missing, misshapen and unexpected tensor; or a quantized checkpoint.
         """
-        quantized = self.config.quantization_config
+        quantized = self.config.quantization_config or self.config.quantize
         if quantized:
             method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
             raise WeightsError(
@@ -200,20 +189,7 @@ class CausalLM(FlashCausalLMV3):
         )
         self._loaded = True
 
-    def run(
-        self,
-        input_ids: torch.Tensor,
-        position_ids: torch.Tensor,
-        is_prefill: bool,
-        kv_cache: KVCache,
-        block_tables: torch.Tensor | None = None,
-        slots: torch.Tensor | None = None,
-        input_lengths: torch.Tensor | None = None,
-        max_seq_len: int | None = None,
-        lm_head_indices: torch.Tensor | None = None,
-        adapter_ids: Sequence[str | None] | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
+    def run(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Runs one step: the `forward` of a decorated class.
 
         The arguments are the fields of `Step`, which describes their shapes; others are for features and hooks.
@@ -226,17 +202,18 @@ class CausalLM(FlashCausalLMV3):
             RequestError: a token id, position or slot out of range, named before anything runs.
             EngineError: wrong shapes or dtypes, or weights that have not been loaded.
         """
-        step = Step(
-            input_ids, position_ids, is_prefill, kv_cache, block_tables, slots, input_lengths, max_seq_len,
-            lm_head_indices, adapter_ids, kwargs,
-        )  # fmt: skip
-        return self.run_step(step)
+        return self.run_step(Step.of(*args, **kwargs))
 
     def run_step(self, step: Step) -> torch.Tensor:
         """Runs one step that is a record already; see `run`."""
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
         active = [feature for feature in self.features if feature.is_activated(step)]
+        if not active and any(adapter not in (None, "base") for adapter in step.adapter_ids or ()):
+            raise RequestError(
+                f"{type(self).__name__} has no feature that takes adapters, and the step names {step.adapter_ids!r}",
+                hint="Leave adapter_ids out, or merge the adapter into the checkpoint.",
+            )
         variant = self.variants.get("prefill" if step.is_prefill else "decode", active)
         self._kv.update(step.kv_cache)
         self._kv.bind(variant)

@@ -15,21 +15,22 @@ from atb_core.graph.tensor import Tensor
 from atb_core.layers.attention.attention import Attention
 from atb_core.layers.attention.long_form import accepts_long_form, accepts_long_names, call_layer, in_own_names
 from atb_core.layers.attention.metadata import AttentionMetadata
-from atb_core.layers.base import ShapeSource
+from atb_core.layers.base import Layer, ShapeSource
 from atb_core.layers.embedding.word_embedding import ParallelEmbedding
 from atb_core.layers.mlp.mlp import Mlp
+from atb_core.layers.moe.moe import Moe
 from atb_core.layers.norm.normalization import RmsNorm
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.mindie_llm_config import ModelStatus
-from atb_core.nn.distributed.mapping import Mapping
+from atb_core.models.base.moe_config import MoeConfig
 
 if TYPE_CHECKING:
     from atb_core.models.base.mindie_llm_config import InferenceParameter
 
-__all__ = ["BaseLayer", "BaseModel", "DecoderLayer", "DecoderModel"]
+__all__ = ["BaseLayer", "BaseModel", "DecoderLayer", "DecoderModel", "MoeDecoderLayer", "MoeDecoderModel"]
 
 
-class BaseLayer(nn.Module):
+class BaseLayer(Layer):
     """One decoder layer. A subclass sets `input_layernorm`, `self_attn`, `post_attention_layernorm`, `mlp`.
 
     In a network each layer becomes a segment of its own, by its module path.
@@ -48,13 +49,10 @@ class BaseLayer(nn.Module):
         infer_param: InferenceParameter | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__()
-        self.config = config
+        own_prefix = f"{prefix}.layers.{layer_idx}" if prefix else f"layers.{layer_idx}"
+        metadata = config_metadata or ModelStatus.from_config(config)
+        super().__init__(config, file_loader, own_prefix, metadata, infer_param)
         self.layer_idx = layer_idx
-        self.prefix = f"{prefix}.layers.{layer_idx}" if prefix else f"layers.{layer_idx}"
-        self.config_metadata = config_metadata or ModelStatus.from_config(config)
-        self.infer_param = infer_param
-        self.mapping = Mapping()
         # The migration guide creates the one and calls the other.
         self.add_aliases({"input_layernorm": "input_layer_norm"})
 
@@ -70,7 +68,7 @@ class BaseLayer(nn.Module):
         return self.mlp(normed, is_prefill=metadata.is_prefill, **kwargs) + residual  # type: ignore[no-any-return]
 
 
-class BaseModel(nn.Module):
+class BaseModel(Layer):
     """A stack of decoder layers. A subclass sets `embed_tokens`, `layers` and `norm`."""
 
     def __init__(
@@ -82,12 +80,7 @@ class BaseModel(nn.Module):
         infer_param: InferenceParameter | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.prefix = prefix
-        self.config_metadata = config_metadata or ModelStatus.from_config(config)
-        self.infer_param = infer_param
-        self.mapping = Mapping()
+        super().__init__(config, file_loader, prefix, config_metadata or ModelStatus.from_config(config), infer_param)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -164,3 +157,20 @@ class DecoderModel(BaseModel):
             [self.layer_cls(config, file_loader, prefix, index, **kwargs) for index in range(config.num_hidden_layers)]
         )
         self.norm = RmsNorm(config, file_loader, f"{prefix}.norm")
+
+
+class MoeDecoderLayer(DecoderLayer):
+    """A decoder layer whose feed-forward is of the class `moe_cls` if `config.is_sparse(layer_idx)`."""
+
+    moe_cls: ClassVar[type[nn.Module]] = Moe
+    config: MoeConfig
+
+    def feed_forward_cls(self) -> type[nn.Module]:
+        """Returns `moe_cls` for a layer with experts."""
+        return self.moe_cls if self.config.is_sparse(self.layer_idx) else self.mlp_cls
+
+
+class MoeDecoderModel(DecoderModel):
+    """A decoder model whose layers are `MoeDecoderLayer`s."""
+
+    layer_cls = MoeDecoderLayer

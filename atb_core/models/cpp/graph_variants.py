@@ -7,33 +7,72 @@ Names and packing of the weights, the checks of a step, position tables and the 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
 
 import torch
 
-from atb_core.engine.base import Engine, check_names, check_part, check_tensor
-from atb_core.engine.native import NativeBackend
+from atb_core.engine.base import check_names, check_some
+from atb_core.engine.native import NativeBackend, NativeEngine, NativeStore
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.attention.long_form import MODEL_NAMES
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM, FlashCausalLMV3
-from atb_core.models.cpp.decoder import decoder_parameters, ordered_weights
 from atb_core.models.cpp.model_torch import ModelTorch
 from atb_core.models.runtime.inputs import ROWS, TOKENS, k_cache_name, symbolic_inputs, v_cache_name
 from atb_core.models.runtime.variants import VariantStore
+from atb_core.nn.parameter import BaseParameter
 
-if TYPE_CHECKING:
-    from atb_core.nn.parameter import BaseParameter
-
+# The linears of a layer in the order of the field `linearHasBias`.
+_LINEARS = ("self_attn.qkv", "self_attn.dense", "mlp.gate_up", "mlp.down")
 _HINT = "Use graph='python'."
 # The inputs of C++ models have ATB-Models' names.
 _OWN_NAMES = {theirs: ours for ours, theirs in MODEL_NAMES.items()}
 
 
-class CppEngine(Engine):
+class _Program:
+    """What `NativeEngine` runs: a C++-built graph, called by our names of the inputs."""
+
+    def __init__(self, model: ModelTorch, network: Network) -> None:
+        self.model, self.network = model, network
+        self._names = [t.name for t in network.inputs if t.name and t.name not in network.weights_keys]
+        self._order = [_OWN_NAMES.get(name, name) for name in model.input_names]
+
+    def bind_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
+        """Binds the caches of all layers."""
+        layers = range(len(caches) // 2)
+        check_names("KV caches", caches, [name(layer) for layer in layers for name in (k_cache_name, v_cache_name)])
+        self.model.set_kv_cache([caches[k_cache_name(i)] for i in layers], [caches[v_cache_name(i)] for i in layers])
+        self._names = [name for name in self._names if name not in caches]
+
+    def bind_constants(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Binds inputs that keep their values from step to step."""
+        self.model.set_constant({MODEL_NAMES.get(name, name): value for name, value in values.items()})
+        self._names = [name for name in self._names if name not in values]
+
+    def forward(
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        outputs: Mapping[str, torch.Tensor],
+        runtime_params: Mapping[str, torch.Tensor],
+    ) -> dict[str, torch.Tensor]:
+        """Runs one step. Its JSON has the lengths if their tensor is on a device."""
+        check_names("inputs", inputs, self._names)
+        check_some("input", self.network, inputs, self._names, self.model.backend.input_device)
+        given = [inputs.get(name) for name in self._order]
+        lengths = runtime_params.get("input_lengths")
+        needed = self.model.backend.input_device is None and lengths is not None and not inputs["input_lengths"].is_cpu
+        param = json.dumps({"seqLen": lengths.tolist()}) if needed and lengths is not None else "{}"
+        if not outputs:
+            return {"model_out": self.model.execute(given, param)[0]}
+        self.model.execute_out(given, [outputs["model_out"]], param)
+        return dict(outputs)
+
+
+class CppEngine(NativeEngine):
     """Runs one C++-built graph through the interface of all engines.
 
     Args:
@@ -43,72 +82,12 @@ class CppEngine(Engine):
 
     def __init__(self, model: ModelTorch, network: Network) -> None:
         self.model = model
-        self.network = network
-        self._inputs = {t.name: t for t in network.inputs if t.name and t.name not in network.weights_keys}
-        self._order = [_OWN_NAMES.get(name, name) for name in model.input_names]
-        self._device = model.backend.input_device
-        # The inputs of every call: those that have not been bound.
-        self._step = dict(self._inputs)
+        self.cache_device = model.backend.input_device
+        super().__init__(network, model.store)
 
-    def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Copies some of the weights into the engine's store."""
-        check_names("weights", weights, self.network.weights_keys, optional=True)
-        for name, value in weights.items():
-            check_tensor("weight", self.network.input(name), value, "cpu")
-        for name, value in weights.items():
-            self.model.store.set(name, value)
-
-    def set_weight_part(self, name: str, begin: int, value: torch.Tensor) -> None:
-        """Copies a part of a weight into the engine's store."""
-        whole = check_part(self.network, name, begin, value, "cpu")[0]
-        self.model.store.set_part(name, begin, value, whole)
-
-    def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
-        """Binds the caches of all layers."""
-        layers = range(len(caches) // 2)
-        wanted = [name(layer) for layer in layers for name in (k_cache_name, v_cache_name)]
-        check_names("KV caches", caches, wanted)
-        for name, value in caches.items():
-            check_tensor("KV cache", self._inputs[name], value, self._device)
-        self.model.set_kv_cache([caches[k_cache_name(i)] for i in layers], [caches[v_cache_name(i)] for i in layers])
-        self._bound(caches)
-
-    def set_constants(self, inputs: Mapping[str, torch.Tensor]) -> None:
-        """Binds inputs that keep their values from step to step."""
-        check_names("inputs", inputs, self._inputs, optional=True)
-        for name, value in inputs.items():
-            check_tensor("input", self._inputs[name], value, self._device)
-        self.model.set_constant({MODEL_NAMES.get(name, name): value for name, value in inputs.items()})
-        self._bound(inputs)
-
-    def _bound(self, names: Mapping[str, torch.Tensor]) -> None:
-        self._step = {name: tensor for name, tensor in self._step.items() if name not in names}
-
-    def forward(
-        self,
-        inputs: Mapping[str, torch.Tensor],
-        outputs: Mapping[str, torch.Tensor] | None = None,
-        runtime_params: Mapping[str, torch.Tensor] | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """Runs one step; see `Engine.forward`."""
-        check_names("inputs", inputs, self._step)
-        for name, value in inputs.items():
-            check_tensor("input", self._step[name], value, self._device)
-        given = [inputs.get(name) for name in self._order]
-        param = self._param(inputs, runtime_params or {})
-        if not outputs:
-            return {"model_out": self.model.execute(given, param)[0]}
-        check_names("outputs", outputs, ["model_out"])
-        check_tensor("output", self.network.outputs[0], outputs["model_out"], self._device)
-        self.model.execute_out(given, [outputs["model_out"]], param)
-        return dict(outputs)
-
-    def _param(self, inputs: Mapping[str, torch.Tensor], copies: Mapping[str, torch.Tensor]) -> str:
-        """Returns the step's JSON: the lengths if their tensor is on a device."""
-        lengths = copies.get("input_lengths")
-        if self._device is not None or lengths is None or inputs["input_lengths"].is_cpu:
-            return "{}"
-        return json.dumps({"seqLen": lengths.tolist()})
+    def program_type(self, network: Network, store: NativeStore) -> _Program:  # type: ignore[override]
+        """Returns the graph of the model."""
+        return _Program(self.model, network)
 
     def __str__(self) -> str:
         nodes = "\n".join(f"  {op}  {label}" for op, label in self.model.nodes())
@@ -192,3 +171,55 @@ def _without_nodes(name: str, inputs: Mapping[str, Any], weights: list[BaseParam
 
 def _no_recording(**_: Any) -> Mapping[str, Tensor]:
     raise GraphError("this model's graph is built in C++; there is no recorded one", hint=_HINT)
+
+
+def decoder_parameters(model: CausalLM, float32_logits: bool) -> dict[str, Any]:
+    """Returns the fields of `core_DecoderModel`'s JSON parameter for `model`, except `isPrefill`."""
+    status, config = model.model_status, model.config
+    layers = [f"model.layers.{index}" for index in range(status.num_layers)]
+    return {
+        "torchDtype": model.dtype.short,
+        "float32Logits": float32_logits,
+        "normEps": config.rms_norm_eps,
+        "numHiddenLayers": status.num_layers,
+        "numAttentionHeadsPerRank": status.num_heads,
+        "numKeyValueHeadsPerRank": status.num_kv_heads,
+        "hiddenSizePerAttentionHead": status.head_dim,
+        "useQKNorm": _module(model, f"{layers[0]}.self_attn.q_norm") is not None,
+        "linearHasBias": [[_has_bias(model, f"{layer}.{linear}") for linear in _LINEARS] for layer in layers],
+    }
+
+
+def ordered_weights(model: CausalLM, order: Sequence[str]) -> list[BaseParameter]:
+    """Returns the parameters of `model` in the order registered for its C++ graph; see `CppModel.weights`.
+
+    A shared parameter, such as a tied embedding, occurs once for each module that has it.
+    """
+    ordered: list[BaseParameter] = []
+    for of_layers, group in groupby(order, key=lambda path: "*" in path):
+        paths = list(group)
+        for layer in range(model.model_status.num_layers) if of_layers else (0,):
+            for path in paths:
+                ordered += _parameters(model, path.replace("*", str(layer)))
+    return ordered
+
+
+def _parameters(model: CausalLM, path: str) -> list[BaseParameter]:
+    module = _module(model, path)
+    weights = [getattr(module, name, None) for name in ("weight", "bias")]
+    return [weight for weight in weights if isinstance(weight, BaseParameter)]
+
+
+def _has_bias(model: CausalLM, path: str) -> bool:
+    module = _module(model, path)
+    if module is None:
+        raise EngineError(f"{type(model).__name__} has no module {path!r}, which the C++ graph needs", hint=_HINT)
+    return getattr(module, "bias", None) is not None
+
+
+def _module(model: CausalLM, path: str) -> Any:
+    """Returns the module at a path, `None` if there is none."""
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None

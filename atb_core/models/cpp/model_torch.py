@@ -110,12 +110,9 @@ class ModelTorch:
             weights: in the order of `weight_names`, contiguous, on the host, in the type of the parameter `torchDtype`;
                 docs/cpp-models.md has the shapes.
         """
-        weights = _listed("weights", weights)
-        for i, weight in enumerate(weights):
-            check_real(f"weight {i}", weight, "cpu")
-        given = [_described(weight, weight.data_ptr()) for weight in weights]
+        weights = _weights(weights, "cpu")
         with engine_errors(self.store.error_type):
-            self._built().model.set_weights(given)
+            self._built().model.set_weights([_described(weight, weight.data_ptr()) for weight in weights])
 
     def declare_weight(self, names: Iterable[str], weights: Iterable[torch.Tensor]) -> None:
         """Declares the weights' names in `store`, shapes and dtypes, as an alternative to `set_weight`.
@@ -126,10 +123,7 @@ class ModelTorch:
             names: of the caller's choice, in the order of `weight_names`; equal names are one weight.
             weights: tensors of the shapes and dtypes to come, for example meta tensors.
         """
-        weights = _listed("weights", weights)
-        for i, weight in enumerate(weights):
-            check_real(f"weight {i}", weight, contiguous=False)
-        given = [_described(weight, 0) for weight in weights]
+        given = [_described(weight, 0) for weight in _weights(weights)]
         with engine_errors(self.store.error_type):
             self._built().model.declare_weights(_listed("names", names), given)
 
@@ -189,23 +183,44 @@ class ModelTorch:
             param: the step's JSON. `seqLen`, if given, must equal the tensor `seq_len`; it is required if that is on a
                 device, because ATB reads the lengths on the host too.
         """
-        built = self._built()
-        step = _Step(self, built, _listed("inputs", inputs), param)
-        with engine_errors(self.store.error_type):
-            wanted = built.model.outputs(step.given)
-        outputs = [torch.empty(shape, dtype=dtype_to_torch(DataType.from_short(dtype))) for dtype, shape in wanted]
-        step.run(outputs)
-        return outputs
+        return self._run(inputs, None, param)
 
     def execute_out(
         self, inputs: Iterable[torch.Tensor | None], outputs: Iterable[torch.Tensor], param: str = "{}"
     ) -> None:
         """Runs one step as `execute` does, into tensors of the shapes and types that `execute` returns."""
-        _Step(self, self._built(), _listed("inputs", inputs), param).run(_listed("outputs", outputs))
+        self._run(inputs, _listed("outputs", outputs), param)
 
     def nodes(self) -> list[tuple[str, str]]:
         """Returns op and module path of every node of the graph, in order."""
         return list(self._built().model.nodes())
+
+    def _run(
+        self, inputs: Iterable[torch.Tensor | None], outputs: list[torch.Tensor] | None, param: str
+    ) -> list[torch.Tensor]:
+        # These locals keep alive what C++ has the addresses of.
+        built, inputs = self._built(), _listed("inputs", inputs)
+        step = {} if param == "{}" else _json_object("the step's parameters", param)
+        names = built.input_names
+        if len(inputs) != len(names):
+            raise EngineError(f"{len(inputs)} inputs were given where {len(names)} are needed: {', '.join(names)}")
+        given = [self._input(name, value) for name, value in zip(names, inputs, strict=True)]
+        place = names.index("seq_len") if "seq_len" in names else 0
+        lengths = inputs[place] if "seq_len" in names else None
+        if lengths is not None and given[place][3]:
+            lengths = _lengths(step, lengths)
+            given[place] = (*given[place][:-1], lengths.data_ptr())
+        elif lengths is not None and "seqLen" in step and step["seqLen"] != lengths.tolist():
+            raise EngineError(f"seqLen = {step['seqLen']} of the step's JSON differs from seq_len = {lengths.tolist()}")
+        with engine_errors(self.store.error_type):
+            if outputs is None:
+                wanted = built.model.outputs(given)
+                outputs = [torch.empty(shape, dtype=dtype_to_torch(DataType.from_short(d))) for d, shape in wanted]
+        results = [self._input(f"output {i}", output) for i, output in enumerate(outputs)]
+        self.backend.wait_for_torch([value for value in (*inputs, *outputs) if value is not None])
+        with engine_errors(self.store.error_type):
+            built.model.execute(given, results, param)
+        return outputs
 
     def _built(self) -> _Built:
         if self._graph is None:
@@ -221,34 +236,6 @@ class ModelTorch:
     def _cache(self, what: str, value: torch.Tensor) -> _Address:
         check_real(what, value, self.backend.input_device)
         return _described(value, *self.backend.cache_address(what, value))
-
-
-class _Step:
-    """The checked inputs of one step, kept alive while it runs."""
-
-    def __init__(self, owner: ModelTorch, built: _Built, inputs: list[torch.Tensor | None], param: str) -> None:
-        self._owner, self._built, self._inputs, self._param = owner, built, inputs, param
-        step = {} if param == "{}" else _json_object("the step's parameters", param)
-        names = built.input_names
-        if len(inputs) != len(names):
-            raise EngineError(f"{len(inputs)} inputs were given where {len(names)} are needed: {', '.join(names)}")
-        #: The arguments for C++.
-        self.given = [owner._input(name, value) for name, value in zip(names, inputs, strict=True)]
-        place = names.index("seq_len") if "seq_len" in names else None
-        lengths = None if place is None else inputs[place]
-        if place is None or lengths is None:
-            return
-        if self.given[place][3]:
-            self._lengths = _lengths(step, lengths)
-            self.given[place] = (*self.given[place][:-1], self._lengths.data_ptr())
-        elif "seqLen" in step and step["seqLen"] != lengths.tolist():
-            raise EngineError(f"seqLen = {step['seqLen']} of the step's JSON differs from seq_len = {lengths.tolist()}")
-
-    def run(self, outputs: list[torch.Tensor]) -> None:
-        results = [self._owner._input(f"output {i}", output) for i, output in enumerate(outputs)]
-        self._owner.backend.wait_for_torch([value for value in (*self._inputs, *outputs) if value is not None])
-        with engine_errors(self._owner.store.error_type):
-            self._built.model.execute(self.given, results, self._param)
 
 
 def _backend(given: NativeBackend | str | None, num_threads: int | None) -> NativeBackend:
@@ -280,11 +267,6 @@ def _lengths(step: Mapping[str, Any], tensor: torch.Tensor) -> torch.Tensor:
     if list(tensor.shape) != [len(lengths)]:
         raise EngineError(f"seqLen of the step's JSON has {len(lengths)} lengths, seq_len {list(tensor.shape)}")
     return torch.tensor(lengths, dtype=torch.int32)
-
-
-def model_names() -> list[str]:
-    """Returns the C++ models of this process and the names that packages register; imports no package."""
-    return sorted({*load_extension().model_names(), *registrations().registered_names()})
 
 
 def _registration(name: str) -> CppModel:
@@ -350,6 +332,13 @@ def _listed(what: str, given: Iterable[_Item]) -> list[_Item]:
     if isinstance(given, (str, Mapping, torch.Tensor)) or not isinstance(given, Iterable):
         raise EngineError(f"{what} are given in a list, in order, not in {type(given).__name__}")
     return list(given)
+
+
+def _weights(given: Iterable[torch.Tensor], device: str | None = None) -> list[torch.Tensor]:
+    weights = _listed("weights", given)
+    for i, weight in enumerate(weights):
+        check_real(f"weight {i}", weight, device, contiguous=device is not None)
+    return weights
 
 
 def _described(tensor: torch.Tensor, address: int, on_device: bool = False) -> _Address:

@@ -93,3 +93,11 @@ class Registrations(Protocol):
 
 
 registrations: Port[Registrations] = Port("C++ models")
+
+
+def model_names() -> list[str]:
+    """Returns the C++ models of this process and the names that packages register; imports no package."""
+    # Families import this module, which must not import torch and the engine.
+    from atb_core.engine.extension import load_extension
+
+    return sorted({*load_extension().model_names(), *registrations().registered_names()})

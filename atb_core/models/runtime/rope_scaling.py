@@ -28,19 +28,19 @@ _MAX_FACTOR = 1.0e6
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How positions are scaled; `rope_type` is one of `ROPE_TYPES`, `None` means the type's default.
+    """How positions are scaled; `rope_type` is one of `ROPE_TYPES`, `None` means that the type computes the value.
 
     `original_max_position_embeddings` is the context the model was first trained on, in tokens.
     """
 
     rope_type: str = "default"
-    factor: float | None = None
+    factor: float = 1.0
     original_max_position_embeddings: int | None = None
-    low_freq_factor: float | None = None
-    high_freq_factor: float | None = None
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
     attention_factor: float | None = None
-    beta_fast: float | None = None
-    beta_slow: float | None = None
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
     mscale: float | None = None
     mscale_all_dim: float | None = None
     truncate: bool = True
@@ -65,35 +65,33 @@ class RopeScaling:
             )
         names = {field.name for field in dataclasses.fields(cls)}
         settings = {key: value for key, value in values.items() if key in names and value is not None}
+        for name in _REQUIRED[rope_type]:
+            if name not in settings:
+                raise ConfigError(f"rope_scaling of type {rope_type!r} lacks {name!r}")
         scaling = cls(**{**settings, "rope_type": rope_type})
         scaling.validate()
         return scaling
 
     def validate(self) -> None:
         """Raises ConfigError naming the setting, its value and what is allowed."""
-        for name in _REQUIRED[self.rope_type]:
-            if getattr(self, name) is None:
-                raise ConfigError(f"rope_scaling of type {self.rope_type!r} lacks {name!r}")
         for name in _NUMBERS:
-            _check_number(name, getattr(self, name), 1.0 if name == "factor" else 0.0)
+            if getattr(self, name) is not None:
+                check_number(f"rope_scaling {name}", getattr(self, name), 0.0, _MAX_FACTOR)
+        if self.factor < 1.0:
+            raise ConfigError(f"rope_scaling factor = {self.factor} must be at least 1")
         original = self.original_max_position_embeddings
         if original is not None and (type(original) is not int or not 1 <= original <= 2**27):
             raise ConfigError(f"original_max_position_embeddings = {original!r} must be an integer from 1 to {2**27}")
         if type(self.truncate) is not bool:
             raise ConfigError(f"rope_scaling truncate = {self.truncate!r} must be true or false")
-        if self.rope_type == "llama3":
-            assert self.low_freq_factor is not None
-            assert self.high_freq_factor is not None
-            if not 0.0 < self.low_freq_factor < self.high_freq_factor:
-                raise ConfigError(
-                    f"rope_scaling low_freq_factor = {self.low_freq_factor} must be above 0 and below "
-                    f"high_freq_factor = {self.high_freq_factor}"
-                )
+        if self.rope_type == "llama3" and not 0.0 < self.low_freq_factor < self.high_freq_factor:
+            raise ConfigError(
+                f"rope_scaling low_freq_factor = {self.low_freq_factor} must be above 0 and below "
+                f"high_freq_factor = {self.high_freq_factor}"
+            )
 
 
-def _check_number(name: str, value: object, low: float) -> None:
-    if value is None:
-        return
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= float(value) <= _MAX_FACTOR:  # type: ignore[arg-type]
-        raise ConfigError(f"rope_scaling {name} = {value!r} must be a number from {low:g} to {_MAX_FACTOR:g}")
+def check_number(name: str, value: object, low: float, high: float) -> None:
+    """Raises ConfigError for what is no number above `low` and at most `high`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value <= high:
+        raise ConfigError(f"{name} = {value!r} must be a number above {low:g} and at most {high:g}")

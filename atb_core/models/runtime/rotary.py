@@ -39,11 +39,10 @@ class Frequencies:
 
 def rope_frequencies(config: RopeConfig, seq_len: int | None = None) -> Frequencies:
     """Returns the frequencies for a sequence of `seq_len` tokens; only the type `dynamic` depends on it."""
-    assert config.head_dim is not None
     scaling = config.rope_scaling or RopeScaling()
-    plain = _inverse_frequencies(config.rope_theta, config.head_dim)
+    plain = _inverse_frequencies(config.rope_theta, config.head_dim or 0)
     if scaling.rope_type == "linear":
-        return Frequencies(plain / _number(scaling.factor), 1.0)
+        return Frequencies(plain / scaling.factor, 1.0)
     if scaling.rope_type == "llama3":
         return Frequencies(_llama3(plain, scaling, config.max_position_embeddings), 1.0)
     if scaling.rope_type == "dynamic":
@@ -51,11 +50,6 @@ def rope_frequencies(config: RopeConfig, seq_len: int | None = None) -> Frequenc
     if scaling.rope_type == "yarn":
         return Frequencies(_yarn(config, scaling), _yarn_attention_factor(scaling))
     return Frequencies(plain, 1.0)
-
-
-def _number(value: float | None) -> float:
-    assert value is not None
-    return value
 
 
 def _inverse_frequencies(base: float | torch.Tensor, dim: int) -> torch.Tensor:
@@ -66,7 +60,7 @@ def _inverse_frequencies(base: float | torch.Tensor, dim: int) -> torch.Tensor:
 def _llama3(plain: torch.Tensor, scaling: RopeScaling, max_positions: int) -> torch.Tensor:
     """Slows long waves by `factor`, keeps short ones and interpolates those between."""
     original = scaling.original_max_position_embeddings or max_positions
-    factor, low, high = (_number(v) for v in (scaling.factor, scaling.low_freq_factor, scaling.high_freq_factor))
+    factor, low, high = scaling.factor, scaling.low_freq_factor, scaling.high_freq_factor
     wavelength = 2 * math.pi / plain
     slowed = torch.where(wavelength > original / low, plain / factor, plain)
     smooth = (original / wavelength - low) / (high - low)
@@ -77,8 +71,7 @@ def _llama3(plain: torch.Tensor, scaling: RopeScaling, max_positions: int) -> to
 
 def _dynamic(config: RopeConfig, scaling: RopeScaling, seq_len: int | None) -> torch.Tensor:
     """Raises the base with the length of a sequence that is longer than the trained context."""
-    assert config.head_dim is not None
-    dim, factor, trained = config.head_dim, _number(scaling.factor), config.max_position_embeddings
+    dim, factor, trained = config.head_dim or 0, scaling.factor, config.max_position_embeddings
     # The length enters as a tensor: Hugging Face's arithmetic on it is float32, not Python's float64.
     length = torch.tensor(max(seq_len or 0, trained))
     base = config.rope_theta * ((factor * length / trained) - (factor - 1)) ** (dim / (dim - 2))
@@ -87,14 +80,13 @@ def _dynamic(config: RopeConfig, scaling: RopeScaling, seq_len: int | None) -> t
 
 def _yarn(config: RopeConfig, scaling: RopeScaling) -> torch.Tensor:
     """Interpolates slow dimensions and keeps fast ones, with a ramp between two numbers of rotations."""
-    assert config.head_dim is not None
-    dim, base, factor = config.head_dim, config.rope_theta, _number(scaling.factor)
+    dim, base, factor = config.head_dim or 0, config.rope_theta, scaling.factor
     original = scaling.original_max_position_embeddings or config.max_position_embeddings
 
     def dimension_of(rotations: float) -> float:
         return (dim * math.log(original / (rotations * 2 * math.pi))) / (2 * math.log(base))
 
-    low, high = dimension_of(scaling.beta_fast or 32), dimension_of(scaling.beta_slow or 1)
+    low, high = dimension_of(scaling.beta_fast), dimension_of(scaling.beta_slow)
     if scaling.truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
@@ -109,10 +101,9 @@ def _yarn(config: RopeConfig, scaling: RopeScaling) -> torch.Tensor:
 def _yarn_attention_factor(scaling: RopeScaling) -> float:
     if scaling.attention_factor is not None:
         return float(scaling.attention_factor)
-    factor = _number(scaling.factor)
 
     def mscale(weight: float) -> float:
-        return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
+        return 1.0 if scaling.factor <= 1 else 0.1 * weight * math.log(scaling.factor) + 1.0
 
     if scaling.mscale and scaling.mscale_all_dim:
         return mscale(scaling.mscale) / mscale(scaling.mscale_all_dim)

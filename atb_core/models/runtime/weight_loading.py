@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _HARMLESS = re.compile(
     r"\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|(self_)?attn\.(bias|masked_bias|rotary_emb\.inv_freq))$"
 )
+_BODY = "model."
 Sink = Callable[[str, torch.Tensor], None]
 #: Takes a part of a weight from an index of dimension 0 on, as `Engine.set_weight_part`.
 PartSink = Callable[[str, int, torch.Tensor], None]
@@ -60,12 +61,18 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
         WeightsError: names every missing, misshapen, mistyped and unexpected tensor.
     """
     available = set(loader.names())
+    # A model that was saved without its head has the names of its body alone.
+    headless = not any(name.startswith(_BODY) for name in available)
+    stored = {_BODY + name: name for name in available} if headless else {}
     missing, misshapen, mistyped = [], [], []
     sources: dict[str, Sequence[WeightSource]] = {}
     duplicates: list[tuple[str, str]] = []
     used: set[str] = set()
     for parameter in parameters:
-        sources[parameter.name] = _stored_sources(parameter, available)
+        sources[parameter.name] = [
+            replace(source, name=stored.get(source.name, source.name))
+            for source in _stored_sources(parameter, available | stored.keys())
+        ]
         for source in sources[parameter.name]:
             if source.name not in available:
                 missing.append(f"{source.name} {shape_text(source.shape)}")
@@ -78,15 +85,10 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
                 mistyped.append(f"{source.name} is {loader.dtype(source.name).short}")
         duplicates += [(alias, parameter.name) for alias in parameter.aliases if alias in available - used]
     used |= {name for name, _ in duplicates}
-    unexpected = sorted(name for name in available - used if not _HARMLESS.search(name))
-    problems = {
-        "missing": missing,
-        "of the wrong shape": misshapen,
-        "not of a floating-point type": mistyped,
-        "unexpected": unexpected,
-    }
-    if any(problems.values()):
-        parts = [f"{len(names)} {problem}: {', '.join(names)}" for problem, names in problems.items() if names]
+    unexpected = sorted(name for name in available - used - loader.unlisted() if not _HARMLESS.search(name))
+    kinds = ("missing", "of the wrong shape", "not of a floating-point type", "unexpected")
+    problems = [*zip(kinds, (missing, misshapen, mistyped, unexpected), strict=True)]
+    if parts := [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in problems if names]:
         raise WeightsError(
             f"the tensors of {loader.source} do not fit the model; {'; '.join(parts)}",
             hint="Check that config.json and the weights belong together and that every shard is there.",
@@ -119,10 +121,16 @@ def stream_weights(
         for parameter in plan.parameters:
             experts = _experts(parameter, plan) if part_sink and parameter.name not in shared else None
             if part_sink is not None and experts is not None:
-                for expert, sources in enumerate(experts):
-                    part_sink(parameter.name, expert, _read_expert(parameter, sources, loader, bar))
+                for expert, parts in enumerate(experts):
+                    part_sink(parameter.name, expert, _joined(parameter, parts, loader, bar, 1))
                 continue
-            tensor = _read(parameter, plan, loader, bar)
+            sources = plan.sources[parameter.name]
+            if len(sources) == 1:
+                tensor = loader.get(sources[0].name)
+                bar.advance(loader.nbytes(sources[0].name))
+            else:
+                tensor = _joined(parameter, sources, loader, bar)
+            tensor = parameter.process(tensor)
             for alias, name in plan.duplicates:
                 if name == parameter.name:
                     _check_duplicate(alias, parameter, tensor, loader)
@@ -139,39 +147,25 @@ def _experts(parameter: Parameter, plan: LoadPlan) -> list[list[WeightSource]] |
         index = source.place[0] if source.place else None
         if not isinstance(index, int):
             return None
-        groups[index].append(source)
+        groups[index].append(replace(source, place=(0, *(source.place or ())[1:])))
     return groups if all(groups) else None
 
 
-def _read_expert(
-    parameter: Parameter, sources: Sequence[WeightSource], loader: WeightLoader, bar: Progress
+def _joined(
+    parameter: Parameter, sources: Sequence[WeightSource], loader: WeightLoader, bar: Progress, rows: int | None = None
 ) -> torch.Tensor:
+    """Returns a weight, or `rows` of its indices of dimension 0, filled from several stored tensors."""
     assert parameter.declared_shape is not None
     assert parameter.declared_dtype is not None
-    part = torch.empty((1, *parameter.declared_shape[1:]), dtype=dtype_to_torch(parameter.declared_dtype))
-    for source in sources:
-        assert source.place is not None
-        part[0][source.place[1:]].copy_(loader.get(source.name))
-        bar.advance(loader.nbytes(source.name))
-    return part
-
-
-def _read(parameter: Parameter, plan: LoadPlan, loader: WeightLoader, bar: Progress) -> torch.Tensor:
-    sources = plan.sources[parameter.name]
-    if len(sources) == 1:
-        tensor = loader.get(sources[0].name)
-        bar.advance(loader.nbytes(sources[0].name))
-        return parameter.process(tensor)
-    assert parameter.declared_shape is not None
-    assert parameter.declared_dtype is not None
-    packed = torch.empty(parameter.declared_shape, dtype=dtype_to_torch(parameter.declared_dtype))
+    shape = parameter.declared_shape if rows is None else (rows, *parameter.declared_shape[1:])
+    joined = torch.empty(shape, dtype=dtype_to_torch(parameter.declared_dtype))
     start = 0
     for source in sources:
         place = (slice(start, start + source.shape[0]),) if source.place is None else source.place
-        packed[place].copy_(loader.get(source.name))
+        joined[place].copy_(loader.get(source.name))
         start += source.shape[0]
         bar.advance(loader.nbytes(source.name))
-    return parameter.process(packed)
+    return joined
 
 
 def _check_duplicate(alias: str, parameter: Parameter, tensor: torch.Tensor, loader: WeightLoader) -> None:

@@ -14,12 +14,12 @@ from atb_core.plugins.admission import refusal
 from atb_core.plugins.diagnosis import EXTRA
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import registry
-from atb_core.plugins.scan import API, Environment, Installed
+from atb_core.plugins.scan import API, Installed, environment
 
 
-def check_metadata(plugin: Installed, among: Environment) -> Iterator[Finding]:
+def check_metadata(plugin: Installed) -> Iterator[Finding]:
     """Yields the findings that follow from the metadata of one plugin."""
-    refused = refusal(plugin, among)
+    refused = refusal(plugin)
     if refused is not None:
         level = Level.NOTE if refused.status is Status.DISABLED else Level.ERROR
         yield Finding(refused.status.value, level, f"it {refused.reason}", fix=refused.fix)
@@ -39,12 +39,12 @@ def check_metadata(plugin: Installed, among: Environment) -> Iterator[Finding]:
         message = "it does not name the version of the plugin API that it is written for, so version 1 is assumed"
         fix = f"""Its author adds 1 = "{package}" under [project.entry-points."{API}"]."""
         yield Finding("api", Level.WARNING, message, fix=fix)
-    yield from _extras(plugin, among)
+    yield from _extras(plugin)
 
 
-def _extras(plugin: Installed, among: Environment) -> Iterator[Finding]:
+def _extras(plugin: Installed) -> Iterator[Finding]:
     extras = sorted({match for text in plugin.requires for match in EXTRA.findall(text)})
-    missing = {extra: absent for extra in extras if (absent := sorted(set(_absent(plugin.requires, extra, among))))}
+    missing = {extra: absent for extra in extras if (absent := sorted(set(_absent(plugin.requires, extra))))}
     if missing:
         listed = "; ".join(f"{extra} (needs {', '.join(names)})" for extra, names in missing.items())
         install = shlex.quote(f"{plugin.distribution}[{','.join(missing)}]")
@@ -52,7 +52,7 @@ def _extras(plugin: Installed, among: Environment) -> Iterator[Finding]:
         yield Finding("extras", Level.NOTE, message, fix=f"pip install {install}")
 
 
-def _absent(requires: Iterable[str], extra: str, among: Environment) -> Iterator[str]:
+def _absent(requires: Iterable[str], extra: str) -> Iterator[str]:
     for text in requires:
         try:
             requirement = Requirement(text)
@@ -61,5 +61,5 @@ def _absent(requires: Iterable[str], extra: str, among: Environment) -> Iterator
         marker = requirement.marker
         if marker is None or marker.evaluate({"extra": ""}) or not marker.evaluate({"extra": extra}):
             continue
-        if requirement.name not in among:
+        if requirement.name not in environment():
             yield requirement.name

@@ -13,15 +13,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Final
 
-from atb_core.child import Child, ChildEndedError, encode
+from atb_core.child import Child, ChildError, encode
 from atb_core.findings import Finding, Level
 from atb_core.plugins.records import Status
 from atb_core.plugins.scan import API, MODELS, Installed
 
 #: An import that takes longer gets a warning.
 SLOW_SECONDS: Final = 0.5
-# The loader ends an import that takes too long; a process is killed where the loader cannot, some seconds later.
-_GRACE_SECONDS: Final = 5.0
 # Importing torch for the first time on a slow disk may take this long.
 _PRELOAD_SECONDS: Final = 120.0
 
@@ -62,11 +60,11 @@ class Imports:
         for part in answers["incomplete"]:
             self.findings.append(Finding("incomplete", Level.ERROR, part["message"], fix=part["fix"]))
         status, output = answers["ended"][0] if answers["ended"] else (None, "")
-        if status != 0:
+        if died := not answers["done"]:
             done = len(answers["record"])
             target = targets[done] if done < len(targets) else "its entry points"
             self.findings.append(_death(target, status, output, timeout))
-        if failures or status != 0:
+        if failures or died:
             self.seconds = None
         return again
 
@@ -79,7 +77,7 @@ class _Worker:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._environment = {**os.environ, "ATB_PLUGIN_TIMEOUT": f"{timeout:g}", "OPENBLAS_NUM_THREADS": "1"}
+        self._environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         self._children: dict[bool, Child] = {}
 
     def examine(self, plugin: Installed) -> Imports:
@@ -99,19 +97,21 @@ class _Worker:
 
     def _ask(self, plugin: Installed, targets: list[str], *, heavy: bool) -> dict[str, list[Any]]:
         """Returns the answers of a child process by kind (see `worker`); without `ended`, the import never ended."""
-        answers: dict[str, list[Any]] = {kind: [] for kind in ("ready", "record", "incomplete", "ended", "trouble")}
+        answers: dict[str, list[Any]] = {
+            kind: [] for kind in ("ready", "record", "incomplete", "done", "ended", "trouble")
+        }
         child = self._children.get(heavy) or Child("atb_core.plugins.doctor.worker:main", self._environment)
         self._children[heavy] = child
         child.send(encode({"path": str(plugin.path), "targets": targets, "heavy": heavy}))
         try:
             while not answers["ended"] and not answers["trouble"]:
-                seconds = self._timeout + _GRACE_SECONDS if answers["ready"] else _PRELOAD_SECONDS
+                seconds = self._timeout if answers["ready"] else _PRELOAD_SECONDS
                 for kind, value in child.receive(seconds).items():
                     answers[kind].append(value)
             return answers
         except TimeoutError:
             pass
-        except ChildEndedError:
+        except ChildError:
             answers["trouble"].append("the process that imports plugins ended unexpectedly")
         self._children.pop(heavy).end()
         return answers
@@ -174,7 +174,7 @@ def _torch(target: str) -> Finding:
 def _death(target: str, status: int | None, output: str, timeout: float) -> Finding:
     """Returns the finding for a process that ended with `status`, or not at all, while it imported `target`."""
     if status is None:
-        message = f"the import of {target} did not end within {timeout:g} seconds and could not be interrupted"
+        message = f"the import of {target} did not end within {timeout:g} seconds"
     elif status < 0:
         message = f"importing {target} killed the process with signal {-status}"
     else:

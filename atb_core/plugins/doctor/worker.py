@@ -7,7 +7,8 @@ would be five minutes for 200 plugins; with forks they are examined in less than
 A request is a line of JSON: `path` (of the plugin's metadata), `targets` (the entry points to import) and `heavy`:
 torch and the bases of models are imported before the fork, so that their time is not the plugin's. The answers are
 `{"ready": true}`, a line `{"record": ...}` for each entry point, `{"incomplete": ...}` for a family that lacks a part,
-and a last one `{"ended": [exit status, last line printed]}`; or `{"trouble": ...}`.
+`{"done": true}` unless an import ended the process, whatever its exit status, and a last one
+`{"ended": [exit status, last line printed]}`; or `{"trouble": ...}`.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def _serve(request: dict[str, Any], answer: Callable[[object], None]) -> None:
     if child == 0:
         try:
             _import_all(request, answer)
+            answer({"done": True})
         finally:
             # Exit handlers, and anything else that a plugin left behind, must not run here.
             os._exit(0)

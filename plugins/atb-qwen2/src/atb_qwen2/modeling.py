@@ -7,8 +7,7 @@ from typing import Any
 
 from atb_core.layers.attention.attention import Attention
 from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.modeling_moe import MoeDecoderLayer, MoeDecoderModel
-from atb_core.models.base.modeling_python import DecoderLayer, DecoderModel
+from atb_core.models.base.modeling_python import DecoderLayer, DecoderModel, MoeDecoderLayer, MoeDecoderModel
 
 
 class Qwen2Attention(Attention):

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from atb_core.models.base.modeling_moe import MoeDecoderModel
-from atb_core.models.base.modeling_python import DecoderModel
+from atb_core.models.base.modeling_python import DecoderModel, MoeDecoderModel
 
 
 class Qwen3Model(DecoderModel):
