@@ -36,7 +36,9 @@ def command(model: str, system: str | None, **options: Any) -> None:
 
     A conversation that outgrows the context loses its oldest turns.
     """
-    conversation = Conversation(open_session(model, **options), system)
+    session = open_session(model, **options)
+    session.check_chats()
+    conversation = Conversation(session, system)
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         note("/help for help, Ctrl-D to leave")

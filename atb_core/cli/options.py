@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import click.shell_completion
 
-from atb_core.errors import RequestError
+from atb_core.errors import RequestError, TokenizerError
 from atb_core.names import BACKENDS, DTYPES, GRAPHS
 from atb_core.runner.sampling_params import SamplingParams
 
@@ -132,6 +132,14 @@ class Session:
     sampling: SamplingParams
     template_kwargs: dict[str, Any]
     load_seconds: float
+
+    def check_chats(self) -> None:
+        """Raises TokenizerError if the model has no chat template."""
+        if self.runner.tokenizer is not None and not self.runner.tokenizer.has_chat_template:
+            raise TokenizerError(
+                "this model has no chat template: it was not made for conversations",
+                hint="`atb run --raw` continues a text; --chat-template FILE gives the model a template.",
+            )
 
     def chat(self, messages: list[dict[str, str]]) -> Iterator[StreamChunk]:
         """Starts the answer to a conversation."""

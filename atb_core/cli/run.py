@@ -82,6 +82,7 @@ def command(
     if raw:
         chunks = session.runner.generate([text], session.sampling, stream=True)
     else:
+        session.check_chats()
         messages = [{"role": "system", "content": system}] if system is not None else []
         chunks = session.chat([*messages, {"role": "user", "content": text}])
     answer = _follow(chunks, show=not as_json)

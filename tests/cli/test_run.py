@@ -262,9 +262,26 @@ def test_stdin_that_is_no_text_is_an_error_about_stdin(atb: Run, runner: Any, mo
 
 
 def test_messages_of_the_api_name_options(atb: Run, runner: Any) -> None:
-    runner.pieces = [AtbError("max_model_len=9 is too much", hint="Lower max_model_len or num_blocks.")]
+    runner.pieces = [
+        AtbError("max_model_len=9 is too much", hint="Lower max_model_len or num_blocks, edit chat_template.jinja.")
+    ]
     err = atb("run", "m", "p").err
-    assert "error: --max-model-len 9 is too much\nnext: Lower --max-model-len or num_blocks." in err
+    assert (
+        "error: --max-model-len 9 is too much\nnext: Lower --max-model-len or num_blocks, edit chat_template.jinja."
+        in err
+    )
+
+
+@pytest.mark.parametrize("args", [("run", "hi"), ("chat",)], ids=" ".join)
+def test_a_model_without_a_chat_template_is_refused_with_what_to_do(
+    atb: Run, chat_model: str, args: tuple[str, ...]
+) -> None:
+    (Path(chat_model) / "tokenizer_config.json").unlink()
+    result = atb(args[0], chat_model, *args[1:], "--backend", "reference")
+    assert result.status == 1
+    assert "has no chat template" in result.err
+    assert "next: `atb run --raw` continues a text; --chat-template FILE" in result.err
+    assert atb("run", chat_model, "hi", "--raw", "--max-tokens", "1", "--backend", "reference").status == 0
 
 
 def test_the_template_of_a_model_is_shown_and_replaced(atb: Run, chat_model: str, tmp_path: Path) -> None:
