@@ -153,11 +153,11 @@ class Worker:
 
     Args:
         main: as for `Child`.
-        first: request that each new process answers before all others, if there is one.
+        first: request that each new process answers before all others, if there is one; may be set later.
     """
 
     def __init__(self, main: str, first: bytes | None = None) -> None:
-        self._main, self._first = main, first
+        self._main, self.first = main, first
         self._forget()
 
     def _forget(self) -> None:
@@ -182,8 +182,8 @@ class Worker:
                 if self._child is None or not self._child.running:
                     self._end()
                     self._child = Child(self._main)
-                    if self._first is not None:
-                        self._exchange(self._child, self._first, _TRY_SECONDS)
+                    if self.first is not None:
+                        self._exchange(self._child, self.first, _TRY_SECONDS)
                 return self._exchange(self._child, request, seconds)
             except BaseException:
                 self._end()

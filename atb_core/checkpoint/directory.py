@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader, end_token_ids
 from atb_core.checkpoint.safetensors import open_safetensors
-from atb_core.errors import AtbError, ConfigError, TokenizerError, WeightsError
+from atb_core.checkpoint.tokenizer_json import library_errors, tokenizer_from_json
+from atb_core.errors import ConfigError, TokenizerError, WeightsError
 from atb_core.files import read_file, read_json, read_text
 from atb_core.graph.dtype import DataType
 
@@ -94,7 +95,7 @@ def read_tokenizer_files(directory: Path) -> TokenizerParts:
     config = {**special_map, **config} if declared else {**config, **special_map}
     special_tokens = _special_tokens(config)
     backend = _load_backend(directory)
-    with _library_errors(directory):
+    with library_errors(f"{directory} cannot be read"):
         _add_tokens(backend, directory, declared or _read(directory / "added_tokens.json"), special_tokens, config)
     texts = {name: _text_of(value) for name, value in special_tokens.items()}
     eos_token_ids = end_token_ids(*(_read(directory / name) for name in ("generation_config.json", "config.json")))
@@ -108,13 +109,10 @@ def read_tokenizer_files(directory: Path) -> TokenizerParts:
 
 
 def _load_backend(directory: Path) -> tokenizers.Tokenizer:
-    import tokenizers
-
     path = directory / "tokenizer.json"
     data = read_file(path, _MAX_TOKENIZER_BYTES, TokenizerError)
     if data is not None:
-        with _library_errors(path):
-            return tokenizers.Tokenizer.from_buffer(data)
+        return tokenizer_from_json(data, str(path))
     slow = [name for name in _SLOW_FORMATS if (directory / name).exists()]
     if not slow:
         raise TokenizerError(
@@ -128,17 +126,6 @@ def _load_backend(directory: Path) -> tokenizers.Tokenizer:
     return _convert_with_transformers(directory, slow[0])
 
 
-@contextmanager
-def _library_errors(subject: Path) -> Iterator[None]:
-    """Raises as `TokenizerError` what the tokenizers library raises: bare Exceptions, and panics, which are none."""
-    try:
-        yield
-    except (AtbError, KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        raise TokenizerError(f"{subject} cannot be read: {str(error)[:300]}", hint="Fetch the file again.") from error
-
-
 def _convert_with_transformers(directory: Path, name: str) -> tokenizers.Tokenizer:
     """Converts an old format, which only transformers reads."""
     try:
@@ -148,21 +135,15 @@ def _convert_with_transformers(directory: Path, name: str) -> tokenizers.Tokeniz
             f"{directory} has its tokenizer only as {name}, which the transformers package converts",
             hint="Run: pip install transformers sentencepiece; or add a tokenizer.json to the directory.",
         ) from None
-    try:
+    with library_errors(f"transformers cannot convert {directory / name}", "Add a tokenizer.json to the directory."):
         converted = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        raise TokenizerError(
-            f"transformers cannot convert {directory / name}: {str(error)[:300]}",
-            hint="Add a tokenizer.json to the directory.",
-        ) from error
     backend = getattr(converted, "backend_tokenizer", None)
     if backend is None:
         raise TokenizerError(
             f"transformers reads {directory / name} but has no fast form of it",
             hint="Add a tokenizer.json to the directory.",
         )
-    result: tokenizers.Tokenizer = backend
-    return result
+    return tokenizer_from_json(backend.to_str().encode(), str(directory / name))
 
 
 def _read(path: Path) -> dict[str, Any]:

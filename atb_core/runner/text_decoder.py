@@ -12,6 +12,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from atb_core.checkpoint.guarded_tokenizer import GuardedTokenizer
+from atb_core.checkpoint.tokenizer_json import library_errors
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -111,7 +114,8 @@ class WindowDecoder(TextDecoder):
         return token_id not in self.hidden and self._tokenizer.id_to_token(token_id) is not None
 
     def _decode(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        with library_errors("The tokenizer fails"):
+            text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
         return text
 
     def push(self, token_id: int) -> str:
@@ -153,6 +157,8 @@ class TextDecoderFactory:
 
 
 def _is_byte_level(tokenizer: tokenizers.Tokenizer) -> bool:
+    if isinstance(tokenizer, GuardedTokenizer):
+        return tokenizer.is_byte_level
     decoder = tokenizer.decoder
     if decoder is None:
         return False

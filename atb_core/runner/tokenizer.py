@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.base import TokenizerParts
 from atb_core.checkpoint.opening import checkpoint_at
+from atb_core.checkpoint.tokenizer_json import library_errors
 from atb_core.errors import RequestError, TokenizerError
 from atb_core.runner.chat_template import ChatTemplate, Message
 from atb_core.runner.text_decoder import TextDecoder, TextDecoderFactory
@@ -74,9 +75,11 @@ class Tokenizer:
             RequestError: The text is not valid Unicode.
         """
         try:
-            ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
-        except (UnicodeEncodeError, TypeError) as error:
+            text.encode()
+        except (UnicodeEncodeError, AttributeError) as error:
             raise RequestError(f"The prompt cannot be turned into tokens: {error}") from None
+        with library_errors("The tokenizer fails"):
+            ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
         parts = self._parts
         if add_special_tokens and parts.bos_id is not None and ids[:1] != [parts.bos_id]:
             ids = [parts.bos_id, *ids]
@@ -86,7 +89,8 @@ class Tokenizer:
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Returns the text of tokens."""
-        text: str = self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        with library_errors("The tokenizer fails"):
+            text: str = self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
 
     def text_decoder(self, prompt_token_ids: list[int], skip_special_tokens: bool = True) -> TextDecoder:

@@ -61,7 +61,9 @@ def open_runner(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelRunner]:
         max_position_embeddings=CONTEXT,
         eos_token_id=[VOCAB - 1],
     )
-    router = types.SimpleNamespace(config=config, generation_config=GENERATION_CONFIG, tokenizer=TOKENIZER)
+    router = types.SimpleNamespace(
+        config=config, generation_config=GENERATION_CONFIG, tokenizer=TOKENIZER, input_builder=None
+    )
     checkpoint = types.SimpleNamespace(path=Path("fake"))
     monkeypatch.setattr("atb_core.runner.model_runner.open_checkpoint", lambda *args: checkpoint)
     monkeypatch.setattr("atb_core.runner.model_runner.router_of", lambda checkpoint: router)

@@ -6,14 +6,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.files import CheckedFile
 from atb_core.checkpoint.gguf.header import GgufHeader, GgufTensor, read_header
 from atb_core.checkpoint.gguf.names import parts_of
 from atb_core.errors import WeightsError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class GgufFile:

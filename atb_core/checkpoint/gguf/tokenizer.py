@@ -17,6 +17,7 @@ from gguf.constants import TokenType
 from atb_core.checkpoint.base import TokenizerParts
 from atb_core.checkpoint.gguf.config import ABSENT_IDS
 from atb_core.checkpoint.gguf.file import read_gguf_header
+from atb_core.checkpoint.tokenizer_json import library_errors
 from atb_core.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "tokenizer.ggml."
 _TEMPLATE = "tokenizer.chat_template"
+_HINT = "Use the model's original directory instead."
 # Control tokens that end a turn or a text in the formats in use. A file names only one `eos`, yet a chat model may
 # stop with another, so all that the vocabulary marks as control tokens count.
 _END_TEXTS = frozenset(
@@ -114,7 +116,7 @@ def read_gguf_tokenizer(path: Path) -> TokenizerParts:
 
 
 def _build(vocabulary: _Vocabulary, kind: object, pre: str) -> Tokenizer:
-    try:
+    with library_errors(f"{vocabulary.path}: its tokenizer cannot be built", _HINT):
         if kind == "gpt2":
             tokenizer = _byte_level_bpe(vocabulary.ids(), vocabulary.merges(), pre, str(vocabulary.path))
         elif kind == "llama":
@@ -124,12 +126,8 @@ def _build(vocabulary: _Vocabulary, kind: object, pre: str) -> Tokenizer:
             raise vocabulary.fail(
                 f"its tokenizer is of kind {str(kind)[:40]!r}; supported are 'gpt2' (byte-level BPE) and 'llama'"
             )
-    except TokenizerError:
-        raise
-    except Exception as error:  # the library reports inconsistent vocabularies as bare Exception
-        raise vocabulary.fail(f"its tokenizer cannot be built: {error}") from error
-    tokenizer.add_special_tokens(vocabulary.added(TokenType.CONTROL))
-    tokenizer.add_tokens(vocabulary.added(TokenType.USER_DEFINED))
+        tokenizer.add_special_tokens(vocabulary.added(TokenType.CONTROL))
+        tokenizer.add_tokens(vocabulary.added(TokenType.USER_DEFINED))
     return tokenizer
 
 
@@ -144,7 +142,7 @@ class _Vocabulary:
             raise self.fail("it contains no tokenizer", "Pass a directory with tokenizer.json beside it.")
         self.types: list[int] = self._list("token_type", int, len(self.tokens), required=False)
 
-    def fail(self, cause: str, hint: str | None = "Use the model's original directory instead.") -> TokenizerError:
+    def fail(self, cause: str, hint: str | None = _HINT) -> TokenizerError:
         return TokenizerError(f"{self.path}: {cause}", hint)
 
     def _list(self, key: str, kind: type, length: int | None = None, required: bool = True) -> list[Any]:
