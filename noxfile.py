@@ -67,6 +67,13 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Gives every reader of files damaged ones, for 60 s; arguments go to tests/fuzz/run.py, such as --count 100000."""
+    Environment(session).install([CORE, *PLUGINS], "test")
+    session.run("python", "tests/fuzz/run.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Checks style and format of Python and C++, and the order of layers in imports and includes."""
     session.install(*CORE.extra("lint"))

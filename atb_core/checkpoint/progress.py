@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Protocol
 
 
@@ -75,3 +78,32 @@ def job(progress: Progress | None, what: str, total: int | None) -> Iterator[Pro
         yield progress
     finally:
         progress.finish()
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Makes an interrupt (Ctrl-C) end the threads of a library that the body calls.
+
+    Yields a function for these threads to call now and then; it raises `KeyboardInterrupt` after an interrupt. Outside
+    of the main thread, which alone is interrupted, it never does.
+    """
+    interrupted = threading.Event()
+
+    def check() -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield check
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)

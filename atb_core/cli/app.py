@@ -18,6 +18,9 @@ from atb_core.cli.plugin_commands import CommandGroup
 COMMANDS: Final = {
     "run": "atb_core.cli.run",
     "chat": "atb_core.cli.chat",
+    "pull": "atb_core.cli.pull",
+    "models": "atb_core.cli.models",
+    "rm": "atb_core.cli.rm",
     "list": "atb_core.cli.list_families",
     "plugins": "atb_core.cli.plugins",
     "doctor": "atb_core.cli.doctor",
