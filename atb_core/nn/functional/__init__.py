@@ -17,13 +17,21 @@ from atb_core.nn.functional.elewise import (
     sum_,
     tanh,
 )
-from atb_core.nn.functional.linear import ActType, activation, linear, rms_norm, softmax
+from atb_core.nn.functional.linear import (
+    ActType,
+    activation,
+    batch_matmul,
+    layer_norm,
+    linear,
+    rms_norm,
+    softmax,
+)
 from atb_core.nn.functional.moe import grouped_matmul, moe_init_routing, moe_token_unpermute, moe_topk_softmax
 from atb_core.nn.functional.movement import argsort, cat, gather, sort, split
 
 __all__ = [
-    "ActType", "GeluMode", "MaskType", "activation", "amax", "amin", "argsort", "cat", "cos", "equal", "gather",
-    "grouped_matmul", "linear", "logical_and", "logical_not", "logical_or", "moe_init_routing", "moe_token_unpermute",
-    "moe_topk_softmax", "neg", "paged_attention", "reshape_and_cache", "rms_norm", "rope", "sin", "softmax", "sort",
-    "split", "sum_", "tanh",
+    "ActType", "GeluMode", "MaskType", "activation", "amax", "amin", "argsort", "batch_matmul", "cat", "cos", "equal",
+    "gather", "grouped_matmul", "layer_norm", "linear", "logical_and", "logical_not", "logical_or",
+    "moe_init_routing", "moe_token_unpermute", "moe_topk_softmax", "neg", "paged_attention", "reshape_and_cache",
+    "rms_norm", "rope", "sin", "softmax", "sort", "split", "sum_", "tanh",
 ]  # fmt: skip
