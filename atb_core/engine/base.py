@@ -112,6 +112,11 @@ class Backend(ABC):
         """Returns an engine of `network` with its weights in `store`, by default a new one."""
 
 
+def distinct(outputs: Mapping[str, torch.Tensor] | None, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns the outputs without those that are inputs under the same name, which are written in place."""
+    return {name: value for name, value in (outputs or {}).items() if inputs.get(name) is not value}
+
+
 def check_names(what: str, given: Collection[str], wanted: Collection[str], optional: bool = False) -> None:
     """Raises EngineError unless the given names are the wanted ones, or some of them if `optional`."""
     unknown = sorted(set(given) - set(wanted))

@@ -14,7 +14,16 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from atb_core.engine.base import Backend, Engine, check_names, check_part, check_real, check_some, check_tensor
+from atb_core.engine.base import (
+    Backend,
+    Engine,
+    check_names,
+    check_part,
+    check_real,
+    check_some,
+    check_tensor,
+    distinct,
+)
 from atb_core.engine.native_graph import NativeGraph, is_complete, lower
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
@@ -256,7 +265,7 @@ class NativeEngine(Engine):
         runtime_params: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         program = self._program or self._specialized(inputs)
-        results: dict[str, torch.Tensor] = program.forward(inputs, outputs or {}, runtime_params or {})
+        results: dict[str, torch.Tensor] = program.forward(inputs, distinct(outputs, inputs), runtime_params or {})
         return results
 
     def plan_info(self) -> dict[str, int]:

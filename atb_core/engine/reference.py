@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from atb_core.engine.base import Backend, Engine, check_names, check_part, check_some, check_tensor
+from atb_core.engine.base import Backend, Engine, check_names, check_part, check_some, check_tensor, distinct
 from atb_core.errors import EngineError
 from atb_core.graph.dim import evaluate_shape
 from atb_core.graph.network import Network, Node
@@ -79,10 +79,10 @@ class ReferenceEngine(Engine):
     ) -> dict[str, torch.Tensor]:
         values = self._bind(inputs)
         names = {t.name for t in self.network.outputs if t.name}
-        check_names("outputs", outputs or {}, names, optional=True)
+        results = distinct(outputs, inputs)
+        check_names("outputs", results, names, optional=True)
         network, binding = self._resolved(values)
         environment = {tensor: values[tensor.name or ""] for tensor in network.inputs}
-        results = dict(outputs or {})
         for tensor in network.outputs:
             if tensor.name in results and tensor.shape is not None:
                 declared = Tensor(tensor.name, evaluate_shape(tensor.shape, binding), tensor.dtype)
