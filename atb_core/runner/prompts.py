@@ -232,6 +232,8 @@ def _template_kwargs(
         raise RequestError(f"chat_template_kwargs must be a dict, not {type(kwargs).__name__}")
     result = dict(kwargs or {})
     if tools is not None:
+        if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, Mapping) for tool in tools):
+            raise RequestError(f"tools must be a list of JSON schemas of functions, not {tools!r:.100}")
         if "tools" in result:
             raise RequestError("tools is given twice, by itself and in chat_template_kwargs")
         result["tools"] = list(tools)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +44,15 @@ class Tokenizer:
             TokenizerError: There is no tokenizer, or it is damaged or of an unsupported kind.
         """
         return cls(checkpoint_at(path).tokenizer_parts())
+
+    def with_chat_template(self, source: str) -> Tokenizer:
+        """Returns the same tokenizer with another chat template, Jinja source, for all chats."""
+        return Tokenizer(dataclasses.replace(self._parts, chat_templates={"default": source}))
+
+    @property
+    def chat_templates(self) -> dict[str, str]:
+        """Jinja sources by name, `default` and perhaps `tool_use`; empty if chats cannot be rendered."""
+        return dict(self._parts.chat_templates)
 
     @property
     def backend(self) -> tokenizers.Tokenizer:

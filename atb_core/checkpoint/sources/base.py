@@ -5,11 +5,30 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from atb_core.checkpoint.progress import Progress
 from atb_core.extensions import Extensions
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """Describes a model that a source keeps on this machine.
+
+    Attributes:
+        reference: what a user writes to open it.
+        path: its file or directory.
+        nbytes: bytes on the disk.
+        revision: its revision or version in the source's own terms; empty if there is none.
+    """
+
+    reference: str
+    path: Path
+    nbytes: int
+    revision: str = ""
 
 
 class Source(ABC):
@@ -40,6 +59,14 @@ class Source(ABC):
             ModelNotFoundError: nothing has that name, or it cannot be reached.
             WeightsError: the fetched files are damaged or cannot be trusted, or the disk is full.
         """
+
+    def stored(self) -> Sequence[StoredModel]:
+        """Returns the models that it keeps on this machine, partly fetched ones included; reads no weights."""
+        return ()
+
+    def remove(self, model: StoredModel) -> None:
+        """Removes one of `stored` from the disk."""
+        raise NotImplementedError(f"{self} keeps no models")
 
 
 def source_problem(item: object) -> str | None:
