@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -149,7 +150,8 @@ def open_safetensors(path: Path) -> SafetensorsLoader:
     weight_map = _read_index(index) if index.exists() else {}
     if weight_map and (not single.exists() or single.name in weight_map.values()):
         shards = [path / name for name in sorted(set(weight_map.values()))]
-        if missing := [shard.name for shard in shards if not shard.exists()]:
+        # Unlike `Path.exists`, this takes names of any length.
+        if missing := [shard.name for shard in shards if not os.path.exists(shard)]:
             raise WeightsError(
                 f"{index} names {', '.join(missing[:4])}, of {len(missing)} missing shards",
                 "The checkpoint is incomplete; fetch the directory again.",
