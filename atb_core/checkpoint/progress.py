@@ -42,9 +42,11 @@ class BarProgress(Progress):
         self._bar: Any = None
 
     def start(self, what: str, total: int | None) -> None:
-        # tqdm takes 50 ms to import.
-        from tqdm import tqdm
-
+        # tqdm takes 50 ms to import, and chooses a widget in a notebook if there are any.
+        if _in_notebook():
+            from tqdm.auto import tqdm
+        else:
+            from tqdm import tqdm
         self._bar = tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False, dynamic_ncols=True)
 
     def advance(self, nbytes: int) -> None:
@@ -57,9 +59,14 @@ class BarProgress(Progress):
             self._bar = None
 
 
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
 def default_progress() -> Progress:
-    """Returns a bar if standard error is a terminal, else silence."""
-    return BarProgress() if sys.stderr is not None and sys.stderr.isatty() else SilentProgress()
+    """Returns a bar if standard error is a terminal or a notebook's, else silence."""
+    is_shown = sys.stderr is not None and (sys.stderr.isatty() or _in_notebook())
+    return BarProgress() if is_shown else SilentProgress()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from atb_core.cli import errors
+from atb_core.cli.output import escape_unprintable
 from atb_core.cli.plugin_commands import CommandGroup
 
 # name -> module with a `command`. The order is that of `atb --help`.
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from click.shell_completion import shell_complete
 
         return shell_complete(app, {}, "atb", _COMPLETE_VARIABLE, os.environ[_COMPLETE_VARIABLE])
+    escape_unprintable()
     args, tracebacks = take_flag(args, "--traceback")
     traceback = bool(tracebacks) or os.environ.get("ATB_TRACEBACK", "0") not in ("", "0")
     try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -49,9 +50,9 @@ def report(error: BaseException, *, traceback: bool) -> int:
         error.show()
         return error.exit_code
     if isinstance(error, AtbError):
-        _say(f"error: {error.message}")
+        _say(f"error: {_in_options(error.message)}")
         if error.hint:
-            _say(f"next: {error.hint}")
+            _say(f"next: {_in_options(error.hint)}")
     elif isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         _say(f"error: {where}{error.strerror}")
@@ -64,6 +65,13 @@ def report(error: BaseException, *, traceback: bool) -> int:
         _say(f"error: {kind}: {error}. This is a bug in atb, not something you did.")
         _say("next: run the command again with --traceback and report what it prints, with `atb version`")
     return FAILED
+
+
+def _in_options(text: str) -> str:
+    """Returns a message of the Python API with the names of arguments as those of options: `--max-model-len 10`."""
+    names = r"\b(max_model_len|kv_cache_memory_bytes|num_threads|generation_config|chat_template)\b(?!\.\w)"
+    text = re.sub(names + r"='?([^\s',]+)'?", lambda match: f"--{match[1].replace('_', '-')} {match[2]}", text)
+    return re.sub(names, lambda match: f"--{match[1].replace('_', '-')}", text)
 
 
 def _say(text: str) -> None:

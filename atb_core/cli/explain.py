@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from atb_core.cli.options import model_argument
 from atb_core.cli.output import json_option, size_text, table
 from atb_core.cli.show import collect, context_bytes, open_model
 from atb_core.errors import AtbError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model")
+@model_argument
 @json_option
 def command(model: str, as_json: bool) -> None:
     """Say which package serves MODEL and why, and what it makes of it. No weights are loaded.

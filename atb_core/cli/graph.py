@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from atb_core.cli.options import model_argument
 from atb_core.cli.output import note
 from atb_core.cli.show import open_model
 from atb_core.errors import AtbError
@@ -34,7 +35,7 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
 
 
 @click.command()
-@click.argument("model")
+@model_argument
 @click.option("--variant", type=click.Choice(["prefill", "decode"]), default="decode", show_default=True,
               help="Which network of the model.")  # fmt: skip
 @click.option("--stage", type=click.Choice(["before", "after", "both"]),

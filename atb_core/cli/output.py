@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +18,25 @@ if TYPE_CHECKING:
     from atb_core import RequestOutput, SamplingParams
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def escape_unprintable() -> None:
+    """Lets stdout write what its encoding lacks as JSON's escapes, and says so once, instead of failing."""
+    said: list[str] = []
+
+    def escaped(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        if not said:
+            said.append(error.encoding)
+            note(
+                f"(this output is in {error.encoding}: other characters are escaped; PYTHONIOENCODING=utf-8 keeps them)"
+            )
+        return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+    codecs.register_error("atb-escape", escaped)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="atb-escape")
 
 
 class TextStream:

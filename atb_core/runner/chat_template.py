@@ -11,9 +11,10 @@ from atb_core.child import ChildError, Worker, encode
 from atb_core.errors import RequestError, TokenizerError
 
 Message = dict[str, Any]
+NO_CHAT = "Let it continue a text without a template: `atb run --raw`, or generate() with a string."
 
 _TIME_LIMIT = 10.0
-_TEMPLATE_LIMIT = 1 << 20
+TEMPLATE_LIMIT = 1 << 20
 
 
 # One for all templates of this process: they are seldom needed at the same time.
@@ -38,9 +39,9 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, special_tokens: dict[str, str] | None = None) -> None:
-        if len(source) > _TEMPLATE_LIMIT:
+        if len(source) > TEMPLATE_LIMIT:
             raise TokenizerError(
-                f"The chat template has {len(source):,} characters; at most {_TEMPLATE_LIMIT:,} are allowed"
+                f"The chat template has {len(source):,} characters; at most {TEMPLATE_LIMIT:,} are allowed"
             )
         self.source = source
         self._special_tokens = dict(special_tokens or {})
@@ -94,5 +95,5 @@ class ChatTemplate:
 def _faulty(what: str) -> TokenizerError:
     return TokenizerError(
         f"The model's chat template {what}",
-        hint="Pass plain text instead of a chat, or give the model directory another chat_template.jinja.",
+        hint=f"{NO_CHAT} Or give the model directory another chat_template.jinja.",
     )
