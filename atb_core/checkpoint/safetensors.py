@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -154,8 +153,7 @@ def open_safetensors(path: Path) -> SafetensorsLoader:
     weight_map = _read_index(index) if index.exists() else {}
     if weight_map and (not single.exists() or single.name in weight_map.values()):
         shards = [path / name for name in sorted(set(weight_map.values()))]
-        # Unlike `Path.exists`, this takes names of any length.
-        if missing := [shard.name for shard in shards if not os.path.exists(shard)]:
+        if missing := [shard.name for shard in shards if not shard.exists()]:
             raise WeightsError(
                 f"{index} names {', '.join(missing[:4])}, of {len(missing)} missing shards",
                 "The checkpoint is incomplete; fetch the directory again.",
