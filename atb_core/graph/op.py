@@ -248,6 +248,11 @@ class AttributeVariable:
     name: str
 
 
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """Returns a sequence as a tuple, and anything else alone in one; the op checks what is in it."""
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+
+
 def require(condition: bool, message: str) -> None:
     """Raises `ShapeError(message)` unless the condition holds; the recorder adds op, place and shapes."""
     if not condition:
