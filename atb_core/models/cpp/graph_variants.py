@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from atb_core.engine.base import check_names, check_some
+from atb_core.engine.checks import check_names, check_some
 from atb_core.engine.native import NativeBackend, NativeEngine, NativeStore
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError
 from atb_core.graph.dtype import DataType
@@ -62,6 +62,7 @@ class _Program:
     ) -> dict[str, torch.Tensor]:
         """Runs one step. Its JSON has the lengths if their tensor is on a device."""
         check_names("inputs", inputs, self._names)
+        check_names("outputs", outputs, ["model_out"], optional=True)
         check_some("input", self.network, inputs, self._names, self.model.backend.input_device)
         given = [inputs.get(name) for name in self._order]
         lengths = runtime_params.get("input_lengths")
