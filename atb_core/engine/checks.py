@@ -69,11 +69,14 @@ def check_call(
     outputs: Mapping[str, torch.Tensor] | None,
     runtime_params: Mapping[str, torch.Tensor] | None,
 ) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
-    """Returns outputs and runtime parameters of `Engine.forward`, empty ones for `None`; checks that all are dicts."""
+    """Returns outputs and runtime parameters of `Engine.forward`, empty ones for `None`; checks that all are dicts.
+
+    An output that is an input under the same name is written in place, and left out.
+    """
     given = ({} if outputs is None else outputs, {} if runtime_params is None else runtime_params)
     for what, values in zip(("inputs", "outputs", "runtime_params"), (inputs, *given), strict=True):
         check_kind(what, values, Mapping)
-    return given
+    return {name: value for name, value in given[0].items() if inputs.get(name) is not value}, given[1]
 
 
 def check_names(what: str, given: Collection[str], wanted: Collection[str], optional: bool = False) -> None:

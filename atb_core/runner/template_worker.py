@@ -41,7 +41,8 @@ class _Parts(list[Any]):
         return super().__iter__()
 
     def __getitem__(self, key: Any) -> Any:
-        _Parts.seen = True
+        # jinja2 looks for attributes here, too.
+        _Parts.seen |= not isinstance(key, str)
         return super().__getitem__(key)
 
 
@@ -110,7 +111,7 @@ def _rendered(request: dict[str, Any]) -> dict[str, str]:
     for message in in_parts:
         message["content"] = _Parts(message["content"])
     answer = _render_once(request)
-    if in_parts and not _Parts.seen:
+    if in_parts and (not _Parts.seen or "error" in answer):
         # The template knows only texts.
         for message in in_parts:
             message["content"] = "\n".join(part.get("text", "") for part in message["content"])

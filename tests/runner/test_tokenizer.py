@@ -93,6 +93,21 @@ def test_a_template_for_tools_is_taken_when_there_are_tools(tmp_path: Path, toke
     chat = [{"role": "user", "content": "x"}]
     assert tokenizer.apply_chat_template(chat) == "plain"
     assert tokenizer.apply_chat_template(chat, tools=[{"type": "function"}]) == "tools"
+    assert tokenizer.apply_chat_template(chat, tools=[]) == "tools", "as in transformers"
+
+
+def test_what_is_none_in_a_message_is_left_out(tmp_path: Path, tokenizer_json: str) -> None:
+    source = "{% for m in messages %}{{ m.content }}{{ 'tool_calls' in m }}{{ m | length }}{% endfor %}"
+    tokenizer = Tokenizer.from_path(
+        write(tmp_path, tokenizer=tokenizer_json, tokenizer_config={"chat_template": source})
+    )
+    assert tokenizer.apply_chat_template([{"role": "assistant", "content": None, "tool_calls": None}]) == "False1"
+
+
+def test_without_a_template_the_next_step_is_to_continue_text(tmp_path: Path, tokenizer_json: str) -> None:
+    tokenizer = Tokenizer.from_path(write(tmp_path, tokenizer=tokenizer_json))
+    with pytest.raises(TokenizerError, match="atb run --raw"):
+        tokenizer.apply_chat_template([{"role": "user", "content": "x"}])
 
 
 def test_a_vocabulary_with_bos_and_eos_of_its_own_gets_each_once() -> None:
