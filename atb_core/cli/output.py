@@ -66,6 +66,11 @@ def _terminal_safe(text: str) -> str:
     return "".join(char for char in text if char in "\n\t" or not (ord(char) < 32 or 127 <= ord(char) < 160))
 
 
+def printable(text: str) -> str:
+    """Escapes control characters, so that the contents of a file cannot control the terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a table with columns as wide as their widest cell."""
     lines = [header, *rows]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atb_core.cli.options import model_argument
-from atb_core.cli.output import aligned, count_text, json_option, note, size_text
+from atb_core.cli.output import aligned, count_text, json_option, note, printable, size_text
 from atb_core.errors import TokenizerError, WeightsError
 from atb_core.plugins.registry import Family, registry
 
@@ -92,13 +92,14 @@ def collect(model: str, opened: OpenedModel) -> dict[str, Any]:
         except WeightsError as error:
             checkpoint = error.message
         file_bytes = sum(loader.nbytes(name) for name in loader.names())
-    architectures = opened.router.config_dict.get("architectures") or [opened.family.model_type]
+    named = opened.router.config_dict.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else opened.family.model_type
     scaling = config.rope_scaling
     return {
         "model": model,
         "path": str(opened.checkpoint),
         "model_type": opened.family.model_type,
-        "architecture": str(architectures[0]),
+        "architecture": str(architecture)[:200],
         "package": opened.family.distribution,
         "package_version": opened.family.version,
         "dtype": dtype.short,
@@ -133,7 +134,7 @@ def _text(facts: dict[str, Any]) -> str:
     rows = {
         "model": facts["model"],
         "path": facts["path"],
-        "architecture": "{architecture} (model type {model_type})".format(**facts),
+        "architecture": f"{printable(facts['architecture'])} (model type {facts['model_type']})",
         "served by": "{package} {package_version}".format(**facts),
         "parameters": f"{count_text(facts['parameters'])} ({facts['parameters']:,})",
         "runs in": facts["dtype"],

@@ -106,7 +106,12 @@ def test_what_does_not_exist_is_an_error_that_lists_the_forms(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelNotFoundError, match="there is no model") as caught:
         open_checkpoint(reference)
-    for form in (r"a directory, a .gguf file", "a hub id (OWNER/NAME)", "shelf:NAME for a model on the shelf"):
+    for form in (
+        "a directory, a .gguf file",
+        "a hub id (OWNER/NAME",
+        "modelscope:OWNER/NAME",
+        "shelf:NAME for a model",
+    ):
         assert form in str(caught.value.hint)
 
 
