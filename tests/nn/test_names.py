@@ -114,7 +114,8 @@ MISUSE = {
     "a shape that is none": lambda x: Tensor("y", 5),
     "a head count of text": lambda x: F.paged_attention(x, x, x, kv_lens=x, head_num="4"),
     "an output that is text": lambda x: get_default_net().mark_output("y"),
-    "a number too long": lambda x: F.sort(x, 10**400),
+    "a number too long": lambda x: F.sort(x, 10**9000),
+    "a size too long": lambda x: Tensor("y", (-(10**9000),)),
 }
 
 
