@@ -75,7 +75,8 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
         ]
         for source in sources[parameter.name]:
             if source.name not in available:
-                missing.append(f"{source.name} {shape_text(source.shape)}")
+                whole = f" or {parameter.aliases[0]}" if parameter.aliases and len(parameter.sources) > 1 else ""
+                missing.append(f"{source.name} {shape_text(source.shape)}{whole}")
                 continue
             used.add(source.name)
             shape = tuple(loader.shape(source.name))
