@@ -23,7 +23,7 @@ def test_more_layers_than_tensors_are_refused_before_any_is_built() -> None:
         load_model(
             router,
             checkpoint,
-            small_config(num_hidden_layers=900),
+            small_config(num_hidden_layers=900).hf_config,
             backend="reference",
             graph="python",
             num_threads=None,
