@@ -119,8 +119,9 @@ def _checkpoint_in(path: Path) -> Checkpoint:
 def _fetch(reference: str, progress: Progress | None) -> Path:
     contribution = claimant(SOURCES, lambda source: source.claims(reference), repr(reference[:200]))
     if contribution is not None:
-        name = f"{contribution.value} from {contribution.owner}"
-        path = call_plugin(name, lambda text: contribution.value.fetch(text, progress), reference, ModelNotFoundError)
+        source, owner = contribution.value, contribution.owner
+        name = f"{source} from {owner}"
+        path = call_plugin(name, owner, lambda text: source.fetch(text, progress), reference, ModelNotFoundError)
         if not isinstance(path, Path):
             raise PluginError(f"{name} returned {path!r} for {reference}, which is no path")
         return path

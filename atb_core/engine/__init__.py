@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import BackendUnavailableError
+from atb_core.extensions import plugin_errors
 from atb_core.names import BACKENDS, HOST_BACKENDS
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
     raise BackendUnavailableError(f"there is no backend called {name!r}", hint=f"Known: {', '.join(BACKENDS)}.")
 
 
+@plugin_errors()
 def build_engine(
     network: Network, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
 ) -> Engine:

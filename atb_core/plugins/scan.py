@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from atb_core.extensions import Owner
 from atb_core.names import normalized_name
 from atb_core.plugins.metadata import Entry, Headers, parse_entry_points, parse_headers
 from atb_core.plugins.once import Once
@@ -76,6 +77,10 @@ class Installed:
     def key(self) -> str:
         """The normalized name, by which distributions are compared."""
         return normalized_name(self.distribution)
+
+    def owner(self, entry: Entry) -> Owner:
+        """Returns it as the owner of what an entry point contributes."""
+        return Owner(self.distribution, self.version, self.path, entry.target, entry.module)
 
     @property
     def model_types(self) -> tuple[str, ...]:

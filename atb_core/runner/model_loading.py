@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from atb_core.engine import get_backend
 from atb_core.errors import BackendUnavailableError, RequestError
+from atb_core.extensions import plugin_errors
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.moe_config import MoeConfig
 from atb_core.models.cpp.graph_variants import CppVariants
@@ -95,6 +96,7 @@ def open_tokenizer(router: BaseRouter, checkpoint: Checkpoint, path: str | Path 
     return own or Tokenizer(checkpoint.tokenizer_parts())
 
 
+@plugin_errors()
 def load_model(
     router: BaseRouter,
     checkpoint: Checkpoint,
