@@ -6,11 +6,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 from atb_core.findings import Finding, Level
 from atb_core.names import normalized_name
-from atb_core.plugins.admission import refusal
+from atb_core.plugins.admission import parsed_requirement, refusal
 from atb_core.plugins.diagnosis import EXTRA
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import registry
@@ -54,12 +52,10 @@ def _extras(plugin: Installed) -> Iterator[Finding]:
 
 def _absent(requires: Iterable[str], extra: str) -> Iterator[str]:
     for text in requires:
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue  # the refusal says so
-        marker = requirement.marker
-        if marker is None or marker.evaluate({"extra": ""}) or not marker.evaluate({"extra": extra}):
+        requirement = parsed_requirement(text)
+        marker = requirement and requirement.marker
+        # The refusal names an invalid one.
+        if requirement is None or marker is None or marker.evaluate({"extra": ""}) or not marker.evaluate({"extra": extra}):
             continue
         if requirement.name not in environment():
             yield requirement.name
