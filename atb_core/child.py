@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Child processes for code that can hang, crash or need too much memory; requests and answers are lines of JSON.
+"""Child processes for code that can hang, crash or need too much memory.
 
-A child has the module search path of its parent and runs a function that calls `serve`.
+A child has the module search path of its parent and runs a function that calls `serve`. Requests and answers are lines
+of JSON, each after the number of its request, on two pipes that nothing else knows: whatever is printed, at Python's
+start too, goes to a file.
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -25,18 +29,23 @@ _START = (
 )
 _TRY_SECONDS = 60.0
 _LAST_LINE_CHARACTERS = 200
+_LONGEST_ANSWER = 256 << 20
 
 
-class ChildEndedError(Exception):
-    """Error for a child that ended before it answered.
+class ChildError(Exception):
+    """Error for a child that ended before it answered, or that sent something else than an answer.
 
     Attributes:
-        status: exit status, or minus the number of the signal that ended the child.
-        output: last line that the child printed.
+        status: exit status, or minus the number of the signal that ended the child; `None` for what is no answer.
+        output: last line that the child printed, or what it sent.
     """
 
-    def __init__(self, status: int, output: str) -> None:
-        super().__init__(f"the child process ended with status {status}")
+    def __init__(self, status: int | None, output: str) -> None:
+        if status is None:
+            cause = "sent something that is no answer"
+        else:
+            cause = f"ended with signal {-status}" if status < 0 else f"ended with status {status}"
+        super().__init__(f"its process {cause}" + (f" ({output})" if output else ""))
         self.status = status
         self.output = output
 
@@ -53,56 +62,74 @@ class Child:
     """
 
     def __init__(self, main: str, environment: Mapping[str, str] | None = None) -> None:
+        self._number, self._pending = 0, b""
+        requests, self._requests = os.pipe()
+        self._answers, answers = os.pipe()
+        os.set_blocking(self._requests, False)
         self._printed: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the child
-        self._pending = b""
+        paths = "\n".join(map(os.path.abspath, sys.path))
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, "\n".join(map(os.path.abspath, sys.path)), *main.split(":")],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                [sys.executable, "-c", _START, paths, *main.split(":"), str(requests), str(answers)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._printed,
                 stderr=self._printed,
+                pass_fds=(requests, answers),
                 env=environment,
                 # Ctrl-C in a terminal is sent to the whole group; only the parent must handle it.
                 start_new_session=True,
             )
         except OSError:
-            self._printed.close()
+            self.close()
             raise
+        finally:
+            os.close(requests)
+            os.close(answers)
 
     @property
     def running(self) -> bool:
         """Returns `True` until the process ends."""
         return self._process.poll() is None
 
-    def send(self, request: bytes) -> None:
-        """Sends a request, a line of `encode`; if the child has ended, `receive` raises the error."""
-        assert self._process.stdin is not None
+    def send(self, request: bytes, seconds: float = _TRY_SECONDS) -> None:
+        """Sends a request, a line of `encode`; if the child has ended, `receive` raises the error.
+
+        Raises:
+            TimeoutError: the child does not read it within `seconds`.
+        """
+        self._number += 1
+        rest, deadline = memoryview(b"%d " % self._number + request), time.monotonic() + seconds
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(request)
-            self._process.stdin.flush()
+            while rest:
+                _wait(self._requests, select.POLLOUT, deadline)
+                rest = rest[os.write(self._requests, rest) :]
 
     def receive(self, seconds: float) -> Any:
-        """Returns the next answer.
+        """Returns the next answer to the last request.
 
         Raises:
             TimeoutError: there is none within `seconds`.
-            ChildEndedError: the child has ended.
+            ChildError: the child has ended, or sent something else, for which it is killed.
         """
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
         deadline = time.monotonic() + seconds
-        while b"\n" not in self._pending:
-            if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TimeoutError
-            piece = os.read(descriptor, 1 << 16)
+        while b"\n" not in self._pending and len(self._pending) <= _LONGEST_ANSWER:
+            _wait(self._answers, select.POLLIN, deadline)
+            piece = os.read(self._answers, 1 << 20)
             if not piece:
-                raise ChildEndedError(self._process.wait(), last_line(self._printed.fileno()))
+                raise ChildError(self._process.wait(), last_line(self._printed.fileno()))
             self._pending += piece
         line, _, self._pending = self._pending.partition(b"\n")
-        return json.loads(line)
+        number, _, answer = line.partition(b" ")
+        try:
+            if number != b"%d" % self._number:
+                raise ValueError
+            return json.loads(answer)
+        except ValueError:
+            self.kill()
+            raise ChildError(None, repr(line[:_LAST_LINE_CHARACTERS])) from None
 
     def kill(self) -> None:
-        """Kills the process group; a thread that waits in `receive` raises ChildEndedError."""
+        """Kills the process group; a thread that waits in `receive` raises ChildError."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -110,10 +137,72 @@ class Child:
         """Kills the process group and closes the pipes."""
         self.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._printed):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
+        self.close()
+
+    def close(self) -> None:
+        """Closes the pipes, which lets the child end by itself."""
+        os.close(self._requests)
+        os.close(self._answers)
+        self._printed.close()
+
+
+class Worker:
+    """Child process that is started when it is first asked, and again after it ended.
+
+    A fork of this process starts one of its own: the answers of one child to two processes would be mixed up.
+
+    Args:
+        main: as for `Child`.
+        first: request that each new process answers before all others, if there is one; may be set later.
+    """
+
+    def __init__(self, main: str, first: bytes | None = None) -> None:
+        self._main, self.first = main, first
+        self._forget()
+
+    def _forget(self) -> None:
+        self._child: Child | None = None
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+
+    def ask(self, request: bytes, seconds: float) -> Any:
+        """Returns the answer to a request, one thread at a time.
+
+        Raises:
+            TimeoutError: there is none within `seconds`; the process is ended.
+            ChildError: the process ended, or sent something that is no answer and was ended.
+            OSError: the process cannot be started.
+        """
+        if self._owner != os.getpid():
+            if self._child is not None:
+                self._child.close()
+            self._forget()
+        with self._lock:
+            try:
+                if self._child is None or not self._child.running:
+                    self._end()
+                    self._child = Child(self._main)
+                    if self.first is not None:
+                        self._exchange(self._child, self.first, _TRY_SECONDS)
+                return self._exchange(self._child, request, seconds)
+            except BaseException:
+                self._end()
+                raise
+
+    def _exchange(self, child: Child, request: bytes, seconds: float) -> Any:
+        child.send(request, seconds)
+        return child.receive(seconds)
+
+    def end(self) -> None:
+        """Ends the process after its current request, if there is one."""
+        if self._owner == os.getpid():
+            with self._lock:
+                self._end()
+
+    def _end(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
 
 
 def encode(message: object) -> bytes:
@@ -122,27 +211,37 @@ def encode(message: object) -> bytes:
 
 
 def serve(handle: Callable[[Any, Callable[[object], None]], None], memory: int | None = None) -> None:
-    """Answers requests in a child until its parent ends; standard input is empty, and prints go to standard error.
+    """Answers requests in a child until its parent ends.
 
     Args:
         handle: called with each request and a function that sends an answer.
         memory: number of bytes that the process can still allocate; beyond it, it answers `{"error": ...}` or ends.
+            With it, the process can neither open files and connections nor start processes any more.
     """
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
-
-    def answer(value: object) -> None:
-        answers.write(encode(value))
-        answers.flush()
-
+    requests, answers = (os.fdopen(int(number), mode) for number, mode in zip(sys.argv[-2:], ("rb", "wb"), strict=True))
+    for pipe in (requests, answers):
+        os.set_inheritable(pipe.fileno(), False)
     if memory is not None:
-        _limit_memory(memory)
+        _limit(memory)
     for line in requests:
+        number, _, request = line.partition(b" ")
+
+        def answer(value: object, number: bytes = number) -> None:
+            answers.write(number + b" " + encode(value))
+            answers.flush()
+
         try:
-            handle(json.loads(line), answer)
+            handle(json.loads(request), answer)
         except MemoryError:
             answer({"error": "it needs too much memory"})
+
+
+def _wait(descriptor: int, event: int, deadline: float) -> None:
+    """Returns when a pipe can be read or written, or its other end is closed; TimeoutError at the deadline."""
+    poll = select.poll()
+    poll.register(descriptor, event)
+    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        raise TimeoutError
 
 
 def last_line(descriptor: int) -> str:
@@ -169,8 +268,8 @@ def try_in_child(code: str, argument: str) -> str | None:
         return problem
     except TimeoutError:
         return f"loading it takes more than {_TRY_SECONDS:.0f} seconds"
-    except ChildEndedError as error:
-        if error.status < 0:
+    except ChildError as error:
+        if error.status is not None and error.status < 0:
             last = f" ({error.output})" if error.output else ""
             return f"loading it ends the process with signal {-error.status}{last}"
         return error.output or f"loading it ends the process with status {error.status}"
@@ -192,16 +291,12 @@ def run_code() -> None:
     serve(handle)
 
 
-def _limit_memory(limit: int) -> None:
-    try:
-        import resource
-    # Windows has no such limits; the parent's time limit still applies.
-    except ImportError:
-        return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _limit(memory: int) -> None:
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (used + limit, used + limit))
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
     except (OSError, ValueError):
-        return
+        pass
+    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE):
+        resource.setrlimit(limit, (0, 0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test may rely on: few threads, no hub, a fixed seed."""
+"""What every test may rely on: few threads, no hub, a fixed seed; and the order of the tests."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import sys
 
 import pytest
 
-# Test machines are small and shared; and transformers must never reach for a hub from inside a test.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Test machines are small, and workers of pytest-xdist share them. More threads would slow torch down on tiny models;
+# the engine gets two, so that its threads meet in every test. transformers must never reach for a hub.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("ATB_NUM_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves tests with a time limit of their own to the front: started last, they would keep one worker busy alone."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
 
 
 @pytest.fixture(autouse=True)

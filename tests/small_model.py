@@ -63,6 +63,9 @@ class MemoryLoader:
     def dtype(self, name: str) -> DataType:
         return dtype_from_torch(self.tensors[name].dtype)
 
+    def unlisted(self) -> frozenset[str]:
+        return frozenset()
+
     def nbytes(self, name: str) -> int:
         return self.tensors[name].numel() * self.tensors[name].element_size()
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 from repository import ROOT, Package, packages
 
 CORE, *PLUGINS = packages()
@@ -23,6 +24,11 @@ FAMILIES = [package for package in PLUGINS if package.family]
 DIST = ROOT / "dist"
 BUILD = ROOT / "build"
 DOT_VENV = ROOT / ".venv"
+CONSTRAINTS = ROOT / "constraints.txt"
+# PyTorch's index of CPU builds. `ATB_TORCH_INDEX` names another one; where it is empty, pip's settings alone decide.
+TORCH_INDEX = os.environ.get("ATB_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
+_PRINT_TORCH = "from importlib import metadata as m; print(*(d.version for d in m.distributions(name='torch')))"
+_CHOICE = "ATB_TORCH_INDEX=URL takes it from another index, ATB_TORCH_INDEX= from where pip is set up to look."
 _BACKEND_EXTRAS = ("cmake>=3.26", "ninja", "editables")
 
 
@@ -59,6 +65,7 @@ class Environment:
             options: options of pip for the requirements, such as `-c FILE`, or further requirements.
             env: environment variables for the build, in place of those of `build_variables`.
         """
+        self.install_torch()
         self.session.log("Building the C++ engine: minutes at first, later only changed files.")
         editable = [word for package in members for word in ("--editable", str(package.folder))]
         progress = [] if self.session.venv_backend == "uv" else ["--verbose"]  # pip then shows Ninja's lines
@@ -67,6 +74,31 @@ class Environment:
         self.pip_install(*progress, "--force-reinstall", "--no-deps", "--no-build-isolation", *editable, env=env)
         core = f"{CORE.name}[{','.join(extras)}]" if extras else CORE.name
         self.pip_install(core, *(package.name for package in members if package != CORE), *options)
+
+    def install_torch(self, version: str = "", env: dict[str, str] | None = None) -> None:
+        """Installs PyTorch's CPU build, of `version` or as in constraints.txt, if the environment has none.
+
+        On Linux, torch from the package index requires CUDA's libraries, which nothing here uses.
+        """
+        version = version or pinned_torch()
+        installed = self.run("python", "-c", _PRINT_TORCH, silent=True)
+        if not TORCH_INDEX or sys.platform != "linux" or installed.partition("+")[0] == version:
+            return
+        self.session.log(f"Installing PyTorch's CPU build, about 200 MB; other packages take about 100 MB. {_CHOICE}")
+        try:
+            # Without its requirements: those come from the usual index, with the project's own.
+            self.pip_install("--no-deps", "--extra-index-url", TORCH_INDEX, f"torch=={version}+cpu", env=env)
+        except CommandFailed:
+            self.session.error(
+                f"There is no CPU build of torch {version} at {TORCH_INDEX}, nor where pip is set up to look. The "
+                f"package index has builds for CUDA only, 2.7 GB with their libraries. {_CHOICE}"
+            )
+
+
+def pinned_torch() -> str:
+    """Returns the version of torch in constraints.txt."""
+    (version,) = re.findall(r"^torch==(\S+)$", CONSTRAINTS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return str(version)
 
 
 def dot_venv(session: nox.Session) -> Environment:
@@ -127,6 +159,7 @@ def install_wheels(session: nox.Session, members: Sequence[Package]) -> None:
     Packages of the repository that an extra `test` requires, such as the kit, are built too.
     """
     core = core_wheel(session)
+    Environment(session).install_torch()
     required = [line for package in (CORE, *members) for line in package.extra("test")]
     needed = [one for one in PLUGINS if any(re.match(rf"{one.name}\b(?!-)", line) for line in required)]
     built = [f"{build_wheel(session, package)}[test]" for package in members]
@@ -171,6 +204,26 @@ def run_cpp_tests(session: nox.Session, preset: str, programs: Sequence[str] = (
     session.run("cmake", "--build", "--preset", preset, *(["--target", *programs] if programs else []))
     only = ["-R", f"^({'|'.join(programs)})$"] if programs else session.posargs
     session.run("ctest", "--preset", preset, *only)
+
+
+def sanitized_install(session: nox.Session, members: Sequence[Package]) -> None:
+    """Installs the core, built with ASan and UBSan in a folder of its own, and `members`, which have no C++."""
+    env = {
+        "SKBUILD_BUILD_DIR": f"{BUILD}/{{name}}-sanitized-{{cache_tag}}",
+        "SKBUILD_CMAKE_DEFINE": "ATB_SANITIZE=address;ATB_CORE_WITH_ATB=OFF",
+        "SKBUILD_INSTALL_STRIP": "false",  # reports name functions and lines
+    }
+    Environment(session).install([CORE, *members], "test", env=env)
+
+
+def sanitizer_variables(session: nox.Session) -> dict[str, str]:
+    """Returns the environment in which a Python that is not instrumented loads an instrumented module."""
+    compiler = os.environ.get("CXX", "c++")
+    # The module's own dependencies would be loaded after Python's allocations; ASan has to see all exceptions, too.
+    names = [f"-print-file-name={name}" for name in ("libasan.so", "libstdc++.so")]
+    paths = [str(session.run(compiler, name, external=True, silent=True)).strip() for name in names]
+    # Python itself keeps memory until it exits. Torch's libraries define some symbols twice.
+    return {"LD_PRELOAD": ":".join(paths), "ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0"}
 
 
 def minimum_pins() -> list[str]:

@@ -2,14 +2,18 @@
 """Checks the release of one package: `python tools/release.py check atb-qwen2-v0.1.0`.
 
 Every package of the repository is released separately. A release is a tag `<package>-v<version>`; the version is the
-one in the package's pyproject.toml, and its CHANGELOG.md has a section for it.
+one in the package's pyproject.toml, and its CHANGELOG.md has a section for it. What a package requires of this
+repository has to be on the package index before: anybody could register a name that is not there, and all who install
+the package would run that code.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from repository import ROOT, Package, packages
@@ -30,12 +34,27 @@ def changelog_versions(folder: Path) -> list[str]:
     return [version for version, rest in headings if "unreleased" not in rest.lower()]
 
 
-def check(tag: str, root: Path = ROOT) -> Package:
+def on_index(requirement: str) -> bool:
+    """Returns true if pip finds a release for `requirement` on the package index, without this machine's settings."""
+    command = [sys.executable, "-m", "pip", "--isolated", "--quiet", "install", "--dry-run", "--no-deps"]
+    done = subprocess.run([*command, "--ignore-installed", "--pre", requirement], capture_output=True, text=True)
+    if done.returncode and "No matching distribution" not in done.stderr:
+        raise ReleaseError(f"pip cannot ask the package index for {requirement}: {done.stderr.strip()[-300:]}")
+    return done.returncode == 0
+
+
+def check(tag: str, root: Path = ROOT, published: Callable[[str], bool] = on_index) -> Package:
     """Returns the package that `tag` releases.
 
+    Args:
+        tag: `<package>-v<version>`.
+        root: the root of the repository.
+        published: whether the package index has a release for a requirement.
+
     Raises:
-        ReleaseError: the tag has another form, names no package or another version than pyproject.toml, or the
-            changelog has no section of that version.
+        ReleaseError: the tag has another form, names no package or another version than pyproject.toml, the changelog
+            has no section of that version, or the package requires another one of the repository in a version that is
+            on no index.
     """
     match = _TAG.fullmatch(tag)
     if match is None:
@@ -48,7 +67,26 @@ def check(tag: str, root: Path = ROOT) -> Package:
         raise ReleaseError(f"{tag} is not {package.name}'s version in pyproject.toml, {package.version}")
     if package.version not in changelog_versions(package.folder):
         raise ReleaseError(f"{package.name}'s CHANGELOG.md has no released section '## {package.version}'")
+    for requirement in ours(package.dependencies, root):
+        if not published(requirement):
+            raise ReleaseError(
+                f"{package.name} requires {requirement}, which is on no package index: release it before"
+            )
     return package
+
+
+def ours(requirements: list[str], root: Path = ROOT) -> list[str]:
+    """Returns the requirements that packages of the repository meet, without their extras."""
+    names = {package.name for package in packages(root)}
+    found = [re.fullmatch(r"([\w.-]+)(?:\[.*?\])?(.*)", line) for line in requirements]
+    return [match[1] + match[2] for match in found if match and match[1] in names]
+
+
+def unpublished_extras(package: Package, root: Path = ROOT, published: Callable[[str], bool] = on_index) -> list[str]:
+    """Returns what the extras of `package` require of other packages of the repository and is on no index yet."""
+    lines = [line for extra in package.extras for line in package.extra(extra)]
+    wanted = {line for line in ours(lines, root) if not re.match(rf"{package.name}(?![\w.-])", line)}
+    return sorted(line for line in wanted if not published(line))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,6 +102,8 @@ def main(argv: list[str] | None = None) -> int:
         else:
             package = check(options.tag)
             print(f"folder={package.folder.relative_to(ROOT)}\ncompiled={str(package.compiled).lower()}")
+            for requirement in unpublished_extras(package):
+                print(f"warning: release {requirement} next: an extra of {package.name} names it", file=sys.stderr)
     except ReleaseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -63,6 +63,11 @@ class Package:
         """Returns its requirements, as in pyproject.toml."""
         return list(self.pyproject["project"].get("dependencies", []))
 
+    @property
+    def extras(self) -> list[str]:
+        """Returns the names of its extras."""
+        return list(self.pyproject["project"].get("optional-dependencies", {}))
+
     def extra(self, name: str) -> list[str]:
         """Returns the requirements of the extra `name`; none if there is no such extra."""
         return list(self.pyproject["project"].get("optional-dependencies", {}).get(name, []))

@@ -2,9 +2,9 @@
 """Checkpoints: where they come from, in which format they are, and their tensors."""
 
 from atb_core.checkpoint.base import Checkpoint, GgufRules, TokenizerParts, WeightLoader
-from atb_core.checkpoint.opening import open_checkpoint, open_weights
+from atb_core.checkpoint.opening import open_checkpoint, open_weights, stored_models
 from atb_core.checkpoint.progress import BarProgress, Progress, SilentProgress, default_progress, job
-from atb_core.checkpoint.sources.base import Source
+from atb_core.checkpoint.sources.base import Source, StoredModel
 
 __all__ = [
     "BarProgress",
@@ -13,10 +13,12 @@ __all__ = [
     "Progress",
     "SilentProgress",
     "Source",
+    "StoredModel",
     "TokenizerParts",
     "WeightLoader",
     "default_progress",
     "job",
     "open_checkpoint",
     "open_weights",
+    "stored_models",
 ]

@@ -30,11 +30,14 @@ class GgufRules:
         names: further tensor names, GGUF to Hugging Face; `{}` stands for the layer's number on both sides, and a
             second one on the right for the number of an expert, where all experts of a layer are one tensor.
         config: entries of `config.json` that the file does not carry, for example an activation's name.
+        metadata: further metadata that mean something to the family, names under that of the architecture (such as
+            `"final_logit_softcapping"`) to keys of `config.json`. A file with others is refused.
     """
 
     permuted_qk: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, object] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,10 @@ class WeightLoader(ABC):
     def get_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
         """Reads `get(name).narrow(dim, start, stop - start)` into fresh contiguous memory, and no more than needed."""
 
+    def unlisted(self) -> frozenset[str]:
+        """Returns the names that the checkpoint's index leaves out, which a model need not know."""
+        return frozenset()
+
     @abstractmethod
     def close(self) -> None:
         """Closes the files. Tensors already returned stay valid. Closing twice is fine."""
@@ -195,3 +202,13 @@ class WeightLoader(ABC):
         close = get_close_matches(name, self.names(), n=3, cutoff=0.8)
         hint = f"The closest names it has: {', '.join(close)}." if close else None
         return WeightsError(f"{self.source} has no tensor {name!r}", hint)
+
+
+def end_token_ids(*configs: Mapping[str, Any]) -> frozenset[int]:
+    """Returns the tokens that end a text, by the first of the configurations that names any."""
+    for config in configs:
+        value = config.get("eos_token_id")
+        ids = frozenset(item for item in (value if isinstance(value, list) else [value]) if type(item) is int)
+        if ids:
+            return ids
+    return frozenset()

@@ -3,22 +3,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader
+from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader, end_token_ids
 from atb_core.checkpoint.safetensors import open_safetensors
-from atb_core.errors import ConfigError, TokenizerError
-from atb_core.files import read_json, read_text
+from atb_core.checkpoint.tokenizer_json import library_errors, tokenizer_from_json
+from atb_core.errors import ConfigError, TokenizerError, WeightsError
+from atb_core.files import read_file, read_json, read_text
 from atb_core.graph.dtype import DataType
 
 if TYPE_CHECKING:
     import tokenizers
 
-_TEMPLATE_FILE = "chat_template.jinja"
 _MAX_TEMPLATE_BYTES = 1 << 20
+_MAX_TEMPLATES = 64
+# The largest in use has 35 MB.
+_MAX_TOKENIZER_BYTES = 256 << 20
 _SLOW_FORMATS = ("tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
+# The order decides about the ids of tokens that no file numbers.
+_SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 class DirectoryCheckpoint(Checkpoint):
@@ -40,7 +49,22 @@ class DirectoryCheckpoint(Checkpoint):
                 f"There is no config.json in {self.directory}",
                 hint="A model directory holds config.json, tokenizer.json and *.safetensors; or pass a .gguf file.",
             )
+        if config.get("dtype") is None and config.get("torch_dtype") is None and (stored := self._stored_dtype()):
+            return {**config, "torch_dtype": stored}
         return config
+
+    def _stored_dtype(self) -> str | None:
+        """Returns the floating type of most of the weights, `None` without any."""
+        if not self.path.is_file() and not any(self.path.glob("*.safetensors")):
+            return None
+        sizes: Counter[str] = Counter()
+        with self.weights() as loader:
+            for name in loader.names():
+                # Other checks name types that are not supported.
+                with suppress(WeightsError):
+                    if (dtype := loader.dtype(name)).is_float:
+                        sizes[dtype.short] += loader.nbytes(name)
+        return sizes.most_common(1)[0][0] if sizes else None
 
     def read_config(self) -> dict[str, Any] | None:
         """Reads the configuration; returns `None` if there is no file of it."""
@@ -60,38 +84,45 @@ class DirectoryCheckpoint(Checkpoint):
 
 
 def read_tokenizer_files(directory: Path) -> TokenizerParts:
-    """Reads `tokenizer.json`, or an older format that transformers converts, and the JSON files beside it.
+    """Reads `tokenizer.json`, or an older format that transformers converts, and the files beside it.
 
     Raises:
         TokenizerError: there is no tokenizer, or it is damaged or of an unsupported kind.
     """
+    config, special_map = (_read(directory / name) for name in ("tokenizer_config.json", "special_tokens_map.json"))
+    declared = config.get("added_tokens_decoder")
+    # The map is older than `added_tokens_decoder` and counts where that is missing.
+    config = {**special_map, **config} if declared else {**config, **special_map}
+    special_tokens = _special_tokens(config)
     backend = _load_backend(directory)
-    config = _read(directory / "tokenizer_config.json")
-    special_tokens = _special_tokens({**_read(directory / "special_tokens_map.json"), **config})
+    with library_errors(f"{directory} cannot be read"):
+        _add_tokens(backend, directory, declared or _read(directory / "added_tokens.json"), special_tokens, config)
+    texts = {name: _text_of(value) for name, value in special_tokens.items()}
+    eos_token_ids = end_token_ids(*(_read(directory / name) for name in ("generation_config.json", "config.json")))
+    own = backend.token_to_id(texts.get("eos_token", ""))
     return TokenizerParts(
         backend=backend,
-        eos_token_ids=_eos_token_ids(directory, backend, special_tokens),
-        special_tokens=special_tokens,
-        chat_templates=_chat_templates(directory, config),
+        eos_token_ids=eos_token_ids if own is None else eos_token_ids | {own},
+        special_tokens=texts,
+        chat_templates=_template_files(directory) or _named_templates(config.get("chat_template")),
     )
 
 
 def _load_backend(directory: Path) -> tokenizers.Tokenizer:
-    import tokenizers
-
     path = directory / "tokenizer.json"
-    if path.is_file():
-        try:
-            return tokenizers.Tokenizer.from_file(str(path))
-        # The library raises a bare Exception for every kind of damage.
-        except Exception as error:
-            raise TokenizerError(f"{path} cannot be read: {str(error)[:300]}", hint="Fetch the file again.") from error
-    slow = [name for name in _SLOW_FORMATS if (directory / name).is_file()]
+    data = read_file(path, _MAX_TOKENIZER_BYTES, TokenizerError)
+    if data is not None:
+        return tokenizer_from_json(data, str(path))
+    slow = [name for name in _SLOW_FORMATS if (directory / name).exists()]
     if not slow:
         raise TokenizerError(
             f"There is no tokenizer in {directory}",
             hint="Add its tokenizer.json, or open the model with load_tokenizer=False and pass token ids.",
         )
+    for file in directory.iterdir():
+        # transformers reads what it finds, without a limit.
+        if file.suffix in (".json", ".txt", ".model", ".jinja"):
+            read_file(file, _MAX_TOKENIZER_BYTES, TokenizerError)
     return _convert_with_transformers(directory, slow[0])
 
 
@@ -104,50 +135,91 @@ def _convert_with_transformers(directory: Path, name: str) -> tokenizers.Tokeniz
             f"{directory} has its tokenizer only as {name}, which the transformers package converts",
             hint="Run: pip install transformers sentencepiece; or add a tokenizer.json to the directory.",
         ) from None
-    try:
+    with library_errors(f"transformers cannot convert {directory / name}", "Add a tokenizer.json to the directory."):
         converted = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        raise TokenizerError(
-            f"transformers cannot convert {directory / name}: {str(error)[:300]}",
-            hint="Add a tokenizer.json to the directory.",
-        ) from error
     backend = getattr(converted, "backend_tokenizer", None)
     if backend is None:
         raise TokenizerError(
             f"transformers reads {directory / name} but has no fast form of it",
             hint="Add a tokenizer.json to the directory.",
         )
-    result: tokenizers.Tokenizer = backend
-    return result
+    return tokenizer_from_json(backend.to_str().encode(), str(directory / name))
 
 
 def _read(path: Path) -> dict[str, Any]:
     return read_json(path, TokenizerError) or {}
 
 
-def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
-    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in config.items()}
-    return {name: text for name, text in texts.items() if name.endswith("_token") and isinstance(text, str)}
+def _text_of(token: Any) -> str:
+    """Returns the text of a token, which is written alone or in an object with its properties."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else ""
 
 
-def _eos_token_ids(directory: Path, backend: tokenizers.Tokenizer, special_tokens: dict[str, str]) -> frozenset[int]:
-    """Returns the generation configuration's ids if it names any, else the model's; and the tokenizer's own."""
-    ids: list[int] = []
-    for name in ("generation_config.json", "config.json"):
-        value = _read(directory / name).get("eos_token_id")
-        ids = ids or [item for item in (value if isinstance(value, list) else [value]) if type(item) is int]
-    own = backend.token_to_id(special_tokens.get("eos_token", ""))
-    return frozenset(ids if own is None else [*ids, own])
+def _special_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the named special tokens, the model's own names last."""
+    extra = config.get("extra_special_tokens")
+    extra = extra if isinstance(extra, dict) else {}
+    own = [name for name in config if name.endswith("_token") and name not in _SPECIAL_NAMES]
+    named = {name: config.get(name) for name in (*_SPECIAL_NAMES, *own)} | extra
+    return {name: value for name, value in named.items() if _text_of(value)}
 
 
-def _chat_templates(directory: Path, config: dict[str, Any]) -> dict[str, str]:
-    """Returns the templates by name. A separate file takes precedence over tokenizer_config.json."""
-    listed = config.get("chat_template")
-    named = listed if isinstance(listed, list) else [{"name": "default", "template": listed}]
-    templates: dict[str, str] = {
-        str(item.get("name")): item["template"]
-        for item in named
-        if isinstance(item, dict) and isinstance(item.get("template"), str)
-    }
-    separate = read_text(directory / _TEMPLATE_FILE, _MAX_TEMPLATE_BYTES, TokenizerError)
-    return templates if separate is None else {**templates, "default": separate}
+def _add_tokens(
+    backend: tokenizers.Tokenizer,
+    directory: Path,
+    declared: object,
+    named: Mapping[str, Any],
+    config: Mapping[str, Any],
+) -> None:
+    """Adds the tokens that only the files beside `tokenizer.json` name; the library ignores those that it has.
+
+    Args:
+        backend: numbers new tokens in their order.
+        directory: for messages.
+        declared: tokens by their ids, as in `added_tokens_decoder`, or ids by their texts, as in `added_tokens.json`.
+        named: special tokens by their names; further ones are listed in `config`.
+        config: contents of `tokenizer_config.json`.
+    """
+    import tokenizers
+
+    lists = [config.get(key) for key in ("additional_special_tokens", "extra_special_tokens")]
+    special = [*named.values(), *(token for each in lists if isinstance(each, list) for token in each)]
+    special_texts = {_text_of(token) for token in special}
+    by_id: dict[int, Any] = {}
+    for key, value in declared.items() if isinstance(declared, dict) else ():
+        number, token = (value, key) if type(value) is int else (key, value)
+        if not _text_of(token) or not str(number).isdecimal():
+            raise TokenizerError(f"{directory} declares an added token as {str({key: value})[:200]}")
+        by_id[int(number)] = token
+    new = {number: _text_of(token) for number, token in by_id.items() if backend.token_to_id(_text_of(token)) is None}
+    added = []
+    for token in (*(by_id[number] for number in sorted(by_id)), *filter(_text_of, special)):
+        known = _text_of(token) in special_texts
+        flags = {key: token[key] is True for key in _FLAGS if key in token} if isinstance(token, dict) else {}
+        added.append(tokenizers.AddedToken(_text_of(token), **{"special": known, "normalized": not known, **flags}))
+    backend.add_tokens(added)
+    for number, text in new.items():
+        if (got := backend.token_to_id(text)) != number:
+            raise TokenizerError(
+                f"{directory} declares the token {text[:60]!r} as {number}, but it follows the others as {got}",
+                hint="Put all tokens into tokenizer.json, or fetch the model's original files.",
+            )
+
+
+def _named_templates(listed: object) -> dict[str, str]:
+    """Returns the templates of `tokenizer_config.json` by name: one, or an object or a list of several."""
+    if isinstance(listed, list):
+        listed = {str(item.get("name")): item.get("template") for item in listed if isinstance(item, dict)}
+    named = listed if isinstance(listed, dict) else {"default": listed}
+    return {name: template for name, template in named.items() if isinstance(template, str)}
+
+
+def _template_files(directory: Path) -> dict[str, str]:
+    """Returns the templates in files of their own by name; with any, those of `tokenizer_config.json` do not count."""
+    further = sorted((directory / "additional_chat_templates").glob("*.jinja"))
+    if len(further) > _MAX_TEMPLATES:
+        raise TokenizerError(f"{directory} has {len(further)} chat templates, the limit is {_MAX_TEMPLATES}")
+    files = {"default": directory / "chat_template.jinja", **{path.stem: path for path in further}}
+    texts = {name: read_text(path, _MAX_TEMPLATE_BYTES, TokenizerError) for name, path in files.items()}
+    return {name: text for name, text in texts.items() if text is not None}

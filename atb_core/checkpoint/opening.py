@@ -3,30 +3,36 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from atb_core.checkpoint.base import Checkpoint, GgufRules, WeightLoader
 from atb_core.checkpoint.custom import CustomCheckpoint, call_plugin, claimant, custom_checkpoint, format_names
 from atb_core.checkpoint.directory import DirectoryCheckpoint
+from atb_core.checkpoint.gguf.names import parts_of
 from atb_core.checkpoint.progress import Progress
-from atb_core.checkpoint.sources.base import SOURCES
+from atb_core.checkpoint.sources.base import SOURCES, Source, StoredModel
 from atb_core.checkpoint.sources.hub import HubSource
+from atb_core.checkpoint.sources.modelscope import ModelScopeSource
 from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
+from atb_core.files import open_regular
 from atb_core.graph.dtype import DataType
+
+_log = logging.getLogger(__name__)
 
 _GGUF = ".gguf"
 _SAFETENSORS = ".safetensors"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 _LOCAL_FORM = "a directory, a .gguf file"
-_HUB = HubSource()
+_OWN_SOURCES: tuple[Source, ...] = (HubSource(), ModelScopeSource())
 
 
 def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> Checkpoint:
     """Finds a checkpoint, and fetches it if it is not on this machine. Reads neither configuration nor weights.
 
     Args:
-        reference: a directory, a .gguf file, `OWNER/NAME[@REVISION]` on the hub, or a form of a plugin's source. A
-            name that exists on the disk is a path.
+        reference: a directory, a .gguf file, `OWNER/NAME[@REVISION]` or an address of the hub, or a form of a
+            plugin's source. A name that exists on the disk is a path.
         progress: receives the fetched bytes; `None`: a bar if standard error is a terminal.
 
     Raises:
@@ -74,9 +80,10 @@ def checkpoint_at(path: Path) -> Checkpoint:
     if not path.exists():
         raise ModelNotFoundError(f"{path} does not exist", "Check the path.")
     is_directory = path.is_dir()
-    if path.suffix == _SAFETENSORS or (is_directory and any(path.glob(f"*{_SAFETENSORS}"))):
+    suffix = path.suffix.lower()
+    if suffix == _SAFETENSORS or (is_directory and any(path.glob(f"*{_SAFETENSORS}"))):
         return DirectoryCheckpoint(path)
-    if path.suffix == _GGUF and not is_directory:
+    if not is_directory and (suffix == _GGUF or _first_bytes(path) == b"GGUF"):
         # The format's package takes 50 ms to import.
         from atb_core.checkpoint.gguf.checkpoint import GgufCheckpoint
 
@@ -84,7 +91,7 @@ def checkpoint_at(path: Path) -> Checkpoint:
     custom = custom_checkpoint(path)
     if custom is not None or is_directory:
         return custom or DirectoryCheckpoint(path)
-    if path.suffix in _PICKLES:
+    if suffix in _PICKLES:
         raise WeightsError(
             f"{path} is a pickle file, which can run code when it is loaded and is never opened here",
             "Convert it to safetensors first.",
@@ -95,12 +102,29 @@ def checkpoint_at(path: Path) -> Checkpoint:
     )
 
 
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with open(open_regular(path, WeightsError), "rb") as file:
+            return file.read(4)
+    except WeightsError:
+        return b""
+
+
 def _checkpoint_in(path: Path) -> Checkpoint:
     """Returns the only checkpoint in a directory or below it; a file is the checkpoint itself."""
-    if not path.is_dir() or (path / "config.json").is_file():
+    if not path.is_dir():
         return checkpoint_at(path)
-    configs = sorted(config.parent for config in path.rglob("config.json"))
-    models = [*configs, *sorted(path.rglob(f"*{_GGUF}"))]
+    if (path / "config.json").is_file():
+        beside = sorted(file.name for file in path.iterdir() if file.suffix.lower() == _GGUF)
+        safetensors = any(path.glob(f"*{_SAFETENSORS}"))
+        if safetensors and beside:
+            _log.warning("%s holds its weights twice: the safetensors are read, %s is not", path, beside[0])
+        if safetensors or not beside:
+            return checkpoint_at(path)
+    configs = sorted(config.parent for config in path.rglob("config.json") if config.parent != path)
+    ggufs = sorted(file for file in path.rglob("*") if file.suffix.lower() == _GGUF)
+    # The parts of a split model are one, which the first of them stands for.
+    models = [*configs, *dict.fromkeys(first if (first := parts_of(file)[0]) in ggufs else file for file in ggufs)]
     if len(models) == 1:
         return checkpoint_at(models[0])
     if models:
@@ -125,9 +149,26 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
         if not isinstance(path, Path):
             raise PluginError(f"{name} returned {path!r} for {reference}, which is no path")
         return path
-    if _HUB.claims(reference) and Path(reference).suffix not in (_GGUF, _SAFETENSORS):
-        return _HUB.fetch(reference, progress)
+    for source in _OWN_SOURCES:
+        if source.claims(reference):
+            return source.fetch(reference, progress)
     if reference.startswith("pypi:"):
         raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package atb-pypi", "pip install atb-pypi")
-    forms = ", ".join((_LOCAL_FORM, _HUB.form, *(each.value.form for each in SOURCES.all())))
+    forms = ", ".join(
+        (_LOCAL_FORM, *(source.form for source in _OWN_SOURCES), *(each.value.form for each in SOURCES.all()))
+    )
     raise ModelNotFoundError(f"there is no model {reference[:200]!r}", f"A model is {forms}.{SOURCES.failures()}")
+
+
+def stored_models() -> list[tuple[Source, StoredModel]]:
+    """Returns the models that the sources keep on this machine, each with its source.
+
+    A plugin's source that fails is recorded and left out.
+    """
+    found: list[tuple[Source, StoredModel]] = [(source, model) for source in _OWN_SOURCES for model in source.stored()]
+    for each in SOURCES.all():
+        try:
+            found += [(each.value, model) for model in each.value.stored()]
+        except Exception as error:
+            SOURCES.failed(each.owner, f"{each.value}, asked what it keeps", error)
+    return sorted(found, key=lambda item: item[1].reference)

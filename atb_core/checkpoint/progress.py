@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Protocol
 
 
@@ -39,9 +42,11 @@ class BarProgress(Progress):
         self._bar: Any = None
 
     def start(self, what: str, total: int | None) -> None:
-        # tqdm takes 50 ms to import.
-        from tqdm import tqdm
-
+        # tqdm takes 50 ms to import, and chooses a widget in a notebook if there are any.
+        if _in_notebook():
+            from tqdm.auto import tqdm
+        else:
+            from tqdm import tqdm
         self._bar = tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False, dynamic_ncols=True)
 
     def advance(self, nbytes: int) -> None:
@@ -54,9 +59,14 @@ class BarProgress(Progress):
             self._bar = None
 
 
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
 def default_progress() -> Progress:
-    """Returns a bar if standard error is a terminal, else silence."""
-    return BarProgress() if sys.stderr is not None and sys.stderr.isatty() else SilentProgress()
+    """Returns a bar if standard error is a terminal or a notebook's, else silence."""
+    is_shown = sys.stderr is not None and (sys.stderr.isatty() or _in_notebook())
+    return BarProgress() if is_shown else SilentProgress()
 
 
 @contextmanager
@@ -68,3 +78,32 @@ def job(progress: Progress | None, what: str, total: int | None) -> Iterator[Pro
         yield progress
     finally:
         progress.finish()
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Makes an interrupt (Ctrl-C) end the threads of a library that the body calls.
+
+    Yields a function for these threads to call now and then; it raises `KeyboardInterrupt` after an interrupt. Outside
+    of the main thread, which alone is interrupted, it never does.
+    """
+    interrupted = threading.Event()
+
+    def check() -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield check
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -7,7 +7,9 @@ opened, before any tensor is allocated; reading a tensor afterwards only needs i
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -20,7 +22,12 @@ from atb_core.graph.dtype import DataType
 if TYPE_CHECKING:
     import torch
 
+_log = logging.getLogger(__name__)
+
 _INDEX_FILE = "model.safetensors.index.json"
+_SHARD = re.compile(r"[^/\\\0]+\.safetensors")
+# The most that Linux takes.
+_MAX_NAME_BYTES = 255
 _MAX_INDEX_BYTES = 100_000_000
 _MAX_HEADER_BYTES = 100_000_000
 _MAX_RANK = 32
@@ -51,12 +58,13 @@ class SafetensorsLoader(TableLoader[str]):
     Args:
         source: the file or the index, for messages.
         paths: the files.
-        weight_map: the index, tensor to file name; it must agree with the files exactly.
+        weight_map: the index, tensor to file name; the files must have what it names.
     """
 
     def __init__(self, source: Path, paths: Sequence[Path], weight_map: Mapping[str, str] | None = None) -> None:
         self._files: list[CheckedFile] = []
         self._file_of: dict[str, CheckedFile] = {}
+        self._unlisted: frozenset[str] = frozenset()
         tensors: dict[str, StoredTensor[str]] = {}
         super().__init__(source, tensors)
         try:
@@ -75,14 +83,18 @@ class SafetensorsLoader(TableLoader[str]):
 
     def _check_index(self, weight_map: Mapping[str, str]) -> None:
         stored = {name: file.path.name for name, file in self._file_of.items()}
-        differing = [name for name in {**weight_map, **stored} if weight_map.get(name) != stored.get(name)]
+        differing = [name for name, shard in weight_map.items() if shard != stored.get(name)]
         if differing:
             name, more = differing[0], f" ({len(differing)} tensors differ)" if len(differing) > 1 else ""
             raise WeightsError(
-                f"{self.path} lists tensor {name!r} in {weight_map.get(name, 'no shard')}, but it is in "
+                f"{self.path} lists tensor {name!r} in {weight_map[name]}, but it is in "
                 f"{stored.get(name, 'none')}{more}",
                 "The checkpoint is incomplete or mixed from several; fetch the directory again.",
             )
+        self._unlisted = frozenset(stored.keys() - weight_map.keys())
+
+    def unlisted(self) -> frozenset[str]:
+        return self._unlisted
 
     def dtype(self, name: str) -> DataType:
         stored = self.locate(name).type
@@ -129,17 +141,17 @@ class SafetensorsLoader(TableLoader[str]):
 def open_safetensors(path: Path) -> SafetensorsLoader:
     """Opens a .safetensors file, or the weights of a directory.
 
-    In a directory those are `model.safetensors.index.json` with its shards, or `model.safetensors`, or the only
-    .safetensors file.
+    In a directory those are `model.safetensors`, or `model.safetensors.index.json` with its shards, or the only
+    .safetensors file. Where it has both, the first is taken, as transformers does, and a warning names the other.
 
     Raises:
         WeightsError: the files are damaged, incomplete or of another kind.
     """
     if not path.is_dir():
         return SafetensorsLoader(path, [path])
-    index = path / _INDEX_FILE
-    if index.exists():
-        weight_map = _read_index(index)
+    index, single = path / _INDEX_FILE, path / "model.safetensors"
+    weight_map = _read_index(index) if index.exists() else {}
+    if weight_map and (not single.exists() or single.name in weight_map.values()):
         shards = [path / name for name in sorted(set(weight_map.values()))]
         if missing := [shard.name for shard in shards if not shard.exists()]:
             raise WeightsError(
@@ -147,7 +159,8 @@ def open_safetensors(path: Path) -> SafetensorsLoader:
                 "The checkpoint is incomplete; fetch the directory again.",
             )
         return SafetensorsLoader(index, shards, weight_map)
-    single = path / "model.safetensors"
+    if weight_map:
+        _log.warning("%s holds its weights twice: %s is read, the shards of %s are not", path, single.name, index.name)
     files = [single] if single.exists() else sorted(path.glob("*.safetensors"))
     if len(files) == 1:
         return SafetensorsLoader(files[0], files)
@@ -177,7 +190,7 @@ def _read_index(index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise WeightsError(f"{index} is not a valid shard index: it has no weight_map", "Fetch the directory again.")
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or not shard.endswith(".safetensors") or any(c in shard for c in "/\\\0"):
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard) or len(shard.encode()) > _MAX_NAME_BYTES:
             raise WeightsError(
                 f"{index} is not a valid shard index: tensor {name[:200]!r} is said to be in {str(shard)[:200]!r}, "
                 "not a .safetensors file beside it"

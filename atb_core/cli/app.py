@@ -11,12 +11,16 @@ from typing import Final
 import click
 
 from atb_core.cli import errors
+from atb_core.cli.output import escape_unprintable
 from atb_core.cli.plugin_commands import CommandGroup
 
 # name -> module with a `command`. The order is that of `atb --help`.
 COMMANDS: Final = {
     "run": "atb_core.cli.run",
     "chat": "atb_core.cli.chat",
+    "pull": "atb_core.cli.pull",
+    "models": "atb_core.cli.models",
+    "rm": "atb_core.cli.rm",
     "list": "atb_core.cli.list_families",
     "plugins": "atb_core.cli.plugins",
     "doctor": "atb_core.cli.doctor",
@@ -55,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from click.shell_completion import shell_complete
 
         return shell_complete(app, {}, "atb", _COMPLETE_VARIABLE, os.environ[_COMPLETE_VARIABLE])
+    escape_unprintable()
     args, tracebacks = take_flag(args, "--traceback")
     traceback = bool(tracebacks) or os.environ.get("ATB_TRACEBACK", "0") not in ("", "0")
     try:

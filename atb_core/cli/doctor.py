@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atb_core.cli.output import json_option, table
+from atb_core.cli.output import json_option, say, table
 from atb_core.names import BACKENDS
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_as_json(report), indent=2))
     else:
-        click.echo("\n".join(_lines(report)))
+        say("\n".join(_lines(report)))
     if not report.healthy:
         ctx.exit(1)
 
@@ -49,19 +49,14 @@ def _as_json(report: Report) -> dict[str, object]:
 def _lines(report: Report) -> Iterator[str]:
     """Returns the table, then what to do, then the outcome, which stays in view on a terminal."""
     rows = [(finding.check, finding.level.value, finding.message) for finding in report.findings]
-    yield table(("CHECK", "STATUS", "FOUND"), [tuple(map(_printable, row)) for row in rows])
+    yield table(("CHECK", "STATUS", "FOUND"), rows)
     for finding in report.findings:
         if finding.cause:
-            yield f"\n{finding.check}: {finding.level.value}: {_printable(finding.cause)}"
+            yield f"\n{finding.check}: {finding.level.value}: {finding.cause}"
             if finding.fix:
-                yield f"  next: {_printable(finding.fix)}"
+                yield f"  next: {finding.fix}"
     yield ""
     for backend in BACKENDS:
         missing = [finding.check for finding in report.missing(backend)]
         verdict = f"cannot be used: see {', '.join(missing)}" if missing else "can be used"
         yield f"backend {backend}: {verdict}"
-
-
-def _printable(text: str) -> str:
-    """Escapes control characters, so that the contents of a damaged file cannot control the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

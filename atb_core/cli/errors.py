@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -50,9 +51,9 @@ def report(error: BaseException, *, traceback: bool) -> int:
         return error.exit_code
     error = plugin_error(error) or error
     if isinstance(error, AtbError):
-        _say(f"error: {error.message}")
+        _say(f"error: {_in_options(error.message)}")
         if error.hint:
-            _say(f"next: {error.hint}")
+            _say(f"next: {_in_options(error.hint)}")
     elif isinstance(error, SystemExit):
         raise error
     elif isinstance(error, OSError) and error.strerror:
@@ -68,6 +69,13 @@ def report(error: BaseException, *, traceback: bool) -> int:
         _say(f"error: {error_text(error)}. This is a bug in atb{fault}.")
         _say("next: run the command again with --traceback and report what it prints, with `atb version`")
     return FAILED
+
+
+def _in_options(text: str) -> str:
+    """Returns a message of the Python API with the names of arguments as those of options: `--max-model-len 10`."""
+    names = r"\b(max_model_len|kv_cache_memory_bytes|num_threads|generation_config|chat_template)\b(?!\.\w)"
+    text = re.sub(names + r"='?([^\s',]+)'?", lambda match: f"--{match[1].replace('_', '-')} {match[2]}", text)
+    return re.sub(names, lambda match: f"--{match[1].replace('_', '-')}", text)
 
 
 def _say(text: str) -> None:

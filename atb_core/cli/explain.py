@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atb_core.cli.output import json_option, size_text, table
+from atb_core.cli.options import model_argument
+from atb_core.cli.output import aligned, json_option, say, size_text, table
 from atb_core.cli.show import collect, context_bytes, open_model
 from atb_core.errors import AtbError
 from atb_core.names import DTYPES
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model")
+@model_argument
 @json_option
 def command(model: str, as_json: bool) -> None:
     """Say which package serves MODEL and why, and what it makes of it. No weights are loaded.
@@ -28,7 +29,7 @@ def command(model: str, as_json: bool) -> None:
     MODEL may also be a model type, such as qwen2: a word that is no path and no reference.
     """
     explanation, error = explain(model)
-    click.echo(json.dumps(explanation, indent=2) if as_json else _text(explanation))
+    say(json.dumps(explanation, indent=2) if as_json else _text(explanation))
     if error is not None:
         raise error
 
@@ -119,7 +120,7 @@ def _text(explanation: dict[str, Any]) -> str:
         weights, full = facts["weight_bytes"], facts["weight_bytes"] + context_bytes(facts)
         rows["quantisation"] = facts["quantization"] or "none"
         rows["memory"] = f"{size_text(weights)} of weights, {size_text(full)} with a full context"
-    text = "\n".join(f"{name:<12} {value}" for name, value in rows.items() if value is not None)
+    text = aligned({name: value for name, value in rows.items() if value is not None})
     if not explanation["candidates"]:
         return text
     candidates = [

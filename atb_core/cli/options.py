@@ -6,25 +6,47 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import click.shell_completion
 
-from atb_core.errors import RequestError
+from atb_core.errors import RequestError, TokenizerError
 from atb_core.names import BACKENDS, DTYPES, GRAPHS
 from atb_core.runner.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
-    from atb_core import ModelRunner
+    from atb_core import ModelRunner, StreamChunk
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# The options of `model_options`, which are arguments of `ModelRunner`.
+# Options that are arguments of `ModelRunner`.
 _LOADING = (
     "backend", "graph", "dtype", "num_threads", "max_model_len", "kv_cache_memory_bytes", "generation_config",
-    "features",
+    "features", "chat_template",
 )  # fmt: skip
+
+
+class _Model(click.ParamType[str]):
+    """The name of a model; completed as a path, which most are."""
+
+    name = "model"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuses an empty name."""
+        if not value.strip():
+            self.fail("it is empty; give a directory, a .gguf file, a hub id, or pypi:PACKAGE", param, ctx)
+        return str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """Lets the shell complete paths."""
+        return [click.shell_completion.CompletionItem(incomplete, type="file")]
+
+
+model_argument = click.argument("model", type=_Model(), metavar="MODEL")
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -60,6 +82,8 @@ model_options = _options(
 )  # fmt: skip
 
 chat_options = _options(
+    click.option("--chat-template", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+                 help="Use this Jinja template instead of the model's, which `atb show --template` prints."),
     click.option("--thinking/--no-thinking", default=None,
                  help="Let the model think before it answers, or not, where its family has a switch for it."),
     click.option("--chat-template-kwarg", "chat_template_kwargs", multiple=True, metavar="NAME=VALUE",
@@ -108,6 +132,18 @@ class Session:
     sampling: SamplingParams
     template_kwargs: dict[str, Any]
     load_seconds: float
+
+    def check_chats(self) -> None:
+        """Raises TokenizerError if the model has no chat template."""
+        if self.runner.tokenizer is not None and not self.runner.tokenizer.has_chat_template:
+            raise TokenizerError(
+                "this model has no chat template: it was not made for conversations",
+                hint="`atb run --raw` continues a text; --chat-template FILE gives the model a template.",
+            )
+
+    def chat(self, messages: list[dict[str, str]]) -> Iterator[StreamChunk]:
+        """Starts the answer to a conversation."""
+        return self.runner.chat(messages, self.sampling, stream=True, chat_template_kwargs=self.template_kwargs)
 
 
 def open_session(model: str, thinking: bool | None, chat_template_kwargs: tuple[str, ...], **options: Any) -> Session:

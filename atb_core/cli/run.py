@@ -1,48 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`atb run`: one prompt, one answer, streamed."""
+"""`atb run`: one prompt and its streamed answer, or many prompts from a file."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from atb_core.cli.options import chat_options, model_options, open_session, sampling_options
-from atb_core.cli.output import TextStream, note, note_of_cut
+from atb_core.cli.answers import answer_record, json_text, times_text
+from atb_core.cli.batch import answer_lines, last_answered, read_lines
+from atb_core.cli.line_input import typed
+from atb_core.cli.options import (
+    Session,
+    chat_options,
+    model_argument,
+    model_options,
+    open_session,
+    sampling_options,
+)
+from atb_core.cli.output import TextStream, note, note_of_cut, terminal_safe
 
 if TYPE_CHECKING:
     from atb_core.runner.outputs import RequestOutput, StreamChunk
 
 
 @click.command()
-@click.argument("model")
-@click.argument("prompt", required=False)
+@model_argument
+@click.argument("prompt", nargs=-1, metavar="[PROMPT]")
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the model's chat template.")
-@click.option("--system", metavar="TEXT", help="System message that goes before the prompt.")
+@click.option("--system", "-s", metavar="TEXT", help="System message that goes before the prompt.")
 @click.option("--stats", is_flag=True, help="Say on stderr how long loading, prefill and decode took.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of streaming text.")
 @click.option("--n", type=click.IntRange(min=1), default=1, metavar="N",
-              help="With --json: number of answers; several are sampled.")  # fmt: skip
+              help="With --json or --input: number of answers; several are sampled.")  # fmt: skip
 @click.option("--logprobs", type=click.IntRange(min=0), metavar="N",
-              help="With --json: log probability of each token and of the N likeliest.")  # fmt: skip
+              help="With --json or --input: log probability of each token and of the N likeliest.")  # fmt: skip
+@click.option("--input", "source", metavar="FILE",
+              help='Answer each line of FILE (- is stdin): a JSON text, or an object with "prompt", "messages" or'
+              ' "prompt_token_ids", sampling parameters of its own, and an "id".')  # fmt: skip
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="With --input: where the answers go, one JSON object a line. [default: stdout]")  # fmt: skip
+@click.option("--resume", is_flag=True, help="With --output: go on after the last answer in the file.")
 @chat_options
 @sampling_options
 @model_options
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     model: str,
-    prompt: str | None,
+    prompt: tuple[str, ...],
     raw: bool,
     system: str | None,
     stats: bool,
     as_json: bool,
     n: int,
     logprobs: int | None,
-    thinking: bool | None,
-    chat_template_kwargs: tuple[str, ...],
+    source: str | None,
+    output: Path | None,
+    resume: bool,
     **options: Any,
 ) -> None:
     """Let MODEL answer PROMPT; text from stdin goes before it, and is the prompt if there is none or it is "-".
@@ -50,46 +69,63 @@ def command(
     Sampling options default to the model's generation config. Where it has none, decoding is greedy unless a sampling
     option is given.
     """
-    for option, is_given in (("--logprobs", logprobs is not None), ("--n", n > 1)):
-        if is_given and not as_json:
-            raise click.UsageError(f"{option} needs --json")
-    if raw and system is not None:
-        raise click.UsageError("--raw sends the prompt as it is, so there is no place for --system")
-    if raw and (thinking is not None or chat_template_kwargs):
-        raise click.UsageError("--raw uses no chat template, so there is nothing to set in one")
+    _check_combination(ctx.params)
+    options |= {"logprobs": logprobs, "n": n if n > 1 else None}
+    if source is not None:
+        lines = read_lines(source, raw, system)
+        done = 0 if output is None else last_answered(output, resume)
+        if lines := [line for line in lines if line.number > done]:
+            answer_lines(open_session(model, **options), lines, source, output)
+        return
     text = _prompt_text(prompt)
-    count = n if n > 1 else None
-    session = open_session(model, thinking, chat_template_kwargs, logprobs=logprobs, n=count, **options)
-    runner, params = session.runner, session.sampling
+    session = open_session(model, **options)
     if raw:
-        chunks = runner.generate([text], params, stream=True)
+        chunks = session.runner.generate([text], session.sampling, stream=True)
     else:
-        chunks = runner.chat(_chat(text, system), params, stream=True, chat_template_kwargs=session.template_kwargs)
-    output = _follow(chunks, show=not as_json)
+        session.check_chats()
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        chunks = session.chat([*messages, {"role": "user", "content": text}])
+    answer = _follow(chunks, show=not as_json)
     if as_json:
-        click.echo(json.dumps(_as_json(output), ensure_ascii=False, indent=2))
+        click.echo(terminal_safe(json_text(_record(model, session, answer))))
     else:
-        note_of_cut(output, params)
+        note_of_cut(answer, session.sampling)
     if stats:
-        note(_stats(output, session.load_seconds))
+        note(f"load {session.load_seconds:.2f} s | {times_text(answer)}")
 
 
-def _prompt_text(prompt: str | None) -> str:
+def _check_combination(given: dict[str, Any]) -> None:
+    """Raises UsageError for options that would have no effect together."""
+    prompt, source = given["prompt"], given["source"]
+    is_json = given["as_json"] or source is not None
+    of_template = given["thinking"] is not None or given["chat_template"] or given["chat_template_kwargs"]
+    problems = {
+        f'the prompt is one argument: quote it, "{" ".join(prompt)}"': len(prompt) > 1,
+        "--logprobs needs --json": given["logprobs"] is not None and not is_json,
+        "--n needs --json": given["n"] > 1 and not is_json,
+        "--raw sends the prompt as it is, so there is no place for --system": given["raw"]
+        and given["system"] is not None,
+        "--raw uses no chat template, so there is nothing to set in one": given["raw"] and of_template,
+        "--input has the prompts, so there is no place for PROMPT": source is not None and bool(prompt),
+        "--output needs --input": given["output"] is not None and source is None,
+        "--resume needs --output": given["resume"] and given["output"] is None,
+    }
+    for problem, is_there in problems.items():
+        if is_there:
+            raise click.UsageError(problem)
+
+
+def _prompt_text(prompt: tuple[str, ...]) -> str:
     is_terminal = sys.stdin is None or sys.stdin.isatty()
-    if is_terminal and prompt is None:
+    if is_terminal and not prompt:
         raise click.UsageError("no prompt: give PROMPT, pipe it in, or talk with `atb chat MODEL`")
-    if prompt is None or prompt == "-":
-        text = sys.stdin.read()
+    if prompt in ((), ("-",)):
+        text = typed(sys.stdin.read)
         if not text.strip():
             raise click.UsageError("no prompt: stdin is empty")
         return text
-    piped = "" if is_terminal else sys.stdin.read()
-    return f"{piped.rstrip()}\n\n{prompt}" if piped.strip() else prompt
-
-
-def _chat(text: str, system: str | None) -> list[dict[str, str]]:
-    messages = [{"role": "system", "content": system}] if system is not None else []
-    return [*messages, {"role": "user", "content": text}]
+    piped = "" if is_terminal else typed(sys.stdin.read)
+    return f"{piped.rstrip()}\n\n{prompt[0]}" if piped.strip() else prompt[0]
 
 
 def _follow(chunks: Iterable[StreamChunk], *, show: bool) -> RequestOutput:
@@ -104,25 +140,7 @@ def _follow(chunks: Iterable[StreamChunk], *, show: bool) -> RequestOutput:
     return output
 
 
-def _as_json(output: RequestOutput) -> dict[str, Any]:
-    record = dataclasses.asdict(output)
-    for completion in record["outputs"]:
-        if completion["logprobs"] is not None:
-            completion["logprobs"] = [
-                {token_id: entry._asdict() for token_id, entry in step.items()} for step in completion["logprobs"]
-            ]
-    return record
-
-
-def _stats(output: RequestOutput, load_seconds: float) -> str:
-    metrics = output.metrics
-    prompt, generated = len(output.prompt_token_ids), sum(len(one.token_ids) for one in output.outputs)
-    decoded = generated - len(output.outputs)
-    decode = f"{decoded / metrics.decode_time:.1f} tok/s" if metrics.decode_time > 0 else "-"
-    prefill = f"{prompt / metrics.time_to_first_token:.0f} tok/s" if metrics.time_to_first_token > 0 else "-"
-    reasons = dict.fromkeys(str(one.finish_reason) for one in output.outputs)
-    return (
-        f"load {load_seconds:.2f} s | prompt {prompt} tokens, first token after "
-        f"{metrics.time_to_first_token:.2f} s ({prefill}) | {generated} tokens generated ({decode}) | "
-        f"ended by: {', '.join(reasons)}"
-    )
+def _record(model: str, session: Session, answer: RequestOutput) -> dict[str, Any]:
+    runner = session.runner
+    facts = {"model": model, "backend": runner.backend, "dtype": str(runner.dtype).removeprefix("torch.")}
+    return {**facts, "load_time": round(session.load_seconds, 3), **answer_record(answer, runner)}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atb_core.cli.output import aligned, count_text, json_option, size_text
-from atb_core.errors import WeightsError
+from atb_core.cli.options import model_argument
+from atb_core.cli.output import aligned, count_text, json_option, note, say, size_text, terminal_safe
+from atb_core.errors import TokenizerError, WeightsError
 from atb_core.plugins.registry import Family, registry
 
 if TYPE_CHECKING:
@@ -51,12 +52,28 @@ def open_model(model: str | Checkpoint) -> OpenedModel:
 
 
 @click.command()
-@click.argument("model")
+@model_argument
 @json_option
-def command(model: str, as_json: bool) -> None:
+@click.option("--template", is_flag=True, help="Print the chat template instead, Jinja source.")
+def command(model: str, as_json: bool, template: bool) -> None:
     """Print what MODEL is: sizes, memory, which package serves it. No weights are loaded."""
+    if template:
+        click.echo(terminal_safe(chat_template(open_model(model))), nl=False)
+        return
     facts = collect(model, open_model(model))
-    click.echo(json.dumps(facts, indent=2) if as_json else _text(facts))
+    say(json.dumps(facts, indent=2) if as_json else _text(facts))
+
+
+def chat_template(opened: OpenedModel) -> str:
+    """Returns the template of a model's usual chats, and says which others it has; TokenizerError if there is none."""
+    from atb_core.runner.model_loading import open_tokenizer
+
+    templates = open_tokenizer(opened.router, opened.checkpoint).chat_templates
+    if "default" not in templates:
+        raise TokenizerError(f"{opened.checkpoint} has no chat template")
+    if others := ", ".join(sorted(templates.keys() - {"default"})):
+        note(f"there is another template, for chats with tools: {others}")
+    return templates["default"].rstrip("\n") + "\n"
 
 
 def collect(model: str, opened: OpenedModel) -> dict[str, Any]:
@@ -75,13 +92,14 @@ def collect(model: str, opened: OpenedModel) -> dict[str, Any]:
         except WeightsError as error:
             checkpoint = error.message
         file_bytes = sum(loader.nbytes(name) for name in loader.names())
-    architectures = opened.router.config_dict.get("architectures") or [opened.family.model_type]
+    names = opened.router.config_dict.get("architectures")
+    architecture = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
     scaling = config.rope_scaling
     return {
         "model": model,
         "path": str(opened.checkpoint),
         "model_type": opened.family.model_type,
-        "architecture": str(architectures[0]),
+        "architecture": architecture or opened.family.model_type,
         "package": opened.family.distribution,
         "package_version": opened.family.version,
         "dtype": dtype.short,

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from atb_core.errors import RequestError
+
 if TYPE_CHECKING:
     import torch
 
@@ -55,6 +57,33 @@ class Step(Mapping[str, Any]):
         """Returns the record of a call of `forward`; arguments that are no fields become `extras`."""
         fields: dict[str, Any] = {name: kwargs.pop(name) for name in _FIELDS if name in kwargs}
         return cls(*args, **{**fields, "extras": kwargs})
+
+    def check_kinds(self) -> None:
+        """Raises RequestError for an argument of a wrong kind, for steps that callers write themselves."""
+        import torch
+
+        for name in ("input_ids", "position_ids", "slots", "input_lengths", "block_tables", "lm_head_indices"):
+            value = getattr(self, name)
+            if value is None and name not in ("input_ids", "position_ids"):
+                continue
+            if not isinstance(value, torch.Tensor):
+                raise RequestError(f"{name} must be a tensor, not of type {type(value).__name__}")
+            if value.dtype not in (torch.int32, torch.int64) or value.dim() < 1 or value.is_meta:
+                kind = f"{value.dtype} with {value.dim()} dimensions on {value.device}"
+                raise RequestError(f"{name} must be a tensor of int32 or int64 with a dimension, not {kind}")
+        if self.slots is not None and self.slots.numel() == 0:
+            raise RequestError("slots must have a slot for each token; it is empty")
+        if not isinstance(self.is_prefill, bool):
+            raise RequestError(f"is_prefill must be True or False, not of type {type(self.is_prefill).__name__}")
+        if self.max_seq_len is not None and not isinstance(self.max_seq_len, int):
+            raise RequestError(f"max_seq_len must be an integer, not of type {type(self.max_seq_len).__name__}")
+        pairs = self.kv_cache if isinstance(self.kv_cache, Sequence) else [None]
+        if not all(isinstance(p, Sequence) and len(p) == 2 and all(map(torch.is_tensor, p)) for p in pairs):
+            raise RequestError("kv_cache must be a list with a pair of tensors, keys and values, for each layer")
+        if self.adapter_ids is not None and (
+            isinstance(self.adapter_ids, str) or not isinstance(self.adapter_ids, Sequence)
+        ):
+            raise RequestError("adapter_ids must be a list with a name or None for each sequence")
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name) if name in _FIELDS else self.extras[name]

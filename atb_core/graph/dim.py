@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
+
+from atb_core.errors import GraphError
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ Atom: TypeAlias = "str | FloorDiv"
 Monomial: TypeAlias = tuple[Atom, ...]
 DimLike: TypeAlias = "int | Dim"
 Shape: TypeAlias = "tuple[DimLike, ...]"
+
+# Products of long sums, as a damaged file may hold them, would grow without a limit.
+_MAX_TERMS = 64
 
 
 class Dim:
@@ -57,6 +62,8 @@ class Dim:
             return 0
         if set(kept) == {()}:
             return kept[()]
+        if len(kept) > _MAX_TERMS:
+            raise ValueError(f"a symbolic size has {len(kept)} terms; the limit is {_MAX_TERMS}")
         dim = cls.__new__(cls)
         dim.terms = tuple(sorted(kept.items(), key=lambda term: (-len(term[0]), str(term[0]))))
         return dim
@@ -165,6 +172,22 @@ def evaluate_shape(shape: Shape, binding: Mapping[str, int]) -> tuple[int, ...]:
 def shape_text(shape: Shape | None) -> str:
     """Formats a shape, e.g. `[tokens, 64]`; an unknown shape is `[?]`."""
     return "[?]" if shape is None else f"[{', '.join(str(d) for d in shape)}]"
+
+
+def checked_shape(shape: Sequence[DimLike]) -> Shape:
+    """Returns `shape` as a tuple.
+
+    Raises:
+        GraphError: it is no sequence, or a size is neither a `Dim` nor a non-negative int, or is beyond 64 bits.
+    """
+    if not isinstance(shape, Sequence):
+        raise GraphError(f"{shape!r:.80} is not a shape, which is a sequence of non-negative ints and Dims")
+    for size in shape:
+        if not isinstance(size, Dim) and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
+            raise GraphError(f"{size!r:.80} is not a size: a shape holds non-negative ints and Dims")
+        if any(abs(factor) >= 1 << 63 for _, factor in _terms(size)):
+            raise GraphError("a size is beyond 64 bits")
+    return tuple(shape)
 
 
 def num_elements(shape: Shape) -> DimLike:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from atb_core.errors import GraphError
+
 
 class DataType(str, Enum):
     """Element type of a tensor; its value is ACL's name, `short` is torch's."""
@@ -25,6 +27,11 @@ class DataType(str, Enum):
     ACL_INT32 = INT32
     ACL_INT64 = INT64
     ACL_BOOL = BOOL
+
+    @classmethod
+    def _missing_(cls, value: object) -> DataType:
+        known = ", ".join(member.value for member in cls)
+        raise GraphError(f"{value!r:.80} is not an element type", hint=f"Known types: {known}.")
 
     @property
     def short(self) -> str:

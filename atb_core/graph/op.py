@@ -9,9 +9,13 @@ instances compute the same. Subclassing `Op` registers the class. A custom op, w
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import math
+import operator
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from atb_core.errors import GraphError, ShapeError
@@ -40,6 +44,11 @@ class Op:
     namespace: ClassVar[str] = ""
     #: Names of all inputs, optional ones too, in their order.
     input_names: ClassVar[tuple[str, ...]] = ("x",)
+    #: What dtypes each of `input_names` takes: "any", "float", torch's names, or the name of an earlier input for that
+    #: one's dtype; joined by "|". Inputs beyond the end take any.
+    input_dtypes: ClassVar[tuple[str, ...]] = ()
+    #: Dtype of each output: torch's name, or an input's name for that one's dtype. Empty: all have the first input's.
+    output_dtypes: ClassVar[tuple[str, ...]] = ()
     #: True where the output is the input's memory under another shape.
     is_view: ClassVar[bool] = False
     #: Attributes with their enumerations, whose values may also be given as text.
@@ -54,9 +63,19 @@ class Op:
             _register(cls)
 
     def __post_init__(self) -> None:
-        for name, kind in self.enums:
-            if not isinstance(getattr(self, name), AttributeVariable):
-                object.__setattr__(self, name, kind(getattr(self, name)))
+        kinds: dict[str, Callable[[Any], Any]] = {
+            field.name: _KINDS[kind]
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            if (kind := field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)) in _KINDS
+        }
+        for name, convert in (kinds | dict(self.enums)).items():
+            value = getattr(self, name)
+            if isinstance(value, AttributeVariable):
+                continue
+            try:
+                object.__setattr__(self, name, convert(value))
+            except (TypeError, ValueError, OverflowError) as error:
+                raise GraphError(f"{name} of {self.name} cannot be {str(value)[:80]!r}: {error}") from None
 
     @classmethod
     def op_name(cls) -> str:
@@ -69,9 +88,14 @@ class Op:
         return self.op_name()
 
     @property
+    def operands(self) -> tuple[str, ...]:
+        """Returns the names of the inputs that an instance with these attributes has."""
+        return self.input_names
+
+    @property
     def num_inputs(self) -> int:
         """Returns the number of inputs of an instance with these attributes."""
-        return len(self.input_names)
+        return len(self.operands)
 
     @property
     def num_outputs(self) -> int:
@@ -87,8 +111,23 @@ class Op:
         raise GraphError(f"op {self.name} declares no shape rule", hint=f"Implement {self.name}.infer_shapes.")
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        """Returns the dtypes of the outputs; by default, every output has the dtype of the first input."""
-        return (dtypes[0],) * self.num_outputs
+        """Returns the dtypes of the outputs, by default as `output_dtypes` says; `None` for unknown ones."""
+        if not self.output_dtypes:
+            return (dtypes[0],) * self.num_outputs
+        known = dict(zip(self.operands, dtypes, strict=True))
+        return tuple(known[rule] if rule in known else DataType.from_short(rule) for rule in self.output_dtypes)
+
+    def check_dtypes(self, *dtypes: DataType | None) -> None:
+        """Checks the known dtypes of the inputs, by default against `input_dtypes`.
+
+        Raises:
+            ShapeError: the op does not take them; the message names the input.
+        """
+        rules, known = dict(zip(self.input_names, self.input_dtypes, strict=False)), dict[str, DataType | None]()
+        for name, dtype in zip(self.operands, dtypes, strict=True):
+            if dtype is not None and name in rules:
+                _check_dtype(name, dtype, rules[name].split("|"), known)
+            known[name] = dtype
 
     def resolve(self, *shapes: Shape) -> Op:
         """Returns the same op with explicit values for all attributes that depend on the shapes of the inputs."""
@@ -105,6 +144,43 @@ class Op:
         """Returns the attributes as plain values: enums and dtypes as text."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         return {field.name: _plain(getattr(self, field.name)) for field in fields}
+
+
+def _bool(value: Any) -> bool:
+    if value not in (False, True):
+        raise TypeError("it must be True or False")
+    return bool(value)
+
+
+def _int(value: Any) -> int:
+    number = operator.index(value)
+    if isinstance(value, bool) or abs(number) >= 1 << 63:
+        raise TypeError("it must be an integer of 64 bits")
+    return number
+
+
+def _float(value: Any) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise TypeError("it must be a finite number")
+    return float(value)
+
+
+def _str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("it must be text")
+    return value
+
+
+# What makes the plain value of an attribute, by its annotation. Other attributes, of plugins' ops, are not checked.
+_KINDS: dict[str, Callable[[Any], Any]] = {
+    "bool": _bool,
+    "int": _int,
+    "float": _float,
+    "str": _str,
+    "tuple[int, ...]": lambda value: tuple(map(_int, value)),
+    "DataType": DataType,
+    "DataType | None": lambda value: None if value is None else DataType(value),
+}
 
 
 def _register(op: type[Op]) -> None:
@@ -135,6 +211,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     return value
+
+
+def _check_dtype(name: str, dtype: DataType, rules: Sequence[str], known: Mapping[str, DataType | None]) -> None:
+    wanted = []
+    for rule in rules:
+        if rule == "float":
+            fits, text = dtype.is_float, "a floating-point type"
+        elif rule in known:
+            other = known[rule]
+            fits, text = other in (None, dtype), f"{other.short if other else '?'} like {rule}"
+        else:
+            fits, text = rule in ("any", dtype.short), rule
+        if fits:
+            return
+        wanted.append(text)
+    raise ShapeError(f"{name} must be {' or '.join(wanted)}, not {dtype.short}")
 
 
 def forget_ops(package: str) -> None:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved networks (`.atbnet`): JSON with the version of the op set, to inspect, compare and run elsewhere."""
+"""Saved networks (`.atbnet`): JSON with the version of the op set, to inspect, compare and run elsewhere.
+
+A file is untrusted: every field is checked for its type and range before it is used.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from atb_core.errors import GraphError
+from atb_core.files import read_json
 from atb_core.graph.custom_ops import find_op, package_of
-from atb_core.graph.dim import Atom, Dim, DimLike, Shape
+from atb_core.graph.dim import Atom, Dim, DimLike
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network, Node
 from atb_core.graph.op import Op
@@ -23,7 +28,11 @@ from atb_core.graph.verify import verify
 #: Incremented when the meaning, the attributes or the inputs of an op change.
 OP_SET_VERSION = 1
 _FORMAT = "atbnet"
-_MAX_BYTES = 256 << 20
+_MAX_BYTES = 64 << 20
+_MAX_NODES = 100_000
+_MAX_TEXT = 4096
+# Terms of a symbolic size, and names in a term.
+_MAX_TERMS = 16
 
 
 def save_network(network: Network, path: str | Path) -> None:
@@ -45,27 +54,23 @@ def load_network(path: str | Path) -> Network:
     """Reads and verifies the network saved at `path`.
 
     Raises:
-        GraphError: the file cannot be read, is damaged, or was written for another op set.
-        VerifyError: the network breaks a rule of the graph.
+        GraphError: the file cannot be read, is damaged, breaks a rule of the graph, or was written for another op set.
+            The message names the file, the node or tensor in it, and the cause.
     """
     source = Path(path)
-    try:
-        if source.stat().st_size > _MAX_BYTES:
-            raise GraphError(f"{source} is larger than {_MAX_BYTES >> 20} MiB, the limit for saved networks")
-        data = json.loads(source.read_text(encoding="utf-8"))
-        if not isinstance(data, dict) or data.get("format") != _FORMAT:
-            raise GraphError(f"{source} is not a saved network")
+    data = read_json(source, GraphError, _MAX_BYTES)
+    if data is None:
+        raise GraphError(f"{source} cannot be read: it does not exist")
+    with _within(str(source)):
+        if data.get("format") != _FORMAT:
+            raise GraphError("it is not a saved network")
         if data.get("op_set") != OP_SET_VERSION:
             raise GraphError(
-                f"{source} was written for op set {data.get('op_set')}, this is op set {OP_SET_VERSION}",
+                f"it was written for op set {_shown(data.get('op_set'))}, this is op set {OP_SET_VERSION}",
                 hint="Record and save the network again.",
             )
         network = _read_network(data)
-    except OSError as error:
-        raise GraphError(f"{source} cannot be read: {error.strerror}") from None
-    except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
-        raise GraphError(f"{source} is damaged: {type(error).__name__} {error}") from None
-    verify(network, after=f"loading {source.name}")
+        verify(network)
     return network
 
 
@@ -127,51 +132,128 @@ def _attribute_data(node: Node, key: str, value: Any) -> Any:
     return value
 
 
+@contextmanager
+def _within(place: str) -> Iterator[None]:
+    """Puts the place in front of the message of a GraphError."""
+    try:
+        yield
+    except GraphError as error:
+        raise GraphError(f"{place}: {error.message}", hint=error.hint) from error.__cause__
+
+
+def _get(data: Any, key: str, kind: type[Any], most: int = _MAX_NODES) -> Any:
+    """Returns the field `key` of an object in the file, of this type and not longer or larger than `most`."""
+    if not isinstance(data, dict):
+        raise GraphError(f"{_shown(data)} is not an object")
+    if key not in data:
+        raise GraphError(f"it has no {key}")
+    value: Any = data[key]
+    if type(value) is not kind:
+        raise GraphError(f"{key} is {_shown(value)}, which is not of the type {kind.__name__}")
+    if kind is not bool and not 0 <= (value if kind is int else len(value)) <= most:
+        raise GraphError(f"{key} is {_shown(value)}, beyond the limit of {most}")
+    return value
+
+
+def _text(data: Any, key: str) -> str:
+    text: str = _get(data, key, str, _MAX_TEXT)
+    if not text.isprintable():
+        raise GraphError(f"{key} is {_shown(text)}, which contains control characters")
+    return text
+
+
+def _indices(data: Any, key: str, most: int) -> list[int]:
+    """Returns a list of indices, none of them above `most`."""
+    indices: list[int] = _get(data, key, list)
+    for index in indices:
+        if type(index) is not int or not 0 <= index <= most:
+            raise GraphError(f"{key} contains {_shown(index)}, which is not an index of 0 to {most}")
+    return indices
+
+
+def _shown(value: object) -> str:
+    text = repr(value) if not isinstance(value, (dict, list)) or len(value) < 100 else f"a {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
 def _read_network(data: Mapping[str, Any]) -> Network:
-    network = Network(str(data["name"]))
-    tensors = [_read_tensor(entry) for entry in data["tensors"]]
-    for tensor in tensors[: int(data["inputs"])]:
-        network.add_input(tensor)
-    network.weights_keys = {str(name) for name in data["weights"]}
-    packages = data.get("packages", {})
-
-    def at(indices: list[Any]) -> tuple[Tensor, ...]:
-        if any(not isinstance(index, int) or index < 0 for index in indices):
-            raise ValueError(f"{indices!r} are not indices of tensors")
-        return tuple(tensors[index] for index in indices)
-
-    for entry in data["nodes"]:
-        network.add_copy(
-            Node(
-                _read_op(entry["op"], entry["attributes"], packages.get(entry["op"])),
-                at(entry["inputs"]),
-                at(entry["outputs"]),
-                str(entry["module_path"]),
-                str(entry["source"]),
-                tuple(int(version) for version in entry["versions"]),
-                bool(entry["cut_after"]),
-            )
-        )
-    network.outputs = list(at(data["outputs"]))
+    network = Network(_text(data, "name"))
+    tensors: list[Tensor] = []
+    for index, entry in enumerate(_get(data, "tensors", list)):
+        with _within(f"tensor {index}"):
+            tensors.append(_read_tensor(entry))
+    for index, tensor in enumerate(tensors[: _get(data, "inputs", int)]):
+        with _within(f"tensor {index}"):
+            network.add_input(tensor)
+    network.weights_keys = {_text({"weight": name}, "weight") for name in _get(data, "weights", list)}
+    packages = _get({"packages": {}, **data}, "packages", dict)
+    for index, entry in enumerate(_get(data, "nodes", list)):
+        with _within(f"node {index}"):
+            network.add_copy(_read_node(entry, tensors, packages))
+    network.outputs = [tensors[index] for index in _indices(data, "outputs", len(tensors) - 1)]
     return network
 
 
-def _read_tensor(entry: Mapping[str, Any]) -> Tensor:
-    shape: Shape | None = None if entry["shape"] is None else tuple(_read_size(size) for size in entry["shape"])
-    dtype = None if entry["dtype"] is None else DataType.from_short(entry["dtype"])
-    return Tensor(entry["name"], shape, dtype)
+def _read_tensor(entry: Any) -> Tensor:
+    name = None if isinstance(entry, dict) and entry.get("name", "") is None else _text(entry, "name")
+    shape = None if entry.get("shape", "") is None else tuple(map(_read_size, _get(entry, "shape", list, 32)))
+    dtype = None if entry.get("dtype", "") is None else _read_dtype(_text(entry, "dtype"))
+    return Tensor(name, shape, dtype)
+
+
+def _read_dtype(name: str) -> DataType:
+    try:
+        return DataType.from_short(name)
+    except ValueError as error:
+        raise GraphError(str(error)) from None
 
 
 def _read_size(data: Any) -> DimLike:
-    if isinstance(data, int):
+    if type(data) is int:
         return data
     total: DimLike = 0
-    for factor, atoms in data:
-        product: DimLike = int(factor)
-        for atom in atoms:
-            product = product * (Dim(atom) if isinstance(atom, str) else _read_size(atom[0]) // int(atom[1]))
+    for term in _list(data):
+        factor, atoms = _list(term, 2)
+        product: DimLike = _integer(factor)
+        for atom in _list(atoms):
+            product = product * _read_atom(atom)
         total = total + product
     return total
+
+
+def _read_atom(data: Any) -> DimLike:
+    try:
+        if isinstance(data, str):
+            return Dim(data)
+        numerator, divisor = _list(data, 2)
+        return _read_size(numerator) // _integer(divisor)
+    except (ValueError, ZeroDivisionError) as error:
+        raise GraphError(str(error)) from None
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int or abs(value) >= 1 << 63:
+        raise GraphError(f"{_shown(value)} is not an integer of 64 bits")
+    return value
+
+
+def _list(value: Any, length: int | None = None) -> Sequence[Any]:
+    if not isinstance(value, list) or len(value) > _MAX_TERMS or length not in (None, len(value)):
+        raise GraphError(f"{_shown(value)} is not part of a symbolic size")
+    return value
+
+
+def _read_node(entry: Any, tensors: Sequence[Tensor], packages: Mapping[str, Any]) -> Node:
+    name = _text(entry, "op")
+    with _within(name):
+        op = _read_op(name, _get(entry, "attributes", dict), packages.get(name))
+        inputs = [tensors[index] for index in _indices(entry, "inputs", len(tensors) - 1)]
+        outputs = [tensors[index] for index in _indices(entry, "outputs", len(tensors) - 1)]
+        versions = _indices(entry, "versions", _MAX_NODES)
+        if not len(inputs) == op.num_inputs == len(versions):
+            raise GraphError(f"it has {len(inputs)} inputs and {len(versions)} versions; the op has {op.num_inputs}")
+        path, source = _text(entry, "module_path"), _text(entry, "source")
+        return Node(op, tuple(inputs), tuple(outputs), path, source, tuple(versions), _get(entry, "cut_after", bool))
 
 
 def _read_op(name: str, attributes: Mapping[str, Any], package: Any) -> Op:
@@ -179,8 +261,15 @@ def _read_op(name: str, attributes: Mapping[str, Any], package: Any) -> Op:
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(attributes) - set(fields))
     if unknown:
-        raise GraphError(f"op {name} has no attribute {', '.join(unknown)}")
-    return kind(**{key: _read_attribute(fields[key], value) for key, value in attributes.items()})
+        raise GraphError(f"it has no attribute {_shown(unknown)}")
+    values = {key: _read_attribute(fields[key], value) for key, value in attributes.items()}
+    try:
+        return kind(**values)
+    except GraphError:
+        raise
+    # A plugin's op may check its attributes in any way.
+    except Exception as error:
+        raise GraphError(f"its attributes are wrong: {error}") from error
 
 
 def _op_class(name: str, package: Any) -> type[Op]:
@@ -201,4 +290,4 @@ def _read_attribute(field: dataclasses.Field[Any], value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_read_size(item) for item in value)
     # Annotations are strings because of the __future__ import; they may be `DataType | None`.
-    return DataType.from_short(value) if isinstance(value, str) and "DataType" in str(field.type) else value
+    return _read_dtype(value) if isinstance(value, str) and "DataType" in str(field.type) else value

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from atb_core.errors import GraphError
 from atb_core.extensions import Port
-from atb_core.graph.dim import Dim, DimLike, Shape, shape_text
+from atb_core.graph.dim import DimLike, Shape, checked_shape, shape_text
 from atb_core.graph.dtype import DataType
 from atb_core.graph.op import Op
 from atb_core.graph.ops.elewise import Elewise, ElewiseType
@@ -116,18 +116,6 @@ class Tensor:
 
     def _scaled(self, factor: float) -> Tensor:
         return _record(Elewise(ElewiseType.MULS, factor), self)
-
-
-def checked_shape(shape: Sequence[DimLike]) -> Shape:
-    """Returns `shape` as a tuple.
-
-    Raises:
-        GraphError: a size is neither a `Dim` nor a non-negative int.
-    """
-    for size in shape:
-        if not isinstance(size, Dim) and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
-            raise GraphError(f"{size!r} is not a size: a shape holds non-negative ints and Dims")
-    return tuple(shape)
 
 
 def _number(value: object, operator: str) -> float:

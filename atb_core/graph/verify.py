@@ -74,6 +74,8 @@ def _check_ends(network: Network) -> None:
     if repeated:
         raise VerifyError(f"several inputs or outputs are called {', '.join(repeated)}")
     for tensor in network.outputs:
+        if tensor.name is None:
+            raise VerifyError("an output has no name")
         if network.producer(tensor) is None:
             raise VerifyError(f"output {tensor.name!r} is not produced")
     unread = sorted(network.weights_keys - {tensor.name for tensor in network.inputs if tensor.name})

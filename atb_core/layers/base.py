@@ -20,6 +20,7 @@ class LayerConfig(Protocol):
     num_attention_heads: int
     num_key_value_heads: int | None
     head_dim: int | None
+    hidden_act: str
     rms_norm_eps: float
     attention_bias: bool
     mlp_bias: bool

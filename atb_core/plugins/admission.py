@@ -105,6 +105,7 @@ def _warnings() -> set[str]:
 
 def warn_once(message: str) -> None:
     """Logs a warning unless this process has logged it before; without any set-up that is a line on stderr."""
+    message = printable(message, 4000)
     if message not in _warnings():
         _warnings().add(message)
         _log.warning("%s", message)

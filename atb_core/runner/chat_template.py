@@ -5,61 +5,26 @@ from __future__ import annotations
 
 import atexit
 import re
-import threading
 from typing import Any
 
-from atb_core.child import Child, ChildEndedError, encode
+from atb_core.child import ChildError, Worker, encode
 from atb_core.errors import RequestError, TokenizerError
 
 Message = dict[str, Any]
+NO_CHAT = "Let it continue a text without a template: `atb run --raw`, or generate() with a string."
 
 _TIME_LIMIT = 10.0
-_TEMPLATE_LIMIT = 1 << 20
-
-
-class _Worker:
-    """Holds the process that renders templates; it is started when needed."""
-
-    def __init__(self) -> None:
-        self._child: Child | None = None
-        self.lock = threading.Lock()
-
-    def ask(self, request: bytes) -> dict[str, str]:
-        """Returns the answer to a request.
-
-        Raises:
-            TimeoutError: It took too long; the process is ended.
-            ChildEndedError: The process died on this request, at its memory limit.
-            OSError: The process cannot be started.
-        """
-        with self.lock:
-            if self._child is None or not self._child.running:
-                self.end()
-                self._child = Child("atb_core.runner.template_worker:main")
-            try:
-                self._child.send(request)
-                answer: dict[str, str] = self._child.receive(_TIME_LIMIT)
-            except BaseException:
-                self.end()
-                raise
-            return answer
-
-    def end(self) -> None:
-        """Ends the process, if there is one."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.end()
+TEMPLATE_LIMIT = 1 << 20
 
 
 # One for all templates of this process: they are seldom needed at the same time.
-_worker = _Worker()
+_worker = Worker("atb_core.runner.template_worker:main")
 atexit.register(_worker.end)
 
 
 def end_template_process() -> None:
     """Ends the process that renders templates, after its current request; the next chat starts it again."""
-    with _worker.lock:
-        _worker.end()
+    _worker.end()
 
 
 class ChatTemplate:
@@ -74,9 +39,9 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, special_tokens: dict[str, str] | None = None) -> None:
-        if len(source) > _TEMPLATE_LIMIT:
+        if len(source) > TEMPLATE_LIMIT:
             raise TokenizerError(
-                f"The chat template has {len(source):,} characters; at most {_TEMPLATE_LIMIT:,} are allowed"
+                f"The chat template has {len(source):,} characters; at most {TEMPLATE_LIMIT:,} are allowed"
             )
         self.source = source
         self._special_tokens = dict(special_tokens or {})
@@ -109,13 +74,13 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            request = encode({"template": _without_generation_marks(self.source), "variables": values})
+            request = encode({"template": self.source, "variables": values})
         except (TypeError, ValueError, RecursionError) as error:
             raise RequestError(f"A chat must consist of strings, numbers, lists and dicts: {error}") from None
         try:
-            answer = _worker.ask(request)
-        except ChildEndedError:
-            raise _faulty("needs more memory than it is allowed") from None
+            answer: dict[str, str] = _worker.ask(request, _TIME_LIMIT)
+        except ChildError as error:
+            raise _faulty(f"cannot be rendered: {error}") from None
         except TimeoutError:
             raise _faulty(f"takes more than {_TIME_LIMIT:g} seconds") from None
         except OSError as error:
@@ -130,11 +95,5 @@ class ChatTemplate:
 def _faulty(what: str) -> TokenizerError:
     return TokenizerError(
         f"The model's chat template {what}",
-        hint="Pass plain text instead of a chat, or give the model directory another chat_template.jinja.",
+        hint=f"{NO_CHAT} Or give the model directory another chat_template.jinja.",
     )
-
-
-def _without_generation_marks(source: str) -> str:
-    """Removes `{% generation %}`, which marks the assistant's words for training, and keeps what is in the blocks."""
-    source = re.sub(r"(\{%[-+]?)\s*generation\s*([-+]?%\})", r"\1 if true \2", source)
-    return re.sub(r"(\{%[-+]?)\s*endgeneration\s*([-+]?%\})", r"\1 endif \2", source)

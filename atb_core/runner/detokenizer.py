@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from atb_core.runner.text_decoder import TextDecoder
@@ -15,7 +16,7 @@ class Detokenizer:
     of a stop string. The pieces returned, joined, are always `text`, whatever the cut into tokens.
 
     Stop strings are not empty. The first one to be completed ends the text before it; of two completed by the same
-    character, the longer.
+    character, the longer. A special token that is left out of the text still takes part in stop strings.
 
     Attributes:
         stopped_by: Stop string that ended the text.
@@ -25,7 +26,8 @@ class Detokenizer:
         self._decoder = decoder
         self._stop = tuple(stop)
         self._pieces: list[str] = []
-        self._held = ""
+        # Text that is held back, and for each of its characters whether it belongs to the text.
+        self._held, self._visible = "", b""
         self.stopped_by: str | None = None
 
     @property
@@ -45,7 +47,7 @@ class Detokenizer:
         """
         new = self._decoder.push(token_id)
         if may_stop or self.stopped_by is not None:
-            return self._take(new)
+            return self._take(new, self._decoder.hidden.get(token_id, ""))
         if new:
             self._pieces.append(new)
         return new
@@ -54,27 +56,27 @@ class Detokenizer:
         """Returns the text that was held back, after the last token; empty if a stop string ended the text."""
         if self.stopped_by is not None:
             return ""
-        shown = self._take(self._decoder.finish())
-        rest, self._held = self._held, ""
-        if rest:
-            self._pieces.append(rest)
-        return shown + rest
+        return self._take(self._decoder.finish()) + self._show(len(self._held))
 
-    def _take(self, new: str) -> str:
-        if not new or self.stopped_by is not None:
+    def _take(self, new: str, hidden: str = "") -> str:
+        if self.stopped_by is not None:
             return ""
         if not self._stop:
-            self._pieces.append(new)
-            return new
+            hidden = ""
+        self._held += new + hidden
+        self._visible += b"\1" * len(new) + b"\0" * len(hidden)
         # A stop string can only begin in what was held back, so nothing before it is searched again.
-        pending = self._held + new
-        cut = self._find_stop(pending)
+        cut = self._find_stop(self._held)
         if cut is None:
-            cut = len(pending) - self._possible_beginning(pending)
-            self._held = pending[cut:]
-        else:
-            self._held = ""
-        shown = pending[:cut]
+            return self._show(len(self._held) - self._possible_beginning(self._held))
+        shown = self._show(cut)
+        self._held, self._visible = "", b""
+        return shown
+
+    def _show(self, length: int) -> str:
+        """Moves the first characters from what is held back to the text, and returns those that belong to it."""
+        shown = "".join(itertools.compress(self._held[:length], self._visible))
+        self._held, self._visible = self._held[length:], self._visible[length:]
         if shown:
             self._pieces.append(shown)
         return shown
@@ -90,7 +92,7 @@ class Detokenizer:
 
     def _possible_beginning(self, pending: str) -> int:
         """Returns the length of the longest end of `pending` that is a beginning of a stop string."""
-        longest = max(len(stop) for stop in self._stop) - 1
+        longest = max((len(stop) for stop in self._stop), default=1) - 1
         for start in range(max(0, len(pending) - longest), len(pending)):
             end = pending[start:]
             if any(stop.startswith(end) for stop in self._stop):

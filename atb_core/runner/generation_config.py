@@ -110,11 +110,12 @@ def default_values(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     _check_end_tokens(config.get("eos_token_id"), name)
     _refuse_unsupported(config, name, {**_UNSUPPORTED, **(_UNSUPPORTED_IF_SAMPLING if sampling else {})})
     _warn_of_unknown(config, name)
-    checked = {
-        parameter: _checked(config[key], key, parameter, name)
-        for key, parameter in {**_ALWAYS, **_IF_SAMPLING}.items()
-        if config.get(key) is not None
-    }
+    checked = {}
+    for key, parameter in {**_ALWAYS, **_IF_SAMPLING}.items():
+        if config.get(key) is not None:
+            checked[parameter] = config[key]
+            # Each by itself, so that the message has the file's name for it.
+            _construct({"max_tokens": None, parameter: config[key]}, f"{key}: ", name)
     values = {"temperature": 1.0} if sampling else {}
     values |= {name: value for name, value in checked.items() if sampling or name not in _IF_SAMPLING.values()}
     if "min_tokens" in values:
@@ -122,12 +123,6 @@ def default_values(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         values.setdefault("max_tokens", max(values["min_tokens"], DEFAULT_MAX_TOKENS))
     _construct(values, "", name)
     return values
-
-
-def _checked(value: Any, key: str, parameter: str, name: str) -> Any:
-    # Each by itself, so that the message has the file's name for it.
-    _construct({"max_tokens": None, parameter: value}, f"{key}: ", name)
-    return value
 
 
 def _construct(values: Mapping[str, Any], where: str, name: str) -> None:

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atb_core.engine import get_backend
-from atb_core.errors import BackendUnavailableError, RequestError
+from atb_core.errors import BackendUnavailableError, RequestError, TokenizerError
 from atb_core.extensions import plugin_errors
+from atb_core.files import read_text
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.moe_config import MoeConfig
 from atb_core.models.cpp.graph_variants import CppVariants
 from atb_core.models.cpp.registration import registrations
 from atb_core.models.families import families
 from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS
+from atb_core.runner.chat_template import TEMPLATE_LIMIT
+from atb_core.runner.ported_tokenizer import ported
 from atb_core.runner.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -51,17 +54,10 @@ def check_available(backend: str, graph: str, rank: int, world_size: int, featur
         )
     if backend not in ("auto", *BACKENDS):
         raise RequestError(f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
-    if isinstance(features, str) or not all(isinstance(name, str) for name in features):
+    if isinstance(features, (str, bytes)) or not all(isinstance(name, str) for name in features):
         raise RequestError(f"features must be a list of names, not {features!r}", hint="For example features=['lora'].")
     if backend not in ("auto", *HOST_BACKENDS):
         get_backend(backend)  # its error names what is missing
-
-
-def check_sizes(**sizes: int | None) -> None:
-    """Raises RequestError for a size that is given and is no positive integer."""
-    for name, value in sizes.items():
-        if value is not None and (type(value) is not int or value < 1):
-            raise RequestError(f"{name} must be a positive integer, not {value!r}")
 
 
 def longest_context(max_model_len: int | None, context_len: int) -> int:
@@ -88,12 +84,21 @@ def config_with_dtype(config: BaseConfig, dtype: str) -> BaseConfig:
     return config.replace(torch_dtype=name)
 
 
-def open_tokenizer(router: BaseRouter, checkpoint: Checkpoint, path: str | Path | None) -> Tokenizer:
-    """Returns the tokenizer at `path` if it is given, else the family's own, else the checkpoint's."""
-    if path is not None:
-        return Tokenizer.from_path(Path(path))
-    own: Tokenizer | None = router.tokenizer
-    return own or Tokenizer(checkpoint.tokenizer_parts())
+def open_tokenizer(
+    router: BaseRouter, checkpoint: Checkpoint, path: str | Path | None = None, chat_template: str | Path | None = None
+) -> Tokenizer:
+    """Returns the tokenizer at `path` if it is given, else the family's own, else the checkpoint's.
+
+    The file `chat_template`, if given, replaces its template.
+    """
+    own = ported(router.tokenizer, router.input_builder) if path is None else Tokenizer.from_path(Path(path))
+    tokenizer = own or Tokenizer(checkpoint.tokenizer_parts())
+    if chat_template is None:
+        return tokenizer
+    text = read_text(Path(chat_template), TEMPLATE_LIMIT, TokenizerError)
+    if text is None:
+        raise TokenizerError(f"chat_template: there is no file {chat_template}")
+    return tokenizer.with_chat_template(text)
 
 
 @plugin_errors()

@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 import torch
 
 from atb_core.checkpoint import open_checkpoint
+from atb_core.checkpoint.base import end_token_ids
 from atb_core.errors import RequestError
 from atb_core.extensions import plugin_errors
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
+from atb_core.runner.arguments import check_call, check_opening, check_sizes
 from atb_core.runner.block_manager import BlockManager
+from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.generation import Generation
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
 from atb_core.runner.model_loading import (
     check_available,
-    check_sizes,
     config_with_dtype,
     load_model,
     longest_context,
@@ -39,7 +41,7 @@ from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Never, Self, Unpack
 
     from atb_core.checkpoint import Progress
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
@@ -71,6 +73,7 @@ class ModelRunner:
             families that have one (docs/cpp-models.md). `None`: `engine.graph` of the settings file, else python.
         dtype: `"auto"` (the checkpoint's), `"float32"`, `"float16"` or `"bfloat16"`.
         tokenizer: Directory or .gguf file to take the tokenizer from instead of the model's.
+        chat_template: File with a Jinja template to use instead of the model's.
         load_tokenizer: Without one, prompts are token ids and outputs have no text.
         generation_config: Where default sampling parameters come from: `"auto"` (the checkpoint's
             `generation_config.json`), `"none"`, or such a file or its directory. End tokens are always the
@@ -88,6 +91,7 @@ class ModelRunner:
 
     Attributes:
         config: Configuration of the checkpoint.
+        backend: What runs the graphs, `"cpu"`, `"reference"`, `"atb"` or `"atb-sim"`.
         graph: Who wrote the graphs, `"python"` or `"cpp"`.
         tokenizer: `None` if none was loaded.
         generation_config: Contents of the generation configuration that defaults come from.
@@ -113,6 +117,7 @@ class ModelRunner:
         graph: str | None = None,
         dtype: str | torch.dtype = "auto",
         tokenizer: str | Path | None = None,
+        chat_template: str | Path | None = None,
         load_tokenizer: bool = True,
         generation_config: str | Path = "auto",
         num_threads: int | None = None,
@@ -124,18 +129,12 @@ class ModelRunner:
         kv_cache_memory_bytes: int | None = None,
         features: Collection[str] = (),
         progress: Progress | None = None,
+        **_unknown: Never,
     ) -> None:
+        check_opening(locals())
+        self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().engine.graph if graph is None else graph
         check_available(backend, self.graph, rank, world_size, features)
-        check_sizes(
-            num_threads=num_threads,
-            block_size=block_size,
-            max_model_len=max_model_len,
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            num_blocks=num_blocks,
-            kv_cache_memory_bytes=kv_cache_memory_bytes,
-        )
         checkpoint = open_checkpoint(model_name_or_path, progress)
         self.model_path = checkpoint.path
         self._router = router_of(checkpoint)
@@ -144,7 +143,8 @@ class ModelRunner:
         self._set_defaults(generation_config)
         context_len = longest_context(max_model_len, self.config.context_length)
         # The tokenizer first: it is quick, and a faulty one should not show after minutes of loading.
-        self.tokenizer = open_tokenizer(self._router, checkpoint, tokenizer) if load_tokenizer else None
+        parts = (self._router, checkpoint, tokenizer, chat_template)
+        self.tokenizer = open_tokenizer(*parts) if load_tokenizer else None
         self._model: CausalLM | None = load_model(
             self._router,
             checkpoint,
@@ -166,7 +166,7 @@ class ModelRunner:
 
     def _set_defaults(self, generation_config: str | Path) -> None:
         own = self._router.generation_config
-        self._eos = own.get("eos_token_id", self.config.eos_token_id)
+        self._eos = end_token_ids(own, {"eos_token_id": self.config.eos_token_id})
         self.generation_config, name = choose_generation_config(generation_config, own)
         self._default_values = default_values(self.generation_config, name)
 
@@ -212,8 +212,7 @@ class ModelRunner:
             self._model = None
             # The list itself, which open streams hold too.
             self.kv_cache.clear()
-            if self.tokenizer is not None:
-                self.tokenizer.close()
+            end_template_process()
         # A model and its engines refer to each other; their memory is freed now.
         gc.collect()
 
@@ -237,11 +236,11 @@ class ModelRunner:
         """Tokens that end a text."""
         if self.tokenizer is not None:
             return frozenset(self.tokenizer.eos_token_ids)
-        ids = self._eos if isinstance(self._eos, list) else [self._eos]
-        return frozenset(token_id for token_id in ids if type(token_id) is int)
+        return self._eos
 
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
+        check_sizes(num_blocks=0 if num_blocks is None else num_blocks)
         return allocate(self._layout, num_blocks, self.model.backend.allocate)
 
     def forward(
@@ -277,13 +276,15 @@ class ModelRunner:
             Logits [R or T, vocab], float32 on the backends that can, else in `dtype`; valid until the next step.
 
         Raises:
-            RequestError: A token id, position or slot is out of range; or the runner was closed.
+            RequestError: An argument is of a wrong kind, or a token id, position or slot is out of range; or the
+                runner was closed.
             EngineError: A tensor has a wrong shape or dtype.
         """
         step = Step(
             input_ids, position_ids, is_prefill, kv_cache, block_tables, slots, input_lengths, max_seq_len,
             lm_head_indices, adapter_ids, kwargs,
         )  # fmt: skip
+        step.check_kinds()
         with self._lock:
             return self.model.run_step(step)
 
@@ -313,6 +314,7 @@ class ModelRunner:
         add_generation_prompt: bool = True,
         tools: Sequence[dict[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        **_unknown: Never,
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Continues prompts, all together; each gets the tokens it would get alone.
 
@@ -335,6 +337,7 @@ class ModelRunner:
             RequestError: A prompt or parameter cannot be served, raised before anything runs; or the runner was
                 closed.
         """
+        check_call("generate", _unknown, stream=stream, add_generation_prompt=add_generation_prompt)
         return self._run(
             split_prompts(prompts), sampling_params, stream, add_generation_prompt, tools, chat_template_kwargs
         )
@@ -358,6 +361,7 @@ class ModelRunner:
         add_generation_prompt: bool = True,
         tools: Sequence[dict[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        **_unknown: Never,
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Answers a chat, or several; the model's chat template makes prompts of them.
 
@@ -376,6 +380,7 @@ class ModelRunner:
             RequestError: As for `generate`, or `messages` is no chat.
             TokenizerError: The model has no chat template, or a faulty one.
         """
+        check_call("chat", _unknown, stream=stream, add_generation_prompt=add_generation_prompt)
         return self._run(
             split_chats(messages), sampling_params, stream, add_generation_prompt, tools, chat_template_kwargs
         )
@@ -387,7 +392,7 @@ class ModelRunner:
         """Checks all of the prompts, then runs them together."""
         _ = self.model  # refuses a closed runner before a prompt is looked at
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
-        factory = RequestFactory(encoder, self.eos_token_ids)
+        factory = RequestFactory(encoder, self.eos_token_ids, len(prompts))
         params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
         requests = [
             factory.make(str(next(self._request_ids)), index, prompt, own)
@@ -407,7 +412,7 @@ class ModelRunner:
             self.model.run_step,
             self._blocks,
             self.kv_cache,
-            max_num_seqs=self.max_num_seqs,
+            max_num_seqs=min(self.max_num_seqs, self.num_blocks),
             max_num_batched_tokens=self._max_num_batched_tokens,
             max_model_len=self.max_model_len,
             vocab_size=self.vocab_size,
@@ -432,6 +437,8 @@ class ModelRunner:
         """Splits a complete answer into text and tool calls, in the notation of the model's family.
 
         Raises:
-            RequestError: The family names no parser, or one that no installed plugin offers.
+            RequestError: The family names no parser, or one that no installed plugin offers; or `text` is no string.
         """
-        return tool_parser(self._router.tool_parser, self.config.model_type).parse(text)
+        if not isinstance(text, str):
+            raise RequestError(f"text must be a string, not {text!r:.100}")
+        return tool_parser(self._router.get_tool_call_parser(), self.config.model_type).parse(text)

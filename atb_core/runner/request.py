@@ -135,8 +135,9 @@ class Request:
 class RequestFactory:
     """Makes the requests of one call and checks them against the model."""
 
-    def __init__(self, encoder: PromptEncoder, eos_token_ids: frozenset[int]) -> None:
+    def __init__(self, encoder: PromptEncoder, eos_token_ids: frozenset[int], num_prompts: int) -> None:
         self._encoder = encoder
+        self._num_prompts = num_prompts
         self._tokenizer = encoder.tokenizer
         # A tokenizer may know an end token beyond the model's vocabulary, which can never be chosen.
         self._eos_token_ids = frozenset(token_id for token_id in eos_token_ids if token_id < encoder.vocab_size)
@@ -148,7 +149,8 @@ class RequestFactory:
         Raises:
             RequestError: The prompt or a parameter cannot be served.
         """
-        text, token_ids = self._encoder.encode(prompt, f"Prompt {prompt_index}")
+        name = "The prompt" if self._num_prompts == 1 else f"Prompt {prompt_index}"
+        text, token_ids = self._encoder.encode(prompt, name)
         limit = self._encoder.max_model_len
         if params.max_tokens is not None:
             limit = min(limit, len(token_ids) + params.max_tokens)

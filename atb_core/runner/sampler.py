@@ -10,7 +10,7 @@ in 10 us and sorts in 0.35 ms where torch takes 190 us and 10 ms.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +18,11 @@ import numpy.typing as npt
 import torch
 
 from atb_core.errors import EngineError
-from atb_core.runner.logits_processors import FloatRow, process_logits
 from atb_core.runner.outputs import Logprob
 from atb_core.runner.request import Request
 from atb_core.runner.sampling_params import SamplingParams
+
+FloatRow = npt.NDArray[np.float32]
 
 # Number of the largest logits that top-p looks at before it sorts the whole vocabulary.
 _NUCLEUS_GUESS = 4096
@@ -113,6 +114,36 @@ def _check_finite(row: FloatRow, best: int) -> None:
             f"The model's logits contain {row[best]}, so no token can be chosen",
             hint="The weights may be damaged, or the model overflows in this dtype; try dtype='float32'.",
         )
+
+
+def process_logits(row: FloatRow, request: Request) -> FloatRow:
+    """Returns a copy of the logits [vocab] with bias, minimum length and penalties of the request applied.
+
+    The order is that of vLLM and, for those that it has, of Hugging Face's `generate`.
+    """
+    params = request.params
+    logits: FloatRow = row.copy()
+    if params.logit_bias is not None:
+        logits[_indices(params.logit_bias)] += _values(params.logit_bias)
+    if request.stop_ids and len(request) < request.min_total:
+        logits[_indices(request.stop_ids)] = -np.inf
+    if request.seen:
+        seen = _indices(request.seen)
+        values, penalty = logits[seen], np.float32(params.repetition_penalty)
+        logits[seen] = np.where(values < 0, values * penalty, values / penalty)
+    if request.counts:
+        generated = _indices(request.counts)
+        logits[generated] -= np.float32(params.frequency_penalty) * _values(request.counts)
+        logits[generated] -= np.float32(params.presence_penalty)
+    return logits
+
+
+def _indices(token_ids: Collection[int]) -> npt.NDArray[np.intp]:
+    return np.fromiter(token_ids, dtype=np.intp, count=len(token_ids))
+
+
+def _values(by_token: Mapping[int, float]) -> FloatRow:
+    return np.fromiter(by_token.values(), dtype=np.float32, count=len(by_token))
 
 
 def filtered_candidates(scores: FloatRow, best: int, params: SamplingParams) -> Candidates:

@@ -4,10 +4,16 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from atb_core.checkpoint.guarded_tokenizer import GuardedTokenizer
+from atb_core.checkpoint.tokenizer_json import library_errors
 
 if TYPE_CHECKING:
     import tokenizers
@@ -16,7 +22,13 @@ _REPLACEMENT = "\ufffd"
 
 
 class TextDecoder(ABC):
-    """Decodes the tokens of one sequence as they come."""
+    """Decodes the tokens of one sequence as they come.
+
+    Attributes:
+        hidden: Texts, by id, of the tokens that are left out.
+    """
+
+    hidden: Mapping[int, str] = MappingProxyType({})
 
     @abstractmethod
     def push(self, token_id: int) -> str:
@@ -34,12 +46,10 @@ class TokenBytes:
     alphabet (an added token) stands for its own UTF-8 text.
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, skip_special_tokens: bool) -> None:
+    def __init__(self, tokenizer: tokenizers.Tokenizer, hidden: Mapping[int, str]) -> None:
         self._tokenizer = tokenizer
-        self._cache: dict[int, bytes] = {}
-        if skip_special_tokens:
-            added = tokenizer.get_added_tokens_decoder()
-            self._cache = {token_id: b"" for token_id, token in added.items() if token.special}
+        self._cache = dict.fromkeys(hidden, b"")
+        self.hidden = hidden
 
     def __getitem__(self, token_id: int) -> bytes:
         token_bytes = self._cache.get(token_id)
@@ -72,15 +82,13 @@ class ByteLevelDecoder(TextDecoder):
     """
 
     def __init__(self, token_bytes: TokenBytes) -> None:
-        self._bytes = token_bytes
+        self._bytes, self.hidden = token_bytes, token_bytes.hidden
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:
-        """Returns the characters that the token completes."""
         return self._utf8.decode(self._bytes[token_id])
 
     def finish(self) -> str:
-        """Returns U+FFFD if the last character is incomplete."""
         return self._utf8.decode(b"", final=True)
 
 
@@ -88,28 +96,31 @@ class WindowDecoder(TextDecoder):
     """Decodes with any tokenizer: a short window of tokens again with each new one, of which it returns what is new.
 
     Some decoders treat the first token of a text differently (they drop its leading space), so the window always starts
-    before the token it decodes, in the prompt at first.
+    before the token it decodes, in the prompt at first, and holds only tokens that have a text.
     """
 
     # An unfinished character is at most four byte tokens; a window this long without a clean end is garbage, and is
     # shown as it is rather than decoded again and again.
     _LONGEST_WINDOW = 32
 
-    def __init__(
-        self, tokenizer: tokenizers.Tokenizer, prompt_token_ids: list[int], skip_special_tokens: bool = True
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._skip_special_tokens = skip_special_tokens
-        self._window = prompt_token_ids[-4:]
+    def __init__(self, tokenizer: tokenizers.Tokenizer, prompt_token_ids: list[int], hidden: Mapping[int, str]) -> None:
+        self._tokenizer, self.hidden = tokenizer, hidden
+        visible = itertools.islice(filter(self._is_visible, reversed(prompt_token_ids)), 4)
+        self._window = [*visible][::-1]
         self._shown = len(self._decode(self._window))
         self._clean_end = len(self._window)
 
+    def _is_visible(self, token_id: int) -> bool:
+        return token_id not in self.hidden and self._tokenizer.id_to_token(token_id) is not None
+
     def _decode(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=self._skip_special_tokens)
+        with library_errors("The tokenizer fails"):
+            text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
         return text
 
     def push(self, token_id: int) -> str:
-        """Returns the text that the token adds, empty while it ends in the middle of a character."""
+        if not self._is_visible(token_id):
+            return ""
         self._window.append(token_id)
         text = self._decode(self._window)
         if text.endswith(_REPLACEMENT) and len(self._window) - self._clean_end < self._LONGEST_WINDOW:
@@ -122,11 +133,7 @@ class WindowDecoder(TextDecoder):
         return new
 
     def finish(self) -> str:
-        """Returns the text of the tokens that were held back."""
-        text = self._decode(self._window)
-        new = text[self._shown :]
-        self._shown = len(text)
-        return new
+        return self._decode(self._window)[self._shown :]
 
 
 class TextDecoderFactory:
@@ -135,18 +142,23 @@ class TextDecoderFactory:
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._is_byte_level = _is_byte_level(tokenizer)
+        added = tokenizer.get_added_tokens_decoder()
+        self._special = {token_id: token.content for token_id, token in added.items() if token.special}
         self._token_bytes: dict[bool, TokenBytes] = {}
 
     def __call__(self, prompt_token_ids: list[int], skip_special_tokens: bool = True) -> TextDecoder:
         """Returns the decoder of a sequence."""
+        hidden = self._special if skip_special_tokens else {}
         if not self._is_byte_level:
-            return WindowDecoder(self._tokenizer, prompt_token_ids, skip_special_tokens)
+            return WindowDecoder(self._tokenizer, prompt_token_ids, hidden)
         if skip_special_tokens not in self._token_bytes:
-            self._token_bytes[skip_special_tokens] = TokenBytes(self._tokenizer, skip_special_tokens)
+            self._token_bytes[skip_special_tokens] = TokenBytes(self._tokenizer, hidden)
         return ByteLevelDecoder(self._token_bytes[skip_special_tokens])
 
 
 def _is_byte_level(tokenizer: tokenizers.Tokenizer) -> bool:
+    if isinstance(tokenizer, GuardedTokenizer):
+        return tokenizer.is_byte_level
     decoder = tokenizer.decoder
     if decoder is None:
         return False

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.base import TokenizerParts
 from atb_core.checkpoint.opening import checkpoint_at
+from atb_core.checkpoint.tokenizer_json import library_errors
 from atb_core.errors import RequestError, TokenizerError
-from atb_core.runner.chat_template import ChatTemplate, Message, end_template_process
+from atb_core.runner.chat_template import NO_CHAT, ChatTemplate, Message
 from atb_core.runner.text_decoder import TextDecoder, TextDecoderFactory
 
 if TYPE_CHECKING:
@@ -43,9 +45,14 @@ class Tokenizer:
         """
         return cls(checkpoint_at(path).tokenizer_parts())
 
-    def close(self) -> None:
-        """Ends the process that renders chat templates; the next chat of any tokenizer starts it again."""
-        end_template_process()
+    def with_chat_template(self, source: str) -> Tokenizer:
+        """Returns the same tokenizer with another chat template, Jinja source, for all chats."""
+        return Tokenizer(dataclasses.replace(self._parts, chat_templates={"default": source}))
+
+    @property
+    def chat_templates(self) -> dict[str, str]:
+        """Jinja sources by name, `default` and perhaps `tool_use`; empty if chats cannot be rendered."""
+        return dict(self._parts.chat_templates)
 
     @property
     def backend(self) -> tokenizers.Tokenizer:
@@ -56,11 +63,6 @@ class Tokenizer:
     def eos_token_ids(self) -> frozenset[int]:
         """Tokens that end a text."""
         return self._parts.eos_token_ids
-
-    @property
-    def special_tokens(self) -> dict[str, str]:
-        """Texts of the named special tokens, such as `bos_token`."""
-        return dict(self._parts.special_tokens)
 
     @property
     def has_chat_template(self) -> bool:
@@ -83,9 +85,11 @@ class Tokenizer:
             RequestError: The text is not valid Unicode.
         """
         try:
-            ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
-        except (UnicodeEncodeError, TypeError) as error:
+            text.encode()
+        except (UnicodeEncodeError, AttributeError) as error:
             raise RequestError(f"The prompt cannot be turned into tokens: {error}") from None
+        with library_errors("The tokenizer fails"):
+            ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
         parts = self._parts
         if add_special_tokens and parts.bos_id is not None and ids[:1] != [parts.bos_id]:
             ids = [parts.bos_id, *ids]
@@ -95,7 +99,8 @@ class Tokenizer:
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Returns the text of tokens."""
-        text: str = self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        with library_errors("The tokenizer fails"):
+            text: str = self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
 
     def text_decoder(self, prompt_token_ids: list[int], skip_special_tokens: bool = True) -> TextDecoder:
@@ -117,7 +122,8 @@ class Tokenizer:
         """Returns the prompt text of a conversation; encode it with `add_special_tokens=False`.
 
         Args:
-            messages: Dicts with `role` and `content`.
+            messages: Dicts with `role` and `content`. Keys whose value is `None` are left out. Content in parts is
+                handed to a template that looks into it; another one gets the texts of the parts, each in a line.
             tools: JSON schemas of functions that the model may call.
             add_generation_prompt: Ends the text with the opening of the assistant's turn.
             variables: Further variables that the template knows, for example `enable_thinking`.
@@ -126,8 +132,14 @@ class Tokenizer:
             RequestError: The template refuses the conversation.
             TokenizerError: There is no template, or it is faulty or exceeds its limits.
         """
-        template = self._template("tool_use" if tools else "default")
-        return template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
+        template = self._template("default" if tools is None else "tool_use")
+        given = [{key: value for key, value in message.items() if value is not None} for message in messages]
+        return template.render(given, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
+
+    def encode_chat(self, messages: list[Message], **variables: Any) -> tuple[str | None, list[int]]:
+        """Returns the prompt text of a conversation, if there is one, and its token ids; see `apply_chat_template`."""
+        text = self.apply_chat_template(messages, **variables)
+        return text, self.encode(text, add_special_tokens=False)
 
     def check_chat_template_kwargs(self, variables: Mapping[str, Any]) -> None:
         """Refuses variables that would change nothing: a template silently ignores what it does not know.
@@ -141,7 +153,7 @@ class Tokenizer:
         """
         if "messages" in variables:
             raise RequestError("The chat variable 'messages' is the conversation itself", hint="Pass it as the prompt.")
-        template = self._template("tool_use" if variables.get("tools") else "default")
+        template = self._template("default" if variables.get("tools") is None else "tool_use")
         for name, value in variables.items():
             # Every template gets this one, even if it has no turns to open.
             if value is not None and name != "add_generation_prompt" and not template.mentions(name):
@@ -156,6 +168,6 @@ class Tokenizer:
         if source is None:
             raise TokenizerError(
                 "This model has no chat template: it was not made for conversations",
-                hint="Pass plain text instead, or put a chat_template.jinja into the model directory.",
+                hint=f"{NO_CHAT} For chats, put a chat_template.jinja into the model directory.",
             )
         return ChatTemplate(source, self._parts.special_tokens)

@@ -30,12 +30,28 @@ def gguf_checkpoint(directory: Path, kind: Type = Type.Q8_0, **metadata: object)
 
 
 def test_configuration_and_type(tmp_path: Path) -> None:
-    directory = directory_checkpoint(tmp_path / "model", model_type="qwen2_moe", hidden_size=64)
-    assert directory.config() == {"model_type": "qwen2_moe", "hidden_size": 64}
+    directory = directory_checkpoint(tmp_path / "model", model_type="qwen2_moe", hidden_size=64, dtype="float16")
+    assert directory.config() == {"model_type": "qwen2_moe", "hidden_size": 64, "dtype": "float16"}
     assert directory.model_type([]) == "qwen2_moe"
     gguf = gguf_checkpoint(tmp_path)
     assert gguf.config()["hidden_size"] == 64
     assert gguf.model_type([]) == "tiny"
+
+
+@pytest.mark.parametrize("config", [{}, {"torch_dtype": None}])
+def test_a_configuration_without_a_dtype_has_that_of_most_of_the_weights(
+    config: dict[str, object], tmp_path: Path
+) -> None:
+    directory = directory_checkpoint(tmp_path / "model", **config)
+    assert directory.config()["torch_dtype"] == "float32"
+    save_file(
+        {"a": torch.ones(3, dtype=torch.float16), "n": torch.ones(9, dtype=torch.int64)},
+        directory.path / "m.safetensors",
+    )
+    (directory.path / "model.safetensors").unlink()
+    assert open_checkpoint(directory.path).config()["torch_dtype"] == "float16"
+    (directory.path / "m.safetensors").unlink()
+    assert open_checkpoint(directory.path).config().get("torch_dtype") is None
 
 
 def test_gguf_writes_a_type_without_separators(tmp_path: Path) -> None:

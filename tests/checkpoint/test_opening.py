@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,25 @@ def test_a_directory_around_one_model_is_that_model(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
+def test_gguf_beside_a_configuration_is_the_model_where_there_are_no_safetensors(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (model(tmp_path) / "one.GGUF").touch()
+    assert open_checkpoint(tmp_path).path == tmp_path / "one.GGUF"
+    (tmp_path / "model.safetensors").touch()
+    assert open_checkpoint(tmp_path).path == tmp_path
+    assert "the safetensors are read, one.GGUF is not" in caplog.text
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["fifo", "zero"])
+def test_a_path_to_no_file_is_an_error_at_once(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    os.mkfifo(path) if kind == "fifo" else path.symlink_to("/dev/zero")
+    with pytest.raises(WeightsError, match="not a checkpoint that can be opened"):
+        open_checkpoint(path)
+
+
 def test_a_directory_without_a_model_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ModelNotFoundError, match=r"neither a config\.json nor a \.gguf file"):
@@ -86,7 +106,12 @@ def test_what_does_not_exist_is_an_error_that_lists_the_forms(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelNotFoundError, match="there is no model") as caught:
         open_checkpoint(reference)
-    for form in (r"a directory, a .gguf file", "a hub id (OWNER/NAME)", "shelf:NAME for a model on the shelf"):
+    for form in (
+        "a directory, a .gguf file",
+        "a hub id (OWNER/NAME",
+        "modelscope:OWNER/NAME",
+        "shelf:NAME for a model",
+    ):
         assert form in str(caught.value.hint)
 
 

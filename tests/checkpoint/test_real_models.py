@@ -14,7 +14,7 @@ from gguf.constants import GGML_QUANT_SIZES
 
 from atb_core.checkpoint import GgufRules, TokenizerParts, open_checkpoint, open_weights
 from atb_core.checkpoint.gguf.config import read_gguf_config
-from atb_core.checkpoint.gguf.header import read_gguf_header
+from atb_core.checkpoint.gguf.file import read_gguf_header
 from atb_core.checkpoint.gguf.names import hugging_face_names
 from atb_core.checkpoint.gguf.tokenizer import read_gguf_tokenizer
 from atb_core.graph.dtype import DataType

@@ -113,13 +113,13 @@ def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
     ("changes", "cause"),
     [
         ({"d": "two.safetensors"}, "'d' in two.safetensors, but it is in none"),
-        ({"c": None}, "'c' in no shard, but it is in two.safetensors"),
         ({"c": "one.safetensors"}, "'c' in one.safetensors, but it is in two.safetensors"),
         ({"d": "three.safetensors"}, r"three\.safetensors.*missing"),
         ({"d": "../elsewhere.safetensors"}, "not a .safetensors file beside it"),
         ({"d": "/etc/x.safetensors"}, "not a .safetensors file beside it"),
         ({"d": "..\\x.safetensors"}, "not a .safetensors file beside it"),
         ({"d": "weights.bin"}, "not a .safetensors file beside it"),
+        ({"d": "é" * 130 + ".safetensors"}, "not a .safetensors file beside it"),
         ({"d": 7}, "not a .safetensors file beside it"),
     ],
 )
@@ -153,6 +153,21 @@ def test_shards_may_be_links_into_a_store(tmp_path: Path) -> None:
     (outside / "one.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"names one\.safetensors, of 1 missing shards"):
         open_weights(inside)
+
+
+def test_a_tensor_that_the_index_leaves_out_is_there_and_known_as_such(tmp_path: Path) -> None:
+    with open_weights(sharded(tmp_path, c=None)) as loader:
+        assert set(loader.names()) == {"a", "b", "c"}
+        assert loader.unlisted() == {"c"}
+
+
+def test_of_two_checkpoints_in_a_directory_one_is_read_and_the_other_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_file({"z": torch.ones(1)}, sharded(tmp_path) / "model.safetensors")
+    with open_weights(tmp_path) as loader:
+        assert list(loader.names()) == ["z"]
+    assert "model.safetensors is read, the shards of model.safetensors.index.json are not" in caplog.text
 
 
 def test_several_files_without_an_index_are_refused(tmp_path: Path) -> None:

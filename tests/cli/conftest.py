@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runner.templates import CHATML
+from runner.tiny_tokenizers import byte_level
 
 from atb_core.cli import main, options
 from atb_core.errors import AtbError
@@ -53,6 +56,8 @@ class FakeRunner:
     finish_reason: FinishReason = "stop"
     tokenizer: Any = None
     max_model_len: int = 1000
+    backend: str = "cpu"
+    dtype: str = "torch.float32"
 
     def get_default_sampling_params(self) -> SamplingParams:
         return self.defaults
@@ -124,6 +129,18 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield tiny_family
     registry.cache_clear()
     del sys.modules["tiny_family"]
+
+
+@pytest.fixture
+def chat_model(tiny: Any, tmp_path: Path) -> str:
+    """The directory of a tiny random checkpoint with a tokenizer and a chat template; its answers are noise."""
+    tokenizer = byte_level()
+    vocab = tokenizer.get_vocab_size()
+    directory = tiny.write_checkpoint(tmp_path / "chat-model", tiny.weights(vocab), vocab_size=vocab)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {"chat_template": CHATML, "eos_token": "<|im_end|>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return str(directory)
 
 
 @pytest.fixture

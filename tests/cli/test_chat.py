@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +142,96 @@ def test_lines_that_were_pasted_together_are_one_message(atb: Run, runner: Any, 
     typed("/etc is a folder\nand so is /usr")
     atb("chat", "m")
     assert _contents(runner.requests[0]) == ["/etc is a folder\nand so is /usr"]
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", "/quit"])
+def test_the_words_that_leave(atb: Run, runner: Any, typed: Callable[..., None], word: str) -> None:
+    typed(word, "one")
+    assert atb("chat", "m").status == 0
+    assert runner.requests == []
+
+
+def test_undo_forgets_the_last_turn(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
+    typed("one", "two", "/undo", "three", "/undo", "/undo", "/undo")
+    result = atb("chat", "m")
+    assert _contents(runner.requests[2]) == ["one", "Paris.", "three"]
+    assert result.err.count("are forgotten") == 3
+    assert "error: there is nothing to undo" in result.err
+
+
+def test_the_system_message_can_be_shown_changed_and_removed(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
+    typed("/system", "/system Be brief.", "one", "/system -", "two")
+    result = atb("chat", "m", "-s", "Be kind.")
+    assert "system message: Be kind." in result.err
+    assert _contents(runner.requests[0]) == ["Be brief.", "one"]
+    assert _contents(runner.requests[1]) == ["one", "Paris.", "two"]
+
+
+def test_a_sampling_parameter_can_be_changed(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
+    typed("/set temperature 0.5", "/set stop END", "one", "/set")
+    result = atb("chat", "m", "--top-k", "7")
+    sampling = runner.sampling[0]
+    assert (sampling.temperature, sampling.stop, sampling.top_k) == (0.5, ("END",), 7)
+    assert "temperature          0.5" in result.err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("/set top_p 3", "error: top_p must be in"),
+        ("/set colour 3", "error: there is no parameter 'colour'"),
+        ("/set n 3", "error: there is no parameter 'n'"),
+        ("/stats", "error: there is no complete answer yet"),
+        ("/save", "error: name a file"),
+        ("/load /no/such/file", "error: there is no file /no/such/file"),
+    ],
+)
+def test_a_wrong_command_says_why_and_the_chat_goes_on(
+    atb: Run, runner: Any, typed: Callable[..., None], line: str, message: str
+) -> None:
+    typed(line, "one")
+    result = atb("chat", "m")
+    assert message in result.err
+    assert _contents(runner.requests[0]) == ["one"]
+
+
+def test_stats_are_those_of_the_last_answer(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
+    typed("one", "/stats")
+    err = atb("chat", "m").err
+    assert "3 tokens generated (1.0 tok/s)" in err
+    assert "5 of 1000 tokens of the context" in err
+
+
+def test_a_saved_conversation_can_be_loaded(atb: Run, runner: Any, typed: Callable[..., None], tmp_path: Path) -> None:
+    path = tmp_path / "paris.json"
+    typed("one", f"/save {path}", "two", f"/save {path}")
+    atb("chat", "m", "--system", "S")
+    assert path.stat().st_mode & 0o077 == 0
+    typed("zero", f"/load {path}", "three")
+    assert "loaded 5 messages" in atb("chat", "m").err
+    assert _contents(runner.requests[-1]) == ["S", "one", "Paris.", "two", "Paris.", "three"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["not json", "[]", '{"messages": 3}', '{"messages": [{"role": "user", "content": "x"}]}',
+     '{"messages": [{"role": "user", "content": 3}]}'],
+)  # fmt: skip
+def test_another_file_is_neither_loaded_nor_overwritten(
+    atb: Run, runner: Any, typed: Callable[..., None], tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text, encoding="utf-8")
+    typed(f"/load {path}", "one")
+    assert "error: " in atb("chat", "m").err
+    assert _contents(runner.requests[0]) == ["one"]
+    if "user" not in text or "3" in text:
+        typed("one", f"/save {path}")
+        assert "error: " in atb("chat", "m").err
+        assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_path_is_a_message_and_no_command(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
+    typed("/etc/hosts", "/reset now")
+    assert "the conversation is forgotten" in atb("chat", "m").err
+    assert _contents(runner.requests[0]) == ["/etc/hosts"]

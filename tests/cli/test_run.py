@@ -6,10 +6,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from atb_core.cli import main
+from atb_core.errors import AtbError
 from atb_core.runner.sampling_params import SamplingParams
 
 Run = Callable[..., Any]
@@ -155,7 +158,7 @@ def test_loading_options_reach_the_runner(atb: Run, runner: Any) -> None:
     )
     assert runner.loaded_with == {
         "model": "m", "backend": "cpu", "graph": "cpp", "dtype": "float32", "num_threads": 1, "max_model_len": 64,
-        "kv_cache_memory_bytes": 4096, "generation_config": "none", "features": ("lora",),
+        "kv_cache_memory_bytes": 4096, "generation_config": "none", "features": ("lora",), "chat_template": None,
     }  # fmt: skip
 
 
@@ -225,3 +228,74 @@ def test_the_familys_switch_for_thinking_is_set(
     assert atb("run", tiny_model, "x", option).status == 0
     assert runner.chat_template_kwargs == [{"ponder": value}]
     assert atb("run", tiny_model, "x", option, "--chat-template-kwarg", "ponder=1").status == 2
+
+
+def test_json_says_what_ran_and_how_fast(atb: Run, runner: Any) -> None:
+    record = json.loads(atb("run", "m", "p", "--json").out)
+    assert (record["model"], record["backend"], record["dtype"]) == ("m", "cpu", "float32")
+    assert record["load_time"] >= 0
+    assert record["metrics"]["tokens_per_second"] == 1.0
+
+
+def test_an_empty_model_name_is_a_usage_error(atb: Run, runner: Any) -> None:
+    result = atb("run", " ", "hello")
+    assert result.status == 2
+    assert "'MODEL': it is empty" in result.err
+
+
+def test_what_the_output_cannot_say_is_escaped(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner.pieces = ["naïve ", "😀你", "."]
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    stderr = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stderr)
+    assert main(["run", "m", "p"]) == 0
+    assert written.getvalue() == b"na\\u00efve \\ud83d\\ude00\\u4f60.\n"
+    assert stderr.getvalue().count("this output is in ascii") == 1
+
+
+def test_stdin_that_is_no_text_is_an_error_about_stdin(atb: Run, runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9"), encoding="utf-8"))
+    result = atb("run", "m")
+    assert result.status == 1
+    assert "error: stdin is not utf-8 at byte 3" in result.err
+
+
+def test_messages_of_the_api_name_options(atb: Run, runner: Any) -> None:
+    runner.pieces = [
+        AtbError("max_model_len=9 is too much", hint="Lower max_model_len or num_blocks, edit chat_template.jinja.")
+    ]
+    err = atb("run", "m", "p").err
+    assert (
+        "error: --max-model-len 9 is too much\nnext: Lower --max-model-len or num_blocks, edit chat_template.jinja."
+        in err
+    )
+
+
+@pytest.mark.parametrize("args", [("run", "hi"), ("chat",)], ids=" ".join)
+def test_a_model_without_a_chat_template_is_refused_with_what_to_do(
+    atb: Run, chat_model: str, args: tuple[str, ...]
+) -> None:
+    (Path(chat_model) / "tokenizer_config.json").unlink()
+    result = atb(args[0], chat_model, *args[1:], "--backend", "reference")
+    assert result.status == 1
+    assert "has no chat template" in result.err
+    assert "next: `atb run --raw` continues a text; --chat-template FILE" in result.err
+    assert atb("run", chat_model, "hi", "--raw", "--max-tokens", "1", "--backend", "reference").status == 0
+
+
+def test_the_template_of_a_model_is_shown_and_replaced(atb: Run, chat_model: str, tmp_path: Path) -> None:
+    shown = atb("show", chat_model, "--template").out
+    own = tmp_path / "own.jinja"
+    own.write_text(shown.replace("You are helpful.", "You are a pirate."), encoding="utf-8")
+    options = ("--chat-template", str(own), "--json", "--max-tokens", "1", "--backend", "reference")
+    assert "You are a pirate." in json.loads(atb("run", chat_model, "hi", *options).out)["prompt"]
+    assert atb("run", chat_model, "hi", "--raw", "--chat-template", str(own)).status == 2
+
+
+def test_paths_are_completed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("_ATB_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "atb run ./mod")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    main(["run"])
+    assert capsys.readouterr().out == "file,./mod\n"

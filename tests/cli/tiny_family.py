@@ -67,9 +67,9 @@ class FlashTinyForCausalLMV3(FlashCausalLMV3):
         return {"model_out": self.lm_head(hidden)}
 
 
-def weights() -> dict[str, torch.Tensor]:
+def weights(vocab: int = SIZES["vocab_size"]) -> dict[str, torch.Tensor]:
     """The tensors of a tiny model in float32."""
-    shapes = {"model.embed_tokens": (64, 32), "model.norm": (32,), "lm_head": (64, 32)}
+    shapes = {"model.embed_tokens": (vocab, 32), "model.norm": (32,), "lm_head": (vocab, 32)}
     for layer in range(SIZES["num_hidden_layers"]):
         shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in LAYER_SHAPES.items()}
     return {f"{name}.weight": torch.randn(shape) * 0.1 for name, shape in shapes.items()}

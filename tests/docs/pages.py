@@ -40,6 +40,14 @@ def pages() -> list[Path]:
     return sorted(found)
 
 
+def with_examples() -> list[Path]:
+    """The pages whose examples run one after the other.
+
+    Not the Chinese ones, which are held to the code of the English ones, and not the README, see `test_clone.py`.
+    """
+    return [page for page in pages() if page.parent.name != "zh" and page.parent != ROOT]
+
+
 def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page, in order."""
     found: list[Block] = []

@@ -30,7 +30,7 @@ _FILE = "file "
 def _python_pages(*, weights: bool) -> list[object]:
     """Pages with an example for this lane, each as a test case. The lane with weights runs the others too."""
     cases = []
-    for page in pages.pages():
+    for page in pages.with_examples():
         directives = [block.directive for block in pages.blocks(page) if block.language == "python"]
         runnable = [d for d in directives if not d.startswith(("skip", _FILE))]
         if runnable and (not weights or "weights" in runnable):

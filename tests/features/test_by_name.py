@@ -119,7 +119,7 @@ def test_the_command_line_takes_features(site: Site, model: Path, monkeypatch: p
         asked.update(loading)
         raise RequestError("enough")
 
-    monkeypatch.setattr("atb_core.cli.run.load_runner", load)
+    monkeypatch.setattr("atb_core.cli.options.load_runner", load)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     assert main(["run", str(model), "--feature", "shift", "--feature", "other", "hello"]) == 1
     assert asked["features"] == ("shift", "other")

@@ -4,7 +4,13 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,3 +98,113 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
             load_network(path)
     with pytest.raises(GraphError, match="cannot be read"):
         load_network(tmp_path / "absent.atbnet")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "n.atbnet"
+    save_network(example(), path)
+    return path
+
+
+def test_loading_knows_every_op_without_a_further_import(saved: Path) -> None:
+    code = f"from atb_core.graph.serialize import load_network; print(len(load_network({str(saved)!r}).nodes))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == str(len(example().nodes)), done.stderr
+
+
+WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "an attribute of another type": (
+        lambda d: d["nodes"][0]["attributes"].__setitem__("has_bias", "no"),
+        "node 0: Linear: has_bias of Linear cannot be 'no': it must be True or False",
+    ),
+    "an attribute that no tensor has": (
+        lambda d: d["nodes"][1]["attributes"].__setitem__("split_dim", 10**30),
+        "node 1: Split: split_dim of Split cannot be .*64 bits",
+    ),
+    "a list in place of a number": (
+        lambda d: d["nodes"][4]["attributes"].__setitem__("var_attr", [1]),
+        "node 4: Elewise: var_attr of Elewise cannot be",
+    ),
+    "an element type that is none": (
+        lambda d: d["nodes"][0]["attributes"].__setitem__("out_dtype", "complex7"),
+        "node 0: Linear: unknown element type 'complex7'",
+    ),
+    "a number in place of a shape": (
+        lambda d: d["nodes"][2]["attributes"].__setitem__("shape", 7),
+        "node 2: Reshape: 7 is not a shape",
+    ),
+    "too few versions": (lambda d: d["nodes"][0]["versions"].pop(), "node 0: Linear: it has 2 inputs and 1 versions"),
+    "an output without a name": (lambda d: d["tensors"][d["outputs"][0]].__setitem__("name", None), "no name"),
+    "no nodes": (lambda d: d.pop("nodes"), "it has no nodes"),
+    "nodes as text": (lambda d: d.__setitem__("nodes", "many"), "nodes is 'many', which is not of the type list"),
+    "a node that is none": (lambda d: d["nodes"].__setitem__(3, None), "node 3: None is not an object"),
+    "a size beyond all": (lambda d: d["tensors"][1].__setitem__("shape", [1 << 70, 32]), "tensor 1: a size is beyond"),
+    "a size below zero": (lambda d: d["tensors"][1].__setitem__("shape", [-4, 32]), "tensor 1: -4 is not a size"),
+    "a division by zero": (
+        lambda d: d["tensors"][0].__setitem__("shape", [[[1, [[[[1, ["T"]]], 0]]]], 32]),
+        "tensor 0: cannot divide the size T by 0",
+    ),
+    "a sum that explodes": (
+        lambda d: d["tensors"][0].__setitem__("shape", [[[1, [f"a{i}"]] for i in range(400)], 32]),
+        "tensor 0: a list is not part of a symbolic size",
+    ),
+    "a name that writes on the terminal": (
+        lambda d: d["tensors"][0].__setitem__("name", "x\x1b[2J"),
+        "tensor 0: name is .* control characters",
+    ),
+    "a text without an end": (lambda d: d.__setitem__("name", "n" * 100_000), "name is .*, beyond the limit of 4096"),
+    "a type as an object": (lambda d: d["tensors"][0].__setitem__("dtype", {}), "tensor 0: dtype is {}"),
+    "weights that are no names": (lambda d: d.__setitem__("weights", [[]]), r"weight is \[\]"),
+}
+
+
+@pytest.mark.parametrize(("edit", "cause"), WRONG.values(), ids=WRONG.keys())
+def test_the_error_names_file_node_and_cause(saved: Path, edit: Callable[[Any], Any], cause: str) -> None:
+    data = json.loads(saved.read_text())
+    edit(data)
+    saved.write_text(json.dumps(data))
+    with pytest.raises(GraphError, match=f"^{saved}: .*{cause}") as error:
+        load_network(saved)
+    assert len(str(error.value)) < 1000
+
+
+def test_a_size_of_many_digits_and_a_deep_file_are_refused(saved: Path) -> None:
+    whole = saved.read_text()
+    for text in (whole.replace("32", "9" * 400, 1), whole.replace("null", "[" * 500 + "]" * 500, 1),
+                 whole.replace("1e-06", "1e999", 1)):  # fmt: skip
+        assert text != whole
+        saved.write_text(text)
+        with pytest.raises(GraphError, match=str(saved)):
+            load_network(saved)
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.atbnet")
+    (tmp_path / "endless.atbnet").symlink_to("/dev/zero")
+    for name in ("pipe.atbnet", "endless.atbnet"):
+        with pytest.raises(GraphError, match="not a regular file"):
+            load_network(tmp_path / name)
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in a JSON document: its container and its key there."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in list(pairs):
+        yield value, key
+        yield from places(child)
+
+
+def test_a_file_with_any_one_value_replaced_loads_and_builds_or_is_refused(saved: Path) -> None:
+    whole, rng = saved.read_text(), random.Random(0)
+    values = (None, True, -1, 0, 1, 2**40, 2**64, 0.5, "", "Linear", "float32", [], [1], [[1, ["T"]]], {}, {"a": 1})
+    count = len(list(places(json.loads(whole))))
+    for index in range(count):
+        data = json.loads(whole)
+        container, key = list(places(data))[index]
+        container[key] = rng.choice(values)
+        saved.write_text(json.dumps(data))
+        try:
+            load_network(saved).build_engine(backend="cpu")
+        except GraphError:
+            continue

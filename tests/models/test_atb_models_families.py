@@ -1,151 +1,138 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Families in the style of ATB-Models run with their imports renamed.
+"""Families in the style of ATB-Models run with the root of their imports renamed and nothing else.
 
-Both are written here in the forms that such code has: fourteen positional arguments from model to layer to attention,
-`forward` methods that are written out, the names of sizes and groups, constructors with `**kwargs`.
+The packages in `ported/` are written in the forms that such code has: fourteen positional arguments from model to layer
+to attention, `forward` methods that are written out, constructors with `**kwargs`, transformers tokenizers and input
+builders, LoRA decorators.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from runner.tiny_tokenizers import byte_level
+from site_directory import Site, site
 
-from atb_core import nn
+from atb_core import ModelRunner, SamplingParams, nn
 from atb_core.checkpoint import SilentProgress, open_weights
-from atb_core.errors import GraphError
+from atb_core.errors import ConfigError, GraphError, RequestError
 from atb_core.features.step import Step
 from atb_core.layers import InferenceMode
-from atb_core.layers.attention.attention import Attention
-from atb_core.layers.embedding.word_embedding import ParallelEmbedding
-from atb_core.layers.linear.linear import ColumnParallelLinear, MergedColumnParallelLinear, RowParallelLinear
-from atb_core.layers.mlp.mlp import Mlp
-from atb_core.layers.norm.normalization import RmsNorm
+from atb_core.layers.linear.linear import ColumnParallelLinear
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.feature_decorator.v3.base_decorator import FeatureDecorator
-from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
-from atb_core.models.base.mindie_llm_config import MindIELLMConfig, ModelStatus
-from atb_core.models.base.modeling_python import BaseLayer, BaseModel, DecoderLayer, DecoderModel
+from atb_core.models.base.flash_causal_lm_v3 import torch_to_mindie_graph
+from atb_core.models.base.input_builder import InputBuilder
+from atb_core.models.base.mindie_llm_config import MindIELLMConfig
+from atb_core.models.base.model_utils import safe_get_tokenizer_from_pretrained
 from atb_core.models.base.router import BaseRouter
-from atb_core.nn.distributed import distributed as dist
-from atb_core.nn.functional import gather, reshape_and_cache, split
 from atb_core.nn.network import Network
-from atb_testing import PagedDriver, available_backends, compare_logits, load_reference, tiny_checkpoint
-from atb_testing.conformance import hugging_face_logits
+from atb_testing import available_backends, load_reference, tiny_checkpoint
+
+__all__ = ["site"]  # a fixture
 
 pytest.importorskip("transformers")
 # mypy: ignore-errors
 
-
-# --- qwen2: attention and feed-forward written out -------------------------------------------------------------------
-
-
-class Qwen2Attention(Attention):
-    def __init__(self, config, file_loader, prefix, config_metadata, **kwargs):
-        super().__init__(config, file_loader, prefix, config_metadata, **kwargs)
-        prefixes = [f"{prefix}.{name}" for name in ("q_proj", "k_proj", "v_proj")]
-        self.qkv = MergedColumnParallelLinear(config, file_loader, prefixes, bias=True, **kwargs)
-        self.dense = RowParallelLinear(config, file_loader, f"{prefix}.o_proj", bias=False, **kwargs)
-        self.q_norm = self.k_norm = None
-
-    def forward(
-        self, inputs, cos_table, sin_table, k_cache, v_cache, slot_mapping=None, mask=None, seq_lens=None,
-        block_table=None, token_offset=None, layer_ids=None, is_prefill: bool = True, **kwargs,
-    ):  # fmt: skip
-        assert token_offset is None and layer_ids is None
-        mode = InferenceMode.PREFILL if is_prefill else InferenceMode.DECODE
-        heads, kv_heads = self.num_heads_per_rank, self.num_key_value_heads_per_rank
-        if len(self.qkv) == 1:
-            sizes = [self.head_size * heads, self.head_size * kv_heads, self.head_size * kv_heads]
-            packed = self.qkv(inputs, inference_mode=mode, **kwargs)[0]
-            q, k, v = split(packed, dim=1, split_size_or_sections=sizes)
-        else:
-            q, k, v = self.qkv(inputs, inference_mode=mode, **kwargs)
-        q, k = nn.functional.rope(q, k, cos_table, sin_table, seq_lens)
-        q = q.reshape(reshape_func=lambda shape: [shape[0], heads, self.head_size])
-        k = k.reshape(lambda shape: [shape[0], kv_heads, self.head_size])
-        v = v.reshape(lambda shape: [shape[0], kv_heads, self.head_size])
-        reshape_and_cache(k, v, k_cache, v_cache, slot_mapping)
-        common = {"head_num": heads, "kv_head_num": kv_heads, "kv_lens": seq_lens}
-        common["qk_scale"] = 1.0 / math.sqrt(self.head_size)
-        if is_prefill:
-            masked = {"mask": mask, "mask_type": nn.functional.MaskType.NORM, "is_triu_mask": True}
-            score = nn.functional.paged_attention(q=q, k=k, v=v, **masked, **common)
-        else:
-            cache = {"k_cache": k_cache, "v_cache": v_cache, "block_table": block_table}
-            score = nn.functional.paged_attention(q=q, **cache, **common)
-        score = score.reshape(lambda shape: [shape[0], shape[1] * shape[2]])
-        out = self.dense(score, inference_mode=mode, **kwargs)
-        return dist.all_reduce(out, process_group=self.mapping.attn_tp.process_group)
+COUNT = 24
+PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1], list(range(40, 90))]
+CHAT = [{"role": "system", "content": "be quick"}, {"role": "user", "content": "the lazy dog"}]
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
+    "{% if tools %}{{ tools | length }}{% endif %}{% if loud %}!{% endif %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
-class Qwen2Mlp(Mlp):
-    def forward(self, inputs, is_prefill: bool = True, **kwargs):
-        mode = InferenceMode.PREFILL if is_prefill else InferenceMode.DECODE
-        outputs = self.gate_up(inputs, inference_mode=mode, **kwargs)
-        packed = outputs[0] if len(self.gate_up) == 1 else nn.functional.cat(outputs, dim=-1)
-        inner = nn.functional.activation(packed, nn.functional.ActType.SWIGLU)
-        out = self.down(input_tensor=inner, inference_mode=mode, **kwargs)
-        return dist.all_reduce(send_tensor=out, process_group=self.mapping.mlp_tp.process_group)
+def install(site: Site, family: str) -> None:
+    """Installs the ported package of a family as pip would."""
+    source = Path(__file__).parent / "ported" / f"up_{family}"
+    package = site.path / source.name
+    package.mkdir()
+    for file in source.glob("*.py"):
+        (package / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+    name = family.capitalize()
+    module = f"up_{family}.flash_causal_{family}_v3"
+    site.metadata(
+        f"up-{family}",
+        entry_points=(
+            f"[atb_core.routers]\n{family} = up_{family}.router_{family}:{name}Router\n"
+            f"[atb_core.configs]\n{family} = up_{family}.config_{family}:{name}Config\n"
+            f"[atb_core.models]\n{family} = {module}:Flash{name}ForCausalLMV3\n"
+            f"[atb_core.api]\n1 = up_{family}\n"
+        ),
+    )
 
 
-class Qwen2Layer(BaseLayer):
-    def __init__(self, config, file_loader, prefix, layer_idx, config_metadata, **kwargs):
-        super().__init__(config, file_loader, prefix, layer_idx, config_metadata=config_metadata, **kwargs)
-        self.self_attn = Qwen2Attention(config, file_loader, f"{self.prefix}.self_attn", config_metadata, **kwargs)
-        self.mlp = Qwen2Mlp(config, file_loader, f"{self.prefix}.mlp", config_metadata=config_metadata, **kwargs)
-        self.input_layernorm = RmsNorm(config, file_loader, f"{self.prefix}.input_layernorm")
-        self.post_attention_layernorm = RmsNorm(config, file_loader, f"{self.prefix}.post_attention_layernorm")
-
-    def forward(
-        self, inputs, cos_emb, sin_emb, k_cache, v_cache, slots, attention_mask, seq_len, block_table, token_offset,
-        layer_ids, is_prefill, **kwargs,
-    ):  # fmt: skip
-        attended = self.self_attn(
-            self.input_layernorm(inputs), cos_emb, sin_emb, k_cache, v_cache, slots, attention_mask, seq_len,
-            block_table, token_offset, layer_ids, is_prefill, **kwargs,
-        )  # fmt: skip
-        residual = attended + inputs
-        return self.mlp(self.post_attention_layernorm(residual), **kwargs) + residual
+@pytest.fixture(params=["qwen2", "llama"])
+def checkpoint(request: pytest.FixtureRequest, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint with a tokenizer, for which the ported package is preferred to this project's own."""
+    family = request.param
+    install(site, family)
+    monkeypatch.setenv("ATB_PLUGINS_PREFER", f"{family}=up-{family}")
+    directory = tiny_checkpoint(tmp_path / family, family, vocab_size=512)
+    byte_level().save(str(directory / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "chat_template": TEMPLATE}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return directory
 
 
-class Qwen2Model(BaseModel):
-    def __init__(self, config, file_loader, mapping, prefix, config_metadata, **kwargs):
-        super().__init__(config, file_loader, prefix, config_metadata=config_metadata, mapping=mapping, **kwargs)
-        self.embed_tokens = ParallelEmbedding(config, file_loader, f"{prefix}.embed_tokens")
-        self.layers = nn.ModuleList(
-            [Qwen2Layer(config, file_loader, prefix, i, config_metadata) for i in range(config.num_hidden_layers)]
+def opened(checkpoint: Path, **options: Any) -> ModelRunner:
+    return ModelRunner(str(checkpoint), block_size=16, num_threads=2, **options)
+
+
+@pytest.mark.parametrize("backend", available_backends())
+def test_its_greedy_tokens_are_hugging_faces(checkpoint: Path, backend: str) -> None:
+    with opened(checkpoint, backend=backend) as runner:
+        outputs = runner.generate(PROMPTS, SamplingParams(max_tokens=COUNT, ignore_eos=True))
+    model = load_reference(checkpoint)
+    for prompt, output in zip(PROMPTS, outputs, strict=True):
+        expected = model.generate(
+            torch.tensor([prompt]), do_sample=False, min_new_tokens=COUNT, max_new_tokens=COUNT, pad_token_id=0
         )
-        self.norm = RmsNorm(config, file_loader, f"{prefix}.norm")
-
-    def forward(
-        self, input_ids, position_ids, cosine_table, sine_table, k_caches, v_caches, slots_mapping, attention_mask,
-        seq_len, block_table, token_offset, kv_cache_idx, is_prefill, **kwargs,
-    ):  # fmt: skip
-        hidden = self.embed_tokens(input_ids)
-        cos_emb = gather(cosine_table, 0, position_ids)
-        sin_emb = gather(sine_table, 0, position_ids)
-        for i in range(self.config.num_hidden_layers):
-            hidden = self.layers[i](
-                hidden, cos_emb, sin_emb, k_caches[i], v_caches[i], slots_mapping, attention_mask, seq_len,
-                block_table, token_offset, kv_cache_idx, is_prefill, **kwargs,
-            )  # fmt: skip
-        return self.norm(hidden)
+        assert output.token_ids == expected[0, len(prompt) :].tolist()
 
 
-class Qwen2ModelStatus(ModelStatus):
-    enable_intra_layer_add_norm: bool = False
+def test_its_tokenizer_and_its_input_builder_make_the_prompt(checkpoint: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    tokenizer = safe_get_tokenizer_from_pretrained(str(checkpoint))
+    with opened(checkpoint) as runner:
+        [plain] = runner.generate(["the quick fox"], SamplingParams(max_tokens=1))
+        [chat] = runner.chat([CHAT], SamplingParams(max_tokens=1))
+        [called] = runner.chat([CHAT], SamplingParams(max_tokens=1), tools=tools)
+    assert plain.prompt_token_ids == tokenizer.encode("the quick fox")
+    rendered = {"add_generation_prompt": True, "return_dict": False}
+    assert chat.prompt_token_ids == tokenizer.apply_chat_template(CHAT, **rendered)
+    assert called.prompt_token_ids == tokenizer.apply_chat_template(CHAT, tools=tools, **rendered)
+    assert called.prompt_token_ids != chat.prompt_token_ids
 
-    @classmethod
-    def from_config(cls, mindie_llm_config):
-        status = super().from_config(mindie_llm_config)
-        status.enable_intra_layer_add_norm = True
-        return status
+
+def test_its_parser_for_tool_calls_is_asked_for_by_name(checkpoint: Path) -> None:
+    with opened(checkpoint) as runner, pytest.raises(RequestError, match=r"qwen2_5|'llama'"):
+        runner.parse_answer("x")
+
+
+def test_no_code_of_a_checkpoint_is_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="trust_remote_code"):
+        safe_get_tokenizer_from_pretrained(str(tmp_path), trust_remote_code=True)
+
+
+def test_methods_that_nothing_calls_are_refused() -> None:
+    class Router(BaseRouter):
+        def get_postprocessor(self):
+            return None
+
+    with pytest.raises(ConfigError, match="get_postprocessor would never be called"):
+        Router("somewhere")
+
+
+def test_an_input_builder_needs_a_tokenizer_of_transformers(tmp_path: Path, site: Site) -> None:
+    with pytest.raises(NotImplementedError, match="adapt_to_max_length"):
+        InputBuilder(None).make_context(0, [], adapt_to_max_length=True)
 
 
 class Doubled(FeatureDecorator):
@@ -166,128 +153,22 @@ class Doubled(FeatureDecorator):
         return {"factor": 2.0}
 
 
-@torch_to_mindie_graph(Doubled)
-class FlashQwen2ForCausalLMV3(FlashCausalLMV3):
-    model_status_cls = Qwen2ModelStatus
+def test_a_models_status_and_a_features_name_may_be_what_they_are_there(site: Site, tmp_path: Path) -> None:
+    install(site, "qwen2")
+    from up_qwen2.config_qwen2 import Qwen2Config
+    from up_qwen2.flash_causal_qwen2_v3 import FlashQwen2ForCausalLMV3
 
-    def __init__(self, mindie_llm_config, weight_loader, **kwargs):
-        super().__init__(mindie_llm_config, weight_loader, **kwargs)
-        self.model = Qwen2Model(
-            config=mindie_llm_config.hf_config,
-            file_loader=weight_loader,
-            mapping=mindie_llm_config.mapping,
-            prefix="model",
-            config_metadata=self.model_status,
-            **kwargs,
-        )
-        self.lm_head = ColumnParallelLinear(
-            mindie_llm_config.hf_config, weight_loader, ["lm_head"], llm_config=mindie_llm_config.llm_config
-        )
+    @torch_to_mindie_graph(Doubled)
+    class Twice(FlashQwen2ForCausalLMV3):
+        def forward(self, **kwargs):
+            factor = kwargs.pop("factor", 1.0)
+            return {"model_out": super().forward(**kwargs)["model_out"] * factor}
 
-    def forward(self, **kwargs):
-        factor = kwargs.pop("factor", 1.0)
-        hidden = self.model(**kwargs)
-        if kwargs.get("is_prefill", True):
-            hidden = gather(hidden, 0, kwargs.get("lm_head_indices"))
-        return {"model_out": self.lm_head(hidden) * factor}
-
-
-@dataclass
-class Qwen2Config(BaseConfig):
-    model_type: str = "qwen2"
-    attention_dropout: float = 0.0
-    attention_bias: bool = True
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-
-
-@dataclass
-class Qwen2Router(BaseRouter):
-    def __post_init__(self):
-        super().__post_init__()
-
-    def get_config(self):
-        config = Qwen2Config.from_dict(self.config_dict)
-        super().check_config(config)
-        return config
-
-
-# --- llama: the base classes' forward methods, called in the long form -----------------------------------------------
-
-
-class LlamaAttention(Attention):
-    """Hands the long form on by position to the base class."""
-
-    def forward(self, inputs, *args, **kwargs):
-        return super().forward(inputs, *args, **kwargs)
-
-
-class LlamaLayer(DecoderLayer):
-    attention_cls = LlamaAttention
-
-
-class LlamaModel(DecoderModel):
-    layer_cls = LlamaLayer
-
-    def forward(
-        self, input_ids, position_ids, cosine_table, sine_table, k_caches, v_caches, slots_mapping, attention_mask,
-        seq_len, block_table, token_offset=None, kv_cache_idx=None, is_prefill=True, **kwargs,
-    ):  # fmt: skip
-        return super().forward(
-            input_ids, position_ids, cosine_table, sine_table, k_caches, v_caches, slots_mapping, attention_mask,
-            seq_len, block_table, token_offset, kv_cache_idx, is_prefill, **kwargs,
-        )  # fmt: skip
-
-
-@torch_to_mindie_graph()
-class FlashLlamaForCausalLMV3(FlashCausalLMV3):
-    def __init__(self, mindie_llm_config, weight_loader, **kwargs):
-        super().__init__(mindie_llm_config, weight_loader, **kwargs)
-        config = mindie_llm_config.hf_config
-        self.model = LlamaModel(config, weight_loader, prefix="model", config_metadata=self.model_status)
-        self.lm_head = ColumnParallelLinear(config, weight_loader, ["lm_head"])
-
-    def forward(self, **kwargs):
-        hidden = self.model(**kwargs)
-        if kwargs["is_prefill"]:
-            hidden = gather(hidden, 0, kwargs["lm_head_indices"])
-        return {"model_out": self.lm_head(hidden)}
-
-
-@dataclass
-class LlamaRouter(BaseRouter):
-    def get_config(self):
-        return BaseConfig.from_dict(self.config_dict)
-
-
-FAMILIES = {"qwen2": (Qwen2Router, FlashQwen2ForCausalLMV3), "llama": (LlamaRouter, FlashLlamaForCausalLMV3)}
-
-
-def opened(directory: Path, family: str, backend: str = "reference") -> Any:
-    tiny_checkpoint(directory, family, num_hidden_layers=2)
-    router_cls, model_cls = FAMILIES[family]
-    router = router_cls(str(directory), json.loads((directory / "config.json").read_text()))
+    directory = tiny_checkpoint(tmp_path / "model", "qwen2", num_hidden_layers=2)
+    config = Qwen2Config.from_dict(json.loads((directory / "config.json").read_text()))
     with open_weights(directory) as loader:
-        model = model_cls(MindIELLMConfig(router.config), loader, backend=backend)
+        model = Twice(MindIELLMConfig(config), loader, backend="reference")
         model.load_weights(loader, SilentProgress())
-    return model
-
-
-@pytest.mark.parametrize("backend", available_backends())
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_in_the_style_of_atb_models_answers_like_hugging_faces(
-    tmp_path: Path, family: str, backend: str
-) -> None:
-    model = opened(tmp_path, family, backend)
-    sequences = [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1]]
-    ours = torch.cat(PagedDriver(model, 2).run(sequences, [7, 2]))
-    truth = hugging_face_logits(load_reference(tmp_path), sequences)
-    assert compare_logits(ours, truth, truth).within()
-
-
-def test_a_models_status_and_a_features_name_may_be_what_they_are_there(tmp_path: Path) -> None:
-    model = opened(tmp_path, "qwen2")
     status = model.model_status
     assert status.enable_intra_layer_add_norm
     assert (status.num_hidden_layers, status.num_attention_heads) == (status.num_layers, status.num_heads)
@@ -300,6 +181,9 @@ def test_a_models_status_and_a_features_name_may_be_what_they_are_there(tmp_path
     }  # fmt: skip
     plain = model.forward(**step).clone()
     assert torch.equal(model.forward(**step, doubled=True), plain * 2)
+    assert torch.equal(model.forward(**step, adapter_ids=["base"]), plain)
+    with pytest.raises(RequestError, match=r"no feature that takes adapters.*'french'"):
+        model.forward(**step, adapter_ids=["french"])
     assert Doubled.feature_name == "doubled"
 
 

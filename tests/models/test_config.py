@@ -28,7 +28,7 @@ def config(**changes: Any) -> BaseConfig:
     return BaseConfig.from_dict({**SMALL, **changes})
 
 
-def test_known_fields_are_kept_and_others_left_out() -> None:
+def test_known_fields_are_kept_and_those_without_meaning_left_out() -> None:
     made = config(model_type="x", transformers_version="5.0", rms_norm_eps=1e-5)
     assert (made.model_type, made.hidden_size, made.rms_norm_eps) == ("x", 64, 1e-5)
     assert not hasattr(made, "transformers_version")
@@ -49,6 +49,8 @@ def test_a_given_head_dim_need_not_divide_the_hidden_size() -> None:
         ({"dtype": "bfloat16"}, "bfloat16"),
         ({"torch_dtype": "float16"}, "float16"),
         ({"torch_dtype": "torch.bfloat16"}, "bfloat16"),
+        ({"torch_dtype": "float16", "dtype": "bfloat16"}, "bfloat16"),
+        ({"torch_dtype": "float16", "dtype": None}, "float16"),
         ({}, "float32"),
     ],
 )
@@ -63,6 +65,18 @@ def test_rope_parameters_and_rope_scaling_mean_the_same() -> None:
     old = config(rope_scaling={"type": "linear", "factor": 4.0}, rope_theta=5e5)
     assert new == old
     assert new.rope_scaling == RopeScaling("linear", factor=4.0)
+
+
+def test_rope_scaling_beside_rope_parameters_replaces_them() -> None:
+    # As in Hugging Face, whose class then takes theta from the field of that name.
+    both = {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 7e5},
+        "rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 128},
+    }
+    made = config(**both)
+    assert made.rope_scaling == RopeScaling("yarn", 2.0, 128)
+    assert (made.rope_theta, config(**both, rope_theta=3e4).rope_theta) == (10000.0, 3e4)
+    assert config(**{**both, "rope_scaling": None}).rope_theta == 7e5
 
 
 def test_default_rope_parameters_are_no_scaling() -> None:
@@ -124,7 +138,11 @@ def test_a_hidden_size_that_heads_do_not_divide_is_refused() -> None:
 @pytest.mark.parametrize(
     ("scaling", "message"),
     [
-        ({"rope_type": "longrope", "factor": 2.0}, "'longrope' is not supported"),
+        ({"rope_type": "ntk", "factor": 2.0}, "'ntk' is not supported"),
+        ({"rope_type": "longrope", "factor": 2.0}, "lacks 'short_factor'"),
+        ({"rope_type": "longrope", "short_factor": 1.0, "long_factor": [1.0]}, "short_factor = 1.0 must be a list"),
+        ({"rope_type": "longrope", "short_factor": [1.0], "long_factor": ["x"]}, "long_factor = 'x'"),
+        ({"type": "default", "mrope_section": [16, 24, 24]}, "mrope_section"),
         ({"rope_type": "linear"}, "lacks 'factor'"),
         ({"type": "linear", "factor": 0.5}, "factor = 0.5"),
         ({"type": "linear", "factor": "big"}, "factor = 'big'"),

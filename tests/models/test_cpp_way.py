@@ -184,14 +184,14 @@ def test_what_has_no_cpp_graph_says_why_and_what_to_do(
         opened(directory)
 
 
-def test_a_window_is_refused_before_it_matters_who_writes_the_graph(tmp_path: Path) -> None:
+def test_a_window_needs_a_recorded_graph(tmp_path: Path) -> None:
     tiny_checkpoint(tmp_path, "qwen2")
     config = json.loads((tmp_path / "config.json").read_text())
     config |= {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0, "layer_types": None}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    for graph in ("cpp", "python"):
-        with pytest.raises(Exception, match=r"use_sliding_window = true .* is not supported"):
-            opened(tmp_path, graph)
+    with pytest.raises(BackendUnavailableError, match="its layers have a sliding window"):
+        opened(tmp_path)
+    assert opened(tmp_path, "python").config.window_of(0) == 8
 
 
 def test_a_feature_or_an_input_of_a_models_own_needs_a_recorded_graph(

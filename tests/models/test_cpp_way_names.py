@@ -63,7 +63,11 @@ def test_qwens_and_llamas_names_are_there_with_their_packages() -> None:
 
 @pytest.mark.parametrize(
     ("theirs", "ours"),
-    [("qwen_QwenDecoderModel", "qwen_DecoderModel"), ("llama_LlamaDecoderModel", "llama_DecoderModel")],
+    [
+        ("qwen_PAModel", "qwen_DecoderModel"),
+        ("qwen_QwenDecoderModel", "qwen_DecoderModel"),
+        ("llama_LlamaDecoderModel", "llama_DecoderModel"),
+    ],
 )
 def test_the_names_of_atb_models_are_the_same_models(theirs: str, ours: str) -> None:
     first, second = cpp_models.registered(theirs), cpp_models.registered(ours)

@@ -67,33 +67,40 @@ def test_a_family_puts_its_dense_configuration_before_the_brick() -> None:
     config = Sparse.from_dict({"num_local_experts": 9})
     assert (config.vocab_size, config.num_experts, config.moe_intermediate_size) == (77, 9, 1024)
     # Limits and flags of every base hold.
-    for changes in ({"max_window_layers": -1}, {"decoder_sparse_step": -1}, {"tie_word_embeddings": 0}):
+    for changes in ({"head_dim": -1}, {"decoder_sparse_step": -1}, {"tie_word_embeddings": 0}):
         with pytest.raises(ConfigError, match=next(iter(changes))):
             Sparse.from_dict(changes)
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "windows"),
     [
-        {"max_window_layers": 2},
-        {"layer_types": ["full_attention", "sliding_attention", "full_attention"], "max_window_layers": 3},
+        ({}, [8, 8, 8]),
+        ({"layer_types": ["full_attention", "sliding_attention", "full_attention"]}, [None, 8, None]),
+        ({"layer_types": ["full_attention"] * 3}, [None] * 3),
+        ({"sliding_window": None}, [None] * 3),
+        ({"sliding_window": 0}, [None] * 3),
+        ({"sliding_window": 2048}, [None] * 3),
     ],
 )
-def test_a_window_is_refused_where_a_layer_would_have_it(changes: dict[str, Any]) -> None:
-    values = {"num_hidden_layers": 3, "sliding_window": 8, **changes}
-    WindowConfig.from_dict({**values, "use_sliding_window": False})
-    with pytest.raises(ConfigError, match=r"use_sliding_window = true \(sliding_window = 8\)"):
-        WindowConfig.from_dict({**values, "use_sliding_window": True})
+def test_the_layers_that_have_the_window(changes: dict[str, Any], windows: list[int | None]) -> None:
+    config = WindowConfig.from_dict({"num_hidden_layers": 3, "sliding_window": 8, **changes})
+    assert [config.window_of(layer) for layer in range(3)] == windows
 
 
-@pytest.mark.parametrize("changes", [{"max_window_layers": 3}, {"layer_types": ["full_attention"] * 3}])
-def test_a_window_for_no_layer_is_none(changes: dict[str, Any]) -> None:
-    assert WindowConfig.from_dict({"num_hidden_layers": 3, "use_sliding_window": True, **changes}).use_sliding_window
-
-
-def test_layer_types_must_be_names() -> None:
-    with pytest.raises(ConfigError, match="layer_types = 5 must be a list"):
-        WindowConfig.from_dict({"layer_types": 5})
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer_types": 5}, "layer_types = 5 must be a list"),
+        ({"layer_types": ["full_attention"]}, "with an entry for each layer"),
+        ({"layer_types": ["chunked_attention"] * 3}, "'chunked_attention', which is not supported"),
+        ({"sliding_window": -1}, "sliding_window = -1"),
+        ({"sliding_window": "wide"}, "sliding_window = 'wide'"),
+    ],
+)
+def test_an_impossible_window_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        WindowConfig.from_dict({"num_hidden_layers": 3, "sliding_window": 8, **changes})
 
 
 def test_dense_decoders_have_no_fields_of_experts() -> None:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from small_model import SMALL
 
 from atb_core.checkpoint.directory import DirectoryCheckpoint
 from atb_core.errors import ConfigError, RequestError, TokenizerError, UnknownModelError
 from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.router import BaseRouter
+from atb_core.models.base.router import BaseRouter, router_of
 from atb_core.nn.distributed.mapping import Mapping
 
 
@@ -92,3 +94,24 @@ def test_more_than_one_process_is_refused_for_now() -> None:
         Mapping(world_size=2)
     with pytest.raises(RequestError, match="rank = 1 does not exist"):
         Mapping(rank=1)
+
+
+@pytest.mark.parametrize(
+    ("named", "stored", "expected"),
+    [
+        ({}, torch.bfloat16, "bfloat16"),
+        ({"torch_dtype": None}, torch.float16, "float16"),
+        ({"torch_dtype": "float32"}, torch.bfloat16, "float32"),
+        ({"dtype": "float16", "torch_dtype": "bfloat16"}, torch.bfloat16, "float16"),
+        ({}, None, "float32"),
+    ],
+)
+def test_the_element_type_is_the_one_that_is_named_else_that_of_the_weights(
+    tmp_path: Path, named: dict[str, object], stored: torch.dtype | None, expected: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**SMALL, "model_type": "llama", **named}))
+    if stored is not None:
+        # A norm of another type is not the commonest.
+        tensors = {"a": torch.ones(2, 2, dtype=stored), "b": torch.ones(2, dtype=stored), "norm": torch.ones(2)}
+        save_file(tensors, tmp_path / "model.safetensors")
+    assert router_of(DirectoryCheckpoint(tmp_path)).config.torch_dtype == expected

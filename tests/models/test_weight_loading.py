@@ -53,6 +53,29 @@ def test_buffers_that_can_be_computed_are_left_out(name: str) -> None:
     assert name not in loader.reads
 
 
+def test_names_without_the_bodys_prefix_are_those_of_the_body() -> None:
+    model = Decorated(small_config(), None, backend="reference")
+    tensors = {name.removeprefix("model."): tensor for name, tensor in random_tensors(model).items()}
+    loader = MemoryLoader(tensors)
+    model.load_weights(loader)
+    assert sorted(loader.reads) == sorted(tensors)
+    del tensors["norm.weight"]
+    with pytest.raises(WeightsError, match=r"1 missing: model\.norm\.weight"):
+        model.load_weights(MemoryLoader(tensors))
+
+
+def test_a_tensor_that_an_index_leaves_out_may_be_unknown_to_the_model() -> None:
+    class Loader(MemoryLoader):
+        def unlisted(self) -> frozenset[str]:
+            return frozenset({"extra"})
+
+    model = Decorated(small_config(), None, backend="reference")
+    tensors = {**random_tensors(model), "extra": torch.zeros(4)}
+    model.load_weights(Loader(tensors))
+    with pytest.raises(WeightsError, match="1 unexpected: other"):
+        model.load_weights(Loader({**tensors, "other": torch.zeros(4)}))
+
+
 def test_every_tensor_is_read_once_and_arrives_in_the_models_type() -> None:
     model = Decorated(small_config(torch_dtype="bfloat16"), None, backend="reference")
     tensors = random_tensors(model)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -52,6 +54,19 @@ def test_byte_fallback_comes_back_as_the_tokenizer_continues_the_prompt(prompt: 
     pieces = stream(BYTE_FALLBACK_FACTORY(prompt_ids), ids)
     whole, before = BYTE_FALLBACK.decode(prompt_ids + ids), BYTE_FALLBACK.decode(prompt_ids)
     assert "".join(pieces) == whole[len(before) :]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    prompt=st.lists(st.integers(0, BYTE_FALLBACK.get_vocab_size() + 2), max_size=8),
+    ids=st.lists(st.sampled_from([0, 1, 2, 9999, *range(259, BYTE_FALLBACK.get_vocab_size() + 2)]), max_size=12),
+)
+@example(prompt=[1, 295], ids=[296, 2, 295, 1, 1, 2, 0, 1, 2, 1, 296])
+@example(prompt=[1, 1, 2, 2, 1], ids=[9999, 295])
+def test_special_and_unknown_tokens_between_words_change_nothing(prompt: list[int], ids: list[int]) -> None:
+    whole, before = BYTE_FALLBACK.decode(prompt + ids), BYTE_FALLBACK.decode(prompt)
+    if not before.endswith("\ufffd"):
+        assert "".join(stream(BYTE_FALLBACK_FACTORY(prompt), ids)) == whole[len(before) :]
 
 
 def test_a_character_appears_when_its_last_byte_does() -> None:
@@ -165,3 +180,24 @@ def test_a_stop_string_across_tokens_that_split_its_characters(stop: str) -> Non
         assert stop not in shown
     assert shown + detokenizer.finish() == text[: text.index(stop)]
     assert detokenizer.stopped_by == stop
+
+
+@pytest.mark.parametrize("stop", ["<|im_end|>", "x<|im_end|>", "<|im_end|>\n", "|im_end|>\n!"])
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_special_token_takes_part_in_stop_strings(stop: str, skip: bool) -> None:
+    text = "the fox<|im_start|> <|im_end|>, x<|im_end|>\n!<|im_end|>\n!"
+    detokenizer = Detokenizer(BYTE_LEVEL_FACTORY([], skip), [stop])
+    for token_id in BYTE_LEVEL.encode(text).ids:
+        detokenizer.push(token_id)
+    detokenizer.finish()
+    expected = text[: text.index(stop)]
+    # Of a special token that a stop string cuts nothing is shown.
+    assert detokenizer.text == (re.sub(r"<\|im_\w+\|>|<$", "", expected) if skip else expected)
+    assert detokenizer.stopped_by == stop
+
+
+def test_a_special_token_that_could_begin_a_stop_string_is_never_shown() -> None:
+    detokenizer = Detokenizer(BYTE_LEVEL_FACTORY([]), ["<|im_end|>!!"])
+    ids = BYTE_LEVEL.encode("a<|im_end|>! b<|im_end|>").ids
+    assert "".join([*map(detokenizer.push, ids), detokenizer.finish()]) == "a! b"
+    assert detokenizer.stopped_by is None

@@ -61,7 +61,9 @@ def open_runner(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelRunner]:
         max_position_embeddings=CONTEXT,
         eos_token_id=[VOCAB - 1],
     )
-    router = types.SimpleNamespace(config=config, generation_config=GENERATION_CONFIG, tokenizer=TOKENIZER)
+    router = types.SimpleNamespace(
+        config=config, generation_config=GENERATION_CONFIG, tokenizer=TOKENIZER, input_builder=None
+    )
     checkpoint = types.SimpleNamespace(path=Path("fake"))
     monkeypatch.setattr("atb_core.runner.model_runner.open_checkpoint", lambda *args: checkpoint)
     monkeypatch.setattr("atb_core.runner.model_runner.router_of", lambda checkpoint: router)
@@ -185,7 +187,7 @@ def test_without_a_tokenizer(open_runner: Callable[..., ModelRunner]) -> None:
     [
         ([[1], [VOCAB]], None, f"Prompt 1 has the token id {VOCAB}"),
         ([[1], []], None, "Prompt 1 is empty"),
-        ([[1] * 64], None, "Prompt 0 has 64 tokens; the context holds 64"),
+        ([[1] * 64], None, "The prompt has 64 tokens; the context holds 64"),
         ([[1]], {"temperature": 1}, "sampling_params must be SamplingParams"),
         ([[1]], [SamplingParams()] * 2, "sampling_params has 2 entries for 1 prompts"),
     ],

@@ -61,7 +61,8 @@ def test_truncation_and_padding_of_the_training_are_dropped(tmp_path: Path) -> N
         ({"tokenizer_config": {"eos_token": "<|im_end|>"}}, {2}),
         ({"tokenizer_config": {"eos_token": {"content": "<|im_end|>"}}, "config": {"eos_token_id": 0}}, {0, 2}),
         ({"special_tokens_map": {"eos_token": "<|endoftext|>"}}, {0}),
-        ({"tokenizer_config": {"eos_token": "<no such token>"}}, set()),
+        ({"tokenizer_config": {"eos_token": "<new>"}}, {byte_level().get_vocab_size()}),
+        ({"generation_config": {"eos_token_id": None}, "config": {"eos_token_id": 7}}, {7}),
     ],
 )
 def test_tokens_that_end_a_text(tmp_path: Path, tokenizer_json: str, files: dict[str, Any], expected: set[int]) -> None:
@@ -92,6 +93,21 @@ def test_a_template_for_tools_is_taken_when_there_are_tools(tmp_path: Path, toke
     chat = [{"role": "user", "content": "x"}]
     assert tokenizer.apply_chat_template(chat) == "plain"
     assert tokenizer.apply_chat_template(chat, tools=[{"type": "function"}]) == "tools"
+    assert tokenizer.apply_chat_template(chat, tools=[]) == "tools", "as in transformers"
+
+
+def test_what_is_none_in_a_message_is_left_out(tmp_path: Path, tokenizer_json: str) -> None:
+    source = "{% for m in messages %}{{ m.content }}{{ 'tool_calls' in m }}{{ m | length }}{% endfor %}"
+    tokenizer = Tokenizer.from_path(
+        write(tmp_path, tokenizer=tokenizer_json, tokenizer_config={"chat_template": source})
+    )
+    assert tokenizer.apply_chat_template([{"role": "assistant", "content": None, "tool_calls": None}]) == "False1"
+
+
+def test_without_a_template_the_next_step_is_to_continue_text(tmp_path: Path, tokenizer_json: str) -> None:
+    tokenizer = Tokenizer.from_path(write(tmp_path, tokenizer=tokenizer_json))
+    with pytest.raises(TokenizerError, match="atb run --raw"):
+        tokenizer.apply_chat_template([{"role": "user", "content": "x"}])
 
 
 def test_a_vocabulary_with_bos_and_eos_of_its_own_gets_each_once() -> None:

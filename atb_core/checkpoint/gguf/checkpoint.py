@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint in one GGUF file, which carries configuration and tokenizer along with the tensors."""
+"""A checkpoint in GGUF, which carries configuration and tokenizer along with the tensors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from atb_core.checkpoint.base import Checkpoint, GgufRules, TokenizerParts, WeightLoader
-from atb_core.checkpoint.gguf.config import PLAIN_TYPES, read_gguf_config
-from atb_core.checkpoint.gguf.header import read_gguf_header
+from atb_core.checkpoint.gguf.config import PLAIN_TYPES, config_of, declared_config
+from atb_core.checkpoint.gguf.file import GgufFile, read_gguf_header
 from atb_core.checkpoint.gguf.names import model_type_of
 from atb_core.checkpoint.gguf.tokenizer import read_gguf_tokenizer
 from atb_core.graph.dtype import DataType
@@ -25,11 +25,13 @@ class GgufCheckpoint(Checkpoint):
         self._rules = GgufRules()
 
     @cached_property
-    def _config(self) -> dict[str, Any]:
-        return read_gguf_config(self.path)
+    def _config(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        with GgufFile(self.path, texts=False) as file:
+            return config_of(file)
 
     def config(self) -> dict[str, Any]:
-        return {**self._rules.config, **self._config}
+        config, unread = self._config
+        return {**self._rules.config, **config, **declared_config(unread, self._rules, self.path)}
 
     def generation_config(self) -> dict[str, Any]:
         return {}
@@ -45,13 +47,13 @@ class GgufCheckpoint(Checkpoint):
 
     def model_type(self, served: Iterable[str]) -> str:
         """Returns the type of `served` that the architecture stands for, else the architecture."""
-        return model_type_of(super().model_type(served), served)
+        return model_type_of(self._config[0]["model_type"], served)
 
     def set_rules(self, rules: GgufRules | None) -> None:
         self._rules = rules or GgufRules()
 
     def stored_types(self) -> Counter[str]:
-        return Counter(tensor.type.name for tensor in read_gguf_header(self.path).tensors.values())
+        return Counter(tensor.type.name for tensor in read_gguf_header(self.path, texts=False).tensors.values())
 
     def quantization(self) -> str | None:
         """Returns the commonest type unless it is a plain one."""

@@ -11,8 +11,9 @@ from typing import Any
 
 from gguf.constants import GGMLQuantizationType
 
-from atb_core.checkpoint.files import CheckedFile
-from atb_core.checkpoint.gguf.header import GgufHeader, header_of
+from atb_core.checkpoint.base import GgufRules
+from atb_core.checkpoint.gguf.file import GgufFile
+from atb_core.checkpoint.gguf.header import GgufHeader
 from atb_core.errors import WeightsError
 from atb_core.graph.dtype import DataType
 
@@ -29,12 +30,24 @@ _TOKEN_IDS = {
     "tokenizer.ggml.eos_token_id": "eos_token_id",
     "tokenizer.ggml.padding_token_id": "pad_token_id",
 }
+# How a file says that there is no such token: by no entry, or by -1, with or without a sign.
+ABSENT_IDS = (None, -1, 0xFFFFFFFF)
 # The types of plain elements; where a file mixes them, the last one that occurs is the model's.
 PLAIN_TYPES = {
     GGMLQuantizationType.F32: DataType.FLOAT,
     GGMLQuantizationType.F16: DataType.FLOAT16,
     GGMLQuantizationType.BF16: DataType.BF16,
 }
+# Entries that say the same as others or as the tensors, or only how the file was made.
+_MEANINGLESS = frozenset(
+    {
+        "vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "rope.scaling.original_context_length",
+        "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "expert_used_count", "expert_shared_count",
+        "expert_feed_forward_length", "expert_shared_feed_forward_length", "leading_dense_block_count",
+    }
+)  # fmt: skip
+# Factors, and `attention.causal` and the gating function softmax, which are so where nothing is said.
+_NEUTRAL_AT_ONE = ("scale", "factor", "attention.causal", "expert_gating_func")
 # Every published model with frequency factors uses these; the factors are recomputed from them and compared.
 _LOW_FREQ_FACTOR, _HIGH_FREQ_FACTOR = 1.0, 4.0
 _TOLERANCE = 1e-4
@@ -43,18 +56,18 @@ _TOLERANCE = 1e-4
 def read_gguf_config(path: Path) -> dict[str, Any]:
     """Reads the configuration of the model in the GGUF file at `path`, with the keys of a `config.json`.
 
-    `model_type` is the file's `general.architecture`; nothing here depends on the family.
+    `model_type` is the file's `general.architecture`; nothing here depends on the family, whose rules may add to it.
 
     Raises:
         WeightsError: the file is damaged, lacks a needed entry, or describes something not supported.
     """
-    with CheckedFile(path) as file:
-        return config_from_header(file, header_of(file, texts=False))
+    with GgufFile(path, texts=False) as file:
+        return config_of(file)[0]
 
 
-def config_from_header(file: CheckedFile, header: GgufHeader) -> dict[str, Any]:
-    """Returns the same as `read_gguf_config` for an open file whose header was read."""
-    reader = _Metadata(file.path, header)
+def config_of(file: GgufFile) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what `read_gguf_config` does, and the architecture's metadata of which it says nothing."""
+    header, reader = file.header, _Metadata(file.path, file.header)
     config: dict[str, Any] = {"model_type": reader.architecture, "torch_dtype": gguf_dtype(header).short}
     for key, name in _REQUIRED_SIZES.items():
         config[name] = reader.size(key)
@@ -68,11 +81,27 @@ def config_from_header(file: CheckedFile, header: GgufHeader) -> dict[str, Any]:
     if reader.get("attention.sliding_window") is not None:
         config["sliding_window"] = reader.size("attention.sliding_window")
     config.update(_experts(reader))
-    config.update(_rope(reader, config, _frequency_factors(file, header)))
+    config.update(_rope(reader, config, _frequency_factors(file)))
     for key, name in _TOKEN_IDS.items():
         if key in header.metadata:
-            config[name] = reader.token_id(key, config["vocab_size"])
-    return config
+            absent = header.metadata[key] in ABSENT_IDS
+            config[name] = None if absent else reader.token_id(key, config["vocab_size"])
+    return config, reader.unread()
+
+
+def declared_config(unread: Mapping[str, Any], rules: GgufRules, path: Path) -> dict[str, Any]:
+    """Returns the entries of the configuration that the family's rules make of further metadata.
+
+    Raises:
+        WeightsError: metadata that change what the model computes are not among them.
+    """
+    refused = [f"{name} = {str(value)[:60]}" for name, value in unread.items() if name not in rules.metadata]
+    if refused:
+        raise WeightsError(
+            f"{path} has metadata of unknown meaning for its model: {', '.join(refused[:6])}",
+            "The family's plugin has to name them (GgufRules.metadata); look for a newer version of it.",
+        )
+    return {rules.metadata[name]: value for name, value in unread.items()}
 
 
 def gguf_dtype(header: GgufHeader) -> DataType:
@@ -136,14 +165,15 @@ def _vocab_size(reader: _Metadata, config: dict[str, Any]) -> int:
     return embedding.shape[0]
 
 
-def _frequency_factors(file: CheckedFile, header: GgufHeader) -> list[float] | None:
+def _frequency_factors(file: GgufFile) -> list[float] | None:
     """Returns the values of `rope_freqs.weight`, if the file has it."""
-    tensor = header.tensors.get("rope_freqs.weight")
+    tensor = file.header.tensors.get("rope_freqs.weight")
     if tensor is None:
         return None
     if tensor.type != GGMLQuantizationType.F32 or len(tensor.shape) != 1 or tensor.shape[0] > 4096:
         raise WeightsError(f"{file.path}: rope_freqs.weight is not a short vector of F32")
-    raw = file.read(tensor.offset, tensor.nbytes, "rope_freqs.weight")
+    raw = bytearray(tensor.nbytes)
+    file.read_into(tensor.offset, memoryview(raw), "rope_freqs.weight")
     return list(struct.unpack(f"<{tensor.shape[0]}f", raw))
 
 
@@ -159,7 +189,9 @@ def _rope(reader: _Metadata, config: Mapping[str, Any], factors: Sequence[float]
         WeightsError: a kind of scaling that is not supported, or an impossible value.
     """
     theta = reader.number("rope.freq_base", 10000.0)
-    kind = reader.get("rope.scaling.type", "none")
+    # Early files have another name for the factor. Without a type, a factor scales linearly.
+    factor = reader.number("rope.scaling.factor", reader.number("rope.scale_linear", 1.0))
+    kind = reader.get("rope.scaling.type", "none" if factor == 1.0 else "linear")
     original = int(reader.number("rope.scaling.original_context_length", config["max_position_embeddings"]))
     scaling: dict[str, Any] | None
     if factors is not None:
@@ -167,15 +199,13 @@ def _rope(reader: _Metadata, config: Mapping[str, Any], factors: Sequence[float]
             raise reader.fail(f"both rope_freqs.weight and rope scaling {str(kind)[:40]!r} are present")
         scaling = _llama3_scaling(reader, factors, theta, config)
     elif kind == "none":
-        # Early files scale linearly by this key alone.
-        linear = reader.number("rope.scale_linear", 1.0)
-        scaling = None if linear == 1.0 else {"rope_type": "linear", "factor": linear}
+        scaling = None
     elif kind == "linear":
-        scaling = {"rope_type": "linear", "factor": reader.number("rope.scaling.factor", 1.0)}
+        scaling = {"rope_type": "linear", "factor": factor}
     elif kind == "yarn":
         scaling = {
             "rope_type": "yarn",
-            "factor": reader.number("rope.scaling.factor", 1.0),
+            "factor": factor,
             "original_max_position_embeddings": original,
             "beta_fast": reader.number("rope.scaling.yarn_beta_fast", 32.0),
             "beta_slow": reader.number("rope.scaling.yarn_beta_slow", 1.0),
@@ -235,19 +265,14 @@ class _Metadata:
         architecture: the file's `general.architecture`.
 
     Raises:
-        WeightsError: the file names no architecture, or is one part of several. So does every method for an entry
-            that is missing without a default, or of another type.
+        WeightsError: the file names no architecture. So does every method for an entry that is missing without a
+            default, or of another type.
     """
 
     def __init__(self, path: Path, header: GgufHeader) -> None:
         self.path = path
         self.header = header
-        parts = header.metadata.get("split.count", 0)
-        if type(parts) is int and parts > 1:
-            raise self.fail(
-                f"the file is one of {parts} parts of a split model",
-                "Merge the parts first: llama-gguf-split --merge FIRST_PART OUTPUT.",
-            )
+        self._read: set[str] = set()
         self.architecture: str = self._checked(
             "general.architecture", None, lambda v: isinstance(v, str) and v != "", "a text"
         )
@@ -262,6 +287,7 @@ class _Metadata:
 
     def get(self, name: str, default: Any = None) -> Any:
         """Returns the entry as it is stored."""
+        self._read.add(self.key(name))
         return self.header.metadata.get(self.key(name), default)
 
     def size(self, name: str, default: int | None = None) -> int:
@@ -281,7 +307,22 @@ class _Metadata:
         value: int = self._checked(key, None, lambda v: type(v) is int and 0 <= v < vocab_size, kind)
         return value
 
+    def unread(self) -> dict[str, Any]:
+        """Returns the architecture's entries that no method was asked for, without those that say nothing."""
+        prefix = self.key("")
+        entries = {
+            key.removeprefix(prefix): value
+            for key, value in self.header.metadata.items()
+            if key.startswith(prefix) and key not in self._read
+        }
+        return {
+            name: value
+            for name, value in entries.items()
+            if value and name not in _MEANINGLESS and not (value == 1 and name.endswith(_NEUTRAL_AT_ONE))
+        }
+
     def _checked(self, key: str, default: Any, accept: Callable[[Any], bool], kind: str) -> Any:
+        self._read.add(key)
         value = self.header.metadata.get(key, default)
         if value is None:
             raise self.fail(f"metadata {key!r} is missing", "The file is not a complete language model.")

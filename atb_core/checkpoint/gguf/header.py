@@ -13,7 +13,6 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NoReturn
 
 from gguf.constants import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType, GGUFValueType
@@ -58,16 +57,13 @@ class GgufHeader:
     tensors: dict[str, GgufTensor]
 
 
-def read_gguf_header(path: Path) -> GgufHeader:
-    """Reads and checks the header of the GGUF file at `path`; raises `WeightsError` if it is damaged."""
-    with CheckedFile(path) as file:
-        return header_of(file)
-
-
-def header_of(file: CheckedFile, *, texts: bool = True) -> GgufHeader:
+def read_header(file: CheckedFile, texts: bool) -> GgufHeader:
     """Reads the header of an open file; without `texts`, skips lists of strings (the vocabulary).
 
     Skipping takes half the time, and keeps the hundreds of thousands of strings out of memory.
+
+    Raises:
+        WeightsError: the header is damaged.
     """
     return _HeaderReader(file, texts).read()
 

@@ -12,9 +12,10 @@ import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from atb_core.checkpoint.base import GgufRules
-from atb_core.checkpoint.files import CheckedFile, TableLoader, memory_of
-from atb_core.checkpoint.gguf.config import config_from_header, gguf_dtype
-from atb_core.checkpoint.gguf.header import GgufTensor, header_of
+from atb_core.checkpoint.files import TableLoader, memory_of
+from atb_core.checkpoint.gguf.config import config_of, gguf_dtype
+from atb_core.checkpoint.gguf.file import GgufFile
+from atb_core.checkpoint.gguf.header import GgufTensor
 from atb_core.checkpoint.gguf.names import hugging_face_names
 from atb_core.checkpoint.gguf.quants import SUPPORTED_TYPES, decode
 from atb_core.errors import WeightsError
@@ -31,7 +32,7 @@ _PERMUTED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 
 
 class GgufLoader(TableLoader[GGMLQuantizationType]):
-    """Reads one GGUF file.
+    """Reads a model in GGUF.
 
     All tensors are delivered in one type: a quantised file keeps norms and biases in float32, but the checkpoint that
     it was made from had one type.
@@ -43,10 +44,10 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
     """
 
     def __init__(self, path: Path, rules: GgufRules, dtype: DataType | None = None) -> None:
-        self._file = CheckedFile(path)
+        self._file = GgufFile(path, texts=False)
         self._heads: dict[str, int] = {}
         try:
-            header = header_of(self._file, texts=False)
+            header = self._file.header
             _refuse_unsupported(path, header.tensors)
             self._dtype = gguf_dtype(header) if dtype is None else dtype
             tensors = [
@@ -56,7 +57,7 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
             ]
             super().__init__(path, dict(sorted(tensors, key=lambda item: item[1].offset)))
             if rules.permuted_qk:
-                config = config_from_header(self._file, header)
+                config, _ = config_of(self._file)
                 self._heads = {stem: config[key] for stem, key in _PERMUTED.items()}
         except BaseException:
             self._file.close()

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translates GGUF tensor names into those of Hugging Face checkpoints."""
+"""Translates the names in GGUF: of tensors and architectures into Hugging Face's, of a file into those of its parts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from atb_core.errors import WeightsError
 
@@ -36,6 +37,7 @@ _GENERIC = {
 }
 # Rotary frequencies are configuration: `read_gguf_config` reads the former, the latter can be derived.
 _NOT_WEIGHTS = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight")
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
 _LAYER = re.compile(r"blk\.(\d{1,6})\.")
 
 
@@ -92,3 +94,12 @@ def model_type_of(architecture: str, served: Iterable[str]) -> str:
     types = set(served)
     alike = [name for name in types if re.sub("[-_.]", "", name) == architecture]
     return alike[0] if len(alike) == 1 and architecture not in types else architecture
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Returns the files of the model that a file is part of, by its name: `NAME-00001-of-00003.gguf` is the first."""
+    match = _PART.fullmatch(path.name)
+    if match is None:
+        return [path]
+    count = match["count"]
+    return [path.with_name(f"{match['stem']}-{n + 1:05}-of-{count}{match['suffix']}") for n in range(int(count))]

@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 from gguf.constants import TokenType
 
 from atb_core.checkpoint.base import TokenizerParts
-from atb_core.checkpoint.gguf.header import read_gguf_header
+from atb_core.checkpoint.gguf.config import ABSENT_IDS
+from atb_core.checkpoint.gguf.file import read_gguf_header
+from atb_core.checkpoint.tokenizer_json import library_errors
 from atb_core.errors import TokenizerError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _PREFIX = "tokenizer.ggml."
+_TEMPLATE = "tokenizer.chat_template"
+_HINT = "Use the model's original directory instead."
 # Control tokens that end a turn or a text in the formats in use. A file names only one `eos`, yet a chat model may
 # stop with another, so all that the vocabulary marks as control tokens count.
 _END_TEXTS = frozenset(
@@ -95,19 +99,24 @@ def read_gguf_tokenizer(path: Path) -> TokenizerParts:
         "pad_token": vocabulary.token_id("padding_token_id"),
         "unk_token": vocabulary.token_id("unknown_token_id"),
     }
-    template = metadata.get("tokenizer.chat_template")
+    # Further templates stand under the key of the usual one and their names.
+    templates = {
+        key.removeprefix(_TEMPLATE).removeprefix(".") or "default": text
+        for key, text in metadata.items()
+        if key == _TEMPLATE or key.startswith(_TEMPLATE + ".")
+    }
     return TokenizerParts(
         backend=tokenizer,
         eos_token_ids=frozenset(eos_ids),
         special_tokens={name: vocabulary.tokens[index] for name, index in special_ids.items() if index is not None},
-        chat_templates={"default": template} if isinstance(template, str) and template else {},
+        chat_templates={name: text for name, text in templates.items() if isinstance(text, str) and text},
         bos_id=bos_id if add_bos else None,
         eos_id=special_ids["eos_token"] if add_eos else None,
     )
 
 
 def _build(vocabulary: _Vocabulary, kind: object, pre: str) -> Tokenizer:
-    try:
+    with library_errors(f"{vocabulary.path}: its tokenizer cannot be built", _HINT):
         if kind == "gpt2":
             tokenizer = _byte_level_bpe(vocabulary.ids(), vocabulary.merges(), pre, str(vocabulary.path))
         elif kind == "llama":
@@ -117,12 +126,8 @@ def _build(vocabulary: _Vocabulary, kind: object, pre: str) -> Tokenizer:
             raise vocabulary.fail(
                 f"its tokenizer is of kind {str(kind)[:40]!r}; supported are 'gpt2' (byte-level BPE) and 'llama'"
             )
-    except TokenizerError:
-        raise
-    except Exception as error:  # the library reports inconsistent vocabularies as bare Exception
-        raise vocabulary.fail(f"its tokenizer cannot be built: {error}") from error
-    tokenizer.add_special_tokens(vocabulary.added(TokenType.CONTROL))
-    tokenizer.add_tokens(vocabulary.added(TokenType.USER_DEFINED))
+        tokenizer.add_special_tokens(vocabulary.added(TokenType.CONTROL))
+        tokenizer.add_tokens(vocabulary.added(TokenType.USER_DEFINED))
     return tokenizer
 
 
@@ -137,7 +142,7 @@ class _Vocabulary:
             raise self.fail("it contains no tokenizer", "Pass a directory with tokenizer.json beside it.")
         self.types: list[int] = self._list("token_type", int, len(self.tokens), required=False)
 
-    def fail(self, cause: str, hint: str | None = "Use the model's original directory instead.") -> TokenizerError:
+    def fail(self, cause: str, hint: str | None = _HINT) -> TokenizerError:
         return TokenizerError(f"{self.path}: {cause}", hint)
 
     def _list(self, key: str, kind: type, length: int | None = None, required: bool = True) -> list[Any]:
@@ -178,7 +183,7 @@ class _Vocabulary:
 
     def token_id(self, key: str) -> int | None:
         value = self.metadata.get(_PREFIX + key)
-        if value is None:
+        if value in ABSENT_IDS:
             return None
         if type(value) is not int or not 0 <= value < len(self.tokens):
             raise self.fail(f"{_PREFIX + key} is {str(value)[:40]!r}, not one of {len(self.tokens)} tokens")

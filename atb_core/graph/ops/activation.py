@@ -42,6 +42,7 @@ class Activation(Op):
     gelu_mode: GeluMode = GeluMode.TANH
 
     enums = (("activation_type", ActivationType), ("gelu_mode", GeluMode))
+    input_dtypes = ("float",)
     backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:

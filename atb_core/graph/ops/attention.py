@@ -55,6 +55,10 @@ class _Attention(Op, abstract=True):
         if not variable and (self.kv_head_num < 1 or self.head_num % self.kv_head_num):
             raise GraphError(f"{self.head_num} heads cannot share {self.kv_head_num} key/value heads evenly")
 
+    @property
+    def operands(self) -> tuple[str, ...]:
+        return tuple(name for name in self.input_names if name != "mask" or self.mask_type is not MaskType.UNDEFINED)
+
     def _check_query(self, q: Shape) -> None:
         require(len(q) == 3, f"q must be [tokens, heads, head_dim], not {shape_text(q)}")
         same_size(q[1], self.head_num, f"heads of q {shape_text(q)} and head_num")
@@ -106,15 +110,12 @@ class SelfAttention(_Attention):
 
     enums = (("mask_type", MaskType), ("calc_type", CalcType))
     input_names = ("q", "k", "v", "mask", "seq_len")
+    input_dtypes = ("float", "q", "q", "float", "int32")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.calc_type, AttributeVariable) and self.calc_type is not CalcType.PA_ENCODER:
             raise GraphError(f"SelfAttention runs with calc_type PA_ENCODER only, not {self.calc_type}")
-
-    @property
-    def num_inputs(self) -> int:
-        return 4 if self.mask_type is MaskType.UNDEFINED else 5
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         q, k, v, seq_len = shapes[0], shapes[1], shapes[2], shapes[-1]
@@ -156,6 +157,7 @@ class PagedAttention(_Attention):
 
     enums = (("mask_type", MaskType), ("calc_type", CalcType))
     input_names = ("q", "k_cache", "v_cache", "block_tables", "context_lens", "mask", "q_lens")
+    input_dtypes = ("float", "q", "q", "int32", "int32", "float", "int32")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -165,8 +167,8 @@ class PagedAttention(_Attention):
             )
 
     @property
-    def num_inputs(self) -> int:
-        return 5 + (self.mask_type is not MaskType.UNDEFINED) + (self.calc_type is CalcType.SPEC)
+    def operands(self) -> tuple[str, ...]:
+        return super().operands if self.calc_type is CalcType.SPEC else super().operands[:-1]
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         q, k_cache, v_cache, tables, lens = shapes[:5]
@@ -211,6 +213,7 @@ class ReshapeAndCache(Op):
     """
 
     input_names = ("k", "v", "k_cache", "v_cache", "slots")
+    input_dtypes = ("any", "k", "k", "k", "int32")
     backends = Op.backends | {"atb"}
     writes = (2, 3)
     num_outputs = 0

@@ -114,6 +114,7 @@ class LinearParallel(_Collective):
     trans_weight: bool = True
 
     input_names = ("x", "weight")
+    input_dtypes = ("float", "x")
     backends = frozenset({"reference", "atb"})
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from atb_core.errors import ShapeError
 from atb_core.graph.dim import Shape
 from atb_core.graph.dtype import DataType
 from atb_core.graph.op import AttributeEnum, Op, RealTensor, broadcast
@@ -52,6 +53,10 @@ UNARY = frozenset(ElewiseType(f"ELEWISE_{name}") for name in ("MULS", "COS", "SI
 COMPARISONS = frozenset({ElewiseType.LESS, ElewiseType.GREATER, ElewiseType.EQUAL})
 LOGICAL = frozenset({ElewiseType.LOGICAL_NOT, ElewiseType.LOGICAL_AND, ElewiseType.LOGICAL_OR})
 
+# The operations on floating-point types, and on int32 and int64. Logic takes int8 and bool.
+_FLOATS = frozenset(ElewiseType) - LOGICAL
+_INTEGERS = COMPARISONS | {ElewiseType.ADD, ElewiseType.SUB, ElewiseType.MUL, ElewiseType.NEG}
+
 
 @dataclass(frozen=True)
 class Elewise(Op):
@@ -66,14 +71,25 @@ class Elewise(Op):
 
     enums = (("elewise_type", ElewiseType),)
     input_names = ("a", "b")
+    input_dtypes = ("any", "a")
     backends = Op.backends | {"atb"}
 
     @property
-    def num_inputs(self) -> int:
-        return 1 if self.elewise_type in UNARY else 2
+    def operands(self) -> tuple[str, ...]:
+        return ("a",) if self.elewise_type in UNARY else ("a", "b")
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         return (shapes[0] if len(shapes) == 1 else broadcast(*shapes),)
+
+    def check_dtypes(self, *dtypes: DataType | None) -> None:
+        super().check_dtypes(*dtypes)
+        a, kind = dtypes[0], self.elewise_type
+        if a is None:
+            return
+        truth = a in (DataType.INT8, DataType.BOOL)
+        taken = LOGICAL | {ElewiseType.EQUAL} if truth else _FLOATS if a.is_float else _INTEGERS
+        if kind not in taken:
+            raise ShapeError(f"{kind} does not take {a.short}")
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
         return (DataType.INT8 if self.elewise_type in COMPARISONS | LOGICAL else dtypes[0],)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from atb_core.errors import ShapeError
 from atb_core.graph.dim import Shape, shape_text
 from atb_core.graph.dtype import DataType
 from atb_core.graph.op import Op, RealTensor, require, same_size
@@ -24,11 +25,12 @@ class Linear(Op):
     out_dtype: DataType | None = None
 
     input_names = ("x", "weight", "bias")
+    input_dtypes = ("float", "x", "float")
     backends = Op.backends | {"atb"}
 
     @property
-    def num_inputs(self) -> int:
-        return 3 if self.has_bias else 2
+    def operands(self) -> tuple[str, ...]:
+        return self.input_names if self.has_bias else ("x", "weight")
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         x, weight = shapes[0], shapes[1]
@@ -44,7 +46,10 @@ class Linear(Op):
         return ((*rows, n),)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        return (self.out_dtype or dtypes[0],)
+        x, out = dtypes[0], self.out_dtype
+        if out not in (None, DataType.FLOAT) and x not in (None, out):
+            raise ShapeError(f"out_dtype must be float32 or {x.short} like x, not {out.short}")
+        return (out or x,)
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         from atb_core.graph.torch_dtypes import dtype_to_torch
@@ -68,10 +73,11 @@ class MergedLinear(Op):
     has_bias: bool = False
 
     input_names = ("x", "weights", "biases")
+    input_dtypes = ("float", "x", "float")
 
     @property
-    def num_inputs(self) -> int:
-        return 1 + self.parts * (2 if self.has_bias else 1)
+    def operands(self) -> tuple[str, ...]:
+        return "x", *["weights"] * self.parts, *["biases"] * (self.parts if self.has_bias else 0)
 
     @property
     def num_outputs(self) -> int:
@@ -104,10 +110,11 @@ class SplitLinear(Op):
     has_bias: bool = False
 
     input_names = ("x", "weight", "bias")
+    input_dtypes = ("float", "x", "float")
 
     @property
-    def num_inputs(self) -> int:
-        return 3 if self.has_bias else 2
+    def operands(self) -> tuple[str, ...]:
+        return self.input_names if self.has_bias else ("x", "weight")
 
     @property
     def num_outputs(self) -> int:

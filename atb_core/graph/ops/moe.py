@@ -14,13 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Dim, Shape, shape_text
-from atb_core.graph.dtype import DataType
 from atb_core.graph.op import Op, RealTensor, require, same_size
-
-
-def _require_dtype(what: str, dtype: DataType | None, wanted: DataType) -> None:
-    """Raises ShapeError if a known dtype is not the wanted one."""
-    require(dtype in (None, wanted), f"{what} must be {wanted.short}, not {dtype.short if dtype else None}")
 
 
 @dataclass(frozen=True)
@@ -36,6 +30,8 @@ class MoeTopkSoftmax(Op):
     topk_num: int
     normalize: bool = False
 
+    input_dtypes = ("float",)
+    output_dtypes = ("float32", "int32", "int32")
     num_outputs = 3
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -45,9 +41,6 @@ class MoeTopkSoftmax(Op):
         experts = x[1]
         require(isinstance(experts, Dim) or self.topk_num <= experts, f"{self.topk_num} of only {experts} experts")
         return ((x[0], self.topk_num),) * 3
-
-    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        return DataType.FLOAT, DataType.INT32, DataType.INT32
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         import torch
@@ -76,6 +69,8 @@ class MoeInitRouting(Op):
     expert_num: int
 
     input_names = ("x", "expert_idx")
+    input_dtypes = ("any", "int32")
+    output_dtypes = ("x", "int32", "int64")
     num_outputs = 3
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -87,10 +82,6 @@ class MoeInitRouting(Op):
         require(chosen == wanted, f"expert_idx must be {shape_text(wanted)}, not {shape_text(chosen)}")
         rows = x[0] * self.topk_num
         return (rows, x[1]), (rows,), (self.expert_num,)
-
-    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        _require_dtype("expert_idx", dtypes[1], DataType.INT32)
-        return dtypes[0], DataType.INT32, DataType.INT64
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         x, chosen = inputs[0], inputs[1].reshape(-1).long()
@@ -115,10 +106,11 @@ class GroupedMatmul(Op):
     has_bias: bool = False
 
     input_names = ("x", "weight", "bias", "group_list")
+    input_dtypes = ("float", "x", "float", "int64")
 
     @property
-    def num_inputs(self) -> int:
-        return 4 if self.has_bias else 3
+    def operands(self) -> tuple[str, ...]:
+        return self.input_names if self.has_bias else ("x", "weight", "group_list")
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         x, weight, groups = shapes[0], shapes[1], shapes[-1]
@@ -132,10 +124,6 @@ class GroupedMatmul(Op):
             require(shapes[2] == wanted, f"bias must be {shape_text(wanted)}, not {shape_text(shapes[2])}")
         require(groups == (experts,), f"group_list must be {shape_text((experts,))}, not {shape_text(groups)}")
         return ((x[0], n),)
-
-    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        _require_dtype("group_list", dtypes[-1], DataType.INT64)
-        return (dtypes[0],)
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         x, weight, ends = inputs[0].float(), inputs[1], inputs[-1].tolist()
@@ -160,6 +148,7 @@ class MoeTokenUnpermute(Op):
     """
 
     input_names = ("x", "row_idx", "probs")
+    input_dtypes = ("float", "int32", "float")
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         x, rows, probs = shapes
@@ -169,10 +158,6 @@ class MoeTokenUnpermute(Op):
         require(rows == (chosen,), f"row_idx must be {shape_text((chosen,))}, not {shape_text(rows)}")
         same_size(x[0], chosen, f"x {shape_text(x)} and probs {shape_text(probs)} disagree over the number of rows")
         return ((probs[0], x[1]),)
-
-    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        _require_dtype("row_idx", dtypes[1], DataType.INT32)
-        return (dtypes[0],)
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         x, rows, probs = inputs[0].float(), inputs[1].long(), inputs[2].float()

@@ -24,6 +24,7 @@ class Gather(Op):
     batch_dims: int = 0
 
     input_names = ("x", "indices")
+    input_dtypes = ("any", "int32|int64")
     backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
@@ -97,6 +98,7 @@ class Concat(Op):
     concat_dim: int = 0
 
     input_names = ("a", "b")
+    input_dtypes = ("any", "a")
     backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Shape, shape_text
-from atb_core.graph.dtype import DataType
 from atb_core.graph.op import Op, RealTensor, require
 
 
@@ -26,6 +25,7 @@ class RmsNorm(Op):
     epsilon: float = 1e-5
 
     input_names = ("x", "weight")
+    input_dtypes = ("float", "x")
     backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -49,6 +49,8 @@ class AddRmsNorm(Op):
     epsilon: float = 1e-5
 
     input_names = ("a", "b", "weight")
+    input_dtypes = ("float", "a", "a")
+    output_dtypes = ("a", "float32", "a")
     backends = Op.backends | {"atb"}
     num_outputs = 3
 
@@ -57,9 +59,6 @@ class AddRmsNorm(Op):
         require(a == b, f"a {shape_text(a)} and b {shape_text(b)} differ")
         _check_weight(a, weight)
         return a, (*a[:-1], 1), a
-
-    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        return dtypes[0], DataType.FLOAT, dtypes[0]
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         a, b, weight = inputs

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Dim, Shape
-from atb_core.graph.dtype import DataType
 from atb_core.graph.op import AttributeEnum, Op, RealTensor, normal_axis, require
 
 
@@ -17,6 +16,7 @@ class Softmax(Op):
     axes: tuple[int, ...] = (-1,)
 
     backends = Op.backends | {"atb"}
+    input_dtypes = ("float",)
 
     def resolve(self, *shapes: Shape) -> Op:
         return Softmax(tuple(normal_axis(axis, len(shapes[0])) for axis in self.axes))
@@ -49,6 +49,7 @@ class Reduce(Op):
     axis: tuple[int, ...]
 
     enums = (("reduce_type", ReduceType),)
+    input_dtypes = ("float|int32|int64",)
     backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
@@ -76,6 +77,7 @@ class Sort(Op):
     num: tuple[int, ...]
 
     backends = Op.backends | {"atb"}
+    output_dtypes = ("x", "int32")
     num_outputs = 2
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -83,9 +85,6 @@ class Sort(Op):
         require(len(self.num) == 1 and self.num[0] > 0, f"num must hold one positive count, not {list(self.num)}")
         require(isinstance(x[-1], Dim) or self.num[0] <= x[-1], f"{self.num[0]} of only {x[-1]} elements")
         return ((*x[:-1], self.num[0]),) * 2
-
-    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        return dtypes[0], DataType.INT32
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         values, indices = inputs[0].sort(dim=-1, descending=True, stable=True)
@@ -97,11 +96,10 @@ class Sort(Op):
 class Argsort(Op):
     """Returns the int32 indices that sort the last dimension in ascending order; equal values keep their order."""
 
+    output_dtypes = ("int32",)
+
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         return (shapes[0],)
-
-    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        return (DataType.INT32,)
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         return (inputs[0].argsort(dim=-1, stable=True).int(),)

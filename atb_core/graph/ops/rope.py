@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atb_core.graph.dim import Dim, Shape, shape_text
-from atb_core.graph.dtype import DataType
 from atb_core.graph.op import Op, RealTensor, require, same_size
 
 
@@ -22,6 +21,8 @@ class Rope(Op):
     rotary_coeff: int = 2
 
     input_names = ("q", "k", "cos", "sin", "seqlen")
+    input_dtypes = ("float", "q", "q|float32", "cos")
+    output_dtypes = ("q", "k")
     backends = Op.backends | {"atb"}
     num_outputs = 2
 
@@ -38,9 +39,6 @@ class Rope(Op):
             require(head % 2 == 0, f"head_dim {head} is odd")
             require(self.rotary_coeff in (2, head), f"rotary_coeff must be 2 or head_dim, {head}")
         return q, k
-
-    def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        return dtypes[0], dtypes[1]
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         q, k, cos, sin, _ = inputs

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from atb_core.graph.dim import Dim, DimLike, Shape, num_elements, shape_text
-from atb_core.graph.op import Op, RealTensor, require
+from atb_core.graph.dim import Dim, DimLike, Shape, checked_shape, num_elements, shape_text
+from atb_core.graph.op import AttributeVariable, Op, RealTensor, require
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,11 @@ class Reshape(Op):
 
     backends = Op.backends | {"atb"}
     is_view = True
+
+    def __post_init__(self) -> None:
+        if not callable(self.shape) and not isinstance(self.shape, AttributeVariable):
+            sizes = [size for size in self.shape if size != -1] if isinstance(self.shape, Sequence) else self.shape
+            checked_shape(sizes)
 
     def resolve(self, *shapes: Shape) -> Op:
         (x,) = shapes
@@ -54,6 +59,7 @@ class Assign(Op):
     """Copies `value` into the memory of `target`, which is written in place; the op has no outputs."""
 
     input_names = ("value", "target")
+    input_dtypes = ("any", "value")
     writes = (1,)
     num_outputs = 0
 

@@ -143,10 +143,19 @@ def run_passes(network: Network, backend: str, leave_out: Sequence[str] | None =
         PluginError: the expansion of a custom op fails.
     """
     verify(network)
-    for step in pipeline(backend, leave_out):
+    steps = pipeline(backend, leave_out)
+    network = _run(network, steps)
+    check_runnable(network, backend)
+    if any(tensor.shape is None for tensor in network.inputs):
+        # Fusions that shapes decide about run when real tensors bring the shapes.
+        network.when_specialized = lambda specialized: _run(specialized, steps)
+    return network
+
+
+def _run(network: Network, steps: Sequence[Pass]) -> Network:
+    for step in steps:
         network = step.run(network)
         verify(network, after=step.name)
-    check_runnable(network, backend)
     return network
 
 

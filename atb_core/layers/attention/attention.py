@@ -6,13 +6,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from atb_core.errors import ConfigError
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.attention.long_form import accepts_long_form
 from atb_core.layers.attention.metadata import AttentionMetadata
 from atb_core.layers.base import Layer, LayerConfig, ShapeSource
 from atb_core.layers.linear.linear import MergedColumnParallelLinear, RowParallelLinear
 from atb_core.layers.norm.normalization import RmsNorm
-from atb_core.nn.functional import MaskType, paged_attention, reshape_and_cache, rope
+from atb_core.nn.functional import MaskType, cat, paged_attention, reshape_and_cache, rope, split
 from atb_core.nn.module import Module
 
 __all__ = ["Attention"]
@@ -22,12 +23,15 @@ class Attention(Layer):
     """Queries, keys and values from one packed weight, rotary positions, attention, output matrix.
 
     `head_dim` may differ from `hidden_size / num_attention_heads`. With `config.use_qk_norm` every head of queries
-    and keys is normalized before it is rotated. A subclass may replace `qkv`, `dense`, `q_norm` and `k_norm`.
+    and keys is normalized before it is rotated. A subclass may replace `qkv`, `dense`, `q_norm` and `k_norm`. A
+    checkpoint has queries, keys and values as `q_proj`, `k_proj` and `v_proj`, or packed as `qkv_proj`.
 
     Args:
         qkv_bias: adds a bias to queries, keys and values.
         dense_bias: adds a bias to the output matrix. Both are `config.attention_bias` if neither is given; if one is
             given, the other is false.
+        scale: factor of the scores; `head_dim ** -0.5` by default.
+        softcap: refused unless `None`: no engine caps scores by `softcap * tanh(score / softcap)`.
     """
 
     def __init__(
@@ -38,6 +42,8 @@ class Attention(Layer):
         *args: Any,
         qkv_bias: bool | None = None,
         dense_bias: bool | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(config, file_loader, prefix, *args, **kwargs)
@@ -48,15 +54,18 @@ class Attention(Layer):
             self.num_heads = config.num_attention_heads
             self.num_kv_heads = config.num_key_value_heads or self.num_heads
             self.head_dim = config.head_dim or config.hidden_size // self.num_heads
-        self.scale = 1.0 / math.sqrt(self.head_dim)
+        self.scale = 1.0 / math.sqrt(self.head_dim) if scale is None else scale
+        if softcap is not None:
+            raise ConfigError(f"{prefix}: a cap of the attention's scores ({softcap}) is not supported")
         if qkv_bias is None and dense_bias is None:
             qkv_bias = dense_bias = config.attention_bias
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         hidden, sizes = config.hidden_size, [q_size, kv_size, kv_size]
         prefixes = [f"{prefix}.{name}_proj" for name in ("q", "k", "v")]
         self.qkv = MergedColumnParallelLinear(
-            config, file_loader, prefixes, bool(qkv_bias), in_features=hidden, out_features=sizes
-        )
+            config, file_loader, prefixes, bool(qkv_bias), in_features=hidden, out_features=sizes,
+            packed=f"{prefix}.qkv_proj",
+        )  # fmt: skip
         self.dense = RowParallelLinear(
             config, file_loader, f"{prefix}.o_proj", bool(dense_bias), in_features=q_size, out_features=hidden
         )
@@ -91,7 +100,7 @@ class Attention(Layer):
             masked = MaskType.UNDEFINED if mask is None else MaskType.NORM
             out = paged_attention(
                 q, k=k, v=v, mask=mask, mask_type=masked, head_num=self.num_heads, kv_head_num=self.num_kv_heads,
-                kv_lens=lengths, qk_scale=self.scale, is_triu_mask=True,
+                kv_lens=lengths, qk_scale=self.scale, is_triu_mask=metadata.window is None,
             )  # fmt: skip
         else:
             out = paged_attention(
@@ -105,7 +114,7 @@ class Attention(Layer):
         """Returns rotated queries and keys, and values, as `[T, heads, head_dim]`."""
         q, k, v = self.qkv(inputs)
         q, k = self.norm_heads(q, k)
-        q, k = rope(q, k, metadata.cos, metadata.sin, metadata.input_lengths)
+        q, k = self.rotate(q, k, metadata)
         return (
             self._split_heads(q, self.num_heads),
             self._split_heads(k, self.num_kv_heads),
@@ -128,8 +137,27 @@ class Attention(Layer):
             k = self._flat(self.k_norm(self._split_heads(k, self.num_kv_heads)), self.num_kv_heads)
         return q, k
 
-    def _split_heads(self, x: Tensor, heads: int) -> Tensor:
-        return x.reshape(lambda shape: [shape[0], heads, self.head_dim])
+    def rotate(self, q: Tensor, k: Tensor, metadata: AttentionMetadata) -> tuple[Tensor, Tensor]:
+        """Rotates queries and keys, shaped as in `norm_heads`, by the angles of `metadata`; or their first elements."""
+        cos, sin = metadata.cos, metadata.sin
+        if cos is None or sin is None:
+            return q, k
+        size = cos.shape[-1] if cos.shape else self.head_dim
+        assert isinstance(size, int)
+        coefficient = size if metadata.interleaved else 2
+        if size == self.head_dim:
+            return rope(q, k, cos, sin, metadata.input_lengths, coefficient)
+        sizes = [size, self.head_dim - size]
+        q, q_rest = split(self._split_heads(q, self.num_heads), sizes, -1)
+        k, k_rest = split(self._split_heads(k, self.num_kv_heads), sizes, -1)
+        q, k = self._flat(q, self.num_heads, size), self._flat(k, self.num_kv_heads, size)
+        q, k = rope(q, k, cos, sin, metadata.input_lengths, coefficient)
+        q = cat([self._split_heads(q, self.num_heads, size), q_rest], -1)
+        k = cat([self._split_heads(k, self.num_kv_heads, size), k_rest], -1)
+        return self._flat(q, self.num_heads), self._flat(k, self.num_kv_heads)
 
-    def _flat(self, x: Tensor, heads: int) -> Tensor:
-        return x.reshape(lambda shape: [shape[0], heads * self.head_dim])
+    def _split_heads(self, x: Tensor, heads: int, size: int | None = None) -> Tensor:
+        return x.reshape(lambda shape: [shape[0], heads, size or self.head_dim])
+
+    def _flat(self, x: Tensor, heads: int, size: int | None = None) -> Tensor:
+        return x.reshape(lambda shape: [shape[0], heads * (size or self.head_dim)])

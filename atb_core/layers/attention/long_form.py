@@ -65,6 +65,12 @@ def call_layer(module: Module, inputs: Tensor, metadata: AttentionMetadata, **kw
     form = _form(type(module).forward)
     if form is None:
         return module(inputs, metadata, **kwargs)
+    if metadata.window is not None or metadata.interleaved or metadata.cos is None:
+        raise GraphError(
+            f"{type(module).__name__}.forward takes the arguments of ATB-Models, which have no sliding window, no "
+            "interleaved rotation and no layers without rotation",
+            hint="Define forward(self, inputs, metadata, **kwargs), see atb_core.layers.attention.metadata.",
+        )
     long = [getattr(metadata, name) for name in _LAYER_ORDER[:8]] + [None] * form.fillers
     if form.by_keyword:
         return module(inputs, *long, is_prefill=metadata.is_prefill, **kwargs)

@@ -31,6 +31,7 @@ class BaseLinear(Module):
         in_features: k.
         out_features: n, one number or one for each prefix.
         tied_to: another layer's weight, used instead of an own one.
+        packed: the name under which a checkpoint may have the joined matrix as it is.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class BaseLinear(Module):
         in_features: int | None = None,
         out_features: int | Sequence[int] | None = None,
         tied_to: Parameter | None = None,
+        packed: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -56,6 +58,9 @@ class BaseLinear(Module):
         self.out_sizes = [shape[0] for shape in shapes]
         self.weight = self._parameter("weight", shapes)
         self.bias = self._parameter("bias", [(n,) for n in self.out_sizes]) if bias else None
+        for parameter in (self.weight, self.bias):
+            if packed is not None and parameter is not None:
+                parameter.aliases.append(f"{packed}.{parameter.suffix}")
 
     def _parameter(self, suffix: str, shapes: Sequence[tuple[int, ...]]) -> Parameter:
         sources = [WeightSource(f"{p}.{suffix}", shape) for p, shape in zip(self.prefixes, shapes, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from atb_core.errors import ConfigError
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.base import MoeLayerConfig, ShapeSource
 from atb_core.nn.distributed import distributed
@@ -27,6 +28,8 @@ class FusedExperts(Module):
         super().__init__()
         self.config = config
         self.prefix = prefix
+        if config.hidden_act not in ("silu", "swish"):
+            raise ConfigError(f"{prefix}: experts with the activation {config.hidden_act!r} are not supported")
         experts, hidden, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
         halves = (("gate_proj", slice(0, inner)), ("up_proj", slice(inner, 2 * inner)))
         gates_ups = [

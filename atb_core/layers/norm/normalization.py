@@ -19,6 +19,7 @@ class RmsNorm(Module):
 
     Args:
         size: the last dimension; `config.hidden_size` by default.
+        offset: number to add to the weight when it is loaded: 1 for checkpoints that hold `weight - 1`.
     """
 
     def __init__(
@@ -28,11 +29,14 @@ class RmsNorm(Module):
         prefix: str,
         *,
         size: int | None = None,
+        offset: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__()
         self.eps = config.rms_norm_eps
         self.weight = Parameter(prefix, "weight", (size or config.hidden_size,), config.data_type)
+        if offset:
+            self.weight.register_processor(lambda weight: weight.float() + offset)
 
     def forward(self, x: Tensor) -> Tensor:
         """Records the norm: `[..., size]` to the same shape."""

@@ -13,14 +13,14 @@ from typing import Any, ClassVar, TypeVar
 
 from atb_core.errors import ConfigError
 from atb_core.graph.dtype import DataType
-from atb_core.models.runtime.rope_scaling import RopeScaling, check_number
+from atb_core.models.base.config_fields import refuse_unread, shown, unread_fields
+from atb_core.models.runtime.rope_scaling import Rope, RopeScaling, check_number
 from atb_core.names import DTYPES
 
 __all__ = ["BaseConfig"]
 
 ConfigT = TypeVar("ConfigT", bound="BaseConfig")
 
-_ACTIVATIONS = ("silu", "swish")
 # Types of the class attributes that become fields.
 _PLAIN = (bool, int, float, str, list, dict, set, tuple, type(None))
 
@@ -49,9 +49,10 @@ class BaseConfig:
     }
     #: Fields that are true or false.
     flags: ClassVar[tuple[str, ...]] = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_qk_norm")
+    #: The values of `hidden_act` that the family's layers compute; `Mlp` has more, which a family may add.
+    activations: ClassVar[tuple[str, ...]] = ("silu", "swish")
     #: Further spellings of a key: newer ones, and those of ATB-Models' attribute map.
     spellings: ClassVar[dict[str, str]] = {
-        "dtype": "torch_dtype",
         "max_sequence_length": "max_position_embeddings",
         "epsilon": "rms_norm_eps",
     }
@@ -78,6 +79,7 @@ class BaseConfig:
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
     quantization_config: dict[str, Any] | None = None
+    quantize: str | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Makes fields of bare class attributes: `vocab_size = 1000` without an annotation."""
@@ -108,16 +110,34 @@ class BaseConfig:
 
     @classmethod
     def from_dict(cls: type[ConfigT], config_dict: Mapping[str, Any]) -> ConfigT:
-        """Returns a checked configuration from the contents of `config.json`; ignores unknown keys.
+        """Returns a checked configuration from the contents of `config.json`.
+
+        A field that the class does not have is left out if it is known to be without meaning for inference, or is off
+        (`None`, false, empty, a neutral number); see `config_fields`.
 
         Raises:
-            ConfigError: a value is of the wrong type or out of range; names field, value and allowed range.
+            ConfigError: a value is of the wrong type or out of range; names field, value and allowed range. Or a field
+                changes the model and the class does not have it.
         """
-        values = _normalized(config_dict, cls._merged("spellings"))
-        names = {f.name for f in dataclasses.fields(cls) if f.init}
-        config = cls(**{key: value for key, value in values.items() if key in names})
+        config, values = cls._made_of(config_dict)
         config.validate()
+        refuse_unread(config, values)
         return config
+
+    @classmethod
+    def unread_fields(cls, config_dict: Mapping[str, Any], numbers: bool = True) -> dict[str, Any]:
+        """Returns the fields of a `config.json` that change the model and that the class does not have.
+
+        With `numbers` false, numbers that have no effect are among them, such as a multiplier of 1.
+        """
+        return unread_fields(*cls._made_of(config_dict), numbers)
+
+    @classmethod
+    def _made_of(cls: type[ConfigT], config_dict: Mapping[str, Any]) -> tuple[ConfigT, dict[str, Any]]:
+        """Returns an unchecked configuration, and the fields under the names of the class."""
+        names = {f.name for f in dataclasses.fields(cls) if f.init}
+        values = _normalized(config_dict, cls._merged("spellings"), names)
+        return cls(**{key: value for key, value in values.items() if key in names}), values
 
     @classmethod
     def _merged(cls, attribute: str) -> dict[str, Any]:
@@ -136,10 +156,10 @@ class BaseConfig:
                 )
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
-                raise ConfigError(f"{name} = {value!r} must be an integer from {low} to {high}")
+                raise ConfigError(f"{name} = {shown(value)} must be an integer from {low} to {high}")
         for name in dict.fromkeys(name for base in type(self).__mro__ for name in vars(base).get("flags", ())):
             if type(getattr(self, name)) is not bool:
-                raise ConfigError(f"{name} = {getattr(self, name)!r} must be true or false")
+                raise ConfigError(f"{name} = {shown(getattr(self, name))} must be true or false")
         assert self.head_dim is not None
         assert self.num_key_value_heads is not None
         if self.num_attention_heads % self.num_key_value_heads:
@@ -151,10 +171,10 @@ class BaseConfig:
             raise ConfigError(f"head_dim = {self.head_dim} must be even: rotary embedding rotates pairs")
         check_number("rms_norm_eps", self.rms_norm_eps, 0.0, 1.0)
         check_number("rope_theta", self.rope_theta, 1.0, 1.0e15)
-        for name, allowed in (("hidden_act", _ACTIVATIONS), ("torch_dtype", DTYPES)):
+        for name, allowed in (("hidden_act", self.activations), ("torch_dtype", DTYPES)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(
-                    f"{name} = {getattr(self, name)!r} is not supported", hint=f"Supported: {', '.join(allowed)}."
+                    f"{name} = {shown(getattr(self, name))} is not supported", hint=f"Supported: {', '.join(allowed)}."
                 )
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             ids = getattr(self, name)
@@ -165,7 +185,7 @@ class BaseConfig:
                 raise ConfigError(f"{name} = {ids!r} must be a token id or a list of token ids")
         if self.rope_scaling is not None:
             if not isinstance(self.rope_scaling, RopeScaling):
-                raise ConfigError(f"rope_scaling = {self.rope_scaling!r} must be an object")
+                raise ConfigError(f"rope_scaling = {shown(self.rope_scaling)} must be an object")
             self.rope_scaling.validate()
 
     @property
@@ -177,12 +197,45 @@ class BaseConfig:
     def context_length(self) -> int:
         """Returns the longest sequence that the model supports, in tokens, scaling of positions included."""
         scaling = self.rope_scaling
-        if scaling is None or scaling.rope_type in ("default", "llama3"):
+        if scaling is None or scaling.factor is None or scaling.rope_type in ("default", "llama3", "longrope"):
             return self.max_position_embeddings
         if scaling.rope_type == "yarn":
             original = scaling.original_max_position_embeddings or self.max_position_embeddings
             return max(self.max_position_embeddings, int(original * scaling.factor))
         return int(self.max_position_embeddings * scaling.factor)
+
+    def rope(self, parameters: Mapping[str, Any] | None = None, *, interleaved: bool = False) -> Rope:
+        """Returns settings of rotary embedding.
+
+        Args:
+            parameters: such as one of `rope_parameters` for a kind of layer; by default the configuration's own fields.
+            interleaved: see `Rope`.
+        """
+        values = {} if parameters is None else _rope_values({"rope_scaling": parameters}, set())
+        scaling = self.rope_scaling if parameters is None else values["rope_scaling"]
+        part = values.get("partial_rotary_factor", getattr(self, "partial_rotary_factor", 1.0))
+        check_number("partial_rotary_factor", part, 0.0, 1.0)
+        size, theta = int((self.head_dim or 0) * part), values.get("rope_theta", self.rope_theta)
+        if size < 2 or size % 2:
+            raise ConfigError(
+                f"partial_rotary_factor = {part} rotates {size} elements of a head; it must be an even number"
+            )
+        check_number("rope_theta", theta, 1.0, 1.0e15)
+        return Rope(size, theta, self.max_position_embeddings, scaling or RopeScaling(), interleaved)
+
+    def rope_of(self, layer_idx: int) -> Rope | None:
+        """Returns the settings of layer `layer_idx`; `None` if it rotates nothing. A family overrides this.
+
+        A `partial_rotary_factor` counts if the family's class has the field.
+        """
+        return self.rope()
+
+    def window_of(self, layer_idx: int) -> int | None:
+        """Returns the number of tokens that a token of layer `layer_idx` sees, itself included; `None` for all.
+
+        A family whose layers have a window overrides this, or derives from `WindowConfig`.
+        """
+        return None
 
     def replace(self: ConfigT, **changes: Any) -> ConfigT:
         """Returns a checked copy with some fields changed."""
@@ -206,25 +259,36 @@ def _init(self: BaseConfig, *args: Any, **kwargs: Any) -> None:
 BaseConfig.__init__ = _init  # type: ignore[method-assign]
 
 
-def _normalized(config_dict: Mapping[str, Any], spellings: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the values under the dataclass's names; drops `None`, so that defaults apply."""
+def _normalized(config_dict: Mapping[str, Any], spellings: Mapping[str, str], names: set[str]) -> dict[str, Any]:
+    """Returns the values under the names of a class's fields; drops `None`, so that defaults apply."""
     values = {key: value for key, value in config_dict.items() if value is not None}
+    # Hugging Face reads the newer spelling where a file has both.
+    values["torch_dtype"] = values.pop("dtype", values.get("torch_dtype"))
     for new, old in spellings.items():
-        if new in values:
-            values.setdefault(old, values[new])
-    dtype = values.get("torch_dtype")
-    if isinstance(dtype, str):
-        values["torch_dtype"] = dtype.removeprefix("torch.")
-    rope = values.get("rope_parameters", values.get("rope_scaling"))
+        if new in values and new not in names:
+            value = values.pop(new)
+            if values.setdefault(old, value) != value:
+                raise ConfigError(f"{new} = {shown(value)} and {old} = {shown(values[old])} contradict each other")
+    if isinstance(values["torch_dtype"], str):
+        values["torch_dtype"] = values["torch_dtype"].removeprefix("torch.")
+    return {key: value for key, value in {**values, **_rope_values(values, names)}.items() if value is not None}
+
+
+def _rope_values(values: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """Returns the rotary settings under the names of fields: `rope_theta`, `partial_rotary_factor`, `rope_scaling`."""
+    # Hugging Face takes `rope_scaling` as a whole where a file has both.
+    spelling = "rope_scaling" if values.get("rope_scaling") else "rope_parameters"
+    rope = values.get(spelling)
     if rope is None:
-        return values
+        return {}
     if not isinstance(rope, Mapping):
-        raise ConfigError(f"rope_scaling = {rope!r} must be an object")
-    rope = dict(rope)
-    if rope.get("rope_theta") is not None:
-        values["rope_theta"] = rope["rope_theta"]
-    if "original_max_position_embeddings" in values:
-        rope["original_max_position_embeddings"] = values["original_max_position_embeddings"]
-    scaling = RopeScaling.from_dict(rope)
-    values["rope_scaling"] = None if scaling.rope_type == "default" else scaling
-    return values
+        raise ConfigError(f"{spelling} = {shown(rope)} must be an object")
+    if any(isinstance(value, Mapping) for value in rope.values()):
+        # Settings of their own for each kind of layer: for a family that has the field.
+        return {"rope_scaling": None, "rope_parameters": rope}
+    lifted = {name: rope[name] for name in ("rope_theta", "partial_rotary_factor") if rope.get(name) is not None}
+    original = values.get("original_max_position_embeddings")
+    more = {} if original is None else {"original_max_position_embeddings": original}
+    scaling = RopeScaling.from_dict({**rope, **more})
+    consumed = dict.fromkeys({"rope_parameters", "original_max_position_embeddings"} - names)
+    return {**lifted, **consumed, "rope_scaling": None if scaling.rope_type == "default" else scaling}

@@ -19,8 +19,19 @@ from atb_core.graph.dtype import DataType
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
-from atb_core.models.runtime.inputs import CONSTANT_INPUTS, check_step, filled_up, triangular_mask
-from atb_core.models.runtime.rotary import PositionEmbedding
+from atb_core.models.runtime.inputs import (
+    CONSTANT_INPUTS,
+    LayerKinds,
+    check_step,
+    filled_up,
+    symbolic_inputs,
+    table_names,
+    triangular_mask,
+    window_inputs,
+    window_mask,
+)
+from atb_core.models.runtime.rope_scaling import Rope
+from atb_core.models.runtime.rotary import Frequencies, PositionEmbedding, rope_frequencies
 from atb_core.models.runtime.variants import KVBinding, Variant, VariantStore
 from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading, stream_weights
 
@@ -64,11 +75,23 @@ class FlashCausalLMV3(nn.Module):
         self.max_model_len = max_model_len or config.context_length
         self.model_status = self.model_status_cls.from_config(mindie_llm_config)
         self.infer_param = InferenceParameter(config.data_type, self.max_model_len)
+        layers = range(config.num_hidden_layers)
+        #: Rotation and window of each layer, from the configuration.
+        self.layer_kinds = LayerKinds(tuple(map(config.rope_of, layers)), tuple(map(config.window_of, layers)))
 
     @property
     def dtype(self) -> DataType:
         """Returns the element type of weights, activations and KV cache."""
         return self.config.data_type
+
+    def rope_frequencies(self, rope: Rope, seq_len: int | None) -> Frequencies:
+        """Returns the frequencies of rotary embedding by which tables are made; override it for a kind of your own.
+
+        Args:
+            rope: the settings of the layers, from the configuration's `rope_of`.
+            seq_len: length of the sequence; `None` for frequencies that no length changes.
+        """
+        return rope_frequencies(rope, seq_len)
 
     def forward(self, **kwargs: Any) -> Mapping[str, Tensor]:
         """Records the model; returns its outputs by name, the logits as `model_out`."""
@@ -142,15 +165,20 @@ class CausalLM(FlashCausalLMV3):
         self._loaded = False
         self.variants = VariantStore(
             get_backend(backend) if isinstance(backend, str) else backend,
-            self.model_status,
-            self.dtype,
+            self.model_status.num_layers,
+            self._symbolic_inputs,
             self.features,
             self._record,
         )
         self._kv = KVBinding(self.model_status.num_layers)
-        torch_dtype = dtype_to_torch(self.dtype)
-        self._positions = PositionEmbedding(self.config, torch_dtype, self.max_model_len)
-        self._mask = triangular_mask(torch_dtype)
+        self._torch_dtype = dtype_to_torch(self.dtype)
+        ropes = self.layer_kinds.tables or [self.config.rope()]
+        self._positions = PositionEmbedding(ropes, self._torch_dtype, self.max_model_len, self.rope_frequencies)
+        self._mask = triangular_mask(self._torch_dtype)
+        self._window_mask = torch.empty(0)
+
+    def _symbolic_inputs(self, is_prefill: bool) -> dict[str, Any]:
+        return symbolic_inputs(self.model_status, self.dtype, is_prefill, self.layer_kinds)
 
     def _record(self, **arguments: Any) -> Mapping[str, Tensor]:
         self._recording = True
@@ -174,7 +202,7 @@ class CausalLM(FlashCausalLMV3):
         Raises:
             WeightsError: one message with every missing, misshapen and unexpected tensor; or a quantized checkpoint.
         """
-        quantized = self.config.quantization_config
+        quantized = self.config.quantization_config or self.config.quantize
         if quantized:
             method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
             raise WeightsError(
@@ -212,6 +240,11 @@ class CausalLM(FlashCausalLMV3):
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
         active = [feature for feature in self.features if feature.is_activated(step)]
+        if not active and any(adapter not in (None, "base") for adapter in step.adapter_ids or ()):
+            raise RequestError(
+                f"{type(self).__name__} has no feature that takes adapters, and the step names {step.adapter_ids!r}",
+                hint="Leave adapter_ids out, or merge the adapter into the checkpoint.",
+            )
         variant = self.variants.get("prefill" if step.is_prefill else "decode", active)
         self._kv.update(step.kv_cache)
         self._kv.bind(variant)
@@ -245,12 +278,12 @@ class CausalLM(FlashCausalLMV3):
     def _inputs(self, step: Step, variant: Variant) -> dict[str, torch.Tensor]:
         """Returns those inputs that the variant's network reads, of the ones that every model has."""
         slots, lengths = check_step(step, self.config.vocab_size, self._kv.slots, self._kv.block_size)
-        cos, sin, positions = self._positions.tables(step.position_ids, lengths, step.is_prefill)
+        tables, positions = self._positions.tables(step.position_ids, lengths, step.is_prefill)
+        named = {n: table for i, pair in enumerate(tables) for n, table in zip(table_names(i), pair, strict=True)}
         available = {
+            **named,
             "input_ids": step.input_ids,
             "position_ids": positions,
-            "cos_table": cos,
-            "sin_table": sin,
             "slots": slots,
             "input_lengths": lengths,
         }
@@ -260,4 +293,12 @@ class CausalLM(FlashCausalLMV3):
             available["lm_head_indices"] = torch.arange(len(step.input_ids)) if rows is None else rows
         elif step.block_tables is not None:
             available["block_tables"] = step.block_tables
+        window = self.layer_kinds.window
+        if window is not None:
+            available.update(window_inputs(step, slots, lengths, window, self._kv.block_size))
+            # Tokens that fill up a prefill lengthen its last sequence.
+            longest = int(lengths.max()) + self.backend.token_multiple - 1
+            if step.is_prefill and longest > len(self._window_mask):
+                self._window_mask = window_mask(longest, window, self._torch_dtype)
+            available["window_mask"] = self._window_mask
         return {name: available[name] for name in variant.input_names if name in available}

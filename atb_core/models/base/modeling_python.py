@@ -7,7 +7,7 @@ creates the modules. `DecoderLayer` and `DecoderModel` also create them, from th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from atb_core import nn
@@ -23,6 +23,7 @@ from atb_core.layers.norm.normalization import RmsNorm
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.mindie_llm_config import ModelStatus
 from atb_core.models.base.moe_config import MoeConfig
+from atb_core.models.runtime.inputs import table_names
 
 if TYPE_CHECKING:
     from atb_core.models.base.mindie_llm_config import InferenceParameter
@@ -71,6 +72,8 @@ class BaseLayer(Layer):
 class BaseModel(Layer):
     """A stack of decoder layers. A subclass sets `embed_tokens`, `layers` and `norm`."""
 
+    config: BaseConfig
+
     def __init__(
         self,
         config: BaseConfig,
@@ -102,22 +105,39 @@ class BaseModel(Layer):
         block_tables: Tensor | None,
         *,
         is_prefill: bool = True,
+        layer_inputs: Mapping[str, Tensor] | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Records the layers: token ids `[T]` to normalized hidden states `[T, hidden_size]`.
 
-        `input_ids` and `position_ids` are `[T]` int64, the tables `[positions, head_dim]`; there is one cache for each
-        layer. `AttentionMetadata` describes the rest. `kwargs` are arguments of features, passed to every layer.
-        ATB-Models' names and order are accepted too, see `layers.attention.long_form`.
+        `input_ids` and `position_ids` are `[T]` int64, the tables `[positions, rotated]`; there is one cache for each
+        layer. `AttentionMetadata` describes the rest. `layer_inputs` are the inputs of layers with another rotation or
+        with a window. `kwargs` are arguments of features, passed to every layer. ATB-Models' names and order are
+        accepted too, see `layers.attention.long_form`.
         """
         hidden = self.embed_tokens(input_ids)
-        cos = nn.functional.gather(cos_table, 0, position_ids)
-        sin = nn.functional.gather(sin_table, 0, position_ids)
+        further = {"cos_table": cos_table, "sin_table": sin_table, **(layer_inputs or {})}
+        ropes = [rope for rope in map(self.config.rope_of, range(len(self.layers))) if rope is not None]
+        rows = {
+            rope: [nn.functional.gather(further[name], 0, position_ids) for name in table_names(i)]
+            for i, rope in enumerate(dict.fromkeys(ropes))
+        }
         for index, layer in enumerate(self.layers):
+            rope, window = self.config.rope_of(index), self.config.window_of(index)
+            cos, sin = (None, None) if rope is None else rows[rope]
             metadata = AttentionMetadata(
-                cos, sin, k_caches[index], v_caches[index], slots, input_lengths, attention_mask, block_tables,
+                cos,
+                sin,
+                k_caches[index],
+                v_caches[index],
+                slots if window is None else further["window_slots"],
+                input_lengths if window is None or is_prefill else further["window_lengths"],
+                attention_mask if window is None or not is_prefill else further["window_mask"],
+                block_tables,
                 is_prefill,
-            )  # fmt: skip
+                window,
+                interleaved=rope is not None and rope.interleaved,
+            )
             hidden = call_layer(layer, hidden, metadata, **kwargs)
         return self.norm(hidden)  # type: ignore[no-any-return]
 
@@ -154,9 +174,16 @@ class DecoderModel(BaseModel):
         super().__init__(config, file_loader, prefix, **kwargs)
         self.embed_tokens = ParallelEmbedding(config, file_loader, f"{prefix}.embed_tokens")
         self.layers = nn.ModuleList(
-            [self.layer_cls(config, file_loader, prefix, index, **kwargs) for index in range(config.num_hidden_layers)]
+            [
+                self.layer_cls_of(index)(config, file_loader, prefix, index, **kwargs)
+                for index in range(config.num_hidden_layers)
+            ]
         )
         self.norm = RmsNorm(config, file_loader, f"{prefix}.norm")
+
+    def layer_cls_of(self, layer_idx: int) -> type[BaseLayer]:
+        """Returns the class of layer `layer_idx`; override it if layers of one model are of different classes."""
+        return self.layer_cls
 
 
 class MoeDecoderLayer(DecoderLayer):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from atb_core.errors import ConfigError, TokenizerError
 from atb_core.extensions import plugin_errors
 from atb_core.models.base.config import BaseConfig
+from atb_core.models.base.ported_router import PortedRouter
 from atb_core.models.families import families, model_type_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _TOKENIZER = ("encode", "decode", "text_decoder", "apply_chat_template", "check_
 
 
 @dataclass
-class BaseRouter:
+class BaseRouter(PortedRouter):
     """Creates configuration, model class and tokenizer of one checkpoint on first use; override `get_*` to change one.
 
     Args:
@@ -42,9 +43,6 @@ class BaseRouter:
     thinking_variable: ClassVar[str | None] = None
     #: The name of the parser for the family's tool calls, which a plugin offers, if any.
     tool_parser: ClassVar[str | None] = None
-
-    def __post_init__(self) -> None:
-        """Does nothing; subclasses written for ATB-Models call it."""
 
     @property
     def model_type(self) -> str:
@@ -72,7 +70,7 @@ class BaseRouter:
         with plugin_errors():
             tokenizer = self.get_tokenizer()
         lacking = [name for name in _TOKENIZER if tokenizer is not None and not hasattr(tokenizer, name)]
-        if lacking:
+        if lacking and not hasattr(tokenizer, "backend_tokenizer"):
             raise TokenizerError(
                 f"{type(self).__name__}.get_tokenizer returns a {type(tokenizer).__name__} of the module "
                 f"{type(tokenizer).__module__}, which has no {', '.join(lacking)}",
@@ -103,7 +101,10 @@ class BaseRouter:
         return families().model_for(self.model_type, families().owner_of(type(self)))  # type: ignore[no-any-return]
 
     def get_tokenizer(self) -> Any:
-        """Returns a tokenizer with the methods of `runner.tokenizer.Tokenizer`; `None` to have the files read."""
+        """Returns a tokenizer with the methods of `runner.tokenizer.Tokenizer`, or a fast one of transformers.
+
+        `None`, the default, has the checkpoint's files read.
+        """
         return None
 
     def get_generation_config(self) -> dict[str, Any]:

@@ -4,39 +4,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from atb_core.errors import ConfigError
 from atb_core.models.base.config import BaseConfig
+from atb_core.models.base.config_fields import shown
 
 __all__ = ["WindowConfig"]
+
+_LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 @dataclass
 class WindowConfig(BaseConfig):
-    """Refuses a configuration in which a layer has a window; with `use_sliding_window` false none has."""
+    """Adds `sliding_window`, the number of tokens that a token sees, itself included, and the layers that have it.
 
-    int_limits: ClassVar[dict[str, tuple[int, int]]] = {"max_window_layers": (0, 2**20)}
-    flags: ClassVar[tuple[str, ...]] = ("use_sliding_window",)
+    Those are the layers that `layer_types` calls `sliding_attention`, by default all. A family with another rule
+    overrides `has_window`.
+    """
 
-    use_sliding_window: bool = False
     sliding_window: int | None = None
-    max_window_layers: int = 28
     layer_types: list[str] | None = None
 
     def validate(self) -> None:
         """Raises ConfigError for the first field that has an impossible or unsupported value."""
         super().validate()
-        if self.layer_types is not None and not isinstance(self.layer_types, list):
-            raise ConfigError(f"layer_types = {self.layer_types!r} must be a list of names")
-        if self.use_sliding_window and self.has_windowed_layers():
+        if self.sliding_window is not None and (type(self.sliding_window) is not int or self.sliding_window < 0):
+            raise ConfigError(f"sliding_window = {shown(self.sliding_window)} must be an integer from 0")
+        types = self.layer_types
+        if types is None:
+            return
+        if not isinstance(types, list) or len(types) < self.num_hidden_layers:
+            raise ConfigError(f"layer_types = {shown(types)} must be a list with an entry for each layer")
+        other = next((each for each in types if each not in _LAYER_TYPES), None)
+        if other is not None:
             raise ConfigError(
-                f"use_sliding_window = true (sliding_window = {self.sliding_window}) is not supported",
-                hint="Set use_sliding_window to false in config.json to attend to the whole context.",
+                f"layer_types has {shown(other)}, which is not supported", hint=f"Supported: {', '.join(_LAYER_TYPES)}."
             )
 
-    def has_windowed_layers(self) -> bool:
-        """Returns true if some layer has the window when windows are used; without `layer_types`, the last ones."""
-        if self.layer_types is not None:
-            return "sliding_attention" in self.layer_types
-        return self.max_window_layers < self.num_hidden_layers
+    def has_window(self, layer_idx: int) -> bool:
+        """Returns true if layer `layer_idx` has the window, if there is one."""
+        return self.layer_types is None or self.layer_types[layer_idx] == "sliding_attention"
+
+    def window_of(self, layer_idx: int) -> int | None:
+        """Returns `sliding_window` for a layer that has it, unless the window is longer than the context."""
+        window = self.sliding_window
+        return window if window and window < self.context_length and self.has_window(layer_idx) else None

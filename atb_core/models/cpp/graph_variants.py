@@ -6,6 +6,7 @@ Names and packing of the weights, the checks of a step, position tables and the 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from atb_core.engine.base import check_names, check_some
+from atb_core.engine.checks import check_names, check_some
 from atb_core.engine.native import NativeBackend, NativeEngine, NativeStore
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError
 from atb_core.graph.dtype import DataType
@@ -22,7 +23,8 @@ from atb_core.graph.tensor import Tensor
 from atb_core.layers.attention.long_form import MODEL_NAMES
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM, FlashCausalLMV3
 from atb_core.models.cpp.model_torch import ModelTorch
-from atb_core.models.runtime.inputs import ROWS, TOKENS, k_cache_name, symbolic_inputs, v_cache_name
+from atb_core.models.runtime.inputs import ROWS, TOKENS, k_cache_name, v_cache_name
+from atb_core.models.runtime.rope_scaling import Rope
 from atb_core.models.runtime.variants import VariantStore
 from atb_core.nn.parameter import BaseParameter
 
@@ -41,16 +43,15 @@ class _Program:
         self._names = [t.name for t in network.inputs if t.name and t.name not in network.weights_keys]
         self._order = [_OWN_NAMES.get(name, name) for name in model.input_names]
 
-    def bind_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
-        """Binds the caches of all layers."""
-        layers = range(len(caches) // 2)
-        check_names("KV caches", caches, [name(layer) for layer in layers for name in (k_cache_name, v_cache_name)])
-        self.model.set_kv_cache([caches[k_cache_name(i)] for i in layers], [caches[v_cache_name(i)] for i in layers])
-        self._names = [name for name in self._names if name not in caches]
-
-    def bind_constants(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Binds inputs that keep their values from step to step."""
-        self.model.set_constant({MODEL_NAMES.get(name, name): value for name, value in values.items()})
+    def bind(self, what: str, values: Mapping[str, torch.Tensor]) -> None:
+        """Binds the KV caches of all layers, or inputs that keep their values from step to step."""
+        if what == "KV cache":
+            layers = range(len(values) // 2)
+            check_names("KV caches", values, [name(i) for i in layers for name in (k_cache_name, v_cache_name)])
+            keys, caches = ([values[name(i)] for i in layers] for name in (k_cache_name, v_cache_name))
+            self.model.set_kv_cache(keys, caches)
+        else:
+            self.model.set_constant({MODEL_NAMES.get(name, name): value for name, value in values.items()})
         self._names = [name for name in self._names if name not in values]
 
     def forward(
@@ -61,6 +62,7 @@ class _Program:
     ) -> dict[str, torch.Tensor]:
         """Runs one step. Its JSON has the lengths if their tensor is on a device."""
         check_names("inputs", inputs, self._names)
+        check_names("outputs", outputs, ["model_out"], optional=True)
         check_some("input", self.network, inputs, self._names, self.model.backend.input_device)
         given = [inputs.get(name) for name in self._order]
         lengths = runtime_params.get("input_lengths")
@@ -111,7 +113,7 @@ class CppVariants(VariantStore):
         if not isinstance(backend, NativeBackend):
             raise BackendUnavailableError(f"graph='cpp' does not run on the backend {backend.name!r}", hint=_HINT)
         _check_plain(model, name)
-        super().__init__(backend, model.model_status, model.dtype, [], _no_recording)
+        super().__init__(backend, model.model_status.num_layers, model._symbolic_inputs, [], _no_recording)
         prefill, decode = (ModelTorch(name, backend=backend) for _ in range(2))
         weights = ordered_weights(model, prefill.registration.weights)
         parameters = decoder_parameters(model, backend.float32_logits)
@@ -122,8 +124,7 @@ class CppVariants(VariantStore):
         decode.share_weight(prefill)
         self.store = prefill.store
         for base, built, rows in (("prefill", prefill, ROWS), ("decode", decode, TOKENS)):
-            inputs = symbolic_inputs(model.model_status, model.dtype, base == "prefill")
-            network = _without_nodes(f"{name}_{base}", inputs, weights)
+            network = _without_nodes(f"{name}_{base}", model._symbolic_inputs(base == "prefill"), weights)
             network.outputs.append(Tensor("model_out", (rows, model.config.vocab_size), logits))
             key = frozenset((base,))
             self.variants[key] = self.variant(key, CppEngine(built, network))
@@ -136,9 +137,16 @@ def _check_plain(model: CausalLM, name: str) -> None:
         reason = f"the model has features ({features}), which need a graph that Python records"
     elif type(model)._update_model_inputs is not FlashCausalLMV3._update_model_inputs:
         reason = f"{type(model).__name__} adds inputs of its own"
+    elif model.layer_kinds.window is not None or set(model.layer_kinds.ropes) != {_plain_rope(model)}:
+        reason = "its layers have a sliding window or a rotation other than that of whole heads by halves"
     else:
         return
     raise BackendUnavailableError(f"graph='cpp': {name} cannot replace the graph of this model: {reason}", hint=_HINT)
+
+
+def _plain_rope(model: CausalLM) -> Rope:
+    rope = model.config.rope()
+    return dataclasses.replace(rope, size=model.model_status.head_dim, interleaved=False)
 
 
 def _declare(model: ModelTorch, weights: list[BaseParameter]) -> None:

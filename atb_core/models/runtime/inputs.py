@@ -3,23 +3,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-from atb_core.errors import RequestError
+from atb_core.errors import ConfigError, RequestError
 from atb_core.features.step import Step
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor
+from atb_core.models.runtime.rope_scaling import Rope
 
 #: Side of the triangular mask that prefill attention gets.
 MASK_SIZE = 128
 
-#: Inputs that seldom change: tables and the mask.
-CONSTANT_INPUTS = ("cos_table", "sin_table", "attention_mask")
+#: Beginnings of the names of inputs that seldom change: tables and masks.
+CONSTANT_INPUTS = ("cos_table", "sin_table", "attention_mask", "window_mask")
+# Above it the mask of a window would have gigabytes.
+_LONGEST_MASKED = 1 << 15
 
-TOKENS, BATCH, ROWS, POSITIONS = Dim("tokens"), Dim("batch"), Dim("rows"), Dim("positions")
+TOKENS, BATCH, ROWS, POSITIONS, LONGEST = map(Dim, ("tokens", "batch", "rows", "positions", "longest"))
 BLOCKS, BLOCK_SIZE, MAX_BLOCKS = Dim("blocks"), Dim("block_size"), Dim("max_blocks")
 
 
@@ -29,6 +33,39 @@ class DecoderSizes(Protocol):
     num_layers: int
     num_kv_heads: int
     head_dim: int
+
+
+@dataclass(frozen=True)
+class LayerKinds:
+    """What the layers of a model differ in, besides weights; one entry for each layer.
+
+    Attributes:
+        ropes: the settings of rotary embedding, `None` for a layer without.
+        windows: the number of tokens that a token sees, itself included; `None` for all.
+    """
+
+    ropes: tuple[Rope | None, ...]
+    windows: tuple[int | None, ...]
+
+    @property
+    def tables(self) -> list[Rope]:
+        """Returns the different settings of rotary embedding, each of which needs tables."""
+        return list(dict.fromkeys(rope for rope in self.ropes if rope is not None))
+
+    @property
+    def window(self) -> int | None:
+        """Returns the window, of which a model may have one."""
+        windows = sorted({window for window in self.windows if window is not None})
+        if len(windows) > 1:
+            raise ConfigError(
+                f"layers with different sliding windows ({', '.join(map(str, windows))}) are not supported"
+            )
+        return windows[0] if windows else None
+
+
+def table_names(index: int) -> tuple[str, str]:
+    """Returns the names of the inputs with cosines and sines of the settings with this index."""
+    return (f"cos_table_{index}", f"sin_table_{index}") if index else ("cos_table", "sin_table")
 
 
 def k_cache_name(layer: int) -> str:
@@ -41,13 +78,25 @@ def v_cache_name(layer: int) -> str:
     return f"layer_{layer}_v_cache"
 
 
-def symbolic_inputs(status: DecoderSizes, dtype: DataType, is_prefill: bool) -> dict[str, Any]:
+def symbolic_inputs(
+    status: DecoderSizes, dtype: DataType, is_prefill: bool, kinds: LayerKinds | None = None
+) -> dict[str, Any]:
     """Returns the keyword arguments of a model's symbolic `forward`.
 
     In decode there is one token of each sequence, so `input_lengths` and `block_tables` have a row for each token.
+    Models whose layers differ in rotation or window get the inputs of the others as `layer_inputs`, by name.
     """
     integer, index = DataType.INT32, DataType.INT64
-    table = (POSITIONS, status.head_dim)
+    sizes = [rope.size for rope in kinds.tables] if kinds is not None else []
+    table = (POSITIONS, sizes[0] if sizes else status.head_dim)
+    further = [Tensor(n, (POSITIONS, size), dtype) for i, size in enumerate(sizes) if i for n in table_names(i)]
+    if kinds is not None and kinds.window is not None:
+        further.append(Tensor("window_slots", (TOKENS,), integer))
+        further.append(
+            Tensor("window_mask", (LONGEST, LONGEST), dtype)
+            if is_prefill
+            else Tensor("window_lengths", (TOKENS,), integer)
+        )
     cache = (BLOCKS, BLOCK_SIZE, status.num_kv_heads, status.head_dim)
     sequences = BATCH if is_prefill else TOKENS
     mask = Tensor("attention_mask", (MASK_SIZE, MASK_SIZE), dtype)
@@ -64,6 +113,7 @@ def symbolic_inputs(status: DecoderSizes, dtype: DataType, is_prefill: bool) -> 
         "block_tables": None if is_prefill else Tensor("block_tables", (sequences, MAX_BLOCKS), integer),
         "lm_head_indices": Tensor("lm_head_indices", (ROWS,), index) if is_prefill else None,
         "is_prefill": is_prefill,
+        **({"layer_inputs": {tensor.name: tensor for tensor in further}} if further else {}),
     }
 
 
@@ -73,17 +123,56 @@ def triangular_mask(dtype: torch.dtype) -> torch.Tensor:
     return torch.full((MASK_SIZE, MASK_SIZE), value, dtype=dtype).triu(1)
 
 
+def window_mask(longest: int, window: int, dtype: torch.dtype) -> torch.Tensor:
+    """Returns the mask of a window for prompts of up to `longest` tokens: 0 where a token is seen, else -inf.
+
+    Its size is a power of two, so that few sizes occur.
+
+    Raises:
+        RequestError: the mask would be too large.
+    """
+    if longest > _LONGEST_MASKED:
+        raise RequestError(
+            f"a prompt of {longest} tokens is too long for a model with a sliding window",
+            hint=f"It may have {_LONGEST_MASKED} tokens.",
+        )
+    size = max(MASK_SIZE, 1 << (longest - 1).bit_length())
+    hidden = torch.full((size, size), float("-inf"), dtype=dtype)
+    return hidden.triu(1) + hidden.tril(-window)
+
+
+def window_inputs(
+    step: Step, slots: torch.Tensor, lengths: torch.Tensor, window: int, block_size: int
+) -> dict[str, torch.Tensor]:
+    """Returns the slots of layers with a window, and in decode the lengths.
+
+    The token at position p takes the slot of position `p % window` of its sequence. So the cache holds the last
+    `window` tokens, in whatever order, and in decode attention to all of it is attention to the window.
+    """
+    if step.is_prefill:
+        counts = lengths.long()
+        starts = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+        places = torch.arange(len(slots)) - starts
+        kept = places >= torch.repeat_interleave(counts, counts) - window
+        return {"window_slots": torch.where(kept, slots[starts + places % window], -1)}
+    assert step.block_tables is not None
+    places = (lengths.long() - 1).clamp(min=0) % window
+    blocks = step.block_tables.gather(1, (places // block_size)[:, None])[:, 0]
+    rolled = (blocks * block_size + places % block_size).to(slots.dtype)
+    return {"window_slots": torch.where(slots < 0, slots, rolled), "window_lengths": lengths.clamp(max=window)}
+
+
 def filled_up(inputs: dict[str, torch.Tensor], missing: int) -> dict[str, torch.Tensor]:
     """Returns the inputs of a prefill with `missing` more tokens.
 
     They follow the last sequence's own tokens, which do not see them, and have no slot in the cache.
 
     Args:
-        inputs: by name in the network; of these `input_ids`, `position_ids` and `slots` `[T]` get longer, and
-            the last of `input_lengths` `[B]`.
+        inputs: by name in the network; of these `input_ids`, `position_ids`, `slots` and `window_slots` `[T]` get
+            longer, and the last of `input_lengths` `[B]`.
         missing: number of tokens to add.
     """
-    added = {"input_ids": 0, "position_ids": 0, "slots": -1}
+    added = {"input_ids": 0, "position_ids": 0, "slots": -1, "window_slots": -1}
     pad = torch.nn.functional.pad
     filled = {name: pad(inputs[name], (0, missing), value=value) for name, value in added.items() if name in inputs}
     if "input_lengths" in inputs:

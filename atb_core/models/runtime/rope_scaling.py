@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rotary position embedding settings of a checkpoint, in the old and the new spelling of `config.json`."""
+"""Settings of rotary position embedding, in the old and the new spelling of `config.json`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from typing import Any
 
 from atb_core.errors import ConfigError
 
-ROPE_TYPES = ("default", "linear", "llama3", "dynamic", "yarn")
 # The settings that each type needs.
-_REQUIRED = {
+_REQUIRED: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
     "dynamic": ("factor",),
     "yarn": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "longrope": ("short_factor", "long_factor"),
 }
+ROPE_TYPES = tuple(_REQUIRED)
 _NUMBERS = (
     "low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",
     "factor",
 )  # fmt: skip
+_LISTS = ("short_factor", "long_factor")
+# Settings beside those of `RopeScaling`: read elsewhere, or written by training. Others have to be off.
+_OTHERS = ("type", "rope_theta", "partial_rotary_factor", "finetuned")
 _MAX_FACTOR = 1.0e6
 
 
@@ -30,11 +34,12 @@ _MAX_FACTOR = 1.0e6
 class RopeScaling:
     """How positions are scaled; `rope_type` is one of `ROPE_TYPES`, `None` means that the type computes the value.
 
-    `original_max_position_embeddings` is the context the model was first trained on, in tokens.
+    `original_max_position_embeddings` is the context the model was first trained on, in tokens. `short_factor` and
+    `long_factor`, for `longrope`, divide each frequency in sequences up to that length, and in longer ones.
     """
 
     rope_type: str = "default"
-    factor: float = 1.0
+    factor: float | None = None
     original_max_position_embeddings: int | None = None
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
@@ -44,31 +49,32 @@ class RopeScaling:
     mscale: float | None = None
     mscale_all_dim: float | None = None
     truncate: bool = True
+    short_factor: tuple[float, ...] = ()
+    long_factor: tuple[float, ...] = ()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RopeScaling:
         """Reads the contents of `rope_scaling` or `rope_parameters`; `type` is the old name of `rope_type`.
 
         Raises:
-            ConfigError: an unsupported type, a missing setting, or a value of the wrong type or size.
+            ConfigError: an unsupported type or setting, a missing one, or a value of the wrong type or size.
         """
         rope_type = values.get("rope_type", values.get("type", "default"))
-        if rope_type not in ROPE_TYPES:
+        rope_type = "longrope" if rope_type == "su" else rope_type
+        if not isinstance(rope_type, str) or rope_type not in ROPE_TYPES:
             raise ConfigError(
                 f"rope_type = {rope_type!r} is not supported", hint=f"Supported: {', '.join(ROPE_TYPES)}."
             )
-        partial = values.get("partial_rotary_factor", 1.0)
-        if partial != 1.0:
-            raise ConfigError(
-                f"partial_rotary_factor = {partial!r} is not supported",
-                hint="Only models that rotate the whole head (1.0) run.",
-            )
         names = {field.name for field in dataclasses.fields(cls)}
+        for name, value in values.items():
+            if name not in names and name not in _OTHERS and value not in (None, False, 1):
+                raise ConfigError(f"rope_scaling {name} = {value!r} is not supported")
         settings = {key: value for key, value in values.items() if key in names and value is not None}
         for name in _REQUIRED[rope_type]:
             if name not in settings:
                 raise ConfigError(f"rope_scaling of type {rope_type!r} lacks {name!r}")
-        scaling = cls(**{**settings, "rope_type": rope_type})
+        lists = {name: tuple(settings[name]) for name in _LISTS if isinstance(settings.get(name), list)}
+        scaling = cls(**{**settings, **lists, "rope_type": rope_type})
         scaling.validate()
         return scaling
 
@@ -77,7 +83,12 @@ class RopeScaling:
         for name in _NUMBERS:
             if getattr(self, name) is not None:
                 check_number(f"rope_scaling {name}", getattr(self, name), 0.0, _MAX_FACTOR)
-        if self.factor < 1.0:
+        for name in _LISTS:
+            if not isinstance(getattr(self, name), tuple):
+                raise ConfigError(f"rope_scaling {name} = {getattr(self, name)!r} must be a list of numbers")
+            for value in getattr(self, name):
+                check_number(f"rope_scaling {name}", value, 0.0, _MAX_FACTOR)
+        if self.factor is not None and self.factor < 1.0:
             raise ConfigError(f"rope_scaling factor = {self.factor} must be at least 1")
         original = self.original_max_position_embeddings
         if original is not None and (type(original) is not int or not 1 <= original <= 2**27):
@@ -89,6 +100,30 @@ class RopeScaling:
                 f"rope_scaling low_freq_factor = {self.low_freq_factor} must be above 0 and below "
                 f"high_freq_factor = {self.high_freq_factor}"
             )
+
+
+@dataclass(frozen=True)
+class Rope:
+    """How queries and keys of a layer are rotated; layers with equal settings share tables.
+
+    Attributes:
+        size: number of elements at the beginning of each head that are rotated; the others stay as they are.
+        theta: base of the frequencies.
+        max_position_embeddings: length of the context, in tokens.
+        scaling: how positions are scaled.
+        interleaved: rotates neighbouring elements (2i, 2i + 1) with each other, instead of i and `i + size / 2`.
+    """
+
+    size: int
+    theta: float
+    max_position_embeddings: int
+    scaling: RopeScaling = RopeScaling()
+    interleaved: bool = False
+
+    @property
+    def original(self) -> int:
+        """Returns the context that the model was first trained on, in tokens."""
+        return self.scaling.original_max_position_embeddings or self.max_position_embeddings
 
 
 def check_number(name: str, value: object, low: float, high: float) -> None:

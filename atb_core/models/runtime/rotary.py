@@ -8,48 +8,49 @@ its own to the last bit on the same torch.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 import torch
 
-from atb_core.errors import RequestError
-from atb_core.models.runtime.rope_scaling import RopeScaling
+from atb_core.errors import ConfigError, RequestError
+from atb_core.models.runtime.rope_scaling import Rope
 
 # A table starts with this many positions and doubles, so that a long context costs memory only when used.
 _FIRST_ROWS = 4096
-
-
-class RopeConfig(Protocol):
-    """The fields of a configuration that define rotary positions; `BaseConfig` has them."""
-
-    head_dim: int | None
-    max_position_embeddings: int
-    rope_theta: float
-    rope_scaling: RopeScaling | None
+#: Cosines and sines.
+Tables: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 
 
 @dataclass(frozen=True)
 class Frequencies:
-    """`inverse [head_dim / 2]` float32, radians per position; cosine and sine are multiplied by `scaling`."""
+    """`inverse [size / 2]` float32, radians per position; cosine and sine are multiplied by `scaling`."""
 
     inverse: torch.Tensor
-    scaling: float
+    scaling: float = 1.0
 
 
-def rope_frequencies(config: RopeConfig, seq_len: int | None = None) -> Frequencies:
-    """Returns the frequencies for a sequence of `seq_len` tokens; only the type `dynamic` depends on it."""
-    scaling = config.rope_scaling or RopeScaling()
-    plain = _inverse_frequencies(config.rope_theta, config.head_dim or 0)
-    if scaling.rope_type == "linear":
-        return Frequencies(plain / scaling.factor, 1.0)
-    if scaling.rope_type == "llama3":
-        return Frequencies(_llama3(plain, scaling, config.max_position_embeddings), 1.0)
-    if scaling.rope_type == "dynamic":
-        return Frequencies(_dynamic(config, scaling, seq_len), 1.0)
-    if scaling.rope_type == "yarn":
-        return Frequencies(_yarn(config, scaling), _yarn_attention_factor(scaling))
-    return Frequencies(plain, 1.0)
+def rope_frequencies(rope: Rope, seq_len: int | None = None) -> Frequencies:
+    """Returns the frequencies for a sequence of `seq_len` tokens; only `dynamic` and `longrope` depend on it."""
+    kind, scaling = rope.scaling.rope_type, rope.scaling
+    plain = _inverse_frequencies(rope.theta, rope.size)
+    if kind == "linear":
+        return Frequencies(plain / (scaling.factor or 1.0))
+    if kind == "llama3":
+        return Frequencies(_llama3(plain, rope))
+    if kind == "dynamic":
+        return Frequencies(_dynamic(rope, seq_len))
+    if kind == "yarn":
+        return Frequencies(_yarn(rope), _yarn_attention_factor(rope))
+    if kind == "longrope":
+        return _longrope(rope, seq_len)
+    return Frequencies(plain)
+
+
+def fixed_until(rope: Rope) -> int | None:
+    """Returns the length up to which frequencies are the same for all sequences; `None` if they always are."""
+    return {"dynamic": rope.max_position_embeddings, "longrope": rope.original}.get(rope.scaling.rope_type)
 
 
 def _inverse_frequencies(base: float | torch.Tensor, dim: int) -> torch.Tensor:
@@ -57,10 +58,10 @@ def _inverse_frequencies(base: float | torch.Tensor, dim: int) -> torch.Tensor:
     return 1.0 / (base**exponents)
 
 
-def _llama3(plain: torch.Tensor, scaling: RopeScaling, max_positions: int) -> torch.Tensor:
+def _llama3(plain: torch.Tensor, rope: Rope) -> torch.Tensor:
     """Slows long waves by `factor`, keeps short ones and interpolates those between."""
-    original = scaling.original_max_position_embeddings or max_positions
-    factor, low, high = scaling.factor, scaling.low_freq_factor, scaling.high_freq_factor
+    original, scaling = rope.original, rope.scaling
+    factor, low, high = scaling.factor or 1.0, scaling.low_freq_factor, scaling.high_freq_factor
     wavelength = 2 * math.pi / plain
     slowed = torch.where(wavelength > original / low, plain / factor, plain)
     smooth = (original / wavelength - low) / (high - low)
@@ -69,22 +70,37 @@ def _llama3(plain: torch.Tensor, scaling: RopeScaling, max_positions: int) -> to
     return torch.where(is_between, between, slowed)
 
 
-def _dynamic(config: RopeConfig, scaling: RopeScaling, seq_len: int | None) -> torch.Tensor:
+def _dynamic(rope: Rope, seq_len: int | None) -> torch.Tensor:
     """Raises the base with the length of a sequence that is longer than the trained context."""
-    dim, factor, trained = config.head_dim or 0, scaling.factor, config.max_position_embeddings
+    dim, factor, trained = rope.size, rope.scaling.factor or 1.0, rope.max_position_embeddings
     # The length enters as a tensor: Hugging Face's arithmetic on it is float32, not Python's float64.
     length = torch.tensor(max(seq_len or 0, trained))
-    base = config.rope_theta * ((factor * length / trained) - (factor - 1)) ** (dim / (dim - 2))
+    base = rope.theta * ((factor * length / trained) - (factor - 1)) ** (dim / (dim - 2))
     return _inverse_frequencies(base, dim)
 
 
-def _yarn(config: RopeConfig, scaling: RopeScaling) -> torch.Tensor:
+def _longrope(rope: Rope, seq_len: int | None) -> Frequencies:
+    """Divides each frequency by its own factor, of one list for short sequences and of another for long ones."""
+    original, scaling = rope.original, rope.scaling
+    factors = scaling.long_factor if seq_len and seq_len > original else scaling.short_factor
+    if len(factors) != rope.size // 2:
+        raise ConfigError(
+            f"short_factor and long_factor of longrope must have {rope.size // 2} numbers, one has {len(factors)}"
+        )
+    exponents = torch.arange(0, rope.size, 2, dtype=torch.int64).float() / rope.size
+    inverse = 1.0 / (torch.tensor(factors, dtype=torch.float32) * rope.theta**exponents)
+    attention, factor = scaling.attention_factor, scaling.factor or rope.max_position_embeddings / original
+    if attention is None:
+        attention = 1.0 if factor <= 1.0 else math.sqrt(1 + math.log(factor) / math.log(original))
+    return Frequencies(inverse, float(attention))
+
+
+def _yarn(rope: Rope) -> torch.Tensor:
     """Interpolates slow dimensions and keeps fast ones, with a ramp between two numbers of rotations."""
-    dim, base, factor = config.head_dim or 0, config.rope_theta, scaling.factor
-    original = scaling.original_max_position_embeddings or config.max_position_embeddings
+    dim, base, scaling = rope.size, rope.theta, rope.scaling
 
     def dimension_of(rotations: float) -> float:
-        return (dim * math.log(original / (rotations * 2 * math.pi))) / (2 * math.log(base))
+        return (dim * math.log(rope.original / (rotations * 2 * math.pi))) / (2 * math.log(base))
 
     low, high = dimension_of(scaling.beta_fast), dimension_of(scaling.beta_slow)
     if scaling.truncate:
@@ -95,15 +111,16 @@ def _yarn(config: RopeConfig, scaling: RopeScaling) -> torch.Tensor:
     ramp = ((torch.arange(dim // 2, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
     keep = 1 - ramp
     periods = base ** (torch.arange(0, dim, 2).float() / dim)
-    return 1.0 / (factor * periods) * (1 - keep) + 1.0 / periods * keep
+    return 1.0 / ((scaling.factor or 1.0) * periods) * (1 - keep) + 1.0 / periods * keep
 
 
-def _yarn_attention_factor(scaling: RopeScaling) -> float:
+def _yarn_attention_factor(rope: Rope) -> float:
+    scaling, factor = rope.scaling, rope.scaling.factor or 1.0
     if scaling.attention_factor is not None:
         return float(scaling.attention_factor)
 
     def mscale(weight: float) -> float:
-        return 1.0 if scaling.factor <= 1 else 0.1 * weight * math.log(scaling.factor) + 1.0
+        return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
 
     if scaling.mscale and scaling.mscale_all_dim:
         return mscale(scaling.mscale) / mscale(scaling.mscale_all_dim)
@@ -111,28 +128,35 @@ def _yarn_attention_factor(scaling: RopeScaling) -> float:
 
 
 class PositionEmbedding:
-    """Tables `[positions, head_dim]` in the model's dtype, both halves filled; cosines are computed in float32.
+    """Tables `[positions, size]` in the model's dtype; cosines are computed in float64, so that all machines agree.
 
     Args:
+        ropes: the settings of the layers; each gets tables of its own.
         max_model_len: positions from here on are refused.
+        frequencies: computes the frequencies, as `rope_frequencies` does.
     """
 
-    def __init__(self, config: RopeConfig, dtype: torch.dtype, max_model_len: int) -> None:
-        self.config = config
+    def __init__(
+        self,
+        ropes: Sequence[Rope],
+        dtype: torch.dtype,
+        max_model_len: int,
+        frequencies: Callable[[Rope, int | None], Frequencies] = rope_frequencies,
+    ) -> None:
+        self.ropes = ropes
         self.dtype = dtype
         self.max_model_len = max_model_len
-        self._frequencies = rope_frequencies(config)
-        scaling = config.rope_scaling
-        # `dynamic` frequencies depend on a sequence's length beyond this many tokens; others are fixed.
-        self._fixed_until = config.max_position_embeddings if scaling and scaling.rope_type == "dynamic" else None
-        self._cos = self._sin = torch.empty(0, config.head_dim or 0, dtype=dtype)
+        self._frequencies = frequencies
+        self._fixed_until = min((length for length in map(fixed_until, ropes) if length is not None), default=None)
+        self._fixed = [frequencies(rope, None) for rope in ropes]
+        self._tables: list[Tables] = [(torch.empty(0, rope.size, dtype=dtype),) * 2 for rope in ropes]
 
     def tables(
         self, position_ids: torch.Tensor, input_lengths: torch.Tensor, is_prefill: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Returns cosines, sines and the row of each token in them.
+    ) -> tuple[list[Tables], torch.Tensor]:
+        """Returns cosines and sines for each of the settings, and the row of each token in all of them.
 
-        Normally these are the growing tables and `position_ids` itself. With rope type `dynamic` and a sequence
+        Normally these are the growing tables and `position_ids` itself. With `dynamic` and `longrope` and a sequence
         longer than the trained context, every token gets a row of its own, computed for the present length of its
         sequence, as Hugging Face computes it for the sequence alone. As there, keys in the cache keep the rotation of
         the step that wrote them.
@@ -155,34 +179,36 @@ class PositionEmbedding:
             )
         if self._fixed_until is not None and high >= self._fixed_until:
             return self._rows_of_tokens(position_ids, input_lengths, is_prefill)
-        if high >= len(self._cos):
+        if high >= len(self._tables[0][0]):
             self._grow(high + 1)
-        return self._cos, self._sin, position_ids
+        return self._tables, position_ids
 
     def _grow(self, rows: int) -> None:
-        rows = min(max(rows, _FIRST_ROWS, 2 * len(self._cos)), self.max_model_len)
+        present = len(self._tables[0][0])
+        rows = min(max(rows, _FIRST_ROWS, 2 * present), self.max_model_len)
         if self._fixed_until is not None:
             rows = min(rows, self._fixed_until)
-        new = torch.arange(len(self._cos), rows)
-        cos, sin = self._compute(new, self._frequencies)
-        self._cos, self._sin = torch.cat((self._cos, cos)), torch.cat((self._sin, sin))
+        new = torch.arange(present, rows)
+        for i, rope in enumerate(self.ropes):
+            cos, sin = self._compute(rope, new, self._fixed[i])
+            self._tables[i] = torch.cat((self._tables[i][0], cos)), torch.cat((self._tables[i][1], sin))
 
-    def _compute(self, positions: torch.Tensor, frequencies: Frequencies) -> tuple[torch.Tensor, torch.Tensor]:
-        angles = positions[:, None].float() * frequencies.inverse
-        cos = (angles.cos() * frequencies.scaling).to(self.dtype)
-        sin = (angles.sin() * frequencies.scaling).to(self.dtype)
-        return torch.cat((cos, cos), dim=-1), torch.cat((sin, sin), dim=-1)
+    def _compute(self, rope: Rope, positions: torch.Tensor, frequencies: Frequencies) -> Tables:
+        # Cosines of float32 differ in the last bit from one processor's library to another's.
+        angles = (positions[:, None].float() * frequencies.inverse).double()
+        angles = angles.repeat_interleave(2, dim=-1) if rope.interleaved else torch.cat((angles, angles), dim=-1)
+        return (
+            (angles.cos().float() * frequencies.scaling).to(self.dtype),
+            (angles.sin().float() * frequencies.scaling).to(self.dtype),
+        )
 
     def _rows_of_tokens(
         self, position_ids: torch.Tensor, input_lengths: torch.Tensor, is_prefill: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        tokens = len(position_ids)
-        cos = torch.empty(tokens, self.config.head_dim or 0, dtype=self.dtype)
-        sin = torch.empty_like(cos)
-        start = 0
-        for length in input_lengths.tolist():
-            stop = start + (length if is_prefill else 1)
-            frequencies = rope_frequencies(self.config, length)
-            cos[start:stop], sin[start:stop] = self._compute(position_ids[start:stop], frequencies)
-            start = stop
-        return cos, sin, torch.arange(tokens)
+    ) -> tuple[list[Tables], torch.Tensor]:
+        lengths = input_lengths.tolist()
+        parts = torch.split(position_ids, lengths if is_prefill else 1)
+        tables = []
+        for rope in self.ropes:
+            rows = [self._compute(rope, p, self._frequencies(rope, n)) for p, n in zip(parts, lengths, strict=True)]
+            tables.append((torch.cat([cos for cos, _ in rows]), torch.cat([sin for _, sin in rows])))
+        return tables, torch.arange(len(position_ids))

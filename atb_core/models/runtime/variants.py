@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 import torch
 
@@ -15,13 +16,12 @@ from atb_core.errors import EngineError, GraphError, RequestError
 from atb_core.features import BASE_FEATURES, FeatureDecorator
 from atb_core.features.step import KVCache
 from atb_core.graph.dim import Dim
-from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.passes import run_passes
 from atb_core.graph.passes.linears import widen_outputs
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_to_torch
-from atb_core.models.runtime.inputs import DecoderSizes, k_cache_name, symbolic_inputs, v_cache_name
+from atb_core.models.runtime.inputs import k_cache_name, v_cache_name
 
 VariantKey = frozenset[str]
 # Logits of a long prompt are large; buffers above this size are not kept from step to step.
@@ -43,11 +43,11 @@ class Variant:
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     _buffers: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def bind_constants(self, inputs: dict[str, torch.Tensor], names: Collection[str]) -> None:
-        """Removes the inputs called `names` from `inputs` and gives the engine those that changed."""
-        for name in names:
-            value = inputs.pop(name, None)
-            if value is not None and value is not self.constants.get(name):
+    def bind_constants(self, inputs: dict[str, torch.Tensor], beginnings: tuple[str, ...]) -> None:
+        """Removes the inputs whose names begin with one of `beginnings` and gives the engine those that changed."""
+        for name in [name for name in inputs if name.startswith(beginnings)]:
+            value = inputs.pop(name)
+            if value is not self.constants.get(name):
                 self.engine.set_constants({name: value})
                 self.constants[name] = value
 
@@ -116,25 +116,26 @@ class VariantStore:
     """All variants of one model over one weight store.
 
     Args:
-        dtype: element type of activations and KV cache.
+        num_layers: number of layers, each with a KV cache.
+        inputs: returns the keyword arguments of the model's symbolic forward for prefill (true) or decode.
         record: the model's symbolic forward; takes a variant's keyword arguments and returns its outputs by name.
     """
 
     def __init__(
         self,
         backend: Backend,
-        sizes: DecoderSizes,
-        dtype: DataType,
+        num_layers: int,
+        inputs: Callable[[bool], dict[str, Any]],
         features: Sequence[FeatureDecorator],
         record: Callable[..., Mapping[str, Tensor]],
     ) -> None:
         self.backend = backend
         self.store = backend.new_store()
         self.variants: dict[VariantKey, Variant] = {}
-        self._sizes, self._dtype = sizes, dtype
+        self._inputs = inputs
         self._features = features
         self._record = record
-        layers = range(sizes.num_layers)
+        layers = range(num_layers)
         self._cache_names = frozenset((*map(k_cache_name, layers), *map(v_cache_name, layers)))
 
     def get(self, base: str, active: Sequence[FeatureDecorator] = ()) -> Variant:
@@ -159,7 +160,7 @@ class VariantStore:
     def network(self, key: VariantKey) -> Network:
         """Records a variant and returns its network before any pass."""
         (base,) = key & set(BASE_FEATURES)
-        arguments = symbolic_inputs(self._sizes, self._dtype, base == "prefill")
+        arguments = self._inputs(base == "prefill")
         for feature in self._features:
             if feature.feature_name in key:
                 arguments.update(feature.variant_inputs())

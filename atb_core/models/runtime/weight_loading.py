@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _HARMLESS = re.compile(
     r"\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|(self_)?attn\.(bias|masked_bias|rotary_emb\.inv_freq))$"
 )
+_BODY = "model."
 Sink = Callable[[str, torch.Tensor], None]
 #: Takes a part of a weight from an index of dimension 0 on, as `Engine.set_weight_part`.
 PartSink = Callable[[str, int, torch.Tensor], None]
@@ -60,12 +61,18 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
         WeightsError: names every missing, misshapen, mistyped and unexpected tensor.
     """
     available = set(loader.names())
+    # A model that was saved without its head has the names of its body alone.
+    headless = not any(name.startswith(_BODY) for name in available)
+    stored = {_BODY + name: name for name in available} if headless else {}
     missing, misshapen, mistyped = [], [], []
     sources: dict[str, Sequence[WeightSource]] = {}
     duplicates: list[tuple[str, str]] = []
     used: set[str] = set()
     for parameter in parameters:
-        sources[parameter.name] = _stored_sources(parameter, available)
+        sources[parameter.name] = [
+            replace(source, name=stored.get(source.name, source.name))
+            for source in _stored_sources(parameter, available | stored.keys())
+        ]
         for source in sources[parameter.name]:
             if source.name not in available:
                 missing.append(f"{source.name} {shape_text(source.shape)}")
@@ -78,7 +85,7 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
                 mistyped.append(f"{source.name} is {loader.dtype(source.name).short}")
         duplicates += [(alias, parameter.name) for alias in parameter.aliases if alias in available - used]
     used |= {name for name, _ in duplicates}
-    unexpected = sorted(name for name in available - used if not _HARMLESS.search(name))
+    unexpected = sorted(name for name in available - used - loader.unlisted() if not _HARMLESS.search(name))
     kinds = ("missing", "of the wrong shape", "not of a floating-point type", "unexpected")
     problems = [*zip(kinds, (missing, misshapen, mistyped, unexpected), strict=True)]
     if parts := [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in problems if names]:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions on symbolic tensors, each of which records one node; names and arguments are those of ATB-Models."""
 
+from typing import NoReturn
+
+from atb_core.errors import GraphError
 from atb_core.graph.ops.activation import GeluMode
 from atb_core.graph.ops.attention import MaskType
 from atb_core.nn.functional.attention import paged_attention, reshape_and_cache, rope
@@ -27,3 +30,14 @@ __all__ = [
     "moe_topk_softmax", "neg", "paged_attention", "reshape_and_cache", "rms_norm", "rope", "sin", "softmax", "sort",
     "split", "sum_", "tanh",
 ]  # fmt: skip
+
+_ABSENT = ("std", "norm", "copy_blocks", "gating", "group_topk", "multi_latent_attention")
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name in _ABSENT:
+        raise GraphError(
+            f"nn.functional.{name} of ATB-Models is not in this version",
+            hint='The page "Bring your model" lists what is different; a plugin can add an op of its own.',
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

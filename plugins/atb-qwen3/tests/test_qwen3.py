@@ -19,7 +19,10 @@ CLAIMED = frozenset(
 class TestQwen3(FamilyTests):
     model_type = "qwen3"
     config = {"head_dim": 16}
-    cases = {"attention biases": {"attention_bias": True}}
+    cases = {
+        "attention biases": {"attention_bias": True},
+        "a sliding window for two layers": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    }
     capabilities = CLAIMED
 
 
@@ -29,5 +32,6 @@ class TestQwen3Moe(FamilyTests):
     cases = {
         "weights of the chosen experts that add up to one": {"norm_topk_prob": True},
         "a dense layer among the others": {"mlp_only_layers": [1]},
+        "a sliding window": {"use_sliding_window": True, "sliding_window": 8},
     }
     capabilities = CLAIMED | {Capability.EXPERTS}

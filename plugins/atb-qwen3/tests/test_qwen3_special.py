@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tokenizers
@@ -89,17 +88,13 @@ def test_the_size_of_a_head_where_the_configuration_is_silent() -> None:
     assert Qwen3MoeConfig.from_dict(sizes).head_dim == 16
 
 
-@pytest.mark.parametrize("config_cls", [Qwen3Config, Qwen3MoeConfig])
-def test_a_sliding_window_is_refused_by_name(config_cls: Any) -> None:
-    values = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
-    with pytest.raises(ConfigError, match="use_sliding_window = true"):
-        config_cls.from_dict(values)
-    config_cls.from_dict({**values, "use_sliding_window": False})
-
-
-def test_with_experts_a_window_is_every_layers_whatever_max_window_layers_says() -> None:
-    with pytest.raises(ConfigError, match="use_sliding_window = true"):
-        Qwen3MoeConfig.from_dict({"use_sliding_window": True, "max_window_layers": 48, "num_hidden_layers": 48})
+def test_the_layers_that_have_a_window() -> None:
+    values = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1, "num_hidden_layers": 2}
+    assert [Qwen3Config.from_dict(values).window_of(layer) for layer in (0, 1)] == [None, 8]
+    # With experts a window is every layer's, whatever max_window_layers says.
+    assert [Qwen3MoeConfig.from_dict(values).window_of(layer) for layer in (0, 1)] == [8, 8]
+    for config_cls in (Qwen3Config, Qwen3MoeConfig):
+        assert config_cls.from_dict({**values, "use_sliding_window": False}).window_of(1) is None
 
 
 def test_more_experts_for_a_token_than_there_are_is_refused() -> None:

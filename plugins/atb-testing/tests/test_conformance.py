@@ -12,6 +12,7 @@ import torch
 
 from atb_core.layers.attention.attention import Attention
 from atb_core.layers.norm.normalization import RmsNorm
+from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3
 from atb_core.models.runtime import rotary
 from atb_testing import ErrorReport, assert_conforms, compare_logits, tiny_checkpoint
 
@@ -34,9 +35,9 @@ def test_twice_the_error_of_torch_is_the_limit(ours: float, within: bool) -> Non
 def wrong_theta(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
     right = rotary.rope_frequencies
     monkeypatch.setattr(
-        rotary,
+        FlashCausalLMV3,
         "rope_frequencies",
-        lambda config, seq_len=None: right(config.replace(rope_theta=config.rope_theta * (1 + size)), seq_len),
+        lambda self, rope, seq_len: right(dataclasses.replace(rope, theta=rope.theta * (1 + size)), seq_len),
     )
 
 

@@ -63,7 +63,7 @@ def test_a_wrong_model_fails_and_the_module_is_named(
 def test_a_model_that_cannot_be_compared_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], model_type: str | None, message: str
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "dtype": "float32"}))
     (tmp_path / "model.safetensors").write_bytes(b"")
     status, out, err = verified(capsys, str(tmp_path))
     assert (status, out) == (1, "")

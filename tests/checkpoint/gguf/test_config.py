@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from checkpoint.checkpoints import TINY, gguf_bytes, tiny_gguf, write
 
+from atb_core.checkpoint import GgufRules, open_checkpoint
 from atb_core.checkpoint.gguf.config import llama3_factors, read_gguf_config
 from atb_core.errors import WeightsError
 
@@ -66,6 +68,7 @@ def test_what_a_file_may_add(tmp_path: Path) -> None:
             {"rope_type": "linear", "factor": 4.0},
         ),
         ({"tiny__rope__scale_linear": 2.0}, {"rope_type": "linear", "factor": 2.0}),
+        ({"tiny__rope__scaling__factor": 8.0}, {"rope_type": "linear", "factor": 8.0}),
         (
             {
                 "tiny__rope__scaling__type": "yarn",
@@ -150,7 +153,7 @@ def test_frequency_factors_of_another_rule_are_refused(tensor: np.ndarray, cause
         ({"tokenizer__ggml__eos_token_id": 40}, "below the vocabulary's 40"),
         ({"general__architecture": ""}, "general.architecture"),
         ({"general__architecture": 7}, "general.architecture"),
-        ({"split__count": 3}, "one of 3 parts"),
+        ({"split__count": 3}, "number 0 of 3 by its metadata, but number 0 of 1 by its name"),
     ],
 )
 def test_impossible_metadata_is_refused(metadata: dict[str, Any], cause: str, tmp_path: Path) -> None:
@@ -176,3 +179,37 @@ def test_missing_metadata_is_named(key: str, tmp_path: Path) -> None:
 
 def test_a_value_given_per_layer_may_be_the_same_for_all(tmp_path: Path) -> None:
     assert config_of(tmp_path, tiny__attention__head_count_kv=[2, 2])["num_key_value_heads"] == 2
+
+
+@pytest.mark.parametrize("absent", [2**32 - 1, struct.pack("<Ii", 5, -1)])
+def test_a_token_that_is_said_to_be_absent_is_none(absent: Any, tmp_path: Path) -> None:
+    config = config_of(tmp_path, tokenizer__ggml__padding_token_id=absent, tokenizer__ggml__bos_token_id=3)
+    assert (config["pad_token_id"], config["bos_token_id"]) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"tiny.attn_logit_softcapping": 30.0},
+        {"tiny.embedding_scale": 12.0},
+        {"tiny.rope.dimension_sections": [8, 12, 12, 0]},
+        {"tiny.attention.causal": False, "tiny.pooling_type": 1},
+        {"tiny.expert_gating_func": 2},
+    ],
+)
+def test_metadata_that_change_the_model_are_refused_unless_its_family_names_them(
+    metadata: dict[str, Any], tmp_path: Path
+) -> None:
+    checkpoint = open_checkpoint(write(tmp_path / "x.gguf", tiny_gguf(metadata=metadata)[0]))
+    assert checkpoint.model_type([]) == "tiny"
+    name = next(key for key, value in metadata.items() if value).removeprefix("tiny.")
+    with pytest.raises(WeightsError, match=f"metadata of unknown meaning for its model: {name} = "):
+        checkpoint.config()
+    checkpoint.set_rules(GgufRules(metadata={name: "of_the_family"}))
+    assert checkpoint.config()["of_the_family"] == pytest.approx(metadata[f"tiny.{name}"])
+
+
+def test_metadata_that_say_nothing_new_are_accepted(tmp_path: Path) -> None:
+    nothing = {"tiny.vocab_size": 40, "tiny.logit_scale": 1.0, "tiny.attention.causal": True, "tiny.expert_count": 0}
+    content, _ = tiny_gguf(metadata={**nothing, "other.attention.scale": 7.0})
+    assert open_checkpoint(write(tmp_path / "x.gguf", content)).config()["hidden_size"] == 64

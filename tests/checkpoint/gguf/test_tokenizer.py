@@ -210,3 +210,20 @@ def test_an_inconsistent_vocabulary_is_refused(changes: dict[str, Any], cause: s
 
 def test_the_alphabet_of_the_tests_is_complete() -> None:
     assert len(byte_alphabet()) == FIRST_EXTRA
+
+
+def test_templates_by_name(tmp_path: Path) -> None:
+    metadata = byte_level_metadata("gpt-2") | {
+        "tokenizer.chat_template": "plain",
+        "tokenizer.chat_template.tool_use": "tools",
+        "tokenizer.chat_templates": ["tool_use"],
+    }
+    assert tokenizer_of(tmp_path, metadata).chat_templates == {"default": "plain", "tool_use": "tools"}
+
+
+def test_a_token_of_which_a_file_says_that_it_has_none(tmp_path: Path) -> None:
+    metadata = byte_level_metadata("gpt-2", EXTRA) | {
+        "tokenizer.ggml.unknown_token_id": 0xFFFFFFFF,
+        "tokenizer.ggml.eos_token_id": FIRST_EXTRA + 1,
+    }
+    assert set(tokenizer_of(tmp_path, metadata).special_tokens) == {"eos_token"}

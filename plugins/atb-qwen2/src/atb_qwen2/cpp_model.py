@@ -13,5 +13,5 @@ DECODER = CppModel(
     model_types=("qwen2",),
 )
 
-#: The same model under the name of ATB-Models.
+#: The same model under the present and the older name of ATB-Models.
 UPSTREAM = CppModel(DECODER.defaults, DECODER.weights)

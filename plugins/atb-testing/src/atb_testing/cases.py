@@ -11,14 +11,29 @@ Cases = dict[str, dict[str, Any]]
 
 #: The author's configuration.
 BASE = "base"
+#: Values for fields of Hugging Face's configuration that its class has turned on: all have an effect on a tiny model.
+ACTIVE: dict[str, Any] = {
+    "attention_chunk_size": 11,
+    "attention_multiplier": 0.4,
+    "attn_logit_softcapping": 1.5,
+    "embedding_multiplier": 1.5,
+    "final_logit_softcapping": 2.0,
+    "logit_scale": 0.6,
+    "logits_scaling": 1.7,
+    "query_pre_attn_scalar": 40,
+    "residual_multiplier": 0.6,
+    "sliding_window": 11,
+}
+#: Fields, of the configuration or of its rotary settings, with a length at which the computation changes.
+BOUNDARIES = ("sliding_window", "attention_chunk_size", "original_max_position_embeddings")
 #: Cases of every family besides its own configuration.
 SHAPE_CASES: Cases = {
     "one key/value head per head": {"num_attention_heads": 4, "num_key_value_heads": 4},
     "odd sizes": {
         "vocab_size": 131,
         "hidden_size": 60,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 6,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
         "intermediate_size": 77,
         "num_hidden_layers": 1,
     },
@@ -57,7 +72,7 @@ CAPABILITY_CASES: dict[Capability, Cases] = {
         "four heads per key/value head": {"num_attention_heads": 8, "num_key_value_heads": 2},
         "seven heads per key/value head": {"hidden_size": 112, "num_attention_heads": 7, "num_key_value_heads": 1},
     },
-    Capability.HEAD_DIM: {"wide heads": {"head_dim": 32}, "narrow heads": {"head_dim": 6}},
+    Capability.HEAD_DIM: {"wide heads": {"head_dim": 32}, "narrow heads": {"head_dim": 12}},
     Capability.ROPE_SCALING: ROPE_CASES,
 }
 STANDARD_CASES: Cases = {BASE: {}, **SHAPE_CASES, **{k: v for d in CAPABILITY_CASES.values() for k, v in d.items()}}

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from atb_testing.cases import ACTIVE, BOUNDARIES
 from atb_testing.routing import separate_routes
 
 _TINY: dict[str, Any] = {
@@ -28,12 +30,12 @@ def tiny_checkpoint(
     """Writes a random model of `model_type` into `directory` and returns it.
 
     Every parameter is random, biases and norms included, at a scale that keeps activations of order one, so that an
-    ignored bias or a wrong norm changes the logits. `config` overrides fields of the Hugging Face configuration.
+    ignored bias or a wrong norm changes the logits. `config` overrides fields of the Hugging Face configuration. What
+    its class turns on, such as a sliding window or a multiplier, gets a value that changes the logits too.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    settings = AutoConfig.for_model(model_type, **installed_spelling({**_TINY, **config}))
-    model = AutoModelForCausalLM.from_config(settings)
+    model = AutoModelForCausalLM.from_config(_settings(model_type, config))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -43,6 +45,33 @@ def tiny_checkpoint(
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     model.save_pretrained(directory, max_shard_size=-(-size // shards) if shards > 1 else 10 * size)
     return directory
+
+
+def _settings(model_type: str, config: dict[str, Any]) -> Any:
+    """Returns Hugging Face's configuration of a tiny model."""
+    from transformers import AutoConfig
+
+    config = {**_TINY, **config}
+    usual = AutoConfig.for_model(model_type)
+    active = {name: value for name, value in ACTIVE.items() if getattr(usual, name, None) not in (None, False)}
+    if kinds := list(dict.fromkeys(getattr(usual, "layer_types", None) or [])):
+        layers = config["num_hidden_layers"]
+        if len(kinds) > 1:
+            active["layer_types"] = (kinds * layers)[:layers]
+    return AutoConfig.for_model(model_type, **installed_spelling({**active, **config}))
+
+
+def boundaries(directory: Path) -> list[int]:
+    """Returns the lengths at which a checkpoint's computation changes: windows, chunks, contexts of the training."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    if config.get("use_sliding_window") is False:
+        config.pop("sliding_window", None)
+    parts = [config]
+    for part in parts:
+        parts += [value for value in part.values() if isinstance(value, dict)]
+        if part.get("rope_type") == "dynamic":
+            part["original_max_position_embeddings"] = config.get("max_position_embeddings")
+    return sorted({part[name] for part in parts for name in BOUNDARIES if type(part.get(name)) is int})
 
 
 def installed_spelling(config: dict[str, Any]) -> dict[str, Any]:

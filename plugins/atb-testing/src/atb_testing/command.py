@@ -30,8 +30,10 @@ class VerificationError(AtbError):
               type=click.Choice(BACKENDS), help="Backend to compare; may be given several times.")  # fmt: skip
 @click.option("--tokens", type=click.IntRange(0, 1024), default=16, show_default=True, metavar="N",
               help="Greedy tokens after each of a few texts; 0 leaves them out.")  # fmt: skip
+@click.option("--longest", type=click.IntRange(min=33), default=8192, show_default=True, metavar="N",
+              help="Longest prompt; windows of the context and the like that are longer are not tested.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model: str, backends: tuple[str, ...], tokens: int, as_json: bool) -> None:
+def command(model: str, backends: tuple[str, ...], tokens: int, longest: int, as_json: bool) -> None:
     """Compare MODEL, a checkpoint in safetensors, with Hugging Face's implementation.
 
     The reference is Hugging Face in float32. Our errors may be at most twice those of torch in the checkpoint's
@@ -41,7 +43,7 @@ def command(model: str, backends: tuple[str, ...], tokens: int, as_json: bool) -
     from atb_testing.verify import verify
 
     note(_memory(directory))
-    result = verify(directory, backends, tokens, note)
+    result = verify(directory, backends, tokens, note, longest)
     click.echo(json.dumps({"passed": result.passed, **asdict(result)}, indent=2) if as_json else _text(result))
     if not result.passed:
         raise VerificationError(
@@ -93,6 +95,9 @@ def _text(result: Verification) -> str:
             f"  {backend}: max {report.ours_max:.2g}, mean {report.ours_mean:.2g}; torch: max {report.torch_max:.2g}, "
             f"mean {report.torch_mean:.2g}: {verdict}"
         )
+    lines.append(f"  prompts of {', '.join(map(str, result.lengths))} tokens")
+    if result.beyond:
+        lines.append(f"  NOT tested: what changes at {', '.join(map(str, result.beyond))} tokens (--longest)")
     lines += [f"  first difference: {text}" for text in result.differences.values()]
     for backend, divergences in result.divergences.items():
         same = result.prompts - len(divergences)

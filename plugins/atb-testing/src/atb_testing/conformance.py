@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from typing import Any
 
 import torch
 
+from atb_core.checkpoint import open_checkpoint
 from atb_core.graph.torch_dtypes import dtype_to_torch
-from atb_core.models.base.config import BaseConfig
-from atb_testing.checkpoints import load_reference
+from atb_core.models.base.router import router_of
+from atb_testing.checkpoints import boundaries, load_reference
 from atb_testing.driver import PagedDriver, available_backends, open_model
 
 # In float32 both agree up to the order of summation.
@@ -59,14 +59,15 @@ class Oracle:
     peer: torch.Tensor
 
     @classmethod
-    def of(cls, directory: Path, prompts: tuple[int, ...] = (1, 7, 33, 18), new_tokens: int = 4) -> Oracle:
+    def of(cls, directory: Path, prompts: tuple[int, ...] | None = None, new_tokens: int = 4) -> Oracle:
         """Runs random sequences of different lengths through Hugging Face's model of the checkpoint.
 
         Args:
             directory: the checkpoint.
-            prompts: lengths of the prompts.
+            prompts: lengths of the prompts; by default those of `prompt_lengths`.
             new_tokens: number of tokens of each sequence that come one by one after its prompt.
         """
+        prompts = prompt_lengths(directory)[0] if prompts is None else prompts
         truth_model = load_reference(directory)
         generator = torch.Generator().manual_seed(3)
         vocab = truth_model.config.vocab_size
@@ -83,7 +84,8 @@ class Oracle:
         Raises:
             AssertionError: a logit is not finite.
         """
-        logits = torch.cat(PagedDriver(model, len(self.prompts)).run(self.sequences, self.prompts))
+        driver = PagedDriver(model, len(self.prompts), max(map(len, self.sequences)))
+        logits = torch.cat(driver.run(self.sequences, self.prompts))
         if not torch.isfinite(logits).all():
             raise AssertionError("the logits are not finite")
         return logits
@@ -120,6 +122,24 @@ def assert_conforms(
     return reports
 
 
+def prompt_lengths(directory: Path, longest: int = 512) -> tuple[tuple[int, ...], list[int]]:
+    """Returns the lengths of the prompts that a checkpoint is compared by, and the boundaries that they leave out.
+
+    For each length at which the computation changes, a prompt is longer, and one is so short that decode crosses it.
+
+    Args:
+        directory: the checkpoint.
+        longest: the longest prompt.
+    """
+    lengths, beyond = [1, 7, 33, 18], []
+    for boundary in boundaries(directory):
+        if boundary + 3 > longest:
+            beyond.append(boundary)
+            continue
+        lengths += [length for length in (boundary - 2, boundary + 3) if length > 0]
+    return tuple(dict.fromkeys(lengths)), beyond
+
+
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """Runs torch on `count` threads; models of this size are slower with more than one."""
@@ -132,9 +152,8 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def read_dtype(directory: Path) -> torch.dtype:
-    """Returns the element type that a checkpoint's `config.json` names."""
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    return dtype_to_torch(BaseConfig.from_dict(config).data_type)
+    """Returns the element type in which the family of a checkpoint runs it."""
+    return dtype_to_torch(router_of(open_checkpoint(str(directory))).config.data_type)
 
 
 def hugging_face_logits(

@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from atb_core.checkpoint import SilentProgress, WeightLoader, open_weights
+from atb_core.checkpoint import SilentProgress, WeightLoader, open_checkpoint, open_weights
 from atb_core.engine import HOST_BACKENDS, get_backend
 from atb_core.errors import BackendUnavailableError
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
-from atb_core.plugins.registry import router_for
+from atb_core.models.base.router import router_of
 
 
 def available_backends() -> list[str]:
@@ -42,8 +41,7 @@ def build_model(
     directory: Path, loader: WeightLoader, backend: Any = "reference", max_model_len: int | None = None, **config: Any
 ) -> Any:
     """Builds the model of `open_model` without loading weights."""
-    config_dict = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    router = router_for(config_dict["model_type"])(str(directory), config_dict)
+    router = router_of(open_checkpoint(str(directory)))
     settings = router.config.replace(**config) if config else router.config
     return router.model_cls(MindIELLMConfig(settings), loader, backend=backend, max_model_len=max_model_len)
 

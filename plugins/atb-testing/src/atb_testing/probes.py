@@ -21,7 +21,7 @@ from atb_core.graph.tensor import Tensor
 from atb_core.models.runtime.weight_loading import collect_parameters
 from atb_testing.driver import PagedDriver
 
-#: Tokens of the sequence: those of the prefill, and those that come one by one.
+#: Tokens of the sequence: those of the prefill at least, and those that come one by one.
 PROMPT, STEPS = 37, 3
 # Error of sums in another order, relative to the mean magnitude; the mean over all elements is far below it.
 _TOLERANCE = 2e-5
@@ -50,6 +50,7 @@ class Difference:
     torch: float
     last_agreeing: str | None
     row: int
+    prompt: int = PROMPT
 
     @property
     def module(self) -> str:
@@ -59,7 +60,7 @@ class Difference:
     def __str__(self) -> str:
         agreed = f"the last value that agrees is {self.last_agreeing}" if self.last_agreeing else "no value agrees"
         node = self.place.producer
-        step = "prefill" if self.row < PROMPT else "decode"
+        step = "prefill" if self.row < self.prompt else "decode"
         return (
             f"{self.module} is the first to differ: {self.place.label}, which its {node.op.name} at {node.source} "
             f"produces, is off by {self.ours:.2g} of the mean magnitude where torch is off by {self.torch:.2g} "
@@ -157,7 +158,7 @@ def record_ours(model: Any, tokens: Sequence[int], theirs: Mapping[str, Any]) ->
         variant = store.build(key, run_passes(network, store.backend.name, ["All"]))
         variant.engine = _Listener(variant.engine, labels, rows)
         store.variants[key] = variant
-    driver = PagedDriver(model, 1)
+    driver = PagedDriver(model, 1, len(tokens))
     prompt = len(tokens) - STEPS
     driver.prefill([tokens[:prompt]])
     for token in tokens[prompt:]:
@@ -224,6 +225,8 @@ def first_difference(
         limit = 2 * its.mean() + _TOLERANCE
         if not own.mean() <= limit:
             far = (own > 2 * its.max() + _TOLERANCE).nonzero().flatten().tolist()
-            return Difference(place, own.mean().item(), its.mean().item(), last, far[0] if far else 0)
+            return Difference(
+                place, own.mean().item(), its.mean().item(), last, far[0] if far else 0, len(true) - STEPS
+            )
         last = place.label
     return None

@@ -12,7 +12,7 @@ import torch
 from atb_core.runner.model_runner import ModelRunner
 from atb_testing.agreement import Divergence, greedy_divergences
 from atb_testing.checkpoints import load_reference
-from atb_testing.conformance import ErrorReport, Oracle, read_dtype
+from atb_testing.conformance import ErrorReport, Oracle, prompt_lengths, read_dtype
 from atb_testing.diagnosis import explain_difference
 from atb_testing.driver import open_model
 
@@ -23,7 +23,6 @@ TEXTS = (
     "Once upon a time, in a small village by the sea, there lived",
     "一个数的平方根是",
 )
-_PROMPTS = (1, 7, 33, 18)
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ class Verification:
         differences: the first difference by backend, for those whose errors exceed twice torch's.
         divergences: differences of greedy generations by backend.
         prompts: number of texts that were continued by `tokens` tokens.
+        lengths: lengths of the prompts whose logits were compared.
+        beyond: lengths at which the computation changes and that no prompt reached.
     """
 
     dtype: str
@@ -44,6 +45,8 @@ class Verification:
     divergences: dict[str, list[Divergence]] = field(default_factory=dict)
     prompts: int = 0
     tokens: int = 0
+    lengths: tuple[int, ...] = ()
+    beyond: list[int] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -53,9 +56,15 @@ class Verification:
 
 
 def verify(
-    directory: Path, backends: Sequence[str], tokens: int, say: Callable[[str], None] = lambda text: None
+    directory: Path,
+    backends: Sequence[str],
+    tokens: int,
+    say: Callable[[str], None] = lambda text: None,
+    longest: int = 8192,
 ) -> Verification:
     """Compares the logits of random prompts, and `tokens` greedy tokens after ordinary texts.
+
+    Prompts are longer than every window and other length at which the computation changes, and decode crosses it.
 
     Needs memory for the weights once in float32 and twice in the checkpoint's type.
 
@@ -64,10 +73,12 @@ def verify(
         backends: the backends to compare.
         tokens: number of greedy tokens; 0 for none.
         say: receives a line before each stage.
+        longest: the longest prompt in tokens.
     """
     dtype = str(read_dtype(directory)).removeprefix("torch.")
-    say(f"Hugging Face in float32 and in {dtype}: the logits of {len(_PROMPTS)} prompts")
-    oracle = Oracle.of(directory, _PROMPTS)
+    lengths, beyond = prompt_lengths(directory, longest)
+    say(f"Hugging Face in float32 and in {dtype}: the logits of prompts of {', '.join(map(str, lengths))} tokens")
+    oracle = Oracle.of(directory, lengths)
     reports: dict[str, ErrorReport] = {}
     differences: dict[str, str] = {}
     for backend in backends:
@@ -75,7 +86,7 @@ def verify(
         reports[backend] = oracle.report(oracle.run(open_model(directory, backend)))
         if not reports[backend].within():
             say(f"backend {backend}: looking for the first module that differs")
-            differences[backend] = explain_difference(directory, backend)
+            differences[backend] = explain_difference(directory, backend, longest)
     divergences: dict[str, list[Divergence]] = {}
     if tokens:
         reference = load_reference(directory, read_dtype(directory))
@@ -83,7 +94,7 @@ def verify(
             say(f"backend {backend}: {tokens} greedy tokens after {len(TEXTS)} texts")
             runner = ModelRunner(directory, backend=backend, load_tokenizer=_has_tokenizer(directory))
             divergences[backend] = greedy_divergences(runner, reference, _prompts(runner), tokens)
-    return Verification(dtype, reports, differences, divergences, len(TEXTS) if tokens else 0, tokens)
+    return Verification(dtype, reports, differences, divergences, len(TEXTS) if tokens else 0, tokens, lengths, beyond)
 
 
 def _has_tokenizer(directory: Path) -> bool:

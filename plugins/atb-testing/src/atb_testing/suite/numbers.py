@@ -14,7 +14,7 @@ from atb_testing.diagnosis import explain_difference
 from atb_testing.driver import PagedDriver
 from atb_testing.lab import Lab
 from atb_testing.routing import chosen_experts
-from atb_testing.sameness import assert_same
+from atb_testing.sameness import assert_same, assert_within_rounding
 
 SEQUENCES = [[3, 1, 4, 1, 5, 9], [2, 7], [1, 8, 2, 8, 1, 8, 2, 8, 4, 5, 9, 0, 4, 5]]
 NEXT = [11, 12]
@@ -36,11 +36,15 @@ class NumberTests:
     def test_a_prefill_equals_the_same_tokens_decoded_one_by_one(self, atb_lab: Lab, dtype: str, backend: str) -> None:
         """Compares one prefill with decode steps."""
         model = atb_lab.model(dtype=dtype, backend=backend)
-        tokens = [5, 17, 2, 80, 33, 9, 61, 17, 4]
+        tokens = [5, 17, 2, 80, 33, 9, 61, 17, 4, 12, 90, 1, 2, 44, 80, 9]
         whole = PagedDriver(model, 1).prefill([tokens])
         driver = PagedDriver(model, 1)
         steps = [driver.prefill([tokens[:1]]), *(driver.decode([token]) for token in tokens[1:])]
-        assert_same(torch.cat(steps), whole, atb_lab, dtype, backend)
+        if model.layer_kinds.window is None:
+            assert_same(torch.cat(steps), whole, atb_lab, dtype, backend)
+        else:
+            # In a cache that a window goes round in, sums have another order.
+            assert_within_rounding(torch.cat(steps), whole, atb_lab, dtype)
 
     def test_company_and_block_size_change_nothing(self, atb_lab: Lab, dtype: str, backend: str) -> None:
         """Compares sequences in one batch with each alone in smaller blocks."""

@@ -27,6 +27,18 @@ class PackageTests:
         model_cls = model_for(self.model_type)
         assert issubclass(model_cls, CausalLM), "decorate the model class with @torch_to_mindie_graph()"
 
+    def test_every_field_of_hugging_faces_configuration_is_read(self) -> None:
+        """Lists the fields of Hugging Face's class that it turns on and that the family's class does not have."""
+        from transformers import AutoConfig
+
+        usual = AutoConfig.for_model(self.model_type).to_dict()
+        unread = config_for(self.model_type).unread_fields(usual, numbers=False)
+        named = ", ".join(f"{name} = {value!r}"[:80] for name, value in unread.items())
+        assert not unread, (
+            f"the configuration of {self.model_type} has fields that {config_for(self.model_type).__name__} does not: "
+            f"{named}; declare and implement them"
+        )
+
     def test_the_package_under_test_is_the_installed_one(self, atb_lab: Lab) -> None:
         """Checks that the tests import the installed package."""
         here = importlib.import_module(package_of(atb_lab.package)).__file__

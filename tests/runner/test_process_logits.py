@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from atb_core.runner.logits_processors import process_logits
 from atb_core.runner.outputs import RequestOutput
 from atb_core.runner.request import Request
+from atb_core.runner.sampler import process_logits
 from atb_core.runner.sampling_params import SamplingParams
 
 VOCAB = 40

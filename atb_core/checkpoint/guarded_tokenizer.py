@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tokenizer of the `tokenizers` library in a child process with limits on time and memory."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from atb_core.child import ChildError, Worker, encode, serve
+from atb_core.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from tokenizers import AddedToken
+
+_SECONDS = 20.0
+# Bytes for the vocabulary of a quarter of a million tokens in three forms, and for what it encodes.
+_MEMORY = 2 << 30
+_FLAGS = ("special", "normalized", "single_word", "lstrip", "rstrip")
+
+
+class _Encoding(NamedTuple):
+    ids: list[int]
+
+
+class _Added(NamedTuple):
+    content: str
+    special: bool
+
+
+class GuardedTokenizer:
+    """Has the methods of `tokenizers.Tokenizer` that this package calls; each is done by the child process.
+
+    Args:
+        text: Contents of the file.
+        source: Names it in messages.
+        is_byte_level: Tells whether tokens are bytes written as characters.
+
+    Raises:
+        TokenizerError: the tokenizer is damaged, or needs more time or memory than allowed; also from each method.
+    """
+
+    def __init__(self, text: str, source: str, is_byte_level: bool) -> None:
+        self.is_byte_level = is_byte_level
+        self._text, self._added = text, list[dict[str, Any]]()
+        self._worker = Worker("atb_core.checkpoint.guarded_tokenizer:main")
+        weakref.finalize(self, self._worker.end)
+        self._prepare()
+        self._what = f"{source} cannot be read"
+        self.get_vocab_size()
+        self._what = "The tokenizer fails"
+
+    def _prepare(self) -> None:
+        self._worker.end()
+        self._worker.first = encode([self._text, self._added])
+
+    def _call(self, name: str, *arguments: object) -> Any:
+        try:
+            answer = self._worker.ask(encode([name, *arguments]), _SECONDS)
+        except ChildError as error:
+            answer = {"error": f"{error}; it is faulty, or needs more than {_MEMORY >> 20} MiB of memory"}
+        except TimeoutError:
+            answer = {"error": f"it takes more than {_SECONDS:g} seconds"}
+        except OSError as error:
+            answer = {"error": f"its process cannot be started: {error}"}
+        if "error" in answer:
+            hint = "Replace the model's tokenizer.json by an intact one."
+            raise TokenizerError(f"{self._what}: {answer['error']}", hint)
+        return answer["value"]
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> _Encoding:
+        """Encodes a text; raises UnicodeEncodeError if it is not valid Unicode."""
+        text.encode()
+        return _Encoding(self._call("encode", text, add_special_tokens))
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Decodes tokens."""
+        return str(self._call("decode", list(ids), skip_special_tokens))
+
+    def get_vocab_size(self, with_added_tokens: bool = True) -> int:
+        """Returns the number of tokens."""
+        return int(self._call("get_vocab_size", with_added_tokens))
+
+    def token_to_id(self, token: str) -> int | None:
+        """Returns the id of a token, `None` if there is none."""
+        number: int | None = self._call("token_to_id", token)
+        return number
+
+    def id_to_token(self, token_id: int) -> str | None:
+        """Returns the text of a token, `None` if there is none."""
+        token: str | None = self._call("id_to_token", token_id)
+        return token
+
+    def get_added_tokens_decoder(self) -> dict[int, _Added]:
+        """Returns the added tokens by id."""
+        return {number: _Added(*added) for number, *added in self._call("get_added_tokens_decoder")}
+
+    def add_tokens(self, tokens: Sequence[AddedToken]) -> int:
+        """Adds tokens."""
+        before = self.get_vocab_size()
+        self._added += [{name: getattr(token, name) for name in ("content", *_FLAGS)} for token in tokens]
+        self._prepare()
+        return self.get_vocab_size() - before
+
+    def no_padding(self) -> None:
+        """Does nothing: the child process drops padding and truncation."""
+
+    no_truncation = no_padding
+
+
+def main() -> None:
+    """Answers calls until the parent ends; the first request holds the tokenizer."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import tokenizers
+
+    backend: tokenizers.Tokenizer | None = None
+    failure: str | None = None
+
+    def load(text: str, added: list[dict[str, Any]]) -> tokenizers.Tokenizer:
+        loaded = tokenizers.Tokenizer.from_str(text)
+        loaded.no_padding()
+        loaded.no_truncation()
+        loaded.add_tokens([tokenizers.AddedToken(**token) for token in added])
+        return loaded
+
+    def handle(request: list[Any], answer: Callable[[object], None]) -> None:
+        nonlocal backend, failure
+        try:
+            if backend is None and failure is None:
+                backend = load(*request)
+                answer(None)
+            elif backend is not None:
+                answer({"value": _value(backend, *request)})
+            else:
+                answer({"error": failure})
+        except MemoryError:
+            raise
+        except BaseException as error:  # a panic of the library is no Exception
+            cause = str(error)[:300] or type(error).__name__
+            failure = failure or (None if backend else cause)
+            answer({"error": cause})
+
+    serve(handle, memory=_MEMORY)
+
+
+def _value(backend: Any, name: str, *arguments: Any) -> Any:
+    if name == "encode":
+        return backend.encode(arguments[0], add_special_tokens=arguments[1]).ids
+    if name == "decode":
+        return backend.decode(arguments[0], skip_special_tokens=arguments[1])
+    value = getattr(backend, name)(*arguments)
+    if name == "get_added_tokens_decoder":
+        return [[number, token.content, token.special] for number, token in value.items()]
+    return value

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fields of a `config.json` that no class reads: those that change nothing, and the refusal of all others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from atb_core.errors import ConfigError
+
+#: Fields without a meaning for inference, by the reason.
+MEANINGLESS: dict[str, str] = {
+    "bookkeeping: what wrote the file, and which classes of other libraries read it": """
+        architectures auto_map custom_pipelines finetuning_task id2label label2id license model_type name_or_path
+        num_labels parent_library problem_type task_specific_params transformers_version unsloth_fixed unsloth_version
+        _commit_hash _name_or_path""",
+    "training: dropout, initial values, losses": """
+        attention_dropout attention_probs_dropout_prob attn_pdrop aux_loss_alpha classifier_dropout embd_dropout
+        embd_pdrop ffn_dropout gradient_checkpointing hidden_dropout hidden_dropout_prob initializer_factor
+        initializer_range mlp_dropout neftune_noise_alpha output_router_logits pretraining_tp resid_pdrop
+        residual_dropout router_aux_loss_coef router_jitter_noise router_z_loss_coef seq_aux""",
+    "the tokenizer, whose files have them": """
+        cls_token_id decoder_start_token_id mask_token_id model_max_length sep_token_id tokenizer_class unk_token_id""",
+    "generation, whose settings are in generation_config.json": """
+        bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping
+        encoder_no_repeat_ngram_size exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id
+        length_penalty max_length max_new_tokens min_length no_repeat_ngram_size num_beam_groups num_beams
+        num_return_sequences prefix remove_invalid_values repetition_penalty suppress_tokens temperature top_k top_p
+        typical_p""",
+    "how another library computes and returns the same values": """
+        _attn_implementation _attn_implementation_autoset _experts_implementation attn_implementation
+        cache_implementation chunk_size_feed_forward is_decoder is_llama_config num_logits_to_keep output_attentions
+        output_hidden_states return_dict tf_legacy_loss torchscript transformers.js_config use_bfloat16 use_cache
+        use_flash_attn use_flash_attention use_return_dict _flash_attn_2_enabled tensor_data_layout""",
+    "modifiers of sliding_window, which is judged itself": """
+        max_window_layers sliding_window_pattern _sliding_window_pattern use_sliding_window""",
+}
+_MEANINGLESS = frozenset(" ".join(MEANINGLESS.values()).split())
+
+
+def _one(value: Any, config: Any) -> bool:
+    return type(value) in (int, float) and value == 1
+
+
+def _zero(value: Any, config: Any) -> bool:
+    return type(value) in (int, float) and value == 0
+
+
+def _scale_of_heads(value: Any, config: Any) -> bool:
+    return type(value) in (int, float) and abs(value - (config.head_dim or 0) ** -0.5) < 1e-6
+
+
+def _beyond_context(value: Any, config: Any) -> bool:
+    return type(value) is int and (value <= 0 or value >= config.context_length)
+
+
+#: Values that leave a field without effect, where they are not `None`, `False` or empty.
+_NEUTRAL: dict[str, Callable[[Any, Any], bool]] = {
+    **dict.fromkeys(
+        (
+            "embedding_multiplier", "embedding_scale", "logit_scale", "logits_scaling", "lm_head_multiplier",
+            "partial_rotary_factor", "residual_multiplier", "residual_scale", "rope_ratio", "rotary_pct", "scale_emb",
+        ),
+        _one,
+    ),
+    **dict.fromkeys(
+        (
+            "attn_logit_softcapping", "final_logit_softcapping", "first_k_dense_replace", "logit_softcapping",
+            "n_shared_experts", "num_experts", "num_local_experts", "num_nextn_predict_layers", "n_routed_experts",
+        ),
+        _zero,
+    ),
+    **dict.fromkeys(("attention_multiplier", "attention_scale"), _scale_of_heads),
+    "query_pre_attn_scalar": lambda value, config: value == config.head_dim,
+    **dict.fromkeys(("sliding_window", "attention_chunk_size"), _beyond_context),
+    "layer_types": lambda value, config: isinstance(value, list) and set(value) <= {"full_attention"},
+    "no_rope_layers": lambda value, config: isinstance(value, list) and all(_one(each, config) for each in value),
+    "position_embedding_type": lambda value, config: value in ("rope", "rotary"),
+    "scale_attn_weights": lambda value, config: value is True,
+}  # fmt: skip
+
+
+def unread_fields(config: Any, values: Mapping[str, Any], numbers: bool = True) -> dict[str, Any]:
+    """Returns those of `values`, fields of a `config.json`, that change the model and that `config` does not have.
+
+    Args:
+        config: the `BaseConfig` made of the fields.
+        values: the fields under the names of the configuration's class.
+        numbers: leaves out numbers that are known to have no effect, such as a multiplier of 1.
+    """
+    without = _MEANINGLESS.union(field.name for field in dataclasses.fields(config))
+    if values.get("use_sliding_window") is False:
+        without |= {"sliding_window"}
+    unread = {}
+    for name, value in values.items():
+        if name in without or value is None or value is False or value in ("", [], {}):
+            continue
+        neutral = _NEUTRAL.get(name)
+        if neutral is None or not ((numbers or not isinstance(value, (int, float))) and neutral(value, config)):
+            unread[name] = value
+    return unread
+
+
+def refuse_unread(config: Any, values: Mapping[str, Any]) -> None:
+    """Raises ConfigError with every field of `values` that changes the model and that `config` does not have."""
+    unread = unread_fields(config, values)
+    if unread:
+        fields = ", ".join(f"{name[:60]} = {shown(value)}" for name, value in list(unread.items())[:8])
+        more = f" and {len(unread) - 8} more" if len(unread) > 8 else ""
+        cls = type(config)
+        raise ConfigError(
+            f"the family of {shown(config.model_type)} does not implement {fields}{more}; "
+            "without it the model would compute something else",
+            hint=f"Look for a newer version of the family's package. Its author declares the field in {cls.__name__} "
+            f"({cls.__module__}) and implements it. If it is without meaning, remove it from config.json.",
+        )
+
+
+def shown(value: object) -> str:
+    """Returns a value for a message, with a bounded length."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

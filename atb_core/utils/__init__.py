@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Import paths of ATB-Models under `utils`; the project's own code imports from where things are."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Import path of ATB-Models for weight loaders."""
