@@ -117,7 +117,8 @@ def _load_backend(directory: Path) -> tokenizers.Tokenizer:
     if not slow:
         raise TokenizerError(
             f"There is no tokenizer in {directory}",
-            hint="Add its tokenizer.json, or open the model with load_tokenizer=False and pass token ids.",
+            hint="Copy tokenizer.json (and tokenizer_config.json) of the original model into it; from Python, "
+            "load_tokenizer=False takes token ids.",
         )
     for file in directory.iterdir():
         # transformers reads what it finds, without a limit.

@@ -114,7 +114,7 @@ def _checkpoint_in(path: Path) -> Checkpoint:
     """Returns the only checkpoint in a directory or below it; a file is the checkpoint itself."""
     if not path.is_dir():
         return checkpoint_at(path)
-    if (path / "config.json").is_file():
+    if (path / "config.json").exists():
         beside = sorted(file.name for file in path.iterdir() if file.suffix.lower() == _GGUF)
         safetensors = any(path.glob(f"*{_SAFETENSORS}"))
         if safetensors and beside:

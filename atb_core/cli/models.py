@@ -33,14 +33,8 @@ def command(as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=2))
     elif facts:
         rows = [
-            (
-                str(each["model"]),
-                str(each["model_type"] or "-"),
-                str(each["package"] or "-"),
-                size_text(float(str(each["bytes"]))),
-                str(each["revision"])[:8] or "-",
-                str(each["path"]),
-            )
+            [str(each[key] or "-") for key in ("model", "model_type", "package")]
+            + [size_text(float(str(each["bytes"]))), str(each["revision"])[:8] or "-", str(each["path"])]
             for each in facts
         ]
         say(table(("MODEL", "MODEL TYPE", "PACKAGE", "SIZE", "REVISION", "PATH"), rows))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import shlex
@@ -18,6 +19,15 @@ from atb_core.plugins.scan import HOOKS, installed
 
 #: Commands of other packages of this project: name -> what to install. Read only where no command of the name exists.
 KNOWN_COMMANDS: Final = {"verify": "atb-testing", "plugins new": "atb-testing[scaffold]"}
+
+#: What other programs call a command: name -> what does it here.
+_MEANT: Final = {
+    "help": "atb --help",
+    "ls": "atb models",
+    "ps": "atb models",
+    "download": "atb pull",
+    "delete": "atb rm",
+}
 
 
 def command_problem(item: object) -> str | None:
@@ -74,6 +84,21 @@ class CommandGroup(LazyGroup):
         if command is None and name in KNOWN_COMMANDS and not ctx.resilient_parsing:
             raise _missing(name, KNOWN_COMMANDS[name])
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command that a line names; UsageError with the one that was meant if there is none."""
+        name = args[0]
+        if not name.startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            known = [one.removeprefix(self.prefix) for one in KNOWN_COMMANDS if one.startswith(self.prefix)]
+            names = [*self.list_commands(ctx), *known]
+            close = _MEANT.get(self.prefix + name) or next(iter(difflib.get_close_matches(name, names)), None)
+            ctx.fail(
+                f"No such command {name!r}. "
+                + (f"Did you mean {close}?" if close else f"There are: {', '.join(names)}.")
+            )
+        return super().resolve_command(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Ends the help with the packages whose hooks may add commands, from metadata alone."""

@@ -92,14 +92,14 @@ def collect(model: str, opened: OpenedModel) -> dict[str, Any]:
         except WeightsError as error:
             checkpoint = error.message
         file_bytes = sum(loader.nbytes(name) for name in loader.names())
-    names = opened.router.config_dict.get("architectures")
-    architecture = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
+    named = opened.router.config_dict.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else opened.family.model_type
     scaling = config.rope_scaling
     return {
         "model": model,
         "path": str(opened.checkpoint),
         "model_type": opened.family.model_type,
-        "architecture": architecture or opened.family.model_type,
+        "architecture": str(architecture)[:200],
         "package": opened.family.distribution,
         "package_version": opened.family.version,
         "dtype": dtype.short,
@@ -134,7 +134,7 @@ def _text(facts: dict[str, Any]) -> str:
     rows = {
         "model": facts["model"],
         "path": facts["path"],
-        "architecture": "{architecture} (model type {model_type})".format(**facts),
+        "architecture": f"{facts['architecture']} (model type {facts['model_type']})",
         "served by": "{package} {package_version}".format(**facts),
         "parameters": f"{count_text(facts['parameters'])} ({facts['parameters']:,})",
         "runs in": facts["dtype"],

@@ -177,6 +177,8 @@ class Network:
         Raises:
             GraphError: no node produces the tensor, it is an output already, it has no name, or the name is taken.
         """
+        if not isinstance(tensor, Tensor):
+            raise GraphError(f"an output is a tensor, not a {type(tensor).__name__}")
         name = tensor.name if name is None else name
         if name is None:
             raise GraphError("an output needs a name", hint="mark_output(tensor, 'out')")

@@ -159,7 +159,7 @@ class Tokenizer:
             if value is not None and name != "add_generation_prompt" and not template.mentions(name):
                 raise RequestError(
                     f"The model's chat template knows no variable {name!r}",
-                    hint="Leave it out, or look in the template for how it is spelled.",
+                    hint="Leave it out, or look how it is spelled: `atb show MODEL --template` prints the template.",
                 )
 
     def _template(self, name: str) -> ChatTemplate:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint.checkpoints import byte_level_metadata, tiny_gguf, write
+from checkpoint.checkpoints import byte_level_metadata, gguf_bytes, tiny_gguf, write
 from gguf import GGMLQuantizationType as Type
 from safetensors.torch import save_file
 
@@ -83,6 +83,8 @@ def test_stored_types_and_quantization(tmp_path: Path) -> None:
     assert quantized.stored_types()["Q8_0"] == 8
     assert quantized.quantization() == "Q8_0"
     assert gguf_checkpoint(tmp_path, Type.F16).quantization() is None
+    bare = write(tmp_path / "bare.gguf", gguf_bytes({"general.architecture": "llama"}))
+    assert open_checkpoint(bare).quantization() is None
 
 
 def test_rules_of_a_family_add_to_a_gguf_files_configuration_and_never_replace_it(tmp_path: Path) -> None:

@@ -32,6 +32,25 @@ def test_the_text_names_the_same_facts(atb: Run, tiny_model: str) -> None:
         assert fact in out
 
 
+@pytest.mark.parametrize(
+    ("architectures", "shown"),
+    [
+        ([], "tiny (model type tiny)"),
+        ("Tiny", "tiny (model type tiny)"),
+        ({"a": 1}, "tiny (model type tiny)"),
+        (["\x1b[2JTiny\n"], "\\x1b[2JTiny\\n (model type tiny)"),
+        ([["x" * 9000]], "xxxx (model type tiny)"),
+    ],
+)
+def test_whatever_stands_for_the_architecture_is_shown_in_a_line(
+    atb: Run, tiny: Any, tmp_path: Path, architectures: object, shown: str
+) -> None:
+    directory = tiny.write_checkpoint(tmp_path / "model", tiny.weights(), architectures=architectures)
+    line = next(line for line in atb("show", str(directory)).out.splitlines() if line.startswith("architecture"))
+    assert line.endswith(shown)
+    assert len(line) < 300
+
+
 def test_a_tensor_that_is_missing_is_named(atb: Run, tiny: Any, tmp_path: Path) -> None:
     tensors = tiny.weights()
     del tensors["model.layers.1.mlp.up_proj.weight"]

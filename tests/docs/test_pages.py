@@ -84,7 +84,16 @@ def test_the_generated_pages_are_fresh() -> None:
 # English pages that a beginner reads, which therefore have a Chinese page.
 MAIN_PATH = {"README.md": "README.zh.md"} | {
     f"docs/{name}.md": f"docs/zh/{name}.md"
-    for name in ("install", "quickstart", "models", "write-a-plugin", "bring-your-model", "ascend")
+    for name in (
+        "install",
+        "quickstart",
+        "models",
+        "recipes",
+        "troubleshooting",
+        "write-a-plugin",
+        "bring-your-model",
+        "ascend",
+    )
 }
 
 

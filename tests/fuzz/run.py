@@ -37,7 +37,7 @@ MEMORY = 1 << 30
 #: Seconds that a case may take.
 SECONDS = 30.0
 #: Characters that a message may have.
-MESSAGE = 5000
+MESSAGE = 10_000
 
 
 def write_case(reader_name: str, seed: int, number: int, folder: Path) -> None:

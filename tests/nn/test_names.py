@@ -88,3 +88,38 @@ def test_reductions_are_named_by_text_or_member() -> None:
     assert dist.all_reduce(x, all_reduce_type="MIN") is x
     with pytest.raises(EngineError, match="known: SUM, PROD, MAX, MIN"):
         dist.all_reduce(x, all_reduce_type="MEAN")
+
+
+MISUSE = {
+    "a list of tensors": lambda x: F.activation([x], F.ActType.SWIGLU),
+    "no tensor": lambda x: F.rms_norm(None, x, 1e-6),
+    "text as an epsilon": lambda x: F.rms_norm(x, x, "small"),
+    "an epsilon without end": lambda x: F.rms_norm(x, x, float("inf")),
+    "an activation that is none": lambda x: F.activation(x, "GELLU"),
+    "text as dimensions": lambda x: F.softmax(x, "last"),
+    "no dimensions": lambda x: F.sum_(x, None),
+    "a fraction as a dimension": lambda x: F.gather(x, 0.5, x),
+    "no sizes": lambda x: F.split(x, None),
+    "a size of text": lambda x: F.split(x, ["a", "b"]),
+    "one tensor to join": lambda x: F.cat(x),
+    "one number to permute": lambda x: x.permute(1.5),
+    "a text as repeats": lambda x: x.repeat("twice"),
+    "a text as a shape": lambda x: x.reshape("flat"),
+    "a size below -1": lambda x: x.reshape([-3]),
+    "a function that fails": lambda x: x.reshape(lambda s: s[9]),
+    "a text as a bound": lambda x: x["a":],
+    "a number as an index": lambda x: x[1],
+    "a type of torch": lambda x: x.to(torch.float16),
+    "a type that is none": lambda x: Tensor("y", None, "float17"),
+    "a shape that is none": lambda x: Tensor("y", 5),
+    "a head count of text": lambda x: F.paged_attention(x, x, x, kv_lens=x, head_num="4"),
+    "an output that is text": lambda x: get_default_net().mark_output("y"),
+    "a number too long": lambda x: F.sort(x, 10**9000),
+    "a size too long": lambda x: Tensor("y", (-(10**9000),)),
+}
+
+
+@pytest.mark.parametrize("call", MISUSE.values(), ids=MISUSE.keys())
+def test_wrong_kinds_are_errors_of_ours(call) -> None:  # type: ignore[no-untyped-def]
+    with Network(), pytest.raises(GraphError):
+        call(Tensor("x", (2, 4), DataType.FLOAT))

@@ -15,12 +15,11 @@ from atb_core.errors import GraphError, PluginError
 from atb_core.extensions import Contribution, Extensions
 from atb_core.graph.custom_ops import check_runnable, find_op, supports
 from atb_core.graph.network import Network
-from atb_core.graph.passes.add_rms_norm import fuse_add_rms_norm
 from atb_core.graph.passes.clean import fold_views, remove_dead_code, share_common
 from atb_core.graph.passes.expand import expand_custom
+from atb_core.graph.passes.fusions import fuse_add_rms_norm, fuse_swiglu
 from atb_core.graph.passes.linears import fuse_split_linear, merge_linears
 from atb_core.graph.passes.pattern import Fusion, Match
-from atb_core.graph.passes.swiglu import fuse_swiglu
 from atb_core.graph.verify import verify
 
 PassFunction: TypeAlias = Callable[[Network], Network]
