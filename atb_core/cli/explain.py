@@ -15,6 +15,7 @@ from atb_core.cli.show import collect, context_bytes, open_model
 from atb_core.errors import AtbError
 from atb_core.names import DTYPES
 from atb_core.plugins.registry import ROUTERS, Resolution, model_for, registry
+from atb_core.settings import model_reference
 
 if TYPE_CHECKING:
     from atb_core.checkpoint import Checkpoint
@@ -71,7 +72,7 @@ def _where(model: str) -> tuple[Checkpoint | None, str]:
     from atb_core.checkpoint import open_checkpoint
     from atb_core.models.families import model_type_of
 
-    if not Path(model).exists() and not set(model) & set("/:.\\"):
+    if not Path(model).exists() and model_reference(model) == model and not set(model) & set("/:.\\"):
         return None, model
     checkpoint = open_checkpoint(model)
     return checkpoint, model_type_of(checkpoint)
