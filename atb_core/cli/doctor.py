@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from atb_core.ascend import Report
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Find out which backends this machine can use.")
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from atb_core.runner.outputs import RequestOutput, StreamChunk
 
 
-@click.command()
+@click.command(short_help="Answer a prompt, or many from a file.")
 @model_argument
 @click.argument("prompt", nargs=-1, metavar="[PROMPT]")
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the model's chat template.")

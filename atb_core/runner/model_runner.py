@@ -161,6 +161,7 @@ class ModelRunner:
         self._max_num_batched_tokens = max_num_batched_tokens
         self._make_cache(context_len, max_model_len, num_blocks, kv_cache_memory_bytes)
         self._lock = threading.RLock()
+        self._blocks_freed = threading.Condition(self._lock)
         self._open: list[Generation] = []
         self._request_ids = itertools.count()
 
@@ -209,6 +210,7 @@ class ModelRunner:
         with self._lock:
             for generation in self._open:
                 generation.close()
+            self._blocks_freed.notify_all()
             self._model = None
             # The list itself, which open streams hold too.
             self.kv_cache.clear()
@@ -398,7 +400,7 @@ class ModelRunner:
             factory.make(str(next(self._request_ids)), index, prompt, own)
             for index, (prompt, own) in enumerate(zip(prompts, params, strict=True))
         ]
-        chunks = self._stream([completion for completions in requests for completion in completions])
+        chunks = self._stream([completion for completions in requests for completion in completions], not stream)
         if stream:
             return chunks
         # Closed here and not when it is collected: an interrupt's traceback may keep it alive for long.
@@ -407,7 +409,7 @@ class ModelRunner:
                 pass
         return [completions[0].result for completions in requests]
 
-    def _stream(self, requests: list[Request]) -> Generator[StreamChunk, None, None]:
+    def _stream(self, requests: list[Request], attended: bool) -> Generator[StreamChunk, None, None]:
         generation = Generation(
             self.model.run_step,
             self._blocks,
@@ -417,6 +419,8 @@ class ModelRunner:
             max_model_len=self.max_model_len,
             vocab_size=self.vocab_size,
             lock=self._lock,
+            wait=lambda: self._wait_for_blocks(generation),
+            attended=attended,
         )
         self._open.append(generation)
         try:
@@ -430,7 +434,14 @@ class ModelRunner:
                 self._open.remove(generation)
                 generation.close()
                 self._blocks.rebuild(one.block_table for other in self._open for one in other.scheduler.unfinished)
+                self._blocks_freed.notify_all()
         _ = self.model  # a runner that was closed has ended the requests early
+
+    def _wait_for_blocks(self, generation: Generation) -> bool:
+        others = any(other.attended and other.scheduler.running for other in self._open if other is not generation)
+        if others:
+            self._blocks_freed.wait()
+        return others
 
     @plugin_errors()
     def parse_answer(self, text: str) -> ParsedAnswer:

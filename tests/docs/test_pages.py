@@ -128,6 +128,17 @@ def test_the_chinese_page_has_the_headings_code_lists_and_tables_of_the_english_
     assert _outline(pages.ROOT / chinese) == _outline(pages.ROOT / english)
 
 
+def test_the_messages_that_troubleshooting_explains_exist() -> None:
+    sources = [*pages.ROOT.glob("atb_core/**/*.py"), *pages.ROOT.glob("plugins/*/src/**/*.py")]
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(source.read_text(encoding="utf-8") for source in sources))
+    rows = (pages.ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8").splitlines()
+    quoted = [text for row in rows if row.startswith("| `") for text in re.findall("`([^`]+)`", row.split(" | ")[0])]
+    pieces = [piece.strip() for text in quoted for piece in re.split(r"\.\.\.|'max_tokens'|\d+", text)]
+    assert len(pieces) > 20
+    # The kernel's word, which is not ours.
+    assert [piece for piece in pieces if piece not in code and piece != "Killed"] == []
+
+
 @pytest.mark.parametrize("folder", ["docs", "docs/zh"])
 def test_the_index_lists_every_page_of_its_folder(folder: str) -> None:
     index = pages.ROOT / folder / "index.md"
