@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 
+from atb_core.errors import RequestError
 from atb_core.features.step import KVCache, Step
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.outputs import Logprob, StreamChunk
@@ -25,7 +26,8 @@ class Generation:
     """Requests that are served together; `close` frees all their blocks.
 
     `forward` runs the model on a step and returns logits [requests, vocab]. `lock` is held during each step by all that
-    share `forward` and `blocks`. The other arguments are those of `ModelRunner`.
+    share `forward` and `blocks`, and notified when blocks were freed. `may_wait` says whether some other generation is
+    certain to free its blocks. The other arguments are those of `ModelRunner`.
     """
 
     def __init__(
@@ -38,11 +40,14 @@ class Generation:
         max_num_batched_tokens: int,
         max_model_len: int,
         vocab_size: int,
-        lock: threading.RLock | None = None,
+        lock: threading.Condition | None = None,
+        may_wait: Callable[[], bool] = lambda: False,
     ) -> None:
         self._forward = forward
         self._vocab_size = vocab_size
-        self._lock = lock or threading.RLock()
+        self._lock = lock or threading.Condition()
+        self._may_wait = may_wait
+        self._blocks = blocks
         self.scheduler = Scheduler(blocks, max_num_seqs, max_num_batched_tokens)
         self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
         self._sampler = Sampler()
@@ -51,6 +56,9 @@ class Generation:
         """Runs the model once and returns one new token for each request that took part.
 
         An exception, a KeyboardInterrupt included, ends all requests of this generation and frees their blocks.
+
+        Raises:
+            RequestError: All blocks belong to streams that are open, which may never free them.
         """
         with self._lock:
             try:
@@ -60,7 +68,16 @@ class Generation:
                 raise
 
     def _step(self) -> list[StreamChunk]:
-        batch = self.scheduler.next_batch()
+        while (batch := self.scheduler.next_batch()) is None:
+            if not self.scheduler.unfinished:  # closed while it waited
+                return []
+            if not self._may_wait():
+                raise RequestError(
+                    f"The key/value cache has {self._blocks.num_free} of {self._blocks.num_blocks} blocks free, "
+                    "too few for the next request, and the others belong to streams that are still open",
+                    hint="Finish or close the other streams first, or give the runner more num_blocks.",
+                )
+            self._lock.wait()
         requests = batch.requests
         if batch.is_prefill:
             for request in requests:
@@ -76,7 +93,8 @@ class Generation:
             reason, number = request.completion.finish_reason, request.completion.index
             output = request.result if request.result.finished else None
             chunks.append(StreamChunk(request.prompt_index, number, text, token_id, reason, logprobs, output))
-        self.scheduler.remove_finished()
+        if self.scheduler.remove_finished():
+            self._lock.notify_all()
         return chunks
 
     def _prefill(self, requests: list[Request]) -> torch.Tensor:
@@ -113,3 +131,4 @@ class Generation:
         with self._lock:
             for request in self.scheduler.clear():
                 request.abort()
+            self._lock.notify_all()

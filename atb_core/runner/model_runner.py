@@ -158,8 +158,10 @@ class ModelRunner:
         self.max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
         self._make_cache(context_len, max_model_len, num_blocks, kv_cache_memory_bytes)
-        self._lock = threading.RLock()
+        self._lock = threading.Condition()
         self._open: list[Generation] = []
+        # Those of calls that run to their end by themselves; a stream may be left standing.
+        self._driven: list[Generation] = []
         self._request_ids = itertools.count()
 
     def _set_defaults(self, generation_config: str | Path) -> None:
@@ -395,7 +397,7 @@ class ModelRunner:
             factory.make(str(next(self._request_ids)), index, prompt, own)
             for index, (prompt, own) in enumerate(zip(prompts, params, strict=True))
         ]
-        chunks = self._stream([completion for completions in requests for completion in completions])
+        chunks = self._stream([completion for completions in requests for completion in completions], not stream)
         if stream:
             return chunks
         # Closed here and not when it is collected: an interrupt's traceback may keep it alive for long.
@@ -404,7 +406,7 @@ class ModelRunner:
                 pass
         return [completions[0].result for completions in requests]
 
-    def _stream(self, requests: list[Request]) -> Generator[StreamChunk, None, None]:
+    def _stream(self, requests: list[Request], is_driven: bool) -> Generator[StreamChunk, None, None]:
         generation = Generation(
             self.model.run_step,
             self._blocks,
@@ -414,8 +416,11 @@ class ModelRunner:
             max_model_len=self.max_model_len,
             vocab_size=self.vocab_size,
             lock=self._lock,
+            may_wait=lambda: any(other.scheduler.running for other in self._driven if other is not generation),
         )
         self._open.append(generation)
+        if is_driven:
+            self._driven.append(generation)
         try:
             generation.scheduler.waiting.extend(requests)
             while generation.scheduler.unfinished:
@@ -423,6 +428,8 @@ class ModelRunner:
         finally:
             with self._lock:
                 self._open.remove(generation)
+                if is_driven:
+                    self._driven.remove(generation)
                 generation.close()
                 self._blocks.rebuild(one.block_table for other in self._open for one in other.scheduler.unfinished)
         _ = self.model  # a runner that was closed has ended the requests early

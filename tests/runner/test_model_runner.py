@@ -9,6 +9,7 @@ import signal
 import threading
 import types
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,34 @@ def test_threads_may_generate_at_the_same_time(open_runner: Callable[..., ModelR
         thread.join()
     assert results == {number: expected_greedy([number] * 9, 12) for number in range(4)}
     assert runner.num_free_blocks == runner.num_blocks
+
+
+def test_threads_wait_for_blocks_that_other_calls_will_free(open_runner: Callable[..., ModelRunner]) -> None:
+    # One full context, and a little: most of the calls find no room at first.
+    runner = open_runner(num_blocks=CONTEXT // 4 + 2)
+    results: dict[int, list[int]] = {}
+
+    def work(number: int) -> None:
+        outputs = runner.generate([[number] * 30, [number]], SamplingParams(max_tokens=20, ignore_eos=True))
+        results[number] = [token for output in outputs for token in output.token_ids]
+
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    expected = {n: [*expected_greedy([n] * 30, 20), *expected_greedy([n], 20)] for n in range(12)}
+    assert results == expected
+    assert runner.num_free_blocks == runner.num_blocks
+
+
+def test_a_call_does_not_wait_for_a_stream_that_was_left_standing(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner(num_blocks=CONTEXT // 4)
+    with closing(runner.generate([1] * 50, SamplingParams(max_tokens=10), stream=True)) as stream:
+        next(stream)
+        with pytest.raises(RequestError, match="belong to streams that are still open"):
+            runner.generate([2] * 50, SamplingParams(max_tokens=10))
+    assert runner.generate([2] * 50, SamplingParams(max_tokens=1))[0].token_ids == expected_greedy([2] * 50, 1)
 
 
 def test_an_error_in_one_stream_leaves_the_other(open_runner: Callable[..., ModelRunner]) -> None:
