@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import torch
 
-from atb_core.errors import RequestError
 from atb_core.features.step import KVCache, Step
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.outputs import Logprob, StreamChunk
@@ -26,8 +25,11 @@ class Generation:
     """Requests that are served together; `close` frees all their blocks.
 
     `forward` runs the model on a step and returns logits [requests, vocab]. `lock` is held during each step by all that
-    share `forward` and `blocks`, and notified when blocks were freed. `may_wait` says whether some other generation is
-    certain to free its blocks. The other arguments are those of `ModelRunner`.
+    share `forward` and `blocks`. `wait` is called with it when they have all blocks; it returns after some may be free,
+    or `False` if nobody is about to free any. The other arguments are those of `ModelRunner`.
+
+    Attributes:
+        attended: Tells whether a thread does nothing but run it to its end.
     """
 
     def __init__(
@@ -40,14 +42,15 @@ class Generation:
         max_num_batched_tokens: int,
         max_model_len: int,
         vocab_size: int,
-        lock: threading.Condition | None = None,
-        may_wait: Callable[[], bool] = lambda: False,
+        lock: threading.RLock | None = None,
+        wait: Callable[[], bool] = lambda: False,
+        attended: bool = False,
     ) -> None:
+        self.attended = attended
         self._forward = forward
+        self._wait = wait
         self._vocab_size = vocab_size
-        self._lock = lock or threading.Condition()
-        self._may_wait = may_wait
-        self._blocks = blocks
+        self._lock = lock or threading.RLock()
         self.scheduler = Scheduler(blocks, max_num_seqs, max_num_batched_tokens)
         self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
         self._sampler = Sampler()
@@ -56,9 +59,6 @@ class Generation:
         """Runs the model once and returns one new token for each request that took part.
 
         An exception, a KeyboardInterrupt included, ends all requests of this generation and frees their blocks.
-
-        Raises:
-            RequestError: All blocks belong to streams that are open, which may never free them.
         """
         with self._lock:
             try:
@@ -69,15 +69,10 @@ class Generation:
 
     def _step(self) -> list[StreamChunk]:
         while (batch := self.scheduler.next_batch()) is None:
-            if not self.scheduler.unfinished:  # closed while it waited
+            if not self.scheduler.unfinished:  # closed by another thread
                 return []
-            if not self._may_wait():
-                raise RequestError(
-                    f"The key/value cache has {self._blocks.num_free} of {self._blocks.num_blocks} blocks free, "
-                    "too few for the next request, and the others belong to streams that are still open",
-                    hint="Finish or close the other streams first, or give the runner more num_blocks.",
-                )
-            self._lock.wait()
+            if not self._wait():
+                raise self.scheduler.too_few_blocks()
         requests = batch.requests
         if batch.is_prefill:
             for request in requests:
@@ -93,8 +88,7 @@ class Generation:
             reason, number = request.completion.finish_reason, request.completion.index
             output = request.result if request.result.finished else None
             chunks.append(StreamChunk(request.prompt_index, number, text, token_id, reason, logprobs, output))
-        if self.scheduler.remove_finished():
-            self._lock.notify_all()
+        self.scheduler.remove_finished()
         return chunks
 
     def _prefill(self, requests: list[Request]) -> torch.Tensor:
@@ -131,4 +125,3 @@ class Generation:
         with self._lock:
             for request in self.scheduler.clear():
                 request.abort()
-            self._lock.notify_all()

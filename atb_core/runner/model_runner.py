@@ -158,10 +158,9 @@ class ModelRunner:
         self.max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
         self._make_cache(context_len, max_model_len, num_blocks, kv_cache_memory_bytes)
-        self._lock = threading.Condition()
+        self._lock = threading.RLock()
+        self._blocks_freed = threading.Condition(self._lock)
         self._open: list[Generation] = []
-        # Those of calls that run to their end by themselves; a stream may be left standing.
-        self._driven: list[Generation] = []
         self._request_ids = itertools.count()
 
     def _set_defaults(self, generation_config: str | Path) -> None:
@@ -209,6 +208,7 @@ class ModelRunner:
         with self._lock:
             for generation in self._open:
                 generation.close()
+            self._blocks_freed.notify_all()
             self._model = None
             # The list itself, which open streams hold too.
             self.kv_cache.clear()
@@ -406,7 +406,7 @@ class ModelRunner:
                 pass
         return [completions[0].result for completions in requests]
 
-    def _stream(self, requests: list[Request], is_driven: bool) -> Generator[StreamChunk, None, None]:
+    def _stream(self, requests: list[Request], attended: bool) -> Generator[StreamChunk, None, None]:
         generation = Generation(
             self.model.run_step,
             self._blocks,
@@ -416,11 +416,10 @@ class ModelRunner:
             max_model_len=self.max_model_len,
             vocab_size=self.vocab_size,
             lock=self._lock,
-            may_wait=lambda: any(other.scheduler.running for other in self._driven if other is not generation),
+            wait=lambda: self._wait_for_blocks(generation),
+            attended=attended,
         )
         self._open.append(generation)
-        if is_driven:
-            self._driven.append(generation)
         try:
             generation.scheduler.waiting.extend(requests)
             while generation.scheduler.unfinished:
@@ -428,11 +427,16 @@ class ModelRunner:
         finally:
             with self._lock:
                 self._open.remove(generation)
-                if is_driven:
-                    self._driven.remove(generation)
                 generation.close()
                 self._blocks.rebuild(one.block_table for other in self._open for one in other.scheduler.unfinished)
+                self._blocks_freed.notify_all()
         _ = self.model  # a runner that was closed has ended the requests early
+
+    def _wait_for_blocks(self, generation: Generation) -> bool:
+        others = any(other.attended and other.scheduler.running for other in self._open if other is not generation)
+        if others:
+            self._blocks_freed.wait()
+        return others
 
     def parse_answer(self, text: str) -> ParsedAnswer:
         """Splits a complete answer into text and tool calls, in the notation of the model's family.

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from atb_core.errors import RequestError
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.request import Request
 
@@ -42,7 +43,7 @@ class Scheduler:
         """Chooses the next step and makes its blocks available.
 
         Returns:
-            `None` if nothing can run, because nothing is left or the blocks belong to other generations.
+            The step; `None` if nothing can run because the blocks belong to other generations.
         """
         admitted = self._admit()
         if admitted:
@@ -50,13 +51,20 @@ class Scheduler:
         self._make_room_for_decode()
         return Batch(False, list(self.running)) if self.running else None
 
-    def remove_finished(self) -> list[Request]:
-        """Removes requests that have a finish reason, frees their blocks and returns them."""
-        finished = [request for request in self.running if request.completion.finish_reason is not None]
-        for request in finished:
-            self._blocks.free(request.block_table)
-            self.running.remove(request)
-        return finished
+    def too_few_blocks(self) -> RequestError:
+        """Returns the error for a step that nobody frees blocks for."""
+        return RequestError(
+            f"The key/value cache has {self._blocks.num_free} of {self._blocks.num_blocks} blocks free, "
+            "too few for the next request, and the others belong to streams that are still open",
+            hint="Finish or close the other streams first, or give the runner more num_blocks.",
+        )
+
+    def remove_finished(self) -> None:
+        """Removes requests that have a finish reason and frees their blocks."""
+        for request in self.running:
+            if request.completion.finish_reason is not None:
+                self._blocks.free(request.block_table)
+        self.running = [request for request in self.running if request.completion.finish_reason is None]
 
     def clear(self) -> list[Request]:
         """Removes all requests, frees their blocks and returns them."""

@@ -9,7 +9,7 @@ import signal
 import threading
 import types
 from collections.abc import Callable
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -268,32 +268,40 @@ def test_threads_may_generate_at_the_same_time(open_runner: Callable[..., ModelR
     assert runner.num_free_blocks == runner.num_blocks
 
 
-def test_threads_wait_for_blocks_that_other_calls_will_free(open_runner: Callable[..., ModelRunner]) -> None:
-    # One full context, and a little: most of the calls find no room at first.
-    runner = open_runner(num_blocks=CONTEXT // 4 + 2)
-    results: dict[int, list[int]] = {}
+@pytest.mark.parametrize("num_blocks", [16, 17, 20])
+def test_calls_of_many_threads_wait_for_blocks(open_runner: Callable[..., ModelRunner], num_blocks: int) -> None:
+    runner = open_runner(num_blocks=num_blocks)
+    params = SamplingParams(max_tokens=20, ignore_eos=True)
 
-    def work(number: int) -> None:
-        outputs = runner.generate([[number] * 30, [number]], SamplingParams(max_tokens=20, ignore_eos=True))
-        results[number] = [token for output in outputs for token in output.token_ids]
+    def work(number: int) -> bool:
+        outputs = runner.generate([[number % VOCAB] * (number + 1), [3] * number], params)
+        tokens = [output.token_ids for output in outputs]
+        return tokens == [expected_greedy([number % VOCAB] * (number + 1), 20), expected_greedy([3] * number, 20)]
 
-    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=120)
-    expected = {n: [*expected_greedy([n] * 30, 20), *expected_greedy([n], 20)] for n in range(12)}
-    assert results == expected
+    with ThreadPoolExecutor(16) as threads:
+        assert all(threads.map(work, range(1, 33), timeout=60))
     assert runner.num_free_blocks == runner.num_blocks
 
 
-def test_a_call_does_not_wait_for_a_stream_that_was_left_standing(open_runner: Callable[..., ModelRunner]) -> None:
-    runner = open_runner(num_blocks=CONTEXT // 4)
-    with closing(runner.generate([1] * 50, SamplingParams(max_tokens=10), stream=True)) as stream:
-        next(stream)
-        with pytest.raises(RequestError, match="belong to streams that are still open"):
-            runner.generate([2] * 50, SamplingParams(max_tokens=10))
-    assert runner.generate([2] * 50, SamplingParams(max_tokens=1))[0].token_ids == expected_greedy([2] * 50, 1)
+def test_a_call_does_not_wait_for_a_stream_that_nobody_reads(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner(num_blocks=16)
+    stream = runner.generate([[1] * 20], SamplingParams(max_tokens=40, ignore_eos=True), stream=True)
+    next(stream)
+    with ThreadPoolExecutor(2) as threads, pytest.raises(RequestError, match="streams that are still open"):
+        threads.submit(runner.generate, [[2] * 50], SamplingParams(max_tokens=5)).result(60)
+    assert len(list(stream)) == 39
+
+
+def test_calls_that_wait_end_when_the_runner_is_closed(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner(num_blocks=16)
+    params = SamplingParams(max_tokens=40, ignore_eos=True)
+    with ThreadPoolExecutor(8) as threads:
+        calls = [threads.submit(runner.generate, [[n] * 20], params) for n in range(8)]
+        while not any(call.running() for call in calls):
+            pass
+        runner.close()
+        for call in calls:
+            assert call.exception(60) is None or "was closed" in str(call.exception())
 
 
 def test_an_error_in_one_stream_leaves_the_other(open_runner: Callable[..., ModelRunner]) -> None:

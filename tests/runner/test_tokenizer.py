@@ -12,7 +12,7 @@ from runner.templates import CHATML
 from runner.tiny_tokenizers import byte_level
 
 from atb_core.checkpoint import TokenizerParts
-from atb_core.errors import TokenizerError
+from atb_core.errors import RequestError, TokenizerError
 from atb_core.runner.tokenizer import Tokenizer
 
 
@@ -102,6 +102,20 @@ def test_what_is_none_in_a_message_is_left_out(tmp_path: Path, tokenizer_json: s
         write(tmp_path, tokenizer=tokenizer_json, tokenizer_config={"chat_template": source})
     )
     assert tokenizer.apply_chat_template([{"role": "assistant", "content": None, "tool_calls": None}]) == "False1"
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_thoughts_have_the_name_that_the_template_reads(tmp_path: Path, tokenizer_json: str, name: str) -> None:
+    source = "{% for m in messages %}<{{ m.reasoning_content }}|{{ m.thinking }}>{% endfor %}"
+    write(tmp_path, tokenizer=tokenizer_json, tokenizer_config={"chat_template": source})
+    messages = [{"role": "assistant", "content": "x", name: "hm"}, {"role": "user", "content": "x"}]
+    assert Tokenizer.from_path(tmp_path).apply_chat_template(messages) == "<hm|hm><|>"
+
+
+def test_a_message_that_is_no_dict_is_refused(tmp_path: Path, tokenizer_json: str) -> None:
+    write(tmp_path, tokenizer=tokenizer_json, tokenizer_config={"chat_template": "x"})
+    with pytest.raises(RequestError, match="A message of a chat must be a dict, not 'hello'"):
+        Tokenizer.from_path(tmp_path).apply_chat_template(["hello"])  # type: ignore[list-item]
 
 
 def test_without_a_template_the_next_step_is_to_continue_text(tmp_path: Path, tokenizer_json: str) -> None:

@@ -13,6 +13,8 @@ from atb_core.graph.ops.norm import RmsNorm
 from atb_core.graph.ops.reduction import Softmax
 from atb_core.graph.tensor import Tensor
 
+__all__ = ["ActType", "activation", "linear", "rms_norm", "softmax"]
+
 ActType = ActivationType
 
 
