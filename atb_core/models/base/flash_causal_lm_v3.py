@@ -23,6 +23,7 @@ from atb_core.models.runtime.inputs import (
     CONSTANT_INPUTS,
     LayerKinds,
     check_step,
+    checked_kinds,
     filled_up,
     symbolic_inputs,
     table_names,
@@ -229,10 +230,15 @@ class CausalLM(FlashCausalLMV3):
             else in the model's dtype; valid until the next call.
 
         Raises:
-            RequestError: a token id, position or slot out of range, named before anything runs.
+            RequestError: an argument is missing or of another kind, or a token id, position or slot is out of range;
+                named before anything runs.
             EngineError: wrong shapes or dtypes, or weights that have not been loaded.
         """
-        return self.run_step(Step.of(*args, **kwargs))
+        try:
+            step = Step.of(*args, **kwargs)
+        except TypeError as error:
+            raise RequestError(f"forward: {str(error).replace('Step.__init__() ', '')}") from None
+        return self.run_step(checked_kinds(step))
 
     @plugin_errors()
     def run_step(self, step: Step) -> torch.Tensor:
@@ -296,6 +302,8 @@ class CausalLM(FlashCausalLMV3):
         window = self.layer_kinds.window
         if window is not None:
             available.update(window_inputs(step, slots, lengths, window, self._kv.block_size))
+            if int(available["window_slots"].max()) >= self._kv.slots:
+                raise RequestError(f"block_tables leads out of a KV cache of {self._kv.slots} slots")
             # Tokens that fill up a prefill lengthen its last sequence.
             longest = int(lengths.max()) + self.backend.token_multiple - 1
             if step.is_prefill and longest > len(self._window_mask):
