@@ -151,10 +151,23 @@ def test_damaged_or_missing_files_are_named(
 
 
 def test_an_old_format_needs_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "tokenizer.model").write_bytes(b"sentencepiece")
-    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tokenizer.model").write_bytes(b"sentencepiece")
+    (tmp_path / "transformers.py").write_text("raise ImportError", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(TokenizerError, match=r"only as tokenizer\.model, which the transformers package"):
-        Tokenizer.from_path(tmp_path)
+        Tokenizer.from_path(tmp_path / "model")
+
+
+def test_an_old_format_that_ends_the_process_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "spiece.model").write_bytes(b"sentencepiece")
+    code = "import os\nclass AutoTokenizer:\n    def from_pretrained(*a, **k):\n"
+    code += "        print('no memory', flush=True)\n        os.abort()\n"
+    (tmp_path / "transformers.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TokenizerError, match=r"spiece\.model: its process ended with signal 6 .*no memory"):
+        Tokenizer.from_path(tmp_path / "model")
 
 
 def test_an_old_format_is_converted_by_transformers(tmp_path: Path) -> None:
