@@ -139,7 +139,7 @@ class SafetensorsLoader(TableLoader[str]):
 
 
 def open_safetensors(path: Path) -> SafetensorsLoader:
-    """Opens a .safetensors file, or the weights of a directory.
+    """Opens a .safetensors file, or the weights of a directory; a shard stands for all that its index names.
 
     In a directory those are `model.safetensors`, or `model.safetensors.index.json` with its shards, or the only
     .safetensors file. Where it has both, the first is taken, as transformers does, and a warning names the other.
@@ -148,7 +148,10 @@ def open_safetensors(path: Path) -> SafetensorsLoader:
         WeightsError: the files are damaged, incomplete or of another kind.
     """
     if not path.is_dir():
-        return SafetensorsLoader(path, [path])
+        index = path.with_name(_INDEX_FILE)
+        if not index.exists() or path.name not in _read_index(index).values():
+            return SafetensorsLoader(path, [path])
+        path = path.parent
     index, single = path / _INDEX_FILE, path / "model.safetensors"
     weight_map = _read_index(index) if index.exists() else {}
     if weight_map and (not single.exists() or single.name in weight_map.values()):

@@ -65,9 +65,11 @@ class _Picture:
                 if producer is not None:
                     self._join(self.vertices[producer], vertex, _type(tensor))
                 elif not vertex.startswith("gap"):
-                    self._join(outside.setdefault(tensor, f"in{len(outside)}"), vertex, "")
-        for tensor, vertex in outside.items():
-            self.lines.append(self._vertex(vertex, self._kind(tensor), self.names[tensor], [_type(tensor)]))
+                    if tensor not in outside:
+                        outside[tensor] = f"in{len(outside)}"
+                        title = _relative(self.names[tensor], node.module_path)
+                        self.lines.append(self._vertex(outside[tensor], self._kind(tensor), title, [_type(tensor)]))
+                    self._join(outside[tensor], vertex, "")
         for index, tensor in enumerate(self.network.outputs):
             producer = self.network.producer(tensor)
             assert producer is not None
@@ -85,7 +87,9 @@ class _Picture:
     def _add_modules(self, nodes: Sequence[Node]) -> None:
         for path, run in groupby(nodes, lambda node: node.module_path):
             self.lines += [f"  subgraph cluster_{len(self.lines)} {{", f"    label={_quoted(path or '(no module)')};"]
-            self.lines.append('    style="rounded,filled"; color="#b0b0b0"; fillcolor="#f6f6f6"; fontsize=13;')
+            self.lines.append(
+                '    labeljust=l; style="rounded,filled"; color="#b0b0b0"; fillcolor="#f6f6f6"; fontsize=13;'
+            )
             for node in run:
                 self.vertices[node] = vertex = f"n{len(self.vertices)}"
                 self.lines.append("  " + self._vertex(vertex, "op", node.op.name, _attributes(node)))
@@ -117,6 +121,16 @@ def _attributes(node: Node) -> list[str]:
     fields = {field.name: field.default for field in dataclasses.fields(node.op)}  # type: ignore[arg-type]
     plain = node.op.attributes()
     return [f"{name}={value_text(plain[name])}" for name, value in fields.items() if getattr(node.op, name) != value]
+
+
+def _relative(name: str, path: str) -> str:
+    """Returns a name without the beginning that it shares with the module that reads it, which the cluster shows."""
+    parts = name.split(".")
+    for module in path.split("."):
+        if parts[0] != module or len(parts) == 1:
+            break
+        del parts[0]
+    return ".".join(parts)
 
 
 def _legend() -> str:

@@ -135,13 +135,14 @@ def _render_once(request: dict[str, Any]) -> dict[str, str]:
             if trace.tb_frame.f_code.co_filename in ("<template>", "<unknown>"):
                 line = trace.tb_lineno
             trace = trace.tb_next
-        return {"error": f"{str(error).strip() or type(error).__name__} (chat_template:{line})"}
+        where = "" if line is None else f" (chat_template:{line})"
+        return {"error": f"{str(error).strip()[:1000] or type(error).__name__}{where}"}
 
 
 def main() -> None:
     """Answers requests until the parent ends."""
     # What jinja2 imports when it is first needed, and the time zone: the process opens no file later.
-    for module in ("encodings.unicode_escape", "jinja2.constants", "jinja2.debug", "pprint", "textwrap"):
+    for module in ("encodings.unicode_escape", "html", "jinja2.constants", "jinja2.debug", "pprint", "textwrap"):
         importlib.import_module(module)
     _strftime_now("%c")
     serve(lambda request, answer: answer(_rendered(request)), memory=_MEMORY_LIMIT)

@@ -14,12 +14,16 @@ from atb_core.checkpoint.opening import checkpoint_at
 from atb_core.checkpoint.tokenizer_json import library_errors
 from atb_core.errors import RequestError, TokenizerError
 from atb_core.runner.chat_template import NO_CHAT, ChatTemplate, Message
+from atb_core.runner.sampling_params import shown
 from atb_core.runner.text_decoder import TextDecoder, TextDecoderFactory
 
 if TYPE_CHECKING:
     import tokenizers
 
 __all__ = ["Tokenizer"]
+
+# Names for a message's thoughts in the formats in use; templates read the first or the second.
+_THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 
 
 class Tokenizer:
@@ -133,8 +137,9 @@ class Tokenizer:
             TokenizerError: There is no template, or it is faulty or exceeds its limits.
         """
         template = self._template("default" if tools is None else "tool_use")
-        given = [{key: value for key, value in message.items() if value is not None} for message in messages]
-        return template.render(given, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
+        return template.render(
+            [*map(_normalized, messages)], tools=tools, add_generation_prompt=add_generation_prompt, **variables
+        )
 
     def encode_chat(self, messages: list[Message], **variables: Any) -> tuple[str | None, list[int]]:
         """Returns the prompt text of a conversation, if there is one, and its token ids; see `apply_chat_template`."""
@@ -171,3 +176,15 @@ class Tokenizer:
                 hint=f"{NO_CHAT} For chats, put a chat_template.jinja into the model directory.",
             )
         return ChatTemplate(source, self._parts.special_tokens)
+
+
+def _normalized(message: Message) -> Message:
+    """Returns a message without keys that are `None`, and with its thoughts under each name that templates know."""
+    if not isinstance(message, Mapping):
+        raise RequestError(f"A message of a chat must be a dict, not {shown(message)}")
+    given = {key: value for key, value in message.items() if value is not None}
+    thoughts = next((given[name] for name in _THOUGHTS if name in given), None)
+    if thoughts is not None:
+        given["reasoning_content"] = thoughts
+        given.setdefault("thinking", thoughts)
+    return given

@@ -28,7 +28,13 @@ def test_the_facts_of_a_model(atb: Run, tiny: Any, tiny_model: str) -> None:
 
 def test_the_text_names_the_same_facts(atb: Run, tiny_model: str) -> None:
     out = atb("show", tiny_model).out
-    for fact in ("atb-tiny 1.2.3", "TinyForCausalLM", "3 of 32", "4 heads of 8, 2 for keys and values", "256 tokens"):
+    for fact in (
+        "atb-tiny 1.2.3",
+        "TinyForCausalLM",
+        "3, hidden size 32",
+        "4 query heads, 2 key/value heads, 8 wide",
+        "256 tokens",
+    ):
         assert fact in out
 
 

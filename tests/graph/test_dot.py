@@ -83,6 +83,16 @@ def test_nodes_have_the_attributes_that_are_not_the_default() -> None:
     assert "activation_type=ACTIVATION_SWISH" in label and "scale=1.5" in label and "gelu_mode" not in label
 
 
+def test_a_weight_is_called_by_what_its_module_does_not_say() -> None:
+    with Network() as net, module_scope("model.layers.0.mlp"):
+        x = Tensor("x", (2, 8), DataType.FLOAT)
+        net.weights_keys |= {"model.layers.0.mlp.down.weight", "model.other.weight"}
+        for name in sorted(net.weights_keys):
+            x = F.linear(x, Tensor(name, (8, 8), DataType.FLOAT))
+        net.mark_output(x, "y")
+    assert {"down.weight", "other.weight", "x"} <= set(vertices(to_dot(net)))
+
+
 def test_names_cannot_break_out_of_their_labels() -> None:
     with Network() as net:
         net.mark_output(F.neg(Tensor('<b>"x"\\', (2,), DataType.FLOAT)), "a&b")

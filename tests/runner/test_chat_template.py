@@ -108,7 +108,8 @@ KINDS = {
     "{{ [1, 2, 3, 4] | batch(3, 0) | list }}{{ ['a', 'A', 'b'] | unique | list }}{{ 'a<b' | e }}{{ 'x y' | urlencode }}"
     "{{ [{'k': 1}, {'k': 2}, {'k': 1}] | groupby('k') | length }}{{ 'a\nb' | indent(2, true) }}{{ messages | pprint }}"
     "{{ [1, 2] | sum }}{{ 'abc' | list | reverse | join }}{{ messages | map(attribute='role') | join(',') }}"
-    "{{ ['a', ''] | select | list }}{{ 'aXa' | replace('a', 'b', 1) }}{{ 'mm' | xmlattr if false else 'm' }}",
+    "{{ ['a', ''] | select | list }}{{ '<b>x &amp; y</b>' | striptags }}{{ 'aXa' | replace('a', 'b', 1) }}"
+    "{{ 'mm' | xmlattr if false else 'm' }}",
     "json": "{{ messages | tojson(indent=2) }}{{ {'b': 'é<', 'a': [1.0, true, none]} | tojson(sort_keys=true) }}"
     "{{ 'é' | tojson(ensure_ascii=true) }}{{ {'a': 1, 'b': 2} | tojson(separators=(',', ':')) }}",
     "mappings": "{% for k, v in {'x': 1, 'y': {}}.items() %}{{ k }}={{ v }};{% endfor %}{{ {'a': 1}.get('b', 2) }}"

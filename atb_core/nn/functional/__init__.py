@@ -3,41 +3,26 @@
 
 from typing import NoReturn
 
+import atb_core.nn.functional.attention as _attention
+import atb_core.nn.functional.elewise as _elewise
+import atb_core.nn.functional.linear as _linear
+import atb_core.nn.functional.moe as _moe
+import atb_core.nn.functional.movement as _movement
 from atb_core.errors import GraphError
 from atb_core.graph.ops.activation import GeluMode
 from atb_core.graph.ops.attention import MaskType
-from atb_core.nn.functional.attention import paged_attention, reshape_and_cache, rope
-from atb_core.nn.functional.elewise import (
-    amax,
-    amin,
-    cos,
-    equal,
-    logical_and,
-    logical_not,
-    logical_or,
-    neg,
-    sin,
-    sum_,
-    tanh,
-)
-from atb_core.nn.functional.linear import (
-    ActType,
-    activation,
-    batch_matmul,
-    layer_norm,
-    linear,
-    rms_norm,
-    softmax,
-)
-from atb_core.nn.functional.moe import grouped_matmul, moe_init_routing, moe_token_unpermute, moe_topk_softmax
-from atb_core.nn.functional.movement import argsort, cat, gather, sort, split
+from atb_core.nn.functional.attention import *
+from atb_core.nn.functional.elewise import *
+from atb_core.nn.functional.linear import *
+from atb_core.nn.functional.moe import *
+from atb_core.nn.functional.movement import *
 
-__all__ = [
-    "ActType", "GeluMode", "MaskType", "activation", "amax", "amin", "argsort", "batch_matmul", "cat", "cos", "equal",
-    "gather", "grouped_matmul", "layer_norm", "linear", "logical_and", "logical_not", "logical_or",
-    "moe_init_routing", "moe_token_unpermute", "moe_topk_softmax", "neg", "paged_attention", "reshape_and_cache",
-    "rms_norm", "rope", "sin", "softmax", "sort", "split", "sum_", "tanh",
-]  # fmt: skip
+__all__ = ["GeluMode", "MaskType"]
+__all__ += _attention.__all__
+__all__ += _elewise.__all__
+__all__ += _linear.__all__
+__all__ += _moe.__all__
+__all__ += _movement.__all__
 
 _ABSENT = ("std", "norm", "copy_blocks", "gating", "group_topk", "multi_latent_attention")
 

@@ -11,6 +11,8 @@ from atb_core.graph.ops.elewise import Elewise, ElewiseType
 from atb_core.graph.ops.reduction import Reduce, ReduceType
 from atb_core.graph.tensor import Tensor
 
+__all__ = ["amax", "amin", "cos", "equal", "logical_and", "logical_not", "logical_or", "neg", "sin", "sum_", "tanh"]
+
 
 def cos(input_: Tensor) -> Tensor:
     """Computes the cosine of every element, in radians."""

@@ -13,6 +13,8 @@ from atb_core.graph.ops.norm import LayerNorm, RmsNorm
 from atb_core.graph.ops.reduction import Softmax
 from atb_core.graph.tensor import Tensor
 
+__all__ = ["ActType", "activation", "batch_matmul", "layer_norm", "linear", "rms_norm", "softmax"]
+
 ActType = ActivationType
 
 

@@ -12,6 +12,8 @@ from atb_core.graph.ops.movement import Concat, Gather, Split
 from atb_core.graph.ops.reduction import Argsort, Sort
 from atb_core.graph.tensor import Tensor
 
+__all__ = ["argsort", "cat", "gather", "sort", "split"]
+
 
 def gather(input_: Tensor, dim: int, index: Tensor, batch_dims: int = 0) -> Tensor:
     """Gathers entries along `dim` by index (int32 or int64); with a table and token ids, an embedding lookup."""
