@@ -103,6 +103,15 @@ def cpp(session: nox.Session, kind: str) -> None:
     helpers.run_cpp_tests(session, kind)
 
 
+@nox.session(name="sanitize-python")
+def sanitize_python(session: nox.Session) -> None:
+    """Runs the tests of the engine and of ops from Python, with the C++ engine built with ASan and UBSan."""
+    helpers.sanitized_install(session, [package for package in PLUGINS if package.name != "atb-sim"])
+    # Some tests measure time or memory, which sanitizers change.
+    tests = ["tests/engine", "tests/ops", "--deselect", "tests/engine/test_cpu_interrupt.py"]
+    session.run("pytest", *FAST, *(session.posargs or tests), env=helpers.sanitizer_variables(session))
+
+
 @nox.session(name="atb-coverage")
 def atb_coverage(session: nox.Session) -> None:
     """Runs the C++ tests of the Ascend backend and of models under ASan and UBSan, and measures their coverage."""

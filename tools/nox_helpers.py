@@ -206,6 +206,26 @@ def run_cpp_tests(session: nox.Session, preset: str, programs: Sequence[str] = (
     session.run("ctest", "--preset", preset, *only)
 
 
+def sanitized_install(session: nox.Session, members: Sequence[Package]) -> None:
+    """Installs the core, built with ASan and UBSan in a folder of its own, and `members`, which have no C++."""
+    env = {
+        "SKBUILD_BUILD_DIR": f"{BUILD}/{{name}}-sanitized-{{cache_tag}}",
+        "SKBUILD_CMAKE_DEFINE": "ATB_SANITIZE=address;ATB_CORE_WITH_ATB=OFF",
+        "SKBUILD_INSTALL_STRIP": "false",  # reports name functions and lines
+    }
+    Environment(session).install([CORE, *members], "test", env=env)
+
+
+def sanitizer_variables(session: nox.Session) -> dict[str, str]:
+    """Returns the environment in which a Python that is not instrumented loads an instrumented module."""
+    compiler = os.environ.get("CXX", "c++")
+    # The module's own dependencies would be loaded after Python's allocations; ASan has to see all exceptions, too.
+    names = [f"-print-file-name={name}" for name in ("libasan.so", "libstdc++.so")]
+    paths = [str(session.run(compiler, name, external=True, silent=True)).strip() for name in names]
+    # Python itself keeps memory until it exits. Torch's libraries define some symbols twice.
+    return {"LD_PRELOAD": ":".join(paths), "ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0"}
+
+
 def minimum_pins() -> list[str]:
     """Returns `name==floor` for every dependency with a floor, of the core, its tests and the plugins."""
     ours = {package.name for package in (CORE, *PLUGINS)}

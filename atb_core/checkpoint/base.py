@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,12 +32,15 @@ class GgufRules:
         config: entries of `config.json` that the file does not carry, for example an activation's name.
         metadata: further metadata that mean something to the family, names under that of the architecture (such as
             `"final_logit_softcapping"`) to keys of `config.json`. A file with others is refused.
+        transforms: functions that turn a stored tensor into the checkpoint's, by Hugging Face name with `{}` for
+            numbers, such as `{"model.layers.{}.input_layernorm.weight": lambda norm: norm - 1}`. They keep the shape.
     """
 
     permuted_qk: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, object] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    transforms: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

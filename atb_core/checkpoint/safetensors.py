@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _INDEX_FILE = "model.safetensors.index.json"
+_SHARD = re.compile(r"[^/\\\0]+\.safetensors")
 _MAX_INDEX_BYTES = 100_000_000
 _MAX_HEADER_BYTES = 100_000_000
 _MAX_RANK = 32
@@ -135,7 +137,7 @@ class SafetensorsLoader(TableLoader[str]):
 
 
 def open_safetensors(path: Path) -> SafetensorsLoader:
-    """Opens a .safetensors file, or the weights of a directory.
+    """Opens a .safetensors file, or the weights of a directory; a shard stands for all that its index names.
 
     In a directory those are `model.safetensors`, or `model.safetensors.index.json` with its shards, or the only
     .safetensors file. Where it has both, the first is taken, as transformers does, and a warning names the other.
@@ -144,7 +146,10 @@ def open_safetensors(path: Path) -> SafetensorsLoader:
         WeightsError: the files are damaged, incomplete or of another kind.
     """
     if not path.is_dir():
-        return SafetensorsLoader(path, [path])
+        index = path.with_name(_INDEX_FILE)
+        if not index.exists() or path.name not in _read_index(index).values():
+            return SafetensorsLoader(path, [path])
+        path = path.parent
     index, single = path / _INDEX_FILE, path / "model.safetensors"
     weight_map = _read_index(index) if index.exists() else {}
     if weight_map and (not single.exists() or single.name in weight_map.values()):
@@ -186,7 +191,7 @@ def _read_index(index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise WeightsError(f"{index} is not a valid shard index: it has no weight_map", "Fetch the directory again.")
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or not shard.endswith(".safetensors") or any(c in shard for c in "/\\\0"):
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
             raise WeightsError(
                 f"{index} is not a valid shard index: tensor {name[:200]!r} is said to be in {str(shard)[:200]!r}, "
                 "not a .safetensors file beside it"

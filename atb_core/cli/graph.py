@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from atb_core.cli.options import model_argument
-from atb_core.cli.output import note
+from atb_core.cli.output import note, say
 from atb_core.cli.show import open_model
 from atb_core.errors import AtbError
 from atb_core.names import BACKENDS
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)(?:\.|$)")
 Span = tuple[int, int | None]
+_TARGET: Final = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
 
 
 def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
@@ -44,9 +45,8 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
               help="Decoder layers to show, with what is outside of all layers; ':' shows all.")  # fmt: skip
 @click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True,
               help="The engine that the graph is prepared for.")  # fmt: skip
-@click.option("--dot", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture as DOT text to a file.")
-@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path),
-              help="Write a picture as SVG; needs Graphviz's program dot.")  # fmt: skip
+@click.option("--dot", type=_TARGET, help="Write a picture as DOT text to a file; '-' is the standard output.")
+@click.option("--svg", type=_TARGET, help="Write a picture as SVG, likewise; needs Graphviz's program dot.")
 def command(
     model: str, variant: str, stage: str | None, layers: Span, backend: str, dot: Path | None, svg: Path | None
 ) -> None:
@@ -62,7 +62,7 @@ def command(
         if drawing:
             _draw(network, nodes, dot, svg)
         else:
-            click.echo(_text(network, nodes, name))
+            say(_text(network, nodes, name))
 
 
 def networks(model: str, variant: str, backend: str) -> dict[str, Network]:
@@ -97,14 +97,23 @@ def _draw(network: Network, nodes: list[Node], dot: Path | None, svg: Path | Non
 
     picture = to_dot(network, nodes)
     if dot is not None:
-        dot.write_text(picture, encoding="utf-8")
-        note(f"wrote {dot}")
+        _write(dot, picture)
     if svg is not None:
-        _render(picture, svg)
-        note(f"wrote {svg}")
+        _write(svg, _rendered(picture, svg))
 
 
-def _render(picture: str, svg: Path) -> None:
+def _write(target: Path, text: str) -> None:
+    if str(target) == "-":
+        click.echo(text, nl=False)
+        return
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise AtbError(f"{target} cannot be written: {error.strerror}", hint="Choose another place.") from None
+    note(f"wrote {target}")
+
+
+def _rendered(picture: str, svg: Path) -> str:
     program = shutil.which("dot")
     if program is None:
         raise AtbError(
@@ -112,6 +121,7 @@ def _render(picture: str, svg: Path) -> None:
             hint=f"Install Graphviz (its package is usually called graphviz), or write --dot {svg.stem}.dot and "
             "open that in any DOT viewer.",
         )
-    done = subprocess.run([program, "-Tsvg", "-o", str(svg)], input=picture, capture_output=True, text=True)
+    done = subprocess.run([program, "-Tsvg"], input=picture, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise AtbError(f"dot could not draw the graph: {done.stderr}", hint="Write it with --dot and inspect it.")
+    return done.stdout

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import shlex
@@ -11,13 +12,22 @@ from typing import Any, Final
 
 import click
 
-from atb_core.errors import AtbError, PluginError
-from atb_core.extensions import Contribution, Extensions
+from atb_core.errors import PluginError
+from atb_core.extensions import Contribution, Extensions, plugin_error
 from atb_core.plugins.admission import refusal
 from atb_core.plugins.scan import HOOKS, installed
 
 #: Commands of other packages of this project: name -> what to install. Read only where no command of the name exists.
 KNOWN_COMMANDS: Final = {"verify": "atb-testing", "plugins new": "atb-testing[scaffold]"}
+
+#: What other programs call a command: name -> what does it here.
+_MEANT: Final = {
+    "help": "atb --help",
+    "ls": "atb models",
+    "ps": "atb models",
+    "download": "atb pull",
+    "delete": "atb rm",
+}
 
 
 def command_problem(item: object) -> str | None:
@@ -75,6 +85,21 @@ class CommandGroup(LazyGroup):
             raise _missing(name, KNOWN_COMMANDS[name])
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command that a line names; UsageError with the one that was meant if there is none."""
+        name = args[0]
+        if not name.startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            known = [one.removeprefix(self.prefix) for one in KNOWN_COMMANDS if one.startswith(self.prefix)]
+            names = [*self.list_commands(ctx), *known]
+            close = _MEANT.get(self.prefix + name) or next(iter(difflib.get_close_matches(name, names)), None)
+            ctx.fail(
+                f"No such command {name!r}. "
+                + (f"Did you mean {close}?" if close else f"There are: {', '.join(names)}.")
+            )
+        return super().resolve_command(ctx, args)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Ends the help with the packages whose hooks may add commands, from metadata alone."""
         super().format_epilog(ctx, formatter)
@@ -116,7 +141,7 @@ def _missing(name: str, requirement: str) -> PluginError:
 
 @functools.cache
 def _guarded(contribution: Contribution[click.Command]) -> click.Command:
-    """Returns the contributed command, which reports an exception that is no `AtbError` as the plugin's bug."""
+    """Returns the contributed command; what it raises, but for click's own and an exit, is told as the plugin's."""
     command = contribution.value
     invoke: Callable[..., Any] = command.invoke
 
@@ -124,13 +149,16 @@ def _guarded(contribution: Contribution[click.Command]) -> click.Command:
     def guarded(ctx: click.Context) -> Any:
         try:
             return invoke(ctx)
-        except (AtbError, click.ClickException, click.exceptions.Exit, click.Abort, OSError, MemoryError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception as error:
-            raise PluginError(
-                f"the command {command.name!r} of {contribution.owner} failed: {type(error).__name__}: {error}",
-                hint="Report it to the plugin's author with what --traceback prints.",
-            ) from error
+        except SystemExit as end:  # a command may end the program so
+            if isinstance(end.code, str):
+                raise click.ClickException(end.code) from end
+            ctx.exit(end.code or 0)
+        except BaseException as error:
+            if failure := plugin_error(error, contribution.owner):
+                raise failure from error
+            raise
 
     command.invoke = guarded  # type: ignore[method-assign]
     return command

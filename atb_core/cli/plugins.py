@@ -16,6 +16,8 @@ COMMANDS: Final = {
 }
 
 
-@click.group("plugins", cls=CommandGroup, prefix="plugins ", modules=COMMANDS)
+@click.group(
+    "plugins", cls=CommandGroup, prefix="plugins ", modules=COMMANDS, short_help="Show, check and write plugins."
+)
 def command() -> None:
     """Show the installed plugins, find out why one does not work, write a new one."""

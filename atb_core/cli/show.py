@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atb_core.cli.options import model_argument
-from atb_core.cli.output import aligned, count_text, json_option, note, size_text
+from atb_core.cli.output import aligned, count_text, json_option, note, say, size_text, terminal_safe
 from atb_core.errors import TokenizerError, WeightsError
 from atb_core.plugins.registry import Family, registry
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from atb_core.checkpoint import Checkpoint, WeightLoader
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
+    from atb_core.models.runtime.rope_scaling import Rope
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ def open_model(model: str | Checkpoint) -> OpenedModel:
 def command(model: str, as_json: bool, template: bool) -> None:
     """Print what MODEL is: sizes, memory, which package serves it. No weights are loaded."""
     if template:
-        click.echo(chat_template(open_model(model)), nl=False)
+        click.echo(terminal_safe(chat_template(open_model(model))), nl=False)
         return
     facts = collect(model, open_model(model))
-    click.echo(json.dumps(facts, indent=2) if as_json else _text(facts))
+    say(json.dumps(facts, indent=2) if as_json else _text(facts))
 
 
 def chat_template(opened: OpenedModel) -> str:
@@ -92,13 +93,13 @@ def collect(model: str, opened: OpenedModel) -> dict[str, Any]:
         except WeightsError as error:
             checkpoint = error.message
         file_bytes = sum(loader.nbytes(name) for name in loader.names())
-    architectures = opened.router.config_dict.get("architectures") or [opened.family.model_type]
-    scaling = config.rope_scaling
+    named = opened.router.config_dict.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else opened.family.model_type
     return {
         "model": model,
         "path": str(opened.checkpoint),
         "model_type": opened.family.model_type,
-        "architecture": str(architectures[0]),
+        "architecture": str(architecture)[:200],
         "package": opened.family.distribution,
         "package_version": opened.family.version,
         "dtype": dtype.short,
@@ -117,9 +118,15 @@ def collect(model: str, opened: OpenedModel) -> dict[str, Any]:
         "head_dim": status.head_dim,
         "vocab_size": config.vocab_size,
         "tied_embeddings": config.tie_word_embeddings,
-        "rope": f"{scaling.rope_type if scaling else 'default'}, theta {config.rope_theta:g}",
+        "rope": "; ".join(_rope_text(rope, status.head_dim) for rope in built.layer_kinds.tables) or "none",
+        "window": built.layer_kinds.window,
         "checkpoint": checkpoint,
     }
+
+
+def _rope_text(rope: Rope, head_dim: int) -> str:
+    part = f", {rope.size} of {head_dim} elements" if rope.size != head_dim else ""
+    return f"{rope.scaling.rope_type}, theta {rope.theta:g}{part}{', neighbours' if rope.interleaved else ''}"
 
 
 def context_bytes(facts: dict[str, Any]) -> int:
@@ -130,19 +137,20 @@ def context_bytes(facts: dict[str, Any]) -> int:
 def _text(facts: dict[str, Any]) -> str:
     stored = ", ".join(f"{name} ({count})" for name, count in facts["stored_types"].items())
     quantization, full = facts["quantization"], context_bytes(facts)
+    window = f"; window of {facts['window']}" if facts["window"] else ""
     rows = {
         "model": facts["model"],
         "path": facts["path"],
-        "architecture": "{architecture} (model type {model_type})".format(**facts),
+        "architecture": f"{facts['architecture']} (model type {facts['model_type']})",
         "served by": "{package} {package_version}".format(**facts),
         "parameters": f"{count_text(facts['parameters'])} ({facts['parameters']:,})",
         "runs in": facts["dtype"],
         "stored as": f"{size_text(facts['file_bytes'])}: {stored} tensors",
         "quantisation": f"{quantization}, dequantised when loaded" if quantization else "none",
-        "layers": "{layers} of {hidden_size}, feed-forward {intermediate_size}".format(**facts),
-        "attention": "{heads} heads of {head_dim}, {kv_heads} for keys and values".format(**facts),
+        "layers": "{layers}, hidden size {hidden_size}, feed-forward size {intermediate_size}".format(**facts),
+        "attention": "{heads} query heads, {kv_heads} key/value heads, {head_dim} wide".format(**facts),
         "vocabulary": f"{facts['vocab_size']}, {'tied' if facts['tied_embeddings'] else 'separate'} output matrix",
-        "positions": "rope {rope}; context of {context_length} tokens".format(**facts),
+        "positions": "rope {rope}; context of {context_length} tokens".format(**facts) + window,
         "weights": f"{size_text(facts['weight_bytes'])} in memory",
         "KV cache": f"{size_text(facts['kv_bytes_per_token'])} a token, {size_text(full)} for a full context",
         "memory": f"about {size_text(facts['weight_bytes'] + full)} with one full context",

@@ -23,7 +23,7 @@ def _version(distribution: str) -> str:
         return "not installed"
 
 
-@click.command()
+@click.command(short_help="Print versions, for a bug report.")
 @json_option
 def command(as_json: bool) -> None:
     """Print the versions of atb, Python and the packages that atb needs."""

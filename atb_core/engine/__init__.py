@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from atb_core.errors import BackendUnavailableError
+from atb_core.errors import BackendUnavailableError, EngineError
+from atb_core.extensions import plugin_errors
 from atb_core.names import BACKENDS, HOST_BACKENDS
 
 if TYPE_CHECKING:
@@ -26,22 +29,28 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
 
     Raises:
         BackendUnavailableError: the name is unknown, or this machine cannot run the backend; the message names why.
+        EngineError: an option does not exist or has an impossible value.
     """
+    make: Callable[..., Backend]
     if name in ("cpu", "auto"):
-        from atb_core.engine.cpu import CpuBackend
-
-        return CpuBackend(**options)
-    if name == "reference":
-        from atb_core.engine.reference import ReferenceBackend
-
-        return ReferenceBackend(**options)
-    if name in ("atb", "atb-sim"):
+        from atb_core.engine.cpu import CpuBackend as make
+    elif name == "reference":
+        from atb_core.engine.reference import ReferenceBackend as make
+    elif name in ("atb", "atb-sim"):
         from atb_core.engine.atb import AtbBackend
 
-        return AtbBackend(simulator=name == "atb-sim", **options)
-    raise BackendUnavailableError(f"there is no backend called {name!r}", hint=f"Known: {', '.join(BACKENDS)}.")
+        make = partial(AtbBackend, simulator=name == "atb-sim")
+    else:
+        raise BackendUnavailableError(f"there is no backend called {name!r}", hint=f"Known: {', '.join(BACKENDS)}.")
+    known = [option for option in signature(make).parameters if option != "simulator"]
+    if unknown := sorted(set(options) - set(known)):
+        raise EngineError(
+            f"the backend {name!r} has no option {', '.join(unknown)}", hint=f"Its options: {', '.join(known)}."
+        )
+    return make(**options)
 
 
+@plugin_errors()
 def build_engine(
     network: Network, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
 ) -> Engine:
@@ -57,8 +66,11 @@ def build_engine(
         BackendUnavailableError: this machine does not have the backend.
         GraphError: a pass does not exist, or the backend cannot run the network.
     """
+    from atb_core.engine.checks import check_kind
+    from atb_core.graph.network import Network
     from atb_core.graph.passes import run_passes
 
+    check_kind("the network of an engine", network, Network)
     store = options.pop("store", None)
     chosen = get_backend(backend, **options)
     engine = chosen.build(run_passes(network, chosen.name, del_fpass_keys), store)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import importlib
-import math
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from atb_core.ascend.switches import switch
-from atb_core.engine.base import check_names, check_tensor
+from atb_core.engine.checks import check_integer, check_names, check_real, check_tensor, memory_size
 from atb_core.engine.native import (
     Arguments,
     NativeBackend,
@@ -73,6 +72,7 @@ class AtbBackend(NativeBackend):
         device_id: int = 0,
         execute_async: bool | None = None,
     ) -> None:
+        check_integer("device_id", device_id, 0)
         self.simulator = simulator
         self.device_id = device_id
         self.input_device = "cpu" if simulator else None
@@ -81,7 +81,7 @@ class AtbBackend(NativeBackend):
             execute_async = switch("ATB_OPERATION_EXECUTE_ASYNC")
         try:
             blocking, transpose = switch("ASCEND_LAUNCH_BLOCKING"), switch("ATB_LLM_ENABLE_AUTO_TRANSPOSE")
-            self.device = _shared_device(self.extension, simulator, device_id, execute_async, blocking, transpose)
+            self.device = _shared_device(self.extension, simulator, device_id, bool(execute_async), blocking, transpose)
         except self.extension.Error as error:
             raise BackendUnavailableError(str(error)) from None
         # The simulator raises ValueError for its environment variables.
@@ -120,12 +120,12 @@ class AtbBackend(NativeBackend):
         return AtbEngine(network, self.new_store() if store is None else store)
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        count = memory_size("a key/value cache", shape, dtype)
         if not self.simulator:
             zeros = torch.zeros(shape, dtype=dtype, device=f"npu:{self.device_id}")
             # The engine must not write before torch has executed the operation from its queue.
             _npu().current_stream().synchronize()
             return zeros
-        count = dtype.itemsize * math.prod(shape)
         with engine_errors(self.extension.Error):
             memory = self.extension.Memory(self.device, count)
         # The host can read the simulator's device memory.
@@ -174,11 +174,15 @@ class AtbProgram(NativeProgram):
     def arguments(
         self, what: str, slots: Sequence[Slot], values: Mapping[str, torch.Tensor], host: Mapping[str, torch.Tensor]
     ) -> Arguments:
+        for name, value in values.items():
+            check_real(f"{what} {name!r}", value)
         places = {name: self.backend.input_address(value) for name, value in values.items()}
         if not any(on_device for _, on_device in places.values()):
             return (*super().arguments(what, slots, values, host), [False] * len(slots), [0] * len(slots))
         check_names(f"{what}s", values, [slot.name for slot in slots])
         # ATB reads some inputs in host memory; the caller passes copies of those that are in device memory.
+        for slot in (slot for slot in slots if slot.name in host):
+            check_tensor("the host's copy of", slot.tensor, host[slot.name], "cpu")
         copies = [host[slot.name].data_ptr() if slot.name in host else 0 for slot in slots]
         addresses, on_device = zip(*(places[slot.name] for slot in slots), strict=True)
         self.backend.wait_for_torch(values.values())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from atb_core.engine.checks import check_integer, check_kind
 from atb_core.engine.extension import load_extension
 from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
 from atb_core.engine.native import NativeBackend, NativeEngine, NativeProgram, NativeStore
@@ -54,8 +55,12 @@ class CpuBackend(NativeBackend):
 
     def __init__(self, num_threads: int | None = None, isa: str | None = None, small_work: int | None = None) -> None:
         self.extension = extension = load_extension()
-        if num_threads is not None and num_threads < 1:
-            raise EngineError(f"num_threads must be positive, not {num_threads}")
+        if num_threads is not None:
+            check_integer("num_threads", num_threads, 1)
+        if isa is not None:
+            check_kind("isa", isa, str)
+        if small_work is not None:
+            check_integer("small_work", small_work, 0, 2**53)
         try:
             threads = extension.resolve_num_threads(num_threads or 0)
             options = () if small_work is None else (small_work,)
@@ -111,9 +116,9 @@ class CpuEngine(NativeEngine):
 
     def set_profiling(self, on: bool) -> None:
         """Starts or stops the measurement of each node's time; starting resets it."""
-        self._profiling = on
+        self._profiling = bool(on)
         for program in self.programs():
-            program.handle.set_profiling(on)
+            program.handle.set_profiling(bool(on))
 
     def profile(self) -> list[NodeTime]:
         """Returns the times of the nodes that have run since profiling started, in order."""

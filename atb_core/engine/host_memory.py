@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from atb_core.engine.checks import memory_size
 from atb_core.errors import EngineError
 
 _ALIGNMENT = 64
@@ -19,10 +20,10 @@ def host_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """Returns a tensor of zeros, aligned to 64 bytes, whose memory the system provides page by page on first write.
 
     Raises:
-        EngineError: there is not enough memory.
+        EngineError: there is not enough memory, or the shape or dtype is impossible.
     """
     # numpy asks for zeroed memory (calloc); torch.zeros would write to every page.
-    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    count = memory_size("a key/value cache", shape, dtype)
     try:
         raw = np.zeros(count + _ALIGNMENT, dtype=np.uint8)
     except MemoryError:

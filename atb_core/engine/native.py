@@ -14,7 +14,18 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from atb_core.engine.base import Backend, Engine, check_names, check_part, check_real, check_some, check_tensor
+from atb_core.engine.base import Backend, Engine
+from atb_core.engine.checks import (
+    check_call,
+    check_integer,
+    check_kind,
+    check_name,
+    check_names,
+    check_part,
+    check_real,
+    check_some,
+    check_tensor,
+)
 from atb_core.engine.native_graph import NativeGraph, is_complete, lower
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
@@ -52,6 +63,8 @@ def engine_errors(error_type: type[Exception]) -> Iterator[None]:
         yield
     except error_type as error:
         raise EngineError(str(error)) from None
+    except MemoryError:
+        raise EngineError("the system refuses the memory that the engine needs") from None
 
 
 class NativeStore:
@@ -78,12 +91,16 @@ class NativeStore:
 
     def set(self, name: str, value: torch.Tensor) -> None:
         """Copies a weight; raises EngineError unless it is a contiguous CPU tensor."""
+        check_name("the name of a weight", name)
         dtype = check_real(f"weight {name!r}", value, "cpu").short
         with engine_errors(self.error_type):
             self.handle.set(name, value.data_ptr(), dtype, list(value.shape))
 
     def set_part(self, name: str, begin: int, value: torch.Tensor, whole: int) -> None:
         """Copies rows from `begin` on of a weight of `whole` rows, as `Engine.set_weight_part`."""
+        check_name("the name of a weight", name)
+        for what, row in (("first row", begin), ("number of rows", whole)):
+            check_integer(f"the {what} of weight {name!r}", row, 0, 2**63 - 1)
         dtype = check_real(f"a part of weight {name!r}", value, "cpu").short
         with engine_errors(self.error_type):
             self.handle.set_part(name, begin, value.data_ptr(), dtype, list(value.shape), whole)
@@ -165,7 +182,7 @@ class NativeProgram(ABC):
             value = values[name]
             # The full check is too slow for every call: it runs if one of its conditions does not hold.
             fits = isinstance(value, torch.Tensor) and value.dtype is dtype and value.is_cpu and value.is_contiguous()
-            if not fits:
+            if not fits or value.is_neg():
                 check_tensor(what, declared, value, "cpu")
             numbers.append(number)
             pointers.append(value.data_ptr())
@@ -220,6 +237,8 @@ class NativeEngine(Engine):
     cache_device: str | None = "cpu"
 
     def __init__(self, network: Network, store: NativeStore) -> None:
+        check_kind("the network of an engine", network, Network)
+        check_kind("store", store, NativeStore)
         self.network = network
         self.store = store
         self._inputs = {t.name: t for t in network.inputs if t.name and t.name not in network.weights_keys}
@@ -255,8 +274,9 @@ class NativeEngine(Engine):
         outputs: Mapping[str, torch.Tensor] | None = None,
         runtime_params: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
+        outputs, runtime_params = check_call(inputs, outputs, runtime_params)
         program = self._program or self._specialized(inputs)
-        results: dict[str, torch.Tensor] = program.forward(inputs, outputs or {}, runtime_params or {})
+        results: dict[str, torch.Tensor] = program.forward(inputs, outputs, runtime_params)
         return results
 
     def plan_info(self) -> dict[str, int]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import torch
 
-from atb_core.engine.base import Backend, Engine, check_names, check_part, check_some, check_tensor
+from atb_core.engine.base import Backend, Engine
+from atb_core.engine.checks import check_call, check_kind, check_names, check_part, check_some, check_tensor
 from atb_core.errors import EngineError
 from atb_core.graph.dim import evaluate_shape
 from atb_core.graph.network import Network, Node
@@ -37,6 +38,8 @@ class ReferenceEngine(Engine):
     """Interprets one network."""
 
     def __init__(self, network: Network, store: dict[str, torch.Tensor]) -> None:
+        check_kind("the network of an engine", network, Network)
+        check_kind("store", store, dict)
         self.network = network
         self.store = store
         self._step_inputs = [t.name for t in network.inputs if t.name and t.name not in network.weights_keys]
@@ -77,12 +80,13 @@ class ReferenceEngine(Engine):
         outputs: Mapping[str, torch.Tensor] | None = None,
         runtime_params: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
+        outputs, _ = check_call(inputs, outputs, runtime_params)
         values = self._bind(inputs)
         names = {t.name for t in self.network.outputs if t.name}
-        check_names("outputs", outputs or {}, names, optional=True)
+        check_names("outputs", outputs, names, optional=True)
         network, binding = self._resolved(values)
         environment = {tensor: values[tensor.name or ""] for tensor in network.inputs}
-        results = dict(outputs or {})
+        results = dict(outputs)
         for tensor in network.outputs:
             if tensor.name in results and tensor.shape is not None:
                 declared = Tensor(tensor.name, evaluate_shape(tensor.shape, binding), tensor.dtype)

@@ -8,15 +8,6 @@ from atb_core.graph.op import Op, registered_ops
 from atb_core.graph.tensor import Tensor
 
 __all__ = [
-    "DataType",
-    "Dim",
-    "DimLike",
-    "Network",
-    "Node",
-    "Op",
-    "Shape",
-    "Tensor",
-    "get_default_net",
-    "record",
+    "DataType", "Dim", "DimLike", "Network", "Node", "Op", "Shape", "Tensor", "get_default_net", "record",
     "registered_ops",
-]
+]  # fmt: skip

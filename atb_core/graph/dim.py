@@ -183,10 +183,10 @@ def checked_shape(shape: Sequence[DimLike]) -> Shape:
     if not isinstance(shape, Sequence):
         raise GraphError(f"{shape!r:.80} is not a shape, which is a sequence of non-negative ints and Dims")
     for size in shape:
+        if any(isinstance(factor, int) and abs(factor) >= 1 << 63 for _, factor in _terms(size)):
+            raise GraphError("a size is beyond 64 bits")
         if not isinstance(size, Dim) and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
             raise GraphError(f"{size!r:.80} is not a size: a shape holds non-negative ints and Dims")
-        if any(abs(factor) >= 1 << 63 for _, factor in _terms(size)):
-            raise GraphError("a size is beyond 64 bits")
     return tuple(shape)
 
 

@@ -69,6 +69,7 @@ class Network:
         outputs: output tensors in the order in which they were marked.
         weights_keys: names of the inputs that are weights.
         built: `True` once an engine has been built from the network.
+        when_specialized: passes to run when real tensors have brought the shapes that are not known here.
     """
 
     def __init__(self, name: str = "network") -> None:
@@ -78,6 +79,7 @@ class Network:
         self.outputs: list[Tensor] = []
         self.weights_keys: set[str] = set()
         self.built = False
+        self.when_specialized: Callable[[Network], Network] | None = None
         self._inputs_by_name: dict[str, Tensor] = {}
         self._producers: dict[Tensor, Node] = {}
         self._writes: dict[Tensor, int] = {}
@@ -170,12 +172,18 @@ class Network:
     def mark_output(self, tensor: Tensor, name: str | None = None) -> None:
         """Makes `tensor` an output called `name`, by default by its own name.
 
+        A value that `write_inplace` has put into the input of this name is there already and makes no output.
+
         Raises:
             GraphError: no node produces the tensor, it is an output already, it has no name, or the name is taken.
         """
+        if not isinstance(tensor, Tensor):
+            raise GraphError(f"an output is a tensor, not a {type(tensor).__name__}")
         name = tensor.name if name is None else name
         if name is None:
             raise GraphError("an output needs a name", hint="mark_output(tensor, 'out')")
+        if self._is_written(tensor, name):
+            return
         if tensor not in self._producers:
             marked = f"{tensor.name or 'a tensor'} is marked as output {name!r}"
             raise GraphError(f"{marked}, but no node of the network produces it")
@@ -185,6 +193,12 @@ class Network:
             raise GraphError(f"output {tensor.name!r} cannot also be called {name!r}")
         tensor.name = name
         self.outputs.append(tensor)
+
+    def _is_written(self, tensor: Tensor, name: str) -> bool:
+        """Returns `True` if input `name` holds `tensor` at the end, by `write_inplace`: it needs no output then."""
+        target = self._inputs_by_name.get(name)
+        written = [(node, i) for node in self.nodes for i in node.writes if node.inputs[i] is target]
+        return bool(written) and (tensor.name == name or (tensor, target) == written[-1][0].inputs)
 
     def cut(self) -> None:
         """Ends a segment after the last recorded node; does nothing in an empty network."""

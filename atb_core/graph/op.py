@@ -75,7 +75,7 @@ class Op:
             try:
                 object.__setattr__(self, name, convert(value))
             except (TypeError, ValueError, OverflowError) as error:
-                raise GraphError(f"{name} of {self.name} cannot be {str(value)[:80]!r}: {error}") from None
+                raise GraphError(f"{name} of {self.name} cannot be {_shown(value)}: {error}") from None
 
     @classmethod
     def op_name(cls) -> str:
@@ -124,7 +124,7 @@ class Op:
             ShapeError: the op does not take them; the message names the input.
         """
         rules, known = dict(zip(self.input_names, self.input_dtypes, strict=False)), dict[str, DataType | None]()
-        for name, dtype in zip(self.operands, dtypes, strict=True):
+        for name, dtype in zip(self.operands, dtypes, strict=False):
             if dtype is not None and name in rules:
                 _check_dtype(name, dtype, rules[name].split("|"), known)
             known[name] = dtype
@@ -144,6 +144,14 @@ class Op:
         """Returns the attributes as plain values: enums and dtypes as text."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         return {field.name: _plain(getattr(self, field.name)) for field in fields}
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:80]
+    # An integer of thousands of digits has no text.
+    except ValueError:
+        return f"this {type(value).__name__}"
 
 
 def _bool(value: Any) -> bool:
@@ -246,6 +254,11 @@ class AttributeVariable:
     """Placeholder for any value of an attribute in the pattern of a fusion."""
 
     name: str
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """Returns a sequence as a tuple, and anything else alone in one; the op checks what is in it."""
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
 
 
 def require(condition: bool, message: str) -> None:

@@ -55,12 +55,13 @@ def node_text(node: Node, names: dict[Tensor, str]) -> str:
     """
     results = ", ".join(f"{names[t]}: {t.dtype.short if t.dtype else '?'}{shape_text(t.shape)}" for t in node.outputs)
     operands = [f"{names[t]}{'!' if i in node.writes else ''}" for i, t in enumerate(node.inputs)]
-    attributes = [f"{key}={_value_text(value)}" for key, value in node.op.attributes().items()]
+    attributes = [f"{key}={value_text(value)}" for key, value in node.op.attributes().items()]
     call = f"{node.op.name}({', '.join(operands + attributes)})"
     return f"{results} = {call}" if results else call
 
 
-def _value_text(value: object) -> str:
+def value_text(value: object) -> str:
+    """Formats the plain value of an attribute."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if callable(value):

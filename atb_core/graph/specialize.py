@@ -30,7 +30,7 @@ def _match_shape(name: str, declared: Shape, real: Sequence[int], binding: dict[
 
 
 def specialize(network: Network, specs: Mapping[str, tuple[Sequence[int], DataType]]) -> Network:
-    """Returns the same network with shapes and dtypes inferred again from those in `specs`.
+    """Returns the same network with shapes and dtypes inferred again from those in `specs`, and then fused.
 
     Networks whose inputs were declared without shapes need this before they run.
 
@@ -58,7 +58,7 @@ def specialize(network: Network, specs: Mapping[str, tuple[Sequence[int], DataTy
     for tensor in network.outputs:
         assert tensor.name is not None
         result.mark_output(image[tensor], tensor.name)
-    return result
+    return result if network.when_specialized is None else network.when_specialized(result)
 
 
 def bind_dims(network: Network, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:

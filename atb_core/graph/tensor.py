@@ -11,7 +11,7 @@ from atb_core.errors import GraphError
 from atb_core.extensions import Port
 from atb_core.graph.dim import DimLike, Shape, checked_shape, shape_text
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import Op
+from atb_core.graph.op import Op, as_tuple
 from atb_core.graph.ops.elewise import Elewise, ElewiseType
 from atb_core.graph.ops.movement import Cast, Repeat, Slice, Transpose
 from atb_core.graph.ops.view import Assign, Reshape
@@ -92,15 +92,15 @@ class Tensor:
 
     def permute(self, dims: Sequence[int]) -> Tensor:
         """Records a permutation of the dimensions, as `torch.Tensor.permute`."""
-        return _record(Transpose(tuple(dims)), self)
+        return _record(Transpose(as_tuple(dims)), self)
 
     def repeat(self, repeats: Sequence[int]) -> Tensor:
         """Records a tensor tiled `repeats[i]` times along dimension `i`, as `torch.Tensor.repeat`."""
-        return _record(Repeat(tuple(repeats)), self)
+        return _record(Repeat(as_tuple(repeats)), self)
 
     def reshape(self, reshape_func: ShapeFunction | Sequence[DimLike]) -> Tensor:
         """Records a view of another shape, given as sizes or as a function from the old shape to the new one."""
-        return _record(Reshape(reshape_func if callable(reshape_func) else tuple(reshape_func)), self)
+        return _record(Reshape(reshape_func if callable(reshape_func) else as_tuple(reshape_func)), self)
 
     def write_inplace(self, target: Tensor) -> None:
         """Records a copy of this value into the memory of `target`; later reads of `target` see it."""

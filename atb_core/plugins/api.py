@@ -70,6 +70,7 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
 
 @functools.cache
 def public_names() -> Mapping[str, frozenset[str]]:
-    """Returns the names in `__all__` of every public module; imports these modules."""
+    """Returns the names in `__all__` of every public module, under each of its paths; imports these modules."""
     modules = [module for group in PUBLIC_MODULES.values() for module in group]
+    modules += [f"atb_core.nn.{path}" for path in import_module("atb_core.nn").OTHER_PATHS]
     return {module: frozenset(import_module(module).__all__) for module in modules}

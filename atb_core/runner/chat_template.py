@@ -11,6 +11,7 @@ from atb_core.child import ChildError, Worker, encode
 from atb_core.errors import RequestError, TokenizerError
 
 Message = dict[str, Any]
+NO_CHAT = "Let it continue a text without a template: `atb run --raw`, or generate() with a string."
 
 _TIME_LIMIT = 10.0
 TEMPLATE_LIMIT = 1 << 20
@@ -94,5 +95,5 @@ class ChatTemplate:
 def _faulty(what: str) -> TokenizerError:
     return TokenizerError(
         f"The model's chat template {what}",
-        hint="Pass plain text instead of a chat, or give the model directory another chat_template.jinja.",
+        hint=f"{NO_CHAT} Or give the model directory another chat_template.jinja.",
     )

@@ -25,7 +25,11 @@ class Generation:
     """Requests that are served together; `close` frees all their blocks.
 
     `forward` runs the model on a step and returns logits [requests, vocab]. `lock` is held during each step by all that
-    share `forward` and `blocks`. The other arguments are those of `ModelRunner`.
+    share `forward` and `blocks`. `wait` is called with it when they have all blocks; it returns after some may be free,
+    or `False` if nobody is about to free any. The other arguments are those of `ModelRunner`.
+
+    Attributes:
+        attended: Tells whether a thread does nothing but run it to its end.
     """
 
     def __init__(
@@ -39,8 +43,12 @@ class Generation:
         max_model_len: int,
         vocab_size: int,
         lock: threading.RLock | None = None,
+        wait: Callable[[], bool] = lambda: False,
+        attended: bool = False,
     ) -> None:
+        self.attended = attended
         self._forward = forward
+        self._wait = wait
         self._vocab_size = vocab_size
         self._lock = lock or threading.RLock()
         self.scheduler = Scheduler(blocks, max_num_seqs, max_num_batched_tokens)
@@ -60,7 +68,11 @@ class Generation:
                 raise
 
     def _step(self) -> list[StreamChunk]:
-        batch = self.scheduler.next_batch()
+        while (batch := self.scheduler.next_batch()) is None:
+            if not self.scheduler.unfinished:  # closed by another thread
+                return []
+            if not self._wait():
+                raise self.scheduler.too_few_blocks()
         requests = batch.requests
         if batch.is_prefill:
             for request in requests:

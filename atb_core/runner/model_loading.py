@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atb_core.engine import get_backend
-from atb_core.errors import BackendUnavailableError, RequestError, TokenizerError
+from atb_core.errors import BackendUnavailableError, RequestError, TokenizerError, WeightsError
+from atb_core.extensions import plugin_errors
 from atb_core.files import read_text
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.moe_config import MoeConfig
@@ -100,6 +101,7 @@ def open_tokenizer(
     return tokenizer.with_chat_template(text)
 
 
+@plugin_errors()
 def load_model(
     router: BaseRouter,
     checkpoint: Checkpoint,
@@ -126,6 +128,12 @@ def load_model(
     cpp_name = _cpp_name(router.model_type, config) if graph == "cpp" else None
     options = {"features": tuple(features)} if features else {}
     with checkpoint.weights(config.data_type) as loader:
+        # Before thousands of layers are built of a file that cannot hold them.
+        if config.num_hidden_layers > (tensors := len(loader.names())):
+            raise WeightsError(
+                f"{loader.source} has {tensors} tensors, fewer than num_hidden_layers = {config.num_hidden_layers}",
+                hint="Check that config.json and the weights belong together and that every shard is there.",
+            )
         model = router.model_cls(
             MindIELLMConfig(hf_config=config), loader, backend=engines, max_model_len=max_model_len, **options
         )

@@ -16,6 +16,7 @@ import torch
 from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
 from atb_core.errors import RequestError
+from atb_core.extensions import plugin_errors
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
@@ -105,6 +106,7 @@ class ModelRunner:
         AtbError: Anything that keeps the model from being opened; the message says what and what to do.
     """
 
+    @plugin_errors()
     def __init__(
         self,
         model_name_or_path: str | Path,
@@ -159,6 +161,7 @@ class ModelRunner:
         self._max_num_batched_tokens = max_num_batched_tokens
         self._make_cache(context_len, max_model_len, num_blocks, kv_cache_memory_bytes)
         self._lock = threading.RLock()
+        self._blocks_freed = threading.Condition(self._lock)
         self._open: list[Generation] = []
         self._request_ids = itertools.count()
 
@@ -207,6 +210,7 @@ class ModelRunner:
         with self._lock:
             for generation in self._open:
                 generation.close()
+            self._blocks_freed.notify_all()
             self._model = None
             # The list itself, which open streams hold too.
             self.kv_cache.clear()
@@ -383,6 +387,7 @@ class ModelRunner:
             split_chats(messages), sampling_params, stream, add_generation_prompt, tools, chat_template_kwargs
         )
 
+    @plugin_errors()
     def _run(
         self, prompts: list[Any], sampling_params: Params, stream: bool, *for_template: Any
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
@@ -395,7 +400,7 @@ class ModelRunner:
             factory.make(str(next(self._request_ids)), index, prompt, own)
             for index, (prompt, own) in enumerate(zip(prompts, params, strict=True))
         ]
-        chunks = self._stream([completion for completions in requests for completion in completions])
+        chunks = self._stream([completion for completions in requests for completion in completions], not stream)
         if stream:
             return chunks
         # Closed here and not when it is collected: an interrupt's traceback may keep it alive for long.
@@ -404,7 +409,7 @@ class ModelRunner:
                 pass
         return [completions[0].result for completions in requests]
 
-    def _stream(self, requests: list[Request]) -> Generator[StreamChunk, None, None]:
+    def _stream(self, requests: list[Request], attended: bool) -> Generator[StreamChunk, None, None]:
         generation = Generation(
             self.model.run_step,
             self._blocks,
@@ -414,19 +419,31 @@ class ModelRunner:
             max_model_len=self.max_model_len,
             vocab_size=self.vocab_size,
             lock=self._lock,
+            wait=lambda: self._wait_for_blocks(generation),
+            attended=attended,
         )
         self._open.append(generation)
         try:
             generation.scheduler.waiting.extend(requests)
             while generation.scheduler.unfinished:
-                yield from generation.step()
+                with plugin_errors():
+                    chunks = generation.step()
+                yield from chunks
         finally:
             with self._lock:
                 self._open.remove(generation)
                 generation.close()
                 self._blocks.rebuild(one.block_table for other in self._open for one in other.scheduler.unfinished)
+                self._blocks_freed.notify_all()
         _ = self.model  # a runner that was closed has ended the requests early
 
+    def _wait_for_blocks(self, generation: Generation) -> bool:
+        others = any(other.attended and other.scheduler.running for other in self._open if other is not generation)
+        if others:
+            self._blocks_freed.wait()
+        return others
+
+    @plugin_errors()
     def parse_answer(self, text: str) -> ParsedAnswer:
         """Splits a complete answer into text and tool calls, in the notation of the model's family.
 

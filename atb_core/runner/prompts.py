@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from atb_core.errors import ContextLengthError, RequestError
-from atb_core.runner.sampling_params import as_int
+from atb_core.runner.sampling_params import as_int, shown
 
 if TYPE_CHECKING:
     from atb_core.runner.tokenizer import Tokenizer
@@ -74,10 +74,8 @@ def split_prompts(prompts: Prompts) -> list[Any]:
         return [prompts]
     if isinstance(prompts, Mapping) or not _is_listlike(prompts):
         raise RequestError(f"Prompts cannot be of type {type(prompts).__name__}", hint=_ADVICE)
-    items = list(prompts)
-    if items and _begins_one_prompt(items[0]):
-        return [items]
-    return items
+    # A range of token ids may be too long to be copied before its length is checked.
+    return [prompts] if len(prompts) and _begins_one_prompt(prompts[0]) else list(prompts)
 
 
 def split_chats(messages: Any) -> list[Any]:
@@ -140,11 +138,15 @@ class PromptEncoder:
         if _is_prompt_dict(prompt):
             prompt = _unwrapped(prompt, name)
         if isinstance(prompt, str):
-            result = EncodedPrompt(prompt, self._needed_tokenizer(name).encode(prompt))
+            tokenizer = self._needed_tokenizer(name)
+            _check_text(prompt, name)
+            result = EncodedPrompt(prompt, tokenizer.encode(prompt))
             self._check_vocabulary(result.token_ids, name)
         elif isinstance(prompt, Mapping) or not _is_listlike(prompt):
             raise RequestError(f"{name} is of type {type(prompt).__name__}", hint=_ADVICE)
         else:
+            if len(prompt) and as_int(prompt[0]) is not None:
+                self._check_length(len(prompt), name)
             items = list(prompt)
             if any(isinstance(item, Mapping) for item in items):
                 result = self._encode_chat(items, name)
@@ -166,7 +168,7 @@ class PromptEncoder:
             _check_message(message, f"{name}, message {number}")
         tokenizer = self._needed_tokenizer(name)
         tokenizer.check_chat_template_kwargs(self._chat_template_kwargs)
-        plain = [_with_plain_text(message, name) for message in messages]
+        plain = [dict(message) for message in messages]
         result = EncodedPrompt(*tokenizer.encode_chat(plain, **self._chat_template_kwargs))
         self._check_vocabulary(result.token_ids, name)
         return result
@@ -185,13 +187,13 @@ class PromptEncoder:
             token_id = as_int(item)
             if token_id is None:
                 raise RequestError(
-                    f"{name} has {item!r} (of type {type(item).__name__}) at position {position}, which is "
+                    f"{name} has {shown(item)} (of type {type(item).__name__}) at position {position}, which is "
                     "not a token id",
                     hint=_ADVICE,
                 )
             if not 0 <= token_id < self.vocab_size:
                 raise RequestError(
-                    f"{name} has the token id {token_id} at position {position}; the model has ids from 0 "
+                    f"{name} has the token id {shown(token_id)} at position {position}; the model has ids from 0 "
                     f"to {self.vocab_size - 1}",
                     hint="Encode the text with the tokenizer that belongs to this model.",
                 )
@@ -212,7 +214,7 @@ class PromptEncoder:
 def _unwrapped(prompt: Any, name: str) -> Any:
     """Returns the text or the token ids in a prompt that is a dict."""
     if set(prompt) - {"prompt", "prompt_token_ids"}:
-        raise RequestError(f"{name} has the keys {', '.join(map(repr, prompt))}", hint=_ADVICE)
+        raise RequestError(f"{name} has the keys {shown([*prompt])[1:-1]}", hint=_ADVICE)
     if "prompt_token_ids" not in prompt:
         if not isinstance(prompt["prompt"], str):
             raise RequestError(f"{name}: 'prompt' must be text, not {type(prompt['prompt']).__name__}", hint=_ADVICE)
@@ -246,29 +248,34 @@ def _check_message(message: Any, name: str) -> None:
     role = message.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         raise RequestError(
-            f"{name} has the role {role!r}",
+            f"{name} has the role {shown(role)}",
             hint=f"Roles are {', '.join(sorted(_ROLES))}; most models know system, user, assistant and tool.",
         )
     content = message.get("content")
     if content is None and message.get("tool_calls"):
         return
-    is_parts = isinstance(content, list) and all(isinstance(part, Mapping) for part in content)
-    if not isinstance(content, str) and not is_parts:
+    if not isinstance(content, (str, list)):
         raise RequestError(f"{name} has content of type {type(content).__name__}; it must be a string")
+    if isinstance(content, str):
+        return _check_text(content, name)
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise RequestError(
+                f"{name} has content of type {shown(kind)}; only text is supported",
+                hint="Give the content as a string, or as a list of {'type': 'text', 'text': ...}.",
+            )
+        _check_text(part["text"], name)
 
 
-def _with_plain_text(message: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Returns the message with the text parts of its content joined, one part a line."""
-    plain = dict(message)
-    if isinstance(plain.get("content"), list):
-        for part in plain["content"]:
-            if part.get("type") != "text" or not isinstance(part.get("text"), str):
-                raise RequestError(
-                    f"{name} has content of type {part.get('type')!r}; only text is supported",
-                    hint="Give the content as a string.",
-                )
-        plain["content"] = "\n".join(part["text"] for part in plain["content"])
-    return plain
+def _check_text(text: str, name: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"{name} has half of a surrogate pair, {text[error.start]!a}, at character {error.start}: it is no text",
+            hint="Decode the bytes that it comes from as UTF-8.",
+        ) from None
 
 
 def _is_listlike(value: Any) -> bool:

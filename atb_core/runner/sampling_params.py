@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from atb_core.errors import RequestError
 
@@ -18,6 +20,9 @@ DEFAULT_MAX_TOKENS = 512
 MAX_STOP_STRINGS = 64
 MAX_STOP_LENGTH = 1024
 MAX_COMPLETIONS = 128
+# More than any vocabulary has.
+MAX_TOKEN_IDS = 1 << 20
+_LONGEST_SHOWN = 100
 _SMALLEST_TEMPERATURE = 1e-5
 
 # Smallest and largest value of each parameter that is a number.
@@ -32,7 +37,7 @@ _FLOATS = {
 _INTEGERS = {
     "n": (1, MAX_COMPLETIONS),
     "top_k": (-1, math.inf),
-    "seed": (-math.inf, math.inf),
+    "seed": (-1, 2**64 - 1),
     "max_tokens": (1, math.inf),
     "min_tokens": (0, math.inf),
     "logprobs": (0, math.inf),
@@ -65,7 +70,8 @@ class SamplingParams:
         top_p: Keeps the smallest set of most probable tokens whose probability reaches this, in (0, 1].
         top_k: Keeps this many most probable tokens (and those equal to the last of them); 0 or -1: all.
         min_p: Drops tokens less probable than this times the most probable one, in [0, 1].
-        seed: Makes sampling repeatable, whatever else is in the batch; `None` takes the system's randomness.
+        seed: Makes sampling repeatable, whatever else is in the batch, in [0, 2**64). `None` takes the system's
+            randomness; so does -1, as in vLLM.
         stop: A string or several; the text ends before the first of them to be completed.
         stop_token_ids: Further tokens that end the text. They are in `token_ids` but not in `text`.
         ignore_eos: Goes on after the model's end tokens.
@@ -108,9 +114,12 @@ class SamplingParams:
             if value is not None or name not in _MAY_BE_NONE:
                 check = _checked_float if name in _FLOATS else _checked_integer
                 self._set(name, check(name, value, *limits))
+        if self.seed == -1:
+            self._set("temperature", self.effective_temperature)
+            self._set("seed", None)
         for name in ("ignore_eos", "skip_special_tokens"):
             if not isinstance(getattr(self, name), bool):
-                raise RequestError(f"{name} must be True or False, not {getattr(self, name)!r}")
+                raise RequestError(f"{name} must be True or False, not {shown(getattr(self, name))}")
         self._set("stop", _stop_strings(self.stop))
         self._set("stop_token_ids", _token_ids(self.stop_token_ids))
         self._set("logit_bias", _logit_bias(self.logit_bias))
@@ -141,49 +150,63 @@ class SamplingParams:
 
 def as_int(value: object) -> int | None:
     """Returns the integer that a value is, as an `int`; `None` for other types and for booleans."""
-    if isinstance(value, bool):
-        return None
+    if type(value) is int:
+        return value
     try:
-        return operator.index(value)  # type: ignore[arg-type]
+        return None if _is_bool(value) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         return None
+
+
+def shown(value: object) -> str:
+    """Returns the beginning of a value's `repr` for a message; of an integer of thousands of digits there is none."""
+    try:
+        text = repr(value)
+    except Exception:
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def _is_bool(value: object) -> bool:
+    """Returns True also for numpy's and torch's booleans."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
 
 
 def _checked_integer(name: str, value: object, low: float, high: float) -> int:
     number = as_int(value)
     if number is None:
-        raise RequestError(f"{name} must be an integer, not {value!r}")
+        raise RequestError(f"{name} must be an integer, not {shown(value)}")
     if number < low:
-        raise RequestError(f"{name} must be at least {low}, not {number}")
+        raise RequestError(f"{name} must be at least {low}, not {shown(number)}")
     if number > high:
-        raise RequestError(f"{name} must be at most {high}, not {number}")
+        raise RequestError(f"{name} must be at most {high}, not {shown(number)}")
     return number
 
 
 def _checked_float(name: str, value: object, low: float, high: float) -> float:
     try:
-        if isinstance(value, (bool, str)):
+        if _is_bool(value) or isinstance(value, (str, bytes, bytearray)):
             raise TypeError
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise RequestError(f"{name} must be a number, not {value!r}") from None
+        raise RequestError(f"{name} must be a number, not {shown(value)}") from None
     # No token would be left by a top_p of 0.
     above_low = number > low if name == "top_p" else number >= low
     if not above_low or number > high or not math.isfinite(number):
         opening = "(" if name == "top_p" else "["
         closing = "infinity)" if high == math.inf else f"{high:g}]"
-        raise RequestError(f"{name} must be in {opening}{low:g}, {closing}, not {value!r}")
+        raise RequestError(f"{name} must be in {opening}{low:g}, {closing}, not {shown(value)}")
     return number
 
 
 def _stop_strings(stop: object) -> tuple[str, ...]:
     if stop is None:
         return ()
-    strings = (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, Iterable) else None
+    strings = (stop,) if isinstance(stop, str) else _first_items(stop, MAX_STOP_STRINGS)
     if strings is None or not all(isinstance(item, str) for item in strings):
-        raise RequestError(f"stop must be a string or a list of strings, not {stop!r}")
+        raise RequestError(f"stop must be a string or a list of strings, not {shown(stop)}")
     if len(strings) > MAX_STOP_STRINGS:
-        raise RequestError(f"{len(strings)} stop strings were given; at most {MAX_STOP_STRINGS} are allowed")
+        raise RequestError(f"stop has more than {MAX_STOP_STRINGS} strings, which is the limit")
     for item in strings:
         if not item:
             raise RequestError("A stop string is empty", hint="Leave it out, or pass stop=None.")
@@ -195,21 +218,31 @@ def _stop_strings(stop: object) -> tuple[str, ...]:
 def _token_ids(ids: object) -> tuple[int, ...]:
     if ids is None:
         return ()
-    numbers = [as_int(item) for item in ids] if isinstance(ids, Iterable) else [None]
+    items = _first_items(ids, MAX_TOKEN_IDS)
+    numbers = [None] if items is None else [*map(as_int, items)]
     if any(number is None or number < 0 for number in numbers):
-        raise RequestError(f"stop_token_ids must be a list of token ids, not {ids!r}")
+        raise RequestError(f"stop_token_ids must be a list of token ids, not {shown(ids)}")
+    if len(numbers) > MAX_TOKEN_IDS:
+        raise RequestError(f"stop_token_ids has more than {MAX_TOKEN_IDS} token ids, which is the limit")
     return tuple(number for number in numbers if number is not None)
+
+
+def _first_items(values: object, limit: int) -> tuple[Any, ...] | None:
+    """Returns the items of an iterable, of a longer one `limit` + 1; `None` for what is no iterable."""
+    return tuple(itertools.islice(values, limit + 1)) if isinstance(values, Iterable) else None
 
 
 def _logit_bias(bias: object) -> dict[int, float] | None:
     if bias is None:
         return None
     if not isinstance(bias, Mapping):
-        raise RequestError(f"logit_bias must be a dict from token ids to numbers, not {bias!r}")
+        raise RequestError(f"logit_bias must be a dict from token ids to numbers, not {shown(bias)}")
+    if len(bias) > MAX_TOKEN_IDS:
+        raise RequestError(f"logit_bias has more than {MAX_TOKEN_IDS} token ids, which is the limit")
     checked: dict[int, float] = {}
     for key, value in bias.items():
         token_id = as_int(key)
         if token_id is None or token_id < 0:
-            raise RequestError(f"logit_bias has the key {key!r}, which is not a token id")
+            raise RequestError(f"logit_bias has the key {shown(key)}, which is not a token id")
         checked[token_id] = _checked_float(f"logit_bias[{token_id}]", value, -100.0, 100.0)
     return checked or None

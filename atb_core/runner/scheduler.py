@@ -39,23 +39,25 @@ class Scheduler:
         """The requests that run or wait."""
         return [*self.running, *self.waiting]
 
-    def next_batch(self) -> Batch:
+    def next_batch(self) -> Batch | None:
         """Chooses the next step and makes its blocks available.
 
-        Raises:
-            RequestError: Nothing can run because the blocks belong to other generations.
+        Returns:
+            The step; `None` if nothing can run because the blocks belong to other generations.
         """
         admitted = self._admit()
         if admitted:
             return Batch(True, admitted)
         self._make_room_for_decode()
-        if not self.running:
-            raise RequestError(
-                f"The key/value cache has {self._blocks.num_free} of {self._blocks.num_blocks} blocks free, "
-                "too few for the next request, and the others belong to streams that are still open",
-                hint="Finish or close the other streams first, or give the runner more num_blocks.",
-            )
-        return Batch(False, list(self.running))
+        return Batch(False, list(self.running)) if self.running else None
+
+    def too_few_blocks(self) -> RequestError:
+        """Returns the error for a step that nobody frees blocks for."""
+        return RequestError(
+            f"The key/value cache has {self._blocks.num_free} of {self._blocks.num_blocks} blocks free, "
+            "too few for the next request, and the others belong to streams that are still open",
+            hint="Finish or close the other streams first, or give the runner more num_blocks.",
+        )
 
     def remove_finished(self) -> None:
         """Removes requests that have a finish reason and frees their blocks."""

@@ -41,7 +41,8 @@ class _Parts(list[Any]):
         return super().__iter__()
 
     def __getitem__(self, key: Any) -> Any:
-        _Parts.seen = True
+        # jinja2 looks for attributes here, too.
+        _Parts.seen |= not isinstance(key, str)
         return super().__getitem__(key)
 
 
@@ -110,7 +111,7 @@ def _rendered(request: dict[str, Any]) -> dict[str, str]:
     for message in in_parts:
         message["content"] = _Parts(message["content"])
     answer = _render_once(request)
-    if in_parts and not _Parts.seen:
+    if in_parts and (not _Parts.seen or "error" in answer):
         # The template knows only texts.
         for message in in_parts:
             message["content"] = "\n".join(part.get("text", "") for part in message["content"])
@@ -134,13 +135,14 @@ def _render_once(request: dict[str, Any]) -> dict[str, str]:
             if trace.tb_frame.f_code.co_filename in ("<template>", "<unknown>"):
                 line = trace.tb_lineno
             trace = trace.tb_next
-        return {"error": f"{str(error).strip() or type(error).__name__} (chat_template:{line})"}
+        where = "" if line is None else f" (chat_template:{line})"
+        return {"error": f"{str(error).strip()[:1000] or type(error).__name__}{where}"}
 
 
 def main() -> None:
     """Answers requests until the parent ends."""
     # What jinja2 imports when it is first needed, and the time zone: the process opens no file later.
-    for module in ("encodings.unicode_escape", "jinja2.constants", "jinja2.debug", "pprint", "textwrap"):
+    for module in ("encodings.unicode_escape", "html", "jinja2.constants", "jinja2.debug", "pprint", "textwrap"):
         importlib.import_module(module)
     _strftime_now("%c")
     serve(lambda request, answer: answer(_rendered(request)), memory=_MEMORY_LIMIT)

@@ -13,13 +13,17 @@ from atb_core.checkpoint.base import TokenizerParts
 from atb_core.checkpoint.opening import checkpoint_at
 from atb_core.checkpoint.tokenizer_json import library_errors
 from atb_core.errors import RequestError, TokenizerError
-from atb_core.runner.chat_template import ChatTemplate, Message
+from atb_core.runner.chat_template import NO_CHAT, ChatTemplate, Message
+from atb_core.runner.sampling_params import shown
 from atb_core.runner.text_decoder import TextDecoder, TextDecoderFactory
 
 if TYPE_CHECKING:
     import tokenizers
 
 __all__ = ["Tokenizer"]
+
+# Names for a message's thoughts in the formats in use; templates read the first or the second.
+_THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 
 
 class Tokenizer:
@@ -122,7 +126,8 @@ class Tokenizer:
         """Returns the prompt text of a conversation; encode it with `add_special_tokens=False`.
 
         Args:
-            messages: Dicts with `role` and `content`.
+            messages: Dicts with `role` and `content`. Keys whose value is `None` are left out. Content in parts is
+                handed to a template that looks into it; another one gets the texts of the parts, each in a line.
             tools: JSON schemas of functions that the model may call.
             add_generation_prompt: Ends the text with the opening of the assistant's turn.
             variables: Further variables that the template knows, for example `enable_thinking`.
@@ -131,8 +136,10 @@ class Tokenizer:
             RequestError: The template refuses the conversation.
             TokenizerError: There is no template, or it is faulty or exceeds its limits.
         """
-        template = self._template("tool_use" if tools else "default")
-        return template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
+        template = self._template("default" if tools is None else "tool_use")
+        return template.render(
+            [*map(_normalized, messages)], tools=tools, add_generation_prompt=add_generation_prompt, **variables
+        )
 
     def encode_chat(self, messages: list[Message], **variables: Any) -> tuple[str | None, list[int]]:
         """Returns the prompt text of a conversation, if there is one, and its token ids; see `apply_chat_template`."""
@@ -151,13 +158,13 @@ class Tokenizer:
         """
         if "messages" in variables:
             raise RequestError("The chat variable 'messages' is the conversation itself", hint="Pass it as the prompt.")
-        template = self._template("tool_use" if variables.get("tools") else "default")
+        template = self._template("default" if variables.get("tools") is None else "tool_use")
         for name, value in variables.items():
             # Every template gets this one, even if it has no turns to open.
             if value is not None and name != "add_generation_prompt" and not template.mentions(name):
                 raise RequestError(
                     f"The model's chat template knows no variable {name!r}",
-                    hint="Leave it out, or look in the template for how it is spelled.",
+                    hint="Leave it out, or look how it is spelled: `atb show MODEL --template` prints the template.",
                 )
 
     def _template(self, name: str) -> ChatTemplate:
@@ -166,6 +173,18 @@ class Tokenizer:
         if source is None:
             raise TokenizerError(
                 "This model has no chat template: it was not made for conversations",
-                hint="Pass plain text instead, or put a chat_template.jinja into the model directory.",
+                hint=f"{NO_CHAT} For chats, put a chat_template.jinja into the model directory.",
             )
         return ChatTemplate(source, self._parts.special_tokens)
+
+
+def _normalized(message: Message) -> Message:
+    """Returns a message without keys that are `None`, and with its thoughts under each name that templates know."""
+    if not isinstance(message, Mapping):
+        raise RequestError(f"A message of a chat must be a dict, not {shown(message)}")
+    given = {key: value for key, value in message.items() if value is not None}
+    thoughts = next((given[name] for name in _THOUGHTS if name in given), None)
+    if thoughts is not None:
+        given["reasoning_content"] = thoughts
+        given.setdefault("thinking", thoughts)
+    return given

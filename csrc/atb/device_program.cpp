@@ -231,6 +231,7 @@ void DeviceProgram::upload_inputs(const DevicePlan& plan, std::byte* arena) {
     const auto* data = static_cast<const std::byte*>(arguments_.pointers()[static_cast<size_t>(id)]);
     std::byte* place = staging + plan.offset(id);
     const Layout layout = layouts_[static_cast<size_t>(id)];
+    if (plan.bytes(id) == 0) continue;  // memory without bytes may be null, which memcpy does not take
     std::memcpy(place, arranged(data, tensor.dtype, plan.shape(id), layout, blocks), plan.bytes(id));
   }
   device_.upload_staged(arena, staging, plan.input_bytes());
@@ -273,8 +274,10 @@ void DeviceProgram::fill_pack(const DevicePlan& plan, std::byte* arena, size_t i
     tensor.dataSize = plan.bytes(operand.tensor);
     tensor.hostData = nullptr;
     if (!operand.host_data) continue;
-    // ATB's interface has no const, but ATB only reads.
-    tensor.hostData = const_cast<void*>(arguments_.host(operand.tensor));
+    // The copy that goes to the device, if there is one: the caller may change its memory after the checks. ATB's
+    // interface has no const, but ATB only reads.
+    tensor.hostData = plan.in_arena(operand.tensor) ? device_.staging(plan.input_bytes()) + plan.offset(operand.tensor)
+                                                    : const_cast<void*>(arguments_.host(operand.tensor));
     if (tensor.hostData == nullptr) {
       fail("input '", graph_.tensor(operand.tensor).name, "' lies on the device, and ATB needs its values on the host",
            " too: give a host copy in runtime_params");

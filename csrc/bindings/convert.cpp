@@ -7,6 +7,7 @@
 
 #include <map>
 #include <string_view>
+#include <typeinfo>
 
 #include "atb_core/error.h"
 #include "graph/types.h"
@@ -39,6 +40,13 @@ DimExpr size_from(const std::vector<std::pair<std::string, int64_t>>& steps, int
   return DimExpr(std::move(result), num_dims);
 }
 
+// Returns an integer of Python, which may be larger than those of C++.
+int64_t integer_from(const std::string& what, nb::handle value) {
+  int64_t result = 0;
+  if (!nb::try_cast(value, result)) fail(what, " is no integer of 64 bits");
+  return result;
+}
+
 TensorSpec tensor_from(nb::handle item, int num_dims) {
   const auto fields = nb::cast<nb::tuple>(item);
   if (fields.size() != 4) fail("a tensor must be (name, dtype, kind, shape)");
@@ -48,7 +56,7 @@ TensorSpec tensor_from(nb::handle item, int num_dims) {
                     {}};
   for (nb::handle size : nb::cast<nb::sequence>(fields[3])) {
     if (nb::isinstance<nb::int_>(size)) {
-      tensor.shape.emplace_back(nb::cast<int64_t>(size));
+      tensor.shape.emplace_back(integer_from("a size of '" + tensor.name + "'", size));
     } else {
       tensor.shape.push_back(size_from(nb::cast<std::vector<std::pair<std::string, int64_t>>>(size), num_dims));
     }
@@ -59,7 +67,7 @@ TensorSpec tensor_from(nb::handle item, int num_dims) {
 Attribute attribute_from(const std::string& name, nb::handle value) {
   // Tests bool first: it is also an int.
   if (nb::isinstance<nb::bool_>(value)) return nb::cast<bool>(value);
-  if (nb::isinstance<nb::int_>(value)) return nb::cast<int64_t>(value);
+  if (nb::isinstance<nb::int_>(value)) return integer_from("attribute '" + name + "'", value);
   if (nb::isinstance<nb::float_>(value)) return nb::cast<double>(value);
   if (nb::isinstance<nb::str>(value)) return nb::cast<std::string>(value);
   std::vector<int64_t> list;
@@ -93,8 +101,14 @@ NodeSpec node_from(nb::handle item) {
 GraphSpec graph_from_python(const std::vector<std::string>& dims, nb::sequence tensors, nb::sequence nodes) {
   GraphSpec spec;
   spec.dims = dims;
-  for (nb::handle item : tensors) spec.tensors.push_back(tensor_from(item, static_cast<int>(dims.size())));
-  for (nb::handle item : nodes) spec.nodes.push_back(node_from(item));
+  try {
+    for (nb::handle item : tensors) spec.tensors.push_back(tensor_from(item, static_cast<int>(dims.size())));
+    for (nb::handle item : nodes) spec.nodes.push_back(node_from(item));
+  } catch (const std::bad_cast&) {
+    const bool nodes_began = spec.tensors.size() == nb::len(tensors);
+    fail(nodes_began ? "node " : "tensor ", nodes_began ? spec.nodes.size() : spec.tensors.size(),
+         " of the graph has a name that is no text in UTF-8, or a size that is no integer of 64 bits");
+  }
   return spec;
 }
 

@@ -68,7 +68,7 @@ PythonModel::PythonModel(const std::string& name, const std::string& param, std:
     return PyErr_CheckSignals() != 0;
   };
   guarded(name, [&] {
-    model_->Init(std::move(engine));
+    without_gil([&] { model_->Init(std::move(engine)); });
     check_graph(model_->graph());
   });
 }

@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "atb_core/error.h"
+#include "atb_core/fork_safe_mutex.h"
 #include "bindings/convert.h"
 #include "bindings/models.h"
 #include "cpu/engine/custom_op.h"
@@ -24,6 +25,7 @@ using namespace nb::literals;
 
 namespace {
 
+using atb_core::ForkGate;
 using atb_core::Program;
 using atb_core::Runtime;
 using atb_core::WeightStore;
@@ -32,6 +34,18 @@ std::shared_ptr<Runtime> make_runtime(int num_threads, const std::string& isa, d
   const auto level = isa.empty() ? atb_core::cpu::detect() : atb_core::cpu::isa_from_name(isa);
   if (!level) atb_core::fail("'", isa, "' is not an instruction set level");
   return std::make_shared<Runtime>(atb_core::cpu::resolve_num_threads(num_threads), *level, small_work);
+}
+
+// Lets no thread of the engine run while Python forks, so that the child can go on with runtimes, stores and programs.
+// A run that lasts longer than the patience makes them unusable in the child.
+void guard_forks(nb::module_& m) {
+  static constexpr auto kPatience = std::chrono::seconds(10);
+  m.def("_before_fork", [] { ForkGate::instance().close(kPatience); }, nb::call_guard<nb::gil_scoped_release>());
+  m.def("_after_fork_in_parent", [] { ForkGate::instance().open_in_parent(); });
+  m.def("_after_fork_in_child", [] { ForkGate::instance().open_in_child(); });
+  nb::module_::import_("os").attr("register_at_fork")("before"_a = m.attr("_before_fork"),
+                                                      "after_in_parent"_a = m.attr("_after_fork_in_parent"),
+                                                      "after_in_child"_a = m.attr("_after_fork_in_child"));
 }
 
 void* pointer(uintptr_t address) { return reinterpret_cast<void*>(address); }
@@ -108,7 +122,7 @@ nb::dict plan_info(Program& program) {
 }
 
 nb::dict weight_info(const WeightStore& store, const std::string& name) {
-  const WeightStore::Info info = store.info(name);
+  const WeightStore::Info info = without_gil([&] { return store.info(name); });
   nb::dict result;
   result["dtype"] = std::string(atb_core::name(info.dtype));
   result["shape"] = nb::tuple(nb::cast(info.shape));
@@ -128,6 +142,7 @@ std::vector<std::string> isa_names() {
 NB_MODULE(_cpu, m) {
   m.doc() = "The C++ engine: programs over addresses and shapes.";
   atb_core::bind_error(m);
+  guard_forks(m);
 
   m.def(
       "detect_isa", [] { return std::string(name(atb_core::cpu::detect())); },
@@ -155,10 +170,10 @@ NB_MODULE(_cpu, m) {
            "Copies or packs contiguous memory at the address `data`.")
       .def("set_part", &set_weight_part, "name"_a, "begin"_a, "data"_a, "dtype"_a, "shape"_a, "whole"_a,
            "Copies or packs the part from `begin` on of a first dimension of `whole`.")
-      .def("contains", &WeightStore::contains, "name"_a)
-      .def("names", &WeightStore::names)
+      .def("contains", &WeightStore::contains, "name"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("names", &WeightStore::names, nb::call_guard<nb::gil_scoped_release>())
       .def("info", &weight_info, "name"_a, "dtype, shape, packed, bytes of a weight.")
-      .def_prop_ro("bytes", &WeightStore::bytes);
+      .def_prop_ro("bytes", &WeightStore::bytes, nb::call_guard<nb::gil_scoped_release>());
 
   nb::class_<Program>(m, "Program", "A graph that runs.")
       .def(

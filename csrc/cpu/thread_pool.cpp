@@ -11,7 +11,9 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -58,10 +60,18 @@ int resolve_num_threads(int requested) {
 struct ThreadPool::State {
   explicit State(int size) : barrier(size), pid(getpid()) {
     threads.reserve(static_cast<size_t>(size - 1));
-    for (int index = 1; index < size; ++index) threads.emplace_back([this, index] { work(index); });
+    try {
+      for (int index = 1; index < size; ++index) threads.emplace_back([this, index] { work(index); });
+    } catch (const std::system_error& error) {
+      const size_t started = threads.size() + 1;
+      end_threads();
+      fail("the system gives ", started, " threads where ", size, " are wanted: ", error.what());
+    }
   }
 
-  ~State() {
+  ~State() { end_threads(); }
+
+  void end_threads() {
     stop.store(true, std::memory_order_relaxed);
     announce();
     for (std::thread& thread : threads) thread.join();
@@ -103,7 +113,7 @@ struct ThreadPool::State {
 
   Barrier barrier;
   const pid_t pid;
-  std::mutex mutex;
+  ForkSafeMutex mutex;
   alignas(kAlignment) std::atomic<uint32_t> epoch{0};
   std::atomic<bool> stop{false};
   void (*fn)(void*, int, Barrier&) = nullptr;
@@ -111,26 +121,25 @@ struct ThreadPool::State {
   std::vector<std::thread> threads;
 };
 
-ThreadPool::ThreadPool(int num_threads) : size_(num_threads), state_(std::make_unique<State>(num_threads)) {}
+ThreadPool::ThreadPool(int num_threads) : size_(num_threads), state_(new State(num_threads)) {}
 
 ThreadPool::~ThreadPool() {
   // In a forked child there is nothing to join: the threads exist in the parent only.
-  if (state_->pid != getpid()) static_cast<void>(state_.release());
+  if (State* const last = state_.load(); last->pid == getpid()) delete last;
 }
 
 ThreadPool::State& ThreadPool::state() {
-  if (state_->pid != getpid()) {
-    // The parent's state may be locked or half updated at the moment of the fork, so it is left as it is.
-    static_cast<void>(state_.release());
-    state_ = std::make_unique<State>(size_);
-  }
-  return *state_;
+  State* current = state_.load(std::memory_order_acquire);
+  if (current->pid == getpid()) return *current;
+  // The parent's state may be locked or half updated at the moment of the fork, so it is left as it is.
+  auto made = std::make_unique<State>(size_);
+  return state_.compare_exchange_strong(current, made.get()) ? *made.release() : *current;
 }
 
 ThreadPool::Lease::Lease(ThreadPool& pool) : pool_(pool), lock_(pool.state().mutex) {}
 
 void ThreadPool::Lease::run_raw(void (*fn)(void*, int, Barrier&), void* context) {
-  State& state = *pool_.state_;
+  State& state = *pool_.state_.load(std::memory_order_acquire);
   const FlushDenormals flush;
   if (pool_.size_ > 1) {
     state.fn = fn;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <memory>
+#include <atomic>
 #include <mutex>
 #include <type_traits>
 
+#include "atb_core/fork_safe_mutex.h"
 #include "cpu/barrier.h"
 #include "cpu/flush_denormals.h"
 
@@ -18,7 +19,7 @@ int resolve_num_threads(int requested);
 // the next one starts without a system call, and then sleep.
 //
 // run() may be called from several threads; the regions then run one after another. After fork() the child starts new
-// threads with its first call of run().
+// threads with its first call of run(); no region may run at the moment of the fork (see ForkGate).
 class ThreadPool {
  public:
   explicit ThreadPool(int num_threads);
@@ -52,18 +53,18 @@ class ThreadPool {
     explicit Lease(ThreadPool& pool);
     void run_raw(void (*fn)(void*, int, Barrier&), void* context);
     ThreadPool& pool_;
-    std::unique_lock<std::mutex> lock_;
+    std::unique_lock<ForkSafeMutex> lock_;
   };
   Lease lease() { return Lease(*this); }
 
  private:
   struct State;
   // Returns the state of this process. After a fork the parent's state is left alone: its threads do not exist in the
-  // child.
+  // child. Several threads of the child may be the first to ask.
   State& state();
 
   const int size_;
-  std::unique_ptr<State> state_;
+  std::atomic<State*> state_;
 };
 
 }  // namespace atb_core::cpu

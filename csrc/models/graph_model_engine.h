@@ -4,10 +4,10 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "atb_core/fork_safe_mutex.h"
 #include "atb_core/model.h"
 #include "models/graph_backend.h"
 
@@ -60,7 +60,7 @@ class GraphModelEngine : public ModelEngine {
   Argument argument(int tensor, const TensorView& view, const std::string& what) const;
   void bind_constants(const std::map<int, TensorView>& constants);
 
-  mutable std::mutex mutex_;  // guards the members below; held while a step runs
+  mutable ForkSafeMutex mutex_;  // guards the members below; held while a step runs
   std::shared_ptr<GraphBackend> backend_;
   ModelGraph graph_;
   std::vector<int> inputs_, outputs_, caches_;

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -137,7 +138,12 @@ struct Bench {
 
 int main(int argc, char** argv) {
   const std::vector<std::string> args(argv + 1, argv + argc);
-  const Isa isa = args.size() > 0 ? isa_from_name(args[0]).value_or(Isa::portable) : detect();
+  const std::optional<Isa> wanted = args.size() > 0 ? isa_from_name(args[0]) : detect();
+  if (!wanted || !supported(*wanted)) {
+    std::fprintf(stderr, "%s is no instruction set level of this machine\n", args[0].c_str());
+    return 1;
+  }
+  const Isa isa = *wanted;
   const DataType dtype = args.size() > 1 ? data_type_from_name(args[1]) : DataType::bf16;
   const int threads = args.size() > 2 ? std::stoi(args[2]) : 0;
   const int passes = args.size() > 3 ? std::stoi(args[3]) : 5;

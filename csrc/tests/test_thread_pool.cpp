@@ -2,15 +2,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <limits>
 #include <thread>
 #include <vector>
 
+#include "atb_core/fork_safe_mutex.h"
 #include "check.h"
 #include "cpu/thread_pool.h"
 #include "cpu/worker.h"
 
+using atb_core::ForkGate;
 using atb_core::cpu::Barrier;
 using atb_core::cpu::resolve_num_threads;
 using atb_core::cpu::ThreadPool;
@@ -137,6 +141,91 @@ TEST(a_forked_child_gets_threads_of_its_own) {
   int status = -1;
   waitpid(child, &status, 0);
   CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  CHECK(all_take_part(pool));
+}
+
+// The exit status of a forked child that returns from `child`; -1 for any other end.
+template <typename Child>
+int status_of(Child child) {
+  const pid_t pid = fork();
+  if (pid == 0) {
+    alarm(60);
+    _exit(child());
+  }
+  int status = -1;
+  waitpid(pid, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+// Threads that begin together each run a region of the pool; returns how many could not.
+int run_together(ThreadPool& pool) {
+  constexpr int kThreads = 3;
+  std::atomic<int> ready{0}, failed{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&] {
+      for (++ready; ready.load() < kThreads;) std::this_thread::yield();
+      if (!all_take_part(pool)) ++failed;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return failed.load();
+}
+
+TEST(the_first_threads_of_a_forked_child_get_the_same_threads) {
+  ThreadPool pool(2);
+  CHECK(all_take_part(pool));
+  for (int i = 0; i < 40; ++i) CHECK(status_of([&] { return run_together(pool); }) == 0);
+}
+
+TEST(a_fork_through_the_gate_waits_for_regions) {
+  ThreadPool pool(2);
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 2; ++i) {
+    callers.emplace_back([&] {
+      while (!stop.load()) CHECK(all_take_part(pool));
+    });
+  }
+  ForkGate& gate = ForkGate::instance();
+  for (int i = 0; i < 40; ++i) {
+    gate.close(std::chrono::seconds(30));
+    const int status = status_of([&] {
+      gate.open_in_child();
+      return run_together(pool);
+    });
+    gate.open_in_parent();
+    CHECK(status == 0);
+  }
+  stop.store(true);
+  for (std::thread& caller : callers) caller.join();
+}
+
+TEST(a_child_forked_during_a_region_refuses_to_run) {
+  ThreadPool pool(1);
+  std::atomic<bool> inside{false}, stop{false};
+  std::thread caller([&] {
+    pool.lease().run_alone([&] {
+      inside.store(true);
+      while (!stop.load()) std::this_thread::yield();
+    });
+  });
+  while (!inside.load()) std::this_thread::yield();
+  ForkGate& gate = ForkGate::instance();
+  gate.close(std::chrono::milliseconds(1));
+  const int status = status_of([&] {
+    gate.open_in_child();
+    try {
+      pool.lease();
+    } catch (const atb_core::Error&) {
+      return 7;
+    }
+    return 0;
+  });
+  gate.open_in_parent();
+  stop.store(true);
+  caller.join();
+  CHECK(status == 7);
   CHECK(all_take_part(pool));
 }
 #endif

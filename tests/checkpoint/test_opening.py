@@ -106,7 +106,12 @@ def test_what_does_not_exist_is_an_error_that_lists_the_forms(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelNotFoundError, match="there is no model") as caught:
         open_checkpoint(reference)
-    for form in (r"a directory, a .gguf file", "a hub id (OWNER/NAME)", "shelf:NAME for a model on the shelf"):
+    for form in (
+        "a directory, a .gguf file",
+        "a hub id (OWNER/NAME",
+        "modelscope:OWNER/NAME",
+        "shelf:NAME for a model",
+    ):
         assert form in str(caught.value.hint)
 
 
@@ -163,7 +168,7 @@ def test_a_source_that_fails_to_look_at_a_reference_keeps_no_other_from_it(site:
 @pytest.mark.parametrize(
     ("fetch", "kind", "message"),
     [
-        ("return 1 / 0", ModelNotFoundError, r"from atb-odd 1\.0 failed with ZeroDivisionError"),
+        ("return 1 / 0", ModelNotFoundError, r"from atb-odd 1\.0 failed: ZeroDivisionError"),
         ("return 'x'", PluginError, r"from atb-odd 1\.0 returned 'x' for shelf:m, which is no path"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -41,6 +42,16 @@ def test_a_bar_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(default_progress(), SilentProgress)
     monkeypatch.setattr(sys, "stderr", None)
     assert isinstance(default_progress(), SilentProgress)
+
+
+def test_a_notebook_has_a_bar_of_its_own_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, object]] = []
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr("tqdm.auto.tqdm", lambda **options: made.append(options) or io.StringIO())
+    assert isinstance(default_progress(), BarProgress)
+    with job(None, "loading", 5):
+        assert [options["desc"] for options in made] == ["loading"]
 
 
 def test_the_bar_names_the_job_and_counts_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,6 +169,14 @@ def test_of_two_checkpoints_in_a_directory_one_is_read_and_the_other_named(
     assert "model.safetensors is read, the shards of model.safetensors.index.json are not" in caplog.text
 
 
+def test_a_shard_stands_for_the_whole_checkpoint(tmp_path: Path) -> None:
+    with open_weights(sharded(tmp_path) / "two.safetensors") as loader:
+        assert set(loader.names()) == {"a", "b", "c"}
+    save_file({"z": torch.ones(1)}, tmp_path / "other.safetensors")
+    with open_weights(tmp_path / "other.safetensors") as loader:
+        assert list(loader.names()) == ["z"]
+
+
 def test_several_files_without_an_index_are_refused(tmp_path: Path) -> None:
     (sharded(tmp_path) / "model.safetensors.index.json").unlink()
     with pytest.raises(WeightsError, match=r"no model\.safetensors\.index\.json"):

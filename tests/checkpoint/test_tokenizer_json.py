@@ -7,6 +7,7 @@ import base64
 import json
 import re
 import resource
+import time
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from atb_core.checkpoint import TokenizerParts
 from atb_core.checkpoint.gguf.tokenizer import _SCHEMES
 from atb_core.checkpoint.guarded_tokenizer import GuardedTokenizer
-from atb_core.checkpoint.tokenizer_json import _REGEXES, tokenizer_from_json
+from atb_core.checkpoint.tokenizer_json import _ALTERNATIVES, _KNOWN, _SPACES, tokenizer_from_json
 from atb_core.errors import TokenizerError
 from atb_core.runner.tokenizer import Tokenizer
 
@@ -82,15 +83,45 @@ def test_published_kinds_run_in_this_process(make: Any) -> None:
     assert loaded.encode(TEXT).ids == make().encode(TEXT).ids
 
 
-def test_the_cuts_of_gguf_files_are_known() -> None:
-    assert {scheme.pattern for scheme in _SCHEMES.values()} - {None} <= _REGEXES
+# The cuts of GPT-2, Llama 3, Qwen2, GPT-4o, GPT-4, Mistral's Tekken and DeepSeek-V3.
+CUTS = [
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    *(str(_SCHEMES[name].pattern) for name in ("llama-bpe", "qwen2")),
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"""
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"\p{N}{1,3}",
+    "[一-龥぀-ゟ゠-ヿ]+",
+]
+RUNS = ["a", " ", "1", "!", "A", "\n", "\r ", "你", "aA", "\t\t\n ", "!a", "'", "\u0301"]
 
 
-def test_no_known_expression_takes_more_than_linear_time() -> None:
-    for pattern in _REGEXES:
-        split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-        for text in ("a" * 20_000, " " * 20_000, "1" * 20_000, "!" * 20_000, "A" * 20_000 + "\n", " \n" * 10_000 + "x"):
-            split.pre_tokenize_str(text)  # a quadratic one takes minutes
+@pytest.mark.parametrize("pattern", CUTS)
+def test_the_cuts_of_published_tokenizers_are_known(pattern: str) -> None:
+    cut = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    assert isinstance(load(changed(pre_tokenizer=cut)), tokenizers.Tokenizer)
+
+
+@pytest.mark.parametrize("pattern", [*CUTS, *_ALTERNATIVES, *_SPACES])
+def test_no_known_cut_takes_more_than_linear_time(pattern: str) -> None:
+    assert _KNOWN.fullmatch(pattern)
+    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    start = time.process_time()
+    for run in RUNS:
+        split.pre_tokenize_str(run * 10_000)
+        split.pre_tokenize_str(run * 10_000 + "\x00")
+    assert time.process_time() - start < 5, "a quadratic one takes longer"
+
+
+@pytest.mark.parametrize("pattern", ["a", r"\s*[\r\n]+", r"\s+(?!\S)|\p{L}+", r"(?:\p{L}+)+", r"\p{N}|", r"|\s+", ""])
+def test_other_cuts_are_not_known(pattern: str) -> None:
+    assert not _KNOWN.fullmatch(pattern)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,26 @@ def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return str(err)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rnu", "m"], "No such command 'rnu'. Did you mean run?"),
+        (["shwo"], "Did you mean show?"),
+        (["verfy"], "Did you mean verify?"),
+        (["help"], "Did you mean atb --help?"),
+        (["ls"], "Did you mean atb models?"),
+        (["serve"], "No such command 'serve'. There are: run, chat,"),
+        (["plugins", "doctro"], "Did you mean doctor?"),
+    ],
+    ids=str,
+)
+def test_a_command_that_does_not_exist_is_answered_with_one_that_does(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(arguments) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(("command", "requirement"), KNOWN_COMMANDS.items())
 def test_without_the_package_the_next_step_is_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, requirement: str

@@ -28,8 +28,33 @@ def test_the_facts_of_a_model(atb: Run, tiny: Any, tiny_model: str) -> None:
 
 def test_the_text_names_the_same_facts(atb: Run, tiny_model: str) -> None:
     out = atb("show", tiny_model).out
-    for fact in ("atb-tiny 1.2.3", "TinyForCausalLM", "3 of 32", "4 heads of 8, 2 for keys and values", "256 tokens"):
+    for fact in (
+        "atb-tiny 1.2.3",
+        "TinyForCausalLM",
+        "3, hidden size 32",
+        "4 query heads, 2 key/value heads, 8 wide",
+        "256 tokens",
+    ):
         assert fact in out
+
+
+@pytest.mark.parametrize(
+    ("architectures", "shown"),
+    [
+        ([], "tiny (model type tiny)"),
+        ("Tiny", "tiny (model type tiny)"),
+        ({"a": 1}, "tiny (model type tiny)"),
+        (["\x1b[2JTiny\n"], "\\x1b[2JTiny\\n (model type tiny)"),
+        ([["x" * 9000]], "xxxx (model type tiny)"),
+    ],
+)
+def test_whatever_stands_for_the_architecture_is_shown_in_a_line(
+    atb: Run, tiny: Any, tmp_path: Path, architectures: object, shown: str
+) -> None:
+    directory = tiny.write_checkpoint(tmp_path / "model", tiny.weights(), architectures=architectures)
+    line = next(line for line in atb("show", str(directory)).out.splitlines() if line.startswith("architecture"))
+    assert line.endswith(shown)
+    assert len(line) < 300
 
 
 def test_a_tensor_that_is_missing_is_named(atb: Run, tiny: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ A code block may be preceded by an HTML comment that says how it is tested:
 
 * `<!-- test: weights -->`: runs only in the weights lane;
 * `<!-- test: file NAME -->`: is written to NAME beside the page's other files;
+* `<!-- test: model TYPE FOLDER -->`: a tiny random model of that type, with tokenizer and template, is put there first;
 * `<!-- test: skip REASON -->`: is not run;
 * `<!-- test: run -->` before shell commands: those are run too (`atb`, `cd` and `pip install -e .` are known).
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pages
 import pytest
+from tiny_models import write_model
 
 from atb_core.cli import main
 from atb_core.plugins.registry import registry
@@ -90,6 +91,9 @@ def _run(page: Path, *, weights: bool) -> None:
         elif block.directive == "weights" and not weights:
             printed = None
         else:
+            if block.directive.startswith("model "):
+                _, model_type, folder = block.directive.split()
+                write_model(Path(folder), model_type)
             name = f"{page}:{block.line}"
             linecache.cache[name] = (len(block.text), None, block.text.splitlines(keepends=True), name)
             with contextlib.redirect_stdout(io.StringIO()) as out:

@@ -84,7 +84,17 @@ def test_the_generated_pages_are_fresh() -> None:
 # English pages that a beginner reads, which therefore have a Chinese page.
 MAIN_PATH = {"README.md": "README.zh.md"} | {
     f"docs/{name}.md": f"docs/zh/{name}.md"
-    for name in ("install", "quickstart", "write-a-plugin", "bring-your-model", "ascend")
+    for name in (
+        "install",
+        "quickstart",
+        "models",
+        "settings",
+        "recipes",
+        "troubleshooting",
+        "write-a-plugin",
+        "bring-your-model",
+        "ascend",
+    )
 }
 
 
@@ -116,6 +126,17 @@ def test_every_chinese_page_is_held_to_its_english_one() -> None:
 @pytest.mark.parametrize(("english", "chinese"), MAIN_PATH.items())
 def test_the_chinese_page_has_the_headings_code_lists_and_tables_of_the_english_one(english: str, chinese: str) -> None:
     assert _outline(pages.ROOT / chinese) == _outline(pages.ROOT / english)
+
+
+def test_the_messages_that_troubleshooting_explains_exist() -> None:
+    sources = [*pages.ROOT.glob("atb_core/**/*.py"), *pages.ROOT.glob("plugins/*/src/**/*.py")]
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(source.read_text(encoding="utf-8") for source in sources))
+    rows = (pages.ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8").splitlines()
+    quoted = [text for row in rows if row.startswith("| `") for text in re.findall("`([^`]+)`", row.split(" | ")[0])]
+    pieces = [piece.strip() for text in quoted for piece in re.split(r"\.\.\.|'max_tokens'|\d+", text)]
+    assert len(pieces) > 20
+    # The kernel's word, which is not ours.
+    assert [piece for piece in pieces if piece not in code and piece != "Killed"] == []
 
 
 @pytest.mark.parametrize("folder", ["docs", "docs/zh"])

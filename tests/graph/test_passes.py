@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from atb_core.engine.base import Engine
 from atb_core.errors import GraphError, VerifyError
 from atb_core.graph import DataType, Dim, Network, Tensor
 from atb_core.graph.network import Node
@@ -15,6 +16,7 @@ from atb_core.graph.ops import Elewise
 from atb_core.graph.passes import fusion_names, run_passes
 from atb_core.graph.passes.cut import segments
 from atb_core.graph.source import module_scope
+from atb_core.graph.specialize import specialize
 from atb_core.graph.verify import verify
 from atb_core.nn import functional as F
 from atb_core.nn.functional import ActType
@@ -217,3 +219,27 @@ def test_verify_finds_what_a_broken_pass_does() -> None:
         verify(rebuilt(reads, assign, last, wrong))
     with pytest.raises(VerifyError, match="already exists"):
         verify(rebuilt(reads, reads, assign, last))
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_fusions_that_shapes_decide_run_when_real_tensors_bring_the_shapes(backend: str) -> None:
+    def build(*leave_out: str) -> Engine:
+        with Network("undeclared") as net:
+            total = Tensor("a") + Tensor("b")
+            normed = F.rms_norm(total, Tensor("w"), 1e-6)
+            gate, up = F.split(normed, 2, -1)
+            net.mark_output(F.activation(gate, F.ActType.SWISH) * up, "y")
+            net.mark_output(total, "total")
+        return net.build_engine(list(leave_out), backend=backend)
+
+    values = {"a": torch.randn(4, 16), "b": torch.randn(4, 16), "w": torch.randn(16)}
+    specs = {name: (tuple(value.shape), DataType.FLOAT) for name, value in values.items()}
+    engine = build()
+    kinds = [type(node.op).__name__ for node in specialize(engine.network, specs)]
+    assert kinds == ["AddRmsNorm", "Activation"]
+    expected = build("All").forward(values)
+    for name, value in engine.forward(values).items():
+        torch.testing.assert_close(value, expected[name])
+    # A bias is added by broadcasting, which AddRmsNorm cannot do.
+    biased = {**values, "b": torch.randn(16)}
+    assert engine.forward(biased)["total"].equal(values["a"] + biased["b"])

@@ -172,6 +172,13 @@ class Step:
         ({"input_lengths": torch.tensor([4], dtype=torch.int32)}, "add up to 4, but there are 3 tokens"),
         ({"input_ids": torch.tensor([], dtype=torch.int64)}, "at least one token"),
         ({"slots": None}, "needs slots and input_lengths"),
+        ({"input_ids": None}, "input_ids must be a torch.Tensor, not NoneType"),
+        ({"position_ids": [0, 1, 2]}, "position_ids must be a torch.Tensor, not list"),
+        ({"input_lengths": 3}, "input_lengths must be a torch.Tensor, not int"),
+        ({"block_tables": torch.zeros(3, dtype=torch.int32)}, "block_tables has 1 dimensions"),
+        ({"slots": torch.arange(2, dtype=torch.int32)}, "slots has 2 entries for 3 tokens"),
+        ({"kv_cache": None}, r"kv_cache must be a list of \(k_cache, v_cache\), not NoneType"),
+        ({"kv_cache": [(None, None)] * 2}, "kv_cache has something that is no torch.Tensor"),
         ({"kv_cache": []}, "0 tensors for 2 layers"),
         ({"is_prefill": False}, "needs block_tables"),
         (
@@ -187,6 +194,11 @@ class Step:
 def test_an_impossible_step_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         Step(loaded()).run(**changes)
+
+
+def test_a_missing_argument_is_named() -> None:
+    with pytest.raises(RequestError, match="missing 1 required positional argument: 'kv_cache'"):
+        loaded().forward(torch.tensor([1]), torch.tensor([0]), True)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,98 @@ def test_renders_as_transformers_does(template: str, chat: str, variables: dict[
         assert refusal in str(raised.value)
 
 
+KINDS = {
+    "guard": "{% if tools is iterable and tools | length > 0 %}T{% endif %}{% if documents is not iterable %}D"
+    "{% endif %}",
+    "kinds of none": "{{ tools is none }}{{ tools is defined }}{{ never is none }}{{ tools is sequence }}"
+    "{{ tools or 5 }}"
+    "{{ tools | default('x') }}{{ tools | default('x', true) }}{{ tools | string }}{{ [tools, never | d] | tojson }}",
+    "strings": "{{ 'a-b-c'.rpartition('-') }}{{ 'a\tb'.expandtabs(2) }}{{ 'ab'.center(6, '*') }}{{ '7'.zfill(3) }}"
+    "{{ 'Ab'.swapcase() }}{{ 'a b'.title() }}{{ 'a,b'.split(',', 1)[-1] }}{{ 'abcab'.rfind('ab') }}"
+    "{{ '½'.isnumeric() }}"
+    "{{ 'x'.join(['a', 'b']) }}{{ 'ß'.casefold() }}{{ 'ab'.removesuffix('b') }}{{ 'aXb'.translate({88: 45}) }}",
+    "numbers": "{{ 7 // 2 }} {{ -7 % 3 }} {{ -7 // 2 }} {{ 2 ** 70 }} {{ 1 / 3 }} {{ 1e-7 }} {{ 3.0 }} "
+    "{{ 10 | round(2) }}"
+    " {{ (2.5) | round | int }} {{ '12' | int + 1 }} {{ 'x' | float(1.5) }} {{ 5 | filesizeformat }} {{ True + 1 }}",
+    "formats": "{{ '%5.2f|%-4s|%x' % (1.005, 'a', 255) }}{{ '{:>4}|{!r}'.format(3, 'q') }}"
+    "{{ '%s %s' | format('a', none) }}",
+    "filters": "{{ [3, 1, 2] | sort | join('-') }}{{ 'b a' | wordwrap(1) }}{{ {'b': 1, 'a': 2} | dictsort }}"
+    "{{ [1, 2, 3, 4] | batch(3, 0) | list }}{{ ['a', 'A', 'b'] | unique | list }}{{ 'a<b' | e }}{{ 'x y' | urlencode }}"
+    "{{ [{'k': 1}, {'k': 2}, {'k': 1}] | groupby('k') | length }}{{ 'a\nb' | indent(2, true) }}{{ messages | pprint }}"
+    "{{ [1, 2] | sum }}{{ 'abc' | list | reverse | join }}{{ messages | map(attribute='role') | join(',') }}"
+    "{{ ['a', ''] | select | list }}{{ '<b>x &amp; y</b>' | striptags }}{{ 'aXa' | replace('a', 'b', 1) }}"
+    "{{ 'mm' | xmlattr if false else 'm' }}",
+    "json": "{{ messages | tojson(indent=2) }}{{ {'b': 'é<', 'a': [1.0, true, none]} | tojson(sort_keys=true) }}"
+    "{{ 'é' | tojson(ensure_ascii=true) }}{{ {'a': 1, 'b': 2} | tojson(separators=(',', ':')) }}",
+    "mappings": "{% for k, v in {'x': 1, 'y': {}}.items() %}{{ k }}={{ v }};{% endfor %}{{ {'a': 1}.get('b', 2) }}"
+    "{{ {'a': 1} | items | list }}{{ {'a': 1}.keys() | list }}{{ dict(a=1, b=2) }}{{ 'a' in {'a': 1} }}"
+    "{{ messages[0].items is callable }}",
+    "loops": "{% for i in range(9) %}{% if i == 2 %}{% continue %}{% endif %}{% if i > 5 %}{% break %}{% endif %}"
+    "{{ loop.cycle('a', 'b') }}{{ loop.previtem }}{{ loop.nextitem }}{{ loop.changed(i // 2) }}{{ loop.revindex0 }}"
+    "{% endfor %}"
+    "{% for x in [[1, [2]], [3]] recursive %}{{ x if x is number else loop(x) }}{{ loop.depth }}{% else %}E"
+    "{% endfor %}",
+    "scopes": "{% set x = 1 %}{% for i in [1, 2] %}{% set x = x + i %}{{ x }}{% endfor %}{{ x }}{% with y = 2 %}"
+    "{{ y }}{% endwith %}"
+    "{{ y }}{% set ns = namespace(n=0) %}{% for i in [1, 2] %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}"
+    "{% set block %} in {{ x }} {% endset %}{{ block }}{% generation %}{% set x = 9 %}{{ x }}{% endgeneration %}"
+    "{{ x }}",
+    "macros": "{% macro m(a, b='d') %}{{ a }}{{ b }}{{ varargs }}{{ kwargs }}{{ caller() if caller else '' }}"
+    "{% endmacro %}"
+    "{{ m(1) }}{{ m(1, 2, 3, c=4) }}{% call m('x') %}body{% endcall %}{% filter upper %}up{% endfilter %}",
+    "undefined": "{{ never }}{{ messages[0].never }}{{ messages[9] }}{{ never is defined }}{{ (never or 'e') ~ 1 }}",
+    "spaces": "  {%- if true %}\n  a\n  {%+ if true %}b{% endif %}\n{% endif -%}\n\n c \n{# note #}\n  "
+    "{{ 1 -}}  \n d\r\ne\rf\n",
+    "lines": "{% for m in messages %}\r\n{{ m.content }}\r\n{% endfor %}\r\n",
+    "raw": "{% raw %}{{ x }}{% endraw %}{{ '{{' }}{{ \"a\\nb\\u00e9\" }}",
+    "slices": "{{ messages[::-1][0].role }}{{ 'abcdef'[-3:] }}{{ [1, 2, 3][5:] }}{{ (1, 2) + (3,) }}{{ [0] * 3 }}"
+    "{{ 'a' < 'b' }}"
+    "{{ [1, 2] == [1, 2.0] }}{{ 1 in (1, 2) }}{{ not 'x' }}{{ 1 if false }}",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_language_is_that_of_transformers(kind: str) -> None:
+    for messages in CHATS.values():
+        expected = by_transformers(KINDS[kind], messages)
+        assert ChatTemplate(KINDS[kind], SPECIAL).render(messages, add_generation_prompt=False) == expected
+
+
+PARTS: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]},
+]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}"
+        "{% if part.type == 'text' %}<{{ part.text }}>{% endif %}{% endfor %}{% endif %}{% endfor %}",
+        "{% macro show(c) %}{% if c is not string %}{% set c = c | map(attribute='text') | join %}{% endif %}"
+        "{{ c }}{% endmacro %}"
+        "{% for m in messages %}{{ show(m['content']) }}{% endfor %}",
+        "{{ messages[1]['content'][0]['text'] }}",
+        "{% set c = messages[-1].content %}{% if c is iterable and c is not string %}{{ c | tojson }}{% endif %}",
+    ],
+)
+def test_a_template_that_looks_into_parts_gets_them(source: str) -> None:
+    assert ChatTemplate(source).render(PARTS) == by_transformers(source, PARTS)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for m in messages %}{{ '<' + m.content + '>' }}{% endfor %}",
+        "{% for m in messages %}<{{ m['content'] | trim }}>{% endfor %}",
+        "{% for m in messages %}<{{ m.content if m.content is string }}>{% endfor %}",
+        "{% for m in messages %}<{{ m.content.strip() }}>{% endfor %}",
+    ],
+)
+def test_a_template_that_knows_only_texts_gets_a_text(source: str) -> None:
+    assert ChatTemplate(source).render(PARTS) == "<Be brief.><one \ntwo>"
+
+
 def test_a_refusal_repeats_the_templates_words() -> None:
     source = "{{ raise_exception('Only user and assistant roles are supported!') }}"
     with pytest.raises(RequestError, match="Only user and assistant roles are supported!"):

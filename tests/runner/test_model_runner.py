@@ -9,6 +9,7 @@ import signal
 import threading
 import types
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 from runner.fake_model import VOCAB, FakeModel, expected_greedy
 from runner.templates import CHATML
-from runner.tiny_tokenizers import byte_level
+from runner.tiny_tokenizers import byte_fallback, byte_level
 
 from atb_core import ModelRunner, RequestOutput, SamplingParams
 from atb_core.checkpoint import TokenizerParts
@@ -26,6 +27,8 @@ from atb_core.features.step import Step
 from atb_core.graph.dtype import DataType
 from atb_core.models.base.config import BaseConfig
 from atb_core.runner.outputs import StreamChunk
+from atb_core.runner.prompts import PromptEncoder
+from atb_core.runner.request import RequestFactory
 from atb_core.runner.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(TokenizerParts(byte_level(), frozenset(), chat_templates={"default": CHATML}))
@@ -267,6 +270,42 @@ def test_threads_may_generate_at_the_same_time(open_runner: Callable[..., ModelR
     assert runner.num_free_blocks == runner.num_blocks
 
 
+@pytest.mark.parametrize("num_blocks", [16, 17, 20])
+def test_calls_of_many_threads_wait_for_blocks(open_runner: Callable[..., ModelRunner], num_blocks: int) -> None:
+    runner = open_runner(num_blocks=num_blocks)
+    params = SamplingParams(max_tokens=20, ignore_eos=True)
+
+    def work(number: int) -> bool:
+        outputs = runner.generate([[number % VOCAB] * (number + 1), [3] * number], params)
+        tokens = [output.token_ids for output in outputs]
+        return tokens == [expected_greedy([number % VOCAB] * (number + 1), 20), expected_greedy([3] * number, 20)]
+
+    with ThreadPoolExecutor(16) as threads:
+        assert all(threads.map(work, range(1, 33), timeout=60))
+    assert runner.num_free_blocks == runner.num_blocks
+
+
+def test_a_call_does_not_wait_for_a_stream_that_nobody_reads(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner(num_blocks=16)
+    stream = runner.generate([[1] * 20], SamplingParams(max_tokens=40, ignore_eos=True), stream=True)
+    next(stream)
+    with ThreadPoolExecutor(2) as threads, pytest.raises(RequestError, match="streams that are still open"):
+        threads.submit(runner.generate, [[2] * 50], SamplingParams(max_tokens=5)).result(60)
+    assert len(list(stream)) == 39
+
+
+def test_calls_that_wait_end_when_the_runner_is_closed(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner(num_blocks=16)
+    params = SamplingParams(max_tokens=40, ignore_eos=True)
+    with ThreadPoolExecutor(8) as threads:
+        calls = [threads.submit(runner.generate, [[n] * 20], params) for n in range(8)]
+        while not any(call.running() for call in calls):
+            pass
+        runner.close()
+        for call in calls:
+            assert call.exception(60) is None or "was closed" in str(call.exception())
+
+
 def test_an_error_in_one_stream_leaves_the_other(open_runner: Callable[..., ModelRunner]) -> None:
     runner = open_runner()
     params = SamplingParams(max_tokens=10, ignore_eos=True)
@@ -439,6 +478,15 @@ def test_logprobs_have_the_text_of_their_tokens(open_runner: Callable[..., Model
     assert first is None
     assert second is not None
     assert second[4].decoded_token == TOKENIZER.decode([4])
+
+
+def test_logprobs_have_the_space_before_a_word(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    words = byte_fallback()
+    runner.tokenizer = Tokenizer(TokenizerParts(words))
+    the, byte = (words.token_to_id(token) for token in ("▁the", "<0xE4>"))
+    factory = RequestFactory(PromptEncoder(runner.tokenizer, 9999, CONTEXT), frozenset(), 1)
+    assert [factory._decode_token(token) for token in (the, byte, 2)] == [" the", "\ufffd", "</s>"]
 
 
 def test_prompt_logprobs_change_nothing_else(

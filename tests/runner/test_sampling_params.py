@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -84,13 +85,63 @@ def test_a_wrong_value_is_refused_by_name(name: str, value: Any) -> None:
         SamplingParams(**{name: value})
 
 
+BROKEN_FLOATS = [True, np.True_, "1", b"1", None, [], 10**400, 10**5000, float("nan"), float("-inf"), 1j, object()]
+BROKEN_INTEGERS = [True, np.False_, 1.0, "1", b"1", [1], -(10**5000), float("nan"), object()]
+
+
+@pytest.mark.parametrize("value", BROKEN_FLOATS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("name", ["top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"])
+def test_what_is_no_number_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(RequestError, match=f"^{name} must be") as raised:
+        SamplingParams(**{name: value})
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("value", BROKEN_INTEGERS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("name", ["n", "top_k", "seed", "max_tokens", "min_tokens", "logprobs", "prompt_logprobs"])
+def test_what_is_no_integer_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(RequestError, match=f"^{name} must be") as raised:
+        SamplingParams(**{name: value})
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("stop", itertools.repeat("x"), "stop has more than 64"),
+        ("stop", {"a": 1, 2: 3}, "stop must be a string or a list"),
+        ("stop", b"bytes", "stop must be a string or a list"),
+        ("stop_token_ids", range(10**15), "stop_token_ids has more than"),
+        ("stop_token_ids", [1, True], "stop_token_ids must be a list"),
+        ("stop_token_ids", ["x"] * 10**6, "stop_token_ids must be a list"),
+        ("logit_bias", {True: 1.0}, "logit_bias has the key True"),
+        ("logit_bias", {1: float("nan")}, "logit_bias.1. must be"),
+        ("logit_bias", {"x" * 10**6: 1.0}, "logit_bias has the key 'xxx"),
+        ("logit_bias", dict.fromkeys(range((1 << 20) + 1), 1.0), "logit_bias has more than"),
+        ("seed", 2**64, "seed must be at most"),
+        ("seed", -2, "seed must be at least -1"),
+    ],
+)
+def test_what_is_too_long_or_out_of_range_is_refused_by_name(name: str, value: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message) as raised:
+        SamplingParams(**{name: value})
+    assert len(str(raised.value)) < 300
+
+
+def test_a_seed_of_minus_one_is_random_sampling_as_in_vllm() -> None:
+    assert SamplingParams(seed=-1).seed is None
+    assert SamplingParams(seed=-1).effective_temperature == 1.0
+    assert SamplingParams(seed=-1, temperature=0).greedy
+    assert SamplingParams(seed=0).seed == 0
+
+
 def test_an_empty_stop_string_would_end_everything() -> None:
     with pytest.raises(RequestError, match="stop string is empty"):
         SamplingParams(stop=["a", ""])
 
 
 def test_stop_strings_are_bounded_in_number_and_length() -> None:
-    with pytest.raises(RequestError, match="65 stop strings"):
+    with pytest.raises(RequestError, match="stop has more than 64 strings"):
         SamplingParams(stop=["x"] * 65)
     with pytest.raises(RequestError, match="1025 characters"):
         SamplingParams(stop="x" * 1025)

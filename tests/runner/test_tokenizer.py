@@ -12,7 +12,7 @@ from runner.templates import CHATML
 from runner.tiny_tokenizers import byte_level
 
 from atb_core.checkpoint import TokenizerParts
-from atb_core.errors import TokenizerError
+from atb_core.errors import RequestError, TokenizerError
 from atb_core.runner.tokenizer import Tokenizer
 
 
@@ -93,6 +93,35 @@ def test_a_template_for_tools_is_taken_when_there_are_tools(tmp_path: Path, toke
     chat = [{"role": "user", "content": "x"}]
     assert tokenizer.apply_chat_template(chat) == "plain"
     assert tokenizer.apply_chat_template(chat, tools=[{"type": "function"}]) == "tools"
+    assert tokenizer.apply_chat_template(chat, tools=[]) == "tools", "as in transformers"
+
+
+def test_what_is_none_in_a_message_is_left_out(tmp_path: Path, tokenizer_json: str) -> None:
+    source = "{% for m in messages %}{{ m.content }}{{ 'tool_calls' in m }}{{ m | length }}{% endfor %}"
+    tokenizer = Tokenizer.from_path(
+        write(tmp_path, tokenizer=tokenizer_json, tokenizer_config={"chat_template": source})
+    )
+    assert tokenizer.apply_chat_template([{"role": "assistant", "content": None, "tool_calls": None}]) == "False1"
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_thoughts_have_the_name_that_the_template_reads(tmp_path: Path, tokenizer_json: str, name: str) -> None:
+    source = "{% for m in messages %}<{{ m.reasoning_content }}|{{ m.thinking }}>{% endfor %}"
+    write(tmp_path, tokenizer=tokenizer_json, tokenizer_config={"chat_template": source})
+    messages = [{"role": "assistant", "content": "x", name: "hm"}, {"role": "user", "content": "x"}]
+    assert Tokenizer.from_path(tmp_path).apply_chat_template(messages) == "<hm|hm><|>"
+
+
+def test_a_message_that_is_no_dict_is_refused(tmp_path: Path, tokenizer_json: str) -> None:
+    write(tmp_path, tokenizer=tokenizer_json, tokenizer_config={"chat_template": "x"})
+    with pytest.raises(RequestError, match="A message of a chat must be a dict, not 'hello'"):
+        Tokenizer.from_path(tmp_path).apply_chat_template(["hello"])  # type: ignore[list-item]
+
+
+def test_without_a_template_the_next_step_is_to_continue_text(tmp_path: Path, tokenizer_json: str) -> None:
+    tokenizer = Tokenizer.from_path(write(tmp_path, tokenizer=tokenizer_json))
+    with pytest.raises(TokenizerError, match="atb run --raw"):
+        tokenizer.apply_chat_template([{"role": "user", "content": "x"}])
 
 
 def test_a_vocabulary_with_bos_and_eos_of_its_own_gets_each_once() -> None:
@@ -122,10 +151,23 @@ def test_damaged_or_missing_files_are_named(
 
 
 def test_an_old_format_needs_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "tokenizer.model").write_bytes(b"sentencepiece")
-    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tokenizer.model").write_bytes(b"sentencepiece")
+    (tmp_path / "transformers.py").write_text("raise ImportError", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(TokenizerError, match=r"only as tokenizer\.model, which the transformers package"):
-        Tokenizer.from_path(tmp_path)
+        Tokenizer.from_path(tmp_path / "model")
+
+
+def test_an_old_format_that_ends_the_process_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "spiece.model").write_bytes(b"sentencepiece")
+    code = "import os\nclass AutoTokenizer:\n    def from_pretrained(*a, **k):\n"
+    code += "        print('no memory', flush=True)\n        os.abort()\n"
+    (tmp_path / "transformers.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TokenizerError, match=r"spiece\.model: its process ended with signal 6 .*no memory"):
+        Tokenizer.from_path(tmp_path / "model")
 
 
 def test_an_old_format_is_converted_by_transformers(tmp_path: Path) -> None:

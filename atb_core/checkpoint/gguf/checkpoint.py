@@ -56,6 +56,6 @@ class GgufCheckpoint(Checkpoint):
         return Counter(tensor.type.name for tensor in read_gguf_header(self.path, texts=False).tensors.values())
 
     def quantization(self) -> str | None:
-        """Returns the commonest type unless it is a plain one."""
-        commonest = self.stored_types().most_common(1)[0][0]
+        """Returns the commonest type unless it is a plain one, or the file has no tensors."""
+        commonest = next((name for name, _ in self.stored_types().most_common(1)), None)
         return None if commonest in {kind.name for kind in PLAIN_TYPES} else commonest

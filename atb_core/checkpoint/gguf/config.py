@@ -73,6 +73,9 @@ def config_of(file: GgufFile) -> tuple[dict[str, Any], dict[str, Any]]:
         config[name] = reader.size(key)
     config["num_key_value_heads"] = reader.size("attention.head_count_kv", config["num_attention_heads"])
     config["head_dim"] = _head_dim(reader, config)
+    rotated = reader.size("rope.dimension_count", config["head_dim"])
+    if rotated != config["head_dim"]:
+        config["partial_rotary_factor"] = rotated / config["head_dim"]
     config["rms_norm_eps"] = reader.number("attention.layer_norm_rms_epsilon", 1e-6)
     config["vocab_size"] = _vocab_size(reader, config)
     config["tie_word_embeddings"] = "output.weight" not in header.tensors
@@ -121,9 +124,6 @@ def _head_dim(reader: _Metadata, config: dict[str, Any]) -> int:
     head_dim = reader.size(key, hidden // heads)
     if reader.size(value, head_dim) != head_dim:
         raise reader.fail(f"{reader.key(value)!r} differs from {reader.key(key)!r}, which is not supported")
-    rotated = reader.size("rope.dimension_count", head_dim)
-    if rotated != head_dim:
-        raise reader.fail(f"only {rotated} of {head_dim} dimensions of a head are rotated, which is not supported")
     return head_dim
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -46,6 +47,7 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
     def __init__(self, path: Path, rules: GgufRules, dtype: DataType | None = None) -> None:
         self._file = GgufFile(path, texts=False)
         self._heads: dict[str, int] = {}
+        self._transforms = rules.transforms
         try:
             header = self._file.header
             _refuse_unsupported(path, header.tensors)
@@ -69,11 +71,21 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
 
     def get(self, name: str) -> torch.Tensor:
         tensor = self.locate(name)
-        return self._unpermute(name, self._read_rows(name, 0, _rows(tensor)).view(tensor.shape))
+        stored = self._unpermute(name, self._read_rows(name, 0, _rows(tensor)).view(tensor.shape))
+        transform = self._transforms.get(_pattern(name))
+        if transform is None:
+            return stored
+        transformed = transform(stored).to(stored.dtype).contiguous()
+        if transformed.shape != stored.shape:
+            raise WeightsError(
+                f"{self.path}: the family's rule makes {list(transformed.shape)} of {name} {list(stored.shape)}"
+            )
+        return transformed
 
     def read_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
         shape = self.locate(name).shape
-        if dim == 0 and len(shape) > 1 and not any(f".{stem}." in name for stem in self._heads):
+        plain = _pattern(name) not in self._transforms and not any(f".{stem}." in name for stem in self._heads)
+        if dim == 0 and len(shape) > 1 and plain:
             return self._read_rows(name, start, stop).view(stop - start, *shape[1:])
         # Blocks run along a row, so a cut through rows needs the rows; the copy frees what was cut off.
         return self.get(name).narrow(dim, start, stop - start).clone()
@@ -107,6 +119,10 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
 
     def close(self) -> None:
         self._file.close()
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"(?<=\.)\d+(?=\.)", "{}", name)
 
 
 def _rows(tensor: GgufTensor) -> int:

@@ -89,11 +89,11 @@ def model_type_of(architecture: str, served: Iterable[str]) -> str:
     """Returns the `model_type` that a GGUF file's `general.architecture` stands for.
 
     GGUF writes the words of a name together, so it is the one of `served` that equals `architecture` without its
-    separators; if there is none, or several, it is `architecture` itself.
+    separators, the first of several; if there is none, it is `architecture` itself.
     """
     types = set(served)
-    alike = [name for name in types if re.sub("[-_.]", "", name) == architecture]
-    return alike[0] if len(alike) == 1 and architecture not in types else architecture
+    alike = sorted(name for name in types if re.sub("[-_.]", "", name) == architecture)
+    return alike[0] if alike and architecture not in types else architecture
 
 
 def parts_of(path: Path) -> list[Path]:

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import inspect
+import shutil
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from atb_core.checkpoint.progress import Progress
+from atb_core.errors import WeightsError
 from atb_core.extensions import Extensions
 
 
@@ -29,6 +32,14 @@ class StoredModel:
     path: Path
     nbytes: int
     revision: str = ""
+
+
+# Data only. Code (*.py) and pickles (*.bin, *.pt) are not fetched, so they cannot be run by accident.
+WANTED = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer*", "*.model"]
+_TEMPLATES = "additional_chat_templates"
+UNWANTED = ["*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.so", "consolidated*"]
+# Of the folders only that of templates: the patterns cannot say "but", so each is about one letter of its name.
+UNWANTED += [f"{_TEMPLATES[:n]}[!{letter}]*/*" for n, letter in enumerate(_TEMPLATES)]
 
 
 class Source(ABC):
@@ -80,3 +91,25 @@ def source_problem(item: object) -> str | None:
 SOURCES: Extensions[Source] = Extensions(
     "atb_checkpoint_sources", "a list of atb_core.checkpoint.Source", source_problem
 )
+
+
+def announce(what: str, sizes: Collection[int], directory: Path, variable: str) -> None:
+    """Says on standard error what a fetch will move.
+
+    Args:
+        what: the model, and where it comes from.
+        sizes: the bytes of each file that is not on this machine.
+        directory: where they will be put.
+        variable: the environment variable that names this directory.
+
+    Raises:
+        WeightsError: there is no room for them.
+    """
+    total = sum(sizes)
+    print(f"Fetching {what}: {total / 1e6:,.1f} MB in {len(sizes)} files, to {directory}", file=sys.stderr)
+    existing = next(folder for folder in (directory, *directory.parents) if folder.exists())
+    if (free := shutil.disk_usage(existing).free) < total:
+        raise WeightsError(
+            f"{what} needs {total / 1e6:,.0f} MB below {directory}, where {free / 1e6:,.0f} MB are free",
+            f"Set {variable} to a directory on a disk with room, or free some: `atb models` lists what could go.",
+        )

@@ -9,8 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from atb_core.checkpoint.gguf.names import parts_of
 from atb_core.checkpoint.progress import BarProgress, Progress, default_progress, interruptible
-from atb_core.checkpoint.sources.base import Source, StoredModel
+from atb_core.checkpoint.sources.base import UNWANTED, WANTED, Source, StoredModel, announce
 from atb_core.errors import ModelNotFoundError, WeightsError
 
 if TYPE_CHECKING:
@@ -33,12 +31,6 @@ _PAGE = re.compile(rf"/{_REPOSITORY}(?:/(?:tree|blob|resolve|raw)/(?P<revision>[
 _HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co", "hf-mirror.com"})
 _CHUNK_BYTES = 256 << 10
 _FILES = (".gguf", ".safetensors")
-_TEMPLATES = "additional_chat_templates"
-# Data only. Code (*.py) and pickles (*.bin, *.pt) are not fetched, so they cannot be run by accident.
-_WANTED = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer*", "*.model"]
-_UNWANTED = ["*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.so", "consolidated*"]
-# Of the folders only that of templates: the patterns cannot say "but", so each is about one letter of its name.
-_UNWANTED += [f"{_TEMPLATES[:n]}[!{letter}]*/*" for n, letter in enumerate(_TEMPLATES)]
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,7 @@ class HubSource(Source):
         from huggingface_hub import constants, snapshot_download
 
         shown = isinstance(default_progress() if progress is None else progress, BarProgress)
-        wanted = [str(part) for part in parts_of(Path(hub.file))] if hub.file else _WANTED
+        wanted = [str(part) for part in parts_of(Path(hub.file))] if hub.file else WANTED
         try:
             if shown:
                 _announce(hub, wanted)
@@ -106,7 +98,7 @@ class HubSource(Source):
                     hub.repository,
                     revision=hub.revision,
                     allow_patterns=wanted,
-                    ignore_patterns=None if hub.file else _UNWANTED,
+                    ignore_patterns=None if hub.file else UNWANTED,
                     tqdm_class=_bars(shown, check),
                 )
         except WeightsError:
@@ -166,24 +158,13 @@ def _announce(hub: HubReference, wanted: list[str]) -> None:
     with suppress(Exception):
         info = HfApi().model_info(hub.repository, revision=hub.revision, files_metadata=True)
         names = [file.rfilename for file in info.siblings or ()]
-        kept = set(filter_repo_objects(names, allow_patterns=wanted, ignore_patterns=None if hub.file else _UNWANTED))
+        kept = set(filter_repo_objects(names, allow_patterns=wanted, ignore_patterns=None if hub.file else UNWANTED))
         for file in info.siblings or ():
             cached = try_to_load_from_cache(hub.repository, file.rfilename, revision=info.sha)
             if file.rfilename in kept and not isinstance(cached, str):
                 sizes[file.rfilename] = file.size or 0
-    if not sizes:
-        return
-    cache, total = Path(constants.HF_HUB_CACHE), sum(sizes.values())
-    print(
-        f"Fetching {hub} from {constants.ENDPOINT}: {total / 1e6:,.1f} MB in {len(sizes)} files, to {cache}",
-        file=sys.stderr,
-    )
-    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    if (free := shutil.disk_usage(existing).free) < total:
-        raise WeightsError(
-            f"{hub} needs {total / 1e6:,.0f} MB below {cache}, where {free / 1e6:,.0f} MB are free",
-            "Set HF_HOME to a directory on a disk with room, or free some: `atb models` lists what could go.",
-        )
+    if sizes:
+        announce(f"{hub} from {constants.ENDPOINT}", sizes.values(), Path(constants.HF_HUB_CACHE), "HF_HOME")
 
 
 def _bars(shown: bool, check: Callable[[], None]) -> type[Any]:

@@ -135,7 +135,8 @@ class Slice(Op):
         """
         offsets, sizes = [], []
         for position, item in enumerate(slices):
-            if not isinstance(item, slice) or item.step not in (None, 1):
+            plain = isinstance(item, slice) and all(isinstance(end or 0, int) for end in (item.start, item.stop))
+            if not isinstance(item, slice) or not plain or item.step not in (None, 1):
                 raise GraphError(
                     f"index {item!r}: tensors take slices of step 1 only",
                     hint="Use functional.gather for single rows.",

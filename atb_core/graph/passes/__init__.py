@@ -15,12 +15,11 @@ from atb_core.errors import GraphError, PluginError
 from atb_core.extensions import Contribution, Extensions
 from atb_core.graph.custom_ops import check_runnable, find_op, supports
 from atb_core.graph.network import Network
-from atb_core.graph.passes.add_rms_norm import fuse_add_rms_norm
 from atb_core.graph.passes.clean import fold_views, remove_dead_code, share_common
 from atb_core.graph.passes.expand import expand_custom
+from atb_core.graph.passes.fusions import fuse_add_rms_norm, fuse_swiglu
 from atb_core.graph.passes.linears import fuse_split_linear, merge_linears
 from atb_core.graph.passes.pattern import Fusion, Match
-from atb_core.graph.passes.swiglu import fuse_swiglu
 from atb_core.graph.verify import verify
 
 PassFunction: TypeAlias = Callable[[Network], Network]
@@ -107,8 +106,10 @@ def _guarded(contribution: Contribution[Pass]) -> PassFunction:
             if not isinstance(result, Network):
                 raise TypeError(f"it returned {result!r}, not a Network")
             verify(result, after=fusion.name)
+        except KeyboardInterrupt:
+            raise
         # Fusions are optional: the network runs without this one, too.
-        except Exception as error:
+        except BaseException as error:
             FUSIONS.failed(contribution.owner, f"the fusion pass {fusion.name!r}", error)
             return network
         return result
@@ -141,10 +142,19 @@ def run_passes(network: Network, backend: str, leave_out: Sequence[str] | None =
         PluginError: the expansion of a custom op fails.
     """
     verify(network)
-    for step in pipeline(backend, leave_out):
+    steps = pipeline(backend, leave_out)
+    network = _run(network, steps)
+    check_runnable(network, backend)
+    if any(tensor.shape is None for tensor in network.inputs):
+        # Fusions that shapes decide about run when real tensors bring the shapes.
+        network.when_specialized = lambda specialized: _run(specialized, steps)
+    return network
+
+
+def _run(network: Network, steps: Sequence[Pass]) -> Network:
+    for step in steps:
         network = step.run(network)
         verify(network, after=step.name)
-    check_runnable(network, backend)
     return network
 
 

@@ -15,12 +15,26 @@ __all__ = ["ParallelEmbedding"]
 
 
 class ParallelEmbedding(Module):
-    """The table `<prefix>.weight [vocab_size, hidden_size]`."""
+    """The table `<prefix>.weight [vocab_size, hidden_size]`.
 
-    def __init__(self, config: LayerConfig, file_loader: ShapeSource | None, prefix: str, **kwargs: Any) -> None:
+    Args:
+        scale: factor of the rows; a matrix of logits that shares the table does not have it.
+    """
+
+    def __init__(
+        self,
+        config: LayerConfig,
+        file_loader: ShapeSource | None,
+        prefix: str,
+        *,
+        scale: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__()
+        self.scale = scale
         self.weight = Parameter(prefix, "weight", (config.vocab_size, config.hidden_size), config.data_type)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Records the lookup: token ids `[T]` to `[T, hidden_size]`."""
-        return gather(self.weight.get_tensor(), 0, input_ids)
+        rows = gather(self.weight.get_tensor(), 0, input_ids)
+        return rows if self.scale is None else rows * self.scale

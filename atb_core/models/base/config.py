@@ -17,7 +17,7 @@ from atb_core.models.base.config_fields import refuse_unread, shown, unread_fiel
 from atb_core.models.runtime.rope_scaling import Rope, RopeScaling, check_number
 from atb_core.names import DTYPES
 
-__all__ = ["BaseConfig"]
+__all__ = ["BaseConfig", "Rope"]
 
 ConfigT = TypeVar("ConfigT", bound="BaseConfig")
 

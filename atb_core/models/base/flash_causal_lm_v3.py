@@ -12,6 +12,7 @@ import torch
 from atb_core import nn
 from atb_core.engine import get_backend
 from atb_core.errors import EngineError, GraphError, RequestError, WeightsError
+from atb_core.extensions import plugin_errors
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
 from atb_core.features.step import Step
 from atb_core.graph.dtype import DataType
@@ -22,6 +23,7 @@ from atb_core.models.runtime.inputs import (
     CONSTANT_INPUTS,
     LayerKinds,
     check_step,
+    checked_kinds,
     filled_up,
     symbolic_inputs,
     table_names,
@@ -191,6 +193,7 @@ class CausalLM(FlashCausalLMV3):
         """Returns the supplier of the model's engines."""
         return self.variants.backend
 
+    @plugin_errors()
     def load_weights(self, loader: WeightLoader, progress: Progress | None = None) -> None:
         """Reads all weights into the engine's store.
 
@@ -227,11 +230,17 @@ class CausalLM(FlashCausalLMV3):
             else in the model's dtype; valid until the next call.
 
         Raises:
-            RequestError: a token id, position or slot out of range, named before anything runs.
+            RequestError: an argument is missing or of another kind, or a token id, position or slot is out of range;
+                named before anything runs.
             EngineError: wrong shapes or dtypes, or weights that have not been loaded.
         """
-        return self.run_step(Step.of(*args, **kwargs))
+        try:
+            step = Step.of(*args, **kwargs)
+        except TypeError as error:
+            raise RequestError(f"forward: {str(error).replace('Step.__init__() ', '')}") from None
+        return self.run_step(checked_kinds(step))
 
+    @plugin_errors()
     def run_step(self, step: Step) -> torch.Tensor:
         """Runs one step that is a record already; see `run`."""
         if not self._loaded:
@@ -293,6 +302,8 @@ class CausalLM(FlashCausalLMV3):
         window = self.layer_kinds.window
         if window is not None:
             available.update(window_inputs(step, slots, lengths, window, self._kv.block_size))
+            if int(available["window_slots"].max()) >= self._kv.slots:
+                raise RequestError(f"block_tables leads out of a KV cache of {self._kv.slots} slots")
             # Tokens that fill up a prefill lengthen its last sequence.
             longest = int(lengths.max()) + self.backend.token_multiple - 1
             if step.is_prefill and longest > len(self._window_mask):

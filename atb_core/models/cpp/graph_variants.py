@@ -14,13 +14,16 @@ from typing import Any
 
 import torch
 
-from atb_core.engine.base import check_names, check_some
+from atb_core.engine.checks import check_names, check_some
 from atb_core.engine.native import NativeBackend, NativeEngine, NativeStore
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
+from atb_core.layers.attention.attention import Attention
 from atb_core.layers.attention.long_form import MODEL_NAMES
+from atb_core.layers.embedding.word_embedding import ParallelEmbedding
+from atb_core.layers.mlp.mlp import Mlp
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM, FlashCausalLMV3
 from atb_core.models.cpp.model_torch import ModelTorch
 from atb_core.models.runtime.inputs import ROWS, TOKENS, k_cache_name, v_cache_name
@@ -62,6 +65,7 @@ class _Program:
     ) -> dict[str, torch.Tensor]:
         """Runs one step. Its JSON has the lengths if their tensor is on a device."""
         check_names("inputs", inputs, self._names)
+        check_names("outputs", outputs, ["model_out"], optional=True)
         check_some("input", self.network, inputs, self._names, self.model.backend.input_device)
         given = [inputs.get(name) for name in self._order]
         lengths = runtime_params.get("input_lengths")
@@ -138,9 +142,19 @@ def _check_plain(model: CausalLM, name: str) -> None:
         reason = f"{type(model).__name__} adds inputs of its own"
     elif model.layer_kinds.window is not None or set(model.layer_kinds.ropes) != {_plain_rope(model)}:
         reason = "its layers have a sliding window or a rotation other than that of whole heads by halves"
+    elif any(_is_special(module) for module in model.modules()):
+        reason = "it has an activation other than SiLU, or a factor of scores or embeddings"
     else:
         return
     raise BackendUnavailableError(f"graph='cpp': {name} cannot replace the graph of this model: {reason}", hint=_HINT)
+
+
+def _is_special(module: Any) -> bool:
+    if isinstance(module, Attention):
+        return bool(abs(module.scale - module.head_dim**-0.5) > 1e-9)
+    if isinstance(module, ParallelEmbedding):
+        return module.scale is not None
+    return isinstance(module, Mlp) and module.activation not in ("silu", "swish")
 
 
 def _plain_rope(model: CausalLM) -> Rope:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from atb_core.engine import get_backend
-from atb_core.engine.base import check_real
+from atb_core.engine.checks import check_real
 from atb_core.engine.extension import load_extension
 from atb_core.engine.native import NativeBackend, NativeStore, engine_errors
 from atb_core.errors import BackendUnavailableError, EngineError

@@ -73,9 +73,12 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
             replace(source, name=stored.get(source.name, source.name))
             for source in _stored_sources(parameter, available | stored.keys())
         ]
-        for source in sources[parameter.name]:
+        parts = sources[parameter.name]
+        packed = len(parts) > 1 and parameter.aliases and not any(part.name in available for part in parts)
+        whole = f" or {parameter.aliases[0]}" if packed else ""
+        for source in parts:
             if source.name not in available:
-                missing.append(f"{source.name} {shape_text(source.shape)}")
+                missing.append(f"{source.name} {shape_text(source.shape)}{whole}")
                 continue
             used.add(source.name)
             shape = tuple(loader.shape(source.name))
@@ -88,9 +91,9 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
     unexpected = sorted(name for name in available - used - loader.unlisted() if not _HARMLESS.search(name))
     kinds = ("missing", "of the wrong shape", "not of a floating-point type", "unexpected")
     problems = [*zip(kinds, (missing, misshapen, mistyped, unexpected), strict=True)]
-    if parts := [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in problems if names]:
+    if found := [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in problems if names]:
         raise WeightsError(
-            f"the tensors of {loader.source} do not fit the model; {'; '.join(parts)}",
+            f"the tensors of {loader.source} do not fit the model; {'; '.join(found)}",
             hint="Check that config.json and the weights belong together and that every shard is there.",
         )
     return LoadPlan(parameters, sources, duplicates, sum(loader.nbytes(name) for name in used))

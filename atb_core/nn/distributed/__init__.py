@@ -2,6 +2,7 @@
 """Communication among the processes that serve one model."""
 
 from atb_core.nn.distributed.distributed import (
+    AllReduceType,
     all_gather,
     all_reduce,
     get_backend,
@@ -13,6 +14,6 @@ from atb_core.nn.distributed.distributed import (
 )
 
 __all__ = [
-    "all_gather", "all_reduce", "get_backend", "get_rank", "get_world_size", "init_process_group", "is_initialized",
-    "new_group",
+    "AllReduceType", "all_gather", "all_reduce", "get_backend", "get_rank", "get_world_size", "init_process_group",
+    "is_initialized", "new_group",
 ]  # fmt: skip

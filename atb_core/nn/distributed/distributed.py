@@ -6,17 +6,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from atb_core.errors import AtbError, EngineError
+from atb_core.graph.ops.comm import AllReduceType
 from atb_core.graph.tensor import Tensor
 
 __all__ = [
-    "all_gather", "all_reduce", "get_backend", "get_rank", "get_world_size", "init_process_group", "is_initialized",
-    "new_group",
+    "AllReduceType", "all_gather", "all_reduce", "get_backend", "get_rank", "get_world_size", "init_process_group",
+    "is_initialized", "new_group",
 ]  # fmt: skip
 
 #: Handle of a group that needs no communication.
 LOCAL_GROUP = "-1"
-REDUCE_TYPES = ("SUM", "PROD", "MAX", "MIN")
-
 
 # The backend's name once a group is initialized.
 _backend: str | None = None
@@ -93,15 +92,18 @@ def new_group(ranks: Sequence[int], backend: str | None = None, buffer_size: int
     return LOCAL_GROUP
 
 
-def all_reduce(send_tensor: Tensor, process_group: str | None = None, all_reduce_type: str = "SUM") -> Tensor:
+def all_reduce(
+    send_tensor: Tensor, process_group: str | None = None, all_reduce_type: AllReduceType | str = AllReduceType.SUM
+) -> Tensor:
     """Reduces `send_tensor` over the group; in a group of one process, returns it unchanged.
 
     Raises:
         EngineError: the group does not exist, or `all_reduce_type` is unknown.
     """
     _check_group(process_group)
-    if all_reduce_type not in REDUCE_TYPES:
-        raise EngineError(f"all_reduce_type {all_reduce_type!r} is unknown; known: {', '.join(REDUCE_TYPES)}")
+    if getattr(all_reduce_type, "name", all_reduce_type) not in AllReduceType.__members__:
+        known = ", ".join(AllReduceType.__members__)
+        raise EngineError(f"all_reduce_type {all_reduce_type!r} is unknown; known: {known}")
     return send_tensor
 
 

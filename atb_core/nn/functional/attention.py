@@ -9,6 +9,8 @@ from atb_core.graph.ops.attention import CalcType, MaskType, PagedAttention, Res
 from atb_core.graph.ops.rope import Rope
 from atb_core.graph.tensor import Tensor
 
+__all__ = ["paged_attention", "reshape_and_cache", "rope"]
+
 
 def rope(
     q: Tensor, k: Tensor, cos_table: Tensor, sin_table: Tensor, seqlen: Tensor, rotary_coeff: int = 2

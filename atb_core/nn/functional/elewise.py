@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from atb_core.graph.network import record
+from atb_core.graph.op import as_tuple
 from atb_core.graph.ops.elewise import Elewise, ElewiseType
 from atb_core.graph.ops.reduction import Reduce, ReduceType
 from atb_core.graph.tensor import Tensor
+
+__all__ = ["amax", "amin", "cos", "equal", "logical_and", "logical_not", "logical_or", "neg", "sin", "sum_", "tanh"]
 
 
 def cos(input_: Tensor) -> Tensor:
@@ -67,4 +70,4 @@ def sum_(input_: Tensor, dims: int | Sequence[int]) -> Tensor:
 
 
 def _reduce(kind: ReduceType, x: Tensor, dims: int | Sequence[int]) -> Tensor:
-    return record(Reduce(kind, (dims,) if isinstance(dims, int) else tuple(dims)), (x,))[0]
+    return record(Reduce(kind, as_tuple(dims)), (x,))[0]

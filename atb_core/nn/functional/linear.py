@@ -6,11 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from atb_core.graph.network import record
+from atb_core.graph.op import as_tuple
 from atb_core.graph.ops.activation import Activation, ActivationType, GeluMode
 from atb_core.graph.ops.linear import Linear
 from atb_core.graph.ops.norm import RmsNorm
 from atb_core.graph.ops.reduction import Softmax
 from atb_core.graph.tensor import Tensor
+
+__all__ = ["ActType", "activation", "linear", "rms_norm", "softmax"]
 
 ActType = ActivationType
 
@@ -50,4 +53,4 @@ def activation(
 
 def softmax(input_tensor: Tensor, dims: int | Sequence[int]) -> Tensor:
     """Computes the softmax over consecutive dimensions; the shape does not change."""
-    return record(Softmax((dims,) if isinstance(dims, int) else tuple(dims)), (input_tensor,))[0]
+    return record(Softmax(as_tuple(dims)), (input_tensor,))[0]

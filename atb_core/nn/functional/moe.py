@@ -8,6 +8,8 @@ from atb_core.graph.network import record
 from atb_core.graph.ops.moe import GroupedMatmul, MoeInitRouting, MoeTokenUnpermute, MoeTopkSoftmax
 from atb_core.graph.tensor import Tensor
 
+__all__ = ["grouped_matmul", "moe_init_routing", "moe_token_unpermute", "moe_topk_softmax"]
+
 
 def moe_topk_softmax(input_: Tensor, k: int, normalize: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Selects the k experts with the largest router logits of each token, the best one first.

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 from atb_core.errors import GraphError
 from atb_core.graph.network import record
+from atb_core.graph.op import as_tuple
 from atb_core.graph.ops.movement import Concat, Gather, Split
 from atb_core.graph.ops.reduction import Argsort, Sort
 from atb_core.graph.tensor import Tensor
+
+__all__ = ["argsort", "cat", "gather", "sort", "split"]
 
 
 def gather(input_: Tensor, dim: int, index: Tensor, batch_dims: int = 0) -> Tensor:
@@ -24,7 +27,7 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
     """
     if isinstance(split_size_or_sections, int):
         return record(Split(dim, split_size_or_sections), (tensor,))
-    sizes = tuple(split_size_or_sections)
+    sizes = as_tuple(split_size_or_sections)
     return record(Split(dim, len(sizes), sizes), (tensor,))
 
 
@@ -34,11 +37,10 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     Raises:
         GraphError: the number of tensors is not 2.
     """
-    if len(tensors) != 2:
-        raise GraphError(
-            f"cat takes exactly two tensors, not {len(tensors)}", hint="Concatenate them one after another."
-        )
-    return record(Concat(dim), tuple(tensors))[0]
+    given = as_tuple(tensors)
+    if len(given) != 2:
+        raise GraphError(f"cat takes exactly two tensors, not {len(given)}", hint="Concatenate them one after another.")
+    return record(Concat(dim), given)[0]
 
 
 def sort(input_: Tensor, num: int) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor
 from atb_core.nn.functional import linear, rms_norm
-from atb_core.nn.module import Module
+from atb_core.nn.module import Module, ModuleDict, ModuleList
 from atb_core.nn.parameter import Parameter
 
-__all__ = ["Linear", "RmsNorm"]
+__all__ = ["Linear", "Module", "ModuleDict", "ModuleList", "RmsNorm"]
 
 
 class Linear(Module):

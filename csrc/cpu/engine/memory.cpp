@@ -9,13 +9,13 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace atb_core {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kPage = 4096;
 
 [[noreturn]] void out_of_memory(size_t bytes) { fail("out of memory: ", bytes, " bytes could not be allocated"); }
 
@@ -23,10 +23,16 @@ constexpr size_t kPage = 4096;
 
 constexpr bool is_mapped(size_t bytes) { return bytes >= kHugePage; }
 
+// Returns the bytes of whole pages, which have 4 to 64 KiB.
+size_t whole_pages(size_t bytes) {
+  static const auto kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return align_up(bytes, kPage);
+}
+
 // Maps memory of its own, so that freeing it returns it to the system. Only whole huge pages are advised: one more for
 // the tail of each weight would waste a megabyte on average.
 std::byte* map(size_t bytes) {
-  const size_t wanted = align_up(bytes, kPage), mapped = wanted + kHugePage;
+  const size_t wanted = whole_pages(bytes), mapped = wanted + kHugePage;
   void* raw = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) out_of_memory(bytes);
   const uintptr_t start = reinterpret_cast<uintptr_t>(raw), aligned = align_up(start, kHugePage);
@@ -42,6 +48,7 @@ std::byte* map(size_t bytes) {
 #else
 
 constexpr bool is_mapped(size_t) { return false; }
+size_t whole_pages(size_t bytes) { return bytes; }
 std::byte* map(size_t bytes) { out_of_memory(bytes); }
 int munmap(void*, size_t) { return 0; }
 
@@ -63,7 +70,7 @@ Buffer::Buffer(size_t bytes) : bytes_(bytes) {
 void Buffer::release() {
   if (data_ == nullptr) return;
   if (is_mapped(bytes_)) {
-    munmap(data_, align_up(bytes_, kPage));
+    munmap(data_, whole_pages(bytes_));
   } else {
     std::free(data_);
   }

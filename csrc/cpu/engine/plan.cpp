@@ -56,6 +56,9 @@ double bytes_touched(const Binding& binding) {
   return static_cast<double>(bytes);
 }
 
+// Integers are indices and lengths: a kernel checks them, then uses them as addresses.
+bool is_index(const TensorSpec& tensor) { return tensor.dtype == DataType::i32 || tensor.dtype == DataType::i64; }
+
 void copy_bytes(const TensorView& from, const TensorView& to, const cpu::Worker& worker) {
   const auto [begin, end] = worker.share(static_cast<int64_t>(from.bytes()), 4096);
   if (end <= begin) return;
@@ -69,7 +72,7 @@ Plan::Plan(const Graph& graph, std::vector<int64_t> sizes, const WeightStore& st
   set_shapes(graph);
   set_weights(graph, store);
   bind(graph, runtime);
-  place_outputs(graph);
+  place_outputs(graph, runtime.small_work());
   place_arena(graph);
   make_phases();
 }
@@ -129,43 +132,62 @@ void Plan::bind(const Graph& graph, const Runtime& runtime) {
 }
 
 // Lets kernels write outputs in their final place. If an output is a view of a tensor, that whole tensor moves to the
-// output's memory unless another output already uses it; otherwise the output is a copy.
-void Plan::place_outputs(const Graph& graph) {
+// output's memory unless another output already uses it; otherwise the output is a copy. Integers are always copied: a
+// node may read them again, as indices, while the caller can change its memory.
+void Plan::place_outputs(const Graph& graph, double small_work) {
   for (size_t i = 0; i < graph.tensors().size(); ++i) {
-    if (graph.tensors()[i].kind != TensorKind::output || locations_[i].root == static_cast<int>(i)) continue;
+    if (graph.tensors()[i].kind != TensorKind::output) continue;
     const int id = static_cast<int>(i);
+    const bool index = is_index(graph.tensors()[i]);
     const Location original = locations_[i];
     const size_t root = static_cast<size_t>(original.root);
-    if (graph.tensors()[root].kind == TensorKind::internal && original.offset == 0 &&
+    if (original.root == id) {
+      if (index) add_copy(id, small_work);
+      continue;
+    }
+    if (!index && graph.tensors()[root].kind == TensorKind::internal && original.offset == 0 &&
         views_[root].bytes() == views_[i].bytes()) {
       for (Location& location : locations_) {
         if (location.root == original.root) location.root = id;
       }
       continue;
     }
-    const size_t copy_of = views_.size();
-    views_.push_back(views_[i]);
-    locations_.push_back(original);
-    locations_[i] = {id, 0};
-    const TensorView *from = &views_[copy_of], *to = &views_[i];
-    steps_.push_back({-1, id, [from, to](const cpu::Worker& worker) { copy_bytes(*from, *to, worker); }, false});
+    add_copy(id, small_work);
   }
+}
+
+// Adds the step that copies an output from where nodes find it into the caller's memory.
+void Plan::add_copy(int output, double small_work) {
+  const TensorView* from = &views_[static_cast<size_t>(output)];
+  const TensorView* to = &views_.emplace_back(*from);
+  locations_.push_back({output, 0, true});
+  const auto copy = [from, to](const cpu::Worker& worker) { copy_bytes(*from, *to, worker); };
+  steps_.push_back({-1, output, copy, static_cast<double>(2 * from->bytes()) <= small_work});
+}
+
+// Returns true for a tensor with memory in the arena: the results of nodes, except outputs that nodes write in their
+// final place, and copies of inputs.
+bool Plan::in_arena(const Graph& graph, int root) const {
+  const TensorSpec& tensor = graph.tensor(root);
+  if (tensor.kind == TensorKind::input) return is_index(tensor) && !graph.written(root);
+  return tensor.kind == TensorKind::internal || (tensor.kind == TensorKind::output && is_index(tensor));
 }
 
 void Plan::place_arena(const Graph& graph) {
   std::map<int, Lifetime> roots;
   const auto touch = [&](int tensor, int step) {
     const int root = locations_[static_cast<size_t>(tensor)].root;
-    if (graph.tensor(root).kind != TensorKind::internal) return;
+    if (!in_arena(graph, root)) return;
     const size_t bytes = views_[static_cast<size_t>(root)].bytes();
-    const auto [found, added] = roots.try_emplace(root, Lifetime{bytes, step, step});
+    // Inputs are copied before the first step.
+    const int first = graph.tensor(root).kind == TensorKind::input ? 0 : step;
+    const auto [found, added] = roots.try_emplace(root, Lifetime{bytes, first, step});
     found->second.last = step;
   };
-  size_t extra = graph.tensors().size();
   for (size_t i = 0; i < steps_.size(); ++i) {
     const int step = static_cast<int>(i);
     if (steps_[i].node < 0) {
-      touch(static_cast<int>(extra++), step);
+      touch(steps_[i].tensor, step);
       continue;
     }
     const Graph::Node& node = graph.nodes()[static_cast<size_t>(steps_[i].node)];
@@ -184,17 +206,14 @@ void Plan::place_arena(const Graph& graph) {
   for (size_t i = 0; i < locations_.size(); ++i) {
     const Location& location = locations_[i];
     const size_t root = static_cast<size_t>(location.root);
-    switch (graph.tensors()[root].kind) {
-      case TensorKind::weight:
-        views_[i].data = static_cast<std::byte*>(views_[root].data) + location.offset;
-        break;
-      case TensorKind::internal:
-        if (const auto found = offsets.find(location.root); found != offsets.end()) {
-          arena_patches_.push_back({static_cast<int>(i), -1, found->second + location.offset});
-        }
-        break;
-      default:
-        external_patches_.push_back({static_cast<int>(i), location.root, location.offset});
+    if (graph.tensors()[root].kind == TensorKind::weight) {
+      views_[i].data = static_cast<std::byte*>(views_[root].data) + location.offset;
+    } else if (location.callers || !in_arena(graph, location.root)) {
+      external_patches_.push_back({static_cast<int>(i), location.root, location.offset});
+    } else if (const auto found = offsets.find(location.root); found != offsets.end()) {
+      arena_patches_.push_back({static_cast<int>(i), -1, found->second + location.offset});
+      const bool copied = i == root && graph.tensors()[root].kind == TensorKind::input;
+      if (copied) copied_inputs_.push_back({location.root, location.root, found->second});
     }
   }
 }
@@ -214,6 +233,10 @@ void Plan::attach(std::byte* arena, std::span<void* const> externals) {
   for (const Patch& patch : external_patches_) {
     views_[static_cast<size_t>(patch.tensor)].data =
         static_cast<std::byte*>(externals[static_cast<size_t>(patch.source)]) + patch.offset;
+  }
+  for (const Patch& copy : copied_inputs_) {
+    const size_t bytes = views_[static_cast<size_t>(copy.tensor)].bytes();
+    if (bytes > 0) std::memcpy(arena + copy.offset, externals[static_cast<size_t>(copy.source)], bytes);
   }
   if (arena == attached_arena_) return;
   for (const Patch& patch : arena_patches_) {

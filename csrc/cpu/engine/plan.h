@@ -39,20 +39,25 @@ class Plan {
   const cpu::ScratchSize& scratch() const { return scratch_; }
   std::span<const int64_t> shape(int tensor) const;
 
-  // Points all views to the arena and to the memory of inputs and outputs: `externals[t]` for tensor t.
+  // Points all views to the arena and to the memory of inputs and outputs: `externals[t]` for tensor t. Copies inputs
+  // of integers into the arena: they are indices and lengths, which the caller must not change after they are checked.
   void attach(std::byte* arena, std::span<void* const> externals);
 
  private:
-  // The place of a tensor: an offset in the memory of `root`, a tensor with memory of its own.
+  // The place of a tensor: an offset in the memory of `root`, a tensor with memory of its own. `callers`: in the memory
+  // that the caller gave for `root`, although the plan keeps that tensor in the arena.
   struct Location {
     int root;
     size_t offset;
+    bool callers = false;
   };
 
   void set_shapes(const Graph& graph);
   void set_weights(const Graph& graph, const WeightStore& store);
   void bind(const Graph& graph, const Runtime& runtime);
-  void place_outputs(const Graph& graph);
+  void place_outputs(const Graph& graph, double small_work);
+  void add_copy(int output, double small_work);
+  bool in_arena(const Graph& graph, int root) const;
   void place_arena(const Graph& graph);
   void make_phases();
 
@@ -72,6 +77,7 @@ class Plan {
     size_t offset;
   };
   std::vector<Patch> external_patches_, arena_patches_;
+  std::vector<Patch> copied_inputs_;  // from external[source] into the arena
   std::byte* attached_arena_ = nullptr;
 };
 

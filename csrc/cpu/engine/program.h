@@ -4,10 +4,10 @@
 #include <atomic>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "atb_core/fork_safe_mutex.h"
 #include "cpu/engine/plan.h"
 #include "cpu/engine/runtime.h"
 #include "cpu/engine/weight_store.h"
@@ -71,7 +71,7 @@ class Program {
   std::shared_ptr<WeightStore> store_;
   const Graph graph_;
 
-  mutable std::mutex mutex_;  // taken before the pool's lease
+  mutable ForkSafeMutex mutex_;  // taken before the pool's lease
   Arguments arguments_;
   std::vector<std::unique_ptr<Plan>> plans_;  // most recently used first
   uint64_t generation_ = 0;                   // of the store, when the plans were made

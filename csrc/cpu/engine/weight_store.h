@@ -3,10 +3,10 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "atb_core/fork_safe_mutex.h"
 #include "cpu/engine/memory.h"
 #include "cpu/engine/op.h"
 #include "cpu/engine/runtime.h"
@@ -89,7 +89,7 @@ class WeightStore {
 
   std::shared_ptr<Runtime> runtime_;
   // Taken after the pool's lease, never before it.
-  mutable std::mutex mutex_;
+  mutable ForkSafeMutex mutex_;
   std::map<std::string, Entry> entries_;
   uint64_t generation_ = 1;
 };

@@ -47,7 +47,7 @@ inline To to_integer(Number x) {
 template <typename From, typename To>
 inline void cast_range(const From* from, To* to, int64_t n) {
   if constexpr (std::is_same_v<From, To>) {
-    std::memcpy(to, from, static_cast<size_t>(n) * sizeof(To));
+    if (n > 0) std::memcpy(to, from, static_cast<size_t>(n) * sizeof(To));  // null pointers have no elements
   } else if constexpr (kIsFloat<From> && kIsFloat<To>) {
     for (int64_t i = 0; i < n; i += 16) store_up_to_16(to + i, load_up_to_16(from + i, n - i), n - i);
   } else if constexpr (kIsFloat<From>) {

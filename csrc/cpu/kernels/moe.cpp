@@ -46,6 +46,7 @@ void init_routing(const InitRoutingArgs& args, const Worker& worker) {
   for (int64_t i = begin * k; i < end * k; ++i) {
     const int64_t to = next[experts[i]]++;
     args.places.as<int32_t>()[i] = static_cast<int32_t>(to);
+    if (bytes == 0) continue;  // memory without bytes may be null, which memcpy does not take
     std::memcpy(args.rows.as<std::byte>() + static_cast<size_t>(to) * bytes,
                 args.x.as<std::byte>() + static_cast<size_t>(i / k) * bytes, bytes);
   }

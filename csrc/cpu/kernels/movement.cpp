@@ -168,6 +168,7 @@ void gather(const GatherArgs& args, const Worker& worker) {
       worker.error->report("index out of range", position, index, args.axis_size);
       return;
     }
+    if (args.row_bytes == 0) continue;  // memory without bytes may be null, which memcpy does not take
     std::memcpy(out + row * args.row_bytes, x + (block * args.axis_size + index) * args.row_bytes,
                 static_cast<size_t>(args.row_bytes));
   }

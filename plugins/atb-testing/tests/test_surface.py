@@ -50,6 +50,7 @@ PUBLIC = """
 import json, torch
 import atb_core
 import atb_core.nn.functional
+from atb_core.nn.functional.index import gather
 import atb_core.graph.ops as ops
 from . import sibling
 from .engine import base

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from atb_core.cli import main
+from atb_core.errors import BackendUnavailableError
 from atb_testing import tiny_checkpoint
 
 
@@ -35,6 +36,23 @@ def test_a_right_model_passes_on_both_engines(checkpoint: Path, capsys: pytest.C
     assert result["reports"]["cpu"]["torch_max"] > 0
     assert (result["dtype"], result["tokens"]) == ("bfloat16", 4)
     assert "comparing takes about" in err
+
+
+def test_a_backend_that_cannot_be_used_is_refused_before_anything_is_computed(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(*_: object) -> None:
+        raise AssertionError("Hugging Face's logits were computed")
+
+    monkeypatch.setattr("atb_testing.verify.Oracle.of", computed)
+
+    def no_card(*_: object, **__: object) -> None:
+        raise BackendUnavailableError("no card")
+
+    monkeypatch.setattr("atb_core.engine.atb.AtbBackend.__init__", no_card)
+    status, out, err = verified(capsys, str(checkpoint), "--backend", "reference", "--backend", "atb")
+    assert (status, out) == (1, "")
+    assert "error: no card" in err
 
 
 def test_a_wrong_model_fails_and_the_module_is_named(

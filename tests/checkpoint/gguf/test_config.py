@@ -145,7 +145,6 @@ def test_frequency_factors_of_another_rule_are_refused(tensor: np.ndarray, cause
         ({"tiny__attention__head_count_kv": [2, 3]}, "layer to layer"),
         ({"tiny__attention__head_count": 5}, "not a multiple"),
         ({"tiny__attention__value_length": 8}, "differs"),
-        ({"tiny__rope__dimension_count": 8}, "8 of 16"),
         ({"tiny__attention__layer_norm_rms_epsilon": float("nan")}, "positive number"),
         ({"tiny__rope__freq_base": 0.0}, "positive number"),
         ({"tiny__rope__freq_base": "high"}, "positive number"),
@@ -213,3 +212,8 @@ def test_metadata_that_say_nothing_new_are_accepted(tmp_path: Path) -> None:
     nothing = {"tiny.vocab_size": 40, "tiny.logit_scale": 1.0, "tiny.attention.causal": True, "tiny.expert_count": 0}
     content, _ = tiny_gguf(metadata={**nothing, "other.attention.scale": 7.0})
     assert open_checkpoint(write(tmp_path / "x.gguf", content)).config()["hidden_size"] == 64
+
+
+def test_a_part_of_a_head_that_is_rotated_is_a_factor_that_the_family_has_to_read(tmp_path: Path) -> None:
+    assert config_of(tmp_path, tiny__rope__dimension_count=8)["partial_rotary_factor"] == 0.5
+    assert "partial_rotary_factor" not in config_of(tmp_path, tiny__rope__dimension_count=16)

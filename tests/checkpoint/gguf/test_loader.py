@@ -111,6 +111,26 @@ def test_permuted_projections_are_put_back(tmp_path: Path) -> None:
             assert torch.equal(query[head * width + width // 2 + pair], stored[head * width + 2 * pair + 1])
 
 
+def test_a_family_transforms_what_its_files_store_otherwise(tmp_path: Path) -> None:
+    path, values = tiny(tmp_path)
+    rules = GgufRules(
+        transforms={
+            "model.layers.{}.input_layernorm.weight": lambda norm: norm - 1,
+            "model.layers.{}.mlp.down_proj.weight": lambda matrix: matrix.flip(0),
+        }
+    )
+    with open_weights(path, rules) as loader:
+        stored = torch.from_numpy(values["blk.0.attn_norm.weight"])
+        assert torch.equal(loader.get("model.layers.0.input_layernorm.weight"), stored - 1)
+        matrix = torch.from_numpy(values["blk.0.ffn_down.weight"]).flip(0)
+        assert torch.equal(loader.get_slice("model.layers.0.mlp.down_proj.weight", 0, 1, 3), matrix[1:3])
+        assert torch.equal(loader.get("model.norm.weight"), torch.from_numpy(values["output_norm.weight"]))
+    shorter = GgufRules(transforms={"model.norm.weight": lambda norm: norm[1:]})
+    cause = r"rule makes \[\d+\] of model.norm.weight"
+    with open_weights(path, shorter) as loader, pytest.raises(WeightsError, match=cause):
+        loader.get("model.norm.weight")
+
+
 def test_a_bias_and_a_tensor_that_only_the_family_knows(tmp_path: Path) -> None:
     extra = {
         "blk.0.attn_q.bias": np.ones(64, dtype=np.float32),

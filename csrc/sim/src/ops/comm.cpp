@@ -178,7 +178,7 @@ class AllReduce : public PlainRules {
       std::vector<std::byte> result;
       meet(place.domain, place.rank, place.size, in[0],
            [&](const std::vector<View>& views) { result = reduce(how, views); });
-      std::memcpy(out[0].data, result.data(), result.size());
+      if (!result.empty()) std::memcpy(out[0].data, result.data(), result.size());
     };
   }
 
@@ -208,7 +208,9 @@ class AllGather : public PlainRules {
     return [place = place_](const Views& in, const Views& out) {
       const size_t bytes = static_cast<size_t>(in[0].count()) * size_of(in[0].dtype);
       meet(place.domain, place.rank, place.size, in[0], [&](const std::vector<View>& views) {
-        for (size_t r = 0; r < views.size(); ++r) std::memcpy(out[0].data + r * bytes, views[r].data, bytes);
+        for (size_t r = 0; r < views.size() && bytes > 0; ++r) {
+          std::memcpy(out[0].data + r * bytes, views[r].data, bytes);
+        }
       });
     };
   }

@@ -36,7 +36,7 @@ void gather(const GatherSizes& s, const Views& in, const View& out) {
                                    std::to_string(s.size));
         }
         const int64_t row = (b * s.outer + o) * s.size + index;
-        std::memcpy(to, in[0].data + static_cast<size_t>(row) * run, run);
+        if (run > 0) std::memcpy(to, in[0].data + static_cast<size_t>(row) * run, run);
         to += run;
       }
     }

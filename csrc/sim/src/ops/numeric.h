@@ -72,7 +72,7 @@ inline size_t size_of(aclDataType dtype) {
 inline void load(const std::byte* data, aclDataType dtype, int64_t begin, int64_t count, float* out) {
   const std::byte* from = data + static_cast<size_t>(begin) * size_of(dtype);
   if (dtype == ACL_FLOAT) {
-    std::memcpy(out, from, static_cast<size_t>(count) * sizeof(float));
+    if (count > 0) std::memcpy(out, from, static_cast<size_t>(count) * sizeof(float));
     return;
   }
   if (dtype != ACL_FLOAT16 && dtype != ACL_BF16) throw std::runtime_error("a kernel read a type that is no float");
@@ -88,7 +88,7 @@ inline void load(const std::byte* data, aclDataType dtype, int64_t begin, int64_
 inline void store(const float* values, aclDataType dtype, int64_t begin, int64_t count, std::byte* data) {
   std::byte* to = data + static_cast<size_t>(begin) * size_of(dtype);
   if (dtype == ACL_FLOAT) {
-    std::memcpy(to, values, static_cast<size_t>(count) * sizeof(float));
+    if (count > 0) std::memcpy(to, values, static_cast<size_t>(count) * sizeof(float));
     return;
   }
   if (dtype != ACL_FLOAT16 && dtype != ACL_BF16) throw std::runtime_error("a kernel wrote a type that is no float");

@@ -20,7 +20,7 @@ void convert(const View& nd, const View& nz, bool to_nz) {
   const size_t bytes = size_of(nd.dtype);
   const int64_t batch = nz.dims[0], blocks = nz.dims[1], padded = nz.dims[2], lanes = nz.dims[3];
   const int64_t rows = nd.dims[nd.dims.size() - 2], columns = nd.dims.back();
-  if (to_nz) std::memset(nz.data, 0, static_cast<size_t>(nz.count()) * bytes);
+  if (to_nz && nz.count() > 0) std::memset(nz.data, 0, static_cast<size_t>(nz.count()) * bytes);
   for (int64_t b = 0; b < batch; ++b) {
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t c = 0; c < columns; ++c) {

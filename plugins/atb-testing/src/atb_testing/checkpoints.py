@@ -58,6 +58,9 @@ def _settings(model_type: str, config: dict[str, Any]) -> Any:
         layers = config["num_hidden_layers"]
         if len(kinds) > 1:
             active["layer_types"] = (kinds * layers)[:layers]
+    if (getattr(usual, "pad_token_id", None) or 0) >= config["vocab_size"]:
+        # Hugging Face refuses to embed with a padding token beyond the vocabulary.
+        active["pad_token_id"] = None
     return AutoConfig.for_model(model_type, **installed_spelling({**active, **config}))
 
 

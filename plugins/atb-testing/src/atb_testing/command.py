@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from atb_core.cli.options import model_argument
 from atb_core.cli.output import note, size_text
-from atb_core.engine import BACKENDS
+from atb_core.engine import BACKENDS, get_backend
 from atb_core.errors import AtbError, ConfigError
 from atb_core.plugins import hookimpl
 from atb_testing.scaffold.command import command as plugins_new
@@ -25,7 +26,7 @@ class VerificationError(AtbError):
 
 
 @click.command("verify")
-@click.argument("model")
+@model_argument
 @click.option("--backend", "backends", multiple=True, default=("cpu",), show_default=True,
               type=click.Choice(BACKENDS), help="Backend to compare; may be given several times.")  # fmt: skip
 @click.option("--tokens", type=click.IntRange(0, 1024), default=16, show_default=True, metavar="N",
@@ -39,6 +40,8 @@ def command(model: str, backends: tuple[str, ...], tokens: int, longest: int, as
     The reference is Hugging Face in float32. Our errors may be at most twice those of torch in the checkpoint's
     element type; otherwise the first module that differs is named. Exit status 1 if they differ.
     """
+    for backend in backends:
+        get_backend(backend)  # what this machine lacks for it is said before anything is computed
     directory = _directory(model)
     from atb_testing.verify import verify
 

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of what callers pass to engines and backends: each raises EngineError, which names the argument."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+
+from atb_core.errors import EngineError
+from atb_core.graph.dim import Dim
+from atb_core.graph.dtype import DataType
+from atb_core.graph.network import Network
+from atb_core.graph.tensor import Tensor
+from atb_core.graph.torch_dtypes import dtype_from_torch
+
+#: More bytes than any system gives; larger numbers do not fit into C++'s.
+_MOST_BYTES = 2**62
+
+
+def check_kind(what: str, value: object, kind: type) -> None:
+    """Raises EngineError unless `value` is of the type `kind`."""
+    if not isinstance(value, kind):
+        name = "torch.Tensor" if kind is torch.Tensor else "dict" if kind is Mapping else kind.__name__
+        raise EngineError(f"{what} must be a {name}, not {type(value).__name__}")
+
+
+def check_name(what: str, name: object) -> None:
+    """Raises EngineError unless `name` is text that UTF-8 can encode."""
+    check_kind(what, name, str)
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        raise EngineError(f"{what} is no text in UTF-8: {name!r}") from None
+
+
+def check_integer(what: str, value: object, least: int, most: int = 2**31 - 1) -> None:
+    """Raises EngineError unless `value` is an integer from `least` to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise EngineError(f"{what} must be an integer, not {type(value).__name__}")
+    if not least <= value <= most:
+        given = value if abs(value) < 2**64 else "one of many digits"
+        raise EngineError(f"{what} must be an integer from {least} to {most}, not {given}")
+
+
+def memory_size(what: str, shape: Sequence[int], dtype: torch.dtype) -> int:
+    """Returns the bytes of a tensor; raises EngineError for impossible sizes and dtypes that engines do not have."""
+    check_kind(f"the shape of {what}", shape, Sequence)
+    for axis, size in enumerate(shape):
+        check_integer(f"dimension {axis} of {what}", size, 0, _MOST_BYTES)
+    check_dtype(what, dtype)
+    count = math.prod(shape) * dtype.itemsize
+    if count > _MOST_BYTES:
+        raise EngineError(f"{what} of shape {list(shape)} in {dtype} does not fit into any memory")
+    return count
+
+
+def check_dtype(what: str, dtype: torch.dtype) -> DataType:
+    """Returns the element type of a torch dtype; raises EngineError if engines do not have it."""
+    try:
+        return dtype_from_torch(dtype)
+    except TypeError as error:
+        raise EngineError(f"{what}: {error}") from None
+
+
+def check_call(
+    inputs: Mapping[str, torch.Tensor],
+    outputs: Mapping[str, torch.Tensor] | None,
+    runtime_params: Mapping[str, torch.Tensor] | None,
+) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
+    """Returns outputs and runtime parameters of `Engine.forward`, empty ones for `None`; checks that all are dicts.
+
+    An output that is an input under the same name is written in place, and left out.
+    """
+    given = ({} if outputs is None else outputs, {} if runtime_params is None else runtime_params)
+    for what, values in zip(("inputs", "outputs", "runtime_params"), (inputs, *given), strict=True):
+        check_kind(what, values, Mapping)
+    return {name: value for name, value in given[0].items() if inputs.get(name) is not value}, given[1]
+
+
+def check_names(what: str, given: Collection[str], wanted: Collection[str], optional: bool = False) -> None:
+    """Raises EngineError unless the given names are the wanted ones, or some of them if `optional`."""
+    unknown = sorted(str(name) for name in set(given) - set(wanted))
+    missing = [] if optional else sorted(set(wanted) - set(given))
+    if unknown or missing:
+        parts = [f"missing: {', '.join(missing)}"] if missing else []
+        parts += [f"unknown: {', '.join(unknown)}"] if unknown else []
+        raise EngineError(
+            f"the {what} do not fit the network; {'; '.join(parts)}",
+            hint=f"{what} of this network: {', '.join(sorted(wanted)) or 'none'}",
+        )
+
+
+def check_real(what: str, real: torch.Tensor, device: str | None = None, contiguous: bool = True) -> DataType:
+    """Returns the element type of `real`; raises EngineError unless it is a dense, contiguous tensor on `device`."""
+    check_kind(what, real, torch.Tensor)
+    dtype = check_dtype(what, real.dtype)
+    if real.layout is not torch.strided or real.is_nested:
+        raise EngineError(f"{what} is sparse or nested ({real.layout})", hint="Pass tensor.to_dense().")
+    # Its memory holds the values with the other sign.
+    if real.is_neg():
+        raise EngineError(f"{what} is a negative view of its memory", hint="Pass tensor.resolve_neg().")
+    if contiguous and not real.is_contiguous():
+        raise EngineError(f"{what} is not contiguous", hint="Pass tensor.contiguous().")
+    if device is not None and real.device.type != device:
+        raise EngineError(f"{what} is on {real.device}, the engine runs on {device}")
+    return dtype
+
+
+def check_tensor(what: str, declared: Tensor, real: torch.Tensor, device: str | None = None) -> None:
+    """Raises EngineError unless `real` is contiguous, on `device`, and has the declared dtype and fixed sizes."""
+    dtype = check_real(f"{what} {declared.name!r}", real, contiguous=False)
+    if declared.dtype is not None and dtype is not declared.dtype:
+        raise EngineError(f"{what} {declared.name!r} must be {declared.dtype.short}, not {real.dtype}")
+    if declared.shape is not None:
+        fits = len(declared.shape) == real.dim() and all(
+            isinstance(size, Dim) or size == value for size, value in zip(declared.shape, real.shape, strict=True)
+        )
+        if not fits:
+            raise EngineError(f"{what} {declared} was given a tensor of shape {list(real.shape)}")
+    check_real(f"{what} {declared.name!r}", real, device)
+
+
+def check_some(
+    what: str, network: Network, values: Mapping[str, torch.Tensor], wanted: Collection[str], device: str | None = None
+) -> None:
+    """Raises EngineError unless `values` are some of the `wanted` inputs and fit their declarations."""
+    check_kind(f"{what}s", values, Mapping)
+    check_names(f"{what}s", values, wanted, optional=True)
+    for name, value in values.items():
+        check_tensor(what, network.input(name), value, device)
+
+
+def check_part(
+    network: Network, name: str, begin: int, part: torch.Tensor, device: str | None = None
+) -> tuple[int, ...]:
+    """Returns the shape of weight `name`; raises EngineError unless `part` fits into it from row `begin` on."""
+    check_name("the name of a weight", name)
+    check_names("weights", [name], network.weights_keys, optional=True)
+    check_integer(f"the first row of a part of weight {name!r}", begin, 0, _MOST_BYTES)
+    check_real(f"a part of weight {name!r}", part, device)
+    weight = network.input(name)
+    if not weight.shape:
+        raise EngineError(f"weight {name!r} has no declared shape to set parts of", hint="Use set_weights().")
+    shape = tuple(int(size) for size in weight.shape)  # type: ignore[arg-type]
+    check_tensor("a part of weight", Tensor(name, (*part.shape[:1], *shape[1:]), weight.dtype), part, device)
+    if len(part) < 1 or begin + len(part) > shape[0]:
+        raise EngineError(f"rows {begin} to {begin + len(part)} are no part of weight {weight}")
+    return shape

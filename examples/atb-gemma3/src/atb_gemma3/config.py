@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration: the fields of `config.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from atb_core.errors import ConfigError
+from atb_core.models.base.config import Rope
+from atb_core.models.base.window_config import WindowConfig
+
+
+@dataclass
+class Gemma3Config(WindowConfig):
+    """Configuration of Gemma 3's text models: a window and a rotation of their own for most layers.
+
+    Which layers these are, and how they rotate, is written in two ways: as `layer_types` with one entry of
+    `rope_parameters` for each type, or as `sliding_window_pattern` with `rope_local_base_freq`.
+    """
+
+    model_type: str = "gemma3_text"
+    vocab_size: int = 262208
+    head_dim: int | None = 256
+    hidden_act: str = "gelu_pytorch_tanh"
+    max_position_embeddings: int = 131072
+    rope_theta: float = 1e6
+    tie_word_embeddings: bool = True
+    query_pre_attn_scalar: float = 256
+    sliding_window: int | None = 4096
+    sliding_window_pattern: int = 6
+    rope_local_base_freq: float = 10000.0
+    rope_parameters: dict[str, Any] | None = None
+
+    activations = ("gelu_pytorch_tanh",)
+    spellings = {"hidden_activation": "hidden_act", "_sliding_window_pattern": "sliding_window_pattern"}
+    int_limits = {"sliding_window_pattern": (1, 1024)}
+
+    def validate(self) -> None:
+        """Raises ConfigError for the first field that has an impossible value."""
+        super().validate()
+        scalar = self.query_pre_attn_scalar
+        if isinstance(scalar, bool) or not isinstance(scalar, (int, float)) or not 0 < scalar < 1e9:
+            raise ConfigError(f"query_pre_attn_scalar = {scalar!r} must be a number above 0 and below 1e9")
+        for layer in range(self.num_hidden_layers):
+            self.rope_of(layer)
+
+    def has_window(self, layer_idx: int) -> bool:
+        """Returns true for all layers but each `sliding_window_pattern`-th, if `layer_types` does not say otherwise."""
+        if self.layer_types is not None:
+            return super().has_window(layer_idx)
+        return (layer_idx + 1) % self.sliding_window_pattern != 0
+
+    def rope_of(self, layer_idx: int) -> Rope:
+        """Returns the rotation of a layer: of its own kind, by the window."""
+        local = self.has_window(layer_idx)
+        if self.rope_parameters is None:
+            return self.rope({"rope_theta": self.rope_local_base_freq}) if local else self.rope()
+        kind = "sliding_attention" if local else "full_attention"
+        parameters = self.rope_parameters.get(kind)
+        if not isinstance(parameters, dict):
+            raise ConfigError(f"rope_parameters has no settings for {kind!r}")
+        return self.rope(parameters)

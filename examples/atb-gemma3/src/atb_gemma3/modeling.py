@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gemma 3's decoder: a norm on both sides of attention and feed-forward, and scaled embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from atb_core.graph import Tensor
+from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.layers.attention.attention import Attention
+from atb_core.layers.attention.metadata import AttentionMetadata
+from atb_core.layers.embedding.word_embedding import ParallelEmbedding
+from atb_core.layers.norm.normalization import RmsNorm
+from atb_core.models.base.modeling_python import DecoderLayer, DecoderModel
+
+from atb_gemma3.config import Gemma3Config
+
+
+def norm(config: Gemma3Config, file_loader: Any, prefix: str, size: int | None = None) -> RmsNorm:
+    """Creates a norm; checkpoints hold its weight minus one."""
+    return RmsNorm(config, file_loader, prefix, size=size, offset=1.0)
+
+
+class Gemma3Attention(Attention):
+    """Attention with norms of heads and a scale from the configuration."""
+
+    def __init__(self, config: Gemma3Config, file_loader: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, file_loader, prefix, *args, scale=config.query_pre_attn_scalar**-0.5, **kwargs)
+        self.q_norm = norm(config, file_loader, f"{prefix}.q_norm", self.head_dim)
+        self.k_norm = norm(config, file_loader, f"{prefix}.k_norm", self.head_dim)
+
+
+class Gemma3Layer(DecoderLayer):
+    """Decoder layer that normalizes inputs and outputs of attention and feed-forward."""
+
+    attention_cls = Gemma3Attention
+
+    def __init__(self, config: Gemma3Config, file_loader: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, file_loader, *args, **kwargs)
+        self.input_layernorm = norm(config, file_loader, f"{self.prefix}.input_layernorm")
+        self.post_attention_layernorm = norm(config, file_loader, f"{self.prefix}.post_attention_layernorm")
+        self.pre_feedforward_layernorm = norm(config, file_loader, f"{self.prefix}.pre_feedforward_layernorm")
+        self.post_feedforward_layernorm = norm(config, file_loader, f"{self.prefix}.post_feedforward_layernorm")
+
+    def forward(self, inputs: Tensor, metadata: AttentionMetadata, **kwargs: Any) -> Tensor:
+        attended = self.self_attn(self.input_layernorm(inputs), metadata, **kwargs)
+        hidden = inputs + self.post_attention_layernorm(attended)
+        return hidden + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(hidden)))
+
+
+class Gemma3Model(DecoderModel):
+    """Decoder whose embeddings are multiplied by the root of their size, rounded to the model's dtype."""
+
+    layer_cls = Gemma3Layer
+
+    def __init__(self, config: Gemma3Config, file_loader: Any, prefix: str, **kwargs: Any) -> None:
+        super().__init__(config, file_loader, prefix, **kwargs)
+        scale = torch.tensor(config.hidden_size**0.5, dtype=dtype_to_torch(config.data_type)).item()
+        self.embed_tokens = ParallelEmbedding(config, file_loader, f"{prefix}.embed_tokens", scale=scale)
+        self.norm = norm(config, file_loader, f"{prefix}.norm")

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Router: the runner's entry point into the family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atb_core.checkpoint import GgufRules
+from atb_core.models.base.router import BaseRouter
+
+# GGUF files hold the weights of norms as they are used, Hugging Face's checkpoints minus one.
+_NORMS = (
+    "model.norm",
+    *(
+        f"model.layers.{{}}.{name}"
+        for name in (
+            "input_layernorm",
+            "post_attention_layernorm",
+            "pre_feedforward_layernorm",
+            "post_feedforward_layernorm",
+            "self_attn.q_norm",
+            "self_attn.k_norm",
+        )
+    ),
+)
+
+
+@dataclass
+class Gemma3Router(BaseRouter):
+    """Routes `model_type` gemma3_text, and gemma3 of GGUF files."""
+
+    gguf = GgufRules(
+        names={
+            "blk.{}.post_attention_norm": "model.layers.{}.post_attention_layernorm",
+            "blk.{}.ffn_norm": "model.layers.{}.pre_feedforward_layernorm",
+            "blk.{}.post_ffw_norm": "model.layers.{}.post_feedforward_layernorm",
+        },
+        config={"hidden_act": "gelu_pytorch_tanh"},
+        metadata={"attention.sliding_window": "sliding_window"},
+        transforms={f"{name}.weight": lambda weight: weight - 1 for name in _NORMS},
+    )
