@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 _INDEX_FILE = "model.safetensors.index.json"
 _SHARD = re.compile(r"[^/\\\0]+\.safetensors")
+# The most that Linux takes.
+_MAX_NAME_BYTES = 255
 _MAX_INDEX_BYTES = 100_000_000
 _MAX_HEADER_BYTES = 100_000_000
 _MAX_RANK = 32
@@ -191,7 +193,7 @@ def _read_index(index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise WeightsError(f"{index} is not a valid shard index: it has no weight_map", "Fetch the directory again.")
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard) or len(shard.encode()) > _MAX_NAME_BYTES:
             raise WeightsError(
                 f"{index} is not a valid shard index: tensor {name[:200]!r} is said to be in {str(shard)[:200]!r}, "
                 "not a .safetensors file beside it"

@@ -119,6 +119,7 @@ def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
         ({"d": "/etc/x.safetensors"}, "not a .safetensors file beside it"),
         ({"d": "..\\x.safetensors"}, "not a .safetensors file beside it"),
         ({"d": "weights.bin"}, "not a .safetensors file beside it"),
+        ({"d": "é" * 130 + ".safetensors"}, "not a .safetensors file beside it"),
         ({"d": 7}, "not a .safetensors file beside it"),
     ],
 )
