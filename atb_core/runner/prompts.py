@@ -222,7 +222,7 @@ def _unwrapped(prompt: Any, name: str) -> Any:
     ids = prompt["prompt_token_ids"]
     if "prompt" in prompt or isinstance(ids, str) or not _is_listlike(ids):
         raise RequestError(f"{name}: 'prompt_token_ids' must be a list of token ids, without 'prompt'", hint=_ADVICE)
-    return [*ids]
+    return ids
 
 
 def _template_kwargs(

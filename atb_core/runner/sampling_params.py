@@ -124,7 +124,7 @@ class SamplingParams:
         self._set("stop_token_ids", _token_ids(self.stop_token_ids))
         self._set("logit_bias", _logit_bias(self.logit_bias))
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
-            raise RequestError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
+            raise RequestError(f"min_tokens={shown(self.min_tokens)} is more than max_tokens={shown(self.max_tokens)}")
         if self.n > 1 and self.greedy:
             raise RequestError(
                 f"n={self.n}: greedy decoding gives the same completion each time",
@@ -229,7 +229,10 @@ def _token_ids(ids: object) -> tuple[int, ...]:
 
 def _first_items(values: object, limit: int) -> tuple[Any, ...] | None:
     """Returns the items of an iterable, of a longer one `limit` + 1; `None` for what is no iterable."""
-    return tuple(itertools.islice(values, limit + 1)) if isinstance(values, Iterable) else None
+    try:
+        return tuple(itertools.islice(values, limit + 1))  # type: ignore[call-overload]
+    except TypeError:
+        return None
 
 
 def _logit_bias(bias: object) -> dict[int, float] | None:
