@@ -47,6 +47,14 @@ def printable(text: object, limit: int = 500, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
+def shown(value: object, limit: int = 100) -> str:
+    """Returns the `repr` of a value for a message, shortened; an integer of thousands of digits has none."""
+    try:
+        return printable(repr(value), limit)
+    except Exception:
+        return f"a value of type {type(value).__name__}"
+
+
 def error_text(error: BaseException) -> str:
     """Returns type and message of any exception in one printable line, also if its message cannot be made."""
     name = type(error).__name__

@@ -169,9 +169,11 @@ def _add_tokens(
     special = [*named.values(), *(token for each in lists if isinstance(each, list) for token in each)]
     special_texts = {_text_of(token) for token in special}
     by_id: dict[int, Any] = {}
-    for key, value in declared.items() if isinstance(declared, dict) else ():
+    if not isinstance(declared, dict):
+        raise TokenizerError(f"{directory}: added_tokens_decoder is {str(declared)[:60]}, not an object with ids")
+    for key, value in declared.items():
         number, token = (value, key) if type(value) is int else (key, value)
-        if not _text_of(token) or not str(number).isdecimal():
+        if not _text_of(token) or not str(number).isdecimal() or int(number) in by_id:
             raise TokenizerError(f"{directory} declares an added token as {str({key: value})[:200]}")
         by_id[int(number)] = token
     new = {number: _text_of(token) for number, token in by_id.items() if backend.token_to_id(_text_of(token)) is None}

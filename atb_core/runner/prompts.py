@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from atb_core.errors import ContextLengthError, RequestError
-from atb_core.runner.sampling_params import as_int, shown
+from atb_core.errors import ContextLengthError, RequestError, shown
+from atb_core.runner.sampling_params import as_int
 
 if TYPE_CHECKING:
     from atb_core.runner.tokenizer import Tokenizer

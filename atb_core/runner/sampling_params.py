@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from atb_core.errors import RequestError
+from atb_core.errors import RequestError, shown
 
 # Enough for an answer of a page, and few enough that a small model caught in a loop ends within a minute. It is the
 # default of Python and of the command line alike.
@@ -22,7 +22,6 @@ MAX_STOP_LENGTH = 1024
 MAX_COMPLETIONS = 128
 # More than any vocabulary has.
 MAX_TOKEN_IDS = 1 << 20
-_LONGEST_SHOWN = 100
 _SMALLEST_TEMPERATURE = 1e-5
 
 # Smallest and largest value of each parameter that is a number.
@@ -156,15 +155,6 @@ def as_int(value: object) -> int | None:
         return None if _is_bool(value) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         return None
-
-
-def shown(value: object) -> str:
-    """Returns the beginning of a value's `repr` for a message; of an integer of thousands of digits there is none."""
-    try:
-        text = repr(value)
-    except Exception:
-        return f"a value of type {type(value).__name__}"
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _is_bool(value: object) -> bool:
