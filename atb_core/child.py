@@ -210,19 +210,21 @@ def encode(message: object) -> bytes:
     return json.dumps(message).encode("ascii") + b"\n"
 
 
-def serve(handle: Callable[[Any, Callable[[object], None]], None], memory: int | None = None) -> None:
+def serve(
+    handle: Callable[[Any, Callable[[object], None]], None], memory: int | None = None, sealed: bool = True
+) -> None:
     """Answers requests in a child until its parent ends.
 
     Args:
         handle: called with each request and a function that sends an answer.
         memory: number of bytes that the process can still allocate; beyond it, it answers `{"error": ...}` or ends.
-            With it, the process can neither open files and connections nor start processes any more.
+        sealed: with limited memory, the process can neither open files and connections nor start processes any more.
     """
     requests, answers = (os.fdopen(int(number), mode) for number, mode in zip(sys.argv[-2:], ("rb", "wb"), strict=True))
     for pipe in (requests, answers):
         os.set_inheritable(pipe.fileno(), False)
     if memory is not None:
-        _limit(memory)
+        _limit(memory, sealed)
     for line in requests:
         number, _, request = line.partition(b" ")
 
@@ -291,12 +293,12 @@ def run_code() -> None:
     serve(handle)
 
 
-def _limit(memory: int) -> None:
+def _limit(memory: int, sealed: bool) -> None:
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
     except (OSError, ValueError):
         pass
-    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE):
+    for limit in (resource.RLIMIT_CORE, *((resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE) if sealed else ())):
         resource.setrlimit(limit, (0, 0))

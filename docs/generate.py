@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the pages that are generated from the code.
 
-`api.md` describes the public modules, `cli.md` the commands, and `ops.md` the registry of ops with the table of the
-Ascend backend. Run it after a change of any; a test fails while a page is stale.
+`api.md` describes the public modules, `cli.md` the commands, `ops.md` the registry of ops with the table of the Ascend
+backend, and `settings.md`, in Chinese too, the settings. Run it after a change of any; a test fails while a page is
+stale.
 """
 
 from __future__ import annotations
@@ -133,7 +134,129 @@ def _value(value: object) -> str:
     return f"`{getattr(value, 'value', value)}`"
 
 
-PAGES = {"api.md": api_page, "cli.md": cli_page, "ops.md": ops_page}
+_SETTINGS = """# Settings
+
+{note}
+
+The settings file is `~/.config/atb/config.toml`, or what `ATB_CONFIG` names. It is TOML; no key is required, and one
+that does not exist is an error. Arguments of functions and options of commands come before variables, variables before
+the file. An empty variable counts as not set. [中文](zh/settings.md)
+
+```toml
+{example}
+```
+
+## The settings file
+
+| key | variable | meaning |
+|---|---|---|
+{keys}
+
+`plugins.disabled` and `ATB_NO_PLUGINS` add up. A name that exists on the disk is a path, not an alias; an alias leads
+to a model, not to another alias. Where a command takes MODEL alone, the default model may be left out: `atb chat`. Else
+it is called `default`: `atb run default "Hello"`, `ModelRunner("default")`.
+
+## Environment variables
+
+| variable | meaning |
+|---|---|
+{variables}
+"""
+_SETTINGS_ZH = """# 设置
+
+{note}
+
+设置文件是 `~/.config/atb/config.toml`，或由 `ATB_CONFIG` 指定。格式为 TOML；所有键都可省略，不存在的键会报错。
+函数参数和命令选项优先于环境变量，环境变量优先于文件。空的变量视为未设置。[English](../settings.md)
+
+```toml
+{example}
+```
+
+## 设置文件
+
+| 键 | 变量 | 含义 |
+|---|---|---|
+{keys}
+
+`plugins.disabled` 与 `ATB_NO_PLUGINS` 相加。磁盘上存在的名字是路径而不是别名；别名指向模型，不能指向另一个别名。
+命令只有 MODEL 一个参数时，可以省略默认模型：`atb chat`。
+其他情况下它叫 `default`：`atb run default "你好"`、`ModelRunner("default")`。
+
+## 环境变量
+
+| 变量 | 含义 |
+|---|---|
+{variables}
+"""
+_CHINESE = {
+    "models.default": "未指定模型的命令所用的模型，也是名字 `default` 所指的模型",
+    "models.aliases.NAME": "模型的短名字，凡是写模型的地方都可以用",
+    "engine.graph": "由谁编写模型的计算图：`python`（默认）或 `cpp`",
+    "plugins.only": "只使用这些包",
+    "plugins.disabled": "不使用这些包；`all`：全部不用",
+    "plugins.strict": "插件失败时报错，而不是警告",
+    "plugins.prefer.TYPE": "多个包都声明同一模型类型时，由哪个包提供服务",
+    "ATB_CONFIG": "设置文件的路径",
+    "ATB_PLUGIN_TIMEOUT": "导入超过这么多秒时发出警告，`atb plugins doctor` 则结束它；60",
+    "ATB_TRACEBACK": "`1`：打印错误的调用栈",
+    "ATB_NUM_THREADS": "CPU 引擎的线程数，优先于 `OMP_NUM_THREADS`；默认用全部核心",
+    "ATB_CPU_ISA": "CPU 引擎的路径：`portable`、`avx2`、`avx512` 等；默认用本机最佳的",
+    "ATB_CACHE": "`pypi:` 模型的存放位置；`$XDG_CACHE_HOME/atb`",
+    "ATB_OPERATION_EXECUTE_ASYNC": "昇腾：`1` 表示由第二个线程下发各段",
+    "ATB_LLM_ENABLE_AUTO_TRANSPOSE": "昇腾：`0` 表示权重按检查点中的样子存放，不转置",
+    "ASCEND_LAUNCH_BLOCKING": "昇腾：`1` 表示每段之后等待，使错误能指出所在的层",
+    "ASCEND_HOME_PATH": "昇腾：CANN 工具包，由其 set_env.sh 设置（或 `ASCEND_TOOLKIT_HOME`）",
+    "ASCEND_DRIVER_PATH": "昇腾：驱动的位置，供 `atb doctor` 找不到时使用",
+    "ASCEND_RT_VISIBLE_DEVICES": "昇腾：进程可以使用的设备",
+    "ATB_HOME_PATH": "昇腾：ATB，由 NNAL 的 set_env.sh 设置",
+    "ATB_SIM_MEMORY": "模拟器：每个设备的内存字节数",
+    "ATB_SIM_DEVICES": "模拟器：设备数",
+    "ATB_SIM_SOC": "模拟器：芯片的名字；`Ascend910B2`",
+    "ATB_SIM_VERSION": "模拟器：ATB 的版本；`8.5.0`",
+    "HF_HOME": "Hugging Face hub 的缓存（`HF_HUB_CACHE`：其中的模型）",
+    "HF_ENDPOINT": "hub 镜像的地址",
+    "HF_TOKEN": "访问私有和受限的模型",
+    "HF_HUB_OFFLINE": "`1`：只用缓存",
+    "MODELSCOPE_CACHE": "ModelScope 的缓存",
+    "MODELSCOPE_ENDPOINT": "ModelScope 的地址",
+    "MODELSCOPE_API_TOKEN": "访问 ModelScope 的私有模型",
+    "TORCH_DEVICE_BACKEND_AUTOLOAD": "`0`：torch 不加载设备后端；会出错时由 atb 设置",
+}
+
+
+def settings_page(page: str = _SETTINGS, translated: dict[str, str] | None = None) -> str:
+    """Every key of the settings file and every environment variable."""
+    from atb_core.settings import KEYS, VARIABLES
+
+    tables: dict[str, list[str]] = {}
+    for name, example, _, _ in KEYS:
+        table, _, key = name.rpartition(".")
+        tables.setdefault(table, []).append(f"{_EXAMPLES.get(key, key)} = {example}")
+    example = "\n\n".join("\n".join([f"[{table}]", *lines]) for table, lines in tables.items())
+    texts = {**{name: text for name, _, _, text in KEYS}, **VARIABLES}
+    if translated is not None:
+        assert texts.keys() == translated.keys(), texts.keys() ^ translated.keys()
+        texts = translated
+    keys = [f"| `{name}` | {f'`{variable}`' if variable else ''} | {texts[name]} |" for name, _, variable, _ in KEYS]
+    variables = [f"| `{name}` | {texts[name]} |" for name in VARIABLES]
+    return page.format(note=_NOTE, example=example, keys="\n".join(keys), variables="\n".join(variables))
+
+
+def chinese_settings_page() -> str:
+    """The same in Chinese."""
+    return settings_page(_SETTINGS_ZH, _CHINESE)
+
+
+# Keys that users choose, in the example of a settings file.
+_EXAMPLES = {"NAME": "qwen", "TYPE": "qwen2"}
+PAGES = {
+    "api.md": api_page,
+    "cli.md": cli_page,
+    "ops.md": ops_page,
+    "settings.md": settings_page,
+    "zh/settings.md": chinese_settings_page,
+}
 
 
 def main() -> None:

@@ -222,8 +222,11 @@ def sanitizer_variables(session: nox.Session) -> dict[str, str]:
     # The module's own dependencies would be loaded after Python's allocations; ASan has to see all exceptions, too.
     names = [f"-print-file-name={name}" for name in ("libasan.so", "libstdc++.so")]
     paths = [str(session.run(compiler, name, external=True, silent=True)).strip() for name in names]
-    # Python itself keeps memory until it exits. Torch's libraries define some symbols twice.
-    return {"LD_PRELOAD": ":".join(paths), "ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0"}
+    # Python itself keeps memory until it exits. Torch's libraries define some symbols twice. Tests ask for more memory
+    # than there is.
+    options = {"detect_leaks": 0, "detect_odr_violation": 0, "allocator_may_return_null": 1}
+    asan = ":".join(f"{name}={value}" for name, value in options.items())
+    return {"LD_PRELOAD": ":".join(paths), "ASAN_OPTIONS": asan, "UBSAN_OPTIONS": "print_stacktrace=1"}
 
 
 def minimum_pins() -> list[str]:

@@ -64,7 +64,7 @@ def unavailable(missing: Sequence[Finding]) -> BackendUnavailableError:
 
 def _ascend_findings(machine: Machine, import_torch_npu: bool = False) -> tuple[Finding, ...]:
     if not _has_ascend(machine):
-        cause = "no NPU in /dev, neither driver nor CANN toolkit nor ATB at the usual places, no torch_npu, no variable"
+        cause = "no NPU in /dev, neither driver nor CANN toolkit nor ATB at the usual places, no torch_npu"
         fix = "Nothing, unless this machine has an Ascend NPU: then install its driver, CANN and NNAL."
         return (check_torch(machine), blocking("ascend", "nothing of it is here", cause, fix, Level.ABSENT))
     return (

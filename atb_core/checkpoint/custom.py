@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from atb_core.checkpoint.base import WeightLoader
 from atb_core.checkpoint.directory import DirectoryCheckpoint
-from atb_core.errors import AtbError, ConfigError, PluginError, WeightsError
-from atb_core.extensions import Contribution, Extensions
+from atb_core.errors import AtbError, ConfigError, PluginError, WeightsError, error_text
+from atb_core.extensions import Contribution, Extensions, Owner, blame
 from atb_core.graph.dtype import DataType
 
 T = TypeVar("T")
@@ -61,34 +61,38 @@ class CustomCheckpoint(DirectoryCheckpoint):
     def __init__(self, path: Path, contribution: Contribution[WeightFormat]) -> None:
         super().__init__(path)
         self._format = contribution.value
-        self._name = f"{contribution.value} of {contribution.owner}"
+        self._owner = contribution.owner
+        self._name = f"{contribution.value} of {self._owner}"
 
     def read_config(self) -> dict[str, Any] | None:
         """Reads a directory's `config.json`, else asks the format, else reads the `config.json` beside the file."""
         in_directory = super().read_config() if self.path.is_dir() else None
         if in_directory is not None or self._format.config is None:
             return in_directory or super().read_config()
-        config = call_plugin(self._name, self._format.config, self.path, ConfigError)
+        config = call_plugin(self._name, self._owner, self._format.config, self.path, ConfigError)
         if not isinstance(config, dict):
             raise PluginError(f"{self._name} gives {config!r} as the configuration of {self}, which is no dict")
         return config
 
     def weights(self, dtype: DataType | None = None) -> WeightLoader:
-        loader = call_plugin(self._name, self._format.open, self.path, WeightsError)
+        loader = call_plugin(self._name, self._owner, self._format.open, self.path, WeightsError)
         if not isinstance(loader, WeightLoader):
             raise PluginError(f"{self._name} opened {self} as {loader!r}, which is no WeightLoader")
         return loader
 
 
-def call_plugin(name: str, function: Callable[[R], T], reference: R, kind: type[AtbError]) -> T:
-    """Returns `function(reference)`; an error that is not `AtbError`'s or the system's is raised as `kind`."""
+def call_plugin(name: str, owner: Owner, function: Callable[[R], T], reference: R, kind: type[AtbError]) -> T:
+    """Returns `function(reference)`; what the plugin's code raises, but for an `AtbError`, is raised as `kind`."""
     try:
         return function(reference)
-    except (AtbError, OSError, MemoryError):
+    except (AtbError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
+        blamed = blame(error, owner)
+        if blamed is None:
+            raise
         raise kind(
-            f"{reference} cannot be read: {name} failed with {type(error).__name__}: {error}",
+            f"{reference} cannot be read: {name} failed: {error_text(error)}{blamed[1]}",
             hint="It may be damaged; if it is not, report this to the plugin's author.",
         ) from error
 
@@ -103,7 +107,9 @@ def claimant(point: Extensions[T], claims: Callable[[T], bool], subject: str) ->
         try:
             if claims(each.value):
                 claiming.add(id(each.value))
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             point.failed(each.owner, f"{each.value}, asked about {subject}", error)
     return point.only(lambda value: id(value) in claiming, subject)
 

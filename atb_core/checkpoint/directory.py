@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader, end_token_ids
 from atb_core.checkpoint.safetensors import open_safetensors
+from atb_core.checkpoint.tokenizer_conversion import convert
 from atb_core.checkpoint.tokenizer_json import library_errors, tokenizer_from_json
 from atb_core.errors import ConfigError, TokenizerError, WeightsError
 from atb_core.files import read_file, read_json, read_text
@@ -124,27 +125,7 @@ def _load_backend(directory: Path) -> tokenizers.Tokenizer:
         # transformers reads what it finds, without a limit.
         if file.suffix in (".json", ".txt", ".model", ".jinja"):
             read_file(file, _MAX_TOKENIZER_BYTES, TokenizerError)
-    return _convert_with_transformers(directory, slow[0])
-
-
-def _convert_with_transformers(directory: Path, name: str) -> tokenizers.Tokenizer:
-    """Converts an old format, which only transformers reads."""
-    try:
-        from transformers import AutoTokenizer
-    except ImportError:
-        raise TokenizerError(
-            f"{directory} has its tokenizer only as {name}, which the transformers package converts",
-            hint="Run: pip install transformers sentencepiece; or add a tokenizer.json to the directory.",
-        ) from None
-    with library_errors(f"transformers cannot convert {directory / name}", "Add a tokenizer.json to the directory."):
-        converted = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    backend = getattr(converted, "backend_tokenizer", None)
-    if backend is None:
-        raise TokenizerError(
-            f"transformers reads {directory / name} but has no fast form of it",
-            hint="Add a tokenizer.json to the directory.",
-        )
-    return tokenizer_from_json(backend.to_str().encode(), str(directory / name))
+    return tokenizer_from_json(convert(directory, slow[0]), str(directory / slow[0]))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -188,9 +169,11 @@ def _add_tokens(
     special = [*named.values(), *(token for each in lists if isinstance(each, list) for token in each)]
     special_texts = {_text_of(token) for token in special}
     by_id: dict[int, Any] = {}
-    for key, value in declared.items() if isinstance(declared, dict) else ():
+    if not isinstance(declared, dict):
+        raise TokenizerError(f"{directory}: added_tokens_decoder is {str(declared)[:60]}, not an object with ids")
+    for key, value in declared.items():
         number, token = (value, key) if type(value) is int else (key, value)
-        if not _text_of(token) or not str(number).isdecimal():
+        if not _text_of(token) or not str(number).isdecimal() or int(number) in by_id:
             raise TokenizerError(f"{directory} declares an added token as {str({key: value})[:200]}")
         by_id[int(number)] = token
     new = {number: _text_of(token) for number, token in by_id.items() if backend.token_to_id(_text_of(token)) is None}

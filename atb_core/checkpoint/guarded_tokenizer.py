@@ -14,7 +14,7 @@ from atb_core.errors import TokenizerError
 if TYPE_CHECKING:
     from tokenizers import AddedToken
 
-_SECONDS = 20.0
+_SECONDS = 10.0
 # Bytes for the vocabulary of a quarter of a million tokens in three forms, and for what it encodes.
 _MEMORY = 2 << 30
 _FLAGS = ("special", "normalized", "single_word", "lstrip", "rstrip")

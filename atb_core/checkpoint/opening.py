@@ -17,6 +17,7 @@ from atb_core.checkpoint.sources.modelscope import ModelScopeSource
 from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
 from atb_core.files import open_regular
 from atb_core.graph.dtype import DataType
+from atb_core.settings import model_reference
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
 
     Args:
         reference: a directory, a .gguf file, `OWNER/NAME[@REVISION]` or an address of the hub, or a form of a
-            plugin's source. A name that exists on the disk is a path.
+            plugin's source, or an alias of the settings. A name that exists on the disk is a path.
         progress: receives the fetched bytes; `None`: a bar if standard error is a terminal.
 
     Raises:
@@ -47,6 +48,8 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
         raise ModelNotFoundError(
             f"{text[:200]!r} cannot be looked up: {error}"[:400], "Check the path and that you may read it."
         ) from error
+    if not local and (named := model_reference(text)) != text:
+        return open_checkpoint(named, progress)
     return _checkpoint_in(path if local else _fetch(text, progress))
 
 
@@ -143,8 +146,9 @@ def _checkpoint_in(path: Path) -> Checkpoint:
 def _fetch(reference: str, progress: Progress | None) -> Path:
     contribution = claimant(SOURCES, lambda source: source.claims(reference), repr(reference[:200]))
     if contribution is not None:
-        name = f"{contribution.value} from {contribution.owner}"
-        path = call_plugin(name, lambda text: contribution.value.fetch(text, progress), reference, ModelNotFoundError)
+        source, owner = contribution.value, contribution.owner
+        name = f"{source} from {owner}"
+        path = call_plugin(name, owner, lambda text: source.fetch(text, progress), reference, ModelNotFoundError)
         if not isinstance(path, Path):
             raise PluginError(f"{name} returned {path!r} for {reference}, which is no path")
         return path

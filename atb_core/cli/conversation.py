@@ -68,7 +68,8 @@ class Conversation:
                     output = chunk.output or output
         except KeyboardInterrupt:
             note("(stopped)")
-            turns = self._turns if not said else turns
+            if not "".join(said):
+                return
         except AtbError as error:
             note(f"error: {error}")
             return

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atb_core.cli.output import json_option, printable, table
+from atb_core.cli.output import json_option, say, table
+from atb_core.findings import Level
 from atb_core.names import BACKENDS
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_as_json(report), indent=2))
     else:
-        click.echo("\n".join(_lines(report)))
+        say("\n".join(_lines(report)))
     if not report.healthy:
         ctx.exit(1)
 
@@ -47,16 +48,18 @@ def _as_json(report: Report) -> dict[str, object]:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    """Returns the table, then what to do, then the outcome, which stays in view on a terminal."""
-    rows = [(finding.check, finding.level.value, finding.message) for finding in report.findings]
-    yield table(("CHECK", "STATUS", "FOUND"), [tuple(map(printable, row)) for row in rows])
-    for finding in report.findings:
-        if finding.cause:
-            yield f"\n{finding.check}: {finding.level.value}: {printable(finding.cause)}"
-            if finding.fix:
-                yield f"  next: {printable(finding.fix)}"
-    yield ""
+    """Returns the outcome, then what was found, then what to do about it."""
     for backend in BACKENDS:
-        missing = [finding.check for finding in report.missing(backend)]
-        verdict = f"cannot be used: see {', '.join(missing)}" if missing else "can be used"
-        yield f"backend {backend}: {verdict}"
+        missing = report.missing(backend)
+        absent = all(finding.level is Level.ABSENT for finding in missing)
+        reasons = "; ".join(f"{finding.cause}" if absent else f"see {finding.check}" for finding in missing)
+        yield f"backend {backend}: {f'cannot be used: {reasons}' if missing else 'can be used'}"
+        # What is absent has no paragraph of its own.
+        yield from (f"  next: {finding.fix}" for finding in missing if absent and finding.fix)
+    rows = [(finding.check, finding.level.value, finding.message) for finding in report.findings]
+    yield "\n" + table(("CHECK", "STATUS", "FOUND"), rows)
+    for finding in report.findings:
+        if finding.cause and finding.level is not Level.ABSENT:
+            yield f"\n{finding.check}: {finding.level.value}: {finding.cause}"
+            if finding.fix:
+                yield f"  next: {finding.fix}"

@@ -23,7 +23,8 @@ from typing import Final
 
 import click
 
-from atb_core.errors import AtbError
+from atb_core.errors import AtbError, error_text, printable
+from atb_core.extensions import blame, plugin_error
 
 FAILED: Final = 1
 INTERRUPTED: Final = 130
@@ -36,33 +37,36 @@ def report(error: BaseException, *, traceback: bool) -> int:
         # The interpreter flushes stdout once more at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    if isinstance(error, SystemExit):
-        raise error
     # What was printed so far goes before the message.
     with contextlib.suppress(BrokenPipeError, ValueError):
         sys.stdout.flush()
     if traceback and not isinstance(error, click.ClickException):
-        traceback_module.print_exception(error)
+        text = "".join(traceback_module.format_exception(error))
+        click.echo(printable(text, 1 << 20, keep="\n\t"), err=True, nl=False)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         _say("interrupted")
         return INTERRUPTED
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code
+    error = plugin_error(error) or error
     if isinstance(error, AtbError):
         _say(f"error: {_in_options(error.message)}")
         if error.hint:
             _say(f"next: {_in_options(error.hint)}")
+    elif isinstance(error, SystemExit):
+        raise error
     elif isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{printable(error.filename, 4096)}: " if error.filename else ""
         _say(f"error: {where}{error.strerror}")
         _say("next: check that the path exists, that you may use it, and that its disk has room")
     elif isinstance(error, MemoryError):
         _say("error: this machine does not have enough memory")
         _say("next: `atb show MODEL` estimates what a model needs; --max-model-len lowers it")
     else:
-        kind = type(error).__name__
-        _say(f"error: {kind}: {error}. This is a bug in atb, not something you did.")
+        caller = blame(error, skip_core=True)
+        fault = f", or in the plugin {caller[0]}, which called it{caller[1]}" if caller else ", not something you did"
+        _say(f"error: {error_text(error)}. This is a bug in atb{fault}.")
         _say("next: run the command again with --traceback and report what it prints, with `atb version`")
     return FAILED
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atb_core.cli.options import model_argument
-from atb_core.cli.output import json_option, size_text, table
+from atb_core.cli.output import aligned, json_option, say, size_text, table
 from atb_core.cli.show import collect, context_bytes, open_model
 from atb_core.errors import AtbError
 from atb_core.names import DTYPES
 from atb_core.plugins.registry import ROUTERS, Resolution, model_for, registry
+from atb_core.settings import model_reference
 
 if TYPE_CHECKING:
     from atb_core.checkpoint import Checkpoint
@@ -29,7 +30,7 @@ def command(model: str, as_json: bool) -> None:
     MODEL may also be a model type, such as qwen2: a word that is no path and no reference.
     """
     explanation, error = explain(model)
-    click.echo(json.dumps(explanation, indent=2) if as_json else _text(explanation))
+    say(json.dumps(explanation, indent=2) if as_json else _text(explanation))
     if error is not None:
         raise error
 
@@ -71,7 +72,7 @@ def _where(model: str) -> tuple[Checkpoint | None, str]:
     from atb_core.checkpoint import open_checkpoint
     from atb_core.models.families import model_type_of
 
-    if not Path(model).exists() and not set(model) & set("/:.\\"):
+    if not Path(model).exists() and model_reference(model) == model and not set(model) & set("/:.\\"):
         return None, model
     checkpoint = open_checkpoint(model)
     return checkpoint, model_type_of(checkpoint)
@@ -120,7 +121,7 @@ def _text(explanation: dict[str, Any]) -> str:
         weights, full = facts["weight_bytes"], facts["weight_bytes"] + context_bytes(facts)
         rows["quantisation"] = facts["quantization"] or "none"
         rows["memory"] = f"{size_text(weights)} of weights, {size_text(full)} with a full context"
-    text = "\n".join(f"{name:<12} {value}" for name, value in rows.items() if value is not None)
+    text = aligned({name: value for name, value in rows.items() if value is not None})
     if not explanation["candidates"]:
         return text
     candidates = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from atb_core.cli.options import model_argument
-from atb_core.cli.output import note
+from atb_core.cli.output import note, say
 from atb_core.cli.show import open_model
 from atb_core.errors import AtbError
 from atb_core.names import BACKENDS
@@ -62,7 +62,7 @@ def command(
         if drawing:
             _draw(network, nodes, dot, svg)
         else:
-            click.echo(_text(network, nodes, name))
+            say(_text(network, nodes, name))
 
 
 def networks(model: str, variant: str, backend: str) -> dict[str, Network]:

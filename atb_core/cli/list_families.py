@@ -10,12 +10,14 @@ from typing import Final
 
 import click
 
-from atb_core.cli.output import json_option, note, plugins_text, table
+from atb_core.cli.output import json_option, note, plugins_text, say, table
 from atb_core.plugins.admission import check_names, refusal
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import Family, Resolution, registry
 from atb_core.plugins.scan import installed
 
+# More claims are counted: a package may have thousands.
+_CONTESTS: Final = 10
 _WORDS: Final = {Status.DISABLED: "disabled", Status.INCOMPATIBLE: "incompatible", Status.FAILED: "broken"}
 
 
@@ -32,13 +34,15 @@ def command(as_json: bool) -> None:
         click.echo(json.dumps([asdict(family) for family in usable], indent=2))
     elif usable:
         rows = [(family.model_type, family.distribution, family.version, family.summary) for family in usable]
-        click.echo(table(("MODEL TYPE", "PACKAGE", "VERSION", "SERVES"), rows))
+        say(table(("MODEL TYPE", "PACKAGE", "VERSION", "SERVES"), rows))
     elif not installed():
         click.echo("No model family is installed. Families are packages; pip install atb-qwen2 is one.")
     else:
         click.echo("No installed model family can be used.")
-    for message in contested:
+    for message in contested[:_CONTESTS]:
         note(f"not listed: {message}")
+    if len(contested) > _CONTESTS:
+        note(f"not listed: {len(contested) - _CONTESTS} more model types that several packages claim")
     if left_out := _left_out():
         counts = ", ".join(f"{count} {_WORDS[status]}" for status, count in left_out.items())
         note(f"not listed: {plugins_text(sum(left_out.values()))} ({counts}); `atb plugins doctor` says why")

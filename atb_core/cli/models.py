@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atb_core.cli.output import json_option, note, printable, size_text, table
+from atb_core.cli.output import json_option, note, say, size_text, table
 from atb_core.errors import AtbError
 from atb_core.plugins.registry import registry
 
@@ -33,11 +33,11 @@ def command(as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=2))
     elif facts:
         rows = [
-            [printable(str(each[key] or "-")) for key in ("model", "model_type", "package")]
-            + [size_text(float(str(each["bytes"]))), str(each["revision"])[:8] or "-", printable(str(each["path"]))]
+            [str(each[key] or "-") for key in ("model", "model_type", "package")]
+            + [size_text(float(str(each["bytes"]))), str(each["revision"])[:8] or "-", str(each["path"])]
             for each in facts
         ]
-        click.echo(table(("MODEL", "MODEL TYPE", "PACKAGE", "SIZE", "REVISION", "PATH"), rows))
+        say(table(("MODEL", "MODEL TYPE", "PACKAGE", "SIZE", "REVISION", "PATH"), rows))
     else:
         note("no models in the caches; `atb pull MODEL` fetches one")
 

@@ -15,6 +15,7 @@ import click.shell_completion
 from atb_core.errors import RequestError, TokenizerError
 from atb_core.names import BACKENDS, DTYPES, GRAPHS
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.settings import DEFAULT_MODEL, settings
 
 if TYPE_CHECKING:
     from atb_core import ModelRunner, StreamChunk
@@ -46,7 +47,14 @@ class _Model(click.ParamType[str]):
         return [click.shell_completion.CompletionItem(incomplete, type="file")]
 
 
-model_argument = click.argument("model", type=_Model(), metavar="MODEL")
+def _or_default(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    if value is None and DEFAULT_MODEL not in settings().models.names:
+        raise click.MissingParameter(ctx=ctx, param=param)
+    return DEFAULT_MODEL if value is None else value
+
+
+# MODEL may be left out where the settings name a default.
+model_argument = click.argument("model", type=_Model(), metavar="MODEL", required=False, callback=_or_default)
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

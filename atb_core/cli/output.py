@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from atb_core.errors import printable
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from atb_core import RequestOutput, SamplingParams
+
+_LONGEST_OUTPUT = 1 << 24
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -48,7 +52,7 @@ class TextStream:
     def write(self, text: str) -> None:
         """Prints `text` immediately."""
         if text:
-            sys.stdout.write(_terminal_safe(text) if sys.stdout.isatty() else text)
+            sys.stdout.write(terminal_safe(text))
             sys.stdout.flush()
             self._last = text[-1]
 
@@ -61,19 +65,24 @@ class TextStream:
             sys.stdout.flush()
 
 
-def _terminal_safe(text: str) -> str:
-    """Removes control characters but tab and newline, so that a model's output cannot control the terminal."""
+def say(text: str) -> None:
+    """Prints lines for a person on stdout; what is not printable, and may be from a file, is escaped."""
+    click.echo(printable(text, _LONGEST_OUTPUT, keep="\n\t"))
+
+
+def terminal_safe(text: str) -> str:
+    """Returns a text that is printed as it is: a model's, a template. On a terminal, control characters are removed.
+
+    Tab and newline stay. What goes to a file or a pipe is not changed.
+    """
+    if not sys.stdout.isatty():
+        return text
     return "".join(char for char in text if char in "\n\t" or not (ord(char) < 32 or 127 <= ord(char) < 160))
 
 
-def printable(text: str) -> str:
-    """Escapes control characters, so that the contents of a file cannot control the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table with columns as wide as their widest cell."""
-    lines = [header, *rows]
+    """Returns a table with columns as wide as their widest cell; cells may be from files."""
+    lines = [header, *([*(printable(cell, 200) for cell in row[:-1]), printable(row[-1], 4000)] for row in rows)]
     widths = [max(len(row[column]) for row in lines) for column in range(len(header) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
@@ -82,9 +91,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def aligned(rows: Mapping[str, object]) -> str:
-    """Returns names and values in two columns."""
+    """Returns names and values in two columns; values may be from files."""
     width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+    return "\n".join(f"{name:<{width}}  {printable(value, 4000)}" for name, value in rows.items())
 
 
 def size_text(nbytes: float) -> str:
@@ -113,7 +122,7 @@ def plugins_text(count: int) -> str:
 
 def note(text: str) -> None:
     """Prints a remark on stderr, apart from the result."""
-    click.echo(text, err=True)
+    click.echo(printable(text, _LONGEST_OUTPUT, keep="\n\t"), err=True)
 
 
 def note_of_cut(output: RequestOutput, params: SamplingParams) -> None:

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import click
 
-from atb_core.errors import AtbError, PluginError
-from atb_core.extensions import Contribution, Extensions
+from atb_core.errors import PluginError
+from atb_core.extensions import Contribution, Extensions, plugin_error
 from atb_core.plugins.admission import refusal
 from atb_core.plugins.scan import HOOKS, installed
 
@@ -141,7 +141,7 @@ def _missing(name: str, requirement: str) -> PluginError:
 
 @functools.cache
 def _guarded(contribution: Contribution[click.Command]) -> click.Command:
-    """Returns the contributed command, which reports an exception that is no `AtbError` as the plugin's bug."""
+    """Returns the contributed command; what it raises, but for click's own and an exit, is told as the plugin's."""
     command = contribution.value
     invoke: Callable[..., Any] = command.invoke
 
@@ -149,13 +149,16 @@ def _guarded(contribution: Contribution[click.Command]) -> click.Command:
     def guarded(ctx: click.Context) -> Any:
         try:
             return invoke(ctx)
-        except (AtbError, click.ClickException, click.exceptions.Exit, click.Abort, OSError, MemoryError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception as error:
-            raise PluginError(
-                f"the command {command.name!r} of {contribution.owner} failed: {type(error).__name__}: {error}",
-                hint="Report it to the plugin's author with what --traceback prints.",
-            ) from error
+        except SystemExit as end:  # a command may end the program so
+            if isinstance(end.code, str):
+                raise click.ClickException(end.code) from end
+            ctx.exit(end.code or 0)
+        except BaseException as error:
+            if failure := plugin_error(error, contribution.owner):
+                raise failure from error
+            raise
 
     command.invoke = guarded  # type: ignore[method-assign]
     return command

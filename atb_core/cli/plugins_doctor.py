@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atb_core.cli.output import plugins_text
+from atb_core.cli.output import plugins_text, say
 from atb_core.settings import Settings, settings
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def command(ctx: click.Context, names: tuple[str, ...], as_json: bool, timeout: 
     if as_json:
         click.echo(json.dumps(_as_json(report, used), indent=2, default=str))
     else:
-        click.echo("\n".join(_lines(report, used)))
+        say("\n".join(_lines(report, used)))
     if not report.healthy:
         ctx.exit(1)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from atb_core.cli.output import note, table
+from atb_core.cli.output import note, say, table
 from atb_core.plugins.admission import refusal
 from atb_core.plugins.records import Refusal
 from atb_core.plugins.scan import Installed, installed
@@ -29,7 +29,7 @@ def command(as_json: bool) -> None:
         click.echo("No plugin is installed. pip install atb-qwen2 is one; `atb plugins new` writes one.")
         return
     rows = [_row(plugin, refused) for plugin, refused in plugins]
-    click.echo(table(("PACKAGE", "VERSION", "STATUS", "SERVES", "HOOKS", "PATH"), rows))
+    say(table(("PACKAGE", "VERSION", "STATUS", "SERVES", "HOOKS", "PATH"), rows))
     for plugin, refused in plugins:
         if refused is not None:
             note(f"{plugin.package} {refused.reason}. Next: {refused.fix}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import click
 
 from atb_core.cli.options import model_argument
-from atb_core.cli.output import note
+from atb_core.cli.output import note, terminal_safe
 from atb_core.errors import RequestError
 
 
@@ -30,4 +30,4 @@ def command(model: str, revision: str | None) -> None:
     except KeyboardInterrupt:
         note("files that were fetched whole are kept; the same command fetches the rest")
         raise
-    click.echo(checkpoint)
+    click.echo(terminal_safe(str(checkpoint)))

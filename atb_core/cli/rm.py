@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 import click
 
-from atb_core.cli.output import size_text
+from atb_core.cli.output import note, size_text
 from atb_core.errors import ModelNotFoundError
 
 
@@ -32,4 +32,4 @@ def command(model: str, yes: bool) -> None:
         if not yes:
             click.confirm(f"Remove {item.reference}, {size_text(item.nbytes)} in {item.path}?", abort=True, err=True)
         source.remove(item)
-        click.echo(f"removed {item.reference}, {size_text(item.nbytes)}", err=True)
+        note(f"removed {item.reference}, {size_text(item.nbytes)}")

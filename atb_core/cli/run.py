@@ -21,7 +21,7 @@ from atb_core.cli.options import (
     open_session,
     sampling_options,
 )
-from atb_core.cli.output import TextStream, note, note_of_cut
+from atb_core.cli.output import TextStream, note, note_of_cut, terminal_safe
 
 if TYPE_CHECKING:
     from atb_core.runner.outputs import RequestOutput, StreamChunk
@@ -87,7 +87,7 @@ def command(
         chunks = session.chat([*messages, {"role": "user", "content": text}])
     answer = _follow(chunks, show=not as_json)
     if as_json:
-        click.echo(json_text(_record(model, session, answer)))
+        click.echo(terminal_safe(json_text(_record(model, session, answer))))
     else:
         note_of_cut(answer, session.sampling)
     if stats:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atb_core.cli.options import model_argument
-from atb_core.cli.output import aligned, count_text, json_option, note, printable, size_text
+from atb_core.cli.output import aligned, count_text, json_option, note, say, size_text, terminal_safe
 from atb_core.errors import TokenizerError, WeightsError
 from atb_core.plugins.registry import Family, registry
 
@@ -59,10 +59,10 @@ def open_model(model: str | Checkpoint) -> OpenedModel:
 def command(model: str, as_json: bool, template: bool) -> None:
     """Print what MODEL is: sizes, memory, which package serves it. No weights are loaded."""
     if template:
-        click.echo(chat_template(open_model(model)), nl=False)
+        click.echo(terminal_safe(chat_template(open_model(model))), nl=False)
         return
     facts = collect(model, open_model(model))
-    click.echo(json.dumps(facts, indent=2) if as_json else _text(facts))
+    say(json.dumps(facts, indent=2) if as_json else _text(facts))
 
 
 def chat_template(opened: OpenedModel) -> str:
@@ -141,7 +141,7 @@ def _text(facts: dict[str, Any]) -> str:
     rows = {
         "model": facts["model"],
         "path": facts["path"],
-        "architecture": f"{printable(facts['architecture'])} (model type {facts['model_type']})",
+        "architecture": f"{facts['architecture']} (model type {facts['model_type']})",
         "served by": "{package} {package_version}".format(**facts),
         "parameters": f"{count_text(facts['parameters'])} ({facts['parameters']:,})",
         "runs in": facts["dtype"],

@@ -9,6 +9,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import BackendUnavailableError, EngineError
+from atb_core.extensions import plugin_errors
 from atb_core.names import BACKENDS, HOST_BACKENDS
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
     return make(**options)
 
 
+@plugin_errors()
 def build_engine(
     network: Network, del_fpass_keys: Sequence[str] | None = None, *, backend: str = "cpu", **options: Any
 ) -> Engine:

@@ -63,7 +63,7 @@ class Dim:
         if set(kept) == {()}:
             return kept[()]
         if len(kept) > _MAX_TERMS:
-            raise ValueError(f"a symbolic size has {len(kept)} terms; the limit is {_MAX_TERMS}")
+            raise GraphError(f"a symbolic size has {len(kept)} terms; the limit is {_MAX_TERMS}")
         dim = cls.__new__(cls)
         dim.terms = tuple(sorted(kept.items(), key=lambda term: (-len(term[0]), str(term[0]))))
         return dim

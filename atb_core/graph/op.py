@@ -18,7 +18,7 @@ from enum import Enum
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from atb_core.errors import GraphError, ShapeError
+from atb_core.errors import GraphError, ShapeError, shown
 from atb_core.graph.dim import DimLike, Shape, shape_text
 from atb_core.graph.dtype import DataType
 
@@ -75,7 +75,7 @@ class Op:
             try:
                 object.__setattr__(self, name, convert(value))
             except (TypeError, ValueError, OverflowError) as error:
-                raise GraphError(f"{name} of {self.name} cannot be {_shown(value)}: {error}") from None
+                raise GraphError(f"{name} of {self.name} cannot be {shown(value)}: {error}") from None
 
     @classmethod
     def op_name(cls) -> str:
@@ -144,14 +144,6 @@ class Op:
         """Returns the attributes as plain values: enums and dtypes as text."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         return {field.name: _plain(getattr(self, field.name)) for field in fields}
-
-
-def _shown(value: object) -> str:
-    try:
-        return repr(value)[:80]
-    # An integer of thousands of digits has no text.
-    except ValueError:
-        return f"this {type(value).__name__}"
 
 
 def _bool(value: Any) -> bool:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import difflib
 import functools
 import logging
+import re
 import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from atb_core.errors import PluginError
+from atb_core.errors import PluginError, printable
 from atb_core.names import normalized_name
 from atb_core.plugins.api import SUPPORTED_API_VERSIONS
 from atb_core.plugins.once import Once
@@ -29,6 +30,9 @@ __all__ = ["check_names", "incompatibility", "refusal", "unmatched_names", "warn
 
 _log = logging.getLogger(__name__)
 _CORE = "atb-core"
+_LONGEST_REQUIREMENT = 1000
+# Python refuses to convert numbers of thousands of digits; no version has one of twenty.
+_LONG_NUMBER = re.compile(r"\d{20}")
 # A package that names no API version is taken to be written for this one.
 _FIRST_API_VERSION = 1
 
@@ -101,6 +105,7 @@ def _warnings() -> set[str]:
 
 def warn_once(message: str) -> None:
     """Logs a warning unless this process has logged it before; without any set-up that is a line on stderr."""
+    message = printable(message, 4000)
     if message not in _warnings():
         _warnings().add(message)
         _log.warning("%s", message)
@@ -119,9 +124,9 @@ def _disabled(installed: Installed, plugins: PluginSettings) -> Refusal | None:
 def _requirement_problem(installed: Installed, text: str) -> tuple[str, str] | None:
     """Returns reason and fix if what is installed does not meet the requirement `text`."""
     upgrade = f"pip install --upgrade {installed.distribution}"
-    requirement = _parsed(text)
+    requirement = parsed_requirement(text)
     if requirement is None:
-        return f"has an invalid requirement: {text!r}", upgrade
+        return f"has an invalid requirement: {printable(text, 100)!r}", upgrade
     if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
         return None
     wanted = _wanted(requirement)
@@ -140,16 +145,18 @@ def _requirement_problem(installed: Installed, text: str) -> tuple[str, str] | N
 
 # Plugins repeat each other's requirements, and parsing is the slow part.
 @functools.lru_cache(maxsize=1024)
-def _parsed(text: str) -> Requirement | None:
-    """Returns a requirement; `None` if it is invalid, or its marker compares what cannot be compared."""
+def parsed_requirement(text: str) -> Requirement | None:
+    """Returns a requirement; `None` if it is invalid, too long, or its marker compares what cannot be compared."""
     from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
-    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.requirements import Requirement
 
+    if len(text) > _LONGEST_REQUIREMENT or _LONG_NUMBER.search(text):
+        return None
     try:
         requirement = Requirement(text)
         if requirement.marker is not None:
             requirement.marker.evaluate({"extra": ""})
-    except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName):
+    except (ValueError, UndefinedComparison, UndefinedEnvironmentName, RecursionError):
         return None
     return requirement
 
@@ -166,11 +173,11 @@ def _wanted(requirement: Requirement) -> str:
 
 def _satisfies(requirement: Requirement, version: str) -> bool:
     """Returns true for a matching version; a prerelease of the core also counts as the release that it precedes."""
-    from packaging.version import InvalidVersion, Version
+    from packaging.version import Version
 
     try:
         parsed = Version(version)
-    except InvalidVersion:
+    except ValueError:
         return True  # not comparable: the import decides
     specifier = requirement.specifier
     early_core = parsed.is_prerelease and normalized_name(requirement.name) == _CORE

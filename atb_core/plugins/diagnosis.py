@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import shlex
 
+from atb_core.errors import error_text
 from atb_core.names import normalized_name
 from atb_core.plugins.scan import Entry, Installed
 
@@ -34,10 +35,10 @@ def diagnose(error: BaseException, installed: Installed, entry: Entry) -> tuple[
             return f"it imports {error.name!r}, which this atb-core does not have", upgrade
         return _missing_module(error.name, installed)
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] == "atb_core":
-        return f"it imports what this atb-core does not have: {_text(error)}", upgrade
+        return f"it imports what this atb-core does not have: {error_text(error)}", upgrade
     if isinstance(error, SystemExit):
-        return f"its import ends the program ({_text(error)})", upgrade
-    return _text(error), upgrade
+        return f"its import ends the program ({error_text(error)})", upgrade
+    return error_text(error), upgrade
 
 
 def _missing_module(module: str, installed: Installed) -> tuple[str, str]:
@@ -58,13 +59,3 @@ def _missing_module(module: str, installed: Installed) -> tuple[str, str]:
         f"Install the package that provides {top} (often pip install {top}), or pip install --upgrade"
         f" {installed.distribution}.",
     )
-
-
-def _text(error: BaseException) -> str:
-    """Returns type and message; the message of a plugin's error may itself raise."""
-    name = type(error).__name__
-    try:
-        message = " ".join(str(error).split())
-    except Exception:
-        return name
-    return f"{name}: {message}" if message else name

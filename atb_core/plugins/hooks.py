@@ -9,7 +9,9 @@ others go on, and every contribution has an owner.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
+import operator
 import threading
 import traceback
 from collections.abc import Callable, Iterable
@@ -19,8 +21,8 @@ from typing import Any
 
 import pluggy
 
-from atb_core.errors import AtbError, PluginError
-from atb_core.extensions import Contribution, Extensions, Owner
+from atb_core.errors import AtbError, PluginError, error_text
+from atb_core.extensions import Contribution, Extensions, Owner, blame
 from atb_core.plugins import hookspecs
 from atb_core.plugins.admission import check_names, refusal
 from atb_core.plugins.hook_rules import hook_problem, implementations
@@ -30,9 +32,11 @@ from atb_core.plugins.records import LoadRecord, Status, add_record
 from atb_core.plugins.scan import HOOKS, Entry, Installed, installed
 from atb_core.settings import settings
 
-__all__ = ["contributions", "failed", "failures", "register_hooks"]
+__all__ = ["contributions", "failed", "failures", "owner_of", "register_hooks"]
 
 _log = logging.getLogger(__name__)
+# The attribute that `hookimpl` sets.
+_MARK = f"{hookspecs.PROJECT}_impl"
 
 
 class Hooks:
@@ -76,7 +80,7 @@ class Hooks:
                     self._load(distribution, entry)
 
     def _load(self, distribution: Installed, entry: Entry) -> None:
-        owner = Owner(distribution.distribution, distribution.version, distribution.path, entry.target)
+        owner = distribution.owner(entry)
         try:
             module = load_entry(distribution, entry)
         except PluginError as error:
@@ -100,7 +104,10 @@ class Hooks:
         for name, hook in implementations(plugin).items():
             # An optional hook of a later core has no extension point here.
             if hook in hookspecs.HOOK_NAMES:
-                setattr(facade, name, self._guarded(getattr(plugin, name), hook, owner))
+                guarded = self._guarded(getattr(plugin, name), hook, owner)
+                # The mark of a static method is not on its function.
+                marked = guarded if hasattr(guarded, _MARK) else hookspecs.hookimpl(specname=hook)(guarded)
+                setattr(facade, name, marked)
         self._manager.register(facade, _key(owner))
 
     def _guarded(self, function: Callable[..., Any], hook: str, owner: Owner) -> Callable[..., list[Contribution[Any]]]:
@@ -121,7 +128,8 @@ class Hooks:
 
     def note(self, owner: Owner, what: str, error: BaseException) -> PluginError:
         """Records, and warns once, that `what` of a plugin is left out; returns the error that says so."""
-        cause = str(error) if isinstance(error, AtbError) else f"{type(error).__name__}: {error}"
+        blamed = blame(error, owner)
+        cause = str(error) if isinstance(error, AtbError) else error_text(error) + (blamed[1] if blamed else "")
         left_out = PluginError(
             f"{what} of the plugin {owner} is left out: {cause}",
             hint=f"Upgrade it, or leave it out: ATB_NO_PLUGINS={owner.distribution}.",
@@ -177,7 +185,8 @@ def register_hooks(plugin: object, name: str, version: str = "") -> None:
     Raises:
         PluginError: the name is taken, or `plugin` implements no hook, an unknown one, or one in another form.
     """
-    _hooks().register(plugin, Owner(name, version, target=f"{HOOKS}: registered as {name}"))
+    module = getattr(plugin, "__module__", None) or getattr(plugin, "__name__", "")
+    _hooks().register(plugin, Owner(name, version, target=f"{HOOKS}: registered as {name}", module=str(module)))
 
 
 def failed(owner: Owner, what: str, error: BaseException) -> None:
@@ -195,6 +204,18 @@ def failures() -> str:
     """Returns a sentence naming the plugins that failed and might have offered what is missing; empty if none has."""
     names = ", ".join(dict.fromkeys(str(owner) for owner in _hooks().failed))
     return f" These plugins failed and may offer it: {names} (`atb plugins doctor` says why)." if names else ""
+
+
+def owner_of(module: str) -> Owner | None:
+    """Returns the installed plugin whose entry points share the most of their path with `module`, if any."""
+    parts = module.split(".")
+    best, owner = 0, None
+    for one in installed():
+        for entry in one.entries:
+            shared = sum(1 for _ in itertools.takewhile(bool, map(operator.eq, parts, entry.module.split("."))))
+            if shared > best:
+                best, owner = shared, one.owner(entry)
+    return owner
 
 
 @Once

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 __all__ = ["Entry", "Headers", "parse_entry_points", "parse_headers"]
 
 _VALUE = re.compile(r"(?P<module>[\w.]+)\s*(?::\s*(?P<attribute>[\w.]+)\s*)?(?:\[.*\]\s*)?")
-_HEADER = re.compile(r"^(Name|Version|Summary|Requires-Dist)[ \t]*:[ \t]*(.*?)\s*$", re.IGNORECASE | re.MULTILINE)
+# Nothing after the value: a pattern for the spaces at its end would take quadratic time on many in its middle.
+_HEADER = re.compile(r"^(Name|Version|Summary|Requires-Dist)[ \t]*:(.*)$", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def parse_headers(data: bytes, source: str) -> tuple[Headers, str | None]:
     head = re.sub(r"\r?\n[ \t]+", " ", re.split(r"\r?\n\r?\n", text, maxsplit=1)[0])
     fields: dict[str, list[str]] = {}
     for name, value in _HEADER.findall(head):
-        fields.setdefault(name.lower(), []).append(value)
+        fields.setdefault(name.lower(), []).append(value.strip())
     name, version, summary = (fields.get(key, [""])[0] for key in ("name", "version", "summary"))
     missing = [label for label, value in (("Name", name), ("Version", version)) if not value]
     if missing and problem is None:

@@ -9,6 +9,7 @@ a family's code is imported only when that family is asked for, so a broken pack
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -33,11 +34,15 @@ class FamilyRegistry:
     """Holds the families of the installed distributions."""
 
     def __init__(self) -> None:
-        self._owners: dict[tuple[str, str], Installed] = {}
+        # By model type and the key of a plugin; its entry points for the type, by group.
+        self._owners: dict[str, dict[str, Installed]] = {}
+        self._objects: dict[tuple[str, str], dict[str, str]] = {}
         for plugin in installed():
+            key = plugin.key
             for entry in plugin.entries:
                 if entry.group in _GROUPS:
-                    self._owners[entry.name, plugin.key] = plugin
+                    self._owners.setdefault(entry.name, {})[key] = plugin
+                    self._objects.setdefault((entry.name, key), {})[entry.group] = entry.value
 
     def families(self) -> list[Family]:
         """Returns every family, sorted by model type and package; unusable ones give the reason. Imports nothing."""
@@ -58,7 +63,7 @@ class FamilyRegistry:
             prefer: the distribution to use; by default the one that the settings name.
         """
         plugins = settings().plugins
-        claims = tuple(family for family in self._claims() if family.model_type == model_type)
+        claims = tuple(self._claims([model_type]))
         source = "the caller"
         if prefer is None and model_type in plugins.prefer:
             prefer, source = plugins.prefer[model_type], plugins.prefer_sources[model_type]
@@ -117,8 +122,9 @@ class FamilyRegistry:
     def owner_of(self, router: type) -> str | None:
         """Returns the distribution whose entry points name this router class; `None` if none or several do."""
         value = f"{router.__module__}:{router.__qualname__}"
-        owners = {family.distribution for family in self._claims() if family.objects.get(ROUTERS) == value}
-        return owners.pop() if len(owners) == 1 else None
+        keys = {key for (_, key), objects in self._objects.items() if objects.get(ROUTERS) == value}
+        owners = [plugin.distribution for plugin in installed() if plugin.key in keys]
+        return owners[0] if len(owners) == 1 else None
 
     def _check_all(self) -> None:
         """Raises PluginError if a plugin is incompatible or damaged, and names all; ignores disabled ones."""
@@ -133,16 +139,24 @@ class FamilyRegistry:
         return loader.load_entry(self._owner(family), _entry(family, group))
 
     def _owner(self, family: Family) -> Installed:
-        return self._owners[family.model_type, normalized_name(family.distribution)]
+        return self._owners[family.model_type][normalized_name(family.distribution)]
 
-    def _claims(self) -> list[Family]:
-        """Returns every family with its status by metadata and settings: past failures must not change a choice."""
-        refusals = {plugin.key: refusal(plugin) for plugin in self._owners.values()}
-        return [_family(name, self._owners[name, key], refusals[key]) for name, key in sorted(self._owners)]
+    def _claims(self, model_types: Iterable[str] | None = None) -> list[Family]:
+        """Returns families, by default all, with their status by metadata and settings.
+
+        Past failures must not change a choice.
+        """
+        refusals: dict[str, Refusal | None] = {}
+        claims = []
+        for model_type in sorted(self._owners) if model_types is None else model_types:
+            for key, plugin in sorted(self._owners.get(model_type, {}).items()):
+                if key not in refusals:
+                    refusals[key] = refusal(plugin)
+                claims.append(_family(model_type, plugin, self._objects[model_type, key], refusals[key]))
+        return claims
 
 
-def _family(model_type: str, plugin: Installed, refused: Refusal | None) -> Family:
-    objects = {e.group: e.value for e in plugin.entries if e.name == model_type and e.group in _GROUPS}
+def _family(model_type: str, plugin: Installed, objects: dict[str, str], refused: Refusal | None) -> Family:
     family = Family(model_type, plugin.distribution, plugin.version, plugin.summary, objects)
     if refused is None and ROUTERS not in objects:
         reason = f"has no router for {model_type}: it has no entry for it in {ROUTERS}"

@@ -15,6 +15,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from atb_core.errors import PluginError, printable
+from atb_core.extensions import Owner
+from atb_core.files import read_file
 from atb_core.names import normalized_name
 from atb_core.plugins.metadata import Entry, Headers, parse_entry_points, parse_headers
 from atb_core.plugins.once import Once
@@ -37,6 +40,7 @@ GROUPS = frozenset({ROUTERS, CONFIGS, MODELS, CPP_MODELS, HOOKS, API})
 _MARK = b"atb_core."
 _CORE = "atb-core"
 _MAX_METADATA_BYTES = 8 << 20
+_API_NUMBER = re.compile(r"[0-9]{1,4}")
 # `atb_foo-1.0.dist-info`, `atb_foo.egg-info`, `atb_foo-1.0-py3.12.egg-info`.
 _FOLDER = re.compile(r"(?P<name>.+?)(-(?P<version>[^-]+))?(-py[\d.]+)?\.(dist|egg)-info", re.IGNORECASE)
 
@@ -77,6 +81,10 @@ class Installed:
         """The normalized name, by which distributions are compared."""
         return normalized_name(self.distribution)
 
+    def owner(self, entry: Entry) -> Owner:
+        """Returns it as the owner of what an entry point contributes."""
+        return Owner(self.distribution, self.version, self.path, entry.target, entry.module)
+
     @property
     def model_types(self) -> tuple[str, ...]:
         """The model types that its entry points claim to serve."""
@@ -114,9 +122,11 @@ class Environment:
 
     def __init__(self, path: Iterable[str]) -> None:
         self._copies: dict[str, list[_Copy]] = {}
+        #: The entry_points.txt of distributions of any kind that are not UTF-8.
+        self.undecodable: list[Path] = []
         for copy in _copies_on(path):
             self._copies.setdefault(copy.key, []).append(copy)
-        plugins = (_plugin(copies) for copies in self._copies.values())
+        plugins = (_plugin(copies, self.undecodable) for copies in self._copies.values())
         #: The distributions that extend `atb_core`, by name.
         self.installed = tuple(sorted((one for one in plugins if one is not None), key=lambda one: one.key))
 
@@ -160,15 +170,15 @@ def _copies_on(path: Iterable[str]) -> Iterator[_Copy]:
                 yield _Copy(Path(root, name), match["name"], match["version"] or "")
 
 
-def _plugin(copies: list[_Copy]) -> Installed | None:
+def _plugin(copies: list[_Copy], undecodable: list[Path]) -> Installed | None:
     """Returns the plugin that the copies of one distribution are, the first being the one that Python uses."""
     first, *others = copies
     paths = tuple(copy.path for copy in others)
-    if plugin := _read(first):
+    if plugin := _read(first, undecodable):
         return replace(plugin, shadowed=paths)
     # Entry points behind a copy without any: the old metadata wins, and the plugin is invisible.
     for copy in others:
-        plugin = _read(copy)
+        plugin = _read(copy, undecodable)
         if plugin is not None and plugin.entries:
             return replace(
                 plugin,
@@ -179,9 +189,12 @@ def _plugin(copies: list[_Copy]) -> Installed | None:
     return None
 
 
-def _read(copy: _Copy) -> Installed | None:
+def _read(copy: _Copy, undecodable: list[Path]) -> Installed | None:
     """Returns the plugin: it has entries in the groups, or is called atb-... and is unreadable. Else returns `None`."""
-    data, problem = _bytes(copy.path / "entry_points.txt")
+    path = copy.path / "entry_points.txt"
+    data, problem = _bytes(path)
+    if data is not None and not _is_utf8(data):
+        undecodable.append(path)
     if not copy.ours_by_name and (data is None or _MARK not in data):
         return None
     entries: tuple[Entry, ...] = ()
@@ -194,9 +207,9 @@ def _read(copy: _Copy) -> Installed | None:
     if not entries and problem is None:
         return None
     versions = [entry.name for entry in entries if entry.group == API]
-    wrong = [name for name in versions if not (name.isascii() and name.isdigit())]
+    wrong = [name for name in versions if not _API_NUMBER.fullmatch(name)]
     if wrong and problem is None:
-        problem = f"its entry point {wrong[0]!r} in {API} is no number"
+        problem = f"its entry point {printable(wrong[0], 60)!r} in {API} is no number of a version"
     name = headers.name if normalized_name(headers.name) == copy.key else copy.name.replace("_", "-")
     fix = f"pip install --force-reinstall --no-deps {name}"
     if copy.name.startswith("~"):
@@ -204,8 +217,8 @@ def _read(copy: _Copy) -> Installed | None:
         problem, fix = "it is what an interrupted pip run left behind", f"Remove {copy.path}."
     return Installed(
         name,
-        headers.version or copy.version,
-        headers.summary,
+        printable(headers.version or copy.version, 100),
+        printable(headers.summary, 300),
         copy.path,
         entries,
         headers.requires,
@@ -215,18 +228,20 @@ def _read(copy: _Copy) -> Installed | None:
     )
 
 
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _bytes(path: Path) -> tuple[bytes | None, str | None]:
     """Returns a file's contents, or why it is unreadable; neither for a file that does not exist."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_METADATA_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return None, None
-    except OSError as error:
-        return None, f"its {path.name} cannot be read: {error.strerror or error}"
-    if len(data) > _MAX_METADATA_BYTES:
-        return None, f"its {path.name} is larger than {_MAX_METADATA_BYTES} bytes"
-    return data, None
+        return read_file(path, _MAX_METADATA_BYTES, PluginError), None
+    except PluginError as error:
+        return None, error.message
 
 
 def _headers(copy: _Copy) -> tuple[Headers, str | None]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prevents that a plugin with damaged metadata breaks `import torch` for all others."""
+"""Prevents that a distribution with damaged metadata breaks `import torch` for all others."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import logging
 import os
 import sys
 
+from atb_core.errors import printable
 from atb_core.plugins.once import Once
-from atb_core.plugins.scan import Installed, installed
+from atb_core.plugins.scan import environment
 
 __all__ = ["protect_torch_import"]
 
@@ -18,29 +19,18 @@ _AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 
 @Once
 def protect_torch_import() -> None:
-    """Switches torch's search for device backends off, with a warning, if a plugin's metadata would break it.
+    """Switches torch's search for device backends off, with a warning, if installed metadata would break it.
 
     torch reads the entry points of everything that is installed, and its import fails if one file of one distribution
     is not UTF-8. To be called before torch is imported. TORCH_DEVICE_BACKEND_AUTOLOAD is respected if it is set.
     """
     if "torch" in sys.modules or _AUTOLOAD in os.environ:
         return
-    damaged = [plugin for plugin in installed() if plugin.problem is not None and not _is_utf8(plugin)]
-    if damaged:
+    if damaged := environment().undecodable:
         os.environ[_AUTOLOAD] = "0"
         _log.warning(
-            "torch does not look for device backends (%s=0 is set), because its import would fail on the damaged "
-            "metadata of %s. `atb plugins doctor` says what to do.",
+            "torch does not look for device backends (%s=0 is set), because its import would fail on what is not UTF-8:"
+            " %s. Install the package that the file belongs to again.",
             _AUTOLOAD,
-            ", ".join(f"{plugin.distribution} ({plugin.path})" for plugin in damaged),
+            ", ".join(printable(path) for path in damaged[:3]),
         )
-
-
-def _is_utf8(plugin: Installed) -> bool:
-    try:
-        (plugin.path / "entry_points.txt").read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        return False
-    except OSError:
-        pass  # Python's own reader ignores a file that is missing or unreadable
-    return True

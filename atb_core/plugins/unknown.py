@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from atb_core.errors import UnknownModelError
+from atb_core.errors import UnknownModelError, printable
 from atb_core.plugins.family import Family
 from atb_core.plugins.records import Status
 from atb_core.plugins.scan import environment
@@ -38,12 +38,13 @@ def unknown_model(model_type: str, claims: Sequence[Family], families: Sequence[
     """
     if claims:
         return _unusable(model_type, claims)
+    shown = printable(model_type, 100)
     package = index("known_families.json").get(model_type)
     served = _served(families)
     if package is None:
-        guess = "atb-" + re.sub(r"[^a-z0-9]+", "-", model_type.lower()).strip("-")
+        guess = "atb-" + re.sub(r"[^a-z0-9]+", "-", shown.lower()).strip("-")
         return UnknownModelError(
-            f"no installed package serves the model type {model_type!r}, and this atb-core knows of none that does;"
+            f"no installed package serves the model type {shown!r}, and this atb-core knows of none that does;"
             f" {served}",
             hint=f"If there is one, the convention would call it {guess}: look at it before you install it."
             " `atb plugins new` starts one of your own.",
@@ -51,11 +52,11 @@ def unknown_model(model_type: str, claims: Sequence[Family], families: Sequence[
     if package in environment():
         return UnknownModelError(
             f"{package} {environment().version(package) or ''} is installed and does not serve the model type"
-            f" {model_type!r}; another version of it does; {served}",
+            f" {shown!r}; another version of it does; {served}",
             hint=f"pip install --upgrade {package}",
         )
     return UnknownModelError(
-        f"the model type {model_type!r} is served by {package}, which is not installed; {served}",
+        f"the model type {shown!r} is served by {package}, which is not installed; {served}",
         hint=f"pip install {package}",
     )
 

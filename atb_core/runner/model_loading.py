@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from atb_core.engine import get_backend
 from atb_core.errors import BackendUnavailableError, RequestError, TokenizerError, WeightsError
+from atb_core.extensions import plugin_errors
 from atb_core.files import read_text
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.moe_config import MoeConfig
@@ -100,6 +101,7 @@ def open_tokenizer(
     return tokenizer.with_chat_template(text)
 
 
+@plugin_errors()
 def load_model(
     router: BaseRouter,
     checkpoint: Checkpoint,

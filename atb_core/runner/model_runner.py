@@ -16,6 +16,7 @@ import torch
 from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
 from atb_core.errors import RequestError
+from atb_core.extensions import plugin_errors
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
@@ -105,6 +106,7 @@ class ModelRunner:
         AtbError: Anything that keeps the model from being opened; the message says what and what to do.
     """
 
+    @plugin_errors()
     def __init__(
         self,
         model_name_or_path: str | Path,
@@ -385,6 +387,7 @@ class ModelRunner:
             split_chats(messages), sampling_params, stream, add_generation_prompt, tools, chat_template_kwargs
         )
 
+    @plugin_errors()
     def _run(
         self, prompts: list[Any], sampling_params: Params, stream: bool, *for_template: Any
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
@@ -423,7 +426,9 @@ class ModelRunner:
         try:
             generation.scheduler.waiting.extend(requests)
             while generation.scheduler.unfinished:
-                yield from generation.step()
+                with plugin_errors():
+                    chunks = generation.step()
+                yield from chunks
         finally:
             with self._lock:
                 self._open.remove(generation)
@@ -438,6 +443,7 @@ class ModelRunner:
             self._blocks_freed.wait()
         return others
 
+    @plugin_errors()
     def parse_answer(self, text: str) -> ParsedAnswer:
         """Splits a complete answer into text and tool calls, in the notation of the model's family.
 

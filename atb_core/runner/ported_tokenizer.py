@@ -38,6 +38,11 @@ class PortedTokenizer(Tokenizer):
         )
         self._input_builder = input_builder
 
+    @property
+    def has_chat_template(self) -> bool:
+        """True if chats can be rendered, by a template or an input builder."""
+        return self._input_builder is not None or super().has_chat_template
+
     def encode_chat(self, messages: list[Message], **variables: Any) -> tuple[str | None, list[int]]:
         """Returns `None` and the token ids of a conversation; see `Tokenizer.encode_chat`."""
         if self._input_builder is None:

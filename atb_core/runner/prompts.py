@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from atb_core.errors import ContextLengthError, RequestError
-from atb_core.runner.sampling_params import as_int, shown
+from atb_core.errors import ContextLengthError, RequestError, shown
+from atb_core.runner.sampling_params import as_int
 
 if TYPE_CHECKING:
     from atb_core.runner.tokenizer import Tokenizer
@@ -222,7 +222,7 @@ def _unwrapped(prompt: Any, name: str) -> Any:
     ids = prompt["prompt_token_ids"]
     if "prompt" in prompt or isinstance(ids, str) or not _is_listlike(ids):
         raise RequestError(f"{name}: 'prompt_token_ids' must be a list of token ids, without 'prompt'", hint=_ADVICE)
-    return [*ids]
+    return ids
 
 
 def _template_kwargs(

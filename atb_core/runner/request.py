@@ -192,7 +192,14 @@ class RequestFactory:
     def _decode_token(self) -> Callable[[int], str]:
         tokenizer = self._tokenizer
         assert tokenizer is not None
-        return functools.cache(lambda token_id: tokenizer.decode([token_id], skip_special_tokens=False))
+        before = tokenizer.encode("a", add_special_tokens=False)[-1:]
+
+        def text_of(token_id: int) -> str:
+            # As it is within a text: some tokenizers drop the space of the first word.
+            decoder = tokenizer.text_decoder(before, False)
+            return decoder.push(token_id) + decoder.finish()
+
+        return functools.cache(text_of)
 
 
 def params_for_each(given: Any, default: SamplingParams, count: int) -> Sequence[SamplingParams]:

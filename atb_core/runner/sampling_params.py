@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from atb_core.errors import RequestError
+from atb_core.errors import RequestError, shown
 
 # Enough for an answer of a page, and few enough that a small model caught in a loop ends within a minute. It is the
 # default of Python and of the command line alike.
@@ -22,7 +22,6 @@ MAX_STOP_LENGTH = 1024
 MAX_COMPLETIONS = 128
 # More than any vocabulary has.
 MAX_TOKEN_IDS = 1 << 20
-_LONGEST_SHOWN = 100
 _SMALLEST_TEMPERATURE = 1e-5
 
 # Smallest and largest value of each parameter that is a number.
@@ -124,7 +123,7 @@ class SamplingParams:
         self._set("stop_token_ids", _token_ids(self.stop_token_ids))
         self._set("logit_bias", _logit_bias(self.logit_bias))
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
-            raise RequestError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
+            raise RequestError(f"min_tokens={shown(self.min_tokens)} is more than max_tokens={shown(self.max_tokens)}")
         if self.n > 1 and self.greedy:
             raise RequestError(
                 f"n={self.n}: greedy decoding gives the same completion each time",
@@ -156,15 +155,6 @@ def as_int(value: object) -> int | None:
         return None if _is_bool(value) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         return None
-
-
-def shown(value: object) -> str:
-    """Returns the beginning of a value's `repr` for a message; of an integer of thousands of digits there is none."""
-    try:
-        text = repr(value)
-    except Exception:
-        return f"a value of type {type(value).__name__}"
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _is_bool(value: object) -> bool:
@@ -229,7 +219,10 @@ def _token_ids(ids: object) -> tuple[int, ...]:
 
 def _first_items(values: object, limit: int) -> tuple[Any, ...] | None:
     """Returns the items of an iterable, of a longer one `limit` + 1; `None` for what is no iterable."""
-    return tuple(itertools.islice(values, limit + 1)) if isinstance(values, Iterable) else None
+    try:
+        return tuple(itertools.islice(values, limit + 1))  # type: ignore[call-overload]
+    except TypeError:
+        return None
 
 
 def _logit_bias(bias: object) -> dict[int, float] | None:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from atb_core.checkpoint.base import TokenizerParts
 from atb_core.checkpoint.opening import checkpoint_at
 from atb_core.checkpoint.tokenizer_json import library_errors
-from atb_core.errors import RequestError, TokenizerError
+from atb_core.errors import RequestError, TokenizerError, shown
 from atb_core.runner.chat_template import NO_CHAT, ChatTemplate, Message
-from atb_core.runner.sampling_params import shown
 from atb_core.runner.text_decoder import TextDecoder, TextDecoderFactory
 
 if TYPE_CHECKING:

@@ -66,4 +66,14 @@ void lower_linear(Lowering& l) {
   l.add("Linear", param, inputs, {l.out(0)});
 }
 
+void lower_batch_matmul(Lowering& l) {
+  l.require(l.rank(0) == 3 && l.rank(1) == 3, "x and the weight have ", l.rank(0), " and ", l.rank(1),
+            " dimensions, not three");
+  check_types(l, false);
+  ::atb::infer::LinearParam param{};
+  param.transposeB = l.flag("transpose_b");
+  param.hasBias = false;
+  l.add("Linear", param, {l.in(0), l.in(1)}, {l.out(0)});
+}
+
 }  // namespace atb_core::ascend

@@ -15,6 +15,7 @@ namespace atb_core::ascend {
 
 // lower_linear.cpp
 void lower_linear(Lowering& l);
+void lower_batch_matmul(Lowering& l);
 // lower_norm.cpp
 void lower_rms_norm(Lowering& l);
 void lower_add_rms_norm(Lowering& l);

@@ -19,6 +19,7 @@ constexpr std::pair<std::string_view, const char*> kWithout[] = {
     {"MoeTokenUnpermute", "mixtures of experts need operations of aclnn, which this version does not use"},
     {"MergedLinear", "it gains nothing there: build the graph without the pass merge_linears"},
     {"SplitLinear", "it gains nothing there: build the graph without the pass split_linear"},
+    {"LayerNorm", "ATB has the operation, but this version does not use it: compute it from Reduce and Elewise"},
     {"Argsort", "ATB sorts downwards only: use Sort"},
     {"Assign", "ATB has no operation that writes a whole tensor: make the value an output of the network"},
 };
@@ -73,7 +74,12 @@ const std::vector<LoweringRule>& lowering_rules() {
        "the result has the type of x (no out_dtype); x of two or three dimensions; float32 not on 310P and not with a "
        "bias; on 310P weights whose sizes are multiples of 16 are kept in FRACTAL_NZ, elsewhere [n, k] as [k, n] where "
        "that is faster"},
-      {"RmsNorm", lower_rms_norm, "RmsNorm NORM", {f16, bf16, f32}, "rows are multiples of 32 bytes"},
+      {"BatchMatmul", lower_batch_matmul, "Linear", {f16, bf16, f32}, "float32 not on 310P"},
+      {"RmsNorm",
+       lower_rms_norm,
+       "RmsNorm NORM",
+       {f16, bf16, f32},
+       "rows are multiples of 32 bytes; the weight has the type of x"},
       {"AddRmsNorm",
        lower_add_rms_norm,
        "RmsNorm PRENORM",

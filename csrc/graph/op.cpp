@@ -38,6 +38,7 @@ std::vector<AttributeSpec> with(std::vector<AttributeSpec> attributes, Attribute
 std::vector<OpSignature> linear_signatures() {
   return {
       {"Linear", {2, 3}, {1, 1}, {{"transpose_a", false}, {"transpose_b", true}, {"has_bias", false}}},
+      {"BatchMatmul", {2, 2}, {1, 1}, {{"transpose_b", false}}},
       {"MergedLinear", {2, kAnyNumber}, {1, kAnyNumber}, {{"parts", int64_t{0}, true}, {"has_bias", false}}},
       {"SplitLinear", {2, 3}, {1, kAnyNumber}, {{"sizes", List{}, true}, {"has_bias", false}}},
   };
@@ -46,6 +47,7 @@ std::vector<OpSignature> linear_signatures() {
 std::vector<OpSignature> vector_signatures() {
   return {
       {"RmsNorm", {2, 2}, {1, 1}, {{"epsilon", 1e-5}}},
+      {"LayerNorm", {3, 3}, {1, 1}, {{"epsilon", 1e-5}}},
       {"AddRmsNorm", {3, 3}, {3, 3}, {{"epsilon", 1e-5}}},
       {"Rope", {5, 5}, {2, 2}, {{"rotary_coeff", int64_t{2}}}},
       {"Activation",

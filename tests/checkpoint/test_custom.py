@@ -156,7 +156,7 @@ def test_a_format_that_fails_to_look_at_a_file_keeps_no_other_from_it(site: Site
 @pytest.mark.parametrize(
     ("function", "kind", "message"),
     [
-        ("lambda path: 1 / 0", WeightsError, r"'Odd' of atb-odd 1\.0 failed with ZeroDivisionError"),
+        ("lambda path: 1 / 0", WeightsError, r"'Odd' of atb-odd 1\.0 failed: ZeroDivisionError"),
         ("lambda path: None", PluginError, r"'Odd' of atb-odd 1\.0 opened .* as None, which is no WeightLoader"),
     ],
 )

@@ -97,6 +97,8 @@ def test_tokens_that_the_tokenizer_has_keep_their_ids(tmp_path: Path) -> None:
         ({"tokenizer_config": {"added_tokens_decoder": {"-1": {"content": "<a>"}}}}, "declares an added token as"),
         ({"tokenizer_config": {"added_tokens_decoder": {str(SIZE): {"content": 3}}}}, "declares an added token as"),
         ({"added_tokens": {"<a>": 1.5}}, "declares an added token as"),
+        ({"added_tokens": {"<a>": SIZE, "<b>": SIZE}}, "declares an added token as {'<b>'"),
+        ({"tokenizer_config": {"added_tokens_decoder": ["<a>"]}}, "not an object with ids"),
     ],
 )
 def test_ids_that_tokens_cannot_have_are_refused(files: dict[str, Any], cause: str, tmp_path: Path) -> None:

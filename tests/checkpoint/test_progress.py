@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
+import threading
+import time
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
-from atb_core.checkpoint.progress import BarProgress, SilentProgress, default_progress, job
+from atb_core.checkpoint.progress import BarProgress, SilentProgress, default_progress, interruptible, job
 
 
 class Terminal(io.StringIO):
@@ -67,3 +71,41 @@ def test_a_job_that_fails_is_finished() -> None:
     with pytest.raises(KeyboardInterrupt), job(recorder, "x", 1):
         raise KeyboardInterrupt
     assert recorder.finished == 1
+
+
+def test_an_interrupt_reaches_the_threads_of_the_body() -> None:
+    raised = threading.Event()
+
+    def work(check: Callable[[], None]) -> None:
+        try:
+            while True:
+                check()
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            raised.set()
+
+    before = signal.getsignal(signal.SIGINT)
+
+    def body() -> None:
+        with interruptible() as check:
+            threading.Thread(target=work, args=(check,)).start()
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        body()
+    raised.wait(10)
+    assert raised.is_set()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_outside_of_the_main_thread_interrupts_are_left_alone() -> None:
+    checked = []
+
+    def work() -> None:
+        with interruptible() as check:
+            checked.append(check())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+    assert checked == [None]

@@ -73,6 +73,13 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(atb: Run, runner: Any, 
     assert _contents(runner.requests[1]) == ["one", "half", "two"]
 
 
+def test_a_message_stopped_before_the_first_word_is_dropped(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
+    runner.pieces = ["", KeyboardInterrupt()]
+    typed("one", "two")
+    assert "(stopped)" in atb("chat", "m").err
+    assert _contents(runner.requests[1]) == ["two"]
+
+
 def test_ctrl_c_at_the_prompt_only_drops_the_line(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
     typed(KeyboardInterrupt(), "one")
     assert atb("chat", "m").status == 0

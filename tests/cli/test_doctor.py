@@ -30,9 +30,25 @@ def test_a_good_machine_is_a_table_of_what_was_found_and_every_backend(atb: Run,
     result = atb("doctor")
     assert result.status == 0
     lines = result.out.splitlines()
-    assert lines[0].split() == ["CHECK", "STATUS", "FOUND"]
+    assert lines[:4] == [f"backend {name}: can be used" for name in ("cpu", "reference", "atb", "atb-sim")]
+    assert lines[5].split() == ["CHECK", "STATUS", "FOUND"]
     assert any(line.split() == ["torch_npu", "ok", "2.9.0"] for line in lines)
-    assert lines[-4:] == [f"backend {name}: can be used" for name in ("cpu", "reference", "atb", "atb-sim")]
+
+
+def test_a_machine_without_a_card_reads_first_what_it_can_use_and_once_what_it_lacks(
+    atb: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = Box(tmp_path, packages={"torch": "2.9.0"}, modules={"_cpu"})
+    monkeypatch.setattr(ascend, "Machine", bare.machine)
+    result = atb("doctor")
+    assert result.status == 0
+    lines = result.out.splitlines()
+    assert lines[:2] == ["backend cpu: can be used", "backend reference: can be used"]
+    assert lines[2].startswith("backend atb: cannot be used: no NPU in /dev")
+    assert lines[3].startswith("  next: Nothing, unless this machine has an Ascend NPU")
+    for part in ("CANN", "NPU", "torch_npu", "pip install atb-sim"):
+        assert sum(part in line for line in lines) <= 2, part
+    assert len(lines) < 15
 
 
 def test_what_is_absent_has_a_next_step_and_is_no_failure(atb: Run, box: Box) -> None:

@@ -32,9 +32,9 @@ def explained(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int,
 def test_a_served_checkpoint(site: Site, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = explained(capsys, str(checkpoint))
     assert (status, err) == (0, "")
-    assert "model type   qwen2\n" in out
-    assert "because      the only package that serves it" in out
-    assert "runs in      float32, float16, bfloat16" in out
+    assert "model type    qwen2\n" in out
+    assert "because       the only package that serves it" in out
+    assert "runs in       float32, float16, bfloat16" in out
     assert "of weights" in out
 
 
@@ -59,7 +59,7 @@ def test_a_disabled_family_is_a_candidate_with_its_reason(
     monkeypatch.setenv("ATB_NO_PLUGINS", "atb-qwen2")
     status, out, err = explained(capsys, str(checkpoint))
     assert status == 1
-    assert "served by    nobody" in out
+    assert "served by   nobody" in out
     assert "disabled  is disabled by ATB_NO_PLUGINS" in out
     assert "Take atb-qwen2 out of ATB_NO_PLUGINS" in err
 
@@ -69,7 +69,7 @@ def test_a_type_that_nobody_knows_is_an_error_after_the_explanation(
 ) -> None:
     status, out, err = explained(capsys, "nobody_knows_me")
     assert status == 1
-    assert "served by    nobody" in out
+    assert "served by   nobody" in out
     assert "no installed package serves the model type 'nobody_knows_me'" in err
 
 

@@ -139,5 +139,5 @@ def test_an_error_for_people_stays_one_and_a_bug_is_the_plugins(site: Site, atb:
     assert atb("hello", "nobody") == (1, "", "error: there is nobody\nnext: Name somebody.\n")
     status, _, err = atb("hello", "bug")
     assert status == 1
-    assert "the command 'hello' of atb-hello 1.0 failed: KeyError: 'greeting'" in err
+    assert "the plugin atb-hello 1.0 failed: KeyError: 'greeting' (" in err and "atb_hello.py, line 13)" in err
     assert "bug in atb" not in err

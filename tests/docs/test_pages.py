@@ -88,6 +88,7 @@ MAIN_PATH = {"README.md": "README.zh.md"} | {
         "install",
         "quickstart",
         "models",
+        "settings",
         "recipes",
         "troubleshooting",
         "write-a-plugin",

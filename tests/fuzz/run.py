@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import resource
@@ -24,28 +25,34 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import IO
+from typing import IO, Any
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 
 #: Memory that a case may need beyond what the process has when it begins.
 MEMORY = 1 << 30
-#: Seconds that a case may take.
-SECONDS = 30.0
+#: Seconds that a case may take, and those for the imports before the first one.
+SECONDS, START_SECONDS = 30.0, 300.0
 #: Characters that a message may have.
 MESSAGE = 10_000
+
+
+def readers() -> dict[str, Any]:
+    """The readers by name; the tests of this module put others in their place."""
+    table: dict[str, Any] = importlib.import_module(os.environ.get("FUZZ_READERS", "fuzz.readers")).READERS
+    return table
 
 
 def write_case(reader_name: str, seed: int, number: int, folder: Path) -> None:
     """Writes the files of a case; they follow from reader, seed and number alone."""
     from fuzz.mutations import mutate
-    from fuzz.readers import READERS
 
-    reader, rng = READERS[reader_name], Random(f"{reader_name} {seed} {number}")
+    reader, rng = readers()[reader_name], Random(f"{reader_name} {seed} {number}")
     files = dict(rng.choice(reader.sets))
     changed = rng.choice(sorted(name for name in files if name.endswith(reader.changed)))
     files[changed] = mutate(rng, changed, files[changed])
@@ -57,17 +64,13 @@ def write_case(reader_name: str, seed: int, number: int, folder: Path) -> None:
 
 def read_case(reader_name: str, folder: Path) -> str | None:
     """Reads the files of a case as users would; returns what is wrong, `None` if nothing is."""
-    from fuzz.readers import READERS
-
     from atb_core.errors import AtbError
 
     try:
-        READERS[reader_name].read(folder)
+        readers()[reader_name].read(folder)
     except AtbError as error:
         length = len(str(error))
         return f"a message of more than {MESSAGE} characters" if length > MESSAGE else None
-    except (KeyboardInterrupt, SystemExit):
-        raise
     # Panics of libraries in Rust are no `Exception`.
     except BaseException as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -77,18 +80,16 @@ def read_case(reader_name: str, folder: Path) -> str | None:
 
 def work(names: list[str], seed: int, numbers: Iterator[int], out: IO[str]) -> None:
     """Runs cases in this process and writes a line before and after each."""
-    from fuzz.readers import READERS
-
     for name in names:
-        READERS[name].sets  # noqa: B018 - makes them before the limit is set
+        readers()[name].sets  # noqa: B018 - makes them before the limit is set
     size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in numbers:
         name = names[number % len(names)]
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            write_case(name, seed, number, Path(folder))
             print(json.dumps({"begin": number}), file=out, flush=True)
+            write_case(name, seed, number, Path(folder))
             problem = read_case(name, Path(folder))
         print(json.dumps({"end": number, "problem": problem}), file=out, flush=True)
 
@@ -137,11 +138,11 @@ class Session:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         assert child.stdout is not None
-        watch = _Watch(child)
+        watch, started = _Watch(child, START_SECONDS), False
         current: int | None = None
         for line in child.stdout:
             watch.stop()
-            message = json.loads(line)
+            started, message = True, json.loads(line)
             current = message.get("begin")
             if current is None:
                 self.done += 1
@@ -150,7 +151,7 @@ class Session:
                     self.report(message["end"], message["problem"])
                 if time.monotonic() > deadline:
                     break
-            watch = _Watch(child)
+            watch = _Watch(child, SECONDS)
         watch.stop()
         if current is not None:
             status = child.wait()
@@ -159,16 +160,18 @@ class Session:
             self.report(current, ended)
             return range(current + numbers.step, numbers.stop, numbers.step)
         _kill(child)
+        if not started:
+            raise RuntimeError("the process that reads the files did not start")
         return numbers if time.monotonic() < deadline else range(0)
 
 
 class _Watch:
-    """Kills a child that says nothing for the time that a case may take; the first case also waits for imports."""
+    """Kills a child that says nothing for some seconds."""
 
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], seconds: float) -> None:
         self.struck = False
         self._child = child
-        self._timer = threading.Timer(SECONDS, self._strike)
+        self._timer = threading.Timer(seconds, self._strike)
         self._timer.daemon = True
         self._timer.start()
 
@@ -189,14 +192,9 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 def fuzz(names: list[str], seed: int, count: int, seconds: float, jobs: int, keep: Path) -> Session:
     """Runs `count` cases, or as many as `seconds` allow, in `jobs` processes at a time."""
     session, deadline = Session(names, seed, keep), time.monotonic() + seconds
-    threads = [
-        threading.Thread(target=session.run, args=(range(job, count, jobs), deadline), daemon=True)
-        for job in range(jobs)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(jobs) as threads:
+        for done in [threads.submit(session.run, range(job, count, jobs), deadline) for job in range(jobs)]:
+            done.result()
     return session
 
 
@@ -209,18 +207,18 @@ def main() -> int:
         os.dup2(2, 1)
         work(names, seed, range(*numbers), out)
         return 0
-    from fuzz.readers import READERS
-
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--count", type=int, default=10**9, help="number of cases; without it, --seconds decides")
     parser.add_argument("--seconds", type=float, help="how long to run; 60 without --count")
-    parser.add_argument("--reader", action="append", choices=READERS, help="only this one; may be given several times")
+    parser.add_argument(
+        "--reader", action="append", choices=readers(), help="only this one; may be given several times"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other cases")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), help="where findings are kept")
     parser.add_argument("--case", type=int, help="writes this case to --keep and reads it in this process")
     given = parser.parse_args()
-    names = given.reader or list(READERS)
+    names = given.reader or list(readers())
     if given.case is not None:
         return repeat(names, given.seed, given.case, given.keep)
     seconds = given.seconds or (60.0 if given.count == 10**9 else 1e9)
@@ -233,13 +231,11 @@ def main() -> int:
 
 def repeat(names: list[str], seed: int, number: int, keep: Path) -> int:
     """Reads one case in this process, with the traceback of what it raises."""
-    from fuzz.readers import READERS
-
     name = names[number % len(names)]
     folder = keep / f"{name}-{seed}-{number}"
     write_case(name, seed, number, folder)
     print(f"{name}, files in {folder}", flush=True)
-    READERS[name].read(folder)
+    readers()[name].read(folder)
     return 0
 
 

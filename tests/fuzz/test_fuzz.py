@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fuzz import run
-from fuzz.readers import READERS, Reader
+from fuzz.readers import READERS
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -34,9 +34,21 @@ def test_a_case_follows_from_its_number(tmp_path: Path) -> None:
     assert contents[0] == contents[1] != contents[2]
 
 
-def test_what_is_no_error_of_ours_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(folder: Path) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setitem(READERS, "config", Reader(READERS["config"].seeds, ("config.json",), fails))
-    assert run.read_case("config", tmp_path) == f"ZeroDivisionError in test_fuzz.py:{fails.__code__.co_firstlineno + 1}"
+def test_everything_but_an_answer_and_a_refusal_is_found_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUZZ_READERS", "fuzz.broken")
+    monkeypatch.setattr(run, "SECONDS", 4.0)
+    names = list(run.readers())
+    session = run.fuzz(names, seed=0, count=len(names), seconds=200, jobs=1, keep=tmp_path)
+    problems = {name: problem.partition(" in ")[0] for name, problem in session.findings}
+    assert problems == {
+        "crash": "the process ended with status -11",
+        "exit": "the process ended with status 0",
+        "hunger": "MemoryError",
+        "hang": "it takes more than 4 s",
+        "raw": "ZeroDivisionError",
+    }
+    assert session.done == len(names)
+    command = (tmp_path / "raw-0-4" / "FINDING").read_text().splitlines()[1]
+    assert command.endswith("--seed 0 --case 4") and (tmp_path / "raw-0-4" / "a.txt").exists()

@@ -18,12 +18,14 @@ from atb_core.graph.ops import (
     AllReduceType,
     Argsort,
     Assign,
+    BatchMatmul,
     Cast,
     Concat,
     Elewise,
     ElewiseType,
     Gather,
     GroupedMatmul,
+    LayerNorm,
     Linear,
     LinearParallel,
     MergedLinear,
@@ -258,6 +260,18 @@ def _rms_norm() -> Iterator[Sample]:
     yield Sample(RmsNorm(1e-5), (randn(2, 5, 37), randn(37)), "three dimensions, 37 wide")
 
 
+def _layer_norm() -> Iterator[Sample]:
+    yield Sample(LayerNorm(1e-6), (randn(3, 64) + 2, randn(64), randn(64) * 3), "rows of 64")
+    yield Sample(LayerNorm(1e-5), (randn(2, 5, 37), randn(37), randn(37) + 1), "three dimensions, 37 wide")
+
+
+def _batch_matmul() -> Iterator[Sample]:
+    for batch, m, k, n in ((3, 4, 64, 32), (1, 1, 48, 7), (5, 20, 40, 18)):
+        sizes = f"{batch} of {m}x{k}x{n}"
+        yield Sample(BatchMatmul(), (randn(batch, m, k), randn(batch, k, n)), sizes)
+        yield Sample(BatchMatmul(True), (randn(batch, m, k), randn(batch, n, k)), f"{sizes}, weights [n, k]")
+
+
 def _add_rms_norm() -> Iterator[Sample]:
     yield Sample(AddRmsNorm(1e-6), (randn(3, 64), randn(3, 64) * 2, randn(64)), "rows of 64")
     yield Sample(AddRmsNorm(1e-5), (randn(1, 100), randn(1, 100) + 1, randn(100)), "one row of 100")
@@ -326,6 +340,8 @@ _SAMPLES: dict[type[Op], Callable[[], Iterator[Sample]]] = {
     Cast: _cast,
     RmsNorm: _rms_norm,
     AddRmsNorm: _add_rms_norm,
+    LayerNorm: _layer_norm,
+    BatchMatmul: _batch_matmul,
     Softmax: _softmax,
     Reduce: _reduce,
     Sort: _sort,

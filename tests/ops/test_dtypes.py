@@ -72,12 +72,12 @@ def test_recording_refuses_exactly_the_dtypes_that_the_engine_refuses(
 
 
 def test_the_error_names_op_input_both_dtypes_and_the_line() -> None:
-    x, weight = Tensor("x", (2, 8), DataType.BF16), Tensor("w", (8,), DataType.FLOAT)
+    x, weight = Tensor("x", (2, 8), DataType.BF16), Tensor("w", (8,), DataType.FLOAT16)
     with Network(), pytest.raises(GraphError) as error:
         F.rms_norm(x, weight, 1e-6)
     text = error.value.message
-    assert text.startswith("RmsNorm(x: bfloat16[2, 8], w: float32[8]), recorded at ") and f"{__file__}:" in text
-    assert text.endswith("weight must be bfloat16 like x, not float32")
+    assert text.startswith("RmsNorm(x: bfloat16[2, 8], w: float16[8]), recorded at ") and f"{__file__}:" in text
+    assert text.endswith("weight must be bfloat16 like x or float32, not float16")
 
 
 def test_dtypes_are_checked_where_shapes_are_not_known() -> None:
@@ -89,8 +89,8 @@ def test_what_is_not_known_is_checked_when_real_tensors_arrive() -> None:
     with Network() as net:
         net.mark_output(F.rms_norm(Tensor("x"), Tensor("w"), 1e-6), "y")
     engine = net.build_engine(backend="cpu")
-    with pytest.raises(AtbError, match=r"test_dtypes.py:.*weight must be bfloat16 like x, not float32"):
-        engine.forward({"x": torch.ones(2, 8).bfloat16(), "w": torch.ones(8)})
+    with pytest.raises(AtbError, match=r"test_dtypes.py:.*weight must be bfloat16 like x or float32, not float16"):
+        engine.forward({"x": torch.ones(2, 8).bfloat16(), "w": torch.ones(8).half()})
 
 
 def test_an_optional_input_that_is_absent_shifts_no_rule() -> None:

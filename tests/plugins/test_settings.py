@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from atb_core.checkpoint import open_checkpoint
 from atb_core.errors import SettingsError
-from atb_core.settings import load_settings, settings, settings_path
+from atb_core.settings import KEYS, VARIABLES, load_settings, settings, settings_path
 
 FILE = """
 [plugins]
@@ -49,6 +51,41 @@ def test_the_file_says_who_writes_the_graphs(file: Path) -> None:
     assert load_settings(file, {}).engine.graph == "cpp"
 
 
+def test_models_have_aliases_and_a_default_which_may_be_one(file: Path) -> None:
+    assert load_settings(file, {}).models.names == {}
+    file.write_text("[models]\ndefault = 'small'\n[models.aliases]\nsmall = 'owner/name'\n")
+    assert load_settings(file, {}).models.names == {"small": "owner/name", "default": "owner/name"}
+    file.write_text("[models]\ndefault = '/a/model'\n")
+    assert load_settings(file, {}).models.names == {"default": "/a/model"}
+
+
+def test_a_model_is_opened_by_its_alias_unless_a_file_has_the_name(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    file.write_text(f"[models]\ndefault = {str(model)!r}\n[models.aliases]\nsmall = {str(model)!r}\n")
+    monkeypatch.setenv("ATB_CONFIG", str(file))
+    monkeypatch.chdir(tmp_path)
+    assert open_checkpoint("small").path == open_checkpoint("default").path == model
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "config.json").write_text("{}")
+    assert open_checkpoint("small").path.resolve() == tmp_path / "small"
+
+
+def test_every_variable_that_is_read_is_listed() -> None:
+    root = Path(__file__).parents[2]
+    sources = [path for folder in ("atb_core", "plugins", "csrc") for path in (root / folder).rglob("*.[pc][yp]*")]
+    name = re.compile(r"""["']((?:ATB|ASCEND|HF|MODELSCOPE|TORCH)_[A-Z_]+)["']""")
+    code = [path for path in sources if path.suffix in (".py", ".cpp") and "tests" not in path.parts]
+    read = {match for path in code for match in name.findall(path.read_text(encoding="utf-8"))}
+    listed = {variable.partition("=")[0] for _, _, variable, _ in KEYS} | set(VARIABLES)
+    explained_with_others = {"HF_HUB_CACHE", "ASCEND_TOOLKIT_HOME"}
+    assert {"ATB_NUM_THREADS", "ATB_CPU_ISA", "ATB_HOME_PATH", "ATB_CACHE"} <= read
+    assert read - listed <= explained_with_others
+
+
 def test_variables_come_before_the_file(file: Path) -> None:
     environ = {
         "ATB_PLUGINS": "atb-four, Atb_Five,",
@@ -79,7 +116,7 @@ def test_a_variable_set_to_nothing_is_not_set_and_an_empty_list_is_a_list(file: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[plugin]\n", "an unknown key 'plugin' in the top level. Known there: plugins"),
+        ("[plugin]\n", "an unknown key 'plugin' in the top level. Known there: models, plugins"),
         (
             "[plugins]\ndisable = []\n",
             "an unknown key 'disable' in [plugins]. Known there: only, disabled, strict, pref",
@@ -94,6 +131,12 @@ def test_a_variable_set_to_nothing_is_not_set_and_an_empty_list_is_a_list(file: 
         ("[engine]\ngraph = true\n", "sets engine.graph to True; it must be 'python' or 'cpp'"),
         ("[engine]\ngraf = 'cpp'\n", "an unknown key 'graf' in [engine]. Known there: graph"),
         ("plugins = true\n", "sets plugins to True; it must be a table"),
+        ("[models]\ndefault = ''\n", "sets models.default to ''; it must be a name"),
+        ("[models.aliases]\na = 7\n", "sets models.aliases.a to 7; it must be a name"),
+        ("[models.aliases]\na = 'b'\nb = '/m'\n", "models.aliases.a in"),
+        ("[models.aliases]\na = 'a'\n", "leads to the alias 'a'"),
+        ("[models.aliases]\ndefault = '/m'\n", "is the name of models.default"),
+        ("a = " + "{ a = " * 3000 + "1" + "}" * 3000 + "\n", "is not valid TOML"),
         ("[plugins\n", "is not valid TOML"),
         ("[plugins]\nstrict = true\nstrict = true\n", "is not valid TOML"),
         (b"# Ren\xe9\n", "is not UTF-8 at byte 5"),

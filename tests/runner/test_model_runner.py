@@ -17,7 +17,7 @@ import pytest
 import torch
 from runner.fake_model import VOCAB, FakeModel, expected_greedy
 from runner.templates import CHATML
-from runner.tiny_tokenizers import byte_level
+from runner.tiny_tokenizers import byte_fallback, byte_level
 
 from atb_core import ModelRunner, RequestOutput, SamplingParams
 from atb_core.checkpoint import TokenizerParts
@@ -27,6 +27,8 @@ from atb_core.features.step import Step
 from atb_core.graph.dtype import DataType
 from atb_core.models.base.config import BaseConfig
 from atb_core.runner.outputs import StreamChunk
+from atb_core.runner.prompts import PromptEncoder
+from atb_core.runner.request import RequestFactory
 from atb_core.runner.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(TokenizerParts(byte_level(), frozenset(), chat_templates={"default": CHATML}))
@@ -476,6 +478,15 @@ def test_logprobs_have_the_text_of_their_tokens(open_runner: Callable[..., Model
     assert first is None
     assert second is not None
     assert second[4].decoded_token == TOKENIZER.decode([4])
+
+
+def test_logprobs_have_the_space_before_a_word(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    words = byte_fallback()
+    runner.tokenizer = Tokenizer(TokenizerParts(words))
+    the, byte = (words.token_to_id(token) for token in ("▁the", "<0xE4>"))
+    factory = RequestFactory(PromptEncoder(runner.tokenizer, 9999, CONTEXT), frozenset(), 1)
+    assert [factory._decode_token(token) for token in (the, byte, 2)] == [" the", "\ufffd", "</s>"]
 
 
 def test_prompt_logprobs_change_nothing_else(

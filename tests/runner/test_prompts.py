@@ -133,6 +133,7 @@ def test_content_in_text_parts_is_joined(tokenizer: Tokenizer) -> None:
         ([{"role": "user", "content": [{"type": "text", "text": None}]}], "content of type 'text'"),
         ([{"role": "x" * 10**6, "content": "x"}], "has the role 'xxx"),
         (range(10**15), "has 1000000000000000 tokens; the context holds 40"),
+        ({"prompt_token_ids": range(10**15)}, "has 1000000000000000 tokens; the context holds 40"),
         ([1, 10**5000], "has the token id a value of type int at position 1"),
         ([1, True], "has True .of type bool. at position 1"),
         ([1, np.True_], "at position 1, which is not a token id"),

@@ -111,6 +111,8 @@ def test_what_is_no_integer_is_refused_by_name(name: str, value: Any) -> None:
         ("stop", itertools.repeat("x"), "stop has more than 64"),
         ("stop", {"a": 1, 2: 3}, "stop must be a string or a list"),
         ("stop", b"bytes", "stop must be a string or a list"),
+        ("stop", np.array(1), "stop must be a string or a list"),
+        ("stop_token_ids", np.array(1), "stop_token_ids must be a list"),
         ("stop_token_ids", range(10**15), "stop_token_ids has more than"),
         ("stop_token_ids", [1, True], "stop_token_ids must be a list"),
         ("stop_token_ids", ["x"] * 10**6, "stop_token_ids must be a list"),
@@ -168,6 +170,8 @@ def test_it_cannot_be_changed_and_copies_are_checked() -> None:
 def test_values_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(RequestError, match="min_tokens=5 is more than max_tokens=4"):
         SamplingParams(min_tokens=5, max_tokens=4)
+    with pytest.raises(RequestError, match="min_tokens=a value of type int is more than max_tokens=512"):
+        SamplingParams(min_tokens=10**5000)
     with pytest.raises(RequestError, match="n=2: greedy decoding gives the same completion"):
         SamplingParams(n=2, temperature=0)
 

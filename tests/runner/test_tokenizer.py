@@ -13,6 +13,7 @@ from runner.tiny_tokenizers import byte_level
 
 from atb_core.checkpoint import TokenizerParts
 from atb_core.errors import RequestError, TokenizerError
+from atb_core.runner.ported_tokenizer import PortedTokenizer
 from atb_core.runner.tokenizer import Tokenizer
 
 
@@ -151,10 +152,23 @@ def test_damaged_or_missing_files_are_named(
 
 
 def test_an_old_format_needs_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "tokenizer.model").write_bytes(b"sentencepiece")
-    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tokenizer.model").write_bytes(b"sentencepiece")
+    (tmp_path / "transformers.py").write_text("raise ImportError", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(TokenizerError, match=r"only as tokenizer\.model, which the transformers package"):
-        Tokenizer.from_path(tmp_path)
+        Tokenizer.from_path(tmp_path / "model")
+
+
+def test_an_old_format_that_ends_the_process_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "spiece.model").write_bytes(b"sentencepiece")
+    code = "import os\nclass AutoTokenizer:\n    def from_pretrained(*a, **k):\n"
+    code += "        print('no memory', flush=True)\n        os.abort()\n"
+    (tmp_path / "transformers.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TokenizerError, match=r"spiece\.model: its process ended with signal 6 .*no memory"):
+        Tokenizer.from_path(tmp_path / "model")
 
 
 def test_an_old_format_is_converted_by_transformers(tmp_path: Path) -> None:
@@ -176,3 +190,12 @@ def test_chatml_from_a_directory(tmp_path: Path, tokenizer_json: str) -> None:
     assert tokenizer.has_chat_template
     text = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], add_generation_prompt=False)
     assert text == "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+
+
+def test_a_ported_tokenizer_with_an_input_builder_can_render_chats() -> None:
+    class Fast:
+        backend_tokenizer = byte_level()
+        eos_token_id, chat_template, special_tokens_map = 1, None, {}
+
+    assert not PortedTokenizer(Fast(), None).has_chat_template  # type: ignore[arg-type]
+    assert PortedTokenizer(Fast(), object()).has_chat_template  # type: ignore[arg-type]

@@ -305,15 +305,8 @@ def test_what_this_machine_lacks_for_a_real_device_is_said_exactly(llama: Path) 
         ModelRunner(llama, backend="atb", dtype="float16")
     text = str(error.value)
     assert text.startswith("backend 'atb' (Ascend) cannot be used here: ")
-    for part in (
-        "driver: ",
-        "cann: neither ASCEND_HOME_PATH nor",
-        "atb: ATB_HOME_PATH",
-        "torch_npu: ",
-        "atb_core._atb is",
-    ):
+    for part in ("no NPU in /dev", "driver", "CANN toolkit", "ATB", "torch_npu", "`atb doctor`"):
         assert part in text
-    assert "`atb doctor`" in text
 
 
 INTERRUPTED = """

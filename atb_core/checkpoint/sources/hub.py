@@ -107,10 +107,8 @@ class HubSource(Source):
             raise _explain_disk(constants.HF_HUB_CACHE, error) or _explain(str(hub), error) from error
         path = Path(snapshot, hub.file) if hub.file else Path(snapshot)
         if not path.exists() or (not hub.file and not any(path.glob("*.safetensors"))):
-            raise ModelNotFoundError(
-                f"{hub} has no {'such file' if hub.file else 'safetensors weights'}",
-                "Choose a repository with .safetensors files, or pass the address of its .gguf file.",
-            )
+            what = "such file" if hub.file else "safetensors weights"
+            raise ModelNotFoundError(f"{hub} has no {what}", _other_files(hub))
         return path
 
     def stored(self) -> Sequence[StoredModel]:
@@ -165,6 +163,21 @@ def _announce(hub: HubReference, wanted: list[str]) -> None:
                 sizes[file.rfilename] = file.size or 0
     if sizes:
         announce(f"{hub} from {constants.ENDPOINT}", sizes.values(), Path(constants.HF_HUB_CACHE), "HF_HOME")
+
+
+def _other_files(hub: HubReference) -> str:
+    """Returns the hint for a repository without what was looked for: the .gguf files that it has, if it has any."""
+    from huggingface_hub import HfApi, constants
+
+    with suppress(Exception):
+        names = [
+            name for name in HfApi().list_repo_files(hub.repository, revision=hub.revision) if name.endswith(".gguf")
+        ]
+        if names:
+            address = f"{constants.ENDPOINT}/{hub.repository}/blob/{hub.revision or 'main'}"
+            more = f"; others: {', '.join(names[1:6])}" if names[1:] else ""
+            return f"It has .gguf files, which are named by their address, such as {address}/{names[0]}{more}."
+    return "Choose a repository with .safetensors files, or pass the address of its .gguf file."
 
 
 def _bars(shown: bool, check: Callable[[], None]) -> type[Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matrix products with weights."""
+"""Matrix products."""
 
 from __future__ import annotations
 
@@ -59,6 +59,34 @@ class Linear(Op):
         if self.has_bias:
             y = y + inputs[2].float()
         return (y.to(dtype_to_torch(self.out_dtype) if self.out_dtype else inputs[0].dtype),)
+
+
+@dataclass(frozen=True)
+class BatchMatmul(Op):
+    """Multiplies each matrix of a batch by one of its own, with float32 accumulation as in `Linear`.
+
+    x `[b, m, k]`, weight `[b, k, n]` (`[b, n, k]` with `transpose_b`) -> `[b, m, n]` of x's dtype.
+    """
+
+    transpose_b: bool = False
+
+    input_names = ("x", "weight")
+    input_dtypes = ("float", "x")
+    backends = Op.backends | {"atb"}
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        x, weight = shapes
+        for name, shape in zip(self.input_names, shapes, strict=True):
+            require(len(shape) == 3, f"{name} must have three dimensions, not {shape_text(shape)}")
+        n, k = weight[1:] if self.transpose_b else weight[:0:-1]
+        both = f"x {shape_text(x)} and weight {shape_text(weight)} disagree over"
+        same_size(x[0], weight[0], f"{both} the batch")
+        same_size(x[2], k, f"{both} k")
+        return ((x[0], x[1], n),)
+
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
+        x, weight = inputs[0].float(), inputs[1].float()
+        return ((x @ (weight.mT if self.transpose_b else weight)).to(inputs[0].dtype),)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Root-mean-square normalization."""
+"""Normalization of rows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def _check_weight(x: Shape, weight: Shape) -> None:
 class RmsNorm(Op):
     """Normalizes the last dimension: `y = x / sqrt(mean(x^2) + epsilon) * weight`.
 
-    x `[..., h]`, weight `[h]` -> `[..., h]`.
+    x `[..., h]`, weight `[h]` of x's dtype or float32 -> `[..., h]` of x's dtype.
     """
 
     epsilon: float = 1e-5
 
     input_names = ("x", "weight")
-    input_dtypes = ("float", "x")
+    input_dtypes = ("float", "x|float32")
     backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -49,7 +49,7 @@ class AddRmsNorm(Op):
     epsilon: float = 1e-5
 
     input_names = ("a", "b", "weight")
-    input_dtypes = ("float", "a", "a")
+    input_dtypes = ("float", "a", "a|float32")
     output_dtypes = ("a", "float32", "a")
     backends = Op.backends | {"atb"}
     num_outputs = 3
@@ -66,3 +66,29 @@ class AddRmsNorm(Op):
         rstd = (total.float().square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
         (normalized,) = RmsNorm(self.epsilon).reference(total, weight)
         return normalized, rstd, total
+
+
+@dataclass(frozen=True)
+class LayerNorm(Op):
+    """Normalizes the last dimension: `y = (x - mean(x)) / sqrt(var(x) + epsilon) * weight + bias`.
+
+    x `[..., h]`, weight and bias `[h]`, both of x's dtype or both float32 -> `[..., h]` of x's dtype. `var` is the mean
+    of the squared distances from the mean.
+    """
+
+    epsilon: float = 1e-5
+
+    input_names = ("x", "weight", "bias")
+    input_dtypes = ("float", "x|float32", "weight")
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        x, weight, bias = shapes
+        _check_weight(x, weight)
+        require(bias == weight, f"bias must be {shape_text(weight)} like weight, not {shape_text(bias)}")
+        return (x,)
+
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
+        x, weight, bias = (value.float() for value in inputs)
+        centered = x - x.mean(-1, keepdim=True)
+        factor = (centered.square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
+        return ((centered * factor * weight + bias).to(inputs[0].dtype),)

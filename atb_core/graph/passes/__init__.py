@@ -106,8 +106,10 @@ def _guarded(contribution: Contribution[Pass]) -> PassFunction:
             if not isinstance(result, Network):
                 raise TypeError(f"it returned {result!r}, not a Network")
             verify(result, after=fusion.name)
+        except KeyboardInterrupt:
+            raise
         # Fusions are optional: the network runs without this one, too.
-        except Exception as error:
+        except BaseException as error:
             FUSIONS.failed(contribution.owner, f"the fusion pass {fusion.name!r}", error)
             return network
         return result

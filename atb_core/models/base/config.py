@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from atb_core.errors import ConfigError
+from atb_core.errors import ConfigError, shown
 from atb_core.graph.dtype import DataType
-from atb_core.models.base.config_fields import refuse_unread, shown, unread_fields
+from atb_core.models.base.config_fields import refuse_unread, unread_fields
 from atb_core.models.runtime.rope_scaling import Rope, RopeScaling, check_number
 from atb_core.names import DTYPES
 

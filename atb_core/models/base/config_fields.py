@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from atb_core.errors import ConfigError
+from atb_core.errors import ConfigError, shown
 
 #: Fields without a meaning for inference, by the reason.
 MEANINGLESS: dict[str, str] = {
@@ -115,9 +115,3 @@ def refuse_unread(config: Any, values: Mapping[str, Any]) -> None:
             hint=f"Look for a newer version of the family's package. Its author declares the field in {cls.__name__} "
             f"({cls.__module__}) and implements it. If it is without meaning, remove it from config.json.",
         )
-
-
-def shown(value: object) -> str:
-    """Returns a value for a message, with a bounded length."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -12,6 +12,7 @@ import torch
 from atb_core import nn
 from atb_core.engine import get_backend
 from atb_core.errors import EngineError, GraphError, RequestError, WeightsError
+from atb_core.extensions import plugin_errors
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
 from atb_core.features.step import Step
 from atb_core.graph.dtype import DataType
@@ -192,6 +193,7 @@ class CausalLM(FlashCausalLMV3):
         """Returns the supplier of the model's engines."""
         return self.variants.backend
 
+    @plugin_errors()
     def load_weights(self, loader: WeightLoader, progress: Progress | None = None) -> None:
         """Reads all weights into the engine's store.
 
@@ -238,6 +240,7 @@ class CausalLM(FlashCausalLMV3):
             raise RequestError(f"forward: {str(error).replace('Step.__init__() ', '')}") from None
         return self.run_step(checked_kinds(step))
 
+    @plugin_errors()
     def run_step(self, step: Step) -> torch.Tensor:
         """Runs one step that is a record already; see `run`."""
         if not self._loaded:

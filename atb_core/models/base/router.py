@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from atb_core.errors import ConfigError, TokenizerError
+from atb_core.extensions import plugin_errors
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.ported_router import PortedRouter
 from atb_core.models.families import families, model_type_of
@@ -54,17 +55,20 @@ class BaseRouter(PortedRouter):
     @cached_property
     def config(self) -> BaseConfig:
         """Returns the checked configuration."""
-        return self.get_config()
+        with plugin_errors():
+            return self.get_config()
 
     @cached_property
     def model_cls(self) -> type[CausalLM]:
         """Returns the decorated model class."""
-        return self.get_model_cls()
+        with plugin_errors():
+            return self.get_model_cls()
 
     @cached_property
     def tokenizer(self) -> Any:
         """Returns the family's own tokenizer, see `get_tokenizer`; TokenizerError if it lacks what the runner needs."""
-        tokenizer = self.get_tokenizer()
+        with plugin_errors():
+            tokenizer = self.get_tokenizer()
         lacking = [name for name in _TOKENIZER if tokenizer is not None and not hasattr(tokenizer, name)]
         if lacking and not hasattr(tokenizer, "backend_tokenizer"):
             raise TokenizerError(
@@ -78,7 +82,8 @@ class BaseRouter(PortedRouter):
     @cached_property
     def generation_config(self) -> dict[str, Any]:
         """Returns the generation settings that the model's authors recommend, empty if there are none."""
-        return self.get_generation_config()
+        with plugin_errors():
+            return self.get_generation_config()
 
     def get_config(self) -> BaseConfig:
         """Returns the configuration, of the class registered in the entry-point group `atb_core.configs`."""
@@ -107,6 +112,7 @@ class BaseRouter(PortedRouter):
         return {} if self.checkpoint is None else self.checkpoint.generation_config()
 
 
+@plugin_errors()
 def router_of(checkpoint: Checkpoint) -> BaseRouter:
     """Returns the router of the family that serves a checkpoint, and sets that family's rules on the checkpoint.
 

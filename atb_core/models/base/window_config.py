@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atb_core.errors import ConfigError
+from atb_core.errors import ConfigError, shown
 from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.config_fields import shown
 
 __all__ = ["WindowConfig"]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matrix product, RMS norm, activation functions and softmax."""
+"""Matrix products, norms, activation functions and softmax."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from atb_core.graph.network import record
 from atb_core.graph.op import as_tuple
 from atb_core.graph.ops.activation import Activation, ActivationType, GeluMode
-from atb_core.graph.ops.linear import Linear
-from atb_core.graph.ops.norm import RmsNorm
+from atb_core.graph.ops.linear import BatchMatmul, Linear
+from atb_core.graph.ops.norm import LayerNorm, RmsNorm
 from atb_core.graph.ops.reduction import Softmax
 from atb_core.graph.tensor import Tensor
 
-__all__ = ["ActType", "activation", "linear", "rms_norm", "softmax"]
+__all__ = ["ActType", "activation", "batch_matmul", "layer_norm", "linear", "rms_norm", "softmax"]
 
 ActType = ActivationType
 
@@ -29,9 +29,28 @@ def linear(
     return record(op, (input_, weight) if bias is None else (input_, weight, bias))[0]
 
 
+def batch_matmul(input_: Tensor, weight: Tensor, transpose_b: bool = False) -> Tensor:
+    """Multiplies each matrix of a batch by one of its own.
+
+    input_ `[b, m, k]`, weight `[b, k, n]`, with `transpose_b` `[b, n, k]` -> `[b, m, n]`.
+    """
+    return record(BatchMatmul(transpose_b), (input_, weight))[0]
+
+
 def rms_norm(input_: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Normalizes the last dimension by its root mean square: input_ `[..., h]`, weight `[h]` -> `[..., h]`."""
+    """Normalizes the last dimension by its root mean square: input_ `[..., h]`, weight `[h]` -> `[..., h]`.
+
+    The weight has the input's dtype or float32; the result has the input's.
+    """
     return record(RmsNorm(eps), (input_, weight))[0]
+
+
+def layer_norm(input_: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """Normalizes the last dimension by mean and variance: input_ `[..., h]`, weight and bias `[h]` -> `[..., h]`.
+
+    Weight and bias have the input's dtype or float32; the result has the input's.
+    """
+    return record(LayerNorm(eps), (input_, weight, bias))[0]
 
 
 def activation(

@@ -6,11 +6,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 from atb_core.findings import Finding, Level
 from atb_core.names import normalized_name
-from atb_core.plugins.admission import refusal
+from atb_core.plugins.admission import parsed_requirement, refusal
 from atb_core.plugins.diagnosis import EXTRA
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import registry
@@ -53,11 +51,7 @@ def _extras(plugin: Installed) -> Iterator[Finding]:
 
 
 def _absent(requires: Iterable[str], extra: str) -> Iterator[str]:
-    for text in requires:
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue  # the refusal says so
+    for requirement in filter(None, map(parsed_requirement, requires)):  # the refusal names an invalid one
         marker = requirement.marker
         if marker is None or marker.evaluate({"extra": ""}) or not marker.evaluate({"extra": extra}):
             continue

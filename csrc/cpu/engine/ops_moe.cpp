@@ -80,11 +80,14 @@ Bound bind_token_unpermute(const Binding& b) {
 // matrices of groups with rows are packed for each run.
 struct GroupedJob {
   Isa isa;
-  const TensorView *x, *weight, *bias, *ends, *out;  // bias may be null
+  const TensorView *x, *weight, *bias, *ends, *out;  // bias and ends may be null
   PackedWeight matrices;
+  int64_t rows;                    // of all groups
+  std::vector<int64_t> even = {};  // the ends of groups of one size, without `ends`
   bool packs, kn;
   size_t one = 0, all = 0;  // bytes of one packed matrix and of all, at the start of the node's shared memory
 
+  const int64_t* group_ends() const { return ends == nullptr ? even.data() : ends->as<int64_t>(); }
   void pack_used(const Worker& worker) const;
   void run(const Worker& worker) const;
 };
@@ -93,8 +96,9 @@ void GroupedJob::pack_used(const Worker& worker) const {
   const int64_t n = matrices.n, k = matrices.k;
   const auto [begin, end] = worker.share(packed_blocks(n));
   const size_t source = static_cast<size_t>(n * k) * itemsize(matrices.dtype);
-  for (int64_t e = 0, row = 0; e < matrices.count && end > begin; row = ends->as<int64_t>()[e++]) {
-    if (ends->as<int64_t>()[e] == row) continue;
+  const int64_t* const last = group_ends();
+  for (int64_t e = 0, row = 0; e < matrices.count && end > begin; row = last[e++]) {
+    if (last[e] == row) continue;
     pack(isa, weight->as<std::byte>() + static_cast<size_t>(e) * source, matrices.dtype, n, k, kn,
          worker.shared + static_cast<size_t>(e) * one, begin, end);
   }
@@ -102,10 +106,10 @@ void GroupedJob::pack_used(const Worker& worker) const {
 }
 
 void GroupedJob::run(const Worker& worker) const {
-  if (!groups_fit(ends->as<int64_t>(), matrices.count, x->dim(0), worker)) return;
+  if (!groups_fit(group_ends(), matrices.count, rows, worker)) return;
   GroupedLinearArgs args{.x = x->data,
-                         .m = x->dim(0),
-                         .ends = ends->as<int64_t>(),
+                         .m = rows,
+                         .ends = group_ends(),
                          .weight = matrices,
                          .bias = bias == nullptr ? nullptr : bias->data,
                          .bias_dtype = bias == nullptr ? out->dtype : bias->dtype,
@@ -145,12 +149,53 @@ double grouped_work(const PackedWeight& matrices, int64_t rows) {
   return size * (used * static_cast<double>(itemsize(matrices.dtype)) + static_cast<double>(rows) / 12);
 }
 
+// Completes the job of a node whose matrices are its input 1, and returns it as its kernel.
+Bound bind_job(const Binding& b, std::shared_ptr<GroupedJob> job) {
+  const TensorView &x = *job->x, &weight = *job->weight;
+  job->packs = b.packed(1) == nullptr;
+  if (!job->packs) {
+    job->matrices = *b.packed(1);
+  } else {
+    job->matrices = {x.dtype, weight.dim(job->kn ? 2 : 1), x.dim(-1), nullptr, weight.dim(0)};
+    job->one = packed_bytes(b.isa, x.dtype, job->matrices.n, job->matrices.k);
+    job->all = static_cast<size_t>(weight.dim(0)) * job->one;
+  }
+  const LinearScratch need = grouped_linear_scratch(b.isa, x.dtype, job->rows, x.dim(-1));
+  return {[job](const Worker& worker) { job->run(worker); },
+          {.shared = job->all + need.shared, .per_thread = need.per_thread},
+          grouped_work(job->matrices, job->rows)};
+}
+
+Bound bind_batch_matmul(const Binding& b) {
+  const bool kn = !b.flag("transpose_b");
+  const TensorView &x = b.in(0), &weight = b.in(1), &out = b.out(0);
+  require_float(b, "x", x);
+  b.require(x.rank == 3 && weight.rank == 3, "x ", shape_text(x), " and weight ", shape_text(weight),
+            " must have three dimensions");
+  b.require_dtype("weight", weight, x.dtype);
+  b.require(weight.dim(0) == x.dim(0) && weight.dim(kn ? 1 : 2) == x.dim(2), "x ", shape_text(x), " and weight ",
+            shape_text(weight), " disagree over the batch or over k");
+  b.require_shape("output", out, {x.dim(0), x.dim(1), weight.dim(kn ? 2 : 1)});
+  b.require_dtype("output", out, x.dtype);
+  auto job = std::make_shared<GroupedJob>(GroupedJob{.isa = b.isa,
+                                                     .x = &x,
+                                                     .weight = &weight,
+                                                     .bias = nullptr,
+                                                     .ends = nullptr,
+                                                     .out = &out,
+                                                     .matrices = {},
+                                                     .rows = x.dim(0) * x.dim(1),
+                                                     .packs = true,
+                                                     .kn = kn});
+  for (int64_t i = 1; i <= x.dim(0); ++i) job->even.push_back(i * x.dim(1));
+  return bind_job(b, std::move(job));
+}
+
 Bound bind_grouped_matmul(const Binding& b) {
   const bool kn = !b.flag("transpose_b"), has_bias = b.flag("has_bias");
   b.require_inputs(has_bias ? 4 : 3);
   check_grouped(b, kn, has_bias);
   const TensorView &x = b.in(0), &weight = b.in(1);
-  const PackedWeight* stored = b.packed(1);
   auto job = std::make_shared<GroupedJob>(GroupedJob{.isa = b.isa,
                                                      .x = &x,
                                                      .weight = &weight,
@@ -158,19 +203,10 @@ Bound bind_grouped_matmul(const Binding& b) {
                                                      .ends = &b.in(b.num_inputs() - 1),
                                                      .out = &b.out(0),
                                                      .matrices = {},
-                                                     .packs = stored == nullptr,
+                                                     .rows = x.dim(0),
+                                                     .packs = true,
                                                      .kn = kn});
-  if (stored != nullptr) {
-    job->matrices = *stored;
-  } else {
-    job->matrices = {x.dtype, weight.dim(kn ? 2 : 1), x.dim(1), nullptr, weight.dim(0)};
-    job->one = packed_bytes(b.isa, x.dtype, job->matrices.n, job->matrices.k);
-    job->all = static_cast<size_t>(weight.dim(0)) * job->one;
-  }
-  const LinearScratch need = grouped_linear_scratch(b.isa, x.dtype, x.dim(0), x.dim(1));
-  return {[job](const Worker& worker) { job->run(worker); },
-          {.shared = job->all + need.shared, .per_thread = need.per_thread},
-          grouped_work(job->matrices, x.dim(0))};
+  return bind_job(b, std::move(job));
 }
 
 WeightUse grouped_matmul_use(const Attributes& attributes, int index) {
@@ -184,6 +220,7 @@ void add_moe_ops(CpuOps& ops) {
   ops["MoeTopkSoftmax"] = {.bind = bind_topk_softmax};
   ops["MoeInitRouting"] = {.bind = bind_init_routing};
   ops["GroupedMatmul"] = {.bind = bind_grouped_matmul, .weight_use = grouped_matmul_use};
+  ops["BatchMatmul"] = {.bind = bind_batch_matmul, .weight_use = grouped_matmul_use};
   ops["MoeTokenUnpermute"] = {.bind = bind_token_unpermute};
 }
 

@@ -26,12 +26,28 @@ Kind kind_from(const Binding& b, const std::map<std::string_view, Kind>& kinds, 
   return found->second;
 }
 
+void require_norm_weight(const Binding& b, const TensorView& weight, const TensorView& x) {
+  b.require_shape("weight", weight, {x.dim(-1)});
+  if (weight.dtype != DataType::f32) b.require_dtype("weight", weight, x.dtype);
+}
+
+Bound bind_layer_norm(const Binding& b) {
+  const TensorView &x = b.in(0), &weight = b.in(1), &bias = b.in(2), &out = b.out(0);
+  require_float(b, "x", x);
+  b.require(x.rank >= 1, "x has no dimensions");
+  require_norm_weight(b, weight, x);
+  require_same(b, "bias", bias, weight);
+  require_same(b, "output", out, x);
+  return {[run = b.kernels.layer_norm, &x, &weight, &bias, &out, epsilon = b.number("epsilon")](const Worker& worker) {
+    run({x, weight, bias, out, epsilon}, worker);
+  }};
+}
+
 Bound bind_rms_norm(const Binding& b) {
   const TensorView &x = b.in(0), &weight = b.in(1), &out = b.out(0);
   require_float(b, "x", x);
   b.require(x.rank >= 1, "x has no dimensions");
-  b.require_shape("weight", weight, {x.dim(-1)});
-  b.require_dtype("weight", weight, x.dtype);
+  require_norm_weight(b, weight, x);
   require_same(b, "output", out, x);
   return {[run = b.kernels.rms_norm, &x, &weight, &out, epsilon = b.number("epsilon")](const Worker& worker) {
     run({x, weight, out, epsilon}, worker);
@@ -44,8 +60,7 @@ Bound bind_add_rms_norm(const Binding& b) {
   require_float(b, "a", a);
   b.require(a.rank >= 1, "a has no dimensions");
   require_same(b, "b", other, a);
-  b.require_shape("weight", weight, {a.dim(-1)});
-  b.require_dtype("weight", weight, a.dtype);
+  require_norm_weight(b, weight, a);
   require_same(b, "output 0", out, a);
   require_same(b, "output 2", sum, a);
   b.require_dtype("rstd", rstd, DataType::f32);
@@ -244,6 +259,7 @@ std::optional<std::vector<size_t>> view_cast(const Binding& b) {
 
 void add_vector_ops(CpuOps& ops) {
   ops["RmsNorm"] = {.bind = bind_rms_norm};
+  ops["LayerNorm"] = {.bind = bind_layer_norm};
   ops["AddRmsNorm"] = {.bind = bind_add_rms_norm};
   ops["Rope"] = {.bind = bind_rope};
   ops["Activation"] = {.bind = bind_activation};

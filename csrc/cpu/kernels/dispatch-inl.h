@@ -44,8 +44,8 @@ inline void map(const T* in, T* out, int64_t n, Op op) {
 }
 
 // out[i] = op(a[i], b[i]) for i in [0, n).
-template <typename T, typename Op>
-inline void map(const T* a, const T* b, T* out, int64_t n, Op op) {
+template <typename A, typename B, typename T, typename Op>
+inline void map(const A* a, const B* b, T* out, int64_t n, Op op) {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) store(out + i, op(load(a + i), load(b + i)));
   if (i < n) {

@@ -23,9 +23,9 @@
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 constexpr KernelTable make_table() {
-  return {rms_norm,          add_rms_norm,   rope,           activation,   elewise,
-          softmax,           reduce,         cast,           topk_softmax, token_unpermute,
-          reshape_and_cache, self_attention, paged_attention};
+  return {rms_norm,        add_rms_norm,      layer_norm,     rope,           activation,
+          elewise,         softmax,           reduce,         cast,           topk_softmax,
+          token_unpermute, reshape_and_cache, self_attention, paged_attention};
 }
 
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL

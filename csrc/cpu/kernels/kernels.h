@@ -26,9 +26,16 @@ struct ScratchSize {
   size_t per_thread = 0;
 };
 
-// out = x / sqrt(mean(x^2) + epsilon) * weight over the last dimension. weight [h].
+// out = x / sqrt(mean(x^2) + epsilon) * weight over the last dimension. weight [h], of x's dtype or f32.
 struct RmsNormArgs {
   TensorView x, weight, out;
+  float epsilon = 0;
+};
+
+// out = (x - mean(x)) / sqrt(var(x) + epsilon) * weight + bias over the last dimension. weight and bias [h], both of x's
+// dtype or f32.
+struct LayerNormArgs {
+  TensorView x, weight, bias, out;
   float epsilon = 0;
 };
 
@@ -163,6 +170,7 @@ ScratchSize paged_attention_scratch(const PagedAttentionArgs& args, int threads)
 struct KernelTable {
   void (*rms_norm)(const RmsNormArgs&, const Worker&);
   void (*add_rms_norm)(const AddRmsNormArgs&, const Worker&);
+  void (*layer_norm)(const LayerNormArgs&, const Worker&);
   void (*rope)(const RopeArgs&, const Worker&);
   void (*activation)(const ActivationArgs&, const Worker&);
   void (*elewise)(const ElewiseArgs&, const Worker&);

@@ -122,6 +122,14 @@ def test_the_address_of_a_gguf_file_fetches_that_file(hub: Hub, tmp_path: Path) 
     assert "has no such file" in missing.stderr
 
 
+def test_a_repository_of_gguf_files_tells_their_addresses(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["model.safetensors"]
+    hub.files["tiny-F16.gguf"] = b"GGUF"
+    done = atb(hub, tmp_path, "pull", "maker/tiny")
+    assert "maker/tiny has no safetensors weights" in done.stderr
+    assert f"{hub.address}/maker/tiny/blob/main/tiny-Q8_0.gguf; others: tiny-F16.gguf" in done.stderr
+
+
 def test_an_interrupted_fetch_ends_at_once_and_keeps_whole_files(hub: Hub, tmp_path: Path) -> None:
     hub.files["model.safetensors"] = save({"a": torch.ones(12_000_000)})
     hub.delay = 0.1

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from atb_core.errors import PluginError
@@ -49,7 +50,9 @@ for name in request["modules"]:
     importlib.import_module(name)
 seconds = time.perf_counter() - start
 file = sys.modules[request["package"]].__file__
-print(json.dumps({"seconds": seconds, "new": sorted(set(sys.modules) - before), "culprits": culprits, "file": file}))
+answer = {"seconds": seconds, "new": sorted(set(sys.modules) - before), "culprits": culprits, "file": file}
+with open(request["answer"], "w") as out:
+    json.dump(answer, out)
 """  # noqa: E501
 
 
@@ -97,8 +100,10 @@ def package_of(family: Family) -> str:
 
 
 def _run(modules: Sequence[str], first: Sequence[str]) -> dict[str, Any]:
-    request = {"package": modules[0], "modules": modules, "first": first, "heavy": HEAVY}
     with tempfile.TemporaryDirectory() as elsewhere:
+        # A file, because anything may print, also when Python starts or ends.
+        file = Path(elsewhere, "answer.json")
+        request = {"package": modules[0], "modules": modules, "first": first, "heavy": HEAVY, "answer": str(file)}
         done = subprocess.run(
             [sys.executable, "-c", _SCRIPT, json.dumps(request)],
             cwd=elsewhere,
@@ -106,7 +111,7 @@ def _run(modules: Sequence[str], first: Sequence[str]) -> dict[str, Any]:
             text=True,
             check=False,
         )
-    if done.returncode:
-        raise PluginError(f"{', '.join(modules)} cannot be imported in a fresh interpreter:\n{done.stderr}")
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        if done.returncode or not file.exists():
+            raise PluginError(f"{', '.join(modules)} cannot be imported in a fresh interpreter:\n{done.stderr}")
+        answer: dict[str, Any] = json.loads(file.read_bytes())
     return answer

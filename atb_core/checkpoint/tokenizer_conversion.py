@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Converts older formats of tokenizers by transformers, in a child process: the files are untrusted."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from atb_core.child import Child, ChildError, encode, serve
+from atb_core.errors import TokenizerError
+
+_SECONDS = 120.0
+_MEMORY = 4 << 30
+
+
+def convert(directory: Path, name: str) -> bytes:
+    """Returns the contents of a `tokenizer.json` that says the same as the file `name` of a directory.
+
+    Raises:
+        TokenizerError: transformers is missing, or cannot read the file within limits of time and memory.
+    """
+    try:
+        child = Child("atb_core.checkpoint.tokenizer_conversion:main")
+        try:
+            child.send(encode(str(directory)))
+            answer: dict[str, str] = child.receive(_SECONDS)
+        finally:
+            child.end()
+    except TimeoutError:
+        answer = {"error": f"it takes more than {_SECONDS:g} seconds"}
+    except ChildError as error:
+        answer = {"error": f"{error}; it is faulty, or needs more than {_MEMORY >> 30} GiB of memory"}
+    except OSError as error:
+        answer = {"error": f"no process could be started: {error}"}
+    if "missing" in answer:
+        raise TokenizerError(
+            f"{directory} has its tokenizer only as {name}, which the transformers package converts",
+            hint="Run: pip install transformers sentencepiece; or add a tokenizer.json to the directory.",
+        )
+    if "error" in answer:
+        raise TokenizerError(
+            f"transformers cannot convert {directory / name}: {answer['error']}",
+            hint="Add a tokenizer.json to the directory.",
+        )
+    return answer["text"].encode()
+
+
+def main() -> None:
+    """Answers with the converted tokenizer of the directory that is asked for."""
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError:
+        transformers = None
+
+    def handle(directory: str, answer: Callable[[object], None]) -> None:
+        if transformers is None:
+            return answer({"missing": "transformers"})
+        try:
+            kind = transformers.AutoTokenizer
+            converted = kind.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+            answer({"text": converted.backend_tokenizer.to_str()})
+        except MemoryError:
+            raise
+        except BaseException as error:  # a panic of the tokenizers library is no Exception
+            answer({"error": str(error)[:300] or type(error).__name__})
+
+    serve(handle, memory=_MEMORY, sealed=False)
