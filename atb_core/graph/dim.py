@@ -63,7 +63,7 @@ class Dim:
         if set(kept) == {()}:
             return kept[()]
         if len(kept) > _MAX_TERMS:
-            raise ValueError(f"a symbolic size has {len(kept)} terms; the limit is {_MAX_TERMS}")
+            raise GraphError(f"a symbolic size has {len(kept)} terms; the limit is {_MAX_TERMS}")
         dim = cls.__new__(cls)
         dim.terms = tuple(sorted(kept.items(), key=lambda term: (-len(term[0]), str(term[0]))))
         return dim
@@ -183,6 +183,8 @@ def checked_shape(shape: Sequence[DimLike]) -> Shape:
     if not isinstance(shape, Sequence):
         raise GraphError(f"{shape!r:.80} is not a shape, which is a sequence of non-negative ints and Dims")
     for size in shape:
+        if type(size) is int and 0 <= size < 1 << 63:
+            continue
         if any(isinstance(factor, int) and abs(factor) >= 1 << 63 for _, factor in _terms(size)):
             raise GraphError("a size is beyond 64 bits")
         if not isinstance(size, Dim) and (not isinstance(size, int) or isinstance(size, bool) or size < 0):

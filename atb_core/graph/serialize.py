@@ -250,8 +250,10 @@ def _read_node(entry: Any, tensors: Sequence[Tensor], packages: Mapping[str, Any
         inputs = [tensors[index] for index in _indices(entry, "inputs", len(tensors) - 1)]
         outputs = [tensors[index] for index in _indices(entry, "outputs", len(tensors) - 1)]
         versions = _indices(entry, "versions", _MAX_NODES)
-        if not len(inputs) == op.num_inputs == len(versions):
-            raise GraphError(f"it has {len(inputs)} inputs and {len(versions)} versions; the op has {op.num_inputs}")
+        # Outputs first: what an op says of its inputs may be as long as its number of outputs.
+        if len(outputs) != op.num_outputs or not len(inputs) == len(versions) == op.num_inputs:
+            counts = f"{len(inputs)} inputs, {len(versions)} versions and {len(outputs)} outputs"
+            raise GraphError(f"it has {counts}, which its attributes contradict")
         path, source = _text(entry, "module_path"), _text(entry, "source")
         return Node(op, tuple(inputs), tuple(outputs), path, source, tuple(versions), _get(entry, "cut_after", bool))
 

@@ -125,7 +125,7 @@ def _edit(rng: Random, document: Any, container: Any, key: Any) -> None:
     if isinstance(value, bool):
         edits.append(lambda: not value)
     elif isinstance(value, (int, float)):
-        edits += [lambda: value + 1, lambda: -value, lambda: value * 1.5, lambda: value * 10**6]
+        edits += [lambda: value + 1, lambda: -value, lambda: value * 3, lambda: value * 10**6]
     elif isinstance(value, str):
         edits += [lambda: value + rng.choice(_TEXTS), lambda: value[: len(value) // 2], lambda: value * 100]
     elif isinstance(value, list):

@@ -25,6 +25,7 @@ from atb_core.checkpoint.opening import open_checkpoint
 from atb_core.errors import AtbError
 from atb_core.graph import DataType, Dim, Network, Tensor
 from atb_core.graph.dot import to_dot
+from atb_core.graph.passes import run_passes
 from atb_core.graph.serialize import load_network, save_network
 from atb_core.models.base.router import router_of
 from atb_core.nn import functional as F
@@ -271,9 +272,15 @@ def _networks() -> list[Files]:
         y = F.moe_token_unpermute(rows, places, weights)
         net.mark_output((F.softmax(y, -1)[1:, :8] * 0.5).to(DataType.FLOAT), "out")
         net.mark_output(F.amax(F.cat([y, x], 0).permute([1, 0]), 0), "most")
-    with TemporaryDirectory() as folder:
-        save_network(net, Path(folder, "n.atbnet"))
-        return [{"n.atbnet": Path(folder, "n.atbnet").read_bytes()}]
+        for name in ("w1", "w2"):
+            net.weights_keys.add(name)
+            net.mark_output(F.linear(x, Tensor(name, (8, 16), DataType.BF16)), f"out_{name}")
+    found = []
+    for network in (net, run_passes(net, "cpu")):
+        with TemporaryDirectory() as folder:
+            save_network(network, Path(folder, "n.atbnet"))
+            found.append({"n.atbnet": Path(folder, "n.atbnet").read_bytes()})
+    return found
 
 
 def _read_network(folder: Path) -> None:

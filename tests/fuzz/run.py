@@ -88,8 +88,8 @@ def work(names: list[str], seed: int, numbers: Iterator[int], out: IO[str]) -> N
     for number in numbers:
         name = names[number % len(names)]
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            write_case(name, seed, number, Path(folder))
             print(json.dumps({"begin": number}), file=out, flush=True)
+            write_case(name, seed, number, Path(folder))
             problem = read_case(name, Path(folder))
         print(json.dumps({"end": number, "problem": problem}), file=out, flush=True)
 

@@ -134,7 +134,10 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda d: d["nodes"][2]["attributes"].__setitem__("shape", 7),
         "node 2: Reshape: 7 is not a shape",
     ),
-    "too few versions": (lambda d: d["nodes"][0]["versions"].pop(), "node 0: Linear: it has 2 inputs and 1 versions"),
+    "too few versions": (
+        lambda d: d["nodes"][0]["versions"].pop(),
+        "node 0: Linear: it has 2 inputs, 1 versions and 1 out",
+    ),
     "an output without a name": (lambda d: d["tensors"][d["outputs"][0]].__setitem__("name", None), "no name"),
     "no nodes": (lambda d: d.pop("nodes"), "it has no nodes"),
     "nodes as text": (lambda d: d.__setitem__("nodes", "many"), "nodes is 'many', which is not of the type list"),
@@ -148,6 +151,16 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a sum that explodes": (
         lambda d: d["tensors"][0].__setitem__("shape", [[[1, [f"a{i}"]] for i in range(400)], 32]),
         "tensor 0: a list is not part of a symbolic size",
+    ),
+    "a product that explodes": (
+        lambda d: d["tensors"][0].__setitem__(
+            "shape", [[[1, [[[[4, [f"{n}{i}"]] for i in range(16)], 2] for n in "abc"]]], 32]
+        ),
+        "tensor 0: a symbolic size has 256 terms",
+    ),
+    "an op of many parts": (
+        lambda d: d["nodes"][0].update(op="MergedLinear", attributes={"parts": 10**15}),
+        "node 0: MergedLinear: it has 2 inputs, 2 versions and 1 outputs, which its attributes contradict",
     ),
     "a name that writes on the terminal": (
         lambda d: d["tensors"][0].__setitem__("name", "x\x1b[2J"),
