@@ -161,6 +161,14 @@ FLAWS: tuple[Flaw, ...] = (
     Flaw("circular import", _circular, ("ImportError", "circular")),
     Flaw("exit at import", router_source("raise SystemExit(3)\n"), ("SystemExit",)),
     Flaw("death at import", router_source("import os\nos._exit(7)\n"), ("process",)),
+    Flaw("quiet death at import", router_source("import os\nos._exit(0)\n"), ("exit status 0",)),
+    Flaw("endless C code", router_source("import re\nre.match('(a+)+$', 'a' * 64 + 'b')\n"), ("did not end",)),
+    Flaw(
+        "a loop that catches all",
+        router_source("while True:\n    try:\n        while True: pass\n    except BaseException: pass\n"),
+        ("did not end",),
+    ),
+    Flaw("a long number", metadata_lines(f"Requires-Dist: torch>={'9' * 9000}\n"), ("invalid requirement",)),
     Flaw("contested (first)", entry("{type} =", "synthetic_contested ="), ("synthetic_contested", "prefer")),
     Flaw("contested (second)", entry("{type} =", "synthetic_contested ="), ("synthetic_contested", "prefer")),
     Flaw("missing module", entry("{module}.router:", "{module}.routing:"), ("routing",)),
@@ -174,6 +182,12 @@ FLAWS: tuple[Flaw, ...] = (
 )
 BLEMISHES: tuple[Flaw, ...] = (
     Flaw("torch at import", router_source("import torch\n" + ROUTER), ("torch",), broken=False),
+    Flaw(
+        "threads at import",
+        router_source("import threading\nthreading.Thread(target=threading.Event().wait).start()\n" + ROUTER),
+        ("starts 1 threads",),
+        broken=False,
+    ),
     Flaw("slow import", router_source("import time\ntime.sleep(0.7)\n" + ROUTER), ("slow",), broken=False),
     Flaw("no API version", entry("[atb_core.api]\n1 = {module}\n", ""), ("atb_core.api",), broken=False),
 )
@@ -184,7 +198,7 @@ def install(site: Path, count: int = 200) -> tuple[list[Synthetic], list[Path]]:
 
     Returns them, and the directories to put on the import path, in order.
     """
-    flaws = {7 + 8 * index: flaw for index, flaw in enumerate(FLAWS + BLEMISHES)}
+    flaws = {6 * index + 7: flaw for index, flaw in enumerate(FLAWS + BLEMISHES)}
     assert max(flaws) < count
     written = []
     stale = site.parent / f"{site.name}-stale"

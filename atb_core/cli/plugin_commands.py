@@ -23,6 +23,7 @@ KNOWN_COMMANDS: Final = {"verify": "atb-testing", "plugins new": "atb-testing[sc
 #: What other programs call a command: name -> what does it here.
 _MEANT: Final = {
     "help": "atb --help",
+    "serve": "atb run --input FILE, for many prompts (there is no server)",
     "ls": "atb models",
     "ps": "atb models",
     "download": "atb pull",

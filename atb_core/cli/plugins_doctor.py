@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atb_core.cli.output import plugins_text, say
+from atb_core.errors import printable
 from atb_core.settings import Settings, settings
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def command(ctx: click.Context, names: tuple[str, ...], as_json: bool, timeout: 
     if as_json:
         click.echo(json.dumps(_as_json(report, used), indent=2, default=str))
     else:
-        say("\n".join(_lines(report, used)))
+        say("\n".join(printable(line, 4000) for line in _lines(report, used)))
     if not report.healthy:
         ctx.exit(1)
 

@@ -146,11 +146,11 @@ def _requirement_problem(installed: Installed, text: str) -> tuple[str, str] | N
 # Plugins repeat each other's requirements, and parsing is the slow part.
 @functools.lru_cache(maxsize=1024)
 def parsed_requirement(text: str) -> Requirement | None:
-    """Returns a requirement; `None` if it is invalid, too long, or its marker compares what cannot be compared."""
+    """Returns a requirement; `None` if it is invalid or too long, or its marker compares what cannot be compared."""
     from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
     from packaging.requirements import Requirement
 
-    if len(text) > _LONGEST_REQUIREMENT or _LONG_NUMBER.search(text):
+    if len(text) > _LONGEST_REQUIREMENT or not text.isprintable() or _LONG_NUMBER.search(text):
         return None
     try:
         requirement = Requirement(text)

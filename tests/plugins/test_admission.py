@@ -21,6 +21,40 @@ def refused(reason: str, fix: str) -> Refusal:
     return Refusal(Status.INCOMPATIBLE, reason, fix)
 
 
+HOSTILE = {
+    "a number in a version": f"numpy>={'9' * 9000}",
+    "a number in a marker": f"numpy; python_version < '{'9' * 9000}'",
+    "a number that packaging would compare": f"atb-core!={'9' * 40}",
+    "nested brackets": f"numpy; {'(' * 300}python_version > '3'{')' * 300}",
+    "a long list": "numpy>=1" + ",>=1" * 100_000,
+    "half of a marker": "numpy; python_version",
+    "a marker that compares what cannot be compared": "numpy; python_version ~= 'x'",
+    "no name": ">=1",
+    "an address that is none": "numpy @ \x1b[2J",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_requirement_of_any_text_is_refused_in_one_short_sentence(site: Site, text: str) -> None:
+    site.metadata("atb-core", "0.1.0")
+    site.family("atb-foo", "foo", requires=[text.replace("\n", " ")])
+    found = problem(site)
+    assert found is not None
+    assert found.reason.isprintable() and len(found.reason) < 400
+    assert "invalid requirement" in found.reason
+
+
+@pytest.mark.parametrize("version", ["9" * 9000, "x\x1b[2J", "1!2"])
+def test_an_installed_version_of_any_text_ends_nothing(site: Site, version: str) -> None:
+    site.metadata("atb-core", "0.1.0")
+    info = site.metadata("odd-thing", "1.0")
+    (info / "METADATA").write_text(f"Name: odd-thing\nVersion: {version}\n")
+    info.rename(info.with_name("odd_thing.dist-info"))
+    site.family("atb-foo", "foo", requires=["odd-thing>=0.5"])
+    found = problem(site)
+    assert found is None or found.reason.isprintable()
+
+
 @pytest.mark.parametrize(
     ("core", "requires"),
     [

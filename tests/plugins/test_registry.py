@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,19 @@ def test_with_strict_settings_any_plugin_that_cannot_be_used_is_an_error(
     )
     monkeypatch.setenv("ATB_NO_PLUGINS", "atb-two,atb-three")
     assert site.registry().find("one").package == "atb-one 1.0"
+
+
+def test_twenty_thousand_entry_points_are_listed_in_linear_time(site: Site) -> None:
+    count = 20_000
+    for distribution in ("atb-big", "atb-rival"):
+        lines = "\n".join(f"type_{number} = big:Router" for number in range(count))
+        site.metadata(distribution, "1.0", f"[atb_core.routers]\n{lines}\n[atb_core.api]\n1 = big\n")
+    start = time.process_time()
+    found = site.registry()
+    assert len(found.families()) == 2 * count
+    assert found.resolve("type_7").winner is None
+    # A minute and more where each look-up goes through all of them.
+    assert time.process_time() - start < 10
 
 
 def test_nothing_is_recorded_where_nothing_was_tried(site: Site) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,43 @@ def test_a_directory_in_place_of_a_file_is_a_problem(site: Site) -> None:
     (info / "METADATA").unlink()
     (info / "METADATA").mkdir()
     assert "METADATA is not a regular file" in (site.one().problem or "")
+
+
+@pytest.mark.parametrize("name", ["METADATA", "entry_points.txt"])
+def test_a_file_that_never_ends_or_never_begins_is_not_read(site: Site, name: str) -> None:
+    for distribution, make in (("atb-pipe", os.mkfifo), ("atb-zero", lambda path: path.symlink_to("/dev/zero"))):
+        path = site.metadata(distribution, "1.2", ENTRIES) / name
+        path.unlink()
+        make(path)
+    pipe, zero = site.scan().installed
+    assert f"{name} is not a regular file" in (pipe.problem or "")
+    assert f"{name} is not a regular file" in (zero.problem or "")
+
+
+def test_headers_of_many_spaces_are_read_in_linear_time(site: Site) -> None:
+    info = site.metadata("atb-one", "1.2", ENTRIES)
+    spaces = " " * 4_000_000
+    (info / "METADATA").write_text(f"Name: atb-one\nVersion: 1.2\nSummary: a{spaces}b\nAuthor:{spaces}x\n")
+    start = time.process_time()
+    assert site.one().version == "1.2"
+    assert time.process_time() - start < 5
+
+
+def test_entry_points_of_any_package_that_are_not_utf_8_are_listed(site: Site) -> None:
+    info = site.metadata("somebody-elses", "1.0", b"[console_scripts]\nx = y:z\xff\n")
+    found = site.scan()
+    assert found.installed == ()
+    assert found.undecodable == [info / "entry_points.txt"]
+
+
+def test_torch_is_imported_beside_entry_points_that_are_not_utf_8(site: Site) -> None:
+    site.metadata("somebody-elses", "1.0", b"[console_scripts]\nx = y:z\xff\n")
+    code = "from atb_core import ModelRunner; import os; print(os.environ['TORCH_DEVICE_BACKEND_AUTOLOAD'])"
+    environment = {**os.environ, "PYTHONPATH": str(site.path)}
+    environment.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "0\n"
+    assert "somebody_elses-1.0.dist-info" in done.stderr
 
 
 def test_a_source_tree_with_egg_info_is_found(site: Site) -> None:

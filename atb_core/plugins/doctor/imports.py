@@ -57,6 +57,10 @@ class Imports:
             message = f"{reason} [{'; '.join(record['target'] for record in records)}]"
             first = records[0]
             self.findings.append(Finding("import", Level.ERROR, message, fix=first["fix"], detail=first["exception"]))
+        for count in answers["threads"]:
+            message = f"importing it starts {count} threads that keep a program from ending"
+            fix = "Its author starts them where they are needed, as daemon threads."
+            self.findings.append(Finding("threads", Level.WARNING, message, fix=fix))
         for part in answers["incomplete"]:
             self.findings.append(Finding("incomplete", Level.ERROR, part["message"], fix=part["fix"]))
         status, output = answers["ended"][0] if answers["ended"] else (None, "")
@@ -98,7 +102,7 @@ class _Worker:
     def _ask(self, plugin: Installed, targets: list[str], *, heavy: bool) -> dict[str, list[Any]]:
         """Returns the answers of a child process by kind (see `worker`); without `ended`, the import never ended."""
         answers: dict[str, list[Any]] = {
-            kind: [] for kind in ("ready", "record", "incomplete", "done", "ended", "trouble")
+            kind: [] for kind in ("ready", "record", "threads", "incomplete", "done", "ended", "trouble")
         }
         child = self._children.get(heavy) or Child("atb_core.plugins.doctor.worker:main", self._environment)
         self._children[heavy] = child

@@ -7,6 +7,7 @@ would be five minutes for 200 plugins; with forks they are examined in less than
 A request is a line of JSON: `path` (of the plugin's metadata), `targets` (the entry points to import) and `heavy`:
 torch and the bases of models are imported before the fork, so that their time is not the plugin's. The answers are
 `{"ready": true}`, a line `{"record": ...}` for each entry point, `{"incomplete": ...}` for a family that lacks a part,
+`{"threads": number}` if some keep the process from ending,
 `{"done": true}` unless an import ended the process, whatever its exit status, and a last one
 `{"ended": [exit status, last line printed]}`; or `{"trouble": ...}`.
 """
@@ -17,6 +18,7 @@ import contextlib
 import dataclasses
 import importlib
 import os
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -71,6 +73,9 @@ def _import_all(request: dict[str, Any], answer: Callable[[object], None]) -> No
             with contextlib.suppress(PluginError):
                 load_entry(plugin, entry)
             answer({"record": {**dataclasses.asdict(records()[-1]), "path": str(plugin.path)}})
+    left = sum(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
+    if left:
+        answer({"threads": left})
     if not request["heavy"] and all(record.status is Status.OK for record in records()):
         _check_complete(plugin, answer)
 
