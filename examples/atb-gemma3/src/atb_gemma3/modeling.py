@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from atb_core.graph import Tensor
+from atb_core.graph import DataType, Tensor
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.layers.attention.attention import Attention
 from atb_core.layers.attention.metadata import AttentionMetadata
@@ -18,8 +18,8 @@ from atb_gemma3.config import Gemma3Config
 
 
 def norm(config: Gemma3Config, file_loader: Any, prefix: str, size: int | None = None) -> RmsNorm:
-    """Creates a norm; checkpoints hold its weight minus one."""
-    return RmsNorm(config, file_loader, prefix, size=size, offset=1.0)
+    """Creates a norm; checkpoints hold its weight minus one, and the sum is not rounded to the model's dtype."""
+    return RmsNorm(config, file_loader, prefix, size=size, offset=1.0, dtype=DataType.FLOAT)
 
 
 class Gemma3Attention(Attention):
