@@ -250,7 +250,8 @@ def last_line(descriptor: int) -> str:
     """Returns the last line of a file, at most 200 characters, without moving the file's offset."""
     size = os.fstat(descriptor).st_size
     text = os.pread(descriptor, 1 << 16, max(0, size - (1 << 16))).decode("utf-8", errors="replace")
-    lines = text.strip().splitlines()
+    # Rust follows its reason by a note on how to see more.
+    lines = [line for line in text.strip().splitlines() if not line.startswith("note: ")]
     return lines[-1].strip()[-_LAST_LINE_CHARACTERS:] if lines else ""
 
 

@@ -19,6 +19,8 @@ __all__ = ["open_regular", "parse_json", "read_file", "read_json", "read_text"]
 
 _MAX_JSON_BYTES = 8 << 20
 _MAX_DEPTH = 64
+# An empty list of two bytes takes 64 in memory. The largest tables of tensors have two million values.
+_MAX_VALUES = 4_000_000
 # Many a tokenizer_config.json says "no limit" by the integer 10^30.
 _MAX_DIGITS = 40
 _HINT = "Correct the file, or replace it by an intact one."
@@ -97,9 +99,12 @@ def parse_json(data: bytes | bytearray) -> dict[str, Any]:
 
     Raises:
         ValueError: it is none in UTF-8; an object has a key twice; a number is infinite, no number, or an integer of
-            more than 40 digits; a text has half a surrogate pair; or it nests deeper than 64.
+            more than 40 digits; a text has half a surrogate pair; it has more than four million values, or nests
+            deeper than 64.
     """
     text = data.decode("utf-8-sig")
+    if sum(map(text.count, ",[{")) > _MAX_VALUES:
+        raise ValueError(f"it has more than {_MAX_VALUES:,} values")
     try:
         value = json.loads(
             text, object_pairs_hook=_unique, parse_constant=_constant, parse_float=_number, parse_int=_integer

@@ -21,7 +21,7 @@ from atb_core import child
 def main():
     def handle(request, answer):
         if request == "stop":
-            print("good bye", flush=True)
+            print("good bye\\nnote: run with more", flush=True)
             os._exit(3)
         if request == "late":
             time.sleep(0.3)

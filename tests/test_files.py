@@ -112,5 +112,10 @@ def test_what_is_no_object_of_characters_and_numbers_is_refused(text: bytes, cau
         read_json(tmp_path / "x.json", ConfigError)
 
 
+def test_a_table_of_very_many_values_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(ValueError, match="more than 4,000,000 values"):
+        parse_json(b'{"a": [' + b"[]," * 2_000_000 + b"0]}")
+
+
 def test_the_deepest_object_that_is_parsed() -> None:
     assert parse_json(nested(63))

@@ -76,7 +76,9 @@ def check_call(
     given = ({} if outputs is None else outputs, {} if runtime_params is None else runtime_params)
     for what, values in zip(("inputs", "outputs", "runtime_params"), (inputs, *given), strict=True):
         check_kind(what, values, Mapping)
-    return {name: value for name, value in given[0].items() if inputs.get(name) is not value}, given[1]
+    outputs, runtime_params = given
+    new = {n: value for n, value in outputs.items() if n not in inputs or inputs[n] is not value}
+    return new, runtime_params
 
 
 def check_names(what: str, given: Collection[str], wanted: Collection[str], optional: bool = False) -> None:

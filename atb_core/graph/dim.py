@@ -183,6 +183,8 @@ def checked_shape(shape: Sequence[DimLike]) -> Shape:
     if not isinstance(shape, Sequence):
         raise GraphError(f"{shape!r:.80} is not a shape, which is a sequence of non-negative ints and Dims")
     for size in shape:
+        if type(size) is int and 0 <= size < 1 << 63:
+            continue
         if any(isinstance(factor, int) and abs(factor) >= 1 << 63 for _, factor in _terms(size)):
             raise GraphError("a size is beyond 64 bits")
         if not isinstance(size, Dim) and (not isinstance(size, int) or isinstance(size, bool) or size < 0):

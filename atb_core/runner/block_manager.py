@@ -25,14 +25,18 @@ class BlockManager:
         lost but never has two owners; this finds it again.
         """
         owned = {block for table in tables for block in table}
+        # Blocks from here on have never been used: a cache of millions of blocks takes no list of all of them.
+        self._unused = max(owned, default=-1) + 1
         # A stack: the block freed last is used next, while its memory is still near the processor.
-        self._free = [block for block in range(self.num_blocks - 1, -1, -1) if block not in owned]
-        self._is_free = bytearray(block not in owned for block in range(self.num_blocks))
+        self._free = [block for block in range(self._unused - 1, -1, -1) if block not in owned]
+        self._is_free = bytearray(b"\1") * self.num_blocks
+        for block in owned:
+            self._is_free[block] = 0
 
     @property
     def num_free(self) -> int:
         """Number of blocks without an owner."""
-        return len(self._free)
+        return len(self._free) + self.num_blocks - self._unused
 
     def blocks_for(self, num_tokens: int) -> int:
         """Returns the number of blocks that `num_tokens` positions take."""
@@ -45,10 +49,13 @@ class BlockManager:
             False, with nothing changed, if there are not enough free blocks.
         """
         missing = self.blocks_for(num_tokens) - len(table)
-        if missing > len(self._free):
+        if missing > self.num_free:
             return False
         for _ in range(missing):
-            block = self._free.pop()
+            if self._free:
+                block = self._free.pop()
+            else:
+                block, self._unused = self._unused, self._unused + 1
             self._is_free[block] = 0
             table.append(block)
         return True

@@ -3,6 +3,8 @@
 
 import logging
 
+from atb_core.errors import printable
+
 __all__ = ["logger", "message_filter"]
 
 logger = logging.getLogger("atb_core.models")
@@ -10,4 +12,4 @@ logger = logging.getLogger("atb_core.models")
 
 def message_filter(msg: str) -> str:
     """Returns a message on one line, with control characters escaped."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in msg)
+    return printable(msg, 10_000)

@@ -103,6 +103,7 @@ std::vector<Minimal> minimal_graphs(DataType type) {
   const Tensor rows{type, {0, 64}};
   return {
       {linear(type), "Linear"},
+      {{"BatchMatmul", {}, {{type, {3, 8, 32}}, {type, {3, 32, 16}}}, {{type, {3, 8, 16}}}}, "Linear"},
       {{"RmsNorm", {}, {rows, {type, {64}, TensorKind::weight}}, {rows}}, "RmsNorm"},
       {add_rms_norm(type, TensorKind::internal), "RmsNorm"},
       {{"Rope", {}, {{type, {0, 128}}, rows, {type, {0, 32}}, {type, {0, 32}}, {i32, {3}}}, {{type, {0, 128}}, rows}},

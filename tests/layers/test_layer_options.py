@@ -78,6 +78,8 @@ def test_a_norm_adds_its_offset_when_the_weight_is_loaded() -> None:
     loader: Any = MemoryLoader({"n.weight": stored})
     stream_weights(plan_loading(collect_parameters([norm]), loader), loader, lambda n, t: loaded.update({n: t}))
     assert torch.equal(loaded["n.weight"], stored + 1)
+    exact = RmsNorm(small_config(torch_dtype="bfloat16").hf_config, None, "n", offset=1.0, dtype=F32)
+    assert exact.weight.process(stored.bfloat16()).dtype == torch.float32
     # It is the same op, so the fusions are the same.
     with Network() as net:
         net.mark_output(norm(Tensor("x", (TOKENS, 32), F32)), "y")

@@ -194,6 +194,10 @@ def test_settings_of_rotation_for_each_kind_of_layer_need_the_field() -> None:
     made = ByLayer.from_dict({**SMALL, "rope_parameters": kinds, "layer_types": types, "sliding_window": 8})
     assert [made.rope_of(layer).theta for layer in range(3)] == [1e4, 1e6, 1e4]
     assert [made.window_of(layer) for layer in range(3)] == [8, None, 8]
+    assert made.context_length == 256
+    scaled = {**kinds, "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6}}
+    made = ByLayer.from_dict({**SMALL, "rope_parameters": scaled, "layer_types": types, "sliding_window": 8})
+    assert made.context_length == 1024
 
 
 def test_a_family_that_has_the_field_gets_it() -> None:

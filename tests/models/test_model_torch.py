@@ -241,3 +241,13 @@ def test_an_unknown_model_and_an_unusable_library_are_named(tmp_path: Path) -> N
     (tmp_path / "text.so").write_text("no library")
     with pytest.raises(EngineError, match=r"cannot load .*text\.so"):
         load_native_library(tmp_path / "text.so")
+
+
+@pytest.mark.parametrize("name", [7, None, "w\ud800", torch.ones(1)], ids=["int", "None", "surrogate", "tensor"])
+def test_names_and_parameters_are_text(name: Any) -> None:
+    model = ModelTorch("core_DecoderModel", num_threads=1)
+    with pytest.raises(EngineError, match=r"the parameters of core_DecoderModel is no text in UTF-8"):
+        model.set_param('{"normEps\ud800": 1}')
+    model.set_param(MINIMAL)
+    with pytest.raises(EngineError, match=r"the name of weight 0 (must be a str, not|is no text in UTF-8)"):
+        model.declare_weight([name], [torch.ones(1)])

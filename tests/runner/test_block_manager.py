@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -55,3 +57,17 @@ def test_freeing_a_block_that_nobody_owns_is_refused() -> None:
     manager.free(table)
     with pytest.raises(RuntimeError, match="has no owner"):
         manager.free(copy)
+
+
+def test_a_cache_of_millions_of_blocks_costs_a_byte_for_each() -> None:
+    tracemalloc.start()
+    try:
+        manager = BlockManager(10_000_000, 16)
+        table: list[int] = []
+        assert manager.grow(table, 33)
+        assert table == [0, 1, 2]
+        assert manager.num_free == 10_000_000 - 3
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 25_000_000

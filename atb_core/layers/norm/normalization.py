@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.base import LayerConfig, ShapeSource
 from atb_core.nn.functional import rms_norm
@@ -20,6 +21,7 @@ class RmsNorm(Module):
     Args:
         size: the last dimension; `config.hidden_size` by default.
         offset: number to add to the weight when it is loaded: 1 for checkpoints that hold `weight - 1`.
+        dtype: element type of the weight, by default the model's; float32 keeps the sum exact, except on Ascend.
     """
 
     def __init__(
@@ -30,11 +32,12 @@ class RmsNorm(Module):
         *,
         size: int | None = None,
         offset: float = 0.0,
+        dtype: DataType | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
         self.eps = config.rms_norm_eps
-        self.weight = Parameter(prefix, "weight", (size or config.hidden_size,), config.data_type)
+        self.weight = Parameter(prefix, "weight", (size or config.hidden_size,), dtype or config.data_type)
         if offset:
             self.weight.register_processor(lambda weight: weight.float() + offset)
 

@@ -196,13 +196,9 @@ class BaseConfig:
     @property
     def context_length(self) -> int:
         """Returns the longest sequence that the model supports, in tokens, scaling of positions included."""
-        scaling = self.rope_scaling
-        if scaling is None or scaling.factor is None or scaling.rope_type in ("default", "llama3", "longrope"):
-            return self.max_position_embeddings
-        if scaling.rope_type == "yarn":
-            original = scaling.original_max_position_embeddings or self.max_position_embeddings
-            return max(self.max_position_embeddings, int(original * scaling.factor))
-        return int(self.max_position_embeddings * scaling.factor)
+        by_kind = getattr(self, "rope_parameters", None)
+        kinds = [kind for kind in by_kind.values() if isinstance(kind, Mapping)] if isinstance(by_kind, Mapping) else []
+        return max(rope.context_length for rope in ([self.rope(kind) for kind in kinds] or [self.rope()]))
 
     def rope(self, parameters: Mapping[str, Any] | None = None, *, interleaved: bool = False) -> Rope:
         """Returns settings of rotary embedding.

@@ -74,7 +74,7 @@ _NEUTRAL: dict[str, Callable[[Any, Any], bool]] = {
     **dict.fromkeys(("attention_multiplier", "attention_scale"), _scale_of_heads),
     "query_pre_attn_scalar": lambda value, config: value == config.head_dim,
     **dict.fromkeys(("sliding_window", "attention_chunk_size"), _beyond_context),
-    "layer_types": lambda value, config: isinstance(value, list) and set(value) <= {"full_attention"},
+    "layer_types": lambda value, config: isinstance(value, list) and all(each == "full_attention" for each in value),
     "no_rope_layers": lambda value, config: isinstance(value, list) and all(_one(each, config) for each in value),
     "position_embedding_type": lambda value, config: value in ("rope", "rotary"),
     "scale_attn_weights": lambda value, config: value is True,

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from atb_core.engine import get_backend
-from atb_core.engine.checks import check_real
+from atb_core.engine.checks import check_name, check_real
 from atb_core.engine.extension import load_extension
 from atb_core.engine.native import NativeBackend, NativeStore, engine_errors
 from atb_core.errors import BackendUnavailableError, EngineError
@@ -80,6 +80,7 @@ class ModelTorch:
         text = _json_text(what, param)
         if self.registration.defaults:
             text = _json_text(what, self.registration.parameters(_json_object(what, text)))
+        check_name(what, text)
         # Another graph may have weights of other shapes under the same names.
         store: NativeStore = self.backend.new_store()
         extension = self.backend.extension
@@ -124,8 +125,11 @@ class ModelTorch:
             weights: tensors of the shapes and dtypes to come, for example meta tensors.
         """
         given = [_described(weight, 0) for weight in _weights(weights)]
+        names = _listed("names", names)
+        for place, name in enumerate(names):
+            check_name(f"the name of weight {place}", name)
         with engine_errors(self.store.error_type):
-            self._built().model.declare_weights(_listed("names", names), given)
+            self._built().model.declare_weights(names, given)
 
     def share_weight(self, other: ModelTorch) -> None:
         """Shares the weights of another model, for prefill and decode of one checkpoint."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -47,12 +48,12 @@ class LayerKinds:
     ropes: tuple[Rope | None, ...]
     windows: tuple[int | None, ...]
 
-    @property
+    @cached_property
     def tables(self) -> list[Rope]:
         """Returns the different settings of rotary embedding, each of which needs tables."""
         return list(dict.fromkeys(rope for rope in self.ropes if rope is not None))
 
-    @property
+    @cached_property
     def window(self) -> int | None:
         """Returns the window, of which a model may have one."""
         windows = sorted({window for window in self.windows if window is not None})

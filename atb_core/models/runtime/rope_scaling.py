@@ -121,6 +121,17 @@ class Rope:
     interleaved: bool = False
 
     @property
+    def context_length(self) -> int:
+        """Returns the longest sequence, in tokens, scaling included."""
+        kind, factor = self.scaling.rope_type, self.scaling.factor
+        if factor is None or kind in ("default", "llama3", "longrope"):
+            return self.max_position_embeddings
+        return max(
+            self.max_position_embeddings,
+            int((self.original if kind == "yarn" else self.max_position_embeddings) * factor),
+        )
+
+    @property
     def original(self) -> int:
         """Returns the context that the model was first trained on, in tokens."""
         return self.scaling.original_max_position_embeddings or self.max_position_embeddings

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from atb_core.layers.norm.normalization import RmsNorm
 from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3
 from atb_core.models.runtime import rotary
 from atb_testing import ErrorReport, assert_conforms, compare_logits, tiny_checkpoint
+from atb_testing.conformance import prompt_lengths
 
 pytest.importorskip("transformers")
 pytest.importorskip("atb_llama")
@@ -30,6 +32,34 @@ def test_errors_are_relative_to_the_size_of_the_logits() -> None:
 def test_twice_the_error_of_torch_is_the_limit(ours: float, within: bool) -> None:
     assert ErrorReport(ours, 0.01, 0.1, 0.01).within() is within
     assert ErrorReport(0.01, ours, 0.01, 0.1).within() is within
+
+
+@pytest.mark.parametrize(
+    ("config", "lengths"),
+    [
+        ({}, []),
+        ({"sliding_window": 40}, [38, 43]),
+        ({"sliding_window": 40, "use_sliding_window": False}, []),
+        ({"sliding_window": 1}, [4]),
+        ({"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 64}}, [62, 67]),
+        ({"rope_scaling": {"rope_type": "dynamic"}, "max_position_embeddings": 50}, [48, 53]),
+        (
+            {"rope_parameters": {"full": {"original_max_position_embeddings": 16}}, "attention_chunk_size": 20},
+            [14, 19, 23],
+        ),
+    ],
+)
+def test_prompts_are_beyond_every_length_at_which_the_computation_changes(
+    tmp_path: Path, config: dict[str, Any], lengths: list[int]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert prompt_lengths(tmp_path)[0] == (1, 7, 33, 18, *lengths)
+
+
+def test_what_is_too_long_for_the_comparison_is_said(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"sliding_window": 4096}))
+    assert prompt_lengths(tmp_path) == ((1, 7, 33, 18), [4096])
+    assert prompt_lengths(tmp_path, 5000)[1] == []
 
 
 def wrong_theta(monkeypatch: pytest.MonkeyPatch, size: float) -> None:

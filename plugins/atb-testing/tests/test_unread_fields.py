@@ -8,6 +8,7 @@ from pathlib import Path
 import packages
 import pytest
 
+from atb_core.models.base.config import BaseConfig
 from atb_testing.scaffold.write import write_package
 
 pytest.importorskip("copier")
@@ -21,6 +22,7 @@ FIELDS = {
     "granite": ["embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling"],
     "glm4": ["partial_rotary_factor = 0.5"],
 }  # fmt: skip
+KNOWN = {field.partition(" = ")[0] for fields in FIELDS.values() for field in fields}
 DECLARED = {
     "mistral": "    sliding_window: int | None = 4096\n",
     "granite": "".join(f"    {name}: float = 1.0\n" for name in FIELDS["granite"]),
@@ -166,6 +168,17 @@ IMPLEMENTED = {
 
 
 @pytest.mark.parametrize("model_type", FIELDS)
+def test_the_fields_that_a_scaffolds_class_does_not_have(model_type: str) -> None:
+    from transformers import AutoConfig
+
+    # A scaffold's class has the fields of `BaseConfig`.
+    unread = BaseConfig.unread_fields(AutoConfig.for_model(model_type).to_dict(), numbers=False)
+    assert {field.partition(" = ")[0] for field in FIELDS[model_type]} <= set(unread) <= KNOWN | {"layer_types"}
+
+
+@pytest.mark.parametrize(
+    "model_type", ["mistral", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gemma2", "granite", "glm4"))]
+)
 def test_a_scaffold_fails_and_the_fields_are_named(tmp_path: Path, model_type: str) -> None:
     out = family(tmp_path, model_type, select="every_field")
     assert "status 1" in out

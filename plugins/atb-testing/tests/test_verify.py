@@ -74,6 +74,32 @@ def test_a_wrong_model_fails_and_the_module_is_named(
     assert "differs from Hugging Face's by more than rounding" in err
 
 
+WINDOW = {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 1}
+
+
+def test_prompts_are_longer_than_a_window_and_decode_crosses_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_checkpoint(tmp_path, "qwen2", **WINDOW)
+    status, out, _ = verified(capsys, str(tmp_path), "--tokens", "0")
+    assert status == 0
+    assert "prompts of 1, 7, 33, 18, 38, 43 tokens" in out
+    status, out, _ = verified(capsys, str(tmp_path), "--tokens", "0", "--longest", "35")
+    assert "NOT tested: what changes at 40 tokens (--longest)" in out
+
+
+def test_a_model_without_its_window_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atb_core.models.base.window_config import WindowConfig
+
+    tiny_checkpoint(tmp_path, "qwen2", **WINDOW)
+    monkeypatch.setattr(WindowConfig, "window_of", lambda self, layer_idx: None)
+    status, out, _ = verified(capsys, str(tmp_path), "--tokens", "0")
+    assert status == 1
+    assert "model.layers.1.self_attn" in out
+
+
 @pytest.mark.parametrize(
     ("model_type", "message"),
     [("nobody_knows_me", "no installed package serves"), (None, "names no model_type")],

@@ -87,7 +87,9 @@ def places(network: Network, model: Any, theirs: Mapping[str, Any]) -> list[tupl
             values = [t for t in node.inputs if t.name not in sources and t.dtype is not None and t.dtype.is_float]
             for value in values[:1]:
                 add(value, modules[:1], "input")
-            add(node.outputs[0], modules, "output")
+            # What leaves a module that both have is added below: an op may follow within the module.
+            if node.module_path not in theirs:
+                add(node.outputs[0], modules, "output")
     for tensor, path in _leaving(network):
         add(tensor, [path], "output")
     return [(tensor, place) for _, _, tensor, place in sorted(probes, key=lambda entry: entry[:2])]
