@@ -184,7 +184,7 @@ BLEMISHES: tuple[Flaw, ...] = (
     Flaw("torch at import", router_source("import torch\n" + ROUTER), ("torch",), broken=False),
     Flaw(
         "threads at import",
-        router_source("import threading\nthreading.Thread(target=threading.Event().wait).start()\n" + ROUTER),
+        router_source("import threading, time\nthreading.Thread(target=time.sleep, args=(5,)).start()\n" + ROUTER),
         ("starts 1 threads",),
         broken=False,
     ),

@@ -47,6 +47,7 @@ def report(error: BaseException, *, traceback: bool) -> int:
         _say("interrupted")
         return INTERRUPTED
     if isinstance(error, click.ClickException):
+        error.message = printable(error.message, 4000, keep="\n\t")  # type: ignore[misc] # quotes what was typed
         error.show()
         return error.exit_code
     error = plugin_error(error) or error

@@ -123,6 +123,13 @@ def test_metadata_cannot_control_a_terminal_fill_it_or_end_a_command(
     assert "bug in atb" not in result.err
 
 
+def test_a_wrong_command_line_is_quoted_as_text_of_files_is(atb: Run) -> None:
+    for args in (["run", "m", "p", "--backend", EVIL], [EVIL], ["run", "m", "p", "--chat-template-kwarg", LONG]):
+        result = atb(*args)
+        assert result.status == 2
+        checked(result.out, result.err)
+
+
 def test_a_models_text_is_printed_as_it_is_but_for_control_characters_on_a_terminal(
     atb: Run, runner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
