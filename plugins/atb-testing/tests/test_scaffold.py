@@ -25,8 +25,6 @@ else:
 
 pytest.importorskip("copier")
 Run = Callable[..., tuple[int, str, str]]
-# An architecture that transformers knows and no package of this repository serves, for what the model resembles.
-MODEL_TYPES = {"llama": "mistral"}
 
 
 @pytest.fixture
@@ -166,9 +164,9 @@ def test_without_copier_the_command_says_what_to_install(new: Run, monkeypatch: 
 
 def test_the_package_builds_installs_and_answers_as_hugging_face_does(new: Run, tmp_path: Path) -> None:
     # One test of the kit; all of it, for every likeness, is in the slow lane below.
-    new("atb-mistral")
-    packages.install(tmp_path / "atb-mistral", tmp_path / "site")
-    result = packages.run_kit(tmp_path / "atb-mistral", tmp_path, "-k", "entry_points or (logits and base)")
+    new("atb-mine", "--like", "llama", "--model-type", "llama")
+    packages.install(tmp_path / "atb-mine", tmp_path / "site")
+    result = packages.run_kit(tmp_path / "atb-mine", tmp_path, "-k", "entry_points or (logits and base)")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "passed" in result.stdout and "failed" not in result.stdout
 
@@ -177,7 +175,7 @@ def test_the_package_builds_installs_and_answers_as_hugging_face_does(new: Run, 
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize("like", LIKES)
 def test_what_is_written_passes_the_kit_untouched(new: Run, tmp_path: Path, like: str) -> None:
-    new("atb-mine", "--like", like, "--model-type", MODEL_TYPES.get(like, like))
+    new("atb-mine", "--like", like, "--model-type", like)
     packages.install(tmp_path / "atb-mine", tmp_path / "site")
     result = packages.run_kit(tmp_path / "atb-mine", tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
