@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test may rely on: few threads, no hub, a fixed seed; and the order of the tests."""
+"""Gives every test what it may rely on: few threads, no hub, a fixed seed; and the order of the tests."""
 
 from __future__ import annotations
 

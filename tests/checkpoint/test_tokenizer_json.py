@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What published tokenizers consist of runs in this process; everything else has limits, and fails with an error."""
+"""Parts of published tokenizers run in this process; everything else has limits, and fails with an error."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def write_checkpoint(directory: Path, tensors: dict[str, torch.Tensor], **config
 
 
 def install(site: Path) -> None:
-    """What pip writes when it installs the family into the folder `site`."""
+    """Writes what pip does when it installs the family into the folder `site`."""
     info = site / "atb_tiny-1.2.3.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Name: atb-tiny\nVersion: 1.2.3\nSummary: Tiny models\n", encoding="utf-8")

@@ -99,7 +99,7 @@ MAIN_PATH = {"README.md": "README.zh.md"} | {
 
 
 def _outline(page: Path) -> list[object]:
-    """What a page consists of, apart from its prose: headings, code, items of lists and rows of tables, in order.
+    """Returns the parts of a page, apart from its prose: headings, code, items of lists and rows of tables, in order.
 
     Comments of shell commands are prose.
     """

@@ -54,7 +54,7 @@ KERNEL = CpuKernel.from_python(copy)
 
 
 def between(x: Tensor) -> Tensor:
-    """What the test sets as `happens` is done when this node of the network runs."""
+    """Does what the test sets as `happens` when this node of the network runs."""
     register_cpu_kernel(Between, KERNEL)
     return record(Between(), (x,))[0]
 

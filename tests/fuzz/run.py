@@ -96,7 +96,7 @@ def work(names: list[str], seed: int, numbers: Iterator[int], out: IO[str]) -> N
 
 @dataclass
 class Session:
-    """What one run has found.
+    """The findings of one run.
 
     Attributes:
         keep: folder in which the files of findings are kept.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What layers compute otherwise by an argument: activations, scales, offsets, rotation of parts and of neighbours."""
+"""Arguments by which layers compute otherwise: activations, scales, offsets, rotation of parts and of neighbours."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an op refuses in dtypes is refused while it is recorded, with op, input, dtypes and the author's line."""
+"""Dtypes that an op refuses are refused while it is recorded, with op, input, dtypes and the author's line."""
 
 from __future__ import annotations
 

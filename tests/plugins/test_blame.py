@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the code of a plugin raises, wherever it is called, names the plugin, the file and the line."""
+"""An exception of a plugin's code, wherever it is called, names the plugin, the file and the line."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def atb_weight_formats():
 
 
 class Panic(BaseException):
-    """What an extension in Rust raises when it panics: no `Exception`."""
+    """The exception of an extension in Rust that panics: no `Exception`."""
 
 
 class Odd(Exception):

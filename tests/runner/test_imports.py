@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What importing the package costs, and what it offers."""
+"""The cost of importing the package, and what it offers."""
 
 from __future__ import annotations
 

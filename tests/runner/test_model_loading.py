@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a configuration claims is compared with the checkpoint's files before a model is built of it."""
+"""Claims of a configuration are compared with the checkpoint's files before a model is built of it."""
 
 from __future__ import annotations
 

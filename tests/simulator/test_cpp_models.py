@@ -81,7 +81,7 @@ def test_so_it_is_on_another_card_and_with_another_way_to_launch(directory: Path
 
 
 def decode_step(runner: ModelRunner) -> dict[str, int]:
-    """What the simulator counts in a decode step of two sequences that is not the first one."""
+    """Returns what the simulator counts in a decode step of two sequences that is not the first one."""
     driver = DeviceDriver(runner.model, 2)
     driver.prefill([[5, 9, 11], [7, 8]])
     driver.decode([3, 4])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users do wrong is said before anything runs; what ATB refuses is told with op, place, tensors and its code."""
+"""Mistakes of users are told before anything runs; what ATB refuses is told with op, place, tensors and its code."""
 
 from __future__ import annotations
 

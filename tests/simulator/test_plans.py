@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a step costs: operations, launches, copies and memory, counted by the simulator and asserted exactly."""
+"""The cost of a step: operations, launches, copies and memory, counted by the simulator and asserted exactly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def clean_memory() -> Iterator[None]:
-    """What other tests have left goes first, and nothing of this one may stay."""
+    """Clears what other tests have left, and nothing of this one may stay."""
     gc.collect()
     names = ("live_allocations", "live_operations", "live_contexts", "live_streams")
     before = SIM.counters()

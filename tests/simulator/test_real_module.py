@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only the module for real devices does: torch_npu's stream, and finding out what is missing.
+"""Behaviour of the module for real devices alone: torch_npu's stream, and finding out what is missing.
 
 The extension over ATB cannot be built here. Its place takes the one over the simulator, which is the same C++, and
 torch_npu's a stand-in with the few functions that are called.

@@ -39,7 +39,7 @@ _OWN_NAMES = {theirs: ours for ours, theirs in MODEL_NAMES.items()}
 
 
 class _Program:
-    """What `NativeEngine` runs: a C++-built graph, called by our names of the inputs."""
+    """The model that `NativeEngine` runs: a C++-built graph, called by our names of the inputs."""
 
     def __init__(self, model: ModelTorch, network: Network) -> None:
         self.model, self.network = model, network

@@ -38,7 +38,7 @@ class DecoderSizes(Protocol):
 
 @dataclass(frozen=True)
 class LayerKinds:
-    """What the layers of a model differ in, besides weights; one entry for each layer.
+    """The differences between the layers of a model, besides weights; one entry for each layer.
 
     Attributes:
         ropes: the settings of rotary embedding, `None` for a layer without.

@@ -32,7 +32,7 @@ _MAX_FACTOR = 1.0e6
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How positions are scaled; `rope_type` is one of `ROPE_TYPES`, `None` means that the type computes the value.
+    """Settings by which positions are scaled; `rope_type` is one of `ROPE_TYPES`. With `None` the type computes a value.
 
     `original_max_position_embeddings` is the context the model was first trained on, in tokens. `short_factor` and
     `long_factor`, for `longrope`, divide each frequency in sequences up to that length, and in longer ones.
@@ -104,7 +104,7 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class Rope:
-    """How queries and keys of a layer are rotated; layers with equal settings share tables.
+    """Settings by which queries and keys of a layer are rotated; layers with equal settings share tables.
 
     Attributes:
         size: number of elements at the beginning of each head that are rotated; the others stay as they are.

@@ -145,7 +145,7 @@ def test_a_hostile_file_is_refused_with_its_cause(case: str, tmp_path: Path) -> 
 
 
 def everything(path: Path) -> None:
-    """What a runner does with a file."""
+    """Does with a file what a runner does."""
     read_gguf_config(path)
     with open_weights(path, GgufRules(permuted_qk=True)) as loader:
         for name in loader.names():

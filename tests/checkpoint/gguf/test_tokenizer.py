@@ -40,7 +40,7 @@ def tokenizer_of(tmp_path: Path, metadata: dict[str, Any]) -> TokenizerParts:
 
 
 def pieces(parts: TokenizerParts, text: str) -> list[str]:
-    """How the text is cut before anything is merged."""
+    """Returns the pieces into which the text is cut before anything is merged."""
     pre_tokenizer = parts.backend.pre_tokenizer
     return [text[start:stop] for _, (start, stop) in pre_tokenizer.pre_tokenize_str(text)]
 

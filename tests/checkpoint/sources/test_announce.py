@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a fetch will move is said before, and refused where there is no room for it."""
+"""A fetch says before what it will move, and is refused where there is no room for it."""
 
 from __future__ import annotations
 
