@@ -77,7 +77,7 @@ class PluginSettings:
         only: packages that may be used; `None` allows all.
         disabled: packages that must not be used, with the setting that disables each; the key `all` disables every one.
         strict: makes the failure of a plugin an error.
-        import_seconds: time limit in seconds for the import of one entry point.
+        import_seconds: seconds after which an import of one entry point is warned of, and `atb plugins doctor` ends it.
         prefer: package that serves a model type, by model type.
         only_source: setting that `only` comes from, for messages.
         prefer_sources: setting that each preference comes from, for messages.

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from site_directory import forgotten_afterwards
 
 from atb_core.plugins.once import forget
-from atb_core.plugins.records import LoadRecord, Status, clear_records, records
+from atb_core.plugins.records import LoadRecord, Status, records
 from atb_core.plugins.scan import HOOKS, installed
 
 
@@ -48,15 +48,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     config.write_text(f"[plugins]\ndisabled = {others!r}\n", encoding="utf-8")
     monkeypatch.setenv("ATB_CONFIG", str(config))
     monkeypatch.syspath_prepend(str(path))
-    before = set(sys.modules)
-    forget()
-    clear_records()
-    yield Site(path)
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(path)):
-            del sys.modules[name]
-    forget()
-    clear_records()
+    with forgotten_afterwards(path):
+        yield Site(path)
 
 
 def failures() -> list[LoadRecord]:

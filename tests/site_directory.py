@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,20 @@ GOOD = (
     "from atb_core.models.base.router import BaseRouter\nfrom atb_core.models.base.config import BaseConfig\n"
     "class Router(BaseRouter): ...\nclass Config(BaseConfig): ...\n"
 )
+
+
+@contextlib.contextmanager
+def forgotten_afterwards(path: Path) -> Iterator[None]:
+    """Begins without loaded plugins, and forgets those in `path` at the end."""
+    before = set(sys.modules)
+    forget()
+    clear_records()
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(path)):
+            del sys.modules[name]
+    forget()
+    clear_records()
 
 
 class Site:
@@ -104,15 +119,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    before = set(sys.modules)
-    forget()
-    clear_records()
-    yield Site(path)
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(path)):
-            del sys.modules[name]
-    forget()
-    clear_records()
+    with forgotten_afterwards(path):
+        yield Site(path)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ _MAX_FACTOR = 1.0e6
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Settings by which positions are scaled; `rope_type` is one of `ROPE_TYPES`. With `None` the type computes a value.
+    """Settings by which positions are scaled; `rope_type` is one of `ROPE_TYPES`. `None`: the type computes the value.
 
     `original_max_position_embeddings` is the context the model was first trained on, in tokens. `short_factor` and
     `long_factor`, for `longrope`, divide each frequency in sequences up to that length, and in longer ones.
