@@ -77,8 +77,10 @@ class Step(Mapping[str, Any]):
             raise RequestError(f"is_prefill must be True or False, not of type {type(self.is_prefill).__name__}")
         if self.max_seq_len is not None and not isinstance(self.max_seq_len, int):
             raise RequestError(f"max_seq_len must be an integer, not of type {type(self.max_seq_len).__name__}")
-        pairs = self.kv_cache if isinstance(self.kv_cache, Sequence) else [None]
-        if not all(isinstance(p, Sequence) and len(p) == 2 and all(map(torch.is_tensor, p)) for p in pairs):
+        # Not `Sequence`: its check takes a microsecond for each layer, in every step.
+        pairs = self.kv_cache if isinstance(self.kv_cache, (list, tuple)) else [None]
+        kinds = {(type(pair), *map(type, pair)) if isinstance(pair, (list, tuple)) else () for pair in pairs}
+        if not all(len(kind) == 3 and all(issubclass(each, torch.Tensor) for each in kind[1:]) for kind in kinds):
             raise RequestError("kv_cache must be a list with a pair of tensors, keys and values, for each layer")
         if self.adapter_ids is not None and (
             isinstance(self.adapter_ids, str) or not isinstance(self.adapter_ids, Sequence)
