@@ -62,26 +62,29 @@ class Step(Mapping[str, Any]):
         """Raises RequestError for an argument of a wrong kind, for steps that callers write themselves."""
         import torch
 
-        for name in ("input_ids", "position_ids", "slots", "input_lengths", "block_tables", "lm_head_indices"):
+        for name in ("input_ids", "position_ids", "slots", "input_lengths", "lm_head_indices", "block_tables"):
             value = getattr(self, name)
             if value is None and name not in ("input_ids", "position_ids"):
                 continue
             if not isinstance(value, torch.Tensor):
-                raise RequestError(f"{name} must be a tensor, not of type {type(value).__name__}")
-            if value.dtype not in (torch.int32, torch.int64) or value.dim() < 1 or value.is_meta:
-                kind = f"{value.dtype} with {value.dim()} dimensions on {value.device}"
-                raise RequestError(f"{name} must be a tensor of int32 or int64 with a dimension, not {kind}")
-        if self.slots is not None and self.slots.numel() == 0:
-            raise RequestError("slots must have a slot for each token; it is empty")
+                raise RequestError(f"{name} must be a torch.Tensor, not {type(value).__name__}")
+            if value.dtype not in (torch.int32, torch.int64) or value.is_meta:
+                raise RequestError(f"{name} must be of int32 or int64, not {value.dtype} on {value.device}")
+            if value.dim() != (2 if name == "block_tables" else 1):
+                raise RequestError(f"{name} has {value.dim()} dimensions, shape {list(value.shape)}")
+        tokens = len(self.input_ids)
+        if tokens and self.slots is not None and len(self.slots) != tokens:
+            raise RequestError(f"slots has {len(self.slots)} entries for {tokens} tokens")
         if not isinstance(self.is_prefill, bool):
             raise RequestError(f"is_prefill must be True or False, not of type {type(self.is_prefill).__name__}")
         if self.max_seq_len is not None and not isinstance(self.max_seq_len, int):
             raise RequestError(f"max_seq_len must be an integer, not of type {type(self.max_seq_len).__name__}")
+        cache = self.kv_cache
         # Not `Sequence`: its check takes a microsecond for each layer, in every step.
-        pairs = self.kv_cache if isinstance(self.kv_cache, (list, tuple)) else [None]
-        kinds = {(type(pair), *map(type, pair)) if isinstance(pair, (list, tuple)) else () for pair in pairs}
-        if not all(len(kind) == 3 and all(issubclass(each, torch.Tensor) for each in kind[1:]) for kind in kinds):
-            raise RequestError("kv_cache must be a list with a pair of tensors, keys and values, for each layer")
+        if not isinstance(cache, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in cache):
+            raise RequestError(f"kv_cache must be a list of (k_cache, v_cache), not {type(cache).__name__}")
+        if not all(issubclass(kind, torch.Tensor) for kind in {type(tensor) for pair in cache for tensor in pair}):
+            raise RequestError("kv_cache has something that is no torch.Tensor")
         if self.adapter_ids is not None and (
             isinstance(self.adapter_ids, str) or not isinstance(self.adapter_ids, Sequence)
         ):

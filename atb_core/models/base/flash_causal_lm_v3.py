@@ -23,7 +23,6 @@ from atb_core.models.runtime.inputs import (
     CONSTANT_INPUTS,
     LayerKinds,
     check_step,
-    checked_kinds,
     filled_up,
     symbolic_inputs,
     table_names,
@@ -238,7 +237,8 @@ class CausalLM(FlashCausalLMV3):
             step = Step.of(*args, **kwargs)
         except TypeError as error:
             raise RequestError(f"forward: {str(error).replace('Step.__init__() ', '')}") from None
-        return self.run_step(checked_kinds(step))
+        step.check_kinds()
+        return self.run_step(step)
 
     @plugin_errors()
     def run_step(self, step: Step) -> torch.Tensor:

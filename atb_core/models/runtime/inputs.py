@@ -182,26 +182,6 @@ def filled_up(inputs: dict[str, torch.Tensor], missing: int) -> dict[str, torch.
     return {**inputs, **filled}
 
 
-def checked_kinds(step: Step) -> Step:
-    """Returns a step of a user's whose arguments are of the right kinds; RequestError names one that is not."""
-    for name in ("input_ids", "position_ids", "slots", "input_lengths", "lm_head_indices", "block_tables"):
-        value = getattr(step, name)
-        optional = name not in ("input_ids", "position_ids")
-        if not isinstance(value, torch.Tensor) and not (optional and value is None):
-            raise RequestError(f"{name} must be a torch.Tensor, not {type(value).__name__}")
-        if value is not None and value.dim() != (2 if name == "block_tables" else 1):
-            raise RequestError(f"{name} has {value.dim()} dimensions, shape {list(value.shape)}")
-    tokens = len(step.input_ids)
-    if tokens and step.slots is not None and len(step.slots) != tokens:
-        raise RequestError(f"slots has {len(step.slots)} entries for {tokens} tokens")
-    cache = step.kv_cache
-    if not isinstance(cache, (list, tuple)) or not all(isinstance(pair, (list, tuple)) for pair in cache):
-        raise RequestError(f"kv_cache must be a list of (k_cache, v_cache), not {type(cache).__name__}")
-    if not all(isinstance(tensor, torch.Tensor) for pair in cache for tensor in pair):
-        raise RequestError("kv_cache has something that is no torch.Tensor")
-    return step
-
-
 def check_step(step: Step, vocab_size: int, cache_slots: int, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns `slots` and `input_lengths` of a step whose values were checked, but for its positions.
 
