@@ -125,7 +125,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.fixture
 def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a test may write the settings file that is in force; it does not exist yet."""
+    """Returns the path of the settings file that is in force; it does not exist yet."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
     (tmp_path / "settings" / "atb").mkdir(parents=True)
     return tmp_path / "settings" / "atb" / "config.toml"

@@ -31,6 +31,7 @@ from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.model_utils import safe_get_tokenizer_from_pretrained
 from atb_core.models.base.router import BaseRouter
 from atb_core.nn.network import Network
+from atb_core.runner.ported_tokenizer import ported
 from atb_testing import available_backends, load_reference, tiny_checkpoint
 
 __all__ = ["site"]  # a fixture
@@ -130,8 +131,14 @@ def test_methods_that_nothing_calls_are_refused() -> None:
         Router("somewhere")
 
 
-def test_an_input_builder_needs_a_tokenizer_of_transformers(tmp_path: Path, site: Site) -> None:
-    with pytest.raises(NotImplementedError, match="adapt_to_max_length"):
+def test_an_input_builder_needs_a_tokenizer_of_transformers() -> None:
+    assert ported(None, None) is None
+    with pytest.raises(RequestError, match="InputBuilder needs a transformers tokenizer"):
+        ported(None, InputBuilder(None))
+
+
+def test_an_input_builder_shortens_no_conversation() -> None:
+    with pytest.raises(RequestError, match="adapt_to_max_length"):
         InputBuilder(None).make_context(0, [], adapt_to_max_length=True)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Any
 
+from atb_core.errors import RequestError
+
 __all__ = ["InputBuilder", "TruncationSide"]
 
 
@@ -72,10 +74,13 @@ class InputBuilder:
             kwargs: further arguments of `_apply_chat_template`; `chat_template_kwargs` are variables of the template.
 
         Raises:
-            NotImplementedError: `adapt_to_max_length` is true.
+            RequestError: `adapt_to_max_length` is true.
         """
         if adapt_to_max_length:
-            raise NotImplementedError("adapt_to_max_length: conversations are not shortened; drop turns before")
+            raise RequestError(
+                "adapt_to_max_length=True: conversations are not shortened",
+                hint="Drop the oldest turns first.",
+            )
         self.rank = rank
         if conversation and conversation[-1].get(self.role_key) == self.tool_call_name:
             conversation, kwargs["tools_msg"] = conversation[:-1], conversation[-1]
