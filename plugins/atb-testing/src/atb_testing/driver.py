@@ -77,7 +77,7 @@ class PagedDriver:
         ends = torch.tensor(self.lengths).cumsum(0)
         slots = [slot for i, prompt in enumerate(prompts) for slot in self.slots(i, 0, len(prompt))]
         logits = self.model.forward(
-            input_ids=torch.tensor([token for prompt in prompts for token in prompt]),
+            input_ids=torch.tensor([token for prompt in prompts for token in prompt], dtype=torch.int64),
             position_ids=torch.cat([torch.arange(length) for length in self.lengths]),
             is_prefill=True,
             kv_cache=self.kv_cache,
