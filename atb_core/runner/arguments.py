@@ -20,6 +20,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "tokenizer": _OPTIONAL_PATH,
     "chat_template": _OPTIONAL_PATH,
     "load_tokenizer": (bool, "True or False"),
+    "enable_prefix_caching": (bool, "True or False"),
     "rank": (int, "an integer"),
     "world_size": (int, "an integer"),
     "features": (Collection, "a list of names"),

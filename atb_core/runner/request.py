@@ -87,8 +87,8 @@ class Call:
 class Request:
     """One completion of a prompt: what has been generated, and the cache blocks that hold it.
 
-    `token_ids` is the prompt followed by the output. The last token is never in the cache yet: it is the input of the
-    next step. After a preemption nothing is in the cache and the next step is a prefill of all tokens.
+    `token_ids` is the prompt followed by the output. The last token is never in the cache yet: it is an input of the
+    next step. After a preemption nothing is in the cache, or what others share, and all tokens are computed again.
 
     Attributes:
         result: Result of the prompt, which the requests for its completions share and fill.
@@ -101,6 +101,8 @@ class Request:
         call: The call that it belongs to.
         arrival: Order in which requests came, set by the scheduler.
         block_table: Set by the scheduler through the block manager.
+        num_computed: Number of its first tokens that the cache has.
+        block_keys: Keys of its first full blocks, as far as they were needed.
         seen: Ids in prompt and output, for the repetition penalty; `None` without one.
         counts: How often each id is in the output, for presence and frequency penalty; `None` without these.
         processes_logits: True if anything but temperature and filters changes this request's logits.
@@ -124,6 +126,8 @@ class Request:
         self.call: Call
         self.arrival = -1
         self.block_table: list[int] = []
+        self.num_computed = 0
+        self.block_keys: list[bytes] = []
         self.min_total = len(prompt) + params.min_tokens
         if params.logprobs is not None:
             self.completion.logprobs, self.completion.cumulative_logprob = [], 0.0
@@ -146,6 +150,21 @@ class Request:
     def is_paused(self) -> bool:
         """True while its caller does not read."""
         return len(self.call.chunks) >= MAX_UNREAD_CHUNKS
+
+    @property
+    def is_decoding(self) -> bool:
+        """True if the cache has all of its tokens but the newest."""
+        return 0 < self.num_computed == len(self.token_ids) - 1
+
+    def will_add_token_after(self, count: int) -> bool:
+        """Returns True if a step of its next `count` tokens gives it another one."""
+        return self.num_computed + count == len(self.token_ids)
+
+    def mark_cached(self, num_tokens: int) -> None:
+        """Notes how many of its first tokens the cache had when it was admitted."""
+        self.num_computed = num_tokens
+        if self.completion.index == 0 and len(self.token_ids) == len(self.result.prompt_token_ids):
+            self.result.num_cached_tokens = num_tokens
 
     def mark_started(self) -> None:
         """Notes the time of the prompt's first step; later calls change nothing."""
