@@ -49,13 +49,13 @@ class Served:
 
 
 @contextmanager
-def serving(runner: ModelRunner, settings: ServeSettings | None = None) -> Iterator[Served]:
+def serving(runner: ModelRunner, settings: ServeSettings | None = None, drain: float = 120) -> Iterator[Served]:
     """Serves a model as `tiny` and `alias`; closes it at the end."""
     settings = settings or ServeSettings()
     app = make_app(runner, ["tiny", "alias"], settings)
     ready = threading.Event()
     with bind("127.0.0.1", 0, settings.limits.idle_timeout) as listener:
-        server = Server(app, drain=1, ready=ready.set)
+        server = Server(app, drain, ready=ready.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         assert ready.wait(60)
@@ -69,9 +69,9 @@ def serving(runner: ModelRunner, settings: ServeSettings | None = None) -> Itera
 def make_server(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Returns a function that serves a model with given scripts."""
 
-    def make(scripts: Any = SCRIPTS, settings: ServeSettings | None = None, **of_model: Any) -> Any:
-        directory = write_scripted(tmp_path_factory.mktemp("model") / "tiny", scripts, **of_model)
-        return serving(ModelRunner(directory), settings)
+    def make(scripts: Any = SCRIPTS, settings: ServeSettings | None = None, drain: float = 120) -> Any:
+        directory = write_scripted(tmp_path_factory.mktemp("model") / "tiny", scripts)
+        return serving(ModelRunner(directory), settings, drain)
 
     return make
 

@@ -99,6 +99,18 @@ def test_a_stream_that_nobody_reads_is_ended(make_server: Callable[..., Any]) ->
             connection.close()
 
 
+def test_requests_that_take_longer_than_the_server_waits_are_told(make_server: Callable[..., Any]) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        with make_server(drain=1) as served:
+            engine = served.app.state.server.models["tiny"].engine
+            # Answers of one token without end, so that no machine is done with them in time.
+            body = {"prompt": ["[count]"] * 128, "n": 2, "temperature": 1.0, "seed": 1, "max_tokens": 500}
+            answer = threads.submit(httpx.post, f"{served.url}/v1/completions", json={**body, "ignore_eos": True}, timeout=60)
+            wait_until(lambda: engine.num_running > 0)
+        assert answer.result().status_code == 503
+        assert answer.result().json()["error"]["code"] == "ended"
+
+
 def test_a_server_that_ends_lets_running_requests_finish(make_server: Callable[..., Any]) -> None:
     done = threading.Event()
     texts: list[str] = []

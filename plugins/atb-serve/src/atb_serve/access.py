@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -62,6 +63,12 @@ class Gate:
             await self._app(scope, receive, noting)
         except ClientLeftError:
             status = CLIENT_LEFT
+        except asyncio.CancelledError:
+            # The server ends, and the time for running requests is over.
+            facts["error"] = "ended"
+            if not status:
+                answer = ApiError("The server ends", status=503, code="ended", kind="server_error")
+                await error_response(answer)(scope, receive, noting)
         except Exception as error:
             answer = api_error(error)
             facts["error"] = answer.code or answer.kind

@@ -98,7 +98,7 @@ def command(model: str, **options: Any) -> None:
 
     host, port, drain = options.pop("host"), options.pop("port"), options.pop("drain")
     names = options.pop("names") or (model,)
-    set_up_logs(options.pop("log_requests"))
+    log_requests = options.pop("log_requests")
     keys = hashed_keys(options.pop("keys"), options.pop("api_key_file"))
     settings = ServeSettings(_limits(options), Access(keys, _hosts(host, options.pop("hosts"), bool(keys))))
     if not keys and not _is_loopback(host):
@@ -107,6 +107,7 @@ def command(model: str, **options: Any) -> None:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         if options["max_num_seqs"] is None:
             del options["max_num_seqs"]
+        set_up_logs(log_requests)
         with load_runner(model, **options) as runner:
             from atb_serve.app import make_app
 

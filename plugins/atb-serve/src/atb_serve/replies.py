@@ -9,19 +9,12 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 
-class CachedTokens(msgspec.Struct):
-    """Tokens of the prompt that an earlier request had computed."""
-
-    cached_tokens: int
-
-
 class Usage(msgspec.Struct):
     """Tokens of a request."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: CachedTokens | UnsetType = UNSET
 
 
 class TextLogprobs(msgspec.Struct):
