@@ -176,12 +176,16 @@ def run_kits(session: nox.Session, members: Sequence[Package]) -> None:
 
 
 def run_kit(session: nox.Session, package: Package) -> None:
-    """Runs a plugin's tests outside its sources, so that they import the installed package."""
+    """Runs a plugin's tests outside its sources, so that they import the installed package.
+
+    Those of this repository may use the helpers in `tests/`, which come last on the path.
+    """
     away = Path(session.create_tmp()).resolve() / package.folder.name
     shutil.rmtree(away, ignore_errors=True)
     shutil.copytree(package.folder / "tests", away / "tests")
     with session.chdir(away):
-        session.run("pytest", "--import-mode=importlib", "--rootdir", str(away), "-q", "tests")
+        helpers = ["-o", f"pythonpath={ROOT / 'tests'}"] if package in PLUGINS else []
+        session.run("pytest", "--import-mode=importlib", "--rootdir", str(away), *helpers, "-q", "tests")
 
 
 def plugin_source(session: nox.Session, plugin: str) -> Package:
