@@ -14,7 +14,7 @@ from atb_core.checkpoint.progress import Progress
 from atb_core.checkpoint.sources.base import SOURCES, Source, StoredModel
 from atb_core.checkpoint.sources.hub import HubSource
 from atb_core.checkpoint.sources.modelscope import ModelScopeSource
-from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
+from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError
 from atb_core.files import open_regular
 from atb_core.graph.dtype import DataType
 from atb_core.settings import model_reference
@@ -51,6 +51,26 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
     if not local and (named := model_reference(text)) != text:
         return open_checkpoint(named, progress)
     return _checkpoint_in(path if local else _fetch(text, progress))
+
+
+def with_revision(reference: str, revision: str) -> str:
+    """Returns a reference to a branch, tag or commit of what `reference`, or the alias of the settings, names.
+
+    Raises:
+        RequestError: it is on the disk, has a revision already, or is an address, which has its own place for one.
+    """
+    reference = model_reference(reference)
+    if "@" in reference or "://" in reference:
+        raise RequestError(
+            f"the revision {revision[:200]!r} is given for {reference[:200]!r}, which can name one itself",
+            hint="Write the revision in one of the two; it goes with OWNER/NAME alone.",
+        )
+    if Path(reference).expanduser().exists():
+        raise RequestError(
+            f"the revision {revision[:200]!r} is given for {reference[:200]!r}, which is on the disk",
+            hint="Leave the revision out; models of a hub have revisions.",
+        )
+    return f"{reference}@{revision}"
 
 
 def open_weights(path: str | Path, gguf_rules: GgufRules | None = None, dtype: DataType | None = None) -> WeightLoader:
