@@ -17,10 +17,13 @@ from pathlib import Path
 
 import nox
 from nox.command import CommandFailed
-from repository import ROOT, Package, packages
+from packaging.version import Version
+from repository import ROOT, Package, closure, packages, third_party
 
 CORE, *PLUGINS = packages()
 FAMILIES = [package for package in PLUGINS if package.family]
+# Their wheels hold no compiled code.
+PURE = [package for package in PLUGINS if not package.compiled]
 DIST = ROOT / "dist"
 BUILD = ROOT / "build"
 DOT_VENV = ROOT / ".venv"
@@ -57,11 +60,11 @@ class Environment:
     def install(
         self, members: Sequence[Package], *extras: str, options: Sequence[str] = (), env: dict[str, str] | None = None
     ) -> None:
-        """Installs packages of the repository, editable, and the requirements of them and of the core's `extras`.
+        """Installs packages of the repository, editable, and the requirements of them and of their `extras`.
 
         Args:
             members: the packages.
-            extras: names of extras of the core.
+            extras: names of extras, of the packages that have them.
             options: options of pip for the requirements, such as `-c FILE`, or further requirements.
             env: environment variables for the build, in place of those of `build_variables`.
         """
@@ -72,8 +75,7 @@ class Environment:
         # The second command must not see the build requirements, which pip would take for installed dependencies.
         env = {**build_variables(self), **(env or {})}
         self.pip_install(*progress, "--force-reinstall", "--no-deps", "--no-build-isolation", *editable, env=env)
-        core = f"{CORE.name}[{','.join(extras)}]" if extras else CORE.name
-        self.pip_install(core, *(package.name for package in members if package != CORE), *options)
+        self.pip_install(*(package.with_extras(*extras) for package in members), *options)
 
     def install_torch(self, version: str = "", env: dict[str, str] | None = None) -> None:
         """Installs PyTorch's CPU build, of `version` or as in constraints.txt, if the environment has none.
@@ -156,15 +158,14 @@ def core_wheel(session: nox.Session) -> Path:
 def install_wheels(session: nox.Session, members: Sequence[Package]) -> None:
     """Installs wheels of the core and of `members` with their extra `test`, and checks which core is imported.
 
-    Packages of the repository that an extra `test` requires, such as the kit, are built too.
+    Packages of the repository that they require, such as the kit, are built too.
     """
     core = core_wheel(session)
     Environment(session).install_torch()
-    required = [line for package in (CORE, *members) for line in package.extra("test")]
-    needed = [one for one in PLUGINS if any(re.match(rf"{one.name}\b(?!-)", line) for line in required)]
-    built = [f"{build_wheel(session, package)}[test]" for package in members]
-    built += [str(build_wheel(session, package)) for package in needed if package not in members]
-    session.install(f"{core}[test]", *built, silent=False)
+    needed = closure((CORE, *members), PLUGINS)[1:]
+    built = {package: build_wheel(session, package) for package in needed}
+    wheels = [f"{built[one]}[test]" if one in members and one.extra("test") else str(built[one]) for one in needed]
+    session.install(f"{core}[test]", *wheels, silent=False)
     session.run("python", str(ROOT / "tools/assert_core.py"), str(core))
 
 
@@ -176,12 +177,16 @@ def run_kits(session: nox.Session, members: Sequence[Package]) -> None:
 
 
 def run_kit(session: nox.Session, package: Package) -> None:
-    """Runs a plugin's tests outside its sources, so that they import the installed package."""
+    """Runs a plugin's tests outside its sources, so that they import the installed package.
+
+    The helpers in tests/ of the repository can be imported, as where its own suite runs.
+    """
     away = Path(session.create_tmp()).resolve() / package.folder.name
     shutil.rmtree(away, ignore_errors=True)
     shutil.copytree(package.folder / "tests", away / "tests")
     with session.chdir(away):
-        session.run("pytest", "--import-mode=importlib", "--rootdir", str(away), "-q", "tests")
+        options = ("--import-mode=importlib", "--rootdir", str(away), "-o", f"pythonpath={ROOT / 'tests'}")
+        session.run("pytest", *options, "-q", "tests")
 
 
 def plugin_source(session: nox.Session, plugin: str) -> Package:
@@ -230,13 +235,13 @@ def sanitizer_variables(session: nox.Session) -> dict[str, str]:
 
 
 def minimum_pins() -> list[str]:
-    """Returns `name==floor` for every dependency with a floor, of the core, its tests and the plugins."""
-    ours = {package.name for package in (CORE, *PLUGINS)}
-    requirements = [*CORE.extra("test"), *(line for package in (CORE, *PLUGINS) for line in package.dependencies)]
-    pins = {}
-    for requirement in requirements:
-        match = re.match(r"([\w.-]+)>=([\w.]+)", requirement)
+    """Returns `name==floor`, the highest, for every dependency with a floor, of the packages and of their tests."""
+    every = (CORE, *PLUGINS)
+    ours = {package.name for package in every}
+    floors: dict[str, Version] = {}
+    for requirement in (*third_party(every), *(line for package in every for line in package.extra("test"))):
+        match = re.match(r"([\w.-]+)(?:\[.*?\])?>=([\w.]+)", requirement)
         # Not those for other versions of Python, the repository's own, and torch, which constraints.txt pins.
         if match and "<" not in requirement.partition(";")[2] and match[1] not in ours | {"torch"}:
-            pins[match[1]] = match[2]
-    return [f"{name}=={version}" for name, version in sorted(pins.items())]
+            floors[match[1]] = max(Version(match[2]), floors.get(match[1], Version("0")))
+    return [f"{name}=={version}" for name, version in sorted(floors.items())]

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists the distributions of this repository: the core, the model families and the rest of `plugins/`."""
+"""Lists the distributions of this repository: the core and each folder of `plugins/` with a pyproject.toml.
+
+It is the only list: nox sessions, release checks and workflows read it. The import contracts of the root's
+pyproject.toml cannot, and a test compares them with it.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,9 +50,14 @@ class Package:
         return f"{self.name}-v{self.version}"
 
     @property
+    def module(self) -> str:
+        """Returns the name under which its code is imported, for example `atb_qwen2`."""
+        return self.name.replace("-", "_")
+
+    @property
     def wheel_prefix(self) -> str:
         """Returns the beginning of the file names of its wheels, up to the version."""
-        return self.name.replace("-", "_") + "-"
+        return f"{self.module}-"
 
     @property
     def compiled(self) -> bool:
@@ -64,6 +75,11 @@ class Package:
         return list(self.pyproject["project"].get("dependencies", []))
 
     @property
+    def tested(self) -> bool:
+        """Returns true if it has tests of its own, in the folder `tests`."""
+        return self.folder != ROOT and (self.folder / "tests").is_dir()
+
+    @property
     def extras(self) -> list[str]:
         """Returns the names of its extras."""
         return list(self.pyproject["project"].get("optional-dependencies", {}))
@@ -72,7 +88,34 @@ class Package:
         """Returns the requirements of the extra `name`; none if there is no such extra."""
         return list(self.pyproject["project"].get("optional-dependencies", {}).get(name, []))
 
+    def with_extras(self, *names: str) -> str:
+        """Returns the requirement of the package with those of the extras `names` that it has."""
+        known = ",".join(name for name in names if name in self.extras)
+        return f"{self.name}[{known}]" if known else self.name
+
 
 def packages(root: Path = ROOT) -> list[Package]:
     """Returns every distribution of the repository, the core first."""
     return [Package(root), *(Package(path.parent) for path in sorted(root.glob("plugins/*/pyproject.toml")))]
+
+
+def required_name(requirement: str) -> str:
+    """Returns the name of the distribution that a requirement names, without extras, versions and markers."""
+    (name,) = re.findall(r"^[\w.-]+", requirement)
+    return str(name)
+
+
+def third_party(members: Sequence[Package]) -> list[str]:
+    """Returns what `members` require of distributions outside of `members`."""
+    ours = {package.name for package in members}
+    lines = {line for package in members for line in package.dependencies}
+    return sorted(line for line in lines if required_name(line) not in ours)
+
+
+def closure(members: Iterable[Package], known: Sequence[Package]) -> list[Package]:
+    """Returns `members`, and those of `known` that they, or these, require to run and for their tests."""
+    found = list(members)
+    for package in found:  # which grows meanwhile
+        names = {required_name(line) for line in (*package.dependencies, *package.extra("test"))}
+        found += [one for one in known if one.name in names and one not in found]
+    return found

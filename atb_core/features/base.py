@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from atb_core.features.step import Step
     from atb_core.graph.tensor import Tensor
 
-#: Exactly one of these is part of every variant.
-BASE_FEATURES = ("prefill", "decode")
+#: Exactly one of these is part of every variant; `Step.phase` says which one a step needs.
+BASE_FEATURES = ("prefill", "decode", "mixed")
 
 
 class FeatureDecorator(ABC):
@@ -30,8 +30,10 @@ class FeatureDecorator(ABC):
     #: Unique name, part of the key of the variants that have the feature. A property that returns a constant, as in
     #: ATB-Models, is replaced by its value.
     feature_name: ClassVar[str]
-    #: The features that this one may be added to: of `BASE_FEATURES` and of those listed before it.
-    feature_stackable_whitelist: ClassVar[Sequence[str]] = BASE_FEATURES
+    #: The features that this one may be added to: of `BASE_FEATURES` and of those listed before it. A model has mixed
+    #: steps only if all of its features stack on "mixed": those for which `Step.q_lens` makes no difference, or who
+    #: read it.
+    feature_stackable_whitelist: ClassVar[Sequence[str]] = ("prefill", "decode")
     #: False for a feature that only changes inputs and needs no network of its own.
     need_additional_engine: ClassVar[bool] = True
 

@@ -27,16 +27,20 @@ class Step(Mapping[str, Any]):
     mapping it has the fields and the `extras` by name.
 
     Args:
-        input_ids: `[T]` int64; in prefill the prompts one after another, in decode one token of each sequence.
+        input_ids: `[T]` int64; in prefill the prompts one after another, in decode one token of each sequence, in a
+            mixed step the new tokens of the sequences one after another.
         position_ids: `[T]` int64.
-        is_prefill: true for whole prompts, false for one new token of each sequence.
+        is_prefill: true for whole prompts, which nothing precedes in the cache.
         kv_cache: the cache; the step writes it.
-        block_tables: `[B, max_blocks]` int32, the blocks of each sequence; read in decode.
+        block_tables: `[B, max_blocks]` int32, the blocks of each sequence; not read in prefill.
         slots: `[T]` int32, each token's place in the cache, `block * block_size + offset`; negative: not stored.
-        input_lengths: `[B]` int32; prompt lengths in prefill, context lengths with the new token in decode.
+        input_lengths: `[B]` int32; prompt lengths in prefill, else context lengths with the new tokens.
         max_seq_len: the largest of `input_lengths`.
-        lm_head_indices: `[R]` int64, the tokens whose logits are computed in prefill; `None`: all.
+        lm_head_indices: `[R]` int64, the tokens whose logits are computed, not read in decode; `None`: all.
         adapter_ids: one for each sequence, for features that choose by sequence.
+        q_lens: `[B]` int32, the number of new tokens of each sequence, for a mixed step: one with `is_prefill` false in
+            which sequences bring any number of new tokens. They follow what the cache holds of the sequence already,
+            which may be nothing. `None`: a prefill or decode step.
         extras: further arguments by name.
     """
 
@@ -50,6 +54,7 @@ class Step(Mapping[str, Any]):
     max_seq_len: int | None = None
     lm_head_indices: torch.Tensor | None = None
     adapter_ids: Sequence[str | None] | None = None
+    q_lens: torch.Tensor | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -58,11 +63,16 @@ class Step(Mapping[str, Any]):
         fields: dict[str, Any] = {name: kwargs.pop(name) for name in _FIELDS if name in kwargs}
         return cls(*args, **{**fields, "extras": kwargs})
 
+    @property
+    def phase(self) -> str:
+        """Returns the base of the step's variant: "prefill", "decode", or "mixed" with `q_lens`."""
+        return "prefill" if self.is_prefill else "decode" if self.q_lens is None else "mixed"
+
     def check_kinds(self) -> None:
         """Raises RequestError for an argument of a wrong kind, for steps that callers write themselves."""
         import torch
 
-        for name in ("input_ids", "position_ids", "slots", "input_lengths", "lm_head_indices", "block_tables"):
+        for name in _INTEGERS:
             value = getattr(self, name)
             if value is None and name not in ("input_ids", "position_ids"):
                 continue
@@ -77,6 +87,8 @@ class Step(Mapping[str, Any]):
             raise RequestError(f"slots has {len(self.slots)} entries for {tokens} tokens")
         if not isinstance(self.is_prefill, bool):
             raise RequestError(f"is_prefill must be True or False, not of type {type(self.is_prefill).__name__}")
+        if self.is_prefill and self.q_lens is not None:
+            raise RequestError("a step with q_lens is none of whole prompts: is_prefill must be False")
         if self.max_seq_len is not None and not isinstance(self.max_seq_len, int):
             raise RequestError(f"max_seq_len must be an integer, not of type {type(self.max_seq_len).__name__}")
         cache = self.kv_cache
@@ -101,4 +113,5 @@ class Step(Mapping[str, Any]):
         return len(_FIELDS) + len(self.extras)
 
 
+_INTEGERS = ("input_ids", "position_ids", "slots", "input_lengths", "lm_head_indices", "block_tables", "q_lens")
 _FIELDS = tuple(each.name for each in dataclasses.fields(Step) if each.name != "extras")

@@ -261,21 +261,24 @@ class ModelRunner:
         max_seq_len: int,
         lm_head_indices: torch.Tensor | None = None,
         adapter_ids: list[str | None] | None = None,
+        q_lens: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """Runs one step of the model, for callers with their own scheduler and cache.
 
         Args:
-            input_ids: [T] int64; the prompts one after another, or one token of each sequence.
+            input_ids: [T] int64; the prompts one after another, or the new tokens of each sequence.
             position_ids: [T] int64.
             is_prefill: True for whole prompts.
             kv_cache: Keys and values of each layer; see `allocate_kv_cache`. Written in place.
             block_tables: [B, blocks] int32, the blocks of each sequence.
             slots: [T] int32, each token's place in the cache: block * block_size + offset.
-            input_lengths: [B] int32, prompt lengths, or context lengths with the new token.
+            input_lengths: [B] int32, prompt lengths, or context lengths with the new tokens.
             max_seq_len: The largest of them.
-            lm_head_indices: [R] int64, tokens whose logits are computed in a prefill; `None`: all.
+            lm_head_indices: [R] int64, tokens whose logits are computed, not read in decode; `None`: all.
             adapter_ids: One for each sequence, for models with adapters.
+            q_lens: [B] int32, number of new tokens of each sequence, with `is_prefill=False`; `None`: one. Models with
+                `supports_mixed_steps` take it.
             kwargs: Further arguments for features and hooks.
 
         Returns:
@@ -288,7 +291,7 @@ class ModelRunner:
         """
         step = Step(
             input_ids, position_ids, is_prefill, kv_cache, block_tables, slots, input_lengths, max_seq_len,
-            lm_head_indices, adapter_ids, kwargs,
+            lm_head_indices, adapter_ids, q_lens, kwargs,
         )  # fmt: skip
         step.check_kinds()
         with self._lock:

@@ -108,6 +108,13 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
+    def expect_sleep(self, seconds: float = 120.0) -> None:
+        """Waits until the main thread sleeps, which it does while it waits for a key."""
+        deadline = time.monotonic() + seconds
+        while Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < deadline, "the chat does not wait for a key"
+            time.sleep(0.01)
+
 
 @pytest.fixture
 def terminal(chat_model: str, tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
@@ -167,9 +174,10 @@ def test_ctrl_c_at_the_prompt_drops_the_line_and_the_chat_goes_on(terminal: Call
     chat = terminal()
     chat.expect("/help for help")
     chat.expect("> ")
-    # Once the line is shown, it is being edited: Python misses an interrupt that comes while the prompt is printed.
     chat.type("never sent")
     chat.expect("never sent")
+    # Python sees an interrupt that comes between the printing and the reading of keys with the next key only.
+    chat.expect_sleep()
     chat.type("\x03")
     chat.expect("> ")
     chat.type("/undo\r")

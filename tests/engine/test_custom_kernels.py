@@ -47,7 +47,7 @@ def _only_for_these_tests() -> Iterator[None]:
     _registry.update(before)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # a process registers the kernel of an op once, from one file
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The C file as a shared library, by a strict compiler of plain C."""
     target = tmp_path_factory.mktemp("kernels") / "libkernels.so"
@@ -88,7 +88,7 @@ class AddInto(Op, namespace="test_kernels"):
         return ()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sine_scale(library: Path) -> type[SineScale]:
     register_cpu_kernel(SineScale, CpuKernel(library=library, symbol="scale"))
     return SineScale

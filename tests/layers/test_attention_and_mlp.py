@@ -46,7 +46,7 @@ def test_attention_of_a_prompt(heads: tuple[int, int], qk_norm: bool, bias: bool
         num_attention_heads=heads[0], num_key_value_heads=heads[1], head_dim=16, use_qk_norm=qk_norm
     ).hf_config
     layer = Attention(config, None, "a", qkv_bias=bias, dense_bias=bias)
-    inputs = symbolic_inputs(ModelStatus.from_config(config), DataType.FLOAT, True)
+    inputs = symbolic_inputs(ModelStatus.from_config(config), DataType.FLOAT, "prefill")
     tables = (Tensor("cos", (TOKENS, 16), DataType.FLOAT), Tensor("sin", (TOKENS, 16), DataType.FLOAT))
 
     def record() -> Tensor:

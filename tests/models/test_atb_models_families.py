@@ -198,7 +198,7 @@ def test_a_step_is_a_mapping_of_its_arguments() -> None:
     step = Step(torch.tensor([1]), torch.tensor([0]), True, [], extras={"doubled": True})
     assert step["is_prefill"] is step.is_prefill is True
     assert step.get("adapter_ids") is None and step.get("doubled") is True and "tripled" not in step
-    assert len(dict(step)) == len(step) == 11
+    assert len(dict(step)) == len(step) == 12
     with pytest.raises(KeyError, match="tripled"):
         step["tripled"]
 

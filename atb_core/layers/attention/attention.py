@@ -105,7 +105,7 @@ class Attention(Layer):
         else:
             out = paged_attention(
                 q, k_cache=k_cache, v_cache=v_cache, block_table=metadata.block_tables, head_num=self.num_heads,
-                kv_head_num=self.num_kv_heads, kv_lens=lengths, qk_scale=self.scale,
+                kv_head_num=self.num_kv_heads, q_lens=metadata.q_lens, kv_lens=lengths, qk_scale=self.scale,
             )  # fmt: skip
         width = self.num_heads * self.head_dim
         return self.dense(out.reshape(lambda shape: [shape[0], width]))  # type: ignore[no-any-return]

@@ -65,10 +65,10 @@ def call_layer(module: Module, inputs: Tensor, metadata: AttentionMetadata, **kw
     form = _form(type(module).forward)
     if form is None:
         return module(inputs, metadata, **kwargs)
-    if metadata.window is not None or metadata.interleaved or metadata.cos is None:
+    if metadata.window or metadata.interleaved or metadata.cos is None or metadata.q_lens is not None:
         raise GraphError(
             f"{type(module).__name__}.forward takes the arguments of ATB-Models, which have no sliding window, no "
-            "interleaved rotation and no layers without rotation",
+            "interleaved rotation, no layers without rotation and no lengths of new tokens",
             hint="Define forward(self, inputs, metadata, **kwargs), see atb_core.layers.attention.metadata.",
         )
     long = [getattr(metadata, name) for name in _LAYER_ORDER[:8]] + [None] * form.fillers

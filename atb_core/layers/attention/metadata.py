@@ -19,16 +19,17 @@ class AttentionMetadata:
             rotation. `rotated` is the number of elements of each head that are rotated, mostly `head_dim`.
         k_cache, v_cache: `[blocks, block_size, num_kv_heads, head_dim]`, the layer's cache, which attention writes.
         slots: `[T]` int32, each token's place in the cache; negative for a token that is not stored.
-        input_lengths: `[B]` int32; new tokens of each sequence in prefill; in decode the number of tokens in the cache
-            that the new one sees, itself included.
-        attention_mask: `[128, 128]` upper triangle in prefill, `None` in decode. For a layer with a window
+        input_lengths: `[B]` int32; new tokens of each sequence in prefill; else the number of tokens in the cache that
+            the last new one sees, itself included.
+        attention_mask: `[128, 128]` upper triangle in prefill, else `None`. For a layer with a window
             `[longest, longest]`: 0 where a token is seen, else -inf, to be added to the scores.
-        block_tables: `[B, max_blocks]` int32 in decode, `None` in prefill.
+        block_tables: `[B, max_blocks]` int32, `None` in prefill.
         is_prefill: the phase that is being recorded.
         window: the number of tokens that the layer's tokens see, themselves included; `None`: all before them. In
             the cache of such a layer a token takes the place of the one that it no longer sees, so that slots and
             lengths are the layer's own.
         interleaved: the tables are for the rotation of neighbouring elements.
+        q_lens: `[B]` int32 in mixed steps: new tokens of each sequence; `None`: one token in decode.
     """
 
     cos: Tensor | None
@@ -42,3 +43,4 @@ class AttentionMetadata:
     is_prefill: bool = True
     window: int | None = None
     interleaved: bool = False
+    q_lens: Tensor | None = None

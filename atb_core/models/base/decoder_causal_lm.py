@@ -18,7 +18,7 @@ __all__ = ["DecoderCausalLM"]
 
 
 class DecoderCausalLM(FlashCausalLMV3):
-    """A model of the class `model_cls` and its logits: of `lm_head_indices` in prefill, of all tokens in decode."""
+    """A model of the class `model_cls` and its logits: of `lm_head_indices`, or of all tokens in decode."""
 
     model_cls: ClassVar[type[BaseModel]] = DecoderModel
 
@@ -40,6 +40,7 @@ class DecoderCausalLM(FlashCausalLMV3):
     def forward(self, **kwargs: Any) -> Mapping[str, Tensor]:
         """Records the model; returns the logits as `model_out`."""
         hidden = self.model(**kwargs)
-        if kwargs["is_prefill"]:
-            hidden = gather(hidden, 0, kwargs["lm_head_indices"])
+        rows = kwargs["lm_head_indices"]
+        if rows is not None:
+            hidden = gather(hidden, 0, rows)
         return {"model_out": self.lm_head(hidden)}

@@ -11,7 +11,7 @@ import torch
 
 from atb_core import nn
 from atb_core.engine import get_backend
-from atb_core.errors import EngineError, GraphError, RequestError, WeightsError
+from atb_core.errors import AtbError, EngineError, GraphError, RequestError, WeightsError, error_text
 from atb_core.extensions import plugin_errors
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
 from atb_core.features.step import Step
@@ -177,8 +177,8 @@ class CausalLM(FlashCausalLMV3):
         self._mask = triangular_mask(self._torch_dtype)
         self._window_mask = torch.empty(0)
 
-    def _symbolic_inputs(self, is_prefill: bool) -> dict[str, Any]:
-        return symbolic_inputs(self.model_status, self.dtype, is_prefill, self.layer_kinds)
+    def _symbolic_inputs(self, phase: str) -> dict[str, Any]:
+        return symbolic_inputs(self.model_status, self.dtype, phase, self.layer_kinds)
 
     def _record(self, **arguments: Any) -> Mapping[str, Tensor]:
         self._recording = True
@@ -191,6 +191,27 @@ class CausalLM(FlashCausalLMV3):
     def backend(self) -> Backend:
         """Returns the supplier of the model's engines."""
         return self.variants.backend
+
+    @property
+    def supports_mixed_steps(self) -> bool:
+        """Returns true if a step may bring any number of new tokens of each sequence, see `Step.q_lens`."""
+        return self.mixed_steps_problem is None
+
+    @functools.cached_property
+    def mixed_steps_problem(self) -> str | None:
+        """Returns why the model has no mixed steps, `None` if it has them. Their network is recorded for it, once."""
+        if self.layer_kinds.window is not None:
+            return (
+                "in the cache of a sliding window, later tokens of a step take the place of ones that earlier ones see"
+            )
+        if self._positions.depends_on_length:
+            return "its rotary embedding depends on the length of the whole prompt"
+        try:
+            self.variants.get("mixed", self.features)
+        # A `forward` of a family that does not know `q_lens` ends with a TypeError, or attention refuses the shapes.
+        except (AtbError, TypeError) as error:
+            return error_text(error)
+        return None
 
     @plugin_errors()
     def load_weights(self, loader: WeightLoader, progress: Progress | None = None) -> None:
@@ -245,13 +266,18 @@ class CausalLM(FlashCausalLMV3):
         """Runs one step that is a record already; see `run`."""
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
+        if step.phase == "mixed" and self.mixed_steps_problem is not None:
+            raise RequestError(
+                f"{type(self).__name__} has no steps with q_lens: {self.mixed_steps_problem}",
+                hint="Run whole prompts (is_prefill=True), then one token of each sequence at a time.",
+            )
         active = [feature for feature in self.features if feature.is_activated(step)]
         if not active and any(adapter not in (None, "base") for adapter in step.adapter_ids or ()):
             raise RequestError(
                 f"{type(self).__name__} has no feature that takes adapters, and the step names {step.adapter_ids!r}",
                 hint="Leave adapter_ids out, or merge the adapter into the checkpoint.",
             )
-        variant = self.variants.get("prefill" if step.is_prefill else "decode", active)
+        variant = self.variants.get(step.phase, active)
         self._kv.update(step.kv_cache)
         self._kv.bind(variant)
         inputs = self._inputs(step, variant)
@@ -266,7 +292,8 @@ class CausalLM(FlashCausalLMV3):
         if lengths is not None:
             binding["batch"] = lengths.shape[0]
         outputs = variant.outputs(binding)
-        runtime_params = {} if lengths is None else {"input_lengths": lengths}
+        # What ATB reads on the host, too.
+        runtime_params = {name: value for name, value in inputs.items() if name in ("input_lengths", "q_lens")}
         extras = self._update_model_inputs(step)
         if not (isinstance(extras, tuple) and len(extras) == 3 and all(isinstance(e, dict) for e in extras)):
             types = [type(extra).__name__ for extra in (extras if isinstance(extras, tuple) else [extras])]
@@ -295,10 +322,13 @@ class CausalLM(FlashCausalLMV3):
         }
         if step.is_prefill:
             available["attention_mask"] = self._mask
-            rows = step.lm_head_indices
-            available["lm_head_indices"] = torch.arange(len(step.input_ids)) if rows is None else rows
         elif step.block_tables is not None:
             available["block_tables"] = step.block_tables
+        if step.phase != "decode":
+            rows = step.lm_head_indices
+            available["lm_head_indices"] = torch.arange(len(step.input_ids)) if rows is None else rows
+        if step.q_lens is not None:
+            available["q_lens"] = step.q_lens
         window = self.layer_kinds.window
         if window is not None:
             available.update(window_inputs(step, slots, lengths, window, self._kv.block_size))

@@ -105,6 +105,7 @@ class BaseModel(Layer):
         block_tables: Tensor | None,
         *,
         is_prefill: bool = True,
+        q_lens: Tensor | None = None,
         layer_inputs: Mapping[str, Tensor] | None = None,
         **kwargs: Any,
     ) -> Tensor:
@@ -137,6 +138,7 @@ class BaseModel(Layer):
                 is_prefill,
                 window,
                 interleaved=rope is not None and rope.interleaved,
+                q_lens=q_lens,
             )
             hidden = call_layer(layer, hidden, metadata, **kwargs)
         return self.norm(hidden)  # type: ignore[no-any-return]

@@ -127,7 +127,7 @@ class CppVariants(VariantStore):
         decode.share_weight(prefill)
         self.store = prefill.store
         for base, built, rows in (("prefill", prefill, ROWS), ("decode", decode, TOKENS)):
-            network = _without_nodes(f"{name}_{base}", model._symbolic_inputs(base == "prefill"), weights)
+            network = _without_nodes(f"{name}_{base}", model._symbolic_inputs(base), weights)
             network.outputs.append(Tensor("model_out", (rows, model.config.vocab_size), logits))
             key = frozenset((base,))
             self.variants[key] = self.variant(key, CppEngine(built, network))

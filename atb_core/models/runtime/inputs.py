@@ -80,13 +80,15 @@ def v_cache_name(layer: int) -> str:
 
 
 def symbolic_inputs(
-    status: DecoderSizes, dtype: DataType, is_prefill: bool, kinds: LayerKinds | None = None
+    status: DecoderSizes, dtype: DataType, phase: str, kinds: LayerKinds | None = None
 ) -> dict[str, Any]:
-    """Returns the keyword arguments of a model's symbolic `forward`.
+    """Returns the keyword arguments of a model's symbolic `forward` for a phase, see `Step.phase`.
 
     In decode there is one token of each sequence, so `input_lengths` and `block_tables` have a row for each token.
-    Models whose layers differ in rotation or window get the inputs of the others as `layer_inputs`, by name.
+    Models whose layers differ in rotation or window get the inputs of the others as `layer_inputs`, by name. Only in
+    mixed steps there is `q_lens`.
     """
+    is_prefill, is_decode = phase == "prefill", phase == "decode"
     integer, index = DataType.INT32, DataType.INT64
     sizes = [rope.size for rope in kinds.tables] if kinds is not None else []
     table = (POSITIONS, sizes[0] if sizes else status.head_dim)
@@ -99,7 +101,7 @@ def symbolic_inputs(
             else Tensor("window_lengths", (TOKENS,), integer)
         )
     cache = (BLOCKS, BLOCK_SIZE, status.num_kv_heads, status.head_dim)
-    sequences = BATCH if is_prefill else TOKENS
+    sequences = TOKENS if is_decode else BATCH
     mask = Tensor("attention_mask", (MASK_SIZE, MASK_SIZE), dtype)
     return {
         "input_ids": Tensor("input_ids", (TOKENS,), index),
@@ -112,8 +114,9 @@ def symbolic_inputs(
         "attention_mask": mask if is_prefill else None,
         "input_lengths": Tensor("input_lengths", (sequences,), integer),
         "block_tables": None if is_prefill else Tensor("block_tables", (sequences, MAX_BLOCKS), integer),
-        "lm_head_indices": Tensor("lm_head_indices", (ROWS,), index) if is_prefill else None,
+        "lm_head_indices": None if is_decode else Tensor("lm_head_indices", (ROWS,), index),
         "is_prefill": is_prefill,
+        **({"q_lens": Tensor("q_lens", (BATCH,), integer)} if phase == "mixed" else {}),
         **({"layer_inputs": {tensor.name: tensor for tensor in further}} if further else {}),
     }
 
@@ -206,9 +209,24 @@ def check_step(step: Step, vocab_size: int, cache_slots: int, block_size: int) -
         if total != tokens:
             raise RequestError(f"input_lengths add up to {total}, but there are {tokens} tokens")
     elif step.block_tables is None:
-        raise RequestError("a decode step needs block_tables")
+        raise RequestError("a step over the cache needs block_tables")
     else:
         room, longest = step.block_tables.shape[-1] * block_size, int(step.input_lengths.max())
         if longest > room:
             raise RequestError(f"a context of {longest} tokens does not fit the {room} slots of its block table")
+        if step.q_lens is not None:
+            _check_new_tokens(step.q_lens, step.input_lengths, len(step.input_ids))
     return step.slots, step.input_lengths
+
+
+def _check_new_tokens(q_lens: torch.Tensor, lengths: torch.Tensor, tokens: int) -> None:
+    """Raises RequestError unless every sequence has new tokens, within its context, and their sum is `tokens`."""
+    if q_lens.shape != lengths.shape:
+        raise RequestError(f"q_lens has {len(q_lens)} entries and input_lengths {len(lengths)}, one for each sequence")
+    wrong = torch.nonzero((q_lens < 1) | (q_lens > lengths))
+    if len(wrong):
+        place = int(wrong[0])
+        new, context = int(q_lens[place]), int(lengths[place])
+        raise RequestError(f"sequence {place} has {new} new tokens in a context of {context}; there must be 1 to all")
+    if int(q_lens.sum()) != tokens:
+        raise RequestError(f"q_lens add up to {int(q_lens.sum())}, but there are {tokens} tokens")

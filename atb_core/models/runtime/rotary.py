@@ -151,6 +151,11 @@ class PositionEmbedding:
         self._fixed = [frequencies(rope, None) for rope in ropes]
         self._tables: list[Tables] = [(torch.empty(0, rope.size, dtype=dtype),) * 2 for rope in ropes]
 
+    @property
+    def depends_on_length(self) -> bool:
+        """Returns true if the rotation of a token may depend on the length of its sequence."""
+        return self._fixed_until is not None and self.max_model_len > self._fixed_until
+
     def tables(
         self, position_ids: torch.Tensor, input_lengths: torch.Tensor, is_prefill: bool
     ) -> tuple[list[Tables], torch.Tensor]:

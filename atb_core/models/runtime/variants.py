@@ -117,7 +117,7 @@ class VariantStore:
 
     Args:
         num_layers: number of layers, each with a KV cache.
-        inputs: returns the keyword arguments of the model's symbolic forward for prefill (true) or decode.
+        inputs: returns the keyword arguments of the model's symbolic forward for a base of variants.
         record: the model's symbolic forward; takes a variant's keyword arguments and returns its outputs by name.
     """
 
@@ -125,7 +125,7 @@ class VariantStore:
         self,
         backend: Backend,
         num_layers: int,
-        inputs: Callable[[bool], dict[str, Any]],
+        inputs: Callable[[str], dict[str, Any]],
         features: Sequence[FeatureDecorator],
         record: Callable[..., Mapping[str, Tensor]],
     ) -> None:
@@ -139,7 +139,7 @@ class VariantStore:
         self._cache_names = frozenset((*map(k_cache_name, layers), *map(v_cache_name, layers)))
 
     def get(self, base: str, active: Sequence[FeatureDecorator] = ()) -> Variant:
-        """Returns the variant for "prefill" or "decode" with the active features, built on first use.
+        """Returns the variant of a base, such as "prefill", with the active features, built on first use.
 
         Raises:
             EngineError: two active features do not stack; names both.
@@ -160,7 +160,7 @@ class VariantStore:
     def network(self, key: VariantKey) -> Network:
         """Records a variant and returns its network before any pass."""
         (base,) = key & set(BASE_FEATURES)
-        arguments = self._inputs(base == "prefill")
+        arguments = self._inputs(base)
         for feature in self._features:
             if feature.feature_name in key:
                 arguments.update(feature.variant_inputs())
@@ -171,6 +171,8 @@ class VariantStore:
                 raise GraphError("a model's forward must return a dict with the key 'model_out'")
             for name, tensor in outputs.items():
                 network.mark_output(tensor, name)
+            if base == "mixed" and not {"q_lens", "lm_head_indices"} <= {tensor.name for tensor in network.inputs}:
+                raise GraphError("forward reads q_lens or lm_head_indices in no way")
         return network
 
     def prepared(self, key: VariantKey, leave_out: Sequence[str] = ()) -> Network:

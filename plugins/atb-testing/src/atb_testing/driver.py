@@ -77,7 +77,7 @@ class PagedDriver:
         ends = torch.tensor(self.lengths).cumsum(0)
         slots = [slot for i, prompt in enumerate(prompts) for slot in self.slots(i, 0, len(prompt))]
         logits = self.model.forward(
-            input_ids=torch.tensor([token for prompt in prompts for token in prompt]),
+            input_ids=torch.tensor([token for prompt in prompts for token in prompt], dtype=torch.int64),
             position_ids=torch.cat([torch.arange(length) for length in self.lengths]),
             is_prefill=True,
             kv_cache=self.kv_cache,
@@ -103,6 +103,31 @@ class PagedDriver:
             slots=torch.tensor(slots, dtype=torch.int32),
             input_lengths=torch.tensor(self.lengths, dtype=torch.int32),
             max_seq_len=max(self.lengths),
+        )
+        return torch.Tensor.clone(logits)
+
+    def extend(self, tokens: Sequence[Sequence[int]], last_only: bool = False) -> torch.Tensor:
+        """Returns the logits of all new tokens, one after another, or of the last of each sequence: one mixed step.
+
+        Args:
+            tokens: the next tokens of each sequence, at least one.
+            last_only: leaves out the logits of all tokens but the last of each sequence.
+        """
+        spans = [(length, length + len(new)) for length, new in zip(self.lengths, tokens, strict=True)]
+        self.lengths = [stop for _, stop in spans]
+        slots = [slot for i, span in enumerate(spans) for slot in self.slots(i, *span)]
+        news = torch.tensor(list(map(len, tokens)), dtype=torch.int32)
+        logits = self.model.forward(
+            input_ids=torch.tensor([token for new in tokens for token in new]),
+            position_ids=torch.cat([torch.arange(*span) for span in spans]),
+            is_prefill=False,
+            kv_cache=self.kv_cache,
+            block_tables=self.tables,
+            slots=torch.tensor(slots, dtype=torch.int32),
+            input_lengths=torch.tensor(self.lengths, dtype=torch.int32),
+            max_seq_len=max(self.lengths),
+            lm_head_indices=news.cumsum(0) - 1 if last_only else None,
+            q_lens=news,
         )
         return torch.Tensor.clone(logits)
 

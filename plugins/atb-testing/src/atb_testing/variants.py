@@ -14,10 +14,12 @@ VariantKey = frozenset[str]
 
 
 def variant_keys(model: Any) -> list[VariantKey]:
-    """Returns every variant of the model: prefill and decode, with each set of features that stacks on them."""
+    """Returns every variant of the model: each base that it has, with each set of features that stacks on it."""
     features = [feature for feature in model.features if feature.need_additional_engine]
     keys = []
     for base in BASE_FEATURES:
+        if base == "mixed" and not model.supports_mixed_steps:
+            continue
         for size in range(len(features) + 1):
             for chosen in combinations(features, size):
                 names = [base, *(feature.feature_name for feature in chosen)]
