@@ -11,6 +11,7 @@ from typing import TypeVar
 from atb_core.checkpoint.base import Checkpoint
 from atb_core.errors import AtbError, PluginError, WeightsError, error_text
 from atb_core.extensions import Contribution, Extensions, Owner, blame
+from atb_core.names import pip_install
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -125,7 +126,7 @@ def refuse_without_package(file: str) -> None:
     if package and not any(suffix in each.value.suffixes for each in CHECKPOINT_FORMATS.all()):
         raise WeightsError(
             f"{file} is read by the package {package}, which is not installed, or left out",
-            f"pip install {package}{CHECKPOINT_FORMATS.failures()}",
+            f"{pip_install(package)}{CHECKPOINT_FORMATS.failures()}",
         )
 
 

