@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from atb_core.runner.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput, StreamChunk
     from atb_core.runner.prompts import ChatMessage, Prompt, TextPrompt, TokensPrompt
     from atb_core.runner.sampling_params import SamplingParams
-    from atb_core.runner.token_mask import TokenMask, TokenMaskFactory
+    from atb_core.runner.token_mask import TokenMask
 
 __all__ = [
     "AsyncRunner",
@@ -30,7 +30,6 @@ __all__ = [
     "StreamChunk",
     "TextPrompt",
     "TokenMask",
-    "TokenMaskFactory",
     "TokensPrompt",
 ]
 

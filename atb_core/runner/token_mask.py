@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-__all__ = ["TokenMask", "TokenMaskFactory"]
+__all__ = ["TokenMask"]
 
 
 class TokenMask(Protocol):
