@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
+
+from atb_core import ModelRunner
 from atb_serve.app import make_app
 from atb_serve.server import Server, bind
 from atb_serve.settings import ServeSettings
-
-from atb_core import ModelRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
 from scripted_model import write_scripted

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+
 from atb_serve.app import ROUTES
 from atb_serve.settings import Access, Limits, ServeSettings, hashed_keys
 

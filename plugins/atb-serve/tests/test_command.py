@@ -16,11 +16,11 @@ from typing import Any
 
 import httpx
 import pytest
-from atb_serve import command as serve
-from atb_serve.settings import Access
 from click.testing import CliRunner
 
 from atb_core.cli import main
+from atb_serve import command as serve
+from atb_serve.settings import Access
 
 from scripted_model import write_scripted  # isort: skip
 

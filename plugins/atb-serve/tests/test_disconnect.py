@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+
 from atb_serve.settings import Limits, ServeSettings
 
 COUNT: dict[str, Any] = {"prompt": "[count]", "max_tokens": 500, "ignore_eos": True}
@@ -105,7 +106,9 @@ def test_requests_that_take_longer_than_the_server_waits_are_told(make_server: C
             engine = served.app.state.server.models["tiny"].engine
             # Answers of one token without end, so that no machine is done with them in time.
             body = {"prompt": ["[count]"] * 128, "n": 2, "temperature": 1.0, "seed": 1, "max_tokens": 500}
-            answer = threads.submit(httpx.post, f"{served.url}/v1/completions", json={**body, "ignore_eos": True}, timeout=60)
+            answer = threads.submit(
+                httpx.post, f"{served.url}/v1/completions", json={**body, "ignore_eos": True}, timeout=60
+            )
             wait_until(lambda: engine.num_running > 0)
         assert answer.result().status_code == 503
         assert answer.result().json()["error"]["code"] == "ended"

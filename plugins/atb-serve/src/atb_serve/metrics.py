@@ -63,14 +63,14 @@ class Metrics:
             counter.labels(model).inc(value)
         for completion in output.outputs:
             self._success.labels(model, completion.finish_reason or "abort").inc()
-        for histogram, value in (
+        for histogram, seconds in (
             (self._first, times.time_to_first_token),
             (self._whole, times.total_time),
             (self._queue, times.queue_time),
             (self._prefill, times.time_to_first_token - times.queue_time),
             (self._decode, times.decode_time),
         ):
-            histogram.labels(model).observe(value)
+            histogram.labels(model).observe(seconds)
         steps = max(len(each.token_ids) for each in output.outputs) - 1
         if steps:
             self._between.labels(model).observe(times.decode_time / steps)
