@@ -14,6 +14,7 @@ import torch
 
 from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
+from atb_core.checkpoint.opening import with_revision
 from atb_core.errors import RequestError
 from atb_core.extensions import plugin_errors
 from atb_core.features.step import Step
@@ -33,11 +34,11 @@ from atb_core.runner.model_loading import (
     open_tokenizer,
 )
 from atb_core.runner.outputs import RequestOutput, StreamChunk
-from atb_core.runner.prompts import Chat, PromptEncoder, Prompts, split_chats, split_prompts
+from atb_core.runner.prompts import Chat, EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
 from atb_core.runner.request import Call, Request, RequestFactory, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.token_mask import TokenMaskFactory
-from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
+from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class ModelRunner:
 
     Args:
         model_name_or_path: A directory, a .gguf file, a hub id, or `pypi:<package>`.
+        revision: Branch, tag or commit of a model on a hub; `None`: its main branch, or what the name says.
         rank: Number of this process among `world_size`.
         world_size: Number of processes that share the model; only 1 in this version.
         backend: `"cpu"` (C++), `"reference"` (torch, slow), `"atb"` (Ascend), `"atb-sim"` (a simulator of it), or
@@ -121,6 +123,7 @@ class ModelRunner:
         self,
         model_name_or_path: str | Path,
         *,
+        revision: str | None = None,
         rank: int = 0,
         world_size: int = 1,
         backend: str = "auto",
@@ -146,7 +149,8 @@ class ModelRunner:
         self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().engine.graph if graph is None else graph
         check_available(backend, self.graph, rank, world_size, features)
-        checkpoint = open_checkpoint(model_name_or_path, progress)
+        named = model_name_or_path if revision is None else with_revision(str(model_name_or_path), revision)
+        checkpoint = open_checkpoint(named, progress)
         self.model_path = checkpoint.path
         self._router = router_of(checkpoint)
         self.config = config_with_dtype(self._router.config, str(dtype))
@@ -450,6 +454,20 @@ class ModelRunner:
         return requests
 
     @plugin_errors()
+    def encode(
+        self,
+        prompt: Prompt,
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> EncodedPrompt:
+        """Returns text and tokens of one prompt as `generate` would run them, with the same arguments and errors."""
+        for_template = (add_generation_prompt, tools, chat_template_kwargs)
+        encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
+        return encoder.encode(prompt, "The prompt")
+
+    @plugin_errors()
     def parse_answer(self, text: str) -> ParsedAnswer:
         """Splits a complete answer into text and tool calls, in the notation of the model's family.
 
@@ -458,7 +476,12 @@ class ModelRunner:
         """
         if not isinstance(text, str):
             raise RequestError(f"text must be a string, not {text!r:.100}")
-        return tool_parser(self._router.get_tool_call_parser(), self.config.model_type).parse(text)
+        return self.tool_parser().parse(text)
+
+    @plugin_errors()
+    def tool_parser(self) -> ToolParser:
+        """Returns a parser for one answer, in the notation of the model's family; raises as `parse_answer`."""
+        return tool_parser(self._router.get_tool_call_parser(), self.config.model_type)
 
 
 def _closed() -> RequestError:
