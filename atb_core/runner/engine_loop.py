@@ -22,7 +22,7 @@ from atb_core.extensions import plugin_errors
 from atb_core.features.step import KVCache, Step
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.outputs import Logprob, StreamChunk
-from atb_core.runner.request import Call, Request
+from atb_core.runner.request import Call, Request, Signal
 from atb_core.runner.sampler import SampledToken, Sampler
 from atb_core.runner.scheduler import Batch, Scheduler
 from atb_core.runner.step_inputs import StepInputs
@@ -37,7 +37,7 @@ _LOOK_AGAIN_SECONDS = 1.0
 class Waiter(Protocol):
     """A thread that waits for the loop: `awake` is set when it has to look at `is_ready` again."""
 
-    awake: threading.Event
+    awake: Signal
 
     @property
     def is_ready(self) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import functools
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from atb_core.errors import RequestError
@@ -21,6 +22,27 @@ from atb_core.runner.token_mask import TokenMask, TokenMaskFactory
 
 # A caller that is this many chunks behind is waited for: its requests take part in no step until it has read some.
 MAX_UNREAD_CHUNKS = 256
+
+
+class Signal:
+    """What wakes a thread. An interrupt can leave a `threading.Event` locked for ever; this is one call into C."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        """Wakes the thread that waits, or the next one that does."""
+        if self._queue.empty():
+            self._queue.put(None)
+
+    def clear(self) -> None:
+        """Forgets that it was set."""
+        self.wait(0.0)
+
+    def wait(self, seconds: float) -> None:
+        """Returns once it was set, or after some seconds."""
+        with suppress(Empty):
+            self._queue.get(timeout=seconds)
 
 
 class Call:
@@ -43,7 +65,7 @@ class Call:
     def __init__(self, requests: list[Request], streams: bool, notify: Callable[[], None] | None = None) -> None:
         self.requests = requests
         self.streams = streams
-        self.awake = threading.Event()
+        self.awake = Signal()
         self.notify = notify or self.awake.set
         self.chunks: deque[StreamChunk] = deque()
         self.num_unfinished = len(requests)

@@ -68,7 +68,7 @@ class Scheduler:
         self._mixes: bool | None = None
         self._shares_prefixes = shares_prefixes
         self._arrivals = itertools.count()
-        self._left_out_decode = False
+        self._left_out_decode = self._has_preempted = False
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
 
@@ -80,6 +80,7 @@ class Scheduler:
 
     def next_batch(self) -> Batch | None:
         """Chooses the next step and makes its blocks available; returns `None` if no request can run."""
+        self._has_preempted = False
         decoding = self._make_room_for_decode()
         prompts: list[Request] = []
         counts: list[int] = []
@@ -164,7 +165,8 @@ class Scheduler:
     def _candidates(self, places: int) -> list[Request]:
         """Returns requests whose prompts are to be computed, those that have begun first."""
         begun = [each for each in sorted(self.running, key=_age) if not (each.is_decoding or each.is_paused)]
-        waiting = (each for each in self.waiting if not each.is_paused)
+        # What was just taken from one request is not for another that is no older.
+        waiting = (each for each in self.waiting if not (each.is_paused or self._has_preempted))
         return [*begun[: max(0, places)], *itertools.islice(waiting, max(0, places - len(begun)))]
 
     def _in_cache(self, request: Request, computing: set[bytes]) -> tuple[list[bytes], bool]:
@@ -234,6 +236,7 @@ class Scheduler:
 
     def _preempt(self, request: Request) -> None:
         """Takes the blocks of a running request and queues it first."""
+        self._has_preempted = True
         self._blocks.free(request.block_table)
         request.num_computed = 0
         request.result.metrics.preemptions += 1

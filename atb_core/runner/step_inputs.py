@@ -26,7 +26,8 @@ class StepInputs:
         self._slots = np.zeros(max_num_seqs, dtype=np.int32)
         self._lengths = np.zeros(max_num_seqs, dtype=np.int32)
         self._tables = np.zeros((max_num_seqs, max_blocks), dtype=np.int32)
-        # The request in each row of the tables, and the number of its blocks that are written there.
+        # The request in each row of the tables, and the number of its blocks that are written there. Forgotten in other
+        # steps: requests may get other blocks then.
         self._rows: list[Request] = []
         self._written: list[int] = []
         self._views: dict[int, tuple[torch.Tensor, ...]] = {}
@@ -65,6 +66,7 @@ class StepInputs:
 
         `lm_head_indices` are their last tokens.
         """
+        self._rows = []
         lengths = np.array([len(request) for request in requests], dtype=np.int32)
         tables = np.zeros((len(requests), self._tables.shape[1]), dtype=np.int32)
         for row, request in enumerate(requests):
@@ -89,6 +91,7 @@ class StepInputs:
 
         `lm_head_indices` are the newest tokens of those that bring it, or one token that nobody asks for.
         """
+        self._rows = []
         starts = [request.num_computed for request in requests]
         ends = [start + count for start, count in zip(starts, counts, strict=True)]
         spans = list(zip(requests, starts, ends, strict=True))
