@@ -37,7 +37,7 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
 
 @click.command()
 @model_argument
-@click.option("--variant", type=click.Choice(["prefill", "decode"]), default="decode", show_default=True,
+@click.option("--variant", type=click.Choice(["prefill", "decode", "mixed"]), default="decode", show_default=True,
               help="Which network of the model.")  # fmt: skip
 @click.option("--stage", type=click.Choice(["before", "after", "both"]),
               help="Before the passes or after them. [default: both as text, after as a picture]")  # fmt: skip
@@ -67,9 +67,11 @@ def command(
 
 def networks(model: str, variant: str, backend: str) -> dict[str, Network]:
     """Returns the network of `variant` as recorded ("before") and as `backend` gets it ("after")."""
-    variants = open_model(model).build(backend).variants
+    built = open_model(model).build(backend)
+    if variant == "mixed":
+        built.check_mixed_steps()
     key = frozenset((variant,))
-    return {"before": variants.network(key), "after": variants.prepared(key)}
+    return {"before": built.variants.network(key), "after": built.variants.prepared(key)}
 
 
 def chosen_nodes(network: Network, layers: Span) -> list[Node]:

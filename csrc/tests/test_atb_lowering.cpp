@@ -390,9 +390,17 @@ TEST(heads_and_blocks_beyond_the_kernels_limits_are_refused) {
   REFUSED(uneven, kA2, "cannot share");
 }
 
-TEST(several_queries_of_a_sequence_against_its_cache_are_refused_on_a_310P) {
-  REFUSED(spec_attention(f16), kDuo, "run whole prompts by SelfAttention, and then decode one token");
-  CHECK(names_of(spec_attention(f16)) == "PagedAttention" && names_of(paged_attention(f16), kDuo) == "PagedAttention");
+TEST(several_queries_of_a_sequence_against_its_cache_take_a_mask_in_rows_on_a_310P) {
+  REFUSED(spec_attention(f16), kDuo, "takes a mask of the type MASK_TYPE_SPEC");
+  Node by_token = spec_attention(f16);
+  by_token.attributes["mask_type"] = Text("MASK_TYPE_SPEC");
+  by_token.inputs[5].shape = {0, 256};
+  CHECK(names_of(by_token) == "PagedAttention");
+  CHECK(Lowered(by_token, kDuo).get().layouts() == (std::map<int, Layout>{{1, Layout::nz}, {2, Layout::nz}}));
+  CHECK(Lowered(by_token, kDuo).get().host_inputs() == std::set<int>{6});
+  Node prefill = self_attention(f16, true);
+  prefill.attributes["mask_type"] = Text("MASK_TYPE_SPEC");
+  REFUSED(prefill, kA2, "give MASK_TYPE_NORM");
 }
 
 TEST(what_a_310P_wants_in_blocks_must_come_from_outside) {
