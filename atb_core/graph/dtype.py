@@ -28,6 +28,9 @@ class DataType(str, Enum):
     ACL_INT64 = INT64
     ACL_BOOL = BOOL
 
+    # Members are equal to their values; and `Enum` has a slower one, in Python.
+    __hash__ = str.__hash__
+
     @classmethod
     def _missing_(cls, value: object) -> DataType:
         known = ", ".join(member.value for member in cls)

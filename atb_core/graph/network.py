@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from atb_core.errors import GraphError, ShapeError
 from atb_core.extensions import Port, connect
@@ -70,6 +70,8 @@ class Network:
         weights_keys: names of the inputs that are weights.
         built: `True` once an engine has been built from the network.
         when_specialized: passes to run when real tensors have brought the shapes that are not known here.
+        rules: what the rules of ops gave for inputs of these types. Layers are alike and every pass is verified, so
+            nearly all nodes are found here; a network that a pass makes shares it.
     """
 
     def __init__(self, name: str = "network") -> None:
@@ -80,6 +82,7 @@ class Network:
         self.weights_keys: set[str] = set()
         self.built = False
         self.when_specialized: Callable[[Network], Network] | None = None
+        self.rules: dict[tuple[Op, Types], Inferred] = {}
         self._inputs_by_name: dict[str, Tensor] = {}
         self._producers: dict[Tensor, Node] = {}
         self._writes: dict[Tensor, int] = {}
@@ -147,10 +150,11 @@ class Network:
                 raise GraphError(f"{type(op).__name__} takes tensors, not a {type(value).__name__}, at {source}")
         try:
             resolved = tuple(t if t in self._producers else self.add_input(t) for t in inputs)
-            outputs, op = infer(op, resolved)
+            inferred = infer(op, resolved, self.rules)
         except GraphError as error:
             raise located(error, op, inputs, path, source) from None
-        self.add_node(op, resolved, outputs, path, source)
+        outputs = inferred.tensors()
+        self.add_node(inferred.op or op, resolved, outputs, path, source)
         return outputs
 
     def add_node(self, op: Op, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], path: str, source: str) -> Node:
@@ -249,23 +253,40 @@ def record(op: Op, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
 connect("recorder", record)
 
 
-def infer(op: Op, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Op]:
+#: Shape and dtype of each of several tensors; `None` where unknown.
+Types: TypeAlias = "tuple[tuple[Shape | None, DataType | None], ...]"
+
+
+class Inferred(NamedTuple):
+    """The result of an op's rules: types of the outputs, and the op with resolved attributes if it differs."""
+
+    types: Types
+    op: Op | None
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Returns new tensors of these types, without names."""
+        return tuple(Tensor(None, shape, dtype) for shape, dtype in self.types)
+
+
+def infer(op: Op, inputs: tuple[Tensor, ...], rules: dict[tuple[Op, Types], Inferred]) -> Inferred:
     """Infers the outputs of `op` on `inputs` and resolves the attributes that depend on shapes.
 
     Shapes are inferred only if those of all inputs are known.
 
-    Returns:
-        The output tensors, unnamed, and the op with resolved attributes.
+    Args:
+        op: the op.
+        inputs: its inputs, of which shapes and dtypes matter.
+        rules: earlier results, `Network.rules`; the result is added.
 
     Raises:
         GraphError: the number of inputs is wrong, or the op's shape or dtype rule refuses them or fails.
     """
-    if op.num_outputs > _MAX_OUTPUTS:
-        raise GraphError(f"{op.name} has {op.num_outputs} outputs with these attributes; the limit is {_MAX_OUTPUTS}")
-    if len(inputs) != op.num_inputs:
-        raise GraphError(f"{op.name} takes {op.num_inputs} inputs with these attributes, not {len(inputs)}")
     try:
-        return _apply_rules(op, inputs)
+        key = (op, tuple((t.shape, t.dtype) for t in inputs))
+        known = rules.get(key)
+        if known is None:
+            known = rules[key] = _apply_rules(op, key[1])
+        return known
     except GraphError:
         raise
     # Sizes can make any arithmetic fail, and a plugin's op or a function as a shape is code of others.
@@ -273,15 +294,21 @@ def infer(op: Op, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Op]:
         raise GraphError(f"its rules failed with {type(error).__name__}: {str(error)[:200]}") from error
 
 
-def _apply_rules(op: Op, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Op]:
-    op.check_dtypes(*(t.dtype for t in inputs))
+def _apply_rules(op: Op, inputs: Types) -> Inferred:
+    if op.num_outputs > _MAX_OUTPUTS:
+        raise GraphError(f"{op.name} has {op.num_outputs} outputs with these attributes; the limit is {_MAX_OUTPUTS}")
+    if len(inputs) != op.num_inputs:
+        raise GraphError(f"{op.name} takes {op.num_inputs} inputs with these attributes, not {len(inputs)}")
+    dtypes = [dtype for _, dtype in inputs]
+    op.check_dtypes(*dtypes)
     shapes: tuple[Shape | None, ...] = (None,) * op.num_outputs
-    known = [t.shape for t in inputs if t.shape is not None]
+    known = [shape for shape, _ in inputs if shape is not None]
+    resolved = op
     if len(known) == len(inputs):
-        op = op.resolve(*known)
-        shapes = op.infer_shapes(*known)
-    dtypes: tuple[DataType | None, ...] = op.infer_dtypes(*(t.dtype for t in inputs))
-    return tuple(Tensor(None, s, d) for s, d in zip(shapes, dtypes, strict=True)), op
+        resolved = op.resolve(*known)
+        shapes = resolved.infer_shapes(*known)
+    outputs = (Tensor(None, s, d) for s, d in zip(shapes, resolved.infer_dtypes(*dtypes), strict=True))
+    return Inferred(tuple((t.shape, t.dtype) for t in outputs), None if resolved == op else resolved)
 
 
 def located(error: GraphError, op: Op, inputs: Sequence[Tensor], path: str, source: str) -> GraphError:

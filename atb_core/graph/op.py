@@ -103,7 +103,7 @@ class Op:
         return 1
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """Returns the shapes of the outputs.
+        """Returns the shapes of the outputs, which depend on nothing but attributes and shapes: they are remembered.
 
         Raises:
             ShapeError: the inputs' sizes do not fit; the message contains them.
@@ -288,6 +288,9 @@ def broadcast(a: Shape, b: Shape) -> Shape:
 
 class AttributeEnum(str, Enum):
     """Base class of enumerated attributes; an unknown value is refused with the list of the known ones."""
+
+    # Members are equal to their values; and `Enum` has a slower one, in Python.
+    __hash__ = str.__hash__
 
     @classmethod
     def _missing_(cls, value: object) -> AttributeEnum:

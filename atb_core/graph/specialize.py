@@ -50,11 +50,12 @@ def specialize(network: Network, specs: Mapping[str, tuple[Sequence[int], DataTy
     for node in network.nodes:
         inputs = tuple(image[t] for t in node.inputs)
         try:
-            outputs, op = infer(node.op, inputs)
+            inferred = infer(node.op, inputs, result.rules)
         except GraphError as error:
             raise located(error, node.op, inputs, node.module_path, node.source) from None
+        outputs = inferred.tensors()
         image.update(zip(node.outputs, outputs, strict=True))
-        result.add_copy(replace(node, op=op, inputs=inputs, outputs=outputs))
+        result.add_copy(replace(node, op=inferred.op or node.op, inputs=inputs, outputs=outputs))
     for tensor in network.outputs:
         assert tensor.name is not None
         result.mark_output(image[tensor], tensor.name)

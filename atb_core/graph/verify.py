@@ -36,6 +36,7 @@ def verify(network: Network, after: str = "") -> None:
 def _check_nodes(network: Network) -> None:
     known: set[Tensor] = set(network.inputs)
     writes: dict[Tensor, int] = {}
+    ops = registered_ops()
     for node in network.nodes:
         for index, tensor in enumerate(node.inputs):
             if tensor not in known:
@@ -45,7 +46,9 @@ def _check_nodes(network: Network) -> None:
                     f"{node} reads {tensor.name!r} after {writes.get(tensor, 0)} in-place writes; "
                     f"it was recorded after {node.versions[index]}"
                 )
-        _check_rules(node)
+        if ops.get(node.op.name) is not type(node.op):
+            raise VerifyError(f"{node} is not a registered op")
+        _check_rules(network, node)
         for index in node.op.writes:
             writes[node.inputs[index]] = writes.get(node.inputs[index], 0) + 1
         for tensor in node.outputs:
@@ -54,18 +57,16 @@ def _check_nodes(network: Network) -> None:
             known.add(tensor)
 
 
-def _check_rules(node: Node) -> None:
-    if registered_ops().get(node.op.name) is not type(node.op):
-        raise VerifyError(f"{node} is not a registered op")
+def _check_rules(network: Network, node: Node) -> None:
     try:
-        inferred, _ = infer(node.op, node.inputs)
+        inferred = infer(node.op, node.inputs, network.rules)
     except GraphError as error:
         raise VerifyError(f"{node}: {error.message}") from None
-    if len(inferred) != len(node.outputs):
-        raise VerifyError(f"{node} has {len(node.outputs)} outputs, but its op infers {len(inferred)}")
-    for rule, tensor in zip(inferred, node.outputs, strict=True):
-        if rule.shape != tensor.shape or rule.dtype != tensor.dtype:
-            raise VerifyError(f"{node} infers {rule}, but its output is {tensor}")
+    if len(inferred.types) != len(node.outputs):
+        raise VerifyError(f"{node} has {len(node.outputs)} outputs, but its op infers {len(inferred.types)}")
+    for rule, tensor in zip(inferred.types, node.outputs, strict=True):
+        if rule != (tensor.shape, tensor.dtype):
+            raise VerifyError(f"{node} infers {Tensor(None, *rule)}, but its output is {tensor}")
 
 
 def _check_ends(network: Network) -> None:

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from atb_core.engine.base import Engine
 from atb_core.errors import GraphError, VerifyError
-from atb_core.graph import DataType, Dim, Network, Tensor
+from atb_core.graph import DataType, Dim, Network, Tensor, record
+from atb_core.graph.dim import Shape
 from atb_core.graph.network import Node
+from atb_core.graph.op import Op
 from atb_core.graph.ops import Elewise
 from atb_core.graph.passes import fusion_names, run_passes
 from atb_core.graph.passes.cut import segments
@@ -219,6 +222,27 @@ def test_verify_finds_what_a_broken_pass_does() -> None:
         verify(rebuilt(reads, assign, last, wrong))
     with pytest.raises(VerifyError, match="already exists"):
         verify(rebuilt(reads, reads, assign, last))
+
+
+def test_rules_run_once_for_equal_nodes_and_every_node_is_verified() -> None:
+    calls: list[tuple[Shape, ...]] = []
+
+    @dataclass(frozen=True)
+    class Halve(Op, namespace="test_passes"):
+        def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+            calls.append(shapes)
+            return shapes
+
+    with Network("net") as net:
+        values = [tensor("x", T, 32)]
+        for _ in range(5):
+            values += record(Halve(), values[-1:])
+        net.mark_output(values[-1], "y")
+    run_passes(net, "reference")
+    assert calls == [((T, 32),)]
+    values[3].shape = (T, 16)
+    with pytest.raises(VerifyError, match=r"Halve .* infers .*\[T, 32\], but its output is .*\[T, 16\]"):
+        verify(net)
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])

@@ -23,6 +23,7 @@ class Rewriter:
     def __init__(self, network: Network) -> None:
         self.old = network
         self.new = Network(network.name)
+        self.new.rules = network.rules
         self.image: dict[Tensor, Tensor] = {}
 
     def value(self, tensor: Tensor) -> Tensor:
@@ -30,8 +31,9 @@ class Rewriter:
         return self.image.get(tensor, tensor)
 
     def keep(self, node: Node) -> None:
-        """Copies a node and replaces its inputs."""
-        self.new.add_copy(replace(node, inputs=tuple(self.value(t) for t in node.inputs)))
+        """Takes over a node, as a copy if inputs of it are replaced."""
+        inputs = tuple(map(self.value, node.inputs))
+        self.new.add_copy(node if inputs == node.inputs else replace(node, inputs=inputs))
 
     def emit(self, op: Op, like: Node, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         """Adds a node, at the place of `like`, that produces the old values `outputs`."""
