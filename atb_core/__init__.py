@@ -22,7 +22,9 @@ if TYPE_CHECKING:
         GraphError,
         ModelNotFoundError,
         PluginError,
+        QueueFullError,
         RequestError,
+        RequestTimeoutError,
         SettingsError,
         ShapeError,
         TokenizerError,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from atb_core.models.cpp.libraries import load_native_library
     from atb_core.models.cpp.model_torch import ModelTorch
     from atb_core.plugins.api import API_VERSION
+    from atb_core.runner.async_runner import AsyncRunner
     from atb_core.runner.model_runner import ModelRunner
     from atb_core.runner.outputs import CompletionOutput, RequestOutput, StreamChunk
     from atb_core.runner.sampling_params import SamplingParams
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "API_VERSION",
+    "AsyncRunner",
     "AtbError",
     "BackendUnavailableError",
     "CompletionOutput",
@@ -56,8 +60,10 @@ __all__ = [
     "ModelRunner",
     "ModelTorch",
     "PluginError",
+    "QueueFullError",
     "RequestError",
     "RequestOutput",
+    "RequestTimeoutError",
     "SamplingParams",
     "SettingsError",
     "ShapeError",
@@ -73,6 +79,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "AsyncRunner": "atb_core.runner.async_runner",
     "CompletionOutput": "atb_core.runner.outputs",
     "FeatureDecorator": "atb_core.features",
     "FlashCausalLMV3": "atb_core.models.base.flash_causal_lm_v3",

@@ -15,7 +15,9 @@ __all__ = [
     "GraphError",
     "ModelNotFoundError",
     "PluginError",
+    "QueueFullError",
     "RequestError",
+    "RequestTimeoutError",
     "SettingsError",
     "ShapeError",
     "TokenizerError",
@@ -143,3 +145,11 @@ class RequestError(AtbError):
 
 class ContextLengthError(RequestError):
     """Error for a prompt that is longer than the context, or leaves no room for an answer."""
+
+
+class QueueFullError(RequestError):
+    """Error for a request that came while too many others were waiting."""
+
+
+class RequestTimeoutError(RequestError):
+    """Error for a request that was not finished within its time."""

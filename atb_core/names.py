@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 
 #: Backends that need no device and support every element type.
 HOST_BACKENDS = ("cpu", "reference")
@@ -12,6 +14,22 @@ BACKENDS = (*HOST_BACKENDS, "atb", "atb-sim")
 DTYPES = ("float32", "float16", "bfloat16")
 #: Languages that build a model's graph.
 GRAPHS = ("python", "cpp")
+#: Distributions of this project beside the core, which are folders of `plugins/` in its repository.
+OWN_PACKAGES = frozenset(
+    f"atb-{name}" for name in ("gguf", "llama", "pypi", "qwen2", "qwen3", "serve", "sim", "testing")
+)
+
+
+def pip_install(requirement: str) -> str:
+    """Returns the command that installs a package, perhaps with extras; one of this project from the clone in use."""
+    name, bracket, extras = requirement.partition("[")
+    command = f"pip install {shlex.quote(requirement)}"
+    if name not in OWN_PACKAGES:
+        return command
+    folder = Path(__file__).resolve().parents[1] / "plugins" / name
+    if folder.is_dir():
+        return f"pip install {shlex.quote(f'{folder}{bracket}{extras}')}"
+    return f"{command} (in a clone of the repository: pip install {shlex.quote(f'./plugins/{requirement}')})"
 
 
 def normalized_name(name: str) -> str:

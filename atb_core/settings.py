@@ -37,7 +37,7 @@ KEYS: Final = (
 #: Further environment variables, with their meaning.
 VARIABLES: Final = {
     "ATB_CONFIG": "path of the settings file",
-    "ATB_PLUGIN_TIMEOUT": "seconds after which an import is warned of, and `atb plugins doctor` ends it; 60",
+    "ATB_PLUGIN_TIMEOUT": "seconds after which `atb plugins doctor` ends an import; commands warn after 20 at most; 60",
     "ATB_TRACEBACK": "`1` prints tracebacks of errors",
     "ATB_NUM_THREADS": "threads of the CPU engine, before `OMP_NUM_THREADS`; all cores",
     "ATB_CPU_ISA": "the path of the CPU engine: `portable`, `avx2`, `avx512`, ...; the best of the machine",

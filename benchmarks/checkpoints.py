@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class Shape:
         return self.hidden_size // self.num_attention_heads
 
 
+# Where large checkpoints are kept: writing one takes longer than a measurement.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atb-benchmarks"
 QWEN2_05B = Shape(896, 4864, 24, 14, 2, 151936)
 # The same depth with almost nothing to compute, to measure the cost of a step besides its kernels.
 NARROW_24 = Shape(64, 128, 24, 2, 2, 512)

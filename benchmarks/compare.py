@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from checkpoints import QWEN2_05B, write_checkpoint
+from checkpoints import CACHE, QWEN2_05B, write_checkpoint
 
 from atb_core import ModelRunner, SamplingParams
 from atb_testing.conformance import cache_argument
@@ -129,7 +129,7 @@ def report(results: dict[str, dict[str, list[float]]]) -> str:
 def main() -> None:
     """Runs the comparison and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=Path("build/bench/qwen2-0.5b"))
+    parser.add_argument("--checkpoint", type=Path, default=CACHE / "qwen2-0.5b")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write the results to this file")

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from checkpoints import QWEN2_05B, write_checkpoint
+from checkpoints import CACHE, QWEN2_05B, write_checkpoint
 
 BLOCK = 128
 
@@ -56,7 +56,7 @@ def load(directory: Path, max_model_len: int) -> dict[str, float]:
 def main() -> None:
     """Loads the model in a child process and prints its memory and time."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=Path("build/bench/qwen2-0.5b"))
+    parser.add_argument("--checkpoint", type=Path, default=CACHE / "qwen2-0.5b")
     parser.add_argument("--max-model-len", type=int, default=2048)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

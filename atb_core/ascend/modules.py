@@ -8,7 +8,7 @@ from pathlib import Path
 from atb_core.ascend.installs import atb_folder_abi, find_atb, release
 from atb_core.ascend.machine import Machine, blocking, tried
 from atb_core.findings import Finding, Level
-from atb_core.names import BACKENDS
+from atb_core.names import BACKENDS, pip_install
 
 HOW_TO_BUILD = (
     "Source the set_env.sh of CANN and of NNAL, then: "
@@ -17,7 +17,7 @@ HOW_TO_BUILD = (
     "(or pip install --config-settings=cmake.define.ATB_CORE_WITH_ATB=ON . in its sources)."
 )
 _SIMULATOR = "atb_sim._atb_sim"
-_HOW_TO_SIMULATE = "pip install atb-sim (in a clone of the repository: pip install ./plugins/atb-sim)."
+_HOW_TO_SIMULATE = f"{pip_install('atb-sim')}."
 
 # The errors of atb_core derive from std::runtime_error, whose constructor has the ABI of std::string in its name.
 _EXTENSION_SYMBOLS = {0: b"_ZNSt13runtime_errorC2ERKSs", 1: b"_ZNSt13runtime_errorC2ERKNSt7__cxx1112basic_string"}

@@ -78,12 +78,21 @@ def tokenizer_from_json(data: bytes, source: str) -> tokenizers.Tokenizer:
 
     with library_errors(f"{source} cannot be read"):
         text = data.decode("utf-8")
-        try:
-            _check(_known_parts(text))
-        except _UnusualError:
-            # It has the methods that are used here.
-            return cast("tokenizers.Tokenizer", GuardedTokenizer(text, source, _is_byte_level(text)))
-        return Tokenizer.from_str(text)
+        return _guarded_if_unusual(text, source) or Tokenizer.from_str(text)
+
+
+def bounded(loaded: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """Returns a tokenizer that other code has loaded, or the same in a process with limits; see above."""
+    return _guarded_if_unusual(loaded.to_str(), "The tokenizer") or loaded
+
+
+def _guarded_if_unusual(text: str, source: str) -> tokenizers.Tokenizer | None:
+    try:
+        _check(_known_parts(text))
+    except _UnusualError:
+        # It has the methods that are used here.
+        return cast("tokenizers.Tokenizer", GuardedTokenizer(text, source, _is_byte_level(text)))
+    return None
 
 
 @contextlib.contextmanager

@@ -11,8 +11,9 @@ from typing import Final
 import click
 
 from atb_core.cli import errors
-from atb_core.cli.output import escape_unprintable
+from atb_core.cli.output import escape_unprintable, open_closed_streams
 from atb_core.cli.plugin_commands import CommandGroup
+from atb_core.plugins.slow_calls import start_watcher
 
 # name -> module with a `command`. The order is that of `atb --help`.
 COMMANDS: Final = {
@@ -59,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from click.shell_completion import shell_complete
 
         return shell_complete(app, {}, "atb", _COMPLETE_VARIABLE, os.environ[_COMPLETE_VARIABLE])
+    open_closed_streams()
     escape_unprintable()
+    start_watcher()
     args, tracebacks = take_flag(args, "--traceback")
     traceback = bool(tracebacks) or os.environ.get("ATB_TRACEBACK", "0") not in ("", "0")
     try:

@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from atb_core.cli.output import json_option, note, plugins_text, say, table
+from atb_core.names import pip_install
 from atb_core.plugins.admission import check_names, refusal
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import Family, Resolution, registry
@@ -36,7 +37,7 @@ def command(as_json: bool) -> None:
         rows = [(family.model_type, family.distribution, family.version, family.summary) for family in usable]
         say(table(("MODEL TYPE", "PACKAGE", "VERSION", "SERVES"), rows))
     elif not installed():
-        click.echo("No model family is installed. Families are packages; pip install atb-qwen2 is one.")
+        click.echo(f"No model family is installed. Families are packages; {pip_install('atb-qwen2')} is one.")
     else:
         click.echo("No installed model family can be used.")
     for message in contested[:_CONTESTS]:

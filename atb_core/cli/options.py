@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from atb_core import ModelRunner, StreamChunk
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_REVISION = "atb_core.revision"
 
 # Options that are arguments of `ModelRunner`.
 _LOADING = (
@@ -50,11 +51,16 @@ class _Model(click.ParamType[str]):
 def _or_default(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
     if value is None and DEFAULT_MODEL not in settings().models.names:
         raise click.MissingParameter(ctx=ctx, param=param)
-    return DEFAULT_MODEL if value is None else value
+    value = DEFAULT_MODEL if value is None else value
+    if (revision := ctx.meta.get(_REVISION)) is None:
+        return value
+    from atb_core.checkpoint.opening import with_revision
+
+    return with_revision(value, revision)
 
 
-# MODEL may be left out where the settings name a default.
-model_argument = click.argument("model", type=_Model(), metavar="MODEL", required=False, callback=_or_default)
+def _keep_revision(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    ctx.meta[_REVISION] = value
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -67,6 +73,13 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
     return add
 
+
+# MODEL may be left out where the settings name a default. The value that a command gets includes the revision.
+model_argument = _options(
+    click.argument("model", type=_Model(), metavar="MODEL", required=False, callback=_or_default),
+    click.option("--revision", expose_value=False, is_eager=True, callback=_keep_revision, metavar="REVISION",
+                 help="Branch, tag or commit of a model on a hub; the same as MODEL@REVISION."),
+)  # fmt: skip
 
 model_options = _options(
     click.option("--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -41,6 +42,13 @@ def escape_unprintable() -> None:
     codecs.register_error("atb-escape", escaped)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="atb-escape")
+
+
+def open_closed_streams() -> None:
+    """Opens `/dev/null` in place of each of stdin, stdout and stderr that the caller has closed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
 
 
 class TextStream:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ import click
 
 from atb_core.errors import PluginError
 from atb_core.extensions import Contribution, Extensions, plugin_error
+from atb_core.names import pip_install
 from atb_core.plugins.admission import refusal
 from atb_core.plugins.scan import HOOKS, installed
 
@@ -134,7 +134,7 @@ def _missing(name: str, requirement: str) -> PluginError:
     prefix = f"`atb {name}` comes with {package}, which"
     plugin = next((one for one in installed() if one.key == package), None)
     if plugin is None:
-        return PluginError(f"{prefix} is not installed", hint=f"pip install {shlex.quote(requirement)}")
+        return PluginError(f"{prefix} is not installed", hint=pip_install(requirement))
     if refused := refusal(plugin):
         return PluginError(f"{prefix} {refused.reason}", hint=refused.fix)
     return PluginError(f"{prefix} is installed but has no such command", hint="`atb plugins doctor` says why.")

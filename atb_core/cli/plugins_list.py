@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from atb_core.cli.output import note, say, table
+from atb_core.names import pip_install
 from atb_core.plugins.admission import refusal
 from atb_core.plugins.records import Refusal
 from atb_core.plugins.scan import Installed, installed
@@ -26,7 +27,7 @@ def command(as_json: bool) -> None:
         click.echo(json.dumps([_as_json(plugin, refused) for plugin, refused in plugins], indent=2))
         return
     if not plugins:
-        click.echo("No plugin is installed. pip install atb-qwen2 is one; `atb plugins new` writes one.")
+        click.echo(f"No plugin is installed. {pip_install('atb-qwen2')} is one; `atb plugins new` writes one.")
         return
     rows = [_row(plugin, refused) for plugin, refused in plugins]
     say(table(("PACKAGE", "VERSION", "STATUS", "SERVES", "HOOKS", "PATH"), rows))

@@ -33,11 +33,12 @@ from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.passes.cut import segments
+from atb_core.names import pip_install
 
 #: Extension modules of the same C++ source, built with ATB and with the simulator.
 _DEVICE_MODULE = "atb_core._atb"
 _SIMULATOR_MODULE = "atb_sim._atb_sim"
-_INSTALL_SIMULATOR = "pip install atb-sim (in a clone of the repository: pip install ./plugins/atb-sim)."
+_INSTALL_SIMULATOR = f"{pip_install('atb-sim')}."
 _REBUILD_DEVICE_MODULE = "Build atb-core again from its sources, for the version that is installed."
 #: Columns of a block in the layout FRACTAL_NZ for 16-bit elements.
 _NZ_BLOCK = 16

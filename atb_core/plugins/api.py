@@ -20,7 +20,7 @@ API_VERSION = 1
 SUPPORTED_API_VERSIONS = frozenset({API_VERSION})
 #: The public modules by what they are for. Further paths lead to names that stand in other public modules.
 PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
-    "Run models": ("atb_core", "atb_core.runner.tokenizer"),
+    "Run models": ("atb_core", "atb_core.runner.tokenizer", "atb_core.runner.token_mask"),
     "Record graphs": (
         "atb_core.graph",
         "atb_core.graph.ops",
@@ -53,7 +53,12 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.models.cpp",
     ),
     "Write a feature": ("atb_core.features.step",),
-    "Write hooks": ("atb_core.plugins", "atb_core.graph.passes", "atb_core.engine.kernels"),
+    "Write hooks": (
+        "atb_core.plugins",
+        "atb_core.graph.passes",
+        "atb_core.engine.kernels",
+        "atb_core.checkpoint.files",
+    ),
     "Further import paths": (
         "atb_core.errors",
         "atb_core.layers.linear.linear",

@@ -30,6 +30,7 @@ from atb_core.plugins.loader import load_entry
 from atb_core.plugins.once import Once
 from atb_core.plugins.records import LoadRecord, Status, add_record
 from atb_core.plugins.scan import HOOKS, Entry, Installed, installed
+from atb_core.plugins.slow_calls import told_if_slow
 from atb_core.settings import settings
 
 __all__ = ["contributions", "failed", "failures", "owner_of", "register_hooks"]
@@ -116,7 +117,9 @@ class Hooks:
         @functools.wraps(function)
         def guarded(*args: Any) -> list[Contribution[Any]]:
             try:
-                return [Contribution(owner, item) for item in _checked(function(*args), self._points[hook])]
+                with told_if_slow(f"the hook {hook} of the plugin {owner}", owner.distribution):
+                    items = _checked(function(*args), self._points[hook])
+                return [Contribution(owner, item) for item in items]
             except KeyboardInterrupt:
                 raise
             # An error of one plugin, SystemExit too, must not harm others.

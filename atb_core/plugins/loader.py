@@ -11,9 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import logging
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -25,12 +23,10 @@ from atb_core.plugins.diagnosis import NotOfferedError, diagnose
 from atb_core.plugins.once import Once
 from atb_core.plugins.records import LoadRecord, Status, add_record
 from atb_core.plugins.scan import CONFIGS, CPP_MODELS, HOOKS, MODELS, ROUTERS, Entry, Installed
+from atb_core.plugins.slow_calls import told_if_slow
 from atb_core.plugins.torch_import import protect_torch_import
-from atb_core.settings import settings
 
 __all__ = ["check_module", "load_entry"]
-
-_log = logging.getLogger(__name__)
 
 # By group: the module and name of the class that everything in it derives from, and what messages call a subclass.
 _BASES = {
@@ -128,13 +124,12 @@ def _attempt(installed: Installed, entry: Entry, work: Callable[[Entry], Any], r
     start = time.perf_counter()
     value: Any = None
     failure: BaseException | None = None
-    timer = _warning_of_a_slow_import(installed, entry)
     try:
-        value = work(entry)
+        with told_if_slow(f"importing {entry.value!r} of the plugin {installed.package}", installed.distribution):
+            value = work(entry)
     # A plugin's code: anything that it raises, SystemExit too, is its failure and not its host's.
     except BaseException as error:
         failure = error
-    timer.cancel()
     spent = {
         "import_seconds": time.perf_counter() - start,
         "imported_torch": "torch" in sys.modules and "torch" not in before,
@@ -152,16 +147,6 @@ def _attempt(installed: Installed, entry: Entry, work: Callable[[Entry], Any], r
     _record(installed, entry, Status.FAILED, reason=reason, fix=fix, exception=text, **spent)
     message = f"the plugin {installed.package} failed to import {entry.value!r}: {reason}"
     raise PluginError(message, hint=fix) from failure
-
-
-def _warning_of_a_slow_import(installed: Installed, entry: Entry) -> threading.Timer:
-    """Starts a clock that warns of an import which does not end; nothing ends it but the user."""
-    seconds, name = settings().plugins.import_seconds, installed.distribution
-    text = "importing %r of the plugin %s takes more than %g s. Ctrl-C interrupts it; ATB_NO_PLUGINS=%s leaves it out."
-    timer = threading.Timer(seconds, _log.warning, (text, entry.value, installed.package, seconds, name))
-    timer.daemon = True
-    timer.start()
-    return timer
 
 
 def _record(installed: Installed, entry: Entry, status: Status, **facts: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from atb_core.errors import UnknownModelError, printable
+from atb_core.names import pip_install
 from atb_core.plugins.family import Family
 from atb_core.plugins.records import Status
 from atb_core.plugins.scan import environment
@@ -57,7 +58,7 @@ def unknown_model(model_type: str, claims: Sequence[Family], families: Sequence[
         )
     return UnknownModelError(
         f"the model type {shown!r} is served by {package}, which is not installed; {served}",
-        hint=f"pip install {package}",
+        hint=pip_install(package),
     )
 
 

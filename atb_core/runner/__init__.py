@@ -10,12 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from atb_core.runner.async_runner import AsyncRunner
     from atb_core.runner.model_runner import ModelRunner
     from atb_core.runner.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput, StreamChunk
     from atb_core.runner.prompts import ChatMessage, Prompt, TextPrompt, TokensPrompt
     from atb_core.runner.sampling_params import SamplingParams
+    from atb_core.runner.token_mask import TokenMask
 
 __all__ = [
+    "AsyncRunner",
     "ChatMessage",
     "CompletionOutput",
     "Logprob",
@@ -26,11 +29,12 @@ __all__ = [
     "SamplingParams",
     "StreamChunk",
     "TextPrompt",
+    "TokenMask",
     "TokensPrompt",
 ]
 
-# In the order of search: only the last one imports torch.
-_MODULES = ("outputs", "sampling_params", "prompts", "model_runner")
+# In the order of search: only the last two import torch.
+_MODULES = ("outputs", "sampling_params", "prompts", "token_mask", "async_runner", "model_runner")
 
 
 def __getattr__(name: str) -> Any:

@@ -7,8 +7,6 @@ position `p` of the sequence is in slot `table[p // block_size] * block_size + p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 
 class BlockManager:
     """Allocates blocks, numbered from 0, and takes them back. A block has at most one owner at any time."""
@@ -16,22 +14,15 @@ class BlockManager:
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self.rebuild(())
+        self.clear()
 
-    def rebuild(self, tables: Iterable[list[int]]) -> None:
-        """Starts again with these tables as the only owners.
-
-        An interrupt may come between any two instructions. `grow` and `free` are written so that a block can then be
-        lost but never has two owners; this finds it again.
-        """
-        owned = {block for table in tables for block in table}
+    def clear(self) -> None:
+        """Takes all blocks back from whoever owned them."""
         # Blocks from here on have never been used: a cache of millions of blocks takes no list of all of them.
-        self._unused = max(owned, default=-1) + 1
+        self._unused = 0
         # A stack: the block freed last is used next, while its memory is still near the processor.
-        self._free = [block for block in range(self._unused - 1, -1, -1) if block not in owned]
+        self._free: list[int] = []
         self._is_free = bytearray(b"\1") * self.num_blocks
-        for block in owned:
-            self._is_free[block] = 0
 
     @property
     def num_free(self) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import gc
 import itertools
-import threading
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
@@ -15,6 +14,7 @@ import torch
 
 from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
+from atb_core.checkpoint.opening import with_revision
 from atb_core.errors import RequestError
 from atb_core.extensions import plugin_errors
 from atb_core.features.step import Step
@@ -23,7 +23,7 @@ from atb_core.models.base.router import router_of
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.chat_template import end_template_process
-from atb_core.runner.generation import Generation
+from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
 from atb_core.runner.model_loading import (
@@ -35,8 +35,9 @@ from atb_core.runner.model_loading import (
 )
 from atb_core.runner.outputs import RequestOutput, StreamChunk
 from atb_core.runner.prompts import Chat, PromptEncoder, Prompts, split_chats, split_prompts
-from atb_core.runner.request import Request, RequestFactory, params_for_each
+from atb_core.runner.request import Call, Request, RequestFactory, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.token_mask import TokenMaskFactory
 from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
 from atb_core.settings import settings
 
@@ -56,6 +57,7 @@ class _Extra(TypedDict, total=False):
     add_generation_prompt: bool
     tools: Sequence[dict[str, Any]] | None
     chat_template_kwargs: Mapping[str, Any] | None
+    token_mask: TokenMaskFactory | None
 
 
 class ModelRunner:
@@ -65,6 +67,7 @@ class ModelRunner:
 
     Args:
         model_name_or_path: A directory, a .gguf file, a hub id, or `pypi:<package>`.
+        revision: Branch, tag or commit of a model on a hub; `None`: its main branch, or what the name says.
         rank: Number of this process among `world_size`.
         world_size: Number of processes that share the model; only 1 in this version.
         backend: `"cpu"` (C++), `"reference"` (torch, slow), `"atb"` (Ascend), `"atb-sim"` (a simulator of it), or
@@ -111,6 +114,7 @@ class ModelRunner:
         self,
         model_name_or_path: str | Path,
         *,
+        revision: str | None = None,
         rank: int = 0,
         world_size: int = 1,
         backend: str = "auto",
@@ -135,7 +139,8 @@ class ModelRunner:
         self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().engine.graph if graph is None else graph
         check_available(backend, self.graph, rank, world_size, features)
-        checkpoint = open_checkpoint(model_name_or_path, progress)
+        named = model_name_or_path if revision is None else with_revision(str(model_name_or_path), revision)
+        checkpoint = open_checkpoint(named, progress)
         self.model_path = checkpoint.path
         self._router = router_of(checkpoint)
         self.config = config_with_dtype(self._router.config, str(dtype))
@@ -158,11 +163,16 @@ class ModelRunner:
         )
         self.block_size = block_size
         self.max_num_seqs = max_num_seqs
-        self._max_num_batched_tokens = max_num_batched_tokens
         self._make_cache(context_len, max_model_len, num_blocks, kv_cache_memory_bytes)
-        self._lock = threading.RLock()
-        self._blocks_freed = threading.Condition(self._lock)
-        self._open: list[Generation] = []
+        self.engine_loop = EngineLoop(
+            lambda step: self.model.run_step(step),
+            self._blocks,
+            self.kv_cache,
+            max_num_seqs=min(self.max_num_seqs, self.num_blocks),
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_model_len=self.max_model_len,
+            vocab_size=self.vocab_size,
+        )
         self._request_ids = itertools.count()
 
     def _set_defaults(self, generation_config: str | Path) -> None:
@@ -199,7 +209,7 @@ class ModelRunner:
             RequestError: The runner was closed.
         """
         if self._model is None:
-            raise RequestError("This ModelRunner was closed", hint="Open the model again.")
+            raise _closed()
         return self._model
 
     def close(self) -> None:
@@ -207,14 +217,12 @@ class ModelRunner:
 
         May be called again. Afterwards generating is refused; results and `config` stay usable.
         """
-        with self._lock:
-            for generation in self._open:
-                generation.close()
-            self._blocks_freed.notify_all()
-            self._model = None
-            # The list itself, which open streams hold too.
+        self._model = None
+        self.engine_loop.close(_closed())
+        with self.engine_loop.lock:
+            # The list itself, which the loop holds too.
             self.kv_cache.clear()
-            end_template_process()
+        end_template_process()
         # A model and its engines refer to each other; their memory is freed now.
         gc.collect()
 
@@ -290,7 +298,7 @@ class ModelRunner:
             lm_head_indices, adapter_ids, q_lens, kwargs,
         )  # fmt: skip
         step.check_kinds()
-        with self._lock:
+        with self.engine_loop.lock:
             return self.model.run_step(step)
 
     def get_default_sampling_params(self) -> SamplingParams:
@@ -319,6 +327,7 @@ class ModelRunner:
         add_generation_prompt: bool = True,
         tools: Sequence[dict[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        token_mask: TokenMaskFactory | None = None,
         **_unknown: Never,
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Continues prompts, all together; each gets the tokens it would get alone.
@@ -334,6 +343,7 @@ class ModelRunner:
             tools: JSON schemas of functions that the model may call, for the chat template.
             chat_template_kwargs: Passed to the chat template, for example `{"enable_thinking": False}`; it must know
                 them.
+            token_mask: Makes the `TokenMask` of each completion, which restricts its tokens.
 
         Returns:
             One output for each prompt, in their order; or the iterator, which may be left at any time.
@@ -343,9 +353,8 @@ class ModelRunner:
                 closed.
         """
         check_call("generate", _unknown, stream=stream, add_generation_prompt=add_generation_prompt)
-        return self._run(
-            split_prompts(prompts), sampling_params, stream, add_generation_prompt, tools, chat_template_kwargs
-        )
+        for_template = (add_generation_prompt, tools, chat_template_kwargs)
+        return self._run(split_prompts(prompts), sampling_params, stream, for_template, token_mask)
 
     @overload
     def chat(
@@ -366,6 +375,7 @@ class ModelRunner:
         add_generation_prompt: bool = True,
         tools: Sequence[dict[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        token_mask: TokenMaskFactory | None = None,
         **_unknown: Never,
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Answers a chat, or several; the model's chat template makes prompts of them.
@@ -377,6 +387,7 @@ class ModelRunner:
             add_generation_prompt: As for `generate`.
             tools: As for `generate`.
             chat_template_kwargs: As for `generate`.
+            token_mask: As for `generate`.
 
         Returns:
             One output for each chat, in their order; or the iterator.
@@ -386,65 +397,44 @@ class ModelRunner:
             TokenizerError: The model has no chat template, or a faulty one.
         """
         check_call("chat", _unknown, stream=stream, add_generation_prompt=add_generation_prompt)
-        return self._run(
-            split_chats(messages), sampling_params, stream, add_generation_prompt, tools, chat_template_kwargs
-        )
+        for_template = (add_generation_prompt, tools, chat_template_kwargs)
+        return self._run(split_chats(messages), sampling_params, stream, for_template, token_mask)
 
-    @plugin_errors()
     def _run(
-        self, prompts: list[Any], sampling_params: Params, stream: bool, *for_template: Any
+        self, prompts: list[Any], sampling_params: Params, stream: bool, *options: Any
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Checks all of the prompts, then runs them together."""
-        _ = self.model  # refuses a closed runner before a prompt is looked at
-        encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
-        factory = RequestFactory(encoder, self.eos_token_ids, len(prompts))
-        params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
-        requests = [
-            factory.make(str(next(self._request_ids)), index, prompt, own)
-            for index, (prompt, own) in enumerate(zip(prompts, params, strict=True))
-        ]
-        chunks = self._stream([completion for completions in requests for completion in completions], not stream)
+        requests = self.make_requests(prompts, sampling_params, None, *options)
+        chunks = self.engine_loop.chunks(Call(requests, streams=stream))
         if stream:
             return chunks
-        # Closed here and not when it is collected: an interrupt's traceback may keep it alive for long.
+        # Left here and not when it is collected: an interrupt's traceback may keep it alive for long.
         with closing(chunks):
             for _ in chunks:
                 pass
-        return [completions[0].result for completions in requests]
+        return [request.result for request in requests if request.completion.index == 0]
 
-    def _stream(self, requests: list[Request], attended: bool) -> Generator[StreamChunk, None, None]:
-        generation = Generation(
-            self.model.run_step,
-            self._blocks,
-            self.kv_cache,
-            max_num_seqs=min(self.max_num_seqs, self.num_blocks),
-            max_num_batched_tokens=self._max_num_batched_tokens,
-            max_model_len=self.max_model_len,
-            vocab_size=self.vocab_size,
-            lock=self._lock,
-            wait=lambda: self._wait_for_blocks(generation),
-            attended=attended,
-        )
-        self._open.append(generation)
-        try:
-            generation.scheduler.waiting.extend(requests)
-            while generation.scheduler.unfinished:
-                with plugin_errors():
-                    chunks = generation.step()
-                yield from chunks
-        finally:
-            with self._lock:
-                self._open.remove(generation)
-                generation.close()
-                self._blocks.rebuild(one.block_table for other in self._open for one in other.scheduler.unfinished)
-                self._blocks_freed.notify_all()
-        _ = self.model  # a runner that was closed has ended the requests early
-
-    def _wait_for_blocks(self, generation: Generation) -> bool:
-        others = any(other.attended and other.scheduler.running for other in self._open if other is not generation)
-        if others:
-            self._blocks_freed.wait()
-        return others
+    @plugin_errors()
+    def make_requests(
+        self,
+        prompts: list[Any],
+        sampling_params: Params,
+        request_id: str | None,
+        for_template: tuple[Any, ...],
+        token_mask: TokenMaskFactory | None,
+    ) -> list[Request]:
+        """Checks prompts and makes the requests for all of their completions, for `engine_loop`."""
+        _ = self.model  # refuses a closed runner before a prompt is looked at
+        if token_mask is not None and not callable(token_mask):
+            raise RequestError(f"token_mask must be a function that returns a TokenMask, not {token_mask!r:.100}")
+        encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
+        factory = RequestFactory(encoder, self.eos_token_ids, len(prompts))
+        params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
+        requests = []
+        for index, (prompt, own) in enumerate(zip(prompts, params, strict=True)):
+            name = request_id or str(next(self._request_ids))
+            requests += factory.make(name, index, prompt, own, token_mask)
+        return requests
 
     @plugin_errors()
     def parse_answer(self, text: str) -> ParsedAnswer:
@@ -456,3 +446,7 @@ class ModelRunner:
         if not isinstance(text, str):
             raise RequestError(f"text must be a string, not {text!r:.100}")
         return tool_parser(self._router.get_tool_call_parser(), self.config.model_type).parse(text)
+
+
+def _closed() -> RequestError:
+    return RequestError("This ModelRunner was closed", hint="Open the model again.")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.base import TokenizerParts
+from atb_core.checkpoint.tokenizer_json import bounded
 from atb_core.errors import RequestError
 from atb_core.runner.tokenizer import Tokenizer
 
@@ -17,8 +18,14 @@ if TYPE_CHECKING:
     from atb_core.runner.chat_template import Message
 
 
+_UNSUPPORTED = ("continue_final_message", "padding", "max_length", "return_tensors", "return_assistant_tokens_mask")
+
+
 class PortedTokenizer(Tokenizer):
     """A transformers tokenizer with the methods that the runner uses.
+
+    The parts of it that a checkpoint brings are run as those of other tokenizers are: unusual ones and the chat
+    template in a process with limits, also where the input builder calls `apply_chat_template`.
 
     Args:
         tokenizer: Fast tokenizer of transformers.
@@ -30,13 +37,39 @@ class PortedTokenizer(Tokenizer):
         template = tokenizer.chat_template
         super().__init__(
             TokenizerParts(
-                backend=tokenizer.backend_tokenizer,
+                backend=bounded(tokenizer.backend_tokenizer),
                 eos_token_ids=frozenset(() if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)),
                 special_tokens={n: t for n, t in tokenizer.special_tokens_map.items() if isinstance(t, str)},
                 chat_templates={"default": template} if isinstance(template, str) else dict(template or {}),
             )
         )
         self._input_builder = input_builder
+        if input_builder is not None:
+            input_builder.tokenizer.apply_chat_template = self._apply_as_transformers
+
+    def _apply_as_transformers(
+        self,
+        conversation: list[Message],
+        *,
+        tokenize: bool = True,
+        return_dict: bool = True,
+        chat_template: str | None = None,
+        **variables: Any,
+    ) -> Any:
+        """Returns what the method `apply_chat_template` of a transformers tokenizer does."""
+        if asked := [name for name in _UNSUPPORTED if variables.pop(name, None)]:
+            raise RequestError(
+                f"apply_chat_template is called with {', '.join(asked)}",
+                hint="Leave it out of the input builder: prompts are neither shortened nor filled up here.",
+            )
+        variables.pop("truncation", None)  # without a length it changes nothing here: a long prompt is an error
+        variables.setdefault("add_generation_prompt", False)
+        template = self if chat_template is None else self.with_chat_template(chat_template)
+        text = template.apply_chat_template(conversation, **variables)
+        if not tokenize:
+            return text
+        ids = self.encode(text, add_special_tokens=False)
+        return {"input_ids": ids, "attention_mask": [1] * len(ids)} if return_dict else ids
 
     @property
     def has_chat_template(self) -> bool:

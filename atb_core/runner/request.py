@@ -4,18 +4,83 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import random
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from atb_core.errors import RequestError
 from atb_core.runner.detokenizer import Detokenizer
-from atb_core.runner.outputs import CompletionOutput, FinishReason, Logprob, RequestOutput
+from atb_core.runner.outputs import CompletionOutput, FinishReason, Logprob, RequestOutput, StreamChunk
 from atb_core.runner.prompts import PromptEncoder
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.token_mask import TokenMask, TokenMaskFactory
+
+# A caller that is this many chunks behind is waited for: its requests take part in no step until it has read some.
+MAX_UNREAD_CHUNKS = 256
+
+
+class Call:
+    """The requests that one caller made together, and what the engine loop has for that caller.
+
+    Args:
+        requests: Not empty, of one runner.
+        streams: Keeps chunks for the caller; without, it sees the results alone.
+        notify: Called in the thread that runs steps, after each step with new chunks and at the end. By default it
+            sets `awake`, for a caller that waits in a thread.
+
+    Attributes:
+        chunks: What the caller has not taken yet.
+        num_unfinished: Number of requests that have not ended.
+        error: What ended the call early.
+        is_submitted: True once the loop has it.
+        left: True once the caller wants no more.
+    """
+
+    def __init__(self, requests: list[Request], streams: bool, notify: Callable[[], None] | None = None) -> None:
+        self.requests = requests
+        self.streams = streams
+        self.awake = threading.Event()
+        self.notify = notify or self.awake.set
+        self.chunks: deque[StreamChunk] = deque()
+        self.num_unfinished = len(requests)
+        self.error: BaseException | None = None
+        self.is_submitted = self.left = False
+        for request in requests:
+            request.call = self
+
+    @property
+    def is_over(self) -> bool:
+        """True if nothing will be added to `chunks` any more."""
+        return self.num_unfinished == 0 or self.error is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """True if there is something for the caller: a chunk or the end."""
+        return bool(self.chunks) or self.is_over
+
+    @property
+    def can_run(self) -> bool:
+        """True if its requests may take part in steps."""
+        return not (self.is_over or self.left or len(self.chunks) >= MAX_UNREAD_CHUNKS)
+
+    def put(self, chunk: StreamChunk) -> None:
+        """Takes what a request generated."""
+        if self.streams:
+            self.chunks.append(chunk)
+        if chunk.finish_reason is not None:
+            self.num_unfinished -= 1
+
+    def end(self, error: BaseException | None) -> None:
+        """Ends the call early, with an error that its caller gets after the chunks so far."""
+        for request in self.requests:
+            request.abort()
+        if not self.is_over:
+            self.error = error
+            self.num_unfinished = 0
 
 
 @dataclass(eq=False)
@@ -29,10 +94,12 @@ class Request:
         result: Result of the prompt, which the requests for its completions share and fill.
         completion: The part of it that this request fills; its text and tokens are set at the end.
         prompt_index: Place of the prompt in the caller's list.
-        index: Order of arrival.
         max_total: Largest number of tokens, prompt included.
         stop_ids: Tokens that end the text.
         decode_token: Gives the text of one token for log probabilities; `None` without a tokenizer.
+        token_mask: Restricts the tokens; `None`: all are allowed.
+        call: The call that it belongs to.
+        arrival: Order in which requests came, set by the scheduler.
         block_table: Set by the scheduler through the block manager.
         seen: Ids in prompt and output, for the repetition penalty; `None` without one.
         counts: How often each id is in the output, for presence and frequency penalty; `None` without these.
@@ -42,18 +109,20 @@ class Request:
 
     result: RequestOutput
     prompt_index: int
-    index: int
     params: SamplingParams
     max_total: int
     stop_ids: frozenset[int]
     detokenizer: Detokenizer | None = None
     decode_token: Callable[[int], str] | None = None
+    token_mask: TokenMask | None = None
 
     def __post_init__(self) -> None:
         params, prompt = self.params, self.result.prompt_token_ids
         self.completion = CompletionOutput(len(self.result.outputs), "", [])
         self.result.outputs.append(self.completion)
         self.token_ids = list(prompt)
+        self.call: Call
+        self.arrival = -1
         self.block_table: list[int] = []
         self.min_total = len(prompt) + params.min_tokens
         if params.logprobs is not None:
@@ -61,7 +130,8 @@ class Request:
         self.seen = set(prompt) if params.repetition_penalty != 1.0 else None
         self.counts: dict[int, int] | None = {} if params.presence_penalty or params.frequency_penalty else None
         penalties = self.seen is not None or self.counts is not None
-        self.processes_logits = penalties or params.logit_bias is not None or params.min_tokens > 0
+        processed = params.logit_bias is not None or params.min_tokens > 0 or self.token_mask is not None
+        self.processes_logits = penalties or processed
         self.wants_prompt_logprobs = params.prompt_logprobs is not None and self.completion.index == 0
         self.rng: random.Random | None = None
         if not params.greedy:
@@ -71,6 +141,11 @@ class Request:
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+    @property
+    def is_paused(self) -> bool:
+        """True while its caller does not read."""
+        return len(self.call.chunks) >= MAX_UNREAD_CHUNKS
 
     def mark_started(self) -> None:
         """Notes the time of the prompt's first step; later calls change nothing."""
@@ -83,6 +158,8 @@ class Request:
         Returns:
             The text that became final with it.
         """
+        if self.token_mask is not None:
+            self.token_mask.accept(token_id)
         completion, metrics = self.completion, self.result.metrics
         metrics.time_to_first_token = metrics.time_to_first_token or time.monotonic() - self._added
         self.token_ids.append(token_id)
@@ -141,9 +218,15 @@ class RequestFactory:
         self._tokenizer = encoder.tokenizer
         # A tokenizer may know an end token beyond the model's vocabulary, which can never be chosen.
         self._eos_token_ids = frozenset(token_id for token_id in eos_token_ids if token_id < encoder.vocab_size)
-        self._indices = itertools.count()
 
-    def make(self, request_id: str, prompt_index: int, prompt: Any, params: SamplingParams) -> list[Request]:
+    def make(
+        self,
+        request_id: str,
+        prompt_index: int,
+        prompt: Any,
+        params: SamplingParams,
+        token_mask: TokenMaskFactory | None = None,
+    ) -> list[Request]:
         """Makes the requests for all completions of one prompt.
 
         Raises:
@@ -164,7 +247,8 @@ class RequestFactory:
         result = RequestOutput(request_id, text, token_ids, [], finished=False)
         requests = []
         for _ in range(params.n):
-            request = Request(result, prompt_index, next(self._indices), params, limit, stop_ids)
+            mask = None if token_mask is None else token_mask()
+            request = Request(result, prompt_index, params, limit, stop_ids, token_mask=mask)
             if self._tokenizer is not None:
                 decoder = self._tokenizer.text_decoder(token_ids, params.skip_special_tokens)
                 request.detokenizer = Detokenizer(decoder, tuple(params.stop or ()))

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from atb_core.errors import EngineError
+from atb_core.errors import EngineError, RequestError
 from atb_core.runner.outputs import Logprob
 from atb_core.runner.request import Request
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.token_mask import TokenMask
 
 FloatRow = npt.NDArray[np.float32]
 
@@ -51,19 +52,16 @@ class Sampler:
     def __init__(self) -> None:
         self._rows: npt.NDArray[np.float32] = np.empty(0, dtype=np.float32)
 
-    def sample(self, logits: torch.Tensor, requests: Sequence[Request]) -> list[SampledToken]:
-        """Returns one token for each request.
+    def sample(self, logits: torch.Tensor, requests: Sequence[Request]) -> list[SampledToken | Exception]:
+        """Returns one token for each request, or an EngineError if its row has no finite maximum (NaN or infinity).
 
         Args:
             logits: [len(requests), vocab], float32, float16 or bfloat16, on the CPU, contiguous.
             requests: Their parameters, random generators and tokens so far are used.
-
-        Raises:
-            EngineError: A row has no finite maximum (NaN or infinity).
         """
         rows = self._as_float32(logits)
         best = rows.argmax(axis=-1).tolist()
-        return [_sample_row(*each) for each in zip(rows, best, requests, strict=True)]
+        return [_sample_or_error(*each) for each in zip(rows, best, requests, strict=True)]
 
     def _as_float32(self, logits: torch.Tensor) -> npt.NDArray[np.float32]:
         if logits.dtype == torch.float32:
@@ -95,6 +93,13 @@ class Sampler:
         return [_logprobs(row, token_id, count) for row, token_id in zip(rows, token_ids, strict=True)]
 
 
+def _sample_or_error(row: FloatRow, best: int, request: Request) -> SampledToken | Exception:
+    try:
+        return _sample_row(row, best, request)
+    except Exception as error:
+        return error
+
+
 def _sample_row(row: FloatRow, best: int, request: Request) -> SampledToken:
     _check_finite(row, best)
     params, scores = request.params, row
@@ -117,7 +122,7 @@ def _check_finite(row: FloatRow, best: int) -> None:
 
 
 def process_logits(row: FloatRow, request: Request) -> FloatRow:
-    """Returns a copy of the logits [vocab] with bias, minimum length and penalties of the request applied.
+    """Returns a copy of the logits [vocab] with bias, minimum length, penalties and mask of the request applied.
 
     The order is that of vLLM and, for those that it has, of Hugging Face's `generate`.
     """
@@ -135,7 +140,24 @@ def process_logits(row: FloatRow, request: Request) -> FloatRow:
         generated = _indices(request.counts)
         logits[generated] -= np.float32(params.frequency_penalty) * _values(request.counts)
         logits[generated] -= np.float32(params.presence_penalty)
+    if request.token_mask is not None:
+        _apply_mask(request.token_mask, logits)
     return logits
+
+
+def _apply_mask(token_mask: TokenMask, logits: FloatRow) -> None:
+    mask = token_mask.next_mask()
+    if mask is None:
+        return
+    allowed = np.asarray(mask)
+    if allowed.dtype != np.bool_ or allowed.shape != logits.shape:
+        raise RequestError(
+            f"A token mask must be bool [{len(logits)}], not {allowed.dtype} {list(allowed.shape)}",
+            hint="It has an entry for each column of the logits, which the model may have padded.",
+        )
+    logits[~allowed] = -np.inf
+    if not np.isfinite(logits.max()):
+        raise RequestError("The token mask leaves no token to choose")
 
 
 def _indices(token_ids: Collection[int]) -> npt.NDArray[np.intp]:

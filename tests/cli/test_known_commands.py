@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from atb_core.cli import main, plugin_commands
 from atb_core.cli.plugin_commands import KNOWN_COMMANDS
+from atb_core.names import pip_install
 from atb_core.plugins.scan import Installed
 
 
@@ -61,7 +61,7 @@ def test_without_the_package_the_next_step_is_to_install_it(
     installed(monkeypatch, "atb-other")
     package = requirement.partition("[")[0]
     message = f"error: `atb {command}` comes with {package}, which is not installed\n"
-    message += f"next: pip install {shlex.quote(requirement)}\n"
+    message += f"next: {pip_install(requirement)}\n"
     assert error(capsys, *command.split(), "model") == message
 
 

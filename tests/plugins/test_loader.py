@@ -235,8 +235,8 @@ def test_an_import_that_takes_long_is_warned_of_and_goes_on(
     assert caplog.messages == []
     assert load_entry(one, one.entries[0]) is sys.modules["atb_one"].Router
     assert caplog.messages == [
-        "importing 'atb_one:Router' of the plugin atb-one 1.2 takes more than 0.05 s. Ctrl-C interrupts it;"
-        " ATB_NO_PLUGINS=atb-one leaves it out."
+        "importing 'atb_one:Router' of the plugin atb-one 1.2 takes more than 0.05 s. Ctrl-C interrupts it,"
+        " or else Ctrl-\\; ATB_NO_PLUGINS=atb-one leaves the plugin out."
     ]
 
 

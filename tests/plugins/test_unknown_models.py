@@ -13,6 +13,7 @@ import pytest
 from site_directory import Site
 
 from atb_core.errors import UnknownModelError
+from atb_core.names import pip_install
 from atb_core.plugins import unknown
 from atb_core.plugins.once import forget
 from atb_core.plugins.registry import registry
@@ -44,7 +45,7 @@ def test_known_and_not_installed(site: Site) -> None:
     assert found.message == (
         "the model type 'qwen3_moe' is served by atb-qwen3, which is not installed; no family is installed"
     )
-    assert found.hint == "pip install atb-qwen3"
+    assert found.hint == pip_install("atb-qwen3")
 
 
 def test_known_and_installed_in_a_version_without_it(site: Site) -> None:
@@ -132,7 +133,7 @@ def test_uninstalling_a_plugin(site: Site) -> None:
     info = site.family("atb-llama", "llama")
     assert site.registry().find("llama").package == "atb-llama 1.0"
     site.remove(info)
-    assert error(site, "llama").hint == "pip install atb-llama"
+    assert error(site, "llama").hint == pip_install("atb-llama")
 
 
 def test_installing_an_incompatible_version(site: Site) -> None:

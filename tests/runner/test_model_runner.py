@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 import signal
 import threading
-import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,67 +14,17 @@ from typing import Any
 
 import pytest
 import torch
-from runner.fake_model import VOCAB, FakeModel, expected_greedy
-from runner.templates import CHATML
-from runner.tiny_tokenizers import byte_fallback, byte_level
+from runner.fake_model import VOCAB, expected_greedy
+from runner.fake_runner import CONTEXT, TOKENIZER
+from runner.tiny_tokenizers import byte_fallback
 
 from atb_core import ModelRunner, RequestOutput, SamplingParams
 from atb_core.checkpoint import TokenizerParts
-from atb_core.engine import get_backend
 from atb_core.errors import BackendUnavailableError, ConfigError, RequestError
-from atb_core.features.step import Step
-from atb_core.graph.dtype import DataType
-from atb_core.models.base.config import BaseConfig
 from atb_core.runner.outputs import StreamChunk
 from atb_core.runner.prompts import PromptEncoder
 from atb_core.runner.request import RequestFactory
 from atb_core.runner.tokenizer import Tokenizer
-
-TOKENIZER = Tokenizer(TokenizerParts(byte_level(), frozenset(), chat_templates={"default": CHATML}))
-CONTEXT = 64
-GENERATION_CONFIG: dict[str, Any] = {"max_new_tokens": 7, "repetition_penalty": 1.0}
-
-
-class FamilyModel:
-    """A FakeModel where the runner expects a family's."""
-
-    dtype = DataType.FLOAT
-    model_status = types.SimpleNamespace(num_layers=1, num_heads=2, num_kv_heads=1, head_dim=2)
-    backend = get_backend("reference")
-
-    def __init__(self) -> None:
-        self.fake = FakeModel(1, 1)
-
-    def run_step(self, step: Step) -> torch.Tensor:
-        ((self.fake.keys, self.fake.values),) = step.kv_cache
-        return self.fake.forward(step)
-
-
-@pytest.fixture
-def open_runner(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelRunner]:
-    """Opens a runner whose checkpoint and model are these."""
-    config = BaseConfig(
-        model_type="fake",
-        vocab_size=VOCAB,
-        hidden_size=4,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        num_hidden_layers=1,
-        max_position_embeddings=CONTEXT,
-        eos_token_id=[VOCAB - 1],
-    )
-    router = types.SimpleNamespace(
-        config=config, generation_config=GENERATION_CONFIG, tokenizer=TOKENIZER, input_builder=None
-    )
-    checkpoint = types.SimpleNamespace(path=Path("fake"))
-    monkeypatch.setattr("atb_core.runner.model_runner.open_checkpoint", lambda *args: checkpoint)
-    monkeypatch.setattr("atb_core.runner.model_runner.router_of", lambda checkpoint: router)
-    monkeypatch.setattr("atb_core.runner.model_runner.load_model", lambda *args, **kwargs: FamilyModel())
-
-    def open_it(**options: Any) -> ModelRunner:
-        return ModelRunner("fake", **{"block_size": 4, "max_num_seqs": 4, **options})
-
-    return open_it
 
 
 def test_what_it_publishes(open_runner: Callable[..., ModelRunner]) -> None:
@@ -285,13 +234,18 @@ def test_calls_of_many_threads_wait_for_blocks(open_runner: Callable[..., ModelR
     assert runner.num_free_blocks == runner.num_blocks
 
 
-def test_a_call_does_not_wait_for_a_stream_that_nobody_reads(open_runner: Callable[..., ModelRunner]) -> None:
+def test_a_call_does_not_wait_for_a_stream_that_nobody_reads(
+    open_runner: Callable[..., ModelRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atb_core.runner.request.MAX_UNREAD_CHUNKS", 3)
     runner = open_runner(num_blocks=16)
     stream = runner.generate([[1] * 20], SamplingParams(max_tokens=40, ignore_eos=True), stream=True)
-    next(stream)
-    with ThreadPoolExecutor(2) as threads, pytest.raises(RequestError, match="streams that are still open"):
-        threads.submit(runner.generate, [[2] * 50], SamplingParams(max_tokens=5)).result(60)
-    assert len(list(stream)) == 39
+    tokens = [next(stream).token_id]
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(runner.generate, [[n] * 50], SamplingParams(max_tokens=5)) for n in (2, 3)]
+        assert [call.result(60)[0].token_ids for call in calls] == [expected_greedy([n] * 50, 5) for n in (2, 3)]
+    tokens += [chunk.token_id for chunk in stream]
+    assert tokens == expected_greedy([1] * 20, 40)
 
 
 def test_calls_that_wait_end_when_the_runner_is_closed(open_runner: Callable[..., ModelRunner]) -> None:
@@ -306,23 +260,24 @@ def test_calls_that_wait_end_when_the_runner_is_closed(open_runner: Callable[...
             assert call.exception(60) is None or "was closed" in str(call.exception())
 
 
-def test_an_error_in_one_stream_leaves_the_other(open_runner: Callable[..., ModelRunner]) -> None:
+def test_an_error_of_the_model_ends_the_streams_that_took_part(open_runner: Callable[..., ModelRunner]) -> None:
     runner = open_runner()
     params = SamplingParams(max_tokens=10, ignore_eos=True)
-    good, bad = (runner.generate([n] * 7, params, stream=True) for n in (1, 2))
-    tokens = [next(good).token_id]
-    next(bad)
+    streams = [runner.generate([n] * 7, params, stream=True) for n in (1, 2)]
+    for stream in streams:
+        next(stream)
 
     def fail(step: int) -> None:
         raise RuntimeError("the model failed")
 
     runner.model.fake.before_step = fail
-    with pytest.raises(RuntimeError, match="the model failed"):
-        next(bad)
+    for stream in streams:
+        with pytest.raises(RuntimeError, match="the model failed"):
+            list(stream)
     runner.model.fake.before_step = lambda step: None
-    tokens += [chunk.token_id for chunk in good]
-    assert tokens == expected_greedy([1] * 7, 10)
     assert runner.num_free_blocks == runner.num_blocks
+    (output,) = runner.generate([3] * 7, params)
+    assert output.token_ids == expected_greedy([3] * 7, 10)
 
 
 def test_an_interrupt_at_any_moment_leaves_the_runner_usable(open_runner: Callable[..., ModelRunner]) -> None:
@@ -498,7 +453,7 @@ def test_prompt_logprobs_change_nothing_else(
     whole = runner.generate(prompts, params)
     assert max(runner.model.fake.rows_per_step) == 13
     # Room for the logits of two positions: longer prompts run once for each two.
-    monkeypatch.setattr("atb_core.runner.generation._LOGITS_BYTES", 2 * 4 * VOCAB)
+    monkeypatch.setattr("atb_core.runner.engine_loop._LOGITS_BYTES", 2 * 4 * VOCAB)
     runner.model.fake.rows_per_step.clear()
     in_parts = runner.generate(prompts, params)
     assert max(runner.model.fake.rows_per_step) == 2

@@ -26,7 +26,7 @@ STOP_IDS = (5, 11)
 def request_after(output: list[int], options: dict[str, Any], stop_ids: Collection[int] = ()) -> Request:
     """A request that has generated `output`."""
     params = SamplingParams(**options)
-    request = Request(RequestOutput("0", None, PROMPT, []), 0, 0, params, 1000, frozenset(stop_ids))
+    request = Request(RequestOutput("0", None, PROMPT, []), 0, params, 1000, frozenset(stop_ids))
     for token_id in output:
         request.append(token_id, None)
     return request

@@ -81,7 +81,7 @@ def test_prompt_logprobs_are_hugging_faces(
         for token, entry in reported.items():
             assert entry.logprob == pytest.approx(float(expected[token]), abs=1e-3)
     # In parts of two rows each. Only the C++ engine promises the same bits.
-    monkeypatch.setattr("atb_core.runner.generation._LOGITS_BYTES", 2 * 4 * runner.vocab_size)
+    monkeypatch.setattr("atb_core.runner.engine_loop._LOGITS_BYTES", 2 * 4 * runner.vocab_size)
     (in_parts,) = runner.generate([prompt], params)
     if runner.model.backend.name == "cpu":
         assert in_parts.prompt_logprobs == output.prompt_logprobs

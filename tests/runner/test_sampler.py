@@ -14,12 +14,19 @@ from hypothesis import strategies as st
 from atb_core.errors import EngineError
 from atb_core.runner.outputs import RequestOutput
 from atb_core.runner.request import Request
-from atb_core.runner.sampler import Sampler, filtered_candidates
+from atb_core.runner.sampler import SampledToken, Sampler, filtered_candidates
 from atb_core.runner.sampling_params import SamplingParams
 
 
 def make_request(params: SamplingParams, prompt: list[int] | None = None) -> Request:
-    return Request(RequestOutput("0", None, prompt or [1], []), 0, 0, params, 10_000, frozenset())
+    return Request(RequestOutput("0", None, prompt or [1], []), 0, params, 10_000, frozenset())
+
+
+def sample(logits: torch.Tensor, requests: list[Request]) -> list[SampledToken]:
+    """The tokens of rows that all have one."""
+    tokens = Sampler().sample(logits, requests)
+    assert all(isinstance(token, SampledToken) for token in tokens)
+    return tokens  # type: ignore[return-value]
 
 
 def rows(count: int, vocab: int, seed: int = 0, scale: float = 4.0) -> torch.Tensor:
@@ -96,7 +103,7 @@ def test_the_repetition_penalty_is_hugging_faces() -> None:
             prompt = [3, 5, 5, 7, int(logits.argmax())]
             item = make_request(SamplingParams(repetition_penalty=penalty), prompt)
             expected = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([prompt]), logits.clone())
-            assert Sampler().sample(logits, [item])[0].token_id == int(expected.argmax())
+            assert sample(logits, [item])[0].token_id == int(expected.argmax())
 
 
 def test_generated_tokens_are_penalised_too() -> None:
@@ -104,7 +111,7 @@ def test_generated_tokens_are_penalised_too() -> None:
     item = make_request(SamplingParams(repetition_penalty=2.0), [2])
     picked = []
     for _ in range(3):
-        picked.append(Sampler().sample(logits, [item])[0].token_id)
+        picked.append(sample(logits, [item])[0].token_id)
         item.append(picked[-1], None)
     assert picked == [0, 1, 0]
 
@@ -115,7 +122,7 @@ def test_greedy_takes_the_largest_and_of_equals_the_first(dtype: torch.dtype) ->
     logits = rows(5, 70_001).to(dtype)
     logits[2, 40_000] = logits[2, 69_999] = 30.0
     items = [make_request(SamplingParams()) for _ in range(5)]
-    picked = [token.token_id for token in Sampler().sample(logits, items)]
+    picked = [token.token_id for token in sample(logits, items)]
     assert picked == logits.float().numpy().argmax(-1).tolist()
     assert picked[2] == 40_000
 
@@ -139,9 +146,9 @@ OPTIONS = [
 )
 def test_a_row_alone_gives_the_same_bits_as_in_a_batch(picks: list[int], vocab: int, dtype: torch.dtype) -> None:
     logits = rows(len(picks), vocab, seed=vocab).to(dtype)
-    together = Sampler().sample(logits, [make_request(OPTIONS[pick], [1, 2]) for pick in picks])
+    together = sample(logits, [make_request(OPTIONS[pick], [1, 2]) for pick in picks])
     for row, pick in enumerate(picks):
-        (alone,) = Sampler().sample(logits[row : row + 1].clone(), [make_request(OPTIONS[pick], [1, 2])])
+        (alone,) = sample(logits[row : row + 1].clone(), [make_request(OPTIONS[pick], [1, 2])])
         assert alone == together[row]
 
 
@@ -171,7 +178,7 @@ def test_a_token_that_cannot_be_is_never_drawn(uniform: float, options: dict[str
             return uniform
 
     item.rng = Fixed()  # type: ignore[assignment]
-    assert Sampler().sample(logits, [item])[0].token_id in (700, 800)
+    assert sample(logits, [item])[0].token_id in (700, 800)
 
 
 def test_the_same_seed_gives_the_same_tokens_and_another_seed_others() -> None:
@@ -179,7 +186,7 @@ def test_the_same_seed_gives_the_same_tokens_and_another_seed_others() -> None:
 
     def tokens(seed: int) -> list[int]:
         item = make_request(SamplingParams(seed=seed))
-        return [Sampler().sample(logits, [item])[0].token_id for _ in range(20)]
+        return [sample(logits, [item])[0].token_id for _ in range(20)]
 
     assert tokens(1) == tokens(1)
     assert tokens(1) != tokens(2)
@@ -188,7 +195,7 @@ def test_the_same_seed_gives_the_same_tokens_and_another_seed_others() -> None:
 def test_logprobs_are_of_the_models_own_distribution() -> None:
     logits = rows(1, 500)
     params = SamplingParams(temperature=0.5, top_k=3, repetition_penalty=1.3, seed=1, logprobs=5)
-    (token,) = Sampler().sample(logits, [make_request(params)])
+    (token,) = sample(logits, [make_request(params)])
     expected = logits[0].double().log_softmax(-1)
     best = expected.topk(5)
     assert token.logprobs is not None
@@ -204,7 +211,7 @@ def test_logprobs_are_of_the_models_own_distribution() -> None:
 
 def test_the_chosen_token_is_reported_though_it_is_not_among_the_most_probable() -> None:
     logits = torch.arange(10, dtype=torch.float32)[None]
-    (token,) = Sampler().sample(logits, [make_request(SamplingParams(logit_bias={2: 50.0}, logprobs=3))])
+    (token,) = sample(logits, [make_request(SamplingParams(logit_bias={2: 50.0}, logprobs=3))])
     assert token.token_id == 2
     assert token.logprobs is not None
     assert list(token.logprobs) == [2, 9, 8, 7]
@@ -213,15 +220,15 @@ def test_the_chosen_token_is_reported_though_it_is_not_among_the_most_probable()
 
 def test_equal_logits_share_a_rank() -> None:
     logits = torch.tensor([[1.0, 3.0, 3.0, 2.0, 1.0]])
-    (token,) = Sampler().sample(logits, [make_request(SamplingParams(logprobs=4))])
+    (token,) = sample(logits, [make_request(SamplingParams(logprobs=4))])
     assert token.logprobs is not None
     assert {token_id: entry.rank for token_id, entry in token.logprobs.items()} == {1: 1, 2: 1, 3: 3, 0: 4}
 
 
 def test_zero_logprobs_report_the_chosen_token_alone_and_many_are_cut_to_the_vocabulary() -> None:
     logits = rows(1, 6)
-    (none,) = Sampler().sample(logits, [make_request(SamplingParams(logprobs=0))])
-    (many,) = Sampler().sample(logits, [make_request(SamplingParams(logprobs=100))])
+    (none,) = sample(logits, [make_request(SamplingParams(logprobs=0))])
+    (many,) = sample(logits, [make_request(SamplingParams(logprobs=100))])
     assert none.logprobs is not None
     assert list(none.logprobs) == [none.token_id]
     assert many.logprobs is not None
@@ -233,12 +240,15 @@ def test_zero_logprobs_report_the_chosen_token_alone_and_many_are_cut_to_the_voc
 def test_logits_that_are_not_numbers_are_an_error(bad: float, params: SamplingParams) -> None:
     logits = rows(1, 50)
     logits[0, 17] = bad
-    with pytest.raises(EngineError, match="logits contain"):
-        Sampler().sample(logits, [make_request(params)])
+    logits = torch.cat([logits, rows(1, 50)])
+    error, token = Sampler().sample(logits, [make_request(params), make_request(params)])
+    assert isinstance(error, EngineError)
+    assert "logits contain" in error.message
+    assert isinstance(token, SampledToken)
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 1e-5, 100.0, 1e30])
 def test_extreme_temperatures_do_not_overflow(temperature: float) -> None:
     logits = rows(1, 50, scale=1e4)
-    (token,) = Sampler().sample(logits, [make_request(SamplingParams(temperature=temperature, seed=1))])
+    (token,) = sample(logits, [make_request(SamplingParams(temperature=temperature, seed=1))])
     assert 0 <= token.token_id < 50

@@ -13,7 +13,6 @@ from runner.tiny_tokenizers import byte_level
 
 from atb_core.checkpoint import TokenizerParts
 from atb_core.errors import RequestError, TokenizerError
-from atb_core.runner.ported_tokenizer import PortedTokenizer
 from atb_core.runner.tokenizer import Tokenizer
 
 
@@ -190,12 +189,3 @@ def test_chatml_from_a_directory(tmp_path: Path, tokenizer_json: str) -> None:
     assert tokenizer.has_chat_template
     text = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], add_generation_prompt=False)
     assert text == "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
-
-
-def test_a_ported_tokenizer_with_an_input_builder_can_render_chats() -> None:
-    class Fast:
-        backend_tokenizer = byte_level()
-        eos_token_id, chat_template, special_tokens_map = 1, None, {}
-
-    assert not PortedTokenizer(Fast(), None).has_chat_template  # type: ignore[arg-type]
-    assert PortedTokenizer(Fast(), object()).has_chat_template  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from atb_core.graph.dtype import DataType
 from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
 from atb_core.models.cpp import libraries
 from atb_core.models.cpp.registration import CppModel, registrations
+from atb_core.names import pip_install
 
 _Item = TypeVar("_Item")
 #: Address, dtype, shape, true for an address on the device, and the address of a copy on the host or 0.
@@ -287,7 +288,7 @@ def _registration(name: str) -> CppModel:
     if registration is None:
         names = [*native, *(f"{other} ({', '.join(owners)})" for other, owners in packages.items())]
         if wanted := registrations().known_packages(name):
-            hint = f"pip install {wanted[0]}" + "".join(f" (or {other})" for other in wanted[1:])
+            hint = " or ".join(map(pip_install, wanted))
         else:
             hint = "load_native_library() adds those of a shared library."
         raise EngineError(f"no C++ model is called {name!r}; there are {', '.join(names)}", hint=hint)

@@ -13,6 +13,7 @@ import packages
 import pytest
 
 from atb_core.cli import main
+from atb_core.names import pip_install
 from atb_core.plugins.registry import registry
 from atb_testing.scaffold.names import LIKES, ScaffoldError, derive_names
 from atb_testing.scaffold.write import ANSWERS_FILE, TEMPLATE, stored_answers, write_package
@@ -159,7 +160,7 @@ def test_without_copier_the_command_says_what_to_install(new: Run, monkeypatch: 
     monkeypatch.setattr(builtins, "__import__", without)
     status, _, err = new("atb-mistral")
     assert status == 1
-    assert "pip install 'atb-testing[scaffold]'" in err
+    assert pip_install("atb-testing[scaffold]") in err
 
 
 def test_the_package_builds_installs_and_answers_as_hugging_face_does(new: Run, tmp_path: Path) -> None:

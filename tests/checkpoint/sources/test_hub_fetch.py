@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint.checkpoints import tiny_gguf
 from checkpoint.sources.hub_server import COMMIT, Hub, serve
 from safetensors.torch import save
 
@@ -28,7 +27,7 @@ FILES = {
     "onnx/config.json": b"{}",
     "modeling.py": b"raise SystemExit",
     "pytorch_model.bin": b"\x80",
-    "tiny-Q8_0.gguf": tiny_gguf()[0],
+    "tiny-Q8_0.gguf": b"GGUF" + bytes(20),
 }
 KEPT = ["additional_chat_templates", "chat_template.jinja", "config.json", "model.safetensors"]
 
@@ -92,6 +91,14 @@ def test_data_are_fetched_and_nothing_else_and_nothing_twice(hub: Hub, tmp_path:
     hub.log.clear()
     offline = atb(hub, tmp_path, "pull", "maker/tiny", HF_HUB_OFFLINE="1")
     assert (offline.stdout, hub.log) == (done.stdout, [])
+
+
+def test_a_revision_goes_to_every_command_that_opens_a_model(hub: Hub, tmp_path: Path) -> None:
+    pulled = atb(hub, tmp_path, "pull", "maker/tiny@v1").stdout.strip()
+    shown = json.loads(atb(hub, tmp_path, "show", "maker/tiny", "--revision", "v1", "--json").stdout)
+    assert shown["path"] == pulled
+    unknown = atb(hub, tmp_path, "run", "maker/tiny", "--revision", "v9", "hi")
+    assert "maker/tiny@v9" in unknown.stderr
 
 
 def test_a_revision_is_fetched_listed_and_removed(hub: Hub, tmp_path: Path) -> None:

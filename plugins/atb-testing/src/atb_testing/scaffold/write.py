@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from packaging.version import Version
 
+from atb_core.names import pip_install
 from atb_core.plugins.api import API_VERSION
 from atb_testing.scaffold.names import LIKES, Names, ScaffoldError, check_importable, derive_names
 
@@ -102,7 +103,7 @@ def _import_copier() -> Any:
     except ImportError as error:
         raise ScaffoldError(
             f"copier, which writes a new package, cannot be imported: {error}",
-            hint="Install it: pip install 'atb-testing[scaffold]'.",
+            hint=f"{pip_install('atb-testing[scaffold]')}.",
         ) from error
     return copier
 

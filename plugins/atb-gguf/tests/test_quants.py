@@ -10,8 +10,8 @@ import pytest
 import torch
 from gguf.constants import GGML_QUANT_SIZES
 
-from atb_core.checkpoint.gguf.config import PLAIN_TYPES
-from atb_core.checkpoint.gguf.quants import SUPPORTED_TYPES, decode
+from atb_gguf.config import PLAIN_TYPES
+from atb_gguf.quants import SUPPORTED_TYPES, decode
 
 
 @pytest.mark.parametrize("kind", SUPPORTED_TYPES, ids=lambda kind: kind.name)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoint.checkpoints import TINY, gguf_bytes, tiny_gguf, write
+from checkpoint.checkpoints import write
+from gguf_bytes import TINY, gguf_bytes, tiny_gguf
 
-from atb_core.checkpoint import GgufRules, open_checkpoint
-from atb_core.checkpoint.gguf.config import llama3_factors, read_gguf_config
+from atb_core.checkpoint import FormatRules, open_checkpoint
 from atb_core.errors import WeightsError
+from atb_gguf.config import llama3_factors, read_gguf_config
 
 
 def config_of(tmp_path: Path, tensors: dict[str, np.ndarray] | None = None, **metadata: Any) -> dict[str, Any]:
@@ -204,7 +205,7 @@ def test_metadata_that_change_the_model_are_refused_unless_its_family_names_them
     name = next(key for key, value in metadata.items() if value).removeprefix("tiny.")
     with pytest.raises(WeightsError, match=f"metadata of unknown meaning for its model: {name} = "):
         checkpoint.config()
-    checkpoint.set_rules(GgufRules(metadata={name: "of_the_family"}))
+    checkpoint.set_rules({"GGUF": FormatRules(metadata={name: "of_the_family"})})
     assert checkpoint.config()["of_the_family"] == pytest.approx(metadata[f"tiny.{name}"])
 
 

@@ -11,7 +11,8 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from checkpoint.checkpoints import TINY, byte_level_metadata, gguf_bytes, gguf_tensor_info, tiny_gguf, write
+from checkpoint.checkpoints import write
+from gguf_bytes import TINY, byte_level_metadata, gguf_bytes, gguf_tensor_info, tiny_gguf
 
 from atb_core.checkpoint import open_checkpoint, open_weights
 from atb_core.errors import ModelNotFoundError, WeightsError

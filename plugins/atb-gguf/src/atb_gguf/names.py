@@ -46,7 +46,7 @@ def hugging_face_names(names: Iterable[str], extra: Mapping[str, str], source: s
 
     Args:
         names: tensor names in the file.
-        extra: the family's own names (`GgufRules.names`), which take precedence over the generic ones.
+        extra: the family's own names (`FormatRules.names`), which take precedence over the generic ones.
         source: the file, for the message.
 
     Raises:
@@ -69,7 +69,7 @@ def hugging_face_names(names: Iterable[str], extra: Mapping[str, str], source: s
         more = f" and {len(unknown) - 6} more" if len(unknown) > 6 else ""
         raise WeightsError(
             f"{source} contains tensors of unknown meaning: {', '.join(map(repr, unknown[:6]))}{more}",
-            "The family's plugin has to name them (GgufRules.names); look for a newer version of it.",
+            "The family's plugin has to name them (FormatRules.names); look for a newer version of it.",
         )
     return translated
 

@@ -12,16 +12,16 @@ from pathlib import Path
 import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from atb_core.checkpoint.base import GgufRules
+from atb_core.checkpoint import FormatRules
 from atb_core.checkpoint.files import TableLoader, memory_of
-from atb_core.checkpoint.gguf.config import config_of, gguf_dtype
-from atb_core.checkpoint.gguf.file import GgufFile
-from atb_core.checkpoint.gguf.header import GgufTensor
-from atb_core.checkpoint.gguf.names import hugging_face_names
-from atb_core.checkpoint.gguf.quants import SUPPORTED_TYPES, decode
 from atb_core.errors import WeightsError
-from atb_core.graph.dtype import DataType
+from atb_core.graph import DataType
 from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_gguf.config import config_of, gguf_dtype
+from atb_gguf.file import GgufFile
+from atb_gguf.header import GgufTensor
+from atb_gguf.names import hugging_face_names
+from atb_gguf.quants import SUPPORTED_TYPES, decode
 
 # Elements decoded at a time. torch runs operations of up to 2^15 elements on the calling thread alone; above that, each
 # small operation of a decoder is a fork and join, which takes milliseconds on a busy processor. Temporaries of this
@@ -44,7 +44,7 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
         dtype: the floating type to deliver; `None`: `gguf_dtype` of the file.
     """
 
-    def __init__(self, path: Path, rules: GgufRules, dtype: DataType | None = None) -> None:
+    def __init__(self, path: Path, rules: FormatRules, dtype: DataType | None = None) -> None:
         self._file = GgufFile(path, texts=False)
         self._heads: dict[str, int] = {}
         self._transforms = rules.transforms

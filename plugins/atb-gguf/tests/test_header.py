@@ -9,23 +9,16 @@ from pathlib import Path
 
 import gguf
 import pytest
-from checkpoint.checkpoints import (
-    byte_level_metadata,
-    gguf_bytes,
-    gguf_string,
-    gguf_tensor_info,
-    gguf_value,
-    tiny_gguf,
-    write,
-)
+from checkpoint.checkpoints import write
+from gguf_bytes import byte_level_metadata, gguf_bytes, gguf_string, gguf_tensor_info, gguf_value, tiny_gguf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atb_core.checkpoint import GgufRules, open_weights
-from atb_core.checkpoint.gguf.config import read_gguf_config
-from atb_core.checkpoint.gguf.file import read_gguf_header
-from atb_core.checkpoint.gguf.tokenizer import read_gguf_tokenizer
+from atb_core.checkpoint import FormatRules, open_weights
 from atb_core.errors import TokenizerError, WeightsError
+from atb_gguf.config import read_gguf_config
+from atb_gguf.file import read_gguf_header
+from atb_gguf.tokenizer import read_gguf_tokenizer
 
 F32 = int(gguf.GGMLQuantizationType.F32)
 Q4_0 = int(gguf.GGMLQuantizationType.Q4_0)
@@ -147,7 +140,7 @@ def test_a_hostile_file_is_refused_with_its_cause(case: str, tmp_path: Path) -> 
 def everything(path: Path) -> None:
     """Does with a file what a runner does."""
     read_gguf_config(path)
-    with open_weights(path, GgufRules(permuted_qk=True)) as loader:
+    with open_weights(path, {"GGUF": FormatRules(permuted_qk=True)}) as loader:
         for name in loader.names():
             loader.get(name)
     read_gguf_tokenizer(path)

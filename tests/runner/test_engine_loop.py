@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner.fake_model import VOCAB, FakeModel, expected_greedy
 
-from atb_core.errors import RequestError
+from atb_core.errors import EngineError
+from atb_core.features.step import Step
 from atb_core.runner.block_manager import BlockManager
-from atb_core.runner.generation import Generation
+from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.outputs import RequestOutput
-from atb_core.runner.request import Request
+from atb_core.runner.request import Call, Request
 from atb_core.runner.sampling_params import SamplingParams
 
 MAX_LEN = 64
@@ -24,13 +27,13 @@ MAX_LEN = 64
 class Setup:
     model: FakeModel
     blocks: BlockManager
-    generation: Generation
+    loop: EngineLoop
 
 
 def make(num_blocks: int = 64, block_size: int = 4, max_batch: int = 8, max_prefill: int = 40) -> Setup:
     model = FakeModel(num_blocks, block_size)
     blocks = BlockManager(num_blocks, block_size)
-    generation = Generation(
+    loop = EngineLoop(
         model.forward,
         blocks,
         [],
@@ -39,20 +42,18 @@ def make(num_blocks: int = 64, block_size: int = 4, max_batch: int = 8, max_pref
         max_model_len=MAX_LEN,
         vocab_size=VOCAB,
     )
-    return Setup(model, blocks, generation)
+    return Setup(model, blocks, loop)
 
 
 def make_request(index: int, prompt: list[int], params: SamplingParams, stop_ids: tuple[int, ...] = ()) -> Request:
     total = min(MAX_LEN, len(prompt) + (params.max_tokens or MAX_LEN))
     result = RequestOutput(str(index), None, prompt, [], finished=False)
-    return Request(result, index, index, params, total, frozenset(stop_ids))
+    return Request(result, index, params, total, frozenset(stop_ids))
 
 
 def run(setup: Setup, requests: list[Request]) -> list[RequestOutput]:
-    for request in requests:
-        setup.generation.scheduler.waiting.append(request)
-    while setup.generation.scheduler.unfinished:
-        setup.generation.step()
+    for _ in setup.loop.chunks(Call(requests, streams=False)):
+        pass
     return [request.result for request in requests]
 
 
@@ -124,14 +125,14 @@ def test_prefill_steps_are_bounded_in_tokens_and_decode_steps_in_sequences() -> 
 def test_a_new_request_joins_the_running_ones() -> None:
     setup = make()
     first = make_request(0, [1, 2, 3], SamplingParams(max_tokens=10))
-    setup.generation.scheduler.waiting.append(first)
-    for _ in range(4):
-        setup.generation.step()
-    second = make_request(1, [4, 5], SamplingParams(max_tokens=3))
-    outputs = run(setup, [second])
+    chunks = setup.loop.chunks(Call([first], streams=True))
+    tokens = [next(chunks).token_id for _ in range(4)]
+    outputs = run(setup, [make_request(1, [4, 5], SamplingParams(max_tokens=3))])
     assert setup.model.steps[4:6] == [(True, 1), (False, 2)]
     assert outputs[0].token_ids == expected_greedy([4, 5], 3)
-    assert first.result.token_ids == expected_greedy([1, 2, 3], 10)
+    # What came while another caller ran the steps was kept.
+    tokens += [chunk.token_id for chunk in chunks]
+    assert tokens == expected_greedy([1, 2, 3], 10)
 
 
 def test_a_stop_token_ends_the_text_and_is_reported() -> None:
@@ -150,35 +151,158 @@ def test_a_sequence_may_fill_the_context_to_the_last_token() -> None:
     assert output.outputs[0].finish_reason == "length"
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize("step", [0, 1, 5])
-def test_an_exception_in_a_step_frees_every_block(error: type[BaseException], step: int) -> None:
+def test_a_step_that_fails_ends_the_requests_that_took_part(step: int) -> None:
     setup = make(num_blocks=20, max_batch=2)
+    calls = [Call([make_request(i, [i] * 9, SamplingParams(max_tokens=9))], streams=True) for i in range(3)]
+    streams = [setup.loop.chunks(call) for call in calls]
 
     def fail(number: int) -> None:
         if number == step:
-            raise error
+            setup.model.before_step = lambda number: None
+            raise RuntimeError("the model failed")
 
     setup.model.before_step = fail
-    requests = [make_request(i, [i] * 9, SamplingParams(max_tokens=20)) for i in range(3)]
-    with pytest.raises(error):
-        run(setup, requests)
+    for call in calls:
+        setup.loop.submit(call)
+    # Two at a time: the third one waits and takes no part.
+    for stream in streams[:2]:
+        with pytest.raises(RuntimeError, match="the model failed"):
+            list(stream)
+    assert [call.requests[0].completion.finish_reason for call in calls] == ["abort", "abort", None]
+    assert [chunk.token_id for chunk in streams[2]] == expected_greedy([2] * 9, 9)
     assert setup.blocks.num_free == setup.blocks.num_blocks
-    assert not setup.generation.scheduler.unfinished
-    assert all(request.completion.finish_reason == "abort" for request in requests)
+    assert not setup.loop.calls
+
+
+@pytest.mark.parametrize("step", [0, 1, 5])
+def test_an_interrupt_of_the_model_ends_the_call_of_its_thread_alone(step: int) -> None:
+    setup = make(num_blocks=20)
+    other = Call([make_request(0, [1] * 9, SamplingParams(max_tokens=9))], streams=True)
+    setup.loop.submit(other)
+
+    def interrupt(number: int) -> None:
+        if number == step:
+            raise KeyboardInterrupt
+
+    setup.model.before_step = interrupt
+    request = make_request(1, [2] * 9, SamplingParams(max_tokens=9))
+    with pytest.raises(KeyboardInterrupt):
+        run(setup, [request])
+    assert request.completion.finish_reason == "abort"
     setup.model.before_step = lambda number: None
-    (again,) = run(setup, [make_request(0, [1, 2], SamplingParams(max_tokens=5))])
-    assert again.token_ids == expected_greedy([1, 2], 5)
+    assert [chunk.token_id for chunk in setup.loop.chunks(other)] == expected_greedy([1] * 9, 9)
+    assert setup.blocks.num_free == setup.blocks.num_blocks
 
 
-def test_blocks_held_by_somebody_else_are_an_error_not_a_hang() -> None:
+def test_an_interrupt_of_the_bookkeeping_ends_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = make()
+    other = Call([make_request(0, [1] * 9, SamplingParams(max_tokens=9))], streams=True)
+    setup.loop.submit(other)
+
+    def interrupt(*args: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Request, "append", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(setup, [make_request(1, [2] * 9, SamplingParams(max_tokens=9))])
+    with pytest.raises(EngineError, match="was interrupted"):
+        list(setup.loop.chunks(other))
+    assert setup.blocks.num_free == setup.blocks.num_blocks
+    (output,) = run(setup, [make_request(0, [3, 4], SamplingParams(max_tokens=4))])
+    assert output.token_ids == expected_greedy([3, 4], 4)
+
+
+def test_logits_without_a_maximum_end_their_request_alone() -> None:
+    setup = make()
+    forward = setup.model.forward
+
+    def broken(step: Step) -> torch.Tensor:
+        logits = forward(step)
+        logits[0, 3] = float("nan")
+        return logits
+
+    setup.loop._forward = broken
+    calls = [Call([make_request(i, [i, 5], SamplingParams(max_tokens=1))], streams=False) for i in range(2)]
+    for call in calls:
+        setup.loop.submit(call)
+    with pytest.raises(EngineError, match="logits contain nan"):
+        list(setup.loop.chunks(calls[0]))
+    assert list(setup.loop.chunks(calls[1])) == []
+    assert calls[1].requests[0].result.token_ids == expected_greedy([1, 5], 1)
+
+
+def test_what_never_fits_is_an_error_not_a_hang() -> None:
     setup = make(num_blocks=16)
     held: list[int] = []
     assert setup.blocks.grow(held, 60)
-    setup.generation.scheduler.waiting.append(make_request(0, [1] * 10, SamplingParams(max_tokens=5)))
-    with pytest.raises(RequestError, match="1 of 16 blocks free"):
-        setup.generation.step()
-    assert setup.blocks.num_free == 1
+    with pytest.raises(EngineError, match="does not fit into the 16 blocks"):
+        run(setup, [make_request(0, [1] * 10, SamplingParams(max_tokens=5))])
+    assert not setup.loop.calls
+
+
+def test_a_stream_that_nobody_reads_is_waited_for_and_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atb_core.runner.request.MAX_UNREAD_CHUNKS", 5)
+    setup = make(num_blocks=16, block_size=4)
+    unread = Call([make_request(0, [1] * 20, SamplingParams(max_tokens=40))], streams=True)
+    stream = setup.loop.chunks(unread)
+    tokens = [next(stream).token_id]
+    # These take turns in all blocks, that of the unread stream included.
+    outputs = run(setup, [make_request(n, [n] * 40, SamplingParams(max_tokens=20)) for n in (2, 3)])
+    assert [output.token_ids for output in outputs] == [expected_greedy([n] * 40, 20) for n in (2, 3)]
+    assert len(unread.chunks) == 5
+    assert unread.requests[0].result.metrics.preemptions > 0
+    tokens += [chunk.token_id for chunk in stream]
+    assert tokens == expected_greedy([1] * 20, 40)
+    assert setup.blocks.num_free == setup.blocks.num_blocks
+
+
+def test_a_caller_may_leave_while_another_thread_runs_a_step() -> None:
+    setup = make()
+    in_step, may_go_on = threading.Event(), threading.Event()
+
+    def hold(number: int) -> None:
+        in_step.set()
+        assert may_go_on.wait(60)
+
+    setup.model.before_step = hold
+    left = Call([make_request(0, [1] * 9, SamplingParams(max_tokens=30))], streams=True)
+    setup.loop.submit(left)
+    request = make_request(1, [2] * 9, SamplingParams(max_tokens=5))
+    thread = threading.Thread(target=run, args=(setup, [request]))
+    thread.start()
+    assert in_step.wait(60)
+    setup.loop.leave(left)
+    may_go_on.set()
+    thread.join(60)
+    assert request.result.token_ids == expected_greedy([2] * 9, 5)
+    assert len(left.requests[0]) < 9 + 5
+    assert setup.blocks.num_free == setup.blocks.num_blocks
+
+
+def test_closing_ends_all_calls_and_those_of_other_threads() -> None:
+    setup = make()
+    in_step = threading.Event()
+    setup.model.before_step = lambda number: in_step.set()
+    errors: list[BaseException] = []
+
+    def generate() -> None:
+        try:
+            while True:
+                run(setup, [make_request(0, [1] * 9, SamplingParams(max_tokens=50))])
+        except RuntimeError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=generate) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert in_step.wait(60)
+    while len(errors) < 3:
+        setup.loop.close(RuntimeError("closed"))
+    for thread in threads:
+        thread.join(60)
+    assert setup.blocks.num_free == setup.blocks.num_blocks
 
 
 @settings(max_examples=25, deadline=None)

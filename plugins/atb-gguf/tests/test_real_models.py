@@ -12,12 +12,12 @@ import pytest
 import torch
 from gguf.constants import GGML_QUANT_SIZES
 
-from atb_core.checkpoint import GgufRules, TokenizerParts, open_checkpoint, open_weights
-from atb_core.checkpoint.gguf.config import read_gguf_config
-from atb_core.checkpoint.gguf.file import read_gguf_header
-from atb_core.checkpoint.gguf.names import hugging_face_names
-from atb_core.checkpoint.gguf.tokenizer import read_gguf_tokenizer
-from atb_core.graph.dtype import DataType
+from atb_core.checkpoint import FormatRules, TokenizerParts, open_checkpoint, open_weights
+from atb_core.graph import DataType
+from atb_gguf.config import read_gguf_config
+from atb_gguf.file import read_gguf_header
+from atb_gguf.names import hugging_face_names
+from atb_gguf.tokenizer import read_gguf_tokenizer
 
 pytestmark = pytest.mark.weights
 
@@ -153,7 +153,7 @@ def test_permuting_back_is_what_the_family_needs() -> None:
     name = "model.layers.3.self_attn.q_proj.weight"
     with (
         open_weights(path_of("smollm2")) as plain,
-        open_weights(path_of("smollm2"), GgufRules(permuted_qk=True)) as put,
+        open_weights(path_of("smollm2"), {"GGUF": FormatRules(permuted_qk=True)}) as put,
     ):
         stored, got = plain.get(name).view(9, 32, 2, 576), put.get(name).view(9, 2, 32, 576)
     assert torch.equal(got[:, 0], stored[:, :, 0])

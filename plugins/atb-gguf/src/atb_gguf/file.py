@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.files import CheckedFile
-from atb_core.checkpoint.gguf.header import GgufHeader, GgufTensor, read_header
-from atb_core.checkpoint.gguf.names import parts_of
 from atb_core.errors import WeightsError
+from atb_gguf.header import GgufHeader, GgufTensor, read_header
+from atb_gguf.names import parts_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint.checkpoints import byte_alphabet, byte_level_metadata, gguf_bytes, write
+from checkpoint.checkpoints import write
+from gguf_bytes import byte_alphabet, byte_level_metadata, gguf_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atb_core.checkpoint.base import TokenizerParts
-from atb_core.checkpoint.gguf.tokenizer import read_gguf_tokenizer
+from atb_core.checkpoint import TokenizerParts
 from atb_core.errors import TokenizerError
+from atb_gguf.tokenizer import read_gguf_tokenizer
 
 CONTROL, USER, UNUSED, BYTE, UNKNOWN = 3, 4, 5, 6, 2
 EXTRA = [("<|im_start|>", CONTROL), ("<|im_end|>", CONTROL), ("<tool>", USER), ("[PAD]", UNUSED)]

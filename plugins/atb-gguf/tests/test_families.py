@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
-from e2e.gguf_files import write_gguf
+from safetensors.torch import load_file
 
 from atb_core import ModelRunner
 from atb_core.checkpoint import open_checkpoint
@@ -28,6 +30,63 @@ FILES: dict[str, tuple[Arch, dict[str, Any]]] = {
     "qwen3_moe": (Arch.QWEN3MOE, {**EXPERTS, "head_dim": 32, "norm_topk_prob": True}),
     "qwen2_moe": (Arch.QWEN2MOE, {**EXPERTS, "shared_expert_intermediate_size": 48}),
 }
+
+
+_EXPERT = re.compile(r"model\.layers\.(\d+)\.mlp\.experts\.(\d+)\.(\w+)_proj\.weight")
+
+
+def write_gguf(directory: Path, target: Path, arch: gguf.MODEL_ARCH, flat_gate: bool = False) -> Path:
+    """The checkpoint in `directory` as one float32 GGUF file.
+
+    Args:
+        flat_gate: store the one row of the shared expert's gate as a vector, as some writers do.
+    """
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    writer = gguf.GGUFWriter(target, gguf.MODEL_ARCH_NAMES[arch])
+    _write_sizes(writer, config)
+    names = gguf.get_tensor_name_map(arch, config["num_hidden_layers"])
+    for name, tensor in _stacked(load_file(directory / "model.safetensors")).items():
+        stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert stored is not None, name
+        values = tensor.numpy()
+        writer.add_tensor(stored, values.reshape(-1) if flat_gate and "gate_inp_shexp" in stored else values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
+def _write_sizes(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
+    heads = config["num_attention_heads"]
+    size = config.get("head_dim") or config["hidden_size"] // heads
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(size)
+    writer.add_value_length(size)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    experts = config.get("num_experts") or config.get("num_local_experts")
+    if experts:
+        writer.add_expert_count(experts)
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+
+
+def _stacked(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors with all experts of a layer in one, as GGUF has them."""
+    stacked = {name: tensor for name, tensor in tensors.items() if not _EXPERT.fullmatch(name)}
+    experts: dict[str, dict[int, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if match := _EXPERT.fullmatch(name):
+            layer, number, kind = match.groups()
+            experts.setdefault(f"model.layers.{layer}.mlp.experts.{kind}_proj.weight", {})[int(number)] = tensor
+    stacked.update({name: torch.stack([parts[n] for n in sorted(parts)]) for name, parts in experts.items()})
+    return stacked
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ from toy_model import CONFIG, tensors, write_model
 
 from atb_core import ModelRunner, SamplingParams
 from atb_core.checkpoint import open_checkpoint, open_weights
-from atb_core.errors import PluginError, WeightsError
+from atb_core.errors import ModelNotFoundError, PluginError, WeightsError
+from atb_core.names import pip_install
 
 __all__ = ["site"]
 
@@ -24,8 +25,8 @@ FORMAT = """
     import torch
     from atb_core.errors import WeightsError
     from atb_core.graph.torch_dtypes import dtype_from_torch
-    from atb_core.plugins import WeightFormat, hookimpl
-    from atb_core.checkpoint import WeightLoader
+    from atb_core.plugins import CheckpointFormat, hookimpl
+    from atb_core.checkpoint import DirectoryCheckpoint, WeightLoader
 
     class Loader(WeightLoader):
         def __init__(self, path):
@@ -61,17 +62,25 @@ FORMAT = """
         def close(self):
             pass
 
-    def config(path):
-        return json.loads(str(np.load(path)["config"]))
+    class Archive(DirectoryCheckpoint):
+        def weights(self, dtype=None):
+            return Loader(self.path)
+
+    class Complete(Archive):
+        def read_config(self):
+            return json.loads(str(np.load(self.path)["config"]))
 
     def matches(path):
         return path.suffix == ".foo" or (path / "weights.foo").is_file()
 
+    def files(path):
+        return [path.with_name("first.foo"), path] if path.name == "second.foo" else [path]
+
     @hookimpl
-    def atb_weight_formats():
-        return [WeightFormat("Foo archive", matches, Loader{config})]
+    def atb_checkpoint_formats():
+        return [CheckpointFormat("Foo archive", matches, {checkpoint}, (".foo",), files)]
 """
-WITH_CONFIG, WITHOUT_CONFIG = FORMAT.replace("{config}", ", config"), FORMAT.replace("{config}", "")
+WITH_CONFIG, WITHOUT_CONFIG = FORMAT.replace("{checkpoint}", "Complete"), FORMAT.replace("{checkpoint}", "Archive")
 
 
 def write_foo(path: Path, **further: object) -> Path:
@@ -123,7 +132,7 @@ def test_core_s_own_formats_come_first(site: Site, tmp_path: Path) -> None:
 def test_a_path_that_no_format_claims_names_the_known_ones(site: Site, tmp_path: Path) -> None:
     site.install("atb-foo", WITH_CONFIG)
     (tmp_path / "model.bar").write_bytes(b"bar")
-    with pytest.raises(WeightsError, match=r"\.gguf files, Foo archive \(atb-foo 1\.0\)"):
+    with pytest.raises(WeightsError, match=r"\.safetensors files, Foo archive \(atb-foo 1\.0\)"):
         open_checkpoint(tmp_path / "model.bar")
 
 
@@ -135,11 +144,11 @@ def test_a_damaged_file_is_the_formats_error(site: Site, tmp_path: Path) -> None
 
 
 ODD = """
-    from atb_core.plugins import WeightFormat, hookimpl
+    from atb_core.plugins import CheckpointFormat, hookimpl
 
     @hookimpl
-    def atb_weight_formats():
-        return [WeightFormat("Odd", {matches}, {open})]
+    def atb_checkpoint_formats():
+        return [CheckpointFormat("Odd", {matches}, {open})]
 """
 
 
@@ -149,7 +158,7 @@ def test_a_format_that_fails_to_look_at_a_file_keeps_no_other_from_it(site: Site
     with open_weights(write_foo(tmp_path / "model.foo")) as loader:
         assert "lm_head.weight" in loader.names()
     (record,) = failures()
-    assert "the weight format 'Odd', asked about" in record.reason
+    assert "the checkpoint format 'Odd', asked about" in record.reason
     assert "ZeroDivisionError" in record.reason
 
 
@@ -157,7 +166,7 @@ def test_a_format_that_fails_to_look_at_a_file_keeps_no_other_from_it(site: Site
     ("function", "kind", "message"),
     [
         ("lambda path: 1 / 0", WeightsError, r"'Odd' of atb-odd 1\.0 failed: ZeroDivisionError"),
-        ("lambda path: None", PluginError, r"'Odd' of atb-odd 1\.0 opened .* as None, which is no WeightLoader"),
+        ("lambda path: None", PluginError, r"'Odd' of atb-odd 1\.0 opened .* as None, which is no Checkpoint"),
     ],
 )
 def test_a_format_that_opens_nothing_is_named(
@@ -175,3 +184,46 @@ def test_two_formats_that_claim_a_path_are_both_named(site: Site, tmp_path: Path
     (tmp_path / "model.odd").write_bytes(b"odd")
     with pytest.raises(PluginError, match=r"comes from several plugins: atb-a 1\.0 and atb-b 1\.0"):
         open_weights(tmp_path / "model.odd")
+
+
+def test_files_of_a_format_are_found_in_a_directory_by_their_suffix(site: Site, tmp_path: Path) -> None:
+    site.install("atb-foo", WITH_CONFIG)
+    second = write_foo(tmp_path / "second.foo")
+    assert open_checkpoint(tmp_path).path == second, "the part before it is not there"
+    first = write_foo(tmp_path / "first.foo")
+    assert open_checkpoint(tmp_path).path == first, "both are one model"
+    write_foo(tmp_path / "third.FOO")
+    with pytest.raises(ModelNotFoundError, match=r"2 models: first\.foo, third\.FOO"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("fields", ["1, print", "print, print, ('.FOO',)", "print, print, '.foo'"])
+def test_a_format_with_faulty_fields_is_left_out(site: Site, tmp_path: Path, fields: str) -> None:
+    source = """
+        from atb_core.plugins import CheckpointFormat, hookimpl
+
+        @hookimpl
+        def atb_checkpoint_formats():
+            return [CheckpointFormat("Odd", {fields})]
+    """
+    site.install("atb-odd", source.format(fields=fields))
+    site.install("atb-foo", WITH_CONFIG)
+    assert open_checkpoint(write_foo(tmp_path / "model.foo")).path.name == "model.foo"
+    (record,) = failures()
+    assert "of the format 'Odd'" in record.reason
+
+
+GGUF = b"GGUF" + bytes(20)
+
+
+@pytest.mark.parametrize("directory", [False, True])
+def test_a_file_whose_package_is_not_installed_names_it(site: Site, tmp_path: Path, directory: bool) -> None:
+    (tmp_path / "model.gguf").write_bytes(GGUF)
+    with pytest.raises(WeightsError, match=r"model\.gguf is read by the package atb-gguf") as caught:
+        open_checkpoint(tmp_path if directory else tmp_path / "model.gguf")
+    assert caught.value.hint == pip_install("atb-gguf")
+
+
+def test_a_file_on_a_hub_whose_package_is_not_installed_is_not_fetched(site: Site) -> None:
+    with pytest.raises(WeightsError, match=r"x\.gguf is read by the package atb-gguf"):
+        open_checkpoint("https://huggingface.co/owner/name/blob/main/x.gguf")

@@ -11,11 +11,11 @@ from typing import Any
 
 from gguf.constants import GGMLQuantizationType
 
-from atb_core.checkpoint.base import GgufRules
-from atb_core.checkpoint.gguf.file import GgufFile
-from atb_core.checkpoint.gguf.header import GgufHeader
+from atb_core.checkpoint import FormatRules
 from atb_core.errors import WeightsError
-from atb_core.graph.dtype import DataType
+from atb_core.graph import DataType
+from atb_gguf.file import GgufFile
+from atb_gguf.header import GgufHeader
 
 # Entry under the architecture's name -> key of config.json; all positive integers.
 _REQUIRED_SIZES = {
@@ -92,7 +92,7 @@ def config_of(file: GgufFile) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, reader.unread()
 
 
-def declared_config(unread: Mapping[str, Any], rules: GgufRules, path: Path) -> dict[str, Any]:
+def declared_config(unread: Mapping[str, Any], rules: FormatRules, path: Path) -> dict[str, Any]:
     """Returns the entries of the configuration that the family's rules make of further metadata.
 
     Raises:
@@ -102,7 +102,7 @@ def declared_config(unread: Mapping[str, Any], rules: GgufRules, path: Path) -> 
     if refused:
         raise WeightsError(
             f"{path} has metadata of unknown meaning for its model: {', '.join(refused[:6])}",
-            "The family's plugin has to name them (GgufRules.metadata); look for a newer version of it.",
+            "The family's plugin has to name them (FormatRules.metadata); look for a newer version of it.",
         )
     return {rules.metadata[name]: value for name, value in unread.items()}
 

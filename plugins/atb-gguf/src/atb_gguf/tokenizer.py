@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from gguf.constants import TokenType
 
-from atb_core.checkpoint.base import TokenizerParts
-from atb_core.checkpoint.gguf.config import ABSENT_IDS
-from atb_core.checkpoint.gguf.file import read_gguf_header
-from atb_core.checkpoint.tokenizer_json import library_errors
+from atb_core.checkpoint import TokenizerParts, library_errors
 from atb_core.errors import TokenizerError
+from atb_gguf.config import ABSENT_IDS
+from atb_gguf.file import read_gguf_header
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

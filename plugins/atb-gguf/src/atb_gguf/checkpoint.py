@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from atb_core.checkpoint.base import Checkpoint, GgufRules, TokenizerParts, WeightLoader
-from atb_core.checkpoint.gguf.config import PLAIN_TYPES, config_of, declared_config
-from atb_core.checkpoint.gguf.file import GgufFile, read_gguf_header
-from atb_core.checkpoint.gguf.names import model_type_of
-from atb_core.checkpoint.gguf.tokenizer import read_gguf_tokenizer
-from atb_core.graph.dtype import DataType
+from atb_core.checkpoint import Checkpoint, FormatRules, TokenizerParts, WeightLoader
+from atb_core.graph import DataType
+from atb_gguf.config import PLAIN_TYPES, config_of, declared_config
+from atb_gguf.file import GgufFile, read_gguf_header
+from atb_gguf.names import model_type_of
+from atb_gguf.tokenizer import read_gguf_tokenizer
 
 
 class GgufCheckpoint(Checkpoint):
@@ -22,7 +22,7 @@ class GgufCheckpoint(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._rules = GgufRules()
+        self._rules = FormatRules()
 
     @cached_property
     def _config(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -41,7 +41,7 @@ class GgufCheckpoint(Checkpoint):
 
     def weights(self, dtype: DataType | None = None) -> WeightLoader:
         # The loader imports torch.
-        from atb_core.checkpoint.gguf.loader import GgufLoader
+        from atb_gguf.loader import GgufLoader
 
         return GgufLoader(self.path, self._rules, dtype)
 
@@ -49,8 +49,8 @@ class GgufCheckpoint(Checkpoint):
         """Returns the type of `served` that the architecture stands for, else the architecture."""
         return model_type_of(self._config[0]["model_type"], served)
 
-    def set_rules(self, rules: GgufRules | None) -> None:
-        self._rules = rules or GgufRules()
+    def set_rules(self, rules: Mapping[str, FormatRules]) -> None:
+        self._rules = rules.get("GGUF", FormatRules())
 
     def stored_types(self) -> Counter[str]:
         return Counter(tensor.type.name for tensor in read_gguf_header(self.path, texts=False).tensors.values())

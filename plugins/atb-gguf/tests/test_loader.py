@@ -11,13 +11,14 @@ import gguf.quants
 import numpy as np
 import pytest
 import torch
-from checkpoint.checkpoints import TINY, TINY_SHAPES, gguf_bytes, gguf_tensor_info, tiny_gguf, write
+from checkpoint.checkpoints import write
 from gguf import GGMLQuantizationType as Type
+from gguf_bytes import TINY, TINY_SHAPES, gguf_bytes, gguf_tensor_info, tiny_gguf
 
-from atb_core.checkpoint import GgufRules, open_checkpoint, open_weights
-from atb_core.checkpoint.gguf.config import read_gguf_config
+from atb_core.checkpoint import FormatRules, open_checkpoint, open_weights
 from atb_core.errors import WeightsError
-from atb_core.graph.dtype import DataType
+from atb_core.graph import DataType
+from atb_gguf.config import read_gguf_config
 
 NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -77,8 +78,8 @@ def test_the_caller_may_choose_the_type(dtype: DataType, tmp_path: Path) -> None
 
 def test_slices_are_what_narrowing_gives(tmp_path: Path) -> None:
     path, _ = tiny(tmp_path, Type.Q8_0)
-    for rules in (GgufRules(), GgufRules(permuted_qk=True)):
-        with open_weights(path, rules) as loader:
+    for rules in (FormatRules(), FormatRules(permuted_qk=True)):
+        with open_weights(path, {"GGUF": rules}) as loader:
             for name in loader.names():
                 whole = loader.get(name)
                 for dim, size in enumerate(whole.shape):
@@ -100,7 +101,7 @@ def test_permuted_projections_are_put_back(tmp_path: Path) -> None:
     path, values = tiny(tmp_path)
     heads, width = 4, 16
     stored = torch.from_numpy(values["blk.0.attn_q.weight"])
-    with open_weights(path, GgufRules(permuted_qk=True)) as loader:
+    with open_weights(path, {"GGUF": FormatRules(permuted_qk=True)}) as loader:
         query = loader.get("model.layers.0.self_attn.q_proj.weight")
         assert torch.equal(
             loader.get("model.layers.0.self_attn.v_proj.weight"), torch.from_numpy(values["blk.0.attn_v.weight"])
@@ -113,21 +114,21 @@ def test_permuted_projections_are_put_back(tmp_path: Path) -> None:
 
 def test_a_family_transforms_what_its_files_store_otherwise(tmp_path: Path) -> None:
     path, values = tiny(tmp_path)
-    rules = GgufRules(
+    rules = FormatRules(
         transforms={
             "model.layers.{}.input_layernorm.weight": lambda norm: norm - 1,
             "model.layers.{}.mlp.down_proj.weight": lambda matrix: matrix.flip(0),
         }
     )
-    with open_weights(path, rules) as loader:
+    with open_weights(path, {"GGUF": rules}) as loader:
         stored = torch.from_numpy(values["blk.0.attn_norm.weight"])
         assert torch.equal(loader.get("model.layers.0.input_layernorm.weight"), stored - 1)
         matrix = torch.from_numpy(values["blk.0.ffn_down.weight"]).flip(0)
         assert torch.equal(loader.get_slice("model.layers.0.mlp.down_proj.weight", 0, 1, 3), matrix[1:3])
         assert torch.equal(loader.get("model.norm.weight"), torch.from_numpy(values["output_norm.weight"]))
-    shorter = GgufRules(transforms={"model.norm.weight": lambda norm: norm[1:]})
+    shorter = FormatRules(transforms={"model.norm.weight": lambda norm: norm[1:]})
     cause = r"rule makes \[\d+\] of model.norm.weight"
-    with open_weights(path, shorter) as loader, pytest.raises(WeightsError, match=cause):
+    with open_weights(path, {"GGUF": shorter}) as loader, pytest.raises(WeightsError, match=cause):
         loader.get("model.norm.weight")
 
 
@@ -140,12 +141,12 @@ def test_a_bias_and_a_tensor_that_only_the_family_knows(tmp_path: Path) -> None:
     path, _ = tiny(tmp_path, tensors=extra)
     with pytest.raises(WeightsError, match=r"unknown meaning.*extra_norm"):
         open_weights(path)
-    rules = GgufRules(names={"blk.{}.extra_norm": "model.layers.{}.extra_norm"}, config={"hidden_act": "gelu"})
-    with open_weights(path, rules) as loader:
+    rules = FormatRules(names={"blk.{}.extra_norm": "model.layers.{}.extra_norm"}, config={"hidden_act": "gelu"})
+    with open_weights(path, {"GGUF": rules}) as loader:
         added = {"model.layers.0.self_attn.q_proj.bias", "lm_head.weight", "model.layers.0.extra_norm.weight"}
         assert set(loader.names()) == {*NAMES, *added}
     checkpoint = open_checkpoint(path)
-    checkpoint.set_rules(rules)
+    checkpoint.set_rules({"GGUF": rules})
     config = checkpoint.config()
     assert config["attention_bias"] is True
     assert config["tie_word_embeddings"] is False

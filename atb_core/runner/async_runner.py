@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generates for the tasks of an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from atb_core.errors import QueueFullError, RequestError, RequestTimeoutError
+from atb_core.runner.arguments import check_sizes
+from atb_core.runner.outputs import StreamChunk
+from atb_core.runner.prompts import Chat, Prompt, split_chats, split_prompts
+from atb_core.runner.request import Call, Request
+from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.token_mask import TokenMaskFactory
+
+if TYPE_CHECKING:
+    from atb_core.runner.model_runner import ModelRunner
+
+# Rendering of chat templates takes turns in one process; a second thread encodes meanwhile.
+_ENCODING_THREADS = 2
+_HEALTH_POLL_SECONDS = 0.01
+
+
+class AsyncRunner:
+    """Serves requests of many tasks with one `ModelRunner`: they come and go at any step and share batches.
+
+    Steps run in a thread that lives as long as a request can run, prompts are encoded in threads too, so the event loop
+    is never blocked. Threads may call `generate` and `chat` of the same `ModelRunner` meanwhile.
+
+    Args:
+        runner: The model; it stays its owner's, who closes it after this.
+        max_queue_len: Largest number of requests that wait for their first step; more are refused.
+
+    Attributes:
+        runner: The `ModelRunner`.
+    """
+
+    def __init__(self, runner: ModelRunner, *, max_queue_len: int = 256) -> None:
+        check_sizes(max_queue_len=max_queue_len)
+        self.runner = runner
+        self.awake = threading.Event()
+        self._max_queue_len = max_queue_len
+        self._engine = runner.engine_loop
+        self._streams: dict[str, _Stream] = {}
+        self._num_encoding = 0
+        self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+        self._thread_lock = threading.Lock()
+
+    @property
+    def num_running(self) -> int:
+        """Number of requests that have cache blocks."""
+        return self._engine.num_running
+
+    @property
+    def num_waiting(self) -> int:
+        """Number of requests that wait for their first step, or for blocks that were taken from them."""
+        return self._engine.num_waiting + self._num_encoding
+
+    @property
+    def is_ready(self) -> bool:
+        """True if the thread that runs steps has nothing to do."""
+        return not any(stream.call.can_run for stream in tuple(self._streams.values()))
+
+    def generate(
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        token_mask: TokenMaskFactory | None = None,
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """Continues one prompt.
+
+        Leaving the generator or cancelling its task ends the request and frees its cache blocks.
+
+        Args:
+            prompt: Text, a list of token ids, a chat, `{"prompt": text}` or `{"prompt_token_ids": ids}`.
+            sampling_params: `None`: the runner's `get_default_sampling_params()`.
+            request_id: Name for `abort`, and in the output; a number by default.
+            add_generation_prompt: As for `ModelRunner.generate`.
+            tools: As for `ModelRunner.generate`.
+            chat_template_kwargs: As for `ModelRunner.generate`.
+            timeout: Seconds within which the request has to be finished.
+            token_mask: As for `ModelRunner.generate`.
+
+        Yields:
+            The chunks of all `n` completions; the last one has the `output`.
+
+        Raises:
+            QueueFullError: Too many requests wait.
+            RequestTimeoutError: The request is not finished in time.
+            RequestError: The prompt or a parameter cannot be served, or the runner was closed.
+            EngineError: A step failed.
+        """
+        options = ((add_generation_prompt, tools, chat_template_kwargs), token_mask)
+        return self._run(split_prompts(prompt), sampling_params, request_id, timeout, options)
+
+    def chat(
+        self,
+        messages: Chat,
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        token_mask: TokenMaskFactory | None = None,
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """Answers one chat, a list of dicts with `role` and `content`; all else is as for `generate`."""
+        options = ((add_generation_prompt, tools, chat_template_kwargs), token_mask)
+        return self._run(split_chats(messages), sampling_params, request_id, timeout, options)
+
+    async def abort(self, request_id: str) -> None:
+        """Ends a request: its generator ends after the chunks so far. An unknown name is one that has ended already."""
+        stream = self._streams.get(request_id)
+        if stream is not None:
+            self._leave(stream, None)
+
+    async def check_health(self) -> None:
+        """Returns once the engine has run a step: one of the requests that run, or of a request of one token.
+
+        Raises:
+            AtbError: It cannot.
+        """
+        before = self._engine.num_steps
+        while self._engine.num_running and not self.is_ready:
+            if self._engine.num_steps > before:
+                return
+            await asyncio.sleep(_HEALTH_POLL_SECONDS)
+        one_token = SamplingParams(max_tokens=1, ignore_eos=True)
+        request = self._run([[0]], one_token, None, None, ((), None), may_be_refused=False)
+        async with aclosing(request) as chunks:
+            async for _ in chunks:
+                pass
+
+    async def close(self, *, drain: float | None = None) -> None:
+        """Refuses new requests and ends those that run.
+
+        Args:
+            drain: Seconds that they may still go on; by default none.
+        """
+        self._is_closed = True
+        deadline = time.monotonic() + (drain or 0.0)
+        while self._streams and time.monotonic() < deadline:
+            await asyncio.sleep(_HEALTH_POLL_SECONDS)
+        for stream in tuple(self._streams.values()):
+            self._leave(stream, _closed())
+        thread = self._thread
+        if thread is not None:
+            await asyncio.to_thread(thread.join)
+        self._encoding.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(
+        self,
+        prompts: list[Any],
+        sampling_params: SamplingParams | None,
+        request_id: str | None,
+        timeout: float | None,
+        options: tuple[Any, ...],
+        may_be_refused: bool = True,
+    ) -> AsyncGenerator[StreamChunk, None]:
+        if len(prompts) != 1:
+            raise RequestError(
+                f"AsyncRunner takes one prompt at a time, not {len(prompts)}", hint="Start a task for each prompt."
+            )
+        if not isinstance(request_id, (str, type(None))):
+            raise RequestError(f"request_id must be a string, not {request_id!r:.100}")
+        self._check_open()
+        if may_be_refused and self.num_waiting >= self._max_queue_len:
+            raise QueueFullError(
+                f"{self.num_waiting} requests wait already, which is the limit", hint="Try again in a while."
+            )
+        deadline = None if timeout is None else time.monotonic() + _checked_timeout(timeout)
+        encoded = asyncio.get_running_loop().run_in_executor(
+            self._encoding, self.runner.make_requests, prompts, sampling_params, request_id, *options
+        )
+        # They count as waiting meanwhile.
+        self._num_encoding += 1
+        try:
+            requests = await asyncio.wait_for(encoded, timeout)
+        except asyncio.TimeoutError:
+            raise _late() from None
+        finally:
+            self._num_encoding -= 1
+        self._check_open()
+        request_id = requests[0].result.request_id
+        if request_id in self._streams:
+            raise RequestError(f"A request with the id {request_id!r} runs already")
+        stream = _Stream(self, requests)
+        self._engine.submit(stream.call)
+        self._streams[request_id] = stream
+        timer = None if deadline is None else stream.expire_at(deadline)
+        try:
+            self.run_steps()
+            while not stream.is_over:
+                await stream.wait()
+                while stream.call.chunks:
+                    yield stream.take()
+            if stream.error is not None:
+                raise stream.error
+        finally:
+            if timer is not None:
+                timer.cancel()
+            del self._streams[request_id]
+            self._leave(stream, None)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise _closed()
+
+    def _leave(self, stream: _Stream, error: Exception | None) -> None:
+        """Ends a request; its generator raises the error, or ends, after the chunks so far."""
+        self._engine.leave(stream.call)
+        stream.end(error)
+
+    def run_steps(self) -> None:
+        """Makes sure that a thread runs steps as long as a request can run."""
+        with self._thread_lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run_thread, name="atb-engine")
+                self._thread.start()
+        self.awake.set()
+
+    def _run_thread(self) -> None:
+        while True:
+            self._engine.run_until_ready(self)
+            with self._thread_lock:
+                if self.is_ready:
+                    self._thread = None
+                    return
+
+
+class _Stream:
+    """The chunks of one request on their way from the thread that runs steps to a task."""
+
+    def __init__(self, owner: AsyncRunner, requests: list[Request]) -> None:
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._is_notified = False
+        self._has_ended = False
+        self._error: Exception | None = None
+        self.call = Call(requests, streams=True, notify=self._notify)
+
+    @property
+    def is_over(self) -> bool:
+        """True if no chunk is left and none will come."""
+        return not self.call.chunks and (self._has_ended or self.call.is_over)
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the request early."""
+        return self._error or self.call.error
+
+    async def wait(self) -> None:
+        """Returns once something has changed."""
+        if not self.call.is_ready and not self._has_ended:
+            await self._changed.wait()
+        self._changed.clear()
+        self._is_notified = False
+
+    def take(self) -> StreamChunk:
+        """Returns the oldest chunk; a request that waited for its reader goes on."""
+        was_paused = not self.call.can_run
+        chunk = self.call.chunks.popleft()
+        if was_paused and self.call.can_run:
+            self._owner.run_steps()
+        return chunk
+
+    def end(self, error: Exception | None) -> None:
+        """Ends the stream from the event loop."""
+        self._has_ended, self._error = True, self._error or error
+        self._changed.set()
+
+    def expire_at(self, deadline: float) -> asyncio.TimerHandle:
+        """Ends the request with an error at a time of the monotonic clock."""
+        return self._loop.call_later(max(0.0, deadline - time.monotonic()), self._owner._leave, self, _late())
+
+    def _notify(self) -> None:
+        # Once until the task has looked: waking the event loop takes a system call.
+        if self._is_notified:
+            return
+        self._is_notified = True
+        try:
+            self._loop.call_soon_threadsafe(self._changed.set)
+        except RuntimeError:  # the event loop was closed, its tasks are gone
+            self._owner._engine.leave(self.call)
+
+
+def _checked_timeout(seconds: Any) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise RequestError(f"timeout must be a positive number of seconds, not {seconds!r:.100}")
+    return seconds
+
+
+def _late() -> RequestTimeoutError:
+    return RequestTimeoutError("The request was not finished in the time that it was given")
+
+
+def _closed() -> RequestError:
+    return RequestError("This AsyncRunner was closed")

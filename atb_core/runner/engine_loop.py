@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop that turns the requests of all callers into tokens: schedule, run the model, sample, append.
+
+A loop has no thread of its own. Of the threads that wait for something, one at a time runs steps for all of them: a
+program with one thread runs everything in it, so that an interrupt reaches the kernels too, and a runner that nobody
+waits for costs nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Protocol
+
+import torch
+
+from atb_core.errors import EngineError
+from atb_core.extensions import plugin_errors
+from atb_core.features.step import KVCache, Step
+from atb_core.runner.block_manager import BlockManager
+from atb_core.runner.outputs import Logprob, StreamChunk
+from atb_core.runner.request import Call, Request
+from atb_core.runner.sampler import SampledToken, Sampler
+from atb_core.runner.scheduler import Batch, Scheduler
+from atb_core.runner.step_inputs import StepInputs
+
+# Bound on the logits of a prompt that are held at a time for their log probabilities.
+_LOGITS_BYTES = 1 << 28
+# How often a waiting thread looks whether nobody runs steps: whoever did is meant to wake another one, but an interrupt
+# can keep it from doing so.
+_LOOK_AGAIN_SECONDS = 1.0
+
+
+class Waiter(Protocol):
+    """A thread that waits for the loop: `awake` is set when it has to look at `is_ready` again."""
+
+    awake: threading.Event
+
+    @property
+    def is_ready(self) -> bool:
+        """True if it has what it waits for."""
+
+
+class EngineLoop:
+    """Runs the requests of all calls together; calls may come, and be left, in any thread at any time.
+
+    `forward` runs the model on a step and returns logits [rows, vocab]. The other arguments are those of `ModelRunner`.
+
+    Attributes:
+        lock: Held while the model runs and its logits are read, by all that share `forward`.
+        calls: The calls that are not over and that nobody has left.
+        num_steps: Number of steps that succeeded.
+        scheduler: Its requests. Only the thread that runs steps may change it.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[[Step], torch.Tensor],
+        blocks: BlockManager,
+        kv_cache: KVCache,
+        *,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        max_model_len: int,
+        vocab_size: int,
+    ) -> None:
+        self._forward = forward
+        self._vocab_size = vocab_size
+        self.scheduler = Scheduler(blocks, max_num_seqs, max_num_batched_tokens)
+        self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
+        self._sampler = Sampler()
+        self.calls: set[Call] = set()
+        self.num_steps = 0
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        self.lock = threading.RLock()
+        # Who has the turn runs steps.
+        self._turn = threading.RLock()
+        self._in_step = False
+        self._closing: Exception | None = None
+        self._waiters: dict[Waiter, None] = {}
+        # Calls that are new or were left, for whoever has the turn: callers need not wait for the end of a step.
+        self._inbox: deque[Call] = deque()
+        self._process = os.getpid()
+
+    @property
+    def num_running(self) -> int:
+        """Number of requests that have cache blocks."""
+        return len(self.scheduler.running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Number of requests that have none yet, or none any more."""
+        new = sum(call.num_unfinished for call in tuple(self._inbox) if not call.left)
+        return len(self.scheduler.waiting) + new
+
+    def submit(self, call: Call) -> None:
+        """Lets the requests of a call take part from the next step on; once, however often it is called."""
+        self._check_process()
+        if not call.is_submitted:
+            call.is_submitted = True
+            self.calls.add(call)
+            self._inbox.append(call)
+
+    def leave(self, call: Call) -> None:
+        """Ends a call: its requests take part in no further step. May be called again, and from a finalizer.
+
+        Their blocks are free on return, or after the current step if another thread runs one.
+        """
+        self._check_process()
+        call.left = True
+        if call in self.calls:
+            self._inbox.append(call)
+            self._settle()
+
+    def chunks(self, call: Call) -> Generator[StreamChunk, None, None]:
+        """Submits a call and yields what comes for it until it is over, running steps as needed; then leaves it.
+
+        Raises:
+            Exception: What ended the call early.
+        """
+        try:
+            self.submit(call)
+            is_over = False
+            while not is_over:
+                self.run_until_ready(call)
+                is_over = call.is_over
+                while call.chunks:
+                    yield call.chunks.popleft()
+        finally:
+            self.leave(call)
+        if call.error is not None:
+            raise call.error
+
+    def run_until_ready(self, waiter: Waiter) -> None:
+        """Returns once a waiter is ready; runs steps for all calls meanwhile, unless another thread does."""
+        self._check_process()
+        try:
+            while not waiter.is_ready:
+                waiter.awake.clear()
+                # Before the attempt: who gives the turn back afterwards sees this waiter.
+                self._waiters[waiter] = None
+                if not self._run_steps(waiter):
+                    waiter.awake.wait(_LOOK_AGAIN_SECONDS)
+        finally:
+            self._waiters.pop(waiter, None)
+            self._settle()
+
+    def close(self, error: Exception) -> None:
+        """Ends all calls with an error, after the current step."""
+        self._check_process()
+        self._closing = error
+        try:
+            with self._turn:
+                self._end_calls(error)
+        finally:
+            self._closing = None
+
+    def _run_steps(self, waiter: Waiter) -> bool:
+        """Runs steps until a waiter is ready; returns False if another thread does, or no request can run now."""
+        try:
+            if not self._turn.acquire(blocking=False):
+                return False
+            if self._in_step:
+                raise EngineError("A signal handler or a finalizer asked for tokens in the middle of a step")
+            while not waiter.is_ready:
+                if not self._step():
+                    return False
+            return True
+        finally:
+            # An interrupt is looked at after calls, so none comes between here and the release. It fails if the turn
+            # was not given, or the interrupt came before.
+            try:  # noqa: SIM105
+                self._turn.release()
+            except RuntimeError:
+                pass
+
+    def _settle(self) -> None:
+        """Looks after what came up while another thread had the turn, and lets a waiting thread have it next."""
+        while self._inbox:
+            try:
+                # Who has the turn comes here after giving it back.
+                if not self._turn.acquire(blocking=False) or self._in_step:
+                    break
+                self._take_inbox()
+            finally:
+                try:  # noqa: SIM105
+                    self._turn.release()
+                except RuntimeError:
+                    pass
+        for waiter in tuple(self._waiters)[:1]:
+            waiter.awake.set()
+
+    def _take_inbox(self) -> None:
+        while self._inbox:
+            call = self._inbox.popleft()
+            if call not in self.calls:
+                continue
+            if call.left:
+                self._end_call(call, None)
+            else:
+                self.scheduler.add(call.requests)
+
+    def _step(self) -> bool:
+        """Runs the model once; returns False if no request can run.
+
+        An exception of the model ends the calls of the requests that took part. An interrupt of the model changes
+        nothing: the same step comes again. One in the bookkeeping ends all calls.
+        """
+        self._in_step = is_consistent = True
+        try:
+            is_consistent = False
+            if self._closing is not None:
+                self._end_calls(self._closing)
+            self._take_inbox()
+            batch = self.scheduler.next_batch()
+            if batch is None:
+                return False
+            try:
+                results = self._run(batch)
+            except Exception as error:
+                results = [error] * len(batch.requests)
+            except BaseException:
+                if batch.is_prefill:
+                    for request in reversed(batch.requests):
+                        self.scheduler.preempt(request)
+                is_consistent = True
+                raise
+            self._hand_out(batch, results)
+            return True
+        except Exception as error:
+            self._end_calls(error)
+            return True
+        except BaseException:
+            if not is_consistent:
+                message = "The thread that ran the steps of all requests was interrupted"
+                self._end_calls(EngineError(message, hint="Send the request again."))
+            raise
+        finally:
+            self._in_step = False
+
+    def _run(self, batch: Batch) -> list[SampledToken | Exception]:
+        """Returns the next token of each request, or what keeps it from having one."""
+        requests = batch.requests
+        with self.lock, plugin_errors():
+            if batch.is_prefill:
+                for request in requests:
+                    request.mark_started()
+                logits = self._prefill(requests)
+            else:
+                logits = self._forward(self._inputs.decode(requests))
+            results = self._sampler.sample(logits, requests)
+        self.num_steps += 1
+        return results
+
+    def _prefill(self, requests: list[Request]) -> torch.Tensor:
+        """Returns the logits [requests, vocab] at the last tokens of prompts."""
+        step = self._inputs.prefill(requests)
+        # The scheduler runs a request that wants them alone.
+        if requests[0].wants_prompt_logprobs:
+            return self._prefill_with_logprobs(requests[0], step)
+        return self._forward(step)
+
+    def _prefill_with_logprobs(self, request: Request, step: Step) -> torch.Tensor:
+        """Runs one prompt once for each part of its logits and keeps its log probabilities.
+
+        Each run writes the same to the cache; only the logits that it is asked for differ.
+        """
+        prompt, count = request.result.prompt_token_ids, request.params.prompt_logprobs
+        assert count is not None
+        entries: list[dict[int, Logprob] | None] = [None]
+        while True:
+            start = len(entries) - 1
+            end = min(len(prompt), start + max(1, _LOGITS_BYTES // (4 * self._vocab_size)))
+            logits = self._forward(dataclasses.replace(step, lm_head_indices=torch.arange(start, end)))
+            followed = prompt[start + 1 : end + 1]
+            part = self._sampler.prompt_logprobs(logits[: len(followed)], followed, count)
+            entries += [request.with_text(logprobs) for logprobs in part]
+            if end == len(prompt):
+                break
+        request.result.prompt_logprobs = entries
+        request.wants_prompt_logprobs = False
+        return logits[-1:]
+
+    def _hand_out(self, batch: Batch, results: list[SampledToken | Exception]) -> None:
+        """Appends tokens to requests and gives the chunks to their callers."""
+        for request, result in zip(batch.requests, results, strict=True):
+            if request.completion.finish_reason is not None:
+                continue  # an earlier request ended the call
+            if isinstance(result, SampledToken):
+                try:
+                    request.call.put(_chunk_of(request, result))
+                    continue
+                except Exception as error:
+                    result = error
+            self._end_call(request.call, result)
+        self.scheduler.remove(request for request in batch.requests if request.completion.finish_reason is not None)
+        for call in {request.call for request in batch.requests}:
+            if call.is_over:
+                self.calls.discard(call)
+            call.notify()
+
+    def _end_call(self, call: Call, error: Exception | None) -> None:
+        self.scheduler.remove(call.requests)
+        call.end(error)
+        self.calls.discard(call)
+
+    def _end_calls(self, error: Exception) -> None:
+        """Ends all calls; whatever was interrupted, no block has an owner afterwards."""
+        self.scheduler.clear()
+        self._inbox.clear()
+        for call in tuple(self.calls):
+            call.end(error)
+            call.notify()
+        self.calls.clear()
+
+    def _check_process(self) -> None:
+        """Starts again in a forked child: the threads that waited, or ran a step, are the parent's."""
+        if self._process != os.getpid():
+            self._make_locks()
+            self._end_calls(EngineError("The process was forked while the request ran", hint="Send it again."))
+
+
+def _chunk_of(request: Request, token: SampledToken) -> StreamChunk:
+    logprobs = None if token.logprobs is None else request.with_text(token.logprobs)
+    text = request.append(token.token_id, logprobs)
+    reason, number = request.completion.finish_reason, request.completion.index
+    output = request.result if request.result.finished else None
+    return StreamChunk(request.prompt_index, number, text, token.token_id, reason, logprobs, output)

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of several modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from runner.fake_runner import fake_runners
+
+from atb_core import ModelRunner
+
+
+@pytest.fixture
+def open_runner(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelRunner]:
+    """Opens a runner on the fake model."""
+    return fake_runners(monkeypatch)

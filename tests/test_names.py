@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of distributions, and the command that installs one."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from atb_core import names
+from atb_core.names import OWN_PACKAGES, pip_install
+
+PLUGINS = Path(__file__).parents[1] / "plugins"
+
+
+def test_every_distribution_of_the_repository_is_known_as_ours() -> None:
+    assert {folder.parent.name for folder in PLUGINS.glob("*/pyproject.toml")} <= OWN_PACKAGES
+
+
+def test_a_package_of_others_is_installed_by_name() -> None:
+    assert pip_install("modelscope-hub") == "pip install modelscope-hub"
+    assert pip_install("atb-mamba[fast]") == "pip install 'atb-mamba[fast]'"
+
+
+def test_in_a_clone_our_own_are_installed_from_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "a clone" / "plugins" / "atb-testing"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(names, "__file__", str(tmp_path / "a clone" / "atb_core" / "names.py"))
+    assert shlex.split(pip_install("atb-testing[scaffold]")) == ["pip", "install", f"{folder}[scaffold]"]
+
+
+def test_elsewhere_name_and_folder_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(names, "__file__", str(tmp_path / "site-packages" / "atb_core" / "names.py"))
+    assert pip_install("atb-qwen3") == (
+        "pip install atb-qwen3 (in a clone of the repository: pip install ./plugins/atb-qwen3)"
+    )
