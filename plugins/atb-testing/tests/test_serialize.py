@@ -18,8 +18,8 @@ import torch
 from atb_core.errors import GraphError
 from atb_core.graph import DataType, Dim, Network, Tensor
 from atb_core.graph.passes import run_passes
-from atb_core.graph.serialize import load_network, save_network
 from atb_core.nn import functional as F
+from atb_testing.serialize import load_network, save_network
 
 
 def example() -> Network:
@@ -108,7 +108,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_loading_knows_every_op_without_a_further_import(saved: Path) -> None:
-    code = f"from atb_core.graph.serialize import load_network; print(len(load_network({str(saved)!r}).nodes))"
+    code = f"from atb_testing.serialize import load_network; print(len(load_network({str(saved)!r}).nodes))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == str(len(example().nodes)), done.stderr
 

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from atb_core.checkpoint import Progress, SilentProgress, open_checkpoint, stored_models
-from atb_core.checkpoint.sources.modelscope import ModelScopeSource
 from atb_core.errors import ModelNotFoundError
+from atb_modelscope.source import ModelScopeSource
 
 FILES = {
     "config.json": b'{"model_type": "qwen2", "dtype": "float32"}',
@@ -120,14 +120,6 @@ def test_what_is_not_there_is_an_error(reference: str, site: ThreadingHTTPServer
     with pytest.raises(ModelNotFoundError, match="cannot fetch modelscope:maker/") as caught:
         open_checkpoint(reference, SilentProgress())
     assert "MODELSCOPE_API_TOKEN" in str(caught.value.hint)
-
-
-def test_without_its_library_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "modelscope_hub", None)
-    with pytest.raises(ModelNotFoundError, match="fetched by the package modelscope-hub") as caught:
-        open_checkpoint("modelscope:maker/tiny")
-    assert caught.value.hint == "pip install modelscope-hub"
-    assert ModelScopeSource().stored() == ()
 
 
 @pytest.mark.parametrize(

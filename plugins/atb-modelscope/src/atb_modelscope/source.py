@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models on ModelScope, through the cache of its own library, which is optional (`modelscope-hub`).
+"""Models on ModelScope, through the cache of its own library, `modelscope-hub`.
 
 The library reads the environment: `MODELSCOPE_ENDPOINT`, `MODELSCOPE_API_TOKEN`, `MODELSCOPE_CACHE`.
 """
@@ -15,8 +15,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from atb_core.checkpoint.progress import BarProgress, Progress, default_progress, interruptible, job
-from atb_core.checkpoint.sources.base import UNWANTED, WANTED, Source, StoredModel, announce
+from atb_core.checkpoint import BarProgress, Progress, Source, StoredModel, default_progress, interruptible, job
+from atb_core.checkpoint.sources.base import UNWANTED, WANTED, announce
 from atb_core.errors import ModelNotFoundError, WeightsError
 
 _PREFIX = "modelscope:"
@@ -45,12 +45,8 @@ class ModelScopeSource(Source):
         match = _parse(reference)
         if match is None:
             raise ModelNotFoundError(f"{reference!r} is no model of ModelScope", "Write modelscope:OWNER/NAME.")
-        try:
-            from modelscope_hub import HubApi, errors
-        except ImportError:
-            raise ModelNotFoundError(
-                f"{reference} is fetched by the package modelscope-hub", "pip install modelscope-hub"
-            ) from None
+        from modelscope_hub import HubApi, errors
+
         repository, revision, api = match["repository"], match["revision"], HubApi()
         if isinstance(default_progress() if progress is None else progress, BarProgress):
             with suppress(errors.HubError):
@@ -74,10 +70,8 @@ class ModelScopeSource(Source):
         return Path(path)
 
     def stored(self) -> Sequence[StoredModel]:
-        try:
-            from modelscope_hub import get_default_config
-        except ImportError:
-            return ()
+        from modelscope_hub import get_default_config
+
         models = []
         for path in (get_default_config().cache_dir / "models").glob("*/snapshots/*"):
             name = path.parents[1].name.replace("--", "/", 1)
