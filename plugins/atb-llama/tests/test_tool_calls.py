@@ -37,7 +37,9 @@ def test_the_format_makes_a_call() -> None:
     assert parse(f'{before}"f"{between}{{"a": 1}}{after}') == ParsedAnswer("", (ToolCall("f", {"a": 1}),))
 
 
-@pytest.mark.parametrize("text", ["", "Hello", f"Yes: {CALL}", f"{CALL} Done.", CALL[:-1], '{"a": 1}', "[1]", "{" * 50_000])
+@pytest.mark.parametrize(
+    "text", ["", "Hello", f"Yes: {CALL}", f"{CALL} Done.", CALL[:-1], '{"a": 1}', "[1]", "{" * 50_000]
+)
 def test_everything_else_is_text(text: str) -> None:
     assert parse(text) == ParsedAnswer(text)
 
