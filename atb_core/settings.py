@@ -42,7 +42,7 @@ VARIABLES: Final = {
     "ATB_NUM_THREADS": "threads of the CPU engine, before `OMP_NUM_THREADS`; all cores",
     "ATB_CPU_ISA": "the path of the CPU engine: `portable`, `avx2`, `avx512`, ...; the best of the machine",
     "ATB_CACHE": "where `pypi:` models are stored; `$XDG_CACHE_HOME/atb`",
-    "ATB_SERVE_API_KEY": "`atb serve`: the key that clients have to give; `ATB_SERVE_PORT` and so on: its other options",
+    "ATB_SERVE_API_KEY": "`atb serve`: the key that clients must give; `ATB_SERVE_PORT`, ...: its other options",
     "ATB_OPERATION_EXECUTE_ASYNC": "Ascend: `1` launches segments from a second thread",
     "ATB_LLM_ENABLE_AUTO_TRANSPOSE": "Ascend: `0` stores weights as in the checkpoint, none transposed",
     "ASCEND_LAUNCH_BLOCKING": "Ascend: `1` waits after each segment, so that an error names its layer",
