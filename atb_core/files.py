@@ -15,8 +15,6 @@ from typing import Any, NoReturn
 
 from atb_core.errors import AtbError
 
-__all__ = ["open_regular", "parse_json", "read_file", "read_json", "read_text", "user_folder", "user_path"]
-
 _MAX_JSON_BYTES = 8 << 20
 _MAX_DEPTH = 64
 # An empty list of two bytes takes 64 in memory. The largest tables of tensors have two million values.

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class GgufRules:
-    """Holds the differences between a family's GGUF files and its Hugging Face checkpoints.
+class FormatRules:
+    """Holds the differences between a family's checkpoints in another format, such as GGUF, and Hugging Face's.
 
     Attributes:
         permuted_qk: the rows of the q and k projections are stored for rotation of neighbouring pairs, and are put
             back for rotation of halves.
-        names: further tensor names, GGUF to Hugging Face; `{}` stands for the layer's number on both sides, and a
-            second one on the right for the number of an expert, where all experts of a layer are one tensor.
-        config: entries of `config.json` that the file does not carry, for example an activation's name.
+        names: further tensor names, the format's to Hugging Face's; `{}` stands for the layer's number on both sides,
+            and a second one on the right for the number of an expert, where all experts of a layer are one tensor.
+        config: entries of `config.json` that the format does not carry, for example an activation's name.
         metadata: further metadata that mean something to the family, names under that of the architecture (such as
             `"final_logit_softcapping"`) to keys of `config.json`. A file with others is refused.
         transforms: functions that turn a stored tensor into the checkpoint's, by Hugging Face name with `{}` for
@@ -132,8 +132,8 @@ class Checkpoint(ABC):
             )
         return model_type
 
-    def set_rules(self, rules: GgufRules | None) -> None:
-        """Sets the rules of the family for GGUF files; other formats ignore them."""
+    def set_rules(self, rules: Mapping[str, FormatRules]) -> None:
+        """Sets the rules of the family, by the name of the format; formats that need none ignore them."""
         return
 
     def stored_types(self) -> Counter[str]:

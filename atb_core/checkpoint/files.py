@@ -24,6 +24,8 @@ from atb_core.graph.dtype import DataType
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["CheckedFile", "StoredTensor", "TableLoader", "memory_of"]
+
 K = TypeVar("K")
 
 # Linux moves at most 0x7ffff000 bytes per call; smaller pieces also keep Ctrl-C responsive.
@@ -111,7 +113,7 @@ class CheckedFile:
 
 
 class TableLoader(WeightLoader, Generic[K]):
-    """Base of the loaders of the core's own formats.
+    """Base of the loaders of formats with a table of tensors.
 
     `tensors` are in the order on disk; `path` is the name for messages.
     """

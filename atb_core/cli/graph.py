@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`atb graph`: a model's networks as text or picture, before and after the passes."""
+"""`atb graph`: a model's networks as text, before and after the passes."""
 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from atb_core.cli.options import model_argument
-from atb_core.cli.output import note, say
+from atb_core.cli.output import say
 from atb_core.cli.show import open_model
 from atb_core.errors import AtbError
 from atb_core.names import BACKENDS
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
 
 _LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)(?:\.|$)")
 Span = tuple[int, int | None]
-_TARGET: Final = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
 
 
 def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
@@ -35,34 +31,26 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
     return int(match[1] or 0), int(match[2]) if match[2] else None
 
 
+variant_option = click.option("--variant", type=click.Choice(["prefill", "decode"]), default="decode",
+                              show_default=True, help="Which network of the model.")  # fmt: skip
+layers_option = click.option("--layers", callback=_layers, default="0", show_default=True, metavar="A:B",
+                             help="Decoder layers to show, with what is outside of them; ':' shows all.")  # fmt: skip
+backend_option = click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True,
+                              help="The engine that the graph is prepared for.")  # fmt: skip
+
+
 @click.command()
 @model_argument
-@click.option("--variant", type=click.Choice(["prefill", "decode"]), default="decode", show_default=True,
-              help="Which network of the model.")  # fmt: skip
-@click.option("--stage", type=click.Choice(["before", "after", "both"]),
-              help="Before the passes or after them. [default: both as text, after as a picture]")  # fmt: skip
-@click.option("--layers", callback=_layers, default="0", show_default=True, metavar="A:B",
-              help="Decoder layers to show, with what is outside of all layers; ':' shows all.")  # fmt: skip
-@click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True,
-              help="The engine that the graph is prepared for.")  # fmt: skip
-@click.option("--dot", type=_TARGET, help="Write a picture as DOT text to a file; '-' is the standard output.")
-@click.option("--svg", type=_TARGET, help="Write a picture as SVG, likewise; needs Graphviz's program dot.")
-def command(
-    model: str, variant: str, stage: str | None, layers: Span, backend: str, dot: Path | None, svg: Path | None
-) -> None:
-    """Print the graph that MODEL records, or draw it. No weights are loaded."""
-    drawing = dot is not None or svg is not None
-    if drawing and stage == "both":
-        raise click.UsageError("a picture shows one stage: --stage before or --stage after")
+@variant_option
+@click.option("--stage", type=click.Choice(["before", "after", "both"]), default="both", show_default=True,
+              help="Before the passes or after them.")  # fmt: skip
+@layers_option
+@backend_option
+def command(model: str, variant: str, stage: str, layers: Span, backend: str) -> None:
+    """Print the graph that MODEL records. No weights are loaded."""
     stages = networks(model, variant, backend)
-    wanted = ("before", "after") if stage == "both" or (stage is None and not drawing) else (stage or "after",)
-    for name in wanted:
-        network = stages[name]
-        nodes = chosen_nodes(network, layers)
-        if drawing:
-            _draw(network, nodes, dot, svg)
-        else:
-            say(_text(network, nodes, name))
+    for name in ("before", "after") if stage == "both" else (stage,):
+        say(_text(stages[name], chosen_nodes(stages[name], layers), name))
 
 
 def networks(model: str, variant: str, backend: str) -> dict[str, Network]:
@@ -90,38 +78,3 @@ def _text(network: Network, nodes: list[Node], stage: str) -> str:
     shown = f"{len(nodes)} of {total} nodes, --layers : shows all" if len(nodes) < total else f"{total} nodes"
     text = network_text(network, None if len(nodes) == total else nodes)
     return f"# {stage} the passes: {shown}\n{text}\n"
-
-
-def _draw(network: Network, nodes: list[Node], dot: Path | None, svg: Path | None) -> None:
-    from atb_core.graph.dot import to_dot
-
-    picture = to_dot(network, nodes)
-    if dot is not None:
-        _write(dot, picture)
-    if svg is not None:
-        _write(svg, _rendered(picture, svg))
-
-
-def _write(target: Path, text: str) -> None:
-    if str(target) == "-":
-        click.echo(text, nl=False)
-        return
-    try:
-        target.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise AtbError(f"{target} cannot be written: {error.strerror}", hint="Choose another place.") from None
-    note(f"wrote {target}")
-
-
-def _rendered(picture: str, svg: Path) -> str:
-    program = shutil.which("dot")
-    if program is None:
-        raise AtbError(
-            "an SVG is drawn by Graphviz's program dot, which is not on this machine's PATH",
-            hint=f"Install Graphviz (its package is usually called graphviz), or write --dot {svg.stem}.dot and "
-            "open that in any DOT viewer.",
-        )
-    done = subprocess.run([program, "-Tsvg"], input=picture, capture_output=True, encoding="utf-8")
-    if done.returncode:
-        raise AtbError(f"dot could not draw the graph: {done.stderr}", hint="Write it with --dot and inspect it.")
-    return done.stdout

@@ -18,12 +18,16 @@ from atb_core.plugins.admission import refusal
 from atb_core.plugins.scan import HOOKS, installed
 
 #: Commands of other packages of this project: name -> what to install. Read only where no command of the name exists.
-KNOWN_COMMANDS: Final = {"verify": "atb-testing", "plugins new": "atb-testing[scaffold]"}
+KNOWN_COMMANDS: Final = {
+    "serve": "atb-serve",
+    "verify": "atb-testing",
+    "draw": "atb-testing",
+    "plugins new": "atb-testing[scaffold]",
+}
 
 #: What other programs call a command: name -> what does it here.
 _MEANT: Final = {
     "help": "atb --help",
-    "serve": "atb run --input FILE, for many prompts (there is no server)",
     "ls": "atb models",
     "ps": "atb models",
     "download": "atb pull",

@@ -12,8 +12,9 @@ from typing import Final
 import click
 
 from atb_core.cli.output import aligned, json_option
+from atb_core.plugins.scan import installed
 
-_DEPENDENCIES: Final = ("torch", "transformers", "tokenizers", "safetensors", "gguf")
+_DEPENDENCIES: Final = ("torch", "transformers", "tokenizers", "safetensors")
 
 
 def _version(distribution: str) -> str:
@@ -29,6 +30,7 @@ def command(as_json: bool) -> None:
     """Print the versions of atb, Python and the packages that atb needs."""
     facts = {
         "atb-core": _version("atb-core"),
+        **{one.distribution: one.version for one in installed()},
         "atb-sim": _version("atb-sim"),
         "python": platform.python_version(),
         "executable": sys.executable,

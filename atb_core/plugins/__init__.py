@@ -10,21 +10,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atb_core.checkpoint.custom import WeightFormat
+    from atb_core.checkpoint.formats import CheckpointFormat
     from atb_core.graph.custom_ops import OpContribution
     from atb_core.plugins.hooks import register_hooks
     from atb_core.plugins.hookspecs import hookimpl
     from atb_core.runner.tool_calls import ParsedAnswer, ToolCall, ToolParser
 
-__all__ = ["OpContribution", "ParsedAnswer", "ToolCall", "ToolParser", "WeightFormat", "hookimpl", "register_hooks"]
+__all__ = ["CheckpointFormat", "OpContribution", "ParsedAnswer", "ToolCall", "ToolParser", "hookimpl", "register_hooks"]
 
 # Loaded on use: listing families must not load the layers that these names are from.
 _HOME = {
+    "CheckpointFormat": "atb_core.checkpoint.formats",
     "OpContribution": "atb_core.graph.custom_ops",
     "ParsedAnswer": "atb_core.runner.tool_calls",
     "ToolCall": "atb_core.runner.tool_calls",
     "ToolParser": "atb_core.runner.tool_calls",
-    "WeightFormat": "atb_core.checkpoint.custom",
     "hookimpl": "atb_core.plugins.hookspecs",
     "register_hooks": "atb_core.plugins.hooks",
 }

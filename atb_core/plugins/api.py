@@ -53,7 +53,13 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.models.cpp",
     ),
     "Write a feature": ("atb_core.features.step",),
-    "Write hooks": ("atb_core.plugins", "atb_core.graph.passes", "atb_core.engine.kernels"),
+    "Write hooks": (
+        "atb_core.plugins",
+        "atb_core.graph.passes",
+        "atb_core.engine.kernels",
+        "atb_core.checkpoint.files",
+        "atb_core.checkpoint.sources.base",
+    ),
     "Further import paths": (
         "atb_core.errors",
         "atb_core.layers.linear.linear",

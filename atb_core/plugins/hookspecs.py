@@ -20,7 +20,7 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
-    from atb_core.checkpoint.custom import WeightFormat
+    from atb_core.checkpoint.formats import CheckpointFormat
     from atb_core.checkpoint.sources.base import Source
     from atb_core.features.base import FeatureDecorator
     from atb_core.graph.custom_ops import OpContribution
@@ -60,7 +60,7 @@ def atb_cli_commands() -> list[click.Command]:  # type: ignore[empty-body]
 
 
 @hookspec(historic=True)
-def atb_weight_formats() -> list[WeightFormat]:  # type: ignore[empty-body]
+def atb_checkpoint_formats() -> list[CheckpointFormat]:  # type: ignore[empty-body]
     """Returns checkpoint formats, asked in turn about a path that is of none of core's."""
 
 

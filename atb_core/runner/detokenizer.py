@@ -68,7 +68,7 @@ class Detokenizer:
         # A stop string can only begin in what was held back, so nothing before it is searched again.
         cut = self._find_stop(self._held)
         if cut is None:
-            return self._show(len(self._held) - self._possible_beginning(self._held))
+            return self._show(len(self._held) - possible_beginning(self._held, self._stop))
         shown = self._show(cut)
         self._held, self._visible = "", b""
         return shown
@@ -90,11 +90,12 @@ class Detokenizer:
         _, start, self.stopped_by = min(completed)
         return start
 
-    def _possible_beginning(self, pending: str) -> int:
-        """Returns the length of the longest end of `pending` that is a beginning of a stop string."""
-        longest = max((len(stop) for stop in self._stop), default=1) - 1
-        for start in range(max(0, len(pending) - longest), len(pending)):
-            end = pending[start:]
-            if any(stop.startswith(end) for stop in self._stop):
-                return len(end)
-        return 0
+
+def possible_beginning(text: str, marks: Sequence[str]) -> int:
+    """Returns the length of the longest end of `text` that is a beginning of one of `marks`."""
+    longest = max(map(len, marks), default=1) - 1
+    for start in range(max(0, len(text) - longest), len(text)):
+        end = text[start:]
+        if any(mark.startswith(end) for mark in marks):
+            return len(end)
+    return 0

@@ -34,11 +34,11 @@ from atb_core.runner.model_loading import (
     open_tokenizer,
 )
 from atb_core.runner.outputs import RequestOutput, StreamChunk
-from atb_core.runner.prompts import Chat, PromptEncoder, Prompts, split_chats, split_prompts
+from atb_core.runner.prompts import Chat, EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
 from atb_core.runner.request import Call, Request, RequestFactory, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.token_mask import TokenMaskFactory
-from atb_core.runner.tool_calls import ParsedAnswer, tool_parser
+from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class ModelRunner:
     ) -> None:
         check_opening(locals())
         self.backend = "cpu" if backend == "auto" else backend
-        self.graph = settings().engine.graph if graph is None else graph
+        self.graph = settings().graph if graph is None else graph
         check_available(backend, self.graph, rank, world_size, features)
         named = model_name_or_path if revision is None else with_revision(str(model_name_or_path), revision)
         checkpoint = open_checkpoint(named, progress)
@@ -437,6 +437,20 @@ class ModelRunner:
         return requests
 
     @plugin_errors()
+    def encode(
+        self,
+        prompt: Prompt,
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> EncodedPrompt:
+        """Returns text and tokens of one prompt as `generate` would run them, with the same arguments and errors."""
+        for_template = (add_generation_prompt, tools, chat_template_kwargs)
+        encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
+        return encoder.encode(prompt, "The prompt")
+
+    @plugin_errors()
     def parse_answer(self, text: str) -> ParsedAnswer:
         """Splits a complete answer into text and tool calls, in the notation of the model's family.
 
@@ -445,7 +459,12 @@ class ModelRunner:
         """
         if not isinstance(text, str):
             raise RequestError(f"text must be a string, not {text!r:.100}")
-        return tool_parser(self._router.get_tool_call_parser(), self.config.model_type).parse(text)
+        return self.tool_parser().parse(text)
+
+    @plugin_errors()
+    def tool_parser(self) -> ToolParser:
+        """Returns a parser for one answer, in the notation of the model's family; raises as `parse_answer`."""
+        return tool_parser(self._router.get_tool_call_parser(), self.config.model_type)
 
 
 def _closed() -> RequestError:

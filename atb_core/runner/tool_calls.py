@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from atb_core.errors import RequestError
 from atb_core.extensions import Extensions
+from atb_core.runner.detokenizer import possible_beginning
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,19 @@ class ToolParser(ABC):
         A call that is cut off or is not valid JSON stays in the content as the model wrote it: a parser raises nothing
         for a model's output.
         """
+
+    def certain_length(self, text: str) -> int:
+        """Returns how much of an answer that goes on is text whatever follows: up to where a call may begin.
+
+        Without an implementation nothing is certain, and a streamed answer comes at its end.
+        """
+        return 0
+
+
+def length_before(text: str, mark: str) -> int:
+    """Returns the length of `text` up to a `mark`, or up to the beginning of one at its end."""
+    found = text.find(mark)
+    return len(text) - possible_beginning(text, [mark]) if found < 0 else found
 
 
 def parser_problem(item: object) -> str | None:

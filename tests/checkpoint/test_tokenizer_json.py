@@ -16,12 +16,16 @@ from runner.tiny_tokenizers import byte_fallback, byte_level
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from atb_core.checkpoint import TokenizerParts
-from atb_core.checkpoint.gguf.tokenizer import _SCHEMES
 from atb_core.checkpoint.guarded_tokenizer import GuardedTokenizer
 from atb_core.checkpoint.tokenizer_json import _ALTERNATIVES, _KNOWN, _SPACES, tokenizer_from_json
 from atb_core.errors import TokenizerError
 from atb_core.runner.tokenizer import Tokenizer
 
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN2, LLAMA3 = _WORDS % "", _WORDS % "{1,3}"
 TEXT = "the quick <|im_start|>brown  fox, 你好 naïve 12345\n"
 
 
@@ -51,7 +55,7 @@ def llama() -> tokenizers.Tokenizer:
 def qwen() -> tokenizers.Tokenizer:
     backend = byte_level()
     backend.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(str(_SCHEMES["qwen2"].pattern)), behavior="isolated")
+    split = pre_tokenizers.Split(Regex(QWEN2), behavior="isolated")
     byte_steps = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([split, byte_steps])
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
@@ -86,7 +90,8 @@ def test_published_kinds_run_in_this_process(make: Any) -> None:
 # The cuts of GPT-2, Llama 3, Qwen2, GPT-4o, GPT-4, Mistral's Tekken and DeepSeek-V3.
 CUTS = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    *(str(_SCHEMES[name].pattern) for name in ("llama-bpe", "qwen2")),
+    LLAMA3,
+    QWEN2,
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",

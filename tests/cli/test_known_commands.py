@@ -42,7 +42,7 @@ def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["verfy"], "Did you mean verify?"),
         (["help"], "Did you mean atb --help?"),
         (["ls"], "Did you mean atb models?"),
-        (["serve"], "Did you mean atb run --input FILE, for many prompts (there is no server)?"),
+        (["srve"], "Did you mean serve?"),
         (["plugins", "doctro"], "Did you mean doctor?"),
     ],
     ids=str,

@@ -13,20 +13,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import tokenizers
-from checkpoint.checkpoints import TINY, byte_level_metadata, entry, safetensors_bytes, tiny_gguf
+from checkpoint.checkpoints import entry, safetensors_bytes
 from gguf import GGMLQuantizationType
+from gguf_bytes import TINY, byte_level_metadata, tiny_gguf
 from runner.templates import CHATML, HEADERS, TOOLS_IN_XML
 from runner.tiny_tokenizers import byte_fallback, byte_level
 from site_directory import Site
 from synthetic import Package
 
-from atb_core.checkpoint import open_weights
-from atb_core.checkpoint.opening import open_checkpoint
+from atb_core.checkpoint.opening import checkpoint_at, open_checkpoint
 from atb_core.errors import AtbError
 from atb_core.graph import DataType, Dim, Network, Tensor
-from atb_core.graph.dot import to_dot
 from atb_core.graph.passes import run_passes
-from atb_core.graph.serialize import load_network, save_network
 from atb_core.models.base.router import router_of
 from atb_core.nn import functional as F
 from atb_core.plugins.admission import refusal
@@ -37,6 +35,8 @@ from atb_core.runner.generation_config import default_values
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.tokenizer import Tokenizer
 from atb_core.settings import load_settings
+from atb_testing.dot import to_dot
+from atb_testing.serialize import load_network, save_network
 
 Files = Mapping[str, bytes]
 
@@ -62,7 +62,7 @@ class Reader:
 
 
 def _weights(folder: Path) -> None:
-    with open_weights(folder) as loader:
+    with checkpoint_at(folder).weights() as loader:
         for name in loader.names():
             loader.shape(name), loader.dtype(name), loader.nbytes(name)
             loader.get(name)

@@ -17,8 +17,8 @@ from atb_core.graph import DataType, Dim, Network, Tensor, record, registered_op
 from atb_core.graph.custom_ops import find_op
 from atb_core.graph.op import Op
 from atb_core.graph.passes import fusion_names, pipeline, run_passes
-from atb_core.graph.serialize import load_network, save_network
 from atb_core.nn import functional as F
+from atb_testing.serialize import load_network, save_network
 
 __all__ = ["site"]
 

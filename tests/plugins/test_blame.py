@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from site_directory import Site, site
 
 from atb_core import ModelRunner, SamplingParams
-from atb_core.checkpoint import open_checkpoint
+from atb_core.checkpoint import open_checkpoint, open_weights
 from atb_core.cli import main
 from atb_core.errors import AtbError, ConfigError, ModelNotFoundError, PluginError, WeightsError
 from atb_core.extensions import Owner, plugin_error, plugin_errors
@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atb_core import FeatureDecorator
-from atb_core.checkpoint import Source
+from atb_core.checkpoint import DirectoryCheckpoint, Source
 from atb_core.graph.passes import Pass
 from atb_core.layers.linear.linear import ColumnParallelLinear
 from atb_core.models.base.config import BaseConfig
@@ -43,7 +43,7 @@ from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mi
 from atb_core.models.base.modeling_python import DecoderModel
 from atb_core.models.base.router import BaseRouter
 from atb_core.nn.functional import gather
-from atb_core.plugins import ParsedAnswer, ToolParser, WeightFormat, hookimpl
+from atb_core.plugins import CheckpointFormat, ParsedAnswer, ToolParser, hookimpl
 
 faults = {}
 
@@ -146,10 +146,15 @@ def matches(path):
 
 def opened(path):
     fault("open")
+    return Files(path)
 
-def configured(path):
-    fault("format")
-    return {}
+class Files(DirectoryCheckpoint):
+    def config(self):
+        fault("format")
+        return {}
+
+    def weights(self, dtype=None):
+        fault("weights")
 
 @hookimpl
 def atb_features():
@@ -173,8 +178,8 @@ def atb_fusion_passes():
     return [Pass("Faulty", run)]
 
 @hookimpl
-def atb_weight_formats():
-    return [WeightFormat("Faulty", matches, opened, configured)]
+def atb_checkpoint_formats():
+    return [CheckpointFormat("Faulty", matches, opened)]
 """
 
 
@@ -324,13 +329,17 @@ def test_a_source_and_a_format_are_named(faulty: Faulty, tmp_path: Path, make: M
     path = tmp_path / "weights.faulty"
     path.write_bytes(b"")
     faulty.fails("format", make())
-    with pytest.raises(ConfigError, match="no good") as unconfigured:
-        open_checkpoint(path).config()
+    with pytest.raises(PluginError, match="no good") as unconfigured:
+        router_of(open_checkpoint(path))
     faulty.blamed(unconfigured.value)
-    faulty.fails("open", make())
-    with pytest.raises(WeightsError, match="no good") as unread:
-        open_checkpoint(path).weights()
+    faulty.fails("weights", make())
+    with pytest.raises(PluginError, match="no good") as unread:
+        open_weights(path)
     faulty.blamed(unread.value)
+    faulty.fails("open", make())
+    with pytest.raises(WeightsError, match="no good") as unopened:
+        open_checkpoint(path)
+    faulty.blamed(unopened.value)
 
 
 @pytest.mark.parametrize("place", ["claims", "matches", "pass"])

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from hook_plugins import Site, failures, site
 
-from atb_core.checkpoint.custom import CHECKPOINT_FORMATS
+from atb_core.checkpoint.formats import CHECKPOINT_FORMATS
 from atb_core.checkpoint.sources.base import SOURCES
 from atb_core.cli.plugin_commands import COMMANDS
 from atb_core.errors import PluginError

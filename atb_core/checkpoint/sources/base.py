@@ -16,6 +16,8 @@ from atb_core.checkpoint.progress import Progress
 from atb_core.errors import WeightsError
 from atb_core.extensions import Extensions
 
+__all__ = ["UNWANTED", "WANTED", "Source", "StoredModel", "announce"]
+
 
 @dataclass(frozen=True)
 class StoredModel:
@@ -34,6 +36,7 @@ class StoredModel:
     revision: str = ""
 
 
+#: Patterns of the files to fetch, and of those to leave.
 # Data only. Code (*.py) and pickles (*.bin, *.pt) are not fetched, so they cannot be run by accident.
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer*", "*.model"]
 _TEMPLATES = "additional_chat_templates"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from atb_core.checkpoint.gguf.names import parts_of
+from atb_core.checkpoint.formats import file_suffixes, files_of_model, refuse_without_package
 from atb_core.checkpoint.progress import BarProgress, Progress, default_progress, interruptible
 from atb_core.checkpoint.sources.base import UNWANTED, WANTED, Source, StoredModel, announce
 from atb_core.errors import ModelNotFoundError, WeightsError
@@ -30,12 +30,11 @@ _ID = re.compile(rf"{_REPOSITORY}(?:@(?P<revision>[\w][\w./-]*))?(?P<file>)")
 _PAGE = re.compile(rf"/{_REPOSITORY}(?:/(?:tree|blob|resolve|raw)/(?P<revision>[^/]+)(?:/(?P<file>.+))?)?/?")
 _HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co", "hf-mirror.com"})
 _CHUNK_BYTES = 256 << 10
-_FILES = (".gguf", ".safetensors")
 
 
 @dataclass(frozen=True)
 class HubReference:
-    """Names a model of the hub: a repository, a revision (`None`: the main branch), one .gguf file of it or all."""
+    """Names a model of the hub: a repository, a revision (`None`: the main branch), one file or all."""
 
     repository: str
     revision: str | None = None
@@ -49,7 +48,8 @@ class HubReference:
 def parse_reference(text: str) -> HubReference | None:
     """Returns what `OWNER/NAME[@REVISION]` or an address of the hub names; `None` for another form."""
     match = _ID.fullmatch(text)
-    if match is not None and text.lower().endswith(_FILES):
+    suffixes = tuple(file_suffixes())
+    if match is not None and text.lower().endswith((*suffixes, ".safetensors")):
         return None  # a file that is not on this disk
     if match is None:
         address = urlsplit(text if "://" in text else f"https://{text}")
@@ -59,8 +59,8 @@ def parse_reference(text: str) -> HubReference | None:
     if match is None:
         return None
     file = match["file"] or ""
-    gguf = file.lower().endswith(".gguf")
-    return HubReference(match["repository"], unquote(match["revision"] or "") or None, file if gguf else None)
+    named = file if file.lower().endswith(suffixes) else None
+    return HubReference(match["repository"], unquote(match["revision"] or "") or None, named)
 
 
 class HubSource(Source):
@@ -72,7 +72,7 @@ class HubSource(Source):
         return parse_reference(reference) is not None
 
     def fetch(self, reference: str, progress: Progress | None) -> Path:
-        """Returns the directory of the snapshot, or its .gguf file that `reference` names.
+        """Returns the directory of the snapshot, or its file that `reference` names.
 
         What is to be fetched is said on standard error, with its size, where a bar is shown. After a lost connection
         the library goes on within a file; after an interrupt, files that were fetched whole remain.
@@ -87,7 +87,9 @@ class HubSource(Source):
         from huggingface_hub import constants, snapshot_download
 
         shown = isinstance(default_progress() if progress is None else progress, BarProgress)
-        wanted = [str(part) for part in parts_of(Path(hub.file))] if hub.file else WANTED
+        if hub.file:
+            refuse_without_package(hub.file)
+        wanted = [str(part) for part in files_of_model(Path(hub.file))] if hub.file else WANTED
         try:
             if shown:
                 _announce(hub, wanted)
@@ -166,18 +168,16 @@ def _announce(hub: HubReference, wanted: list[str]) -> None:
 
 
 def _other_files(hub: HubReference) -> str:
-    """Returns the hint for a repository without what was looked for: the .gguf files that it has, if it has any."""
+    """Returns the hint for a repository without what was looked for: the files that it has which are models, if any."""
     from huggingface_hub import HfApi, constants
 
     with suppress(Exception):
-        names = [
-            name for name in HfApi().list_repo_files(hub.repository, revision=hub.revision) if name.endswith(".gguf")
-        ]
-        if names:
+        listed, suffixes = HfApi().list_repo_files(hub.repository, revision=hub.revision), tuple(file_suffixes())
+        if names := [name for name in listed if name.lower().endswith(suffixes)]:
             address = f"{constants.ENDPOINT}/{hub.repository}/blob/{hub.revision or 'main'}"
             more = f"; others: {', '.join(names[1:6])}" if names[1:] else ""
-            return f"It has .gguf files, which are named by their address, such as {address}/{names[0]}{more}."
-    return "Choose a repository with .safetensors files, or pass the address of its .gguf file."
+            return f"It has model files, which are named by their address, such as {address}/{names[0]}{more}."
+    return "Choose a repository with .safetensors files, or pass the address of a model file in it."
 
 
 def _bars(shown: bool, check: Callable[[], None]) -> type[Any]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,7 +15,7 @@ from atb_core.models.base.ported_router import PortedRouter
 from atb_core.models.families import families, model_type_of
 
 if TYPE_CHECKING:
-    from atb_core.checkpoint.base import Checkpoint, GgufRules
+    from atb_core.checkpoint.base import Checkpoint, FormatRules
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
 __all__ = ["BaseRouter"]
@@ -28,8 +29,8 @@ class BaseRouter(PortedRouter):
     """Creates configuration, model class and tokenizer of one checkpoint on first use; override `get_*` to change one.
 
     Args:
-        model_name_or_path: a model directory or a `.gguf` file.
-        config_dict: the contents of `config.json`, or the same from a GGUF file's metadata.
+        model_name_or_path: a model directory or file.
+        config_dict: the contents of `config.json`, or the same from a file of another format.
         checkpoint: the model's files; `None` for a router that is made of a configuration alone.
     """
 
@@ -37,8 +38,8 @@ class BaseRouter(PortedRouter):
     config_dict: dict[str, Any] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
 
-    #: The differences of the family's GGUF files from its Hugging Face checkpoints; `None` if there are none.
-    gguf: ClassVar[GgufRules | None] = None
+    #: The differences of the family's checkpoints in other formats from Hugging Face's, by the format's name.
+    format_rules: ClassVar[Mapping[str, FormatRules]] = {}
     #: The variable by which the family's chat templates turn thinking on and off, if any.
     thinking_variable: ClassVar[str | None] = None
     #: The name of the parser for the family's tool calls, which a plugin offers, if any.
@@ -125,5 +126,5 @@ def router_of(checkpoint: Checkpoint) -> BaseRouter:
     """
     model_type = model_type_of(checkpoint)
     router_cls: type[BaseRouter] = families().router_for(model_type)
-    checkpoint.set_rules(router_cls.gguf)
+    checkpoint.set_rules(router_cls.format_rules)
     return router_cls(str(checkpoint), {**checkpoint.config(), "model_type": model_type}, checkpoint)

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from atb_core.errors import ConfigError, shown
 from atb_core.models.base.config import BaseConfig
 
-__all__ = ["WindowConfig"]
+__all__ = ["LateWindowConfig", "WindowConfig"]
 
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 
@@ -48,3 +49,20 @@ class WindowConfig(BaseConfig):
         """Returns `sliding_window` for a layer that has it, unless the window is longer than the context."""
         window = self.sliding_window
         return window if window and window < self.context_length and self.has_window(layer_idx) else None
+
+
+@dataclass
+class LateWindowConfig(WindowConfig):
+    """Adds another rule: with `use_sliding_window`, the layers from `max_window_layers` on have the window."""
+
+    int_limits: ClassVar[dict[str, tuple[int, int]]] = {"max_window_layers": (0, 2**20)}
+    flags: ClassVar[tuple[str, ...]] = ("use_sliding_window",)
+
+    use_sliding_window: bool = False
+    max_window_layers: int = 28
+
+    def has_window(self, layer_idx: int) -> bool:
+        """Returns true for a layer of `layer_types`, else for one from `max_window_layers` on."""
+        if self.layer_types is not None:
+            return self.use_sliding_window and super().has_window(layer_idx)
+        return self.use_sliding_window and layer_idx >= self.max_window_layers

@@ -30,8 +30,7 @@ class TestLlama(FamilyTests):
 
 
 def test_queries_and_keys_of_gguf_files_are_put_back_into_order() -> None:
-    assert LlamaRouter.gguf is not None
-    assert LlamaRouter.gguf.permuted_qk
+    assert LlamaRouter.format_rules["GGUF"].permuted_qk
 
 
 def test_a_sliding_window_shorter_than_the_context_is_refused() -> None:

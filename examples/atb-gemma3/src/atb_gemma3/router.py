@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from atb_core.checkpoint import GgufRules
+from atb_core.checkpoint import FormatRules
 from atb_core.models.base.router import BaseRouter
 
 # GGUF files hold the weights of norms as they are used, Hugging Face's checkpoints minus one.
@@ -29,13 +31,15 @@ _NORMS = (
 class Gemma3Router(BaseRouter):
     """Routes `model_type` gemma3_text, and gemma3 of GGUF files."""
 
-    gguf = GgufRules(
-        names={
-            "blk.{}.post_attention_norm": "model.layers.{}.post_attention_layernorm",
-            "blk.{}.ffn_norm": "model.layers.{}.pre_feedforward_layernorm",
-            "blk.{}.post_ffw_norm": "model.layers.{}.post_feedforward_layernorm",
-        },
-        config={"hidden_act": "gelu_pytorch_tanh"},
-        metadata={"attention.sliding_window": "sliding_window"},
-        transforms={f"{name}.weight": lambda weight: weight - 1 for name in _NORMS},
-    )
+    format_rules: ClassVar[Mapping[str, FormatRules]] = {
+        "GGUF": FormatRules(
+            names={
+                "blk.{}.post_attention_norm": "model.layers.{}.post_attention_layernorm",
+                "blk.{}.ffn_norm": "model.layers.{}.pre_feedforward_layernorm",
+                "blk.{}.post_ffw_norm": "model.layers.{}.post_feedforward_layernorm",
+            },
+            config={"hidden_act": "gelu_pytorch_tanh"},
+            metadata={"attention.sliding_window": "sliding_window"},
+            transforms={f"{name}.weight": lambda weight: weight - 1 for name in _NORMS},
+        )
+    }

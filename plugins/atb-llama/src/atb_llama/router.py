@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from atb_core.checkpoint import GgufRules
+from atb_core.checkpoint import FormatRules
 from atb_core.models.base.router import BaseRouter
 from atb_llama.config import LlamaConfig
 
@@ -14,7 +16,7 @@ from atb_llama.config import LlamaConfig
 class LlamaRouter(BaseRouter):
     """Routes `model_type` llama."""
 
-    gguf = GgufRules(permuted_qk=True)
+    format_rules: ClassVar[Mapping[str, FormatRules]] = {"GGUF": FormatRules(permuted_qk=True)}
 
     def get_config(self) -> LlamaConfig:
         """Returns the checked configuration."""

@@ -7,29 +7,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from atb_core.models.base.moe_config import MoeConfig
-from atb_core.models.base.window_config import WindowConfig
+from atb_core.models.base.window_config import LateWindowConfig
 
 
 @dataclass
-class Qwen2Config(WindowConfig):
-    """Sets the defaults of Qwen2; with `use_sliding_window`, the layers from `max_window_layers` on have a window."""
-
-    int_limits: ClassVar[dict[str, tuple[int, int]]] = {"max_window_layers": (0, 2**20)}
-    flags: ClassVar[tuple[str, ...]] = ("use_sliding_window",)
+class Qwen2Config(LateWindowConfig):
+    """Sets the defaults of Qwen2."""
 
     model_type: str = "qwen2"
     vocab_size: int = 151936
     intermediate_size: int = 22016
     max_position_embeddings: int = 32768
     attention_bias: bool = True
-    use_sliding_window: bool = False
-    max_window_layers: int = 28
-
-    def has_window(self, layer_idx: int) -> bool:
-        """Returns true for a layer of `layer_types`, else for one from `max_window_layers` on."""
-        if self.layer_types is not None:
-            return self.use_sliding_window and super().has_window(layer_idx)
-        return self.use_sliding_window and layer_idx >= self.max_window_layers
 
 
 @dataclass

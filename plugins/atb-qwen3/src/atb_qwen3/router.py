@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from atb_core.checkpoint import GgufRules
+from atb_core.checkpoint import FormatRules
 from atb_core.models.base.router import BaseRouter
 
 
@@ -22,4 +24,4 @@ class Qwen3MoeRouter(Qwen3Router):
     """Routes `model_type` qwen3_moe."""
 
     # GGUF files lack this entry; it is true for every published model.
-    gguf = GgufRules(config={"norm_topk_prob": True})
+    format_rules: ClassVar[Mapping[str, FormatRules]] = {"GGUF": FormatRules(config={"norm_topk_prob": True})}

@@ -15,6 +15,7 @@ from atb_core.cli.output import note, size_text
 from atb_core.engine import BACKENDS, get_backend
 from atb_core.errors import AtbError, ConfigError
 from atb_core.plugins import hookimpl
+from atb_testing.draw import command as draw
 from atb_testing.scaffold.command import command as plugins_new
 
 if TYPE_CHECKING:
@@ -113,5 +114,5 @@ def _text(result: Verification) -> str:
 
 @hookimpl
 def atb_cli_commands() -> list[click.Command]:
-    """Returns `atb verify` and `atb plugins new`."""
-    return [command, plugins_new]
+    """Returns `atb verify`, `atb draw` and `atb plugins new`."""
+    return [command, draw, plugins_new]

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from atb_core.graph.dim import Dim
-from atb_core.graph.serialize import load_network, save_network
 from atb_core.graph.verify import verify
 from atb_testing.conformance import torch_threads
 from atb_testing.lab import Lab
 from atb_testing.sameness import assert_within_rounding
+from atb_testing.serialize import load_network, save_network
 from atb_testing.variants import replace_networks, unfused, variant_keys
 
 

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The extension point for checkpoint formats; what all extension points of checkpoints share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from atb_core.checkpoint.base import Checkpoint
+from atb_core.errors import AtbError, PluginError, WeightsError, error_text
+from atb_core.extensions import Contribution, Extensions, Owner, blame
+from atb_core.names import pip_install
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# The packages of this project by the suffixes that they read, named where one is not installed.
+_PACKAGES = {".gguf": "atb-gguf"}
+
+
+def _itself(path: Path) -> Sequence[Path]:
+    return (path,)
+
+
+@dataclass(frozen=True)
+class CheckpointFormat:
+    """A checkpoint format of a plugin. Directories with safetensors, the core's own format, take precedence.
+
+    Attributes:
+        name: for messages, and for the rules of families, such as `"GGUF"`.
+        matches: returns true for a file, or a directory without safetensors, of this format; looks at no more than
+            its name and its first bytes.
+        open: returns the checkpoint at a path for which `matches` is true; raises `WeightsError` for a damaged one.
+        suffixes: endings of the names of such files, in lower case with the dot. A file with one of them is found in
+            a directory, and fetched from a hub by its address.
+        files: returns the names of the files that make up the model which a file belongs to, first the one that
+            stands for it; reads nothing.
+    """
+
+    name: str
+    matches: Callable[[Path], bool]
+    open: Callable[[Path], Checkpoint]
+    suffixes: tuple[str, ...] = ()
+    files: Callable[[Path], Sequence[Path]] = _itself
+
+    def __str__(self) -> str:
+        return f"the checkpoint format {self.name!r}"
+
+
+def format_problem(item: object) -> str | None:
+    """Returns the fault of a contributed format, `None` if it has none."""
+    if not isinstance(item, CheckpointFormat):
+        return f"{item!r} is no CheckpointFormat"
+    if not isinstance(item.name, str) or not item.name:
+        return f"{item!r} has no name"
+    if not (callable(item.matches) and callable(item.open) and callable(item.files)):
+        return f"matches, open and files of the format {item.name!r} must be functions of a path"
+    if not isinstance(item.suffixes, tuple) or not all(
+        isinstance(suffix, str) and suffix.startswith(".") and suffix == suffix.lower() for suffix in item.suffixes
+    ):
+        return f"the suffixes of the format {item.name!r} are {item.suffixes!r}, not a tuple such as ('.foo',)"
+    return None
+
+
+CHECKPOINT_FORMATS: Extensions[CheckpointFormat] = Extensions(
+    "atb_checkpoint_formats", "a list of atb_core.plugins.CheckpointFormat", format_problem
+)
+
+
+def call_plugin(name: str, owner: Owner, function: Callable[[R], T], reference: R, kind: type[AtbError]) -> T:
+    """Returns `function(reference)`; what the plugin's code raises, but for an `AtbError`, is raised as `kind`."""
+    try:
+        return function(reference)
+    except (AtbError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        blamed = blame(error, owner)
+        if blamed is None:
+            raise
+        raise kind(
+            f"{reference} cannot be read: {name} failed: {error_text(error)}{blamed[1]}",
+            hint="It may be damaged; if it is not, report this to the plugin's author.",
+        ) from error
+
+
+def claimant(point: Extensions[T], claims: Callable[[T], bool], subject: str) -> Contribution[T] | None:
+    """Returns the contribution for which `claims` is true, `None` without one.
+
+    One that raises is recorded and left out. Raises `PluginError` if several claim the `subject`.
+    """
+    claiming = set()
+    for each in point.all():
+        try:
+            if claims(each.value):
+                claiming.add(id(each.value))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            point.failed(each.owner, f"{each.value}, asked about {subject}", error)
+    return point.only(lambda value: id(value) in claiming, subject)
+
+
+def custom_checkpoint(path: Path) -> Checkpoint | None:
+    """Returns the checkpoint at `path` if a plugin's format claims it, else `None`; `PluginError` if several do."""
+    contribution = claimant(CHECKPOINT_FORMATS, lambda each: each.matches(path), f"a format for {path}")
+    if contribution is None:
+        return None
+    name = f"{contribution.value} of {contribution.owner}"
+    checkpoint = call_plugin(name, contribution.owner, contribution.value.open, path, WeightsError)
+    if not isinstance(checkpoint, Checkpoint):
+        raise PluginError(f"{name} opened {path} as {checkpoint!r}, which is no Checkpoint")
+    return checkpoint
+
+
+def file_suffixes() -> frozenset[str]:
+    """Returns the suffixes of models that are single files, including those whose package is not installed."""
+    return frozenset(_PACKAGES).union(*(each.value.suffixes for each in CHECKPOINT_FORMATS.all()))
+
+
+def refuse_without_package(file: str) -> None:
+    """Raises `WeightsError` for a file of a format whose package is known and not installed."""
+    suffix = Path(file).suffix.lower()
+    package = _PACKAGES.get(suffix)
+    if package and not any(suffix in each.value.suffixes for each in CHECKPOINT_FORMATS.all()):
+        raise WeightsError(
+            f"{file} is read by the package {package}, which is not installed, or left out",
+            f"{pip_install(package)}{CHECKPOINT_FORMATS.failures()}",
+        )
+
+
+def files_of_model(path: Path) -> Sequence[Path]:
+    """Returns the files that make up the model which a file belongs to, by its name; first the one to open."""
+    for each in CHECKPOINT_FORMATS.all():
+        if path.suffix.lower() in each.value.suffixes:
+            return call_plugin(str(each.value), each.owner, each.value.files, path, WeightsError)
+    return (path,)
+
+
+def format_names() -> str:
+    """Returns the formats of plugins as the end of a list, such as `, Foo archive (atb-foo 1.0)`."""
+    return "".join(f", {each.value.name} ({each.owner})" for each in CHECKPOINT_FORMATS.all())

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ASGI application: its routes, and what stands around them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from atb_serve import status
+from atb_serve.access import Gate
+from atb_serve.chat import chat_completions
+from atb_serve.completions import completions
+from atb_serve.engine import ServedModel
+from atb_serve.errors import ApiError
+from atb_serve.http import error_response
+from atb_serve.metrics import Metrics
+from atb_serve.settings import ServeSettings
+from atb_serve.state import ServerState
+from atb_serve.tokens import detokenize, tokenize
+
+if TYPE_CHECKING:
+    from atb_core import ModelRunner
+
+ROUTES = (
+    ("GET", "/health", status.health),
+    ("GET", "/metrics", status.metrics),
+    ("GET", "/version", status.version),
+    ("GET", "/v1/models", status.models),
+    ("GET", "/v1/models/{name:path}", status.model),
+    ("POST", "/v1/completions", completions),
+    ("POST", "/v1/chat/completions", chat_completions),
+    ("POST", "/tokenize", tokenize),
+    ("POST", "/detokenize", detokenize),
+)
+
+
+def make_app(runner: ModelRunner, names: Sequence[str], settings: ServeSettings) -> Starlette:
+    """Makes the application for one model.
+
+    When the application shuts down, it closes the model.
+
+    Args:
+        runner: The open model.
+        names: The names under which requests may ask for it; answers have the first one.
+        settings: Limits and access.
+    """
+    model = ServedModel(names[0], runner, settings.limits)
+    metrics = Metrics([model])
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.health = status.Health()
+        yield
+        await model.close()
+
+    app = Starlette(
+        routes=[Route(path, handler, methods=[method]) for method, path, handler in ROUTES],
+        middleware=[Middleware(Gate, settings.access, metrics)],
+        exception_handlers={HTTPException: _http_error},
+        lifespan=lifespan,
+    )
+    # A path with a slash too many is an unknown one, and not sent elsewhere.
+    app.router.redirect_slashes = False
+    app.state.server = ServerState(dict.fromkeys(names, model), settings.limits, metrics)
+    return app
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Answers for a path that does not exist, or not for this method."""
+    assert isinstance(error, HTTPException)
+    what = f"{request.method} {request.url.path}"
+    answer = ApiError(f"There is no {what:.200}", status=error.status_code, code="not_found")
+    answer.headers = dict(error.headers or {})
+    return error_response(answer)

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/v1/chat/completions`: conversations are answered."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
+from starlette.requests import Request
+from starlette.responses import Response
+
+from atb_serve.answers import AnswerSplitter, Piece, arguments_text
+from atb_serve.engine import ServedModel, outputs
+from atb_serve.errors import ApiError, api_error
+from atb_serve.http import EventStream, JsonResponse, continued, read_body, until_client_leaves
+from atb_serve.parameters import chat_params, plain_messages, plain_tools
+from atb_serve.replies import (
+    DONE,
+    CalledFunction,
+    CalledTool,
+    ChatChoice,
+    ChatChunk,
+    ChatChunkChoice,
+    ChatCompletion,
+    ChatDelta,
+    ChatLogprobs,
+    ChatMessage,
+    ContentLogprob,
+    TokenLogprob,
+    event,
+)
+from atb_serve.schemas import ChatBody
+from atb_serve.state import ServerState, usage_of
+
+if TYPE_CHECKING:
+    from atb_core import CompletionOutput, RequestOutput, StreamChunk
+    from atb_core.runner.outputs import Logprob
+    from atb_core.runner.prompts import EncodedPrompt
+
+
+async def chat_completions(request: Request) -> Response:
+    """Answers a request, whole or as a stream."""
+    state = ServerState.of(request)
+    body = await read_body(request, ChatBody, state.limits)
+    model = state.model(request, body.model)
+    work = _Chat(state, model, body, request)
+    if not body.stream:
+        return JsonResponse(await until_client_leaves(request.receive, work.whole()))
+    events = work.events()
+    # The first event comes after all checks, so that an error has a status of its own.
+    first = await until_client_leaves(request.receive, anext(events))
+    return EventStream(continued(first, events), state.limits.idle_timeout)
+
+
+class _Chat:
+    """One request for answers to a conversation."""
+
+    def __init__(self, state: ServerState, model: ServedModel, body: ChatBody, request: Request) -> None:
+        self.state, self.model, self.body, self.request = state, model, body, request
+        self.params = chat_params(body, model.default_params, state.limits)
+        self.tools = plain_tools(body.tools, state.limits)
+        self._check_tool_choice()
+        if self._reads_tools:
+            model.check_tools()
+            # Marks of calls are special tokens in some families.
+            self.params = dataclasses.replace(self.params, skip_special_tokens=False)
+        self.id = f"chatcmpl-{request.state.request_id}"
+        self.created = int(time.time())
+
+    def _check_tool_choice(self) -> None:
+        choice = self.body.tool_choice
+        if choice is None or choice in ("none", "auto"):
+            return
+        if not self.tools:
+            raise ApiError("'tool_choice' needs 'tools'", param="tool_choice")
+        raise ApiError(
+            "'tool_choice' other than 'auto' and 'none' is not supported",
+            param="tool_choice",
+            code="unsupported_parameter",
+        )
+
+    @property
+    def _reads_tools(self) -> bool:
+        return self.tools is not None and self.body.tool_choice != "none"
+
+    async def _prompt(self) -> EncodedPrompt:
+        messages = plain_messages(self.body.messages, self.model.knows_developer)
+        return await self.model.encode_chat(
+            messages,
+            tools=None if self.body.tool_choice == "none" else self.tools,
+            add_generation_prompt=self.body.add_generation_prompt,
+            chat_template_kwargs=self.body.chat_template_kwargs,
+        )
+
+    def _splitter(self, prompt: EncodedPrompt) -> AnswerSplitter:
+        return AnswerSplitter(
+            thinks=self.model.thinks,
+            in_thought=self.model.thinks and (prompt.text or "").rstrip().endswith("<think>"),
+            parser=self.model.runner.tool_parser() if self._reads_tools else None,
+        )
+
+    async def whole(self) -> ChatCompletion:
+        """Returns the complete answer."""
+        prompt = await self._prompt()
+        results = await outputs(self.model.generate([prompt], self.params, self.id))
+        for result in results:
+            self.state.finished(self.request, self.model, result)
+        choices = [self._choice(each, prompt) for each in results[0].outputs]
+        return ChatCompletion(self.id, self.created, self.model.name, choices, usage_of(results))
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """Yields the answer as events."""
+        prompt = await self._prompt()
+        count = self.params.logprobs
+        answers = [_Answer(index, self._splitter(prompt), count) for index in range(self.params.n)]
+        wants_usage = self.body.stream_options is not None and bool(self.body.stream_options.include_usage)
+        usage: Any = None if wants_usage else UNSET
+        results: list[RequestOutput] = []
+        started = False
+        try:
+            async with aclosing(self.model.generate([prompt], self.params, self.id)) as chunks:
+                async for chunk in chunks:
+                    if chunk.output is not None:
+                        results.append(chunk.output)
+                        self.state.finished(self.request, self.model, chunk.output)
+                    for choice in answers[chunk.index].choices(chunk):
+                        started = True
+                        yield event(ChatChunk(self.id, self.created, self.model.name, [choice], usage=usage))
+        except Exception as error:
+            if not started:
+                raise
+            yield event(api_error(error, "messages").body())
+            return
+        if wants_usage:
+            yield event(ChatChunk(self.id, self.created, self.model.name, [], usage=usage_of(results)))
+        yield DONE
+
+    def _choice(self, completion: CompletionOutput, prompt: EncodedPrompt) -> ChatChoice:
+        splitter = self._splitter(prompt)
+        pieces = [*splitter.push(completion.text), *splitter.finish()]
+        calls = [piece.call for piece in pieces if piece.call is not None]
+        content = "".join(piece.content for piece in pieces)
+        message = ChatMessage(content if content or not calls else None)
+        if reasoning := "".join(piece.reasoning for piece in pieces):
+            message.reasoning_content = reasoning
+        if calls:
+            message.tool_calls = [
+                CalledTool(id=_call_id(), type="function", function=CalledFunction(call.name, arguments_text(call)))
+                for call in calls
+            ]
+        logprobs = None
+        if completion.logprobs is not None:
+            pairs = zip(completion.token_ids, completion.logprobs, strict=True)
+            logprobs = ChatLogprobs([_token_logprob(token_id, step, self.params.logprobs) for token_id, step in pairs])
+        reason = "tool_calls" if calls and completion.finish_reason == "stop" else completion.finish_reason
+        return ChatChoice(completion.index, message, logprobs, reason, completion.stop_reason)
+
+
+class _Answer:
+    """One answer while it is streamed."""
+
+    def __init__(self, index: int, splitter: AnswerSplitter, top_logprobs: int | None) -> None:
+        self._index, self._splitter, self._count = index, splitter, top_logprobs
+        self._begun = False
+        self._num_calls = 0
+
+    def choices(self, chunk: StreamChunk) -> Iterable[ChatChunkChoice]:
+        """Returns what a token adds to the stream."""
+        deltas = [ChatDelta(role="assistant", content="")] if not self._begun else []
+        self._begun = True
+        deltas += self._deltas(self._splitter.push(chunk.text))
+        if chunk.finish_reason is not None:
+            deltas += self._deltas(self._splitter.finish())
+        choices = [ChatChunkChoice(self._index, delta) for delta in deltas]
+        if chunk.logprobs is not None:
+            # Also of a token whose text is held back.
+            choices = choices or [ChatChunkChoice(self._index, ChatDelta())]
+            choices[-1].logprobs = ChatLogprobs([_token_logprob(chunk.token_id, chunk.logprobs, self._count)])
+        if chunk.finish_reason is not None:
+            is_call = self._num_calls and chunk.finish_reason == "stop"
+            reason = "tool_calls" if is_call else chunk.finish_reason
+            choices.append(ChatChunkChoice(self._index, ChatDelta(), None, reason))
+        return choices
+
+    def _deltas(self, pieces: Iterable[Piece]) -> Iterable[ChatDelta]:
+        for piece in pieces:
+            if piece.call is not None:
+                function = CalledFunction(piece.call.name, "")
+                opening = CalledTool(index=self._num_calls, id=_call_id(), type="function", function=function)
+                arguments = CalledFunction(arguments=arguments_text(piece.call))
+                yield ChatDelta(tool_calls=[opening])
+                yield ChatDelta(tool_calls=[CalledTool(index=self._num_calls, function=arguments)])
+                self._num_calls += 1
+            elif piece.reasoning:
+                yield ChatDelta(reasoning_content=piece.reasoning)
+            else:
+                yield ChatDelta(content=piece.content)
+
+
+def _call_id() -> str:
+    return f"call_{uuid.uuid4().hex[:24]}"
+
+
+def _token_logprob(token_id: int, step: dict[int, Logprob], count: int | None) -> ContentLogprob:
+    """Returns a token with the `count` most probable ones in its place; the chosen one need not be among them."""
+    likeliest = sorted(step.values(), key=lambda entry: entry.rank)[: count or 0]
+    return ContentLogprob(*_entry(step[token_id]), [TokenLogprob(*_entry(entry)) for entry in likeliest])
+
+
+def _entry(entry: Logprob) -> tuple[str, float, list[int] | None]:
+    text = entry.decoded_token or ""
+    return text, entry.logprob, None if "\ufffd" in text else list(text.encode())

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`atb serve`: a model behind OpenAI's API."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from atb_core.cli.options import load_runner, model_argument, model_options
+from atb_core.cli.output import note
+from atb_core.errors import SettingsError
+from atb_core.files import read_text
+from atb_core.plugins import hookimpl
+from atb_serve.settings import Access, Limits, ServeSettings, hashed_keys
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_MAX_CONFIG_BYTES = 1 << 20
+_LIMITS = Limits()
+_POSITIVE = click.IntRange(min=1)
+_SECONDS = click.FloatRange(min=0.001)
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Makes the options in a file the defaults of this call; an option that does not exist is an error."""
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(read_text(path, _MAX_CONFIG_BYTES, SettingsError) or "")
+    except ValueError as error:
+        raise SettingsError(f"{path} is no TOML: {error}") from None
+    known = {name: one.name for one in ctx.command.params for name in (one.name, *_long_names(one)) if name}
+    for name in values:
+        if name not in known or name == "config":
+            raise SettingsError(f"{path}: `atb serve` has no option {name!r}", hint="`atb serve --help` lists all.")
+    ctx.default_map = {str(known[name]): value for name, value in values.items()}
+    return path
+
+
+def _long_names(option: click.Parameter) -> list[str]:
+    return [name.removeprefix("--") for name in (*option.opts, *option.secondary_opts) if name.startswith("--")]
+
+
+@click.command("serve", context_settings={"auto_envvar_prefix": "ATB_SERVE"})
+@model_argument
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS",
+              help="Where to listen; 0.0.0.0 lets other machines connect.")  # fmt: skip
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N",
+              help="Port to listen at; 0 takes a free one.")  # fmt: skip
+@click.option("--served-model-name", "names", multiple=True, metavar="NAME",
+              help="Name of the model in requests; may be given again. [default: MODEL]")  # fmt: skip
+@click.option("--api-key", "keys", multiple=True, metavar="KEY", envvar="ATB_SERVE_API_KEY",
+              help="Refuse requests without this key, on every path but /health. Other users of the machine can read it"
+              " in the list of processes: not so the file, and the variable ATB_SERVE_API_KEY.")  # fmt: skip
+@click.option("--api-key-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="File with keys, one a line.")  # fmt: skip
+@click.option("--allowed-host", "hosts", multiple=True, metavar="NAME",
+              help="Answer under this name too; may be given again. Without a key, a server at a loopback address"
+              " answers under such addresses and localhost alone.")  # fmt: skip
+@click.option("--max-num-seqs", type=_POSITIVE, metavar="N",
+              help="Most completions that run at a time. [default: what memory allows]")  # fmt: skip
+@click.option("--max-queue-len", type=_POSITIVE, default=_LIMITS.max_queue_len, show_default=True, metavar="N",
+              help="Most prompts that wait; more get status 429.")  # fmt: skip
+@click.option("--max-body-bytes", type=_POSITIVE, default=_LIMITS.max_body_bytes, show_default=True, metavar="N",
+              help="Largest body of a request.")  # fmt: skip
+@click.option("--max-prompts", type=_POSITIVE, default=_LIMITS.max_prompts, show_default=True, metavar="N",
+              help="Most prompts in one request.")  # fmt: skip
+@click.option("--max-n", type=_POSITIVE, default=_LIMITS.max_n, show_default=True, metavar="N",
+              help="Most completions of one prompt.")  # fmt: skip
+@click.option("--max-tokens", type=_POSITIVE, metavar="N",
+              help="Most tokens of one completion. [default: what the context holds]")  # fmt: skip
+@click.option("--request-timeout", type=_SECONDS, default=_LIMITS.request_timeout, show_default=True,
+              metavar="SECONDS", help="Longest time for one answer.")  # fmt: skip
+@click.option("--idle-timeout", type=_SECONDS, default=_LIMITS.idle_timeout, show_default=True, metavar="SECONDS",
+              help="Longest time for which a client may leave a stream unread.")  # fmt: skip
+@click.option("--drain", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="SECONDS",
+              help="After SIGTERM or Ctrl-C, let running requests go on for so long.")  # fmt: skip
+@click.option("--log-requests/--no-log-requests", default=True, show_default=True,
+              help="Print one line of JSON for each request on stdout, without its text.")  # fmt: skip
+@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE", is_eager=True,
+              expose_value=False, callback=_read_config,
+              help="TOML file with values of these options, by their names.")  # fmt: skip
+@model_options
+def command(model: str, **options: Any) -> None:
+    """Serve MODEL in the form of OpenAI's API, on this machine alone unless --host says otherwise.
+
+    Every option can be given as a variable too: ATB_SERVE_PORT for --port. Options go before variables, and variables
+    before the file.
+    """
+    from atb_serve.server import Server, bind, set_up_logs
+
+    host, port, drain = options.pop("host"), options.pop("port"), options.pop("drain")
+    names = options.pop("names") or (model,)
+    log_requests = options.pop("log_requests")
+    keys = hashed_keys(options.pop("keys"), options.pop("api_key_file"))
+    settings = ServeSettings(_limits(options), Access(keys, _hosts(host, options.pop("hosts"), bool(keys))))
+    if not keys and not _is_loopback(host):
+        note(f"warning: {host} can be reached by other machines, and without --api-key everybody may ask")
+    with bind(host, port, settings.limits.idle_timeout) as listener:
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        if options["max_num_seqs"] is None:
+            del options["max_num_seqs"]
+        set_up_logs(log_requests)
+        with load_runner(model, **options) as runner:
+            from atb_serve.app import make_app
+
+            app = make_app(runner, names, settings)
+            server = Server(app, drain, lambda: note(f"{names[0]} is served at {address}/v1 (Ctrl-C ends it)"))
+            server.run(sockets=[listener])
+
+
+def _limits(options: dict[str, Any]) -> Limits:
+    """Takes the limits out of the options."""
+    names = ("max_queue_len", "max_body_bytes", "max_prompts", "max_n", "max_tokens", "request_timeout", "idle_timeout")
+    return Limits(**{name: options.pop(name) for name in names})
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hosts(host: str, allowed: tuple[str, ...], has_key: bool) -> frozenset[str] | None:
+    """Returns the names under which the server answers; `None`: all."""
+    own = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}
+    if allowed:
+        return frozenset({*own, *map(str.lower, allowed)})
+    return frozenset(own) if _is_loopback(host) and not has_key else None
+
+
+@hookimpl
+def atb_cli_commands() -> list[click.Command]:
+    """Returns `atb serve`."""
+    return [command]

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/v1/completions`: texts and token ids are continued."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from atb_serve.engine import ServedModel, outputs
+from atb_serve.errors import ApiError, api_error
+from atb_serve.http import EventStream, JsonResponse, continued, read_body, until_client_leaves
+from atb_serve.parameters import check_at_most, text_params
+from atb_serve.replies import DONE, TextChoice, TextCompletion, TextLogprobs, event
+from atb_serve.schemas import CompletionBody
+from atb_serve.state import ServerState, usage_of
+
+if TYPE_CHECKING:
+    from atb_core import CompletionOutput, RequestOutput, SamplingParams, StreamChunk
+    from atb_core.runner.outputs import Logprob
+    from atb_core.runner.prompts import EncodedPrompt
+
+
+async def completions(request: Request) -> Response:
+    """Answers a request, whole or as a stream."""
+    state = ServerState.of(request)
+    body = await read_body(request, CompletionBody, state.limits)
+    model = state.model(request, body.model)
+    work = _Completions(state, model, body, request)
+    if not body.stream:
+        return JsonResponse(await until_client_leaves(request.receive, work.whole()))
+    events = work.events()
+    # The first event comes after all checks, so that an error has a status of its own.
+    first = await until_client_leaves(request.receive, anext(events))
+    return EventStream(continued(first, events), state.limits.idle_timeout)
+
+
+class _Completions:
+    """One request for completions."""
+
+    def __init__(self, state: ServerState, model: ServedModel, body: CompletionBody, request: Request) -> None:
+        self.state, self.model, self.body, self.request = state, model, body, request
+        self.params: SamplingParams = text_params(body, model.default_params, state.limits)
+        self.id = f"cmpl-{request.state.request_id}"
+        self.created = int(time.time())
+        # The one token that core generates at least is not in the answer.
+        self.only_echo = body.max_tokens == 0
+
+    async def whole(self) -> TextCompletion:
+        """Returns the complete answer."""
+        prompts = await self._prompts()
+        results = await outputs(self.model.generate(prompts, self.params, self.id))
+        for result in results:
+            self.state.finished(self.request, self.model, result)
+        choices: list[TextChoice] = []
+        for result, prompt in zip(results, prompts, strict=True):
+            choices += [self._choice(result, each, prompt, len(choices)) for each in result.outputs]
+        return self._reply(choices, usage_of(results))
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """Yields the answer as events."""
+        prompts = await self._prompts()
+        results: list[RequestOutput] = []
+        wants_usage = self.body.stream_options is not None and bool(self.body.stream_options.include_usage)
+        offsets: dict[int, int] = {}
+        started = False
+        try:
+            async with aclosing(self.model.generate(prompts, self.params, self.id)) as chunks:
+                async for chunk in chunks:
+                    index = chunk.prompt_index * self.params.n + chunk.index
+                    if chunk.output is not None:
+                        results.append(chunk.output)
+                        self.state.finished(self.request, self.model, chunk.output)
+                    if self.body.echo and index not in offsets:
+                        text = self._prompt_text(prompts[chunk.prompt_index])
+                        offsets[index] = len(text)
+                        started = True
+                        yield event(self._reply([TextChoice(index, text)], None if wants_usage else ...))
+                    choice = self._piece(chunk, index, offsets)
+                    if choice.text or choice.logprobs or choice.finish_reason:
+                        started = True
+                        yield event(self._reply([choice], None if wants_usage else ...))
+        except Exception as error:
+            if not started:
+                raise
+            yield event(api_error(error, "prompt").body())
+            return
+        if wants_usage:
+            yield event(self._reply([], usage_of(results)))
+        yield DONE
+
+    async def _prompts(self) -> list[EncodedPrompt]:
+        given: Any = self.body.prompt
+        if isinstance(given, list) and (not given or isinstance(given[0], int)):
+            given = [given]
+        many = given if isinstance(given, list) else [given]
+        check_at_most("prompt", len(many), self.state.limits.max_prompts, " prompts")
+        if self.body.echo and self.body.stream and self.body.logprobs is not None:
+            raise ApiError("'echo' with 'logprobs' cannot be streamed", param="echo", code="unsupported_parameter")
+        return [await self.model.encode(prompt, "prompt") for prompt in many]
+
+    def _reply(self, choices: list[TextChoice], usage: Any = ...) -> TextCompletion:
+        reply = TextCompletion(self.id, self.created, self.model.name, choices)
+        if usage is not ...:
+            reply.usage = usage
+        return reply
+
+    def _prompt_text(self, prompt: EncodedPrompt) -> str:
+        if prompt.text is not None:
+            return prompt.text
+        return self.model.tokenizer.decode(prompt.token_ids, skip_special_tokens=False)
+
+    def _choice(
+        self, result: RequestOutput, completion: CompletionOutput, prompt: EncodedPrompt, index: int
+    ) -> TextChoice:
+        steps: list[Any] = []
+        text = "" if self.only_echo else completion.text
+        if self.body.echo:
+            text = self._prompt_text(prompt) + text
+            steps += zip(prompt.token_ids, result.prompt_logprobs or (), strict=False)
+        if completion.logprobs is not None and not self.only_echo:
+            steps += zip(completion.token_ids, completion.logprobs, strict=True)
+        logprobs = None if self.body.logprobs is None else self._logprobs(steps, 0)
+        reason = "length" if self.only_echo else completion.finish_reason
+        return TextChoice(index, text, logprobs, reason, completion.stop_reason)
+
+    def _piece(self, chunk: StreamChunk, index: int, offsets: dict[int, int]) -> TextChoice:
+        if self.only_echo:
+            return TextChoice(index, "", None, chunk.finish_reason and "length")
+        start = offsets.get(index, 0)
+        offsets[index] = start + len(chunk.text)
+        logprobs = None
+        if chunk.logprobs is not None:
+            logprobs = self._logprobs([(chunk.token_id, chunk.logprobs)], start)
+        return TextChoice(index, chunk.text, logprobs, chunk.finish_reason)
+
+    def _logprobs(self, steps: Sequence[tuple[int, dict[int, Logprob] | None]], offset: int) -> TextLogprobs:
+        """Returns OpenAI's form of the log probabilities of tokens, of which the first begins at `offset`."""
+        found = TextLogprobs([], [], [], [])
+        for token_id, step in steps:
+            if step is None:  # the first token of a prompt, which nothing precedes
+                token = self.model.tokenizer.decode([token_id], skip_special_tokens=False)
+                found.token_logprobs.append(None)
+                found.top_logprobs.append(None)
+            else:
+                token = step[token_id].decoded_token or ""
+                found.token_logprobs.append(step[token_id].logprob)
+                found.top_logprobs.append(_by_text(step))
+            found.tokens.append(token)
+            found.text_offset.append(offset)
+            offset += len(token)
+        return found
+
+
+def _by_text(step: dict[int, Logprob]) -> dict[str, float]:
+    """Returns log probabilities by text; of tokens with the same text, that of the most probable."""
+    texts: dict[str, float] = {}
+    for entry in step.values():
+        text = entry.decoded_token or ""
+        texts[text] = max(entry.logprob, texts.get(text, entry.logprob))
+    return texts

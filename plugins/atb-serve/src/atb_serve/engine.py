@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A served model: prompts become tokens off the event loop, and completions of several prompts one stream."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from atb_core import AsyncRunner, ModelRunner, RequestOutput, SamplingParams, StreamChunk
+from atb_core.errors import AtbError, RequestError, TokenizerError
+from atb_serve.errors import ApiError, api_error
+from atb_serve.settings import Limits
+
+if TYPE_CHECKING:
+    from atb_core.runner.prompts import EncodedPrompt
+    from atb_core.runner.tokenizer import Tokenizer
+
+T = TypeVar("T")
+# Texts are encoded by one thread for each model: a tokenizer is quick, and chat templates share one process.
+_ENCODING_THREADS = 1
+
+
+class ServedModel:
+    """A model under the name that requests give.
+
+    Args:
+        name: Name in requests.
+        runner: The open model.
+        limits: Limits of the server.
+    """
+
+    def __init__(self, name: str, runner: ModelRunner, limits: Limits) -> None:
+        self.name, self.runner, self.limits = name, runner, limits
+        self.created = int(time.time())
+        self.engine = AsyncRunner(runner, max_queue_len=limits.max_queue_len)
+        self.default_params = runner.get_default_sampling_params()
+        templates = [] if runner.tokenizer is None else runner.tokenizer.chat_templates.values()
+        self.knows_developer = any("developer" in source for source in templates)
+        self.thinks = any("</think>" in source for source in templates)
+        self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer.
+
+        Raises:
+            ApiError: It was opened without one.
+        """
+        if self.runner.tokenizer is None:
+            raise ApiError("This model has no tokenizer; prompts are token ids", param="prompt")
+        return self.runner.tokenizer
+
+    async def encode(self, prompt: Any, param: str, **for_template: Any) -> EncodedPrompt:
+        """Returns the tokens of a prompt, in another thread.
+
+        Raises:
+            ApiError: The prompt or a variable of the template is refused.
+        """
+        return await self.run_encoding(lambda: self.runner.encode(prompt, **for_template), param)
+
+    async def encode_chat(self, messages: list[dict[str, Any]], **for_template: Any) -> EncodedPrompt:
+        """Returns the tokens of a conversation; see `encode`."""
+        return await self.run_encoding(lambda: self.runner.encode(messages, **for_template), "messages")
+
+    def check_tools(self) -> None:
+        """Raises ApiError if nothing installed reads the tool calls of this model."""
+        try:
+            self.runner.tool_parser()
+        except RequestError as error:
+            raise api_error(error, "tools") from None
+
+    async def run_encoding(self, function: Callable[[], T], param: str) -> T:
+        """Runs what takes time with texts in another thread; an error of the request names `param`."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._encoding, function)
+        except (RequestError, TokenizerError) as error:
+            raise api_error(error, _param_in(error, param)) from None
+
+    async def generate(
+        self, prompts: Sequence[EncodedPrompt], params: SamplingParams, request_id: str, **options: Any
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """Completes prompts together; each chunk says by `prompt_index` whose it is.
+
+        Leaving the generator ends the requests.
+        """
+        if len(prompts) * params.n > self.limits.max_queue_len:
+            raise ApiError(
+                f"{len(prompts)} prompts with n={params.n} are {len(prompts) * params.n} completions; this server "
+                f"queues {self.limits.max_queue_len}",
+                param="prompt",
+            )
+        streams = [
+            self.engine.generate(
+                {"prompt_token_ids": prompt.token_ids},
+                params,
+                f"{request_id}-{index}",
+                timeout=self.limits.request_timeout,
+                **options,
+            )
+            for index, prompt in enumerate(prompts)
+        ]
+        async with aclosing(streams[0] if len(streams) == 1 else _merged(streams)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def close(self, drain: float | None = None) -> None:
+        """Ends all requests, after `drain` seconds, and closes the model."""
+        await self.engine.close(drain=drain)
+        self._encoding.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self.runner.close)
+
+
+async def _merged(streams: Sequence[AsyncGenerator[StreamChunk, None]]) -> AsyncGenerator[StreamChunk, None]:
+    """Yields the chunks of several streams as they come; the first error ends all of them."""
+    # One place for each stream: a reader that is slow stops the others' chunks from piling up here.
+    queue: asyncio.Queue[StreamChunk | BaseException | None] = asyncio.Queue(len(streams))
+
+    async def read(index: int, stream: AsyncGenerator[StreamChunk, None]) -> None:
+        try:
+            async with aclosing(stream):
+                async for chunk in stream:
+                    await queue.put(dataclasses.replace(chunk, prompt_index=index))
+        except Exception as error:
+            await queue.put(error)
+        else:
+            await queue.put(None)
+
+    tasks = [asyncio.create_task(read(index, stream)) for index, stream in enumerate(streams)]
+    try:
+        running = len(tasks)
+        while running:
+            item = await queue.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
+                running -= 1
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def outputs(chunks: AsyncGenerator[StreamChunk, None]) -> list[RequestOutput]:
+    """Reads a stream to its end and returns the results of its prompts in their order."""
+    found: dict[int, RequestOutput] = {}
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if chunk.output is not None:
+                found[chunk.prompt_index] = chunk.output
+    return [found[index] for index in sorted(found)]
+
+
+def _param_in(error: AtbError, param: str) -> str:
+    """Returns the parameter that core's message about a prompt is about, which is `param` or a part of it."""
+    if param == "messages" and (message := re.search(r"The prompt, message (\d+)", error.message)):
+        return f"messages[{message[1]}]"
+    of_template = re.search(r"\A(The chat|The model's chat template knows no) variable", error.message)
+    return "chat_template_kwargs" if of_template else param

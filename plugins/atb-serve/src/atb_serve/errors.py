@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors in OpenAI's form: a message, a type, the parameter and a code."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+import msgspec
+
+from atb_core import SamplingParams
+from atb_core.errors import (
+    AtbError,
+    ContextLengthError,
+    QueueFullError,
+    RequestError,
+    RequestTimeoutError,
+    TokenizerError,
+    printable,
+)
+
+_LOG = logging.getLogger("atb_serve")
+_PARAMETERS = frozenset(SamplingParams.__dataclass_fields__)
+_INVALID = "invalid_request_error"
+_PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*?)`$")
+_UNKNOWN_FIELD = re.compile(r"unknown field `(.*?)`")
+_MISSING_FIELD = re.compile(r"missing required field `(.*?)`")
+
+
+class ApiError(AtbError):
+    """Error for a request that the server does not serve.
+
+    Args:
+        message: What is wrong.
+        status: HTTP status.
+        param: The parameter that it is about.
+        code: A word for programs.
+        kind: OpenAI's `type` of the error.
+        hint: The next step.
+        headers: Headers of the answer.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str | None = None,
+        kind: str = _INVALID,
+        hint: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, hint)
+        self.status, self.param, self.code, self.kind = status, param, code, kind
+        self.headers = headers or {}
+
+    def body(self) -> dict[str, Any]:
+        """Returns the answer's body."""
+        return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def api_error(error: BaseException, param: str | None = None) -> ApiError:
+    """Returns the answer to an error; what is the server's own fault is logged and not described.
+
+    Args:
+        error: What was raised.
+        param: The parameter that an error of the request is about, if it names none itself.
+    """
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, QueueFullError):
+        retry = {"Retry-After": "1"}
+        return ApiError(str(error), status=429, code="queue_full", kind="rate_limit_error", headers=retry)
+    if isinstance(error, RequestTimeoutError):
+        return ApiError(str(error), status=504, code="timeout", kind="timeout_error")
+    if isinstance(error, ContextLengthError):
+        return ApiError(str(error), param=param, code="context_length_exceeded")
+    if isinstance(error, (RequestError, TokenizerError)):
+        return ApiError(str(error), param=param or _param_of(error))
+    _LOG.error("a request failed", exc_info=error)
+    return ApiError(
+        "The server failed to answer this request; its log says why", status=500, kind="server_error", code="internal"
+    )
+
+
+def _param_of(error: AtbError) -> str | None:
+    """Returns the parameter that core's message begins with."""
+    words = re.split(r"[\s=:\[]", error.message, maxsplit=1)
+    if words[0] in ("A", "Stop"):  # "A stop string ..."
+        return "stop"
+    return words[0] if words[0] in _PARAMETERS else None
+
+
+def invalid_json(error: Exception) -> ApiError:
+    """Returns the answer to a body that is no JSON, or not the JSON of a request."""
+    text = printable(error)
+    if not isinstance(error, msgspec.ValidationError):
+        what = "nests too deeply" if isinstance(error, RecursionError) else f"is not valid JSON in UTF-8: {text}"
+        return ApiError(f"The body {what}", code="invalid_json")
+    place = _PLACE.search(text)
+    param = place[1] if place else ""
+    message = text[: place.start()] if place else text
+    if unknown := _UNKNOWN_FIELD.search(message):
+        param = f"{param}.{unknown[1]}".lstrip(".")
+        return ApiError(f"Unknown parameter: '{param}'", param=param, code="unknown_parameter")
+    if missing := _MISSING_FIELD.search(message):
+        param = f"{param}.{missing[1]}".lstrip(".")
+        return ApiError(f"Missing required parameter: '{param}'", param=param, code="missing_required_parameter")
+    where = f"'{param}'" if param else "The body"
+    return ApiError(f"{where} is invalid: {message}", param=param or None, code="invalid_type")

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What HTTP needs beyond starlette: bounded bodies, clients that leave, and streams that nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from atb_serve.errors import ApiError, invalid_json
+from atb_serve.replies import encode_json
+from atb_serve.settings import Limits
+
+T = TypeVar("T")
+#: Status of a request whose client left, in the log; nothing is sent. nginx has it too.
+CLIENT_LEFT = 499
+
+
+class ClientLeftError(Exception):
+    """Error for a client that closed the connection."""
+
+
+class JsonResponse(Response):
+    """A body in JSON."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Returns the body's bytes."""
+        return encode_json(content)
+
+
+def error_response(error: ApiError) -> JsonResponse:
+    """Returns the answer to a request that is refused."""
+    return JsonResponse(error.body(), error.status, error.headers)
+
+
+async def read_body(request: Request, kind: type[T], limits: Limits) -> T:
+    """Reads a body and checks it against its schema.
+
+    Raises:
+        ApiError: It is too large or too slow, no JSON, or not of the form that `kind` describes.
+        ClientLeftError: The client left meanwhile.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise ApiError("The header Content-Type must be application/json", status=415, code="unsupported_media_type")
+    try:
+        data = await asyncio.wait_for(_body(request, limits.max_body_bytes), limits.body_timeout)
+    except asyncio.TimeoutError:
+        raise ApiError(
+            f"The body did not arrive within {limits.body_timeout:g} s", status=408, code="body_timeout"
+        ) from None
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise invalid_json(error) from None
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    data = bytearray()
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        data += message.get("body", b"")
+        if len(data) > limit:
+            raise ApiError(
+                f"The body is larger than {limit} bytes, which this server allows", status=413, code="body_too_large"
+            )
+        if not message.get("more_body", False):
+            return bytes(data)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def until_client_leaves(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Returns the result of `work`, which is cancelled if the client leaves.
+
+    Raises:
+        ClientLeftError: The client left first.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientLeftError
+        return task.result()
+    finally:
+        for each in (task, gone):
+            each.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+class EventStream(Response):
+    """Server-sent events. A client that leaves, or that does not read for `idle_timeout` seconds, ends them.
+
+    Args:
+        events: Whole events.
+        idle_timeout: Seconds for which one event may wait to be read.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes, None], idle_timeout: float) -> None:
+        self.events, self.idle_timeout = events, idle_timeout
+        self.status_code, self.background = 200, None
+        # Proxies must not collect events.
+        self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the events."""
+        try:
+            await until_client_leaves(receive, self._send_all(send))
+        finally:
+            await self.events.aclose()
+
+    async def _send_all(self, send: Send) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async for event in self.events:
+            # `asyncio.wait_for` would make a task for each token.
+            idle = loop.call_later(self.idle_timeout, task.cancel)
+            try:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+            except asyncio.CancelledError:
+                raise ClientLeftError from None
+            finally:
+                idle.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def continued(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Yields `first` and then the events."""
+    async with aclosing(events):
+        yield first
+        async for each in events:
+            yield each

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns the parameters of requests into those of core, within the limits of the server."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import msgspec
+
+from atb_core import SamplingParams
+from atb_core.errors import RequestError
+from atb_serve.errors import ApiError, api_error
+from atb_serve.schemas import ChatBody, CompletionBody, Message, SamplingBody, Tool
+from atb_serve.settings import Limits
+
+# Parameters that core knows by the same name.
+_SAME = (
+    "n", "seed", "temperature", "top_p", "presence_penalty", "frequency_penalty", "top_k", "min_p",
+    "repetition_penalty", "min_tokens", "ignore_eos", "stop_token_ids", "skip_special_tokens",
+)  # fmt: skip
+# OpenAI's default for texts, which vLLM has too.
+_DEFAULT_TEXT_TOKENS = 16
+
+
+def check_at_most(param: str, value: int | None, limit: int | None, what: str = "") -> None:
+    """Raises ApiError for a value above the server's limit."""
+    if value is not None and limit is not None and value > limit:
+        raise ApiError(f"'{param}' is {value}{what}; this server allows at most {limit}", param=param)
+
+
+def text_params(body: CompletionBody, defaults: SamplingParams, limits: Limits) -> SamplingParams:
+    """Returns the sampling parameters of a request for texts.
+
+    Raises:
+        ApiError: A parameter is out of range, or there is no such thing here.
+    """
+    if body.best_of is not None and body.best_of != (body.n or 1):
+        raise ApiError("'best_of' other than n is not supported", param="best_of", code="unsupported_parameter")
+    check_at_most("logprobs", body.logprobs, limits.max_logprobs)
+    values: dict[str, Any] = {"logprobs": body.logprobs}
+    if body.echo and body.logprobs is not None:
+        values["prompt_logprobs"] = body.logprobs
+    values["max_tokens"] = _DEFAULT_TEXT_TOKENS if body.max_tokens is None else body.max_tokens
+    if body.max_tokens == 0:
+        if not body.echo:
+            raise ApiError("'max_tokens' of 0 needs 'echo'", param="max_tokens")
+        values["max_tokens"] = 1  # the one token is computed with the prompt, and left out of the answer
+    return _sampling_params(body, values, defaults, limits)
+
+
+def chat_params(body: ChatBody, defaults: SamplingParams, limits: Limits) -> SamplingParams:
+    """Returns the sampling parameters of a request for answers to a conversation; see `text_params`."""
+    if body.max_tokens is not None and body.max_completion_tokens is not None:
+        raise ApiError("Give 'max_completion_tokens' or 'max_tokens', not both", param="max_tokens")
+    check_at_most("top_logprobs", body.top_logprobs, limits.max_logprobs)
+    if body.top_logprobs is not None and not body.logprobs:
+        raise ApiError("'top_logprobs' needs 'logprobs' to be true", param="top_logprobs")
+    values: dict[str, Any] = {"logprobs": (body.top_logprobs or 0) if body.logprobs else None}
+    name = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
+    # Without one, an answer goes on to its end or to that of the context.
+    values["max_tokens"] = getattr(body, name)
+    return _sampling_params(body, values, defaults, limits, name)
+
+
+def _sampling_params(
+    body: SamplingBody, values: dict[str, Any], defaults: SamplingParams, limits: Limits, max_tokens: str = "max_tokens"
+) -> SamplingParams:
+    check_at_most("n", body.n, limits.max_n)
+    check_at_most(max_tokens, values["max_tokens"], limits.max_tokens)
+    stop = [body.stop] if isinstance(body.stop, str) else (body.stop or [])
+    check_at_most("stop", len(stop), limits.max_stop, " strings")
+    check_at_most("logit_bias", len(body.logit_bias or ()), limits.max_logit_bias, " token ids")
+    check_at_most("stop_token_ids", len(body.stop_token_ids or ()), limits.max_logit_bias, " token ids")
+    if body.stream_options is not None and not body.stream:
+        raise ApiError("'stream_options' needs 'stream' to be true", param="stream_options")
+    given = {name: value for name in _SAME if (value := getattr(body, name)) is not None}
+    if values["max_tokens"] is None:
+        values["max_tokens"] = limits.max_tokens
+    given |= values
+    try:
+        if stop:
+            given["stop"] = stop
+        if body.logit_bias:
+            given["logit_bias"] = _token_bias(body.logit_bias)
+        return dataclasses.replace(defaults, **given)
+    except RequestError as error:
+        answer = api_error(error)
+        if answer.param == "max_tokens":
+            answer.param = max_tokens
+        raise answer from None
+
+
+def _token_bias(bias: dict[str, float]) -> dict[int, float]:
+    checked = {}
+    for key, value in bias.items():
+        if not (key.isascii() and key.isdigit() and len(key) < 10):
+            raise RequestError(f"logit_bias has the key {key!r:.50}, which is not a token id")
+        checked[int(key)] = value
+    return checked
+
+
+def plain_messages(messages: list[Message], knows_developer: bool) -> list[dict[str, Any]]:
+    """Returns messages as chat templates read them.
+
+    Args:
+        messages: Messages of a request.
+        knows_developer: True if the template knows the role `developer`; others would drop such a message, so it
+            becomes one of the system.
+
+    Raises:
+        ApiError: The arguments of a tool call are no JSON object, or a tool's message lacks `tool_call_id`.
+    """
+    if not messages:
+        raise ApiError("'messages' is empty", param="messages")
+    return [_plain_message(message, f"messages[{i}]", knows_developer) for i, message in enumerate(messages)]
+
+
+def _plain_message(message: Message, param: str, knows_developer: bool) -> dict[str, Any]:
+    role = "system" if message.role == "developer" and not knows_developer else message.role
+    if role == "tool" and message.tool_call_id is None:
+        raise ApiError("A tool's message needs the id of its call", param=f"{param}.tool_call_id")
+    plain: dict[str, Any] = {"role": role, "content": message.content}
+    for name in ("name", "tool_call_id", "reasoning_content"):
+        if (value := getattr(message, name)) is not None:
+            plain[name] = value
+    if message.tool_calls:
+        plain["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {
+                "name": call.function.name,
+                "arguments": _arguments(call.function.arguments, f"{param}.tool_calls[{i}].function.arguments"),
+            }}
+            for i, call in enumerate(message.tool_calls)
+        ]  # fmt: skip
+    return plain
+
+
+def _arguments(text: str, param: str) -> dict[str, Any]:
+    """Returns the arguments of a call as the object that templates write out again."""
+    try:
+        value = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ApiError(f"'{param}' must be a JSON object as text", param=param)
+    return value
+
+
+def plain_tools(tools: list[Tool] | None, limits: Limits) -> list[dict[str, Any]] | None:
+    """Returns tools as chat templates read them; `None` without any."""
+    check_at_most("tools", len(tools or ()), limits.max_tools, " functions")
+    if not tools:
+        return None
+    names = [tool.function.name for tool in tools]
+    if len(set(names)) < len(names):
+        raise ApiError("Two tools have the same name", param="tools")
+    plain = msgspec.to_builtins(tools)
+    for tool in plain:
+        function = tool["function"]
+        tool["function"] = {key: value for key, value in function.items() if value is not None and key != "strict"}
+        tool["function"].setdefault("description", "")
+        tool["function"].setdefault("parameters", {"type": "object", "properties": {}})
+    return [{"type": tool["type"], "function": tool["function"]} for tool in plain]

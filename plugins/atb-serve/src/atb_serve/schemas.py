@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bodies of requests. A field that is not here is refused; one of type `Ignored` is accepted and has no effect."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+Ignored = Annotated[Any, Meta(description="Accepted and ignored.", extra={"ignored": True})]
+Name = Annotated[str, Meta(pattern=r"\A[a-zA-Z0-9_.-]{1,64}\Z")]
+
+
+class _Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What all bodies share: unknown fields are errors."""
+
+
+class StreamOptions(_Body, kw_only=True):
+    """Options of a stream."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Ignored = None
+
+
+class SamplingBody(_Body, kw_only=True):
+    """Fields of `/v1/completions` and `/v1/chat/completions` that choose tokens."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    max_tokens: int | None = None
+    # vLLM's further parameters.
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    stop_token_ids: list[int] | None = None
+    skip_special_tokens: bool | None = None
+    user: Ignored = None
+
+
+class CompletionBody(SamplingBody, kw_only=True):
+    """Body of `/v1/completions`."""
+
+    prompt: str | list[str | int | list[int]]
+    echo: bool | None = None
+    logprobs: int | None = None
+    best_of: int | None = None
+    suffix: None = None
+
+
+class FunctionCall(_Body, kw_only=True):
+    """A call that the model made earlier; `arguments` is a JSON object as text."""
+
+    name: Name
+    arguments: str
+
+
+class ToolCallBody(_Body, kw_only=True):
+    """A tool call in an assistant's message."""
+
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+    index: Ignored = None
+
+
+class Message(_Body, kw_only=True):
+    """One message of a conversation; the role and parts of the content are checked with the chat template."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCallBody] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    # A client may send an answer back as it came.
+    refusal: Ignored = None
+    annotations: Ignored = None
+    audio: None = None
+    function_call: None = None
+
+
+class Function(_Body, kw_only=True):
+    """A function that the model may call; `parameters` is a JSON schema."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(_Body, kw_only=True):
+    """A tool; only functions exist."""
+
+    function: Function
+    type: Literal["function"]
+
+
+class FunctionName(_Body, kw_only=True):
+    """The name of a function."""
+
+    name: Name
+
+
+class ToolChoice(_Body, kw_only=True):
+    """The one function that the model has to call."""
+
+    function: FunctionName
+    type: Literal["function"] = "function"
+
+
+class ChatBody(SamplingBody, kw_only=True):
+    """Body of `/v1/chat/completions`."""
+
+    messages: list[Message]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    add_generation_prompt: bool = True
+    chat_template_kwargs: dict[str, Any] | None = None
+    modalities: list[Literal["text"]] | None = None
+    metadata: Ignored = None
+    store: Ignored = None
+    service_tier: Ignored = None
+    safety_identifier: Ignored = None
+    prompt_cache_key: Ignored = None
+
+
+class TokenizeBody(_Body, kw_only=True):
+    """Body of `/tokenize`: a text, or a conversation to which the chat template is applied."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[Message] | None = None
+    add_special_tokens: bool = True
+    add_generation_prompt: bool = True
+    tools: list[Tool] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    return_token_strs: bool = False
+
+
+class DetokenizeBody(_Body, kw_only=True):
+    """Body of `/detokenize`."""
+
+    tokens: list[int]
+    model: str | None = None

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the application: the socket, signals and the log."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import logging.config
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from atb_core.errors import AtbError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+_BACKLOG = 2048
+
+
+class AddressError(AtbError):
+    """Error for an address that the server cannot listen at."""
+
+
+def bind(host: str, port: int, idle_timeout: float) -> socket.socket:
+    """Takes the address, before the model is loaded; who connects meanwhile waits.
+
+    Args:
+        host: Name or address of this machine.
+        port: Number of the port; 0 takes a free one.
+        idle_timeout: Seconds after which the kernel ends a connection whose other side reads nothing.
+
+    Raises:
+        AddressError: The address is in use, or not one of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise AddressError(f"{host} is no address: {error.strerror}") from None
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * idle_timeout))
+    try:
+        listener.bind(address)
+        # Two servers at one port would both bind, and the second fail only after it has loaded its model.
+        listener.listen(0)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AddressError(
+                f"Another program listens at {host}:{port}",
+                hint="End it, or choose another port with --port; 0 takes a free one.",
+            ) from None
+        raise AddressError(f"This machine cannot listen at {host}:{port}: {error.strerror}") from None
+    return listener
+
+
+class Server(uvicorn.Server):
+    """Serves an application until a signal, or `should_exit`, ends it.
+
+    After the first SIGTERM or SIGINT running requests go on for a while; the second SIGINT ends them at once.
+
+    Args:
+        app: The application.
+        drain: Seconds for which requests go on.
+        ready: Is called when requests are accepted.
+    """
+
+    def __init__(self, app: Starlette, drain: float = 30.0, ready: Callable[[], None] = lambda: None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=_BACKLOG,
+                lifespan="on",
+                ws="none",
+                timeout_graceful_shutdown=max(1, round(drain)),
+                timeout_keep_alive=75,
+            )
+        )
+        self._ready = ready
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Notes a signal; unlike the base class it does not raise it again at the end, which is a regular one."""
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to accept requests."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def set_up_logs(requests: bool) -> None:
+    """Writes requests to stdout, one line of JSON each, and everything else to stderr."""
+    plain: dict[str, Any] = {"format": "%(message)s"}
+    handlers = {
+        "requests": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "plain"},
+        "errors": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "errors"},
+    }
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"plain": plain, "errors": {"format": "%(levelname)s %(name)s: %(message)s"}},
+            "handlers": handlers,
+            "loggers": {
+                "atb_serve": {"handlers": ["errors"], "level": "WARNING", "propagate": False},
+                "atb_serve.requests": {
+                    "handlers": ["requests"], "level": "INFO" if requests else "WARNING", "propagate": False,
+                },
+                "uvicorn": {"handlers": ["errors"], "level": "WARNING", "propagate": False},
+            },
+        }
+    )  # fmt: skip

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the routes of one server share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from starlette.requests import Request
+
+from atb_serve.errors import ApiError
+from atb_serve.metrics import Metrics
+from atb_serve.replies import Usage
+from atb_serve.settings import Limits
+
+if TYPE_CHECKING:
+    from atb_core import RequestOutput
+    from atb_serve.engine import ServedModel
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """The models by name, with the server's limits and counts."""
+
+    models: Mapping[str, ServedModel]
+    limits: Limits
+    metrics: Metrics
+
+    @classmethod
+    def of(cls, request: Request) -> ServerState:
+        """Returns the state of the server that got a request."""
+        return cast(ServerState, request.app.state.server)
+
+    def model(self, request: Request, name: str | None) -> ServedModel:
+        """Looks a model up in the table; without a name it is the first one.
+
+        Raises:
+            ApiError: There is none of that name.
+        """
+        model = next(iter(self.models.values())) if name is None else self.models.get(name)
+        if model is None:
+            raise ApiError(
+                f"The model {name!r:.100} does not exist", status=404, param="model", code="model_not_found",
+                hint=f"Models are {', '.join(map(repr, self.models))}.",
+            )  # fmt: skip
+        request.state.facts["model"] = model.name
+        return model
+
+    def finished(self, request: Request, model: ServedModel, output: RequestOutput) -> None:
+        """Counts the result of a prompt and notes it for the log."""
+        self.metrics.finished(model.name, output)
+        facts = request.state.facts
+        facts["prompt_tokens"] = facts.get("prompt_tokens", 0) + len(output.prompt_token_ids)
+        generated = sum(len(each.token_ids) for each in output.outputs)
+        facts["completion_tokens"] = facts.get("completion_tokens", 0) + generated
+        facts.setdefault("finish_reasons", []).extend(each.finish_reason for each in output.outputs)
+        facts.setdefault("time_to_first_token", round(output.metrics.time_to_first_token, 4))
+
+
+def usage_of(outputs: list[RequestOutput]) -> Usage:
+    """Returns the tokens of a request."""
+    prompt = sum(len(output.prompt_token_ids) for output in outputs)
+    generated = sum(len(each.token_ids) for output in outputs for each in output.outputs)
+    return Usage(prompt, generated, prompt + generated)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every path but `/health` wants the key; foreign hosts and bodies that are none are refused; the log has no text."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from atb_serve.app import ROUTES
+from atb_serve.settings import Access, Limits, ServeSettings, hashed_keys
+
+KEY = "a-key-of-the-tests"
+
+
+@pytest.fixture(scope="module")
+def guarded(make_server: Callable[..., Any]) -> Iterator[Any]:
+    """A server with a key and small limits."""
+    access = Access(hashed_keys([KEY]), frozenset({"127.0.0.1", "[::1]", "localhost"}))
+    limits = Limits(max_body_bytes=2000, max_tokens=30, max_prompts=2, body_timeout=0.3)
+    with make_server(settings=ServeSettings(limits, access)) as found:
+        yield found
+
+
+@pytest.mark.parametrize(("method", "path"), [(method, path) for method, path, _ in ROUTES if path != "/health"])
+@pytest.mark.parametrize("header", ["", "Bearer wrong", "Bearer", f"Basic {KEY}", "Basic !!", f"Bearer {KEY}x"])
+def test_no_path_answers_without_the_key(guarded: Any, method: str, path: str, header: str) -> None:
+    with guarded.http() as http:
+        answer = http.request(method, path.replace("{name:path}", "tiny"), headers={"Authorization": header})
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_the_health_is_open_and_other_paths_open_with_the_key(guarded: Any) -> None:
+    with guarded.http() as http:
+        assert http.get("/health").status_code == 200
+        assert http.get("/v1/models", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+        assert http.get("/v1/models", auth=("anybody", KEY)).status_code == 200
+    with guarded.openai(api_key=KEY) as client:
+        assert [model.id for model in client.models.list()] == ["tiny", "alias"]
+
+
+def test_a_page_of_another_site_does_not_reach_the_server(guarded: Any) -> None:
+    with guarded.http(headers={"Authorization": f"Bearer {KEY}"}) as http:
+        assert http.get("/v1/models", headers={"Host": "elsewhere.example:80"}).status_code == 421
+        assert http.get("/v1/models", headers={"Host": "LOCALHOST:1"}).status_code == 200
+        assert http.get("/v1/models", headers={"Host": "[::1]:1"}).status_code == 200
+        # What a page may send without asking first is no JSON to the server.
+        assert (
+            http.post("/tokenize", content='{"prompt": "x"}', headers={"Content-Type": "text/plain"}).status_code == 415
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"", 400, "invalid_json"),
+        (b"{", 400, "invalid_json"),
+        (b"[1]", 400, "invalid_type"),
+        (b'{"prompt": "\xff"}', 400, "invalid_json"),
+        (b'{"prompt": "\\ud800"}', 400, "invalid_json"),
+        (b'{"prompt": NaN}', 400, "invalid_json"),
+        (b'{"prompt": "a", "prompt": 1e999}', 400, "invalid_type"),
+        (b'{"prompt": "' + b"a" * 2000 + b'"}', 413, "body_too_large"),
+    ],
+    ids=str,
+)
+def test_a_body_that_is_no_request_is_refused(guarded: Any, content: bytes, status: int, code: str) -> None:
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    with guarded.http(headers=headers) as http:
+        for path in ("/v1/completions", "/v1/chat/completions", "/tokenize"):
+            answer = http.post(path, content=content)
+            if path == "/v1/completions" or status != 400:
+                assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
+            assert 400 <= answer.status_code < 500
+
+
+def test_a_body_that_nests_without_end_is_refused(http: httpx.Client) -> None:
+    content = b'{"messages": [], "chat_template_kwargs": {"a": ' + b"[" * 100_000
+    answer = http.post("/v1/chat/completions", content=content, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(guarded: Any) -> None:
+    host, port = guarded.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(
+            f"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+            "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{".encode()
+        )
+        assert b" 408 " in connection.recv(4096)
+
+
+def test_limits_of_the_server_name_the_parameter(guarded: Any) -> None:
+    with guarded.openai(api_key=KEY) as client:
+        with pytest.raises(openai.BadRequestError, match="allows at most 30") as caught:
+            client.completions.create(model="tiny", prompt="x", max_tokens=31)
+        assert caught.value.param == "max_tokens"
+        with pytest.raises(openai.BadRequestError, match="allows at most 2"):
+            client.completions.create(model="tiny", prompt=["x"] * 3)
+        answer = client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "[count]"}])
+        assert answer.usage is not None and answer.usage.completion_tokens == 30
+
+
+def test_a_model_is_looked_up_in_the_table(client: openai.OpenAI) -> None:
+    assert client.completions.create(model="alias", prompt="[greet]").model == "tiny"
+    for name in ("../tiny", "other", ""):
+        with pytest.raises(openai.NotFoundError) as caught:
+            client.completions.create(model=name, prompt="x")
+        assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
+    assert client.models.retrieve("tiny").id == "tiny"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("../../etc/passwd")
+
+
+def test_paths_and_methods_that_do_not_exist(http: httpx.Client) -> None:
+    assert http.get("/nothing").status_code == 404
+    assert http.get("/health/").status_code == 404
+    answer = http.get("/v1/completions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json()["error"]["code"] == "not_found"
+
+
+def test_a_request_is_one_line_of_json_without_its_text(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: lines.append(record.getMessage()))
+    logger = logging.getLogger("atb_serve.requests")
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "isEnabledFor", lambda level: True)
+    body = {"model": "tiny", "prompt": "[greet]", "max_tokens": 3}
+    answer = http.post("/v1/completions?secret", json=body, headers={"X-Request-Id": "abc-1"})
+    assert answer.headers["x-request-id"] == "abc-1"
+    http.post("/v1/completions", json=body, headers={"X-Request-Id": 'a"b'})
+    deadline = time.monotonic() + 30
+    while len(lines) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    first, second = map(json.loads, lines)
+    assert first["request_id"] == "abc-1" != second["request_id"]
+    assert (first["path"], first["status"], first["model"]) == ("/v1/completions", 200, "tiny")
+    assert (first["prompt_tokens"], first["completion_tokens"], first["finish_reasons"]) == (1, 3, ["length"])
+    assert not any(word in str(lines) for word in ("greet", "Hello", "secret"))

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/v1/chat/completions` gives OpenAI's client what the runner gives, in OpenAI's form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from atb_core import SamplingParams
+
+GREET: list[Any] = [{"role": "user", "content": "[greet]"}]
+COUNT: list[Any] = [{"role": "user", "content": "[count]"}]
+
+
+def test_a_conversation_is_answered(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="tiny", messages=GREET)
+    [choice] = answer.choices
+    assert (choice.message.role, choice.message.content) == ("assistant", "Hello there, you.")
+    assert choice.finish_reason == "stop"
+    assert answer.usage is not None and answer.usage.completion_tokens == 5
+    assert answer.usage.prompt_tokens == len("user: ") + 1
+
+
+def test_a_stream_has_the_role_first_and_the_reason_last(client: openai.OpenAI) -> None:
+    events = list(client.chat.completions.create(model="tiny", messages=GREET, stream=True))
+    assert [event.choices[0].delta.content for event in events] == ["", "Hello", " there", ", you", ".", None]
+    assert events[0].choices[0].delta.role == "assistant"
+    assert [event.choices[0].finish_reason for event in events] == [None] * 5 + ["stop"]
+    assert len({event.id for event in events}) == 1
+
+
+def test_a_stream_ends_with_the_usage_if_it_is_asked_for(client: openai.OpenAI) -> None:
+    events = list(
+        client.chat.completions.create(
+            model="tiny", messages=COUNT, max_completion_tokens=3, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    assert events[-1].choices == []
+    assert events[-1].usage is not None and events[-1].usage.completion_tokens == 3
+    assert all(event.usage is None for event in events[:-1])
+
+
+def test_without_a_limit_an_answer_goes_on_to_its_end(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="tiny", messages=COUNT)
+    assert answer.choices[0].message.content == "".join(f"{number} " for number in range(200))
+
+
+def test_several_answers_are_those_of_their_seeds(client: openai.OpenAI, served: Any) -> None:
+    messages: list[Any] = [{"role": "user", "content": "x"}]
+    options: dict[str, Any] = {"messages": messages, "seed": 5, "n": 2, "temperature": 5.0, "max_tokens": 6}
+    [expected] = served.runner.chat(messages, SamplingParams(n=2, seed=5, temperature=5.0, max_tokens=6))
+    texts = [each.text for each in expected.outputs]
+    answer = client.chat.completions.create(model="tiny", **options)
+    assert [choice.message.content for choice in answer.choices] == texts
+    streamed = {0: "", 1: ""}
+    for event in client.chat.completions.create(model="tiny", stream=True, **options):
+        streamed[event.choices[0].index] += event.choices[0].delta.content or ""
+    assert list(streamed.values()) == texts
+
+
+def test_log_probabilities_name_each_token_and_the_likeliest(client: openai.OpenAI, served: Any) -> None:
+    options: dict[str, Any] = {"messages": GREET, "logprobs": True, "top_logprobs": 3, "max_tokens": 2}
+    answer = client.chat.completions.create(model="tiny", **options)
+    [expected] = served.runner.chat(GREET, SamplingParams(max_tokens=2, logprobs=3))
+    steps = expected.outputs[0].logprobs
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None and logprobs.content is not None
+    assert [entry.token for entry in logprobs.content] == ["Hello", " there"]
+    assert [entry.bytes for entry in logprobs.content] == [list(b"Hello"), list(b" there")]
+    for entry, step in zip(logprobs.content, steps, strict=True):
+        assert [top.logprob for top in entry.top_logprobs] == [each.logprob for each in step.values()]
+    streamed = [
+        entry.token
+        for event in client.chat.completions.create(model="tiny", stream=True, **options)
+        if event.choices[0].logprobs is not None
+        for entry in event.choices[0].logprobs.content or ()
+    ]
+    assert streamed == ["Hello", " there"]
+
+
+def test_content_in_parts_is_text(client: openai.OpenAI) -> None:
+    parts: list[Any] = [{"type": "text", "text": "[greet]"}]
+    answer = client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": parts}])
+    assert answer.choices[0].message.content == "Hello there, you."
+
+
+def test_the_developer_is_the_system_for_a_template_that_does_not_know_him(http: httpx.Client, served: Any) -> None:
+    messages = [{"role": "developer", "content": "a"}, {"role": "user", "content": "b"}]
+    answer = http.post("/tokenize", json={"messages": messages})
+    assert served.runner.tokenizer.decode(answer.json()["tokens"]) == "system: auser: b"
+
+
+def test_an_answer_may_be_sent_back_as_it_came(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="tiny", messages=GREET)
+    again: list[Any] = [*GREET, answer.choices[0].message.model_dump(), *GREET]
+    assert client.chat.completions.create(model="tiny", messages=again).choices[0].message.content
+
+
+def test_ignored_parameters_change_nothing(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="tiny", messages=GREET, user="me", metadata={"a": "b"}, store=False, extra_body={"service_tier": "auto"}
+    )
+    assert answer.choices[0].message.content == "Hello there, you."
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "judge", "content": "x"}]}, "messages[0]"),
+        ({"messages": [*GREET, {"role": "user"}]}, "messages[1]"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "messages[0]",
+        ),
+        ({"messages": [{"role": "user", "content": "x", "color": 1}]}, "messages[0].color"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"chat_template_kwargs": {"nothing": 1}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"functions": []}, "functions"),
+        ({"audio": {}}, "audio"),
+        ({"frequency_penalty": 3}, "frequency_penalty"),
+        ({"seed": "x"}, "seed"),
+    ],
+    ids=str,
+)
+def test_what_is_refused_names_its_parameter(http: httpx.Client, body: dict[str, Any], param: str) -> None:
+    answer = http.post("/v1/chat/completions", json={"model": "tiny", "messages": GREET, **body})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == param, answer.text

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`atb serve` says where it serves, ends at a signal, and names what is wrong with its options."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from atb_core.cli import main
+from atb_serve import command as serve
+from atb_serve.settings import Access
+
+from scripted_model import write_scripted  # isort: skip
+
+SCRIPTS = {"[greet]": ["Hello", " there"], "[count]": [f"{number} " for number in range(200)]}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a small model."""
+    return write_scripted(tmp_path_factory.mktemp("model") / "tiny", SCRIPTS)
+
+
+@pytest.fixture
+def start(model: Path) -> Iterator[Callable[..., Any]]:
+    """Returns a function that starts the command and gives the process with the server's address."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def run(*options: str, **variables: str) -> tuple[subprocess.Popen[str], str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "atb_core.cli", "serve", str(model), "--port", "0", *options],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **variables},
+        )  # fmt: skip
+        processes.append(process)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if found := re.search(r"is served at (http://\S+)/v1", line):
+                return process, found[1]
+        raise AssertionError(process.wait(60))
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate(timeout=60)
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["serve", *arguments]) in (1, 2)
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_help_imports_no_library_of_the_server() -> None:
+    code = (
+        "import sys; from atb_core.cli import main; assert main(['serve', '--help']) == 0; "
+        "print({'torch', 'transformers', 'starlette', 'uvicorn', 'msgspec'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("set()\n")
+    assert "--api-key" in result.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_and_a_signal_ends_it_after_running_requests(
+    start: Callable[..., Any], number: signal.Signals
+) -> None:
+    process, url = start("--served-model-name", "small", ATB_SERVE_API_KEY="k1 k2")
+    headers = {"Authorization": "Bearer k2"}
+    assert httpx.get(f"{url}/v1/models").status_code == 401
+    body = {"prompt": "[count]", "max_tokens": 200, "stream": True}
+    with httpx.stream("POST", f"{url}/v1/completions", json=body, headers=headers, timeout=60) as answer:
+        events = answer.iter_lines()
+        assert '"model":"small"' in next(events)
+        process.send_signal(number)
+        assert "data: [DONE]" in list(events)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [(line["path"], line["status"]) for line in lines] == [("unknown", 401), ("/v1/completions", 200)]
+
+
+def test_a_port_in_use_is_said_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        error = error_of(capsys, "/no/such/model", "--port", port)
+    assert f"Another program listens at 127.0.0.1:{port}" in error
+    assert "--port" in error
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+def test_an_address_of_another_machine_is_refused(capsys: pytest.CaptureFixture[str], host: str) -> None:
+    assert host in error_of(capsys, "/no/such/model", "--host", host, "--port", "0", "--api-key", "k")
+
+
+def test_keys_are_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "API key" in error_of(capsys, "m", "--api-key", "")
+    file = tmp_path / "keys"
+    assert "cannot be read" in error_of(capsys, "m", "--api-key-file", str(file))
+    file.write_text("# none\n")
+    assert "is empty" in error_of(capsys, "m", "--api-key-file", str(file))
+    file.write_text("# two\none\ntwo\n")
+    access = Access(serve.hashed_keys((), file))
+    assert access.allows_key("one") and access.allows_key("two") and not access.allows_key("# two")
+
+
+def test_a_file_has_options_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(serve.command, "callback", lambda **options: given.update(options))
+    file = tmp_path / "serve.toml"
+    file.write_text('port = 1234\nmax-n = 3\nserved-model-name = ["a"]\ndtype = "float32"\n')
+    monkeypatch.setenv("ATB_SERVE_MAX_N", "4")
+    result = CliRunner().invoke(serve.command, ["m", "--config", str(file)])
+    assert result.exit_code == 0, result.output
+    assert (given["port"], given["max_n"], given["names"], given["dtype"]) == (1234, 4, ("a",), "float32")
+
+
+@pytest.mark.parametrize("text", ["prot = 1", "port = [", "port = 'x'"])
+def test_a_file_with_a_mistake_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text(text)
+    assert re.search("prot|TOML|port", error_of(capsys, "m", "--config", str(file)))
+
+
+def test_a_loopback_address_without_a_key_answers_under_its_own_names_alone() -> None:
+    assert serve._hosts("127.0.0.1", (), False) == {"localhost", "127.0.0.1", "[::1]"}
+    assert serve._hosts("127.0.0.1", ("me.example",), False) == {"localhost", "127.0.0.1", "[::1]", "me.example"}
+    assert serve._hosts("127.0.0.1", (), True) is None
+    assert serve._hosts("0.0.0.0", (), False) is None

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients that leave or do not read, queues that are full, and a server that ends: nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from atb_serve.settings import Limits, ServeSettings
+
+COUNT: dict[str, Any] = {"prompt": "[count]", "max_tokens": 500, "ignore_eos": True}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_idle(served: Any) -> bool:
+    engine = served.app.state.server.models["tiny"].engine
+    return bool(
+        engine.num_running == engine.num_waiting == 0 and served.runner.num_free_blocks == served.runner.num_blocks
+    )
+
+
+def send_raw(url: str, path: str, body: dict[str, Any]) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    data = json.dumps(body).encode()
+    connection = socket.create_connection((host, int(port)), timeout=60)
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
+    connection.sendall(head.encode() + b"\r\n\r\n" + data)
+    return connection
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_leaving_ends_the_request_and_frees_its_blocks(served: Any, stream: bool) -> None:
+    engine = served.app.state.server.models["tiny"].engine
+    connection = send_raw(served.url, "/v1/completions", {**COUNT, "stream": stream})
+    if stream:
+        connection.recv(100)
+    else:
+        wait_until(lambda: engine.num_running > 0 or is_idle(served))
+    connection.close()
+    wait_until(lambda: is_idle(served))
+
+
+def test_a_stream_that_is_left_early_ends(client: openai.OpenAI, served: Any) -> None:
+    with client.completions.create(model="tiny", stream=True, prompt="[count]", max_tokens=500) as stream:
+        next(iter(stream))
+    wait_until(lambda: is_idle(served))
+
+
+def test_a_full_queue_is_refused_and_can_be_tried_again(make_server: Callable[..., Any]) -> None:
+    limits = Limits(max_queue_len=2)
+    with make_server(settings=ServeSettings(limits)) as served, served.http() as http:
+        body = {**COUNT, "n": 2, "temperature": 1.0, "seed": 1}
+
+        def status(_: int) -> httpx.Response:
+            return http.post("/v1/completions", json=body)
+
+        with ThreadPoolExecutor(32) as threads:
+            answers = list(threads.map(status, range(32)))
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused
+        assert {answer.status_code for answer in answers} == {200, 429}
+        assert all(answer.headers["retry-after"].isdigit() for answer in refused)
+        assert {answer.json()["error"]["code"] for answer in refused} == {"queue_full"}
+        wait_until(lambda: is_idle(served))
+        answer = http.post("/v1/completions", json={"prompt": ["x"] * 3})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
+
+
+def test_a_request_that_takes_too_long_is_ended(make_server: Callable[..., Any]) -> None:
+    with make_server(settings=ServeSettings(Limits(request_timeout=1e-6))) as served, served.http() as http:
+        answer = http.post("/v1/completions", json=COUNT)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        wait_until(lambda: is_idle(served))
+
+
+def test_a_stream_that_nobody_reads_is_ended(make_server: Callable[..., Any]) -> None:
+    with make_server(settings=ServeSettings(Limits(idle_timeout=0.2))) as served:
+        # Far more than the buffers of the connection hold.
+        body = {**COUNT, "stream": True, "n": 16, "temperature": 1.0, "logprobs": 20}
+        connections = [send_raw(served.url, "/v1/completions", body) for _ in range(2)]
+        engine = served.app.state.server.models["tiny"].engine
+        wait_until(lambda: engine.num_running + engine.num_waiting > 0)
+        wait_until(lambda: is_idle(served))
+        for connection in connections:
+            connection.close()
+
+
+def test_requests_that_take_longer_than_the_server_waits_are_told(make_server: Callable[..., Any]) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        with make_server(drain=1) as served:
+            engine = served.app.state.server.models["tiny"].engine
+            # Answers of one token without end, so that no machine is done with them in time.
+            body = {"prompt": ["[count]"] * 128, "n": 2, "temperature": 1.0, "seed": 1, "max_tokens": 500}
+            answer = threads.submit(
+                httpx.post, f"{served.url}/v1/completions", json={**body, "ignore_eos": True}, timeout=60
+            )
+            wait_until(lambda: engine.num_running > 0)
+        assert answer.result().status_code == 503
+        assert answer.result().json()["error"]["code"] == "ended"
+
+
+def test_a_server_that_ends_lets_running_requests_finish(make_server: Callable[..., Any]) -> None:
+    done = threading.Event()
+    texts: list[str] = []
+    with make_server() as served:
+
+        def ask() -> None:
+            with served.http() as http:
+                texts.append(http.post("/v1/completions", json=COUNT).json()["choices"][0]["text"])
+            done.set()
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        engine = served.app.state.server.models["tiny"].engine
+        wait_until(lambda: engine.num_running > 0 or done.is_set())
+    thread.join(60)
+    assert texts[0].startswith("0 1 2 ")
+    with pytest.raises(httpx.ConnectError), served.http() as http:
+        http.get("/health")
