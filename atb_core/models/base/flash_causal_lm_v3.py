@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 
 from atb_core import nn
@@ -20,8 +21,8 @@ from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
 from atb_core.models.runtime.inputs import (
-    CONSTANT_INPUTS,
     LayerKinds,
+    bounds,
     check_step,
     filled_up,
     symbolic_inputs,
@@ -266,19 +267,19 @@ class CausalLM(FlashCausalLMV3):
         """Runs one step that is a record already; see `run`."""
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
+        self._kv.update(step.kv_cache)
         if step.phase == "mixed" and self.mixed_steps_problem is not None:
             raise RequestError(
                 f"{type(self).__name__} has no steps with q_lens: {self.mixed_steps_problem}",
                 hint="Run whole prompts (is_prefill=True), then one token of each sequence at a time.",
             )
         active = [feature for feature in self.features if feature.is_activated(step)]
-        if not active and any(adapter not in (None, "base") for adapter in step.adapter_ids or ()):
+        if step.adapter_ids and not active and any(adapter not in (None, "base") for adapter in step.adapter_ids):
             raise RequestError(
                 f"{type(self).__name__} has no feature that takes adapters, and the step names {step.adapter_ids!r}",
                 hint="Leave adapter_ids out, or merge the adapter into the checkpoint.",
             )
         variant = self.variants.get(step.phase, active)
-        self._kv.update(step.kv_cache)
         self._kv.bind(variant)
         inputs = self._inputs(step, variant)
         tokens = step.input_ids.shape[0]
@@ -301,11 +302,12 @@ class CausalLM(FlashCausalLMV3):
                 "_update_model_inputs must return three dicts (inputs, outputs, runtime parameters), "
                 f"not ({', '.join(types)})"
             )
-        for values, further in zip((inputs, outputs, runtime_params), extras, strict=True):
-            values.update(further)
+        inputs.update(extras[0])
+        outputs.update(extras[1])
+        runtime_params.update(extras[2])
         for feature in active:
             feature.modify_inputs(inputs, outputs, runtime_params, step)
-        variant.bind_constants(inputs, CONSTANT_INPUTS)
+        variant.bind_constants(inputs)
         return variant.engine.forward(inputs, outputs, runtime_params)["model_out"]
 
     def _inputs(self, step: Step, variant: Variant) -> dict[str, torch.Tensor]:
@@ -326,16 +328,16 @@ class CausalLM(FlashCausalLMV3):
             available["block_tables"] = step.block_tables
         if step.phase != "decode":
             rows = step.lm_head_indices
-            available["lm_head_indices"] = torch.arange(len(step.input_ids)) if rows is None else rows
+            available["lm_head_indices"] = torch.from_numpy(np.arange(len(step.input_ids))) if rows is None else rows
         if step.q_lens is not None:
             available["q_lens"] = step.q_lens
         window = self.layer_kinds.window
         if window is not None:
             available.update(window_inputs(step, slots, lengths, window, self._kv.block_size))
-            if int(available["window_slots"].max()) >= self._kv.slots:
+            if bounds(available["window_slots"])[1] >= self._kv.slots:
                 raise RequestError(f"block_tables leads out of a KV cache of {self._kv.slots} slots")
             # Tokens that fill up a prefill lengthen its last sequence.
-            longest = int(lengths.max()) + self.backend.token_multiple - 1
+            longest = bounds(lengths)[1] + self.backend.token_multiple - 1
             if step.is_prefill and longest > len(self._window_mask):
                 self._window_mask = window_mask(longest, window, self._torch_dtype)
             available["window_mask"] = self._window_mask
