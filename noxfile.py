@@ -165,8 +165,11 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def wheels(session: nox.Session) -> None:
     """Builds every package, or the folders after `--`, into dist/ and checks the wheels."""
-    for package in helpers.named(session, [CORE, *PLUGINS]):
+    members = helpers.named(session, [CORE, *PLUGINS])
+    for package in members:
         helpers.build_wheel(session, package)
+    if CORE in members:
+        helpers.check_isa_symbols(session)
     session.run("python", "tools/check_wheels.py", *(str(path) for path in sorted(DIST.glob("*.whl"))))
 
 

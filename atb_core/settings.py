@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from atb_core.errors import SettingsError
-from atb_core.files import read_text
+from atb_core.files import read_text, user_folder, user_path
 from atb_core.names import GRAPHS, normalized_name
 
 _MAX_BYTES = 1 << 20
@@ -42,6 +42,7 @@ VARIABLES: Final = {
     "ATB_NUM_THREADS": "threads of the CPU engine, before `OMP_NUM_THREADS`; all cores",
     "ATB_CPU_ISA": "the path of the CPU engine: `portable`, `avx2`, `avx512`, ...; the best of the machine",
     "ATB_CACHE": "where `pypi:` models are stored; `$XDG_CACHE_HOME/atb`",
+    "ATB_SERVE_API_KEY": "`atb serve`: the key that clients must give; `ATB_SERVE_PORT`, ...: its other options",
     "ATB_OPERATION_EXECUTE_ASYNC": "Ascend: `1` launches segments from a second thread",
     "ATB_LLM_ENABLE_AUTO_TRANSPOSE": "Ascend: `0` stores weights as in the checkpoint, none transposed",
     "ASCEND_LAUNCH_BLOCKING": "Ascend: `1` waits after each segment, so that an error names its layer",
@@ -93,42 +94,20 @@ class PluginSettings:
 
 
 @dataclass(frozen=True)
-class EngineSettings:
-    """Defaults for running models.
-
-    Attributes:
-        graph: what builds a model's graph: `python` or `cpp`.
-    """
-
-    graph: str = "python"
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """Names for models.
-
-    Attributes:
-        names: reference of each alias, and of `default` if there is one.
-    """
-
-    names: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Settings:
     """All settings.
 
     Attributes:
         path: path of the settings file, which need not exist.
-        models: the tables `[models]` and `[models.aliases]`.
+        models: reference of each alias, and of `default` if there is one.
         plugins: the tables `[plugins]` and `[plugins.prefer]`.
-        engine: the table `[engine]`.
+        graph: what builds a model's graph: `python` or `cpp`.
     """
 
     path: Path
-    models: ModelSettings = ModelSettings()
-    plugins: PluginSettings = PluginSettings()
-    engine: EngineSettings = EngineSettings()
+    models: Mapping[str, str]
+    plugins: PluginSettings
+    graph: str
 
 
 def settings() -> Settings:
@@ -151,16 +130,15 @@ def settings() -> Settings:
 
 def model_reference(name: str) -> str:
     """Returns the model that the settings call `name`, an alias or `default`; `name` itself if they do not."""
-    return settings().models.names.get(name, name)
+    return settings().models.get(name, name)
 
 
 def settings_path(environ: Mapping[str, str] | None = None) -> Path:
     """Returns the path of the settings file, which must exist only if `ATB_CONFIG` names it."""
     environ = os.environ if environ is None else environ
     if own := environ.get("ATB_CONFIG"):
-        return Path(own).expanduser()
-    base = environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "atb" / "config.toml"
+        return user_path(own, SettingsError)
+    return user_folder(environ, "XDG_CONFIG_HOME", ".config") / "config.toml"
 
 
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
@@ -176,7 +154,7 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     graph = engine.choice("graph", GRAPHS)
     engine.done()
     root.done()
-    return Settings(path, models, plugins, EngineSettings(graph))
+    return Settings(path, models, plugins, graph)
 
 
 @functools.lru_cache(maxsize=8)
@@ -265,7 +243,7 @@ class _Table:
         return SettingsError(f"the settings file {self._path} sets {name} to {self._values[key]!r}; it must be {words}")
 
 
-def _models(table: _Table) -> ModelSettings:
+def _models(table: _Table) -> dict[str, str]:
     default = table.name("default")
     aliases = table.table("aliases")
     names = aliases.mapping()
@@ -274,7 +252,7 @@ def _models(table: _Table) -> ModelSettings:
         if name == DEFAULT_MODEL or reference in names:
             fault = "is the name of models.default" if name == DEFAULT_MODEL else f"leads to the alias {reference!r}"
             raise SettingsError(f"{aliases.source(name)} {fault}", hint="Give another name, or the model itself.")
-    return ModelSettings(names if default is None else {**names, DEFAULT_MODEL: names.get(default, default)})
+    return names if default is None else {**names, DEFAULT_MODEL: names.get(default, default)}
 
 
 def _plugins_from_file(table: _Table) -> PluginSettings:

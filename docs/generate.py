@@ -203,6 +203,7 @@ _CHINESE = {
     "ATB_NUM_THREADS": "CPU 引擎的线程数，优先于 `OMP_NUM_THREADS`；默认用全部核心",
     "ATB_CPU_ISA": "CPU 引擎的路径：`portable`、`avx2`、`avx512` 等；默认用本机最佳的",
     "ATB_CACHE": "`pypi:` 模型的存放位置；`$XDG_CACHE_HOME/atb`",
+    "ATB_SERVE_API_KEY": "`atb serve`：客户端必须给出的密钥；`ATB_SERVE_PORT` 等：其余选项",
     "ATB_OPERATION_EXECUTE_ASYNC": "昇腾：`1` 表示由第二个线程下发各段",
     "ATB_LLM_ENABLE_AUTO_TRANSPOSE": "昇腾：`0` 表示权重按检查点中的样子存放，不转置",
     "ASCEND_LAUNCH_BLOCKING": "昇腾：`1` 表示每段之后等待，使错误能指出所在的层",

@@ -9,6 +9,7 @@ session builds with them: it compiles only sources that no earlier session, and 
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import sys
@@ -111,10 +112,14 @@ def dot_venv(session: nox.Session) -> Environment:
     return Environment(session, python)
 
 
+def cache_tag(environment: Environment) -> str:
+    """Returns the name of the environment's Python in the names of build folders, such as `cpython-311`."""
+    return environment.run("python", "-c", "import sys; print(sys.implementation.cache_tag)", silent=True)
+
+
 def build_variables(environment: Environment, with_atb: str = "AUTO") -> dict[str, str]:
     """Returns the environment variables for a build in the kept folder with the kept build requirements."""
-    tag = environment.run("python", "-c", "import sys; print(sys.implementation.cache_tag)", silent=True)
-    backend = BUILD / f"backend-{tag}"
+    backend = BUILD / f"backend-{cache_tag(environment)}"
     wanted = sorted({line for one in (CORE, *PLUGINS) for line in one.pyproject["build-system"]["requires"]})
     wanted += _BACKEND_EXTRAS
     stamp = backend / "requirements.txt"
@@ -147,6 +152,19 @@ def build_wheel(session: nox.Session, package: Package) -> Path:
     session.run(*command, "--wheel-dir", str(DIST), str(package.folder), env=env)
     (wheel,) = DIST.glob(f"{package.wheel_prefix}*.whl")
     return wheel
+
+
+def check_isa_symbols(session: nox.Session) -> None:
+    """Checks that no code for newer processors in the built core can replace that for all; see isa_symbols.cmake."""
+    if platform.machine() != "x86_64":  # the only one with code for several levels
+        return
+    environment = Environment(session)
+    tag, variables = cache_tag(environment), build_variables(environment)
+    objects = sorted(str(path) for path in (BUILD / f"{CORE.module}-{tag}").glob("CMakeFiles/atb_cpu.dir/**/*.o"))
+    script = str(ROOT / "csrc/tests/isa_symbols.cmake")
+    cmake = str(BUILD / f"backend-{tag}" / "bin" / "cmake")
+    command = (cmake, "-DNM=nm", f"-DOBJECTS={';'.join(objects)}", "-P", script)
+    session.run(*command, env=variables, external=True, log=False)
 
 
 def core_wheel(session: nox.Session) -> Path:

@@ -32,7 +32,8 @@ class Package:
     @cached_property
     def pyproject(self) -> dict[str, Any]:
         """Returns the parsed pyproject.toml."""
-        return tomllib.loads((self.folder / "pyproject.toml").read_text(encoding="utf-8"))
+        data: dict[str, Any] = tomllib.loads((self.folder / "pyproject.toml").read_text(encoding="utf-8"))
+        return data
 
     @property
     def name(self) -> str:

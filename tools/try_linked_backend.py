@@ -49,10 +49,10 @@ def stand_in_torch_npu() -> None:
 def check_graph() -> None:
     """Runs a graph on the module and compares the result with torch."""
     with Network("linked") as net:
-        x = Tensor("x", (Dim("tokens"), 64), DataType.FLOAT16)
-        scale, weight = Tensor("scale", (64,), DataType.FLOAT16), Tensor("weight", (256, 64), DataType.FLOAT16)
+        rows = Tensor("x", (Dim("tokens"), 64), DataType.FLOAT16)
+        scales, matrix = Tensor("scale", (64,), DataType.FLOAT16), Tensor("weight", (256, 64), DataType.FLOAT16)
         net.weights_keys |= {"scale", "weight"}
-        net.mark_output(linear(rms_norm(x, scale, 1e-6), weight), "y")
+        net.mark_output(linear(rms_norm(rows, scales, 1e-6), matrix), "y")
     backend = atb.AtbBackend()
     assert backend.extension.__name__ == "atb_core._atb", backend.extension
     engine = backend.build(net)

@@ -49,7 +49,7 @@ class _Model(click.ParamType[str]):
 
 
 def _or_default(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
-    if value is None and DEFAULT_MODEL not in settings().models.names:
+    if value is None and DEFAULT_MODEL not in settings().models:
         raise click.MissingParameter(ctx=ctx, param=param)
     value = DEFAULT_MODEL if value is None else value
     if (revision := ctx.meta.get(_REVISION)) is None:

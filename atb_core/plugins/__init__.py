@@ -14,9 +14,20 @@ if TYPE_CHECKING:
     from atb_core.graph.custom_ops import OpContribution
     from atb_core.plugins.hooks import register_hooks
     from atb_core.plugins.hookspecs import hookimpl
-    from atb_core.runner.tool_calls import ParsedAnswer, ToolCall, ToolParser
+    from atb_core.runner.tool_calls import ParsedAnswer, ToolCall, ToolParser, json_call, json_value, length_before
 
-__all__ = ["CheckpointFormat", "OpContribution", "ParsedAnswer", "ToolCall", "ToolParser", "hookimpl", "register_hooks"]
+__all__ = [
+    "CheckpointFormat",
+    "OpContribution",
+    "ParsedAnswer",
+    "ToolCall",
+    "ToolParser",
+    "hookimpl",
+    "json_call",
+    "json_value",
+    "length_before",
+    "register_hooks",
+]
 
 # Loaded on use: listing families must not load the layers that these names are from.
 _HOME = {
@@ -25,6 +36,9 @@ _HOME = {
     "ParsedAnswer": "atb_core.runner.tool_calls",
     "ToolCall": "atb_core.runner.tool_calls",
     "ToolParser": "atb_core.runner.tool_calls",
+    "json_call": "atb_core.runner.tool_calls",
+    "json_value": "atb_core.runner.tool_calls",
+    "length_before": "atb_core.runner.tool_calls",
     "hookimpl": "atb_core.plugins.hookspecs",
     "register_hooks": "atb_core.plugins.hooks",
 }

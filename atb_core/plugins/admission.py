@@ -26,7 +26,6 @@ from atb_core.settings import PluginSettings, settings
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-__all__ = ["check_names", "incompatibility", "refusal", "unmatched_names", "warn_once"]
 
 _log = logging.getLogger(__name__)
 _CORE = "atb-core"

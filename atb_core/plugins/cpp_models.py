@@ -19,8 +19,6 @@ from atb_core.plugins.scan import CPP_MODELS, Entry, Installed, installed
 from atb_core.plugins.unknown import index
 from atb_core.settings import settings
 
-__all__ = ["known_packages", "model_of_family", "registered", "registered_names"]
-
 
 def registered_names() -> dict[str, list[str]]:
     """Returns the names that usable packages register, each with the packages; imports nothing."""

@@ -10,8 +10,6 @@ from atb_core.errors import error_text
 from atb_core.names import normalized_name
 from atb_core.plugins.scan import Entry, Installed
 
-__all__ = ["EXTRA", "NotOfferedError", "diagnose"]
-
 #: The extra that a requirement belongs to.
 EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
 

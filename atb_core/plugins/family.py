@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from atb_core.errors import PluginError
 from atb_core.plugins.records import Status
 
-__all__ = ["Family", "Resolution"]
-
 
 @dataclass(frozen=True)
 class Family:

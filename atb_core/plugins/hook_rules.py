@@ -9,8 +9,6 @@ import pluggy
 
 from atb_core.plugins import hookspecs
 
-__all__ = ["hook_problem", "implementations"]
-
 _MARK = "write `from atb_core.plugins import hookimpl`, and @hookimpl before each hook"
 
 

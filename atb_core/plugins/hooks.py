@@ -33,8 +33,6 @@ from atb_core.plugins.scan import HOOKS, Entry, Installed, installed
 from atb_core.plugins.slow_calls import told_if_slow
 from atb_core.settings import settings
 
-__all__ = ["contributions", "failed", "failures", "owner_of", "register_hooks"]
-
 _log = logging.getLogger(__name__)
 # The attribute that `hookimpl` sets.
 _MARK = f"{hookspecs.PROJECT}_impl"

@@ -26,8 +26,6 @@ from atb_core.plugins.scan import CONFIGS, CPP_MODELS, HOOKS, MODELS, ROUTERS, E
 from atb_core.plugins.slow_calls import told_if_slow
 from atb_core.plugins.torch_import import protect_torch_import
 
-__all__ = ["check_module", "load_entry"]
-
 # By group: the module and name of the class that everything in it derives from, and what messages call a subclass.
 _BASES = {
     ROUTERS: ("atb_core.models.base.router", "BaseRouter", "a subclass of BaseRouter"),

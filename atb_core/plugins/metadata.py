@@ -11,8 +11,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Entry", "Headers", "parse_entry_points", "parse_headers"]
-
 _VALUE = re.compile(r"(?P<module>[\w.]+)\s*(?::\s*(?P<attribute>[\w.]+)\s*)?(?:\[.*\]\s*)?")
 # Nothing after the value: a pattern for the spaces at its end would take quadratic time on many in its middle.
 _HEADER = re.compile(r"^(Name|Version|Summary|Requires-Dist)[ \t]*:(.*)$", re.IGNORECASE | re.MULTILINE)

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-__all__ = ["LoadRecord", "Refusal", "Status", "add_record", "clear_records", "records"]
-
 
 class Status(str, Enum):
     """Rates a plugin or an attempt to load it."""

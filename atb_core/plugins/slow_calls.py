@@ -17,8 +17,6 @@ from collections.abc import Iterator
 
 from atb_core.settings import settings
 
-__all__ = ["start_watcher", "told_if_slow"]
-
 _log = logging.getLogger(__name__)
 _SECONDS = 20.0
 _requests: int | None = None

@@ -11,8 +11,6 @@ from atb_core.errors import printable
 from atb_core.plugins.once import Once
 from atb_core.plugins.scan import environment
 
-__all__ = ["protect_torch_import"]
-
 _log = logging.getLogger(__name__)
 _AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 

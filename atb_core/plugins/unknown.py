@@ -16,8 +16,6 @@ from atb_core.plugins.family import Family
 from atb_core.plugins.records import Status
 from atb_core.plugins.scan import environment
 
-__all__ = ["index", "unknown_model"]
-
 # A longer list would push the cause off the screen.
 _LISTED = 12
 

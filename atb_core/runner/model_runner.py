@@ -147,7 +147,7 @@ class ModelRunner:
     ) -> None:
         check_opening(locals())
         self.backend = "cpu" if backend == "auto" else backend
-        self.graph = settings().engine.graph if graph is None else graph
+        self.graph = settings().graph if graph is None else graph
         check_available(backend, self.graph, rank, world_size, features)
         named = model_name_or_path if revision is None else with_revision(str(model_name_or_path), revision)
         checkpoint = open_checkpoint(named, progress)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,6 +49,9 @@ class ToolParser(ABC):
 
     #: The name by which a router refers to the parser.
     name: ClassVar[str]
+    #: What stands before the name of a call, between name and arguments, and behind them, where a call is written as
+    #: JSON; with it a model can be made to call a function.
+    call_format: ClassVar[tuple[str, str, str] | None] = None
 
     @abstractmethod
     def parse(self, text: str) -> ParsedAnswer:
@@ -69,6 +73,41 @@ def length_before(text: str, mark: str) -> int:
     """Returns the length of `text` up to a `mark`, or up to the beginning of one at its end."""
     found = text.find(mark)
     return len(text) - possible_beginning(text, [mark]) if found < 0 else found
+
+
+def json_call(text: str, start: int = 0) -> tuple[ToolCall, int] | None:
+    """Reads `{"name": ..., "arguments": {...}}`, also with `parameters`, or inside of `function`.
+
+    Returns:
+        The call that begins at `start` and the place behind it; `None` for anything else.
+    """
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, start)
+    # The model's output may nest to any depth, and have numbers of any length.
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(value, dict) and isinstance(value.get("function"), dict):
+        value = value["function"]
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return None
+    keys = [key for key in ("arguments", "parameters") if key in value]
+    # Under another key they would be lost.
+    if not keys and set(value) - {"name", "id", "type"}:
+        return None
+    arguments = value[keys[0]] if keys else {}
+    if isinstance(arguments, str):
+        arguments = json_value(arguments)
+    if arguments is None:
+        arguments = {}
+    return (ToolCall(value["name"], arguments), end) if isinstance(arguments, dict) else None
+
+
+def json_value(text: str) -> Any:
+    """Returns what JSON says; a text that is no JSON stands for itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def parser_problem(item: object) -> str | None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from synthetic import Synthetic, install
+from synthetic import Flaw, Synthetic, install
 
 COMMAND = "import sys; from atb_core.cli import main; status = main(sys.argv[1:]); "
 
@@ -63,18 +63,35 @@ def test_listing_imports_neither_plugins_nor_torch(
         assert all(plugin.distribution in done.stdout for plugin in working(plugins))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_doctor_names_every_broken_plugin_and_why(crowd: tuple[list[Synthetic], dict[str, str]]) -> None:
     plugins, environment = crowd
-    done = python(environment, "-c", COMMAND + "sys.exit(status)", "plugins", "doctor", "--json", "--timeout", "10")
-    assert done.returncode == 1
-    report = json.loads(done.stdout)
-    text = {plugin.distribution: json.dumps(_of(report, plugin), ensure_ascii=False) for plugin in plugins}
+    # Several imports never end, so the limit is short; one that brings torch may take longer and has a test of its own.
+    status, report = doctor(environment, "--timeout", "10")
+    assert status == 1
     for plugin in plugins:
-        if plugin.flaw is None:
-            continue
-        for words in plugin.flaw.says:
-            assert words in text[plugin.distribution], (plugin.flaw.name, text[plugin.distribution])
+        if plugin.flaw is not None and plugin.flaw.name != "torch at import":
+            check_report(report, plugin, plugin.flaw)
+
+
+def test_doctor_tells_of_a_plugin_that_imports_torch(crowd: tuple[list[Synthetic], dict[str, str]]) -> None:
+    plugins, environment = crowd
+    (flawed,) = [(one, one.flaw) for one in plugins if one.flaw is not None and one.flaw.name == "torch at import"]
+    status, report = doctor(environment, "--timeout", "200", flawed[0].distribution)
+    assert status == 0
+    check_report(report, *flawed)
+
+
+def doctor(environment: dict[str, str], *arguments: str) -> tuple[int, object]:
+    """Returns the exit status and the report of `atb plugins doctor`."""
+    done = python(environment, "-c", COMMAND + "sys.exit(status)", "plugins", "doctor", "--json", *arguments)
+    return done.returncode, json.loads(done.stdout)
+
+
+def check_report(report: object, plugin: Synthetic, flaw: Flaw) -> None:
+    text = json.dumps(_of(report, plugin), ensure_ascii=False)
+    for words in flaw.says:
+        assert words in text, (flaw.name, text)
 
 
 def _of(report: object, plugin: Synthetic) -> list[object]:

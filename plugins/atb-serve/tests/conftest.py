@@ -69,8 +69,8 @@ def serving(runner: ModelRunner, settings: ServeSettings | None = None, drain: f
 def make_server(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Returns a function that serves a model with given scripts."""
 
-    def make(scripts: Any = SCRIPTS, settings: ServeSettings | None = None, drain: float = 120) -> Any:
-        directory = write_scripted(tmp_path_factory.mktemp("model") / "tiny", scripts)
+    def make(scripts: Any = SCRIPTS, settings: ServeSettings | None = None, drain: float = 120, **of_model: Any) -> Any:
+        directory = write_scripted(tmp_path_factory.mktemp("model") / "tiny", scripts, **of_model)
         return serving(ModelRunner(directory), settings, drain)
 
     return make

@@ -58,7 +58,7 @@ def write_scripted(
     for token, successor in successors.items():
         head[successor] += embedding[token] / 4
     directory.mkdir(parents=True)
-    save_file(_tensors(embedding, head), directory / "model.safetensors")
+    save_file(_tensors(embedding, head, model_type), directory / "model.safetensors")
     (directory / "config.json").write_text(json.dumps(_config(vocab, model_type)), encoding="utf-8")
     tokenizer.save(str(directory / "tokenizer.json"))
     settings = {"chat_template": template, "eos_token": END}
@@ -75,17 +75,22 @@ def _config(vocab: int, model_type: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _tensors(embedding: torch.Tensor, head: torch.Tensor) -> dict[str, torch.Tensor]:
+def _tensors(embedding: torch.Tensor, head: torch.Tensor, model_type: str) -> dict[str, torch.Tensor]:
     """The layer adds nothing, so that the last token alone decides."""
     one, zeros = "model.layers.0", torch.zeros
+    biases = {f"{one}.self_attn.{name}_proj.bias": zeros(HIDDEN) for name in "qkv"}
     square = {f"{one}.self_attn.{name}_proj.weight": zeros(HIDDEN, HIDDEN) for name in "qkvo"}
-    return square | {
-        "model.embed_tokens.weight": embedding,
-        "lm_head.weight": head,
-        "model.norm.weight": torch.ones(HIDDEN),
-        f"{one}.input_layernorm.weight": torch.ones(HIDDEN),
-        f"{one}.post_attention_layernorm.weight": torch.ones(HIDDEN),
-        f"{one}.mlp.gate_proj.weight": zeros(32, HIDDEN),
-        f"{one}.mlp.up_proj.weight": zeros(32, HIDDEN),
-        f"{one}.mlp.down_proj.weight": zeros(HIDDEN, 32),
-    }
+    return (
+        (biases if model_type == "qwen2" else {})
+        | square
+        | {
+            "model.embed_tokens.weight": embedding,
+            "lm_head.weight": head,
+            "model.norm.weight": torch.ones(HIDDEN),
+            f"{one}.input_layernorm.weight": torch.ones(HIDDEN),
+            f"{one}.post_attention_layernorm.weight": torch.ones(HIDDEN),
+            f"{one}.mlp.gate_proj.weight": zeros(32, HIDDEN),
+            f"{one}.mlp.up_proj.weight": zeros(32, HIDDEN),
+            f"{one}.mlp.down_proj.weight": zeros(HIDDEN, 32),
+        }
+    )

@@ -16,6 +16,8 @@ from atb_llama.config import LlamaConfig
 class LlamaRouter(BaseRouter):
     """Routes `model_type` llama."""
 
+    tool_parser = "llama3_json"
+
     format_rules: ClassVar[Mapping[str, FormatRules]] = {"GGUF": FormatRules(permuted_qk=True)}
 
     def get_config(self) -> LlamaConfig:

@@ -12,7 +12,11 @@ from atb_core.models.base.router import BaseRouter
 class Qwen2Router(BaseRouter):
     """Routes `model_type` qwen2."""
 
+    tool_parser = "qwen2"
+
 
 @dataclass
 class Qwen2MoeRouter(BaseRouter):
     """Routes `model_type` qwen2_moe."""
+
+    tool_parser = "qwen2"

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
-from atb_core.plugins import ParsedAnswer, ToolCall, ToolParser, hookimpl
+from atb_core.plugins import ParsedAnswer, ToolCall, ToolParser, hookimpl, json_call, json_value, length_before
 
 _MARK = re.compile(r"<think>|</think>|<tool_call>\s*")
 # The last end may be missing: it is the end token of some fine-tunes.
@@ -23,6 +21,11 @@ class Qwen3ToolParser(ToolParser):
     """
 
     name = "qwen3"
+    call_format = ('<tool_call>\n{"name": ', ', "arguments": ', "}\n</tool_call>")
+
+    def certain_length(self, text: str) -> int:
+        """Returns the length of the text before a call."""
+        return length_before(text, "<tool_call>")
 
     def parse(self, text: str) -> ParsedAnswer:
         """Takes the calls out of `text`."""
@@ -48,47 +51,17 @@ class Qwen3ToolParser(ToolParser):
 def _call_at(text: str, start: int) -> tuple[ToolCall, int] | None:
     """Returns the call that begins at `start` and the place behind it."""
     if function := _FUNCTION.match(text, start):
-        arguments = {parameter[1]: _value(parameter[2]) for parameter in _PARAMETER.finditer(function[2])}
+        arguments = {parameter[1]: json_value(parameter[2]) for parameter in _PARAMETER.finditer(function[2])}
         call, place = ToolCall(function[1], arguments), function.end()
         if _PARAMETER.sub("", function[2]):
             return None
     else:
-        try:
-            value, place = json.JSONDecoder().raw_decode(text, start)
-        # The model's output may nest to any depth, and have numbers of any length.
-        except (ValueError, RecursionError):
-            return None
-        parsed = _call(value)
+        parsed = json_call(text, start)
         if parsed is None:
             return None
-        call = parsed
+        call, place = parsed
     end = _END.match(text, place)
     return None if end is None else (call, end.end())
-
-
-def _call(value: Any) -> ToolCall | None:
-    if isinstance(value, dict) and isinstance(value.get("function"), dict):
-        value = value["function"]
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return None
-    keys = [key for key in ("arguments", "parameters") if key in value]
-    # Under another key they would be lost.
-    if not keys and set(value) - {"name", "id", "type"}:
-        return None
-    arguments = value[keys[0]] if keys else {}
-    if isinstance(arguments, str):
-        arguments = _value(arguments)
-    if arguments is None:
-        arguments = {}
-    return ToolCall(value["name"], arguments) if isinstance(arguments, dict) else None
-
-
-def _value(text: str) -> Any:
-    """Returns what JSON says; a text that is no JSON stands for itself."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 @hookimpl

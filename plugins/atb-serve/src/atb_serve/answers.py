@@ -41,10 +41,18 @@ class AnswerSplitter:
         thinks: Looks for thoughts.
         in_thought: The prompt has opened them.
         parser: Reads tool calls in the family's notation; `None`: there are none.
+        max_calls: Further calls are left out; `None`: none are.
     """
 
-    def __init__(self, *, thinks: bool = False, in_thought: bool = False, parser: ToolParser | None = None) -> None:
-        self._parser = parser
+    def __init__(
+        self,
+        *,
+        thinks: bool = False,
+        in_thought: bool = False,
+        parser: ToolParser | None = None,
+        max_calls: int | None = None,
+    ) -> None:
+        self._parser, self._max_calls = parser, max_calls
         self._state = "thought" if in_thought else "start" if thinks else "content"
         self._held = ""
         self._after_thought = False
@@ -117,7 +125,7 @@ class AnswerSplitter:
             self._shown = len(content)
 
     def _show_calls(self, calls: Sequence[ToolCall]) -> Iterator[Piece]:
-        for call in calls[self._num_calls :]:
+        for call in calls[self._num_calls : self._max_calls]:
             yield Piece(call=call)
         self._num_calls = max(self._num_calls, len(calls))
 

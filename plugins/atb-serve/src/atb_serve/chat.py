@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +34,9 @@ from atb_serve.replies import (
     TokenLogprob,
     event,
 )
-from atb_serve.schemas import ChatBody
+from atb_serve.schemas import ChatBody, ToolChoice
 from atb_serve.state import ServerState, usage_of
+from atb_serve.structured import GrammarMask, call_grammar, grammar_of
 
 if TYPE_CHECKING:
     from atb_core import CompletionOutput, RequestOutput, StreamChunk
@@ -64,6 +65,8 @@ class _Chat:
         self.state, self.model, self.body, self.request = state, model, body, request
         self.params = chat_params(body, model.default_params, state.limits)
         self.tools = plain_tools(body.tools, state.limits)
+        # The functions of which one has to be called.
+        self._callable: list[dict[str, Any]] = []
         self._check_tool_choice()
         if self._reads_tools:
             model.check_tools()
@@ -78,11 +81,15 @@ class _Chat:
             return
         if not self.tools:
             raise ApiError("'tool_choice' needs 'tools'", param="tool_choice")
-        raise ApiError(
-            "'tool_choice' other than 'auto' and 'none' is not supported",
-            param="tool_choice",
-            code="unsupported_parameter",
-        )
+        if isinstance(choice, ToolChoice):
+            name = choice.function.name
+            self._callable = [tool["function"] for tool in self.tools if tool["function"]["name"] == name]
+            if not self._callable:
+                raise ApiError(f"'tool_choice' names {name!r}, which is not in 'tools'", param="tool_choice")
+        else:
+            self._callable = [tool["function"] for tool in self.tools]
+        if self.body.response_format is not None or self.body.structured_outputs is not None:
+            raise ApiError("An answer is a call or follows another grammar, not both", param="tool_choice")
 
     @property
     def _reads_tools(self) -> bool:
@@ -97,17 +104,36 @@ class _Chat:
             chat_template_kwargs=self.body.chat_template_kwargs,
         )
 
+    async def _mask(self, prompt: EncodedPrompt) -> Callable[[], GrammarMask] | None:
+        """Returns what restricts the answer, behind the thoughts that the prompt has opened."""
+        if self._callable:
+            call_format, param = self.model.runner.tool_parser().call_format, "tools"
+            if call_format is None:
+                raise ApiError("This model's tool calls cannot be enforced", param="tool_choice")
+            grammar = call_grammar(self._callable, call_format, param)
+        elif (found := grammar_of(self.body)) is not None:
+            grammar, param = found
+        else:
+            return None
+        after = "</think>" if self._in_thought(prompt) else None
+        return await self.model.run_encoding(lambda: self.model.grammars.compile(grammar, param, after), param)
+
+    def _in_thought(self, prompt: EncodedPrompt) -> bool:
+        return self.model.thinks and (prompt.text or "").rstrip().endswith("<think>")
+
     def _splitter(self, prompt: EncodedPrompt) -> AnswerSplitter:
         return AnswerSplitter(
             thinks=self.model.thinks,
-            in_thought=self.model.thinks and (prompt.text or "").rstrip().endswith("<think>"),
+            in_thought=self._in_thought(prompt),
             parser=self.model.runner.tool_parser() if self._reads_tools else None,
+            max_calls=1 if self.body.parallel_tool_calls is False else None,
         )
 
     async def whole(self) -> ChatCompletion:
         """Returns the complete answer."""
         prompt = await self._prompt()
-        results = await outputs(self.model.generate([prompt], self.params, self.id))
+        mask = await self._mask(prompt)
+        results = await outputs(self.model.generate([prompt], self.params, self.id, token_mask=mask))
         for result in results:
             self.state.finished(self.request, self.model, result)
         choices = [self._choice(each, prompt) for each in results[0].outputs]
@@ -118,12 +144,13 @@ class _Chat:
         prompt = await self._prompt()
         count = self.params.logprobs
         answers = [_Answer(index, self._splitter(prompt), count) for index in range(self.params.n)]
+        mask = await self._mask(prompt)
         wants_usage = self.body.stream_options is not None and bool(self.body.stream_options.include_usage)
         usage: Any = None if wants_usage else UNSET
         results: list[RequestOutput] = []
         started = False
         try:
-            async with aclosing(self.model.generate([prompt], self.params, self.id)) as chunks:
+            async with aclosing(self.model.generate([prompt], self.params, self.id, token_mask=mask)) as chunks:
                 async for chunk in chunks:
                     if chunk.output is not None:
                         results.append(chunk.output)

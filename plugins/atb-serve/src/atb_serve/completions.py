@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from atb_serve.parameters import check_at_most, text_params
 from atb_serve.replies import DONE, TextChoice, TextCompletion, TextLogprobs, event
 from atb_serve.schemas import CompletionBody
 from atb_serve.state import ServerState, usage_of
+from atb_serve.structured import GrammarMask, grammar_of
 
 if TYPE_CHECKING:
     from atb_core import CompletionOutput, RequestOutput, SamplingParams, StreamChunk
@@ -53,7 +54,8 @@ class _Completions:
     async def whole(self) -> TextCompletion:
         """Returns the complete answer."""
         prompts = await self._prompts()
-        results = await outputs(self.model.generate(prompts, self.params, self.id))
+        mask = await self._mask()
+        results = await outputs(self.model.generate(prompts, self.params, self.id, token_mask=mask))
         for result in results:
             self.state.finished(self.request, self.model, result)
         choices: list[TextChoice] = []
@@ -64,12 +66,13 @@ class _Completions:
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Yields the answer as events."""
         prompts = await self._prompts()
+        mask = await self._mask()
         results: list[RequestOutput] = []
         wants_usage = self.body.stream_options is not None and bool(self.body.stream_options.include_usage)
         offsets: dict[int, int] = {}
         started = False
         try:
-            async with aclosing(self.model.generate(prompts, self.params, self.id)) as chunks:
+            async with aclosing(self.model.generate(prompts, self.params, self.id, token_mask=mask)) as chunks:
                 async for chunk in chunks:
                     index = chunk.prompt_index * self.params.n + chunk.index
                     if chunk.output is not None:
@@ -102,6 +105,12 @@ class _Completions:
         if self.body.echo and self.body.stream and self.body.logprobs is not None:
             raise ApiError("'echo' with 'logprobs' cannot be streamed", param="echo", code="unsupported_parameter")
         return [await self.model.encode(prompt, "prompt") for prompt in many]
+
+    async def _mask(self) -> Callable[[], GrammarMask] | None:
+        if (grammar := grammar_of(self.body)) is None:
+            return None
+        text, param = grammar
+        return await self.model.run_encoding(lambda: self.model.grammars.compile(text, param), param)
 
     def _reply(self, choices: list[TextChoice], usage: Any = ...) -> TextCompletion:
         reply = TextCompletion(self.id, self.created, self.model.name, choices)

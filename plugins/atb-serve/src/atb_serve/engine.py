@@ -16,6 +16,7 @@ from atb_core import AsyncRunner, ModelRunner, RequestOutput, SamplingParams, St
 from atb_core.errors import AtbError, RequestError, TokenizerError
 from atb_serve.errors import ApiError, api_error
 from atb_serve.settings import Limits
+from atb_serve.structured import Grammars
 
 if TYPE_CHECKING:
     from atb_core.runner.prompts import EncodedPrompt
@@ -43,6 +44,7 @@ class ServedModel:
         templates = [] if runner.tokenizer is None else runner.tokenizer.chat_templates.values()
         self.knows_developer = any("developer" in source for source in templates)
         self.thinks = any("</think>" in source for source in templates)
+        self.grammars = Grammars(runner)
         self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
 
     @property
@@ -112,6 +114,7 @@ class ServedModel:
     async def close(self, drain: float | None = None) -> None:
         """Ends all requests, after `drain` seconds, and closes the model."""
         await self.engine.close(drain=drain)
+        self.grammars.close()
         self._encoding.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.runner.close)
 

@@ -23,6 +23,39 @@ class StreamOptions(_Body, kw_only=True):
     include_obfuscation: Ignored = None
 
 
+class StructuredOutputs(_Body, kw_only=True):
+    """vLLM's structured output: exactly one of these."""
+
+    json: dict[str, Any] | bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+
+class JsonSchema(_Body, kw_only=True):
+    """A JSON schema with a name."""
+
+    name: Name
+    schema: dict[str, Any] | None = None
+    description: Ignored = None
+    strict: Ignored = None
+
+
+class TextFormat(_Body, tag="text"):
+    """Any text."""
+
+
+class JsonObjectFormat(_Body, tag="json_object"):
+    """Any JSON object."""
+
+
+class JsonSchemaFormat(_Body, tag="json_schema"):
+    """JSON that a schema accepts."""
+
+    json_schema: JsonSchema
+
+
 class SamplingBody(_Body, kw_only=True):
     """Fields of `/v1/completions` and `/v1/chat/completions` that choose tokens."""
 
@@ -46,6 +79,7 @@ class SamplingBody(_Body, kw_only=True):
     ignore_eos: bool | None = None
     stop_token_ids: list[int] | None = None
     skip_special_tokens: bool | None = None
+    structured_outputs: StructuredOutputs | None = None
     user: Ignored = None
 
 
@@ -130,6 +164,7 @@ class ChatBody(SamplingBody, kw_only=True):
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
     add_generation_prompt: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
     modalities: list[Literal["text"]] | None = None
