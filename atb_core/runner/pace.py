@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 # A step with prompts takes at most about this many times as long as one without.
-_LONGEST_STEP = 2.5
+_LONGEST_STEP = 2.0
 # Until both kinds of steps were measured. A processor computes this many tokens in the time of one or two decode steps,
 # an accelerator in less.
 _FIRST_GUESS = 64
