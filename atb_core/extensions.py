@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -181,12 +181,18 @@ def plugin_error(error: BaseException, owner: Owner | None = None) -> PluginErro
     return PluginError(f"the plugin {blamed[0]} failed: {error_text(error)}{blamed[1]}", hint=hint)
 
 
-@contextlib.contextmanager
-def plugin_errors(owner: Owner | None = None) -> Iterator[None]:
-    """Raises what the code of a plugin raises within as a `PluginError` with its cause; see `plugin_error`."""
-    try:
-        yield
-    except BaseException as error:
-        if failure := plugin_error(error, owner):
+class plugin_errors(contextlib.ContextDecorator):
+    """Raises what the code of a plugin raises within as a `PluginError` with its cause; see `plugin_error`.
+
+    A class, because a generator would take microseconds of every step.
+    """
+
+    def __init__(self, owner: Owner | None = None) -> None:
+        self.owner = owner
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, place: object) -> None:
+        if error is not None and (failure := plugin_error(error, self.owner)):
             raise failure from error
-        raise

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +23,27 @@ _MAX_VALUES = 4_000_000
 _MAX_DIGITS = 40
 _HINT = "Correct the file, or replace it by an intact one."
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def user_path(text: str, error: type[AtbError] = AtbError) -> Path:
+    """Returns the path that a user wrote, `~` expanded; raises `error` for what can be none."""
+    try:
+        if "\0" not in text:
+            return Path(text).expanduser()
+        cause = "it has a NUL"
+    except RuntimeError:
+        cause = "no home directory of that user is known"
+    raise error(f"{text[:200]!r} is no path: {cause}", "Give the path without ~.")
+
+
+def user_folder(environ: Mapping[str, str], variable: str, below_home: str) -> Path:
+    """Returns this project's folder in that of an XDG variable, or in the one of the home directory.
+
+    Without a home directory, nothing can be in the folder and nothing can be written to it.
+    """
+    home = Path(os.path.expanduser("~"))
+    base = environ.get(variable) or (home if home.is_absolute() else Path(os.devnull)) / below_home
+    return Path(base) / "atb"
 
 
 def open_regular(path: Path, error: type[AtbError]) -> int:
@@ -42,6 +63,8 @@ def open_regular(path: Path, error: type[AtbError]) -> int:
         raise FileNotFoundError(problem.errno, problem.strerror, str(path)) from None
     except OSError as problem:
         raise error(f"cannot open {path}: {problem.strerror}", "Check that you may read it.") from problem
+    except ValueError as problem:  # a NUL, or half of a surrogate pair
+        raise error(f"{str(path)!r} is no path: {problem}", "Give the path of a file.") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise error(f"{path} is not a regular file", "Put the file itself there, or a link to it.")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from atb_core.errors import SettingsError
-from atb_core.files import read_text
+from atb_core.files import read_text, user_folder, user_path
 from atb_core.names import GRAPHS, normalized_name
 
 _MAX_BYTES = 1 << 20
@@ -137,9 +137,8 @@ def settings_path(environ: Mapping[str, str] | None = None) -> Path:
     """Returns the path of the settings file, which must exist only if `ATB_CONFIG` names it."""
     environ = os.environ if environ is None else environ
     if own := environ.get("ATB_CONFIG"):
-        return Path(own).expanduser()
-    base = environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "atb" / "config.toml"
+        return user_path(own, SettingsError)
+    return user_folder(environ, "XDG_CONFIG_HOME", ".config") / "config.toml"
 
 
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from atb_core.cli.line_input import history_path
 from atb_core.errors import ConfigError, SettingsError
-from atb_core.files import parse_json, read_file, read_json, read_text
+from atb_core.files import parse_json, read_file, read_json, read_text, user_folder, user_path
+from atb_core.settings import settings
 
 
 def test_a_file_that_is_not_there_is_none(tmp_path: Path) -> None:
@@ -119,3 +121,26 @@ def test_a_table_of_very_many_values_is_refused_before_it_is_parsed() -> None:
 
 def test_the_deepest_object_that_is_parsed() -> None:
     assert parse_json(nested(63))
+
+
+@pytest.mark.parametrize("text", ["a\0b", "~no-such-user/x", "~no-such-user"])
+def test_what_can_be_no_path_is_refused_by_name(text: str) -> None:
+    with pytest.raises(SettingsError, match="is no path"):
+        user_path(text, SettingsError)
+
+
+def test_a_name_with_a_nul_is_an_error_about_it() -> None:
+    with pytest.raises(ConfigError, match=r"'a\\x00b' is no path"):
+        read_file(Path("a\0b"), 10, ConfigError)
+
+
+def test_without_a_home_directory_there_is_no_folder_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    folder = user_folder({}, "XDG_CONFIG_HOME", ".config")
+    assert read_file(folder / "config.toml", 10, ConfigError) is None
+    with pytest.raises(NotADirectoryError):
+        folder.mkdir(parents=True)
+    assert user_folder({"XDG_CONFIG_HOME": "/c"}, "XDG_CONFIG_HOME", ".config") == Path("/c/atb")
+    assert settings().path == folder / "config.toml"
+    assert history_path().name == "chat_history"

@@ -24,6 +24,7 @@ from atb_core.checkpoint.sources.base import SOURCES, Source, StoredModel
 from atb_core.checkpoint.sources.hub import HubSource
 from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError
 from atb_core.extensions import plugin_errors
+from atb_core.files import user_path
 from atb_core.graph.dtype import DataType
 from atb_core.names import pip_install
 from atb_core.settings import model_reference
@@ -78,7 +79,7 @@ def with_revision(reference: str, revision: str) -> str:
             f"the revision {revision[:200]!r} is given for {reference[:200]!r}, which can name one itself",
             hint="Write the revision in one of the two; it goes with OWNER/NAME alone.",
         )
-    if Path(reference).expanduser().exists():
+    if user_path(reference, RequestError).exists():
         raise RequestError(
             f"the revision {revision[:200]!r} is given for {reference[:200]!r}, which is on the disk",
             hint="Leave the revision out; models of a hub have revisions.",

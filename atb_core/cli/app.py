@@ -13,6 +13,7 @@ import click
 from atb_core.cli import errors
 from atb_core.cli.output import escape_unprintable, open_closed_streams
 from atb_core.cli.plugin_commands import CommandGroup
+from atb_core.errors import AtbError
 from atb_core.plugins.slow_calls import start_watcher
 
 # name -> module with a `command`. The order is that of `atb --help`.
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, tracebacks = take_flag(args, "--traceback")
     traceback = bool(tracebacks) or os.environ.get("ATB_TRACEBACK", "0") not in ("", "0")
     try:
+        _check_folder()
         args, left_out = take_flag(args, "--no-plugins")
         if any(flag.rstrip().endswith("=") for flag in left_out):
             raise click.UsageError("--no-plugins= names no package; --no-plugins alone leaves out all of them")
@@ -82,6 +84,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         return errors.report(error, traceback=traceback)
     return 0
+
+
+def _check_folder() -> None:
+    """Raises AtbError if the current folder was deleted: libraries that look for it end the process."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise AtbError("the current folder does not exist any more", hint="Change to another one: cd ~") from None
 
 
 def take_flag(args: Sequence[str], name: str) -> tuple[list[str], list[str]]:

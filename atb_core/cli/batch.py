@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _PROMPTS = ("prompt", "messages", "prompt_token_ids")
 _PARAMETERS = frozenset(field.name for field in dataclasses.fields(SamplingParams))
-_LISTED = 5
+_LISTED, _MOST_BAD = 5, 1000
+_LONGEST_LINE = 16 << 20
 
 
 @dataclasses.dataclass
@@ -49,12 +50,16 @@ def read_lines(source: str, raw: bool, system: str | None) -> list[Line]:
     """
     lines, bad = [], []
     with click.open_file(source, "rb") as file:
-        for number, text in enumerate(file, start=1):
+        for number, text in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), b""), start=1):
+            if len(text) > _LONGEST_LINE:
+                raise RequestError(f"{source}: line {number} is longer than {_LONGEST_LINE >> 20} MiB")
             try:
                 if text.strip():
                     lines.append(_line(number, text.strip(), raw, system))
             except (ValueError, RequestError) as error:
                 bad.append(f"line {number}: {error.message if isinstance(error, RequestError) else error}")
+            if len(bad) > _MOST_BAD:  # it is no such file, and may be without end
+                break
     if bad:
         more = f"; and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
         raise RequestError(

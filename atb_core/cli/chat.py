@@ -19,6 +19,7 @@ from atb_core.cli.line_input import line_editing, read_message
 from atb_core.cli.options import chat_options, model_argument, model_options, open_session, sampling_options
 from atb_core.cli.output import aligned, note
 from atb_core.errors import AtbError
+from atb_core.files import user_path
 
 _LEAVE = ("/exit", "/quit", "exit", "quit")
 # A chat shows one answer, and no log probabilities.
@@ -112,7 +113,7 @@ def _load(conversation: Conversation, argument: str) -> None:
 def _path(argument: str) -> Path:
     if not argument:
         raise AtbError("name a file, for example /save paris.json")
-    return Path(argument).expanduser()
+    return user_path(argument)
 
 
 _COMMANDS: dict[str, Callable[[Conversation, str], None]] = {

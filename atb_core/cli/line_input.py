@@ -15,15 +15,16 @@ from pathlib import Path
 
 from atb_core.cli.output import note
 from atb_core.errors import AtbError
+from atb_core.files import user_folder
 
 _BLOCK = '"""'
 _HISTORY_LENGTH = 1000
+_LONGEST_TEXT = 1 << 24
 
 
 def history_path() -> Path:
     """Returns the file of the history: `atb/chat_history` in `$XDG_STATE_HOME`, else in `~/.local/state`."""
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "atb" / "chat_history"
+    return user_folder(os.environ, "XDG_STATE_HOME", ".local/state") / "chat_history"
 
 
 @contextlib.contextmanager
@@ -81,12 +82,20 @@ def _read_line(prompt: str) -> str:
     return typed(lambda: input(prompt if sys.stdin.isatty() else ""))
 
 
+def piped_text() -> str:
+    """Returns the whole text from stdin; AtbError if it cannot be decoded or is longer than any prompt."""
+    text = typed(lambda: sys.stdin.read(_LONGEST_TEXT + 1))
+    if len(text) > _LONGEST_TEXT:
+        raise AtbError(f"stdin has more than {_LONGEST_TEXT:,} characters", hint="Pipe in less.")
+    return text
+
+
 def typed(read: Callable[[], str]) -> str:
     """Returns the text that `read` takes from stdin; AtbError if it cannot be decoded."""
     try:
         return read()
     except UnicodeDecodeError as error:
         raise AtbError(
-            f"stdin is not {error.encoding} at byte {error.start}",
+            f"stdin is not {error.encoding}: it has the byte 0x{error.object[error.start]:02x}",
             hint="Convert it to UTF-8, or say in PYTHONIOENCODING what it is.",
         ) from None

@@ -12,7 +12,7 @@ import click
 
 from atb_core.cli.answers import answer_record, json_text, times_text
 from atb_core.cli.batch import answer_lines, last_answered, read_lines
-from atb_core.cli.line_input import typed
+from atb_core.cli.line_input import piped_text
 from atb_core.cli.options import (
     Session,
     chat_options,
@@ -116,15 +116,15 @@ def _check_combination(given: dict[str, Any]) -> None:
 
 
 def _prompt_text(prompt: tuple[str, ...]) -> str:
-    is_terminal = sys.stdin is None or sys.stdin.isatty()
+    is_terminal = sys.stdin.isatty()
     if is_terminal and not prompt:
         raise click.UsageError("no prompt: give PROMPT, pipe it in, or talk with `atb chat MODEL`")
     if prompt in ((), ("-",)):
-        text = typed(sys.stdin.read)
+        text = piped_text()
         if not text.strip():
             raise click.UsageError("no prompt: stdin is empty")
         return text
-    piped = "" if is_terminal else typed(sys.stdin.read)
+    piped = "" if is_terminal else piped_text()
     return f"{piped.rstrip()}\n\n{prompt[0]}" if piped.strip() else prompt[0]
 
 

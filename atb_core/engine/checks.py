@@ -73,10 +73,10 @@ def check_call(
 
     An output that is an input under the same name is written in place, and left out.
     """
-    given = ({} if outputs is None else outputs, {} if runtime_params is None else runtime_params)
-    for what, values in zip(("inputs", "outputs", "runtime_params"), (inputs, *given), strict=True):
+    outputs = {} if outputs is None else outputs
+    runtime_params = {} if runtime_params is None else runtime_params
+    for what, values in (("inputs", inputs), ("outputs", outputs), ("runtime_params", runtime_params)):
         check_kind(what, values, Mapping)
-    outputs, runtime_params = given
     new = {n: value for n, value in outputs.items() if n not in inputs or inputs[n] is not value}
     return new, runtime_params
 

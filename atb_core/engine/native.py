@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -56,15 +55,23 @@ def check_interface(extension: Any, hint: str) -> None:
         )
 
 
-@contextmanager
-def engine_errors(error_type: type[Exception]) -> Iterator[None]:
-    """Converts errors of an extension to EngineError."""
-    try:
-        yield
-    except error_type as error:
-        raise EngineError(str(error)) from None
-    except MemoryError:
-        raise EngineError("the system refuses the memory that the engine needs") from None
+class engine_errors:
+    """Converts errors of an extension to EngineError.
+
+    A class, because a generator would take microseconds of every step.
+    """
+
+    def __init__(self, error_type: type[Exception]) -> None:
+        self.error_type = error_type
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, place: object) -> None:
+        if isinstance(error, self.error_type):
+            raise EngineError(str(error)) from None
+        if isinstance(error, MemoryError):
+            raise EngineError("the system refuses the memory that the engine needs") from None
 
 
 class NativeStore:
@@ -175,10 +182,10 @@ class NativeProgram(ABC):
 
         The program checks the sizes. `host` holds copies of values in host memory, for the Ascend backend.
         """
-        if len(values) != len(slots) or any(slot.name not in values for slot in slots):
-            check_names(f"{what}s", values, [slot.name for slot in slots])
         numbers, pointers, shapes = [], [], []
         for name, number, dtype, declared in slots:
+            if name not in values:
+                break
             value = values[name]
             # The full check is too slow for every call: it runs if one of its conditions does not hold.
             fits = isinstance(value, torch.Tensor) and value.dtype is dtype and value.is_cpu and value.is_contiguous()
@@ -187,6 +194,8 @@ class NativeProgram(ABC):
             numbers.append(number)
             pointers.append(value.data_ptr())
             shapes.append(value.shape)
+        if len(numbers) != len(values) or len(numbers) != len(slots):
+            check_names(f"{what}s", values, [slot.name for slot in slots])
         return numbers, pointers, shapes
 
     def bind(self, what: str, values: Mapping[str, torch.Tensor]) -> None:

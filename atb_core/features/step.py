@@ -60,8 +60,8 @@ class Step(Mapping[str, Any]):
     @classmethod
     def of(cls, *args: Any, **kwargs: Any) -> Step:
         """Returns the record of a call of `forward`; arguments that are no fields become `extras`."""
-        fields: dict[str, Any] = {name: kwargs.pop(name) for name in _FIELDS if name in kwargs}
-        return cls(*args, **{**fields, "extras": kwargs})
+        extras = {name: kwargs.pop(name) for name in [name for name in kwargs if name not in _FIELDS]}
+        return cls(*args, **{**kwargs, "extras": extras})
 
     @property
     def phase(self) -> str:
@@ -69,7 +69,10 @@ class Step(Mapping[str, Any]):
         return "prefill" if self.is_prefill else "decode" if self.q_lens is None else "mixed"
 
     def check_kinds(self) -> None:
-        """Raises RequestError for an argument of a wrong kind, for steps that callers write themselves."""
+        """Raises RequestError for an argument of a wrong kind, for steps that callers write themselves.
+
+        The cache is checked when a model first gets it, because that takes longer than all the rest.
+        """
         import torch
 
         for name in _INTEGERS:
@@ -82,21 +85,16 @@ class Step(Mapping[str, Any]):
                 raise RequestError(f"{name} must be of int32 or int64, not {value.dtype} on {value.device}")
             if value.dim() != (2 if name == "block_tables" else 1):
                 raise RequestError(f"{name} has {value.dim()} dimensions, shape {list(value.shape)}")
-        tokens = len(self.input_ids)
-        if tokens and self.slots is not None and len(self.slots) != tokens:
-            raise RequestError(f"slots has {len(self.slots)} entries for {tokens} tokens")
+        tokens = self.input_ids.shape[0]
+        for name, values in (("slots", self.slots), ("position_ids", self.position_ids)):
+            if tokens and values is not None and values.shape[0] != tokens:
+                raise RequestError(f"{name} has {values.shape[0]} entries for {tokens} tokens")
         if not isinstance(self.is_prefill, bool):
             raise RequestError(f"is_prefill must be True or False, not of type {type(self.is_prefill).__name__}")
         if self.is_prefill and self.q_lens is not None:
             raise RequestError("a step with q_lens is none of whole prompts: is_prefill must be False")
         if self.max_seq_len is not None and not isinstance(self.max_seq_len, int):
             raise RequestError(f"max_seq_len must be an integer, not of type {type(self.max_seq_len).__name__}")
-        cache = self.kv_cache
-        # Not `Sequence`: its check takes a microsecond for each layer, in every step.
-        if not isinstance(cache, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in cache):
-            raise RequestError(f"kv_cache must be a list of (k_cache, v_cache), not {type(cache).__name__}")
-        if not all(issubclass(kind, torch.Tensor) for kind in {type(tensor) for pair in cache for tensor in pair}):
-            raise RequestError("kv_cache has something that is no torch.Tensor")
         if self.adapter_ids is not None and (
             isinstance(self.adapter_ids, str) or not isinstance(self.adapter_ids, Sequence)
         ):

@@ -133,3 +133,15 @@ def test_options_that_do_not_go_together(atb: Run, runner: Any, args: list[str],
     result = atb("run", "m", *args)
     assert result.status == 2
     assert message in result.err
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("/dev/zero", "/dev/zero: line 1 is longer than 16 MiB"), ("/dev/urandom", "/dev/urandom: line ")],
+)
+def test_an_input_without_end_is_refused(atb: Run, runner: Any, source: str, message: str) -> None:
+    result = atb("run", "m", "--input", source)
+    assert result.status == 1
+    assert message in result.err
+    assert not runner.loaded_with

@@ -191,6 +191,9 @@ def test_a_sampling_parameter_can_be_changed(atb: Run, runner: Any, typed: Calla
         ("/stats", "error: there is no complete answer yet"),
         ("/save", "error: name a file"),
         ("/load /no/such/file", "error: there is no file /no/such/file"),
+        ("/load a\0b", "error: 'a\\x00b' is no path"),
+        ("/save a\0b", "error: 'a\\x00b' is no path"),
+        ("/save ~no-such-user/x", "error: '~no-such-user/x' is no path"),
     ],
 )
 def test_a_wrong_command_says_why_and_the_chat_goes_on(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,3 +115,11 @@ def test_closed_streams_harm_no_command(closed: str) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert (done.stdout == "") == (">&-" in closed.replace("2>&-", ""))
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["run", "model", "hello"], ["plugins", "new", "atb-one"]])
+def test_a_folder_that_was_deleted_is_an_error_of_its_own(arguments: list[str], tmp_path: Path) -> None:
+    command = f'cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && exec "$0" -m atb_core.cli "$@"'
+    done = subprocess.run(["sh", "-c", command, sys.executable, *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: the current folder does not exist any more\nnext: Change to another one: cd ~\n"

@@ -258,7 +258,7 @@ def test_stdin_that_is_no_text_is_an_error_about_stdin(atb: Run, runner: Any, mo
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9"), encoding="utf-8"))
     result = atb("run", "m")
     assert result.status == 1
-    assert "error: stdin is not utf-8 at byte 3" in result.err
+    assert "error: stdin is not utf-8: it has the byte 0xe9" in result.err
 
 
 def test_messages_of_the_api_name_options(atb: Run, runner: Any) -> None:
@@ -299,3 +299,13 @@ def test_paths_are_completed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setenv("COMP_CWORD", "2")
     main(["run"])
     assert capsys.readouterr().out == "file,./mod\n"
+
+
+@pytest.mark.timeout(60)
+def test_stdin_without_end_is_refused(atb: Run, runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/zero", encoding="utf-8") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        result = atb("run", "m")
+    assert result.status == 1
+    assert "stdin has more than 16,777,216 characters" in result.err
+    assert not runner.loaded_with

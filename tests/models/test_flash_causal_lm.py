@@ -177,7 +177,13 @@ class Step:
         ({"input_lengths": 3}, "input_lengths must be a torch.Tensor, not int"),
         ({"block_tables": torch.zeros(3, dtype=torch.int32)}, "block_tables has 1 dimensions"),
         ({"slots": torch.arange(2, dtype=torch.int32)}, "slots has 2 entries for 3 tokens"),
+        ({"position_ids": torch.arange(2)}, "position_ids has 2 entries for 3 tokens"),
+        ({"input_lengths": torch.tensor([4, -1], dtype=torch.int32)}, "input_lengths has -1; the least is 0"),
         ({"kv_cache": None}, r"kv_cache must be a list of \(k_cache, v_cache\), not NoneType"),
+        ({"kv_cache": 3}, r"kv_cache must be a list of \(k_cache, v_cache\), not int"),
+        ({"kv_cache": torch.zeros(2)}, r"kv_cache must be a list of \(k_cache, v_cache\), not Tensor"),
+        ({"kv_cache": [None]}, r"kv_cache must be a list of \(k_cache, v_cache\)"),
+        ({"kv_cache": [(torch.zeros(1),) * 3]}, r"kv_cache must be a list of \(k_cache, v_cache\)"),
         ({"kv_cache": [(None, None)] * 2}, "kv_cache has something that is no torch.Tensor"),
         ({"kv_cache": []}, "0 tensors for 2 layers"),
         ({"is_prefill": False}, "needs block_tables"),
@@ -188,6 +194,30 @@ class Step:
                 "input_lengths": torch.tensor([3, 17, 2], dtype=torch.int32),
             },
             "context of 17 tokens does not fit the 16 slots",
+        ),
+        (
+            {
+                "is_prefill": False,
+                "block_tables": torch.zeros(3, 1, dtype=torch.int32),
+                "input_lengths": torch.tensor([3, 0, 2], dtype=torch.int32),
+            },
+            "input_lengths has 0; the least is 1",
+        ),
+        (
+            {
+                "is_prefill": False,
+                "block_tables": torch.zeros(2, 1, dtype=torch.int32),
+                "input_lengths": torch.tensor([3, 2], dtype=torch.int32),
+            },
+            "input_lengths has 2 entries for 3 tokens",
+        ),
+        (
+            {
+                "is_prefill": False,
+                "block_tables": torch.zeros(2, 1, dtype=torch.int32),
+                "input_lengths": torch.tensor([3, 2, 1], dtype=torch.int32),
+            },
+            "block_tables has 2 rows for 3 sequences",
         ),
     ],
 )
@@ -205,7 +235,6 @@ def test_a_missing_argument_is_named() -> None:
     "changes",
     [
         {"input_ids": torch.tensor([1, 2, 3], dtype=torch.int32)},
-        {"position_ids": torch.arange(2)},
         {"slots": torch.arange(3)},
     ],
 )

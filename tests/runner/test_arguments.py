@@ -94,7 +94,6 @@ _WRONG: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("slots", "input_lengths", "block_tables", "lm_head_indices"), _NO_TENSORS),
     **dict.fromkeys(("input_ids", "position_ids"), (None, *_NO_TENSORS, torch.zeros(3, device="meta").long())),
     "is_prefill": (None, 1, torch.tensor(True)),
-    "kv_cache": (None, 3, [None], [(1, 2)], torch.zeros(2), [(torch.zeros(1),) * 3]),
     "max_seq_len": ("3", 3.0, torch.tensor(3)),
     "adapter_ids": ("lora", 3, torch.zeros(1)),
 }

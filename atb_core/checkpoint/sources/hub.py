@@ -137,7 +137,7 @@ def _cache() -> HFCacheInfo | None:
 
     try:
         return scan_cache_dir()
-    except CacheNotFound:
+    except (CacheNotFound, RuntimeError):  # there is no cache, or not even a home directory for it
         return None
 
 

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 
 from atb_core import nn
@@ -20,10 +21,11 @@ from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
 from atb_core.models.runtime.inputs import (
-    CONSTANT_INPUTS,
     LayerKinds,
+    bounds,
     check_step,
     filled_up,
+    mixed_mask,
     symbolic_inputs,
     table_names,
     triangular_mask,
@@ -178,7 +180,8 @@ class CausalLM(FlashCausalLMV3):
         self._window_mask = torch.empty(0)
 
     def _symbolic_inputs(self, phase: str) -> dict[str, Any]:
-        return symbolic_inputs(self.model_status, self.dtype, phase, self.layer_kinds)
+        masked = self.backend.masks_new_tokens
+        return symbolic_inputs(self.model_status, self.dtype, phase, self.layer_kinds, masked=masked)
 
     def _record(self, **arguments: Any) -> Mapping[str, Tensor]:
         self._recording = True
@@ -195,11 +198,21 @@ class CausalLM(FlashCausalLMV3):
     @property
     def supports_mixed_steps(self) -> bool:
         """Returns true if a step may bring any number of new tokens of each sequence, see `Step.q_lens`."""
-        return self.mixed_steps_problem is None
+        return self.mixed_steps_problem() is None
+
+    def mixed_steps_problem(self, block_size: int | None = None) -> str | None:
+        """Returns why the model has no steps with `q_lens`, `None` if it has them.
+
+        Args:
+            block_size: of the cache, on which it may depend.
+        """
+        problem = self._mixed_variant_problem
+        if problem is None and block_size is not None:
+            problem = self.backend.mixed_steps_problem(self.model_status.head_dim, block_size)
+        return problem
 
     @functools.cached_property
-    def mixed_steps_problem(self) -> str | None:
-        """Returns why the model has no mixed steps, `None` if it has them. Their network is recorded for it, once."""
+    def _mixed_variant_problem(self) -> str | None:
         if self.layer_kinds.window is not None:
             return (
                 "in the cache of a sliding window, later tokens of a step take the place of ones that earlier ones see"
@@ -266,19 +279,16 @@ class CausalLM(FlashCausalLMV3):
         """Runs one step that is a record already; see `run`."""
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
-        if step.phase == "mixed" and self.mixed_steps_problem is not None:
-            raise RequestError(
-                f"{type(self).__name__} has no steps with q_lens: {self.mixed_steps_problem}",
-                hint="Run whole prompts (is_prefill=True), then one token of each sequence at a time.",
-            )
+        self._kv.update(step.kv_cache)
+        if step.q_lens is not None:
+            self.check_mixed_steps(self._kv.block_size)
         active = [feature for feature in self.features if feature.is_activated(step)]
-        if not active and any(adapter not in (None, "base") for adapter in step.adapter_ids or ()):
+        if step.adapter_ids and not active and any(adapter not in (None, "base") for adapter in step.adapter_ids):
             raise RequestError(
                 f"{type(self).__name__} has no feature that takes adapters, and the step names {step.adapter_ids!r}",
                 hint="Leave adapter_ids out, or merge the adapter into the checkpoint.",
             )
         variant = self.variants.get(step.phase, active)
-        self._kv.update(step.kv_cache)
         self._kv.bind(variant)
         inputs = self._inputs(step, variant)
         tokens = step.input_ids.shape[0]
@@ -301,12 +311,21 @@ class CausalLM(FlashCausalLMV3):
                 "_update_model_inputs must return three dicts (inputs, outputs, runtime parameters), "
                 f"not ({', '.join(types)})"
             )
-        for values, further in zip((inputs, outputs, runtime_params), extras, strict=True):
-            values.update(further)
+        inputs.update(extras[0])
+        outputs.update(extras[1])
+        runtime_params.update(extras[2])
         for feature in active:
             feature.modify_inputs(inputs, outputs, runtime_params, step)
-        variant.bind_constants(inputs, CONSTANT_INPUTS)
+        variant.bind_constants(inputs)
         return variant.engine.forward(inputs, outputs, runtime_params)["model_out"]
+
+    def check_mixed_steps(self, block_size: int | None = None) -> None:
+        """Raises RequestError if there is a `mixed_steps_problem`."""
+        if (problem := self.mixed_steps_problem(block_size)) is not None:
+            raise RequestError(
+                f"{type(self).__name__} has no steps with q_lens: {problem}",
+                hint="Run whole prompts (is_prefill=True), then one token of each sequence at a time.",
+            )
 
     def _inputs(self, step: Step, variant: Variant) -> dict[str, torch.Tensor]:
         """Returns those inputs that the variant's network reads, of the ones that every model has."""
@@ -326,16 +345,18 @@ class CausalLM(FlashCausalLMV3):
             available["block_tables"] = step.block_tables
         if step.phase != "decode":
             rows = step.lm_head_indices
-            available["lm_head_indices"] = torch.arange(len(step.input_ids)) if rows is None else rows
+            available["lm_head_indices"] = torch.from_numpy(np.arange(len(step.input_ids))) if rows is None else rows
         if step.q_lens is not None:
             available["q_lens"] = step.q_lens
+            if self.backend.masks_new_tokens:
+                available["mixed_mask"] = mixed_mask(step.q_lens, lengths, self._torch_dtype)
         window = self.layer_kinds.window
         if window is not None:
             available.update(window_inputs(step, slots, lengths, window, self._kv.block_size))
-            if int(available["window_slots"].max()) >= self._kv.slots:
+            if bounds(available["window_slots"])[1] >= self._kv.slots:
                 raise RequestError(f"block_tables leads out of a KV cache of {self._kv.slots} slots")
             # Tokens that fill up a prefill lengthen its last sequence.
-            longest = int(lengths.max()) + self.backend.token_multiple - 1
+            longest = bounds(lengths)[1] + self.backend.token_multiple - 1
             if step.is_prefill and longest > len(self._window_mask):
                 self._window_mask = window_mask(longest, window, self._torch_dtype)
             available["window_mask"] = self._window_mask

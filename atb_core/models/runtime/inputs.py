@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from atb_core.errors import ConfigError, RequestError
@@ -21,6 +22,8 @@ MASK_SIZE = 128
 
 #: Beginnings of the names of inputs that seldom change: tables and masks.
 CONSTANT_INPUTS = ("cos_table", "sin_table", "attention_mask", "window_mask")
+# Up to this many numbers a list costs less than calls into numpy.
+_SHORT = 32
 # Above it the mask of a window would have gigabytes.
 _LONGEST_MASKED = 1 << 15
 
@@ -80,13 +83,13 @@ def v_cache_name(layer: int) -> str:
 
 
 def symbolic_inputs(
-    status: DecoderSizes, dtype: DataType, phase: str, kinds: LayerKinds | None = None
+    status: DecoderSizes, dtype: DataType, phase: str, kinds: LayerKinds | None = None, *, masked: bool = False
 ) -> dict[str, Any]:
     """Returns the keyword arguments of a model's symbolic `forward` for a phase, see `Step.phase`.
 
     In decode there is one token of each sequence, so `input_lengths` and `block_tables` have a row for each token.
     Models whose layers differ in rotation or window get the inputs of the others as `layer_inputs`, by name. Only in
-    mixed steps there is `q_lens`.
+    mixed steps there is `q_lens`; if `masked`, they have a mask for each token.
     """
     is_prefill, is_decode = phase == "prefill", phase == "decode"
     integer, index = DataType.INT32, DataType.INT64
@@ -102,7 +105,9 @@ def symbolic_inputs(
         )
     cache = (BLOCKS, BLOCK_SIZE, status.num_kv_heads, status.head_dim)
     sequences = TOKENS if is_decode else BATCH
-    mask = Tensor("attention_mask", (MASK_SIZE, MASK_SIZE), dtype)
+    mask = Tensor("attention_mask", (MASK_SIZE, MASK_SIZE), dtype) if is_prefill else None
+    if phase == "mixed" and masked:
+        mask = Tensor("mixed_mask", (TOKENS, LONGEST), dtype)
     return {
         "input_ids": Tensor("input_ids", (TOKENS,), index),
         "position_ids": Tensor("position_ids", (TOKENS,), index),
@@ -111,7 +116,7 @@ def symbolic_inputs(
         "k_caches": [Tensor(k_cache_name(i), cache, dtype) for i in range(status.num_layers)],
         "v_caches": [Tensor(v_cache_name(i), cache, dtype) for i in range(status.num_layers)],
         "slots": Tensor("slots", (TOKENS,), integer),
-        "attention_mask": mask if is_prefill else None,
+        "attention_mask": mask,
         "input_lengths": Tensor("input_lengths", (sequences,), integer),
         "block_tables": None if is_prefill else Tensor("block_tables", (sequences, MAX_BLOCKS), integer),
         "lm_head_indices": None if is_decode else Tensor("lm_head_indices", (ROWS,), index),
@@ -125,6 +130,18 @@ def triangular_mask(dtype: torch.dtype) -> torch.Tensor:
     """Returns ATB's causal mask for prefill: non-zero above the diagonal, 1 in bfloat16, else -inf."""
     value = 1.0 if dtype == torch.bfloat16 else float("-inf")
     return torch.full((MASK_SIZE, MASK_SIZE), value, dtype=dtype).triu(1)
+
+
+def mixed_mask(q_lens: torch.Tensor, lengths: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Returns the causal mask of a mixed step for ATB: `[T, longest]`, 0 where a token is seen, else -10000.
+
+    The number of columns is a multiple of `MASK_SIZE`, so that few sizes occur.
+    """
+    counts = q_lens.long()
+    first = torch.repeat_interleave(lengths - counts - (counts.cumsum(0) - counts), counts)
+    last_seen = first + torch.arange(len(first))
+    columns = torch.arange(-(-int(lengths.max()) // MASK_SIZE) * MASK_SIZE)
+    return torch.where(columns > last_seen[:, None], -10000.0, 0.0).to(dtype)
 
 
 def window_mask(longest: int, window: int, dtype: torch.dtype) -> torch.Tensor:
@@ -141,8 +158,11 @@ def window_mask(longest: int, window: int, dtype: torch.dtype) -> torch.Tensor:
             hint=f"It may have {_LONGEST_MASKED} tokens.",
         )
     size = max(MASK_SIZE, 1 << (longest - 1).bit_length())
-    hidden = torch.full((size, size), float("-inf"), dtype=dtype)
-    return hidden.triu(1) + hidden.tril(-window)
+    bits = torch.int32 if dtype is torch.float32 else torch.int16
+    hidden = torch.tensor(float("-inf"), dtype=dtype).view(bits).numpy()
+    distance = np.arange(size, dtype=np.int32)[:, None] - np.arange(size, dtype=np.int32)
+    mask = np.where((distance < 0) | (distance >= window), hidden, np.zeros_like(hidden))
+    return torch.from_numpy(mask).view(dtype)
 
 
 def window_inputs(
@@ -153,17 +173,22 @@ def window_inputs(
     The token at position p takes the slot of position `p % window` of its sequence. So the cache holds the last
     `window` tokens, in whatever order, and in decode attention to all of it is attention to the window.
     """
+    given, counts = slots.numpy(force=True), lengths.numpy(force=True)
     if step.is_prefill:
-        counts = lengths.long()
-        starts = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-        places = torch.arange(len(slots)) - starts
-        kept = places >= torch.repeat_interleave(counts, counts) - window
-        return {"window_slots": torch.where(kept, slots[starts + places % window], -1)}
+        starts = np.repeat(np.cumsum(counts) - counts, counts)
+        places = np.arange(len(given)) - starts
+        kept = places >= np.repeat(counts, counts) - window
+        rolled = np.where(kept, given[starts + places % window], -1)
+        return {"window_slots": torch.from_numpy(rolled.astype(given.dtype))}
     assert step.block_tables is not None
-    places = (lengths.long() - 1).clamp(min=0) % window
-    blocks = step.block_tables.gather(1, (places // block_size)[:, None])[:, 0]
-    rolled = (blocks * block_size + places % block_size).to(slots.dtype)
-    return {"window_slots": torch.where(slots < 0, slots, rolled), "window_lengths": lengths.clamp(max=window)}
+    places = (counts - 1) % window
+    blocks = step.block_tables.numpy(force=True)[np.arange(len(counts)), places // block_size]
+    rolled = np.where(given < 0, given, blocks.astype(np.int64) * block_size + places % block_size)
+    return {
+        # Too large a block stays too large.
+        "window_slots": torch.from_numpy(rolled.clip(max=np.iinfo(given.dtype).max).astype(given.dtype)),
+        "window_lengths": torch.from_numpy(np.minimum(counts, window)),
+    }
 
 
 def filled_up(inputs: dict[str, torch.Tensor], missing: int) -> dict[str, torch.Tensor]:
@@ -185,6 +210,23 @@ def filled_up(inputs: dict[str, torch.Tensor], missing: int) -> dict[str, torch.
     return {**inputs, **filled}
 
 
+def bounds(values: torch.Tensor) -> tuple[int, int]:
+    """Returns the smallest and the largest of the integers `[N]`.
+
+    It is not torch that computes them: a forked child waits for ever for the threads that torch had in its parent.
+
+    Raises:
+        RequestError: N is 0.
+    """
+    if values.shape[0] > _SHORT:
+        array = values.numpy(force=True)
+        return int(array.min()), int(array.max())
+    numbers = values.tolist()
+    if not numbers:
+        raise RequestError("a step needs at least one token")
+    return min(numbers), max(numbers)
+
+
 def check_step(step: Step, vocab_size: int, cache_slots: int, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns `slots` and `input_lengths` of a step whose values were checked, but for its positions.
 
@@ -193,29 +235,35 @@ def check_step(step: Step, vocab_size: int, cache_slots: int, block_size: int) -
     """
     if step.slots is None or step.input_lengths is None:
         raise RequestError("a step needs slots and input_lengths")
-    if step.input_ids.numel() == 0:
-        raise RequestError("a step needs at least one token")
-    low, high = (int(value) for value in torch.aminmax(step.input_ids))
+    low, high = bounds(step.input_ids)
     if low < 0 or high >= vocab_size:
         raise RequestError(
             f"token id {low if low < 0 else high} is outside of the vocabulary of {vocab_size} tokens",
             hint="Check that the tokenizer belongs to this model.",
         )
-    last = int(step.slots.max())
+    _, last = bounds(step.slots)
     if last >= cache_slots:
         raise RequestError(f"slot {last} is outside of a KV cache of {cache_slots} slots")
+    shortest, longest = bounds(step.input_lengths)
+    if shortest < (least := 0 if step.is_prefill else 1):
+        raise RequestError(f"input_lengths has {shortest}; the least is {least}, as the new tokens count too")
+    tokens, sequences = step.input_ids.shape[0], step.input_lengths.shape[0]
     if step.is_prefill:
-        total, tokens = int(step.input_lengths.sum()), len(step.input_ids)
+        total = int(step.input_lengths.numpy(force=True).sum())
         if total != tokens:
             raise RequestError(f"input_lengths add up to {total}, but there are {tokens} tokens")
     elif step.block_tables is None:
         raise RequestError("a step over the cache needs block_tables")
     else:
-        room, longest = step.block_tables.shape[-1] * block_size, int(step.input_lengths.max())
+        room = step.block_tables.shape[-1] * block_size
         if longest > room:
             raise RequestError(f"a context of {longest} tokens does not fit the {room} slots of its block table")
         if step.q_lens is not None:
-            _check_new_tokens(step.q_lens, step.input_lengths, len(step.input_ids))
+            _check_new_tokens(step.q_lens, step.input_lengths, tokens)
+        elif sequences != tokens:
+            raise RequestError(f"input_lengths has {sequences} entries for {tokens} tokens")
+        if step.block_tables.shape[0] != sequences:
+            raise RequestError(f"block_tables has {step.block_tables.shape[0]} rows for {sequences} sequences")
     return step.slots, step.input_lengths
 
 

@@ -12,15 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import torch
 
 from atb_core.errors import ConfigError, RequestError
+from atb_core.models.runtime.inputs import bounds
 from atb_core.models.runtime.rope_scaling import Rope
 
 # A table starts with this many positions and doubles, so that a long context costs memory only when used.
 _FIRST_ROWS = 4096
 #: Cosines and sines.
 Tables: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
+#: The same as integers with the bits of the model's dtype.
+Rows: TypeAlias = "tuple[np.ndarray, np.ndarray]"
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,7 @@ class PositionEmbedding:
     ) -> None:
         self.ropes = ropes
         self.dtype = dtype
+        self._bits = torch.int32 if dtype is torch.float32 else torch.int16
         self.max_model_len = max_model_len
         self._frequencies = frequencies
         self._fixed_until = min((length for length in map(fixed_until, ropes) if length is not None), default=None)
@@ -174,9 +179,7 @@ class PositionEmbedding:
         Raises:
             RequestError: a position is negative or not below `max_model_len`.
         """
-        if position_ids.numel() == 0:
-            raise RequestError("a step needs at least one token")
-        low, high = (int(value) for value in torch.aminmax(position_ids))
+        low, high = bounds(position_ids)
         if low < 0 or high >= self.max_model_len:
             raise RequestError(
                 f"position {low if low < 0 else high} is outside of the context of {self.max_model_len} tokens",
@@ -193,27 +196,41 @@ class PositionEmbedding:
         rows = min(max(rows, _FIRST_ROWS, 2 * present), self.max_model_len)
         if self._fixed_until is not None:
             rows = min(rows, self._fixed_until)
-        new = torch.arange(present, rows)
+        new = np.arange(present, rows)
         for i, rope in enumerate(self.ropes):
-            cos, sin = self._compute(rope, new, self._fixed[i])
-            self._tables[i] = torch.cat((self._tables[i][0], cos)), torch.cat((self._tables[i][1], sin))
+            old = [table.view(self._bits).numpy() for table in self._tables[i]]
+            self._tables[i] = self._joined([(old[0], old[1]), self._compute(rope, new, self._fixed[i])])
 
-    def _compute(self, rope: Rope, positions: torch.Tensor, frequencies: Frequencies) -> Tables:
+    def _compute(self, rope: Rope, positions: np.ndarray, frequencies: Frequencies) -> Rows:
+        """Returns rows of both tables; in numpy, because a forked child waits for ever for torch's threads."""
         # Cosines of float32 differ in the last bit from one processor's library to another's.
-        angles = (positions[:, None].float() * frequencies.inverse).double()
-        angles = angles.repeat_interleave(2, dim=-1) if rope.interleaved else torch.cat((angles, angles), dim=-1)
-        return (
-            (angles.cos().float() * frequencies.scaling).to(self.dtype),
-            (angles.sin().float() * frequencies.scaling).to(self.dtype),
-        )
+        angles = (positions.astype(np.float32)[:, None] * frequencies.inverse.numpy(force=True)).astype(np.float64)
+        scaling = np.float32(frequencies.scaling)
+        cos, sin = (self._rounded(wave(angles).astype(np.float32) * scaling) for wave in (np.cos, np.sin))
+        if rope.interleaved:
+            return np.repeat(cos, 2, axis=-1), np.repeat(sin, 2, axis=-1)
+        return np.concatenate((cos, cos), axis=-1), np.concatenate((sin, sin), axis=-1)
+
+    def _rounded(self, values: np.ndarray) -> np.ndarray:
+        """Returns float32 values in the model's dtype, as integers: numpy has no bfloat16."""
+        if self.dtype is torch.bfloat16:
+            bits = values.view(np.uint32)
+            return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16).view(np.int16)
+        return values.astype(np.float16).view(np.int16) if self.dtype is torch.float16 else values.view(np.int32)
+
+    def _joined(self, parts: Sequence[Rows]) -> Tables:
+        cos, sin = (np.concatenate(tables) for tables in zip(*parts, strict=True))
+        return torch.from_numpy(cos).view(self.dtype), torch.from_numpy(sin).view(self.dtype)
 
     def _rows_of_tokens(
         self, position_ids: torch.Tensor, input_lengths: torch.Tensor, is_prefill: bool
     ) -> tuple[list[Tables], torch.Tensor]:
-        lengths = input_lengths.tolist()
-        parts = torch.split(position_ids, lengths if is_prefill else 1)
-        tables = []
-        for rope in self.ropes:
-            rows = [self._compute(rope, p, self._frequencies(rope, n)) for p, n in zip(parts, lengths, strict=True)]
-            tables.append((torch.cat([cos for cos, _ in rows]), torch.cat([sin for _, sin in rows])))
-        return tables, torch.arange(len(position_ids))
+        lengths, positions = input_lengths.tolist(), position_ids.numpy(force=True)
+        parts = np.split(positions, np.cumsum(lengths)[:-1] if is_prefill else len(positions))
+        tables = [
+            self._joined(
+                [self._compute(rope, p, self._frequencies(rope, n)) for p, n in zip(parts, lengths, strict=True)]
+            )
+            for rope in self.ropes
+        ]
+        return tables, torch.from_numpy(np.arange(len(positions)))

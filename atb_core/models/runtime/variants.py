@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,7 +22,7 @@ from atb_core.graph.passes import run_passes
 from atb_core.graph.passes.linears import widen_outputs
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_to_torch
-from atb_core.models.runtime.inputs import k_cache_name, v_cache_name
+from atb_core.models.runtime.inputs import CONSTANT_INPUTS, k_cache_name, v_cache_name
 
 VariantKey = frozenset[str]
 # Logits of a long prompt are large; buffers above this size are not kept from step to step.
@@ -32,22 +33,24 @@ _KEPT_BYTES = 64 << 20
 class Variant:
     """One built network, what a step needs to know of it, and its buffers.
 
-    `input_names` are the inputs that come with every step: all but weights and KV caches.
+    `input_names` are the inputs that come with every step: all but weights and KV caches. Of these, `constant_names`
+    seldom change.
     """
 
     key: VariantKey
     engine: Engine
     input_names: tuple[str, ...]
+    constant_names: tuple[str, ...]
     cache_names: tuple[str, ...]
     kv_generation: int = -1
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     _buffers: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def bind_constants(self, inputs: dict[str, torch.Tensor], beginnings: tuple[str, ...]) -> None:
-        """Removes the inputs whose names begin with one of `beginnings` and gives the engine those that changed."""
-        for name in [name for name in inputs if name.startswith(beginnings)]:
-            value = inputs.pop(name)
-            if value is not self.constants.get(name):
+    def bind_constants(self, inputs: dict[str, torch.Tensor]) -> None:
+        """Removes the inputs that seldom change and gives the engine those that did."""
+        for name in self.constant_names:
+            value = inputs.pop(name, None)
+            if value is not None and value is not self.constants.get(name):
                 self.engine.set_constants({name: value})
                 self.constants[name] = value
 
@@ -66,7 +69,7 @@ class Variant:
             buffer = torch.empty(numel, dtype=dtype_to_torch(output.dtype))
             if numel * output.dtype.itemsize <= _KEPT_BYTES:
                 self._buffers[output.name] = buffer
-        return buffer[:numel].view(shape)
+        return (buffer if buffer.numel() == numel else buffer[:numel]).view(shape)
 
 
 class KVBinding:
@@ -82,14 +85,25 @@ class KVBinding:
         self.block_size = 0
         self.slots = 0
         self._tensors: list[torch.Tensor] = []
-        self._places: tuple[list[int], list[int]] = ([], [])
+        self._places: list[int] = []
+        # The tuples that hold the tensors; `None` for lists, which may hold others by the next step.
+        self._pairs: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def update(self, kv_cache: KVCache) -> None:
-        """Takes the cache of a step; RequestError if it does not have one pair for each layer."""
-        tensors = list(chain.from_iterable(kv_cache))
-        # Maps, because this runs over every layer's tensors in every step.
-        places = list(map(id, tensors)), list(map(torch.Tensor.data_ptr, tensors))
-        if self.generation > 0 and places == self._places:
+        """Takes the cache of a step.
+
+        Raises:
+            RequestError: it is no list with a pair of tensors for each layer, or they have no four dimensions.
+        """
+        # Maps, because this runs over every layer in every step.
+        pairs = self._pairs
+        tensors = (
+            self._tensors
+            if pairs is not None and type(kv_cache) is list and _same(kv_cache, pairs)
+            else _tensors_of(kv_cache)
+        )
+        places = list(map(torch.Tensor.data_ptr, tensors))
+        if self.generation > 0 and places == self._places and _same(tensors, self._tensors):
             return
         if len(tensors) != 2 * self.num_layers:
             raise RequestError(
@@ -98,6 +112,7 @@ class KVBinding:
         if tensors[0].dim() != 4:
             raise RequestError(f"a KV cache must be [blocks, block_size, heads, size], not {list(tensors[0].shape)}")
         self._tensors, self._places = tensors, places
+        self._pairs = list(kv_cache) if {*map(type, kv_cache)} == {tuple} else None
         self.block_size = tensors[0].shape[1]
         self.slots = tensors[0].shape[0] * self.block_size
         self.generation += 1
@@ -110,6 +125,23 @@ class KVBinding:
         named = dict(zip(names, self._tensors, strict=True))
         variant.engine.set_kv_caches({name: named[name] for name in variant.cache_names})
         variant.kv_generation = self.generation
+
+
+def _same(some: Sequence[object], others: Sequence[object]) -> bool:
+    return some is others or (len(some) == len(others) and all(map(operator.is_, some, others)))
+
+
+def _tensors_of(kv_cache: KVCache) -> list[torch.Tensor]:
+    if not (
+        isinstance(kv_cache, (list, tuple))
+        and all(issubclass(kind, (list, tuple)) for kind in {*map(type, kv_cache)})
+        and {*map(len, kv_cache)} <= {2}
+    ):
+        raise RequestError(f"kv_cache must be a list of (k_cache, v_cache), not {type(kv_cache).__name__}")
+    tensors = list(chain.from_iterable(kv_cache))
+    if not all(issubclass(kind, torch.Tensor) for kind in {*map(type, tensors)}):
+        raise RequestError("kv_cache has something that is no torch.Tensor")
+    return tensors
 
 
 class VariantStore:
@@ -193,5 +225,6 @@ class VariantStore:
             key,
             engine,
             tuple(name for name in names if name not in self._cache_names),
+            tuple(name for name in names if name.startswith(CONSTANT_INPUTS)),
             tuple(name for name in names if name in self._cache_names),
         )

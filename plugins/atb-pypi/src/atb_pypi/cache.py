@@ -21,11 +21,17 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cache_root() -> Path:
-    """Returns `$ATB_CACHE`, else `atb_core` in the user's cache directory. It need not exist yet."""
+    """Returns `$ATB_CACHE`, else `atb_core` in the user's cache directory. It need not exist yet.
+
+    Raises:
+        WeightsError: no home directory is known, and no variable names a directory.
+    """
     if own := os.environ.get("ATB_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "atb_core"
+        return Path(os.path.expanduser(own))
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if base.startswith("~"):
+        raise WeightsError("there is no home directory to keep models in", hint="Set ATB_CACHE to a directory.")
+    return Path(base) / "atb_core"
 
 
 @contextmanager
