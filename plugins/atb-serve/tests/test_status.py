@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from atb_core.errors import EngineError
+from atb_serve.app import ROUTES
 
 
 def _values(text: str) -> dict[tuple[str, str], float]:
@@ -63,6 +64,18 @@ def test_metrics_count_what_was_answered(http: httpx.Client) -> None:
     assert after["atb_kv_cache_usage_perc", ""] < 1
 
 
+def test_a_prompt_that_comes_again_is_counted_as_found_in_the_cache(http: httpx.Client) -> None:
+    body = {"prompt": "x" * 300, "max_tokens": 1}
+    http.post("/v1/completions", json=body)
+    before = _values(http.get("/metrics").text)
+    usage = http.post("/v1/completions", json=body).json()["usage"]
+    after = _values(http.get("/metrics").text)
+    found = usage["prompt_tokens_details"]["cached_tokens"]
+    assert 0 < found < usage["prompt_tokens"] == 300
+    assert after["atb_prefix_cache_hits_total", ""] - before["atb_prefix_cache_hits_total", ""] == found
+    assert after["atb_prefix_cache_queries_total", ""] - before["atb_prefix_cache_queries_total", ""] == 300
+
+
 def test_tokens_and_their_text(http: httpx.Client, served: Any) -> None:
     ids = served.runner.tokenizer.encode("say [greet]")
     answer = http.post("/tokenize", json={"prompt": "say [greet]", "return_token_strs": True}).json()
@@ -77,3 +90,14 @@ def test_no_token_of_the_model_has_no_text(http: httpx.Client, tokens: list[Any]
     answer = http.post("/detokenize", json={"tokens": tokens})
     assert answer.status_code == 400
     assert re.match("tokens", answer.json()["error"]["param"])
+
+
+def test_the_description_has_every_path_and_every_field(http: httpx.Client) -> None:
+    found = http.get("/openapi.json").json()
+    described = {(method.upper(), path) for path, methods in found["paths"].items() for method in methods}
+    routes = {(method, path.replace("{name:path}", "{name}")) for method, path, _ in ROUTES}
+    assert routes - described == {("GET", "/openapi.json"), ("GET", "/")}
+    assert described <= routes
+    body = found["components"]["schemas"]["ChatBody"]
+    assert {"messages", "max_completion_tokens", "tools", "response_format"} <= set(body["properties"])
+    assert body["additionalProperties"] is False

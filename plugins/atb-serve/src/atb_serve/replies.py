@@ -9,12 +9,34 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 
+class ProblemFacts(msgspec.Struct):
+    """What is wrong with a request."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Problem(msgspec.Struct):
+    """Answer to a request that is refused."""
+
+    error: ProblemFacts
+
+
+class CachedTokens(msgspec.Struct):
+    """Tokens of prompts that the cache had from earlier requests."""
+
+    cached_tokens: int
+
+
 class Usage(msgspec.Struct):
     """Tokens of a request."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: CachedTokens
 
 
 class TextLogprobs(msgspec.Struct):
