@@ -7,6 +7,7 @@ from typing import Any
 
 from atb_core.graph import Tensor
 from atb_core.layers.attention.attention import Attention
+from atb_core.layers.attention.metadata import AttentionMetadata
 from atb_core.layers.norm.normalization import RmsNorm
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.modeling_python import DecoderLayer, DecoderModel
@@ -36,8 +37,8 @@ class Olmo2Layer(DecoderLayer):
         del self.input_layernorm
         self.post_feedforward_layernorm = RmsNorm(config, file_loader, f"{self.prefix}.post_feedforward_layernorm")
 
-    def forward(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        hidden = inputs + self.post_attention_layernorm(self.self_attn(inputs, *args, **kwargs))
+    def forward(self, inputs: Tensor, metadata: AttentionMetadata, **kwargs: Any) -> Tensor:
+        hidden = inputs + self.post_attention_layernorm(self.self_attn(inputs, metadata, **kwargs))
         return hidden + self.post_feedforward_layernorm(self.mlp(hidden))
 
 
