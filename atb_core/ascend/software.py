@@ -60,12 +60,8 @@ def check_devices(machine: Machine) -> Finding:
 def check_toolkit(machine: Machine) -> Iterator[Finding]:
     """Checks the toolkit's folder, version and ACL library."""
     install = installs.find_toolkit(machine)
-    if install is None:
-        cause = "neither ASCEND_HOME_PATH nor ASCEND_TOOLKIT_HOME is set, and nothing is at the usual places"
-        yield blocking("cann", "not found", cause, _CANN_FIX, Level.WARNING)
-        return
-    if not os.path.isdir(install.path):
-        yield blocking("cann", "not found", f"{install.variable}={install.path} is not a folder", _CANN_FIX)
+    if install is None or not os.path.isdir(install.path):
+        yield _not_found("cann", install, "neither ASCEND_HOME_PATH nor ASCEND_TOOLKIT_HOME is set", _CANN_FIX)
         return
     version, problems = installs.toolkit_version(install.path)
     message = f"{version or 'unknown version'} in {install.path}"
@@ -90,12 +86,8 @@ def check_toolkit(machine: Machine) -> Iterator[Finding]:
 def check_atb(machine: Machine) -> Iterator[Finding]:
     """Checks ATB's folder, version, library and C++ ABI."""
     install = installs.find_atb(machine)
-    if install is None:
-        cause = "ATB_HOME_PATH is not set, and nothing is at the usual places"
-        yield blocking("atb", "not found", cause, _NNAL_FIX, Level.WARNING)
-        return
-    if not os.path.isdir(install.path):
-        yield blocking("atb", "not found", f"ATB_HOME_PATH={install.path} is not a folder", _NNAL_FIX)
+    if install is None or not os.path.isdir(install.path):
+        yield _not_found("atb", install, "ATB_HOME_PATH is not set", _NNAL_FIX)
         return
     version, problems = installs.atb_version(install.path)
     message = f"{version or 'unknown version'} in {install.path}"
@@ -114,6 +106,12 @@ def check_atb(machine: Machine) -> Iterator[Finding]:
         yield _check_abi(machine, install.path, abi)
         yield _loads(machine, "libatb", library, install.path)
     yield from _check_versions(machine, version)
+
+
+def _not_found(check: str, install: installs.Install | None, unset: str, fix: str) -> Finding:
+    if install is None:
+        return blocking(check, "not found", f"{unset}, and nothing is at the usual places", fix, Level.WARNING)
+    return blocking(check, "not found", f"{install.variable}={install.path} is not a folder", fix)
 
 
 def _check_versions(machine: Machine, atb_version: str | None) -> Iterator[Finding]:

@@ -31,7 +31,7 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
     return int(match[1] or 0), int(match[2]) if match[2] else None
 
 
-variant_option = click.option("--variant", type=click.Choice(["prefill", "decode"]), default="decode",
+variant_option = click.option("--variant", type=click.Choice(["prefill", "decode", "mixed"]), default="decode",
                               show_default=True, help="Which network of the model.")  # fmt: skip
 layers_option = click.option("--layers", callback=_layers, default="0", show_default=True, metavar="A:B",
                              help="Decoder layers to show, with what is outside of them; ':' shows all.")  # fmt: skip
@@ -55,9 +55,11 @@ def command(model: str, variant: str, stage: str, layers: Span, backend: str) ->
 
 def networks(model: str, variant: str, backend: str) -> dict[str, Network]:
     """Returns the network of `variant` as recorded ("before") and as `backend` gets it ("after")."""
-    variants = open_model(model).build(backend).variants
+    built = open_model(model).build(backend)
+    if variant == "mixed":
+        built.check_mixed_steps()
     key = frozenset((variant,))
-    return {"before": variants.network(key), "after": variants.prepared(key)}
+    return {"before": built.variants.network(key), "after": built.variants.prepared(key)}
 
 
 def chosen_nodes(network: Network, layers: Span) -> list[Node]:

@@ -43,8 +43,9 @@ _REBUILD_DEVICE_MODULE = "Build atb-core again from its sources, for the version
 #: Columns of a block in the layout FRACTAL_NZ for 16-bit elements.
 _NZ_BLOCK = 16
 #: Limits of paged attention: a block has a multiple of _BLOCK_STEP slots, at most _LONG_BLOCK of them if heads are
-#: longer than _LONG_HEAD, and with FRACTAL_NZ at most _NZ_TILE elements for each head.
-_BLOCK_STEP, _LONG_BLOCK, _LONG_HEAD, _NZ_TILE = 16, 128, 256, 16384
+#: longer than _LONG_HEAD, and with FRACTAL_NZ at most _TILE elements for each head. For several new tokens of a
+#: sequence the last two hold for all heads and layouts.
+_BLOCK_STEP, _LONG_BLOCK, _LONG_HEAD, _TILE = 16, 128, 256, 16384
 
 
 class AtbBackend(NativeBackend):
@@ -64,6 +65,7 @@ class AtbBackend(NativeBackend):
     name = "atb"
     # ATB returns a matrix product in the type of its inputs.
     float32_logits = False
+    masks_new_tokens = True
 
     def __init__(
         self,
@@ -116,6 +118,12 @@ class AtbBackend(NativeBackend):
         if head_dim > info["max_head_size"] or (info["nz"] and head_dim % _NZ_BLOCK):
             limit = f"at most {info['max_head_size']}" + (f" and multiples of {_NZ_BLOCK}" if info["nz"] else "")
             raise BackendUnavailableError(f"{where} takes heads of {limit} elements; this model's have {head_dim}")
+
+    def mixed_steps_problem(self, head_dim: int, block_size: int) -> str | None:
+        limit = min(_LONG_BLOCK, _TILE // head_dim)
+        if block_size <= limit:
+            return None
+        return f"its cache has blocks of {block_size} slots; ATB takes at most {limit} for heads of {head_dim}"
 
     def build(self, network: Network, store: NativeStore | None = None) -> AtbEngine:
         return AtbEngine(network, self.new_store() if store is None else store)
@@ -209,7 +217,7 @@ def _check_blocks(info: Mapping[str, Any], name: str, cache: torch.Tensor) -> No
     block, head = cache.shape[1], cache.shape[3]
     limit = _LONG_BLOCK if head > _LONG_HEAD else block
     if info["nz"]:
-        limit = min(limit, _NZ_TILE // head)
+        limit = min(limit, _TILE // head)
     if block % _BLOCK_STEP == 0 and block <= limit:
         return
     most = f", and at most {limit} for heads of {head}" if block > limit else ""

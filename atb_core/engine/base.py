@@ -82,6 +82,9 @@ class Backend(ABC):
     #: True if a Linear can return float32 for inputs of a narrower type; models then have float32 logits.
     float32_logits: bool = True
 
+    #: True if attention of several new tokens to the cache needs a mask as an input; models then make it of each step.
+    masks_new_tokens: bool = False
+
     @property
     def token_multiple(self) -> int:
         """Returns the number that the tokens of a prefill must be a multiple of; models pad to it."""
@@ -90,6 +93,10 @@ class Backend(ABC):
     # Most backends take every model.
     def check_model(self, dtype: DataType, head_dim: int) -> None:  # noqa: B027
         """Raises BackendUnavailableError if models of this element type or head size cannot run."""
+
+    def mixed_steps_problem(self, head_dim: int, block_size: int) -> str | None:
+        """Returns why steps with `q_lens` cannot run on a cache of such blocks, `None` if they can."""
+        return None
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Allocates memory that engines of this backend write in place, e.g. a KV cache; its values are undefined."""

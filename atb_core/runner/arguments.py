@@ -21,6 +21,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "chat_template": _OPTIONAL_PATH,
     "revision": ((str, type(None)), "the name of a branch, tag or commit"),
     "load_tokenizer": (bool, "True or False"),
+    "enable_prefix_caching": (bool, "True or False"),
     "rank": (int, "an integer"),
     "world_size": (int, "an integer"),
     "features": (Collection, "a list of names"),

@@ -15,7 +15,7 @@ from atb_core.errors import QueueFullError, RequestError, RequestTimeoutError
 from atb_core.runner.arguments import check_sizes
 from atb_core.runner.outputs import StreamChunk
 from atb_core.runner.prompts import Chat, Prompt, split_chats, split_prompts
-from atb_core.runner.request import Call, Request
+from atb_core.runner.request import Call, Request, Signal
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.token_mask import TokenMaskFactory
 
@@ -44,7 +44,7 @@ class AsyncRunner:
     def __init__(self, runner: ModelRunner, *, max_queue_len: int = 256) -> None:
         check_sizes(max_queue_len=max_queue_len)
         self.runner = runner
-        self.awake = threading.Event()
+        self.awake = Signal()
         self._max_queue_len = max_queue_len
         self._engine = runner.engine_loop
         self._streams: dict[str, _Stream] = {}

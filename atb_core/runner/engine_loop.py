@@ -22,7 +22,7 @@ from atb_core.extensions import plugin_errors
 from atb_core.features.step import KVCache, Step
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.outputs import Logprob, StreamChunk
-from atb_core.runner.request import Call, Request
+from atb_core.runner.request import Call, Request, Signal
 from atb_core.runner.sampler import SampledToken, Sampler
 from atb_core.runner.scheduler import Batch, Scheduler
 from atb_core.runner.step_inputs import StepInputs
@@ -37,7 +37,7 @@ _LOOK_AGAIN_SECONDS = 1.0
 class Waiter(Protocol):
     """A thread that waits for the loop: `awake` is set when it has to look at `is_ready` again."""
 
-    awake: threading.Event
+    awake: Signal
 
     @property
     def is_ready(self) -> bool:
@@ -66,10 +66,14 @@ class EngineLoop:
         max_num_batched_tokens: int,
         max_model_len: int,
         vocab_size: int,
+        can_mix: Callable[[], bool] = lambda: False,
+        shares_prefixes: bool = False,
     ) -> None:
         self._forward = forward
         self._vocab_size = vocab_size
-        self.scheduler = Scheduler(blocks, max_num_seqs, max_num_batched_tokens)
+        self.scheduler = Scheduler(
+            blocks, max_num_seqs, max_num_batched_tokens, can_mix=can_mix, shares_prefixes=shares_prefixes
+        )
         self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
         self._sampler = Sampler()
         self.calls: set[Call] = set()
@@ -209,7 +213,7 @@ class EngineLoop:
         """Runs the model once; returns False if no request can run.
 
         An exception of the model ends the calls of the requests that took part. An interrupt of the model changes
-        nothing: the same step comes again. One in the bookkeeping ends all calls.
+        nothing: its requests come again. One in the bookkeeping ends all calls.
         """
         self._in_step = is_consistent = True
         try:
@@ -220,17 +224,19 @@ class EngineLoop:
             batch = self.scheduler.next_batch()
             if batch is None:
                 return False
+            sampled = [
+                each for each, n in zip(batch.requests, batch.counts, strict=True) if each.will_add_token_after(n)
+            ]
             try:
-                results = self._run(batch)
+                results = self._run(batch, sampled)
             except Exception as error:
-                results = [error] * len(batch.requests)
+                self._end_calls_of(batch.requests, error)
+                return True
             except BaseException:
-                if batch.is_prefill:
-                    for request in reversed(batch.requests):
-                        self.scheduler.preempt(request)
                 is_consistent = True
                 raise
-            self._hand_out(batch, results)
+            self.scheduler.mark_computed(batch)
+            self._hand_out(sampled, results)
             return True
         except Exception as error:
             self._end_calls(error)
@@ -243,17 +249,20 @@ class EngineLoop:
         finally:
             self._in_step = False
 
-    def _run(self, batch: Batch) -> list[SampledToken | Exception]:
-        """Returns the next token of each request, or what keeps it from having one."""
+    def _run(self, batch: Batch, sampled: list[Request]) -> list[SampledToken | Exception]:
+        """Returns the next token of each request in `sampled`, or what keeps it from having one."""
         requests = batch.requests
         with self.lock, plugin_errors():
-            if batch.is_prefill:
+            if batch.phase == "decode":
+                logits = self._forward(self._inputs.decode(requests))
+            else:
                 for request in requests:
                     request.mark_started()
-                logits = self._prefill(requests)
-            else:
-                logits = self._forward(self._inputs.decode(requests))
-            results = self._sampler.sample(logits, requests)
+                if batch.phase == "prefill":
+                    logits = self._prefill(requests)
+                else:
+                    logits = self._forward(self._inputs.mixed(requests, batch.counts))[: len(sampled)]
+            results = self._sampler.sample(logits, sampled)
         self.num_steps += 1
         return results
 
@@ -286,9 +295,9 @@ class EngineLoop:
         request.wants_prompt_logprobs = False
         return logits[-1:]
 
-    def _hand_out(self, batch: Batch, results: list[SampledToken | Exception]) -> None:
+    def _hand_out(self, requests: list[Request], results: list[SampledToken | Exception]) -> None:
         """Appends tokens to requests and gives the chunks to their callers."""
-        for request, result in zip(batch.requests, results, strict=True):
+        for request, result in zip(requests, results, strict=True):
             if request.completion.finish_reason is not None:
                 continue  # an earlier request ended the call
             if isinstance(result, SampledToken):
@@ -298,10 +307,15 @@ class EngineLoop:
                 except Exception as error:
                     result = error
             self._end_call(request.call, result)
-        self.scheduler.remove(request for request in batch.requests if request.completion.finish_reason is not None)
-        for call in {request.call for request in batch.requests}:
+        self.scheduler.remove([request for request in requests if request.completion.finish_reason is not None])
+        for call in {request.call for request in requests}:
             if call.is_over:
                 self.calls.discard(call)
+            call.notify()
+
+    def _end_calls_of(self, requests: list[Request], error: Exception) -> None:
+        for call in {request.call for request in requests}:
+            self._end_call(call, error)
             call.notify()
 
     def _end_call(self, call: Call, error: Exception | None) -> None:

@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 Params = SamplingParams | Sequence[SamplingParams] | None
 Chats = Chat | Sequence[Chat]
 
+# Completions at a time by default. Most are far from full contexts, so the cache is not made for as many of those.
+_MAX_NUM_SEQS = 256
+_FULL_CONTEXTS = 16
+
 
 class _Extra(TypedDict, total=False):
     """Further arguments of `ModelRunner.generate` and `ModelRunner.chat`."""
@@ -84,11 +88,16 @@ class ModelRunner:
         num_threads: Threads of the engine; `None`: its own choice.
         block_size: Tokens in a block of the cache.
         max_model_len: Length of the longest context in tokens; `None`: the model's, or as much of it as memory allows.
-        max_num_seqs: Largest number of completions that run at a time; more wait.
-        max_num_batched_tokens: Largest number of prompt tokens in one step of several prompts.
+        max_num_seqs: Largest number of completions that run at a time; more wait. `None`: 256, or as many as the cache
+            has blocks.
+        max_num_batched_tokens: Largest number of prompt tokens in one step; longer prompts are taken in chunks if the
+            model can.
+        enable_prefix_caching: Does not compute again what the cache has of a prompt from requests before, block by
+            block; the tokens are the same. Models without mixed steps do not.
         num_blocks: Size of the cache in blocks.
-        kv_cache_memory_bytes: Size of the cache in bytes. By default it is enough for `max_num_seqs` full contexts,
-            but at most half of the memory that is available after loading. Memory is used as blocks are.
+        kv_cache_memory_bytes: Size of the cache in bytes. By default it is enough for `max_num_seqs` full contexts
+            (16 if that is not given), but at most half of the memory that is available after loading. Memory is used as
+            blocks are.
         features: Names of features to put on the model, of its family or of plugins.
         progress: Shows fetching and loading; `None`: a bar on a terminal.
 
@@ -127,8 +136,9 @@ class ModelRunner:
         num_threads: int | None = None,
         block_size: int = 128,
         max_model_len: int | None = None,
-        max_num_seqs: int = 16,
+        max_num_seqs: int | None = None,
         max_num_batched_tokens: int = 2048,
+        enable_prefix_caching: bool = True,
         num_blocks: int | None = None,
         kv_cache_memory_bytes: int | None = None,
         features: Collection[str] = (),
@@ -162,16 +172,18 @@ class ModelRunner:
             progress=progress,
         )
         self.block_size = block_size
-        self.max_num_seqs = max_num_seqs
-        self._make_cache(context_len, max_model_len, num_blocks, kv_cache_memory_bytes)
+        self._make_cache(context_len, max_model_len, max_num_seqs, num_blocks, kv_cache_memory_bytes)
+        self.max_num_seqs = min(max_num_seqs or _MAX_NUM_SEQS, self.num_blocks)
         self.engine_loop = EngineLoop(
             lambda step: self.model.run_step(step),
             self._blocks,
             self.kv_cache,
-            max_num_seqs=min(self.max_num_seqs, self.num_blocks),
+            max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=self.max_model_len,
             vocab_size=self.vocab_size,
+            can_mix=lambda: self.model.supports_mixed_steps,
+            shares_prefixes=enable_prefix_caching,
         )
         self._request_ids = itertools.count()
 
@@ -182,7 +194,12 @@ class ModelRunner:
         self._default_values = default_values(self.generation_config, name)
 
     def _make_cache(
-        self, context_len: int, max_model_len: int | None, num_blocks: int | None, kv_cache_memory_bytes: int | None
+        self,
+        context_len: int,
+        max_model_len: int | None,
+        max_num_seqs: int | None,
+        num_blocks: int | None,
+        kv_cache_memory_bytes: int | None,
     ) -> None:
         status = self.model.model_status
         self.dtype = dtype_to_torch(self.model.dtype)
@@ -193,7 +210,7 @@ class ModelRunner:
             self._layout,
             context_len=context_len,
             max_model_len=max_model_len,
-            max_num_seqs=self.max_num_seqs,
+            max_num_seqs=max_num_seqs or _FULL_CONTEXTS,
             num_blocks=num_blocks,
             kv_cache_memory_bytes=kv_cache_memory_bytes,
             available=self.model.backend.available_memory(),

@@ -81,6 +81,8 @@ class RequestOutput:
         metrics: Durations of the request, from being added to the end of its last completion.
         prompt_logprobs: For each token of the prompt, that token and the most probable ones in its place, by id;
             `None` for the first token, which nothing precedes. `None` if none were requested.
+        num_cached_tokens: Number of tokens of the prompt that the key/value cache had already, from an earlier request
+            with the same beginning; they were not computed again.
     """
 
     request_id: str
@@ -90,6 +92,7 @@ class RequestOutput:
     finished: bool = True
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    num_cached_tokens: int = 0
 
     @property
     def text(self) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import functools
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from atb_core.errors import RequestError
@@ -21,6 +22,27 @@ from atb_core.runner.token_mask import TokenMask, TokenMaskFactory
 
 # A caller that is this many chunks behind is waited for: its requests take part in no step until it has read some.
 MAX_UNREAD_CHUNKS = 256
+
+
+class Signal:
+    """What wakes a thread. An interrupt can leave a `threading.Event` locked for ever; this is one call into C."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        """Wakes the thread that waits, or the next one that does."""
+        if self._queue.empty():
+            self._queue.put(None)
+
+    def clear(self) -> None:
+        """Forgets that it was set."""
+        self.wait(0.0)
+
+    def wait(self, seconds: float) -> None:
+        """Returns once it was set, or after some seconds."""
+        with suppress(Empty):
+            self._queue.get(timeout=seconds)
 
 
 class Call:
@@ -43,7 +65,7 @@ class Call:
     def __init__(self, requests: list[Request], streams: bool, notify: Callable[[], None] | None = None) -> None:
         self.requests = requests
         self.streams = streams
-        self.awake = threading.Event()
+        self.awake = Signal()
         self.notify = notify or self.awake.set
         self.chunks: deque[StreamChunk] = deque()
         self.num_unfinished = len(requests)
@@ -87,8 +109,8 @@ class Call:
 class Request:
     """One completion of a prompt: what has been generated, and the cache blocks that hold it.
 
-    `token_ids` is the prompt followed by the output. The last token is never in the cache yet: it is the input of the
-    next step. After a preemption nothing is in the cache and the next step is a prefill of all tokens.
+    `token_ids` is the prompt followed by the output. The last token is never in the cache yet: it is an input of the
+    next step. After a preemption nothing is in the cache, or what others share, and all tokens are computed again.
 
     Attributes:
         result: Result of the prompt, which the requests for its completions share and fill.
@@ -101,6 +123,8 @@ class Request:
         call: The call that it belongs to.
         arrival: Order in which requests came, set by the scheduler.
         block_table: Set by the scheduler through the block manager.
+        num_computed: Number of its first tokens that the cache has.
+        block_keys: Keys of its first full blocks, as far as they were needed.
         seen: Ids in prompt and output, for the repetition penalty; `None` without one.
         counts: How often each id is in the output, for presence and frequency penalty; `None` without these.
         processes_logits: True if anything but temperature and filters changes this request's logits.
@@ -124,6 +148,8 @@ class Request:
         self.call: Call
         self.arrival = -1
         self.block_table: list[int] = []
+        self.num_computed = 0
+        self.block_keys: list[bytes] = []
         self.min_total = len(prompt) + params.min_tokens
         if params.logprobs is not None:
             self.completion.logprobs, self.completion.cumulative_logprob = [], 0.0
@@ -146,6 +172,21 @@ class Request:
     def is_paused(self) -> bool:
         """True while its caller does not read."""
         return len(self.call.chunks) >= MAX_UNREAD_CHUNKS
+
+    @property
+    def is_decoding(self) -> bool:
+        """True if the cache has all of its tokens but the newest."""
+        return 0 < self.num_computed == len(self.token_ids) - 1
+
+    def will_add_token_after(self, count: int) -> bool:
+        """Returns True if a step of its next `count` tokens gives it another one."""
+        return self.num_computed + count == len(self.token_ids)
+
+    def mark_cached(self, num_tokens: int) -> None:
+        """Notes how many of its first tokens the cache had when it was admitted."""
+        self.num_computed = num_tokens
+        if self.completion.index == 0 and len(self.token_ids) == len(self.result.prompt_token_ids):
+            self.result.num_cached_tokens = num_tokens
 
     def mark_started(self) -> None:
         """Notes the time of the prompt's first step; later calls change nothing."""

@@ -5,19 +5,26 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple
 
 from atb_core.errors import EngineError
-from atb_core.runner.block_manager import BlockManager
+from atb_core.runner.block_manager import BlockManager, block_key
 from atb_core.runner.request import Request
 
 
 class Batch(NamedTuple):
-    """One step: either the prefill of some requests, or one token each for some requests."""
+    """One step.
 
-    is_prefill: bool
+    Attributes:
+        phase: `"prefill"`: whole prompts; `"decode"`: one token each; `"mixed"`: any number of tokens each.
+        requests: Those that take part.
+        counts: How many of its tokens each request brings.
+    """
+
+    phase: Literal["prefill", "decode", "mixed"]
     requests: list[Request]
+    counts: list[int]
 
 
 def _age(request: Request) -> int:
@@ -27,18 +34,41 @@ def _age(request: Request) -> int:
 class Scheduler:
     """First come, first served; a new request joins the running ones as soon as there is room.
 
-    A prefill takes as many waiting requests as fit in `max_num_batched_tokens` (one always goes, however long), in
-    `max_num_seqs` and in the free blocks; one that wants log probabilities of its prompt goes alone. Otherwise every
-    running request advances by one token. When blocks are needed and none is free, a running request gives its blocks
-    back and is queued first, to be computed again: its tokens so far are kept and come out the same. That is the
-    youngest of those whose callers do not read, which take part in no step, else the youngest of all.
+    In a step each running request brings its newest token, and then prompts bring as many of theirs as the limits
+    leave, a long one in chunks. A model that cannot mix these takes whole prompts in steps of their own (one always
+    goes, however long), in turn with the others. A request that wants log probabilities of its prompt has a step for
+    itself.
+
+    What the cache has of a prompt already is not computed again. When blocks are needed and none is free, a running
+    request gives its blocks back and is queued first, to be computed again: its tokens so far are kept and come out the
+    same. That is the youngest of those whose callers do not read, which take part in no step, else the youngest of all.
+
+    Args:
+        max_num_batched_tokens: Largest number of prompt tokens in a step.
+        can_mix: Returns whether the model has mixed steps; asked when one is needed first.
+        shares_prefixes: Looks for prompts in the cache.
+
+    Attributes:
+        chunk_size: Largest number of prompt tokens in a step that others wait for, too.
     """
 
-    def __init__(self, blocks: BlockManager, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+    def __init__(
+        self,
+        blocks: BlockManager,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        *,
+        can_mix: Callable[[], bool] = lambda: False,
+        shares_prefixes: bool = False,
+    ) -> None:
         self._blocks = blocks
         self._max_num_seqs = max_num_seqs
-        self._max_num_batched_tokens = max_num_batched_tokens
+        self._max_num_batched_tokens = self.chunk_size = max_num_batched_tokens
+        self._ask_can_mix = can_mix
+        self._mixes: bool | None = None
+        self._shares_prefixes = shares_prefixes
         self._arrivals = itertools.count()
+        self._left_out_decode = self._has_preempted = False
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
 
@@ -50,11 +80,31 @@ class Scheduler:
 
     def next_batch(self) -> Batch | None:
         """Chooses the next step and makes its blocks available; returns `None` if no request can run."""
-        admitted = self._admit()
-        if admitted:
-            return Batch(True, admitted)
+        self._has_preempted = False
         decoding = self._make_room_for_decode()
-        return Batch(False, decoding) if decoding else None
+        prompts: list[Request] = []
+        counts: list[int] = []
+        if not (self._left_out_decode and decoding):
+            prompts, counts = self._take_prompts(decoding)
+        self._left_out_decode = False
+        if not prompts:
+            return Batch("decode", decoding, [1] * len(decoding)) if decoding else None
+        if decoding and not prompts[0].wants_prompt_logprobs and self._can_mix():
+            return Batch("mixed", decoding + prompts, [1] * len(decoding) + counts)
+        self._left_out_decode = bool(decoding)
+        are_whole = all(count == len(request) for request, count in zip(prompts, counts, strict=True))
+        return Batch("prefill" if are_whole else "mixed", prompts, counts)
+
+    def mark_computed(self, batch: Batch) -> None:
+        """Notes that the cache has the tokens of a step, and lets others share the blocks that it filled."""
+        for request, count in zip(batch.requests, batch.counts, strict=True):
+            full = request.num_computed // self._blocks.block_size
+            request.num_computed += count
+            now_full = request.num_computed // self._blocks.block_size
+            if now_full > full and self._shares_prefixes and self._mixes is not False:
+                keys = self._keys(request, now_full)
+                for place in range(full, now_full):
+                    self._blocks.publish(request.block_table[place], keys[place])
 
     def remove(self, requests: Iterable[Request]) -> None:
         """Removes those of the requests that are here and frees their blocks."""
@@ -73,49 +123,102 @@ class Scheduler:
         self.waiting.clear()
         self._blocks.clear()
 
-    def preempt(self, request: Request) -> None:
-        """Takes the blocks of a running request and queues it first."""
-        self._blocks.free(request.block_table)
-        request.result.metrics.preemptions += 1
-        self.running.remove(request)
-        self.waiting.appendleft(request)
+    def _can_mix(self) -> bool:
+        if self._mixes is None:
+            self._mixes = self._ask_can_mix()
+        return self._mixes
 
-    def _admit(self) -> list[Request]:
-        admitted: list[Request] = []
-        places = self._max_num_seqs - sum(not request.is_paused for request in self.running)
-        tokens = 0
-        for request in list(itertools.islice((each for each in self.waiting if not each.is_paused), max(0, places))):
-            if admitted and (
-                tokens + len(request) > self._max_num_batched_tokens
-                or request.wants_prompt_logprobs
-                or admitted[0].wants_prompt_logprobs
-            ):
+    def _take_prompts(self, decoding: list[Request]) -> tuple[list[Request], list[int]]:
+        """Returns the prompts that take part in a step, and the number of tokens that each brings."""
+        prompts: list[Request] = []
+        counts: list[int] = []
+        candidates = self._candidates(self._max_num_seqs - len(decoding))
+        left = self._max_num_batched_tokens
+        if decoding and candidates and self._can_mix():
+            left = min(left, self.chunk_size)
+        # Keys of the blocks that requests of this step are about to fill.
+        computing: set[bytes] = set()
+        for request in candidates:
+            if prompts and (left <= 0 or request.wants_prompt_logprobs):
                 break
-            # One position more than the prefill writes: a request that could not take its first decode step
-            # would be preempted at once.
-            if not self._grow(request, min(len(request) + 1, request.max_total)):
-                if not self.running:
-                    raise EngineError(
-                        f"A request of {len(request)} tokens does not fit into the {self._blocks.num_blocks} blocks of "
-                        "the key/value cache"
-                    )
+            shared: list[bytes] = []
+            if not request.block_table:
+                shared, other_computes = self._in_cache(request, computing)
+                if other_computes:
+                    continue
+            rest = len(request) - (len(shared) * self._blocks.block_size or request.num_computed)
+            # Evaluated from left to right: only a prompt that is too long asks whether it may be cut.
+            is_cut = rest > left and not request.wants_prompt_logprobs and self._can_mix()
+            if prompts and rest > left and not is_cut:
                 break
-            self.waiting.remove(request)
-            self.running.append(request)
-            admitted.append(request)
-            tokens += len(request)
-        return admitted
+            if not request.block_table and not self._admit(request, shared):
+                break
+            prompts.append(request)
+            counts.append(left if is_cut else rest)
+            left -= counts[-1]
+            if request.wants_prompt_logprobs:
+                break
+            if self._shares_prefixes:
+                computing.update(self._keys(request, len(request) // self._blocks.block_size))
+        return prompts, counts
+
+    def _candidates(self, places: int) -> list[Request]:
+        """Returns requests whose prompts are to be computed, those that have begun first."""
+        begun = [each for each in sorted(self.running, key=_age) if not (each.is_decoding or each.is_paused)]
+        # What was just taken from one request is not for another that is no older.
+        waiting = (each for each in self.waiting if not (each.is_paused or self._has_preempted))
+        return [*begun[: max(0, places)], *itertools.islice(waiting, max(0, places - len(begun)))]
+
+    def _in_cache(self, request: Request, computing: set[bytes]) -> tuple[list[bytes], bool]:
+        """Returns the keys of the blocks that the cache has of a request, and whether the next one is being computed.
+
+        At least one token is left to be computed: its logits are needed.
+        """
+        if not self._shares_prefixes or request.wants_prompt_logprobs or self._mixes is False:
+            return [], False
+        keys = self._keys(request, (len(request) - 1) // self._blocks.block_size)
+        count = self._blocks.count_published(keys)
+        other_computes = count < len(keys) and keys[count] in computing
+        if (count or other_computes) and not self._can_mix():
+            return [], False
+        return keys[:count], other_computes
+
+    def _keys(self, request: Request, num_blocks: int) -> list[bytes]:
+        """Returns the keys of the first blocks of a request."""
+        keys, size = request.block_keys, self._blocks.block_size
+        while len(keys) < num_blocks:
+            start = len(keys) * size
+            keys.append(block_key(keys[-1] if keys else b"", request.token_ids[start : start + size]))
+        return keys[:num_blocks]
+
+    def _admit(self, request: Request, shared: list[bytes]) -> bool:
+        """Lets a waiting request run, on shared blocks and on new ones; returns False if there are too few."""
+        self._blocks.share(request.block_table, shared)
+        # One position more than the prompt needs: a request that could not take its first decode step would be
+        # preempted at once.
+        if not self._grow(request, min(len(request) + 1, request.max_total)):
+            self._blocks.free(request.block_table)
+            if self.running:
+                return False
+            raise EngineError(
+                f"A request of {len(request)} tokens does not fit into the {self._blocks.num_blocks} blocks of the "
+                "key/value cache"
+            )
+        request.mark_cached(len(shared) * self._blocks.block_size)
+        self.waiting.remove(request)
+        self.running.append(request)
+        return True
 
     def _make_room_for_decode(self) -> list[Request]:
         """Gives each running request a slot for its newest token, oldest first, and returns those that got one."""
         decoding: list[Request] = []
         for request in sorted(self.running, key=_age):
-            # A request without blocks was preempted just now.
-            if request.is_paused or not request.block_table or len(decoding) == self._max_num_seqs:
+            # One that was preempted just now decodes no more.
+            if request.is_paused or not request.is_decoding or len(decoding) == self._max_num_seqs:
                 continue
             while not self._grow(request, len(request)):
                 youngest = max(self.running, key=_age)
-                self.preempt(youngest)
+                self._preempt(youngest)
                 if youngest is request:
                     break
             else:
@@ -128,5 +231,14 @@ class Scheduler:
             unread = [each for each in self.running if each.is_paused]
             if not unread:
                 return False
-            self.preempt(max(unread, key=_age))
+            self._preempt(max(unread, key=_age))
         return True
+
+    def _preempt(self, request: Request) -> None:
+        """Takes the blocks of a running request and queues it first."""
+        self._has_preempted = True
+        self._blocks.free(request.block_table)
+        request.num_computed = 0
+        request.result.metrics.preemptions += 1
+        self.running.remove(request)
+        self.waiting.appendleft(request)

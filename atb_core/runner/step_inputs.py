@@ -26,7 +26,8 @@ class StepInputs:
         self._slots = np.zeros(max_num_seqs, dtype=np.int32)
         self._lengths = np.zeros(max_num_seqs, dtype=np.int32)
         self._tables = np.zeros((max_num_seqs, max_blocks), dtype=np.int32)
-        # The request in each row of the tables, and the number of its blocks that are written there.
+        # The request in each row of the tables, and the number of its blocks that are written there. Forgotten in other
+        # steps: requests may get other blocks then.
         self._rows: list[Request] = []
         self._written: list[int] = []
         self._views: dict[int, tuple[torch.Tensor, ...]] = {}
@@ -65,13 +66,14 @@ class StepInputs:
 
         `lm_head_indices` are their last tokens.
         """
+        self._rows = []
         lengths = np.array([len(request) for request in requests], dtype=np.int32)
         tables = np.zeros((len(requests), self._tables.shape[1]), dtype=np.int32)
         for row, request in enumerate(requests):
             tables[row, : len(request.block_table)] = request.block_table
         ids = np.concatenate([np.array(request.token_ids, dtype=np.int64) for request in requests])
         positions = np.concatenate([np.arange(len(request)) for request in requests])
-        slots = np.concatenate([self._slots_of(request) for request in requests])
+        slots = np.concatenate([self._slots_of(request, 0, len(request)) for request in requests])
         return Step(
             input_ids=torch.from_numpy(ids),
             position_ids=torch.from_numpy(positions),
@@ -84,7 +86,36 @@ class StepInputs:
             lm_head_indices=torch.from_numpy(np.cumsum(lengths, dtype=np.int64) - 1),
         )
 
-    def _slots_of(self, request: Request) -> npt.NDArray[np.int32]:
-        starts = np.array(request.block_table, dtype=np.int32) * np.int32(self._block_size)
-        slots: npt.NDArray[np.int32] = starts[:, None] + np.arange(self._block_size, dtype=np.int32)
-        return slots.reshape(-1)[: len(request)]
+    def mixed(self, requests: list[Request], counts: list[int]) -> Step:
+        """Returns the step of the next `counts` tokens of each request, one request after another.
+
+        `lm_head_indices` are the newest tokens of those that bring it, or one token that nobody asks for.
+        """
+        self._rows = []
+        starts = [request.num_computed for request in requests]
+        ends = [start + count for start, count in zip(starts, counts, strict=True)]
+        spans = list(zip(requests, starts, ends, strict=True))
+        tables = np.zeros((len(requests), self._tables.shape[1]), dtype=np.int32)
+        for row, request in enumerate(requests):
+            tables[row, : len(request.block_table)] = request.block_table
+        ids = np.concatenate([np.array(request.token_ids[start:end], dtype=np.int64) for request, start, end in spans])
+        last = np.cumsum(counts, dtype=np.int64) - 1
+        wanted = [row for row, (request, _, end) in enumerate(spans) if end == len(request)] or [0]
+        return Step(
+            input_ids=torch.from_numpy(ids),
+            position_ids=torch.from_numpy(np.concatenate([np.arange(start, end) for _, start, end in spans])),
+            is_prefill=False,
+            kv_cache=self._kv_cache,
+            block_tables=torch.from_numpy(tables),
+            slots=torch.from_numpy(np.concatenate([self._slots_of(*span) for span in spans])),
+            input_lengths=torch.from_numpy(np.array(ends, dtype=np.int32)),
+            max_seq_len=max(ends),
+            lm_head_indices=torch.from_numpy(last[wanted]),
+            q_lens=torch.from_numpy(np.array(counts, dtype=np.int32)),
+        )
+
+    def _slots_of(self, request: Request, start: int, end: int) -> npt.NDArray[np.int32]:
+        positions = np.arange(start, end, dtype=np.int32)
+        blocks = np.array(request.block_table, dtype=np.int32)
+        slots: npt.NDArray[np.int32] = blocks[positions // self._block_size] * np.int32(self._block_size)
+        return slots + positions % self._block_size

@@ -19,10 +19,12 @@ constexpr int64_t kLongBlock = 128;  // the largest block for long heads
 
 bool masked(const Lowering& l) {
   const std::string& type = l.text("mask_type");
-  l.require(type == "MASK_TYPE_UNDEFINED" || type == "MASK_TYPE_NORM", "mask_type ", type,
-            " is none of this version; give MASK_TYPE_NORM or MASK_TYPE_UNDEFINED");
-  return type == "MASK_TYPE_NORM";
+  l.require(type == "MASK_TYPE_UNDEFINED" || type == "MASK_TYPE_NORM" || type == "MASK_TYPE_SPEC", "mask_type ", type,
+            " is none of this version; give MASK_TYPE_NORM, MASK_TYPE_SPEC or MASK_TYPE_UNDEFINED");
+  return type != "MASK_TYPE_UNDEFINED";
 }
+
+bool masked_by_token(const Lowering& l) { return l.text("mask_type") == "MASK_TYPE_SPEC"; }
 
 void expect_inputs(const Lowering& l, int count) {
   l.require(l.num_inputs() == count, "it has ", l.num_inputs(), " inputs, not ", count);
@@ -77,12 +79,12 @@ void check_block(const Lowering& l, bool spec) {
 }
 
 void check_spec(const Lowering& l, bool has_mask) {
-  // ATB's kernel on this device takes no mask of values, and contexts in steps of 128 only.
-  l.require(!l.device().nz, "PagedAttention has no CALC_TYPE_SPEC with a mask of values there: ",
-            "run whole prompts by SelfAttention, and then decode one token of each sequence at a time");
-  l.require(has_mask,
-            "with CALC_TYPE_SPEC ATB needs a mask: give one with MASK_TYPE_NORM, [longest context, longest "
-            "context], whose values above the diagonal are minus infinity");
+  l.require(
+      has_mask,
+      "with CALC_TYPE_SPEC ATB needs a mask: give one with MASK_TYPE_SPEC, [tokens, longest context], whose values "
+      "are large and negative where a token must not see, or on a 910B with MASK_TYPE_NORM");
+  l.require(!l.device().nz || masked_by_token(l), "there CALC_TYPE_SPEC takes a mask of the type MASK_TYPE_SPEC, ",
+            "[tokens, longest context]");
   const int64_t heads = l.integer("head_num"), head = *l.size(0, 2);
   l.require(head <= kSpecHeadSize, "heads of ", head, " are too long; CALC_TYPE_SPEC takes at most ", kSpecHeadSize);
   l.require(heads <= kSpecHeads && heads * head <= kSpecQuery, heads, " heads of ", head,
@@ -136,6 +138,7 @@ void lower_self_attention(Lowering& l) {
   expect_inputs(l, has_mask ? 5 : 4);
   check_query(l);
   l.require(l.text("calc_type") == "PA_ENCODER", "calc_type is ", l.text("calc_type"), ", not PA_ENCODER");
+  l.require(!masked_by_token(l), "MASK_TYPE_SPEC has rows for new tokens of a cache; give MASK_TYPE_NORM");
   require_type(l, 1, "k", l.input(0).dtype);
   require_type(l, 2, "v", l.input(0).dtype);
   l.require(!causal || has_mask, "is_triu_mask needs a mask: give a triangle of 128 x 128 with MASK_TYPE_NORM");
@@ -169,13 +172,20 @@ void lower_paged_attention(Lowering& l) {
   check_block(l, spec);
   require_type(l, 3, "block_tables", DataType::i32);
   take_lengths(l, 4, "context_lens", !l.device().device_lengths);
-  if (has_mask) take_mask(l, 5);
+  if (masked_by_token(l)) {
+    // A mask of the step stays in rows, also where others are in blocks.
+    require_type(l, 5, "the mask", l.input(0).dtype);
+  } else if (has_mask) {
+    take_mask(l, 5);
+  }
   if (spec) take_lengths(l, 6, "q_lens", true);
   PagedAttentionParam param{};
   param.headNum = static_cast<int32_t>(l.integer("head_num"));
   param.kvHeadNum = static_cast<int32_t>(l.integer("kv_head_num"));
   param.qkScale = score_scale(l);
-  param.maskType = has_mask ? PagedAttentionParam::MASK_TYPE_NORM : PagedAttentionParam::UNDEFINED;
+  param.maskType = masked_by_token(l) ? PagedAttentionParam::MASK_TYPE_SPEC
+                   : has_mask         ? PagedAttentionParam::MASK_TYPE_NORM
+                                      : PagedAttentionParam::UNDEFINED;
   param.calcType = spec ? PagedAttentionParam::CALC_TYPE_SPEC : PagedAttentionParam::CALC_TYPE_UNDEFINED;
   std::vector<int> inputs;
   for (int i = 0; i < l.num_inputs(); ++i) inputs.push_back(l.in(i));

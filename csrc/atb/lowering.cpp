@@ -102,7 +102,8 @@ const std::vector<LoweringRule>& lowering_rules() {
        "PagedAttention",
        {f16, bf16},
        "head size up to 576; on 310P, and with CALC_TYPE_SPEC, up to 256 and head size times block size up to 16384; "
-       "SPEC needs a mask and is not there on 310P; lengths also on the host, but not on 310P; a sequence of length 0 "
+       "SPEC needs a mask, on 310P of MASK_TYPE_SPEC; lengths also on the host, but not on 310P; a sequence of length "
+       "0 "
        "keeps what its rows held"},
       {"ReshapeAndCache",
        lower_reshape_and_cache,

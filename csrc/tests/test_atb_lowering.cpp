@@ -57,6 +57,13 @@ Node spec_attention(DataType type) {
   return node;
 }
 
+Node spec_attention_by_token(DataType type) {
+  Node node = spec_attention(type);
+  node.attributes["mask_type"] = Text("MASK_TYPE_SPEC");
+  node.inputs[5].shape = {0, 256};
+  return node;
+}
+
 Node add_rms_norm(DataType type, TensorKind rstd) {
   return {"AddRmsNorm",
           {},
@@ -111,6 +118,7 @@ std::vector<Minimal> minimal_graphs(DataType type) {
       {self_attention(type, true), "SelfAttention"},
       {paged_attention(type), "PagedAttention"},
       {spec_attention(type), "PagedAttention"},
+      {spec_attention_by_token(type), "PagedAttention"},
       {{"ReshapeAndCache",
         {},
         {{type, {0, 2, 64}}, {type, {0, 2, 64}}, {type, {9, 128, 2, 64}}, {type, {9, 128, 2, 64}}, {i32, {0}}},
@@ -158,8 +166,9 @@ bool takes(const std::string& op, DataType type) {
 const char* missing_on_the_duo(const Node& node) {
   if (node.op == "LinearParallel") return "Linear and AllReduce";
   if (node.op == "Reduce") return "Linear and a weight of ones";
-  const auto calc = node.attributes.find("calc_type");
-  if (node.op == "PagedAttention" && calc != node.attributes.end()) return "whole prompts by SelfAttention";
+  const auto mask = node.attributes.find("mask_type");
+  const bool square = mask != node.attributes.end() && mask->second == Attribute(Text("MASK_TYPE_NORM"));
+  if (node.op == "PagedAttention" && square) return "MASK_TYPE_SPEC, [tokens, longest context]";
   return nullptr;
 }
 
@@ -390,9 +399,15 @@ TEST(heads_and_blocks_beyond_the_kernels_limits_are_refused) {
   REFUSED(uneven, kA2, "cannot share");
 }
 
-TEST(several_queries_of_a_sequence_against_its_cache_are_refused_on_a_310P) {
-  REFUSED(spec_attention(f16), kDuo, "run whole prompts by SelfAttention, and then decode one token");
-  CHECK(names_of(spec_attention(f16)) == "PagedAttention" && names_of(paged_attention(f16), kDuo) == "PagedAttention");
+TEST(several_queries_of_a_sequence_against_its_cache_take_a_mask_in_rows_on_a_310P) {
+  REFUSED(spec_attention(f16), kDuo, "takes a mask of the type MASK_TYPE_SPEC");
+  const Node by_token = spec_attention_by_token(f16);
+  CHECK(names_of(by_token) == "PagedAttention");
+  CHECK(Lowered(by_token, kDuo).get().layouts() == (std::map<int, Layout>{{1, Layout::nz}, {2, Layout::nz}}));
+  CHECK(Lowered(by_token, kDuo).get().host_inputs() == std::set<int>{6});
+  Node prefill = self_attention(f16, true);
+  prefill.attributes["mask_type"] = Text("MASK_TYPE_SPEC");
+  REFUSED(prefill, kA2, "give MASK_TYPE_NORM");
 }
 
 TEST(what_a_310P_wants_in_blocks_must_come_from_outside) {

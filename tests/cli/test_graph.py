@@ -37,6 +37,7 @@ def test_a_layer_that_does_not_exist_is_an_error(atb: Run, tiny_model: str) -> N
 def test_variants_differ_in_their_attention(atb: Run, tiny_model: str) -> None:
     assert "SelfAttention" in atb("graph", tiny_model, "--variant", "prefill").out
     assert "PagedAttention" in atb("graph", tiny_model, "--variant", "decode").out
+    assert "q_lens" in atb("graph", tiny_model, "--variant", "mixed").out
 
 
 def test_the_graph_for_ascend_can_be_looked_at_without_a_device(atb: Run, tiny_model: str) -> None:

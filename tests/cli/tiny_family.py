@@ -62,7 +62,7 @@ class FlashTinyForCausalLMV3(FlashCausalLMV3):
 
     def forward(self, **kwargs: Any) -> Mapping[str, Any]:
         hidden = self.model(**kwargs)
-        if kwargs["is_prefill"]:
+        if kwargs["lm_head_indices"] is not None:
             hidden = gather(hidden, 0, kwargs["lm_head_indices"])
         return {"model_out": self.lm_head(hidden)}
 

@@ -140,7 +140,7 @@ def test_a_model_whose_logits_are_not_of_the_chosen_tokens_has_none() -> None:
             return {"model_out": self.lm_head(self.model(**kwargs))}
 
     model = torch_to_mindie_graph()(Everything)(small_config(), None, backend="reference")
-    assert "lm_head_indices" in model.mixed_steps_problem
+    assert "lm_head_indices" in model.mixed_steps_problem()
 
 
 def test_a_feature_that_was_not_made_for_such_steps_forbids_them() -> None:
@@ -162,5 +162,5 @@ def test_a_feature_that_was_not_made_for_such_steps_forbids_them() -> None:
 def test_a_rotation_that_depends_on_the_length_forbids_them_where_contexts_get_so_long() -> None:
     scaling = {"rope_type": "dynamic", "factor": 2.0}
     sizes = {"max_position_embeddings": 64, "rope_scaling": scaling}
-    assert "whole prompt" in loaded(max_model_len=128, **sizes).mixed_steps_problem
+    assert "whole prompt" in loaded(max_model_len=128, **sizes).mixed_steps_problem()
     assert loaded(max_model_len=64, **sizes).supports_mixed_steps

@@ -118,6 +118,13 @@ def _paged_attention() -> Iterator[Sample]:
         mask = causal_mask(4 * block, 4 * block)
         inputs = (randn(14, heads, size), *caches, tables, lens, mask, new)
         yield Sample(masked, inputs, f"SPEC with a mask, block {block}")
+        by_token = PagedAttention(heads, kv_heads, 1.0, size**-0.5, MaskType.SPEC, CalcType.SPEC)
+        rows = [
+            causal_mask(n, 4 * block).roll(int(total) - 4 * block, 1) for n, total in zip((4, 1, 9), lens, strict=True)
+        ]
+        mask = torch.cat(rows).index_fill(1, torch.tensor([2]), -1.5)
+        inputs = (randn(14, heads, size), *caches, tables, lens, mask, new)
+        yield Sample(by_token, inputs, f"SPEC with a mask of its tokens, block {block}")
 
 
 def _reshape_and_cache() -> Iterator[Sample]:

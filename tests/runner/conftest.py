@@ -11,7 +11,7 @@ from runner.fake_runner import fake_runners
 from atb_core import ModelRunner
 
 
-@pytest.fixture
-def open_runner(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelRunner]:
-    """Opens a runner on the fake model."""
-    return fake_runners(monkeypatch)
+@pytest.fixture(params=[True, False], ids=["mixed steps", "whole prompts"])
+def open_runner(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[..., ModelRunner]:
+    """Opens a runner on the fake model, which has mixed steps or not."""
+    return fake_runners(monkeypatch, request.param)

@@ -48,6 +48,8 @@ class FakeModel:
         self.keys = torch.full(shape, float("nan"))
         self.values = torch.full(shape, float("nan"))
         self.steps: list[tuple[bool, int]] = []
+        self.phases: list[str] = []
+        self.tokens_per_step: list[int] = []
         self.rows_per_step: list[int] = []
         self.before_step: Callable[[int], None] = lambda step: None
 
@@ -63,11 +65,15 @@ class FakeModel:
         assert block_tables.shape[0] == input_lengths.shape[0]
         batch = input_lengths.shape[0]
         self.steps.append((is_prefill, batch))
-        if is_prefill:
-            assert step.lm_head_indices is not None
-            assert input_ids.shape[0] == int(input_lengths.sum())
-        else:
-            assert input_ids.shape[0] == batch
+        self.phases.append(step.phase)
+        self.tokens_per_step.append(len(input_ids))
+        new = step.q_lens
+        if new is None:
+            new = input_lengths if is_prefill else torch.ones_like(input_lengths)
+        assert new.dtype == torch.int32
+        assert ((new >= 1) & (new <= input_lengths)).all()
+        assert input_ids.shape[0] == int(new.sum())
+        assert (step.lm_head_indices is None) == (step.phase == "decode")
         flat_keys, flat_values = self.keys.view(-1, 2), self.values.view(-1, 2)
         assert len(set(slots.tolist())) == slots.shape[0], "two tokens were given the same slot"
         flat_keys[slots.long(), 0] = input_ids.float()
@@ -75,7 +81,7 @@ class FakeModel:
         if step.lm_head_indices is None:
             return torch.stack([self._row(block_tables[row], int(input_lengths[row])) for row in range(batch)])
         self.rows_per_step.append(len(step.lm_head_indices))
-        ends = input_lengths.cumsum(0)
+        ends = new.cumsum(0)
         rows = torch.searchsorted(ends, step.lm_head_indices, right=True).tolist()
         positions = [
             int(index - ends[row] + input_lengths[row]) for index, row in zip(step.lm_head_indices, rows, strict=True)

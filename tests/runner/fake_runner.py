@@ -34,7 +34,8 @@ class FamilyModel:
     model_status = types.SimpleNamespace(num_layers=1, num_heads=2, num_kv_heads=1, head_dim=2)
     backend = get_backend("reference")
 
-    def __init__(self) -> None:
+    def __init__(self, supports_mixed_steps: bool) -> None:
+        self.supports_mixed_steps = supports_mixed_steps
         self.fake = FakeModel(1, 1)
 
     def run_step(self, step: Step) -> torch.Tensor:
@@ -42,7 +43,7 @@ class FamilyModel:
         return self.fake.forward(step)
 
 
-def fake_runners(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelRunner]:
+def fake_runners(monkeypatch: pytest.MonkeyPatch, mixes: bool = True) -> Callable[..., ModelRunner]:
     """Returns a function that opens a runner whose checkpoint and model are these."""
     config = BaseConfig(
         model_type="fake",
@@ -60,7 +61,7 @@ def fake_runners(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelRunner]:
     checkpoint = types.SimpleNamespace(path=Path("fake"))
     monkeypatch.setattr("atb_core.runner.model_runner.open_checkpoint", lambda *args: checkpoint)
     monkeypatch.setattr("atb_core.runner.model_runner.router_of", lambda checkpoint: router)
-    monkeypatch.setattr("atb_core.runner.model_runner.load_model", lambda *args, **kwargs: FamilyModel())
+    monkeypatch.setattr("atb_core.runner.model_runner.load_model", lambda *args, **kwargs: FamilyModel(mixes))
 
     def open_it(**options: Any) -> ModelRunner:
         return ModelRunner("fake", **{"block_size": 4, "max_num_seqs": 4, **options})

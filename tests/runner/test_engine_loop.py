@@ -30,7 +30,9 @@ class Setup:
     loop: EngineLoop
 
 
-def make(num_blocks: int = 64, block_size: int = 4, max_batch: int = 8, max_prefill: int = 40) -> Setup:
+def make(
+    num_blocks: int = 64, block_size: int = 4, max_batch: int = 8, max_prefill: int = 40, mixes: bool = False
+) -> Setup:
     model = FakeModel(num_blocks, block_size)
     blocks = BlockManager(num_blocks, block_size)
     loop = EngineLoop(
@@ -41,6 +43,8 @@ def make(num_blocks: int = 64, block_size: int = 4, max_batch: int = 8, max_pref
         max_num_batched_tokens=max_prefill,
         max_model_len=MAX_LEN,
         vocab_size=VOCAB,
+        can_mix=lambda: mixes,
+        shares_prefixes=True,
     )
     return Setup(model, blocks, loop)
 
@@ -74,12 +78,13 @@ prompts_and_lengths = st.lists(
     spare=st.integers(0, 12),
     max_batch=st.integers(1, 8),
     max_prefill=st.integers(1, 80),
+    mixes=st.booleans(),
 )
 def test_a_batch_gives_each_request_what_it_gets_alone(
-    cases: list[tuple[list[int], int]], block_size: int, spare: int, max_batch: int, max_prefill: int
+    cases: list[tuple[list[int], int]], block_size: int, spare: int, max_batch: int, max_prefill: int, mixes: bool
 ) -> None:
     # From just enough blocks for one context (so that requests preempt each other) to a few more.
-    setup = make(-(-MAX_LEN // block_size) + spare, block_size, max_batch, max_prefill)
+    setup = make(-(-MAX_LEN // block_size) + spare, block_size, max_batch, max_prefill, mixes)
     requests = [
         make_request(index, prompt, SamplingParams(max_tokens=count)) for index, (prompt, count) in enumerate(cases)
     ]
@@ -331,3 +336,110 @@ def test_sampling_is_repeatable_whatever_else_is_in_the_batch(
         (alone,) = run(make(), [make_request(0, prompt, own)])
         assert alone.token_ids == output.token_ids
         assert alone.outputs[0].logprobs == output.outputs[0].logprobs
+
+
+SYSTEM = [7, 3, 9, 1] * 4
+
+
+def computed(setup: Setup) -> int:
+    """Returns how many tokens the model has computed since the last call."""
+    count = sum(setup.model.tokens_per_step)
+    setup.model.tokens_per_step.clear()
+    return count
+
+
+def test_what_the_cache_has_of_a_prompt_is_not_computed_again() -> None:
+    setup = make(mixes=True)
+    (first,) = run(setup, [make_request(0, [*SYSTEM, 5, 6], SamplingParams(max_tokens=4))])
+    assert (first.num_cached_tokens, computed(setup)) == (0, 18 + 3)
+    # The next turn of a conversation begins with prompt and answer.
+    turn = [*SYSTEM, 5, 6, *first.token_ids, 8, 8]
+    (second,) = run(setup, [make_request(0, turn, SamplingParams(max_tokens=4))])
+    # 18 + 3 tokens are in the cache, 20 of them in full blocks of 4.
+    assert (second.num_cached_tokens, computed(setup)) == (20, len(turn) - 20 + 3)
+    assert second.token_ids == expected_greedy(turn, 4)
+    # Of a prompt that is in the cache as a whole, the last token is computed: its logits are needed.
+    (third,) = run(setup, [make_request(0, SYSTEM, SamplingParams(max_tokens=1))])
+    assert (third.num_cached_tokens, computed(setup)) == (12, 4)
+    assert third.token_ids == expected_greedy(SYSTEM, 1)
+
+
+def test_requests_that_come_together_compute_what_they_share_once() -> None:
+    setup = make(mixes=True)
+    prompts = [[*SYSTEM, number] for number in range(5)]
+    outputs = run(setup, [make_request(n, prompt, SamplingParams(max_tokens=1)) for n, prompt in enumerate(prompts)])
+    assert [output.token_ids for output in outputs] == [expected_greedy(prompt, 1) for prompt in prompts]
+    assert [output.num_cached_tokens for output in outputs] == [0, 16, 16, 16, 16]
+    assert computed(setup) == 17 + 4
+
+
+@pytest.mark.parametrize("options", [{"mixes": False}, {"mixes": True}], ids=["whole prompts", "mixed steps"])
+def test_log_probabilities_of_a_prompt_need_all_of_it(options: dict[str, bool]) -> None:
+    setup = make(**options)
+    params = SamplingParams(max_tokens=3, prompt_logprobs=1)
+    first, again = (run(setup, [make_request(0, SYSTEM, params)])[0] for _ in range(2))
+    assert again.num_cached_tokens == 0
+    assert again.prompt_logprobs == first.prompt_logprobs
+    assert again.token_ids == first.token_ids == expected_greedy(SYSTEM, 3)
+
+
+def test_without_mixed_steps_nothing_is_shared() -> None:
+    setup = make(mixes=False)
+    for _ in range(2):
+        (output,) = run(setup, [make_request(0, SYSTEM, SamplingParams(max_tokens=2))])
+        assert (output.num_cached_tokens, computed(setup)) == (0, 17)
+        assert output.token_ids == expected_greedy(SYSTEM, 2)
+    assert set(setup.model.phases) == {"prefill", "decode"}
+
+
+def test_a_long_prompt_is_taken_in_chunks_while_others_go_on() -> None:
+    setup = make(mixes=True, max_prefill=40)
+    setup.loop.scheduler.chunk_size = 6
+    first = setup.loop.chunks(Call([make_request(0, [1, 2], SamplingParams(max_tokens=30))], streams=True))
+    tokens = [next(first).token_id]
+    long = make_request(1, [5] * 40, SamplingParams(max_tokens=2))
+    setup.loop.submit(Call([long], streams=False))
+    while not long.result.finished:
+        tokens.append(next(first).token_id)
+    # One token of the other one in each step, besides at most six of the prompt.
+    assert setup.model.phases == ["prefill", *["mixed"] * 7, "decode"]
+    assert setup.model.tokens_per_step == [2, *[7] * 6, 1 + 4, 2]
+    assert long.result.token_ids == expected_greedy([5] * 40, 2)
+    assert tokens + [chunk.token_id for chunk in first] == expected_greedy([1, 2], 30)
+
+
+def test_without_mixed_steps_prompts_and_decoding_take_turns() -> None:
+    setup = make(max_prefill=1)
+    run(setup, [make_request(n, [n] * 9, SamplingParams(max_tokens=9)) for n in range(4)])
+    assert setup.model.phases[:7] == ["prefill", "prefill", "decode", "prefill", "decode", "prefill", "decode"]
+
+
+def test_a_request_whose_shared_blocks_are_needed_elsewhere_comes_back_with_the_same_tokens() -> None:
+    setup = make(num_blocks=16, mixes=True)
+    prompts = [[*SYSTEM, number] for number in range(4)]
+    requests = [make_request(n, prompt, SamplingParams(max_tokens=40)) for n, prompt in enumerate(prompts)]
+    outputs = run(setup, requests)
+    assert sum(output.metrics.preemptions for output in outputs) > 0
+    assert [output.token_ids for output in outputs] == [expected_greedy(prompt, 40) for prompt in prompts]
+    assert setup.blocks.num_free == setup.blocks.num_blocks
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    turns=st.lists(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 12)), min_size=1, max_size=4), max_size=4),
+    block_size=st.integers(1, 5),
+    chunk_size=st.integers(1, 20),
+    spare=st.integers(0, 30),
+)
+def test_prompts_with_common_beginnings_get_the_tokens_that_each_gets_alone(
+    turns: list[list[tuple[int, int]]], block_size: int, chunk_size: int, spare: int
+) -> None:
+    setup = make(-(-MAX_LEN // block_size) + spare, block_size, mixes=True)
+    setup.loop.scheduler.chunk_size = chunk_size
+    for turn in turns:
+        # They differ in their ends alone.
+        cases = [([*[2] * length, number % 2], count) for number, (length, count) in enumerate(turn)]
+        requests = [make_request(n, prompt, SamplingParams(max_tokens=c)) for n, (prompt, c) in enumerate(cases)]
+        outputs = run(setup, requests)
+        assert [output.token_ids for output in outputs] == [expected_greedy(*case) for case in cases]
+        assert setup.blocks.num_free == setup.blocks.num_blocks

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def open_runner(directory: Path, backend: str = "cpu", **options: int) -> ModelRunner:
+def open_runner(directory: Path, backend: str = "cpu", **options: Any) -> ModelRunner:
     return ModelRunner(directory, backend=backend, num_threads=2, **{"block_size": 16, **options})
 
 
@@ -122,6 +123,20 @@ def test_the_schedule_changes_no_bit(directory: Path, options: dict[str, int]) -
     assert [output.outputs[0].logprobs for output in outputs] == [output.outputs[0].logprobs for output in expected]
     if "num_blocks" in options:
         assert sum(output.metrics.preemptions for output in outputs) > 0
+
+
+def test_sharing_prefixes_and_taking_chunks_change_no_bit(directory: Path) -> None:
+    params = SamplingParams(max_tokens=COUNT, ignore_eos=True, logprobs=2)
+    turns = [list(range(100, 140)), [*range(100, 135), 7, 8], [*range(100, 140), 9, *range(30)], [4] * 70]
+    alone = [open_runner(directory, enable_prefix_caching=False).generate([turn], params)[0] for turn in turns]
+    for options in ({"block_size": 4}, {"block_size": 16, "max_num_batched_tokens": 5}, {"num_blocks": 20}):
+        runner = open_runner(directory, max_model_len=128, **options)
+        one_by_one = [runner.generate([turn], params)[0] for turn in turns]
+        together = runner.generate(turns, params)
+        assert one_by_one[2].num_cached_tokens >= 32
+        assert [output.outputs for output in one_by_one] == [output.outputs for output in alone]
+        assert [output.outputs for output in together] == [output.outputs for output in alone]
+        assert runner.num_free_blocks == runner.num_blocks
 
 
 def test_text_streams(runner: ModelRunner) -> None:

@@ -15,11 +15,13 @@ from atb_core.graph.op import AttributeEnum, AttributeVariable, Op, RealTensor, 
 class _KnownMasks(EnumMeta):
     def __getattr__(cls, name: str) -> Any:
         if name in _OTHER_MASKS:
-            raise GraphError(f"attention masks of type {name} are not supported", hint="Use NORM or UNDEFINED (none).")
+            raise GraphError(
+                f"attention masks of type {name} are not supported", hint="Use NORM, SPEC or UNDEFINED (none)."
+            )
         raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r}")
 
 
-_OTHER_MASKS = ("ALIBI", "ALIBI_COMPRESS", "ALIBI_COMPRESS_SQRT", "ALIBI_COMPRESS_LEFT_ALIGN", "NORM_COMPRESS", "SPEC")
+_OTHER_MASKS = ("ALIBI", "ALIBI_COMPRESS", "ALIBI_COMPRESS_SQRT", "ALIBI_COMPRESS_LEFT_ALIGN", "NORM_COMPRESS")
 
 
 class MaskType(AttributeEnum, metaclass=_KnownMasks):
@@ -27,6 +29,7 @@ class MaskType(AttributeEnum, metaclass=_KnownMasks):
 
     UNDEFINED = "MASK_TYPE_UNDEFINED"
     NORM = "MASK_TYPE_NORM"
+    SPEC = "MASK_TYPE_SPEC"
 
 
 class CalcType(AttributeEnum):
@@ -116,6 +119,10 @@ class SelfAttention(_Attention):
         super().__post_init__()
         if not isinstance(self.calc_type, AttributeVariable) and self.calc_type is not CalcType.PA_ENCODER:
             raise GraphError(f"SelfAttention runs with calc_type PA_ENCODER only, not {self.calc_type}")
+        if self.mask_type is MaskType.SPEC:
+            raise GraphError(
+                "MASK_TYPE_SPEC has rows for new tokens of a paged cache; SelfAttention takes MASK_TYPE_NORM"
+            )
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         q, k, v, seq_len = shapes[0], shapes[1], shapes[2], shapes[-1]
@@ -150,7 +157,9 @@ class PagedAttention(_Attention):
     q `[T, heads, head_dim]`, k_cache and v_cache `[num_blocks, block_size, kv_heads, head_dim]`, block_tables int32
     `[B, max_blocks]`, context_lens int32 `[B]`, mask (optional), q_lens int32 `[B]` (SPEC only) -> `[T, heads,
     head_dim]`. Without SPEC, each sequence has one new token. With SPEC, new token j of n sees the positions up to
-    `context_len - n + j`. A context_len of 0 gives zeros.
+    `context_len - n + j`. ATB reads this rule from a mask: MASK_TYPE_NORM `[longest, longest]` only repeats it and is
+    not read elsewhere; MASK_TYPE_SPEC `[T, longest]`, added to the scores, may also hide more. `longest` is at least
+    the longest context. A context_len of 0 gives zeros.
     """
 
     calc_type: CalcType = CalcType.UNDEFINED
@@ -161,7 +170,7 @@ class PagedAttention(_Attention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mask_type is MaskType.NORM and self.calc_type is not CalcType.SPEC:
+        if self.mask_type in (MaskType.NORM, MaskType.SPEC) and self.calc_type is not CalcType.SPEC:
             raise GraphError(
                 "PagedAttention takes a mask only with CALC_TYPE_SPEC: a single new token sees its whole context"
             )
@@ -182,6 +191,9 @@ class PagedAttention(_Attention):
         )
         if self.calc_type is not CalcType.SPEC:
             same_size(q[0], tables[0], "tokens of q and rows of block_tables (one token for each sequence)")
+        if self.mask_type is MaskType.SPEC:
+            mask = shapes[5]
+            require(len(mask) == 2 and mask[0] == q[0], f"mask {shape_text(mask)} must have a row for each token of q")
         return (q,)
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
@@ -199,7 +211,10 @@ class PagedAttention(_Attention):
                 raise ValueError(f"context_len {total} does not fit {new} new tokens and {len(table)} blocks")
             blocks = table[: -(-total // size)].long()
             keys, values = k_cache[blocks].flatten(0, 1)[:total], v_cache[blocks].flatten(0, 1)[:total]
-            out[rows] = self._attend(q[rows], keys, values, causal_mask(new, total)).to(q.dtype)
+            mask = causal_mask(new, total)
+            if self.mask_type is MaskType.SPEC:
+                mask = mask + inputs[5][rows, :total].float()
+            out[rows] = self._attend(q[rows], keys, values, mask).to(q.dtype)
         return (out,)
 
 

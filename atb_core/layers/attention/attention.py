@@ -95,17 +95,18 @@ class Attention(Layer):
         q, k, v = self._heads(inputs, metadata)
         k_cache, v_cache, lengths = metadata.k_cache, metadata.v_cache, metadata.input_lengths
         reshape_and_cache(k, v, k_cache, v_cache, metadata.slots)
+        mask = metadata.attention_mask
+        masked = MaskType.UNDEFINED if mask is None else MaskType.NORM if metadata.is_prefill else MaskType.SPEC
         if metadata.is_prefill:
-            mask = metadata.attention_mask
-            masked = MaskType.UNDEFINED if mask is None else MaskType.NORM
             out = paged_attention(
                 q, k=k, v=v, mask=mask, mask_type=masked, head_num=self.num_heads, kv_head_num=self.num_kv_heads,
                 kv_lens=lengths, qk_scale=self.scale, is_triu_mask=metadata.window is None,
             )  # fmt: skip
         else:
             out = paged_attention(
-                q, k_cache=k_cache, v_cache=v_cache, block_table=metadata.block_tables, head_num=self.num_heads,
-                kv_head_num=self.num_kv_heads, q_lens=metadata.q_lens, kv_lens=lengths, qk_scale=self.scale,
+                q, k_cache=k_cache, v_cache=v_cache, mask=mask, mask_type=masked, block_table=metadata.block_tables,
+                head_num=self.num_heads, kv_head_num=self.num_kv_heads, q_lens=metadata.q_lens, kv_lens=lengths,
+                qk_scale=self.scale,
             )  # fmt: skip
         width = self.num_heads * self.head_dim
         return self.dense(out.reshape(lambda shape: [shape[0], width]))  # type: ignore[no-any-return]

@@ -21,8 +21,9 @@ class AttentionMetadata:
         slots: `[T]` int32, each token's place in the cache; negative for a token that is not stored.
         input_lengths: `[B]` int32; new tokens of each sequence in prefill; else the number of tokens in the cache that
             the last new one sees, itself included.
-        attention_mask: `[128, 128]` upper triangle in prefill, else `None`. For a layer with a window
-            `[longest, longest]`: 0 where a token is seen, else -inf, to be added to the scores.
+        attention_mask: `[128, 128]` upper triangle in prefill, `None` in decode. In mixed steps `[T, longest]` for
+            backends that need it, else `None`; for a layer with a window `[longest, longest]`. Both are added to the
+            scores: 0 where a token is seen.
         block_tables: `[B, max_blocks]` int32, `None` in prefill.
         is_prefill: the phase that is being recorded.
         window: the number of tokens that the layer's tokens see, themselves included; `None`: all before them. In

@@ -25,6 +25,7 @@ from atb_core.models.runtime.inputs import (
     bounds,
     check_step,
     filled_up,
+    mixed_mask,
     symbolic_inputs,
     table_names,
     triangular_mask,
@@ -179,7 +180,8 @@ class CausalLM(FlashCausalLMV3):
         self._window_mask = torch.empty(0)
 
     def _symbolic_inputs(self, phase: str) -> dict[str, Any]:
-        return symbolic_inputs(self.model_status, self.dtype, phase, self.layer_kinds)
+        masked = self.backend.masks_new_tokens
+        return symbolic_inputs(self.model_status, self.dtype, phase, self.layer_kinds, masked=masked)
 
     def _record(self, **arguments: Any) -> Mapping[str, Tensor]:
         self._recording = True
@@ -196,11 +198,21 @@ class CausalLM(FlashCausalLMV3):
     @property
     def supports_mixed_steps(self) -> bool:
         """Returns true if a step may bring any number of new tokens of each sequence, see `Step.q_lens`."""
-        return self.mixed_steps_problem is None
+        return self.mixed_steps_problem() is None
+
+    def mixed_steps_problem(self, block_size: int | None = None) -> str | None:
+        """Returns why the model has no steps with `q_lens`, `None` if it has them.
+
+        Args:
+            block_size: of the cache, on which it may depend.
+        """
+        problem = self._mixed_variant_problem
+        if problem is None and block_size is not None:
+            problem = self.backend.mixed_steps_problem(self.model_status.head_dim, block_size)
+        return problem
 
     @functools.cached_property
-    def mixed_steps_problem(self) -> str | None:
-        """Returns why the model has no mixed steps, `None` if it has them. Their network is recorded for it, once."""
+    def _mixed_variant_problem(self) -> str | None:
         if self.layer_kinds.window is not None:
             return (
                 "in the cache of a sliding window, later tokens of a step take the place of ones that earlier ones see"
@@ -268,11 +280,8 @@ class CausalLM(FlashCausalLMV3):
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
         self._kv.update(step.kv_cache)
-        if step.phase == "mixed" and self.mixed_steps_problem is not None:
-            raise RequestError(
-                f"{type(self).__name__} has no steps with q_lens: {self.mixed_steps_problem}",
-                hint="Run whole prompts (is_prefill=True), then one token of each sequence at a time.",
-            )
+        if step.q_lens is not None:
+            self.check_mixed_steps(self._kv.block_size)
         active = [feature for feature in self.features if feature.is_activated(step)]
         if step.adapter_ids and not active and any(adapter not in (None, "base") for adapter in step.adapter_ids):
             raise RequestError(
@@ -310,6 +319,14 @@ class CausalLM(FlashCausalLMV3):
         variant.bind_constants(inputs)
         return variant.engine.forward(inputs, outputs, runtime_params)["model_out"]
 
+    def check_mixed_steps(self, block_size: int | None = None) -> None:
+        """Raises RequestError if there is a `mixed_steps_problem`."""
+        if (problem := self.mixed_steps_problem(block_size)) is not None:
+            raise RequestError(
+                f"{type(self).__name__} has no steps with q_lens: {problem}",
+                hint="Run whole prompts (is_prefill=True), then one token of each sequence at a time.",
+            )
+
     def _inputs(self, step: Step, variant: Variant) -> dict[str, torch.Tensor]:
         """Returns those inputs that the variant's network reads, of the ones that every model has."""
         slots, lengths = check_step(step, self.config.vocab_size, self._kv.slots, self._kv.block_size)
@@ -331,6 +348,8 @@ class CausalLM(FlashCausalLMV3):
             available["lm_head_indices"] = torch.from_numpy(np.arange(len(step.input_ids))) if rows is None else rows
         if step.q_lens is not None:
             available["q_lens"] = step.q_lens
+            if self.backend.masks_new_tokens:
+                available["mixed_mask"] = mixed_mask(step.q_lens, lengths, self._torch_dtype)
         window = self.layer_kinds.window
         if window is not None:
             available.update(window_inputs(step, slots, lengths, window, self._kv.block_size))

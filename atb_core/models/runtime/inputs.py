@@ -83,13 +83,13 @@ def v_cache_name(layer: int) -> str:
 
 
 def symbolic_inputs(
-    status: DecoderSizes, dtype: DataType, phase: str, kinds: LayerKinds | None = None
+    status: DecoderSizes, dtype: DataType, phase: str, kinds: LayerKinds | None = None, *, masked: bool = False
 ) -> dict[str, Any]:
     """Returns the keyword arguments of a model's symbolic `forward` for a phase, see `Step.phase`.
 
     In decode there is one token of each sequence, so `input_lengths` and `block_tables` have a row for each token.
     Models whose layers differ in rotation or window get the inputs of the others as `layer_inputs`, by name. Only in
-    mixed steps there is `q_lens`.
+    mixed steps there is `q_lens`; if `masked`, they have a mask for each token.
     """
     is_prefill, is_decode = phase == "prefill", phase == "decode"
     integer, index = DataType.INT32, DataType.INT64
@@ -105,7 +105,9 @@ def symbolic_inputs(
         )
     cache = (BLOCKS, BLOCK_SIZE, status.num_kv_heads, status.head_dim)
     sequences = TOKENS if is_decode else BATCH
-    mask = Tensor("attention_mask", (MASK_SIZE, MASK_SIZE), dtype)
+    mask = Tensor("attention_mask", (MASK_SIZE, MASK_SIZE), dtype) if is_prefill else None
+    if phase == "mixed" and masked:
+        mask = Tensor("mixed_mask", (TOKENS, LONGEST), dtype)
     return {
         "input_ids": Tensor("input_ids", (TOKENS,), index),
         "position_ids": Tensor("position_ids", (TOKENS,), index),
@@ -114,7 +116,7 @@ def symbolic_inputs(
         "k_caches": [Tensor(k_cache_name(i), cache, dtype) for i in range(status.num_layers)],
         "v_caches": [Tensor(v_cache_name(i), cache, dtype) for i in range(status.num_layers)],
         "slots": Tensor("slots", (TOKENS,), integer),
-        "attention_mask": mask if is_prefill else None,
+        "attention_mask": mask,
         "input_lengths": Tensor("input_lengths", (sequences,), integer),
         "block_tables": None if is_prefill else Tensor("block_tables", (sequences, MAX_BLOCKS), integer),
         "lm_head_indices": None if is_decode else Tensor("lm_head_indices", (ROWS,), index),
@@ -128,6 +130,18 @@ def triangular_mask(dtype: torch.dtype) -> torch.Tensor:
     """Returns ATB's causal mask for prefill: non-zero above the diagonal, 1 in bfloat16, else -inf."""
     value = 1.0 if dtype == torch.bfloat16 else float("-inf")
     return torch.full((MASK_SIZE, MASK_SIZE), value, dtype=dtype).triu(1)
+
+
+def mixed_mask(q_lens: torch.Tensor, lengths: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Returns the causal mask of a mixed step for ATB: `[T, longest]`, 0 where a token is seen, else -10000.
+
+    The number of columns is a multiple of `MASK_SIZE`, so that few sizes occur.
+    """
+    counts = q_lens.long()
+    first = torch.repeat_interleave(lengths - counts - (counts.cumsum(0) - counts), counts)
+    last_seen = first + torch.arange(len(first))
+    columns = torch.arange(-(-int(lengths.max()) // MASK_SIZE) * MASK_SIZE)
+    return torch.where(columns > last_seen[:, None], -10000.0, 0.0).to(dtype)
 
 
 def window_mask(longest: int, window: int, dtype: torch.dtype) -> torch.Tensor:

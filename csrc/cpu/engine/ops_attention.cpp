@@ -8,10 +8,11 @@ namespace {
 
 const TensorView kNone{};
 
-bool takes_mask(const Binding& b) {
+bool takes_mask(const Binding& b, bool spec = false) {
   const std::string& type = b.text("mask_type");
-  b.require(type == "MASK_TYPE_UNDEFINED" || type == "MASK_TYPE_NORM", "mask_type '", type, "' is not supported");
-  return type == "MASK_TYPE_NORM";
+  b.require(type == "MASK_TYPE_UNDEFINED" || type == "MASK_TYPE_NORM" || (spec && type == "MASK_TYPE_SPEC"),
+            "mask_type '", type, "' is not supported");
+  return type != "MASK_TYPE_UNDEFINED";
 }
 
 void check_heads(const Binding& b, const TensorView& q, const TensorView& out) {
@@ -76,7 +77,7 @@ Bound bind_self_attention(const Binding& b) {
 Bound bind_paged_attention(const Binding& b) {
   const std::string& calc = b.text("calc_type");
   b.require(calc == "CALC_TYPE_UNDEFINED" || calc == "CALC_TYPE_SPEC", "calc_type '", calc, "' is not supported");
-  const bool has_mask = takes_mask(b), spec = calc == "CALC_TYPE_SPEC";
+  const bool spec = calc == "CALC_TYPE_SPEC", has_mask = takes_mask(b, spec);
   b.require_inputs(5 + has_mask + spec);
   const TensorView &q = b.in(0), &k = b.in(1), &v = b.in(2), &tables = b.in(3), &lengths = b.in(4), &out = b.out(0);
   check_heads(b, q, out);
@@ -90,13 +91,14 @@ Bound bind_paged_attention(const Binding& b) {
   if (spec) check_lengths(b, "q_lens", b.in(5 + has_mask), tables.dim(0));
   b.require(spec || q.dim(0) == tables.dim(0), "q has ", q.dim(0), " tokens for ", tables.dim(0),
             " sequences: without CALC_TYPE_SPEC each has one");
-  // With SPEC the causal rule is built in; the mask that ATB requires holds the same rule and is not read.
+  // With SPEC the causal rule is built in; a mask of the type NORM holds the same rule and is not read.
+  const TensorView& mask = b.text("mask_type") == "MASK_TYPE_SPEC" ? b.in(5) : kNone;
   const TensorView& new_tokens = spec ? b.in(5 + has_mask) : kNone;
-  const PagedAttentionArgs shapes{q,          k,   v,     tables,   lengths,     kNone,
-                                  new_tokens, out, heads, kv_heads, scale_of(b), MaskRow::sequence};
-  return {[run = b.kernels.paged_attention, &q, &k, &v, &tables, &lengths, &new_tokens, &out, heads, kv_heads,
+  const PagedAttentionArgs shapes{q,          k,   v,     tables,   lengths,     mask,
+                                  new_tokens, out, heads, kv_heads, scale_of(b), MaskRow::token};
+  return {[run = b.kernels.paged_attention, &q, &k, &v, &tables, &lengths, &mask, &new_tokens, &out, heads, kv_heads,
            scale = scale_of(b)](const Worker& worker) {
-            run({q, k, v, tables, lengths, kNone, new_tokens, out, heads, kv_heads, scale, MaskRow::sequence}, worker);
+            run({q, k, v, tables, lengths, mask, new_tokens, out, heads, kv_heads, scale, MaskRow::token}, worker);
           },
           paged_attention_scratch(shapes, b.threads), attention_work(q, q.dim(0), tables.dim(1) * k.dim(1))};
 }

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from atb_core.errors import EngineError
+from atb_serve.app import ROUTES
 
 
 def _values(text: str) -> dict[tuple[str, str], float]:
@@ -77,3 +78,14 @@ def test_no_token_of_the_model_has_no_text(http: httpx.Client, tokens: list[Any]
     answer = http.post("/detokenize", json={"tokens": tokens})
     assert answer.status_code == 400
     assert re.match("tokens", answer.json()["error"]["param"])
+
+
+def test_the_description_has_every_path_and_every_field(http: httpx.Client) -> None:
+    found = http.get("/openapi.json").json()
+    described = {(method.upper(), path) for path, methods in found["paths"].items() for method in methods}
+    routes = {(method, path.replace("{name:path}", "{name}")) for method, path, _ in ROUTES}
+    assert routes - described == {("GET", "/openapi.json"), ("GET", "/")}
+    assert described <= routes
+    body = found["components"]["schemas"]["ChatBody"]
+    assert {"messages", "max_completion_tokens", "tools", "response_format"} <= set(body["properties"])
+    assert body["additionalProperties"] is False

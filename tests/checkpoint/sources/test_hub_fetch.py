@@ -129,6 +129,13 @@ def test_the_address_of_a_gguf_file_fetches_that_file(hub: Hub, tmp_path: Path) 
     assert "has no such file" in missing.stderr
 
 
+def test_the_address_of_a_part_fetches_all_parts_of_the_model(hub: Hub, tmp_path: Path) -> None:
+    parts = [f"split-0000{number}-of-00002.gguf" for number in (1, 2)]
+    hub.files.update((name, b"GGUF" + name.encode()) for name in parts)
+    path = Path(atb(hub, tmp_path, "pull", f"{hub.address}/maker/tiny/blob/main/{parts[1]}").stdout.strip())
+    assert (path.name, sorted(file.name for file in path.parent.iterdir())) == (parts[1], parts)
+
+
 def test_a_repository_of_gguf_files_tells_their_addresses(hub: Hub, tmp_path: Path) -> None:
     del hub.files["model.safetensors"]
     hub.files["tiny-F16.gguf"] = b"GGUF"

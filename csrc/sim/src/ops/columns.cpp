@@ -46,6 +46,7 @@ constexpr Row kRows[] = {
     {"PagedAttentionOperationMask", "3", "f16 f16:nz f16:nz i32 i32 f16:nz > f16", "f16"},
     {"PagedAttentionOperationMaskQLens", "2", "T T T i32 i32 T i32 > T", "f16 bf16"},
     {"PagedAttentionOperationMaskQLens", "3", "f16 f16:nz f16:nz i32 i32 f16:nz i32 > f16", "f16"},
+    {"PagedAttentionOperationMaskQLens", "3", "f16 f16:nz f16:nz i32 i32 f16 i32 > f16", "f16"},
     {"ReshapeAndCacheOperation", "25", "T T T T i32 > T T", "f16 bf16 i8"},
     {"ReshapeAndCacheOperationSISO", "25", "T T i32 > T", "f16 bf16 i8"},
     {"ReshapeAndCacheOperationAtlas300", "3", "T T T:nz T:nz i32 > T:nz T:nz", "f16"},

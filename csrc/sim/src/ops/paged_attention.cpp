@@ -33,7 +33,8 @@ std::string sequences_of(const Plan& plan, const std::vector<int64_t>& contexts,
   for (size_t b = 0; b < contexts.size(); ++b) {
     const int64_t kv = contexts[b], q = plan.queries[b];
     const std::string who = "sequence " + std::to_string(b) + " has the context length " + std::to_string(kv);
-    if (kv < 0 || q < 0) return who + " and " + std::to_string(q) + " queries";
+    if (kv < 0 || q < (plan.spec && family() == Family::i310p ? 1 : 0))
+      return who + " and " + std::to_string(q) + " queries";
     if (kv > plan.max_blocks * plan.keys.block_size) return who + ", more than its row of the block table reaches";
     if (kv > 0 && q > kv) return who + ", less than its " + std::to_string(q) + " queries";
     if (plan.mask == Param::MASK_TYPE_MASK_FREE && (kv - q) % kMaskBlock != 0) {
@@ -212,7 +213,8 @@ class PagedAttention : public Rules {
     plan.mask_dims = sizes(mask);
     plan.mask_nz = is_nz(mask);
     const int64_t planes = plan.spec ? 1 : batch * (plan.mask == Param::MASK_TYPE_ALIBI ? plan.shape.heads : 1);
-    const int64_t dims = nz_ ? 4 : plan.spec ? 2 : plan.mask == Param::MASK_TYPE_ALIBI ? 4 : 3;
+    const bool rows = plan.mask == Param::MASK_TYPE_SPEC && !plan.mask_nz;  // of values, in either format on 310P
+    const int64_t dims = nz_ && !rows ? 4 : plan.spec ? 2 : plan.mask == Param::MASK_TYPE_ALIBI ? 4 : 3;
     const MaskSizes size = mask_sizes(plan.mask_dims, nz_);
     const bool fits = rank(mask) == dims && elements(mask) == planes * size.rows * size.columns;
     const bool block =
@@ -266,9 +268,9 @@ Status make_rules(const Param& param, std::unique_ptr<OpRules>& rules) {
   }
   if (free && !version_since(8, 2)) return reject(ERROR_INVALID_PARAM, kName, ": MASK_FREE exists since ATB 8.2");
   if (free && family() != Family::i310p) return reject(ERROR_INVALID_PARAM, kName, ": MASK_FREE exists on 310P only");
-  if (spec && !free && family() == Family::i310p) {
+  if (spec && param.maskType == Param::MASK_TYPE_NORM && family() == Family::i310p) {
     return reject(ERROR_INVALID_PARAM, kName,
-                  ": with calcType SPEC the masks NORM and SPEC exist on 910B only, 310P takes MASK_FREE");
+                  ": with calcType SPEC the mask NORM exists on 910B only, 310P takes SPEC or MASK_FREE");
   }
   rules = std::make_unique<PagedAttention>(param);
   return NO_ERROR;

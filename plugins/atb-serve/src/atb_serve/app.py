@@ -22,6 +22,8 @@ from atb_serve.engine import ServedModel
 from atb_serve.errors import ApiError
 from atb_serve.http import error_response
 from atb_serve.metrics import Metrics
+from atb_serve.openapi import openapi
+from atb_serve.page import page
 from atb_serve.settings import ServeSettings
 from atb_serve.state import ServerState
 from atb_serve.tokens import detokenize, tokenize
@@ -30,9 +32,11 @@ if TYPE_CHECKING:
     from atb_core import ModelRunner
 
 ROUTES = (
+    ("GET", "/", page),
     ("GET", "/health", status.health),
     ("GET", "/metrics", status.metrics),
     ("GET", "/version", status.version),
+    ("GET", "/openapi.json", openapi),
     ("GET", "/v1/models", status.models),
     ("GET", "/v1/models/{name:path}", status.model),
     ("POST", "/v1/completions", completions),

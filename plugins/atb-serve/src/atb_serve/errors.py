@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any
 
 import msgspec
 
@@ -19,6 +18,7 @@ from atb_core.errors import (
     TokenizerError,
     printable,
 )
+from atb_serve.replies import Problem, ProblemFacts
 
 _LOG = logging.getLogger("atb_serve")
 _PARAMETERS = frozenset(SamplingParams.__dataclass_fields__)
@@ -56,9 +56,9 @@ class ApiError(AtbError):
         self.status, self.param, self.code, self.kind = status, param, code, kind
         self.headers = headers or {}
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> Problem:
         """Returns the answer's body."""
-        return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+        return Problem(ProblemFacts(str(self), self.kind, self.param, self.code))
 
 
 def api_error(error: BaseException, param: str | None = None) -> ApiError:

@@ -9,6 +9,21 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 
+class ProblemFacts(msgspec.Struct):
+    """What is wrong with a request."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Problem(msgspec.Struct):
+    """Answer to a request that is refused."""
+
+    error: ProblemFacts
+
+
 class Usage(msgspec.Struct):
     """Tokens of a request."""
 

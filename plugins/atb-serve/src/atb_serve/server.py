@@ -120,6 +120,8 @@ def set_up_logs(requests: bool) -> None:
                 "atb_serve.requests": {
                     "handlers": ["requests"], "level": "INFO" if requests else "WARNING", "propagate": False,
                 },
+                # It warns of each token that is written before it is known that a client has left.
+                "asyncio": {"handlers": ["errors"], "level": "ERROR", "propagate": False},
                 "uvicorn": {"handlers": ["errors"], "level": "WARNING", "propagate": False},
             },
         }

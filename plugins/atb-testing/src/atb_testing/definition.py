@@ -23,6 +23,8 @@ class FamilyDefinition:
     cases: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: The claimed capabilities. Tests of others are skipped, and the summary lists them.
     capabilities: frozenset[Capability] = frozenset()
+    #: False for a family whose model has no steps with `q_lens`; the kit then tests that they are refused.
+    mixed_steps: ClassVar[bool] = True
     #: For `Capability.CHAT_TEMPLATE`: the template's source, or a directory with tokenizer_config.json.
     chat_template: ClassVar[str | None] = None
     tokenizer_directory: ClassVar[Path | str | None] = None

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import pytest
 import torch
 
 from atb_core.engine import get_backend
+from atb_core.errors import RequestError
 from atb_testing.capabilities import Capability
 from atb_testing.checkpoints import load_reference
 from atb_testing.claims import needs
@@ -23,6 +27,8 @@ _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 class NumberTests:
     """Tests the logits that a family computes."""
+
+    mixed_steps: ClassVar[bool]
 
     def test_logits_are_as_close_to_the_truth_as_torchs(
         self, atb_lab: Lab, case: str, dtype: str, backend: str
@@ -54,6 +60,26 @@ class NumberTests:
         for sequence, expected in zip(SEQUENCES, together, strict=True):
             alone = PagedDriver(model, 1, block_size=4).run([sequence + NEXT], [len(sequence)])[0]
             assert_same(alone, expected, atb_lab, dtype, backend)
+
+    def test_prompts_in_chunks_equal_whole_ones(self, atb_lab: Lab, dtype: str, backend: str) -> None:
+        """Compares whole prompts with chunks of them in mixed steps, beside a sequence that decodes.
+
+        A model with a window, or of a family that says `mixed_steps = False`, must refuse such steps.
+        """
+        model = atb_lab.model(dtype=dtype, backend=backend)
+        long, other = [5, 17, 2, 80, 33, 9, 61, 17, 4, 12, 90, 1, 2, 44, 80, 9], [2, 7, 1, 8, 2]
+        driver = PagedDriver(model, 2)
+        if not self.mixed_steps or model.layer_kinds.window is not None:
+            with pytest.raises(RequestError, match="q_lens"):
+                driver.extend([long[:7], other[:2]])
+            return
+        assert model.supports_mixed_steps, model.mixed_steps_problem()
+        chunks = [([7, 2], driver.extend([long[:7], other[:2]]))]
+        chunks += [([8, 1], driver.extend([long[7:15], other[2:3]])), ([1, 1], driver.decode([long[15], other[3]]))]
+        chunks += [([1, 1], driver.extend([[3], other[4:]]))]
+        for i, tokens in enumerate(([*long, 3], other)):
+            ours = torch.cat([torch.split(logits, counts)[i] for counts, logits in chunks])
+            assert_same(ours, PagedDriver(model, 1, block_size=4).prefill([tokens]), atb_lab, dtype, backend)
 
     def test_the_number_of_threads_changes_nothing(self, atb_lab: Lab, dtype: str, backend: str) -> None:
         """Compares one thread with three."""
