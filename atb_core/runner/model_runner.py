@@ -160,7 +160,7 @@ class ModelRunner:
         # The tokenizer first: it is quick, and a faulty one should not show after minutes of loading.
         parts = (self._router, checkpoint, tokenizer, chat_template)
         self.tokenizer = open_tokenizer(*parts) if load_tokenizer else None
-        self._model: CausalLM | None = load_model(
+        model = load_model(
             self._router,
             checkpoint,
             self.config,
@@ -171,18 +171,21 @@ class ModelRunner:
             features=tuple(features),
             progress=progress,
         )
+        # In a list that the loop has too, and not by way of `self`: a runner is freed when nobody refers to it.
+        self._loaded: list[CausalLM] = [model]
         self.block_size = block_size
         self._make_cache(context_len, max_model_len, max_num_seqs, num_blocks, kv_cache_memory_bytes)
         self.max_num_seqs = min(max_num_seqs or _MAX_NUM_SEQS, self.num_blocks)
+        loaded = self._loaded
         self.engine_loop = EngineLoop(
-            lambda step: self.model.run_step(step),
+            lambda step: _model_in(loaded).run_step(step),
             self._blocks,
             self.kv_cache,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=self.max_model_len,
             vocab_size=self.vocab_size,
-            can_mix=lambda: self.model.supports_mixed_steps,
+            can_mix=lambda: _model_in(loaded).supports_mixed_steps,
             shares_prefixes=enable_prefix_caching,
         )
         self._request_ids = itertools.count()
@@ -225,16 +228,14 @@ class ModelRunner:
         Raises:
             RequestError: The runner was closed.
         """
-        if self._model is None:
-            raise _closed()
-        return self._model
+        return _model_in(self._loaded)
 
     def close(self) -> None:
         """Frees the engine with its weights and the key/value cache; open streams end with an error.
 
         May be called again. Afterwards generating is refused; results and `config` stay usable.
         """
-        self._model = None
+        self._loaded.clear()
         self.engine_loop.close(_closed())
         with self.engine_loop.lock:
             # The list itself, which the loop holds too.
@@ -250,7 +251,7 @@ class ModelRunner:
         self.close()
 
     def __repr__(self) -> str:
-        state = ", closed" if self._model is None else ""
+        state = "" if self._loaded else ", closed"
         return f"ModelRunner({str(self.model_path)!r}, dtype={str(self.dtype).removeprefix('torch.')!r}{state})"
 
     @property
@@ -482,6 +483,12 @@ class ModelRunner:
     def tool_parser(self) -> ToolParser:
         """Returns a parser for one answer, in the notation of the model's family; raises as `parse_answer`."""
         return tool_parser(self._router.get_tool_call_parser(), self.config.model_type)
+
+
+def _model_in(loaded: list[CausalLM]) -> CausalLM:
+    if not loaded:
+        raise _closed()
+    return loaded[0]
 
 
 def _closed() -> RequestError:

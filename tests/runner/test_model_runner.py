@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -514,6 +516,24 @@ def test_a_closed_runner_refuses_to_run_and_may_be_closed_again(open_runner: Cal
     runner.close()
     assert runner.config.model_type == "fake"
     assert "closed" in repr(runner)
+
+
+def test_a_runner_is_freed_when_nobody_refers_to_it_but_not_before_its_stream(
+    open_runner: Callable[..., ModelRunner],
+) -> None:
+    params = SamplingParams(max_tokens=5, ignore_eos=True)
+    runner = open_runner()
+    runner.generate([1, 2], params)
+    cache, freed = weakref.ref(runner.kv_cache[0][0]), weakref.ref(runner)
+    gc.disable()
+    try:
+        stream = runner.generate([1, 2], params, stream=True)
+        del runner
+        assert [chunk.token_id for chunk in stream] == expected_greedy([1, 2], 5)
+        del stream
+        assert (freed(), cache()) == (None, None)
+    finally:
+        gc.enable()
 
 
 def test_rank_and_world_size_are_keywords(open_runner: Callable[..., ModelRunner]) -> None:
