@@ -100,8 +100,9 @@ def test_a_stream_that_nobody_reads_is_ended(make_server: Callable[..., Any]) ->
         # Far more than the buffers of the connection hold.
         body = {**COUNT, "stream": True, "n": 16, "temperature": 1.0, "logprobs": 20}
         connections = [send_raw(served.url, "/v1/completions", body) for _ in range(2)]
-        engine = served.app.state.server.models["tiny"].engine
-        wait_until(lambda: engine.num_running + engine.num_waiting > 0)
+        registry = served.app.state.server.metrics.registry
+        labels = {"path": "/v1/completions", "status": "499"}
+        wait_until(lambda: registry.get_sample_value("atb_http_requests_total", labels) == 2)
         wait_until(lambda: is_idle(served))
         for connection in connections:
             connection.close()
@@ -114,7 +115,7 @@ def test_requests_that_take_longer_than_the_server_waits_are_told(make_server: C
             # Answers of one token without end, so that no machine is done with them in time.
             body = {"prompt": ["[count]"] * 128, "n": 2, "temperature": 1.0, "seed": 1, "max_tokens": 500}
             answer = threads.submit(
-                httpx.post, f"{served.url}/v1/completions", json={**body, "ignore_eos": True}, timeout=60
+                httpx.post, f"{served.url}/v1/completions", json={**body, "ignore_eos": True}, timeout=300
             )
             wait_until(lambda: engine.num_running > 0)
         assert answer.result().status_code == 503
