@@ -94,6 +94,8 @@ def _renamed(error: Exception) -> Exception:
 
 def _chat_body(body: ResponsesBody) -> ChatBody:
     """Returns the request as one for an answer to a conversation."""
+    if body.background:
+        raise ApiError("'background' is not supported", param="background", code="unsupported_parameter")
     messages = [] if body.instructions is None else [Message(role="system", content=body.instructions)]
     items = [InputItem(role="user", content=body.input)] if isinstance(body.input, str) else body.input
     for index, item in enumerate(items):
