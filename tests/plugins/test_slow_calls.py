@@ -54,7 +54,7 @@ def test_a_command_tells_of_a_plugin_that_never_ends(tmp_path: Path, source: str
 def test_where_no_process_can_be_started_commands_go_on_without(call: str) -> None:
     code = (
         f"import os, sys\ndef refused(*args): raise BlockingIOError\nos.{call} = refused\n"
-        "from atb_core.cli.app import main\nsys.exit(main(['list']))"
+        "from atb_core.cli.app import main\nsys.argv = ['atb', 'list']\nsys.exit(main())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
