@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from typing import Protocol
@@ -22,6 +23,7 @@ from atb_core.extensions import plugin_errors
 from atb_core.features.step import KVCache, Step
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.outputs import Logprob, StreamChunk
+from atb_core.runner.pace import Pace
 from atb_core.runner.request import Call, Request, Signal
 from atb_core.runner.sampler import SampledToken, Sampler
 from atb_core.runner.scheduler import Batch, Scheduler
@@ -47,7 +49,8 @@ class Waiter(Protocol):
 class EngineLoop:
     """Runs the requests of all calls together; calls may come, and be left, in any thread at any time.
 
-    `forward` runs the model on a step and returns logits [rows, vocab]. The other arguments are those of `ModelRunner`.
+    `forward` runs the model on a step and returns logits [rows, vocab]; `can_mix` tells whether it takes mixed steps. A
+    `chunk_size` replaces the one that is measured. The other arguments are those of `ModelRunner`.
 
     Attributes:
         lock: Held while the model runs and its logits are read, by all that share `forward`.
@@ -68,6 +71,7 @@ class EngineLoop:
         vocab_size: int,
         can_mix: Callable[[], bool] = lambda: False,
         shares_prefixes: bool = False,
+        chunk_size: int | None = None,
     ) -> None:
         self._forward = forward
         self._vocab_size = vocab_size
@@ -76,6 +80,8 @@ class EngineLoop:
         )
         self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
         self._sampler = Sampler()
+        self._pace = Pace()
+        self._chunk_size = chunk_size
         self.calls: set[Call] = set()
         self.num_steps = 0
         self._make_locks()
@@ -221,6 +227,7 @@ class EngineLoop:
             if self._closing is not None:
                 self._end_calls(self._closing)
             self._take_inbox()
+            self.scheduler.chunk_size = self._chunk_size or self._pace.chunk_size
             batch = self.scheduler.next_batch()
             if batch is None:
                 return False
@@ -251,7 +258,7 @@ class EngineLoop:
 
     def _run(self, batch: Batch, sampled: list[Request]) -> list[SampledToken | Exception]:
         """Returns the next token of each request in `sampled`, or what keeps it from having one."""
-        requests = batch.requests
+        requests, start = batch.requests, time.perf_counter()
         with self.lock, plugin_errors():
             if batch.phase == "decode":
                 logits = self._forward(self._inputs.decode(requests))
@@ -264,6 +271,7 @@ class EngineLoop:
                     logits = self._forward(self._inputs.mixed(requests, batch.counts))[: len(sampled)]
             results = self._sampler.sample(logits, sampled)
         self.num_steps += 1
+        self._pace.note(batch.num_decoding, sum(batch.counts[batch.num_decoding :]), time.perf_counter() - start)
         return results
 
     def _prefill(self, requests: list[Request]) -> torch.Tensor:

@@ -20,11 +20,13 @@ class Batch(NamedTuple):
         phase: `"prefill"`: whole prompts; `"decode"`: one token each; `"mixed"`: any number of tokens each.
         requests: Those that take part.
         counts: How many of its tokens each request brings.
+        num_decoding: Number of those that bring their newest token; they come first.
     """
 
     phase: Literal["prefill", "decode", "mixed"]
     requests: list[Request]
     counts: list[int]
+    num_decoding: int
 
 
 def _age(request: Request) -> int:
@@ -49,7 +51,7 @@ class Scheduler:
         shares_prefixes: Looks for prompts in the cache.
 
     Attributes:
-        chunk_size: Largest number of prompt tokens in a step that others wait for, too.
+        chunk_size: Number of prompt tokens for a step in which as many others get their next token for a stream.
     """
 
     def __init__(
@@ -88,12 +90,12 @@ class Scheduler:
             prompts, counts = self._take_prompts(decoding)
         self._left_out_decode = False
         if not prompts:
-            return Batch("decode", decoding, [1] * len(decoding)) if decoding else None
+            return Batch("decode", decoding, [1] * len(decoding), len(decoding)) if decoding else None
         if decoding and not prompts[0].wants_prompt_logprobs and self._can_mix():
-            return Batch("mixed", decoding + prompts, [1] * len(decoding) + counts)
+            return Batch("mixed", decoding + prompts, [1] * len(decoding) + counts, len(decoding))
         self._left_out_decode = bool(decoding)
         are_whole = all(count == len(request) for request, count in zip(prompts, counts, strict=True))
-        return Batch("prefill" if are_whole else "mixed", prompts, counts)
+        return Batch("prefill" if are_whole else "mixed", prompts, counts, 0)
 
     def mark_computed(self, batch: Batch) -> None:
         """Notes that the cache has the tokens of a step, and lets others share the blocks that it filled."""
@@ -134,8 +136,9 @@ class Scheduler:
         counts: list[int] = []
         candidates = self._candidates(self._max_num_seqs - len(decoding))
         left = self._max_num_batched_tokens
-        if decoding and candidates and self._can_mix():
-            left = min(left, self.chunk_size)
+        if decoding and candidates and any(each.call.streams for each in decoding) and self._can_mix():
+            # Who waits for the first token counts as much as who waits for the next one.
+            left = min(left, self.chunk_size * max(1, len(candidates) // len(decoding)))
         # Keys of the blocks that requests of this step are about to fill.
         computing: set[bytes] = set()
         for request in candidates:

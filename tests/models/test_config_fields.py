@@ -163,6 +163,7 @@ def test_a_field_that_changes_the_model_is_refused_by_name(model_type: str, fiel
         {"layer_types": ["full_attention"] * 3, "no_rope_layers": [1, 1, 1]},
         {"a_switch_of_tomorrow": False, "a_list_of_tomorrow": [], "a_text_of_tomorrow": ""},
         {"attention_dropout": 0.1, "resid_pdrop": 0.1, "temperature": 0.6, "unk_token_id": 0},
+        {"embedding_dropout": 0.0, "hidden_dropout_prob": 0.1, "encoder_layerdrop": 0.0, "drop_path_rate": 0.1},
     ],
     ids=lambda off: ", ".join(off),
 )

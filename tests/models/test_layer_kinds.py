@@ -11,13 +11,14 @@ import torch
 from small_model import SMALL, MemoryLoader, SmallForCausalLM, random_tensors
 
 from atb_core.checkpoint import SilentProgress
-from atb_core.errors import ConfigError, RequestError
+from atb_core.errors import BackendUnavailableError, ConfigError, RequestError
 from atb_core.features.step import Step
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.flash_causal_lm_v3 import torch_to_mindie_graph
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.modeling_python import BaseLayer, DecoderLayer, DecoderModel
 from atb_core.models.base.window_config import WindowConfig
+from atb_core.models.cpp.graph_variants import _check_plain
 from atb_core.models.runtime.inputs import LayerKinds, window_inputs, window_mask
 from atb_core.models.runtime.rotary import Frequencies, rope_frequencies
 from atb_testing.driver import PagedDriver
@@ -84,6 +85,29 @@ def test_one_model_has_one_window() -> None:
     assert LayerKinds((None,) * 3, (8, None, 8)).window == 8
     with pytest.raises(ConfigError, match=r"different sliding windows \(4, 8\)"):
         _ = LayerKinds((None,) * 2, (8, 4)).window
+
+
+def test_a_model_whose_layers_have_two_windows_is_refused_by_its_configuration() -> None:
+    class TwoWindows(BaseConfig):
+        def window_of(self, layer: int) -> int | None:
+            return (4, 8)[layer]
+
+    with pytest.raises(ConfigError, match=r"layers with different sliding windows \(4, 8\) are not supported"):
+        model_of(TwoWindows.from_dict({**SMALL, "num_hidden_layers": 2}))
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_a_cap_of_the_logits_keeps_them_in_float32(backend: str) -> None:
+    class Capped(SmallForCausalLM):
+        logits_softcap = 0.25
+
+    config = BaseConfig.from_dict({**SMALL, "torch_dtype": "bfloat16"})
+    plain, capped = (logits(model_of(config, backend, base), TOKENS, 9) for base in (SmallForCausalLM, Capped))
+    assert plain.dtype is capped.dtype is torch.float32
+    assert plain.abs().max() > 0.5
+    torch.testing.assert_close(capped, 0.25 * torch.tanh(plain / 0.25), rtol=1e-5, atol=1e-6)
+    with pytest.raises(BackendUnavailableError, match="or a cap of logits"):
+        _check_plain(model_of(config, backend, Capped), "core_DecoderModel")
 
 
 @dataclass

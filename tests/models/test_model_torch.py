@@ -233,6 +233,16 @@ def test_the_hosts_copy_of_the_lengths_must_agree() -> None:
         model.execute_out(inputs, [], '{"seqLen": [3, 5]}')
 
 
+def test_a_decode_step_without_a_token_in_the_context_is_refused() -> None:
+    lengths = torch.tensor([3, 0], dtype=torch.int32)
+    for is_prefill, message in ((False, "seq_len has 0; in decode the least is 1"), (True, "'input_ids', is missing")):
+        model = built(isPrefill=is_prefill)
+        model.set_weight(weights(model))
+        inputs = [lengths if name == "seq_len" else None for name in model.input_names]
+        with pytest.raises(EngineError, match=message):
+            model.execute_out(inputs, [])
+
+
 def test_an_unknown_model_and_an_unusable_library_are_named(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"no C\+\+ model is called 'nobody_Model'.*core_DecoderModel"):
         ModelTorch("nobody_Model")

@@ -31,7 +31,12 @@ class Setup:
 
 
 def make(
-    num_blocks: int = 64, block_size: int = 4, max_batch: int = 8, max_prefill: int = 40, mixes: bool = False
+    num_blocks: int = 64,
+    block_size: int = 4,
+    max_batch: int = 8,
+    max_prefill: int = 40,
+    mixes: bool = False,
+    chunk_size: int | None = None,
 ) -> Setup:
     model = FakeModel(num_blocks, block_size)
     blocks = BlockManager(num_blocks, block_size)
@@ -45,6 +50,7 @@ def make(
         vocab_size=VOCAB,
         can_mix=lambda: mixes,
         shares_prefixes=True,
+        chunk_size=chunk_size,
     )
     return Setup(model, blocks, loop)
 
@@ -56,7 +62,7 @@ def make_request(index: int, prompt: list[int], params: SamplingParams, stop_ids
 
 
 def run(setup: Setup, requests: list[Request]) -> list[RequestOutput]:
-    for _ in setup.loop.chunks(Call(requests, streams=False)):
+    for _ in setup.loop.chunks(Call(requests, streams=True)):
         pass
     return [request.result for request in requests]
 
@@ -393,8 +399,7 @@ def test_without_mixed_steps_nothing_is_shared() -> None:
 
 
 def test_a_long_prompt_is_taken_in_chunks_while_others_go_on() -> None:
-    setup = make(mixes=True, max_prefill=40)
-    setup.loop.scheduler.chunk_size = 6
+    setup = make(mixes=True, max_prefill=40, chunk_size=6)
     first = setup.loop.chunks(Call([make_request(0, [1, 2], SamplingParams(max_tokens=30))], streams=True))
     tokens = [next(first).token_id]
     long = make_request(1, [5] * 40, SamplingParams(max_tokens=2))
@@ -406,6 +411,21 @@ def test_a_long_prompt_is_taken_in_chunks_while_others_go_on() -> None:
     assert setup.model.tokens_per_step == [2, *[7] * 6, 1 + 4, 2]
     assert long.result.token_ids == expected_greedy([5] * 40, 2)
     assert tokens + [chunk.token_id for chunk in first] == expected_greedy([1, 2], 30)
+
+
+def test_who_waits_for_a_first_token_counts_as_much_as_who_waits_for_the_next() -> None:
+    setup = make(mixes=True, max_prefill=40, chunk_size=3)
+    stream = setup.loop.chunks(Call([make_request(0, [1, 2], SamplingParams(max_tokens=30))], streams=True))
+    next(stream)
+    others = [make_request(n, [n] * 10, SamplingParams(max_tokens=9)) for n in range(2, 5)]
+    setup.loop.submit(Call(others, streams=True))
+    next(stream)
+    assert setup.model.tokens_per_step == [2, 1 + 3 * 3]
+    # Callers that wait for results alone do not care when a token comes.
+    setup = make(mixes=True, max_prefill=40, chunk_size=3)
+    setup.loop.submit(Call([make_request(0, [1, 2], SamplingParams(max_tokens=30))], streams=False))
+    next(setup.loop.chunks(Call([make_request(1, [2] * 40, SamplingParams(max_tokens=1))], streams=True)))
+    assert setup.model.tokens_per_step == [40, 1 + 2]
 
 
 def test_without_mixed_steps_prompts_and_decoding_take_turns() -> None:
@@ -434,8 +454,7 @@ def test_a_request_whose_shared_blocks_are_needed_elsewhere_comes_back_with_the_
 def test_prompts_with_common_beginnings_get_the_tokens_that_each_gets_alone(
     turns: list[list[tuple[int, int]]], block_size: int, chunk_size: int, spare: int
 ) -> None:
-    setup = make(-(-MAX_LEN // block_size) + spare, block_size, mixes=True)
-    setup.loop.scheduler.chunk_size = chunk_size
+    setup = make(-(-MAX_LEN // block_size) + spare, block_size, mixes=True, chunk_size=chunk_size)
     for turn in turns:
         # They differ in their ends alone.
         cases = [([*[2] * length, number % 2], count) for number, (length, count) in enumerate(turn)]

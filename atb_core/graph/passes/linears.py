@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network, Node
+from atb_core.graph.ops.elewise import Elewise
 from atb_core.graph.ops.linear import Linear, MergedLinear, SplitLinear
 from atb_core.graph.ops.movement import Split
 from atb_core.graph.passes.rewrite import Rewriter
@@ -65,22 +66,38 @@ def fuse_split_linear(network: Network) -> Network:
 
 
 def widen_outputs(network: Network) -> Network:
-    """Makes `Linear` nodes that produce an output of the network return float32.
+    """Makes `Linear` nodes that produce an output of the network, or one before a cap or factor of it, return float32.
 
     In bfloat16, logits near 20 are 0.125 apart, so greedy decoding would break ties by token id. The pass changes the
     dtype of outputs, so it is not part of the standard pipeline.
     """
     rewriter = Rewriter(network)
-    outputs = set(network.outputs)
+    users, outputs = network.users(), set(network.outputs)
+    widened = {id(node) for output in network.outputs for node in _from_linear(network, output, users, outputs)}
     for node in network.nodes:
-        if isinstance(node.op, Linear) and node.outputs[0] in outputs:
+        if id(node) in widened:
             narrow = node.outputs[0]
             wide = Tensor(narrow.name, narrow.shape, DataType.FLOAT)
-            rewriter.emit(replace(node.op, out_dtype=DataType.FLOAT), node, node.inputs, (wide,))
+            op = replace(node.op, out_dtype=DataType.FLOAT) if isinstance(node.op, Linear) else node.op
+            rewriter.emit(op, node, node.inputs, (wide,))
             rewriter.image[narrow] = wide
         else:
             rewriter.keep(node)
     return rewriter.finish()
+
+
+def _from_linear(network: Network, output: Tensor, users: dict[Tensor, list[Node]], outputs: set[Tensor]) -> list[Node]:
+    """Returns the `Linear` that an output comes from and the elementwise nodes after it; nothing for other outputs."""
+    nodes: list[Node] = []
+    tensor = output
+    while (node := network.producer(tensor)) is not None:
+        nodes.append(node)
+        if isinstance(node.op, Linear):
+            return nodes
+        tensor = node.inputs[0] if node.inputs else output
+        if not isinstance(node.op, Elewise) or len(node.inputs) > 1 or len(users[tensor]) > 1 or tensor in outputs:
+            break
+    return []
 
 
 def _is_plain(op: Linear) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,11 +16,9 @@ MEANINGLESS: dict[str, str] = {
         architectures auto_map custom_pipelines finetuning_task id2label label2id license model_type name_or_path
         num_labels parent_library problem_type task_specific_params transformers_version unsloth_fixed unsloth_version
         _commit_hash _name_or_path""",
-    "training: dropout, initial values, losses": """
-        attention_dropout attention_probs_dropout_prob attn_pdrop aux_loss_alpha classifier_dropout embd_dropout
-        embd_pdrop ffn_dropout gradient_checkpointing hidden_dropout hidden_dropout_prob initializer_factor
-        initializer_range mlp_dropout neftune_noise_alpha output_router_logits pretraining_tp resid_pdrop
-        residual_dropout router_aux_loss_coef router_jitter_noise router_z_loss_coef seq_aux""",
+    "training: initial values, losses, and dropout (below)": """
+        aux_loss_alpha gradient_checkpointing initializer_factor initializer_range neftune_noise_alpha
+        output_router_logits pretraining_tp router_aux_loss_coef router_jitter_noise router_z_loss_coef seq_aux""",
     "the tokenizer, whose files have them": """
         cls_token_id decoder_start_token_id mask_token_id model_max_length sep_token_id tokenizer_class unk_token_id""",
     "generation, whose settings are in generation_config.json": """
@@ -37,6 +36,8 @@ MEANINGLESS: dict[str, str] = {
         max_window_layers sliding_window_pattern _sliding_window_pattern use_sliding_window""",
 }
 _MEANINGLESS = frozenset(" ".join(MEANINGLESS.values()).split())
+# Probabilities of dropout. `token_dropout` also scales embeddings where nothing is dropped.
+_DROPOUT = re.compile(r"(?!token_dropout).*(dropout|pdrop|layerdrop)(_prob|_rate)?|drop_path_rate")
 
 
 def _one(value: Any, config: Any) -> bool:
@@ -94,7 +95,7 @@ def unread_fields(config: Any, values: Mapping[str, Any], numbers: bool = True) 
         without |= {"sliding_window"}
     unread = {}
     for name, value in values.items():
-        if name in without or value is None or value is False or value in ("", [], {}):
+        if name in without or _DROPOUT.fullmatch(name) or value is None or value is False or value in ("", [], {}):
             continue
         neutral = _NEUTRAL.get(name)
         if neutral is None or not ((numbers or not isinstance(value, (int, float))) and neutral(value, config)):

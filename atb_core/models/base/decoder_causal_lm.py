@@ -12,7 +12,7 @@ from atb_core.layers.linear.linear import ColumnParallelLinear
 from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.modeling_python import BaseModel, DecoderModel
-from atb_core.nn.functional import gather
+from atb_core.nn.functional import gather, tanh
 
 __all__ = ["DecoderCausalLM"]
 
@@ -21,6 +21,8 @@ class DecoderCausalLM(FlashCausalLMV3):
     """A model of the class `model_cls` and its logits: of `lm_head_indices`, or of all tokens in decode."""
 
     model_cls: ClassVar[type[BaseModel]] = DecoderModel
+    #: Cap of the logits, `cap * tanh(logits / cap)`, which a subclass sets; `None` or 0 for none.
+    logits_softcap: float | None = None
 
     def __init__(self, mindie_llm_config: MindIELLMConfig, weight_loader: ShapeSource | None, **kwargs: Any) -> None:
         super().__init__(mindie_llm_config, weight_loader, **kwargs)
@@ -43,4 +45,7 @@ class DecoderCausalLM(FlashCausalLMV3):
         rows = kwargs["lm_head_indices"]
         if rows is not None:
             hidden = gather(hidden, 0, rows)
-        return {"model_out": self.lm_head(hidden)}
+        logits = self.lm_head(hidden)
+        if self.logits_softcap:
+            logits = tanh(logits / self.logits_softcap) * self.logits_softcap
+        return {"model_out": logits}

@@ -24,6 +24,7 @@ from atb_core.layers.attention.attention import Attention
 from atb_core.layers.attention.long_form import MODEL_NAMES
 from atb_core.layers.embedding.word_embedding import ParallelEmbedding
 from atb_core.layers.mlp.mlp import Mlp
+from atb_core.models.base.decoder_causal_lm import DecoderCausalLM
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM, FlashCausalLMV3
 from atb_core.models.cpp.model_torch import ModelTorch
 from atb_core.models.runtime.inputs import ROWS, TOKENS, k_cache_name, v_cache_name
@@ -143,7 +144,7 @@ def _check_plain(model: CausalLM, name: str) -> None:
     elif model.layer_kinds.window is not None or set(model.layer_kinds.ropes) != {_plain_rope(model)}:
         reason = "its layers have a sliding window or a rotation other than that of whole heads by halves"
     elif any(_is_special(module) for module in model.modules()):
-        reason = "it has an activation other than SiLU, or a factor of scores or embeddings"
+        reason = "it has an activation other than SiLU, a factor of scores or embeddings, or a cap of logits"
     else:
         return
     raise BackendUnavailableError(f"graph='cpp': {name} cannot replace the graph of this model: {reason}", hint=_HINT)
@@ -154,6 +155,8 @@ def _is_special(module: Any) -> bool:
         return bool(abs(module.scale - module.head_dim**-0.5) > 1e-9)
     if isinstance(module, ParallelEmbedding):
         return module.scale is not None
+    if isinstance(module, DecoderCausalLM):
+        return bool(module.logits_softcap)
     return isinstance(module, Mlp) and module.activation not in ("silu", "swish")
 
 

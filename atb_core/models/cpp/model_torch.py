@@ -40,6 +40,7 @@ class _Built:
 
     model: Any  # the extension's Model
     input_names: list[str]
+    is_decode: bool
     caches: list[torch.Tensor] = field(default_factory=list)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -90,7 +91,9 @@ class ModelTorch:
                 for library in libraries.loaded:
                     extension.load_models(library)
             model = extension.Model(name, text, store.handle)
-        self.store, self._graph = store, _Built(model, list(model.input_names))
+        names = list(model.input_names)
+        is_decode = "block_table" in names and not _json_object(what, text).get("isPrefill")
+        self.store, self._graph = store, _Built(model, names, is_decode)
 
     @property
     def input_names(self) -> list[str]:
@@ -217,6 +220,8 @@ class ModelTorch:
             given[place] = (*given[place][:-1], lengths.data_ptr())
         elif lengths is not None and "seqLen" in step and step["seqLen"] != lengths.tolist():
             raise EngineError(f"seqLen = {step['seqLen']} of the step's JSON differs from seq_len = {lengths.tolist()}")
+        if built.is_decode and lengths is not None and (shortest := min(lengths.flatten().tolist(), default=1)) < 1:
+            raise EngineError(f"seq_len has {shortest}; in decode the least is 1, as the new token counts too")
         with engine_errors(self.store.error_type):
             if outputs is None:
                 wanted = built.model.outputs(given)

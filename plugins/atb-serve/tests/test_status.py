@@ -64,6 +64,18 @@ def test_metrics_count_what_was_answered(http: httpx.Client) -> None:
     assert after["atb_kv_cache_usage_perc", ""] < 1
 
 
+def test_a_prompt_that_comes_again_is_counted_as_found_in_the_cache(http: httpx.Client) -> None:
+    body = {"prompt": "x" * 300, "max_tokens": 1}
+    http.post("/v1/completions", json=body)
+    before = _values(http.get("/metrics").text)
+    usage = http.post("/v1/completions", json=body).json()["usage"]
+    after = _values(http.get("/metrics").text)
+    found = usage["prompt_tokens_details"]["cached_tokens"]
+    assert 0 < found < usage["prompt_tokens"] == 300
+    assert after["atb_prefix_cache_hits_total", ""] - before["atb_prefix_cache_hits_total", ""] == found
+    assert after["atb_prefix_cache_queries_total", ""] - before["atb_prefix_cache_queries_total", ""] == 300
+
+
 def test_tokens_and_their_text(http: httpx.Client, served: Any) -> None:
     ids = served.runner.tokenizer.encode("say [greet]")
     answer = http.post("/tokenize", json={"prompt": "say [greet]", "return_token_strs": True}).json()

@@ -24,6 +24,7 @@ from atb_serve.http import error_response
 from atb_serve.metrics import Metrics
 from atb_serve.openapi import openapi
 from atb_serve.page import page
+from atb_serve.responses import responses
 from atb_serve.settings import ServeSettings
 from atb_serve.state import ServerState
 from atb_serve.tokens import detokenize, tokenize
@@ -41,6 +42,7 @@ ROUTES = (
     ("GET", "/v1/models/{name:path}", status.model),
     ("POST", "/v1/completions", completions),
     ("POST", "/v1/chat/completions", chat_completions),
+    ("POST", "/v1/responses", responses),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
 )

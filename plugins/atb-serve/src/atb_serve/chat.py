@@ -49,7 +49,7 @@ async def chat_completions(request: Request) -> Response:
     state = ServerState.of(request)
     body = await read_body(request, ChatBody, state.limits)
     model = state.model(request, body.model)
-    work = _Chat(state, model, body, request)
+    work = ChatWork(state, model, body, request)
     if not body.stream:
         return JsonResponse(await until_client_leaves(request.receive, work.whole()))
     events = work.events()
@@ -58,7 +58,7 @@ async def chat_completions(request: Request) -> Response:
     return EventStream(continued(first, events), state.limits.idle_timeout)
 
 
-class _Chat:
+class ChatWork:
     """One request for answers to a conversation."""
 
     def __init__(self, state: ServerState, model: ServedModel, body: ChatBody, request: Request) -> None:
@@ -95,7 +95,8 @@ class _Chat:
     def _reads_tools(self) -> bool:
         return self.tools is not None and self.body.tool_choice != "none"
 
-    async def _prompt(self) -> EncodedPrompt:
+    async def prompt(self) -> EncodedPrompt:
+        """Returns the tokens of the conversation."""
         messages = plain_messages(self.body.messages, self.model.knows_developer)
         return await self.model.encode_chat(
             messages,
@@ -104,7 +105,7 @@ class _Chat:
             chat_template_kwargs=self.body.chat_template_kwargs,
         )
 
-    async def _mask(self, prompt: EncodedPrompt) -> Callable[[], GrammarMask] | None:
+    async def mask(self, prompt: EncodedPrompt) -> Callable[[], GrammarMask] | None:
         """Returns what restricts the answer, behind the thoughts that the prompt has opened."""
         if self._callable:
             call_format, param = self.model.runner.tool_parser().call_format, "tools"
@@ -121,7 +122,8 @@ class _Chat:
     def _in_thought(self, prompt: EncodedPrompt) -> bool:
         return self.model.thinks and (prompt.text or "").rstrip().endswith("<think>")
 
-    def _splitter(self, prompt: EncodedPrompt) -> AnswerSplitter:
+    def splitter(self, prompt: EncodedPrompt) -> AnswerSplitter:
+        """Returns what takes one answer apart."""
         return AnswerSplitter(
             thinks=self.model.thinks,
             in_thought=self._in_thought(prompt),
@@ -131,8 +133,8 @@ class _Chat:
 
     async def whole(self) -> ChatCompletion:
         """Returns the complete answer."""
-        prompt = await self._prompt()
-        mask = await self._mask(prompt)
+        prompt = await self.prompt()
+        mask = await self.mask(prompt)
         results = await outputs(self.model.generate([prompt], self.params, self.id, token_mask=mask))
         for result in results:
             self.state.finished(self.request, self.model, result)
@@ -141,10 +143,10 @@ class _Chat:
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Yields the answer as events."""
-        prompt = await self._prompt()
+        prompt = await self.prompt()
         count = self.params.logprobs
-        answers = [_Answer(index, self._splitter(prompt), count) for index in range(self.params.n)]
-        mask = await self._mask(prompt)
+        answers = [_Answer(index, self.splitter(prompt), count) for index in range(self.params.n)]
+        mask = await self.mask(prompt)
         wants_usage = self.body.stream_options is not None and bool(self.body.stream_options.include_usage)
         usage: Any = None if wants_usage else UNSET
         results: list[RequestOutput] = []
@@ -168,7 +170,7 @@ class _Chat:
         yield DONE
 
     def _choice(self, completion: CompletionOutput, prompt: EncodedPrompt) -> ChatChoice:
-        splitter = self._splitter(prompt)
+        splitter = self.splitter(prompt)
         pieces = [*splitter.push(completion.text), *splitter.finish()]
         calls = [piece.call for piece in pieces if piece.call is not None]
         content = "".join(piece.content for piece in pieces)
@@ -177,7 +179,7 @@ class _Chat:
             message.reasoning_content = reasoning
         if calls:
             message.tool_calls = [
-                CalledTool(id=_call_id(), type="function", function=CalledFunction(call.name, arguments_text(call)))
+                CalledTool(id=call_id(), type="function", function=CalledFunction(call.name, arguments_text(call)))
                 for call in calls
             ]
         logprobs = None
@@ -218,7 +220,7 @@ class _Answer:
         for piece in pieces:
             if piece.call is not None:
                 function = CalledFunction(piece.call.name, "")
-                opening = CalledTool(index=self._num_calls, id=_call_id(), type="function", function=function)
+                opening = CalledTool(index=self._num_calls, id=call_id(), type="function", function=function)
                 arguments = CalledFunction(arguments=arguments_text(piece.call))
                 yield ChatDelta(tool_calls=[opening])
                 yield ChatDelta(tool_calls=[CalledTool(index=self._num_calls, function=arguments)])
@@ -229,7 +231,8 @@ class _Answer:
                 yield ChatDelta(content=piece.content)
 
 
-def _call_id() -> str:
+def call_id() -> str:
+    """Returns a new id of a tool call."""
     return f"call_{uuid.uuid4().hex[:24]}"
 
 

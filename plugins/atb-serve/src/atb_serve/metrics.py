@@ -36,6 +36,8 @@ class Metrics:
         self._prompt_tokens = counter("prompt_tokens", "Tokens of prompts.")
         self._generation_tokens = counter("generation_tokens", "Generated tokens.")
         self._preemptions = counter("num_preemptions", "Requests whose cache blocks went to others.")
+        self._queries = counter("prefix_cache_queries", "Tokens of prompts that were looked up in the cache.")
+        self._hits = counter("prefix_cache_hits", "Tokens of prompts that were found in the cache.")
         self._success = counter("request_success", "Finished completions.", "finished_reason")
         self._first = histogram("time_to_first_token", "From arrival to the first token.", _SHORT)
         self._between = histogram("inter_token_latency", "Mean time between tokens of a request.", _SHORT)
@@ -59,6 +61,8 @@ class Metrics:
             (self._prompt_tokens, len(output.prompt_token_ids)),
             (self._generation_tokens, generated),
             (self._preemptions, times.preemptions),
+            (self._queries, len(output.prompt_token_ids)),
+            (self._hits, output.num_cached_tokens),
         ):
             counter.labels(model).inc(value)
         for completion in output.outputs:

@@ -19,6 +19,7 @@ _REFERENCE = "#/components/schemas/{name}"
 _POST = {
     "/v1/completions": (schemas.CompletionBody, replies.TextCompletion),
     "/v1/chat/completions": (schemas.ChatBody, replies.ChatCompletion),
+    "/v1/responses": (schemas.ResponsesBody, dict[str, Any]),
     "/tokenize": (schemas.TokenizeBody, replies.Tokens),
     "/detokenize": (schemas.DetokenizeBody, replies.Text),
 }
@@ -46,7 +47,7 @@ def description() -> dict[str, Any]:
         content = {"application/json": {"schema": by_type[body]}}
         paths[path] = {"post": {**_operation(path, by_type[answer], by_type), "requestBody": {
             "required": True, "content": content}}}  # fmt: skip
-        if body in (schemas.CompletionBody, schemas.ChatBody):
+        if body in (schemas.CompletionBody, schemas.ChatBody, schemas.ResponsesBody):
             paths[path]["post"]["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     for path, kind in _GET.items():
         paths[path] = {"get": _operation(path, {} if kind is None else by_type[kind], by_type)}

@@ -24,12 +24,19 @@ class Problem(msgspec.Struct):
     error: ProblemFacts
 
 
+class CachedTokens(msgspec.Struct):
+    """Tokens of prompts that the cache had from earlier requests."""
+
+    cached_tokens: int
+
+
 class Usage(msgspec.Struct):
     """Tokens of a request."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: CachedTokens
 
 
 class TextLogprobs(msgspec.Struct):

@@ -193,3 +193,85 @@ class DetokenizeBody(_Body, kw_only=True):
 
     tokens: list[int]
     model: str | None = None
+
+
+class InputPart(_Body, kw_only=True):
+    """Text in the content of an item."""
+
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+    annotations: Ignored = None
+    logprobs: Ignored = None
+
+
+class InputItem(_Body, kw_only=True):
+    """An item of the input of `/v1/responses`: a message, a call, its output, or thoughts, which are left out."""
+
+    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
+    role: str | None = None
+    content: str | list[InputPart] | None = None
+    call_id: str | None = None
+    name: Name | None = None
+    arguments: str | None = None
+    output: str | None = None
+    # An answer may be sent back as it came.
+    id: Ignored = None
+    status: Ignored = None
+    summary: Ignored = None
+    encrypted_content: Ignored = None
+
+
+class FlatTool(_Body, kw_only=True):
+    """A function that the model may call, as `/v1/responses` writes it."""
+
+    type: Literal["function"]
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FlatChoice(_Body, kw_only=True):
+    """The one function that the model has to call, as `/v1/responses` writes it."""
+
+    type: Literal["function"]
+    name: Name
+
+
+class FlatJsonSchema(_Body, kw_only=True, tag="json_schema"):
+    """JSON that a schema accepts, as `/v1/responses` writes it."""
+
+    name: Name
+    schema: dict[str, Any]
+    description: Ignored = None
+    strict: Ignored = None
+
+
+class TextOptions(_Body, kw_only=True):
+    """The form of the text."""
+
+    format: TextFormat | JsonObjectFormat | FlatJsonSchema | None = None
+
+
+class ResponsesBody(_Body, kw_only=True):
+    """Body of `/v1/responses`."""
+
+    input: str | list[InputItem]
+    model: str | None = None
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stream: bool | None = None
+    tools: list[FlatTool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | FlatChoice | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextOptions | None = None
+    metadata: dict[str, str] | None = None
+    truncation: Literal["disabled"] | None = None
+    background: Literal[False] | None = None
+    store: Ignored = None
+    user: Ignored = None
+    service_tier: Ignored = None
+    safety_identifier: Ignored = None
+    prompt_cache_key: Ignored = None

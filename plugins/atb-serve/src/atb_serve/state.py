@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from atb_serve.errors import ApiError
 from atb_serve.metrics import Metrics
-from atb_serve.replies import Usage
+from atb_serve.replies import CachedTokens, Usage
 from atb_serve.settings import Limits
 
 if TYPE_CHECKING:
@@ -62,4 +62,5 @@ def usage_of(outputs: list[RequestOutput]) -> Usage:
     """Returns the tokens of a request."""
     prompt = sum(len(output.prompt_token_ids) for output in outputs)
     generated = sum(len(each.token_ids) for output in outputs for each in output.outputs)
-    return Usage(prompt, generated, prompt + generated)
+    cached = sum(output.num_cached_tokens for output in outputs)
+    return Usage(prompt, generated, prompt + generated, CachedTokens(cached))

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many prompt tokens a step may take while others wait for their next token."""
+
+from __future__ import annotations
+
+# A step with prompts takes at most about this many times as long as one without.
+_LONGEST_STEP = 2.0
+# Until both kinds of steps were measured. A processor computes this many tokens in the time of one or two decode steps,
+# an accelerator in less.
+_FIRST_GUESS = 64
+_SMALLEST = 16
+_WEIGHT_OF_NEWEST = 0.2
+
+
+class Pace:
+    """Measures steps. The sizes depend on time, the tokens that come out do not depend on the sizes."""
+
+    def __init__(self) -> None:
+        self._decode_seconds: float | None = None
+        self._seconds_per_token: float | None = None
+
+    def note(self, num_decoding: int, num_prompt_tokens: int, seconds: float) -> None:
+        """Takes the duration of a step, by the number of requests that brought one token and of all other tokens."""
+        if not num_prompt_tokens:
+            self._decode_seconds = _average(self._decode_seconds, seconds)
+        elif not num_decoding:
+            self._seconds_per_token = _average(self._seconds_per_token, seconds / num_prompt_tokens)
+        elif self._decode_seconds is not None:
+            rest = max(0.0, seconds - self._decode_seconds)
+            self._seconds_per_token = _average(self._seconds_per_token, rest / num_prompt_tokens)
+
+    @property
+    def chunk_size(self) -> int:
+        """Number of prompt tokens that keep a step short."""
+        if self._decode_seconds is None or not self._seconds_per_token:
+            return _FIRST_GUESS
+        return max(_SMALLEST, int((_LONGEST_STEP - 1.0) * self._decode_seconds / self._seconds_per_token))
+
+
+def _average(before: float | None, newest: float) -> float:
+    return newest if before is None else before + _WEIGHT_OF_NEWEST * (newest - before)

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The number of prompt tokens in a step follows from how long steps take."""
+
+from __future__ import annotations
+
+from atb_core.runner.pace import Pace
+
+
+def test_a_step_with_prompts_takes_twice_as_long_as_one_without() -> None:
+    pace = Pace()
+    assert pace.chunk_size == 64
+    pace.note(8, 0, 0.04)
+    assert pace.chunk_size == 64
+    pace.note(0, 1000, 1.0)
+    assert pace.chunk_size == 40
+    # Besides others, a prompt took what the step took longer.
+    pace.note(8, 50, 0.04 + 0.05)
+    assert pace.chunk_size == 40
+
+
+def test_it_follows_slowly_and_never_becomes_nothing() -> None:
+    pace = Pace()
+    pace.note(0, 1000, 1.0)
+    pace.note(8, 0, 0.04)
+    pace.note(8, 0, 0.14)
+    assert pace.chunk_size == 60
+    pace.note(8, 10, 100.0)
+    assert pace.chunk_size == 16
+    fast = Pace()
+    fast.note(8, 0, 0.04)
+    fast.note(8, 10, 0.03)
+    assert fast.chunk_size == 64
