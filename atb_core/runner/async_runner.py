@@ -20,6 +20,7 @@ from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.token_mask import TokenMaskFactory
 
 if TYPE_CHECKING:
+    from atb_core.runner.engine_loop import EngineLoop
     from atb_core.runner.model_runner import ModelRunner
 
 # Rendering of chat templates takes turns in one process; a second thread encodes meanwhile.
@@ -44,15 +45,13 @@ class AsyncRunner:
     def __init__(self, runner: ModelRunner, *, max_queue_len: int = 256) -> None:
         check_sizes(max_queue_len=max_queue_len)
         self.runner = runner
-        self.awake = Signal()
         self._max_queue_len = max_queue_len
         self._engine = runner.engine_loop
         self._streams: dict[str, _Stream] = {}
+        self._driver = _Driver(self._engine, self._streams)
         self._num_encoding = 0
         self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
         self._is_closed = False
-        self._thread: threading.Thread | None = None
-        self._thread_lock = threading.Lock()
 
     @property
     def num_running(self) -> int:
@@ -63,11 +62,6 @@ class AsyncRunner:
     def num_waiting(self) -> int:
         """Number of requests that wait for their first step, or for blocks that were taken from them."""
         return self._engine.num_waiting + self._num_encoding
-
-    @property
-    def is_ready(self) -> bool:
-        """True if the thread that runs steps has nothing to do."""
-        return not any(stream.call.can_run for stream in tuple(self._streams.values()))
 
     def generate(
         self,
@@ -136,7 +130,7 @@ class AsyncRunner:
             AtbError: It cannot.
         """
         before = self._engine.num_steps
-        while self._engine.num_running and not self.is_ready:
+        while self._engine.num_running and not self._driver.is_ready:
             if self._engine.num_steps > before:
                 return
             await asyncio.sleep(_HEALTH_POLL_SECONDS)
@@ -158,7 +152,7 @@ class AsyncRunner:
             await asyncio.sleep(_HEALTH_POLL_SECONDS)
         for stream in tuple(self._streams.values()):
             self._leave(stream, _closed())
-        thread = self._thread
+        thread = self._driver.thread
         if thread is not None:
             await asyncio.to_thread(thread.join)
         self._encoding.shutdown(wait=False, cancel_futures=True)
@@ -185,7 +179,7 @@ class AsyncRunner:
             )
         deadline = None if timeout is None else time.monotonic() + _checked_timeout(timeout)
         encoded = asyncio.get_running_loop().run_in_executor(
-            self._encoding, self.runner.make_requests, prompts, sampling_params, request_id, *options
+            self._encoding, self.runner._make_requests, prompts, sampling_params, request_id, *options
         )
         # They count as waiting meanwhile.
         self._num_encoding += 1
@@ -204,7 +198,7 @@ class AsyncRunner:
         self._streams[request_id] = stream
         timer = None if deadline is None else stream.expire_at(deadline)
         try:
-            self.run_steps()
+            self._driver.start()
             while not stream.is_over:
                 await stream.wait()
                 while stream.call.chunks:
@@ -226,20 +220,36 @@ class AsyncRunner:
         self._engine.leave(stream.call)
         stream.end(error)
 
-    def run_steps(self) -> None:
-        """Makes sure that a thread runs steps as long as a request can run."""
-        with self._thread_lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run_thread, name="atb-engine")
-                self._thread.start()
+
+class _Driver:
+    """Runs steps in a thread as long as a request of a stream can run."""
+
+    def __init__(self, engine: EngineLoop, streams: Mapping[str, _Stream]) -> None:
+        self.awake = Signal()
+        self.thread: threading.Thread | None = None
+        self._engine = engine
+        self._streams = streams
+        self._lock = threading.Lock()
+
+    @property
+    def is_ready(self) -> bool:
+        """True if there is nothing to do."""
+        return not any(stream.call.can_run for stream in tuple(self._streams.values()))
+
+    def start(self) -> None:
+        """Starts the thread, or wakes it."""
+        with self._lock:
+            if self.thread is None or not self.thread.is_alive():
+                self.thread = threading.Thread(target=self._run, name="atb-engine")
+                self.thread.start()
         self.awake.set()
 
-    def _run_thread(self) -> None:
+    def _run(self) -> None:
         while True:
             self._engine.run_until_ready(self)
-            with self._thread_lock:
+            with self._lock:
                 if self.is_ready:
-                    self._thread = None
+                    self.thread = None
                     return
 
 
@@ -277,7 +287,7 @@ class _Stream:
         was_paused = not self.call.can_run
         chunk = self.call.chunks.popleft()
         if was_paused and self.call.can_run:
-            self._owner.run_steps()
+            self._owner._driver.start()
         return chunk
 
     def end(self, error: Exception | None) -> None:

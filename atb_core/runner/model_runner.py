@@ -182,7 +182,7 @@ class ModelRunner:
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=self.max_model_len,
             vocab_size=self.vocab_size,
-            can_mix=lambda: self.model.supports_mixed_steps,
+            can_mix=lambda: self.model.mixed_steps_problem(self.block_size) is None,
             shares_prefixes=enable_prefix_caching,
         )
         self._request_ids = itertools.count()
@@ -421,7 +421,7 @@ class ModelRunner:
         self, prompts: list[Any], sampling_params: Params, stream: bool, *options: Any
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Checks all of the prompts, then runs them together."""
-        requests = self.make_requests(prompts, sampling_params, None, *options)
+        requests = self._make_requests(prompts, sampling_params, None, *options)
         chunks = self.engine_loop.chunks(Call(requests, streams=stream))
         if stream:
             return chunks
@@ -432,7 +432,7 @@ class ModelRunner:
         return [request.result for request in requests if request.completion.index == 0]
 
     @plugin_errors()
-    def make_requests(
+    def _make_requests(
         self,
         prompts: list[Any],
         sampling_params: Params,

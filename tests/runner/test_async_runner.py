@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
@@ -263,6 +264,45 @@ def test_closing_the_model_ends_the_requests(
         await served.close()
 
     asyncio.run(asyncio.wait_for(main(), 60))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_left_of_requests_that_come_and_go_at_random(
+    open_runner: Callable[..., ModelRunner], monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr("atb_core.runner.request.MAX_UNREAD_CHUNKS", 4)
+    runner, chance = open_runner(num_blocks=18), random.Random(seed)
+
+    async def ask(served: AsyncRunner, number: int, end: str) -> None:
+        prompt = [*[7, 3, 9, 1] * chance.randrange(8), number % 5]
+        chunks, tokens = served.generate(prompt, greedy(20), f"request {number}"), []
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                tokens.append(chunk.token_id)
+                if end == "leave" and len(tokens) == 3:
+                    break
+                if end == "abort":
+                    await served.abort(f"request {number}")
+                if end == "read slowly":
+                    await asyncio.sleep(0.001)
+        assert tokens == expected_greedy(prompt, 20)[: len(tokens)]
+        assert end in ("leave", "abort") or len(tokens) == 20
+
+    async def work(served: AsyncRunner) -> None:
+        ends = ["wait", "leave", "abort", "read slowly", "cancel"]
+        tasks = {}
+        for number in range(60):
+            end = chance.choice(ends)
+            task = asyncio.create_task(ask(served, number, end))
+            tasks[task] = end
+            if end == "cancel":
+                asyncio.get_running_loop().call_later(chance.random() * 0.1, task.cancel)
+            await asyncio.sleep(chance.random() * 0.002)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result, end in zip(results, tasks.values(), strict=True):
+            assert result is None or (end == "cancel" and isinstance(result, asyncio.CancelledError))
+
+    run(runner, work)
 
 
 def test_text_of_a_mask_is_what_it_allows(open_runner: Callable[..., ModelRunner]) -> None:

@@ -61,6 +61,13 @@ def test_a_stream_that_is_left_early_ends(client: openai.OpenAI, served: Any) ->
     wait_until(lambda: is_idle(served))
 
 
+def test_requests_with_the_same_id_do_not_disturb_each_other(served: Any) -> None:
+    headers = {"X-Request-Id": "same"}
+    with served.http(headers=headers) as http, ThreadPoolExecutor(8) as threads:
+        answers = threads.map(lambda _: http.post("/v1/completions", json=COUNT), range(8))
+        assert {answer.status_code for answer in answers} == {200}
+
+
 def test_a_full_queue_is_refused_and_can_be_tried_again(make_server: Callable[..., Any]) -> None:
     limits = Limits(max_queue_len=2)
     with make_server(settings=ServeSettings(limits)) as served, served.http() as http:

@@ -159,7 +159,7 @@ class _Responses:
         prompt = await work.prompt()
         mask = await work.mask(prompt)
         splitter = work.splitter(prompt)
-        async with aclosing(work.model.generate([prompt], work.params, self._id, token_mask=mask)) as chunks:
+        async with aclosing(work.model.generate([prompt], work.params, token_mask=mask)) as chunks:
             chunk = await anext(chunks)
             for name in ("created", "in_progress"):
                 yield self._numbered({"type": f"response.{name}", "response": self._response("in_progress", None)})
