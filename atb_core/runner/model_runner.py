@@ -182,7 +182,7 @@ class ModelRunner:
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=self.max_model_len,
             vocab_size=self.vocab_size,
-            can_mix=lambda: self.model.supports_mixed_steps,
+            can_mix=lambda: self.model.mixed_steps_problem(self.block_size) is None,
             shares_prefixes=enable_prefix_caching,
         )
         self._request_ids = itertools.count()
