@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return shell_complete(app, {}, "atb", _COMPLETE_VARIABLE, os.environ[_COMPLETE_VARIABLE])
     open_closed_streams()
     escape_unprintable()
-    start_watcher()
+    if argv is None:  # it is a program, and not called by one
+        start_watcher()
     args, tracebacks = take_flag(args, "--traceback")
     traceback = bool(tracebacks) or os.environ.get("ATB_TRACEBACK", "0") not in ("", "0")
     try:

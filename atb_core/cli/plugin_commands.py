@@ -20,6 +20,7 @@ from atb_core.plugins.scan import HOOKS, installed
 #: Commands of other packages of this project: name -> what to install. Read only where no command of the name exists.
 KNOWN_COMMANDS: Final = {
     "serve": "atb-serve",
+    "bench": "atb-serve",
     "verify": "atb-testing",
     "draw": "atb-testing",
     "plugins new": "atb-testing[scaffold]",

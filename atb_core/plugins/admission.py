@@ -155,7 +155,7 @@ def parsed_requirement(text: str) -> Requirement | None:
         requirement = Requirement(text)
         if requirement.marker is not None:
             requirement.marker.evaluate({"extra": ""})
-    except (ValueError, UndefinedComparison, UndefinedEnvironmentName, RecursionError):
+    except (ValueError, LookupError, UndefinedComparison, UndefinedEnvironmentName, RecursionError):
         return None
     return requirement
 

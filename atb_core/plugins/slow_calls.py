@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from atb_core.settings import settings
 
@@ -23,19 +24,29 @@ _requests: int | None = None
 
 
 def start_watcher() -> None:
-    """Starts the process that watches the calls of this one from now on; it ends with this one."""
+    """Starts the process that watches the calls of this one from now on, if it may; it ends with this one."""
     global _requests
     # A fork copies one thread, and with it the locks that others hold.
-    if _requests is not None or len(os.listdir("/proc/self/task")) > 1:
+    if _requests is not None or len(list(Path("/proc/self/task").glob("*"))) != 1:
         return
-    calls, _requests = os.pipe()
-    if os.fork() == 0:
+    try:
+        calls, requests = os.pipe()
+    except OSError:
+        return
+    try:
+        is_watcher = os.fork() == 0
+    except OSError:  # no more processes are allowed
+        os.close(calls)
+        os.close(requests)
+        return
+    if is_watcher:
         try:
-            os.close(_requests)
+            os.close(requests)
             _watch(calls)
         finally:
             os._exit(0)
     os.close(calls)
+    _requests = requests
 
 
 def _watch(requests: int) -> None:

@@ -185,7 +185,7 @@ class ModelRunner:
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=self.max_model_len,
             vocab_size=self.vocab_size,
-            can_mix=lambda: _model_in(loaded).supports_mixed_steps,
+            can_mix=lambda: _model_in(loaded).mixed_steps_problem(block_size) is None,
             shares_prefixes=enable_prefix_caching,
         )
         self._request_ids = itertools.count()

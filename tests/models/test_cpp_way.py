@@ -79,6 +79,7 @@ def test_the_runner_says_who_wrote_the_graph_and_the_engine_shows_it(runner: Mod
     assert str(engine).startswith("qwen_DecoderModel, built in C++\n  Gather  model.embed_tokens\n")
     with pytest.raises(GraphError, match=r"built in C\+\+; there is no recorded one"):
         runner.model.variants.network(frozenset({"decode"}))
+    assert "built in C++" in runner.model.mixed_steps_problem()
 
 
 def test_prefill_and_decode_hold_one_copy_of_the_weights(directory: Path, runner: ModelRunner) -> None:

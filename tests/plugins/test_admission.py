@@ -25,7 +25,6 @@ HOSTILE = {
     "a number in a version": f"numpy>={'9' * 9000}",
     "a number in a marker": f"numpy; python_version < '{'9' * 9000}'",
     "a number that packaging would compare": f"atb-core!={'9' * 40}",
-    "nested brackets": f"numpy; {'(' * 300}python_version > '3'{')' * 300}",
     "a long list": "numpy>=1" + ",>=1" * 100_000,
     "half of a marker": "numpy; python_version",
     "a marker that compares what cannot be compared": "numpy; python_version ~= 'x'",
@@ -42,6 +41,14 @@ def test_a_requirement_of_any_text_is_refused_in_one_short_sentence(site: Site, 
     assert found is not None
     assert found.reason.isprintable() and len(found.reason) < 400
     assert "invalid requirement" in found.reason
+
+
+def test_nested_brackets_end_nothing(site: Site) -> None:
+    site.family("atb-foo", "foo", requires=[f"absent; {'(' * 300}python_version > '3'{')' * 300}"])
+    found = problem(site)
+    assert found is not None and found.reason.isprintable() and len(found.reason) < 400
+    # Versions of packaging differ in how deep they read.
+    assert found.reason == "requires absent, which is not installed" or "invalid requirement" in found.reason
 
 
 @pytest.mark.parametrize("version", ["9" * 9000, "x\x1b[2J", "1!2"])

@@ -48,3 +48,13 @@ def test_a_command_tells_of_a_plugin_that_never_ends(tmp_path: Path, source: str
         f"{what} of the plugin atb-slow 1.2 takes more than 0.5 s. Ctrl-C interrupts it, or else Ctrl-\\;"
         " ATB_NO_PLUGINS=atb-slow leaves the plugin out.\n"
     )
+
+
+@pytest.mark.parametrize("call", ["fork", "pipe"])
+def test_where_no_process_can_be_started_commands_go_on_without(call: str) -> None:
+    code = (
+        f"import os, sys\ndef refused(*args): raise BlockingIOError\nos.{call} = refused\n"
+        "from atb_core.cli.app import main\nsys.argv = ['atb', 'list']\nsys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

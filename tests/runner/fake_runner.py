@@ -34,9 +34,12 @@ class FamilyModel:
     model_status = types.SimpleNamespace(num_layers=1, num_heads=2, num_kv_heads=1, head_dim=2)
     backend = get_backend("reference")
 
-    def __init__(self, supports_mixed_steps: bool) -> None:
-        self.supports_mixed_steps = supports_mixed_steps
+    def __init__(self, mixes: bool) -> None:
+        self.mixes = mixes
         self.fake = FakeModel(1, 1)
+
+    def mixed_steps_problem(self, block_size: int) -> str | None:
+        return None if self.mixes else "it is a fake without them"
 
     def run_step(self, step: Step) -> torch.Tensor:
         ((self.fake.keys, self.fake.values),) = step.kv_cache

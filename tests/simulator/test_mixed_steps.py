@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from simulator.simulated import SIM, DeviceDriver, prompts
+from simulator.simulated import BACKENDS, SIM, DeviceDriver, assert_agree, greedy, open_runner, prompts
 
 from atb_core.engine import atb, get_backend
 from atb_core.errors import RequestError
@@ -59,6 +59,13 @@ def test_blocks_that_such_attention_does_not_take_are_named(tmp_path: Path) -> N
     with pytest.raises(RequestError, match="blocks of 128 slots"):
         driver.extend([[1, 2, 3]])
     assert DeviceDriver(model, 1, 256, block_size=64).extend([[1, 2, 3]]).shape == (3, 208)
+
+
+def test_a_runner_on_such_blocks_takes_whole_prompts(tmp_path: Path) -> None:
+    path = tiny_checkpoint(tmp_path / "llama", "llama", torch.float16, vocab_size=208, head_dim=256)
+    options = {"block_size": 128, "max_num_batched_tokens": 16}
+    runs = [open_runner(path, backend, **options).generate(prompts(), greedy(4)) for backend in BACKENDS]
+    assert_agree(runs[1], runs[0])
 
 
 def test_the_mask_hides_what_comes_after_a_token_of_its_sequence() -> None:

@@ -41,7 +41,7 @@ class Served:
 
     def http(self, **options: Any) -> httpx.Client:
         """Returns a client for the server's paths."""
-        return httpx.Client(base_url=self.url, timeout=60, **options)
+        return httpx.Client(base_url=self.url, timeout=300, **options)
 
     def openai(self, **options: Any) -> openai.OpenAI:
         """Returns OpenAI's client; it does not try again, so that every answer is seen."""

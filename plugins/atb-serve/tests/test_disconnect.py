@@ -61,6 +61,13 @@ def test_a_stream_that_is_left_early_ends(client: openai.OpenAI, served: Any) ->
     wait_until(lambda: is_idle(served))
 
 
+def test_requests_with_the_same_id_do_not_disturb_each_other(served: Any) -> None:
+    headers = {"X-Request-Id": "same"}
+    with served.http(headers=headers) as http, ThreadPoolExecutor(8) as threads:
+        answers = threads.map(lambda _: http.post("/v1/completions", json=COUNT), range(8))
+        assert {answer.status_code for answer in answers} == {200}
+
+
 def test_a_full_queue_is_refused_and_can_be_tried_again(make_server: Callable[..., Any]) -> None:
     limits = Limits(max_queue_len=2)
     with make_server(settings=ServeSettings(limits)) as served, served.http() as http:
@@ -93,8 +100,9 @@ def test_a_stream_that_nobody_reads_is_ended(make_server: Callable[..., Any]) ->
         # Far more than the buffers of the connection hold.
         body = {**COUNT, "stream": True, "n": 16, "temperature": 1.0, "logprobs": 20}
         connections = [send_raw(served.url, "/v1/completions", body) for _ in range(2)]
-        engine = served.app.state.server.models["tiny"].engine
-        wait_until(lambda: engine.num_running + engine.num_waiting > 0)
+        registry = served.app.state.server.metrics.registry
+        labels = {"path": "/v1/completions", "status": "499"}
+        wait_until(lambda: registry.get_sample_value("atb_http_requests_total", labels) == 2)
         wait_until(lambda: is_idle(served))
         for connection in connections:
             connection.close()
@@ -107,7 +115,7 @@ def test_requests_that_take_longer_than_the_server_waits_are_told(make_server: C
             # Answers of one token without end, so that no machine is done with them in time.
             body = {"prompt": ["[count]"] * 128, "n": 2, "temperature": 1.0, "seed": 1, "max_tokens": 500}
             answer = threads.submit(
-                httpx.post, f"{served.url}/v1/completions", json={**body, "ignore_eos": True}, timeout=60
+                httpx.post, f"{served.url}/v1/completions", json={**body, "ignore_eos": True}, timeout=300
             )
             wait_until(lambda: engine.num_running > 0)
         assert answer.result().status_code == 503

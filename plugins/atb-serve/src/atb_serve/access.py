@@ -11,6 +11,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -31,10 +32,16 @@ class Gate:
     """Answers requests that may not pass, counts and logs all, and turns errors into answers.
 
     A request's facts for the log are collected in `request.state.facts`, its id is `request.state.request_id`.
+
+    Args:
+        app: The application.
+        access: Who may pass.
+        metrics: Counts answers.
+        paths: The path of each handler, for log and counts: that of a request is anybody's.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics) -> None:
-        self._app, self._access, self._metrics = app, access, metrics
+    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics, paths: Mapping[Any, str]) -> None:
+        self._app, self._access, self._metrics, self._paths = app, access, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
@@ -94,8 +101,7 @@ class Gate:
             )  # fmt: skip
 
     def _note(self, scope: Scope, facts: dict[str, Any], status: int, seconds: float) -> None:
-        route = scope.get("route")
-        path = getattr(route, "path", "unknown")
+        path = self._paths.get(scope.get("endpoint"), "unknown")
         self._metrics.answered(path, status)
         if LOG.isEnabledFor(logging.INFO):
             line = {

@@ -69,7 +69,7 @@ def make_app(runner: ModelRunner, names: Sequence[str], settings: ServeSettings)
 
     app = Starlette(
         routes=[Route(path, handler, methods=[method]) for method, path, handler in ROUTES],
-        middleware=[Middleware(Gate, settings.access, metrics)],
+        middleware=[Middleware(Gate, settings.access, metrics, {handler: path for _, path, handler in ROUTES})],
         exception_handlers={HTTPException: _http_error},
         lifespan=lifespan,
     )

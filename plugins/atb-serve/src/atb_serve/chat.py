@@ -135,7 +135,7 @@ class ChatWork:
         """Returns the complete answer."""
         prompt = await self.prompt()
         mask = await self.mask(prompt)
-        results = await outputs(self.model.generate([prompt], self.params, self.id, token_mask=mask))
+        results = await outputs(self.model.generate([prompt], self.params, token_mask=mask))
         for result in results:
             self.state.finished(self.request, self.model, result)
         choices = [self._choice(each, prompt) for each in results[0].outputs]
@@ -152,7 +152,7 @@ class ChatWork:
         results: list[RequestOutput] = []
         started = False
         try:
-            async with aclosing(self.model.generate([prompt], self.params, self.id, token_mask=mask)) as chunks:
+            async with aclosing(self.model.generate([prompt], self.params, token_mask=mask)) as chunks:
                 async for chunk in chunks:
                     if chunk.output is not None:
                         results.append(chunk.output)

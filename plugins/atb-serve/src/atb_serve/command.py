@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from atb_core.cli.options import load_runner, model_argument, model_options
-from atb_core.cli.output import note
+from atb_core.cli.output import json_option, note
 from atb_core.errors import SettingsError
 from atb_core.files import read_text
 from atb_core.plugins import hookimpl
@@ -139,7 +140,37 @@ def _hosts(host: str, allowed: tuple[str, ...], has_key: bool) -> frozenset[str]
     return frozenset(own) if _is_loopback(host) and not has_key else None
 
 
+@click.group("bench")
+def bench() -> None:
+    """Measure how fast models answer."""
+
+
+@bench.command("serve")
+@click.argument("url", default="http://127.0.0.1:8000")
+@click.option("--model", metavar="NAME", help="Name of the model. [default: the server's first]")
+@click.option("--api-key", envvar="ATB_SERVE_API_KEY", metavar="KEY", help="The server's key.")
+@click.option("--num-requests", type=_POSITIVE, default=64, show_default=True, metavar="N", help="Number of requests.")
+@click.option("--concurrency", type=click.IntRange(1, 1024), default=8, show_default=True, metavar="N",
+              help="Most requests at a time.")  # fmt: skip
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="N",
+              help="Requests a second that arrive, at random times. [default: when another one has ended]")  # fmt: skip
+@click.option("--prompt", default="Tell a long story about a lighthouse.", show_default=True, metavar="TEXT",
+              help="What each request continues, after its number.")  # fmt: skip
+@click.option("--max-tokens", type=_POSITIVE, default=128, show_default=True, metavar="N", help="Tokens of an answer.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the times of arrival.")
+@json_option
+def bench_serve(url: str, as_json: bool, **options: Any) -> None:
+    """Ask the server at URL by many clients, and report tokens a second, first tokens and gaps between tokens.
+
+    Any server of OpenAI's API that knows ignore_eos will do. Answers are streamed.
+    """
+    from atb_serve.bench import Load, measure, report_text
+
+    result = measure(Load(url=url.rstrip("/"), **options))
+    click.echo(json.dumps(result, indent=2) if as_json else report_text(result))
+
+
 @hookimpl
 def atb_cli_commands() -> list[click.Command]:
-    """Returns `atb serve`."""
-    return [command]
+    """Returns `atb serve` and `atb bench`."""
+    return [command, bench]

@@ -55,7 +55,7 @@ class _Completions:
         """Returns the complete answer."""
         prompts = await self._prompts()
         mask = await self._mask()
-        results = await outputs(self.model.generate(prompts, self.params, self.id, token_mask=mask))
+        results = await outputs(self.model.generate(prompts, self.params, token_mask=mask))
         for result in results:
             self.state.finished(self.request, self.model, result)
         choices: list[TextChoice] = []
@@ -72,7 +72,7 @@ class _Completions:
         offsets: dict[int, int] = {}
         started = False
         try:
-            async with aclosing(self.model.generate(prompts, self.params, self.id, token_mask=mask)) as chunks:
+            async with aclosing(self.model.generate(prompts, self.params, token_mask=mask)) as chunks:
                 async for chunk in chunks:
                     index = chunk.prompt_index * self.params.n + chunk.index
                     if chunk.output is not None:

@@ -85,7 +85,7 @@ class ServedModel:
             raise api_error(error, _param_in(error, param)) from None
 
     async def generate(
-        self, prompts: Sequence[EncodedPrompt], params: SamplingParams, request_id: str, **options: Any
+        self, prompts: Sequence[EncodedPrompt], params: SamplingParams, **options: Any
     ) -> AsyncGenerator[StreamChunk, None]:
         """Completes prompts together; each chunk says by `prompt_index` whose it is.
 
@@ -101,11 +101,10 @@ class ServedModel:
             self.engine.generate(
                 {"prompt_token_ids": prompt.token_ids},
                 params,
-                f"{request_id}-{index}",
                 timeout=self.limits.request_timeout,
                 **options,
             )
-            for index, prompt in enumerate(prompts)
+            for prompt in prompts
         ]
         async with aclosing(streams[0] if len(streams) == 1 else _merged(streams)) as chunks:
             async for chunk in chunks:

@@ -94,6 +94,8 @@ def _renamed(error: Exception) -> Exception:
 
 def _chat_body(body: ResponsesBody) -> ChatBody:
     """Returns the request as one for an answer to a conversation."""
+    if body.background:
+        raise ApiError("'background' is not supported", param="background", code="unsupported_parameter")
     messages = [] if body.instructions is None else [Message(role="system", content=body.instructions)]
     items = [InputItem(role="user", content=body.input)] if isinstance(body.input, str) else body.input
     for index, item in enumerate(items):
@@ -159,7 +161,7 @@ class _Responses:
         prompt = await work.prompt()
         mask = await work.mask(prompt)
         splitter = work.splitter(prompt)
-        async with aclosing(work.model.generate([prompt], work.params, self._id, token_mask=mask)) as chunks:
+        async with aclosing(work.model.generate([prompt], work.params, token_mask=mask)) as chunks:
             chunk = await anext(chunks)
             for name in ("created", "in_progress"):
                 yield self._numbered({"type": f"response.{name}", "response": self._response("in_progress", None)})
