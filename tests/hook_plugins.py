@@ -12,7 +12,7 @@ from site_directory import forgotten_afterwards
 
 from atb_core.plugins.once import forget
 from atb_core.plugins.records import LoadRecord, Status, records
-from atb_core.plugins.scan import HOOKS, installed
+from atb_core.plugins.scan import HOOKS, ROUTERS, installed
 
 
 class Site:
@@ -36,6 +36,13 @@ class Site:
         return module
 
 
+def _disable(config: Path, keep: frozenset[str] = frozenset()) -> None:
+    """Writes settings that disable installed packages with hooks, except those with an entry in a group of `keep`."""
+    groups = {one.key: {entry.group for entry in one.entries} for one in installed()}
+    others = [key for key, found in groups.items() if HOOKS in found and not found & keep]
+    config.write_text(f"[plugins]\ndisabled = {others!r}\n", encoding="utf-8")
+
+
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """An empty site; nothing of it is known afterwards. No setting of the machine is seen, nor other hook packages."""
@@ -43,13 +50,18 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     path.mkdir()
     for name in ("ATB_PLUGINS", "ATB_NO_PLUGINS", "ATB_STRICT", "ATB_PLUGINS_PREFER"):
         monkeypatch.delenv(name, raising=False)
-    others = [one.key for one in installed() if any(entry.group == HOOKS for entry in one.entries)]
-    config = tmp_path / "config.toml"
-    config.write_text(f"[plugins]\ndisabled = {others!r}\n", encoding="utf-8")
-    monkeypatch.setenv("ATB_CONFIG", str(config))
+    _disable(tmp_path / "config.toml")
+    monkeypatch.setenv("ATB_CONFIG", str(tmp_path / "config.toml"))
     monkeypatch.syspath_prepend(str(path))
     with forgotten_afterwards(path):
         yield Site(path)
+
+
+@pytest.fixture
+def families(site: Site, tmp_path: Path) -> None:
+    """Makes the installed families, whose packages have hooks too, known beside the site."""
+    _disable(tmp_path / "config.toml", frozenset({ROUTERS}))
+    forget()
 
 
 def failures() -> list[LoadRecord]:

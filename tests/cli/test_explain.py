@@ -7,13 +7,14 @@ import json
 from pathlib import Path
 
 import pytest
-from hook_plugins import Site, site
+from hook_plugins import Site, families, site
 
 from atb_core.cli import main
 
-__all__ = ["site"]
+__all__ = ["families", "site"]
 
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("families")
 
 
 @pytest.fixture(scope="module")

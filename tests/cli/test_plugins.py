@@ -6,11 +6,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from hook_plugins import Site, site
+from hook_plugins import Site, families, site
 
 from atb_core.cli import main
 
-__all__ = ["site"]
+__all__ = ["families", "site"]
 
 BROKEN = "raise RuntimeError('broken on purpose')\n"
 
@@ -27,6 +27,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return status, captured.out, captured.err
 
 
+@pytest.mark.usefixtures("families")
 def test_list_shows_version_and_model_types(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = said(capsys, "plugins", "list")
     assert status == 0
