@@ -272,7 +272,7 @@ class _Stream:
 
     @property
     def error(self) -> BaseException | None:
-        """What ended the request early."""
+        """The error that ended the request early."""
         return self._error or self.call.error
 
     async def wait(self) -> None:

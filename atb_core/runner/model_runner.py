@@ -176,18 +176,7 @@ class ModelRunner:
         self.block_size = block_size
         self._make_cache(context_len, max_model_len, max_num_seqs, num_blocks, kv_cache_memory_bytes)
         self.max_num_seqs = min(max_num_seqs or _MAX_NUM_SEQS, self.num_blocks)
-        loaded = self._loaded
-        self.engine_loop = EngineLoop(
-            lambda step: _model_in(loaded).run_step(step),
-            self._blocks,
-            self.kv_cache,
-            max_num_seqs=self.max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            max_model_len=self.max_model_len,
-            vocab_size=self.vocab_size,
-            can_mix=lambda: _model_in(loaded).mixed_steps_problem(block_size) is None,
-            shares_prefixes=enable_prefix_caching,
-        )
+        self.engine_loop = self._make_loop(max_num_batched_tokens, enable_prefix_caching)
         self._request_ids = itertools.count()
 
     def _set_defaults(self, generation_config: str | Path) -> None:
@@ -220,6 +209,20 @@ class ModelRunner:
         )
         self.kv_cache = self.allocate_kv_cache(self.num_blocks)
         self._blocks = BlockManager(self.num_blocks, self.block_size)
+
+    def _make_loop(self, max_num_batched_tokens: int, enable_prefix_caching: bool) -> EngineLoop:
+        loaded, block_size = self._loaded, self.block_size
+        return EngineLoop(
+            lambda step: _model_in(loaded).run_step(step),
+            self._blocks,
+            self.kv_cache,
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_model_len=self.max_model_len,
+            vocab_size=self.vocab_size,
+            can_mix=lambda: _model_in(loaded).mixed_steps_problem(block_size) is None,
+            shares_prefixes=enable_prefix_caching,
+        )
 
     @property
     def model(self) -> CausalLM:

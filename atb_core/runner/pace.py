@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many prompt tokens a step may take while others wait for their next token."""
+"""Chooses the number of prompt tokens in a step while other requests wait for their next token."""
 
 from __future__ import annotations
 

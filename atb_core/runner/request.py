@@ -25,7 +25,7 @@ MAX_UNREAD_CHUNKS = 256
 
 
 class Signal:
-    """What wakes a thread. An interrupt can leave a `threading.Event` locked for ever; this is one call into C."""
+    """Wakes a thread by one call into C: an interrupt can leave a `threading.Event` locked for ever."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[None] = SimpleQueue()

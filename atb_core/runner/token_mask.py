@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tokens a completion may consist of, decided token by token, for structured output."""
+"""The interface that restricts the tokens of a completion one by one, for structured output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["TokenMask"]
 
 
 class TokenMask(Protocol):
-    """What follows one completion and restricts its next token. An exception of it ends its request alone."""
+    """Follows one completion and restricts its next token. An exception of it ends its request alone."""
 
     def next_mask(self) -> npt.NDArray[np.bool_] | torch.Tensor | None:
         """Returns [vocab] bool, true for tokens that may come next; `None` for all.

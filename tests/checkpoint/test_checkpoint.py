@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint tells about a model."""
+"""A checkpoint tells about its model."""
 
 from __future__ import annotations
 

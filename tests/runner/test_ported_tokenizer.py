@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a router written for ATB-Models loads is run within the limits of other tokenizers and templates."""
+"""Tokenizers that a router written for ATB-Models loads run within the limits of others, and so do templates."""
 
 from __future__ import annotations
 

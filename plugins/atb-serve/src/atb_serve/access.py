@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands around every route: who may ask, one line of the log, and the answer to an error."""
+"""Wraps every route: checks keys and hosts, writes a line of the log, answers errors."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent.
+    """The requests of one measurement.
 
     Attributes:
         url: Address of the server, without `/v1`.

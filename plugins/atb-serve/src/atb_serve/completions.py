@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from atb_serve.engine import ServedModel, outputs
 from atb_serve.errors import ApiError, api_error
-from atb_serve.http import EventStream, JsonResponse, continued, read_body, until_client_leaves
+from atb_serve.http import read_body, reply
 from atb_serve.parameters import check_at_most, text_params
 from atb_serve.replies import DONE, TextChoice, TextCompletion, TextLogprobs, event
 from atb_serve.schemas import CompletionBody
@@ -32,12 +32,7 @@ async def completions(request: Request) -> Response:
     body = await read_body(request, CompletionBody, state.limits)
     model = state.model(request, body.model)
     work = _Completions(state, model, body, request)
-    if not body.stream:
-        return JsonResponse(await until_client_leaves(request.receive, work.whole()))
-    events = work.events()
-    # The first event comes after all checks, so that an error has a status of its own.
-    first = await until_client_leaves(request.receive, anext(events))
-    return EventStream(continued(first, events), state.limits.idle_timeout)
+    return await reply(request, work, bool(body.stream), state.limits.idle_timeout)
 
 
 class _Completions:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What HTTP needs beyond starlette: bounded bodies, clients that leave, and streams that nobody reads."""
+"""Adds to starlette: bounded bodies, clients that leave, and streams that nobody reads."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -146,3 +146,23 @@ async def continued(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncG
         yield first
         async for each in events:
             yield each
+
+
+class Work(Protocol):
+    """Answers one request."""
+
+    async def whole(self) -> Any:
+        """Returns the complete answer."""
+
+    def events(self) -> AsyncGenerator[bytes, None]:
+        """Yields the parts of the answer in the form of server-sent events."""
+
+
+async def reply(request: Request, work: Work, stream: bool, idle_timeout: float) -> Response:
+    """Answers with the result of `work`, or with its events as they come; ends it when the client leaves."""
+    if not stream:
+        return JsonResponse(await until_client_leaves(request.receive, work.whole()))
+    events = work.events()
+    # The first event comes after all checks, so that an error has a status of its own.
+    first = await until_client_leaves(request.receive, anext(events))
+    return EventStream(continued(first, events), idle_timeout)

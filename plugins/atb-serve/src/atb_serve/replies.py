@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 
 class ProblemFacts(msgspec.Struct):
-    """What is wrong with a request."""
+    """The part of a refusal that names the fault."""
 
     message: str
     type: str

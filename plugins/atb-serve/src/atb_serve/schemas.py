@@ -13,7 +13,7 @@ Name = Annotated[str, Meta(pattern=r"\A[a-zA-Z0-9_.-]{1,64}\Z")]
 
 
 class _Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What all bodies share: unknown fields are errors."""
+    """Base of all bodies; unknown fields are errors."""
 
 
 class StreamOptions(_Body, kw_only=True):

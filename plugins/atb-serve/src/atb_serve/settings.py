@@ -51,7 +51,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Access:
-    """Who may use the server.
+    """Rules for who may use the server.
 
     Attributes:
         key_hashes: SHA-256 of each key; without one, everybody may.
