@@ -25,7 +25,7 @@ def test_it_follows_slowly_and_never_becomes_nothing() -> None:
     pace.note(8, 0, 0.14)
     assert pace.chunk_size == 60
     pace.note(8, 10, 100.0)
-    assert pace.chunk_size == 16
+    assert pace.chunk_size == 4
     fast = Pace()
     fast.note(8, 0, 0.04)
     fast.note(8, 10, 0.03)
