@@ -72,11 +72,19 @@ class EngineLoop:
         can_mix: Callable[[], bool] = lambda: False,
         shares_prefixes: bool = False,
         chunk_size: int | None = None,
+        max_adapters: int = 1,
+        mixes_adapters: bool = True,
     ) -> None:
         self._forward = forward
         self._vocab_size = vocab_size
         self.scheduler = Scheduler(
-            blocks, max_num_seqs, max_num_batched_tokens, can_mix=can_mix, shares_prefixes=shares_prefixes
+            blocks,
+            max_num_seqs,
+            max_num_batched_tokens,
+            can_mix=can_mix,
+            shares_prefixes=shares_prefixes,
+            max_adapters=max_adapters,
+            mixes_adapters=mixes_adapters,
         )
         self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
         self._sampler = Sampler()
