@@ -231,6 +231,6 @@ def test_a_faulty_configuration_is_named(given: dict[str, Any], named: str) -> N
 
 
 def test_a_model_without_mixed_steps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RequestError, match="speculative_config needs .*: it is a fake without them"):
+    with pytest.raises(RequestError, match=r"speculative_config needs .*: it is a fake without them"):
         fake_runners(monkeypatch, mixes=False)(speculative_config={"method": "ngram"})
     fake_runners(monkeypatch, mixes=False)(speculative_config=None)
