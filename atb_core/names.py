@@ -16,7 +16,8 @@ DTYPES = ("float32", "float16", "bfloat16")
 GRAPHS = ("python", "cpp")
 #: Distributions of this project beside the core, which are folders of `plugins/` in its repository.
 OWN_PACKAGES = frozenset(
-    f"atb-{name}" for name in ("gguf", "llama", "modelscope", "pypi", "qwen2", "qwen3", "serve", "sim", "testing")
+    f"atb-{name}"
+    for name in ("gguf", "llama", "modelscope", "profile", "pypi", "qwen2", "qwen3", "serve", "sim", "testing")
 )
 
 
