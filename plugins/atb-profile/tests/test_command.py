@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from atb_core.cli.app import main
+from atb_cli.app import main
 
 
 def test_the_command_prints_tables_and_writes_a_trace(

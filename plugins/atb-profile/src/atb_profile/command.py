@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from atb_core.cli.options import load_runner, model_argument, model_options
-from atb_core.cli.output import note, say
+from atb_cli.options import load_runner, model_argument, model_options
+from atb_cli.output import note, say
 from atb_core.plugins import hookimpl
 
 _TRACE = click.Path(dir_okay=False, path_type=Path)
