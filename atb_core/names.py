@@ -18,7 +18,7 @@ GRAPHS = ("python", "cpp")
 #: Distributions of this project beside the core, which are folders of `plugins/` in its repository.
 OWN_PACKAGES = frozenset(
     f"atb-{name}"
-    for name in ("cli", "gguf", "llama", "modelscope", "pypi", "qwen2", "qwen3", "serve", "sim", "testing")
+    for name in ("ascend", "cli", "gguf", "llama", "modelscope", "pypi", "qwen2", "qwen3", "serve", "sim", "testing")
 )
 
 
