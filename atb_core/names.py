@@ -17,21 +17,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 GRAPHS = ("python", "cpp")
 #: Distributions of this project beside the core, which are folders of `plugins/` in its repository.
 OWN_PACKAGES = frozenset(
-    f"atb-{name}"
-    for name in (
-        "ascend",
-        "cli",
-        "gguf",
-        "llama",
-        "modelscope",
-        "profile",
-        "pypi",
-        "qwen2",
-        "qwen3",
-        "serve",
-        "sim",
-        "testing",
-    )  # fmt: skip
+    f"atb-{name}" for name in "ascend cli gguf llama modelscope profile pypi qwen2 qwen3 serve sim testing".split()
 )
 
 
