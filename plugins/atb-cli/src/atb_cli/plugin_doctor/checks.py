@@ -6,7 +6,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 
-from atb_core.findings import Finding, Level
+from atb_ascend.findings import Finding, Level
 from atb_core.names import normalized_name
 from atb_core.plugins.admission import parsed_requirement, refusal
 from atb_core.plugins.diagnosis import EXTRA

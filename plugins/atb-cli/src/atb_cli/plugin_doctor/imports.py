@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Final
 
+from atb_ascend.findings import Finding, Level
 from atb_core.child import Child, ChildError, encode
-from atb_core.findings import Finding, Level
 from atb_core.plugins.records import Status
 from atb_core.plugins.scan import API, MODELS, Installed
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from atb_ascend.findings import Finding, Level
 from atb_core.child import try_in_child
-from atb_core.findings import Finding, Level
 
 
 def blocking(check: str, message: str, cause: str, fix: str | None, level: Level = Level.ERROR) -> Finding:

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from ascend.machines import write
+from ascend_machines import write
 
-from atb_core.ascend.machine import Machine, import_module, load_library, module_file, package_version
-from atb_core.ascend.modules import torch_abi
+from atb_ascend.machine import Machine, import_module, load_library, module_file, package_version
+from atb_ascend.modules import torch_abi
 
 
 def test_a_file_that_is_no_library_is_reported_and_does_not_end_this_process(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_that_no_process_can_be_started_is_told(monkeypatch: pytest.MonkeyPatch)
 
 def test_modules_and_versions_are_looked_up_without_importing() -> None:
     probe = (
-        "import sys\nfrom atb_core.ascend.machine import module_file, package_version\n"
+        "import sys\nfrom atb_ascend.machine import module_file, package_version\n"
         "assert module_file('torch') and package_version('torch')\n"
         "assert module_file('no_such_module') is None and module_file('no_such.module') is None\n"
         "assert package_version('no-such-distribution') is None\n"

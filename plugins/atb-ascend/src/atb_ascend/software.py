@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from atb_core.ascend import installs
-from atb_core.ascend.installs import release
-from atb_core.ascend.machine import Machine, blocking, tried
-from atb_core.ascend.modules import torch_abi
-from atb_core.findings import Finding, Level
+from atb_ascend import installs
+from atb_ascend.findings import Finding, Level
+from atb_ascend.installs import release
+from atb_ascend.machine import Machine, blocking, tried
+from atb_ascend.modules import torch_abi
 
 ATB_FLOOR = (8, 2)
 # From here on CANN's folders are laid out differently, and ATB looks for them there.

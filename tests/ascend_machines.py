@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atb_core.ascend import Finding, Level, Machine, Report, examine
+from atb_ascend import Finding, Level, Machine, Report, examine
 
 TORCH_SYMBOL = {0: b"_ZN3c105ErrorC1ENS_14SourceLocationESs", 1: b"_ZN3c105ErrorC1ENS_14SourceLocationENSt7__cxx1112"}
 

@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ascend.machines import Box, driver, good_box, new_cann, nnal, old_cann, torch_package, write
+from ascend_machines import Box, driver, good_box, new_cann, nnal, old_cann, torch_package, write
 
-from atb_core.ascend import Finding, Level, missing_for_backend, unavailable
-from atb_core.ascend.machine import module_file
-from atb_core.ascend.modules import extension_abi
+from atb_ascend import Finding, Level, missing_for_backend, unavailable
+from atb_ascend.machine import module_file
+from atb_ascend.modules import extension_abi
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_devices_are_counted_in_their_order_and_the_choice_of_the_user_is_shown(
 
 
 def test_devices_that_the_user_may_not_open_are_an_error(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atb_core.ascend.software.os.access", lambda path, mode: False)
+    monkeypatch.setattr("atb_ascend.software.os.access", lambda path, mode: False)
     found = box.finding("devices")
     assert (found.level, found.message) == (Level.ERROR, "1 NPU (davinci0)")
     assert "usermod" in (found.fix or "")

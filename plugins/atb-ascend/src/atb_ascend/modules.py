@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from atb_core.ascend.installs import atb_folder_abi, find_atb, release
-from atb_core.ascend.machine import Machine, blocking, tried
-from atb_core.findings import Finding, Level
+from atb_ascend.findings import Finding, Level
+from atb_ascend.installs import atb_folder_abi, find_atb, release
+from atb_ascend.machine import Machine, blocking, tried
 from atb_core.names import BACKENDS, pip_install
 
 HOW_TO_BUILD = (

@@ -6,10 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ascend.machines import Box, driver, good_box, new_cann, nnal, old_cann, torch_package, write
+from ascend_machines import Box, driver, good_box, new_cann, nnal, old_cann, torch_package, write
 
-from atb_core.ascend import Level, missing_for_backend
-from atb_core.ascend.installs import read_text, release
+from atb_ascend import Level, missing_for_backend
+from atb_ascend.installs import read_text, release
 
 
 @pytest.fixture

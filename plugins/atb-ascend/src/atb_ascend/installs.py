@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from atb_core.ascend.machine import Machine
+from atb_ascend.machine import Machine
 
 TOOLKIT_VARIABLES = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME")
 _ABI_FOLDER = re.compile(r"cxx_abi_([01])\Z")

@@ -10,13 +10,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atb_core.ascend.installs import find_atb, find_driver, find_toolkit
-from atb_core.ascend.machine import Machine, blocking
-from atb_core.ascend.modules import check_backend, check_cpu, check_simulator, check_torch, check_torch_npu
-from atb_core.ascend.software import check_atb, check_devices, check_driver, check_toolkit
-from atb_core.ascend.switches import check_switches
+from atb_ascend.findings import Finding, Level, any_error
+from atb_ascend.installs import find_atb, find_driver, find_toolkit
+from atb_ascend.machine import Machine, blocking
+from atb_ascend.modules import check_backend, check_cpu, check_simulator, check_torch, check_torch_npu
+from atb_ascend.software import check_atb, check_devices, check_driver, check_toolkit
+from atb_ascend.switches import check_switches
 from atb_core.errors import BackendUnavailableError
-from atb_core.findings import Finding, Level, any_error
 from atb_core.names import BACKENDS, command
 
 __all__ = ["Finding", "Level", "Machine", "Report", "examine", "missing_for_backend", "unavailable"]
