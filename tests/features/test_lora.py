@@ -199,7 +199,7 @@ def test_what_an_adapter_asks_for_and_is_not_done_is_named(
 
 def test_targets_that_cannot_be_served_are_named(world: World, runner: ModelRunner, tmp_path: Path) -> None:
     write_adapter(world.base, tmp_path / "head", r=2, target_modules=["q_proj", "lm_head"])
-    with pytest.raises(AtbError, match="lm_head.* no LoRA matrices of linear layers"):
+    with pytest.raises(AtbError, match=r"lm_head.* no LoRA matrices of linear layers"):
         runner.load_adapter("head", tmp_path / "head")
     write_adapter(world.base, tmp_path / "embeddings", r=2, target_modules=["q_proj", "embed_tokens"])
     with pytest.raises(AtbError, match="lora_embedding_A"):
