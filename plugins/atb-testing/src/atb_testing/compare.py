@@ -257,7 +257,7 @@ def _index_problem(index: Mapping[str, Any]) -> str | None:
 def _opened(path: Path) -> Iterator[Any]:
     """Opens a file of a step; errors name it."""
     try:
-        with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, "pt") as file:
             yield file
     except (OSError, SafetensorError) as error:
         raise DumpError(f"{path} cannot be read: {error}") from None
