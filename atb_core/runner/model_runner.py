@@ -6,7 +6,8 @@ from __future__ import annotations
 import gc
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
@@ -20,6 +21,7 @@ from atb_core.extensions import plugin_errors
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
+from atb_core.names import pip_install
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.chat_template import end_template_process
@@ -458,6 +460,21 @@ class ModelRunner:
             name = request_id or str(next(self._request_ids))
             requests += factory.make(name, index, prompt, own, token_mask)
         return requests
+
+    def profile(self, trace: str | Path | None = None) -> AbstractContextManager[Any]:
+        """Returns an `atb_profile.Profile`: entered, it records when each node of the model runs, on which thread.
+
+        Args:
+            trace: File for a trace that Perfetto opens; `None` for none.
+
+        Raises:
+            RequestError: The package atb-profile is not installed.
+        """
+        try:
+            profiles = import_module("atb_profile")
+        except ModuleNotFoundError:
+            raise RequestError("profiles need the package atb-profile", hint=pip_install("atb-profile")) from None
+        return profiles.Profile(self, trace)  # type: ignore[no-any-return]
 
     @plugin_errors()
     def embed(

@@ -44,7 +44,7 @@ def environment(hub: Hub, home: Path, **more: str) -> dict[str, str]:
 
 
 def atb(hub: Hub, home: Path, *args: str, answer: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "atb_core.cli", *args]
+    command = [sys.executable, "-m", "atb_cli", *args]
     env = environment(hub, home, **more)
     return subprocess.run(command, env=env, input=answer, capture_output=True, text=True, timeout=120, check=False)
 
@@ -147,7 +147,7 @@ def test_a_repository_of_gguf_files_tells_their_addresses(hub: Hub, tmp_path: Pa
 def test_an_interrupted_fetch_ends_at_once_and_keeps_whole_files(hub: Hub, tmp_path: Path) -> None:
     hub.files["model.safetensors"] = save({"a": torch.ones(12_000_000)})
     hub.delay = 0.1
-    command = [sys.executable, "-m", "atb_core.cli", "pull", "maker/tiny"]
+    command = [sys.executable, "-m", "atb_cli", "pull", "maker/tiny"]
     process = subprocess.Popen(command, env=environment(hub, tmp_path), stderr=subprocess.PIPE, text=True)
     repository = tmp_path / "hub" / "models--maker--tiny"
     deadline = time.monotonic() + 60
@@ -209,7 +209,7 @@ def test_the_commands_import_no_torch(hub: Hub, tmp_path: Path) -> None:
     atb(hub, tmp_path, "pull", "maker/tiny")
     program = (
         "import sys\n"
-        "from atb_core.cli import main\n"
+        "from atb_cli import main\n"
         "codes = [main(['pull', 'maker/tiny']), main(['models']), main(['rm', 'maker/tiny', '--yes'])]\n"
         "print(codes, {'torch', 'transformers'} & set(sys.modules))\n"
     )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atb_core.cli.options import model_argument
-from atb_core.cli.output import note, size_text
+from atb_cli.options import model_argument
+from atb_cli.output import note, size_text
 from atb_core.engine import BACKENDS, get_backend
 from atb_core.errors import AtbError, ConfigError
 from atb_core.plugins import hookimpl
