@@ -49,7 +49,8 @@ def times_text(output: RequestOutput) -> str:
     prefill = f"{prompt / first:.0f} tok/s" if first > 0 else "-"
     decode = "-" if rate is None else f"{rate:.1f} tok/s"
     reasons = dict.fromkeys(str(one.finish_reason) for one in output.outputs)
+    cached = f" ({output.num_cached_tokens} cached)" if output.num_cached_tokens else ""
     return (
-        f"prompt {prompt} tokens, first token after {first:.2f} s ({prefill}) | "
+        f"prompt {prompt} tokens{cached}, first token after {first:.2f} s ({prefill}) | "
         f"{generated} tokens generated ({decode}) | ended by: {', '.join(reasons)}"
     )
