@@ -25,7 +25,7 @@ class Logprob(NamedTuple):
 
 @dataclass
 class RequestMetrics:
-    """Durations in seconds, measured on one monotonic clock.
+    """Durations in seconds, measured on one monotonic clock, and counts, of all completions of a prompt.
 
     Attributes:
         queue_time: From being added to the start of its first step.
@@ -33,6 +33,8 @@ class RequestMetrics:
         decode_time: From its first token to its last.
         total_time: From being added to its end.
         preemptions: Number of times its cache blocks went to older requests and it was computed again.
+        num_draft_tokens: Number of tokens that were guessed by speculation.
+        num_accepted_tokens: Number of those that were kept.
     """
 
     queue_time: float = 0.0
@@ -40,6 +42,8 @@ class RequestMetrics:
     decode_time: float = 0.0
     total_time: float = 0.0
     preemptions: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
 
 
 @dataclass

@@ -155,10 +155,12 @@ def test_loading_options_reach_the_runner(atb: Run, runner: Any) -> None:
         "none",
         "--feature",
         "lora",
+        "--speculate",
     )
     assert runner.loaded_with == {
         "model": "m", "backend": "cpu", "graph": "cpp", "dtype": "float32", "num_threads": 1, "max_model_len": 64,
         "kv_cache_memory_bytes": 4096, "generation_config": "none", "features": ("lora",), "chat_template": None,
+        "speculative_config": {"method": "ngram"},
     }  # fmt: skip
 
 

@@ -43,14 +43,16 @@ def decode_rate(output: RequestOutput) -> float | None:
 
 
 def times_text(output: RequestOutput) -> str:
-    """Returns how long prefill and decode took, and why the answer ended."""
+    """Returns how long prefill and decode took, how many guesses were right, and why the answer ended."""
     prompt, first = len(output.prompt_token_ids), output.metrics.time_to_first_token
     generated, rate = sum(len(one.token_ids) for one in output.outputs), decode_rate(output)
     prefill = f"{prompt / first:.0f} tok/s" if first > 0 else "-"
     decode = "-" if rate is None else f"{rate:.1f} tok/s"
+    drafted, accepted = output.metrics.num_draft_tokens, output.metrics.num_accepted_tokens
+    guesses = f" | {accepted} of {drafted} guessed tokens were right" if drafted else ""
     reasons = dict.fromkeys(str(one.finish_reason) for one in output.outputs)
     cached = f" ({output.num_cached_tokens} cached)" if output.num_cached_tokens else ""
     return (
         f"prompt {prompt} tokens{cached}, first token after {first:.2f} s ({prefill}) | "
-        f"{generated} tokens generated ({decode}) | ended by: {', '.join(reasons)}"
+        f"{generated} tokens generated ({decode}){guesses} | ended by: {', '.join(reasons)}"
     )

@@ -26,7 +26,7 @@ _REVISION = "atb_core.revision"
 # Options that are arguments of `ModelRunner`.
 _LOADING = (
     "backend", "graph", "dtype", "num_threads", "max_model_len", "kv_cache_memory_bytes", "generation_config",
-    "features", "chat_template",
+    "features", "chat_template", "speculative_config",
 )  # fmt: skip
 
 
@@ -61,6 +61,10 @@ def _or_default(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 def _keep_revision(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     ctx.meta[_REVISION] = value
+
+
+def _speculative_config(ctx: click.Context, param: click.Parameter, value: bool) -> dict[str, Any] | None:
+    return {"method": "ngram"} if value else None
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -100,6 +104,9 @@ model_options = _options(
                  help="Where sampling defaults come from: the model's generation_config.json, nowhere, or a file."),
     click.option("--feature", "features", multiple=True, metavar="NAME",
                  help="Put a feature on the model, of its family or of a plugin; may be given again."),
+    click.option("--speculate", "speculative_config", is_flag=True, callback=_speculative_config,
+                 help="Guess tokens from the text so far and check several at a time; the answers are the same. Faster"
+                 " for text that repeats itself, such as code."),
 )  # fmt: skip
 
 chat_options = _options(

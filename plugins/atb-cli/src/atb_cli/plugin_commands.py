@@ -21,6 +21,7 @@ from atb_core.plugins.scan import HOOKS, installed
 KNOWN_COMMANDS: Final = {
     "serve": "atb-serve",
     "bench": "atb-serve",
+    "profile": "atb-profile",
     "verify": "atb-testing",
     "draw": "atb-testing",
     "plugins new": "atb-testing[scaffold]",
