@@ -32,7 +32,7 @@ _REASON = "a step has one adapter for all of its sequences, or several"
 class LoraDecorator(FeatureDecorator):
     """Adds the products of adapters to the results of linear layers."""
 
-    feature_stackable_whitelist = BASE_FEATURES
+    feature_stackable_whitelist = (*BASE_FEATURES, "hidden_states")
     is_enabled = True
 
     @property

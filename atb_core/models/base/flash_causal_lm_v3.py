@@ -15,7 +15,8 @@ from atb_core.engine import get_backend
 from atb_core.errors import AtbError, EngineError, GraphError, RequestError, WeightsError, error_text
 from atb_core.extensions import plugin_errors
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
-from atb_core.features.lora import BASE_NAMES, LoraManager, MultiLoraDecorator, SingleLoraDecorator
+from atb_core.features.hidden_states import HiddenStates
+from atb_core.features.lora import BASE_NAMES, LoraDecorator, LoraManager, MultiLoraDecorator, SingleLoraDecorator
 from atb_core.features.step import Step
 from atb_core.graph.dtype import DataType
 from atb_core.graph.torch_dtypes import dtype_to_torch
@@ -167,13 +168,14 @@ class CausalLM(FlashCausalLMV3):
         every = [feature(self) for feature in (*own.values(), *further)]
         check_enabled(features, every)
         self.features = [feature for feature in every if feature.is_enabled]
+        self.hidden_states = HiddenStates(self)
         self._recording = False
         self._loaded = False
         self.variants = VariantStore(
             get_backend(backend) if isinstance(backend, str) else backend,
             self.model_status.num_layers,
             self._symbolic_inputs,
-            self.features,
+            [self.hidden_states, *self.features],
             self._record,
         )
         #: The adapters of the model; a `ModelRunner` puts one of its own limits here.
@@ -290,8 +292,9 @@ class CausalLM(FlashCausalLMV3):
         self._kv.update(step.kv_cache)
         if step.q_lens is not None:
             self.check_mixed_steps(self._kv.block_size)
-        active = [feature for feature in self.features if feature.is_activated(step)]
-        if step.adapter_ids and not active and any(adapter not in BASE_NAMES for adapter in step.adapter_ids):
+        active = [each for each in (self.hidden_states, *self.features) if each.is_activated(step)]
+        takes_adapters = any(isinstance(each, LoraDecorator) for each in active)
+        if step.adapter_ids and not takes_adapters and any(each not in BASE_NAMES for each in step.adapter_ids):
             raise RequestError(
                 f"{type(self).__name__} has no feature that takes adapters here, and the step names adapters",
                 hint="Leave adapter_ids out; graphs that C++ builds (graph='cpp') have no adapters.",

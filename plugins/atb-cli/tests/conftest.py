@@ -95,7 +95,7 @@ class FakeRunner:
     def _output(self, text: str, tokens: int) -> RequestOutput:
         metrics = RequestMetrics(time_to_first_token=0.5, decode_time=2.0, total_time=2.5)
         completion = CompletionOutput(0, text, list(range(tokens)), finish_reason=self.finish_reason)
-        return RequestOutput("0", "prompt", [7, 8], [completion], metrics=metrics)
+        return RequestOutput("0", "prompt", [7, 8], [completion], metrics=metrics, num_cached_tokens=1)
 
 
 @pytest.fixture(autouse=True)

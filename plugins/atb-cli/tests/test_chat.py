@@ -27,7 +27,7 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise entry
             return entry
 
-        monkeypatch.setattr("builtins.input", read)
+        monkeypatch.setattr("atb_cli.line_input._read_line", read)
 
     return lines
 

@@ -38,7 +38,7 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             except StopIteration:
                 raise EOFError from None
 
-        monkeypatch.setattr("builtins.input", read)
+        monkeypatch.setattr("atb_cli.line_input._read_line", read)
 
     return lines
 

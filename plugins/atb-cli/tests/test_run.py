@@ -237,6 +237,7 @@ def test_json_says_what_ran_and_how_fast(atb: Run, runner: Any) -> None:
     assert (record["model"], record["backend"], record["dtype"]) == ("m", "cpu", "float32")
     assert record["load_time"] >= 0
     assert record["metrics"]["tokens_per_second"] == 1.0
+    assert record["num_cached_tokens"] == 1
 
 
 def test_an_empty_model_name_is_a_usage_error(atb: Run, runner: Any) -> None:

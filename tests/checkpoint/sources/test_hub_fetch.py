@@ -121,6 +121,26 @@ def test_a_revision_is_fetched_listed_and_removed(hub: Hub, tmp_path: Path) -> N
     assert json.loads(atb(hub, tmp_path, "models", "--json").stdout) == []
 
 
+def test_a_cache_that_cannot_be_read_is_named_and_is_no_error(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    listed = atb(hub, tmp_path, "models", "--json", HF_HUB_CACHE=str(tmp_path / "file"))
+    assert (listed.returncode, json.loads(listed.stdout)) == (0, [])
+    assert "what the source of a hub id" in listed.stderr
+    assert "is left out" in listed.stderr
+    assert f"{tmp_path / 'file'}" in listed.stderr
+
+
+def test_a_damaged_model_in_the_cache_is_named_and_the_others_are_listed(hub: Hub, tmp_path: Path) -> None:
+    atb(hub, tmp_path, "pull", "maker/tiny")
+    (tmp_path / "hub" / "models--maker--damaged").mkdir()
+    (tmp_path / "hub" / "notes.txt").touch()  # not a model, and nobody's concern
+    listed = atb(hub, tmp_path, "models", "--json")
+    assert [model["model"] for model in json.loads(listed.stdout)] == ["maker/tiny"]
+    (line,) = listed.stderr.splitlines()
+    assert "a model in the hub's cache is left out" in line
+    assert "models--maker--damaged" in line
+
+
 def test_the_address_of_a_gguf_file_fetches_that_file(hub: Hub, tmp_path: Path) -> None:
     done = atb(hub, tmp_path, "pull", f"{hub.address}/maker/tiny/blob/main/tiny-Q8_0.gguf")
     assert Path(done.stdout.strip()).read_bytes() == FILES["tiny-Q8_0.gguf"]

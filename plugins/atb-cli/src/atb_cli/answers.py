@@ -51,7 +51,8 @@ def times_text(output: RequestOutput) -> str:
     drafted, accepted = output.metrics.num_draft_tokens, output.metrics.num_accepted_tokens
     guesses = f" | {accepted} of {drafted} guessed tokens were right" if drafted else ""
     reasons = dict.fromkeys(str(one.finish_reason) for one in output.outputs)
+    cached = f" ({output.num_cached_tokens} cached)" if output.num_cached_tokens else ""
     return (
-        f"prompt {prompt} tokens, first token after {first:.2f} s ({prefill}) | "
+        f"prompt {prompt} tokens{cached}, first token after {first:.2f} s ({prefill}) | "
         f"{generated} tokens generated ({decode}){guesses} | ended by: {', '.join(reasons)}"
     )

@@ -13,8 +13,8 @@ import click
 from atb_cli import errors
 from atb_cli.output import escape_unprintable, open_closed_streams
 from atb_cli.plugin_commands import CommandGroup
+from atb_cli.watcher import start_watcher
 from atb_core.errors import AtbError
-from atb_core.plugins.slow_calls import start_watcher
 
 # name -> module with a `command`. The order is that of `atb --help`.
 COMMANDS: Final = {

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
+
 from atb_cli.output import note
 from atb_core.errors import AtbError
 from atb_core.files import user_folder
@@ -64,8 +66,14 @@ def read_message() -> str | None:
             if not lines[0].lstrip().startswith(_BLOCK):
                 return lines[0].strip()
             lines[0] = lines[0].lstrip()[len(_BLOCK) :]
+            length = len(lines[0])
             while not lines[-1].rstrip().endswith(_BLOCK):
                 lines.append(_read_line(". "))
+                length += len(lines[-1]) + 1
+                if length > _LONGEST_TEXT:
+                    raise AtbError(
+                        f"a message has more than {_LONGEST_TEXT:,} characters", hint=f"End it with {_BLOCK}."
+                    )
             lines[-1] = lines[-1].rstrip()[: -len(_BLOCK)]
         except KeyboardInterrupt:
             note("")
@@ -79,7 +87,24 @@ def read_message() -> str | None:
 
 
 def _read_line(prompt: str) -> str:
-    return typed(lambda: input(prompt if sys.stdin.isatty() else ""))
+    """Returns a line without its end; EOFError at the end of input, AtbError for a line that is longer than any."""
+    if sys.stdin.isatty():
+        return typed(lambda: input(prompt))
+    line = typed(lambda: sys.stdin.readline(_LONGEST_TEXT + 1))
+    if len(line) > _LONGEST_TEXT:
+        raise AtbError(f"stdin has a line of more than {_LONGEST_TEXT:,} characters", hint="Pipe in text.")
+    if not line:
+        raise EOFError
+    return line.removesuffix("\n")
+
+
+def confirmed(question: str) -> bool:
+    """Returns true for an answer that begins with y; the question goes to stderr."""
+    click.echo(f"{question} [y/N]: ", nl=False, err=True)
+    try:
+        return _read_line("").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def piped_text() -> str:

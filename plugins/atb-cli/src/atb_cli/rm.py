@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 import click
 
+from atb_cli.line_input import confirmed
 from atb_cli.output import note, size_text
 from atb_core.errors import ModelNotFoundError
 
@@ -29,7 +30,7 @@ def command(model: str, yes: bool) -> None:
         hint = f"The closest: {', '.join(close)}." if close else "`atb models` lists what is there."
         raise ModelNotFoundError(f"{model} is not in the caches of this machine", hint)
     for source, item in found:
-        if not yes:
-            click.confirm(f"Remove {item.reference}, {size_text(item.nbytes)} in {item.path}?", abort=True, err=True)
+        if not yes and not confirmed(f"Remove {item.reference}, {size_text(item.nbytes)} in {item.path}?"):
+            raise click.Abort
         source.remove(item)
         note(f"removed {item.reference}, {size_text(item.nbytes)}")
