@@ -193,9 +193,7 @@ class ModelRunner:
             features=tuple(features),
             progress=progress,
         )
-        model.lora = LoraManager(
-            model, max_loras, max_lora_rank, functools.partial(checkpoint.weights, self.config.data_type)
-        )
+        model.lora = LoraManager(model, max_loras, max_lora_rank, checkpoint)
         # In a list that the loop has too, and not by way of `self`: a runner is freed when nobody refers to it.
         self._loaded: list[CausalLM] = [model]
         self.block_size = block_size

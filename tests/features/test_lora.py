@@ -246,3 +246,8 @@ def test_the_two_features_do_not_stack_and_say_why(runner: ModelRunner) -> None:
         EngineError, match="'multi_lora' does not stack on 'single_lora': a step has one adapter for all"
     ):
         runner.model.variants.get("decode", runner.model.features)
+
+
+def test_an_adapter_given_as_a_model_says_what_it_is(world: World) -> None:
+    with pytest.raises(AtbError, match=r"is an adapter .*belongs to '.*base'[\s\S]*--lora NAME="):
+        ModelRunner(world.paths["qv"])

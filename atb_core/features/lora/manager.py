@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.layers.linear import BaseLinear
 
 if TYPE_CHECKING:
-    from atb_core.checkpoint.base import WeightLoader
+    from atb_core.checkpoint.base import Checkpoint
 
 #: Names that stand for the model without an adapter.
 BASE_NAMES = (None, "base")
@@ -40,7 +39,7 @@ class LoraManager:
         model: a `CausalLM`.
         max_loras: number of slots, the most adapters in one step.
         max_lora_rank: the largest rank of a matrix.
-        weights: opens the weights of the model's checkpoint, for adapters that replace biases.
+        checkpoint: of the model, read for adapters that replace biases.
 
     Attributes:
         adapters: the loaded adapters by name.
@@ -53,7 +52,7 @@ class LoraManager:
         model: Any,
         max_loras: int = 8,
         max_lora_rank: int = 64,
-        weights: Callable[[], AbstractContextManager[WeightLoader]] | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.max_loras, self.max_lora_rank = max_loras, max_lora_rank
         self.backend, self.dtype = model.backend, model.dtype
@@ -61,7 +60,7 @@ class LoraManager:
         self.adapters: dict[str, Adapter] = {}
         self.num_placed = 0
         self._model = model
-        self._weights = weights
+        self._checkpoint = checkpoint
         # Slots by the versions of adapters, the one that was used last at the end.
         self._slots: OrderedDict[int, int] = OrderedDict()
         self._separate: tuple[int, Tensors] = (0, {})
@@ -104,7 +103,7 @@ class LoraManager:
             raise RequestError(
                 f"an adapter {name!r} is loaded already", hint="Unload it first, or load with replace=True."
             )
-        base = None if self._weights is None else self._base_tensors
+        base = None if self._checkpoint is None else self._base_tensors
         adapter = read_adapter(name, user_path(str(path)), self.targets, self.max_lora_rank, base)
         self.adapters[name] = adapter
         return adapter
@@ -216,6 +215,6 @@ class LoraManager:
         return a, b, bias
 
     def _base_tensors(self, names: Sequence[str]) -> Mapping[str, torch.Tensor]:
-        assert self._weights is not None
-        with self._weights() as loader:
+        assert self._checkpoint is not None
+        with self._checkpoint.weights(self.dtype) as loader:
             return {name: loader.get(name) for name in names}

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 from atb_core.graph.tensor import Tensor
 
+__all__ = ["LinearHook", "adapted", "linear_hook"]
+
 #: Takes a layer, its input and its result; returns what is used instead of the result.
 LinearHook: TypeAlias = Callable[[Any, Tensor, Tensor], Tensor]
 

@@ -163,7 +163,7 @@ class CausalLM(FlashCausalLMV3):
         **kwargs: Any,
     ) -> None:
         own = {feature.feature_name: feature for feature in (*_STANDARD_FEATURES, *self.feature_decorators)}
-        further = features_by_name(features, list(own.values()))
+        further = features_by_name(features, [HiddenStates, *own.values()])
         super().__init__(mindie_llm_config, weight_loader, **kwargs)
         every = [feature(self) for feature in (*own.values(), *further)]
         check_enabled(features, every)
@@ -197,6 +197,10 @@ class CausalLM(FlashCausalLMV3):
             return self(**arguments)  # type: ignore[no-any-return]
         finally:
             self._recording = False
+
+    def features_called(self, names: Sequence[str]) -> list[FeatureDecorator]:
+        """Returns the model's features of these names, in its order."""
+        return [each for each in (self.hidden_states, *self.features) if each.feature_name in names]
 
     @property
     def backend(self) -> Backend:

@@ -192,7 +192,7 @@ class VariantStore:
         Raises:
             EngineError: two active features do not stack; names both and the reason.
         """
-        key = frozenset(check_active(active, base))
+        key = self.key(base, active)
         variant = self.variants.get(key)
         if variant is None:
             variant = self.build(key, self.prepared(key))
@@ -201,6 +201,10 @@ class VariantStore:
             self.variants[key] = variant
         self.variants.move_to_end(key)
         return variant
+
+    def key(self, base: str, active: Sequence[FeatureDecorator]) -> VariantKey:
+        """Returns the key of a variant; raises EngineError as `get` does."""
+        return frozenset(check_active(active, base))
 
     def network(self, key: VariantKey) -> Network:
         """Records a variant and returns its network before any pass."""
