@@ -26,6 +26,7 @@ from atb_core.names import pip_install
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.chat_template import end_template_process
+from atb_core.runner.embedding import Pooling, batches, check_dimensions, check_pooling, cut, embed_batch, pooling_of
 from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
@@ -36,7 +37,7 @@ from atb_core.runner.model_loading import (
     longest_context,
     open_tokenizer,
 )
-from atb_core.runner.outputs import RequestOutput, StreamChunk
+from atb_core.runner.outputs import EmbeddingOutput, RequestOutput, StreamChunk
 from atb_core.runner.prompts import Chat, EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
 from atb_core.runner.request import Call, Request, RequestFactory, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
@@ -187,6 +188,7 @@ class ModelRunner:
         self.block_size = block_size
         self._make_cache(context_len, max_model_len, max_num_seqs, num_blocks, kv_cache_memory_bytes)
         self.max_num_seqs = min(max_num_seqs or _MAX_NUM_SEQS, self.num_blocks)
+        self._max_num_batched_tokens = max_num_batched_tokens
         self.engine_loop = self._make_loop(max_num_batched_tokens, enable_prefix_caching, speculation)
         self._request_ids = itertools.count()
 
@@ -488,6 +490,48 @@ class ModelRunner:
         except ModuleNotFoundError:
             raise RequestError("profiles need the package atb-profile", hint=pip_install("atb-profile")) from None
         return profiles.Profile(self, trace)  # type: ignore[no-any-return]
+
+    @plugin_errors()
+    def embed(
+        self,
+        prompts: Prompts,
+        *,
+        pooling: Pooling | None = None,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        **_unknown: Never,
+    ) -> list[EmbeddingOutput]:
+        """Embeds prompts: the hidden states behind the last norm, pooled. Requests that run go on between its steps.
+
+        Each prompt gets the vector that it would get alone. A prompt is computed in one step, whatever its length.
+
+        Args:
+            prompts: As for `generate`; text gets the tokenizer's special tokens.
+            pooling: `"last"`, the state of the last token, `"mean"` of all tokens, or `"cls"`, that of the first.
+                `None`: what the checkpoint's `1_Pooling/config.json` says, `"last"` without one.
+            normalize: Scales vectors to length 1.
+            dimensions: Cuts vectors to their first numbers, for checkpoints that say it may be done.
+
+        Returns:
+            One output for each prompt, in their order.
+
+        Raises:
+            RequestError: A prompt or argument cannot be served, or the model gives no hidden states.
+        """
+        check_call("embed", _unknown, normalize=normalize)
+        pooling = pooling or pooling_of(self.model_path)
+        check_pooling(pooling, self.model)
+        check_dimensions(dimensions, self.config.hidden_size, self._router.config_dict)
+        given = split_prompts(prompts)
+        encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len)
+        names = ["The prompt"] if len(given) == 1 else [f"Prompt {number}" for number in range(len(given))]
+        token_ids = [encoder.encode(*each).token_ids for each in zip(given, names, strict=True)]
+        vectors: list[Any] = []
+        for batch in batches(token_ids, self._max_num_batched_tokens):
+            with self.engine_loop.lock:
+                vectors += embed_batch(self.model, self.kv_cache, batch, pooling)
+        cuts = (cut(vector, dimensions, normalize) for vector in vectors)
+        return [EmbeddingOutput(*each) for each in zip(cuts, token_ids, strict=True)]
 
     @plugin_errors()
     def encode(

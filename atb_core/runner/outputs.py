@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -107,6 +111,19 @@ class RequestOutput:
     def token_ids(self) -> list[int]:
         """Generated tokens of the first completion."""
         return self.outputs[0].token_ids
+
+
+@dataclass(frozen=True)
+class EmbeddingOutput:
+    """Embedding of one prompt.
+
+    Attributes:
+        embedding: Vector [hidden_size], float32.
+        prompt_token_ids: Tokens of the prompt.
+    """
+
+    embedding: npt.NDArray[np.float32]
+    prompt_token_ids: list[int]
 
 
 @dataclass(frozen=True)
