@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -59,7 +60,8 @@ class LoraManager:
         self.is_grouped = supports(Lora, self.backend.name)
         self.adapters: dict[str, Adapter] = {}
         self.num_placed = 0
-        self._model = model
+        # The model has its manager: without a cycle it is freed when nobody refers to it.
+        self._model = weakref.ref(model)
         self._checkpoint = checkpoint
         # Slots by the versions of adapters, the one that was used last at the end.
         self._slots: OrderedDict[int, int] = OrderedDict()
@@ -69,8 +71,10 @@ class LoraManager:
     def targets(self) -> list[Target]:
         """Returns the linear layers that adapters can have matrices for: all but the output matrix."""
         targets, first = [], 0
-        for module in self._model.modules():
-            if isinstance(module, BaseLinear) and module is not getattr(self._model, "lm_head", None):
+        model = self._model()
+        assert model is not None
+        for module in model.modules():
+            if isinstance(module, BaseLinear) and module is not getattr(model, "lm_head", None):
                 targets.append(Target(module, first))
                 first += len(module.out_sizes)
         return targets
