@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from atb_core.graph.tensor import Tensor
 
-__all__ = ["LinearHook", "adapted", "linear_hook"]
+__all__ = ["adapted", "linear_hook"]
 
 #: Takes a layer, its input and its result; returns what is used instead of the result.
 LinearHook: TypeAlias = Callable[[Any, Tensor, Tensor], Tensor]
