@@ -24,6 +24,8 @@ KNOWN_COMMANDS: Final = {
     "profile": "atb-profile",
     "verify": "atb-testing",
     "draw": "atb-testing",
+    "dump": "atb-testing",
+    "compare": "atb-testing",
     "plugins new": "atb-testing[scaffold]",
 }
 
