@@ -13,9 +13,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import Served, serving
 from schema_cases import schemas
 from scripted_model import END, write_random
+from serving import Served, serving
 
 from atb_core import ModelRunner
 

@@ -84,7 +84,7 @@ def test_litellm(served: Any) -> None:
 
 @pytest.fixture(scope="module")
 def random_served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from conftest import serving
+    from serving import serving
 
     directory = write_random(tmp_path_factory.mktemp("random") / "tiny")
     with serving(ModelRunner(directory)) as found:
