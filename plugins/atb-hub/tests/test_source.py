@@ -14,8 +14,8 @@ from huggingface_hub import errors
 from huggingface_hub.utils import filter_repo_objects
 
 from atb_core.checkpoint import SilentProgress, open_checkpoint
-from atb_core.checkpoint.sources.hub import HubSource
 from atb_core.errors import ModelNotFoundError, WeightsError
+from atb_hub.source import HubSource
 
 
 class Hub:
