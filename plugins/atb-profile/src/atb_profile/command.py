@@ -11,6 +11,7 @@ import click
 from atb_cli.options import load_runner, model_argument, model_options
 from atb_cli.output import note, say
 from atb_core.plugins import hookimpl
+from atb_profile.estimate.command import command as estimate
 
 _TRACE = click.Path(dir_okay=False, path_type=Path)
 
@@ -62,5 +63,5 @@ def command(
 
 @hookimpl
 def atb_cli_commands() -> list[click.Command]:
-    """Returns `atb profile`."""
-    return [command]
+    """Returns `atb profile` and `atb estimate`."""
+    return [command, estimate]
