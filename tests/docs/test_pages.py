@@ -73,6 +73,7 @@ def test_continuous_integration_runs_every_session_that_checks_something() -> No
         "bench",
         "clients",
         "ecosystem",
+        "instructions",
     }
 
 
