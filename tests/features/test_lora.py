@@ -251,3 +251,13 @@ def test_the_two_features_do_not_stack_and_say_why(runner: ModelRunner) -> None:
 def test_an_adapter_given_as_a_model_says_what_it_is(world: World) -> None:
     with pytest.raises(AtbError, match=r"is an adapter .*belongs to '.*base'[\s\S]*--lora NAME="):
         ModelRunner(world.paths["qv"])
+
+
+def test_the_variants_that_were_used_last_are_kept(runner: ModelRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atb_core.models.runtime.variants.MAX_VARIANTS", 3)
+    prompts = prompts_of(2)
+    wanted = results(runner, prompts, ["qv", None])
+    for names in (["qv", "qv"], [None, None], ["biases", "qv"]):
+        results(runner, prompts, names)
+        assert len(runner.model.variants.variants) <= 3
+    assert results(runner, prompts, ["qv", None]) == wanted
