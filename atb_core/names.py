@@ -16,8 +16,8 @@ DTYPES = ("float32", "float16", "bfloat16")
 #: Languages that build a model's graph.
 GRAPHS = ("python", "cpp")
 #: Distributions of this project beside the core, which are folders of `plugins/` in its repository.
-_OWN = ("ascend", "cli", "gguf", "llama", "modelscope", "profile", "pypi", "qwen2", "qwen3", "serve", "sim", "testing")
-OWN_PACKAGES = frozenset(f"atb-{name}" for name in _OWN)
+_OWN = "ascend cli gguf hub llama modelscope profile pypi qwen2 qwen3 serve sim testing"
+OWN_PACKAGES = frozenset(f"atb-{name}" for name in _OWN.split())
 
 
 def pip_install(requirement: str) -> str:
