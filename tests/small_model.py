@@ -14,6 +14,7 @@ from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.decoder_causal_lm import DecoderCausalLM
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.runtime.weight_loading import collect_parameters
+from atb_core.nn import Module
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97,
@@ -35,7 +36,7 @@ class SmallForCausalLM(DecoderCausalLM):
     """Undecorated: each test decorates it with what it needs."""
 
 
-def random_tensors(model: torch.nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
+def random_tensors(model: Module, seed: int = 0) -> dict[str, torch.Tensor]:
     """A float32 tensor for everything that the model wants from a checkpoint."""
     generator = torch.Generator().manual_seed(seed)
     return {

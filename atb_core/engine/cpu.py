@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
 from atb_core.engine.checks import check_integer, check_kind
 from atb_core.engine.extension import load_extension
 from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
 from atb_core.engine.native import NativeBackend, NativeEngine, NativeProgram, NativeStore
 from atb_core.engine.native_graph import NativeGraph
 from atb_core.errors import BackendUnavailableError, EngineError
+from atb_core.graph.arrays import Array
 from atb_core.graph.custom_ops import contribution
 from atb_core.graph.network import Network
 
@@ -124,7 +123,7 @@ class CpuEngine(NativeEngine):
         """Returns the times of the nodes that have run since profiling started, in order."""
         return [NodeTime(*row) for program in self.programs() for row in program.handle.profile()]
 
-    def specialize(self, values: Mapping[str, torch.Tensor]) -> CpuProgram:
+    def specialize(self, values: Mapping[str, Array]) -> CpuProgram:
         program: CpuProgram = super().specialize(values)
         program.handle.set_profiling(self._profiling)
         return program

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from atb_core.errors import GraphError
 
 if TYPE_CHECKING:
-    import torch
-
     from atb_core.features.step import Step
+    from atb_core.graph.arrays import Array
     from atb_core.graph.tensor import Tensor
 
 #: Exactly one of these is part of every variant; `Step.phase` says which one a step needs.
@@ -75,12 +74,16 @@ class FeatureDecorator(ABC):
 
     def modify_inputs(
         self,
-        inputs: MutableMapping[str, torch.Tensor],
-        outputs: MutableMapping[str, torch.Tensor],
-        runtime_params: MutableMapping[str, torch.Tensor],
+        inputs: MutableMapping[str, Array],
+        outputs: MutableMapping[str, Array],
+        runtime_params: MutableMapping[str, Array],
         meta: Step,
     ) -> None:
-        """Changes a step's inputs, outputs and runtime parameters in place, before the engine gets them."""
+        """Changes a step's inputs, outputs and runtime parameters in place, before the engine gets them.
+
+        Values are arrays of numpy or torch tensors (`atb_core.graph.arrays` converts), and those that are added may be
+        either.
+        """
         return
 
 

@@ -16,11 +16,12 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Protocol
 
-import torch
+import numpy as np
 
 from atb_core.errors import EngineError
 from atb_core.extensions import plugin_errors
 from atb_core.features.step import KVCache, Step
+from atb_core.graph.arrays import Array
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.outputs import Logprob, StreamChunk
 from atb_core.runner.pace import Pace
@@ -61,7 +62,7 @@ class EngineLoop:
 
     def __init__(
         self,
-        forward: Callable[[Step], torch.Tensor],
+        forward: Callable[[Step], Array],
         blocks: BlockManager,
         kv_cache: KVCache,
         *,
@@ -274,7 +275,7 @@ class EngineLoop:
         self._pace.note(batch.num_decoding, sum(batch.counts[batch.num_decoding :]), time.perf_counter() - start)
         return results
 
-    def _prefill(self, requests: list[Request]) -> torch.Tensor:
+    def _prefill(self, requests: list[Request]) -> Array:
         """Returns the logits [requests, vocab] at the last tokens of prompts."""
         step = self._inputs.prefill(requests)
         # The scheduler runs a request that wants them alone.
@@ -282,7 +283,7 @@ class EngineLoop:
             return self._prefill_with_logprobs(requests[0], step)
         return self._forward(step)
 
-    def _prefill_with_logprobs(self, request: Request, step: Step) -> torch.Tensor:
+    def _prefill_with_logprobs(self, request: Request, step: Step) -> Array:
         """Runs one prompt once for each part of its logits and keeps its log probabilities.
 
         Each run writes the same to the cache; only the logits that it is asked for differ.
@@ -293,7 +294,7 @@ class EngineLoop:
         while True:
             start = len(entries) - 1
             end = min(len(prompt), start + max(1, _LOGITS_BYTES // (4 * self._vocab_size)))
-            logits = self._forward(dataclasses.replace(step, lm_head_indices=torch.arange(start, end)))
+            logits = self._forward(dataclasses.replace(step, lm_head_indices=np.arange(start, end)))
             followed = prompt[start + 1 : end + 1]
             part = self._sampler.prompt_logprobs(logits[: len(followed)], followed, count)
             entries += [request.with_text(logprobs) for logprobs in part]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,18 +16,18 @@ from atb_testing import PagedDriver, open_model, tiny_checkpoint
 
 def test_what_is_added_belongs_to_the_last_sequence_and_has_no_slot() -> None:
     given = {
-        "input_ids": torch.tensor([5, 6, 7]),
-        "position_ids": torch.tensor([0, 1, 0]),
-        "slots": torch.tensor([16, 17, 32], dtype=torch.int32),
-        "input_lengths": torch.tensor([2, 1], dtype=torch.int32),
-        "attention_mask": torch.ones(2, 2),
+        "input_ids": np.array([5, 6, 7]),
+        "position_ids": np.array([0, 1, 0]),
+        "slots": np.array([16, 17, 32], dtype=np.int32),
+        "input_lengths": np.array([2, 1], dtype=np.int32),
+        "attention_mask": np.ones((2, 2), np.float32),
     }
     filled = filled_up(given, 2)
     assert filled["input_ids"].tolist() == [5, 6, 7, 0, 0]
     assert filled["position_ids"].tolist() == [0, 1, 0, 0, 0]
     assert filled["slots"].tolist() == [16, 17, 32, -1, -1]
     assert filled["input_lengths"].tolist() == [2, 3]
-    assert all(filled[name].dtype is given[name].dtype for name in given)
+    assert all(filled[name].dtype == given[name].dtype for name in given)
     assert filled["attention_mask"] is given["attention_mask"]
     assert given["input_lengths"].tolist() == [2, 1]
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from atb_core.checkpoint.progress import Progress, job
 from atb_core.errors import WeightsError
+from atb_core.graph.arrays import HostArray, numpy_dtype, to_numpy
 from atb_core.graph.dim import shape_text
-from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.nn.module import Module
 from atb_core.nn.parameter import Parameter, WeightSource
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ _HARMLESS = re.compile(
     r"\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|(self_)?attn\.(bias|masked_bias|rotary_emb\.inv_freq))$"
 )
 _BODY = "model."
-Sink = Callable[[str, torch.Tensor], None]
+Sink = Callable[[str, HostArray], None]
 #: Takes a part of a weight from an index of dimension 0 on, as `Engine.set_weight_part`.
-PartSink = Callable[[str, int, torch.Tensor], None]
+PartSink = Callable[[str, int, HostArray], None]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class LoadPlan:
     total_bytes: int
 
 
-def collect_parameters(modules: Iterable[torch.nn.Module]) -> list[Parameter]:
+def collect_parameters(modules: Iterable[Module]) -> list[Parameter]:
     """Returns every parameter under `modules` once, in order; WeightsError for two shapes under one name."""
     by_name: dict[str, Parameter] = {}
     for parameter in (each for module in modules for each in module.parameters()):
@@ -156,26 +157,25 @@ def _experts(parameter: Parameter, plan: LoadPlan) -> list[list[WeightSource]] |
 
 def _joined(
     parameter: Parameter, sources: Sequence[WeightSource], loader: WeightLoader, bar: Progress, rows: int | None = None
-) -> torch.Tensor:
+) -> HostArray:
     """Returns a weight, or `rows` of its indices of dimension 0, filled from several stored tensors."""
     assert parameter.declared_shape is not None
     assert parameter.declared_dtype is not None
     shape = parameter.declared_shape if rows is None else (rows, *parameter.declared_shape[1:])
-    joined = torch.empty(shape, dtype=dtype_to_torch(parameter.declared_dtype))
+    joined = np.empty(shape, numpy_dtype(parameter.declared_dtype))
     start = 0
     for source in sources:
         place = (slice(start, start + source.shape[0]),) if source.place is None else source.place
-        joined[place].copy_(loader.get(source.name))
+        with np.errstate(over="ignore"):
+            joined[place] = to_numpy(loader.get(source.name))
         start += source.shape[0]
         bar.advance(loader.nbytes(source.name))
     return joined
 
 
-def _check_duplicate(alias: str, parameter: Parameter, tensor: torch.Tensor, loader: WeightLoader) -> None:
+def _check_duplicate(alias: str, parameter: Parameter, tensor: HostArray, loader: WeightLoader) -> None:
     """Raises WeightsError if a further stored copy of a shared weight differs."""
-    if tuple(loader.shape(alias)) != tuple(tensor.shape) or not torch.equal(
-        parameter.process(loader.get(alias)), tensor
-    ):
+    if tuple(loader.shape(alias)) != tensor.shape or not np.array_equal(parameter.process(loader.get(alias)), tensor):
         raise WeightsError(
             f"{loader.source}: the configuration says that {alias} and {parameter.name} are one weight, "
             "but the two stored tensors differ",
