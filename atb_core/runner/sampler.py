@@ -8,7 +8,7 @@ never depends on the batch, and no thread pool is woken that would compete with 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,16 +45,18 @@ class Candidates(NamedTuple):
 class Sampler:
     """Chooses the next token of each request of a batch."""
 
-    def sample(self, logits: Array, requests: Sequence[Request]) -> list[SampledToken | Exception]:
+    def sample(self, rows: Iterable[FloatRow], requests: Sequence[Request]) -> list[SampledToken | Exception]:
         """Returns one token for each request, or an EngineError if its row has no finite maximum (NaN or infinity).
 
         Args:
-            logits: [len(requests), vocab], float32, float16 or bfloat16, on the CPU, contiguous.
+            rows: Logits [vocab] of each request.
             requests: Their parameters, random generators and tokens so far are used.
         """
-        rows = _as_float32(logits)
-        best = rows.argmax(axis=-1).tolist()
-        return [_sample_or_error(*each) for each in zip(rows, best, requests, strict=True)]
+        return [_sample_or_error(*each) for each in zip(rows, requests, strict=True)]
+
+    def as_float32(self, logits: Array) -> npt.NDArray[np.float32]:
+        """Returns logits [rows, vocab] as float32; valid until the next call."""
+        return to_numpy(logits).astype(np.float32, copy=False)
 
     def prompt_logprobs(self, logits: Array, token_ids: Sequence[int], count: int) -> list[dict[int, Logprob]]:
         """Returns log probabilities for each position of a prompt, or of a part of one.
@@ -67,19 +69,15 @@ class Sampler:
         Raises:
             EngineError: A row has no finite maximum.
         """
-        rows = _as_float32(logits)
+        rows = self.as_float32(logits)
         for row in rows:
             _check_finite(row, int(row.argmax()))
         return [_logprobs(row, token_id, count) for row, token_id in zip(rows, token_ids, strict=True)]
 
 
-def _as_float32(logits: Array) -> npt.NDArray[np.float32]:
-    return to_numpy(logits).astype(np.float32, copy=False)
-
-
-def _sample_or_error(row: FloatRow, best: int, request: Request) -> SampledToken | Exception:
+def _sample_or_error(row: FloatRow, request: Request) -> SampledToken | Exception:
     try:
-        return _sample_row(row, best, request)
+        return _sample_row(row, int(row.argmax()), request)
     except Exception as error:
         return error
 
