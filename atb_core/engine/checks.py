@@ -150,6 +150,8 @@ def check_some(
     check_names(f"{what}s", values, wanted, optional=True)
     for name, value in values.items():
         check_tensor(what, network.input(name), value, device)
+        if what == "KV cache":
+            check_written(f"{what} {name!r}", value)
 
 
 def check_part(network: Network, name: str, begin: int, part: Array, device: str | None = None) -> tuple[int, ...]:

@@ -42,9 +42,6 @@ INTERFACE_VERSION = 1
 #: Number of programs that are kept for a network with unknown shapes.
 _MAX_PROGRAMS = 16
 
-#: Kinds of values that programs write.
-_WRITTEN = ("output", "KV cache")
-
 #: Tensors for C++ as parallel lists: numbers, addresses, shapes and, for the Ascend backend, more.
 Arguments = tuple[list[Any], ...]
 
@@ -197,7 +194,7 @@ class NativeProgram(ABC):
             fits = isinstance(value, np.ndarray) and value.dtype is dtype and value.flags.carray
             if not (fits or _fits(value, declared)):
                 check_tensor(what, declared, value, "cpu")
-                if what in _WRITTEN:
+                if what == "output":
                     check_written(f"{what} {name!r}", value)
             numbers.append(number)
             pointers.append(address_of(value))

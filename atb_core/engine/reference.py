@@ -12,7 +12,15 @@ from typing import Any
 import torch
 
 from atb_core.engine.base import Backend, Engine, RunTimes
-from atb_core.engine.checks import check_call, check_kind, check_names, check_part, check_some, check_tensor
+from atb_core.engine.checks import (
+    check_call,
+    check_kind,
+    check_names,
+    check_part,
+    check_some,
+    check_tensor,
+    check_written,
+)
 from atb_core.errors import EngineError
 from atb_core.graph.arrays import Array, is_tensor, to_numpy, to_torch
 from atb_core.graph.dim import evaluate_shape
@@ -102,6 +110,7 @@ class ReferenceEngine(Engine):
             if tensor.name in results and tensor.shape is not None:
                 declared = Tensor(tensor.name, evaluate_shape(tensor.shape, binding), tensor.dtype)
                 check_tensor("output", declared, results[tensor.name])
+                check_written(f"output {tensor.name!r}", results[tensor.name])
         times, begin = array("q"), time.perf_counter_ns()
         for node in network.nodes:
             times.append(time.perf_counter_ns())

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from engine.networks import HIDDEN, VOCAB, tiny_network, tiny_weights
@@ -172,3 +173,12 @@ def test_names_that_are_no_text_of_unicode_are_refused() -> None:
         net.mark_output(Tensor("x\ud800", (2,), DataType.FLOAT) * 2.0, "y")
     with pytest.raises(AtbError, match="tensor 0 of the graph has a name that is no text in UTF-8"):
         CpuBackend().build(net)
+
+
+def test_arrays_that_must_not_be_written_are_refused_as_outputs(engine: Any) -> None:
+    logits = engine.forward({"ids": IDS.numpy()})["logits"]
+    assert isinstance(logits, np.ndarray)
+    assert np.array_equal(logits, engine.forward({"ids": IDS})["logits"].numpy())
+    logits.flags.writeable = False
+    with pytest.raises(EngineError, match="output 'logits' is read-only"):
+        engine.forward({"ids": IDS.numpy()}, {"logits": logits})
