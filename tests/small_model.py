@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from atb_core.checkpoint.base import WeightLoader
 from atb_core.graph.dtype import DataType
 from atb_core.graph.torch_dtypes import dtype_from_torch
 from atb_core.models.base.config import BaseConfig
@@ -69,6 +70,8 @@ class MemoryLoader:
 
     def nbytes(self, name: str) -> int:
         return self.tensors[name].numel() * self.tensors[name].element_size()
+
+    read_into = WeightLoader.read_into
 
     def get(self, name: str) -> torch.Tensor:
         self.reads.append(name)

@@ -181,6 +181,16 @@ class WeightLoader(ABC):
     def get(self, name: str) -> Array:
         """Reads the whole tensor into fresh, contiguous memory of the host that the caller owns."""
 
+    def read_into(self, name: str, out: HostArray) -> None:
+        """Reads the whole tensor into an array of its shape, in the array's element type."""
+        import numpy as np
+
+        from atb_core.graph.arrays import to_numpy
+
+        # Numbers that are too large become infinite, as in torch.
+        with np.errstate(over="ignore"):
+            out[...] = to_numpy(self.get(name))
+
     @abstractmethod
     def get_slice(self, name: str, dim: int, start: int, stop: int) -> Array:
         """Reads `get(name).narrow(dim, start, stop - start)` into fresh contiguous memory, and no more than needed."""

@@ -19,7 +19,7 @@ import numpy as np
 from atb_core.checkpoint.files import CheckedFile, StoredTensor, TableLoader, empty, memory_of
 from atb_core.errors import WeightsError
 from atb_core.files import parse_json, read_json
-from atb_core.graph.arrays import HostArray
+from atb_core.graph.arrays import HostArray, dtype_of
 from atb_core.graph.dtype import DataType
 
 _log = logging.getLogger(__name__)
@@ -108,8 +108,14 @@ class SafetensorsLoader(TableLoader[str]):
 
     def get(self, name: str) -> HostArray:
         out = empty(self.shape(name), self.dtype(name))
-        self._file_of[name].read_into(self.locate(name).offset, memory_of(out), f"tensor {name!r}")
+        self.read_into(name, out)
         return out
+
+    def read_into(self, name: str, out: HostArray) -> None:
+        if dtype_of(out) is self.dtype(name) and out.shape == self.shape(name) and out.flags.carray:
+            self._file_of[name].read_into(self.locate(name).offset, memory_of(out), f"tensor {name!r}")
+        else:
+            super().read_into(name, out)
 
     def read_slice(self, name: str, dim: int, start: int, stop: int) -> HostArray:
         """Reads rows straight into their memory, and cuts inner dimensions from chunks of rows."""

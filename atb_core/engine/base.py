@@ -122,6 +122,9 @@ class Backend(ABC):
     #: True if attention of several new tokens to the cache needs a mask as an input; models then make it of each step.
     masks_new_tokens: bool = False
 
+    #: True if engines copy what `set_weights` and `set_weight_part` give them.
+    copies_weights: bool = False
+
     #: True if engines copy what `set_constants` gives them, so that later changes of it have no effect.
     copies_constants: bool = False
 

@@ -126,6 +126,7 @@ class NativeBackend(Backend):
 
     #: The extension module, which has `WeightStore(...)` and `Model(name, param, store)`.
     extension: Any
+    copies_weights = True
     #: Device type of inputs and outputs; `None` if they may be in host or device memory.
     input_device: str | None = "cpu"
 

@@ -8,18 +8,32 @@ give torch tensors instead. Importing this module does not import torch: who has
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from ml_dtypes import bfloat16
 
+from atb_core.errors import EngineError
 from atb_core.graph.dtype import DataType
+from atb_core.names import pip_install
 
 if TYPE_CHECKING:
     import torch
     from typing_extensions import TypeIs
 
-__all__ = ["Array", "HostArray", "data_type", "dtype_of", "is_tensor", "numpy_dtype", "to_numpy", "to_torch"]
+__all__ = [
+    "Array",
+    "HostArray",
+    "data_type",
+    "dtype_of",
+    "import_torch",
+    "is_tensor",
+    "numpy_dtype",
+    "to_numpy",
+    "to_torch",
+]
 
 #: An array of numpy, of any element type.
 HostArray: TypeAlias = "np.ndarray[Any, Any]"
@@ -81,10 +95,24 @@ def to_numpy(array: Array) -> HostArray:
     return converted
 
 
+def import_torch() -> ModuleType:
+    """Returns the module `torch`.
+
+    Raises:
+        EngineError: it is not installed, or cannot be imported; the hint has the line for pip.
+    """
+    try:
+        return import_module("torch")
+    except ImportError as error:
+        hint = f"{pip_install('atb-core[torch]')}."
+        raise EngineError(f"torch is needed here, and cannot be imported: {error}", hint=hint) from error
+
+
 def to_torch(array: Array) -> torch.Tensor:
-    """Returns the tensor itself, or a tensor over the memory of an array; imports torch."""
+    """Returns the tensor itself, or a tensor over the memory of an array; imports torch, see `import_torch`."""
     if not isinstance(array, np.ndarray):
         return array
+    import_torch()
     import torch
 
     if array.dtype == bfloat16:

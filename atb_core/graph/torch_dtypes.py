@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atb_core.graph.arrays import data_type
+from atb_core.graph.arrays import data_type, import_torch
 from atb_core.graph.dtype import DataType
 
 if TYPE_CHECKING:
@@ -16,9 +16,7 @@ __all__ = ["dtype_from_torch", "dtype_to_torch"]
 
 def dtype_to_torch(dtype: DataType) -> torch.dtype:
     """Returns the torch dtype of `dtype`; imports torch."""
-    import torch
-
-    found: torch.dtype = getattr(torch, dtype.short)
+    found: torch.dtype = getattr(import_torch(), dtype.short)
     return found
 
 

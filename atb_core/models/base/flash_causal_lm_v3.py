@@ -250,7 +250,12 @@ class CausalLM(FlashCausalLMV3):
         if unused:
             raise GraphError(f"{type(self).__name__} never uses these parameters: {', '.join(unused)}")
         stream_weights(
-            plan, loader, lambda name, tensor: engine.set_weights({name: tensor}), progress, engine.set_weight_part
+            plan,
+            loader,
+            lambda name, weight: engine.set_weights({name: weight}),
+            progress,
+            engine.set_weight_part,
+            copied=self.backend.copies_weights,
         )
         self._loaded = True
 
