@@ -22,9 +22,9 @@ from atb_core.checkpoint.formats import (
 from atb_core.checkpoint.progress import Progress
 from atb_core.checkpoint.sources.base import SOURCES, Source, StoredModel
 from atb_core.checkpoint.sources.hub import HubSource
-from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError, error_text
+from atb_core.errors import ConfigError, ModelNotFoundError, PluginError, RequestError, WeightsError, error_text
 from atb_core.extensions import plugin_errors
-from atb_core.files import user_path
+from atb_core.files import read_json, user_path
 from atb_core.graph.dtype import DataType
 from atb_core.names import pip_install
 from atb_core.settings import model_reference
@@ -164,6 +164,7 @@ def _checkpoint_in(path: Path) -> Checkpoint:
         raise ModelNotFoundError(
             f"{path} contains {len(models)} models: {listed}", "Pass the path of the one you want."
         )
+    _refuse_adapter(path)
     if any(path.glob(f"*{_SAFETENSORS}")) or (checkpoint := custom_checkpoint(path)) is None:
         raise ModelNotFoundError(
             f"{path} contains neither a config.json nor a model file ({', '.join(sorted(suffixes))})",
@@ -208,3 +209,16 @@ def stored_models() -> list[tuple[Source, StoredModel]]:
             else:
                 _log.warning("what %s keeps on this machine is left out: %s", source, error_text(error))
     return sorted(found, key=lambda item: item[1].reference)
+
+
+def _refuse_adapter(path: Path) -> None:
+    """Raises ModelNotFoundError for the directory of an adapter, with the name of its model."""
+    adapter = read_json(path / "adapter_config.json", ConfigError)
+    if adapter is None:
+        return
+    base = adapter.get("base_model_name_or_path")
+    named = f"{base!r:.300}" if isinstance(base, str) and base else "a model that it does not name"
+    raise ModelNotFoundError(
+        f"{path} is an adapter (PEFT) and no model; it belongs to {named}",
+        f"Open that model with --lora NAME={path}, or with ModelRunner(..., lora_modules=...).",
+    )

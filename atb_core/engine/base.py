@@ -128,10 +128,9 @@ class Backend(ABC):
     #: True if engines copy what `set_constants` gives them, so that later changes of it have no effect.
     copies_constants: bool = False
 
-    @property
-    def token_multiple(self) -> int:
-        """Returns the number that the tokens of a prefill must be a multiple of; models pad to it."""
-        return 1
+    def block_size(self, head_dim: int) -> int:
+        """Returns the tokens in a block of the paged cache that suit heads of `head_dim` elements."""
+        return 128
 
     # Most backends take every model.
     def check_model(self, dtype: DataType, head_dim: int) -> None:  # noqa: B027

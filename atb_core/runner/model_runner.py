@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
 from atb_core.checkpoint.opening import with_revision
-from atb_core.errors import RequestError
+from atb_core.errors import BackendUnavailableError, RequestError
 from atb_core.extensions import plugin_errors
+from atb_core.features.lora import Adapter, LoraManager
 from atb_core.features.step import Step
 from atb_core.graph.arrays import Array, to_torch
 from atb_core.graph.torch_dtypes import dtype_to_torch
@@ -38,7 +39,7 @@ from atb_core.runner.model_loading import (
 )
 from atb_core.runner.outputs import EmbeddingOutput, RequestOutput, StreamChunk
 from atb_core.runner.prompts import Chat, EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
-from atb_core.runner.request import Call, Request, RequestFactory, params_for_each
+from atb_core.runner.request import Call, Request, RequestFactory, adapters_for_each, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
 from atb_core.runner.token_mask import TokenMaskFactory
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 Params = SamplingParams | Sequence[SamplingParams] | None
 Chats = Chat | Sequence[Chat]
+AdapterIds = str | Sequence[str | None] | None
 
 # Completions at a time by default. Most are far from full contexts, so the cache is not made for as many of those.
 _MAX_NUM_SEQS = 256
@@ -67,6 +69,7 @@ class _Extra(TypedDict, total=False):
     tools: Sequence[dict[str, Any]] | None
     chat_template_kwargs: Mapping[str, Any] | None
     token_mask: TokenMaskFactory | None
+    adapter_ids: AdapterIds
 
 
 class ModelRunner:
@@ -91,7 +94,7 @@ class ModelRunner:
             `generation_config.json`), `"none"`, or such a file or its directory. End tokens are always the
             checkpoint's.
         num_threads: Threads of the engine; `None`: its own choice.
-        block_size: Tokens in a block of the cache.
+        block_size: Tokens in a block of the cache; `None`: what suits the backend and the heads, mostly 128.
         max_model_len: Length of the longest context in tokens; `None`: the model's, or as much of it as memory allows.
         max_num_seqs: Largest number of completions that run at a time; more wait. `None`: 256, or as many as the cache
             has blocks.
@@ -109,6 +112,10 @@ class ModelRunner:
             (16 if that is not given), but at most half of the memory that is available after loading. Memory is used as
             blocks are.
         features: Names of features to put on the model, of its family or of plugins.
+        lora_modules: Directories of LoRA adapters in PEFT's format, by the names that requests have for them. More are
+            loaded with `load_adapter`.
+        max_loras: Largest number of different adapters in one step. More may be loaded; they take turns.
+        max_lora_rank: Largest rank of an adapter's matrices.
         progress: Shows fetching and loading; `None`: a bar on a terminal.
 
     Attributes:
@@ -142,7 +149,7 @@ class ModelRunner:
         load_tokenizer: bool = True,
         generation_config: str | Path = "auto",
         num_threads: int | None = None,
-        block_size: int = 128,
+        block_size: int | None = None,
         max_model_len: int | None = None,
         max_num_seqs: int | None = None,
         max_num_batched_tokens: int = 2048,
@@ -151,6 +158,9 @@ class ModelRunner:
         num_blocks: int | None = None,
         kv_cache_memory_bytes: int | None = None,
         features: Collection[str] = (),
+        lora_modules: Mapping[str, str | Path] | None = None,
+        max_loras: int = 8,
+        max_lora_rank: int = 64,
         progress: Progress | None = None,
         **_unknown: Never,
     ) -> None:
@@ -181,14 +191,17 @@ class ModelRunner:
             features=tuple(features),
             progress=progress,
         )
+        model.lora = LoraManager(model, max_loras, max_lora_rank, checkpoint)
         # In a list that the loop has too, and not by way of `self`: a runner is freed when nobody refers to it.
         self._loaded: list[CausalLM] = [model]
-        self.block_size = block_size
+        self.block_size = block_size or model.backend.block_size(model.model_status.head_dim)
         self._make_cache(context_len, max_model_len, max_num_seqs, num_blocks, kv_cache_memory_bytes)
         self.max_num_seqs = min(max_num_seqs or _MAX_NUM_SEQS, self.num_blocks)
         self._max_num_batched_tokens = max_num_batched_tokens
         self.engine_loop = self._make_loop(max_num_batched_tokens, enable_prefix_caching, speculation)
         self._request_ids = itertools.count()
+        for name, path in (lora_modules or {}).items():
+            self.load_adapter(name, path)
 
     def _set_defaults(self, generation_config: str | Path) -> None:
         own = self._router.generation_config
@@ -238,6 +251,8 @@ class ModelRunner:
             vocab_size=self.vocab_size,
             can_mix=lambda: _model_in(loaded).mixed_steps_problem(block_size) is None,
             shares_prefixes=enable_prefix_caching,
+            max_adapters=self.model.lora.max_loras,
+            mixes_adapters=self.model.lora.is_grouped,
             make_drafter=None if speculation is None else functools.partial(Drafter, speculation),
         )
 
@@ -297,6 +312,43 @@ class ModelRunner:
             return frozenset(self.tokenizer.eos_token_ids)
         return self._eos
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the loaded adapters."""
+        return tuple(self.model.lora.adapters)
+
+    @plugin_errors()
+    def load_adapter(self, name: str, path: str | Path, *, replace: bool = False) -> None:
+        """Loads a LoRA adapter, which requests from now on may name; may be called while others run.
+
+        Args:
+            name: 1 to 256 characters, not "base".
+            path: Directory with `adapter_config.json` and `adapter_model.safetensors`.
+            replace: Takes the place of a loaded adapter of that name. Requests that run with it end with the one that
+                they began with.
+
+        Raises:
+            RequestError: The name is taken, or cannot be one.
+            ConfigError, WeightsError: The adapter is damaged, is not supported, or does not fit the model.
+            BackendUnavailableError: The runner has graphs that C++ builds.
+        """
+        if self.graph == "cpp":
+            raise BackendUnavailableError(
+                "graph='cpp': graphs that C++ builds have no adapters", hint="Use graph='python'."
+            )
+        self.model.lora.load(name, path, replace=replace)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forgets an adapter; requests that run with it end as they would have, new ones cannot name it.
+
+        Raises:
+            RequestError: There is no adapter of that name.
+        """
+        self.model.lora.unload(name)
+
+    def _find_adapter(self, name: Any) -> Adapter | None:
+        return self.model.lora.find(name)
+
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
         check_sizes(num_blocks=0 if num_blocks is None else num_blocks)
@@ -329,7 +381,7 @@ class ModelRunner:
             input_lengths: [B] int32, prompt lengths, or context lengths with the new tokens.
             max_seq_len: The largest of them.
             lm_head_indices: [R] int64, tokens whose logits are computed, not read in decode; `None`: all.
-            adapter_ids: One for each sequence, for models with adapters.
+            adapter_ids: The name of an adapter for each sequence, `None` for none.
             q_lens: [B] int32, number of new tokens of each sequence, with `is_prefill=False`; `None`: one. Models with
                 `supports_mixed_steps` take it.
             kwargs: Further arguments for features and hooks.
@@ -378,6 +430,7 @@ class ModelRunner:
         tools: Sequence[dict[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         token_mask: TokenMaskFactory | None = None,
+        adapter_ids: AdapterIds = None,
         **_unknown: Never,
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Continues prompts, all together; each gets the tokens it would get alone.
@@ -394,6 +447,7 @@ class ModelRunner:
             chat_template_kwargs: Passed to the chat template, for example `{"enable_thinking": False}`; it must know
                 them.
             token_mask: Makes the `TokenMask` of each completion, which restricts its tokens.
+            adapter_ids: The name of an adapter for each prompt, `None` for the model without one; or one for all.
 
         Returns:
             One output for each prompt, in their order; or the iterator, which may be left at any time.
@@ -404,7 +458,7 @@ class ModelRunner:
         """
         check_call("generate", _unknown, stream=stream, add_generation_prompt=add_generation_prompt)
         for_template = (add_generation_prompt, tools, chat_template_kwargs)
-        return self._run(split_prompts(prompts), sampling_params, stream, for_template, token_mask)
+        return self._run(split_prompts(prompts), sampling_params, stream, for_template, token_mask, adapter_ids)
 
     @overload
     def chat(
@@ -426,6 +480,7 @@ class ModelRunner:
         tools: Sequence[dict[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         token_mask: TokenMaskFactory | None = None,
+        adapter_ids: AdapterIds = None,
         **_unknown: Never,
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Answers a chat, or several; the model's chat template makes prompts of them.
@@ -438,6 +493,7 @@ class ModelRunner:
             tools: As for `generate`.
             chat_template_kwargs: As for `generate`.
             token_mask: As for `generate`.
+            adapter_ids: As for `generate`.
 
         Returns:
             One output for each chat, in their order; or the iterator.
@@ -448,7 +504,7 @@ class ModelRunner:
         """
         check_call("chat", _unknown, stream=stream, add_generation_prompt=add_generation_prompt)
         for_template = (add_generation_prompt, tools, chat_template_kwargs)
-        return self._run(split_chats(messages), sampling_params, stream, for_template, token_mask)
+        return self._run(split_chats(messages), sampling_params, stream, for_template, token_mask, adapter_ids)
 
     def _run(
         self, prompts: list[Any], sampling_params: Params, stream: bool, *options: Any
@@ -472,6 +528,7 @@ class ModelRunner:
         request_id: str | None,
         for_template: tuple[Any, ...],
         token_mask: TokenMaskFactory | None,
+        adapter_ids: AdapterIds = None,
     ) -> list[Request]:
         """Checks prompts and makes the requests for all of their completions, for `engine_loop`."""
         _ = self.model  # refuses a closed runner before a prompt is looked at
@@ -480,10 +537,11 @@ class ModelRunner:
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
         factory = RequestFactory(encoder, self.eos_token_ids, len(prompts))
         params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
+        adapters = adapters_for_each(adapter_ids, self._find_adapter, len(prompts))
         requests = []
-        for index, (prompt, own) in enumerate(zip(prompts, params, strict=True)):
+        for index, (prompt, own, adapter) in enumerate(zip(prompts, params, adapters, strict=True)):
             name = request_id or str(next(self._request_ids))
-            requests += factory.make(name, index, prompt, own, token_mask)
+            requests += factory.make(name, index, prompt, own, token_mask, adapter)
         return requests
 
     def profile(self, trace: str | Path | None = None) -> AbstractContextManager[Any]:

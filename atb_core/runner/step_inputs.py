@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ import numpy.typing as npt
 from atb_core.features.step import KVCache, Step
 from atb_core.runner.request import Request
 from atb_core.runner.scheduler import Batch
+
+if TYPE_CHECKING:
+    from atb_core.features.lora import Adapter
 
 
 class StepInputs:
@@ -54,7 +57,9 @@ class StepInputs:
                 self._written[row] = len(table)
             longest = max(longest, length)
         ids, positions, tables, slots, lengths = self._decode_views(len(requests))
-        return Step(ids, positions, False, self._kv_cache, tables, slots, lengths, longest)
+        return Step(
+            ids, positions, False, self._kv_cache, tables, slots, lengths, longest, adapter_ids=_adapters(requests)
+        )
 
     def _decode_views(self, batch: int) -> tuple[npt.NDArray[Any], ...]:
         views = self._views.get(batch)
@@ -86,6 +91,7 @@ class StepInputs:
             input_lengths=lengths,
             max_seq_len=int(lengths.max()),
             lm_head_indices=np.cumsum(lengths, dtype=np.int64) - 1,
+            adapter_ids=_adapters(requests),
         )
 
     def mixed(self, batch: Batch) -> Step:
@@ -124,6 +130,7 @@ class StepInputs:
             max_seq_len=max(ends),
             lm_head_indices=np.concatenate(wanted) if wanted else np.zeros(1, dtype=np.int64),
             q_lens=counts,
+            adapter_ids=_adapters(requests),
         )
 
     def _slots_of(self, request: Request, start: int, end: int) -> npt.NDArray[np.int32]:
@@ -131,3 +138,8 @@ class StepInputs:
         blocks = np.array(request.block_table, dtype=np.int32)
         slots: npt.NDArray[np.int32] = blocks[positions // self._block_size] * np.int32(self._block_size)
         return slots + positions % self._block_size
+
+
+def _adapters(requests: list[Request]) -> list[Adapter | None] | None:
+    adapters = [request.adapter for request in requests]
+    return adapters if any(adapters) else None

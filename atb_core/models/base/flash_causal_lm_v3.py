@@ -15,6 +15,7 @@ from atb_core.errors import AtbError, EngineError, GraphError, RequestError, Wei
 from atb_core.extensions import plugin_errors
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
 from atb_core.features.hidden_states import HiddenStates
+from atb_core.features.lora import BASE_NAMES, LoraDecorator, LoraManager, MultiLoraDecorator, SingleLoraDecorator
 from atb_core.features.step import Step
 from atb_core.graph.arrays import Array, HostArray, is_tensor, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
@@ -24,7 +25,6 @@ from atb_core.models.runtime.inputs import (
     LayerKinds,
     bounds,
     check_step,
-    filled_up,
     mixed_mask,
     symbolic_inputs,
     table_names,
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FlashCausalLMV3", "torch_to_mindie_graph"]
 
+# Every model can have adapters, decorated with these or not.
+_STANDARD_FEATURES: tuple[type[FeatureDecorator], ...] = (SingleLoraDecorator, MultiLoraDecorator)
 Extras: TypeAlias = "tuple[dict[str, Array], dict[str, Array], dict[str, Array]]"
 ModelT = TypeVar("ModelT", bound="type[FlashCausalLMV3]")
 
@@ -158,9 +160,10 @@ class CausalLM(FlashCausalLMV3):
         features: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
-        further = features_by_name(features, self.feature_decorators)
+        own = {feature.feature_name: feature for feature in (*_STANDARD_FEATURES, *self.feature_decorators)}
+        further = features_by_name(features, [HiddenStates, *own.values()])
         super().__init__(mindie_llm_config, weight_loader, **kwargs)
-        every = [feature(self) for feature in (*self.feature_decorators, *further)]
+        every = [feature(self) for feature in (*own.values(), *further)]
         check_enabled(features, every)
         self.features = [feature for feature in every if feature.is_enabled]
         self.hidden_states = HiddenStates(self)
@@ -173,6 +176,8 @@ class CausalLM(FlashCausalLMV3):
             [self.hidden_states, *self.features],
             self._record,
         )
+        #: The adapters of the model; a `ModelRunner` puts one of its own limits here.
+        self.lora = LoraManager(self)
         self._kv = KVBinding(self.model_status.num_layers)
         ropes = self.layer_kinds.tables or [self.config.rope()]
         copied = self.backend.copies_constants
@@ -191,6 +196,10 @@ class CausalLM(FlashCausalLMV3):
         finally:
             self._recording = False
 
+    def features_called(self, names: Sequence[str]) -> list[FeatureDecorator]:
+        """Returns the model's features of these names, in its order."""
+        return [each for each in (self.hidden_states, *self.features) if each.feature_name in names]
+
     @property
     def backend(self) -> Backend:
         """Returns the supplier of the model's engines."""
@@ -208,6 +217,8 @@ class CausalLM(FlashCausalLMV3):
             block_size: of the cache, on which it may depend.
         """
         problem = self._mixed_variant_problem
+        for feature in self.features:
+            problem = problem or feature.stacking_problem(["mixed"])
         if problem is None and block_size is not None:
             problem = self.backend.mixed_steps_problem(self.model_status.head_dim, block_size)
         return problem
@@ -221,7 +232,7 @@ class CausalLM(FlashCausalLMV3):
         if self._positions.depends_on_length:
             return "its rotary embedding depends on the length of the whole prompt"
         try:
-            self.variants.get("mixed", self.features)
+            self.variants.get("mixed")
         # A `forward` of a family that does not know `q_lens` ends with a TypeError, or attention refuses the shapes.
         except (AtbError, TypeError) as error:
             return error_text(error)
@@ -289,20 +300,17 @@ class CausalLM(FlashCausalLMV3):
         if step.q_lens is not None:
             self.check_mixed_steps(self._kv.block_size)
         active = [each for each in (self.hidden_states, *self.features) if each.is_activated(step)]
-        if step.adapter_ids and not active and any(adapter not in (None, "base") for adapter in step.adapter_ids):
+        takes_adapters = any(isinstance(each, LoraDecorator) for each in active)
+        if step.adapter_ids and not takes_adapters and any(each not in BASE_NAMES for each in step.adapter_ids):
             raise RequestError(
-                f"{type(self).__name__} has no feature that takes adapters, and the step names {step.adapter_ids!r}",
-                hint="Leave adapter_ids out, or merge the adapter into the checkpoint.",
+                f"{type(self).__name__} has no feature that takes adapters here, and the step names adapters",
+                hint="Leave adapter_ids out; graphs that C++ builds (graph='cpp') have no adapters.",
             )
         variant = self.variants.get(step.phase, active)
         self._kv.bind(variant)
         inputs = self._inputs(step, variant)
-        tokens = step.input_ids.shape[0]
-        missing = -tokens % self.backend.token_multiple if step.is_prefill else 0
-        if missing:
-            inputs = filled_up(inputs, missing)
         rows, lengths = inputs.get("lm_head_indices"), inputs.get("input_lengths")
-        binding = {"tokens": tokens + missing}
+        binding = {"tokens": step.input_ids.shape[0]}
         if rows is not None:
             binding["rows"] = rows.shape[0]
         if lengths is not None:
@@ -324,6 +332,7 @@ class CausalLM(FlashCausalLMV3):
         runtime_params.update(extras[2])
         for feature in active:
             feature.modify_inputs(inputs, outputs, runtime_params, step)
+        variant.bind_features(active, step)
         variant.bind_constants(inputs)
         return variant.engine.forward(inputs, outputs, runtime_params)["model_out"]
 
@@ -363,8 +372,7 @@ class CausalLM(FlashCausalLMV3):
             available.update(window_inputs(step, slots, lengths, window, self._kv.block_size))
             if bounds(available["window_slots"])[1] >= self._kv.slots:
                 raise RequestError(f"block_tables leads out of a KV cache of {self._kv.slots} slots")
-            # Tokens that fill up a prefill lengthen its last sequence.
-            longest = bounds(lengths)[1] + self.backend.token_multiple - 1
+            longest = bounds(lengths)[1]
             if step.is_prefill and longest > len(self._window_mask):
                 self._window_mask = window_mask(longest, window, self.dtype)
             available["window_mask"] = self._window_mask

@@ -14,6 +14,7 @@
 #include "cpu/kernels/reduce-inl.h"
 #include "cpu/kernels/cast-inl.h"
 #include "cpu/kernels/moe-inl.h"
+#include "cpu/kernels/lora-inl.h"
 #include "cpu/kernels/cache-inl.h"
 #include "cpu/kernels/attention_tile-inl.h"
 #include "cpu/kernels/attention_load-inl.h"
@@ -23,9 +24,8 @@
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 constexpr KernelTable make_table() {
-  return {rms_norm,        add_rms_norm,      layer_norm,     rope,           activation,
-          elewise,         softmax,           reduce,         cast,           topk_softmax,
-          token_unpermute, reshape_and_cache, self_attention, paged_attention};
+  return {rms_norm, add_rms_norm, layer_norm,      rope, activation,        elewise,        softmax,        reduce,
+          cast,     topk_softmax, token_unpermute, lora, reshape_and_cache, self_attention, paged_attention};
 }
 
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "run": "atb_cli.run",
     "chat": "atb_cli.chat",
     "pull": "atb_cli.pull",
+    "convert": "atb_cli.convert",
     "models": "atb_cli.models",
     "rm": "atb_cli.rm",
     "list": "atb_cli.list_families",

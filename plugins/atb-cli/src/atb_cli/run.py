@@ -80,7 +80,7 @@ def command(
     text = _prompt_text(prompt)
     session = open_session(model, **options)
     if raw:
-        chunks = session.runner.generate([text], session.sampling, stream=True)
+        chunks = session.runner.generate([text], session.sampling, stream=True, adapter_ids=session.adapter)
     else:
         session.check_chats()
         messages = [{"role": "system", "content": system}] if system is not None else []
@@ -142,5 +142,5 @@ def _follow(chunks: Iterable[StreamChunk], *, show: bool) -> RequestOutput:
 
 def _record(model: str, session: Session, answer: RequestOutput) -> dict[str, Any]:
     runner = session.runner
-    facts = {"model": model, "backend": runner.backend, "dtype": str(runner.dtype).removeprefix("torch.")}
+    facts = {"model": model, "backend": runner.backend, "dtype": runner.config.torch_dtype}
     return {**facts, "load_time": round(session.load_seconds, 3), **answer_record(answer, runner)}

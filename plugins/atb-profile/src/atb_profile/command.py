@@ -11,6 +11,7 @@ import click
 from atb_cli.options import load_runner, model_argument, model_options
 from atb_cli.output import note, say
 from atb_core.plugins import hookimpl
+from atb_profile.estimate.command import command as estimate
 
 _TRACE = click.Path(dir_okay=False, path_type=Path)
 
@@ -54,7 +55,7 @@ def command(
     measured = None
     if limits:
         threads = getattr(runner.model.backend, "num_threads", None) or 1
-        measured = measure_limits(threads, str(runner.dtype).removeprefix("torch."))
+        measured = measure_limits(threads, runner.config.torch_dtype)
     say(profile.text(measured))
     if trace is not None:
         note(f"{trace}: open it in https://ui.perfetto.dev")
@@ -62,5 +63,5 @@ def command(
 
 @hookimpl
 def atb_cli_commands() -> list[click.Command]:
-    """Returns `atb profile`."""
-    return [command]
+    """Returns `atb profile` and `atb estimate`."""
+    return [command, estimate]

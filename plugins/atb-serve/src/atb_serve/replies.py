@@ -198,6 +198,8 @@ class ModelCard(msgspec.Struct):
     max_model_len: int
     object: Literal["model"] = "model"
     owned_by: str = "atb"
+    #: Name of the model that an adapter belongs to.
+    parent: str | None = None
 
 
 class ModelList(msgspec.Struct):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -21,11 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServerState:
-    """The models by name, with the server's limits and counts."""
+    """The models by name, those with adapters too, with the server's limits and counts."""
 
-    models: Mapping[str, ServedModel]
+    models: dict[str, ServedModel]
     limits: Limits
     metrics: Metrics
+    has_keys: bool = False
 
     @classmethod
     def of(cls, request: Request) -> ServerState:
