@@ -139,7 +139,8 @@ class CppVariants(VariantStore):
 
 def _check_plain(model: CausalLM, name: str) -> None:
     """Raises BackendUnavailableError for features and inputs that the C++ graph would silently lack."""
-    features = ", ".join(feature.feature_name for feature in model.features)
+    own = [feature for feature in model.features if not isinstance(feature, LoraDecorator)]
+    features = ", ".join(feature.feature_name for feature in own)
     if features:
         reason = f"the model has features ({features}), which need a graph that Python records"
     elif type(model)._update_model_inputs is not FlashCausalLMV3._update_model_inputs:
