@@ -8,6 +8,7 @@ build, from its own index (`ATB_TORCH_INDEX` names another), in the version that
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -68,6 +69,17 @@ def slow(session: nox.Session) -> None:
     """Runs the tests that take minutes: a second real model against transformers, whole tokenizers."""
     Environment(session).install([CORE, *PLUGINS], "test")
     session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Asks a server with programs that people use: OpenAI's client for Node (if there is npm), llm and others."""
+    Environment(session).install([CORE, *PLUGINS], "test", options=helpers.CLIENTS)
+    folder = Path(session.create_tmp()).resolve()
+    if shutil.which("npm"):
+        session.run("npm", "install", "--prefix", str(folder), "openai@6", external=True)
+    env = {"ATB_NODE_MODULES": str(folder / "node_modules")}
+    session.run("pytest", "-rs", "plugins/atb-serve/tests/clients", *session.posargs, env=env)
 
 
 @nox.session

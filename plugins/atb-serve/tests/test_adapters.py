@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from conftest import SCRIPTS, serving
 from safetensors.torch import save_file
 from scripted_model import write_scripted
+from serving import SCRIPTS, serving
 
 from atb_core import ModelRunner
 from atb_core.errors import SettingsError

@@ -31,12 +31,12 @@ class CachedTokens(msgspec.Struct):
 
 
 class Usage(msgspec.Struct):
-    """Tokens of a request."""
+    """Tokens of a request; while it runs, without those that the cache had."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: CachedTokens
+    prompt_tokens_details: CachedTokens | UnsetType = UNSET
 
 
 class TextLogprobs(msgspec.Struct):

@@ -20,6 +20,7 @@ class StreamOptions(_Body, kw_only=True):
     """Options of a stream."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
     include_obfuscation: Ignored = None
 
 
