@@ -32,6 +32,7 @@ from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.arrays import Array, dtype_of, is_tensor, numpy_dtype, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
+from atb_core.graph.quantized import QuantizedRows
 from atb_core.graph.specialize import specialize
 from atb_core.graph.tensor import Tensor
 
@@ -113,6 +114,21 @@ class NativeStore:
         dtype = check_real(f"a part of weight {name!r}", value, "cpu").short
         with engine_errors(self.error_type):
             self.handle.set_part(name, begin, address_of(value), dtype, list(value.shape), whole)
+
+    def quantize(self, name: str, value: Array, quantization: str) -> None:
+        """Packs a matrix in one of the backend's `quantizations`, as `Engine.quantize_weight`."""
+        dtype = check_real(f"weight {name!r}", value, "cpu").short
+        with engine_errors(self.error_type):
+            self.handle.quantize(name, quantization, address_of(value), dtype, list(value.shape))
+
+    def set_blocks(self, name: str, parts: Sequence[QuantizedRows], dtype: DataType) -> None:
+        """Packs pieces of a matrix in the backend's `block_formats`, as `Engine.set_weight_blocks`."""
+        begin, whole = 0, sum(len(part.blocks) for part in parts)
+        for part in parts:
+            place = (part.blocks.ctypes.data, part.blocks.nbytes, len(part.blocks), part.columns)
+            with engine_errors(self.error_type):
+                self.handle.set_blocks(name, begin, part.format, *place, dtype.short, whole)
+            begin += len(part.blocks)
 
     def spec(self, name: str) -> tuple[tuple[int, ...], DataType]:
         """Returns shape and dtype of a weight that has been set."""

@@ -26,9 +26,11 @@ from atb_core.graph.arrays import Array, is_tensor, to_numpy, to_torch
 from atb_core.graph.dim import evaluate_shape
 from atb_core.graph.network import Network, Node
 from atb_core.graph.ops.view import Reshape
+from atb_core.graph.quantized import quantized_values
 from atb_core.graph.specialize import bind_dims, specialize
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_from_torch
+from atb_core.names import QUANTIZATIONS
 
 #: Number of runs whose times are kept.
 _MAX_RUNS = 256
@@ -38,6 +40,7 @@ class ReferenceBackend(Backend):
     """Slow, simple backend for any device of torch, with float32 inside every op."""
 
     name = "reference"
+    quantizations = frozenset(QUANTIZATIONS)
 
     def __init__(self, num_threads: int | None = None) -> None:
         # Accepted so that backends are exchangeable; torch's threads belong to the process.
@@ -68,6 +71,9 @@ class ReferenceEngine(Engine):
     def set_weights(self, weights: Mapping[str, Array]) -> None:
         check_some("weight", self.network, weights, self.network.weights_keys)
         self.store.update(_tensors(weights))
+
+    def quantize_weight(self, name: str, value: Array, quantization: str) -> None:
+        self.set_weights({name: quantized_values(to_torch(value), quantization)})
 
     def set_weight_part(self, name: str, begin: int, value: Array) -> None:
         shape = check_part(self.network, name, begin, value)

@@ -87,6 +87,8 @@ class ModelRunner:
         graph: `"python"`: the graph is recorded from the family's Python and fused; `"cpp"`: C++ builds it, for
             families that have one (docs/cpp-models.md). `None`: `engine.graph` of the settings file, else python.
         dtype: `"auto"` (the checkpoint's), `"float32"`, `"float16"` or `"bfloat16"`.
+        quantization: Format to which matrices of linears and embeddings are quantised on loading: `"int8"` or `"int4"`
+            (docs/quantization.md). `None`: the checkpoint's; with `dtype="auto"` a GGUF file keeps its types.
         tokenizer: Directory or .gguf file to take the tokenizer from instead of the model's.
         chat_template: File with a Jinja template to use instead of the model's.
         load_tokenizer: Without one, prompts are token ids and outputs have no text.
@@ -144,6 +146,7 @@ class ModelRunner:
         backend: str = "auto",
         graph: str | None = None,
         dtype: str | torch.dtype = "auto",
+        quantization: str | None = None,
         tokenizer: str | Path | None = None,
         chat_template: str | Path | None = None,
         load_tokenizer: bool = True,
@@ -167,7 +170,7 @@ class ModelRunner:
         check_opening(locals())
         self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().graph if graph is None else graph
-        check_available(backend, self.graph, rank, world_size, features)
+        check_available(backend, self.graph, rank, world_size, features, quantization)
         speculation = None if speculative_config is None else SpeculativeConfig.of(speculative_config)
         named = model_name_or_path if revision is None else with_revision(str(model_name_or_path), revision)
         checkpoint = open_checkpoint(named, progress)
@@ -189,6 +192,8 @@ class ModelRunner:
             num_threads=num_threads,
             max_model_len=context_len,
             features=tuple(features),
+            quantization=quantization,
+            keep_blocks=str(dtype) == "auto" and self.graph == "python",
             progress=progress,
         )
         model.lora = LoraManager(model, max_loras, max_lora_rank, checkpoint)

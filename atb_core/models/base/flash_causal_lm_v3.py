@@ -11,7 +11,15 @@ import numpy as np
 
 from atb_core import nn
 from atb_core.engine import get_backend
-from atb_core.errors import AtbError, EngineError, GraphError, RequestError, WeightsError, error_text
+from atb_core.errors import (
+    AtbError,
+    BackendUnavailableError,
+    EngineError,
+    GraphError,
+    RequestError,
+    WeightsError,
+    error_text,
+)
 from atb_core.extensions import plugin_errors
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
 from atb_core.features.hidden_states import HiddenStates
@@ -19,6 +27,7 @@ from atb_core.features.lora import BASE_NAMES, LoraDecorator, LoraManager, Multi
 from atb_core.features.step import Step
 from atb_core.graph.arrays import Array, HostArray, is_tensor, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
+from atb_core.graph.quantized import quantizable_weights
 from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
 from atb_core.models.runtime.inputs import (
@@ -35,7 +44,7 @@ from atb_core.models.runtime.inputs import (
 from atb_core.models.runtime.rope_scaling import Rope
 from atb_core.models.runtime.rotary import Frequencies, PositionEmbedding, rope_frequencies
 from atb_core.models.runtime.variants import KVBinding, Variant, VariantStore
-from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading, stream_weights
+from atb_core.models.runtime.weight_loading import BlockSink, collect_parameters, plan_loading, stream_weights
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import WeightLoader
@@ -218,7 +227,9 @@ class CausalLM(FlashCausalLMV3):
         """
         problem = self._mixed_variant_problem
         for feature in self.features:
-            problem = problem or feature.stacking_problem(["mixed"])
+            # One that stacks on nothing is never active.
+            if problem is None and (feature.is_stackable(["prefill"]) or feature.is_stackable(["decode"])):
+                problem = feature.stacking_problem(["mixed"])
         if problem is None and block_size is not None:
             problem = self.backend.mixed_steps_problem(self.model_status.head_dim, block_size)
         return problem
@@ -239,13 +250,27 @@ class CausalLM(FlashCausalLMV3):
         return None
 
     @plugin_errors()
-    def load_weights(self, loader: WeightLoader, progress: Progress | None = None) -> None:
+    def load_weights(
+        self,
+        loader: WeightLoader,
+        progress: Progress | None = None,
+        quantization: str | None = None,
+        *,
+        keep_blocks: bool = False,
+    ) -> None:
         """Reads all weights into the engine's store.
 
         Names and shapes are compared first, from metadata; then tensors are read one by one, converted to the
         model's dtype and dropped once the engine has them.
 
+        Args:
+            loader: the checkpoint's tensors.
+            progress: shows how far the loading is.
+            quantization: format of matrices of linears and embeddings, `"int8"` or `"int4"`; `None`: the model's dtype.
+            keep_blocks: keeps matrices that the checkpoint has in a quantised format in it, if the engine can.
+
         Raises:
+            BackendUnavailableError: the backend cannot quantise.
             WeightsError: one message with every missing, misshapen and unexpected tensor; or a quantized checkpoint.
         """
         quantized = self.config.quantization_config or self.config.quantize
@@ -260,14 +285,23 @@ class CausalLM(FlashCausalLMV3):
         unused = sorted({p.name for p in plan.parameters} - engine.network.weights_keys)
         if unused:
             raise GraphError(f"{type(self).__name__} never uses these parameters: {', '.join(unused)}")
-        stream_weights(
-            plan,
-            loader,
-            lambda name, weight: engine.set_weights({name: weight}),
-            progress,
-            engine.set_weight_part,
-            copied=self.backend.copies_weights,
-        )
+        if quantization is not None and quantization not in self.backend.quantizations:
+            raise BackendUnavailableError(
+                f"the backend {self.backend.name!r} does not quantise weights to {quantization}",
+                hint=f"It can: {', '.join(sorted(self.backend.quantizations)) or 'nothing'}.",
+            )
+        matrices = quantizable_weights(engine.network) - {p.name for p in plan.parameters if not p.quantizable}
+
+        def sink(name: str, weight: HostArray) -> None:
+            if quantization is not None and name in matrices:
+                engine.quantize_weight(name, weight, quantization)
+            else:
+                engine.set_weights({name: weight})
+
+        formats = self.backend.block_formats if keep_blocks and quantization is None else ()
+        blocks = BlockSink(matrices, formats, engine.set_weight_blocks) if formats else None
+        copied = self.backend.copies_weights
+        stream_weights(plan, loader, sink, progress, engine.set_weight_part, blocks, copied)
         self._loaded = True
 
     def run(self, *args: Any, **kwargs: Any) -> Any:

@@ -145,6 +145,8 @@ def test_loading_options_reach_the_runner(atb: Run, runner: Any) -> None:
         "cpp",
         "--dtype",
         "float32",
+        "--quantization",
+        "int8",
         "--num-threads",
         "1",
         "--max-model-len",
@@ -167,7 +169,7 @@ def test_loading_options_reach_the_runner(atb: Run, runner: Any) -> None:
         "model": "m", "backend": "cpu", "graph": "cpp", "dtype": "float32", "num_threads": 1, "max_model_len": 64,
         "kv_cache_memory_bytes": 4096, "generation_config": "none", "features": ("lora",), "chat_template": None,
         "speculative_config": {"method": "ngram"}, "lora_modules": {"sql": "adapters/sql"}, "max_loras": 2,
-        "max_lora_rank": 16,
+        "max_lora_rank": 16, "quantization": "int8",
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import click
 import click.shell_completion
 
 from atb_core.errors import RequestError, TokenizerError
-from atb_core.names import BACKENDS, DTYPES, GRAPHS
+from atb_core.names import BACKENDS, DTYPES, GRAPHS, QUANTIZATIONS
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.settings import DEFAULT_MODEL, settings
 
@@ -25,8 +25,9 @@ _REVISION = "atb_core.revision"
 
 # Options that are arguments of `ModelRunner`.
 _LOADING = (
-    "backend", "graph", "dtype", "num_threads", "max_model_len", "kv_cache_memory_bytes", "generation_config",
-    "features", "chat_template", "speculative_config", "lora_modules", "max_loras", "max_lora_rank",
+    "backend", "graph", "dtype", "quantization", "num_threads", "max_model_len", "kv_cache_memory_bytes",
+    "generation_config", "features", "chat_template", "speculative_config", "lora_modules", "max_loras",
+    "max_lora_rank",
 )  # fmt: skip
 
 
@@ -107,6 +108,8 @@ model_options = _options(
                  " [default: engine.graph of the settings file, else python]"),
     click.option("--dtype", type=click.Choice(("auto", *DTYPES)), default="auto", show_default=True,
                  help="Precision of weights and activations; auto takes the checkpoint's."),
+    click.option("--quantization", type=click.Choice(QUANTIZATIONS),
+                 help="Quantise the weights on loading. [default: as the checkpoint has them]"),
     click.option("--num-threads", type=click.IntRange(min=1), metavar="N",
                  help="Threads of the engine. [default: ATB_NUM_THREADS, OMP_NUM_THREADS or all cores]"),
     click.option("--max-model-len", type=click.IntRange(min=1), metavar="N",

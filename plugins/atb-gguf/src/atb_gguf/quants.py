@@ -100,6 +100,17 @@ def _q6_k(blocks: Bytes) -> Floats:
     return (values * scales[..., None]).reshape(-1, 256)
 
 
+def _by_gguf(kind: Type) -> Callable[[Bytes], HostArray]:
+    """Returns the `gguf` package's decoder, for types that are rare."""
+
+    def decode(blocks: Bytes) -> HostArray:
+        from gguf.quants import dequantize
+
+        return dequantize(blocks, kind)
+
+    return decode
+
+
 _DECODERS: dict[Type, Callable[[Bytes], HostArray]] = {
     Type.F32: lambda blocks: blocks.view(np.float32),
     Type.F16: lambda blocks: blocks.view(np.float16),
@@ -112,6 +123,8 @@ _DECODERS: dict[Type, Callable[[Bytes], HostArray]] = {
     Type.Q4_K: _q4_k,
     Type.Q5_K: _q5_k,
     Type.Q6_K: _q6_k,
+    # Older versions of the package do not know all of them.
+    **{kind: _by_gguf(kind) for kind in Type if kind.name in ("Q2_K", "Q3_K", "IQ4_NL", "MXFP4")},
 }
 SUPPORTED_TYPES = tuple(_DECODERS)
 
