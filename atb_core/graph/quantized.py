@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["QuantizedRows"]
 
 
-__all__ = ["QuantizedRows"]
-
-
 @dataclass(frozen=True)
 class QuantizedRows:
     """Rows of a matrix in the blocks of a format, as a file has them.
