@@ -125,6 +125,7 @@ MAIN_PATH = {"README.md": "README.zh.md"} | {
         "models",
         "settings",
         "recipes",
+        "serve",
         "troubleshooting",
         "write-a-plugin",
         "bring-your-model",
