@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from atb_core.graph.network import Network
 
 
+__all__ = ["QuantizedRows"]
+
+
 @dataclass(frozen=True)
 class QuantizedRows:
     """Rows of a matrix in the blocks of a format, as a file has them.

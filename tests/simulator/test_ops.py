@@ -29,6 +29,7 @@ REFUSED = {
     **{("Cast: int32 to float32", dtype): "int32" for dtype in HALVES},
     **{("PagedAttention: SPEC, block", dtype): "mask" for dtype in HALVES},
     **{("RmsNorm: three dimensions, 37", dtype): "32 bytes" for dtype in HALVES},
+    **{("LayerNorm: three dimensions, 37", dtype): "32 bytes" for dtype in HALVES},
     **{("AddRmsNorm: one row of 100", dtype): "32 bytes" for dtype in HALVES},
     ("AllReduce: PROD", torch.bfloat16): "no product of bfloat16",
     ("Reduce: MAX", torch.float16): "bfloat16 or int32",
