@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from atb_core.graph.network import Network
 
-
 __all__ = ["QuantizedRows"]
 
 
