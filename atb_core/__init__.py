@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from atb_core.plugins.api import API_VERSION
     from atb_core.runner.async_runner import AsyncRunner
     from atb_core.runner.model_runner import ModelRunner
-    from atb_core.runner.outputs import CompletionOutput, RequestOutput, StreamChunk
+    from atb_core.runner.outputs import CompletionOutput, EmbeddingOutput, RequestOutput, StreamChunk
     from atb_core.runner.sampling_params import SamplingParams
 
     __version__: str
@@ -52,6 +52,7 @@ __all__ = [
     "CompletionOutput",
     "ConfigError",
     "ContextLengthError",
+    "EmbeddingOutput",
     "EngineError",
     "FeatureDecorator",
     "FlashCausalLMV3",
@@ -81,6 +82,7 @@ __all__ = [
 _HOME = {
     "AsyncRunner": "atb_core.runner.async_runner",
     "CompletionOutput": "atb_core.runner.outputs",
+    "EmbeddingOutput": "atb_core.runner.outputs",
     "FeatureDecorator": "atb_core.features",
     "FlashCausalLMV3": "atb_core.models.base.flash_causal_lm_v3",
     "ModelRunner": "atb_core.runner.model_runner",

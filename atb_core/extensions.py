@@ -27,6 +27,8 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from atb_core.errors import AtbError, PluginError, error_text
 
 T = TypeVar("T")
+# What the project's own code is, beside the code of plugins.
+_CORE = frozenset({"atb_core", "atb_cli"})
 
 _connections: dict[str, object] = {}
 
@@ -156,7 +158,7 @@ def blame(error: BaseException, owner: Owner | None = None, skip_core: bool = Fa
     for depth, (frame, line) in reversed(list(enumerate(frames))):
         module = str(frame.f_globals.get("__name__"))
         top = module.partition(".")[0]
-        if top == __name__.partition(".")[0]:
+        if top in _CORE:
             if skip_core:
                 continue
             return (owner, "") if owner is not None and depth == 0 else None

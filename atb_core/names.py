@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 #: Backends that need no device and support every element type.
@@ -15,9 +16,8 @@ DTYPES = ("float32", "float16", "bfloat16")
 #: Languages that build a model's graph.
 GRAPHS = ("python", "cpp")
 #: Distributions of this project beside the core, which are folders of `plugins/` in its repository.
-OWN_PACKAGES = frozenset(
-    f"atb-{name}" for name in ("gguf", "llama", "modelscope", "pypi", "qwen2", "qwen3", "serve", "sim", "testing")
-)
+_OWN = ("ascend", "cli", "gguf", "llama", "modelscope", "profile", "pypi", "qwen2", "qwen3", "serve", "sim", "testing")
+OWN_PACKAGES = frozenset(f"atb-{name}" for name in _OWN)
 
 
 def pip_install(requirement: str) -> str:
@@ -30,6 +30,11 @@ def pip_install(requirement: str) -> str:
     if folder.is_dir():
         return f"pip install {shlex.quote(f'{folder}{bracket}{extras}')}"
     return f"{command} (in a clone of the repository: pip install {shlex.quote(f'./plugins/{requirement}')})"
+
+
+def command(line: str) -> str:
+    """Returns `atb LINE` for a message, with the package that has the command where it is not installed."""
+    return f"`atb {line}`" + ("" if find_spec("atb_cli") else " (of the package atb-cli)")
 
 
 def normalized_name(name: str) -> str:

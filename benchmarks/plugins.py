@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "plugins"))
 import synthetic
 
-ATB = "import sys; from atb_core.cli import main; sys.exit(main(sys.argv[1:]))"
+ATB = "import sys; from atb_cli import main; sys.exit(main(sys.argv[1:]))"
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
     "python -c 'import click'": ["-c", "import click"],

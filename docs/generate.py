@@ -26,9 +26,9 @@ _NOTE = "<!-- Written by docs/generate.py; change the code instead. -->"
 
 def cli_page() -> str:
     """Every command with its options."""
-    from atb_core.cli.app import COMMANDS, app
-    from atb_core.cli.errors import __doc__ as statuses
-    from atb_core.cli.plugin_commands import KNOWN_COMMANDS
+    from atb_cli.app import COMMANDS, app
+    from atb_cli.errors import __doc__ as statuses
+    from atb_cli.plugin_commands import KNOWN_COMMANDS
 
     context = click.Context(app, info_name="atb")
     parts = ["# Commands", _NOTE, _paragraphs(app.help), _options(app, context)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from atb_core.cli.line_input import history_path
+from atb_cli.line_input import history_path
 from atb_core.errors import ConfigError, SettingsError
 from atb_core.files import parse_json, read_file, read_json, read_text, user_folder, user_path
 from atb_core.settings import settings

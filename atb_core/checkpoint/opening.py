@@ -22,7 +22,7 @@ from atb_core.checkpoint.formats import (
 from atb_core.checkpoint.progress import Progress
 from atb_core.checkpoint.sources.base import SOURCES, Source, StoredModel
 from atb_core.checkpoint.sources.hub import HubSource
-from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError
+from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError, error_text
 from atb_core.extensions import plugin_errors
 from atb_core.files import user_path
 from atb_core.graph.dtype import DataType
@@ -196,12 +196,15 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
 def stored_models() -> list[tuple[Source, StoredModel]]:
     """Returns the models that the sources keep on this machine, each with its source.
 
-    A plugin's source that fails is recorded and left out.
+    A source whose cache cannot be read is left out with a warning; a plugin's that fails otherwise is recorded, too.
     """
-    found: list[tuple[Source, StoredModel]] = [(_HUB, model) for model in _HUB.stored()]
-    for each in SOURCES.all():
+    found: list[tuple[Source, StoredModel]] = []
+    for source, owner in ((_HUB, None), *((each.value, each.owner) for each in SOURCES.all())):
         try:
-            found += [(each.value, model) for model in each.value.stored()]
+            found += [(source, model) for model in source.stored()]
         except Exception as error:
-            SOURCES.failed(each.owner, f"{each.value}, asked what it keeps", error)
+            if owner is not None and not isinstance(error, OSError):
+                SOURCES.failed(owner, f"{source}, asked what it keeps", error)
+            else:
+                _log.warning("what %s keeps on this machine is left out: %s", source, error_text(error))
     return sorted(found, key=lambda item: item[1].reference)

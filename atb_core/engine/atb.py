@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from atb_core.ascend.switches import switch
 from atb_core.engine.checks import check_integer, check_names, check_real, check_tensor, memory_size
 from atb_core.engine.native import (
     Arguments,
@@ -29,11 +28,12 @@ from atb_core.engine.native import (
     engine_errors,
 )
 from atb_core.engine.native_graph import NativeGraph
+from atb_core.engine.switches import switch
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.passes.cut import segments
-from atb_core.names import pip_install
+from atb_core.names import command, pip_install
 
 #: Extension modules of the same C++ source, built with ATB and with the simulator.
 _DEVICE_MODULE = "atb_core._atb"
@@ -261,11 +261,13 @@ def _load_device_extension() -> Any:
     Raises:
         BackendUnavailableError: names what is missing, or the module is built for another version of atb_core.
     """
-    from atb_core.ascend import missing_for_backend, unavailable
-
-    missing = missing_for_backend()
-    if missing:
-        raise unavailable(missing)
+    try:
+        machine: Any = importlib.import_module("atb_ascend")
+    except ModuleNotFoundError as error:
+        problem = "backend 'atb' needs atb-ascend, which checks CANN, ATB and torch and is not installed"
+        raise BackendUnavailableError(problem, hint=f"{pip_install('atb-ascend')}.") from error
+    if missing := machine.missing_for_backend():
+        raise machine.unavailable(missing)
     extension = importlib.import_module(_DEVICE_MODULE)
     check_interface(extension, _REBUILD_DEVICE_MODULE)
     return extension
@@ -308,4 +310,6 @@ def _torch_stream(device_id: int) -> int:
 
 
 def _unusable(why: str) -> BackendUnavailableError:
-    return BackendUnavailableError(f"backend 'atb' (Ascend) cannot be used here: {why}", hint="Run `atb doctor`.")
+    return BackendUnavailableError(
+        f"backend 'atb' (Ascend) cannot be used here: {why}", hint=f"Run {command('doctor')}."
+    )

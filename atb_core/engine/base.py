@@ -4,14 +4,35 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
 from atb_core.engine.host_memory import available_memory, host_zeros
+from atb_core.errors import EngineError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
+
+
+class RunTimes(NamedTuple):
+    """When the nodes of one run ran, in nanoseconds of `time.perf_counter_ns`.
+
+    Attributes:
+        network: what ran; its shapes are known, except for symbolic sizes.
+        begin: when the run began.
+        end: when it ended.
+        steps: index of the node of each step in `network.nodes`, in the order of execution; -1 for a copy into an
+            output.
+        threads: for each thread, begin and end of its part of every step, one step after another; zeros where it had
+            no part. Until the first thread begins the next step, it waits for the others.
+    """
+
+    network: Network
+    begin: int
+    end: int
+    steps: Sequence[int]
+    threads: Sequence[Sequence[int]]
 
 
 class Engine(ABC):
@@ -70,6 +91,18 @@ class Engine(ABC):
             EngineError: before anything runs, for missing or unknown names, wrong dtypes, shapes or devices, and
                 tensors that are not contiguous.
         """
+
+    def set_recording(self, on: bool) -> None:
+        """Starts or stops to keep the times of nodes, and drops those that were kept.
+
+        Raises:
+            EngineError: the engine cannot tell when its nodes run.
+        """
+        raise EngineError(f"a {type(self).__name__} cannot tell when its nodes run")
+
+    def take_runs(self) -> list[RunTimes]:
+        """Returns, and forgets, the times of the latest runs since recording began."""
+        return []
 
     def __str__(self) -> str:
         return f"{type(self).__name__} of\n{self.network}"

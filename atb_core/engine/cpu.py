@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from atb_core.engine.base import RunTimes
 from atb_core.engine.checks import check_integer, check_kind
 from atb_core.engine.extension import load_extension
 from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
@@ -20,15 +22,6 @@ from atb_core.graph.network import Network
 
 if TYPE_CHECKING:
     from atb_core._cpu import Program, Runtime
-
-
-class NodeTime(NamedTuple):
-    """Time spent in one node since profiling started."""
-
-    label: str
-    op: str
-    seconds: float
-    runs: int
 
 
 @cache
@@ -112,23 +105,27 @@ class CpuEngine(NativeEngine):
     """Runs one network in C++ on the processor."""
 
     program_type = CpuProgram
-    _profiling = False
+    _recording = False
 
-    def set_profiling(self, on: bool) -> None:
-        """Starts or stops the measurement of each node's time; starting resets it."""
-        self._profiling = bool(on)
+    def set_recording(self, on: bool) -> None:
+        self._recording = bool(on)
         for program in self.programs():
-            program.handle.set_profiling(bool(on))
+            program.handle.set_recording(self._recording)
 
-    def profile(self) -> list[NodeTime]:
-        """Returns the times of the nodes that have run since profiling started, in order."""
-        return [NodeTime(*row) for program in self.programs() for row in program.handle.profile()]
+    def take_runs(self) -> list[RunTimes]:
+        return [_run_times(each.network, *run) for each in self.programs() for run in each.handle.take_runs()]
 
     def specialize(self, values: Mapping[str, torch.Tensor]) -> CpuProgram:
         program: CpuProgram = super().specialize(values)
-        program.handle.set_profiling(self._profiling)
+        program.handle.set_recording(self._recording)
         return program
 
     def __str__(self) -> str:
         runtime = self.store.backend.runtime
         return f"cpu engine, {runtime.isa}, threads: {runtime.num_threads}\n{self.network}"
+
+
+def _run_times(network: Network, begin: int, end: int, steps: bytes, times: bytes) -> RunTimes:
+    each, width = array("q", times), len(steps) // 2  # steps are int32; a step has two times
+    threads = [each[first : first + width] for first in range(0, len(each), width)] if width else []
+    return RunTimes(network, begin, end, array("i", steps), threads)

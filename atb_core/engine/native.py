@@ -161,6 +161,7 @@ class NativeProgram(ABC):
 
     def __init__(self, network: Network, store: NativeStore) -> None:
         graph = lower(network)
+        self.network = network
         self.error_type = store.error_type
         with engine_errors(self.error_type):
             self.handle = self.make(network, store, graph)

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import time
+from array import array
+from collections import deque
 from collections.abc import Mapping
 
 import torch
 
-from atb_core.engine.base import Backend, Engine
+from atb_core.engine.base import Backend, Engine, RunTimes
 from atb_core.engine.checks import check_call, check_kind, check_names, check_part, check_some, check_tensor
 from atb_core.errors import EngineError
 from atb_core.graph.dim import evaluate_shape
@@ -16,6 +19,9 @@ from atb_core.graph.ops.view import Reshape
 from atb_core.graph.specialize import bind_dims, specialize
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_from_torch
+
+#: Number of runs whose times are kept.
+_MAX_RUNS = 256
 
 
 class ReferenceBackend(Backend):
@@ -44,6 +50,8 @@ class ReferenceEngine(Engine):
         self.store = store
         self._step_inputs = [t.name for t in network.inputs if t.name and t.name not in network.weights_keys]
         self._bound: dict[str, torch.Tensor] = {}
+        self._recording = False
+        self._runs: deque[RunTimes] = deque(maxlen=_MAX_RUNS)
         # Weights that are set in parts: number of rows set, and memory for all rows.
         self._partial: dict[str, tuple[int, torch.Tensor]] = {}
 
@@ -91,13 +99,27 @@ class ReferenceEngine(Engine):
             if tensor.name in results and tensor.shape is not None:
                 declared = Tensor(tensor.name, evaluate_shape(tensor.shape, binding), tensor.dtype)
                 check_tensor("output", declared, results[tensor.name])
+        times, begin = array("q"), time.perf_counter_ns()
         for node in network.nodes:
+            times.append(time.perf_counter_ns())
             self._run(node, environment, binding)
+            times.append(time.perf_counter_ns())
+        if self._recording:
+            self._runs.append(RunTimes(network, begin, time.perf_counter_ns(), range(len(network.nodes)), [times]))
         for tensor in network.outputs:
             assert tensor.name is not None
             given = results.get(tensor.name)
             results[tensor.name] = environment[tensor] if given is None else given.copy_(environment[tensor])
         return results
+
+    def set_recording(self, on: bool) -> None:
+        self._recording = bool(on)
+        self._runs.clear()
+
+    def take_runs(self) -> list[RunTimes]:
+        runs = list(self._runs)
+        self._runs.clear()
+        return runs
 
     def _bind(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         names = [name for name in self._step_inputs if name not in self._bound]

@@ -23,6 +23,7 @@ import pluggy
 
 from atb_core.errors import AtbError, PluginError, error_text
 from atb_core.extensions import Contribution, Extensions, Owner, blame
+from atb_core.names import command
 from atb_core.plugins import hookspecs
 from atb_core.plugins.admission import check_names, refusal
 from atb_core.plugins.hook_rules import hook_problem, implementations
@@ -204,7 +205,7 @@ def failed(owner: Owner, what: str, error: BaseException) -> None:
 def failures() -> str:
     """Returns a sentence naming the plugins that failed and might have offered what is missing; empty if none has."""
     names = ", ".join(dict.fromkeys(str(owner) for owner in _hooks().failed))
-    return f" These plugins failed and may offer it: {names} (`atb plugins doctor` says why)." if names else ""
+    return f" These plugins failed and may offer it: {names} ({command('plugins doctor')} says why)." if names else ""
 
 
 def owner_of(module: str) -> Owner | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from atb_core.errors import UnknownModelError, printable
-from atb_core.names import pip_install
+from atb_core.names import command, pip_install
 from atb_core.plugins.family import Family
 from atb_core.plugins.records import Status
 from atb_core.plugins.scan import environment
@@ -46,7 +46,7 @@ def unknown_model(model_type: str, claims: Sequence[Family], families: Sequence[
             f"no installed package serves the model type {shown!r}, and this atb-core knows of none that does;"
             f" {served}",
             hint=f"If there is one, the convention would call it {guess}: look at it before you install it."
-            " `atb plugins new` starts one of your own.",
+            f" {command('plugins new')} starts one of your own.",
         )
     if package in environment():
         return UnknownModelError(
@@ -74,5 +74,5 @@ def _served(families: Sequence[Family]) -> str:
     usable = [f"{family.model_type} ({family.package})" for family in families if family.status is Status.OK]
     if not usable:
         return "no usable family is installed" if families else "no family is installed"
-    more = f" and {len(usable) - _LISTED} more (atb list)" if len(usable) > _LISTED else ""
+    more = f" and {len(usable) - _LISTED} more ({command('list')})" if len(usable) > _LISTED else ""
     return f"installed families: {', '.join(usable[:_LISTED])}{more}"

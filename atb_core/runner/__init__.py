@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from atb_core.runner.async_runner import AsyncRunner
     from atb_core.runner.model_runner import ModelRunner
-    from atb_core.runner.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput, StreamChunk
+    from atb_core.runner.outputs import (
+        CompletionOutput,
+        EmbeddingOutput,
+        Logprob,
+        RequestMetrics,
+        RequestOutput,
+        StreamChunk,
+    )
     from atb_core.runner.prompts import ChatMessage, Prompt, TextPrompt, TokensPrompt
     from atb_core.runner.sampling_params import SamplingParams
     from atb_core.runner.token_mask import TokenMask
@@ -21,6 +28,7 @@ __all__ = [
     "AsyncRunner",
     "ChatMessage",
     "CompletionOutput",
+    "EmbeddingOutput",
     "Logprob",
     "ModelRunner",
     "Prompt",

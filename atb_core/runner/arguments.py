@@ -25,6 +25,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "rank": (int, "an integer"),
     "world_size": (int, "an integer"),
     "features": (Collection, "a list of names"),
+    "speculative_config": ((Mapping, type(None)), "a mapping"),
 }
 _SIZES = (
     "num_threads", "block_size", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "num_blocks",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -49,6 +50,7 @@ class AsyncRunner:
         self._engine = runner.engine_loop
         self._streams: dict[str, _Stream] = {}
         self._driver = _Driver(self._engine, self._streams)
+        self._wakeups: _Wakeups | None = None
         self._num_encoding = 0
         self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
         self._is_closed = False
@@ -211,6 +213,12 @@ class AsyncRunner:
             del self._streams[request_id]
             self._leave(stream, None)
 
+    def _wakeups_of_loop(self) -> _Wakeups:
+        loop = asyncio.get_running_loop()
+        if self._wakeups is None or self._wakeups.loop is not loop:
+            self._wakeups = _Wakeups(loop)
+        return self._wakeups
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise _closed()
@@ -253,13 +261,41 @@ class _Driver:
                     return
 
 
+class _Wakeups:
+    """Wakes the tasks of one event loop: all that a step has something for by one call, which takes a system call."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._streams: deque[_Stream] = deque()
+        self._is_called = False
+
+    def add(self, stream: _Stream) -> None:
+        """Wakes the task of a stream, from any thread."""
+        self._streams.append(stream)
+        # Before it looks at the streams, the event loop takes the mark back: a stream that comes later calls again.
+        if self._is_called:
+            return
+        self._is_called = True
+        try:
+            self.loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:  # the event loop was closed, its tasks are gone
+            self._is_called = False
+            while self._streams:
+                self._streams.popleft().leave()
+
+    def _wake(self) -> None:
+        self._is_called = False
+        while self._streams:
+            self._streams.popleft().changed.set()
+
+
 class _Stream:
     """The chunks of one request on their way from the thread that runs steps to a task."""
 
     def __init__(self, owner: AsyncRunner, requests: list[Request]) -> None:
         self._owner = owner
-        self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()
+        self._wakeups = owner._wakeups_of_loop()
+        self.changed = asyncio.Event()
         self._is_notified = False
         self._has_ended = False
         self._error: Exception | None = None
@@ -278,8 +314,8 @@ class _Stream:
     async def wait(self) -> None:
         """Returns once something has changed."""
         if not self.call.is_ready and not self._has_ended:
-            await self._changed.wait()
-        self._changed.clear()
+            await self.changed.wait()
+        self.changed.clear()
         self._is_notified = False
 
     def take(self) -> StreamChunk:
@@ -293,21 +329,21 @@ class _Stream:
     def end(self, error: Exception | None) -> None:
         """Ends the stream from the event loop."""
         self._has_ended, self._error = True, self._error or error
-        self._changed.set()
+        self.changed.set()
 
     def expire_at(self, deadline: float) -> asyncio.TimerHandle:
         """Ends the request with an error at a time of the monotonic clock."""
-        return self._loop.call_later(max(0.0, deadline - time.monotonic()), self._owner._leave, self, _late())
+        return self._wakeups.loop.call_later(max(0.0, deadline - time.monotonic()), self._owner._leave, self, _late())
+
+    def leave(self) -> None:
+        """Ends the request, whose task is gone."""
+        self._owner._engine.leave(self.call)
 
     def _notify(self) -> None:
-        # Once until the task has looked: waking the event loop takes a system call.
-        if self._is_notified:
-            return
-        self._is_notified = True
-        try:
-            self._loop.call_soon_threadsafe(self._changed.set)
-        except RuntimeError:  # the event loop was closed, its tasks are gone
-            self._owner._engine.leave(self.call)
+        # Once until the task has looked.
+        if not self._is_notified:
+            self._is_notified = True
+            self._wakeups.add(self)
 
 
 def _checked_timeout(seconds: Any) -> float:

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from atb_core.errors import EngineError
@@ -27,6 +29,7 @@ from atb_core.runner.pace import Pace
 from atb_core.runner.request import Call, Request, Signal
 from atb_core.runner.sampler import SampledToken, Sampler
 from atb_core.runner.scheduler import Batch, Scheduler
+from atb_core.runner.speculation import Drafter
 from atb_core.runner.step_inputs import StepInputs
 
 # Bound on the logits of a prompt that are held at a time for their log probabilities.
@@ -50,7 +53,8 @@ class EngineLoop:
     """Runs the requests of all calls together; calls may come, and be left, in any thread at any time.
 
     `forward` runs the model on a step and returns logits [rows, vocab]; `can_mix` tells whether it takes mixed steps. A
-    `chunk_size` replaces the one that is measured. The other arguments are those of `ModelRunner`.
+    `chunk_size` replaces the one that is measured; `make_drafter` makes what guesses the next tokens of a
+    request, which needs mixed steps. The other arguments are those of `ModelRunner`.
 
     Attributes:
         lock: Held while the model runs and its logits are read, by all that share `forward`.
@@ -72,11 +76,17 @@ class EngineLoop:
         can_mix: Callable[[], bool] = lambda: False,
         shares_prefixes: bool = False,
         chunk_size: int | None = None,
+        make_drafter: Callable[[], Drafter] | None = None,
     ) -> None:
         self._forward = forward
         self._vocab_size = vocab_size
         self.scheduler = Scheduler(
-            blocks, max_num_seqs, max_num_batched_tokens, can_mix=can_mix, shares_prefixes=shares_prefixes
+            blocks,
+            max_num_seqs,
+            max_num_batched_tokens,
+            can_mix=can_mix,
+            shares_prefixes=shares_prefixes,
+            make_drafter=make_drafter,
         )
         self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
         self._sampler = Sampler()
@@ -228,6 +238,7 @@ class EngineLoop:
                 self._end_calls(self._closing)
             self._take_inbox()
             self.scheduler.chunk_size = self._chunk_size or self._pace.chunk_size
+            self.scheduler.draft_cost = self._pace.draft_cost
             batch = self.scheduler.next_batch()
             if batch is None:
                 return False
@@ -235,15 +246,16 @@ class EngineLoop:
                 each for each, n in zip(batch.requests, batch.counts, strict=True) if each.will_add_token_after(n)
             ]
             try:
-                results = self._run(batch, sampled)
+                results, drafted = self._run(batch, sampled)
             except Exception as error:
                 self._end_calls_of(batch.requests, error)
                 return True
             except BaseException:
                 is_consistent = True
                 raise
-            self.scheduler.mark_computed(batch)
+            self.scheduler.mark_computed(batch.requests, batch.counts)
             self._hand_out(sampled, results)
+            self._check(drafted)
             return True
         except Exception as error:
             self._end_calls(error)
@@ -256,9 +268,10 @@ class EngineLoop:
         finally:
             self._in_step = False
 
-    def _run(self, batch: Batch, sampled: list[Request]) -> list[SampledToken | Exception]:
-        """Returns the next token of each request in `sampled`, or what keeps it from having one."""
+    def _run(self, batch: Batch, sampled: list[Request]) -> tuple[list[SampledToken | Exception], list[_Drafted]]:
+        """Returns the next token of each request in `sampled`, or why it has none, and the drafts to check."""
         requests, start = batch.requests, time.perf_counter()
+        drafted: list[_Drafted] = []
         with self.lock, plugin_errors():
             if batch.phase == "decode":
                 logits = self._forward(self._inputs.decode(requests))
@@ -268,11 +281,28 @@ class EngineLoop:
                 if batch.phase == "prefill":
                     logits = self._prefill(requests)
                 else:
-                    logits = self._forward(self._inputs.mixed(requests, batch.counts))[: len(sampled)]
-            results = self._sampler.sample(logits, sampled)
+                    logits = self._forward(self._inputs.mixed(batch))
+            rows = self._sampler.as_float32(logits)
+            if batch.drafts:
+                rows, drafted = _split(rows, batch)
+            results = self._sampler.sample(rows[: len(sampled)], sampled)
         self.num_steps += 1
-        self._pace.note(batch.num_decoding, sum(batch.counts[batch.num_decoding :]), time.perf_counter() - start)
-        return results
+        num_prompt_tokens, num_drafted = sum(batch.counts[batch.num_decoding :]), sum(map(len, batch.drafts.values()))
+        self._pace.note(batch.num_decoding, num_prompt_tokens, num_drafted, time.perf_counter() - start)
+        return results, drafted
+
+    def _check(self, drafted: list[_Drafted]) -> None:
+        """Samples after the guesses that were right, and gives requests these tokens too."""
+        place, right = 0, drafted
+        while right:
+            place += 1
+            right = [each for each in right if each.is_right(place)]
+            requests = [each.request for each in right]
+            # The cache has a guess that was right; what it has of others is written again.
+            self.scheduler.mark_computed(requests, [1] * len(requests))
+            self._hand_out(requests, self._sampler.sample([each.rows[place] for each in right], requests))
+        for each in drafted:
+            each.request.note_draft(len(each.tokens), each.num_right)
 
     def _prefill(self, requests: list[Request]) -> torch.Tensor:
         """Returns the logits [requests, vocab] at the last tokens of prompts."""
@@ -345,6 +375,35 @@ class EngineLoop:
         if self._process != os.getpid():
             self._make_locks()
             self._end_calls(EngineError("The process was forked while the request ran", hint="Send it again."))
+
+
+@dataclasses.dataclass
+class _Drafted:
+    """A request with guesses, and the logits [1 + guesses, vocab] after its newest token and after each of them."""
+
+    request: Request
+    tokens: list[int]
+    rows: npt.NDArray[np.float32]
+    num_right: int = 0
+
+    def is_right(self, place: int) -> bool:
+        """Returns True if the newest token is the guess number `place`, from 1, and the request goes on."""
+        if place > len(self.tokens) or self.tokens[place - 1] != self.request.token_ids[-1]:
+            return False
+        self.num_right = place
+        return self.request.completion.finish_reason is None
+
+
+def _split(rows: npt.NDArray[np.float32], batch: Batch) -> tuple[npt.NDArray[np.float32], list[_Drafted]]:
+    """Returns the rows after the newest tokens, and a copy of those of drafts, to be read after the step."""
+    firsts, drafted, row = [], [], 0
+    for request in batch.requests:
+        draft = batch.drafts.get(request, [])
+        firsts.append(row)
+        if draft:
+            drafted.append(_Drafted(request, draft, rows[row : row + 1 + len(draft)].copy()))
+        row += 1 + len(draft)
+    return rows[firsts], drafted
 
 
 def _chunk_of(request: Request, token: SampledToken) -> StreamChunk:

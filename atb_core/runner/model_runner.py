@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
@@ -20,9 +22,11 @@ from atb_core.extensions import plugin_errors
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
+from atb_core.names import pip_install
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.chat_template import end_template_process
+from atb_core.runner.embedding import Pooling, batches, check_dimensions, check_pooling, cut, embed_batch, pooling_of
 from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
@@ -33,10 +37,11 @@ from atb_core.runner.model_loading import (
     longest_context,
     open_tokenizer,
 )
-from atb_core.runner.outputs import RequestOutput, StreamChunk
+from atb_core.runner.outputs import EmbeddingOutput, RequestOutput, StreamChunk
 from atb_core.runner.prompts import Chat, EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
 from atb_core.runner.request import Call, Request, RequestFactory, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.speculation import Drafter, SpeculativeConfig
 from atb_core.runner.token_mask import TokenMaskFactory
 from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, tool_parser
 from atb_core.settings import settings
@@ -94,6 +99,11 @@ class ModelRunner:
             model can.
         enable_prefix_caching: Does not compute again what the cache has of a prompt from requests before, block by
             block; the tokens are the same. Models without mixed steps do not.
+        speculative_config: Guesses tokens from each request's own text and checks several in one step, which makes text
+            that repeats itself faster; the tokens are the same. A mapping in vLLM's form: `method` (`"ngram"`, the
+            tokens that followed the last time), `num_speculative_tokens` (at most so many at a time, 8),
+            `prompt_lookup_min` and `prompt_lookup_max` (how many of the newest tokens must have occurred before, 3, and
+            how many are compared, 8).
         num_blocks: Size of the cache in blocks.
         kv_cache_memory_bytes: Size of the cache in bytes. By default it is enough for `max_num_seqs` full contexts
             (16 if that is not given), but at most half of the memory that is available after loading. Memory is used as
@@ -139,6 +149,7 @@ class ModelRunner:
         max_num_seqs: int | None = None,
         max_num_batched_tokens: int = 2048,
         enable_prefix_caching: bool = True,
+        speculative_config: Mapping[str, Any] | None = None,
         num_blocks: int | None = None,
         kv_cache_memory_bytes: int | None = None,
         features: Collection[str] = (),
@@ -149,6 +160,7 @@ class ModelRunner:
         self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().graph if graph is None else graph
         check_available(backend, self.graph, rank, world_size, features)
+        speculation = None if speculative_config is None else SpeculativeConfig.of(speculative_config)
         named = model_name_or_path if revision is None else with_revision(str(model_name_or_path), revision)
         checkpoint = open_checkpoint(named, progress)
         self.model_path = checkpoint.path
@@ -176,7 +188,8 @@ class ModelRunner:
         self.block_size = block_size
         self._make_cache(context_len, max_model_len, max_num_seqs, num_blocks, kv_cache_memory_bytes)
         self.max_num_seqs = min(max_num_seqs or _MAX_NUM_SEQS, self.num_blocks)
-        self.engine_loop = self._make_loop(max_num_batched_tokens, enable_prefix_caching)
+        self._max_num_batched_tokens = max_num_batched_tokens
+        self.engine_loop = self._make_loop(max_num_batched_tokens, enable_prefix_caching, speculation)
         self._request_ids = itertools.count()
 
     def _set_defaults(self, generation_config: str | Path) -> None:
@@ -210,8 +223,13 @@ class ModelRunner:
         self.kv_cache = self.allocate_kv_cache(self.num_blocks)
         self._blocks = BlockManager(self.num_blocks, self.block_size)
 
-    def _make_loop(self, max_num_batched_tokens: int, enable_prefix_caching: bool) -> EngineLoop:
+    def _make_loop(
+        self, max_num_batched_tokens: int, enable_prefix_caching: bool, speculation: SpeculativeConfig | None
+    ) -> EngineLoop:
         loaded, block_size = self._loaded, self.block_size
+        problem = None if speculation is None else self.model.mixed_steps_problem(block_size)
+        if problem is not None:
+            raise RequestError(f"speculative_config needs steps of several tokens a request: {problem}")
         return EngineLoop(
             lambda step: _model_in(loaded).run_step(step),
             self._blocks,
@@ -222,6 +240,7 @@ class ModelRunner:
             vocab_size=self.vocab_size,
             can_mix=lambda: _model_in(loaded).mixed_steps_problem(block_size) is None,
             shares_prefixes=enable_prefix_caching,
+            make_drafter=None if speculation is None else functools.partial(Drafter, speculation),
         )
 
     @property
@@ -456,6 +475,63 @@ class ModelRunner:
             name = request_id or str(next(self._request_ids))
             requests += factory.make(name, index, prompt, own, token_mask)
         return requests
+
+    def profile(self, trace: str | Path | None = None) -> AbstractContextManager[Any]:
+        """Returns an `atb_profile.Profile`: entered, it records when each node of the model runs, on which thread.
+
+        Args:
+            trace: File for a trace that Perfetto opens; `None` for none.
+
+        Raises:
+            RequestError: The package atb-profile is not installed.
+        """
+        try:
+            profiles = import_module("atb_profile")
+        except ModuleNotFoundError:
+            raise RequestError("profiles need the package atb-profile", hint=pip_install("atb-profile")) from None
+        return profiles.Profile(self, trace)  # type: ignore[no-any-return]
+
+    @plugin_errors()
+    def embed(
+        self,
+        prompts: Prompts,
+        *,
+        pooling: Pooling | None = None,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        **_unknown: Never,
+    ) -> list[EmbeddingOutput]:
+        """Embeds prompts: the hidden states behind the last norm, pooled. Requests that run go on between its steps.
+
+        Each prompt gets the vector that it would get alone. A prompt is computed in one step, whatever its length.
+
+        Args:
+            prompts: As for `generate`; text gets the tokenizer's special tokens.
+            pooling: `"last"`, the state of the last token, `"mean"` of all tokens, or `"cls"`, that of the first.
+                `None`: what the checkpoint's `1_Pooling/config.json` says, `"last"` without one.
+            normalize: Scales vectors to length 1.
+            dimensions: Cuts vectors to their first numbers, for checkpoints that say it may be done.
+
+        Returns:
+            One output for each prompt, in their order.
+
+        Raises:
+            RequestError: A prompt or argument cannot be served, or the model gives no hidden states.
+        """
+        check_call("embed", _unknown, normalize=normalize)
+        pooling = pooling or pooling_of(self.model_path)
+        check_pooling(pooling, self.model)
+        check_dimensions(dimensions, self.config.hidden_size, self._router.config_dict)
+        given = split_prompts(prompts)
+        encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len)
+        names = ["The prompt"] if len(given) == 1 else [f"Prompt {number}" for number in range(len(given))]
+        token_ids = [encoder.encode(*each).token_ids for each in zip(given, names, strict=True)]
+        vectors: list[Any] = []
+        for batch in batches(token_ids, self._max_num_batched_tokens):
+            with self.engine_loop.lock:
+                vectors += embed_batch(self.model, self.kv_cache, batch, pooling)
+        cuts = (cut(vector, dimensions, normalize) for vector in vectors)
+        return [EmbeddingOutput(*each) for each in zip(cuts, token_ids, strict=True)]
 
     @plugin_errors()
     def encode(

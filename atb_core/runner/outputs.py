@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -25,7 +29,7 @@ class Logprob(NamedTuple):
 
 @dataclass
 class RequestMetrics:
-    """Durations in seconds, measured on one monotonic clock.
+    """Durations in seconds, measured on one monotonic clock, and counts, of all completions of a prompt.
 
     Attributes:
         queue_time: From being added to the start of its first step.
@@ -33,6 +37,8 @@ class RequestMetrics:
         decode_time: From its first token to its last.
         total_time: From being added to its end.
         preemptions: Number of times its cache blocks went to older requests and it was computed again.
+        num_draft_tokens: Number of tokens that were guessed by speculation.
+        num_accepted_tokens: Number of those that were kept.
     """
 
     queue_time: float = 0.0
@@ -40,6 +46,8 @@ class RequestMetrics:
     decode_time: float = 0.0
     total_time: float = 0.0
     preemptions: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
 
 
 @dataclass
@@ -103,6 +111,19 @@ class RequestOutput:
     def token_ids(self) -> list[int]:
         """Generated tokens of the first completion."""
         return self.outputs[0].token_ids
+
+
+@dataclass(frozen=True)
+class EmbeddingOutput:
+    """Embedding of one prompt.
+
+    Attributes:
+        embedding: Vector [hidden_size], float32.
+        prompt_token_ids: Tokens of the prompt.
+    """
+
+    embedding: npt.NDArray[np.float32]
+    prompt_token_ids: list[int]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from atb_core.runner.detokenizer import Detokenizer
 from atb_core.runner.outputs import CompletionOutput, FinishReason, Logprob, RequestOutput, StreamChunk
 from atb_core.runner.prompts import PromptEncoder
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.speculation import Drafter
 from atb_core.runner.token_mask import TokenMask, TokenMaskFactory
 
 # A caller that is this many chunks behind is waited for: its requests take part in no step until it has read some.
@@ -122,6 +123,7 @@ class Request:
         token_mask: Restricts the tokens; `None`: all are allowed.
         call: The call that it belongs to.
         arrival: Order in which requests came, set by the scheduler.
+        drafter: Guesses its next tokens; set by the scheduler.
         block_table: Set by the scheduler through the block manager.
         num_computed: Number of its first tokens that the cache has.
         block_keys: Keys of its first full blocks, as far as they were needed.
@@ -147,6 +149,7 @@ class Request:
         self.token_ids = list(prompt)
         self.call: Call
         self.arrival = -1
+        self.drafter: Drafter | None = None
         self.block_table: list[int] = []
         self.num_computed = 0
         self.block_keys: list[bytes] = []
@@ -181,6 +184,14 @@ class Request:
     def will_add_token_after(self, count: int) -> bool:
         """Returns True if a step of its next `count` tokens gives it another one."""
         return self.num_computed + count == len(self.token_ids)
+
+    def note_draft(self, num_drafted: int, num_accepted: int) -> None:
+        """Notes how many guessed tokens a step had, and how many of them were kept."""
+        metrics = self.result.metrics
+        metrics.num_draft_tokens += num_drafted
+        metrics.num_accepted_tokens += num_accepted
+        if self.drafter is not None:
+            self.drafter.note(num_drafted, num_accepted)
 
     def mark_cached(self, num_tokens: int) -> None:
         """Notes how many of its first tokens the cache had when it was admitted."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from atb_core.errors import EngineError
 from atb_core.runner.block_manager import BlockManager, block_key
 from atb_core.runner.request import Request
+from atb_core.runner.speculation import Drafter
 
 
 class Batch(NamedTuple):
@@ -21,12 +23,14 @@ class Batch(NamedTuple):
         requests: Those that take part.
         counts: How many of its tokens each request brings.
         num_decoding: Number of those that bring their newest token; they come first.
+        drafts: Guessed tokens that follow a request's newest token, to be checked in the same step.
     """
 
     phase: Literal["prefill", "decode", "mixed"]
     requests: list[Request]
     counts: list[int]
     num_decoding: int
+    drafts: Mapping[Request, list[int]] = MappingProxyType({})
 
 
 def _age(request: Request) -> int:
@@ -49,9 +53,11 @@ class Scheduler:
         max_num_batched_tokens: Largest number of prompt tokens in a step.
         can_mix: Returns whether the model has mixed steps; asked when one is needed first.
         shares_prefixes: Looks for prompts in the cache.
+        make_drafter: Makes what guesses the next tokens of a request; `None`: nothing is guessed.
 
     Attributes:
         chunk_size: Number of prompt tokens for a step in which as many others get their next token for a stream.
+        draft_cost: Time of one guessed token in a step, relative to a step without.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Scheduler:
         *,
         can_mix: Callable[[], bool] = lambda: False,
         shares_prefixes: bool = False,
+        make_drafter: Callable[[], Drafter] | None = None,
     ) -> None:
         self._blocks = blocks
         self._max_num_seqs = max_num_seqs
@@ -69,6 +76,8 @@ class Scheduler:
         self._ask_can_mix = can_mix
         self._mixes: bool | None = None
         self._shares_prefixes = shares_prefixes
+        self._make_drafter = make_drafter
+        self.draft_cost = 0.0
         self._arrivals = itertools.count()
         self._left_out_decode = self._has_preempted = False
         self.waiting: deque[Request] = deque()
@@ -78,6 +87,7 @@ class Scheduler:
         """Queues new requests."""
         for request in requests:
             request.arrival = next(self._arrivals)
+            request.drafter = self._make_drafter and self._make_drafter()
             self.waiting.append(request)
 
     def next_batch(self) -> Batch | None:
@@ -90,16 +100,18 @@ class Scheduler:
             prompts, counts = self._take_prompts(decoding)
         self._left_out_decode = False
         if not prompts:
-            return Batch("decode", decoding, [1] * len(decoding), len(decoding)) if decoding else None
+            drafts = self._draft(decoding)
+            phase: Literal["decode", "mixed"] = "mixed" if drafts else "decode"
+            return Batch(phase, decoding, [1] * len(decoding), len(decoding), drafts) if decoding else None
         if decoding and not prompts[0].wants_prompt_logprobs and self._can_mix():
             return Batch("mixed", decoding + prompts, [1] * len(decoding) + counts, len(decoding))
         self._left_out_decode = bool(decoding)
         are_whole = all(count == len(request) for request, count in zip(prompts, counts, strict=True))
         return Batch("prefill" if are_whole else "mixed", prompts, counts, 0)
 
-    def mark_computed(self, batch: Batch) -> None:
-        """Notes that the cache has the tokens of a step, and lets others share the blocks that it filled."""
-        for request, count in zip(batch.requests, batch.counts, strict=True):
+    def mark_computed(self, requests: Sequence[Request], counts: Sequence[int]) -> None:
+        """Notes that the cache has so many further tokens of requests; lets others share blocks that are full now."""
+        for request, count in zip(requests, counts, strict=True):
             full = request.num_computed // self._blocks.block_size
             request.num_computed += count
             now_full = request.num_computed // self._blocks.block_size
@@ -124,6 +136,18 @@ class Scheduler:
         self.running = []
         self.waiting.clear()
         self._blocks.clear()
+
+    def _draft(self, decoding: list[Request]) -> dict[Request, list[int]]:
+        """Returns guesses for the requests that have some, with cache blocks for them. Nobody loses blocks for it."""
+        drafts: dict[Request, list[int]] = {}
+        for request in decoding:
+            if request.drafter is not None:
+                # The step adds a token after the last guess, too.
+                limit = request.max_total - len(request) - 1
+                draft = request.drafter.draft(request.token_ids, limit, self.draft_cost)
+                if draft and self._blocks.grow(request.block_table, len(request) + len(draft)):
+                    drafts[request] = draft
+        return drafts
 
     def _can_mix(self) -> bool:
         if self._mixes is None:

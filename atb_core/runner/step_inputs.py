@@ -9,6 +9,7 @@ import torch
 
 from atb_core.features.step import KVCache, Step
 from atb_core.runner.request import Request
+from atb_core.runner.scheduler import Batch
 
 
 class StepInputs:
@@ -86,23 +87,33 @@ class StepInputs:
             lm_head_indices=torch.from_numpy(np.cumsum(lengths, dtype=np.int64) - 1),
         )
 
-    def mixed(self, requests: list[Request], counts: list[int]) -> Step:
-        """Returns the step of the next `counts` tokens of each request, one request after another.
+    def mixed(self, batch: Batch) -> Step:
+        """Returns the step of a batch: the next tokens of each request and its draft, one request after another.
 
-        `lm_head_indices` are the newest tokens of those that bring it, or one token that nobody asks for.
+        `lm_head_indices` are the newest tokens of those that bring it, each followed by its draft, or one token that
+        nobody asks for.
         """
         self._rows = []
+        requests, drafts = batch.requests, [batch.drafts.get(request, []) for request in batch.requests]
         starts = [request.num_computed for request in requests]
-        ends = [start + count for start, count in zip(starts, counts, strict=True)]
+        newest = [start + count for start, count in zip(starts, batch.counts, strict=True)]
+        ends = [end + len(draft) for end, draft in zip(newest, drafts, strict=True)]
         spans = list(zip(requests, starts, ends, strict=True))
         tables = np.zeros((len(requests), self._tables.shape[1]), dtype=np.int32)
         for row, request in enumerate(requests):
             tables[row, : len(request.block_table)] = request.block_table
-        ids = np.concatenate([np.array(request.token_ids[start:end], dtype=np.int64) for request, start, end in spans])
-        last = np.cumsum(counts, dtype=np.int64) - 1
-        wanted = [row for row, (request, _, end) in enumerate(spans) if end == len(request)] or [0]
+        tokens = [
+            np.array([*request.token_ids[start:end], *draft], dtype=np.int64)
+            for (request, start, end), draft in zip(spans, drafts, strict=True)
+        ]
+        counts = np.array([len(each) for each in tokens], dtype=np.int32)
+        wanted = [
+            np.arange(last - len(draft), last + 1)
+            for last, draft, request, end in zip(np.cumsum(counts) - 1, drafts, requests, newest, strict=True)
+            if end == len(request)
+        ]
         return Step(
-            input_ids=torch.from_numpy(ids),
+            input_ids=torch.from_numpy(np.concatenate(tokens)),
             position_ids=torch.from_numpy(np.concatenate([np.arange(start, end) for _, start, end in spans])),
             is_prefill=False,
             kv_cache=self._kv_cache,
@@ -110,8 +121,8 @@ class StepInputs:
             slots=torch.from_numpy(np.concatenate([self._slots_of(*span) for span in spans])),
             input_lengths=torch.from_numpy(np.array(ends, dtype=np.int32)),
             max_seq_len=max(ends),
-            lm_head_indices=torch.from_numpy(last[wanted]),
-            q_lens=torch.from_numpy(np.array(counts, dtype=np.int32)),
+            lm_head_indices=torch.from_numpy(np.concatenate(wanted) if wanted else np.zeros(1, dtype=np.int64)),
+            q_lens=torch.from_numpy(counts),
         )
 
     def _slots_of(self, request: Request, start: int, end: int) -> npt.NDArray[np.int32]:

@@ -13,6 +13,7 @@ from atb_core.checkpoint.base import TokenizerParts
 from atb_core.checkpoint.opening import checkpoint_at
 from atb_core.checkpoint.tokenizer_json import library_errors
 from atb_core.errors import RequestError, TokenizerError, shown
+from atb_core.names import command
 from atb_core.runner.chat_template import NO_CHAT, ChatTemplate, Message
 from atb_core.runner.text_decoder import TextDecoder, TextDecoderFactory
 
@@ -163,7 +164,7 @@ class Tokenizer:
             if value is not None and name != "add_generation_prompt" and not template.mentions(name):
                 raise RequestError(
                     f"The model's chat template knows no variable {name!r}",
-                    hint="Leave it out, or look how it is spelled: `atb show MODEL --template` prints the template.",
+                    hint=f"Leave it out, or see its spelling: {command('show MODEL --template')} prints the template.",
                 )
 
     def _template(self, name: str) -> ChatTemplate:

@@ -14,6 +14,7 @@
 #include "cpu/engine/graph_backend.h"
 #include "cpu/engine/op.h"
 #include "cpu/engine/program.h"
+#include "cpu/engine/read_stream.h"
 #include "cpu/engine/runtime.h"
 #include "cpu/engine/weight_store.h"
 #include "cpu/isa.h"
@@ -103,10 +104,15 @@ void set(Program& program, const std::vector<int>& tensors, const std::vector<ui
   without_gil([&] { program.set(given); });
 }
 
-nb::list profile(const Program& program) {
+template <typename T>
+nb::bytes bytes_of(const std::vector<T>& values) {
+  return nb::bytes(values.data(), values.size() * sizeof(T));
+}
+
+nb::list take_runs(Program& program) {
   nb::list rows;
-  for (const Program::NodeTime& time : without_gil([&] { return program.profile(); })) {
-    rows.append(nb::make_tuple(time.label, time.op, time.seconds, time.runs));
+  for (const Program::RunTimes& run : without_gil([&] { return program.take_runs(); })) {
+    rows.append(nb::make_tuple(run.begin, run.end, bytes_of(run.nodes), bytes_of(run.times)));
   }
   return rows;
 }
@@ -152,6 +158,9 @@ NB_MODULE(_cpu, m) {
   m.def("resolve_num_threads", &atb_core::cpu::resolve_num_threads, "requested"_a = 0,
         "The number of threads: the argument if positive, else ATB_NUM_THREADS, OMP_NUM_THREADS, the processors.");
 
+  m.def("read_stream", &atb_core::read_stream, "runtime"_a, "bytes"_a, "repeats"_a,
+        nb::call_guard<nb::gil_scoped_release>(), "Seconds of each pass of the threads over so much memory.");
+
   m.attr("KERNEL_ABI_VERSION") = ATB_KERNEL_ABI_VERSION;
   m.def("register_kernel", &register_kernel, "op"_a, "abi_version"_a, "run"_a, "check"_a = 0,
         "writes"_a = std::vector<int>(),
@@ -193,8 +202,9 @@ NB_MODULE(_cpu, m) {
       .def("output_shapes", &output_shapes, "tensors"_a, "data"_a, "shapes"_a,
            "As set(), then the shapes that the outputs must have.")
       .def("run", &run, "tensors"_a, "data"_a, "shapes"_a, "As set(), then runs the graph without the GIL.")
-      .def("set_profiling", &Program::set_profiling, "on"_a, nb::call_guard<nb::gil_scoped_release>())
-      .def("profile", &profile, "(label, op, seconds, runs) of each node since profiling was switched on.")
+      .def("set_recording", &Program::set_recording, "on"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("take_runs", &take_runs,
+           "(begin, end, nodes, times) of each run since the last call: int32 and pairs of int64 as bytes.")
       .def("plan_info", &plan_info, "steps, arena_bytes, shared_bytes, scratch_bytes for the present shapes.")
       .def_prop_ro("num_plans",
                    [](const Program& program) { return without_gil([&] { return program.num_plans(); }); });

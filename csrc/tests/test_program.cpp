@@ -268,18 +268,37 @@ TEST(programs_of_one_runtime_run_from_several_threads) {
   CHECK(wrong == 0);
 }
 
-TEST(profiling_names_every_node_that_ran) {
+TEST(recorded_runs_have_the_times_of_every_step_and_thread) {
   Engine engine(doublings(3));
   Floats x(4, 1), y(4);
   engine.program.run({argument(0, x, {1, 4}), argument(3, y, {1, 4})});
-  CHECK(engine.program.profile().empty());
-  engine.program.set_profiling(true);
+  CHECK(engine.program.take_runs().empty());
+  engine.program.set_recording(true);
   for (int i = 0; i < 2; ++i) engine.program.run();
-  const auto times = engine.program.profile();
-  CHECK(times.size() == 3);
-  CHECK(times[0].op == "Elewise" && times[2].label == "node2" && times[1].runs == 2 && times[1].seconds >= 0);
-  engine.program.set_profiling(true);
-  CHECK(engine.program.profile().empty());
+  const auto runs = engine.program.take_runs();
+  CHECK(runs.size() == 2 && runs[1].begin >= runs[0].end);
+  CHECK((runs[0].nodes == std::vector<int32_t>{0, 1, 2}));
+  CHECK(runs[0].times.size() % 3 == 0);
+  int64_t last = runs[0].begin;
+  for (size_t step = 0; step < 3; ++step) {
+    const StepTime& time = runs[0].times[step];
+    CHECK(time.begin >= last && time.end >= time.begin);
+    last = time.end;
+  }
+  CHECK(runs[0].end >= last);
+  CHECK(engine.program.take_runs().empty());
+  engine.program.run();
+  engine.program.set_recording(true);
+  CHECK(engine.program.take_runs().empty());
+}
+
+TEST(only_the_latest_recorded_runs_are_kept) {
+  Engine engine(doublings(1));
+  Floats x(4, 1), y(4);
+  engine.program.run({argument(0, x, {1, 4}), argument(1, y, {1, 4})});
+  engine.program.set_recording(true);
+  for (size_t i = 0; i < Program::kMaxRecorded + 1; ++i) engine.program.run();
+  CHECK(engine.program.take_runs().size() == Program::kMaxRecorded);
 }
 
 TEST_MAIN()

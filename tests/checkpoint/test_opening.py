@@ -10,7 +10,7 @@ import pytest
 from hook_plugins import Site, failures, site
 from site_directory import settings_file
 
-from atb_core.checkpoint import open_checkpoint, open_weights
+from atb_core.checkpoint import open_checkpoint, open_weights, stored_models
 from atb_core.checkpoint.directory import DirectoryCheckpoint
 from atb_core.checkpoint.opening import with_revision
 from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError
@@ -189,3 +189,16 @@ def test_a_revision_goes_with_the_name_of_a_hub_and_with_an_alias(settings_file:
     for reference in ("fixed", "https://huggingface.co/maker/small", str(tmp_path)):
         with pytest.raises(RequestError, match="the revision 'v2' is given for"):
             with_revision(reference, "v2")
+
+
+def test_a_source_whose_cache_cannot_be_read_is_named_and_the_others_are_listed(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeps = "\n    def stored(self):\n        {}\n    Shelf.stored = stored\n"
+    model_line = "from atb_core.checkpoint import StoredModel; return [StoredModel('shelf:a', Path('/a'), 1)]"
+    site.install("atb-closed", source(tmp_path) + keeps.format("raise PermissionError(13, 'Permission denied', '/c')"))
+    site.install("atb-shelf", source(tmp_path) + keeps.format(model_line))
+    assert "shelf:a" in [model.reference for _, model in stored_models()]
+    assert "what the source of shelf:NAME for a model on the shelf keeps on this machine is left out" in caplog.text
+    assert "Permission denied: '/c'" in caplog.text
+    assert failures() == []

@@ -17,7 +17,7 @@ import pages
 import pytest
 from tiny_models import write_model
 
-from atb_core.cli import main
+from atb_cli import main
 from atb_core.plugins.registry import registry
 
 if sys.version_info >= (3, 11):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from engine.networks import HIDDEN, VOCAB, tiny_engine, tiny_network, tiny_weights
@@ -109,17 +111,24 @@ def test_caches_are_bound_once_and_written_in_place() -> None:
     assert "12" in str(error.value)
 
 
-def test_profiling_tells_where_time_goes() -> None:
+def test_recorded_runs_have_the_time_of_every_node() -> None:
     engine = tiny_engine()
     ids = torch.tensor([1])
     engine.forward({"ids": ids})
-    assert engine.profile() == []
-    engine.set_profiling(True)
+    assert engine.take_runs() == []
+    engine.set_recording(True)
+    started = time.perf_counter_ns()
     for _ in range(3):
         engine.forward({"ids": ids})
-    assert [(row.op, row.runs) for row in engine.profile()] == [("Gather", 3), ("RmsNorm", 3), ("Linear", 3)]
-    engine.set_profiling(False)
-    assert engine.profile() == []
+    runs = engine.take_runs()
+    assert [[run.network.nodes[i].op.name for i in run.steps] for run in runs] == 3 * [["Gather", "RmsNorm", "Linear"]]
+    for run in runs:
+        first = list(run.threads[0])
+        assert [started, run.begin, *first, run.end] == sorted([started, run.begin, *first, run.end])
+    assert engine.take_runs() == []
+    engine.set_recording(False)
+    engine.forward({"ids": ids})
+    assert engine.take_runs() == []
 
 
 def test_the_engine_prints_as_its_network_and_machine() -> None:

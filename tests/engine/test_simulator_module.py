@@ -51,3 +51,10 @@ def test_the_sources_of_the_modules_have_the_same_number() -> None:
     match = re.search(r"kInterfaceVersion = (\d+);", INTERFACE_HEADER.read_text(encoding="utf-8"))
     assert match is not None
     assert int(match[1]) == INTERFACE_VERSION
+
+
+def test_without_atb_ascend_the_backend_for_a_card_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "atb_ascend", None)
+    with pytest.raises(BackendUnavailableError, match=r"needs atb-ascend, which .* is not installed") as caught:
+        get_backend("atb")
+    assert caught.value.hint == f"{pip_install('atb-ascend')}."

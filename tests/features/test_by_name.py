@@ -11,8 +11,8 @@ import pytest
 from hook_plugins import Site, install_family, site
 from toy_model import write_model
 
+from atb_cli import main
 from atb_core import ModelRunner, SamplingParams
-from atb_core.cli import main
 from atb_core.errors import GraphError, PluginError, RequestError
 
 __all__ = ["site"]
@@ -119,7 +119,7 @@ def test_the_command_line_takes_features(site: Site, model: Path, monkeypatch: p
         asked.update(loading)
         raise RequestError("enough")
 
-    monkeypatch.setattr("atb_core.cli.options.load_runner", load)
+    monkeypatch.setattr("atb_cli.options.load_runner", load)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     assert main(["run", str(model), "--feature", "shift", "--feature", "other", "hello"]) == 1
     assert asked["features"] == ("shift", "other")

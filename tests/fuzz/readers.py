@@ -21,6 +21,7 @@ from runner.tiny_tokenizers import byte_fallback, byte_level
 from site_directory import Site
 from synthetic import Package
 
+from atb_cli.plugin_doctor.checks import check_metadata
 from atb_core.checkpoint.opening import checkpoint_at, open_checkpoint
 from atb_core.errors import AtbError
 from atb_core.graph import DataType, Dim, Network, Tensor
@@ -28,7 +29,6 @@ from atb_core.graph.passes import run_passes
 from atb_core.models.base.router import router_of
 from atb_core.nn import functional as F
 from atb_core.plugins.admission import refusal
-from atb_core.plugins.doctor.checks import check_metadata
 from atb_core.plugins.once import forget
 from atb_core.plugins.scan import environment
 from atb_core.runner.generation_config import default_values

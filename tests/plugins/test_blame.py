@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from site_directory import Site, site
 
+from atb_cli import main
 from atb_core import ModelRunner, SamplingParams
 from atb_core.checkpoint import open_checkpoint, open_weights
-from atb_core.cli import main
 from atb_core.errors import AtbError, ConfigError, ModelNotFoundError, PluginError, WeightsError
 from atb_core.extensions import Owner, plugin_error, plugin_errors
 from atb_core.models.base.router import router_of

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 from hook_plugins import Site, failures, site
 
+from atb_cli.plugin_commands import COMMANDS
 from atb_core.checkpoint.formats import CHECKPOINT_FORMATS
 from atb_core.checkpoint.sources.base import SOURCES
-from atb_core.cli.plugin_commands import COMMANDS
 from atb_core.errors import PluginError
 from atb_core.features import FEATURES
 from atb_core.graph.custom_ops import OPS
@@ -231,7 +231,7 @@ def test_a_name_that_two_packages_claim_names_both(site: Site) -> None:
 def test_importing_core_listing_and_help_import_no_hooks(site: Site) -> None:
     site.install("atb-loud", "raise RuntimeError('imported')")
     code = (
-        "import sys, atb_core, atb_core.plugins; from atb_core.cli import main; "
+        "import sys, atb_core, atb_core.plugins; from atb_cli import main; "
         "assert main(['list']) == 0 and main(['--help']) == 0; "
         "assert not {'torch', 'pluggy', 'atb_loud'} & set(sys.modules)"
     )

@@ -11,7 +11,7 @@ import sys
 import pytest
 from synthetic import Flaw, Synthetic, install
 
-COMMAND = "import sys; from atb_core.cli import main; status = main(sys.argv[1:]); "
+COMMAND = "import sys; from atb_cli import main; status = main(sys.argv[1:]); "
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def test_a_long_list_of_installed_families_is_cut(site: Site) -> None:
     for number in range(20):
         site.family(f"atb-many-{number:02}", f"many_{number:02}")
     message = error(site, "gemma_9").message
-    assert "many_11 (atb-many-11 1.0) and 8 more (atb list)" in message
+    assert "many_11 (atb-many-11 1.0) and 8 more (`atb list`)" in message
     assert "many_12" not in message
 
 

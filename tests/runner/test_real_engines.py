@@ -112,10 +112,11 @@ def test_a_closed_runner_frees_its_engine_and_refuses_to_run(directory: Path) ->
         {"max_num_seqs": 1},
         {"max_num_batched_tokens": 1},
         {"max_model_len": 70, "num_blocks": 5},
+        {"speculative_config": {"prompt_lookup_min": 1, "num_speculative_tokens": 5}},
     ],
-    ids=["small blocks", "large blocks", "one at a time", "small prefills", "preemptions"],
+    ids=["small blocks", "large blocks", "one at a time", "small prefills", "preemptions", "guesses"],
 )
-def test_the_schedule_changes_no_bit(directory: Path, options: dict[str, int]) -> None:
+def test_the_schedule_changes_no_bit(directory: Path, options: dict[str, Any]) -> None:
     params = SamplingParams(temperature=0.8, seed=3, max_tokens=COUNT, ignore_eos=True, logprobs=2)
     expected = open_runner(directory).generate(PROMPTS, params)
     outputs = open_runner(directory, **options).generate(PROMPTS, params)
@@ -123,6 +124,8 @@ def test_the_schedule_changes_no_bit(directory: Path, options: dict[str, int]) -
     assert [output.outputs[0].logprobs for output in outputs] == [output.outputs[0].logprobs for output in expected]
     if "num_blocks" in options:
         assert sum(output.metrics.preemptions for output in outputs) > 0
+    if "speculative_config" in options:
+        assert sum(output.metrics.num_draft_tokens for output in outputs) > 0
 
 
 def test_sharing_prefixes_and_taking_chunks_change_no_bit(directory: Path) -> None:

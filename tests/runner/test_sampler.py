@@ -24,7 +24,8 @@ def make_request(params: SamplingParams, prompt: list[int] | None = None) -> Req
 
 def sample(logits: torch.Tensor, requests: list[Request]) -> list[SampledToken]:
     """The tokens of rows that all have one."""
-    tokens = Sampler().sample(logits, requests)
+    sampler = Sampler()
+    tokens = sampler.sample(sampler.as_float32(logits), requests)
     assert all(isinstance(token, SampledToken) for token in tokens)
     return tokens  # type: ignore[return-value]
 
@@ -156,8 +157,7 @@ def test_samples_follow_the_distribution() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0, -50.0, 1.5]]).repeat(1, 300)
     logits[:, 5:] = -60.0
     item = make_request(SamplingParams(temperature=1.0, seed=11))
-    sampler = Sampler()
-    counts = np.bincount([sampler.sample(logits, [item])[0].token_id for _ in range(4000)], minlength=5)
+    counts = np.bincount([sample(logits, [item])[0].token_id for _ in range(4000)], minlength=5)
     expected = logits[0, :5].softmax(-1).numpy() * 4000
     assert counts[3] == 0
     assert len(counts) == 5
@@ -241,7 +241,8 @@ def test_logits_that_are_not_numbers_are_an_error(bad: float, params: SamplingPa
     logits = rows(1, 50)
     logits[0, 17] = bad
     logits = torch.cat([logits, rows(1, 50)])
-    error, token = Sampler().sample(logits, [make_request(params), make_request(params)])
+    sampler = Sampler()
+    error, token = sampler.sample(sampler.as_float32(logits), [make_request(params), make_request(params)])
     assert isinstance(error, EngineError)
     assert "logits contain" in error.message
     assert isinstance(token, SampledToken)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from simulator.simulated import run_python
 
-from atb_core import ascend
+import atb_ascend
 from atb_core.engine import atb, get_backend
 from atb_core.engine.atb import AtbBackend, load_simulator
 from atb_core.errors import BackendUnavailableError
@@ -35,7 +35,7 @@ def torch_npu(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.SimpleNamespace
     module.npu = npu  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch_npu", module)
     monkeypatch.setattr(atb, "_DEVICE_MODULE", "atb_sim._atb_sim")
-    monkeypatch.setattr(ascend, "missing_for_backend", list)
+    monkeypatch.setattr(atb_ascend, "missing_for_backend", list)
     atb._shared_device.cache_clear()
     yield types.SimpleNamespace(stream=stream, chosen=chosen, sim=sim)
     atb._shared_device.cache_clear()
@@ -72,7 +72,7 @@ def test_a_stream_of_torchs_is_not_destroyed_with_the_device(torch_npu: types.Si
 AT_EXIT = """
 import atexit, sys, types
 import torch
-from atb_core import ascend
+import atb_ascend
 from atb_core.engine import atb
 from atb_core.graph import DataType, Network, Tensor
 from atb_core.nn.functional import linear
@@ -82,7 +82,7 @@ stream = sim.create_stream()
 current = types.SimpleNamespace(npu_stream=stream, synchronize=lambda: None)
 sys.modules["torch_npu"] = types.ModuleType("torch_npu")
 sys.modules["torch_npu"].npu = types.SimpleNamespace(set_device=lambda id: None, current_stream=lambda: current)
-atb._DEVICE_MODULE, ascend.missing_for_backend = "atb_sim._atb_sim", list
+atb._DEVICE_MODULE, atb_ascend.missing_for_backend = "atb_sim._atb_sim", list
 
 def end():  # what torch_npu does when it is unloaded
     global backend, engine
@@ -137,11 +137,11 @@ def test_a_cache_on_the_host_is_refused(torch_npu: types.SimpleNamespace) -> Non
         engine.set_kv_caches({"x": torch.zeros(4, 32).half()})
 
 
-@pytest.mark.skipif(not ascend.missing_for_backend(), reason="this machine has everything that the backend needs")
+@pytest.mark.skipif(not atb_ascend.missing_for_backend(), reason="this machine has everything that the backend needs")
 def test_without_ascends_software_the_backend_says_what_is_missing() -> None:
     with pytest.raises(BackendUnavailableError) as caught:
         get_backend("atb")
     text = str(caught.value)
-    for finding in ascend.missing_for_backend():
+    for finding in atb_ascend.missing_for_backend():
         assert f"{finding.check}:" in text
     assert "atb doctor" in text

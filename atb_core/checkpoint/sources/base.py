@@ -15,6 +15,7 @@ from typing import ClassVar
 from atb_core.checkpoint.progress import Progress
 from atb_core.errors import WeightsError
 from atb_core.extensions import Extensions
+from atb_core.names import command
 
 __all__ = ["UNWANTED", "WANTED", "Source", "StoredModel", "announce"]
 
@@ -114,5 +115,5 @@ def announce(what: str, sizes: Collection[int], directory: Path, variable: str) 
     if (free := shutil.disk_usage(existing).free) < total:
         raise WeightsError(
             f"{what} needs {total / 1e6:,.0f} MB below {directory}, where {free / 1e6:,.0f} MB are free",
-            f"Set {variable} to a directory on a disk with room, or free some: `atb models` lists what could go.",
+            f"Set {variable} to a directory on a disk with room, or free some: {command('models')} lists what may go.",
         )

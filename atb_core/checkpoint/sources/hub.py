@@ -7,6 +7,7 @@ The library reads the environment: `HF_ENDPOINT` (a mirror), `HF_TOKEN`, `HF_HOM
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from atb_core.errors import ModelNotFoundError, WeightsError
 
 if TYPE_CHECKING:
     from huggingface_hub import HFCacheInfo
+
+_log = logging.getLogger(__name__)
 
 _REPOSITORY = r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)"
 _ID = re.compile(rf"{_REPOSITORY}(?:@(?P<revision>[\w][\w./-]*))?(?P<file>)")
@@ -115,6 +118,9 @@ class HubSource(Source):
 
     def stored(self) -> Sequence[StoredModel]:
         cache = _cache()
+        for damaged in cache.warnings if cache else ():
+            if "models--" in str(damaged):
+                _log.warning("a model in the hub's cache is left out: %s", damaged)
         return [
             StoredModel(
                 reference=_reference(repository.repo_id, revision.refs, revision.commit_hash),

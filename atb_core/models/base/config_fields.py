@@ -32,6 +32,7 @@ MEANINGLESS: dict[str, str] = {
         cache_implementation chunk_size_feed_forward is_decoder is_llama_config num_logits_to_keep output_attentions
         output_hidden_states return_dict tf_legacy_loss torchscript transformers.js_config use_bfloat16 use_cache
         use_flash_attn use_flash_attention use_return_dict _flash_attn_2_enabled tensor_data_layout""",
+    "embeddings, whose reader is `ModelRunner.embed`": "is_matryoshka matryoshka_dimensions",
     "modifiers of sliding_window, which is judged itself": """
         max_window_layers sliding_window_pattern _sliding_window_pattern use_sliding_window""",
 }

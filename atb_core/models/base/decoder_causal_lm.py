@@ -40,11 +40,13 @@ class DecoderCausalLM(FlashCausalLMV3):
         )
 
     def forward(self, **kwargs: Any) -> Mapping[str, Tensor]:
-        """Records the model; returns the logits as `model_out`."""
+        """Records the model; returns the logits as `model_out`, or with `hidden_states` what they are made of."""
         hidden = self.model(**kwargs)
         rows = kwargs["lm_head_indices"]
         if rows is not None:
             hidden = gather(hidden, 0, rows)
+        if kwargs.get("hidden_states"):
+            return {"model_out": hidden}
         logits = self.lm_head(hidden)
         if self.logits_softcap:
             logits = tanh(logits / self.logits_softcap) * self.logits_softcap

@@ -15,6 +15,7 @@ from atb_core.engine import get_backend
 from atb_core.errors import AtbError, EngineError, GraphError, RequestError, WeightsError, error_text
 from atb_core.extensions import plugin_errors
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
+from atb_core.features.hidden_states import HiddenStates
 from atb_core.features.step import Step
 from atb_core.graph.dtype import DataType
 from atb_core.graph.torch_dtypes import dtype_to_torch
@@ -163,13 +164,14 @@ class CausalLM(FlashCausalLMV3):
         every = [feature(self) for feature in (*self.feature_decorators, *further)]
         check_enabled(features, every)
         self.features = [feature for feature in every if feature.is_enabled]
+        self.hidden_states = HiddenStates(self)
         self._recording = False
         self._loaded = False
         self.variants = VariantStore(
             get_backend(backend) if isinstance(backend, str) else backend,
             self.model_status.num_layers,
             self._symbolic_inputs,
-            self.features,
+            [self.hidden_states, *self.features],
             self._record,
         )
         self._kv = KVBinding(self.model_status.num_layers)
@@ -282,7 +284,7 @@ class CausalLM(FlashCausalLMV3):
         self._kv.update(step.kv_cache)
         if step.q_lens is not None:
             self.check_mixed_steps(self._kv.block_size)
-        active = [feature for feature in self.features if feature.is_activated(step)]
+        active = [each for each in (self.hidden_states, *self.features) if each.is_activated(step)]
         if step.adapter_ids and not active and any(adapter not in (None, "base") for adapter in step.adapter_ids):
             raise RequestError(
                 f"{type(self).__name__} has no feature that takes adapters, and the step names {step.adapter_ids!r}",

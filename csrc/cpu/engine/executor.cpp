@@ -22,40 +22,41 @@ struct Shared {
   alignas(kAlignment) std::atomic<int64_t> stop_after{INT64_MAX};
 };
 
-// Work of the calling thread between steps: polling for interruption and measuring time.
-class Observer {
+// Asks the caller between phases if the run has to end.
+class Poll {
  public:
-  explicit Observer(const RunOptions& options) : options_(options), last_poll_(Clock::now()), last_step_(last_poll_) {}
+  explicit Poll(const RunOptions& options) : options_(options), last_(Clock::now()) {}
 
   // Returns true if the run has to end.
   bool interrupted() {
     constexpr auto kInterval = std::chrono::milliseconds(20);
     if (options_.interrupted == nullptr) return false;
     const auto now = Clock::now();
-    if (now - last_poll_ < kInterval) return false;
-    last_poll_ = now;
+    if (now - last_ < kInterval) return false;
+    last_ = now;
     return (*options_.interrupted)();
-  }
-
-  void finished(size_t step) {
-    if (options_.seconds.empty()) return;
-    const auto now = Clock::now();
-    options_.seconds[step] += std::chrono::duration<double>(now - last_step_).count();
-    last_step_ = now;
   }
 
  private:
   const RunOptions& options_;
-  Clock::time_point last_poll_, last_step_;
+  Clock::time_point last_;
 };
 
+// Runs a step on the calling thread; notes its times if the run is recorded.
+void run_step(const Plan& plan, size_t step, const cpu::Worker& worker, std::span<StepTime> times) {
+  if (times.empty()) return plan.steps()[step].run(worker);
+  StepTime& time = times[static_cast<size_t>(worker.index) * plan.steps().size() + step];
+  time.begin = steady_now();
+  plan.steps()[step].run(worker);
+  time.end = steady_now();
+}
+
 // Runs a phase of small steps on the calling thread alone; returns the step that it reached.
-size_t run_small(const Plan& plan, const Plan::Phase& phase, cpu::Worker worker, Observer& observer) {
+size_t run_small(const Plan& plan, const Plan::Phase& phase, cpu::Worker worker, std::span<StepTime> times) {
   worker.count = 1;
   for (size_t i = phase.begin; i < phase.end; ++i) {
     worker.ticket->store(0, std::memory_order_relaxed);
-    plan.steps()[i].run(worker);
-    observer.finished(i);
+    run_step(plan, i, worker, times);
     if (worker.error->failed()) return i;
   }
   return phase.end - 1;
@@ -63,10 +64,14 @@ size_t run_small(const Plan& plan, const Plan::Phase& phase, cpu::Worker worker,
 
 }  // namespace
 
+int64_t steady_now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count();
+}
+
 RunResult execute(const Plan& plan, Runtime& runtime, cpu::ThreadPool::Lease& lease,
                   const Runtime::Workspace& workspace, const RunOptions& options) {
   Shared shared;
-  Observer observer(options);
+  Poll poll(options);
   RunResult result;
   const auto work = [&](int index, int count, cpu::Barrier* barrier) {
     cpu::Worker worker{.index = index,
@@ -83,16 +88,15 @@ RunResult execute(const Plan& plan, Runtime& runtime, cpu::ThreadPool::Lease& le
       worker.error = &own.error;
       size_t step = phase.begin;
       if (!phase.small) {
-        plan.steps()[step].run(worker);
+        run_step(plan, step, worker, options.times);
       } else if (index == 0) {
-        step = run_small(plan, phase, worker, observer);
+        step = run_small(plan, phase, worker, options.times);
       }
       if (index == 0) {
         shared.pairs[(p + 1) & 1].ticket.store(0, std::memory_order_relaxed);
-        if (observer.interrupted()) shared.stop_after.store(static_cast<int64_t>(p), std::memory_order_relaxed);
+        if (poll.interrupted()) shared.stop_after.store(static_cast<int64_t>(p), std::memory_order_relaxed);
       }
       worker.sync();
-      if (index == 0 && !phase.small) observer.finished(step);
       const bool failed = own.error.failed();
       const bool stopped = shared.stop_after.load(std::memory_order_relaxed) <= static_cast<int64_t>(p);
       if (!failed && !stopped) continue;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <span>
 #include <string>
@@ -10,11 +11,20 @@
 
 namespace atb_core {
 
+// When a thread began and ended its part of a step, in nanoseconds of the steady clock. Zeros: it had no part.
+struct StepTime {
+  int64_t begin = 0, end = 0;
+};
+
+// Returns the steady clock's nanoseconds.
+int64_t steady_now();
+
 struct RunOptions {
   // Called by the calling thread between phases, at most every few milliseconds; true ends the run.
   const std::function<bool()>* interrupted = nullptr;
-  // If not empty, the seconds of each step are added here.
-  std::span<double> seconds;
+  // If not empty, receives the times of all steps of the first thread, then of the second, and so on. The end of a part
+  // is before the barrier: what is left until the first thread begins the next step, it waits for the others.
+  std::span<StepTime> times;
 };
 
 struct RunResult {

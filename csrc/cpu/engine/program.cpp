@@ -2,10 +2,10 @@
 #include "cpu/engine/program.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 
 #include "atb_core/error.h"
-#include "cpu/engine/executor.h"
 
 namespace atb_core {
 namespace {
@@ -37,8 +37,6 @@ Program::Program(std::shared_ptr<Runtime> runtime, std::shared_ptr<WeightStore> 
     const TensorSpec& weight = graph_.tensor(id);
     store_->declare(weight.name, weight.dtype, constant_shape(weight), how);
   }
-  for (const Graph::Node& node : graph_.nodes()) times_.push_back({node.label, node.op, 0, 0});
-  for (const TensorSpec& tensor : graph_.tensors()) times_.push_back({tensor.name, "copy to output", 0, 0});
 }
 
 void Program::check_weights() const {
@@ -71,24 +69,26 @@ Plan& Program::plan() {
 }
 
 bool Program::run_locked(const std::function<bool()>& interrupted) {
+  const int64_t begin = recording_ ? steady_now() : 0;
   auto lease = runtime_->pool().lease();
   Plan& current = plan();
   arguments_.check_overlap();
   const Runtime::Workspace workspace = runtime_->workspace(lease, current.arena_bytes(), current.scratch());
   current.attach(workspace.arena, arguments_.pointers());
 
-  std::vector<double> seconds(profiling_ ? current.steps().size() : 0);
-  const RunOptions options{.interrupted = interrupted ? &interrupted : nullptr, .seconds = seconds};
+  std::vector<StepTime> times(recording_ ? current.steps().size() * static_cast<size_t>(runtime_->num_threads()) : 0);
+  const RunOptions options{.interrupted = interrupted ? &interrupted : nullptr, .times = times};
   const RunResult result = execute(current, *runtime_, lease, workspace, options);
-  for (size_t i = 0; i < seconds.size(); ++i) {
-    const Plan::Step& step = current.steps()[i];
-    const size_t row =
-        step.node >= 0 ? static_cast<size_t>(step.node) : graph_.nodes().size() + static_cast<size_t>(step.tensor);
-    times_[row].seconds += seconds[i];
-    ++times_[row].runs;
-  }
+  if (recording_) record(current, begin, std::move(times));
   if (result.status == RunResult::Status::failed) fail_in(current.steps()[result.step], result.message);
   return result.status == RunResult::Status::done;
+}
+
+void Program::record(const Plan& plan, int64_t begin, std::vector<StepTime> times) {
+  std::vector<int32_t> nodes;
+  for (const Plan::Step& step : plan.steps()) nodes.push_back(step.node);
+  if (recorded_.size() == kMaxRecorded) recorded_.pop_front();
+  recorded_.push_back({begin, steady_now(), std::move(nodes), std::move(times)});
 }
 
 void Program::fail_in(const Plan::Step& step, const std::string& message) const {
@@ -117,17 +117,16 @@ std::vector<std::vector<int64_t>> Program::output_shapes(const std::vector<Argum
   return arguments_.output_shapes(arguments);
 }
 
-void Program::set_profiling(bool on) {
+void Program::set_recording(bool on) {
   const std::lock_guard lock(mutex_);
-  profiling_ = on;
-  for (NodeTime& time : times_) time.seconds = 0, time.runs = 0;
+  recording_ = on;
+  recorded_.clear();
 }
 
-std::vector<Program::NodeTime> Program::profile() const {
+std::vector<Program::RunTimes> Program::take_runs() {
   const std::lock_guard lock(mutex_);
-  std::vector<NodeTime> result;
-  std::copy_if(times_.begin(), times_.end(), std::back_inserter(result),
-               [](const auto& time) { return time.runs > 0; });
+  std::vector<RunTimes> result(std::make_move_iterator(recorded_.begin()), std::make_move_iterator(recorded_.end()));
+  recorded_.clear();
   return result;
 }
 

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "atb_core/fork_safe_mutex.h"
+#include "cpu/engine/executor.h"
 #include "cpu/engine/plan.h"
 #include "cpu/engine/runtime.h"
 #include "cpu/engine/weight_store.h"
@@ -45,14 +47,18 @@ class Program {
   // Sets arguments and returns the shapes that the outputs must have, in the order of the tensors.
   std::vector<std::vector<int64_t>> output_shapes(const std::vector<Argument>& arguments);
 
-  // The seconds spent in a node since profiling was switched on; nodes are in the order of execution.
-  struct NodeTime {
-    std::string label, op;
-    double seconds;
-    int64_t runs;
+  // When the steps of one run ran. `nodes` has the node of each step, -1 for the copy into an output; `times` those of
+  // each thread, one thread after another. `begin` and `end` enclose the choice of a plan and the binding of memory.
+  struct RunTimes {
+    int64_t begin, end;
+    std::vector<int32_t> nodes;
+    std::vector<StepTime> times;
   };
-  void set_profiling(bool on);
-  std::vector<NodeTime> profile() const;
+  // Starts or stops to keep the times of runs; drops what was kept.
+  void set_recording(bool on);
+  // Returns and forgets the kept runs, at most the latest kMaxRecorded.
+  std::vector<RunTimes> take_runs();
+  static constexpr size_t kMaxRecorded = 256;
 
   // Returns the memory of the plan for the present arguments; builds the plan if needed.
   struct PlanInfo {
@@ -64,6 +70,7 @@ class Program {
  private:
   bool run_locked(const std::function<bool()>& interrupted);
   void check_weights() const;
+  void record(const Plan& plan, int64_t begin, std::vector<StepTime> times);
   Plan& plan();
   [[noreturn]] void fail_in(const Plan::Step& step, const std::string& message) const;
 
@@ -76,8 +83,8 @@ class Program {
   std::vector<std::unique_ptr<Plan>> plans_;  // most recently used first
   uint64_t generation_ = 0;                   // of the store, when the plans were made
 
-  bool profiling_ = false;
-  std::vector<NodeTime> times_;  // by node; outputs that are copied follow
+  bool recording_ = false;
+  std::deque<RunTimes> recorded_;
 };
 
 }  // namespace atb_core

@@ -126,6 +126,6 @@ def test_a_template_without_the_switch_refuses_it(tmp_path: Path) -> None:
 
 def test_the_command_line_knows_the_switch(tmp_path: Path) -> None:
     with_tokenizer(tiny_checkpoint(tmp_path, "qwen3", head_dim=16, vocab_size=300))
-    command = [sys.executable, "-m", "atb_core.cli", "run", str(tmp_path), "hi", "--json", "--max-tokens", "1"]
+    command = [sys.executable, "-m", "atb_cli", "run", str(tmp_path), "hi", "--json", "--max-tokens", "1"]
     result = subprocess.run([*command, "--no-thinking"], capture_output=True, text=True, check=True)
     assert json.loads(result.stdout)["prompt"].endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")

@@ -57,13 +57,33 @@ def write_scripted(
             assert successors.setdefault(token, successor) == successor, f"{tokenizer.id_to_token(token)!r} has two"
     for token, successor in successors.items():
         head[successor] += embedding[token] / 4
+    _write(directory, tokenizer, template, _config(vocab, model_type), _tensors(embedding, head, model_type))
+    return directory
+
+
+def write_random(directory: Path) -> Path:
+    """Writes a checkpoint with random weights, whose answers depend on every token of a prompt."""
+    tokenizer = tokenizer_of([])
+    vocab = tokenizer.get_vocab_size()
+    generator = torch.Generator().manual_seed(2)
+    zeros = _tensors(torch.zeros(vocab, HIDDEN), torch.zeros(vocab, HIDDEN), "llama")
+    tensors = {
+        name: torch.randn(each.shape, generator=generator) / HIDDEN**0.5 if each.dim() == 2 else each
+        for name, each in zeros.items()
+    }
+    _write(directory, tokenizer, TEMPLATE, _config(vocab, "llama"), tensors)
+    return directory
+
+
+def _write(
+    directory: Path, tokenizer: tokenizers.Tokenizer, template: str, config: dict[str, Any], tensors: Any
+) -> None:
     directory.mkdir(parents=True)
-    save_file(_tensors(embedding, head, model_type), directory / "model.safetensors")
-    (directory / "config.json").write_text(json.dumps(_config(vocab, model_type)), encoding="utf-8")
+    save_file(tensors, directory / "model.safetensors")
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
     tokenizer.save(str(directory / "tokenizer.json"))
     settings = {"chat_template": template, "eos_token": END}
     (directory / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return directory
 
 
 def _config(vocab: int, model_type: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from atb_core.cli import main
+from atb_cli import main
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from atb_core.cli import main
+from atb_cli import main
 from atb_serve import command as serve
 from atb_serve.settings import Access
 
@@ -40,7 +40,7 @@ def start(model: Path) -> Iterator[Callable[..., Any]]:
 
     def run(*options: str, **variables: str) -> tuple[subprocess.Popen[str], str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "atb_core.cli", "serve", str(model), "--port", "0", *options],
+            [sys.executable, "-m", "atb_cli", "serve", str(model), "--port", "0", *options],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **variables},
         )  # fmt: skip
         processes.append(process)
@@ -63,7 +63,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_help_imports_no_library_of_the_server() -> None:
     code = (
-        "import sys; from atb_core.cli import main; assert main(['serve', '--help']) == 0; "
+        "import sys; from atb_cli import main; assert main(['serve', '--help']) == 0; "
         "print({'torch', 'transformers', 'starlette', 'uvicorn', 'msgspec'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

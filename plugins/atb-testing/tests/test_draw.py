@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from atb_core.cli import main
+from atb_cli import main
 from atb_testing import tiny_checkpoint
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import packages
 import pytest
 
-from atb_core.cli import main
+from atb_cli import main
 from atb_core.names import pip_install
 from atb_core.plugins.registry import registry
 from atb_testing.scaffold.names import LIKES, ScaffoldError, derive_names

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from atb_core.cli import main
+from atb_cli import main
 from atb_core.errors import BackendUnavailableError
 from atb_testing import tiny_checkpoint
 

@@ -44,7 +44,7 @@ def environment(hub: Hub, home: Path, **more: str) -> dict[str, str]:
 
 
 def atb(hub: Hub, home: Path, *args: str, answer: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "atb_core.cli", *args]
+    command = [sys.executable, "-m", "atb_cli", *args]
     env = environment(hub, home, **more)
     return subprocess.run(command, env=env, input=answer, capture_output=True, text=True, timeout=120, check=False)
 
@@ -121,6 +121,26 @@ def test_a_revision_is_fetched_listed_and_removed(hub: Hub, tmp_path: Path) -> N
     assert json.loads(atb(hub, tmp_path, "models", "--json").stdout) == []
 
 
+def test_a_cache_that_cannot_be_read_is_named_and_is_no_error(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    listed = atb(hub, tmp_path, "models", "--json", HF_HUB_CACHE=str(tmp_path / "file"))
+    assert (listed.returncode, json.loads(listed.stdout)) == (0, [])
+    assert "what the source of a hub id" in listed.stderr
+    assert "is left out" in listed.stderr
+    assert f"{tmp_path / 'file'}" in listed.stderr
+
+
+def test_a_damaged_model_in_the_cache_is_named_and_the_others_are_listed(hub: Hub, tmp_path: Path) -> None:
+    atb(hub, tmp_path, "pull", "maker/tiny")
+    (tmp_path / "hub" / "models--maker--damaged").mkdir()
+    (tmp_path / "hub" / "notes.txt").touch()  # not a model, and nobody's concern
+    listed = atb(hub, tmp_path, "models", "--json")
+    assert [model["model"] for model in json.loads(listed.stdout)] == ["maker/tiny"]
+    (line,) = listed.stderr.splitlines()
+    assert "a model in the hub's cache is left out" in line
+    assert "models--maker--damaged" in line
+
+
 def test_the_address_of_a_gguf_file_fetches_that_file(hub: Hub, tmp_path: Path) -> None:
     done = atb(hub, tmp_path, "pull", f"{hub.address}/maker/tiny/blob/main/tiny-Q8_0.gguf")
     assert Path(done.stdout.strip()).read_bytes() == FILES["tiny-Q8_0.gguf"]
@@ -147,7 +167,7 @@ def test_a_repository_of_gguf_files_tells_their_addresses(hub: Hub, tmp_path: Pa
 def test_an_interrupted_fetch_ends_at_once_and_keeps_whole_files(hub: Hub, tmp_path: Path) -> None:
     hub.files["model.safetensors"] = save({"a": torch.ones(12_000_000)})
     hub.delay = 0.1
-    command = [sys.executable, "-m", "atb_core.cli", "pull", "maker/tiny"]
+    command = [sys.executable, "-m", "atb_cli", "pull", "maker/tiny"]
     process = subprocess.Popen(command, env=environment(hub, tmp_path), stderr=subprocess.PIPE, text=True)
     repository = tmp_path / "hub" / "models--maker--tiny"
     deadline = time.monotonic() + 60
@@ -209,7 +229,7 @@ def test_the_commands_import_no_torch(hub: Hub, tmp_path: Path) -> None:
     atb(hub, tmp_path, "pull", "maker/tiny")
     program = (
         "import sys\n"
-        "from atb_core.cli import main\n"
+        "from atb_cli import main\n"
         "codes = [main(['pull', 'maker/tiny']), main(['models']), main(['rm', 'maker/tiny', '--yes'])]\n"
         "print(codes, {'torch', 'transformers'} & set(sys.modules))\n"
     )

@@ -18,6 +18,7 @@ from atb_serve import status
 from atb_serve.access import Gate
 from atb_serve.chat import chat_completions
 from atb_serve.completions import completions
+from atb_serve.embeddings import embeddings
 from atb_serve.engine import ServedModel
 from atb_serve.errors import ApiError
 from atb_serve.http import error_response
@@ -43,6 +44,7 @@ ROUTES = (
     ("POST", "/v1/completions", completions),
     ("POST", "/v1/chat/completions", chat_completions),
     ("POST", "/v1/responses", responses),
+    ("POST", "/v1/embeddings", embeddings),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
 )

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from atb_core.cli.options import load_runner, model_argument, model_options
-from atb_core.cli.output import json_option, note
+from atb_cli.options import load_runner, model_argument, model_options
+from atb_cli.output import json_option, note
 from atb_core.errors import SettingsError
 from atb_core.files import read_text
 from atb_core.plugins import hookimpl

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from atb_serve.engine import ServedModel, outputs
 from atb_serve.errors import ApiError, api_error
 from atb_serve.http import read_body, reply
-from atb_serve.parameters import check_at_most, text_params
+from atb_serve.parameters import check_at_most, prompts_in, text_params
 from atb_serve.replies import DONE, TextChoice, TextCompletion, TextLogprobs, event
 from atb_serve.schemas import CompletionBody
 from atb_serve.state import ServerState, usage_of
@@ -92,10 +92,7 @@ class _Completions:
         yield DONE
 
     async def _prompts(self) -> list[EncodedPrompt]:
-        given: Any = self.body.prompt
-        if isinstance(given, list) and (not given or isinstance(given[0], int)):
-            given = [given]
-        many = given if isinstance(given, list) else [given]
+        many = prompts_in(self.body.prompt)
         check_at_most("prompt", len(many), self.state.limits.max_prompts, " prompts")
         if self.body.echo and self.body.stream and self.body.logprobs is not None:
             raise ApiError("'echo' with 'logprobs' cannot be streamed", param="echo", code="unsupported_parameter")

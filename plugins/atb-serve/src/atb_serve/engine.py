@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -12,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from atb_core import AsyncRunner, ModelRunner, RequestOutput, SamplingParams, StreamChunk
-from atb_core.errors import AtbError, RequestError, TokenizerError
+from atb_core import AsyncRunner, EmbeddingOutput, ModelRunner, RequestOutput, SamplingParams, StreamChunk
+from atb_core.errors import AtbError, QueueFullError, RequestError, TokenizerError
 from atb_serve.errors import ApiError, api_error
 from atb_serve.settings import Limits
 from atb_serve.structured import Grammars
@@ -46,6 +47,9 @@ class ServedModel:
         self.thinks = any("</think>" in source for source in templates)
         self.grammars = Grammars(runner)
         self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
+        # They take turns at the model anyway.
+        self._embedding = ThreadPoolExecutor(1, thread_name_prefix="atb-embed")
+        self._num_embedding = 0
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -110,11 +114,28 @@ class ServedModel:
             async for chunk in chunks:
                 yield chunk
 
+    async def embed(self, prompts: Sequence[Any], dimensions: int | None) -> list[EmbeddingOutput]:
+        """Embeds prompts, one after another in a thread; cancelling ends it after the one that is computed."""
+        if self._num_embedding >= self.limits.max_queue_len:
+            raise QueueFullError(f"{self._num_embedding} requests for embeddings wait already, which is the limit")
+        self._num_embedding += 1
+        try:
+            return [
+                output
+                for prompt in prompts
+                for output in await asyncio.get_running_loop().run_in_executor(
+                    self._embedding, functools.partial(self.runner.embed, prompt, dimensions=dimensions)
+                )
+            ]
+        finally:
+            self._num_embedding -= 1
+
     async def close(self, drain: float | None = None) -> None:
         """Ends all requests, after `drain` seconds, and closes the model."""
         await self.engine.close(drain=drain)
         self.grammars.close()
-        self._encoding.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._encoding, self._embedding):
+            threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.runner.close)
 
 

@@ -20,6 +20,7 @@ _POST = {
     "/v1/completions": (schemas.CompletionBody, replies.TextCompletion),
     "/v1/chat/completions": (schemas.ChatBody, replies.ChatCompletion),
     "/v1/responses": (schemas.ResponsesBody, dict[str, Any]),
+    "/v1/embeddings": (schemas.EmbeddingsBody, replies.Embeddings),
     "/tokenize": (schemas.TokenizeBody, replies.Tokens),
     "/detokenize": (schemas.DetokenizeBody, replies.Text),
 }

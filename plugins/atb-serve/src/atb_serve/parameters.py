@@ -30,6 +30,13 @@ def check_at_most(param: str, value: int | None, limit: int | None, what: str = 
         raise ApiError(f"'{param}' is {value}{what}; this server allows at most {limit}", param=param)
 
 
+def prompts_in(given: str | list[str | int | list[int]]) -> list[Any]:
+    """Returns the prompts of a request, which may be a text, token ids, or a list of these."""
+    if isinstance(given, str) or not given or isinstance(given[0], int):
+        return [given]
+    return given
+
+
 def text_params(body: CompletionBody, defaults: SamplingParams, limits: Limits) -> SamplingParams:
     """Returns the sampling parameters of a request for texts.
 

@@ -166,6 +166,30 @@ class ChatChunk(msgspec.Struct):
     usage: Usage | UnsetType | None = UNSET
 
 
+class EmbeddingData(msgspec.Struct):
+    """A vector, as numbers or as the base64 text of its float32 in little-endian order."""
+
+    index: int
+    embedding: list[float] | str
+    object: Literal["embedding"] = "embedding"
+
+
+class EmbeddingUsage(msgspec.Struct):
+    """Tokens of a request for embeddings."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(msgspec.Struct):
+    """Answer of `/v1/embeddings`."""
+
+    model: str
+    data: list[EmbeddingData]
+    usage: EmbeddingUsage
+    object: Literal["list"] = "list"
+
+
 class ModelCard(msgspec.Struct):
     """A served model."""
 

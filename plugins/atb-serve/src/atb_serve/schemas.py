@@ -175,6 +175,16 @@ class ChatBody(SamplingBody, kw_only=True):
     prompt_cache_key: Ignored = None
 
 
+class EmbeddingsBody(_Body, kw_only=True):
+    """Body of `/v1/embeddings`."""
+
+    input: str | list[str | int | list[int]]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    user: Ignored = None
+
+
 class TokenizeBody(_Body, kw_only=True):
     """Body of `/tokenize`: a text, or a conversation to which the chat template is applied."""
 

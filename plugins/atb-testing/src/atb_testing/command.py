@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atb_core.cli.options import model_argument
-from atb_core.cli.output import note, size_text
+from atb_cli.options import model_argument
+from atb_cli.output import note, size_text
 from atb_core.engine import BACKENDS, get_backend
 from atb_core.errors import AtbError, ConfigError
 from atb_core.plugins import hookimpl
 from atb_testing.draw import command as draw
+from atb_testing.dump_commands import compare_command, dump_command
 from atb_testing.scaffold.command import command as plugins_new
 
 if TYPE_CHECKING:
@@ -114,5 +115,5 @@ def _text(result: Verification) -> str:
 
 @hookimpl
 def atb_cli_commands() -> list[click.Command]:
-    """Returns `atb verify`, `atb draw` and `atb plugins new`."""
-    return [command, draw, plugins_new]
+    """Returns `atb verify`, `atb draw`, `atb dump`, `atb compare` and `atb plugins new`."""
+    return [command, draw, dump_command, compare_command, plugins_new]

@@ -10,9 +10,9 @@ from typing import Final
 
 import click
 
-from atb_core.cli.graph import Span, backend_option, chosen_nodes, layers_option, networks, variant_option
-from atb_core.cli.options import model_argument
-from atb_core.cli.output import note
+from atb_cli.graph import Span, backend_option, chosen_nodes, layers_option, networks, variant_option
+from atb_cli.options import model_argument
+from atb_cli.output import note
 from atb_core.errors import AtbError
 
 _TARGET: Final = click.Path(dir_okay=False, path_type=Path, allow_dash=True)

@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-from atb_core.engine.base import Engine
 from atb_core.graph.network import Network, Node
 from atb_core.graph.passes import run_passes
 from atb_core.graph.tensor import Tensor
 from atb_core.models.runtime.weight_loading import collect_parameters
-from atb_testing.driver import PagedDriver
+from atb_testing.observed import listen, mark, run_tokens
 
 #: Tokens of the sequence: those of the prefill at least, and those that come one by one.
 PROMPT, STEPS = 37, 3
@@ -90,15 +89,15 @@ def places(network: Network, model: Any, theirs: Mapping[str, Any]) -> list[tupl
             # What leaves a module that both have is added below: an op may follow within the module.
             if node.module_path not in theirs:
                 add(node.outputs[0], modules, "output")
-    for tensor, path in _leaving(network):
+    for tensor, path in leaving(network):
         add(tensor, [path], "output")
     return [(tensor, place) for _, _, tensor, place in sorted(probes, key=lambda entry: entry[:2])]
 
 
-def _leaving(network: Network) -> Iterator[tuple[Tensor, str]]:
+def leaving(network: Network) -> Iterator[tuple[Tensor, str]]:
     """Yields each module that exactly one value leaves, with the value."""
     users = network.users()
-    leaving: dict[str, list[Tensor]] = {}
+    found: dict[str, list[Tensor]] = {}
     for node in network.nodes:
         parts = node.module_path.split(".") if node.module_path else []
         for end in range(1, len(parts) + 1):
@@ -106,26 +105,10 @@ def _leaving(network: Network) -> Iterator[tuple[Tensor, str]]:
             for tensor in node.outputs:
                 outside = [u for u in users.get(tensor, []) if not f"{u.module_path}.".startswith(f"{path}.")]
                 if outside or tensor in network.outputs:
-                    leaving.setdefault(path, []).append(tensor)
-    for path, tensors in leaving.items():
+                    found.setdefault(path, []).append(tensor)
+    for path, tensors in found.items():
         if len(tensors) == 1:
             yield tensors[0], path
-
-
-class _Listener:
-    """Wraps an engine and keeps the marked values of its network."""
-
-    def __init__(self, inner: Engine, labels: Mapping[str, str], rows: dict[str, list[torch.Tensor]]) -> None:
-        self.inner, self.labels, self.rows = inner, labels, rows
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        results = self.inner.forward(*args, **kwargs)
-        for label, name in self.labels.items():
-            self.rows.setdefault(label, []).append(results[name].float().clone())
-        return results
 
 
 @dataclass
@@ -143,28 +126,21 @@ def record_ours(model: Any, tokens: Sequence[int], theirs: Mapping[str, Any]) ->
     """
     store, recording = model.variants, Recording()
     rows: dict[str, list[torch.Tensor]] = {}
+
+    def keep(values: dict[str, torch.Tensor]) -> None:
+        for label, value in values.items():
+            rows.setdefault(label, []).append(value.float().clone())
+
     for base in ("prefill", "decode"):
-        key = frozenset({base})
-        network = store.network(key)
-        labels: dict[str, str] = {}
-        names: dict[Tensor, str] = {t: t.name for t in network.outputs if t.name}
+        network = store.network(frozenset({base}))
+        found: dict[str, tuple[Tensor, Place]] = {}
         for tensor, place in places(network, model, theirs):
-            if place.label in labels:
-                continue
-            if tensor not in names:
-                names[tensor] = f"probe_{len(names)}"
-                network.mark_output(tensor, names[tensor])
-            labels[place.label] = names[tensor]
-            if base == "prefill":
-                recording.places.append(place)
-        variant = store.build(key, run_passes(network, store.backend.name, ["All"]))
-        variant.engine = _Listener(variant.engine, labels, rows)
-        store.variants[key] = variant
-    driver = PagedDriver(model, 1, len(tokens))
-    prompt = len(tokens) - STEPS
-    driver.prefill([tokens[:prompt]])
-    for token in tokens[prompt:]:
-        driver.decode([token])
+            found.setdefault(place.label, (tensor, place))
+        if base == "prefill":
+            recording.places = [place for _, place in found.values()]
+        labels = mark(network, [(label, tensor) for label, (tensor, _) in found.items()])
+        listen(model, base, run_passes(network, store.backend.name, ["All"]), labels, keep)
+    run_tokens(model, tokens, STEPS)
     recording.values = {label: torch.cat([part.flatten(1) for part in parts]) for label, parts in rows.items()}
     return recording
 

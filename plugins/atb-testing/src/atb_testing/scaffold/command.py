@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from atb_core.cli.output import note
+from atb_cli.output import note
 from atb_core.plugins.registry import families
 from atb_testing.scaffold.names import LIKES, derive_names
 from atb_testing.scaffold.write import write_package

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Embeds prompts: hidden states of whole prompts, pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from atb_core.errors import AtbError, ConfigError, EngineError, RequestError, error_text
+from atb_core.features.step import KVCache, Step
+from atb_core.files import read_json
+
+if TYPE_CHECKING:
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+
+Pooling = Literal["last", "mean", "cls"]
+# Keys of sentence-transformers, which are true for what a model was trained with.
+_MODES: dict[str, Pooling] = {
+    "pooling_mode_lasttoken": "last", "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls",
+}  # fmt: skip
+
+
+def pooling_of(path: Path) -> Pooling:
+    """Returns the pooling that a checkpoint says in the files of sentence-transformers; `"last"` without these.
+
+    Raises:
+        RequestError: It says another one, or its file is missing.
+        ConfigError: The file cannot be read.
+    """
+    config = read_json(path / "1_Pooling" / "config.json", ConfigError)
+    hint = f"Give pooling: {', '.join(get_args(Pooling))}."
+    if config is None:
+        if (path / "modules.json").exists():
+            raise RequestError(f"{path} has a modules.json and no 1_Pooling/config.json, which says how to pool", hint)
+        return "last"
+    modes = [name for name, value in config.items() if name.startswith("pooling_mode_") and value is True]
+    if len(modes) != 1 or modes[0] not in _MODES:
+        raise RequestError(f"The pooling of {path} is not supported: {', '.join(modes) or 'none'}", hint)
+    return _MODES[modes[0]]
+
+
+def check_dimensions(dimensions: object, size: int, config: Mapping[str, Any]) -> None:
+    """Raises RequestError unless a checkpoint's configuration says that vectors may be cut to `dimensions`."""
+    if dimensions is None:
+        return
+    if type(dimensions) is not int or not 0 < dimensions <= size:
+        raise RequestError(f"dimensions must be an integer from 1 to {size}, not {dimensions!r:.100}")
+    known = config.get("matryoshka_dimensions")
+    if isinstance(known, list):
+        if dimensions not in known:
+            raise RequestError(f"dimensions is {dimensions}; the checkpoint knows {', '.join(map(str, known)):.200}")
+    elif config.get("is_matryoshka") is not True:
+        raise RequestError(
+            "The checkpoint does not say that its vectors may be cut to dimensions",
+            hint="Leave dimensions out; is_matryoshka in its config.json would say so.",
+        )
+
+
+def check_pooling(pooling: object, model: CausalLM) -> None:
+    """Raises RequestError if there is no such pooling, or the model gives no hidden states."""
+    if pooling not in get_args(Pooling):
+        raise RequestError(f"pooling must be one of {', '.join(get_args(Pooling))}, not {pooling!r:.100}")
+    variants, hint = model.variants, "A family's forward returns them as model_out if its hidden_states is true."
+    try:
+        network = variants.get("prefill", [model.hidden_states]).engine.network
+    # A `forward` with a fixed list of arguments ends with a TypeError.
+    except (AtbError, TypeError) as error:
+        raise RequestError(f"This model gives no hidden states: {error_text(error)}", hint=hint) from None
+    shape = network.outputs[0].shape
+    is_shorter = len(network.nodes) < len(variants.get("prefill").engine.network.nodes)
+    if not (is_shorter and shape is not None and shape[-1] == model.config.hidden_size):
+        raise RequestError("This model gives no hidden states: its forward does not know the argument", hint=hint)
+
+
+def batches(prompts: Sequence[list[int]], max_tokens: int) -> Iterator[Sequence[list[int]]]:
+    """Yields prompts in order, together as many as have `max_tokens`; a longer one is alone."""
+    start = total = 0
+    for index, prompt in enumerate(prompts):
+        if total + len(prompt) > max_tokens and index > start:
+            yield prompts[start:index]
+            start, total = index, 0
+        total += len(prompt)
+    if prompts:
+        yield prompts[start:]
+
+
+def embed_batch(
+    model: CausalLM, kv_cache: KVCache, prompts: Sequence[list[int]], pooling: Pooling
+) -> list[npt.NDArray[np.float32]]:
+    """Runs one prefill, which writes nothing to the cache, and returns a vector [hidden_size] for each prompt.
+
+    `"last"` and `"cls"` are the states of the last and of the first token, `"mean"` is the mean of all.
+    """
+    import torch
+
+    lengths = np.array([*map(len, prompts)])
+    ends = lengths.cumsum()
+    rows = {"last": ends - 1, "cls": ends - lengths, "mean": np.arange(ends[-1])}[pooling]
+    step = Step(
+        torch.tensor([token_id for prompt in prompts for token_id in prompt]),
+        torch.from_numpy(np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)),
+        True,
+        kv_cache,
+        slots=torch.full((int(ends[-1]),), -1, dtype=torch.int32),
+        input_lengths=torch.from_numpy(lengths.astype(np.int32)),
+        max_seq_len=int(lengths.max()),
+        lm_head_indices=torch.from_numpy(rows),
+        extras={"hidden_states": True},
+    )
+    states = model.run_step(step).to(torch.float32).numpy(force=True)
+    if not np.isfinite(states).all():
+        raise EngineError("The hidden states have numbers that are not finite")
+    if pooling != "mean":
+        return [row.copy() for row in states]
+    # A sum in double precision, whose order no other prompt changes.
+    parts = np.split(states, ends[:-1])
+    return [part.mean(axis=0, dtype=np.float64).astype(np.float32) for part in parts]
+
+
+def cut(vector: npt.NDArray[np.float32], dimensions: int | None, normalize: bool) -> npt.NDArray[np.float32]:
+    """Returns the first numbers of a vector, as one of length 1 if `normalize`; zeros stay zeros."""
+    vector = vector[:dimensions]
+    if not normalize:
+        return vector
+    length = np.linalg.norm(vector.astype(np.float64))
+    return vector if length == 0 else (vector / length).astype(np.float32)

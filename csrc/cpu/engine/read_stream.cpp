@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/engine/read_stream.h"
+
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/engine/executor.h"
+#include "cpu/engine/memory.h"
+
+namespace atb_core {
+namespace {
+
+constexpr size_t kStreams = 4, kLine = 64, kAhead = 2048;
+
+// Reads `count` bytes, a multiple of kStreams lines. The result has to be used, or the compiler leaves the loads out.
+uint64_t read(const std::byte* data, size_t count) {
+  const size_t length = count / kStreams;
+  uint64_t sums[kStreams][kLine / sizeof(uint64_t)] = {};
+  for (size_t i = 0; i < length; i += kLine) {
+    for (size_t s = 0; s < kStreams; ++s) {
+      const std::byte* line = data + s * length + i;
+      __builtin_prefetch(line + kAhead);
+      uint64_t words[kLine / sizeof(uint64_t)];
+      std::memcpy(words, line, kLine);
+      for (size_t w = 0; w < kLine / sizeof(uint64_t); ++w) sums[s][w] ^= words[w];
+    }
+  }
+  uint64_t all = 0;
+  for (const auto& row : sums) {
+    for (uint64_t word : row) all ^= word;
+  }
+  return all;
+}
+
+}  // namespace
+
+std::vector<double> read_stream(Runtime& runtime, size_t bytes, int repeats) {
+  const auto threads = static_cast<size_t>(runtime.num_threads());
+  const size_t part = bytes / threads / (kStreams * kLine) * (kStreams * kLine);
+  const Buffer buffer(part * threads);
+  std::vector<double> seconds;
+  auto lease = runtime.pool().lease();
+  // Each thread writes what it reads later, so that its pages are near to it.
+  lease.run([&](int index, cpu::Barrier&) {
+    std::memset(buffer.data() + static_cast<size_t>(index) * part, index + 1, part);
+  });
+  for (int i = 0; i < repeats; ++i) {
+    const int64_t begin = steady_now();
+    lease.run([&](int index, cpu::Barrier&) {
+      const auto t = static_cast<size_t>(index);
+      volatile uint64_t result = read(buffer.data() + t * part, part);
+      (void)result;
+    });
+    seconds.push_back(static_cast<double>(steady_now() - begin) * 1e-9);
+  }
+  return seconds;
+}
+
+}  // namespace atb_core

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only lists or helps is light: it imports neither torch nor transformers nor a family's code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from atb_cli.app import COMMANDS
+
+_HEAVY = ("torch", "transformers", "tokenizers", "gguf", "huggingface_hub", "numpy", "atb_qwen2", "atb_llama")
+
+_PROBE = f"""
+import sys
+from atb_cli import main
+status = main(sys.argv[1:])
+heavy = [name for name in {_HEAVY!r} if name in sys.modules]
+print("heavy:", heavy)
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--help"],
+        ["--version"],
+        ["version"],
+        ["list"],
+        ["list", "--json"],
+        *([name, "--help"] for name in COMMANDS),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_uses_no_model_imports_nothing_heavy(args: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", _PROBE, *args], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_help_names_every_command(atb: Callable[..., Any]) -> None:
+    out = atb("--help").out
+    assert [name for name in COMMANDS if f"  {name} " not in out] == []
+
+
+def test_every_option_of_every_command_has_a_help_text() -> None:
+    from atb_cli.app import app
+
+    context = app.make_context("atb", ["version"])
+    bare = []
+    for name in COMMANDS:
+        command = app.get_command(context, name)
+        assert command is not None and command.help
+        bare += [f"{name} {p.opts}" for p in command.params if p.param_type_name == "option" and not p.help]
+    assert bare == []
+
+
+def test_the_version_is_that_of_the_package_of_commands(atb: Callable[..., Any]) -> None:
+    from importlib.metadata import version
+
+    assert atb("--version").out == f"atb {version('atb-cli')}\n"

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bounds on the time of steps: a roofline for each node of the graph (Williams et al., "Roofline", 2009)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from atb_profile.estimate.devices import Device
+from atb_profile.estimate.workload import Phase, Workload
+
+# Share of the memory that is left to CANN, the allocator and fragments. An assumption.
+_RESERVED = 0.1
+MEMORY, PRODUCTS, LAUNCHES, LINK = "memory", "products", "launches", "link"
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What no data sheet says.
+
+    Attributes:
+        launch: seconds from one operation to the next on the device.
+        weight_bits: bits of an element of a product's weights; 16 is what the graph has.
+    """
+
+    launch: float = 3e-6
+    weight_bits: int = 16
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Least time of a step.
+
+    Attributes:
+        phase: the step.
+        seconds: by what takes them: `memory`, `products`, `launches`, `link`.
+        by_op: seconds of each kind of op, launches included.
+    """
+
+    phase: Phase
+    seconds: Mapping[str, float]
+    by_op: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        """Returns the seconds of the step."""
+        return sum(self.seconds.values())
+
+    @property
+    def largest(self) -> str:
+        """Returns what takes most of the time."""
+        return max(self.seconds, key=lambda name: self.seconds[name])
+
+
+def bound(phase: Phase, device: Device, assumptions: Assumptions) -> Bound:
+    """Returns the least time of a step on a device: for each node the larger of its bytes' and its products' time."""
+    seconds = dict.fromkeys((MEMORY, PRODUCTS, LAUNCHES, LINK), 0.0)
+    by_op: dict[str, float] = {}
+    for work in phase.work:
+        nbytes = work.cost.bytes - work.weight_bytes * (1 - assumptions.weight_bits / 16)
+        memory, products = nbytes / device.bandwidth.value, work.cost.flops / device.products.value
+        # A view is not launched.
+        launch = assumptions.launch if nbytes else 0.0
+        seconds[MEMORY if memory >= products else PRODUCTS] += max(memory, products)
+        seconds[LAUNCHES] += launch
+        by_op[work.op] = by_op.get(work.op, 0.0) + max(memory, products) + launch
+    if phase.sent and device.link is not None:
+        seconds[LINK] = phase.sent / device.link.value
+        by_op["AllReduce"] = by_op.get("AllReduce", 0.0) + seconds[LINK]
+    return Bound(phase, seconds, by_op)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one rank.
+
+    Attributes:
+        weights: of its part of the model.
+        kv: keys and values of the workload's sequences.
+        workspace: intermediate values of the larger step.
+        usable: device memory without what is reserved.
+        max_batch: number of sequences of this context that fit; 0 if not even the weights do.
+    """
+
+    weights: int
+    kv: int
+    workspace: int
+    usable: int
+    max_batch: int
+
+    @property
+    def fits(self) -> bool:
+        """Returns true if everything has room."""
+        return self.weights + self.kv + self.workspace <= self.usable
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a workload takes on a device, at least.
+
+    Attributes:
+        device: the device.
+        ranks: number of chips.
+        batch, context, prompt: sequences that decode together, their length, and the length of a prompt, in tokens.
+        memory: what one rank holds.
+        decode, prefill: bounds of the two steps.
+        advice: what would help, with the decode rate relative to this one, the best first.
+    """
+
+    device: Device
+    ranks: int
+    batch: int
+    context: int
+    prompt: int
+    memory: Memory
+    decode: Bound
+    prefill: Bound
+    advice: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all figures; times in seconds, sizes in bytes, rates in tokens a second."""
+        figures = {name: figure._asdict() for name, figure in self.device.figures().items()}
+        steps = {
+            step.phase.name: {
+                "seconds_at_least": step.total, "by_limit": dict(step.seconds), "by_op": dict(step.by_op),
+                "flops": step.phase.flops, "bytes": step.phase.nbytes, "bytes_sent": step.phase.sent,
+                "ops_without_cost": sorted(step.phase.unknown), "bound_by": step.largest,
+            }
+            for step in (self.decode, self.prefill)
+        }  # fmt: skip
+        memory = {**vars(self.memory), "fits": self.memory.fits}
+        return {
+            "soc": self.device.soc, "ranks": self.ranks, "batch": self.batch, "context": self.context,
+            "prompt": self.prompt, "figures": figures, "memory": memory, **steps,
+            "tokens_per_second_at_most": self.batch / self.decode.total,
+            "time_to_first_token_at_least": self.prefill.total, "advice": dict(self.advice),
+        }  # fmt: skip
+
+
+def estimate(
+    workload: Workload,
+    device: Device,
+    *,
+    batch: int,
+    context: int,
+    prompt: int,
+    more_ranks: Workload | None = None,
+    assumptions: Assumptions | None = None,
+) -> Estimate:
+    """Estimates a workload on a device.
+
+    Args:
+        workload: the model, divided among ranks.
+        device: what each rank runs on.
+        batch: number of sequences that decode together.
+        context: their length in tokens.
+        prompt: length of a prompt in tokens.
+        more_ranks: the same model among twice as many ranks, to say what they would help.
+        assumptions: what no data sheet says.
+    """
+    assumed = assumptions or Assumptions()
+    decode = workload.decode(batch, context)
+    now, first = bound(decode, device, assumed), bound(workload.prefill(prompt), device, assumed)
+    advice = {"weights of 8 bits": now.total / bound(decode, device, replace(assumed, weight_bits=8)).total}
+    advice["twice as many sequences"] = (
+        2 * now.total / bound(workload.decode(2 * batch, context), device, assumed).total
+    )
+    if more_ranks is not None:
+        advice["twice as many chips"] = now.total / bound(more_ranks.decode(batch, context), device, assumed).total
+    advice = dict(sorted(advice.items(), key=lambda item: -item[1]))
+    memory = _memory(workload, device, batch, context, max(decode.peak, first.phase.peak))
+    return Estimate(device, workload.ranks, batch, context, prompt, memory, now, first, advice)
+
+
+def _memory(workload: Workload, device: Device, batch: int, context: int, workspace: int) -> Memory:
+    usable = int(device.memory.value * (1 - _RESERVED))
+    one = workload.kv_bytes_per_token * context
+    room = usable - workload.weight_bytes - workspace
+    return Memory(workload.weight_bytes, batch * one, workspace, usable, max(0, room // one))

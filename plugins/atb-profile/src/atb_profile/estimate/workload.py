@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model's recorded graphs with the sizes of a workload: what each node has to do, and what memory it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
+
+from atb_core.errors import RequestError
+from atb_core.graph import Network, Node, Tensor
+from atb_core.graph.dim import Dim
+from atb_core.graph.passes import run_passes
+from atb_core.layers.linear import RowParallelLinear
+from atb_core.models.runtime.weight_loading import collect_parameters
+from atb_profile.costs import Cost, cost_of
+
+if TYPE_CHECKING:
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+
+BLOCK_SIZE = 128
+_PRODUCTS = ("Linear", "MergedLinear", "SplitLinear", "LinearParallel", "GroupedMatmul")
+# What a rank does for its own heads or columns alone; norms, sums and lookups are done by each for all.
+_DIVIDED = (
+    *_PRODUCTS, "SelfAttention", "PagedAttention", "Rope", "ReshapeAndCache", "Activation", "Split", "BatchMatmul",
+)  # fmt: skip
+
+
+class Work(NamedTuple):
+    """What a node has to do on one rank.
+
+    Attributes:
+        op: name of the op.
+        module: path of the module that recorded it.
+        cost: operations and bytes.
+        weight_bytes: those of `cost.bytes` that are a product's weights.
+    """
+
+    op: str
+    module: str
+    cost: Cost
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One kind of step.
+
+    Attributes:
+        name: `prefill` or `decode`.
+        tokens: new tokens of all sequences.
+        work: what each node has to do.
+        unknown: names of ops without a cost.
+        sent: bytes that a rank sends to others.
+        peak: bytes of the values that are alive at the same time, at most.
+    """
+
+    name: str
+    tokens: int
+    work: Sequence[Work]
+    unknown: frozenset[str]
+    sent: int
+    peak: int
+
+    @property
+    def flops(self) -> int:
+        """Returns the operations of all nodes."""
+        return sum(each.cost.flops for each in self.work)
+
+    @property
+    def nbytes(self) -> int:
+        """Returns the bytes of all nodes."""
+        return sum(each.cost.bytes for each in self.work)
+
+
+class Workload:
+    """A model without weights, divided among ranks, as graphs for Ascend.
+
+    Args:
+        model: the model.
+        ranks: number of chips that share it.
+
+    Raises:
+        RequestError: the model's heads or columns cannot be divided by `ranks`.
+    """
+
+    def __init__(self, model: CausalLM, ranks: int = 1) -> None:
+        self._model, self.ranks = model, ranks
+        self.itemsize = model.dtype.itemsize
+        status = model.model_status
+        sizes = {"attention heads": status.num_heads, "columns of the MLP": model.config.intermediate_size}
+        for name, size in sizes.items():
+            if size and size % ranks:
+                raise RequestError(f"{size} {name} cannot be divided among {ranks} ranks")
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Returns the bytes of the weights of one rank: matrices of products are divided, all others are whole."""
+        divided = {name for network in (self._network("decode"),) for name in _product_weights(network)}
+        total = 0
+        for parameter in collect_parameters([self._model]):
+            count = prod(parameter.declared_shape or ())
+            # A table that is also a matrix is whole, since every rank looks tokens up.
+            is_divided = parameter.name in divided and "embed" not in parameter.name
+            total += count // self.ranks if is_divided else count
+        return total * self.itemsize
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Returns the bytes of keys and values of one token on one rank; a head is not divided."""
+        status = self._model.model_status
+        heads = -(-status.num_kv_heads // min(self.ranks, status.num_kv_heads))
+        return 2 * status.num_layers * heads * status.head_dim * self.itemsize
+
+    def decode(self, batch: int, context: int) -> Phase:
+        """Returns a step in which `batch` sequences of `context` tokens, the new one included, get one more."""
+        values = {"input_lengths": [context] * batch}
+        return self._phase("decode", batch, batch, context, values)
+
+    def prefill(self, prompt: int) -> Phase:
+        """Returns the step of one prompt of `prompt` tokens."""
+        return self._phase("prefill", prompt, 1, prompt, {"input_lengths": [prompt]})
+
+    def _network(self, phase: str) -> Network:
+        return run_passes(self._model.variants.network(frozenset({phase})), "atb")
+
+    def _phase(self, name: str, tokens: int, batch: int, context: int, values: Mapping[str, Sequence[int]]) -> Phase:
+        network = self._network(name)
+        blocks = -(-context // BLOCK_SIZE)
+        sizes = {
+            "tokens": tokens, "batch": batch, "rows": batch, "positions": context, "max_blocks": blocks,
+            "blocks": batch * blocks, "block_size": BLOCK_SIZE,
+        }  # fmt: skip
+        weights = {tensor.name for tensor in network.inputs if tensor.name in network.weights_keys}
+        work, unknown = [], set()
+        for node in network.nodes:
+            cost = cost_of(node, sizes, values)
+            if cost is None:
+                unknown.add(node.op.name)
+                continue
+            share = self.ranks if node.op.name in _DIVIDED else 1
+            read = sum(_nbytes(t, sizes) for t in node.inputs if t.name in weights) if node.op.name in _PRODUCTS else 0
+            cost = Cost(cost.flops // share, cost.bytes // share)
+            work.append(Work(node.op.name, node.module_path, cost, min(read // share, cost.bytes)))
+        return Phase(name, tokens, work, frozenset(unknown), self._sent(tokens, batch), _peak(network, sizes))
+
+    def _sent(self, tokens: int, rows: int) -> int:
+        """Counts the bytes of ring reductions, one after each product that is divided by inputs, and of the logits."""
+        reductions = sum(isinstance(module, RowParallelLinear) for module in self._model.modules())
+        hidden = reductions * tokens * self._model.config.hidden_size * self.itemsize * 2
+        logits = rows * self._model.config.vocab_size * self.itemsize
+        return (hidden + logits) * (self.ranks - 1) // self.ranks
+
+
+def _product_weights(network: Network) -> set[str]:
+    return {
+        tensor.name
+        for node in network.nodes
+        if node.op.name in _PRODUCTS
+        for tensor in node.inputs
+        if tensor.name is not None and len(tensor.shape or ()) >= 2
+    }
+
+
+def _nbytes(tensor: Tensor, sizes: Mapping[str, int]) -> int:
+    if tensor.shape is None or tensor.dtype is None:
+        return 0
+    dims = [size.evaluate(sizes) if isinstance(size, Dim) else size for size in tensor.shape]
+    return prod(dims) * tensor.dtype.itemsize
+
+
+def _peak(network: Network, sizes: Mapping[str, int]) -> int:
+    """Returns the bytes of intermediate values that are alive at a time, at most; views share memory."""
+    last: dict[int, int] = {}
+    for place, node in enumerate(network.nodes):
+        for tensor in node.inputs:
+            last[id(tensor)] = place
+    alive, peak, ends = 0, 0, dict[int, int]()
+    for place, node in enumerate(network.nodes):
+        for tensor in _own_outputs(node):
+            size = _nbytes(tensor, sizes)
+            alive += size
+            end = last.get(id(tensor), len(network.nodes))
+            ends[end] = ends.get(end, 0) + size
+        peak = max(peak, alive)
+        alive -= ends.pop(place, 0)
+    return peak
+
+
+def _own_outputs(node: Node) -> Sequence[Tensor]:
+    return () if node.op.name in ("Reshape", "Split", "ReshapeAndCache") else node.outputs

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures what this machine can do at most, to have it beside what was measured."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from atb_core.engine.cpu import CpuBackend
+from atb_core.engine.host_memory import available_memory
+
+if TYPE_CHECKING:
+    import torch
+
+#: Bytes that a pass of the read stream reads, if there is memory for them: more than caches hold.
+_STREAM = 1 << 30
+#: Rows of the products: a prefill of this number of tokens.
+ROWS = 512
+#: Columns and inner size of the products, if a caller has none of its own: the MLP of a model of 0.5 B parameters.
+_SHAPES = ((9728, 896), (896, 4864))
+
+
+class Limits(NamedTuple):
+    """Measured limits of this machine, medians.
+
+    Attributes:
+        threads: number of threads.
+        read: bytes a second that the threads read from memory, `_cpu.read_stream`.
+        products: operations a second of oneDNN's products with packed weights; 0 if torch lacks them.
+        dtype: element type of the products, torch's name.
+    """
+
+    threads: int
+    read: float
+    products: float
+    dtype: str
+
+    def __str__(self) -> str:
+        products = f"oneDNN's packed products ({self.dtype}, {ROWS} rows) {self.products * 1e-9:.0f} GFLOP/s"
+        return f"limits measured now, {self.threads} threads: read stream {self.read * 1e-9:.2f} GB/s; " + (
+            products if self.products else f"torch has no packed products in {self.dtype}"
+        )
+
+
+def measure_limits(
+    threads: int, dtype: str = "bfloat16", shapes: Sequence[tuple[int, int]] = _SHAPES, repeats: int = 5
+) -> Limits:
+    """Measures the read stream and the packed products.
+
+    Args:
+        threads: number of threads.
+        dtype: element type of the products, torch's name.
+        shapes: columns and inner size of each product.
+        repeats: passes of each, of which the median counts.
+    """
+    return Limits(threads, read_bandwidth(threads, repeats), product_rate(threads, dtype, shapes, repeats), dtype)
+
+
+def read_bandwidth(threads: int, repeats: int = 5) -> float:
+    """Returns the bytes a second that `threads` threads read from memory."""
+    backend = CpuBackend(num_threads=threads)
+    size = min(_STREAM, (available_memory() or _STREAM) // 4)
+    seconds: list[float] = backend.extension.read_stream(backend.runtime, size, repeats)
+    return size / statistics.median(seconds)
+
+
+def product_rate(threads: int, dtype: str, shapes: Sequence[tuple[int, int]], repeats: int = 5) -> float:
+    """Returns the operations a second of oneDNN's products with `ROWS` rows and packed weights, 0 if there are none."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        calls = [_product(getattr(torch, dtype), columns, inner) for columns, inner in shapes]
+        seconds = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            for x, weight in calls:
+                torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+            seconds.append(time.perf_counter() - start)
+    except (AttributeError, RuntimeError):  # a torch without oneDNN, or a processor without the type
+        return 0.0
+    finally:
+        torch.set_num_threads(before)
+    return sum(2 * ROWS * columns * inner for columns, inner in shapes) / statistics.median(seconds[1:])
+
+
+def _product(dtype: torch.dtype, columns: int, inner: int) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(n, inner, generator=generator).to(dtype) for n in (ROWS, columns))
+    return x, torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wraps a model's engines, those that exist and those that are built meanwhile, to keep the times of their nodes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from atb_core.engine.base import Engine, RunTimes
+
+if TYPE_CHECKING:
+    from atb_core.graph import Network
+    from atb_core.models.runtime.variants import VariantStore
+
+#: Inputs whose values are kept, because the costs of attention depend on them.
+_LENGTHS = ("input_lengths", "q_lens", "window_lengths")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an engine's `forward`; times in nanoseconds of `time.perf_counter_ns`.
+
+    Attributes:
+        name: the variant, such as `decode`.
+        begin: before the arguments were checked.
+        end: when the outputs were there.
+        shapes: shapes of the inputs by name.
+        values: lengths of sequences by the input's name.
+        runs: what the engine ran, one run each.
+    """
+
+    name: str
+    begin: int
+    end: int
+    shapes: Mapping[str, tuple[int, ...]]
+    values: Mapping[str, tuple[int, ...]]
+    runs: list[RunTimes] = field(default_factory=list)
+
+
+class RecordedEngine:
+    """An engine whose calls are handed to `keep`; everything else is that of the engine."""
+
+    def __init__(self, inner: Engine, name: str, keep: Callable[[Call], None]) -> None:
+        inner.set_recording(True)
+        self.inner, self._name, self._keep = inner, name, keep
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def forward(self, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Calls the engine and keeps when."""
+        begin = time.perf_counter_ns()
+        results = self.inner.forward(inputs, *args, **kwargs)
+        end = time.perf_counter_ns()
+        shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+        values = {name: tuple(inputs[name].tolist()) for name in _LENGTHS if name in inputs}
+        self._keep(Call(self._name, begin, end, shapes, values, self.inner.take_runs()))
+        return results
+
+
+class _RecordingBackend:
+    """A backend whose new engines are recorded."""
+
+    def __init__(self, inner: Any, keep: Callable[[Call], None]) -> None:
+        self._inner, self._keep = inner, keep
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def build(self, network: Network, store: Any = None) -> Any:
+        return RecordedEngine(self._inner.build(network, store), network.name, self._keep)
+
+
+def attach(store: VariantStore, keep: Callable[[Call], None]) -> Callable[[], None]:
+    """Records all engines of a model from now on; returns a function that ends it.
+
+    Raises:
+        EngineError: the backend's engines cannot tell when nodes run.
+    """
+    backend: Any = store.backend
+    wrapped = {key: RecordedEngine(v.engine, "_".join(sorted(key)), keep) for key, v in store.variants.items()}
+    for key, engine in wrapped.items():
+        store.variants[key].engine = engine  # type: ignore[assignment]
+    store.backend = _RecordingBackend(backend, keep)  # type: ignore[assignment]
+
+    def detach() -> None:
+        store.backend = backend
+        for variant in store.variants.values():
+            if isinstance(variant.engine, RecordedEngine):
+                variant.engine = variant.engine.inner
+                variant.engine.set_recording(False)
+
+    return detach

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes profiles in the trace event format of Chrome, which Perfetto reads.
+
+The format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from atb_core.graph.tensor import Tensor
+from atb_profile.profile import NodeTime, node_times
+
+if TYPE_CHECKING:
+    from atb_profile.profile import Profile
+
+#: Row of the trace with the calls of engines; the engine's threads follow it.
+_CALLS = 0
+
+
+def write_trace(profile: Profile, path: str | os.PathLike[str]) -> None:
+    """Writes a profile as JSON. Times are microseconds since the profile began."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
+        for number, event in enumerate(events(profile)):
+            file.write((",\n" if number else "") + json.dumps(event))
+        file.write("\n]}\n")
+
+
+def events(profile: Profile) -> Iterator[dict[str, Any]]:
+    """Yields the events of a profile: the calls of engines, and each thread's part of every node."""
+    threads = max((len(run.threads) for call in profile.calls for run in call.runs), default=0)
+    yield _named("process_name", 0, "atb_core")
+    yield _named("thread_name", _CALLS, "steps")
+    for index in range(threads):
+        yield _named("thread_name", index + 1, f"engine thread {index}")
+    for call in profile.calls:
+        shapes = {name: list(shape) for name, shape in call.shapes.items()}
+        yield _slice(call.name, "step", _CALLS, call.begin, call.end, profile.begin, {"inputs": shapes, **call.values})
+        for node in node_times(call):
+            arguments = _arguments(node)
+            for index, (begin, end) in enumerate(node.parts):
+                if begin:
+                    yield _slice(node.op, "node", index + 1, begin, end, profile.begin, arguments)
+
+
+def _named(kind: str, thread: int, name: str) -> dict[str, Any]:
+    return {"ph": "M", "pid": 1, "tid": thread, "name": kind, "args": {"name": name}}
+
+
+def _slice(name: str, kind: str, thread: int, begin: int, end: int, zero: int, arguments: Any) -> dict[str, Any]:
+    return {
+        "ph": "X",
+        "pid": 1,
+        "tid": thread,
+        "name": name,
+        "cat": kind,
+        "ts": (begin - zero) / 1e3,
+        "dur": (end - begin) / 1e3,
+        "args": arguments,
+    }
+
+
+def _arguments(node: NodeTime) -> dict[str, Any]:
+    """Describes a node; bytes and operations are those of all threads together."""
+    if node.node is None:
+        return {}
+    arguments: dict[str, Any] = {
+        "module": node.node.module_path,
+        "source": node.node.source,
+        "inputs": ", ".join(map(_text, node.node.inputs)),
+        "outputs": ", ".join(map(_text, node.node.outputs)),
+    }
+    if node.cost is not None:
+        seconds = (node.end - node.begin) * 1e-9
+        arguments |= {"bytes": node.cost.bytes, "flops": node.cost.flops}
+        if seconds:
+            arguments["GB/s"] = round(node.cost.bytes / seconds * 1e-9, 3)
+            arguments["GFLOP/s"] = round(node.cost.flops / seconds * 1e-9, 3)
+    return arguments
+
+
+def _text(tensor: Tensor) -> str:
+    return str(tensor)

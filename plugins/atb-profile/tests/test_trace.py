@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Traces follow the trace event format: what viewers need of every event, and slices that nest."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atb_core import ModelRunner, SamplingParams
+
+
+@pytest.fixture
+def events(open_runner: Callable[..., ModelRunner], tmp_path: Path) -> list[dict[str, Any]]:
+    """The events of a trace of one prefill and two decode steps."""
+    runner = open_runner()
+    with runner.profile(tmp_path / "trace.json"):
+        runner.generate([[3, 1, 4]], SamplingParams(max_tokens=3, ignore_eos=True))
+    return json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+
+
+def test_every_event_is_a_name_or_a_complete_slice(events: list[dict[str, Any]]) -> None:
+    assert {event["ph"] for event in events} == {"M", "X"}
+    for event in events:
+        assert {"name", "pid", "tid", "args"} <= set(event)
+        if event["ph"] == "X":
+            assert event["ts"] >= 0
+            assert event["dur"] >= 0
+
+
+def test_slices_of_a_thread_do_not_overlap(events: list[dict[str, Any]]) -> None:
+    for thread in {event["tid"] for event in events}:
+        slices = sorted((e["ts"], e["dur"]) for e in events if e["ph"] == "X" and e["tid"] == thread)
+        for (begin, duration), (following, _) in itertools.pairwise(slices):
+            assert begin + duration <= following + 1e-6  # microseconds as floating-point numbers
+
+
+def test_threads_and_steps_have_names(events: list[dict[str, Any]]) -> None:
+    names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert names == {0: "steps", 1: "engine thread 0", 2: "engine thread 1"}
+    assert [event["name"] for event in events if event.get("cat") == "step"] == ["prefill", "decode", "decode"]
+
+
+def test_nodes_say_where_they_come_from_and_what_they_did(events: list[dict[str, Any]]) -> None:
+    nodes = [e["args"] for e in events if e.get("cat") == "node" and e["name"] == "PagedAttention"]
+    assert nodes
+    assert nodes[0]["module"].startswith("model.layers.")
+    assert ":" in nodes[0]["source"]
+    assert nodes[0]["bytes"] > 0
+    assert nodes[0]["flops"] > 0

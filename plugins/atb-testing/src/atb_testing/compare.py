@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compares two dumps: finds the first node, in the order of the graph, whose own values part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from atb_core.errors import AtbError
+from atb_core.files import read_json
+from atb_testing.dump import INDEX, SCHEMA
+
+#: Relative error that rounding and another order of summation explain in one node, by dtype.
+ROUNDING = {torch.float32: 2e-5, torch.float16: 2**-10, torch.bfloat16: 2**-7}
+#: A node may make the error of its inputs this many times larger: norms and softmax of large values do.
+GROWTH = 8.0
+
+
+class DumpError(AtbError):
+    """Reports a directory that is no dump, or two dumps that cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How far two values are apart.
+
+    Attributes:
+        relative: mean absolute difference, divided by the mean magnitude of the first value.
+        largest: largest absolute difference.
+        cosine: cosine of the angle between the values.
+        row: first row (token) that differs by more than `relative` does on average.
+        equal: true if all elements are equal.
+    """
+
+    relative: float
+    largest: float
+    cosine: float
+    row: int
+    equal: bool
+
+
+@dataclass(frozen=True)
+class Parted:
+    """A value that the errors of the node's inputs do not explain."""
+
+    step: int
+    variant: str
+    value: Mapping[str, Any]
+    errors: Errors
+    of_inputs: float
+    last: str | None
+    between: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        value = self.value
+        lines = [
+            f"{value['op']} in {value['module'] or '(no module)'} at {value['source']} is the first to part, in step "
+            f"{self.step} ({self.variant}), row {self.errors.row}:",
+            f"  relative error {self.errors.relative:.2g}, its inputs' {self.of_inputs:.2g}; largest difference "
+            f"{self.errors.largest:.3g}, cosine {self.errors.cosine:.6f}",
+            f"  the last value that agrees is {self.last}" if self.last else "  no value agrees",
+        ]
+        if self.between:
+            lines.append("  only one of the graphs has, between these: " + ", ".join(self.between))
+        return "\n".join(lines)
+
+
+@dataclass
+class Comparison:
+    """The result of comparing two dumps.
+
+    Attributes:
+        first: the first value that parts; `None` if there is none.
+        compared: number of values that both have.
+        equal: number of these that are equal in all bits.
+        alone: number of values that only one of them has.
+        worst: largest relative error.
+    """
+
+    first: Parted | None = None
+    compared: int = 0
+    equal: int = 0
+    alone: int = 0
+    worst: float = 0.0
+
+
+def compare(a: Path, b: Path, tolerance: float | None = None) -> Comparison:
+    """Compares two dumps of one sequence, value by value, in the order of the first one's graph.
+
+    A value parts if its relative error is above the tolerance and more than `GROWTH` times that of the values that its
+    node reads: errors of earlier nodes that only go on are not named. Values are matched by module, op and number;
+    those that a fusion replaced by the module that they leave.
+
+    Args:
+        a: directory of a dump: what is right.
+        b: directory of another: what is in question.
+        tolerance: relative error that is no difference; `ROUNDING` of the narrower dtype by default. 0 compares bits.
+
+    Raises:
+        DumpError: one is no dump, is damaged, or they are of different tokens.
+    """
+    first, second = _read_index(a), _read_index(b)
+    for name in ("tokens", "steps"):
+        if _shape(first[name]) != _shape(second[name]):
+            raise DumpError(f"{a} and {b} are of different {name}", hint="Dump both with one prompt and --decode.")
+    result = Comparison()
+    for number, (ours, theirs) in enumerate(zip(first["steps"], second["steps"], strict=True)):
+        variant = ours["variant"]
+        with _opened(a / ours["file"]) as left, _opened(b / theirs["file"]) as right:
+            pairs = _Pairs(first["variants"][variant], second["variants"][variant], left, right)
+            _compare_step(result, pairs, number, variant, tolerance)
+    if not result.compared:
+        raise DumpError(f"{a} and {b} have no value in common")
+    return result
+
+
+class _Pairs:
+    """The values of a step in two dumps."""
+
+    def __init__(self, a: list[dict[str, Any]], b: list[dict[str, Any]], left: Any, right: Any) -> None:
+        self.a, self.b, self.left, self.right = a, b, left, right
+        names = set(right.keys())
+        kept = [value for value in b if value["key"] in names]
+        self._keys = {value["key"] for value in kept}
+        self._leaves = {path: value["key"] for value in kept for path in value["leaves"]}
+        self.keys_of_a = set(left.keys())
+        self.order_of_b = {value["key"]: index for index, value in enumerate(b)}
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], str | None]]:
+        for value in self.a:
+            if value["key"] in self.keys_of_a:
+                yield value, self._partner(value)
+
+    def _partner(self, value: dict[str, Any]) -> str | None:
+        if value["key"] in self._keys:
+            return str(value["key"])
+        return next((self._leaves[path] for path in value["leaves"] if path in self._leaves), None)
+
+    def alone_between(self, last: tuple[str, str] | None, here: tuple[str, str]) -> tuple[str, ...]:
+        """Returns the nodes of both graphs, between two pairs of values, that have no partner."""
+        matched_a = {value["key"] for value, partner in self if partner is not None}
+        matched_b = {partner for _, partner in self if partner is not None}
+        order_a = {value["key"]: index for index, value in enumerate(self.a)}
+        found = []
+        for values, order, matched, side in (
+            (self.a, order_a, matched_a, 0),
+            (self.b, self.order_of_b, matched_b, 1),
+        ):
+            begin = -1 if last is None else order[last[side]]
+            found += [v["key"] for v in values[begin + 1 : order[here[side]] + 1] if v["key"] not in matched]
+        return tuple(dict.fromkeys(found))
+
+
+def _compare_step(result: Comparison, pairs: _Pairs, number: int, variant: str, tolerance: float | None) -> None:
+    errors: dict[str, float] = {}
+    last: tuple[str, str] | None = None
+    partners = set()
+    for value, partner in pairs:
+        if partner is None:
+            result.alone += 1
+            continue
+        partners.add(partner)
+        x, y = pairs.left.get_tensor(value["key"]), pairs.right.get_tensor(partner)
+        if x.shape != y.shape:
+            raise DumpError(f"{value['key']} has shape {list(x.shape)} in one dump and {list(y.shape)} in the other")
+        found = _errors(x, y)
+        errors[value["key"]] = found.relative
+        result.compared += 1
+        result.equal += found.equal
+        result.worst = max(result.worst, found.relative)
+        if result.first is not None:
+            continue
+        known = [errors[key] for key in value["inputs"] if key in errors]
+        # Errors that come from nodes that are not in the dumps must not be blamed on this one.
+        unknown = len(known) < len(value["inputs"])
+        of_inputs = max(known, default=0.0)
+        base = _rounding(x, y) if tolerance is None else tolerance
+        limit = max(base * (GROWTH if unknown else 1), GROWTH * of_inputs)
+        if found.equal or found.relative <= limit:
+            last = (value["key"], partner)
+            continue
+        between = pairs.alone_between(last, (value["key"], partner))
+        result.first = Parted(number, variant, value, found, of_inputs, last and last[0], between)
+    result.alone += len(set(pairs.right.keys()) - partners)
+
+
+def _rounding(x: torch.Tensor, y: torch.Tensor) -> float:
+    return max(ROUNDING.get(each.dtype, 0.0) for each in (x, y))
+
+
+def _errors(x: torch.Tensor, y: torch.Tensor) -> Errors:
+    if torch.equal(x, y):
+        return Errors(0.0, 0.0, 1.0, 0, True)
+    rows = x.shape[0] if x.dim() else 1
+    p, q = (each.double().reshape(rows, -1) for each in (x, y))
+    apart = (p - q).abs()
+    # Both infinite, or both no number: the same.
+    apart[(p == q) | (p.isnan() & q.isnan())] = 0
+    apart[~apart.isfinite()] = float("inf")
+    scale = p[p.isfinite()].abs().mean().clamp_min(1e-30) if bool(p.isfinite().any()) else torch.tensor(1.0)
+    relative = float(apart.mean() / scale)
+    far = (apart.mean(1) / scale >= relative).nonzero().flatten()
+    cosine = float(torch.nn.functional.cosine_similarity(p.flatten(), q.flatten(), dim=0))
+    return Errors(relative, float(apart.max()), cosine, int(far[0]) if len(far) else 0, False)
+
+
+def _shape(value: Any) -> Any:
+    """Returns what has to be the same in two indexes: tokens, or the variants and sizes of steps."""
+    if all(isinstance(each, dict) for each in value):
+        return [(each["variant"], each["tokens"]) for each in value]
+    return value
+
+
+def _read_index(directory: Path) -> dict[str, Any]:
+    index = read_json(directory / INDEX, DumpError, 1 << 28)
+    if index is None:
+        raise DumpError(f"{directory} has no {INDEX}", hint="`atb dump MODEL -o DIR` writes a dump.")
+    if index.get("schema") != SCHEMA:
+        raise DumpError(f"{directory} is a dump of schema {index.get('schema')!r:.20}; this version reads {SCHEMA}")
+    problem = _index_problem(index)
+    if problem is not None:
+        raise DumpError(f"{directory / INDEX} is damaged: {problem}")
+    return index
+
+
+def _index_problem(index: Mapping[str, Any]) -> str | None:
+    tokens, steps, variants = (index.get(name) for name in ("tokens", "steps", "variants"))
+    if not (isinstance(tokens, list) and isinstance(steps, list) and isinstance(variants, dict)):
+        return "tokens, steps or variants are missing"
+    for step in steps:
+        if not isinstance(step, dict) or step.get("variant") not in variants:
+            return "a step has no variant"
+        if not isinstance(step.get("tokens"), int):
+            return "a step has no number of tokens"
+        name = step.get("file")
+        if not isinstance(name, str) or Path(name).name != name:
+            return f"a step's file is {name!r:.80}"
+    lists = {"inputs": list, "leaves": list, "key": str, "op": str, "module": str, "source": str}
+    for values in variants.values():
+        if not isinstance(values, list):
+            return "a variant has no list of values"
+        for value in values:
+            if not isinstance(value, dict) or not all(isinstance(value.get(n), kind) for n, kind in lists.items()):
+                return "a value is not described as one"
+            if not all(isinstance(text, str) for name in ("inputs", "leaves") for text in value[name]):
+                return "a value has inputs that are no names"
+    return None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens a file of a step; errors name it."""
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise DumpError(f"{path} cannot be read: {error}") from None
