@@ -87,6 +87,7 @@ def old_cann(box: Box, version: str = "8.2.RC1") -> Path:
     write(home / "version.cfg", f"# version: 1.0\nruntime_running_version=[7.7.0.1.231:{version}]\n")
     write(home / "compiler/version.info", f"Version=7.7.0.1.231\nversion_dir={version}\n")
     write(home / "lib64/libascendcl.so")
+    write(home / "lib64/libopapi.so")
     write(box.root / "ascend-toolkit/set_env.sh")
     latest = box.root / "ascend-toolkit/latest"
     os.symlink(home, latest)
@@ -100,6 +101,7 @@ def new_cann(box: Box, version: str = "8.5.0") -> Path:
     write(home / "aarch64-linux/ascend_toolkit_install.info", f"package_name=Ascend-cann-toolkit\nversion={version}\n")
     write(home / "share/info/runtime/version.info", f"Version={version}\ntimestamp=20260101\n")
     write(home / "lib64/libascendcl.so")
+    write(home / "lib64/libopapi.so")
     write(home / "set_env.sh")
     os.symlink(home, box.root / "cann")
     box.environ["ASCEND_HOME_PATH"] = box.environ["ASCEND_TOOLKIT_HOME"] = str(home)

@@ -44,6 +44,8 @@ def make(folder: Path) -> dict[str, str]:
         objects = list(pool.map(lambda source: compiled(source, folder / "objects"), sources))
     acl = [one for one in objects if one.stem in ACL]
     link(libascendcl, acl)
+    # The library of operations, which is only loaded.
+    shutil.copyfile(libascendcl, cann / "lib64/libopapi.so")
     link(libatb, [one for one in objects if one not in acl], f"-L{libascendcl.parent}", "-lascendcl")
     paths = [str(libatb.parent), str(libascendcl.parent), os.environ.get("LD_LIBRARY_PATH", "")]
     return {

@@ -22,7 +22,7 @@ from atb_core.graph import DataType, Dim, Network, Tensor
 from atb_core.nn.functional import linear, rms_norm
 
 # Checks that the stand-in fulfils; the driver, the card and torch_npu cannot be replaced by folders.
-GOOD = ("cann", "libascendcl", "atb", "libatb", "versions", "abi", "atb backend", "cpu engine")
+GOOD = ("cann", "libascendcl", "libopapi", "atb", "libatb", "versions", "abi", "atb backend", "cpu engine")
 
 
 def check_doctor() -> None:

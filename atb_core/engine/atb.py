@@ -42,10 +42,6 @@ _INSTALL_SIMULATOR = f"{pip_install('atb-sim')}."
 _REBUILD_DEVICE_MODULE = "Build atb-core again from its sources, for the version that is installed."
 #: Columns of a block in the layout FRACTAL_NZ for 16-bit elements.
 _NZ_BLOCK = 16
-#: Limits of paged attention: a block has a multiple of _BLOCK_STEP slots, at most _LONG_BLOCK of them if heads are
-#: longer than _LONG_HEAD, and with FRACTAL_NZ at most _TILE elements for each head. For several new tokens of a
-#: sequence the last two hold for all heads and layouts.
-_BLOCK_STEP, _LONG_BLOCK, _LONG_HEAD, _TILE = 16, 128, 256, 16384
 
 
 class AtbBackend(NativeBackend):
@@ -100,9 +96,10 @@ class AtbBackend(NativeBackend):
         """Returns the driver's name of the chip."""
         return str(self.device.soc_name)
 
-    @property
-    def token_multiple(self) -> int:
-        return int(self.device.info["token_multiple"])
+    def block_size(self, head_dim: int) -> int:
+        # Where one size serves steps of one and of several new tokens, that one.
+        choices = [(size, several) for several in (True, False) for size in (128, 64, 32, 16)]
+        return next((c[0] for c in choices if not self.device.block_problem(head_dim, *c)), 128)
 
     def check_model(self, dtype: DataType, head_dim: int) -> None:
         info = self.device.info
@@ -120,10 +117,8 @@ class AtbBackend(NativeBackend):
             raise BackendUnavailableError(f"{where} takes heads of {limit} elements; this model's have {head_dim}")
 
     def mixed_steps_problem(self, head_dim: int, block_size: int) -> str | None:
-        limit = min(_LONG_BLOCK, _TILE // head_dim)
-        if block_size <= limit:
-            return None
-        return f"its cache has blocks of {block_size} slots; ATB takes at most {limit} for heads of {head_dim}"
+        problem = self.device.block_problem(head_dim, block_size, several=True)
+        return f"its cache has {problem}" if problem else None
 
     def build(self, network: Network, store: NativeStore | None = None) -> AtbEngine:
         return AtbEngine(network, self.new_store() if store is None else store)
@@ -151,7 +146,13 @@ class AtbBackend(NativeBackend):
                 f"the KV cache {name!r} is not in device memory",
                 hint="Allocate it with backend.allocate(), or ModelRunner.allocate_kv_cache().",
             )
-        _check_blocks(self.device.info, name, value)
+        # Attention on this device has to take the cache's blocks.
+        problem = value.dim() == 4 and self.device.block_problem(value.shape[3], value.shape[1], several=False)
+        if problem:
+            best = self.block_size(value.shape[3])
+            raise EngineError(
+                f"the KV cache {name!r} has {problem}", hint=f"Choose another block_size, such as {best}."
+            )
         return address, True
 
     def _device_address(self, value: torch.Tensor) -> int | None:
@@ -208,23 +209,6 @@ class AtbProgram(NativeProgram):
             arguments = self.arguments(what, [slot], {slot.name: value}, {})
             on_device = arguments[3][0]
             (self.handle.set if on_device else self.handle.set_constants)(*arguments)
-
-
-def _check_blocks(info: Mapping[str, Any], name: str, cache: torch.Tensor) -> None:
-    """Raises EngineError if attention on this device does not support the cache's block size."""
-    if cache.dim() != 4:
-        return
-    block, head = cache.shape[1], cache.shape[3]
-    limit = _LONG_BLOCK if head > _LONG_HEAD else block
-    if info["nz"]:
-        limit = min(limit, _TILE // head)
-    if block % _BLOCK_STEP == 0 and block <= limit:
-        return
-    most = f", and at most {limit} for heads of {head}" if block > limit else ""
-    raise EngineError(
-        f"the KV cache {name!r} has blocks of {block} slots; {info['name']} takes multiples of {_BLOCK_STEP}{most}",
-        hint="Choose another block_size.",
-    )
 
 
 class AtbEngine(NativeEngine):

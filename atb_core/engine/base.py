@@ -118,10 +118,9 @@ class Backend(ABC):
     #: True if attention of several new tokens to the cache needs a mask as an input; models then make it of each step.
     masks_new_tokens: bool = False
 
-    @property
-    def token_multiple(self) -> int:
-        """Returns the number that the tokens of a prefill must be a multiple of; models pad to it."""
-        return 1
+    def block_size(self, head_dim: int) -> int:
+        """Returns the tokens in a block of the paged cache that suit heads of `head_dim` elements."""
+        return 128
 
     # Most backends take every model.
     def check_model(self, dtype: DataType, head_dim: int) -> None:  # noqa: B027

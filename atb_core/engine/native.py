@@ -35,7 +35,7 @@ from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
 
 #: Version of the interface to the Ascend backend's extension modules, which can be installed separately; the same
 #: number is in `csrc/bindings/interface.h`.
-INTERFACE_VERSION = 1
+INTERFACE_VERSION = 2
 
 #: Number of programs that are kept for a network with unknown shapes.
 _MAX_PROGRAMS = 16

@@ -91,7 +91,7 @@ class ModelRunner:
             `generation_config.json`), `"none"`, or such a file or its directory. End tokens are always the
             checkpoint's.
         num_threads: Threads of the engine; `None`: its own choice.
-        block_size: Tokens in a block of the cache.
+        block_size: Tokens in a block of the cache; `None`: what suits the backend and the heads, mostly 128.
         max_model_len: Length of the longest context in tokens; `None`: the model's, or as much of it as memory allows.
         max_num_seqs: Largest number of completions that run at a time; more wait. `None`: 256, or as many as the cache
             has blocks.
@@ -144,7 +144,7 @@ class ModelRunner:
         load_tokenizer: bool = True,
         generation_config: str | Path = "auto",
         num_threads: int | None = None,
-        block_size: int = 128,
+        block_size: int | None = None,
         max_model_len: int | None = None,
         max_num_seqs: int | None = None,
         max_num_batched_tokens: int = 2048,
@@ -185,7 +185,7 @@ class ModelRunner:
         )
         # In a list that the loop has too, and not by way of `self`: a runner is freed when nobody refers to it.
         self._loaded: list[CausalLM] = [model]
-        self.block_size = block_size
+        self.block_size = block_size or model.backend.block_size(model.model_status.head_dim)
         self._make_cache(context_len, max_model_len, max_num_seqs, num_blocks, kv_cache_memory_bytes)
         self.max_num_seqs = min(max_num_seqs or _MAX_NUM_SEQS, self.num_blocks)
         self._max_num_batched_tokens = max_num_batched_tokens

@@ -26,6 +26,12 @@ std::vector<int64_t> constant_shape(const TensorSpec& tensor) {
   return shape;
 }
 
+const char* described(Layout layout) {
+  if (layout == Layout::nz) return "in FRACTAL_NZ";
+  if (layout == Layout::ones) return "with ones where it hides";
+  return "in rows";
+}
+
 // An error of ATB while it launches a segment's operation.
 struct LaunchFailure {
   size_t segment;
@@ -99,7 +105,8 @@ void DeviceProgram::choose_layouts() {
       Layout& layout = layouts_[static_cast<size_t>(operand.tensor)];
       if (chosen.insert(operand.tensor).second) layout = operand.layout;
       if (layout == operand.layout) continue;
-      fail("input '", graph_.tensor(operand.tensor).name, "' is used in rows and in FRACTAL_NZ");
+      fail("input '", graph_.tensor(operand.tensor).name, "' is used ", described(layout), " and ",
+           described(operand.layout));
     }
   }
   for (size_t i = 0; i < layouts_.size(); ++i) {
@@ -118,16 +125,35 @@ void DeviceProgram::set(const std::vector<Argument>& arguments) {
 // Tensors on the device are used in their layout. Caches (of four dimensions) are allocated in the layout that ATB
 // requires; other tensors that it requires in blocks come from the host and are converted.
 void DeviceProgram::bind(const std::vector<Argument>& arguments) {
+  const auto layout = [&](const Argument& given) {
+    const auto id = static_cast<size_t>(given.tensor);
+    return id < layouts_.size() && given.on_device && given.shape.size() != 4 ? layouts_[id] : Layout::nd;
+  };
   for (const Argument& argument : arguments) {
-    const auto id = static_cast<size_t>(argument.tensor);
-    if (id >= layouts_.size() || !argument.on_device || argument.shape.size() == 4 || layouts_[id] == Layout::nd) {
-      continue;
-    }
+    if (layout(argument) != Layout::nz) continue;
     fail("input '", graph_.tensor(argument.tensor).name, "' lies on the device in rows, and ATB takes it in FRACTAL_NZ",
          " there: give it from the host");
   }
   arguments_.set(arguments);
-  for (const Argument& argument : arguments) constants_.erase(argument.tensor);
+  for (const Argument& argument : arguments) {
+    if (layout(argument) == Layout::ones) {
+      arguments_.set({in_ones(argument)});
+    } else {
+      constants_.erase(argument.tensor);
+    }
+  }
+}
+
+Argument DeviceProgram::in_ones(Argument given) {
+  const DataType dtype = graph_.tensor(given.tensor).dtype;
+  const size_t bytes = tensor_bytes(dtype, given.shape);
+  std::vector<std::byte> values(bytes), ones;
+  device_.download(values.data(), given.data, bytes);
+  Constant& constant = constants_[given.tensor];
+  if (constant.memory.bytes() < bytes) constant.memory = device_.allocate(bytes, "a mask");
+  device_.upload(constant.memory.data(), arranged(values.data(), dtype, given.shape, Layout::ones, ones), bytes);
+  given.data = constant.memory.data();
+  return given;
 }
 
 void DeviceProgram::set_constants(const std::vector<Argument>& arguments) {

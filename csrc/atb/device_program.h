@@ -53,6 +53,8 @@ class DeviceProgram {
   };
 
   void bind(const std::vector<Argument>& arguments);
+  // Returns the argument with a copy of its own in place of a mask that lies on the device.
+  Argument in_ones(Argument given);
   void make_segments(const std::vector<int>& numbers);
   void declare_weights();
   void choose_layouts();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "atb/device_table.h"
 
+#include <algorithm>
+
 #include "atb_core/error.h"
 
 namespace atb_core::ascend {
@@ -36,6 +38,21 @@ const char* why_not(Family family) {
              : "ATB hands its work to other operations there (aclnn), which this version does not use";
 }
 
+// Limits of the tiling of paged attention.
+constexpr int64_t kBlockStep = 16;
+constexpr int64_t kTile = 16384;     // elements of a head in a block
+constexpr int64_t kLongHead = 256;   // up to here a block is one tile
+constexpr int64_t kLongBlock = 128;  // the largest block for longer heads
+
+// Returns the largest block for heads of keys and values; `kTile` stands for any.
+int64_t most_slots(const DeviceInfo& device, const CacheBlocks& cache) {
+  const int64_t head = std::max(cache.k_head, cache.v_head);
+  if (cache.several) return std::min(kLongBlock, kTile / head);
+  if (device.nz) return kTile / head;
+  if (head > kLongHead) return kLongBlock;
+  return cache.k_head == cache.v_head ? kTile / head : kTile;
+}
+
 }  // namespace
 
 // Properties are from the public documentation of ATB's operations; memory is from public data sheets, for one chip: an
@@ -49,7 +66,6 @@ const std::vector<DeviceInfo>& device_table() {
        .nz = false,
        .transposes = true,
        .max_head_dim = 576,
-       .token_multiple = 1,
        .device_lengths = false,
        .lccl = true,
        .memory = 64_gib,
@@ -61,7 +77,6 @@ const std::vector<DeviceInfo>& device_table() {
        .nz = false,
        .transposes = true,
        .max_head_dim = 576,
-       .token_multiple = 1,
        .device_lengths = false,
        .lccl = true,
        .memory = 64_gib,
@@ -73,7 +88,6 @@ const std::vector<DeviceInfo>& device_table() {
        .nz = true,
        .transposes = false,
        .max_head_dim = 256,
-       .token_multiple = 16,
        .device_lengths = true,
        .lccl = false,
        .memory = 48_gib,
@@ -85,7 +99,6 @@ const std::vector<DeviceInfo>& device_table() {
        .nz = true,
        .transposes = false,
        .max_head_dim = 256,
-       .token_multiple = 16,
        .device_lengths = true,
        .lccl = false,
        .memory = 32_gib,
@@ -98,7 +111,6 @@ const std::vector<DeviceInfo>& device_table() {
        .nz = false,
        .transposes = false,
        .max_head_dim = 256,
-       .token_multiple = 1,
        .device_lengths = false,
        .lccl = false,
        .memory = 128_gib,
@@ -110,7 +122,6 @@ const std::vector<DeviceInfo>& device_table() {
        .nz = false,
        .transposes = false,
        .max_head_dim = 256,
-       .token_multiple = 1,
        .device_lengths = false,
        .lccl = false,
        .memory = 128_gib,
@@ -129,6 +140,27 @@ const DeviceInfo& find_device(std::string_view soc_name) {
          known_devices());
   }
   return *found;
+}
+
+std::string block_problem(const DeviceInfo& device, const CacheBlocks& cache) {
+  const int64_t head = std::max(cache.k_head, cache.v_head), block = cache.block_size;
+  if (cache.several && head > kLongHead) {
+    return "heads of " + std::to_string(head) + "; " + device.name + " takes at most " + std::to_string(kLongHead) +
+           " for several new tokens of a sequence";
+  }
+  const std::string who = "blocks of " + std::to_string(block) + " slots";
+  if (block <= 0 || block % kBlockStep != 0) {
+    return who + "; " + device.name + " takes multiples of " + std::to_string(kBlockStep);
+  }
+  // Heads of exactly this size also have a kernel that cuts larger blocks into tiles.
+  const bool cut = !cache.several && !device.nz && cache.k_head == kLongHead && cache.v_head == kLongHead;
+  if (cut && block % kLongBlock == 0) return "";
+  const int64_t most = most_slots(device, cache) / kBlockStep * kBlockStep;
+  if (block <= most) return "";
+  std::string text =
+      who + "; " + device.name + " takes at most " + std::to_string(most) + " for heads of " + std::to_string(head);
+  if (cut) text += ", or a multiple of " + std::to_string(kLongBlock);
+  return cache.several ? text + " and several new tokens" : text;
 }
 
 }  // namespace atb_core::ascend

@@ -123,6 +123,18 @@ std::vector<std::byte> transposed(const std::byte* data, size_t item, int64_t ro
   return result;
 }
 
+std::vector<std::byte> to_ones(const std::byte* data, DataType dtype, size_t bytes) {
+  const uint16_t one = dtype == DataType::bf16 ? 0x3F80 : 0x3C00;
+  std::vector<std::byte> result(bytes);
+  for (size_t at = 0; at + sizeof one <= bytes; at += sizeof one) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, data + at, sizeof bits);
+    const uint16_t value = (bits & 0x7FFF) != 0 ? one : 0;
+    std::memcpy(result.data() + at, &value, sizeof value);
+  }
+  return result;
+}
+
 }  // namespace
 
 const std::byte* arranged(const std::byte* data, DataType dtype, std::span<const int64_t> shape, Layout layout,
@@ -130,6 +142,8 @@ const std::byte* arranged(const std::byte* data, DataType dtype, std::span<const
   if (layout == Layout::nd) return data;
   if (layout == Layout::nz) {
     memory = to_nz(data, dtype, shape);
+  } else if (layout == Layout::ones) {
+    memory = to_ones(data, dtype, tensor_bytes(dtype, shape));
   } else {
     memory = transposed(data, itemsize(dtype), shape[0], shape[1]);
   }

@@ -24,7 +24,7 @@ aclDataType acl_type(DataType dtype);
 size_t tensor_bytes(DataType dtype, std::span<const int64_t> shape);
 
 // Returns the elements of a row-major tensor in a layout: `data` itself in nd, else a conversion in `memory`: [m, n] or
-// [b, m, n] in nz, [n, k] transposed.
+// [b, m, n] in nz, [n, k] transposed. Ones are for float16 and bfloat16.
 const std::byte* arranged(const std::byte* data, DataType dtype, std::span<const int64_t> shape, Layout layout,
                           std::vector<std::byte>& memory);
 

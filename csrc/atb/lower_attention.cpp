@@ -13,9 +13,6 @@ constexpr int64_t kHeadStep310p = 16;
 constexpr int64_t kSpecHeadSize = 256;
 constexpr int64_t kSpecHeads = 256;
 constexpr int64_t kSpecQuery = 16384;  // heads times head_dim
-constexpr int64_t kTile = 16384;       // head_dim times block size
-constexpr int64_t kBlockStep = 16;
-constexpr int64_t kLongBlock = 128;  // the largest block for long heads
 
 bool masked(const Lowering& l) {
   const std::string& type = l.text("mask_type");
@@ -59,6 +56,13 @@ void take_mask(Lowering& l, int input) {
   require_nz(l, input, "the mask");
 }
 
+// Returns true if the kernel for bfloat16, whose scores are float32, is to run float16, too: the usual one rounds the
+// products of long prompts to float16 before it scales them, where large ones become infinite. It cannot add values of a
+// mask, and a 310P does not have it.
+bool keeps_float_scores(const Lowering& l, bool has_mask, bool causal) {
+  return l.input(0).dtype == DataType::f16 && !l.device().nz && (causal || !has_mask);
+}
+
 void take_caches(Lowering& l, int keys) {
   for (int cache : {keys, keys + 1}) {
     l.require(l.rank(cache) == 4, "a cache has ", l.rank(cache), " dimensions, not four");
@@ -68,15 +72,11 @@ void take_caches(Lowering& l, int keys) {
 }
 
 void check_block(const Lowering& l, bool spec) {
-  const auto block = l.size(1, 1);
+  const auto block = l.size(1, 1), v_head = l.size(2, 3);
   const int64_t head = *l.size(0, 2);
   if (!block) return;
-  l.require(*block % kBlockStep == 0, "the cache has blocks of ", *block, " slots, no multiple of ", kBlockStep);
-  const bool limited = spec || l.device().nz;
-  l.require(!limited || head * *block <= kTile, "heads of ", head, " in blocks of ", *block, " slots are too large; ",
-            "their product may be ", kTile, " at most: make the blocks smaller");
-  l.require(!(spec || head > kSpecHeadSize) || *block <= kLongBlock, "the cache has blocks of ", *block,
-            " slots; here they may have ", kLongBlock, " at most");
+  const std::string problem = block_problem(l.device(), {head, v_head.value_or(head), *block, spec});
+  l.require(problem.empty(), "the cache has ", problem, ": choose another block size");
 }
 
 void check_spec(const Lowering& l, bool has_mask) {
@@ -93,10 +93,12 @@ void check_spec(const Lowering& l, bool has_mask) {
             " elements a token: split the heads over several devices");
 }
 
-// Checks the limits of a 310P for new keys and values; ATB checks a symbolic size.
+// Checks new keys and values; ATB checks a symbolic size.
 void check_cached_rows(const Lowering& l) {
+  const auto k_heads = l.size(0, 1), v_heads = l.size(1, 1);
+  l.require(!k_heads || !v_heads || *k_heads == *v_heads, "k has ", k_heads.value_or(0), " heads and v ",
+            v_heads.value_or(0), "; they must have as many");
   if (!l.device().nz) return;
-  l.require(l.input(0).dtype != DataType::i8, "there caches are float16, not int8");
   const auto key = l.size(0, 2), value = l.size(1, 2);
   l.require(!key || !value || *key == *value, "the heads of k have ", key.value_or(0), " elements and those of v ",
             value.value_or(0), "; there they must be equal");
@@ -147,6 +149,16 @@ void lower_self_attention(Lowering& l) {
   l.require(!has_mask || causal || l.input(0).dtype != DataType::bf16,
             "in bfloat16 ATB cannot add a mask's values: use is_triu_mask, or run the model in float16");
   if (has_mask) take_mask(l, 3);
+  for (int input : {1, 2}) {
+    l.require(l.rank(input) == 3, "k and v have ", l.rank(input), " dimensions, not three");
+  }
+  const bool precise = keeps_float_scores(l, has_mask, causal);
+  if (precise && has_mask) {
+    const TensorKind kind = l.input(3).kind;
+    l.require(kind == TensorKind::input || kind == TensorKind::weight,
+              "in float16 the triangle has to be an input of the network and not be computed in it");
+    l.layout(3, Layout::ones);
+  }
   take_lengths(l, l.num_inputs() - 1, "seq_len", true);
   l.lengths_of(l.num_inputs() - 1, 0);
   SelfAttentionParam param{};
@@ -154,6 +166,7 @@ void lower_self_attention(Lowering& l) {
   param.headNum = static_cast<int32_t>(l.integer("head_num"));
   param.kvHeadNum = static_cast<int32_t>(l.integer("kv_head_num"));
   param.qkScale = score_scale(l);
+  if (precise) param.kernelType = SelfAttentionParam::KERNELTYPE_HIGH_PRECISION;
   param.isTriuMask = causal ? 1 : 0;
   param.maskType = has_mask ? SelfAttentionParam::MASK_TYPE_NORM : SelfAttentionParam::MASK_TYPE_UNDEFINED;
   std::vector<int> inputs;

@@ -12,7 +12,6 @@ using enum DataType;
 // The outputs that ATB's Split can have.
 constexpr int kMostParts = 3;
 // The dimensions that the kernel of Repeat supports, with one more for each that is repeated.
-constexpr int kMostRepeated = 2;
 
 bool split_takes(const Lowering& l) {
   const int parts = l.num_outputs();
@@ -130,19 +129,17 @@ void lower_repeat(Lowering& l) {
   l.require(count >= rank && count <= kMaxRank, count, " multiples are given for ", rank, " dimensions");
   require_result_type(l);
   ::atb::infer::RepeatParam param{};
-  int repeated = 0, widened = 0;
+  int widened = 0;
   for (int i = 0; i < count; ++i) {
     const int64_t multiple = multiples[static_cast<size_t>(i)];
     l.require(multiple > 0, "multiple ", multiple, " is not positive");
     param.multiples.push_back(multiple);
     const int axis = i - (count - rank);
     const bool single = axis < 0 || l.size(0, axis) == std::optional<int64_t>(1);
-    if (multiple == 1) continue;
-    ++repeated;
-    if (!single) ++widened;
+    if (multiple > 1 && !single) ++widened;
   }
-  l.require(repeated <= kMostRepeated && rank + widened <= kMaxRank, "ATB repeats ", kMostRepeated,
-            " dimensions at most: repeat them one after another");
+  l.require(rank + widened <= kMaxRank, "x has ", rank, " dimensions, of which ", widened, " grow; together ATB takes ",
+            kMaxRank, ": repeat them one after another");
   l.add("Repeat", param, {l.in(0)}, {l.out(0)});
 }
 

@@ -71,14 +71,15 @@ const std::vector<LoweringRule>& lowering_rules() {
        lower_linear,
        "Linear",
        {f16, bf16, f32},
-       "the result has the type of x (no out_dtype); x of two or three dimensions; float32 not on 310P and not with a "
-       "bias; on 310P weights whose sizes are multiples of 16 are kept in FRACTAL_NZ, elsewhere [n, k] as [k, n] where "
-       "that is faster"},
-      {"BatchMatmul", lower_batch_matmul, "Linear", {f16, bf16, f32}, "float32 not on 310P"},
+       "the result has the type of x (no out_dtype); x of two or three dimensions; float32 only for x [m, k] and a "
+       "weight [n, k] without a bias, and not on 310P; on 310P weights whose sizes are multiples of 16 are kept in "
+       "FRACTAL_NZ, elsewhere [n, k] as [k, n] where that is faster; on 910B a bias of the type of x is added to the "
+       "rounded product"},
+      {"BatchMatmul", lower_batch_matmul, "Linear", {f16, bf16}, "as many weights as batches of x"},
       {"RmsNorm",
        lower_rms_norm,
        "RmsNorm NORM",
-       {f16, bf16, f32},
+       {f16, bf16},
        "rows are multiples of 32 bytes; the weight has the type of x"},
       {"AddRmsNorm",
        lower_add_rms_norm,
@@ -95,21 +96,24 @@ const std::vector<LoweringRule>& lowering_rules() {
        lower_self_attention,
        "SelfAttention PA_ENCODER",
        {f16, bf16},
-       "head size up to 576; on 310P up to 256 and a multiple of 16, and as many tokens; the mask's values are read, "
-       "and in bfloat16 only with is_triu_mask, 1 meaning hidden; lengths also on the host"},
+       "head size up to 576; on 310P up to 256 and a multiple of 16; the values of a mask are added without "
+       "is_triu_mask and in float16 only; scores are float32, but float16 with added values and on 310P; lengths also "
+       "on "
+       "the host"},
       {"PagedAttention",
        lower_paged_attention,
        "PagedAttention",
        {f16, bf16},
-       "head size up to 576; on 310P, and with CALC_TYPE_SPEC, up to 256 and head size times block size up to 16384; "
-       "SPEC needs a mask, on 310P of MASK_TYPE_SPEC; lengths also on the host, but not on 310P; a sequence of length "
-       "0 "
-       "keeps what its rows held"},
+       "head size up to 576, on 310P and with CALC_TYPE_SPEC up to 256; blocks are multiples of 16 slots; up to 256 "
+       "head size times block size is at most 16384 (but for heads of 256 on 910B also multiples of 128 slots), above "
+       "a block has at most 128 slots; SPEC needs a mask, on 310P of MASK_TYPE_SPEC; lengths also on the host, but not "
+       "on 310P; a sequence of length 0 keeps what its rows held"},
       {"ReshapeAndCache",
        lower_reshape_and_cache,
        "ReshapeAndCache",
        {f16, bf16, i8},
-       "on 310P the caches are in FRACTAL_NZ and not of int8, and k and v have heads of one size, a multiple of 16"},
+       "as many heads of k and v; on 310P the caches are in FRACTAL_NZ, and k and v have heads of one size, a multiple "
+       "of 16"},
       {"Activation",
        lower_activation,
        "Activation",
@@ -135,29 +139,34 @@ const std::vector<LoweringRule>& lowering_rules() {
        "int64 in two parts only"},
       {"Slice", lower_slice, "Slice", {f16, bf16, f32, i8, i32, b8}, ""},
       {"Transpose", lower_transpose, "Transpose", {f16, bf16, i8, i32, i64}, ""},
-      {"Repeat", lower_repeat, "Repeat", {f16, bf16}, "at most two dimensions are repeated"},
+      {"Repeat",
+       lower_repeat,
+       "Repeat",
+       {f16, bf16},
+       "the dimensions of x and those of them that grow are eight at most together"},
       {"Softmax", lower_softmax, "Softmax", {f16, bf16, f32}, ""},
       {"Sort", lower_sort, "Sort", {f16, bf16, f32}, "no float32 on 310P; which of equal elements comes first is open"},
       {"Reduce",
        lower_reduce,
        "Reduce",
        {f16, bf16, i32},
-       "MAX and MIN of bfloat16 and int32, SUM of float16 and bfloat16; one dimension has to be left; not on 310P"},
+       "MAX and MIN of bfloat16 and int32, SUM of float16 and bfloat16; one dimension has to be left"},
       {"AllReduce",
        lower_all_reduce,
        "AllReduce",
        {f16, bf16, f32, i8, i32, i64},
-       "LCCL within one server, not on 310P; int64 not with LCCL and not on 310P; no prod of bfloat16"},
+       "LCCL within one server, not on 310P; int64 not with LCCL and not on 310P; no prod of bfloat16; without a rank "
+       "table at most as many ranks as the process sees devices"},
       {"AllGather",
        lower_all_gather,
        "AllGather",
        {f16, bf16, f32, i8, i32, i64},
-       "LCCL within one server, not on 310P; int64 not with LCCL and not on 310P"},
+       "LCCL within one server, not on 310P; ranks as for AllReduce"},
       {"LinearParallel",
        lower_linear_parallel,
        "LinearParallel",
        {f16, bf16},
-       "the sum over the ranks, no bias; not on 310P"},
+       "the sum over the ranks, no bias; LCOC for a power of two of ranks; not on 310P; ranks as for AllReduce"},
   };
   return kRules;
 }

@@ -19,8 +19,9 @@
 
 namespace atb_core::ascend {
 
-// The layout of a tensor on the device: in rows, in the blocks of FRACTAL_NZ, or (a matrix [n, k]) in rows of [k, n].
-enum class Layout { nd, nz, transposed };
+// The layout of a tensor on the device: in rows, in the blocks of FRACTAL_NZ, or (a matrix [n, k]) in rows of [k, n];
+// and in rows, but with 1 in place of each value that is not 0.
+enum class Layout { nd, nz, transposed, ones };
 
 // One ATB operation. Values are numbered within the node that it comes from, see Lowering.
 struct LocalNode {

@@ -128,7 +128,6 @@ nb::dict device_row(const DeviceInfo& info) {
   row["nz"] = info.nz;
   row["transposes"] = info.transposes;
   row["max_head_size"] = info.max_head_dim;
-  row["token_multiple"] = info.token_multiple;
   row["memory"] = info.memory;
   row["supported"] = info.supported;
   return row;
@@ -174,6 +173,13 @@ void bind_device(nb::module_& m) {
       .def("shut", &Device::shut, "Closes the device at the end of the process.", Released())
       .def_prop_ro("soc_name", &Device::soc_name)
       .def_prop_ro("info", [](const Device& device) { return device_row(device.info()); })
+      .def(
+          "block_problem",
+          [](const Device& device, int64_t head, int64_t block, bool several) {
+            return block_problem(device.info(), {head, head, block, several});
+          },
+          "head_dim"_a, "block_size"_a, "several"_a,
+          "Why paged attention does not take such a cache, \"\" if it does; several new tokens of a sequence or one.")
       .def_prop_ro("memory", &memory_info, "Bytes that are free, and all.");
   nb::class_<Memory>(m, "Memory", "Memory of the device; freed with this object.")
       .def(nb::init<std::shared_ptr<Device>, size_t>(), "device"_a, "bytes"_a, Released())

@@ -119,6 +119,12 @@ struct Soc {
   ~Soc() { set_soc("Ascend910B2"); }
 };
 
+// Sets the number of devices for one test.
+struct Devices {
+  explicit Devices(uint32_t count) { set_devices(count); }
+  ~Devices() { set_devices(1); }
+};
+
 // [rows, columns] -> NZ [1, columns / 16, rows, 16].
 inline Values fractal(const Values& x, size_t rows, size_t columns) {
   Values out(x.size());

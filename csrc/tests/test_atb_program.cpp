@@ -141,37 +141,105 @@ TEST(tensors_of_the_device_are_used_where_they_are) {
   CHECK(sim::counters().copies_d2h == before.copies_d2h);
 }
 
-TEST(a_mask_that_has_to_be_in_blocks_comes_from_the_host) {
-  sim::set_soc("Ascend310P3");
-  {
+namespace {
+
+// Attention of one head over 16 tokens with a triangle, on a device of this name.
+struct Prefill {
+  std::vector<int> inputs;
+  int y = 0;
+  Engine engine;
+
+  explicit Prefill(const char* soc, bool computed = false) : engine(spec(soc, computed)) {}
+  ~Prefill() { sim::set_soc("Ascend910B2"); }
+
+  void run(Halves& q, Halves& k, Halves& v, const Argument& mask, Halves& out) {
+    std::vector<int32_t> lengths = {16};
+    const Ints rows{16, 1, 16};
+    engine.program->run({argument(inputs[0], q, rows), argument(inputs[1], k, rows), argument(inputs[2], v, rows), mask,
+                         argument(inputs[4], lengths, {1}), argument(y, out, rows)});
+  }
+
+ private:
+  GraphSpec spec(const char* soc, bool computed) {
+    sim::set_soc(soc);
     GraphBuilder b({"n"});
     const SymbolicShape heads{b.dim(0), DimExpr(int64_t{1}), DimExpr(int64_t{16})};
-    std::vector<int> inputs;
     for (const char* name : {"q", "k", "v"}) inputs.push_back(b.add(name, kInput, heads, DataType::f16));
     inputs.push_back(b.add("mask", kInput, Ints{128, 128}, DataType::f16));
     inputs.push_back(b.add("lengths", kInput, Ints{1}, DataType::i32));
-    const int y = b.add("y", kOutput, heads, DataType::f16);
+    y = b.add("y", kOutput, heads, DataType::f16);
+    std::vector<int> operands = inputs;
+    if (computed) {
+      operands[3] = b.add("twice", kInternal, Ints{128, 128}, DataType::f16);
+      b.node("Elewise", {{"elewise_type", std::string("ELEWISE_MULS")}, {"var_attr", 2.0}}, {inputs[3]}, {operands[3]});
+    }
     b.node("SelfAttention",
            {{"head_num", int64_t{1}},
             {"kv_head_num", int64_t{1}},
             {"is_triu_mask", true},
             {"mask_type", std::string("MASK_TYPE_NORM")}},
-           inputs, {y});
-    Engine engine(b.spec);
-    Halves q(256, kOne), k(256, kOne), v(256, kTwo), mask(128 * 128, 0), out(256);
-    std::vector<int32_t> lengths = {16};
-    const Ints rows{16, 1, 16};
-    const auto run = [&](const Argument& given) {
-      engine.program->run({argument(inputs[0], q, rows), argument(inputs[1], k, rows), argument(inputs[2], v, rows),
-                           given, argument(inputs[4], lengths, {1}), argument(y, out, rows)});
-    };
-    Argument there = argument(inputs[3], mask, {128, 128});
-    there.on_device = true;
-    CHECK_THROWS(run(there), "input 'mask' lies on the device in rows, and ATB takes it in FRACTAL_NZ");
-    run(argument(inputs[3], mask, {128, 128}));
-    CHECK(out == v);
+           operands, {y});
+    return b.spec;
   }
+};
+
+}  // namespace
+
+TEST(a_mask_that_has_to_be_in_blocks_comes_from_the_host) {
+  Prefill prefill("Ascend310P3");
+  Halves q(256, kOne), k(256, kOne), v(256, kTwo), mask(128 * 128, 0), out(256);
+  const Argument given = argument(prefill.inputs[3], mask, {128, 128});
+  Argument there = given;
+  there.on_device = true;
+  CHECK_THROWS(prefill.run(q, k, v, there, out),
+               "input 'mask' lies on the device in rows, and ATB takes it in FRACTAL_NZ");
+  prefill.run(q, k, v, given, out);
+  CHECK(out == v);
+}
+
+TEST(a_mask_that_has_to_hold_ones_may_lie_on_the_device) {
+  Prefill prefill("Ascend910B2");
+  Halves q(256, kOne), k(256, kOne), v(256, kTwo), mask(128 * 128, 0xFC00), out(256);
+  for (size_t i = 0; i < mask.size(); ++i) mask[i] = i % 128 > i / 128 ? mask[i] : uint16_t{0};
+  for (size_t i = 0; i < 16; ++i) v[i] = kOne;
+  ascend::Device& device = prefill.engine.device();
+  const size_t bytes = mask.size() * sizeof mask[0];
+  const ascend::DeviceMemory memory = [&] {
+    const auto lease = device.lease();
+    ascend::DeviceMemory made = device.allocate(bytes, "a mask");
+    device.upload(made.data(), mask.data(), bytes);
+    return made;
+  }();
+  for (int run = 0; run < 2; ++run) {
+    prefill.run(q, k, v, {prefill.inputs[3], memory.data(), {128, 128}, true}, out);
+    CHECK(out[0] == kOne && out[16] == 0x3E00);
+  }
+  // It is not changed itself, and a mask of the host takes its place.
+  CHECK(static_cast<const uint16_t*>(sim::window(memory.data()))[1] == 0xFC00);
+  Halves open(128 * 128, 0);
+  prefill.run(q, k, v, argument(prefill.inputs[3], open, {128, 128}), out);
+  CHECK(out[0] == out[16] && out[0] != kOne);
+}
+
+TEST(a_mask_that_has_to_hold_ones_is_no_result_of_the_network) {
+  CHECK_THROWS(Prefill("Ascend910B2", true), "has to be an input of the network and not be computed in it");
   sim::set_soc("Ascend910B2");
+}
+
+TEST(a_triangle_of_any_values_hides_later_tokens_and_large_products_do_not_overflow) {
+  constexpr uint16_t kLarge = 0x5800, kInfinite = 0xFC00;  // 128 and -infinity
+  // 16 * 128 * 128 is 262144, more than float16 holds.
+  Halves q(256, kLarge), k(256, kLarge);
+  Halves v(256), out(256);
+  for (size_t i = 0; i < 256; ++i) v[i] = i < 16 ? kOne : kTwo;  // the first token has another value
+  for (uint16_t hidden : {kInfinite, kOne}) {
+    Halves mask(128 * 128, 0);
+    for (size_t i = 0; i < mask.size(); ++i) mask[i] = i % 128 > i / 128 ? hidden : uint16_t{0};
+    Prefill prefill("Ascend910B2");
+    prefill.run(q, k, v, argument(prefill.inputs[3], mask, {128, 128}), out);
+    CHECK(out[0] == kOne);     // the first token sees itself alone
+    CHECK(out[16] == 0x3E00);  // the second the mean of 1 and 2
+  }
 }
 
 TEST(constants_are_copied_once) {

@@ -71,22 +71,22 @@ TEST(an_operation_computes_on_the_stream_what_its_inputs_hold) {
 
 TEST(each_execute_needs_a_setup_of_its_own) {
   Addition one;
-  CHECK(one.execute() == ERROR_INTERNAL_ERROR && says("Execute without a Setup"));
+  CHECK(one.execute() == ERROR_INVALID_PARAM && says("Execute without a Setup"));
   CHECK(one.setup() == NO_ERROR && one.setup() == NO_ERROR);
-  CHECK(one.execute() == NO_ERROR && one.execute() == ERROR_INTERNAL_ERROR);
+  CHECK(one.execute() == NO_ERROR && one.execute() == ERROR_INVALID_PARAM);
 }
 
 TEST(after_a_setup_or_an_execute_that_failed_another_setup_is_needed) {
   Addition one;
   CHECK(one.setup() == NO_ERROR);
-  one.pack.inTensors.at(0).dataSize = 4;
-  CHECK(one.setup() == ERROR_INVALID_TENSOR_SIZE);
-  one.pack.inTensors.at(0).dataSize = kBytes;
-  CHECK(one.execute() == ERROR_INTERNAL_ERROR);
+  one.pack.inTensors.at(0).desc.dtype = ACL_DT_UNDEFINED;
+  CHECK(one.setup() == ERROR_INVALID_TENSOR_DTYPE);
+  one.pack.inTensors.at(0).desc.dtype = ACL_FLOAT;
+  CHECK(one.execute() == ERROR_INVALID_PARAM);
   for (const char* call : {"Operation::Setup", "Operation::Execute"}) {
     sim::inject(call, 0, ERROR_RT_FAIL);
     CHECK((one.setup() == ERROR_RT_FAIL || one.execute() == ERROR_RT_FAIL) && says("was told to fail"));
-    CHECK(one.execute() == ERROR_INTERNAL_ERROR);
+    CHECK(one.execute() == ERROR_INVALID_PARAM);
   }
   CHECK(one.setup() == NO_ERROR && one.execute() == NO_ERROR && one.result() == 3.0f);
 }
@@ -95,7 +95,7 @@ TEST(setup_and_execute_want_the_same_living_context_with_a_living_stream) {
   Card other;
   Addition one;
   CHECK(one.setup() == NO_ERROR);
-  CHECK(one.operation->Execute(one.pack, nullptr, 0, other.context) == ERROR_INVALID_CONTEXT_ADDR);
+  CHECK(one.operation->Execute(one.pack, nullptr, 0, other.context) == ERROR_INVALID_PARAM);
   CHECK(says("another context"));
   CHECK(one.operation->Setup(one.pack, one.size, nullptr) == ERROR_INVALID_CONTEXT_ADDR);
   Context* fresh = nullptr;
@@ -126,11 +126,11 @@ TEST(the_number_of_tensors_is_checked) {
   CHECK(one.operation->Setup(pack, one.size, one.context) == ERROR_INVALID_IN_TENSOR_NUM && says("1 inputs, not 2"));
   pack.inTensors.push_back(one.pack.inTensors.at(1));
   pack.outTensors.clear();
-  CHECK(one.operation->Setup(pack, one.size, one.context) == ERROR_INVALID_TENSOR_NUM && says("0 outputs, not 1"));
+  CHECK(one.operation->Setup(pack, one.size, one.context) == ERROR_INVALID_IN_TENSOR_NUM && says("0 outputs, not 1"));
   SVector<TensorDesc> in, out;
   CHECK(one.operation->InferShape(in, out) == ERROR_INVALID_IN_TENSOR_NUM);
   in = {pack.inTensors.at(0).desc, pack.inTensors.at(1).desc};
-  CHECK(one.operation->InferShape(in, out) == ERROR_INVALID_TENSOR_NUM);
+  CHECK(one.operation->InferShape(in, out) == ERROR_INVALID_IN_TENSOR_NUM && says("0 outputs"));
   out.resize(1);
   CHECK(one.operation->InferShape(in, out) == NO_ERROR && out.at(0).shape.dims[0] == kCount);
 }
@@ -166,22 +166,27 @@ TEST(setup_names_the_tensor_whose_description_is_wrong) {
   CHECK(one.setup() == ERROR_INVALID_TENSOR_DIM_NUM && says("9 dimensions"));
 }
 
-TEST(setup_names_the_tensor_whose_memory_is_wrong) {
+TEST(execute_names_the_tensor_whose_memory_is_wrong) {
   Addition one;
   const Tensor right = one.pack.inTensors.at(1);
   Tensor& tensor = one.pack.inTensors.at(1);
+  // Setup looks at neither sizes nor addresses.
+  const auto refused = [&](const char* who, const std::string& why) {
+    CHECK(one.setup() == NO_ERROR);
+    CHECK(one.execute() == ERROR_INVALID_PARAM && says(who) && says(why));
+  };
   tensor.dataSize -= 4;
-  CHECK(one.setup() == ERROR_INVALID_TENSOR_SIZE && says("input 1") && says("dataSize says 60"));
+  refused("input 1", "dataSize says 60");
   tensor = right;
   tensor.deviceData = nullptr;
-  CHECK(one.setup() == ERROR_INVALID_TENSOR_ADDR && says("input 1 has no valid deviceData"));
+  refused("input 1", "has no valid deviceData");
   float host[kCount] = {};
   tensor.deviceData = host;
-  CHECK(one.setup() == ERROR_INVALID_TENSOR_ADDR && says("no address of the device"));
+  refused("input 1", "no address of the device");
   tensor = right;
   one.pack.outTensors.at(0).deviceData = nullptr;
   one.pack.outTensors.at(0).hostData = host;
-  CHECK(one.setup() == ERROR_INVALID_TENSOR_ADDR && says("output 0"));
+  refused("output 0", "has no valid deviceData");
 }
 
 TEST(outputs_are_what_the_operation_makes) {
@@ -215,19 +220,19 @@ TEST(addresses_may_change_between_setup_and_execute_but_nothing_else) {
           t.desc.shape.dims[1] = 1;
           t.desc.shape.dimNum = 2;
         }) == ERROR_INVALID_TENSOR_DIM);
-  CHECK(refused([](Tensor& t) { t.dataSize = 4; }) == ERROR_INVALID_TENSOR_SIZE);
-  CHECK(refused([](Tensor& t) { t.deviceData = nullptr; }) == ERROR_INVALID_TENSOR_ADDR);
+  CHECK(refused([](Tensor& t) { t.dataSize = 4; }) == ERROR_INVALID_PARAM && says("dataSize"));
+  CHECK(refused([](Tensor& t) { t.deviceData = nullptr; }) == ERROR_INVALID_PARAM && says("deviceData"));
 }
 
 TEST(execute_wants_living_memory_of_the_whole_tensor) {
   Addition one;
   CHECK(one.setup() == NO_ERROR);
   one.free_last();
-  CHECK(one.execute() == ERROR_INVALID_TENSOR_ADDR && says("output 0") && says("nothing is allocated there"));
+  CHECK(one.execute() == ERROR_INVALID_PARAM && says("output 0") && says("nothing is allocated there"));
   one.pack.outTensors.at(0) = one.tensor(0.0f);
   auto* begin = static_cast<char*>(one.pack.outTensors.at(0).deviceData);
   one.pack.outTensors.at(0).deviceData = begin + 512 - 32;
-  CHECK(one.setup() == NO_ERROR && one.execute() == ERROR_INVALID_TENSOR_ADDR && says("only 32 bytes"));
+  CHECK(one.setup() == NO_ERROR && one.execute() == ERROR_INVALID_PARAM && says("only 32 bytes"));
 }
 
 TEST(memory_that_is_freed_before_a_kernel_runs_is_an_error_of_the_stream) {
@@ -274,9 +279,9 @@ TEST(kernels_with_a_workspace_want_all_of_it) {
     CHECK(one.setup() == NO_ERROR);
     return one.operation->Execute(one.pack, address, bytes, one.context);
   };
-  CHECK(execute(workspace, one.size - 1) == ERROR_INVALID_WORKSPACE_SIZE && says("4607 bytes where 4608 are needed"));
-  CHECK(execute(nullptr, one.size) == ERROR_INVALID_WORKSPACE_ADDR && says("bad workspace"));
-  CHECK(execute(workspace + 512, one.size) == ERROR_INVALID_WORKSPACE_ADDR);
+  CHECK(execute(workspace, one.size - 1) == ERROR_INVALID_PARAM && says("4607 bytes where 4608 are needed"));
+  CHECK(execute(nullptr, one.size) == ERROR_INVALID_PARAM && says("bad workspace"));
+  CHECK(execute(workspace + 512, one.size) == ERROR_INVALID_PARAM);
   CHECK(execute(workspace, one.size) == NO_ERROR && one.wait() == ACL_SUCCESS);
   CHECK(std::isnan(*static_cast<const float*>(sim::window(workspace))));
 }
@@ -298,10 +303,13 @@ TEST(an_operation_in_place_wants_its_output_where_its_input_is) {
   pack.inTensors = {matrix(ACL_FLOAT16), matrix(ACL_FLOAT16), matrix(ACL_FLOAT)};
   pack.outTensors = {matrix(ACL_FLOAT)};
   uint64_t size = 0;
-  CHECK(operation->Setup(pack, size, card.context) == ERROR_INVALID_TENSOR_ADDR);
-  CHECK(says("output 0 has to be the memory of input 2"));
+  const auto execute = [&] {
+    CHECK(operation->Setup(pack, size, card.context) == NO_ERROR);
+    return operation->Execute(pack, static_cast<uint8_t*>(card.allocate(size)), size, card.context);
+  };
+  CHECK(execute() == ERROR_INVALID_PARAM && says("output 0 has to be the memory of input 2"));
   pack.outTensors = {pack.inTensors.at(2)};
-  CHECK(operation->Setup(pack, size, card.context) == NO_ERROR);
+  CHECK(execute() == NO_ERROR && card.wait() == ACL_SUCCESS);
   DestroyOperation(operation);
 }
 
@@ -318,6 +326,21 @@ TEST(operations_are_made_and_destroyed_once) {
   operation = nullptr;
   sim::inject("CreateOperation", 0, ERROR_OUT_OF_HOST_MEMORY);
   CHECK(CreateOperation(add(), &operation) == ERROR_OUT_OF_HOST_MEMORY && operation == nullptr);
+}
+
+TEST(an_operation_is_destroyed_before_the_contexts_that_prepared_it) {
+  Card card;
+  Context* other = nullptr;
+  CHECK(CreateContext(&other) == NO_ERROR && other->SetExecuteStream(card.stream) == NO_ERROR);
+  const VariantPack pack = card.pack(1.0f, 2.0f);
+  uint64_t size = 0;
+  Operation *early = made(), *late = made(), *unused = made();
+  for (Operation* operation : {early, late}) CHECK(operation->Setup(pack, size, other) == NO_ERROR);
+  CHECK(late->Setup(pack, size, card.context) == NO_ERROR);
+  CHECK(DestroyOperation(early) == NO_ERROR);
+  CHECK(DestroyContext(other) == NO_ERROR);
+  CHECK(DestroyOperation(late) == ERROR_INVALID_CONTEXT_ADDR && says("was destroyed before it"));
+  CHECK(DestroyOperation(unused) == NO_ERROR);
 }
 
 TEST(vectors_beyond_what_they_hold_in_line_want_their_room_reserved) {

@@ -125,6 +125,84 @@ TEST(a_norm_mask_is_added_in_float16_and_marks_places_with_ones_in_bfloat16) {
   CHECK(!close(masked(ACL_BF16, -10000.0), expected, 1e-2));  // the mistake that this rule invites
 }
 
+TEST(the_high_precision_kernel_takes_float16_with_a_mask_of_ones) {
+  const Values q = some(4 * 16), k = some(4 * 16, 2), v = some(4 * 16, 3);
+  const Data lengths(ACL_INT32, {1}, {4});
+  infer::SelfAttentionParam param = encoder(SelfMask::MASK_TYPE_NORM);
+  param.kernelType = SelfMask::KERNELTYPE_HIGH_PRECISION;
+  const auto masked = [&](double value) {
+    const Data mask(ACL_FLOAT16, {4, 4}, triangle(4, 4, value));
+    return run(param, {{ACL_FLOAT16, {4, 1, 16}, q},
+                       {ACL_FLOAT16, {4, 1, 16}, k},
+                       {ACL_FLOAT16, {4, 1, 16}, v},
+                       mask,
+                       lengths})
+        .out[0]
+        .values();
+  };
+  CHECK(close(masked(1.0), attention_of(q, k, v, 4, 4, 0.25, causal), 1e-3));
+  CHECK(!close(masked(-10000.0), attention_of(q, k, v, 4, 4, 0.25, causal), 1e-3));
+}
+
+TEST(scores_of_float16_are_kept_in_float16_but_in_the_high_precision_kernel) {
+  // The products of 16 times 65 and 64 are 66560 and 65536: too large for float16 before the scale, not behind it.
+  Values q = filled(2 * 16, 64.0), k = filled(2 * 16, 64.0);
+  for (size_t c = 0; c < 16; ++c) k[c] = 65.0;
+  const Values v = some(2 * 16, 3);
+  const auto result = [&](aclDataType dtype, SelfMask::KernelType kernel) {
+    infer::SelfAttentionParam param = encoder(SelfMask::MASK_TYPE_UNDEFINED);
+    param.qkScale = 0.001f;
+    param.kernelType = kernel;
+    return run(param, {{dtype, {2, 1, 16}, q}, {dtype, {2, 1, 16}, k}, {dtype, {2, 1, 16}, v}, {ACL_INT32, {1}, {2}}})
+        .out[0]
+        .values();
+  };
+  const auto half = [&] { return result(ACL_FLOAT16, SelfMask::KERNELTYPE_DEFAULT); };
+  const auto precise = [&] { return result(ACL_FLOAT16, SelfMask::KERNELTYPE_HIGH_PRECISION); };
+  const Values expected = attention_of(q, k, v, 2, 2, 0.001, none);
+  CHECK(std::isnan(half()[0]));
+  CHECK(close(precise(), expected, 1e-3));
+  CHECK(close(result(ACL_BF16, SelfMask::KERNELTYPE_DEFAULT), expected, 1e-2));
+  const Soc soc("Ascend310P3");
+  CHECK(std::isnan(half()[0]) && std::isnan(precise()[0]));
+}
+
+TEST(scores_of_float16_are_rounded_where_they_are_kept) {
+  // 2049 is 2048 in float16, so both keys weigh the same.
+  const auto shifted = [](size_t, size_t) { return -2048.0; };
+  const Values q = filled(16, 1.0), v = some(2 * 16, 3);
+  Values k = filled(2 * 16, 128.0);
+  k[0] += 1.0;
+  infer::SelfAttentionParam param = encoder(SelfMask::MASK_TYPE_UNDEFINED);
+  param.qkScale = 1.0f;
+  const auto with = [&](SelfMask::KernelType kernel) {
+    param.kernelType = kernel;
+    const Data lengths(ACL_INT32, {2, 1}, {1, 2});
+    return run(param, {{ACL_FLOAT16, {1, 16}, q}, {ACL_FLOAT16, {2, 16}, k}, {ACL_FLOAT16, {2, 16}, v}, lengths})
+        .out[0]
+        .values();
+  };
+  CHECK(close(with(SelfMask::KERNELTYPE_DEFAULT), attention_of(q, k, v, 1, 2, 0.0, none), 1e-3));
+  CHECK(close(with(SelfMask::KERNELTYPE_HIGH_PRECISION), attention_of(q, k, v, 1, 2, 1.0, shifted), 1e-3));
+}
+
+TEST(a_triangle_may_be_there_for_each_sequence) {
+  const Values q = some(6 * 16), k = some(6 * 16, 2), v = some(6 * 16, 3);
+  Values blocks = triangle(128, 128, -10000.0), hidden = blocks;
+  for (size_t i = 0; i < 128; ++i) hidden[i * 128] = i == 0 ? 0.0 : -10000.0;  // the second does not see its first key
+  blocks.insert(blocks.end(), hidden.begin(), hidden.end());
+  const Data mask(ACL_FLOAT16, {2, 128, 128}, blocks), lengths(ACL_INT32, {2}, {3, 3});
+  const Values got =
+      run(encoder(SelfMask::MASK_TYPE_NORM, 1),
+          {{ACL_FLOAT16, {6, 16}, q}, {ACL_FLOAT16, {6, 16}, k}, {ACL_FLOAT16, {6, 16}, v}, mask, lengths})
+          .out[0]
+          .values();
+  const auto part = [](const Values& x, size_t sequence) { return slice_of(x, sequence * 48, 48); };
+  CHECK(close(part(got, 0), attention_of(part(q, 0), part(k, 0), part(v, 0), 3, 3, 0.25, causal), 1e-3));
+  const auto without_first = [](size_t i, size_t j) { return j > i || (j == 0 && i > 0) ? -1e30 : 0.0; };
+  CHECK(close(part(got, 1), attention_of(part(q, 1), part(k, 1), part(v, 1), 3, 3, 0.25, without_first), 1e-3));
+}
+
 TEST(a_block_of_128_serves_as_a_triangle_for_any_length) {
   const int64_t n = 150;
   const Values q = some(n * 16), k = some(n * 16, 2), v = some(n * 16, 3);
@@ -166,6 +244,8 @@ TEST(self_attention_refuses_what_atb_refuses) {
   param.kvcacheCfg = SelfMask::K_BYPASS_V_BYPASS;
   CHECK(create(param) == ERROR_INVALID_PARAM);
   param.kvcacheCfg = SelfMask::K_CACHE_V_CACHE;
+  param.qScale = 3.0f;  // PA_ENCODER does not read it
+  CHECK(create(param) == NO_ERROR);
   param.calcType = SelfMask::DECODER;
   CHECK(create(param) == ERROR_INVALID_PARAM && says("PA_ENCODER"));
 }
@@ -176,25 +256,68 @@ TEST(self_attention_on_310p_takes_its_mask_in_fractals) {
   const Values mask = fractal(triangle(16, 16, -10000.0), 16, 16);
   const Data lengths(ACL_INT32, {1}, {16}), flat(ACL_FLOAT16, {16, 16}),
       nz(ACL_FLOAT16, {1, 1, 16, 16}, mask, ACL_FORMAT_FRACTAL_NZ);
-  const std::vector<Data> in = {{ACL_FLOAT16, {16, 16}, q}, {ACL_FLOAT16, {16, 16}, k}, {ACL_FLOAT16, {16, 16}, v}};
-  CHECK(close(run(encoder(SelfMask::MASK_TYPE_NORM), {in[0], in[1], in[2], nz, lengths}).out[0].values(),
-              attention_of(q, k, v, 16, 16, 0.25, causal), 1e-3));
+  const std::vector<Data> in = {
+      {ACL_FLOAT16, {16, 1, 16}, q}, {ACL_FLOAT16, {16, 1, 16}, k}, {ACL_FLOAT16, {16, 1, 16}, v}};
+  // The runner converts rows of three or four dimensions.
+  const Values rows = triangle(16, 16, -10000.0);
+  for (const Data& taken : {nz, Data(ACL_FLOAT16, {1, 16, 16}, rows), Data(ACL_FLOAT16, {1, 1, 16, 16}, rows)}) {
+    CHECK(close(run(encoder(SelfMask::MASK_TYPE_NORM), {in[0], in[1], in[2], taken, lengths}).out[0].values(),
+                attention_of(q, k, v, 16, 16, 0.25, causal), 1e-2));
+  }
   CHECK(run(encoder(SelfMask::MASK_TYPE_NORM), {in[0], in[1], in[2], flat, lengths}).status != NO_ERROR);
-  const Data odd(ACL_FLOAT16, {4, 24}), four(ACL_INT32, {1}, {4});
+  const Data rows_of_all(ACL_FLOAT16, {16, 16});
+  CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {rows_of_all, rows_of_all, rows_of_all, lengths}).status ==
+            ERROR_INVALID_TENSOR_DIM_NUM &&
+        says("but on 310P"));
+  const Data odd(ACL_FLOAT16, {4, 1, 24}), four(ACL_INT32, {1}, {4});
   CHECK(run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {odd, odd, odd, four}).status == ERROR_INVALID_TENSOR_DIM &&
         says("310P"));
 }
 
-TEST(self_attention_on_310p_takes_rows_in_blocks_of_16) {
+TEST(self_attention_on_310p_takes_rows_that_are_padded_to_blocks_of_16_or_not) {
   const auto status = [](int64_t rows, double first, double second) {
-    const Data x(ACL_FLOAT16, {rows, 16}), lengths(ACL_INT32, {2}, {first, second});
+    const Data x(ACL_FLOAT16, {rows, 1, 16}), lengths(ACL_INT32, {2}, {first, second});
     return run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, lengths}).status;
   };
   CHECK(status(20, 11, 9) == NO_ERROR && status(32, 11, 9) == ERROR_INVALID_PARAM);
   const Soc soc("Ascend310P3");
   CHECK(status(32, 11, 9) == NO_ERROR && status(32, 11, 21) == NO_ERROR && status(16, 7, 9) == NO_ERROR);
-  CHECK(status(20, 11, 9) == ERROR_INVALID_PARAM && says("multiple of 16"));
+  CHECK(status(20, 11, 9) == NO_ERROR);
   CHECK(status(48, 11, 9) == ERROR_INVALID_PARAM && status(16, 11, 9) == ERROR_INVALID_PARAM);
+}
+
+TEST(sequences_on_310p_are_up_to_2000_and_none_of_them_empty) {
+  const auto status = [](size_t sequences, double first) {
+    Values lengths = filled(static_cast<int64_t>(sequences), 1.0);
+    lengths[0] = first;
+    const auto count = static_cast<int64_t>(sequences), rows = count - 1 + static_cast<int64_t>(first);
+    const Data x(ACL_FLOAT16, {rows, 1, 16});
+    return run(encoder(SelfMask::MASK_TYPE_UNDEFINED), {x, x, x, {ACL_INT32, {count}, lengths}}).status;
+  };
+  CHECK(status(3, 0) == NO_ERROR && status(2001, 1) == NO_ERROR);
+  const Soc soc("Ascend310P3");
+  CHECK(status(2000, 1) == NO_ERROR);
+  CHECK(status(2001, 1) == ERROR_INVALID_PARAM && says("2001 sequences"));
+  CHECK(status(3, 0) == ERROR_INVALID_PARAM && says("seqLen of sequence 0 is 0"));
+}
+
+TEST(blocks_of_the_cache_and_heads_fit_the_tiles_of_paged_attention) {
+  const auto status = [](int64_t k_head, int64_t v_head, int64_t block) {
+    Paged param = paged();
+    param.headNum = 1;
+    const Data q(ACL_FLOAT16, {1, 1, k_head}), table(ACL_INT32, {1, 1}, {0}), contexts(ACL_INT32, {1}, {1});
+    const Data k(ACL_FLOAT16, {1, block, 1, k_head}), v(ACL_FLOAT16, {1, block, 1, v_head});
+    return run(param, {q, k, v, table, contexts}).status;
+  };
+  const auto taken = [&](int64_t head, int64_t block) { return status(head, head, block) == NO_ERROR; };
+  CHECK(taken(128, 128) && taken(64, 256) && taken(80, 192) && taken(160, 96) && taken(192, 80));
+  CHECK(!taken(128, 256) && says("16384") && !taken(64, 512) && !taken(80, 256) && !taken(160, 128) &&
+        !taken(192, 128));
+  CHECK(taken(256, 64) && taken(256, 128) && taken(256, 256));
+  CHECK(!taken(256, 96) && !taken(256, 144));
+  CHECK(taken(288, 128) && taken(576, 128) && !taken(288, 144));
+  CHECK(status(192, 128, 128) == NO_ERROR && status(192, 128, 256) == NO_ERROR);
+  CHECK(status(288, 128, 256) == ERROR_INVALID_TENSOR_DIM);
 }
 
 TEST(paged_attention_reads_the_cache_by_the_block_table) {
@@ -245,6 +368,45 @@ TEST(paged_attention_with_several_queries_takes_the_last_rows_of_the_triangle) {
   }
 }
 
+TEST(paged_attention_with_several_queries_takes_a_mask_for_each_sequence) {
+  const Cache cache;
+  const Values q = some(4 * 2 * 16, 9);
+  const Data rows(ACL_FLOAT16, {4, 2, 16}, q), queries(ACL_INT32, {2}, {2, 2});
+  Values masks = filled(2 * 2 * 20, 0.0);
+  for (size_t i = 0; i < 4; ++i) {
+    const size_t position = (i < 2 ? 18 : 14) + i % 2;
+    for (size_t j = position + 1; j < 20; ++j) masks[i * 20 + j] = -10000.0;
+  }
+  const auto with = [&](const Sizes& shape) {
+    return run(paged(Paged::MASK_TYPE_NORM, Paged::CALC_TYPE_SPEC),
+               {rows, cache.k, cache.v, cache.table, cache.contexts, {ACL_FLOAT16, shape, masks}, queries});
+  };
+  const Values got = with({2, 2, 20}).out[0].values();
+  Values mine, out;
+  for (size_t i = 2; i < 4; ++i) {
+    for (size_t c = 0; c < 16; ++c) mine.push_back(q[i * 32 + c]);
+    for (size_t c = 0; c < 16; ++c) out.push_back(got[i * 32 + c]);
+  }
+  CHECK(close(out, cache.expected(mine, 2, true, [](size_t i, size_t j) { return j > 14 + i ? -1e30 : 0.0; }), 1e-3));
+  CHECK(with({1, 4, 20}).status == ERROR_INVALID_TENSOR_DIM && with({2, 1, 40}).status == ERROR_INVALID_PARAM);
+}
+
+TEST(several_queries_without_a_mask_see_all_of_their_context_on_310p) {
+  const Values q = some(2 * 2 * 16, 9);
+  const Data rows(ACL_FLOAT16, {2, 2, 16}, q), queries(ACL_INT32, {2}, {1, 1});
+  CHECK(create(paged(Paged::UNDEFINED, Paged::CALC_TYPE_SPEC)) == ERROR_INVALID_PARAM && says("needs a mask"));
+  const Soc soc("Ascend310P3");
+  const Cache cache(true);
+  const auto with = [&](const Data& lengths) {
+    return run(paged(Paged::UNDEFINED, Paged::CALC_TYPE_SPEC),
+               {rows, cache.k, cache.v, cache.table, cache.contexts, lengths});
+  };
+  const Values got = with(queries).out[0].values();
+  CHECK(close(slice_of(got, 0, 32), cache.expected(slice_of(q, 0, 32), 2, false), 1e-2));
+  CHECK_THROWS(with({ACL_INT32, {2}, {2, 0}}), "0 queries");
+  CHECK(with({ACL_INT32, {1}, {2}}).status == ERROR_INVALID_TENSOR_DIM && says("qSeqLen"));
+}
+
 TEST(paged_attention_on_310p_reads_lengths_on_the_device_and_caches_in_fractals) {
   const Soc soc("Ascend310P3");
   const Cache cache(true);
@@ -276,7 +438,6 @@ TEST(paged_attention_refuses_what_atb_refuses_and_throws_on_a_block_outside_of_t
         says("16384"));
   CHECK(run(paged(), {{ACL_FLOAT16, {3, 2, 16}}, cache.k, cache.v, cache.table, cache.contexts}).status ==
         ERROR_INVALID_TENSOR_DIM);
-  CHECK(create(paged(Paged::UNDEFINED, Paged::CALC_TYPE_SPEC)) == ERROR_INVALID_PARAM && says("needs a mask"));
   CHECK(create(paged(Paged::MASK_TYPE_SPEC)) == ERROR_INVALID_PARAM);
   CHECK(create(paged(Paged::MASK_TYPE_MASK_FREE, Paged::CALC_TYPE_SPEC)) == ERROR_INVALID_PARAM && says("310P"));
   Paged param = paged();
@@ -302,6 +463,10 @@ TEST(mask_free_is_one_block_on_310p_since_8_2) {
   std::vector<Data> odd = in;
   odd[4] = Data(ACL_INT32, {1}, {143});
   CHECK(run(param, odd).status == ERROR_INVALID_PARAM && says("multiple of 128"));
+  std::vector<Data> narrow = in;
+  for (size_t i : {size_t{1}, size_t{2}}) narrow[i] = Data(ACL_FLOAT16, {4, 1, 64, 16}, {}, ACL_FORMAT_FRACTAL_NZ);
+  narrow[3] = Data(ACL_INT32, {1, 4}, {0, 1, 2, 3});
+  CHECK(run(param, narrow).status == ERROR_INVALID_TENSOR_DIM && says("blocks of 128 slots"));
   set_version("8.1.0");
   CHECK(create(param) == ERROR_INVALID_PARAM && says("8.2"));
   set_version("8.5.0");
@@ -396,7 +561,35 @@ TEST(reshape_and_cache_writes_the_slots_it_is_given_and_skips_negative_ones) {
   CHECK(run(infer::ReshapeAndCacheParam{}, {k, v, cache, cache, slots}).status != NO_ERROR);
 }
 
-TEST(reshape_and_cache_on_310p_takes_no_int8_and_heads_of_one_size_in_steps_of_16) {
+TEST(reshape_and_cache_takes_as_many_heads_of_keys_as_of_values) {
+  const auto status = [](int64_t heads) {
+    const Data k(ACL_FLOAT16, {1, 2, 16}), v(ACL_FLOAT16, {1, heads, 16});
+    return run(infer::ReshapeAndCacheParam{},
+               {k, v, {ACL_FLOAT16, {2, 16, 2, 16}}, {ACL_FLOAT16, {2, 16, heads, 16}}, {ACL_INT32, {1}, {3}}})
+        .status;
+  };
+  CHECK(status(2) == NO_ERROR);
+  CHECK(status(1) == ERROR_INVALID_TENSOR_DIM && says("as many heads"));
+}
+
+TEST(caches_in_fractals_on_910b_mix_types_of_keys_but_values_are_no_int8) {
+  infer::ReshapeAndCacheParam param;
+  param.kvCacheCfg = infer::ReshapeAndCacheParam::K_CACHE_V_CACHE_NZ;
+  const auto status = [&](aclDataType key, aclDataType value, aclFormat format = ACL_FORMAT_FRACTAL_NZ) {
+    const auto cache = [&](aclDataType dtype) {
+      const int64_t lanes = dtype == ACL_INT8 ? 32 : 16;
+      return Data(dtype, {1, 64 / lanes, 16, lanes}, {}, format);
+    };
+    return run(param, {{key, {1, 2, 32}}, {value, {1, 2, 32}}, cache(key), cache(value), {ACL_INT32, {1}, {3}}}).status;
+  };
+  for (aclDataType value : {ACL_FLOAT16, ACL_BF16}) {
+    for (aclDataType key : {ACL_FLOAT16, ACL_BF16, ACL_INT8}) CHECK(status(key, value) == NO_ERROR);
+  }
+  CHECK(status(ACL_INT8, ACL_INT8) == ERROR_INVALID_TENSOR_INI_MATCH && says("int8"));
+  CHECK(status(ACL_FLOAT16, ACL_FLOAT16, ACL_FORMAT_ND) == ERROR_INVALID_TENSOR_INI_MATCH);
+}
+
+TEST(reshape_and_cache_on_310p_takes_heads_of_one_size_in_steps_of_16) {
   const Data slots(ACL_INT32, {1}, {3});
   const auto status = [&](aclDataType dtype, int64_t key, int64_t value) {
     const int64_t lanes = dtype == ACL_INT8 ? 32 : 16;
@@ -407,11 +600,11 @@ TEST(reshape_and_cache_on_310p_takes_no_int8_and_heads_of_one_size_in_steps_of_1
     if (soc() != "Ascend310P3") param.kvCacheCfg = infer::ReshapeAndCacheParam::K_CACHE_V_CACHE_NZ;
     return run(param, {{dtype, {1, 2, key}}, {dtype, {1, 2, value}}, cache(key), cache(value), slots}).status;
   };
-  CHECK(status(ACL_INT8, 32, 32) == NO_ERROR && status(ACL_FLOAT16, 32, 16) == NO_ERROR);
+  CHECK(status(ACL_FLOAT16, 32, 16) == NO_ERROR);
   CHECK(status(ACL_FLOAT16, 24, 24) == NO_ERROR);
   const Soc duo("Ascend310P3");
   CHECK(status(ACL_FLOAT16, 32, 32) == NO_ERROR);
-  CHECK(status(ACL_INT8, 32, 32) == ERROR_INVALID_TENSOR_INI_MATCH && says("int8"));
+  CHECK(status(ACL_INT8, 32, 32) == NO_ERROR);
   CHECK(status(ACL_FLOAT16, 32, 16) == ERROR_INVALID_TENSOR_DIM && says("32 and 16"));
   CHECK(status(ACL_FLOAT16, 24, 24) == ERROR_INVALID_TENSOR_DIM && says("multiple of 16"));
 }

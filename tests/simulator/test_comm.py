@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from atb_core.engine.atb import AtbBackend
+from atb_core.engine.atb import AtbBackend, load_simulator
 from atb_core.errors import EngineError, GraphError
 from atb_core.graph import DataType, Dim, Network, Op, Tensor, record
 from atb_core.graph.ops import AllGather, AllReduce, LinearParallel
@@ -16,6 +17,15 @@ from atb_core.graph.ops import AllGather, AllReduce, LinearParallel
 pytest.importorskip("atb_sim", reason="needs the distribution atb-sim: pip install ./plugins/atb-sim")
 
 RANKS = 2
+
+
+@pytest.fixture(autouse=True)
+def enough_devices() -> Iterator[None]:
+    """ATB takes no more ranks than the process sees devices."""
+    sim = load_simulator().sim
+    sim.set_devices(RANKS)
+    yield
+    sim.set_devices(1)
 
 
 def own_device() -> AtbBackend:
@@ -66,6 +76,12 @@ def test_linear_parallel_is_the_linear_of_the_whole_matrix() -> None:
     expected = x.float() @ weight.float().T
     for result in run_ranks(LinearParallel, halves):
         torch.testing.assert_close(result.float(), expected, rtol=2e-3, atol=2e-2)
+
+
+def test_more_ranks_than_devices_are_refused_with_what_helps() -> None:
+    load_simulator().sim.set_devices(1)
+    with pytest.raises(EngineError, match=r"rank_size is 2 and the process sees 1 device: .*ASCEND_RT_VISIBLE_DEVICES"):
+        run_ranks(AllReduce, [[randn(5, 32)], [randn(5, 32)]])
 
 
 def test_a_rank_outside_of_its_group_is_refused_when_recorded() -> None:

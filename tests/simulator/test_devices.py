@@ -166,7 +166,9 @@ def test_heads_that_a_device_cannot_take_are_refused(become: Become, checkpoint:
     ("soc", "head", "block", "match"),
     [
         ("Ascend910B2", 16, 8, "blocks of 8 slots; Atlas A2 takes multiples of 16. Choose another block_size"),
-        ("Ascend910B2", 272, 256, "multiples of 16, and at most 128 for heads of 272"),
+        ("Ascend910B2", 272, 256, "at most 128 for heads of 272. Choose another block_size, such as 128"),
+        ("Ascend910B2", 160, 128, "at most 96 for heads of 160. Choose another block_size, such as 64"),
+        ("Ascend910B2", 128, 256, "at most 128 for heads of 128"),
         ("Ascend310P3", 16, 8, "blocks of 8 slots; Atlas 300I Duo takes multiples of 16"),
         ("Ascend310P3", 256, 128, "at most 64 for heads of 256"),
     ],
@@ -178,6 +180,23 @@ def test_blocks_that_a_device_cannot_take_are_refused(
     path = checkpoint(head_dim=head)
     refused(path, match, EngineError, block_size=block)
     open_runner(path, block_size=64).generate(prompts(), greedy(2))
+
+
+@pytest.mark.parametrize("soc", ["Ascend910B2", "Ascend310P3"])
+@pytest.mark.parametrize("head", [160, 192, 256])
+def test_the_runner_chooses_blocks_that_long_heads_fit(
+    become: Become, checkpoint: Callable[..., Path], soc: str, head: int
+) -> None:
+    become(soc)
+    runner = open_runner(checkpoint(head_dim=head), block_size=None)
+    assert runner.block_size == 64
+    assert runner.model.mixed_steps_problem(runner.block_size) is None
+    runner.generate(prompts(), greedy(2))
+
+
+def test_usual_heads_have_blocks_of_128(checkpoint: Callable[..., Path]) -> None:
+    for backend in ("cpu", "atb-sim"):
+        assert open_runner(checkpoint(), backend, block_size=None).block_size == 128
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ def test_blocks_that_such_attention_does_not_take_are_named(tmp_path: Path) -> N
     assert model.supports_mixed_steps
     assert model.mixed_steps_problem(64) is None
     assert "at most 64 for heads of 256" in model.mixed_steps_problem(128)
+    longer = tiny_checkpoint(tmp_path / "longer", "llama", torch.float16, vocab_size=208, head_dim=272)
+    assert "takes at most 256" in open_model(longer, "atb-sim", 256).mixed_steps_problem(16)
     driver = DeviceDriver(model, 1, 256, block_size=128)
     with pytest.raises(RequestError, match="blocks of 128 slots"):
         driver.extend([[1, 2, 3]])

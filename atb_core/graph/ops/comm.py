@@ -12,10 +12,11 @@ from atb_core.graph.ops.linear import Linear
 
 
 class CommBackend(AttributeEnum):
-    """Communication libraries: HCCL, or LCCL within one server (not on 300I Duo)."""
+    """Communication libraries: HCCL; within one server LCCL, and LCOC of `LinearParallel` (not on 300I Duo)."""
 
     HCCL = "hccl"
     LCCL = "lccl"
+    LCOC = "lcoc"
 
 
 class CommMode(AttributeEnum):

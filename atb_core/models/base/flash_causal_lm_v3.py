@@ -25,7 +25,6 @@ from atb_core.models.runtime.inputs import (
     LayerKinds,
     bounds,
     check_step,
-    filled_up,
     mixed_mask,
     symbolic_inputs,
     table_names,
@@ -293,12 +292,8 @@ class CausalLM(FlashCausalLMV3):
         variant = self.variants.get(step.phase, active)
         self._kv.bind(variant)
         inputs = self._inputs(step, variant)
-        tokens = step.input_ids.shape[0]
-        missing = -tokens % self.backend.token_multiple if step.is_prefill else 0
-        if missing:
-            inputs = filled_up(inputs, missing)
         rows, lengths = inputs.get("lm_head_indices"), inputs.get("input_lengths")
-        binding = {"tokens": tokens + missing}
+        binding = {"tokens": step.input_ids.shape[0]}
         if rows is not None:
             binding["rows"] = rows.shape[0]
         if lengths is not None:
@@ -357,8 +352,7 @@ class CausalLM(FlashCausalLMV3):
             available.update(window_inputs(step, slots, lengths, window, self._kv.block_size))
             if bounds(available["window_slots"])[1] >= self._kv.slots:
                 raise RequestError(f"block_tables leads out of a KV cache of {self._kv.slots} slots")
-            # Tokens that fill up a prefill lengthen its last sequence.
-            longest = bounds(lengths)[1] + self.backend.token_multiple - 1
+            longest = bounds(lengths)[1]
             if step.is_prefill and longest > len(self._window_mask):
                 self._window_mask = window_mask(longest, window, self._torch_dtype)
             available["window_mask"] = self._window_mask

@@ -191,25 +191,6 @@ def window_inputs(
     }
 
 
-def filled_up(inputs: dict[str, torch.Tensor], missing: int) -> dict[str, torch.Tensor]:
-    """Returns the inputs of a prefill with `missing` more tokens.
-
-    They follow the last sequence's own tokens, which do not see them, and have no slot in the cache.
-
-    Args:
-        inputs: by name in the network; of these `input_ids`, `position_ids`, `slots` and `window_slots` `[T]` get
-            longer, and the last of `input_lengths` `[B]`.
-        missing: number of tokens to add.
-    """
-    added = {"input_ids": 0, "position_ids": 0, "slots": -1, "window_slots": -1}
-    pad = torch.nn.functional.pad
-    filled = {name: pad(inputs[name], (0, missing), value=value) for name, value in added.items() if name in inputs}
-    if "input_lengths" in inputs:
-        filled["input_lengths"] = inputs["input_lengths"].clone()
-        filled["input_lengths"][-1] += missing
-    return {**inputs, **filled}
-
-
 def bounds(values: torch.Tensor) -> tuple[int, int]:
     """Returns the smallest and the largest of the integers `[N]`.
 

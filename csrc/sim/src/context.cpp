@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "context.h"
 
+#include <algorithm>
+#include <map>
 #include <mutex>
-#include <set>
 
 #include "operation_base.h"
 #include "state.h"
@@ -37,12 +38,26 @@ class SimContext : public Context {
 
 std::mutex g_mutex;
 
-std::set<Context*>& contexts() {
-  static auto* const kContexts = new std::set<Context*>;
+// The contexts that live, each with its number: an address may come again.
+std::map<Context*, uint64_t>& contexts() {
+  static auto* const kContexts = new std::map<Context*, uint64_t>;
   return *kContexts;
 }
 
+uint64_t g_made = 0;
+
 }  // namespace
+
+uint64_t context_number(Context* context) {
+  const std::lock_guard lock(g_mutex);
+  const auto found = contexts().find(context);
+  return found == contexts().end() ? 0 : found->second;
+}
+
+bool context_lives(uint64_t number) {
+  const std::lock_guard lock(g_mutex);
+  return std::any_of(contexts().begin(), contexts().end(), [&](const auto& one) { return one.second == number; });
+}
 
 Status check_context(Context* context, const std::string& who) {
   {
@@ -67,7 +82,7 @@ Status CreateContext(Context** context) {
   }
   *context = new sim::SimContext;
   const std::lock_guard lock(sim::g_mutex);
-  sim::contexts().insert(*context);
+  sim::contexts().emplace(*context, ++sim::g_made);
   sim::account([](sim::Counters& now) { ++now.live_contexts; });
   return NO_ERROR;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operation.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <mutex>
@@ -124,6 +125,10 @@ SimOperation::~SimOperation() {
   account([](Counters& now) { --now.live_operations; });
 }
 
+bool SimOperation::contexts_live() const {
+  return std::all_of(contexts_.begin(), contexts_.end(), [](uint64_t number) { return context_lives(number); });
+}
+
 SimOperation* own_operation(Operation* operation) {
   const std::lock_guard lock(g_mutex);
   return operations().contains(operation) ? static_cast<SimOperation*>(operation) : nullptr;
@@ -169,7 +174,7 @@ Status SimOperation::check_counts(size_t inputs, size_t outputs) const {
     return reject(ERROR_INVALID_IN_TENSOR_NUM, GetName(), ": ", inputs, " inputs, not ", GetInputNum());
   }
   if (outputs != GetOutputNum()) {
-    return reject(ERROR_INVALID_TENSOR_NUM, GetName(), ": ", outputs, " outputs, not ", GetOutputNum());
+    return reject(ERROR_INVALID_IN_TENSOR_NUM, GetName(), ": ", outputs, " outputs, not ", GetOutputNum());
   }
   return NO_ERROR;
 }
@@ -187,19 +192,26 @@ Status SimOperation::InferShape(const SVector<TensorDesc>& in, SVector<TensorDes
   return NO_ERROR;
 }
 
-Status SimOperation::check_tensors(const VariantPack& pack, bool live) const {
+Status SimOperation::check_descs(const VariantPack& pack) const {
+  for (size_t i = 0; i < pack.inTensors.size(); ++i) {
+    ATB_SIM_TRY(check_desc(GetName() + ": input " + std::to_string(i), pack.inTensors.at(i).desc));
+  }
+  for (size_t i = 0; i < pack.outTensors.size(); ++i) {
+    ATB_SIM_TRY(check_desc(GetName() + ": output " + std::to_string(i), pack.outTensors.at(i).desc));
+  }
+  return NO_ERROR;
+}
+
+Status SimOperation::check_memory(const VariantPack& pack) const {
   const auto check = [&](const Tensor& tensor, const std::string& who, bool may_be_host) -> Status {
-    ATB_SIM_TRY(check_desc(who, tensor.desc));
     if (tensor.dataSize != desc_bytes(tensor.desc)) {
-      return reject(ERROR_INVALID_TENSOR_SIZE, who, " is ", describe(tensor.desc), ", ", desc_bytes(tensor.desc),
+      return reject(ERROR_INVALID_PARAM, who, " is ", describe(tensor.desc), ", ", desc_bytes(tensor.desc),
                     " bytes, but dataSize says ", tensor.dataSize);
     }
     if (tensor.deviceData == nullptr && tensor.hostData != nullptr && may_be_host) return NO_ERROR;
-    std::string why = "it is no address of the device";
-    if (live ? !is_live(tensor.deviceData, tensor.dataSize, why) : !is_device_address(tensor.deviceData)) {
-      return reject(ERROR_INVALID_TENSOR_ADDR, who, " has no valid deviceData: ", why);
-    }
-    return NO_ERROR;
+    std::string why;
+    if (is_live(tensor.deviceData, tensor.dataSize, why)) return NO_ERROR;
+    return reject(ERROR_INVALID_PARAM, who, " has no valid deviceData: ", why);
   };
   for (size_t i = 0; i < pack.inTensors.size(); ++i) {
     ATB_SIM_TRY(check(pack.inTensors.at(i), GetName() + ": input " + std::to_string(i), true));
@@ -209,7 +221,7 @@ Status SimOperation::check_tensors(const VariantPack& pack, bool live) const {
   }
   for (const auto& [out, in] : in_place()) {
     if (pack.outTensors.at(out).deviceData == pack.inTensors.at(in).deviceData) continue;
-    return reject(ERROR_INVALID_TENSOR_ADDR, GetName(), ": output ", out, " has to be the memory of input ", in);
+    return reject(ERROR_INVALID_PARAM, GetName(), ": output ", out, " has to be the memory of input ", in);
   }
   return NO_ERROR;
 }
@@ -241,7 +253,7 @@ Status SimOperation::setup_locked(const VariantPack& pack, uint64_t& workspace, 
   account([](Counters& now) { ++now.setups; });
   ATB_SIM_TRY(check_context(context, GetName() + ": Setup"));
   ATB_SIM_TRY(check_counts(pack.inTensors.size(), pack.outTensors.size()));
-  ATB_SIM_TRY(check_tensors(pack, false));
+  ATB_SIM_TRY(check_descs(pack));
   Prepared made{descs(pack.inTensors), descs(pack.outTensors), {}, {}, context, 0};
   ATB_SIM_TRY(check_outputs(made.in, made.out));
   std::vector<const int32_t*> host;
@@ -250,9 +262,10 @@ Status SimOperation::setup_locked(const VariantPack& pack, uint64_t& workspace, 
       return reject(ERROR_INVALID_PARAM, GetName(), ": hostData is an address of the device");
     }
     host.push_back(static_cast<const int32_t*>(tensor.hostData));
-    made.host_hashes.push_back(tensor.hostData == nullptr ? 0 : hash(tensor.hostData, tensor.dataSize));
+    made.host_hashes.push_back(tensor.hostData == nullptr ? 0 : hash(tensor.hostData, desc_bytes(tensor.desc)));
   }
   ATB_SIM_TRY(schedule(made.in, made.out, host, made.schedule));
+  contexts_.insert(context_number(context));
   made.workspace = (made.schedule.workspace + 511) / 512 * 512;
   workspace = made.workspace;
   prepared_ = std::move(made);
@@ -272,7 +285,7 @@ Status SimOperation::check_unchanged(const Prepared& prepared, const VariantPack
   }
   for (size_t i = 0; i < in.size(); ++i) {
     const Tensor& tensor = pack.inTensors.at(i);
-    const uint64_t value = tensor.hostData == nullptr ? 0 : hash(tensor.hostData, tensor.dataSize);
+    const uint64_t value = tensor.hostData == nullptr ? 0 : hash(tensor.hostData, desc_bytes(tensor.desc));
     if (value == prepared.host_hashes[i]) continue;
     return reject(ERROR_INVALID_PARAM, GetName(), ": the host data of input ", i, " changed between Setup and Execute");
   }
@@ -288,28 +301,29 @@ Status SimOperation::Execute(const VariantPack& pack, uint8_t* workspace, uint64
   if (!device_chosen()) {
     return reject(ERROR_RT_FAIL, GetName(), ": Execute on a thread that has not called aclrtSetDevice");
   }
-  if (!prepared) return reject(ERROR_INTERNAL_ERROR, GetName(), ": Execute without a Setup that succeeded");
+  if (!prepared) return reject(ERROR_INVALID_PARAM, GetName(), ": Execute without a Setup that succeeded");
   return execute_locked(*prepared, pack, workspace, workspace_size, context);
 }
 
 Status SimOperation::execute_locked(const Prepared& prepared, const VariantPack& pack, uint8_t* workspace,
                                     uint64_t workspace_size, Context* context) const {
   account([](Counters& now) { ++now.executes; });
-  ATB_SIM_TRY(check_context(context, GetName() + ": Execute"));
   if (context != prepared.context) {
-    return reject(ERROR_INVALID_CONTEXT_ADDR, GetName(), ": Execute with another context than Setup");
+    return reject(ERROR_INVALID_PARAM, GetName(), ": Execute with another context than Setup");
   }
+  ATB_SIM_TRY(check_context(context, GetName() + ": Execute"));
   ATB_SIM_TRY(check_counts(pack.inTensors.size(), pack.outTensors.size()));
-  ATB_SIM_TRY(check_tensors(pack, true));
+  ATB_SIM_TRY(check_descs(pack));
+  ATB_SIM_TRY(check_memory(pack));
   ATB_SIM_TRY(check_unchanged(prepared, pack));
   const Schedule& schedule = prepared.schedule;
   if (workspace_size < prepared.workspace) {
-    return reject(ERROR_INVALID_WORKSPACE_SIZE, GetName(), ": a workspace of ", workspace_size, " bytes where ",
+    return reject(ERROR_INVALID_PARAM, GetName(), ": a workspace of ", workspace_size, " bytes where ",
                   prepared.workspace, " are needed");
   }
   std::string why;
   if (schedule.workspace > 0 && !is_live(workspace, workspace_size, why)) {
-    return reject(ERROR_INVALID_WORKSPACE_ADDR, GetName(), ": bad workspace: ", why);
+    return reject(ERROR_INVALID_PARAM, GetName(), ": bad workspace: ", why);
   }
   const auto bind = [&](const std::vector<Place>& places) {
     std::vector<Bound::Operand> operands;
@@ -346,9 +360,14 @@ Status SimOperation::execute_locked(const Prepared& prepared, const VariantPack&
 Status DestroyOperation(Operation* operation) {
   sim::SimOperation* own = sim::own_operation(operation);
   const bool graphs = own != nullptr && own->owned();
+  const bool late = own != nullptr && !own->contexts_live();
   if (!graphs) delete own;
   ATB_SIM_CALL("DestroyOperation");
   if (graphs) return sim::reject(ERROR_INVALID_OPERATION_ADDR, "DestroyOperation: a graph owns this operation");
+  if (late) {
+    return sim::reject(ERROR_INVALID_CONTEXT_ADDR, "DestroyOperation: a context that prepared the operation was ",
+                       "destroyed before it, and ATB would use the context's memory");
+  }
   if (own != nullptr) return NO_ERROR;
   return sim::reject(ERROR_INVALID_OPERATION_ADDR, "DestroyOperation: there is no such operation");
 }

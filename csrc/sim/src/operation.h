@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,8 @@ class SimOperation : public Operation {
   // Takes an operation into a graph: afterwards it must not be destroyed or put into another graph.
   void set_owned(bool owned) { owned_ = owned; }
   bool owned() const { return owned_; }
+  // Returns false if a context that prepared the operation was destroyed: its runners were part of the context.
+  bool contexts_live() const;
 
   // Returns the outputs that have to be the memory of an input.
   virtual std::vector<std::pair<uint32_t, uint32_t>> in_place() const { return {}; }
@@ -67,8 +70,10 @@ class SimOperation : public Operation {
   };
 
   Status check_counts(size_t inputs, size_t outputs) const;
-  // Setup checks only the kind of addresses: Execute may pass others.
-  Status check_tensors(const VariantPack& pack, bool live) const;
+  // Checks each tensor's description, at Setup.
+  Status check_descs(const VariantPack& pack) const;
+  // Checks sizes and addresses, at Execute.
+  Status check_memory(const VariantPack& pack) const;
   Status check_outputs(const Descs& in, const Descs& out) const;
   Status check_unchanged(const Prepared& prepared, const VariantPack& pack) const;
   Status setup_locked(const VariantPack& pack, uint64_t& workspace, Context* context);
@@ -76,6 +81,7 @@ class SimOperation : public Operation {
                         Context* context) const;
 
   std::optional<Prepared> prepared_;
+  std::set<uint64_t> contexts_;  // all that prepared it, by number
   std::atomic<bool> busy_ = false;
   bool owned_ = false;
 };

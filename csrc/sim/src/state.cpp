@@ -76,6 +76,12 @@ std::optional<int32_t> fault(const char* call, const std::string& detail) {
   return status;
 }
 
+void warn(const std::string& sentence) {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  if (s.logging) s.log.push_back("warning: " + sentence);
+}
+
 std::optional<int32_t> kernel_fault() {
   State& s = state();
   const std::lock_guard lock(s.mutex);

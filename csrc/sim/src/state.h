@@ -11,6 +11,8 @@ namespace atb::sim {
 
 // Begins a call: logs it with `detail`, and returns the status of a fault that is due.
 std::optional<int32_t> fault(const char* call, const std::string& detail = {});
+// Writes what ATB only warns of into the log: "warning: ...".
+void warn(const std::string& sentence);
 // Returns true, with a status, if the kernel that is launched now has to fail.
 std::optional<int32_t> kernel_fault();
 

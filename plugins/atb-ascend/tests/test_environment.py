@@ -69,7 +69,7 @@ def test_a_good_installation_before_8_5_has_every_backend(tmp_path: Path) -> Non
 def test_libraries_and_extensions_are_really_tried(box: Box) -> None:
     box.examine()
     assert box.loaded == [
-        "libascendcl.so", "libatb.so", "torch_npu", "atb_core._atb", "atb_sim._atb_sim", "atb_core._cpu",
+        "libascendcl.so", "libopapi.so", "libatb.so", "torch_npu", "atb_core._atb", "atb_sim._atb_sim", "atb_core._cpu",
     ]  # fmt: skip
 
 
@@ -161,6 +161,8 @@ def test_switches_are_shown_and_fine_by_default(box: Box) -> None:
     box.environ["ATB_OPERATION_EXECUTE_ASYNC"] = "1"
     found = box.finding("switches")
     assert (found.level, found.message) == (Level.OK, "ATB_OPERATION_EXECUTE_ASYNC=1")
+    box.environ["INF_NAN_MODE_ENABLE"] = "0"
+    assert box.finding("switches").message == "ATB_OPERATION_EXECUTE_ASYNC=1, INF_NAN_MODE_ENABLE=0"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,11 @@ def test_devices_are_counted_in_their_order_and_the_choice_of_the_user_is_shown(
     for number in (10, 2):
         write(box.base / f"dev/davinci{number}")
     box.environ["ASCEND_RT_VISIBLE_DEVICES"] = "2"
-    assert box.finding("devices").message == "3 NPUs (davinci0, davinci2, davinci10), ASCEND_RT_VISIBLE_DEVICES=2"
+    ranks = "at most 1 rank of a group without a rank table"
+    devices = "3 NPUs (davinci0, davinci2, davinci10)"
+    assert box.finding("devices").message == f"{devices}, ASCEND_RT_VISIBLE_DEVICES=2: {ranks}"
+    box.environ["ASCEND_RT_VISIBLE_DEVICES"] = "0,2"
+    assert box.finding("devices").message.endswith("=0,2: at most 2 ranks of a group without a rank table")
 
 
 def test_devices_that_the_user_may_not_open_are_an_error(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:

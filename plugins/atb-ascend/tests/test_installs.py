@@ -84,6 +84,18 @@ def test_an_acl_library_that_does_not_load_is_an_error(box: Box) -> None:
     assert not box.examine().healthy
 
 
+def test_atb_makes_no_elementwise_operations_without_the_library_of_operations(box: Box) -> None:
+    home = Path(box.environ["ASCEND_HOME_PATH"])
+    (home / "lib64/libopapi.so").unlink()
+    found = box.finding("libopapi")
+    assert (found.level, found.blocks) == (Level.ERROR, ("atb",))
+    assert f"{home}/lib64/libopapi.so is missing" in (found.cause or "")
+    write(home / "aarch64-linux/lib64/libopapi.so")
+    assert box.finding("libopapi").level is Level.OK
+    box.broken["libopapi.so"] = "OSError: libnnopbase.so: cannot open shared object file"
+    assert box.finding("libopapi").level is Level.ERROR
+
+
 def test_missing_cann_and_nnal_are_warnings_where_a_card_is(tmp_path: Path) -> None:
     box = Box(tmp_path, modules={"_cpu"})
     driver(box)

@@ -23,11 +23,16 @@ void softmax(float* scores, int64_t count) {
   for (int64_t j = 0; j < count; ++j) scores[j] /= total;
 }
 
+// A score as the kernel keeps it. What does not fit into float16 is infinite.
+float kept(const AttentionShape& s, float score) { return s.half_scores ? from_f16(to_f16(score)) : score; }
+
 void attend_row(const AttentionShape& s, int64_t visible, Scratch& scratch) {
   dot_rows(scratch.q.data(), scratch.keys.data(), s.head_dim, s.head_dim, visible, scratch.scores.data());
   for (int64_t j = 0; j < visible; ++j) {
     const auto at = static_cast<size_t>(j);
-    scratch.scores[at] = scratch.scores[at] * s.scale + scratch.added[at];
+    float score = kept(s, scratch.scores[at]);
+    score = kept(s, score * s.scale);
+    scratch.scores[at] = kept(s, score + scratch.added[at]);
   }
   softmax(scratch.scores.data(), visible);
   std::fill(scratch.out.begin(), scratch.out.end(), 0.0f);
@@ -88,10 +93,10 @@ void read_mask(const View& mask, int64_t plane, int64_t row, int64_t first, int6
   for (int64_t j = 0; j < count; ++j) added[j] *= factor;
 }
 
-int64_t block_mask(const View& mask, int64_t row, int64_t columns, float factor, float* added) {
+int64_t block_mask(const View& mask, int64_t plane, int64_t row, int64_t columns, float factor, float* added) {
   const int64_t diagonal = row / kMaskBlock * kMaskBlock;
   const int64_t visible = std::min(columns, diagonal + kMaskBlock);
-  if (diagonal < visible) read_mask(mask, 0, row % kMaskBlock, 0, visible - diagonal, factor, added + diagonal);
+  if (diagonal < visible) read_mask(mask, plane, row % kMaskBlock, 0, visible - diagonal, factor, added + diagonal);
   return visible;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// softmax(q @ k^T * scale + mask) @ v of one sequence in float32, for SelfAttention and PagedAttention.
+// softmax(q @ k^T * scale + mask) @ v of one sequence, for SelfAttention and PagedAttention: in float32, or with scores
+// of float16.
 #pragma once
 
 #include <functional>
@@ -12,6 +13,8 @@ namespace atb::sim {
 struct AttentionShape {
   int64_t heads = 0, kv_heads = 0, head_dim = 0, v_head_dim = 0;
   float scale = 1.0f;
+  // The kernel keeps its scores in float16: the products before the scale, and the sum with the mask.
+  bool half_scores = false;
 };
 
 struct Sequence {
@@ -38,8 +41,8 @@ MaskSizes mask_sizes(const Sizes& dims, bool nz);
 void read_mask(const View& mask, int64_t plane, int64_t row, int64_t first, int64_t count, float factor, float* added);
 
 constexpr int64_t kMaskBlock = 128;  // a compressed mask is one block of the diagonal
-// Writes the values that such a block adds at the query with absolute position `row`; returns the number of visible
-// columns.
-int64_t block_mask(const View& mask, int64_t row, int64_t columns, float factor, float* added);
+// Writes the values that such a block, one of several planes, adds at the query with absolute position `row`; returns
+// the number of visible columns.
+int64_t block_mask(const View& mask, int64_t plane, int64_t row, int64_t columns, float factor, float* added);
 
 }  // namespace atb::sim

@@ -11,6 +11,7 @@
 #include "ops/numeric.h"
 #include "ops/rendezvous.h"
 #include "rules.h"
+#include "state.h"
 
 namespace atb::sim {
 namespace {
@@ -36,14 +37,30 @@ bool lccl_domain(const std::string& domain) {
   return colon == std::string::npos || (!id.empty() && colon + 1 < domain.size() && digits(domain.substr(colon + 1)));
 }
 
+// Checks what ATB needs to open a communicator of its own.
 template <typename Param>
-Status check_place(const char* op, const Param& param) {
+Status check_ranks(const char* op, const Param& param) {
   if (param.rankSize < 1 || param.rank < 0 || param.rank >= param.rankSize || param.rankRoot < 0 ||
       param.rankRoot >= param.rankSize) {
     return reject(ERROR_INVALID_PARAM, op, ": rank ", param.rank, " and rankRoot ", param.rankRoot,
                   " must lie within rankSize ", param.rankSize);
   }
-  if (param.backend != "hccl" && param.backend != "lccl") {
+  if (param.rankTableFile.empty() && static_cast<uint32_t>(param.rankSize) > devices()) {
+    return reject(ERROR_INVALID_PARAM, op, ": rankSize ", param.rankSize, " is more than the ", devices(),
+                  " devices that this process sees, and neither hcclComm nor rankTableFile is given");
+  }
+  return NO_ERROR;
+}
+
+template <typename Param>
+Status check_place(const char* op, const Param& param, bool overlaps = false) {
+  if (param.hcclComm == nullptr) ATB_SIM_TRY(check_ranks(op, param));
+  if (overlaps && param.backend == "lcoc") {
+    if (family() != Family::a2) return reject(ERROR_INVALID_PARAM, op, ": the simulator has no lcoc on this chip");
+    if ((param.rankSize & (param.rankSize - 1)) != 0) {
+      return reject(ERROR_INVALID_PARAM, op, ": with lcoc rankSize is a power of two, not ", param.rankSize);
+    }
+  } else if (param.backend != "hccl" && param.backend != "lccl") {
     return reject(ERROR_INVALID_PARAM, op, ": backend '", param.backend, "' is neither hccl nor lccl");
   }
   if (param.backend == "lccl" && family() != Family::a2) {
@@ -148,14 +165,6 @@ bool fold_of(const std::string& type, Fold& how) {
   return false;
 }
 
-// Neither LCCL nor the HCCL of a 310P has 64-bit integers.
-Status check_integers(const char* op, const TensorDesc& x, bool lccl) {
-  if (x.dtype != ACL_INT64) return NO_ERROR;
-  if (lccl) return reject(ERROR_INVALID_TENSOR_DTYPE, op, ": lccl has no int64");
-  if (family() != Family::i310p) return NO_ERROR;
-  return reject(ERROR_INVALID_TENSOR_DTYPE, op, ": hccl has no int64 on 310P");
-}
-
 class AllReduce : public PlainRules {
  public:
   AllReduce(const Place& place, Fold how, bool lccl)
@@ -167,11 +176,14 @@ class AllReduce : public PlainRules {
     return NO_ERROR;
   }
   Status limits(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&) const override {
-    const bool narrow = in[0].dtype == ACL_INT16 || in[0].dtype == ACL_BF16;
-    if (how_ == Fold::product && family() == Family::a2 && narrow) {
-      return refuse(ERROR_INVALID_TENSOR_DTYPE, "there is no prod of ", text(in[0].dtype), " on 910B");
-    }
-    return check_integers(name().c_str(), in[0], lccl_);
+    const aclDataType type = in[0].dtype;
+    const bool small = family() == Family::i310p, i16 = type == ACL_INT16;
+    bool has = !lccl_ || type != ACL_INT64;
+    if (small) has = type != ACL_INT64 && type != ACL_BF16 && (!i16 || how_ == Fold::sum);
+    if (!small && how_ == Fold::product) has = has && !i16 && type != ACL_BF16;
+    if (has) return NO_ERROR;
+    return refuse(ERROR_INVALID_TENSOR_DTYPE, "with ", lccl_ ? "lccl" : "hccl", " there is none of ", text(type),
+                  " and this allReduceType on ", family_name(family()));
   }
   Kernel kernel() const override {
     return [place = place_, how = how_](const Views& in, const Views& out) {
@@ -190,7 +202,7 @@ class AllReduce : public PlainRules {
 
 class AllGather : public PlainRules {
  public:
-  AllGather(const Place& place, bool lccl) : PlainRules("AllGatherOperation", 1, 1), place_(place), lccl_(lccl) {}
+  explicit AllGather(const Place& place) : PlainRules("AllGatherOperation", 1, 1), place_(place) {}
 
  protected:
   Status shapes(const std::vector<TensorDesc>& in, std::vector<TensorDesc>& out) const override {
@@ -200,9 +212,6 @@ class AllGather : public PlainRules {
     shape.insert(shape.begin(), place_.size);
     out[0] = with_sizes(in[0], shape);
     return NO_ERROR;
-  }
-  Status limits(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&) const override {
-    return check_integers(name().c_str(), in[0], lccl_);
   }
   Kernel kernel() const override {
     return [place = place_](const Views& in, const Views& out) {
@@ -217,12 +226,11 @@ class AllGather : public PlainRules {
 
  private:
   Place place_;
-  bool lccl_;
 };
 
 using infer::LinearParallelParam;
 
-// x @ weight, summed over the ranks, and then the residual added once.
+// x @ weight, summed over the ranks, and then the residual, a row like a bias, added once.
 class LinearParallel : public Rules {
  public:
   LinearParallel(const LinearParallelParam& param, const Place& place)
@@ -238,9 +246,7 @@ class LinearParallel : public Rules {
       meet(place.domain, place.rank, place.size, part,
            [&](const std::vector<View>& views) { fold_floats(Fold::sum, views, total); });
       if (x.size() == 3) {
-        std::vector<float> residual(total.size());
-        load(x[2].data, x[2].dtype, 0, x[2].count(), residual.data());
-        for (size_t i = 0; i < total.size(); ++i) total[i] += residual[i];
+        add_bias(shape, x[2], total);
       }
       store(total.data(), y[0].dtype, 0, y[0].count(), y[0].data);
     };
@@ -252,9 +258,9 @@ class LinearParallel : public Rules {
     MatmulShape shape;
     ATB_SIM_TRY(matmul_shape(name(), in[0], in[1], false, param_.transWeight, shape));
     out[0] = with_sizes(in[0], matmul_sizes(shape));
-    if (in.size() == 2 || sizes(in[2]) == matmul_sizes(shape)) return NO_ERROR;
-    return refuse(ERROR_INVALID_TENSOR_DIM, "the residual ", text(in[2]), " has not the shape of the product ",
-                  text(out[0]));
+    const bool row = in.size() == 2 || rank(in[2]) == 1 || (rank(in[2]) == 2 && dim(in[2], 0) == 1);
+    if (row && (in.size() == 2 || dim(in[2], -1) == shape.n)) return NO_ERROR;
+    return refuse(ERROR_INVALID_TENSOR_DIM, "the residual ", text(in[2]), " is no [n] or [1, n] with n = ", shape.n);
   }
 
  private:
@@ -295,7 +301,7 @@ Status make_rules(const infer::AllGatherParam& param, std::unique_ptr<OpRules>& 
   constexpr const char* kName = "AllGatherOperation";
   ATB_SIM_TRY(check_reserved(kName, param.rsv));
   ATB_SIM_TRY(check_place(kName, param));
-  rules = std::make_unique<AllGather>(place_of(param, kName), param.backend == "lccl");
+  rules = std::make_unique<AllGather>(place_of(param, kName));
   return NO_ERROR;
 }
 
@@ -303,7 +309,7 @@ Status make_rules(const LinearParallelParam& param, std::unique_ptr<OpRules>& ru
   constexpr const char* kName = "LinearParallelOperation";
   ATB_SIM_TRY(check_reserved(kName, param.rsv));
   ATB_SIM_TRY(check_reserved(kName, param.twoDimTPInfo.rsv));
-  ATB_SIM_TRY(check_place(kName, param));
+  ATB_SIM_TRY(check_place(kName, param, true));
   const int type = param.type, quant = param.quantType;
   if (type != LinearParallelParam::LINEAR_ALL_REDUCE || quant != LinearParallelParam::QUANT_TYPE_UNQUANT ||
       param.keepIntermediate || param.outDataType != ACL_DT_UNDEFINED) {

@@ -95,6 +95,10 @@ class ReshapeAndCache : public Rules {
   }
 
   Status limits(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&) const override {
+    if (outputs() == 2 && dim(in[0], 1) != dim(in[1], 1)) {
+      return refuse(ERROR_INVALID_TENSOR_DIM, "key ", text(in[0]), " and value ", text(in[1]),
+                    " must have as many heads");
+    }
     if (family() != Family::i310p) return NO_ERROR;
     const int64_t key = dim(in[0], 2), value = dim(in[1], 2);
     if (key == value && key % kHeadStep310p == 0) return NO_ERROR;

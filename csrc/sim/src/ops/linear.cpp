@@ -40,13 +40,25 @@ class Linear : public Rules {
     return NO_ERROR;
   }
 
+  // Matrices of float32 go to another kernel, which was made for the scores of experts.
+  Status limits(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&) const override {
+    if (in[0].dtype != ACL_FLOAT) return NO_ERROR;
+    if (rank(in[0]) == 2 && rank(in[1]) == 2 && !param_.transposeA && param_.transposeB) return NO_ERROR;
+    return refuse(ERROR_INVALID_PARAM, "float32 takes x [m, k] and a weight [n, k] with transposeB alone, not x ",
+                  text(in[0]), " and a weight ", text(in[1]), " with transposeA ", param_.transposeA,
+                  " and transposeB ", param_.transposeB);
+  }
+
   Status prepare(const std::vector<TensorDesc>& in, const std::vector<TensorDesc>&, const std::vector<const int32_t*>&,
                  Kernel& kernel) const override {
     MatmulShape shape;
     ATB_SIM_TRY(matmul_shape(name(), in[0], in[1], param_.transposeA, param_.transposeB, shape));
     const bool bias = param_.hasBias, accumulate = param_.enAccum;
-    kernel = [shape, bias, accumulate](const Views& x, const Views& y) {
+    // A 910B adds a bias of the type of x by an Elewise behind the product, which is rounded by then.
+    const bool rounded = bias && family() == Family::a2 && in[2].dtype == in[0].dtype;
+    kernel = [shape, bias, rounded, accumulate](const Views& x, const Views& y) {
       std::vector<float> out = matmul(shape, x[0], x[1]);
+      if (rounded) round_to(y[0].dtype, out);
       if (bias) add_bias(shape, x[2], out);
       if (accumulate) {
         const auto* before = reinterpret_cast<const float*>(x[2].data);

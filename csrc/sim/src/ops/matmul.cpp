@@ -97,8 +97,11 @@ Status matmul_shape(const std::string& op, const TensorDesc& x, const TensorDesc
     return reject(ERROR_INVALID_TENSOR_DIM, op, ": a 2-D x ", text(x), " does not go with a weight in batches ",
                   text(weight));
   }
-  if (w[0] != s.batch && (w[0] != 1 || (transpose_a && rank(weight) != 2))) {
-    return reject(ERROR_INVALID_TENSOR_DIM, op, ": x has ", s.batch, " batches, the weight ", w[0]);
+  // Only a weight without a batch of its own serves several, and only an x in rows.
+  const bool shared = rank(weight) == 2 && !transpose_a;
+  if (w[0] != s.batch && !shared) {
+    return reject(ERROR_INVALID_TENSOR_DIM, op, ": x ", text(x), " has ", s.batch, " batches, the weight ",
+                  text(weight), " ", w[0], transpose_a ? "; with transposeA both must have as many" : "");
   }
   return NO_ERROR;
 }
@@ -123,10 +126,10 @@ std::vector<float> matmul(const MatmulShape& s, const View& x, const View& weigh
 }
 
 Status check_bias(const std::string& op, const MatmulShape& s, const TensorDesc& bias) {
-  const bool row = rank(bias) == 1 || (rank(bias) == 2 && (dim(bias, 0) == 1 || dim(bias, 0) == s.batch));
+  const bool row = rank(bias) == 1 || (rank(bias) == 2 && (dim(bias, 0) == 1 || dim(bias, 0) == s.weight_batch));
   if (row && dim(bias, -1) == s.n) return NO_ERROR;
   return reject(ERROR_INVALID_TENSOR_DIM, op, ": the bias has the shape ", text(bias),
-                ", expected [n], [1, n] or [batch, n] with n = ", s.n);
+                ", expected [n], [1, n] or [batch of the weight, n] with n = ", s.n);
 }
 
 void add_bias(const MatmulShape& s, const View& bias, std::vector<float>& out) {

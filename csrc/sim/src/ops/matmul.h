@@ -10,7 +10,7 @@ namespace atb::sim {
 
 struct MatmulShape {
   int64_t batch = 1, m = 0, n = 0, k = 0;
-  int64_t weight_batch = 1;  // 1 or batch
+  int64_t weight_batch = 1;  // batch, or 1 for a weight of two dimensions
   bool x_is_3d = false;
   bool transpose_a = false;  // x is [k, m]
   bool transpose_b = false;  // weight is [n, k]
@@ -25,7 +25,7 @@ Sizes matmul_sizes(const MatmulShape& shape);
 // [batch * m * n] products, every one a sum over k in the same order.
 std::vector<float> matmul(const MatmulShape& shape, const View& x, const View& weight);
 
-// A bias is [n], [1, n] or [batch, n].
+// A bias is [n], [1, n] or [batch of the weight, n].
 Status check_bias(const std::string& op, const MatmulShape& shape, const TensorDesc& bias);
 void add_bias(const MatmulShape& shape, const View& bias, std::vector<float>& out);
 

@@ -89,10 +89,10 @@ class Split : public PlainRules {
 
   Status shapes(const std::vector<TensorDesc>& in, std::vector<TensorDesc>& out) const override {
     const int64_t axis = axis_of(param_.splitDim, rank(in[0]));
-    if (axis < 0) return refuse(ERROR_INVALID_TENSOR_DIM, text(in[0]), " has no axis ", param_.splitDim);
+    if (axis < 0) return refuse(ERROR_INVALID_PARAM, text(in[0]), " has no axis ", param_.splitDim);
     const int64_t size = dim(in[0], axis), parts = param_.splitNum;
     if (param_.splitSizes.size() == 0 && size % parts != 0) {
-      return refuse(ERROR_INVALID_TENSOR_DIM, "axis ", axis, " of ", text(in[0]), " does not divide by ", parts);
+      return refuse(ERROR_INVALID_PARAM, "axis ", axis, " of ", text(in[0]), " does not divide by ", parts);
     }
     int64_t total = 0;
     for (size_t i = 0; i < out.size(); ++i) {
@@ -102,7 +102,7 @@ class Split : public PlainRules {
       out[i] = with_sizes(in[0], shape);
     }
     if (total == size) return NO_ERROR;
-    return refuse(ERROR_INVALID_TENSOR_DIM, "splitSizes add up to ", total, ", axis ", axis, " of ", text(in[0]),
+    return refuse(ERROR_INVALID_PARAM, "splitSizes add up to ", total, ", axis ", axis, " of ", text(in[0]),
                   " does not");
   }
 
@@ -131,14 +131,15 @@ class Slice : public PlainRules {
   Status shapes(const std::vector<TensorDesc>& in, std::vector<TensorDesc>& out) const override {
     Sizes shape = sizes(in[0]);
     if (param_.offsets.size() != shape.size() || param_.size.size() != shape.size()) {
-      return refuse(ERROR_INVALID_TENSOR_DIM_NUM, param_.offsets.size(), " offsets and ", param_.size.size(),
-                    " sizes for ", text(in[0]));
+      return refuse(ERROR_INVALID_PARAM, param_.offsets.size(), " offsets and ", param_.size.size(), " sizes for ",
+                    text(in[0]));
     }
     for (size_t i = 0; i < shape.size(); ++i) {
-      const int64_t begin = param_.offsets[i], size = param_.size[i] == -1 ? shape[i] - begin : param_.size[i];
-      if (begin < 0 || size <= 0 || begin + size > shape[i]) {
-        return refuse(ERROR_INVALID_TENSOR_DIM, "offset ", begin, " and size ", param_.size[i], " do not fit axis ", i,
-                      " of ", text(in[0]));
+      const int64_t begin = start(param_, i, shape[i]);
+      const int64_t size = param_.size[i] == -1 ? shape[i] - begin : param_.size[i];
+      if (begin < 0 || size <= 0 || begin > shape[i] - size) {
+        return refuse(ERROR_INVALID_PARAM, "offset ", param_.offsets[i], " and size ", param_.size[i],
+                      " do not fit axis ", i, " of ", text(in[0]));
       }
       shape[i] = size;
     }
@@ -149,12 +150,17 @@ class Slice : public PlainRules {
   Kernel kernel() const override {
     return [param = param_](const Views& in, const Views& out) {
       Box from = whole(in[0]);
-      for (size_t i = 0; i < from.strides.size(); ++i) from.first += param.offsets[i] * from.strides[i];
+      for (size_t i = 0; i < from.strides.size(); ++i) from.first += start(param, i, in[0].dims[i]) * from.strides[i];
       copy_box(out[0].dims, from, whole(out[0]), size_of(out[0].dtype));
     };
   }
 
  private:
+  // A negative offset counts from the end.
+  static int64_t start(const SliceParam& param, size_t axis, int64_t size) {
+    return param.offsets[axis] < 0 ? param.offsets[axis] + size : param.offsets[axis];
+  }
+
   SliceParam param_;
 };
 
@@ -208,7 +214,15 @@ class Repeat : public PlainRules {
       return refuse(ERROR_INVALID_TENSOR_DIM_NUM, param_.multiples.size(), " multiples for ", text(in[0]));
     }
     shape.insert(shape.begin(), param_.multiples.size() - shape.size(), 1);
-    for (size_t i = 0; i < shape.size(); ++i) shape[i] *= param_.multiples[i];
+    int64_t widened = 0;  // each of these takes a dimension more while it is repeated
+    for (size_t i = 0; i < shape.size(); ++i) {
+      widened += shape[i] > 1 && param_.multiples[i] > 1 ? 1 : 0;
+      shape[i] *= param_.multiples[i];
+    }
+    if (rank(in[0]) + widened > MAX_DIM) {
+      return refuse(ERROR_INVALID_TENSOR_DIM_NUM, text(in[0]), " has ", rank(in[0]), " dimensions, of which ", widened,
+                    " grow; together there can be 8");
+    }
     out[0] = with_sizes(in[0], shape);
     return NO_ERROR;
   }
@@ -315,14 +329,11 @@ Status make_rules(const TransposeParam& param, std::unique_ptr<OpRules>& rules) 
 
 Status make_rules(const RepeatParam& param, std::unique_ptr<OpRules>& rules) {
   ATB_SIM_TRY(check_reserved("RepeatOperation", param.rsv));
-  int repeated = 0;
   for (int64_t multiple : param.multiples) {
     if (multiple <= 0) return reject(ERROR_INVALID_PARAM, "RepeatOperation: a multiple is not positive");
-    repeated += multiple > 1 ? 1 : 0;
   }
-  if (repeated > 2 || param.multiples.size() > MAX_DIM) {
-    return reject(ERROR_INVALID_PARAM, "RepeatOperation: ", param.multiples.size(), " multiples, ", repeated,
-                  " of them above 1; there can be 8, and 2 above 1");
+  if (param.multiples.size() > MAX_DIM) {
+    return reject(ERROR_INVALID_PARAM, "RepeatOperation: ", param.multiples.size(), " multiples; there can be 8");
   }
   rules = std::make_unique<Repeat>(param);
   return NO_ERROR;

@@ -100,6 +100,13 @@ inline void store(const float* values, aclDataType dtype, int64_t begin, int64_t
   }
 }
 
+// Rounds values to a type, as a kernel does that stores them between two steps.
+inline void round_to(aclDataType dtype, std::vector<float>& values) {
+  std::vector<std::byte> memory(values.size() * size_of(dtype));
+  store(values.data(), dtype, 0, static_cast<int64_t>(values.size()), memory.data());
+  load(memory.data(), dtype, 0, static_cast<int64_t>(values.size()), values.data());
+}
+
 inline float load_one(const std::byte* data, aclDataType dtype, int64_t index) {
   float value = 0.0f;
   load(data, dtype, index, 1, &value);

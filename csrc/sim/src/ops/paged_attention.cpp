@@ -42,7 +42,8 @@ std::string sequences_of(const Plan& plan, const std::vector<int64_t>& contexts,
     }
     if (plan.mask != Param::UNDEFINED && plan.mask != Param::MASK_TYPE_MASK_FREE) {
       const MaskSizes size = mask_sizes(plan.mask_dims, plan.mask_nz);
-      const int64_t rows = !plan.spec ? 1 : plan.mask == Param::MASK_TYPE_SPEC ? row + q : kv;
+      const bool by_query = plan.mask == Param::MASK_TYPE_SPEC, per_batch = plan.mask_dims.size() == 3;
+      const int64_t rows = !plan.spec ? 1 : by_query ? row + q : per_batch ? q : kv;
       if (size.rows < rows || size.columns < kv) return who + ", the mask " + text(plan.mask_dims) + " is too small";
     }
     out.push_back({.batch = static_cast<int64_t>(b), .q_begin = row, .q_count = q, .kv_count = kv});
@@ -72,9 +73,12 @@ MaskRow mask_reader(const Plan& plan, const Views& in) {
   if (plan.mask == Param::UNDEFINED) return nullptr;
   return [&plan, &mask = in[5]](const Sequence& s, int64_t head, int64_t row, float* added) {
     const int64_t position = s.kv_count - s.q_count + row;
-    if (plan.mask == Param::MASK_TYPE_MASK_FREE) return block_mask(mask, position, s.kv_count, 1.0f, added);
+    if (plan.mask == Param::MASK_TYPE_MASK_FREE) return block_mask(mask, 0, position, s.kv_count, 1.0f, added);
     int64_t plane = 0, at = 0;
-    if (plan.spec) {
+    if (plan.spec && plan.mask == Param::MASK_TYPE_NORM && plan.mask_dims.size() == 3) {
+      plane = s.batch;
+      at = row;
+    } else if (plan.spec) {
       at = plan.mask == Param::MASK_TYPE_SPEC ? s.q_begin + row : position;
     } else {
       plane = plan.mask == Param::MASK_TYPE_ALIBI ? s.batch * plan.shape.heads + head : s.batch;
@@ -139,7 +143,7 @@ class PagedAttention : public Rules {
 
  protected:
   std::string key() const override {
-    if (param_.maskType == Param::UNDEFINED) return kName;
+    if (param_.maskType == Param::UNDEFINED) return spec(param_) ? std::string(kName) + "QLens" : kName;
     return std::string(kName) + (spec(param_) ? "MaskQLens" : "Mask");
   }
 
@@ -161,9 +165,13 @@ class PagedAttention : public Rules {
       return refuse(ERROR_INVALID_TENSOR_DIM, "head sizes ", k, " and ", v, " with the block size ", block,
                     ": they must be equal, at most 256, and the product at most 16384");
     }
-    if (!narrow && (std::max(k, v) > 576 || (std::max(k, v) > 256 && block > 128))) {
+    if (!narrow && (std::max(k, v) > 576 || !block_fits(k, v, block))) {
       return refuse(ERROR_INVALID_TENSOR_DIM, "head sizes ", k, " and ", v, " with the block size ", block,
-                    ": at most 576, and above 256 blocks of at most 128");
+                    ": heads may have 576; above 256 a block has at most 128 slots, and heads of one size up to 256 ",
+                    "times the block at most 16384, but 256 also multiples of 128 slots");
+    }
+    if (plan.mask == Param::MASK_TYPE_MASK_FREE && block != kMaskBlock) {
+      return refuse(ERROR_INVALID_TENSOR_DIM, "MASK_FREE wants blocks of 128 slots, not ", block);
     }
     if (!nz_ && plan.spec &&
         (dim(in[4], 0) > 2000 || plan.shape.heads > 256 || block > 128 || plan.shape.heads * k > 16384)) {
@@ -174,6 +182,12 @@ class PagedAttention : public Rules {
   }
 
  private:
+  // What the tiling of a 910B asks of heads (of k and v) and blocks.
+  static bool block_fits(int64_t k, int64_t v, int64_t block) {
+    if (std::max(k, v) > 256) return block <= 128;
+    if (k == 256 && v == 256 && block >= 128) return block % 128 == 0;
+    return k != v || k * block <= 16384;
+  }
   static bool spec(const Param& param) { return param.calcType == Param::CALC_TYPE_SPEC; }
   bool contexts_on_host() const { return !nz_ || param_.maskType == Param::MASK_TYPE_MASK_FREE; }
 
@@ -202,19 +216,24 @@ class PagedAttention : public Rules {
                   .kv_heads = kv_heads,
                   .head_dim = plan.keys.head_dim,
                   .v_head_dim = plan.values.head_dim,
-                  .scale = param_.qkScale};
+                  .scale = param_.qkScale,
+                  .half_scores = nz_};
     plan.q_rows = dim(q, 0);
     plan.max_blocks = dim(table, 1);
-    return plan.mask == Param::UNDEFINED ? NO_ERROR : read_mask_sizes(in, batch, plan);
+    if (plan.mask != Param::UNDEFINED) return read_mask_sizes(in, batch, plan);
+    if (!plan.spec || lengths_fit(in[5], batch)) return NO_ERROR;
+    return refuse(ERROR_INVALID_TENSOR_DIM, "qSeqLen ", text(in[5]), " does not fit ", batch, " sequences");
   }
 
   Status read_mask_sizes(const std::vector<TensorDesc>& in, int64_t batch, Plan& plan) const {
     const TensorDesc& mask = in[5];
     plan.mask_dims = sizes(mask);
     plan.mask_nz = is_nz(mask);
-    const int64_t planes = plan.spec ? 1 : batch * (plan.mask == Param::MASK_TYPE_ALIBI ? plan.shape.heads : 1);
+    const bool per_batch = !nz_ && plan.mask == Param::MASK_TYPE_NORM && rank(mask) == 3;
+    const bool alibi = plan.mask == Param::MASK_TYPE_ALIBI;
+    const int64_t planes = plan.spec && !per_batch ? 1 : batch * (alibi ? plan.shape.heads : 1);
     const bool rows = plan.mask == Param::MASK_TYPE_SPEC && !plan.mask_nz;  // of values, in either format on 310P
-    const int64_t dims = nz_ && !rows ? 4 : plan.spec ? 2 : plan.mask == Param::MASK_TYPE_ALIBI ? 4 : 3;
+    const int64_t dims = nz_ && !rows ? 4 : plan.spec && !per_batch ? 2 : alibi ? 4 : 3;
     const MaskSizes size = mask_sizes(plan.mask_dims, nz_);
     const bool fits = rank(mask) == dims && elements(mask) == planes * size.rows * size.columns;
     const bool block =
@@ -260,7 +279,7 @@ Status make_rules(const Param& param, std::unique_ptr<OpRules>& rules) {
   }
   const bool spec = param.calcType == Param::CALC_TYPE_SPEC;
   const bool free = param.maskType == Param::MASK_TYPE_MASK_FREE;
-  if (spec && param.maskType == Param::UNDEFINED) {
+  if (spec && param.maskType == Param::UNDEFINED && family() != Family::i310p) {
     return reject(ERROR_INVALID_PARAM, kName, ": calcType SPEC needs a mask of the type NORM or SPEC");
   }
   if (!spec && (param.maskType == Param::MASK_TYPE_SPEC || free)) {

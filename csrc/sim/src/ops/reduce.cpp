@@ -105,8 +105,7 @@ class Sort : public PlainRules {
   Status shapes(const std::vector<TensorDesc>& in, std::vector<TensorDesc>& out) const override {
     Sizes shape = sizes(in[0]);
     if (count_ > shape.back()) {
-      return refuse(ERROR_INVALID_TENSOR_DIM, "asks for the ", count_, " largest of the last dimension of ",
-                    text(in[0]));
+      return refuse(ERROR_INVALID_PARAM, "asks for the ", count_, " largest of the last dimension of ", text(in[0]));
     }
     shape.back() = count_;
     out[0] = with_sizes(in[0], shape);
@@ -138,10 +137,11 @@ class Reduce : public PlainRules {
   static Status reduced(const ReduceParam& param, int64_t rank, std::vector<bool>& gone) {
     gone.assign(static_cast<size_t>(rank), false);
     for (size_t i = 0; i < param.axis.size(); ++i) {
-      const int64_t axis = axis_of(param.axis[i], rank);
-      if (axis < 0 || gone[static_cast<size_t>(axis)]) {
+      const int64_t axis = param.axis[i];
+      if (axis < 0 || axis >= rank || gone[static_cast<size_t>(axis)]) {
         return reject(ERROR_INVALID_PARAM, "ReduceOperation: axis ", param.axis[i],
-                      " does not exist or is there twice, the tensor has ", rank, " dimensions");
+                      " does not exist or is there twice; axes count from the front, and the tensor has ", rank,
+                      " dimensions");
       }
       gone[static_cast<size_t>(axis)] = true;
     }

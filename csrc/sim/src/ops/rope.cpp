@@ -70,7 +70,7 @@ class Rope : public PlainRules {
     if (rank(in[4]) != 1) {
       return refuse(ERROR_INVALID_TENSOR_DIM_NUM, "seqLen ", text(in[4]), " must have one dimension");
     }
-    if (tokens(q) != tokens(k) || (param_.cosFormat == 0 && dim(cos, 0) != tokens(q))) {
+    if (tokens(q) != tokens(k) || (param_.cosFormat == 0 && dim(cos, 0) < tokens(q))) {
       return refuse(ERROR_INVALID_TENSOR_DIM, "q ", text(q), ", k ", text(k), " and cos ", text(cos),
                     " differ in their number of tokens");
     }

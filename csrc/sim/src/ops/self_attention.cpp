@@ -16,6 +16,7 @@ using infer::SelfAttentionParam;
 constexpr const char* kName = "SelfAttentionOperation";
 // A mask of ones and zeros is multiplied by this.
 constexpr float kMasked = -3e38f;
+constexpr int64_t kMostSequences310p = 2000;
 
 // How the kernel reads its mask.
 struct MaskPlan {
@@ -31,8 +32,8 @@ int64_t masked_row(const MaskPlan& plan, const View& mask, int64_t heads, const 
                    int64_t row, float* added) {
   if (!plan.present) return sequence.kv_count;
   const float factor = plan.factor ? kMasked : 1.0f;
-  if (plan.one_block) return block_mask(mask, row, sequence.kv_count, factor, added);
   int64_t plane = plan.per_batch ? sequence.batch : 0;
+  if (plan.one_block) return block_mask(mask, plane, row, sequence.kv_count, factor, added);
   if (plan.per_head) plane = plane * heads + head;
   const int64_t past_diagonal = (row / kMaskBlock + 1) * kMaskBlock;
   const int64_t visible = plan.triangle ? std::min(sequence.kv_count, past_diagonal) : sequence.kv_count;
@@ -78,6 +79,8 @@ class SelfAttention : public Rules {
   }
 
  protected:
+  // A 310P has no such kernel and runs the usual one.
+  bool precise() const { return param_.kernelType == SelfAttentionParam::KERNELTYPE_HIGH_PRECISION; }
   bool masked() const { return param_.maskType != SelfAttentionParam::MASK_TYPE_UNDEFINED; }
   std::string key() const override {
     return masked() ? "SelfAttentionOperationEncoder" : "SelfAttentionOperationEncoderMask0";
@@ -90,15 +93,16 @@ class SelfAttention : public Rules {
             .kv_heads = kv_heads(),
             .head_dim = head(in[0], param_.headNum),
             .v_head_dim = head(in[2], kv_heads()),
-            .scale = param_.qkScale};
+            .scale = param_.qkScale,
+            .half_scores = in[0].dtype == ACL_FLOAT16 && (!precise() || family() == Family::i310p)};
   }
 
   Status shapes(const std::vector<TensorDesc>& in, std::vector<TensorDesc>& out) const override {
     const int64_t dims = rank(in[0]), heads[] = {param_.headNum, kv_heads(), kv_heads()};
     for (size_t i = 0; i < 3; ++i) {
-      if (rank(in[i]) != dims || (dims != 2 && dims != 3)) {
-        return refuse(ERROR_INVALID_TENSOR_DIM_NUM, "q, k and v must all have 2 or all 3 dimensions, input ", i, " is ",
-                      text(in[i]));
+      if (rank(in[i]) != dims || (dims != 2 && dims != 3) || (dims == 2 && family() == Family::i310p)) {
+        return refuse(ERROR_INVALID_TENSOR_DIM_NUM, "q, k and v must all have 3 dimensions or, but on 310P, all 2; ",
+                      "input ", i, " is ", text(in[i]));
       }
       if (dims == 3 ? dim(in[i], 1) != heads[i] : dim(in[i], 1) % heads[i] != 0) {
         return refuse(ERROR_INVALID_TENSOR_DIM, "input ", i, " ", text(in[i]), " does not hold ", heads[i], " heads");
@@ -143,7 +147,9 @@ class SelfAttention : public Rules {
 
   // The op itself looks at little more than the rank; the rest fails in tiling, see plan_mask().
   Status mask_shape(const TensorDesc& mask) const {
-    if (rank(mask) < 2 || rank(mask) > 4 || (family() == Family::i310p && rank(mask) != 4)) {
+    // On 310P the runner converts masks in rows.
+    const int64_t least = family() == Family::i310p ? (is_nz(mask) ? 4 : 3) : 2;
+    if (rank(mask) < least || rank(mask) > 4) {
       return refuse(ERROR_INVALID_TENSOR_DIM_NUM, "a mask of the shape ", text(mask), " does not exist on ",
                     family_name(family()));
     }
@@ -159,10 +165,16 @@ class SelfAttention : public Rules {
     const TensorDesc& desc = in[in.size() - 1];
     if (lengths == nullptr) return refuse(ERROR_INVALID_PARAM, "seqLen has no hostData, which Setup reads");
     const int64_t batch = dim(desc, -1);
+    if (family() == Family::i310p && batch > kMostSequences310p) {
+      return refuse(ERROR_INVALID_PARAM, batch, " sequences; on 310P there can be ", kMostSequences310p);
+    }
     int64_t q_rows = 0, kv_rows = 0;
     for (int64_t b = 0; b < batch; ++b) {
       const int64_t q = lengths[b], kv = rank(desc) == 2 ? lengths[batch + b] : q;
-      if (q < 0 || kv < 0) return refuse(ERROR_INVALID_PARAM, "seqLen of sequence ", b, " is negative");
+      const int64_t least = family() == Family::i310p ? 1 : 0;
+      if (q < least || kv < least) {
+        return refuse(ERROR_INVALID_PARAM, "seqLen of sequence ", b, " is ", std::min(q, kv), ", less than ", least);
+      }
       if (kv != q && q != 1) {
         return refuse(ERROR_INVALID_PARAM, "sequence ", b, " has ", q, " queries and ", kv,
                       " keys; the kernel wants as many, or one query");
@@ -176,13 +188,12 @@ class SelfAttention : public Rules {
     }
     if (rows_fit(q_rows, dim(in[0], 0)) && rows_fit(kv_rows, dim(in[1], 0))) return NO_ERROR;
     return refuse(ERROR_INVALID_PARAM, "seqLen adds up to ", q_rows, " queries and ", kv_rows, " keys, q is ",
-                  text(in[0]), " and k ", text(in[1]),
-                  family() == Family::i310p ? "; on 310P the rows are the sum rounded up to a multiple of 16" : "");
+                  text(in[0]), " and k ", text(in[1]));
   }
 
-  // A 310P works in blocks of 16 rows, which q, k and v have to fill.
+  // A 310P also takes rows that were padded to its blocks of 16.
   static bool rows_fit(int64_t wanted, int64_t rows) {
-    return rows == (family() == Family::i310p ? round_up(wanted, 16) : wanted);
+    return rows == wanted || (family() == Family::i310p && rows == round_up(wanted, 16));
   }
 
   Status plan_mask(const std::vector<TensorDesc>& in, const std::vector<Sequence>& sequences, MaskPlan& plan) const {
@@ -191,16 +202,16 @@ class SelfAttention : public Rules {
     const TensorDesc& mask = in[3];
     const MaskSizes size = mask_sizes(sizes(mask), is_nz(mask));
     const bool alibi = is(SelfAttentionParam::MASK_TYPE_ALIBI);
-    const bool precise = param_.kernelType == SelfAttentionParam::KERNELTYPE_HIGH_PRECISION;
     int64_t q = 0, kv = 0;
     for (const Sequence& sequence : sequences) {
       q = std::max(q, sequence.q_count);
       kv = std::max(kv, sequence.kv_count);
     }
-    plan.factor = !alibi && (in[0].dtype == ACL_BF16 || precise);
+    plan.factor = !alibi && (in[0].dtype == ACL_BF16 || (precise() && family() != Family::i310p));
     plan.triangle = param_.isTriuMask != 0 || is(SelfAttentionParam::MASK_TYPE_NORM_COMPRESS);
     plan.one_block = plan.triangle && !alibi && size.rows == kMaskBlock && size.columns == kMaskBlock &&
-                     elements(mask) == kMaskBlock * kMaskBlock;
+                     (elements(mask) == kMaskBlock * kMaskBlock ||
+                      (rank(mask) == 3 && dim(mask, 0) == static_cast<int64_t>(sequences.size())));
     if (!plan.one_block && (size.rows < q || size.columns < kv)) {
       return refuse(ERROR_INVALID_TENSOR_DIM, "a mask ", text(mask), " is too small for ", q, " queries and ", kv,
                     " keys");
@@ -210,7 +221,7 @@ class SelfAttention : public Rules {
     plan.per_head = alibi;
     plan.per_batch = planes > (alibi ? param_.headNum : 1);
     const int64_t expected = (plan.per_head ? param_.headNum : 1) * (plan.per_batch ? batch : 1);
-    if (planes != expected || (!alibi && rank(mask) == 4 && !is_nz(mask))) {
+    if (planes != expected || (!alibi && rank(mask) == 4 && !is_nz(mask) && family() != Family::i310p)) {
       return refuse(ERROR_INVALID_TENSOR_DIM, "a mask ", text(mask), " does not fit ", batch, " sequences and ",
                     param_.headNum, " heads");
     }
@@ -230,7 +241,6 @@ const char* missing(const SelfAttentionParam& p) {
   if (p.inputLayout != infer::TYPE_BSND) return "the layout BNSD";
   if (p.mlaVHeadSize != 0) return "latent attention";
   if (p.cacheType != SelfAttentionParam::CACHE_TYPE_NORM || p.windowSize != 0) return "sliding windows";
-  if (p.qScale != 1.0f) return "qScale in PA_ENCODER";
   if (p.kernelType != SelfAttentionParam::KERNELTYPE_DEFAULT &&
       p.kernelType != SelfAttentionParam::KERNELTYPE_HIGH_PRECISION) {
     return "this kernelType";

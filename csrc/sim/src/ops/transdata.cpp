@@ -54,7 +54,7 @@ class Transdata : public PlainRules {
       return refuse(ERROR_INVALID_TENSOR_DIM, text(x), " is no [batch, columns / ", lanes, ", rows, ", lanes, "]");
     }
     const int64_t rows = param_.outCrops[0], columns = param_.outCrops[1];
-    if (rows <= 0 || rows > dim(x, 2) || columns <= 0 || columns > dim(x, 1) * lanes) {
+    if (rows <= 0 || round_up(rows, 16) != dim(x, 2) || columns <= 0 || round_up(columns, lanes) != dim(x, 1) * lanes) {
       return refuse(ERROR_INVALID_TENSOR_DIM, "outCrops ", rows, " x ", columns, " do not fit ", text(x));
     }
     out[0] = describe(x.dtype, {dim(x, 0), rows, columns});

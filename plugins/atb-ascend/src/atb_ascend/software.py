@@ -18,6 +18,7 @@ ATB_FLOOR = (8, 2)
 # From here on CANN's folders are laid out differently, and ATB looks for them there.
 LAYOUT_CHANGE = (8, 5)
 ACL_NAMES = ("lib64/libascendcl.so", "*-linux/lib64/libascendcl.so")
+OPERATION_NAMES = ("lib64/libopapi.so", "*-linux/lib64/libopapi.so", "opp/lib64/libopapi.so")
 _CANN_FIX = "Install the CANN toolkit and source its set_env.sh."
 _NNAL_FIX = "Install the NNAL package of the same version as CANN and source .../nnal/atb/set_env.sh."
 _DRIVER_FIX = "Install driver and firmware of the NPU; in a container, mount the host's /usr/local/Ascend/driver."
@@ -51,7 +52,9 @@ def check_devices(machine: Machine) -> Finding:
     message = f"{len(devices)} NPU{'s' if len(devices) > 1 else ''} ({', '.join(path.name for path in devices)})"
     visible = machine.variable("ASCEND_RT_VISIBLE_DEVICES")
     if visible:
-        message += f", ASCEND_RT_VISIBLE_DEVICES={visible}"
+        count = len(visible.split(","))
+        message += f", ASCEND_RT_VISIBLE_DEVICES={visible}: at most {count} rank{'s' if count > 1 else ''} of a group"
+        message += " without a rank table"
     if not any(os.access(path, os.R_OK | os.W_OK) for path in devices):
         return blocking("devices", message, f"this user may not open {devices[0]}", _GROUP_FIX)
     return Finding("devices", Level.OK, message)
@@ -81,6 +84,16 @@ def check_toolkit(machine: Machine) -> Iterator[Finding]:
             fix = "Source the set_env.sh of one toolkit only, in a new shell."
             yield Finding("cann variables", Level.WARNING, f"ASCEND_HOME_PATH={install.path}", cause, fix)
         yield _loads(machine, "libascendcl", library, install.path)
+        yield _operations(machine, install.path)
+
+
+def _operations(machine: Machine, home: Path) -> Finding:
+    """Checks the library of operations, to which ATB hands elementwise ones."""
+    library = installs.library(home, *OPERATION_NAMES)
+    if library is not None:
+        return _loads(machine, "libopapi", library, home)
+    cause = f"{home}/lib64/libopapi.so is missing, and ATB makes no elementwise operation without it"
+    return blocking("libopapi", "not found", cause, "Install the operators (kernels) package of this CANN version.")
 
 
 def check_atb(machine: Machine) -> Iterator[Finding]:

@@ -10,6 +10,8 @@ from atb_core.errors import EngineError
 
 #: The variables of the simulator that are numbers.
 _NUMBERS = {"ATB_SIM_MEMORY": "bytes", "ATB_SIM_DEVICES": "devices"}
+#: CANN's, which decide what a value becomes that float16 cannot hold.
+_SATURATION = ("INF_NAN_MODE_ENABLE", "INF_NAN_MODE_FORCE_DISABLE")
 
 
 def check_switches(machine: Machine) -> Finding:
@@ -27,7 +29,9 @@ def check_switches(machine: Machine) -> Finding:
         if value is not None and not (value.isascii() and value.isdecimal()):
             wrong[name] = f"{name}={value!r} is no number of {unit}"
             blocks.add("atb-sim")
-    values = {name: value for name in (*SWITCHES, *_NUMBERS) if (value := machine.variable(name)) is not None}
+    values = {
+        name: value for name in (*SWITCHES, *_NUMBERS, *_SATURATION) if (value := machine.variable(name)) is not None
+    }
     message = ", ".join(f"{name}={value}" for name, value in values.items()) or "at their defaults"
     if not wrong:
         return Finding("switches", Level.OK, message)
