@@ -120,7 +120,7 @@ def test_a_cap_of_the_scores_that_the_configuration_declares(prefill: int) -> No
     plain, capped = (CappedScores.from_dict({**SMALL, "attn_logit_softcapping": cap}) for cap in (None, 0.01))
     ours = logits(model_of(capped), TOKENS, prefill)
     torch.testing.assert_close(ours, logits(model_of(capped, "reference"), TOKENS, prefill), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(ours, logits(model_of(plain), TOKENS, prefill), rtol=1e-2, atol=1e-2)
+    assert not torch.allclose(ours, logits(model_of(plain), TOKENS, prefill), rtol=1e-3, atol=1e-3)
     with pytest.raises(BackendUnavailableError, match="a cap of scores or logits"):
         _check_plain(model_of(capped), "core_DecoderModel")
 
