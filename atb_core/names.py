@@ -13,11 +13,13 @@ HOST_BACKENDS = ("cpu", "reference")
 BACKENDS = (*HOST_BACKENDS, "atb", "atb-sim")
 #: Element types of models, by torch's names.
 DTYPES = ("float32", "float16", "bfloat16")
+#: Formats to which weights are quantised when a model is loaded.
+QUANTIZATIONS = ("int8", "int4")
 #: Languages that build a model's graph.
 GRAPHS = ("python", "cpp")
 #: Distributions of this project beside the core, which are folders of `plugins/` in its repository.
-_OWN = ("ascend", "cli", "gguf", "llama", "modelscope", "profile", "pypi", "qwen2", "qwen3", "serve", "sim", "testing")
-OWN_PACKAGES = frozenset(f"atb-{name}" for name in _OWN)
+_OWN = "ascend cli gguf hub llama modelscope profile pypi qwen2 qwen3 serve sim testing"
+OWN_PACKAGES = frozenset(f"atb-{name}" for name in _OWN.split())
 
 
 def pip_install(requirement: str) -> str:

@@ -17,7 +17,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 # Distributions whose module has another name; and what is imported only where an extra installed it.
-MODULES = {"huggingface-hub": "huggingface_hub"}
+MODULES: dict[str, str] = {}
 OPTIONAL = {"transformers", "torch_npu"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import tokenizers
     import torch
     from typing_extensions import Self
+
+    from atb_core.graph.quantized import QuantizedRows
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,14 @@ class WeightLoader(ABC):
     @abstractmethod
     def get_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
         """Reads `get(name).narrow(dim, start, stop - start)` into fresh contiguous memory, and no more than needed."""
+
+    def blocks(self, name: str, formats: Collection[str]) -> QuantizedRows | None:
+        """Reads a quantised matrix as it is stored, if `get` returns the same numbers and its format is in `formats`.
+
+        Returns:
+            `None` for any other tensor, without reading it.
+        """
+        return None
 
     def unlisted(self) -> frozenset[str]:
         """Returns the names that the checkpoint's index leaves out, which a model need not know."""

@@ -21,10 +21,9 @@ from atb_core.checkpoint.formats import (
 )
 from atb_core.checkpoint.progress import Progress
 from atb_core.checkpoint.sources.base import SOURCES, Source, StoredModel
-from atb_core.checkpoint.sources.hub import HubSource
-from atb_core.errors import ModelNotFoundError, PluginError, RequestError, WeightsError, error_text
+from atb_core.errors import ConfigError, ModelNotFoundError, PluginError, RequestError, WeightsError, error_text
 from atb_core.extensions import plugin_errors
-from atb_core.files import user_path
+from atb_core.files import read_json, user_path
 from atb_core.graph.dtype import DataType
 from atb_core.names import pip_install
 from atb_core.settings import model_reference
@@ -34,11 +33,11 @@ _log = logging.getLogger(__name__)
 _SAFETENSORS = ".safetensors"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 _LOCAL_FORM = "a directory, a .gguf file (with the package atb-gguf)"
-_HUB = HubSource()
 # The packages of this project by the references that they fetch, named where one is not installed.
 _PACKAGES = {
     r"pypi:.+": "atb-pypi",
     r"modelscope:.+|(https?://)?(www\.)?modelscope\.(cn|ai)/.+": "atb-modelscope",
+    r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?(?<!\.gguf)|https?://(www\.)?(huggingface\.co|hf\.co)/.+": "atb-hub",
 }
 
 
@@ -46,8 +45,8 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
     """Finds a checkpoint, and fetches it if it is not on this machine. Reads neither configuration nor weights.
 
     Args:
-        reference: a directory, a .gguf file, `OWNER/NAME[@REVISION]` or an address of the hub, or a form of a
-            plugin's source, or an alias of the settings. A name that exists on the disk is a path.
+        reference: a directory, a .gguf file, a form of a plugin's source, such as `OWNER/NAME[@REVISION]`, or
+            an alias of the settings. A name that exists on the disk is a path.
         progress: receives the fetched bytes; `None`: a bar if standard error is a terminal.
 
     Raises:
@@ -164,6 +163,7 @@ def _checkpoint_in(path: Path) -> Checkpoint:
         raise ModelNotFoundError(
             f"{path} contains {len(models)} models: {listed}", "Pass the path of the one you want."
         )
+    _refuse_adapter(path)
     if any(path.glob(f"*{_SAFETENSORS}")) or (checkpoint := custom_checkpoint(path)) is None:
         raise ModelNotFoundError(
             f"{path} contains neither a config.json nor a model file ({', '.join(sorted(suffixes))})",
@@ -173,7 +173,9 @@ def _checkpoint_in(path: Path) -> Checkpoint:
 
 
 def _fetch(reference: str, progress: Progress | None) -> Path:
-    contribution = claimant(SOURCES, lambda source: source.claims(reference), repr(reference[:200]))
+    subject = repr(reference[:200])
+    contribution = claimant(SOURCES, lambda source: not source.last and source.claims(reference), subject)
+    contribution = contribution or claimant(SOURCES, lambda source: source.claims(reference), subject)
     if contribution is not None:
         source, owner = contribution.value, contribution.owner
         name = f"{source} from {owner}"
@@ -181,15 +183,13 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
         if not isinstance(path, Path):
             raise PluginError(f"{name} returned {path!r} for {reference}, which is no path")
         return path
-    if _HUB.claims(reference):
-        return _HUB.fetch(reference, progress)
     for form, package in _PACKAGES.items():
         if re.fullmatch(form, reference):
             raise ModelNotFoundError(
                 f"{reference[:200]!r} is fetched by the package {package}, which is not installed, or left out",
                 f"{pip_install(package)}{SOURCES.failures()}",
             )
-    forms = ", ".join((_LOCAL_FORM, _HUB.form, *(each.value.form for each in SOURCES.all())))
+    forms = ", ".join((_LOCAL_FORM, *(each.value.form for each in SOURCES.all())))
     raise ModelNotFoundError(f"there is no model {reference[:200]!r}", f"A model is {forms}.{SOURCES.failures()}")
 
 
@@ -199,12 +199,24 @@ def stored_models() -> list[tuple[Source, StoredModel]]:
     A source whose cache cannot be read is left out with a warning; a plugin's that fails otherwise is recorded, too.
     """
     found: list[tuple[Source, StoredModel]] = []
-    for source, owner in ((_HUB, None), *((each.value, each.owner) for each in SOURCES.all())):
+    for each in SOURCES.all():
         try:
-            found += [(source, model) for model in source.stored()]
+            found += [(each.value, model) for model in each.value.stored()]
+        except OSError as error:  # no fault of the plugin
+            _log.warning("what %s keeps on this machine is left out: %s", each.value, error_text(error))
         except Exception as error:
-            if owner is not None and not isinstance(error, OSError):
-                SOURCES.failed(owner, f"{source}, asked what it keeps", error)
-            else:
-                _log.warning("what %s keeps on this machine is left out: %s", source, error_text(error))
+            SOURCES.failed(each.owner, f"{each.value}, asked what it keeps", error)
     return sorted(found, key=lambda item: item[1].reference)
+
+
+def _refuse_adapter(path: Path) -> None:
+    """Raises ModelNotFoundError for the directory of an adapter, with the name of its model."""
+    adapter = read_json(path / "adapter_config.json", ConfigError)
+    if adapter is None:
+        return
+    base = adapter.get("base_model_name_or_path")
+    named = f"{base!r:.300}" if isinstance(base, str) and base else "a model that it does not name"
+    raise ModelNotFoundError(
+        f"{path} is an adapter (PEFT) and no model; it belongs to {named}",
+        f"Open that model with --lora NAME={path}, or with ModelRunner(..., lora_modules=...).",
+    )

@@ -13,6 +13,7 @@ from atb_core.engine.host_memory import available_memory, host_zeros
 from atb_core.errors import EngineError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
+from atb_core.graph.quantized import QuantizedRows
 
 
 class RunTimes(NamedTuple):
@@ -61,6 +62,22 @@ class Engine(ABC):
             EngineError: the part does not fit, is not the next one, or the weight is the matrix of a Linear, which
                 must be set as a whole.
         """
+
+    def quantize_weight(self, name: str, value: torch.Tensor, quantization: str) -> None:
+        """Sets a weight, stored in one of the backend's `quantizations`.
+
+        Raises:
+            EngineError: as for `set_weights`; the engine has no such format, or needs the weight as it is.
+        """
+        raise EngineError(f"weight {name!r}: {type(self).__name__} does not store weights as {quantization}")
+
+    def set_weight_blocks(self, name: str, parts: Sequence[QuantizedRows]) -> None:
+        """Sets a weight from its rows, in pieces one below the other, in the backend's `block_formats`.
+
+        Raises:
+            EngineError: the pieces do not fit the weight, or the engine cannot store it so.
+        """
+        raise EngineError(f"weight {name!r}: {type(self).__name__} does not store weights as {parts[0].format}")
 
     @abstractmethod
     def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
@@ -114,6 +131,10 @@ class Backend(ABC):
     name: str
     #: True if a Linear can return float32 for inputs of a narrower type; models then have float32 logits.
     float32_logits: bool = True
+
+    #: Formats to which the engines can quantise a weight, and formats of files that they store as they are.
+    quantizations: frozenset[str] = frozenset()
+    block_formats: frozenset[str] = frozenset()
 
     #: True if attention of several new tokens to the cache needs a mask as an input; models then make it of each step.
     masks_new_tokens: bool = False

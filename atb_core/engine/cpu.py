@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from atb_core.engine.base import RunTimes
-from atb_core.engine.checks import check_integer, check_kind
+from atb_core.engine.checks import check_integer, check_kind, check_names, check_some
 from atb_core.engine.extension import load_extension
 from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
 from atb_core.engine.native import NativeBackend, NativeEngine, NativeProgram, NativeStore
@@ -19,6 +19,8 @@ from atb_core.engine.native_graph import NativeGraph
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.custom_ops import contribution
 from atb_core.graph.network import Network
+from atb_core.graph.quantized import QuantizedRows
+from atb_core.names import QUANTIZATIONS
 
 if TYPE_CHECKING:
     from atb_core._cpu import Program, Runtime
@@ -45,6 +47,10 @@ class CpuBackend(NativeBackend):
     """
 
     name = "cpu"
+    quantizations = frozenset(QUANTIZATIONS)
+    block_formats = frozenset(
+        ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"),
+    )
 
     def __init__(self, num_threads: int | None = None, isa: str | None = None, small_work: int | None = None) -> None:
         self.extension = extension = load_extension()
@@ -106,6 +112,18 @@ class CpuEngine(NativeEngine):
 
     program_type = CpuProgram
     _recording = False
+
+    def quantize_weight(self, name: str, value: torch.Tensor, quantization: str) -> None:
+        check_some("weight", self.network, {name: value}, self.network.weights_keys, "cpu")
+        self.store.quantize(name, value, quantization)
+
+    def set_weight_blocks(self, name: str, parts: Sequence[QuantizedRows]) -> None:
+        check_names("weights", [name], self.network.weights_keys, optional=True)
+        weight = self.network.input(name)
+        shapes = {(sum(len(part.blocks) for part in parts), part.columns) for part in parts}
+        if weight.shape is None or weight.dtype is None or shapes != {weight.shape}:
+            raise EngineError(f"weight {weight} was given blocks of shape {sorted(shapes)}")
+        self.store.set_blocks(name, parts, weight.dtype)
 
     def set_recording(self, on: bool) -> None:
         self._recording = bool(on)

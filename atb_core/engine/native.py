@@ -29,6 +29,7 @@ from atb_core.engine.native_graph import NativeGraph, is_complete, lower
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
+from atb_core.graph.quantized import QuantizedRows
 from atb_core.graph.specialize import specialize
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
@@ -111,6 +112,21 @@ class NativeStore:
         dtype = check_real(f"a part of weight {name!r}", value, "cpu").short
         with engine_errors(self.error_type):
             self.handle.set_part(name, begin, value.data_ptr(), dtype, list(value.shape), whole)
+
+    def quantize(self, name: str, value: torch.Tensor, quantization: str) -> None:
+        """Packs a matrix in one of the backend's `quantizations`, as `Engine.quantize_weight`."""
+        dtype = check_real(f"weight {name!r}", value, "cpu").short
+        with engine_errors(self.error_type):
+            self.handle.quantize(name, quantization, value.data_ptr(), dtype, list(value.shape))
+
+    def set_blocks(self, name: str, parts: Sequence[QuantizedRows], dtype: DataType) -> None:
+        """Packs pieces of a matrix in the backend's `block_formats`, as `Engine.set_weight_blocks`."""
+        begin, whole = 0, sum(len(part.blocks) for part in parts)
+        for part in parts:
+            place = (part.blocks.ctypes.data, part.blocks.nbytes, len(part.blocks), part.columns)
+            with engine_errors(self.error_type):
+                self.handle.set_blocks(name, begin, part.format, *place, dtype.short, whole)
+            begin += len(part.blocks)
 
     def spec(self, name: str) -> tuple[tuple[int, ...], DataType]:
         """Returns shape and dtype of a weight that has been set."""

@@ -16,9 +16,11 @@ from atb_core.errors import EngineError
 from atb_core.graph.dim import evaluate_shape
 from atb_core.graph.network import Network, Node
 from atb_core.graph.ops.view import Reshape
+from atb_core.graph.quantized import quantized_values
 from atb_core.graph.specialize import bind_dims, specialize
 from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_from_torch
+from atb_core.names import QUANTIZATIONS
 
 #: Number of runs whose times are kept.
 _MAX_RUNS = 256
@@ -28,6 +30,7 @@ class ReferenceBackend(Backend):
     """Slow, simple backend for any device of torch, with float32 inside every op."""
 
     name = "reference"
+    quantizations = frozenset(QUANTIZATIONS)
 
     def __init__(self, num_threads: int | None = None) -> None:
         # Accepted so that backends are exchangeable; torch's threads belong to the process.
@@ -58,6 +61,9 @@ class ReferenceEngine(Engine):
     def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         check_some("weight", self.network, weights, self.network.weights_keys)
         self.store.update(weights)
+
+    def quantize_weight(self, name: str, value: torch.Tensor, quantization: str) -> None:
+        self.set_weights({name: quantized_values(value, quantization)})
 
     def set_weight_part(self, name: str, begin: int, value: torch.Tensor) -> None:
         shape = check_part(self.network, name, begin, value)

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from atb_core.errors import GraphError
+from atb_core.errors import EngineError, GraphError
 
 if TYPE_CHECKING:
     import torch
@@ -18,22 +19,30 @@ if TYPE_CHECKING:
 
 #: Exactly one of these is part of every variant; `Step.phase` says which one a step needs.
 BASE_FEATURES = ("prefill", "decode", "mixed")
+#: In `feature_stackable_whitelist`: all features, those of other packages too.
+ANY_FEATURE = "*"
 
 
 class FeatureDecorator(ABC):
     """One feature on one model. Pass the class to `torch_to_mindie_graph`; it is created with the model.
 
     A step for which `is_activated` returns true runs in a variant of the network that is recorded with the feature's
-    `variant_arguments` and `variant_inputs`; `modify_inputs` changes the inputs of the step.
+    `variant_arguments` and `variant_inputs`, within `recording`, and with the outputs that `modify_outputs` leaves;
+    `modify_inputs` changes the inputs of the step, and `constants` are those that stay. What a class declares is
+    checked when a model is decorated with it, see `check_stacking`.
     """
 
     #: Unique name, part of the key of the variants that have the feature. A property that returns a constant, as in
     #: ATB-Models, is replaced by its value.
     feature_name: ClassVar[str]
-    #: The features that this one may be added to: of `BASE_FEATURES` and of those listed before it. A model has mixed
-    #: steps only if all of its features stack on "mixed": those for which `Step.q_lens` makes no difference, or who
-    #: read it.
+    #: The features that this one may be added to: of `BASE_FEATURES` and of those listed before it, or `ANY_FEATURE`. A
+    #: model has mixed steps only if all of its features stack on "mixed": those for which `Step.q_lens` makes no
+    #: difference, or who read it.
     feature_stackable_whitelist: ClassVar[Sequence[str]] = ("prefill", "decode")
+    #: The features without which this one does nothing useful; a step that activates it alone is refused.
+    feature_requires: ClassVar[Sequence[str]] = ()
+    #: The features that this one is never active with, each with the reason, which the refusal of a step tells.
+    feature_conflicts: ClassVar[Mapping[str, str]] = {}
     #: False for a feature that only changes inputs and needs no network of its own.
     need_additional_engine: ClassVar[bool] = True
 
@@ -63,7 +72,17 @@ class FeatureDecorator(ABC):
 
     def is_stackable(self, features: Collection[str]) -> bool:
         """Returns true if the feature may be added to a variant that has `features`."""
-        return all(name in self.feature_stackable_whitelist for name in features)
+        return self.stacking_problem(features) is None
+
+    def stacking_problem(self, features: Collection[str]) -> str | None:
+        """Returns why the feature cannot be added to a variant that has `features`, `None` if it can."""
+        own, allowed = self.feature_name, self.feature_stackable_whitelist
+        for name in features:
+            if name in self.feature_conflicts:
+                return f"the feature {own!r} does not stack on {name!r}: {self.feature_conflicts[name]}"
+            if name not in allowed and (ANY_FEATURE not in allowed or name in BASE_FEATURES):
+                return f"the feature {own!r} does not stack on {name!r}: it lists {', '.join(allowed)}"
+        return None
 
     def variant_arguments(self) -> dict[str, Any]:
         """Returns further keyword arguments of the model's symbolic `forward`."""
@@ -72,6 +91,22 @@ class FeatureDecorator(ABC):
     def variant_inputs(self) -> dict[str, Tensor]:
         """Returns further inputs of the network, which `forward` also gets by name."""
         return {}
+
+    def recording(self) -> AbstractContextManager[None]:
+        """Returns a context in which the model's `forward` records the variant, for hooks into layers."""
+        return nullcontext()
+
+    def modify_outputs(self, outputs: MutableMapping[str, Tensor]) -> None:
+        """Changes the outputs of the network in place, by name, while the variant is recorded."""
+        return
+
+    def constants(self, meta: Step) -> Mapping[str, torch.Tensor]:
+        """Returns inputs of the network that stay from step to step.
+
+        They are bound when another mapping is returned than for the step before. Their values may be changed in place
+        on engines that read them where they are, as the CPU's does.
+        """
+        return _NOTHING
 
     def modify_inputs(
         self,
@@ -84,12 +119,34 @@ class FeatureDecorator(ABC):
         return
 
 
+_NOTHING: Mapping[str, torch.Tensor] = {}
+
+
+def check_active(features: Sequence[FeatureDecorator], base: str) -> list[str]:
+    """Returns the names of a variant: its base and those active features that need a network of their own.
+
+    Raises:
+        EngineError: two features do not stack, or one lacks another that it requires; tells the reason.
+    """
+    names, active = [base], {feature.feature_name for feature in features}
+    for feature in features:
+        missing = [name for name in feature.feature_requires if name not in active]
+        problem = feature.stacking_problem(names)
+        if problem is None and missing:
+            problem = f"the feature {feature.feature_name!r} requires {missing[0]!r}, which the step does not activate"
+        if problem is not None:
+            raise EngineError(problem)
+        if feature.need_additional_engine:
+            names.append(feature.feature_name)
+    return names
+
+
 def check_stacking(features: Sequence[type[FeatureDecorator]]) -> None:
     """Checks that features may be listed together.
 
     Raises:
-        GraphError: one is no concrete feature, has a name that is taken, stacks on no base variant, or stacks on one
-            that is listed after it.
+        GraphError: one is no concrete feature, has a name that is taken, stacks on no base variant, stacks on one that
+            is listed after it, or requires one that is not listed before it or that it conflicts with.
     """
     names: list[str] = []
     for feature in features:
@@ -115,3 +172,10 @@ def check_stacking(features: Sequence[type[FeatureDecorator]]) -> None:
                 f"the feature {names[index]!r} stacks on {late[0]!r}, which is listed after it",
                 hint=f"List {late[0]!r} before {names[index]!r}.",
             )
+        for name in feature.feature_requires:
+            stacks = name in feature.feature_stackable_whitelist or ANY_FEATURE in feature.feature_stackable_whitelist
+            if name not in names[:index] or name in feature.feature_conflicts or not stacks:
+                raise GraphError(
+                    f"the feature {names[index]!r} requires {name!r}, which is not listed before it or which it does "
+                    "not stack on"
+                )

@@ -37,7 +37,7 @@ class Step(Mapping[str, Any]):
         input_lengths: `[B]` int32; prompt lengths in prefill, else context lengths with the new tokens.
         max_seq_len: the largest of `input_lengths`.
         lm_head_indices: `[R]` int64, the tokens whose logits are computed, not read in decode; `None`: all.
-        adapter_ids: one for each sequence, for features that choose by sequence.
+        adapter_ids: the name of an adapter for each sequence, or the `Adapter` itself; `None` or "base" for none.
         q_lens: `[B]` int32, the number of new tokens of each sequence, for a mixed step: one with `is_prefill` false in
             which sequences bring any number of new tokens. They follow what the cache holds of the sequence already,
             which may be nothing. `None`: a prefill or decode step.
@@ -53,7 +53,7 @@ class Step(Mapping[str, Any]):
     input_lengths: torch.Tensor | None = None
     max_seq_len: int | None = None
     lm_head_indices: torch.Tensor | None = None
-    adapter_ids: Sequence[str | None] | None = None
+    adapter_ids: Sequence[Any] | None = None
     q_lens: torch.Tensor | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 

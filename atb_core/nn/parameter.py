@@ -60,6 +60,8 @@ class BaseParameter(torch.nn.Parameter):
         self.declared_shape = None if shape is None else tuple(shape)
         self.declared_dtype = dtype
         self.aliases: list[str] = []
+        #: False for a matrix that is never quantised, such as the gate of experts: a small error selects others.
+        self.quantizable = True
         self._processors: list[Processor] = []
 
     def __repr__(self) -> str:  # type: ignore[override]

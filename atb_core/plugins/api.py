@@ -52,7 +52,7 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.checkpoint",
         "atb_core.models.cpp",
     ),
-    "Write a feature": ("atb_core.features.step",),
+    "Write a feature": ("atb_core.features.lora", "atb_core.features.step", "atb_core.layers.linear.adapters"),
     "Write hooks": (
         "atb_core.plugins",
         "atb_core.graph.passes",
@@ -64,6 +64,8 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.errors",
         "atb_core.layers.linear.linear",
         "atb_core.models.base.feature_decorator.v3.base_decorator",
+        "atb_core.models.base.feature_decorator.v3.multilora_decorator",
+        "atb_core.models.base.feature_decorator.v3.singlelora_decorator",
         "atb_core.models.base.flash_causal_lm_v3",
         "atb_core.nn.distributed.distributed",
         "atb_core.nn.module",

@@ -25,11 +25,12 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "rank": (int, "an integer"),
     "world_size": (int, "an integer"),
     "features": (Collection, "a list of names"),
+    "lora_modules": ((Mapping, type(None)), "a dict with a directory for each name"),
     "speculative_config": ((Mapping, type(None)), "a mapping"),
 }
 _SIZES = (
     "num_threads", "block_size", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "num_blocks",
-    "kv_cache_memory_bytes",
+    "kv_cache_memory_bytes", "max_loras", "max_lora_rank",
 )  # fmt: skip
 _LARGEST_INT32 = 2**31 - 1
 # Arguments of other libraries, and what does the same here.

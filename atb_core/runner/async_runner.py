@@ -76,6 +76,7 @@ class AsyncRunner:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         token_mask: TokenMaskFactory | None = None,
+        adapter_id: str | None = None,
     ) -> AsyncGenerator[StreamChunk, None]:
         """Continues one prompt.
 
@@ -90,6 +91,7 @@ class AsyncRunner:
             chat_template_kwargs: As for `ModelRunner.generate`.
             timeout: Seconds within which the request has to be finished.
             token_mask: As for `ModelRunner.generate`.
+            adapter_id: Name of an adapter; `None`: the model without one.
 
         Yields:
             The chunks of all `n` completions; the last one has the `output`.
@@ -100,7 +102,7 @@ class AsyncRunner:
             RequestError: The prompt or a parameter cannot be served, or the runner was closed.
             EngineError: A step failed.
         """
-        options = ((add_generation_prompt, tools, chat_template_kwargs), token_mask)
+        options = ((add_generation_prompt, tools, chat_template_kwargs), token_mask, adapter_id)
         return self._run(split_prompts(prompt), sampling_params, request_id, timeout, options)
 
     def chat(
@@ -114,9 +116,10 @@ class AsyncRunner:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         token_mask: TokenMaskFactory | None = None,
+        adapter_id: str | None = None,
     ) -> AsyncGenerator[StreamChunk, None]:
         """Answers one chat, a list of dicts with `role` and `content`; all else is as for `generate`."""
-        options = ((add_generation_prompt, tools, chat_template_kwargs), token_mask)
+        options = ((add_generation_prompt, tools, chat_template_kwargs), token_mask, adapter_id)
         return self._run(split_chats(messages), sampling_params, request_id, timeout, options)
 
     async def abort(self, request_id: str) -> None:

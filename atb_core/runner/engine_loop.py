@@ -76,6 +76,8 @@ class EngineLoop:
         can_mix: Callable[[], bool] = lambda: False,
         shares_prefixes: bool = False,
         chunk_size: int | None = None,
+        max_adapters: int = 1,
+        mixes_adapters: bool = True,
         make_drafter: Callable[[], Drafter] | None = None,
     ) -> None:
         self._forward = forward
@@ -86,6 +88,8 @@ class EngineLoop:
             max_num_batched_tokens,
             can_mix=can_mix,
             shares_prefixes=shares_prefixes,
+            max_adapters=max_adapters,
+            mixes_adapters=mixes_adapters,
             make_drafter=make_drafter,
         )
         self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)

@@ -17,7 +17,7 @@ from atb_core.models.base.moe_config import MoeConfig
 from atb_core.models.cpp.graph_variants import CppVariants
 from atb_core.models.cpp.registration import registrations
 from atb_core.models.families import families
-from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS
+from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATIONS
 from atb_core.runner.chat_template import TEMPLATE_LIMIT
 from atb_core.runner.ported_tokenizer import ported
 from atb_core.runner.tokenizer import Tokenizer
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from atb_core.models.base.router import BaseRouter
 
 
-def check_available(backend: str, graph: str, rank: int, world_size: int, features: Collection[str]) -> None:
+def check_available(
+    backend: str, graph: str, rank: int, world_size: int, features: Collection[str], quantization: str | None
+) -> None:
     """Refuses what this version or this machine cannot do, before any file is opened.
 
     Raises:
@@ -51,6 +53,18 @@ def check_available(backend: str, graph: str, rank: int, world_size: int, featur
         raise BackendUnavailableError(
             "graph='cpp': backend='reference' interprets graphs that Python records, and none that C++ builds",
             hint="Use backend='cpu', or graph='python'.",
+        )
+    if quantization not in (None, *QUANTIZATIONS):
+        names = ", ".join(map(repr, QUANTIZATIONS))
+        raise RequestError(
+            f"quantization must be one of {names}, not {quantization!r:.100}",
+            hint="Without it, a GGUF file keeps its own types.",
+        )
+    if quantization and (graph == "cpp" or backend not in ("auto", *HOST_BACKENDS)):
+        what = "graph='cpp'" if graph == "cpp" else f"backend={backend!r}"
+        raise BackendUnavailableError(
+            f"quantization={quantization!r}: {what} runs no quantised weights",
+            hint="Use backend='cpu' and graph='python'.",
         )
     if backend not in ("auto", *BACKENDS):
         raise RequestError(f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
@@ -112,6 +126,8 @@ def load_model(
     num_threads: int | None,
     max_model_len: int,
     features: Sequence[str],
+    quantization: str | None,
+    keep_blocks: bool,
     progress: Progress | None,
 ) -> CausalLM:
     """Builds the family's model for `config` and streams its weights into the engine.
@@ -139,7 +155,8 @@ def load_model(
         )
         if cpp_name is not None:
             model.variants = CppVariants(model, cpp_name)
-        model.load_weights(loader, progress=progress)
+        bits = {"quantization": quantization} if quantization else {"keep_blocks": True} if keep_blocks else {}
+        model.load_weights(loader, progress=progress, **bits)
     _return_free_memory()
     return model
 

@@ -17,8 +17,9 @@ import torch
 from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
 from atb_core.checkpoint.opening import with_revision
-from atb_core.errors import RequestError
+from atb_core.errors import BackendUnavailableError, RequestError
 from atb_core.extensions import plugin_errors
+from atb_core.features.lora import Adapter, LoraManager
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
@@ -39,7 +40,7 @@ from atb_core.runner.model_loading import (
 )
 from atb_core.runner.outputs import EmbeddingOutput, RequestOutput, StreamChunk
 from atb_core.runner.prompts import Chat, EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
-from atb_core.runner.request import Call, Request, RequestFactory, params_for_each
+from atb_core.runner.request import Call, Request, RequestFactory, adapters_for_each, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
 from atb_core.runner.token_mask import TokenMaskFactory
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 Params = SamplingParams | Sequence[SamplingParams] | None
 Chats = Chat | Sequence[Chat]
+AdapterIds = str | Sequence[str | None] | None
 
 # Completions at a time by default. Most are far from full contexts, so the cache is not made for as many of those.
 _MAX_NUM_SEQS = 256
@@ -67,6 +69,7 @@ class _Extra(TypedDict, total=False):
     tools: Sequence[dict[str, Any]] | None
     chat_template_kwargs: Mapping[str, Any] | None
     token_mask: TokenMaskFactory | None
+    adapter_ids: AdapterIds
 
 
 class ModelRunner:
@@ -84,6 +87,8 @@ class ModelRunner:
         graph: `"python"`: the graph is recorded from the family's Python and fused; `"cpp"`: C++ builds it, for
             families that have one (docs/cpp-models.md). `None`: `engine.graph` of the settings file, else python.
         dtype: `"auto"` (the checkpoint's), `"float32"`, `"float16"` or `"bfloat16"`.
+        quantization: Format to which matrices of linears and embeddings are quantised on loading: `"int8"` or `"int4"`
+            (docs/quantization.md). `None`: the checkpoint's; with `dtype="auto"` a GGUF file keeps its types.
         tokenizer: Directory or .gguf file to take the tokenizer from instead of the model's.
         chat_template: File with a Jinja template to use instead of the model's.
         load_tokenizer: Without one, prompts are token ids and outputs have no text.
@@ -109,6 +114,10 @@ class ModelRunner:
             (16 if that is not given), but at most half of the memory that is available after loading. Memory is used as
             blocks are.
         features: Names of features to put on the model, of its family or of plugins.
+        lora_modules: Directories of LoRA adapters in PEFT's format, by the names that requests have for them. More are
+            loaded with `load_adapter`.
+        max_loras: Largest number of different adapters in one step. More may be loaded; they take turns.
+        max_lora_rank: Largest rank of an adapter's matrices.
         progress: Shows fetching and loading; `None`: a bar on a terminal.
 
     Attributes:
@@ -139,6 +148,7 @@ class ModelRunner:
         backend: str = "auto",
         graph: str | None = None,
         dtype: str | torch.dtype = "auto",
+        quantization: str | None = None,
         tokenizer: str | Path | None = None,
         chat_template: str | Path | None = None,
         load_tokenizer: bool = True,
@@ -153,13 +163,16 @@ class ModelRunner:
         num_blocks: int | None = None,
         kv_cache_memory_bytes: int | None = None,
         features: Collection[str] = (),
+        lora_modules: Mapping[str, str | Path] | None = None,
+        max_loras: int = 8,
+        max_lora_rank: int = 64,
         progress: Progress | None = None,
         **_unknown: Never,
     ) -> None:
         check_opening(locals())
         self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().graph if graph is None else graph
-        check_available(backend, self.graph, rank, world_size, features)
+        check_available(backend, self.graph, rank, world_size, features, quantization)
         speculation = None if speculative_config is None else SpeculativeConfig.of(speculative_config)
         named = model_name_or_path if revision is None else with_revision(str(model_name_or_path), revision)
         checkpoint = open_checkpoint(named, progress)
@@ -181,8 +194,11 @@ class ModelRunner:
             num_threads=num_threads,
             max_model_len=context_len,
             features=tuple(features),
+            quantization=quantization,
+            keep_blocks=str(dtype) == "auto" and self.graph == "python",
             progress=progress,
         )
+        model.lora = LoraManager(model, max_loras, max_lora_rank, checkpoint)
         # In a list that the loop has too, and not by way of `self`: a runner is freed when nobody refers to it.
         self._loaded: list[CausalLM] = [model]
         self.block_size = block_size or model.backend.block_size(model.model_status.head_dim)
@@ -191,6 +207,8 @@ class ModelRunner:
         self._max_num_batched_tokens = max_num_batched_tokens
         self.engine_loop = self._make_loop(max_num_batched_tokens, enable_prefix_caching, speculation)
         self._request_ids = itertools.count()
+        for name, path in (lora_modules or {}).items():
+            self.load_adapter(name, path)
 
     def _set_defaults(self, generation_config: str | Path) -> None:
         own = self._router.generation_config
@@ -240,6 +258,8 @@ class ModelRunner:
             vocab_size=self.vocab_size,
             can_mix=lambda: _model_in(loaded).mixed_steps_problem(block_size) is None,
             shares_prefixes=enable_prefix_caching,
+            max_adapters=self.model.lora.max_loras,
+            mixes_adapters=self.model.lora.is_grouped,
             make_drafter=None if speculation is None else functools.partial(Drafter, speculation),
         )
 
@@ -288,6 +308,43 @@ class ModelRunner:
             return frozenset(self.tokenizer.eos_token_ids)
         return self._eos
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the loaded adapters."""
+        return tuple(self.model.lora.adapters)
+
+    @plugin_errors()
+    def load_adapter(self, name: str, path: str | Path, *, replace: bool = False) -> None:
+        """Loads a LoRA adapter, which requests from now on may name; may be called while others run.
+
+        Args:
+            name: 1 to 256 characters, not "base".
+            path: Directory with `adapter_config.json` and `adapter_model.safetensors`.
+            replace: Takes the place of a loaded adapter of that name. Requests that run with it end with the one that
+                they began with.
+
+        Raises:
+            RequestError: The name is taken, or cannot be one.
+            ConfigError, WeightsError: The adapter is damaged, is not supported, or does not fit the model.
+            BackendUnavailableError: The runner has graphs that C++ builds.
+        """
+        if self.graph == "cpp":
+            raise BackendUnavailableError(
+                "graph='cpp': graphs that C++ builds have no adapters", hint="Use graph='python'."
+            )
+        self.model.lora.load(name, path, replace=replace)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forgets an adapter; requests that run with it end as they would have, new ones cannot name it.
+
+        Raises:
+            RequestError: There is no adapter of that name.
+        """
+        self.model.lora.unload(name)
+
+    def _find_adapter(self, name: Any) -> Adapter | None:
+        return self.model.lora.find(name)
+
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
         check_sizes(num_blocks=0 if num_blocks is None else num_blocks)
@@ -320,7 +377,7 @@ class ModelRunner:
             input_lengths: [B] int32, prompt lengths, or context lengths with the new tokens.
             max_seq_len: The largest of them.
             lm_head_indices: [R] int64, tokens whose logits are computed, not read in decode; `None`: all.
-            adapter_ids: One for each sequence, for models with adapters.
+            adapter_ids: The name of an adapter for each sequence, `None` for none.
             q_lens: [B] int32, number of new tokens of each sequence, with `is_prefill=False`; `None`: one. Models with
                 `supports_mixed_steps` take it.
             kwargs: Further arguments for features and hooks.
@@ -368,6 +425,7 @@ class ModelRunner:
         tools: Sequence[dict[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         token_mask: TokenMaskFactory | None = None,
+        adapter_ids: AdapterIds = None,
         **_unknown: Never,
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Continues prompts, all together; each gets the tokens it would get alone.
@@ -384,6 +442,7 @@ class ModelRunner:
             chat_template_kwargs: Passed to the chat template, for example `{"enable_thinking": False}`; it must know
                 them.
             token_mask: Makes the `TokenMask` of each completion, which restricts its tokens.
+            adapter_ids: The name of an adapter for each prompt, `None` for the model without one; or one for all.
 
         Returns:
             One output for each prompt, in their order; or the iterator, which may be left at any time.
@@ -394,7 +453,7 @@ class ModelRunner:
         """
         check_call("generate", _unknown, stream=stream, add_generation_prompt=add_generation_prompt)
         for_template = (add_generation_prompt, tools, chat_template_kwargs)
-        return self._run(split_prompts(prompts), sampling_params, stream, for_template, token_mask)
+        return self._run(split_prompts(prompts), sampling_params, stream, for_template, token_mask, adapter_ids)
 
     @overload
     def chat(
@@ -416,6 +475,7 @@ class ModelRunner:
         tools: Sequence[dict[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         token_mask: TokenMaskFactory | None = None,
+        adapter_ids: AdapterIds = None,
         **_unknown: Never,
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Answers a chat, or several; the model's chat template makes prompts of them.
@@ -428,6 +488,7 @@ class ModelRunner:
             tools: As for `generate`.
             chat_template_kwargs: As for `generate`.
             token_mask: As for `generate`.
+            adapter_ids: As for `generate`.
 
         Returns:
             One output for each chat, in their order; or the iterator.
@@ -438,7 +499,7 @@ class ModelRunner:
         """
         check_call("chat", _unknown, stream=stream, add_generation_prompt=add_generation_prompt)
         for_template = (add_generation_prompt, tools, chat_template_kwargs)
-        return self._run(split_chats(messages), sampling_params, stream, for_template, token_mask)
+        return self._run(split_chats(messages), sampling_params, stream, for_template, token_mask, adapter_ids)
 
     def _run(
         self, prompts: list[Any], sampling_params: Params, stream: bool, *options: Any
@@ -462,6 +523,7 @@ class ModelRunner:
         request_id: str | None,
         for_template: tuple[Any, ...],
         token_mask: TokenMaskFactory | None,
+        adapter_ids: AdapterIds = None,
     ) -> list[Request]:
         """Checks prompts and makes the requests for all of their completions, for `engine_loop`."""
         _ = self.model  # refuses a closed runner before a prompt is looked at
@@ -470,10 +532,11 @@ class ModelRunner:
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
         factory = RequestFactory(encoder, self.eos_token_ids, len(prompts))
         params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
+        adapters = adapters_for_each(adapter_ids, self._find_adapter, len(prompts))
         requests = []
-        for index, (prompt, own) in enumerate(zip(prompts, params, strict=True)):
+        for index, (prompt, own, adapter) in enumerate(zip(prompts, params, adapters, strict=True)):
             name = request_id or str(next(self._request_ids))
-            requests += factory.make(name, index, prompt, own, token_mask)
+            requests += factory.make(name, index, prompt, own, token_mask, adapter)
         return requests
 
     def profile(self, trace: str | Path | None = None) -> AbstractContextManager[Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import RequestError
 from atb_core.runner.detokenizer import Detokenizer
@@ -20,6 +20,9 @@ from atb_core.runner.prompts import PromptEncoder
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.speculation import Drafter
 from atb_core.runner.token_mask import TokenMask, TokenMaskFactory
+
+if TYPE_CHECKING:
+    from atb_core.features.lora import Adapter
 
 # A caller that is this many chunks behind is waited for: its requests take part in no step until it has read some.
 MAX_UNREAD_CHUNKS = 256
@@ -121,6 +124,7 @@ class Request:
         stop_ids: Tokens that end the text.
         decode_token: Gives the text of one token for log probabilities; `None` without a tokenizer.
         token_mask: Restricts the tokens; `None`: all are allowed.
+        adapter: What the model runs with, in the version that was loaded when the request came; `None`: nothing.
         call: The call that it belongs to.
         arrival: Order in which requests came, set by the scheduler.
         drafter: Guesses its next tokens; set by the scheduler.
@@ -141,6 +145,7 @@ class Request:
     detokenizer: Detokenizer | None = None
     decode_token: Callable[[int], str] | None = None
     token_mask: TokenMask | None = None
+    adapter: Adapter | None = None
 
     def __post_init__(self) -> None:
         params, prompt = self.params, self.result.prompt_token_ids
@@ -278,6 +283,7 @@ class RequestFactory:
         prompt: Any,
         params: SamplingParams,
         token_mask: TokenMaskFactory | None = None,
+        adapter: Adapter | None = None,
     ) -> list[Request]:
         """Makes the requests for all completions of one prompt.
 
@@ -300,7 +306,7 @@ class RequestFactory:
         requests = []
         for _ in range(params.n):
             mask = None if token_mask is None else token_mask()
-            request = Request(result, prompt_index, params, limit, stop_ids, token_mask=mask)
+            request = Request(result, prompt_index, params, limit, stop_ids, token_mask=mask, adapter=adapter)
             if self._tokenizer is not None:
                 decoder = self._tokenizer.text_decoder(token_ids, params.skip_special_tokens)
                 request.detokenizer = Detokenizer(decoder, tuple(params.stop or ()))
@@ -336,6 +342,19 @@ class RequestFactory:
             return decoder.push(token_id) + decoder.finish()
 
         return functools.cache(text_of)
+
+
+def adapters_for_each(
+    given: str | Sequence[str | None] | None, find: Callable[[Any], Adapter | None], count: int
+) -> Sequence[Adapter | None]:
+    """Returns the adapters of each of `count` prompts; RequestError if one is unknown, or for another number."""
+    if given is None or isinstance(given, str):
+        return [find(given)] * count
+    if not isinstance(given, (list, tuple)):
+        raise RequestError(f"adapter_ids must be a list with a name or None for each prompt, not {given!r:.100}")
+    if len(given) != count:
+        raise RequestError(f"adapter_ids has {len(given)} entries for {count} prompts")
+    return [find(name) for name in given]
 
 
 def params_for_each(given: Any, default: SamplingParams, count: int) -> Sequence[SamplingParams]:

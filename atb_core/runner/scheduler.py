@@ -7,12 +7,15 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from atb_core.errors import EngineError
 from atb_core.runner.block_manager import BlockManager, block_key
 from atb_core.runner.request import Request
 from atb_core.runner.speculation import Drafter
+
+if TYPE_CHECKING:
+    from atb_core.features.lora import Adapter
 
 
 class Batch(NamedTuple):
@@ -53,6 +56,8 @@ class Scheduler:
         max_num_batched_tokens: Largest number of prompt tokens in a step.
         can_mix: Returns whether the model has mixed steps; asked when one is needed first.
         shares_prefixes: Looks for prompts in the cache.
+        max_adapters: Largest number of adapters in a step.
+        mixes_adapters: True if the requests of a step may have different adapters, or none.
         make_drafter: Makes what guesses the next tokens of a request; `None`: nothing is guessed.
 
     Attributes:
@@ -68,6 +73,8 @@ class Scheduler:
         *,
         can_mix: Callable[[], bool] = lambda: False,
         shares_prefixes: bool = False,
+        max_adapters: int = 1,
+        mixes_adapters: bool = True,
         make_drafter: Callable[[], Drafter] | None = None,
     ) -> None:
         self._blocks = blocks
@@ -76,6 +83,8 @@ class Scheduler:
         self._ask_can_mix = can_mix
         self._mixes: bool | None = None
         self._shares_prefixes = shares_prefixes
+        self._max_adapters = max_adapters
+        self._mixes_adapters = mixes_adapters
         self._make_drafter = make_drafter
         self.draft_cost = 0.0
         self._arrivals = itertools.count()
@@ -93,11 +102,13 @@ class Scheduler:
     def next_batch(self) -> Batch | None:
         """Chooses the next step and makes its blocks available; returns `None` if no request can run."""
         self._has_preempted = False
-        decoding = self._make_room_for_decode()
+        # The adapters of the step, None for requests without one.
+        adapters: set[Adapter | None] = set()
+        decoding = self._make_room_for_decode(adapters)
         prompts: list[Request] = []
         counts: list[int] = []
         if not (self._left_out_decode and decoding):
-            prompts, counts = self._take_prompts(decoding)
+            prompts, counts = self._take_prompts(decoding, adapters)
         self._left_out_decode = False
         if not prompts:
             drafts = self._draft(decoding)
@@ -154,7 +165,15 @@ class Scheduler:
             self._mixes = self._ask_can_mix()
         return self._mixes
 
-    def _take_prompts(self, decoding: list[Request]) -> tuple[list[Request], list[int]]:
+    def _joins(self, request: Request, adapters: set[Adapter | None]) -> bool:
+        """Returns whether a request can be in a step with these adapters, and adds its own to them if so."""
+        together = adapters | {request.adapter}
+        fits = len(together) == 1 or (self._mixes_adapters and len(together - {None}) <= self._max_adapters)
+        if fits:
+            adapters.add(request.adapter)
+        return fits
+
+    def _take_prompts(self, decoding: list[Request], adapters: set[Adapter | None]) -> tuple[list[Request], list[int]]:
         """Returns the prompts that take part in a step, and the number of tokens that each brings."""
         prompts: list[Request] = []
         counts: list[int] = []
@@ -167,6 +186,9 @@ class Scheduler:
         computing: set[bytes] = set()
         for request in candidates:
             if prompts and (left <= 0 or request.wants_prompt_logprobs):
+                break
+            if not self._joins(request, adapters):
+                # Those behind it wait too, so that a busy adapter cannot keep another one from its turn for ever.
                 break
             shared: list[bytes] = []
             if not request.block_table:
@@ -215,7 +237,9 @@ class Scheduler:
         keys, size = request.block_keys, self._blocks.block_size
         while len(keys) < num_blocks:
             start = len(keys) * size
-            keys.append(block_key(keys[-1] if keys else b"", request.token_ids[start : start + size]))
+            # Another adapter makes other keys and values of the same tokens.
+            root = b"" if request.adapter is None else request.adapter.digest
+            keys.append(block_key(keys[-1] if keys else root, request.token_ids[start : start + size]))
         return keys[:num_blocks]
 
     def _admit(self, request: Request, shared: list[bytes]) -> bool:
@@ -236,12 +260,14 @@ class Scheduler:
         self.running.append(request)
         return True
 
-    def _make_room_for_decode(self) -> list[Request]:
+    def _make_room_for_decode(self, adapters: set[Adapter | None]) -> list[Request]:
         """Gives each running request a slot for its newest token, oldest first, and returns those that got one."""
         decoding: list[Request] = []
         for request in sorted(self.running, key=_age):
             # One that was preempted just now decodes no more.
             if request.is_paused or not request.is_decoding or len(decoding) == self._max_num_seqs:
+                continue
+            if not self._joins(request, adapters):
                 continue
             while not self._grow(request, len(request)):
                 youngest = max(self.running, key=_age)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -10,6 +12,9 @@ import torch
 from atb_core.features.step import KVCache, Step
 from atb_core.runner.request import Request
 from atb_core.runner.scheduler import Batch
+
+if TYPE_CHECKING:
+    from atb_core.features.lora import Adapter
 
 
 class StepInputs:
@@ -53,7 +58,9 @@ class StepInputs:
                 self._written[row] = len(table)
             longest = max(longest, length)
         ids, positions, tables, slots, lengths = self._decode_views(len(requests))
-        return Step(ids, positions, False, self._kv_cache, tables, slots, lengths, longest)
+        return Step(
+            ids, positions, False, self._kv_cache, tables, slots, lengths, longest, adapter_ids=_adapters(requests)
+        )
 
     def _decode_views(self, batch: int) -> tuple[torch.Tensor, ...]:
         views = self._views.get(batch)
@@ -85,6 +92,7 @@ class StepInputs:
             input_lengths=torch.from_numpy(lengths),
             max_seq_len=int(lengths.max()),
             lm_head_indices=torch.from_numpy(np.cumsum(lengths, dtype=np.int64) - 1),
+            adapter_ids=_adapters(requests),
         )
 
     def mixed(self, batch: Batch) -> Step:
@@ -123,6 +131,7 @@ class StepInputs:
             max_seq_len=max(ends),
             lm_head_indices=torch.from_numpy(np.concatenate(wanted) if wanted else np.zeros(1, dtype=np.int64)),
             q_lens=torch.from_numpy(counts),
+            adapter_ids=_adapters(requests),
         )
 
     def _slots_of(self, request: Request, start: int, end: int) -> npt.NDArray[np.int32]:
@@ -130,3 +139,8 @@ class StepInputs:
         blocks = np.array(request.block_table, dtype=np.int32)
         slots: npt.NDArray[np.int32] = blocks[positions // self._block_size] * np.int32(self._block_size)
         return slots + positions % self._block_size
+
+
+def _adapters(requests: list[Request]) -> list[Adapter | None] | None:
+    adapters = [request.adapter for request in requests]
+    return adapters if any(adapters) else None

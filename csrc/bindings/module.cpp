@@ -63,6 +63,25 @@ void set_weight_part(WeightStore& store, const std::string& name, int64_t begin,
   store.set_part(name, begin, pointer(data), atb_core::data_type_from_name(dtype), shape, whole);
 }
 
+atb_core::cpu::QuantFormat format_of(const std::string& text) {
+  const std::optional<atb_core::cpu::QuantFormat> format = atb_core::cpu::quant_format_from_name(text);
+  if (!format) atb_core::fail("'", text, "' is no format of quantised weights");
+  return *format;
+}
+
+void quantize_weight(WeightStore& store, const std::string& name, const std::string& format, uintptr_t data,
+                     const std::string& dtype, const std::vector<int64_t>& shape) {
+  const nb::gil_scoped_release release;
+  store.quantize(name, format_of(format), pointer(data), atb_core::data_type_from_name(dtype), shape);
+}
+
+void set_weight_blocks(WeightStore& store, const std::string& name, int64_t begin, const std::string& format,
+                       uintptr_t data, size_t bytes, int64_t rows, int64_t k, const std::string& dtype, int64_t whole) {
+  const nb::gil_scoped_release release;
+  store.set_blocks(name, begin, format_of(format), pointer(data), bytes, rows, k, atb_core::data_type_from_name(dtype),
+                   whole);
+}
+
 void register_kernel(const std::string& op, uint32_t abi_version, uintptr_t run, uintptr_t check,
                      const std::vector<int>& writes) {
   const auto function = [](uintptr_t address) { return reinterpret_cast<atb_kernel_function>(address); };
@@ -134,6 +153,9 @@ nb::dict weight_info(const WeightStore& store, const std::string& name) {
   result["shape"] = nb::tuple(nb::cast(info.shape));
   result["packed"] = info.packed;
   result["bytes"] = info.bytes;
+  nb::list formats;
+  for (atb_core::cpu::QuantFormat format : info.formats) formats.append(std::string(atb_core::cpu::name(format)));
+  result["formats"] = formats;
   return result;
 }
 
@@ -179,9 +201,13 @@ NB_MODULE(_cpu, m) {
            "Copies or packs contiguous memory at the address `data`.")
       .def("set_part", &set_weight_part, "name"_a, "begin"_a, "data"_a, "dtype"_a, "shape"_a, "whole"_a,
            "Copies or packs the part from `begin` on of a first dimension of `whole`.")
+      .def("quantize", &quantize_weight, "name"_a, "format"_a, "data"_a, "dtype"_a, "shape"_a,
+           "Packs contiguous floats in the format int8 or int4.")
+      .def("set_blocks", &set_weight_blocks, "name"_a, "begin"_a, "format"_a, "data"_a, "bytes"_a, "rows"_a, "k"_a,
+           "dtype"_a, "whole"_a, "Packs rows of blocks, from the row `begin` on of a matrix of `whole` rows.")
       .def("contains", &WeightStore::contains, "name"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("names", &WeightStore::names, nb::call_guard<nb::gil_scoped_release>())
-      .def("info", &weight_info, "name"_a, "dtype, shape, packed, bytes of a weight.")
+      .def("info", &weight_info, "name"_a, "dtype, shape, packed, bytes, formats of a weight.")
       .def_prop_ro("bytes", &WeightStore::bytes, nb::call_guard<nb::gil_scoped_release>());
 
   nb::class_<Program>(m, "Program", "A graph that runs.")

@@ -60,7 +60,7 @@ bool probe(Isa isa) {
   const bool avx2 = ymm && bit(basic.ecx, 12) && bit(basic.ecx, 29) && bit(extended.ebx, 5);
   const bool avx512 =
       avx2 && zmm && bit(extended.ebx, 16) && bit(extended.ebx, 17) && bit(extended.ebx, 30) && bit(extended.ebx, 31);
-  const bool bf16 = avx512 && bit(cpuid(7, 1).eax, 5);
+  const bool bf16 = avx512 && bit(extended.ecx, 11) && bit(cpuid(7, 1).eax, 5);
   switch (isa) {
     case Isa::portable:
     case Isa::amx_emulated:

@@ -8,8 +8,8 @@
 
 namespace atb_core::cpu {
 
-// Levels in ascending order of preference. `avx2` includes FMA and F16C; `avx512` is F+BW+DQ+VL; each later x86 level
-// includes the earlier ones. `amx_emulated` runs the AMX kernels on tile operations written in plain C++: it is for
+// Levels in ascending order of preference. `avx2` includes FMA and F16C; `avx512` is F+BW+DQ+VL, `avx512_bf16`
+// BF16 and VNNI; each later x86 level includes the earlier ones. `amx_emulated` runs the AMX kernels on tile operations written in plain C++: it is for
 // tests on machines without AMX and is never selected automatically.
 enum class Isa { portable, avx2, avx512, avx512_bf16, amx, amx_emulated };
 

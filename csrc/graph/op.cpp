@@ -41,6 +41,7 @@ std::vector<OpSignature> linear_signatures() {
       {"Linear", {2, 3}, {1, 1}, {{"transpose_a", false}, {"transpose_b", true}, {"has_bias", false}}},
       {"BatchMatmul", {2, 2}, {1, 1}, {{"transpose_b", false}}},
       {"MergedLinear", {2, kAnyNumber}, {1, kAnyNumber}, {{"parts", int64_t{0}, true}, {"has_bias", false}}},
+      {"Lora", {7, 7}, {1, 1}, {{"sizes", List{}, true}, {"first", int64_t{0}}}},
       {"SplitLinear", {2, 3}, {1, kAnyNumber}, {{"sizes", List{}, true}, {"has_bias", false}}},
   };
 }

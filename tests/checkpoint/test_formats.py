@@ -222,8 +222,3 @@ def test_a_file_whose_package_is_not_installed_names_it(site: Site, tmp_path: Pa
     with pytest.raises(WeightsError, match=r"model\.gguf is read by the package atb-gguf") as caught:
         open_checkpoint(tmp_path if directory else tmp_path / "model.gguf")
     assert caught.value.hint == pip_install("atb-gguf")
-
-
-def test_a_file_on_a_hub_whose_package_is_not_installed_is_not_fetched(site: Site) -> None:
-    with pytest.raises(WeightsError, match=r"x\.gguf is read by the package atb-gguf"):
-        open_checkpoint("https://huggingface.co/owner/name/blob/main/x.gguf")

@@ -96,10 +96,34 @@ def test_what_does_not_exist_is_an_error_that_lists_the_forms(
         open_checkpoint(reference)
     for form in (
         "a directory, a .gguf file",
-        "a hub id (OWNER/NAME",
         "shelf:NAME for a model",
     ):
         assert form in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("reference", "package"),
+    [
+        ("owner/name", "atb-hub"),
+        ("owner/name@refs/pr/1", "atb-hub"),
+        ("https://huggingface.co/owner/name/blob/main/x.gguf", "atb-hub"),
+        ("pypi:name", "atb-pypi"),
+        ("modelscope:owner/name", "atb-modelscope"),
+    ],
+)
+def test_a_form_of_a_package_that_is_not_installed_names_the_package(site: Site, reference: str, package: str) -> None:
+    with pytest.raises(
+        ModelNotFoundError, match=f"is fetched by the package {package}, which is not installed"
+    ) as error:
+        open_checkpoint(reference)
+    assert error.value.hint == pip_install(package)
+
+
+def test_a_source_that_is_asked_last_leaves_its_form_to_others(site: Site, tmp_path: Path) -> None:
+    claims = "return '/' in reference"
+    site.install("atb-last", source(tmp_path, claims, "raise AssertionError") + "\n    Shelf.last = True\n")
+    site.install("atb-shelf", source(tmp_path, claims, f"return Path({str(model(tmp_path / 'model'))!r})"))
+    assert open_checkpoint("owner/name").path == tmp_path / "model"
 
 
 def test_a_path_that_does_not_exist_is_looked_for_nowhere_else() -> None:

@@ -291,13 +291,13 @@ def test_only_models_are_decorated() -> None:
 
 
 class Halved(FeatureDecorator):
-    """Halves the logits by an input of its own when adapter ids are given."""
+    """Halves the logits by an input of its own when a step asks for it."""
 
     feature_name = "halved"
     is_enabled = True
 
     def is_activated(self, meta: Mapping[str, Any]) -> bool:
-        return meta["adapter_ids"] is not None
+        return meta.get("halved") is not None
 
     def variant_inputs(self) -> dict[str, Tensor]:
         return {"half": Tensor("half", (1,), DataType.FLOAT)}
@@ -318,7 +318,7 @@ def test_a_feature_gets_a_variant_of_its_own_when_it_is_activated() -> None:
     step = Step(model)
     plain = step.run().clone()
     assert frozenset({"prefill", "halved"}) not in model.variants.variants
-    torch.testing.assert_close(step.run(adapter_ids=["x"]), plain / 2)
+    torch.testing.assert_close(step.run(halved=True), plain / 2)
     assert frozenset({"prefill", "halved"}) in model.variants.variants
     torch.testing.assert_close(step.run(), plain)
 
@@ -329,7 +329,7 @@ def test_active_features_that_do_not_stack_are_named() -> None:
 
     model = loaded(torch_to_mindie_graph(Halved, Other)(Featured))
     with pytest.raises(EngineError, match="'other' does not stack on 'halved'"):
-        Step(model).run(adapter_ids=["x"])
+        Step(model).run(halved=True)
 
 
 def test_a_longer_context_than_the_model_was_opened_with_is_refused() -> None:

@@ -28,6 +28,7 @@ from atb_core.graph.ops import (
     LayerNorm,
     Linear,
     LinearParallel,
+    Lora,
     MergedLinear,
     MoeInitRouting,
     MoeTokenUnpermute,
@@ -219,6 +220,21 @@ def _grouped_matmul() -> Iterator[Sample]:
     yield Sample(GroupedMatmul(True), (randn(6, 32), weight, cumulative(0, 6, 0)), "all rows in one group")
 
 
+def _lora() -> Iterator[Sample]:
+    ranks = torch.tensor([[9, 3, 0, 5], [9, 0, 2, 1], [9, 4, 4, 4]], dtype=torch.int32)
+
+    def lora(slots: torch.Tensor, sizes: tuple[int, ...], k: int, most: int = 5) -> Sample:
+        n, rows = sum(sizes), max(len(slots), 4)
+        weights = randn(3, len(sizes) * most, k), randn(3, most, n), randn(3, n)
+        inputs = (randn(rows, n), randn(rows, k), *weights, slots, ranks)
+        return Sample(Lora(sizes, 1), inputs, f"{len(slots)} slots, parts {sizes}, k {k}")
+
+    yield lora(integers(2, -1, 0, 0, 1, -7, 2, 2), (33, 70, 20), 50)
+    yield lora(integers(1, 1, 1, 1, 1), (64,), 96)
+    yield lora(integers(2), (130, 40), 33)
+    yield lora(integers(-1), (16, 16), 16)
+
+
 def _moe_token_unpermute() -> Iterator[Sample]:
     rows = integers(4, 0, 1, 5, 2, 3)
     yield Sample(MoeTokenUnpermute(), (randn(6, 33), rows, randn(3, 2).abs()), "two rows for each token")
@@ -338,6 +354,7 @@ _SAMPLES: dict[type[Op], Callable[[], Iterator[Sample]]] = {
     Linear: _linear,
     MergedLinear: _merged_linear,
     SplitLinear: _split_linear,
+    Lora: _lora,
     MoeTopkSoftmax: _moe_topk_softmax,
     MoeInitRouting: _moe_init_routing,
     GroupedMatmul: _grouped_matmul,

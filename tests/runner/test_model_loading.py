@@ -29,5 +29,7 @@ def test_more_layers_than_tensors_are_refused_before_any_is_built() -> None:
             num_threads=None,
             max_model_len=64,
             features=(),
+            quantization=None,
+            keep_blocks=False,
             progress=None,
         )

@@ -51,9 +51,11 @@ class Source(ABC):
 
     Attributes:
         form: the form of its references, for messages, such as `"a hub id (OWNER/NAME)"`.
+        last: true if it is asked after all others, because references of theirs may have its form.
     """
 
     form: ClassVar[str]
+    last: ClassVar[bool] = False
 
     def __str__(self) -> str:
         return f"the source of {self.form}"

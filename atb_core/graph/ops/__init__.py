@@ -6,6 +6,7 @@ from atb_core.graph.ops.attention import PagedAttention, ReshapeAndCache, SelfAt
 from atb_core.graph.ops.comm import AllGather, AllReduce, AllReduceType, LinearParallel
 from atb_core.graph.ops.elewise import Elewise, ElewiseType
 from atb_core.graph.ops.linear import BatchMatmul, Linear, MergedLinear, SplitLinear
+from atb_core.graph.ops.lora import Lora
 from atb_core.graph.ops.moe import GroupedMatmul, MoeInitRouting, MoeTokenUnpermute, MoeTopkSoftmax
 from atb_core.graph.ops.movement import Cast, Concat, Gather, Repeat, Slice, Split, Transpose
 from atb_core.graph.ops.norm import AddRmsNorm, LayerNorm, RmsNorm
@@ -16,7 +17,7 @@ from atb_core.graph.ops.view import Assign, Reshape
 __all__ = [
     "Activation", "ActivationType", "AddRmsNorm", "AllGather", "AllReduce", "AllReduceType", "Argsort", "Assign",
     "BatchMatmul", "Cast", "Concat", "Elewise", "ElewiseType", "Gather", "GroupedMatmul", "LayerNorm", "Linear",
-    "LinearParallel", "MergedLinear", "MoeInitRouting", "MoeTokenUnpermute", "MoeTopkSoftmax", "PagedAttention",
+    "LinearParallel", "Lora", "MergedLinear", "MoeInitRouting", "MoeTokenUnpermute", "MoeTopkSoftmax", "PagedAttention",
     "Reduce", "ReduceType", "Repeat", "Reshape", "ReshapeAndCache", "RmsNorm", "Rope", "SelfAttention", "Slice",
     "Softmax", "Sort", "Split", "SplitLinear", "Transpose",
 ]  # fmt: skip

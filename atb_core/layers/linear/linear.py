@@ -13,6 +13,7 @@ from typing import Any
 from atb_core.errors import ConfigError, GraphError
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.base import LayerConfig, ShapeSource, stored_shape
+from atb_core.layers.linear.adapters import adapted
 from atb_core.nn.distributed import distributed
 from atb_core.nn.functional import linear, split
 from atb_core.nn.module import Module
@@ -51,6 +52,7 @@ class BaseLinear(Module):
         self.config = config
         self.prefixes = [prefixes] if isinstance(prefixes, str) else list(prefixes)
         self.prefix = packed_prefix(self.prefixes)
+        self.packed = packed
         if tied_to is not None:
             self._tie(tied_to, bias)
             return
@@ -84,9 +86,12 @@ class BaseLinear(Module):
             kwargs: ATB-Models' arguments: `inference_mode` changes nothing, `enable_lora` and `group_list` are refused.
         """
         if kwargs.get("enable_lora") or kwargs.get("group_list") is not None:
-            raise GraphError("linear layers do not support LoRA: enable_lora must be false and group_list None")
+            raise GraphError(
+                "linear layers have no arguments for LoRA: enable_lora must be false and group_list None",
+                hint="Leave them out; the features of LoRA add to every linear layer that is recorded.",
+            )
         bias = self.bias.get_tensor() if self.bias is not None else None
-        return linear(input_tensor, self.weight.get_tensor(), bias, False, True)
+        return adapted(self, input_tensor, linear(input_tensor, self.weight.get_tensor(), bias, False, True))
 
 
 class ColumnParallelLinear(BaseLinear):

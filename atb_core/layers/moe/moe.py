@@ -35,6 +35,7 @@ class Moe(Layer):
         self.gate = ReplicatedLinear(
             config, file_loader, f"{prefix}.gate", in_features=hidden, out_features=config.num_experts
         )
+        self.gate.weight.quantizable = False
         self.experts = FusedExperts(config, file_loader, f"{prefix}.experts")
         if shared:
             sizes = (self.config_metadata, self.infer_param)
@@ -44,6 +45,7 @@ class Moe(Layer):
             self.shared_expert_gate = ReplicatedLinear(
                 config, file_loader, f"{prefix}.shared_expert_gate", in_features=hidden, out_features=1
             )
+            self.shared_expert_gate.weight.quantizable = False
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Chooses experts for each token of `x [T, hidden_size]`: weights `[T, k]` float32, experts `[T, k]` int32."""

@@ -12,12 +12,22 @@ import torch
 
 from atb_core import nn
 from atb_core.engine import get_backend
-from atb_core.errors import AtbError, EngineError, GraphError, RequestError, WeightsError, error_text
+from atb_core.errors import (
+    AtbError,
+    BackendUnavailableError,
+    EngineError,
+    GraphError,
+    RequestError,
+    WeightsError,
+    error_text,
+)
 from atb_core.extensions import plugin_errors
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
 from atb_core.features.hidden_states import HiddenStates
+from atb_core.features.lora import BASE_NAMES, LoraDecorator, LoraManager, MultiLoraDecorator, SingleLoraDecorator
 from atb_core.features.step import Step
 from atb_core.graph.dtype import DataType
+from atb_core.graph.quantized import quantizable_weights
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
@@ -35,7 +45,7 @@ from atb_core.models.runtime.inputs import (
 from atb_core.models.runtime.rope_scaling import Rope
 from atb_core.models.runtime.rotary import Frequencies, PositionEmbedding, rope_frequencies
 from atb_core.models.runtime.variants import KVBinding, Variant, VariantStore
-from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading, stream_weights
+from atb_core.models.runtime.weight_loading import BlockSink, collect_parameters, plan_loading, stream_weights
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import WeightLoader
@@ -46,6 +56,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FlashCausalLMV3", "torch_to_mindie_graph"]
 
+# Every model can have adapters, decorated with these or not.
+_STANDARD_FEATURES: tuple[type[FeatureDecorator], ...] = (SingleLoraDecorator, MultiLoraDecorator)
 Extras = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]
 ModelT = TypeVar("ModelT", bound="type[FlashCausalLMV3]")
 
@@ -158,9 +170,10 @@ class CausalLM(FlashCausalLMV3):
         features: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
-        further = features_by_name(features, self.feature_decorators)
+        own = {feature.feature_name: feature for feature in (*_STANDARD_FEATURES, *self.feature_decorators)}
+        further = features_by_name(features, [HiddenStates, *own.values()])
         super().__init__(mindie_llm_config, weight_loader, **kwargs)
-        every = [feature(self) for feature in (*self.feature_decorators, *further)]
+        every = [feature(self) for feature in (*own.values(), *further)]
         check_enabled(features, every)
         self.features = [feature for feature in every if feature.is_enabled]
         self.hidden_states = HiddenStates(self)
@@ -173,6 +186,8 @@ class CausalLM(FlashCausalLMV3):
             [self.hidden_states, *self.features],
             self._record,
         )
+        #: The adapters of the model; a `ModelRunner` puts one of its own limits here.
+        self.lora = LoraManager(self)
         self._kv = KVBinding(self.model_status.num_layers)
         self._torch_dtype = dtype_to_torch(self.dtype)
         ropes = self.layer_kinds.tables or [self.config.rope()]
@@ -191,6 +206,10 @@ class CausalLM(FlashCausalLMV3):
         finally:
             self._recording = False
 
+    def features_called(self, names: Sequence[str]) -> list[FeatureDecorator]:
+        """Returns the model's features of these names, in its order."""
+        return [each for each in (self.hidden_states, *self.features) if each.feature_name in names]
+
     @property
     def backend(self) -> Backend:
         """Returns the supplier of the model's engines."""
@@ -208,6 +227,8 @@ class CausalLM(FlashCausalLMV3):
             block_size: of the cache, on which it may depend.
         """
         problem = self._mixed_variant_problem
+        for feature in self.features:
+            problem = problem or feature.stacking_problem(["mixed"])
         if problem is None and block_size is not None:
             problem = self.backend.mixed_steps_problem(self.model_status.head_dim, block_size)
         return problem
@@ -221,20 +242,34 @@ class CausalLM(FlashCausalLMV3):
         if self._positions.depends_on_length:
             return "its rotary embedding depends on the length of the whole prompt"
         try:
-            self.variants.get("mixed", self.features)
+            self.variants.get("mixed")
         # A `forward` of a family that does not know `q_lens` ends with a TypeError, or attention refuses the shapes.
         except (AtbError, TypeError) as error:
             return error_text(error)
         return None
 
     @plugin_errors()
-    def load_weights(self, loader: WeightLoader, progress: Progress | None = None) -> None:
+    def load_weights(
+        self,
+        loader: WeightLoader,
+        progress: Progress | None = None,
+        quantization: str | None = None,
+        *,
+        keep_blocks: bool = False,
+    ) -> None:
         """Reads all weights into the engine's store.
 
         Names and shapes are compared first, from metadata; then tensors are read one by one, converted to the
         model's dtype and dropped once the engine has them.
 
+        Args:
+            loader: the checkpoint's tensors.
+            progress: shows how far the loading is.
+            quantization: format of matrices of linears and embeddings, `"int8"` or `"int4"`; `None`: the model's dtype.
+            keep_blocks: keeps matrices that the checkpoint has in a quantised format in it, if the engine can.
+
         Raises:
+            BackendUnavailableError: the backend cannot quantise.
             WeightsError: one message with every missing, misshapen and unexpected tensor; or a quantized checkpoint.
         """
         quantized = self.config.quantization_config or self.config.quantize
@@ -249,9 +284,22 @@ class CausalLM(FlashCausalLMV3):
         unused = sorted({p.name for p in plan.parameters} - engine.network.weights_keys)
         if unused:
             raise GraphError(f"{type(self).__name__} never uses these parameters: {', '.join(unused)}")
-        stream_weights(
-            plan, loader, lambda name, tensor: engine.set_weights({name: tensor}), progress, engine.set_weight_part
-        )
+        if quantization is not None and quantization not in self.backend.quantizations:
+            raise BackendUnavailableError(
+                f"the backend {self.backend.name!r} does not quantise weights to {quantization}",
+                hint=f"It can: {', '.join(sorted(self.backend.quantizations)) or 'nothing'}.",
+            )
+        matrices = quantizable_weights(engine.network) - {p.name for p in plan.parameters if not p.quantizable}
+
+        def sink(name: str, tensor: torch.Tensor) -> None:
+            if quantization is not None and name in matrices:
+                engine.quantize_weight(name, tensor, quantization)
+            else:
+                engine.set_weights({name: tensor})
+
+        formats = self.backend.block_formats if keep_blocks and quantization is None else ()
+        blocks = BlockSink(matrices, formats, engine.set_weight_blocks) if formats else None
+        stream_weights(plan, loader, sink, progress, engine.set_weight_part, blocks)
         self._loaded = True
 
     def run(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -284,10 +332,11 @@ class CausalLM(FlashCausalLMV3):
         if step.q_lens is not None:
             self.check_mixed_steps(self._kv.block_size)
         active = [each for each in (self.hidden_states, *self.features) if each.is_activated(step)]
-        if step.adapter_ids and not active and any(adapter not in (None, "base") for adapter in step.adapter_ids):
+        takes_adapters = any(isinstance(each, LoraDecorator) for each in active)
+        if step.adapter_ids and not takes_adapters and any(each not in BASE_NAMES for each in step.adapter_ids):
             raise RequestError(
-                f"{type(self).__name__} has no feature that takes adapters, and the step names {step.adapter_ids!r}",
-                hint="Leave adapter_ids out, or merge the adapter into the checkpoint.",
+                f"{type(self).__name__} has no feature that takes adapters here, and the step names adapters",
+                hint="Leave adapter_ids out; graphs that C++ builds (graph='cpp') have no adapters.",
             )
         variant = self.variants.get(step.phase, active)
         self._kv.bind(variant)
@@ -313,6 +362,7 @@ class CausalLM(FlashCausalLMV3):
         runtime_params.update(extras[2])
         for feature in active:
             feature.modify_inputs(inputs, outputs, runtime_params, step)
+        variant.bind_features(active, step)
         variant.bind_constants(inputs)
         return variant.engine.forward(inputs, outputs, runtime_params)["model_out"]
 

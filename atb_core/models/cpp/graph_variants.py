@@ -17,6 +17,7 @@ import torch
 from atb_core.engine.checks import check_names, check_some
 from atb_core.engine.native import NativeBackend, NativeEngine, NativeStore
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError
+from atb_core.features.lora.decorators import LoraDecorator
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
@@ -116,6 +117,8 @@ class CppVariants(VariantStore):
         backend = model.backend
         if not isinstance(backend, NativeBackend):
             raise BackendUnavailableError(f"graph='cpp' does not run on the backend {backend.name!r}", hint=_HINT)
+        # What every model can have is left out; it is refused when a step or `load_adapter` asks for it.
+        model.features = [each for each in model.features if not isinstance(each, LoraDecorator)]
         _check_plain(model, name)
         super().__init__(backend, model.model_status.num_layers, model._symbolic_inputs, [], _no_recording)
         prefill, decode = (ModelTorch(name, backend=backend) for _ in range(2))

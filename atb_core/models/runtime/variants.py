@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import math
 import operator
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -13,9 +15,10 @@ from typing import Any
 import torch
 
 from atb_core.engine.base import Backend, Engine
-from atb_core.errors import EngineError, GraphError, RequestError
+from atb_core.errors import GraphError, RequestError
 from atb_core.features import BASE_FEATURES, FeatureDecorator
-from atb_core.features.step import KVCache
+from atb_core.features.base import check_active
+from atb_core.features.step import KVCache, Step
 from atb_core.graph.dim import Dim
 from atb_core.graph.network import Network
 from atb_core.graph.passes import run_passes
@@ -27,6 +30,8 @@ from atb_core.models.runtime.inputs import CONSTANT_INPUTS, k_cache_name, v_cach
 VariantKey = frozenset[str]
 # Logits of a long prompt are large; buffers above this size are not kept from step to step.
 _KEPT_BYTES = 64 << 20
+#: Number of variants that are kept; the one that was used least recently goes first.
+MAX_VARIANTS = 24
 
 
 @dataclass
@@ -45,6 +50,16 @@ class Variant:
     kv_generation: int = -1
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     _buffers: dict[str, torch.Tensor] = field(default_factory=dict)
+    _of_features: dict[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+
+    def bind_features(self, active: Sequence[FeatureDecorator], step: Step) -> None:
+        """Gives the engine those `constants` of features that are others than in the variant's last step."""
+        for feature in active:
+            constants = feature.constants(step)
+            if constants and constants is not self._of_features.get(feature.feature_name):
+                self.engine.set_constants(constants)
+                self._of_features[feature.feature_name] = constants
+                self.input_names = tuple(name for name in self.input_names if name not in constants)
 
     def bind_constants(self, inputs: dict[str, torch.Tensor]) -> None:
         """Removes the inputs that seldom change and gives the engine those that did."""
@@ -163,7 +178,8 @@ class VariantStore:
     ) -> None:
         self.backend = backend
         self.store = backend.new_store()
-        self.variants: dict[VariantKey, Variant] = {}
+        # The one that was used last at the end.
+        self.variants: OrderedDict[VariantKey, Variant] = OrderedDict()
         self._inputs = inputs
         self._features = features
         self._record = record
@@ -174,31 +190,39 @@ class VariantStore:
         """Returns the variant of a base, such as "prefill", with the active features, built on first use.
 
         Raises:
-            EngineError: two active features do not stack; names both.
+            EngineError: two active features do not stack; names both and the reason.
         """
-        names = [base]
-        for feature in active:
-            if not feature.is_stackable(names):
-                others = ", ".join(repr(n) for n in names if n not in feature.feature_stackable_whitelist)
-                raise EngineError(f"the feature {feature.feature_name!r} does not stack on {others}")
-            if feature.need_additional_engine:
-                names.append(feature.feature_name)
-        key = frozenset(names)
+        key = self.key(base, active)
         variant = self.variants.get(key)
         if variant is None:
-            variant = self.variants[key] = self.build(key, self.prepared(key))
+            variant = self.build(key, self.prepared(key))
+            while len(self.variants) >= MAX_VARIANTS:
+                self.variants.popitem(last=False)
+            self.variants[key] = variant
+        self.variants.move_to_end(key)
         return variant
+
+    def key(self, base: str, active: Sequence[FeatureDecorator]) -> VariantKey:
+        """Returns the key of a variant; raises EngineError as `get` does."""
+        return frozenset(check_active(active, base))
 
     def network(self, key: VariantKey) -> Network:
         """Records a variant and returns its network before any pass."""
         (base,) = key & set(BASE_FEATURES)
         arguments = self._inputs(base)
-        for feature in self._features:
-            if feature.feature_name in key:
-                arguments.update(feature.variant_inputs())
-                arguments.update(feature.variant_arguments())
+        features = [feature for feature in self._features if feature.feature_name in key]
+        for feature in features:
+            arguments.update(feature.variant_inputs())
+            arguments.update(feature.variant_arguments())
         with Network("_".join(sorted(key))) as network:
-            outputs = self._record(**arguments)
+            with ExitStack() as stack:
+                for feature in features:
+                    stack.enter_context(feature.recording())
+                outputs = self._record(**arguments)
+            if isinstance(outputs, Mapping):
+                outputs = dict(outputs)
+                for feature in features:
+                    feature.modify_outputs(outputs)
             if not isinstance(outputs, Mapping) or "model_out" not in outputs:
                 raise GraphError("a model's forward must return a dict with the key 'model_out'")
             for name, tensor in outputs.items():

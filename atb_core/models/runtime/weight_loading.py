@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from atb_core.nn.parameter import Parameter, WeightSource
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import WeightLoader
+    from atb_core.graph.quantized import QuantizedRows
 
 # Buffers in old checkpoints that the model computes itself.
 _HARMLESS = re.compile(
@@ -107,21 +108,41 @@ def _stored_sources(parameter: Parameter, available: set[str]) -> Sequence[Weigh
     return [WeightSource(n, parameter.declared_shape) for n in names if n in available][:1] or parameter.sources
 
 
+@dataclass(frozen=True)
+class BlockSink:
+    """Takes matrices in blocks of a quantised format, as the checkpoint has them.
+
+    Attributes:
+        names: the weights that it takes.
+        formats: the formats that it takes.
+        set: called with a weight's name and its pieces.
+    """
+
+    names: Collection[str]
+    formats: Collection[str]
+    set: Callable[[str, Sequence[QuantizedRows]], None]
+
+
 def stream_weights(
     plan: LoadPlan,
     loader: WeightLoader,
     sink: Sink,
     progress: Progress | None = None,
     part_sink: PartSink | None = None,
+    block_sink: BlockSink | None = None,
 ) -> None:
     """Reads each tensor once, converts it to the model's dtype and gives it to `sink(name, tensor)`.
 
     With `part_sink`, a weight that the checkpoint holds expert by expert is read expert by expert, so that only the
-    engine ever has it whole.
+    engine ever has it whole. With `block_sink`, quantised matrices stay as they are.
     """
     shared = {name for _, name in plan.duplicates}
     with job(progress, "Loading weights", plan.total_bytes) as bar:
         for parameter in plan.parameters:
+            if block_sink and parameter.name not in shared and (blocks := _blocks(parameter, plan, loader, block_sink)):
+                block_sink.set(parameter.name, blocks)
+                bar.advance(sum(loader.nbytes(source.name) for source in plan.sources[parameter.name]))
+                continue
             experts = _experts(parameter, plan) if part_sink and parameter.name not in shared else None
             if part_sink is not None and experts is not None:
                 for expert, parts in enumerate(experts):
@@ -139,6 +160,19 @@ def stream_weights(
                     _check_duplicate(alias, parameter, tensor, loader)
                     bar.advance(loader.nbytes(alias))
             sink(parameter.name, tensor)
+
+
+def _blocks(parameter: Parameter, plan: LoadPlan, loader: WeightLoader, sink: BlockSink) -> list[QuantizedRows] | None:
+    """Returns the pieces of a quantised matrix; `None` if it is to be loaded as floats."""
+    if parameter.name not in sink.names or parameter.has_processors:
+        return None
+    pieces = []
+    for source in plan.sources[parameter.name]:
+        piece = None if source.place is not None else loader.blocks(source.name, sink.formats)
+        if piece is None:
+            return None
+        pieces.append(piece)
+    return pieces
 
 
 def _experts(parameter: Parameter, plan: LoadPlan) -> list[list[WeightSource]] | None:

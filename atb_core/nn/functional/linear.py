@@ -9,11 +9,12 @@ from atb_core.graph.network import record
 from atb_core.graph.op import as_tuple
 from atb_core.graph.ops.activation import Activation, ActivationType, GeluMode
 from atb_core.graph.ops.linear import BatchMatmul, Linear
+from atb_core.graph.ops.lora import Lora
 from atb_core.graph.ops.norm import LayerNorm, RmsNorm
 from atb_core.graph.ops.reduction import Softmax
 from atb_core.graph.tensor import Tensor
 
-__all__ = ["ActType", "activation", "batch_matmul", "layer_norm", "linear", "rms_norm", "softmax"]
+__all__ = ["ActType", "activation", "batch_matmul", "layer_norm", "linear", "lora", "rms_norm", "softmax"]
 
 ActType = ActivationType
 
@@ -27,6 +28,33 @@ def linear(
     """
     op = Linear(transpose_a, transpose_b, bias is not None)
     return record(op, (input_, weight) if bias is None else (input_, weight, bias))[0]
+
+
+def lora(
+    input_: Tensor,
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor,
+    slots: Tensor,
+    ranks: Tensor,
+    sizes: Sequence[int],
+    first: int = 0,
+) -> Tensor:
+    """Adds to a linear's result the low-rank product of each row's adapter.
+
+    Args:
+        input_: result of the linear, `[T, N]`.
+        x: input of the linear, `[T, k]`.
+        a: first matrices of S adapters, `[S, parts * R, k]`.
+        b: second matrices, `[S, R, N]`.
+        bias: added with the product, `[S, N]`.
+        slots: the adapter of each row, int32 `[T]`, or `[1]` for all; negative: none.
+        ranks: rank of each part in each adapter, int32 `[S, M]`; 0: nothing is added.
+        sizes: the columns of each part of the linear, N together.
+        first: column of `ranks` for the first part.
+    """
+    return record(Lora(as_tuple(sizes), first), (input_, x, a, b, bias, slots, ranks))[0]
 
 
 def batch_matmul(input_: Tensor, weight: Tensor, transpose_b: bool = False) -> Tensor:

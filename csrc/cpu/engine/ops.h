@@ -16,6 +16,7 @@ using CpuOps = std::map<std::string, CpuOp, std::less<>>;
 namespace cpu {
 
 void add_linear_ops(CpuOps& ops);
+void add_lora_ops(CpuOps& ops);
 void add_vector_ops(CpuOps& ops);
 void add_attention_ops(CpuOps& ops);
 void add_comm_ops(CpuOps& ops);

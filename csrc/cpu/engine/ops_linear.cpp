@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Linear, MergedLinear and SplitLinear.
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -25,6 +26,7 @@ struct Unpacked {
 struct Part {
   const TensorView* bias;  // may be null
   const TensorView* out;
+  int64_t bias_begin, out_begin;  // the part's first column in both
 };
 
 // The job that runs: `parts` has all that does not change; addresses are filled in for each run.
@@ -59,9 +61,10 @@ void Job::run(const Worker& worker) const {
   std::memcpy(worker.scratch, parts.data(), parts.size() * sizeof(LinearPart));
   for (size_t i = 0; i < parts.size(); ++i) {
     if (const TensorView* bias = views[i].bias) {
-      mine[i].bias = bias->as<std::byte>() + static_cast<size_t>(parts[i].begin) * itemsize(bias->dtype);
+      mine[i].bias = bias->as<std::byte>() + static_cast<size_t>(views[i].bias_begin) * itemsize(bias->dtype);
     }
-    mine[i].out = views[i].out->data;
+    const TensorView* out = views[i].out;
+    mine[i].out = out->as<std::byte>() + static_cast<size_t>(views[i].out_begin) * itemsize(out->dtype);
   }
   for (const Unpacked& weight : unpacked) mine[weight.part].weight.data = worker.shared + weight.offset;
   LinearArgs ready = args;
@@ -107,15 +110,32 @@ class Builder {
       binding_.require_shape("bias", *bias_view, {columns(weight, kn)});
       binding_.require(is_float(bias_view->dtype), "bias is ", name(bias_view->dtype));
     }
-    job_->parts.push_back({.weight = matrix(weight, kn),
-                           .begin = begin,
-                           .count = count,
-                           .bias = nullptr,
-                           .bias_dtype = bias_view == nullptr ? y.dtype : bias_view->dtype,
-                           .out = nullptr,
-                           .out_dtype = y.dtype,
-                           .out_ld = count});
-    job_->views.push_back({bias_view, &y});
+    const LinearPart part{.weight = matrix(weight, kn),
+                          .begin = begin,
+                          .count = count,
+                          .bias = nullptr,
+                          .bias_dtype = bias_view == nullptr ? y.dtype : bias_view->dtype,
+                          .out = nullptr,
+                          .out_dtype = y.dtype,
+                          .out_ld = count};
+    if (part.weight.pieces.empty()) {
+      job_->parts.push_back(part);
+      job_->views.push_back({bias_view, &y, begin, 0});
+      return;
+    }
+    int64_t start = 0;  // of the piece
+    for (const PackedWeight& piece : part.weight.pieces) {
+      const int64_t from = std::max(begin, start), to = std::min(begin + count, start + piece.n);
+      if (from < to) {
+        LinearPart own = part;
+        own.weight = piece;
+        own.begin = from - start;
+        own.count = to - from;
+        job_->parts.push_back(own);
+        job_->views.push_back({bias_view, &y, from, from - begin});
+      }
+      start += piece.n;
+    }
   }
 
   int64_t columns(int weight, bool kn) const { return binding_.in(weight).dim(kn ? 1 : 0); }
@@ -130,7 +150,12 @@ class Builder {
 
   Bound finish() {
     Job& job = *job_;
-    const LinearScratch need = linear_scratch(job.isa, job.args.dtype, job.args.m, job.args.k, binding_.threads);
+    LinearScratch need;
+    for (const LinearPart& part : job.parts) {
+      const LinearScratch own =
+          linear_scratch(job.isa, job.args.dtype, job.args.m, job.args.k, binding_.threads, part.weight.format);
+      need = {std::max(need.shared, own.shared), std::max(need.per_thread, own.per_thread)};
+    }
     job.shared_offset = shared_;
     job.scratch_offset = align_up(job.parts.size() * sizeof(LinearPart));
     const ScratchSize scratch{.shared = shared_ + need.shared, .per_thread = job.scratch_offset + need.per_thread};

@@ -36,10 +36,25 @@ WeightStore::Entry& WeightStore::entry_of(const std::string& weight, DataType dt
        shape_text(entry.shape), entry.present ? " was set" : " is expected");
 }
 
+size_t WeightStore::Entry::bytes() const {
+  size_t total = memory.bytes();
+  for (const Buffer& piece : piece_memory) total += piece.bytes();
+  return total;
+}
+
+void WeightStore::Entry::clear() {
+  memory = Buffer();
+  pieces.clear();
+  piece_memory.clear();
+  present = false;
+  parts = 0;
+}
+
 WeightStore::Layout WeightStore::layout_for(const Entry& entry) {
   const auto used = [&](WeightUse use) { return entry.uses[static_cast<size_t>(use)]; };
   const bool nk = used(WeightUse::linear_nk), kn = used(WeightUse::linear_kn), rows = used(WeightUse::rows);
   const bool stack = entry.shape.size() == 3;
+  if (entry.layout == Layout::quantized && !kn && !used(WeightUse::plain)) return Layout::quantized;
   if (entry.shape.size() != 2 && !stack) return Layout::plain;
   if (!is_float(entry.dtype) || used(WeightUse::plain) || nk == kn) return Layout::plain;
   // A row of a [k, n] matrix is a column of the packed one; single rows are cheap to read only from [n, k].
@@ -48,7 +63,11 @@ WeightStore::Layout WeightStore::layout_for(const Entry& entry) {
 }
 
 cpu::PackedWeight WeightStore::matrix(const Entry& entry) {
-  return {entry.dtype, entry.n(), entry.k(), entry.memory.data(), entry.matrices()};
+  if (entry.layout != Layout::quantized) {
+    return {entry.dtype, entry.n(), entry.k(), entry.memory.data(), entry.matrices()};
+  }
+  if (entry.pieces.size() == 1) return entry.pieces.front();
+  return {.dtype = entry.dtype, .n = entry.n(), .k = entry.k(), .pieces = entry.pieces};
 }
 
 Buffer WeightStore::allocated(const Entry& entry) const {
@@ -116,7 +135,7 @@ Buffer WeightStore::unpacked(const Entry& entry) {
     std::byte* out = result.data() + static_cast<size_t>(i) * bytes;
     std::byte* turned = entry.layout == Layout::kn ? rows.data() : out;
     cpu::gather_packed_rows(runtime_->isa(), packed.matrix(i), all.data(), DataType::i64, n, turned, alone);
-    if (entry.layout == Layout::nk) continue;
+    if (entry.layout != Layout::kn) continue;
     const TensorView from{rows.data(), entry.dtype, 2, {n, k}};
     constexpr int64_t kTurn[] = {1, 0};
     cpu::copy(cpu::transpose_plan(from, kTurn), from.data, out, alone);
@@ -133,12 +152,13 @@ void WeightStore::declare(const std::string& weight, DataType dtype, const std::
   const Layout wanted = layout_for(entry);
   if (wanted == entry.layout) return;
   if (!entry.present) {  // parts in another layout cannot be used
-    entry.memory = Buffer();
-    entry.parts = 0;
+    entry.clear();
     entry.layout = wanted;
     return;
   }
   Buffer plain = entry.layout == Layout::plain ? std::move(entry.memory) : unpacked(entry);
+  entry.pieces.clear();
+  entry.piece_memory.clear();
   entry.layout = wanted;
   if (wanted == Layout::plain) {
     entry.memory = std::move(plain);
@@ -153,8 +173,8 @@ void WeightStore::set(const std::string& weight, const void* data, DataType dtyp
   auto lease = runtime_->pool().lease();
   const std::lock_guard lock(mutex_);
   Entry& entry = entry_of(weight, dtype, shape);
-  entry.memory = Buffer();
-  entry.present = false;
+  entry.clear();
+  entry.layout = Layout::plain;
   entry.layout = layout_for(entry);
   write_all(lease, entry, data);
   entry.present = true;
@@ -172,16 +192,17 @@ void WeightStore::set_part(const std::string& weight, int64_t begin, const void*
   std::vector<int64_t> all = shape;
   all[0] = whole;
   Entry& entry = entry_of(weight, dtype, all);
+  if (begin == 0) {
+    entry.clear();
+    entry.layout = Layout::plain;
+  }
   const Layout layout = layout_for(entry);
   if (layout != Layout::plain && entry.shape.size() == 2 && shape != entry.shape) {
     fail("weight '", weight, "' is a matrix of a Linear, which is set as a whole");
   }
   if (begin == 0) {
-    entry.memory = Buffer();
-    entry.present = false;
     entry.layout = layout;
     entry.memory = allocated(entry);
-    entry.parts = 0;
     ++generation_;
   } else if (entry.present || begin != entry.parts) {
     fail("a part of weight '", weight, "' begins at ", begin, ", but the next one has to begin at ",
@@ -190,6 +211,80 @@ void WeightStore::set_part(const std::string& weight, int64_t begin, const void*
   write(lease, entry, data, begin, begin + shape[0]);
   entry.parts = begin + shape[0];
   entry.present = entry.parts == entry.shape[0];
+  if (entry.present) ++generation_;
+}
+
+// Returns the entry of a matrix that may be stored quantised, with layout `quantized`.
+WeightStore::Entry& WeightStore::quantized_entry(const std::string& weight, DataType dtype,
+                                                 const std::vector<int64_t>& shape) {
+  if (shape.size() != 2 || !is_float(dtype)) {
+    fail("weight '", weight, "' is ", name(dtype), shape_text(shape), "; only matrices of floats can be quantised");
+  }
+  Entry& entry = entry_of(weight, dtype, shape);
+  const Layout before = entry.layout;
+  entry.layout = Layout::quantized;
+  if (layout_for(entry) == Layout::quantized) return entry;
+  entry.layout = before;
+  fail("weight '", weight, "' cannot be quantised: an op uses it otherwise than as the matrix [n, k] of a Linear");
+}
+
+void WeightStore::quantize(const std::string& weight, cpu::QuantFormat format, const void* data, DataType dtype,
+                           const std::vector<int64_t>& shape) {
+  if (format != cpu::QuantFormat::int8 && format != cpu::QuantFormat::int4) {
+    fail("weight '", weight, "' cannot be quantised to ", cpu::name(format), ": only to int8 and int4");
+  }
+  if (element_count(shape) > 0 && data == nullptr) fail("weight '", weight, "' has no data");
+  auto lease = runtime_->pool().lease();
+  const std::lock_guard lock(mutex_);
+  Entry& entry = quantized_entry(weight, dtype, shape);
+  entry.clear();
+  ++generation_;
+  const int64_t n = shape[0], k = shape[1];
+  Buffer memory(cpu::quant_packed_bytes(format, n, k));
+  std::atomic<bool> fits{true};
+  lease.run([&](int index, cpu::Barrier&) {
+    const cpu::Worker worker{.index = index, .count = runtime_->num_threads()};
+    const auto [first, last] = worker.share(cpu::packed_blocks(n));
+    if (!cpu::quantize_pack(format, data, dtype, n, k, memory.data(), first, last)) fits = false;
+  });
+  if (!fits) fail("weight '", weight, "' has values that are not finite, or too large for ", cpu::name(format));
+  entry.pieces = {{.dtype = dtype, .n = n, .k = k, .data = memory.data(), .format = format}};
+  entry.piece_memory.push_back(std::move(memory));
+  entry.parts = n;
+  entry.present = true;
+}
+
+void WeightStore::set_blocks(const std::string& weight, int64_t begin, cpu::QuantFormat format, const void* data,
+                             size_t bytes, int64_t rows, int64_t k, DataType dtype, int64_t whole) {
+  const cpu::QuantLayout layout = cpu::quant_layout(format);
+  if (layout.block == 0) fail("weight '", weight, "': ", cpu::name(format), " has no blocks");
+  if (rows < 1 || begin < 0 || rows > whole - begin || k < 1 || k % layout.block != 0 ||
+      element_count({rows, k}) / k != rows || bytes != static_cast<size_t>(rows) * cpu::quant_row_bytes(format, k)) {
+    fail("weight '", weight, "': ", bytes, " bytes are not ", rows, " rows of ", k, " elements in ", cpu::name(format),
+         " from ", begin, " on of ", whole);
+  }
+  auto lease = runtime_->pool().lease();
+  const std::lock_guard lock(mutex_);
+  const Entry& before = entry_of(weight, dtype, {whole, k});
+  const int64_t next = before.present || before.layout != Layout::quantized ? 0 : before.parts;
+  if (begin != 0 && begin != next) {
+    fail("a part of weight '", weight, "' begins at ", begin, ", but the next one has to begin at ", next);
+  }
+  Entry& entry = quantized_entry(weight, dtype, {whole, k});
+  if (begin == 0) {
+    entry.clear();
+    ++generation_;
+  }
+  Buffer memory(cpu::quant_packed_bytes(format, rows, k));
+  lease.run([&](int index, cpu::Barrier&) {
+    const cpu::Worker worker{.index = index, .count = runtime_->num_threads()};
+    const auto [first, last] = worker.share(cpu::packed_blocks(rows));
+    cpu::quant_pack(format, data, rows, k, memory.data(), first, last);
+  });
+  entry.pieces.push_back({.dtype = dtype, .n = rows, .k = k, .data = memory.data(), .format = format});
+  entry.piece_memory.push_back(std::move(memory));
+  entry.parts = begin + rows;
+  entry.present = entry.parts == whole;
   if (entry.present) ++generation_;
 }
 
@@ -211,7 +306,7 @@ std::vector<std::string> WeightStore::names() const {
 size_t WeightStore::bytes() const {
   const std::lock_guard lock(mutex_);
   size_t total = 0;
-  for (const auto& [weight, entry] : entries_) total += entry.memory.bytes();
+  for (const auto& [weight, entry] : entries_) total += entry.bytes();
   return total;
 }
 
@@ -220,7 +315,9 @@ WeightStore::Info WeightStore::info(const std::string& weight) const {
   const auto found = entries_.find(weight);
   if (found == entries_.end() || !found->second.present) fail("weight '", weight, "' is not set");
   const Entry& entry = found->second;
-  return {entry.dtype, entry.shape, entry.layout != Layout::plain, entry.memory.bytes()};
+  Info result{entry.dtype, entry.shape, entry.layout != Layout::plain, entry.bytes(), {}};
+  for (const cpu::PackedWeight& piece : entry.pieces) result.formats.push_back(piece.format);
+  return result;
 }
 
 WeightStore::Ref WeightStore::ref(const std::string& weight) const {

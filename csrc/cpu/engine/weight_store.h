@@ -37,6 +37,16 @@ class WeightStore {
   void set_part(const std::string& name, int64_t begin, const void* data, DataType dtype,
                 const std::vector<int64_t>& shape, int64_t whole);
 
+  // Sets the matrix `name` [n, k] of a Linear, quantised from contiguous floats to one of the formats int8 and int4.
+  // Throws Error if it cannot be stored so: it has another shape, or other uses than as a matrix and by rows.
+  void quantize(const std::string& name, cpu::QuantFormat format, const void* data, DataType dtype,
+                const std::vector<int64_t>& shape);
+
+  // Sets rows [begin, begin + rows) of such a matrix of `whole` rows of k elements from blocks of a format, as a file
+  // has them; parts may have different formats and come as those of set_part() do. `dtype` is that of the weight.
+  void set_blocks(const std::string& name, int64_t begin, cpu::QuantFormat format, const void* data, size_t bytes,
+                  int64_t rows, int64_t k, DataType dtype, int64_t whole);
+
   bool contains(const std::string& name) const;
   std::vector<std::string> names() const;
   size_t bytes() const;
@@ -46,6 +56,7 @@ class WeightStore {
     std::vector<int64_t> shape;
     bool packed;
     size_t bytes;
+    std::vector<cpu::QuantFormat> formats;  // of the pieces of a quantised matrix
   };
   // Throws Error if there is no such weight.
   Info info(const std::string& name) const;
@@ -62,13 +73,16 @@ class WeightStore {
   uint64_t generation() const;
 
  private:
-  enum class Layout { plain, nk, kn };
+  enum class Layout { plain, nk, kn, quantized };
   struct Entry {
     DataType dtype;
     std::vector<int64_t> shape;
     std::vector<bool> uses = std::vector<bool>(4);  // by WeightUse
     Layout layout = Layout::plain;
     Buffer memory;
+    // Of a quantised matrix: its pieces and their memory, instead of `memory`.
+    std::vector<cpu::PackedWeight> pieces;
+    std::vector<Buffer> piece_memory;
     int64_t parts = 0;  // parts of the first dimension that are set
     bool present = false;
 
@@ -76,6 +90,9 @@ class WeightStore {
     int64_t n() const { return shape[shape.size() - (layout == Layout::kn ? 1 : 2)]; }
     int64_t k() const { return shape[shape.size() - (layout == Layout::kn ? 2 : 1)]; }
     int64_t matrices() const { return shape.size() == 3 ? shape[0] : 1; }
+    size_t bytes() const;
+    // Drops the content.
+    void clear();
   };
 
   static Layout layout_for(const Entry& entry);
@@ -83,6 +100,7 @@ class WeightStore {
   void write(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data, int64_t begin, int64_t end);
   void write_matrices(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data, int64_t begin, int64_t end);
   void write_all(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data);
+  Entry& quantized_entry(const std::string& name, DataType dtype, const std::vector<int64_t>& shape);
   Buffer unpacked(const Entry& entry);
   static cpu::PackedWeight matrix(const Entry& entry);
   Entry& entry_of(const std::string& name, DataType dtype, const std::vector<int64_t>& shape);

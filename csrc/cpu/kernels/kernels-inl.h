@@ -14,6 +14,7 @@
 #include "cpu/kernels/reduce-inl.h"
 #include "cpu/kernels/cast-inl.h"
 #include "cpu/kernels/moe-inl.h"
+#include "cpu/kernels/lora-inl.h"
 #include "cpu/kernels/cache-inl.h"
 #include "cpu/kernels/attention_pack-inl.h"
 #include "cpu/kernels/attention_tile-inl.h"
@@ -34,6 +35,7 @@ inline constexpr KernelTable kTable = {rms_norm,
                                        cast,
                                        topk_softmax,
                                        token_unpermute,
+                                       lora,
                                        reshape_and_cache,
                                        self_attention<isa>,
                                        paged_attention<isa>};

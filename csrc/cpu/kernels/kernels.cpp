@@ -24,6 +24,11 @@ ScratchSize token_unpermute_scratch(const TokenUnpermuteArgs& args) {
   return {0, align_up(static_cast<size_t>(args.probs.dim(1)) * sizeof(float))};
 }
 
+// Memory for the first products of all tokens.
+ScratchSize lora_scratch(const LoraArgs& args) {
+  return {static_cast<size_t>(args.x.dim(0) * args.a.dim(1)) * sizeof(float), 0};
+}
+
 const KernelTable& kernel_table(Isa isa) {
   const Isa compiled = isa == Isa::amx_emulated ? best_isa() : isa;
 #if defined(__x86_64__)

@@ -125,6 +125,19 @@ struct TokenUnpermuteArgs {
 };
 ScratchSize token_unpermute_scratch(const TokenUnpermuteArgs& args);
 
+// out = y + bias[s] + (x . a[s]) b[s] for each token with an adapter s = slots[token] >= 0, else y with its bits. The
+// columns are those of `parts` linears, sizes[p] each: part p multiplies by the rows [p*R, p*R + rank) of a[s] and the
+// first rank rows of its columns of b[s], where rank = ranks[s, first + p]; 0 leaves its columns as they are.
+// x [T, k], y and out [T, N], a [S, parts*R, k], b [S, R, N], bias [S, N], slots i32 [T] or [1] for all tokens, ranks
+// i32 [S, M]. Indices out of range are reported to Worker::error. `shared` is needed.
+struct LoraArgs {
+  TensorView y, x, a, b, bias, slots, ranks, out;
+  const int64_t* sizes = nullptr;
+  int64_t parts = 1;
+  int64_t first = 0;
+};
+ScratchSize lora_scratch(const LoraArgs& args);
+
 // Any dtype to any other. Float to integer truncates and saturates, NaN gives 0; integer to a smaller integer keeps
 // the low bits; anything to b8 is "not zero".
 struct CastArgs {
@@ -182,6 +195,7 @@ struct KernelTable {
   void (*cast)(const CastArgs&, const Worker&);
   void (*topk_softmax)(const TopkSoftmaxArgs&, const Worker&);
   void (*token_unpermute)(const TokenUnpermuteArgs&, const Worker&);
+  void (*lora)(const LoraArgs&, const Worker&);
   void (*reshape_and_cache)(const ReshapeAndCacheArgs&, const Worker&);
   void (*self_attention)(const SelfAttentionArgs&, const Worker&);
   void (*paged_attention)(const PagedAttentionArgs&, const Worker&);

@@ -23,6 +23,12 @@ struct BlockRange {
   }
 };
 
+// Returns the scales of a weight's outputs, null if it has none.
+const float* quant_scales(const PackedWeight& weight) {
+  if (weight.format == QuantFormat::none) return nullptr;
+  return quant_channel_scales(weight.data, weight.format, weight.n, weight.k);
+}
+
 // Prefetches a tile's output. Its rows are far apart, and no hardware prefetcher predicts them: without this, waiting
 // for these lines takes 8% of the time at 512 rows and k = 896.
 void prefetch_output(const FinishJob& job) {
@@ -37,14 +43,14 @@ void prefetch_output(const FinishJob& job) {
 }  // namespace
 
 int64_t rows_at_once(const LinearKernel& kernel, int64_t m, int64_t k) {
-  const size_t row = static_cast<size_t>(std::max<int64_t>(steps_of(k), 1)) * kernel.row_bytes;
+  const size_t row = static_cast<size_t>(std::max<int64_t>(kernel.steps(k), 1)) * kernel.row_bytes;
   const int64_t most = std::max<int64_t>(static_cast<int64_t>(kSharedBytes / row), kernel.max_rows);
   const int64_t even = ceil_div(m, ceil_div(m, most));
   return std::min(m, ceil_div(even, kernel.max_rows) * kernel.max_rows);
 }
 
 size_t prepared_bytes(const LinearKernel& kernel, int64_t stored, int64_t k) {
-  return static_cast<size_t>(stored * steps_of(k)) * kernel.row_bytes;
+  return static_cast<size_t>(stored * kernel.steps(k)) * kernel.row_bytes;
 }
 
 size_t accumulator_bytes(const LinearKernel& kernel, int64_t stored) {
@@ -59,9 +65,9 @@ LinearRun::LinearRun(const LinearKernel& kernel, const LinearArgs& args, const W
       worker_(worker),
       row_(row),
       rows_(kernel, row_unit(kernel, args.m), rows),
-      steps_(steps_of(args.k)),
-      block_step_(block_step_bytes(args.dtype)),
-      pair_stride_(pair_bytes(args.dtype, args.k)),
+      steps_(kernel.steps(args.k)),
+      block_step_(kernel.step_bytes != 0 ? kernel.step_bytes : block_step_bytes(args.dtype)),
+      pair_stride_(kPairBlocks * block_step_ * static_cast<size_t>(steps_)),
       x_bytes_(prepared_bytes(kernel, rows_.stored(), args.k)) {
   acc_ = reinterpret_cast<float*>(worker.scratch);
   x_ = shares_rows() ? worker.shared + shared_offset : worker.scratch + accumulator_bytes(kernel, rows_.stored());
@@ -74,7 +80,7 @@ void LinearRun::plan_columns() {
   tile_blocks_ = kernel_.blocks(static_cast<int>(rows_.largest_group()));
   slice_steps_ = std::max<int64_t>(steps_, 1);
   if (rows_.groups > 1) {
-    const int64_t most = static_cast<int64_t>(kernel_.slice_bytes / (block_step_ * kPairBlocks));
+    const auto most = std::max<int64_t>(static_cast<int64_t>(kernel_.slice_bytes / (block_step_ * kPairBlocks)), 1);
     slice_steps_ = ceil_div(slice_steps_, ceil_div(slice_steps_, most));
   }
   // Larger tasks while there remain eight for each thread.
@@ -97,12 +103,12 @@ void LinearRun::prepare_group(int64_t group) {
   const size_t stride = static_cast<size_t>(count) * kernel_.row_bytes, item = itemsize(args_.dtype);
   for (int64_t step = 0; step < steps_; step += slice_steps_) {
     std::byte* dst = prepared(group, step);
-    const int64_t steps = std::min(slice_steps_, steps_ - step), first = step * kStep;
+    const int64_t steps = std::min(slice_steps_, steps_ - step), first = step * kernel_.step;
     for (int64_t r = start; r < start + count; ++r, dst += kernel_.row_bytes) {
       if (r < rows_.m) {
         const auto* x = static_cast<const std::byte*>(args_.x);
         x += static_cast<size_t>((row_ + r) * args_.x_ld + first) * item;
-        kernel_.prepare_row(x, std::min(args_.k - first, steps * kStep), dst, stride);
+        kernel_.prepare_row(x, std::min(args_.k - first, steps * kernel_.step), dst, stride);
       } else {  // the rest of a unit
         for (int64_t s = 0; s < steps; ++s) std::memset(dst + static_cast<size_t>(s) * stride, 0, kernel_.row_bytes);
       }
@@ -204,6 +210,7 @@ FinishJob LinearRun::finish_job(const Tile& tile, int64_t group, const float* ac
   if (part.bias != nullptr) {
     job.bias = static_cast<const std::byte*>(part.bias) + static_cast<size_t>(to) * itemsize(part.bias_dtype);
   }
+  if (const float* scales = quant_scales(part.weight)) job.scales = scales + column + skip;
   job.out_dtype = part.out_dtype;
   job.out_ld = part.out_ld;
   job.out = static_cast<std::byte*>(part.out) +
@@ -232,9 +239,30 @@ const LinearKernel* own_kernel(Isa isa, DataType dtype) {
   }
 }
 
+const LinearKernel* own_kernel(Isa isa, DataType dtype, QuantFormat format) {
+  switch (isa) {
+#if defined(__x86_64__)
+    case Isa::avx2:
+      return quant_kernel_avx2(dtype, format);
+    case Isa::avx512:
+      return quant_kernel_avx512(dtype, format);
+    case Isa::avx512_bf16:
+    case Isa::amx:
+      return quant_kernel_avx512_bf16(dtype, format);
+#endif
+    default:
+      return quant_kernel_portable(dtype, format);
+  }
+}
+
 }  // namespace
 
-const LinearKernel& linear_kernel(Isa isa, DataType dtype) {
+const LinearKernel& linear_kernel(Isa isa, DataType dtype, QuantFormat format) {
+  if (format != QuantFormat::none) {
+    const LinearKernel* kernel = own_kernel(isa, dtype, format);
+    if (kernel == nullptr) fail("linear: no kernel for ", name(format), " weights and ", name(dtype));
+    return *kernel;
+  }
   // The levels with bf16 instructions only treat other types as the level below.
   const bool short_of_types = dtype != DataType::bf16 && (isa == Isa::avx512_bf16 || isa == Isa::amx);
   if (short_of_types) isa = Isa::avx512;
@@ -244,8 +272,8 @@ const LinearKernel& linear_kernel(Isa isa, DataType dtype) {
   return *kernel;
 }
 
-LinearScratch linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, int) {
-  const LinearKernel& kernel = linear_kernel(isa, dtype);
+LinearScratch linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, int, QuantFormat format) {
+  const LinearKernel& kernel = linear_kernel(isa, dtype, format);
   if (m == 0) return {};
   const int64_t stored = LinearRows(kernel, row_unit(kernel, m), rows_at_once(kernel, m, k)).stored();
   const size_t x = prepared_bytes(kernel, stored, k);
@@ -253,26 +281,54 @@ LinearScratch linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, int)
   return {align_up(x), align_up(accumulator_bytes(kernel, stored) + std::min(x, kPrivateBytes))};
 }
 
-void linear(Isa isa, const LinearArgs& args, const Worker& worker) {
-  if (args.m == 0) return;
-  const LinearKernel& kernel = linear_kernel(isa, args.dtype);
-  const int64_t at_once = rows_at_once(kernel, args.m, args.k);
-  kernel.begin(static_cast<int>(row_unit(kernel, args.m)));
-  int64_t ticket = worker.take(), done = 0;
-  for (int64_t row = 0; row < args.m; row += at_once) {
-    if (row > 0) worker.sync();  // other threads still read the rows of the last round
-    LinearRun run(kernel, args, worker, row, std::min(at_once, args.m - row));
-    if (run.shares_rows()) {
-      const auto [begin, end] = worker.share(run.groups());
-      for (int64_t g = begin; g < end; ++g) run.prepare_group(g);
-      worker.sync();
-    } else {
-      run.prepare_all();
+namespace {
+
+// The products of one call, in rounds of parts with one format and as many rows as the shared memory takes.
+class LinearCall {
+ public:
+  LinearCall(Isa isa, const Worker& worker) : isa_(isa), worker_(worker), ticket_(worker.take()) {}
+
+  void run(const LinearArgs& args) {
+    const LinearKernel& kernel = linear_kernel(isa_, args.dtype, args.parts.front().weight.format);
+    const int64_t at_once = rows_at_once(kernel, args.m, args.k);
+    kernel.begin(static_cast<int>(row_unit(kernel, args.m)));
+    for (int64_t row = 0; row < args.m; row += at_once) {
+      LinearRun run(kernel, args, worker_, row, std::min(at_once, args.m - row));
+      if (run.shares_rows()) {
+        if (shared_) worker_.sync();  // other threads still read the rows of the last round
+        shared_ = true;
+        const auto [begin, end] = worker_.share(run.groups());
+        for (int64_t g = begin; g < end; ++g) run.prepare_group(g);
+        worker_.sync();
+      } else {
+        run.prepare_all();
+      }
+      for (; ticket_ < done_ + run.tasks(); ticket_ = worker_.take()) run.task(ticket_ - done_);
+      done_ += run.tasks();
     }
-    for (; ticket < done + run.tasks(); ticket = worker.take()) run.task(ticket - done);
-    done += run.tasks();
+    kernel.end();
   }
-  kernel.end();
+
+ private:
+  const Isa isa_;
+  const Worker& worker_;
+  int64_t ticket_, done_ = 0;
+  bool shared_ = false;
+};
+
+}  // namespace
+
+void linear(Isa isa, const LinearArgs& args, const Worker& worker) {
+  if (args.m == 0 || args.parts.empty()) return;
+  LinearCall call(isa, worker);
+  for (size_t begin = 0; begin < args.parts.size();) {
+    size_t end = begin + 1;
+    while (end < args.parts.size() && args.parts[end].weight.format == args.parts[begin].weight.format) ++end;
+    LinearArgs same = args;
+    same.parts = args.parts.subspan(begin, end - begin);
+    call.run(same);
+    begin = end;
+  }
 }
 
 }  // namespace atb_core::cpu

@@ -9,6 +9,17 @@
 //     acc = acc + (e + o)
 //   y = round(acc + bias)           (no addition when there is no bias)
 // This is what one AMX tdpbf16ps does; the other levels follow it. The calling threads must flush denormals.
+//
+// Quantised weights (quant.h has q, s, m, d, e, c, b and zero): the row of x is cut into groups of 32 elements (64 for
+// int8) that become integers i = round(x (127 / max |x|)) with the scale t = max |x| / 127. I is the exact sum of
+// i (q - zero) over the group, and X that of i. One output value, in float32:
+//   acc = 0
+//   for each group, ascending:
+//     int8:          acc = fma(I, t, acc)
+//     halves:        acc = fma(I, s t, acc)                          with a minimum: then acc = fma(X, m t, acc)
+//     super_32:      acc = fma(c I, d t, acc), acc = fma(-b X, e t, acc)
+//     super_16:      acc = fma(c I + c' I', d t, acc)                I and I' of the halves of the group
+//   y = round(acc + bias)           (int8: acc s instead of acc)
 #pragma once
 
 #include <cstddef>
@@ -17,6 +28,7 @@
 
 #include "atb_core/types.h"
 #include "cpu/isa.h"
+#include "cpu/kernels/quant.h"
 #include "cpu/worker.h"
 
 namespace atb_core::cpu {
@@ -28,7 +40,11 @@ struct PackedWeight {
   int64_t n = 0, k = 0;
   const std::byte* data = nullptr;  // 64-byte aligned
   int64_t count = 1;
+  QuantFormat format = QuantFormat::none;  // if another one, dtype is that of a row which is read
+  // If not empty: the matrix is in these pieces, one below the other, and has no data of its own.
+  std::span<const PackedWeight> pieces = {};
 
+  bool quantized() const { return format != QuantFormat::none || !pieces.empty(); }
   // One of them alone.
   PackedWeight matrix(int64_t index) const;
 };
@@ -54,8 +70,8 @@ struct LinearPart {
   int64_t out_ld = 0;
 };
 
-// One activation matrix [m, k], rows x_ld elements apart, times any number of parts. All weights have the
-// dtype and the k of x.
+// One activation matrix [m, k], rows x_ld elements apart, times any number of parts. All weights have the k of x and
+// its dtype or any quantised format, but no pieces.
 struct LinearArgs {
   const void* x = nullptr;
   DataType dtype = DataType::bf16;
@@ -67,8 +83,9 @@ struct LinearScratch {
   size_t shared = 0, per_thread = 0;
 };
 
-// Upper bound of what linear() needs for this many rows, whatever the parts are.
-LinearScratch linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, int threads);
+// Upper bound of what linear() needs for this many rows, whatever the parts of this format are.
+LinearScratch linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, int threads,
+                             QuantFormat format = QuantFormat::none);
 
 // Uses worker.ticket and worker.sync(). No output may overlap x or another output.
 void linear(Isa isa, const LinearArgs& args, const Worker& worker);
@@ -98,7 +115,7 @@ void grouped_linear(Isa isa, const GroupedLinearArgs& args, const Worker& worker
 
 // out[i, :] = row indices[i] of the weight as [n, k], contiguous, in the weight's dtype: an embedding lookup
 // in a weight that is also used by linear(). A bad index is reported to worker.error and nothing is read for
-// it.
+// it. Rows of quantised weights are rounded to the dtype.
 void gather_packed_rows(Isa isa, const PackedWeight& weight, const void* indices, DataType index_dtype, int64_t count,
                         void* out, const Worker& worker);
 

@@ -7,6 +7,7 @@
 
 #include "atb_core/types.h"
 #include "cpu/isa.h"
+#include "cpu/kernels/quant.h"
 
 namespace atb_core::cpu {
 
@@ -18,18 +19,19 @@ namespace atb_core::cpu {
 //                  c = 0 or 1: vdpbf16ps does two sequential FMAs, the high half first, so a word is two links
 //                  of one chain.
 //   f16, f32:      [32][16 columns].
+//   quantised:     steps of 64 or 256 elements, see quant.h.
 inline constexpr int64_t kBlockColumns = 16;
 inline constexpr int64_t kStep = 32;
 inline constexpr int64_t kPairBlocks = 2;
 
-constexpr int64_t steps_of(int64_t k) { return (k + kStep - 1) / kStep; }
+constexpr int64_t steps_of(int64_t k, int64_t step = kStep) { return (k + step - 1) / step; }
 constexpr size_t block_step_bytes(DataType dtype) { return kBlockColumns * kStep * itemsize(dtype); }
 constexpr size_t pair_bytes(DataType dtype, int64_t k) {
   return kPairBlocks * block_step_bytes(dtype) * static_cast<size_t>(steps_of(k));
 }
 constexpr bool has_chain_layout(Isa isa, DataType dtype) { return isa == Isa::avx512_bf16 && dtype == DataType::bf16; }
 
-// acc[rows][blocks * 16] (+)= x * w over `steps` steps of 32.
+// acc[rows][blocks * 16] (+)= x * w over `steps` steps.
 struct TileJob {
   const std::byte* x;  // prepared rows: [step][row][row_bytes]
   int rows;            // rows stored (a multiple of the row unit)
@@ -45,7 +47,7 @@ struct TileJob {
   int prefetch_lines;
 };
 
-// out[r][i] = round(acc[r][i] + bias[i]) for i < columns.
+// out[r][i] = round(acc[r][i] + bias[i]) for i < columns. With `scales`, acc[r][i] times scales[i]; acc may be changed.
 struct FinishJob {
   const float* acc;
   int64_t acc_ld;
@@ -55,12 +57,13 @@ struct FinishJob {
   void* out;
   DataType out_dtype;
   int64_t out_ld;
+  const float* scales;
 };
 
 struct LinearKernel {
   int row_unit;      // 1, or 16 where rows come in tiles (fewer when there are fewer rows altogether)
   int max_rows;      // largest TileJob::rows
-  size_t row_bytes;  // bytes of 32 prepared elements
+  size_t row_bytes;  // bytes of a step of prepared elements
   // The slice of a pair of blocks that stays in L1 while all rows pass over it.
   size_t slice_bytes;
   // How many blocks a tile of so many rows should have: 1 or 2.
@@ -72,10 +75,15 @@ struct LinearKernel {
   // Called on each thread before and after its tiles; `unit` is the row unit in use.
   void (*begin)(int unit);
   void (*end)();
+  // Elements of a step, and bytes of 16 columns of weights; 0: of the dtype.
+  int64_t step = kStep;
+  size_t step_bytes = 0;
+
+  int64_t steps(int64_t k) const { return steps_of(k, step); }
 };
 
-// The level must be supported() and dtype one of f32, f16, bf16.
-const LinearKernel& linear_kernel(Isa isa, DataType dtype);
+// The level must be supported() and dtype, of x, one of f32, f16, bf16; `format` is that of the weight.
+const LinearKernel& linear_kernel(Isa isa, DataType dtype, QuantFormat format = QuantFormat::none);
 
 // One per source file; null where the level has nothing of its own for the dtype.
 const LinearKernel* linear_kernel_portable(DataType dtype);
@@ -84,5 +92,11 @@ const LinearKernel* linear_kernel_avx512(DataType dtype);
 const LinearKernel* linear_kernel_avx512_bf16(DataType dtype);
 const LinearKernel* linear_kernel_amx(DataType dtype);
 const LinearKernel* linear_kernel_amx_emulated(DataType dtype);
+
+// The same for quantised weights.
+const LinearKernel* quant_kernel_portable(DataType dtype, QuantFormat format);
+const LinearKernel* quant_kernel_avx2(DataType dtype, QuantFormat format);
+const LinearKernel* quant_kernel_avx512(DataType dtype, QuantFormat format);
+const LinearKernel* quant_kernel_avx512_bf16(DataType dtype, QuantFormat format);
 
 }  // namespace atb_core::cpu

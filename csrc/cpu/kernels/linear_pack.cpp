@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes the packed weight layout (see linear_kernel.h) and reads single rows back.
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <vector>
 
 #include "cpu/kernels/linear.h"
 #include "cpu/kernels/linear_kernel.h"
+#include "cpu/kernels/quant_blocks.h"
 
 namespace atb_core::cpu {
 namespace {
@@ -128,6 +131,44 @@ void gather_rows(Isa isa, const PackedWeight& weight, const void* indices, DataT
   }
 }
 
+// Rounds to nearest even, as the vector types do.
+void round_row(const std::vector<float>& values, DataType dtype, std::byte* out) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(values[i]);
+    if (dtype == DataType::f32) {
+      std::memcpy(out + i * 4, &bits, 4);
+      continue;
+    }
+    const bool nan = (bits & 0x7fffffffU) > 0x7f800000U;
+    const uint32_t bf16 = (nan ? bits | 0x400000U : bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    const auto half = dtype == DataType::f16 ? float_to_half(values[i]) : static_cast<uint16_t>(bf16);
+    std::memcpy(out + i * 2, &half, 2);
+  }
+}
+
+void gather_quantized_rows(const PackedWeight& weight, const void* indices, DataType index_dtype, int64_t count,
+                           std::byte* out, const Worker& worker) {
+  const size_t row_bytes = static_cast<size_t>(weight.k) * itemsize(weight.dtype);
+  std::vector<float> values(static_cast<size_t>(weight.k));
+  const auto [begin, end] = worker.share(count);
+  for (int64_t i = begin; i < end; ++i) {
+    int64_t row = index_dtype == DataType::i32 ? static_cast<const int32_t*>(indices)[i]
+                                               : static_cast<const int64_t*>(indices)[i];
+    if (row < 0 || row >= weight.n) {
+      worker.error->report("index out of range", i, row, weight.n);
+      return;
+    }
+    const PackedWeight* piece = &weight;
+    for (const PackedWeight& candidate : weight.pieces) {
+      piece = &candidate;
+      if (row < candidate.n) break;
+      row -= candidate.n;
+    }
+    quant_row(piece->format, piece->data, piece->n, piece->k, row, values.data());
+    round_row(values, weight.dtype, out + static_cast<size_t>(i) * row_bytes);
+  }
+}
+
 }  // namespace
 
 int64_t packed_blocks(int64_t n) {
@@ -140,7 +181,10 @@ size_t packed_bytes(Isa, DataType dtype, int64_t n, int64_t k) {
 
 PackedWeight PackedWeight::matrix(int64_t index) const {
   const size_t bytes = pair_bytes(dtype, k) * static_cast<size_t>(packed_blocks(n) / kPairBlocks);
-  return {dtype, n, k, data + static_cast<size_t>(index) * bytes, 1};
+  PackedWeight one = *this;
+  one.data = data + static_cast<size_t>(index) * bytes;
+  one.count = 1;
+  return one;
 }
 
 void pack(Isa isa, const void* src, DataType dtype, int64_t n, int64_t k, bool src_is_kn, std::byte* dst,
@@ -154,7 +198,9 @@ void pack(Isa isa, const void* src, DataType dtype, int64_t n, int64_t k, bool s
 
 void gather_packed_rows(Isa isa, const PackedWeight& weight, const void* indices, DataType index_dtype, int64_t count,
                         void* out, const Worker& worker) {
-  if (itemsize(weight.dtype) == 2) {
+  if (weight.quantized()) {
+    gather_quantized_rows(weight, indices, index_dtype, count, static_cast<std::byte*>(out), worker);
+  } else if (itemsize(weight.dtype) == 2) {
     gather_rows<uint16_t>(isa, weight, indices, index_dtype, count, out, worker);
   } else {
     gather_rows<uint32_t>(isa, weight, indices, index_dtype, count, out, worker);

@@ -52,6 +52,7 @@ class FakeRunner:
     sampling: list[Any] = field(default_factory=list)
     loaded_with: dict[str, Any] = field(default_factory=dict)
     chat_template_kwargs: list[Any] = field(default_factory=list)
+    adapter_ids: list[Any] = field(default_factory=list)
     defaults: SamplingParams = field(default_factory=SamplingParams)
     finish_reason: FinishReason = "stop"
     tokenizer: Any = None
@@ -62,14 +63,24 @@ class FakeRunner:
     def get_default_sampling_params(self) -> SamplingParams:
         return self.defaults
 
-    def generate(self, prompts: list[Any], sampling_params: Any, *, stream: bool) -> Iterator[StreamChunk]:
+    def generate(
+        self, prompts: list[Any], sampling_params: Any, *, stream: bool, adapter_ids: Any = None
+    ) -> Iterator[StreamChunk]:
+        self.adapter_ids.append(adapter_ids)
         [prompt] = prompts
         assert isinstance(prompt, str)
         return self._answer(prompt, sampling_params, stream)
 
     def chat(
-        self, messages: list[Any], sampling_params: Any, *, stream: bool, chat_template_kwargs: Any = None
+        self,
+        messages: list[Any],
+        sampling_params: Any,
+        *,
+        stream: bool,
+        chat_template_kwargs: Any = None,
+        adapter_ids: Any = None,
     ) -> Iterator[StreamChunk]:
+        self.adapter_ids.append(adapter_ids)
         self.chat_template_kwargs.append(chat_template_kwargs)
         return self._answer(messages, sampling_params, stream)
 

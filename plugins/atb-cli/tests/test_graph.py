@@ -44,3 +44,21 @@ def test_the_graph_for_ascend_can_be_looked_at_without_a_device(atb: Run, tiny_m
     result = atb("graph", tiny_model, "--backend", "atb-sim", "--stage", "after")
     assert result.status == 0, result.err
     assert "AddRmsNorm" in result.out and "SplitLinear" not in result.out
+
+
+def test_features_are_shown_in_the_variant_that_has_them(atb: Run, tiny_model: str) -> None:
+    several = atb("graph", tiny_model, "--features", "multi_lora", "--stage", "after")
+    assert several.status == 0, several.err
+    assert "Lora" in several.out and "lora_slots" in several.out
+    assert "Lora" not in atb("graph", tiny_model).out
+    one = atb("graph", tiny_model, "--features", "single_lora", "--backend", "atb-sim", "--stage", "before")
+    assert one.status == 0, one.err
+    assert "lora_slots" not in one.out and "lora_rank" in one.out
+
+
+def test_features_that_do_not_stack_or_do_not_exist_are_refused(atb: Run, tiny_model: str) -> None:
+    both = atb("graph", tiny_model, "--features", "single_lora,multi_lora")
+    assert both.status == 1
+    assert "'multi_lora' does not stack on 'single_lora': a step has one adapter for all" in both.err
+    unknown = atb("graph", tiny_model, "--features", "vision")
+    assert unknown.status == 1 and "multi_lora (of the model)" in unknown.err

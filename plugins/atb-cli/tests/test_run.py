@@ -145,6 +145,8 @@ def test_loading_options_reach_the_runner(atb: Run, runner: Any) -> None:
         "cpp",
         "--dtype",
         "float32",
+        "--quantization",
+        "int8",
         "--num-threads",
         "1",
         "--max-model-len",
@@ -155,12 +157,19 @@ def test_loading_options_reach_the_runner(atb: Run, runner: Any) -> None:
         "none",
         "--feature",
         "lora",
+        "--lora",
+        "sql=adapters/sql",
+        "--max-loras",
+        "2",
+        "--max-lora-rank",
+        "16",
         "--speculate",
     )
     assert runner.loaded_with == {
         "model": "m", "backend": "cpu", "graph": "cpp", "dtype": "float32", "num_threads": 1, "max_model_len": 64,
         "kv_cache_memory_bytes": 4096, "generation_config": "none", "features": ("lora",), "chat_template": None,
-        "speculative_config": {"method": "ngram"},
+        "speculative_config": {"method": "ngram"}, "lora_modules": {"sql": "adapters/sql"}, "max_loras": 2,
+        "max_lora_rank": 16, "quantization": "int8",
     }  # fmt: skip
 
 
@@ -311,4 +320,26 @@ def test_stdin_without_end_is_refused(atb: Run, runner: Any, monkeypatch: pytest
         result = atb("run", "m")
     assert result.status == 1
     assert "stdin has more than 16,777,216 characters" in result.err
+    assert not runner.loaded_with
+
+
+def test_an_adapter_answers(atb: Run, runner: Any) -> None:
+    assert atb("run", "model", "--lora", "sql=adapters/sql", "Hello").status == 0
+    assert runner.loaded_with["lora_modules"] == {"sql": "adapters/sql"}
+    assert runner.adapter_ids == ["sql"]
+    assert atb("run", "model", "--raw", "Hello").status == 0
+    assert runner.adapter_ids == ["sql", None]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--lora", "adapters/sql"], "write NAME=DIRECTORY"),
+        (["--lora", "a=x", "--lora", "a=y"], "the name a is given twice"),
+        (["--lora", "a=x", "--lora", "b=y"], "an answer has one adapter"),
+    ],
+)
+def test_adapters_are_checked_before_loading(atb: Run, runner: Any, options: list[str], message: str) -> None:
+    result = atb("run", "model", "Hello", *options)
+    assert result.status == 2 and message in result.err
     assert not runner.loaded_with

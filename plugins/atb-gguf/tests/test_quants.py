@@ -28,5 +28,7 @@ def test_random_blocks_decode_to_the_same_bits(kind: gguf.GGMLQuantizationType) 
 
 def test_the_types_are_those_that_the_documentation_names() -> None:
     names = {kind.name for kind in SUPPORTED_TYPES}
-    assert names == {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"}
+    assert names == {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"} | {
+        "Q2_K", "Q3_K", "IQ4_NL", "MXFP4",
+    }  # fmt: skip
     assert set(PLAIN_TYPES) < set(SUPPORTED_TYPES)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -51,6 +52,19 @@ def test_a_stream_has_the_text_of_the_whole_answer_and_the_usage_at_its_end(clie
     assert texts == {0: "Hello there, you", 1: "0 1 2 "}
     assert events[-1].choices == []
     assert events[-1].usage is not None and events[-1].usage.completion_tokens == 6
+
+
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+def test_a_stream_may_have_the_usage_so_far(http: httpx.Client, path: str) -> None:
+    prompt = {"messages": [{"role": "user", "content": "[count]"}]} if "chat" in path else {"prompt": "[count]"}
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    body = {**prompt, "max_tokens": 3, "stream": True, "stream_options": options}
+    lines = http.post(f"/v1/{path}", json=body).text.splitlines()
+    usages = [json.loads(line[6:])["usage"] for line in lines if line.startswith("data: {")]
+    numbers = [usage["completion_tokens"] for usage in usages]
+    assert numbers == sorted(numbers) and set(numbers) == {1, 2, 3}
+    assert all(usage["total_tokens"] - usage["completion_tokens"] == usage["prompt_tokens"] for usage in usages)
+    assert {usage["prompt_tokens"] for usage in usages} == {usages[-1]["prompt_tokens"]}
 
 
 def test_echo_puts_the_prompt_before_the_answer(client: openai.OpenAI) -> None:

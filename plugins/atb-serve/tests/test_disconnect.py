@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,17 +13,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from serving import wait_until
 
 from atb_serve.settings import Limits, ServeSettings
 
 COUNT: dict[str, Any] = {"prompt": "[count]", "max_tokens": 500, "ignore_eos": True}
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def is_idle(served: Any) -> bool:

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import serving
 from scripted_model import write_random
-from test_disconnect import wait_until
+from serving import serving, wait_until
 
 from atb_core import ModelRunner, SamplingParams
 from atb_serve.settings import Limits, ServeSettings

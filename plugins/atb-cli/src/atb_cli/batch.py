@@ -129,7 +129,11 @@ def answer_lines(session: Session, lines: Sequence[Line], source: str, output: P
     params = [dataclasses.replace(session.sampling, **line.params) for line in lines]
     try:
         chunks = runner.generate(
-            [line.prompt for line in lines], params, stream=True, chat_template_kwargs=session.template_kwargs
+            [line.prompt for line in lines],
+            params,
+            stream=True,
+            chat_template_kwargs=session.template_kwargs,
+            adapter_ids=session.adapter,
         )
     except RequestError as error:
         message = re.sub(

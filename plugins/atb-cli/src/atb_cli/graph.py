@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -33,6 +34,9 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
 
 variant_option = click.option("--variant", type=click.Choice(["prefill", "decode", "mixed"]), default="decode",
                               show_default=True, help="Which network of the model.")  # fmt: skip
+features_option = click.option("--features", default="", metavar="A,B",
+                               help="Features of the variant, such as multi_lora; those that the model has, or of"
+                               " plugins.")  # fmt: skip
 layers_option = click.option("--layers", callback=_layers, default="0", show_default=True, metavar="A:B",
                              help="Decoder layers to show, with what is outside of them; ':' shows all.")  # fmt: skip
 backend_option = click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True,
@@ -42,23 +46,29 @@ backend_option = click.option("--backend", type=click.Choice(BACKENDS), default=
 @click.command()
 @model_argument
 @variant_option
+@features_option
 @click.option("--stage", type=click.Choice(["before", "after", "both"]), default="both", show_default=True,
               help="Before the passes or after them.")  # fmt: skip
 @layers_option
 @backend_option
-def command(model: str, variant: str, stage: str, layers: Span, backend: str) -> None:
+def command(model: str, variant: str, features: str, stage: str, layers: Span, backend: str) -> None:
     """Print the graph that MODEL records. No weights are loaded."""
-    stages = networks(model, variant, backend)
+    stages = networks(model, variant, backend, [name.strip() for name in features.split(",") if name.strip()])
     for name in ("before", "after") if stage == "both" else (stage,):
         say(_text(stages[name], chosen_nodes(stages[name], layers), name))
 
 
-def networks(model: str, variant: str, backend: str) -> dict[str, Network]:
-    """Returns the network of `variant` as recorded ("before") and as `backend` gets it ("after")."""
-    built = open_model(model).build(backend)
+def networks(model: str, variant: str, backend: str, features: Sequence[str] = ()) -> dict[str, Network]:
+    """Returns the network of `variant` as recorded ("before") and as `backend` gets it ("after").
+
+    Raises:
+        RequestError: There is no such feature.
+        EngineError: The features do not stack; tells the reason.
+    """
+    built = open_model(model).build(backend, features)
     if variant == "mixed":
         built.check_mixed_steps()
-    key = frozenset((variant,))
+    key = built.variants.key(variant, built.features_called(features))
     return {"before": built.variants.network(key), "after": built.variants.prepared(key)}
 
 

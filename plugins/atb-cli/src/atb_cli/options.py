@@ -13,7 +13,7 @@ import click
 import click.shell_completion
 
 from atb_core.errors import RequestError, TokenizerError
-from atb_core.names import BACKENDS, DTYPES, GRAPHS
+from atb_core.names import BACKENDS, DTYPES, GRAPHS, QUANTIZATIONS
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.settings import DEFAULT_MODEL, settings
 
@@ -25,8 +25,9 @@ _REVISION = "atb_core.revision"
 
 # Options that are arguments of `ModelRunner`.
 _LOADING = (
-    "backend", "graph", "dtype", "num_threads", "max_model_len", "kv_cache_memory_bytes", "generation_config",
-    "features", "chat_template", "speculative_config",
+    "backend", "graph", "dtype", "quantization", "num_threads", "max_model_len", "kv_cache_memory_bytes",
+    "generation_config", "features", "chat_template", "speculative_config", "lora_modules", "max_loras",
+    "max_lora_rank",
 )  # fmt: skip
 
 
@@ -67,6 +68,19 @@ def _speculative_config(ctx: click.Context, param: click.Parameter, value: bool)
     return {"method": "ngram"} if value else None
 
 
+def _lora_modules(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str] | None:
+    """Parses `NAME=DIRECTORY`."""
+    modules: dict[str, str] = {}
+    for text in value:
+        name, _, path = text.partition("=")
+        if not name or not path:
+            raise click.BadParameter(f"{text!r}: write NAME=DIRECTORY, for example sql=adapters/sql")
+        if name in modules:
+            raise click.BadParameter(f"the name {name} is given twice")
+        modules[name] = path
+    return modules or None
+
+
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Returns a decorator that adds options to a command in their order."""
 
@@ -94,6 +108,8 @@ model_options = _options(
                  " [default: engine.graph of the settings file, else python]"),
     click.option("--dtype", type=click.Choice(("auto", *DTYPES)), default="auto", show_default=True,
                  help="Precision of weights and activations; auto takes the checkpoint's."),
+    click.option("--quantization", type=click.Choice(QUANTIZATIONS),
+                 help="Quantise the weights on loading. [default: as the checkpoint has them]"),
     click.option("--num-threads", type=click.IntRange(min=1), metavar="N",
                  help="Threads of the engine. [default: ATB_NUM_THREADS, OMP_NUM_THREADS or all cores]"),
     click.option("--max-model-len", type=click.IntRange(min=1), metavar="N",
@@ -104,6 +120,12 @@ model_options = _options(
                  help="Where sampling defaults come from: the model's generation_config.json, nowhere, or a file."),
     click.option("--feature", "features", multiple=True, metavar="NAME",
                  help="Put a feature on the model, of its family or of a plugin; may be given again."),
+    click.option("--lora", "lora_modules", multiple=True, callback=_lora_modules, metavar="NAME=DIRECTORY",
+                 help="Load a LoRA adapter in PEFT's format."),
+    click.option("--max-loras", type=click.IntRange(min=1), default=8, show_default=True, metavar="N",
+                 help="Most adapters in one step."),
+    click.option("--max-lora-rank", type=click.IntRange(min=1), default=64, show_default=True, metavar="N",
+                 help="Largest rank of an adapter."),
     click.option("--speculate", "speculative_config", is_flag=True, callback=_speculative_config,
                  help="Guess tokens from the text so far and check several at a time; the answers are the same. Faster"
                  " for text that repeats itself, such as code."),
@@ -160,6 +182,7 @@ class Session:
     sampling: SamplingParams
     template_kwargs: dict[str, Any]
     load_seconds: float
+    adapter: str | None = None
 
     def check_chats(self) -> None:
         """Raises TokenizerError if the model has no chat template."""
@@ -171,7 +194,13 @@ class Session:
 
     def chat(self, messages: list[dict[str, str]]) -> Iterator[StreamChunk]:
         """Starts the answer to a conversation."""
-        return self.runner.chat(messages, self.sampling, stream=True, chat_template_kwargs=self.template_kwargs)
+        return self.runner.chat(
+            messages,
+            self.sampling,
+            stream=True,
+            chat_template_kwargs=self.template_kwargs,
+            adapter_ids=self.adapter,
+        )
 
 
 def open_session(model: str, thinking: bool | None, chat_template_kwargs: tuple[str, ...], **options: Any) -> Session:
@@ -182,6 +211,9 @@ def open_session(model: str, thinking: bool | None, chat_template_kwargs: tuple[
         RequestError: A value is refused, or `thinking` is given and the family of `model` has no switch for it.
     """
     loading = {name: options.pop(name) for name in _LOADING}
+    adapters = loading["lora_modules"] or {}
+    if len(adapters) > 1:
+        raise click.UsageError(f"an answer has one adapter, and --lora names {', '.join(adapters)}")
     values = _sampling_values(**options)
     variables = _template_kwargs(model, thinking, chat_template_kwargs)
     started = time.monotonic()
@@ -190,7 +222,7 @@ def open_session(model: str, thinking: bool | None, chat_template_kwargs: tuple[
     if variables and runner.tokenizer is not None:
         runner.tokenizer.check_chat_template_kwargs(variables)
     sampling = dataclasses.replace(runner.get_default_sampling_params(), **values)
-    return Session(runner, sampling, variables, seconds)
+    return Session(runner, sampling, variables, seconds, next(iter(adapters), None))
 
 
 def load_runner(model: str, **loading: Any) -> ModelRunner:

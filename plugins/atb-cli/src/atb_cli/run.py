@@ -80,7 +80,7 @@ def command(
     text = _prompt_text(prompt)
     session = open_session(model, **options)
     if raw:
-        chunks = session.runner.generate([text], session.sampling, stream=True)
+        chunks = session.runner.generate([text], session.sampling, stream=True, adapter_ids=session.adapter)
     else:
         session.check_chats()
         messages = [{"role": "system", "content": system}] if system is not None else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,13 @@ class OpenedModel:
     family: Family
     router: BaseRouter
 
-    def build(self, backend: str = "reference") -> CausalLM:
-        """Returns the model with its shapes and without weights."""
+    def build(self, backend: str = "reference", features: Sequence[str] = ()) -> CausalLM:
+        """Returns the model with its shapes and without weights, and with features of plugins."""
         from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 
         with self.weights() as loader:
-            return self.router.model_cls(MindIELLMConfig(self.router.config), loader, backend=backend)
+            options = {"features": tuple(features)} if features else {}
+            return self.router.model_cls(MindIELLMConfig(self.router.config), loader, backend=backend, **options)
 
     def weights(self) -> WeightLoader:
         """Opens the checkpoint's tensors, of which only names, types and shapes are read."""

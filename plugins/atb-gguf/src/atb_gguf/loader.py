@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from atb_core.checkpoint import FormatRules
 from atb_core.checkpoint.files import TableLoader, memory_of
 from atb_core.errors import WeightsError
 from atb_core.graph import DataType
+from atb_core.graph.quantized import QuantizedRows
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_gguf.config import config_of, gguf_dtype
 from atb_gguf.file import GgufFile
@@ -81,6 +82,15 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
                 f"{self.path}: the family's rule makes {list(transformed.shape)} of {name} {list(stored.shape)}"
             )
         return transformed
+
+    def blocks(self, name: str, formats: Collection[str]) -> QuantizedRows | None:
+        tensor = self.locate(name)
+        if len(tensor.shape) != 2 or tensor.type.name not in formats or _pattern(name) in self._transforms:
+            return None
+        rows, columns = tensor.shape
+        stored = torch.empty((rows, tensor.nbytes // rows), dtype=torch.uint8)
+        self._file.read_into(tensor.offset, memory_of(stored), f"tensor {name!r}")
+        return QuantizedRows(tensor.type.name, columns, self._unpermute(name, stored).contiguous().numpy())
 
     def read_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
         shape = self.locate(name).shape

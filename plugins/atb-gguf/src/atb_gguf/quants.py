@@ -90,6 +90,17 @@ def _q6_k(blocks: torch.Tensor) -> torch.Tensor:
     return values.mul_(scales.unsqueeze(-1)).view(-1, 256)
 
 
+def _by_gguf(kind: Type) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Returns the `gguf` package's decoder, for types that are rare."""
+
+    def decode(blocks: torch.Tensor) -> torch.Tensor:
+        from gguf.quants import dequantize
+
+        return torch.from_numpy(dequantize(blocks.numpy(), kind))
+
+    return decode
+
+
 _DECODERS: dict[Type, Callable[[torch.Tensor], torch.Tensor]] = {
     Type.F32: lambda blocks: blocks.view(torch.float32),
     Type.F16: lambda blocks: blocks.view(torch.float16),
@@ -102,6 +113,8 @@ _DECODERS: dict[Type, Callable[[torch.Tensor], torch.Tensor]] = {
     Type.Q4_K: _q4_k,
     Type.Q5_K: _q5_k,
     Type.Q6_K: _q6_k,
+    # Older versions of the package do not know all of them.
+    **{kind: _by_gguf(kind) for kind in Type if kind.name in ("Q2_K", "Q3_K", "IQ4_NL", "MXFP4")},
 }
 SUPPORTED_TYPES = tuple(_DECODERS)
 

@@ -161,6 +161,15 @@ def _grouped(op: Any, inputs: Operands, outputs: Operands) -> tuple[int, int]:
     return 2 * output.numel * x.size(-1), _touched(x, output, *inputs[2:]) + read
 
 
+def _lora(op: Any, inputs: Operands, outputs: Operands) -> tuple[int, int]:
+    # At most: every row has an adapter, no two the same one, of the largest rank in every part.
+    y, x, a, b, bias = inputs[:5]
+    slots = a.size(0)
+    read = sum(each.nbytes for each in (a, b, bias)) // slots * min(slots, x.size(0)) if slots else 0
+    flops = 2 * x.size(0) * (a.size(1) * a.size(2) + b.size(1) * b.size(2)) + 2 * y.numel
+    return flops, _touched(y, x, *inputs[5:], *outputs) + read
+
+
 def _self_attention(op: Any, inputs: Operands, outputs: Operands) -> tuple[int, int]:
     q, k, v = inputs[:3]
     lengths = inputs[-1].values
@@ -217,6 +226,7 @@ def _assign(op: Any, inputs: Operands, outputs: Operands) -> tuple[int, int]:
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(("Linear", "MergedLinear", "SplitLinear", "LinearParallel", "BatchMatmul"), _product),
     "GroupedMatmul": _grouped,
+    "Lora": _lora,
     "SelfAttention": _self_attention,
     "PagedAttention": _paged_attention,
     "ReshapeAndCache": _store_rows,

@@ -14,8 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from atb_core.errors import SettingsError
 from atb_serve import status
 from atb_serve.access import Gate
+from atb_serve.adapters import load_lora_adapter, unload_lora_adapter
 from atb_serve.chat import chat_completions
 from atb_serve.completions import completions
 from atb_serve.embeddings import embeddings
@@ -45,6 +47,8 @@ ROUTES = (
     ("POST", "/v1/chat/completions", chat_completions),
     ("POST", "/v1/responses", responses),
     ("POST", "/v1/embeddings", embeddings),
+    ("POST", "/v1/load_lora_adapter", load_lora_adapter),
+    ("POST", "/v1/unload_lora_adapter", unload_lora_adapter),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
 )
@@ -77,7 +81,12 @@ def make_app(runner: ModelRunner, names: Sequence[str], settings: ServeSettings)
     )
     # A path with a slash too many is an unknown one, and not sent elsewhere.
     app.router.redirect_slashes = False
-    app.state.server = ServerState(dict.fromkeys(names, model), settings.limits, metrics)
+    models = dict.fromkeys(names, model)
+    for name in runner.adapters:
+        if name in models:
+            raise SettingsError(f"the adapter {name} has the name of the model", hint="Give it another one.")
+        models[name] = model.with_adapter(name)
+    app.state.server = ServerState(models, settings.limits, metrics, bool(settings.access.key_hashes))
     return app
 
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -35,7 +34,7 @@ from atb_serve.replies import (
     event,
 )
 from atb_serve.schemas import ChatBody, ToolChoice
-from atb_serve.state import ServerState, usage_of
+from atb_serve.state import ServerState, StreamUsage, usage_of
 from atb_serve.structured import GrammarMask, call_grammar, grammar_of
 
 if TYPE_CHECKING:
@@ -142,8 +141,7 @@ class ChatWork:
         count = self.params.logprobs
         answers = [_Answer(index, self.splitter(prompt), count) for index in range(self.params.n)]
         mask = await self.mask(prompt)
-        wants_usage = self.body.stream_options is not None and bool(self.body.stream_options.include_usage)
-        usage: Any = None if wants_usage else UNSET
+        usage = StreamUsage(self.body.stream_options, [prompt])
         results: list[RequestOutput] = []
         started = False
         try:
@@ -152,15 +150,16 @@ class ChatWork:
                     if chunk.output is not None:
                         results.append(chunk.output)
                         self.state.finished(self.request, self.model, chunk.output)
+                    so_far = usage.after_token()
                     for choice in answers[chunk.index].choices(chunk):
                         started = True
-                        yield event(ChatChunk(self.id, self.created, self.model.name, [choice], usage=usage))
+                        yield event(ChatChunk(self.id, self.created, self.model.name, [choice], usage=so_far))
         except Exception as error:
             if not started:
                 raise
             yield event(api_error(error, "messages").body())
             return
-        if wants_usage:
+        if usage.is_wanted:
             yield event(ChatChunk(self.id, self.created, self.model.name, [], usage=usage_of(results)))
         yield DONE
 

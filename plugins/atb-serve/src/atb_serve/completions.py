@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,9 +16,9 @@ from atb_serve.engine import ServedModel, outputs
 from atb_serve.errors import ApiError, api_error
 from atb_serve.http import read_body, reply
 from atb_serve.parameters import check_at_most, prompts_in, text_params
-from atb_serve.replies import DONE, TextChoice, TextCompletion, TextLogprobs, event
+from atb_serve.replies import DONE, TextChoice, TextCompletion, TextLogprobs, Usage, event
 from atb_serve.schemas import CompletionBody
-from atb_serve.state import ServerState, usage_of
+from atb_serve.state import ServerState, StreamUsage, usage_of
 from atb_serve.structured import GrammarMask, grammar_of
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class _Completions:
         prompts = await self._prompts()
         mask = await self._mask()
         results: list[RequestOutput] = []
-        wants_usage = self.body.stream_options is not None and bool(self.body.stream_options.include_usage)
+        usage = StreamUsage(self.body.stream_options, prompts)
         offsets: dict[int, int] = {}
         started = False
         try:
@@ -77,17 +78,17 @@ class _Completions:
                         text = self._prompt_text(prompts[chunk.prompt_index])
                         offsets[index] = len(text)
                         started = True
-                        yield event(self._reply([TextChoice(index, text)], None if wants_usage else ...))
-                    choice = self._piece(chunk, index, offsets)
+                        yield event(self._reply([TextChoice(index, text)], usage.now()))
+                    so_far, choice = usage.after_token(), self._piece(chunk, index, offsets)
                     if choice.text or choice.logprobs or choice.finish_reason:
                         started = True
-                        yield event(self._reply([choice], None if wants_usage else ...))
+                        yield event(self._reply([choice], so_far))
         except Exception as error:
             if not started:
                 raise
             yield event(api_error(error, "prompt").body())
             return
-        if wants_usage:
+        if usage.is_wanted:
             yield event(self._reply([], usage_of(results)))
         yield DONE
 
@@ -104,11 +105,8 @@ class _Completions:
         text, param = grammar
         return await self.model.run_encoding(lambda: self.model.grammars.compile(text, param), param)
 
-    def _reply(self, choices: list[TextChoice], usage: Any = ...) -> TextCompletion:
-        reply = TextCompletion(self.id, self.created, self.model.name, choices)
-        if usage is not ...:
-            reply.usage = usage
-        return reply
+    def _reply(self, choices: list[TextChoice], usage: Usage | UnsetType | None) -> TextCompletion:
+        return TextCompletion(self.id, self.created, self.model.name, choices, usage=usage)
 
     def _prompt_text(self, prompt: EncodedPrompt) -> str:
         if prompt.text is not None:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from atb_core.errors import RequestError, RequestTimeoutError
-from atb_serve.errors import api_error
+from atb_serve.errors import ApiError, api_error
 from atb_serve.http import JsonResponse, read_body, until_client_leaves
 from atb_serve.parameters import check_at_most, prompts_in
 from atb_serve.replies import EmbeddingData, Embeddings, EmbeddingUsage
@@ -29,6 +29,11 @@ async def embeddings(request: Request) -> Response:
     state = ServerState.of(request)
     body = await read_body(request, EmbeddingsBody, state.limits)
     model = state.model(request, body.model)
+    if model.adapter_id is not None:
+        raise ApiError(
+            "Embeddings are those of the model itself, not of an adapter", param="model",
+            hint=f"Ask for {model.base_name!r}.",
+        )  # fmt: skip
     inputs = prompts_in(body.input)
     check_at_most("input", len(inputs), state.limits.max_prompts, " inputs")
     work = asyncio.wait_for(_embed(model, inputs, body.dimensions), state.limits.request_timeout)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import functools
 import re
@@ -39,6 +40,9 @@ class ServedModel:
 
     def __init__(self, name: str, runner: ModelRunner, limits: Limits) -> None:
         self.name, self.runner, self.limits = name, runner, limits
+        #: The adapter with which requests run; `None`: the model itself.
+        self.adapter_id: str | None = None
+        self.base_name: str | None = None
         self.created = int(time.time())
         self.engine = AsyncRunner(runner, max_queue_len=limits.max_queue_len)
         self.default_params = runner.get_default_sampling_params()
@@ -50,6 +54,13 @@ class ServedModel:
         # They take turns at the model anyway.
         self._embedding = ThreadPoolExecutor(1, thread_name_prefix="atb-embed")
         self._num_embedding = 0
+
+    def with_adapter(self, name: str) -> ServedModel:
+        """Returns the same model, on the same engine, whose requests run with an adapter."""
+        adapted = copy.copy(self)
+        adapted.name, adapted.adapter_id, adapted.base_name = name, name, self.name
+        adapted.created = int(time.time())
+        return adapted
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -106,6 +117,7 @@ class ServedModel:
                 {"prompt_token_ids": prompt.token_ids},
                 params,
                 timeout=self.limits.request_timeout,
+                adapter_id=self.adapter_id,
                 **options,
             )
             for prompt in prompts

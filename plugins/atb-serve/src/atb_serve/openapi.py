@@ -21,6 +21,8 @@ _POST = {
     "/v1/chat/completions": (schemas.ChatBody, replies.ChatCompletion),
     "/v1/responses": (schemas.ResponsesBody, dict[str, Any]),
     "/v1/embeddings": (schemas.EmbeddingsBody, replies.Embeddings),
+    "/v1/load_lora_adapter": (schemas.LoadAdapterBody, replies.ModelCard),
+    "/v1/unload_lora_adapter": (schemas.UnloadAdapterBody, replies.ModelList),
     "/tokenize": (schemas.TokenizeBody, replies.Tokens),
     "/detokenize": (schemas.DetokenizeBody, replies.Text),
 }
@@ -29,7 +31,7 @@ _GET: dict[str, type | None] = {
     "/v1/models/{name}": replies.ModelCard,
 }  # fmt: skip
 # Statuses of errors that every path may have.
-_ERRORS = ("400", "401", "404", "408", "413", "415", "421", "429", "503", "504")
+_ERRORS = ("400", "401", "403", "404", "408", "413", "415", "421", "429", "503", "504")
 
 
 async def openapi(request: Request) -> Response:

@@ -31,12 +31,12 @@ class CachedTokens(msgspec.Struct):
 
 
 class Usage(msgspec.Struct):
-    """Tokens of a request."""
+    """Tokens of a request; while it runs, without those that the cache had."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: CachedTokens
+    prompt_tokens_details: CachedTokens | UnsetType = UNSET
 
 
 class TextLogprobs(msgspec.Struct):
@@ -198,6 +198,8 @@ class ModelCard(msgspec.Struct):
     max_model_len: int
     object: Literal["model"] = "model"
     owned_by: str = "atb"
+    #: Name of the model that an adapter belongs to.
+    parent: str | None = None
 
 
 class ModelList(msgspec.Struct):

@@ -189,7 +189,7 @@ class _Responses:
             tokens = usage_of([output])
             usage = {
                 "input_tokens": tokens.prompt_tokens,
-                "input_tokens_details": {"cached_tokens": tokens.prompt_tokens_details.cached_tokens},
+                "input_tokens_details": {"cached_tokens": output.num_cached_tokens},
                 "output_tokens": tokens.completion_tokens,
                 "output_tokens_details": {"reasoning_tokens": self._num_thought_tokens},
                 "total_tokens": tokens.total_tokens,

@@ -20,6 +20,7 @@ class StreamOptions(_Body, kw_only=True):
     """Options of a stream."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
     include_obfuscation: Ignored = None
 
 
@@ -285,3 +286,18 @@ class ResponsesBody(_Body, kw_only=True):
     service_tier: Ignored = None
     safety_identifier: Ignored = None
     prompt_cache_key: Ignored = None
+
+
+class LoadAdapterBody(_Body, kw_only=True):
+    """Body of `/v1/load_lora_adapter`, as vLLM has it."""
+
+    lora_name: str
+    lora_path: str
+    load_inplace: bool | None = None
+
+
+class UnloadAdapterBody(_Body, kw_only=True):
+    """Body of `/v1/unload_lora_adapter`."""
+
+    lora_name: str
+    lora_int_id: Ignored = None

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 
 from atb_serve.errors import ApiError
@@ -16,16 +17,19 @@ from atb_serve.settings import Limits
 
 if TYPE_CHECKING:
     from atb_core import RequestOutput
+    from atb_core.runner.prompts import EncodedPrompt
     from atb_serve.engine import ServedModel
+    from atb_serve.schemas import StreamOptions
 
 
 @dataclass(frozen=True)
 class ServerState:
-    """The models by name, with the server's limits and counts."""
+    """The models by name, those with adapters too, with the server's limits and counts."""
 
-    models: Mapping[str, ServedModel]
+    models: dict[str, ServedModel]
     limits: Limits
     metrics: Metrics
+    has_keys: bool = False
 
     @classmethod
     def of(cls, request: Request) -> ServerState:
@@ -56,6 +60,32 @@ class ServerState:
         facts["completion_tokens"] = facts.get("completion_tokens", 0) + generated
         facts.setdefault("finish_reasons", []).extend(each.finish_reason for each in output.outputs)
         facts.setdefault("time_to_first_token", round(output.metrics.time_to_first_token, 4))
+
+
+class StreamUsage:
+    """Usage in the events of one stream: `None` in all but the last one, or tokens so far; nothing unless asked for.
+
+    Args:
+        options: The request's `stream_options`.
+        prompts: Its prompts.
+    """
+
+    def __init__(self, options: StreamOptions | None, prompts: Sequence[EncodedPrompt]) -> None:
+        self.is_wanted = options is not None and bool(options.include_usage)
+        self._is_continuous = self.is_wanted and options is not None and bool(options.continuous_usage_stats)
+        self._prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
+        self._generated = 0
+
+    def after_token(self) -> Usage | UnsetType | None:
+        """Returns that of the events of one more token."""
+        self._generated += 1
+        return self.now()
+
+    def now(self) -> Usage | UnsetType | None:
+        """Returns that of an event."""
+        if not self._is_continuous:
+            return None if self.is_wanted else UNSET
+        return Usage(self._prompt_tokens, self._generated, self._prompt_tokens + self._generated)
 
 
 def usage_of(outputs: list[RequestOutput]) -> Usage:

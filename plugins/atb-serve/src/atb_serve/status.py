@@ -53,7 +53,7 @@ class Health:
 async def health(request: Request) -> Response:
     """Answers 200 if the engine has just taken a step, else 503."""
     state = ServerState.of(request)
-    problem = await request.app.state.health.problem({*state.models.values()})
+    problem = await request.app.state.health.problem({each.engine: each for each in state.models.values()}.values())
     return JsonResponse({"status": problem or "ok"}, 503 if problem else 200)
 
 
@@ -70,7 +70,7 @@ async def version(request: Request) -> Response:
 
 async def models(request: Request) -> Response:
     """Lists the models."""
-    return JsonResponse(ModelList([_card(name, each) for name, each in ServerState.of(request).models.items()]))
+    return JsonResponse(ModelList([card(name, each) for name, each in ServerState.of(request).models.items()]))
 
 
 async def model(request: Request) -> Response:
@@ -78,8 +78,9 @@ async def model(request: Request) -> Response:
     found = ServerState.of(request).models.get(request.path_params["name"])
     if found is None:
         raise ApiError("There is no such model", status=404, param="model", code="model_not_found")
-    return JsonResponse(_card(request.path_params["name"], found))
+    return JsonResponse(card(request.path_params["name"], found))
 
 
-def _card(name: str, model: ServedModel) -> ModelCard:
-    return ModelCard(name, model.created, model.runner.max_model_len)
+def card(name: str, model: ServedModel) -> ModelCard:
+    """Returns the description of a model."""
+    return ModelCard(name, model.created, model.runner.max_model_len, parent=model.base_name)

@@ -29,11 +29,17 @@ def available_backends() -> list[str]:
     return available
 
 
-def open_model(directory: Path, backend: Any = "reference", max_model_len: int | None = None, **config: Any) -> Any:
+def open_model(
+    directory: Path,
+    backend: Any = "reference",
+    max_model_len: int | None = None,
+    quantization: str | None = None,
+    **config: Any,
+) -> Any:
     """Loads a checkpoint with the installed family of its type; `config` changes fields of the configuration."""
     with open_weights(directory) as loader:
         model = build_model(directory, loader, backend, max_model_len, **config)
-        model.load_weights(loader, SilentProgress())
+        model.load_weights(loader, SilentProgress(), quantization)
     return model
 
 

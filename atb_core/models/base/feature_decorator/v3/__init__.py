@@ -2,5 +2,6 @@
 """Features under the import path that models written for ATB-Models use."""
 
 from atb_core.features import FeatureDecorator
+from atb_core.features.lora import MultiLoraDecorator, SingleLoraDecorator
 
-__all__ = ["FeatureDecorator"]
+__all__ = ["FeatureDecorator", "MultiLoraDecorator", "SingleLoraDecorator"]

@@ -8,7 +8,8 @@ import torch
 
 from atb_core.checkpoint import SilentProgress, open_weights
 from atb_core.errors import WeightsError
-from atb_testing.driver import build_model, open_model
+from atb_core.names import QUANTIZATIONS
+from atb_testing.driver import PagedDriver, available_backends, build_model, open_model
 from atb_testing.lab import Lab
 from atb_testing.loaders import AlteredLoader
 
@@ -46,6 +47,18 @@ class WeightTests:
                 with pytest.raises(WeightsError) as refusal:
                     build_model(directory, loader).load_weights(loader, SilentProgress())
                 assert name in str(refusal.value), f"{name} is unknown, but the message is: {refusal.value}"
+
+    @pytest.mark.parametrize("quantization", QUANTIZATIONS)
+    def test_quantised_weights_compute_what_their_values_do(self, atb_lab: Lab, quantization: str) -> None:
+        """Compares the engine in C++, whose activations are integers too, with the reference's quantised values."""
+        if "cpu" not in available_backends():
+            pytest.skip("the cpu engine is not built")
+        directory, tokens = atb_lab.checkpoint(), [5, 17, 2, 80, 33, 9, 61, 17]
+        models = {name: open_model(directory, name, quantization=quantization) for name in ("cpu", "reference")}
+        logits = {name: PagedDriver(model, 1).prefill([tokens]).float() for name, model in models.items()}
+        assert models["cpu"].variants.store.nbytes < atb_lab.model(backend="cpu").variants.store.nbytes
+        difference = (logits["cpu"] - logits["reference"]).norm() / logits["reference"].norm()
+        assert difference < 0.1, f"the logits differ by {difference:.1%}"
 
     def test_several_shards_load_like_one_file(self, atb_lab: Lab, dtype: str, backend: str) -> None:
         """Compares the logits of three shards with those of one file."""

@@ -70,6 +70,7 @@ class HubSource(Source):
     """Finds the snapshot of a hub repository in the cache or fetches it; never fetches if `HF_HUB_OFFLINE` is set."""
 
     form = "a hub id (OWNER/NAME, OWNER/NAME@REVISION, or its address)"
+    last = True
 
     def claims(self, reference: str) -> bool:
         return parse_reference(reference) is not None
@@ -145,6 +146,8 @@ def _cache() -> HFCacheInfo | None:
         return scan_cache_dir()
     except (CacheNotFound, RuntimeError):  # there is no cache, or not even a home directory for it
         return None
+    except ValueError as error:  # it is a file
+        raise NotADirectoryError(str(error)) from error
 
 
 def _reference(repository: str, refs: frozenset[str], commit: str) -> str:

@@ -10,12 +10,15 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+from hook_plugins import Site, site
 from huggingface_hub import errors
 from huggingface_hub.utils import filter_repo_objects
 
 from atb_core.checkpoint import SilentProgress, open_checkpoint
-from atb_core.checkpoint.sources.hub import HubSource
 from atb_core.errors import ModelNotFoundError, WeightsError
+from atb_hub.source import HubSource
+
+__all__ = ["site"]
 
 
 class Hub:
@@ -46,6 +49,12 @@ def test_an_id_and_its_revision_are_passed_on(hub: Hub) -> None:
     assert (hub.asked["repo_id"], hub.asked["revision"]) == ("owner/some-model.v1", "refs/pr/3")
     open_checkpoint("owner/name")
     assert hub.asked["revision"] is None
+
+
+def test_a_file_whose_package_is_not_installed_is_not_fetched(site: Site) -> None:
+    address = "https://huggingface.co/owner/name/blob/main/x.gguf"
+    with pytest.raises(WeightsError, match=r"x\.gguf is read by the package atb-gguf"):
+        HubSource().fetch(address, SilentProgress())
 
 
 def test_only_data_is_asked_for(hub: Hub) -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint.sources.hub_server import COMMIT, Hub, serve
 from safetensors.torch import save
 
-from atb_core.checkpoint.sources.hub import HubReference, parse_reference
+from atb_hub.source import HubReference, parse_reference
+
+sys.path.insert(0, str(Path(__file__).parent))
+from hub_server import COMMIT, Hub, serve
 
 FILES = {
     "config.json": b'{"model_type": "llama", "dtype": "float32"}',

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adapters in memory: read from PEFT's directories and fitted to a model's linear layers."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from atb_core.checkpoint.safetensors import SafetensorsLoader
+from atb_core.errors import WeightsError
+from atb_core.features.lora.config import LoraConfig, read_lora_config
+from atb_core.graph.torch_dtypes import dtype_to_torch
+
+if TYPE_CHECKING:
+    from atb_core.layers.linear import BaseLinear
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_MATRICES = {".lora_A.weight": "a", ".lora_B.weight": "b", ".bias": "bias", ".base_layer.bias": "bias"}
+_SHOWN = 4
+_versions = itertools.count(1)
+
+#: Reads tensors of the base model's checkpoint by name.
+BaseTensors = Callable[[Sequence[str]], Mapping[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A linear layer that adapters can have matrices for.
+
+    Attributes:
+        first: the number of its first matrix among those of all targets.
+    """
+
+    linear: BaseLinear
+    first: int
+
+    @property
+    def sizes(self) -> list[int]:
+        """Returns the columns of each of its matrices."""
+        return self.linear.out_sizes
+
+    @property
+    def k(self) -> int:
+        """Returns the number of its inputs."""
+        assert self.linear.weight.declared_shape is not None
+        return self.linear.weight.declared_shape[1]
+
+    def input_name(self, what: str) -> str:
+        """Returns the name of an input of networks: "a", "b" or "bias"."""
+        return f"lora.{self.linear.prefix}.{what}"
+
+
+@dataclass
+class Part:
+    """What an adapter has for one matrix: a `[r, k]`, b `[r, n]` with the scale in it, bias `[n]` to be added."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    bias: torch.Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """Returns r."""
+        return len(self.a)
+
+
+@dataclass(eq=False)
+class Adapter:
+    """One version of an adapter. Requests hold it, so that it stays as it is until they have ended.
+
+    Attributes:
+        name: what requests call it.
+        path: its directory.
+        parts: what it has for the matrices of the model, by their numbers.
+        version: unique in the process.
+    """
+
+    name: str
+    path: Path
+    config: LoraConfig
+    parts: Mapping[int, Part]
+    version: int = field(default_factory=lambda: next(_versions))
+
+    @property
+    def rank(self) -> int:
+        """Returns the largest rank."""
+        return max((part.rank for part in self.parts.values()), default=0)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Returns a key of what it computes: adapters with the same one have the same results."""
+        state = hashlib.blake2b(digest_size=20, person=b"atb adapter")
+        for number, part in sorted(self.parts.items()):
+            tensors = [part.a, part.b, *([] if part.bias is None else [part.bias])]
+            state.update(repr([number, [(list(t.shape), str(t.dtype)) for t in tensors]]).encode())
+            for tensor in tensors:
+                state.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        return state.digest()
+
+
+def read_adapter(name: str, path: Path, targets: Sequence[Target], max_rank: int, base: BaseTensors | None) -> Adapter:
+    """Reads a directory with `adapter_config.json` and `adapter_model.safetensors`.
+
+    Args:
+        name: what requests call it.
+        path: the directory.
+        targets: the layers of the model that it is for.
+        max_rank: the largest rank that is accepted.
+        base: reads biases that the adapter replaces.
+
+    Raises:
+        ConfigError: its settings ask for what is not supported.
+        WeightsError: its tensors are damaged, are not those that its settings name, or do not fit the model.
+    """
+    config = read_lora_config(path)
+    if not (path / WEIGHTS_FILE).exists() and (path / "adapter_model.bin").exists():
+        raise WeightsError(
+            f"the adapter {path} has its weights as a pickle file, which can run code and is never opened here",
+            hint="Save it again with PEFT's save_pretrained(..., safe_serialization=True).",
+        )
+    with SafetensorsLoader(path / WEIGHTS_FILE, [path / WEIGHTS_FILE]) as loader:
+        modules = _modules(loader, config)
+        places = _Places(targets)
+        unknown = sorted(module for module in modules if not places.find(module))
+        if unknown:
+            raise _unfit(path, f"it is for {_listed(unknown)}, which the model has no linear layer for")
+        reader = _Reader(path, loader, config, max_rank)
+        parts: dict[int, Part] = {}
+        for module, tensors in modules.items():
+            parts.update(reader.parts(module, tensors, places.find(module)))
+        _make_deltas(path, parts, targets, base)
+    return Adapter(name, path, config, parts)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(name[:120] for name in names[:_SHOWN]) + more
+
+
+def _unfit(path: Path, why: str) -> WeightsError:
+    return WeightsError(f"the adapter {path} cannot be used: {why}", hint="Check that it was trained on this model.")
+
+
+def _modules(loader: SafetensorsLoader, config: LoraConfig) -> dict[str, dict[str, str]]:
+    """Returns the names of the tensors of each module, by what they are."""
+    modules: dict[str, dict[str, str]] = {}
+    strange = []
+    for tensor in loader.names():
+        rest = tensor.removeprefix(_PREFIX)
+        # The longest first: a bias of a layer that PEFT wrapped ends with both.
+        suffix = max((end for end in _MATRICES if rest.endswith(end)), key=len, default=None)
+        if suffix is None or rest == tensor:
+            strange.append(tensor)
+        else:
+            modules.setdefault(rest.removesuffix(suffix), {})[_MATRICES[suffix]] = tensor
+    if strange:
+        raise _unfit(loader.path, f"{_listed(strange)} are no LoRA matrices of linear layers")
+    for module, tensors in modules.items():
+        if ("a" in tensors) != ("b" in tensors) or ("bias" in tensors and config.bias == "none"):
+            raise _unfit(loader.path, f"{module[:120]} lacks one of lora_A and lora_B, or has a bias of its own")
+        if "a" in tensors and not config.targets(module):
+            raise _unfit(loader.path, f"{module[:120]} has matrices, but target_modules does not name it")
+    if not modules:
+        raise _unfit(loader.path, "it has no tensors")
+    return modules
+
+
+class _Places:
+    """Finds the matrices of a model by the names that adapters have for them."""
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._places: dict[str, list[tuple[Target, int]]] = {}
+        for target in targets:
+            parts = list(range(len(target.sizes)))
+            for part, prefix in zip(parts, target.linear.prefixes, strict=True):
+                self._places[prefix] = [(target, part)]
+            if target.linear.packed is not None:
+                self._places[target.linear.packed] = [(target, part) for part in parts]
+
+    def find(self, module: str) -> list[tuple[Target, int]]:
+        """Returns layers and numbers of their parts; a packed matrix has several."""
+        return self._places.get(module) or self._places.get(f"model.{module}") or []
+
+
+@dataclass(frozen=True)
+class _Reader:
+    path: Path
+    loader: SafetensorsLoader
+    config: LoraConfig
+    max_rank: int
+
+    def parts(self, module: str, tensors: Mapping[str, str], places: list[tuple[Target, int]]) -> dict[int, Part]:
+        """Returns what the adapter has for the matrices of one module."""
+        target = places[0][0]
+        dtype = dtype_to_torch(target.linear.config.data_type)
+        sizes = [each.sizes[part] for each, part in places]
+        k, n = target.k, sum(sizes)
+        if "a" in tensors:
+            rank = self.config.rank(module)
+            if rank > self.max_rank:
+                raise WeightsError(
+                    f"the adapter {self.path} has rank {rank} for {module}; the limit is {self.max_rank}",
+                    hint=f"Open the model with max_lora_rank={rank}.",
+                )
+            a = self._tensor(tensors["a"], (rank, k)).to(dtype)
+            scaled = self._tensor(tensors["b"], (n, rank)).float() * self.config.scale(module)
+            b = scaled.T.to(dtype)
+        else:
+            a, b = torch.zeros(1, k, dtype=dtype), torch.zeros(1, n, dtype=dtype)
+        bias = self._tensor(tensors["bias"], (n,)).float() if "bias" in tensors else None
+        biases = [None] * len(places) if bias is None else torch.split(bias, sizes)
+        return {
+            each.first + part: Part(a, columns.contiguous(), own)
+            for (each, part), columns, own in zip(places, torch.split(b, sizes, dim=1), biases, strict=True)
+        }
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        if self.loader.shape(name) != shape:
+            raise _unfit(self.path, f"{name[:200]} has shape {list(self.loader.shape(name))}, not {list(shape)}")
+        if not self.loader.dtype(name).is_float:
+            raise _unfit(self.path, f"{name[:200]} is of {self.loader.dtype(name).short}")
+        return self.loader.get(name)
+
+
+def _make_deltas(path: Path, parts: Mapping[int, Part], targets: Sequence[Target], base: BaseTensors | None) -> None:
+    """Turns biases that replace those of the base model into what is to be added."""
+    names = {
+        target.first + part: f"{prefix}.bias"
+        for target in targets
+        for part, prefix in enumerate(target.linear.prefixes)
+        if target.first + part in parts and parts[target.first + part].bias is not None
+    }
+    if not names:
+        return
+    plain = {t.first + part for t in targets if t.linear.bias is None for part in range(len(t.sizes))}
+    without = [name for number, name in names.items() if number in plain]
+    if without or base is None:
+        raise _unfit(path, f"it replaces {_listed(without or list(names.values()))}, which the model does not have")
+    stored = base(list(names.values()))
+    for number, name in names.items():
+        part = parts[number]
+        assert part.bias is not None
+        if stored[name].shape != part.bias.shape:
+            raise _unfit(path, f"it replaces {name}, which has another size in the model")
+        part.bias = (part.bias - stored[name].float()).to(part.a.dtype)

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The adapters of one model: loaded ones in host memory, those of recent steps in slots that networks read."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from atb_core.errors import RequestError
+from atb_core.features.lora.adapter import Adapter, Target, read_adapter
+from atb_core.files import user_path
+from atb_core.graph.custom_ops import supports
+from atb_core.graph.ops.lora import Lora
+from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.layers.linear import BaseLinear
+
+if TYPE_CHECKING:
+    from atb_core.checkpoint.base import Checkpoint
+
+#: Names that stand for the model without an adapter.
+BASE_NAMES = (None, "base")
+_MAX_NAME = 256
+Tensors = Mapping[str, torch.Tensor]
+
+
+class LoraManager:
+    """Loads, unloads and places the adapters of one model.
+
+    A loaded adapter stays in host memory. A step copies those it needs into slots, of which there are `max_loras`; the
+    adapter that no step has used for longest makes room. Loading and unloading change nothing for requests that have
+    begun: they keep their version until they end.
+
+    Args:
+        model: a `CausalLM`.
+        max_loras: number of slots, the most adapters in one step.
+        max_lora_rank: the largest rank of a matrix.
+        checkpoint: of the model, read for adapters that replace biases.
+
+    Attributes:
+        adapters: the loaded adapters by name.
+        is_grouped: true if the sequences of a step may have different adapters.
+        num_placed: number of times that an adapter was copied into a slot.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        max_loras: int = 8,
+        max_lora_rank: int = 64,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.max_loras, self.max_lora_rank = max_loras, max_lora_rank
+        self.backend, self.dtype = model.backend, model.dtype
+        self.is_grouped = supports(Lora, self.backend.name)
+        self.adapters: dict[str, Adapter] = {}
+        self.num_placed = 0
+        # The model has its manager: without a cycle it is freed when nobody refers to it.
+        self._model = weakref.ref(model)
+        self._checkpoint = checkpoint
+        # Slots by the versions of adapters, the one that was used last at the end.
+        self._slots: OrderedDict[int, int] = OrderedDict()
+        self._separate: tuple[int, Tensors] = (0, {})
+
+    @cached_property
+    def targets(self) -> list[Target]:
+        """Returns the linear layers that adapters can have matrices for: all but the output matrix."""
+        targets, first = [], 0
+        model = self._model()
+        assert model is not None
+        for module in model.modules():
+            if isinstance(module, BaseLinear) and module is not getattr(model, "lm_head", None):
+                targets.append(Target(module, first))
+                first += len(module.out_sizes)
+        return targets
+
+    @cached_property
+    def target_of(self) -> dict[int, Target]:
+        """Returns the targets by the identity of their layers."""
+        return {id(target.linear): target for target in self.targets}
+
+    @property
+    def num_matrices(self) -> int:
+        """Returns the number of matrices of all targets."""
+        return self.targets[-1].first + len(self.targets[-1].sizes) if self.targets else 0
+
+    def load(self, name: str, path: str | Path, *, replace: bool = False) -> Adapter:
+        """Reads an adapter and lets requests name it.
+
+        Args:
+            name: 1 to 256 characters, not "base".
+            path: PEFT's directory.
+            replace: accepts a name that is taken; new requests get the new adapter.
+
+        Raises:
+            RequestError: the name is taken or none.
+            ConfigError, WeightsError: the adapter is damaged, is not supported, or does not fit the model.
+        """
+        if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or name in BASE_NAMES or not name.isprintable():
+            raise RequestError(f"an adapter cannot be called {name!r:.300}", hint="Give a name of 1 to 256 characters.")
+        if name in self.adapters and not replace:
+            raise RequestError(
+                f"an adapter {name!r} is loaded already", hint="Unload it first, or load with replace=True."
+            )
+        base = None if self._checkpoint is None else self._base_tensors
+        adapter = read_adapter(name, user_path(str(path)), self.targets, self.max_lora_rank, base)
+        self.adapters[name] = adapter
+        return adapter
+
+    def unload(self, name: str) -> None:
+        """Forgets an adapter; RequestError if there is none. Requests that run with it end as they would."""
+        self.find(name)
+        del self.adapters[name]
+
+    def find(self, given: str | Adapter | None) -> Adapter | None:
+        """Returns the adapter of a name, `None` for the model without one; RequestError for an unknown name."""
+        if given in BASE_NAMES or isinstance(given, Adapter):
+            return given if isinstance(given, Adapter) else None
+        adapter = self.adapters.get(given) if isinstance(given, str) else None
+        if adapter is None:
+            raise RequestError(
+                f"there is no adapter {given!r:.300}",
+                hint=f"Loaded: {', '.join(sorted(self.adapters)) or 'none'}. ModelRunner.load_adapter loads one.",
+            )
+        return adapter
+
+    def place(self, adapters: Iterable[Adapter]) -> dict[int, int]:
+        """Returns the slots of the adapters of a step, by version, after copying those that have none.
+
+        Raises:
+            RequestError: they are more than there are slots.
+        """
+        wanted = {adapter.version: adapter for adapter in adapters}
+        if len(wanted) > self.max_loras:
+            raise RequestError(
+                f"a step has {len(wanted)} different adapters; there are {self.max_loras} slots",
+                hint=f"Open the model with max_loras={len(wanted)}.",
+            )
+        for version in wanted:
+            if version in self._slots:
+                self._slots.move_to_end(version)
+        for version, adapter in wanted.items():
+            if version not in self._slots:
+                slot = self._free_slot(wanted)
+                self._copy(adapter, slot)
+                self._slots[version] = slot
+        return {version: self._slots[version] for version in wanted}
+
+    def _free_slot(self, wanted: Collection[int]) -> int:
+        if len(self._slots) < self.max_loras:
+            return len(self._slots)
+        return self._slots.pop(next(version for version in self._slots if version not in wanted))
+
+    def _copy(self, adapter: Adapter, slot: int) -> None:
+        ranks = self.stacks["lora_ranks"]
+        ranks[slot] = 0
+        for target in self.targets:
+            a, b, bias = (self.stacks[target.input_name(what)][slot] for what in ("a", "b", "bias"))
+            end = 0
+            for part, size in enumerate(target.sizes):
+                begin, end = end, end + size
+                own = adapter.parts.get(target.first + part)
+                if own is None:
+                    continue
+                row = part * self.max_lora_rank
+                a[row : row + own.rank] = own.a
+                b[: own.rank, begin:end] = own.b
+                bias[begin:end] = 0 if own.bias is None else own.bias
+                ranks[slot, target.first + part] = own.rank
+        self.num_placed += 1
+
+    @cached_property
+    def stacks(self) -> dict[str, torch.Tensor]:
+        """Returns the matrices of all slots, by the names of inputs; memory is used as slots are.
+
+        Of each target a `[max_loras, parts * max_lora_rank, k]`, b `[max_loras, max_lora_rank, n]` and bias
+        `[max_loras, n]`, and `lora_ranks`, int32 `[max_loras, num_matrices]`.
+        """
+        dtype, rank = dtype_to_torch(self.dtype), self.max_lora_rank
+        tensors = {"lora_ranks": torch.zeros(self.max_loras, self.num_matrices, dtype=torch.int32)}
+        for target in self.targets:
+            n = sum(target.sizes)
+            shapes = {"a": (len(target.sizes) * rank, target.k), "b": (rank, n), "bias": (n,)}
+            for what, shape in shapes.items():
+                tensors[target.input_name(what)] = self.backend.allocate((self.max_loras, *shape), dtype)
+        return tensors
+
+    def separate(self, adapter: Adapter) -> Tensors:
+        """Returns the matrices of one adapter for backends without grouped products; the last ones are kept.
+
+        Of each target a `[parts * r, k]` and b `[parts * r, n]`, zero where the part of the row is not that of the
+        column, and bias `[n]`; r is the largest rank of the adapter.
+        """
+        if self._separate[0] != adapter.version:
+            tensors = {}
+            for target in self.targets:
+                for what, tensor in zip(("a", "b", "bias"), self._blocks(adapter, target), strict=True):
+                    tensors[target.input_name(what)] = tensor
+            self._separate = (adapter.version, tensors)
+        return self._separate[1]
+
+    def _blocks(self, adapter: Adapter, target: Target) -> tuple[torch.Tensor, ...]:
+        dtype, rank, n, end = dtype_to_torch(self.dtype), max(adapter.rank, 1), sum(target.sizes), 0
+        rows = rank * len(target.sizes)
+        a, b, bias = (torch.zeros(shape, dtype=dtype) for shape in ((rows, target.k), (rows, n), (n,)))
+        for part, size in enumerate(target.sizes):
+            begin, end = end, end + size
+            own = adapter.parts.get(target.first + part)
+            if own is not None:
+                row = part * rank
+                a[row : row + own.rank] = own.a
+                b[row : row + own.rank, begin:end] = own.b
+                bias[begin:end] = 0 if own.bias is None else own.bias
+        return a, b, bias
+
+    def _base_tensors(self, names: Sequence[str]) -> Mapping[str, torch.Tensor]:
+        assert self._checkpoint is not None
+        with self._checkpoint.weights(self.dtype) as loader:
+            return {name: loader.get(name) for name in names}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tile kernel for weights of 8 bits and fewer, written once on F16, and I16 (sixteen 32-bit integers) of ints_*.h.
+// A source file defines ATB_CPU_LEVEL, includes the level's vec_*.h and ints_*.h, then this.
+//
+// Activations become integers of 8 bits with a scale for each group of 32 (64 where weights have one scale for each
+// output). Products of integers are exact in any order; linear.h has the order of the float part.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "cpu/kernels/linear_kernel.h"
+#include "cpu/kernels/quant.h"
+#include "cpu/kernels/vec_types.h"
+
+#if defined(__clang__)
+#define ATB_QUANT_UNROLL _Pragma("unroll")
+#else
+#define ATB_QUANT_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace atb_core::cpu::ATB_CPU_LEVEL {
+namespace {
+
+// Prepared activations of one step: integers, then scales, then the sums of the integers.
+template <QuantLayout L>
+struct QuantRow {
+  static constexpr int kGroup = L.scales == QuantScales::channels ? 64 : 32;
+  static constexpr int kSum = L.scales == QuantScales::channels ? 64 : L.scales == QuantScales::super_16 ? 16 : 32;
+  int8_t q[L.step];
+  float scale[L.step / kGroup];
+  int32_t sum[L.step / kSum];
+};
+
+// Integers of one group: round(x * (127 / largest)). Values that are not finite make the group's scale NaN, which goes
+// through to the result.
+template <int Group>
+inline float quantize_group(const float* x, int8_t* q) {
+  float largest = 0;
+  bool finite = true;
+  for (int i = 0; i < Group; ++i) {
+    const float magnitude = std::fabs(x[i]);
+    finite = finite && magnitude <= std::numeric_limits<float>::max();
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  if (!finite || largest < 0x1p-100F) {
+    std::memset(q, 0, Group);
+    return finite ? 0 : std::numeric_limits<float>::quiet_NaN();
+  }
+  const float inverse = 127 / largest;
+  // Adding 1.5 * 2^23 rounds to an integer.
+  constexpr float kRound = 12582912;
+  for (int i = 0; i < Group; ++i) q[i] = static_cast<int8_t>(static_cast<int32_t>(x[i] * inverse + kRound - kRound));
+  return largest / 127;
+}
+
+template <typename T, QuantLayout L>
+void prepare_quant_row(const void* x, int64_t k, std::byte* dst, size_t stride) {
+  using Row = QuantRow<L>;
+  const T* src = static_cast<const T*>(x);
+  for (; k > 0; k -= L.step, src += L.step, dst += stride) {
+    float values[L.step];
+    for (int i = 0; i < L.step; i += 16) {
+      const int64_t rest = k - i;
+      store(values + i, rest >= 16 ? load(src + i) : rest > 0 ? load_n(src + i, static_cast<int>(rest)) : zero());
+    }
+    auto& row = *reinterpret_cast<Row*>(dst);
+    for (int i = 0; i < L.step; i += Row::kGroup)
+      row.scale[i / Row::kGroup] = quantize_group<Row::kGroup>(values + i, row.q + i);
+    for (int i = 0; i < L.step; i += Row::kSum) {
+      int32_t sum = 0;
+      for (int j = 0; j < Row::kSum; ++j) sum += row.q[i + j];
+      row.sum[i / Row::kSum] = sum;
+    }
+  }
+}
+
+// Word `W` (0..7) of group `sub` of 32 elements: 4 elements of 16 columns.
+template <QuantLayout L, int W>
+inline B64 weight_word(const std::byte* step, int sub) {
+  if constexpr (L.bits == 8) {
+    return load_bytes(step + (sub * 8 + W) * 64);
+  } else {
+    const B64 pair = load_bytes(step + (sub * 4 + W / 2) * 64);
+    const B64 low = W % 2 == 0 ? low_nibbles(pair) : high_nibbles(pair);
+    const std::byte* high = step + L.low_bytes();
+    if constexpr (L.bits == 5) return low | bit_at_4<4 - W, 0x10>(load_bytes(high + sub * 64));
+    if constexpr (L.bits == 6) return low | bit_at_4<4 - W % 4 * 2, 0x30>(load_bytes(high + (sub * 2 + W / 4) * 64));
+    return low;
+  }
+}
+
+template <QuantLayout L, int MR, int NB>
+struct QuantTile {
+  using Row = QuantRow<L>;
+  static constexpr size_t kStepBytes = L.step_bytes();
+  static constexpr size_t kScales = L.low_bytes() + L.high_bytes();
+
+  const std::byte* w[NB];
+  const std::byte* x;
+  float* acc;
+
+  const Row& row(int r) const { return *reinterpret_cast<const Row*>(x + static_cast<size_t>(r) * sizeof(Row)); }
+  float* at(int r, int b) const { return acc + (r * NB + b) * kBlockColumns; }
+
+  template <int W>
+  __attribute__((always_inline)) inline void word(I16 (&sum)[MR][NB], int sub) const {
+    Words weight[NB];
+    ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) weight[b] = words(weight_word<L, W>(w[b], sub));
+    ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
+      const Value value = broadcast(row(r).q + sub * 32 + W * 4);
+      ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) sum[r][b] = dot(sum[r][b], weight[b], value);
+    }
+  }
+
+  // Adds the products of the words [Begin, Begin + 4) or all eight.
+  template <int Begin, int Count>
+  __attribute__((always_inline)) inline void words_of(I16 (&sum)[MR][NB], int sub) const {
+    word<Begin>(sum, sub);
+    word<Begin + 1>(sum, sub);
+    word<Begin + 2>(sum, sub);
+    word<Begin + 3>(sum, sub);
+    if constexpr (Count == 8) words_of<Begin + 4, 4>(sum, sub);
+  }
+
+  // Sums that begin with what the zero of the weights takes off.
+  __attribute__((always_inline)) inline void begin(I16 (&sum)[MR][NB], int group) const {
+    ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
+      const I16 start = L.zero == 0 ? int_set1(0) : int_set1(-L.zero * row(r).sum[group]);
+      ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) sum[r][b] = start;
+    }
+  }
+
+  void add(int r, int b, const I16& sum, const F16& scale) const {
+    store(at(r, b), fma(to_float(sum), scale, load(at(r, b))));
+  }
+
+  __attribute__((always_inline)) inline void channels() const {
+    I16 sum[MR][NB];
+    begin(sum, 0);
+    words_of<0, 8>(sum, 0);
+    words_of<0, 8>(sum, 1);
+    ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
+      const F16 scale = set1(row(r).scale[0]);
+      ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) add(r, b, sum[r][b], scale);
+    }
+  }
+
+  __attribute__((always_inline)) inline void halves(int sub) const {
+    I16 sum[MR][NB];
+    begin(sum, sub);
+    words_of<0, 8>(sum, sub);
+    ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) {
+      const auto* scales = reinterpret_cast<const Half*>(w[b] + kScales);
+      const F16 scale = load(scales + sub * 16);
+      const F16 minimum = L.minimum ? load(scales + (L.step / 32 + sub) * 16) : zero();
+      ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
+        const F16 own = set1(row(r).scale[sub]);
+        add(r, b, sum[r][b], scale * own);
+        if constexpr (L.minimum) add(r, b, int_set1(row(r).sum[sub]), minimum * own);
+      }
+    }
+  }
+
+  __attribute__((always_inline)) inline void super_32(int sub) const {
+    I16 sum[MR][NB];
+    begin(sum, sub);
+    words_of<0, 8>(sum, sub);
+    ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) {
+      const std::byte* scales = w[b] + kScales;
+      const I16 c = load_u8(scales + sub * 16), e = load_u8(scales + (8 + sub) * 16);
+      const F16 outer = load(reinterpret_cast<const Half*>(scales + 256));
+      const F16 minimum = load(reinterpret_cast<const Half*>(scales + 288));
+      ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
+        const F16 own = set1(row(r).scale[sub]);
+        add(r, b, c * sum[r][b], outer * own);
+        add(r, b, e * int_set1(-row(r).sum[sub]), minimum * own);
+      }
+    }
+  }
+
+  __attribute__((always_inline)) inline void super_16(int sub) const {
+    I16 first[MR][NB], second[MR][NB];
+    begin(first, 2 * sub);
+    words_of<0, 4>(first, sub);
+    begin(second, 2 * sub + 1);
+    words_of<4, 4>(second, sub);
+    ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) {
+      const std::byte* scales = w[b] + kScales;
+      const I16 c = load_i8(scales + 2 * sub * 16), d = load_i8(scales + (2 * sub + 1) * 16);
+      const F16 outer = load(reinterpret_cast<const Half*>(scales + 256));
+      ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
+        add(r, b, c * first[r][b] + d * second[r][b], outer * set1(row(r).scale[sub]));
+      }
+    }
+  }
+
+  __attribute__((always_inline)) inline void fetch(size_t ahead, int part, int parts) const {
+    constexpr int kLines = static_cast<int>(kStepBytes / 64);
+    for (int line = kLines * part / parts; line < kLines * (part + 1) / parts; ++line) {
+      ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) {
+        __builtin_prefetch(w[b] + static_cast<size_t>(line) * 64 + ahead, 0, 3);
+      }
+    }
+  }
+
+  __attribute__((always_inline)) inline void step(size_t ahead) const {
+    constexpr int kSubs = L.scales == QuantScales::channels ? 1 : L.step / 32;
+    for (int sub = 0; sub < kSubs; ++sub) {
+      if (ahead > 0) fetch(ahead, sub, kSubs);
+      if constexpr (L.scales == QuantScales::channels) channels();
+      if constexpr (L.scales == QuantScales::halves) halves(sub);
+      if constexpr (L.scales == QuantScales::super_32) super_32(sub);
+      if constexpr (L.scales == QuantScales::super_16) super_16(sub);
+    }
+  }
+};
+
+template <QuantLayout L, int MR, int NB>
+void multiply_quant_tile(const TileJob& job) {
+  using Tile = QuantTile<L, MR, NB>;
+  if (job.first) std::memset(job.acc, 0, sizeof(float) * MR * NB * kBlockColumns);
+  Tile tile{};
+  for (int b = 0; b < NB; ++b) tile.w[b] = job.w + static_cast<size_t>(b) * Tile::kStepBytes;
+  tile.x = job.x;
+  tile.acc = job.acc;
+  const std::byte* fetch = job.prefetch;
+  for (int64_t s = 0; s < job.steps; ++s) {
+    tile.step(job.ahead);
+    if (job.ahead == 0) {
+      for (int i = 0; i < job.prefetch_lines; ++i, fetch += 64) __builtin_prefetch(fetch, 0, 3);
+    }
+    tile.x += MR * sizeof(typename Tile::Row);
+    for (int b = 0; b < NB; ++b) tile.w[b] += kPairBlocks * Tile::kStepBytes;
+  }
+}
+
+}  // namespace
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL

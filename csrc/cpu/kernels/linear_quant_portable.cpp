@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Without any instruction set extension, also for other architectures.
+#define ATB_CPU_LEVEL portable
+#include "cpu/kernels/vec_portable.h"
+// The vector types come first.
+#include "cpu/kernels/ints_portable.h"
+#include "cpu/kernels/linear_quant-inl.h"
+
+namespace atb_core::cpu {
+namespace portable {
+namespace {
+
+constexpr int kQuantRows = 2;
+int quant_blocks(int) { return 1; }
+
+template <QuantLayout L>
+void multiply_quant(const TileJob& job) {
+  constexpr void (*kTiles[])(const TileJob&) = {multiply_quant_tile<L, 1, 1>, multiply_quant_tile<L, 2, 1>};
+  kTiles[job.rows - 1](job);
+}
+
+}  // namespace
+}  // namespace portable
+}  // namespace atb_core::cpu
+
+#include "cpu/kernels/linear_quant_table-inl.h"
+
+namespace atb_core::cpu {
+
+const LinearKernel* quant_kernel_portable(DataType dtype, QuantFormat format) {
+  return portable::quant_kernel(dtype, format);
+}
+
+}  // namespace atb_core::cpu

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/v1/load_lora_adapter` and `/v1/unload_lora_adapter`: adapters come and go while the server runs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from atb_core.errors import AtbError
+from atb_serve.errors import ApiError
+from atb_serve.http import JsonResponse, read_body
+from atb_serve.schemas import LoadAdapterBody, UnloadAdapterBody
+from atb_serve.state import ServerState
+from atb_serve.status import card, models
+
+
+async def load_lora_adapter(request: Request) -> Response:
+    """Loads an adapter from a directory of the server's machine; requests may ask for it as a model."""
+    state = ServerState.of(request)
+    _check_key(state)
+    body = await read_body(request, LoadAdapterBody, state.limits)
+    base = state.model(request, None)
+    known = state.models.get(body.lora_name)
+    if known is not None and known.adapter_id is None:
+        raise ApiError(f"{body.lora_name!r:.300} is the name of the model itself", param="lora_name")
+    try:
+        await asyncio.to_thread(
+            base.runner.load_adapter, body.lora_name, body.lora_path, replace=bool(body.load_inplace)
+        )
+    except AtbError as error:
+        raise ApiError(str(error), param="lora_path") from None
+    state.models[body.lora_name] = base.with_adapter(body.lora_name)
+    return JsonResponse(card(body.lora_name, state.models[body.lora_name]))
+
+
+async def unload_lora_adapter(request: Request) -> Response:
+    """Forgets an adapter; requests that run with it end as they would. Returns the models that are left."""
+    state = ServerState.of(request)
+    _check_key(state)
+    body = await read_body(request, UnloadAdapterBody, state.limits)
+    model = state.models.get(body.lora_name)
+    if model is None or model.adapter_id is None:
+        raise ApiError(
+            f"There is no adapter {body.lora_name!r:.300}", status=404, param="lora_name", code="model_not_found"
+        )
+    del state.models[body.lora_name]
+    model.runner.unload_adapter(model.adapter_id)
+    return await models(request)
+
+
+def _check_key(state: ServerState) -> None:
+    """Raises ApiError on a server without keys: everybody could make it read files."""
+    if not state.has_keys:
+        raise ApiError(
+            "Adapters are loaded and unloaded by who has the server's key, and this server has none",
+            status=403, code="forbidden", hint="Start it with --api-key-file, or name adapters with --lora.",
+        )  # fmt: skip

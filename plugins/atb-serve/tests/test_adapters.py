@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adapters are models of their own, and come and go for who has the key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from safetensors.torch import save_file
+from scripted_model import write_scripted
+from serving import SCRIPTS, serving
+
+from atb_core import ModelRunner
+from atb_core.errors import SettingsError
+from atb_serve.app import make_app
+from atb_serve.settings import Access, ServeSettings, hashed_keys
+
+KEY = {"Authorization": "Bearer secret"}
+
+
+def write_adapter(base: Path, directory: Path, scale: float) -> Path:
+    """Writes an adapter for the query matrix of the first layer."""
+    config = json.loads((base / "config.json").read_text())
+    hidden = config["hidden_size"]
+    rows = config["num_attention_heads"] * config.get("head_dim", hidden // config["num_attention_heads"])
+    generator = torch.Generator().manual_seed(7)
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    directory.mkdir()
+    save_file(
+        {
+            f"{module}.lora_A.weight": torch.randn(4, hidden, generator=generator),
+            f"{module}.lora_B.weight": torch.randn(rows, 4, generator=generator) * scale,
+        },
+        directory / "adapter_model.safetensors",
+    )
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    (directory / "adapter_config.json").write_text(json.dumps(settings))
+    return directory
+
+
+@pytest.fixture
+def locked() -> ServeSettings:
+    return ServeSettings(access=Access(hashed_keys(("secret",), None), None))
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scripted(tmp_path_factory.mktemp("model") / "tiny", SCRIPTS)
+
+
+def names(client: httpx.Client) -> list[str]:
+    return [each["id"] for each in client.get("/v1/models").json()["data"]]
+
+
+def test_an_adapter_is_a_model(small_model: Path, tmp_path: Path, locked: ServeSettings) -> None:
+    adapter = write_adapter(small_model, tmp_path / "sql", 1.0)
+    runner = ModelRunner(small_model, lora_modules={"sql": adapter})
+    with serving(runner, locked) as served, served.http(headers=KEY) as client:
+        assert names(client) == ["tiny", "alias", "sql"]
+        assert client.get("/v1/models/sql").json()["parent"] == "tiny"
+        for name, placed in (("tiny", 0), ("sql", 1)):
+            answer = client.post("/v1/completions", json={"model": name, "prompt": "x", "max_tokens": 2}).json()
+            assert answer["model"] == name
+            assert runner.model.lora.num_placed == placed
+        refused = client.post("/v1/embeddings", json={"model": "sql", "input": "x"})
+        assert refused.status_code == 400 and "not of an adapter" in refused.text
+        assert client.get("/health").status_code == 200
+
+
+def test_adapters_are_loaded_and_unloaded_by_who_has_the_key(
+    small_model: Path, tmp_path: Path, locked: ServeSettings
+) -> None:
+    adapter = write_adapter(small_model, tmp_path / "sql", 1.0)
+    load = {"lora_name": "sql", "lora_path": str(adapter)}
+    with serving(ModelRunner(small_model), locked) as served:
+        with served.http() as client:
+            assert client.post("/v1/load_lora_adapter", json=load).status_code == 401
+        with served.http(headers=KEY) as client:
+            assert client.post("/v1/load_lora_adapter", json=load).json()["parent"] == "tiny"
+            again = client.post("/v1/load_lora_adapter", json=load)
+            assert again.status_code == 400 and "loaded already" in again.text
+            assert client.post("/v1/load_lora_adapter", json={**load, "load_inplace": True}).status_code == 200
+            own = client.post("/v1/load_lora_adapter", json={**load, "lora_name": "alias"})
+            assert own.status_code == 400 and "name of the model itself" in own.text
+            wrong = client.post("/v1/load_lora_adapter", json={"lora_name": "b", "lora_path": str(tmp_path)})
+            assert wrong.status_code == 400 and "no adapter_config.json" in wrong.text
+            assert names(client) == ["tiny", "alias", "sql"]
+            assert client.post("/v1/unload_lora_adapter", json={"lora_name": "sql"}).status_code == 200
+            assert client.post("/v1/unload_lora_adapter", json={"lora_name": "sql"}).status_code == 404
+            assert client.post("/v1/completions", json={"model": "sql", "prompt": "x"}).status_code == 404
+            assert names(client) == ["tiny", "alias"]
+
+
+def test_a_server_without_a_key_loads_nothing(small_model: Path, tmp_path: Path) -> None:
+    with serving(ModelRunner(small_model)) as served, served.http() as client:
+        for action in ("load", "unload"):
+            body = {"lora_name": "x", **({"lora_path": "/"} if action == "load" else {})}
+            refused = client.post(f"/v1/{action}_lora_adapter", json=body)
+            assert refused.status_code == 403 and "this server has none" in refused.text
+
+
+def test_an_adapter_cannot_have_the_models_name(small_model: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(small_model, tmp_path / "tiny", 1.0)
+    runner = ModelRunner(small_model, lora_modules={"tiny": adapter})
+    with runner, pytest.raises(SettingsError, match="tiny has the name of the model"):
+        make_app(runner, ["tiny"], ServeSettings())
