@@ -169,10 +169,21 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measures speed and memory beside transformers, interleaved in one run; needs a quiet machine."""
+    """Measures speed and memory beside limits of the machine and transformers; arguments go to benchmarks/bench.py."""
     Environment(session).install([CORE, *PLUGINS], "test")
-    for script in ("compare", "memory", "overhead"):
-        session.run("python", f"benchmarks/{script}.py", *(session.posargs if script == "compare" else ()))
+    session.run("python", "benchmarks/bench.py", *session.posargs)
+    session.run("python", "benchmarks/overhead.py")
+
+
+@nox.session
+def instructions(session: nox.Session) -> None:
+    """Counts instructions of hot kernels against benchmarks/instructions.json; `-- --update` writes them."""
+    session.install("cmake>=3.26", "ninja")
+    folder = helpers.BUILD / "cpp-plain"
+    session.run("cmake", "--preset", "plain")
+    session.run("cmake", "--build", "--preset", "plain", "--target", "count_kernels")
+    program = next(path for path in folder.rglob("count_kernels") if path.is_file())
+    session.run("python", "tools/count_instructions.py", str(program), *session.posargs)
 
 
 @nox.session

@@ -134,6 +134,46 @@ def _value(value: object) -> str:
     return f"`{getattr(value, 'value', value)}`"
 
 
+#: The keys of the file: name, example, the variable that overrides it with its form, meaning.
+KEYS = (
+    ("models.default", '"qwen"', "", "the model of commands that are given none, and of the name `default`"),
+    ("models.aliases.NAME", '"Qwen/Qwen2.5-0.5B-Instruct"', "", "a short name of a model, wherever one is named"),
+    ("engine.graph", '"cpp"', "", "who writes a model's graphs: `python` (the default) or `cpp`"),
+    ("plugins.only", '["atb-qwen2"]', "ATB_PLUGINS=NAME,...", "use these packages and no others"),
+    ("plugins.disabled", '["atb-foo"]', "ATB_NO_PLUGINS=NAME,...", "do not use these; `all`: none at all"),
+    ("plugins.strict", "true", "ATB_STRICT=1", "a plugin that fails is an error, not a warning"),
+    ("plugins.prefer.TYPE", '"atb-foo"', "ATB_PLUGINS_PREFER=TYPE=NAME,...",
+     "the package that serves a model type which several claim"),
+)  # fmt: skip
+#: Further environment variables, with their meaning.
+VARIABLES = {
+    "ATB_CONFIG": "path of the settings file",
+    "ATB_PLUGIN_TIMEOUT": "seconds after which `atb plugins doctor` ends an import; commands warn after 20 at most; 60",
+    "ATB_TRACEBACK": "`1` prints tracebacks of errors",
+    "ATB_NUM_THREADS": "threads of the CPU engine, before `OMP_NUM_THREADS`; all cores",
+    "ATB_CPU_ISA": "the path of the CPU engine: `portable`, `avx2`, `avx512`, ...; the best of the machine",
+    "ATB_CACHE": "where `pypi:` models are stored; `$XDG_CACHE_HOME/atb`",
+    "ATB_SERVE_API_KEY": "`atb serve`: the key that clients must give; `ATB_SERVE_PORT`, ...: its other options",
+    "ATB_OPERATION_EXECUTE_ASYNC": "Ascend: `1` launches segments from a second thread",
+    "ATB_LLM_ENABLE_AUTO_TRANSPOSE": "Ascend: `0` stores weights as in the checkpoint, none transposed",
+    "ASCEND_LAUNCH_BLOCKING": "Ascend: `1` waits after each segment, so that an error names its layer",
+    "ASCEND_HOME_PATH": "Ascend: the CANN toolkit, set by its set_env.sh (or `ASCEND_TOOLKIT_HOME`)",
+    "ASCEND_DRIVER_PATH": "Ascend: the driver, where `atb doctor` does not find it",
+    "ASCEND_RT_VISIBLE_DEVICES": "Ascend: the devices that a process may use",
+    "ATB_HOME_PATH": "Ascend: ATB, set by the set_env.sh of NNAL",
+    "ATB_SIM_MEMORY": "simulator: memory of a device in bytes",
+    "ATB_SIM_DEVICES": "simulator: number of devices",
+    "ATB_SIM_SOC": "simulator: name of the chip; `Ascend910B2`",
+    "ATB_SIM_VERSION": "simulator: version of ATB; `8.5.0`",
+    "HF_HOME": "cache of the Hugging Face hub (`HF_HUB_CACHE`: of its models)",
+    "HF_ENDPOINT": "address of a mirror of the hub",
+    "HF_TOKEN": "access to private and gated models",
+    "HF_HUB_OFFLINE": "`1` uses the cache alone",
+    "MODELSCOPE_CACHE": "cache of ModelScope",
+    "MODELSCOPE_ENDPOINT": "address of ModelScope",
+    "MODELSCOPE_API_TOKEN": "access to private models of ModelScope",
+    "TORCH_DEVICE_BACKEND_AUTOLOAD": "`0`: torch loads no device backends, which atb sets where it would fail",
+}
 _SETTINGS = """# Settings
 
 {note}
@@ -228,8 +268,6 @@ _CHINESE = {
 
 def settings_page(page: str = _SETTINGS, translated: dict[str, str] | None = None) -> str:
     """Every key of the settings file and every environment variable."""
-    from atb_core.settings import KEYS, VARIABLES
-
     tables: dict[str, list[str]] = {}
     for name, example, _, _ in KEYS:
         table, _, key = name.rpartition(".")

@@ -56,6 +56,7 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "Write hooks": (
         "atb_core.plugins",
         "atb_core.graph.passes",
+        "atb_core.graph.quantized",
         "atb_core.engine.kernels",
         "atb_core.checkpoint.files",
         "atb_core.checkpoint.sources.base",

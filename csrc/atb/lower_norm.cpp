@@ -23,7 +23,7 @@ void check_weight(const Lowering& l, int weight) {
   if (!width) return;
   const int64_t bytes = *width * static_cast<int64_t>(itemsize(l.input(weight).dtype));
   l.require(bytes % kRowBytes == 0, "rows of ", *width, " elements are no multiple of ", kRowBytes,
-            " bytes, which ATB's RmsNorm wants");
+            " bytes, which ATB's norms want");
 }
 
 }  // namespace
@@ -35,6 +35,20 @@ void lower_rms_norm(Lowering& l) {
   param.layerType = RmsNormParam::RMS_NORM_NORM;
   param.normParam.epsilon = checked_epsilon(l);
   l.add("RmsNorm", param, {l.in(0), l.in(1)}, {l.out(0)});
+}
+
+// Over the last dimension, which the axes name from the front.
+void lower_layer_norm(Lowering& l) {
+  check_weight(l, 1);
+  check_weight(l, 2);
+  require_result_type(l);
+  l.require(l.input(0).dtype != DataType::f32 || !l.device().nz, "LayerNorm takes no float32 there: run the model in ",
+            "float16");
+  ::atb::infer::LayerNormParam param{};
+  param.layerType = ::atb::infer::LayerNormParam::LAYER_NORM_NORM;
+  param.normParam.epsilon = l.number("epsilon");
+  param.normParam.beginNormAxis = param.normParam.beginParamsAxis = l.rank(0) - 1;
+  l.add("LayerNorm", param, {l.in(0), l.in(1), l.in(2)}, {l.out(0)});
 }
 
 // Outputs: the norm, the reciprocal deviation, the sum. ATB's PRENORM gives the first and the last.

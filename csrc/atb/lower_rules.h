@@ -19,6 +19,7 @@ void lower_batch_matmul(Lowering& l);
 // lower_norm.cpp
 void lower_rms_norm(Lowering& l);
 void lower_add_rms_norm(Lowering& l);
+void lower_layer_norm(Lowering& l);
 // lower_attention.cpp
 void lower_rope(Lowering& l);
 void lower_self_attention(Lowering& l);

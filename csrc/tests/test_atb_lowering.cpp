@@ -71,6 +71,11 @@ Node add_rms_norm(DataType type, TensorKind rstd) {
           {{type, {0, 64}}, {f32, {0, 1}, rstd}, {type, {0, 64}}}};
 }
 
+Node layer_norm(DataType type, int64_t width) {
+  const Tensor weight{type, {width}, TensorKind::weight};
+  return {"LayerNorm", {}, {{type, {0, width}}, weight, weight}, {{type, {0, width}}}};
+}
+
 Node elewise(const char* kind, DataType type, DataType result, int inputs) {
   const std::vector<Tensor> operands(static_cast<size_t>(inputs), {type, {0, 16}});
   return {"Elewise", {{"elewise_type", Text(kind)}, {"var_attr", 2.0}}, operands, {{result, {0, 16}}}};
@@ -113,6 +118,7 @@ std::vector<Minimal> minimal_graphs(DataType type) {
       {{"BatchMatmul", {}, {{type, {3, 8, 32}}, {type, {3, 32, 16}}}, {{type, {3, 8, 16}}}}, "Linear"},
       {{"RmsNorm", {}, {rows, {type, {64}, TensorKind::weight}}, {rows}}, "RmsNorm"},
       {add_rms_norm(type, TensorKind::internal), "RmsNorm"},
+      {layer_norm(type, 64), "LayerNorm"},
       {{"Rope", {}, {{type, {0, 128}}, rows, {type, {0, 32}}, {type, {0, 32}}, {i32, {3}}}, {{type, {0, 128}}, rows}},
        "Rope"},
       {self_attention(type, true), "SelfAttention"},
@@ -400,6 +406,17 @@ TEST(the_sum_and_its_norm_come_without_the_deviation) {
   narrow.inputs[0].shape = narrow.outputs[0].shape = {0, 32};
   narrow.inputs[1].shape = {32};
   REFUSED(narrow, kA2, "epsilon");
+}
+
+TEST(layer_norm_goes_over_rows_of_any_rank) {
+  Node deep = layer_norm(bf16, 32);
+  deep.inputs[0].shape = deep.outputs[0].shape = {2, 0, 32};
+  CHECK(names_of(deep) == "LayerNorm" && names_of(layer_norm(f32, 24)) == "LayerNorm");
+  REFUSED(layer_norm(f16, 24), kA2, "multiple of 32 bytes");
+  REFUSED(layer_norm(f32, 32), kDuo, "no float32 there");
+  Node mixed = layer_norm(f16, 32);
+  mixed.inputs[1].dtype = mixed.inputs[2].dtype = f32;
+  REFUSED(mixed, kA2, "the weight is float32");
 }
 
 TEST(rope_takes_halves_or_neighbours) {

@@ -238,6 +238,58 @@ TEST(rms_norm_refuses_what_atb_refuses) {
   CHECK(create(other) == ERROR_INVALID_PARAM);
 }
 
+TEST(layer_norm_centres_and_scales_the_last_dimension) {
+  infer::LayerNormParam param;
+  param.layerType = infer::LayerNormParam::LAYER_NORM_NORM;
+  param.normParam.beginNormAxis = param.normParam.beginParamsAxis = 1;
+  const Values x = some(2 * 32), gamma = some(32, 3), beta = some(32, 5);
+  Values expected(x.size());
+  for (size_t r = 0; r < 2; ++r) {
+    double mean = 0.0, variance = 0.0;
+    for (size_t i = 0; i < 32; ++i) mean += x[r * 32 + i] / 32;
+    for (size_t i = 0; i < 32; ++i) variance += (x[r * 32 + i] - mean) * (x[r * 32 + i] - mean) / 32;
+    for (size_t i = 0; i < 32; ++i) {
+      expected[r * 32 + i] = (x[r * 32 + i] - mean) / std::sqrt(variance + 1e-5) * gamma[i] + beta[i];
+    }
+  }
+  for (aclDataType dtype : {ACL_FLOAT, ACL_FLOAT16, ACL_BF16}) {
+    const Data a(dtype, {2, 32}, x), g(dtype, {32}, gamma), b(dtype, {1, 32}, beta);
+    CHECK(close(run(param, {a, g, b}).out[0].values(), expected, dtype == ACL_FLOAT ? 1e-5 : 1e-2));
+  }
+  param.normParam.beginNormAxis = -1;
+  CHECK(run(param, {{ACL_FLOAT16, {2, 32}}, {ACL_FLOAT16, {32}}, {ACL_FLOAT16, {32}}}).status == NO_ERROR);
+}
+
+TEST(layer_norm_refuses_what_is_not_there) {
+  infer::LayerNormParam param;
+  CHECK(create(param) == ERROR_INVALID_PARAM && says("layerType"));
+  param.layerType = infer::LayerNormParam::LAYER_NORM_NORM;
+  const auto status = [&](aclDataType x, aclDataType weight, int64_t width, int64_t beta) {
+    return run(param, {{x, {2, width}}, {weight, {32}}, {weight, {beta}}}).status;
+  };
+  CHECK(status(ACL_FLOAT16, ACL_FLOAT16, 32, 32) == ERROR_INVALID_PARAM && says("the last dimension"));
+  param.normParam.beginNormAxis = param.normParam.beginParamsAxis = 1;
+  CHECK(status(ACL_FLOAT16, ACL_FLOAT16, 32, 32) == NO_ERROR);
+  CHECK(status(ACL_FLOAT16, ACL_FLOAT, 32, 32) == ERROR_INVALID_TENSOR_INI_MATCH);
+  CHECK(status(ACL_FLOAT16, ACL_FLOAT16, 48, 32) == ERROR_INVALID_TENSOR_DIM && says("input 1"));
+  CHECK(status(ACL_FLOAT16, ACL_FLOAT16, 32, 16) == ERROR_INVALID_TENSOR_DIM && says("input 2"));
+  CHECK(run(param, {{ACL_FLOAT16, {2, 24}}, {ACL_FLOAT16, {24}}, {ACL_FLOAT16, {24}}}).status ==
+            ERROR_INVALID_TENSOR_DIM &&
+        says("multiple of 32"));
+  param.normParam.quantType = infer::QUANT_INT8;
+  CHECK(create(param) == ERROR_INVALID_PARAM && says("no quantised"));
+  param.normParam.quantType = infer::QUANT_UNQUANT;
+  param.normParam.epsilon = -1.0f;
+  CHECK(create(param) == ERROR_INVALID_PARAM && says("negative"));
+  param.normParam.epsilon = 1e-5f;
+  param.normParam.rsv[0] = 1;
+  CHECK(create(param) == ERROR_INVALID_PARAM && says("reserved"));
+  param.normParam.rsv[0] = 0;
+  const Soc soc("Ascend310P3");
+  CHECK(status(ACL_FLOAT16, ACL_FLOAT16, 32, 32) == NO_ERROR);
+  CHECK(status(ACL_FLOAT, ACL_FLOAT, 32, 32) == ERROR_INVALID_TENSOR_INI_MATCH);
+}
+
 TEST(rope_rotates_halves_quarters_and_pairs) {
   const Values q = some(2 * 64), k = some(2 * 32, 3), cos = some(2 * 32, 5), sin = some(2 * 32, 7);
   const auto rotated = [&](const Values& x, size_t width, size_t coeff) {

@@ -8,12 +8,14 @@ import pkgutil
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import unquote
 
 import pages
 import pytest
 
 from atb_core.plugins.api import public_names
+from atb_core.settings import load_settings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -71,20 +73,47 @@ def test_continuous_integration_runs_every_session_that_checks_something() -> No
         "bench",
         "clients",
         "ecosystem",
+        "instructions",
     }
 
 
-def test_the_generated_pages_are_fresh() -> None:
+def generator() -> ModuleType:
+    """Returns the module docs/generate.py."""
     spec = importlib.util.spec_from_file_location("generate", pages.ROOT / "docs" / "generate.py")
     assert spec is not None and spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
+    return generate
+
+
+def test_the_generated_pages_are_fresh() -> None:
     stale = [
         name
-        for name, page in generate.PAGES.items()
+        for name, page in generator().PAGES.items()
         if (pages.ROOT / "docs" / name).read_text(encoding="utf-8") != page()
     ]
     assert stale == [], "run python docs/generate.py"
+
+
+def test_every_variable_that_is_read_is_listed() -> None:
+    folders = ("atb_core", "plugins", "csrc")
+    sources = [path for folder in folders for path in (pages.ROOT / folder).rglob("*.[pc][yp]*")]
+    name = re.compile(r"""["']((?:ATB|ASCEND|HF|MODELSCOPE|TORCH)_[A-Z_]+)["']""")
+    code = [path for path in sources if path.suffix in (".py", ".cpp") and "tests" not in path.parts]
+    read = {match for path in code for match in name.findall(path.read_text(encoding="utf-8"))}
+    generate = generator()
+    listed = {variable.partition("=")[0] for _, _, variable, _ in generate.KEYS} | set(generate.VARIABLES)
+    explained_with_others = {"HF_HUB_CACHE", "ASCEND_TOOLKIT_HOME", "ATB_SERVE"}
+    assert {"ATB_NUM_THREADS", "ATB_CPU_ISA", "ATB_HOME_PATH", "ATB_CACHE"} <= read
+    assert read - listed <= explained_with_others
+
+
+def test_the_example_of_a_settings_file_has_every_key_and_is_accepted(tmp_path: Path) -> None:
+    page = (pages.ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    (tmp_path / "config.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    read = load_settings(tmp_path / "config.toml", {})
+    assert (read.graph, read.plugins.strict, sorted(read.models)) == ("cpp", True, ["default", "qwen"])
+    assert read.plugins.only and read.plugins.disabled and read.plugins.prefer
 
 
 # English pages that a beginner reads, which therefore have a Chinese page.
@@ -96,6 +125,7 @@ MAIN_PATH = {"README.md": "README.zh.md"} | {
         "models",
         "settings",
         "recipes",
+        "serve",
         "troubleshooting",
         "write-a-plugin",
         "bring-your-model",

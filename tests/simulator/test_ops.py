@@ -31,6 +31,7 @@ REFUSED = {
     **{("SelfAttention: capped scores", dtype): "no logits_soft_cap" for dtype in HALVES},
     **{("PagedAttention: capped scores", dtype): "no logits_soft_cap" for dtype in HALVES},
     **{("RmsNorm: three dimensions, 37", dtype): "32 bytes" for dtype in HALVES},
+    **{("LayerNorm: three dimensions, 37", dtype): "32 bytes" for dtype in HALVES},
     **{("AddRmsNorm: one row of 100", dtype): "32 bytes" for dtype in HALVES},
     ("AllReduce: PROD", torch.bfloat16): "no product of bfloat16",
     ("Reduce: MAX", torch.float16): "bfloat16 or int32",

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
-from atb_core.errors import EngineError, RequestError
+from atb_core.errors import RequestError
 from atb_core.features.base import BASE_FEATURES, FeatureDecorator
 from atb_core.features.lora.manager import BASE_NAMES, LoraManager
 from atb_core.graph.dim import Dim
@@ -124,14 +124,14 @@ class MultiLoraDecorator(LoraDecorator):
         """Returns true if an adapter is named, but not the same one for all."""
         return len(_chosen(meta.adapter_ids)) > 1
 
-    def recording(self) -> AbstractContextManager[None]:
-        """Adds to the linear layers; EngineError on backends without grouped products."""
-        if not self.manager.is_grouped:
-            raise EngineError(
-                f"the backend {self.manager.backend.name!r} runs one adapter in a step: it has no grouped products",
-                hint="Run the sequences of each adapter in steps of their own, as ModelRunner.generate does.",
-            )
-        return super().recording()
+    def stacking_problem(self, features: Collection[str]) -> str | None:
+        """Returns the reason on backends without grouped products, too."""
+        if self.manager.is_grouped:
+            return super().stacking_problem(features)
+        return (
+            f"the backend {self.manager.backend.name!r} has no grouped products: the sequences of a step have the same "
+            "adapter there, or none"
+        )
 
     def modify_inputs(
         self,

@@ -80,6 +80,7 @@ class LayerNorm(Op):
 
     input_names = ("x", "weight", "bias")
     input_dtypes = ("float", "x|float32", "weight")
+    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         x, weight, bias = shapes

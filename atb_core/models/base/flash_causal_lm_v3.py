@@ -228,7 +228,9 @@ class CausalLM(FlashCausalLMV3):
         """
         problem = self._mixed_variant_problem
         for feature in self.features:
-            problem = problem or feature.stacking_problem(["mixed"])
+            # One that stacks on nothing is never active.
+            if problem is None and (feature.is_stackable(["prefill"]) or feature.is_stackable(["decode"])):
+                problem = feature.stacking_problem(["mixed"])
         if problem is None and block_size is not None:
             problem = self.backend.mixed_steps_problem(self.model_status.head_dim, block_size)
         return problem

@@ -107,6 +107,14 @@ ATB_CHECK_OFFSET(RmsNormParam::PreNormParam, hasBias, 8);
 ATB_CHECK_VALUE(RmsNormParam::RMS_NORM_NORM, 1);
 ATB_CHECK_VALUE(RmsNormParam::RMS_NORM_PRENORM, 2);
 ATB_CHECK_VALUE(RmsNormParam::RMS_NORM_POSTNORM, 3);
+
+static_assert(size_is<LayerNormParam, 136>());
+ATB_CHECK_OFFSET(LayerNormParam, normParam, 4);
+ATB_CHECK_OFFSET(LayerNormParam, preNormParam, 48);
+ATB_CHECK_OFFSET(LayerNormParam::NormParam, epsilon, 4);
+ATB_CHECK_OFFSET(LayerNormParam::NormParam, beginNormAxis, 8);
+ATB_CHECK_OFFSET(LayerNormParam::NormParam, beginParamsAxis, 12);
+ATB_CHECK_VALUE(LayerNormParam::LAYER_NORM_NORM, 1);
 ATB_CHECK_VALUE(QUANT_UNDEFINED, 0);
 ATB_CHECK_VALUE(QUANT_INT8, 2);
 

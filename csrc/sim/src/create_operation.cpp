@@ -37,6 +37,7 @@ template Status CreateOperation(const infer::AllReduceParam&, Operation**);
 template Status CreateOperation(const infer::ConcatParam&, Operation**);
 template Status CreateOperation(const infer::ElewiseParam&, Operation**);
 template Status CreateOperation(const infer::GatherParam&, Operation**);
+template Status CreateOperation(const infer::LayerNormParam&, Operation**);
 template Status CreateOperation(const infer::LinearParallelParam&, Operation**);
 template Status CreateOperation(const infer::LinearParam&, Operation**);
 template Status CreateOperation(const infer::PagedAttentionParam&, Operation**);

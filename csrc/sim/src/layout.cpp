@@ -21,6 +21,7 @@ static_assert(sizeof(LinearParam) == 32);
 static_assert(sizeof(ElewiseParam) == 64);
 static_assert(sizeof(ActivationParam) == 24);
 static_assert(sizeof(RmsNormParam) == 144);
+static_assert(sizeof(LayerNormParam) == 136);
 static_assert(sizeof(RopeParam) == 16);
 static_assert(sizeof(SelfAttentionParam) == 144);
 static_assert(sizeof(PagedAttentionParam) == 120);

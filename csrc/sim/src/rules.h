@@ -16,6 +16,7 @@ Status make_rules(const infer::AllReduceParam& param, RulesPtr& rules);
 Status make_rules(const infer::ConcatParam& param, RulesPtr& rules);
 Status make_rules(const infer::ElewiseParam& param, RulesPtr& rules);
 Status make_rules(const infer::GatherParam& param, RulesPtr& rules);
+Status make_rules(const infer::LayerNormParam& param, RulesPtr& rules);
 Status make_rules(const infer::LinearParallelParam& param, RulesPtr& rules);
 Status make_rules(const infer::LinearParam& param, RulesPtr& rules);
 Status make_rules(const infer::PagedAttentionParam& param, RulesPtr& rules);

@@ -86,6 +86,17 @@ def test_every_node_of_a_model_has_a_cost(open_runner: Open) -> None:
     assert head.flops == 2 * config.hidden_size * config.vocab_size
 
 
+def test_bytes_of_quantized_weights_are_those_that_the_engine_holds(open_runner: Open) -> None:
+    held = {}
+    for quantization in (None, "int8"):
+        runner = open_runner(quantization=quantization)
+        with runner.profile() as profile:
+            runner.generate([PROMPT], THREE)
+        (row,) = [row for row in profile.rows("module", "decode") if row.name == "model.layers.*.mlp.down"]
+        held[quantization] = row.bytes
+    assert held["int8"] < held[None] / 2  # float32 otherwise
+
+
 def test_steps_beyond_the_limit_are_counted_and_named(open_runner: Open) -> None:
     runner = open_runner()
     with Profile(runner, max_nodes=1) as profile:

@@ -138,6 +138,37 @@ struct RmsNormParam {
   uint8_t rsv[8] = {0};
 };
 
+struct LayerNormParam {
+  enum LayerNormType : int { LAYER_NORM_UNDEFINED = 0, LAYER_NORM_NORM, LAYER_NORM_PRENORM, LAYER_NORM_POSTNORM };
+  struct NormParam {
+    QuantType quantType = QUANT_UNQUANT;
+    float epsilon = 1e-5f;
+    int32_t beginNormAxis = 0;
+    int32_t beginParamsAxis = 0;
+    DynamicQuantType dynamicQuantType = DYNAMIC_QUANT_UNDEFINED;
+    uint8_t rsv[20] = {0};
+  };
+  struct PreNormParam {
+    QuantType quantType = QUANT_UNQUANT;
+    float epsilon = 1e-5f;
+    uint64_t opMode = 0;
+    float zoomScaleValue = 1.0f;
+    uint8_t rsv[20] = {0};
+  };
+  struct PostNormParam {
+    QuantType quantType = QUANT_UNQUANT;
+    float epsilon = 1e-5f;
+    uint64_t opMode = 0;
+    float zoomScaleValue = 1.0f;
+    uint8_t rsv[20] = {0};
+  };
+  LayerNormType layerType = LAYER_NORM_UNDEFINED;
+  NormParam normParam;
+  PreNormParam preNormParam;
+  PostNormParam postNormParam;
+  uint8_t rsv[8] = {0};
+};
+
 struct RopeParam {
   int32_t rotaryCoeff = 4;
   int32_t cosFormat = 0;

@@ -33,6 +33,8 @@ constexpr Row kRows[] = {
     {"RmsNormOperationNORMWithRSTD", "2", "f32 f32 > f32 f32", "f32"},
     {"RmsNormOperationPRENORM", "235", "T T... > T T", "f16 bf16"},
     {"RmsNormOperationPOSTNORM", "235", "T T... > T", "f16 bf16"},
+    {"LayerNormOperationNorm", "25", "T T T > T", "f16 f32 bf16"},
+    {"LayerNormOperationNorm", "3", "T T T > T", "f16"},
     {"RopeOperation", "235", "T T T T i32 > T T", "f16 bf16"},
     {"RopeOperation", "235", "T T T T u32 > T T", "f16 bf16"},
     {"RopeOperation", "235", "f16 f16 f32 f32 i32 > f16 f16", "f16"},

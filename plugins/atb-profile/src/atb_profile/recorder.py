@@ -73,6 +73,12 @@ class _RecordingBackend:
         return RecordedEngine(self._inner.build(network, store), network.name, self._keep)
 
 
+def stored_bytes(store: Any) -> dict[str, int]:
+    """Returns the bytes that a weight store holds of each weight; none of the reference, which has torch's tensors."""
+    handle = getattr(store, "handle", None)
+    return {} if handle is None else {name: int(handle.info(name)["bytes"]) for name in handle.names()}
+
+
 def attach(store: VariantStore, keep: Callable[[Call], None]) -> Callable[[], None]:
     """Records all engines of a model from now on; returns a function that ends it.
 

@@ -35,7 +35,7 @@ from atb_serve.replies import (
 )
 from atb_serve.schemas import ChatBody, ToolChoice
 from atb_serve.state import ServerState, StreamUsage, usage_of
-from atb_serve.structured import GrammarMask, call_grammar, grammar_of
+from atb_serve.structured import GrammarMask, call_grammar, grammar_of, text_with_calls_grammar
 
 if TYPE_CHECKING:
     from atb_core import CompletionOutput, RequestOutput, StreamChunk
@@ -61,6 +61,8 @@ class ChatWork:
         self.tools = plain_tools(body.tools, state.limits)
         # The functions of which one has to be called.
         self._callable: list[dict[str, Any]] = []
+        # Those whose arguments follow their schema wherever the model calls them.
+        self._strict: set[str] = set()
         self._check_tool_choice()
         if self._reads_tools:
             model.check_tools()
@@ -72,6 +74,10 @@ class ChatWork:
     def _check_tool_choice(self) -> None:
         choice = self.body.tool_choice
         if choice is None or choice in ("none", "auto"):
+            if choice != "none":
+                self._strict = {tool.function.name for tool in self.body.tools or () if tool.function.strict}
+            if self._strict:
+                self._check_no_other_grammar()
             return
         if not self.tools:
             raise ApiError("'tool_choice' needs 'tools'", param="tool_choice")
@@ -82,8 +88,12 @@ class ChatWork:
                 raise ApiError(f"'tool_choice' names {name!r}, which is not in 'tools'", param="tool_choice")
         else:
             self._callable = [tool["function"] for tool in self.tools]
+        self._check_no_other_grammar()
+
+    def _check_no_other_grammar(self) -> None:
         if self.body.response_format is not None or self.body.structured_outputs is not None:
-            raise ApiError("An answer is a call or follows another grammar, not both", param="tool_choice")
+            param = "tool_choice" if self._callable else "tools"
+            raise ApiError("An answer is a call or follows another grammar, not both", param=param)
 
     @property
     def _reads_tools(self) -> bool:
@@ -101,17 +111,23 @@ class ChatWork:
 
     async def mask(self, prompt: EncodedPrompt) -> Callable[[], GrammarMask] | None:
         """Returns what restricts the answer, behind the thoughts that the prompt has opened."""
-        if self._callable:
-            call_format, param = self.model.runner.tool_parser().call_format, "tools"
-            if call_format is None:
-                raise ApiError("This model's tool calls cannot be enforced", param="tool_choice")
-            grammar = call_grammar(self._callable, call_format, param)
+        if self._callable or self._strict:
+            grammar, param = self._grammar_of_calls(), "tools"
         elif (found := grammar_of(self.body)) is not None:
             grammar, param = found
         else:
             return None
         after = "</think>" if self._in_thought(prompt) else None
         return await self.model.run_encoding(lambda: self.model.grammars.compile(grammar, param, after), param)
+
+    def _grammar_of_calls(self) -> str:
+        call_format, chosen = self.model.runner.tool_parser().call_format, "tool_choice" if self._callable else "tools"
+        if call_format is None:
+            raise ApiError("This model's tool calls cannot be enforced", param=chosen)
+        if self._callable:
+            return call_grammar(self._callable, call_format, "tools")
+        functions = [tool["function"] for tool in self.tools or ()]
+        return text_with_calls_grammar(functions, self._strict, call_format, self.model.grammars.has_special, "tools")
 
     def _in_thought(self, prompt: EncodedPrompt) -> bool:
         return self.model.thinks and (prompt.text or "").rstrip().endswith("<think>")

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +39,6 @@ class Grammars:
 
     def __init__(self, runner: ModelRunner) -> None:
         self._runner = runner
-        self._tokenizer: LLTokenizer | None = None
         # Masks are computed while the model runs; llguidance gives the lock of Python free.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="atb-mask")
 
@@ -54,20 +55,25 @@ class Grammars:
         """
         if len(grammar) > _MAX_GRAMMAR:
             raise ApiError(f"'{param}' is larger than {_MAX_GRAMMAR >> 10} KiB as a grammar", param=param)
-        if self._tokenizer is None:
-            self._tokenizer = self._make_tokenizer()
-        problem = LLMatcher.validate_grammar(grammar, self._tokenizer, limits=_LIMITS)
+        problem = LLMatcher.validate_grammar(grammar, self._llg_tokenizer, limits=_LIMITS)
         if problem and not problem.startswith("WARNING"):
             raise ApiError(f"'{param}' cannot be used: {problem:.500}", param=param, code="invalid_grammar")
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
+        matcher = LLMatcher(self._llg_tokenizer, grammar, log_level=0, limits=_LIMITS)
         free_until = None if after is None else self._token_id(after)
         return lambda: GrammarMask(matcher.deep_copy(), self._runner.vocab_size, self._threads, free_until)
+
+    def has_special(self, text: str) -> bool:
+        """Returns True if a text is a token that llguidance does not take for its characters."""
+        tokenizer = self._runner.tokenizer
+        token_id = None if tokenizer is None else tokenizer.backend.token_to_id(text)
+        return token_id is not None and self._llg_tokenizer.is_special_token(token_id)
 
     def close(self) -> None:
         """Ends the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _make_tokenizer(self) -> LLTokenizer:
+    @functools.cached_property
+    def _llg_tokenizer(self) -> LLTokenizer:
         tokenizer = self._runner.tokenizer
         if tokenizer is None:
             raise ApiError("This model has no tokenizer, and therefore no structured output")
@@ -178,15 +184,52 @@ def _children(value: Any) -> Iterable[Any]:
 
 def call_grammar(functions: Iterable[dict[str, Any]], call_format: tuple[str, str, str], param: str) -> str:
     """Returns the grammar of one call of one of `functions`, in the notation of a family."""
-    before, between, after = map(_literal, call_format)
+    before, _, after = map(_literal, call_format)
+    calls, rules = _call_rules(((each, each.get("parameters")) for each in functions), call_format[1], "", param)
+    return LLMatcher.grammar_from_lark(f"start: {before} ({calls}) {after}\n{rules}")
+
+
+def text_with_calls_grammar(
+    functions: Iterable[dict[str, Any]],
+    strict: Collection[str],
+    call_format: tuple[str, str, str],
+    has_special: Callable[[str], bool],
+    param: str,
+) -> str:
+    """Returns the grammar of text with any number of calls, in the notation of a family.
+
+    Args:
+        functions: The functions that may be called.
+        strict: Names of those whose arguments follow their schema; those of others are any object.
+        call_format: What stands before the name, between name and arguments, and behind them.
+        has_special: Returns True for the text of a special token.
+        param: The parameter that it comes from.
+    """
+    before, between, after = call_format
+    found = re.match(r"<[^<>\s]+>", before)
+    mark = before if found is None else found[0]
+    pairs = ((each, each.get("parameters") if each["name"] in strict else None) for each in functions)
+    calls, rules = _call_rules(pairs, between, before[len(mark) :], param)
+    # Special tokens are no text.
+    thought = "(TEXT <think> TEXT </think>)? " if has_special("<think>") and has_special("</think>") else ""
+    # One mark for all: which call it is, is decided by what follows.
+    begin = f"mark: TEXT {mark}" if has_special(mark) else f"mark[lazy]: TEXT {_literal(mark)}"
+    return LLMatcher.grammar_from_lark(
+        f"start: {thought}(mark ({calls}) {_literal(after)})* rest\nrest: TEXT\nTEXT: /(.|\\n)*/\n{begin}\n{rules}"
+    )
+
+
+def _call_rules(
+    functions: Iterable[tuple[dict[str, Any], dict[str, Any] | None]], between: str, before: str, param: str
+) -> tuple[str, str]:
+    """Returns the alternatives of calls and their rules; a function without a schema takes any object."""
     rules = []
-    for index, function in enumerate(functions):
-        schema = function.get("parameters") or {"type": "object"}
+    for index, (function, schema) in enumerate(functions):
+        schema = schema or {"type": "object"}
         _of_schema(schema, param)  # checks it
-        rules.append(f"call{index}: {_literal(json.dumps(function['name']))} {between} arguments{index}")
-        rules.append(f"arguments{index}: %json {json.dumps(schema)}")
-    names = " | ".join(f"call{index}" for index in range(len(rules) // 2))
-    return LLMatcher.grammar_from_lark(f"start: {before} ({names}) {after}\n" + "\n".join(rules) + "\n")
+        name = _literal(before + json.dumps(function["name"]) + between)
+        rules.append(f"call{index}: {name} arguments{index}\narguments{index}: %json {json.dumps(schema)}\n")
+    return " | ".join(f"call{index}" for index in range(len(rules))), "".join(rules)
 
 
 def _literal(text: str) -> str:

@@ -71,6 +71,8 @@ class PagedDriver:
             for _ in range(status.num_layers)
         ]
         self.lengths = [0] * sequences
+        #: The adapter of each sequence, `None` for none at all.
+        self.adapter_ids: list[str | None] | None = None
 
     def slots(self, sequence: int, start: int, stop: int) -> list[int]:
         """Returns the slots in the cache of the positions [start, stop) of a sequence."""
@@ -91,6 +93,7 @@ class PagedDriver:
             slots=torch.tensor(slots, dtype=torch.int32),
             input_lengths=torch.tensor(self.lengths, dtype=torch.int32),
             max_seq_len=max(self.lengths),
+            adapter_ids=self.adapter_ids,
             lm_head_indices=ends - 1 if last_only else None,
         )
         return torch.Tensor.clone(logits)
@@ -109,6 +112,7 @@ class PagedDriver:
             slots=torch.tensor(slots, dtype=torch.int32),
             input_lengths=torch.tensor(self.lengths, dtype=torch.int32),
             max_seq_len=max(self.lengths),
+            adapter_ids=self.adapter_ids,
         )
         return torch.Tensor.clone(logits)
 
@@ -132,6 +136,7 @@ class PagedDriver:
             slots=torch.tensor(slots, dtype=torch.int32),
             input_lengths=torch.tensor(self.lengths, dtype=torch.int32),
             max_seq_len=max(self.lengths),
+            adapter_ids=self.adapter_ids,
             lm_head_indices=news.cumsum(0) - 1 if last_only else None,
             q_lens=news,
         )

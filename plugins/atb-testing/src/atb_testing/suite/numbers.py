@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from atb_core.engine import get_backend
 from atb_core.errors import RequestError
+from atb_testing.adapters import open_merged, write_random_adapter
 from atb_testing.capabilities import Capability
 from atb_testing.checkpoints import load_reference
 from atb_testing.claims import needs
@@ -80,6 +82,21 @@ class NumberTests:
         for i, tokens in enumerate(([*long, 3], other)):
             ours = torch.cat([torch.split(logits, counts)[i] for counts, logits in chunks])
             assert_same(ours, PagedDriver(model, 1, block_size=4).prefill([tokens]), atb_lab, dtype, backend)
+
+    def test_an_adapter_equals_merged_weights(self, atb_lab: Lab, dtype: str, backend: str, tmp_path: Path) -> None:
+        """Compares a LoRA adapter for every linear layer with a checkpoint that it is merged into."""
+        model = atb_lab.fresh_model(dtype=dtype, backend=backend)
+        products = write_random_adapter(model, tmp_path)
+        assert products, "the model has no linear layers of atb_core.layers.linear, to which adapters can add"
+        model.lora.load("random", tmp_path)
+        merged = open_merged(atb_lab.checkpoint(dtype=dtype), products, backend)
+        results = []
+        for each, adapter in ((model, "random"), (merged, None), (model, None)):
+            driver = PagedDriver(each, len(SEQUENCES))
+            driver.adapter_ids = [adapter] * len(SEQUENCES)
+            results.append(torch.cat([driver.prefill(SEQUENCES), driver.decode([7] * len(SEQUENCES))]))
+        assert_within_rounding(results[0], results[1], atb_lab, dtype)
+        assert (results[0] - results[2]).abs().max() > 10 * (results[0] - results[1]).abs().max()
 
     def test_the_number_of_threads_changes_nothing(self, atb_lab: Lab, dtype: str, backend: str) -> None:
         """Compares one thread with three."""
