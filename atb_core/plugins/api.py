@@ -24,6 +24,7 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "Record graphs": (
         "atb_core.graph",
         "atb_core.graph.ops",
+        "atb_core.graph.arrays",
         "atb_core.graph.torch_dtypes",
         "atb_core.nn",
         "atb_core.nn.functional",

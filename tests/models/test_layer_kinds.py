@@ -13,6 +13,7 @@ from small_model import SMALL, MemoryLoader, SmallForCausalLM, random_tensors
 from atb_core.checkpoint import SilentProgress
 from atb_core.errors import BackendUnavailableError, ConfigError, RequestError
 from atb_core.features.step import Step
+from atb_core.graph.dtype import DataType
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.flash_causal_lm_v3 import torch_to_mindie_graph
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
@@ -74,11 +75,11 @@ def test_the_cache_of_a_window_goes_round() -> None:
 
 
 def test_the_mask_of_a_window_has_a_limit() -> None:
-    mask = window_mask(130, 2, torch.float32)
+    mask = window_mask(130, 2, DataType.FLOAT)
     assert mask.shape == (256, 256)
-    assert (mask[9] == 0).nonzero().flatten().tolist() == [8, 9]
+    assert (mask[9] == 0).nonzero()[0].tolist() == [8, 9]
     with pytest.raises(RequestError, match="a prompt of 40000 tokens is too long for a model with a sliding window"):
-        window_mask(40_000, 2, torch.float32)
+        window_mask(40_000, 2, DataType.FLOAT)
 
 
 def test_one_model_has_one_window() -> None:

@@ -10,6 +10,7 @@ from ops.samples import Sample, samples_of
 
 from atb_core.engine.atb import load_simulator
 from atb_core.errors import EngineError
+from atb_core.graph.arrays import data_type, to_torch
 from atb_core.graph.ops import SelfAttention
 from atb_core.models.runtime.inputs import triangular_mask
 
@@ -49,7 +50,7 @@ def inputs_of(sample: Sample, dtype: torch.dtype) -> list[torch.Tensor]:
     inputs = cast(sample, dtype)
     # The other engines need no mask to be causal; ATB reads it.
     if isinstance(sample.op, SelfAttention) and sample.op.is_triu_mask and sample.op.num_inputs == 5:
-        inputs[3] = triangular_mask(dtype)
+        inputs[3] = to_torch(triangular_mask(data_type(dtype)))
     return inputs
 
 

@@ -150,5 +150,5 @@ def _follow(chunks: Iterable[StreamChunk], *, show: bool) -> RequestOutput:
 
 def _record(model: str, session: Session, answer: RequestOutput) -> dict[str, Any]:
     runner = session.runner
-    facts = {"model": model, "backend": runner.backend, "dtype": str(runner.dtype).removeprefix("torch.")}
+    facts = {"model": model, "backend": runner.backend, "dtype": runner.config.torch_dtype}
     return {**facts, "load_time": round(session.load_seconds, 3), **answer_record(answer, runner)}
