@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from atb_core.engine.base import Engine, RunTimes
+from atb_core.errors import EngineError
 
 if TYPE_CHECKING:
     from atb_core.graph import Network
@@ -83,9 +84,11 @@ def attach(store: VariantStore, keep: Callable[[Call], None]) -> Callable[[], No
     """Records all engines of a model from now on; returns a function that ends it.
 
     Raises:
-        EngineError: the backend's engines cannot tell when nodes run.
+        EngineError: the backend's engines cannot tell when nodes run, or another profile records them.
     """
     backend: Any = store.backend
+    if isinstance(backend, _RecordingBackend):
+        raise EngineError("another profile records this model", hint="Leave that one first.")
     wrapped = {key: RecordedEngine(v.engine, "_".join(sorted(key)), keep) for key, v in store.variants.items()}
     for key, engine in wrapped.items():
         store.variants[key].engine = engine  # type: ignore[assignment]
