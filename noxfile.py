@@ -46,7 +46,8 @@ os.environ["PIP_CONSTRAINT"] = os.environ["UV_CONSTRAINT"] = str(ROOT / "constra
 def demo(session: nox.Session) -> None:
     """Installs core, families and DEMO_PLUGINS into .venv and lets a small language model answer a question."""
     environment = helpers.dot_venv(session)
-    environment.install([CORE, *FAMILIES, *(package for package in PLUGINS if package.name in DEMO_PLUGINS)])
+    plugins = [package for package in PLUGINS if package.name in DEMO_PLUGINS]
+    environment.install([CORE, *FAMILIES, *plugins], torch=False)
     environment.run("atb", "run", DEMO_MODEL, *(session.posargs or [DEMO_QUESTION]))
 
 

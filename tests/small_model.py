@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from atb_core.checkpoint.base import WeightLoader
 from atb_core.graph.dtype import DataType
 from atb_core.graph.torch_dtypes import dtype_from_torch
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.decoder_causal_lm import DecoderCausalLM
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.runtime.weight_loading import collect_parameters
+from atb_core.nn import Module
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97,
@@ -35,7 +37,7 @@ class SmallForCausalLM(DecoderCausalLM):
     """Undecorated: each test decorates it with what it needs."""
 
 
-def random_tensors(model: torch.nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
+def random_tensors(model: Module, seed: int = 0) -> dict[str, torch.Tensor]:
     """A float32 tensor for everything that the model wants from a checkpoint."""
     generator = torch.Generator().manual_seed(seed)
     return {
@@ -68,6 +70,8 @@ class MemoryLoader:
 
     def nbytes(self, name: str) -> int:
         return self.tensors[name].numel() * self.tensors[name].element_size()
+
+    read_into = WeightLoader.read_into
 
     def get(self, name: str) -> torch.Tensor:
         self.reads.append(name)

@@ -18,7 +18,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 # Distributions whose module has another name; and what is imported only where an extra installed it.
 MODULES: dict[str, str] = {}
-OPTIONAL = {"transformers", "torch_npu"}
+OPTIONAL = {"transformers", "torch", "torch_npu"}
 
 
 def _imports(path: Path) -> set[str]:

@@ -61,7 +61,12 @@ class Environment:
             self.run("python", "-m", "pip", "install", *args, env=env)
 
     def install(
-        self, members: Sequence[Package], *extras: str, options: Sequence[str] = (), env: dict[str, str] | None = None
+        self,
+        members: Sequence[Package],
+        *extras: str,
+        options: Sequence[str] = (),
+        env: dict[str, str] | None = None,
+        torch: bool = True,
     ) -> None:
         """Installs packages of the repository, editable, and the requirements of them and of their `extras`.
 
@@ -70,8 +75,10 @@ class Environment:
             extras: names of extras, of the packages that have them.
             options: options of pip for the requirements, such as `-c FILE`, or further requirements.
             env: environment variables for the build, in place of those of `build_variables`.
+            torch: installs torch first.
         """
-        self.install_torch()
+        if torch:
+            self.install_torch()
         self.session.log("Building the C++ engine: minutes at first, later only changed files.")
         editable = [word for package in members for word in ("--editable", str(package.folder))]
         progress = [] if self.session.venv_backend == "uv" else ["--verbose"]  # pip then shows Ninja's lines

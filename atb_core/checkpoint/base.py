@@ -16,9 +16,9 @@ from atb_core.graph.dtype import DataType
 
 if TYPE_CHECKING:
     import tokenizers
-    import torch
     from typing_extensions import Self
 
+    from atb_core.graph.arrays import Array, HostArray
     from atb_core.graph.quantized import QuantizedRows
 
 
@@ -34,15 +34,16 @@ class FormatRules:
         config: entries of `config.json` that the format does not carry, for example an activation's name.
         metadata: further metadata that mean something to the family, names under that of the architecture (such as
             `"final_logit_softcapping"`) to keys of `config.json`. A file with others is refused.
-        transforms: functions that turn a stored tensor into the checkpoint's, by Hugging Face name with `{}` for
-            numbers, such as `{"model.layers.{}.input_layernorm.weight": lambda norm: norm - 1}`. They keep the shape.
+        transforms: functions that turn a stored tensor, an array of numpy, into the checkpoint's, by Hugging Face name
+            with `{}` for numbers, such as `{"model.layers.{}.input_layernorm.weight": lambda norm: norm - 1}`. They
+            keep the shape.
     """
 
     permuted_qk: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, object] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
-    transforms: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = field(default_factory=dict)
+    transforms: Mapping[str, Callable[[HostArray], Array]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class TokenizerParts:
 class Checkpoint(ABC):
     """A model's files on this machine in one format.
 
-    Nothing is read before it is asked for, and only `weights` imports torch. `str` gives the name for messages.
+    Nothing is read before it is asked for. `str` gives the name for messages.
 
     Args:
         path: the file or the directory.
@@ -178,11 +179,21 @@ class WeightLoader(ABC):
         """Returns the bytes that the tensor occupies in the file: the unit of progress."""
 
     @abstractmethod
-    def get(self, name: str) -> torch.Tensor:
-        """Reads the whole tensor into fresh, contiguous CPU memory that the caller owns."""
+    def get(self, name: str) -> Array:
+        """Reads the whole tensor into fresh, contiguous memory of the host that the caller owns."""
+
+    def read_into(self, name: str, out: HostArray) -> None:
+        """Reads the whole tensor into an array of its shape, in the array's element type."""
+        import numpy as np
+
+        from atb_core.graph.arrays import to_numpy
+
+        # Numbers that are too large become infinite, as in torch.
+        with np.errstate(over="ignore"):
+            out[...] = to_numpy(self.get(name))
 
     @abstractmethod
-    def get_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
+    def get_slice(self, name: str, dim: int, start: int, stop: int) -> Array:
         """Reads `get(name).narrow(dim, start, stop - start)` into fresh contiguous memory, and no more than needed."""
 
     def blocks(self, name: str, formats: Collection[str]) -> QuantizedRows | None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader, end_token_ids
-from atb_core.checkpoint.safetensors import open_safetensors
 from atb_core.checkpoint.tokenizer_conversion import convert
 from atb_core.checkpoint.tokenizer_json import library_errors, tokenizer_from_json
 from atb_core.errors import ConfigError, TokenizerError, WeightsError
@@ -81,6 +80,8 @@ class DirectoryCheckpoint(Checkpoint):
         return read_tokenizer_files(self.directory)
 
     def weights(self, dtype: DataType | None = None) -> WeightLoader:
+        from atb_core.checkpoint.safetensors import open_safetensors
+
         return open_safetensors(self.path)
 
 

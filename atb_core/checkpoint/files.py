@@ -22,7 +22,7 @@ from atb_core.files import open_regular
 from atb_core.graph.dtype import DataType
 
 if TYPE_CHECKING:
-    import torch
+    from atb_core.graph.arrays import HostArray
 
 __all__ = ["CheckedFile", "StoredTensor", "TableLoader", "memory_of"]
 
@@ -144,7 +144,7 @@ class TableLoader(WeightLoader, Generic[K]):
     def nbytes(self, name: str) -> int:
         return self.locate(name).nbytes
 
-    def get_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
+    def get_slice(self, name: str, dim: int, start: int, stop: int) -> HostArray:
         shape = self.locate(name).shape
         if not 0 <= dim < len(shape) or not 0 <= start <= stop <= shape[dim]:
             raise WeightsError(
@@ -153,23 +153,20 @@ class TableLoader(WeightLoader, Generic[K]):
         return self.read_slice(name, dim, start, stop)
 
     @abstractmethod
-    def read_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
+    def read_slice(self, name: str, dim: int, start: int, stop: int) -> HostArray:
         """Reads a slice that exists."""
 
 
-def empty(shape: Sequence[int], dtype: DataType) -> torch.Tensor:
-    """Returns a tensor of that shape whose elements are not set."""
-    import torch
+def empty(shape: Sequence[int], dtype: DataType) -> HostArray:
+    """Returns an array of that shape whose elements are not set."""
+    # Formats are listed without numpy.
+    import numpy as np
 
-    from atb_core.graph.torch_dtypes import dtype_to_torch
+    from atb_core.graph.arrays import numpy_dtype
 
-    return torch.empty(tuple(shape), dtype=dtype_to_torch(dtype))
+    return np.empty(tuple(shape), numpy_dtype(dtype))
 
 
-def memory_of(tensor: torch.Tensor) -> memoryview:
-    """Returns the bytes of a contiguous tensor, writable."""
-    import torch
-
-    flat = tensor.reshape(-1)
-    # numpy has no bfloat16 and torch cannot view an empty tensor as bytes, hence both detours.
-    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(bytearray())
+def memory_of(array: HostArray) -> memoryview:
+    """Returns the bytes of a contiguous array, writable."""
+    return array.reshape(-1).view("uint8").data

@@ -12,15 +12,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
+
+import numpy as np
 
 from atb_core.checkpoint.files import CheckedFile, StoredTensor, TableLoader, empty, memory_of
 from atb_core.errors import WeightsError
 from atb_core.files import parse_json, read_json
+from atb_core.graph.arrays import HostArray, dtype_of
 from atb_core.graph.dtype import DataType
-
-if TYPE_CHECKING:
-    import torch
 
 _log = logging.getLogger(__name__)
 
@@ -106,12 +106,18 @@ class SafetensorsLoader(TableLoader[str]):
             )
         return _READABLE[stored]
 
-    def get(self, name: str) -> torch.Tensor:
+    def get(self, name: str) -> HostArray:
         out = empty(self.shape(name), self.dtype(name))
-        self._file_of[name].read_into(self.locate(name).offset, memory_of(out), f"tensor {name!r}")
+        self.read_into(name, out)
         return out
 
-    def read_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
+    def read_into(self, name: str, out: HostArray) -> None:
+        if dtype_of(out) is self.dtype(name) and out.shape == self.shape(name) and out.flags.carray:
+            self._file_of[name].read_into(self.locate(name).offset, memory_of(out), f"tensor {name!r}")
+        else:
+            super().read_into(name, out)
+
+    def read_slice(self, name: str, dim: int, start: int, stop: int) -> HostArray:
         """Reads rows straight into their memory, and cuts inner dimensions from chunks of rows."""
         dtype, tensor, file = self.dtype(name), self.locate(name), self._file_of[name]
         inner = math.prod(tensor.shape[dim + 1 :]) * dtype.itemsize
@@ -120,13 +126,11 @@ class SafetensorsLoader(TableLoader[str]):
         out = empty(shape, dtype)
         if outer == 1:
             file.read_into(tensor.offset + start * inner, memory_of(out), f"tensor {name!r}")
-        elif out.numel():
-            import torch
-
+        elif out.size:
             row_bytes = tensor.shape[dim] * inner
             # The view has one row per outer index, in bytes, so one loop serves every rank and element type.
-            rows = out.view(outer, -1).view(torch.uint8)
-            buffer = torch.empty((min(max(1, _CHUNK_BYTES // row_bytes), outer), row_bytes), dtype=torch.uint8)
+            rows = out.reshape(outer, -1).view(np.uint8)
+            buffer = np.empty((min(max(1, _CHUNK_BYTES // row_bytes), outer), row_bytes), np.uint8)
             for first in range(0, outer, len(buffer)):
                 chunk = buffer[: outer - first]
                 file.read_into(tensor.offset + first * row_bytes, memory_of(chunk), f"tensor {name!r}")

@@ -31,10 +31,16 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
         BackendUnavailableError: the name is unknown, or this machine cannot run the backend; the message names why.
         EngineError: an option does not exist or has an impossible value.
     """
+    from atb_core.graph.arrays import import_torch
+
     make: Callable[..., Backend]
     if name in ("cpu", "auto"):
         from atb_core.engine.cpu import CpuBackend as make
     elif name == "reference":
+        try:
+            import_torch()
+        except EngineError as error:
+            raise BackendUnavailableError(f"backend 'reference' needs torch: {error}", hint=error.hint) from error
         from atb_core.engine.reference import ReferenceBackend as make
     elif name in ("atb", "atb-sim"):
         from atb_core.engine.atb import AtbBackend

@@ -14,9 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import torch
-
-from atb_core.engine.checks import check_integer, check_names, check_real, check_tensor, memory_size
+from atb_core.engine.checks import (
+    address_of,
+    check_dtype,
+    check_integer,
+    check_names,
+    check_real,
+    check_tensor,
+    memory_size,
+)
 from atb_core.engine.native import (
     Arguments,
     NativeBackend,
@@ -30,9 +36,11 @@ from atb_core.engine.native import (
 from atb_core.engine.native_graph import NativeGraph
 from atb_core.engine.switches import switch
 from atb_core.errors import BackendUnavailableError, EngineError
+from atb_core.graph.arrays import Array, is_tensor, numpy_dtype, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.passes.cut import segments
+from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.names import command, pip_install
 
 #: Extension modules of the same C++ source, built with ATB and with the simulator.
@@ -62,6 +70,7 @@ class AtbBackend(NativeBackend):
     # ATB returns a matrix product in the type of its inputs.
     float32_logits = False
     masks_new_tokens = True
+    copies_constants = True
 
     def __init__(
         self,
@@ -123,23 +132,27 @@ class AtbBackend(NativeBackend):
     def build(self, network: Network, store: NativeStore | None = None) -> AtbEngine:
         return AtbEngine(network, self.new_store() if store is None else store)
 
-    def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        count = memory_size("a key/value cache", shape, dtype)
+    def allocate(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        known = check_dtype("a key/value cache", dtype)
+        count = memory_size("a key/value cache", shape, known)
         if not self.simulator:
-            zeros = torch.zeros(shape, dtype=dtype, device=f"npu:{self.device_id}")
+            import torch
+
+            zeros = torch.zeros(shape, dtype=dtype_to_torch(known), device=f"npu:{self.device_id}")
             # The engine must not write before torch has executed the operation from its queue.
             _npu().current_stream().synchronize()
             return zeros
         with engine_errors(self.extension.Error):
             memory = self.extension.Memory(self.device, count)
         # The host can read the simulator's device memory.
-        return torch.from_numpy(self.extension.sim.window(memory.address, count, memory)).view(dtype).view(shape)
+        window = self.extension.sim.window(memory.address, count, memory).view(numpy_dtype(known)).reshape(shape)
+        return window if isinstance(dtype, DataType) else to_torch(window)
 
-    def input_address(self, value: torch.Tensor) -> tuple[int, bool]:
+    def input_address(self, value: Array) -> tuple[int, bool]:
         address = self._device_address(value)
-        return (value.data_ptr(), False) if address is None else (address, True)
+        return (address_of(value), False) if address is None else (address, True)
 
-    def cache_address(self, name: str, value: torch.Tensor) -> tuple[int, bool]:
+    def cache_address(self, name: str, value: Array) -> tuple[int, bool]:
         address = self._device_address(value)
         if address is None:
             raise EngineError(
@@ -147,7 +160,7 @@ class AtbBackend(NativeBackend):
                 hint="Allocate it with backend.allocate(), or ModelRunner.allocate_kv_cache().",
             )
         # Attention on this device has to take the cache's blocks.
-        problem = value.dim() == 4 and self.device.block_problem(value.shape[3], value.shape[1], several=False)
+        problem = value.ndim == 4 and self.device.block_problem(value.shape[3], value.shape[1], several=False)
         if problem:
             best = self.block_size(value.shape[3])
             raise EngineError(
@@ -155,15 +168,15 @@ class AtbBackend(NativeBackend):
             )
         return address, True
 
-    def _device_address(self, value: torch.Tensor) -> int | None:
+    def _device_address(self, value: Array) -> int | None:
         """Returns the address on the device, `None` for a tensor in host memory."""
         if self.simulator:
-            return self.extension.sim.device_address(value.data_ptr()) or None
-        return value.data_ptr() if value.device.type == "npu" else None
+            return self.extension.sim.device_address(address_of(value)) or None
+        return value.data_ptr() if is_tensor(value) and value.device.type == "npu" else None
 
-    def wait_for_torch(self, values: Iterable[torch.Tensor]) -> None:
+    def wait_for_torch(self, values: Iterable[Array]) -> None:
         # Torch's queued operations must be on the stream before those of the engine.
-        if not all(value.is_cpu for value in values):
+        if not all(value.is_cpu for value in filter(is_tensor, values)):
             _npu().current_stream().synchronize()
 
     def available_memory(self) -> int | None:
@@ -182,7 +195,7 @@ class AtbProgram(NativeProgram):
         return self.backend.extension.Program(store.handle, graph.dims, graph.tensors, graph.nodes, numbers)
 
     def arguments(
-        self, what: str, slots: Sequence[Slot], values: Mapping[str, torch.Tensor], host: Mapping[str, torch.Tensor]
+        self, what: str, slots: Sequence[Slot], values: Mapping[str, Array], host: Mapping[str, Array]
     ) -> Arguments:
         for name, value in values.items():
             check_real(f"{what} {name!r}", value)
@@ -193,7 +206,7 @@ class AtbProgram(NativeProgram):
         # ATB reads some inputs in host memory; the caller passes copies of those that are in device memory.
         for slot in (slot for slot in slots if slot.name in host):
             check_tensor("the host's copy of", slot.tensor, host[slot.name], "cpu")
-        copies = [host[slot.name].data_ptr() if slot.name in host else 0 for slot in slots]
+        copies = [address_of(host[slot.name]) if slot.name in host else 0 for slot in slots]
         addresses, on_device = zip(*(places[slot.name] for slot in slots), strict=True)
         self.backend.wait_for_torch(values.values())
         for slot in slots:
@@ -201,7 +214,7 @@ class AtbProgram(NativeProgram):
         shapes = [values[slot.name].shape for slot in slots]
         return [slot.number for slot in slots], list(addresses), shapes, list(on_device), copies
 
-    def set(self, what: str, slots: Sequence[Slot], values: Mapping[str, torch.Tensor]) -> None:
+    def set(self, what: str, slots: Sequence[Slot], values: Mapping[str, Array]) -> None:
         for slot in slots:
             value = values[slot.name]
             if what == "KV cache":

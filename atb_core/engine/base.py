@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
-
+from atb_core.engine.checks import check_dtype
 from atb_core.engine.host_memory import available_memory, host_zeros
 from atb_core.errors import EngineError
+from atb_core.graph.arrays import Array, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.quantized import QuantizedRows
@@ -37,12 +37,15 @@ class RunTimes(NamedTuple):
 
 
 class Engine(ABC):
-    """Runs one network; weights and KV caches are bound once, inputs and outputs are passed to every call."""
+    """Runs one network; weights and KV caches are bound once, inputs and outputs are passed to every call.
+
+    All values are arrays of numpy (bfloat16 as `ml_dtypes.bfloat16`) or torch tensors, also some of each.
+    """
 
     network: Network
 
     @abstractmethod
-    def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def set_weights(self, weights: Mapping[str, Array]) -> None:
         """Sets some or all of the weights, by name.
 
         The engine keeps them in its own layout, so the caller may release the tensors afterwards.
@@ -52,7 +55,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def set_weight_part(self, name: str, begin: int, value: torch.Tensor) -> None:
+    def set_weight_part(self, name: str, begin: int, value: Array) -> None:
         """Sets rows `begin` to `begin + len(value) - 1` of a weight of known shape, e.g. the experts of an MoE layer.
 
         Parts are set in ascending order without gaps; one that begins at 0 starts again. The weight is set when its
@@ -63,7 +66,7 @@ class Engine(ABC):
                 must be set as a whole.
         """
 
-    def quantize_weight(self, name: str, value: torch.Tensor, quantization: str) -> None:
+    def quantize_weight(self, name: str, value: Array, quantization: str) -> None:
         """Sets a weight, stored in one of the backend's `quantizations`.
 
         Raises:
@@ -80,28 +83,29 @@ class Engine(ABC):
         raise EngineError(f"weight {name!r}: {type(self).__name__} does not store weights as {parts[0].format}")
 
     @abstractmethod
-    def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
+    def set_kv_caches(self, caches: Mapping[str, Array]) -> None:
         """Binds inputs whose memory is the same in all calls and is written in place."""
 
     @abstractmethod
-    def set_constants(self, inputs: Mapping[str, torch.Tensor]) -> None:
+    def set_constants(self, inputs: Mapping[str, Array]) -> None:
         """Binds inputs that have the same values in all calls until they are set again: tables, masks.
 
-        An engine may copy them, so later changes of the tensors need not take effect.
+        The engine reads their memory in every call; one whose backend has `copies_constants` copies them.
         """
 
     @abstractmethod
     def forward(
         self,
-        inputs: Mapping[str, torch.Tensor],
-        outputs: Mapping[str, torch.Tensor] | None = None,
-        runtime_params: Mapping[str, torch.Tensor] | None = None,
-    ) -> dict[str, torch.Tensor]:
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array] | None = None,
+        runtime_params: Mapping[str, Array] | None = None,
+    ) -> dict[str, Any]:
         """Runs the network and returns all outputs.
 
         Args:
             inputs: every input that is not bound, by name.
-            outputs: tensors to write into; missing ones are allocated.
+            outputs: arrays to write into; missing ones are allocated, as torch tensors if an input is one, else as
+                arrays of numpy.
             runtime_params: copies of inputs in host memory, for backends that need some (sequence lengths on Ascend).
 
         Raises:
@@ -139,6 +143,12 @@ class Backend(ABC):
     #: True if attention of several new tokens to the cache needs a mask as an input; models then make it of each step.
     masks_new_tokens: bool = False
 
+    #: True if engines copy what `set_weights` and `set_weight_part` give them.
+    copies_weights: bool = False
+
+    #: True if engines copy what `set_constants` gives them, so that later changes of it have no effect.
+    copies_constants: bool = False
+
     def block_size(self, head_dim: int) -> int:
         """Returns the tokens in a block of the paged cache that suit heads of `head_dim` elements."""
         return 128
@@ -151,9 +161,15 @@ class Backend(ABC):
         """Returns why steps with `q_lens` cannot run on a cache of such blocks, `None` if they can."""
         return None
 
-    def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Allocates memory that engines of this backend write in place, e.g. a KV cache; its values are undefined."""
-        return host_zeros(shape, dtype)
+    def allocate(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Allocates memory that engines of this backend write in place, e.g. a KV cache; its values are undefined.
+
+        Args:
+            shape: sizes.
+            dtype: a `DataType`, for an array of numpy where the memory is the host's, or a torch dtype, for a tensor.
+        """
+        array = host_zeros(shape, check_dtype("a key/value cache", dtype))
+        return array if isinstance(dtype, DataType) else to_torch(array)
 
     def available_memory(self) -> int | None:
         """Returns the bytes that can still be allocated, `None` if that is unknown."""

@@ -6,14 +6,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-import torch
+import numpy as np
 
 from atb_core.errors import EngineError
+from atb_core.graph.arrays import Array, data_type, is_tensor
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
-from atb_core.graph.torch_dtypes import dtype_from_torch
 
 #: More bytes than any system gives; larger numbers do not fit into C++'s.
 _MOST_BYTES = 2**62
@@ -22,7 +22,7 @@ _MOST_BYTES = 2**62
 def check_kind(what: str, value: object, kind: type) -> None:
     """Raises EngineError unless `value` is of the type `kind`."""
     if not isinstance(value, kind):
-        name = "torch.Tensor" if kind is torch.Tensor else "dict" if kind is Mapping else kind.__name__
+        name = "dict" if kind is Mapping else kind.__name__
         raise EngineError(f"{what} must be a {name}, not {type(value).__name__}")
 
 
@@ -44,31 +44,30 @@ def check_integer(what: str, value: object, least: int, most: int = 2**31 - 1) -
         raise EngineError(f"{what} must be an integer from {least} to {most}, not {given}")
 
 
-def memory_size(what: str, shape: Sequence[int], dtype: torch.dtype) -> int:
+def memory_size(what: str, shape: Sequence[int], dtype: object) -> int:
     """Returns the bytes of a tensor; raises EngineError for impossible sizes and dtypes that engines do not have."""
     check_kind(f"the shape of {what}", shape, Sequence)
     for axis, size in enumerate(shape):
         check_integer(f"dimension {axis} of {what}", size, 0, _MOST_BYTES)
-    check_dtype(what, dtype)
-    count = math.prod(shape) * dtype.itemsize
+    count = math.prod(shape) * check_dtype(what, dtype).itemsize
     if count > _MOST_BYTES:
         raise EngineError(f"{what} of shape {list(shape)} in {dtype} does not fit into any memory")
     return count
 
 
-def check_dtype(what: str, dtype: torch.dtype) -> DataType:
-    """Returns the element type of a torch dtype; raises EngineError if engines do not have it."""
+def check_dtype(what: str, dtype: object) -> DataType:
+    """Returns the element type of a dtype of numpy or torch; raises EngineError if engines do not have it."""
     try:
-        return dtype_from_torch(dtype)
+        return data_type(dtype)
     except TypeError as error:
         raise EngineError(f"{what}: {error}") from None
 
 
 def check_call(
-    inputs: Mapping[str, torch.Tensor],
-    outputs: Mapping[str, torch.Tensor] | None,
-    runtime_params: Mapping[str, torch.Tensor] | None,
-) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
+    inputs: Mapping[str, Array],
+    outputs: Mapping[str, Array] | None,
+    runtime_params: Mapping[str, Array] | None,
+) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
     """Returns outputs and runtime parameters of `Engine.forward`, empty ones for `None`; checks that all are dicts.
 
     An output that is an input under the same name is written in place, and left out.
@@ -94,11 +93,19 @@ def check_names(what: str, given: Collection[str], wanted: Collection[str], opti
         )
 
 
-def check_real(what: str, real: torch.Tensor, device: str | None = None, contiguous: bool = True) -> DataType:
-    """Returns the element type of `real`; raises EngineError unless it is a dense, contiguous tensor on `device`."""
-    check_kind(what, real, torch.Tensor)
+def check_real(what: str, real: Array, device: str | None = None, contiguous: bool = True) -> DataType:
+    """Returns the element type of `real`; raises EngineError unless it is a dense, contiguous array on `device`."""
+    if isinstance(real, np.ndarray):
+        dtype = check_dtype(what, real.dtype)
+        if contiguous and not (real.flags.c_contiguous and real.flags.aligned):
+            raise EngineError(f"{what} is not contiguous", hint="Pass numpy.ascontiguousarray(array).")
+        if device not in (None, "cpu"):
+            raise EngineError(f"{what} is on cpu, the engine runs on {device}")
+        return dtype
+    if not is_tensor(real):
+        raise EngineError(f"{what} must be a torch.Tensor or a numpy array, not {type(real).__name__}")
     dtype = check_dtype(what, real.dtype)
-    if real.layout is not torch.strided or real.is_nested:
+    if str(real.layout) != "torch.strided" or real.is_nested:
         raise EngineError(f"{what} is sparse or nested ({real.layout})", hint="Pass tensor.to_dense().")
     # Its memory holds the values with the other sign.
     if real.is_neg():
@@ -110,13 +117,24 @@ def check_real(what: str, real: torch.Tensor, device: str | None = None, contigu
     return dtype
 
 
-def check_tensor(what: str, declared: Tensor, real: torch.Tensor, device: str | None = None) -> None:
+def check_written(what: str, real: Array) -> None:
+    """Raises EngineError for an array that must not be written."""
+    if isinstance(real, np.ndarray) and not real.flags.writeable:
+        raise EngineError(f"{what} is read-only, and the engine writes it", hint="Pass a copy.")
+
+
+def address_of(real: Array) -> int:
+    """Returns the address of an array's first element."""
+    return real.ctypes.data if isinstance(real, np.ndarray) else real.data_ptr()
+
+
+def check_tensor(what: str, declared: Tensor, real: Array, device: str | None = None) -> None:
     """Raises EngineError unless `real` is contiguous, on `device`, and has the declared dtype and fixed sizes."""
     dtype = check_real(f"{what} {declared.name!r}", real, contiguous=False)
     if declared.dtype is not None and dtype is not declared.dtype:
         raise EngineError(f"{what} {declared.name!r} must be {declared.dtype.short}, not {real.dtype}")
     if declared.shape is not None:
-        fits = len(declared.shape) == real.dim() and all(
+        fits = len(declared.shape) == real.ndim and all(
             isinstance(size, Dim) or size == value for size, value in zip(declared.shape, real.shape, strict=True)
         )
         if not fits:
@@ -125,18 +143,18 @@ def check_tensor(what: str, declared: Tensor, real: torch.Tensor, device: str | 
 
 
 def check_some(
-    what: str, network: Network, values: Mapping[str, torch.Tensor], wanted: Collection[str], device: str | None = None
+    what: str, network: Network, values: Mapping[str, Array], wanted: Collection[str], device: str | None = None
 ) -> None:
     """Raises EngineError unless `values` are some of the `wanted` inputs and fit their declarations."""
     check_kind(f"{what}s", values, Mapping)
     check_names(f"{what}s", values, wanted, optional=True)
     for name, value in values.items():
         check_tensor(what, network.input(name), value, device)
+        if what == "KV cache":
+            check_written(f"{what} {name!r}", value)
 
 
-def check_part(
-    network: Network, name: str, begin: int, part: torch.Tensor, device: str | None = None
-) -> tuple[int, ...]:
+def check_part(network: Network, name: str, begin: int, part: Array, device: str | None = None) -> tuple[int, ...]:
     """Returns the shape of weight `name`; raises EngineError unless `part` fits into it from row `begin` on."""
     check_name("the name of a weight", name)
     check_names("weights", [name], network.weights_keys, optional=True)

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from atb_core.engine.base import RunTimes
 from atb_core.engine.checks import check_integer, check_kind, check_names, check_some
 from atb_core.engine.extension import load_extension
@@ -17,6 +15,7 @@ from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
 from atb_core.engine.native import NativeBackend, NativeEngine, NativeProgram, NativeStore
 from atb_core.engine.native_graph import NativeGraph
 from atb_core.errors import BackendUnavailableError, EngineError
+from atb_core.graph.arrays import Array
 from atb_core.graph.custom_ops import contribution
 from atb_core.graph.network import Network
 from atb_core.graph.quantized import QuantizedRows
@@ -113,7 +112,7 @@ class CpuEngine(NativeEngine):
     program_type = CpuProgram
     _recording = False
 
-    def quantize_weight(self, name: str, value: torch.Tensor, quantization: str) -> None:
+    def quantize_weight(self, name: str, value: Array, quantization: str) -> None:
         check_some("weight", self.network, {name: value}, self.network.weights_keys, "cpu")
         self.store.quantize(name, value, quantization)
 
@@ -133,7 +132,7 @@ class CpuEngine(NativeEngine):
     def take_runs(self) -> list[RunTimes]:
         return [_run_times(each.network, *run) for each in self.programs() for run in each.handle.take_runs()]
 
-    def specialize(self, values: Mapping[str, torch.Tensor]) -> CpuProgram:
+    def specialize(self, values: Mapping[str, Array]) -> CpuProgram:
         program: CpuProgram = super().specialize(values)
         program.handle.set_recording(self._recording)
         return program

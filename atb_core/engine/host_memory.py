@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Host memory: the available amount, and tensors whose pages are allocated on first use."""
+"""Host memory: the available amount, and arrays whose pages are allocated on first use."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from atb_core.engine.checks import memory_size
 from atb_core.errors import EngineError
+from atb_core.graph.arrays import HostArray, numpy_dtype
+from atb_core.graph.dtype import DataType
 
 _ALIGNMENT = 64
 
 
-def host_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Returns a tensor of zeros, aligned to 64 bytes, whose memory the system provides page by page on first write.
+def host_zeros(shape: tuple[int, ...], dtype: DataType) -> HostArray:
+    """Returns an array of zeros, aligned to 64 bytes, whose memory the system provides page by page on first write.
 
     Raises:
         EngineError: there is not enough memory, or the shape or dtype is impossible.
     """
-    # numpy asks for zeroed memory (calloc); torch.zeros would write to every page.
+    # numpy asks for zeroed memory (calloc), which is not written.
     count = memory_size("a key/value cache", shape, dtype)
     try:
         raw = np.zeros(count + _ALIGNMENT, dtype=np.uint8)
@@ -32,7 +33,7 @@ def host_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
             hint="Lower num_blocks, kv_cache_memory_bytes, max_model_len or max_num_seqs.",
         ) from None
     start = -raw.ctypes.data % _ALIGNMENT
-    return torch.from_numpy(raw[start : start + count]).view(dtype).view(shape)
+    return raw[start : start + count].view(numpy_dtype(dtype)).reshape(shape)
 
 
 def available_memory() -> int | None:

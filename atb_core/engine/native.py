@@ -11,10 +11,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import torch
+import numpy as np
 
 from atb_core.engine.base import Backend, Engine
 from atb_core.engine.checks import (
+    address_of,
     check_call,
     check_integer,
     check_kind,
@@ -24,15 +25,16 @@ from atb_core.engine.checks import (
     check_real,
     check_some,
     check_tensor,
+    check_written,
 )
 from atb_core.engine.native_graph import NativeGraph, is_complete, lower
 from atb_core.errors import BackendUnavailableError, EngineError
+from atb_core.graph.arrays import Array, dtype_of, is_tensor, numpy_dtype, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.quantized import QuantizedRows
 from atb_core.graph.specialize import specialize
 from atb_core.graph.tensor import Tensor
-from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
 
 #: Version of the interface to the Ascend backend's extension modules, which can be installed separately; the same
 #: number is in `csrc/bindings/interface.h`.
@@ -97,27 +99,27 @@ class NativeStore:
         """Returns the bytes that the weights occupy."""
         return int(self.handle.bytes)
 
-    def set(self, name: str, value: torch.Tensor) -> None:
-        """Copies a weight; raises EngineError unless it is a contiguous CPU tensor."""
+    def set(self, name: str, value: Array) -> None:
+        """Copies a weight; raises EngineError unless it is contiguous and in host memory."""
         check_name("the name of a weight", name)
         dtype = check_real(f"weight {name!r}", value, "cpu").short
         with engine_errors(self.error_type):
-            self.handle.set(name, value.data_ptr(), dtype, list(value.shape))
+            self.handle.set(name, address_of(value), dtype, list(value.shape))
 
-    def set_part(self, name: str, begin: int, value: torch.Tensor, whole: int) -> None:
+    def set_part(self, name: str, begin: int, value: Array, whole: int) -> None:
         """Copies rows from `begin` on of a weight of `whole` rows, as `Engine.set_weight_part`."""
         check_name("the name of a weight", name)
         for what, row in (("first row", begin), ("number of rows", whole)):
             check_integer(f"the {what} of weight {name!r}", row, 0, 2**63 - 1)
         dtype = check_real(f"a part of weight {name!r}", value, "cpu").short
         with engine_errors(self.error_type):
-            self.handle.set_part(name, begin, value.data_ptr(), dtype, list(value.shape), whole)
+            self.handle.set_part(name, begin, address_of(value), dtype, list(value.shape), whole)
 
-    def quantize(self, name: str, value: torch.Tensor, quantization: str) -> None:
+    def quantize(self, name: str, value: Array, quantization: str) -> None:
         """Packs a matrix in one of the backend's `quantizations`, as `Engine.quantize_weight`."""
         dtype = check_real(f"weight {name!r}", value, "cpu").short
         with engine_errors(self.error_type):
-            self.handle.quantize(name, quantization, value.data_ptr(), dtype, list(value.shape))
+            self.handle.quantize(name, quantization, address_of(value), dtype, list(value.shape))
 
     def set_blocks(self, name: str, parts: Sequence[QuantizedRows], dtype: DataType) -> None:
         """Packs pieces of a matrix in the backend's `block_formats`, as `Engine.set_weight_blocks`."""
@@ -140,6 +142,7 @@ class NativeBackend(Backend):
 
     #: The extension module, which has `WeightStore(...)` and `Model(name, param, store)`.
     extension: Any
+    copies_weights = True
     #: Device type of inputs and outputs; `None` if they may be in host or device memory.
     input_device: str | None = "cpu"
 
@@ -151,15 +154,15 @@ class NativeBackend(Backend):
     def new_store(self) -> NativeStore:
         return NativeStore(self)
 
-    def input_address(self, value: torch.Tensor) -> tuple[int, bool]:
+    def input_address(self, value: Array) -> tuple[int, bool]:
         """Returns the address of an input or output, and `True` if it is in device memory."""
-        return value.data_ptr(), False
+        return address_of(value), False
 
-    def cache_address(self, name: str, value: torch.Tensor) -> tuple[int, bool]:
+    def cache_address(self, name: str, value: Array) -> tuple[int, bool]:
         """Returns the same for a KV cache; raises EngineError if the engine cannot write it in place."""
-        return value.data_ptr(), False
+        return address_of(value), False
 
-    def wait_for_torch(self, values: Iterable[torch.Tensor]) -> None:
+    def wait_for_torch(self, values: Iterable[Array]) -> None:
         """Waits until torch has finished its queued operations on these tensors."""
 
 
@@ -168,7 +171,7 @@ class Slot(NamedTuple):
 
     name: str
     number: int
-    dtype: torch.dtype
+    dtype: np.dtype[Any]
     tensor: Tensor
 
 
@@ -186,14 +189,14 @@ class NativeProgram(ABC):
         self.inputs = self._all
         # In the order in which the program returns the shapes of outputs.
         self.outputs = [_slot(t, graph.ids[t]) for t in sorted(network.outputs, key=graph.ids.__getitem__)]
-        self._bound: dict[str, torch.Tensor] = {}
+        self._bound: dict[str, Any] = {}
 
     @abstractmethod
     def make(self, network: Network, store: Any, graph: NativeGraph) -> Any:
         """Returns the extension's program."""
 
     def arguments(
-        self, what: str, slots: Sequence[Slot], values: Mapping[str, torch.Tensor], host: Mapping[str, torch.Tensor]
+        self, what: str, slots: Sequence[Slot], values: Mapping[str, Array], host: Mapping[str, Array]
     ) -> Arguments:
         """Checks tensors and returns numbers, addresses and shapes in the order of the slots.
 
@@ -205,50 +208,60 @@ class NativeProgram(ABC):
                 break
             value = values[name]
             # The full check is too slow for every call: it runs if one of its conditions does not hold.
-            fits = isinstance(value, torch.Tensor) and value.dtype is dtype and value.is_cpu and value.is_contiguous()
-            if not fits or value.is_neg():
+            fits = isinstance(value, np.ndarray) and value.dtype is dtype and value.flags.carray
+            if not (fits or _fits(value, declared)):
                 check_tensor(what, declared, value, "cpu")
+                if what == "output":
+                    check_written(f"{what} {name!r}", value)
             numbers.append(number)
-            pointers.append(value.data_ptr())
+            pointers.append(address_of(value))
             shapes.append(value.shape)
         if len(numbers) != len(values) or len(numbers) != len(slots):
             check_names(f"{what}s", values, [slot.name for slot in slots])
         return numbers, pointers, shapes
 
-    def bind(self, what: str, values: Mapping[str, torch.Tensor]) -> None:
+    def bind(self, what: str, values: Mapping[str, Array]) -> None:
         """Binds inputs, of the kind `what`, for all later runs and keeps them alive."""
         with engine_errors(self.error_type):
             self.set(what, [slot for slot in self._all if slot.name in values], values)
         self._bound.update(values)
         self.inputs = [slot for slot in self._all if slot.name not in self._bound]
 
-    def set(self, what: str, slots: Sequence[Slot], values: Mapping[str, torch.Tensor]) -> None:
+    def set(self, what: str, slots: Sequence[Slot], values: Mapping[str, Array]) -> None:
         """Gives the program the addresses of bound inputs."""
         self.handle.set(*self.arguments(what, slots, values, {}))
 
     def forward(
         self,
-        inputs: Mapping[str, torch.Tensor],
-        outputs: Mapping[str, torch.Tensor],
-        runtime_params: Mapping[str, torch.Tensor],
-    ) -> dict[str, torch.Tensor]:
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        runtime_params: Mapping[str, Array],
+    ) -> dict[str, Any]:
         """Checks the tensors, runs the program and returns all outputs."""
         given = self.arguments("input", self.inputs, inputs, runtime_params)
         if len(outputs) < len(self.outputs):
             with engine_errors(self.error_type):
                 wanted = self.handle.output_shapes(*given)
             shapes = zip(self.outputs, wanted, strict=True)
-            allocated = {s.name: torch.empty(shape, dtype=s.dtype) for s, shape in shapes if s.name not in outputs}
-            outputs = {**outputs, **allocated}
+            made = {s.name: np.empty(shape, s.dtype) for s, shape in shapes if s.name not in outputs}
+            as_asked = to_torch if any(map(is_tensor, inputs.values())) else to_numpy
+            outputs = {**outputs, **{name: as_asked(value) for name, value in made.items()}}
         results = self.arguments("output", self.outputs, outputs, {})
         with engine_errors(self.error_type):
             self.handle.run(*(a + b for a, b in zip(given, results, strict=True)))
         return dict(outputs)
 
 
+def _fits(value: object, declared: Tensor) -> bool:
+    """Returns true for a dense torch tensor in host memory that has the declared dtype."""
+    if not is_tensor(value) or declared.dtype is None or str(value.dtype) != f"torch.{declared.dtype.short}":
+        return False
+    return value.is_cpu and value.is_contiguous() and not value.is_neg()
+
+
 def _slot(tensor: Tensor, number: int) -> Slot:
     assert tensor.name is not None and tensor.dtype is not None
-    return Slot(tensor.name, number, dtype_to_torch(tensor.dtype), tensor)
+    return Slot(tensor.name, number, numpy_dtype(tensor.dtype), tensor)
 
 
 class NativeEngine(Engine):
@@ -269,26 +282,26 @@ class NativeEngine(Engine):
         self.store = store
         self._inputs = {t.name: t for t in network.inputs if t.name and t.name not in network.weights_keys}
         # KV caches and constants, by the name of their kind in messages.
-        self._bound: dict[str, dict[str, torch.Tensor]] = {"KV cache": {}, "input": {}}
+        self._bound: dict[str, dict[str, Any]] = {"KV cache": {}, "input": {}}
         self._programs: OrderedDict[object, Any] = OrderedDict()
         self._program: Any = self.program_type(network, store) if is_complete(network) else None
 
-    def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def set_weights(self, weights: Mapping[str, Array]) -> None:
         check_some("weight", self.network, weights, self.network.weights_keys, "cpu")
         for name, value in weights.items():
             self.store.set(name, value)
 
-    def set_weight_part(self, name: str, begin: int, value: torch.Tensor) -> None:
+    def set_weight_part(self, name: str, begin: int, value: Array) -> None:
         whole = check_part(self.network, name, begin, value, "cpu")[0]
         self.store.set_part(name, begin, value, whole)
 
-    def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
+    def set_kv_caches(self, caches: Mapping[str, Array]) -> None:
         self._bind("KV cache", caches, self.cache_device)
 
-    def set_constants(self, inputs: Mapping[str, torch.Tensor]) -> None:
+    def set_constants(self, inputs: Mapping[str, Array]) -> None:
         self._bind("input", inputs, "cpu")
 
-    def _bind(self, what: str, values: Mapping[str, torch.Tensor], device: str | None) -> None:
+    def _bind(self, what: str, values: Mapping[str, Array], device: str | None) -> None:
         check_some(what, self.network, values, self._inputs, device)
         for program in self.programs():
             program.bind(what, values)
@@ -296,13 +309,13 @@ class NativeEngine(Engine):
 
     def forward(
         self,
-        inputs: Mapping[str, torch.Tensor],
-        outputs: Mapping[str, torch.Tensor] | None = None,
-        runtime_params: Mapping[str, torch.Tensor] | None = None,
-    ) -> dict[str, torch.Tensor]:
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array] | None = None,
+        runtime_params: Mapping[str, Array] | None = None,
+    ) -> dict[str, Any]:
         outputs, runtime_params = check_call(inputs, outputs, runtime_params)
         program = self._program or self._specialized(inputs)
-        results: dict[str, torch.Tensor] = program.forward(inputs, outputs, runtime_params)
+        results: dict[str, Any] = program.forward(inputs, outputs, runtime_params)
         return results
 
     def plan_info(self) -> dict[str, int]:
@@ -318,14 +331,14 @@ class NativeEngine(Engine):
         """Returns the programs, the one that ran last at the end."""
         return [self._program] if self._program else list(self._programs.values())
 
-    def _specialized(self, inputs: Mapping[str, torch.Tensor]) -> Any:
+    def _specialized(self, inputs: Mapping[str, Array]) -> Any:
         """Returns the program for inputs of exactly these shapes and dtypes."""
         bound = {name: value for values in self._bound.values() for name, value in values.items()}
         names = [name for name in self._inputs if name not in bound]
         check_names("inputs", inputs, names)
         check_some("input", self.network, inputs, names, "cpu")
         values = {**inputs, **bound}
-        key = tuple((name, values[name].shape, values[name].dtype) for name in self._inputs)
+        key = tuple((name, tuple(values[name].shape), dtype_of(values[name])) for name in self._inputs)
         if key not in self._programs:
             self._programs[key] = self.specialize(values)
             if len(self._programs) > _MAX_PROGRAMS:
@@ -333,13 +346,13 @@ class NativeEngine(Engine):
         self._programs.move_to_end(key)
         return self._programs[key]
 
-    def specialize(self, values: Mapping[str, torch.Tensor]) -> Any:
+    def specialize(self, values: Mapping[str, Array]) -> Any:
         """Returns a program for the shapes of these inputs, with KV caches and constants bound."""
         missing = sorted(name for name in self.network.weights_keys if name not in self.store)
         if missing:
             raise EngineError(f"weights are missing: {', '.join(missing)}", hint="Call set_weights() first.")
         specs: dict[str, tuple[Sequence[int], DataType]] = {n: self.store.spec(n) for n in self.network.weights_keys}
-        specs |= {name: (tuple(v.shape), dtype_from_torch(v.dtype)) for name, v in values.items()}
+        specs |= {name: (tuple(v.shape), dtype_of(v)) for name, v in values.items()}
         program = self.program_type(specialize(self.network, specs), self.store)
         for what, bound in self._bound.items():
             program.bind(what, bound)

@@ -7,12 +7,22 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from atb_core.engine.base import Backend, Engine, RunTimes
-from atb_core.engine.checks import check_call, check_kind, check_names, check_part, check_some, check_tensor
+from atb_core.engine.checks import (
+    check_call,
+    check_kind,
+    check_names,
+    check_part,
+    check_some,
+    check_tensor,
+    check_written,
+)
 from atb_core.errors import EngineError
+from atb_core.graph.arrays import Array, is_tensor, to_numpy, to_torch
 from atb_core.graph.dim import evaluate_shape
 from atb_core.graph.network import Network, Node
 from atb_core.graph.ops.view import Reshape
@@ -58,15 +68,16 @@ class ReferenceEngine(Engine):
         # Weights that are set in parts: number of rows set, and memory for all rows.
         self._partial: dict[str, tuple[int, torch.Tensor]] = {}
 
-    def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def set_weights(self, weights: Mapping[str, Array]) -> None:
         check_some("weight", self.network, weights, self.network.weights_keys)
-        self.store.update(weights)
+        self.store.update(_tensors(weights))
 
-    def quantize_weight(self, name: str, value: torch.Tensor, quantization: str) -> None:
-        self.set_weights({name: quantized_values(value, quantization)})
+    def quantize_weight(self, name: str, value: Array, quantization: str) -> None:
+        self.set_weights({name: quantized_values(to_torch(value), quantization)})
 
-    def set_weight_part(self, name: str, begin: int, value: torch.Tensor) -> None:
+    def set_weight_part(self, name: str, begin: int, value: Array) -> None:
         shape = check_part(self.network, name, begin, value)
+        value = to_torch(value)
         if begin == 0:
             self.store.pop(name, None)
             self._partial[name] = (0, value.new_empty(shape))
@@ -79,32 +90,33 @@ class ReferenceEngine(Engine):
         if filled == len(whole):
             self.store[name] = self._partial.pop(name)[1]
 
-    def set_kv_caches(self, caches: Mapping[str, torch.Tensor]) -> None:
+    def set_kv_caches(self, caches: Mapping[str, Array]) -> None:
         check_some("KV cache", self.network, caches, self._step_inputs)
-        self._bound.update(caches)
+        self._bound.update(_tensors(caches))
 
-    def set_constants(self, inputs: Mapping[str, torch.Tensor]) -> None:
+    def set_constants(self, inputs: Mapping[str, Array]) -> None:
         check_some("input", self.network, inputs, self._step_inputs)
-        self._bound.update(inputs)
+        self._bound.update(_tensors(inputs))
 
     @torch.no_grad()
     def forward(
         self,
-        inputs: Mapping[str, torch.Tensor],
-        outputs: Mapping[str, torch.Tensor] | None = None,
-        runtime_params: Mapping[str, torch.Tensor] | None = None,
-    ) -> dict[str, torch.Tensor]:
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array] | None = None,
+        runtime_params: Mapping[str, Array] | None = None,
+    ) -> dict[str, Any]:
         outputs, _ = check_call(inputs, outputs, runtime_params)
         values = self._bind(inputs)
         names = {t.name for t in self.network.outputs if t.name}
         check_names("outputs", outputs, names, optional=True)
         network, binding = self._resolved(values)
         environment = {tensor: values[tensor.name or ""] for tensor in network.inputs}
-        results = dict(outputs)
+        results: dict[str, Any] = dict(outputs)
         for tensor in network.outputs:
             if tensor.name in results and tensor.shape is not None:
                 declared = Tensor(tensor.name, evaluate_shape(tensor.shape, binding), tensor.dtype)
                 check_tensor("output", declared, results[tensor.name])
+                check_written(f"output {tensor.name!r}", results[tensor.name])
         times, begin = array("q"), time.perf_counter_ns()
         for node in network.nodes:
             times.append(time.perf_counter_ns())
@@ -115,7 +127,12 @@ class ReferenceEngine(Engine):
         for tensor in network.outputs:
             assert tensor.name is not None
             given = results.get(tensor.name)
-            results[tensor.name] = environment[tensor] if given is None else given.copy_(environment[tensor])
+            if given is not None:
+                to_torch(given).copy_(environment[tensor])
+            elif any(map(is_tensor, inputs.values())):
+                results[tensor.name] = environment[tensor]
+            else:
+                results[tensor.name] = to_numpy(environment[tensor].contiguous())
         return results
 
     def set_recording(self, on: bool) -> None:
@@ -127,7 +144,7 @@ class ReferenceEngine(Engine):
         self._runs.clear()
         return runs
 
-    def _bind(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _bind(self, inputs: Mapping[str, Array]) -> dict[str, torch.Tensor]:
         names = [name for name in self._step_inputs if name not in self._bound]
         check_names("inputs", inputs, names)
         check_some("input", self.network, inputs, names)
@@ -135,7 +152,7 @@ class ReferenceEngine(Engine):
         if missing:
             raise EngineError(f"weights are missing: {', '.join(missing)}", hint="Call set_weights() first.")
         weights = {name: self.store[name] for name in self.network.weights_keys}
-        return {**weights, **self._bound, **inputs}
+        return {**weights, **self._bound, **_tensors(inputs)}
 
     def _resolved(self, values: Mapping[str, torch.Tensor]) -> tuple[Network, dict[str, int]]:
         """Returns the network with known shapes, inferred again if some were not, and the values of its dimensions."""
@@ -153,3 +170,7 @@ class ReferenceEngine(Engine):
         except (ValueError, IndexError, RuntimeError) as error:
             raise EngineError(f"{op.name} in {node.place}: {error}") from error
         environment.update(zip(node.outputs, results, strict=True))
+
+
+def _tensors(values: Mapping[str, Array]) -> dict[str, torch.Tensor]:
+    return {name: to_torch(value) for name, value in values.items()}

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from atb_core.errors import EngineError, GraphError
 
 if TYPE_CHECKING:
-    import torch
-
     from atb_core.features.step import Step
+    from atb_core.graph.arrays import Array
     from atb_core.graph.tensor import Tensor
 
 #: Exactly one of these is part of every variant; `Step.phase` says which one a step needs.
@@ -100,7 +99,7 @@ class FeatureDecorator(ABC):
         """Changes the outputs of the network in place, by name, while the variant is recorded."""
         return
 
-    def constants(self, meta: Step) -> Mapping[str, torch.Tensor]:
+    def constants(self, meta: Step) -> Mapping[str, Array]:
         """Returns inputs of the network that stay from step to step.
 
         They are bound when another mapping is returned than for the step before. Their values may be changed in place
@@ -110,16 +109,20 @@ class FeatureDecorator(ABC):
 
     def modify_inputs(
         self,
-        inputs: MutableMapping[str, torch.Tensor],
-        outputs: MutableMapping[str, torch.Tensor],
-        runtime_params: MutableMapping[str, torch.Tensor],
+        inputs: MutableMapping[str, Array],
+        outputs: MutableMapping[str, Array],
+        runtime_params: MutableMapping[str, Array],
         meta: Step,
     ) -> None:
-        """Changes a step's inputs, outputs and runtime parameters in place, before the engine gets them."""
+        """Changes a step's inputs, outputs and runtime parameters in place, before the engine gets them.
+
+        Values are arrays of numpy or torch tensors (`atb_core.graph.arrays` converts), and those that are added may be
+        either.
+        """
         return
 
 
-_NOTHING: Mapping[str, torch.Tensor] = {}
+_NOTHING: Mapping[str, Array] = {}
 
 
 def check_active(features: Sequence[FeatureDecorator], base: str) -> list[str]:

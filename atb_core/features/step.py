@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from atb_core.errors import RequestError
 
 if TYPE_CHECKING:
-    import torch
+    from atb_core.graph.arrays import Array
 
 __all__ = ["Step"]
 
 #: `(k_cache, v_cache)` of each layer, each `[blocks, block_size, num_kv_heads, head_dim]`.
-KVCache: TypeAlias = "Sequence[tuple[torch.Tensor, torch.Tensor]]"
+KVCache: TypeAlias = "Sequence[tuple[Array, Array]]"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step(Mapping[str, Any]):
     """The arguments of one call of a model's `forward`; features and hooks get it as `meta`.
+
+    Arrays are of numpy in the steps of a `ModelRunner`; callers of `forward` may give torch tensors.
 
     The record is a mapping too, like ATB-Models' `input_metadata`: `meta["slots"]`, `meta.get("adapter_ids")`. As a
     mapping it has the fields and the `extras` by name.
@@ -44,17 +46,17 @@ class Step(Mapping[str, Any]):
         extras: further arguments by name.
     """
 
-    input_ids: torch.Tensor
-    position_ids: torch.Tensor
+    input_ids: Array
+    position_ids: Array
     is_prefill: bool
     kv_cache: KVCache
-    block_tables: torch.Tensor | None = None
-    slots: torch.Tensor | None = None
-    input_lengths: torch.Tensor | None = None
+    block_tables: Array | None = None
+    slots: Array | None = None
+    input_lengths: Array | None = None
     max_seq_len: int | None = None
-    lm_head_indices: torch.Tensor | None = None
+    lm_head_indices: Array | None = None
     adapter_ids: Sequence[Any] | None = None
-    q_lens: torch.Tensor | None = None
+    q_lens: Array | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -73,18 +75,21 @@ class Step(Mapping[str, Any]):
 
         The cache is checked when a model first gets it, because that takes longer than all the rest.
         """
-        import torch
+        import numpy as np
+
+        from atb_core.graph.arrays import is_tensor
 
         for name in _INTEGERS:
             value = getattr(self, name)
             if value is None and name not in ("input_ids", "position_ids"):
                 continue
-            if not isinstance(value, torch.Tensor):
-                raise RequestError(f"{name} must be a torch.Tensor, not {type(value).__name__}")
-            if value.dtype not in (torch.int32, torch.int64) or value.is_meta:
-                raise RequestError(f"{name} must be of int32 or int64, not {value.dtype} on {value.device}")
-            if value.dim() != (2 if name == "block_tables" else 1):
-                raise RequestError(f"{name} has {value.dim()} dimensions, shape {list(value.shape)}")
+            if not (isinstance(value, np.ndarray) or is_tensor(value)):
+                raise RequestError(f"{name} must be a torch.Tensor or a numpy array, not {type(value).__name__}")
+            where = str(getattr(value, "device", "cpu"))
+            if str(value.dtype).removeprefix("torch.") not in ("int32", "int64") or where == "meta":
+                raise RequestError(f"{name} must be of int32 or int64, not {value.dtype} on {where}")
+            if value.ndim != (2 if name == "block_tables" else 1):
+                raise RequestError(f"{name} has {value.ndim} dimensions, shape {list(value.shape)}")
         tokens = self.input_ids.shape[0]
         for name, values in (("slots", self.slots), ("position_ids", self.position_ids)):
             if tokens and values is not None and values.shape[0] != tokens:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from atb_core.graph.network import Network
 
+__all__ = ["QuantizedRows"]
+
 
 @dataclass(frozen=True)
 class QuantizedRows:

@@ -12,7 +12,6 @@ from pathlib import Path
 # Frames in these folders belong to the recorder; the author's line is in the first frame outside of them.
 _PACKAGE = Path(__file__).resolve().parents[1]
 _MACHINERY = (f"{_PACKAGE / 'graph'}/", f"{_PACKAGE / 'nn'}/")
-_TORCH_MODULE = "/torch/nn/modules/module.py"
 
 _module_path: ContextVar[str] = ContextVar("atb_module_path", default="")
 _source: ContextVar[str] = ContextVar("atb_source", default="")
@@ -46,13 +45,13 @@ def current_module_path() -> str:
 
 
 def author_line() -> str:
-    """Returns `file:line` of the innermost stack frame outside of the recorder and torch's `Module`."""
+    """Returns `file:line` of the innermost stack frame outside of the recorder."""
     if _source.get():
         return _source.get()
     frame = sys._getframe(1)
     while frame.f_back is not None:
         filename = frame.f_code.co_filename
-        if not filename.startswith(_MACHINERY) and not filename.endswith(_TORCH_MODULE):
+        if not filename.startswith(_MACHINERY):
             break
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

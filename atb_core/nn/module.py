@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modules whose `forward` records: torch's `Module` plus the module path that recorded nodes carry."""
+"""Modules whose `forward` records: the parts of torch's `Module` that recording needs, without torch.
+
+A module's children and parameters are its attributes that are modules and parameters, in the order in which they were
+first set.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
-import torch
-
 from atb_core.graph.source import module_scope
+from atb_core.nn.parameter import BaseParameter
 
 __all__ = ["Module", "ModuleDict", "ModuleList"]
 
 
-class Module(torch.nn.Module):
+class Module:
     """Base class of modules that are built from symbolic tensors.
 
     While `forward` runs, the attribute names through which modules hold each other form the module path of the recorded
@@ -24,16 +27,71 @@ class Module(torch.nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs `forward` within the module path of this module."""
-        outer_names = [(child, child._scope) for child, _ in _children(self, "")]
-        for child, name in _children(self, ""):
+        outer_names = [(child, child._scope) for child, _ in _called(self, "")]
+        for child, name in _called(self, ""):
             child._scope = name
         try:
             with module_scope(self._scope):
-                return super().__call__(*args, **kwargs)
+                return self.forward(*args, **kwargs)
         finally:
             # Several modules may hold the same one, each under a different name.
             for child, name in outer_names:
                 child._scope = name
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Records the module; a subclass says what."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yields the modules that this one holds, with their names."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def children(self) -> Iterator[Module]:
+        """Yields the modules that this one holds."""
+        yield from (child for _, child in self.named_children())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yields this module and all below it once, with their paths."""
+        yield from _walk(self, prefix, set())
+
+    def modules(self) -> Iterator[Module]:
+        """Yields this module and all below it once."""
+        yield from (module for _, module in self.named_modules())
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, BaseParameter]]:
+        """Yields the parameters of this module and of all below it once, with their paths."""
+        seen: set[int] = set()
+        for path, module in self.named_modules(prefix):
+            for name, value in vars(module).items():
+                if isinstance(value, BaseParameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield f"{path}.{name}" if path else name, value
+
+    def parameters(self) -> Iterator[BaseParameter]:
+        """Yields the parameters of this module and of all below it once."""
+        yield from (parameter for _, parameter in self.named_parameters())
+
+    def get_submodule(self, path: str) -> Module:
+        """Returns the module at a path such as `layers.3.mlp`; AttributeError if there is none."""
+        found = self
+        for name in path.split(".") if path else ():
+            children = dict(found.named_children())
+            if name not in children:
+                raise AttributeError(f"{type(found).__name__} has no module {name!r}")
+            found = children[name]
+        return found
+
+    def register_module(self, name: str, module: Module | None) -> None:
+        """Sets an attribute whose name is a value."""
+        setattr(self, name, module)
+
+    add_module = register_module
+
+    def register_parameter(self, name: str, parameter: BaseParameter | None) -> None:
+        """Sets an attribute whose name is a value."""
+        setattr(self, name, parameter)
 
     def add_aliases(self, aliases: Mapping[str, str]) -> None:
         """Adds further names for attributes, as `{alias: attribute}`."""
@@ -44,27 +102,104 @@ class Module(torch.nn.Module):
         return getattr(self, self.__dict__.get("_aliases", {}).get(name, name))
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            target = self.__dict__.get("_aliases", {}).get(name)
-            if target is None:
-                raise
+        target = self.__dict__.get("_aliases", {}).get(name)
+        if target is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self, target)
 
+    def __repr__(self) -> str:
+        held = "".join(f"\n({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children())
+        return f"{type(self).__name__}({held}\n)" if held else f"{type(self).__name__}()"
 
-class ModuleList(torch.nn.ModuleList):
+
+class ModuleList(Module):
     """List of modules; the elements' names are their positions."""
 
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        self._items = list(modules)
 
-class ModuleDict(torch.nn.ModuleDict):
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yields the modules with their positions as names."""
+        yield from ((str(place), module) for place, module in enumerate(self._items))
+
+    def append(self, module: Module) -> ModuleList:
+        """Adds a module at the end."""
+        self._items.append(module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> ModuleList:
+        """Adds modules at the end."""
+        self._items.extend(modules)
+        return self
+
+    def insert(self, index: int, module: Module) -> None:
+        """Adds a module before the one with this index."""
+        self._items.insert(index, module)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        return ModuleList(self._items[index]) if isinstance(index, slice) else self._items[index]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        self._items[index] = module
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class ModuleDict(Module):
     """Dictionary of modules by name."""
 
+    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+        self._items = dict(modules or {})
 
-def _children(parent: torch.nn.Module, prefix: str) -> Iterator[tuple[Module, str]]:
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yields the modules with their names."""
+        yield from self._items.items()
+
+    def keys(self) -> KeysView[str]:
+        """Returns the names."""
+        return self._items.keys()
+
+    def values(self) -> ValuesView[Module]:
+        """Returns the modules."""
+        return self._items.values()
+
+    def items(self) -> ItemsView[str, Module]:
+        """Returns pairs of name and module."""
+        return self._items.items()
+
+    def __getitem__(self, name: str) -> Any:
+        return self._items[name]
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        self._items[name] = module
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+def _walk(module: Module, path: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    yield path, module
+    for name, child in module.named_children():
+        yield from _walk(child, f"{path}.{name}" if path else name, seen)
+
+
+def _called(parent: Module, prefix: str) -> Iterator[tuple[Module, str]]:
     """Yields children with their names relative to the nearest called module; lists and dicts are not called."""
-    for name, child in parent._modules.items():
-        if isinstance(child, Module):
+    for name, child in parent.named_children():
+        if isinstance(child, (ModuleList, ModuleDict)):
+            yield from _called(child, f"{prefix}{name}.")
+        else:
             yield child, prefix + name
-        elif isinstance(child, (torch.nn.ModuleList, torch.nn.ModuleDict)):
-            yield from _children(child, f"{prefix}{name}.")

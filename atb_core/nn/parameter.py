@@ -5,19 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
+import numpy as np
 
 from atb_core.errors import WeightsError
+from atb_core.graph.arrays import Array, HostArray, numpy_dtype, to_numpy
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import get_default_net
 from atb_core.graph.tensor import Tensor
-from atb_core.graph.torch_dtypes import dtype_to_torch
 
 __all__ = ["Parameter"]
 
-Processor = Callable[[torch.Tensor], torch.Tensor]
+Processor = Callable[[HostArray], Array]
 
 
 @dataclass(frozen=True)
@@ -35,25 +34,14 @@ class WeightSource:
     place: tuple[int | slice, ...] | None = None
 
 
-class BaseParameter(torch.nn.Parameter):
-    """Named weight, which torch's module bookkeeping sees as a meta tensor and which holds no memory.
+class BaseParameter:
+    """Named weight, declared by shape and element type; it holds no memory.
 
     Args:
         name: name of the weight in the network.
         shape: declared shape; with `None`, nothing is checked until an engine is given real weights.
         dtype: declared element type; `None` leaves it open.
     """
-
-    # Declared here because the attribute of this name in torch's class cannot be set.
-    name: str = ""
-
-    def __new__(
-        cls, name: str, shape: Sequence[int] | None = None, dtype: DataType | None = None, **_: Any
-    ) -> BaseParameter:
-        """Creates the meta tensor that represents the weight."""
-        torch_dtype = torch.float32 if dtype is None else dtype_to_torch(dtype)
-        data = torch.empty(tuple(shape or (0,)), dtype=torch_dtype, device="meta")
-        return super().__new__(cls, data, False)
 
     def __init__(self, name: str, shape: Sequence[int] | None = None, dtype: DataType | None = None) -> None:
         self.name = name
@@ -64,7 +52,7 @@ class BaseParameter(torch.nn.Parameter):
         self.quantizable = True
         self._processors: list[Processor] = []
 
-    def __repr__(self) -> str:  # type: ignore[override]
+    def __repr__(self) -> str:
         dtype = self.declared_dtype.short if self.declared_dtype else "?"
         return f"{type(self).__name__}({self.name!r}, shape={self.declared_shape}, dtype={dtype})"
 
@@ -74,9 +62,10 @@ class BaseParameter(torch.nn.Parameter):
         return Tensor(self.name, self.declared_shape, self.declared_dtype)
 
     def register_processor(self, processor: Processor) -> None:
-        """Adds a function that is applied to the real weight on the CPU before an engine is given it.
+        """Adds a function that is applied to the real weight before an engine is given it.
 
-        Functions run in the order of registration; the last one must return a tensor of the declared shape.
+        Functions run in the order of registration. Each gets an array of numpy, in the element type that the one before
+        returned, and returns an array or a torch tensor; the last one must return the declared shape.
         """
         self._processors.append(processor)
 
@@ -85,21 +74,22 @@ class BaseParameter(torch.nn.Parameter):
         """Returns `True` if processors change the real weight, which must then be loaded as a whole."""
         return bool(self._processors)
 
-    def process(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Returns `tensor` after all processors, contiguous and in the declared element type.
+    def process(self, weight: Array) -> HostArray:
+        """Returns `weight` after all processors, contiguous and in the declared element type.
 
         Raises:
             WeightsError: the result does not have the declared shape.
         """
+        array = to_numpy(weight)
         for processor in self._processors:
-            tensor = processor(tensor)
-        if self.declared_shape is not None and tuple(tensor.shape) != self.declared_shape:
-            raise WeightsError(
-                f"{self.name} has shape {list(tensor.shape)} where {list(self.declared_shape)} is needed"
-            )
+            array = to_numpy(processor(array))
+        if self.declared_shape is not None and array.shape != self.declared_shape:
+            raise WeightsError(f"{self.name} has shape {list(array.shape)} where {list(self.declared_shape)} is needed")
         if self.declared_dtype is not None:
-            tensor = tensor.to(dtype_to_torch(self.declared_dtype))
-        return tensor.contiguous()
+            # Numbers that are too large become infinite, as in torch.
+            with np.errstate(over="ignore"):
+                array = array.astype(numpy_dtype(self.declared_dtype), copy=False)
+        return np.ascontiguousarray(array)
 
 
 class Parameter(BaseParameter):
@@ -115,18 +105,6 @@ class Parameter(BaseParameter):
         enable_auto_transpose: accepted as in ATB-Models, without effect: an engine chooses the layout of its weights.
         enable_nd_nz: accepted as in ATB-Models, without effect.
     """
-
-    def __new__(
-        cls,
-        prefix: str,
-        suffix: str,
-        shape: Sequence[int] | None = None,
-        dtype: DataType | None = None,
-        *_: Any,
-        **__: Any,
-    ) -> Parameter:
-        """Creates the meta tensor that represents the weight."""
-        return super().__new__(cls, _join(prefix, suffix), shape, dtype)  # type: ignore[return-value]
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "Record graphs": (
         "atb_core.graph",
         "atb_core.graph.ops",
+        "atb_core.graph.arrays",
         "atb_core.graph.torch_dtypes",
         "atb_core.nn",
         "atb_core.nn.functional",
@@ -56,6 +57,7 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "Write hooks": (
         "atb_core.plugins",
         "atb_core.graph.passes",
+        "atb_core.graph.quantized",
         "atb_core.engine.kernels",
         "atb_core.checkpoint.files",
         "atb_core.checkpoint.sources.base",

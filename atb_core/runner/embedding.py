@@ -13,6 +13,7 @@ import numpy.typing as npt
 from atb_core.errors import AtbError, ConfigError, EngineError, RequestError, error_text
 from atb_core.features.step import KVCache, Step
 from atb_core.files import read_json
+from atb_core.graph.arrays import to_numpy
 
 if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
@@ -95,23 +96,21 @@ def embed_batch(
 
     `"last"` and `"cls"` are the states of the last and of the first token, `"mean"` is the mean of all.
     """
-    import torch
-
     lengths = np.array([*map(len, prompts)])
     ends = lengths.cumsum()
     rows = {"last": ends - 1, "cls": ends - lengths, "mean": np.arange(ends[-1])}[pooling]
     step = Step(
-        torch.tensor([token_id for prompt in prompts for token_id in prompt]),
-        torch.from_numpy(np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)),
+        np.array([token_id for prompt in prompts for token_id in prompt], dtype=np.int64),
+        np.arange(ends[-1]) - np.repeat(ends - lengths, lengths),
         True,
         kv_cache,
-        slots=torch.full((int(ends[-1]),), -1, dtype=torch.int32),
-        input_lengths=torch.from_numpy(lengths.astype(np.int32)),
+        slots=np.full(ends[-1], -1, dtype=np.int32),
+        input_lengths=lengths.astype(np.int32),
         max_seq_len=int(lengths.max()),
-        lm_head_indices=torch.from_numpy(rows),
+        lm_head_indices=rows,
         extras={"hidden_states": True},
     )
-    states = model.run_step(step).to(torch.float32).numpy(force=True)
+    states = to_numpy(model.run_step(step)).astype(np.float32, copy=False)
     if not np.isfinite(states).all():
         raise EngineError("The hidden states have numbers that are not finite")
     if pooling != "mean":

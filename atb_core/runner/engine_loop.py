@@ -18,11 +18,11 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from atb_core.errors import EngineError
 from atb_core.extensions import plugin_errors
 from atb_core.features.step import KVCache, Step
+from atb_core.graph.arrays import Array
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.outputs import Logprob, StreamChunk
 from atb_core.runner.pace import Pace
@@ -65,7 +65,7 @@ class EngineLoop:
 
     def __init__(
         self,
-        forward: Callable[[Step], torch.Tensor],
+        forward: Callable[[Step], Array],
         blocks: BlockManager,
         kv_cache: KVCache,
         *,
@@ -308,7 +308,7 @@ class EngineLoop:
         for each in drafted:
             each.request.note_draft(len(each.tokens), each.num_right)
 
-    def _prefill(self, requests: list[Request]) -> torch.Tensor:
+    def _prefill(self, requests: list[Request]) -> Array:
         """Returns the logits [requests, vocab] at the last tokens of prompts."""
         step = self._inputs.prefill(requests)
         # The scheduler runs a request that wants them alone.
@@ -316,7 +316,7 @@ class EngineLoop:
             return self._prefill_with_logprobs(requests[0], step)
         return self._forward(step)
 
-    def _prefill_with_logprobs(self, request: Request, step: Step) -> torch.Tensor:
+    def _prefill_with_logprobs(self, request: Request, step: Step) -> Array:
         """Runs one prompt once for each part of its logits and keeps its log probabilities.
 
         Each run writes the same to the cache; only the logits that it is asked for differ.
@@ -327,7 +327,7 @@ class EngineLoop:
         while True:
             start = len(entries) - 1
             end = min(len(prompt), start + max(1, _LOGITS_BYTES // (4 * self._vocab_size)))
-            logits = self._forward(dataclasses.replace(step, lm_head_indices=torch.arange(start, end)))
+            logits = self._forward(dataclasses.replace(step, lm_head_indices=np.arange(start, end)))
             followed = prompt[start + 1 : end + 1]
             part = self._sampler.prompt_logprobs(logits[: len(followed)], followed, count)
             entries += [request.with_text(logprobs) for logprobs in part]

@@ -6,13 +6,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
+from typing import Any
 
 from atb_core.engine.host_memory import host_zeros
 from atb_core.errors import EngineError
+from atb_core.graph.arrays import Array
+from atb_core.graph.dtype import DataType
 
-Allocate = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
+Allocate = Callable[[tuple[int, ...], Any], Any]
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class CacheLayout:
     num_kv_heads: int
     head_dim: int
     block_size: int
-    dtype: torch.dtype
+    dtype: DataType
 
     @property
     def bytes_per_block(self) -> int:
@@ -87,9 +88,7 @@ def plan_cache(
     return num_blocks, held_len
 
 
-def allocate(
-    layout: CacheLayout, num_blocks: int, make: Allocate = host_zeros
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def allocate(layout: CacheLayout, num_blocks: int, make: Allocate = host_zeros) -> list[tuple[Array, Array]]:
     """Allocates keys and values of each layer, in memory of the host or of the device that `make` allocates on."""
     shape = (num_blocks, layout.block_size, layout.num_kv_heads, layout.head_dim)
     return [(make(shape, layout.dtype), make(shape, layout.dtype)) for _ in range(layout.num_layers)]

@@ -12,8 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
-import torch
-
 from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
 from atb_core.checkpoint.opening import with_revision
@@ -21,6 +19,7 @@ from atb_core.errors import BackendUnavailableError, RequestError
 from atb_core.extensions import plugin_errors
 from atb_core.features.lora import Adapter, LoraManager
 from atb_core.features.step import Step
+from atb_core.graph.arrays import Array, to_torch
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
 from atb_core.names import pip_install
@@ -48,6 +47,7 @@ from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
+    import torch
     from typing_extensions import Never, Self, Unpack
 
     from atb_core.checkpoint import Progress
@@ -126,12 +126,10 @@ class ModelRunner:
         graph: Who wrote the graphs, `"python"` or `"cpp"`.
         tokenizer: `None` if none was loaded.
         generation_config: Contents of the generation configuration that defaults come from.
-        dtype: torch dtype of weights and cache; logits are float32 on the backends that can (not on Ascend).
         max_model_len: Length of the longest context in tokens.
         vocab_size: Number of columns of the logits; token ids are smaller.
         block_size, num_blocks: Tokens in a block of the cache, blocks in the cache.
         num_layers, num_heads, num_kv_heads, head_size: Sizes of the model.
-        kv_cache: Keys and values of each layer, each [num_blocks, block_size, num_kv_heads, head_size].
 
     Raises:
         AtbError: Anything that keeps the model from being opened; the message says what and what to do.
@@ -225,10 +223,10 @@ class ModelRunner:
         kv_cache_memory_bytes: int | None,
     ) -> None:
         status = self.model.model_status
-        self.dtype = dtype_to_torch(self.model.dtype)
         self.num_layers, self.num_heads = status.num_layers, status.num_heads
         self.num_kv_heads, self.head_size = status.num_kv_heads, status.head_dim
-        self._layout = CacheLayout(self.num_layers, self.num_kv_heads, self.head_size, self.block_size, self.dtype)
+        sizes = self.num_layers, self.num_kv_heads, self.head_size, self.block_size
+        self._layout = CacheLayout(*sizes, self.model.dtype)
         self.num_blocks, self.max_model_len = plan_cache(
             self._layout,
             context_len=context_len,
@@ -238,7 +236,7 @@ class ModelRunner:
             kv_cache_memory_bytes=kv_cache_memory_bytes,
             available=self.model.backend.available_memory(),
         )
-        self.kv_cache = self.allocate_kv_cache(self.num_blocks)
+        self._caches = allocate(self._layout, self.num_blocks, self.model.backend.allocate)
         self._blocks = BlockManager(self.num_blocks, self.block_size)
 
     def _make_loop(
@@ -251,7 +249,7 @@ class ModelRunner:
         return EngineLoop(
             lambda step: _model_in(loaded).run_step(step),
             self._blocks,
-            self.kv_cache,
+            self._caches,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=self.max_model_len,
@@ -280,8 +278,9 @@ class ModelRunner:
         self._loaded.clear()
         self.engine_loop.close(_closed())
         with self.engine_loop.lock:
-            # The list itself, which the loop holds too.
-            self.kv_cache.clear()
+            # The lists themselves, which the loop and callers hold too.
+            self._caches.clear()
+            self.__dict__.get("kv_cache", []).clear()
         end_template_process()
         # A model and its engines refer to each other; their memory is freed now.
         gc.collect()
@@ -294,7 +293,17 @@ class ModelRunner:
 
     def __repr__(self) -> str:
         state = "" if self._loaded else ", closed"
-        return f"ModelRunner({str(self.model_path)!r}, dtype={str(self.dtype).removeprefix('torch.')!r}{state})"
+        return f"ModelRunner({str(self.model_path)!r}, dtype={self.config.torch_dtype!r}{state})"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The torch dtype of weights and cache; logits are float32 on the backends that can (not on Ascend)."""
+        return dtype_to_torch(self.config.data_type)
+
+    @functools.cached_property
+    def kv_cache(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of each layer as torch tensors, each [num_blocks, block_size, num_kv_heads, head_size]."""
+        return _as_tensors(self._caches)
 
     @property
     def num_free_blocks(self) -> int:
@@ -348,7 +357,7 @@ class ModelRunner:
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
         check_sizes(num_blocks=0 if num_blocks is None else num_blocks)
-        return allocate(self._layout, num_blocks, self.model.backend.allocate)
+        return _as_tensors(allocate(self._layout, num_blocks, self.model.backend.allocate))
 
     def forward(
         self,
@@ -396,7 +405,8 @@ class ModelRunner:
         )  # fmt: skip
         step.check_kinds()
         with self.engine_loop.lock:
-            return self.model.run_step(step)
+            logits: torch.Tensor = self.model.run_step(step)
+            return logits
 
     def get_default_sampling_params(self) -> SamplingParams:
         """Returns the parameters that `generate` and `chat` use where none are given.
@@ -631,6 +641,10 @@ def _model_in(loaded: list[CausalLM]) -> CausalLM:
     if not loaded:
         raise _closed()
     return loaded[0]
+
+
+def _as_tensors(caches: list[tuple[Array, Array]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(to_torch(keys), to_torch(values)) for keys, values in caches]
 
 
 def _closed() -> RequestError:

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the record of each step, with tensors in buffers that are allocated once and filled in place."""
+"""Builds the record of each step, with arrays in buffers that are allocated once and filled in place."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from atb_core.features.step import KVCache, Step
 from atb_core.runner.request import Request
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 class StepInputs:
     """Builds the record of a step from its requests.
 
-    The tensors of a decode step are views of this object's buffers: they are valid until the next call. Block tables
+    The arrays of a decode step are views of this object's buffers: they are valid until the next call. Block tables
     always have the width of the longest context, so that the shapes of decode steps depend on the batch size alone.
     """
 
@@ -36,7 +35,7 @@ class StepInputs:
         # steps: requests may get other blocks then.
         self._rows: list[Request] = []
         self._written: list[int] = []
-        self._views: dict[int, tuple[torch.Tensor, ...]] = {}
+        self._views: dict[int, tuple[npt.NDArray[Any], ...]] = {}
 
     def decode(self, requests: list[Request]) -> Step:
         """Returns the step of one token for each request: its newest."""
@@ -62,11 +61,11 @@ class StepInputs:
             ids, positions, False, self._kv_cache, tables, slots, lengths, longest, adapter_ids=_adapters(requests)
         )
 
-    def _decode_views(self, batch: int) -> tuple[torch.Tensor, ...]:
+    def _decode_views(self, batch: int) -> tuple[npt.NDArray[Any], ...]:
         views = self._views.get(batch)
         if views is None:
             buffers = (self._ids, self._positions, self._tables, self._slots, self._lengths)
-            views = self._views[batch] = tuple(torch.from_numpy(buffer[:batch]) for buffer in buffers)
+            views = self._views[batch] = tuple(buffer[:batch] for buffer in buffers)
         return views
 
     def prefill(self, requests: list[Request]) -> Step:
@@ -83,15 +82,15 @@ class StepInputs:
         positions = np.concatenate([np.arange(len(request)) for request in requests])
         slots = np.concatenate([self._slots_of(request, 0, len(request)) for request in requests])
         return Step(
-            input_ids=torch.from_numpy(ids),
-            position_ids=torch.from_numpy(positions),
+            input_ids=ids,
+            position_ids=positions,
             is_prefill=True,
             kv_cache=self._kv_cache,
-            block_tables=torch.from_numpy(tables),
-            slots=torch.from_numpy(slots),
-            input_lengths=torch.from_numpy(lengths),
+            block_tables=tables,
+            slots=slots,
+            input_lengths=lengths,
             max_seq_len=int(lengths.max()),
-            lm_head_indices=torch.from_numpy(np.cumsum(lengths, dtype=np.int64) - 1),
+            lm_head_indices=np.cumsum(lengths, dtype=np.int64) - 1,
             adapter_ids=_adapters(requests),
         )
 
@@ -121,16 +120,16 @@ class StepInputs:
             if end == len(request)
         ]
         return Step(
-            input_ids=torch.from_numpy(np.concatenate(tokens)),
-            position_ids=torch.from_numpy(np.concatenate([np.arange(start, end) for _, start, end in spans])),
+            input_ids=np.concatenate(tokens),
+            position_ids=np.concatenate([np.arange(start, end) for _, start, end in spans]),
             is_prefill=False,
             kv_cache=self._kv_cache,
-            block_tables=torch.from_numpy(tables),
-            slots=torch.from_numpy(np.concatenate([self._slots_of(*span) for span in spans])),
-            input_lengths=torch.from_numpy(np.array(ends, dtype=np.int32)),
+            block_tables=tables,
+            slots=np.concatenate([self._slots_of(*span) for span in spans]),
+            input_lengths=np.array(ends, dtype=np.int32),
             max_seq_len=max(ends),
-            lm_head_indices=torch.from_numpy(np.concatenate(wanted) if wanted else np.zeros(1, dtype=np.int64)),
-            q_lens=torch.from_numpy(counts),
+            lm_head_indices=np.concatenate(wanted) if wanted else np.zeros(1, dtype=np.int64),
+            q_lens=counts,
             adapter_ids=_adapters(requests),
         )
 

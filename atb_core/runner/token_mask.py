@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import torch
 
 __all__ = ["TokenMask"]
 
@@ -17,7 +16,7 @@ __all__ = ["TokenMask"]
 class TokenMask(Protocol):
     """Follows one completion and restricts its next token. An exception of it ends its request alone."""
 
-    def next_mask(self) -> npt.NDArray[np.bool_] | torch.Tensor | None:
+    def next_mask(self) -> npt.NDArray[np.bool_] | None:
         """Returns [vocab] bool, true for tokens that may come next; `None` for all.
 
         It is called when the model has run: work that `accept` has started in a thread costs no time until then.

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from engine.networks import HIDDEN, VOCAB, tiny_network, tiny_weights
@@ -49,12 +50,12 @@ def test_keys_and_values_of_the_wrong_kind_are_named(engine: Any) -> None:
         engine.forward({7: IDS})
     with pytest.raises(EngineError, match=r"unknown: \('norm',\), 1, None"):
         engine.set_weights({("norm",): IDS, None: IDS, 1: IDS})
-    for value in (None, [1, 2, 3], IDS.numpy(), 3):
-        with pytest.raises(EngineError, match=r"'ids' must be a torch\.Tensor, not "):
+    for value in (None, [1, 2, 3], 3):
+        with pytest.raises(EngineError, match=r"'ids' must be a torch\.Tensor or a numpy array, not "):
             engine.forward({"ids": value})
-        with pytest.raises(EngineError, match=r"'logits' must be a torch\.Tensor, not "):
+        with pytest.raises(EngineError, match=r"'logits' must be a torch\.Tensor or a numpy array, not "):
             engine.forward({"ids": IDS}, {"logits": value})
-        with pytest.raises(EngineError, match=r"'norm' must be a torch\.Tensor, not "):
+        with pytest.raises(EngineError, match=r"'norm' must be a torch\.Tensor or a numpy array, not "):
             engine.set_weights({"norm": value})
     with pytest.raises(EngineError, match=r"'ids': torch\.complex64 is not supported"):
         engine.forward({"ids": IDS.to(torch.complex64).conj()})
@@ -70,7 +71,9 @@ def test_the_first_row_of_a_part_is_an_integer_in_range(engine: Any, begin: Any,
 
 
 def test_parts_that_are_no_tensor_or_of_no_weight_are_named(engine: Any) -> None:
-    with pytest.raises(EngineError, match=r"a part of weight 'embedding' must be a torch\.Tensor, not list"):
+    with pytest.raises(
+        EngineError, match=r"a part of weight 'embedding' must be a torch\.Tensor or a numpy array, not list"
+    ):
         engine.set_weight_part("embedding", 0, [[1.0]])
     with pytest.raises(EngineError, match="the name of a weight must be a str, not list"):
         engine.set_weight_part(["embedding"], 0, torch.ones(1, HIDDEN))
@@ -170,3 +173,12 @@ def test_names_that_are_no_text_of_unicode_are_refused() -> None:
         net.mark_output(Tensor("x\ud800", (2,), DataType.FLOAT) * 2.0, "y")
     with pytest.raises(AtbError, match="tensor 0 of the graph has a name that is no text in UTF-8"):
         CpuBackend().build(net)
+
+
+def test_arrays_that_must_not_be_written_are_refused_as_outputs(engine: Any) -> None:
+    logits = engine.forward({"ids": IDS.numpy()})["logits"]
+    assert isinstance(logits, np.ndarray)
+    assert np.array_equal(logits, engine.forward({"ids": IDS})["logits"].numpy())
+    logits.flags.writeable = False
+    with pytest.raises(EngineError, match="output 'logits' is read-only"):
+        engine.forward({"ids": IDS.numpy()}, {"logits": logits})

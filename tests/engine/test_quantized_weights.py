@@ -15,6 +15,7 @@ from atb_core.engine.cpu import CpuBackend
 from atb_core.engine.extension import load_extension
 from atb_core.errors import EngineError
 from atb_core.graph import DataType, Dim, Network, Tensor
+from atb_core.graph.arrays import to_torch
 from atb_core.graph.quantized import QuantizedRows, quantizable_weights, quantized_values
 from atb_core.names import QUANTIZATIONS
 from atb_core.nn.functional import gather, linear, split
@@ -173,7 +174,7 @@ def test_an_op_that_needs_the_plain_weight_gets_its_values() -> None:
     with Network("plain") as net:
         net.mark_output(Tensor("weight", (N, K), DataType.FLOAT) * 1.0, "y")
     net.weights_keys.add("weight")
-    plain = CpuBackend(num_threads=2).build(net, store).forward({})["y"]
+    plain = to_torch(CpuBackend(num_threads=2).build(net, store).forward({})["y"])
     assert torch.equal(plain, before["rows"])
     assert torch.equal(run(engine, values(2, K, 2))["rows"], plain)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_model import small_config
 
+from atb_core import nn
 from atb_core.errors import GraphError
 from atb_core.graph import DataType, Network, Tensor
 from atb_core.layers.attention.attention import Attention
@@ -120,7 +121,7 @@ def test_feed_forward_with_another_layer_in_its_place() -> None:
 def test_norm_and_embedding() -> None:
     config = small_config(rms_norm_eps=1e-3).hf_config
     norm, embedding = RmsNorm(config, None, "n"), ParallelEmbedding(config, None, "e")
-    modules = torch.nn.ModuleList([norm, embedding])
+    modules = nn.ModuleList([norm, embedding])
     engine, w = engine_of(modules, lambda: norm(embedding(Tensor("ids", (3,), DataType.INT64))))
     ids = torch.tensor([5, 0, 96])
     expected = torch.nn.functional.rms_norm(w["e.weight"][ids], (32,), w["n.weight"], 1e-3)

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from small_model import MemoryLoader, small_config
+from small_model import SMALL, MemoryLoader, small_config
 
+from atb_core import nn
 from atb_core.errors import ConfigError, GraphError
 from atb_core.graph import DataType, Network, Tensor
+from atb_core.graph.arrays import to_torch
 from atb_core.layers.attention.attention import Attention
 from atb_core.layers.attention.long_form import call_layer
 from atb_core.layers.attention.metadata import AttentionMetadata
@@ -18,6 +22,7 @@ from atb_core.layers.embedding.word_embedding import ParallelEmbedding
 from atb_core.layers.mlp.mlp import Mlp
 from atb_core.layers.moe.fused_experts import FusedExperts
 from atb_core.layers.norm.normalization import RmsNorm
+from atb_core.models.base.config import BaseConfig
 from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading, stream_weights
 
 TOKENS, HEAD = 5, 16
@@ -33,7 +38,7 @@ def run(record: Any, inputs: dict[str, torch.Tensor], weights: dict[str, torch.T
     return torch.Tensor.clone(engine.forward(inputs)["y"])
 
 
-def random_weights(layer: torch.nn.Module) -> dict[str, torch.Tensor]:
+def random_weights(layer: nn.Module) -> dict[str, torch.Tensor]:
     return {p.name: torch.randn(p.declared_shape or ()) / 4 for p in collect_parameters([layer])}
 
 
@@ -76,10 +81,11 @@ def test_a_norm_adds_its_offset_when_the_weight_is_loaded() -> None:
     stored = torch.randn(32)
     loaded: dict[str, torch.Tensor] = {}
     loader: Any = MemoryLoader({"n.weight": stored})
-    stream_weights(plan_loading(collect_parameters([norm]), loader), loader, lambda n, t: loaded.update({n: t}))
+    plan = plan_loading(collect_parameters([norm]), loader)
+    stream_weights(plan, loader, lambda n, t: loaded.update({n: to_torch(t)}))
     assert torch.equal(loaded["n.weight"], stored + 1)
     exact = RmsNorm(small_config(torch_dtype="bfloat16").hf_config, None, "n", offset=1.0, dtype=F32)
-    assert exact.weight.process(stored.bfloat16()).dtype == torch.float32
+    assert exact.weight.process(stored.bfloat16()).dtype == np.float32
     # It is the same op, so the fusions are the same.
     with Network() as net:
         net.mark_output(norm(Tensor("x", (TOKENS, 32), F32)), "y")
@@ -144,8 +150,18 @@ def test_the_factor_of_the_scores() -> None:
     config = small_config(head_dim=HEAD).hf_config
     assert Attention(config, None, "a").scale == 0.25
     assert Attention(config, None, "a", scale=0.1).scale == 0.1
-    with pytest.raises(ConfigError, match=r"a: a cap of the attention's scores \(50\.0\) is not supported"):
-        Attention(config, None, "a", softcap=50.0)
+
+
+def test_the_cap_of_the_scores() -> None:
+    @dataclass
+    class Capped(BaseConfig):
+        attn_logit_softcapping: float | None = None
+
+    plain = small_config(head_dim=HEAD).hf_config
+    assert Attention(plain, None, "a").logits_soft_cap == 0.0
+    assert Attention(plain, None, "a", logits_soft_cap=50.0).logits_soft_cap == 50.0
+    config = Capped.from_dict({**SMALL, "attn_logit_softcapping": 30.0})
+    assert Attention(config, None, "a").logits_soft_cap == 30.0
 
 
 @pytest.mark.parametrize("more", [{"window": 8}, {"interleaved": True}])
@@ -166,7 +182,7 @@ def test_a_layer_in_the_long_form_is_not_called_without_what_it_cannot_get(more:
 
 
 def test_packed_matrices_of_a_checkpoint_load_as_they_are() -> None:
-    layers = torch.nn.ModuleList(
+    layers = nn.ModuleList(
         [Attention(small_config().hf_config, None, "a", qkv_bias=True), Mlp(small_config().hf_config, None, "m")]
     )
     packed = {
@@ -176,7 +192,8 @@ def test_packed_matrices_of_a_checkpoint_load_as_they_are() -> None:
     rest = {"a.o_proj.weight": torch.randn(32, 32), "m.down_proj.weight": torch.randn(32, 48)}
     loaded: dict[str, torch.Tensor] = {}
     loader: Any = MemoryLoader({**packed, **rest})
-    stream_weights(plan_loading(collect_parameters(layers), loader), loader, lambda n, t: loaded.update({n: t}))
+    plan = plan_loading(collect_parameters(layers), loader)
+    stream_weights(plan, loader, lambda n, t: loaded.update({n: to_torch(t)}))
     assert torch.equal(loaded["a.q_proj_k_proj_v_proj.weight"], packed["a.qkv_proj.weight"])
     assert torch.equal(loaded["a.q_proj_k_proj_v_proj.bias"], packed["a.qkv_proj.bias"])
     assert torch.equal(loaded["m.gate_proj_up_proj.weight"], packed["m.gate_up_proj.weight"])

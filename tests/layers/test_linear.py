@@ -108,4 +108,4 @@ def test_a_tied_layer_has_no_weight_of_its_own() -> None:
 
 def test_weights_have_the_models_element_type() -> None:
     config = CONFIG.replace(torch_dtype="bfloat16")
-    assert ColumnParallelLinear(config, None, "a", in_features=2, out_features=3).weight.dtype == torch.bfloat16
+    assert ColumnParallelLinear(config, None, "a", in_features=2, out_features=3).weight.declared_dtype is DataType.BF16

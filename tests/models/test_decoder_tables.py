@@ -13,6 +13,7 @@ import torch
 
 from atb_core import ModelTorch
 from atb_core.errors import EngineError
+from atb_core.graph.dtype import DataType
 from atb_core.models.runtime.inputs import triangular_mask
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,8 +129,8 @@ def documented_inputs() -> list[torch.Tensor]:
         sizes = [SIZES.get(size) or int(size) for size in re.findall(r"\w+", shape)]
         made.append(torch.ones(sizes, dtype=torch.float32 if kind == "T" else getattr(torch, kind)))
         if names(name) == ["attention_mask"]:
-            assert made[-1].shape == triangular_mask(torch.float32).shape
-            made[-1] = triangular_mask(torch.float32)
+            assert made[-1].shape == triangular_mask(DataType.FLOAT).shape
+            made[-1] = triangular_mask(DataType.FLOAT)
     return made
 
 

@@ -120,7 +120,7 @@ def test_logits_are_written_into_one_buffer_from_step_to_step() -> None:
     for token in (3, 4, 5):
         variant = model.variants.get("decode")
         driver.decode([token])
-        addresses.add(variant.outputs({"tokens": 1})["model_out"].data_ptr())
+        addresses.add(variant.outputs({"tokens": 1})["model_out"].ctypes.data)
     assert len(addresses) == 1
 
 
@@ -172,9 +172,9 @@ class Step:
         ({"input_lengths": torch.tensor([4], dtype=torch.int32)}, "add up to 4, but there are 3 tokens"),
         ({"input_ids": torch.tensor([], dtype=torch.int64)}, "at least one token"),
         ({"slots": None}, "needs slots and input_lengths"),
-        ({"input_ids": None}, "input_ids must be a torch.Tensor, not NoneType"),
-        ({"position_ids": [0, 1, 2]}, "position_ids must be a torch.Tensor, not list"),
-        ({"input_lengths": 3}, "input_lengths must be a torch.Tensor, not int"),
+        ({"input_ids": None}, "input_ids must be a torch.Tensor or a numpy array, not NoneType"),
+        ({"position_ids": [0, 1, 2]}, "position_ids must be a torch.Tensor or a numpy array, not list"),
+        ({"input_lengths": 3}, "input_lengths must be a torch.Tensor or a numpy array, not int"),
         ({"block_tables": torch.zeros(3, dtype=torch.int32)}, "block_tables has 1 dimensions"),
         ({"slots": torch.arange(2, dtype=torch.int32)}, "slots has 2 entries for 3 tokens"),
         ({"position_ids": torch.arange(2)}, "position_ids has 2 entries for 3 tokens"),
@@ -184,7 +184,7 @@ class Step:
         ({"kv_cache": torch.zeros(2)}, r"kv_cache must be a list of \(k_cache, v_cache\), not Tensor"),
         ({"kv_cache": [None]}, r"kv_cache must be a list of \(k_cache, v_cache\)"),
         ({"kv_cache": [(torch.zeros(1),) * 3]}, r"kv_cache must be a list of \(k_cache, v_cache\)"),
-        ({"kv_cache": [(None, None)] * 2}, "kv_cache has something that is no torch.Tensor"),
+        ({"kv_cache": [(None, None)] * 2}, "kv_cache has something that is neither a torch.Tensor nor a numpy array"),
         ({"kv_cache": []}, "0 tensors for 2 layers"),
         ({"is_prefill": False}, "needs block_tables"),
         (

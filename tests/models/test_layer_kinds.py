@@ -13,6 +13,7 @@ from small_model import SMALL, MemoryLoader, SmallForCausalLM, random_tensors
 from atb_core.checkpoint import SilentProgress
 from atb_core.errors import BackendUnavailableError, ConfigError, RequestError
 from atb_core.features.step import Step
+from atb_core.graph.dtype import DataType
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.flash_causal_lm_v3 import torch_to_mindie_graph
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
@@ -74,11 +75,11 @@ def test_the_cache_of_a_window_goes_round() -> None:
 
 
 def test_the_mask_of_a_window_has_a_limit() -> None:
-    mask = window_mask(130, 2, torch.float32)
+    mask = window_mask(130, 2, DataType.FLOAT)
     assert mask.shape == (256, 256)
-    assert (mask[9] == 0).nonzero().flatten().tolist() == [8, 9]
+    assert (mask[9] == 0).nonzero()[0].tolist() == [8, 9]
     with pytest.raises(RequestError, match="a prompt of 40000 tokens is too long for a model with a sliding window"):
-        window_mask(40_000, 2, torch.float32)
+        window_mask(40_000, 2, DataType.FLOAT)
 
 
 def test_one_model_has_one_window() -> None:
@@ -106,8 +107,23 @@ def test_a_cap_of_the_logits_keeps_them_in_float32(backend: str) -> None:
     assert plain.dtype is capped.dtype is torch.float32
     assert plain.abs().max() > 0.5
     torch.testing.assert_close(capped, 0.25 * torch.tanh(plain / 0.25), rtol=1e-5, atol=1e-6)
-    with pytest.raises(BackendUnavailableError, match="or a cap of logits"):
+    with pytest.raises(BackendUnavailableError, match="a cap of scores or logits"):
         _check_plain(model_of(config, backend, Capped), "core_DecoderModel")
+
+
+@dataclass
+class CappedScores(BaseConfig):
+    attn_logit_softcapping: float | None = None
+
+
+@pytest.mark.parametrize("prefill", [1, len(TOKENS) - 1, len(TOKENS)])
+def test_a_cap_of_the_scores_that_the_configuration_declares(prefill: int) -> None:
+    plain, capped = (CappedScores.from_dict({**SMALL, "attn_logit_softcapping": cap}) for cap in (None, 0.01))
+    ours = logits(model_of(capped), TOKENS, prefill)
+    torch.testing.assert_close(ours, logits(model_of(capped, "reference"), TOKENS, prefill), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(ours, logits(model_of(plain), TOKENS, prefill), rtol=1e-3, atol=1e-3)
+    with pytest.raises(BackendUnavailableError, match="a cap of scores or logits"):
+        _check_plain(model_of(capped), "core_DecoderModel")
 
 
 @dataclass

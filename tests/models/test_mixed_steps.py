@@ -97,7 +97,7 @@ WRONG: list[tuple[Mapping[str, Any], str]] = [
     ({"q_lens": torch.tensor([5], dtype=torch.int32)}, "q_lens has 1 entries and input_lengths 2"),
     ({"q_lens": torch.tensor([[3, 2]], dtype=torch.int32)}, "q_lens has 2 dimensions"),
     ({"q_lens": torch.tensor([3.0, 2.0])}, "q_lens must be of int32 or int64"),
-    ({"q_lens": [3, 2]}, "q_lens must be a torch.Tensor, not list"),
+    ({"q_lens": [3, 2]}, "q_lens must be a torch.Tensor or a numpy array, not list"),
     ({"is_prefill": True}, "is_prefill must be False"),
     ({"block_tables": None}, "needs block_tables"),
     ({"input_lengths": torch.tensor([9, 2], dtype=torch.int32)}, "9 tokens does not fit the 8 slots"),

@@ -13,6 +13,7 @@ import torch
 from atb_core import ModelTorch, load_native_library
 from atb_core.errors import EngineError
 from atb_core.features.step import Step
+from atb_core.graph.arrays import HostArray, to_torch
 from atb_core.layers.attention.long_form import MODEL_NAMES
 from atb_testing import open_model, tiny_checkpoint
 from atb_testing.driver import PagedDriver
@@ -52,8 +53,8 @@ def opened(directory: Path, dtype: torch.dtype, family: str, monkeypatch: pytest
     kept: dict[str, torch.Tensor] = {}
     original = NativeStore.set
 
-    def remember(self: NativeStore, name: str, value: torch.Tensor) -> None:
-        kept[name] = value.clone()
+    def remember(self: NativeStore, name: str, value: HostArray) -> None:
+        kept[name] = to_torch(value.copy())
         original(self, name, value)
 
     monkeypatch.setattr(NativeStore, "set", remember)

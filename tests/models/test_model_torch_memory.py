@@ -170,7 +170,7 @@ def test_weights_given_one_by_one_are_checked_too(backend: str) -> None:
     name = model.weight_names[0]
     for value, words in (
         (given[0].T.contiguous().T, "not contiguous"),
-        (None, "must be a torch.Tensor, not NoneType"),
+        (None, "must be a torch.Tensor or a numpy array, not NoneType"),
         (given[0].to_sparse(), "sparse"),
         (given[0].double(), "float64"),
         (given[0].to("meta"), "on meta"),

@@ -10,6 +10,7 @@ import torch
 from small_model import SMALL, MemoryLoader, SmallForCausalLM, random_tensors, small_config
 
 from atb_core.errors import WeightsError
+from atb_core.graph.arrays import HostArray, to_torch
 from atb_core.models.base.flash_causal_lm_v3 import torch_to_mindie_graph
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.modeling_python import MoeDecoderModel
@@ -82,7 +83,7 @@ def test_every_tensor_is_read_once_and_arrives_in_the_models_type() -> None:
     loader = MemoryLoader(tensors)
     arrived: dict[str, torch.Tensor] = {}
     parameters = collect_parameters([model])
-    stream_weights(plan_loading(parameters, loader), loader, lambda name, t: arrived.update({name: t}))
+    stream_weights(plan_loading(parameters, loader), loader, lambda name, t: arrived.update({name: to_torch(t)}))
     assert sorted(loader.reads) == sorted(tensors)
     assert {t.dtype for t in arrived.values()} == {torch.bfloat16}
     packed = arrived["model.layers.0.self_attn.q_proj_k_proj_v_proj.weight"]
@@ -158,7 +159,7 @@ def arrived(model: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     """Returns the values that an engine gets from a checkpoint, by parameter."""
     loader, given = MemoryLoader(tensors), {}
     plan = plan_loading(collect_parameters([model]), loader)
-    stream_weights(plan, loader, lambda name, tensor: given.update({name: tensor}))
+    stream_weights(plan, loader, lambda name, tensor: given.update({name: to_torch(tensor)}))
     assert sorted(loader.reads) == sorted(tensors)
     return given
 
@@ -183,13 +184,13 @@ def test_experts_stored_one_by_one_reach_the_engine_one_by_one() -> None:
     whole: dict[str, torch.Tensor] = {}
     parts: dict[str, list[torch.Tensor]] = {}
 
-    def take_part(name: str, begin: int, part: torch.Tensor) -> None:
+    def take_part(name: str, begin: int, part: HostArray) -> None:
         assert begin == len(parts.setdefault(name, [])) and len(part) == 1
-        parts[name].append(part)
+        parts[name].append(to_torch(part))
 
     loader = MemoryLoader(tensors)
     plan = plan_loading(collect_parameters([model]), loader)
-    stream_weights(plan, loader, lambda name, tensor: whole.update({name: tensor}), part_sink=take_part)
+    stream_weights(plan, loader, lambda name, tensor: whole.update({name: to_torch(tensor)}), part_sink=take_part)
     assert sorted(loader.reads) == sorted(tensors)
     assert sorted(parts) == [f"{EXPERTS}.down_proj", f"{EXPERTS}.gate_up_proj"]
     given = {**whole, **{name: torch.cat(rows) for name, rows in parts.items()}}

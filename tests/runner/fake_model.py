@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from atb_core.features.step import Step
+from atb_core.graph.arrays import Array, is_tensor, to_torch
 
 VOCAB = 499
 _MODULUS = 1_000_003
@@ -53,11 +54,17 @@ class FakeModel:
         self.rows_per_step: list[int] = []
         self.before_step: Callable[[int], None] = lambda step: None
 
-    def forward(self, step: Step) -> torch.Tensor:
+    def forward(self, step: Step) -> Array:
+        """Returns logits as the kind of array that the step has."""
+        logits = self._logits(step)
+        return logits if is_tensor(step.input_ids) else logits.numpy()
+
+    def _logits(self, step: Step) -> torch.Tensor:
         self.before_step(len(self.steps))
-        input_ids, position_ids, is_prefill = step.input_ids, step.position_ids, step.is_prefill
-        block_tables, slots, input_lengths = step.block_tables, step.slots, step.input_lengths
-        assert block_tables is not None and slots is not None and input_lengths is not None
+        arrays = (step.input_ids, step.position_ids, step.block_tables, step.slots, step.input_lengths)
+        assert len({is_tensor(array) for array in arrays}) == 1
+        input_ids, position_ids, block_tables, slots, input_lengths = map(to_torch, arrays)
+        is_prefill = step.is_prefill
         assert (input_ids.dtype, position_ids.dtype) == (torch.int64, torch.int64)
         assert (slots.dtype, block_tables.dtype, input_lengths.dtype) == (torch.int32,) * 3
         assert step.max_seq_len == int(input_lengths.max())
@@ -70,6 +77,7 @@ class FakeModel:
         new = step.q_lens
         if new is None:
             new = input_lengths if is_prefill else torch.ones_like(input_lengths)
+        new = to_torch(new)
         assert new.dtype == torch.int32
         assert ((new >= 1) & (new <= input_lengths)).all()
         assert input_ids.shape[0] == int(new.sum())
@@ -82,7 +90,7 @@ class FakeModel:
             return torch.stack([self._row(block_tables[row], int(input_lengths[row])) for row in range(batch)])
         self.rows_per_step.append(len(step.lm_head_indices))
         ends = new.cumsum(0)
-        rows = torch.searchsorted(ends, step.lm_head_indices, right=True).tolist()
+        rows = torch.searchsorted(ends, to_torch(step.lm_head_indices), right=True).tolist()
         positions = [
             int(index - ends[row] + input_lengths[row]) for index, row in zip(step.lm_head_indices, rows, strict=True)
         ]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from runner.fake_model import VOCAB, FakeModel
 from runner.templates import CHATML
 from runner.tiny_tokenizers import byte_level
@@ -18,6 +17,7 @@ from atb_core import ModelRunner
 from atb_core.checkpoint import TokenizerParts
 from atb_core.engine import get_backend
 from atb_core.features.step import Step
+from atb_core.graph.arrays import Array, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.models.base.config import BaseConfig
 from atb_core.runner.tokenizer import Tokenizer
@@ -41,8 +41,8 @@ class FamilyModel:
     def mixed_steps_problem(self, block_size: int) -> str | None:
         return None if self.mixes else "it is a fake without them"
 
-    def run_step(self, step: Step) -> torch.Tensor:
-        ((self.fake.keys, self.fake.values),) = step.kv_cache
+    def run_step(self, step: Step) -> Array:
+        self.fake.keys, self.fake.values = map(to_torch, step.kv_cache[0])
         return self.fake.forward(step)
 
 

@@ -89,7 +89,7 @@ def test_a_step_of_the_right_kinds_is_accepted() -> None:
     Step(**good_step()).check_kinds()
 
 
-_NO_TENSORS = (7, "x", [1, 2], np.arange(3), torch.tensor(1.5), torch.tensor(1), torch.zeros(3, dtype=torch.bool))
+_NO_TENSORS = (7, "x", [1, 2], np.zeros(3), torch.tensor(1.5), torch.tensor(1), torch.zeros(3, dtype=torch.bool))
 _WRONG: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("slots", "input_lengths", "block_tables", "lm_head_indices"), _NO_TENSORS),
     **dict.fromkeys(("input_ids", "position_ids"), (None, *_NO_TENSORS, torch.zeros(3, device="meta").long())),

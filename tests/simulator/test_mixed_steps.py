@@ -13,6 +13,8 @@ from simulator.simulated import BACKENDS, SIM, DeviceDriver, assert_agree, greed
 
 from atb_core.engine import atb, get_backend
 from atb_core.errors import RequestError
+from atb_core.graph.arrays import to_torch
+from atb_core.graph.dtype import DataType
 from atb_core.models.runtime.inputs import mixed_mask
 from atb_testing import compare_logits, load_reference, open_model, tiny_checkpoint
 from atb_testing.conformance import hugging_face_logits, torch_threads
@@ -72,7 +74,7 @@ def test_a_runner_on_such_blocks_takes_whole_prompts(tmp_path: Path) -> None:
 
 def test_the_mask_hides_what_comes_after_a_token_of_its_sequence() -> None:
     q_lens, lengths = torch.tensor([2, 1, 3]), torch.tensor([4, 130, 3])
-    mask = mixed_mask(q_lens, lengths, torch.float16)
+    mask = to_torch(mixed_mask(q_lens.numpy(), lengths.numpy(), DataType.FLOAT16))
     assert mask.shape == (6, 256)
     assert mask.unique().tolist() == [-10000.0, 0.0]
     assert (mask == 0).sum(1).tolist() == [3, 4, 130, 1, 2, 3]

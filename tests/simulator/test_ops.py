@@ -10,6 +10,7 @@ from ops.samples import Sample, samples_of
 
 from atb_core.engine.atb import load_simulator
 from atb_core.errors import EngineError
+from atb_core.graph.arrays import data_type, to_torch
 from atb_core.graph.ops import SelfAttention
 from atb_core.models.runtime.inputs import triangular_mask
 
@@ -28,6 +29,8 @@ REFUSED = {
     **{("Cast: to int64", dtype): "int64" for dtype in HALVES},
     **{("Cast: int32 to float32", dtype): "int32" for dtype in HALVES},
     **{("PagedAttention: SPEC, block", dtype): "mask" for dtype in HALVES},
+    **{("SelfAttention: capped scores", dtype): "no logits_soft_cap" for dtype in HALVES},
+    **{("PagedAttention: capped scores", dtype): "no logits_soft_cap" for dtype in HALVES},
     **{("RmsNorm: three dimensions, 37", dtype): "32 bytes" for dtype in HALVES},
     **{("LayerNorm: three dimensions, 37", dtype): "32 bytes" for dtype in HALVES},
     **{("AddRmsNorm: one row of 100", dtype): "32 bytes" for dtype in HALVES},
@@ -47,7 +50,7 @@ def inputs_of(sample: Sample, dtype: torch.dtype) -> list[torch.Tensor]:
     inputs = cast(sample, dtype)
     # The other engines need no mask to be causal; ATB reads it.
     if isinstance(sample.op, SelfAttention) and sample.op.is_triu_mask and sample.op.num_inputs == 5:
-        inputs[3] = triangular_mask(dtype)
+        inputs[3] = to_torch(triangular_mask(data_type(dtype)))
     return inputs
 
 

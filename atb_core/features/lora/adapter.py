@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from atb_core.checkpoint.safetensors import SafetensorsLoader
 from atb_core.errors import WeightsError
 from atb_core.features.lora.config import LoraConfig, read_lora_config
-from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.graph.arrays import HostArray, numpy_dtype
 
 if TYPE_CHECKING:
     from atb_core.layers.linear import BaseLinear
@@ -28,7 +28,7 @@ _SHOWN = 4
 _versions = itertools.count(1)
 
 #: Reads tensors of the base model's checkpoint by name.
-BaseTensors = Callable[[Sequence[str]], Mapping[str, torch.Tensor]]
+BaseTensors = Callable[[Sequence[str]], Mapping[str, HostArray]]
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Target:
 class Part:
     """What an adapter has for one matrix: a `[r, k]`, b `[r, n]` with the scale in it, bias `[n]` to be added."""
 
-    a: torch.Tensor
-    b: torch.Tensor
-    bias: torch.Tensor | None = None
+    a: HostArray
+    b: HostArray
+    bias: HostArray | None = None
 
     @property
     def rank(self) -> int:
@@ -102,7 +102,7 @@ class Adapter:
             tensors = [part.a, part.b, *([] if part.bias is None else [part.bias])]
             state.update(repr([number, [(list(t.shape), str(t.dtype)) for t in tensors]]).encode())
             for tensor in tensors:
-                state.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+                state.update(tensor.tobytes())
         return state.digest()
 
 
@@ -200,7 +200,7 @@ class _Reader:
     def parts(self, module: str, tensors: Mapping[str, str], places: list[tuple[Target, int]]) -> dict[int, Part]:
         """Returns what the adapter has for the matrices of one module."""
         target = places[0][0]
-        dtype = dtype_to_torch(target.linear.config.data_type)
+        dtype = numpy_dtype(target.linear.config.data_type)
         sizes = [each.sizes[part] for each, part in places]
         k, n = target.k, sum(sizes)
         if "a" in tensors:
@@ -210,19 +210,20 @@ class _Reader:
                     f"the adapter {self.path} has rank {rank} for {module}; the limit is {self.max_rank}",
                     hint=f"Open the model with max_lora_rank={rank}.",
                 )
-            a = self._tensor(tensors["a"], (rank, k)).to(dtype)
-            scaled = self._tensor(tensors["b"], (n, rank)).float() * self.config.scale(module)
-            b = scaled.T.to(dtype)
+            a = self._tensor(tensors["a"], (rank, k)).astype(dtype)
+            scaled = self._tensor(tensors["b"], (n, rank)).astype(np.float32) * np.float32(self.config.scale(module))
+            b = scaled.T.astype(dtype)
         else:
-            a, b = torch.zeros(1, k, dtype=dtype), torch.zeros(1, n, dtype=dtype)
-        bias = self._tensor(tensors["bias"], (n,)).float() if "bias" in tensors else None
-        biases = [None] * len(places) if bias is None else torch.split(bias, sizes)
+            a, b = np.zeros((1, k), dtype), np.zeros((1, n), dtype)
+        bias = self._tensor(tensors["bias"], (n,)).astype(np.float32) if "bias" in tensors else None
+        cuts = np.cumsum(sizes)[:-1]
+        biases = [None] * len(places) if bias is None else np.split(bias, cuts)
         return {
-            each.first + part: Part(a, columns.contiguous(), own)
-            for (each, part), columns, own in zip(places, torch.split(b, sizes, dim=1), biases, strict=True)
+            each.first + part: Part(a, np.ascontiguousarray(columns), own)
+            for (each, part), columns, own in zip(places, np.split(b, cuts, axis=1), biases, strict=True)
         }
 
-    def _tensor(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> HostArray:
         if self.loader.shape(name) != shape:
             raise _unfit(self.path, f"{name[:200]} has shape {list(self.loader.shape(name))}, not {list(shape)}")
         if not self.loader.dtype(name).is_float:
@@ -250,4 +251,4 @@ def _make_deltas(path: Path, parts: Mapping[int, Part], targets: Sequence[Target
         assert part.bias is not None
         if stored[name].shape != part.bias.shape:
             raise _unfit(path, f"it replaces {name}, which has another size in the model")
-        part.bias = (part.bias - stored[name].float()).to(part.a.dtype)
+        part.bias = (part.bias - stored[name].astype(np.float32)).astype(part.a.dtype)

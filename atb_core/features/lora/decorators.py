@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 
 from atb_core.errors import RequestError
 from atb_core.features.base import BASE_FEATURES, FeatureDecorator
 from atb_core.features.lora.manager import BASE_NAMES, LoraManager
+from atb_core.graph.arrays import Array, to_numpy
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor
@@ -45,7 +45,7 @@ class LoraDecorator(FeatureDecorator):
         """Adds to the linear layers that are recorded."""
         return linear_hook(self._grouped if self.manager.is_grouped else self._composed)
 
-    def constants(self, meta: Step) -> Mapping[str, torch.Tensor]:
+    def constants(self, meta: Step) -> Mapping[str, Array]:
         """Returns the matrices of all slots, or of the only adapter."""
         if self.manager.is_grouped:
             return self.manager.stacks
@@ -99,16 +99,16 @@ class SingleLoraDecorator(LoraDecorator):
 
     def modify_inputs(
         self,
-        inputs: MutableMapping[str, torch.Tensor],
-        outputs: MutableMapping[str, torch.Tensor],
-        runtime_params: MutableMapping[str, torch.Tensor],
+        inputs: MutableMapping[str, Array],
+        outputs: MutableMapping[str, Array],
+        runtime_params: MutableMapping[str, Array],
         meta: Step,
     ) -> None:
         """Adds the adapter's slot."""
         (adapter,) = self._adapters(meta)[:1]
         if self.manager.is_grouped and adapter is not None:
             (slot,) = self.manager.place([adapter]).values()
-            inputs["lora_slots"] = torch.from_numpy(np.array([slot], np.int32))
+            inputs["lora_slots"] = np.array([slot], np.int32)
 
     def _slots(self) -> Tensor:
         return Tensor("lora_slots", (1,), DataType.INT32)
@@ -135,9 +135,9 @@ class MultiLoraDecorator(LoraDecorator):
 
     def modify_inputs(
         self,
-        inputs: MutableMapping[str, torch.Tensor],
-        outputs: MutableMapping[str, torch.Tensor],
-        runtime_params: MutableMapping[str, torch.Tensor],
+        inputs: MutableMapping[str, Array],
+        outputs: MutableMapping[str, Array],
+        runtime_params: MutableMapping[str, Array],
         meta: Step,
     ) -> None:
         """Adds the slot of each token."""
@@ -146,8 +146,8 @@ class MultiLoraDecorator(LoraDecorator):
         of_sequences = np.array([-1 if each is None else slots[each.version] for each in adapters], np.int32)
         lengths = meta.input_lengths if meta.is_prefill else meta.q_lens
         if lengths is not None:
-            of_sequences = np.repeat(of_sequences, lengths.numpy(force=True))
-        inputs["lora_slots"] = torch.from_numpy(of_sequences)
+            of_sequences = np.repeat(of_sequences, to_numpy(lengths))
+        inputs["lora_slots"] = of_sequences
 
     def _slots(self) -> Tensor:
         return Tensor("lora_slots", (Dim("tokens"),), DataType.INT32)

@@ -10,14 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from atb_core.errors import RequestError
 from atb_core.features.lora.adapter import Adapter, Target, read_adapter
 from atb_core.files import user_path
+from atb_core.graph.arrays import HostArray, numpy_dtype, to_numpy
 from atb_core.graph.custom_ops import supports
 from atb_core.graph.ops.lora import Lora
-from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.layers.linear import BaseLinear
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: Names that stand for the model without an adapter.
 BASE_NAMES = (None, "base")
 _MAX_NAME = 256
-Tensors = Mapping[str, torch.Tensor]
+Tensors = Mapping[str, HostArray]
 
 
 class LoraManager:
@@ -175,14 +175,14 @@ class LoraManager:
         self.num_placed += 1
 
     @cached_property
-    def stacks(self) -> dict[str, torch.Tensor]:
+    def stacks(self) -> dict[str, HostArray]:
         """Returns the matrices of all slots, by the names of inputs; memory is used as slots are.
 
         Of each target a `[max_loras, parts * max_lora_rank, k]`, b `[max_loras, max_lora_rank, n]` and bias
         `[max_loras, n]`, and `lora_ranks`, int32 `[max_loras, num_matrices]`.
         """
-        dtype, rank = dtype_to_torch(self.dtype), self.max_lora_rank
-        tensors = {"lora_ranks": torch.zeros(self.max_loras, self.num_matrices, dtype=torch.int32)}
+        dtype, rank = self.dtype, self.max_lora_rank
+        tensors = {"lora_ranks": np.zeros((self.max_loras, self.num_matrices), np.int32)}
         for target in self.targets:
             n = sum(target.sizes)
             shapes = {"a": (len(target.sizes) * rank, target.k), "b": (rank, n), "bias": (n,)}
@@ -204,10 +204,10 @@ class LoraManager:
             self._separate = (adapter.version, tensors)
         return self._separate[1]
 
-    def _blocks(self, adapter: Adapter, target: Target) -> tuple[torch.Tensor, ...]:
-        dtype, rank, n, end = dtype_to_torch(self.dtype), max(adapter.rank, 1), sum(target.sizes), 0
+    def _blocks(self, adapter: Adapter, target: Target) -> tuple[HostArray, ...]:
+        dtype, rank, n, end = numpy_dtype(self.dtype), max(adapter.rank, 1), sum(target.sizes), 0
         rows = rank * len(target.sizes)
-        a, b, bias = (torch.zeros(shape, dtype=dtype) for shape in ((rows, target.k), (rows, n), (n,)))
+        a, b, bias = (np.zeros(shape, dtype) for shape in ((rows, target.k), (rows, n), (n,)))
         for part, size in enumerate(target.sizes):
             begin, end = end, end + size
             own = adapter.parts.get(target.first + part)
@@ -218,7 +218,7 @@ class LoraManager:
                 bias[begin:end] = 0 if own.bias is None else own.bias
         return a, b, bias
 
-    def _base_tensors(self, names: Sequence[str]) -> Mapping[str, torch.Tensor]:
+    def _base_tensors(self, names: Sequence[str]) -> Mapping[str, HostArray]:
         assert self._checkpoint is not None
         with self._checkpoint.weights(self.dtype) as loader:
-            return {name: loader.get(name) for name in names}
+            return {name: to_numpy(loader.get(name)) for name in names}

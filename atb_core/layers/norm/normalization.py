@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.base import LayerConfig, ShapeSource
@@ -39,7 +41,7 @@ class RmsNorm(Module):
         self.eps = config.rms_norm_eps
         self.weight = Parameter(prefix, "weight", (size or config.hidden_size,), dtype or config.data_type)
         if offset:
-            self.weight.register_processor(lambda weight: weight.float() + offset)
+            self.weight.register_processor(lambda weight: weight.astype(np.float32) + np.float32(offset))
 
     def forward(self, x: Tensor) -> Tensor:
         """Records the norm: `[..., size]` to the same shape."""

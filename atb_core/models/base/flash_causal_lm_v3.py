@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
-import torch
 
 from atb_core import nn
 from atb_core.engine import get_backend
@@ -26,9 +25,9 @@ from atb_core.features import FeatureDecorator, check_enabled, check_stacking, f
 from atb_core.features.hidden_states import HiddenStates
 from atb_core.features.lora import BASE_NAMES, LoraDecorator, LoraManager, MultiLoraDecorator, SingleLoraDecorator
 from atb_core.features.step import Step
+from atb_core.graph.arrays import Array, HostArray, is_tensor, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.graph.quantized import quantizable_weights
-from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
 from atb_core.models.runtime.inputs import (
@@ -58,7 +57,7 @@ __all__ = ["FlashCausalLMV3", "torch_to_mindie_graph"]
 
 # Every model can have adapters, decorated with these or not.
 _STANDARD_FEATURES: tuple[type[FeatureDecorator], ...] = (SingleLoraDecorator, MultiLoraDecorator)
-Extras = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]
+Extras: TypeAlias = "tuple[dict[str, Array], dict[str, Array], dict[str, Array]]"
 ModelT = TypeVar("ModelT", bound="type[FlashCausalLMV3]")
 
 
@@ -189,11 +188,11 @@ class CausalLM(FlashCausalLMV3):
         #: The adapters of the model; a `ModelRunner` puts one of its own limits here.
         self.lora = LoraManager(self)
         self._kv = KVBinding(self.model_status.num_layers)
-        self._torch_dtype = dtype_to_torch(self.dtype)
         ropes = self.layer_kinds.tables or [self.config.rope()]
-        self._positions = PositionEmbedding(ropes, self._torch_dtype, self.max_model_len, self.rope_frequencies)
-        self._mask = triangular_mask(self._torch_dtype)
-        self._window_mask = torch.empty(0)
+        copied = self.backend.copies_constants
+        self._positions = PositionEmbedding(ropes, self.dtype, self.max_model_len, self.rope_frequencies, copied)
+        self._mask = triangular_mask(self.dtype)
+        self._window_mask: HostArray = np.empty(0)
 
     def _symbolic_inputs(self, phase: str) -> dict[str, Any]:
         masked = self.backend.masks_new_tokens
@@ -293,25 +292,26 @@ class CausalLM(FlashCausalLMV3):
             )
         matrices = quantizable_weights(engine.network) - {p.name for p in plan.parameters if not p.quantizable}
 
-        def sink(name: str, tensor: torch.Tensor) -> None:
+        def sink(name: str, weight: HostArray) -> None:
             if quantization is not None and name in matrices:
-                engine.quantize_weight(name, tensor, quantization)
+                engine.quantize_weight(name, weight, quantization)
             else:
-                engine.set_weights({name: tensor})
+                engine.set_weights({name: weight})
 
         formats = self.backend.block_formats if keep_blocks and quantization is None else ()
         blocks = BlockSink(matrices, formats, engine.set_weight_blocks) if formats else None
-        stream_weights(plan, loader, sink, progress, engine.set_weight_part, blocks)
+        copied = self.backend.copies_weights
+        stream_weights(plan, loader, sink, progress, engine.set_weight_part, blocks, copied)
         self._loaded = True
 
-    def run(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def run(self, *args: Any, **kwargs: Any) -> Any:
         """Runs one step: the `forward` of a decorated class.
 
         The arguments are the fields of `Step`, which describes their shapes; others are for features and hooks.
 
         Returns:
             Logits `[R, vocab_size]` (`[T, vocab_size]` in decode), float32 where the backend has `float32_logits`,
-            else in the model's dtype; valid until the next call.
+            else in the model's dtype; valid until the next call. A torch tensor if `input_ids` is one.
 
         Raises:
             RequestError: an argument is missing or of another kind, or a token id, position or slot is out of range;
@@ -326,7 +326,7 @@ class CausalLM(FlashCausalLMV3):
         return self.run_step(step)
 
     @plugin_errors()
-    def run_step(self, step: Step) -> torch.Tensor:
+    def run_step(self, step: Step) -> Any:
         """Runs one step that is a record already; see `run`."""
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
@@ -350,6 +350,8 @@ class CausalLM(FlashCausalLMV3):
         if lengths is not None:
             binding["batch"] = lengths.shape[0]
         outputs = variant.outputs(binding)
+        if is_tensor(step.input_ids):
+            outputs = {name: to_torch(value) for name, value in outputs.items()}
         # What ATB reads on the host, too.
         runtime_params = {name: value for name, value in inputs.items() if name in ("input_lengths", "q_lens")}
         extras = self._update_model_inputs(step)
@@ -376,12 +378,12 @@ class CausalLM(FlashCausalLMV3):
                 hint="Run whole prompts (is_prefill=True), then one token of each sequence at a time.",
             )
 
-    def _inputs(self, step: Step, variant: Variant) -> dict[str, torch.Tensor]:
+    def _inputs(self, step: Step, variant: Variant) -> dict[str, Array]:
         """Returns those inputs that the variant's network reads, of the ones that every model has."""
         slots, lengths = check_step(step, self.config.vocab_size, self._kv.slots, self._kv.block_size)
         tables, positions = self._positions.tables(step.position_ids, lengths, step.is_prefill)
         named = {n: table for i, pair in enumerate(tables) for n, table in zip(table_names(i), pair, strict=True)}
-        available = {
+        available: dict[str, Array] = {
             **named,
             "input_ids": step.input_ids,
             "position_ids": positions,
@@ -394,11 +396,11 @@ class CausalLM(FlashCausalLMV3):
             available["block_tables"] = step.block_tables
         if step.phase != "decode":
             rows = step.lm_head_indices
-            available["lm_head_indices"] = torch.from_numpy(np.arange(len(step.input_ids))) if rows is None else rows
+            available["lm_head_indices"] = np.arange(len(step.input_ids)) if rows is None else rows
         if step.q_lens is not None:
             available["q_lens"] = step.q_lens
             if self.backend.masks_new_tokens:
-                available["mixed_mask"] = mixed_mask(step.q_lens, lengths, self._torch_dtype)
+                available["mixed_mask"] = mixed_mask(to_numpy(step.q_lens), to_numpy(lengths), self.dtype)
         window = self.layer_kinds.window
         if window is not None:
             available.update(window_inputs(step, slots, lengths, window, self._kv.block_size))
@@ -406,6 +408,6 @@ class CausalLM(FlashCausalLMV3):
                 raise RequestError(f"block_tables leads out of a KV cache of {self._kv.slots} slots")
             longest = bounds(lengths)[1]
             if step.is_prefill and longest > len(self._window_mask):
-                self._window_mask = window_mask(longest, window, self._torch_dtype)
+                self._window_mask = window_mask(longest, window, self.dtype)
             available["window_mask"] = self._window_mask
         return {name: available[name] for name in variant.input_names if name in available}

@@ -158,7 +158,8 @@ class DecoderLayer(BaseLayer):
         kwargs.pop("infer_param", None)
         sizes = (self.config_metadata, self.infer_param)
         self.self_attn = self.attention_cls(config, file_loader, f"{self.prefix}.self_attn", *sizes, **kwargs)
-        self.mlp = self.feed_forward_cls()(config, file_loader, f"{self.prefix}.mlp", *sizes, **kwargs)
+        feed_forward_cls: Any = self.feed_forward_cls()
+        self.mlp = feed_forward_cls(config, file_loader, f"{self.prefix}.mlp", *sizes, **kwargs)
         self.input_layernorm = RmsNorm(config, file_loader, f"{self.prefix}.input_layernorm")
         self.post_attention_layernorm = RmsNorm(config, file_loader, f"{self.prefix}.post_attention_layernorm")
 

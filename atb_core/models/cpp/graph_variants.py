@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-import torch
-
 from atb_core.engine.checks import check_names, check_some
 from atb_core.engine.native import NativeBackend, NativeEngine, NativeStore
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError
 from atb_core.features.lora.decorators import LoraDecorator
+from atb_core.graph.arrays import Array, is_tensor
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
@@ -48,7 +47,7 @@ class _Program:
         self._names = [t.name for t in network.inputs if t.name and t.name not in network.weights_keys]
         self._order = [_OWN_NAMES.get(name, name) for name in model.input_names]
 
-    def bind(self, what: str, values: Mapping[str, torch.Tensor]) -> None:
+    def bind(self, what: str, values: Mapping[str, Array]) -> None:
         """Binds the KV caches of all layers, or inputs that keep their values from step to step."""
         if what == "KV cache":
             layers = range(len(values) // 2)
@@ -61,18 +60,19 @@ class _Program:
 
     def forward(
         self,
-        inputs: Mapping[str, torch.Tensor],
-        outputs: Mapping[str, torch.Tensor],
-        runtime_params: Mapping[str, torch.Tensor],
-    ) -> dict[str, torch.Tensor]:
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        runtime_params: Mapping[str, Array],
+    ) -> dict[str, Any]:
         """Runs one step. Its JSON has the lengths if their tensor is on a device."""
         check_names("inputs", inputs, self._names)
         check_names("outputs", outputs, ["model_out"], optional=True)
         check_some("input", self.network, inputs, self._names, self.model.backend.input_device)
         given = [inputs.get(name) for name in self._order]
         lengths = runtime_params.get("input_lengths")
-        needed = self.model.backend.input_device is None and lengths is not None and not inputs["input_lengths"].is_cpu
-        param = json.dumps({"seqLen": lengths.tolist()}) if needed and lengths is not None else "{}"
+        tensor = inputs.get("input_lengths")
+        on_device = is_tensor(tensor) and not tensor.is_cpu
+        param = json.dumps({"seqLen": lengths.tolist()}) if on_device and lengths is not None else "{}"
         if not outputs:
             return {"model_out": self.model.execute(given, param)[0]}
         self.model.execute_out(given, [outputs["model_out"]], param)
@@ -139,7 +139,8 @@ class CppVariants(VariantStore):
 
 def _check_plain(model: CausalLM, name: str) -> None:
     """Raises BackendUnavailableError for features and inputs that the C++ graph would silently lack."""
-    features = ", ".join(feature.feature_name for feature in model.features)
+    own = [feature for feature in model.features if not isinstance(feature, LoraDecorator)]
+    features = ", ".join(feature.feature_name for feature in own)
     if features:
         reason = f"the model has features ({features}), which need a graph that Python records"
     elif type(model)._update_model_inputs is not FlashCausalLMV3._update_model_inputs:
@@ -147,7 +148,7 @@ def _check_plain(model: CausalLM, name: str) -> None:
     elif model.layer_kinds.window is not None or set(model.layer_kinds.ropes) != {_plain_rope(model)}:
         reason = "its layers have a sliding window or a rotation other than that of whole heads by halves"
     elif any(_is_special(module) for module in model.modules()):
-        reason = "it has an activation other than SiLU, a factor of scores or embeddings, or a cap of logits"
+        reason = "it has an activation other than SiLU, a factor of scores or embeddings, or a cap of scores or logits"
     else:
         return
     raise BackendUnavailableError(f"graph='cpp': {name} cannot replace the graph of this model: {reason}", hint=_HINT)
@@ -155,7 +156,7 @@ def _check_plain(model: CausalLM, name: str) -> None:
 
 def _is_special(module: Any) -> bool:
     if isinstance(module, Attention):
-        return bool(abs(module.scale - module.head_dim**-0.5) > 1e-9)
+        return bool(module.logits_soft_cap or abs(module.scale - module.head_dim**-0.5) > 1e-9)
     if isinstance(module, ParallelEmbedding):
         return module.scale is not None
     if isinstance(module, DecoderCausalLM):

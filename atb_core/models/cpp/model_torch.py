@@ -12,18 +12,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-import torch
+import numpy as np
 
 from atb_core.engine import get_backend
-from atb_core.engine.checks import check_name, check_real
+from atb_core.engine.checks import address_of, check_name, check_real, check_written
 from atb_core.engine.extension import load_extension
 from atb_core.engine.native import NativeBackend, NativeStore, engine_errors
 from atb_core.errors import BackendUnavailableError, EngineError
+from atb_core.graph.arrays import Array, dtype_of, is_tensor, numpy_dtype, to_torch
 from atb_core.graph.dtype import DataType
-from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
 from atb_core.models.cpp import libraries
 from atb_core.models.cpp.registration import CppModel, registrations
 from atb_core.names import pip_install
+from atb_core.nn.parameter import BaseParameter
 
 _Item = TypeVar("_Item")
 #: Address, dtype, shape, true for an address on the device, and the address of a copy on the host or 0.
@@ -31,7 +32,7 @@ _Address: TypeAlias = "tuple[int, str, list[int], bool, int]"
 
 _NOTHING: _Address = (0, "int32", [], False, 0)
 #: Gives tensors without elements an address, because C++ takes 0 for an input that was not given.
-_EMPTY = torch.empty(64)
+_EMPTY = np.empty(64)
 
 
 @dataclass
@@ -41,8 +42,8 @@ class _Built:
     model: Any  # the extension's Model
     input_names: list[str]
     is_decode: bool
-    caches: list[torch.Tensor] = field(default_factory=list)
-    constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    caches: list[Array] = field(default_factory=list)
+    constants: dict[str, Array] = field(default_factory=dict)
 
 
 class ModelTorch:
@@ -105,7 +106,7 @@ class ModelTorch:
         """Returns the names of the tensors of `set_weight`, in order."""
         return list(self._built().model.weight_names)
 
-    def set_weight(self, weights: Iterable[torch.Tensor]) -> None:
+    def set_weight(self, weights: Iterable[Array]) -> None:
         """Copies all weights into the engine's layout.
 
         A tensor that is given twice, such as a tied embedding, is kept once. Weights may be set again, with the same
@@ -117,18 +118,18 @@ class ModelTorch:
         """
         weights = _weights(weights, "cpu")
         with engine_errors(self.store.error_type):
-            self._built().model.set_weights([_described(weight, weight.data_ptr()) for weight in weights])
+            self._built().model.set_weights([_described(weight, address_of(weight)) for weight in weights])
 
-    def declare_weight(self, names: Iterable[str], weights: Iterable[torch.Tensor]) -> None:
+    def declare_weight(self, names: Iterable[str], weights: Iterable[Array | BaseParameter]) -> None:
         """Declares the weights' names in `store`, shapes and dtypes, as an alternative to `set_weight`.
 
         `store.set(name, tensor)` then sets one at a time, so that a checkpoint is never in memory as a whole.
 
         Args:
             names: of the caller's choice, in the order of `weight_names`; equal names are one weight.
-            weights: tensors of the shapes and dtypes to come, for example meta tensors.
+            weights: parameters or tensors of the shapes and dtypes to come, for example meta tensors.
         """
-        given = [_described(weight, 0) for weight in _weights(weights)]
+        given = [_declared(i, weight) for i, weight in enumerate(_listed("weights", weights))]
         names = _listed("names", names)
         for place, name in enumerate(names):
             check_name(f"the name of weight {place}", name)
@@ -150,7 +151,7 @@ class ModelTorch:
             self._built().model.share_weights(other._built().model)
         self.store = other.store
 
-    def set_kv_cache(self, k_cache: Iterable[torch.Tensor], v_cache: Iterable[torch.Tensor]) -> None:
+    def set_kv_cache(self, k_cache: Iterable[Array], v_cache: Iterable[Array]) -> None:
         """Binds a cache `[blocks, block_size, kv_heads, head_dim]` for keys and one for values of each layer.
 
         Steps write them. They have the type of the parameter `torchDtype` and are in the memory of the backend.
@@ -164,7 +165,7 @@ class ModelTorch:
             built.model.set_caches(keys, values)
         built.caches = [*k_cache, *v_cache]
 
-    def set_constant(self, inputs: Mapping[str, torch.Tensor]) -> None:
+    def set_constant(self, inputs: Mapping[str, Array]) -> None:
         """Binds inputs that keep their values from step to step, such as position tables; a device copies them once.
 
         `execute` takes `None` in their place. An input that is given with a step, or that the engine refused, is no
@@ -182,7 +183,7 @@ class ModelTorch:
             built.model.set_constants(given)
         built.constants.update(inputs)
 
-    def execute(self, inputs: Iterable[torch.Tensor | None], param: str = "{}") -> list[torch.Tensor]:
+    def execute(self, inputs: Iterable[Array | None], param: str = "{}") -> list[Array]:
         """Runs one step and returns its outputs, on the host.
 
         Args:
@@ -193,9 +194,7 @@ class ModelTorch:
         """
         return self._run(inputs, None, param)
 
-    def execute_out(
-        self, inputs: Iterable[torch.Tensor | None], outputs: Iterable[torch.Tensor], param: str = "{}"
-    ) -> None:
+    def execute_out(self, inputs: Iterable[Array | None], outputs: Iterable[Array], param: str = "{}") -> None:
         """Runs one step as `execute` does, into tensors of the shapes and types that `execute` returns."""
         self._run(inputs, _listed("outputs", outputs), param)
 
@@ -203,9 +202,7 @@ class ModelTorch:
         """Returns op and module path of every node of the graph, in order."""
         return list(self._built().model.nodes())
 
-    def _run(
-        self, inputs: Iterable[torch.Tensor | None], outputs: list[torch.Tensor] | None, param: str
-    ) -> list[torch.Tensor]:
+    def _run(self, inputs: Iterable[Array | None], outputs: list[Array] | None, param: str) -> list[Array]:
         # These locals keep alive what C++ has the addresses of.
         built, inputs = self._built(), _listed("inputs", inputs)
         step = {} if param == "{}" else _json_object("the step's parameters", param)
@@ -217,7 +214,7 @@ class ModelTorch:
         lengths = inputs[place] if "seq_len" in names else None
         if lengths is not None and given[place][3]:
             lengths = _lengths(step, lengths)
-            given[place] = (*given[place][:-1], lengths.data_ptr())
+            given[place] = (*given[place][:-1], address_of(lengths))
         elif lengths is not None and "seqLen" in step and step["seqLen"] != lengths.tolist():
             raise EngineError(f"seqLen = {step['seqLen']} of the step's JSON differs from seq_len = {lengths.tolist()}")
         if built.is_decode and lengths is not None and (shortest := min(lengths.flatten().tolist(), default=1)) < 1:
@@ -225,7 +222,11 @@ class ModelTorch:
         with engine_errors(self.store.error_type):
             if outputs is None:
                 wanted = built.model.outputs(given)
-                outputs = [torch.empty(shape, dtype=dtype_to_torch(DataType.from_short(d))) for d, shape in wanted]
+                outputs = [np.empty(shape, numpy_dtype(DataType.from_short(d))) for d, shape in wanted]
+                if any(map(is_tensor, inputs)):
+                    outputs = [to_torch(output) for output in outputs]
+        for i, output in enumerate(outputs):
+            check_written(f"output {i}", output)
         results = [self._input(f"output {i}", output) for i, output in enumerate(outputs)]
         self.backend.wait_for_torch([value for value in (*inputs, *outputs) if value is not None])
         with engine_errors(self.store.error_type):
@@ -237,14 +238,15 @@ class ModelTorch:
             raise EngineError(f"{self.model_name} has no parameters yet", hint="Call set_param(json) first.")
         return self._graph
 
-    def _input(self, what: str, value: torch.Tensor | None) -> _Address:
+    def _input(self, what: str, value: Array | None) -> _Address:
         if value is None:
             return _NOTHING
         check_real(what, value, self.backend.input_device)
         return _described(value, *self.backend.input_address(value))
 
-    def _cache(self, what: str, value: torch.Tensor) -> _Address:
+    def _cache(self, what: str, value: Array) -> _Address:
         check_real(what, value, self.backend.input_device)
+        check_written(what, value)
         return _described(value, *self.backend.cache_address(what, value))
 
 
@@ -264,7 +266,7 @@ def _backend(given: NativeBackend | str | None, num_threads: int | None) -> Nati
     return backend
 
 
-def _lengths(step: Mapping[str, Any], tensor: torch.Tensor) -> torch.Tensor:
+def _lengths(step: Mapping[str, Any], tensor: Array) -> Array:
     """Returns the host's copy of the tensor of lengths, unchecked: comparing the two would wait for the device."""
     lengths = step.get("seqLen")
     if lengths is None:
@@ -276,7 +278,7 @@ def _lengths(step: Mapping[str, Any], tensor: torch.Tensor) -> torch.Tensor:
         raise EngineError(f"seqLen = {lengths} of the step's JSON is no list of lengths")
     if list(tensor.shape) != [len(lengths)]:
         raise EngineError(f"seqLen of the step's JSON has {len(lengths)} lengths, seq_len {list(tensor.shape)}")
-    return torch.tensor(lengths, dtype=torch.int32)
+    return np.array(lengths, dtype=np.int32)
 
 
 def _registration(name: str) -> CppModel:
@@ -339,19 +341,26 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _listed(what: str, given: Iterable[_Item]) -> list[_Item]:
     # A list, because an iterator would create its tensors again, and C++ has their addresses.
-    if isinstance(given, (str, Mapping, torch.Tensor)) or not isinstance(given, Iterable):
+    if isinstance(given, (str, Mapping, np.ndarray)) or is_tensor(given) or not isinstance(given, Iterable):
         raise EngineError(f"{what} are given in a list, in order, not in {type(given).__name__}")
     return list(given)
 
 
-def _weights(given: Iterable[torch.Tensor], device: str | None = None) -> list[torch.Tensor]:
+def _weights(given: Iterable[Array], device: str) -> list[Array]:
     weights = _listed("weights", given)
     for i, weight in enumerate(weights):
-        check_real(f"weight {i}", weight, device, contiguous=device is not None)
+        check_real(f"weight {i}", weight, device)
     return weights
 
 
-def _described(tensor: torch.Tensor, address: int, on_device: bool = False) -> _Address:
-    if tensor.numel() == 0 and address == 0:
-        address = _EMPTY.data_ptr()
-    return (address, dtype_from_torch(tensor.dtype).short, list(tensor.shape), on_device, 0)
+def _declared(place: int, weight: Array | BaseParameter) -> _Address:
+    if isinstance(weight, BaseParameter) and weight.declared_shape is not None and weight.declared_dtype is not None:
+        return (0, weight.declared_dtype.short, list(weight.declared_shape), False, 0)
+    dtype = check_real(f"weight {place}", weight, contiguous=False)  # type: ignore[arg-type]
+    return (0, dtype.short, list(weight.shape), False, 0)  # type: ignore[union-attr]
+
+
+def _described(value: Array, address: int, on_device: bool = False) -> _Address:
+    if 0 in value.shape and address == 0:
+        address = address_of(_EMPTY)
+    return (address, dtype_of(value).short, list(value.shape), on_device, 0)

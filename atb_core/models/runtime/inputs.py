@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from atb_core.errors import ConfigError, RequestError
 from atb_core.features.step import Step
+from atb_core.graph.arrays import Array, HostArray, numpy_dtype, to_numpy
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor
@@ -126,25 +126,26 @@ def symbolic_inputs(
     }
 
 
-def triangular_mask(dtype: torch.dtype) -> torch.Tensor:
+def triangular_mask(dtype: DataType) -> HostArray:
     """Returns ATB's causal mask for prefill: non-zero above the diagonal, 1 in bfloat16, else -inf."""
-    value = 1.0 if dtype == torch.bfloat16 else float("-inf")
-    return torch.full((MASK_SIZE, MASK_SIZE), value, dtype=dtype).triu(1)
+    value = 1.0 if dtype is DataType.BF16 else float("-inf")
+    row = np.arange(MASK_SIZE)
+    return np.where(row > row[:, None], value, 0.0).astype(numpy_dtype(dtype))
 
 
-def mixed_mask(q_lens: torch.Tensor, lengths: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def mixed_mask(q_lens: HostArray, lengths: HostArray, dtype: DataType) -> HostArray:
     """Returns the causal mask of a mixed step for ATB: `[T, longest]`, 0 where a token is seen, else -10000.
 
     The number of columns is a multiple of `MASK_SIZE`, so that few sizes occur.
     """
-    counts = q_lens.long()
-    first = torch.repeat_interleave(lengths - counts - (counts.cumsum(0) - counts), counts)
-    last_seen = first + torch.arange(len(first))
-    columns = torch.arange(-(-int(lengths.max()) // MASK_SIZE) * MASK_SIZE)
-    return torch.where(columns > last_seen[:, None], -10000.0, 0.0).to(dtype)
+    counts = q_lens.astype(np.int64)
+    first = np.repeat(lengths - counts - (counts.cumsum() - counts), counts)
+    last_seen = first + np.arange(len(first))
+    columns = np.arange(-(-int(lengths.max()) // MASK_SIZE) * MASK_SIZE)
+    return np.where(columns > last_seen[:, None], -10000.0, 0.0).astype(numpy_dtype(dtype))
 
 
-def window_mask(longest: int, window: int, dtype: torch.dtype) -> torch.Tensor:
+def window_mask(longest: int, window: int, dtype: DataType) -> HostArray:
     """Returns the mask of a window for prompts of up to `longest` tokens: 0 where a token is seen, else -inf.
 
     Its size is a power of two, so that few sizes occur.
@@ -158,49 +159,43 @@ def window_mask(longest: int, window: int, dtype: torch.dtype) -> torch.Tensor:
             hint=f"It may have {_LONGEST_MASKED} tokens.",
         )
     size = max(MASK_SIZE, 1 << (longest - 1).bit_length())
-    bits = torch.int32 if dtype is torch.float32 else torch.int16
-    hidden = torch.tensor(float("-inf"), dtype=dtype).view(bits).numpy()
+    hidden = np.array(float("-inf"), dtype=numpy_dtype(dtype))
     distance = np.arange(size, dtype=np.int32)[:, None] - np.arange(size, dtype=np.int32)
-    mask = np.where((distance < 0) | (distance >= window), hidden, np.zeros_like(hidden))
-    return torch.from_numpy(mask).view(dtype)
+    return np.where((distance < 0) | (distance >= window), hidden, np.zeros_like(hidden))
 
 
-def window_inputs(
-    step: Step, slots: torch.Tensor, lengths: torch.Tensor, window: int, block_size: int
-) -> dict[str, torch.Tensor]:
+def window_inputs(step: Step, slots: Array, lengths: Array, window: int, block_size: int) -> dict[str, HostArray]:
     """Returns the slots of layers with a window, and in decode the lengths.
 
     The token at position p takes the slot of position `p % window` of its sequence. So the cache holds the last
     `window` tokens, in whatever order, and in decode attention to all of it is attention to the window.
     """
-    given, counts = slots.numpy(force=True), lengths.numpy(force=True)
+    given, counts = to_numpy(slots), to_numpy(lengths)
     if step.is_prefill:
         starts = np.repeat(np.cumsum(counts) - counts, counts)
         places = np.arange(len(given)) - starts
         kept = places >= np.repeat(counts, counts) - window
         rolled = np.where(kept, given[starts + places % window], -1)
-        return {"window_slots": torch.from_numpy(rolled.astype(given.dtype))}
+        return {"window_slots": rolled.astype(given.dtype)}
     assert step.block_tables is not None
     places = (counts - 1) % window
-    blocks = step.block_tables.numpy(force=True)[np.arange(len(counts)), places // block_size]
+    blocks = to_numpy(step.block_tables)[np.arange(len(counts)), places // block_size]
     rolled = np.where(given < 0, given, blocks.astype(np.int64) * block_size + places % block_size)
     return {
         # Too large a block stays too large.
-        "window_slots": torch.from_numpy(rolled.clip(max=np.iinfo(given.dtype).max).astype(given.dtype)),
-        "window_lengths": torch.from_numpy(np.minimum(counts, window)),
+        "window_slots": rolled.clip(max=np.iinfo(given.dtype).max).astype(given.dtype),
+        "window_lengths": np.minimum(counts, window),
     }
 
 
-def bounds(values: torch.Tensor) -> tuple[int, int]:
+def bounds(values: Array) -> tuple[int, int]:
     """Returns the smallest and the largest of the integers `[N]`.
-
-    It is not torch that computes them: a forked child waits for ever for the threads that torch had in its parent.
 
     Raises:
         RequestError: N is 0.
     """
     if values.shape[0] > _SHORT:
-        array = values.numpy(force=True)
+        array = to_numpy(values)
         return int(array.min()), int(array.max())
     numbers = values.tolist()
     if not numbers:
@@ -208,7 +203,7 @@ def bounds(values: torch.Tensor) -> tuple[int, int]:
     return min(numbers), max(numbers)
 
 
-def check_step(step: Step, vocab_size: int, cache_slots: int, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def check_step(step: Step, vocab_size: int, cache_slots: int, block_size: int) -> tuple[Array, Array]:
     """Returns `slots` and `input_lengths` of a step whose values were checked, but for its positions.
 
     Raises:
@@ -230,7 +225,7 @@ def check_step(step: Step, vocab_size: int, cache_slots: int, block_size: int) -
         raise RequestError(f"input_lengths has {shortest}; the least is {least}, as the new tokens count too")
     tokens, sequences = step.input_ids.shape[0], step.input_lengths.shape[0]
     if step.is_prefill:
-        total = int(step.input_lengths.numpy(force=True).sum())
+        total = int(to_numpy(step.input_lengths).sum())
         if total != tokens:
             raise RequestError(f"input_lengths add up to {total}, but there are {tokens} tokens")
     elif step.block_tables is None:
@@ -240,7 +235,7 @@ def check_step(step: Step, vocab_size: int, cache_slots: int, block_size: int) -
         if longest > room:
             raise RequestError(f"a context of {longest} tokens does not fit the {room} slots of its block table")
         if step.q_lens is not None:
-            _check_new_tokens(step.q_lens, step.input_lengths, tokens)
+            _check_new_tokens(to_numpy(step.q_lens), to_numpy(step.input_lengths), tokens)
         elif sequences != tokens:
             raise RequestError(f"input_lengths has {sequences} entries for {tokens} tokens")
         if step.block_tables.shape[0] != sequences:
@@ -248,11 +243,11 @@ def check_step(step: Step, vocab_size: int, cache_slots: int, block_size: int) -
     return step.slots, step.input_lengths
 
 
-def _check_new_tokens(q_lens: torch.Tensor, lengths: torch.Tensor, tokens: int) -> None:
+def _check_new_tokens(q_lens: HostArray, lengths: HostArray, tokens: int) -> None:
     """Raises RequestError unless every sequence has new tokens, within its context, and their sum is `tokens`."""
     if q_lens.shape != lengths.shape:
         raise RequestError(f"q_lens has {len(q_lens)} entries and input_lengths {len(lengths)}, one for each sequence")
-    wrong = torch.nonzero((q_lens < 1) | (q_lens > lengths))
+    wrong = np.flatnonzero((q_lens < 1) | (q_lens > lengths))
     if len(wrong):
         place = int(wrong[0])
         new, context = int(q_lens[place]), int(lengths[place])

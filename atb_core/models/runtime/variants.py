@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-import torch
+import numpy as np
 
 from atb_core.engine.base import Backend, Engine
 from atb_core.errors import GraphError, RequestError
 from atb_core.features import BASE_FEATURES, FeatureDecorator
 from atb_core.features.base import check_active
 from atb_core.features.step import KVCache, Step
+from atb_core.graph.arrays import Array, HostArray, is_tensor, numpy_dtype
 from atb_core.graph.dim import Dim
 from atb_core.graph.network import Network
 from atb_core.graph.passes import run_passes
 from atb_core.graph.passes.linears import widen_outputs
 from atb_core.graph.tensor import Tensor
-from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.runtime.inputs import CONSTANT_INPUTS, k_cache_name, v_cache_name
 
 VariantKey = frozenset[str]
@@ -48,9 +48,9 @@ class Variant:
     constant_names: tuple[str, ...]
     cache_names: tuple[str, ...]
     kv_generation: int = -1
-    constants: dict[str, torch.Tensor] = field(default_factory=dict)
-    _buffers: dict[str, torch.Tensor] = field(default_factory=dict)
-    _of_features: dict[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    constants: dict[str, Array] = field(default_factory=dict)
+    _buffers: dict[str, HostArray] = field(default_factory=dict)
+    _of_features: dict[str, Mapping[str, Array]] = field(default_factory=dict)
 
     def bind_features(self, active: Sequence[FeatureDecorator], step: Step) -> None:
         """Gives the engine those `constants` of features that are others than in the variant's last step."""
@@ -61,7 +61,7 @@ class Variant:
                 self._of_features[feature.feature_name] = constants
                 self.input_names = tuple(name for name in self.input_names if name not in constants)
 
-    def bind_constants(self, inputs: dict[str, torch.Tensor]) -> None:
+    def bind_constants(self, inputs: dict[str, Array]) -> None:
         """Removes the inputs that seldom change and gives the engine those that did."""
         for name in self.constant_names:
             value = inputs.pop(name, None)
@@ -69,29 +69,29 @@ class Variant:
                 self.engine.set_constants({name: value})
                 self.constants[name] = value
 
-    def outputs(self, binding: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        """Returns a tensor for every output, reused from step to step while its buffer is large enough."""
+    def outputs(self, binding: Mapping[str, int]) -> dict[str, Array]:
+        """Returns an array for every output, reused from step to step while its buffer is large enough."""
         return {output.name: self._output(output, binding) for output in self.engine.network.outputs if output.name}
 
-    def _output(self, output: Tensor, binding: Mapping[str, int]) -> torch.Tensor:
+    def _output(self, output: Tensor, binding: Mapping[str, int]) -> HostArray:
         if output.shape is None or output.dtype is None:
             raise GraphError(f"the shape of the model's output {output.name!r} could not be inferred")
         shape = [size.evaluate(binding) if isinstance(size, Dim) else size for size in output.shape]
         numel = math.prod(shape)
         assert output.name is not None
         buffer = self._buffers.get(output.name)
-        if buffer is None or buffer.numel() < numel:
-            buffer = torch.empty(numel, dtype=dtype_to_torch(output.dtype))
+        if buffer is None or buffer.size < numel:
+            buffer = np.empty(numel, numpy_dtype(output.dtype))
             if numel * output.dtype.itemsize <= _KEPT_BYTES:
                 self._buffers[output.name] = buffer
-        return (buffer if buffer.numel() == numel else buffer[:numel]).view(shape)
+        return buffer[:numel].reshape(shape)
 
 
 class KVBinding:
     """The cache tensors in use; `generation` changes when a step brings others.
 
-    Holding the tensors keeps their addresses from being reused by another cache. The addresses are compared too, for
-    tensors whose storage was replaced in place.
+    Holding the tensors keeps their addresses from being reused by another cache. The addresses of
+    torch tensors are compared too, because their storage can be replaced in place.
     """
 
     def __init__(self, num_layers: int) -> None:
@@ -99,10 +99,10 @@ class KVBinding:
         self.generation = 0
         self.block_size = 0
         self.slots = 0
-        self._tensors: list[torch.Tensor] = []
+        self._tensors: list[Array] = []
         self._places: list[int] = []
         # The tuples that hold the tensors; `None` for lists, which may hold others by the next step.
-        self._pairs: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._pairs: list[tuple[Array, Array]] | None = None
 
     def update(self, kv_cache: KVCache) -> None:
         """Takes the cache of a step.
@@ -117,14 +117,14 @@ class KVBinding:
             if pairs is not None and type(kv_cache) is list and _same(kv_cache, pairs)
             else _tensors_of(kv_cache)
         )
-        places = list(map(torch.Tensor.data_ptr, tensors))
+        places = [value.data_ptr() for value in tensors if not isinstance(value, np.ndarray)]
         if self.generation > 0 and places == self._places and _same(tensors, self._tensors):
             return
         if len(tensors) != 2 * self.num_layers:
             raise RequestError(
                 f"the KV cache has {len(tensors)} tensors for {self.num_layers} layers", hint="Give (k, v) per layer."
             )
-        if tensors[0].dim() != 4:
+        if tensors[0].ndim != 4:
             raise RequestError(f"a KV cache must be [blocks, block_size, heads, size], not {list(tensors[0].shape)}")
         self._tensors, self._places = tensors, places
         self._pairs = list(kv_cache) if {*map(type, kv_cache)} == {tuple} else None
@@ -146,7 +146,7 @@ def _same(some: Sequence[object], others: Sequence[object]) -> bool:
     return some is others or (len(some) == len(others) and all(map(operator.is_, some, others)))
 
 
-def _tensors_of(kv_cache: KVCache) -> list[torch.Tensor]:
+def _tensors_of(kv_cache: KVCache) -> list[Array]:
     if not (
         isinstance(kv_cache, (list, tuple))
         and all(issubclass(kind, (list, tuple)) for kind in {*map(type, kv_cache)})
@@ -154,8 +154,8 @@ def _tensors_of(kv_cache: KVCache) -> list[torch.Tensor]:
     ):
         raise RequestError(f"kv_cache must be a list of (k_cache, v_cache), not {type(kv_cache).__name__}")
     tensors = list(chain.from_iterable(kv_cache))
-    if not all(issubclass(kind, torch.Tensor) for kind in {*map(type, tensors)}):
-        raise RequestError("kv_cache has something that is no torch.Tensor")
+    if {*map(type, tensors)} != {np.ndarray} and not all(isinstance(t, np.ndarray) or is_tensor(t) for t in tensors):
+        raise RequestError("kv_cache has something that is neither a torch.Tensor nor a numpy array")
     return tensors
 
 

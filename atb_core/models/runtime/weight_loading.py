@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from atb_core.checkpoint.progress import Progress, job
 from atb_core.errors import WeightsError
+from atb_core.graph.arrays import HostArray, numpy_dtype
 from atb_core.graph.dim import shape_text
-from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.graph.dtype import DataType
+from atb_core.nn.module import Module
 from atb_core.nn.parameter import Parameter, WeightSource
 
 if TYPE_CHECKING:
@@ -25,9 +29,9 @@ _HARMLESS = re.compile(
     r"\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|(self_)?attn\.(bias|masked_bias|rotary_emb\.inv_freq))$"
 )
 _BODY = "model."
-Sink = Callable[[str, torch.Tensor], None]
+Sink = Callable[[str, HostArray], None]
 #: Takes a part of a weight from an index of dimension 0 on, as `Engine.set_weight_part`.
-PartSink = Callable[[str, int, torch.Tensor], None]
+PartSink = Callable[[str, int, HostArray], None]
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class LoadPlan:
     total_bytes: int
 
 
-def collect_parameters(modules: Iterable[torch.nn.Module]) -> list[Parameter]:
+def collect_parameters(modules: Iterable[Module]) -> list[Parameter]:
     """Returns every parameter under `modules` once, in order; WeightsError for two shapes under one name."""
     by_name: dict[str, Parameter] = {}
     for parameter in (each for module in modules for each in module.parameters()):
@@ -108,6 +112,24 @@ def _stored_sources(parameter: Parameter, available: set[str]) -> Sequence[Weigh
     return [WeightSource(n, parameter.declared_shape) for n in names if n in available][:1] or parameter.sources
 
 
+class _Memory:
+    """Memory for weights; the same for all if it is `reused`, as fresh pages take longer than reading into them."""
+
+    def __init__(self, reused: bool) -> None:
+        self._reused = reused
+        self._bytes = np.empty(0, np.uint8)
+
+    def array(self, shape: Sequence[int], dtype: DataType) -> HostArray:
+        """Returns an array whose elements are not set; with `reused`, the last one's content is lost."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        if not self._reused:
+            return np.empty(shape, numpy_dtype(dtype))
+        if self._bytes.size < nbytes:
+            # numpy asks for huge pages, which take several times as long to get and are not worth it here.
+            self._bytes = np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)
+        return self._bytes[:nbytes].view(numpy_dtype(dtype)).reshape(shape)
+
+
 @dataclass(frozen=True)
 class BlockSink:
     """Takes matrices in blocks of a quantised format, as the checkpoint has them.
@@ -130,13 +152,15 @@ def stream_weights(
     progress: Progress | None = None,
     part_sink: PartSink | None = None,
     block_sink: BlockSink | None = None,
+    copied: bool = False,
 ) -> None:
-    """Reads each tensor once, converts it to the model's dtype and gives it to `sink(name, tensor)`.
+    """Reads each tensor once, converts it to the model's dtype and gives it to `sink(name, array)`.
 
     With `part_sink`, a weight that the checkpoint holds expert by expert is read expert by expert, so that only the
-    engine ever has it whole. With `block_sink`, quantised matrices stay as they are.
+    engine ever has it whole. With `block_sink`, quantised matrices stay as they are. If arrays are `copied` by the
+    sinks, all have the same memory.
     """
-    shared = {name for _, name in plan.duplicates}
+    shared, memory = {name for _, name in plan.duplicates}, _Memory(copied)
     with job(progress, "Loading weights", plan.total_bytes) as bar:
         for parameter in plan.parameters:
             if block_sink and parameter.name not in shared and (blocks := _blocks(parameter, plan, loader, block_sink)):
@@ -146,14 +170,16 @@ def stream_weights(
             experts = _experts(parameter, plan) if part_sink and parameter.name not in shared else None
             if part_sink is not None and experts is not None:
                 for expert, parts in enumerate(experts):
-                    part_sink(parameter.name, expert, _joined(parameter, parts, loader, bar, 1))
+                    part_sink(parameter.name, expert, _joined(parameter, parts, loader, bar, memory, 1))
                 continue
             sources = plan.sources[parameter.name]
             if len(sources) == 1:
-                tensor = loader.get(sources[0].name)
-                bar.advance(loader.nbytes(sources[0].name))
+                name = sources[0].name
+                tensor = memory.array(loader.shape(name), loader.dtype(name))
+                loader.read_into(name, tensor)
+                bar.advance(loader.nbytes(name))
             else:
-                tensor = _joined(parameter, sources, loader, bar)
+                tensor = _joined(parameter, sources, loader, bar, memory)
             tensor = parameter.process(tensor)
             for alias, name in plan.duplicates:
                 if name == parameter.name:
@@ -189,27 +215,30 @@ def _experts(parameter: Parameter, plan: LoadPlan) -> list[list[WeightSource]] |
 
 
 def _joined(
-    parameter: Parameter, sources: Sequence[WeightSource], loader: WeightLoader, bar: Progress, rows: int | None = None
-) -> torch.Tensor:
+    parameter: Parameter,
+    sources: Sequence[WeightSource],
+    loader: WeightLoader,
+    bar: Progress,
+    memory: _Memory,
+    rows: int | None = None,
+) -> HostArray:
     """Returns a weight, or `rows` of its indices of dimension 0, filled from several stored tensors."""
     assert parameter.declared_shape is not None
     assert parameter.declared_dtype is not None
     shape = parameter.declared_shape if rows is None else (rows, *parameter.declared_shape[1:])
-    joined = torch.empty(shape, dtype=dtype_to_torch(parameter.declared_dtype))
+    joined = memory.array(shape, parameter.declared_dtype)
     start = 0
     for source in sources:
         place = (slice(start, start + source.shape[0]),) if source.place is None else source.place
-        joined[place].copy_(loader.get(source.name))
+        loader.read_into(source.name, joined[place])
         start += source.shape[0]
         bar.advance(loader.nbytes(source.name))
     return joined
 
 
-def _check_duplicate(alias: str, parameter: Parameter, tensor: torch.Tensor, loader: WeightLoader) -> None:
+def _check_duplicate(alias: str, parameter: Parameter, tensor: HostArray, loader: WeightLoader) -> None:
     """Raises WeightsError if a further stored copy of a shared weight differs."""
-    if tuple(loader.shape(alias)) != tuple(tensor.shape) or not torch.equal(
-        parameter.process(loader.get(alias)), tensor
-    ):
+    if tuple(loader.shape(alias)) != tensor.shape or not np.array_equal(parameter.process(loader.get(alias)), tensor):
         raise WeightsError(
             f"{loader.source}: the configuration says that {alias} and {parameter.name} are one weight, "
             "but the two stored tensors differ",

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ class FakeRunner:
     tokenizer: Any = None
     max_model_len: int = 1000
     backend: str = "cpu"
-    dtype: str = "torch.float32"
+    config: Any = field(default_factory=lambda: SimpleNamespace(torch_dtype="float32"))
 
     def get_default_sampling_params(self) -> SamplingParams:
         return self.defaults

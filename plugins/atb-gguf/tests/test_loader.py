@@ -18,6 +18,7 @@ from gguf_bytes import TINY, TINY_SHAPES, gguf_bytes, gguf_tensor_info, tiny_ggu
 from atb_core.checkpoint import FormatRules, open_checkpoint, open_weights
 from atb_core.errors import WeightsError
 from atb_core.graph import DataType
+from atb_core.graph.arrays import to_torch
 from atb_gguf.config import read_gguf_config
 
 NAMES = {
@@ -63,7 +64,7 @@ def test_tensors_come_under_their_names_in_the_type_of_the_matrices(
             expected = torch.from_numpy(value.copy()).to(getattr(torch, dtype.short))
             assert loader.dtype(name) is dtype
             assert loader.shape(name) == TINY_SHAPES[stored]
-            assert torch.equal(loader.get(name), expected)
+            assert torch.equal(to_torch(loader.get(name)), expected)
     assert read_gguf_config(path)["torch_dtype"] == dtype.short
 
 
@@ -73,7 +74,7 @@ def test_the_caller_may_choose_the_type(dtype: DataType, tmp_path: Path) -> None
     stored = gguf.quants.quantize(values["token_embd.weight"], Type.Q8_0)
     exact = torch.from_numpy(gguf.quants.dequantize(stored, Type.Q8_0))
     with open_weights(path, dtype=dtype) as loader:
-        assert torch.equal(loader.get("model.embed_tokens.weight"), exact.to(getattr(torch, dtype.short)))
+        assert torch.equal(to_torch(loader.get("model.embed_tokens.weight")), exact.to(getattr(torch, dtype.short)))
 
 
 def test_slices_are_what_narrowing_gives(tmp_path: Path) -> None:
@@ -81,10 +82,10 @@ def test_slices_are_what_narrowing_gives(tmp_path: Path) -> None:
     for rules in (FormatRules(), FormatRules(permuted_qk=True)):
         with open_weights(path, {"GGUF": rules}) as loader:
             for name in loader.names():
-                whole = loader.get(name)
+                whole = to_torch(loader.get(name))
                 for dim, size in enumerate(whole.shape):
                     for start, stop in ((0, size), (0, 0), (size // 3, size // 2)):
-                        got = loader.get_slice(name, dim, start, stop)
+                        got = to_torch(loader.get_slice(name, dim, start, stop))
                         assert got.is_contiguous()
                         assert torch.equal(got, whole.narrow(dim, start, stop - start))
 
@@ -93,7 +94,7 @@ def test_a_tensor_of_many_chunks_is_whole(tmp_path: Path) -> None:
     big = np.random.default_rng(2).standard_normal((1500, 64), dtype=np.float32)
     path, _ = tiny(tmp_path, Type.F16, tensors={"token_embd.weight": big})
     with open_weights(path) as loader:
-        assert torch.equal(loader.get("model.embed_tokens.weight"), torch.from_numpy(big).half())
+        assert torch.equal(to_torch(loader.get("model.embed_tokens.weight")), torch.from_numpy(big).half())
 
 
 def test_permuted_projections_are_put_back(tmp_path: Path) -> None:
@@ -102,9 +103,10 @@ def test_permuted_projections_are_put_back(tmp_path: Path) -> None:
     heads, width = 4, 16
     stored = torch.from_numpy(values["blk.0.attn_q.weight"])
     with open_weights(path, {"GGUF": FormatRules(permuted_qk=True)}) as loader:
-        query = loader.get("model.layers.0.self_attn.q_proj.weight")
+        query = to_torch(loader.get("model.layers.0.self_attn.q_proj.weight"))
         assert torch.equal(
-            loader.get("model.layers.0.self_attn.v_proj.weight"), torch.from_numpy(values["blk.0.attn_v.weight"])
+            to_torch(loader.get("model.layers.0.self_attn.v_proj.weight")),
+            torch.from_numpy(values["blk.0.attn_v.weight"]),
         )
     for head in range(heads):
         for pair in range(width // 2):
@@ -117,19 +119,19 @@ def test_a_family_transforms_what_its_files_store_otherwise(tmp_path: Path) -> N
     rules = FormatRules(
         transforms={
             "model.layers.{}.input_layernorm.weight": lambda norm: norm - 1,
-            "model.layers.{}.mlp.down_proj.weight": lambda matrix: matrix.flip(0),
+            "model.layers.{}.mlp.down_proj.weight": lambda matrix: matrix[::-1],
         }
     )
     with open_weights(path, {"GGUF": rules}) as loader:
         stored = torch.from_numpy(values["blk.0.attn_norm.weight"])
-        assert torch.equal(loader.get("model.layers.0.input_layernorm.weight"), stored - 1)
+        assert torch.equal(to_torch(loader.get("model.layers.0.input_layernorm.weight")), stored - 1)
         matrix = torch.from_numpy(values["blk.0.ffn_down.weight"]).flip(0)
-        assert torch.equal(loader.get_slice("model.layers.0.mlp.down_proj.weight", 0, 1, 3), matrix[1:3])
-        assert torch.equal(loader.get("model.norm.weight"), torch.from_numpy(values["output_norm.weight"]))
+        assert torch.equal(to_torch(loader.get_slice("model.layers.0.mlp.down_proj.weight", 0, 1, 3)), matrix[1:3])
+        assert torch.equal(to_torch(loader.get("model.norm.weight")), torch.from_numpy(values["output_norm.weight"]))
     shorter = FormatRules(transforms={"model.norm.weight": lambda norm: norm[1:]})
     cause = r"rule makes \[\d+\] of model.norm.weight"
     with open_weights(path, {"GGUF": shorter}) as loader, pytest.raises(WeightsError, match=cause):
-        loader.get("model.norm.weight")
+        to_torch(loader.get("model.norm.weight"))
 
 
 def test_a_bias_and_a_tensor_that_only_the_family_knows(tmp_path: Path) -> None:
@@ -165,4 +167,4 @@ def test_a_file_cut_while_it_is_open_is_an_error_and_not_a_crash(tmp_path: Path)
     with open_weights(path) as loader:
         os.truncate(path, path.stat().st_size // 2)
         with pytest.raises(WeightsError, match="ends inside tensor"):
-            _ = [loader.get(name) for name in loader.names()]
+            _ = [to_torch(loader.get(name)) for name in loader.names()]

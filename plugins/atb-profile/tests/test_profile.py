@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,17 @@ def test_every_node_of_a_model_has_a_cost(open_runner: Open) -> None:
     assert head.flops == 2 * config.hidden_size * config.vocab_size
 
 
+def test_bytes_of_quantized_weights_are_those_that_the_engine_holds(open_runner: Open) -> None:
+    held = {}
+    for quantization in (None, "int8"):
+        runner = open_runner(quantization=quantization)
+        with runner.profile() as profile:
+            runner.generate([PROMPT], THREE)
+        (row,) = [row for row in profile.rows("module", "decode") if row.name == "model.layers.*.mlp.down"]
+        held[quantization] = row.bytes
+    assert held["int8"] < held[None] / 2  # float32 otherwise
+
+
 def test_steps_beyond_the_limit_are_counted_and_named(open_runner: Open) -> None:
     runner = open_runner()
     with Profile(runner, max_nodes=1) as profile:
@@ -100,6 +112,27 @@ def test_a_profile_is_recorded_once(open_runner: Open) -> None:
         pass
     with pytest.raises(EngineError, match="recorded once"), profile:
         pass
+
+
+def test_two_profiles_of_one_runner_exclude_each_other(open_runner: Open) -> None:
+    runner = open_runner()
+    with runner.profile() as profile:
+        with pytest.raises(EngineError, match="another profile records this model"), runner.profile():
+            raise AssertionError("it was entered")
+        runner.generate([PROMPT], THREE)
+    assert all(call.runs for call in profile.calls)
+    with runner.profile():
+        pass
+
+
+def test_a_profile_that_an_error_ends_has_what_ran_before_it(open_runner: Open, tmp_path: Path) -> None:
+    runner = open_runner()
+    with suppress(KeyboardInterrupt), runner.profile(tmp_path / "trace.json") as profile:
+        for _ in runner.generate([PROMPT], THREE, stream=True):
+            raise KeyboardInterrupt
+    assert [call.name for call in profile.calls] == ["prefill"]
+    assert (tmp_path / "trace.json").stat().st_size > 0
+    assert runner.generate([PROMPT], THREE)
 
 
 def test_a_trace_that_cannot_be_written_is_refused_before_anything_runs(open_runner: Open, tmp_path: Path) -> None:

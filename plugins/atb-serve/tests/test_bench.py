@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atb_cli import main
+from atb_serve.bench import Answer, BenchError, plot
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -32,6 +35,23 @@ def test_it_counts_tokens_and_times(served: Any, capsys: pytest.CaptureFixture[s
     status, out, _ = bench(capsys, served.url, *options, "--rate", "1000")
     assert status == 0
     assert "6 requests in" in out and "time to first token: mean" in out
+
+
+def test_it_draws_the_times(served: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    options = ("--num-requests", "3", "--max-tokens", "5", "--prompt", "[count]", "--plot")
+    status, _, _ = bench(capsys, served.url, *options, str(tmp_path / "times.svg"))
+    assert status == 0
+    assert "<svg" in (tmp_path / "times.svg").read_text(encoding="utf-8")
+    status, _, err = bench(capsys, served.url, *options, str(tmp_path / "times.thing"))
+    assert status == 1
+    assert "cannot be written" in err
+
+
+def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(BenchError, match="needs matplotlib"):
+        plot([Answer(0.0, [0.1, 0.2])], tmp_path / "times.svg")
 
 
 def test_a_server_that_refuses_is_named(served: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+import numpy as np
 from atb_core.graph import DataType, Tensor
-from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.graph.arrays import numpy_dtype
 from atb_core.layers.attention.attention import Attention
 from atb_core.layers.attention.metadata import AttentionMetadata
 from atb_core.layers.embedding.word_embedding import ParallelEmbedding
@@ -56,6 +56,6 @@ class Gemma3Model(DecoderModel):
 
     def __init__(self, config: Gemma3Config, file_loader: Any, prefix: str, **kwargs: Any) -> None:
         super().__init__(config, file_loader, prefix, **kwargs)
-        scale = torch.tensor(config.hidden_size**0.5, dtype=dtype_to_torch(config.data_type)).item()
+        scale = float(np.array(config.hidden_size**0.5, numpy_dtype(config.data_type)))
         self.embed_tokens = ParallelEmbedding(config, file_loader, f"{prefix}.embed_tokens", scale=scale)
         self.norm = norm(config, file_loader, f"{prefix}.norm")

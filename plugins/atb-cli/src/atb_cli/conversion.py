@@ -18,11 +18,10 @@ from atb_core.checkpoint.files import memory_of
 from atb_core.errors import ConfigError, TokenizerError, WeightsError
 from atb_core.files import read_file
 from atb_core.graph import DataType
-from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
 
 if TYPE_CHECKING:
-    import torch
+    from atb_core.graph.arrays import HostArray
 
 # Sizes of the files, as transformers cuts them, and of what is in memory of one tensor.
 _SHARD_BYTES: Final = 5 << 30
@@ -162,7 +161,7 @@ def _write_weights(loader: WeightLoader, target: Path, dtype: DataType | None) -
                 for name in names:
                     for piece in _pieces(loader, name, *tensors[name]):
                         stream.write(memory_of(piece))
-                        progress.advance(piece.numel() * piece.element_size())
+                        progress.advance(piece.nbytes)
 
 
 def _nbytes(tensor: tuple[DataType, tuple[int, ...]]) -> int:
@@ -199,12 +198,15 @@ def _write_header(stream: BinaryIO, tensors: Tensors) -> None:
     stream.write(struct.pack("<Q", len(header)) + header)
 
 
-def _pieces(loader: WeightLoader, name: str, dtype: DataType, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
+def _pieces(loader: WeightLoader, name: str, dtype: DataType, shape: tuple[int, ...]) -> Iterator[HostArray]:
     """Yields a tensor in pieces of rows that fit into memory."""
+    from atb_core.graph.arrays import numpy_dtype, to_numpy
+
     nbytes = _nbytes((dtype, shape))
     if nbytes <= _PIECE_BYTES or len(shape) < 2:
-        yield loader.get(name).to(dtype_to_torch(dtype))
+        yield to_numpy(loader.get(name)).astype(numpy_dtype(dtype), copy=False)
         return
     step = max(1, _PIECE_BYTES * shape[0] // nbytes)
     for start in range(0, shape[0], step):
-        yield loader.get_slice(name, 0, start, min(start + step, shape[0])).to(dtype_to_torch(dtype))
+        rows = to_numpy(loader.get_slice(name, 0, start, min(start + step, shape[0])))
+        yield rows.astype(numpy_dtype(dtype), copy=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the model's chat template.")
 @click.option("--system", "-s", metavar="TEXT", help="System message that goes before the prompt.")
 @click.option("--stats", is_flag=True, help="Say on stderr how long loading, prefill and decode took.")
+@click.option("--profile", "trace", type=click.Path(dir_okay=False, writable=True, path_type=Path), metavar="FILE",
+              help="Write a trace for ui.perfetto.dev; say on stderr where time went. Needs atb-profile.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of streaming text.")
 @click.option("--n", type=click.IntRange(min=1), default=1, metavar="N",
               help="With --json or --input: number of answers; several are sampled.")  # fmt: skip
@@ -56,6 +59,7 @@ def command(
     raw: bool,
     system: str | None,
     stats: bool,
+    trace: Path | None,
     as_json: bool,
     n: int,
     logprobs: int | None,
@@ -85,13 +89,16 @@ def command(
         session.check_chats()
         messages = [{"role": "system", "content": system}] if system is not None else []
         chunks = session.chat([*messages, {"role": "user", "content": text}])
-    answer = _follow(chunks, show=not as_json)
+    with nullcontext() if trace is None else session.runner.profile(trace) as profile:
+        answer = _follow(chunks, show=not as_json)
     if as_json:
         click.echo(terminal_safe(json_text(_record(model, session, answer))))
     else:
         note_of_cut(answer, session.sampling)
     if stats:
         note(f"load {session.load_seconds:.2f} s | {times_text(answer)}")
+    if profile is not None:
+        note(str(profile))
 
 
 def _check_combination(given: dict[str, Any]) -> None:
@@ -108,6 +115,7 @@ def _check_combination(given: dict[str, Any]) -> None:
         "--raw uses no chat template, so there is nothing to set in one": given["raw"] and of_template,
         "--input has the prompts, so there is no place for PROMPT": source is not None and bool(prompt),
         "--output needs --input": given["output"] is not None and source is None,
+        "--profile needs a single PROMPT": given["trace"] is not None and source is not None,
         "--resume needs --output": given["resume"] and given["output"] is None,
     }
     for problem, is_there in problems.items():
@@ -142,5 +150,5 @@ def _follow(chunks: Iterable[StreamChunk], *, show: bool) -> RequestOutput:
 
 def _record(model: str, session: Session, answer: RequestOutput) -> dict[str, Any]:
     runner = session.runner
-    facts = {"model": model, "backend": runner.backend, "dtype": str(runner.dtype).removeprefix("torch.")}
+    facts = {"model": model, "backend": runner.backend, "dtype": runner.config.torch_dtype}
     return {**facts, "load_time": round(session.load_seconds, 3), **answer_record(answer, runner)}

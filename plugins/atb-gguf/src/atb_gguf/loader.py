@@ -9,24 +9,22 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from atb_core.checkpoint import FormatRules
 from atb_core.checkpoint.files import TableLoader, memory_of
 from atb_core.errors import WeightsError
 from atb_core.graph import DataType
+from atb_core.graph.arrays import HostArray, numpy_dtype, to_numpy
 from atb_core.graph.quantized import QuantizedRows
-from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_gguf.config import config_of, gguf_dtype
 from atb_gguf.file import GgufFile
 from atb_gguf.header import GgufTensor
 from atb_gguf.names import hugging_face_names
 from atb_gguf.quants import SUPPORTED_TYPES, decode
 
-# Elements decoded at a time. torch runs operations of up to 2^15 elements on the calling thread alone; above that, each
-# small operation of a decoder is a fork and join, which takes milliseconds on a busy processor. Temporaries of this
-# size stay in the first levels of cache.
+# Elements decoded at a time: temporaries of this size stay in the first levels of cache.
 _CHUNK_ELEMENTS = 1 << 15
 # A few times what the largest published models have: each expert becomes an entry of the table.
 _MAX_EXPERTS = 4096
@@ -70,13 +68,13 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
         self.locate(name)
         return self._dtype
 
-    def get(self, name: str) -> torch.Tensor:
+    def get(self, name: str) -> HostArray:
         tensor = self.locate(name)
-        stored = self._unpermute(name, self._read_rows(name, 0, _rows(tensor)).view(tensor.shape))
+        stored = self._unpermute(name, self._read_rows(name, 0, _rows(tensor)).reshape(tensor.shape))
         transform = self._transforms.get(_pattern(name))
         if transform is None:
             return stored
-        transformed = transform(stored).to(stored.dtype).contiguous()
+        transformed = np.ascontiguousarray(to_numpy(transform(stored)).astype(stored.dtype, copy=False))
         if transformed.shape != stored.shape:
             raise WeightsError(
                 f"{self.path}: the family's rule makes {list(transformed.shape)} of {name} {list(stored.shape)}"
@@ -88,43 +86,44 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
         if len(tensor.shape) != 2 or tensor.type.name not in formats or _pattern(name) in self._transforms:
             return None
         rows, columns = tensor.shape
-        stored = torch.empty((rows, tensor.nbytes // rows), dtype=torch.uint8)
+        stored = np.empty((rows, tensor.nbytes // rows), np.uint8)
         self._file.read_into(tensor.offset, memory_of(stored), f"tensor {name!r}")
-        return QuantizedRows(tensor.type.name, columns, self._unpermute(name, stored).contiguous().numpy())
+        return QuantizedRows(tensor.type.name, columns, np.ascontiguousarray(self._unpermute(name, stored)))
 
-    def read_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
+    def read_slice(self, name: str, dim: int, start: int, stop: int) -> HostArray:
         shape = self.locate(name).shape
         plain = _pattern(name) not in self._transforms and not any(f".{stem}." in name for stem in self._heads)
         if dim == 0 and len(shape) > 1 and plain:
-            return self._read_rows(name, start, stop).view(stop - start, *shape[1:])
+            return self._read_rows(name, start, stop).reshape(stop - start, *shape[1:])
         # Blocks run along a row, so a cut through rows needs the rows; the copy frees what was cut off.
-        return self.get(name).narrow(dim, start, stop - start).clone()
+        return np.take(self.get(name), range(start, stop), dim)
 
-    def _read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+    def _read_rows(self, name: str, start: int, stop: int) -> HostArray:
         """Reads rows `[start, stop)` of the outermost dimension, flat, in the delivered type."""
         tensor = self.locate(name)
         block_elements, block_bytes = GGML_QUANT_SIZES[tensor.type]
         row_bytes = tensor.nbytes // _rows(tensor)
         blocks = row_bytes // block_bytes * (stop - start)
-        out = torch.empty(blocks * block_elements, dtype=dtype_to_torch(self._dtype))
+        out = np.empty(blocks * block_elements, numpy_dtype(self._dtype))
         step = max(1, _CHUNK_ELEMENTS // block_elements)
-        buffer = torch.empty((min(step, blocks), block_bytes), dtype=torch.uint8)
+        buffer = np.empty((min(step, blocks), block_bytes), np.uint8)
         for first in range(0, blocks, step):
             chunk = buffer[: blocks - first]
             offset = tensor.offset + row_bytes * start + first * block_bytes
             self._file.read_into(offset, memory_of(chunk), f"tensor {name!r}")
-            decoded = decode(chunk, tensor.type).view(-1)
-            out[first * block_elements :][: len(decoded)] = decoded
+            decoded = decode(chunk, tensor.type).reshape(-1)
+            with np.errstate(over="ignore"):
+                out[first * block_elements :][: len(decoded)] = decoded
         return out
 
-    def _unpermute(self, name: str, stored: torch.Tensor) -> torch.Tensor:
+    def _unpermute(self, name: str, stored: HostArray) -> HostArray:
         """Puts the rows of a head from (pair, half) order, where rotation pairs neighbours, back to (half, pair)."""
         for stem, heads in self._heads.items():
             if f".{stem}." in name:
                 if stored.shape[0] % (2 * heads):
                     raise WeightsError(f"{self.path}: {name} has {stored.shape[0]} rows, not {heads} even heads")
-                pairs = stored.view(heads, stored.shape[0] // heads // 2, 2, -1)
-                return pairs.transpose(1, 2).reshape(stored.shape)
+                pairs = stored.reshape(heads, stored.shape[0] // heads // 2, 2, -1)
+                return np.reshape(pairs.swapaxes(1, 2), stored.shape)
         return stored
 
     def close(self) -> None:

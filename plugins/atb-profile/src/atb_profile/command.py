@@ -55,7 +55,7 @@ def command(
     measured = None
     if limits:
         threads = getattr(runner.model.backend, "num_threads", None) or 1
-        measured = measure_limits(threads, str(runner.dtype).removeprefix("torch."))
+        measured = measure_limits(threads, runner.config.torch_dtype)
     say(profile.text(measured))
     if trace is not None:
         note(f"{trace}: open it in https://ui.perfetto.dev")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 from atb_core.graph import Network, Node, Tensor
@@ -23,6 +24,10 @@ from atb_core.graph.dim import Dim
 
 #: Sizes of the named dimensions of a network.
 Sizes: TypeAlias = Mapping[str, int]
+
+
+#: No bytes of weights.
+NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class UnknownSizeError(Exception):
@@ -48,10 +53,13 @@ class Operand:
         tensor: the symbolic tensor.
         sizes: values of the named dimensions.
         values: values of the network's small integer inputs, by name.
+        stored: bytes that an engine holds of a weight, by name, where they may differ: quantized weights.
     """
 
-    def __init__(self, tensor: Tensor, sizes: Sizes, values: Mapping[str, Sequence[int]]) -> None:
-        self._tensor, self._sizes, self._values = tensor, sizes, values
+    def __init__(
+        self, tensor: Tensor, sizes: Sizes, values: Mapping[str, Sequence[int]], stored: Mapping[str, int] = NOTHING
+    ) -> None:
+        self._tensor, self._sizes, self._values, self._stored = tensor, sizes, values, stored
 
     def size(self, axis: int) -> int:
         """Returns the size of one axis; raises UnknownSizeError if a named dimension has no value."""
@@ -84,8 +92,9 @@ class Operand:
 
     @property
     def nbytes(self) -> int:
-        """Returns the bytes of all elements."""
-        return self.numel * self.itemsize
+        """Returns the bytes of all elements, as the engine stores them."""
+        known = self._stored.get(self._tensor.name or "")
+        return self.numel * self.itemsize if known is None else known
 
     @property
     def values(self) -> Sequence[int]:
@@ -100,15 +109,18 @@ Operands: TypeAlias = Sequence[Operand]
 Rule: TypeAlias = Callable[[Any, Operands, Operands], "tuple[int, int]"]
 
 
-def cost_of(node: Node, sizes: Sizes, values: Mapping[str, Sequence[int]]) -> Cost | None:
+def cost_of(
+    node: Node, sizes: Sizes, values: Mapping[str, Sequence[int]], stored: Mapping[str, int] = NOTHING
+) -> Cost | None:
     """Returns the cost of a node; `None` if the op declares none, or a size that it depends on is not known.
 
     Args:
         node: the node.
         sizes: values of the named dimensions of its network, `graph.specialize.bind_dims`.
         values: values of integer inputs by name: lengths of sequences.
+        stored: bytes that the engine holds of each weight; by default those of the weight's dtype.
     """
-    inputs = [Operand(tensor, sizes, values) for tensor in node.inputs]
+    inputs = [Operand(tensor, sizes, values, stored) for tensor in node.inputs]
     outputs = [Operand(tensor, sizes, values) for tensor in node.outputs]
     rule = getattr(type(node.op), "cost", None) or _RULES.get(node.op.name)
     if rule is None:
@@ -119,15 +131,18 @@ def cost_of(node: Node, sizes: Sizes, values: Mapping[str, Sequence[int]]) -> Co
         return None
 
 
-def network_costs(network: Network, sizes: Sizes, values: Mapping[str, Sequence[int]]) -> list[Cost | None]:
+def network_costs(
+    network: Network, sizes: Sizes, values: Mapping[str, Sequence[int]], stored: Mapping[str, int] = NOTHING
+) -> list[Cost | None]:
     """Returns `cost_of` for each node of a network; layers are alike, so most nodes are counted once."""
     known: dict[object, Cost | None] = {}
     costs = []
     for node in network.nodes:
         named = tuple(t.name for t in node.inputs if t.name in values)
-        key = (node.op, *((t.shape, t.dtype) for t in (*node.inputs, *node.outputs)), named)
+        held = tuple(stored.get(t.name or "") for t in node.inputs)
+        key = (node.op, *((t.shape, t.dtype) for t in (*node.inputs, *node.outputs)), named, held)
         if key not in known:
-            known[key] = cost_of(node, sizes, values)
+            known[key] = cost_of(node, sizes, values, stored)
         costs.append(known[key])
     return costs
 

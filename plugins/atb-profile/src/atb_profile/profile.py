@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from atb_core.errors import EngineError
 from atb_core.graph import Node
 from atb_core.graph.specialize import bind_dims
-from atb_profile.costs import Cost, network_costs
-from atb_profile.recorder import Call, attach
+from atb_profile.costs import NOTHING, Cost, network_costs
+from atb_profile.recorder import Call, attach, stored_bytes
 
 if TYPE_CHECKING:
     from atb_core import ModelRunner
@@ -103,12 +103,17 @@ class Row:
         return self.flops / self.costed if self.costed else 0.0
 
 
-def node_times(call: Call) -> Iterator[NodeTime]:
-    """Yields the nodes of a call in the order of execution."""
+def node_times(call: Call, stored: Mapping[str, int] = NOTHING) -> Iterator[NodeTime]:
+    """Yields the nodes of a call in the order of execution.
+
+    Args:
+        call: the call.
+        stored: bytes that the engine holds of each weight, `Profile.stored`.
+    """
     for run in call.runs:
         if not run.threads:
             continue
-        costs = network_costs(run.network, bind_dims(run.network, call.shapes), call.values)
+        costs = network_costs(run.network, bind_dims(run.network, call.shapes), call.values, stored)
         steps = [tuple((each[2 * i], each[2 * i + 1]) for each in run.threads) for i in range(len(run.steps))]
         # A run that was interrupted has no times at its end.
         steps = [parts for parts in steps if any(begin for begin, _ in parts)]
@@ -136,6 +141,7 @@ class Profile:
         begin: when recording began, in nanoseconds of `time.perf_counter_ns`.
         end: when it ended.
         dropped: number of calls that were not kept.
+        stored: bytes that the engine holds of each weight.
     """
 
     def __init__(
@@ -144,6 +150,7 @@ class Profile:
         self.calls: list[Call] = []
         self.begin = self.end = 0
         self.dropped = 0
+        self.stored: Mapping[str, int] = NOTHING
         self._runner = runner
         self._trace = None if trace is None else Path(trace)
         self._room = max_nodes
@@ -155,6 +162,7 @@ class Profile:
         if self._trace is not None:
             self._trace.touch()  # a file that cannot be written is said now
         with self._runner.engine_loop.lock:
+            self.stored = stored_bytes(self._runner.model.variants.store)
             self._detach = attach(self._runner.model.variants, self._keep)
         self.begin = time.perf_counter_ns()
         return self
@@ -200,7 +208,7 @@ class Profile:
         rows: dict[str, Row] = {}
         for call in self.calls:
             if phase is None or call.name == phase:
-                for node in node_times(call):
+                for node in node_times(call, self.stored):
                     name = node.op if by == "op" else node.module or node.op
                     rows.setdefault(name, Row(name)).add(node)
         return sorted(rows.values(), key=lambda row: -row.seconds)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from atb_core.engine.base import Engine, RunTimes
+from atb_core.errors import EngineError
 
 if TYPE_CHECKING:
     from atb_core.graph import Network
@@ -73,13 +74,21 @@ class _RecordingBackend:
         return RecordedEngine(self._inner.build(network, store), network.name, self._keep)
 
 
+def stored_bytes(store: Any) -> dict[str, int]:
+    """Returns the bytes that a weight store holds of each weight; none of the reference, which has torch's tensors."""
+    handle = getattr(store, "handle", None)
+    return {} if handle is None else {name: int(handle.info(name)["bytes"]) for name in handle.names()}
+
+
 def attach(store: VariantStore, keep: Callable[[Call], None]) -> Callable[[], None]:
     """Records all engines of a model from now on; returns a function that ends it.
 
     Raises:
-        EngineError: the backend's engines cannot tell when nodes run.
+        EngineError: the backend's engines cannot tell when nodes run, or another profile records them.
     """
     backend: Any = store.backend
+    if isinstance(backend, _RecordingBackend):
+        raise EngineError("another profile records this model", hint="Leave that one first.")
     wrapped = {key: RecordedEngine(v.engine, "_".join(sorted(key)), keep) for key, v in store.variants.items()}
     for key, engine in wrapped.items():
         store.variants[key].engine = engine  # type: ignore[assignment]

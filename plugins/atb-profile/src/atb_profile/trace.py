@@ -40,7 +40,7 @@ def events(profile: Profile) -> Iterator[dict[str, Any]]:
     for call in profile.calls:
         shapes = {name: list(shape) for name, shape in call.shapes.items()}
         yield _slice(call.name, "step", _CALLS, call.begin, call.end, profile.begin, {"inputs": shapes, **call.values})
-        for node in node_times(call):
+        for node in node_times(call, profile.stored):
             arguments = _arguments(node)
             for index, (begin, end) in enumerate(node.parts):
                 if begin:

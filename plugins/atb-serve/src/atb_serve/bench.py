@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -77,8 +78,8 @@ class Load:
         return {"Content-Type": "application/json", **key}
 
 
-def measure(load: Load) -> dict[str, Any]:
-    """Sends the load and returns what came of it, times in seconds.
+def measure(load: Load) -> tuple[dict[str, Any], list[Answer]]:
+    """Sends the load and returns what came of it, times in seconds, with the answers.
 
     Raises:
         BenchError: The server cannot be reached, or no request succeeded.
@@ -105,7 +106,7 @@ def measure(load: Load) -> dict[str, Any]:
         thread.start()
     for thread in threads:
         thread.join()
-    return {"model": model, **_report(load, answers, time.perf_counter() - begin)}
+    return {"model": model, **_report(load, answers, time.perf_counter() - begin)}, answers
 
 
 def _arrivals(load: Load) -> list[float]:
@@ -162,14 +163,13 @@ def _ask(load: Load, model: str, number: int) -> Answer:
 
 
 def _report(load: Load, answers: Sequence[Answer], seconds: float) -> dict[str, Any]:
-    good = [answer for answer in answers if not answer.error and answer.times]
+    good, first_tokens, gaps = _times(answers)
     errors: dict[str, int] = {}
     for answer in answers:
         if answer.error:
             errors[answer.error] = errors.get(answer.error, 0) + 1
     if not good:
         raise BenchError(f"No request succeeded: {errors}")
-    gaps = [later - earlier for one in good for earlier, later in zip(one.times, one.times[1:], strict=False)]
     tokens = sum(answer.tokens for answer in good)
     settings = asdict(load)
     del settings["api_key"], settings["model"]
@@ -181,10 +181,47 @@ def _report(load: Load, answers: Sequence[Answer], seconds: float) -> dict[str, 
         "generated_tokens": tokens,
         "tokens_per_second": tokens / seconds,
         "requests_per_second": len(good) / seconds,
-        "time_to_first_token": _spread([one.times[0] - one.sent for one in good]),
+        "time_to_first_token": _spread(first_tokens),
         "inter_token_latency": _spread(gaps),
         "request_latency": _spread([one.times[-1] - one.sent for one in good]),
     }
+
+
+def _times(answers: Sequence[Answer]) -> tuple[list[Answer], list[float], list[float]]:
+    """Returns the good answers, their times to the first token, and the gaps between their tokens."""
+    good = [answer for answer in answers if not answer.error and answer.times]
+    gaps = [later - earlier for one in good for earlier, later in zip(one.times, one.times[1:], strict=False)]
+    return good, [one.times[0] - one.sent for one in good], gaps
+
+
+def plot(answers: Sequence[Answer], path: Path) -> None:
+    """Draws which part of the first tokens, and of the gaps between tokens, took at most how long.
+
+    Args:
+        answers: What came.
+        path: The picture; its suffix says the format, such as `.svg` or `.png`.
+
+    Raises:
+        BenchError: matplotlib is missing, or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise BenchError(
+            "A plot needs matplotlib, which is not installed", hint="pip install 'atb-serve[plot]' adds it."
+        ) from None
+    _, first_tokens, gaps = _times(answers)
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    titles = ("Time to first token", "Time between tokens")
+    for axes, title, values in zip(figure.subplots(1, 2), titles, (first_tokens, gaps), strict=True):
+        if values:
+            axes.ecdf([1000 * value for value in values])
+        axes.set(title=title, xlabel="ms", ylabel="part of all", ylim=(0, 1), xlim=(0, None))
+        axes.grid(alpha=0.3)
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path} cannot be written: {error}") from None
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:

@@ -158,15 +158,19 @@ def bench() -> None:
               help="What each request continues, after its number.")  # fmt: skip
 @click.option("--max-tokens", type=_POSITIVE, default=128, show_default=True, metavar="N", help="Tokens of an answer.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the times of arrival.")
+@click.option("--plot", "picture", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Draw the times of first tokens and of gaps (.svg, .png, .pdf); needs matplotlib.")  # fmt: skip
 @json_option
-def bench_serve(url: str, as_json: bool, **options: Any) -> None:
+def bench_serve(url: str, as_json: bool, picture: Path | None, **options: Any) -> None:
     """Ask the server at URL by many clients, and report tokens a second, first tokens and gaps between tokens.
 
     Any server of OpenAI's API that knows ignore_eos will do. Answers are streamed.
     """
-    from atb_serve.bench import Load, measure, report_text
+    from atb_serve.bench import Load, measure, plot, report_text
 
-    result = measure(Load(url=url.rstrip("/"), **options))
+    result, answers = measure(Load(url=url.rstrip("/"), **options))
+    if picture is not None:
+        plot(answers, picture)
     click.echo(json.dumps(result, indent=2) if as_json else report_text(result))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 import torch
 
 from atb_core.checkpoint.base import WeightLoader
+from atb_core.graph.arrays import Array
 from atb_core.graph.dtype import DataType
 from atb_core.graph.torch_dtypes import dtype_from_torch
 
@@ -54,12 +55,12 @@ class AlteredLoader(WeightLoader):
             return self.extra[name].numel() * self.extra[name].element_size()
         return self.inner.nbytes(self._present(name))
 
-    def get(self, name: str) -> torch.Tensor:
+    def get(self, name: str) -> Array:
         """Reads and counts."""
         self.reads[name] += 1
         return self.extra[name].clone() if name in self.extra else self.inner.get(self._present(name))
 
-    def get_slice(self, name: str, dim: int, start: int, stop: int) -> torch.Tensor:
+    def get_slice(self, name: str, dim: int, start: int, stop: int) -> Array:
         """Reads a slice and counts."""
         self.reads[name] += 1
         if name in self.extra:

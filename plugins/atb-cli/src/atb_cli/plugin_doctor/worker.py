@@ -46,7 +46,8 @@ def main() -> None:
 def _serve(request: dict[str, Any], answer: Callable[[object], None]) -> None:
     try:
         for module in _HEAVY if request["heavy"] else ():
-            importlib.import_module(module)
+            if module != "torch" or importlib.util.find_spec(module) is not None:
+                importlib.import_module(module)
     except Exception as error:
         answer({"trouble": f"{_HEAVY[0]} cannot be imported: {type(error).__name__}: {error}"})
         return
