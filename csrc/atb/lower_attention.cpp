@@ -31,6 +31,7 @@ void expect_inputs(const Lowering& l, int count) {
 void check_query(const Lowering& l) {
   l.require(l.rank(0) == 3, "q has ", l.rank(0), " dimensions, not three");
   require_result_type(l);
+  l.require(l.number("logits_soft_cap") == 0, "ATB's attention has no logits_soft_cap");
   const int64_t heads = l.integer("head_num"), kv_heads = l.integer("kv_head_num");
   l.require(heads > 0 && kv_heads > 0 && heads % kv_heads == 0, heads, " heads cannot share ", kv_heads,
             " key/value heads evenly");

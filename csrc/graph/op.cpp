@@ -17,6 +17,7 @@ std::vector<AttributeSpec> attention_attributes(const char* calc_type) {
           {"kv_head_num", int64_t{0}, true},
           {"q_scale", 1.0},
           {"qk_scale", 1.0},
+          {"logits_soft_cap", 0.0},
           {"mask_type", std::string("MASK_TYPE_UNDEFINED")},
           {"calc_type", std::string(calc_type)}};
 }

@@ -200,15 +200,15 @@ inline double rounding(DataType dtype) {
   return dtype == DataType::f32 ? 0x1p-24 : dtype == DataType::f16 ? 0x1p-11 : 0x1p-8;
 }
 
-// |actual - expected| <= one rounding to the dtype + `slack` float32 roundings of max(|expected|, scale).
+// |actual - expected| <= one rounding to the dtype + `slack` float32 roundings of max(|expected|, scale) + `more`.
 inline void check_close(const Array& actual, const std::function<double(int64_t)>& expected, double slack,
-                        double scale = 0.0) {
+                        double scale = 0.0, const std::function<double(int64_t)>& more = {}) {
   const DataType dtype = actual.view().dtype;
   for (int64_t i = 0; i < actual.numel(); ++i) {
     const double e = expected(i), a = actual.at(i);
     const double tiny = dtype == DataType::f16 ? 0x1p-25 : 0x1p-126;
-    const double bound =
-        rounding(dtype) * std::fabs(e) * 1.001 + slack * 0x1p-24 * std::max(std::fabs(e), scale) + tiny;
+    const double bound = rounding(dtype) * std::fabs(e) * 1.001 + slack * 0x1p-24 * std::max(std::fabs(e), scale) +
+                         tiny + (more ? more(i) : 0.0);
     if (std::fabs(a - e) <= bound) continue;
     report(__FILE__, __LINE__,
            "element " + std::to_string(i) + " is " + std::to_string(a) + ", expected " + std::to_string(e) + " as " +

@@ -16,6 +16,7 @@ struct Sequences {
   Heads heads;
   std::vector<int> lengths;
   Array q, k, v, out;
+  float cap = 0;
 
   Sequences(DataType dtype, Heads h, std::vector<int> sizes, unsigned seed = 1) : heads(h), lengths(std::move(sizes)) {
     const int64_t t = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
@@ -28,14 +29,18 @@ struct Sequences {
 };
 
 cpu::SelfAttentionArgs prefill_args(const Sequences& s, const Array& lengths, bool causal = true) {
-  return {s.q, s.k, s.v, {}, lengths, s.out, s.heads.q, s.heads.kv, s.scale(), causal};
+  return {s.q, s.k, s.v, {}, lengths, s.out, s.heads.q, s.heads.kv, s.scale(), causal, s.cap};
 }
 
 Array lengths_of(const Sequences& s) { return int_array({static_cast<int64_t>(s.lengths.size())}, s.lengths); }
 
+struct Row {
+  std::vector<double> values, magnitudes;  // sums of p * v and of p * |v|
+};
+
 // One row in double: scores of the positions [0, visible) of the sequence that starts at token `first`.
-std::vector<double> attend(const Sequences& s, int64_t first, int64_t token, int64_t head, int64_t visible,
-                           const Array* mask, int64_t mask_row) {
+Row attend(const Sequences& s, int64_t first, int64_t token, int64_t head, int64_t visible, const Array* mask,
+           int64_t mask_row) {
   const auto [hq, hk, d, dv] = s.heads;
   const int64_t kv_head = head / (hq / hk);
   std::vector<double> p(static_cast<size_t>(visible));
@@ -45,30 +50,39 @@ std::vector<double> attend(const Sequences& s, int64_t first, int64_t token, int
     for (int64_t i = 0; i < d; ++i)
       dot += s.q.at((token * hq + head) * d + i) * s.k.at(((first + t) * hk + kv_head) * d + i);
     dot *= s.scale();
+    if (s.cap > 0) dot = s.cap * std::tanh(dot / s.cap);
     if (mask != nullptr) dot += mask->at(mask_row * mask->view().dim(-1) + t);
     p[static_cast<size_t>(t)] = dot;
     top = std::max(top, dot);
   }
   for (double& x : p) sum += x = std::exp(x - top);
-  std::vector<double> out(static_cast<size_t>(dv), 0.0);
+  Row out{std::vector<double>(static_cast<size_t>(dv), 0.0), std::vector<double>(static_cast<size_t>(dv), 0.0)};
   for (int64_t t = 0; t < visible; ++t)
-    for (int64_t c = 0; c < dv; ++c)
-      out[static_cast<size_t>(c)] += p[static_cast<size_t>(t)] / sum * s.v.at(((first + t) * hk + kv_head) * dv + c);
+    for (int64_t c = 0; c < dv; ++c) {
+      const double x = p[static_cast<size_t>(t)] / sum * s.v.at(((first + t) * hk + kv_head) * dv + c);
+      out.values[static_cast<size_t>(c)] += x;
+      out.magnitudes[static_cast<size_t>(c)] += std::fabs(x);
+    }
   return out;
 }
 
 void check_against_double(const Sequences& s, bool causal, const Array* mask = nullptr) {
-  std::vector<double> expected;
+  std::vector<double> expected, magnitudes;
   int64_t first = 0;
   for (const int length : s.lengths) {
     for (int64_t j = 0; j < length; ++j)
       for (int64_t h = 0; h < s.heads.q; ++h) {
-        const auto row = attend(s, first, first + j, h, causal ? j + 1 : length, mask, j);
-        expected.insert(expected.end(), row.begin(), row.end());
+        const Row row = attend(s, first, first + j, h, causal ? j + 1 : length, mask, j);
+        expected.insert(expected.end(), row.values.begin(), row.values.end());
+        magnitudes.insert(magnitudes.end(), row.magnitudes.begin(), row.magnitudes.end());
       }
     first += length;
   }
-  check_close(s.out, [&](int64_t i) { return expected[static_cast<size_t>(i)]; }, 16, 1.0);
+  // With bf16, probabilities are rounded to it, above and below the line.
+  const double rounded = s.q.view().dtype == DataType::bf16 ? 2 * rounding(DataType::bf16) : 0.0;
+  check_close(
+      s.out, [&](int64_t i) { return expected[static_cast<size_t>(i)]; }, 16, 1.0,
+      [&](int64_t i) { return rounded * magnitudes[static_cast<size_t>(i)]; });
 }
 
 ScratchSize prefill_scratch(const Sequences& s) { return cpu::self_attention_scratch(prefill_args(s, {}), 3); }
@@ -123,6 +137,7 @@ void check_decode(const Sequences& s, int64_t block_size, const std::vector<int>
   for (int64_t t = 0; t < tokens; ++t) Cache::copy(s.q, origin[static_cast<size_t>(t)], q, t, hq * d);
   const Array contexts = lengths_of(s), q_lens = int_array({batch}, new_tokens);
   cpu::PagedAttentionArgs args{q, cache.k, cache.v, cache.tables, contexts, {}, {}, out, hq, hk, s.scale()};
+  args.soft_cap = s.cap;
   if (spec) args.q_lens = q_lens;
   ScratchSize scratch = paged_attention_scratch(args, 3);
   scratch.shared = std::min(scratch.shared, shared_limit);
@@ -166,33 +181,48 @@ TEST(more_query_heads_than_an_item_has_rows) {
   check_against_double(s, true);
 }
 
+TEST(capped_scores) {
+  for (const DataType dtype : kFloats) {
+    Sequences s(dtype, {4, 2, 64, 64}, {70, 130});
+    s.cap = 0.5F;
+    prefill(s);
+    check_against_double(s, true);
+    check_decode(s, 16, {1, 3}, true);
+  }
+}
+
+void check_additive_mask(DataType type, DataType dtype) {
+  Sequences s(type, {2, 1, 16, 16}, {90, 20});
+  Array mask = random_array(dtype, {95, 100}, 9);
+  // A row with a whole tile hidden, and one that sees a single position.
+  for (int64_t t = 0; t < 64; ++t) mask.set(7 * 100 + t, -HUGE_VAL);
+  for (int64_t t = 0; t < 100; ++t)
+    if (t != 3) mask.set(11 * 100 + t, -HUGE_VAL);
+  const Array lengths = lengths_of(s);
+  cpu::SelfAttentionArgs args = prefill_args(s, lengths, false);
+  args.mask = mask;
+  s.lengths[1] = 20;
+  run_everywhere(&KernelTable::self_attention, args, {&s.out}, prefill_scratch(s));
+  s.lengths[1] = 20;
+  // Row 7 of the second sequence sees no position; its result is zeros.
+  const int64_t hidden = (90 + 7) * 2 * 16;
+  for (int64_t i = 0; i < 32; ++i) CHECK(s.out.at(hidden + i) == 0.0);
+  Array open = mask;
+  for (int64_t t = 0; t < 64; ++t) open.set(7 * 100 + t, 0.0);
+  Sequences first(type, {2, 1, 16, 16}, {90});
+  for (int64_t t = 0; t < 90; ++t) {
+    Cache::copy(s.q, t, first.q, t, 32);
+    Cache::copy(s.k, t, first.k, t, 16);
+    Cache::copy(s.v, t, first.v, t, 16);
+    Cache::copy(s.out, t, first.out, t, 32);
+  }
+  check_against_double(first, false, &mask);
+}
+
 TEST(additive_mask) {
   for (const DataType dtype : kFloats) {
-    Sequences s(DataType::f32, {2, 1, 16, 16}, {90, 20});
-    Array mask = random_array(dtype, {95, 100}, 9);
-    // A row with a whole tile hidden, and one that sees a single position.
-    for (int64_t t = 0; t < 64; ++t) mask.set(7 * 100 + t, -HUGE_VAL);
-    for (int64_t t = 0; t < 100; ++t)
-      if (t != 3) mask.set(11 * 100 + t, -HUGE_VAL);
-    const Array lengths = lengths_of(s);
-    cpu::SelfAttentionArgs args = prefill_args(s, lengths, false);
-    args.mask = mask;
-    s.lengths[1] = 20;
-    run_everywhere(&KernelTable::self_attention, args, {&s.out}, prefill_scratch(s));
-    s.lengths[1] = 20;
-    // Row 7 of the second sequence sees no position; its result is zeros.
-    const int64_t hidden = (90 + 7) * 2 * 16;
-    for (int64_t i = 0; i < 32; ++i) CHECK(s.out.at(hidden + i) == 0.0);
-    Array open = mask;
-    for (int64_t t = 0; t < 64; ++t) open.set(7 * 100 + t, 0.0);
-    Sequences first(DataType::f32, {2, 1, 16, 16}, {90});
-    for (int64_t t = 0; t < 90; ++t) {
-      Cache::copy(s.q, t, first.q, t, 32);
-      Cache::copy(s.k, t, first.k, t, 16);
-      Cache::copy(s.v, t, first.v, t, 16);
-      Cache::copy(s.out, t, first.out, t, 32);
-    }
-    check_against_double(first, false, &mask);
+    check_additive_mask(DataType::f32, dtype);
+    check_additive_mask(DataType::bf16, dtype);
   }
 }
 
@@ -221,16 +251,32 @@ TEST(split_contexts_have_the_same_bits) {
 }
 
 TEST(a_row_does_not_depend_on_what_it_may_not_see) {
-  Sequences s(DataType::f32, {2, 1, 16, 16}, {100});
-  prefill(s);
-  const Array before = s.out;
-  for (int64_t i = 50 * 16; i < 100 * 16; ++i) {
-    s.k.set(i, NAN);
-    s.v.set(i, HUGE_VAL);
+  for (const DataType dtype : kFloats) {
+    Sequences s(dtype, {2, 1, 16, 16}, {100});
+    prefill(s);
+    const Array before = s.out;
+    for (int64_t i = 50 * 16; i < 100 * 16; ++i) {
+      s.k.set(i, NAN);
+      s.v.set(i, HUGE_VAL);
+    }
+    prefill(s);
+    CHECK(s.out.same_bits(0, before, 0, 50 * 2 * 16));
+    CHECK(std::isnan(s.out.at(50 * 2 * 16)));
   }
-  prefill(s);
-  CHECK(s.out.same_bits(0, before, 0, 50 * 2 * 16));
-  CHECK(std::isnan(s.out.at(50 * 2 * 16)));
+}
+
+TEST(infinite_values_count_only_where_they_are_seen) {
+  for (const DataType dtype : kFloats) {
+    Sequences s(dtype, {3, 1, 32, 16}, {90});
+    for (const int64_t t : {0, 20, 70}) s.v.set(t * 16 + 1, t == 20 ? HUGE_VAL : -HUGE_VAL);
+    prefill(s);
+    for (int64_t t = 0; t < 90; ++t)
+      for (int64_t h = 0; h < 3; ++h) {
+        const double x = s.out.at((t * 3 + h) * 16 + 1);
+        CHECK(t < 20 ? x == -HUGE_VAL : std::isnan(x));
+        CHECK(std::isfinite(s.out.at((t * 3 + h) * 16)));
+      }
+  }
 }
 
 TEST(context_of_zero_gives_zeros) {
@@ -263,7 +309,7 @@ TEST(paged_mask_rows) {
     std::vector<double> expected;
     for (int64_t t : {38, 39})
       for (int64_t h : {0, 1})
-        for (const double x : attend(s, 0, t, h, t + 1, &by_position, t)) expected.push_back(x);
+        for (const double x : attend(s, 0, t, h, t + 1, &by_position, t).values) expected.push_back(x);
     check_close(out, [&](int64_t i) { return expected[static_cast<size_t>(i)]; }, 16, 1.0);
   }
 }

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_model import MemoryLoader, small_config
+from small_model import SMALL, MemoryLoader, small_config
 
 from atb_core import nn
 from atb_core.errors import ConfigError, GraphError
@@ -21,6 +22,7 @@ from atb_core.layers.embedding.word_embedding import ParallelEmbedding
 from atb_core.layers.mlp.mlp import Mlp
 from atb_core.layers.moe.fused_experts import FusedExperts
 from atb_core.layers.norm.normalization import RmsNorm
+from atb_core.models.base.config import BaseConfig
 from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading, stream_weights
 
 TOKENS, HEAD = 5, 16
@@ -148,8 +150,18 @@ def test_the_factor_of_the_scores() -> None:
     config = small_config(head_dim=HEAD).hf_config
     assert Attention(config, None, "a").scale == 0.25
     assert Attention(config, None, "a", scale=0.1).scale == 0.1
-    with pytest.raises(ConfigError, match=r"a: a cap of the attention's scores \(50\.0\) is not supported"):
-        Attention(config, None, "a", softcap=50.0)
+
+
+def test_the_cap_of_the_scores() -> None:
+    @dataclass
+    class Capped(BaseConfig):
+        attn_logit_softcapping: float | None = None
+
+    plain = small_config(head_dim=HEAD).hf_config
+    assert Attention(plain, None, "a").logits_soft_cap == 0.0
+    assert Attention(plain, None, "a", logits_soft_cap=50.0).logits_soft_cap == 50.0
+    config = Capped.from_dict({**SMALL, "attn_logit_softcapping": 30.0})
+    assert Attention(config, None, "a").logits_soft_cap == 30.0
 
 
 @pytest.mark.parametrize("more", [{"window": 8}, {"interleaved": True}])

@@ -107,8 +107,23 @@ def test_a_cap_of_the_logits_keeps_them_in_float32(backend: str) -> None:
     assert plain.dtype is capped.dtype is torch.float32
     assert plain.abs().max() > 0.5
     torch.testing.assert_close(capped, 0.25 * torch.tanh(plain / 0.25), rtol=1e-5, atol=1e-6)
-    with pytest.raises(BackendUnavailableError, match="or a cap of logits"):
+    with pytest.raises(BackendUnavailableError, match="a cap of scores or logits"):
         _check_plain(model_of(config, backend, Capped), "core_DecoderModel")
+
+
+@dataclass
+class CappedScores(BaseConfig):
+    attn_logit_softcapping: float | None = None
+
+
+@pytest.mark.parametrize("prefill", [1, len(TOKENS) - 1, len(TOKENS)])
+def test_a_cap_of_the_scores_that_the_configuration_declares(prefill: int) -> None:
+    plain, capped = (CappedScores.from_dict({**SMALL, "attn_logit_softcapping": cap}) for cap in (None, 0.01))
+    ours = logits(model_of(capped), TOKENS, prefill)
+    torch.testing.assert_close(ours, logits(model_of(capped, "reference"), TOKENS, prefill), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(ours, logits(model_of(plain), TOKENS, prefill), rtol=1e-3, atol=1e-3)
+    with pytest.raises(BackendUnavailableError, match="a cap of scores or logits"):
+        _check_plain(model_of(capped), "core_DecoderModel")
 
 
 @dataclass

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -101,6 +101,8 @@ def _self_attention() -> Iterator[Sample]:
         causal = SelfAttention(heads, kv_heads, 1.0, scale, MaskType.NORM, is_triu_mask=True)
         mask = causal_mask(128, 128)
         yield Sample(causal, (*qkv, mask, integers(*lengths)), f"causal, {heads}/{kv_heads} heads of {size}")
+        capped = replace(causal, logits_soft_cap=0.75)
+        yield Sample(capped, (*qkv, mask, integers(*lengths)), f"capped scores, {heads}/{kv_heads} heads of {size}")
         full = SelfAttention(heads, kv_heads, 1.0, scale)
         yield Sample(full, (*qkv, integers(*lengths)), f"no mask, {heads}/{kv_heads} heads of {size}")
 
@@ -112,6 +114,8 @@ def _paged_attention() -> Iterator[Sample]:
         lens = integers(3 * block + 5, block, 4 * block)
         op = PagedAttention(heads, kv_heads, 1.0, size**-0.5)
         yield Sample(op, (randn(3, heads, size), *caches, tables, lens), f"{heads}/{kv_heads} heads, block {block}")
+        capped = replace(op, logits_soft_cap=0.75)
+        yield Sample(capped, (randn(3, heads, size), *caches, tables, lens), f"capped scores, block {block}")
         spec = PagedAttention(heads, kv_heads, 1.0, size**-0.5, calc_type=CalcType.SPEC)
         new = integers(4, 1, 9)
         yield Sample(spec, (randn(14, heads, size), *caches, tables, lens, new), f"SPEC, block {block}")

@@ -29,6 +29,8 @@ REFUSED = {
     **{("Cast: to int64", dtype): "int64" for dtype in HALVES},
     **{("Cast: int32 to float32", dtype): "int32" for dtype in HALVES},
     **{("PagedAttention: SPEC, block", dtype): "mask" for dtype in HALVES},
+    **{("SelfAttention: capped scores", dtype): "no logits_soft_cap" for dtype in HALVES},
+    **{("PagedAttention: capped scores", dtype): "no logits_soft_cap" for dtype in HALVES},
     **{("RmsNorm: three dimensions, 37", dtype): "32 bytes" for dtype in HALVES},
     **{("LayerNorm: three dimensions, 37", dtype): "32 bytes" for dtype in HALVES},
     **{("AddRmsNorm: one row of 100", dtype): "32 bytes" for dtype in HALVES},

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from enum import EnumMeta
 from typing import Any
 
@@ -42,18 +43,25 @@ class CalcType(AttributeEnum):
 
 @dataclass(frozen=True)
 class _Attention(Op, abstract=True):
-    """Base of the attention ops: grouped-query attention with scaled scores and an optional additive mask."""
+    """Base of the attention ops: grouped-query attention with scaled scores and an optional additive mask.
+
+    With a positive `logits_soft_cap` c, a scaled score s becomes `c * tanh(s / c)` before the mask is added.
+    """
 
     head_num: int
     kv_head_num: int
     q_scale: float = 1.0
     qk_scale: float = 1.0
     mask_type: MaskType = MaskType.UNDEFINED
+    logits_soft_cap: float = field(default=0.0, kw_only=True)
 
     backends = Op.backends | {"atb"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        cap = self.logits_soft_cap
+        if not isinstance(cap, AttributeVariable) and not (math.isfinite(cap) and cap >= 0):
+            raise GraphError(f"logits_soft_cap is {cap}", hint="It has to be positive, or 0 for none.")
         variable = any(isinstance(number, AttributeVariable) for number in (self.head_num, self.kv_head_num))
         if not variable and (self.kv_head_num < 1 or self.head_num % self.kv_head_num):
             raise GraphError(f"{self.head_num} heads cannot share {self.kv_head_num} key/value heads evenly")
@@ -82,6 +90,8 @@ class _Attention(Op, abstract=True):
         keys = k.float().repeat_interleave(groups, dim=1)
         values = v.float().repeat_interleave(groups, dim=1)
         scores = (q.float() * self.q_scale).transpose(0, 1) @ keys.permute(1, 2, 0) * self.qk_scale
+        if self.logits_soft_cap:
+            scores = (scores / self.logits_soft_cap).tanh() * self.logits_soft_cap
         if mask is not None:
             scores = scores + mask
         return (scores.softmax(dim=-1) @ values.transpose(0, 1)).transpose(0, 1)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from atb_core.errors import ConfigError
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.attention.long_form import accepts_long_form
 from atb_core.layers.attention.metadata import AttentionMetadata
@@ -31,7 +30,8 @@ class Attention(Layer):
         dense_bias: adds a bias to the output matrix. Both are `config.attention_bias` if neither is given; if one is
             given, the other is false.
         scale: factor of the scores; `head_dim ** -0.5` by default.
-        softcap: refused unless `None`: no engine caps scores by `softcap * tanh(score / softcap)`.
+        logits_soft_cap: caps a scaled score s by `cap * tanh(s / cap)`; by default `config.attn_logit_softcapping`, if
+            the configuration has that field. The backend `atb` refuses it.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Attention(Layer):
         qkv_bias: bool | None = None,
         dense_bias: bool | None = None,
         scale: float | None = None,
-        softcap: float | None = None,
+        logits_soft_cap: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(config, file_loader, prefix, *args, **kwargs)
@@ -55,8 +55,9 @@ class Attention(Layer):
             self.num_kv_heads = config.num_key_value_heads or self.num_heads
             self.head_dim = config.head_dim or config.hidden_size // self.num_heads
         self.scale = 1.0 / math.sqrt(self.head_dim) if scale is None else scale
-        if softcap is not None:
-            raise ConfigError(f"{prefix}: a cap of the attention's scores ({softcap}) is not supported")
+        if logits_soft_cap is None:
+            logits_soft_cap = getattr(config, "attn_logit_softcapping", None)
+        self.logits_soft_cap = logits_soft_cap or 0.0
         if qkv_bias is None and dense_bias is None:
             qkv_bias = dense_bias = config.attention_bias
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
@@ -101,12 +102,13 @@ class Attention(Layer):
             out = paged_attention(
                 q, k=k, v=v, mask=mask, mask_type=masked, head_num=self.num_heads, kv_head_num=self.num_kv_heads,
                 kv_lens=lengths, qk_scale=self.scale, is_triu_mask=metadata.window is None,
+                logits_soft_cap=self.logits_soft_cap,
             )  # fmt: skip
         else:
             out = paged_attention(
                 q, k_cache=k_cache, v_cache=v_cache, mask=mask, mask_type=masked, block_table=metadata.block_tables,
                 head_num=self.num_heads, kv_head_num=self.num_kv_heads, q_lens=metadata.q_lens, kv_lens=lengths,
-                qk_scale=self.scale,
+                qk_scale=self.scale, logits_soft_cap=self.logits_soft_cap,
             )  # fmt: skip
         width = self.num_heads * self.head_dim
         return self.dense(out.reshape(lambda shape: [shape[0], width]))  # type: ignore[no-any-return]

@@ -148,7 +148,7 @@ def _check_plain(model: CausalLM, name: str) -> None:
     elif model.layer_kinds.window is not None or set(model.layer_kinds.ropes) != {_plain_rope(model)}:
         reason = "its layers have a sliding window or a rotation other than that of whole heads by halves"
     elif any(_is_special(module) for module in model.modules()):
-        reason = "it has an activation other than SiLU, a factor of scores or embeddings, or a cap of logits"
+        reason = "it has an activation other than SiLU, a factor of scores or embeddings, or a cap of scores or logits"
     else:
         return
     raise BackendUnavailableError(f"graph='cpp': {name} cannot replace the graph of this model: {reason}", hint=_HINT)
@@ -156,7 +156,7 @@ def _check_plain(model: CausalLM, name: str) -> None:
 
 def _is_special(module: Any) -> bool:
     if isinstance(module, Attention):
-        return bool(abs(module.scale - module.head_dim**-0.5) > 1e-9)
+        return bool(module.logits_soft_cap or abs(module.scale - module.head_dim**-0.5) > 1e-9)
     if isinstance(module, ParallelEmbedding):
         return module.scale is not None
     if isinstance(module, DecoderCausalLM):

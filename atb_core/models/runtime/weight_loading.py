@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -124,7 +125,8 @@ class _Memory:
         if not self._reused:
             return np.empty(shape, numpy_dtype(dtype))
         if self._bytes.size < nbytes:
-            self._bytes = np.empty(nbytes, np.uint8)
+            # numpy asks for huge pages, which take several times as long to get and are not worth it here.
+            self._bytes = np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)
         return self._bytes[:nbytes].view(numpy_dtype(dtype)).reshape(shape)
 
 

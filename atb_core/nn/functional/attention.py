@@ -64,6 +64,7 @@ def paged_attention(
     is_triu_mask: bool = False,
     high_precision: bool = False,
     mla_v_head_size: int = 0,
+    logits_soft_cap: float = 0.0,
 ) -> Tensor:
     """Computes attention `[T, heads, head_dim]` to k and v of packed sequences (prefill) or to paged caches (decode).
 
@@ -86,6 +87,8 @@ def paged_attention(
         is_triu_mask: makes prefill causal.
         high_precision: no effect, ops accumulate in float32.
         mla_v_head_size: size of MLA's value heads; refused.
+        logits_soft_cap: caps a scaled score s by `cap * tanh(s / cap)`, before the mask is added; 0 for none. ATB's
+            operations do not have it.
 
     Raises:
         GraphError: inputs for prefill and decode are mixed, a required one is missing, or an argument is refused.
@@ -98,12 +101,14 @@ def paged_attention(
     scales = (head_num, kv_head_num or head_num, q_scale, qk_scale, mask_type)
     if _is_prefill(k, v, k_cache, v_cache):
         assert k is not None and v is not None
-        return record(SelfAttention(*scales, is_triu_mask=is_triu_mask), (q, k, v, *masks, kv_lens))[0]
+        prefill = SelfAttention(*scales, is_triu_mask=is_triu_mask, logits_soft_cap=logits_soft_cap)
+        return record(prefill, (q, k, v, *masks, kv_lens))[0]
     if block_table is None:
         raise GraphError("paged_attention with caches needs block_table")
     assert k_cache is not None and v_cache is not None
     lens = () if q_lens is None else (q_lens,)
-    op = PagedAttention(*scales, calc_type=CalcType.SPEC if lens else CalcType.UNDEFINED)
+    calc = CalcType.SPEC if lens else CalcType.UNDEFINED
+    op = PagedAttention(*scales, calc_type=calc, logits_soft_cap=logits_soft_cap)
     return record(op, (q, k_cache, v_cache, block_table, kv_lens, *masks, *lens))[0]
 
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SelfAttention, PagedAttention and ReshapeAndCache.
+#include <cmath>
+
 #include "cpu/engine/ops.h"
 #include "cpu/kernels/kernels.h"
 
@@ -51,6 +53,12 @@ double attention_work(const TensorView& q, int64_t tokens, int64_t length) {
 
 float scale_of(const Binding& b) { return b.number("q_scale") * b.number("qk_scale"); }
 
+float soft_cap_of(const Binding& b) {
+  const float cap = b.number("logits_soft_cap");
+  b.require(cap >= 0 && cap < HUGE_VALF, "logits_soft_cap is ", cap, "; it has to be positive, or 0 for none");
+  return cap;
+}
+
 Bound bind_self_attention(const Binding& b) {
   const bool has_mask = takes_mask(b), causal = b.flag("is_triu_mask");
   b.require(b.text("calc_type") == "PA_ENCODER", "calc_type '", b.text("calc_type"), "' is not supported");
@@ -67,11 +75,13 @@ Bound bind_self_attention(const Binding& b) {
   if (has_mask) check_mask(b, b.in(3));
   // A causal node does not read its mask, which holds the same rule.
   const TensorView& mask = has_mask && !causal ? b.in(3) : kNone;
-  const SelfAttentionArgs shapes{q, k, v, mask, lengths, out, heads, kv_heads, scale_of(b), causal};
-  return {[run = b.kernels.self_attention, &q, &k, &v, &mask, &lengths, &out, shapes](const Worker& worker) {
-            run({q, k, v, mask, lengths, out, shapes.heads, shapes.kv_heads, shapes.scale, shapes.causal}, worker);
-          },
-          self_attention_scratch(shapes, b.threads), attention_work(q, q.dim(0), q.dim(0))};
+  const SelfAttentionArgs shapes{q, k, v, mask, lengths, out, heads, kv_heads, scale_of(b), causal, soft_cap_of(b)};
+  return {
+      [run = b.kernels.self_attention, &q, &k, &v, &mask, &lengths, &out, shapes](const Worker& worker) {
+        run({q, k, v, mask, lengths, out, shapes.heads, shapes.kv_heads, shapes.scale, shapes.causal, shapes.soft_cap},
+            worker);
+      },
+      self_attention_scratch(shapes, b.threads), attention_work(q, q.dim(0), q.dim(0))};
 }
 
 Bound bind_paged_attention(const Binding& b) {
@@ -94,11 +104,11 @@ Bound bind_paged_attention(const Binding& b) {
   // With SPEC the causal rule is built in; a mask of the type NORM holds the same rule and is not read.
   const TensorView& mask = b.text("mask_type") == "MASK_TYPE_SPEC" ? b.in(5) : kNone;
   const TensorView& new_tokens = spec ? b.in(5 + has_mask) : kNone;
-  const PagedAttentionArgs shapes{q,          k,   v,     tables,   lengths,     mask,
-                                  new_tokens, out, heads, kv_heads, scale_of(b), MaskRow::token};
+  const PagedAttentionArgs shapes{q,   k,     v,        tables,      lengths,        mask,          new_tokens,
+                                  out, heads, kv_heads, scale_of(b), MaskRow::token, soft_cap_of(b)};
   return {[run = b.kernels.paged_attention, &q, &k, &v, &tables, &lengths, &mask, &new_tokens, &out, heads, kv_heads,
-           scale = scale_of(b)](const Worker& worker) {
-            run({q, k, v, tables, lengths, mask, new_tokens, out, heads, kv_heads, scale, MaskRow::token}, worker);
+           scale = shapes.scale, cap = shapes.soft_cap](const Worker& worker) {
+            run({q, k, v, tables, lengths, mask, new_tokens, out, heads, kv_heads, scale, MaskRow::token, cap}, worker);
           },
           paged_attention_scratch(shapes, b.threads), attention_work(q, q.dim(0), tables.dim(1) * k.dim(1))};
 }

@@ -6,19 +6,19 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cpu/kernels/attention.h"
+#include "cpu/kernels/attention_tile-inl.h"
 
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 template <typename T>
 struct Job {
+  Products products;
   const T* q;
   T* out;
   KeyValues<T> kv;  // of kv head 0 of sequence 0
   int64_t tokens, heads, kv_heads, batch;
-  float scale;
+  Weighing how;
   bool causal;
-  MaskView mask;
   MaskRow mask_row;
   const int32_t* q_lens;        // none: one token each
   const int32_t* context_lens;  // none: as many as q_lens
@@ -114,6 +114,8 @@ class Attention {
         layout_(attention_layout(job.heads, job.kv_heads, job.kv.d, job.kv.dv)) {}
 
   void run() {
+    const LinearKernel& kernel = *job_.products.kernel;
+    kernel.begin(kernel.row_unit);
     Units<T> units(job_, cut_);
     Unit unit;
     while (units.seek(worker_.take(), unit)) {
@@ -124,16 +126,17 @@ class Attention {
         run_split(unit);
       }
     }
+    kernel.end();
     if (cut_.tile_step == 0) return;
     worker_.sync();
     merge_partials();
   }
 
  private:
-  float* at(size_t offset) const { return reinterpret_cast<float*>(worker_.scratch + offset); }
-  template <typename I>
-  I* ints(size_t offset) const {
-    return reinterpret_cast<I*>(worker_.scratch + offset);
+  std::byte* bytes(size_t offset) const { return worker_.scratch + offset; }
+  template <typename I = float>
+  I* at(size_t offset) const {
+    return reinterpret_cast<I*>(bytes(offset));
   }
   int64_t row_count(const Unit& unit) const { return unit.count * job_.group(); }
   int64_t value_width() const { return padded(job_.kv.dv); }
@@ -144,37 +147,37 @@ class Attention {
     return token * job_.heads + unit.kv_head * job_.group() + row % job_.group();
   }
 
-  Rows rows() const {
-    return {at(layout_.query),
-            at(layout_.output),
-            at(layout_.top),
-            at(layout_.sum),
-            padded(job_.kv.d),
-            ints<int32_t>(layout_.visible),
-            ints<int32_t>(layout_.mask_row)};
+  Rows rows(size_t depth) const {
+    return {bytes(layout_.query),          at(layout_.output), at(layout_.top), at(layout_.sum),
+            at<int32_t>(layout_.mask_row), at<int32_t>(depth)};
   }
 
   void begin(const Unit& unit) const {
-    const int64_t d = job_.kv.d;
+    const int64_t steps = steps_of(job_.kv.d);
+    const size_t row_bytes = job_.products.kernel->row_bytes;
+    for_each_group(*job_.products.kernel, row_count(unit), [&](Group group) {
+      std::byte* query = bytes(layout_.query) + static_cast<size_t>(group.first * steps) * row_bytes;
+      const size_t stride = static_cast<size_t>(group.stored) * row_bytes;
+      if (group.stored > group.count) std::memset(query, 0, stride * static_cast<size_t>(steps));
+      for (int r = 0; r < group.count; ++r, query += row_bytes)
+        prepare_query(job_.products, job_.q + head_of(unit, group.first + r) * job_.kv.d, job_.kv.d, query, stride);
+    });
     for (int64_t row = 0; row < row_count(unit); ++row) {
-      const T* q = job_.q + head_of(unit, row) * d;
-      float* query = at(layout_.query) + row * padded(d);
-      for (int64_t i = 0; i < d; i += 16) store(query + i, load_up_to_16(q + i, d - i));
       const int64_t token = unit.token + row / job_.group();
       const int64_t visible = visible_to(job_, unit.sequence, token);
-      ints<int32_t>(layout_.visible)[row] = static_cast<int32_t>(visible);
+      at<int32_t>(layout_.visible)[row] = static_cast<int32_t>(visible);
       const int64_t mask_row = job_.mask_row == MaskRow::sequence ? unit.sequence
                                : job_.mask_row == MaskRow::token  ? unit.q_start + token
                                : job_.context_lens == nullptr     ? token
                                                                   : visible - 1;
-      ints<int32_t>(layout_.mask_row)[row] = static_cast<int32_t>(mask_row);
+      at<int32_t>(layout_.mask_row)[row] = static_cast<int32_t>(mask_row);
     }
     reset(row_count(unit));
   }
 
   void reset(int64_t n) const {
     std::fill_n(at(layout_.top), n, -HUGE_VALF);
-    std::fill_n(at(layout_.sum), n, 0.0F);
+    std::fill_n(at(layout_.sum), n * 16, 0.0F);
     std::fill_n(at(layout_.output), n * value_width(), 0.0F);
   }
 
@@ -190,10 +193,53 @@ class Attention {
 
   // Finds the places of a tile, in one of two buffers. Returns false if the block table is invalid.
   bool find(const Unit& unit, const KeyValues<T>& kv, int64_t tile, Places& places) const {
-    int64_t* at = ints<int64_t>(layout_.places) + tile % 2 * kTile;
+    int64_t* found = at<int64_t>(layout_.places) + tile % 2 * kTile;
     const int64_t last = visible_to(job_, unit.sequence, unit.token + unit.count - 1);
-    places = {at, static_cast<int>(std::min(kTile, last - tile * kTile))};
-    return find_places(kv, tile * kTile, places.n, at, worker_);
+    places = {found, static_cast<int>(std::min(kTile, last - tile * kTile))};
+    return find_places(kv, tile * kTile, places.n, found, worker_);
+  }
+
+  // How many positions of a tile each row sees; none if a mask hides all of them. Returns the most and the fewest.
+  std::pair<int, int> find_depths(const Unit& unit, int64_t tile) const {
+    int32_t* depths = at<int32_t>(layout_.depth);
+    const MaskView& mask = job_.how.mask;
+    const int32_t* visible = at<int32_t>(layout_.visible);
+    const int start = static_cast<int>(tile * kTile);
+    int most = 0, fewest = static_cast<int>(kTile);
+    for (int64_t row = 0; row < row_count(unit); ++row) {
+      int depth = std::clamp(visible[row] - start, 0, static_cast<int>(kTile));
+      if (mask.data != nullptr && mask.hides(at<int32_t>(layout_.mask_row)[row], start, depth)) depth = 0;
+      depths[row] = depth;
+      most = std::max(most, depth);
+      fewest = std::min(fewest, depth);
+    }
+    return {most, fewest};
+  }
+
+  void multiply_tile(const Unit& unit, int64_t tile, size_t depth, Prefetch<T>& prefetch) const {
+    const Tile packed{bytes(layout_.keys), bytes(layout_.values),  job_.kv.d,
+                      job_.kv.dv,          tile * kTile,           job_.how,
+                      at(layout_.scores),  bytes(layout_.weights), at(layout_.products)};
+    for_each_group(*job_.products.kernel, row_count(unit),
+                   [&](Group group) { tile_group<T>(job_.products, packed, rows(depth), group, prefetch); });
+  }
+
+  // Zero times infinity is NaN: with values that are not finite, the rows of each depth get values of their own, in
+  // which the positions that they do not see are zeros.
+  void multiply_by_depth(const Unit& unit, const KeyValues<T>& kv, int64_t tile, Places now) const {
+    const int32_t* depths = at<int32_t>(layout_.depth);
+    int32_t* chosen = at<int32_t>(layout_.chosen);
+    for (int depth = 1; depth <= now.n; ++depth) {
+      bool any = false;
+      for (int64_t row = 0; row < row_count(unit); ++row) {
+        chosen[row] = depths[row] == depth ? depth : 0;
+        any = any || chosen[row] != 0;
+      }
+      if (!any) continue;
+      Prefetch<T> none{kv, {}};
+      pack_values(kv, job_.products, {now.at, depth}, none, bytes(layout_.values));
+      multiply_tile(unit, tile, layout_.chosen, none);
+    }
   }
 
   // Adds all tiles of the unit to the state and calls done(tile) after each. Returns false if the block table is
@@ -206,18 +252,16 @@ class Attention {
       if (tile == unit.tile && !find(unit, kv, tile, now)) return false;
       next.n = 0;
       if (tile + 1 < unit.tiles && !find(unit, kv, tile + 1, next)) return false;
-      load_keys(kv, now, next, at(layout_.keys));
-      const Weighing how{job_.scale, job_.mask};
-      const int64_t n = row_count(unit);
-      const auto run = [&](auto values) {
-        tile_all_rows(Tile<decltype(values)>{at(layout_.keys), values, kv.d, value_width(), tile * kTile, how}, rows(),
-                      n, at(layout_.scores));
-      };
-      if (n > kRowsForScratch || kv.dv % 16 != 0) {
-        load_values(kv, now, at(layout_.values));
-        run(ScratchValues{at(layout_.values), value_width()});
-      } else {
-        run(PlacedValues<T>{kv.values, now.at, kv.value_stride});
+      const auto [most, fewest] = find_depths(unit, tile);
+      if (most > 0) {
+        Prefetch<T> prefetch{kv, next};
+        pack_keys(kv, job_.products, now, prefetch, bytes(layout_.keys));
+        if (fewest == now.n || values_are_finite(kv, now)) {
+          pack_values(kv, job_.products, now, prefetch, bytes(layout_.values));
+          multiply_tile(unit, tile, layout_.depth, prefetch);
+        } else {
+          multiply_by_depth(unit, kv, tile, now);
+        }
       }
       done(tile);
     }
@@ -231,8 +275,8 @@ class Attention {
       for (int64_t row = 0; row < n; ++row) {
         float* partial = partial_of(head_of(unit, row), tile);
         std::copy_n(at(layout_.output) + row * width, width, partial);
-        partial[width] = at(layout_.top)[row];
-        partial[width + 1] = at(layout_.sum)[row];
+        std::copy_n(at(layout_.sum) + row * 16, 16, partial + width);
+        partial[width + 16] = at(layout_.top)[row];
       }
       reset(n);
     });
@@ -258,26 +302,26 @@ class Attention {
     reset(1);
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const float* partial = partial_of(head, tile);
-      float keep[16], take[16], tile_top[16], tile_sum[16];
-      store(tile_top, set1(partial[value_width()]));
-      store(tile_sum, set1(partial[value_width() + 1]));
-      merge_sums(top, sum, tile_top, tile_sum, 1, keep, take);
+      float keep[16], take[16], tile_top[16];
+      store(tile_top, set1(partial[value_width() + 16]));
+      merge_sums(top, sum, tile_top, partial + value_width(), 1, keep, take);
       const F16 a = set1(keep[0]), b = set1(take[0]);
       for (int64_t c = 0; c < value_width(); c += 16)
         store(output + c, fma(load(partial + c), b, load(output + c) * a));
     }
-    write_row(output, *sum, head);
+    write_row(output, sum, head);
   }
 
   void write_output(const Unit& unit) const {
     for (int64_t row = 0; row < row_count(unit); ++row)
-      write_row(at(layout_.output) + row * value_width(), at(layout_.sum)[row], head_of(unit, row));
+      write_row(at(layout_.output) + row * value_width(), at(layout_.sum) + row * 16, head_of(unit, row));
   }
 
   // Writes a row; a row that sees no position is zero. Adding zero turns -0 into +0: the sign of an empty sum depends
   // on how many empty tiles were merged into it.
-  void write_row(const float* output, float sum, int64_t head) const {
+  void write_row(const float* output, const float* sums, int64_t head) const {
     const int64_t dv = job_.kv.dv;
+    const float sum = horizontal_sum(load(sums));
     const F16 total = set1(sum == 0.0F ? 1.0F : sum);
     T* out = job_.out + head * dv;
     for (int64_t c = 0; c < dv; c += 16) store_up_to_16(out + c, load(output + c) / total + zero(), dv - c);
@@ -308,9 +352,9 @@ inline bool lengths_are_good(const Job<T>& job, int64_t capacity, const Worker& 
     return worker.error->report("sequence lengths do not add up to the number of tokens", job.batch, tokens,
                                 job.tokens),
            false;
-  if (job.mask.data != nullptr && longest_kv > job.mask.width)
-    return worker.error->report("mask has fewer columns than the longest context", 0, job.mask.width, longest_kv),
-           false;
+  const MaskView& mask = job.how.mask;
+  if (mask.data != nullptr && longest_kv > mask.width)
+    return worker.error->report("mask has fewer columns than the longest context", 0, mask.width, longest_kv), false;
   return true;
 }
 
@@ -358,6 +402,7 @@ inline bool mask_rows_suffice(const TensorView& mask, int64_t rows, const Worker
   return false;
 }
 
+template <Isa isa>
 inline void self_attention(const SelfAttentionArgs& args, const Worker& worker) {
   const int64_t tokens = args.q.dim(0), batch = args.seq_len.numel();
   const int32_t* lengths = args.seq_len.as<int32_t>();
@@ -370,13 +415,25 @@ inline void self_attention(const SelfAttentionArgs& args, const Worker& worker) 
     const int64_t d = args.q.dim(-1), dv = args.v.dim(-1);
     const KeyValues<T> kv{
         args.k.as<T>(), args.v.as<T>(), args.kv_heads * d, args.kv_heads * dv, d, dv, 0, nullptr, 1, 0};
-    const Job<T> job{
-        args.q.as<T>(), args.out.as<T>(),  kv,      tokens,  args.heads, args.kv_heads, batch, args.scale, args.causal,
-        view_of(mask),  MaskRow::position, lengths, nullptr, 0};
+    const Job<T> job{attention_products(isa, args.q.dtype),
+                     args.q.as<T>(),
+                     args.out.as<T>(),
+                     kv,
+                     tokens,
+                     args.heads,
+                     args.kv_heads,
+                     batch,
+                     {args.scale, args.soft_cap, view_of(mask)},
+                     args.causal,
+                     MaskRow::position,
+                     lengths,
+                     nullptr,
+                     0};
     run_job(job, tokens, worker);
   });
 }
 
+template <Isa isa>
 inline void paged_attention(const PagedAttentionArgs& args, const Worker& worker) {
   const int64_t tokens = args.q.dim(0), batch = args.context_lens.numel();
   const int64_t block_size = args.k_cache.dim(1), table_width = args.block_tables.dim(1);
@@ -401,9 +458,20 @@ inline void paged_attention(const PagedAttentionArgs& args, const Worker& worker
                           block_size,
                           args.k_cache.dim(0)};
     const int32_t* q_lens = args.q_lens.data != nullptr ? args.q_lens.as<int32_t>() : nullptr;
-    const Job<T> job{
-        args.q.as<T>(),     args.out.as<T>(), kv,     tokens,  args.heads, args.kv_heads, batch, args.scale, true,
-        view_of(args.mask), args.mask_row,    q_lens, lengths, table_width};
+    const Job<T> job{attention_products(isa, args.q.dtype),
+                     args.q.as<T>(),
+                     args.out.as<T>(),
+                     kv,
+                     tokens,
+                     args.heads,
+                     args.kv_heads,
+                     batch,
+                     {args.scale, args.soft_cap, view_of(args.mask)},
+                     true,
+                     args.mask_row,
+                     q_lens,
+                     lengths,
+                     table_width};
     run_job(job, table_width * block_size, worker);
   });
 }

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // One tile of keys and values against some query rows: the only attention arithmetic there is. Prefill, decoding and
 // everything between call it, so a row gets the same bits wherever it is computed:
-//   score(t) = FMA chain over the head size from 0, then * scale, then + mask;
-//   m = max, p(t) = exp(score(t) - m), l = sum of p (lane j: t = j, j+16, ...; then the tree);
-//   o(c) = FMA chain over the visible t, ascending, of p(t) * v(t, c) from 0;
-//   state: M' = max(M, m), a = exp(M - M'), b = exp(m - M'), L = fma(l, b, L * a), O = fma(o, b, O * a).
-// A position that a row does not see takes no part in any of these.
+//   score(t) = q . k(t) in the order of linear.h, then * scale, then cap * tanh(score / cap), then + mask;
+//   m = max, p(t) = exp(score(t) - m), rounded to bf16 if q is; l(j) = sum of p(t) over t = j, j+16, ...;
+//   o(c) = sum of p(t) * v(t, c) over t in the order of linear.h;
+//   state: M' = max(M, m), a = exp(M - M'), b = exp(m - M'), L(j) = fma(l(j), b, L(j) * a), O = fma(o, b, O * a).
+// The lanes of L are added in the end. A tile of which a row sees nothing leaves the row's state as it is; elsewhere a
+// position that a row does not see has p = 0.
 #pragma once
 
 #include <cmath>
 
-#include "cpu/kernels/attention.h"
+#include "cpu/kernels/attention_pack-inl.h"
 
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 
@@ -25,225 +26,210 @@ struct MaskView {
     if (dtype == DataType::f16) return load_up_to_16(static_cast<const Half*>(data) + at, n);
     return load_up_to_16(static_cast<const Bf16*>(data) + at, n);
   }
+  // Returns true if the mask hides all of n positions from a row.
+  bool hides(int64_t row, int64_t column, int64_t n) const {
+    if (data == nullptr) return false;
+    for (int64_t i = 0; i < n; i += 16) {
+      const uint32_t here = n - i >= 16 ? 0xffffU : (1U << (n - i)) - 1;
+      if ((to_bits(eq(load_at(row, column + i, n - i), set1(-HUGE_VALF))) & here) != here) return false;
+    }
+    return true;
+  }
 };
 
 // What happens to a score before its exponential is taken.
 struct Weighing {
   float scale;
+  float cap;  // 0: none
   MaskView mask;
 };
 
-// The values of a tile in float32, [kTile][padded(dv)]: worth making when many rows use them.
-struct ScratchValues {
-  const float* data;
-  int64_t width;
-  F16 at(int64_t position, int64_t column) const { return load(data + position * width + column); }
-};
-
-// The values of a tile where they are. Only for head sizes of whole vectors.
-template <typename T>
-struct PlacedValues {
-  const T* data;
-  const int64_t* places;
-  int64_t stride;
-  F16 at(int64_t position, int64_t column) const { return load(data + places[position] * stride + column); }
-};
-
-// A tile: keys in float32, [d][kTile].
-template <typename V>
+// A packed tile, and the memory of a group of rows.
 struct Tile {
-  const float* keys;
-  V values;
-  int64_t d, value_width;
+  const std::byte *keys, *values;
+  int64_t d, dv;
   int64_t start;  // the first position
   Weighing how;
+  float* scores;       // [blocks of positions][rows][columns of a block]
+  std::byte* weights;  // the prepared probabilities, [step][row][bytes of a row]
+  float* products;     // of one block of values, [rows][columns]
 };
 
 // Query rows and their running state, row after row.
 struct Rows {
-  const float* query;  // [n][query_width]
-  float* output;       // [n][value_width]
-  float* top;          // [n]
-  float* sum;
-  int64_t query_width;
-  const int32_t* visible;   // how many positions each row sees, from 0; ascending
+  const std::byte* query;   // prepared, group after group: [step][row of the group][bytes of a row]
+  float* output;            // [n][padded(dv)]
+  float* top;               // [n]
+  float* sum;               // [n][16]
   const int32_t* mask_row;  // only looked at when there is a mask
+  const int32_t* depth;     // how many positions of the tile each row sees
 };
 
-// acc[r][c] = chain over k in [0, depth) of a[r][k] * b(k, c), where b gives vectors.
-template <int R, int C, typename B>
-inline void multiply(const float* a, int64_t a_width, int64_t depth, B b, F16 (&acc)[R][C]) {
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) acc[r][c] = zero();
-  for (int64_t k = 0; k < depth; ++k) {
-    F16 column[C];
-#pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) column[c] = b(k, 16 * c);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const F16 element = set1(a[r * a_width + k]);
-#pragma GCC unroll 4
-      for (int c = 0; c < C; ++c) acc[r][c] = fma(element, column[c], acc[r][c]);
-    }
+// Rows [first, first + count) of an item; the memory of `stored` rows is in use, in whole row tiles.
+struct Group {
+  int64_t first;
+  int count, stored;
+};
+
+// Cuts n rows into groups of nearly equal size that the kernel takes at once, and calls f(group) for each.
+template <typename F>
+inline void for_each_group(const LinearKernel& kernel, int64_t n, F f) {
+  const int64_t unit = kernel.row_unit, units = (n + unit - 1) / unit, most = kernel.max_rows / unit;
+  const int64_t groups = (units + most - 1) / most;
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t begin = units * g / groups * unit, end = units * (g + 1) / groups * unit;
+    f(Group{begin, static_cast<int>((end < n ? end : n) - begin), static_cast<int>(end - begin)});
   }
 }
 
-// Continues the chains of the rows that see more positions than the first row does.
-template <int R, int C, typename B>
-inline void multiply_ragged(const float* a, int64_t a_width, const int (&depth)[R], B b, F16 (&acc)[R][C]) {
-  for (int k = depth[0]; k < depth[R - 1]; ++k) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      if (k >= depth[r]) continue;
-      const F16 element = set1(a[r * a_width + k]);
-#pragma GCC unroll 4
-      for (int c = 0; c < C; ++c) acc[r][c] = fma(element, b(k, 16 * c), acc[r][c]);
-    }
+// Writes a prepared row of 16-bit queries as the packing wants it, or of others as floats.
+template <typename T>
+inline void prepare_query(const Products& products, const T* q, int64_t d, std::byte* dst, size_t stride) {
+  if (products.packing != Packing::floats) return products.kernel->prepare_row(q, d, dst, stride);
+  for (int64_t k = 0; k < padded(d); k += 16)
+    store(reinterpret_cast<float*>(dst + static_cast<size_t>(k / kStep) * stride) + k % kStep,
+          k < d ? load_up_to_16(q + k, d - k) : zero());
+}
+
+// Two vectors of probabilities, a step, as the kernel takes them.
+inline void store_weights(const Products& products, F16 a, F16 b, std::byte* dst) {
+  float* out = reinterpret_cast<float*>(dst);
+  if (products.kernel->row_bytes == 2 * 64) {
+    store(out, a);
+    store(out + 16, b);
+    return;
   }
+  const F16 words = join_bf16(a, b);
+  store(out, products.packing == Packing::chains ? chain_order(words) : words);
 }
 
-template <int R, int C>
-inline void score_columns(const float* keys, int64_t d, const float* query, int64_t query_width, float* scores) {
-  F16 acc[R][C];
-  multiply<R, C>(query, query_width, d, [=](int64_t k, int64_t c) { return load(keys + k * kTile + c); }, acc);
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) store(scores + r * kTile + 16 * c, acc[r][c]);
-}
+// The scores of a row, a vector of a tile's positions at a time.
+struct ScoreRow {
+  const float* data;
+  int64_t block_stride;  // floats between blocks
+  int blocks;            // 16-column blocks that lie side by side
+  F16 at(int i) const { return load(data + i / blocks * block_stride + i % blocks * 16); }
+};
 
-// Scores of R rows for the first `positions` of the tile (and up to the next whole vector).
-template <int R>
-inline void scores_of(const float* keys, int64_t d, const float* query, int64_t query_width, int positions,
-                      float* scores) {
-  const int vectors = (positions + 15) / 16;
-  int done = 0;
-  if constexpr (kBlockCols >= 4) {
-    if (vectors > 2) {
-      score_columns<R, 4>(keys, d, query, query_width, scores);
-      done = 4;
-    }
-  }
-  for (; done < vectors; ++done) score_columns<R, 1>(keys + 16 * done, d, query, query_width, scores + 16 * done);
-}
-
-// Turns a row's scores into exponentials; gives their maximum and sum. Only the first n positions count.
-inline void softmax_scores(const Weighing& how, int64_t start, float* scores, int n, int64_t mask_row, float* top,
-                           float* sum) {
+// Turns a row's scores into prepared probabilities, `steps` steps of them; gives their maximum and sums. Only the first
+// n positions count: all of the tile if `Whole`, which is without cap and mask.
+template <typename T, bool Whole>
+inline void softmax_row(const Products& products, const Weighing& how, int64_t start, ScoreRow scores, int n, int steps,
+                        int64_t mask_row, float* top, float* sum, std::byte* weights, size_t stride) {
   const F16 scale = set1(how.scale), nothing = set1(-HUGE_VALF);
   F16 v[kTile / 16];
-  F16 largest = nothing;
 #pragma GCC unroll 4
   for (int i = 0; i < kTile / 16; ++i) {
-    const int here = n - 16 * i;
+    const int here = Whole ? 16 : n - 16 * i;
     v[i] = nothing;
     if (here <= 0) continue;
-    v[i] = load(scores + 16 * i) * scale;
+    v[i] = scores.at(i) * scale;
+    if constexpr (Whole) continue;
+    if (how.cap != 0.0F) v[i] = tanh(v[i] / set1(how.cap)) * set1(how.cap);
     if (how.mask.data != nullptr) v[i] = v[i] + how.mask.load_at(mask_row, start + 16 * i, here);
     if (here < 16) v[i] = select(first(here), v[i], nothing);
-    largest = max(largest, v[i]);
   }
-  *top = horizontal_max(largest);
-  // A tile that the mask hides altogether must not give -inf - -inf.
+  *top = horizontal_max(max(max(max(v[0], v[1]), v[2]), v[3]));
+  // Scores of -inf alone must not give -inf - -inf.
   const F16 base = set1(*top == -HUGE_VALF ? 0.0F : *top);
   F16 total = zero();
 #pragma GCC unroll 4
   for (int i = 0; i < kTile / 16; ++i) {
-    if (n - 16 * i <= 0) continue;
-    const F16 e = exp_of_nonpositive(v[i] - base);
-    store(scores + 16 * i, e);
-    total = total + e;
+    v[i] = exp_of_nonpositive(v[i] - base);  // zero for a position that does not count
+    if constexpr (std::is_same_v<T, Bf16>) v[i] = rounded_to_bf16(v[i]);
+    total = total + v[i];
   }
-  *sum = horizontal_sum(total);
+  store(sum, total);
+  store_weights(products, v[0], v[1], weights);
+  if (Whole || steps > 1) store_weights(products, v[2], v[3], weights + stride);
 }
 
-template <int R, int C, typename V>
-inline void output_columns(const Tile<V>& tile, const float* p, const int (&depth)[R], int64_t column, const Rows& rows,
-                           int64_t row, const float* keep, const float* take) {
-  F16 acc[R][C];
-  const auto values = [&](int64_t k, int64_t c) { return tile.values.at(k, column + c); };
-  multiply<R, C>(p, kTile, depth[0], values, acc);
-  if (depth[R - 1] != depth[0]) multiply_ragged<R, C>(p, kTile, depth, values, acc);
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    float* out = rows.output + (row + r) * tile.value_width + column;
-    const F16 a = set1(keep[r]), b = set1(take[r]);
-#pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) store(out + 16 * c, fma(acc[r][c], b, load(out + 16 * c) * a));
-  }
+template <typename T>
+inline void softmax_scores(const Products& products, const Weighing& how, int64_t start, ScoreRow scores, int n,
+                           int steps, int64_t mask_row, float* top, float* sum, std::byte* weights, size_t stride) {
+  if (n == kTile && how.cap == 0.0F && how.mask.data == nullptr)
+    softmax_row<T, true>(products, how, start, scores, n, steps, mask_row, top, sum, weights, stride);
+  else
+    softmax_row<T, false>(products, how, start, scores, n, steps, mask_row, top, sum, weights, stride);
 }
 
-// The factors of the state and of the tile, and the new maximum and sum, of R <= 16 rows at once.
+// The factors of the state and of the tile, and the new maximum and sums, of n <= 16 rows at once.
 inline void merge_sums(float* top, float* sum, const float* tile_top, const float* tile_sum, int n, float* keep,
                        float* take) {
   const F16 before = load_n(top, n), now = load(tile_top);
   const M16 unseen = eq(now, set1(-HUGE_VALF));
   const F16 after = max(before, now);
-  const F16 a = select(unseen, set1(1.0F), exp_of_nonpositive(before - after));
-  const F16 b = select(unseen, zero(), exp_of_nonpositive(now - after));
+  store(keep, select(unseen, set1(1.0F), exp_of_nonpositive(before - after)));
+  store(take, select(unseen, zero(), exp_of_nonpositive(now - after)));
   store_n(top, after, n);
-  store_n(sum, fma(load(tile_sum), b, load_n(sum, n) * a), n);
-  store(keep, a);
-  store(take, b);
+  for (int r = 0; r < n; ++r)
+    store(sum + 16 * r, fma(load(tile_sum + 16 * r), set1(take[r]), load(sum + 16 * r) * set1(keep[r])));
 }
 
-// The tile against rows [row, row + R).
-template <int R, typename V>
-inline void tile_rows(const Tile<V>& tile, const Rows& rows, int64_t row, float* scores) {
-  int depth[R];
-  for (int r = 0; r < R; ++r) {
-    const int64_t seen = rows.visible[row + r] - tile.start;
-    depth[r] = static_cast<int>(seen < 0 ? 0 : seen > kTile ? kTile : seen);
+// Blocks [0, blocks) of a packed tile times prepared rows. Calls before() before each call of the kernel and
+// done(first block, result) after it, which gives the place of the next result.
+template <typename Before, typename Done>
+inline void multiply_blocks(const Products& products, const std::byte* x, int rows, const std::byte* packed,
+                            int64_t depth, int64_t blocks, int steps, float* out, Before before, Done done) {
+  const LinearKernel& kernel = *products.kernel;
+  TileJob job{};
+  job.x = x;
+  job.rows = rows;
+  job.blocks = kernel.blocks(rows);
+  job.steps = steps;
+  job.acc = out;
+  job.first = true;
+  for (int64_t b = 0; b < blocks; b += job.blocks) {
+    job.w = packed + static_cast<size_t>(b / kPairBlocks) * products.pair_bytes(depth) +
+            static_cast<size_t>(b % kPairBlocks) * products.block_step();
+    before();
+    kernel.multiply(job);
+    job.acc = done(b, job);
   }
-  if (depth[R - 1] == 0) return;
-  scores_of<R>(tile.keys, tile.d, rows.query + row * rows.query_width, rows.query_width, depth[R - 1], scores);
-  float tile_top[16], tile_sum[16], keep[16], take[16];
-  for (int r = 0; r < 16; ++r) {
-    tile_top[r] = -HUGE_VALF;
-    tile_sum[r] = 0.0F;
-  }
-  for (int r = 0; r < R; ++r) {
-    const int64_t mask_row = tile.how.mask.data != nullptr ? rows.mask_row[row + r] : 0;
-    softmax_scores(tile.how, tile.start, scores + r * kTile, depth[r], mask_row, tile_top + r, tile_sum + r);
-  }
-  merge_sums(rows.top + row, rows.sum + row, tile_top, tile_sum, R, keep, take);
-  int64_t column = 0;
-  if constexpr (kBlockCols >= 4) {
-    for (; column + 64 <= tile.value_width; column += 64)
-      output_columns<R, 4>(tile, scores, depth, column, rows, row, keep, take);
-  }
-  for (; column < tile.value_width; column += 16)
-    output_columns<R, 1>(tile, scores, depth, column, rows, row, keep, take);
 }
 
-// The tile against n rows, in register blocks of nearly equal size.
-template <typename V>
-inline void tile_all_rows(const Tile<V>& tile, const Rows& rows, int64_t n, float* scores) {
-  const int64_t blocks = (n + kBlockRows - 1) / kBlockRows;
-  for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t row = n * block / blocks;
-    switch (n * (block + 1) / blocks - row) {
-      case 1:
-        tile_rows<1>(tile, rows, row, scores);
-        break;
-      case 2:
-        tile_rows<2>(tile, rows, row, scores);
-        break;
-      case 3:
-        tile_rows<3>(tile, rows, row, scores);
-        break;
-      case 4:
-        tile_rows<4>(tile, rows, row, scores);
-        break;
-      case 5:
-        tile_rows<5>(tile, rows, row, scores);
-        break;
-      default:
-        tile_rows<6>(tile, rows, row, scores);
-    }
+// The tile against a group of rows.
+template <typename T>
+inline void tile_group(const Products& products, const Tile& tile, const Rows& rows, Group group,
+                       Prefetch<T>& prefetch) {
+  int most = 0;
+  for (int r = 0; r < group.count; ++r) most = std::max(most, static_cast<int>(rows.depth[group.first + r]));
+  if (most == 0) return;
+  const int steps = static_cast<int>(steps_of(most)), stored = group.stored;
+  const size_t row_bytes = products.kernel->row_bytes, stride = static_cast<size_t>(stored) * row_bytes;
+  const std::byte* query = rows.query + static_cast<size_t>(group.first * steps_of(tile.d)) * row_bytes;
+  const int64_t columns = products.kernel->blocks(stored) * 16;
+  multiply_blocks(
+      products, query, stored, tile.keys, tile.d, (most + 15) / 16, static_cast<int>(steps_of(tile.d)), tile.scores,
+      [&] { prefetch.rows(12); }, [&](int64_t, const TileJob& job) { return job.acc + stored * columns; });
+  float tops[kGroupRows], sums[kGroupRows * 16], keep[kGroupRows], take[kGroupRows];
+  for (int r = 0; r < kGroupRows; ++r) tops[r] = -HUGE_VALF;
+  for (int r = 0; r < group.count; ++r) {
+    const int depth = rows.depth[group.first + r];
+    const int64_t mask_row = tile.how.mask.data != nullptr ? rows.mask_row[group.first + r] : 0;
+    const ScoreRow scores{tile.scores + r * columns, stored * columns, static_cast<int>(columns / 16)};
+    softmax_scores<T>(products, tile.how, tile.start, scores, depth, steps, mask_row, tops + r, sums + 16 * r,
+                      tile.weights + static_cast<size_t>(r) * row_bytes, stride);
   }
+  for (int r = 0; r < group.count; r += 16) {
+    const int n = std::min(16, group.count - r);
+    merge_sums(rows.top + group.first + r, rows.sum + 16 * (group.first + r), tops + r, sums + 16 * r, n, keep + r,
+               take + r);
+  }
+  const int64_t width = padded(tile.dv);
+  multiply_blocks(
+      products, tile.weights, stored, tile.values, kTile, (tile.dv + 15) / 16, steps, tile.products,
+      [&] { prefetch.rows(12); },
+      [&](int64_t block, const TileJob& job) {
+        for (int r = 0; r < group.count; ++r) {
+          if (rows.depth[group.first + r] == 0) continue;
+          float* out = rows.output + (group.first + r) * width + block * 16;
+          const F16 a = set1(keep[r]), b = set1(take[r]);
+          for (int64_t c = 0; c < columns; c += 16)
+            store(out + c, fma(load(job.acc + r * columns + c), b, load(out + c) * a));
+        }
+        return job.acc;
+      });
 }
 
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL

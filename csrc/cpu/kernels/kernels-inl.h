@@ -16,16 +16,28 @@
 #include "cpu/kernels/moe-inl.h"
 #include "cpu/kernels/lora-inl.h"
 #include "cpu/kernels/cache-inl.h"
+#include "cpu/kernels/attention_pack-inl.h"
 #include "cpu/kernels/attention_tile-inl.h"
-#include "cpu/kernels/attention_load-inl.h"
 #include "cpu/kernels/attention-inl.h"
 // clang-format on
 
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 
-constexpr KernelTable make_table() {
-  return {rms_norm, add_rms_norm, layer_norm,      rope, activation,        elewise,        softmax,        reduce,
-          cast,     topk_softmax, token_unpermute, lora, reshape_and_cache, self_attention, paged_attention};
-}
+template <Isa isa>
+inline constexpr KernelTable kTable = {rms_norm,
+                                       add_rms_norm,
+                                       layer_norm,
+                                       rope,
+                                       activation,
+                                       elewise,
+                                       softmax,
+                                       reduce,
+                                       cast,
+                                       topk_softmax,
+                                       token_unpermute,
+                                       lora,
+                                       reshape_and_cache,
+                                       self_attention<isa>,
+                                       paged_attention<isa>};
 
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -1,28 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/kernels/kernels.h"
 
-#include <algorithm>
-
-#include "cpu/kernels/attention.h"
-
 namespace atb_core::cpu {
-
-namespace {
-
-// The most shared memory for the partial results of split contexts.
-constexpr size_t kMaxPartialBytes = size_t{32} << 20;
-
-size_t partial_bytes(int64_t rows, int64_t longest, int64_t dv) {
-  const int64_t tiles = (longest + kTile - 1) / kTile;
-  return static_cast<size_t>(rows * tiles * partial_size(dv)) * sizeof(float);
-}
-
-const KernelTable& best_table() {
-  const Isa isa = best_isa();
-  return isa == Isa::amx_emulated ? kPortableKernels : kernel_table(isa);
-}
-
-}  // namespace
 
 bool elewise_supports(ElewiseKind kind, DataType operand) {
   using K = ElewiseKind;
@@ -32,43 +11,6 @@ bool elewise_supports(ElewiseKind kind, DataType operand) {
   if (is_float(operand)) return !logical;
   if (operand == DataType::i32 || operand == DataType::i64) return integer;
   return logical || kind == K::equal;
-}
-
-AttentionLayout attention_layout(int64_t heads, int64_t kv_heads, int64_t d, int64_t dv) {
-  AttentionLayout layout;
-  layout.rows = std::max(kItemRows, heads / kv_heads);
-  const auto floats = [&](int64_t n) {
-    const size_t at = layout.bytes;
-    layout.bytes += align_up(static_cast<size_t>(n) * sizeof(float));
-    return at;
-  };
-  layout.query = floats(layout.rows * padded(d));
-  layout.output = floats(layout.rows * padded(dv));
-  layout.top = floats(layout.rows);
-  layout.sum = floats(layout.rows);
-  layout.keys = floats(padded(d) * kTile);
-  layout.values = floats(kTile * padded(dv));
-  layout.scores = floats(16 * kTile);
-  layout.visible = floats(layout.rows);  // int32
-  layout.mask_row = floats(layout.rows);
-  layout.places = floats(4 * kTile);  // int64, of two tiles
-  return layout;
-}
-
-ScratchSize self_attention_scratch(const SelfAttentionArgs& args, int) {
-  return {0, attention_layout(args.heads, args.kv_heads, args.q.dim(-1), args.v.dim(-1)).bytes};
-}
-
-ScratchSize paged_attention_scratch(const PagedAttentionArgs& args, int threads) {
-  const int64_t dv = args.v_cache.dim(-1);
-  ScratchSize size{0, attention_layout(args.heads, args.kv_heads, args.q.dim(-1), dv).bytes};
-  // With several times more (sequence, kv head) pairs than threads the contexts are never split.
-  const int64_t pairs = args.context_lens.dim(0) * args.kv_heads;
-  if (threads > 1 && pairs < 4 * threads) {
-    const int64_t longest = args.block_tables.dim(1) * args.k_cache.dim(1);
-    size.shared = std::min(partial_bytes(args.q.dim(0) * args.heads, longest, dv), kMaxPartialBytes);
-  }
-  return size;
 }
 
 // Memory for the order of a row, and the k largest as they are and as floats.
@@ -88,26 +30,12 @@ ScratchSize lora_scratch(const LoraArgs& args) {
 }
 
 const KernelTable& kernel_table(Isa isa) {
-  switch (isa) {
+  const Isa compiled = isa == Isa::amx_emulated ? best_isa() : isa;
 #if defined(__x86_64__)
-    case Isa::avx2:
-      return kAvx2Kernels;
-    case Isa::avx512:
-    case Isa::avx512_bf16:
-    case Isa::amx:
-      return kAvx512Kernels;
-#else
-    case Isa::avx2:
-    case Isa::avx512:
-    case Isa::avx512_bf16:
-    case Isa::amx:
+  if (compiled >= Isa::avx512) return avx512_kernels(isa);
+  if (compiled == Isa::avx2) return avx2_kernels(isa);
 #endif
-    case Isa::portable:
-      return kPortableKernels;
-    case Isa::amx_emulated:
-      return best_table();
-  }
-  return kPortableKernels;
+  return portable_kernels(isa);
 }
 
 }  // namespace atb_core::cpu

@@ -152,12 +152,14 @@ struct ReshapeAndCacheArgs {
 
 // q [T, H, D], k [T, KV, D], v [T, KV, Dv] -> out [T, H, Dv]; the T tokens are sequences, one after another, of
 // seq_len (i32 [B]) tokens each. causal: a token sees itself and what is before it in its sequence. mask, if it has
-// data: [>= longest, >= longest] of any float dtype, added to the scaled scores.
+// data: [>= longest, >= longest] of any float dtype, added to the scaled scores. soft_cap, if positive: a scaled score s
+// becomes soft_cap * tanh(s / soft_cap), before the mask is added.
 struct SelfAttentionArgs {
   TensorView q, k, v, mask, seq_len, out;
   int64_t heads = 0, kv_heads = 0;
   float scale = 1;
   bool causal = false;
+  float soft_cap = 0;
 };
 
 // Which row of a mask belongs to a query token: that of its sequence (one token each), its own place among all
@@ -167,12 +169,13 @@ enum class MaskRow { sequence, token, position };
 // q [T, H, D], caches [blocks, block size, KV, D or Dv] -> out [T, H, Dv]; block_tables i32 [B, MB], context_lens
 // i32 [B] (with the new tokens). q_lens, if it has data: i32 [B], new tokens of each sequence; otherwise one each.
 // New token j of n sees positions <= context_len - n + j. Tokens of a sequence with context_len 0 give zeros.
-// mask, if it has data: [rows, >= longest context] of any float dtype, added to the scaled scores.
+// mask, if it has data: [rows, >= longest context] of any float dtype, added to the scaled scores; soft_cap as above.
 struct PagedAttentionArgs {
   TensorView q, k_cache, v_cache, block_tables, context_lens, mask, q_lens, out;
   int64_t heads = 0, kv_heads = 0;
   float scale = 1;
   MaskRow mask_row = MaskRow::sequence;
+  float soft_cap = 0;
 };
 
 // per_thread is needed. Less shared memory than stated (even none) only means that short queries over long contexts
@@ -198,13 +201,14 @@ struct KernelTable {
   void (*paged_attention)(const PagedAttentionArgs&, const Worker&);
 };
 
-// The kernels of a level (which must be supported). Levels above avx512 use the avx512 ones; amx_emulated uses the
-// best this machine has.
+// The kernels of a level (which must be supported). Levels above avx512 use the avx512 ones, and amx_emulated those of
+// the best level this machine has; the matrix products of attention are the level's own.
 const KernelTable& kernel_table(Isa isa);
 
-// One per level, in kernels_<level>.cpp; use kernel_table.
-extern const KernelTable kPortableKernels;
-extern const KernelTable kAvx2Kernels;
-extern const KernelTable kAvx512Kernels;
+// One per source file, kernels_<level>.cpp: the kernels compiled for it, with the matrix products of `isa`. Use
+// kernel_table.
+const KernelTable& portable_kernels(Isa isa);
+const KernelTable& avx2_kernels(Isa isa);
+const KernelTable& avx512_kernels(Isa isa);
 
 }  // namespace atb_core::cpu

@@ -7,6 +7,8 @@
 
 namespace atb_core::cpu {
 
-constinit const KernelTable kAvx2Kernels = avx2::make_table();
+const KernelTable& avx2_kernels(Isa isa) {
+  return isa == Isa::amx_emulated ? avx2::kTable<Isa::amx_emulated> : avx2::kTable<Isa::avx2>;
+}
 
 }  // namespace atb_core::cpu

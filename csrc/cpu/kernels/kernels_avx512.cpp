@@ -7,6 +7,17 @@
 
 namespace atb_core::cpu {
 
-constinit const KernelTable kAvx512Kernels = avx512::make_table();
+const KernelTable& avx512_kernels(Isa isa) {
+  switch (isa) {
+    case Isa::avx512_bf16:
+      return avx512::kTable<Isa::avx512_bf16>;
+    case Isa::amx:
+      return avx512::kTable<Isa::amx>;
+    case Isa::amx_emulated:
+      return avx512::kTable<Isa::amx_emulated>;
+    default:
+      return avx512::kTable<Isa::avx512>;
+  }
+}
 
 }  // namespace atb_core::cpu

@@ -7,6 +7,8 @@
 
 namespace atb_core::cpu {
 
-constinit const KernelTable kPortableKernels = portable::make_table();
+const KernelTable& portable_kernels(Isa isa) {
+  return isa == Isa::amx_emulated ? portable::kTable<Isa::amx_emulated> : portable::kTable<Isa::portable>;
+}
 
 }  // namespace atb_core::cpu

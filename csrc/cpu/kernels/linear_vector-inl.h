@@ -92,10 +92,10 @@ __attribute__((always_inline)) inline void link(F16 (&sum)[MR][NB], const std::b
   }
 }
 
-// 32 elements of k: acc += even + odd.
+// 32 elements of k: acc = from + (even + odd).
 template <class P, bool Ahead, int MR, int NB>
-__attribute__((always_inline)) inline void step(float* acc, const std::byte* const (&w)[NB], const std::byte* x,
-                                                size_t ahead) {
+__attribute__((always_inline)) inline void step(const float* from, float* acc, const std::byte* const (&w)[NB],
+                                                const std::byte* x, size_t ahead) {
   F16 even[MR][NB], odd[MR][NB];
   ATB_UNROLL for (int r = 0; r < MR; ++r) { ATB_UNROLL for (int b = 0; b < NB; ++b) even[r][b] = odd[r][b] = zero(); }
   ATB_UNROLL for (int j = 0; j < P::kWords; ++j) {
@@ -104,8 +104,8 @@ __attribute__((always_inline)) inline void step(float* acc, const std::byte* con
   }
   ATB_UNROLL for (int r = 0; r < MR; ++r) {
     ATB_UNROLL for (int b = 0; b < NB; ++b) {
-      float* at = acc + (r * NB + b) * kBlockColumns;
-      store(at, load(at) + (even[r][b] + odd[r][b]));
+      const int64_t at = (r * NB + b) * kBlockColumns;
+      store(acc + at, load(from + at) + (even[r][b] + odd[r][b]));
     }
   }
 }
@@ -113,13 +113,17 @@ __attribute__((always_inline)) inline void step(float* acc, const std::byte* con
 template <class P, int MR, int NB, bool Ahead>
 void multiply_tile(const TileJob& job) {
   constexpr size_t kBlockStep = static_cast<size_t>(P::kLinkBytes) * 2 * P::kWords;
-  if (job.first) std::memset(job.acc, 0, sizeof(float) * MR * NB * kBlockColumns);
+  // Where a sum starts. Clearing `acc` instead takes a tenth of the time of a short sum.
+  alignas(64) static constexpr float kZeros[MR * NB * kBlockColumns] = {};
+  if (job.first && job.steps == 0) std::memset(job.acc, 0, sizeof(kZeros));
+  const float* from = job.first ? kZeros : job.acc;
   const std::byte* w[NB];
   ATB_UNROLL for (int b = 0; b < NB; ++b) w[b] = job.w + static_cast<size_t>(b) * kBlockStep;
   const std::byte* x = job.x;
   const std::byte* fetch = job.prefetch;
   for (int64_t s = 0; s < job.steps; ++s) {
-    step<P, Ahead, MR, NB>(job.acc, w, x, job.ahead);
+    step<P, Ahead, MR, NB>(from, job.acc, w, x, job.ahead);
+    from = job.acc;
     if constexpr (!Ahead) {
       for (int i = 0; i < job.prefetch_lines; ++i, fetch += 64) prefetch(fetch);
     }

@@ -17,10 +17,6 @@ struct M16 {
   __m256 a, b;
 };
 
-// Register blocks of the attention product: rows x (16-lane columns). 12 of 16 registers accumulate.
-inline constexpr int kBlockRows = 6;
-inline constexpr int kBlockCols = 1;
-
 inline __m256i as_int(__m256 v) { return _mm256_castps_si256(v); }
 inline __m256 as_float(__m256i v) { return _mm256_castsi256_ps(v); }
 
@@ -161,6 +157,31 @@ inline F16 low_bf16(F16 pairs) {
 inline F16 high_bf16(F16 pairs) {
   const __m256 mask = as_float(_mm256_set1_epi32(static_cast<int>(0xffff0000U)));
   return {_mm256_and_ps(pairs.a, mask), _mm256_and_ps(pairs.b, mask)};
+}
+
+inline F16 rounded_to_bf16(F16 x) {
+  return {as_float(_mm256_slli_epi32(to_bf16_words(x.a), 16)), as_float(_mm256_slli_epi32(to_bf16_words(x.b), 16))};
+}
+// The sixteen words of eight elements of `low` and `high` each, in order.
+inline F16 interleave_half(__m256 low, __m256 high) {
+  const __m256i first = _mm256_unpacklo_epi16(as_int(low), as_int(high));
+  const __m256i second = _mm256_unpackhi_epi16(as_int(low), as_int(high));
+  return {as_float(_mm256_permute2x128_si256(first, second, 0x20)),
+          as_float(_mm256_permute2x128_si256(first, second, 0x31))};
+}
+inline void interleave(F16 low, F16 high, F16& left, F16& right) {
+  left = interleave_half(low.a, high.a);
+  right = interleave_half(low.b, high.b);
+}
+inline __m256 join_high(F16 x) {
+  const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(as_int(x.a), 16), _mm256_srli_epi32(as_int(x.b), 16));
+  return as_float(_mm256_permute4x64_epi64(packed, 0xd8));
+}
+inline F16 join_bf16(F16 x, F16 y) { return {join_high(x), join_high(y)}; }
+inline F16 chain_order(F16 words) {
+  const __m256i order =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(4, 5, 0, 1, 6, 7, 2, 3, 12, 13, 8, 9, 14, 15, 10, 11));
+  return {as_float(_mm256_shuffle_epi8(as_int(words.a), order)), as_float(_mm256_shuffle_epi8(as_int(words.b), order))};
 }
 
 inline void transpose8(__m256 (&r)[8]) {

@@ -24,10 +24,6 @@ struct M16 {
   __mmask16 bits;
 };
 
-// Register blocks of the attention product: rows x (16-lane columns).
-inline constexpr int kBlockRows = 6;
-inline constexpr int kBlockCols = 4;
-
 inline __m512i as_int(F16 a) { return _mm512_castps_si512(a.v); }
 inline F16 as_float(__m512i a) { return {_mm512_castsi512_ps(a)}; }
 
@@ -70,14 +66,14 @@ inline F16 load_n(const Bf16* p, int n) {
 inline F16 load_n(const Half* p, int n) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n).bits, p))}; }
 
 // vcvtneps2bf16 is not used: it drops denormal inputs whatever the mode, and no other level has it.
-inline __m256i to_bf16(F16 a) {
+inline __m512i to_bf16_words(F16 a) {  // the 16 bits in the high half of each 32-bit word
   const __m512i u = as_int(a);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
   const __m512i rounded = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   const __m512i quiet = _mm512_or_si512(u, _mm512_set1_epi32(0x400000));
-  const __m512i chosen = _mm512_mask_blend_epi32(is_nan(a).bits, rounded, quiet);
-  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16));
+  return _mm512_mask_blend_epi32(is_nan(a).bits, rounded, quiet);
 }
+inline __m256i to_bf16(F16 a) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(to_bf16_words(a), 16)); }
 inline __m256i to_half(F16 a) { return _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
 inline void store(float* p, F16 a) { _mm512_storeu_ps(p, a.v); }
@@ -115,6 +111,31 @@ inline M16 has_bit(F16 a, uint32_t bit) {
 inline F16 low_bf16(F16 pairs) { return as_float(_mm512_slli_epi32(as_int(pairs), 16)); }
 inline F16 high_bf16(F16 pairs) {
   return as_float(_mm512_and_si512(as_int(pairs), _mm512_set1_epi32(static_cast<int>(0xffff0000U))));
+}
+
+inline F16 rounded_to_bf16(F16 a) {
+  return as_float(_mm512_and_si512(to_bf16_words(a), _mm512_set1_epi32(static_cast<int>(0xffff0000U))));
+}
+// The indices begin, begin + 1, ... and in the odd elements those of another operand of _mm512_permutex2var_epi16.
+inline __m512i interleaving(int begin) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i low = _mm512_add_epi32(lane, _mm512_set1_epi32(begin));
+  return _mm512_or_si512(low, _mm512_slli_epi32(_mm512_add_epi32(low, _mm512_set1_epi32(32)), 16));
+}
+inline void interleave(F16 low, F16 high, F16& left, F16& right) {
+  left = as_float(_mm512_permutex2var_epi16(as_int(low), interleaving(0), as_int(high)));
+  right = as_float(_mm512_permutex2var_epi16(as_int(low), interleaving(16), as_int(high)));
+}
+inline F16 join_bf16(F16 a, F16 b) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  // Element 2i of the result is the high half of word 2i, that is element 4i + 1.
+  const __m512i even = _mm512_add_epi32(_mm512_slli_epi32(lane, 2), _mm512_set1_epi32(1));
+  const __m512i odd = _mm512_slli_epi32(_mm512_add_epi32(even, _mm512_set1_epi32(2)), 16);
+  return as_float(_mm512_permutex2var_epi16(as_int(a), _mm512_or_si512(even, odd), as_int(b)));
+}
+inline F16 chain_order(F16 words) {
+  const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(4, 5, 0, 1, 6, 7, 2, 3, 12, 13, 8, 9, 14, 15, 10, 11));
+  return as_float(_mm512_shuffle_epi8(as_int(words), order));
 }
 
 inline void transpose(F16 (&r)[16]) {

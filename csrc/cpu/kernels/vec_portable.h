@@ -18,10 +18,6 @@ struct M16 {
   bool v[16];
 };
 
-// Register blocks of the attention product: rows x (16-lane columns).
-inline constexpr int kBlockRows = 2;
-inline constexpr int kBlockCols = 1;
-
 template <typename Op>
 inline F16 each(Op op) {
   F16 r;
@@ -205,6 +201,37 @@ inline F16 low_bf16(const F16& pairs) {
 }
 inline F16 high_bf16(const F16& pairs) {
   return each([&](int i) { return float_of(bits_of(pairs.v[i]) & 0xffff0000U); });
+}
+
+// Each lane rounded to bf16, as a float.
+inline F16 rounded_to_bf16(const F16& a) {
+  return each([&](int i) {
+    Bf16 rounded;
+    narrow(a.v[i], &rounded);
+    return widen(rounded);
+  });
+}
+// `low` and `high` as 32 elements of 16 bits each: word i has element i of `low` in its low half, of `high` in its
+// high half. `left` takes the first sixteen words.
+inline void interleave(const F16& low, const F16& high, F16& left, F16& right) {
+  const auto element = [](const F16& from, int i) { return bits_of(from.v[i / 2]) >> (16 * (i % 2)) & 0xffffU; };
+  const auto word = [&](int i) { return float_of(element(low, i) | element(high, i) << 16); };
+  const F16 first = each([&](int i) { return word(i); });
+  right = each([&](int i) { return word(i + 16); });
+  left = first;
+}
+// The high halves of the lanes of a, then of b, as 32 elements.
+inline F16 join_bf16(const F16& a, const F16& b) {
+  const auto high = [&](int i) { return bits_of(i < 16 ? a.v[i] : b.v[i - 16]) >> 16; };
+  return each([&](int i) { return float_of(high(2 * i) | high(2 * i + 1) << 16); });
+}
+// Of each eight elements, the words (x2 x0) (x3 x1) (x6 x4) (x7 x5), the low half first: see linear_kernel.h.
+inline F16 chain_order(const F16& words) {
+  const auto element = [&](int i) { return bits_of(words.v[i / 2]) >> (16 * (i % 2)) & 0xffffU; };
+  return each([&](int i) {
+    const int low = i / 2 * 4 + 2 + i % 2;
+    return float_of(element(low) | element(low - 2) << 16);
+  });
 }
 
 inline void transpose(F16 (&r)[16]) {

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where keys and values are, and how a tile of them is packed for the kernels of linear(): keys as the weight
+// [kTile positions, d], values as the weight [dv, kTile positions].
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+#include "cpu/kernels/attention.h"
+
+namespace atb_core::cpu::ATB_CPU_LEVEL {
+
+// Keys and values of one kv head: rows of d and dv elements. Positions follow one another from `first_place`, or go by
+// a block table.
+template <typename T>
+struct KeyValues {
+  const T* keys;
+  const T* values;
+  int64_t key_stride, value_stride;
+  int64_t d, dv;
+  int64_t first_place;
+  const int32_t* table;  // none: consecutive
+  int64_t block_size, blocks;
+};
+
+// The places of a tile's positions.
+struct Places {
+  const int64_t* at;
+  int n;
+};
+
+// Fills places[0, n) for the positions from `start`. Returns false and reports an error if a block is outside of the
+// cache.
+template <typename T>
+inline bool find_places(const KeyValues<T>& kv, int64_t start, int n, int64_t* places, const Worker& worker) {
+  if (kv.table == nullptr) {
+    for (int i = 0; i < n; ++i) places[i] = kv.first_place + start + i;
+    return true;
+  }
+  int64_t index = start / kv.block_size, offset = start % kv.block_size;
+  for (int i = 0; i < n; ++index, offset = 0) {
+    const int64_t block = kv.table[index];
+    if (block < 0 || block >= kv.blocks) {
+      worker.error->report("block table names a block outside the key/value cache", index, block, kv.blocks);
+      return false;
+    }
+    for (; i < n && offset < kv.block_size; ++i, ++offset) places[i] = block * kv.block_size + offset;
+  }
+  return true;
+}
+
+// Prefetches the next tile into the second level of cache, little by little: a processor waits if it is asked for more
+// lines at once than it can have under way.
+template <typename T>
+struct Prefetch {
+  const KeyValues<T>& kv;
+  Places next;
+  int row = 0;  // of the keys, then of the values
+
+  void rows(int n) {
+    for (const int end = std::min(row + n, 2 * next.n); row < end; ++row) {
+      if (row < next.n) {
+        line_by_line(kv.keys + next.at[row] * kv.key_stride, kv.d);
+      } else {
+        line_by_line(kv.values + next.at[row - next.n] * kv.value_stride, kv.dv);
+      }
+    }
+  }
+
+ private:
+  static void line_by_line(const T* p, int64_t n) {
+    for (int64_t i = 0; i < n; i += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(p + i, 0, 2);
+  }
+};
+
+// 32 elements of 16 bits at p as sixteen words, of which n exist.
+inline F16 load_words(const Bf16* p, int64_t n) {
+  if (n >= kStep) return load(reinterpret_cast<const float*>(p));
+  float whole[16] = {};
+  if (n > 0) std::memcpy(whole, p, static_cast<size_t>(n) * sizeof(Bf16));
+  return load(whole);
+}
+
+// Stores a step of sixteen words (or half a step of floats) of sixteen positions, a column for each.
+inline void store_columns(F16 (&block)[16], std::byte* dst) {
+  transpose(block);
+  for (int i = 0; i < 16; ++i) store(reinterpret_cast<float*>(dst + i * 64), block[i]);
+}
+
+// One step of the keys of sixteen positions, of which n exist, with up to `rest` elements.
+template <bool Whole>
+inline void pack_key_words(const Bf16* keys, int64_t stride, const int64_t* places, int n, int64_t rest, bool chains,
+                           std::byte* dst) {
+  F16 columns[16];
+  for (int i = 0; i < 16; ++i) {
+    const Bf16* row = keys + (Whole || i < n ? places[i] : 0) * stride;
+    columns[i] = Whole ? load(reinterpret_cast<const float*>(row)) : i < n ? load_words(row, rest) : zero();
+    if (chains) columns[i] = chain_order(columns[i]);
+  }
+  store_columns(columns, dst);
+}
+
+// The keys of the tile; those of positions from n on are zeros.
+template <typename T>
+inline void pack_keys(const KeyValues<T>& kv, const Products& products, Places now, Prefetch<T>& prefetch,
+                      std::byte* dst) {
+  const size_t pair = products.pair_bytes(kv.d), block_step = products.block_step();
+  for (int first = 0; first < now.n; first += 16) {
+    prefetch.rows(12);
+    std::byte* block = dst + static_cast<size_t>(first / 32) * pair + static_cast<size_t>(first / 16 % 2) * block_step;
+    const int64_t* places = now.at + first;
+    const int n = now.n - first;
+    for (int64_t k = 0; k < kv.d; k += kStep, block += kPairBlocks * block_step) {
+      if constexpr (std::is_same_v<T, Bf16>) {
+        const bool chains = products.packing == Packing::chains;
+        if (n >= 16 && k + kStep <= kv.d) {
+          pack_key_words<true>(kv.keys + k, kv.key_stride, places, n, kStep, chains, block);
+        } else {
+          pack_key_words<false>(kv.keys + k, kv.key_stride, places, n, kv.d - k, chains, block);
+        }
+      } else {
+        for (int64_t half = 0; half < kStep; half += 16) {
+          const int64_t rest = kv.d - k - half;
+          F16 columns[16];
+          for (int i = 0; i < 16; ++i)
+            columns[i] =
+                i < n && rest > 0 ? load_up_to_16(kv.keys + places[i] * kv.key_stride + k + half, rest) : zero();
+          store_columns(columns, block + half * 64);
+        }
+      }
+    }
+  }
+}
+
+// Two rows of values (or none) as words: the low half of each is of one position, the high half of another.
+template <bool Whole>
+inline void pack_value_words(const Bf16* low, const Bf16* high, int64_t dv, size_t pair, size_t block_step,
+                             std::byte* dst) {
+  const auto words = [&](const Bf16* row, int64_t c) {
+    if constexpr (Whole) return load(reinterpret_cast<const float*>(row + c));
+    return row != nullptr ? load_words(row + c, dv - c) : zero();
+  };
+  for (int64_t c = 0; c < dv; c += kStep, dst += pair) {
+    F16 left, right;
+    interleave(words(low, c), words(high, c), left, right);
+    store(reinterpret_cast<float*>(dst), left);
+    store(reinterpret_cast<float*>(dst + block_step), right);
+  }
+}
+
+// The values of the tile; those of positions from n on are zeros.
+template <typename T>
+inline void pack_values(const KeyValues<T>& kv, const Products& products, Places now, Prefetch<T>& prefetch,
+                        std::byte* dst) {
+  const size_t pair = products.pair_bytes(kTile), block_step = products.block_step();
+  for (int first = 0; first < now.n; first += kStep, dst += kPairBlocks * block_step) {
+    const auto row = [&](int i) {
+      return first + i < now.n ? kv.values + now.at[first + i] * kv.value_stride : nullptr;
+    };
+    if constexpr (std::is_same_v<T, Bf16>) {
+      const bool chains = products.packing == Packing::chains;
+      const bool whole = first + kStep <= now.n && kv.dv % kStep == 0;
+      for (int i = 0; i < 16; ++i) {
+        prefetch.rows(1);
+        const int low = chains ? i / 2 * 4 + 2 + i % 2 : 2 * i, high = chains ? low - 2 : low + 1;
+        if (whole) {
+          pack_value_words<true>(row(low), row(high), kv.dv, pair, block_step, dst + i * 64);
+        } else {
+          pack_value_words<false>(row(low), row(high), kv.dv, pair, block_step, dst + i * 64);
+        }
+      }
+    } else {
+      for (int i = 0; i < kStep; ++i) {
+        prefetch.rows(1);
+        for (int64_t c = 0; c < padded(kv.dv); c += 16) {
+          const F16 v = row(i) != nullptr && c < kv.dv ? load_up_to_16(row(i) + c, kv.dv - c) : zero();
+          store(reinterpret_cast<float*>(dst + i * 64 + static_cast<size_t>(c / 32) * pair +
+                                         static_cast<size_t>(c / 16 % 2) * block_step),
+                v);
+        }
+      }
+    }
+  }
+}
+
+// Returns true if the values hold neither infinities nor NaNs: then a weight of zero hides a position.
+template <typename T>
+inline bool values_are_finite(const KeyValues<T>& kv, Places now) {
+  uint32_t finite = 0xffffU;
+  for (int i = 0; i < now.n; ++i) {
+    const T* row = kv.values + now.at[i] * kv.value_stride;
+    for (int64_t c = 0; c < kv.dv; c += 16)
+      finite &= to_bits(lt(abs(load_up_to_16(row + c, kv.dv - c)), set1(HUGE_VALF)));
+  }
+  return finite == 0xffffU;
+}
+
+}  // namespace atb_core::cpu::ATB_CPU_LEVEL
