@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atb_core.engine.host_memory import host_zeros
 from atb_core.errors import EngineError
-from atb_core.graph.arrays import Array
+from atb_core.graph.arrays import Array, to_torch
 from atb_core.graph.dtype import DataType
+from atb_core.runner.block_manager import BlockManager
+
+if TYPE_CHECKING:
+    import torch
+
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
 Allocate = Callable[[tuple[int, ...], Any], Any]
 
@@ -92,6 +99,47 @@ def allocate(layout: CacheLayout, num_blocks: int, make: Allocate = host_zeros) 
     """Allocates keys and values of each layer, in memory of the host or of the device that `make` allocates on."""
     shape = (num_blocks, layout.block_size, layout.num_kv_heads, layout.head_dim)
     return [(make(shape, layout.dtype), make(shape, layout.dtype)) for _ in range(layout.num_layers)]
+
+
+class PagedCache:
+    """The cache of a model: its layout, its memory, and who owns its blocks.
+
+    The options are those of `plan_cache`.
+
+    Attributes:
+        layout: Shape of the caches of a layer.
+        num_blocks: Number of blocks.
+        max_model_len: Longest context that they hold, in tokens.
+        caches: Keys and values of each layer.
+        blocks: Owners of the blocks.
+    """
+
+    def __init__(self, model: CausalLM, block_size: int, **options: Any) -> None:
+        status = model.model_status
+        self.layout = CacheLayout(status.num_layers, status.num_kv_heads, status.head_dim, block_size, model.dtype)
+        available = model.backend.available_memory()
+        self.num_blocks, self.max_model_len = plan_cache(self.layout, available=available, **options)
+        self._make = model.backend.allocate
+        self.caches = allocate(self.layout, self.num_blocks, self._make)
+        self.blocks = BlockManager(self.num_blocks, block_size)
+
+    @functools.cached_property
+    def tensors(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of each layer as torch tensors, which share the memory."""
+        return _as_tensors(self.caches)
+
+    def another(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Allocates caches of `num_blocks` blocks with the same layout."""
+        return _as_tensors(allocate(self.layout, num_blocks, self._make))
+
+    def clear(self) -> None:
+        """Frees the memory: clears the lists themselves, which others hold too."""
+        self.caches.clear()
+        self.__dict__.get("tensors", []).clear()
+
+
+def _as_tensors(caches: list[tuple[Array, Array]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(to_torch(keys), to_torch(values)) for keys, values in caches]
 
 
 def _mib(nbytes: int) -> str:

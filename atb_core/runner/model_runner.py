@@ -9,8 +9,9 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
@@ -19,17 +20,16 @@ from atb_core.errors import BackendUnavailableError, RequestError
 from atb_core.extensions import plugin_errors
 from atb_core.features.lora import Adapter, LoraManager
 from atb_core.features.step import Step
-from atb_core.graph.arrays import Array, to_torch
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
 from atb_core.names import pip_install
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
-from atb_core.runner.block_manager import BlockManager
+from atb_core.runner.call_types import AdapterIds, Chats, Extra, Params
 from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.embedding import Pooling, batches, check_dimensions, check_pooling, cut, embed_batch, pooling_of
 from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.generation_config import choose_generation_config, default_values
-from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
+from atb_core.runner.kv_cache import PagedCache
 from atb_core.runner.model_loading import (
     check_available,
     config_with_dtype,
@@ -38,7 +38,7 @@ from atb_core.runner.model_loading import (
     open_tokenizer,
 )
 from atb_core.runner.outputs import EmbeddingOutput, RequestOutput, StreamChunk
-from atb_core.runner.prompts import Chat, EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
+from atb_core.runner.prompts import EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
 from atb_core.runner.request import Call, Request, RequestFactory, adapters_for_each, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
@@ -53,23 +53,9 @@ if TYPE_CHECKING:
     from atb_core.checkpoint import Progress
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
-Params = SamplingParams | Sequence[SamplingParams] | None
-Chats = Chat | Sequence[Chat]
-AdapterIds = str | Sequence[str | None] | None
-
 # Completions at a time by default. Most are far from full contexts, so the cache is not made for as many of those.
 _MAX_NUM_SEQS = 256
 _FULL_CONTEXTS = 16
-
-
-class _Extra(TypedDict, total=False):
-    """Further arguments of `ModelRunner.generate` and `ModelRunner.chat`."""
-
-    add_generation_prompt: bool
-    tools: Sequence[dict[str, Any]] | None
-    chat_template_kwargs: Mapping[str, Any] | None
-    token_mask: TokenMaskFactory | None
-    adapter_ids: AdapterIds
 
 
 class ModelRunner:
@@ -92,30 +78,23 @@ class ModelRunner:
         tokenizer: Directory or .gguf file to take the tokenizer from instead of the model's.
         chat_template: File with a Jinja template to use instead of the model's.
         load_tokenizer: Without one, prompts are token ids and outputs have no text.
-        generation_config: Where default sampling parameters come from: `"auto"` (the checkpoint's
-            `generation_config.json`), `"none"`, or such a file or its directory. End tokens are always the
-            checkpoint's.
+        generation_config: Where default sampling parameters come from: `"auto"` (the checkpoint's file of that name),
+            `"none"`, or such a file or its directory. End tokens are always the checkpoint's.
         num_threads: Threads of the engine; `None`: its own choice.
         block_size: Tokens in a block of the cache; `None`: what suits the backend and the heads, mostly 128.
         max_model_len: Length of the longest context in tokens; `None`: the model's, or as much of it as memory allows.
-        max_num_seqs: Largest number of completions that run at a time; more wait. `None`: 256, or as many as the cache
-            has blocks.
-        max_num_batched_tokens: Largest number of prompt tokens in one step; longer prompts are taken in chunks if the
-            model can.
+        max_num_seqs: Most completions that run at a time; more wait. `None`: 256, or as many as there are blocks.
+        max_num_batched_tokens: Most prompt tokens in a step; longer prompts are taken in chunks if the model can.
         enable_prefix_caching: Does not compute again what the cache has of a prompt from requests before, block by
             block; the tokens are the same. Models without mixed steps do not.
-        speculative_config: Guesses tokens from each request's own text and checks several in one step, which makes text
-            that repeats itself faster; the tokens are the same. A mapping in vLLM's form: `method` (`"ngram"`, the
-            tokens that followed the last time), `num_speculative_tokens` (at most so many at a time, 8),
-            `prompt_lookup_min` and `prompt_lookup_max` (how many of the newest tokens must have occurred before, 3, and
-            how many are compared, 8).
+        speculative_config: Guesses tokens from each request's own text and checks several in one step; the tokens are
+            the same. In vLLM's form: `{"method": "ngram"}`, with `num_speculative_tokens` (8) at a time at most, after
+            `prompt_lookup_min` (3) tokens that occurred before, `prompt_lookup_max` (8) of which are compared.
         num_blocks: Size of the cache in blocks.
-        kv_cache_memory_bytes: Size of the cache in bytes. By default it is enough for `max_num_seqs` full contexts
-            (16 if that is not given), but at most half of the memory that is available after loading. Memory is used as
-            blocks are.
+        kv_cache_memory_bytes: Size of the cache in bytes, used as blocks are. `None`: enough for `max_num_seqs` full
+            contexts (16 if that is not given), but at most half of the memory that is available after loading.
         features: Names of features to put on the model, of its family or of plugins.
-        lora_modules: Directories of LoRA adapters in PEFT's format, by the names that requests have for them. More are
-            loaded with `load_adapter`.
+        lora_modules: Directories of LoRA adapters in PEFT's format, by name; `load_adapter` loads more.
         max_loras: Largest number of different adapters in one step. More may be loaded; they take turns.
         max_lora_rank: Largest rank of an adapter's matrices.
         progress: Shows fetching and loading; `None`: a bar on a terminal.
@@ -184,24 +163,15 @@ class ModelRunner:
         parts = (self._router, checkpoint, tokenizer, chat_template)
         self.tokenizer = open_tokenizer(*parts) if load_tokenizer else None
         model = load_model(
-            self._router,
-            checkpoint,
-            self.config,
-            backend=backend,
-            graph=self.graph,
-            num_threads=num_threads,
-            max_model_len=context_len,
-            features=tuple(features),
-            quantization=quantization,
+            self._router, checkpoint, self.config, backend=backend, graph=self.graph, num_threads=num_threads,
+            max_model_len=context_len, features=tuple(features), quantization=quantization, progress=progress,
             keep_blocks=str(dtype) == "auto" and self.graph == "python",
-            progress=progress,
-        )
+        )  # fmt: skip
         model.lora = LoraManager(model, max_loras, max_lora_rank, checkpoint)
-        # In a list that the loop has too, and not by way of `self`: a runner is freed when nobody refers to it.
-        self._loaded: list[CausalLM] = [model]
-        self.block_size = block_size or model.backend.block_size(model.model_status.head_dim)
-        self._make_cache(context_len, max_model_len, max_num_seqs, num_blocks, kv_cache_memory_bytes)
-        self.max_num_seqs = min(max_num_seqs or _MAX_NUM_SEQS, self.num_blocks)
+        self._keep(
+            model, block_size, max_num_seqs, context_len=context_len, max_model_len=max_model_len,
+            num_blocks=num_blocks, kv_cache_memory_bytes=kv_cache_memory_bytes,
+        )  # fmt: skip
         self._max_num_batched_tokens = max_num_batched_tokens
         self.engine_loop = self._make_loop(max_num_batched_tokens, enable_prefix_caching, speculation)
         self._request_ids = itertools.count()
@@ -214,30 +184,17 @@ class ModelRunner:
         self.generation_config, name = choose_generation_config(generation_config, own)
         self._default_values = default_values(self.generation_config, name)
 
-    def _make_cache(
-        self,
-        context_len: int,
-        max_model_len: int | None,
-        max_num_seqs: int | None,
-        num_blocks: int | None,
-        kv_cache_memory_bytes: int | None,
-    ) -> None:
-        status = self.model.model_status
+    def _keep(self, model: CausalLM, block_size: int | None, max_num_seqs: int | None, **options: Any) -> None:
+        """Takes a loaded model and allocates its cache, with options of `plan_cache`."""
+        # In a list that the loop has too, and not by way of `self`: a runner is freed when nobody refers to it.
+        self._loaded: list[CausalLM] = [model]
+        status = model.model_status
         self.num_layers, self.num_heads = status.num_layers, status.num_heads
         self.num_kv_heads, self.head_size = status.num_kv_heads, status.head_dim
-        sizes = self.num_layers, self.num_kv_heads, self.head_size, self.block_size
-        self._layout = CacheLayout(*sizes, self.model.dtype)
-        self.num_blocks, self.max_model_len = plan_cache(
-            self._layout,
-            context_len=context_len,
-            max_model_len=max_model_len,
-            max_num_seqs=max_num_seqs or _FULL_CONTEXTS,
-            num_blocks=num_blocks,
-            kv_cache_memory_bytes=kv_cache_memory_bytes,
-            available=self.model.backend.available_memory(),
-        )
-        self._caches = allocate(self._layout, self.num_blocks, self.model.backend.allocate)
-        self._blocks = BlockManager(self.num_blocks, self.block_size)
+        self.block_size = block_size or model.backend.block_size(status.head_dim)
+        self._cache = PagedCache(model, self.block_size, max_num_seqs=max_num_seqs or _FULL_CONTEXTS, **options)
+        self.num_blocks, self.max_model_len = self._cache.num_blocks, self._cache.max_model_len
+        self.max_num_seqs = min(max_num_seqs or _MAX_NUM_SEQS, self.num_blocks)
 
     def _make_loop(
         self, max_num_batched_tokens: int, enable_prefix_caching: bool, speculation: SpeculativeConfig | None
@@ -248,8 +205,8 @@ class ModelRunner:
             raise RequestError(f"speculative_config needs steps of several tokens a request: {problem}")
         return EngineLoop(
             lambda step: _model_in(loaded).run_step(step),
-            self._blocks,
-            self._caches,
+            self._cache.blocks,
+            self._cache.caches,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=self.max_model_len,
@@ -278,9 +235,7 @@ class ModelRunner:
         self._loaded.clear()
         self.engine_loop.close(_closed())
         with self.engine_loop.lock:
-            # The lists themselves, which the loop and callers hold too.
-            self._caches.clear()
-            self.__dict__.get("kv_cache", []).clear()
+            self._cache.clear()
         end_template_process()
         # A model and its engines refer to each other; their memory is freed now.
         gc.collect()
@@ -300,15 +255,15 @@ class ModelRunner:
         """The torch dtype of weights and cache; logits are float32 on the backends that can (not on Ascend)."""
         return dtype_to_torch(self.config.data_type)
 
-    @functools.cached_property
+    @property
     def kv_cache(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of each layer as torch tensors, each [num_blocks, block_size, num_kv_heads, head_size]."""
-        return _as_tensors(self._caches)
+        return self._cache.tensors
 
     @property
     def num_free_blocks(self) -> int:
         """Number of blocks that no request uses; all of them while nothing is generated."""
-        return self._blocks.num_free
+        return self._cache.blocks.num_free
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -357,7 +312,8 @@ class ModelRunner:
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
         check_sizes(num_blocks=0 if num_blocks is None else num_blocks)
-        return _as_tensors(allocate(self._layout, num_blocks, self.model.backend.allocate))
+        _ = self.model  # refuses a closed runner
+        return self._cache.another(num_blocks)
 
     def forward(
         self,
@@ -417,12 +373,12 @@ class ModelRunner:
 
     @overload
     def generate(
-        self, prompts: Prompts, sampling_params: Params = ..., *, stream: Literal[False] = ..., **extra: Unpack[_Extra]
+        self, prompts: Prompts, sampling_params: Params = ..., *, stream: Literal[False] = ..., **extra: Unpack[Extra]
     ) -> list[RequestOutput]: ...
 
     @overload
     def generate(
-        self, prompts: Prompts, sampling_params: Params = ..., *, stream: Literal[True], **extra: Unpack[_Extra]
+        self, prompts: Prompts, sampling_params: Params = ..., *, stream: Literal[True], **extra: Unpack[Extra]
     ) -> Iterator[StreamChunk]: ...
 
     def generate(
@@ -467,12 +423,12 @@ class ModelRunner:
 
     @overload
     def chat(
-        self, messages: Chats, sampling_params: Params = ..., *, stream: Literal[False] = ..., **extra: Unpack[_Extra]
+        self, messages: Chats, sampling_params: Params = ..., *, stream: Literal[False] = ..., **extra: Unpack[Extra]
     ) -> list[RequestOutput]: ...
 
     @overload
     def chat(
-        self, messages: Chats, sampling_params: Params = ..., *, stream: Literal[True], **extra: Unpack[_Extra]
+        self, messages: Chats, sampling_params: Params = ..., *, stream: Literal[True], **extra: Unpack[Extra]
     ) -> Iterator[StreamChunk]: ...
 
     def chat(
@@ -558,11 +514,9 @@ class ModelRunner:
         Raises:
             RequestError: The package atb-profile is not installed.
         """
-        try:
-            profiles = import_module("atb_profile")
-        except ModuleNotFoundError:
-            raise RequestError("profiles need the package atb-profile", hint=pip_install("atb-profile")) from None
-        return profiles.Profile(self, trace)  # type: ignore[no-any-return]
+        if find_spec("atb_profile") is None:
+            raise RequestError("profiles need the package atb-profile", hint=pip_install("atb-profile"))
+        return import_module("atb_profile").Profile(self, trace)  # type: ignore[no-any-return]
 
     @plugin_errors()
     def embed(
@@ -597,12 +551,11 @@ class ModelRunner:
         check_dimensions(dimensions, self.config.hidden_size, self._router.config_dict)
         given = split_prompts(prompts)
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len)
-        names = ["The prompt"] if len(given) == 1 else [f"Prompt {number}" for number in range(len(given))]
-        token_ids = [encoder.encode(*each).token_ids for each in zip(given, names, strict=True)]
+        token_ids = [each.token_ids for each in encoder.encode_all(given)]
         vectors: list[Any] = []
         for batch in batches(token_ids, self._max_num_batched_tokens):
             with self.engine_loop.lock:
-                vectors += embed_batch(self.model, self.kv_cache, batch, pooling)
+                vectors += embed_batch(self.model, self._cache.caches, batch, pooling)
         cuts = (cut(vector, dimensions, normalize) for vector in vectors)
         return [EmbeddingOutput(*each) for each in zip(cuts, token_ids, strict=True)]
 
@@ -641,10 +594,6 @@ def _model_in(loaded: list[CausalLM]) -> CausalLM:
     if not loaded:
         raise _closed()
     return loaded[0]
-
-
-def _as_tensors(caches: list[tuple[Array, Array]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return [(to_torch(keys), to_torch(values)) for keys, values in caches]
 
 
 def _closed() -> RequestError:

@@ -155,6 +155,11 @@ class PromptEncoder:
         self._check_length(len(result.token_ids), name)
         return result
 
+    def encode_all(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
+        """Returns text and tokens of several prompts, which errors name by their numbers."""
+        names = ["The prompt"] if len(prompts) == 1 else [f"Prompt {number}" for number in range(len(prompts))]
+        return [self.encode(prompt, name) for prompt, name in zip(prompts, names, strict=True)]
+
     def _needed_tokenizer(self, name: str) -> Tokenizer:
         if self.tokenizer is None:
             raise RequestError(
