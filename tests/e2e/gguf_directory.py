@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, processors
 
 from atb_core.checkpoint import TokenizerParts, open_checkpoint
+from atb_core.graph.arrays import to_torch
 from atb_core.models.base.router import router_of
 
 
@@ -19,7 +20,7 @@ def write_directory(gguf: Path, target: Path) -> Path:
     checkpoint = open_checkpoint(gguf)
     _write_json(target / "config.json", router_of(checkpoint).config_dict)
     with checkpoint.weights() as loader:
-        tensors = {name: loader.get(name) for name in loader.names()}
+        tensors = {name: to_torch(loader.get(name)) for name in loader.names()}
         save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     _write_tokenizer(checkpoint.tokenizer_parts(), target)
     return target

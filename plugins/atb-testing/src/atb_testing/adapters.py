@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from atb_core.checkpoint import SilentProgress, open_weights
+from atb_core.graph.arrays import Array, HostArray, to_torch
 from atb_testing.driver import build_model
 
 _RANK, _ALPHA = 4, 8
@@ -26,11 +27,17 @@ class _Merged:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
 
-    def get(self, name: str) -> torch.Tensor:
+    def get(self, name: str) -> Array:
         """Returns a tensor with its product added."""
-        tensor: torch.Tensor = self._loader.get(name)
+        array: Array = self._loader.get(name)
         product = self._products.get(name)
-        return tensor if product is None else (tensor.float() + product).to(tensor.dtype)
+        return array if product is None else (to_torch(array).float() + product).to(to_torch(array).dtype)
+
+    def read_into(self, name: str, out: HostArray) -> None:
+        """Reads a tensor into an array, with its product added."""
+        self._loader.read_into(name, out)
+        if name in self._products:
+            out[...] = (to_torch(out).float() + self._products[name]).to(to_torch(out).dtype).float().numpy()
 
 
 def write_random_adapter(model: Any, directory: Path) -> dict[str, torch.Tensor]:

@@ -95,7 +95,8 @@ class NumberTests:
             driver = PagedDriver(each, len(SEQUENCES))
             driver.adapter_ids = [adapter] * len(SEQUENCES)
             results.append(torch.cat([driver.prefill(SEQUENCES), driver.decode([7] * len(SEQUENCES))]))
-        assert_within_rounding(results[0], results[1], atb_lab, dtype)
+        # Weights are rounded too, the sum in one and its parts in the other: each may be off by twice torch's error.
+        assert_within_rounding(results[0], results[1], atb_lab, dtype, multiple=4.0)
         assert (results[0] - results[2]).abs().max() > 10 * (results[0] - results[1]).abs().max()
 
     def test_the_number_of_threads_changes_nothing(self, atb_lab: Lab, dtype: str, backend: str) -> None:
