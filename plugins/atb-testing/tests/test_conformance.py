@@ -29,8 +29,8 @@ def test_errors_are_relative_to_the_size_of_the_logits() -> None:
 
 
 @pytest.mark.parametrize(("ours", "within"), [(0.1, True), (0.2, True), (0.201, False)])
-def test_twice_the_error_of_torch_is_the_limit(ours: float, within: bool) -> None:
-    assert ErrorReport(ours, 0.01, 0.1, 0.01).within() is within
+def test_twice_the_error_of_torch_is_the_limit_and_a_quarter_more_for_one_logit(ours: float, within: bool) -> None:
+    assert ErrorReport(1.25 * ours, 0.01, 0.1, 0.01).within() is within
     assert ErrorReport(0.01, ours, 0.01, 0.1).within() is within
 
 

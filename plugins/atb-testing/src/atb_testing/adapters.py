@@ -55,6 +55,9 @@ def write_random_adapter(model: Any, directory: Path) -> dict[str, torch.Tensor]
             tensors[f"base_model.model.{prefix}.lora_A.weight"] = a
             tensors[f"base_model.model.{prefix}.lora_B.weight"] = b
             products[f"{prefix}.weight"] = _ALPHA / _RANK * b @ a
+        if len(target.linear.prefixes) > 1:
+            whole = torch.cat([products[f"{prefix}.weight"] for prefix in target.linear.prefixes])
+            products |= dict.fromkeys(target.linear.weight.aliases, whole)
     directory.mkdir(parents=True, exist_ok=True)
     save_file(tensors, directory / "adapter_model.safetensors")
     settings = {"peft_type": "LORA", "r": _RANK, "lora_alpha": _ALPHA, "target_modules": "all-linear"}
