@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: our engine with the record of its nodes, and other programs that are installed."""
+"""Holds what is measured: our engine with the record of its nodes, and other programs that are installed."""
 
 from __future__ import annotations
 

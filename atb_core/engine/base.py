@@ -17,7 +17,7 @@ from atb_core.graph.quantized import QuantizedRows
 
 
 class RunTimes(NamedTuple):
-    """When the nodes of one run ran, in nanoseconds of `time.perf_counter_ns`.
+    """Holds the times of the nodes of one run, in nanoseconds of `time.perf_counter_ns`.
 
     Attributes:
         network: what ran; its shapes are known, except for symbolic sizes.

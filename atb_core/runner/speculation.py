@@ -29,7 +29,7 @@ _MAX_SPECULATIVE_TOKENS = 64
 
 @dataclass(frozen=True)
 class SpeculativeConfig:
-    """How tokens are guessed, by vLLM's names.
+    """Says how tokens are guessed, by vLLM's names.
 
     Args:
         method: `"ngram"`: as they followed the last time that the newest tokens occurred.

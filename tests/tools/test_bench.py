@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmark makes of its samples: tables, and what is far below the limits of the machine."""
+"""The benchmark makes of its samples: tables, and what is far below the limits of the machine."""
 
 from __future__ import annotations
 

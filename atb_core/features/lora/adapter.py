@@ -60,7 +60,7 @@ class Target:
 
 @dataclass
 class Part:
-    """What an adapter has for one matrix: a `[r, k]`, b `[r, n]` with the scale in it, bias `[n]` to be added."""
+    """Holds what an adapter has for one matrix: a `[r, k]`, b `[r, n]` with the scale in it, bias `[n]` to be added."""
 
     a: HostArray
     b: HostArray

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is piped in ends: a line, a block or an answer without an end is refused before it fills the memory."""
+"""Piped text ends: a line, a block or an answer without an end is refused before it fills the memory."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def resident_bytes() -> int:
 
 
 class State:
-    """What a server has open."""
+    """Counts what a server has open."""
 
     def __init__(self, served: Any) -> None:
         self._served = served

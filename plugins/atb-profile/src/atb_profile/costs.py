@@ -35,7 +35,7 @@ class UnknownSizeError(Exception):
 
 
 class Cost(NamedTuple):
-    """What an op has to do.
+    """Counts what an op has to do.
 
     Attributes:
         flops: floating-point operations.

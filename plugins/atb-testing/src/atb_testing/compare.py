@@ -28,7 +28,7 @@ class DumpError(AtbError):
 
 @dataclass(frozen=True)
 class Errors:
-    """How far two values are apart.
+    """Says how far two values are apart.
 
     Attributes:
         relative: mean absolute difference, divided by the mean magnitude of the first value.

@@ -31,7 +31,7 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Device:
-    """What one chip can do at most.
+    """Holds what one chip can do at most.
 
     Attributes:
         soc: name that CANN gives the chip, such as `Ascend910B4`.

@@ -17,7 +17,7 @@ MEMORY, PRODUCTS, LAUNCHES, LINK = "memory", "products", "launches", "link"
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What no data sheet says.
+    """Holds what no data sheet says.
 
     Attributes:
         launch: seconds from one operation to the next on the device.
@@ -97,7 +97,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a workload takes on a device, at least.
+    """Holds what a workload takes on a device, at least.
 
     Attributes:
         device: the device.

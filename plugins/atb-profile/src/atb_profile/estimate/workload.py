@@ -29,7 +29,7 @@ _DIVIDED = (
 
 
 class Work(NamedTuple):
-    """What a node has to do on one rank.
+    """Counts what a node has to do on one rank.
 
     Attributes:
         op: name of the op.
