@@ -29,8 +29,8 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "speculative_config": ((Mapping, type(None)), "a mapping"),
 }
 _SIZES = (
-    "num_threads", "block_size", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "num_blocks",
-    "kv_cache_memory_bytes", "max_loras", "max_lora_rank",
+    "tensor_parallel_size", "num_threads", "block_size", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
+    "num_blocks", "kv_cache_memory_bytes", "max_loras", "max_lora_rank",
 )  # fmt: skip
 _LARGEST_INT32 = 2**31 - 1
 # Arguments of other libraries, and what does the same here.
@@ -38,7 +38,6 @@ _HERE = {
     **dict.fromkeys(("device", "device_map"), "backend='cpu' or backend='atb' chooses what runs the model."),
     **dict.fromkeys(("model", "model_path"), "The model is the first argument, model_name_or_path."),
     "torch_dtype": "It is called dtype.",
-    "tensor_parallel_size": "It is called world_size.",
     "gpu_memory_utilization": "kv_cache_memory_bytes or num_blocks sets the size of the cache.",
     "trust_remote_code": "Leave it out: code in a checkpoint is never run.",
 }

@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from atb_core.engine import get_backend
 from atb_core.errors import BackendUnavailableError, RequestError, TokenizerError, WeightsError
@@ -17,17 +21,87 @@ from atb_core.models.base.moe_config import MoeConfig
 from atb_core.models.cpp.graph_variants import CppVariants
 from atb_core.models.cpp.registration import registrations
 from atb_core.models.families import families
-from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATIONS
+from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATIONS, pip_install
+from atb_core.nn.distributed.distributed import ProcessGroup
+from atb_core.nn.distributed.mapping import Mapping
 from atb_core.runner.chat_template import TEMPLATE_LIMIT
 from atb_core.runner.ported_tokenizer import ported
 from atb_core.runner.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from atb_core.checkpoint.base import Checkpoint
+    from atb_core.checkpoint.base import Checkpoint, WeightLoader
     from atb_core.checkpoint.progress import Progress
     from atb_core.models.base.config import BaseConfig
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
+    from atb_core.runner.kv_cache import PagedCache
+
+
+class Group(ProcessGroup, Protocol):
+    """The processes that share a model: each has a part of the layers."""
+
+    def divide(
+        self, model_cls: type[CausalLM], config: BaseConfig, loader: WeightLoader
+    ) -> tuple[BaseConfig, WeightLoader]:
+        """Returns the configuration of this process's part, and a loader that reads no other part."""
+        ...
+
+    def lead(self, model: CausalLM, cache: PagedCache) -> None:
+        """Makes the other processes allocate such a cache and run every step of `model` on it, too."""
+        ...
+
+    def close(self) -> None:
+        """Ends the other processes."""
+        ...
+
+
+def start_group(
+    size: int, checkpoint: Checkpoint, config: BaseConfig, graph: str, options: dict[str, Any]
+) -> Group | None:
+    """Starts the other processes of a group of `size`, which load their parts; `None` for a group of one.
+
+    Args:
+        size: Number of processes with this one.
+        checkpoint: What they open too.
+        config: Its configuration, in the dtype that runs.
+        graph: Who writes the graphs.
+        options: Those of `load_model` that every process has.
+
+    Raises:
+        RequestError: The package atb-parallel is not installed.
+        BackendUnavailableError: Graphs or a backend that a group cannot run.
+    """
+    if size == 1:
+        return None
+    if graph == "cpp" or options["backend"] not in ("auto", *HOST_BACKENDS):
+        what = "graph='cpp'" if graph == "cpp" else f"backend={options['backend']!r}"
+        raise BackendUnavailableError(
+            f"tensor_parallel_size={size}: {what} runs no divided models", hint="Use graph='python', backend='cpu'."
+        )
+    if find_spec("atb_parallel") is None:
+        raise RequestError("tensor_parallel_size needs the package atb-parallel", hint=pip_install("atb-parallel"))
+    return import_module("atb_parallel").start_group(size, checkpoint, config, options)  # type: ignore[no-any-return]
+
+
+def lead_group(model: CausalLM, cache: PagedCache) -> Group | None:
+    """Makes the processes that share a loaded model follow its steps; returns them, `None` for one process."""
+    group = cast("Group | None", model.mindie_llm_config.mapping.group)
+    if group is not None:
+        group.lead(model, cache)
+    return group
+
+
+def check_adapters(graph: str, group: Group | None) -> None:
+    """Raises BackendUnavailableError if a model with such graphs, or of such a group, takes no adapters."""
+    if graph == "cpp":
+        raise BackendUnavailableError(
+            "graph='cpp': graphs that C++ builds have no adapters", hint="Use graph='python'."
+        )
+    if group is not None:
+        raise BackendUnavailableError(
+            f"tensor_parallel_size={group.world_size}: models that several processes share have no adapters",
+            hint="Use tensor_parallel_size=1, or merge the adapter into the weights.",
+        )
 
 
 def check_available(
@@ -36,7 +110,7 @@ def check_available(
     """Refuses what this version or this machine cannot do, before any file is opened.
 
     Raises:
-        BackendUnavailableError: More than one process, a backend that this machine does not have, or a graph that
+        BackendUnavailableError: A group started by others, a backend that this machine does not have, or a graph that
             the backend cannot run.
         RequestError: A value that is none of those allowed.
     """
@@ -44,8 +118,8 @@ def check_available(
         if world_size < 1 or not 0 <= rank < world_size:
             raise RequestError(f"rank={rank} and world_size={world_size} do not go together: rank is below world_size")
         raise BackendUnavailableError(
-            f"world_size={world_size}: tensor parallel is not available in this version",
-            hint="Run with world_size=1, one process for the whole model.",
+            f"world_size={world_size}: ranks that another program starts are not available in this version",
+            hint="On one machine tensor_parallel_size=2 (atb run --tp 2) starts them.",
         )
     if graph not in GRAPHS:
         raise RequestError(f"graph must be 'python' or 'cpp', not {graph!r}")
@@ -129,34 +203,55 @@ def load_model(
     quantization: str | None,
     keep_blocks: bool,
     progress: Progress | None,
+    tensor_parallel_size: int = 1,
+    group: Group | None = None,
 ) -> CausalLM:
     """Builds the family's model for `config` and streams its weights into the engine.
 
-    The arguments are those of `ModelRunner`, checked.
+    The arguments are those of `ModelRunner`, checked. Other processes of a group call it with that `group`.
 
     Raises:
         RequestError: There is no such feature.
         BackendUnavailableError: There is no C++ graph of this model.
         WeightsError: The checkpoint is damaged or does not fit the configuration.
     """
+    # Threads that wait for each other need a processor each.
+    chosen = num_threads is not None or not os.environ.keys().isdisjoint(("ATB_NUM_THREADS", "OMP_NUM_THREADS"))
+    if tensor_parallel_size > 1 and not chosen:
+        num_threads = max(1, len(os.sched_getaffinity(0)) // tensor_parallel_size)
     engines = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
     engines.check_model(config.data_type, config.head_dim or 0)
     cpp_name = _cpp_name(router.model_type, config) if graph == "cpp" else None
     options = {"features": tuple(features)} if features else {}
-    with checkpoint.weights(config.data_type) as loader:
+    if group is None:
+        group = start_group(
+            tensor_parallel_size, checkpoint, config, graph,
+            {
+                "backend": backend, "dtype": config.torch_dtype, "num_threads": num_threads,
+                "max_model_len": max_model_len, "features": list(features), "quantization": quantization,
+                "keep_blocks": keep_blocks,
+            },
+        )  # fmt: skip
+    with checkpoint.weights(config.data_type) as loader, ExitStack() as on_error:
+        if group is not None:
+            on_error.callback(group.close)
         # Before thousands of layers are built of a file that cannot hold them.
         if config.num_hidden_layers > (tensors := len(loader.names())):
             raise WeightsError(
                 f"{loader.source} has {tensors} tensors, fewer than num_hidden_layers = {config.num_hidden_layers}",
                 hint="Check that config.json and the weights belong together and that every shard is there.",
             )
-        model = router.model_cls(
-            MindIELLMConfig(hf_config=config), loader, backend=engines, max_model_len=max_model_len, **options
-        )
+        mapping = Mapping()
+        if group is not None:
+            mapping = Mapping(group.world_size, group.rank, group=group)
+            config, loader = group.divide(router.model_cls, config, loader)
+        settings = MindIELLMConfig(hf_config=config, mapping=mapping)
+        model = router.model_cls(settings, loader, backend=engines, max_model_len=max_model_len, **options)
         if cpp_name is not None:
             model.variants = CppVariants(model, cpp_name)
         bits = {"quantization": quantization} if quantization else {"keep_blocks": True} if keep_blocks else {}
         model.load_weights(loader, progress=progress, **bits)
+        on_error.pop_all()
     _return_free_memory()
     return model
 

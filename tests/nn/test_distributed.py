@@ -31,9 +31,30 @@ def test_collectives_of_one_process_are_the_identity() -> None:
 
 
 def test_several_processes_are_refused() -> None:
-    with pytest.raises(EngineError, match="world_size = 2: tensor parallel is not available yet"):
+    with pytest.raises(EngineError, match="world_size = 2: a process group is no argument here"):
         dist.init_process_group(world_size=2)
     assert not dist.is_initialized()
+
+
+class _Two:
+    """The first of two processes."""
+
+    rank, world_size = 0, 2
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """Returns another tensor."""
+        return Tensor(f"sum of {tensor.name}")
+
+
+def test_a_model_is_recorded_in_its_group() -> None:
+    with dist.recording_in(_Two()):
+        assert (dist.get_world_size(), dist.get_rank()) == (2, 0)
+        assert dist.all_reduce(Tensor("x")).name == "sum of x"
+        with pytest.raises(EngineError, match="only SUM"):
+            dist.all_reduce(Tensor("x"), None, "MAX")
+        with pytest.raises(EngineError, match="all_gather of several processes"):
+            dist.all_gather(Tensor("x"))
+    assert dist.get_world_size() == 1
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ from atb_core.models.runtime.rope_scaling import Rope
 from atb_core.models.runtime.rotary import Frequencies, PositionEmbedding, rope_frequencies
 from atb_core.models.runtime.variants import KVBinding, Variant, VariantStore
 from atb_core.models.runtime.weight_loading import BlockSink, collect_parameters, plan_loading, stream_weights
+from atb_core.nn.distributed.distributed import recording_in
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import WeightLoader
@@ -185,6 +186,8 @@ class CausalLM(FlashCausalLMV3):
             [self.hidden_states, *self.features],
             self._record,
         )
+        #: Called with each step before it runs; by it, a group's first process tells the others.
+        self.before_step: Callable[[Step], None] | None = None
         #: The adapters of the model; a `ModelRunner` puts one of its own limits here.
         self.lora = LoraManager(self)
         self._kv = KVBinding(self.model_status.num_layers)
@@ -201,7 +204,8 @@ class CausalLM(FlashCausalLMV3):
     def _record(self, **arguments: Any) -> Mapping[str, Tensor]:
         self._recording = True
         try:
-            return self(**arguments)  # type: ignore[no-any-return]
+            with recording_in(self.mindie_llm_config.mapping.group):
+                return self(**arguments)  # type: ignore[no-any-return]
         finally:
             self._recording = False
 
@@ -330,6 +334,8 @@ class CausalLM(FlashCausalLMV3):
         """Runs one step that is a record already; see `run`."""
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
+        if self.before_step is not None:
+            self.before_step(step)
         self._kv.update(step.kv_cache)
         if step.q_lens is not None:
             self.check_mixed_steps(self._kv.block_size)

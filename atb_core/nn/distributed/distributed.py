@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Process groups of a single process: every collective is the identity, larger groups are refused."""
+"""Collectives while a model is recorded: those of its process group, in one process the identity."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
 
 from atb_core.errors import AtbError, EngineError
 from atb_core.graph.ops.comm import AllReduceType
@@ -19,6 +22,30 @@ LOCAL_GROUP = "-1"
 
 # The backend's name once a group is initialized.
 _backend: str | None = None
+
+
+class ProcessGroup(Protocol):
+    """The processes that share a model, as the model's layers see them while they are recorded."""
+
+    rank: int
+    world_size: int
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """Records the sum of `tensor` over the processes."""
+        ...
+
+
+_group: ContextVar[ProcessGroup | None] = ContextVar("process_group", default=None)
+
+
+@contextmanager
+def recording_in(group: ProcessGroup | None) -> Iterator[None]:
+    """Makes `group` the one of all collectives that this thread records meanwhile; `None`: a single process."""
+    token = _group.set(group)
+    try:
+        yield
+    finally:
+        _group.reset(token)
 
 
 def init_process_group(
@@ -47,8 +74,8 @@ def check_single_process(world_size: int, rank: int, error: type[AtbError]) -> N
     """Raises `error` for more than one process."""
     if world_size != 1:
         raise error(
-            f"world_size = {world_size}: tensor parallel is not available yet",
-            hint="Run with world_size=1, one process for the whole model.",
+            f"world_size = {world_size}: a process group is no argument here",
+            hint="ModelRunner(path, tensor_parallel_size=2) starts the processes and their group.",
         )
     if rank != 0:
         raise error(f"rank = {rank} does not exist: with world_size = 1 the only rank is 0")
@@ -60,13 +87,15 @@ def is_initialized() -> bool:
 
 
 def get_world_size() -> int:
-    """Returns the number of processes, which is 1."""
-    return 1
+    """Returns the number of processes that share the model that is being recorded; else 1."""
+    group = _group.get()
+    return 1 if group is None else group.world_size
 
 
 def get_rank() -> int:
-    """Returns the index of this process, which is 0."""
-    return 0
+    """Returns the index of this process among those that share the model that is being recorded; else 0."""
+    group = _group.get()
+    return 0 if group is None else group.rank
 
 
 def get_backend(group: str = LOCAL_GROUP) -> str:
@@ -98,22 +127,29 @@ def all_reduce(
     """Reduces `send_tensor` over the group; in a group of one process, returns it unchanged.
 
     Raises:
-        EngineError: the group does not exist, or `all_reduce_type` is unknown.
+        EngineError: the group does not exist, or `all_reduce_type` is unknown or not the sum in a larger group.
     """
     _check_group(process_group)
     if getattr(all_reduce_type, "name", all_reduce_type) not in AllReduceType.__members__:
         known = ", ".join(AllReduceType.__members__)
         raise EngineError(f"all_reduce_type {all_reduce_type!r} is unknown; known: {known}")
-    return send_tensor
+    group = _group.get()
+    if group is None:
+        return send_tensor
+    if all_reduce_type not in (AllReduceType.SUM, "SUM"):
+        raise EngineError(f"all_reduce of {group.world_size} processes has no {all_reduce_type}: only SUM")
+    return group.all_reduce(send_tensor)
 
 
 def all_gather(send_tensor: Tensor, process_group: str | None = None) -> Tensor:
     """Gathers the group's tensors under a new first dimension; in a group of one process, returns it unchanged.
 
     Raises:
-        EngineError: the group does not exist.
+        EngineError: the group does not exist, or has several processes.
     """
     _check_group(process_group)
+    if _group.get() is not None:
+        raise EngineError("all_gather of several processes is not available", hint="Divide layers by all_reduce.")
     return send_tensor
 
 

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atb_core.errors import RequestError
-from atb_core.nn.distributed.distributed import LOCAL_GROUP, check_single_process
+from atb_core.nn.distributed.distributed import LOCAL_GROUP, ProcessGroup, check_single_process
 
 __all__ = ["Mapping"]
 
@@ -25,10 +25,13 @@ _ALONE = ParallelInfo()
 
 @dataclass(frozen=True)
 class Mapping:
-    """`rank` of `world_size` processes, with a group for each part of a model. Only one process is supported so far.
+    """`rank` of `world_size` processes, with a group for each part of a model.
+
+    Attributes:
+        group: the processes that divide the layers; `None`: this process has the whole model.
 
     Raises:
-        RequestError: `world_size` is not 1, or `rank` is not 0.
+        RequestError: there are several processes and no `group`, or another one.
     """
 
     world_size: int = 1
@@ -40,6 +43,9 @@ class Mapping:
     moe_tp: ParallelInfo = _ALONE
     moe_ep: ParallelInfo = _ALONE
     lm_head_tp: ParallelInfo = _ALONE
+    group: ProcessGroup | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if self.group is not None and (self.group.world_size, self.group.rank) == (self.world_size, self.rank):
+            return
         check_single_process(self.world_size, self.rank, RequestError)

@@ -27,7 +27,7 @@ _REVISION = "atb_core.revision"
 _LOADING = (
     "backend", "graph", "dtype", "quantization", "num_threads", "max_model_len", "kv_cache_memory_bytes",
     "generation_config", "features", "chat_template", "speculative_config", "lora_modules", "max_loras",
-    "max_lora_rank",
+    "max_lora_rank", "tensor_parallel_size",
 )  # fmt: skip
 
 
@@ -112,6 +112,8 @@ model_options = _options(
                  help="Quantise the weights on loading. [default: as the checkpoint has them]"),
     click.option("--num-threads", type=click.IntRange(min=1), metavar="N",
                  help="Threads of the engine. [default: ATB_NUM_THREADS, OMP_NUM_THREADS or all cores]"),
+    click.option("--tp", "tensor_parallel_size", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+                 help="Processes that share the model (tensor parallel). Needs atb-parallel."),
     click.option("--max-model-len", type=click.IntRange(min=1), metavar="N",
                  help="Longest prompt plus answer, in tokens; sizes the KV cache."),
     click.option("--kv-cache-memory-bytes", type=click.IntRange(min=1), metavar="BYTES",

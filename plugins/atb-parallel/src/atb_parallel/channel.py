@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages between the first process of a group and another one: a kind, the number of a step, and bytes."""
+
+from __future__ import annotations
+
+import json
+import struct
+from enum import Enum
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from atb_core.errors import EngineError
+from atb_core.graph.arrays import HostArray, numpy_dtype
+from atb_core.graph.dtype import DataType
+
+_HEADER = struct.Struct("<4sI")
+
+
+class Kind(Enum):
+    """What a message is."""
+
+    OPEN = b"open"  # to the others: what to load
+    HELLO = b"helo"  # to the first: what the process found
+    READY = b"redy"  # to the first: the weights are loaded
+    CACHE = b"cach"  # to the others: sizes of the cache
+    STEP = b"step"  # to the others: the inputs of a step
+    PART = b"part"  # to the first: a term of a sum
+    SUM = b"sum "  # to the others: the sum
+    ERROR = b"fail"  # to the first: why a process cannot go on
+
+
+class Message(NamedTuple):
+    """A message that was received."""
+
+    kind: Kind
+    step: int
+    content: memoryview
+
+    def json(self) -> Any:
+        """Returns the content, which is JSON."""
+        return json.loads(bytes(self.content))
+
+
+class Channel:
+    """Sends and receives messages over a connection. A peer that ended raises EOFError or OSError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def send(self, kind: Kind, step: int = 0, *content: bytes) -> None:
+        """Sends a message; waits until the system has taken all of it."""
+        self._connection.send_bytes(b"".join((_HEADER.pack(kind.value, step), *content)))
+
+    def send_json(self, kind: Kind, content: Any) -> None:
+        """Sends a message whose content is JSON."""
+        self.send(kind, 0, json.dumps(content).encode())
+
+    def receive(self) -> Message:
+        """Waits for a message.
+
+        Raises:
+            EngineError: the message is none of this version.
+        """
+        data = memoryview(self._connection.recv_bytes())
+        try:
+            kind, step = _HEADER.unpack_from(data)
+            return Message(Kind(kind), step, data[_HEADER.size :])
+        except (struct.error, ValueError):
+            raise EngineError("another process of the group sent something that is no message") from None
+
+    def close(self) -> None:
+        """Ends the connection, by which the peer ends too."""
+        self._connection.close()
+
+
+def packed(fields: dict[str, Any], arrays: dict[str, HostArray]) -> bytes:
+    """Returns fields (JSON) and arrays as bytes, which `unpacked` reads."""
+    table = [(name, array.dtype.name, array.shape) for name, array in arrays.items()]
+    head = json.dumps({"fields": fields, "arrays": table}).encode()
+    parts = [np.ascontiguousarray(array).tobytes() for array in arrays.values()]
+    return b"".join((struct.pack("<I", len(head)), head, *parts))
+
+
+def unpacked(data: memoryview) -> tuple[dict[str, Any], dict[str, HostArray]]:
+    """Returns what `packed` got, the arrays as copies."""
+    (length,) = struct.unpack_from("<I", data)
+    head = json.loads(bytes(data[4 : 4 + length]))
+    begin, arrays = 4 + length, {}
+    for name, short, shape in head["arrays"]:
+        dtype = numpy_dtype(DataType.from_short(short))
+        count = int(np.prod(shape))
+        arrays[name] = np.frombuffer(bytearray(data[begin : begin + count * dtype.itemsize]), dtype).reshape(shape)
+        begin += count * dtype.itemsize
+    return head["fields"], arrays

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The op that sums over the processes of a group."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from atb_core.engine.kernel_abi import KernelCall
+from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
+from atb_core.errors import EngineError
+from atb_core.graph.arrays import HostArray, numpy_dtype, to_numpy, to_torch
+from atb_core.graph.dim import Shape
+from atb_core.graph.network import record
+from atb_core.graph.op import Op, RealTensor
+from atb_core.graph.tensor import Tensor
+
+_numbers = itertools.count(1)
+_groups: WeakValueDictionary[int, Communicator] = WeakValueDictionary()
+
+
+class Communicator(ABC):
+    """One process of a group: the interface that the op `AllReduce` calls while a step runs.
+
+    Args:
+        rank: number of this process in the group.
+        world_size: number of processes in the group.
+    """
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self._number = next(_numbers)
+        _groups[self._number] = self
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """Records the sum of `tensor` over the processes."""
+        _register()
+        return record(AllReduce(self._number), (tensor,))[0]
+
+    @abstractmethod
+    def sum(self, part: HostArray, total: HostArray) -> None:
+        """Writes the sum of all processes' `part` into `total`: in float32, in the order of the ranks, rounded once.
+
+        Raises:
+            EngineError: another process ended or failed.
+        """
+
+
+@dataclass(frozen=True)
+class AllReduce(Op, namespace="atb_parallel"):
+    """Sums x over the processes of a group: `[...]` -> `[...]`.
+
+    Attributes:
+        group: number of the group in this process.
+    """
+
+    group: int = 0
+
+    input_dtypes = ("float",)
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of x."""
+        return (shapes[0],)
+
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
+        """Returns the sum."""
+        part = to_numpy(inputs[0].contiguous())
+        total = np.empty_like(part)
+        _sum(self.group, part, total)
+        return (to_torch(total),)
+
+
+def _sum(group: int, part: HostArray, total: HostArray) -> None:
+    communicator = _groups.get(group)
+    if communicator is None:
+        raise EngineError("the group of processes that divided the model was closed")
+    communicator.sum(part, total)
+
+
+def _run(call: KernelCall) -> None:
+    # One of the engine's threads talks to the other processes.
+    if call.part == 0:
+        source, target = call.inputs[0], call.outputs[0]
+        dtype = numpy_dtype(source.dtype)
+        _sum(int(call.attributes["group"]), source.array().view(dtype), target.array().view(dtype))  # type: ignore[arg-type]
+
+
+_KERNEL: Any = CpuKernel.from_python(_run)
+
+
+def _register() -> None:
+    register_cpu_kernel(AllReduce, _KERNEL)

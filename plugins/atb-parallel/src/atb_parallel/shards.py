@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of a model that one process of a group has: its sizes, and a loader that reads no other part.
+
+The model is made twice, whole and with the sizes of the part. Where the shapes of a weight differ is what is cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from atb_core.checkpoint import WeightLoader
+from atb_core.errors import ConfigError, WeightsError
+from atb_core.graph.arrays import Array, HostArray, numpy_dtype, to_numpy
+from atb_core.graph.dtype import DataType
+from atb_core.graph.quantized import QuantizedRows
+from atb_core.layers.linear.linear import BaseLinear, ReplicatedLinear, RowParallelLinear
+from atb_core.layers.moe.fused_experts import FusedExperts
+from atb_core.models.base.mindie_llm_config import MindIELLMConfig
+from atb_core.models.runtime.weight_loading import collect_parameters
+from atb_core.nn.parameter import Parameter
+
+if TYPE_CHECKING:
+    from atb_core.models.base.config import BaseConfig
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+
+# Fields of configurations that the processes divide, beside the heads.
+_DIVIDED = ("num_attention_heads", "intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
+_BODY = "model."
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a process has of a stored tensor: `ranges` of dimension `dim` of one of shape `whole`, in their order."""
+
+    whole: tuple[int, ...]
+    dim: int
+    ranges: tuple[tuple[int, int], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Returns the shape of the part."""
+        size = sum(stop - start for start, stop in self.ranges)
+        return (*self.whole[: self.dim], size, *self.whole[self.dim + 1 :])
+
+
+def divided_config(config: BaseConfig, world_size: int) -> BaseConfig:
+    """Returns the configuration of the part of one process.
+
+    Fewer key/value heads than processes are replicated: each process has one.
+
+    Raises:
+        ConfigError: a size cannot be divided; the message names it.
+    """
+    changes: dict[str, Any] = {}
+    for name in _DIVIDED:
+        size = getattr(config, name, None)
+        if not size:
+            continue
+        if size % world_size:
+            raise _indivisible(name, size, world_size)
+        changes[name] = size // world_size
+    kv_heads = config.num_key_value_heads or config.num_attention_heads
+    if kv_heads % world_size and world_size % kv_heads:
+        raise _indivisible("num_key_value_heads", kv_heads, world_size)
+    changes["num_key_value_heads"] = max(1, kv_heads // world_size)
+    return config.replace(head_dim=config.head_dim, **changes)
+
+
+def _indivisible(name: str, size: int, world_size: int) -> ConfigError:
+    return ConfigError(
+        f"{name} = {size} cannot be divided among {world_size} processes",
+        hint="Choose a tensor_parallel_size that divides the heads and the widths of the feed-forward layers.",
+    )
+
+
+def cuts_of(whole: CausalLM, part: CausalLM, rank: int, world_size: int) -> dict[str, Cut]:
+    """Returns what process `rank` has of each stored tensor that is divided, by its name.
+
+    Raises:
+        ConfigError: a layer cannot be divided; the message names it.
+    """
+    owners = _owners(part)
+    originals = {parameter.name: parameter for parameter in collect_parameters([whole])}
+    cuts: dict[str, Cut] = {}
+    for parameter in collect_parameters([part]):
+        original, owner = originals[parameter.name], owners.get(parameter.name)
+        if original.declared_shape == parameter.declared_shape:
+            if isinstance(owner, RowParallelLinear) and parameter is owner.weight:
+                raise _undivided(parameter, "is summed over the processes, and its inputs are not divided")
+            continue
+        if owner is None or isinstance(owner, ReplicatedLinear) or parameter.has_processors:
+            raise _undivided(parameter, "depends on sizes that are divided, and only linear layers and experts can be")
+        cuts.update(_cuts_of_parameter(original, parameter, owner, rank, world_size))
+    return cuts
+
+
+def _owners(model: CausalLM) -> dict[str, BaseLinear | FusedExperts]:
+    """Returns the layers that can be divided, by the names of their weights."""
+    layers = [each for each in model.modules() if isinstance(each, (BaseLinear, FusedExperts))]
+    return {p.name: layer for layer in layers for p in vars(layer).values() if isinstance(p, Parameter)}
+
+
+def _undivided(parameter: Parameter, cause: str) -> ConfigError:
+    return ConfigError(f"{parameter.name} {cause}", hint="Run the model with tensor_parallel_size=1.")
+
+
+def _cuts_of_parameter(
+    original: Parameter, parameter: Parameter, owner: BaseLinear | FusedExperts, rank: int, world_size: int
+) -> dict[str, Cut]:
+    cuts, starts = {}, [0]
+    for whole, part in zip(original.sources, parameter.sources, strict=True):
+        differing = [dim for dim, (n, m) in enumerate(zip(whole.shape, part.shape, strict=True)) if n != m]
+        expected = 1 if isinstance(owner, RowParallelLinear) else 0
+        if isinstance(owner, FusedExperts):
+            expected = 0 if parameter is owner.gate_up else 1
+        size = part.shape[expected] if expected < len(part.shape) else 0
+        if differing != [expected] or whole.shape[expected] % size:
+            raise _undivided(parameter, f"is {list(whole.shape)} and {list(part.shape)} in a part")
+        parts = whole.shape[expected] // size
+        begin = rank * parts // world_size * size
+        cuts[whole.name] = Cut(whole.shape, expected, ((begin, begin + size),))
+        starts.append(starts[-1] + (whole.shape[0] if expected == 0 else 0))
+    if original.declared_shape is not None and (len(cuts) > 1 or parameter.name not in cuts):
+        joined = _joined(original, list(cuts.values()), starts, isinstance(owner, FusedExperts))
+        cuts.update(dict.fromkeys((original.name, *original.aliases), joined))
+    return cuts
+
+
+def _joined(original: Parameter, cuts: Sequence[Cut], starts: Sequence[int], experts: bool) -> Cut:
+    """Returns the cut of a checkpoint's tensor that holds all sources of a parameter."""
+    assert original.declared_shape is not None
+    if not experts:
+        ranges = [(start + a, start + b) for (start, _), cut in zip(pairwise(starts), cuts, strict=True)
+                  for a, b in cut.ranges]  # fmt: skip
+        return Cut(original.declared_shape, cuts[0].dim, tuple(ranges))
+    # All experts have the same ranges; gate and up are one below the other.
+    ranges = []
+    for source, cut in zip(original.sources, cuts, strict=True):
+        place = source.place or ()
+        if place and place[0] == 0:
+            inner = place[1] if len(place) > 1 else slice(0, 0)
+            assert isinstance(inner, slice)
+            ranges += [(inner.start + a, inner.start + b) for a, b in cut.ranges]
+    return Cut(original.declared_shape, cuts[0].dim + 1, tuple(ranges))
+
+
+class PartLoader(WeightLoader):
+    """Reads what one process has of a checkpoint.
+
+    Args:
+        loader: the whole checkpoint.
+        cuts: of the tensors that are divided, by name.
+        zeros: names of tensors that another process adds to the sums, such as the bias of a row-parallel layer.
+    """
+
+    def __init__(self, loader: WeightLoader, cuts: dict[str, Cut], zeros: Collection[str]) -> None:
+        self._loader, self._cuts, self._zeros = loader, cuts, frozenset(zeros)
+
+    @property
+    def source(self) -> str:
+        """The checkpoint's name in messages."""
+        return self._loader.source
+
+    def names(self) -> Sequence[str]:
+        """Returns the names of all tensors."""
+        return self._loader.names()
+
+    def _cut(self, name: str) -> Cut | None:
+        # A model that was saved without its head has names without the prefix of its body.
+        cut = self._cuts.get(name) or self._cuts.get(_BODY + name)
+        return cut if cut is not None and cut.whole == tuple(self._loader.shape(name)) else None
+
+    def _is_zero(self, name: str) -> bool:
+        return name in self._zeros or _BODY + name in self._zeros
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of the part."""
+        cut = self._cut(name)
+        return tuple(self._loader.shape(name)) if cut is None else cut.shape
+
+    def dtype(self, name: str) -> DataType:
+        """Returns the element type."""
+        return self._loader.dtype(name)
+
+    def nbytes(self, name: str) -> int:
+        """Returns the bytes of the part in the file."""
+        cut, whole = self._cut(name), self._loader.nbytes(name)
+        return whole if cut is None else whole * math.prod(cut.shape) // math.prod(cut.whole)
+
+    def get(self, name: str) -> Array:
+        """Reads the part."""
+        if self._is_zero(name):
+            return np.zeros(self.shape(name), numpy_dtype(self.dtype(name)))
+        cut = self._cut(name)
+        if cut is None:
+            return self._loader.get(name)
+        pieces = [to_numpy(self._loader.get_slice(name, cut.dim, *ends)) for ends in cut.ranges]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=cut.dim)
+
+    def read_into(self, name: str, out: HostArray) -> None:
+        """Reads the part into an array."""
+        if self._cut(name) is None and not self._is_zero(name):
+            self._loader.read_into(name, out)
+        else:
+            super().read_into(name, out)
+
+    def get_slice(self, name: str, dim: int, start: int, stop: int) -> Array:
+        """Reads a slice of the part."""
+        index = (slice(None),) * dim + (slice(start, stop),)
+        return np.ascontiguousarray(to_numpy(self.get(name))[index])
+
+    def blocks(self, name: str, formats: Collection[str]) -> QuantizedRows | None:
+        """Reads a quantised matrix that is not divided as it is stored.
+
+        Raises:
+            WeightsError: the matrix is divided.
+        """
+        rows = self._loader.blocks(name, formats)
+        if rows is not None and self._cut(name) is not None:
+            raise WeightsError(
+                f"{self.source}: {name} is stored as {rows.format}, which several processes cannot divide",
+                hint='Give a dtype, such as dtype="bfloat16", or quantization="int8".',
+            )
+        return rows
+
+    def unlisted(self) -> frozenset[str]:
+        """Returns the names that the checkpoint's index leaves out."""
+        return self._loader.unlisted()
+
+    def close(self) -> None:
+        """Closes the checkpoint."""
+        self._loader.close()
+
+
+def part_of(
+    model_cls: type[CausalLM], config: BaseConfig, loader: WeightLoader, rank: int, world_size: int
+) -> tuple[BaseConfig, PartLoader]:
+    """Returns the configuration of the part of process `rank`, and a loader of its weights.
+
+    Raises:
+        ConfigError: a size or a layer cannot be divided; the message names it.
+    """
+    divided = divided_config(config, world_size)
+    whole, part = (model_cls(MindIELLMConfig(hf_config=each), loader) for each in (config, divided))
+    rows = [each for each in part.modules() if isinstance(each, RowParallelLinear)]
+    zeros = [source.name for each in rows if rank and each.bias is not None for source in each.bias.sources]
+    return divided, PartLoader(loader, cuts_of(whole, part, rank, world_size), zeros)

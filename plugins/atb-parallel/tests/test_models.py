@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A divided model gives the tokens of the whole one, and ends with its processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atb_core import ModelRunner, SamplingParams
+from atb_core.errors import AtbError, BackendUnavailableError, ConfigError, EngineError, RequestError
+from atb_testing import tiny_checkpoint
+
+PROMPTS = [[1, 2, 3, 4, 5], [7, 8, 9]]
+GREEDY = SamplingParams(max_tokens=6, ignore_eos=True)
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {"attention_bias": True, "mlp_bias": True},
+    "qwen2": {"tie_word_embeddings": True},
+    "qwen3": {},
+    "qwen2_moe": {},
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes checkpoints; one with the same arguments once."""
+    made: dict[str, Path] = {}
+
+    def make(model_type: str, **config: Any) -> Path:
+        key = f"{model_type} {config}"
+        if key not in made:
+            made[key] = tiny_checkpoint(tmp_path_factory.mktemp(model_type), model_type, **config)
+        return made[key]
+
+    return make
+
+
+def opened(path: Path, size: int, **options: Any) -> ModelRunner:
+    """Returns a runner of `size` processes with a thread each."""
+    given = {"load_tokenizer": False, "num_threads": 1, "max_model_len": 64, "backend": "cpu", **options}
+    return ModelRunner(path, tensor_parallel_size=size, **given)
+
+
+def tokens(path: Path, size: int, **options: Any) -> list[list[int]]:
+    """Returns the tokens that `size` processes give."""
+    with opened(path, size, **options) as runner:
+        return [list(output.outputs[0].token_ids) for output in runner.generate(PROMPTS, GREEDY)]
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_two_processes_give_the_tokens_of_one(model_type: str, checkpoint: Callable[..., Path]) -> None:
+    path = checkpoint(model_type, **FAMILIES[model_type])
+    assert tokens(path, 2) == tokens(path, 1)
+
+
+def test_two_heads_of_keys_are_copied_to_four_processes(checkpoint: Callable[..., Path]) -> None:
+    path = checkpoint("qwen3", num_key_value_heads=2)
+    assert tokens(path, 4) == tokens(path, 1)
+
+
+def test_the_reference_is_divided_too(checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    path = checkpoint("qwen2", num_hidden_layers=1)
+    assert tokens(path, 2, backend="reference") == tokens(path, 1)
+
+
+def test_a_dead_process_is_named_and_the_others_end(checkpoint: Callable[..., Path]) -> None:
+    runner = opened(checkpoint("qwen3"), 4)
+    followers: Any = runner._group._followers  # type: ignore[union-attr]
+    processes = [each.process for each in followers]
+    processes[1].kill()
+    with pytest.raises(EngineError, match=rf"rank 2 \(process {processes[1].pid}\) ended with exit code -9"):
+        runner.generate(PROMPTS, GREEDY)
+    assert all(each.poll() is not None for each in processes)
+    with pytest.raises(EngineError, match="ended with exit code -9"):
+        runner.generate(PROMPTS, GREEDY)
+    runner.close()
+
+
+def test_closing_ends_the_processes(checkpoint: Callable[..., Path]) -> None:
+    runner = opened(checkpoint("qwen3"), 2)
+    (follower,) = runner._group._followers  # type: ignore[union-attr,attr-defined]
+    assert follower.process.poll() is None
+    runner.close()
+    assert follower.process.poll() == 0
+
+
+def test_a_process_does_not_get_the_interrupts_of_the_terminal(checkpoint: Callable[..., Path]) -> None:
+    with opened(checkpoint("qwen3"), 2) as runner:
+        (follower,) = runner._group._followers  # type: ignore[union-attr,attr-defined]
+        assert os.getpgid(follower.process.pid) != os.getpgrp()
+
+
+def test_a_refused_step_leaves_the_group_usable(checkpoint: Callable[..., Path]) -> None:
+    import torch
+
+    path = checkpoint("qwen3")
+    with opened(path, 2) as runner:
+        one = torch.zeros(1, dtype=torch.int32)
+        with pytest.raises(RequestError):
+            runner.forward(one.long() + 10_000, one.long(), True, runner.kv_cache, None, one, one + 1, 1)  # type: ignore[arg-type]
+        with pytest.raises(RequestError, match="own cache"):
+            runner.forward(one.long(), one.long(), True, runner.allocate_kv_cache(1), None, one, one + 1, 1)  # type: ignore[arg-type]
+        outputs = runner.generate(PROMPTS, GREEDY)
+        assert [list(each.outputs[0].token_ids) for each in outputs] == tokens(path, 1)
+        with pytest.raises(BackendUnavailableError, match="have no adapters"):
+            runner.load_adapter("one", path)
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "cause"),
+    [
+        ({}, 3, "num_attention_heads = 4 cannot be divided among 3"),
+        ({"intermediate_size": 98}, 4, "intermediate_size = 98 cannot be divided among 4"),
+        (
+            {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 96, "head_dim": 16},
+            2,
+            "num_key_value_heads = 3",
+        ),
+    ],
+)
+def test_sizes_that_do_not_divide_are_named(
+    config: dict[str, Any], size: int, cause: str, checkpoint: Callable[..., Path]
+) -> None:
+    with pytest.raises(ConfigError, match=cause):
+        opened(checkpoint("qwen3", **config), size)
+
+
+def test_what_a_group_cannot_run_is_refused(checkpoint: Callable[..., Path]) -> None:
+    path = checkpoint("qwen3")
+    for options in ({"graph": "cpp"}, {"backend": "reference", "graph": "cpp"}):
+        with pytest.raises(AtbError):
+            opened(path, 2, **options)
+    with pytest.raises(RequestError, match="at most 64"):
+        opened(path, 128)
