@@ -20,6 +20,7 @@ from atb_core.graph.passes import FUSIONS
 from atb_core.plugins import ToolParser, hookimpl, register_hooks
 from atb_core.plugins.hookspecs import HOOK_NAMES
 from atb_core.plugins.records import Status, records
+from atb_core.nn.functional import FUNCTIONS
 from atb_core.runner.tool_calls import TOOL_PARSERS
 
 __all__ = ["site"]
@@ -44,7 +45,7 @@ def names() -> list[str]:
 
 
 def test_every_hook_fills_one_slot_of_a_layer() -> None:
-    slots = (FUSIONS, OPS, FEATURES, COMMANDS, CHECKPOINT_FORMATS, SOURCES, TOOL_PARSERS)
+    slots = (FUSIONS, OPS, FUNCTIONS, FEATURES, COMMANDS, CHECKPOINT_FORMATS, SOURCES, TOOL_PARSERS)
     assert [slot.hook for slot in slots] == list(HOOK_NAMES)
 
 
