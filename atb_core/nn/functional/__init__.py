@@ -28,7 +28,6 @@ __all__ += _moe.__all__
 __all__ += _movement.__all__
 
 
-
 def function_problem(item: object) -> str | None:
     """Returns a sentence that names the fault of a contributed function, `None` if it has none."""
     name = getattr(item, "__name__", None)
