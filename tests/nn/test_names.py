@@ -66,13 +66,13 @@ def test_a_plugin_adds_a_function_but_replaces_none_of_the_core(site: Site) -> N
     with Network():
         assert F.twice(Tensor("x", (2,), DataType.FLOAT)).shape == (2,)
     assert F.linear.__module__ == "atb_core.nn.functional.linear"
-    assert "the core has a function linear" in " ".join(failures())
+    assert [failure.distribution for failure in failures()] == ["atb-linear"]
 
 
 def test_a_function_of_two_plugins_is_an_error_that_names_both(site: Site) -> None:
     site.install("atb-one", FUNCTIONS.format("twice"))
     site.install("atb-two", FUNCTIONS.format("twice"))
-    with pytest.raises(PluginError, match="the function 'twice' comes from several plugins: atb-one 1.0 and atb-two"):
+    with pytest.raises(PluginError, match=r"the function 'twice' comes from several plugins: atb-one 1\.0 and atb-two"):
         F.twice  # noqa: B018
 
 

@@ -210,7 +210,6 @@ def test_an_implementation_may_use_other_hooks(site: Site) -> None:
         "atb-asking",
         """
         from atb_core.features import FEATURES
-from atb_core.features.adapters import ADAPTERS
         from atb_core.graph.custom_ops import OPS
         from atb_core.plugins import hookimpl
 

@@ -66,9 +66,9 @@ def copy_blocks(k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor, cum_
     passed = ~(cum_sum.reshape(lambda s: [*s, 1]) > places.reshape(lambda s: [1, *s]))
     blocks = gather(src, 0, sum_(passed.to(DataType.INT32), 0))
     # With a whole block as one slot, a block's index is its slot.
-    caches = [cache.reshape(lambda s: [s[0], 1, s[1] * s[2], s[3]]) for cache in (k_cache, v_cache)]
-    rows = [gather(cache, 0, blocks).reshape(lambda s: [s[0], s[2], s[3]]) for cache in caches]
-    reshape_and_cache(*rows, *caches, dst)
+    k_blocks, v_blocks = (cache.reshape(lambda s: [s[0], 1, s[1] * s[2], s[3]]) for cache in (k_cache, v_cache))
+    k_rows, v_rows = (gather(cache, 0, blocks).reshape(lambda s: [s[0], s[2], s[3]]) for cache in (k_blocks, v_blocks))
+    reshape_and_cache(k_rows, v_rows, k_blocks, v_blocks, dst)
 
 
 def group_topk(
