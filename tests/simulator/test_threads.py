@@ -42,7 +42,7 @@ def at_once(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 def logits(model: Any, rounds: int = 1) -> list[torch.Tensor]:
-    """Returns logits of prompts of different lengths and of steps after them, between which other threads have theirs."""
+    """Returns logits of prompts of different lengths and of steps after them; other threads run steps between."""
     lengths = [3, 40, 17]
     found = []
     for turn in range(rounds):
