@@ -20,6 +20,7 @@ from atb_core.features.step import Step
 from atb_core.graph.arrays import Array, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.models.base.config import BaseConfig
+from atb_core.nn.distributed.mapping import Mapping
 from atb_core.runner.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(TokenizerParts(byte_level(), frozenset(), chat_templates={"default": CHATML}))
@@ -33,6 +34,7 @@ class FamilyModel:
     dtype = DataType.FLOAT
     model_status = types.SimpleNamespace(num_layers=1, num_heads=2, num_kv_heads=1, head_dim=2)
     backend = get_backend("reference")
+    mindie_llm_config = types.SimpleNamespace(mapping=Mapping())
 
     def __init__(self, mixes: bool) -> None:
         self.mixes = mixes
