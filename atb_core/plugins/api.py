@@ -53,7 +53,7 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.checkpoint",
         "atb_core.models.cpp",
     ),
-    "Write a feature": ("atb_core.features.lora", "atb_core.features.step", "atb_core.layers.linear.adapters"),
+    "Write a feature": ("atb_core.features.adapters", "atb_core.features.step", "atb_core.layers.linear.adapters"),
     "Write hooks": (
         "atb_core.plugins",
         "atb_core.graph.passes",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ops.cases import CASES, OPS, assert_close
 
-from atb_core.engine.atb import load_simulator
+from atb_ascend.backend import load_simulator
 from atb_core.errors import EngineError
 from atb_testing.one_op import MISSING_ON_ATB, engine_for, inputs_for_atb
 from atb_testing.op_samples import Sample, samples_of
