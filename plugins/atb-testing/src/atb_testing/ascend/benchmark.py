@@ -50,9 +50,8 @@ class Benchmark:
         for length in (short, long):
             yield Case("benchmark", f"prefill, {length} tokens", partial(self._prefill, length))
         for batch in (1, 8):
-            yield Case(
-                "benchmark", f"decode, {batch} sequences after {short}", partial(self._decode, batch, short, new)
-            )
+            name = f"decode, batch {batch} after {short} tokens"
+            yield Case("benchmark", name, partial(self._decode, batch, short, new))
 
     def _prefill(self, length: int) -> Outcome:
         seconds = self._seconds(1, length, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -55,9 +56,11 @@ def check(output: Path, backend: str, groups: tuple[str, ...], match: str | None
     from atb_testing.ascend.report import CheckReport
 
     device = get_backend(backend)  # what this machine lacks for it is said before anything is tried
+    chosen = [case for case in _cases(backend, device, groups or _GROUPS, model) if (match or "") in str(case)]
+    if not chosen:
+        raise click.UsageError(f"no case has {match!r:.80} in its name")
     secrets = [] if model is None else [(model, "MODEL")]
     report = CheckReport(output, _about(backend, device), Anonymizer(secrets))
-    chosen = [case for case in _cases(backend, device, groups or _GROUPS, model) if (match or "") in str(case)]
     try:
         _run(report, chosen)
     except KeyboardInterrupt:
@@ -74,8 +77,8 @@ def check(output: Path, backend: str, groups: tuple[str, ...], match: str | None
 
 def _run(report: CheckReport, cases: Sequence[Case]) -> None:
     """Runs the cases, with a bar if stderr is a terminal and a line for each group otherwise."""
-    stderr = click.get_text_stream("stderr")
-    group = None
+    stderr = sys.stderr
+    group = ""
     with click.progressbar(cases, file=stderr, hidden=not stderr.isatty(), show_pos=True) as shown:
         for case in shown:
             if case.group != group and not stderr.isatty():
@@ -86,12 +89,14 @@ def _run(report: CheckReport, cases: Sequence[Case]) -> None:
 
 def _cases(backend: str, device: Any, groups: Sequence[str], model: str | None) -> Iterator[Case]:
     import torch
+    from transformers.utils import logging
 
     from atb_testing.ascend.benchmark import Benchmark
     from atb_testing.ascend.faults import fault_cases
     from atb_testing.ascend.models import model_cases
     from atb_testing.ascend.ops import op_cases
 
+    logging.disable_progress_bar()  # bars of the tiny checkpoints' files
     dtypes = [torch.float16, torch.bfloat16] if device.device.info["bf16"] else [torch.float16]
     if "ops" in groups:
         yield from op_cases(backend, dtypes)

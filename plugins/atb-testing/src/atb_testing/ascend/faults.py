@@ -71,7 +71,7 @@ def _forward(backend: str, columns: int = 64, dtype: torch.dtype = _DTYPE, leave
 
 
 def _blocks(backend: str) -> None:
-    """Runs attention over a cache that ATB refuses while it prepares the operation."""
+    """Builds attention over a cache that no kernel takes."""
     caches = randn(4, 24, 2, 64), randn(4, 24, 2, 64)
     inputs = (randn(1, 4, 64), *caches, integers(0, 1).view(1, 2), integers(30))
     sample = Sample(PagedAttention(4, 2, 1.0, 0.125), inputs, "blocks of 24")
