@@ -60,7 +60,7 @@ class Benchmark:
     def _decode(self, batch: int, length: int, new: int) -> Outcome:
         step = (self._seconds(batch, length, 1 + new) - self._seconds(batch, length, 1)) / new
         if step <= 0:
-            return Outcome("failed", "the time of a step is below what differs from run to run")
+            return Outcome("skipped", "the time of a step is below what differs from run to run")
         return Outcome("passed", figures={"ms a step": round(step * 1e3, 3), "tokens/s": round(batch / step, 1)})
 
     def _seconds(self, batch: int, length: int, new: int) -> float:
