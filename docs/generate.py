@@ -117,7 +117,7 @@ def ops_page() -> str:
 
 def _ascend_rules() -> dict[str, dict[str, Any]]:
     """The Ascend backend's table by op. The simulator is built from the same code as the backend for devices."""
-    from atb_core.engine.atb import load_simulator
+    from atb_ascend.backend import load_simulator
 
     return {rule["op"]: rule for rule in load_simulator().op_rules()}
 

@@ -25,14 +25,14 @@ def install(source: Path, site: Path) -> None:
 
 
 def run_kit(source: Path, workplace: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """Runs the tests of the package in `source` with what is installed in `workplace / "site"` and no other plugin.
+    """Runs the tests of the package in `source` with what is installed in `workplace / "site"` and no other family.
 
     They run from a copy of the tests alone, so that nothing of the sources can be imported.
     """
     away = workplace / "away"
     shutil.copytree(source / "tests", away / "tests")
     name = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
-    environment = {**os.environ, "PYTHONPATH": str(workplace / "site"), "ATB_PLUGINS": name}
+    environment = {**os.environ, "PYTHONPATH": str(workplace / "site"), "ATB_PLUGINS": f"{name},atb-lora"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
     return subprocess.run(
         [*command, "--rootdir", str(away), *args, "tests"],

@@ -23,6 +23,8 @@ from atb_core.files import parse_json, read_json
 from atb_core.graph.arrays import HostArray, dtype_of
 from atb_core.graph.dtype import DataType
 
+__all__ = ["SafetensorsLoader"]
+
 _log = logging.getLogger(__name__)
 
 _INDEX_SUFFIX = ".safetensors.index.json"

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.extensions import plugin_errors
-from atb_core.names import BACKENDS, HOST_BACKENDS
+from atb_core.names import BACKENDS, HOST_BACKENDS, pip_install
 
 if TYPE_CHECKING:
     from atb_core.engine.base import Backend, Engine
@@ -43,9 +44,7 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
             raise BackendUnavailableError(f"backend 'reference' needs torch: {error}", hint=error.hint) from error
         from atb_core.engine.reference import ReferenceBackend as make
     elif name in ("atb", "atb-sim"):
-        from atb_core.engine.atb import AtbBackend
-
-        make = partial(AtbBackend, simulator=name == "atb-sim")
+        make = partial(_ascend_backend(name), simulator=name == "atb-sim")
     else:
         raise BackendUnavailableError(f"there is no backend called {name!r}", hint=f"Known: {', '.join(BACKENDS)}.")
     known = [option for option in signature(make).parameters if option != "simulator"]
@@ -54,6 +53,15 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
             f"the backend {name!r} has no option {', '.join(unknown)}", hint=f"Its options: {', '.join(known)}."
         )
     return make(**options)
+
+
+def _ascend_backend(name: str) -> Callable[..., Backend]:
+    try:
+        make: Callable[..., Backend] = import_module("atb_ascend.backend").AtbBackend
+    except ModuleNotFoundError as error:
+        problem = f"backend {name!r} needs the distribution atb-ascend, which is not installed"
+        raise BackendUnavailableError(problem, hint=f"{pip_install('atb-ascend')}.") from error
+    return make
 
 
 @plugin_errors()

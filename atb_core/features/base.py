@@ -42,6 +42,8 @@ class FeatureDecorator(ABC):
     feature_requires: ClassVar[Sequence[str]] = ()
     #: The features that this one is never active with, each with the reason, which the refusal of a step tells.
     feature_conflicts: ClassVar[Mapping[str, str]] = {}
+    #: True for a feature that runs the sequences of a step with the adapters that the step names.
+    takes_adapters: ClassVar[bool] = False
     #: False for a feature that only changes inputs and needs no network of its own.
     need_additional_engine: ClassVar[bool] = True
 

@@ -53,13 +53,14 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.checkpoint",
         "atb_core.models.cpp",
     ),
-    "Write a feature": ("atb_core.features.lora", "atb_core.features.step", "atb_core.layers.linear.adapters"),
+    "Write a feature": ("atb_core.features.adapters", "atb_core.features.step", "atb_core.layers.linear.adapters"),
     "Write hooks": (
         "atb_core.plugins",
         "atb_core.graph.passes",
         "atb_core.graph.quantized",
         "atb_core.engine.kernels",
         "atb_core.checkpoint.files",
+        "atb_core.checkpoint.safetensors",
         "atb_core.checkpoint.sources.base",
     ),
     "Further import paths": (

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from atb_core.checkpoint.formats import CheckpointFormat
     from atb_core.checkpoint.quant_schemes import QuantScheme
     from atb_core.checkpoint.sources.base import Source
+    from atb_core.features.adapters import AdapterManager
     from atb_core.features.base import FeatureDecorator
     from atb_core.graph.custom_ops import OpContribution
     from atb_core.graph.passes import Pass
@@ -50,6 +51,11 @@ def atb_ops() -> list[OpContribution]:  # type: ignore[empty-body]
 @hookspec(historic=True)
 def atb_features() -> list[type[FeatureDecorator]]:  # type: ignore[empty-body]
     """Returns features for any model, by name: `ModelRunner(path, features=["name"])`, `--feature name`."""
+
+
+@hookspec(historic=True)
+def atb_adapters() -> list[type[AdapterManager]]:  # type: ignore[empty-body]
+    """Returns the manager of adapters with the features that run them, which every model has; one may be installed."""
 
 
 @hookspec(historic=True)

@@ -18,7 +18,7 @@ from atb_core.checkpoint.base import end_token_ids
 from atb_core.checkpoint.opening import with_revision
 from atb_core.errors import BackendUnavailableError, RequestError
 from atb_core.extensions import plugin_errors
-from atb_core.features.lora import Adapter, LoraManager
+from atb_core.features.adapters import Adapter, adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
@@ -167,7 +167,7 @@ class ModelRunner:
             max_model_len=context_len, features=tuple(features), quantization=quantization, progress=progress,
             keep_blocks=str(dtype) == "auto" and self.graph == "python",
         )  # fmt: skip
-        model.lora = LoraManager(model, max_loras, max_lora_rank, checkpoint)
+        model.lora = adapter_manager()(model, max_loras, max_lora_rank, checkpoint)
         self._keep(
             model, block_size, max_num_seqs, context_len=context_len, max_model_len=max_model_len,
             num_blocks=num_blocks, kv_cache_memory_bytes=kv_cache_memory_bytes,

@@ -22,7 +22,7 @@ from atb_core.runner.speculation import Drafter
 from atb_core.runner.token_mask import TokenMask, TokenMaskFactory
 
 if TYPE_CHECKING:
-    from atb_core.features.lora import Adapter
+    from atb_core.features.adapters import Adapter
 
 # A caller that is this many chunks behind is waited for: its requests take part in no step until it has read some.
 MAX_UNREAD_CHUNKS = 256

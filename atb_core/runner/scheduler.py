@@ -15,7 +15,7 @@ from atb_core.runner.request import Request
 from atb_core.runner.speculation import Drafter
 
 if TYPE_CHECKING:
-    from atb_core.features.lora import Adapter
+    from atb_core.features.adapters import Adapter
 
 
 class Batch(NamedTuple):

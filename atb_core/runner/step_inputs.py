@@ -13,7 +13,7 @@ from atb_core.runner.request import Request
 from atb_core.runner.scheduler import Batch
 
 if TYPE_CHECKING:
-    from atb_core.features.lora import Adapter
+    from atb_core.features.adapters import Adapter
 
 
 class StepInputs:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from atb_core.engine.atb import AtbBackend, load_simulator
+from atb_ascend.backend import AtbBackend, load_simulator
 from atb_core.errors import EngineError, GraphError
 from atb_core.graph import DataType, Dim, Network, Op, Tensor, record
 from atb_core.graph.ops import AllGather, AllReduce, LinearParallel

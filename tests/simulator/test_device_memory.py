@@ -7,7 +7,7 @@ import pytest
 import torch
 from simulator.simulated import counted
 
-from atb_core.engine.atb import AtbBackend
+from atb_ascend.backend import AtbBackend
 from atb_core.errors import EngineError
 from atb_core.graph import DataType, Dim, Network, Tensor, record
 from atb_core.graph.ops import PagedAttention

@@ -12,7 +12,8 @@ import pytest
 import torch
 from simulator.simulated import BACKENDS, SIM, assert_agree, counted, fault, greedy, open_runner, prompts, run_python
 
-from atb_core.engine import atb, get_backend
+import atb_ascend.backend as atb
+from atb_core.engine import get_backend
 from atb_core.errors import AtbError, BackendUnavailableError, EngineError
 from atb_testing import tiny_checkpoint
 

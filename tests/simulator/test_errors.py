@@ -311,7 +311,7 @@ def test_what_this_machine_lacks_for_a_real_device_is_said_exactly(llama: Path) 
 
 INTERRUPTED = """
 import torch
-from atb_core.engine.atb import AtbBackend
+from atb_ascend.backend import AtbBackend
 from atb_core.graph import DataType, Dim, Network, Tensor
 
 # The host waits after each segment, so that it has not given everything to the device when the signal comes.

@@ -11,7 +11,8 @@ import pytest
 import torch
 from simulator.simulated import BACKENDS, SIM, DeviceDriver, assert_agree, greedy, open_runner, prompts
 
-from atb_core.engine import atb, get_backend
+import atb_ascend.backend as atb
+from atb_core.engine import get_backend
 from atb_core.errors import RequestError
 from atb_core.graph.arrays import to_torch
 from atb_core.graph.dtype import DataType

@@ -8,7 +8,7 @@ import torch
 from ops.cases import CASES, OPS, assert_close, cast, engine_for
 from ops.samples import Sample, samples_of
 
-from atb_core.engine.atb import load_simulator
+from atb_ascend.backend import load_simulator
 from atb_core.errors import EngineError
 from atb_core.graph.arrays import data_type, to_torch
 from atb_core.graph.ops import SelfAttention

@@ -13,7 +13,7 @@ import pytest
 import torch
 from simulator.simulated import SIM, DeviceDriver, counted, fault, greedy, open_runner, prompts
 
-from atb_core.engine.atb import AtbBackend
+from atb_ascend.backend import AtbBackend
 from atb_core.errors import EngineError
 from atb_testing import open_model, tiny_checkpoint
 

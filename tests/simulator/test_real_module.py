@@ -16,8 +16,9 @@ import torch
 from simulator.simulated import run_python
 
 import atb_ascend
-from atb_core.engine import atb, get_backend
-from atb_core.engine.atb import AtbBackend, load_simulator
+import atb_ascend.backend as atb
+from atb_ascend.backend import AtbBackend, load_simulator
+from atb_core.engine import get_backend
 from atb_core.errors import BackendUnavailableError
 from atb_core.graph import DataType, Network, Tensor
 from atb_core.nn.functional import linear
@@ -35,7 +36,7 @@ def torch_npu(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.SimpleNamespace
     module.npu = npu  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch_npu", module)
     monkeypatch.setattr(atb, "_DEVICE_MODULE", "atb_sim._atb_sim")
-    monkeypatch.setattr(atb_ascend, "missing_for_backend", list)
+    monkeypatch.setattr(atb, "missing_for_backend", list)
     atb._shared_device.cache_clear()
     yield types.SimpleNamespace(stream=stream, chosen=chosen, sim=sim)
     atb._shared_device.cache_clear()
@@ -72,8 +73,7 @@ def test_a_stream_of_torchs_is_not_destroyed_with_the_device(torch_npu: types.Si
 AT_EXIT = """
 import atexit, sys, types
 import torch
-import atb_ascend
-from atb_core.engine import atb
+import atb_ascend.backend as atb
 from atb_core.graph import DataType, Network, Tensor
 from atb_core.nn.functional import linear
 
@@ -82,7 +82,7 @@ stream = sim.create_stream()
 current = types.SimpleNamespace(npu_stream=stream, synchronize=lambda: None)
 sys.modules["torch_npu"] = types.ModuleType("torch_npu")
 sys.modules["torch_npu"].npu = types.SimpleNamespace(set_device=lambda id: None, current_stream=lambda: current)
-atb._DEVICE_MODULE, atb_ascend.missing_for_backend = "atb_sim._atb_sim", list
+atb._DEVICE_MODULE, atb.missing_for_backend = "atb_sim._atb_sim", list
 
 def end():  # what torch_npu does when it is unloaded
     global backend, engine

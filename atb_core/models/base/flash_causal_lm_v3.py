@@ -22,8 +22,8 @@ from atb_core.errors import (
 )
 from atb_core.extensions import plugin_errors
 from atb_core.features import FeatureDecorator, check_enabled, check_stacking, features_by_name
+from atb_core.features.adapters import BASE_NAMES, adapter_manager
 from atb_core.features.hidden_states import HiddenStates
-from atb_core.features.lora import BASE_NAMES, LoraDecorator, LoraManager, MultiLoraDecorator, SingleLoraDecorator
 from atb_core.features.step import Step
 from atb_core.graph.arrays import Array, HostArray, is_tensor, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FlashCausalLMV3", "torch_to_mindie_graph"]
 
-# Every model can have adapters, decorated with these or not.
-_STANDARD_FEATURES: tuple[type[FeatureDecorator], ...] = (SingleLoraDecorator, MultiLoraDecorator)
 Extras: TypeAlias = "tuple[dict[str, Array], dict[str, Array], dict[str, Array]]"
 ModelT = TypeVar("ModelT", bound="type[FlashCausalLMV3]")
 
@@ -169,7 +167,9 @@ class CausalLM(FlashCausalLMV3):
         features: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
-        own = {feature.feature_name: feature for feature in (*_STANDARD_FEATURES, *self.feature_decorators)}
+        # Every model can have adapters, decorated with their features or not.
+        manager = adapter_manager()
+        own = {feature.feature_name: feature for feature in (*manager.features, *self.feature_decorators)}
         further = features_by_name(features, [HiddenStates, *own.values()])
         super().__init__(mindie_llm_config, weight_loader, **kwargs)
         every = [feature(self) for feature in (*own.values(), *further)]
@@ -186,7 +186,7 @@ class CausalLM(FlashCausalLMV3):
             self._record,
         )
         #: The adapters of the model; a `ModelRunner` puts one of its own limits here.
-        self.lora = LoraManager(self)
+        self.lora = manager(self)
         self._kv = KVBinding(self.model_status.num_layers)
         ropes = self.layer_kinds.tables or [self.config.rope()]
         copied = self.backend.copies_constants
@@ -334,11 +334,11 @@ class CausalLM(FlashCausalLMV3):
         if step.q_lens is not None:
             self.check_mixed_steps(self._kv.block_size)
         active = [each for each in (self.hidden_states, *self.features) if each.is_activated(step)]
-        takes_adapters = any(isinstance(each, LoraDecorator) for each in active)
+        takes_adapters = any(each.takes_adapters for each in active)
         if step.adapter_ids and not takes_adapters and any(each not in BASE_NAMES for each in step.adapter_ids):
             raise RequestError(
                 f"{type(self).__name__} has no feature that takes adapters here, and the step names adapters",
-                hint="Leave adapter_ids out; graphs that C++ builds (graph='cpp') have no adapters.",
+                hint="Leave adapter_ids out. Adapters need atb-lora; graphs that C++ builds (graph='cpp') have none.",
             )
         variant = self.variants.get(step.phase, active)
         self._kv.bind(variant)

@@ -15,7 +15,6 @@ from typing import Any
 from atb_core.engine.checks import check_names, check_some
 from atb_core.engine.native import NativeBackend, NativeEngine, NativeStore
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError
-from atb_core.features.lora.decorators import LoraDecorator
 from atb_core.graph.arrays import Array, is_tensor
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
@@ -118,7 +117,7 @@ class CppVariants(VariantStore):
         if not isinstance(backend, NativeBackend):
             raise BackendUnavailableError(f"graph='cpp' does not run on the backend {backend.name!r}", hint=_HINT)
         # What every model can have is left out; it is refused when a step or `load_adapter` asks for it.
-        model.features = [each for each in model.features if not isinstance(each, LoraDecorator)]
+        model.features = [each for each in model.features if not each.takes_adapters]
         _check_plain(model, name)
         super().__init__(backend, model.model_status.num_layers, model._symbolic_inputs, [], _no_recording)
         prefill, decode = (ModelTorch(name, backend=backend) for _ in range(2))
@@ -139,7 +138,7 @@ class CppVariants(VariantStore):
 
 def _check_plain(model: CausalLM, name: str) -> None:
     """Raises BackendUnavailableError for features and inputs that the C++ graph would silently lack."""
-    own = [feature for feature in model.features if not isinstance(feature, LoraDecorator)]
+    own = [feature for feature in model.features if not feature.takes_adapters]
     features = ", ".join(feature.feature_name for feature in own)
     if features:
         reason = f"the model has features ({features}), which need a graph that Python records"

@@ -45,8 +45,9 @@ std::byte* block_start(std::byte* data, DataType dtype, int64_t k, int64_t block
 
 // The 32 places of a step, computed once per call.
 struct Places {
+  const Layout layout;
   Place at[kStep];
-  explicit Places(Layout layout) {
+  explicit Places(Layout wanted) : layout(wanted) {
     for (int64_t i = 0; i < kStep; ++i) at[i] = place(layout, i);
   }
 };
@@ -70,17 +71,56 @@ void pack_step(const T* src, int64_t row_stride, int64_t element_stride, int64_t
   }
 }
 
+// Swaps the inner halves of two words of a row, (x[0], x[1]) (x[2], x[3]), into a word of each chain.
+void split_chains(uint32_t (&row)[kStep / 2]) {
+  for (int64_t w = 0; w < kStep / 2; w += 2) {
+    const uint32_t low = row[w], high = row[w + 1];
+    row[w] = low << 16 | (high & 0xffffU);
+    row[w + 1] = (low & 0xffff0000U) | high >> 16;
+  }
+}
+
+// Packs the rows of a step of a bf16 matrix [n, k], whose layouts are both a transposed 16 x 16 matrix of words.
+void pack_step_words(const uint16_t* src, int64_t row_stride, int64_t columns, int64_t elements, bool chains,
+                     uint32_t* dst) {
+  constexpr int64_t kWords = kStep / 2;
+  uint32_t rows[kBlockColumns][kWords];
+  if (columns == kBlockColumns && elements == kStep) {
+    for (int64_t c = 0; c < kBlockColumns; ++c) std::memcpy(rows[c], src + c * row_stride, sizeof(rows[c]));
+  } else {
+    std::memset(rows, 0, sizeof(rows));
+    for (int64_t c = 0; c < columns; ++c) {
+      std::memcpy(rows[c], src + c * row_stride, static_cast<size_t>(elements) * sizeof(uint16_t));
+    }
+  }
+  if (chains) {
+    for (auto& row : rows) split_chains(row);
+  }
+  for (int64_t w = 0; w < kWords; ++w) {
+    for (int64_t c = 0; c < kBlockColumns; ++c) dst[w * kBlockColumns + c] = rows[c][w];
+  }
+}
+
 template <typename T>
 void pack_block(const T* src, DataType dtype, int64_t n, int64_t k, bool src_is_kn, std::byte* data, int64_t block,
                 const Places& places) {
   const int64_t row_stride = src_is_kn ? 1 : k, element_stride = src_is_kn ? n : 1;
   const int64_t first = block * kBlockColumns;
   const int64_t columns = std::clamp<int64_t>(n - first, 0, kBlockColumns);
+  const T* from = src + std::min(first, n - 1) * row_stride;
   std::byte* dst = block_start(data, dtype, k, block);
   for (int64_t s = 0; s < steps_of(k); ++s) {
-    pack_step(src + std::min(first, n - 1) * row_stride + s * kStep * element_stride, row_stride, element_stride,
-              columns, std::min(kStep, k - s * kStep), places,
-              reinterpret_cast<T*>(dst + kPairBlocks * block_step_bytes(dtype) * static_cast<size_t>(s)));
+    const int64_t elements = std::min(kStep, k - s * kStep);
+    const T* step = from + s * kStep * element_stride;
+    std::byte* to = dst + kPairBlocks * block_step_bytes(dtype) * static_cast<size_t>(s);
+    if constexpr (sizeof(T) == 2) {
+      if (dtype == DataType::bf16 && !src_is_kn) {
+        pack_step_words(step, row_stride, columns, elements, places.layout == Layout::chain_pairs,
+                        reinterpret_cast<uint32_t*>(to));
+        continue;
+      }
+    }
+    pack_step(step, row_stride, element_stride, columns, elements, places, reinterpret_cast<T*>(to));
   }
 }
 

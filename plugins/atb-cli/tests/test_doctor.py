@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from ascend_machines import Box, good_box
 
-import atb_ascend
 from atb_core.names import pip_install
 
 Run = Callable[..., Any]
@@ -23,7 +22,7 @@ Run = Callable[..., Any]
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
     """A machine with everything, which `atb doctor` looks at."""
     box = good_box(tmp_path)
-    monkeypatch.setattr(atb_ascend, "Machine", box.machine)
+    monkeypatch.setattr("atb_ascend.report.Machine", box.machine)
     return box
 
 
@@ -40,7 +39,7 @@ def test_a_machine_without_a_card_reads_first_what_it_can_use_and_once_what_it_l
     atb: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = Box(tmp_path, packages={"torch": "2.9.0"}, modules={"_cpu"})
-    monkeypatch.setattr(atb_ascend, "Machine", bare.machine)
+    monkeypatch.setattr("atb_ascend.report.Machine", bare.machine)
     result = atb("doctor")
     assert result.status == 0
     lines = result.out.splitlines()

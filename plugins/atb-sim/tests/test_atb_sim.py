@@ -7,8 +7,8 @@ import importlib.metadata
 
 import torch
 
+from atb_ascend.backend import load_simulator
 from atb_core.engine import get_backend
-from atb_core.engine.atb import load_simulator
 from atb_core.engine.native import INTERFACE_VERSION
 from atb_core.graph import DataType, Dim, Network, Tensor
 from atb_core.nn.functional import linear

@@ -49,7 +49,7 @@ def test_a_backend_that_cannot_be_used_is_refused_before_anything_is_computed(
     def no_card(*_: object, **__: object) -> None:
         raise BackendUnavailableError("no card")
 
-    monkeypatch.setattr("atb_core.engine.atb.AtbBackend.__init__", no_card)
+    monkeypatch.setattr("atb_ascend.backend.AtbBackend.__init__", no_card)
     status, out, err = verified(capsys, str(checkpoint), "--backend", "reference", "--backend", "atb")
     assert (status, out) == (1, "")
     assert "error: no card" in err

@@ -1,17 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks the environment variables that are switches of the backends `atb` and `atb-sim`."""
+"""Reads and checks the environment variables that are switches of the backends `atb` and `atb-sim`."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+
 from atb_ascend.findings import Finding, Level
 from atb_ascend.machine import Machine
-from atb_core.engine.switches import SWITCHES, switch
 from atb_core.errors import EngineError
 
+#: The variables that are 0 or 1, with their defaults.
+SWITCHES = {"ATB_OPERATION_EXECUTE_ASYNC": "0", "ASCEND_LAUNCH_BLOCKING": "0", "ATB_LLM_ENABLE_AUTO_TRANSPOSE": "1"}
 #: The variables of the simulator that are numbers.
 _NUMBERS = {"ATB_SIM_MEMORY": "bytes", "ATB_SIM_DEVICES": "devices"}
 #: CANN's, which decide what a value becomes that float16 cannot hold.
 _SATURATION = ("INF_NAN_MODE_ENABLE", "INF_NAN_MODE_FORCE_DISABLE")
+
+
+def switch(name: str, environ: Mapping[str, str] | None = None) -> bool:
+    """Returns true if a switch is on; EngineError if it is neither 0 nor 1."""
+    value = (os.environ if environ is None else environ).get(name) or SWITCHES[name]
+    if value not in ("0", "1"):
+        # ATB-Models has three stages, and its scripts ask for them.
+        known = " (2, the three stages of ATB-Models, is not supported)" if value == "2" and "ASYNC" in name else ""
+        raise EngineError(f"{name}={value!r} is neither 0 nor 1{known}", hint=f"export {name}=1 or 0, or unset it.")
+    return value == "1"
 
 
 def check_switches(machine: Machine) -> Finding:

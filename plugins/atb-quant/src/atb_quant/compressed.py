@@ -110,7 +110,7 @@ def _matrix(stored: SafetensorsLoader, prefix: str, weights: Mapping[str, Any]) 
         raise refuse(
             stored, _NAME,
             f"{prefix} has weights of type {str(kind)[:20]!r}, {str(bits)[:20]} bits, {str(strategy)[:20]!r}; "
-            "supported are 'int' of 4 and 8 bits with 'tensor', 'channel' or 'group', and 'float' of 8 with two of them",
+            "supported are 'int' of 4 and 8 bits with 'tensor', 'channel' or 'group', and 'float' of 8",
         )  # fmt: skip
     size = weights.get("group_size") if strategy == "group" else -1
     if type(size) is not int or (size < 1 and size != -1):

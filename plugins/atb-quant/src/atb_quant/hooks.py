@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from atb_core.plugins import QuantScheme, hookimpl
 
 if TYPE_CHECKING:
-    from atb_core.checkpoint.base import WeightLoader
+    from atb_core.checkpoint import WeightLoader
     from atb_core.checkpoint.safetensors import SafetensorsLoader
     from atb_core.graph import DataType
 

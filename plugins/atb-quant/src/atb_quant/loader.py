@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from atb_core.checkpoint.base import WeightLoader
+from atb_core.checkpoint import WeightLoader
 from atb_core.checkpoint.safetensors import SafetensorsLoader
 from atb_core.errors import WeightsError
 from atb_core.graph import DataType

@@ -2,6 +2,9 @@
 """Features under the import path that models written for ATB-Models use."""
 
 from atb_core.features import FeatureDecorator
-from atb_core.features.lora import MultiLoraDecorator, SingleLoraDecorator
+from atb_core.features.adapters import lora_feature
 
-__all__ = ["FeatureDecorator", "MultiLoraDecorator", "SingleLoraDecorator"]
+__all__ = ["FeatureDecorator"]
+
+# SingleLoraDecorator and MultiLoraDecorator, when they are asked for.
+__getattr__ = lora_feature

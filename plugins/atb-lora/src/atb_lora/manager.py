@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atb_core.errors import RequestError
-from atb_core.features.lora.adapter import Adapter, Target, read_adapter
+from atb_core.features.adapters import BASE_NAMES, AdapterManager
 from atb_core.files import user_path
 from atb_core.graph.arrays import HostArray, numpy_dtype, to_numpy
 from atb_core.graph.custom_ops import supports
 from atb_core.graph.ops.lora import Lora
 from atb_core.layers.linear import BaseLinear
+from atb_lora.adapter import Adapter, Target, read_adapter
+from atb_lora.decorators import MultiLoraDecorator, SingleLoraDecorator
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint
 
-#: Names that stand for the model without an adapter.
-BASE_NAMES = (None, "base")
 _MAX_NAME = 256
 Tensors = Mapping[str, HostArray]
 
 
-class LoraManager:
+class LoraManager(AdapterManager):
     """Loads, unloads and places the adapters of one model.
 
     A loaded adapter stays in host memory. A step copies those it needs into slots, of which there are `max_loras`; the
@@ -47,6 +47,8 @@ class LoraManager:
         is_grouped: true if the sequences of a step may have different adapters.
         num_placed: number of times that an adapter was copied into a slot.
     """
+
+    features = (SingleLoraDecorator, MultiLoraDecorator)
 
     def __init__(
         self,

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import random
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from features.lora_adapters import ADAPTERS, change_settings, greedy, write_adapter, write_base
 
 from atb_core import ModelRunner, SamplingParams
 from atb_core.errors import AtbError, BackendUnavailableError, EngineError, RequestError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from lora_adapters import ADAPTERS, change_settings, greedy, write_adapter, write_base
 
 TOKENS = 8
 GREEDY = SamplingParams(max_tokens=TOKENS, ignore_eos=True, logprobs=0)

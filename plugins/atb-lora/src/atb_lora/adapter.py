@@ -15,8 +15,8 @@ import numpy as np
 
 from atb_core.checkpoint.safetensors import SafetensorsLoader
 from atb_core.errors import WeightsError
-from atb_core.features.lora.config import LoraConfig, read_lora_config
 from atb_core.graph.arrays import HostArray, numpy_dtype
+from atb_lora.config import LoraConfig, read_lora_config
 
 if TYPE_CHECKING:
     from atb_core.layers.linear import BaseLinear

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engine that runs networks as ATB operations on an Ascend device or on the simulator.
+"""The backends `atb` and `atb-sim`: networks as ATB operations on an Ascend device or on the simulator.
 
 Weights and working memory are in device memory. Inputs and outputs may be in host memory, from or to which they are
 copied, or in device memory.
@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from atb_ascend.report import missing_for_backend, unavailable
+from atb_ascend.switches import switch
 from atb_core.engine.checks import (
     address_of,
     check_dtype,
@@ -34,7 +36,6 @@ from atb_core.engine.native import (
     engine_errors,
 )
 from atb_core.engine.native_graph import NativeGraph
-from atb_core.engine.switches import switch
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.arrays import Array, is_tensor, numpy_dtype, to_torch
 from atb_core.graph.dtype import DataType
@@ -258,13 +259,8 @@ def _load_device_extension() -> Any:
     Raises:
         BackendUnavailableError: names what is missing, or the module is built for another version of atb_core.
     """
-    try:
-        machine: Any = importlib.import_module("atb_ascend")
-    except ModuleNotFoundError as error:
-        problem = "backend 'atb' needs atb-ascend, which checks CANN, ATB and torch and is not installed"
-        raise BackendUnavailableError(problem, hint=f"{pip_install('atb-ascend')}.") from error
-    if missing := machine.missing_for_backend():
-        raise machine.unavailable(missing)
+    if missing := missing_for_backend():
+        raise unavailable(missing)
     extension = importlib.import_module(_DEVICE_MODULE)
     check_interface(extension, _REBUILD_DEVICE_MODULE)
     return extension

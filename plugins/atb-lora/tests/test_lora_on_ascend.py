@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from features.lora_adapters import ADAPTERS, greedy, write_adapter, write_base
 
 from atb_core import ModelRunner, SamplingParams
 from atb_core.errors import EngineError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from lora_adapters import ADAPTERS, greedy, write_adapter, write_base
 
 
 def test_requests_with_different_adapters_take_turns(tmp_path: Path) -> None:

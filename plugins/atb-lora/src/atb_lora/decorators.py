@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from atb_core.errors import RequestError
+from atb_core.features.adapters import BASE_NAMES
 from atb_core.features.base import BASE_FEATURES, FeatureDecorator
-from atb_core.features.lora.manager import BASE_NAMES, LoraManager
 from atb_core.graph.arrays import Array, to_numpy
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
@@ -20,9 +20,10 @@ from atb_core.layers.linear.adapters import linear_hook
 from atb_core.nn.functional import linear, lora
 
 if TYPE_CHECKING:
-    from atb_core.features.lora.adapter import Adapter
     from atb_core.features.step import Step
     from atb_core.layers.linear import BaseLinear
+    from atb_lora.adapter import Adapter
+    from atb_lora.manager import LoraManager
 
 __all__ = ["MultiLoraDecorator", "SingleLoraDecorator"]
 
@@ -34,6 +35,7 @@ class LoraDecorator(FeatureDecorator):
 
     feature_stackable_whitelist = (*BASE_FEATURES, "hidden_states")
     is_enabled = True
+    takes_adapters = True
 
     @property
     def manager(self) -> LoraManager:

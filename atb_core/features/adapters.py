@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The place of adapters, which change a model's results per request: what a package that brings them implements."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
+
+from atb_core.errors import RequestError
+from atb_core.extensions import Extensions
+from atb_core.features.base import FeatureDecorator
+from atb_core.names import pip_install
+
+if TYPE_CHECKING:
+    from atb_core.checkpoint.base import Checkpoint
+
+__all__ = ["BASE_NAMES", "Adapter", "AdapterManager"]
+
+#: Names that stand for the model without an adapter.
+BASE_NAMES = (None, "base")
+
+
+class Adapter(Protocol):
+    """One version of an adapter. Requests hold it, so that it stays as it is until they have ended."""
+
+    @property
+    def digest(self) -> bytes:
+        """Returns a key of what it computes: adapters with the same one have the same results."""
+
+
+class AdapterManager(ABC):
+    """Loads and unloads the adapters of one model.
+
+    Args:
+        model: a `CausalLM`.
+        max_loras: the most adapters in one step.
+        max_lora_rank: the largest rank of an adapter's matrices.
+        checkpoint: of the model, for adapters that replace tensors of it.
+
+    Attributes:
+        adapters: the loaded adapters by name.
+        max_loras: as given.
+        is_grouped: true if the sequences of a step may have different adapters.
+    """
+
+    #: The features that run steps with adapters; every model has them.
+    features: ClassVar[tuple[type[FeatureDecorator], ...]] = ()
+    adapters: Mapping[str, Adapter]
+    max_loras: int
+    is_grouped: bool
+
+    @abstractmethod
+    def __init__(
+        self, model: Any, max_loras: int = 8, max_lora_rank: int = 64, checkpoint: Checkpoint | None = None
+    ) -> None: ...
+
+    @abstractmethod
+    def load(self, name: str, path: str | Path, *, replace: bool = False) -> Adapter:
+        """Reads an adapter and lets requests name it.
+
+        Raises:
+            RequestError: the name is taken, and `replace` is false, or is none.
+            ConfigError, WeightsError: the adapter is damaged, is not supported, or does not fit the model.
+        """
+
+    @abstractmethod
+    def unload(self, name: str) -> None:
+        """Forgets an adapter; RequestError if there is none. Requests that run with it end as they would."""
+
+    @abstractmethod
+    def find(self, given: Any) -> Adapter | None:
+        """Returns the adapter of a name, `None` for one of `BASE_NAMES`; RequestError for an unknown name."""
+
+
+class NoAdapters(AdapterManager):
+    """Stands where no package brings adapters."""
+
+    def __init__(
+        self, model: Any, max_loras: int = 8, max_lora_rank: int = 64, checkpoint: Checkpoint | None = None
+    ) -> None:
+        self.adapters, self.max_loras, self.is_grouped = {}, max_loras, False
+
+    def load(self, name: str, path: str | Path, *, replace: bool = False) -> NoReturn:
+        """Raises RequestError, which names the package."""
+        raise _missing(name)
+
+    def unload(self, name: str) -> NoReturn:
+        """Raises RequestError, which names the package."""
+        raise _missing(name)
+
+    def find(self, given: Any) -> None:
+        """Returns `None` for one of `BASE_NAMES`; RequestError for all other names."""
+        if given not in BASE_NAMES:
+            raise _missing(given)
+
+
+def _missing(name: object) -> RequestError:
+    return RequestError(
+        f"the adapter {name!r:.300} needs the distribution atb-lora, which is not installed",
+        hint=f"{pip_install('atb-lora')}.{ADAPTERS.failures()}",
+    )
+
+
+def manager_problem(item: object) -> str | None:
+    """Returns a sentence that names the fault of a contributed manager, `None` if it has none."""
+    if not (isinstance(item, type) and issubclass(item, AdapterManager)):
+        return f"{item!r:.200} is no subclass of AdapterManager"
+    missing = ", ".join(sorted(item.__abstractmethods__)) if inspect.isabstract(item) else ""
+    return f"{item.__name__} lacks {missing}" if missing else None
+
+
+ADAPTERS: Extensions[type[AdapterManager]] = Extensions(
+    "atb_adapters", "a list of subclasses of atb_core.features.adapters.AdapterManager", manager_problem
+)
+
+
+def adapter_manager() -> type[AdapterManager]:
+    """Returns the installed kind of adapters, `NoAdapters` if there is none; PluginError if there are several."""
+    contribution = ADAPTERS.only(lambda manager: True, "the management of adapters")
+    return NoAdapters if contribution is None else contribution.value
+
+
+def lora_feature(name: str) -> Any:
+    """Returns a feature of atb-lora, for modules at ATB-Models' import paths; ImportError if it is not installed.
+
+    Not by the hook: a family may be imported while the hooks are being collected.
+    """
+    try:
+        return getattr(import_module("atb_lora.decorators"), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"{name} is in the distribution atb-lora, which is not installed: {pip_install('atb-lora')}"
+        ) from error
