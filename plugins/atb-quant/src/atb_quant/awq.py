@@ -72,7 +72,8 @@ class _AwqMatrix(IntegerMatrix):
     def integers(self, start: int, stop: int) -> HostArray:
         first, last = start // _PER_WORD, -(-stop // _PER_WORD)
         words = to_numpy(self.stored.get_slice(self.tensors[0], 1, first, last))
-        return _outputs(words)[:, start - first * _PER_WORD :][:, : stop - start].T.astype(np.int16)
+        rows: HostArray = _outputs(words)[:, start - first * _PER_WORD :][:, : stop - start].T.astype(np.int16)
+        return rows
 
     def read_groups(self) -> Groups:
         zeros = _outputs(to_numpy(self.stored.get(self.tensors[1]))).astype(np.int32)
