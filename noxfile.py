@@ -83,6 +83,13 @@ def clients(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """Serves a model by two replicas of Ray Serve, and kills one of them under load."""
+    Environment(session).install([CORE, *PLUGINS], "test", "ray")
+    session.run("pytest", "-rs", "plugins/atb-serve/tests/ray", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Gives every reader of files damaged ones, for 60 s; arguments go to tests/fuzz/run.py, such as --count 100000."""
     Environment(session).install([CORE, *PLUGINS], "test")

@@ -103,7 +103,7 @@ class Engine(ABC):
         """Runs the network and returns all outputs.
 
         Args:
-            inputs: every input that is not bound, by name.
+            inputs: every input that is not bound, by name; any array in host memory with `__dlpack__`.
             outputs: arrays to write into; missing ones are allocated, as torch tensors if an input is one, else as
                 arrays of numpy.
             runtime_params: copies of inputs in host memory, for backends that need some (sequence lengths on Ascend).

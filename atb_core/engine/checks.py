@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from atb_core.errors import EngineError
-from atb_core.graph.arrays import Array, data_type, is_tensor
+from atb_core.graph.arrays import Array, data_type, from_dlpack, is_tensor
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
@@ -67,17 +67,28 @@ def check_call(
     inputs: Mapping[str, Array],
     outputs: Mapping[str, Array] | None,
     runtime_params: Mapping[str, Array] | None,
-) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
-    """Returns outputs and runtime parameters of `Engine.forward`, empty ones for `None`; checks that all are dicts.
+) -> tuple[Mapping[str, Array], Mapping[str, Array], Mapping[str, Array]]:
+    """Returns the arguments of `Engine.forward`, empty dicts for `None`; checks that all are dicts.
 
-    An output that is an input under the same name is written in place, and left out.
+    Inputs of other libraries become arrays over their memory. An output that is an input under the same name is written
+    in place, and left out.
     """
     outputs = {} if outputs is None else outputs
     runtime_params = {} if runtime_params is None else runtime_params
     for what, values in (("inputs", inputs), ("outputs", outputs), ("runtime_params", runtime_params)):
         check_kind(what, values, Mapping)
     new = {n: value for n, value in outputs.items() if n not in inputs or inputs[n] is not value}
-    return new, runtime_params
+    # The types alone are compared first, as the steps of a runner have numpy's arrays only.
+    if set(map(type, inputs.values())) - {np.ndarray}:
+        inputs = {name: _as_array(name, value) for name, value in inputs.items()}
+    return inputs, new, runtime_params
+
+
+def _as_array(name: str, value: object) -> Array:
+    try:
+        return from_dlpack(value)
+    except TypeError as error:
+        raise EngineError(f"input {name!r} {error}") from None
 
 
 def check_names(what: str, given: Collection[str], wanted: Collection[str], optional: bool = False) -> None:

@@ -313,7 +313,7 @@ class NativeEngine(Engine):
         outputs: Mapping[str, Array] | None = None,
         runtime_params: Mapping[str, Array] | None = None,
     ) -> dict[str, Any]:
-        outputs, runtime_params = check_call(inputs, outputs, runtime_params)
+        inputs, outputs, runtime_params = check_call(inputs, outputs, runtime_params)
         program = self._program or self._specialized(inputs)
         results: dict[str, Any] = program.forward(inputs, outputs, runtime_params)
         return results

@@ -105,7 +105,7 @@ class ReferenceEngine(Engine):
         outputs: Mapping[str, Array] | None = None,
         runtime_params: Mapping[str, Array] | None = None,
     ) -> dict[str, Any]:
-        outputs, _ = check_call(inputs, outputs, runtime_params)
+        inputs, outputs, _ = check_call(inputs, outputs, runtime_params)
         values = self._bind(inputs)
         names = {t.name for t in self.network.outputs if t.name}
         check_names("outputs", outputs, names, optional=True)

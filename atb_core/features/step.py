@@ -23,7 +23,8 @@ KVCache: TypeAlias = "Sequence[tuple[Array, Array]]"
 class Step(Mapping[str, Any]):
     """The arguments of one call of a model's `forward`; features and hooks get it as `meta`.
 
-    Arrays are of numpy in the steps of a `ModelRunner`; callers of `forward` may give torch tensors.
+    Arrays are of numpy in the steps of a `ModelRunner`; callers of `forward` may give torch tensors, and others in host
+    memory that have `__dlpack__`.
 
     The record is a mapping too, like ATB-Models' `input_metadata`: `meta["slots"]`, `meta.get("adapter_ids")`. As a
     mapping it has the fields and the `extras` by name.
@@ -70,21 +71,36 @@ class Step(Mapping[str, Any]):
         """Returns the base of the step's variant: "prefill", "decode", or "mixed" with `q_lens`."""
         return "prefill" if self.is_prefill else "decode" if self.q_lens is None else "mixed"
 
-    def check_kinds(self) -> None:
-        """Raises RequestError for an argument of a wrong kind, for steps that callers write themselves.
+    def checked(self) -> Step:
+        """Returns the step with arrays of other libraries read by DLPack, for steps that callers write themselves.
 
         The cache is checked when a model first gets it, because that takes longer than all the rest.
+
+        Raises:
+            RequestError: an argument is of a wrong kind.
         """
-        import numpy as np
+        step = dataclasses.replace(self, **self._read_arrays())
+        step._check_kinds()
+        return step
 
-        from atb_core.graph.arrays import is_tensor
+    def _read_arrays(self) -> dict[str, Any]:
+        from atb_core.graph.arrays import from_dlpack
 
+        arrays: dict[str, Any] = {}
         for name in _INTEGERS:
             value = getattr(self, name)
-            if value is None and name not in ("input_ids", "position_ids"):
+            if value is not None or name in ("input_ids", "position_ids"):
+                try:
+                    arrays[name] = from_dlpack(value)
+                except TypeError as error:
+                    raise RequestError(f"{name} {error}") from None
+        return arrays
+
+    def _check_kinds(self) -> None:
+        for name in _INTEGERS:
+            value = getattr(self, name)
+            if value is None:
                 continue
-            if not (isinstance(value, np.ndarray) or is_tensor(value)):
-                raise RequestError(f"{name} must be a torch.Tensor or a numpy array, not {type(value).__name__}")
             where = str(getattr(value, "device", "cpu"))
             if str(value.dtype).removeprefix("torch.") not in ("int32", "int64") or where == "meta":
                 raise RequestError(f"{name} must be of int32 or int64, not {value.dtype} on {where}")

@@ -28,6 +28,7 @@ __all__ = [
     "HostArray",
     "data_type",
     "dtype_of",
+    "from_dlpack",
     "import_torch",
     "is_tensor",
     "numpy_dtype",
@@ -77,6 +78,26 @@ def data_type(dtype: object) -> DataType:
 def dtype_of(array: Array) -> DataType:
     """Returns the element type of an array or a tensor; raises TypeError as `data_type`."""
     return data_type(array.dtype)
+
+
+def from_dlpack(value: Any) -> Array:
+    """Returns an array over the memory of another library's array, by DLPack; numpy's and torch's are returned.
+
+    Raises:
+        TypeError: it has no `__dlpack__`, or numpy cannot read what that gives.
+    """
+    if isinstance(value, np.ndarray) or is_tensor(value):
+        return value
+    kind = type(value).__name__
+    if not (hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__")):
+        raise TypeError(f"must be a torch.Tensor or a numpy array, not {kind}; others need __dlpack__")
+    try:
+        return np.from_dlpack(value)
+    except Exception as error:  # the library's own code runs
+        reason = str(error)[:300] or type(error).__name__
+        raise TypeError(
+            f"cannot be read from {kind} by DLPack: {reason}. numpy.asarray(array) may copy it to host memory"
+        ) from error
 
 
 def to_numpy(array: Array) -> HostArray:

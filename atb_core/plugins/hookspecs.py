@@ -13,11 +13,13 @@ needed or, if it is registered after that, at once (pluggy's "historic" hooks).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import click
 
     from atb_core.checkpoint.formats import CheckpointFormat
@@ -46,6 +48,11 @@ def atb_fusion_passes() -> list[Pass]:  # type: ignore[empty-body]
 @hookspec(historic=True)
 def atb_ops() -> list[OpContribution]:  # type: ignore[empty-body]
     """Returns custom ops, with kernels for the backends that they name or a form in core's ops."""
+
+
+@hookspec(historic=True)
+def atb_functions() -> list[Callable[..., Any]]:  # type: ignore[empty-body]
+    """Returns functions that `atb_core.nn.functional` then has under their own names."""
 
 
 @hookspec(historic=True)

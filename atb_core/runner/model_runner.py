@@ -332,6 +332,8 @@ class ModelRunner:
     ) -> torch.Tensor:
         """Runs one step of the model, for callers with their own scheduler and cache.
 
+        Arrays of numpy are taken too, and others in host memory that have `__dlpack__`, but for the cache.
+
         Args:
             input_ids: [T] int64; the prompts one after another, or the new tokens of each sequence.
             position_ids: [T] int64.
@@ -359,7 +361,7 @@ class ModelRunner:
             input_ids, position_ids, is_prefill, kv_cache, block_tables, slots, input_lengths, max_seq_len,
             lm_head_indices, adapter_ids, q_lens, kwargs,
         )  # fmt: skip
-        step.check_kinds()
+        step = step.checked()
         with self.engine_loop.lock:
             logits: torch.Tensor = self.model.run_step(step)
             return logits

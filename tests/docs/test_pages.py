@@ -74,6 +74,7 @@ def test_continuous_integration_runs_every_session_that_checks_something() -> No
         "clients",
         "ecosystem",
         "instructions",
+        "ray",
     }
 
 

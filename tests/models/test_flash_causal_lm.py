@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from dlpack_array import DeviceArray, ForeignArray
 from small_model import MemoryLoader, SmallForCausalLM, random_tensors, small_config
 
 from atb_core.engine import get_backend
@@ -224,6 +226,16 @@ class Step:
 def test_an_impossible_step_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         Step(loaded()).run(**changes)
+
+
+def test_a_step_takes_arrays_of_other_libraries() -> None:
+    step = Step(loaded())
+    names = ("input_ids", "position_ids", "slots", "input_lengths")
+    foreign = {name: ForeignArray(step.arguments[name]) for name in names}
+    expected = step.run().numpy().copy()
+    assert np.array_equal(step.run(**foreign), expected)
+    with pytest.raises(RequestError, match="slots cannot be read from DeviceArray by DLPack"):
+        step.run(slots=DeviceArray(step.arguments["slots"]))
 
 
 def test_a_missing_argument_is_named() -> None:

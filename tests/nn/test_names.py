@@ -7,13 +7,16 @@ from importlib import import_module
 
 import pytest
 import torch
+from hook_plugins import Site, failures, site
 
 from atb_core.engine import BACKENDS
-from atb_core.errors import EngineError, GraphError
+from atb_core.errors import EngineError, GraphError, PluginError
 from atb_core.graph import DataType, Network, Tensor
 from atb_core.nn import functional as F
 from atb_core.nn.distributed import distributed as dist
 from atb_core.nn.network_manager import get_default_net
+
+__all__ = ["site"]
 
 LOCAL = [backend for backend in BACKENDS if backend in ("cpu", "reference")]
 
@@ -37,11 +40,40 @@ def test_module_paths_lead_to_the_same_names(path: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["std", "norm", "copy_blocks", "gating", "group_topk", "multi_latent_attention"])
-def test_a_function_that_is_missing_is_refused_by_name(name: str) -> None:
-    with pytest.raises(GraphError, match=f"nn.functional.{name} of ATB-Models is not in this version"):
+def test_a_function_of_a_package_that_is_missing_is_refused_with_its_name(name: str, site: Site) -> None:
+    with pytest.raises(GraphError, match=f"nn.functional.{name} of ATB-Models is in the package atb-ops") as error:
         getattr(F, name)
+    assert "atb-ops" in str(error.value.hint)
     with pytest.raises(AttributeError):
         F.nothing  # noqa: B018
+
+
+FUNCTIONS = """
+    from atb_core.plugins import hookimpl
+
+    def {0}(x):
+        return x + x
+
+    @hookimpl
+    def atb_functions():
+        return [{0}]
+"""
+
+
+def test_a_plugin_adds_a_function_but_replaces_none_of_the_core(site: Site) -> None:
+    site.install("atb-twice", FUNCTIONS.format("twice"))
+    site.install("atb-linear", FUNCTIONS.format("linear"))
+    with Network():
+        assert F.twice(Tensor("x", (2,), DataType.FLOAT)).shape == (2,)
+    assert F.linear.__module__ == "atb_core.nn.functional.linear"
+    assert [failure.distribution for failure in failures()] == ["atb-linear"]
+
+
+def test_a_function_of_two_plugins_is_an_error_that_names_both(site: Site) -> None:
+    site.install("atb-one", FUNCTIONS.format("twice"))
+    site.install("atb-two", FUNCTIONS.format("twice"))
+    with pytest.raises(PluginError, match=r"the function 'twice' comes from several plugins: atb-one 1\.0 and atb-two"):
+        F.twice  # noqa: B018
 
 
 def test_dtypes_have_the_names_of_acl() -> None:

@@ -16,8 +16,10 @@ from atb_core.checkpoint.quant_schemes import QUANT_SCHEMES
 from atb_core.checkpoint.sources.base import SOURCES
 from atb_core.errors import PluginError
 from atb_core.features import FEATURES
+from atb_core.features.adapters import ADAPTERS
 from atb_core.graph.custom_ops import OPS
 from atb_core.graph.passes import FUSIONS
+from atb_core.nn.functional import FUNCTIONS
 from atb_core.plugins import ToolParser, hookimpl, register_hooks
 from atb_core.plugins.hookspecs import HOOK_NAMES
 from atb_core.plugins.records import Status, records
@@ -45,7 +47,18 @@ def names() -> list[str]:
 
 
 def test_every_hook_fills_one_slot_of_a_layer() -> None:
-    slots = (FUSIONS, OPS, FEATURES, COMMANDS, CHECKPOINT_FORMATS, QUANT_SCHEMES, SOURCES, TOOL_PARSERS)
+    slots = (
+        FUSIONS,
+        OPS,
+        FUNCTIONS,
+        FEATURES,
+        ADAPTERS,
+        COMMANDS,
+        CHECKPOINT_FORMATS,
+        QUANT_SCHEMES,
+        SOURCES,
+        TOOL_PARSERS,
+    )
     assert [slot.hook for slot in slots] == list(HOOK_NAMES)
 
 

@@ -86,7 +86,7 @@ def good_step() -> dict[str, Any]:
 
 
 def test_a_step_of_the_right_kinds_is_accepted() -> None:
-    Step(**good_step()).check_kinds()
+    Step(**good_step()).checked()
 
 
 _NO_TENSORS = (7, "x", [1, 2], np.zeros(3), torch.tensor(1.5), torch.tensor(1), torch.zeros(3, dtype=torch.bool))
@@ -103,7 +103,7 @@ _WRONG: dict[str, tuple[Any, ...]] = {
 def test_a_step_with_an_argument_of_a_wrong_kind_names_it(name: str) -> None:
     for value in _WRONG[name]:
         with pytest.raises(RequestError, match=rf"^{name} (must|has) "):
-            Step(**{**good_step(), name: value}).check_kinds()
+            Step(**{**good_step(), name: value}).checked()
 
 
 def test_a_template_of_ones_own_must_be_a_file(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of models on the simulated device share."""
+"""Shares helpers among the tests of models on the simulated device."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class DeviceDriver(PagedDriver):
 
 @contextmanager
 def counted() -> Iterator[dict[str, int]]:
-    """What the simulator counts within the block, there after it."""
+    """Gives, after the block, what the simulator counted within it."""
     before: dict[str, int] = SIM.counters()
     found: dict[str, int] = {}
     yield found

@@ -30,7 +30,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def at_once(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What the tasks return, each in a thread of its own, all begun together."""
+    """Returns the results of tasks that begin together, each in a thread of its own."""
     barrier = threading.Barrier(len(tasks))
 
     def run(task: Callable[[], Any]) -> Any:
@@ -42,7 +42,7 @@ def at_once(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 def logits(model: Any, rounds: int = 1) -> list[torch.Tensor]:
-    """Of prompts of different lengths and some steps after them; the steps of several threads fall between."""
+    """Returns logits of prompts of different lengths and of steps after them; other threads run steps between."""
     lengths = [3, 40, 17]
     found = []
     for turn in range(rounds):

@@ -40,10 +40,11 @@ class StoredModel:
 #: Patterns of the files to fetch, and of those to leave.
 # Data only. Code (*.py) and pickles (*.bin, *.pt) are not fetched, so they cannot be run by accident.
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer*", "*.model"]
-_TEMPLATES = "additional_chat_templates"
 UNWANTED = ["*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.so", "consolidated*"]
-# Of the folders only that of templates: the patterns cannot say "but", so each is about one letter of its name.
-UNWANTED += [f"{_TEMPLATES[:n]}[!{letter}]*/*" for n, letter in enumerate(_TEMPLATES)]
+# Of the folders only that of templates and that which says how vectors are made: the patterns cannot say "but", so each
+# is about one letter of their names.
+_FOLDERS = ("additional_chat_templates", "1_Pooling")
+UNWANTED += ["[!a1]*/*", *(f"{name[:n]}[!{name[n]}]*/*" for name in _FOLDERS for n in range(1, len(name)))]
 
 
 class Source(ABC):

@@ -322,8 +322,7 @@ class CausalLM(FlashCausalLMV3):
             step = Step.of(*args, **kwargs)
         except TypeError as error:
             raise RequestError(f"forward: {str(error).replace('Step.__init__() ', '')}") from None
-        step.check_kinds()
-        return self.run_step(step)
+        return self.run_step(step.checked())
 
     @plugin_errors()
     def run_step(self, step: Step) -> Any:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions on symbolic tensors, each of which records one node; names and arguments are those of ATB-Models."""
 
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any
 
 import atb_core.nn.functional.attention as _attention
 import atb_core.nn.functional.elewise as _elewise
@@ -9,8 +10,10 @@ import atb_core.nn.functional.linear as _linear
 import atb_core.nn.functional.moe as _moe
 import atb_core.nn.functional.movement as _movement
 from atb_core.errors import GraphError
+from atb_core.extensions import Extensions
 from atb_core.graph.ops.activation import GeluMode
 from atb_core.graph.ops.attention import MaskType
+from atb_core.names import pip_install
 from atb_core.nn.functional.attention import *
 from atb_core.nn.functional.elewise import *
 from atb_core.nn.functional.linear import *
@@ -24,13 +27,33 @@ __all__ += _linear.__all__
 __all__ += _moe.__all__
 __all__ += _movement.__all__
 
-_ABSENT = ("std", "norm", "copy_blocks", "gating", "group_topk", "multi_latent_attention")
+
+def function_problem(item: object) -> str | None:
+    """Returns a sentence that names the fault of a contributed function, `None` if it has none."""
+    name = getattr(item, "__name__", None)
+    if not callable(item) or not isinstance(name, str):
+        return f"{item!r} is not a function with a name"
+    return f"the core has a function {name}" if name in __all__ else None
 
 
-def __getattr__(name: str) -> NoReturn:
-    if name in _ABSENT:
+FUNCTIONS: Extensions[Callable[..., Any]] = Extensions("atb_functions", "a list of functions", function_problem)
+_OPS = ("std", "norm", "copy_blocks", "gating", "group_topk", "multi_latent_attention")
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    """Returns the function of that name from a plugin; called for names that this module does not have.
+
+    Raises:
+        GraphError: the function is one of ATB-Models, and its plugin is not installed.
+        PluginError: several plugins have a function of that name.
+    """
+    if not name.startswith("_"):
+        found = FUNCTIONS.only(lambda each: each.__name__ == name, f"the function {name!r}")
+        if found is not None:
+            return found.value
+    if name in _OPS:
         raise GraphError(
-            f"nn.functional.{name} of ATB-Models is not in this version",
-            hint='The page "Bring your model" lists what is different; a plugin can add an op of its own.',
+            f"nn.functional.{name} of ATB-Models is in the package atb-ops, which is not installed",
+            hint=f"Install it: {pip_install('atb-ops')}.{FUNCTIONS.failures()}",
         )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

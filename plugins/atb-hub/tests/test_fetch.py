@@ -26,12 +26,13 @@ FILES = {
     "model.safetensors": save({"a": torch.ones(400_000)}),
     "chat_template.jinja": b"{{ messages }}",
     "additional_chat_templates/rag.jinja": b"{{ documents }}",
+    "1_Pooling/config.json": b"{}",
     "onnx/config.json": b"{}",
     "modeling.py": b"raise SystemExit",
     "pytorch_model.bin": b"\x80",
     "tiny-Q8_0.gguf": b"GGUF" + bytes(20),
 }
-KEPT = ["additional_chat_templates", "chat_template.jinja", "config.json", "model.safetensors"]
+KEPT = ["1_Pooling", "additional_chat_templates", "chat_template.jinja", "config.json", "model.safetensors"]
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ class Gate:
             await send(message)
 
         try:
-            self._check(scope, headers)
+            check_access(self._access, scope["path"], headers)
             await self._app(scope, receive, noting)
         except ClientLeftError:
             status = CLIENT_LEFT
@@ -84,22 +84,6 @@ class Gate:
         finally:
             self._note(scope, facts, status or CLIENT_LEFT, time.monotonic() - started)
 
-    def _check(self, scope: Scope, headers: Headers) -> None:
-        if not self._access.allows_host(headers.get("host", "")):
-            raise ApiError(
-                "The header Host names no host of this server", status=421, code="wrong_host",
-                hint="`--allowed-host NAME` adds one.",
-            )  # fmt: skip
-        if not self._access.key_hashes or scope["path"] in _OPEN_PATHS:
-            return
-        if not self._access.allows_key(_key(headers.get("authorization", ""))):
-            # A browser that opens the page asks for the key; programs are told nothing but the error.
-            ask = {"WWW-Authenticate": 'Basic realm="atb serve", charset="UTF-8"'} if scope["path"] == "/" else {}
-            raise ApiError(
-                "The API key is missing or wrong", status=401, code="invalid_api_key", headers=ask,
-                hint="Send it as `Authorization: Bearer KEY`.",
-            )  # fmt: skip
-
     def _note(self, scope: Scope, facts: dict[str, Any], status: int, seconds: float) -> None:
         path = self._paths.get(scope.get("endpoint"), "unknown")
         self._metrics.answered(path, status)
@@ -115,6 +99,24 @@ class Gate:
                 **facts,
             }
             LOG.info(json.dumps(line))
+
+
+def check_access(access: Access, path: str, headers: Headers) -> None:
+    """Raises ApiError for a request under a wrong host, or without a key where one is needed."""
+    if not access.allows_host(headers.get("host", "")):
+        raise ApiError(
+            "The header Host names no host of this server", status=421, code="wrong_host",
+            hint="`--allowed-host NAME` adds one.",
+        )  # fmt: skip
+    if not access.key_hashes or path in _OPEN_PATHS:
+        return
+    if not access.allows_key(_key(headers.get("authorization", ""))):
+        # A browser that opens the page asks for the key; programs are told nothing but the error.
+        ask = {"WWW-Authenticate": 'Basic realm="atb serve", charset="UTF-8"'} if path == "/" else {}
+        raise ApiError(
+            "The API key is missing or wrong", status=401, code="invalid_api_key", headers=ask,
+            hint="Send it as `Authorization: Bearer KEY`.",
+        )  # fmt: skip
 
 
 def _key(authorization: str) -> str:

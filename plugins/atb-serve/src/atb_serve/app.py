@@ -69,7 +69,6 @@ def make_app(runner: ModelRunner, names: Sequence[str], settings: ServeSettings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.health = status.Health()
         yield
         await model.close()
 
@@ -81,6 +80,7 @@ def make_app(runner: ModelRunner, names: Sequence[str], settings: ServeSettings)
     )
     # A path with a slash too many is an unknown one, and not sent elsewhere.
     app.router.redirect_slashes = False
+    app.state.health = status.Health()
     models = dict.fromkeys(names, model)
     for name in runner.adapters:
         if name in models:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,24 +99,69 @@ def command(model: str, **options: Any) -> None:
     """
     from atb_serve.server import Server, bind, set_up_logs
 
-    host, port, drain = options.pop("host"), options.pop("port"), options.pop("drain")
-    names = options.pop("names") or (model,)
-    log_requests = options.pop("log_requests")
-    keys = hashed_keys(options.pop("keys"), options.pop("api_key_file"))
-    settings = ServeSettings(_limits(options), Access(keys, _hosts(host, options.pop("hosts"), bool(keys))))
-    if not keys and not _is_loopback(host):
+    host, port = options["host"], options["port"]
+    served = _served(model, options)
+    settings = served.settings
+    if not settings.access.key_hashes and not _is_loopback(host):
         note(f"warning: {host} can be reached by other machines, and without --api-key everybody may ask")
     with bind(host, port, settings.limits.idle_timeout) as listener:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-        if options["max_num_seqs"] is None:
-            del options["max_num_seqs"]
-        set_up_logs(log_requests)
-        with load_runner(model, **options) as runner:
+        set_up_logs(served.log_requests)
+        with load_runner(model, **served.loading) as runner:
             from atb_serve.app import make_app
 
-            app = make_app(runner, names, settings)
-            server = Server(app, drain, lambda: note(f"{names[0]} is served at {address}/v1 (Ctrl-C ends it)"))
+            app = make_app(runner, served.names, settings)
+            name = served.names[0]
+            server = Server(app, served.drain, lambda: note(f"{name} is served at {address}/v1 (Ctrl-C ends it)"))
             server.run(sockets=[listener])
+
+
+@dataclass(frozen=True)
+class Served:
+    """A command line of `atb serve`, without the address.
+
+    Attributes:
+        model: Reference of the model.
+        names: Names of the model in requests.
+        settings: Limits and access.
+        drain: Seconds for which requests go on at the end.
+        log_requests: Writes a line for each request.
+        loading: Arguments of `ModelRunner`.
+    """
+
+    model: str
+    names: tuple[str, ...]
+    settings: ServeSettings
+    drain: float
+    log_requests: bool
+    loading: dict[str, Any]
+
+
+def served_by(words: Sequence[str]) -> Served:
+    """Reads a command line of `atb serve`, and the variables, for a server that gets its requests by other means.
+
+    Such a server answers under every host name, unless the command line has some.
+
+    Raises:
+        SettingsError: An option is unknown or has a wrong value.
+    """
+    try:
+        options = command.make_context("atb serve", list(words), auto_envvar_prefix="ATB_SERVE").params
+    except click.ClickException as error:
+        raise SettingsError(error.format_message(), hint="`atb serve --help` lists the options.") from None
+    return _served(options.pop("model"), {**options, "host": ""})
+
+
+def _served(model: str, options: dict[str, Any]) -> Served:
+    """Sorts the options."""
+    host, names = options.pop("host"), options.pop("names") or (model,)
+    del options["port"]
+    keys = hashed_keys(options.pop("keys"), options.pop("api_key_file"))
+    settings = ServeSettings(_limits(options), Access(keys, _hosts(host, options.pop("hosts"), bool(keys))))
+    drain, log_requests = options.pop("drain"), options.pop("log_requests")
+    if options["max_num_seqs"] is None:
+        del options["max_num_seqs"]
+    return Served(model, tuple(names), settings, drain, log_requests, options)
 
 
 def _limits(options: dict[str, Any]) -> Limits:

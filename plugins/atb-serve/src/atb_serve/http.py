@@ -50,16 +50,26 @@ async def read_body(request: Request, kind: type[T], limits: Limits) -> T:
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError("The header Content-Type must be application/json", status=415, code="unsupported_media_type")
-    try:
-        data = await asyncio.wait_for(_body(request, limits.max_body_bytes), limits.body_timeout)
-    except asyncio.TimeoutError:
-        raise ApiError(
-            f"The body did not arrive within {limits.body_timeout:g} s", status=408, code="body_timeout"
-        ) from None
+    data = await read_bytes(request, limits)
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise invalid_json(error) from None
+
+
+async def read_bytes(request: Request, limits: Limits) -> bytes:
+    """Reads a body.
+
+    Raises:
+        ApiError: It is too large or too slow.
+        ClientLeftError: The client left meanwhile.
+    """
+    try:
+        return await asyncio.wait_for(_body(request, limits.max_body_bytes), limits.body_timeout)
+    except asyncio.TimeoutError:
+        raise ApiError(
+            f"The body did not arrive within {limits.body_timeout:g} s", status=408, code="body_timeout"
+        ) from None
 
 
 async def _body(request: Request, limit: int) -> bytes:

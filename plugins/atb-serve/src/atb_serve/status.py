@@ -9,6 +9,7 @@ from collections.abc import Collection
 from importlib.metadata import version as version_of
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -50,10 +51,16 @@ class Health:
         return ""
 
 
+async def problem_of(app: Starlette) -> str:
+    """Returns why an application cannot answer; empty if its engines take steps."""
+    state: ServerState = app.state.server
+    problem: str = await app.state.health.problem({each.engine: each for each in state.models.values()}.values())
+    return problem
+
+
 async def health(request: Request) -> Response:
     """Answers 200 if the engine has just taken a step, else 503."""
-    state = ServerState.of(request)
-    problem = await request.app.state.health.problem({each.engine: each for each in state.models.values()}.values())
+    problem = await problem_of(request.app)
     return JsonResponse({"status": problem or "ok"}, 503 if problem else 200)
 
 
