@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,19 @@ def test_cases_are_chosen_by_group_and_by_name(check: Any) -> None:
     status, result, _ = check("--only", "ops", "--match", "Softmax: rows")
     assert status == 0
     assert [case["name"] for case in result["cases"]] == ["Softmax: rows, float16", "Softmax: rows, bfloat16"]
+
+
+def test_a_300i_duo_tries_float16_alone_and_leaves_its_caches_to_models(tmp_path: Path) -> None:
+    file = tmp_path / "check.json"
+    options = ["--backend", "atb-sim", "--only", "ops", "--match", "ReshapeAndCache", "-o", str(file)]
+    # The chip is chosen when the process opens the device.
+    environment = {**os.environ, "ATB_SIM_SOC": "Ascend310P3", "PYTHONPATH": os.pathsep.join(sys.path)}
+    arguments = [sys.executable, "-m", "atb_cli", "ascend", "check", *options]
+    subprocess.run(arguments, env=environment, check=True, capture_output=True, timeout=240)
+    result = json.loads(file.read_text(encoding="utf-8"))
+    assert result["summary"][0].startswith("SIMULATOR of Ascend310P3")
+    assert {case["name"].rpartition(", ")[2] for case in result["cases"]} == {"float16"}
+    assert {case["status"] for case in result["cases"]} == {"skipped", "refused"}
 
 
 def test_a_text_that_no_case_has_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
