@@ -51,6 +51,7 @@ class MemoryLoader:
     """A checkpoint that is a dict of tensors; notes what was read."""
 
     source = "memory"
+    quantization = None
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self.tensors = dict(tensors)

@@ -157,6 +157,9 @@ class WeightLoader(ABC):
     given a name the checkpoint lacks raises `WeightsError`, as does any read that fails.
     """
 
+    #: Name of the scheme in which a checkpoint of safetensors is quantised, `None` for plain elements.
+    quantization: str | None = None
+
     @property
     @abstractmethod
     def source(self) -> str:

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader, end_token_ids
+from atb_core.checkpoint.quant_schemes import declared_quantization, open_quantized
 from atb_core.checkpoint.tokenizer_conversion import convert
 from atb_core.checkpoint.tokenizer_json import library_errors, tokenizer_from_json
 from atb_core.errors import ConfigError, TokenizerError, WeightsError
 from atb_core.files import read_file, read_json, read_text
 from atb_core.graph.dtype import DataType
+from atb_core.names import DTYPES
 
 if TYPE_CHECKING:
     import tokenizers
+
+    from atb_core.checkpoint.safetensors import SafetensorsLoader
 
 _MAX_TEMPLATE_BYTES = 1 << 20
 _MAX_TEMPLATES = 64
@@ -58,7 +62,7 @@ class DirectoryCheckpoint(Checkpoint):
         if not self.path.is_file() and not any(self.path.glob("*.safetensors")):
             return None
         sizes: Counter[str] = Counter()
-        with self.weights() as loader:
+        with self._stored() as loader:
             for name in loader.names():
                 # Other checks name types that are not supported.
                 with suppress(WeightsError):
@@ -80,9 +84,34 @@ class DirectoryCheckpoint(Checkpoint):
         return read_tokenizer_files(self.directory)
 
     def weights(self, dtype: DataType | None = None) -> WeightLoader:
+        stored = self._stored()
+        try:
+            declared = self._quantization() if (self.directory / "config.json").exists() else None
+            return stored if declared is None else open_quantized(stored, *declared, dtype or self._plain_dtype())
+        except BaseException:
+            stored.close()
+            raise
+
+    def _stored(self) -> SafetensorsLoader:
         from atb_core.checkpoint.safetensors import open_safetensors
 
         return open_safetensors(self.path)
+
+    def _quantization(self) -> tuple[str, Mapping[str, Any]] | None:
+        return declared_quantization(self.directory, self._config)
+
+    def _plain_dtype(self) -> DataType:
+        """Returns the floating type that the configuration names, bfloat16 if it names none."""
+        named = str(self._config.get("torch_dtype") or self._config.get("dtype")).removeprefix("torch.")
+        return DataType.from_short(named) if named in DTYPES else DataType.BF16
+
+    def quantization(self) -> str | None:
+        declared = self._quantization()
+        return declared[0] if declared else None
+
+    def stored_types(self) -> Counter[str]:
+        with self._stored() as loader:
+            return loader.stored_types()
 
 
 def read_tokenizer_files(directory: Path) -> TokenizerParts:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -22,9 +23,12 @@ from atb_core.files import parse_json, read_json
 from atb_core.graph.arrays import HostArray, dtype_of
 from atb_core.graph.dtype import DataType
 
+__all__ = ["SafetensorsLoader"]
+
 _log = logging.getLogger(__name__)
 
-_INDEX_FILE = "model.safetensors.index.json"
+_INDEX_SUFFIX = ".safetensors.index.json"
+_INDEX_FILE = f"model{_INDEX_SUFFIX}"
 _SHARD = re.compile(r"[^/\\\0]+\.safetensors")
 # The most that Linux takes.
 _MAX_NAME_BYTES = 255
@@ -111,6 +115,17 @@ class SafetensorsLoader(TableLoader[str]):
         self.read_into(name, out)
         return out
 
+    def stored_types(self) -> Counter[str]:
+        """Returns the number of tensors in each element type, under the project's names or the format's."""
+        types = (tensor.type for tensor in self.tensors.values())
+        return Counter(_READABLE[each].short if each in _READABLE else each for each in types)
+
+    def read_bytes(self, name: str) -> HostArray:
+        """Reads a tensor's elements as they are stored, uint8 `[nbytes]`; its type is `locate(name).type`."""
+        tensor, out = self.locate(name), np.empty(self.nbytes(name), np.uint8)
+        self._file_of[name].read_into(tensor.offset, memory_of(out), f"tensor {name!r}")
+        return out
+
     def read_into(self, name: str, out: HostArray) -> None:
         if dtype_of(out) is self.dtype(name) and out.shape == self.shape(name) and out.flags.carray:
             self._file_of[name].read_into(self.locate(name).offset, memory_of(out), f"tensor {name!r}")
@@ -157,6 +172,8 @@ def open_safetensors(path: Path) -> SafetensorsLoader:
             return SafetensorsLoader(path, [path])
         path = path.parent
     index, single = path / _INDEX_FILE, path / "model.safetensors"
+    if not index.exists() and len(others := list(path.glob(f"*{_INDEX_SUFFIX}"))) == 1:
+        index = others[0]  # such as quant_model_weights.safetensors.index.json
     weight_map = _read_index(index) if index.exists() else {}
     if weight_map and (not single.exists() or single.name in weight_map.values()):
         shards = [path / name for name in sorted(set(weight_map.values()))]

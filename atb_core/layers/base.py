@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from atb_core.errors import ConfigError
 from atb_core.graph.dtype import DataType
@@ -86,6 +86,14 @@ class Layer(Module):
         self.config_metadata = config_metadata
         self.infer_param = infer_param
         self.mapping = Mapping()
+
+
+def adds_bias(file_loader: ShapeSource | None, prefix: str) -> bool:
+    """Returns true if a quantised checkpoint has a bias at `prefix`, also where the architecture has none.
+
+    Methods against outliers shift activations before they are rounded, and take the shift back in a bias.
+    """
+    return getattr(file_loader, "quantization", None) is not None and f"{prefix}.bias" in cast(Any, file_loader)
 
 
 def stored_shape(file_loader: ShapeSource | None, name: str) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.formats import CheckpointFormat
+    from atb_core.checkpoint.quant_schemes import QuantScheme
     from atb_core.graph.custom_ops import OpContribution
     from atb_core.plugins.hooks import register_hooks
     from atb_core.plugins.hookspecs import hookimpl
@@ -20,6 +21,7 @@ __all__ = [
     "CheckpointFormat",
     "OpContribution",
     "ParsedAnswer",
+    "QuantScheme",
     "ToolCall",
     "ToolParser",
     "hookimpl",
@@ -32,6 +34,7 @@ __all__ = [
 # Loaded on use: listing families must not load the layers that these names are from.
 _HOME = {
     "CheckpointFormat": "atb_core.checkpoint.formats",
+    "QuantScheme": "atb_core.checkpoint.quant_schemes",
     "OpContribution": "atb_core.graph.custom_ops",
     "ParsedAnswer": "atb_core.runner.tool_calls",
     "ToolCall": "atb_core.runner.tool_calls",

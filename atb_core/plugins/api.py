@@ -60,6 +60,7 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.graph.quantized",
         "atb_core.engine.kernels",
         "atb_core.checkpoint.files",
+        "atb_core.checkpoint.safetensors",
         "atb_core.checkpoint.sources.base",
     ),
     "Further import paths": (

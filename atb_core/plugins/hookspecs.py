@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import click
 
     from atb_core.checkpoint.formats import CheckpointFormat
+    from atb_core.checkpoint.quant_schemes import QuantScheme
     from atb_core.checkpoint.sources.base import Source
     from atb_core.features.adapters import AdapterManager
     from atb_core.features.base import FeatureDecorator
@@ -75,6 +76,11 @@ def atb_cli_commands() -> list[click.Command]:  # type: ignore[empty-body]
 @hookspec(historic=True)
 def atb_checkpoint_formats() -> list[CheckpointFormat]:  # type: ignore[empty-body]
     """Returns checkpoint formats, asked in turn about a path that is of none of core's."""
+
+
+@hookspec(historic=True)
+def atb_quant_schemes() -> list[QuantScheme]:  # type: ignore[empty-body]
+    """Returns ways in which checkpoints of safetensors are quantised, by the name that the checkpoint says."""
 
 
 @hookspec(historic=True)

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from ops.samples import Sample
 
 from atb_core.engine.base import Engine
 from atb_core.engine.cpu import CpuBackend, CpuEngine
@@ -14,6 +13,7 @@ from atb_core.engine.native import NativeStore
 from atb_core.graph import DataType, Dim, Network, Tensor, record
 from atb_core.graph.torch_dtypes import dtype_from_torch
 from atb_core.nn.functional import gather, linear, rms_norm
+from atb_testing.op_samples import Sample
 
 HIDDEN, VOCAB = 40, 24
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from engine.networks import sample_engine, tiny_engine
 from ops.cases import OPS
-from ops.samples import Sample, samples_of
 
 from atb_core._cpu import supported_isas
 from atb_core.engine.cpu import CpuBackend
+from atb_testing.op_samples import Sample, samples_of
 
 CASES = [
     pytest.param(sample, id=f"{name}: {sample.label}")

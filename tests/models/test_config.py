@@ -205,3 +205,14 @@ def test_a_configuration_needs_neither_torch_nor_transformers() -> None:
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_null_turns_off_what_the_class_has_on() -> None:
+    @dataclass
+    class Windowed(BaseConfig):
+        sliding_window: int | None = 4096
+
+    fields = {"hidden_size": 64, "num_attention_heads": 4}
+    assert Windowed.from_dict({**fields, "sliding_window": None}).sliding_window is None
+    assert Windowed.from_dict(fields).sliding_window == 4096
+    assert Windowed.from_dict({**fields, "rms_norm_eps": None}).rms_norm_eps == Windowed().rms_norm_eps

@@ -93,7 +93,7 @@ def test_every_tensor_is_read_once_and_arrives_in_the_models_type() -> None:
 
 def test_a_quantized_checkpoint_is_refused_by_its_method() -> None:
     model = Decorated(small_config(quantization_config={"quant_method": "gptq", "bits": 4}), None, backend="reference")
-    with pytest.raises(WeightsError, match=r"quantized \(gptq\)"):
+    with pytest.raises(WeightsError, match=r"quantised \(gptq\)"):
         model.load_weights(MemoryLoader({}))
 
 

@@ -7,14 +7,15 @@ from itertools import combinations, product
 
 import pytest
 import torch
-from ops.cases import OPS, engine_for
-from ops.samples import Sample, samples_of
+from ops.cases import OPS
 
 from atb_core.errors import AtbError, GraphError
 from atb_core.graph import DataType, Network, Op, Tensor, record
 from atb_core.graph.ops import AddRmsNorm, Linear, SelfAttention
 from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
 from atb_core.nn import functional as F
+from atb_testing.one_op import engine_for
+from atb_testing.op_samples import Sample, samples_of
 
 DTYPES = [dtype_to_torch(dtype) for dtype in DataType]
 #: Every op with each of its sets of inputs, smallest sample first.

@@ -7,13 +7,14 @@ import dataclasses
 
 import pytest
 import torch
-from ops.cases import CASES, FLOATS, OPS, assert_close, cast, engine_for
-from ops.samples import Sample, samples_of
+from ops.cases import CASES, FLOATS, OPS, assert_close
 
 from atb_core.engine import BACKENDS, get_backend
 from atb_core.errors import GraphError
 from atb_core.graph.ops import Elewise, SelfAttention
 from atb_core.graph.torch_dtypes import dtype_from_torch
+from atb_testing.one_op import engine_for, inputs_for
+from atb_testing.op_samples import Sample, samples_of
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -28,7 +29,7 @@ def test_an_op_declares_samples_backends_and_documentation(name: str) -> None:
 @pytest.mark.parametrize("sample", CASES)
 def test_the_shape_and_type_rules_are_those_of_the_reference(sample: Sample) -> None:
     for dtype in FLOATS:
-        inputs = cast(sample, dtype)
+        inputs = inputs_for(sample, dtype)
         shapes = [tuple(value.shape) for value in inputs]
         op = sample.op.resolve(*shapes)
         results = sample.op.reference(*(value.clone() for value in inputs))
@@ -45,7 +46,7 @@ def test_the_cpu_engine_agrees_with_the_reference(sample: Sample, dtype: torch.d
         pytest.skip(f"{sample.op.name} does not claim the cpu backend")
     results = []
     for backend in ("reference", "cpu"):
-        inputs = cast(sample, dtype)
+        inputs = inputs_for(sample, dtype)
         out = engine_for(sample, inputs, backend, shapes).forward({f"in{i}": v for i, v in enumerate(inputs)})
         results.append([*out.values(), *(inputs[i] for i in sample.op.writes)])
     assert_close(*results)

@@ -12,6 +12,7 @@ from hook_plugins import Site, failures, site
 
 from atb_cli.plugin_commands import COMMANDS
 from atb_core.checkpoint.formats import CHECKPOINT_FORMATS
+from atb_core.checkpoint.quant_schemes import QUANT_SCHEMES
 from atb_core.checkpoint.sources.base import SOURCES
 from atb_core.errors import PluginError
 from atb_core.features import FEATURES
@@ -46,7 +47,18 @@ def names() -> list[str]:
 
 
 def test_every_hook_fills_one_slot_of_a_layer() -> None:
-    slots = (FUSIONS, OPS, FUNCTIONS, FEATURES, ADAPTERS, COMMANDS, CHECKPOINT_FORMATS, SOURCES, TOOL_PARSERS)
+    slots = (
+        FUSIONS,
+        OPS,
+        FUNCTIONS,
+        FEATURES,
+        ADAPTERS,
+        COMMANDS,
+        CHECKPOINT_FORMATS,
+        QUANT_SCHEMES,
+        SOURCES,
+        TOOL_PARSERS,
+    )
     assert [slot.hook for slot in slots] == list(HOOK_NAMES)
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ops.cases import CASES, OPS, assert_close, cast, engine_for
-from ops.samples import Sample, samples_of
+from ops.cases import CASES, OPS, assert_close
 
 from atb_ascend.backend import load_simulator
 from atb_core.errors import EngineError
-from atb_core.graph.arrays import data_type, to_torch
-from atb_core.graph.ops import SelfAttention
-from atb_core.models.runtime.inputs import triangular_mask
+from atb_testing.one_op import MISSING_ON_ATB, engine_for, inputs_for_atb
+from atb_testing.op_samples import Sample, samples_of
 
 pytest.importorskip("atb_sim", reason="needs the distribution atb-sim: pip install ./plugins/atb-sim")
 
@@ -38,20 +36,10 @@ REFUSED = {
     ("Reduce: MAX", torch.float16): "bfloat16 or int32",
     ("Reduce: MIN", torch.float16): "bfloat16 or int32",
 }
-#: Outputs of an op that ATB's operation does not have.
-MISSING_OUTPUTS = {"AddRmsNorm": (1,)}
 
 
 def refusal(name: str, dtype: torch.dtype) -> str | None:
     return next((why for (start, kind), why in REFUSED.items() if name.startswith(start) and kind is dtype), None)
-
-
-def inputs_of(sample: Sample, dtype: torch.dtype) -> list[torch.Tensor]:
-    inputs = cast(sample, dtype)
-    # The other engines need no mask to be causal; ATB reads it.
-    if isinstance(sample.op, SelfAttention) and sample.op.is_triu_mask and sample.op.num_inputs == 5:
-        inputs[3] = to_torch(triangular_mask(data_type(dtype)))
-    return inputs
 
 
 def test_the_table_of_rules_and_the_registry_name_the_same_ops() -> None:
@@ -63,14 +51,14 @@ def test_the_table_of_rules_and_the_registry_name_the_same_ops() -> None:
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize(("sample", "name"), [pytest.param(*c.values, c.id, id=c.id) for c in ATB_CASES])
 def test_the_simulator_agrees_with_the_reference(sample: Sample, name: str, dtype: torch.dtype) -> None:
-    missing = MISSING_OUTPUTS.get(sample.op.name, ())
+    missing = MISSING_ON_ATB.get(sample.op.name, ())
     if why := refusal(name, dtype):
         with pytest.raises(EngineError, match=why):
-            engine_for(sample, inputs_of(sample, dtype), "atb-sim", leave_out=missing)
+            engine_for(sample, inputs_for_atb(sample, dtype), "atb-sim", leave_out=missing)
         return
     results = []
     for backend in ("reference", "atb-sim"):
-        inputs = inputs_of(sample, dtype)
+        inputs = inputs_for_atb(sample, dtype)
         engine = engine_for(sample, inputs, backend, leave_out=missing)
         out = engine.forward({f"in{i}": value for i, value in enumerate(inputs)})
         results.append([*out.values(), *(inputs[i] for i in sample.op.writes)])
@@ -80,4 +68,4 @@ def test_the_simulator_agrees_with_the_reference(sample: Sample, name: str, dtyp
 def test_an_output_that_atb_does_not_have_is_refused() -> None:
     (sample, *_) = samples_of(OPS["AddRmsNorm"])
     with pytest.raises(EngineError, match="rstd"):
-        engine_for(sample, inputs_of(sample, torch.float16), "atb-sim")
+        engine_for(sample, inputs_for_atb(sample, torch.float16), "atb-sim")

@@ -19,7 +19,7 @@ import atb_ascend
 import atb_ascend.backend as atb
 from atb_ascend.backend import AtbBackend, load_simulator
 from atb_core.engine import get_backend
-from atb_core.errors import BackendUnavailableError
+from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph import DataType, Network, Tensor
 from atb_core.nn.functional import linear
 
@@ -68,6 +68,21 @@ def test_a_stream_of_torchs_is_not_destroyed_with_the_device(torch_npu: types.Si
     device = extension.Device(0, torch_npu.stream)
     del device
     assert torch_npu.sim.counters()["live_streams"] == before
+
+
+def test_a_cache_that_torch_finds_no_memory_for_is_an_error_of_ours(
+    torch_npu: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def zeros(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("NPU out of memory. Tried to allocate 64.00 MiB\na second line")
+
+    backend = AtbBackend(device_id=0)
+    monkeypatch.setattr(torch, "zeros", zeros)
+    with pytest.raises(EngineError) as caught:
+        backend.allocate((1 << 25,), torch.float16)
+    assert caught.value.message == (
+        "device 0 has no 64 MiB for a key/value cache: NPU out of memory. Tried to allocate 64.00 MiB"
+    )
 
 
 AT_EXIT = """

@@ -12,7 +12,7 @@ from typing import Any
 
 from atb_core.errors import ConfigError, GraphError
 from atb_core.graph.tensor import Tensor
-from atb_core.layers.base import LayerConfig, ShapeSource, stored_shape
+from atb_core.layers.base import LayerConfig, ShapeSource, adds_bias, stored_shape
 from atb_core.layers.linear.adapters import adapted
 from atb_core.nn.distributed import distributed
 from atb_core.nn.functional import linear, split
@@ -59,6 +59,7 @@ class BaseLinear(Module):
         shapes = _weight_shapes(file_loader, self.prefixes, in_features, out_features)
         self.out_sizes = [shape[0] for shape in shapes]
         self.weight = self._parameter("weight", shapes)
+        bias = bias or any(adds_bias(file_loader, prefix) for prefix in self.prefixes)
         self.bias = self._parameter("bias", [(n,) for n in self.out_sizes]) if bias else None
         for parameter in (self.weight, self.bias):
             if packed is not None and parameter is not None:

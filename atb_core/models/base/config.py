@@ -133,10 +133,18 @@ class BaseConfig:
         return unread_fields(*cls._made_of(config_dict), numbers)
 
     @classmethod
+    def _nullable(cls) -> list[str]:
+        """Returns the fields that are not `None` by default and may be."""
+        fields = [f for f in dataclasses.fields(cls) if f.init and f.default not in (None, dataclasses.MISSING)]
+        return [f.name for f in fields if "None" in str(f.type) or "Optional" in str(f.type)]
+
+    @classmethod
     def _made_of(cls: type[ConfigT], config_dict: Mapping[str, Any]) -> tuple[ConfigT, dict[str, Any]]:
         """Returns an unchecked configuration, and the fields under the names of the class."""
         names = {f.name for f in dataclasses.fields(cls) if f.init}
         values = _normalized(config_dict, cls._merged("spellings"), names)
+        # An explicit null turns off what the class has on, where the field's type allows it.
+        values |= {name: None for name in cls._nullable() if name not in values and name in config_dict}
         return cls(**{key: value for key, value in values.items() if key in names}), values
 
     @classmethod
@@ -256,7 +264,7 @@ BaseConfig.__init__ = _init  # type: ignore[method-assign]
 
 
 def _normalized(config_dict: Mapping[str, Any], spellings: Mapping[str, str], names: set[str]) -> dict[str, Any]:
-    """Returns the values under the names of a class's fields; drops `None`, so that defaults apply."""
+    """Returns the values under the names of a class's fields; drops `None`."""
     values = {key: value for key, value in config_dict.items() if value is not None}
     # Hugging Face reads the newer spelling where a file has both.
     values["torch_dtype"] = values.pop("dtype", values.get("torch_dtype"))

@@ -278,11 +278,11 @@ class CausalLM(FlashCausalLMV3):
             WeightsError: one message with every missing, misshapen and unexpected tensor; or a quantized checkpoint.
         """
         quantized = self.config.quantization_config or self.config.quantize
-        if quantized:
+        if quantized and loader.quantization is None:
             method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
             raise WeightsError(
-                f"the checkpoint is quantized ({method}), which is not supported",
-                hint="Use the model's unquantized checkpoint, or a GGUF file of it.",
+                f"the configuration says that the weights are quantised ({method}), and these are plain tensors",
+                hint="Open the checkpoint by its directory, or use the unquantised one.",
             )
         plan = plan_loading(collect_parameters([self]), loader)
         engine = self.variants.get("prefill").engine

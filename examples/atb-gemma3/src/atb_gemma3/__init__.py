@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gemma 3 models for atb_core."""
+"""Gemma 2 and 3 models for atb_core."""

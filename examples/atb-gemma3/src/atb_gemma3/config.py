@@ -12,6 +12,37 @@ from atb_core.models.base.window_config import WindowConfig
 
 
 @dataclass
+class Gemma2Config(WindowConfig):
+    """Configuration of Gemma 2: a window for every second layer, and caps of scores and logits."""
+
+    model_type: str = "gemma2"
+    vocab_size: int = 256000
+    head_dim: int | None = 256
+    hidden_act: str = "gelu_pytorch_tanh"
+    max_position_embeddings: int = 8192
+    tie_word_embeddings: bool = True
+    query_pre_attn_scalar: float = 256
+    sliding_window: int | None = 4096
+    attn_logit_softcapping: float | None = 50.0
+    final_logit_softcapping: float | None = 30.0
+
+    activations = ("gelu_pytorch_tanh",)
+    spellings = {"hidden_activation": "hidden_act"}
+
+    def validate(self) -> None:
+        """Raises ConfigError for the first field that has an impossible value."""
+        super().validate()
+        _check_positive("query_pre_attn_scalar", self.query_pre_attn_scalar)
+        for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+            if getattr(self, name) is not None:
+                _check_positive(name, getattr(self, name))
+
+    def has_window(self, layer_idx: int) -> bool:
+        """Returns true for the first layer and each second one after it, if `layer_types` does not say otherwise."""
+        return super().has_window(layer_idx) if self.layer_types is not None else layer_idx % 2 == 0
+
+
+@dataclass
 class Gemma3Config(WindowConfig):
     """Configuration of Gemma 3's text models: a window and a rotation of their own for most layers.
 
@@ -39,9 +70,7 @@ class Gemma3Config(WindowConfig):
     def validate(self) -> None:
         """Raises ConfigError for the first field that has an impossible value."""
         super().validate()
-        scalar = self.query_pre_attn_scalar
-        if isinstance(scalar, bool) or not isinstance(scalar, (int, float)) or not 0 < scalar < 1e9:
-            raise ConfigError(f"query_pre_attn_scalar = {scalar!r} must be a number above 0 and below 1e9")
+        _check_positive("query_pre_attn_scalar", self.query_pre_attn_scalar)
         for layer in range(self.num_hidden_layers):
             self.rope_of(layer)
 
@@ -61,3 +90,8 @@ class Gemma3Config(WindowConfig):
         if not isinstance(parameters, dict):
             raise ConfigError(f"rope_parameters has no settings for {kind!r}")
         return self.rope(parameters)
+
+
+def _check_positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
+        raise ConfigError(f"{name} = {value!r} must be a number above 0 and below 1e9")

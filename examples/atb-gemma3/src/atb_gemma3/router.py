@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Router: the runner's entry point into the family."""
+"""Routers: the runner's entry points into the families."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ _NORMS = (
         )
     ),
 )
+
+
+@dataclass
+class Gemma2Router(BaseRouter):
+    """Routes `model_type` gemma2. Its GGUF files are refused: they do not say what `query_pre_attn_scalar` is."""
 
 
 @dataclass

@@ -139,7 +139,13 @@ class AtbBackend(NativeBackend):
         if not self.simulator:
             import torch
 
-            zeros = torch.zeros(shape, dtype=dtype_to_torch(known), device=f"npu:{self.device_id}")
+            try:
+                zeros = torch.zeros(shape, dtype=dtype_to_torch(known), device=f"npu:{self.device_id}")
+            # Among them is torch.OutOfMemoryError.
+            except RuntimeError as error:
+                lines = str(error).splitlines() or [type(error).__name__]
+                problem = f"device {self.device_id} has no {count >> 20} MiB for a key/value cache: {lines[0]}"
+                raise EngineError(problem) from error
             # The engine must not write before torch has executed the operation from its queue.
             _npu().current_stream().synchronize()
             return zeros

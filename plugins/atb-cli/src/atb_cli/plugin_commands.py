@@ -26,6 +26,7 @@ KNOWN_COMMANDS: Final = {
     "draw": "atb-testing",
     "dump": "atb-testing",
     "compare": "atb-testing",
+    "ascend": "atb-testing",
     "plugins new": "atb-testing[scaffold]",
 }
 

@@ -148,7 +148,7 @@ def _text(facts: dict[str, Any]) -> str:
         "parameters": f"{count_text(facts['parameters'])} ({facts['parameters']:,})",
         "runs in": facts["dtype"],
         "stored as": f"{size_text(facts['file_bytes'])}: {stored} tensors",
-        "quantisation": f"{quantization}, dequantised when loaded" if quantization else "none",
+        "quantisation": f"{quantization} (docs/quantization.md)" if quantization else "none",
         "layers": "{layers}, hidden size {hidden_size}, feed-forward size {intermediate_size}".format(**facts),
         "attention": "{heads} query heads, {kv_heads} key/value heads, {head_dim} wide".format(**facts),
         "vocabulary": f"{facts['vocab_size']}, {'tied' if facts['tied_embeddings'] else 'separate'} output matrix",

@@ -15,6 +15,7 @@ from atb_cli.output import note, size_text
 from atb_core.engine import BACKENDS, get_backend
 from atb_core.errors import AtbError, ConfigError
 from atb_core.plugins import hookimpl
+from atb_testing.ascend.command import ascend
 from atb_testing.draw import command as draw
 from atb_testing.dump_commands import compare_command, dump_command
 from atb_testing.scaffold.command import command as plugins_new
@@ -115,5 +116,5 @@ def _text(result: Verification) -> str:
 
 @hookimpl
 def atb_cli_commands() -> list[click.Command]:
-    """Returns `atb verify`, `atb draw`, `atb dump`, `atb compare` and `atb plugins new`."""
-    return [command, draw, dump_command, compare_command, plugins_new]
+    """Returns `atb verify`, `atb draw`, `atb dump`, `atb compare`, `atb plugins new` and `atb ascend`."""
+    return [command, draw, dump_command, compare_command, plugins_new, ascend]

@@ -36,6 +36,7 @@ class Lab:
         self._checkpoints: dict[tuple[str, str, int], Path] = {}
         self._oracles: dict[tuple[str, str], Oracle] = {}
         self._models: dict[tuple[str, str, str], Any] = {}
+        self._logits: dict[tuple[str, str, str], torch.Tensor] = {}
 
     @cached_property
     def package(self) -> Family:
@@ -88,6 +89,14 @@ class Lab:
         if key not in self._models:
             self._models[key] = self.fresh_model(case, dtype, backend)
         return self._models[key]
+
+    def logits(self, case: str = BASE, dtype: str = "float32", backend: Any = "reference") -> torch.Tensor:
+        """Returns the shared model's logits for the standard prompts, computed once: tests must not change them."""
+        key = (case, dtype, str(backend))
+        if key not in self._logits:
+            with torch_threads(1):
+                self._logits[key] = self.oracle(case, dtype).run(self.model(case, dtype, backend))
+        return self._logits[key]
 
     def fresh_model(self, case: str = BASE, dtype: str = "float32", backend: Any = "reference") -> Any:
         """Returns a new model for a test that changes it."""

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adds the schemes of quantised checkpoints."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from atb_core.plugins import QuantScheme, hookimpl
+
+if TYPE_CHECKING:
+    from atb_core.checkpoint import WeightLoader
+    from atb_core.checkpoint.safetensors import SafetensorsLoader
+    from atb_core.graph import DataType
+
+# The names that checkpoints say, and the modules that read them.
+_MODULES = {
+    "awq": "awq",
+    "compressed-tensors": "compressed",
+    "fp8": "fp8",
+    "gptq": "gptq",
+    "msmodelslim": "modelslim",
+}
+
+
+@hookimpl
+def atb_quant_schemes() -> list[QuantScheme]:
+    """Returns the schemes; their modules are imported when a checkpoint is opened."""
+    return [QuantScheme(name, partial(_open, name)) for name in _MODULES]
+
+
+def _open(name: str, stored: SafetensorsLoader, settings: Mapping[str, Any], dtype: DataType) -> WeightLoader:
+    from atb_quant.loader import QuantLoader
+
+    module = importlib.import_module(f"atb_quant.{_MODULES[name]}")
+    return QuantLoader(name, stored, dtype, module.parts(stored, settings))

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Matrices of integers with scales: their values, and the engine's blocks that hold the same numbers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+
+from atb_core.checkpoint.safetensors import SafetensorsLoader
+from atb_core.errors import WeightsError
+from atb_core.graph.arrays import HostArray, to_numpy
+from atb_core.graph.quantized import QuantizedRows
+
+# Elements that are decoded at a time.
+_CHUNK = 1 << 21
+# The elements of a block; formats by the integers that they hold, the smallest first.
+_BLOCK = 32
+_FORMATS = (("Q4_0", -8, 7), ("Q5_0", -16, 15), ("Q8_0", -128, 127))
+
+
+class Groups(NamedTuple):
+    """Holds what a matrix `[n, k]` has beside its integers.
+
+    Attributes:
+        scales: float32 `[n, groups]`, or `[1, groups]` for all rows.
+        zeros: int32 of such a shape, subtracted from the integers.
+        size: elements of a row in a group; the last may have fewer.
+        of_column: int64 `[k]`, the group of each column; `None`: one group after another.
+    """
+
+    scales: HostArray
+    zeros: HostArray
+    size: int
+    of_column: HostArray | None = None
+
+
+class QuantMatrix(ABC):
+    """A quantised matrix of a checkpoint.
+
+    Args:
+        stored: the checkpoint's tensors.
+        prefix: its name without `.weight`.
+        tensors: names of the tensors that it is made of.
+        shape: `[n, k]`.
+    """
+
+    def __init__(
+        self, stored: SafetensorsLoader, prefix: str, tensors: Collection[str], shape: tuple[int, int]
+    ) -> None:
+        self.stored = stored
+        self.prefix = prefix
+        self.tensors = tuple(tensors)
+        self.shape = shape
+
+    def fail(self, cause: str, hint: str | None = None) -> WeightsError:
+        """Returns an error that names the matrix."""
+        return WeightsError(f"{self.stored.source}: the quantised matrix {self.prefix} {cause}", hint)
+
+    @abstractmethod
+    def values(self, start: int, stop: int) -> HostArray:
+        """Returns rows `[start, stop)` as float32."""
+
+    def blocks(self, formats: Collection[str]) -> QuantizedRows | None:
+        """Returns the rows in blocks of one of the `formats`, `None` if none holds the same numbers."""
+        return None
+
+
+class IntegerMatrix(QuantMatrix):
+    """A matrix whose elements are `scale (q - zero)`, with `q` from `lowest` to `highest`."""
+
+    lowest = -128
+    highest = 127
+
+    @abstractmethod
+    def integers(self, start: int, stop: int) -> HostArray:
+        """Returns `q` of rows `[start, stop)`, of an integer type."""
+
+    @abstractmethod
+    def read_groups(self) -> Groups:
+        """Reads scales and zeros."""
+
+    def groups(self) -> Groups:
+        """Returns scales and zeros, checked."""
+        groups = self.read_groups()
+        if not np.isfinite(groups.scales).all():
+            raise self.fail("has scales that are not finite", "The checkpoint is damaged; fetch it again.")
+        columns, count = groups.of_column, groups.scales.shape[1]
+        if columns is not None and columns.size and not 0 <= columns.min() <= columns.max() < count:
+            raise self.fail(f"has columns in groups {columns.min()} to {columns.max()} of {count}")
+        return groups
+
+    def values(self, start: int, stop: int) -> HostArray:
+        groups = self.groups()
+        out = np.empty((stop - start, self.shape[1]), np.float32)
+        step = max(1, _CHUNK // max(1, self.shape[1]))
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            scales, zeros = (self._columns(part[_rows(part, first, last)], groups) for part in groups[:2])
+            np.multiply(self.integers(first, last) - zeros, scales, out=out[first - start : last - start])
+        return out
+
+    def _columns(self, part: HostArray, groups: Groups) -> HostArray:
+        """Returns scales or zeros of each column, or of all columns if they are the same."""
+        if groups.of_column is not None:
+            return part[:, groups.of_column]
+        return part if part.shape[1] == 1 else np.repeat(part, groups.size, axis=1)[:, : self.shape[1]]
+
+    def blocks(self, formats: Collection[str]) -> QuantizedRows | None:
+        groups, (rows, columns) = self.groups(), self.shape
+        with np.errstate(over="ignore"):
+            halves = groups.scales.astype(np.float16)
+        uneven = groups.scales.shape[1] > 1 and groups.size % _BLOCK
+        if groups.of_column is not None or uneven or columns % _BLOCK or (halves != groups.scales).any() or not rows:
+            return None
+        lowest, highest = self.lowest - int(groups.zeros.max()), self.highest - int(groups.zeros.min())
+        fitting = [name for name, low, high in _FORMATS if low <= lowest and highest <= high and name in formats]
+        if not fitting:
+            return None
+        blocks = []
+        step = max(1, _CHUNK // columns)
+        for first in range(0, rows, step):
+            last = min(first + step, rows)
+            zeros = self._columns(groups.zeros[_rows(groups.zeros, first, last)], groups)
+            scales = self._columns(halves[_rows(halves, first, last)], groups)
+            scales = np.broadcast_to(scales, (last - first, columns))[:, ::_BLOCK]
+            blocks.append(_packed(fitting[0], self.integers(first, last) - zeros, scales))
+        return QuantizedRows(fitting[0], columns, np.concatenate(blocks))
+
+
+def _rows(part: HostArray, first: int, last: int) -> slice:
+    return slice(None) if len(part) == 1 else slice(first, last)
+
+
+def _packed(kind: str, integers: HostArray, scales: HostArray) -> HostArray:
+    """Returns integers `[n, k]` and float16 scales `[n, k / 32]` as blocks of GGUF, uint8 `[n, bytes]`."""
+    rows = len(integers)
+    groups = integers.reshape(rows, -1, _BLOCK)
+    parts: list[HostArray] = [np.ascontiguousarray(scales[:, :, None]).view(np.uint8)]
+    if kind == "Q8_0":
+        parts.append(groups.astype(np.int8).view(np.uint8))
+    else:
+        q = (groups + (8 if kind == "Q4_0" else 16)).astype(np.uint8)
+        if kind == "Q5_0":
+            parts.append(np.packbits(q >> 4, axis=-1, bitorder="little"))
+        parts.append(q[..., : _BLOCK // 2] & 15 | q[..., _BLOCK // 2 :] << 4)
+    return np.concatenate(parts, -1).reshape(rows, -1)
+
+
+def floats(stored: SafetensorsLoader, name: str) -> HostArray:
+    """Returns a tensor as float32."""
+    return to_numpy(stored.get(name)).astype(np.float32)
+
+
+def unpacked(words: HostArray, bits: int) -> HostArray:
+    """Returns the unsigned integers in words of 32 bits, lowest bits first.
+
+    Args:
+        words: int32 `[..., m]`.
+        bits: 2, 4 or 8.
+
+    Returns:
+        uint8 `[..., m, 32 / bits]`.
+    """
+    shifts = np.arange(0, 32, bits, dtype=np.uint32)
+    integers: HostArray = (words.view(np.uint32)[..., None] >> shifts & np.uint32(2**bits - 1)).astype(np.uint8)
+    return integers
