@@ -87,7 +87,7 @@ class ModelRunner:
         max_model_len: Length of the longest context in tokens; `None`: the model's, or as much of it as memory allows.
         max_num_seqs: Most completions that run at a time; more wait. `None`: 256, or as many as there are blocks.
         max_num_batched_tokens: Most prompt tokens in a step; longer prompts are taken in chunks if the model can.
-        enable_prefix_caching: Keeps the cache's full blocks for later prompts that begin alike, with mixed steps.
+        enable_prefix_caching: Takes blocks of a prompt that the cache has from there, if there are mixed steps.
         speculative_config: Guesses tokens from each request's own text and checks several in one step; the tokens are
             the same. In vLLM's form: `{"method": "ngram"}`, with `num_speculative_tokens` (8) at a time at most, after
             `prompt_lookup_min` (3) tokens that occurred before, `prompt_lookup_max` (8) of which are compared.
@@ -96,8 +96,7 @@ class ModelRunner:
             contexts (16 if that is not given), but at most half of the memory that is available after loading.
         features: Names of features to put on the model, of its family or of plugins.
         lora_modules: Directories of LoRA adapters in PEFT's format, by name; `load_adapter` loads more.
-        max_loras: Largest number of different adapters in one step. More may be loaded; they take turns.
-        max_lora_rank: Largest rank of an adapter's matrices.
+        max_loras, max_lora_rank: Most adapters in one step, while more take turns; largest rank of their matrices.
         progress: Shows fetching and loading; `None`: a bar on a terminal.
 
     Attributes:

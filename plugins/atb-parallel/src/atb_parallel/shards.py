@@ -161,6 +161,7 @@ class PartLoader(WeightLoader):
 
     def __init__(self, loader: WeightLoader, cuts: dict[str, Cut], zeros: Collection[str]) -> None:
         self._loader, self._cuts, self._zeros = loader, cuts, frozenset(zeros)
+        self.quantization = loader.quantization
 
     @property
     def source(self) -> str:
