@@ -201,7 +201,7 @@ def test_a_feature_or_an_input_of_a_models_own_needs_a_recorded_graph(
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
     class Adapter:
-        feature_name, is_enabled = "adapter", True
+        feature_name, is_enabled, takes_adapters = "adapter", True, False
 
     original = CausalLM.__init__
 

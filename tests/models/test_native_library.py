@@ -64,7 +64,8 @@ def library_of(folder: Path, name: str, build: str = "", param: str = "", execut
     return built(folder, source, name)
 
 
-@pytest.fixture(scope="module")
+# Once in a process, which refuses the same names from another file.
+@pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built(tmp_path_factory.mktemp("native"), SAMPLE.read_text(encoding="utf-8"), "sample")
 
