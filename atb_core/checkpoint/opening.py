@@ -66,13 +66,17 @@ def open_checkpoint(reference: str | Path, progress: Progress | None = None) -> 
     return _checkpoint_in(path if local else _fetch(text, progress))
 
 
-def with_revision(reference: str, revision: str) -> str:
+def with_revision(reference: str | Path, revision: str | None) -> str | Path:
     """Returns a reference to a branch, tag or commit of what `reference`, or the alias of the settings, names.
+
+    Without a revision it is the reference itself.
 
     Raises:
         RequestError: it is on the disk, has a revision already, or is an address, which has its own place for one.
     """
-    reference = model_reference(reference)
+    if revision is None:
+        return reference
+    reference = model_reference(str(reference))
     if "@" in reference or "://" in reference:
         raise RequestError(
             f"the revision {revision[:200]!r} is given for {reference[:200]!r}, which can name one itself",

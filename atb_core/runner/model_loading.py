@@ -215,10 +215,7 @@ def load_model(
         BackendUnavailableError: There is no C++ graph of this model.
         WeightsError: The checkpoint is damaged or does not fit the configuration.
     """
-    # Threads that wait for each other need a processor each.
-    chosen = num_threads is not None or not os.environ.keys().isdisjoint(("ATB_NUM_THREADS", "OMP_NUM_THREADS"))
-    if tensor_parallel_size > 1 and not chosen:
-        num_threads = max(1, len(os.sched_getaffinity(0)) // tensor_parallel_size)
+    num_threads = _threads_of_each(num_threads, tensor_parallel_size)
     engines = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
     engines.check_model(config.data_type, config.head_dim or 0)
     cpp_name = _cpp_name(router.model_type, config) if graph == "cpp" else None
@@ -235,12 +232,7 @@ def load_model(
     with checkpoint.weights(config.data_type) as loader, ExitStack() as on_error:
         if group is not None:
             on_error.callback(group.close)
-        # Before thousands of layers are built of a file that cannot hold them.
-        if config.num_hidden_layers > (tensors := len(loader.names())):
-            raise WeightsError(
-                f"{loader.source} has {tensors} tensors, fewer than num_hidden_layers = {config.num_hidden_layers}",
-                hint="Check that config.json and the weights belong together and that every shard is there.",
-            )
+        _check_depth(config, loader)
         mapping = Mapping()
         if group is not None:
             mapping = Mapping(group.world_size, group.rank, group=group)
@@ -254,6 +246,21 @@ def load_model(
         on_error.pop_all()
     _return_free_memory()
     return model
+
+
+def _threads_of_each(num_threads: int | None, processes: int) -> int | None:
+    """Returns the threads of each process: threads that wait for each other need a processor each."""
+    chosen = num_threads is not None or not os.environ.keys().isdisjoint(("ATB_NUM_THREADS", "OMP_NUM_THREADS"))
+    return num_threads if processes == 1 or chosen else max(1, len(os.sched_getaffinity(0)) // processes)
+
+
+def _check_depth(config: BaseConfig, loader: WeightLoader) -> None:
+    """Raises WeightsError before thousands of layers are built of a file that cannot hold them."""
+    if config.num_hidden_layers > (tensors := len(loader.names())):
+        raise WeightsError(
+            f"{loader.source} has {tensors} tensors, fewer than num_hidden_layers = {config.num_hidden_layers}",
+            hint="Check that config.json and the weights belong together and that every shard is there.",
+        )
 
 
 def _cpp_name(model_type: str, config: BaseConfig) -> str:

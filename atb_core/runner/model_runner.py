@@ -152,8 +152,7 @@ class ModelRunner:
         self.graph = settings().graph if graph is None else graph
         check_available(backend, self.graph, rank, world_size, features, quantization)
         speculation = None if speculative_config is None else SpeculativeConfig.of(speculative_config)
-        named = model_name_or_path if revision is None else with_revision(str(model_name_or_path), revision)
-        checkpoint = open_checkpoint(named, progress)
+        checkpoint = open_checkpoint(with_revision(model_name_or_path, revision), progress)
         self.model_path = checkpoint.path
         self._router = router_of(checkpoint)
         self.config = config_with_dtype(self._router.config, str(dtype))
@@ -161,8 +160,7 @@ class ModelRunner:
         self._set_defaults(generation_config)
         context_len = longest_context(max_model_len, self.config.context_length)
         # The tokenizer first: it is quick, and a faulty one should not show after minutes of loading.
-        parts = (self._router, checkpoint, tokenizer, chat_template)
-        self.tokenizer = open_tokenizer(*parts) if load_tokenizer else None
+        self.tokenizer = open_tokenizer(self._router, checkpoint, tokenizer, chat_template) if load_tokenizer else None
         model = load_model(
             self._router, checkpoint, self.config, backend=backend, graph=self.graph, num_threads=num_threads,
             max_model_len=context_len, features=tuple(features), quantization=quantization, progress=progress,
@@ -173,9 +171,8 @@ class ModelRunner:
             model, block_size, max_num_seqs, context_len=context_len, max_model_len=max_model_len,
             num_blocks=num_blocks, kv_cache_memory_bytes=kv_cache_memory_bytes,
         )  # fmt: skip
-        self._max_num_batched_tokens = max_num_batched_tokens
+        self._max_num_batched_tokens, self._request_ids = max_num_batched_tokens, itertools.count()
         self.engine_loop = self._make_loop(max_num_batched_tokens, enable_prefix_caching, speculation)
-        self._request_ids = itertools.count()
         for name, path in (lora_modules or {}).items():
             self.load_adapter(name, path)
 

@@ -57,7 +57,7 @@ def _or_default(ctx: click.Context, param: click.Parameter, value: str | None) -
         return value
     from atb_core.checkpoint.opening import with_revision
 
-    return with_revision(value, revision)
+    return str(with_revision(value, revision))
 
 
 def _keep_revision(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

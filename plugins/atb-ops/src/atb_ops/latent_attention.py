@@ -83,29 +83,25 @@ def multi_latent_attention(
         raise GraphError("multi_latent_attention has no quantised caches (qk_descale, pv_descale)")
     if kv_head_num not in (0, 1):
         raise GraphError(f"multi_latent_attention has one key head, not {kv_head_num}")
-    masks, calc = _known(MaskType, mask_type), _known(CalcType, calc_type)
     _known(CacheMode, cache_mode)
-    several = calc is CalcType.CALC_TYPE_SPEC
-    if several != (qseqlen is not None):
-        raise GraphError("CALC_TYPE_SPEC and qseqlen, the numbers of new tokens, go together")
-    if several != (masks is not MaskType.UNDEFINED):
-        raise GraphError("several new tokens need a mask, and single ones see their whole context without one")
+    masks = _checked_mask(mask_type, calc_type, qseqlen is not None)
     # The rotated part of the values is cut off again.
     cache = cat([ct_kv, k_rope], 3)
     out = paged_attention(
-        cat([q_nope, q_rope], 2),
-        k_cache=cache,
-        v_cache=cache,
-        mask=mask,
-        mask_type=PagedMaskType.SPEC if masks is MaskType.MASK_TYPE_SPEC else PagedMaskType.UNDEFINED,
-        block_table=block_tables,
-        head_num=head_num,
-        kv_head_num=1,
-        q_lens=qseqlen,
-        kv_lens=context_lens,
-        qk_scale=qk_scale,
-    )
+        cat([q_nope, q_rope], 2), k_cache=cache, v_cache=cache, mask=mask, mask_type=masks, block_table=block_tables,
+        head_num=head_num, kv_head_num=1, q_lens=qseqlen, kv_lens=context_lens, qk_scale=qk_scale,
+    )  # fmt: skip
     return out[:, :, : _rank(q_nope)]
+
+
+def _checked_mask(mask_type: MaskType | str, calc_type: CalcType | str, has_lengths: bool) -> PagedMaskType:
+    """Returns the mask of paged attention; GraphError if mask, form of the step and lengths do not go together."""
+    mask, several = _known(MaskType, mask_type), _known(CalcType, calc_type) is CalcType.CALC_TYPE_SPEC
+    if several != has_lengths:
+        raise GraphError("CALC_TYPE_SPEC and qseqlen, the numbers of new tokens, go together")
+    if several != (mask is not MaskType.UNDEFINED):
+        raise GraphError("several new tokens need a mask, and single ones see their whole context without one")
+    return PagedMaskType.SPEC if mask is MaskType.MASK_TYPE_SPEC else PagedMaskType.UNDEFINED
 
 
 def _rank(q_nope: Tensor) -> int:

@@ -19,7 +19,7 @@ _HEADER = struct.Struct("<4sI")
 
 
 class Kind(Enum):
-    """What a message is."""
+    """Kinds of messages."""
 
     OPEN = b"open"  # to the others: what to load
     HELLO = b"helo"  # to the first: what the process found

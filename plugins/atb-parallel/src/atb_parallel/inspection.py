@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the processes of a group must have in common: the installed plugins, and the checkpoint."""
+"""Compares what the processes of a group must have in common: the installed plugins, and the checkpoint."""
 
 from __future__ import annotations
 

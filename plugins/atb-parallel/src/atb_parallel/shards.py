@@ -36,7 +36,7 @@ _BODY = "model."
 
 @dataclass(frozen=True)
 class Cut:
-    """What a process has of a stored tensor: `ranges` of dimension `dim` of one of shape `whole`, in their order."""
+    """Part of a stored tensor that a process has: `ranges` of dimension `dim` of shape `whole`, in their order."""
 
     whole: tuple[int, ...]
     dim: int
