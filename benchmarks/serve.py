@@ -72,10 +72,10 @@ def beside_generate(arguments: argparse.Namespace) -> dict[str, Any]:
     params = SamplingParams(max_tokens=arguments.max_tokens, ignore_eos=True)
     context = ("--max-model-len", "2048", "--num-threads", str(arguments.threads))
     with (
-        serving(atb(arguments.model, *context)) as port,
+        serving(atb(arguments.model, *context)) as server,
         ModelRunner(arguments.model, max_model_len=2048, num_threads=arguments.threads) as runner,
     ):
-        clients = Clients(port, runner.vocab_size)
+        clients = Clients(server.port, runner.vocab_size)
         tasks = {
             "served": lambda: asyncio.run(clients.together(clients.prompts(arguments.streams), arguments.max_tokens)),
             "generate": lambda: runner.generate(clients.prompts(arguments.streams), params),
@@ -103,15 +103,22 @@ def beside_llama_server(arguments: argparse.Namespace) -> dict[str, Any]:
     theirs = [arguments.against, "-m", str(path), "-np", streams, "-c", str(context * arguments.streams), "-t", threads,
               "-tb", threads]  # fmt: skip
     with ExitStack() as stack:
-        clients = {
-            name: Clients(stack.enter_context(serving(command)), vocab_size)
-            for name, command in (("atb", ours), ("llama-server", theirs))
+        servers = {
+            name: stack.enter_context(serving(command)) for name, command in (("atb", ours), ("llama-server", theirs))
         }
+        clients = {name: Clients(server.port, vocab_size) for name, server in servers.items()}
+        used: dict[str, list[float]] = {name: [] for name in servers}
 
-        def ask(each: Clients) -> None:
-            asyncio.run(each.together(each.prompts(arguments.streams), arguments.max_tokens))
+        def ask(name: str) -> None:
+            before = servers[name].processor_seconds()
+            asyncio.run(clients[name].together(clients[name].prompts(arguments.streams), arguments.max_tokens))
+            used[name].append(servers[name].processor_seconds() - before)
 
-        return in_turns({name: lambda each=each: ask(each) for name, each in clients.items()}, arguments)
+        found = in_turns({name: lambda name=name: ask(name) for name in servers}, arguments)
+    tokens = arguments.streams * arguments.max_tokens
+    per_token = {name: statistics.median(each[1:]) / tokens for name, each in used.items()}
+    print("processor time of a token:", ", ".join(f"{name} {1000 * each:.2f} ms" for name, each in per_token.items()))
+    return {**found, "processor_seconds_of_a_token": per_token}
 
 
 def beside_a_long_prompt(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -121,8 +128,8 @@ def beside_a_long_prompt(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.long_prompt >= context:
         raise SystemExit(f"{arguments.model} holds {context} tokens, which is too few for such a prompt and an answer")
     rounds = []
-    with serving(atb(arguments.model, "--num-threads", str(arguments.threads))) as port:
-        clients = Clients(port, vocab_size)
+    with serving(atb(arguments.model, "--num-threads", str(arguments.threads))) as server:
+        clients = Clients(server.port, vocab_size)
         for number in range(arguments.rounds + 1):
             one = asyncio.run(_gaps(clients, arguments.long_prompt, context))
             if number:  # the first round builds graphs

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import re
 import socket
@@ -16,6 +17,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 PROMPT_TOKENS = 16
 _START_SECONDS = 300
@@ -27,23 +30,39 @@ def atb(model: str, *options: str) -> list[str]:
     return [sys.executable, "-m", "atb_cli", "serve", model, "--no-log-requests", *options]
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    port: int
+    pid: int
+
+    def processor_seconds(self) -> float:
+        """Returns the processor time that its process has taken; 0 without `/proc`."""
+        stat = Path(f"/proc/{self.pid}/stat")
+        if not stat.exists():
+            return 0.0
+        fields = stat.read_text().rpartition(")")[2].split()  # the name may have spaces
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def serving(command: Sequence[str]) -> Iterator[int]:
-    """Runs a server that takes `--port`, and yields its port once `/health` answers 200."""
+def serving(command: Sequence[str]) -> Iterator[Server]:
+    """Runs a server that takes `--port`, and yields it once `/health` answers 200."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
-        server = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log)
-        stack.callback(server.wait)
-        stack.callback(server.terminate)
+        process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log)
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
         end = time.monotonic() + _START_SECONDS
         while not _is_healthy(port):
-            if server.poll() is not None or time.monotonic() > end:
+            if process.poll() is not None or time.monotonic() > end:
                 log.seek(0)
                 sys.exit(f"{command[0]} did not start:\n{log.read()[-2000:].decode(errors='replace')}")
             time.sleep(0.2)
-        yield port
+        yield Server(port, process.pid)
 
 
 def _is_healthy(port: int) -> bool:
