@@ -125,8 +125,6 @@ def check_available(
             "graph='cpp': backend='reference' interprets graphs that Python records, and none that C++ builds",
             hint="Use backend='cpu', or graph='python'.",
         )
-    if graph != "python":
-        graph_builder(graph)  # its error names what is missing
     if quantization not in (None, *QUANTIZATIONS):
         names = ", ".join(map(repr, QUANTIZATIONS))
         raise RequestError(
@@ -145,6 +143,8 @@ def check_available(
         raise RequestError(f"features must be a list of names, not {features!r}", hint="For example features=['lora'].")
     if backend not in ("auto", *HOST_BACKENDS):
         get_backend(backend)  # its error names what is missing
+    if graph != "python":
+        graph_builder(graph)  # its error names the package
 
 
 def longest_context(max_model_len: int | None, context_len: int) -> int:
