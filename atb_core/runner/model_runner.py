@@ -179,7 +179,7 @@ class ModelRunner:
     def _set_defaults(self, generation_config: str | Path) -> None:
         own = self._router.generation_config
         self._eos = end_token_ids(own, {"eos_token_id": self.config.eos_token_id})
-        self.generation_config, name = choose_generation_config(generation_config, own)
+        self.generation_config, name = choose_generation_config(generation_config, own, self._router.config_dict)
         self._default_values = default_values(self.generation_config, name)
 
     def _keep(self, model: CausalLM, block_size: int | None, max_num_seqs: int | None, **options: Any) -> None:
