@@ -216,7 +216,7 @@ def test_settings_of_rotation_for_each_kind_of_layer_need_the_field() -> None:
 )
 def test_layers_with_a_window_need_one(config_cls: type[WindowConfig], window: dict[str, Any]) -> None:
     types = ["full_attention", "sliding_attention", "full_attention"]
-    with pytest.raises(ConfigError, match="layer_types has 'sliding_attention', but no sliding_window is set"):
+    with pytest.raises(ConfigError, match="layer_types has 'sliding_attention', but sliding_window is not set"):
         config_cls.from_dict({**SMALL, **window, "layer_types": types})
     made = config_cls.from_dict({**SMALL, "layer_types": types, "sliding_window": 8, "use_sliding_window": True})
     assert [made.window_of(layer) for layer in range(3)] == [None, 8, None]

@@ -41,7 +41,7 @@ class WindowConfig(BaseConfig):
                 f"layer_types has {shown(other)}, which is not supported", hint=f"Supported: {', '.join(_LAYER_TYPES)}."
             )
         if "sliding_attention" in types[: self.num_hidden_layers] and not self._window:
-            raise ConfigError("layer_types has 'sliding_attention', but no sliding_window is set, or it is switched off")
+            raise ConfigError("layer_types has 'sliding_attention', but sliding_window is not set, or is off")
 
     @property
     def _window(self) -> int | None:
