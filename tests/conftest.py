@@ -33,6 +33,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Lets modules be collected at the end, when those of the engine look for what was left."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     """Seeds torch, where something has imported it, so that a failure can be repeated."""
