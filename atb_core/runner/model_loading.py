@@ -210,15 +210,23 @@ def load_model(
         if variants_of is not None:
             model.variants = variants_of(model)
         bits = {"quantization": quantization} if quantization else {"keep_blocks": True} if keep_blocks else {}
-        packed = None
-        if packed_folder is not None:
-            choices = [config.torch_dtype, bits, list(features), mapping.rank, mapping.world_size]
-            sources = (model, opened, checkpoint)
-            packed = PackedWeights(Path(packed_folder), engines.packed_layout, checkpoint, choices, sources)
+        choices = [config.torch_dtype, bits, list(features), graph, mapping.rank, mapping.world_size]
+        packed = _packed_weights(packed_folder, model, opened, checkpoint, choices)
         model.load_weights(loader, progress=progress, packed=packed, **bits)
         on_error.pop_all()
     _return_free_memory()
     return model
+
+
+def _packed_weights(
+    folder: str | None, model: CausalLM, opened: WeightLoader, checkpoint: Checkpoint, choices: list[Any]
+) -> PackedWeights | None:
+    """Returns the file of the model's packed weights in `folder`; `None` without a folder."""
+    if folder is None:
+        return None
+    # Who writes the graph declares the weights.
+    sources = (model, model.variants, opened, checkpoint)
+    return PackedWeights(Path(folder), model.backend.packed_layout, checkpoint, choices, sources)
 
 
 def _threads_of_each(num_threads: int | None, processes: int) -> int | None:
