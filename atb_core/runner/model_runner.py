@@ -18,7 +18,7 @@ from atb_core.checkpoint.base import end_token_ids
 from atb_core.checkpoint.opening import with_revision
 from atb_core.errors import RequestError
 from atb_core.extensions import plugin_errors
-from atb_core.features.adapters import Adapter, adapter_manager
+from atb_core.features.adapters import adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
@@ -43,6 +43,7 @@ from atb_core.runner.outputs import EmbeddingOutput, RequestOutput, StreamChunk
 from atb_core.runner.prompts import EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
 from atb_core.runner.request import Call, Request, RequestFactory, adapters_for_each, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.scheduler import Scheduler
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
 from atb_core.runner.token_mask import TokenMaskFactory
 from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, tool_parser
@@ -198,24 +199,22 @@ class ModelRunner:
     def _make_loop(
         self, max_num_batched_tokens: int, enable_prefix_caching: bool, speculation: SpeculativeConfig | None
     ) -> EngineLoop:
-        loaded, block_size = self._loaded, self.block_size
+        loaded, block_size, lora = self._loaded, self.block_size, self.model.lora
         problem = None if speculation is None else self.model.mixed_steps_problem(block_size)
         if problem is not None:
             raise RequestError(f"speculative_config needs steps of several tokens a request: {problem}")
-        return EngineLoop(
-            lambda step: _model_in(loaded).run_step(step),
+        scheduler = Scheduler(
             self._cache.blocks,
-            self._cache.caches,
-            max_num_seqs=self.max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            max_model_len=self.max_model_len,
-            vocab_size=self.vocab_size,
+            self.max_num_seqs,
+            max_num_batched_tokens,
             can_mix=lambda: _model_in(loaded).mixed_steps_problem(block_size) is None,
             shares_prefixes=enable_prefix_caching,
-            max_adapters=self.model.lora.max_loras,
-            mixes_adapters=self.model.lora.is_grouped,
+            max_adapters=lora.max_loras,
+            mixes_adapters=lora.is_grouped,
             make_drafter=None if speculation is None else functools.partial(Drafter, speculation),
         )
+        sizes = {"max_model_len": self.max_model_len, "vocab_size": self.vocab_size}
+        return EngineLoop(lambda step: _model_in(loaded).run_step(step), scheduler, self._cache.caches, **sizes)
 
     @property
     def model(self) -> CausalLM:
@@ -300,9 +299,6 @@ class ModelRunner:
             RequestError: There is no adapter of that name.
         """
         self.model.lora.unload(name)
-
-    def _find_adapter(self, name: Any) -> Adapter | None:
-        return self.model.lora.find(name)
 
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
@@ -495,7 +491,7 @@ class ModelRunner:
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
         factory = RequestFactory(encoder, self.eos_token_ids, len(prompts))
         params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
-        adapters = adapters_for_each(adapter_ids, self._find_adapter, len(prompts))
+        adapters = adapters_for_each(adapter_ids, self.model.lora.find, len(prompts))
         requests = []
         for index, (prompt, own, adapter) in enumerate(zip(prompts, params, adapters, strict=True)):
             name = request_id or str(next(self._request_ids))
