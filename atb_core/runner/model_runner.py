@@ -24,7 +24,6 @@ from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
 from atb_core.names import pip_install
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
-from atb_core.runner.call_types import AdapterIds, Chats, Extra, Params
 from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.embedding import Pooling, batches, check_dimensions, check_pooling, cut, embed_batch, pooling_of
 from atb_core.runner.engine_loop import EngineLoop
@@ -41,7 +40,17 @@ from atb_core.runner.model_loading import (
 )
 from atb_core.runner.outputs import EmbeddingOutput, RequestOutput, StreamChunk
 from atb_core.runner.prompts import EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
-from atb_core.runner.request import Call, Request, RequestFactory, adapters_for_each, params_for_each
+from atb_core.runner.request import (
+    AdapterIds,
+    Call,
+    Chats,
+    Extra,
+    Params,
+    Request,
+    RequestFactory,
+    adapters_for_each,
+    params_for_each,
+)
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.scheduler import Scheduler
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
@@ -489,11 +498,12 @@ class ModelRunner:
         if token_mask is not None and not callable(token_mask):
             raise RequestError(f"token_mask must be a function that returns a TokenMask, not {token_mask!r:.100}")
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
-        factory = RequestFactory(encoder, self.eos_token_ids, len(prompts))
+        factory = RequestFactory(encoder, self.eos_token_ids)
         params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
         adapters = adapters_for_each(adapter_ids, self.model.lora.find, len(prompts))
         requests = []
-        for index, (prompt, own, adapter) in enumerate(zip(prompts, params, adapters, strict=True)):
+        encoded = encoder.encode_all(prompts)
+        for index, (prompt, own, adapter) in enumerate(zip(encoded, params, adapters, strict=True)):
             name = request_id or str(next(self._request_ids))
             requests += factory.make(name, index, prompt, own, token_mask, adapter)
         return requests
