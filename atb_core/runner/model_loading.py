@@ -73,8 +73,7 @@ def start_group(
     """
     if size == 1:
         return None
-    if graph == "cpp" or options["backend"] not in ("auto", *HOST_BACKENDS):
-        what = "graph='cpp'" if graph == "cpp" else f"backend={options['backend']!r}"
+    if what := _not_recorded_for_host(graph, options["backend"]):
         raise BackendUnavailableError(
             f"tensor_parallel_size={size}: {what} runs no divided models", hint="Use graph='python', backend='cpu'."
         )
@@ -134,8 +133,7 @@ def check_available(
             f"quantization must be one of {names}, not {quantization!r:.100}",
             hint="Without it, a GGUF file keeps its own types.",
         )
-    if quantization and (graph == "cpp" or backend not in ("auto", *HOST_BACKENDS)):
-        what = "graph='cpp'" if graph == "cpp" else f"backend={backend!r}"
+    if quantization and (what := _not_recorded_for_host(graph, backend)):
         raise BackendUnavailableError(
             f"quantization={quantization!r}: {what} runs no quantised weights",
             hint="Use backend='cpu' and graph='python'.",
@@ -146,6 +144,13 @@ def check_available(
         raise RequestError(f"features must be a list of names, not {features!r}", hint="For example features=['lora'].")
     if backend not in ("auto", *HOST_BACKENDS):
         get_backend(backend)  # its error names what is missing
+
+
+def _not_recorded_for_host(graph: str, backend: str) -> str | None:
+    """Returns the argument that keeps Python from recording graphs for a backend of the host, `None` without one."""
+    if graph == "cpp":
+        return "graph='cpp'"
+    return None if backend in ("auto", *HOST_BACKENDS) else f"backend={backend!r}"
 
 
 def longest_context(max_model_len: int | None, context_len: int) -> int:
