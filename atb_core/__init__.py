@@ -6,14 +6,11 @@ Public names but the errors are imported on first use: `import atb_core` itself 
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from atb_core import errors
 from atb_core.errors import *
-from atb_core.extensions import connect
-from atb_core.names import pip_install
+from atb_core.extensions import connect, of_distribution
 
 if TYPE_CHECKING:
     from atb_core.engine.kernels import get_include
@@ -84,11 +81,7 @@ def __getattr__(name: str) -> Any:
         from atb_core.plugins.torch_import import protect_torch_import
 
         protect_torch_import()
-    if name == "AsyncRunner" and find_spec("atb_serve") is None:
-        raise ImportError(
-            f"{name} is in the distribution atb-serve, which is not installed: {pip_install('atb-serve')}"
-        )
-    return getattr(import_module(_HOME[name]), name)
+    return of_distribution(_HOME[name], name)
 
 
 def __dir__() -> list[str]:

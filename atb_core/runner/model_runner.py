@@ -8,8 +8,6 @@ import gc
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -17,12 +15,11 @@ from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
 from atb_core.checkpoint.opening import with_revision
 from atb_core.errors import RequestError
-from atb_core.extensions import plugin_errors
+from atb_core.extensions import needed_package, plugin_errors
 from atb_core.features.adapters import adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
-from atb_core.names import pip_install
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
 from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.embedding import Pooling, batches, check_dimensions, check_pooling, cut, embed_batch, pooling_of
@@ -517,9 +514,7 @@ class ModelRunner:
         Raises:
             RequestError: The package atb-profile is not installed.
         """
-        if find_spec("atb_profile") is None:
-            raise RequestError("profiles need the package atb-profile", hint=pip_install("atb-profile"))
-        return import_module("atb_profile").Profile(self, trace)  # type: ignore[no-any-return]
+        return needed_package("atb_profile", "profiles need").Profile(self, trace)  # type: ignore[no-any-return]
 
     @plugin_errors()
     def embed(
