@@ -22,13 +22,11 @@ if TYPE_CHECKING:
     from atb_core.runner.model_runner import ModelRunner
     from atb_core.runner.outputs import CompletionOutput, EmbeddingOutput, RequestOutput, StreamChunk
     from atb_core.runner.sampling_params import SamplingParams
-    from atb_serve.async_runner import AsyncRunner
 
     __version__: str
 
 __all__ = [
     "API_VERSION",
-    "AsyncRunner",
     "CompletionOutput",
     "EmbeddingOutput",
     "FeatureDecorator",
@@ -47,7 +45,6 @@ __all__ += errors.__all__
 
 _HOME = {
     "API_VERSION": "atb_core.plugins.api",
-    "AsyncRunner": "atb_serve.async_runner",
     "CompletionOutput": "atb_core.runner.outputs",
     "EmbeddingOutput": "atb_core.runner.outputs",
     "FeatureDecorator": "atb_core.features",
@@ -60,6 +57,8 @@ _HOME = {
     "get_include": "atb_core.engine.kernels",
     "load_native_library": "atb_core.models.cpp.libraries",
     "torch_to_mindie_graph": "atb_core.models.base.flash_causal_lm_v3",
+    # Of a distribution of its own, and therefore not in `__all__`.
+    "AsyncRunner": "atb_serve.async_runner",
 }
 
 
