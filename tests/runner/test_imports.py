@@ -29,7 +29,7 @@ def test_without_atb_serve_the_error_names_it_and_other_names_are_there() -> Non
     code = (
         "from importlib import util; find = util.find_spec; "
         "util.find_spec = lambda name, *rest: None if name == 'atb_serve' else find(name, *rest); "
-        "import atb_core; assert all(getattr(atb_core, name) for name in dir(atb_core)); atb_core.AsyncRunner"
+        "import atb_core; [getattr(atb_core, name) for name in dir(atb_core)]; atb_core.AsyncRunner"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ImportError: AsyncRunner is in the distribution atb-serve, which is not installed: pip" in result.stderr
