@@ -19,7 +19,12 @@ from atb_core.models.base.moe_config import MoeConfig
 from atb_core.models.cpp.graph_variants import CppVariants
 from atb_core.models.cpp.registration import registrations
 from atb_core.models.families import families
+<<<<<<< HEAD
 from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATIONS
+=======
+from atb_core.models.runtime.packed_weights import PackedWeights
+from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATIONS, pip_install
+>>>>>>> main
 from atb_core.nn.distributed.distributed import ProcessGroup
 from atb_core.nn.distributed.mapping import Mapping
 from atb_core.runner.chat_template import TEMPLATE_LIMIT
@@ -205,6 +210,7 @@ def load_model(
     features: Sequence[str],
     quantization: str | None,
     keep_blocks: bool,
+    packed_folder: str | None = None,
     progress: Progress | None,
     tensor_parallel_size: int = 1,
     group: Group | None = None,
@@ -229,13 +235,14 @@ def load_model(
             {
                 "backend": backend, "dtype": config.torch_dtype, "num_threads": num_threads,
                 "max_model_len": max_model_len, "features": list(features), "quantization": quantization,
-                "keep_blocks": keep_blocks,
+                "keep_blocks": keep_blocks, "packed_folder": packed_folder,
             },
         )  # fmt: skip
     with checkpoint.weights(config.data_type) as loader, ExitStack() as on_error:
         if group is not None:
             on_error.callback(group.close)
         _check_depth(config, loader)
+        opened = loader
         mapping = Mapping()
         if group is not None:
             mapping = Mapping(group.world_size, group.rank, group=group)
@@ -245,7 +252,12 @@ def load_model(
         if cpp_name is not None:
             model.variants = CppVariants(model, cpp_name)
         bits = {"quantization": quantization} if quantization else {"keep_blocks": True} if keep_blocks else {}
-        model.load_weights(loader, progress=progress, **bits)
+        packed = None
+        if packed_folder is not None:
+            choices = [config.torch_dtype, bits, list(features), mapping.rank, mapping.world_size]
+            sources = (model, opened, checkpoint)
+            packed = PackedWeights(Path(packed_folder), engines.packed_layout, checkpoint, choices, sources)
+        model.load_weights(loader, progress=progress, packed=packed, **bits)
         on_error.pop_all()
     _return_free_memory()
     return model

@@ -20,6 +20,11 @@ from atb_core.features.adapters import adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
+<<<<<<< HEAD
+=======
+from atb_core.models.runtime.packed_weights import packed_folder
+from atb_core.names import pip_install
+>>>>>>> main
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
 from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.embedding import Pooling, batches, check_dimensions, check_pooling, cut, embed_batch, pooling_of
@@ -89,6 +94,8 @@ class ModelRunner:
         load_tokenizer: Without one, prompts are token ids and outputs have no text.
         generation_config: Where default sampling parameters come from: `"auto"` (the checkpoint's file of that name),
             `"none"`, or such a file or its directory. End tokens are always the checkpoint's.
+        cache_packed: Keeps packed weights in a file that later processes map (docs/models.md): True, in the user's
+            cache; a directory, there. `None`: `engine.cache_packed` of the settings, for backends that pack.
         num_threads: Threads of the engine; `None`: its own choice.
         block_size: Tokens in a block of the cache; `None`: what suits the backend and the heads, mostly 128.
         max_model_len: Length of the longest context in tokens; `None`: the model's, or as much of it as memory allows.
@@ -138,6 +145,7 @@ class ModelRunner:
         chat_template: str | Path | None = None,
         load_tokenizer: bool = True,
         generation_config: str | Path = "auto",
+        cache_packed: bool | str | Path | None = None,
         num_threads: int | None = None,
         block_size: int | None = None,
         max_model_len: int | None = None,
@@ -158,6 +166,9 @@ class ModelRunner:
         self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().graph if graph is None else graph
         check_available(backend, self.graph, rank, world_size, features, quantization)
+        if cache_packed is None:
+            cache_packed = settings().cache_packed if self.backend == "cpu" else False
+        packed = packed_folder(cache_packed)
         speculation = None if speculative_config is None else SpeculativeConfig.of(speculative_config)
         checkpoint = open_checkpoint(with_revision(model_name_or_path, revision), progress)
         self.model_path = checkpoint.path
@@ -172,6 +183,7 @@ class ModelRunner:
             self._router, checkpoint, self.config, backend=backend, graph=self.graph, num_threads=num_threads,
             max_model_len=context_len, features=tuple(features), quantization=quantization, progress=progress,
             keep_blocks=str(dtype) == "auto" and self.graph == "python", tensor_parallel_size=tensor_parallel_size,
+            packed_folder=None if packed is None else str(packed),
         )  # fmt: skip
         model.lora = adapter_manager()(model, max_loras, max_lora_rank, checkpoint)
         self._keep(
@@ -186,7 +198,7 @@ class ModelRunner:
     def _set_defaults(self, generation_config: str | Path) -> None:
         own = self._router.generation_config
         self._eos = end_token_ids(own, {"eos_token_id": self.config.eos_token_id})
-        self.generation_config, name = choose_generation_config(generation_config, own)
+        self.generation_config, name = choose_generation_config(generation_config, own, self._router.config_dict)
         self._default_values = default_values(self.generation_config, name)
 
     def _keep(self, model: CausalLM, block_size: int | None, max_num_seqs: int | None, **options: Any) -> None:

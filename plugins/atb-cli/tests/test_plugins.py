@@ -58,6 +58,18 @@ def test_doctor_names_the_cause_and_fails(site: Site, capsys: pytest.CaptureFixt
     assert "broken on purpose" in out
 
 
+def test_doctor_names_another_package_whose_entry_points_break_imports(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = site.path / "other_pkg-1.0.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_bytes(b"[console_scripts]\nx = y:z\xff\n")
+    status, out, _ = said(capsys, "plugins", "doctor", "atb-qwen2")
+    assert status == 0
+    assert f"warning: {info / 'entry_points.txt'} is not UTF-8" in out
+    assert "--no-deps other-pkg\n" in out
+
+
 def test_doctor_refuses_a_name_that_is_not_installed(capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = said(capsys, "plugins", "doctor", "atb-nowhere")
     assert status != 0

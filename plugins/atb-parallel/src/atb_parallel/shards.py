@@ -234,6 +234,10 @@ class PartLoader(WeightLoader):
         """Returns the names that the checkpoint's index leaves out."""
         return self._loader.unlisted()
 
+    def identity(self) -> list[list[int]]:
+        """Returns that of the whole checkpoint."""
+        return self._loader.identity()
+
     def close(self) -> None:
         """Closes the checkpoint."""
         self._loader.close()
