@@ -19,12 +19,8 @@ from atb_core.models.base.moe_config import MoeConfig
 from atb_core.models.cpp.graph_variants import CppVariants
 from atb_core.models.cpp.registration import registrations
 from atb_core.models.families import families
-<<<<<<< HEAD
-from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATIONS
-=======
 from atb_core.models.runtime.packed_weights import PackedWeights
-from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATIONS, pip_install
->>>>>>> main
+from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATIONS
 from atb_core.nn.distributed.distributed import ProcessGroup
 from atb_core.nn.distributed.mapping import Mapping
 from atb_core.runner.chat_template import TEMPLATE_LIMIT

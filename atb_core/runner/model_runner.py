@@ -20,11 +20,7 @@ from atb_core.features.adapters import adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
-<<<<<<< HEAD
-=======
 from atb_core.models.runtime.packed_weights import packed_folder
-from atb_core.names import pip_install
->>>>>>> main
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
 from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.embedding import Pooling, batches, check_dimensions, check_pooling, cut, embed_batch, pooling_of
@@ -42,17 +38,7 @@ from atb_core.runner.model_loading import (
 )
 from atb_core.runner.outputs import EmbeddingOutput, RequestOutput, StreamChunk
 from atb_core.runner.prompts import EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
-from atb_core.runner.request import (
-    AdapterIds,
-    Call,
-    Chats,
-    Extra,
-    Params,
-    Request,
-    RequestFactory,
-    adapters_for_each,
-    params_for_each,
-)
+from atb_core.runner.request import Call, Request, RequestFactory, adapters_for_each, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.scheduler import Scheduler
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
@@ -66,6 +52,7 @@ if TYPE_CHECKING:
 
     from atb_core.checkpoint import Progress
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+    from atb_core.runner.request import AdapterIds, Chats, Extra, Params
 
 # Completions at a time by default. Most are far from full contexts, so the cache is not made for as many of those.
 _MAX_NUM_SEQS = 256
