@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from atb_core.engine.kernels import get_include
     from atb_core.features import FeatureDecorator
     from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
-    from atb_core.models.cpp.libraries import load_native_library
-    from atb_core.models.cpp.model_torch import ModelTorch
     from atb_core.plugins.api import API_VERSION
     from atb_core.runner.model_runner import ModelRunner
     from atb_core.runner.outputs import CompletionOutput, EmbeddingOutput, RequestOutput, StreamChunk
@@ -32,13 +30,11 @@ __all__ = [
     "FeatureDecorator",
     "FlashCausalLMV3",
     "ModelRunner",
-    "ModelTorch",
     "RequestOutput",
     "SamplingParams",
     "StreamChunk",
     "__version__",
     "get_include",
-    "load_native_library",
     "torch_to_mindie_graph",
 ]
 __all__ += errors.__all__
@@ -50,20 +46,19 @@ _HOME = {
     "FeatureDecorator": "atb_core.features",
     "FlashCausalLMV3": "atb_core.models.base.flash_causal_lm_v3",
     "ModelRunner": "atb_core.runner.model_runner",
-    "ModelTorch": "atb_core.models.cpp.model_torch",
     "RequestOutput": "atb_core.runner.outputs",
     "SamplingParams": "atb_core.runner.sampling_params",
     "StreamChunk": "atb_core.runner.outputs",
     "get_include": "atb_core.engine.kernels",
-    "load_native_library": "atb_core.models.cpp.libraries",
     "torch_to_mindie_graph": "atb_core.models.base.flash_causal_lm_v3",
-    # Of a distribution of its own, and therefore not in `__all__`.
+    # Of further distributions, and therefore not in `__all__`.
     "AsyncRunner": "atb_serve.async_runner",
+    "ModelTorch": "atb_cpp_models.model_torch",
+    "load_native_library": "atb_cpp_models.libraries",
 }
 
 
 # Lower layers use these objects of higher layers; each is imported on first use.
-connect("C++ models", "atb_core.plugins.cpp_models")
 connect("engine builder", "atb_core.engine:build_engine")
 connect("families", "atb_core.plugins.registry")
 connect("network text", "atb_core.graph.printing:network_text")

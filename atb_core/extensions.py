@@ -67,7 +67,8 @@ def of_distribution(module: str, name: str) -> Any:
         raise AttributeError(f"module {module!r} has no public attribute {name!r}")
     if find_spec(package) is None:
         own = package.replace("_", "-")
-        raise ImportError(f"{name} is in the distribution {own}, which is not installed: {pip_install(own)}")
+        reason = f"{name} is in the distribution {own}, which is not installed"
+        raise ImportError(f"{reason}: {pip_install(own)}", name=package)
     return getattr(importlib.import_module(module), name)
 
 

@@ -26,7 +26,7 @@ from atb_core.plugins.once import Once
 __all__ = ["API", "CONFIGS", "CPP_MODELS", "GROUPS", "HOOKS", "MODELS", "ROUTERS", "Entry", "Environment", "Installed"]
 __all__ += ["environment", "installed"]
 
-#: Models whose graph C++ builds; the name of an entry is that of the model.
+#: Models whose graph C++ builds, read by atb-cpp-models; the name of an entry is that of the model.
 CPP_MODELS = "atb_core.cpp_models"
 #: Modules that implement hooks.
 HOOKS = "atb_core.plugins"

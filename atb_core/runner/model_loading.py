@@ -15,10 +15,7 @@ from atb_core.errors import BackendUnavailableError, RequestError, TokenizerErro
 from atb_core.extensions import needed_package, plugin_errors
 from atb_core.files import read_text
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
-from atb_core.models.base.moe_config import MoeConfig
-from atb_core.models.cpp.graph_variants import CppVariants
-from atb_core.models.cpp.registration import registrations
-from atb_core.models.families import families
+from atb_core.models.graph_builders import graph_builder
 from atb_core.models.runtime.packed_weights import PackedWeights
 from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATIONS
 from atb_core.nn.distributed.distributed import ProcessGroup
@@ -141,6 +138,8 @@ def check_available(
         raise RequestError(f"features must be a list of names, not {features!r}", hint="For example features=['lora'].")
     if backend not in ("auto", *HOST_BACKENDS):
         get_backend(backend)  # its error names what is missing
+    if graph != "python":
+        graph_builder(graph)  # its error names the package
 
 
 def _not_recorded_for_host(graph: str, backend: str) -> str | None:
@@ -217,13 +216,13 @@ def load_model(
 
     Raises:
         RequestError: There is no such feature.
-        BackendUnavailableError: There is no C++ graph of this model.
+        BackendUnavailableError: The chosen builder has no graph of this model.
         WeightsError: The checkpoint is damaged or does not fit the configuration.
     """
     num_threads = _threads_of_each(num_threads, tensor_parallel_size)
     engines = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
     engines.check_model(config.data_type, config.head_dim or 0)
-    cpp_name = _cpp_name(router.model_type, config) if graph == "cpp" else None
+    variants_of = None if graph == "python" else graph_builder(graph).prepare(router.model_type, config)
     options = {"features": tuple(features)} if features else {}
     if group is None:
         group = start_group(
@@ -245,8 +244,8 @@ def load_model(
             config, loader = group.divide(router.model_cls, config, loader)
         settings = MindIELLMConfig(hf_config=config, mapping=mapping)
         model = router.model_cls(settings, loader, backend=engines, max_model_len=max_model_len, **options)
-        if cpp_name is not None:
-            model.variants = CppVariants(model, cpp_name)
+        if variants_of is not None:
+            model.variants = variants_of(model)
         bits = {"quantization": quantization} if quantization else {"keep_blocks": True} if keep_blocks else {}
         packed = None
         if packed_folder is not None:
@@ -272,19 +271,6 @@ def _check_depth(config: BaseConfig, loader: WeightLoader) -> None:
             f"{loader.source} has {tensors} tensors, fewer than num_hidden_layers = {config.num_hidden_layers}",
             hint="Check that config.json and the weights belong together and that every shard is there.",
         )
-
-
-def _cpp_name(model_type: str, config: BaseConfig) -> str:
-    """Returns the name of the C++ model that the family registers for its models of this type."""
-    registered = registrations().model_of_family(model_type)
-    if registered is not None:
-        return registered[0]
-    package = families().package_for(model_type)
-    experts = ": a mixture of experts is only written in Python" if isinstance(config, MoeConfig) else ""
-    raise BackendUnavailableError(
-        f"graph='cpp': {package} has no C++ graph for models of type {model_type!r}{experts}",
-        hint="Use graph='python'.",
-    )
 
 
 def _return_free_memory() -> None:

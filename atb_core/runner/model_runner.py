@@ -72,7 +72,7 @@ class ModelRunner:
         backend: `"cpu"` (C++), `"reference"` (torch, slow), `"atb"` (Ascend), `"atb-sim"` (a simulator of it), or
             `"auto"`: cpu.
         graph: `"python"`: the graph is recorded from the family's Python and fused; `"cpp"`: C++ builds it, for
-            families that have one (docs/cpp-models.md). `None`: `engine.graph` of the settings file, else python.
+            families that have one, by the package atb-cpp-models. `None`: `engine.graph` of the settings, else python.
         dtype: `"auto"` (the checkpoint's), `"float32"`, `"float16"` or `"bfloat16"`.
         quantization: Format to which matrices of linears and embeddings are quantised on loading: `"int8"` or `"int4"`
             (docs/quantization.md). `None`: the checkpoint's; with `dtype="auto"` a GGUF file keeps its types.
