@@ -62,14 +62,17 @@ def of_distribution(module: str, name: str) -> Any:
     Raises:
         ImportError: the distribution is not installed; has the line for pip.
     """
-    package = module.partition(".")[0]
     if name.startswith("_"):
         raise AttributeError(f"module {module!r} has no public attribute {name!r}")
-    if find_spec(package) is None:
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name != package:
+            raise
         own = package.replace("_", "-")
         reason = f"{name} is in the distribution {own}, which is not installed"
-        raise ImportError(f"{reason}: {pip_install(own)}", name=package)
-    return getattr(importlib.import_module(module), name)
+        raise ImportError(f"{reason}: {pip_install(own)}", name=package) from error
 
 
 def needed_package(package: str, purpose: str) -> Any:
