@@ -50,28 +50,20 @@ class Group(ProcessGroup, Protocol):
         ...
 
 
-def start_group(
-    size: int, checkpoint: Checkpoint, config: BaseConfig, graph: str, options: dict[str, Any]
-) -> Group | None:
+def start_group(size: int, checkpoint: Checkpoint, config: BaseConfig, options: dict[str, Any]) -> Group | None:
     """Starts the other processes of a group of `size`, which load their parts; `None` for a group of one.
 
     Args:
         size: Number of processes with this one.
         checkpoint: What they open too.
         config: Its configuration, in the dtype that runs.
-        graph: Who writes the graphs.
         options: Those of `load_model` that every process has.
 
     Raises:
         RequestError: The package atb-parallel is not installed.
-        BackendUnavailableError: Graphs or a backend that a group cannot run.
     """
     if size == 1:
         return None
-    if what := _not_recorded_for_host(graph, options["backend"]):
-        raise BackendUnavailableError(
-            f"tensor_parallel_size={size}: {what} runs no divided models", hint="Use graph='python', backend='cpu'."
-        )
     package = needed_package("atb_parallel", "tensor_parallel_size needs")
     return package.start_group(size, checkpoint, config, options)  # type: ignore[no-any-return]
 
@@ -84,27 +76,13 @@ def lead_group(model: CausalLM, cache: PagedCache) -> Group | None:
     return group
 
 
-def check_adapters(graph: str, group: Group | None) -> None:
-    """Raises BackendUnavailableError if a model with such graphs, or of such a group, takes no adapters."""
-    if graph == "cpp":
-        raise BackendUnavailableError(
-            "graph='cpp': graphs that C++ builds have no adapters", hint="Use graph='python'."
-        )
-    if group is not None:
-        raise BackendUnavailableError(
-            f"tensor_parallel_size={group.world_size}: models that several processes share have no adapters",
-            hint="Use tensor_parallel_size=1, or merge the adapter into the weights.",
-        )
-
-
 def check_available(
     backend: str, graph: str, rank: int, world_size: int, features: Collection[str], quantization: str | None
 ) -> None:
     """Refuses what this version or this machine cannot do, before any file is opened.
 
     Raises:
-        BackendUnavailableError: A group started by others, a backend that this machine does not have, or a graph that
-            the backend cannot run.
+        BackendUnavailableError: A group started by others, or a backend that this machine does not have.
         RequestError: A value that is none of those allowed.
     """
     if world_size != 1 or rank != 0:
@@ -116,21 +94,11 @@ def check_available(
         )
     if graph not in GRAPHS:
         raise RequestError(f"graph must be 'python' or 'cpp', not {graph!r}")
-    if graph == "cpp" and backend == "reference":
-        raise BackendUnavailableError(
-            "graph='cpp': backend='reference' interprets graphs that Python records, and none that C++ builds",
-            hint="Use backend='cpu', or graph='python'.",
-        )
     if quantization not in (None, *QUANTIZATIONS):
         names = ", ".join(map(repr, QUANTIZATIONS))
         raise RequestError(
             f"quantization must be one of {names}, not {quantization!r:.100}",
             hint="Without it, a GGUF file keeps its own types.",
-        )
-    if quantization and (what := _not_recorded_for_host(graph, backend)):
-        raise BackendUnavailableError(
-            f"quantization={quantization!r}: {what} runs no quantised weights",
-            hint="Use backend='cpu' and graph='python'.",
         )
     if backend not in ("auto", *BACKENDS):
         raise RequestError(f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
@@ -140,13 +108,6 @@ def check_available(
         get_backend(backend)  # its error names what is missing
     if graph != "python":
         graph_builder(graph)  # its error names the package
-
-
-def _not_recorded_for_host(graph: str, backend: str) -> str | None:
-    """Returns the argument that keeps Python from recording graphs for a backend of the host, `None` without one."""
-    if graph == "cpp":
-        return "graph='cpp'"
-    return None if backend in ("auto", *HOST_BACKENDS) else f"backend={backend!r}"
 
 
 def longest_context(max_model_len: int | None, context_len: int) -> int:
@@ -226,7 +187,7 @@ def load_model(
     options = {"features": tuple(features)} if features else {}
     if group is None:
         group = start_group(
-            tensor_parallel_size, checkpoint, config, graph,
+            tensor_parallel_size, checkpoint, config,
             {
                 "backend": backend, "dtype": config.torch_dtype, "num_threads": num_threads,
                 "max_model_len": max_model_len, "features": list(features), "quantization": quantization,
