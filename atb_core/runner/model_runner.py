@@ -8,8 +8,6 @@ import gc
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -17,21 +15,19 @@ from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
 from atb_core.checkpoint.opening import with_revision
 from atb_core.errors import RequestError
-from atb_core.extensions import plugin_errors
-from atb_core.features.adapters import Adapter, adapter_manager
+from atb_core.extensions import needed_package, plugin_errors
+from atb_core.features.adapters import adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
-from atb_core.names import pip_install
+from atb_core.models.runtime.packed_weights import packed_folder
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
-from atb_core.runner.call_types import AdapterIds, Chats, Extra, Params
 from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.embedding import Pooling, batches, check_dimensions, check_pooling, cut, embed_batch, pooling_of
 from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import PagedCache
 from atb_core.runner.model_loading import (
-    check_adapters,
     check_available,
     config_with_dtype,
     lead_group,
@@ -43,7 +39,9 @@ from atb_core.runner.outputs import EmbeddingOutput, RequestOutput, StreamChunk
 from atb_core.runner.prompts import EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
 from atb_core.runner.request import Call, Request, RequestFactory, adapters_for_each, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.scheduler import Scheduler
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
+from atb_core.runner.stacking import check_together
 from atb_core.runner.token_mask import TokenMaskFactory
 from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, tool_parser
 from atb_core.settings import settings
@@ -54,6 +52,7 @@ if TYPE_CHECKING:
 
     from atb_core.checkpoint import Progress
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+    from atb_core.runner.request import AdapterIds, Chats, Extra, Params
 
 # Completions at a time by default. Most are far from full contexts, so the cache is not made for as many of those.
 _MAX_NUM_SEQS = 256
@@ -73,7 +72,7 @@ class ModelRunner:
         backend: `"cpu"` (C++), `"reference"` (torch, slow), `"atb"` (Ascend), `"atb-sim"` (a simulator of it), or
             `"auto"`: cpu.
         graph: `"python"`: the graph is recorded from the family's Python and fused; `"cpp"`: C++ builds it, for
-            families that have one (docs/cpp-models.md). `None`: `engine.graph` of the settings file, else python.
+            families that have one, by the package atb-cpp-models. `None`: `engine.graph` of the settings, else python.
         dtype: `"auto"` (the checkpoint's), `"float32"`, `"float16"` or `"bfloat16"`.
         quantization: Format to which matrices of linears and embeddings are quantised on loading: `"int8"` or `"int4"`
             (docs/quantization.md). `None`: the checkpoint's; with `dtype="auto"` a GGUF file keeps its types.
@@ -82,6 +81,8 @@ class ModelRunner:
         load_tokenizer: Without one, prompts are token ids and outputs have no text.
         generation_config: Where default sampling parameters come from: `"auto"` (the checkpoint's file of that name),
             `"none"`, or such a file or its directory. End tokens are always the checkpoint's.
+        cache_packed: Keeps packed weights in a file that later processes map (docs/models.md): True, in the user's
+            cache; a directory, there. `None`: `engine.cache_packed` of the settings, for backends that pack.
         num_threads: Threads of the engine; `None`: its own choice.
         block_size: Tokens in a block of the cache; `None`: what suits the backend and the heads, mostly 128.
         max_model_len: Length of the longest context in tokens; `None`: the model's, or as much of it as memory allows.
@@ -131,6 +132,7 @@ class ModelRunner:
         chat_template: str | Path | None = None,
         load_tokenizer: bool = True,
         generation_config: str | Path = "auto",
+        cache_packed: bool | str | Path | None = None,
         num_threads: int | None = None,
         block_size: int | None = None,
         max_model_len: int | None = None,
@@ -150,7 +152,14 @@ class ModelRunner:
         check_opening(locals())
         self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().graph if graph is None else graph
+        check_together(
+            backend=backend, graph=self.graph, quantization=quantization, tensor_parallel_size=tensor_parallel_size,
+            lora_modules=lora_modules,
+        )  # fmt: skip
         check_available(backend, self.graph, rank, world_size, features, quantization)
+        if cache_packed is None:
+            cache_packed = settings().cache_packed if self.backend == "cpu" else False
+        packed = packed_folder(cache_packed)
         speculation = None if speculative_config is None else SpeculativeConfig.of(speculative_config)
         checkpoint = open_checkpoint(with_revision(model_name_or_path, revision), progress)
         self.model_path = checkpoint.path
@@ -165,6 +174,7 @@ class ModelRunner:
             self._router, checkpoint, self.config, backend=backend, graph=self.graph, num_threads=num_threads,
             max_model_len=context_len, features=tuple(features), quantization=quantization, progress=progress,
             keep_blocks=str(dtype) == "auto" and self.graph == "python", tensor_parallel_size=tensor_parallel_size,
+            packed_folder=None if packed is None else str(packed),
         )  # fmt: skip
         model.lora = adapter_manager()(model, max_loras, max_lora_rank, checkpoint)
         self._keep(
@@ -179,7 +189,7 @@ class ModelRunner:
     def _set_defaults(self, generation_config: str | Path) -> None:
         own = self._router.generation_config
         self._eos = end_token_ids(own, {"eos_token_id": self.config.eos_token_id})
-        self.generation_config, name = choose_generation_config(generation_config, own)
+        self.generation_config, name = choose_generation_config(generation_config, own, self._router.config_dict)
         self._default_values = default_values(self.generation_config, name)
 
     def _keep(self, model: CausalLM, block_size: int | None, max_num_seqs: int | None, **options: Any) -> None:
@@ -198,24 +208,22 @@ class ModelRunner:
     def _make_loop(
         self, max_num_batched_tokens: int, enable_prefix_caching: bool, speculation: SpeculativeConfig | None
     ) -> EngineLoop:
-        loaded, block_size = self._loaded, self.block_size
+        loaded, block_size, lora = self._loaded, self.block_size, self.model.lora
         problem = None if speculation is None else self.model.mixed_steps_problem(block_size)
         if problem is not None:
             raise RequestError(f"speculative_config needs steps of several tokens a request: {problem}")
-        return EngineLoop(
-            lambda step: _model_in(loaded).run_step(step),
+        scheduler = Scheduler(
             self._cache.blocks,
-            self._cache.caches,
-            max_num_seqs=self.max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            max_model_len=self.max_model_len,
-            vocab_size=self.vocab_size,
+            self.max_num_seqs,
+            max_num_batched_tokens,
             can_mix=lambda: _model_in(loaded).mixed_steps_problem(block_size) is None,
             shares_prefixes=enable_prefix_caching,
-            max_adapters=self.model.lora.max_loras,
-            mixes_adapters=self.model.lora.is_grouped,
+            max_adapters=lora.max_loras,
+            mixes_adapters=lora.is_grouped,
             make_drafter=None if speculation is None else functools.partial(Drafter, speculation),
         )
+        sizes = {"max_model_len": self.max_model_len, "vocab_size": self.vocab_size}
+        return EngineLoop(lambda step: _model_in(loaded).run_step(step), scheduler, self._cache.caches, **sizes)
 
     @property
     def model(self) -> CausalLM:
@@ -290,7 +298,8 @@ class ModelRunner:
             ConfigError, WeightsError: The adapter is damaged, is not supported, or does not fit the model.
             BackendUnavailableError: The runner has graphs that C++ builds, or several processes.
         """
-        check_adapters(self.graph, self._group)
+        processes = 1 if self._group is None else self._group.world_size
+        check_together(graph=self.graph, tensor_parallel_size=processes, lora_modules=name)
         self.model.lora.load(name, path, replace=replace)
 
     def unload_adapter(self, name: str) -> None:
@@ -300,9 +309,6 @@ class ModelRunner:
             RequestError: There is no adapter of that name.
         """
         self.model.lora.unload(name)
-
-    def _find_adapter(self, name: Any) -> Adapter | None:
-        return self.model.lora.find(name)
 
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
@@ -493,11 +499,12 @@ class ModelRunner:
         if token_mask is not None and not callable(token_mask):
             raise RequestError(f"token_mask must be a function that returns a TokenMask, not {token_mask!r:.100}")
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
-        factory = RequestFactory(encoder, self.eos_token_ids, len(prompts))
+        factory = RequestFactory(encoder, self.eos_token_ids)
         params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
-        adapters = adapters_for_each(adapter_ids, self._find_adapter, len(prompts))
+        adapters = adapters_for_each(adapter_ids, self.model.lora.find, len(prompts))
         requests = []
-        for index, (prompt, own, adapter) in enumerate(zip(prompts, params, adapters, strict=True)):
+        encoded = encoder.encode_all(prompts)
+        for index, (prompt, own, adapter) in enumerate(zip(encoded, params, adapters, strict=True)):
             name = request_id or str(next(self._request_ids))
             requests += factory.make(name, index, prompt, own, token_mask, adapter)
         return requests
@@ -511,9 +518,7 @@ class ModelRunner:
         Raises:
             RequestError: The package atb-profile is not installed.
         """
-        if find_spec("atb_profile") is None:
-            raise RequestError("profiles need the package atb-profile", hint=pip_install("atb-profile"))
-        return import_module("atb_profile").Profile(self, trace)  # type: ignore[no-any-return]
+        return needed_package("atb_profile", "profiles need").Profile(self, trace)  # type: ignore[no-any-return]
 
     @plugin_errors()
     def embed(
