@@ -33,7 +33,6 @@ from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import PagedCache
 from atb_core.runner.model_loading import (
-    check_adapters,
     check_available,
     config_with_dtype,
     lead_group,
@@ -46,6 +45,7 @@ from atb_core.runner.prompts import EncodedPrompt, Prompt, PromptEncoder, Prompt
 from atb_core.runner.request import Call, Request, RequestFactory, adapters_for_each, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
+from atb_core.runner.stacking import check_together
 from atb_core.runner.token_mask import TokenMaskFactory
 from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, split_thoughts, tool_parser
 from atb_core.settings import settings
@@ -75,7 +75,7 @@ class ModelRunner:
         backend: `"cpu"` (C++), `"reference"` (torch, slow), `"atb"` (Ascend), `"atb-sim"` (a simulator of it), or
             `"auto"`: cpu.
         graph: `"python"`: the graph is recorded from the family's Python and fused; `"cpp"`: C++ builds it, for
-            families that have one (docs/cpp-models.md). `None`: `engine.graph` of the settings file, else python.
+            families that have one, by the package atb-cpp-models. `None`: `engine.graph` of the settings, else python.
         dtype: `"auto"` (the checkpoint's), `"float32"`, `"float16"` or `"bfloat16"`.
         quantization: Format to which matrices of linears and embeddings are quantised on loading: `"int8"` or `"int4"`
             (docs/quantization.md). `None`: the checkpoint's; with `dtype="auto"` a GGUF file keeps its types.
@@ -155,6 +155,10 @@ class ModelRunner:
         check_opening(locals())
         self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().graph if graph is None else graph
+        check_together(
+            backend=backend, graph=self.graph, quantization=quantization, tensor_parallel_size=tensor_parallel_size,
+            lora_modules=lora_modules,
+        )  # fmt: skip
         check_available(backend, self.graph, rank, world_size, features, quantization)
         if cache_packed is None:
             cache_packed = settings().cache_packed if self.backend == "cpu" else False
@@ -299,7 +303,8 @@ class ModelRunner:
             ConfigError, WeightsError: The adapter is damaged, is not supported, or does not fit the model.
             BackendUnavailableError: The runner has graphs that C++ builds, or several processes.
         """
-        check_adapters(self.graph, self._group)
+        processes = 1 if self._group is None else self._group.world_size
+        check_together(graph=self.graph, tensor_parallel_size=processes, lora_modules=name)
         self.model.lora.load(name, path, replace=replace)
 
     def unload_adapter(self, name: str) -> None:

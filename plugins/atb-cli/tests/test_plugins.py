@@ -9,6 +9,7 @@ import pytest
 from hook_plugins import Site, families, site
 
 from atb_cli import main
+from atb_cli.plugin_doctor import imports
 
 __all__ = ["families", "site"]
 
@@ -73,6 +74,17 @@ def test_doctor_survives_what_an_import_does(
     status, out, _ = said(capsys, "plugins", "doctor", "atb-hostile", "--timeout", "2")
     assert status == 1
     assert said_of_it in out
+
+
+def test_doctor_imports_registered_models_of_c_where_their_package_is_there(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install("atb-broken", BROKEN, group="atb_core.cpp_models")
+    status, out, _ = said(capsys, "plugins", "doctor", "atb-broken")
+    assert (status, "broken on purpose" in out) == (1, True)
+    monkeypatch.setattr(imports, "environment", lambda: {"atb-core", "atb-broken"})
+    status, out, _ = said(capsys, "plugins", "doctor", "atb-broken")
+    assert (status, "broken on purpose" in out) == (0, False)
 
 
 def test_doctor_names_another_package_whose_entry_points_break_imports(

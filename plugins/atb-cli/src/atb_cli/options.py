@@ -104,7 +104,8 @@ model_options = _options(
                  help="What runs the graphs: the C++ engine, the slow reference in torch, an Ascend device (atb), or a"
                  " simulator of one."),
     click.option("--graph", type=click.Choice(GRAPHS),
-                 help="Who writes the graphs: the family's Python, or C++ where the family has such a model."
+                 help="Who writes the graphs: the family's Python, or C++ where the family has such a model (needs"
+                 " atb-cpp-models)."
                  " [default: engine.graph of the settings file, else python]"),
     click.option("--dtype", type=click.Choice(("auto", *DTYPES)), default="auto", show_default=True,
                  help="Precision of weights and activations; auto takes the checkpoint's."),
