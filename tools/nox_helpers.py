@@ -239,7 +239,7 @@ def run_cpp_tests(session: nox.Session, preset: str, programs: Sequence[str] = (
 
 
 def sanitized_install(session: nox.Session, members: Sequence[Package]) -> None:
-    """Installs the core, built with ASan and UBSan in a folder of its own, for its tests, and `members`, without C++."""
+    """Installs the core, built with ASan and UBSan in a folder of its own, for its tests, and pure `members`."""
     env = {
         "SKBUILD_BUILD_DIR": f"{BUILD}/{{name}}-sanitized-{{cache_tag}}",
         "SKBUILD_CMAKE_DEFINE": "ATB_SANITIZE=address;ATB_CORE_WITH_ATB=OFF",
