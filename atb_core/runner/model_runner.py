@@ -473,7 +473,6 @@ class ModelRunner:
     def _run(
         self, prompts: list[Any], sampling_params: Params, stream: bool, *options: Any
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
-        """Checks all of the prompts, then runs them together."""
         requests = self._make_requests(prompts, sampling_params, None, *options)
         chunks = self.engine_loop.chunks(Call(requests, streams=stream))
         if stream:
