@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import itertools
@@ -43,7 +44,7 @@ from atb_core.runner.scheduler import Scheduler
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
 from atb_core.runner.stacking import check_together
 from atb_core.runner.token_mask import TokenMaskFactory
-from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, tool_parser
+from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, split_thoughts, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
@@ -571,14 +572,17 @@ class ModelRunner:
 
     @plugin_errors()
     def parse_answer(self, text: str) -> ParsedAnswer:
-        """Splits a complete answer into text and tool calls, in the notation of the model's family.
+        """Splits a complete answer into text, tool calls in the notation of the model's family, and thoughts.
+
+        Thoughts are those of models whose chat template mentions `</think>`.
 
         Raises:
             RequestError: The family names no parser, or one that no installed plugin offers; or `text` is no string.
         """
         if not isinstance(text, str):
             raise RequestError(f"text must be a string, not {text!r:.100}")
-        return self.tool_parser().parse(text)
+        thoughts, rest = split_thoughts(text) if getattr(self.tokenizer, "thinks", False) else ("", text)
+        return dataclasses.replace(self.tool_parser().parse(rest), reasoning_content=thoughts)
 
     @plugin_errors()
     def tool_parser(self) -> ToolParser:

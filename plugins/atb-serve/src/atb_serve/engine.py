@@ -49,7 +49,7 @@ class ServedModel:
         self.default_params = runner.get_default_sampling_params()
         templates = [] if runner.tokenizer is None else runner.tokenizer.chat_templates.values()
         self.knows_developer = any("developer" in source for source in templates)
-        self.thinks = any("</think>" in source for source in templates)
+        self.thinks = runner.tokenizer is not None and runner.tokenizer.thinks
         self.grammars = Grammars(runner)
         self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
         # They take turns at the model anyway.
