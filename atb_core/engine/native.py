@@ -335,7 +335,6 @@ class NativeEngine(Engine):
         return [self._program] if self._program else list(self._programs.values())
 
     def _specialized(self, inputs: Mapping[str, Array]) -> Any:
-        """Returns the program for inputs of exactly these shapes and dtypes."""
         bound = {name: value for values in self._bound.values() for name, value in values.items()}
         names = [name for name in self._inputs if name not in bound]
         check_names("inputs", inputs, names)
