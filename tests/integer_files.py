@@ -60,9 +60,9 @@ class Case:
     config: dict[str, Any] | None = None
     kind: str | None = None
 
-    def write(self, directory: Path, **sizes: Any) -> tuple[Path, Path]:
+    def write(self, directory: Path, dtype: torch.dtype = torch.float32) -> tuple[Path, Path]:
         """Writes the checkpoint, and one with the values of its matrices as floats."""
-        source = tiny_checkpoint(directory / "source", self.family, **{**SIZES, **sizes})
+        source = tiny_checkpoint(directory / "source", self.family, dtype, max_position_embeddings=256, **SIZES)
         description = {"model_quant_type": self.kind, "version": "1.0.0"} if self.kind else None
         return files.quantise_directory(source, directory / "quantised", self.pack, self.config, description)
 

@@ -25,7 +25,7 @@ from atb_testing.driver import PagedDriver
 pytest.importorskip("transformers")
 
 PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8]]
-ENGINES = ("reference",)
+ENGINES = ("reference", "cpu")
 FLOAT = DataType.FLOAT
 Made = Callable[[str], tuple[Path, Path]]
 

@@ -7,10 +7,14 @@ floats behind the scales of rows stays an addition: ATB's product takes none bes
 
 from __future__ import annotations
 
-from atb_core.graph import DataType, Tensor, record
+from collections.abc import Callable
+
+from atb_core.graph import DataType, Network, Tensor, record
 from atb_core.graph.ops import Cast, QuantLinear
 from atb_core.graph.passes import Fusion, Match, Pass
 from atb_quant.functions import quantized_linear
+
+_DTYPES = (DataType.FLOAT, DataType.FLOAT16, DataType.BF16)
 
 
 def _sums(x: Tensor, weight: Tensor, transpose_b: bool) -> Tensor:
@@ -21,40 +25,42 @@ def _floats(sums: Tensor, scale: Tensor) -> Tensor:
     return record(Cast(DataType.FLOAT), (sums,))[0] * scale
 
 
-def _by_tensor(x: Tensor, weight: Tensor, scale: Tensor, *, transpose_b: bool, dtype: DataType) -> Tensor:
-    return record(Cast(dtype), (_floats(_sums(x, weight, transpose_b), scale),))[0]
+def _by_tensor(dtype: DataType) -> Fusion:
+    def pattern(x: Tensor, weight: Tensor, scale: Tensor, *, transpose_b: bool) -> Tensor:
+        return _floats(_sums(x, weight, transpose_b), scale).to(dtype)
+
+    def replacement(x: Tensor, weight: Tensor, scale: Tensor, *, transpose_b: bool) -> Tensor:
+        return quantized_linear(x, weight, scale, dtype, transpose_b=transpose_b)
+
+    return Fusion(pattern, replacement, _fits)
 
 
-def _to_by_tensor(x: Tensor, weight: Tensor, scale: Tensor, *, transpose_b: bool, dtype: DataType) -> Tensor:
-    return quantized_linear(x, weight, scale, dtype, transpose_b=transpose_b)
+def _with_bias(dtype: DataType) -> Fusion:
+    def pattern(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, *, transpose_b: bool) -> Tensor:
+        return _floats(_sums(x, weight, transpose_b) + bias, scale).to(dtype)
+
+    def replacement(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, *, transpose_b: bool) -> Tensor:
+        return quantized_linear(x, weight, scale, dtype, bias=bias, transpose_b=transpose_b)
+
+    return Fusion(pattern, replacement, _fits)
 
 
-def _with_bias(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, *, transpose_b: bool, dtype: DataType) -> Tensor:
-    return record(Cast(dtype), (_floats(_sums(x, weight, transpose_b) + bias, scale),))[0]
+def _by_token(dtype: DataType) -> Fusion:
+    def pattern(x: Tensor, weight: Tensor, scale: Tensor, token: Tensor, *, transpose_b: bool) -> Tensor:
+        return (_floats(_sums(x, weight, transpose_b), scale) * token).to(dtype)
 
+    def replacement(x: Tensor, weight: Tensor, scale: Tensor, token: Tensor, *, transpose_b: bool) -> Tensor:
+        rows = token.reshape(lambda shape: shape[:-1])
+        return quantized_linear(x, weight, scale, dtype, rows, transpose_b=transpose_b)
 
-def _to_with_bias(
-    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, *, transpose_b: bool, dtype: DataType
-) -> Tensor:
-    return quantized_linear(x, weight, scale, dtype, bias=bias, transpose_b=transpose_b)
-
-
-def _by_token(x: Tensor, weight: Tensor, scale: Tensor, token: Tensor, *, transpose_b: bool, dtype: DataType) -> Tensor:
-    return record(Cast(dtype), (_floats(_sums(x, weight, transpose_b), scale) * token,))[0]
-
-
-def _to_by_token(
-    x: Tensor, weight: Tensor, scale: Tensor, token: Tensor, *, transpose_b: bool, dtype: DataType
-) -> Tensor:
-    rows = token.reshape(lambda shape: shape[:-1])
-    return quantized_linear(x, weight, scale, dtype, rows, transpose_b=transpose_b)
+    return Fusion(pattern, replacement, _fits)
 
 
 def _fits(match: Match) -> bool:
     """Returns true where factors are those of columns, of rows and of nothing else."""
     given = match.tensors
     x, weight, scale = given["x"], given["weight"], given["scale"]
-    if x.shape is None or weight.shape is None or not match.attributes["dtype"].is_float:
+    if x.shape is None or weight.shape is None:
         return False
     columns = (weight.shape[0 if match.attributes["transpose_b"] else 1],)
     bias, token = given.get("bias"), given.get("token")
@@ -65,8 +71,20 @@ def _fits(match: Match) -> bool:
     )
 
 
+def _pass(name: str, fusion: Callable[[DataType], Fusion]) -> Pass:
+    """Returns the pass of a fusion for results of each floating-point type."""
+    fusions = [fusion(dtype) for dtype in _DTYPES]
+
+    def run(network: Network) -> Network:
+        for each in fusions:
+            network = each(network)
+        return network
+
+    return Pass(name, run, "QuantLinear")
+
+
 PASSES = [
-    Pass("W8A8LinearDequantPerToken", Fusion(_by_token, _to_by_token, _fits), "QuantLinear"),
-    Pass("W8A8LinearWithBiasDequantPerTensor", Fusion(_with_bias, _to_with_bias, _fits), "QuantLinear"),
-    Pass("W8A8LinearDequantPerTensor", Fusion(_by_tensor, _to_by_tensor, _fits), "QuantLinear"),
+    _pass("W8A8LinearDequantPerToken", _by_token),
+    _pass("W8A8LinearWithBiasDequantPerTensor", _with_bias),
+    _pass("W8A8LinearDequantPerTensor", _by_tensor),
 ]
