@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     )
     from atb_core.features import FeatureDecorator
     from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
-    from atb_core.models.cpp.libraries import load_native_library
-    from atb_core.models.cpp.model_torch import ModelTorch
     from atb_core.plugins.api import API_VERSION
     from atb_core.runner.async_runner import AsyncRunner
     from atb_core.runner.model_runner import ModelRunner
@@ -59,7 +57,6 @@ __all__ = [
     "GraphError",
     "ModelNotFoundError",
     "ModelRunner",
-    "ModelTorch",
     "PluginError",
     "QueueFullError",
     "RequestError",
@@ -75,7 +72,6 @@ __all__ = [
     "WeightsError",
     "__version__",
     "get_include",
-    "load_native_library",
     "torch_to_mindie_graph",
 ]
 
@@ -86,18 +82,18 @@ _HOME = {
     "FeatureDecorator": "atb_core.features",
     "FlashCausalLMV3": "atb_core.models.base.flash_causal_lm_v3",
     "ModelRunner": "atb_core.runner.model_runner",
-    "ModelTorch": "atb_core.models.cpp.model_torch",
     "RequestOutput": "atb_core.runner.outputs",
     "SamplingParams": "atb_core.runner.sampling_params",
     "StreamChunk": "atb_core.runner.outputs",
     "get_include": "atb_core.engine.kernels",
-    "load_native_library": "atb_core.models.cpp.libraries",
     "torch_to_mindie_graph": "atb_core.models.base.flash_causal_lm_v3",
+    # Names of a distribution of its own, which are not in `__all__`.
+    "ModelTorch": "atb_cpp_models.model_torch",
+    "load_native_library": "atb_cpp_models.libraries",
 }
 
 
 # Lower layers use these objects of higher layers; each is imported on first use.
-connect("C++ models", "atb_core.plugins.cpp_models")
 connect("engine builder", "atb_core.engine:build_engine")
 connect("families", "atb_core.plugins.registry")
 connect("network text", "atb_core.graph.printing:network_text")
@@ -109,14 +105,24 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name == "API_VERSION":
         return import_module("atb_core.plugins.api").API_VERSION
-    if name not in __all__:
+    if name not in _HOME and name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOME.get(name, "atb_core.errors")
     if name in _HOME:
         # All of these import torch.
         from atb_core.plugins.torch_import import protect_torch_import
 
         protect_torch_import()
-    return getattr(import_module(_HOME.get(name, "atb_core.errors")), name)
+    try:
+        return getattr(import_module(home), name)
+    except ModuleNotFoundError as error:
+        if home.partition(".")[0] != error.name:
+            raise
+        from atb_core.names import pip_install
+
+        package = error.name.replace("_", "-")
+        reason = f"{name} is in the distribution {package}, which is not installed"
+        raise ImportError(f"{reason}: {pip_install(package)}", name=error.name) from error
 
 
 def __dir__() -> list[str]:

@@ -18,7 +18,9 @@ QUANTIZATIONS = ("int8", "int4")
 #: Languages that build a model's graph.
 GRAPHS = ("python", "cpp")
 #: Distributions of this project beside the core, which are folders of `plugins/` in its repository.
-_OWN = "ascend cli gguf hub llama lora modelscope ops parallel profile pypi quant qwen2 qwen3 serve sim testing"
+_OWN = (
+    "ascend cli cpp-models gguf hub llama lora modelscope ops parallel profile pypi quant qwen2 qwen3 serve sim testing"
+)
 OWN_PACKAGES = frozenset(f"atb-{name}" for name in _OWN.split())
 
 

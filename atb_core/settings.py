@@ -23,7 +23,14 @@ from atb_core.names import GRAPHS, normalized_name
 
 _MAX_BYTES = 1 << 20
 # Variables that decide about the settings.
-_VARIABLES = ("ATB_PLUGIN_TIMEOUT", "ATB_PLUGINS", "ATB_NO_PLUGINS", "ATB_STRICT", "ATB_PLUGINS_PREFER")
+_VARIABLES = (
+    "ATB_PLUGIN_TIMEOUT",
+    "ATB_PLUGINS",
+    "ATB_NO_PLUGINS",
+    "ATB_STRICT",
+    "ATB_PLUGINS_PREFER",
+    "ATB_CACHE_PACKED",
+)
 #: The name under which the default model can be given where several arguments leave it open.
 DEFAULT_MODEL: Final = "default"
 _TRUE = ("1", "true", "yes", "on")
@@ -62,12 +69,14 @@ class Settings:
         models: reference of each alias, and of `default` if there is one.
         plugins: the tables `[plugins]` and `[plugins.prefer]`.
         graph: what builds a model's graph: `python` or `cpp`.
+        cache_packed: true, or a directory, if packed weights are kept.
     """
 
     path: Path
     models: Mapping[str, str]
     plugins: PluginSettings
     graph: str
+    cache_packed: bool | str
 
 
 def settings() -> Settings:
@@ -112,9 +121,13 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     plugins = _plugins_from_environment(_plugins_from_file(root.table("plugins")), environ)
     engine = root.table("engine")
     graph = engine.choice("graph", GRAPHS)
+    cache_packed = engine.flag_or_path("cache_packed")
+    if own := environ.get("ATB_CACHE_PACKED"):
+        word = own.lower()
+        cache_packed = own if word not in (*_TRUE, *_FALSE) else word in _TRUE
     engine.done()
     root.done()
-    return Settings(path, models, plugins, graph)
+    return Settings(path, models, plugins, graph, cache_packed)
 
 
 @functools.lru_cache(maxsize=8)
@@ -155,6 +168,13 @@ class _Table:
         """Returns a boolean, `False` if it is missing."""
         return bool(self._get(key, bool, "true or false", False))
 
+    def flag_or_path(self, key: str) -> bool | str:
+        """Returns a boolean or a non-empty string, `False` if it is missing."""
+        value: bool | str = self._get(key, (bool, str), "true, false or a directory", False)
+        if value == "":
+            raise self._wrong(key, "true, false or a directory")
+        return value
+
     def names(self, key: str) -> list[str] | None:
         """Returns a list of non-empty strings, or `None` if it is missing."""
         values: list[Any] | None = self._get(key, list, "a list of names", None)
@@ -191,7 +211,7 @@ class _Table:
                 hint=f"Known there: {', '.join(self._keys)}.",
             )
 
-    def _get(self, key: str, kind: type, words: str, default: Any) -> Any:
+    def _get(self, key: str, kind: type | tuple[type, ...], words: str, default: Any) -> Any:
         self._keys.append(key)
         value = self._values.get(key, default)
         if key in self._values and not isinstance(value, kind):

@@ -139,6 +139,8 @@ KEYS = (
     ("models.default", '"qwen"', "", "the model of commands that are given none, and of the name `default`"),
     ("models.aliases.NAME", '"Qwen/Qwen2.5-0.5B-Instruct"', "", "a short name of a model, wherever one is named"),
     ("engine.graph", '"cpp"', "", "who writes a model's graphs: `python` (the default) or `cpp`"),
+    ("engine.cache_packed", "true", "ATB_CACHE_PACKED=1",
+     "keep packed weights on the disk ([models](models.md#packed-weights)): `true`, or a directory"),
     ("plugins.only", '["atb-qwen2"]', "ATB_PLUGINS=NAME,...", "use these packages and no others"),
     ("plugins.disabled", '["atb-foo"]', "ATB_NO_PLUGINS=NAME,...", "do not use these; `all`: none at all"),
     ("plugins.strict", "true", "ATB_STRICT=1", "a plugin that fails is an error, not a warning"),
@@ -232,6 +234,7 @@ _SETTINGS_ZH = """# 设置
 _CHINESE = {
     "models.default": "未指定模型的命令所用的模型，也是名字 `default` 所指的模型",
     "models.aliases.NAME": "模型的短名字，凡是写模型的地方都可以用",
+    "engine.cache_packed": "把打包后的权重保存在磁盘上（[模型](models.md)）：`true` 或一个目录",
     "engine.graph": "由谁编写模型的计算图：`python`（默认）或 `cpp`",
     "plugins.only": "只使用这些包",
     "plugins.disabled": "不使用这些包；`all`：全部不用",

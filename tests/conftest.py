@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -24,6 +25,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Moves tests with a time limit of their own to the front: started last, they would keep one worker busy alone."""
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Takes what was imported out of collections of garbage: each runner that closes makes one."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Lets modules be collected at the end, when those of the engine look for what was left."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

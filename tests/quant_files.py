@@ -177,6 +177,7 @@ def quantise_directory(
             stored_name = f"{name.removesuffix('weight')}{suffix}"
             tensors[stored_name] = as_tensor(array)
             kinds[stored_name] = (description or {}).get("model_quant_type", "")
+    _move_biases(tensors, values)
     for directory, content in ((target, tensors), (plain, values)):
         directory.mkdir()
         for file in source.iterdir():
@@ -190,6 +191,16 @@ def quantise_directory(
         (target / "quant_model_description.json").write_text(text, encoding="utf-8")
         (target / "model.safetensors").rename(target / "quant_model_weights.safetensors")
     return target, plain
+
+
+def _move_biases(tensors: dict[str, torch.Tensor], values: dict[str, torch.Tensor]) -> None:
+    """Rounds the biases of static products into their `quant_bias`, where msModelSlim has them."""
+    for name in [name for name in tensors if name.endswith("quant_bias")]:
+        bias, scale = name.replace("quant_bias", "bias"), tensors[name.replace("quant_bias", "deq_scale")]
+        if bias in values:
+            rounded = (values[bias] / scale).round()
+            tensors[name] += rounded.int()
+            values[bias] = rounded * scale
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from atb_core import ModelTorch
 
+#: The repository: the tests of atb-cpp-models also run from a copy outside of it.
+ROOT = Path(__file__).resolve().parents[1]
 HEADS, KV_HEADS, HEAD, HIDDEN, INNER, VOCAB = 4, 2, 16, 32, 48, 64
 PARAMETERS: dict[str, Any] = {
     "isPrefill": True, "torchDtype": "float16", "normEps": 1e-6, "numHiddenLayers": 2,

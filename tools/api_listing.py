@@ -35,7 +35,8 @@ def api_page() -> str:
         f"What users, families, features and hooks may import from atb_core: version {API_VERSION} of the plugin API "
         "(`atb_core.API_VERSION`). Everything else may change with any release. The tests of a plugin fail where it "
         "imports something that is not listed here ([how](hooks.md#the-public-surface)). Authors of families also use "
-        "`atb_testing`, the [conformance kit](write-a-plugin.md#5-the-tests).",
+        "`atb_testing`, the [conformance kit](write-a-plugin.md#5-the-tests). `ModelTorch` and `load_native_library` "
+        "of `atb_core` are those of the package atb-cpp-models: [models built in C++](cpp-models.md).",
     ]
     places: dict[int, str] = {}
     for title, modules in PUBLIC_MODULES.items():

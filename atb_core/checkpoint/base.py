@@ -220,6 +220,10 @@ class WeightLoader(ABC):
         """Returns the names that the checkpoint's index leaves out, which a model need not know."""
         return frozenset()
 
+    def identity(self) -> list[list[int]]:
+        """Returns numbers of each file that its system changes with the content; nothing if they are not known."""
+        return []
+
     @abstractmethod
     def close(self) -> None:
         """Closes the files. Tensors already returned stay valid. Closing twice is fine."""

@@ -87,6 +87,11 @@ class CheckedFile:
         self.read_into(offset, memoryview(data), what)
         return data
 
+    def identity(self) -> list[int]:
+        """Returns the file's inode, size and times, of which one changes when the content changes."""
+        status = os.fstat(self._fd)
+        return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
     def refuse_pointer(self) -> None:
         """Raises `WeightsError` if this is the small text that Git LFS leaves in place of a large file."""
         if self.size < 1024 and self.read(0, min(self.size, len(_LFS)), "its start") == _LFS:

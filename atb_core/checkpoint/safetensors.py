@@ -152,6 +152,9 @@ class SafetensorsLoader(TableLoader[str]):
                 rows[first : first + len(chunk)] = chunk[:, start * inner : stop * inner]
         return out
 
+    def identity(self) -> list[list[int]]:
+        return [file.identity() for file in self._files]
+
     def close(self) -> None:
         for file in self._files:
             file.close()

@@ -146,6 +146,9 @@ class Backend(ABC):
     #: True if engines copy what `set_weights` and `set_weight_part` give them.
     copies_weights: bool = False
 
+    #: Name of the layouts of packed weights that stores `save` and `load`; `None` if they cannot.
+    packed_layout: str | None = None
+
     #: True if engines copy what `set_constants` gives them, so that later changes of it have no effect.
     copies_constants: bool = False
 

@@ -71,6 +71,11 @@ class CpuBackend(NativeBackend):
         return self.runtime
 
     @property
+    def packed_layout(self) -> str:  # type: ignore[override]
+        """Returns the name of the layouts of packed weights."""
+        return self.runtime.packed_layout
+
+    @property
     def num_threads(self) -> int:
         """Returns the number of threads."""
         return self.runtime.num_threads

@@ -130,6 +130,20 @@ class NativeStore:
                 self.handle.set_blocks(name, begin, part.format, *place, dtype.short, whole)
             begin += len(part.blocks)
 
+    def save(self, descriptor: int, key: str) -> None:
+        """Writes all weights as they are packed to an empty file; `key` (64 bytes at most) says what they are."""
+        with engine_errors(self.error_type):
+            self.handle.save(descriptor, key)
+
+    def load(self, descriptor: int, nbytes: int, key: str) -> bool:
+        """Maps a file that `save` wrote as all declared weights; returns false if it has another key.
+
+        Raises:
+            EngineError: the file is damaged, or has other weights.
+        """
+        with engine_errors(self.error_type):
+            return bool(self.handle.load(descriptor, nbytes, key))
+
     def spec(self, name: str) -> tuple[tuple[int, ...], DataType]:
         """Returns shape and dtype of a weight that has been set."""
         with engine_errors(self.error_type):

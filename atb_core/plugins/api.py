@@ -51,11 +51,11 @@ PUBLIC_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "atb_core.layers.moe.moe",
         "atb_core.layers.norm.normalization",
         "atb_core.checkpoint",
-        "atb_core.models.cpp",
     ),
     "Write a feature": ("atb_core.features.adapters", "atb_core.features.step", "atb_core.layers.linear.adapters"),
     "Write hooks": (
         "atb_core.plugins",
+        "atb_core.models.graph_builders",
         "atb_core.graph.passes",
         "atb_core.graph.quantized",
         "atb_core.engine.kernels",

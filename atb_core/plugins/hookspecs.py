@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from atb_core.features.base import FeatureDecorator
     from atb_core.graph.custom_ops import OpContribution
     from atb_core.graph.passes import Pass
+    from atb_core.models.graph_builders import GraphBuilder
     from atb_core.runner.tool_calls import ToolParser
 
 PROJECT = "atb_core"
@@ -63,6 +64,11 @@ def atb_features() -> list[type[FeatureDecorator]]:  # type: ignore[empty-body]
 @hookspec(historic=True)
 def atb_adapters() -> list[type[AdapterManager]]:  # type: ignore[empty-body]
     """Returns the manager of adapters with the features that run them, which every model has; one may be installed."""
+
+
+@hookspec(historic=True)
+def atb_graph_builders() -> list[GraphBuilder]:  # type: ignore[empty-body]
+    """Returns writers of graphs, which `ModelRunner(graph=)` chooses by name; two of one name are an error."""
 
 
 @hookspec(historic=True)

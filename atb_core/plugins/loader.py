@@ -35,7 +35,7 @@ _BASES = {
         "CausalLM",
         "a subclass of FlashCausalLMV3 under @torch_to_mindie_graph()",
     ),
-    CPP_MODELS: ("atb_core.models.cpp.registration", "CppModel", "a CppModel"),
+    CPP_MODELS: ("atb_cpp_models.registration", "CppModel", "a CppModel"),
 }
 
 

@@ -28,7 +28,7 @@ __all__ += ["environment", "installed"]
 ROUTERS = "atb_core.routers"
 CONFIGS = "atb_core.configs"
 MODELS = "atb_core.models"
-#: Models whose graph C++ builds; the name of an entry is that of the model.
+#: Models whose graph C++ builds, read by atb-cpp-models; the name of an entry is that of the model.
 CPP_MODELS = "atb_core.cpp_models"
 #: Modules that implement hooks.
 HOOKS = "atb_core.plugins"

@@ -19,6 +19,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "generation_config": _NAME,
     "tokenizer": _OPTIONAL_PATH,
     "chat_template": _OPTIONAL_PATH,
+    "cache_packed": ((bool, str, os.PathLike, type(None)), "True, False or a directory"),
     "revision": ((str, type(None)), "the name of a branch, tag or commit"),
     "load_tokenizer": (bool, "True or False"),
     "enable_prefix_caching": (bool, "True or False"),

@@ -63,20 +63,28 @@ _WITHOUT_EFFECT = {
     "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate", "generation_kwargs",
     "transformers_version"
 }  # fmt: skip
+# Those that a checkpoint without the file has in its config.json.
+_IN_CONFIG = {"do_sample", *_ALWAYS, *_IF_SAMPLING, *_UNSUPPORTED, *_UNSUPPORTED_IF_SAMPLING}
 
 
-def choose_generation_config(choice: str | Path, own: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def choose_generation_config(
+    choice: str | Path, own: Mapping[str, Any], config: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
     """Returns the generation configuration to take defaults from, and its name in messages.
 
     Args:
         choice: `"auto"` (`own`, the checkpoint's), `"none"`, or a file or a directory with a `generation_config.json`.
-        own: Configuration of the checkpoint.
+        own: Generation configuration of the checkpoint; where it has none, the fields of `config` count, as in Hugging
+            Face.
+        config: Contents of the checkpoint's `config.json`.
 
     Raises:
         ConfigError: There is no such file, or it does not hold a JSON object.
     """
     if choice == "auto":
-        return dict(own), f"The model's {FILE_NAME}"
+        if own:
+            return dict(own), f"The model's {FILE_NAME}"
+        return {name: value for name, value in config.items() if name in _IN_CONFIG}, "The model's config.json"
     if choice == "none":
         return {}, FILE_NAME
     path = Path(choice)

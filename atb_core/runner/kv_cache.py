@@ -118,6 +118,8 @@ class PagedCache:
         status = model.model_status
         self.layout = CacheLayout(status.num_layers, status.num_kv_heads, status.head_dim, block_size, model.dtype)
         available = model.backend.available_memory()
+        if available is not None:
+            available = max(0, available - model.mapped_bytes)
         self.num_blocks, self.max_model_len = plan_cache(self.layout, available=available, **options)
         self._make = model.backend.allocate
         self.caches = allocate(self.layout, self.num_blocks, self._make)

@@ -17,10 +17,8 @@ from atb_core.errors import BackendUnavailableError, RequestError, TokenizerErro
 from atb_core.extensions import plugin_errors
 from atb_core.files import read_text
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
-from atb_core.models.base.moe_config import MoeConfig
-from atb_core.models.cpp.graph_variants import CppVariants
-from atb_core.models.cpp.registration import registrations
-from atb_core.models.families import families
+from atb_core.models.graph_builders import graph_builder
+from atb_core.models.runtime.packed_weights import PackedWeights
 from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATIONS, pip_install
 from atb_core.nn.distributed.distributed import ProcessGroup
 from atb_core.nn.distributed.mapping import Mapping
@@ -55,29 +53,20 @@ class Group(ProcessGroup, Protocol):
         ...
 
 
-def start_group(
-    size: int, checkpoint: Checkpoint, config: BaseConfig, graph: str, options: dict[str, Any]
-) -> Group | None:
+def start_group(size: int, checkpoint: Checkpoint, config: BaseConfig, options: dict[str, Any]) -> Group | None:
     """Starts the other processes of a group of `size`, which load their parts; `None` for a group of one.
 
     Args:
         size: Number of processes with this one.
         checkpoint: What they open too.
         config: Its configuration, in the dtype that runs.
-        graph: Who writes the graphs.
         options: Those of `load_model` that every process has.
 
     Raises:
         RequestError: The package atb-parallel is not installed.
-        BackendUnavailableError: Graphs or a backend that a group cannot run.
     """
     if size == 1:
         return None
-    if graph == "cpp" or options["backend"] not in ("auto", *HOST_BACKENDS):
-        what = "graph='cpp'" if graph == "cpp" else f"backend={options['backend']!r}"
-        raise BackendUnavailableError(
-            f"tensor_parallel_size={size}: {what} runs no divided models", hint="Use graph='python', backend='cpu'."
-        )
     if find_spec("atb_parallel") is None:
         raise RequestError("tensor_parallel_size needs the package atb-parallel", hint=pip_install("atb-parallel"))
     return import_module("atb_parallel").start_group(size, checkpoint, config, options)  # type: ignore[no-any-return]
@@ -91,27 +80,13 @@ def lead_group(model: CausalLM, cache: PagedCache) -> Group | None:
     return group
 
 
-def check_adapters(graph: str, group: Group | None) -> None:
-    """Raises BackendUnavailableError if a model with such graphs, or of such a group, takes no adapters."""
-    if graph == "cpp":
-        raise BackendUnavailableError(
-            "graph='cpp': graphs that C++ builds have no adapters", hint="Use graph='python'."
-        )
-    if group is not None:
-        raise BackendUnavailableError(
-            f"tensor_parallel_size={group.world_size}: models that several processes share have no adapters",
-            hint="Use tensor_parallel_size=1, or merge the adapter into the weights.",
-        )
-
-
 def check_available(
     backend: str, graph: str, rank: int, world_size: int, features: Collection[str], quantization: str | None
 ) -> None:
     """Refuses what this version or this machine cannot do, before any file is opened.
 
     Raises:
-        BackendUnavailableError: A group started by others, a backend that this machine does not have, or a graph that
-            the backend cannot run.
+        BackendUnavailableError: A group started by others, or a backend that this machine does not have.
         RequestError: A value that is none of those allowed.
     """
     if world_size != 1 or rank != 0:
@@ -123,22 +98,11 @@ def check_available(
         )
     if graph not in GRAPHS:
         raise RequestError(f"graph must be 'python' or 'cpp', not {graph!r}")
-    if graph == "cpp" and backend == "reference":
-        raise BackendUnavailableError(
-            "graph='cpp': backend='reference' interprets graphs that Python records, and none that C++ builds",
-            hint="Use backend='cpu', or graph='python'.",
-        )
     if quantization not in (None, *QUANTIZATIONS):
         names = ", ".join(map(repr, QUANTIZATIONS))
         raise RequestError(
             f"quantization must be one of {names}, not {quantization!r:.100}",
             hint="Without it, a GGUF file keeps its own types.",
-        )
-    if quantization and (graph == "cpp" or backend not in ("auto", *HOST_BACKENDS)):
-        what = "graph='cpp'" if graph == "cpp" else f"backend={backend!r}"
-        raise BackendUnavailableError(
-            f"quantization={quantization!r}: {what} runs no quantised weights",
-            hint="Use backend='cpu' and graph='python'.",
         )
     if backend not in ("auto", *BACKENDS):
         raise RequestError(f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
@@ -146,6 +110,8 @@ def check_available(
         raise RequestError(f"features must be a list of names, not {features!r}", hint="For example features=['lora'].")
     if backend not in ("auto", *HOST_BACKENDS):
         get_backend(backend)  # its error names what is missing
+    if graph != "python":
+        graph_builder(graph)  # its error names the package
 
 
 def longest_context(max_model_len: int | None, context_len: int) -> int:
@@ -202,6 +168,7 @@ def load_model(
     features: Sequence[str],
     quantization: str | None,
     keep_blocks: bool,
+    packed_folder: str | None = None,
     progress: Progress | None,
     tensor_parallel_size: int = 1,
     group: Group | None = None,
@@ -212,21 +179,21 @@ def load_model(
 
     Raises:
         RequestError: There is no such feature.
-        BackendUnavailableError: There is no C++ graph of this model.
+        BackendUnavailableError: The chosen builder has no graph of this model.
         WeightsError: The checkpoint is damaged or does not fit the configuration.
     """
     num_threads = _threads_of_each(num_threads, tensor_parallel_size)
     engines = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
     engines.check_model(config.data_type, config.head_dim or 0)
-    cpp_name = _cpp_name(router.model_type, config) if graph == "cpp" else None
+    variants_of = None if graph == "python" else graph_builder(graph).prepare(router.model_type, config)
     options = {"features": tuple(features)} if features else {}
     if group is None:
         group = start_group(
-            tensor_parallel_size, checkpoint, config, graph,
+            tensor_parallel_size, checkpoint, config,
             {
                 "backend": backend, "dtype": config.torch_dtype, "num_threads": num_threads,
                 "max_model_len": max_model_len, "features": list(features), "quantization": quantization,
-                "keep_blocks": keep_blocks,
+                "keep_blocks": keep_blocks, "packed_folder": packed_folder,
             },
         )  # fmt: skip
     with checkpoint.weights(config.data_type) as loader, ExitStack() as on_error:
@@ -234,16 +201,22 @@ def load_model(
             on_error.callback(group.close)
         _check_depth(config, loader)
         loader.keeps_integers = keep_blocks and quantization is None
+        opened = loader
         mapping = Mapping()
         if group is not None:
             mapping = Mapping(group.world_size, group.rank, group=group)
             config, loader = group.divide(router.model_cls, config, loader)
         settings = MindIELLMConfig(hf_config=config, mapping=mapping)
         model = router.model_cls(settings, loader, backend=engines, max_model_len=max_model_len, **options)
-        if cpp_name is not None:
-            model.variants = CppVariants(model, cpp_name)
+        if variants_of is not None:
+            model.variants = variants_of(model)
         bits = {"quantization": quantization} if quantization else {"keep_blocks": True} if keep_blocks else {}
-        model.load_weights(loader, progress=progress, **bits)
+        packed = None
+        if packed_folder is not None:
+            choices = [config.torch_dtype, bits, list(features), mapping.rank, mapping.world_size]
+            sources = (model, opened, checkpoint)
+            packed = PackedWeights(Path(packed_folder), engines.packed_layout, checkpoint, choices, sources)
+        model.load_weights(loader, progress=progress, packed=packed, **bits)
         on_error.pop_all()
     _return_free_memory()
     return model
@@ -262,19 +235,6 @@ def _check_depth(config: BaseConfig, loader: WeightLoader) -> None:
             f"{loader.source} has {tensors} tensors, fewer than num_hidden_layers = {config.num_hidden_layers}",
             hint="Check that config.json and the weights belong together and that every shard is there.",
         )
-
-
-def _cpp_name(model_type: str, config: BaseConfig) -> str:
-    """Returns the name of the C++ model that the family registers for its models of this type."""
-    registered = registrations().model_of_family(model_type)
-    if registered is not None:
-        return registered[0]
-    package = families().package_for(model_type)
-    experts = ": a mixture of experts is only written in Python" if isinstance(config, MoeConfig) else ""
-    raise BackendUnavailableError(
-        f"graph='cpp': {package} has no C++ graph for models of type {model_type!r}{experts}",
-        hint="Use graph='python'.",
-    )
 
 
 def _return_free_memory() -> None:

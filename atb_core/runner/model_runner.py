@@ -22,6 +22,7 @@ from atb_core.features.adapters import Adapter, adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
+from atb_core.models.runtime.packed_weights import packed_folder
 from atb_core.names import pip_install
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
 from atb_core.runner.call_types import AdapterIds, Chats, Extra, Params
@@ -31,7 +32,6 @@ from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.generation_config import choose_generation_config, default_values
 from atb_core.runner.kv_cache import PagedCache
 from atb_core.runner.model_loading import (
-    check_adapters,
     check_available,
     config_with_dtype,
     lead_group,
@@ -44,6 +44,7 @@ from atb_core.runner.prompts import EncodedPrompt, Prompt, PromptEncoder, Prompt
 from atb_core.runner.request import Call, Request, RequestFactory, adapters_for_each, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
+from atb_core.runner.stacking import check_together
 from atb_core.runner.token_mask import TokenMaskFactory
 from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, tool_parser
 from atb_core.settings import settings
@@ -73,7 +74,7 @@ class ModelRunner:
         backend: `"cpu"` (C++), `"reference"` (torch, slow), `"atb"` (Ascend), `"atb-sim"` (a simulator of it), or
             `"auto"`: cpu.
         graph: `"python"`: the graph is recorded from the family's Python and fused; `"cpp"`: C++ builds it, for
-            families that have one (docs/cpp-models.md). `None`: `engine.graph` of the settings file, else python.
+            families that have one, by the package atb-cpp-models. `None`: `engine.graph` of the settings, else python.
         dtype: `"auto"` (the checkpoint's), `"float32"`, `"float16"` or `"bfloat16"`.
         quantization: Format to which matrices of linears and embeddings are quantised on loading: `"int8"` or `"int4"`
             (docs/quantization.md). `None`: the checkpoint's; with `dtype="auto"` a GGUF file keeps its types.
@@ -82,6 +83,8 @@ class ModelRunner:
         load_tokenizer: Without one, prompts are token ids and outputs have no text.
         generation_config: Where default sampling parameters come from: `"auto"` (the checkpoint's file of that name),
             `"none"`, or such a file or its directory. End tokens are always the checkpoint's.
+        cache_packed: Keeps packed weights in a file that later processes map (docs/models.md): True, in the user's
+            cache; a directory, there. `None`: `engine.cache_packed` of the settings, for backends that pack.
         num_threads: Threads of the engine; `None`: its own choice.
         block_size: Tokens in a block of the cache; `None`: what suits the backend and the heads, mostly 128.
         max_model_len: Length of the longest context in tokens; `None`: the model's, or as much of it as memory allows.
@@ -131,6 +134,7 @@ class ModelRunner:
         chat_template: str | Path | None = None,
         load_tokenizer: bool = True,
         generation_config: str | Path = "auto",
+        cache_packed: bool | str | Path | None = None,
         num_threads: int | None = None,
         block_size: int | None = None,
         max_model_len: int | None = None,
@@ -150,7 +154,14 @@ class ModelRunner:
         check_opening(locals())
         self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().graph if graph is None else graph
+        check_together(
+            backend=backend, graph=self.graph, quantization=quantization, tensor_parallel_size=tensor_parallel_size,
+            lora_modules=lora_modules,
+        )  # fmt: skip
         check_available(backend, self.graph, rank, world_size, features, quantization)
+        if cache_packed is None:
+            cache_packed = settings().cache_packed if self.backend == "cpu" else False
+        packed = packed_folder(cache_packed)
         speculation = None if speculative_config is None else SpeculativeConfig.of(speculative_config)
         checkpoint = open_checkpoint(with_revision(model_name_or_path, revision), progress)
         self.model_path = checkpoint.path
@@ -165,6 +176,7 @@ class ModelRunner:
             self._router, checkpoint, self.config, backend=backend, graph=self.graph, num_threads=num_threads,
             max_model_len=context_len, features=tuple(features), quantization=quantization, progress=progress,
             keep_blocks=str(dtype) == "auto" and self.graph == "python", tensor_parallel_size=tensor_parallel_size,
+            packed_folder=None if packed is None else str(packed),
         )  # fmt: skip
         model.lora = adapter_manager()(model, max_loras, max_lora_rank, checkpoint)
         self._keep(
@@ -179,7 +191,7 @@ class ModelRunner:
     def _set_defaults(self, generation_config: str | Path) -> None:
         own = self._router.generation_config
         self._eos = end_token_ids(own, {"eos_token_id": self.config.eos_token_id})
-        self.generation_config, name = choose_generation_config(generation_config, own)
+        self.generation_config, name = choose_generation_config(generation_config, own, self._router.config_dict)
         self._default_values = default_values(self.generation_config, name)
 
     def _keep(self, model: CausalLM, block_size: int | None, max_num_seqs: int | None, **options: Any) -> None:
@@ -290,7 +302,8 @@ class ModelRunner:
             ConfigError, WeightsError: The adapter is damaged, is not supported, or does not fit the model.
             BackendUnavailableError: The runner has graphs that C++ builds, or several processes.
         """
-        check_adapters(self.graph, self._group)
+        processes = 1 if self._group is None else self._group.world_size
+        check_together(graph=self.graph, tensor_parallel_size=processes, lora_modules=name)
         self.model.lora.load(name, path, replace=replace)
 
     def unload_adapter(self, name: str) -> None:

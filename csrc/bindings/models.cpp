@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Models whose graph C++ builds, for Python: atb_core/models/cpp/ checks tensors and keeps them alive.
+// Models whose graph C++ builds, for Python: atb-cpp-models checks tensors and keeps them alive.
 #include "bindings/models.h"
 
 #include <nanobind/stl/map.h>

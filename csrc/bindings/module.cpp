@@ -13,6 +13,7 @@
 #include "cpu/engine/custom_op.h"
 #include "cpu/engine/graph_backend.h"
 #include "cpu/engine/op.h"
+#include "cpu/engine/packed_file.h"
 #include "cpu/engine/program.h"
 #include "cpu/engine/read_stream.h"
 #include "cpu/engine/runtime.h"
@@ -92,6 +93,15 @@ void register_kernel(const std::string& op, uint32_t abi_version, uintptr_t run,
 bool signal_pending() {
   const nb::gil_scoped_acquire acquire;
   return PyErr_CheckSignals() != 0;
+}
+
+void save_weights(const WeightStore& store, int descriptor, const std::string& key) {
+  bool finished = false;
+  {
+    const nb::gil_scoped_release release;
+    finished = store.save(descriptor, key, signal_pending);
+  }
+  if (!finished) throw nb::python_error();
 }
 
 void run(Program& program, const std::vector<int>& tensors, const std::vector<uintptr_t>& data, nb::sequence shapes) {
@@ -193,6 +203,8 @@ NB_MODULE(_cpu, m) {
       .def(nb::new_(&make_runtime), "num_threads"_a = 0, "isa"_a = "", "small_work"_a = Runtime::kSmallWork)
       .def_prop_ro("num_threads", &Runtime::num_threads)
       .def_prop_ro("isa", [](const Runtime& runtime) { return std::string(name(runtime.isa())); })
+      .def_prop_ro("packed_layout",
+                   [](const Runtime& runtime) { return std::string(atb_core::packed_layout(runtime.isa())); })
       .def_prop_ro("workspace_bytes", &Runtime::workspace_bytes);
 
   nb::class_<WeightStore>(m, "WeightStore", "One resident copy of each weight, in the layout its users want.")
@@ -205,10 +217,14 @@ NB_MODULE(_cpu, m) {
            "Packs contiguous floats in the format int8 or int4.")
       .def("set_blocks", &set_weight_blocks, "name"_a, "begin"_a, "format"_a, "data"_a, "bytes"_a, "rows"_a, "k"_a,
            "dtype"_a, "whole"_a, "Packs rows of blocks, from the row `begin` on of a matrix of `whole` rows.")
+      .def("save", &save_weights, "descriptor"_a, "key"_a, "Writes all weights, as they are packed, to an empty file.")
+      .def("load", &WeightStore::load, "descriptor"_a, "bytes"_a, "key"_a, nb::call_guard<nb::gil_scoped_release>(),
+           "Maps a file that save() wrote; false if it has another key or version.")
       .def("contains", &WeightStore::contains, "name"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("names", &WeightStore::names, nb::call_guard<nb::gil_scoped_release>())
       .def("info", &weight_info, "name"_a, "dtype, shape, packed, bytes, formats of a weight.")
-      .def_prop_ro("bytes", &WeightStore::bytes, nb::call_guard<nb::gil_scoped_release>());
+      .def_prop_ro("bytes", &WeightStore::bytes, nb::call_guard<nb::gil_scoped_release>())
+      .def_prop_ro("mapped_bytes", &WeightStore::mapped_bytes, nb::call_guard<nb::gil_scoped_release>());
 
   nb::class_<Program>(m, "Program", "A graph that runs.")
       .def(

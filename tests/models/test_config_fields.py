@@ -10,7 +10,7 @@ import pytest
 
 from atb_core.errors import ConfigError
 from atb_core.models.base.config import BaseConfig
-from atb_core.models.base.window_config import WindowConfig
+from atb_core.models.base.window_config import LateWindowConfig, WindowConfig
 from atb_core.models.families import families
 
 SMALL: dict[str, Any] = {
@@ -135,6 +135,8 @@ def test_published_configurations_load(name: str) -> None:
         ("num_local_experts", 8),
         ("hidden_activation", "gelu_pytorch_tanh"),
         ("parallel_residual", True),
+        ("is_causal", False),
+        ("use_rope", False),
         ("text_config", {"hidden_size": 8}),
         ("quantization", {"bits": 4, "group_size": 64}),
         ("a_field_of_tomorrow", 3),
@@ -161,6 +163,7 @@ def test_a_field_that_changes_the_model_is_refused_by_name(model_type: str, fiel
         {"embedding_multiplier": 1, "residual_multiplier": 1.0, "logits_scaling": 1.0, "partial_rotary_factor": 1.0},
         {"attention_multiplier": 0.25, "query_pre_attn_scalar": 16},
         {"layer_types": ["full_attention"] * 3, "no_rope_layers": [1, 1, 1]},
+        {"is_causal": True, "use_rope": True, "scale_attn_weights": True},
         {"a_switch_of_tomorrow": False, "a_list_of_tomorrow": [], "a_text_of_tomorrow": ""},
         {"attention_dropout": 0.1, "resid_pdrop": 0.1, "temperature": 0.6, "unk_token_id": 0},
         {"embedding_dropout": 0.0, "hidden_dropout_prob": 0.1, "encoder_layerdrop": 0.0, "drop_path_rate": 0.1},
@@ -199,6 +202,24 @@ def test_settings_of_rotation_for_each_kind_of_layer_need_the_field() -> None:
     scaled = {**kinds, "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6}}
     made = ByLayer.from_dict({**SMALL, "rope_parameters": scaled, "layer_types": types, "sliding_window": 8})
     assert made.context_length == 1024
+
+
+@pytest.mark.parametrize(
+    ("config_cls", "window"),
+    [
+        (WindowConfig, {}),
+        (WindowConfig, {"sliding_window": 0}),
+        (LateWindowConfig, {"use_sliding_window": True}),
+        (LateWindowConfig, {"sliding_window": 8}),
+        (LateWindowConfig, {"sliding_window": 8, "use_sliding_window": False}),
+    ],
+)
+def test_layers_with_a_window_need_one(config_cls: type[WindowConfig], window: dict[str, Any]) -> None:
+    types = ["full_attention", "sliding_attention", "full_attention"]
+    with pytest.raises(ConfigError, match="layer_types has 'sliding_attention', but sliding_window is not set"):
+        config_cls.from_dict({**SMALL, **window, "layer_types": types})
+    made = config_cls.from_dict({**SMALL, "layer_types": types, "sliding_window": 8, "use_sliding_window": True})
+    assert [made.window_of(layer) for layer in range(3)] == [None, 8, None]
 
 
 def test_a_family_that_has_the_field_gets_it() -> None:

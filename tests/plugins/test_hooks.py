@@ -19,6 +19,7 @@ from atb_core.features import FEATURES
 from atb_core.features.adapters import ADAPTERS
 from atb_core.graph.custom_ops import OPS
 from atb_core.graph.passes import FUSIONS
+from atb_core.models.graph_builders import GRAPH_BUILDERS
 from atb_core.nn.functional import FUNCTIONS
 from atb_core.plugins import ToolParser, hookimpl, register_hooks
 from atb_core.plugins.hookspecs import HOOK_NAMES
@@ -53,6 +54,7 @@ def test_every_hook_fills_one_slot_of_a_layer() -> None:
         FUNCTIONS,
         FEATURES,
         ADAPTERS,
+        GRAPH_BUILDERS,
         COMMANDS,
         CHECKPOINT_FORMATS,
         QUANT_SCHEMES,

@@ -125,9 +125,19 @@ def test_where_the_configuration_comes_from(tmp_path: Path) -> None:
     file = tmp_path / "generation_config.json"
     file.write_text(json.dumps({"top_k": 3}))
     own = {"top_k": 9}
-    assert choose_generation_config("auto", own)[0] == own
-    assert choose_generation_config("none", own)[0] == {}
-    assert choose_generation_config(tmp_path, own) == ({"top_k": 3}, str(file))
-    assert choose_generation_config(str(file), own)[0] == {"top_k": 3}
+    assert choose_generation_config("auto", own, {"top_k": 4})[0] == own
+    assert choose_generation_config("none", own, {"top_k": 4})[0] == {}
+    assert choose_generation_config(tmp_path, own, {}) == ({"top_k": 3}, str(file))
+    assert choose_generation_config(str(file), own, {})[0] == {"top_k": 3}
     with pytest.raises(ConfigError, match="There is no"):
-        choose_generation_config(tmp_path / "absent", own)
+        choose_generation_config(tmp_path / "absent", own, {})
+
+
+def test_without_a_file_the_fields_of_config_json_count_as_in_hugging_face() -> None:
+    config = {"hidden_size": 64, "do_sample": True, "top_k": 4, "eos_token_id": 2, "max_length": 20}
+    found, name = choose_generation_config("auto", {}, config)
+    assert found == {"do_sample": True, "top_k": 4}
+    assert name == "The model's config.json"
+    found, name = choose_generation_config("auto", {}, {"no_repeat_ngram_size": 3})
+    with pytest.raises(ConfigError, match=r"The model's config\.json asks for no_repeat_ngram_size=3"):
+        default_values(found, name)

@@ -12,13 +12,13 @@ import pytest
 import torch
 from simulator.simulated import SIM, DeviceDriver, assert_agree, counted, greedy, prompts, run_python
 from simulator.simulated import open_runner as any_runner
-from tiny_decoder import HEAD, KV_HEADS, PARAMETERS, VOCAB, execute, model_torch, prefill_inputs, weights
+from tiny_decoder import HEAD, KV_HEADS, PARAMETERS, ROOT, VOCAB, execute, model_torch, prefill_inputs, weights
 
 import atb_core
 from atb_core import ModelRunner, ModelTorch, load_native_library
 from atb_core.engine import get_backend
 from atb_core.errors import AtbError, BackendUnavailableError, EngineError
-from atb_core.models.cpp.graph_variants import CppEngine
+from atb_cpp_models.graph_variants import CppEngine
 from atb_testing import tiny_checkpoint
 from atb_testing.variants import unfused
 
@@ -263,7 +263,7 @@ def test_weights_are_shared_within_a_backend_only() -> None:
 
 
 COMPILER = shutil.which("c++") or shutil.which("g++")
-SAMPLE = Path(__file__).resolve().parents[2] / "examples" / "native-model" / "model.cpp"
+SAMPLE = ROOT / "examples" / "native-model" / "model.cpp"
 
 
 @pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")

@@ -21,7 +21,7 @@ MEANINGLESS: dict[str, str] = {
         output_router_logits pretraining_tp router_aux_loss_coef router_jitter_noise router_z_loss_coef seq_aux""",
     "the tokenizer, whose files have them": """
         cls_token_id decoder_start_token_id mask_token_id model_max_length sep_token_id tokenizer_class unk_token_id""",
-    "generation, whose settings are in generation_config.json": """
+    "generation, whose settings the runner reads": """
         bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping
         encoder_no_repeat_ngram_size exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id
         length_penalty max_length max_new_tokens min_length no_repeat_ngram_size num_beam_groups num_beams
@@ -57,6 +57,9 @@ def _beyond_context(value: Any, config: Any) -> bool:
     return type(value) is int and (value <= 0 or value >= config.context_length)
 
 
+# Fields that decoders have in common where they are true, so that false is not "off".
+_TRUE = ("causal", "is_causal", "rmsnorm", "scale_attn_weights", "use_rms_norm", "use_rmsnorm", "use_rope")
+
 #: Values that leave a field without effect, where they are not `None`, `False` or empty.
 _NEUTRAL: dict[str, Callable[[Any, Any], bool]] = {
     **dict.fromkeys(
@@ -79,7 +82,7 @@ _NEUTRAL: dict[str, Callable[[Any, Any], bool]] = {
     "layer_types": lambda value, config: isinstance(value, list) and all(each == "full_attention" for each in value),
     "no_rope_layers": lambda value, config: isinstance(value, list) and all(_one(each, config) for each in value),
     "position_embedding_type": lambda value, config: value in ("rope", "rotary"),
-    "scale_attn_weights": lambda value, config: value is True,
+    **dict.fromkeys(_TRUE, lambda value, config: value is True),
 }  # fmt: skip
 
 
@@ -96,10 +99,12 @@ def unread_fields(config: Any, values: Mapping[str, Any], numbers: bool = True) 
         without |= {"sliding_window"}
     unread = {}
     for name, value in values.items():
-        if name in without or _DROPOUT.fullmatch(name) or value is None or value is False or value in ("", [], {}):
+        off = value is None or value in ("", [], {}) or (value is False and name not in _TRUE)
+        if off or name in without or _DROPOUT.fullmatch(name):
             continue
         neutral = _NEUTRAL.get(name)
-        if neutral is None or not ((numbers or not isinstance(value, (int, float))) and neutral(value, config)):
+        judged = neutral is not None and (numbers or type(value) not in (int, float))
+        if not (judged and neutral and neutral(value, config)):
             unread[name] = value
     return unread
 

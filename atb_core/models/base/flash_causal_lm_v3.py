@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from atb_core.engine.base import Backend
     from atb_core.graph.tensor import Tensor
     from atb_core.layers.base import ShapeSource
+    from atb_core.models.runtime.packed_weights import PackedWeights
 
 __all__ = ["FlashCausalLMV3", "torch_to_mindie_graph"]
 
@@ -179,6 +180,8 @@ class CausalLM(FlashCausalLMV3):
         self.hidden_states = HiddenStates(self)
         self._recording = False
         self._loaded = False
+        #: Bytes of weights in mapped files, which count as available memory.
+        self.mapped_bytes = 0
         self.variants = VariantStore(
             get_backend(backend) if isinstance(backend, str) else backend,
             self.model_status.num_layers,
@@ -261,6 +264,7 @@ class CausalLM(FlashCausalLMV3):
         quantization: str | None = None,
         *,
         keep_blocks: bool = False,
+        packed: PackedWeights | None = None,
     ) -> None:
         """Reads all weights into the engine's store.
 
@@ -272,6 +276,7 @@ class CausalLM(FlashCausalLMV3):
             progress: shows how far the loading is.
             quantization: format of matrices of linears and embeddings, `"int8"` or `"int4"`; `None`: the model's dtype.
             keep_blocks: keeps matrices that the checkpoint has in a quantised format in it, if the engine can.
+            packed: file from which packed weights are mapped; written if it is not there.
 
         Raises:
             BackendUnavailableError: the backend cannot quantise.
@@ -294,6 +299,10 @@ class CausalLM(FlashCausalLMV3):
                 f"the backend {self.backend.name!r} does not quantise weights to {quantization}",
                 hint=f"It can: {', '.join(sorted(self.backend.quantizations)) or 'nothing'}.",
             )
+        store = self.variants.store
+        if packed is not None and packed.load(store, loader):
+            self.mapped_bytes, self._loaded = store.nbytes, True
+            return
         matrices = quantizable_weights(engine.network) - {p.name for p in plan.parameters if not p.quantizable}
 
         def sink(name: str, weight: HostArray) -> None:
@@ -307,6 +316,8 @@ class CausalLM(FlashCausalLMV3):
         copied = self.backend.copies_weights
         stream_weights(plan, loader, sink, progress, engine.set_weight_part, blocks, copied)
         self._loaded = True
+        if packed is not None:
+            packed.save(store, loader)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Runs one step: the `forward` of a decorated class.

@@ -40,6 +40,13 @@ class WindowConfig(BaseConfig):
             raise ConfigError(
                 f"layer_types has {shown(other)}, which is not supported", hint=f"Supported: {', '.join(_LAYER_TYPES)}."
             )
+        if "sliding_attention" in types[: self.num_hidden_layers] and not self._window:
+            raise ConfigError("layer_types has 'sliding_attention', but sliding_window is not set, or is off")
+
+    @property
+    def _window(self) -> int | None:
+        """The window of the layers that have one."""
+        return self.sliding_window
 
     def has_window(self, layer_idx: int) -> bool:
         """Returns true if layer `layer_idx` has the window, if there is one."""
@@ -47,7 +54,7 @@ class WindowConfig(BaseConfig):
 
     def window_of(self, layer_idx: int) -> int | None:
         """Returns `sliding_window` for a layer that has it, unless the window is longer than the context."""
-        window = self.sliding_window
+        window = self._window
         return window if window and window < self.context_length and self.has_window(layer_idx) else None
 
 
@@ -61,8 +68,10 @@ class LateWindowConfig(WindowConfig):
     use_sliding_window: bool = False
     max_window_layers: int = 28
 
+    @property
+    def _window(self) -> int | None:
+        return self.sliding_window if self.use_sliding_window else None
+
     def has_window(self, layer_idx: int) -> bool:
         """Returns true for a layer of `layer_types`, else for one from `max_window_layers` on."""
-        if self.layer_types is not None:
-            return self.use_sliding_window and super().has_window(layer_idx)
-        return self.use_sliding_window and layer_idx >= self.max_window_layers
+        return super().has_window(layer_idx) if self.layer_types is not None else layer_idx >= self.max_window_layers

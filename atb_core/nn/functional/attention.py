@@ -87,29 +87,30 @@ def paged_attention(
         is_triu_mask: makes prefill causal.
         high_precision: no effect, ops accumulate in float32.
         mla_v_head_size: size of MLA's value heads; refused.
-        logits_soft_cap: caps a scaled score s by `cap * tanh(s / cap)`, before the mask is added; 0 for none. ATB's
-            operations do not have it.
+        logits_soft_cap: caps a scaled score s by `cap * tanh(s / cap)` before the mask; 0 for none. ATB has none.
 
     Raises:
         GraphError: inputs for prefill and decode are mixed, a required one is missing, or an argument is refused.
     """
     if slopes is not None or mla_v_head_size:
         raise GraphError("paged_attention does not support slopes (ALiBi) or mla_v_head_size yet")
-    if kv_lens is None:
-        raise GraphError("paged_attention needs kv_lens, the lengths of the sequences")
-    masks = _masks(mask, mask_type)
+    masks, kv_lens = _masks(mask, mask_type), _required("kv_lens", kv_lens)
     scales = (head_num, kv_head_num or head_num, q_scale, qk_scale, mask_type)
     if _is_prefill(k, v, k_cache, v_cache):
         assert k is not None and v is not None
         prefill = SelfAttention(*scales, is_triu_mask=is_triu_mask, logits_soft_cap=logits_soft_cap)
         return record(prefill, (q, k, v, *masks, kv_lens))[0]
-    if block_table is None:
-        raise GraphError("paged_attention with caches needs block_table")
     assert k_cache is not None and v_cache is not None
-    lens = () if q_lens is None else (q_lens,)
+    block_table, lens = _required("block_table", block_table), () if q_lens is None else (q_lens,)
     calc = CalcType.SPEC if lens else CalcType.UNDEFINED
     op = PagedAttention(*scales, calc_type=calc, logits_soft_cap=logits_soft_cap)
     return record(op, (q, k_cache, v_cache, block_table, kv_lens, *masks, *lens))[0]
+
+
+def _required(name: str, value: Tensor | None) -> Tensor:
+    if value is None:
+        raise GraphError(f"paged_attention needs {name}")
+    return value
 
 
 def _is_prefill(k: Tensor | None, v: Tensor | None, k_cache: Tensor | None, v_cache: Tensor | None) -> bool:

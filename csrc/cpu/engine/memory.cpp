@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/engine/memory.h"
 
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 
 #include "atb_core/error.h"
 #include "atb_core/types.h"
@@ -21,7 +23,7 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 #if defined(__linux__)
 
-constexpr bool is_mapped(size_t bytes) { return bytes >= kHugePage; }
+constexpr bool has_own_pages(size_t bytes) { return bytes >= kHugePage; }
 
 // Returns the bytes of whole pages, which have 4 to 64 KiB.
 size_t whole_pages(size_t bytes) {
@@ -45,21 +47,32 @@ std::byte* map(size_t bytes) {
   return reinterpret_cast<std::byte*>(aligned);
 }
 
+const std::byte* map_file(int descriptor, size_t bytes) {
+  void* data = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, descriptor, 0);
+  if (data == MAP_FAILED) fail("the file cannot be mapped: ", std::strerror(errno));
+  return static_cast<const std::byte*>(data);
+}
+
 #else
 
-constexpr bool is_mapped(size_t) { return false; }
+constexpr bool has_own_pages(size_t) { return false; }
 size_t whole_pages(size_t bytes) { return bytes; }
 std::byte* map(size_t bytes) { out_of_memory(bytes); }
 int munmap(void*, size_t) { return 0; }
+const std::byte* map_file(int, size_t) { fail("files are not mapped on this system"); }
 
 #endif
 
 }  // namespace
 
+FileMapping::FileMapping(int descriptor, size_t bytes) : data_(map_file(descriptor, bytes)), bytes_(bytes) {}
+
+FileMapping::~FileMapping() { munmap(const_cast<std::byte*>(data_), bytes_); }
+
 Buffer::Buffer(size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
   if (bytes > SIZE_MAX / 2) out_of_memory(bytes);
-  if (is_mapped(bytes)) {
+  if (has_own_pages(bytes)) {
     data_ = map(bytes);
     return;
   }
@@ -68,8 +81,8 @@ Buffer::Buffer(size_t bytes) : bytes_(bytes) {
 }
 
 void Buffer::release() {
-  if (data_ == nullptr) return;
-  if (is_mapped(bytes_)) {
+  if (data_ == nullptr || file_ != nullptr) return;
+  if (has_own_pages(bytes_)) {
     munmap(data_, whole_pages(bytes_));
   } else {
     std::free(data_);

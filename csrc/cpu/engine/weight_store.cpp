@@ -72,12 +72,11 @@ cpu::PackedWeight WeightStore::matrix(const Entry& entry) {
   return {.dtype = entry.dtype, .n = entry.n(), .k = entry.k(), .pieces = entry.pieces};
 }
 
-Buffer WeightStore::allocated(const Entry& entry) const {
-  if (entry.layout == Layout::plain) {
-    return Buffer(static_cast<size_t>(element_count(entry.shape)) * itemsize(entry.dtype));
-  }
+// Returns the bytes of a weight that is not quantised.
+size_t WeightStore::stored_bytes(const Entry& entry) const {
+  if (entry.layout == Layout::plain) return static_cast<size_t>(element_count(entry.shape)) * itemsize(entry.dtype);
   const size_t one = cpu::packed_bytes(runtime_->isa(), entry.dtype, entry.n(), entry.k());
-  return Buffer(static_cast<size_t>(entry.matrices()) * one);
+  return static_cast<size_t>(entry.matrices()) * one;
 }
 
 // Writes the part [begin, end) of the first dimension from contiguous memory into entry.memory.
@@ -117,7 +116,7 @@ void WeightStore::write_matrices(cpu::ThreadPool::Lease& lease, Entry& entry, co
 }
 
 void WeightStore::write_all(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data) {
-  entry.memory = allocated(entry);
+  entry.memory = Buffer(stored_bytes(entry));
   entry.parts = entry.shape.empty() ? 1 : entry.shape[0];
   write(lease, entry, data, 0, entry.parts);
 }
@@ -204,7 +203,7 @@ void WeightStore::set_part(const std::string& weight, int64_t begin, const void*
   }
   if (begin == 0) {
     entry.layout = layout;
-    entry.memory = allocated(entry);
+    entry.memory = Buffer(stored_bytes(entry));
     ++generation_;
   } else if (entry.present || begin != entry.parts) {
     fail("a part of weight '", weight, "' begins at ", begin, ", but the next one has to begin at ",
@@ -309,6 +308,16 @@ size_t WeightStore::bytes() const {
   const std::lock_guard lock(mutex_);
   size_t total = 0;
   for (const auto& [weight, entry] : entries_) total += entry.bytes();
+  return total;
+}
+
+size_t WeightStore::mapped_bytes() const {
+  const std::lock_guard lock(mutex_);
+  size_t total = 0;
+  for (const auto& [weight, entry] : entries_) {
+    if (entry.memory.is_mapped()) total += entry.memory.bytes();
+    for (const Buffer& piece : entry.piece_memory) total += piece.is_mapped() ? piece.bytes() : 0;
+  }
   return total;
 }
 

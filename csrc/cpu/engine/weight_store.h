@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -13,6 +14,8 @@
 #include "cpu/kernels/linear.h"
 
 namespace atb_core {
+
+struct StoredWeight;
 
 // The weights of one model, shared by all its programs: one resident copy of each, in a layout that serves all its
 // uses. Programs declare how they use a weight before or after it is set; a weight that is already set changes its
@@ -47,9 +50,20 @@ class WeightStore {
   void set_blocks(const std::string& name, int64_t begin, cpu::QuantFormat format, const void* data, size_t bytes,
                   int64_t rows, int64_t k, DataType dtype, int64_t whole);
 
+  // Writes all weights that are set, as they are packed, to an empty file; `key` (at most 64 bytes) says from what
+  // they were made. Returns false if `interrupted` did, which is asked now and then. Throws Error if writing fails.
+  bool save(int descriptor, const std::string& key, const std::function<bool()>& interrupted) const;
+
+  // Maps a file of so many bytes that save() wrote, instead of setting each declared weight. It must not change while
+  // it is mapped. Returns false, and changes nothing, if it has another key or was written by another version. Throws
+  // Error if it is damaged, or has other weights or layouts than those declared.
+  bool load(int descriptor, size_t bytes, const std::string& key);
+
   bool contains(const std::string& name) const;
   std::vector<std::string> names() const;
   size_t bytes() const;
+  // Of them, those in mapped files, which the system may drop and read again.
+  size_t mapped_bytes() const;
 
   struct Info {
     DataType dtype;
@@ -96,7 +110,8 @@ class WeightStore {
   };
 
   static Layout layout_for(const Entry& entry);
-  Buffer allocated(const Entry& entry) const;
+  size_t stored_bytes(const Entry& entry) const;
+  Entry mapped(const StoredWeight& stored, const Entry& declared, const std::shared_ptr<const FileMapping>& file) const;
   void write(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data, int64_t begin, int64_t end);
   void write_matrices(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data, int64_t begin, int64_t end);
   void write_all(cpu::ThreadPool::Lease& lease, Entry& entry, const void* data);

@@ -9,6 +9,7 @@ import pytest
 from hook_plugins import Site, families, site
 
 from atb_cli import main
+from atb_cli.plugin_doctor import imports
 
 __all__ = ["families", "site"]
 
@@ -56,6 +57,29 @@ def test_doctor_names_the_cause_and_fails(site: Site, capsys: pytest.CaptureFixt
     status, out, _ = said(capsys, "plugins", "doctor", "atb-broken")
     assert status == 1
     assert "broken on purpose" in out
+
+
+def test_doctor_imports_registered_models_of_c_where_their_package_is_there(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install("atb-broken", BROKEN, group="atb_core.cpp_models")
+    status, out, _ = said(capsys, "plugins", "doctor", "atb-broken")
+    assert (status, "broken on purpose" in out) == (1, True)
+    monkeypatch.setattr(imports, "environment", lambda: {"atb-core", "atb-broken"})
+    status, out, _ = said(capsys, "plugins", "doctor", "atb-broken")
+    assert (status, "broken on purpose" in out) == (0, False)
+
+
+def test_doctor_names_another_package_whose_entry_points_break_imports(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = site.path / "other_pkg-1.0.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_bytes(b"[console_scripts]\nx = y:z\xff\n")
+    status, out, _ = said(capsys, "plugins", "doctor", "atb-qwen2")
+    assert status == 0
+    assert f"warning: {info / 'entry_points.txt'} is not UTF-8" in out
+    assert "--no-deps other-pkg\n" in out
 
 
 def test_doctor_refuses_a_name_that_is_not_installed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,6 +70,14 @@ def results(runner: ModelRunner, prompts: Any, names: Any) -> list[tuple[list[in
     return [(output.token_ids, output.cumulative_logprob) for output in outputs]
 
 
+def test_mapped_weights_take_adapters(world: World, runner: ModelRunner, tmp_path: Path) -> None:
+    prompts, names = prompts_of(4), [None, *list(world.paths)[:3]]
+    for is_mapped in (False, True):
+        with world.open(cache_packed=tmp_path / "packed") as mapped:
+            assert bool(mapped.model.mapped_bytes) == is_mapped
+            assert results(mapped, prompts, names) == results(runner, prompts, names)
+
+
 def test_tokens_are_those_of_peft_in_mixed_batches(world: World, runner: ModelRunner) -> None:
     prompts = prompts_of(32)
     for shift in range(3):

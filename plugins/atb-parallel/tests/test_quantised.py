@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantised checkpoints are divided as the values that they stand for, or refused."""
+"""Quantised checkpoints are divided as they are stored, or as the values that they stand for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 import quant_files as files
 
 from atb_core import ModelRunner, SamplingParams
-from atb_core.errors import WeightsError
 from atb_testing import tiny_checkpoint
 
 PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8]]
@@ -37,6 +36,16 @@ def test_two_processes_give_the_tokens_of_one(case: str, tmp_path: Path) -> None
     source = tiny_checkpoint(tmp_path / "source", "llama", **sizes)
     quantised, plain = files.quantise_directory(source, tmp_path / case, pack, config, description)
     assert tokens(quantised, 2, dtype="float32") == tokens(plain, 1)
-    if case == "gptq":
-        with pytest.raises(WeightsError, match="which several processes cannot divide"):
-            tokens(quantised, 2)
+
+
+@pytest.mark.parametrize(("width", "expands"), [(128, False), (96, True)])
+def test_blocks_are_divided_between_blocks_and_else_expanded(
+    width: int, expands: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each process has the numbers of the file: blocks of 32 inputs, of which 96 have one and a half for each."""
+    pack, config, _ = CASES["gptq"]
+    sizes = {"hidden_size": 64, "intermediate_size": width, "num_hidden_layers": 1, "head_dim": 16}
+    source = tiny_checkpoint(tmp_path / "source", "llama", **sizes)
+    quantised, _ = files.quantise_directory(source, tmp_path / "gptq", pack, config)
+    assert tokens(quantised, 2) == tokens(quantised, 1)
+    assert ("are divided inside of blocks of Q4_0" in caplog.text) == expands

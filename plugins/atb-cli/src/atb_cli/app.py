@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "convert": "atb_cli.convert",
     "models": "atb_cli.models",
     "rm": "atb_cli.rm",
+    "cache": "atb_cli.cache",
     "list": "atb_cli.list_families",
     "plugins": "atb_cli.plugins",
     "doctor": "atb_cli.doctor",

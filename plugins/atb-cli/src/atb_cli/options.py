@@ -25,9 +25,9 @@ _REVISION = "atb_core.revision"
 
 # Options that are arguments of `ModelRunner`.
 _LOADING = (
-    "backend", "graph", "dtype", "quantization", "num_threads", "max_model_len", "kv_cache_memory_bytes",
-    "generation_config", "features", "chat_template", "speculative_config", "lora_modules", "max_loras",
-    "max_lora_rank", "tensor_parallel_size",
+    "backend", "graph", "dtype", "quantization", "cache_packed", "num_threads", "max_model_len",
+    "kv_cache_memory_bytes", "generation_config", "features", "chat_template", "speculative_config", "lora_modules",
+    "max_loras", "max_lora_rank", "tensor_parallel_size",
 )  # fmt: skip
 
 
@@ -104,12 +104,16 @@ model_options = _options(
                  help="What runs the graphs: the C++ engine, the slow reference in torch, an Ascend device (atb), or a"
                  " simulator of one."),
     click.option("--graph", type=click.Choice(GRAPHS),
-                 help="Who writes the graphs: the family's Python, or C++ where the family has such a model."
+                 help="Who writes the graphs: the family's Python, or C++ where the family has such a model (needs"
+                 " atb-cpp-models)."
                  " [default: engine.graph of the settings file, else python]"),
     click.option("--dtype", type=click.Choice(("auto", *DTYPES)), default="auto", show_default=True,
                  help="Precision of weights and activations; auto takes the checkpoint's."),
     click.option("--quantization", type=click.Choice(QUANTIZATIONS),
                  help="Quantise the weights on loading. [default: as the checkpoint has them]"),
+    click.option("--cache-packed/--no-cache-packed", default=None,
+                 help="Keep packed weights on the disk, from where the next process maps them (`atb cache`)."
+                 " [default: engine.cache_packed of the settings, else no]"),
     click.option("--num-threads", type=click.IntRange(min=1), metavar="N",
                  help="Threads of the engine. [default: ATB_NUM_THREADS, OMP_NUM_THREADS or all cores]"),
     click.option("--tp", "tensor_parallel_size", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",

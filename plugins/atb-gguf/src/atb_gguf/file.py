@@ -67,6 +67,10 @@ class GgufFile:
         index = bisect_right(self._starts, offset) - 1
         self._files[index].read_into(offset - self._starts[index], target, what)
 
+    def identity(self) -> list[list[int]]:
+        """Returns what `WeightLoader.identity` does."""
+        return [file.identity() for file in self._files]
+
     def close(self) -> None:
         """Closes the files. Closing twice is fine."""
         for file in self._files:

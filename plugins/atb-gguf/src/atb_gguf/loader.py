@@ -126,6 +126,9 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
                 return np.reshape(pairs.swapaxes(1, 2), stored.shape)
         return stored
 
+    def identity(self) -> list[list[int]]:
+        return self._file.identity()
+
     def close(self) -> None:
         self._file.close()
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from atb_core.models.cpp import DECODER_WEIGHTS, CppModel
+from atb_cpp_models import DECODER_WEIGHTS, CppModel
 
 #: Models with biases set `linearHasBias`; the runner always sets it from the checkpoint.
 DECODER = CppModel(

@@ -6,6 +6,7 @@ The model is made twice, whole and with the sizes of the part. Where the shapes 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atb_core.checkpoint import WeightLoader
-from atb_core.errors import ConfigError, WeightsError
+from atb_core.errors import ConfigError
 from atb_core.graph.arrays import Array, HostArray, numpy_dtype, to_numpy
 from atb_core.graph.dtype import DataType
 from atb_core.graph.quantized import QuantizedRows
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from atb_core.models.base.config import BaseConfig
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
+_log = logging.getLogger(__name__)
 # Fields of configurations that the processes divide, beside the heads.
 _DIVIDED = ("num_attention_heads", "intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
 _BODY = "model."
@@ -162,6 +164,7 @@ class PartLoader(WeightLoader):
     def __init__(self, loader: WeightLoader, cuts: dict[str, Cut], zeros: Collection[str]) -> None:
         self._loader, self._cuts, self._zeros = loader, cuts, frozenset(zeros)
         self.quantization = loader.quantization
+        self._expands = False
 
     @property
     def source(self) -> str:
@@ -217,18 +220,27 @@ class PartLoader(WeightLoader):
         return np.ascontiguousarray(to_numpy(self.get(name))[index])
 
     def blocks(self, name: str, formats: Collection[str]) -> QuantizedRows | None:
-        """Reads a quantised matrix that is not divided as it is stored.
-
-        Raises:
-            WeightsError: the matrix is divided.
-        """
-        rows = self._loader.blocks(name, formats)
-        if rows is not None and self._cut(name) is not None:
-            raise WeightsError(
-                f"{self.source}: {name} is stored as {rows.format}, which several processes cannot divide",
-                hint='Give a dtype, such as dtype="bfloat16", or quantization="int8".',
-            )
-        return rows
+        """Reads the part of a quantised matrix as it is stored; `None` if the ends of a part are inside of a block."""
+        rows, cut = self._loader.blocks(name, formats), self._cut(name)
+        if rows is None or cut is None:
+            return rows
+        parts, columns, unit = [], rows.columns, _block_elements(rows.format)
+        width = rows.blocks.shape[1] * unit // columns
+        for start, stop in cut.ranges:
+            if cut.dim == 0:
+                parts.append(rows.blocks[start:stop])
+            elif start % unit or stop % unit:
+                if not self._expands:
+                    _log.warning(
+                        "%s: %s and others are divided inside of blocks of %s, so they are expanded",
+                        self.source, name, rows.format,
+                    )  # fmt: skip
+                self._expands = True
+                return None
+            else:
+                parts.append(rows.blocks[:, start // unit * width : stop // unit * width])
+        blocks = np.ascontiguousarray(np.concatenate(parts, axis=cut.dim))
+        return QuantizedRows(rows.format, cut.shape[1], blocks)
 
     def linear_method(self, prefixes: Sequence[str], dtype: DataType) -> Any:
         """Returns the method of a layer, as of the whole checkpoint."""
@@ -238,9 +250,18 @@ class PartLoader(WeightLoader):
         """Returns the names that the checkpoint's index leaves out."""
         return self._loader.unlisted()
 
+    def identity(self) -> list[list[int]]:
+        """Returns that of the whole checkpoint."""
+        return self._loader.identity()
+
     def close(self) -> None:
         """Closes the checkpoint."""
         self._loader.close()
+
+
+def _block_elements(block_format: str) -> int:
+    """Returns the number of elements of a row that are in one block of a format of GGUF."""
+    return 256 if block_format.endswith("_K") else 32
 
 
 def part_of(

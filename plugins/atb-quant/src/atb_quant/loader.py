@@ -141,6 +141,9 @@ class QuantLoader(WeightLoader):
             self._expanded.append(name)
         return rows
 
+    def identity(self) -> list[list[int]]:
+        return self._stored.identity()
+
     def close(self) -> None:
         if self._expanded:
             _log.warning(

@@ -70,7 +70,8 @@ def parts(stored: SafetensorsLoader, settings: Mapping[str, Any]) -> Parts:
             # `quant_bias` holds the bias.
             if f"{prefix}.bias" in stored:
                 dropped.add(f"{prefix}.bias")
-            if matrix.has_bias():
+            # Experts have no bias; what is stored for one undoes the offset, and then nothing is left of it.
+            if matrix.has_bias() and (".experts." not in prefix or matrix.bias().any()):
                 vectors[f"{prefix}.bias"] = Vector(matrix.shape[0], matrix.bias)
     if not matrices:
         raise refuse(stored, _NAME, "its description names no quantised matrix")

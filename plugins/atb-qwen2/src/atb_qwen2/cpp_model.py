@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from atb_core.models.cpp import DECODER_WEIGHTS, CppModel
+from atb_cpp_models import DECODER_WEIGHTS, CppModel
 
 #: The defaults are Qwen2's, with a bias on queries, keys and values; a Qwen3 sets `linearHasBias` and `useQKNorm`.
 #: Both packages register the name, so the two must agree.

@@ -15,7 +15,7 @@ from atb_core.names import normalized_name
 from atb_core.plugins.admission import refusal, unmatched_names
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import registry
-from atb_core.plugins.scan import Installed, installed
+from atb_core.plugins.scan import Installed, environment, installed
 from atb_core.plugins.torch_import import protect_torch_import
 
 __all__ = ["Finding", "Level", "PluginReport", "Report", "choose", "examine"]
@@ -106,7 +106,7 @@ def examine(
     conflicts = _conflicts()
     reports = [_report(plugin, imported.get(plugin.path), conflicts) for plugin in plugins]
     settings = [Finding("settings", Level.WARNING, text, fix=hint) for text, hint in unmatched_names()]
-    return Report(tuple(reports), (*settings, *_troubles(imported.values())))
+    return Report(tuple(reports), (*settings, *_undecodable(), *_troubles(imported.values())))
 
 
 def _report(plugin: Installed, imports: Imports | None, conflicts: dict[str, Finding]) -> PluginReport:
@@ -138,6 +138,16 @@ def _conflicts() -> dict[str, Finding]:
             error = resolution.error
             conflicts[model_type] = Finding("conflict", Level.ERROR, error.message, fix=error.hint)
     return conflicts
+
+
+def _undecodable() -> Iterator[Finding]:
+    """Yields each package that is no plugin and whose entry points are not UTF-8; a plugin's own finding says so."""
+    plugins = {plugin.path for plugin in installed()}
+    for path in environment().undecodable:
+        if path.parent not in plugins:
+            message = f"{path} is not UTF-8, and keeps torch from looking for device backends"
+            fix = f"pip install --force-reinstall --no-deps {path.parent.name.partition('-')[0].replace('_', '-')}"
+            yield Finding("metadata", Level.WARNING, message, fix=fix)
 
 
 def _troubles(imports: Iterable[Imports]) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from atb_ascend.findings import Finding, Level
 from atb_core.child import Child, ChildError, encode
 from atb_core.plugins.records import Status
-from atb_core.plugins.scan import API, MODELS, Installed
+from atb_core.plugins.scan import API, CPP_MODELS, MODELS, Installed, environment
 
 #: An import that takes longer gets a warning.
 SLOW_SECONDS: Final = 0.5
@@ -87,7 +87,9 @@ class _Worker:
     def examine(self, plugin: Installed) -> Imports:
         """Imports everything of a plugin."""
         imports = Imports(plugin)
-        light = [entry.target for entry in plugin.entries if entry.group not in (API, MODELS)]
+        # Where atb-cpp-models is not installed, nothing imports the models that are registered with it.
+        others = (API, MODELS) if "atb-cpp-models" in environment() else (API, MODELS, CPP_MODELS)
+        light = [entry.target for entry in plugin.entries if entry.group not in others]
         heavy = [entry.target for entry in plugin.entries if entry.group == MODELS]
         if light:
             heavy += imports.judge(light, self._ask(plugin, light, heavy=False), self._timeout)

@@ -12,7 +12,7 @@ from atb_core.child import try_in_child
 from atb_core.engine.extension import load_extension
 from atb_core.engine.native import engine_errors
 from atb_core.errors import EngineError
-from atb_core.models.cpp.registration import registrations
+from atb_cpp_models.registered import registered_names
 
 #: The libraries of this process. The extension of each backend loads them when one of their models is first used there.
 loaded: list[str] = []
@@ -41,7 +41,7 @@ def load_native_library(path: str | os.PathLike[str]) -> list[str]:
         raise EngineError(f"{file} cannot be loaded: {problem}", hint="Build the library again.")
     taken = {
         name: " and ".join(f"the package {owner} (ATB_NO_PLUGINS={owner} leaves it out)" for owner in owners)
-        for name, owners in registrations().registered_names().items()
+        for name, owners in registered_names().items()
     }
     with engine_errors(load_extension().Error):
         names: list[str] = load_extension().load_models(str(file), taken)

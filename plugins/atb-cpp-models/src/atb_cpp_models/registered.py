@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the C++-built models that installed packages register: implements `models.cpp.registration.Registrations`.
+"""Finds the C++-built models that installed packages register.
 
 Names come from metadata alone; a package is imported when its model is needed.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from atb_core.errors import EngineError, PluginError
-from atb_core.models.cpp.registration import CppModel
 from atb_core.names import normalized_name
 from atb_core.plugins.admission import refusal, warn_once
 from atb_core.plugins.loader import load_entry
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import registry
 from atb_core.plugins.scan import CPP_MODELS, Entry, Installed, installed
-from atb_core.plugins.unknown import index
 from atb_core.settings import settings
+from atb_cpp_models.registration import CppModel
 
 
 def registered_names() -> dict[str, list[str]]:
@@ -43,7 +45,7 @@ def registered(name: str) -> CppModel | None:
         # `None` would compare the models of all packages.
         raise EngineError(
             f"the name of a C++ model is a string, not {type(name).__name__}",
-            hint='Give one such as "core_DecoderModel"; atb_core.models.cpp.model_names() lists them.',
+            hint='Give one such as "core_DecoderModel"; atb_cpp_models.model_names() lists them.',
         )
     models: list[tuple[Installed, CppModel]] = []
     failed: list[PluginError] = []
@@ -76,9 +78,15 @@ def model_of_family(model_type: str) -> tuple[str, CppModel] | None:
 
 
 def known_packages(name: str) -> list[str]:
-    """Returns the packages that are known to register `name`, from the index that ships with the core."""
-    packages: list[str] = index("known_cpp_models.json").get(name, [])
-    return packages
+    """Returns the packages, installed or not, that are known to register `name`."""
+    return known_models().get(name, [])
+
+
+@functools.cache
+def known_models() -> dict[str, list[str]]:
+    """Returns the index of names that could be installed, each with the packages that register it."""
+    names: dict[str, list[str]] = json.loads(Path(__file__).with_name("known_models.json").read_text(encoding="utf-8"))
+    return names
 
 
 def _entries(name: str | None = None) -> Iterator[tuple[Installed, Entry]]:

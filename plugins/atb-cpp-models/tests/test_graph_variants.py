@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_model import SMALL, SmallForCausalLM
 
 from atb_core import FlashCausalLMV3, ModelRunner, ModelTorch, SamplingParams
 from atb_core.engine.native import NativeStore
 from atb_core.errors import BackendUnavailableError, EngineError, GraphError, RequestError, WeightsError
-from atb_core.models.cpp.graph_variants import CppEngine
-from atb_core.plugins import cpp_models
+from atb_core.models.base.config import BaseConfig
+from atb_core.models.base.flash_causal_lm_v3 import torch_to_mindie_graph
+from atb_core.models.base.mindie_llm_config import MindIELLMConfig
+from atb_cpp_models import graph_variants
+from atb_cpp_models.graph_variants import CppEngine, CppVariants
 from atb_testing import PagedDriver, tiny_checkpoint
 from atb_testing.variants import unfused
 
@@ -180,7 +185,7 @@ def test_what_has_no_cpp_graph_says_why_and_what_to_do(
         opened(tmp_path)
     with pytest.raises(BackendUnavailableError, match=r"backend='reference' interprets graphs .*graph='python'"):
         opened(directory, backend="reference")
-    monkeypatch.setattr(cpp_models, "model_of_family", lambda model_type: None)
+    monkeypatch.setattr(graph_variants, "model_of_family", lambda model_type: None)
     with pytest.raises(BackendUnavailableError, match=r"has no C\+\+ graph for models of type 'qwen2'\. Use"):
         opened(directory)
 
@@ -193,6 +198,24 @@ def test_a_window_needs_a_recorded_graph(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailableError, match="its layers have a sliding window"):
         opened(tmp_path)
     assert opened(tmp_path, "python").config.window_of(0) == 8
+
+
+@dataclass
+class CappedScores(BaseConfig):
+    attn_logit_softcapping: float | None = 0.01
+
+
+class CappedLogits(SmallForCausalLM):
+    logits_softcap = 0.25
+
+
+@pytest.mark.parametrize(("base", "config"), [(CappedLogits, BaseConfig), (SmallForCausalLM, CappedScores)])
+def test_a_cap_needs_a_recorded_graph(base: type[SmallForCausalLM], config: type[BaseConfig]) -> None:
+    model = torch_to_mindie_graph()(base)(MindIELLMConfig(config.from_dict(SMALL)), None, backend="cpu")
+    with pytest.raises(BackendUnavailableError, match="a cap of scores or logits"):
+        CppVariants(model, "core_DecoderModel")
+    plain = torch_to_mindie_graph()(SmallForCausalLM)(MindIELLMConfig(BaseConfig.from_dict(SMALL)), None, backend="cpu")
+    assert CppVariants(plain, "core_DecoderModel").get("prefill") is not None
 
 
 def test_a_feature_or_an_input_of_a_models_own_needs_a_recorded_graph(
@@ -237,7 +260,7 @@ def test_a_checkpoint_that_does_not_fit_is_named_as_with_a_recorded_graph(tmp_pa
 def test_an_order_of_weights_that_is_not_the_graphs_is_refused(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from atb_core.models.cpp import CppModel, model_torch
+    from atb_cpp_models import CppModel, model_torch
 
     def register(order: tuple[str, ...]) -> None:
         monkeypatch.setattr(model_torch, "_registration", lambda name: CppModel(weights=order))

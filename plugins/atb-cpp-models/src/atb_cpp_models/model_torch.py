@@ -21,10 +21,10 @@ from atb_core.engine.native import NativeBackend, NativeStore, engine_errors
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.arrays import Array, dtype_of, is_tensor, numpy_dtype, to_torch
 from atb_core.graph.dtype import DataType
-from atb_core.models.cpp import libraries
-from atb_core.models.cpp.registration import CppModel, registrations
 from atb_core.names import pip_install
 from atb_core.nn.parameter import BaseParameter
+from atb_cpp_models import libraries, registered
+from atb_cpp_models.registration import CppModel
 
 _Item = TypeVar("_Item")
 #: Address, dtype, shape, true for an address on the device, and the address of a copy on the host or 0.
@@ -284,17 +284,17 @@ def _lengths(step: Mapping[str, Any], tensor: Array) -> Array:
 def _registration(name: str) -> CppModel:
     """Returns the registration of a name; EngineError lists the names that exist and the package to install."""
     native = load_extension().model_names()
-    packages = registrations().registered_names()
+    packages = registered.registered_names()
     if name in native and name in packages:
         raise EngineError(
             f"the C++ model {name!r} is registered by {' and '.join(packages[name])} and also by a library"
         )
     if name in native:
         return CppModel(graph=name)
-    registration = registrations().registered(name)
+    registration = registered.registered(name)
     if registration is None:
         names = [*native, *(f"{other} ({', '.join(owners)})" for other, owners in packages.items())]
-        if wanted := registrations().known_packages(name):
+        if wanted := registered.known_packages(name):
             hint = " or ".join(map(pip_install, wanted))
         else:
             hint = "load_native_library() adds those of a shared library."

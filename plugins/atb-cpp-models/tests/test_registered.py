@@ -12,19 +12,16 @@ from typing import Any
 
 import pytest
 from site_directory import GOOD, Site, settings_file, site
+from tiny_decoder import ROOT
 
 from atb_core import ModelTorch
 from atb_core.errors import EngineError, PluginError
-from atb_core.models.cpp import DECODER_WEIGHTS, CppModel, model_names
 from atb_core.names import pip_install
-from atb_core.plugins import cpp_models
 from atb_core.plugins.once import forget
-from atb_core.plugins.unknown import index
-from atb_testing.surface import private_imports
+from atb_cpp_models import DECODER_WEIGHTS, CppModel, model_names, registered
 
 __all__ = ["settings_file", "site"]  # fixtures
 
-ROOT = Path(__file__).resolve().parents[2]
 MINIMAL = {
     "normEps": 1e-6,
     "numHiddenLayers": 2,
@@ -37,7 +34,7 @@ MINIMAL = {
 def package(site: Site, distribution: str, name: str, arguments: str = "", version: str = "1.0", **more: Any) -> Path:
     """Installs a package that registers one model."""
     module = distribution.replace("-", "_")
-    source = more.get("source", f"from atb_core.models.cpp import CppModel\nMODEL = CppModel({arguments})\n")
+    source = more.get("source", f"from atb_cpp_models import CppModel\nMODEL = CppModel({arguments})\n")
     (site.path / f"{module}.py").write_text(source, encoding="utf-8")
     text = f"[atb_core.cpp_models]\n{name} = {module}:MODEL\n[atb_core.api]\n1 = {module}\n"
     info = site.metadata(distribution, version, text, more.get("requires", ()))
@@ -57,7 +54,7 @@ def biases(model: ModelTorch) -> int:
 
 def test_qwens_and_llamas_names_are_there_with_their_packages() -> None:
     assert {"core_DecoderModel", "llama_DecoderModel", "qwen_DecoderModel"} <= set(model_names())
-    assert cpp_models.registered_names()["qwen_DecoderModel"] == ["atb-qwen2", "atb-qwen3"]
+    assert registered.registered_names()["qwen_DecoderModel"] == ["atb-qwen2", "atb-qwen3"]
     assert [name.split(".")[-1] for name in with_parameters("qwen_DecoderModel").weight_names].count("bias") == 2
     assert biases(with_parameters("llama_DecoderModel")) == 0
 
@@ -71,7 +68,7 @@ def test_qwens_and_llamas_names_are_there_with_their_packages() -> None:
     ],
 )
 def test_the_names_of_atb_models_are_the_same_models(theirs: str, ours: str) -> None:
-    first, second = cpp_models.registered(theirs), cpp_models.registered(ours)
+    first, second = registered.registered(theirs), registered.registered(ours)
     assert first is not None
     assert second is not None
     assert first.differences(second) == []
@@ -84,10 +81,10 @@ def test_two_packages_that_agree_share_a_name_and_each_runs_its_own_types() -> N
 
     assert of_qwen2 == of_qwen3
     assert hash(of_qwen2) == hash(of_qwen3)
-    assert cpp_models.model_of_family("qwen2") == ("qwen_DecoderModel", of_qwen2)
-    assert cpp_models.model_of_family("qwen3") == ("qwen_DecoderModel", of_qwen3)
+    assert registered.model_of_family("qwen2") == ("qwen_DecoderModel", of_qwen2)
+    assert registered.model_of_family("qwen3") == ("qwen_DecoderModel", of_qwen3)
     assert (of_qwen2.model_types, of_qwen3.model_types) == (("qwen2",), ("qwen3",))
-    assert cpp_models.model_of_family("qwen2_moe") is None
+    assert registered.model_of_family("qwen2_moe") is None
 
 
 def test_a_name_that_is_no_string_accuses_no_package(site: Site) -> None:
@@ -116,12 +113,12 @@ def test_a_default_gives_way_to_the_other_spelling_of_its_field() -> None:
     model = CppModel(defaults={"normEps": 1e-6, "torchDtype": "float32", "rank": 0})
     assert model.parameters({"rmsNormEps": 1e-5, "isBF16": True}) == {"rmsNormEps": 1e-5, "isBF16": True, "rank": 0}
     assert model.parameters({}) == model.defaults
-    registered = ModelTorch("qwen_DecoderModel")
+    decoder = ModelTorch("qwen_DecoderModel")
     given = {**MINIMAL, "rmsNormEps": 1e-5}
     del given["normEps"]
-    registered.set_param(json.dumps(given))
+    decoder.set_param(json.dumps(given))
     del given["rmsNormEps"]
-    registered.set_param(given)
+    decoder.set_param(given)
 
 
 @pytest.mark.parametrize(
@@ -177,14 +174,14 @@ def test_a_disabled_or_broken_package_leaves_the_name_to_the_other(
     ("source", "message"),
     [
         ("MODEL = {}", "is a dict, where atb_core.cpp_models needs a CppModel"),
-        ("from atb_core.models.cpp import CppModel as MODEL", "is a type, where atb_core.cpp_models needs a CppModel"),
+        ("from atb_cpp_models import CppModel as MODEL", "is a type, where atb_core.cpp_models needs a CppModel"),
         ("", "the module 'atb_one' has no 'MODEL'"),
         (
-            "from atb_core.models.cpp import CppModel\nMODEL = CppModel(defaults={'normEps': object()})",
+            "from atb_cpp_models import CppModel\nMODEL = CppModel(defaults={'normEps': object()})",
             "the defaults of a C.. model must be a JSON object",
         ),
         (
-            "from atb_core.models.cpp import CppModel\nMODEL = CppModel(defaults={'normEps': float('nan')})",
+            "from atb_cpp_models import CppModel\nMODEL = CppModel(defaults={'normEps': float('nan')})",
             "the defaults of a C.. model must be a JSON object",
         ),
     ],
@@ -214,7 +211,7 @@ def test_an_unknown_name_lists_the_known_ones_and_the_package_to_install(monkeyp
     ):
         ModelTorch("nobody_Model")
     # Where atb-qwen2 and atb-qwen3 are not installed.
-    monkeypatch.setattr(cpp_models, "_entries", lambda name=None: iter(()))
+    monkeypatch.setattr(registered, "_entries", lambda name=None: iter(()))
     with pytest.raises(EngineError, match="core_DecoderModel") as caught:
         ModelTorch("qwen_DecoderModel")
     assert caught.value.hint == f"{pip_install('atb-qwen2')} or {pip_install('atb-qwen3')}"
@@ -227,8 +224,8 @@ def test_the_index_holds_exactly_what_the_packages_of_this_repository_register()
         project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
         for name in project.get("entry-points", {}).get("atb_core.cpp_models", {}):
             found.setdefault(name, []).append(project["name"])
-    assert {name: cpp_models.known_packages(name) for name in found} == found
-    assert set(index("known_cpp_models.json")) == set(found)
+    assert {name: registered.known_packages(name) for name in found} == found
+    assert set(registered.known_models()) == set(found)
 
 
 def test_registering_a_model_imports_neither_torch_nor_the_engine() -> None:
@@ -236,22 +233,20 @@ def test_registering_a_model_imports_neither_torch_nor_the_engine() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_what_a_family_needs_to_register_is_public(tmp_path: Path) -> None:
-    (tmp_path / "model.py").write_text("from atb_core.models.cpp import DECODER_WEIGHTS, CppModel\n")
-    assert list(private_imports(tmp_path)) == []
+def test_the_usual_order_of_weights_is_that_of_a_decoder() -> None:
     assert DECODER_WEIGHTS[0] == "model.embed_tokens" and DECODER_WEIGHTS[-1] == "lm_head"
 
 
 def test_a_family_runs_with_what_its_own_package_registers(site: Site) -> None:
     """Not with what another package registers for a type of that name."""
-    registered = "\nfrom atb_core.models.cpp import CppModel\nMODEL = CppModel(model_types=({},))\n"
+    model = "\nfrom atb_cpp_models import CppModel\nMODEL = CppModel(model_types=({},))\n"
     for distribution, types in (("atb-foo", "'foo'"), ("atb-bar", "'bar', 'foo', 'baz'")):
         module, model_type = distribution.replace("-", "_"), distribution[4:]
         groups = {"atb_core.routers": "Router", "atb_core.configs": "Config", "atb_core.cpp_models": "MODEL"}
         objects = {group: f"{module}:{name}" for group, name in groups.items()}
-        site.family(distribution, model_type, source=GOOD + registered.format(types), objects=objects)
+        site.family(distribution, model_type, source=GOOD + model.format(types), objects=objects)
     site.family("atb-baz", "baz")
     forget()
-    assert cpp_models.model_of_family("foo") == ("foo", CppModel())
-    assert cpp_models.model_of_family("bar") == ("bar", CppModel())
-    assert cpp_models.model_of_family("baz") is None
+    assert registered.model_of_family("foo") == ("foo", CppModel())
+    assert registered.model_of_family("bar") == ("bar", CppModel())
+    assert registered.model_of_family("baz") is None

@@ -11,9 +11,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-from atb_core.extensions import Port
+from typing import Any
 
 #: The order of `core_DecoderModel`: the modules of a family's decoder, each with its weight and its bias, if any. `*`
 #: is every layer; modules that a model does not have (norms of heads) are left out.
@@ -70,34 +68,3 @@ class CppModel:
         """Returns the attributes in which two registrations of one name contradict each other."""
         compared = [field.name for field in dataclasses.fields(self) if field.compare]
         return [name for name in compared if getattr(self, name) != getattr(other, name)]
-
-
-class Registrations(Protocol):
-    """Finds the models that installed packages register."""
-
-    def registered_names(self) -> dict[str, list[str]]:
-        """Returns the names that usable packages register, each with the packages; imports none of them."""
-        ...
-
-    def registered(self, name: str) -> CppModel | None:
-        """Returns the model registered under `name`; `None` if no package has the name."""
-        ...
-
-    def model_of_family(self, model_type: str) -> tuple[str, CppModel] | None:
-        """Returns name and registration of the model for `model_type`; `None` if its package registers none."""
-        ...
-
-    def known_packages(self, name: str) -> list[str]:
-        """Returns the packages, installed or not, that are known to register `name`."""
-        ...
-
-
-registrations: Port[Registrations] = Port("C++ models")
-
-
-def model_names() -> list[str]:
-    """Returns the C++ models of this process and the names that packages register; imports no package."""
-    # Families import this module, which must not import torch and the engine.
-    from atb_core.engine.extension import load_extension
-
-    return sorted({*load_extension().model_names(), *registrations().registered_names()})

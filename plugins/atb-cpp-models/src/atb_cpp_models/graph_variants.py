@@ -23,13 +23,17 @@ from atb_core.layers.attention.attention import Attention
 from atb_core.layers.attention.long_form import MODEL_NAMES
 from atb_core.layers.embedding.word_embedding import ParallelEmbedding
 from atb_core.layers.mlp.mlp import Mlp
+from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.decoder_causal_lm import DecoderCausalLM
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM, FlashCausalLMV3
-from atb_core.models.cpp.model_torch import ModelTorch
+from atb_core.models.base.moe_config import MoeConfig
+from atb_core.models.families import families
 from atb_core.models.runtime.inputs import ROWS, TOKENS, k_cache_name, v_cache_name
 from atb_core.models.runtime.rope_scaling import Rope
 from atb_core.models.runtime.variants import VariantStore
 from atb_core.nn.parameter import BaseParameter
+from atb_cpp_models.model_torch import ModelTorch
+from atb_cpp_models.registered import model_of_family
 
 # The linears of a layer in the order of the field `linearHasBias`.
 _LINEARS = ("self_attn.qkv", "self_attn.dense", "mlp.gate_up", "mlp.down")
@@ -134,6 +138,22 @@ class CppVariants(VariantStore):
             network.outputs.append(Tensor("model_out", (rows, model.config.vocab_size), logits))
             key = frozenset((base,))
             self.variants[key] = self.variant(key, CppEngine(built, network))
+
+
+def name_for(model_type: str, config: BaseConfig) -> str:
+    """Returns the name of the C++ model that the family registers for its models of this type.
+
+    Raises:
+        BackendUnavailableError: the family registers none.
+    """
+    registered = model_of_family(model_type)
+    if registered is not None:
+        return registered[0]
+    package = families().package_for(model_type)
+    experts = ": a mixture of experts is only written in Python" if isinstance(config, MoeConfig) else ""
+    raise BackendUnavailableError(
+        f"graph='cpp': {package} has no C++ graph for models of type {model_type!r}{experts}", hint=_HINT
+    )
 
 
 def _check_plain(model: CausalLM, name: str) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_decoder import ROOT
 
 import atb_core
 from atb_core import ModelTorch, load_native_library
 from atb_core.errors import EngineError
-from atb_core.models.cpp import model_names
+from atb_cpp_models import model_names
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "native-model"
+EXAMPLE = ROOT / "examples" / "native-model"
 SAMPLE = EXAMPLE / "model.cpp"
 COMPILER = shutil.which("c++") or shutil.which("g++")
 CMAKE = shutil.which("cmake")

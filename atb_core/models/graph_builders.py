@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The place of those who write models' graphs instead of the families' Python: `ModelRunner(graph="cpp")`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atb_core.errors import BackendUnavailableError
+from atb_core.extensions import Extensions
+from atb_core.names import pip_install
+
+if TYPE_CHECKING:
+    from atb_core.models.base.config import BaseConfig
+    from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+    from atb_core.models.runtime.variants import VariantStore
+
+__all__ = ["GraphBuilder"]
+
+
+@dataclass(frozen=True)
+class GraphBuilder:
+    """Writes the graphs of models.
+
+    Attributes:
+        name: the value of `ModelRunner(graph=)` that chooses it, one of `atb_core.names.GRAPHS`.
+        prepare: takes a model type and the configuration, and returns a function that makes the variants of such a
+            model before its weights are set; both raise BackendUnavailableError for a model without such a graph.
+    """
+
+    name: str
+    prepare: Callable[[str, BaseConfig], Callable[[CausalLM], VariantStore]]
+
+
+def builder_problem(item: object) -> str | None:
+    """Returns a sentence that names the fault of a contributed item, `None` if it has none."""
+    return None if isinstance(item, GraphBuilder) else f"{item!r:.200} is no GraphBuilder"
+
+
+GRAPH_BUILDERS: Extensions[GraphBuilder] = Extensions("atb_graph_builders", "a list of GraphBuilder", builder_problem)
+
+
+def graph_builder(name: str) -> GraphBuilder:
+    """Returns the builder called `name`; BackendUnavailableError if no plugin that is in use has it."""
+    contribution = GRAPH_BUILDERS.only(lambda builder: builder.name == name, f"graph={name!r}")
+    if contribution is None:
+        raise BackendUnavailableError(
+            f"graph={name!r} needs the distribution atb-cpp-models, which is not installed or is left out",
+            hint=f"{pip_install('atb-cpp-models')}, or use graph='python'.{GRAPH_BUILDERS.failures()}",
+        )
+    return contribution.value
