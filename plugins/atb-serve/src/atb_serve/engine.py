@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from atb_core import AsyncRunner, EmbeddingOutput, ModelRunner, RequestOutput, SamplingParams, StreamChunk
+from atb_core import EmbeddingOutput, ModelRunner, RequestOutput, SamplingParams, StreamChunk
 from atb_core.errors import AtbError, QueueFullError, RequestError, TokenizerError
+from atb_serve.async_runner import AsyncRunner
 from atb_serve.errors import ApiError, api_error
 from atb_serve.settings import Limits
 from atb_serve.structured import Grammars
