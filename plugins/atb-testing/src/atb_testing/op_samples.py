@@ -207,14 +207,16 @@ def _quant_linear() -> Iterator[Sample]:
         bias = (randn(n) * 3000).int()
         sizes = f"{m}x{k}x{n}"
         for out in (DataType.FLOAT, DataType.BF16):
-            yield Sample(QuantLinear(out, has_bias=True), (x, weight, scale, bias), f"{sizes} to {out.short}", (2,))
-        yield Sample(QuantLinear(DataType.FLOAT16), (x, weight, bits), f"{sizes} to float16")
+            yield Sample(
+                QuantLinear(out, has_bias=True), (x, weight, scale, bias), f"{out.short} result, {sizes}", (2,)
+            )
+        yield Sample(QuantLinear(DataType.FLOAT16), (x, weight, bits), f"float16 result, {sizes}")
         token = randn(m).abs() + 0.1
         by_token = QuantLinear(DataType.BF16, has_token_scale=True)
         yield Sample(by_token, (x, weight, scale, token), f"{sizes} by token", (2, 3))
         turned = weight.T.contiguous()
         yield Sample(QuantLinear(DataType.BF16, False), (x, turned, scale), f"{sizes}, weight [k, n]", (2,))
-        yield Sample(QuantLinear(DataType.INT32, has_bias=True), (x, weight, bias), f"{sizes} to int32")
+        yield Sample(QuantLinear(DataType.INT32, has_bias=True), (x, weight, bias), f"int32 result, {sizes}")
     many = torch.full((2, 3, 4000), -128, dtype=torch.int8)
     inputs = (many, many[0], torch.ones(3), torch.full((3,), -(2**31), dtype=torch.int32))
     yield Sample(QuantLinear(DataType.BF16, has_bias=True), inputs, "sums that wrap, three dimensions", (2,))
