@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import itertools
@@ -43,7 +44,7 @@ from atb_core.runner.scheduler import Scheduler
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
 from atb_core.runner.stacking import check_together
 from atb_core.runner.token_mask import TokenMaskFactory
-from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, tool_parser
+from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, split_thoughts, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
@@ -473,7 +474,6 @@ class ModelRunner:
     def _run(
         self, prompts: list[Any], sampling_params: Params, stream: bool, *options: Any
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
-        """Checks all of the prompts, then runs them together."""
         requests = self._make_requests(prompts, sampling_params, None, *options)
         chunks = self.engine_loop.chunks(Call(requests, streams=stream))
         if stream:
@@ -496,18 +496,13 @@ class ModelRunner:
     ) -> list[Request]:
         """Checks prompts and makes the requests for all of their completions, for `engine_loop`."""
         _ = self.model  # refuses a closed runner before a prompt is looked at
-        if token_mask is not None and not callable(token_mask):
-            raise RequestError(f"token_mask must be a function that returns a TokenMask, not {token_mask!r:.100}")
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
         factory = RequestFactory(encoder, self.eos_token_ids)
         params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
         adapters = adapters_for_each(adapter_ids, self.model.lora.find, len(prompts))
-        requests = []
-        encoded = encoder.encode_all(prompts)
-        for index, (prompt, own, adapter) in enumerate(zip(encoded, params, adapters, strict=True)):
-            name = request_id or str(next(self._request_ids))
-            requests += factory.make(name, index, prompt, own, token_mask, adapter)
-        return requests
+        names = (request_id or str(next(self._request_ids)) for _ in prompts)
+        each = zip(names, range(len(prompts)), encoder.encode_all(prompts), params, adapters, strict=True)
+        return [request for given in each for request in factory.make(*given, token_mask=token_mask)]
 
     def profile(self, trace: str | Path | None = None) -> AbstractContextManager[Any]:
         """Returns an `atb_profile.Profile`: entered, it records when each node of the model runs, on which thread.
@@ -577,14 +572,17 @@ class ModelRunner:
 
     @plugin_errors()
     def parse_answer(self, text: str) -> ParsedAnswer:
-        """Splits a complete answer into text and tool calls, in the notation of the model's family.
+        """Splits a complete answer into text, tool calls in the notation of the model's family, and thoughts.
+
+        Thoughts are those of models whose chat template mentions `</think>`.
 
         Raises:
             RequestError: The family names no parser, or one that no installed plugin offers; or `text` is no string.
         """
         if not isinstance(text, str):
             raise RequestError(f"text must be a string, not {text!r:.100}")
-        return self.tool_parser().parse(text)
+        thoughts, rest = split_thoughts(text) if getattr(self.tokenizer, "thinks", False) else ("", text)
+        return dataclasses.replace(self.tool_parser().parse(rest), reasoning_content=thoughts)
 
     @plugin_errors()
     def tool_parser(self) -> ToolParser:
