@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,13 +90,34 @@ def open_integers(directory: Path, backend: Any, integers: bool = True, **config
     return model
 
 
-def rounded(x: torch.Tensor, static: bool) -> torch.Tensor:
+#: Scale and offset of activations; `None` for a scale of each row.
+Static = tuple[float, int] | None
+
+
+def rounded(x: torch.Tensor, static: Static) -> torch.Tensor:
     """The numbers that integers of 8 bits leave of activations."""
-    if static:
-        scale = float(SCALE)
-        return ((x / scale).round() + OFFSET).clamp(-128, 127).sub(OFFSET) * scale
+    if static is not None:
+        scale, offset = static
+        return ((x / scale).round() + offset).clamp(-128, 127).sub(offset) * scale
     scales = x.abs().amax(-1, keepdim=True) / 127
     return (x / scales).round() * scales
+
+
+def round_inputs(model: Any, static: Static, added: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Lets the linear layers of torch's model round their inputs, but not experts and the head.
+
+    `added` has products `[n, k]`, by the names of weights, whose inputs are not rounded.
+    """
+    for name, module in model.named_modules():
+        if not name.endswith("_proj") or ".experts." in name:
+            continue
+        product = (added or {}).get(f"{name}.weight")
+
+        def forward(x: torch.Tensor, linear: Any = module.forward, product: torch.Tensor | None = product) -> Any:
+            y = linear(rounded(x, static))
+            return y if product is None else y + x @ product.T
+
+        module.forward = forward
 
 
 def slow_logits(
@@ -106,8 +127,6 @@ def slow_logits(
     model = load_reference(plain)
     if change is not None:
         change(model)
-    for name, module in model.named_modules():
-        if name.endswith("_proj"):
-            module.register_forward_pre_hook(lambda _, inputs: (rounded(inputs[0], static),))
+    round_inputs(model, (float(SCALE), OFFSET) if static else None)
     with torch.no_grad():
         return torch.cat([model(torch.tensor([prompt])).logits[0] for prompt in prompts])
