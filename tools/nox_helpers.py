@@ -32,7 +32,9 @@ CONSTRAINTS = ROOT / "constraints.txt"
 # PyTorch's index of CPU builds. `ATB_TORCH_INDEX` names another one; where it is empty, pip's settings alone decide.
 TORCH_INDEX = os.environ.get("ATB_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
 # Programs that ask servers of OpenAI's API.
-CLIENTS = ("guidellm>=0.8", "langchain-openai>=1", "litellm>=1.100", "llm>=0.30", "lm-eval[api]>=0.4.9")
+CLIENTS = (
+    "guidellm>=0.8", "langchain-openai>=1", "litellm>=1.100", "llm>=0.30", "lm-eval[api]>=0.4.9", "schemathesis>=4",
+)  # fmt: skip
 _PRINT_TORCH = "from importlib import metadata as m; print(*(d.version for d in m.distributions(name='torch')))"
 _CHOICE = "ATB_TORCH_INDEX=URL takes it from another index, ATB_TORCH_INDEX= from where pip is set up to look."
 _BACKEND_EXTRAS = ("cmake>=3.26", "ninja", "editables")
@@ -239,13 +241,16 @@ def run_cpp_tests(session: nox.Session, preset: str, programs: Sequence[str] = (
 
 
 def sanitized_install(session: nox.Session, members: Sequence[Package]) -> None:
-    """Installs the core, built with ASan and UBSan in a folder of its own, and `members`, which have no C++."""
+    """Installs the core, built with ASan and UBSan in a folder of its own, for its tests, and pure `members`."""
     env = {
         "SKBUILD_BUILD_DIR": f"{BUILD}/{{name}}-sanitized-{{cache_tag}}",
         "SKBUILD_CMAKE_DEFINE": "ATB_SANITIZE=address;ATB_CORE_WITH_ATB=OFF",
         "SKBUILD_INSTALL_STRIP": "false",  # reports name functions and lines
     }
-    Environment(session).install([CORE, *members], "test", env=env)
+    environment = Environment(session)
+    environment.install([CORE, *members], env=env)
+    # Tests of some members require the simulator, which would be compiled, too.
+    environment.pip_install(CORE.with_extras("test"))
 
 
 def sanitizer_variables(session: nox.Session) -> dict[str, str]:

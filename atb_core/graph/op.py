@@ -89,8 +89,10 @@ class Op:
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """Returns the names of the inputs that an instance with these attributes has."""
-        return self.input_names
+        """Returns the names of the inputs of an instance: all, without `bias` if its attribute `has_bias` is false."""
+        if getattr(self, "has_bias", True):
+            return self.input_names
+        return tuple(name for name in self.input_names if name != "bias")
 
     @property
     def num_inputs(self) -> int:
@@ -184,11 +186,6 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
 
 
 def _register(op: type[Op]) -> None:
-    """Adds a class to the registry.
-
-    Raises:
-        GraphError: the name belongs to another class, or the namespace is missing or invalid.
-    """
     name, place = op.op_name(), f"{op.__module__}.{op.__qualname__}"
     if not op.namespace and op.__module__.partition(".")[0] != _CORE:
         raise GraphError(

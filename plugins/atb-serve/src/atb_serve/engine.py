@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from atb_core import AsyncRunner, EmbeddingOutput, ModelRunner, RequestOutput, SamplingParams, StreamChunk
+from atb_core import EmbeddingOutput, ModelRunner, RequestOutput, SamplingParams, StreamChunk
 from atb_core.errors import AtbError, QueueFullError, RequestError, TokenizerError
+from atb_serve.async_runner import AsyncRunner
 from atb_serve.errors import ApiError, api_error
 from atb_serve.settings import Limits
 from atb_serve.structured import Grammars
@@ -48,7 +49,7 @@ class ServedModel:
         self.default_params = runner.get_default_sampling_params()
         templates = [] if runner.tokenizer is None else runner.tokenizer.chat_templates.values()
         self.knows_developer = any("developer" in source for source in templates)
-        self.thinks = any("</think>" in source for source in templates)
+        self.thinks = runner.tokenizer is not None and runner.tokenizer.thinks
         self.grammars = Grammars(runner)
         self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
         # They take turns at the model anyway.
@@ -197,5 +198,7 @@ def _param_in(error: AtbError, param: str) -> str:
     """Returns the parameter that core's message about a prompt is about, which is `param` or a part of it."""
     if param == "messages" and (message := re.search(r"The prompt, message (\d+)", error.message)):
         return f"messages[{message[1]}]"
-    of_template = re.search(r"\A(The chat|The model's chat template knows no) variable", error.message)
-    return "chat_template_kwargs" if of_template else param
+    of_template = re.search(r"\A(?:The chat|The model's chat template knows no) variable '(\w*)", error.message)
+    if of_template is None:
+        return param
+    return "tools" if of_template[1] == "tools" else "chat_template_kwargs"

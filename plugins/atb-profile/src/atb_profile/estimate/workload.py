@@ -6,16 +6,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
+from atb_cli.graph_page.lifetimes import lifetimes, nbytes
 from atb_core.errors import RequestError
-from atb_core.graph import Network, Node, Tensor
-from atb_core.graph.dim import Dim
+from atb_core.graph import Network, Node
 from atb_core.graph.passes import run_passes
 from atb_core.layers.linear import RowParallelLinear
 from atb_core.models.runtime.weight_loading import collect_parameters
-from atb_profile.costs import Cost, cost_of
+from atb_profile.costs import Cost, cost_of, softmax_share
 
 if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
@@ -36,12 +37,14 @@ class Work(NamedTuple):
         module: path of the module that recorded it.
         cost: operations and bytes.
         weight_bytes: those of `cost.bytes` that are a product's weights.
+        vector: those of `cost.flops` that are not additions and multiplications of a matrix product.
     """
 
     op: str
     module: str
     cost: Cost
     weight_bytes: int
+    vector: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,18 +79,19 @@ class Phase:
 
 
 class Workload:
-    """A model without weights, divided among ranks, as graphs for Ascend.
+    """A model without weights, divided among ranks.
 
     Args:
         model: the model.
         ranks: number of chips that share it.
+        backend: engine whose graphs it has, after that engine's passes.
 
     Raises:
         RequestError: the model's heads or columns cannot be divided by `ranks`.
     """
 
-    def __init__(self, model: CausalLM, ranks: int = 1) -> None:
-        self._model, self.ranks = model, ranks
+    def __init__(self, model: CausalLM, ranks: int = 1, backend: str = "atb") -> None:
+        self._model, self.ranks, self._backend = model, ranks, backend
         self.itemsize = model.dtype.itemsize
         status = model.model_status
         sizes = {"attention heads": status.num_heads, "columns of the MLP": model.config.intermediate_size}
@@ -124,7 +128,7 @@ class Workload:
         return self._phase("prefill", prompt, 1, prompt, {"input_lengths": [prompt]})
 
     def _network(self, phase: str) -> Network:
-        return run_passes(self._model.variants.network(frozenset({phase})), "atb")
+        return run_passes(self._model.variants.network(frozenset({phase})), self._backend)
 
     def _phase(self, name: str, tokens: int, batch: int, context: int, values: Mapping[str, Sequence[int]]) -> Phase:
         network = self._network(name)
@@ -141,9 +145,14 @@ class Workload:
                 unknown.add(node.op.name)
                 continue
             share = self.ranks if node.op.name in _DIVIDED else 1
-            read = sum(_nbytes(t, sizes) for t in node.inputs if t.name in weights) if node.op.name in _PRODUCTS else 0
+            read = (
+                sum(max(0, nbytes(t, sizes)) for t in node.inputs if t.name in weights)
+                if node.op.name in _PRODUCTS
+                else 0
+            )
             cost = Cost(cost.flops // share, cost.bytes // share)
-            work.append(Work(node.op.name, node.module_path, cost, min(read // share, cost.bytes)))
+            vector = _vector_flops(node, cost)
+            work.append(Work(node.op.name, node.module_path, cost, min(read // share, cost.bytes), vector))
         return Phase(name, tokens, work, frozenset(unknown), self._sent(tokens, batch), _peak(network, sizes))
 
     def _sent(self, tokens: int, rows: int) -> int:
@@ -152,6 +161,14 @@ class Workload:
         hidden = reductions * tokens * self._model.config.hidden_size * self.itemsize * 2
         logits = rows * self._model.config.vocab_size * self.itemsize
         return (hidden + logits) * (self.ranks - 1) // self.ranks
+
+
+def _vector_flops(node: Node, cost: Cost) -> int:
+    if node.op.name in (*_PRODUCTS, "BatchMatmul", "Lora"):
+        return 0
+    if node.op.name in ("SelfAttention", "PagedAttention"):
+        return round(cost.flops * softmax_share(node))
+    return cost.flops
 
 
 def _product_weights(network: Network) -> set[str]:
@@ -164,30 +181,11 @@ def _product_weights(network: Network) -> set[str]:
     }
 
 
-def _nbytes(tensor: Tensor, sizes: Mapping[str, int]) -> int:
-    if tensor.shape is None or tensor.dtype is None:
-        return 0
-    dims = [size.evaluate(sizes) if isinstance(size, Dim) else size for size in tensor.shape]
-    return prod(dims) * tensor.dtype.itemsize
-
-
 def _peak(network: Network, sizes: Mapping[str, int]) -> int:
     """Returns the bytes of intermediate values that are alive at a time, at most; views share memory."""
-    last: dict[int, int] = {}
-    for place, node in enumerate(network.nodes):
-        for tensor in node.inputs:
-            last[id(tensor)] = place
-    alive, peak, ends = 0, 0, dict[int, int]()
-    for place, node in enumerate(network.nodes):
-        for tensor in _own_outputs(node):
-            size = _nbytes(tensor, sizes)
-            alive += size
-            end = last.get(id(tensor), len(network.nodes))
-            ends[end] = ends.get(end, 0) + size
-        peak = max(peak, alive)
-        alive -= ends.pop(place, 0)
-    return peak
-
-
-def _own_outputs(node: Node) -> Sequence[Tensor]:
-    return () if node.op.name in ("Reshape", "Split", "ReshapeAndCache") else node.outputs
+    change = [0] * (len(network.nodes) + 2)
+    for value in lifetimes(network, [sizes]):
+        size = max(0, value.bytes[0])
+        change[value.first] += size
+        change[value.last + 1] -= size
+    return max(accumulate(change))
