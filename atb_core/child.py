@@ -189,6 +189,18 @@ class Worker:
                 self._end()
                 raise
 
+    def try_ask(self, request: bytes, seconds: float, memory: int) -> dict[str, Any]:
+        """Returns the answer to a request, or `{"error": cause}` without one; `memory` is the limit of `serve`."""
+        try:
+            answer: dict[str, Any] = self.ask(request, seconds)
+        except ChildError as error:
+            answer = {"error": f"{error}; it is faulty, or needs more than {memory >> 20} MiB of memory"}
+        except TimeoutError:
+            answer = {"error": f"it takes more than {seconds:g} seconds"}
+        except OSError as error:
+            answer = {"error": f"its process cannot be started: {error}"}
+        return answer
+
     def _exchange(self, child: Child, request: bytes, seconds: float) -> Any:
         child.send(request, seconds)
         return child.receive(seconds)

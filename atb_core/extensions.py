@@ -21,10 +21,12 @@ import importlib
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from atb_core.errors import AtbError, PluginError, error_text
+from atb_core.errors import AtbError, PluginError, RequestError, error_text
+from atb_core.names import pip_install
 
 T = TypeVar("T")
 # What the project's own code is, beside the code of plugins.
@@ -52,6 +54,33 @@ class Port(Generic[T]):
             imported = importlib.import_module(module)
             implementation = _connections[self.name] = getattr(imported, attribute) if attribute else imported
         return cast(T, implementation)
+
+
+def of_distribution(module: str, name: str) -> Any:
+    """Returns what a further distribution of this project has in a module, for a module of the core that leads there.
+
+    Raises:
+        ImportError: the distribution is not installed; has the line for pip.
+    """
+    if name.startswith("_"):
+        raise AttributeError(f"module {module!r} has no public attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name != package:
+            raise
+        own = package.replace("_", "-")
+        reason = f"{name} is in the distribution {own}, which is not installed"
+        raise ImportError(f"{reason}: {pip_install(own)}", name=package) from error
+
+
+def needed_package(package: str, purpose: str) -> Any:
+    """Returns the imported package of a further distribution; RequestError, which says what needs it, without it."""
+    if find_spec(package) is None:
+        own = package.replace("_", "-")
+        raise RequestError(f"{purpose} the package {own}", hint=pip_install(own))
+    return importlib.import_module(package)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -120,8 +120,10 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     models = _models(root.table("models"))
     plugins = _plugins_from_environment(_plugins_from_file(root.table("plugins")), environ)
     engine = root.table("engine")
-    graph = engine.choice("graph", GRAPHS)
-    cache_packed = engine.flag_or_path("cache_packed")
+    graph = engine.get("graph", " or ".join(map(repr, GRAPHS)), GRAPHS.__contains__, GRAPHS[0])
+    cache_packed = engine.get(
+        "cache_packed", "true, false or a directory", lambda it: _is_flag(it) or _is_name(it), False
+    )
     if own := environ.get("ATB_CACHE_PACKED"):
         word = own.lower()
         cache_packed = own if word not in (*_TRUE, *_FALSE) else word in _TRUE
@@ -162,44 +164,25 @@ class _Table:
 
     def table(self, key: str) -> _Table:
         """Returns the table under `key`, empty if it is missing."""
-        return _Table(self._get(key, dict, "a table", {}), self._path, f"{self._name}.{key}" if self._name else key)
+        values = self.get(key, "a table", lambda value: isinstance(value, dict), {})
+        return _Table(values, self._path, f"{self._name}.{key}" if self._name else key)
 
-    def flag(self, key: str) -> bool:
-        """Returns a boolean, `False` if it is missing."""
-        return bool(self._get(key, bool, "true or false", False))
+    def get(self, key: str, words: str, fits: Callable[[Any], bool], default: Any = None) -> Any:
+        """Returns the value of `key`, `default` if it is missing.
 
-    def flag_or_path(self, key: str) -> bool | str:
-        """Returns a boolean or a non-empty string, `False` if it is missing."""
-        value: bool | str = self._get(key, (bool, str), "true, false or a directory", False)
-        if value == "":
-            raise self._wrong(key, "true, false or a directory")
-        return value
-
-    def names(self, key: str) -> list[str] | None:
-        """Returns a list of non-empty strings, or `None` if it is missing."""
-        values: list[Any] | None = self._get(key, list, "a list of names", None)
-        if values is not None and not all(isinstance(value, str) and value for value in values):
-            raise self._wrong(key, "a list of names")
-        return values
-
-    def name(self, key: str) -> str | None:
-        """Returns a non-empty string, or `None` if it is missing."""
-        value: str | None = self._get(key, str, "a name", None)
-        if value == "":
-            raise self._wrong(key, "a name")
-        return value
-
-    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
-        """Returns one of the allowed words, the first one if the key is missing."""
-        words = " or ".join(repr(word) for word in allowed)
-        value: str = self._get(key, str, words, allowed[0])
-        if value not in allowed:
-            raise self._wrong(key, words)
+        Raises:
+            SettingsError: `fits` is false for the value; the message says that it must be `words`.
+        """
+        self._keys.append(key)
+        value = self._values.get(key, default)
+        if key in self._values and not fits(value):
+            name = f"{self._name}.{key}" if self._name else key
+            raise SettingsError(f"the settings file {self._path} sets {name} to {value!r}; it must be {words}")
         return value
 
     def mapping(self) -> dict[str, str]:
         """Returns all keys of this table with their values, which must be non-empty strings."""
-        return {key: self.name(key) or "" for key in self._values}
+        return {key: self.get(key, "a name", _is_name) for key in self._values}
 
     def done(self) -> None:
         """Raises SettingsError for keys that were not read."""
@@ -211,20 +194,21 @@ class _Table:
                 hint=f"Known there: {', '.join(self._keys)}.",
             )
 
-    def _get(self, key: str, kind: type | tuple[type, ...], words: str, default: Any) -> Any:
-        self._keys.append(key)
-        value = self._values.get(key, default)
-        if key in self._values and not isinstance(value, kind):
-            raise self._wrong(key, words)
-        return value
 
-    def _wrong(self, key: str, words: str) -> SettingsError:
-        name = f"{self._name}.{key}" if self._name else key
-        return SettingsError(f"the settings file {self._path} sets {name} to {self._values[key]!r}; it must be {words}")
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_name, value))
 
 
 def _models(table: _Table) -> dict[str, str]:
-    default = table.name("default")
+    default = table.get("default", "a name", _is_name)
     aliases = table.table("aliases")
     names = aliases.mapping()
     table.done()
@@ -236,7 +220,8 @@ def _models(table: _Table) -> dict[str, str]:
 
 
 def _plugins_from_file(table: _Table) -> PluginSettings:
-    only, disabled, strict = table.names("only"), table.names("disabled"), table.flag("strict")
+    only, disabled = (table.get(key, "a list of names", _are_names) for key in ("only", "disabled"))
+    strict = table.get("strict", "true or false", _is_flag, False)
     preferences = table.table("prefer")
     prefer = preferences.mapping()
     table.done()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from atb_core.plugins import records
 from atb_core.plugins.once import forget
-from atb_core.plugins.records import clear_records
 from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, FamilyRegistry, registry
 from atb_core.plugins.scan import Environment, Installed, environment
 
@@ -27,13 +27,13 @@ def forgotten_afterwards(path: Path) -> Iterator[None]:
     """Begins without loaded plugins, and forgets those in `path` at the end."""
     before = set(sys.modules)
     forget()
-    clear_records()
+    records._records.clear()
     yield
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(path)):
             del sys.modules[name]
     forget()
-    clear_records()
+    records._records.clear()
 
 
 class Site:

@@ -239,13 +239,16 @@ def run_cpp_tests(session: nox.Session, preset: str, programs: Sequence[str] = (
 
 
 def sanitized_install(session: nox.Session, members: Sequence[Package]) -> None:
-    """Installs the core, built with ASan and UBSan in a folder of its own, and `members`, which have no C++."""
+    """Installs the core, built with ASan and UBSan in a folder of its own, for its tests, and pure `members`."""
     env = {
         "SKBUILD_BUILD_DIR": f"{BUILD}/{{name}}-sanitized-{{cache_tag}}",
         "SKBUILD_CMAKE_DEFINE": "ATB_SANITIZE=address;ATB_CORE_WITH_ATB=OFF",
         "SKBUILD_INSTALL_STRIP": "false",  # reports name functions and lines
     }
-    Environment(session).install([CORE, *members], "test", env=env)
+    environment = Environment(session)
+    environment.install([CORE, *members], env=env)
+    # Tests of some members require the simulator, which would be compiled, too.
+    environment.pip_install(CORE.with_extras("test"))
 
 
 def sanitizer_variables(session: nox.Session) -> dict[str, str]:

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atb_core.child import ChildError, Worker, encode, serve
+from atb_core.child import Worker, encode, serve
 from atb_core.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -56,14 +56,7 @@ class GuardedTokenizer:
         self._worker.first = encode([self._text, self._added])
 
     def _call(self, name: str, *arguments: object) -> Any:
-        try:
-            answer = self._worker.ask(encode([name, *arguments]), _SECONDS)
-        except ChildError as error:
-            answer = {"error": f"{error}; it is faulty, or needs more than {_MEMORY >> 20} MiB of memory"}
-        except TimeoutError:
-            answer = {"error": f"it takes more than {_SECONDS:g} seconds"}
-        except OSError as error:
-            answer = {"error": f"its process cannot be started: {error}"}
+        answer = self._worker.try_ask(encode([name, *arguments]), _SECONDS, _MEMORY)
         if "error" in answer:
             hint = "Replace the model's tokenizer.json by an intact one."
             raise TokenizerError(f"{self._what}: {answer['error']}", hint)

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
-from atb_core.child import Child, ChildError, encode, serve
+from atb_core.child import Worker, encode, serve
 from atb_core.errors import TokenizerError
 
 _SECONDS = 120.0
@@ -20,19 +20,11 @@ def convert(directory: Path, name: str) -> bytes:
     Raises:
         TokenizerError: transformers is missing, or cannot read the file within limits of time and memory.
     """
+    worker = Worker("atb_core.checkpoint.tokenizer_conversion:main")
     try:
-        child = Child("atb_core.checkpoint.tokenizer_conversion:main")
-        try:
-            child.send(encode(str(directory)))
-            answer: dict[str, str] = child.receive(_SECONDS)
-        finally:
-            child.end()
-    except TimeoutError:
-        answer = {"error": f"it takes more than {_SECONDS:g} seconds"}
-    except ChildError as error:
-        answer = {"error": f"{error}; it is faulty, or needs more than {_MEMORY >> 30} GiB of memory"}
-    except OSError as error:
-        answer = {"error": f"no process could be started: {error}"}
+        answer = worker.try_ask(encode(str(directory)), _SECONDS, _MEMORY)
+    finally:
+        worker.end()
     if "missing" in answer:
         raise TokenizerError(
             f"{directory} has its tokenizer only as {name}, which the transformers package converts",
@@ -43,7 +35,7 @@ def convert(directory: Path, name: str) -> bytes:
             f"transformers cannot convert {directory / name}: {answer['error']}",
             hint="Add a tokenizer.json to the directory.",
         )
-    return answer["text"].encode()
+    return str(answer["text"]).encode()
 
 
 def main() -> None:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 from atb_core.errors import RequestError
-from atb_core.extensions import Extensions
+from atb_core.extensions import Extensions, of_distribution
 from atb_core.features.base import FeatureDecorator
 from atb_core.names import pip_install
 
@@ -124,14 +124,6 @@ def adapter_manager() -> type[AdapterManager]:
     return NoAdapters if contribution is None else contribution.value
 
 
-def lora_feature(name: str) -> Any:
-    """Returns a feature of atb-lora, for modules at ATB-Models' import paths; ImportError if it is not installed.
-
-    Not by the hook: a family may be imported while the hooks are being collected.
-    """
-    try:
-        return getattr(import_module("atb_lora.decorators"), name)
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{name} is in the distribution atb-lora, which is not installed: {pip_install('atb-lora')}"
-        ) from error
+#: Returns a feature of atb-lora, for modules at ATB-Models' import paths. Not by the hook: a family may be imported
+#: while the hooks are being collected.
+lora_feature = partial(of_distribution, "atb_lora.decorators")

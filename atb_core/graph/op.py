@@ -89,8 +89,10 @@ class Op:
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """Returns the names of the inputs that an instance with these attributes has."""
-        return self.input_names
+        """Returns the names of the inputs of an instance: all, without `bias` if its attribute `has_bias` is false."""
+        if getattr(self, "has_bias", True):
+            return self.input_names
+        return tuple(name for name in self.input_names if name != "bias")
 
     @property
     def num_inputs(self) -> int:

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint
 
 
+#: Groups of entry points, each named by the model type that it is for.
+ROUTERS = "atb_core.routers"
+CONFIGS = "atb_core.configs"
+MODELS = "atb_core.models"
+
+
 class Families(Protocol):
     """Finds families by `model_type`; each method raises UnknownModelError or PluginError if it cannot."""
 
@@ -22,16 +28,11 @@ class Families(Protocol):
         """Returns name and version of the package that serves `model_type`, from metadata alone."""
         ...
 
-    def router_for(self, model_type: str, prefer: str | None = None) -> Any:
-        """Returns the router class of the family for `model_type`, from the package `prefer` if given."""
-        ...
+    def load(self, group: str, model_type: str, prefer: str | None = None) -> Any:
+        """Returns the class of the family for `model_type` in an entry-point group, from the package `prefer` if given.
 
-    def config_for(self, model_type: str, prefer: str | None = None) -> Any:
-        """Returns the configuration class of the family for `model_type`, from the package `prefer` if given."""
-        ...
-
-    def model_for(self, model_type: str, prefer: str | None = None) -> Any:
-        """Returns the decorated model class of the family for `model_type`, from the package `prefer` if given."""
+        In `ROUTERS` that is its router, in `CONFIGS` its configuration, in `MODELS` its decorated model.
+        """
         ...
 
     def owner_of(self, router: type) -> str | None:

@@ -33,21 +33,15 @@ __all__ = [
 
 # Loaded on use: listing families must not load the layers that these names are from.
 _HOME = {
-    "CheckpointFormat": "atb_core.checkpoint.formats",
-    "QuantScheme": "atb_core.checkpoint.quant_schemes",
-    "OpContribution": "atb_core.graph.custom_ops",
-    "ParsedAnswer": "atb_core.runner.tool_calls",
-    "ToolCall": "atb_core.runner.tool_calls",
-    "ToolParser": "atb_core.runner.tool_calls",
-    "json_call": "atb_core.runner.tool_calls",
-    "json_value": "atb_core.runner.tool_calls",
-    "length_before": "atb_core.runner.tool_calls",
-    "hookimpl": "atb_core.plugins.hookspecs",
-    "register_hooks": "atb_core.plugins.hooks",
+    "CheckpointFormat": "checkpoint.formats",
+    "QuantScheme": "checkpoint.quant_schemes",
+    "OpContribution": "graph.custom_ops",
+    "hookimpl": "plugins.hookspecs",
+    "register_hooks": "plugins.hooks",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(f"atb_core.{_HOME.get(name, 'runner.tool_calls')}"), name)

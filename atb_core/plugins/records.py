@@ -78,8 +78,3 @@ def add_record(record: LoadRecord) -> None:
 def records() -> tuple[LoadRecord, ...]:
     """Returns every attempt of this process in order: the first success of an entry point, and each failure."""
     return tuple(_records)
-
-
-def clear_records() -> None:
-    """Removes all records; for tests."""
-    _records.clear()

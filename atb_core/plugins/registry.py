@@ -24,8 +24,7 @@ from atb_core.plugins.scan import CONFIGS, MODELS, ROUTERS, Entry, Installed, in
 from atb_core.plugins.unknown import unknown_model
 from atb_core.settings import settings
 
-__all__ = ["CONFIGS", "MODELS", "ROUTERS", "Family", "FamilyRegistry", "Resolution", "config_for", "families"]
-__all__ += ["model_for", "registry", "router_for"]
+__all__ = ["CONFIGS", "MODELS", "ROUTERS", "Family", "FamilyRegistry", "Resolution", "families", "load", "registry"]
 
 _GROUPS = (ROUTERS, CONFIGS, MODELS)
 
@@ -244,16 +243,6 @@ def families() -> list[Family]:
     return registry().families()
 
 
-def router_for(model_type: str, prefer: str | None = None) -> Any:
-    """Returns the router class of the family that serves `model_type`; imports that family and no other."""
-    return registry().load(registry().find(model_type, prefer), ROUTERS)
-
-
-def config_for(model_type: str, prefer: str | None = None) -> Any:
-    """Returns the configuration class of the family that serves `model_type`."""
-    return registry().load(registry().find(model_type, prefer), CONFIGS)
-
-
-def model_for(model_type: str, prefer: str | None = None) -> Any:
-    """Returns the decorated model class of the family that serves `model_type`."""
-    return registry().load(registry().find(model_type, prefer), MODELS)
+def load(group: str, model_type: str, prefer: str | None = None) -> Any:
+    """Returns what the family that serves `model_type` has in `group`; imports that family and no other."""
+    return registry().load(registry().find(model_type, prefer), group)

@@ -18,6 +18,7 @@ from pathlib import Path
 from atb_core.errors import PluginError, printable
 from atb_core.extensions import Owner
 from atb_core.files import read_file
+from atb_core.models.families import CONFIGS, MODELS, ROUTERS
 from atb_core.names import normalized_name
 from atb_core.plugins.metadata import Entry, Headers, parse_entry_points, parse_headers
 from atb_core.plugins.once import Once
@@ -25,9 +26,6 @@ from atb_core.plugins.once import Once
 __all__ = ["API", "CONFIGS", "CPP_MODELS", "GROUPS", "HOOKS", "MODELS", "ROUTERS", "Entry", "Environment", "Installed"]
 __all__ += ["environment", "installed"]
 
-ROUTERS = "atb_core.routers"
-CONFIGS = "atb_core.configs"
-MODELS = "atb_core.models"
 #: Models whose graph C++ builds, read by atb-cpp-models; the name of an entry is that of the model.
 CPP_MODELS = "atb_core.cpp_models"
 #: Modules that implement hooks.

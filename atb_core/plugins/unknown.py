@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from atb_core.errors import UnknownModelError, printable
 from atb_core.names import command, pip_install
@@ -21,10 +20,11 @@ _LISTED = 12
 
 
 @functools.cache
-def index(file: str) -> dict[str, Any]:
-    """Returns an index of what could be installed, which ships with the core; `file` is its name."""
-    names: dict[str, Any] = json.loads(Path(__file__).with_name(file).read_text(encoding="utf-8"))
-    return names
+def known_families() -> dict[str, str]:
+    """Returns the packages that could be installed, by the model types that they serve."""
+    path = Path(__file__).with_name("known_families.json")
+    packages: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    return packages
 
 
 def unknown_model(model_type: str, claims: Sequence[Family], families: Sequence[Family]) -> UnknownModelError:
@@ -38,7 +38,7 @@ def unknown_model(model_type: str, claims: Sequence[Family], families: Sequence[
     if claims:
         return _unusable(model_type, claims)
     shown = printable(model_type, 100)
-    package = index("known_families.json").get(model_type)
+    package = known_families().get(model_type)
     served = _served(families)
     if package is None:
         guess = "atb-" + re.sub(r"[^a-z0-9]+", "-", shown.lower()).strip("-")

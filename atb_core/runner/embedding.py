@@ -13,7 +13,7 @@ import numpy.typing as npt
 from atb_core.errors import AtbError, ConfigError, EngineError, RequestError, error_text
 from atb_core.features.step import KVCache, Step
 from atb_core.files import read_json
-from atb_core.graph.arrays import to_numpy
+from atb_core.runner.sampler import as_float32
 
 if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
@@ -110,7 +110,7 @@ def embed_batch(
         lm_head_indices=rows,
         extras={"hidden_states": True},
     )
-    states = to_numpy(model.run_step(step)).astype(np.float32, copy=False)
+    states = as_float32(model.run_step(step))
     if not np.isfinite(states).all():
         raise EngineError("The hidden states have numbers that are not finite")
     if pooling != "mean":

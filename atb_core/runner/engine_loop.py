@@ -23,13 +23,11 @@ from atb_core.errors import EngineError
 from atb_core.extensions import plugin_errors
 from atb_core.features.step import KVCache, Step
 from atb_core.graph.arrays import Array
-from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.outputs import Logprob, StreamChunk
 from atb_core.runner.pace import Pace
 from atb_core.runner.request import Call, Request, Signal
-from atb_core.runner.sampler import SampledToken, Sampler
+from atb_core.runner.sampler import SampledToken, as_float32, prompt_logprobs, sample
 from atb_core.runner.scheduler import Batch, Scheduler
-from atb_core.runner.speculation import Drafter
 from atb_core.runner.step_inputs import StepInputs
 
 # Bound on the logits of a prompt that are held at a time for their log probabilities.
@@ -52,50 +50,30 @@ class Waiter(Protocol):
 class EngineLoop:
     """Runs the requests of all calls together; calls may come, and be left, in any thread at any time.
 
-    `forward` runs the model on a step and returns logits [rows, vocab]; `can_mix` tells whether it takes mixed steps. A
-    `chunk_size` replaces the one that is measured; `make_drafter` makes what guesses the next tokens of a
-    request, which needs mixed steps. The other arguments are those of `ModelRunner`.
+    `forward` runs the model on a step and returns logits [rows, vocab].
 
     Attributes:
         lock: Held while the model runs and its logits are read, by all that share `forward`.
         calls: The calls that are not over and that nobody has left.
         num_steps: Number of steps that succeeded.
         scheduler: Its requests. Only the thread that runs steps may change it.
+        pace: Measures how many prompt tokens and guesses a step may have.
     """
 
     def __init__(
         self,
         forward: Callable[[Step], Array],
-        blocks: BlockManager,
+        scheduler: Scheduler,
         kv_cache: KVCache,
         *,
-        max_num_seqs: int,
-        max_num_batched_tokens: int,
         max_model_len: int,
         vocab_size: int,
-        can_mix: Callable[[], bool] = lambda: False,
-        shares_prefixes: bool = False,
-        chunk_size: int | None = None,
-        max_adapters: int = 1,
-        mixes_adapters: bool = True,
-        make_drafter: Callable[[], Drafter] | None = None,
     ) -> None:
         self._forward = forward
         self._vocab_size = vocab_size
-        self.scheduler = Scheduler(
-            blocks,
-            max_num_seqs,
-            max_num_batched_tokens,
-            can_mix=can_mix,
-            shares_prefixes=shares_prefixes,
-            max_adapters=max_adapters,
-            mixes_adapters=mixes_adapters,
-            make_drafter=make_drafter,
-        )
-        self._inputs = StepInputs(max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
-        self._sampler = Sampler()
-        self._pace = Pace()
-        self._chunk_size = chunk_size
+        self.scheduler, blocks = scheduler, scheduler.blocks
+        self._inputs = StepInputs(scheduler.max_num_seqs, blocks.blocks_for(max_model_len), blocks.block_size, kv_cache)
+        self.pace = Pace()
         self.calls: set[Call] = set()
         self.num_steps = 0
         self._make_locks()
@@ -241,8 +219,7 @@ class EngineLoop:
             if self._closing is not None:
                 self._end_calls(self._closing)
             self._take_inbox()
-            self.scheduler.chunk_size = self._chunk_size or self._pace.chunk_size
-            self.scheduler.draft_cost = self._pace.draft_cost
+            self.scheduler.chunk_size, self.scheduler.draft_cost = self.pace.chunk_size, self.pace.draft_cost
             batch = self.scheduler.next_batch()
             if batch is None:
                 return False
@@ -286,13 +263,13 @@ class EngineLoop:
                     logits = self._prefill(requests)
                 else:
                     logits = self._forward(self._inputs.mixed(batch))
-            rows = self._sampler.as_float32(logits)
+            rows = as_float32(logits)
             if batch.drafts:
                 rows, drafted = _split(rows, batch)
-            results = self._sampler.sample(rows[: len(sampled)], sampled)
+            results = sample(rows[: len(sampled)], sampled)
         self.num_steps += 1
         num_prompt_tokens, num_drafted = sum(batch.counts[batch.num_decoding :]), sum(map(len, batch.drafts.values()))
-        self._pace.note(batch.num_decoding, num_prompt_tokens, num_drafted, time.perf_counter() - start)
+        self.pace.note(batch.num_decoding, num_prompt_tokens, num_drafted, time.perf_counter() - start)
         return results, drafted
 
     def _check(self, drafted: list[_Drafted]) -> None:
@@ -304,7 +281,7 @@ class EngineLoop:
             requests = [each.request for each in right]
             # The cache has a guess that was right; what it has of others is written again.
             self.scheduler.mark_computed(requests, [1] * len(requests))
-            self._hand_out(requests, self._sampler.sample([each.rows[place] for each in right], requests))
+            self._hand_out(requests, sample([each.rows[place] for each in right], requests))
         for each in drafted:
             each.request.note_draft(len(each.tokens), each.num_right)
 
@@ -329,7 +306,7 @@ class EngineLoop:
             end = min(len(prompt), start + max(1, _LOGITS_BYTES // (4 * self._vocab_size)))
             logits = self._forward(dataclasses.replace(step, lm_head_indices=np.arange(start, end)))
             followed = prompt[start + 1 : end + 1]
-            part = self._sampler.prompt_logprobs(logits[: len(followed)], followed, count)
+            part = prompt_logprobs(logits[: len(followed)], followed, count)
             entries += [request.with_text(logprobs) for logprobs in part]
             if end == len(prompt):
                 break

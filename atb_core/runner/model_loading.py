@@ -7,23 +7,20 @@ import ctypes
 import os
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from atb_core.engine import get_backend
 from atb_core.errors import BackendUnavailableError, RequestError, TokenizerError, WeightsError
-from atb_core.extensions import plugin_errors
+from atb_core.extensions import needed_package, plugin_errors
 from atb_core.files import read_text
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.graph_builders import graph_builder
 from atb_core.models.runtime.packed_weights import PackedWeights
-from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATIONS, pip_install
+from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATIONS
 from atb_core.nn.distributed.distributed import ProcessGroup
 from atb_core.nn.distributed.mapping import Mapping
 from atb_core.runner.chat_template import TEMPLATE_LIMIT
-from atb_core.runner.ported_tokenizer import ported
 from atb_core.runner.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -67,9 +64,8 @@ def start_group(size: int, checkpoint: Checkpoint, config: BaseConfig, options: 
     """
     if size == 1:
         return None
-    if find_spec("atb_parallel") is None:
-        raise RequestError("tensor_parallel_size needs the package atb-parallel", hint=pip_install("atb-parallel"))
-    return import_module("atb_parallel").start_group(size, checkpoint, config, options)  # type: ignore[no-any-return]
+    package = needed_package("atb_parallel", "tensor_parallel_size needs")
+    return package.start_group(size, checkpoint, config, options)  # type: ignore[no-any-return]
 
 
 def lead_group(model: CausalLM, cache: PagedCache) -> Group | None:
@@ -145,7 +141,9 @@ def open_tokenizer(
 
     The file `chat_template`, if given, replaces its template.
     """
-    own = ported(router.tokenizer, router.input_builder) if path is None else Tokenizer.from_path(Path(path))
+    own = router.tokenizer if path is None else Tokenizer.from_path(Path(path))
+    if path is None and (router.input_builder is not None or hasattr(own, "backend_tokenizer")):
+        own = needed_package("atb_ops", "A tokenizer of transformers needs").ported(own, router.input_builder)
     tokenizer = own or Tokenizer(checkpoint.tokenizer_parts())
     if chat_template is None:
         return tokenizer
@@ -210,15 +208,23 @@ def load_model(
         if variants_of is not None:
             model.variants = variants_of(model)
         bits = {"quantization": quantization} if quantization else {"keep_blocks": True} if keep_blocks else {}
-        packed = None
-        if packed_folder is not None:
-            choices = [config.torch_dtype, bits, list(features), mapping.rank, mapping.world_size]
-            sources = (model, opened, checkpoint)
-            packed = PackedWeights(Path(packed_folder), engines.packed_layout, checkpoint, choices, sources)
+        choices = [config.torch_dtype, bits, list(features), graph, mapping.rank, mapping.world_size]
+        packed = _packed_weights(packed_folder, model, opened, checkpoint, choices)
         model.load_weights(loader, progress=progress, packed=packed, **bits)
         on_error.pop_all()
     _return_free_memory()
     return model
+
+
+def _packed_weights(
+    folder: str | None, model: CausalLM, opened: WeightLoader, checkpoint: Checkpoint, choices: list[Any]
+) -> PackedWeights | None:
+    """Returns the file of the model's packed weights in `folder`; `None` without a folder."""
+    if folder is None:
+        return None
+    # Who writes the graph declares the weights.
+    sources = (model, model.variants, opened, checkpoint)
+    return PackedWeights(Path(folder), model.backend.packed_layout, checkpoint, choices, sources)
 
 
 def _threads_of_each(num_threads: int | None, processes: int) -> int | None:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -17,15 +16,13 @@ from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
 from atb_core.checkpoint.opening import with_revision
 from atb_core.errors import RequestError
-from atb_core.extensions import plugin_errors
-from atb_core.features.adapters import Adapter, adapter_manager
+from atb_core.extensions import needed_package, plugin_errors
+from atb_core.features.adapters import adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.models.base.router import router_of
 from atb_core.models.runtime.packed_weights import packed_folder
-from atb_core.names import pip_install
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
-from atb_core.runner.call_types import AdapterIds, Chats, Extra, Params
 from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.embedding import Pooling, batches, check_dimensions, check_pooling, cut, embed_batch, pooling_of
 from atb_core.runner.engine_loop import EngineLoop
@@ -43,10 +40,11 @@ from atb_core.runner.outputs import EmbeddingOutput, RequestOutput, StreamChunk
 from atb_core.runner.prompts import EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
 from atb_core.runner.request import Call, Request, RequestFactory, adapters_for_each, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.scheduler import Scheduler
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
 from atb_core.runner.stacking import check_together
 from atb_core.runner.token_mask import TokenMaskFactory
-from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, tool_parser
+from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, split_thoughts, tool_parser
 from atb_core.settings import settings
 
 if TYPE_CHECKING:
@@ -55,6 +53,7 @@ if TYPE_CHECKING:
 
     from atb_core.checkpoint import Progress
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+    from atb_core.runner.request import AdapterIds, Chats, Extra, Params
 
 # Completions at a time by default. Most are far from full contexts, so the cache is not made for as many of those.
 _MAX_NUM_SEQS = 256
@@ -210,24 +209,22 @@ class ModelRunner:
     def _make_loop(
         self, max_num_batched_tokens: int, enable_prefix_caching: bool, speculation: SpeculativeConfig | None
     ) -> EngineLoop:
-        loaded, block_size = self._loaded, self.block_size
+        loaded, block_size, lora = self._loaded, self.block_size, self.model.lora
         problem = None if speculation is None else self.model.mixed_steps_problem(block_size)
         if problem is not None:
             raise RequestError(f"speculative_config needs steps of several tokens a request: {problem}")
-        return EngineLoop(
-            lambda step: _model_in(loaded).run_step(step),
+        scheduler = Scheduler(
             self._cache.blocks,
-            self._cache.caches,
-            max_num_seqs=self.max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            max_model_len=self.max_model_len,
-            vocab_size=self.vocab_size,
+            self.max_num_seqs,
+            max_num_batched_tokens,
             can_mix=lambda: _model_in(loaded).mixed_steps_problem(block_size) is None,
             shares_prefixes=enable_prefix_caching,
-            max_adapters=self.model.lora.max_loras,
-            mixes_adapters=self.model.lora.is_grouped,
+            max_adapters=lora.max_loras,
+            mixes_adapters=lora.is_grouped,
             make_drafter=None if speculation is None else functools.partial(Drafter, speculation),
         )
+        sizes = {"max_model_len": self.max_model_len, "vocab_size": self.vocab_size}
+        return EngineLoop(lambda step: _model_in(loaded).run_step(step), scheduler, self._cache.caches, **sizes)
 
     @property
     def model(self) -> CausalLM:
@@ -313,9 +310,6 @@ class ModelRunner:
             RequestError: There is no adapter of that name.
         """
         self.model.lora.unload(name)
-
-    def _find_adapter(self, name: Any) -> Adapter | None:
-        return self.model.lora.find(name)
 
     def allocate_kv_cache(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
@@ -506,11 +500,12 @@ class ModelRunner:
         if token_mask is not None and not callable(token_mask):
             raise RequestError(f"token_mask must be a function that returns a TokenMask, not {token_mask!r:.100}")
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
-        factory = RequestFactory(encoder, self.eos_token_ids, len(prompts))
+        factory = RequestFactory(encoder, self.eos_token_ids)
         params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
-        adapters = adapters_for_each(adapter_ids, self._find_adapter, len(prompts))
+        adapters = adapters_for_each(adapter_ids, self.model.lora.find, len(prompts))
         requests = []
-        for index, (prompt, own, adapter) in enumerate(zip(prompts, params, adapters, strict=True)):
+        encoded = encoder.encode_all(prompts)
+        for index, (prompt, own, adapter) in enumerate(zip(encoded, params, adapters, strict=True)):
             name = request_id or str(next(self._request_ids))
             requests += factory.make(name, index, prompt, own, token_mask, adapter)
         return requests
@@ -524,9 +519,7 @@ class ModelRunner:
         Raises:
             RequestError: The package atb-profile is not installed.
         """
-        if find_spec("atb_profile") is None:
-            raise RequestError("profiles need the package atb-profile", hint=pip_install("atb-profile"))
-        return import_module("atb_profile").Profile(self, trace)  # type: ignore[no-any-return]
+        return needed_package("atb_profile", "profiles need").Profile(self, trace)  # type: ignore[no-any-return]
 
     @plugin_errors()
     def embed(
@@ -585,14 +578,17 @@ class ModelRunner:
 
     @plugin_errors()
     def parse_answer(self, text: str) -> ParsedAnswer:
-        """Splits a complete answer into text and tool calls, in the notation of the model's family.
+        """Splits a complete answer into text, tool calls in the notation of the model's family, and thoughts.
+
+        Thoughts are those of models whose chat template mentions `</think>`.
 
         Raises:
             RequestError: The family names no parser, or one that no installed plugin offers; or `text` is no string.
         """
         if not isinstance(text, str):
             raise RequestError(f"text must be a string, not {text!r:.100}")
-        return self.tool_parser().parse(text)
+        thoughts, rest = split_thoughts(text) if getattr(self.tokenizer, "thinks", False) else ("", text)
+        return dataclasses.replace(self.tool_parser().parse(rest), reasoning_content=thoughts)
 
     @plugin_errors()
     def tool_parser(self) -> ToolParser:

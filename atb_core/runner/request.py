@@ -7,16 +7,16 @@ import functools
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from atb_core.errors import RequestError
 from atb_core.runner.detokenizer import Detokenizer
 from atb_core.runner.outputs import CompletionOutput, FinishReason, Logprob, RequestOutput, StreamChunk
-from atb_core.runner.prompts import PromptEncoder
+from atb_core.runner.prompts import Chat, EncodedPrompt, PromptEncoder
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.speculation import Drafter
 from atb_core.runner.token_mask import TokenMask, TokenMaskFactory
@@ -24,8 +24,22 @@ from atb_core.runner.token_mask import TokenMask, TokenMaskFactory
 if TYPE_CHECKING:
     from atb_core.features.adapters import Adapter
 
+Params = SamplingParams | Sequence[SamplingParams] | None
+Chats = Chat | Sequence[Chat]
+AdapterIds = str | Sequence[str | None] | None
+
 # A caller that is this many chunks behind is waited for: its requests take part in no step until it has read some.
 MAX_UNREAD_CHUNKS = 256
+
+
+class Extra(TypedDict, total=False):
+    """Further arguments of `ModelRunner.generate` and `ModelRunner.chat`."""
+
+    add_generation_prompt: bool
+    tools: Sequence[dict[str, Any]] | None
+    chat_template_kwargs: Mapping[str, Any] | None
+    token_mask: TokenMaskFactory | None
+    adapter_ids: AdapterIds
 
 
 class Signal:
@@ -269,9 +283,8 @@ class Request:
 class RequestFactory:
     """Makes the requests of one call and checks them against the model."""
 
-    def __init__(self, encoder: PromptEncoder, eos_token_ids: frozenset[int], num_prompts: int) -> None:
+    def __init__(self, encoder: PromptEncoder, eos_token_ids: frozenset[int]) -> None:
         self._encoder = encoder
-        self._num_prompts = num_prompts
         self._tokenizer = encoder.tokenizer
         # A tokenizer may know an end token beyond the model's vocabulary, which can never be chosen.
         self._eos_token_ids = frozenset(token_id for token_id in eos_token_ids if token_id < encoder.vocab_size)
@@ -280,7 +293,7 @@ class RequestFactory:
         self,
         request_id: str,
         prompt_index: int,
-        prompt: Any,
+        prompt: EncodedPrompt,
         params: SamplingParams,
         token_mask: TokenMaskFactory | None = None,
         adapter: Adapter | None = None,
@@ -288,10 +301,9 @@ class RequestFactory:
         """Makes the requests for all completions of one prompt.
 
         Raises:
-            RequestError: The prompt or a parameter cannot be served.
+            RequestError: A parameter cannot be served.
         """
-        name = "The prompt" if self._num_prompts == 1 else f"Prompt {prompt_index}"
-        text, token_ids = self._encoder.encode(prompt, name)
+        text, token_ids = prompt
         limit = self._encoder.max_model_len
         if params.max_tokens is not None:
             limit = min(limit, len(token_ids) + params.max_tokens)
@@ -344,17 +356,13 @@ class RequestFactory:
         return functools.cache(text_of)
 
 
-def adapters_for_each(
-    given: str | Sequence[str | None] | None, find: Callable[[Any], Adapter | None], count: int
-) -> Sequence[Adapter | None]:
+def adapters_for_each(given: AdapterIds, find: Callable[[Any], Adapter | None], count: int) -> Sequence[Adapter | None]:
     """Returns the adapters of each of `count` prompts; RequestError if one is unknown, or for another number."""
     if given is None or isinstance(given, str):
         return [find(given)] * count
     if not isinstance(given, (list, tuple)):
         raise RequestError(f"adapter_ids must be a list with a name or None for each prompt, not {given!r:.100}")
-    if len(given) != count:
-        raise RequestError(f"adapter_ids has {len(given)} entries for {count} prompts")
-    return [find(name) for name in given]
+    return [find(name) for name in _counted("adapter_ids", given, count)]
 
 
 def params_for_each(given: Any, default: SamplingParams, count: int) -> Sequence[SamplingParams]:
@@ -366,6 +374,10 @@ def params_for_each(given: Any, default: SamplingParams, count: int) -> Sequence
             f"sampling_params must be SamplingParams or a list of them, not {type(given).__name__}",
             hint="For example SamplingParams(temperature=0.7, max_tokens=100).",
         )
+    return _counted("sampling_params", given, count)
+
+
+def _counted(name: str, given: Sequence[Any], count: int) -> list[Any]:
     if len(given) != count:
-        raise RequestError(f"sampling_params has {len(given)} entries for {count} prompts")
+        raise RequestError(f"{name} has {len(given)} entries for {count} prompts")
     return list(given)

@@ -42,37 +42,36 @@ class Candidates(NamedTuple):
     weights: FloatRow
 
 
-class Sampler:
-    """Chooses the next token of each request of a batch."""
+def sample(rows: Iterable[FloatRow], requests: Sequence[Request]) -> list[SampledToken | Exception]:
+    """Returns one token for each request, or an EngineError if its row has no finite maximum (NaN or infinity).
 
-    def sample(self, rows: Iterable[FloatRow], requests: Sequence[Request]) -> list[SampledToken | Exception]:
-        """Returns one token for each request, or an EngineError if its row has no finite maximum (NaN or infinity).
+    Args:
+        rows: Logits [vocab] of each request.
+        requests: Their parameters, random generators and tokens so far are used.
+    """
+    return [_sample_or_error(*each) for each in zip(rows, requests, strict=True)]
 
-        Args:
-            rows: Logits [vocab] of each request.
-            requests: Their parameters, random generators and tokens so far are used.
-        """
-        return [_sample_or_error(*each) for each in zip(rows, requests, strict=True)]
 
-    def as_float32(self, logits: Array) -> npt.NDArray[np.float32]:
-        """Returns logits [rows, vocab] as float32; valid until the next call."""
-        return to_numpy(logits).astype(np.float32, copy=False)
+def as_float32(array: Array) -> npt.NDArray[np.float32]:
+    """Returns logits or hidden states [rows, size] as float32 in host memory, without a copy where they are that."""
+    return to_numpy(array).astype(np.float32, copy=False)
 
-    def prompt_logprobs(self, logits: Array, token_ids: Sequence[int], count: int) -> list[dict[int, Logprob]]:
-        """Returns log probabilities for each position of a prompt, or of a part of one.
 
-        Args:
-            logits: [len(token_ids), vocab], as for `sample`.
-            token_ids: For each row, the token that follows in the prompt.
-            count: Number of most probable tokens to report besides that one.
+def prompt_logprobs(logits: Array, token_ids: Sequence[int], count: int) -> list[dict[int, Logprob]]:
+    """Returns log probabilities for each position of a prompt, or of a part of one.
 
-        Raises:
-            EngineError: A row has no finite maximum.
-        """
-        rows = self.as_float32(logits)
-        for row in rows:
-            _check_finite(row, int(row.argmax()))
-        return [_logprobs(row, token_id, count) for row, token_id in zip(rows, token_ids, strict=True)]
+    Args:
+        logits: [len(token_ids), vocab], as for `sample`.
+        token_ids: For each row, the token that follows in the prompt.
+        count: Number of most probable tokens to report besides that one.
+
+    Raises:
+        EngineError: A row has no finite maximum.
+    """
+    rows = as_float32(logits)
+    for row in rows:
+        _check_finite(row, int(row.argmax()))
+    return [_logprobs(row, token_id, count) for row, token_id in zip(rows, token_ids, strict=True)]
 
 
 def _sample_or_error(row: FloatRow, request: Request) -> SampledToken | Exception:

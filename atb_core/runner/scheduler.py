@@ -61,6 +61,8 @@ class Scheduler:
         make_drafter: Makes what guesses the next tokens of a request; `None`: nothing is guessed.
 
     Attributes:
+        blocks: The cache's blocks.
+        max_num_seqs: Largest number of requests in a step.
         chunk_size: Number of prompt tokens for a step in which as many others get their next token for a stream.
         draft_cost: Time of one guessed token in a step, relative to a step without.
     """
@@ -77,8 +79,8 @@ class Scheduler:
         mixes_adapters: bool = True,
         make_drafter: Callable[[], Drafter] | None = None,
     ) -> None:
-        self._blocks = blocks
-        self._max_num_seqs = max_num_seqs
+        self.blocks = blocks
+        self.max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = self.chunk_size = max_num_batched_tokens
         self._ask_can_mix = can_mix
         self._mixes: bool | None = None
@@ -123,19 +125,19 @@ class Scheduler:
     def mark_computed(self, requests: Sequence[Request], counts: Sequence[int]) -> None:
         """Notes that the cache has so many further tokens of requests; lets others share blocks that are full now."""
         for request, count in zip(requests, counts, strict=True):
-            full = request.num_computed // self._blocks.block_size
+            full = request.num_computed // self.blocks.block_size
             request.num_computed += count
-            now_full = request.num_computed // self._blocks.block_size
+            now_full = request.num_computed // self.blocks.block_size
             if now_full > full and self._shares_prefixes and self._mixes is not False:
                 keys = self._keys(request, now_full)
                 for place in range(full, now_full):
-                    self._blocks.publish(request.block_table[place], keys[place])
+                    self.blocks.publish(request.block_table[place], keys[place])
 
     def remove(self, requests: Iterable[Request]) -> None:
         """Removes those of the requests that are here and frees their blocks."""
         leaving = set(requests)
         for request in leaving:
-            self._blocks.free(request.block_table)
+            self.blocks.free(request.block_table)
         self.running = [request for request in self.running if request not in leaving]
         if not leaving.isdisjoint(self.waiting):
             self.waiting = deque(request for request in self.waiting if request not in leaving)
@@ -146,7 +148,7 @@ class Scheduler:
             request.block_table.clear()
         self.running = []
         self.waiting.clear()
-        self._blocks.clear()
+        self.blocks.clear()
 
     def _draft(self, decoding: list[Request]) -> dict[Request, list[int]]:
         """Returns guesses for the requests that have some, with cache blocks for them. Nobody loses blocks for it."""
@@ -156,7 +158,7 @@ class Scheduler:
                 # The step adds a token after the last guess, too.
                 limit = request.max_total - len(request) - 1
                 draft = request.drafter.draft(request.token_ids, limit, self.draft_cost)
-                if draft and self._blocks.grow(request.block_table, len(request) + len(draft)):
+                if draft and self.blocks.grow(request.block_table, len(request) + len(draft)):
                     drafts[request] = draft
         return drafts
 
@@ -177,7 +179,7 @@ class Scheduler:
         """Returns the prompts that take part in a step, and the number of tokens that each brings."""
         prompts: list[Request] = []
         counts: list[int] = []
-        candidates = self._candidates(self._max_num_seqs - len(decoding))
+        candidates = self._candidates(self.max_num_seqs - len(decoding))
         left = self._max_num_batched_tokens
         if decoding and candidates and any(each.call.streams for each in decoding) and self._can_mix():
             # Who waits for the first token counts as much as who waits for the next one.
@@ -195,7 +197,7 @@ class Scheduler:
                 shared, other_computes = self._in_cache(request, computing)
                 if other_computes:
                     continue
-            rest = len(request) - (len(shared) * self._blocks.block_size or request.num_computed)
+            rest = len(request) - (len(shared) * self.blocks.block_size or request.num_computed)
             # Evaluated from left to right: only a prompt that is too long asks whether it may be cut.
             is_cut = rest > left and not request.wants_prompt_logprobs and self._can_mix()
             if prompts and rest > left and not is_cut:
@@ -208,7 +210,7 @@ class Scheduler:
             if request.wants_prompt_logprobs:
                 break
             if self._shares_prefixes:
-                computing.update(self._keys(request, len(request) // self._blocks.block_size))
+                computing.update(self._keys(request, len(request) // self.blocks.block_size))
         return prompts, counts
 
     def _candidates(self, places: int) -> list[Request]:
@@ -225,8 +227,8 @@ class Scheduler:
         """
         if not self._shares_prefixes or request.wants_prompt_logprobs or self._mixes is False:
             return [], False
-        keys = self._keys(request, (len(request) - 1) // self._blocks.block_size)
-        count = self._blocks.count_published(keys)
+        keys = self._keys(request, (len(request) - 1) // self.blocks.block_size)
+        count = self.blocks.count_published(keys)
         other_computes = count < len(keys) and keys[count] in computing
         if (count or other_computes) and not self._can_mix():
             return [], False
@@ -234,7 +236,7 @@ class Scheduler:
 
     def _keys(self, request: Request, num_blocks: int) -> list[bytes]:
         """Returns the keys of the first blocks of a request."""
-        keys, size = request.block_keys, self._blocks.block_size
+        keys, size = request.block_keys, self.blocks.block_size
         while len(keys) < num_blocks:
             start = len(keys) * size
             # Another adapter makes other keys and values of the same tokens.
@@ -244,18 +246,18 @@ class Scheduler:
 
     def _admit(self, request: Request, shared: list[bytes]) -> bool:
         """Lets a waiting request run, on shared blocks and on new ones; returns False if there are too few."""
-        self._blocks.share(request.block_table, shared)
+        self.blocks.share(request.block_table, shared)
         # One position more than the prompt needs: a request that could not take its first decode step would be
         # preempted at once.
         if not self._grow(request, min(len(request) + 1, request.max_total)):
-            self._blocks.free(request.block_table)
+            self.blocks.free(request.block_table)
             if self.running:
                 return False
             raise EngineError(
-                f"A request of {len(request)} tokens does not fit into the {self._blocks.num_blocks} blocks of the "
+                f"A request of {len(request)} tokens does not fit into the {self.blocks.num_blocks} blocks of the "
                 "key/value cache"
             )
-        request.mark_cached(len(shared) * self._blocks.block_size)
+        request.mark_cached(len(shared) * self.blocks.block_size)
         self.waiting.remove(request)
         self.running.append(request)
         return True
@@ -265,7 +267,7 @@ class Scheduler:
         decoding: list[Request] = []
         for request in sorted(self.running, key=_age):
             # One that was preempted just now decodes no more.
-            if request.is_paused or not request.is_decoding or len(decoding) == self._max_num_seqs:
+            if request.is_paused or not request.is_decoding or len(decoding) == self.max_num_seqs:
                 continue
             if not self._joins(request, adapters):
                 continue
@@ -280,7 +282,7 @@ class Scheduler:
 
     def _grow(self, request: Request, num_tokens: int) -> bool:
         """Gives a request the blocks for its first tokens, if need be those of requests that nobody reads."""
-        while not self._blocks.grow(request.block_table, num_tokens):
+        while not self.blocks.grow(request.block_table, num_tokens):
             unread = [each for each in self.running if each.is_paused]
             if not unread:
                 return False
@@ -290,7 +292,7 @@ class Scheduler:
     def _preempt(self, request: Request) -> None:
         """Takes the blocks of a running request and queues it first."""
         self._has_preempted = True
-        self._blocks.free(request.block_table)
+        self.blocks.free(request.block_table)
         request.num_computed = 0
         request.result.metrics.preemptions += 1
         self.running.remove(request)

@@ -73,26 +73,9 @@ class StepInputs:
 
         `lm_head_indices` are their last tokens.
         """
-        self._rows = []
-        lengths = np.array([len(request) for request in requests], dtype=np.int32)
-        tables = np.zeros((len(requests), self._tables.shape[1]), dtype=np.int32)
-        for row, request in enumerate(requests):
-            tables[row, : len(request.block_table)] = request.block_table
-        ids = np.concatenate([np.array(request.token_ids, dtype=np.int64) for request in requests])
-        positions = np.concatenate([np.arange(len(request)) for request in requests])
-        slots = np.concatenate([self._slots_of(request, 0, len(request)) for request in requests])
-        return Step(
-            input_ids=ids,
-            position_ids=positions,
-            is_prefill=True,
-            kv_cache=self._kv_cache,
-            block_tables=tables,
-            slots=slots,
-            input_lengths=lengths,
-            max_seq_len=int(lengths.max()),
-            lm_head_indices=np.cumsum(lengths, dtype=np.int64) - 1,
-            adapter_ids=_adapters(requests),
-        )
+        ends = [len(request) for request in requests]
+        tokens, wanted = [request.token_ids for request in requests], np.cumsum(ends, dtype=np.int64) - 1
+        return self._packed(requests, tokens, [0] * len(requests), ends, wanted, is_prefill=True)
 
     def mixed(self, batch: Batch) -> Step:
         """Returns the step of a batch: the next tokens of each request and its draft, one request after another.
@@ -100,36 +83,49 @@ class StepInputs:
         `lm_head_indices` are the newest tokens of those that bring it, each followed by its draft, or one token that
         nobody asks for.
         """
-        self._rows = []
         requests, drafts = batch.requests, [batch.drafts.get(request, []) for request in batch.requests]
         starts = [request.num_computed for request in requests]
         newest = [start + count for start, count in zip(starts, batch.counts, strict=True)]
         ends = [end + len(draft) for end, draft in zip(newest, drafts, strict=True)]
-        spans = list(zip(requests, starts, ends, strict=True))
+        tokens = [
+            [*request.token_ids[start:end], *draft]
+            for request, start, end, draft in zip(requests, starts, newest, drafts, strict=True)
+        ]
+        lasts = np.cumsum([len(each) for each in tokens]) - 1
+        wanted = [
+            np.arange(last - len(draft), last + 1)
+            for last, draft, request, end in zip(lasts, drafts, requests, newest, strict=True)
+            if end == len(request)
+        ]
+        rows = np.concatenate(wanted) if wanted else np.zeros(1, dtype=np.int64)
+        return self._packed(requests, tokens, starts, ends, rows, is_prefill=False)
+
+    def _packed(
+        self,
+        requests: list[Request],
+        tokens: list[list[int]],
+        starts: list[int],
+        ends: list[int],
+        wanted: npt.NDArray[np.int64],
+        is_prefill: bool,
+    ) -> Step:
+        """Returns the step in which each request brings the tokens of its positions from `starts` to `ends`."""
+        self._rows = []
         tables = np.zeros((len(requests), self._tables.shape[1]), dtype=np.int32)
         for row, request in enumerate(requests):
             tables[row, : len(request.block_table)] = request.block_table
-        tokens = [
-            np.array([*request.token_ids[start:end], *draft], dtype=np.int64)
-            for (request, start, end), draft in zip(spans, drafts, strict=True)
-        ]
-        counts = np.array([len(each) for each in tokens], dtype=np.int32)
-        wanted = [
-            np.arange(last - len(draft), last + 1)
-            for last, draft, request, end in zip(np.cumsum(counts) - 1, drafts, requests, newest, strict=True)
-            if end == len(request)
-        ]
+        spans = list(zip(requests, starts, ends, strict=True))
         return Step(
-            input_ids=np.concatenate(tokens),
+            input_ids=np.concatenate([np.array(each, dtype=np.int64) for each in tokens]),
             position_ids=np.concatenate([np.arange(start, end) for _, start, end in spans]),
-            is_prefill=False,
+            is_prefill=is_prefill,
             kv_cache=self._kv_cache,
             block_tables=tables,
             slots=np.concatenate([self._slots_of(*span) for span in spans]),
             input_lengths=np.array(ends, dtype=np.int32),
             max_seq_len=max(ends),
-            lm_head_indices=np.concatenate(wanted) if wanted else np.zeros(1, dtype=np.int64),
-            q_lens=counts,
+            lm_head_indices=wanted,
+            q_lens=None if is_prefill else np.array([len(each) for each in tokens], dtype=np.int32),
             adapter_ids=_adapters(requests),
         )
 

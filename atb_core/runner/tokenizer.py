@@ -73,6 +73,11 @@ class Tokenizer:
         """True if chats can be rendered."""
         return bool(self._parts.chat_templates)
 
+    @property
+    def thinks(self) -> bool:
+        """True if a chat template knows thoughts, which `</think>` ends."""
+        return any("</think>" in source for source in self._parts.chat_templates.values())
+
     @cached_property
     def vocab_size(self) -> int:
         """Number of tokens, added ones included; a model's logits may have more columns."""

@@ -35,10 +35,12 @@ class ParsedAnswer:
     Attributes:
         content: Text for the reader, without the calls.
         tool_calls: Calls in the order in which the model wrote them.
+        reasoning_content: Thoughts before them, which `ModelRunner.parse_answer` fills in.
     """
 
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
+    reasoning_content: str = ""
 
 
 class ToolParser(ABC):
@@ -67,6 +69,17 @@ class ToolParser(ABC):
         Without an implementation nothing is certain, and a streamed answer comes at its end.
         """
         return 0
+
+
+def split_thoughts(text: str) -> tuple[str, str]:
+    """Returns the thoughts of a complete answer, up to `</think>` or unfinished, and the rest.
+
+    `<think>` is absent where the prompt ends in it.
+    """
+    thoughts, close, rest = text.partition("</think>")
+    if not close and not text.lstrip().startswith("<think>"):
+        return "", text
+    return thoughts.lstrip().removeprefix("<think>").strip(), rest.lstrip()
 
 
 def length_before(text: str, mark: str) -> int:

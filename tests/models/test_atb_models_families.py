@@ -31,7 +31,7 @@ from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.model_utils import safe_get_tokenizer_from_pretrained
 from atb_core.models.base.router import BaseRouter
 from atb_core.nn.network import Network
-from atb_core.runner.ported_tokenizer import ported
+from atb_ops.ported_tokenizer import ported
 from atb_testing import available_backends, load_reference, tiny_checkpoint
 
 __all__ = ["site"]  # a fixture

@@ -11,7 +11,7 @@ import pytest
 from atb_core.errors import ConfigError
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.window_config import LateWindowConfig, WindowConfig
-from atb_core.models.families import families
+from atb_core.models.families import CONFIGS, families
 
 SMALL: dict[str, Any] = {
     "model_type": "small", "vocab_size": 100, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
@@ -111,7 +111,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configurations_load(name: str) -> None:
     values = PUBLISHED[name]
-    config = families().config_for(values["model_type"]).from_dict(values)
+    config = families().load(CONFIGS, values["model_type"]).from_dict(values)
     assert config.hidden_size == values["hidden_size"]
     assert {config.window_of(layer) for layer in range(config.num_hidden_layers)} == {None}
 
@@ -144,7 +144,7 @@ def test_published_configurations_load(name: str) -> None:
 )
 @pytest.mark.parametrize("model_type", ["llama", "small"])
 def test_a_field_that_changes_the_model_is_refused_by_name(model_type: str, field: str, value: Any) -> None:
-    config_cls = BaseConfig if model_type == "small" else families().config_for(model_type)
+    config_cls = BaseConfig if model_type == "small" else families().load(CONFIGS, model_type)
     with pytest.raises(ConfigError) as error:
         config_cls.from_dict({**SMALL, "model_type": model_type, field: value})
     text = str(error.value)

@@ -13,7 +13,7 @@ from site_directory import GOOD, Site
 
 from atb_core.errors import PluginError
 from atb_core.plugins.records import Status, records
-from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, config_for, families, registry, router_for
+from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, families, load, registry
 
 
 def test_families_are_listed_without_importing_them(site: Site) -> None:
@@ -199,11 +199,11 @@ def test_a_rival_that_is_incompatible_is_passed_over_with_a_warning(
 
 def test_a_router_takes_the_rest_from_its_own_package(rivals: Site) -> None:
     registry.cache_clear()
-    router = router_for("nine", prefer="other-nine")
+    router = load(ROUTERS, "nine", prefer="other-nine")
     assert registry().owner_of(router) == "other-nine"
     assert type(router("", {"model_type": "nine"}).get_config()).__module__ == "other_nine"
     with pytest.raises(PluginError, match="claimed by several"):
-        config_for("nine")
+        load(CONFIGS, "nine")
 
 
 # Settings that name what is not there.

@@ -41,8 +41,8 @@ def test_every_working_family_is_found_and_imported(crowd: tuple[list[Synthetic]
     plugins, environment = crowd
     types = [plugin.model_type for plugin in working(plugins)]
     code = (
-        "import sys; from atb_core.plugins.registry import router_for\n"
-        "for model_type in sys.argv[1:]: print(router_for(model_type).__module__)"
+        "import sys; from atb_core.plugins.registry import ROUTERS, load\n"
+        "for model_type in sys.argv[1:]: print(load(ROUTERS, model_type).__module__)"
     )
     done = python(environment, "-c", code, *types)
     assert done.returncode == 0, done.stderr
@@ -105,7 +105,7 @@ def test_damaged_metadata_does_not_keep_torch_from_being_imported(
     crowd: tuple[list[Synthetic], dict[str, str]],
 ) -> None:
     plugins, environment = crowd
-    code = "import sys; from atb_core.plugins.registry import model_for; model_for(sys.argv[1]); "
+    code = "import sys; from atb_core.plugins.registry import MODELS, load; load(MODELS, sys.argv[1]); "
     code += "import torch; print('torch' in sys.modules)"
     done = python(environment, "-c", code, working(plugins)[0].model_type)
     assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr

@@ -35,6 +35,7 @@ class FamilyModel:
     model_status = types.SimpleNamespace(num_layers=1, num_heads=2, num_kv_heads=1, head_dim=2)
     backend = get_backend("reference")
     mindie_llm_config = types.SimpleNamespace(mapping=Mapping())
+    mapped_bytes = 0
 
     def __init__(self, mixes: bool) -> None:
         self.mixes = mixes
@@ -61,7 +62,7 @@ def fake_runners(monkeypatch: pytest.MonkeyPatch, mixes: bool = True) -> Callabl
         eos_token_id=[VOCAB - 1],
     )
     router = types.SimpleNamespace(
-        config=config, generation_config=GENERATION_CONFIG, tokenizer=TOKENIZER, input_builder=None
+        config=config, config_dict={}, generation_config=GENERATION_CONFIG, tokenizer=TOKENIZER, input_builder=None
     )
     checkpoint = types.SimpleNamespace(path=Path("fake"))
     monkeypatch.setattr("atb_core.runner.model_runner.open_checkpoint", lambda *args: checkpoint)

@@ -41,6 +41,12 @@ def test_mapped_weights_give_the_same_bits(model: Path, tmp_path: Path, options:
     assert len(stored_files(tmp_path / "packed")) == 1
 
 
+def test_each_writer_of_graphs_has_packed_weights_of_its_own(model: Path, tmp_path: Path) -> None:
+    for graph in ("python", "cpp"):
+        assert answers(model, cache_packed=tmp_path, graph=graph)[1] is False
+    assert [answers(model, cache_packed=tmp_path, graph=graph)[1] for graph in ("python", "cpp")] == [True, True]
+
+
 def test_only_a_backend_that_packs_can_keep_packed_weights(model: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailableError, match="cache_packed: this backend packs no weights"):
         ModelRunner(model, load_tokenizer=False, backend="reference", cache_packed=tmp_path)

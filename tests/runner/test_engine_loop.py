@@ -17,10 +17,24 @@ from atb_core.features.step import Step
 from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.outputs import RequestOutput
+from atb_core.runner.pace import Pace
 from atb_core.runner.request import Call, Request
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.scheduler import Scheduler
 
 MAX_LEN = 64
+
+
+class FixedPace(Pace):
+    """Lets a step have a given number of prompt tokens, whatever it costs."""
+
+    def __init__(self, chunk_size: int) -> None:
+        super().__init__()
+        self._given = chunk_size
+
+    @property
+    def chunk_size(self) -> int:
+        return self._given
 
 
 @dataclasses.dataclass
@@ -40,18 +54,10 @@ def make(
 ) -> Setup:
     model = FakeModel(num_blocks, block_size)
     blocks = BlockManager(num_blocks, block_size)
-    loop = EngineLoop(
-        model.forward,
-        blocks,
-        [],
-        max_num_seqs=max_batch,
-        max_num_batched_tokens=max_prefill,
-        max_model_len=MAX_LEN,
-        vocab_size=VOCAB,
-        can_mix=lambda: mixes,
-        shares_prefixes=True,
-        chunk_size=chunk_size,
-    )
+    scheduler = Scheduler(blocks, max_batch, max_prefill, can_mix=lambda: mixes, shares_prefixes=True)
+    loop = EngineLoop(model.forward, scheduler, [], max_model_len=MAX_LEN, vocab_size=VOCAB)
+    if chunk_size is not None:
+        loop.pace = FixedPace(chunk_size)
     return Setup(model, blocks, loop)
 
 

@@ -442,7 +442,7 @@ def test_logprobs_have_the_space_before_a_word(open_runner: Callable[..., ModelR
     words = byte_fallback()
     runner.tokenizer = Tokenizer(TokenizerParts(words))
     the, byte = (words.token_to_id(token) for token in ("▁the", "<0xE4>"))
-    factory = RequestFactory(PromptEncoder(runner.tokenizer, 9999, CONTEXT), frozenset(), 1)
+    factory = RequestFactory(PromptEncoder(runner.tokenizer, 9999, CONTEXT), frozenset())
     assert [factory._decode_token(token) for token in (the, byte, 2)] == [" the", "\ufffd", "</s>"]
 
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atb_core.errors import EngineError
+from atb_core.runner import sampler
 from atb_core.runner.outputs import RequestOutput
 from atb_core.runner.request import Request
-from atb_core.runner.sampler import SampledToken, Sampler, filtered_candidates
+from atb_core.runner.sampler import SampledToken, filtered_candidates
 from atb_core.runner.sampling_params import SamplingParams
 
 
@@ -24,7 +25,6 @@ def make_request(params: SamplingParams, prompt: list[int] | None = None) -> Req
 
 def sample(logits: torch.Tensor, requests: list[Request]) -> list[SampledToken]:
     """The tokens of rows that all have one."""
-    sampler = Sampler()
     tokens = sampler.sample(sampler.as_float32(logits), requests)
     assert all(isinstance(token, SampledToken) for token in tokens)
     return tokens  # type: ignore[return-value]
@@ -241,7 +241,6 @@ def test_logits_that_are_not_numbers_are_an_error(bad: float, params: SamplingPa
     logits = rows(1, 50)
     logits[0, 17] = bad
     logits = torch.cat([logits, rows(1, 50)])
-    sampler = Sampler()
     error, token = sampler.sample(sampler.as_float32(logits), [make_request(params), make_request(params)])
     assert isinstance(error, EngineError)
     assert "logits contain" in error.message

@@ -19,6 +19,7 @@ from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.outputs import RequestOutput
 from atb_core.runner.request import Call, Request
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.scheduler import Scheduler
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
 
 MAX_LEN = 64
@@ -44,19 +45,9 @@ class Guessing(Drafter):
 
 def make_loop(drafters: list[Drafter], num_blocks: int = 64, batch: int = 8) -> tuple[EngineLoop, FakeModel]:
     model = FakeModel(num_blocks, 4)
-    loop = EngineLoop(
-        model.forward,
-        BlockManager(num_blocks, 4),
-        [],
-        max_num_seqs=batch,
-        max_num_batched_tokens=40,
-        max_model_len=MAX_LEN,
-        vocab_size=VOCAB,
-        can_mix=lambda: True,
-        shares_prefixes=True,
-        make_drafter=iter(drafters).__next__,
-    )
-    return loop, model
+    blocks, make_drafter = BlockManager(num_blocks, 4), iter(drafters).__next__
+    scheduler = Scheduler(blocks, batch, 40, can_mix=lambda: True, shares_prefixes=True, make_drafter=make_drafter)
+    return EngineLoop(model.forward, scheduler, [], max_model_len=MAX_LEN, vocab_size=VOCAB), model
 
 
 def make_request(prompt: list[int], params: SamplingParams, stop_ids: tuple[int, ...] = (), **options: Any) -> Request:
@@ -115,7 +106,7 @@ def test_every_request_gets_the_tokens_that_it_gets_alone(
     loop, _ = make_loop(list(drafters), num_blocks)
     requests = [make_request(each, greedy(count)) for each, count in zip(prompts, lengths, strict=False)]
     assert run(loop, requests) == expected
-    assert loop.scheduler._blocks.num_free == num_blocks
+    assert loop.scheduler.blocks.num_free == num_blocks
 
 
 @pytest.mark.parametrize(

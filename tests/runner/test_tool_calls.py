@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from hook_plugins import Site, install_family, site
+from runner.tiny_tokenizers import byte_level
 from toy_model import write_model
 
 from atb_core import ModelRunner
 from atb_core.errors import PluginError, RequestError
 from atb_core.plugins import ParsedAnswer, ToolCall
+from atb_core.runner.tool_calls import split_thoughts
 
 __all__ = ["site"]
 
@@ -48,6 +50,39 @@ def test_an_answer_is_taken_apart_in_the_familys_notation(site: Site, tmp_path: 
     assert answer == ParsedAnswer(
         "I look.", (ToolCall("weather", {"argument": "Bern"}), ToolCall("time", {"argument": ""}))
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "thoughts", "rest"),
+    [
+        ("<think>\nIt rains.\n</think>\n\nYes.", "It rains.", "Yes."),
+        ("It rains.</think>Yes.", "It rains.", "Yes."),
+        (" <think>It rains and", "It rains and", ""),
+        ("<think></think>Yes.", "", "Yes."),
+        (" Yes, <think> is a word.", "", " Yes, <think> is a word."),
+    ],
+)
+def test_thoughts_stand_before_the_answer(text: str, thoughts: str, rest: str) -> None:
+    assert split_thoughts(text) == (thoughts, rest)
+
+
+@pytest.mark.parametrize(
+    ("template", "thoughts", "content", "calls"),
+    [
+        ("{{ messages[0].content }}</think>", "CALL time()?", "Yes.", 0),
+        ("{{ messages[0].content }}", "", "<think>?</think>Yes.", 1),
+    ],
+)
+def test_a_call_in_a_thought_is_none_where_the_template_knows_thoughts(
+    site: Site, tmp_path: Path, template: str, thoughts: str, content: str, calls: int
+) -> None:
+    install_family(site)
+    site.install("atb-tools", PARSER.format(name="toy-tools"))
+    model = write_model(tmp_path / "model")
+    byte_level().save(str(model / "tokenizer.json"))
+    (model / "chat_template.jinja").write_text(template)
+    answer = ModelRunner(model).parse_answer("<think>CALL time()?</think>Yes.")
+    assert (answer.reasoning_content, answer.content, len(answer.tool_calls)) == (thoughts, content, calls)
 
 
 def test_a_notation_that_nobody_reads_is_an_error_that_lists_the_others(site: Site, runner: ModelRunner) -> None:

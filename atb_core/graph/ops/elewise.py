@@ -31,24 +31,8 @@ class ElewiseType(AttributeEnum):
     EQUAL = "ELEWISE_EQUAL"
 
 
-#: Methods of `torch.Tensor` that compute the operations.
-_METHODS = {
-    ElewiseType.ADD: "add",
-    ElewiseType.SUB: "sub",
-    ElewiseType.MUL: "mul",
-    ElewiseType.REALDIV: "div",
-    ElewiseType.MULS: "mul",
-    ElewiseType.COS: "cos",
-    ElewiseType.SIN: "sin",
-    ElewiseType.NEG: "neg",
-    ElewiseType.TANH: "tanh",
-    ElewiseType.LOGICAL_NOT: "logical_not",
-    ElewiseType.LOGICAL_AND: "logical_and",
-    ElewiseType.LOGICAL_OR: "logical_or",
-    ElewiseType.LESS: "lt",
-    ElewiseType.GREATER: "gt",
-    ElewiseType.EQUAL: "eq",
-}
+#: Methods of `torch.Tensor` that compute an operation under another name.
+_METHODS = {"REALDIV": "div", "MULS": "mul", "LESS": "lt", "GREATER": "gt", "EQUAL": "eq"}
 UNARY = frozenset(ElewiseType(f"ELEWISE_{name}") for name in ("MULS", "COS", "SIN", "NEG", "TANH", "LOGICAL_NOT"))
 COMPARISONS = frozenset({ElewiseType.LESS, ElewiseType.GREATER, ElewiseType.EQUAL})
 LOGICAL = frozenset({ElewiseType.LOGICAL_NOT, ElewiseType.LOGICAL_AND, ElewiseType.LOGICAL_OR})
@@ -98,5 +82,5 @@ class Elewise(Op):
         kind = self.elewise_type
         first, *others = (x.float() if x.is_floating_point() else x for x in inputs)
         operands = [self.var_attr] if kind is ElewiseType.MULS else others
-        result: RealTensor = getattr(first, _METHODS[kind])(*operands)
+        result: RealTensor = getattr(first, _METHODS.get(kind.name, kind.name.lower()))(*operands)
         return (result.char() if kind in COMPARISONS | LOGICAL else result.to(inputs[0].dtype),)

@@ -28,10 +28,6 @@ class Linear(Op):
     input_dtypes = ("float", "x", "float")
     backends = Op.backends | {"atb"}
 
-    @property
-    def operands(self) -> tuple[str, ...]:
-        return self.input_names if self.has_bias else ("x", "weight")
-
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         x, weight = shapes[0], shapes[1]
         require(len(x) >= 2, f"x must have at least two dimensions, not {shape_text(x)}")
@@ -139,10 +135,6 @@ class SplitLinear(Op):
 
     input_names = ("x", "weight", "bias")
     input_dtypes = ("float", "x", "float")
-
-    @property
-    def operands(self) -> tuple[str, ...]:
-        return self.input_names if self.has_bias else ("x", "weight")
 
     @property
     def num_outputs(self) -> int:

@@ -108,10 +108,6 @@ class GroupedMatmul(Op):
     input_names = ("x", "weight", "bias", "group_list")
     input_dtypes = ("float", "x", "float", "int64")
 
-    @property
-    def operands(self) -> tuple[str, ...]:
-        return self.input_names if self.has_bias else ("x", "weight", "group_list")
-
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         x, weight, groups = shapes[0], shapes[1], shapes[-1]
         require(len(x) == 2, f"x must have two dimensions, not {shape_text(x)}")

@@ -12,7 +12,7 @@ from atb_core.errors import ConfigError, TokenizerError
 from atb_core.extensions import plugin_errors
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.ported_router import PortedRouter
-from atb_core.models.families import families, model_type_of
+from atb_core.models.families import CONFIGS, MODELS, ROUTERS, families, model_type_of
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint, FormatRules
@@ -88,7 +88,7 @@ class BaseRouter(PortedRouter):
 
     def get_config(self) -> BaseConfig:
         """Returns the configuration, of the class registered in the entry-point group `atb_core.configs`."""
-        config_cls = families().config_for(self.model_type, families().owner_of(type(self)))
+        config_cls = families().load(CONFIGS, self.model_type, families().owner_of(type(self)))
         config: BaseConfig = config_cls.from_dict(self.config_dict)
         self.check_config(config)
         return config
@@ -99,7 +99,8 @@ class BaseRouter(PortedRouter):
 
     def get_model_cls(self) -> type[CausalLM]:
         """Returns the model class registered in the entry-point group `atb_core.models`."""
-        return families().model_for(self.model_type, families().owner_of(type(self)))  # type: ignore[no-any-return]
+        owner = families().owner_of(type(self))
+        return families().load(MODELS, self.model_type, owner)  # type: ignore[no-any-return]
 
     def get_tokenizer(self) -> Any:
         """Returns a tokenizer with the methods of `runner.tokenizer.Tokenizer`, or a fast one of transformers.
@@ -125,6 +126,6 @@ def router_of(checkpoint: Checkpoint) -> BaseRouter:
         PluginError: the family cannot be used.
     """
     model_type = model_type_of(checkpoint)
-    router_cls: type[BaseRouter] = families().router_for(model_type)
+    router_cls: type[BaseRouter] = families().load(ROUTERS, model_type)
     checkpoint.set_rules(router_cls.format_rules)
     return router_cls(str(checkpoint), {**checkpoint.config(), "model_type": model_type}, checkpoint)

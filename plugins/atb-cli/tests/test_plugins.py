@@ -59,6 +59,23 @@ def test_doctor_names_the_cause_and_fails(site: Site, capsys: pytest.CaptureFixt
     assert "broken on purpose" in out
 
 
+@pytest.mark.parametrize(
+    ("source", "said_of_it"),
+    [
+        ("held = bytearray(64 << 30)\n", "MemoryError (an import may take 4 GiB here)"),
+        ("import os\nos._exit(0)\n", "ended the process with exit status 0"),
+        ("while True:\n    pass\n", "did not end within 2 seconds"),
+    ],
+)
+def test_doctor_survives_what_an_import_does(
+    site: Site, capsys: pytest.CaptureFixture[str], source: str, said_of_it: str
+) -> None:
+    site.install("atb-hostile", source)
+    status, out, _ = said(capsys, "plugins", "doctor", "atb-hostile", "--timeout", "2")
+    assert status == 1
+    assert said_of_it in out
+
+
 def test_doctor_imports_registered_models_of_c_where_their_package_is_there(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

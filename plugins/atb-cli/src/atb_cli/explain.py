@@ -14,7 +14,7 @@ from atb_cli.output import aligned, json_option, say, size_text, table
 from atb_cli.show import collect, context_bytes, open_model
 from atb_core.errors import AtbError
 from atb_core.names import DTYPES
-from atb_core.plugins.registry import ROUTERS, Resolution, model_for, registry
+from atb_core.plugins.registry import MODELS, ROUTERS, Resolution, load, registry
 from atb_core.settings import model_reference
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _capabilities(model: str, checkpoint: Checkpoint | None, model_type: str) ->
     """Returns the features that stack on a model, its own and those of plugins, its dtypes and its facts."""
     from atb_core.features import FEATURES
 
-    features = [feature.feature_name for feature in model_for(model_type).feature_decorators]
+    features = [feature.feature_name for feature in load(MODELS, model_type).feature_decorators]
     features += [f"{each.value.feature_name} ({each.owner})" for each in FEATURES.all()]
     if checkpoint is None:
         return {"features": features, "dtypes": list(DTYPES)}

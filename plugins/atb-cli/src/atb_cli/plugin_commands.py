@@ -22,6 +22,7 @@ KNOWN_COMMANDS: Final = {
     "serve": "atb-serve",
     "bench": "atb-serve",
     "profile": "atb-profile",
+    "estimate": "atb-profile",
     "verify": "atb-testing",
     "draw": "atb-testing",
     "dump": "atb-testing",

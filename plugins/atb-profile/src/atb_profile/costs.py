@@ -26,6 +26,8 @@ from atb_core.graph.dim import Dim
 Sizes: TypeAlias = Mapping[str, int]
 
 
+#: Operations of the softmax for a score: scale, maximum, difference, `exp`, sum.
+_OF_A_SCORE = 5
 #: No bytes of weights.
 NOTHING: Mapping[str, int] = MappingProxyType({})
 
@@ -203,8 +205,15 @@ def _paged_attention(op: Any, inputs: Operands, outputs: Operands) -> tuple[int,
 
 
 def _attention(heads: int, key_size: int, value_size: int, pairs: int) -> int:
-    """Counts two products and a softmax (scale, maximum, difference, `exp`, sum) over `pairs` scores of each head."""
-    return heads * pairs * (2 * key_size + 2 * value_size + 5)
+    """Counts two products and a softmax over `pairs` scores of each head."""
+    return heads * pairs * (2 * key_size + 2 * value_size + _OF_A_SCORE)
+
+
+def softmax_share(node: Node) -> float:
+    """Returns the part of the operations of a node with attention that the softmax has; the others are products."""
+    sizes = [tensor.shape[-1] for tensor in (node.inputs[0], node.inputs[2]) if tensor.shape is not None]
+    products = sum(2 * size for size in sizes if isinstance(size, int))
+    return _OF_A_SCORE / (products + _OF_A_SCORE)
 
 
 def _store_rows(op: Any, inputs: Operands, outputs: Operands) -> tuple[int, int]:

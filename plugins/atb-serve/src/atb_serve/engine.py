@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from atb_core import AsyncRunner, EmbeddingOutput, ModelRunner, RequestOutput, SamplingParams, StreamChunk
+from atb_core import EmbeddingOutput, ModelRunner, RequestOutput, SamplingParams, StreamChunk
 from atb_core.errors import AtbError, QueueFullError, RequestError, TokenizerError
+from atb_serve.async_runner import AsyncRunner
 from atb_serve.errors import ApiError, api_error
 from atb_serve.settings import Limits
 from atb_serve.structured import Grammars
@@ -48,7 +49,7 @@ class ServedModel:
         self.default_params = runner.get_default_sampling_params()
         templates = [] if runner.tokenizer is None else runner.tokenizer.chat_templates.values()
         self.knows_developer = any("developer" in source for source in templates)
-        self.thinks = any("</think>" in source for source in templates)
+        self.thinks = runner.tokenizer is not None and runner.tokenizer.thinks
         self.grammars = Grammars(runner)
         self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
         # They take turns at the model anyway.

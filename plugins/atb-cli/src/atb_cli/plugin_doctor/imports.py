@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Final
 
 from atb_ascend.findings import Finding, Level
+from atb_cli.plugin_doctor.worker import MEMORY
 from atb_core.child import Child, ChildError, encode
 from atb_core.plugins.records import Status
 from atb_core.plugins.scan import API, CPP_MODELS, MODELS, Installed, environment
@@ -54,7 +55,8 @@ class Imports:
             elif self.seconds is not None:
                 self.seconds += record["import_seconds"]
         for reason, records in failures.items():
-            message = f"{reason} [{'; '.join(record['target'] for record in records)}]"
+            limit = f" (an import may take {MEMORY >> 30} GiB here)" if reason.startswith("MemoryError") else ""
+            message = f"{reason}{limit} [{'; '.join(record['target'] for record in records)}]"
             first = records[0]
             self.findings.append(Finding("import", Level.ERROR, message, fix=first["fix"], detail=first["exception"]))
         for count in answers["threads"]:

@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import importlib
 import os
+import resource
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -30,6 +31,8 @@ from atb_core.plugins.registry import registry
 from atb_core.plugins.scan import ROUTERS, Installed, installed
 from atb_core.plugins.torch_import import protect_torch_import
 
+#: Bytes that the import of a plugin may allocate.
+MEMORY: Final = 4 << 30
 # Imported by the routers, configurations and hook modules of any family.
 _LIGHT: Final = ("atb_core.models.base.router", "atb_core.models.base.config")
 _HEAVY: Final = ("torch", "atb_core.models.base.flash_causal_lm_v3", "atb_core.models.base.modeling_python")
@@ -68,6 +71,7 @@ def _serve(request: dict[str, Any], answer: Callable[[object], None]) -> None:
 
 def _import_all(request: dict[str, Any], answer: Callable[[object], None]) -> None:
     """Loads each entry point as a process that needs it would; the outcome is in the records."""
+    _limit_memory()
     [plugin] = [plugin for plugin in installed() if str(plugin.path) == request["path"]]
     for entry in plugin.entries:
         if entry.target in request["targets"]:
@@ -79,6 +83,13 @@ def _import_all(request: dict[str, Any], answer: Callable[[object], None]) -> No
         answer({"threads": left})
     if not request["heavy"] and all(record.status is Status.OK for record in records()):
         _check_complete(plugin, answer)
+
+
+def _limit_memory() -> None:
+    """Limits the memory that this process can still allocate to `MEMORY`; modules mapped from files do not count."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        used = int(file.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY, used + MEMORY))
 
 
 def _check_complete(plugin: Installed, answer: Callable[[object], None]) -> None:

@@ -4,25 +4,31 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from atb_cli.options import model_argument
+from atb_cli.options import load_runner, model_argument
 from atb_cli.output import json_option, say
+from atb_core.names import DTYPES
 from atb_profile.estimate.devices import device_names, find_device
 
 if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+    from atb_profile.estimate.devices import Device
+    from atb_profile.estimate.measured import Comparison
+    from atb_profile.estimate.workload import Workload
 
 _POSITIVE = click.IntRange(min=1)
+_CPU = "cpu"
 
 
-@click.command("estimate", short_help="Tell what a model would take on an Ascend chip, at least.")
+@click.command("estimate", short_help="Tell what a model would take on an Ascend chip, or takes here.")
 @model_argument
-@click.option("--soc", type=click.Choice(device_names(), case_sensitive=False), default="Ascend910B4",
-              show_default=True, help="The chip.")  # fmt: skip
+@click.option("--soc", type=click.Choice((*device_names(), _CPU), case_sensitive=False), default="Ascend910B4",
+              show_default=True, help="The chip; cpu is this machine's processor.")  # fmt: skip
 @click.option("--tp", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N",
               help="Chips that share the model (tensor parallel).")  # fmt: skip
 @click.option("--batch", type=_POSITIVE, default=1, show_default=True, metavar="N",
@@ -31,42 +37,98 @@ _POSITIVE = click.IntRange(min=1)
               help="Length of these sequences in tokens.")  # fmt: skip
 @click.option("--prompt", type=_POSITIVE, metavar="N",
               help="Length of a prompt in tokens. [default: the context]")  # fmt: skip
-@click.option("--dtype", type=click.Choice(("auto", "float16", "bfloat16")), default="auto", show_default=True,
+@click.option("--dtype", type=click.Choice(("auto", *DTYPES)), default="auto", show_default=True,
               help="Precision of weights and activations; auto takes the checkpoint's.")  # fmt: skip
-@click.option("--launch-us", type=click.FloatRange(min=0), default=3.0, show_default=True, metavar="US",
-              help="Microseconds from one operation to the next on the device, which no data sheet says.")  # fmt: skip
+@click.option("--launch-us", type=click.FloatRange(min=0), metavar="US",
+              help="Microseconds from one operation to the next, which no data sheet says."
+              " [default: 3; with --soc cpu as measured]")  # fmt: skip
+@click.option("--num-threads", type=_POSITIVE, metavar="N",
+              help="With --soc cpu: the engine's threads. [default: the processors]")  # fmt: skip
+@click.option("--limits", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="With --soc cpu: JSON with the limits of this machine; what it lacks is measured and kept there."
+              " [default: limits.json in the user's cache folder]")  # fmt: skip
+@click.option("--measure", is_flag=True,
+              help="With --soc cpu: measure the limits again, in turns with steps of the model, which needs its"
+              " weights.")  # fmt: skip
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Also write a page with a roofline plot, one file that needs nothing else.")  # fmt: skip
 @json_option
 def command(
-    model: str, soc: str, tp: int, batch: int, context: int, prompt: int | None, dtype: str, launch_us: float,
-    html: Path | None, as_json: bool,
+    model: str, soc: str, tp: int, batch: int, context: int, prompt: int | None, dtype: str, launch_us: float | None,
+    num_threads: int | None, limits: Path | None, measure: bool, html: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Tell what MODEL would take on a chip, at least: memory, time of a decode step, time to a first token.
 
     From the recorded graph and published figures of the chip; no weights are loaded, and no chip is needed. MODEL may
-    be a directory with nothing but config.json.
+    be a directory with nothing but config.json. With --soc cpu, from limits that are measured on this machine.
     """
     from atb_core.errors import AtbError
     from atb_profile.estimate.estimate import Assumptions, estimate
     from atb_profile.estimate.report import report
     from atb_profile.estimate.workload import Workload
 
-    device = find_device(soc)
-    built = _build(model, dtype, device.dtypes)
-    try:
-        more = Workload(built, 2 * tp)
-    except AtbError:  # it cannot be divided further
-        more = None
+    is_cpu = soc == _CPU
+    if not is_cpu and (num_threads or limits or measure):
+        raise click.UsageError("--num-threads, --limits and --measure are for --soc cpu")
+    if is_cpu and tp > 1:
+        raise click.UsageError("--tp is for chips: the threads of --soc cpu share one memory")
+    built = _build(model, dtype, DTYPES if is_cpu else find_device(soc).dtypes)
+    workload = Workload(built, tp, _CPU if is_cpu else "atb")
+    compared: list[Comparison] = []
+    if is_cpu:
+        lengths = batch, context, prompt or context
+        device, compared = _processor(
+            model, workload, built.config.data_type.short, num_threads, limits, measure, lengths
+        )
+    else:
+        device = find_device(soc)
+    more = None
+    if not is_cpu:
+        with suppress(AtbError):  # it cannot be divided further
+            more = Workload(built, 2 * tp)
+    launch = (device.launch.value if device.launch else 3e-6) if launch_us is None else launch_us * 1e-6
     result = estimate(
-        Workload(built, tp), device, batch=batch, context=context, prompt=prompt or context, more_ranks=more,
-        assumptions=Assumptions(launch=launch_us * 1e-6),
+        workload, device, batch=batch, context=context, prompt=prompt or context, more_ranks=more,
+        assumptions=Assumptions(launch=launch),
     )  # fmt: skip
     if html is not None:
         from atb_profile.estimate.page import page
 
         html.write_text(page(result, Path(model).name), encoding="utf-8")
-    say(json.dumps({"model": model, **result.to_json()}, indent=2) if as_json else report(result))
+    if as_json:
+        beside = [{**each._asdict(), "step": str(each.step)} for each in compared]
+        say(json.dumps({"model": model, **result.to_json(), **({"compared": beside} if measure else {})}, indent=2))
+        return
+    say(report(result))
+    if compared:
+        from atb_profile.estimate.measured import table
+
+        say("\n" + table(compared))
+
+
+def _processor(
+    model: str, workload: Workload, dtype: str, threads: int | None, limits: Path | None, measure: bool,
+    lengths: tuple[int, int, int],
+) -> tuple[Device, list[Comparison]]:  # fmt: skip
+    """Returns this machine with its limits, and what was measured beside them."""
+    from atb_core.engine.cpu import CpuBackend
+    from atb_profile.estimate.measured import Step, compare
+    from atb_profile.estimate.processor import keep, kept_processor, limits_path
+
+    path = limits or limits_path()
+    count = CpuBackend(num_threads=threads).num_threads
+    if not measure:
+        return kept_processor(count, dtype, path), []
+    batch, context, prompt = lengths
+    # Decoding begins before the context is reached.
+    steps = [Step("decode", batch, max(1, context - 8)), Step("prefill", 1, prompt)]
+    runner = load_runner(
+        model, backend=_CPU, dtype=dtype, num_threads=count, load_tokenizer=False, enable_prefix_caching=False,
+        max_model_len=max(context, prompt) + 32,
+    )  # fmt: skip
+    device, compared = compare(runner, workload, steps)
+    keep(device, count, dtype, path)
+    return device, compared
 
 
 def _build(model: str, dtype: str, dtypes: tuple[str, ...]) -> CausalLM:

@@ -40,6 +40,9 @@ class Device:
         products: operations a second of matrix products in 16 bits.
         link: bytes a second that a chip sends to others of its machine; `None` if not published.
         dtypes: types that models can have there.
+        vector: operations a second of softmax; `None` if not known: then all operations count as products.
+        launch: seconds from one operation to the next; `None` if not known.
+        backend: engine whose graph runs there.
     """
 
     soc: str
@@ -48,10 +51,16 @@ class Device:
     products: Figure
     link: Figure | None
     dtypes: tuple[str, ...] = ("float16", "bfloat16")
+    vector: Figure | None = None
+    launch: Figure | None = None
+    backend: str = "atb"
 
     def figures(self) -> dict[str, Figure]:
         """Returns the figures by name."""
-        named = {"memory": self.memory, "bandwidth": self.bandwidth, "products": self.products, "link": self.link}
+        named = {
+            "memory": self.memory, "bandwidth": self.bandwidth, "products": self.products, "vector": self.vector,
+            "launch": self.launch, "link": self.link,
+        }  # fmt: skip
         return {name: figure for name, figure in named.items() if figure is not None}
 
 

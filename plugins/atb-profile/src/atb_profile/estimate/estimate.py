@@ -12,7 +12,7 @@ from atb_profile.estimate.workload import Phase, Workload
 
 # Share of the memory that is left to CANN, the allocator and fragments. An assumption.
 _RESERVED = 0.1
-MEMORY, PRODUCTS, LAUNCHES, LINK = "memory", "products", "launches", "link"
+MEMORY, PRODUCTS, VECTOR, LAUNCHES, LINK = "memory", "products", "vector", "launches", "link"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Bound:
 
     Attributes:
         phase: the step.
-        seconds: by what takes them: `memory`, `products`, `launches`, `link`.
+        seconds: by what takes them: `memory`, `products`, `vector`, `launches`, `link`.
         by_op: seconds of each kind of op, launches included.
     """
 
@@ -54,17 +54,24 @@ class Bound:
 
 
 def bound(phase: Phase, device: Device, assumptions: Assumptions) -> Bound:
-    """Returns the least time of a step on a device: for each node the larger of its bytes' and its products' time."""
-    seconds = dict.fromkeys((MEMORY, PRODUCTS, LAUNCHES, LINK), 0.0)
+    """Returns the least time of a step on a device: for each node the larger of its bytes' and its operations' time."""
+    seconds = dict.fromkeys((MEMORY, PRODUCTS, VECTOR, LAUNCHES, LINK), 0.0)
     by_op: dict[str, float] = {}
     for work in phase.work:
         nbytes = work.cost.bytes - work.weight_bytes * (1 - assumptions.weight_bits / 16)
-        memory, products = nbytes / device.bandwidth.value, work.cost.flops / device.products.value
+        memory, products, vector = nbytes / device.bandwidth.value, work.cost.flops / device.products.value, 0.0
+        if device.vector is not None:
+            products -= work.vector / device.products.value
+            vector = work.vector / device.vector.value
         # A view is not launched.
         launch = assumptions.launch if nbytes else 0.0
-        seconds[MEMORY if memory >= products else PRODUCTS] += max(memory, products)
+        if memory >= products + vector:
+            seconds[MEMORY] += memory
+        else:
+            seconds[PRODUCTS] += products
+            seconds[VECTOR] += vector
         seconds[LAUNCHES] += launch
-        by_op[work.op] = by_op.get(work.op, 0.0) + max(memory, products) + launch
+        by_op[work.op] = by_op.get(work.op, 0.0) + max(memory, products + vector) + launch
     if phase.sent and device.link is not None:
         seconds[LINK] = phase.sent / device.link.value
         by_op["AllReduce"] = by_op.get("AllReduce", 0.0) + seconds[LINK]

@@ -10,34 +10,42 @@ from atb_profile.estimate.estimate import Bound, Estimate
 def report(result: Estimate) -> str:
     """Returns an estimate as text."""
     memory, device = result.memory, result.device
-    chips = f"{result.ranks} x {device.soc}"
+    is_cpu = device.backend == "cpu"
+    most, least = ("about", "about") if is_cpu else ("at most", "at least")
     fits = "fits" if memory.fits else "does NOT fit"
     rows = {
-        "weights": f"{size_text(memory.weights)} on each chip",
-        "keys and values": f"{size_text(memory.kv)} for {result.batch} sequences of {result.context} tokens",
+        "weights": size_text(memory.weights) + ("" if is_cpu else " on each chip"),
+        "keys and values": f"{size_text(memory.kv)} for {_sequences(result.batch)} of {result.context} tokens",
         "workspace": size_text(memory.workspace),
         "memory": f"{fits} into {size_text(memory.usable)}; at most {memory.max_batch} such sequences do",
     }
     lines = [
-        f"Bounds for {chips} from published figures: real steps take longer. Nothing was measured.",
+        "Times on this machine's processor from its measured limits."
+        if is_cpu
+        else f"Bounds for {result.ranks} x {device.soc} from published figures: real steps take longer."
+        " Nothing was measured.",
         "",
         aligned(rows),
         "",
-        f"decode: at most {result.batch / result.decode.total:,.0f} tokens/s "
-        f"({1 / result.decode.total:,.1f} for each of {result.batch} sequences)",
+        f"decode: {most} {_rate(result.batch / result.decode.total)} tokens/s "
+        f"({_rate(1 / result.decode.total)} for each of {_sequences(result.batch)})",
         *_step(result.decode),
         "",
-        f"first token of a prompt of {result.prompt} tokens: after at least {result.prefill.total * 1e3:,.1f} ms",
+        f"first token of a prompt of {result.prompt} tokens: after {least} {result.prefill.total * 1e3:,.1f} ms",
         *_step(result.prefill),
         "",
-        "what would make decode faster, by these bounds:",
+        f"what would make decode faster, by these {'limits' if is_cpu else 'bounds'}:",
         *(f"  {name}: {gain:.2f} x" for name, gain in result.advice.items()),
         "",
         "figures:",
     ]
-    units = {"memory": "bytes", "bandwidth": "bytes/s", "products": "operations/s", "link": "bytes/s"}
+    units = {
+        "memory": "bytes", "bandwidth": "bytes/s", "products": "operations/s", "vector": "operations/s",
+        "launch": "s", "link": "bytes/s",
+    }  # fmt: skip
     lines += [f"  {name} {each.value:.4g} {units[name]}: {each.source}" for name, each in device.figures().items()]
-    lines.append("  an operation after another: assumed (--launch-us); 10 % of the memory: assumed for the system")
+    assumed = "10 % of the memory: assumed for the system"
+    lines.append(f"  {assumed}" if device.launch else f"  an operation after another: assumed (--launch-us); {assumed}")
     if unknown := result.decode.phase.unknown | result.prefill.phase.unknown:
         lines.append(f"NOT counted, for want of a cost: {', '.join(sorted(unknown))}")
     return "\n".join(lines)
@@ -45,9 +53,17 @@ def report(result: Estimate) -> str:
 
 def _step(step: Bound) -> list[str]:
     limits = sorted(step.seconds.items(), key=lambda item: -item[1])
-    shares = ", ".join(f"{name} {seconds / step.total:.0%}" for name, seconds in limits if seconds)
     ops = sorted(step.by_op.items(), key=lambda item: -item[1])[:6]
-    return [
-        f"  bound by {step.largest}: {shares}",
-        "  " + ", ".join(f"{name} {seconds / step.total:.0%}" for name, seconds in ops),
-    ]
+    by_limit, by_op = (
+        ", ".join(f"{name} {seconds / step.total:.0%}" for name, seconds in each if seconds >= 0.005 * step.total)
+        for each in (limits, ops)
+    )
+    return [f"  bound by {step.largest}: {by_limit}", f"  {by_op}"]
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"
+
+
+def _sequences(count: int) -> str:
+    return "1 sequence" if count == 1 else f"{count} sequences"

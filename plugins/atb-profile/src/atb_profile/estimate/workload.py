@@ -15,7 +15,7 @@ from atb_core.graph.dim import Dim
 from atb_core.graph.passes import run_passes
 from atb_core.layers.linear import RowParallelLinear
 from atb_core.models.runtime.weight_loading import collect_parameters
-from atb_profile.costs import Cost, cost_of
+from atb_profile.costs import Cost, cost_of, softmax_share
 
 if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
@@ -36,12 +36,14 @@ class Work(NamedTuple):
         module: path of the module that recorded it.
         cost: operations and bytes.
         weight_bytes: those of `cost.bytes` that are a product's weights.
+        vector: those of `cost.flops` that are not additions and multiplications of a matrix product.
     """
 
     op: str
     module: str
     cost: Cost
     weight_bytes: int
+    vector: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,18 +78,19 @@ class Phase:
 
 
 class Workload:
-    """A model without weights, divided among ranks, as graphs for Ascend.
+    """A model without weights, divided among ranks.
 
     Args:
         model: the model.
         ranks: number of chips that share it.
+        backend: engine whose graphs it has, after that engine's passes.
 
     Raises:
         RequestError: the model's heads or columns cannot be divided by `ranks`.
     """
 
-    def __init__(self, model: CausalLM, ranks: int = 1) -> None:
-        self._model, self.ranks = model, ranks
+    def __init__(self, model: CausalLM, ranks: int = 1, backend: str = "atb") -> None:
+        self._model, self.ranks, self._backend = model, ranks, backend
         self.itemsize = model.dtype.itemsize
         status = model.model_status
         sizes = {"attention heads": status.num_heads, "columns of the MLP": model.config.intermediate_size}
@@ -124,7 +127,7 @@ class Workload:
         return self._phase("prefill", prompt, 1, prompt, {"input_lengths": [prompt]})
 
     def _network(self, phase: str) -> Network:
-        return run_passes(self._model.variants.network(frozenset({phase})), "atb")
+        return run_passes(self._model.variants.network(frozenset({phase})), self._backend)
 
     def _phase(self, name: str, tokens: int, batch: int, context: int, values: Mapping[str, Sequence[int]]) -> Phase:
         network = self._network(name)
@@ -143,7 +146,8 @@ class Workload:
             share = self.ranks if node.op.name in _DIVIDED else 1
             read = sum(_nbytes(t, sizes) for t in node.inputs if t.name in weights) if node.op.name in _PRODUCTS else 0
             cost = Cost(cost.flops // share, cost.bytes // share)
-            work.append(Work(node.op.name, node.module_path, cost, min(read // share, cost.bytes)))
+            vector = _vector_flops(node, cost)
+            work.append(Work(node.op.name, node.module_path, cost, min(read // share, cost.bytes), vector))
         return Phase(name, tokens, work, frozenset(unknown), self._sent(tokens, batch), _peak(network, sizes))
 
     def _sent(self, tokens: int, rows: int) -> int:
@@ -152,6 +156,14 @@ class Workload:
         hidden = reductions * tokens * self._model.config.hidden_size * self.itemsize * 2
         logits = rows * self._model.config.vocab_size * self.itemsize
         return (hidden + logits) * (self.ranks - 1) // self.ranks
+
+
+def _vector_flops(node: Node, cost: Cost) -> int:
+    if node.op.name in (*_PRODUCTS, "BatchMatmul", "Lora"):
+        return 0
+    if node.op.name in ("SelfAttention", "PagedAttention"):
+        return round(cost.flops * softmax_share(node))
+    return cost.flops
 
 
 def _product_weights(network: Network) -> set[str]:

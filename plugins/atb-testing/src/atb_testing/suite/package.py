@@ -9,7 +9,7 @@ from pathlib import Path
 from atb_core.models.base.config import BaseConfig
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 from atb_core.models.base.router import BaseRouter
-from atb_core.plugins.registry import config_for, model_for, router_for
+from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, load
 from atb_testing.imports import BUDGET_SECONDS, package_of
 from atb_testing.lab import Lab
 from atb_testing.surface import private_imports
@@ -22,9 +22,9 @@ class PackageTests:
 
     def test_entry_points_lead_to_the_familys_classes(self, atb_lab: Lab) -> None:
         """Checks the classes of the entry points."""
-        assert issubclass(router_for(self.model_type), BaseRouter)
-        assert issubclass(config_for(self.model_type), BaseConfig)
-        model_cls = model_for(self.model_type)
+        assert issubclass(load(ROUTERS, self.model_type), BaseRouter)
+        assert issubclass(load(CONFIGS, self.model_type), BaseConfig)
+        model_cls = load(MODELS, self.model_type)
         assert issubclass(model_cls, CausalLM), "decorate the model class with @torch_to_mindie_graph()"
 
     def test_every_field_of_hugging_faces_configuration_is_read(self) -> None:
@@ -32,10 +32,11 @@ class PackageTests:
         from transformers import AutoConfig
 
         usual = AutoConfig.for_model(self.model_type).to_dict()
-        unread = config_for(self.model_type).unread_fields(usual, numbers=False)
+        config_cls = load(CONFIGS, self.model_type)
+        unread = config_cls.unread_fields(usual, numbers=False)
         named = ", ".join(f"{name} = {value!r}"[:80] for name, value in unread.items())
         assert not unread, (
-            f"the configuration of {self.model_type} has fields that {config_for(self.model_type).__name__} does not: "
+            f"the configuration of {self.model_type} has fields that {config_cls.__name__} does not: "
             f"{named}; declare and implement them"
         )
 

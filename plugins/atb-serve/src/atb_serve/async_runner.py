@@ -21,8 +21,8 @@ from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.token_mask import TokenMaskFactory
 
 if TYPE_CHECKING:
+    from atb_core import ModelRunner
     from atb_core.runner.engine_loop import EngineLoop
-    from atb_core.runner.model_runner import ModelRunner
 
 # Rendering of chat templates takes turns in one process; a second thread encodes meanwhile.
 _ENCODING_THREADS = 2

@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerFast
 
 from atb_core.checkpoint.guarded_tokenizer import GuardedTokenizer
 from atb_core.errors import RequestError, TokenizerError
-from atb_core.models.base.input_builder import InputBuilder
-from atb_core.models.base.model_utils import safe_get_tokenizer_from_pretrained
-from atb_core.runner.ported_tokenizer import PortedTokenizer
+from atb_ops.input_builder import InputBuilder
+from atb_ops.ported_tokenizer import PortedTokenizer
+from atb_ops.tokenizers import safe_get_tokenizer_from_pretrained
 
 CHAT: list[dict[str, Any]] = [{"role": "user", "content": "hi <|im_end|>"}]
 ENDLESS = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"

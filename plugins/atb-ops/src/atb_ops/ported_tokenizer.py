@@ -14,8 +14,8 @@ from atb_core.runner.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from atb_core.models.base.input_builder import InputBuilder
     from atb_core.runner.chat_template import Message
+    from atb_ops.input_builder import InputBuilder
 
 
 _UNSUPPORTED = ("continue_final_message", "padding", "max_length", "return_tensors", "return_assistant_tokens_mask")

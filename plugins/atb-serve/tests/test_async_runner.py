@@ -12,11 +12,18 @@ from typing import Any
 
 import pytest
 from runner.fake_model import VOCAB, expected_greedy
-from runner.fake_runner import TOKENIZER
+from runner.fake_runner import TOKENIZER, fake_runners
 
 from atb_core import AsyncRunner, ModelRunner, SamplingParams
 from atb_core.errors import QueueFullError, RequestError, RequestTimeoutError
 from atb_core.runner.outputs import RequestOutput, StreamChunk
+
+
+@pytest.fixture(params=[True, False], ids=["mixed steps", "whole prompts"])
+def open_runner(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[..., ModelRunner]:
+    """Opens a runner on the fake model, which has mixed steps or not."""
+    return fake_runners(monkeypatch, request.param)
+
 
 CHAT = [{"role": "system", "content": "-"}]
 
