@@ -125,10 +125,10 @@ def _compare(
     if tokens:
         reference = load_reference(plain, read_dtype(directory))
         # With a dtype, matrices are expanded to their values.
-        exact = {} if scheme is None else {"dtype": dtype}
+        chosen = "auto" if scheme is None else dtype
         for backend in backends:
             say(f"backend {backend}: {tokens} greedy tokens after {len(TEXTS)} texts")
-            runner = ModelRunner(directory, backend=backend, load_tokenizer=_has_tokenizer(directory), **exact)
+            runner = ModelRunner(directory, backend=backend, dtype=chosen, load_tokenizer=_has_tokenizer(directory))
             divergences[backend] = greedy_divergences(runner, reference, _prompts(runner), tokens)
     return Verification(
         dtype,
