@@ -20,7 +20,7 @@ from atb_core.graph.ops.moe import MoeTopkSoftmax
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.moe_config import MoeConfig
 from atb_core.models.base.window_config import WindowConfig
-from atb_core.models.families import families
+from atb_core.models.families import CONFIGS, MODELS, families
 from atb_core.runner.stacking import check_together
 
 SIZES: dict[str, Any] = {
@@ -91,7 +91,7 @@ def config_of(row: Row) -> dict[str, Any]:
 
 @cache
 def config_cls(family: str) -> type[Any]:
-    return families().config_for(family)  # type: ignore[no-any-return]
+    return families().load(CONFIGS, family)  # type: ignore[no-any-return]
 
 
 @cache
@@ -101,7 +101,7 @@ def mixed_steps_problem(family: str, backend: str, has_window: bool) -> str | No
     row["family"] = next(each for each in FACTORS["family"] if each.name == family)
     row["window"] = WINDOW if has_window else NOTHING
     config = config_cls(family).from_dict({**config_of(row), "model_type": family, "torch_dtype": "float16"})
-    model = families().model_for(family)(MindIELLMConfig(config), None, backend=backend)
+    model = families().load(MODELS, family)(MindIELLMConfig(config), None, backend=backend)
     return model.mixed_steps_problem(16)  # type: ignore[no-any-return]
 
 

@@ -16,8 +16,9 @@ from atb_core.runner.block_manager import BlockManager
 from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.outputs import RequestOutput
 from atb_core.runner.request import Call, Request
-from atb_core.runner.sampler import Sampler
+from atb_core.runner.sampler import sample
 from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.scheduler import Scheduler
 from atb_core.runner.speculation import Drafter, SpeculativeConfig
 
 #: Few, so that texts repeat themselves: prompts share prefixes, and guesses are right now and then.
@@ -105,11 +106,11 @@ class World:
         self.model = CachedModel(num_blocks, block_size, max_adapters=2)
         self.blocks = BlockManager(num_blocks, block_size)
         config = SpeculativeConfig(prompt_lookup_min=1, num_speculative_tokens=4)
-        self.loop = EngineLoop(
-            self.model.forward, self.blocks, [], max_num_seqs=6, max_num_batched_tokens=24, max_model_len=MAX_LEN,
-            vocab_size=VOCAB, can_mix=lambda: mixes, shares_prefixes=True, max_adapters=2,
+        scheduler = Scheduler(
+            self.blocks, 6, 24, can_mix=lambda: mixes, shares_prefixes=True, max_adapters=2,
             make_drafter=(lambda: Drafter(config)) if guesses and mixes else None,
         )  # fmt: skip
+        self.loop = EngineLoop(self.model.forward, scheduler, [], max_model_len=MAX_LEN, vocab_size=VOCAB)
         self.adapters: dict[str, FakeAdapter] = {}
         self.clients: list[Client] = []
         self.idle = 0.0
@@ -207,14 +208,14 @@ def requests(prompt: Sequence[int], params: SamplingParams, adapter: FakeAdapter
 
 def fresh_run(given: Sequence[Request]) -> list[list[int]]:
     """Returns the tokens of requests by themselves, without cache, scheduler and guesses."""
-    first, sampler = given[0], Sampler()
+    first = given[0]
     content = 0 if first.adapter is None else first.adapter.content
     again = requests(first.result.prompt_token_ids, first.params, first.adapter)
     call = Call(again, streams=False)
     assert call.requests == again
     for request in again:
         while request.completion.finish_reason is None:
-            (sampled,) = sampler.sample([logits_of(np.array(request.token_ids), content)], [request])
+            (sampled,) = sample([logits_of(np.array(request.token_ids), content)], [request])
             assert not isinstance(sampled, Exception)
             request.append(sampled.token_id, sampled.logprobs)
     return [request.completion.token_ids for request in again]
