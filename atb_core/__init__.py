@@ -24,19 +24,9 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "API_VERSION",
-    "CompletionOutput",
-    "EmbeddingOutput",
-    "FeatureDecorator",
-    "FlashCausalLMV3",
-    "ModelRunner",
-    "RequestOutput",
-    "SamplingParams",
-    "StreamChunk",
-    "__version__",
-    "get_include",
-    "torch_to_mindie_graph",
-]
+    "API_VERSION", "CompletionOutput", "EmbeddingOutput", "FeatureDecorator", "FlashCausalLMV3", "ModelRunner",
+    "RequestOutput", "SamplingParams", "StreamChunk", "__version__", "get_include", "torch_to_mindie_graph",
+]  # fmt: skip
 __all__ += errors.__all__
 
 _HOME = {

@@ -7,24 +7,10 @@ The command line prints `str(error)` and exits with a non-zero status. Library u
 from __future__ import annotations
 
 __all__ = [
-    "AtbError",
-    "BackendUnavailableError",
-    "ConfigError",
-    "ContextLengthError",
-    "EngineError",
-    "GraphError",
-    "ModelNotFoundError",
-    "PluginError",
-    "QueueFullError",
-    "RequestError",
-    "RequestTimeoutError",
-    "SettingsError",
-    "ShapeError",
-    "TokenizerError",
-    "UnknownModelError",
-    "VerifyError",
-    "WeightsError",
-]
+    "AtbError", "BackendUnavailableError", "ConfigError", "ContextLengthError", "EngineError", "GraphError",
+    "ModelNotFoundError", "PluginError", "QueueFullError", "RequestError", "RequestTimeoutError", "SettingsError",
+    "ShapeError", "TokenizerError", "UnknownModelError", "VerifyError", "WeightsError",
+]  # fmt: skip
 
 
 _LONGEST_MESSAGE = 4000

@@ -128,7 +128,7 @@ def parse_json(data: bytes | bytearray) -> dict[str, Any]:
         raise ValueError(f"it has more than {_MAX_VALUES:,} values")
     try:
         value = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_constant, parse_float=_number, parse_int=_integer
+            text, object_pairs_hook=unique_keys, parse_constant=_constant, parse_float=_number, parse_int=_integer
         )
     except RecursionError:
         raise ValueError(f"it nests deeper than {_MAX_DEPTH}") from None
@@ -156,7 +156,8 @@ def _children(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the object of these pairs, for `json.loads`; ValueError if it has a key twice."""
     table = dict(pairs)
     if len(table) != len(pairs):
         [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)

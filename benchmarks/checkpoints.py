@@ -67,6 +67,37 @@ def write_checkpoint(directory: Path, shape: Shape, dtype: torch.dtype = torch.b
     return target.stat().st_size
 
 
+def write_bfloat16_gguf(source: Path, target: Path) -> Path:
+    """Writes a copy of a GGUF file whose matrices are bfloat16, unless it exists, and returns its path."""
+    from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, LlamaFileType
+    from gguf.quants import dequantize, quantize
+
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial, reader = target.with_suffix(".partial"), GGUFReader(source)
+    writer = GGUFWriter(partial, reader.fields["general.architecture"].contents())
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name in ("general.architecture", "general.file_type"):
+            continue
+        of_items = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+        writer.add_key_value(name, field.contents(), field.types[0], sub_type=of_items)
+    writer.add_file_type(LlamaFileType.MOSTLY_BF16)
+    for tensor in reader.tensors:
+        values = dequantize(tensor.data, tensor.tensor_type)
+        if values.ndim > 1:
+            bf16 = GGMLQuantizationType.BF16
+            writer.add_tensor(tensor.name, quantize(values, bf16), raw_dtype=bf16)
+        else:
+            writer.add_tensor(tensor.name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    partial.rename(target)
+    return target
+
+
 def _tensors(shape: Shape, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
 

@@ -1,61 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares 32 streams of a server with `ModelRunner.generate` on the same prompts, and their first tokens.
+"""Measures `atb serve`: beside `generate`, beside llama.cpp's server, or while a long prompt arrives.
 
-`python benchmarks/serve.py MODEL --rounds 5`: each round runs both, in alternating order, on new prompts. The server is
-a process of its own; its clients, in this one, read bytes and count events, so that they take little of the processor.
+* `serve.py MODEL`: tokens a second of 32 streams, and first tokens, beside `ModelRunner.generate`;
+* `serve.py FILE.gguf --against PATH/llama-server`: 32 streams of two servers of the same file, with the same prompts
+  and number of threads. `--bf16` gives both a copy of the file in bfloat16;
+* `serve.py MODEL --long-prompt 8000`: the gaps between the tokens of 8 streams while a prompt of 8,000 tokens arrives.
+
+Servers are processes of their own. Each round runs what is compared in alternating order, on new prompts.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
-import random
+import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from checkpoints import CACHE, write_bfloat16_gguf
+from machine import load, machine
+from servers import Clients, atb, serving
 
 from atb_core import ModelRunner, SamplingParams
 
-PROMPT_TOKENS = 16
 FIRST_TOKENS = 15
-
-
-class Clients:
-    """Clients of the server at a port of this machine."""
-
-    def __init__(self, port: int, vocab_size: int) -> None:
-        self._port, self._vocab_size = port, vocab_size
-        self._random = random.Random(0)
-
-    def prompts(self, count: int) -> list[list[int]]:
-        """Returns new prompts, of which no cache has anything."""
-        return [[self._random.randrange(100, self._vocab_size) for _ in range(PROMPT_TOKENS)] for _ in range(count)]
-
-    async def stream(self, prompt: list[int], max_tokens: int) -> float:
-        """Reads an answer and returns the seconds to its first event."""
-        body = {"prompt": prompt, "max_tokens": max_tokens, "ignore_eos": True, "temperature": 0, "stream": True}
-        data = json.dumps(body).encode()
-        begin = time.perf_counter()
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        writer.write(
-            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data) + data
-        )
-        got, first = b"", 0.0
-        while piece := await reader.read(1 << 16):
-            first = first or (time.perf_counter() - begin if b"data: {" in piece else 0.0)
-            got = got[-20:] + piece
-        writer.close()
-        if b"data: [DONE]" not in got:
-            raise RuntimeError(f"the server did not answer: {got!r}")
-        return first
-
-    async def together(self, prompts: list[list[int]], max_tokens: int) -> None:
-        """Reads the answers to all prompts at a time."""
-        await asyncio.gather(*(self.stream(prompt, max_tokens) for prompt in prompts))
+# Streams and their tokens before the long prompt arrives.
+LONG_STREAMS, TOKENS_BEFORE = 8, 100
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -63,6 +39,22 @@ def seconds(call: Callable[[], object]) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
+
+
+def in_turns(tasks: dict[str, Callable[[], object]], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Runs two tasks in alternating order and prints their speeds; ratios are those of the first to the second."""
+    count, (first, second) = arguments.streams * arguments.max_tokens, tasks
+    rounds: list[dict[str, float]] = []
+    for number in range(arguments.rounds + 1):
+        took = {name: seconds(tasks[name]) for name in sorted(tasks, reverse=bool(number % 2))}
+        if number:  # the first round builds graphs
+            speeds = {name: count / took[name] for name in tasks}
+            rounds.append({**speeds, "ratio": speeds[first] / speeds[second], "load_average": load()})
+            print(*(f"{name} {speed:.1f} tok/s" for name, speed in speeds.items()), f"ratio {rounds[-1]['ratio']:.3f}",
+                  f"load {load()}", flush=True)  # fmt: skip
+    ratios = [one["ratio"] for one in rounds]
+    print(f"{first} / {second}: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
+    return {"rounds": rounds, "ratio": statistics.median(ratios)}
 
 
 def first_token(runner: ModelRunner, prompt: list[int]) -> float:
@@ -75,50 +67,134 @@ def first_token(runner: ModelRunner, prompt: list[int]) -> float:
     return found
 
 
-def compare(runner: ModelRunner, clients: Clients, arguments: argparse.Namespace) -> None:
-    """Measures and prints."""
+def beside_generate(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compares streams and first tokens with those of `generate`."""
     params = SamplingParams(max_tokens=arguments.max_tokens, ignore_eos=True)
-    count, ratios = arguments.streams * arguments.max_tokens, []
-    for number in range(arguments.rounds + 1):
+    context = ("--max-model-len", "2048", "--num-threads", str(arguments.threads))
+    with (
+        serving(atb(arguments.model, *context)) as server,
+        ModelRunner(arguments.model, max_model_len=2048, num_threads=arguments.threads) as runner,
+    ):
+        clients = Clients(server.port, runner.vocab_size)
         tasks = {
-            "generate": lambda: runner.generate(clients.prompts(arguments.streams), params),
             "served": lambda: asyncio.run(clients.together(clients.prompts(arguments.streams), arguments.max_tokens)),
+            "generate": lambda: runner.generate(clients.prompts(arguments.streams), params),
         }
-        order = sorted(tasks, reverse=bool(number % 2))
-        took = {name: seconds(tasks[name]) for name in order}
-        if number:  # the first round builds graphs
-            ratios.append(took["generate"] / took["served"])
-            print(*(f"{name} {count / took[name]:.1f} tok/s" for name in tasks), f"ratio {ratios[-1]:.3f}", flush=True)
-    print(f"served / generate: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
-    pairs = [
-        (first_token(runner, one), asyncio.run(clients.stream(other, 2)))
-        for one, other in (clients.prompts(2) for _ in range(FIRST_TOKENS))
+        found = in_turns(tasks, arguments)
+        pairs = [
+            (first_token(runner, one), asyncio.run(clients.stream(other, 2)))
+            for one, other in (clients.prompts(2) for _ in range(FIRST_TOKENS))
+        ]
+    own, served = (statistics.median(times) for times in zip(*pairs, strict=True))
+    print(f"first token: generate {1000 * own:.1f} ms, served {1000 * served:.1f} ms")
+    return {**found, "first_token": {"generate": own, "served": served}}
+
+
+def beside_llama_server(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compares streams with those of llama.cpp's server, which has the same file."""
+    with ModelRunner(arguments.model) as runner:
+        path, vocab_size = Path(runner.model_path), runner.vocab_size
+    if arguments.bf16:
+        path = write_bfloat16_gguf(path, CACHE / f"{path.stem}-bf16.gguf")
+    streams, threads = str(arguments.streams), str(arguments.threads)
+    context = 512 + arguments.max_tokens
+    ours = atb(str(path), "--max-num-seqs", streams, "--max-model-len", str(context), "--num-threads", threads,
+               "--dtype", arguments.dtype)  # fmt: skip
+    theirs = [arguments.against, "-m", str(path), "-np", streams, "-c", str(context * arguments.streams), "-t", threads,
+              "-tb", threads]  # fmt: skip
+    with ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(serving(command)) for name, command in (("atb", ours), ("llama-server", theirs))
+        }
+        clients = {name: Clients(server.port, vocab_size) for name, server in servers.items()}
+        used: dict[str, list[float]] = {name: [] for name in servers}
+
+        def ask(name: str) -> None:
+            before = servers[name].processor_seconds()
+            asyncio.run(clients[name].together(clients[name].prompts(arguments.streams), arguments.max_tokens))
+            used[name].append(servers[name].processor_seconds() - before)
+
+        found = in_turns({name: lambda name=name: ask(name) for name in servers}, arguments)
+    tokens = arguments.streams * arguments.max_tokens
+    per_token = {name: statistics.median(each[1:]) / tokens for name, each in used.items()}
+    print("processor time of a token:", ", ".join(f"{name} {1000 * each:.2f} ms" for name, each in per_token.items()))
+    return {**found, "processor_seconds_of_a_token": per_token}
+
+
+def beside_a_long_prompt(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measures the gaps between the tokens of streams, alone and while a long prompt is computed."""
+    with ModelRunner(arguments.model) as runner:
+        vocab_size, context = runner.vocab_size, runner.max_model_len
+    if arguments.long_prompt >= context:
+        raise SystemExit(f"{arguments.model} holds {context} tokens, which is too few for such a prompt and an answer")
+    rounds = []
+    with serving(atb(arguments.model, "--num-threads", str(arguments.threads))) as server:
+        clients = Clients(server.port, vocab_size)
+        for number in range(arguments.rounds + 1):
+            one = asyncio.run(_gaps(clients, arguments.long_prompt, context))
+            if number:  # the first round builds graphs
+                rounds.append({**one, "load_average": load()})
+                print(f"gap alone {1000 * one['alone']:.1f} ms, largest {one['largest_alone']:.2f} x; in the "
+                      f"{one['seconds']:.1f} s of the prompt: median {one['median']:.2f} x, largest "
+                      f"{one['largest']:.2f} x; load {load()}", flush=True)  # fmt: skip
+    largest = [one["largest"] for one in rounds]
+    print(f"largest gap / median gap alone: median {statistics.median(largest):.2f}, at most {max(largest):.2f}")
+    return {"rounds": rounds, "largest": statistics.median(largest)}
+
+
+async def _gaps(clients: Clients, length: int, context: int) -> dict[str, float]:
+    """Returns the median gap alone in seconds, and further gaps as multiples of it."""
+    times: list[list[float]] = [[] for _ in range(LONG_STREAMS)]
+    streams = [
+        asyncio.create_task(clients.stream(prompt, context - len(prompt), each.append))
+        for prompt, each in zip(clients.prompts(LONG_STREAMS), times, strict=True)
     ]
-    own, served = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
-    print(f"first token: generate {own:.1f} ms, served {served:.1f} ms")
+    while min(map(len, times)) < TOKENS_BEFORE:
+        await asyncio.sleep(0.05)
+        for stream in streams:
+            if stream.done():
+                stream.result()  # raises what went wrong
+    (prompt,) = clients.prompts(1, length)
+    begin = time.perf_counter()
+    await clients.stream(prompt, 1)
+    end = time.perf_counter()
+    for stream in streams:
+        stream.cancel()
+    await asyncio.gather(*streams, return_exceptions=True)
+    # The first tokens come while other prompts are computed.
+    pairs = [pair for each in times for pair in itertools.pairwise(each[20:])]
+    alone = [later - earlier for earlier, later in pairs if later < begin]
+    beside = [later - earlier for earlier, later in pairs if later > begin and earlier < end]
+    normal = statistics.median(alone)
+    return {
+        "alone": normal, "largest_alone": max(alone) / normal, "seconds": end - begin,
+        "median": statistics.median(beside) / normal, "largest": max(beside) / normal,
+    }  # fmt: skip
 
 
 def main() -> None:
-    """Starts the server and compares."""
+    """Starts servers, compares and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--against", metavar="PROGRAM", help="path of llama.cpp's llama-server; MODEL is a GGUF file")
+    parser.add_argument("--bf16", action="store_true", help="serve a copy of the GGUF file in bfloat16")
+    parser.add_argument("--dtype", default="auto", help="of `atb serve`, with --against")
+    parser.add_argument("--long-prompt", type=int, metavar="TOKENS", help="measure gaps while such a prompt arrives")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     arguments = parser.parse_args()
-    command = [sys.executable, "-m", "atb_cli", "serve", arguments.model, "--port", "0", "--max-model-len", "2048"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        assert server.stderr is not None
-        address = next((line for line in server.stderr if " is served at http" in line), None)
-        if address is None:
-            sys.exit("the server did not start")
-        port = int(address.partition("127.0.0.1:")[2].partition("/")[0])
-        with ModelRunner(arguments.model, max_model_len=2048) as runner:
-            compare(runner, Clients(port, runner.vocab_size), arguments)
-    finally:
-        server.terminate()
-        server.wait()
+    about = machine(arguments.threads)
+    print(f"{about['processor']}, {about['isa']}, {about['threads']} threads, load {about['load_average']}", flush=True)
+    if arguments.long_prompt:
+        found = beside_a_long_prompt(arguments)
+    else:
+        found = beside_llama_server(arguments) if arguments.against else beside_generate(arguments)
+    if arguments.json:
+        settings = {name: value for name, value in vars(arguments).items() if name != "json"}
+        arguments.json.write_text(json.dumps({"machine": about, "arguments": settings, **found}, indent=1))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ CONSTRAINTS = ROOT / "constraints.txt"
 # PyTorch's index of CPU builds. `ATB_TORCH_INDEX` names another one; where it is empty, pip's settings alone decide.
 TORCH_INDEX = os.environ.get("ATB_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
 # Programs that ask servers of OpenAI's API.
-CLIENTS = ("guidellm>=0.8", "langchain-openai>=1", "litellm>=1.100", "llm>=0.30", "lm-eval[api]>=0.4.9")
+CLIENTS = (
+    "guidellm>=0.8", "langchain-openai>=1", "litellm>=1.100", "llm>=0.30", "lm-eval[api]>=0.4.9", "schemathesis>=4",
+)  # fmt: skip
 _PRINT_TORCH = "from importlib import metadata as m; print(*(d.version for d in m.distributions(name='torch')))"
 _CHOICE = "ATB_TORCH_INDEX=URL takes it from another index, ATB_TORCH_INDEX= from where pip is set up to look."
 _BACKEND_EXTRAS = ("cmake>=3.26", "ninja", "editables")

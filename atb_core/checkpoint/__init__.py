@@ -9,21 +9,7 @@ from atb_core.checkpoint.sources.base import Source, StoredModel
 from atb_core.checkpoint.tokenizer_json import library_errors
 
 __all__ = [
-    "BarProgress",
-    "Checkpoint",
-    "DirectoryCheckpoint",
-    "FormatRules",
-    "Progress",
-    "SilentProgress",
-    "Source",
-    "StoredModel",
-    "TokenizerParts",
-    "WeightLoader",
-    "default_progress",
-    "interruptible",
-    "job",
-    "library_errors",
-    "open_checkpoint",
-    "open_weights",
-    "stored_models",
-]
+    "BarProgress", "Checkpoint", "DirectoryCheckpoint", "FormatRules", "Progress", "SilentProgress", "Source",
+    "StoredModel", "TokenizerParts", "WeightLoader", "default_progress", "interruptible", "job", "library_errors",
+    "open_checkpoint", "open_weights", "stored_models",
+]  # fmt: skip

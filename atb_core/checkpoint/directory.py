@@ -186,12 +186,8 @@ def _add_tokens(
 ) -> None:
     """Adds the tokens that only the files beside `tokenizer.json` name; the library ignores those that it has.
 
-    Args:
-        backend: numbers new tokens in their order.
-        directory: for messages.
-        declared: tokens by their ids, as in `added_tokens_decoder`, or ids by their texts, as in `added_tokens.json`.
-        named: special tokens by their names; further ones are listed in `config`.
-        config: contents of `tokenizer_config.json`.
+    `declared` has tokens by their ids, as `added_tokens_decoder`, or ids by texts, as `added_tokens.json`; `named` has
+    special tokens by their names, and `config` lists further ones. `backend` numbers new ones in their order.
     """
     import tokenizers
 

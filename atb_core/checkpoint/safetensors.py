@@ -226,8 +226,6 @@ def _read_index(index: Path) -> dict[str, str]:
 
 
 class _HeaderReader:
-    """Reads and checks the header of a file."""
-
     def __init__(self, file: CheckedFile) -> None:
         self.file = file
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from atb_core.checkpoint.guarded_tokenizer import GuardedTokenizer
 from atb_core.errors import TokenizerError
+from atb_core.files import unique_keys
 
 if TYPE_CHECKING:
     import tokenizers
@@ -123,20 +124,13 @@ def _known_parts(text: str) -> dict[str, Any]:
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=unique_keys)
     except RecursionError:
         raise ValueError("it nests too deep") from None
     if not isinstance(value, dict) or not isinstance(value.get("model"), dict):
         raise ValueError("it is no object with a model")
     value["model"].setdefault("type", None)
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("an object has a key twice")
-    return table
 
 
 def _is_byte_level(text: str) -> bool:

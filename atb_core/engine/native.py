@@ -28,7 +28,7 @@ from atb_core.engine.checks import (
     check_written,
 )
 from atb_core.engine.native_graph import NativeGraph, is_complete, lower
-from atb_core.errors import BackendUnavailableError, EngineError
+from atb_core.errors import EngineError
 from atb_core.graph.arrays import Array, dtype_of, is_tensor, numpy_dtype, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
@@ -45,17 +45,6 @@ _MAX_PROGRAMS = 16
 
 #: Tensors for C++ as parallel lists: numbers, addresses, shapes and, for the Ascend backend, more.
 Arguments = tuple[list[Any], ...]
-
-
-def check_interface(extension: Any, hint: str) -> None:
-    """Raises BackendUnavailableError if an extension module has another version of the interface."""
-    version = getattr(extension, "INTERFACE_VERSION", None)
-    if version != INTERFACE_VERSION:
-        raise BackendUnavailableError(
-            f"{extension.__name__} is built for another version of atb_core: it has interface {version}, and "
-            f"atb_core expects {INTERFACE_VERSION}",
-            hint=hint,
-        )
 
 
 class engine_errors:
@@ -346,7 +335,6 @@ class NativeEngine(Engine):
         return [self._program] if self._program else list(self._programs.values())
 
     def _specialized(self, inputs: Mapping[str, Array]) -> Any:
-        """Returns the program for inputs of exactly these shapes and dtypes."""
         bound = {name: value for values in self._bound.values() for name, value in values.items()}
         names = [name for name in self._inputs if name not in bound]
         check_names("inputs", inputs, names)

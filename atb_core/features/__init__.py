@@ -5,11 +5,6 @@ from atb_core.features.base import ANY_FEATURE, BASE_FEATURES, FeatureDecorator,
 from atb_core.features.by_name import FEATURES, check_enabled, features_by_name
 
 __all__ = [
-    "ANY_FEATURE",
-    "BASE_FEATURES",
-    "FEATURES",
-    "FeatureDecorator",
-    "check_enabled",
-    "check_stacking",
+    "ANY_FEATURE", "BASE_FEATURES", "FEATURES", "FeatureDecorator", "check_enabled", "check_stacking",
     "features_by_name",
-]
+]  # fmt: skip

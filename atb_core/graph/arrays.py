@@ -24,17 +24,9 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
 __all__ = [
-    "Array",
-    "HostArray",
-    "data_type",
-    "dtype_of",
-    "from_dlpack",
-    "import_torch",
-    "is_tensor",
-    "numpy_dtype",
-    "to_numpy",
-    "to_torch",
-]
+    "Array", "HostArray", "data_type", "dtype_of", "from_dlpack", "import_torch", "is_tensor", "numpy_dtype",
+    "to_numpy", "to_torch",
+]  # fmt: skip
 
 #: An array of numpy, of any element type.
 HostArray: TypeAlias = "np.ndarray[Any, Any]"

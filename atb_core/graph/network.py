@@ -320,11 +320,7 @@ def located(error: GraphError, op: Op, inputs: Sequence[Tensor], path: str, sour
 
 
 def _merge_input(known: Tensor, other: Tensor) -> None:
-    """Completes the declaration of input `known` from `other`, a tensor of the same name.
-
-    Raises:
-        GraphError: the shapes or dtypes that both declare differ.
-    """
+    """Completes the declaration of an input from a tensor of its name; GraphError if both declare and they differ."""
     if known.shape is not None and other.shape is not None and known.shape != other.shape:
         raise ShapeError(
             f"input {known.name!r} is declared with shapes {shape_text(known.shape)} and {shape_text(other.shape)}"

@@ -186,11 +186,6 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
 
 
 def _register(op: type[Op]) -> None:
-    """Adds a class to the registry.
-
-    Raises:
-        GraphError: the name belongs to another class, or the namespace is missing or invalid.
-    """
     name, place = op.op_name(), f"{op.__module__}.{op.__qualname__}"
     if not op.namespace and op.__module__.partition(".")[0] != _CORE:
         raise GraphError(

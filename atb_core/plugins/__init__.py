@@ -18,18 +18,9 @@ if TYPE_CHECKING:
     from atb_core.runner.tool_calls import ParsedAnswer, ToolCall, ToolParser, json_call, json_value, length_before
 
 __all__ = [
-    "CheckpointFormat",
-    "OpContribution",
-    "ParsedAnswer",
-    "QuantScheme",
-    "ToolCall",
-    "ToolParser",
-    "hookimpl",
-    "json_call",
-    "json_value",
-    "length_before",
-    "register_hooks",
-]
+    "CheckpointFormat", "OpContribution", "ParsedAnswer", "QuantScheme", "ToolCall", "ToolParser", "hookimpl",
+    "json_call", "json_value", "length_before", "register_hooks",
+]  # fmt: skip
 
 # Loaded on use: listing families must not load the layers that these names are from.
 _HOME = {

@@ -117,7 +117,6 @@ def _find(entry: Entry) -> None:
 
 
 def _attempt(installed: Installed, entry: Entry, work: Callable[[Entry], Any], remember_success: bool = True) -> Any:
-    """Runs an import and records the outcome."""
     before = frozenset(sys.modules)
     start = time.perf_counter()
     value: Any = None

@@ -141,10 +141,7 @@ class FamilyRegistry:
         return self._owners[family.model_type][normalized_name(family.distribution)]
 
     def _claims(self, model_types: Iterable[str] | None = None) -> list[Family]:
-        """Returns families, by default all, with their status by metadata and settings.
-
-        Past failures must not change a choice.
-        """
+        """Returns families, by default all, with their status by metadata: past failures must not change a choice."""
         refusals: dict[str, Refusal | None] = {}
         claims = []
         for model_type in sorted(self._owners) if model_types is None else model_types:

@@ -474,7 +474,6 @@ class ModelRunner:
     def _run(
         self, prompts: list[Any], sampling_params: Params, stream: bool, *options: Any
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
-        """Checks all of the prompts, then runs them together."""
         requests = self._make_requests(prompts, sampling_params, None, *options)
         chunks = self.engine_loop.chunks(Call(requests, streams=stream))
         if stream:
@@ -497,18 +496,13 @@ class ModelRunner:
     ) -> list[Request]:
         """Checks prompts and makes the requests for all of their completions, for `engine_loop`."""
         _ = self.model  # refuses a closed runner before a prompt is looked at
-        if token_mask is not None and not callable(token_mask):
-            raise RequestError(f"token_mask must be a function that returns a TokenMask, not {token_mask!r:.100}")
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len, *for_template)
         factory = RequestFactory(encoder, self.eos_token_ids)
         params = params_for_each(sampling_params, self.get_default_sampling_params(), len(prompts))
         adapters = adapters_for_each(adapter_ids, self.model.lora.find, len(prompts))
-        requests = []
-        encoded = encoder.encode_all(prompts)
-        for index, (prompt, own, adapter) in enumerate(zip(encoded, params, adapters, strict=True)):
-            name = request_id or str(next(self._request_ids))
-            requests += factory.make(name, index, prompt, own, token_mask, adapter)
-        return requests
+        names = (request_id or str(next(self._request_ids)) for _ in prompts)
+        each = zip(names, range(len(prompts)), encoder.encode_all(prompts), params, adapters, strict=True)
+        return [request for given in each for request in factory.make(*given, token_mask=token_mask)]
 
     def profile(self, trace: str | Path | None = None) -> AbstractContextManager[Any]:
         """Returns an `atb_profile.Profile`: entered, it records when each node of the model runs, on which thread.

@@ -295,8 +295,8 @@ class RequestFactory:
         prompt_index: int,
         prompt: EncodedPrompt,
         params: SamplingParams,
-        token_mask: TokenMaskFactory | None = None,
-        adapter: Adapter | None = None,
+        adapter: Adapter | None,
+        token_mask: TokenMaskFactory | None,
     ) -> list[Request]:
         """Makes the requests for all completions of one prompt.
 
@@ -304,6 +304,8 @@ class RequestFactory:
             RequestError: A parameter cannot be served.
         """
         text, token_ids = prompt
+        if token_mask is not None and not callable(token_mask):
+            raise RequestError(f"token_mask must be a function that returns a TokenMask, not {token_mask!r:.100}")
         limit = self._encoder.max_model_len
         if params.max_tokens is not None:
             limit = min(limit, len(token_ids) + params.max_tokens)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import atb_ascend.backend as atb
+from atb_ascend.backend import check_interface
 from atb_core.engine import get_backend
-from atb_core.engine.native import INTERFACE_VERSION, check_interface
+from atb_core.engine.native import INTERFACE_VERSION
 from atb_core.errors import BackendUnavailableError
 from atb_core.names import pip_install
 

@@ -75,17 +75,7 @@ class _Attention(Op, abstract=True):
         same_size(q[1], self.head_num, f"heads of q {shape_text(q)} and head_num")
 
     def _attend(self, q: RealTensor, k: RealTensor, v: RealTensor, mask: RealTensor | None) -> RealTensor:
-        """Computes the attention of one sequence in float32.
-
-        Args:
-            q: queries `[n, heads, head_dim]`.
-            k: keys `[m, kv_heads, head_dim]`.
-            v: values `[m, kv_heads, head_dim]`.
-            mask: values `[n, m]` added to the scores, or `None`.
-
-        Returns:
-            float32 `[n, heads, head_dim]`.
-        """
+        """Returns the attention of one sequence, float32 `[n, heads, head_dim]`; `mask` `[n, m]` is added to scores."""
         groups = self.head_num // self.kv_head_num
         keys = k.float().repeat_interleave(groups, dim=1)
         values = v.float().repeat_interleave(groups, dim=1)

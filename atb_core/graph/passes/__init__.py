@@ -77,11 +77,7 @@ def fusion_names() -> tuple[str, ...]:
 
 
 def _fusions() -> list[Pass]:
-    """Returns the core's fusions, then those of plugins.
-
-    Raises:
-        PluginError: two fusions have the same name; the message names both owners.
-    """
+    """Returns the core's fusions, then those of plugins; PluginError if two have the same name."""
     owners = {**dict.fromkeys(_RESERVED, "atb-core"), **{fusion.name: "atb-core" for fusion in _FUSIONS}}
     fusions = list(_FUSIONS)
     for contribution in FUSIONS.all():

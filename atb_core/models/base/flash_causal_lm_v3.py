@@ -313,8 +313,7 @@ class CausalLM(FlashCausalLMV3):
 
         formats = self.backend.block_formats if keep_blocks and quantization is None else ()
         blocks = BlockSink(matrices, formats, engine.set_weight_blocks) if formats else None
-        copied = self.backend.copies_weights
-        stream_weights(plan, loader, sink, progress, engine.set_weight_part, blocks, copied)
+        stream_weights(plan, loader, sink, progress, engine.set_weight_part, blocks, self.backend.copies_weights)
         self._loaded = True
         if packed is not None:
             packed.save(store, loader)

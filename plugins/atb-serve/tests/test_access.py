@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 import logging
 import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from serving import wait_until
 
 from atb_serve.app import ROUTES
 from atb_serve.settings import Access, Limits, ServeSettings, hashed_keys
@@ -129,22 +129,35 @@ def test_paths_and_methods_that_do_not_exist(http: httpx.Client) -> None:
     assert answer.json()["error"]["code"] == "not_found"
 
 
-def test_a_request_is_one_line_of_json_without_its_text(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines: list[str] = []
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines of the log of requests."""
+    found: list[str] = []
     handler = logging.Handler()
-    monkeypatch.setattr(handler, "emit", lambda record: lines.append(record.getMessage()))
+    monkeypatch.setattr(handler, "emit", lambda record: found.append(record.getMessage()))
     logger = logging.getLogger("atb_serve.requests")
     monkeypatch.setattr(logger, "handlers", [handler])
     monkeypatch.setattr(logger, "isEnabledFor", lambda level: True)
+    return found
+
+
+def test_a_request_is_one_line_of_json_without_its_text(http: httpx.Client, lines: list[str]) -> None:
     body = {"model": "tiny", "prompt": "[greet]", "max_tokens": 3}
     answer = http.post("/v1/completions?secret", json=body, headers={"X-Request-Id": "abc-1"})
     assert answer.headers["x-request-id"] == "abc-1"
     http.post("/v1/completions", json=body, headers={"X-Request-Id": 'a"b'})
-    deadline = time.monotonic() + 30
-    while len(lines) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: len(lines) == 2)
     first, second = map(json.loads, lines)
     assert first["request_id"] == "abc-1" != second["request_id"]
     assert (first["path"], first["status"], first["model"]) == ("/v1/completions", 200, "tiny")
     assert (first["prompt_tokens"], first["completion_tokens"], first["finish_reasons"]) == (1, 3, ["length"])
     assert not any(word in str(lines) for word in ("greet", "Hello", "secret"))
+
+
+def test_the_log_has_prompts_and_answers_if_asked_for(make_server: Callable[..., Any], lines: list[str]) -> None:
+    with make_server(settings=ServeSettings(log_texts=True)) as served, served.http() as http:
+        http.post("/v1/completions", json={"prompt": ["[greet]", "[count]"], "max_tokens": 2})
+        wait_until(lambda: len(lines) == 1)
+    line = json.loads(lines[0])
+    texts = dict(zip(line["prompts"], line["answers"], strict=True))
+    assert texts == {"[count]": "0 1 ", "[greet]": "Hello there"}

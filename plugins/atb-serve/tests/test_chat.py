@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -99,6 +100,13 @@ def test_an_answer_may_be_sent_back_as_it_came(client: openai.OpenAI) -> None:
     assert client.chat.completions.create(model="tiny", messages=again).choices[0].message.content
 
 
+def test_a_template_that_knows_no_tools_refuses_them(make_server: Callable[..., Any]) -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    with make_server(template="{{ messages[-1].content }}") as served, served.http() as http:
+        error = http.post("/v1/chat/completions", json={"messages": GREET, "tools": [tool]}).json()["error"]
+    assert error["param"] == "tools" and "knows no variable 'tools'" in error["message"]
+
+
 def test_ignored_parameters_change_nothing(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model="tiny", messages=GREET, user="me", metadata={"a": "b"}, store=False, extra_body={"service_tier": "auto"}
@@ -136,3 +144,4 @@ def test_what_is_refused_names_its_parameter(http: httpx.Client, body: dict[str,
     answer = http.post("/v1/chat/completions", json={"model": "tiny", "messages": GREET, **body})
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param, answer.text
+    assert param != "max_completion_tokens" or param in answer.json()["error"]["message"]

@@ -98,6 +98,7 @@ def test_log_probabilities_of_a_prompt_alone_need_no_answer(client: openai.OpenA
     [_, second] = expected.prompt_logprobs
     assert answer.choices[0].logprobs is not None
     assert answer.choices[0].logprobs.token_logprobs == [None, next(iter(second.values())).logprob]
+    assert answer.usage is not None and (answer.usage.completion_tokens, answer.usage.total_tokens) == (0, 2)
 
 
 def test_several_completions_of_a_prompt_are_those_of_their_seeds(client: openai.OpenAI, served: Any) -> None:

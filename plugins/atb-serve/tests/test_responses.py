@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -116,3 +117,5 @@ def test_what_is_refused_names_its_parameter(client: openai.OpenAI, body: dict[s
     with pytest.raises(openai.BadRequestError) as caught:
         client.responses.create(model="tiny", input=body.pop("input", "x"), extra_body=body)
     assert caught.value.param == param
+    # Nothing of what parameters of other routes are called.
+    assert not re.search("messages'|max_tokens|max_completion_tokens|response_format", caught.value.message)

@@ -26,13 +26,13 @@ from atb_core.engine.checks import (
     memory_size,
 )
 from atb_core.engine.native import (
+    INTERFACE_VERSION,
     Arguments,
     NativeBackend,
     NativeEngine,
     NativeProgram,
     NativeStore,
     Slot,
-    check_interface,
     engine_errors,
 )
 from atb_core.engine.native_graph import NativeGraph
@@ -241,6 +241,17 @@ class AtbEngine(NativeEngine):
         backend = self.store.backend
         where = f"simulated {backend.soc_name}" if backend.simulator else backend.soc_name
         return f"atb engine, {where}\n{self.network}"
+
+
+def check_interface(extension: Any, hint: str) -> None:
+    """Raises BackendUnavailableError if an extension module has another version of the interface."""
+    version = getattr(extension, "INTERFACE_VERSION", None)
+    if version != INTERFACE_VERSION:
+        raise BackendUnavailableError(
+            f"{extension.__name__} is built for another version of atb_core: it has interface {version}, and "
+            f"atb_core expects {INTERFACE_VERSION}",
+            hint=hint,
+        )
 
 
 def load_simulator() -> Any:

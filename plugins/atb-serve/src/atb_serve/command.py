@@ -87,6 +87,7 @@ def _long_names(option: click.Parameter) -> list[str]:
               help="After SIGTERM or Ctrl-C, let running requests go on for so long.")  # fmt: skip
 @click.option("--log-requests/--no-log-requests", default=True, show_default=True,
               help="Print one line of JSON for each request on stdout, without its text.")  # fmt: skip
+@click.option("--log-texts", is_flag=True, help="Add prompts and answers to these lines.")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE", is_eager=True,
               expose_value=False, callback=_read_config,
               help="TOML file with values of these options, by their names.")  # fmt: skip
@@ -157,7 +158,8 @@ def _served(model: str, options: dict[str, Any]) -> Served:
     host, names = options.pop("host"), options.pop("names") or (model,)
     del options["port"]
     keys = hashed_keys(options.pop("keys"), options.pop("api_key_file"))
-    settings = ServeSettings(_limits(options), Access(keys, _hosts(host, options.pop("hosts"), bool(keys))))
+    access = Access(keys, _hosts(host, options.pop("hosts"), bool(keys)))
+    settings = ServeSettings(_limits(options), access, options.pop("log_texts"))
     drain, log_requests = options.pop("drain"), options.pop("log_requests")
     if options["max_num_seqs"] is None:
         del options["max_num_seqs"]

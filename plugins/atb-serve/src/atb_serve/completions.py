@@ -57,7 +57,7 @@ class _Completions:
         choices: list[TextChoice] = []
         for result, prompt in zip(results, prompts, strict=True):
             choices += [self._choice(result, each, prompt, len(choices)) for each in result.outputs]
-        return self._reply(choices, usage_of(results))
+        return self._reply(choices, self._usage(results))
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Yields the answer as events."""
@@ -89,7 +89,7 @@ class _Completions:
             yield event(api_error(error, "prompt").body())
             return
         if usage.is_wanted:
-            yield event(self._reply([], usage_of(results)))
+            yield event(self._reply([], self._usage(results)))
         yield DONE
 
     async def _prompts(self) -> list[EncodedPrompt]:
@@ -107,6 +107,12 @@ class _Completions:
 
     def _reply(self, choices: list[TextChoice], usage: Usage | UnsetType | None) -> TextCompletion:
         return TextCompletion(self.id, self.created, self.model.name, choices, usage=usage)
+
+    def _usage(self, results: list[RequestOutput]) -> Usage:
+        usage = usage_of(results)
+        if self.only_echo:
+            usage.completion_tokens, usage.total_tokens = 0, usage.prompt_tokens
+        return usage
 
     def _prompt_text(self, prompt: EncodedPrompt) -> str:
         if prompt.text is not None:

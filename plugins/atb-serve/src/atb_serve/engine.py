@@ -198,5 +198,7 @@ def _param_in(error: AtbError, param: str) -> str:
     """Returns the parameter that core's message about a prompt is about, which is `param` or a part of it."""
     if param == "messages" and (message := re.search(r"The prompt, message (\d+)", error.message)):
         return f"messages[{message[1]}]"
-    of_template = re.search(r"\A(The chat|The model's chat template knows no) variable", error.message)
-    return "chat_template_kwargs" if of_template else param
+    of_template = re.search(r"\A(?:The chat|The model's chat template knows no) variable '(\w*)", error.message)
+    if of_template is None:
+        return param
+    return "tools" if of_template[1] == "tools" else "chat_template_kwargs"

@@ -56,6 +56,12 @@ class ApiError(AtbError):
         self.status, self.param, self.code, self.kind = status, param, code, kind
         self.headers = headers or {}
 
+    def rename(self, param: str) -> None:
+        """Names another parameter, in the message too."""
+        if self.param is not None:
+            self.message = self.message.replace(self.param, param)
+        self.param = param
+
     def body(self) -> Problem:
         """Returns the answer's body."""
         return Problem(ProblemFacts(str(self), self.kind, self.param, self.code))

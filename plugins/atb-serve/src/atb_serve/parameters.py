@@ -95,7 +95,7 @@ def _sampling_params(
     except RequestError as error:
         answer = api_error(error)
         if answer.param == "max_tokens":
-            answer.param = max_tokens
+            answer.rename(max_tokens)
         raise answer from None
 
 

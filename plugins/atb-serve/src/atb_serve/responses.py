@@ -85,10 +85,9 @@ def _event(event: dict[str, Any]) -> bytes:
 
 def _renamed(error: Exception) -> Exception:
     """Returns an error of a conversation with the parameter's name in this API."""
-    if isinstance(error, ApiError) and error.param:
-        # Items and messages are not numbered alike.
-        name = error.param.partition("[")[0]
-        error.param = _NAMES.get(name, error.param)
+    # Items and messages are not numbered alike.
+    if isinstance(error, ApiError) and (name := (error.param or "").partition("[")[0]) in _NAMES:
+        error.rename(_NAMES[name])
     return error
 
 

@@ -9,6 +9,14 @@ import msgspec
 from msgspec import Meta
 
 Ignored = Annotated[Any, Meta(description="Accepted and ignored.", extra={"ignored": True})]
+# Core and the server's limits check values, and name what is wrong; the description only tells their ranges.
+Count = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
+NonNegative = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
+Share = Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
+Penalty = Annotated[float, Meta(extra_json_schema={"minimum": -2, "maximum": 2})]
+Temperature = Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": 2})]
+# Some templates know further roles, which the description does not mention.
+Role = Annotated[str, Meta(extra_json_schema={"enum": ["system", "developer", "user", "assistant", "tool"]})]
 Name = Annotated[str, Meta(pattern=r"\A[a-zA-Z0-9_.-]{1,64}\Z")]
 
 
@@ -63,20 +71,20 @@ class SamplingBody(_Body, kw_only=True):
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = None
-    seed: int | None = None
+    n: Count | None = None
+    seed: NonNegative | None = None
     stop: str | list[str] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
     logit_bias: dict[str, float] | None = None
-    max_tokens: int | None = None
+    max_tokens: NonNegative | None = None
     # vLLM's further parameters.
     top_k: int | None = None
-    min_p: float | None = None
+    min_p: Share | None = None
     repetition_penalty: float | None = None
-    min_tokens: int | None = None
+    min_tokens: NonNegative | None = None
     ignore_eos: bool | None = None
     stop_token_ids: list[int] | None = None
     skip_special_tokens: bool | None = None
@@ -89,8 +97,8 @@ class CompletionBody(SamplingBody, kw_only=True):
 
     prompt: str | list[str | int | list[int]]
     echo: bool | None = None
-    logprobs: int | None = None
-    best_of: int | None = None
+    logprobs: NonNegative | None = None
+    best_of: Count | None = None
     suffix: None = None
 
 
@@ -113,7 +121,7 @@ class ToolCallBody(_Body, kw_only=True):
 class Message(_Body, kw_only=True):
     """One message of a conversation; the role and parts of the content are checked with the chat template."""
 
-    role: str
+    role: Role
     content: str | list[dict[str, Any]] | None = None
     name: str | None = None
     tool_calls: list[ToolCallBody] | None = None
@@ -159,9 +167,9 @@ class ChatBody(SamplingBody, kw_only=True):
     """Body of `/v1/chat/completions`."""
 
     messages: list[Message]
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Count | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: NonNegative | None = None
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -219,7 +227,7 @@ class InputItem(_Body, kw_only=True):
     """An item of the input of `/v1/responses`: a message, a call, its output, or thoughts, which are left out."""
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
-    role: str | None = None
+    role: Role | None = None
     content: str | list[InputPart] | None = None
     call_id: str | None = None
     name: Name | None = None
@@ -270,9 +278,9 @@ class ResponsesBody(_Body, kw_only=True):
     input: str | list[InputItem]
     model: str | None = None
     instructions: str | None = None
-    max_output_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
+    max_output_tokens: Count | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
     stream: bool | None = None
     tools: list[FlatTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | FlatChoice | None = None

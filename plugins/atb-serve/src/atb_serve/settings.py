@@ -77,10 +77,11 @@ class Access:
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """All settings of a server."""
+    """All settings of a server; with `log_texts`, the lines of the log have prompts and answers."""
 
     limits: Limits = field(default_factory=Limits)
     access: Access = field(default_factory=Access)
+    log_texts: bool = False
 
 
 def hashed_keys(keys: Iterable[str], key_file: Path | None = None) -> frozenset[bytes]:

@@ -30,6 +30,7 @@ class ServerState:
     limits: Limits
     metrics: Metrics
     has_keys: bool = False
+    log_texts: bool = False
 
     @classmethod
     def of(cls, request: Request) -> ServerState:
@@ -59,6 +60,11 @@ class ServerState:
         generated = sum(len(each.token_ids) for each in output.outputs)
         facts["completion_tokens"] = facts.get("completion_tokens", 0) + generated
         facts.setdefault("finish_reasons", []).extend(each.finish_reason for each in output.outputs)
+        if self.log_texts:
+            ids, tokenizer = output.prompt_token_ids, model.runner.tokenizer
+            prompt = ids if tokenizer is None else tokenizer.decode(ids, skip_special_tokens=False)
+            facts.setdefault("prompts", []).append(prompt)
+            facts.setdefault("answers", []).extend(each.text for each in output.outputs)
         facts.setdefault("time_to_first_token", round(output.metrics.time_to_first_token, 4))
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ def run(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> st
     """Runs a program and returns what it printed."""
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", **variables}
     done = subprocess.run(
-        [*map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False
+        [*map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, timeout=800, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -125,6 +126,22 @@ def test_lm_eval_gets_the_log_probabilities_of_transformers(random_served: Any, 
                 logprobs = model(torch.tensor([whole])).logits[0].double().log_softmax(-1)
             expected = sum(logprobs[i - 1, whole[i]].item() for i in range(len(context), len(whole)))
             assert float(reported) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.timeout(900)
+def test_schemathesis_finds_no_fault_in_two_thousand_requests(random_served: Any, tmp_path: Path) -> None:
+    pytest.importorskip("schemathesis")
+    program = Path(sys.executable).with_name("schemathesis")
+    run(program, "run", f"{random_served.url}/openapi.json", "--checks", "not_a_server_error", "--max-examples", "24",
+        "--seed", "0", "--request-timeout", "120", cwd=tmp_path)  # fmt: skip
+    with random_served.http() as http:
+        metrics = http.get("/metrics").text
+    pattern = r'^atb_http_requests_total\{path="(.*?)",status="(\d+)"\} (\d+)'
+    counts = {(path, int(status)): int(count) for path, status, count in re.findall(pattern, metrics, re.MULTILINE)}
+    assert sum(counts.values()) > 1500
+    assert [key for key in counts if key[1] >= 500] == []
+    for path in ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/tokenize"):
+        assert counts[path, 200]
 
 
 def test_guidellm(served: Any, tmp_path: Path) -> None:

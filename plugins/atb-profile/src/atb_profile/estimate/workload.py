@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
+from atb_cli.graph_page.lifetimes import lifetimes, nbytes
 from atb_core.errors import RequestError
-from atb_core.graph import Network, Node, Tensor
-from atb_core.graph.dim import Dim
+from atb_core.graph import Network, Node
 from atb_core.graph.passes import run_passes
 from atb_core.layers.linear import RowParallelLinear
 from atb_core.models.runtime.weight_loading import collect_parameters
@@ -144,7 +145,11 @@ class Workload:
                 unknown.add(node.op.name)
                 continue
             share = self.ranks if node.op.name in _DIVIDED else 1
-            read = sum(_nbytes(t, sizes) for t in node.inputs if t.name in weights) if node.op.name in _PRODUCTS else 0
+            read = (
+                sum(max(0, nbytes(t, sizes)) for t in node.inputs if t.name in weights)
+                if node.op.name in _PRODUCTS
+                else 0
+            )
             cost = Cost(cost.flops // share, cost.bytes // share)
             vector = _vector_flops(node, cost)
             work.append(Work(node.op.name, node.module_path, cost, min(read // share, cost.bytes), vector))
@@ -176,30 +181,11 @@ def _product_weights(network: Network) -> set[str]:
     }
 
 
-def _nbytes(tensor: Tensor, sizes: Mapping[str, int]) -> int:
-    if tensor.shape is None or tensor.dtype is None:
-        return 0
-    dims = [size.evaluate(sizes) if isinstance(size, Dim) else size for size in tensor.shape]
-    return prod(dims) * tensor.dtype.itemsize
-
-
 def _peak(network: Network, sizes: Mapping[str, int]) -> int:
     """Returns the bytes of intermediate values that are alive at a time, at most; views share memory."""
-    last: dict[int, int] = {}
-    for place, node in enumerate(network.nodes):
-        for tensor in node.inputs:
-            last[id(tensor)] = place
-    alive, peak, ends = 0, 0, dict[int, int]()
-    for place, node in enumerate(network.nodes):
-        for tensor in _own_outputs(node):
-            size = _nbytes(tensor, sizes)
-            alive += size
-            end = last.get(id(tensor), len(network.nodes))
-            ends[end] = ends.get(end, 0) + size
-        peak = max(peak, alive)
-        alive -= ends.pop(place, 0)
-    return peak
-
-
-def _own_outputs(node: Node) -> Sequence[Tensor]:
-    return () if node.op.name in ("Reshape", "Split", "ReshapeAndCache") else node.outputs
+    change = [0] * (len(network.nodes) + 2)
+    for value in lifetimes(network, [sizes]):
+        size = max(0, value.bytes[0])
+        change[value.first] += size
+        change[value.last + 1] -= size
+    return max(accumulate(change))
