@@ -126,7 +126,7 @@ def refuse_without_package(file: str) -> None:
     if package and not any(suffix in each.value.suffixes for each in CHECKPOINT_FORMATS.all()):
         raise WeightsError(
             f"{file} is read by the package {package}, which is not installed, or left out",
-            f"{pip_install(package)}{CHECKPOINT_FORMATS.failures()}",
+            f"{pip_install(package)}; `atb plugins list` says what is left out.{CHECKPOINT_FORMATS.failures()}",
         )
 
 

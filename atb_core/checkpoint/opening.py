@@ -191,7 +191,7 @@ def _fetch(reference: str, progress: Progress | None) -> Path:
         if re.fullmatch(form, reference):
             raise ModelNotFoundError(
                 f"{reference[:200]!r} is fetched by the package {package}, which is not installed, or left out",
-                f"{pip_install(package)}{SOURCES.failures()}",
+                f"{pip_install(package)}; `atb plugins list` says what is left out.{SOURCES.failures()}",
             )
     forms = ", ".join((_LOCAL_FORM, *(each.value.form for each in SOURCES.all())))
     raise ModelNotFoundError(f"there is no model {reference[:200]!r}", f"A model is {forms}.{SOURCES.failures()}")

@@ -221,4 +221,4 @@ def test_a_file_whose_package_is_not_installed_names_it(site: Site, tmp_path: Pa
     (tmp_path / "model.gguf").write_bytes(GGUF)
     with pytest.raises(WeightsError, match=r"model\.gguf is read by the package atb-gguf") as caught:
         open_checkpoint(tmp_path if directory else tmp_path / "model.gguf")
-    assert caught.value.hint == pip_install("atb-gguf")
+    assert caught.value.hint == f"{pip_install('atb-gguf')}; `atb plugins list` says what is left out."

@@ -55,8 +55,11 @@ def missing_for_backend(machine: Machine | None = None) -> list[Finding]:
 def unavailable(missing: Sequence[Finding]) -> BackendUnavailableError:
     """Returns the error that names everything in `missing`, from `missing_for_backend`, and the first thing to do."""
     reasons = "; ".join(f"{finding.check}: {finding.cause or finding.message}" for finding in missing)
-    first = next((finding.fix for finding in missing if finding.fix), None)
-    hint = f"{command('doctor')} shows all checks." + (f" First: {first}" if first else "")
+    if any(finding.level is Level.ABSENT for finding in missing):
+        hint = "Without an Ascend NPU the backend cpu computes, and atb-sim, of the package atb-sim, simulates one."
+    else:
+        first = next((finding.fix for finding in missing if finding.fix), None)
+        hint = f"{command('doctor')} shows all checks." + (f" First: {first}" if first else "")
     return BackendUnavailableError(f"backend 'atb' (Ascend) cannot be used here: {reasons}", hint=hint)
 
 

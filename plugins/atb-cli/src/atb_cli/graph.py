@@ -143,7 +143,10 @@ def chosen_nodes(network: Network, layers: Span) -> list[Node]:
     numbers = {int(match[1]) for _, match in matches if match is not None}
     wanted = {number for number in numbers if number >= start and (stop is None or number < stop)}
     if numbers and not wanted:
-        raise AtbError(f"the model has no such layer; it has 0 to {max(numbers)}", hint="Choose with --layers.")
+        last = max(numbers)
+        given = str(start) if stop == start + 1 else f"{start}:{'' if stop is None else stop}"
+        hint = f"For example --layers {last}, --layers 0:2, or --layers : for all."
+        raise AtbError(f"--layers {given} chooses none: the model has the layers 0 to {last}", hint=hint)
     return [node for node, match in matches if match is None or int(match[1]) in wanted]
 
 
