@@ -5,6 +5,8 @@ Environments are compared in turns, because the machine's speed drifts: give `--
 two commits. Each turn starts every environment's interpreter once, in alternating order.
 
     python benchmarks/first_token.py MODEL --python A/bin/python --python B/bin/python --turns 7
+
+With `--cache-packed` the environments map packed weights, and the first one is measured without, too.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -31,7 +34,8 @@ def lap(name):
 import atb_core
 from atb_core import ModelRunner, SamplingParams
 lap("imports")
-runner = ModelRunner(sys.argv[2], max_num_seqs=1, load_tokenizer=sys.argv[3] == "True")
+packed = {} if sys.argv[4] == "" else {"cache_packed": sys.argv[4]}
+runner = ModelRunner(sys.argv[2], max_num_seqs=1, load_tokenizer=sys.argv[3] == "True", **packed)
 lap("opening")
 runner.generate([[1, 2, 3, 4, 5]], SamplingParams(max_tokens=1))
 lap("first step")
@@ -39,8 +43,8 @@ used = resource.getrusage(resource.RUSAGE_SELF)
 resident = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 print(json.dumps({
     "seconds": time.time() - began, "parts": times, "processor": used.ru_utime + used.ru_stime,
-    "system": used.ru_stime, "peak_mb": used.ru_maxrss / 1024, "resident_mb": resident / 1e6,
-    "torch": "torch" in sys.modules,
+    "system": used.ru_stime, "page_faults": used.ru_minflt,
+    "peak_mb": used.ru_maxrss / 1024, "resident_mb": resident / 1e6, "torch": "torch" in sys.modules,
 }))
 """
 
@@ -52,19 +56,25 @@ def main() -> None:
     parser.add_argument("--python", action="append", help="interpreter of an environment; by default this one")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--no-tokenizer", action="store_true", help="for a checkpoint without one")
+    parser.add_argument("--cache-packed", action="store_true", help="map packed weights, from a folder of their own")
     options = parser.parse_args()
     pythons = options.python or [sys.executable]
-    for python in pythons:
-        _run(python, options.model, not options.no_tokenizer)  # files get into the page cache, and modules are compiled
-    runs: dict[str, list[dict[str, Any]]] = {python: [] for python in pythons}
-    for turn in range(options.turns):
-        for python in pythons if turn % 2 == 0 else pythons[::-1]:
-            runs[python].append(_run(python, options.model, not options.no_tokenizer))
-    print(json.dumps({python: _summary(runs[python], runs[pythons[0]]) for python in pythons}, indent=2))
+    with tempfile.TemporaryDirectory(dir=os.path.expanduser("~")) as folder:
+        cases = [(python, "") for python in pythons]
+        if options.cache_packed:
+            cases = [cases[0], *((python, folder) for python in pythons)]
+        for python, packed in cases:  # files get into the page cache, and modules are compiled
+            _run(python, options.model, not options.no_tokenizer, packed)
+        runs: dict[tuple[str, str], list[dict[str, Any]]] = {case: [] for case in cases}
+        for turn in range(options.turns):
+            for python, packed in cases if turn % 2 == 0 else cases[::-1]:
+                runs[python, packed].append(_run(python, options.model, not options.no_tokenizer, packed))
+    names = {case: f"{case[0]}, packed weights mapped" if case[1] else case[0] for case in cases}
+    print(json.dumps({names[case]: _summary(runs[case], runs[cases[0]]) for case in cases}, indent=2))
 
 
-def _run(python: str, model: str, tokenizer: bool) -> dict[str, Any]:
-    command = [python, "-c", _CHILD, repr(time.time()), model, str(tokenizer)]
+def _run(python: str, model: str, tokenizer: bool, packed: str) -> dict[str, Any]:
+    command = [python, "-c", _CHILD, repr(time.time()), model, str(tokenizer), packed]
     # In the folder of a clone, Python would import the clone.
     child = subprocess.run(command, capture_output=True, text=True, cwd=os.path.expanduser("~"), check=False)
     if child.returncode:
@@ -74,7 +84,7 @@ def _run(python: str, model: str, tokenizer: bool) -> dict[str, Any]:
 
 
 def _summary(own: list[dict[str, Any]], first: list[dict[str, Any]]) -> dict[str, Any]:
-    names = ("seconds", "processor", "system", "peak_mb", "resident_mb")
+    names = ("seconds", "processor", "system", "page_faults", "peak_mb", "resident_mb")
     return {
         **{name: round(statistics.median(run[name] for run in own), 3) for name in names},
         "parts": {part: round(statistics.median(run["parts"][part] for run in own), 3) for part in own[0]["parts"]},

@@ -2,7 +2,8 @@
 """Measures everything except kernels: the cost of a step, and of recording and building both variants of a deep model.
 
 A step of a model with 24 layers and almost nothing to compute is an upper bound of the cost besides kernels: Python,
-bindings, plan lookup and barriers, plus kernels of a microsecond.
+bindings, plan lookup and barriers, plus kernels of a microsecond. What remains of a token without the times of all
+nodes, on one thread, is that cost: scheduler, step, sampler and stream included.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from checkpoints import DEEP_80, NARROW_24, write_checkpoint
 
-from atb_core import ModelRunner
+from atb_core import ModelRunner, SamplingParams
 
 BLOCK = 128
 
@@ -62,6 +63,27 @@ def step_seconds(directory: Path, threads: int, steps: int) -> list[float]:
     return seconds[20:]
 
 
+def host_seconds(directory: Path, tokens: int) -> list[float]:
+    """Measures the seconds of each token of the narrow model in which no node ran; its weights must have been written.
+
+    Noting when nodes begin and end is part of them.
+    """
+    runner = _runner(directory, 1)
+    engine = runner.model.variants.get("decode").engine
+    engine.set_recording(True)
+    seconds: list[float] = []
+    for _ in range(-(-tokens // 255)):
+        before = 0.0
+        for _ in runner.generate([[1, 2, 3]], SamplingParams(max_tokens=256, ignore_eos=True), stream=True):
+            now, runs = time.perf_counter(), engine.take_runs()
+            if runs:
+                times = runs[-1].threads[0]
+                nodes = sum(times[i + 1] - times[i] for i in range(0, len(times), 2)) * 1e-9
+                seconds.append(now - before - nodes)
+            before = time.perf_counter()
+    return seconds
+
+
 def build_seconds(directory: Path, threads: int) -> float:
     """Measures the seconds to record and build both variants of the deep model: first calls minus later ones."""
     write_checkpoint(directory, DEEP_80)
@@ -98,6 +120,9 @@ def main() -> None:
         milliseconds = [1000 * value for value in seconds]
         print(f"a decode step of 24 narrow layers: median {statistics.median(milliseconds):.3f} ms, "
               f"minimum {min(milliseconds):.3f} ms")  # fmt: skip
+        host = [1e6 * value for value in host_seconds(Path(scratch, "narrow"), args.steps)]
+        print(f"outside of nodes, for each token, on one thread: median {statistics.median(host):.0f} us, "
+              f"minimum {min(host):.0f} us")  # fmt: skip
         built = build_seconds(Path(scratch, "deep"), args.threads)
         print(f"recording and building both variants of 80 layers: {built:.2f} s")
 

@@ -159,6 +159,8 @@ class WeightLoader(ABC):
 
     #: Name of the scheme in which a checkpoint of safetensors is quantised, `None` for plain elements.
     quantization: str | None = None
+    #: Whether layers may take activations as integers, where the checkpoint says so.
+    keeps_integers = False
 
     @property
     @abstractmethod
@@ -204,6 +206,13 @@ class WeightLoader(ABC):
 
         Returns:
             `None` for any other tensor, without reading it.
+        """
+        return None
+
+    def linear_method(self, prefixes: Sequence[str], dtype: DataType) -> Any:
+        """Returns the `layers.linear.LinearMethod` of a layer with the matrices `prefixes` in a model of `dtype`.
+
+        The loader then delivers the tensors that the method's parameters name. `None`: the matrices are floats.
         """
         return None
 

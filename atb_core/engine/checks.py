@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from ctypes import addressof, c_char
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from atb_core.graph.tensor import Tensor
 
 #: More bytes than any system gives; larger numbers do not fit into C++'s.
 _MOST_BYTES = 2**62
+_Bytes = c_char * 0
 
 
 def check_kind(what: str, value: object, kind: type) -> None:
@@ -136,7 +138,12 @@ def check_written(what: str, real: Array) -> None:
 
 def address_of(real: Array) -> int:
     """Returns the address of an array's first element."""
-    return real.ctypes.data if isinstance(real, np.ndarray) else real.data_ptr()
+    if not isinstance(real, np.ndarray):
+        return real.data_ptr()
+    try:
+        return addressof(_Bytes.from_buffer(real))  # type: ignore[arg-type]  # takes a third of the time of real.ctypes.data
+    except (TypeError, ValueError):  # it is read-only, or of bfloat16
+        return real.ctypes.data
 
 
 def check_tensor(what: str, declared: Tensor, real: Array, device: str | None = None) -> None:

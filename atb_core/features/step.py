@@ -101,8 +101,9 @@ class Step(Mapping[str, Any]):
             value = getattr(self, name)
             if value is None:
                 continue
-            where = str(getattr(value, "device", "cpu"))
-            if str(value.dtype).removeprefix("torch.") not in ("int32", "int64") or where == "meta":
+            dtype = str(value.dtype).removeprefix("torch.")
+            if dtype not in ("int32", "int64") or getattr(value, "is_meta", False):
+                where = getattr(value, "device", "cpu")
                 raise RequestError(f"{name} must be of int32 or int64, not {value.dtype} on {where}")
             if value.ndim != (2 if name == "block_tables" else 1):
                 raise RequestError(f"{name} has {value.ndim} dimensions, shape {list(value.shape)}")

@@ -125,9 +125,7 @@ def to_torch(array: Array) -> torch.Tensor:
     """Returns the tensor itself, or a tensor over the memory of an array; imports torch, see `import_torch`."""
     if not isinstance(array, np.ndarray):
         return array
-    import_torch()
-    import torch
-
+    torch = sys.modules.get("torch") or import_torch()
     if array.dtype == bfloat16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)  # type: ignore[no-any-return]
+    return torch.from_numpy(array)  # type: ignore[no-any-return]

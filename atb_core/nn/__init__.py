@@ -19,7 +19,9 @@ OTHER_PATHS = {
     "functional.position_embedding": functional,
     "functional.tensor_manipulation": functional,
     "functional.attention.paged_attention": functional,
+    "quantized": functional,
     "modules.linear": modules,
     "modules.module": modules,
 }
+quantized = functional
 sys.modules.update({f"{__name__}.{path}": module for path, module in OTHER_PATHS.items()})

@@ -198,6 +198,7 @@ def load_model(
         if group is not None:
             on_error.callback(group.close)
         _check_depth(config, loader)
+        loader.keeps_integers = keep_blocks and quantization is None
         opened = loader
         mapping = Mapping()
         if group is not None:

@@ -16,6 +16,9 @@ namespace atb_core::ascend {
 // lower_linear.cpp
 void lower_linear(Lowering& l);
 void lower_batch_matmul(Lowering& l);
+void lower_quant_per_channel(Lowering& l);
+void lower_dynamic_quant(Lowering& l);
+void lower_quant_linear(Lowering& l);
 // lower_norm.cpp
 void lower_rms_norm(Lowering& l);
 void lower_add_rms_norm(Lowering& l);

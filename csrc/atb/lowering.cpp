@@ -75,6 +75,23 @@ const std::vector<LoweringRule>& lowering_rules() {
        "FRACTAL_NZ, elsewhere [n, k] as [k, n] where that is faster; on 910B a bias of the type of x is added to the "
        "rounded product"},
       {"BatchMatmul", lower_batch_matmul, "Linear", {f16, bf16}, "as many weights as batches of x"},
+      {"QuantLinear",
+       lower_quant_linear,
+       "Linear with deqScale, PER_TOKEN with token_scale",
+       {i8},
+       "the result is float16 (the scale int64 with the bits of a float32) or bfloat16 (the scale float32); with "
+       "token_scale x has two dimensions, the scale is float32 and there is no bias, and not on 310P; on 310P with a "
+       "bias and a weight [n, k] whose sizes are multiples of 16 and 32"},
+      {"QuantPerChannel",
+       lower_quant_per_channel,
+       "Elewise QUANT_PER_CHANNEL",
+       {f16, bf16},
+       "the scale has the type of x"},
+      {"DynamicQuant",
+       lower_dynamic_quant,
+       "Elewise DYNAMIC_QUANT",
+       {f16, bf16},
+       "x of two dimensions or more; rows of at most 26624 elements in float16, 7552 in bfloat16, 4096 on 310P"},
       {"RmsNorm",
        lower_rms_norm,
        "RmsNorm NORM",

@@ -46,6 +46,14 @@ std::vector<OpSignature> linear_signatures() {
   };
 }
 
+std::vector<OpSignature> quant_signatures() {
+  return {
+      {"QuantPerChannel", {3, 3}, {1, 1}},
+      {"DynamicQuant", {1, 1}, {2, 2}},
+      {"QuantLinear", {2, 5}, {1, 1}, {{"transpose_b", true}, {"has_token_scale", false}, {"has_bias", false}}},
+  };
+}
+
 std::vector<OpSignature> vector_signatures() {
   return {
       {"RmsNorm", {2, 2}, {1, 1}, {{"epsilon", 1e-5}}},
@@ -112,8 +120,8 @@ std::vector<OpSignature> comm_signatures() {
 // Signatures by name. Graphs point into the map, so nothing is ever removed.
 struct Registry {
   Registry() {
-    for (const auto& family : {linear_signatures(), vector_signatures(), attention_signatures(), movement_signatures(),
-                               moe_signatures(), comm_signatures()}) {
+    for (const auto& family : {linear_signatures(), quant_signatures(), vector_signatures(), attention_signatures(),
+                               movement_signatures(), moe_signatures(), comm_signatures()}) {
       for (const OpSignature& op : family) ops.emplace(op.name, op);
     }
   }

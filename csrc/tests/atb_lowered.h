@@ -43,7 +43,9 @@ inline GraphSpec graph_of(const Node& node) {
     for (int64_t size : tensor.shape) {
       shape.push_back(size == 0 ? DimExpr({{DimExpr::Op::dim, 0}}, 1) : DimExpr(size));
     }
-    spec.tensors.push_back({"t" + std::to_string(spec.tensors.size()), tensor.dtype, kind, shape});
+    std::string name = "t";
+    name += std::to_string(spec.tensors.size());
+    spec.tensors.push_back({name, tensor.dtype, kind, shape});
     return static_cast<int>(spec.tensors.size()) - 1;
   };
   for (const Tensor& tensor : node.inputs) spec.nodes[0].inputs.push_back(add(tensor, tensor.kind));

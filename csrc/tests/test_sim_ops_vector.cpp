@@ -149,7 +149,7 @@ TEST(elewise_refuses_what_atb_refuses) {
   CHECK(run(elewise(ElewiseParam::ELEWISE_ADD), {f32, f16}).status == ERROR_INVALID_TENSOR_INI_MATCH);
   CHECK(run(elewise(ElewiseParam::ELEWISE_ADD), {f16, other}).status == ERROR_INVALID_TENSOR_DIM && says("broadcast"));
   CHECK(create(ElewiseParam{}) == ERROR_INVALID_PARAM);
-  CHECK(create(elewise(ElewiseParam::ELEWISE_DYNAMIC_QUANT)) == ERROR_INVALID_PARAM && says("quantisation"));
+  CHECK(create(elewise(ElewiseParam::ELEWISE_QUANT)) == ERROR_INVALID_PARAM && says("not in the simulator"));
   ElewiseParam param = elewise(ElewiseParam::ELEWISE_ADD);
   param.quantParam.rsv[3] = 1;
   CHECK(create(param) == ERROR_INVALID_PARAM);

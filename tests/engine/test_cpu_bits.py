@@ -15,6 +15,7 @@ from ops.cases import OPS
 
 from atb_core._cpu import supported_isas
 from atb_core.engine.cpu import CpuBackend
+from atb_testing.one_op import inputs_for
 from atb_testing.op_samples import Sample, samples_of
 
 CASES = [
@@ -27,7 +28,7 @@ CONFIGURATIONS = [("portable", 1), ("portable", 3), *((isa, 2) for isa in suppor
 
 
 def results(sample: Sample, dtype: torch.dtype, isa: str, threads: int) -> list[torch.Tensor]:
-    inputs = [v.to(dtype) if v.is_floating_point() else v.clone() for v in sample.inputs]
+    inputs = inputs_for(sample, dtype)
     engine = sample_engine(sample, inputs, CpuBackend(num_threads=threads, isa=isa, small_work=0))
     outputs = engine.forward({f"in{i}": value for i, value in enumerate(inputs)})
     return [*outputs.values(), *(inputs[i] for i in sample.op.writes)]

@@ -31,6 +31,7 @@ LOCAL = [backend for backend in BACKENDS if backend in ("cpu", "reference")]
         ("functional.attention.paged_attention", "paged_attention"),
         ("modules.linear", "Linear"),
         ("modules.module", "ModuleList"),
+        ("quantized", "quantize_per_token"),
         ("distributed.distributed", "AllReduceType"),
     ],
 )
@@ -39,11 +40,17 @@ def test_module_paths_lead_to_the_same_names(path: str, name: str) -> None:
     assert getattr(import_module(f"atb_core.nn.{path}"), name) is getattr(folder, name)
 
 
-@pytest.mark.parametrize("name", ["std", "norm", "copy_blocks", "gating", "group_topk", "multi_latent_attention"])
+PACKAGES = {
+    **dict.fromkeys(("std", "norm", "copy_blocks", "gating", "group_topk", "multi_latent_attention"), "atb-ops"),
+    **dict.fromkeys(("dequantize", "quantize_per_channel", "quantize_per_token"), "atb-quant"),
+}
+
+
+@pytest.mark.parametrize("name", PACKAGES)
 def test_a_function_of_a_package_that_is_missing_is_refused_with_its_name(name: str, site: Site) -> None:
-    with pytest.raises(GraphError, match=f"nn.functional.{name} of ATB-Models is in the package atb-ops") as error:
+    with pytest.raises(GraphError, match=f"nn.functional.{name} of ATB-Models is in the package {PACKAGES[name]}") as e:
         getattr(F, name)
-    assert "atb-ops" in str(error.value.hint)
+    assert PACKAGES[name] in str(e.value.hint)
     with pytest.raises(AttributeError):
         F.nothing  # noqa: B018
 

@@ -14,7 +14,7 @@ from atb_core.graph import DataType, Network, Op, Tensor, record
 from atb_core.graph.ops import AddRmsNorm, Linear, SelfAttention
 from atb_core.graph.torch_dtypes import dtype_from_torch, dtype_to_torch
 from atb_core.nn import functional as F
-from atb_testing.one_op import engine_for
+from atb_testing.one_op import engine_for, inputs_for
 from atb_testing.op_samples import Sample, samples_of
 
 DTYPES = [dtype_to_torch(dtype) for dtype in DataType]
@@ -29,7 +29,7 @@ SAMPLES = {
 
 def neighbours(sample: Sample) -> list[list[torch.Tensor]]:
     """The sample's inputs in bfloat16, with any dtype for up to two of them."""
-    given = [v.bfloat16() if v.is_floating_point() else v for v in sample.inputs]
+    given = inputs_for(sample, torch.bfloat16)
     found = {}
     for (first, second), dtypes in product(combinations(range(len(given)), 2), product(DTYPES, repeat=2)):
         changed = list(given)

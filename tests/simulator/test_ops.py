@@ -23,6 +23,8 @@ HALVES = (torch.float16, torch.bfloat16)
 REFUSED = {
     ("Linear: float32 result", torch.float16): "keeps the type of x",
     ("Linear: float32 result", torch.bfloat16): "keeps the type of x",
+    **{("QuantLinear: float32 result", dtype): "products of int8 are" for dtype in HALVES},
+    **{("QuantLinear: int32 result", dtype): "products of int8 are" for dtype in HALVES},
     **{("Cast: to int32", dtype): "int32" for dtype in HALVES},
     **{("Cast: to int64", dtype): "int64" for dtype in HALVES},
     **{("Cast: int32 to float32", dtype): "int32" for dtype in HALVES},

@@ -10,14 +10,15 @@ from atb_core.graph.ops.lora import Lora
 from atb_core.graph.ops.moe import GroupedMatmul, MoeInitRouting, MoeTokenUnpermute, MoeTopkSoftmax
 from atb_core.graph.ops.movement import Cast, Concat, Gather, Repeat, Slice, Split, Transpose
 from atb_core.graph.ops.norm import AddRmsNorm, LayerNorm, RmsNorm
+from atb_core.graph.ops.quant import DynamicQuant, QuantLinear, QuantPerChannel
 from atb_core.graph.ops.reduction import Argsort, Reduce, ReduceType, Softmax, Sort
 from atb_core.graph.ops.rope import Rope
 from atb_core.graph.ops.view import Assign, Reshape
 
 __all__ = [
     "Activation", "ActivationType", "AddRmsNorm", "AllGather", "AllReduce", "AllReduceType", "Argsort", "Assign",
-    "BatchMatmul", "Cast", "Concat", "Elewise", "ElewiseType", "Gather", "GroupedMatmul", "LayerNorm", "Linear",
-    "LinearParallel", "Lora", "MergedLinear", "MoeInitRouting", "MoeTokenUnpermute", "MoeTopkSoftmax", "PagedAttention",
-    "Reduce", "ReduceType", "Repeat", "Reshape", "ReshapeAndCache", "RmsNorm", "Rope", "SelfAttention", "Slice",
-    "Softmax", "Sort", "Split", "SplitLinear", "Transpose",
+    "BatchMatmul", "Cast", "Concat", "DynamicQuant", "Elewise", "ElewiseType", "Gather", "GroupedMatmul", "LayerNorm",
+    "Linear", "LinearParallel", "Lora", "MergedLinear", "MoeInitRouting", "MoeTokenUnpermute", "MoeTopkSoftmax",
+    "PagedAttention", "QuantLinear", "QuantPerChannel", "Reduce", "ReduceType", "Repeat", "Reshape", "ReshapeAndCache",
+    "RmsNorm", "Rope", "SelfAttention", "Slice", "Softmax", "Sort", "Split", "SplitLinear", "Transpose",
 ]  # fmt: skip

@@ -4,9 +4,17 @@
 from atb_core.layers.linear.linear import (
     BaseLinear,
     ColumnParallelLinear,
+    LinearMethod,
     MergedColumnParallelLinear,
     ReplicatedLinear,
     RowParallelLinear,
 )
 
-__all__ = ["BaseLinear", "ColumnParallelLinear", "MergedColumnParallelLinear", "ReplicatedLinear", "RowParallelLinear"]
+__all__ = [
+    "BaseLinear",
+    "ColumnParallelLinear",
+    "LinearMethod",
+    "MergedColumnParallelLinear",
+    "ReplicatedLinear",
+    "RowParallelLinear",
+]

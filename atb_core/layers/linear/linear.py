@@ -8,9 +8,10 @@ the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from atb_core.errors import ConfigError, GraphError
+from atb_core.graph.dtype import DataType
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.base import LayerConfig, ShapeSource, adds_bias, stored_shape
 from atb_core.layers.linear.adapters import adapted
@@ -19,7 +20,31 @@ from atb_core.nn.functional import linear, split
 from atb_core.nn.module import Module
 from atb_core.nn.parameter import Parameter, WeightSource
 
-__all__ = ["BaseLinear", "ColumnParallelLinear", "MergedColumnParallelLinear", "ReplicatedLinear", "RowParallelLinear"]
+__all__ = [
+    "BaseLinear",
+    "ColumnParallelLinear",
+    "LinearMethod",
+    "MergedColumnParallelLinear",
+    "ReplicatedLinear",
+    "RowParallelLinear",
+]
+
+
+class LinearMethod(Protocol):
+    """A way to multiply that a quantised checkpoint chooses for a layer, with parameters of its own.
+
+    Attributes:
+        has_bias: true if the bias of the layer is among its parameters.
+    """
+
+    has_bias: bool
+
+    def create_module(self, layer: BaseLinear, shapes: Sequence[tuple[int, int]]) -> None:
+        """Sets `layer.weight` and further parameters; `shapes` are those of the layer's matrices."""
+
+    def apply(self, layer: BaseLinear, input_tensor: Tensor) -> Tensor:
+        """Records the product."""
+        ...
 
 
 class BaseLinear(Module):
@@ -58,23 +83,32 @@ class BaseLinear(Module):
             return
         shapes = _weight_shapes(file_loader, self.prefixes, in_features, out_features)
         self.out_sizes = [shape[0] for shape in shapes]
-        self.weight = self._parameter("weight", shapes)
+        choose = getattr(file_loader, "linear_method", None)
+        self.method: LinearMethod | None = choose(self.prefixes, config.data_type) if choose else None
+        if self.method is None:
+            self.weight = self.make_parameter("weight", shapes)
+        else:
+            self.method.create_module(self, shapes)
         bias = bias or any(adds_bias(file_loader, prefix) for prefix in self.prefixes)
-        self.bias = self._parameter("bias", [(n,) for n in self.out_sizes]) if bias else None
+        bias = bias and (self.method is None or not self.method.has_bias)
+        self.bias = self.make_parameter("bias", [(n,) for n in self.out_sizes]) if bias else None
         for parameter in (self.weight, self.bias):
             if packed is not None and parameter is not None:
                 parameter.aliases.append(f"{packed}.{parameter.suffix}")
 
-    def _parameter(self, suffix: str, shapes: Sequence[tuple[int, ...]]) -> Parameter:
+    def make_parameter(
+        self, suffix: str, shapes: Sequence[tuple[int, ...]], dtype: DataType | None = None
+    ) -> Parameter:
+        """Returns a parameter that joins the tensors `<prefix>.<suffix>` of these shapes."""
         sources = [WeightSource(f"{p}.{suffix}", shape) for p, shape in zip(self.prefixes, shapes, strict=True)]
         whole = (sum(shape[0] for shape in shapes), *shapes[0][1:])
-        return Parameter(self.prefix, suffix, whole, self.config.data_type, sources)
+        return Parameter(self.prefix, suffix, whole, dtype or self.config.data_type, sources)
 
     def _tie(self, weight: Parameter, bias: bool) -> None:
         if bias or len(self.prefixes) != 1 or weight.declared_shape is None:
             raise ConfigError(f"{self.prefix} cannot share a weight: it has a bias or packs several matrices")
         self.weight = weight
-        self.bias = None
+        self.bias = self.method = None
         self.out_sizes = [weight.declared_shape[0]]
         # Some checkpoints store the shared matrix under both names.
         weight.aliases.append(f"{self.prefix}.weight")
@@ -92,7 +126,12 @@ class BaseLinear(Module):
                 hint="Leave them out; the features of LoRA add to every linear layer that is recorded.",
             )
         bias = self.bias.get_tensor() if self.bias is not None else None
-        return adapted(self, input_tensor, linear(input_tensor, self.weight.get_tensor(), bias, False, True))
+        if self.method is None:
+            product = linear(input_tensor, self.weight.get_tensor(), bias, False, True)
+        else:
+            product = self.method.apply(self, input_tensor)
+            product = product if bias is None else product + bias
+        return adapted(self, input_tensor, product)
 
 
 class ColumnParallelLinear(BaseLinear):

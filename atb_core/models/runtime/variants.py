@@ -50,6 +50,8 @@ class Variant:
     kv_generation: int = -1
     constants: dict[str, Array] = field(default_factory=dict)
     _buffers: dict[str, HostArray] = field(default_factory=dict)
+    _binding: Mapping[str, int] = field(default_factory=dict)
+    _outputs: dict[str, Array] = field(default_factory=dict)
     _of_features: dict[str, Mapping[str, Array]] = field(default_factory=dict)
 
     def bind_features(self, active: Sequence[FeatureDecorator], step: Step) -> None:
@@ -71,7 +73,12 @@ class Variant:
 
     def outputs(self, binding: Mapping[str, int]) -> dict[str, Array]:
         """Returns an array for every output, reused from step to step while its buffer is large enough."""
-        return {output.name: self._output(output, binding) for output in self.engine.network.outputs if output.name}
+        if binding == self._binding:
+            return dict(self._outputs)
+        outputs: dict[str, Array] = {o.name: self._output(o, binding) for o in self.engine.network.outputs if o.name}
+        if sum(output.nbytes for output in outputs.values()) <= _KEPT_BYTES:
+            self._binding, self._outputs = binding, dict(outputs)
+        return outputs
 
     def _output(self, output: Tensor, binding: Mapping[str, int]) -> HostArray:
         if output.shape is None or output.dtype is None:
@@ -100,6 +107,8 @@ class KVBinding:
         self.block_size = 0
         self.slots = 0
         self._tensors: list[Array] = []
+        # Those that are not of numpy, and their addresses.
+        self._foreign: list[Any] = []
         self._places: list[int] = []
         # The tuples that hold the tensors; `None` for lists, which may hold others by the next step.
         self._pairs: list[tuple[Array, Array]] | None = None
@@ -117,8 +126,8 @@ class KVBinding:
             if pairs is not None and type(kv_cache) is list and _same(kv_cache, pairs)
             else _tensors_of(kv_cache)
         )
-        places = [value.data_ptr() for value in tensors if not isinstance(value, np.ndarray)]
-        if self.generation > 0 and places == self._places and _same(tensors, self._tensors):
+        is_known = self.generation > 0 and _same(tensors, self._tensors)
+        if is_known and [value.data_ptr() for value in self._foreign] == self._places:
             return
         if len(tensors) != 2 * self.num_layers:
             raise RequestError(
@@ -126,7 +135,9 @@ class KVBinding:
             )
         if tensors[0].ndim != 4:
             raise RequestError(f"a KV cache must be [blocks, block_size, heads, size], not {list(tensors[0].shape)}")
-        self._tensors, self._places = tensors, places
+        self._tensors = tensors
+        self._foreign = [value for value in tensors if not isinstance(value, np.ndarray)]
+        self._places = [value.data_ptr() for value in self._foreign]
         self._pairs = list(kv_cache) if {*map(type, kv_cache)} == {tuple} else None
         self.block_size = tensors[0].shape[1]
         self.slots = tensors[0].shape[0] * self.block_size

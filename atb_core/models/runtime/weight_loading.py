@@ -89,7 +89,8 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
             shape = tuple(loader.shape(source.name))
             if shape != source.shape:
                 misshapen.append(f"{source.name} is {shape_text(shape)}, needed {shape_text(source.shape)}")
-            if not loader.dtype(source.name).is_float:
+            floats = parameter.declared_dtype is None or parameter.declared_dtype.is_float
+            if floats and not loader.dtype(source.name).is_float:
                 mistyped.append(f"{source.name} is {loader.dtype(source.name).short}")
         duplicates += [(alias, parameter.name) for alias in parameter.aliases if alias in available - used]
     used |= {name for name, _ in duplicates}

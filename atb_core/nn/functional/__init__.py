@@ -37,7 +37,9 @@ def function_problem(item: object) -> str | None:
 
 
 FUNCTIONS: Extensions[Callable[..., Any]] = Extensions("atb_functions", "a list of functions", function_problem)
-_OPS = ("std", "norm", "copy_blocks", "gating", "group_topk", "multi_latent_attention")
+#: Functions of ATB-Models in packages of this project.
+_PACKAGES = dict.fromkeys(("std", "norm", "copy_blocks", "gating", "group_topk", "multi_latent_attention"), "atb-ops")
+_PACKAGES |= dict.fromkeys(("dequantize", "quantize_per_channel", "quantize_per_token"), "atb-quant")
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
@@ -51,9 +53,9 @@ def __getattr__(name: str) -> Callable[..., Any]:
         found = FUNCTIONS.only(lambda each: each.__name__ == name, f"the function {name!r}")
         if found is not None:
             return found.value
-    if name in _OPS:
+    if package := _PACKAGES.get(name):
         raise GraphError(
-            f"nn.functional.{name} of ATB-Models is in the package atb-ops, which is not installed",
-            hint=f"Install it: {pip_install('atb-ops')}.{FUNCTIONS.failures()}",
+            f"nn.functional.{name} of ATB-Models is in the package {package}, which is not installed",
+            hint=f"Install it: {pip_install(package)}.{FUNCTIONS.failures()}",
         )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from atb_core.graph.dtype import DataType
 from atb_core.graph.network import record
 from atb_core.graph.op import as_tuple
 from atb_core.graph.ops.activation import Activation, ActivationType, GeluMode
 from atb_core.graph.ops.linear import BatchMatmul, Linear
 from atb_core.graph.ops.lora import Lora
 from atb_core.graph.ops.norm import LayerNorm, RmsNorm
+from atb_core.graph.ops.quant import QuantLinear
 from atb_core.graph.ops.reduction import Softmax
 from atb_core.graph.tensor import Tensor
 
@@ -24,8 +26,12 @@ def linear(
 ) -> Tensor:
     """Multiplies by a weight and adds a bias.
 
-    input_ `[..., k]`, weight `[n, k]` with `transpose_b`, else `[k, n]`, bias `[n]` -> `[..., n]`.
+    input_ `[..., k]`, weight `[n, k]` with `transpose_b`, else `[k, n]`, bias `[n]` -> `[..., n]`. With int8 input
+    the weight is int8, the bias int32, and the result the exact sums as int32.
     """
+    if input_.dtype is DataType.INT8 and not transpose_a:
+        sums = QuantLinear(DataType.INT32, transpose_b, has_bias=bias is not None)
+        return record(sums, (input_, weight) if bias is None else (input_, weight, bias))[0]
     op = Linear(transpose_a, transpose_b, bias is not None)
     return record(op, (input_, weight) if bias is None else (input_, weight, bias))[0]
 

@@ -21,6 +21,7 @@ struct Registry {
     cpu::add_movement_ops(ops);
     cpu::add_moe_ops(ops);
     cpu::add_lora_ops(ops);
+    cpu::add_quant_ops(ops);
     cpu::add_sort_ops(ops);
     cpu::add_comm_ops(ops);
   }

@@ -23,6 +23,7 @@ void add_comm_ops(CpuOps& ops);
 void add_gather_ops(CpuOps& ops);
 void add_movement_ops(CpuOps& ops);
 void add_moe_ops(CpuOps& ops);
+void add_quant_ops(CpuOps& ops);
 void add_sort_ops(CpuOps& ops);
 
 }  // namespace cpu

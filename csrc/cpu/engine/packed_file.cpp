@@ -22,7 +22,7 @@ static_assert(std::endian::native == std::endian::little);
 
 constexpr std::string_view kMagic = "ATBPACK\n";
 // Goes up with every change of this format or of a packed layout.
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr size_t kChunk = size_t{16} << 20;
 
 struct Header {

@@ -56,7 +56,9 @@ WeightStore::Layout WeightStore::layout_for(const Entry& entry) {
   const bool stack = entry.shape.size() == 3;
   if (entry.layout == Layout::quantized && !kn && !used(WeightUse::plain)) return Layout::quantized;
   if (entry.shape.size() != 2 && !stack) return Layout::plain;
-  if (!is_float(entry.dtype) || used(WeightUse::plain) || nk == kn) return Layout::plain;
+  const bool packable = is_float(entry.dtype) || entry.dtype == DataType::i8;
+  if (!packable || used(WeightUse::plain) || nk == kn) return Layout::plain;
+  if (entry.dtype == DataType::i8 && (rows || stack)) return Layout::plain;
   // A row of a [k, n] matrix is a column of the packed one; single rows are cheap to read only from [n, k].
   if (rows && (kn || stack)) return Layout::plain;
   return kn ? Layout::kn : Layout::nk;

@@ -32,6 +32,8 @@ inline B64 bit_at_4(B64 a) {
 inline I16 int_set1(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline I16 operator*(I16 a, I16 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 inline I16 operator+(I16 a, I16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline I16 load_ints(const void* p) { return {_mm512_loadu_si512(p)}; }
+inline void store_ints(void* p, I16 a) { _mm512_storeu_si512(p, a.v); }
 inline F16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I16 load_u8(const std::byte* p) {
   return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};

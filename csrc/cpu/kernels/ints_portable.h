@@ -56,9 +56,17 @@ inline I16 int_set1(int32_t x) {
 inline I16 operator*(const I16& a, const I16& b) {
   return each_int([&](int i) { return a.v[i] * b.v[i]; });
 }
+// Modulo 2^32.
 inline I16 operator+(const I16& a, const I16& b) {
-  return each_int([&](int i) { return a.v[i] + b.v[i]; });
+  return each_int(
+      [&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) + static_cast<uint32_t>(b.v[i])); });
 }
+inline I16 load_ints(const void* p) {
+  I16 r;
+  std::memcpy(r.v, p, sizeof r.v);
+  return r;
+}
+inline void store_ints(void* p, const I16& a) { std::memcpy(p, a.v, sizeof a.v); }
 inline F16 to_float(const I16& a) {
   return each([&](int i) { return static_cast<float>(a.v[i]); });
 }

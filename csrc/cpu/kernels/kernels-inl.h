@@ -13,6 +13,7 @@
 #include "cpu/kernels/softmax-inl.h"
 #include "cpu/kernels/reduce-inl.h"
 #include "cpu/kernels/cast-inl.h"
+#include "cpu/kernels/quantize-inl.h"
 #include "cpu/kernels/moe-inl.h"
 #include "cpu/kernels/lora-inl.h"
 #include "cpu/kernels/cache-inl.h"
@@ -36,6 +37,8 @@ inline constexpr KernelTable kTable = {rms_norm,
                                        topk_softmax,
                                        token_unpermute,
                                        lora,
+                                       quantize,
+                                       dynamic_quant,
                                        reshape_and_cache,
                                        self_attention<isa>,
                                        paged_attention<isa>};

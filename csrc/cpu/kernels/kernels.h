@@ -138,6 +138,18 @@ struct LoraArgs {
 };
 ScratchSize lora_scratch(const LoraArgs& args);
 
+// out i8 = clamp(rint(x / scale + offset), -128, 127), NaN becomes 0. scale [1] or [h], of x's dtype or f32; offset i8 of
+// as many elements.
+struct QuantizeArgs {
+  TensorView x, scale, offset, out;
+};
+
+// Of each row: scale (f32) = max |x| / 127, out i8 = rint(x / scale). Rows whose largest is less than 2^-100 have the
+// scale 0, rows with NaN the scale NaN; these and rows with infinity have zeros.
+struct DynamicQuantArgs {
+  TensorView x, out, scale;
+};
+
 // Any dtype to any other. Float to integer truncates and saturates, NaN gives 0; integer to a smaller integer keeps
 // the low bits; anything to b8 is "not zero".
 struct CastArgs {
@@ -196,6 +208,8 @@ struct KernelTable {
   void (*topk_softmax)(const TopkSoftmaxArgs&, const Worker&);
   void (*token_unpermute)(const TokenUnpermuteArgs&, const Worker&);
   void (*lora)(const LoraArgs&, const Worker&);
+  void (*quantize)(const QuantizeArgs&, const Worker&);
+  void (*dynamic_quant)(const DynamicQuantArgs&, const Worker&);
   void (*reshape_and_cache)(const ReshapeAndCacheArgs&, const Worker&);
   void (*self_attention)(const SelfAttentionArgs&, const Worker&);
   void (*paged_attention)(const PagedAttentionArgs&, const Worker&);

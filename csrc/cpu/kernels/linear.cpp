@@ -211,6 +211,8 @@ FinishJob LinearRun::finish_job(const Tile& tile, int64_t group, const float* ac
     job.bias = static_cast<const std::byte*>(part.bias) + static_cast<size_t>(to) * itemsize(part.bias_dtype);
   }
   if (const float* scales = quant_scales(part.weight)) job.scales = scales + column + skip;
+  if (part.scales != nullptr) job.scales = part.scales + to;
+  if (part.row_scales != nullptr) job.row_scales = part.row_scales + row_ + start;
   job.out_dtype = part.out_dtype;
   job.out_ld = part.out_ld;
   job.out = static_cast<std::byte*>(part.out) +
@@ -258,7 +260,7 @@ const LinearKernel* own_kernel(Isa isa, DataType dtype, QuantFormat format) {
 }  // namespace
 
 const LinearKernel& linear_kernel(Isa isa, DataType dtype, QuantFormat format) {
-  if (format != QuantFormat::none) {
+  if (format != QuantFormat::none || dtype == DataType::i8) {
     const LinearKernel* kernel = own_kernel(isa, dtype, format);
     if (kernel == nullptr) fail("linear: no kernel for ", name(format), " weights and ", name(dtype));
     return *kernel;

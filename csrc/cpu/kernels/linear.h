@@ -20,6 +20,9 @@
 //     super_32:      acc = fma(c I, d t, acc), acc = fma(-b X, e t, acc)
 //     super_16:      acc = fma(c I + c' I', d t, acc)                I and I' of the halves of the group
 //   y = round(acc + bias)           (int8: acc s instead of acc)
+//
+// x and weights of int8: the sum I over all of k is exact, and the bias is an int32 that is added to it modulo 2^32:
+//   y = round(((I + bias) s) t)     s of the output, t of the row, if there is one; or y = I + bias, an int32
 #pragma once
 
 #include <cstddef>
@@ -36,7 +39,7 @@ namespace atb_core::cpu {
 // Weight matrices [n, k] in the layout of pack(), one after another. The layout depends on the level they were packed
 // for.
 struct PackedWeight {
-  DataType dtype = DataType::bf16;  // f32, f16 or bf16
+  DataType dtype = DataType::bf16;  // f32, f16 or bf16; or i8
   int64_t n = 0, k = 0;
   const std::byte* data = nullptr;  // 64-byte aligned
   int64_t count = 1;
@@ -68,7 +71,13 @@ struct LinearPart {
   void* out = nullptr;  // [m, count], rows out_ld elements apart
   DataType out_dtype = DataType::bf16;
   int64_t out_ld = 0;
+  // Of int8: `count` scales of the outputs (null for a result of i32), and m of the rows or null.
+  const float* scales = nullptr;
+  const float* row_scales = nullptr;
 };
+
+// The largest k for which a sum of products of int8 fits into 32 bits.
+inline constexpr int64_t kMaxIntegerK = 131071;
 
 // One activation matrix [m, k], rows x_ld elements apart, times any number of parts. All weights have the k of x and
 // its dtype or any quantised format, but no pieces.

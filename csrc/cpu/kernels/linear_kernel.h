@@ -48,6 +48,8 @@ struct TileJob {
 };
 
 // out[r][i] = round(acc[r][i] + bias[i]) for i < columns. With `scales`, acc[r][i] times scales[i]; acc may be changed.
+// Sums of integers: acc holds int32, the bias too, and out[r][i] = round(scales[i] (acc[r][i] + bias[i]) row_scales[r]),
+// or the int32 sums themselves.
 struct FinishJob {
   const float* acc;
   int64_t acc_ld;
@@ -58,6 +60,7 @@ struct FinishJob {
   DataType out_dtype;
   int64_t out_ld;
   const float* scales;
+  const float* row_scales;
 };
 
 struct LinearKernel {
@@ -82,7 +85,8 @@ struct LinearKernel {
   int64_t steps(int64_t k) const { return steps_of(k, step); }
 };
 
-// The level must be supported() and dtype, of x, one of f32, f16, bf16; `format` is that of the weight.
+// The level must be supported() and dtype, of x, one of f32, f16, bf16; `format` is that of the weight. Or dtype is i8,
+// that of x and the weight.
 const LinearKernel& linear_kernel(Isa isa, DataType dtype, QuantFormat format = QuantFormat::none);
 
 // One per source file; null where the level has nothing of its own for the dtype.
@@ -93,7 +97,7 @@ const LinearKernel* linear_kernel_avx512_bf16(DataType dtype);
 const LinearKernel* linear_kernel_amx(DataType dtype);
 const LinearKernel* linear_kernel_amx_emulated(DataType dtype);
 
-// The same for quantised weights.
+// The same for quantised weights, and for x and weights of int8.
 const LinearKernel* quant_kernel_portable(DataType dtype, QuantFormat format);
 const LinearKernel* quant_kernel_avx2(DataType dtype, QuantFormat format);
 const LinearKernel* quant_kernel_avx512(DataType dtype, QuantFormat format);

@@ -216,6 +216,7 @@ int64_t packed_blocks(int64_t n) {
 }
 
 size_t packed_bytes(Isa, DataType dtype, int64_t n, int64_t k) {
+  if (dtype == DataType::i8) return int_packed_bytes(n, k);
   return pair_bytes(dtype, k) * static_cast<size_t>(packed_blocks(n) / kPairBlocks);
 }
 
@@ -229,7 +230,9 @@ PackedWeight PackedWeight::matrix(int64_t index) const {
 
 void pack(Isa isa, const void* src, DataType dtype, int64_t n, int64_t k, bool src_is_kn, std::byte* dst,
           int64_t block_begin, int64_t block_end) {
-  if (itemsize(dtype) == 2) {
+  if (dtype == DataType::i8) {
+    int_pack(static_cast<const int8_t*>(src), n, k, src_is_kn, dst, block_begin, block_end);
+  } else if (itemsize(dtype) == 2) {
     pack_blocks<uint16_t>(isa, src, dtype, n, k, src_is_kn, dst, block_begin, block_end);
   } else {
     pack_blocks<uint32_t>(isa, src, dtype, n, k, src_is_kn, dst, block_begin, block_end);
@@ -238,7 +241,15 @@ void pack(Isa isa, const void* src, DataType dtype, int64_t n, int64_t k, bool s
 
 void gather_packed_rows(Isa isa, const PackedWeight& weight, const void* indices, DataType index_dtype, int64_t count,
                         void* out, const Worker& worker) {
-  if (weight.quantized()) {
+  if (weight.dtype == DataType::i8) {
+    const auto [begin, end] = worker.share(count);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = index_dtype == DataType::i32 ? static_cast<const int32_t*>(indices)[i]
+                                                       : static_cast<const int64_t*>(indices)[i];
+      if (row < 0 || row >= weight.n) return worker.error->report("index out of range", i, row, weight.n);
+      int_row(weight.data, weight.k, row, static_cast<int8_t*>(out) + i * weight.k);
+    }
+  } else if (weight.quantized()) {
     gather_quantized_rows(weight, indices, index_dtype, count, static_cast<std::byte*>(out), worker);
   } else if (itemsize(weight.dtype) == 2) {
     gather_rows<uint16_t>(isa, weight, indices, index_dtype, count, out, worker);

@@ -28,8 +28,9 @@ namespace {
 // Prepared activations of one step: integers, then scales, then the sums of the integers.
 template <QuantLayout L>
 struct QuantRow {
-  static constexpr int kGroup = L.scales == QuantScales::channels ? 64 : 32;
-  static constexpr int kSum = L.scales == QuantScales::channels ? 64 : L.scales == QuantScales::super_16 ? 16 : 32;
+  static constexpr bool kWhole = L.scales == QuantScales::channels || L.scales == QuantScales::integers;
+  static constexpr int kGroup = kWhole ? 64 : 32;
+  static constexpr int kSum = kWhole ? 64 : L.scales == QuantScales::super_16 ? 16 : 32;
   int8_t q[L.step];
   float scale[L.step / kGroup];
   int32_t sum[L.step / kSum];
@@ -75,6 +76,20 @@ void prepare_quant_row(const void* x, int64_t k, std::byte* dst, size_t stride) 
       for (int j = 0; j < Row::kSum; ++j) sum += row.q[i + j];
       row.sum[i / Row::kSum] = sum;
     }
+  }
+}
+
+// Rows that are integers already; their scale is not read.
+inline void prepare_int_row(const void* x, int64_t k, std::byte* dst, size_t stride) {
+  const int8_t* src = static_cast<const int8_t*>(x);
+  for (; k > 0; k -= kIntegers.step, src += kIntegers.step, dst += stride) {
+    auto& row = *reinterpret_cast<QuantRow<kIntegers>*>(dst);
+    const int64_t count = k < kIntegers.step ? k : kIntegers.step;
+    std::memset(row.q, 0, sizeof row.q);
+    std::memcpy(row.q, src, static_cast<size_t>(count));
+    row.scale[0] = 0;
+    row.sum[0] = 0;
+    for (const int8_t q : row.q) row.sum[0] += q;
   }
 }
 
@@ -143,6 +158,12 @@ struct QuantTile {
     begin(sum, 0);
     words_of<0, 8>(sum, 0);
     words_of<0, 8>(sum, 1);
+    if constexpr (L.scales == QuantScales::integers) {
+      ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
+        ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) store_ints(at(r, b), load_ints(at(r, b)) + sum[r][b]);
+      }
+      return;
+    }
     ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
       const F16 scale = set1(row(r).scale[0]);
       ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) add(r, b, sum[r][b], scale);
@@ -208,10 +229,10 @@ struct QuantTile {
   }
 
   __attribute__((always_inline)) inline void step(size_t ahead) const {
-    constexpr int kSubs = L.scales == QuantScales::channels ? 1 : L.step / 32;
+    constexpr int kSubs = Row::kWhole ? 1 : L.step / 32;
     for (int sub = 0; sub < kSubs; ++sub) {
       if (ahead > 0) fetch(ahead, sub, kSubs);
-      if constexpr (L.scales == QuantScales::channels) channels();
+      if constexpr (Row::kWhole) channels();
       if constexpr (L.scales == QuantScales::halves) halves(sub);
       if constexpr (L.scales == QuantScales::super_32) super_32(sub);
       if constexpr (L.scales == QuantScales::super_16) super_16(sub);

@@ -7,6 +7,7 @@
 //   halves       w = s (q - zero) or s q + m; s and m (f16) for each group of 32 or 64
 //   super_32     w = d c q - e b; d and e (f16) for 256 elements, c and b (u8) for 32
 //   super_16     w = d c (q - zero); d (f16) for 256 elements, c (i8) for 16
+//   integers     w = q - 128, an int8 itself; such a matrix has no format but the dtype i8
 #pragma once
 
 #include <cstddef>
@@ -37,7 +38,7 @@ enum class QuantFormat : uint8_t {
   iq4_nl,
 };
 
-enum class QuantScales : uint8_t { channels, halves, super_32, super_16 };
+enum class QuantScales : uint8_t { channels, halves, super_32, super_16, integers };
 
 struct QuantLayout {
   QuantScales scales;
@@ -55,6 +56,7 @@ struct QuantLayout {
   constexpr size_t scale_bytes() const {
     switch (scales) {
       case QuantScales::channels:
+      case QuantScales::integers:
         return 0;
       case QuantScales::halves:
         return static_cast<size_t>(step) / 32 * 32 * (minimum ? 2 : 1);
@@ -77,6 +79,7 @@ inline constexpr QuantLayout kHalves8 = {QuantScales::halves, 8, 128, false, 64,
 inline constexpr QuantLayout kSuper4 = {QuantScales::super_32, 4, 0, false, 256, 256, 144};
 inline constexpr QuantLayout kSuper5 = {QuantScales::super_32, 5, 0, false, 256, 256, 176};
 inline constexpr QuantLayout kSuper6 = {QuantScales::super_16, 6, 32, false, 256, 256, 210};
+inline constexpr QuantLayout kIntegers = {QuantScales::integers, 8, 128, false, 64, 0, 0};
 inline constexpr QuantLayout kSuper3 = {QuantScales::super_16, 4, 4, false, 256, 256, 110};
 
 // Returns the layout of a format other than `none`.
@@ -138,6 +141,12 @@ void quant_pack(QuantFormat format, const void* src, int64_t n, int64_t k, std::
 // large for its type.
 bool quantize_pack(QuantFormat format, const void* src, DataType dtype, int64_t n, int64_t k, std::byte* dst,
                    int64_t block_begin, int64_t block_end);
+
+// The same for a matrix of int8, [n, k] or [k, n], without any scales: its bytes, its packing, a row read back.
+size_t int_packed_bytes(int64_t n, int64_t k);
+void int_pack(const int8_t* src, int64_t n, int64_t k, bool src_is_kn, std::byte* dst, int64_t block_begin,
+              int64_t block_end);
+void int_row(const std::byte* data, int64_t k, int64_t row, int8_t* out);
 
 // Writes row `row` of a packed matrix to `out`, k floats.
 void quant_row(QuantFormat format, const std::byte* data, int64_t n, int64_t k, int64_t row, float* out);

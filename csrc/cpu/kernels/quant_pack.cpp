@@ -97,6 +97,7 @@ void write_scales(const QuantLayout& layout, std::byte* step, int column, const 
   const int groups = layout.step / (layout.scales == QuantScales::super_16 ? 16 : 32);
   switch (layout.scales) {
     case QuantScales::channels:
+    case QuantScales::integers:
       return;
     case QuantScales::halves:
       for (int g = 0; g < groups; ++g) {
@@ -129,6 +130,9 @@ void read_step(const QuantLayout& layout, const std::byte* step, int column, flo
     const auto group = static_cast<size_t>(k / 32);
     const auto value = static_cast<float>(q[k] - layout.zero);
     switch (layout.scales) {
+      case QuantScales::integers:
+        out[k] = value;
+        break;
       case QuantScales::channels:
         out[k] = channel * value;
         break;
@@ -271,6 +275,39 @@ bool quantize_pack(QuantFormat format, const void* src, DataType dtype, int64_t 
     }
   }
   return true;
+}
+
+size_t int_packed_bytes(int64_t n, int64_t k) { return steps_bytes(kIntegers, n, k); }
+
+void int_pack(const int8_t* src, int64_t n, int64_t k, bool src_is_kn, std::byte* dst, int64_t block_begin,
+              int64_t block_end) {
+  const int64_t row_stride = src_is_kn ? 1 : k, element_stride = src_is_kn ? n : 1;
+  constexpr size_t kBytes = kIntegers.step_bytes();
+  for (int64_t block = block_begin; block < block_end; ++block) {
+    std::byte* step = dst + block_offset(kIntegers, k, block);
+    const int64_t first = block * kBlockColumns;
+    const int64_t columns = std::clamp<int64_t>(n - first, 0, kBlockColumns);
+    for (int64_t start = 0; start < k; start += kIntegers.step, step += kPairBlocks * kBytes) {
+      std::memset(step, 0x80, kBytes);
+      const int64_t elements = std::min<int64_t>(kIntegers.step, k - start);
+      for (int64_t c = 0; c < columns; ++c) {
+        const int8_t* from = src + (first + c) * row_stride + start * element_stride;
+        for (int64_t i = 0; i < elements; ++i) {
+          step[i / 4 * 64 + c * 4 + i % 4] = std::byte(static_cast<uint8_t>(from[i * element_stride] + 128));
+        }
+      }
+    }
+  }
+}
+
+void int_row(const std::byte* data, int64_t k, int64_t row, int8_t* out) {
+  const std::byte* step = data + block_offset(kIntegers, k, row / kBlockColumns);
+  const int64_t column = row % kBlockColumns;
+  for (int64_t i = 0; i < k; ++i) {
+    const int64_t at = i % kIntegers.step;
+    const std::byte* place = step + i / kIntegers.step * kPairBlocks * static_cast<int64_t>(kIntegers.step_bytes());
+    out[i] = static_cast<int8_t>(static_cast<int>(place[at / 4 * 64 + column * 4 + at % 4]) - 128);
+  }
 }
 
 void quant_row(QuantFormat format, const std::byte* data, int64_t n, int64_t k, int64_t row, float* out) {

@@ -70,7 +70,7 @@ def test_the_cpu_engine_generates_the_same_in_every_batch(case: str, made: Calla
         alone = [runner.generate([prompt])[0].outputs[0].token_ids for prompt in PROMPTS]
         smaller = runner.model.variants.store.nbytes < 0.75 * floats.model.variants.store.nbytes
     assert together == alone
-    assert smaller == (case in ("gptq", "awq", "compressed-tensors", "W8A8_DYNAMIC"))
+    assert smaller == (case != "fp8")
 
 
 def test_a_shift_against_outliers_is_taken_back_by_biases(

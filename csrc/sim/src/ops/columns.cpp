@@ -28,6 +28,13 @@ constexpr Row kRows[] = {
     {"LinearOperationMatmulWithBias", "235", "T T:nz T > T", "f16 bf16"},
     {"LinearOperationMatmulWithBias", "2", "T T f32 > T", "f16 bf16"},
     {"LinearOperationMatmulAccum", "2", "T T f32 > f32", "f16 bf16"},
+    {"LinearOperationMatmulDequantFloat16", "2", "i8 i8 T > f16", "i64 u64"},
+    {"LinearOperationMatmulDequantWithBiasFloat16", "2", "i8 i8 i32 T > f16", "i64 u64"},
+    {"LinearOperationMatmulDequantWithBiasFloat16", "3", "i8 i8:nz i32 T > f16", "i64 u64"},
+    {"LinearOperationMatmulDequantBf16", "2", "i8 i8 f32 > bf16", "f32"},
+    {"LinearOperationMatmulDequantWithBiasBf16", "2", "i8 i8 i32 f32 > bf16", "f32"},
+    {"LinearOperationMatmulDequantPerTokenFloat16", "2", "i8 i8 f32 f32 > f16", "f32"},
+    {"LinearOperationMatmulDequantPerTokenBf16", "2", "i8 i8 f32 f32 > bf16", "f32"},
     {"LinearParallelOperation", "2", "T T... > T", "f16 bf16"},
     {"RmsNormOperationNORM", "235", "T T > T", "f16 bf16"},
     {"RmsNormOperationNORMWithRSTD", "2", "f32 f32 > f32 f32", "f32"},
@@ -87,6 +94,8 @@ constexpr Row kRows[] = {
     {"ElewiseOperationEQUAL", "235", "T T > i8", "f16 f32 bf16"},
     {"ElewiseOperationSUB", "235", "T T > T", "f16 bf16 i64"},
     {"ElewiseOperationTANH", "235", "T > T", "f16 bf16"},
+    {"ElewiseOperationQUANT_PER_CHANNEL", "23", "T T i8 > i8", "f16 bf16"},
+    {"ElewiseOperationDYNAMIC_QUANT", "23", "T > i8 f32", "f16 bf16"},
     {"GatherOperation", "235", "T i32 > T", "f16 bf16 f32 i32 u32 i64"},
     {"GatherOperation", "235", "T i64 > T", "f16 bf16 f32 i32 u32 i64"},
     {"GatherOperation", "235", "T u32 > T", "f16 bf16 f32 i32 u32 i64"},
@@ -115,8 +124,8 @@ struct Type {
 };
 
 constexpr Type kTypes[] = {
-    {"f32", ACL_FLOAT}, {"f16", ACL_FLOAT16}, {"bf16", ACL_BF16},  {"i8", ACL_INT8},   {"i16", ACL_INT16},
-    {"i32", ACL_INT32}, {"i64", ACL_INT64},   {"u32", ACL_UINT32}, {"bool", ACL_BOOL},
+    {"f32", ACL_FLOAT}, {"f16", ACL_FLOAT16}, {"bf16", ACL_BF16},  {"i8", ACL_INT8},    {"i16", ACL_INT16},
+    {"i32", ACL_INT32}, {"i64", ACL_INT64},   {"u32", ACL_UINT32}, {"u64", ACL_UINT64}, {"bool", ACL_BOOL},
 };
 
 bool named(std::string_view name, aclDataType dtype) {

@@ -6,6 +6,7 @@
 
 #include "ops/columns.h"
 #include "ops/numeric.h"
+#include "ops/quantize.h"
 #include "ops/shapes.h"
 #include "rules.h"
 
@@ -15,7 +16,7 @@ namespace {
 using infer::ElewiseParam;
 constexpr const char* kName = "ElewiseOperation";
 
-// Names by number; the quantising types are not simulated.
+// Names by number; those without one are quantising types.
 constexpr const char* kSuffixes[] = {nullptr,       "CAST", "MULS",  "COS",     "SIN",         "NEG",        nullptr,
                                      "LOGICAL_NOT", "ADD",  "MUL",   "REALDIV", "LOGICAL_AND", "LOGICAL_OR", "LESS",
                                      "GREATER",     "SUB",  "EQUAL", nullptr,   nullptr,       nullptr,      "TANH"};
@@ -213,7 +214,7 @@ Status make_rules(const ElewiseParam& param, std::unique_ptr<OpRules>& rules) {
     return reject(ERROR_INVALID_PARAM, kName, ": elewiseType ", type, " does not exist");
   }
   if (kSuffixes[type] == nullptr) {
-    return reject(ERROR_INVALID_PARAM, kName, ": the simulator has no quantisation (elewiseType ", type, ")");
+    return make_quantizer(param, rules);
   }
   rules = std::make_unique<Elewise>(param);
   return NO_ERROR;

@@ -4,6 +4,7 @@
 #include "ops/columns.h"
 #include "ops/matmul.h"
 #include "ops/numeric.h"
+#include "ops/quantize.h"
 #include "rules.h"
 
 namespace atb::sim {
@@ -78,12 +79,11 @@ class Linear : public Rules {
 Status make_rules(const LinearParam& param, std::unique_ptr<OpRules>& rules) {
   constexpr const char* kName = "LinearOperation";
   ATB_SIM_TRY(check_reserved(kName, param.rsv));
-  if (param.outDataType != ACL_DT_UNDEFINED || param.quantMode != LinearParam::QUANT_UNDEFINED) {
-    return reject(ERROR_INVALID_PARAM, kName, ": outDataType ", text(param.outDataType), " and quantMode ",
-                  int{param.quantMode}, " ask for quantised weights, which the simulator does not have");
-  }
   if (param.matmulType != LinearParam::MATMUL_UNDEFINED) {
     return reject(ERROR_INVALID_PARAM, kName, ": matmulType ", int{param.matmulType}, " is not in the simulator");
+  }
+  if (param.outDataType != ACL_DT_UNDEFINED || param.quantMode != LinearParam::QUANT_UNDEFINED) {
+    return make_quant_linear(param, rules);
   }
   if (param.enAccum && (param.hasBias || family() != Family::a2)) {
     return reject(ERROR_INVALID_PARAM, kName,

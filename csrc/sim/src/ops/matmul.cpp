@@ -9,15 +9,16 @@
 namespace atb::sim {
 namespace {
 
-constexpr int64_t kFractal = 16;  // columns of an NZ block of two-byte elements; also the rows converted at a time
+constexpr int64_t kFractal =
+    16;  // rows of an NZ block, columns of one of two-byte elements, and rows converted at a time
 
 // Reads the weight's batch, rows and columns as a matrix, whatever its layout.
 Status weight_sizes(const std::string& op, const TensorDesc& weight, Sizes& out) {
-  const int64_t dims = rank(weight);
+  const int64_t dims = rank(weight), lanes = weight.dtype == ACL_INT8 ? 2 * kFractal : kFractal;
   if (dims == 4 && is_nz(weight)) {
-    if (dim(weight, 3) != kFractal || dim(weight, 2) % kFractal != 0) {
-      return reject(ERROR_INVALID_TENSOR_DIM, op,
-                    ": an NZ weight is [batch, columns / 16, rows (a multiple of 16), 16], not ", text(weight));
+    if (dim(weight, 3) != lanes || dim(weight, 2) % kFractal != 0) {
+      return reject(ERROR_INVALID_TENSOR_DIM, op, ": an NZ weight is [batch, columns / ", lanes,
+                    ", rows (a multiple of 16), ", lanes, "], not ", text(weight));
     }
     out = {dim(weight, 0), dim(weight, 2), dim(weight, 1) * dim(weight, 3)};
     return NO_ERROR;

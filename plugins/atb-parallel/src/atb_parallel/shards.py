@@ -242,6 +242,10 @@ class PartLoader(WeightLoader):
         blocks = np.ascontiguousarray(np.concatenate(parts, axis=cut.dim))
         return QuantizedRows(rows.format, cut.shape[1], blocks)
 
+    def linear_method(self, prefixes: Sequence[str], dtype: DataType) -> Any:
+        """Returns the method of a layer, as of the whole checkpoint."""
+        return self._loader.linear_method(prefixes, dtype)
+
     def unlisted(self) -> frozenset[str]:
         """Returns the names that the checkpoint's index leaves out."""
         return self._loader.unlisted()
@@ -271,5 +275,6 @@ def part_of(
     divided = divided_config(config, world_size)
     whole, part = (model_cls(MindIELLMConfig(hf_config=each), loader) for each in (config, divided))
     rows = [each for each in part.modules() if isinstance(each, RowParallelLinear)]
-    zeros = [source.name for each in rows if rank and each.bias is not None for source in each.bias.sources]
+    biases = [getattr(each, name, None) for each in rows if rank for name in ("bias", "quant_bias")]
+    zeros = [source.name for bias in biases if bias is not None for source in bias.sources]
     return divided, PartLoader(loader, cuts_of(whole, part, rank, world_size), zeros)

@@ -248,7 +248,9 @@ def _assign(op: Any, inputs: Operands, outputs: Operands) -> tuple[int, int]:
 
 
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(("Linear", "MergedLinear", "SplitLinear", "LinearParallel", "BatchMatmul"), _product),
+    **dict.fromkeys(
+        ("Linear", "MergedLinear", "SplitLinear", "LinearParallel", "BatchMatmul", "QuantLinear"), _product
+    ),
     "GroupedMatmul": _grouped,
     "Lora": _lora,
     "SelfAttention": _self_attention,
@@ -263,6 +265,9 @@ _RULES: dict[str, Rule] = {
     "AllReduce": _elements(1),
     # A sigmoid (negate, exp, add, divide) and the product with its input; of SwiGLU, half the elements have them.
     "Activation": _elements(4),
+    # Divide, add, round and clamp; of each row also the largest magnitude.
+    "QuantPerChannel": _elements(4),
+    "DynamicQuant": _elements(5),
     # Square, sum, and the products with the root and the weight.
     "RmsNorm": _elements(4),
     "AddRmsNorm": _elements(5),

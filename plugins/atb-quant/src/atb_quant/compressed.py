@@ -15,10 +15,21 @@ from typing import Any
 import numpy as np
 
 from atb_core.checkpoint.safetensors import SafetensorsLoader
-from atb_core.graph.arrays import HostArray, to_numpy
+from atb_core.graph import DataType
+from atb_core.graph.arrays import HostArray, numpy_dtype, to_numpy
 from atb_quant.fp8 import FloatMatrix
 from atb_quant.loader import Parts
-from atb_quant.matrix import Groups, IntegerMatrix, QuantMatrix, floats, unpacked
+from atb_quant.matrix import (
+    MAX_INPUTS,
+    Groups,
+    IntegerMatrix,
+    Product,
+    QuantMatrix,
+    dynamic_product,
+    floats,
+    static_product,
+    unpacked,
+)
 from atb_quant.settings import FLOATS, check_settings, group_count, need, refuse
 
 _NAME = "compressed-tensors"
@@ -56,11 +67,11 @@ def parts(stored: SafetensorsLoader, settings: Mapping[str, Any]) -> Parts:
 
 
 def _read_groups(stored: SafetensorsLoader, settings: Mapping[str, Any]) -> list[tuple[list[str], Mapping[str, Any]]]:
-    """Returns the targets of each group and the arguments of its weights."""
+    """Returns the targets of each group and the arguments of its weights, among them those of `activations`."""
     groups = settings.get("config_groups")
     if not isinstance(groups, dict) or not 1 <= len(groups) <= 64:
         raise refuse(stored, _NAME, f"its config_groups are {str(groups)[:100]}")
-    found = []
+    found: list[tuple[list[str], Mapping[str, Any]]] = []
     for name, group in groups.items():
         label = f"of config_groups, {str(name)[:100]!r}"
         if not isinstance(group, dict) or not isinstance(group.get("weights"), dict):
@@ -72,7 +83,7 @@ def _read_groups(stored: SafetensorsLoader, settings: Mapping[str, Any]) -> list
             raise refuse(stored, _NAME, f"{label} has activations other than of 8 bits: {str(inputs)[:100]}")
         if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
             raise refuse(stored, _NAME, f"{label} has the targets {str(targets)[:100]}")
-        found.append((targets, weights))
+        found.append((targets, {**weights, "activations": inputs}))
     return found
 
 
@@ -116,11 +127,15 @@ def _matrix(stored: SafetensorsLoader, prefix: str, weights: Mapping[str, Any]) 
     if type(size) is not int or (size < 1 and size != -1):
         raise refuse(stored, _NAME, f"the group_size of {prefix} is {str(size)[:100]}, not a positive number")
     packed = f"{prefix}.weight_packed" in stored
-    return _IntMatrix(stored, prefix, bits, size, packed, strategy == "tensor")
+    matrix = _IntMatrix(stored, prefix, bits, size, packed, strategy == "tensor")
+    matrix.activations = weights["activations"]
+    return matrix
 
 
 class _IntMatrix(IntegerMatrix):
-    """A matrix of integers, packed or not."""
+    """A matrix of integers, packed or not; `activations` are the arguments of its input."""
+
+    activations: Mapping[str, Any] | None = None
 
     def __init__(
         self, stored: SafetensorsLoader, prefix: str, bits: int, size: int, packed: bool, one_scale: bool
@@ -150,6 +165,39 @@ class _IntMatrix(IntegerMatrix):
         self._names, self._bits, self._packed = names, bits, packed
         self._size = columns if size == -1 else size
         self.lowest, self.highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+    def product(self, dtype: DataType) -> Product | None:
+        given, groups = self.activations or {}, self.groups()
+        symmetric = not groups.zeros.any() and groups.of_column is None and groups.scales.shape[1] == 1
+        whole = self._bits == 8 and not self._packed and symmetric and self.shape[1] <= MAX_INPUTS
+        if not whole or given.get("type") != "int":
+            return None
+        rows, kind = self.shape[0], (given.get("dynamic"), given.get("strategy"))
+        scales = np.broadcast_to(groups.scales[:, 0], (rows,))
+        if kind == (True, "token") and given.get("symmetric", True) is True:
+            return dynamic_product("W8A8_DYNAMIC", rows, lambda: scales)
+        if kind != (False, "tensor") or f"{self.prefix}.input_scale" not in self.stored:
+            return None
+        scale, zero = self._input()
+        self.check_input(scale, zero, dtype)
+        rounded = np.array([scale], np.float32).astype(numpy_dtype(dtype)).astype(np.float32)
+
+        def bias() -> HostArray:
+            sums: HostArray = -zero * self.integers(0, rows).sum(1, dtype=np.int64)
+            return sums.astype(np.int32)
+
+        return static_product(rows, dtype, (scale, zero), lambda: scales * rounded, bias)
+
+    def _input(self) -> tuple[float, int]:
+        """Returns scale and zero point of activations that have one for all."""
+        names = [f"{self.prefix}.{suffix}" for suffix in ("input_scale", "input_zero_point")]
+        shape = self.stored.shape(names[0])
+        need(self.stored, _NAME, names[0], shape if shape == () else (1,), FLOATS)
+        scale, zero = float(floats(self.stored, names[0]).reshape(-1)[0]), 0
+        if names[1] in self.stored:
+            need(self.stored, _NAME, names[1], shape, ("I8",))
+            zero = int(to_numpy(self.stored.get(names[1])).reshape(-1)[0])
+        return scale, zero
 
     def integers(self, start: int, stop: int) -> HostArray:
         stored = to_numpy(self.stored.get_slice(self._names["weight"], 0, start, stop))

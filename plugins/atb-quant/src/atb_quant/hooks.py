@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adds the schemes of quantised checkpoints."""
+"""Adds the schemes of quantised checkpoints, the functions of `nn.quantized`, and fusions."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from atb_core.checkpoint import WeightLoader
     from atb_core.checkpoint.safetensors import SafetensorsLoader
     from atb_core.graph import DataType
+    from atb_core.graph.passes import Pass
 
 # The names that checkpoints say, and the modules that read them.
 _MODULES = {
@@ -36,3 +37,19 @@ def _open(name: str, stored: SafetensorsLoader, settings: Mapping[str, Any], dty
 
     module = importlib.import_module(f"atb_quant.{_MODULES[name]}")
     return QuantLoader(name, stored, dtype, module.parts(stored, settings))
+
+
+@hookimpl
+def atb_functions() -> list[Callable[..., Any]]:
+    """Returns the functions of `nn.quantized`."""
+    from atb_quant.functions import dequantize, quantize_per_channel, quantize_per_token, quantized_linear
+
+    return [dequantize, quantize_per_channel, quantize_per_token, quantized_linear]
+
+
+@hookimpl
+def atb_fusion_passes() -> list[Pass]:
+    """Returns the fusions of products of integers with their scales."""
+    from atb_quant.fusions import PASSES
+
+    return PASSES

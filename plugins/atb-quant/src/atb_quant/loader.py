@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -15,22 +16,9 @@ from atb_core.errors import WeightsError
 from atb_core.graph import DataType
 from atb_core.graph.arrays import HostArray, numpy_dtype
 from atb_core.graph.quantized import QuantizedRows
-from atb_quant.matrix import QuantMatrix
+from atb_quant.matrix import QuantMatrix, Vector
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Vector:
-    """A tensor of one dimension that is computed from others.
-
-    Attributes:
-        size: number of elements.
-        values: returns them as float32.
-    """
-
-    size: int
-    values: Callable[[], HostArray]
 
 
 @dataclass(frozen=True)
@@ -63,11 +51,12 @@ class QuantLoader(WeightLoader):
         self._stored = stored
         self._dtype = dtype
         self._matrices = {f"{matrix.prefix}.weight": matrix for matrix in parts.matrices}
-        self._vectors = parts.vectors
+        self._vectors = dict(parts.vectors)
+        self._integers: set[str] = set()
         owners = {tensor: name for name, matrix in self._matrices.items() for tensor in matrix.tensors}
         gone = parts.dropped - owners.keys()
         names = (owners.get(name, name) for name in stored.names() if name not in gone)
-        self._names = tuple(dict.fromkeys((*names, *self._vectors)))
+        self._names = dict.fromkeys((*names, *self._vectors))
         self._expanded: list[str] = []
         self._kept = 0
 
@@ -76,7 +65,7 @@ class QuantLoader(WeightLoader):
         return self._stored.source
 
     def names(self) -> Sequence[str]:
-        return self._names
+        return tuple(self._names)
 
     def unlisted(self) -> frozenset[str]:
         return self._stored.unlisted() - self._matrices.keys()
@@ -87,21 +76,24 @@ class QuantLoader(WeightLoader):
         return self._matrices[name].shape if name in self._matrices else self._plain(name).shape(name)
 
     def dtype(self, name: str) -> DataType:
-        computed = name in self._matrices or name in self._vectors
-        return self._dtype if computed else self._plain(name).dtype(name)
+        if name in self._vectors:
+            return self._vectors[name].dtype or self._dtype
+        if name in self._matrices:
+            return DataType.INT8 if name in self._integers else self._dtype
+        return self._plain(name).dtype(name)
 
     def nbytes(self, name: str) -> int:
         if name in self._vectors:
-            return self._vectors[name].size * self._dtype.itemsize
+            return self._vectors[name].size * self.dtype(name).itemsize
         stored = self._matrices[name].tensors if name in self._matrices else (name,)
         return sum(self._plain(each).nbytes(each) for each in stored)
 
     def get(self, name: str) -> HostArray:
         if name in self._vectors:
-            return self._typed(self._vectors[name].values())
+            return self._typed(name, self._vectors[name].values())
         if name not in self._matrices:
             return self._plain(name).get(name)
-        return self._typed(self._matrices[name].values(0, self._matrices[name].shape[0]))
+        return self._rows(name, 0, self._matrices[name].shape[0])
 
     def read_into(self, name: str, out: HostArray) -> None:
         if name in self._matrices or name in self._vectors:
@@ -116,11 +108,32 @@ class QuantLoader(WeightLoader):
         if not 0 <= dim < len(shape) or not 0 <= start <= stop <= shape[dim]:
             raise WeightsError(f"{self.source}: {name!r} of shape {list(shape)} has no [{start}:{stop}] in {dim}")
         if name in self._matrices and dim == 0:
-            return self._typed(self._matrices[name].values(start, stop))
+            return self._rows(name, start, stop)
         return np.take(self.get(name), range(start, stop), dim)
 
+    def linear_method(self, prefixes: Sequence[str], dtype: DataType) -> Any:
+        if not self.keeps_integers or not all(f"{prefix}.weight" in self._matrices for prefix in prefixes):
+            return None
+        products = [self._matrices[f"{prefix}.weight"].product(dtype) for prefix in prefixes]
+        first = products[0]
+        if first is None or any(p is None or (p.method, p.input) != (first.method, first.input) for p in products):
+            return None
+        from atb_quant.linear_method import LINEAR_METHOD_ROUTER, InferenceMode, QuantTypeV3
+
+        method = LINEAR_METHOD_ROUTER[QuantTypeV3(first.method)][InferenceMode.ANY]()
+        for index, (prefix, product) in enumerate(zip(prefixes, products, strict=True)):
+            assert product is not None
+            # Packed matrices have the scale of their input once.
+            new = {f"{prefix}.{s}": v for s, v in product.vectors.items() if index == 0 or not s.startswith("input_")}
+            self._integers.add(f"{prefix}.weight")
+            self._vectors.update(new)
+            self._names.update(dict.fromkeys(new))
+            if method.has_bias and f"{prefix}.bias" in self._vectors:
+                del self._vectors[f"{prefix}.bias"], self._names[f"{prefix}.bias"]
+        return method
+
     def blocks(self, name: str, formats: Collection[str]) -> QuantizedRows | None:
-        matrix = self._matrices.get(name)
+        matrix = None if name in self._integers else self._matrices.get(name)
         rows = None if matrix is None else matrix.blocks(formats)
         if rows is not None:
             self._kept += 1
@@ -147,6 +160,10 @@ class QuantLoader(WeightLoader):
             raise self.unknown(name)
         return self._stored
 
-    def _typed(self, values: HostArray) -> HostArray:
+    def _rows(self, name: str, start: int, stop: int) -> HostArray:
+        matrix = self._matrices[name]
+        return self._typed(name, (matrix.integers if name in self._integers else matrix.values)(start, stop))
+
+    def _typed(self, name: str, values: HostArray) -> HostArray:
         with np.errstate(over="ignore"):
-            return values.astype(numpy_dtype(self._dtype))
+            return values.astype(numpy_dtype(self.dtype(name)))

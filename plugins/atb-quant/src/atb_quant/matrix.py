@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from atb_core.checkpoint.safetensors import SafetensorsLoader
 from atb_core.errors import WeightsError
-from atb_core.graph.arrays import HostArray, to_numpy
+from atb_core.graph import DataType
+from atb_core.graph.arrays import HostArray, numpy_dtype, to_numpy
 from atb_core.graph.quantized import QuantizedRows
 
 # Elements that are decoded at a time.
@@ -35,6 +37,76 @@ class Groups(NamedTuple):
     zeros: HostArray
     size: int
     of_column: HostArray | None = None
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A tensor of one dimension that is computed from others.
+
+    Attributes:
+        size: number of elements.
+        values: returns them.
+        dtype: their type; `None` for the floating type of the loader.
+    """
+
+    size: int
+    values: Callable[[], HostArray]
+    dtype: DataType | None = None
+
+
+@dataclass(frozen=True)
+class Product:
+    """Holds what a matrix has beside its integers where activations are integers, too.
+
+    Attributes:
+        method: the type of the linear method, one of `QuantTypeV3`.
+        vectors: the method's tensors by suffix, for this matrix.
+        input: scale and offset of the activations, which packed matrices must have in common.
+    """
+
+    method: str
+    vectors: Mapping[str, Vector]
+    input: tuple[float, float] | None = None
+
+
+#: The largest number of inputs whose products 32 bits can add.
+MAX_INPUTS = 131071
+
+
+def dynamic_product(method: str, rows: int, scales: Callable[[], HostArray]) -> Product:
+    """Returns the product of a matrix with float32 `scales` `[rows]` and a scale for each row of activations."""
+    return Product(method, {"weight_scale": Vector(rows, scales, DataType.FLOAT)})
+
+
+def static_product(
+    rows: int,
+    dtype: DataType,
+    inputs: tuple[float, float],
+    scales: Callable[[], HostArray],
+    bias: Callable[[], HostArray],
+) -> Product:
+    """Returns the product of a matrix with activations that have one scale.
+
+    Args:
+        rows: n.
+        dtype: the model's.
+        inputs: scale, which is rounded to `dtype`, and offset of the activations.
+        scales: returns float32 `[n]`, of the outputs.
+        bias: returns int32 `[n]`, added to the sums.
+    """
+
+    def packed() -> HostArray:
+        bits: HostArray = scales().astype(np.float32).view(np.uint32).astype(np.int64)
+        return bits
+
+    half = dtype is DataType.FLOAT16
+    vectors = {
+        "deq_scale": Vector(rows, packed if half else scales, DataType.INT64 if half else DataType.FLOAT),
+        "quant_bias": Vector(rows, bias, DataType.INT32),
+        "input_scale": Vector(1, lambda: np.array([inputs[0]], np.float32), dtype),
+        "input_offset": Vector(1, lambda: np.array([inputs[1]], np.int8), DataType.INT8),
+    }
+    return Product("W8A8", vectors, inputs)
 
 
 class QuantMatrix(ABC):
@@ -63,8 +135,26 @@ class QuantMatrix(ABC):
     def values(self, start: int, stop: int) -> HostArray:
         """Returns rows `[start, stop)` as float32."""
 
+    def integers(self, start: int, stop: int) -> HostArray:
+        """Returns `q` of rows `[start, stop)`, of an integer type; only where there is a `product`."""
+        raise NotImplementedError
+
     def blocks(self, formats: Collection[str]) -> QuantizedRows | None:
         """Returns the rows in blocks of one of the `formats`, `None` if none holds the same numbers."""
+        return None
+
+    def check_input(self, scale: float, offset: float, dtype: DataType) -> None:
+        """Raises `WeightsError` unless integers of 8 bits can be made with this scale, in `dtype`, and offset."""
+        rounded = np.array([scale], np.float32).astype(numpy_dtype(dtype))[0]
+        if not (np.isfinite(rounded) and rounded > 0 and offset == int(offset) and -128 <= offset <= 127):
+            raise self.fail(
+                f"has activations with the scale {scale:g} and the offset {offset:g}, which {dtype.short} cannot be "
+                "rounded by",
+                "Give a dtype, such as dtype='float32', to run the checkpoint without integers of activations.",
+            )
+
+    def product(self, dtype: DataType) -> Product | None:
+        """Returns how it is multiplied by integers in a model of `dtype`, `None` if activations stay floats."""
         return None
 
 

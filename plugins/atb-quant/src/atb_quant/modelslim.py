@@ -21,9 +21,19 @@ from typing import Any
 import numpy as np
 
 from atb_core.checkpoint.safetensors import SafetensorsLoader
+from atb_core.graph import DataType
 from atb_core.graph.arrays import HostArray, to_numpy
-from atb_quant.loader import Parts, Vector
-from atb_quant.matrix import Groups, IntegerMatrix, floats
+from atb_quant.loader import Parts
+from atb_quant.matrix import (
+    MAX_INPUTS,
+    Groups,
+    IntegerMatrix,
+    Product,
+    Vector,
+    dynamic_product,
+    floats,
+    static_product,
+)
 from atb_quant.settings import FLOATS, need, refuse
 
 _NAME = "msmodelslim"
@@ -91,6 +101,7 @@ class _SlimMatrix(IntegerMatrix):
         need(stored, _NAME, weight, shape, ("I8",))
         present = [f"{prefix}.{part}" for part in _PARTS if f"{prefix}.{part}" in stored]
         super().__init__(stored, prefix, (weight, *present), (shape[0], shape[1]))
+        self._kind = kind
         self._static = kind == _STATIC
         if kind == "W4A16":
             self.lowest, self.highest = -8, 7
@@ -107,6 +118,20 @@ class _SlimMatrix(IntegerMatrix):
         need(stored, _NAME, scale, found if found == shape[:1] else (shape[0], groups), FLOATS)
         if (offset := self._name("weight_offset")) in stored:
             need(stored, _NAME, offset, found, (*FLOATS, "I8", "I32"))
+
+    def product(self, dtype: DataType) -> Product | None:
+        if self._kind not in ("W8A8", "W8A8_DYNAMIC", "W8A8_MIX", "W8A8_PDMIX") or self.shape[1] > MAX_INPUTS:
+            return None
+        if not self._static:
+            method = "W8A8_DYNAMIC" if self._kind == "W8A8_DYNAMIC" else "W8A8_MIX"
+            scales = self.groups().scales
+            return dynamic_product(method, self.shape[0], lambda: scales[:, 0]) if scales.shape[1] == 1 else None
+        scale, offset = map(float, self._input())
+        self.check_input(scale, offset, dtype)
+        quant_bias = self._name("quant_bias")
+        return static_product(
+            self.shape[0], dtype, (scale, offset), self._deq_scale, lambda: to_numpy(self.stored.get(quant_bias))
+        )
 
     def _name(self, part: str) -> str:
         return f"{self.prefix}.{part}"

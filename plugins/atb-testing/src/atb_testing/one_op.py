@@ -28,8 +28,11 @@ def core_ops() -> dict[str, type[Op]]:
 
 
 def inputs_for(sample: Sample, dtype: torch.dtype) -> list[torch.Tensor]:
-    """Returns copies of a sample's inputs, floats in `dtype`."""
-    return [value.to(dtype) if value.is_floating_point() else value.clone() for value in sample.inputs]
+    """Returns copies of a sample's inputs, floats in `dtype` unless they are fixed."""
+    return [
+        value.to(dtype) if value.is_floating_point() and i not in sample.fixed else value.clone()
+        for i, value in enumerate(sample.inputs)
+    ]
 
 
 def inputs_for_atb(sample: Sample, dtype: torch.dtype) -> list[torch.Tensor]:

@@ -21,6 +21,7 @@ from atb_core.graph.ops import (
     BatchMatmul,
     Cast,
     Concat,
+    DynamicQuant,
     Elewise,
     ElewiseType,
     Gather,
@@ -34,6 +35,8 @@ from atb_core.graph.ops import (
     MoeTokenUnpermute,
     MoeTopkSoftmax,
     PagedAttention,
+    QuantLinear,
+    QuantPerChannel,
     Reduce,
     ReduceType,
     Repeat,
@@ -56,11 +59,15 @@ from atb_core.graph.ops.elewise import LOGICAL, UNARY
 
 @dataclass(frozen=True)
 class Sample:
-    """An op with its attributes and real inputs; the label is for the name of the test."""
+    """An op with its attributes and real inputs; the label is for the name of the test.
+
+    `fixed` are the positions of floats that keep their dtype where others are given in several.
+    """
 
     op: Op
     inputs: tuple[torch.Tensor, ...]
     label: str
+    fixed: tuple[int, ...] = ()
 
 
 def samples_of(op: type[Op]) -> Iterator[Sample]:
@@ -174,6 +181,45 @@ def _linear() -> Iterator[Sample]:
         yield Sample(Linear(transpose_b=False), (randn(m, k), randn(k, n)), f"{m}x{k}x{n}, weight [k, n]")
     yield Sample(Linear(), (randn(2, 3, 32), randn(16, 32)), "x of three dimensions")
     yield Sample(Linear(out_dtype=DataType.FLOAT), (randn(3, 32), randn(16, 32)), "float32 result")
+
+
+def _bytes(*shape: int) -> torch.Tensor:
+    return (randn(*shape) * 50).round().clamp(-128, 127).char()
+
+
+def _quant_per_channel() -> Iterator[Sample]:
+    x = randn(3, 70) * 3
+    offset = torch.tensor([7], dtype=torch.int8)
+    yield Sample(QuantPerChannel(), (x, torch.tensor([0.0234375]), offset), "one scale")
+    scales = (randn(70).abs() + 0.5) / 32
+    yield Sample(QuantPerChannel(), (x.view(3, 1, 70), scales, _bytes(70)), "a scale for each column")
+
+
+def _dynamic_quant() -> Iterator[Sample]:
+    yield Sample(DynamicQuant(), (randn(3, 70) * 3,), "rows of 70")
+    yield Sample(DynamicQuant(), (torch.cat([torch.zeros(1, 2, 33), randn(1, 2, 33)]),), "rows of zeros")
+
+
+def _quant_linear() -> Iterator[Sample]:
+    for m, k, n in ((1, 64, 32), (3, 150, 33), (17, 128, 48)):
+        x, weight, scale = _bytes(m, k), _bytes(n, k), randn(n).abs() / 1000
+        bits = scale.view(torch.int32).long()
+        bias = (randn(n) * 3000).int()
+        sizes = f"{m}x{k}x{n}"
+        for out in (DataType.FLOAT, DataType.BF16):
+            yield Sample(
+                QuantLinear(out, has_bias=True), (x, weight, scale, bias), f"{out.short} result, {sizes}", (2,)
+            )
+        yield Sample(QuantLinear(DataType.FLOAT16), (x, weight, bits), f"float16 result, {sizes}")
+        token = randn(m).abs() + 0.1
+        by_token = QuantLinear(DataType.BF16, has_token_scale=True)
+        yield Sample(by_token, (x, weight, scale, token), f"{sizes} by token", (2, 3))
+        turned = weight.T.contiguous()
+        yield Sample(QuantLinear(DataType.BF16, False), (x, turned, scale), f"{sizes}, weight [k, n]", (2,))
+        yield Sample(QuantLinear(DataType.INT32, has_bias=True), (x, weight, bias), f"int32 result, {sizes}")
+    many = torch.full((2, 3, 4000), -128, dtype=torch.int8)
+    inputs = (many, many[0], torch.ones(3), torch.full((3,), -(2**31), dtype=torch.int32))
+    yield Sample(QuantLinear(DataType.BF16, has_bias=True), inputs, "sums that wrap, three dimensions", (2,))
 
 
 def _merged_linear() -> Iterator[Sample]:
@@ -352,6 +398,9 @@ _SAMPLES: dict[type[Op], Callable[[], Iterator[Sample]]] = {
     LinearParallel: _linear_parallel,
     Elewise: _elewise,
     Linear: _linear,
+    QuantPerChannel: _quant_per_channel,
+    DynamicQuant: _dynamic_quant,
+    QuantLinear: _quant_linear,
     MergedLinear: _merged_linear,
     SplitLinear: _split_linear,
     Lora: _lora,
