@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -21,6 +21,7 @@ from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATION
 from atb_core.nn.distributed.distributed import ProcessGroup
 from atb_core.nn.distributed.mapping import Mapping
 from atb_core.runner.chat_template import TEMPLATE_LIMIT
+from atb_core.runner.stacking import check_together
 from atb_core.runner.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -76,15 +77,21 @@ def lead_group(model: CausalLM, cache: PagedCache) -> Group | None:
     return group
 
 
-def check_available(
-    backend: str, graph: str, rank: int, world_size: int, features: Collection[str], quantization: str | None
-) -> None:
+def check_available(given: dict[str, Any]) -> None:
     """Refuses what this version or this machine cannot do, before any file is opened.
 
+    Args:
+        given: arguments of `ModelRunner` by name.
+
     Raises:
-        BackendUnavailableError: A group started by others, or a backend that this machine does not have.
+        BackendUnavailableError: Options that exclude each other, a group started by others, or a backend that this
+            machine does not have.
         RequestError: A value that is none of those allowed.
     """
+    options = ("backend", "graph", "quantization", "tensor_parallel_size", "lora_modules")
+    check_together(**{name: given[name] for name in options})
+    backend, graph, quantization, features = (given[name] for name in ("backend", "graph", "quantization", "features"))
+    rank, world_size = given["rank"], given["world_size"]
     if world_size != 1 or rank != 0:
         if world_size < 1 or not 0 <= rank < world_size:
             raise RequestError(f"rank={rank} and world_size={world_size} do not go together: rank is below world_size")
@@ -199,8 +206,7 @@ def load_model(
             on_error.callback(group.close)
         _check_depth(config, loader)
         loader.keeps_integers = keep_blocks and quantization is None
-        opened = loader
-        mapping = Mapping()
+        opened, mapping = loader, Mapping()
         if group is not None:
             mapping = Mapping(group.world_size, group.rank, group=group)
             config, loader = group.divide(router.model_cls, config, loader)

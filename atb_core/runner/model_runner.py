@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Never, Self, Unpack
 
-    from atb_core.checkpoint import Progress
+    from atb_core.checkpoint import Checkpoint, Progress
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.runner.request import AdapterIds, Chats, Extra, Params
 
@@ -150,24 +150,16 @@ class ModelRunner:
         progress: Progress | None = None,
         **_unknown: Never,
     ) -> None:
-        check_opening(locals())
+        check_opening(given := locals())
         self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().graph if graph is None else graph
-        check_together(
-            backend=backend, graph=self.graph, quantization=quantization, tensor_parallel_size=tensor_parallel_size,
-            lora_modules=lora_modules,
-        )  # fmt: skip
-        check_available(backend, self.graph, rank, world_size, features, quantization)
+        check_available({**given, "graph": self.graph})
         if cache_packed is None:
             cache_packed = settings().cache_packed if self.backend == "cpu" else False
         packed = packed_folder(cache_packed)
         speculation = None if speculative_config is None else SpeculativeConfig.of(speculative_config)
         checkpoint = open_checkpoint(with_revision(model_name_or_path, revision), progress)
-        self.model_path = checkpoint.path
-        self._router = router_of(checkpoint)
-        self.config = config_with_dtype(self._router.config, str(dtype))
-        self.vocab_size = self.config.vocab_size
-        self._set_defaults(generation_config)
+        self._read(checkpoint, str(dtype), generation_config)
         context_len = longest_context(max_model_len, self.config.context_length)
         # The tokenizer first: it is quick, and a faulty one should not show after minutes of loading.
         self.tokenizer = open_tokenizer(self._router, checkpoint, tokenizer, chat_template) if load_tokenizer else None
@@ -182,12 +174,15 @@ class ModelRunner:
             model, block_size, max_num_seqs, context_len=context_len, max_model_len=max_model_len,
             num_blocks=num_blocks, kv_cache_memory_bytes=kv_cache_memory_bytes,
         )  # fmt: skip
-        self._max_num_batched_tokens, self._request_ids = max_num_batched_tokens, itertools.count()
         self.engine_loop = self._make_loop(max_num_batched_tokens, enable_prefix_caching, speculation)
         for name, path in (lora_modules or {}).items():
             self.load_adapter(name, path)
 
-    def _set_defaults(self, generation_config: str | Path) -> None:
+    def _read(self, checkpoint: Checkpoint, dtype: str, generation_config: str | Path) -> None:
+        """Reads configuration and default parameters."""
+        self.model_path, self._router = checkpoint.path, router_of(checkpoint)
+        self.config = config_with_dtype(self._router.config, dtype)
+        self.vocab_size = self.config.vocab_size
         own = self._router.generation_config
         self._eos = end_token_ids(own, {"eos_token_id": self.config.eos_token_id})
         self.generation_config, name = choose_generation_config(generation_config, own, self._router.config_dict)
@@ -209,6 +204,7 @@ class ModelRunner:
     def _make_loop(
         self, max_num_batched_tokens: int, enable_prefix_caching: bool, speculation: SpeculativeConfig | None
     ) -> EngineLoop:
+        self._max_num_batched_tokens, self._request_ids = max_num_batched_tokens, itertools.count()
         loaded, block_size, lora = self._loaded, self.block_size, self.model.lora
         problem = None if speculation is None else self.model.mixed_steps_problem(block_size)
         if problem is not None:
