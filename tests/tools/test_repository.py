@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from repository import Package, closure, packages, third_party
+from repository import Package, closure, packages, required_name, third_party
 
 CORE = """
 [project]
@@ -83,3 +83,12 @@ def test_the_import_contracts_name_every_package() -> None:
 def test_every_package_has_its_code_where_its_name_says() -> None:
     for package in packages()[1:]:
         assert (package.folder / "src" / package.module / "py.typed").is_file(), package.name
+
+
+def test_the_pure_packages_and_the_cores_tests_can_be_installed_without_what_is_compiled() -> None:
+    core, *plugins = packages()
+    compiled = {package.name for package in plugins if package.compiled}
+    pure = [package for package in plugins if not package.compiled]
+    required = [line for package in (core, *pure) for line in package.dependencies] + core.extra("test")
+    assert compiled
+    assert not compiled & {required_name(line) for line in required}

@@ -103,7 +103,7 @@ class BaseRouter(PortedRouter):
         return families().load(MODELS, self.model_type, owner)  # type: ignore[no-any-return]
 
     def get_tokenizer(self) -> Any:
-        """Returns a tokenizer with the methods of `runner.tokenizer.Tokenizer`, or a fast one of transformers.
+        """Returns a tokenizer with the methods of `runner.tokenizer.Tokenizer`, or with atb-ops one of transformers.
 
         `None`, the default, has the checkpoint's files read.
         """

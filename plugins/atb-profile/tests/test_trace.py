@@ -39,6 +39,20 @@ def test_slices_of_a_thread_do_not_overlap(events: list[dict[str, Any]]) -> None
             assert begin + duration <= following + 1e-6  # microseconds as floating-point numbers
 
 
+def test_steps_and_what_is_between_them_are_the_whole_time(
+    open_runner: Callable[..., ModelRunner], tmp_path: Path
+) -> None:
+    runner = open_runner()
+    with runner.profile(tmp_path / "trace.json") as profile:
+        runner.generate([[3, 1, 4]], SamplingParams(max_tokens=3, ignore_eos=True))
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    row = [event for event in events if event["ph"] == "X" and event["tid"] == 0]
+    assert {event["cat"] for event in row} == {"step", "host"}
+    assert sum(event["dur"] for event in row) == pytest.approx(profile.seconds * 1e6)
+    steps = sum(event["dur"] for event in row if event["cat"] == "step")
+    assert steps == pytest.approx(sum(call.end - call.begin for call in profile.calls) / 1e3)
+
+
 def test_threads_and_steps_have_names(events: list[dict[str, Any]]) -> None:
     names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert names == {0: "steps", 1: "engine thread 0", 2: "engine thread 1"}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -42,8 +43,8 @@ def write_adapter(base: Path, directory: Path, scale: float) -> Path:
 
 
 @pytest.fixture
-def locked() -> ServeSettings:
-    return ServeSettings(access=Access(hashed_keys(("secret",), None), None))
+def locked(tmp_path: Path) -> ServeSettings:
+    return ServeSettings(access=Access(hashed_keys(("secret",), None), None), lora_dir=tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,7 @@ def test_adapters_are_loaded_and_unloaded_by_who_has_the_key(
     small_model: Path, tmp_path: Path, locked: ServeSettings
 ) -> None:
     adapter = write_adapter(small_model, tmp_path / "sql", 1.0)
+    (tmp_path / "empty").mkdir()
     load = {"lora_name": "sql", "lora_path": str(adapter)}
     with serving(ModelRunner(small_model), locked) as served:
         with served.http() as client:
@@ -85,13 +87,30 @@ def test_adapters_are_loaded_and_unloaded_by_who_has_the_key(
             assert client.post("/v1/load_lora_adapter", json={**load, "load_inplace": True}).status_code == 200
             own = client.post("/v1/load_lora_adapter", json={**load, "lora_name": "alias"})
             assert own.status_code == 400 and "name of the model itself" in own.text
-            wrong = client.post("/v1/load_lora_adapter", json={"lora_name": "b", "lora_path": str(tmp_path)})
+            wrong = client.post("/v1/load_lora_adapter", json={"lora_name": "b", "lora_path": "empty"})
             assert wrong.status_code == 400 and "no adapter_config.json" in wrong.text
             assert names(client) == ["tiny", "alias", "sql"]
             assert client.post("/v1/unload_lora_adapter", json={"lora_name": "sql"}).status_code == 200
             assert client.post("/v1/unload_lora_adapter", json={"lora_name": "sql"}).status_code == 404
             assert client.post("/v1/completions", json={"model": "sql", "prompt": "x"}).status_code == 404
             assert names(client) == ["tiny", "alias"]
+
+
+def test_adapters_elsewhere_are_not_loaded(small_model: Path, tmp_path: Path, locked: ServeSettings) -> None:
+    elsewhere = write_adapter(small_model, tmp_path / "sql", 1.0)
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    settings = dataclasses.replace(locked, lora_dir=inside)
+    with serving(ModelRunner(small_model), settings) as served, served.http(headers=KEY) as client:
+        for path in (str(elsewhere), "../sql", f"{inside}/../sql", "/etc", "", ".", str(inside)):
+            refused = client.post("/v1/load_lora_adapter", json={"lora_name": "x", "lora_path": path})
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, "lora_path")
+            # Nothing tells if there is such a directory.
+            assert "is no directory in the server's folder" in refused.text
+    settings = dataclasses.replace(locked, lora_dir=None)
+    with serving(ModelRunner(small_model), settings) as served, served.http(headers=KEY) as client:
+        refused = client.post("/v1/load_lora_adapter", json={"lora_name": "x", "lora_path": str(elsewhere)})
+        assert refused.status_code == 403 and "--lora-dir" in refused.text
 
 
 def test_a_server_without_a_key_loads_nothing(small_model: Path, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import quant_files as files
 import torch
+from safetensors.torch import load_file, save_file
 
 from atb_cli import main
 from atb_core.errors import BackendUnavailableError
@@ -112,6 +114,48 @@ def test_a_model_that_cannot_be_compared_is_refused(
     status, out, err = verified(capsys, str(tmp_path))
     assert (status, out) == (1, "")
     assert message in err
+
+
+def test_a_quantised_checkpoint_is_compared_by_its_values_and_its_blocks_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tiny_checkpoint(tmp_path / "source", "qwen2", torch.bfloat16, intermediate_size=128)
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    quantised, _ = files.quantise_directory(source, tmp_path / "gptq", files.gptq(), settings)
+    options = ("--backend", "cpu", "--backend", "reference", "--tokens", "4")
+    status, out, err = verified(capsys, str(quantised), *options)
+    assert status == 0
+    assert "quantised by gptq: Hugging Face gets the values of its matrices in bfloat16" in err
+    assert "cpu, matrices as gptq stores them: mean 0.0" in out
+    assert "reference, matrices" not in out
+
+
+def test_a_wrong_reader_of_quantised_matrices_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atb_quant.loader import QuantLoader
+
+    source = tiny_checkpoint(tmp_path / "source", "llama")
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    quantised, _ = files.quantise_directory(source, tmp_path / "gptq", files.gptq(), settings)
+    right = QuantLoader.read_into
+    monkeypatch.setattr(QuantLoader, "read_into", lambda self, name, out: (right(self, name, out), out.sort())[0])
+    status, out, _ = verified(capsys, str(quantised), "--tokens", "0")
+    assert status == 1
+    assert "TOO LARGE" in out
+
+
+def test_a_bias_that_transformers_has_no_place_for_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tiny_checkpoint(tmp_path / "source", "llama")
+    tensors = load_file(source / "model.safetensors")
+    save_file({**tensors, "model.layers.0.input_layernorm.bias": torch.ones(64)}, source / "model.safetensors")
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    quantised, _ = files.quantise_directory(source, tmp_path / "gptq", files.gptq(), settings)
+    status, _, err = verified(capsys, str(quantised))
+    assert status == 1
+    assert "adds model.layers.0.input_layernorm.bias, which transformers' model has no place for" in err
 
 
 def test_a_gguf_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

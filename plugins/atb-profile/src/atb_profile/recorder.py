@@ -29,7 +29,7 @@ class Call:
         end: when the outputs were there.
         shapes: shapes of the inputs by name.
         values: lengths of sequences by the input's name.
-        runs: what the engine ran, one run each.
+        runs: what the engine ran, one run each; none of an engine that cannot tell when its nodes run.
     """
 
     name: str
@@ -44,8 +44,12 @@ class RecordedEngine:
     """An engine whose calls are handed to `keep`; everything else is that of the engine."""
 
     def __init__(self, inner: Engine, name: str, keep: Callable[[Call], None]) -> None:
-        inner.set_recording(True)
         self.inner, self._name, self._keep = inner, name, keep
+        self._has_nodes = True
+        try:
+            inner.set_recording(True)
+        except EngineError:
+            self._has_nodes = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -57,8 +61,15 @@ class RecordedEngine:
         end = time.perf_counter_ns()
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
         values = {name: tuple(inputs[name].tolist()) for name in _LENGTHS if name in inputs}
-        self._keep(Call(self._name, begin, end, shapes, values, self.inner.take_runs()))
+        runs = self.inner.take_runs() if self._has_nodes else []
+        self._keep(Call(self._name, begin, end, shapes, values, runs))
         return results
+
+    def release(self) -> Engine:
+        """Ends the recording and returns the engine."""
+        if self._has_nodes:
+            self.inner.set_recording(False)
+        return self.inner
 
 
 class _RecordingBackend:
@@ -84,7 +95,7 @@ def attach(store: VariantStore, keep: Callable[[Call], None]) -> Callable[[], No
     """Records all engines of a model from now on; returns a function that ends it.
 
     Raises:
-        EngineError: the backend's engines cannot tell when nodes run, or another profile records them.
+        EngineError: another profile records them.
     """
     backend: Any = store.backend
     if isinstance(backend, _RecordingBackend):
@@ -98,7 +109,6 @@ def attach(store: VariantStore, keep: Callable[[Call], None]) -> Callable[[], No
         store.backend = backend
         for variant in store.variants.values():
             if isinstance(variant.engine, RecordedEngine):
-                variant.engine = variant.engine.inner
-                variant.engine.set_recording(False)
+                variant.engine = variant.engine.release()
 
     return detach

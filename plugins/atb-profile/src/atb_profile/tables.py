@@ -22,14 +22,20 @@ def profile_text(profile: Profile, limits: Limits | None = None) -> str:
         by_op = profile.rows("op", phase)
         tokens = sum(_tokens(call) for call in calls)
         in_nodes = sum(row.seconds for row in by_op)
-        lines.append(
-            f"{phase}: {len(calls)} steps, {tokens} tokens, {seconds:.3f} s, {tokens / seconds:.1f} tokens/s; "
-            f"{_percent(in_nodes, seconds)} of it in nodes"
-        )
+        told = f"{phase}: {len(calls)} steps, {tokens} tokens, {seconds:.3f} s, {tokens / seconds:.1f} tokens/s"
+        if not by_op:
+            lines.append(told)
+            continue
+        lines.append(f"{told}; {_percent(in_nodes, seconds)} of it in nodes")
         lines += table(by_op, seconds, limits)
         lines.append("")
         lines += table(profile.rows("module", phase), seconds, limits)
         lines.append("")
+    if any(not call.runs for call in profile.calls):
+        lines.append(
+            "NO times of nodes: this engine cannot tell them. Steps are by the clock of this process; on the "
+            "simulator, they are those of the simulator and say nothing about a chip (on a card: msprof)"
+        )
     outside = profile.seconds - inside
     lines.append(
         f"outside of the engine (scheduling, sampling, text, waiting): {outside:.3f} s, "

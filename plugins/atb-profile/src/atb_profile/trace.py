@@ -31,13 +31,17 @@ def write_trace(profile: Profile, path: str | os.PathLike[str]) -> None:
 
 
 def events(profile: Profile) -> Iterator[dict[str, Any]]:
-    """Yields the events of a profile: the calls of engines, and each thread's part of every node."""
+    """Yields the events of a profile: the calls of engines with what is between, each thread's part of every node."""
     threads = max((len(run.threads) for call in profile.calls for run in call.runs), default=0)
     yield _named("process_name", 0, "atb_core")
     yield _named("thread_name", _CALLS, "steps")
     for index in range(threads):
         yield _named("thread_name", index + 1, f"engine thread {index}")
+    moment = profile.begin
     for call in profile.calls:
+        if call.begin > moment:
+            yield _slice("host", "host", _CALLS, moment, call.begin, profile.begin, {})
+        moment = call.end
         shapes = {name: list(shape) for name, shape in call.shapes.items()}
         yield _slice(call.name, "step", _CALLS, call.begin, call.end, profile.begin, {"inputs": shapes, **call.values})
         for node in node_times(call, profile.stored):
@@ -45,6 +49,8 @@ def events(profile: Profile) -> Iterator[dict[str, Any]]:
             for index, (begin, end) in enumerate(node.parts):
                 if begin:
                     yield _slice(node.op, "node", index + 1, begin, end, profile.begin, arguments)
+    if profile.end > moment:
+        yield _slice("host", "host", _CALLS, moment, profile.end, profile.begin, {})
 
 
 def _named(kind: str, thread: int, name: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +18,7 @@ from atb_serve.status import card, models
 
 
 async def load_lora_adapter(request: Request) -> Response:
-    """Loads an adapter from a directory of the server's machine; requests may ask for it as a model."""
+    """Loads one of the adapters in the server's folder of them; requests may ask for it as a model."""
     state = ServerState.of(request)
     _check_key(state)
     body = await read_body(request, LoadAdapterBody, state.limits)
@@ -26,9 +27,10 @@ async def load_lora_adapter(request: Request) -> Response:
     if known is not None and known.adapter_id is None:
         raise ApiError(f"{body.lora_name!r:.300} is the name of the model itself", param="lora_name")
     try:
-        await asyncio.to_thread(
-            base.runner.load_adapter, body.lora_name, body.lora_path, replace=bool(body.load_inplace)
-        )
+        directory = await asyncio.to_thread(_directory, state.lora_dir, body.lora_path)
+        await asyncio.to_thread(base.runner.load_adapter, body.lora_name, directory, replace=bool(body.load_inplace))
+    except ApiError:
+        raise
     except AtbError as error:
         raise ApiError(str(error), param="lora_path") from None
     state.models[body.lora_name] = base.with_adapter(body.lora_name)
@@ -48,6 +50,19 @@ async def unload_lora_adapter(request: Request) -> Response:
     del state.models[body.lora_name]
     model.runner.unload_adapter(model.adapter_id)
     return await models(request)
+
+
+def _directory(folder: Path | None, wanted: str) -> Path:
+    """Looks a directory up among those in `folder`, by its name or its whole path: a request makes no path itself."""
+    if folder is None:
+        raise ApiError(
+            "This server has no folder of adapters to load", status=403, code="forbidden",
+            hint="Start it with --lora-dir, or name adapters with --lora.",
+        )  # fmt: skip
+    for each in folder.iterdir() if folder.is_dir() else ():
+        if wanted in (each.name, str(each)) and each.is_dir():
+            return each
+    raise ApiError(f"{wanted!r:.300} is no directory in the server's folder of adapters", param="lora_path")
 
 
 def _check_key(state: ServerState) -> None:

@@ -87,7 +87,7 @@ def make_app(runner: ModelRunner, names: Sequence[str], settings: ServeSettings)
             raise SettingsError(f"the adapter {name} has the name of the model", hint="Give it another one.")
         models[name] = model.with_adapter(name)
     has_keys = bool(settings.access.key_hashes)
-    app.state.server = ServerState(models, settings.limits, metrics, has_keys, settings.log_texts)
+    app.state.server = ServerState(models, settings.limits, metrics, has_keys, settings.log_texts, settings.lora_dir)
     return app
 
 

@@ -64,6 +64,8 @@ def _long_names(option: click.Parameter) -> list[str]:
               " in the list of processes: not so the file, and the variable ATB_SERVE_API_KEY.")  # fmt: skip
 @click.option("--api-key-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="File with keys, one a line.")  # fmt: skip
+@click.option("--lora-dir", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIRECTORY",
+              help="Let requests with a key load the adapters that are directories in this one.")  # fmt: skip
 @click.option("--allowed-host", "hosts", multiple=True, metavar="NAME",
               help="Answer under this name too; may be given again. Without a key, a server at a loopback address"
               " answers under such addresses and localhost alone.")  # fmt: skip
@@ -159,7 +161,7 @@ def _served(model: str, options: dict[str, Any]) -> Served:
     del options["port"]
     keys = hashed_keys(options.pop("keys"), options.pop("api_key_file"))
     access = Access(keys, _hosts(host, options.pop("hosts"), bool(keys)))
-    settings = ServeSettings(_limits(options), access, options.pop("log_texts"))
+    settings = ServeSettings(_limits(options), access, options.pop("log_texts"), options.pop("lora_dir"))
     drain, log_requests = options.pop("drain"), options.pop("log_requests")
     if options["max_num_seqs"] is None:
         del options["max_num_seqs"]

@@ -77,11 +77,19 @@ class Access:
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """All settings of a server; with `log_texts`, the lines of the log have prompts and answers."""
+    """All settings of a server.
+
+    Attributes:
+        limits: What a request may ask for.
+        access: Who may ask.
+        log_texts: The lines of the log have prompts and answers.
+        lora_dir: Folder of the adapters that requests may load; `None`: they may load none.
+    """
 
     limits: Limits = field(default_factory=Limits)
     access: Access = field(default_factory=Access)
     log_texts: bool = False
+    lora_dir: Path | None = None
 
 
 def hashed_keys(keys: Iterable[str], key_file: Path | None = None) -> frozenset[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from msgspec import UNSET, UnsetType
@@ -31,6 +32,7 @@ class ServerState:
     metrics: Metrics
     has_keys: bool = False
     log_texts: bool = False
+    lora_dir: Path | None = None
 
     @classmethod
     def of(cls, request: Request) -> ServerState:

@@ -6,15 +6,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
+from atb_core.engine import get_backend
 from atb_core.runner.model_runner import ModelRunner
 from atb_testing.agreement import Divergence, greedy_divergences
 from atb_testing.checkpoints import load_reference
 from atb_testing.conformance import ErrorReport, Oracle, prompt_lengths, read_dtype
 from atb_testing.diagnosis import explain_difference
 from atb_testing.driver import open_model
+from atb_testing.plain import plain_weights
 
 # Ordinary text: on what a model was trained for, ties between tokens are rare.
 TEXTS = (
@@ -23,6 +26,13 @@ TEXTS = (
     "Once upon a time, in a small village by the sea, there lived",
     "一个数的平方根是",
 )
+
+
+class Quality(NamedTuple):
+    """What is lost: mean error of the logits by their mean magnitude, and the share of equal best tokens."""
+
+    mean: float
+    same_best: float
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,9 @@ class Verification:
         prompts: number of texts that were continued by `tokens` tokens.
         lengths: lengths of the prompts whose logits were compared.
         beyond: lengths at which the computation changes and that no prompt reached.
+        quantization: the scheme of a quantised checkpoint, whose values are compared; `None` for plain elements.
+        as_stored: of a quantised checkpoint, what its own blocks give by backend: how far the logits are from those of
+            the values, and the share of tokens after which the best one is the same. It does not decide.
     """
 
     dtype: str
@@ -47,6 +60,8 @@ class Verification:
     tokens: int = 0
     lengths: tuple[int, ...] = ()
     beyond: list[int] = field(default_factory=list)
+    quantization: str | None = None
+    as_stored: dict[str, Quality] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -75,26 +90,64 @@ def verify(
         say: receives a line before each stage.
         longest: the longest prompt in tokens.
     """
+    with plain_weights(directory) as (plain, scheme):
+        return _compare(directory, plain, scheme, backends, tokens, say, longest)
+
+
+def _compare(
+    directory: Path,
+    plain: Path,
+    scheme: str | None,
+    backends: Sequence[str],
+    tokens: int,
+    say: Callable[[str], None],
+    longest: int,
+) -> Verification:
     dtype = str(read_dtype(directory)).removeprefix("torch.")
     lengths, beyond = prompt_lengths(directory, longest)
+    if scheme is not None:
+        say(f"the checkpoint is quantised by {scheme}: Hugging Face gets the values of its matrices in {dtype}")
     say(f"Hugging Face in float32 and in {dtype}: the logits of prompts of {', '.join(map(str, lengths))} tokens")
-    oracle = Oracle.of(directory, lengths)
+    oracle = Oracle.of(plain, lengths)
     reports: dict[str, ErrorReport] = {}
     differences: dict[str, str] = {}
+    as_stored: dict[str, Quality] = {}
     for backend in backends:
         say(f"backend {backend}: the same prompts")
         reports[backend] = oracle.report(oracle.run(open_model(directory, backend)))
         if not reports[backend].within():
             say(f"backend {backend}: looking for the first module that differs")
-            differences[backend] = explain_difference(directory, backend, longest)
+            differences[backend] = explain_difference(plain, backend, longest)
+        if scheme is not None and get_backend(backend).block_formats:
+            say(f"backend {backend}: the same prompts, with matrices as they are stored")
+            as_stored[backend] = _quality(oracle, oracle.run(open_model(directory, backend, keep_blocks=True)))
     divergences: dict[str, list[Divergence]] = {}
     if tokens:
-        reference = load_reference(directory, read_dtype(directory))
+        reference = load_reference(plain, read_dtype(directory))
+        # With a dtype, matrices are expanded to their values.
+        chosen = "auto" if scheme is None else dtype
         for backend in backends:
             say(f"backend {backend}: {tokens} greedy tokens after {len(TEXTS)} texts")
-            runner = ModelRunner(directory, backend=backend, load_tokenizer=_has_tokenizer(directory))
+            runner = ModelRunner(directory, backend=backend, dtype=chosen, load_tokenizer=_has_tokenizer(directory))
             divergences[backend] = greedy_divergences(runner, reference, _prompts(runner), tokens)
-    return Verification(dtype, reports, differences, divergences, len(TEXTS) if tokens else 0, tokens, lengths, beyond)
+    return Verification(
+        dtype,
+        reports,
+        differences,
+        divergences,
+        len(TEXTS) if tokens else 0,
+        tokens,
+        lengths,
+        beyond,
+        scheme,
+        as_stored,
+    )
+
+
+def _quality(oracle: Oracle, ours: torch.Tensor) -> Quality:
+    """Returns how far logits are from the true ones."""
+    same = (ours.argmax(-1) == oracle.truth.argmax(-1)).float().mean()
+    return Quality(oracle.report(ours).ours_mean, same.item())
 
 
 def _has_tokenizer(directory: Path) -> bool:

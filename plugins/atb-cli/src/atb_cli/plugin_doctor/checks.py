@@ -31,7 +31,9 @@ def check_metadata(plugin: Installed) -> Iterator[Finding]:
         if normalized_name(family.distribution) == plugin.key and family.status is not Status.OK:
             yield Finding("incomplete", Level.ERROR, f"it {family.reason}", fix=family.fix)
     if plugin.problem is None and not plugin.model_types and not plugin.hook_modules:
-        yield Finding("empty", Level.WARNING, "it has neither a model family nor hooks")
+        # A package that names its API may be one that others import, such as atb-parallel.
+        level = Level.NOTE if plugin.api_versions else Level.WARNING
+        yield Finding("empty", level, "it has neither a model family nor hooks")
     if plugin.problem is None and not plugin.api_versions:
         package = plugin.entries[0].module.partition(".")[0] if plugin.entries else plugin.key.replace("-", "_")
         message = "it does not name the version of the plugin API that it is written for, so version 1 is assumed"
