@@ -144,6 +144,15 @@ def test_changed_weights_are_not_served_from_the_old_file(case: Case) -> None:
     assert len(stored_files(case.folder)) == 1
 
 
+def test_a_description_beside_the_weights_that_changes_packs_anew(case: Case) -> None:
+    description = case.file.with_name("quant_model_description.json")
+    plain, _ = case.open()
+    for text in ("{}", '{"matrix": "W8A8"}'):
+        description.write_text(text)
+        assert case.open() == (plain, False)
+        assert case.open() == (plain, True)
+
+
 def test_weights_that_change_while_they_are_read_are_not_kept(
     case: Case, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

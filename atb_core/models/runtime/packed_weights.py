@@ -73,7 +73,7 @@ class PackedWeights:
             )
         path = checkpoint.path.absolute()
         self._place, self._config = json.dumps([str(path), layout, options]), checkpoint.config()
-        self._sources = sources
+        self._sources, self._checkpoint = sources, path
         title = re.sub(r"[^\w.-]+", "-", "-".join(path.parts[-3:]).strip("-/."))[-80:].lstrip(".-")
         self.folder = folder
         self.path = folder / f"{title}-{hashlib.sha256(self._place.encode()).hexdigest()[:16]}{SUFFIX}"
@@ -81,7 +81,7 @@ class PackedWeights:
 
     def load(self, store: NativeStore, loader: WeightLoader) -> bool:
         """Maps the file into `store`; returns false if there is none, or it cannot be used, which a warning says."""
-        self._identity = loader.identity()
+        self._identity = self._identities(loader)
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -110,7 +110,7 @@ class PackedWeights:
         """Writes the file if the checkpoint is what it was at `load`; a warning says why if it cannot be written."""
         # A change from now on has another time than one before `load`.
         time.sleep(_CLOCK_STEP)
-        if not self._identity or loader.identity() != self._identity:
+        if not loader.identity() or self._identities(loader) != self._identity:
             _log.warning("packed weights are not kept: it is not known that %s did not change", loader.source)
             return
         try:
@@ -137,6 +137,13 @@ class PackedWeights:
         finally:
             os.close(descriptor)
             partial.unlink(missing_ok=True)
+
+    def _identities(self, loader: WeightLoader) -> object:
+        """Returns what changes with the files of the weights and the JSON beside them, such as a quantisation's."""
+        folder = self._checkpoint if self._checkpoint.is_dir() else self._checkpoint.parent
+        stats = [(path.name, path.stat()) for path in sorted(folder.glob("*.json"))]
+        beside = [[name, each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns] for name, each in stats]
+        return [loader.identity(), beside]
 
     def _key(self) -> str:
         content = json.dumps([self._place, self._config, self._identity], sort_keys=True, default=str)

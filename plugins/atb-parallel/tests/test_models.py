@@ -21,6 +21,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {"tie_word_embeddings": True},
     "qwen3": {},
     "qwen2_moe": {},
+    "qwen3_moe": {"moe_intermediate_size": 64, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2},
 }
 
 
@@ -54,6 +55,25 @@ def tokens(path: Path, size: int, **options: Any) -> list[list[int]]:
 def test_two_processes_give_the_tokens_of_one(model_type: str, checkpoint: Callable[..., Path]) -> None:
     path = checkpoint(model_type, **FAMILIES[model_type])
     assert tokens(path, 2) == tokens(path, 1)
+
+
+def logprobs(path: Path, size: int, dtype: str) -> list[float]:
+    """Returns the log probability of each token of a prompt after those before it."""
+    prompt = [(7 * place) % 199 for place in range(40)]
+    with opened(path, size, dtype=dtype) as runner:
+        (output,) = runner.generate([prompt], SamplingParams(max_tokens=1, prompt_logprobs=0))
+    assert output.prompt_logprobs is not None
+    entries = zip(prompt[1:], output.prompt_logprobs[1:], strict=True)
+    return [entry[token].logprob for token, entry in entries if entry is not None]
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", "qwen3_moe"])
+def test_two_processes_round_in_bfloat16_as_one_does(model_type: str, checkpoint: Callable[..., Path]) -> None:
+    """The mean error is at most twice that of one process; a part is rounded once more before each sum."""
+    path = checkpoint(model_type, **FAMILIES[model_type])
+    truth, one, two = logprobs(path, 1, "float32"), logprobs(path, 1, "bfloat16"), logprobs(path, 2, "bfloat16")
+    errors = [sum(abs(a - b) for a, b in zip(each, truth, strict=True)) / len(truth) for each in (one, two)]
+    assert 0 < errors[1] <= 2 * errors[0]
 
 
 def test_two_heads_of_keys_are_copied_to_four_processes(checkpoint: Callable[..., Path]) -> None:

@@ -42,7 +42,7 @@ def command(model: str, backends: tuple[str, ...], tokens: int, longest: int, as
 
     The reference is Hugging Face in float32. Our errors may be at most twice those of torch in the checkpoint's
     element type; otherwise the first module that differs is named. Exit status 1 if they differ. Of a quantised
-    checkpoint the values of its matrices are compared, and what its blocks lose beside them is reported.
+    checkpoint the values of its matrices are compared, and what it loses as it runs is reported.
     """
     for backend in backends:
         get_backend(backend)  # what this machine lacks for it is said before anything is computed
@@ -107,8 +107,8 @@ def _text(result: Verification) -> str:
         lines.append(f"  NOT tested: what changes at {', '.join(map(str, result.beyond))} tokens (--longest)")
     for backend, quality in result.as_stored.items():
         lines.append(
-            f"  {backend}, matrices as {result.quantization} stores them: mean {quality.mean:.2g}; the best token is "
-            f"the same after {quality.same_best:.0%} of the tokens (not judged: activations have 8 bits there)"
+            f"  {backend} as it runs {result.quantization} without a dtype: mean {quality.mean:.2g}; the best token is "
+            f"the same after {quality.same_best:.0%} of the tokens (not judged: activations may have 8 bits there)"
         )
     lines += [f"  first difference: {text}" for text in result.differences.values()]
     for backend, divergences in result.divergences.items():

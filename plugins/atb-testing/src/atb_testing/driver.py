@@ -34,16 +34,12 @@ def open_model(
     backend: Any = "reference",
     max_model_len: int | None = None,
     quantization: str | None = None,
-    keep_blocks: bool = False,
     **config: Any,
 ) -> Any:
-    """Loads a checkpoint with the installed family of its type; `config` changes fields of the configuration.
-
-    With `keep_blocks`, matrices that the checkpoint has quantised stay so where the engine can.
-    """
+    """Loads a checkpoint with the installed family of its type; `config` changes fields of the configuration."""
     with open_weights(directory) as loader:
         model = build_model(directory, loader, backend, max_model_len, **config)
-        model.load_weights(loader, SilentProgress(), quantization, keep_blocks=keep_blocks)
+        model.load_weights(loader, SilentProgress(), quantization)
     return model
 
 

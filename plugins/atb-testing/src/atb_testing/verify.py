@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 
-from atb_core.engine import get_backend
 from atb_core.runner.model_runner import ModelRunner
 from atb_testing.agreement import Divergence, greedy_divergences
 from atb_testing.checkpoints import load_reference
@@ -48,8 +47,8 @@ class Verification:
         lengths: lengths of the prompts whose logits were compared.
         beyond: lengths at which the computation changes and that no prompt reached.
         quantization: the scheme of a quantised checkpoint, whose values are compared; `None` for plain elements.
-        as_stored: of a quantised checkpoint, what its own blocks give by backend: how far the logits are from those of
-            the values, and the share of tokens after which the best one is the same. It does not decide.
+        as_stored: of a quantised checkpoint, what a runner gives without a dtype, by backend: how far the logits are
+            from those of the values, and the share of tokens after which the best one is the same. It does not decide.
     """
 
     dtype: str
@@ -118,9 +117,10 @@ def _compare(
         if not reports[backend].within():
             say(f"backend {backend}: looking for the first module that differs")
             differences[backend] = explain_difference(plain, backend, longest)
-        if scheme is not None and get_backend(backend).block_formats:
+        if scheme is not None:
             say(f"backend {backend}: the same prompts, with matrices as they are stored")
-            as_stored[backend] = _quality(oracle, oracle.run(open_model(directory, backend, keep_blocks=True)))
+            with ModelRunner(directory, backend=backend, load_tokenizer=False, max_num_seqs=1) as stored:
+                as_stored[backend] = _quality(oracle, oracle.run(stored.model))
     divergences: dict[str, list[Divergence]] = {}
     if tokens:
         reference = load_reference(plain, read_dtype(directory))
