@@ -19,7 +19,8 @@ QUANTIZATIONS = ("int8", "int4")
 GRAPHS = ("python", "cpp")
 #: Distributions of this project beside the core, which are folders of `plugins/` in its repository.
 _OWN = (
-    "ascend cli cpp-models gguf hub llama lora modelscope ops parallel profile pypi quant qwen2 qwen3 serve sim testing"
+    "ascend cli cpp-models gguf hub llama lora modelscope ops parallel profile pypi quant qwen2 qwen3 serve sim"
+    " speculation testing"
 )
 OWN_PACKAGES = frozenset(f"atb-{name}" for name in _OWN.split())
 

@@ -15,17 +15,19 @@ if TYPE_CHECKING:
     from atb_core.graph.custom_ops import OpContribution
     from atb_core.plugins.hooks import register_hooks
     from atb_core.plugins.hookspecs import hookimpl
+    from atb_core.runner.drafting import DraftMethod
     from atb_core.runner.tool_calls import ParsedAnswer, ToolCall, ToolParser, json_call, json_value, length_before
 
 __all__ = [
-    "CheckpointFormat", "OpContribution", "ParsedAnswer", "QuantScheme", "ToolCall", "ToolParser", "hookimpl",
-    "json_call", "json_value", "length_before", "register_hooks",
+    "CheckpointFormat", "DraftMethod", "OpContribution", "ParsedAnswer", "QuantScheme", "ToolCall", "ToolParser",
+    "hookimpl", "json_call", "json_value", "length_before", "register_hooks",
 ]  # fmt: skip
 
 # Loaded on use: listing families must not load the layers that these names are from.
 _HOME = {
     "CheckpointFormat": "checkpoint.formats",
     "QuantScheme": "checkpoint.quant_schemes",
+    "DraftMethod": "runner.drafting",
     "OpContribution": "graph.custom_ops",
     "hookimpl": "plugins.hookspecs",
     "register_hooks": "plugins.hooks",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from atb_core.graph.custom_ops import OpContribution
     from atb_core.graph.passes import Pass
     from atb_core.models.graph_builders import GraphBuilder
+    from atb_core.runner.drafting import DraftMethod
     from atb_core.runner.tool_calls import ToolParser
 
 PROJECT = "atb_core"
@@ -92,6 +93,11 @@ def atb_quant_schemes() -> list[QuantScheme]:  # type: ignore[empty-body]
 @hookspec(historic=True)
 def atb_checkpoint_sources() -> list[Source]:  # type: ignore[empty-body]
     """Returns places that checkpoints come from, asked in turn about a reference that is not on the disk."""
+
+
+@hookspec(historic=True)
+def atb_draft_methods() -> list[DraftMethod]:  # type: ignore[empty-body]
+    """Returns ways to guess tokens, which `ModelRunner(speculative_config=)` chooses by name."""
 
 
 @hookspec(historic=True)

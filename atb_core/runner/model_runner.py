@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import gc
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -24,6 +23,7 @@ from atb_core.models.base.router import router_of
 from atb_core.models.runtime.packed_weights import packed_folder
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
 from atb_core.runner.chat_template import end_template_process
+from atb_core.runner.drafting import drafter_maker
 from atb_core.runner.embedding import Pooling, batches, check_dimensions, check_pooling, cut, embed_batch, pooling_of
 from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.generation_config import choose_generation_config, default_values
@@ -41,7 +41,6 @@ from atb_core.runner.prompts import EncodedPrompt, Prompt, PromptEncoder, Prompt
 from atb_core.runner.request import Call, Request, RequestFactory, adapters_for_each, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.scheduler import Scheduler
-from atb_core.runner.speculation import Drafter, SpeculativeConfig
 from atb_core.runner.stacking import check_together
 from atb_core.runner.token_mask import TokenMaskFactory
 from atb_core.runner.tool_calls import ParsedAnswer, ToolParser, split_thoughts, tool_parser
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
 
     from atb_core.checkpoint import Checkpoint, Progress
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+    from atb_core.runner.drafting import Drafter
     from atb_core.runner.request import AdapterIds, Chats, Extra, Params
 
 # Completions at a time by default. Most are far from full contexts, so the cache is not made for as many of those.
@@ -90,9 +90,8 @@ class ModelRunner:
         max_num_seqs: Most completions that run at a time; more wait. `None`: 256, or as many as there are blocks.
         max_num_batched_tokens: Most prompt tokens in a step; longer prompts are taken in chunks if the model can.
         enable_prefix_caching: Takes blocks of a prompt that the cache has from there, if there are mixed steps.
-        speculative_config: Guesses tokens from each request's own text and checks several in one step; the tokens are
-            the same. In vLLM's form: `{"method": "ngram"}`, with `num_speculative_tokens` (8) at a time at most, after
-            `prompt_lookup_min` (3) tokens that occurred before, `prompt_lookup_max` (8) of which are compared.
+        speculative_config: Guesses tokens and checks several in one step; the tokens are the same. In vLLM's form:
+            `{"method": "ngram"}` guesses from each request's own text; needs atb-speculation, which has the entries.
         num_blocks: Size of the cache in blocks.
         kv_cache_memory_bytes: Size of the cache in bytes, used as blocks are. `None`: enough for `max_num_seqs` full
             contexts (16 if that is not given), but at most half of the memory that is available after loading.
@@ -157,7 +156,7 @@ class ModelRunner:
         if cache_packed is None:
             cache_packed = settings().cache_packed if self.backend == "cpu" else False
         packed = packed_folder(cache_packed)
-        speculation = None if speculative_config is None else SpeculativeConfig.of(speculative_config)
+        make_drafter = None if speculative_config is None else drafter_maker(speculative_config)
         checkpoint = open_checkpoint(with_revision(model_name_or_path, revision), progress)
         self._read(checkpoint, str(dtype), generation_config)
         context_len = longest_context(max_model_len, self.config.context_length)
@@ -174,7 +173,7 @@ class ModelRunner:
             model, block_size, max_num_seqs, context_len=context_len, max_model_len=max_model_len,
             num_blocks=num_blocks, kv_cache_memory_bytes=kv_cache_memory_bytes,
         )  # fmt: skip
-        self.engine_loop = self._make_loop(max_num_batched_tokens, enable_prefix_caching, speculation)
+        self.engine_loop = self._make_loop(max_num_batched_tokens, enable_prefix_caching, make_drafter)
         for name, path in (lora_modules or {}).items():
             self.load_adapter(name, path)
 
@@ -202,11 +201,11 @@ class ModelRunner:
         self._group = lead_group(model, self._cache)
 
     def _make_loop(
-        self, max_num_batched_tokens: int, enable_prefix_caching: bool, speculation: SpeculativeConfig | None
+        self, max_num_batched_tokens: int, enable_prefix_caching: bool, make_drafter: Callable[[], Drafter] | None
     ) -> EngineLoop:
         self._max_num_batched_tokens, self._request_ids = max_num_batched_tokens, itertools.count()
         loaded, block_size, lora = self._loaded, self.block_size, self.model.lora
-        problem = None if speculation is None else self.model.mixed_steps_problem(block_size)
+        problem = None if make_drafter is None else self.model.mixed_steps_problem(block_size)
         if problem is not None:
             raise RequestError(f"speculative_config needs steps of several tokens a request: {problem}")
         scheduler = Scheduler(
@@ -217,7 +216,7 @@ class ModelRunner:
             shares_prefixes=enable_prefix_caching,
             max_adapters=lora.max_loras,
             mixes_adapters=lora.is_grouped,
-            make_drafter=None if speculation is None else functools.partial(Drafter, speculation),
+            make_drafter=make_drafter,
         )
         sizes = {"max_model_len": self.max_model_len, "vocab_size": self.vocab_size}
         return EngineLoop(lambda step: _model_in(loaded).run_step(step), scheduler, self._cache.caches, **sizes)

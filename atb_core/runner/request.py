@@ -18,11 +18,11 @@ from atb_core.runner.detokenizer import Detokenizer
 from atb_core.runner.outputs import CompletionOutput, FinishReason, Logprob, RequestOutput, StreamChunk
 from atb_core.runner.prompts import Chat, EncodedPrompt, PromptEncoder
 from atb_core.runner.sampling_params import SamplingParams
-from atb_core.runner.speculation import Drafter
 from atb_core.runner.token_mask import TokenMask, TokenMaskFactory
 
 if TYPE_CHECKING:
     from atb_core.features.adapters import Adapter
+    from atb_core.runner.drafting import Drafter
 
 Params = SamplingParams | Sequence[SamplingParams] | None
 Chats = Chat | Sequence[Chat]

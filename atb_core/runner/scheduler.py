@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from atb_core.errors import EngineError
 from atb_core.runner.block_manager import BlockManager, block_key
 from atb_core.runner.request import Request
-from atb_core.runner.speculation import Drafter
 
 if TYPE_CHECKING:
     from atb_core.features.adapters import Adapter
+    from atb_core.runner.drafting import Drafter
 
 
 class Batch(NamedTuple):

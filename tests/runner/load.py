@@ -19,7 +19,7 @@ from atb_core.runner.request import Call, Request
 from atb_core.runner.sampler import sample
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.scheduler import Scheduler
-from atb_core.runner.speculation import Drafter, SpeculativeConfig
+from atb_speculation.ngram import NgramConfig, NgramDrafter
 
 #: Few, so that texts repeat themselves: prompts share prefixes, and guesses are right now and then.
 VOCAB = 12
@@ -105,10 +105,10 @@ class World:
     def __init__(self, num_blocks: int = 40, block_size: int = 4, mixes: bool = True, guesses: bool = True) -> None:
         self.model = CachedModel(num_blocks, block_size, max_adapters=2)
         self.blocks = BlockManager(num_blocks, block_size)
-        config = SpeculativeConfig(prompt_lookup_min=1, num_speculative_tokens=4)
+        config = NgramConfig(prompt_lookup_min=1, num_speculative_tokens=4)
         scheduler = Scheduler(
             self.blocks, 6, 24, can_mix=lambda: mixes, shares_prefixes=True, max_adapters=2,
-            make_drafter=(lambda: Drafter(config)) if guesses and mixes else None,
+            make_drafter=(lambda: NgramDrafter(config)) if guesses and mixes else None,
         )  # fmt: skip
         self.loop = EngineLoop(self.model.forward, scheduler, [], max_model_len=MAX_LEN, vocab_size=VOCAB)
         self.adapters: dict[str, FakeAdapter] = {}

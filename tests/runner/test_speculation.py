@@ -13,24 +13,23 @@ from hypothesis import strategies as st
 from runner.fake_model import VOCAB, FakeModel, expected_greedy
 from runner.fake_runner import fake_runners
 
-from atb_core.errors import RequestError
+from atb_core.errors import PluginError, RequestError
+from atb_core.extensions import Contribution, Owner
 from atb_core.runner.block_manager import BlockManager
+from atb_core.runner.drafting import DRAFT_METHODS, Drafter, DraftMethod, drafter_maker
 from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.outputs import RequestOutput
 from atb_core.runner.request import Call, Request
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.scheduler import Scheduler
-from atb_core.runner.speculation import Drafter, SpeculativeConfig
 
 MAX_LEN = 64
-CONFIG = SpeculativeConfig()
 
 
 class Guessing(Drafter):
     """Guesses tokens of a given text, each of them wrong with some probability."""
 
     def __init__(self, text: Sequence[int], wrong: float, count: int = 5) -> None:
-        super().__init__(CONFIG)
         self.text, self.wrong, self.count = text, wrong, count
         self.random = random.Random(len(text))
         self.noted: list[tuple[int, int]] = []
@@ -158,70 +157,32 @@ def test_a_token_mask_sees_every_token_once_and_in_order() -> None:
     assert mask.asked == list(range(13))
 
 
-def draft(tokens: list[int], limit: int = 8, cost: float = 0.0) -> list[int]:
-    return Drafter(CONFIG).draft(tokens, limit, cost)
-
-
-def test_a_guess_is_what_followed_the_newest_tokens_before() -> None:
-    assert draft([1, 2, 3, 7, 8, 9, 5, 1, 2, 3], 4) == [7, 8, 9, 5]
-    assert draft([1, 2, 3, 7, 8, 9, 5, 1, 2, 3], 2) == [7, 8]
-    assert draft([1, 2, 3, 7, 8, 9, 5, 4, 2, 3]) == [], "two tokens are too few"
-    assert draft([1, 2]) == []
-    assert draft([1, 2, 3, 7, 8, 9, 5, 1, 2, 3], 0) == []
-
-
-def test_the_longest_match_is_preferred_then_the_newest() -> None:
-    assert draft([5, 1, 2, 3, 7, 6, 1, 2, 3, 8, 5, 1, 2, 3], 1) == [7]
-    assert draft([4, 1, 2, 3, 7, 6, 1, 2, 3, 8, 5, 1, 2, 3], 1) == [8]
-
-
-def test_a_text_that_repeats_itself_goes_on() -> None:
-    assert draft([1, 2, 1, 2, 1, 2, 1, 2]) == [1, 2, 1, 2, 1, 2, 1, 2]
-
-
-def test_a_text_may_grow_between_guesses() -> None:
-    drafter, text = Drafter(CONFIG), [1, 2, 3, 4]
-    assert drafter.draft(text, 8, 0.0) == []
-    text += [1, 2, 3]
-    assert drafter.draft(text, 1, 0.0) == [4]
-
-
-def test_guesses_that_prove_wrong_are_left_out_but_for_a_few() -> None:
-    drafter, text = Drafter(CONFIG), [1, 2, 3, 7, 8, 9, 5, 1, 2, 3]
-    for _ in range(40):
-        drafter.note(8, 0)
-    drafts = [drafter.draft(text, 8, 0.2) for _ in range(64)]
-    assert sum(map(bool, drafts)) == 2
-    assert all(len(each) <= 2 for each in drafts)
-    for _ in range(20):
-        drafter.note(8, 8)
-    assert len(drafter.draft(text, 8, 0.0)) == 8, "and made again when they prove right"
-
-
-def test_costly_guesses_are_fewer() -> None:
-    drafter, text = Drafter(CONFIG), [1, 2, 3, 7, 8, 9, 5, 1, 2, 3]
-    sizes = [len(drafter.draft(text, 8, cost)) for cost in (0.01, 0.1, 0.3, 0.6)]
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] > sizes[-1] == 0
-
-
-@pytest.mark.parametrize(
-    ("given", "named"),
-    [
-        ({"method": "medusa"}, "medusa"),
-        ({"method": "ngram", "model": "x"}, "model"),
-        ({"num_speculative_tokens": 0}, "num_speculative_tokens"),
-        ({"num_speculative_tokens": "8"}, "num_speculative_tokens"),
-        ({"num_speculative_tokens": True}, "num_speculative_tokens"),
-        ({"prompt_lookup_min": 9}, "prompt_lookup_max"),
-    ],
-)
-def test_a_faulty_configuration_is_named(given: dict[str, Any], named: str) -> None:
-    with pytest.raises(RequestError, match=named):
-        SpeculativeConfig.of(given)
-
-
 def test_a_model_without_mixed_steps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RequestError, match=r"speculative_config needs .*: it is a fake without them"):
         fake_runners(monkeypatch, mixes=False)(speculative_config={"method": "ngram"})
     fake_runners(monkeypatch, mixes=False)(speculative_config=None)
+
+
+def methods(*contributed: DraftMethod) -> list[Contribution[Any]]:
+    return [Contribution(Owner(f"package-{number}"), method) for number, method in enumerate(contributed)]
+
+
+def test_a_method_takes_the_other_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = DraftMethod("again", lambda entries: lambda: Guessing([entries["token"]], 0.0))
+    monkeypatch.setattr(DRAFT_METHODS, "all", lambda: methods(method))
+    assert drafter_maker({"method": "again", "token": 7})().draft([], 5, 0.0) == [7]
+
+
+def test_a_method_that_no_plugin_has_is_refused_with_the_package_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DRAFT_METHODS, "all", list)
+    for config in ({}, {"method": "medusa"}, {"method": 3}):
+        with pytest.raises(RequestError, match=r"no plugin has the method .* of speculative_config") as caught:
+            drafter_maker(config)
+        assert "pip install" in str(caught.value) and "atb-speculation" in str(caught.value)
+
+
+def test_one_method_of_two_plugins_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = DraftMethod("again", lambda entries: lambda: Guessing([], 0.0))
+    monkeypatch.setattr(DRAFT_METHODS, "all", lambda: methods(method, method))
+    with pytest.raises(PluginError, match="package-0 and package-1"):
+        drafter_maker({"method": "again"})

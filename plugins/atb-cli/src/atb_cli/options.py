@@ -134,7 +134,7 @@ model_options = _options(
                  help="Largest rank of an adapter."),
     click.option("--speculate", "speculative_config", is_flag=True, callback=_speculative_config,
                  help="Guess tokens from the text so far and check several at a time; the answers are the same. Faster"
-                 " for text that repeats itself, such as code."),
+                 " for text that repeats itself, such as code. Needs atb-speculation."),
 )  # fmt: skip
 
 chat_options = _options(

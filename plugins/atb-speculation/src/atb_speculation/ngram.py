@@ -8,8 +8,9 @@ the same logits with the same random number. Source of the method: Saxena, "Prom
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 from atb_core.errors import RequestError, shown
@@ -28,11 +29,10 @@ _MAX_SPECULATIVE_TOKENS = 64
 
 
 @dataclass(frozen=True)
-class SpeculativeConfig:
-    """Says how tokens are guessed, by vLLM's names.
+class NgramConfig:
+    """Says how tokens are guessed, by vLLM's names: as they followed the last time that the newest tokens occurred.
 
     Args:
-        method: `"ngram"`: as they followed the last time that the newest tokens occurred.
         num_speculative_tokens: Largest number of tokens guessed at a time, 1 to 64.
         prompt_lookup_min: Number of newest tokens that must have occurred before.
         prompt_lookup_max: Number of them up to which a longer match is preferred.
@@ -41,14 +41,11 @@ class SpeculativeConfig:
         RequestError: A value is out of range.
     """
 
-    method: str = "ngram"
     num_speculative_tokens: int = 8
     prompt_lookup_min: int = 3
     prompt_lookup_max: int = 8
 
     def __post_init__(self) -> None:
-        if self.method != "ngram":
-            raise RequestError(f"speculative_config has the method {shown(self.method)}", hint="The only one is ngram.")
         for name in ("num_speculative_tokens", "prompt_lookup_min", "prompt_lookup_max"):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= _MAX_SPECULATIVE_TOKENS:
@@ -58,20 +55,21 @@ class SpeculativeConfig:
                 f"prompt_lookup_max={self.prompt_lookup_max} is less than prompt_lookup_min={self.prompt_lookup_min}"
             )
 
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> SpeculativeConfig:
-        """Makes a configuration of a mapping; RequestError for a key that it does not have."""
-        names = [field.name for field in fields(cls)]
-        for name in given:
-            if name not in names:
-                raise RequestError(f"speculative_config has no entry {shown(name)}", hint=f"It has {', '.join(names)}.")
-        return cls(**given)
+
+def configure(entries: Mapping[str, Any]) -> Callable[[], NgramDrafter]:
+    """Returns what makes the drafter of a request; RequestError for an entry that there is not."""
+    names = [field.name for field in fields(NgramConfig)]
+    for name in entries:
+        if name not in names:
+            hint = f"It has method, {', '.join(names)}."
+            raise RequestError(f"speculative_config has no entry {shown(name)}", hint=hint)
+    return partial(NgramDrafter, NgramConfig(**entries))
 
 
-class Drafter:
+class NgramDrafter:
     """Guesses the next tokens of one request, as many as are likely to pay."""
 
-    def __init__(self, config: SpeculativeConfig) -> None:
+    def __init__(self, config: NgramConfig) -> None:
         self._config = config
         self._places = _Places(config.prompt_lookup_min, config.prompt_lookup_max)
         self._acceptance = _FIRST_ACCEPTANCE

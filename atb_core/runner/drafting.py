@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The place of methods that guess a request's next tokens, which the model checks several at a time: speculation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from atb_core.errors import RequestError, shown
+from atb_core.extensions import Extensions, plugin_errors
+from atb_core.names import pip_install
+
+
+class Drafter(Protocol):
+    """Guesses the next tokens of one request."""
+
+    def draft(self, token_ids: Sequence[int], limit: int, cost: float) -> list[int]:
+        """Returns guesses of the tokens that follow, none if that is unlikely to pay.
+
+        Args:
+            token_ids: All tokens of the request; those of earlier calls are their beginning.
+            limit: Largest number of tokens.
+            cost: Time of one more token in a step, relative to a step without guesses.
+        """
+        ...
+
+    def note(self, num_drafted: int, num_accepted: int) -> None:
+        """Takes how many of the guesses were right; those after the first wrong one say nothing."""
+
+
+@dataclass(frozen=True)
+class DraftMethod:
+    """A way to guess tokens.
+
+    Attributes:
+        name: the `method` of `ModelRunner(speculative_config=)` that chooses it.
+        configure: takes the other entries, and returns what makes a `Drafter`; RequestError for a faulty entry.
+    """
+
+    name: str
+    configure: Callable[[Mapping[str, Any]], Callable[[], Drafter]]
+
+
+def _problem(item: object) -> str | None:
+    return None if isinstance(item, DraftMethod) else f"{item!r:.200} is no DraftMethod"
+
+
+DRAFT_METHODS: Extensions[DraftMethod] = Extensions(
+    "atb_draft_methods", "a list of atb_core.plugins.DraftMethod", _problem
+)
+
+
+def drafter_maker(config: Mapping[str, Any]) -> Callable[[], Drafter]:
+    """Returns what makes the drafter of each request; RequestError for a method that no plugin has."""
+    method = config.get("method", "ngram")
+    contribution = DRAFT_METHODS.only(lambda each: each.name == method, f"the method {shown(method)} of speculation")
+    if contribution is None:
+        hint = f"ngram is in atb-speculation: {pip_install('atb-speculation')}.{DRAFT_METHODS.failures()}"
+        raise RequestError(f"no plugin has the method {shown(method)} of speculative_config", hint=hint)
+    with plugin_errors(contribution.owner):
+        return contribution.value.configure({name: config[name] for name in config if name != "method"})
