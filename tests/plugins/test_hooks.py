@@ -24,6 +24,7 @@ from atb_core.nn.functional import FUNCTIONS
 from atb_core.plugins import ToolParser, hookimpl, register_hooks
 from atb_core.plugins.hookspecs import HOOK_NAMES
 from atb_core.plugins.records import Status, records
+from atb_core.runner.drafting import DRAFT_METHODS
 from atb_core.runner.tool_calls import TOOL_PARSERS
 
 __all__ = ["site"]
@@ -59,6 +60,7 @@ def test_every_hook_fills_one_slot_of_a_layer() -> None:
         CHECKPOINT_FORMATS,
         QUANT_SCHEMES,
         SOURCES,
+        DRAFT_METHODS,
         TOOL_PARSERS,
     )
     assert [slot.hook for slot in slots] == list(HOOK_NAMES)

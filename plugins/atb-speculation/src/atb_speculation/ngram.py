@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
-from atb_core.errors import RequestError, shown
+from atb_core.errors import RequestError
 
 # A draft is made if it is expected to be at least this much faster than going token by token.
 _SMALLEST_GAIN = 1.05
@@ -49,7 +49,7 @@ class NgramConfig:
         for name in ("num_speculative_tokens", "prompt_lookup_min", "prompt_lookup_max"):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= _MAX_SPECULATIVE_TOKENS:
-                raise RequestError(f"{name} must be an integer from 1 to {_MAX_SPECULATIVE_TOKENS}, not {shown(value)}")
+                raise RequestError(f"{name} must be an integer from 1 to {_MAX_SPECULATIVE_TOKENS}, not {value!r:.100}")
         if self.prompt_lookup_max < self.prompt_lookup_min:
             raise RequestError(
                 f"prompt_lookup_max={self.prompt_lookup_max} is less than prompt_lookup_min={self.prompt_lookup_min}"
@@ -62,7 +62,7 @@ def configure(entries: Mapping[str, Any]) -> Callable[[], NgramDrafter]:
     for name in entries:
         if name not in names:
             hint = f"It has method, {', '.join(names)}."
-            raise RequestError(f"speculative_config has no entry {shown(name)}", hint=hint)
+            raise RequestError(f"speculative_config has no entry {name!r:.100}", hint=hint)
     return partial(NgramDrafter, NgramConfig(**entries))
 
 
