@@ -46,9 +46,7 @@ def _problem(item: object) -> str | None:
     return None if isinstance(item, DraftMethod) else f"{item!r:.200} is no DraftMethod"
 
 
-DRAFT_METHODS: Extensions[DraftMethod] = Extensions(
-    "atb_draft_methods", "a list of atb_core.plugins.DraftMethod", _problem
-)
+DRAFT_METHODS: Extensions[DraftMethod] = Extensions("atb_draft_methods", "a list of DraftMethod", _problem)
 
 
 def drafter_maker(config: Mapping[str, Any]) -> Callable[[], Drafter]:

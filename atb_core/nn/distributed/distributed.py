@@ -3,25 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 from atb_core.errors import AtbError, EngineError
+from atb_core.extensions import of_distribution
 from atb_core.graph.ops.comm import AllReduceType
 from atb_core.graph.tensor import Tensor
 
-__all__ = [
-    "AllReduceType", "all_gather", "all_reduce", "get_backend", "get_rank", "get_world_size", "init_process_group",
-    "is_initialized", "new_group",
-]  # fmt: skip
+__all__ = ["AllReduceType", "all_gather", "all_reduce", "get_rank", "get_world_size"]
 
+#: What code written for ATB-Models calls to make groups, in `atb_ops.groups`.
+_PORTED = ("get_backend", "init_process_group", "is_initialized", "new_group")
 #: Handle of a group that needs no communication.
 LOCAL_GROUP = "-1"
 
-# The backend's name once a group is initialized.
-_backend: str | None = None
+
+def __getattr__(name: str) -> Any:
+    if name not in _PORTED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return of_distribution("atb_ops.groups", name)
 
 
 class ProcessGroup(Protocol):
@@ -48,28 +51,6 @@ def recording_in(group: ProcessGroup | None) -> Iterator[None]:
         _group.reset(token)
 
 
-def init_process_group(
-    backend: str = "gloo", init_method: str = "", world_size: int = 1, rank: int = 0, buffer_size: int = 128
-) -> None:
-    """Declares the rank and size of the process group.
-
-    Args:
-        backend: name that `get_backend` returns.
-        init_method: rendezvous of the processes; a single process does not use it.
-        world_size: number of processes; only 1 is supported.
-        rank: index of this process.
-        buffer_size: MiB for messages; a single process does not use it.
-
-    Raises:
-        EngineError: `world_size` is not 1, `rank` is outside of the group, or a group is already initialized.
-    """
-    global _backend
-    if _backend is not None:
-        raise EngineError("the process group is already initialized")
-    check_single_process(world_size, rank, EngineError)
-    _backend = backend
-
-
 def check_single_process(world_size: int, rank: int, error: type[AtbError]) -> None:
     """Raises `error` for more than one process."""
     if world_size != 1:
@@ -79,11 +60,6 @@ def check_single_process(world_size: int, rank: int, error: type[AtbError]) -> N
         )
     if rank != 0:
         raise error(f"rank = {rank} does not exist: with world_size = 1 the only rank is 0")
-
-
-def is_initialized() -> bool:
-    """Returns `True` after `init_process_group`."""
-    return _backend is not None
 
 
 def get_world_size() -> int:
@@ -96,29 +72,6 @@ def get_rank() -> int:
     """Returns the index of this process among those that share the model that is being recorded; else 0."""
     group = _group.get()
     return 0 if group is None else group.rank
-
-
-def get_backend(group: str = LOCAL_GROUP) -> str:
-    """Returns the backend of a group.
-
-    Raises:
-        EngineError: no group is initialized, or the group does not exist.
-    """
-    _check_group(group)
-    if _backend is None:
-        raise EngineError("no process group is initialized", hint="Call init_process_group first.")
-    return _backend
-
-
-def new_group(ranks: Sequence[int], backend: str | None = None, buffer_size: int = 128) -> str:
-    """Returns the handle of a group of `ranks`; a group of one process uses neither `backend` nor `buffer_size`.
-
-    Raises:
-        EngineError: a rank is outside of the world.
-    """
-    if any(rank != 0 for rank in ranks):
-        raise EngineError(f"the group {list(ranks)} contains ranks outside of a world of {get_world_size()} process")
-    return LOCAL_GROUP
 
 
 def all_reduce(
