@@ -57,6 +57,7 @@ def unavailable(missing: Sequence[Finding]) -> BackendUnavailableError:
     reasons = "; ".join(f"{finding.check}: {finding.cause or finding.message}" for finding in missing)
     if any(finding.level is Level.ABSENT for finding in missing):
         hint = "Without an Ascend NPU the backend cpu computes, and atb-sim, of the package atb-sim, simulates one."
+        hint += f" {command('doctor')} shows all checks."
     else:
         first = next((finding.fix for finding in missing if finding.fix), None)
         hint = f"{command('doctor')} shows all checks." + (f" First: {first}" if first else "")
