@@ -34,7 +34,7 @@ DEMO_QUESTION = "What is the capital of Japan?"
 # Versions of torch that a built wheel is tested with: the oldest that it allows, torch_npu's and that of development.
 TORCH_VERSIONS = ("2.6.0", "2.9.1", helpers.pinned_torch())
 # Presets of CMakePresets.json.
-SANITIZERS = ("plain", "asan", "tsan")
+CPP_PRESETS = ("plain", "asan", "tsan", "aarch64")
 FAST = ("-m", "not weights and not slow")
 # A worker for each processor; a worker that is idle takes tests from another.
 PARALLEL = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")
@@ -121,9 +121,9 @@ def typing(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("kind", SANITIZERS, ids=SANITIZERS)
+@nox.parametrize("kind", CPP_PRESETS, ids=CPP_PRESETS)
 def cpp(session: nox.Session, kind: str) -> None:
-    """Builds and runs the C++ tests: plain, with ASan and UBSan, or with TSan."""
+    """Builds and runs the C++ tests: plain, with ASan and UBSan, with TSan, or for aarch64 under qemu's emulation."""
     session.install("cmake>=3.26", "ninja")
     helpers.run_cpp_tests(session, kind)
 

@@ -19,7 +19,8 @@
 namespace atb_core::cpu {
 namespace {
 
-constexpr std::array kAll = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx, Isa::amx_emulated};
+constexpr std::array kAll = {Isa::portable,    Isa::neon, Isa::avx2,        Isa::avx512,
+                             Isa::avx512_bf16, Isa::amx,  Isa::amx_emulated};
 
 #if defined(__x86_64__)
 
@@ -65,6 +66,8 @@ bool probe(Isa isa) {
     case Isa::portable:
     case Isa::amx_emulated:
       return true;
+    case Isa::neon:
+      return false;
     case Isa::avx2:
       return avx2;
     case Isa::avx512:
@@ -79,7 +82,12 @@ bool probe(Isa isa) {
 
 #else
 
-bool probe(Isa isa) { return isa == Isa::portable || isa == Isa::amx_emulated; }
+bool probe(Isa isa) {
+#if defined(__aarch64__)
+  if (isa == Isa::neon) return true;
+#endif
+  return isa == Isa::portable || isa == Isa::amx_emulated;
+}
 
 #endif
 
@@ -95,6 +103,8 @@ std::string_view name(Isa isa) {
   switch (isa) {
     case Isa::portable:
       return "portable";
+    case Isa::neon:
+      return "neon";
     case Isa::avx2:
       return "avx2";
     case Isa::avx512:

@@ -8,10 +8,11 @@
 
 namespace atb_core::cpu {
 
-// Levels in ascending order of preference. `avx2` includes FMA and F16C; `avx512` is F+BW+DQ+VL, `avx512_bf16`
-// BF16 and VNNI; each later x86 level includes the earlier ones. `amx_emulated` runs the AMX kernels on tile operations written in plain C++: it is for
-// tests on machines without AMX and is never selected automatically.
-enum class Isa { portable, avx2, avx512, avx512_bf16, amx, amx_emulated };
+// Levels in ascending order of preference. `neon` is aarch64's, which has it always. `avx2` includes FMA and F16C;
+// `avx512` is F+BW+DQ+VL, `avx512_bf16` BF16 and VNNI; each later x86 level includes the earlier ones. `amx_emulated`
+// runs the AMX kernels on tile operations written in plain C++: it is for tests on machines without AMX and is never
+// selected automatically.
+enum class Isa { portable, neon, avx2, avx512, avx512_bf16, amx, amx_emulated };
 
 std::string_view name(Isa isa);
 std::optional<Isa> isa_from_name(std::string_view text);

@@ -194,6 +194,8 @@ float spec(const float* x, const Matrix& w, int64_t row) {
                 static_cast<int8_t>(step.scale[2 * g + 1]) * product(group, step, layout.zero, at, 16, 32),
             half_to_float(step.half_scale[0]) * group.scale);
         break;
+      case QuantScales::integers:  // of no format
+        break;
     }
   }
   return layout.scales == QuantScales::channels ? acc * w.channel(row) : acc;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// I16: sixteen 32-bit integers, and B64: 64 bytes, in plain C++. This is the definition of the operations; ints_avx2.h
-// and ints_avx512.h have the same ones.
+// I16: sixteen 32-bit integers, and B64: 64 bytes, in plain C++. This is the definition of the operations; the other
+// ints_*.h have the same ones.
 #pragma once
 
 #include <cstddef>

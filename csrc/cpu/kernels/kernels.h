@@ -222,6 +222,7 @@ const KernelTable& kernel_table(Isa isa);
 // One per source file, kernels_<level>.cpp: the kernels compiled for it, with the matrix products of `isa`. Use
 // kernel_table.
 const KernelTable& portable_kernels(Isa isa);
+const KernelTable& neon_kernels(Isa isa);
 const KernelTable& avx2_kernels(Isa isa);
 const KernelTable& avx512_kernels(Isa isa);
 

@@ -233,6 +233,9 @@ const LinearKernel* own_kernel(Isa isa, DataType dtype) {
       return linear_kernel_avx512_bf16(dtype);
     case Isa::amx:
       return linear_kernel_amx(dtype);
+#elif defined(__aarch64__)
+    case Isa::neon:
+      return linear_kernel_neon(dtype);
 #endif
     case Isa::amx_emulated:
       return linear_kernel_amx_emulated(dtype);
@@ -251,6 +254,9 @@ const LinearKernel* own_kernel(Isa isa, DataType dtype, QuantFormat format) {
     case Isa::avx512_bf16:
     case Isa::amx:
       return quant_kernel_avx512_bf16(dtype, format);
+#elif defined(__aarch64__)
+    case Isa::neon:
+      return quant_kernel_neon(dtype, format);
 #endif
     default:
       return quant_kernel_portable(dtype, format);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// F16: sixteen float lanes in plain C++. This is the definition of the operations; vec_avx2.h and vec_avx512.h have
-// the same ones with the same results, bit for bit (except the payload of a NaN).
+// F16: sixteen float lanes in plain C++. This is the definition of the operations; the other vec_*.h have the
+// same ones with the same results, bit for bit (except the payload of a NaN).
 #pragma once
 
 #include <bit>
