@@ -18,6 +18,16 @@ struct Minimal {
   const char* becomes;
 };
 
+// A product of integers with a result of this type, if it is one of a product.
+Node quant_linear(DataType type) {
+  const DataType out = type == f16 ? f16 : bf16;
+  const Tensor scale{out == f16 ? i64 : f32, {48}, TensorKind::weight}, bias{i32, {48}, TensorKind::weight};
+  return {"QuantLinear",
+          {{"has_bias", true}},
+          {{i8, {0, 64}}, {i8, {48, 64}, TensorKind::weight}, scale, bias},
+          {{out, {0, 48}}}};
+}
+
 // At least one graph for each rule, in a type that the device supports.
 std::vector<Minimal> minimal_graphs(DataType type) {
   const Tensor rows{type, {0, 64}};
@@ -53,6 +63,10 @@ std::vector<Minimal> minimal_graphs(DataType type) {
       {reduce("REDUCE_SUM", type), "Reduce"},
       {{"AllReduce", {}, {rows}, {rows}}, "AllReduce"},
       {{"AllGather", {}, {rows}, {{type, {1, 0, 64}}}}, "AllGather"},
+      {quant_linear(type), "Linear"},
+      {{"QuantPerChannel", {}, {rows, {type, {1}, TensorKind::weight}, {i8, {1}, TensorKind::weight}}, {{i8, {0, 64}}}},
+       "Elewise"},
+      {{"DynamicQuant", {}, {rows}, {{i8, {0, 64}}, {f32, {0}}}}, "Elewise"},
       {{"LinearParallel", {}, {rows, {type, {32, 64}, TensorKind::weight}}, {{type, {0, 32}}}}, "LinearParallel"},
   };
 }
@@ -67,7 +81,7 @@ bool takes(const std::string& op, DataType type) {
   graphs.push_back({split(type, {16, 48}), ""});
   graphs.push_back({reduce("REDUCE_MAX", type), ""});
   return std::any_of(graphs.begin(), graphs.end(), [&](const Minimal& graph) {
-    if (graph.node.op != op) return false;
+    if (graph.node.op != op || graph.node.inputs[0].dtype != type) return false;
     try {
       return Lowered(graph.node, kA2).disagreement().empty();
     } catch (const Error&) {
