@@ -30,8 +30,9 @@ from servers import Clients, atb, serving
 from atb_core import ModelRunner, SamplingParams
 
 FIRST_TOKENS = 15
-# Streams and their tokens before the long prompt arrives.
-LONG_STREAMS, TOKENS_BEFORE = 8, 100
+# Streams, their tokens before the long prompt arrives, and those of one answer: one of minutes would have a longer
+# context, and longer steps, than the gaps that it is compared with.
+LONG_STREAMS, TOKENS_BEFORE, ANSWER_TOKENS = 8, 100, 256
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -131,7 +132,7 @@ def beside_a_long_prompt(arguments: argparse.Namespace) -> dict[str, Any]:
     with serving(atb(arguments.model, "--num-threads", str(arguments.threads))) as server:
         clients = Clients(server.port, vocab_size)
         for number in range(arguments.rounds + 1):
-            one = asyncio.run(_gaps(clients, arguments.long_prompt, context))
+            one = asyncio.run(_gaps(clients, arguments.long_prompt))
             if number:  # the first round builds graphs
                 rounds.append({**one, "load_average": load()})
                 print(f"gap alone {1000 * one['alone']:.1f} ms, largest {one['largest_alone']:.2f} x; in the "
@@ -142,14 +143,21 @@ def beside_a_long_prompt(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"rounds": rounds, "largest": statistics.median(largest)}
 
 
-async def _gaps(clients: Clients, length: int, context: int) -> dict[str, float]:
+async def _answers(clients: Clients, prompt: list[int], answers: list[list[float]]) -> None:
+    """Reads one answer after another, and notes when their tokens come."""
+    while True:
+        answers.append([])
+        await clients.stream(prompt, ANSWER_TOKENS, answers[-1].append)
+
+
+async def _gaps(clients: Clients, length: int) -> dict[str, float]:
     """Returns the median gap alone in seconds, and further gaps as multiples of it."""
-    times: list[list[float]] = [[] for _ in range(LONG_STREAMS)]
+    answers: list[list[list[float]]] = [[] for _ in range(LONG_STREAMS)]
+    prompts = clients.prompts(LONG_STREAMS)
     streams = [
-        asyncio.create_task(clients.stream(prompt, context - len(prompt), each.append))
-        for prompt, each in zip(clients.prompts(LONG_STREAMS), times, strict=True)
+        asyncio.create_task(_answers(clients, prompt, each)) for prompt, each in zip(prompts, answers, strict=True)
     ]
-    while min(map(len, times)) < TOKENS_BEFORE:
+    while min(sum(map(len, each)) for each in answers) < TOKENS_BEFORE:
         await asyncio.sleep(0.05)
         for stream in streams:
             if stream.done():
@@ -162,7 +170,8 @@ async def _gaps(clients: Clients, length: int, context: int) -> dict[str, float]
         stream.cancel()
     await asyncio.gather(*streams, return_exceptions=True)
     # The first tokens come while other prompts are computed.
-    pairs = [pair for each in times for pair in itertools.pairwise(each[20:])]
+    times = [answer[20:] for each in answers for answer in each]
+    pairs = [pair for each in times for pair in itertools.pairwise(each)]
     alone = [later - earlier for earlier, later in pairs if later < begin]
     beside = [later - earlier for earlier, later in pairs if later > begin and earlier < end]
     normal = statistics.median(alone)
