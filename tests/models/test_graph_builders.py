@@ -21,7 +21,7 @@ __all__ = ["site"]
 
 
 class Writer:
-    """What a package brings whose graphs are written by other means."""
+    """Stands for a package whose graphs are written by other means."""
 
     @staticmethod
     @hookimpl

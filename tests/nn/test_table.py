@@ -152,7 +152,7 @@ def test_what_is_refused_says_why(name: str) -> None:
 
 
 def test_no_function_of_the_table_is_left_out() -> None:
-    """What `nn.functional` exports is called above, but for what only this project has."""
+    """Every export of `nn.functional` is called above, but for those that only this project has."""
     own = {"tanh", "layer_norm", "batch_matmul", "lora", "ActType", "GeluMode", "MaskType"}
     assert set(F.__all__) - own <= {name.split()[0].rstrip(",") for name in CALLS}
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -33,7 +34,7 @@ class InferenceMode(str, Enum):
     ANY = "any"
 
 
-class LinearMethodBase:
+class LinearMethodBase(ABC):
     """Base of the methods, a `LinearMethod` of `layers.linear`; `layer` is a `BaseLinear`."""
 
     has_bias = False
@@ -42,9 +43,9 @@ class LinearMethodBase:
         """Sets the int8 `layer.weight` `[n, k]` of matrices with these shapes."""
         layer.weight = layer.make_parameter("weight", shapes, DataType.INT8)
 
+    @abstractmethod
     def apply(self, layer: Any, input_tensor: Tensor) -> Tensor:
         """Records the product of `input_tensor` `[..., k]`: `[..., n]` of the model's dtype."""
-        raise NotImplementedError
 
 
 class W8A8PerTensorLinearMethod(LinearMethodBase):

@@ -28,7 +28,7 @@ TEXTS = (
 
 
 class Quality(NamedTuple):
-    """What is lost: mean error of the logits by their mean magnitude, and the share of equal best tokens."""
+    """Holds the mean error of the logits, by their mean magnitude, and the share of equal best tokens."""
 
     mean: float
     same_best: float
