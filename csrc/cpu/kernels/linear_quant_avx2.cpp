@@ -4,27 +4,7 @@
 #include "cpu/kernels/vec_avx2.h"
 // The vector types come first.
 #include "cpu/kernels/ints_avx2.h"
-#include "cpu/kernels/linear_quant-inl.h"
-
-namespace atb_core::cpu {
-namespace avx2 {
-namespace {
-
-constexpr int kQuantRows = 2;
-int quant_blocks(int rows) { return rows == 1 ? 2 : 1; }
-
-template <QuantLayout L>
-void multiply_quant(const TileJob& job) {
-  if (job.blocks == 2) return multiply_quant_tile<L, 1, 2>(job);
-  constexpr void (*kTiles[])(const TileJob&) = {multiply_quant_tile<L, 1, 1>, multiply_quant_tile<L, 2, 1>};
-  kTiles[job.rows - 1](job);
-}
-
-}  // namespace
-}  // namespace avx2
-}  // namespace atb_core::cpu
-
-#include "cpu/kernels/linear_quant_table-inl.h"
+#include "cpu/kernels/linear_quant_two_rows-inl.h"
 
 namespace atb_core::cpu {
 
