@@ -15,6 +15,8 @@ BACKENDS = (*HOST_BACKENDS, "atb", "atb-sim")
 DTYPES = ("float32", "float16", "bfloat16")
 #: Formats to which weights are quantised when a model is loaded.
 QUANTIZATIONS = ("int8", "int4")
+#: Element types of key/value caches beside the model's.
+KV_CACHE_DTYPES = ("auto", "int8")
 #: Languages that build a model's graph.
 GRAPHS = ("python", "cpp")
 #: Distributions of this project beside the core, which are folders of `plugins/` in its repository.

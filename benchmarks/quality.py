@@ -24,6 +24,7 @@ WAYS: dict[str, dict[str, str]] = {
     "as stored": {},
     "int8": {"quantization": "int8"},
     "int4": {"quantization": "int4"},
+    "int8 cache": {"dtype": "bfloat16", "kv_cache_dtype": "int8"},
 }
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader, end_token_ids
 from atb_core.checkpoint.quant_schemes import declared_quantization, open_quantized
-from atb_core.checkpoint.tokenizer_conversion import convert
 from atb_core.checkpoint.tokenizer_json import library_errors, tokenizer_from_json
 from atb_core.errors import ConfigError, TokenizerError, WeightsError
+from atb_core.extensions import needed_package
 from atb_core.files import read_file, read_json, read_text
 from atb_core.graph.dtype import DataType
 from atb_core.names import DTYPES
@@ -155,7 +155,8 @@ def _load_backend(directory: Path) -> tokenizers.Tokenizer:
         # transformers reads what it finds, without a limit.
         if file.suffix in (".json", ".txt", ".model", ".jinja"):
             read_file(file, _MAX_TOKENIZER_BYTES, TokenizerError)
-    return tokenizer_from_json(convert(directory, slow[0]), str(directory / slow[0]))
+    package = needed_package("atb_ops", f"{directory} has its tokenizer only as {slow[0]}: to convert it needs")
+    return tokenizer_from_json(package.converted_tokenizer(directory, slow[0]), str(directory / slow[0]))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from atb_core.engine.host_memory import host_zeros
 from atb_core.errors import EngineError
 from atb_core.graph.arrays import Array, to_torch
 from atb_core.graph.dtype import DataType
+from atb_core.graph.ops.attention import cache_width
 from atb_core.runner.block_manager import BlockManager
 
 if TYPE_CHECKING:
@@ -30,18 +31,24 @@ _SHARE_OF_AVAILABLE = 0.5
 
 @dataclass(frozen=True)
 class CacheLayout:
-    """Shape of one layer's keys (and of its values): [num_blocks, block_size, num_kv_heads, head_dim]."""
+    """Shape of one layer's keys (and of its values): [num_blocks, block_size, num_kv_heads, width]."""
 
     num_layers: int
     num_kv_heads: int
-    head_dim: int
+    width: int
     block_size: int
     dtype: DataType
+
+    @classmethod
+    def of(cls, model: CausalLM, block_size: int) -> CacheLayout:
+        """Returns the layout of a model's cache; `width` is the head size, in int8 with the bytes of a scale."""
+        status, dtype = model.model_status, model.cache_dtype
+        return cls(status.num_layers, status.num_kv_heads, cache_width(status.head_dim, dtype), block_size, dtype)
 
     @property
     def bytes_per_block(self) -> int:
         """Size of one block of the keys and values of all layers."""
-        return 2 * self.num_layers * self.block_size * self.num_kv_heads * self.head_dim * self.dtype.itemsize
+        return 2 * self.num_layers * self.block_size * self.num_kv_heads * self.width * self.dtype.itemsize
 
 
 def plan_cache(
@@ -97,7 +104,7 @@ def plan_cache(
 
 def allocate(layout: CacheLayout, num_blocks: int, make: Allocate = host_zeros) -> list[tuple[Array, Array]]:
     """Allocates keys and values of each layer, in memory of the host or of the device that `make` allocates on."""
-    shape = (num_blocks, layout.block_size, layout.num_kv_heads, layout.head_dim)
+    shape = (num_blocks, layout.block_size, layout.num_kv_heads, layout.width)
     return [(make(shape, layout.dtype), make(shape, layout.dtype)) for _ in range(layout.num_layers)]
 
 
@@ -115,8 +122,7 @@ class PagedCache:
     """
 
     def __init__(self, model: CausalLM, block_size: int, **options: Any) -> None:
-        status = model.model_status
-        self.layout = CacheLayout(status.num_layers, status.num_kv_heads, status.head_dim, block_size, model.dtype)
+        self.layout = CacheLayout.of(model, block_size)
         available = model.backend.available_memory()
         if available is not None:
             available = max(0, available - model.mapped_bytes)

@@ -17,7 +17,7 @@ from atb_core.files import read_text
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.graph_builders import graph_builder
 from atb_core.models.runtime.packed_weights import PackedWeights
-from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, QUANTIZATIONS
+from atb_core.names import BACKENDS, DTYPES, GRAPHS, HOST_BACKENDS, KV_CACHE_DTYPES, QUANTIZATIONS
 from atb_core.nn.distributed.distributed import ProcessGroup
 from atb_core.nn.distributed.mapping import Mapping
 from atb_core.runner.chat_template import TEMPLATE_LIMIT
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.models.base.router import BaseRouter
     from atb_core.runner.kv_cache import PagedCache
+
+
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "graph": GRAPHS, "quantization": (None, *QUANTIZATIONS), "kv_cache_dtype": KV_CACHE_DTYPES,
+    "backend": ("auto", *BACKENDS),
+}  # fmt: skip
 
 
 class Group(ProcessGroup, Protocol):
@@ -88,9 +94,9 @@ def check_available(given: dict[str, Any]) -> None:
             machine does not have.
         RequestError: A value that is none of those allowed.
     """
-    options = ("backend", "graph", "quantization", "tensor_parallel_size", "lora_modules")
+    options = ("backend", "graph", "quantization", "kv_cache_dtype", "tensor_parallel_size", "lora_modules")
     check_together(**{name: given[name] for name in options})
-    backend, graph, quantization, features = (given[name] for name in ("backend", "graph", "quantization", "features"))
+    backend, graph, features = given["backend"], given["graph"], given["features"]
     rank, world_size = given["rank"], given["world_size"]
     if world_size != 1 or rank != 0:
         if world_size < 1 or not 0 <= rank < world_size:
@@ -99,16 +105,9 @@ def check_available(given: dict[str, Any]) -> None:
             f"world_size={world_size}: ranks that another program starts are not available in this version",
             hint="On one machine tensor_parallel_size=2 (atb run --tp 2) starts them.",
         )
-    if graph not in GRAPHS:
-        raise RequestError(f"graph must be 'python' or 'cpp', not {graph!r}")
-    if quantization not in (None, *QUANTIZATIONS):
-        names = ", ".join(map(repr, QUANTIZATIONS))
-        raise RequestError(
-            f"quantization must be one of {names}, not {quantization!r:.100}",
-            hint="Without it, a GGUF file keeps its own types.",
-        )
-    if backend not in ("auto", *BACKENDS):
-        raise RequestError(f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
+    for name, known in _CHOICES.items():
+        if given[name] not in known:
+            raise RequestError(f"{name} must be one of {', '.join(map(repr, known))}, not {given[name]!r:.100}")
     if isinstance(features, (str, bytes)) or not all(isinstance(name, str) for name in features):
         raise RequestError(f"features must be a list of names, not {features!r}", hint="For example features=['lora'].")
     if backend not in ("auto", *HOST_BACKENDS):
@@ -173,6 +172,7 @@ def load_model(
     features: Sequence[str],
     quantization: str | None,
     keep_blocks: bool,
+    kv_cache_dtype: str = "auto",
     packed_folder: str | None = None,
     progress: Progress | None,
     tensor_parallel_size: int = 1,
@@ -191,14 +191,15 @@ def load_model(
     engines = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
     engines.check_model(config.data_type, config.head_dim or 0)
     variants_of = None if graph == "python" else graph_builder(graph).prepare(router.model_type, config)
-    options = {"features": tuple(features)} if features else {}
+    options: dict[str, Any] = {"features": tuple(features)} if features else {}
+    options |= {"kv_cache_dtype": kv_cache_dtype} if kv_cache_dtype != "auto" else {}
     if group is None:
         group = start_group(
             tensor_parallel_size, checkpoint, config,
             {
                 "backend": backend, "dtype": config.torch_dtype, "num_threads": num_threads,
                 "max_model_len": max_model_len, "features": list(features), "quantization": quantization,
-                "keep_blocks": keep_blocks, "packed_folder": packed_folder,
+                "keep_blocks": keep_blocks, "packed_folder": packed_folder, "kv_cache_dtype": kv_cache_dtype,
             },
         )  # fmt: skip
     with checkpoint.weights(config.data_type) as loader, ExitStack() as on_error:

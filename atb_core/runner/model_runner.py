@@ -77,6 +77,7 @@ class ModelRunner:
         dtype: `"auto"` (the checkpoint's), `"float32"`, `"float16"` or `"bfloat16"`.
         quantization: Format to which matrices of linears and embeddings are quantised on loading: `"int8"` or `"int4"`
             (docs/quantization.md). `None`: the checkpoint's; with `dtype="auto"` a GGUF file keeps its types.
+        kv_cache_dtype: Of keys and values: `"auto"`, the model's, or `"int8"` with a scale for each head of a token.
         tokenizer: Directory or .gguf file to take the tokenizer from instead of the model's.
         chat_template: File with a Jinja template to use instead of the model's.
         load_tokenizer: Without one, prompts are token ids and outputs have no text.
@@ -128,6 +129,7 @@ class ModelRunner:
         graph: str | None = None,
         dtype: str | torch.dtype = "auto",
         quantization: str | None = None,
+        kv_cache_dtype: str = "auto",
         tokenizer: str | Path | None = None,
         chat_template: str | Path | None = None,
         load_tokenizer: bool = True,
@@ -166,7 +168,7 @@ class ModelRunner:
             self._router, checkpoint, self.config, backend=backend, graph=self.graph, num_threads=num_threads,
             max_model_len=context_len, features=tuple(features), quantization=quantization, progress=progress,
             keep_blocks=str(dtype) == "auto" and self.graph == "python", tensor_parallel_size=tensor_parallel_size,
-            packed_folder=None if packed is None else str(packed),
+            packed_folder=None if packed is None else str(packed), kv_cache_dtype=kv_cache_dtype,
         )  # fmt: skip
         model.lora = adapter_manager()(model, max_loras, max_lora_rank, checkpoint)
         self._keep(
@@ -254,12 +256,15 @@ class ModelRunner:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The torch dtype of weights and cache; logits are float32 on the backends that can (not on Ascend)."""
+        """The torch dtype of weights and activations; logits are float32 on the backends that can (not on Ascend)."""
         return dtype_to_torch(self.config.data_type)
 
     @property
     def kv_cache(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of each layer as torch tensors, each [num_blocks, block_size, num_kv_heads, head_size]."""
+        """Keys and values of each layer as torch tensors, each [num_blocks, block_size, num_kv_heads, head_size].
+
+        In int8 heads are 4 wider: blocks hold float32 scales, too.
+        """
         return self._cache.tensors
 
     @property

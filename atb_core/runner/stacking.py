@@ -10,7 +10,7 @@ from atb_core.errors import BackendUnavailableError
 
 _UNDIVIDED = "Use graph='python', backend='cpu'."
 _UNQUANTISED = "Use backend='cpu' and graph='python'."
-#: Why two options exclude each other, and what to do. An option is an argument, or one with a value of it.
+#: Why two options exclude each other, and what to do. An option is an argument, or the beginning of one with a value.
 APART: Mapping[tuple[str, str], tuple[str, str]] = {
     ("graph='cpp'", "backend='reference'"): (
         "backend='reference' interprets graphs that Python records, and none that C++ builds",
@@ -18,8 +18,12 @@ APART: Mapping[tuple[str, str], tuple[str, str]] = {
     ),
     ("graph='cpp'", "lora_modules"): ("graphs that C++ builds have no adapters", "Use graph='python'."),
     ("quantization", "graph='cpp'"): ("graph='cpp' runs no quantised weights", _UNQUANTISED),
-    ("quantization", "backend='atb'"): ("backend='atb' runs no quantised weights", _UNQUANTISED),
-    ("quantization", "backend='atb-sim'"): ("backend='atb-sim' runs no quantised weights", _UNQUANTISED),
+    ("quantization", "backend='atb"): ("the backends atb and atb-sim quantise no weights", _UNQUANTISED),
+    ("kv_cache_dtype='int8'", "graph='cpp'"): ("graph='cpp' has no caches of int8", _UNQUANTISED),
+    ("kv_cache_dtype='int8'", "backend='atb"): (
+        "ATB's caches of int8 have a fixed scale for each channel, not one for each token and head",
+        _UNQUANTISED,
+    ),
     ("tensor_parallel_size", "graph='cpp'"): ("graph='cpp' runs no divided models", _UNDIVIDED),
     ("tensor_parallel_size", "backend='atb'"): ("backend='atb' runs no divided models", _UNDIVIDED),
     ("tensor_parallel_size", "backend='atb-sim'"): ("backend='atb-sim' runs no divided models", _UNDIVIDED),

@@ -27,8 +27,14 @@ void expect_inputs(const Lowering& l, int count) {
   l.require(l.num_inputs() == count, "it has ", l.num_inputs(), " inputs, not ", count);
 }
 
+// Its int8 cache has one scale for each channel, which is the same for all tokens.
+void refuse_int8(const Lowering& l) {
+  l.require(!l.flag("int8_kv"), "ATB has no int8 cache with a scale for each token and head");
+}
+
 // Checks q, [tokens, heads, head_dim].
 void check_query(const Lowering& l) {
+  refuse_int8(l);
   l.require(l.rank(0) == 3, "q has ", l.rank(0), " dimensions, not three");
   require_result_type(l);
   l.require(l.number("logits_soft_cap") == 0, "ATB's attention has no logits_soft_cap");
@@ -208,6 +214,7 @@ void lower_paged_attention(Lowering& l) {
 
 // Writes the caches, which ATB requires among the outputs, too.
 void lower_reshape_and_cache(Lowering& l) {
+  refuse_int8(l);
   l.require(l.rank(0) == 3 && l.rank(1) == 3, "k and v must have three dimensions");
   require_type(l, 1, "v", l.input(0).dtype);
   check_cached_rows(l);

@@ -18,6 +18,7 @@ std::vector<AttributeSpec> attention_attributes(const char* calc_type) {
           {"q_scale", 1.0},
           {"qk_scale", 1.0},
           {"logits_soft_cap", 0.0},
+          {"int8_kv", false},
           {"mask_type", std::string("MASK_TYPE_UNDEFINED")},
           {"calc_type", std::string(calc_type)}};
 }
@@ -78,7 +79,7 @@ std::vector<OpSignature> attention_signatures() {
   return {
       {"SelfAttention", {4, 5}, {1, 1}, with(attention_attributes("PA_ENCODER"), {"is_triu_mask", false})},
       {"PagedAttention", {5, 7}, {1, 1}, attention_attributes("CALC_TYPE_UNDEFINED")},
-      {"ReshapeAndCache", {5, 5}, {0, 0}, {}, {2, 3}},
+      {"ReshapeAndCache", {5, 5}, {0, 0}, {{"int8_kv", false}}, {2, 3}},
   };
 }
 

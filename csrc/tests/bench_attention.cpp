@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times attention: prefills, and decoding behind a context, beside what the machine can do at most.
-//   bench_attention [isa ...] [--threads N] [--passes N] [--dtype bf16] [--cpu-time] [--context N]
+//   bench_attention [isa ...] [--threads N] [--passes N] [--dtype bf16] [--cpu-time] [--context N] [--int8]
 // Each line gives the arithmetic done (causal: only what a row sees), the bytes of keys and values read, and the shares
 // of two limits measured in the same run: a loop of fused multiply-adds of float32 between registers, by which any
 // bf16 instruction does twice as many at best, and a read of memory that no cache holds. All levels and passes are
 // interleaved, and the medians are printed. --cpu-time measures one thread by the time that it runs, for a machine that
-// others use; --context N leaves out what is longer.
+// others use; --context N leaves out what is longer. --int8 decodes over a cache of int8, too.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -27,7 +27,7 @@ using namespace atb_core::cpu;
 
 namespace {
 
-bool cpu_time = false;
+bool cpu_time = false, with_int8 = false;
 
 double now() {
   timespec t{};
@@ -108,6 +108,7 @@ struct Case {
   Shape shape;
   int64_t context;
   bool decode;
+  bool int8 = false;                         // the cache
   std::vector<std::vector<double>> seconds;  // of each level
 };
 
@@ -120,15 +121,16 @@ struct Inputs {
   Inputs(DataType dtype, const Case& c) {
     const Shape& s = c.shape;
     const int64_t tokens = c.decode ? 1 : c.context, blocks = c.context / kBlock;
-    const size_t item = itemsize(dtype);
-    cache_bytes = static_cast<size_t>(c.context * s.kv_heads * s.d) * item;
+    const int64_t width = s.d + (c.int8 ? 4 : 0);
+    const DataType cached = c.int8 ? DataType::i8 : dtype;
+    cache_bytes = static_cast<size_t>(c.context * s.kv_heads * width) * itemsize(cached);
     if (c.decode) layers = std::max<int64_t>(1, static_cast<int64_t>((size_t{128} << 20) / (2 * cache_bytes)));
     q = make(dtype, {tokens, s.heads, s.d});
     out = make(dtype, {tokens, s.heads, s.d});
-    const std::vector<int64_t> shape = c.decode ? std::vector<int64_t>{layers * blocks, kBlock, s.kv_heads, s.d}
+    const std::vector<int64_t> shape = c.decode ? std::vector<int64_t>{layers * blocks, kBlock, s.kv_heads, width}
                                                 : std::vector<int64_t>{tokens, s.kv_heads, s.d};
-    k = make(dtype, shape);
-    v = make(dtype, shape);
+    k = make(cached, shape);
+    v = make(cached, shape);
     lengths = make(DataType::i32, {1});
     *lengths.as<int32_t>() = static_cast<int32_t>(c.context);
     tables = make(DataType::i32, {1, blocks});
@@ -181,8 +183,9 @@ class Bench {
     std::vector<Case> cases;
     for (const Shape& shape : kShapes) {
       for (const int64_t context : {512, 2048, 8192})
-        if (context <= longest) cases.push_back({shape, context, false, {}});
-      if (longest > 0) cases.push_back({shape, 8192, true, {}});
+        if (context <= longest) cases.push_back({shape, context, false, false, {}});
+      if (longest > 0) cases.push_back({shape, 8192, true, false, {}});
+      if (with_int8) cases.push_back({shape, 8192, true, true, {}});
     }
     for (Case& c : cases) {
       const Inputs inputs(dtype_, c);
@@ -223,8 +226,13 @@ class Bench {
     const double seen = c.decode ? static_cast<double>(c.context)
                                  : static_cast<double>(c.context) * static_cast<double>(c.context + 1) / 2;
     const double flops = 4 * seen * static_cast<double>(s.heads * s.d);
-    const double bytes = 2 * static_cast<double>(c.context * s.kv_heads * s.d) * static_cast<double>(itemsize(dtype_));
-    std::printf("%-9s %-7s %5ld   fma %.3f TFLOP/s, stream %.1f GB/s\n", s.name, c.decode ? "decode" : "prefill",
+    const double bytes =
+        c.int8 ? 2 * static_cast<double>(c.context * s.kv_heads * (s.d + 4))
+               : 2 * static_cast<double>(c.context * s.kv_heads * s.d) * static_cast<double>(itemsize(dtype_));
+    std::printf("%-9s %-7s %5ld   fma %.3f TFLOP/s, stream %.1f GB/s\n", s.name,
+                c.int8     ? "int8"
+                : c.decode ? "decode"
+                           : "prefill",
                 static_cast<long>(c.context), peak * 1e-12, read * 1e-9);
     for (size_t i = 0; i < levels_.size(); ++i) {
       const double t = median(c.seconds[i]);
@@ -260,6 +268,8 @@ int main(int argc, char** argv) {
     } else if (arg == "--cpu-time") {
       cpu_time = true;
       threads = 1;
+    } else if (arg == "--int8") {
+      with_int8 = true;
     } else if (arg == "--dtype" && has_value) {
       dtype = data_type_from_name(argv[++i]);
     } else if (const auto isa = isa_from_name(arg); isa && supported(*isa)) {

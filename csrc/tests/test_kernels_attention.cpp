@@ -17,6 +17,7 @@ struct Sequences {
   std::vector<int> lengths;
   Array q, k, v, out;
   float cap = 0;
+  bool int8 = false;  // keys and values count as a cache of int8 has them
 
   Sequences(DataType dtype, Heads h, std::vector<int> sizes, unsigned seed = 1) : heads(h), lengths(std::move(sizes)) {
     const int64_t t = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
@@ -28,8 +29,22 @@ struct Sequences {
   float scale() const { return 1.0F / std::sqrt(static_cast<float>(heads.d)); }
 };
 
+// What a cache of int8 makes of the rows of an array.
+Array rounded_to_int8(const Array& x) {
+  const int64_t n = x.view().dim(-1);
+  Array out(DataType::f32, {x.numel() / n, n});
+  for (int64_t row = 0; row < x.numel(); row += n) {
+    float largest = 0;
+    for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::fabs(static_cast<float>(x.at(row + i))));
+    const float scale = largest / 127;
+    for (int64_t i = 0; i < n && scale > 0; ++i)
+      out.set(row + i, std::nearbyint(static_cast<float>(x.at(row + i)) / scale) * scale);
+  }
+  return out;
+}
+
 cpu::SelfAttentionArgs prefill_args(const Sequences& s, const Array& lengths, bool causal = true) {
-  return {s.q, s.k, s.v, {}, lengths, s.out, s.heads.q, s.heads.kv, s.scale(), causal, s.cap};
+  return {s.q, s.k, s.v, {}, lengths, s.out, s.heads.q, s.heads.kv, s.scale(), causal, s.cap, s.int8};
 }
 
 Array lengths_of(const Sequences& s) { return int_array({static_cast<int64_t>(s.lengths.size())}, s.lengths); }
@@ -66,7 +81,10 @@ Row attend(const Sequences& s, int64_t first, int64_t token, int64_t head, int64
   return out;
 }
 
-void check_against_double(const Sequences& s, bool causal, const Array* mask = nullptr) {
+void check_against_double(const Sequences& given, bool causal, const Array* mask = nullptr) {
+  Sequences s = given;
+  if (s.int8) s.k = rounded_to_int8(given.k);
+  if (s.int8) s.v = rounded_to_int8(given.v);
   std::vector<double> expected, magnitudes;
   int64_t first = 0;
   for (const int length : s.lengths) {
@@ -97,21 +115,25 @@ struct Cache {
     const int longest = *std::max_element(s.lengths.begin(), s.lengths.end());
     const int64_t width = (longest + size - 1) / size + 1, batch = static_cast<int64_t>(s.lengths.size());
     const int64_t blocks = width * batch + 3;
-    k = random_array(s.k.view().dtype, {blocks, size, hk, d}, 77);
-    v = random_array(s.v.view().dtype, {blocks, size, hk, dv}, 78);
+    k = s.int8 ? unwritten({blocks, size, hk, d + 4}) : random_array(s.k.view().dtype, {blocks, size, hk, d}, 77);
+    v = s.int8 ? unwritten({blocks, size, hk, dv + 4}) : random_array(s.v.view().dtype, {blocks, size, hk, dv}, 78);
     std::vector<int> order(static_cast<size_t>(blocks));
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), std::mt19937(5));
     tables = int_array({batch, width}, order);
-    int64_t first = 0;
-    for (int64_t b = 0; b < batch; ++b) {
-      for (int64_t t = 0; t < s.lengths[static_cast<size_t>(b)]; ++t) {
-        const auto place = static_cast<int64_t>(tables.at(b * width + t / size)) * size + t % size;
-        copy(s.k, first + t, k, place, hk * d);
-        copy(s.v, first + t, v, place, hk * dv);
-      }
-      first += s.lengths[static_cast<size_t>(b)];
-    }
+    std::vector<int> slots;
+    for (int64_t b = 0; b < batch; ++b)
+      for (int64_t t = 0; t < s.lengths[static_cast<size_t>(b)]; ++t)
+        slots.push_back(static_cast<int>(tables.at(b * width + t / size) * static_cast<double>(size)) +
+                        static_cast<int>(t % size));
+    const Array where = int_array({static_cast<int64_t>(slots.size())}, slots);
+    run_everywhere(&KernelTable::reshape_and_cache, cpu::ReshapeAndCacheArgs{s.k, s.v, k, v, where}, {&k, &v});
+  }
+  // A cache of int8 whose scales are NaN.
+  static Array unwritten(std::vector<int64_t> shape) {
+    Array cache(DataType::i8, std::move(shape));
+    cache.fill([](int64_t) { return -1; });
+    return cache;
   }
   static void copy(const Array& from, int64_t i, const Array& to, int64_t j, int64_t n) {
     const size_t bytes = static_cast<size_t>(n) * itemsize(from.view().dtype);
@@ -163,6 +185,65 @@ TEST(full_attention_matches_double) {
   Sequences s(DataType::bf16, {3, 3, 32, 32}, {65, 3});
   prefill(s, false);
   check_against_double(s, false);
+}
+
+TEST(int8_caches_match_double_and_decode_with_the_bits_of_prefill) {
+  for (const DataType dtype : kFloats)
+    for (const Heads heads : {Heads{6, 2, 64, 64}, Heads{4, 1, 128, 128}, Heads{3, 1, 20, 20}, Heads{2, 2, 5, 5}}) {
+      Sequences s(dtype, heads, {130, 1, 200});
+      s.int8 = true;
+      prefill(s);
+      check_against_double(s, true);
+      for (const int64_t block_size : {1, 16, 48, 128}) check_decode(s, block_size, {1, 1, 1}, false);
+      check_decode(s, 16, {7, 1, 70}, true);
+    }
+}
+
+TEST(int8_caches_with_caps_and_split_contexts) {
+  Sequences s(DataType::bf16, {2, 1, 64, 64}, {1500});
+  s.int8 = true;
+  s.cap = 0.5F;
+  prefill(s);
+  check_against_double(s, true);
+  check_decode(s, 16, {1}, false);
+  check_decode(s, 16, {3}, true);
+  check_decode(s, 16, {1}, false, 0);  // no shared memory: not split
+}
+
+TEST(rows_of_int8_that_are_not_finite_count_only_where_they_are_seen) {
+  for (const DataType dtype : kFloats) {
+    Sequences s(dtype, {3, 1, 32, 32}, {90});
+    s.int8 = true;
+    s.k.set(50 * 32 + 1, NAN);
+    s.v.set(70 * 32, HUGE_VAL);
+    prefill(s);
+    check_decode(s, 16, {60}, true);
+    for (int64_t i = 0; i < s.out.numel(); ++i) CHECK(std::isnan(s.out.at(i)) == (i >= 50 * 3 * 32));
+    s.k.set(50 * 32 + 1, 0);
+    prefill(s);
+    for (int64_t i = 0; i < s.out.numel(); ++i) CHECK(std::isnan(s.out.at(i)) == (i >= 70 * 3 * 32));
+  }
+}
+
+TEST(int8_caches_hold_rows_and_then_scales_in_each_block) {
+  for (const DataType dtype : kFloats) {
+    const Array k = random_array(dtype, {3, 2, 5}, 1), v = random_array(dtype, {3, 2, 5}, 2);
+    Array k_cache = Cache::unwritten({2, 4, 2, 9}), v_cache = Cache::unwritten({2, 4, 2, 9});
+    const Array slots = int_array({3}, {6, -1, 1});
+    run_everywhere(&KernelTable::reshape_and_cache, cpu::ReshapeAndCacheArgs{k, v, k_cache, v_cache, slots},
+                   {&k_cache, &v_cache});
+    Array rows(DataType::i8, {3, 2, 5}), scales(DataType::f32, {3, 2});
+    for (const auto& [x, cache] : {std::pair{&k, &k_cache}, std::pair{&v, &v_cache}}) {
+      run_everywhere(&KernelTable::dynamic_quant, cpu::DynamicQuantArgs{*x, rows, scales}, {&rows, &scales});
+      Array expected = Cache::unwritten({2, 4, 2, 9});
+      auto* bytes = expected.view().as<std::byte>();
+      for (const auto& [token, block, offset] : {std::tuple{0, 1, 2}, std::tuple{2, 0, 1}}) {
+        std::memcpy(bytes + block * 72 + offset * 10, rows.view().as<std::byte>() + token * 10, 10);
+        std::memcpy(bytes + block * 72 + 40 + offset * 8, scales.view().as<std::byte>() + token * 8, 8);
+      }
+      CHECK(cache->same_bits(expected));
+    }
+  }
 }
 
 TEST(odd_head_sizes) {

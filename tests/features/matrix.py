@@ -3,7 +3,7 @@
 
 A row chooses a level of each factor. Pairs of levels that exclude each other are found by asking those who declare it:
 `APART` of the runner, the class of a family's configuration, the backends of an op, and the model's
-`mixed_steps_problem`. The key/value cache has no type of its own in this version, so there is no factor for it.
+`mixed_steps_problem`.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ FACTORS: dict[str, tuple[Level, ...]] = {
     ),
     "processes": (NOTHING, Level("tp 2", {"tensor_parallel_size": 2})),
     "window": (NOTHING, WINDOW),
+    "cache": (NOTHING, Level("int8 kv", {"kv_cache_dtype": "int8"})),
 }  # fmt: skip
 Row = dict[str, Level]
 Pair = tuple[tuple[str, Level], tuple[str, Level]]

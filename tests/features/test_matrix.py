@@ -47,8 +47,8 @@ WEIGHTS: dict[str, tuple[files.Packer, dict[str, Any] | None, dict[str, Any] | N
 ROUNDED = {"W8A8": (0.03125, 7), "W8A8_DYNAMIC": None}
 #: Adapters by name, with the factor of their products.
 ADAPTERS = {"one": 1.0, "other": 0.5}
-#: Family, weights, and whether there is a window.
-Key = tuple[str, str, bool]
+#: Family, weights, and whether there is a window, and a cache of int8.
+Key = tuple[str, str, bool, bool]
 Result = tuple[list[int], list[dict[int, float]]]
 
 
@@ -63,7 +63,7 @@ class Workshop:
         self.merged = cache(self._merged)
 
     def of(self, row: Row) -> Key:
-        return row["family"].name, row["weights"].name, row["window"] is not NOTHING
+        return row["family"].name, row["weights"].name, row["window"] is not NOTHING, row["cache"] is not NOTHING
 
     def _checkpoint(self, family: str, weights: str, has_window: bool) -> tuple[Path, Path]:
         """Returns a checkpoint, and one with the values that its weights stand for."""
@@ -95,13 +95,14 @@ class Workshop:
         if row["adapters"] is not NOTHING:
             arguments["lora_modules"] = self.adapters(row["family"].name)[0]
         given = {"load_tokenizer": False, "num_threads": 1, "block_size": BLOCK, "enable_prefix_caching": False}
-        with ModelRunner(self.checkpoint(*self.of(row))[0], **{**given, **arguments, **changes}) as runner:
+        with ModelRunner(self.checkpoint(*self.of(row)[:3])[0], **{**given, **arguments, **changes}) as runner:
             yield runner
 
     def _alone(self, key: Key, backend: str, named: tuple[str | None, ...]) -> list[Result]:
         """Returns what requests give one by one, without options that must change nothing, checked by transformers."""
-        family, weights, window = key
+        family, weights, window, int8 = key
         chosen = {"family": family, "weights": weights, "backend": backend, "window": "window" if window else ""}
+        chosen["cache"] = "int8 kv" if int8 else ""
         levels = [(factor, level) for factor in chosen for level in FACTORS[factor] if level.name == chosen[factor]]
         row = default_row(*levels, ("adapters", FACTORS["adapters"][1 if any(named) else 0]))
         with self.opened(row) as runner:
@@ -115,7 +116,7 @@ class Workshop:
 
         With `rounds`, linear layers round their inputs; the adapter's products then stand beside them.
         """
-        reference = load_reference(self.checkpoint(*key)[1])
+        reference = load_reference(self.checkpoint(*key[:3])[1])
         products = {}
         if name is not None:
             products = {each: ADAPTERS[name] * value for each, value in self.adapters(key[0])[1].items()}
@@ -141,7 +142,7 @@ class Workshop:
         best = torch.tensor([sorted(entry) for entry in logprobs])
         # Blocks are multiplied with activations of 8 bits on the CPU engine.
         blocks = backend == "cpu" and key[1] != "float" and not rounds
-        limit = 0.2 if blocks else 0.03 if backend == "atb-sim" or rounds else 1e-4
+        limit = 0.2 if blocks else 0.03 if backend == "atb-sim" or rounds or key[3] else 1e-4
         torch.testing.assert_close(got, wanted.gather(1, best), atol=limit, rtol=0)
 
 
@@ -222,6 +223,7 @@ def took_part(row: Row, runner: ModelRunner, outputs: list[Any], phases: list[st
     if row["processes"] is not NOTHING:
         assert runner._group is not None and runner._group.world_size == 2
     assert (model.layer_kinds.window is not None) == (row["window"] is not NOTHING)
+    assert (runner.kv_cache[0][0].dtype is torch.int8) == (row["cache"] is not NOTHING)
     used = {name for key in model.variants.variants for name in key}
     if row["adapters"] is not NOTHING:
         several = model.lora.is_grouped and row["adapters"] is FACTORS["adapters"][2]

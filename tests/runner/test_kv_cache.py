@@ -15,7 +15,7 @@ from atb_core.graph.dtype import DataType
 from atb_core.runner.kv_cache import CacheLayout, allocate, plan_cache
 
 # 16 tokens * 2 heads * 8 * 2 bytes, keys and values, 3 layers.
-LAYOUT = CacheLayout(num_layers=3, num_kv_heads=2, head_dim=8, block_size=16, dtype=DataType.BF16)
+LAYOUT = CacheLayout(num_layers=3, num_kv_heads=2, width=8, block_size=16, dtype=DataType.BF16)
 BLOCK = 16 * 2 * 8 * 2 * 2 * 3
 
 

@@ -31,6 +31,8 @@ REFUSED = {
     **{("PagedAttention: SPEC, block", dtype): "mask" for dtype in HALVES},
     **{("SelfAttention: capped scores", dtype): "no logits_soft_cap" for dtype in HALVES},
     **{("PagedAttention: capped scores", dtype): "no logits_soft_cap" for dtype in HALVES},
+    **{(f"{op}: int8", dtype): "no int8 cache" for dtype in HALVES for op in ("SelfAttention", "PagedAttention")},
+    **{("ReshapeAndCache: int8", dtype): "no int8 cache" for dtype in HALVES},
     **{("RmsNorm: three dimensions, 37", dtype): "32 bytes" for dtype in HALVES},
     **{("LayerNorm: three dimensions, 37", dtype): "32 bytes" for dtype in HALVES},
     **{("AddRmsNorm: one row of 100", dtype): "32 bytes" for dtype in HALVES},

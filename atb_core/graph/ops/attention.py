@@ -9,8 +9,10 @@ from enum import EnumMeta
 from typing import Any
 
 from atb_core.errors import GraphError
-from atb_core.graph.dim import Shape, shape_text
+from atb_core.graph.dim import DimLike, Shape, shape_text
+from atb_core.graph.dtype import DataType
 from atb_core.graph.op import AttributeEnum, AttributeVariable, Op, RealTensor, require, same_size
+from atb_core.graph.ops.quant import DynamicQuant
 
 
 class _KnownMasks(EnumMeta):
@@ -54,6 +56,7 @@ class _Attention(Op, abstract=True):
     qk_scale: float = 1.0
     mask_type: MaskType = MaskType.UNDEFINED
     logits_soft_cap: float = field(default=0.0, kw_only=True)
+    int8_kv: bool = field(default=False, kw_only=True)
 
     backends = Op.backends | {"atb"}
 
@@ -94,6 +97,43 @@ def causal_mask(new: int, total: int) -> RealTensor:
     return torch.full((new, total), float("-inf")).triu(total - new + 1)
 
 
+# A cache of int8 has the float32 scale of each head of a token behind the rows of its block.
+_SCALE_BYTES = 4
+
+
+def cache_width(head_dim: Any, dtype: DataType | None) -> Any:
+    """Returns the last size of a cache of this dtype for heads of `head_dim`; int8 needs more bytes for scales."""
+    return head_dim + _SCALE_BYTES if dtype is DataType.INT8 else head_dim
+
+
+def _int8_parts(cache: RealTensor) -> tuple[RealTensor, RealTensor]:
+    """Returns the rows `[blocks, block_size, heads, head_dim]` of an int8 cache, and the bytes of scales `[..., 4]`."""
+    blocks, size, heads, width = cache.shape
+    flat, split = cache.view(blocks, -1), size * heads * (width - _SCALE_BYTES)
+    return flat[:, :split].view(blocks, size, heads, -1), flat[:, split:].view(blocks, size, heads, _SCALE_BYTES)
+
+
+def _values(cache: RealTensor) -> RealTensor:
+    """Returns what blocks of a cache hold, `[blocks * block_size, heads, head_dim]`."""
+    if not cache.is_floating_point():
+        import torch
+
+        rows, scales = _int8_parts(cache)
+        cache = rows * scales.contiguous().view(torch.float32)
+    return cache.flatten(0, 1)
+
+
+def _rounded(x: RealTensor) -> RealTensor:
+    """Returns keys or values as an int8 cache has them."""
+    rows, scales = DynamicQuant().reference(x)
+    return rows * scales.unsqueeze(-1)
+
+
+def _check_cache(cache: Shape, int8: bool, heads: DimLike, head_dim: DimLike) -> None:
+    wanted = (*cache[:2], heads, cache_width(head_dim, DataType.INT8 if int8 else None))
+    require(cache == wanted, f"a cache must be {shape_text(wanted)}, not {shape_text(cache)}")
+
+
 def _check_pair(key: str, k: Shape, value: str, v: Shape, rank: int, form: str) -> None:
     require(k == v and len(k) == rank, f"{key} {shape_text(k)} and {value} {shape_text(v)} must be equal, {form}")
 
@@ -105,7 +145,7 @@ class SelfAttention(_Attention):
     q `[T, heads, head_dim]`, k and v `[T, kv_heads, head_dim]`, mask (optional), seq_len int32 `[B]` -> `[T, heads,
     head_dim]`. The sequences follow one another in T. With `is_triu_mask` the attention is causal and the values of the
     mask tensor are not read; without it, MASK_TYPE_NORM adds the mask, which must be at least `[longest, longest]`, to
-    the scores of each sequence.
+    the scores of each sequence. With `int8_kv`, k and v count as a cache of int8 has them, see `ReshapeAndCache`.
     """
 
     is_triu_mask: bool = False
@@ -138,6 +178,8 @@ class SelfAttention(_Attention):
         if min(lengths, default=0) < 0 or sum(lengths) != q.shape[0]:
             raise ValueError(f"seq_len {lengths} does not add up to the {q.shape[0]} tokens given")
         out, start = q.new_empty(q.shape), 0
+        if self.int8_kv:
+            k, v = _rounded(k), _rounded(v)
         for length in lengths:
             mask = None
             if self.is_triu_mask:
@@ -159,14 +201,18 @@ class PagedAttention(_Attention):
     head_dim]`. Without SPEC, each sequence has one new token. With SPEC, new token j of n sees the positions up to
     `context_len - n + j`. ATB reads this rule from a mask: MASK_TYPE_NORM `[longest, longest]` only repeats it and is
     not read elsewhere; MASK_TYPE_SPEC `[T, longest]`, added to the scores, may also hide more. `longest` is at least
-    the longest context. A context_len of 0 gives zeros.
+    the longest context. A context_len of 0 gives zeros. With `int8_kv`, caches are those of `ReshapeAndCache`.
     """
 
     calc_type: CalcType = CalcType.UNDEFINED
 
     enums = (("mask_type", MaskType), ("calc_type", CalcType))
     input_names = ("q", "k_cache", "v_cache", "block_tables", "context_lens", "mask", "q_lens")
-    input_dtypes = ("float", "q", "q", "int32", "int32", "float", "int32")
+
+    @property
+    def input_dtypes(self) -> tuple[str, ...]:  # type: ignore[override]
+        cache = "int8" if self.int8_kv else "q"
+        return ("float", cache, cache, "int32", "int32", "float", "int32")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -183,8 +229,7 @@ class PagedAttention(_Attention):
         q, k_cache, v_cache, tables, lens = shapes[:5]
         self._check_query(q)
         _check_pair("k_cache", k_cache, "v_cache", v_cache, 4, "of four dimensions")
-        same_size(k_cache[2], self.kv_head_num, f"heads of the cache {shape_text(k_cache)} and kv_head_num")
-        same_size(k_cache[3], q[2], "head_dim of the cache and of q")
+        _check_cache(k_cache, self.int8_kv, self.kv_head_num, q[2])
         require(
             len(tables) == 2 and lens == tables[:1],
             f"block_tables {shape_text(tables)} and context_lens {shape_text(lens)} must be [B, blocks] and [B]",
@@ -210,7 +255,7 @@ class PagedAttention(_Attention):
             if not new <= total <= size * len(table):
                 raise ValueError(f"context_len {total} does not fit {new} new tokens and {len(table)} blocks")
             blocks = table[: -(-total // size)].long()
-            keys, values = k_cache[blocks].flatten(0, 1)[:total], v_cache[blocks].flatten(0, 1)[:total]
+            keys, values = _values(k_cache[blocks])[:total], _values(v_cache[blocks])[:total]
             mask = causal_mask(new, total)
             if self.mask_type is MaskType.SPEC:
                 mask = mask + inputs[5][rows, :total].float()
@@ -224,30 +269,42 @@ class ReshapeAndCache(Op):
 
     k and v `[T, kv_heads, head_dim]`, k_cache and v_cache `[num_blocks, block_size, kv_heads, head_dim]` (written in
     place), slots int32 `[T]`: the slot `block * block_size + offset` of each token; a negative slot skips the token.
-    The op has no outputs.
+    The op has no outputs. With `int8_kv`, caches are int8 `[num_blocks, block_size, kv_heads, head_dim + 4]`, and each
+    head of a token becomes `DynamicQuant` of it: a block has rows `[block_size, kv_heads, head_dim]`, then the bytes of
+    their float32 scales `[block_size, kv_heads]`.
     """
 
+    int8_kv: bool = False
+
     input_names = ("k", "v", "k_cache", "v_cache", "slots")
-    input_dtypes = ("any", "k", "k", "k", "int32")
     backends = Op.backends | {"atb"}
     writes = (2, 3)
     num_outputs = 0
+
+    @property
+    def input_dtypes(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("float", "k", "int8", "int8", "int32") if self.int8_kv else ("any", "k", "k", "k", "int32")
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         k, v, k_cache, v_cache, slots = shapes
         _check_pair("k", k, "v", v, 3, "[tokens, heads, head_dim]")
         _check_pair("k_cache", k_cache, "v_cache", v_cache, 4, "of four dimensions")
-        require(k[1:] == k_cache[2:], f"heads of k {shape_text(k)} and of the cache {shape_text(k_cache)} differ")
+        _check_cache(k_cache, self.int8_kv, *k[1:])
         require(slots == k[:1], f"slots must be {shape_text(k[:1])}, not {shape_text(slots)}")
         return ()
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         k, v, k_cache, v_cache, slots = inputs
         wanted = slots >= 0
-        total = k_cache.shape[0] * k_cache.shape[1]
+        total, size = k_cache.shape[0] * k_cache.shape[1], k_cache.shape[1]
         if slots.numel() and int(slots.max()) >= total:
             raise IndexError(f"slot {int(slots.max())} is outside of a cache of {total} slots")
         where = slots[wanted].long()
-        k_cache.view(total, *k_cache.shape[2:])[where] = k[wanted]
-        v_cache.view(total, *v_cache.shape[2:])[where] = v[wanted]
+        places = where // size, where % size
+        for cache, new in ((k_cache, k[wanted]), (v_cache, v[wanted])):
+            if self.int8_kv:
+                new, scales = DynamicQuant().reference(new)
+                cache, bytes_of_scales = _int8_parts(cache)
+                bytes_of_scales[places] = scales.unsqueeze(-1).view(cache.dtype)
+            cache[places] = new
         return ()

@@ -98,18 +98,13 @@ class Attention(Layer):
         reshape_and_cache(k, v, k_cache, v_cache, metadata.slots)
         mask = metadata.attention_mask
         masked = MaskType.UNDEFINED if mask is None else MaskType.NORM if metadata.is_prefill else MaskType.SPEC
+        sources: dict[str, Any] = {"k_cache": k_cache, "v_cache": v_cache, "block_table": metadata.block_tables}
         if metadata.is_prefill:
-            out = paged_attention(
-                q, k=k, v=v, mask=mask, mask_type=masked, head_num=self.num_heads, kv_head_num=self.num_kv_heads,
-                kv_lens=lengths, qk_scale=self.scale, is_triu_mask=metadata.window is None,
-                logits_soft_cap=self.logits_soft_cap,
-            )  # fmt: skip
-        else:
-            out = paged_attention(
-                q, k_cache=k_cache, v_cache=v_cache, mask=mask, mask_type=masked, block_table=metadata.block_tables,
-                head_num=self.num_heads, kv_head_num=self.num_kv_heads, q_lens=metadata.q_lens, kv_lens=lengths,
-                qk_scale=self.scale, logits_soft_cap=self.logits_soft_cap,
-            )  # fmt: skip
+            sources = {"k": k, "v": v, "is_triu_mask": metadata.window is None}
+        out = paged_attention(
+            q, mask=mask, mask_type=masked, head_num=self.num_heads, kv_head_num=self.num_kv_heads, kv_lens=lengths,
+            q_lens=metadata.q_lens, qk_scale=self.scale, logits_soft_cap=self.logits_soft_cap, **sources,
+        )  # fmt: skip
         width = self.num_heads * self.head_dim
         return self.dense(out.reshape(lambda shape: [shape[0], width]))  # type: ignore[no-any-return]
 

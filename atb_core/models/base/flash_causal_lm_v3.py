@@ -94,7 +94,7 @@ class FlashCausalLMV3(nn.Module):
 
     @property
     def dtype(self) -> DataType:
-        """Returns the element type of weights, activations and KV cache."""
+        """Returns the element type of weights and activations."""
         return self.config.data_type
 
     def rope_frequencies(self, rope: Rope, seq_len: int | None) -> Frequencies:
@@ -152,6 +152,7 @@ class CausalLM(FlashCausalLMV3):
     Args:
         backend: supplies the engines; `"cpu"`, `"reference"`, `"auto"` or a backend object.
         features: names of features of plugins to add to the model, or of features that it is decorated with.
+        kv_cache_dtype: `"auto"`, the model's, or `"int8"`; `cache_dtype` is the result.
 
     Raises:
         RequestError: there is no feature of that name.
@@ -167,6 +168,7 @@ class CausalLM(FlashCausalLMV3):
         *,
         backend: Backend | str = "auto",
         features: Sequence[str] = (),
+        kv_cache_dtype: str = "auto",
         **kwargs: Any,
     ) -> None:
         # Every model can have adapters, decorated with their features or not.
@@ -174,6 +176,7 @@ class CausalLM(FlashCausalLMV3):
         own = {feature.feature_name: feature for feature in (*manager.features, *self.feature_decorators)}
         further = features_by_name(features, [HiddenStates, *own.values()])
         super().__init__(mindie_llm_config, weight_loader, **kwargs)
+        self.cache_dtype = DataType.INT8 if kv_cache_dtype == "int8" else self.dtype
         every = [feature(self) for feature in (*own.values(), *further)]
         check_enabled(features, every)
         self.features = [feature for feature in every if feature.is_enabled]
@@ -202,7 +205,8 @@ class CausalLM(FlashCausalLMV3):
 
     def _symbolic_inputs(self, phase: str) -> dict[str, Any]:
         masked = self.backend.masks_new_tokens
-        return symbolic_inputs(self.model_status, self.dtype, phase, self.layer_kinds, masked=masked)
+        kinds, cache_dtype = self.layer_kinds, self.cache_dtype
+        return symbolic_inputs(self.model_status, self.dtype, phase, kinds, masked=masked, cache_dtype=cache_dtype)
 
     def _record(self, **arguments: Any) -> Mapping[str, Tensor]:
         self._recording = True

@@ -14,6 +14,7 @@ from atb_core.features.step import Step
 from atb_core.graph.arrays import Array, HostArray, numpy_dtype, to_numpy
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
+from atb_core.graph.ops.attention import cache_width
 from atb_core.graph.tensor import Tensor
 from atb_core.models.runtime.rope_scaling import Rope
 
@@ -83,13 +84,14 @@ def v_cache_name(layer: int) -> str:
 
 
 def symbolic_inputs(
-    status: DecoderSizes, dtype: DataType, phase: str, kinds: LayerKinds | None = None, *, masked: bool = False
-) -> dict[str, Any]:
+    status: DecoderSizes, dtype: DataType, phase: str, kinds: LayerKinds | None = None, *, masked: bool = False,
+    cache_dtype: DataType | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Returns the keyword arguments of a model's symbolic `forward` for a phase, see `Step.phase`.
 
     In decode there is one token of each sequence, so `input_lengths` and `block_tables` have a row for each token.
     Models whose layers differ in rotation or window get the inputs of the others as `layer_inputs`, by name. Only in
-    mixed steps there is `q_lens`; if `masked`, they have a mask for each token.
+    mixed steps there is `q_lens`; if `masked`, they have a mask for each token. Caches are of `cache_dtype`, if given.
     """
     is_prefill, is_decode = phase == "prefill", phase == "decode"
     integer, index = DataType.INT32, DataType.INT64
@@ -103,7 +105,8 @@ def symbolic_inputs(
             if is_prefill
             else Tensor("window_lengths", (TOKENS,), integer)
         )
-    cache = (BLOCKS, BLOCK_SIZE, status.num_kv_heads, status.head_dim)
+    cached = cache_dtype or dtype
+    cache = (BLOCKS, BLOCK_SIZE, status.num_kv_heads, cache_width(status.head_dim, cached))
     sequences = TOKENS if is_decode else BATCH
     mask = Tensor("attention_mask", (MASK_SIZE, MASK_SIZE), dtype) if is_prefill else None
     if phase == "mixed" and masked:
@@ -113,8 +116,8 @@ def symbolic_inputs(
         "position_ids": Tensor("position_ids", (TOKENS,), index),
         "cos_table": Tensor("cos_table", table, dtype),
         "sin_table": Tensor("sin_table", table, dtype),
-        "k_caches": [Tensor(k_cache_name(i), cache, dtype) for i in range(status.num_layers)],
-        "v_caches": [Tensor(v_cache_name(i), cache, dtype) for i in range(status.num_layers)],
+        "k_caches": [Tensor(k_cache_name(i), cache, cached) for i in range(status.num_layers)],
+        "v_caches": [Tensor(v_cache_name(i), cache, cached) for i in range(status.num_layers)],
         "slots": Tensor("slots", (TOKENS,), integer),
         "attention_mask": mask,
         "input_lengths": Tensor("input_lengths", (sequences,), integer),

@@ -8,7 +8,7 @@ import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -21,9 +21,12 @@ from atb_core.features.base import check_active
 from atb_core.features.step import KVCache, Step
 from atb_core.graph.arrays import Array, HostArray, is_tensor, numpy_dtype
 from atb_core.graph.dim import Dim
+from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
+from atb_core.graph.ops.attention import SelfAttention
 from atb_core.graph.passes import run_passes
 from atb_core.graph.passes.linears import widen_outputs
+from atb_core.graph.passes.rewrite import Rewriter
 from atb_core.graph.tensor import Tensor
 from atb_core.models.runtime.inputs import CONSTANT_INPUTS, k_cache_name, v_cache_name
 
@@ -153,6 +156,15 @@ class KVBinding:
         variant.kv_generation = self.generation
 
 
+def _rounding_prefill(network: Network) -> Network:
+    """Makes prefill attend to keys and values as the int8 cache has them, so that chunks of a prompt change no bit."""
+    rewriter = Rewriter(network)
+    for node in network.nodes:
+        op = replace(node.op, int8_kv=True) if isinstance(node.op, SelfAttention) else node.op
+        rewriter.keep(replace(node, op=op))
+    return rewriter.finish()
+
+
 def _same(some: Sequence[object], others: Sequence[object]) -> bool:
     return some is others or (len(some) == len(others) and all(map(operator.is_, some, others)))
 
@@ -240,7 +252,8 @@ class VariantStore:
                 network.mark_output(tensor, name)
             if base == "mixed" and not {"q_lens", "lm_head_indices"} <= {tensor.name for tensor in network.inputs}:
                 raise GraphError("forward reads q_lens or lm_head_indices in no way")
-        return network
+        is_int8 = any(cache.dtype is DataType.INT8 for cache in arguments.get("k_caches", ()))
+        return _rounding_prefill(network) if is_int8 else network
 
     def prepared(self, key: VariantKey, leave_out: Sequence[str] = ()) -> Network:
         """Returns the variant's network after the passes but those in `leave_out`, see `passes.pipeline`."""

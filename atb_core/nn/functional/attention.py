@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from atb_core.errors import GraphError
+from atb_core.graph.dtype import DataType
 from atb_core.graph.network import record
 from atb_core.graph.ops.attention import CalcType, MaskType, PagedAttention, ReshapeAndCache, SelfAttention
 from atb_core.graph.ops.rope import Rope
@@ -33,16 +34,17 @@ def rope(
 
 
 def reshape_and_cache(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
-    """Writes k and v into the caches in place.
+    """Writes k and v into the caches in place; into caches of int8 as integers with a scale for each head of a token.
 
     Args:
         k: keys `[T, kv_heads, head_dim]`.
         v: values `[T, kv_heads, head_dim]`.
-        k_cache: `[num_blocks, block_size, kv_heads, head_dim]`.
-        v_cache: `[num_blocks, block_size, kv_heads, head_dim]`.
+        k_cache: `[num_blocks, block_size, kv_heads, head_dim]`; in int8, for k of floats, `head_dim + 4` wide.
+        v_cache: the same.
         slot_mapping: int32 `[T]`, the slot `block * block_size + offset` of each token; negative to skip it.
     """
-    record(ReshapeAndCache(), (k, v, k_cache, v_cache, slot_mapping))
+    int8_kv = k_cache.dtype is DataType.INT8 and k.dtype is not DataType.INT8
+    record(ReshapeAndCache(int8_kv), (k, v, k_cache, v_cache, slot_mapping))
 
 
 def paged_attention(
@@ -72,8 +74,8 @@ def paged_attention(
         q: queries `[T, heads, head_dim]`.
         k: keys `[T, kv_heads, head_dim]`; prefill only.
         v: values `[T, kv_heads, head_dim]`; prefill only.
-        k_cache: `[num_blocks, block_size, kv_heads, head_dim]`; decode only.
-        v_cache: `[num_blocks, block_size, kv_heads, head_dim]`; decode only.
+        k_cache: `[num_blocks, block_size, kv_heads, head_dim]`, in int8 `head_dim + 4` wide; decode only.
+        v_cache: the same; decode only.
         mask: added to the scores, as `mask_type` says.
         mask_type: type of the mask.
         block_table: int32 `[B, max_blocks]`, the blocks of each sequence; decode only.
@@ -103,7 +105,8 @@ def paged_attention(
     assert k_cache is not None and v_cache is not None
     block_table, lens = _required("block_table", block_table), () if q_lens is None else (q_lens,)
     calc = CalcType.SPEC if lens else CalcType.UNDEFINED
-    op = PagedAttention(*scales, calc_type=calc, logits_soft_cap=logits_soft_cap)
+    int8_kv = k_cache.dtype is DataType.INT8
+    op = PagedAttention(*scales, calc_type=calc, logits_soft_cap=logits_soft_cap, int8_kv=int8_kv)
     return record(op, (q, k_cache, v_cache, block_table, kv_lens, *masks, *lens))[0]
 
 

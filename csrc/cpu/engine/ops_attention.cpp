@@ -28,9 +28,14 @@ void check_heads(const Binding& b, const TensorView& q, const TensorView& out) {
   b.require(shape_text(out) == shape_text(q), "the output has shape ", shape_text(out), ", not ", shape_text(q));
 }
 
-void check_caches(const Binding& b, const TensorView& k, const TensorView& v, int64_t kv_heads, int64_t size) {
-  b.require(k.rank == 4 && k.dim(1) > 0 && k.dim(2) == kv_heads && k.dim(3) == size, "the key cache has shape ",
-            shape_text(k), ", not [blocks, block size, ", kv_heads, ", ", size, "]");
+// Checks caches for heads of `size` elements, of the type of the queries or new keys, or of int8 with a scale for each.
+void check_caches(const Binding& b, const TensorView& k, const TensorView& v, int64_t kv_heads, int64_t size,
+                  DataType dtype) {
+  const bool scaled = b.flag("int8_kv");
+  b.require_dtype("the key cache", k, scaled ? DataType::i8 : dtype);
+  const int64_t width = size + (scaled ? static_cast<int64_t>(sizeof(float)) : 0);
+  b.require(k.rank == 4 && k.dim(1) > 0 && k.dim(2) == kv_heads && k.dim(3) == width, "the key cache has shape ",
+            shape_text(k), ", not [blocks, block size, ", kv_heads, ", ", width, "]");
   b.require_dtype("the value cache", v, k.dtype);
   b.require(shape_text(v) == shape_text(k), "the value cache has shape ", shape_text(v), ", not ", shape_text(k));
 }
@@ -75,13 +80,14 @@ Bound bind_self_attention(const Binding& b) {
   if (has_mask) check_mask(b, b.in(3));
   // A causal node does not read its mask, which holds the same rule.
   const TensorView& mask = has_mask && !causal ? b.in(3) : kNone;
-  const SelfAttentionArgs shapes{q, k, v, mask, lengths, out, heads, kv_heads, scale_of(b), causal, soft_cap_of(b)};
-  return {
-      [run = b.kernels.self_attention, &q, &k, &v, &mask, &lengths, &out, shapes](const Worker& worker) {
-        run({q, k, v, mask, lengths, out, shapes.heads, shapes.kv_heads, shapes.scale, shapes.causal, shapes.soft_cap},
-            worker);
-      },
-      self_attention_scratch(shapes, b.threads), attention_work(q, q.dim(0), q.dim(0))};
+  const SelfAttentionArgs shapes{q,     k,        v,           mask,   lengths,        out,
+                                 heads, kv_heads, scale_of(b), causal, soft_cap_of(b), b.flag("int8_kv")};
+  return {[run = b.kernels.self_attention, &q, &k, &v, &mask, &lengths, &out, shapes](const Worker& worker) {
+            run({q, k, v, mask, lengths, out, shapes.heads, shapes.kv_heads, shapes.scale, shapes.causal,
+                 shapes.soft_cap, shapes.int8_kv},
+                worker);
+          },
+          self_attention_scratch(shapes, b.threads), attention_work(q, q.dim(0), q.dim(0))};
 }
 
 Bound bind_paged_attention(const Binding& b) {
@@ -92,8 +98,7 @@ Bound bind_paged_attention(const Binding& b) {
   const TensorView &q = b.in(0), &k = b.in(1), &v = b.in(2), &tables = b.in(3), &lengths = b.in(4), &out = b.out(0);
   check_heads(b, q, out);
   const int64_t heads = b.integer("head_num"), kv_heads = b.integer("kv_head_num");
-  check_caches(b, k, v, kv_heads, q.dim(2));
-  b.require_dtype("the key cache", k, q.dtype);
+  check_caches(b, k, v, kv_heads, q.dim(2), q.dtype);
   b.require_dtype("block_tables", tables, DataType::i32);
   b.require(tables.rank == 2, "block_tables has shape ", shape_text(tables));
   check_lengths(b, "context_lens", lengths, tables.dim(0));
@@ -117,8 +122,9 @@ Bound bind_reshape_and_cache(const Binding& b) {
   const TensorView &k = b.in(0), &v = b.in(1), &k_cache = b.in(2), &v_cache = b.in(3), &slots = b.in(4);
   b.require(k.rank == 3, "k has shape ", shape_text(k), ", not [tokens, heads, head size]");
   b.require(shape_text(v) == shape_text(k), "v has shape ", shape_text(v), ", not ", shape_text(k));
-  check_caches(b, k_cache, v_cache, k.dim(1), k.dim(2));
-  for (const TensorView* view : {&v, &k_cache, &v_cache}) b.require_dtype("v or a cache", *view, k.dtype);
+  check_caches(b, k_cache, v_cache, k.dim(1), k.dim(2), k.dtype);
+  b.require_dtype("v", v, k.dtype);
+  b.require(is_float(k.dtype) || !b.flag("int8_kv"), "k is ", name(k.dtype), "; int8_kv needs a floating-point type");
   check_lengths(b, "slots", slots, k.dim(0));
   return {[run = b.kernels.reshape_and_cache, &k, &v, &k_cache, &v_cache, &slots](const Worker& worker) {
             run({k, v, k_cache, v_cache, slots}, worker);

@@ -10,12 +10,13 @@
 
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 
-template <typename T>
+// Of queries of type T, and keys and values of type E.
+template <typename T, typename E>
 struct Job {
   Products products;
   const T* q;
   T* out;
-  KeyValues<T> kv;  // of kv head 0 of sequence 0
+  KeyValues<E> kv;  // of kv head 0 of sequence 0
   int64_t tokens, heads, kv_heads, batch;
   Weighing how;
   bool causal;
@@ -44,8 +45,8 @@ struct Unit {
   int64_t tile, tiles;   // tiles [tile, tiles)
 };
 
-template <typename T>
-inline int64_t visible_to(const Job<T>& job, int64_t b, int64_t token) {
+template <typename T, typename E>
+inline int64_t visible_to(const Job<T, E>& job, int64_t b, int64_t token) {
   const int64_t length = job.kv_len(b);
   if (!job.causal) return length;
   return std::max<int64_t>(0, length - job.q_len(b) + token + 1);
@@ -54,10 +55,10 @@ inline int64_t visible_to(const Job<T>& job, int64_t b, int64_t token) {
 inline int64_t tiles_for(int64_t positions) { return (positions + kTile - 1) / kTile; }
 
 // Iterates over the units in a fixed order, the tokens with the longest contexts first. `seek` only moves forward.
-template <typename T>
+template <typename T, typename E>
 class Units {
  public:
-  Units(const Job<T>& job, const Cut& cut) : job_(job), cut_(cut) {}
+  Units(const Job<T, E>& job, const Cut& cut) : job_(job), cut_(cut) {}
 
   // Returns false if there is no unit of this number.
   bool seek(int64_t number, Unit& unit) {
@@ -97,17 +98,17 @@ class Units {
     unit.tiles = tiles_for(visible_to(job_, sequence_, end - 1));
   }
 
-  const Job<T>& job_;
+  const Job<T, E>& job_;
   const Cut& cut_;
   int64_t sequence_ = 0, block_ = 0, q_start_ = 0;
   int64_t first_ = 0;  // the number of the current item's first unit
 };
 
 // The work of one thread: its scratch memory and its current unit.
-template <typename T>
+template <typename T, typename E>
 class Attention {
  public:
-  Attention(const Job<T>& job, const Cut& cut, const Worker& worker)
+  Attention(const Job<T, E>& job, const Cut& cut, const Worker& worker)
       : job_(job),
         cut_(cut),
         worker_(worker),
@@ -116,7 +117,7 @@ class Attention {
   void run() {
     const LinearKernel& kernel = *job_.products.kernel;
     kernel.begin(kernel.row_unit);
-    Units<T> units(job_, cut_);
+    Units<T, E> units(job_, cut_);
     Unit unit;
     while (units.seek(worker_.take(), unit)) {
       begin(unit);
@@ -182,21 +183,25 @@ class Attention {
   }
 
   // Returns the keys and values of a unit.
-  KeyValues<T> kv_of(const Unit& unit) const {
-    KeyValues<T> kv = job_.kv;
+  KeyValues<E> kv_of(const Unit& unit) const {
+    KeyValues<E> kv = job_.kv;
     kv.keys += unit.kv_head * kv.d;
     kv.values += unit.kv_head * kv.dv;
+    if constexpr (kHasScales<E>) {
+      kv.key_scales += unit.kv_head * static_cast<int64_t>(sizeof(float));
+      kv.value_scales += unit.kv_head * static_cast<int64_t>(sizeof(float));
+    }
     kv.first_place = unit.q_start;
     if (kv.table != nullptr) kv.table += unit.sequence * job_.table_width;
     return kv;
   }
 
   // Finds the places of a tile, in one of two buffers. Returns false if the block table is invalid.
-  bool find(const Unit& unit, const KeyValues<T>& kv, int64_t tile, Places& places) const {
-    int64_t* found = at<int64_t>(layout_.places) + tile % 2 * kTile;
-    const int64_t last = visible_to(job_, unit.sequence, unit.token + unit.count - 1);
-    places = {found, static_cast<int>(std::min(kTile, last - tile * kTile))};
-    return find_places(kv, tile * kTile, places.n, found, worker_);
+  bool find(const Unit& unit, const KeyValues<E>& kv, int64_t tile, Places& places) const {
+    const int64_t last = visible_to(job_, unit.sequence, unit.token + unit.count - 1), buffer = tile % 2 * kTile;
+    places = {at<int64_t>(layout_.places) + buffer, static_cast<int>(std::min(kTile, last - tile * kTile)),
+              at(layout_.key_scales) + buffer, at(layout_.value_scales) + buffer};
+    return find_places(kv, tile * kTile, places, worker_);
   }
 
   // How many positions of a tile each row sees; none if a mask hides all of them. Returns the most and the fewest.
@@ -216,17 +221,20 @@ class Attention {
     return {most, fewest};
   }
 
-  void multiply_tile(const Unit& unit, int64_t tile, size_t depth, Prefetch<T>& prefetch) const {
-    const Tile packed{bytes(layout_.keys), bytes(layout_.values),  job_.kv.d,
-                      job_.kv.dv,          tile * kTile,           job_.how,
-                      at(layout_.scores),  bytes(layout_.weights), at(layout_.products)};
+  void multiply_tile(const Unit& unit, int64_t tile, Places now, size_t depth, Prefetch<E>& prefetch) const {
+    const Tile packed{bytes(layout_.keys), bytes(layout_.values),
+                      job_.kv.d,           job_.kv.dv,
+                      tile * kTile,        job_.how,
+                      now.key_scales,      now.value_scales,
+                      at(layout_.scores),  bytes(layout_.weights),
+                      at(layout_.products)};
     for_each_group(*job_.products.kernel, row_count(unit),
                    [&](Group group) { tile_group<T>(job_.products, packed, rows(depth), group, prefetch); });
   }
 
   // Zero times infinity is NaN: with values that are not finite, the rows of each depth get values of their own, in
   // which the positions that they do not see are zeros.
-  void multiply_by_depth(const Unit& unit, const KeyValues<T>& kv, int64_t tile, Places now) const {
+  void multiply_by_depth(const Unit& unit, const KeyValues<E>& kv, int64_t tile, Places now) const {
     const int32_t* depths = at<int32_t>(layout_.depth);
     int32_t* chosen = at<int32_t>(layout_.chosen);
     for (int depth = 1; depth <= now.n; ++depth) {
@@ -236,9 +244,9 @@ class Attention {
         any = any || chosen[row] != 0;
       }
       if (!any) continue;
-      Prefetch<T> none{kv, {}};
-      pack_values(kv, job_.products, {now.at, depth}, none, bytes(layout_.values));
-      multiply_tile(unit, tile, layout_.chosen, none);
+      Prefetch<E> none{kv, {}};
+      pack_values<T>(kv, job_.products, {now.at, depth, nullptr, nullptr}, none, bytes(layout_.values));
+      multiply_tile(unit, tile, now, layout_.chosen, none);
     }
   }
 
@@ -246,7 +254,7 @@ class Attention {
   // invalid.
   template <typename Done>
   bool run_tiles(const Unit& unit, Done done) const {
-    const KeyValues<T> kv = kv_of(unit);
+    const KeyValues<E> kv = kv_of(unit);
     Places now{}, next{};
     for (int64_t tile = unit.tile; tile < unit.tiles; ++tile, now = next) {
       if (tile == unit.tile && !find(unit, kv, tile, now)) return false;
@@ -254,11 +262,11 @@ class Attention {
       if (tile + 1 < unit.tiles && !find(unit, kv, tile + 1, next)) return false;
       const auto [most, fewest] = find_depths(unit, tile);
       if (most > 0) {
-        Prefetch<T> prefetch{kv, next};
-        pack_keys(kv, job_.products, now, prefetch, bytes(layout_.keys));
+        Prefetch<E> prefetch{kv, next};
+        pack_keys<T>(kv, job_.products, now, prefetch, bytes(layout_.keys));
         if (fewest == now.n || values_are_finite(kv, now)) {
-          pack_values(kv, job_.products, now, prefetch, bytes(layout_.values));
-          multiply_tile(unit, tile, layout_.depth, prefetch);
+          pack_values<T>(kv, job_.products, now, prefetch, bytes(layout_.values));
+          multiply_tile(unit, tile, now, layout_.depth, prefetch);
         } else {
           multiply_by_depth(unit, kv, tile, now);
         }
@@ -327,15 +335,15 @@ class Attention {
     for (int64_t c = 0; c < dv; c += 16) store_up_to_16(out + c, load(output + c) / total + zero(), dv - c);
   }
 
-  const Job<T>& job_;
+  const Job<T, E>& job_;
   const Cut& cut_;
   const Worker& worker_;
   const AttentionLayout layout_;
 };
 
 // Checks the lengths; every thread reads the same ones and gets the same result.
-template <typename T>
-inline bool lengths_are_good(const Job<T>& job, int64_t capacity, const Worker& worker) {
+template <typename T, typename E>
+inline bool lengths_are_good(const Job<T, E>& job, int64_t capacity, const Worker& worker) {
   int64_t tokens = 0, longest_q = 0, longest_kv = 0;
   for (int64_t b = 0; b < job.batch; ++b) {
     const int64_t n = job.q_len(b), kv = job.kv_len(b);
@@ -359,8 +367,8 @@ inline bool lengths_are_good(const Job<T>& job, int64_t capacity, const Worker& 
 }
 
 // Chooses the cut. With few long items for many threads, tiles are shared if there is memory for the partial results.
-template <typename T>
-inline Cut cut_job(const Job<T>& job, const Worker& worker) {
+template <typename T, typename E>
+inline Cut cut_job(const Job<T, E>& job, const Worker& worker) {
   const int64_t threads = worker.count;
   // Several register blocks an item, even if that leaves fewer items than would balance best.
   const int64_t fair = job.tokens * job.kv_heads / (4 * threads) + 1;
@@ -384,11 +392,11 @@ inline Cut cut_job(const Job<T>& job, const Worker& worker) {
   return cut;
 }
 
-template <typename T>
-inline void run_job(const Job<T>& job, int64_t capacity, const Worker& worker) {
+template <typename T, typename E>
+inline void run_job(const Job<T, E>& job, int64_t capacity, const Worker& worker) {
   if (!lengths_are_good(job, capacity, worker)) return;
   const Cut cut = cut_job(job, worker);
-  Attention<T>(job, cut, worker).run();
+  Attention<T, E>(job, cut, worker).run();
 }
 
 inline MaskView view_of(const TensorView& mask) {
@@ -402,6 +410,45 @@ inline bool mask_rows_suffice(const TensorView& mask, int64_t rows, const Worker
   return false;
 }
 
+// Keys and values as they are, one row after another.
+template <typename E>
+inline KeyValues<E> rows_of(const TensorView& keys, const TensorView& values, int64_t heads) {
+  const int64_t d = keys.dim(-1), dv = values.dim(-1);
+  return {keys.as<E>(), values.as<E>(), heads * d, heads * dv, d, dv, 0, nullptr, 1, 0, {}, nullptr, nullptr};
+}
+
+// Keys and values of int8 in blocks, each d elements long.
+inline KeyValues<int8_t> blocks_of(const std::byte* keys, const std::byte* values, const Int8Layout& layout) {
+  return {reinterpret_cast<const int8_t*>(keys),
+          reinterpret_cast<const int8_t*>(values),
+          1,
+          1,
+          layout.size,
+          layout.size,
+          0,
+          nullptr,
+          layout.block_size,
+          0,
+          layout,
+          keys,
+          values};
+}
+
+// The keys and values of a prefill as a cache of int8 would have them: one block in the shared memory of the node.
+template <typename T>
+inline KeyValues<int8_t> rounded_rows(const SelfAttentionArgs& args, const Worker& worker) {
+  const int64_t tokens = args.k.dim(0), heads = args.kv_heads, d = args.k.dim(-1);
+  const Int8Layout layout{tokens, heads, d};
+  std::byte *keys = worker.shared, *values = keys + layout.block_bytes();
+  const auto [begin, end] = worker.share(tokens * heads);
+  for (int64_t row = begin; row < end; ++row) {
+    write_int8(args.k.as<T>() + row * d, layout, row / heads, row % heads, keys);
+    write_int8(args.v.as<T>() + row * d, layout, row / heads, row % heads, values);
+  }
+  worker.sync();
+  return blocks_of(keys, values, layout);
+}
+
 template <Isa isa>
 inline void self_attention(const SelfAttentionArgs& args, const Worker& worker) {
   const int64_t tokens = args.q.dim(0), batch = args.seq_len.numel();
@@ -412,24 +459,27 @@ inline void self_attention(const SelfAttentionArgs& args, const Worker& worker) 
   if (!mask_rows_suffice(mask, longest, worker)) return;
   with_float_type(args.q.dtype, worker, [&](auto tag) {
     using T = decltype(tag);
-    const int64_t d = args.q.dim(-1), dv = args.v.dim(-1);
-    const KeyValues<T> kv{
-        args.k.as<T>(), args.v.as<T>(), args.kv_heads * d, args.kv_heads * dv, d, dv, 0, nullptr, 1, 0};
-    const Job<T> job{attention_products(isa, args.q.dtype),
-                     args.q.as<T>(),
-                     args.out.as<T>(),
-                     kv,
-                     tokens,
-                     args.heads,
-                     args.kv_heads,
-                     batch,
-                     {args.scale, args.soft_cap, view_of(mask)},
-                     args.causal,
-                     MaskRow::position,
-                     lengths,
-                     nullptr,
-                     0};
-    run_job(job, tokens, worker);
+    const auto attend = [&]<typename E>(const KeyValues<E>& kv) {
+      const Job<T, E> job{attention_products(isa, args.q.dtype),
+                          args.q.as<T>(),
+                          args.out.as<T>(),
+                          kv,
+                          tokens,
+                          args.heads,
+                          args.kv_heads,
+                          batch,
+                          {args.scale, args.soft_cap, view_of(mask)},
+                          args.causal,
+                          MaskRow::position,
+                          lengths,
+                          nullptr,
+                          0};
+      Worker own = worker;
+      own.shared_bytes = 0;  // contexts are not split
+      run_job(job, tokens, own);
+    };
+    if (args.int8_kv) return attend(rounded_rows<T>(args, worker));
+    attend(rows_of<T>(args.k, args.v, args.kv_heads));
   });
 }
 
@@ -446,33 +496,30 @@ inline void paged_attention(const PagedAttentionArgs& args, const Worker& worker
   if (!mask_rows_suffice(args.mask, mask_rows, worker)) return;
   with_float_type(args.q.dtype, worker, [&](auto tag) {
     using T = decltype(tag);
-    const int64_t d = args.q.dim(-1), dv = args.v_cache.dim(-1);
-    const KeyValues<T> kv{args.k_cache.as<T>(),
-                          args.v_cache.as<T>(),
-                          args.kv_heads * d,
-                          args.kv_heads * dv,
-                          d,
-                          dv,
-                          0,
-                          args.block_tables.as<int32_t>(),
-                          block_size,
-                          args.k_cache.dim(0)};
-    const int32_t* q_lens = args.q_lens.data != nullptr ? args.q_lens.as<int32_t>() : nullptr;
-    const Job<T> job{attention_products(isa, args.q.dtype),
-                     args.q.as<T>(),
-                     args.out.as<T>(),
-                     kv,
-                     tokens,
-                     args.heads,
-                     args.kv_heads,
-                     batch,
-                     {args.scale, args.soft_cap, view_of(args.mask)},
-                     true,
-                     args.mask_row,
-                     q_lens,
-                     lengths,
-                     table_width};
-    run_job(job, table_width * block_size, worker);
+    const auto attend = [&]<typename E>(KeyValues<E> kv) {
+      kv.table = args.block_tables.as<int32_t>();
+      kv.block_size = block_size;
+      kv.blocks = args.k_cache.dim(0);
+      const int32_t* q_lens = args.q_lens.data != nullptr ? args.q_lens.as<int32_t>() : nullptr;
+      const Job<T, E> job{attention_products(isa, args.q.dtype),
+                          args.q.as<T>(),
+                          args.out.as<T>(),
+                          kv,
+                          tokens,
+                          args.heads,
+                          args.kv_heads,
+                          batch,
+                          {args.scale, args.soft_cap, view_of(args.mask)},
+                          true,
+                          args.mask_row,
+                          q_lens,
+                          lengths,
+                          table_width};
+      run_job(job, table_width * block_size, worker);
+    };
+    if (args.k_cache.dtype != DataType::i8) return attend(rows_of<T>(args.k_cache, args.v_cache, args.kv_heads));
+    const Int8Layout layout{block_size, args.kv_heads, args.q.dim(-1)};
+    attend(blocks_of(args.k_cache.as<std::byte>(), args.v_cache.as<std::byte>(), layout));
   });
 }
 

@@ -14,6 +14,11 @@ size_t partial_bytes(int64_t rows, int64_t longest, int64_t dv) {
   return static_cast<size_t>(rows * tiles * partial_size(dv)) * sizeof(float);
 }
 
+// Rows of int8 with a scale for each.
+size_t int8_bytes(const TensorView& x) {
+  return static_cast<size_t>(x.count(0, x.rank - 1) * (x.dim(-1) + static_cast<int64_t>(sizeof(float))));
+}
+
 }  // namespace
 
 Products attention_products(Isa isa, DataType dtype) {
@@ -41,16 +46,20 @@ AttentionLayout attention_layout(int64_t heads, int64_t kv_heads, int64_t d, int
   layout.weights = floats(kGroupRows * kTile);
   layout.products = floats(kGroupRows * kPairBlocks * kBlockColumns);
   for (size_t* ints : {&layout.visible, &layout.mask_row, &layout.depth, &layout.chosen}) *ints = floats(layout.rows);
-  layout.places = floats(4 * kTile);  // int64, of two tiles
+  // Of two tiles; places are of 64 bits.
+  layout.places = floats(4 * kTile);
+  layout.key_scales = floats(2 * kTile);
+  layout.value_scales = floats(2 * kTile);
   return layout;
 }
 
 ScratchSize self_attention_scratch(const SelfAttentionArgs& args, int) {
-  return {0, attention_layout(args.heads, args.kv_heads, args.q.dim(-1), args.v.dim(-1)).bytes};
+  const size_t rounded = args.int8_kv ? int8_bytes(args.k) + int8_bytes(args.v) : 0;
+  return {rounded, attention_layout(args.heads, args.kv_heads, args.q.dim(-1), args.v.dim(-1)).bytes};
 }
 
 ScratchSize paged_attention_scratch(const PagedAttentionArgs& args, int threads) {
-  const int64_t dv = args.v_cache.dim(-1);
+  const int64_t dv = args.k_cache.dtype == DataType::i8 ? args.q.dim(-1) : args.v_cache.dim(-1);
   ScratchSize size{0, attention_layout(args.heads, args.kv_heads, args.q.dim(-1), dv).bytes};
   // With several times more (sequence, kv head) pairs than threads the contexts are never split.
   const int64_t pairs = args.context_lens.dim(0) * args.kv_heads;

@@ -12,50 +12,67 @@
 
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 
-// Keys and values of one kv head: rows of d and dv elements. Positions follow one another from `first_place`, or go by
-// a block table.
-template <typename T>
+// Keys and values of one kv head: rows of d and dv elements of a type E, which is int8 for rows with scales. Positions
+// follow one another from `first_place`, or go by a block table.
+template <typename E>
 struct KeyValues {
-  const T* keys;
-  const T* values;
+  const E* keys;
+  const E* values;
   int64_t key_stride, value_stride;
   int64_t d, dv;
   int64_t first_place;
   const int32_t* table;  // none: consecutive
   int64_t block_size, blocks;
+  Int8Layout layout;                           // of int8: the strides are 1 then
+  const std::byte *key_scales, *value_scales;  // of int8: as keys and values, of this head
 };
 
-// The places of a tile's positions.
+template <typename E>
+inline constexpr bool kHasScales = std::is_same_v<E, int8_t>;
+
+// The places of a tile's positions, in rows (of int8, in bytes), and the scales that int8 has.
 struct Places {
-  const int64_t* at;
+  int64_t* at;
   int n;
+  float *key_scales, *value_scales;
 };
 
-// Fills places[0, n) for the positions from `start`. Returns false and reports an error if a block is outside of the
-// cache.
-template <typename T>
-inline bool find_places(const KeyValues<T>& kv, int64_t start, int n, int64_t* places, const Worker& worker) {
+template <typename E>
+inline void set_place(const KeyValues<E>& kv, int64_t block, int64_t offset, int i, Places places) {
+  if constexpr (kHasScales<E>) {
+    const int64_t scale = kv.layout.scale(block, offset);
+    places.at[i] = kv.layout.row(block, offset);
+    std::memcpy(places.key_scales + i, kv.key_scales + scale, sizeof(float));
+    std::memcpy(places.value_scales + i, kv.value_scales + scale, sizeof(float));
+  } else {
+    places.at[i] = block * kv.block_size + offset;
+  }
+}
+
+// Fills `places` for the positions from `start`. Returns false and reports an error if a block is outside of the cache.
+template <typename E>
+inline bool find_places(const KeyValues<E>& kv, int64_t start, Places places, const Worker& worker) {
   if (kv.table == nullptr) {
-    for (int i = 0; i < n; ++i) places[i] = kv.first_place + start + i;
+    for (int i = 0; i < places.n; ++i) set_place(kv, 0, kv.first_place + start + i, i, places);
     return true;
   }
   int64_t index = start / kv.block_size, offset = start % kv.block_size;
-  for (int i = 0; i < n; ++index, offset = 0) {
+  for (int i = 0; i < places.n; ++index, offset = 0) {
     const int64_t block = kv.table[index];
     if (block < 0 || block >= kv.blocks) {
       worker.error->report("block table names a block outside the key/value cache", index, block, kv.blocks);
       return false;
     }
-    for (; i < n && offset < kv.block_size; ++i, ++offset) places[i] = block * kv.block_size + offset;
+    for (; i < places.n && offset < kv.block_size; ++i, ++offset) set_place(kv, block, offset, i, places);
   }
   return true;
 }
 
 // Prefetches the next tile into the second level of cache, little by little: a processor waits if it is asked for more
 // lines at once than it can have under way.
-template <typename T>
+template <typename E>
 struct Prefetch {
-  const KeyValues<T>& kv;
+  const KeyValues<E>& kv;
   Places next;
   int row = 0;  // of the keys, then of the values
 
@@ -70,17 +87,21 @@ struct Prefetch {
   }
 
  private:
-  static void line_by_line(const T* p, int64_t n) {
-    for (int64_t i = 0; i < n; i += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(p + i, 0, 2);
+  static void line_by_line(const E* p, int64_t n) {
+    for (int64_t i = 0; i < n; i += 64 / static_cast<int64_t>(sizeof(E))) __builtin_prefetch(p + i, 0, 2);
   }
 };
 
-// 32 elements of 16 bits at p as sixteen words, of which n exist.
-inline F16 load_words(const Bf16* p, int64_t n) {
-  if (n >= kStep) return load(reinterpret_cast<const float*>(p));
-  float whole[16] = {};
-  if (n > 0) std::memcpy(whole, p, static_cast<size_t>(n) * sizeof(Bf16));
-  return load(whole);
+// 32 elements at p as sixteen words of bfloat16, in which integers of 8 bits are exact.
+inline F16 load_words(const Bf16* p) { return load(reinterpret_cast<const float*>(p)); }
+inline F16 load_words(const int8_t* p) { return join_bf16(load(p), load(p + 16)); }
+// The same where only n exist.
+template <typename E>
+inline F16 load_words(const E* p, int64_t n) {
+  if (n >= kStep) return load_words(p);
+  float whole[16] = {};  // as bfloat16 is read
+  if (n > 0) std::memcpy(whole, p, static_cast<size_t>(n) * sizeof(E));
+  return load_words(reinterpret_cast<const E*>(whole));
 }
 
 // Stores a step of sixteen words (or half a step of floats) of sixteen positions, a column for each.
@@ -90,21 +111,21 @@ inline void store_columns(F16 (&block)[16], std::byte* dst) {
 }
 
 // One step of the keys of sixteen positions, of which n exist, with up to `rest` elements.
-template <bool Whole>
-inline void pack_key_words(const Bf16* keys, int64_t stride, const int64_t* places, int n, int64_t rest, bool chains,
+template <bool Whole, typename E>
+inline void pack_key_words(const E* keys, int64_t stride, const int64_t* places, int n, int64_t rest, bool chains,
                            std::byte* dst) {
   F16 columns[16];
   for (int i = 0; i < 16; ++i) {
-    const Bf16* row = keys + (Whole || i < n ? places[i] : 0) * stride;
-    columns[i] = Whole ? load(reinterpret_cast<const float*>(row)) : i < n ? load_words(row, rest) : zero();
+    const E* row = keys + (Whole || i < n ? places[i] : 0) * stride;
+    columns[i] = Whole ? load_words(row) : i < n ? load_words(row, rest) : zero();
     if (chains) columns[i] = chain_order(columns[i]);
   }
   store_columns(columns, dst);
 }
 
 // The keys of the tile; those of positions from n on are zeros.
-template <typename T>
-inline void pack_keys(const KeyValues<T>& kv, const Products& products, Places now, Prefetch<T>& prefetch,
+template <typename T, typename E>
+inline void pack_keys(const KeyValues<E>& kv, const Products& products, Places now, Prefetch<E>& prefetch,
                       std::byte* dst) {
   const size_t pair = products.pair_bytes(kv.d), block_step = products.block_step();
   for (int first = 0; first < now.n; first += 16) {
@@ -135,11 +156,10 @@ inline void pack_keys(const KeyValues<T>& kv, const Products& products, Places n
 }
 
 // Two rows of values (or none) as words: the low half of each is of one position, the high half of another.
-template <bool Whole>
-inline void pack_value_words(const Bf16* low, const Bf16* high, int64_t dv, size_t pair, size_t block_step,
-                             std::byte* dst) {
-  const auto words = [&](const Bf16* row, int64_t c) {
-    if constexpr (Whole) return load(reinterpret_cast<const float*>(row + c));
+template <bool Whole, typename E>
+inline void pack_value_words(const E* low, const E* high, int64_t dv, size_t pair, size_t block_step, std::byte* dst) {
+  const auto words = [&](const E* row, int64_t c) {
+    if constexpr (Whole) return load_words(row + c);
     return row != nullptr ? load_words(row + c, dv - c) : zero();
   };
   for (int64_t c = 0; c < dv; c += kStep, dst += pair) {
@@ -151,8 +171,8 @@ inline void pack_value_words(const Bf16* low, const Bf16* high, int64_t dv, size
 }
 
 // The values of the tile; those of positions from n on are zeros.
-template <typename T>
-inline void pack_values(const KeyValues<T>& kv, const Products& products, Places now, Prefetch<T>& prefetch,
+template <typename T, typename E>
+inline void pack_values(const KeyValues<E>& kv, const Products& products, Places now, Prefetch<E>& prefetch,
                         std::byte* dst) {
   const size_t pair = products.pair_bytes(kTile), block_step = products.block_step();
   for (int first = 0; first < now.n; first += kStep, dst += kPairBlocks * block_step) {
@@ -185,12 +205,14 @@ inline void pack_values(const KeyValues<T>& kv, const Products& products, Places
   }
 }
 
-// Returns true if the values hold neither infinities nor NaNs: then a weight of zero hides a position.
-template <typename T>
-inline bool values_are_finite(const KeyValues<T>& kv, Places now) {
+// Returns true if the values hold neither infinities nor NaNs: then a weight of zero hides a position. Integers are
+// finite; their scales are in the weights.
+template <typename E>
+inline bool values_are_finite(const KeyValues<E>& kv, Places now) {
+  if constexpr (kHasScales<E>) return true;
   uint32_t finite = 0xffffU;
   for (int i = 0; i < now.n; ++i) {
-    const T* row = kv.values + now.at[i] * kv.value_stride;
+    const E* row = kv.values + now.at[i] * kv.value_stride;
     for (int64_t c = 0; c < kv.dv; c += 16)
       finite &= to_bits(lt(abs(load_up_to_16(row + c, kv.dv - c)), set1(HUGE_VALF)));
   }

@@ -5,6 +5,8 @@
 //   m = max, p(t) = exp(score(t) - m), rounded to bf16 if q is; l(j) = sum of p(t) over t = j, j+16, ...;
 //   o(c) = sum of p(t) * v(t, c) over t in the order of linear.h;
 //   state: M' = max(M, m), a = exp(M - M'), b = exp(m - M'), L(j) = fma(l(j), b, L(j) * a), O = fma(o, b, O * a).
+// Keys and values of int8 are integers k(t) and v(t) with scales: score(t) is multiplied by that of k(t) first, and it is
+// p(t) times the scale of v(t) that is rounded and multiplied by v(t), while l sums the p(t) themselves.
 // The lanes of L are added in the end. A tile of which a row sees nothing leaves the row's state as it is; elsewhere a
 // position that a row does not see has p = 0.
 #pragma once
@@ -50,9 +52,10 @@ struct Tile {
   int64_t d, dv;
   int64_t start;  // the first position
   Weighing how;
-  float* scores;       // [blocks of positions][rows][columns of a block]
-  std::byte* weights;  // the prepared probabilities, [step][row][bytes of a row]
-  float* products;     // of one block of values, [rows][columns]
+  const float *key_scales, *value_scales;  // of its positions, for int8
+  float* scores;                           // [blocks of positions][rows][columns of a block]
+  std::byte* weights;                      // the prepared probabilities, [step][row][bytes of a row]
+  float* products;                         // of one block of values, [rows][columns]
 };
 
 // Query rows and their running state, row after row.
@@ -113,9 +116,10 @@ struct ScoreRow {
 
 // Turns a row's scores into prepared probabilities, `steps` steps of them; gives their maximum and sums. Only the first
 // n positions count: all of the tile if `Whole`, which is without cap and mask.
-template <typename T, bool Whole>
-inline void softmax_row(const Products& products, const Weighing& how, int64_t start, ScoreRow scores, int n, int steps,
-                        int64_t mask_row, float* top, float* sum, std::byte* weights, size_t stride) {
+template <typename T, bool Scaled, bool Whole>
+inline void softmax_row(const Products& products, const Tile& tile, ScoreRow scores, int n, int steps, int64_t mask_row,
+                        float* top, float* sum, std::byte* weights, size_t stride) {
+  const Weighing& how = tile.how;
   const F16 scale = set1(how.scale), nothing = set1(-HUGE_VALF);
   F16 v[kTile / 16];
 #pragma GCC unroll 4
@@ -123,10 +127,12 @@ inline void softmax_row(const Products& products, const Weighing& how, int64_t s
     const int here = Whole ? 16 : n - 16 * i;
     v[i] = nothing;
     if (here <= 0) continue;
-    v[i] = scores.at(i) * scale;
+    v[i] = scores.at(i);
+    if constexpr (Scaled) v[i] = v[i] * load(tile.key_scales + 16 * i);
+    v[i] = v[i] * scale;
     if constexpr (Whole) continue;
     if (how.cap != 0.0F) v[i] = tanh(v[i] / set1(how.cap)) * set1(how.cap);
-    if (how.mask.data != nullptr) v[i] = v[i] + how.mask.load_at(mask_row, start + 16 * i, here);
+    if (how.mask.data != nullptr) v[i] = v[i] + how.mask.load_at(mask_row, tile.start + 16 * i, here);
     if (here < 16) v[i] = select(first(here), v[i], nothing);
   }
   *top = horizontal_max(max(max(max(v[0], v[1]), v[2]), v[3]));
@@ -136,21 +142,27 @@ inline void softmax_row(const Products& products, const Weighing& how, int64_t s
 #pragma GCC unroll 4
   for (int i = 0; i < kTile / 16; ++i) {
     v[i] = exp_of_nonpositive(v[i] - base);  // zero for a position that does not count
+    if constexpr (Scaled) {
+      total = total + v[i];
+      v[i] = v[i] * load(tile.value_scales + 16 * i);
+      // A scale may be infinite where the row sees nothing.
+      if constexpr (!Whole) v[i] = select(first(std::max(0, n - 16 * i)), v[i], zero());
+    }
     if constexpr (std::is_same_v<T, Bf16>) v[i] = rounded_to_bf16(v[i]);
-    total = total + v[i];
+    if constexpr (!Scaled) total = total + v[i];
   }
   store(sum, total);
   store_weights(products, v[0], v[1], weights);
   if (Whole || steps > 1) store_weights(products, v[2], v[3], weights + stride);
 }
 
-template <typename T>
-inline void softmax_scores(const Products& products, const Weighing& how, int64_t start, ScoreRow scores, int n,
-                           int steps, int64_t mask_row, float* top, float* sum, std::byte* weights, size_t stride) {
-  if (n == kTile && how.cap == 0.0F && how.mask.data == nullptr)
-    softmax_row<T, true>(products, how, start, scores, n, steps, mask_row, top, sum, weights, stride);
+template <typename T, bool Scaled>
+inline void softmax_scores(const Products& products, const Tile& tile, ScoreRow scores, int n, int steps,
+                           int64_t mask_row, float* top, float* sum, std::byte* weights, size_t stride) {
+  if (n == kTile && tile.how.cap == 0.0F && tile.how.mask.data == nullptr)
+    softmax_row<T, Scaled, true>(products, tile, scores, n, steps, mask_row, top, sum, weights, stride);
   else
-    softmax_row<T, false>(products, how, start, scores, n, steps, mask_row, top, sum, weights, stride);
+    softmax_row<T, Scaled, false>(products, tile, scores, n, steps, mask_row, top, sum, weights, stride);
 }
 
 // The factors of the state and of the tile, and the new maximum and sums, of n <= 16 rows at once.
@@ -189,9 +201,9 @@ inline void multiply_blocks(const Products& products, const std::byte* x, int ro
 }
 
 // The tile against a group of rows.
-template <typename T>
+template <typename T, typename E>
 inline void tile_group(const Products& products, const Tile& tile, const Rows& rows, Group group,
-                       Prefetch<T>& prefetch) {
+                       Prefetch<E>& prefetch) {
   int most = 0;
   for (int r = 0; r < group.count; ++r) most = std::max(most, static_cast<int>(rows.depth[group.first + r]));
   if (most == 0) return;
@@ -208,8 +220,8 @@ inline void tile_group(const Products& products, const Tile& tile, const Rows& r
     const int depth = rows.depth[group.first + r];
     const int64_t mask_row = tile.how.mask.data != nullptr ? rows.mask_row[group.first + r] : 0;
     const ScoreRow scores{tile.scores + r * columns, stored * columns, static_cast<int>(columns / 16)};
-    softmax_scores<T>(products, tile.how, tile.start, scores, depth, steps, mask_row, tops + r, sums + 16 * r,
-                      tile.weights + static_cast<size_t>(r) * row_bytes, stride);
+    softmax_scores<T, kHasScales<E>>(products, tile, scores, depth, steps, mask_row, tops + r, sums + 16 * r,
+                                     tile.weights + static_cast<size_t>(r) * row_bytes, stride);
   }
   for (int r = 0; r < group.count; r += 16) {
     const int n = std::min(16, group.count - r);

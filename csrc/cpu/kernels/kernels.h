@@ -157,7 +157,9 @@ struct CastArgs {
 };
 
 // k [T, KV, Dk], v [T, KV, Dv] -> caches [blocks, block size, KV, D]; slots i32 [T], a negative one is skipped.
-// If a slot comes twice the later token stays.
+// If a slot comes twice the later token stays. Caches of i8 for k and v of floats, [blocks, block size, KV, D + 4], get
+// each head of a token as dynamic_quant makes it; the bytes of a block are the rows i8 [block size, KV, D] and then their
+// scales f32 [block size, KV].
 struct ReshapeAndCacheArgs {
   TensorView k, v, k_cache, v_cache, slots;
 };
@@ -165,13 +167,15 @@ struct ReshapeAndCacheArgs {
 // q [T, H, D], k [T, KV, D], v [T, KV, Dv] -> out [T, H, Dv]; the T tokens are sequences, one after another, of
 // seq_len (i32 [B]) tokens each. causal: a token sees itself and what is before it in its sequence. mask, if it has
 // data: [>= longest, >= longest] of any float dtype, added to the scaled scores. soft_cap, if positive: a scaled score s
-// becomes soft_cap * tanh(s / soft_cap), before the mask is added.
+// becomes soft_cap * tanh(s / soft_cap), before the mask is added. int8_kv: k and v, of one D, count as a cache of i8 would have
+// them, for which the shared memory is needed.
 struct SelfAttentionArgs {
   TensorView q, k, v, mask, seq_len, out;
   int64_t heads = 0, kv_heads = 0;
   float scale = 1;
   bool causal = false;
   float soft_cap = 0;
+  bool int8_kv = false;
 };
 
 // Which row of a mask belongs to a query token: that of its sequence (one token each), its own place among all
@@ -182,6 +186,7 @@ enum class MaskRow { sequence, token, position };
 // i32 [B] (with the new tokens). q_lens, if it has data: i32 [B], new tokens of each sequence; otherwise one each.
 // New token j of n sees positions <= context_len - n + j. Tokens of a sequence with context_len 0 give zeros.
 // mask, if it has data: [rows, >= longest context] of any float dtype, added to the scaled scores; soft_cap as above.
+// Caches may be of i8, [blocks, block size, KV, D + 4], as reshape_and_cache writes them.
 struct PagedAttentionArgs {
   TensorView q, k_cache, v_cache, block_tables, context_lens, mask, q_lens, out;
   int64_t heads = 0, kv_heads = 0;

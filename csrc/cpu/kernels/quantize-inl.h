@@ -56,29 +56,32 @@ inline float largest_magnitude(const T* x, int64_t n) {
   return nan ? std::numeric_limits<float>::quiet_NaN() : largest;
 }
 
+// Rounds a row of n elements and returns its scale.
+template <typename T>
+inline float quantize_row(const T* x, int64_t n, int8_t* out) {
+  const float largest = largest_magnitude(x, n);
+  const float scale = largest < 0x1p-100F ? 0 : largest / 127;
+  if (!(scale > 0 && scale <= std::numeric_limits<float>::max())) {
+    if (n > 0) std::memset(out, 0, static_cast<size_t>(n));
+    return scale;
+  }
+  const F16 s = set1(scale);
+  for (int64_t i = 0; i < n; i += 16) {
+    const int64_t rest = n - i < 16 ? n - i : 16;
+    float quotients[16];
+    store(quotients, load_up_to_16(x + i, rest) / s);
+    for (int64_t j = 0; j < rest; ++j) out[i + j] = to_int8(quotients[j]);
+  }
+  return scale;
+}
+
 inline void dynamic_quant(const DynamicQuantArgs& args, const Worker& worker) {
   const int64_t n = args.x.dim(-1);
   with_float_type(args.x.dtype, worker, [&](auto tag) {
     using T = decltype(tag);
     const auto [begin, end] = worker.share(args.x.count(0, args.x.rank - 1));
-    for (int64_t row = begin; row < end; ++row) {
-      const T* x = args.x.as<T>() + row * n;
-      int8_t* out = args.out.as<int8_t>() + row * n;
-      const float largest = largest_magnitude(x, n);
-      const float scale = largest < 0x1p-100F ? 0 : largest / 127;
-      args.scale.as<float>()[row] = scale;
-      if (!(scale > 0 && scale <= std::numeric_limits<float>::max())) {
-        if (n > 0) std::memset(out, 0, static_cast<size_t>(n));
-        continue;
-      }
-      const F16 s = set1(scale);
-      for (int64_t i = 0; i < n; i += 16) {
-        const int64_t rest = n - i < 16 ? n - i : 16;
-        float quotients[16];
-        store(quotients, load_up_to_16(x + i, rest) / s);
-        for (int64_t j = 0; j < rest; ++j) out[i + j] = to_int8(quotients[j]);
-      }
-    }
+    for (int64_t row = begin; row < end; ++row)
+      args.scale.as<float>()[row] = quantize_row(args.x.as<T>() + row * n, n, args.out.as<int8_t>() + row * n);
   });
 }
 

@@ -58,6 +58,12 @@ inline F16 load(const Bf16* p) {
   return as_float(_mm512_slli_epi32(_mm512_cvtepu16_epi32(raw), 16));
 }
 inline F16 load(const Half* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
+inline F16 load(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline F16 load_n(const int8_t* p, int n) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first(n).bits, p)))};
+}
 inline F16 load_n(const float* p, int n) { return {_mm512_maskz_loadu_ps(first(n).bits, p)}; }
 inline F16 load_n(const Bf16* p, int n) {
   const __m256i raw = _mm256_maskz_loadu_epi16(first(n).bits, p);

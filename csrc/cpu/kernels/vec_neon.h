@@ -104,6 +104,12 @@ inline F16 load(const Half* p) {
   const auto four = [&](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(words + i))); };
   return {four(0), four(4), four(8), four(12)};
 }
+inline F16 load(const int8_t* p) {
+  const int8x16_t raw = vld1q_s8(p);
+  const int16x8_t low = vmovl_s8(vget_low_s8(raw)), high = vmovl_s8(vget_high_s8(raw));
+  const auto four = [](int16x4_t words) { return vcvtq_f32_s32(vmovl_s16(words)); };
+  return {four(vget_low_s16(low)), four(vget_high_s16(low)), four(vget_low_s16(high)), four(vget_high_s16(high))};
+}
 // NEON has no masked moves; a copy on the stack stands in for them.
 template <typename T>
 inline F16 load_n(const T* p, int n) {

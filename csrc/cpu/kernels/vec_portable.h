@@ -104,6 +104,7 @@ inline uint32_t to_bits(const M16& m) {
 }
 
 inline float widen(float x) { return x; }
+inline float widen(int8_t x) { return x; }
 inline float widen(Bf16 x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
 inline float widen(Half h) {
   const uint32_t sign = static_cast<uint32_t>(h.bits & 0x8000U) << 16;

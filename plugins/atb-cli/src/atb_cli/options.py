@@ -13,7 +13,7 @@ import click
 import click.shell_completion
 
 from atb_core.errors import RequestError, TokenizerError
-from atb_core.names import BACKENDS, DTYPES, GRAPHS, QUANTIZATIONS
+from atb_core.names import BACKENDS, DTYPES, GRAPHS, KV_CACHE_DTYPES, QUANTIZATIONS
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.settings import DEFAULT_MODEL, settings
 
@@ -27,7 +27,7 @@ _REVISION = "atb_core.revision"
 _LOADING = (
     "backend", "graph", "dtype", "quantization", "cache_packed", "num_threads", "max_model_len",
     "kv_cache_memory_bytes", "generation_config", "features", "chat_template", "speculative_config", "lora_modules",
-    "max_loras", "max_lora_rank", "tensor_parallel_size",
+    "max_loras", "max_lora_rank", "tensor_parallel_size", "kv_cache_dtype",
 )  # fmt: skip
 
 
@@ -111,6 +111,8 @@ model_options = _options(
                  help="Precision of weights and activations; auto takes the checkpoint's."),
     click.option("--quantization", type=click.Choice(QUANTIZATIONS),
                  help="Quantise the weights on loading. [default: as the checkpoint has them]"),
+    click.option("--kv-cache-dtype", type=click.Choice(KV_CACHE_DTYPES), default="auto", show_default=True,
+                 help="Type of keys and values in the cache: auto is the model's; int8 takes half of the memory."),
     click.option("--cache-packed/--no-cache-packed", default=None,
                  help="Keep packed weights on the disk, from where the next process maps them (`atb cache`)."
                  " [default: engine.cache_packed of the settings, else no]"),

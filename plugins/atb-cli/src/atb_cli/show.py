@@ -36,7 +36,7 @@ class OpenedModel:
         from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 
         with self.weights() as loader:
-            options = {"features": tuple(features)} if features else {}
+            options: dict[str, Any] = {"features": tuple(features)} if features else {}
             return self.router.model_cls(MindIELLMConfig(self.router.config), loader, backend=backend, **options)
 
     def weights(self) -> WeightLoader:

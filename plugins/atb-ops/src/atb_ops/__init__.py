@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
@@ -11,3 +12,10 @@ def ported(tokenizer: Any, input_builder: Any) -> Any:
     from atb_ops import ported_tokenizer
 
     return ported_tokenizer.ported(tokenizer, input_builder)
+
+
+def converted_tokenizer(directory: Path, name: str) -> bytes:
+    """Returns a `tokenizer.json` that says the same as an older file; see `tokenizer_conversion`."""
+    from atb_ops import tokenizer_conversion
+
+    return tokenizer_conversion.convert(directory, name)

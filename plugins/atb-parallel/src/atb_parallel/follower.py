@@ -99,10 +99,8 @@ def _follow(peer: Peer, model: CausalLM) -> None:
     while True:
         message = peer.next_message()
         if message.kind is Kind.CACHE:
-            sizes, status = message.json(), model.model_status
-            layout = CacheLayout(
-                status.num_layers, status.num_kv_heads, status.head_dim, sizes["block_size"], model.dtype
-            )
+            sizes = message.json()
+            layout = CacheLayout.of(model, sizes["block_size"])
             caches = allocate(layout, sizes["num_blocks"], model.backend.allocate)
         elif message.kind is Kind.STEP:
             peer.step = message.step

@@ -201,7 +201,7 @@ def _paged_attention(op: Any, inputs: Operands, outputs: Operands) -> tuple[int,
     # New token j of n sees all but the n - 1 - j that follow it.
     pairs = sum(new * total - new * (new - 1) // 2 for new, total in zip(news, totals, strict=True))
     row = k_cache.size(2) * (k_cache.size(3) * k_cache.itemsize + v_cache.size(3) * v_cache.itemsize)
-    return _attention(op.head_num, q.size(-1), v_cache.size(3), pairs), _touched(q, *outputs) + row * sum(totals)
+    return _attention(op.head_num, q.size(-1), q.size(-1), pairs), _touched(q, *outputs) + row * sum(totals)
 
 
 def _attention(heads: int, key_size: int, value_size: int, pairs: int) -> int:
@@ -217,8 +217,9 @@ def softmax_share(node: Node) -> float:
 
 
 def _store_rows(op: Any, inputs: Operands, outputs: Operands) -> tuple[int, int]:
-    k, v, slots = inputs[0], inputs[1], inputs[4]
-    return 0, 2 * _touched(k, v) + slots.nbytes
+    k, v, k_cache, v_cache, slots = inputs
+    written = sum(cache.itemsize * cache.size(2) * cache.size(3) for cache in (k_cache, v_cache))
+    return 0, _touched(k, v, slots) + slots.numel * written
 
 
 def _gather(op: Any, inputs: Operands, outputs: Operands) -> tuple[int, int]:

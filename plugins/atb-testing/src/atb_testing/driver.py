@@ -12,9 +12,11 @@ import torch
 from atb_core.checkpoint import SilentProgress, WeightLoader, open_checkpoint, open_weights
 from atb_core.engine import HOST_BACKENDS, get_backend
 from atb_core.errors import BackendUnavailableError
-from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.graph.arrays import to_torch
+from atb_core.graph.dtype import DataType
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.router import router_of
+from atb_core.runner.kv_cache import CacheLayout, allocate
 
 
 def available_backends() -> list[str]:
@@ -61,14 +63,11 @@ class PagedDriver:
         per_sequence = -(-max_len // block_size)
         order = torch.randperm(sequences * per_sequence, generator=torch.Generator().manual_seed(seed))
         self.tables = order.to(torch.int32).view(sequences, per_sequence)
-        status = model.model_status
-        shape = (order.numel(), block_size, status.num_kv_heads, status.head_dim)
-        dtype = dtype_to_torch(model.dtype)
-        # Memory that was never written must not be read; NaN makes such a read visible.
-        make = model.backend.allocate
+        # Memory that was never written must not be read; NaN makes such a read visible, in int8 as the scale.
+        empty = -1 if model.cache_dtype is DataType.INT8 else float("nan")
         self.kv_cache = [
-            (make(shape, dtype).fill_(float("nan")), make(shape, dtype).fill_(float("nan")))
-            for _ in range(status.num_layers)
+            (to_torch(keys).fill_(empty), to_torch(values).fill_(empty))
+            for keys, values in allocate(CacheLayout.of(model, block_size), order.numel(), model.backend.allocate)
         ]
         self.lengths = [0] * sequences
         #: The adapter of each sequence, `None` for none at all.

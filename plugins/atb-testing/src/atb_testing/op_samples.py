@@ -110,6 +110,8 @@ def _self_attention() -> Iterator[Sample]:
         yield Sample(causal, (*qkv, mask, integers(*lengths)), f"causal, {heads}/{kv_heads} heads of {size}")
         capped = replace(causal, logits_soft_cap=0.75)
         yield Sample(capped, (*qkv, mask, integers(*lengths)), f"capped scores, {heads}/{kv_heads} heads of {size}")
+        rounded = replace(causal, int8_kv=True)
+        yield Sample(rounded, (*qkv, mask, integers(*lengths)), f"int8, {heads}/{kv_heads} heads of {size}")
         full = SelfAttention(heads, kv_heads, 1.0, scale)
         yield Sample(full, (*qkv, integers(*lengths)), f"no mask, {heads}/{kv_heads} heads of {size}")
 
@@ -123,6 +125,9 @@ def _paged_attention() -> Iterator[Sample]:
         yield Sample(op, (randn(3, heads, size), *caches, tables, lens), f"{heads}/{kv_heads} heads, block {block}")
         capped = replace(op, logits_soft_cap=0.75)
         yield Sample(capped, (randn(3, heads, size), *caches, tables, lens), f"capped scores, block {block}")
+        int8 = _int8_cache(caches[0]), _int8_cache(caches[1])
+        from_int8 = replace(op, int8_kv=True)
+        yield Sample(from_int8, (randn(3, heads, size), *int8, tables, lens), f"int8, block {block}")
         spec = PagedAttention(heads, kv_heads, 1.0, size**-0.5, calc_type=CalcType.SPEC)
         new = integers(4, 1, 9)
         yield Sample(spec, (randn(14, heads, size), *caches, tables, lens, new), f"SPEC, block {block}")
@@ -139,12 +144,23 @@ def _paged_attention() -> Iterator[Sample]:
         yield Sample(by_token, inputs, f"SPEC with a mask of its tokens, block {block}")
 
 
+def _int8_cache(cache: torch.Tensor) -> torch.Tensor:
+    """The values in a cache of int8."""
+    blocks, size, heads, width = cache.shape
+    rows, into = cache.flatten(0, 1), torch.zeros(blocks, size, heads, width + 4, dtype=torch.int8)
+    slots = torch.arange(blocks * size, dtype=torch.int32)
+    ReshapeAndCache(int8_kv=True).reference(rows, rows, into, into.clone(), slots)
+    return into
+
+
 def _reshape_and_cache() -> Iterator[Sample]:
     for tokens, heads, size in ((5, 2, 64), (1, 3, 20)):
         slots = integers(*[17, -1, 3, 40, 4][:tokens])
         caches = randn(3, 16, heads, size), randn(3, 16, heads, size) + 1
         new = randn(tokens, heads, size), randn(tokens, heads, size) - 1
         yield Sample(ReshapeAndCache(), (*new, *caches, slots), f"{tokens} tokens, {heads} heads of {size}")
+        int8 = _int8_cache(caches[0]), _int8_cache(caches[1])
+        yield Sample(ReshapeAndCache(True), (*new, *int8, slots), f"int8, {tokens} tokens, {heads} heads of {size}")
 
 
 def _all_reduce() -> Iterator[Sample]:

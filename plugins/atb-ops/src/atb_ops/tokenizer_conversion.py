@@ -20,7 +20,7 @@ def convert(directory: Path, name: str) -> bytes:
     Raises:
         TokenizerError: transformers is missing, or cannot read the file within limits of time and memory.
     """
-    worker = Worker("atb_core.checkpoint.tokenizer_conversion:main")
+    worker = Worker("atb_ops.tokenizer_conversion:main")
     try:
         answer = worker.try_ask(encode(str(directory)), _SECONDS, _MEMORY)
     finally:
