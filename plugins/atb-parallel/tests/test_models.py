@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from atb_core import ModelRunner, SamplingParams
-from atb_core.errors import AtbError, BackendUnavailableError, ConfigError, EngineError, RequestError
+from atb_core.errors import AtbError, ConfigError, EngineError, RequestError
 from atb_testing import tiny_checkpoint
 
 PROMPTS = [[1, 2, 3, 4, 5], [7, 8, 9]]
@@ -126,8 +126,6 @@ def test_a_refused_step_leaves_the_group_usable(checkpoint: Callable[..., Path])
             runner.forward(one.long(), one.long(), True, runner.allocate_kv_cache(1), None, one, one + 1, 1)  # type: ignore[arg-type]
         outputs = runner.generate(PROMPTS, GREEDY)
         assert [list(each.outputs[0].token_ids) for each in outputs] == tokens(path, 1)
-        with pytest.raises(BackendUnavailableError, match="have no adapters"):
-            runner.load_adapter("one", path)
 
 
 @pytest.mark.parametrize(
