@@ -319,6 +319,9 @@ TEST(ranks_as_threads_reduce_and_gather) {
 
 namespace {
 
+// For names of domains, the same in processes that this one forks.
+const std::string kRun = " of process " + std::to_string(::getpid());
+
 // Runs `work` as rank 1 in a process of its own; its result is the exit code.
 pid_t other_process(const std::function<bool(int)>& work) {
   const pid_t child = ::fork();
@@ -342,8 +345,7 @@ infer::AllReduceParam over_two_processes(int rank, const std::string& domain) {
   infer::AllReduceParam param;
   param.rank = rank;
   param.rankSize = 2;
-  static const std::string run = std::to_string(::getpid());  // the same in both processes, if it is set before the fork
-  param.commDomain = domain + " " + run;
+  param.commDomain = domain + kRun;
   return param;
 }
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,19 @@ def test_a_dead_process_is_named_and_the_others_end(checkpoint: Callable[..., Pa
     with pytest.raises(EngineError, match="ended with exit code -9"):
         runner.generate(PROMPTS, GREEDY)
     runner.close()
+
+
+def test_a_process_that_dies_between_steps_ends_the_others(
+    checkpoint: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(checkpoint("qwen3"), 4) as runner:
+        followers: Any = runner._group._followers  # type: ignore[union-attr]
+        processes = [each.process for each in followers]
+        processes[2].kill()
+        assert [each.wait(30) for each in processes] == [0, 0, -9]
+        while not caplog.text:
+            time.sleep(0.01)
+        assert f"rank 3 (process {processes[2].pid}) ended with exit code -9, so the model is gone" in caplog.text
 
 
 def test_closing_ends_the_processes(checkpoint: Callable[..., Path]) -> None:

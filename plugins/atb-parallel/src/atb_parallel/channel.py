@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import struct
 from collections.abc import Mapping
 from enum import Enum
@@ -83,9 +85,17 @@ class Channel:
         except (struct.error, ValueError):
             raise EngineError("another process of the group sent something that is no message") from None
 
+    def fileno(self) -> int:
+        """Returns the number of the connection's file."""
+        return self._connection.fileno()
+
     def close(self) -> None:
-        """Ends the connection, by which the peer ends too."""
-        self._connection.close()
+        """Ends the connection, by which the peer ends too; a thread that waits for a message gets EOFError.
+
+        The file is closed with the object: while a thread waits, its number must not become another file's.
+        """
+        with socket.socket(fileno=os.dup(self.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
 
 
 def packed(fields: Mapping[str, Any], arrays: Mapping[str, HostArray]) -> bytes:

@@ -135,7 +135,8 @@ def _follow(peer: Peer, model: CausalLM) -> str:
                 if peer.pending is None and not (refused_by_all and peer.domain is not None):
                     peer.channel.send(Kind.ERROR, peer.step, error_text(error).encode())
                 if peer.domain is not None and not refused_by_all:
-                    # Devices that wait for this one learn of it by its end alone.
+                    # Devices that wait for this one learn of it by its end alone, and rank 0 by that of the connection.
+                    print(f"rank {peer.rank}: {error_text(error)}", file=sys.stderr, flush=True)
                     return error_text(error)
             if peer.domain is not None:
                 peer.channel.send(Kind.DONE, peer.step)

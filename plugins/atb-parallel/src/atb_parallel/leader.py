@@ -23,7 +23,7 @@ from atb_parallel.channel import Kind, Message, packed
 from atb_parallel.inspection import check_same, findings
 from atb_parallel.launched import joined
 from atb_parallel.ops import Communicator
-from atb_parallel.processes import Follower, Started
+from atb_parallel.processes import Follower, Members, Started, loss_of
 from atb_parallel.shards import divided_config, part_of
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ class Leader(Communicator):
 
     def __init__(self, followers: Iterable[Follower], world_size: int, domain: str | None) -> None:
         super().__init__(0, world_size, domain)
-        self._followers: list[Follower] = []
-        self._failures: list[str] = []
-        self._end = weakref.finalize(self, _end_all, self._followers, self._failures)
+        self._members = Members()
+        weakref.finalize(self, self._members.end)
+        self._followers = self._members.followers
         self._followers.extend(followers)
         self._step = 0
         self._cache: Any = None
@@ -88,12 +88,12 @@ class Leader(Communicator):
         }  # fmt: skip
         for each in self._followers:
             self._send(each, Kind.CACHE, json.dumps(sizes).encode())
+        self._members.watch()
         model.before_step = self._tell
 
     def close(self) -> None:
         """Ends the other processes; may be called again."""
-        self._end()
-        self._failures.append("the group of processes was closed")
+        self._members.end()
 
     def _tell(self, step: Step) -> None:
         if all(step.kv_cache is not each for each in (self._cache.caches, vars(self._cache).get("tensors"))):
@@ -124,8 +124,7 @@ class Leader(Communicator):
         """
         for each in self._followers if self._step else ():
             if not self._talk(each, partial(each.channel.has_message, _SECONDS_TO_FINISH)):
-                self._failures.append(f"rank {each.rank} does not end the step that rank 0 has ended")
-                self._end()
+                self._members.end(f"rank {each.rank} does not end the step that rank 0 has ended")
             self._receive(each, Kind.DONE)
 
     def _number_of(self, given: Any) -> int | None:
@@ -181,22 +180,15 @@ class Leader(Communicator):
 
     def _talk(self, follower: Follower, action: Callable[[], T]) -> T:
         """Returns the result of an exchange; if the other process ended, ends all and says how it ended."""
-        if not self._failures:
+        if not self._members.have_ended:
             try:
                 return action()
             except (EOFError, OSError):
-                self._failures.append(f"{follower.death()}, so the model is gone")
-                self._end()
-        raise EngineError(self._failures[0], hint="Open the model again.")
-
-
-def _end_all(followers: list[Follower], failures: list[str]) -> None:
-    failure = failures[0] if failures else None
-    # All learn of the end before it waits for one of them.
-    for each in followers:
-        each.part(failure)
-    for each in followers:
-        each.end()
+                self._members.end(loss_of(follower))
+        # Another thread may be about to end them.
+        self._members.end()
+        failure = self._members.failure or "the group of processes was closed"
+        raise EngineError(failure, hint="Open the model again.")
 
 
 @contextmanager
