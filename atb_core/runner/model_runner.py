@@ -105,12 +105,10 @@ class ModelRunner:
 
     Attributes:
         config: Configuration of the checkpoint.
-        backend: What runs the graphs, `"cpu"`, `"reference"`, `"atb"` or `"atb-sim"`.
-        graph: Who wrote the graphs, `"python"` or `"cpp"`.
+        backend, graph: What runs the graphs, `"cpu"`, `"reference"`, `"atb"` or `"atb-sim"`; `"python"` or `"cpp"`.
         tokenizer: `None` if none was loaded.
         generation_config: Contents of the generation configuration that defaults come from.
-        max_model_len: Length of the longest context in tokens.
-        vocab_size: Number of columns of the logits; token ids are smaller.
+        max_model_len, vocab_size: Length of the longest context in tokens; columns of the logits, above all token ids.
         block_size, num_blocks: Tokens in a block of the cache, blocks in the cache.
         num_layers, num_heads, num_kv_heads, head_size: Sizes of the model.
 
@@ -173,8 +171,7 @@ class ModelRunner:
             self._router, checkpoint, self.config, backend=backend, graph=self.graph, num_threads=num_threads,
             max_model_len=context_len, features=tuple(features), quantization=quantization, progress=progress,
             keep_blocks=str(dtype) == "auto" and self.graph == "python", tensor_parallel_size=tensor_parallel_size,
-            world_size=world_size, packed_folder=None if packed is None else str(packed),
-            kv_cache_dtype=kv_cache_dtype,
+            world_size=world_size, packed_folder=None if packed is None else str(packed), kv_cache_dtype=kv_cache_dtype,
         )  # fmt: skip
         model.lora = adapter_manager()(model, max_loras, max_lora_rank, checkpoint)
         self._keep(
@@ -267,7 +264,7 @@ class ModelRunner:
 
     @property
     def kv_cache(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of each layer as torch tensors [num_blocks, block_size, num_kv_heads, head_size (+ 4: int8)]."""
+        """Keys and values of each layer as tensors [num_blocks, block_size, num_kv_heads, head_size (+ 4 in int8)]."""
         return self._cache.tensors
 
     @property

@@ -31,7 +31,7 @@ GENERATION_CONFIG: dict[str, Any] = {"max_new_tokens": 7, "repetition_penalty": 
 class FamilyModel:
     """A FakeModel where the runner expects a family's."""
 
-    dtype = DataType.FLOAT
+    dtype = cache_dtype = DataType.FLOAT
     model_status = types.SimpleNamespace(num_layers=1, num_heads=2, num_kv_heads=1, head_dim=2)
     backend = get_backend("reference")
     mindie_llm_config = types.SimpleNamespace(mapping=Mapping())

@@ -37,15 +37,20 @@ struct Places {
   float *key_scales, *value_scales;
 };
 
+// Fills the places [i, end) with consecutive slots of a block.
 template <typename E>
-inline void set_place(const KeyValues<E>& kv, int64_t block, int64_t offset, int i, Places places) {
+inline void set_places(const KeyValues<E>& kv, int64_t block, int64_t offset, int i, int end, Places places) {
   if constexpr (kHasScales<E>) {
-    const int64_t scale = kv.layout.scale(block, offset);
-    places.at[i] = kv.layout.row(block, offset);
-    std::memcpy(places.key_scales + i, kv.key_scales + scale, sizeof(float));
-    std::memcpy(places.value_scales + i, kv.value_scales + scale, sizeof(float));
+    const int64_t step = kv.layout.heads * kv.layout.size;
+    const int64_t scale_step = kv.layout.heads * static_cast<int64_t>(sizeof(float));
+    int64_t row = kv.layout.row(block, offset), scale = kv.layout.scale(block, offset);
+    for (; i < end; ++i, row += step, scale += scale_step) {
+      places.at[i] = row;
+      std::memcpy(places.key_scales + i, kv.key_scales + scale, sizeof(float));
+      std::memcpy(places.value_scales + i, kv.value_scales + scale, sizeof(float));
+    }
   } else {
-    places.at[i] = block * kv.block_size + offset;
+    for (int64_t slot = block * kv.block_size + offset; i < end; ++i, ++slot) places.at[i] = slot;
   }
 }
 
@@ -53,7 +58,7 @@ inline void set_place(const KeyValues<E>& kv, int64_t block, int64_t offset, int
 template <typename E>
 inline bool find_places(const KeyValues<E>& kv, int64_t start, Places places, const Worker& worker) {
   if (kv.table == nullptr) {
-    for (int i = 0; i < places.n; ++i) set_place(kv, 0, kv.first_place + start + i, i, places);
+    set_places(kv, 0, kv.first_place + start, 0, places.n, places);
     return true;
   }
   int64_t index = start / kv.block_size, offset = start % kv.block_size;
@@ -63,7 +68,9 @@ inline bool find_places(const KeyValues<E>& kv, int64_t start, Places places, co
       worker.error->report("block table names a block outside the key/value cache", index, block, kv.blocks);
       return false;
     }
-    for (; i < places.n && offset < kv.block_size; ++i, ++offset) set_place(kv, block, offset, i, places);
+    const int end = static_cast<int>(std::min<int64_t>(places.n, i + kv.block_size - offset));
+    set_places(kv, block, offset, i, end, places);
+    i = end;
   }
   return true;
 }
@@ -164,7 +171,12 @@ inline void pack_value_words(const E* low, const E* high, int64_t dv, size_t pai
   };
   for (int64_t c = 0; c < dv; c += kStep, dst += pair) {
     F16 left, right;
-    interleave(words(low, c), words(high, c), left, right);
+    if constexpr (Whole && kHasScales<E>) {
+      left = pair_bf16(load(low + c), load(high + c));
+      right = pair_bf16(load(low + c + 16), load(high + c + 16));
+    } else {
+      interleave(words(low, c), words(high, c), left, right);
+    }
     store(reinterpret_cast<float*>(dst), left);
     store(reinterpret_cast<float*>(dst + block_step), right);
   }

@@ -183,6 +183,12 @@ inline __m256 join_high(F16 x) {
   return as_float(_mm256_permute4x64_epi64(packed, 0xd8));
 }
 inline F16 join_bf16(F16 x, F16 y) { return {join_high(x), join_high(y)}; }
+inline F16 pair_bf16(F16 low, F16 high) {
+  const auto pair = [](__m256 x, __m256 y) {
+    return as_float(_mm256_or_si256(_mm256_srli_epi32(as_int(x), 16), as_int(y)));
+  };
+  return {pair(low.a, high.a), pair(low.b, high.b)};
+}
 inline F16 chain_order(F16 words) {
   const __m256i order =
       _mm256_broadcastsi128_si256(_mm_setr_epi8(4, 5, 0, 1, 6, 7, 2, 3, 12, 13, 8, 9, 14, 15, 10, 11));

@@ -139,6 +139,9 @@ inline F16 join_bf16(F16 a, F16 b) {
   const __m512i odd = _mm512_slli_epi32(_mm512_add_epi32(even, _mm512_set1_epi32(2)), 16);
   return as_float(_mm512_permutex2var_epi16(as_int(a), _mm512_or_si512(even, odd), as_int(b)));
 }
+inline F16 pair_bf16(F16 low, F16 high) {
+  return as_float(_mm512_or_si512(_mm512_srli_epi32(as_int(low), 16), as_int(high)));
+}
 inline F16 chain_order(F16 words) {
   const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(4, 5, 0, 1, 6, 7, 2, 3, 12, 13, 8, 9, 14, 15, 10, 11));
   return as_float(_mm512_shuffle_epi8(as_int(words), order));

@@ -203,6 +203,12 @@ inline F16 join_bf16(F16 x, F16 y) {
   const auto join = [](float32x4_t v, float32x4_t w) { return from_words(join_high(as_int(v), as_int(w))); };
   return {join(x.a, x.b), join(x.c, x.d), join(y.a, y.b), join(y.c, y.d)};
 }
+inline F16 pair_bf16(F16 x, F16 y) {
+  const auto pair = [](float32x4_t low, float32x4_t high) {
+    return as_float(vsriq_n_u32(as_int(high), as_int(low), 16));
+  };
+  return {pair(x.a, y.a), pair(x.b, y.b), pair(x.c, y.c), pair(x.d, y.d)};
+}
 inline F16 chain_order(F16 words) {
   constexpr uint8_t kOrder[16] = {4, 5, 0, 1, 6, 7, 2, 3, 12, 13, 8, 9, 14, 15, 10, 11};
   const uint8x16_t order = vld1q_u8(kOrder);

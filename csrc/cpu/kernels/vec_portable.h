@@ -226,6 +226,10 @@ inline F16 join_bf16(const F16& a, const F16& b) {
   const auto high = [&](int i) { return bits_of(i < 16 ? a.v[i] : b.v[i - 16]) >> 16; };
   return each([&](int i) { return float_of(high(2 * i) | high(2 * i + 1) << 16); });
 }
+// Words of the high halves of two lanes, that of low in the low half; low halves of high are zero.
+inline F16 pair_bf16(const F16& low, const F16& high) {
+  return each([&](int i) { return float_of(bits_of(low.v[i]) >> 16 | bits_of(high.v[i])); });
+}
 // Of each eight elements, the words (x2 x0) (x3 x1) (x6 x4) (x7 x5), the low half first: see linear_kernel.h.
 inline F16 chain_order(const F16& words) {
   const auto element = [&](int i) { return bits_of(words.v[i / 2]) >> (16 * (i % 2)) & 0xffffU; };
