@@ -9,7 +9,6 @@ from typing import Any
 from atb_core.errors import BackendUnavailableError
 
 _UNDIVIDED = "Use graph='python', backend='cpu'."
-_UNQUANTISED = "Use backend='cpu' and graph='python'."
 #: Why two options exclude each other, and what to do. An option is an argument, or one with a value of it.
 APART: Mapping[tuple[str, str], tuple[str, str]] = {
     ("graph='cpp'", "backend='reference'"): (
@@ -17,9 +16,7 @@ APART: Mapping[tuple[str, str], tuple[str, str]] = {
         "Use backend='cpu', or graph='python'.",
     ),
     ("graph='cpp'", "lora_modules"): ("graphs that C++ builds have no adapters", "Use graph='python'."),
-    ("quantization", "graph='cpp'"): ("graph='cpp' runs no quantised weights", _UNQUANTISED),
-    ("quantization", "backend='atb'"): ("backend='atb' runs no quantised weights", _UNQUANTISED),
-    ("quantization", "backend='atb-sim'"): ("backend='atb-sim' runs no quantised weights", _UNQUANTISED),
+    ("quantization", "graph='cpp'"): ("graph='cpp' runs no quantised weights", "Use graph='python'."),
     ("tensor_parallel_size", "graph='cpp'"): ("graph='cpp' runs no divided models", _UNDIVIDED),
     ("tensor_parallel_size", "backend='atb'"): ("backend='atb' runs no divided models", _UNDIVIDED),
     ("tensor_parallel_size", "backend='atb-sim'"): ("backend='atb-sim' runs no divided models", _UNDIVIDED),
