@@ -17,6 +17,7 @@ from atb_core.names import pip_install
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint
+    from atb_core.graph.arrays import HostArray
 
 __all__ = ["BASE_NAMES", "Adapter", "AdapterManager"]
 
@@ -43,7 +44,7 @@ class AdapterManager(ABC):
 
     Attributes:
         adapters: the loaded adapters by name.
-        max_loras: as given.
+        max_loras, max_lora_rank: as given.
         is_grouped: true if the sequences of a step may have different adapters.
     """
 
@@ -51,6 +52,7 @@ class AdapterManager(ABC):
     features: ClassVar[tuple[type[FeatureDecorator], ...]] = ()
     adapters: Mapping[str, Adapter]
     max_loras: int
+    max_lora_rank: int
     is_grouped: bool
 
     @abstractmethod
@@ -75,6 +77,14 @@ class AdapterManager(ABC):
     def find(self, given: Any) -> Adapter | None:
         """Returns the adapter of a name, `None` for one of `BASE_NAMES`; RequestError for an unknown name."""
 
+    def share(self, adapter: Any, rank: int) -> Mapping[str, HostArray]:
+        """Returns what process `rank` of the model's group has of an adapter; RequestError if it cannot be divided."""
+        raise RequestError(f"{type(self).__name__} has no adapters for models that several processes share")
+
+    def take(self, share: Mapping[str, HostArray]) -> Adapter:
+        """Returns an adapter of what `share` returned in the first process of the group."""
+        raise NotImplementedError
+
 
 class NoAdapters(AdapterManager):
     """Stands where no package brings adapters."""
@@ -82,7 +92,7 @@ class NoAdapters(AdapterManager):
     def __init__(
         self, model: Any, max_loras: int = 8, max_lora_rank: int = 64, checkpoint: Checkpoint | None = None
     ) -> None:
-        self.adapters, self.max_loras, self.is_grouped = {}, max_loras, False
+        self.adapters, self.max_loras, self.max_lora_rank, self.is_grouped = {}, max_loras, max_lora_rank, False
 
     def load(self, name: str, path: str | Path, *, replace: bool = False) -> NoReturn:
         """Raises RequestError, which names the package."""

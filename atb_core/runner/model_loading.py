@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from atb_core.engine import get_backend
-from atb_core.errors import BackendUnavailableError, RequestError, TokenizerError, WeightsError
+from atb_core.errors import RequestError, TokenizerError, WeightsError
 from atb_core.extensions import needed_package, plugin_errors
 from atb_core.files import read_text
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
@@ -51,22 +51,9 @@ class Group(ProcessGroup, Protocol):
         ...
 
 
-def start_group(size: int, checkpoint: Checkpoint, config: BaseConfig, options: dict[str, Any]) -> Group | None:
-    """Starts the other processes of a group of `size`, which load their parts; `None` for a group of one.
-
-    Args:
-        size: Number of processes with this one.
-        checkpoint: What they open too.
-        config: Its configuration, in the dtype that runs.
-        options: Those of `load_model` that every process has.
-
-    Raises:
-        RequestError: The package atb-parallel is not installed.
-    """
-    if size == 1:
-        return None
-    package = needed_package("atb_parallel", "tensor_parallel_size needs")
-    return package.start_group(size, checkpoint, config, options)  # type: ignore[no-any-return]
+def group_package() -> Any:
+    """Returns the package `atb_parallel`; RequestError if it is not installed."""
+    return needed_package("atb_parallel", "tensor_parallel_size needs")
 
 
 def lead_group(model: CausalLM, cache: PagedCache) -> Group | None:
@@ -84,20 +71,20 @@ def check_available(given: dict[str, Any]) -> None:
         given: arguments of `ModelRunner` by name.
 
     Raises:
-        BackendUnavailableError: Options that exclude each other, a group started by others, or a backend that this
-            machine does not have.
+        BackendUnavailableError: Options that exclude each other, or a backend that this machine does not have.
         RequestError: A value that is none of those allowed.
     """
-    options = ("backend", "graph", "quantization", "tensor_parallel_size", "lora_modules")
-    check_together(**{name: given[name] for name in options})
+    options = ("backend", "graph", "quantization", "lora_modules")
+    processes = max(given["tensor_parallel_size"], given["world_size"])
+    check_together(**{name: given[name] for name in options}, tensor_parallel_size=processes)
     backend, graph, quantization, features = (given[name] for name in ("backend", "graph", "quantization", "features"))
     rank, world_size = given["rank"], given["world_size"]
-    if world_size != 1 or rank != 0:
-        if world_size < 1 or not 0 <= rank < world_size:
-            raise RequestError(f"rank={rank} and world_size={world_size} do not go together: rank is below world_size")
-        raise BackendUnavailableError(
-            f"world_size={world_size}: ranks that another program starts are not available in this version",
-            hint="On one machine tensor_parallel_size=2 (atb run --tp 2) starts them.",
+    if world_size < 1 or not 0 <= rank < world_size:
+        raise RequestError(f"rank={rank} and world_size={world_size} do not go together: rank is below world_size")
+    if world_size > 1 and given["tensor_parallel_size"] not in (1, world_size):
+        raise RequestError(
+            f"tensor_parallel_size={given['tensor_parallel_size']} and world_size={world_size} do not go together",
+            hint="Leave tensor_parallel_size out: all processes that were started share the model.",
         )
     if graph not in GRAPHS:
         raise RequestError(f"graph must be 'python' or 'cpp', not {graph!r}")
@@ -176,6 +163,7 @@ def load_model(
     packed_folder: str | None = None,
     progress: Progress | None,
     tensor_parallel_size: int = 1,
+    world_size: int = 1,
     group: Group | None = None,
 ) -> CausalLM:
     """Builds the family's model for `config` and streams its weights into the engine.
@@ -187,19 +175,20 @@ def load_model(
         BackendUnavailableError: The chosen builder has no graph of this model.
         WeightsError: The checkpoint is damaged or does not fit the configuration.
     """
-    num_threads = _threads_of_each(num_threads, tensor_parallel_size)
+    num_threads, processes = _threads_of_each(num_threads, tensor_parallel_size), max(tensor_parallel_size, world_size)
     engines = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
     engines.check_model(config.data_type, config.head_dim or 0)
     variants_of = None if graph == "python" else graph_builder(graph).prepare(router.model_type, config)
     options = {"features": tuple(features)} if features else {}
-    if group is None:
-        group = start_group(
-            tensor_parallel_size, checkpoint, config,
+    if group is None and processes > 1:
+        group = group_package().start_group(
+            processes, checkpoint, config,
             {
                 "backend": backend, "dtype": config.torch_dtype, "num_threads": num_threads,
                 "max_model_len": max_model_len, "features": list(features), "quantization": quantization,
                 "keep_blocks": keep_blocks, "packed_folder": packed_folder,
             },
+            launched=world_size > 1,
         )  # fmt: skip
     with checkpoint.weights(config.data_type) as loader, ExitStack() as on_error:
         if group is not None:

@@ -31,6 +31,7 @@ from atb_core.runner.kv_cache import PagedCache, as_tensors
 from atb_core.runner.model_loading import (
     check_available,
     config_with_dtype,
+    group_package,
     lead_group,
     load_model,
     longest_context,
@@ -69,7 +70,8 @@ class ModelRunner:
         model_name_or_path: A directory, a .gguf file, a hub id, or `pypi:<package>`.
         revision: Branch, tag or commit of a model on a hub; `None`: its main branch, or what the name says.
         tensor_parallel_size: Processes that share the model, of which the runner starts all others; needs atb-parallel.
-        rank, world_size: Number of this process, and number of processes, if others start them; only 0 and 1.
+        rank, world_size: Number of this process, and number of processes, where another program, such as torchrun,
+            starts them. A process above rank 0 runs the steps of rank 0 here, and exits when rank 0 closes its runner.
         backend: `"cpu"` (C++), `"reference"` (torch, slow), `"atb"` (Ascend), `"atb-sim"` (a simulator of it), or
             `"auto"`: cpu.
         graph: `"python"`: the graph is recorded from the family's Python and fused; `"cpp"`: C++ builds it, for
@@ -153,6 +155,9 @@ class ModelRunner:
         self.backend = "cpu" if backend == "auto" else backend
         self.graph = settings().graph if graph is None else graph
         check_available({**given, "graph": self.graph})
+        if rank:
+            group_package().follow(rank, world_size)
+            raise SystemExit(0)
         if cache_packed is None:
             cache_packed = settings().cache_packed if self.backend == "cpu" else False
         packed = packed_folder(cache_packed)
@@ -166,7 +171,7 @@ class ModelRunner:
             self._router, checkpoint, self.config, backend=backend, graph=self.graph, num_threads=num_threads,
             max_model_len=context_len, features=tuple(features), quantization=quantization, progress=progress,
             keep_blocks=str(dtype) == "auto" and self.graph == "python", tensor_parallel_size=tensor_parallel_size,
-            packed_folder=None if packed is None else str(packed),
+            world_size=world_size, packed_folder=None if packed is None else str(packed),
         )  # fmt: skip
         model.lora = adapter_manager()(model, max_loras, max_lora_rank, checkpoint)
         self._keep(
@@ -292,10 +297,9 @@ class ModelRunner:
         Raises:
             RequestError: The name is taken, or cannot be one.
             ConfigError, WeightsError: The adapter is damaged, is not supported, or does not fit the model.
-            BackendUnavailableError: The runner has graphs that C++ builds, or several processes.
+            BackendUnavailableError: The runner has graphs that C++ builds.
         """
-        processes = 1 if self._group is None else self._group.world_size
-        check_together(graph=self.graph, tensor_parallel_size=processes, lora_modules=name)
+        check_together(graph=self.graph, lora_modules=name)
         self.model.lora.load(name, path, replace=replace)
 
     def unload_adapter(self, name: str) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from atb_core.errors import BackendUnavailableError
 
-_UNDIVIDED = "Use graph='python', backend='cpu'."
 _UNQUANTISED = "Use backend='cpu' and graph='python'."
 #: Why two options exclude each other, and what to do. An option is an argument, or one with a value of it.
 APART: Mapping[tuple[str, str], tuple[str, str]] = {
@@ -20,13 +19,7 @@ APART: Mapping[tuple[str, str], tuple[str, str]] = {
     ("quantization", "graph='cpp'"): ("graph='cpp' runs no quantised weights", _UNQUANTISED),
     ("quantization", "backend='atb'"): ("backend='atb' runs no quantised weights", _UNQUANTISED),
     ("quantization", "backend='atb-sim'"): ("backend='atb-sim' runs no quantised weights", _UNQUANTISED),
-    ("tensor_parallel_size", "graph='cpp'"): ("graph='cpp' runs no divided models", _UNDIVIDED),
-    ("tensor_parallel_size", "backend='atb'"): ("backend='atb' runs no divided models", _UNDIVIDED),
-    ("tensor_parallel_size", "backend='atb-sim'"): ("backend='atb-sim' runs no divided models", _UNDIVIDED),
-    ("tensor_parallel_size", "lora_modules"): (
-        "models that several processes share have no adapters",
-        "Use tensor_parallel_size=1, or merge the adapter into the weights.",
-    ),
+    ("tensor_parallel_size", "graph='cpp'"): ("graph='cpp' runs no divided models", "Use graph='python'."),
 }
 
 

@@ -22,6 +22,7 @@ import torch
 from features.matrix import FACTORS, NOTHING, Row, config_of, covering_rows, default_row, name_of, refusal, sorted_pairs
 from integer_files import round_inputs
 
+from atb_ascend.backend import load_simulator
 from atb_core import ModelRunner, SamplingParams
 from atb_core.errors import AtbError
 from atb_testing import load_reference, tiny_checkpoint
@@ -177,6 +178,16 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     # Runners that close collect garbage, and transformers' modules are large.
     gc.freeze()
     return made
+
+
+@pytest.fixture(autouse=True)
+def _two_devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Processes that share a model on the simulator have a device each."""
+    monkeypatch.setenv("ATB_SIM_DEVICES", "2")
+    sim = load_simulator().sim
+    sim.set_devices(2)
+    yield
+    sim.set_devices(1)
 
 
 @pytest.fixture(autouse=True)

@@ -29,6 +29,10 @@ class _Two:
         """Returns another tensor."""
         return Tensor(f"sum of {tensor.name}")
 
+    def shares(self, prefix: str) -> list[tuple[list[slice], slice]]:
+        """Returns halves of the outputs."""
+        return [([slice(0, 2)], slice(0, 4)), ([slice(2, 4)], slice(0, 4))]
+
 
 def test_a_model_is_recorded_in_its_group() -> None:
     with dist.recording_in(_Two()):

@@ -159,8 +159,8 @@ def test_a_bad_request_is_refused_before_anything_runs(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"world_size": 2}, BackendUnavailableError, "ranks that another program starts"),
-        ({"world_size": 2, "rank": 1}, BackendUnavailableError, "tensor_parallel_size=2"),
+        ({"world_size": 2, "graph": "cpp"}, BackendUnavailableError, "no divided models"),
+        ({"world_size": 2, "tensor_parallel_size": 3}, RequestError, "tensor_parallel_size=3 and world_size=2"),
         ({"rank": 1}, RequestError, "rank=1 and world_size=1"),
         ({"world_size": 0}, RequestError, "do not go together"),
         ({"graph": "cpp", "backend": "reference"}, BackendUnavailableError, "backend='reference' interprets"),

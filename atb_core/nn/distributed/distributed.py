@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -35,6 +35,10 @@ class ProcessGroup(Protocol):
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Records the sum of `tensor` over the processes."""
+        ...
+
+    def shares(self, prefix: str) -> Sequence[tuple[Sequence[slice], slice]]:
+        """Returns outputs of each matrix and inputs that each process has of a linear layer; the last has the ends."""
         ...
 
 

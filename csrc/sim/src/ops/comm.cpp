@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// AllReduce, AllGather and LinearParallel (LINEAR_ALL_REDUCE) between ranks that are threads of one process. They meet
-// by the communicator they pass, else by commDomain.
+// AllReduce, AllGather and LinearParallel (LINEAR_ALL_REDUCE) between ranks that are threads of one process or processes
+// of one machine. They meet by the communicator they pass, which is of one process, else by commDomain.
 #include <atb/atb_infer.h>
 
 #include <algorithm>
@@ -19,13 +19,19 @@ namespace {
 struct Place {
   std::string domain;
   int rank = 0, size = 0;
+  bool in_processes = false;
+
+  void meet(const View& mine, const std::function<void(const std::vector<View>&)>& work) const {
+    (in_processes ? sim::meet_processes : sim::meet)(domain, rank, size, mine, work);
+  }
 };
 
 template <typename Param>
 Place place_of(const Param& param, const char* op) {
   std::string domain = std::string(op) + " domain " + param.commDomain;
   if (param.hcclComm != nullptr) domain = "communicator " + std::to_string(reinterpret_cast<uintptr_t>(param.hcclComm));
-  return {domain, param.rank, param.rankSize};
+  const bool in_processes = param.commMode == infer::COMM_MULTI_PROCESS && param.hcclComm == nullptr;
+  return {domain, param.rank, param.rankSize, in_processes && param.rankSize > 1};
 }
 
 // lccl's domains are "", "id" and "id:megabytes", id up to 65535.
@@ -73,9 +79,8 @@ Status check_place(const char* op, const Param& param, bool overlaps = false) {
   if (param.commMode != infer::COMM_MULTI_PROCESS && param.commMode != infer::COMM_MULTI_THREAD) {
     return reject(ERROR_INVALID_PARAM, op, ": commMode ", static_cast<int>(param.commMode), " does not exist");
   }
-  if (param.rankSize > 1 && param.commMode != infer::COMM_MULTI_THREAD && param.hcclComm == nullptr) {
-    return reject(ERROR_INVALID_PARAM, op, ": the simulator's ranks are threads of one process: commMode must be ",
-                  "COMM_MULTI_THREAD, or a hcclComm given");
+  if (param.rankSize > 1 && param.commMode == infer::COMM_MULTI_PROCESS && !param.rankTableFile.empty()) {
+    return reject(ERROR_INVALID_PARAM, op, ": the simulator's processes are on one machine: it reads no rankTableFile");
   }
   return NO_ERROR;
 }
@@ -188,8 +193,7 @@ class AllReduce : public PlainRules {
   Kernel kernel() const override {
     return [place = place_, how = how_](const Views& in, const Views& out) {
       std::vector<std::byte> result;
-      meet(place.domain, place.rank, place.size, in[0],
-           [&](const std::vector<View>& views) { result = reduce(how, views); });
+      place.meet(in[0], [&](const std::vector<View>& views) { result = reduce(how, views); });
       if (!result.empty()) std::memcpy(out[0].data, result.data(), result.size());
     };
   }
@@ -216,7 +220,7 @@ class AllGather : public PlainRules {
   Kernel kernel() const override {
     return [place = place_](const Views& in, const Views& out) {
       const size_t bytes = static_cast<size_t>(in[0].count()) * size_of(in[0].dtype);
-      meet(place.domain, place.rank, place.size, in[0], [&](const std::vector<View>& views) {
+      place.meet(in[0], [&](const std::vector<View>& views) {
         for (size_t r = 0; r < views.size() && bytes > 0; ++r) {
           std::memcpy(out[0].data + r * bytes, views[r].data, bytes);
         }
@@ -243,8 +247,7 @@ class LinearParallel : public Rules {
     kernel = [shape, place = place_](const Views& x, const Views& y) {
       std::vector<float> mine = matmul(shape, x[0], x[1]), total(mine.size());
       const View part{reinterpret_cast<std::byte*>(mine.data()), ACL_FLOAT, ACL_FORMAT_ND, matmul_sizes(shape)};
-      meet(place.domain, place.rank, place.size, part,
-           [&](const std::vector<View>& views) { fold_floats(Fold::sum, views, total); });
+      place.meet(part, [&](const std::vector<View>& views) { fold_floats(Fold::sum, views, total); });
       if (x.size() == 3) {
         add_bias(shape, x[2], total);
       }

@@ -54,7 +54,7 @@ void forget(const std::string& domain, int size, const std::shared_ptr<Group>& g
 
 template <typename Ready>
 void wait(Group& group, std::unique_lock<std::mutex>& lock, const std::string& who, const Ready& ready) {
-  const auto limit = std::chrono::milliseconds(timeout_ms.load());
+  const auto limit = rendezvous_timeout();
   if (!group.changed.wait_for(lock, limit, [&] { return ready() || !group.failure.empty(); })) {
     group.failure = who + " waited in vain for the other ranks";
     group.changed.notify_all();
@@ -106,6 +106,8 @@ void take_part(Group& group, int rank, int size, const View& mine, const std::st
 }  // namespace
 
 void set_rendezvous_timeout(std::chrono::milliseconds timeout) { timeout_ms = timeout.count(); }
+
+std::chrono::milliseconds rendezvous_timeout() { return std::chrono::milliseconds(timeout_ms.load()); }
 
 void meet(const std::string& domain, int rank, int size, const View& mine,
           const std::function<void(const std::vector<View>&)>& work) {

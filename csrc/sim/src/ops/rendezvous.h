@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The meeting point of the ranks of a communicator: threads of one process.
+// The meeting points of the ranks of a communicator: threads of one process, or processes of one machine.
 #pragma once
 
 #include <chrono>
@@ -17,7 +17,13 @@ namespace atb::sim {
 void meet(const std::string& domain, int rank, int size, const View& mine,
           const std::function<void(const std::vector<View>&)>& work);
 
+// The same for ranks that are processes of one machine and of one user; the views are copies. Rounds of a domain follow
+// each other in the same order in all ranks. When a process ends, those that wait for it fail at once.
+void meet_processes(const std::string& domain, int rank, int size, const View& mine,
+                    const std::function<void(const std::vector<View>&)>& work);
+
 // The time that a rank waits for the others; 60 seconds unless a test sets another.
 void set_rendezvous_timeout(std::chrono::milliseconds timeout);
+std::chrono::milliseconds rendezvous_timeout();
 
 }  // namespace atb::sim

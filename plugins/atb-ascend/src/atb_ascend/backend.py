@@ -16,7 +16,7 @@ from typing import Any
 
 from atb_ascend.report import missing_for_backend, unavailable
 from atb_ascend.segments import segments
-from atb_ascend.switches import switch
+from atb_ascend.switches import local_rank, switch
 from atb_core.engine.checks import (
     address_of,
     check_dtype,
@@ -59,7 +59,8 @@ class AtbBackend(NativeBackend):
     Args:
         num_threads: accepted so that backends are exchangeable; not used.
         simulator: runs on the simulator of ATB, which needs neither CANN nor a device.
-        device_id: index among the devices that are visible to this process.
+        device_id: index among the devices that are visible to this process; by default `LOCAL_RANK`, which programs
+            set that start a process for each device, else 0.
         execute_async: launches operations in a second thread while the first one prepares the next ones; by default the
             value of `ATB_OPERATION_EXECUTE_ASYNC` (0 or 1).
 
@@ -78,9 +79,10 @@ class AtbBackend(NativeBackend):
         num_threads: int | None = None,
         *,
         simulator: bool = False,
-        device_id: int = 0,
+        device_id: int | None = None,
         execute_async: bool | None = None,
     ) -> None:
+        device_id = local_rank() if device_id is None else device_id
         check_integer("device_id", device_id, 0)
         self.simulator = simulator
         self.device_id = device_id

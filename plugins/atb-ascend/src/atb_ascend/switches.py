@@ -28,6 +28,14 @@ def switch(name: str, environ: Mapping[str, str] | None = None) -> bool:
     return value == "1"
 
 
+def local_rank() -> int:
+    """Returns the device of this process by `LOCAL_RANK`, 0 without; EngineError if it is no number."""
+    value = os.environ.get("LOCAL_RANK") or "0"
+    if not (value.isascii() and value.isdecimal()):
+        raise EngineError(f"LOCAL_RANK={value!r:.40} is no number of a device", hint="torchrun sets it; unset it.")
+    return int(value)
+
+
 def check_switches(machine: Machine) -> Finding:
     """Checks all of them: the finding blocks the backends that would refuse to start."""
     wrong: dict[str, str] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -81,6 +82,35 @@ def _lora_modules(ctx: click.Context, param: click.Parameter, value: tuple[str, 
     return modules or None
 
 
+def _group(ctx: click.Context, param: click.Parameter, value: int) -> int:
+    """Runs this process as one of a group, until rank 0 ends it, if a launcher has started it as another rank."""
+    rank, world_size = launched()
+    if rank and not ctx.resilient_parsing:
+        from atb_core.extensions import needed_package
+
+        needed_package("atb_parallel", "a group of processes needs").follow(rank, world_size)
+        ctx.exit()
+    return value
+
+
+def launched() -> tuple[int, int]:
+    """Returns rank and number of the processes that a launcher such as torchrun has started; 0 and 1 without one.
+
+    Raises:
+        RequestError: Variables of the launcher are no numbers, or do not go together.
+    """
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    rank, world_size, *place = (os.environ.get(name) for name in names)
+    if rank is None or world_size is None or None in place:
+        return 0, 1
+    if not (rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size)):
+        raise RequestError(
+            f"the environment has RANK={rank[:20]} and WORLD_SIZE={world_size[:20]}: rank is a number below it",
+            hint="torchrun sets them; unset them for a process of its own.",
+        )
+    return int(rank), int(world_size)
+
+
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Returns a decorator that adds options to a command in their order."""
 
@@ -117,7 +147,9 @@ model_options = _options(
     click.option("--num-threads", type=click.IntRange(min=1), metavar="N",
                  help="Threads of the engine. [default: ATB_NUM_THREADS, OMP_NUM_THREADS or all cores]"),
     click.option("--tp", "tensor_parallel_size", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
-                 help="Processes that share the model (tensor parallel). Needs atb-parallel."),
+                 callback=_group,
+                 help="Processes that share the model (tensor parallel), which are started, but for those of torchrun."
+                 " Needs atb-parallel."),
     click.option("--max-model-len", type=click.IntRange(min=1), metavar="N",
                  help="Longest prompt plus answer, in tokens; sizes the KV cache."),
     click.option("--kv-cache-memory-bytes", type=click.IntRange(min=1), metavar="BYTES",
@@ -235,7 +267,9 @@ def load_runner(model: str, **loading: Any) -> ModelRunner:
     """Opens `model`."""
     from atb_core import ModelRunner
 
-    return ModelRunner(model, **loading)
+    # A command without the option for a group is one process for each of a launcher's.
+    world_size = launched()[1] if "tensor_parallel_size" in loading else 1
+    return ModelRunner(model, world_size=world_size, **loading)
 
 
 def _template_kwargs(model: str, thinking: bool | None, assignments: tuple[str, ...]) -> dict[str, Any]:

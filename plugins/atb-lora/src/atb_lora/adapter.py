@@ -16,6 +16,7 @@ import numpy as np
 from atb_core.checkpoint.safetensors import SafetensorsLoader
 from atb_core.errors import WeightsError
 from atb_core.graph.arrays import HostArray, numpy_dtype
+from atb_core.layers.linear import RowParallelLinear
 from atb_lora.config import LoraConfig, read_lora_config
 
 if TYPE_CHECKING:
@@ -37,21 +38,39 @@ class Target:
 
     Attributes:
         first: the number of its first matrix among those of all targets.
+        shares: outputs of each matrix, and inputs, that each process has where several share the model; else empty.
     """
 
     linear: BaseLinear
     first: int
+    shares: Sequence[tuple[Sequence[slice], slice]] = ()
 
     @property
     def sizes(self) -> list[int]:
-        """Returns the columns of each of its matrices."""
+        """Returns the columns of each of its matrices in this process."""
         return self.linear.out_sizes
 
     @property
     def k(self) -> int:
-        """Returns the number of its inputs."""
+        """Returns the number of its inputs in this process."""
         assert self.linear.weight.declared_shape is not None
         return self.linear.weight.declared_shape[1]
+
+    @property
+    def whole(self) -> tuple[list[int], int]:
+        """Returns columns and inputs in all processes together: what an adapter is for."""
+        if not self.shares:
+            return self.sizes, self.k
+        outputs, inputs = self.shares[-1]
+        return [each.stop for each in outputs], inputs.stop
+
+    def share(self, part: Part, number: int, rank: int) -> Part:
+        """Returns what process `rank` has of an adapter's matrices: it adds its products before the layer sums."""
+        outputs, inputs = self.shares[rank]
+        columns = outputs[number - self.first]
+        added_elsewhere = rank > 0 and isinstance(self.linear, RowParallelLinear)
+        bias = None if part.bias is None or added_elsewhere else part.bias[columns]
+        return Part(part.a[:, inputs], part.b[:, columns], bias)
 
     def input_name(self, what: str) -> str:
         """Returns the name of an input of networks: "a", "b" or "bias"."""
@@ -80,6 +99,7 @@ class Adapter:
         name: what requests call it.
         path: its directory.
         parts: what it has for the matrices of the model, by their numbers.
+        others: the same of the other processes that share the model, in their order.
         version: unique in the process.
     """
 
@@ -87,6 +107,7 @@ class Adapter:
     path: Path
     config: LoraConfig
     parts: Mapping[int, Part]
+    others: Sequence[Mapping[int, Part]] = ()
     version: int = field(default_factory=lambda: next(_versions))
 
     @property
@@ -98,7 +119,8 @@ class Adapter:
     def digest(self) -> bytes:
         """Returns a key of what it computes: adapters with the same one have the same results."""
         state = hashlib.blake2b(digest_size=20, person=b"atb adapter")
-        for number, part in sorted(self.parts.items()):
+        everything = [each for parts in (self.parts, *self.others) for each in sorted(parts.items())]
+        for number, part in everything:
             tensors = [part.a, part.b, *([] if part.bias is None else [part.bias])]
             state.update(repr([number, [(list(t.shape), str(t.dtype)) for t in tensors]]).encode())
             for tensor in tensors:
@@ -137,7 +159,18 @@ def read_adapter(name: str, path: Path, targets: Sequence[Target], max_rank: int
         for module, tensors in modules.items():
             parts.update(reader.parts(module, tensors, places.find(module)))
         _make_deltas(path, parts, targets, base)
-    return Adapter(name, path, config, parts)
+    return Adapter(name, path, config, *_shared(parts, targets))
+
+
+def _shared(parts: Mapping[int, Part], targets: Sequence[Target]) -> tuple[Mapping[int, Part], list[dict[int, Part]]]:
+    """Returns what the first process has of an adapter, and what the others have."""
+    target_of = {target.first + part: target for target in targets for part in range(len(target.sizes))}
+    processes = len(targets[0].shares) if targets else 0
+    own, *others = [
+        {number: target_of[number].share(part, number, rank) for number, part in parts.items()}
+        for rank in range(processes)
+    ] or [dict(parts)]
+    return own, others
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -201,8 +234,8 @@ class _Reader:
         """Returns what the adapter has for the matrices of one module."""
         target = places[0][0]
         dtype = numpy_dtype(target.linear.config.data_type)
-        sizes = [each.sizes[part] for each, part in places]
-        k, n = target.k, sum(sizes)
+        sizes = [each.whole[0][part] for each, part in places]
+        k, n = target.whole[1], sum(sizes)
         if "a" in tensors:
             rank = self.config.rank(module)
             if rank > self.max_rank:

@@ -19,7 +19,8 @@ from atb_core.graph.arrays import HostArray, numpy_dtype, to_numpy
 from atb_core.graph.custom_ops import supports
 from atb_core.graph.ops.lora import Lora
 from atb_core.layers.linear import BaseLinear
-from atb_lora.adapter import Adapter, Target, read_adapter
+from atb_lora.adapter import Adapter, Part, Target, read_adapter
+from atb_lora.config import LoraConfig
 from atb_lora.decorators import MultiLoraDecorator, SingleLoraDecorator
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ class LoraManager(AdapterManager):
         targets, first = [], 0
         model = self._model()
         assert model is not None
+        group = model.mindie_llm_config.mapping.group
         for module in model.modules():
             if isinstance(module, BaseLinear) and module is not getattr(model, "lm_head", None):
-                targets.append(Target(module, first))
+                targets.append(Target(module, first, () if group is None else group.shares(module.prefix)))
                 first += len(module.out_sizes)
         return targets
 
@@ -130,6 +132,18 @@ class LoraManager(AdapterManager):
                 hint=f"Loaded: {', '.join(sorted(self.adapters)) or 'none'}. ModelRunner.load_adapter loads one.",
             )
         return adapter
+
+    def share(self, adapter: Adapter, rank: int) -> Tensors:
+        """Returns the matrices that process `rank`, above 0, has of an adapter, by their numbers and what they are."""
+        parts = adapter.others[rank - 1].items()
+        named = [(f"{number}.{what}", getattr(part, what)) for number, part in parts for what in ("a", "b", "bias")]
+        return {name: tensor for name, tensor in named if tensor is not None}
+
+    def take(self, share: Tensors) -> Adapter:
+        """Returns an adapter of what `share` returned in the first process."""
+        numbers = sorted({int(name.partition(".")[0]) for name in share})
+        parts = {n: Part(share[f"{n}.a"], share[f"{n}.b"], share.get(f"{n}.bias")) for n in numbers}
+        return Adapter("of another process", Path(), LoraConfig(), parts)
 
     def place(self, adapters: Iterable[Adapter]) -> dict[int, int]:
         """Returns the slots of the adapters of a step, by version, after copying those that have none.

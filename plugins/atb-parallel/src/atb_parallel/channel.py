@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import struct
+from collections.abc import Mapping
 from enum import Enum
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -25,9 +28,13 @@ class Kind(Enum):
     HELLO = b"helo"  # to the first: what the process found
     READY = b"redy"  # to the first: the weights are loaded
     CACHE = b"cach"  # to the others: sizes of the cache
+    ADAPTER = b"adap"  # to the others: their parts of an adapter
     STEP = b"step"  # to the others: the inputs of a step
+    DONE = b"done"  # to the first: a step that devices sum has ended, or was refused as rank 0 refuses it
     PART = b"part"  # to the first: a term of a sum
     SUM = b"sum "  # to the others: the sum
+    JOIN = b"join"  # to the first: a process that another program started is there
+    END = b"end "  # to such a process: the group has ended, and why if it failed
     ERROR = b"fail"  # to the first: why a process cannot go on
 
 
@@ -41,6 +48,10 @@ class Message(NamedTuple):
     def json(self) -> Any:
         """Returns the content, which is JSON."""
         return json.loads(bytes(self.content))
+
+    def text(self) -> str:
+        """Returns the content, which is text."""
+        return bytes(self.content).decode(errors="replace")
 
 
 class Channel:
@@ -57,6 +68,10 @@ class Channel:
         """Sends a message whose content is JSON."""
         self.send(kind, 0, json.dumps(content).encode())
 
+    def has_message(self, seconds: float) -> bool:
+        """Returns true as soon as there is something to receive, false after a time without."""
+        return self._connection.poll(seconds)
+
     def receive(self) -> Message:
         """Waits for a message.
 
@@ -70,12 +85,20 @@ class Channel:
         except (struct.error, ValueError):
             raise EngineError("another process of the group sent something that is no message") from None
 
+    def fileno(self) -> int:
+        """Returns the number of the connection's file."""
+        return self._connection.fileno()
+
     def close(self) -> None:
-        """Ends the connection, by which the peer ends too."""
-        self._connection.close()
+        """Ends the connection, by which the peer ends too; a thread that waits for a message gets EOFError.
+
+        The file is closed with the object: while a thread waits, its number must not become another file's.
+        """
+        with socket.socket(fileno=os.dup(self.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
 
 
-def packed(fields: dict[str, Any], arrays: dict[str, HostArray]) -> bytes:
+def packed(fields: Mapping[str, Any], arrays: Mapping[str, HostArray]) -> bytes:
     """Returns fields (JSON) and arrays as bytes, which `unpacked` reads."""
     table = [(name, array.dtype.name, array.shape) for name, array in arrays.items()]
     head = json.dumps({"fields": fields, "arrays": table}).encode()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atb_core.checkpoint import SilentProgress, open_checkpoint
-from atb_core.errors import EngineError, error_text
+from atb_core.errors import EngineError, RequestError, error_text
+from atb_core.features.adapters import Adapter, adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.arrays import HostArray
 from atb_core.models.base.router import router_of
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 class Peer(Communicator):
     """A rank above 0 of a group."""
 
-    def __init__(self, rank: int, world_size: int, channel: Channel) -> None:
-        super().__init__(rank, world_size)
+    def __init__(self, rank: int, world_size: int, domain: str | None, channel: Channel) -> None:
+        super().__init__(rank, world_size, domain)
         self.channel = channel
         self.step = 0
         #: A message that came where a sum was expected: the first process gave the step up.
@@ -43,7 +44,8 @@ class Peer(Communicator):
         """Returns configuration and loader of this process's part, and tells the first process what it found."""
         part = part_of(model_cls, config, loader, self.rank, self.world_size)
         self.channel.send_json(Kind.HELLO, findings(config, loader))
-        return part
+        self.linears = part.shares
+        return part.config, part.loader
 
     def lead(self, model: CausalLM, cache: PagedCache) -> None:
         """Raises EngineError: only the first process leads."""
@@ -70,23 +72,32 @@ class Peer(Communicator):
 
 def main() -> None:
     """Runs the process until the first one ends or closes the connection, whose number is the last argument."""
-    channel = Channel(Connection(int(sys.argv[-1])))
+    sys.exit(1 if serve(Channel(Connection(int(sys.argv[-1])))) else 0)
+
+
+def serve(channel: Channel) -> str | None:
+    """Loads a part of a model and runs the steps of rank 0 until it ends.
+
+    Returns:
+        Why the group or this process failed, empty if rank 0 closed it; `None` if rank 0 left without a word.
+    """
     try:
+        message = channel.receive()
+        if message.kind is Kind.END:
+            return message.text()
         try:
-            peer, model = _open(channel)
+            peer, model = _open(channel, message.json())
         except Exception as error:
             channel.send(Kind.ERROR, 0, error_text(error).encode())
-            raise SystemExit(1) from None
+            return error_text(error)
         channel.send(Kind.READY)
-        _follow(peer, model)
+        return _follow(peer, model)
     except (EOFError, OSError):
-        # The first process has ended, or needs this one no more.
-        return
+        return None
 
 
-def _open(channel: Channel) -> tuple[Peer, CausalLM]:
-    content = channel.receive().json()
-    peer = Peer(content.pop("rank"), content.pop("world_size"), channel)
+def _open(channel: Channel, content: dict[str, Any]) -> tuple[Peer, CausalLM]:
+    peer = Peer(content.pop("rank"), content.pop("world_size"), content.pop("domain"), channel)
     checkpoint = open_checkpoint(content.pop("path"), SilentProgress())
     router = router_of(checkpoint)
     config = config_with_dtype(router.config, content.pop("dtype"))
@@ -94,21 +105,38 @@ def _open(channel: Channel) -> tuple[Peer, CausalLM]:
     return peer, model
 
 
-def _follow(peer: Peer, model: CausalLM) -> None:
+def _follow(peer: Peer, model: CausalLM) -> str:
     caches: Any = None
+    adapters: dict[int, Adapter] = {}
     while True:
         message = peer.next_message()
+        if message.kind is Kind.END:
+            return message.text()
         if message.kind is Kind.CACHE:
             sizes, status = message.json(), model.model_status
             layout = CacheLayout(
                 status.num_layers, status.num_kv_heads, status.head_dim, sizes["block_size"], model.dtype
             )
             caches = allocate(layout, sizes["num_blocks"], model.backend.allocate)
+            model.lora = adapter_manager()(model, sizes["max_loras"], sizes["max_lora_rank"])
+        elif message.kind is Kind.ADAPTER:
+            fields, arrays = unpacked(message.content)
+            adapters[fields["number"]] = model.lora.take(arrays)
         elif message.kind is Kind.STEP:
             peer.step = message.step
             fields, arrays = unpacked(message.content)
+            for number in fields.pop("unused"):
+                adapters.pop(number, None)
+            named = [adapters.get(number) for number in fields.pop("adapters")]
             try:
-                model.run_step(Step.of(kv_cache=caches, **arrays, **fields))
+                model.run_step(Step.of(kv_cache=caches, adapter_ids=named or None, **arrays, **fields))
             except Exception as error:
-                if peer.pending is None:
+                refused_by_all = isinstance(error, RequestError)
+                if peer.pending is None and not (refused_by_all and peer.domain is not None):
                     peer.channel.send(Kind.ERROR, peer.step, error_text(error).encode())
+                if peer.domain is not None and not refused_by_all:
+                    # Devices that wait for this one learn of it by its end alone, and rank 0 by that of the connection.
+                    print(f"rank {peer.rank}: {error_text(error)}", file=sys.stderr, flush=True)
+                    return error_text(error)
+            if peer.domain is not None:
+                peer.channel.send(Kind.DONE, peer.step)

@@ -4,95 +4,66 @@
 from __future__ import annotations
 
 import _thread
+import itertools
 import json
 import os
-import subprocess
-import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Pipe
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from atb_core.errors import AtbError, EngineError, RequestError
 from atb_core.graph.arrays import HostArray, to_numpy
-from atb_parallel.channel import Channel, Kind, Message, packed
+from atb_parallel.channel import Kind, Message, packed
 from atb_parallel.inspection import check_same, findings
+from atb_parallel.launched import joined
 from atb_parallel.ops import Communicator
+from atb_parallel.processes import Follower, Members, Started, loss_of
 from atb_parallel.shards import divided_config, part_of
 
 if TYPE_CHECKING:
     from atb_core.checkpoint import WeightLoader
     from atb_core.checkpoint.base import Checkpoint
+    from atb_core.features.adapters import AdapterManager
     from atb_core.features.step import Step
     from atb_core.models.base.config import BaseConfig
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.runner.kv_cache import PagedCache
 
 _MOST_PROCESSES = 64
-_SECONDS_TO_END = 2.0
+_SECONDS_TO_FINISH = 30.0
+_numbers = itertools.count()
 _ARRAYS = ("input_ids", "position_ids", "block_tables", "slots", "input_lengths", "lm_head_indices", "q_lens")
-# With this process's search path, so that both import the same; the path stands in the arguments.
-_START = "import sys; sys.path[:] = sys.argv[1].split('\\n'); from atb_parallel.follower import main; main()"
 T = TypeVar("T")
-
-
-class Follower:
-    """Another process of the group, seen from the first one."""
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-        ours, theirs = Pipe()
-        with theirs:
-            paths = "\n".join(map(os.path.abspath, sys.path))
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _START, paths, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                # Ctrl-C in a terminal is sent to the whole process group; only the first process must handle it.
-                start_new_session=True,
-            )
-        self.channel = Channel(ours)
-
-    def end(self) -> None:
-        """Ends the process, which ends by itself once its connection is closed."""
-        self.channel.close()
-        try:
-            self.process.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def death(self) -> str:
-        """Returns how the process ended."""
-        try:
-            code = self.process.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            return f"rank {self.rank} (process {self.process.pid}) closed its connection"
-        return f"rank {self.rank} (process {self.process.pid}) ended with exit code {code}"
 
 
 class Leader(Communicator):
     """Rank 0 of a group. It holds no model, so that a model that nobody refers to ends the group."""
 
-    def __init__(self, world_size: int) -> None:
-        super().__init__(0, world_size)
-        self._followers: list[Follower] = []
-        self._end = weakref.finalize(self, _end_all, self._followers)
-        for rank in range(1, world_size):
-            self._followers.append(Follower(rank))
+    def __init__(self, followers: Iterable[Follower], world_size: int, domain: str | None) -> None:
+        super().__init__(0, world_size, domain)
+        self._members = Members()
+        weakref.finalize(self, self._members.end)
+        self._followers = self._members.followers
+        self._followers.extend(followers)
         self._step = 0
-        self._failure: str | None = None
         self._cache: Any = None
+        self._manager: AdapterManager | None = None
+        self._numbers = itertools.count()
+        # The others know adapters by numbers.
+        self._sent: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._unused: list[int] = []
 
     def open(self, path: Path, options: Mapping[str, Any]) -> None:
         """Tells the others what to load."""
         for each in self._followers:
-            content = {"rank": each.rank, "world_size": self.world_size, "path": str(path), **options}
+            group = {"rank": each.rank, "world_size": self.world_size, "domain": self.domain}
+            content = {**group, "path": str(path), **options}
             self._send(each, Kind.OPEN, json.dumps(content).encode())
 
     def divide(
@@ -100,25 +71,29 @@ class Leader(Communicator):
     ) -> tuple[BaseConfig, WeightLoader]:
         """Returns configuration and loader of this process's part, once all have found the same files and packages."""
         part = part_of(model_cls, config, loader, 0, self.world_size)
+        self.linears = part.shares
         own = findings(config, loader)
         for each in self._followers:
             check_same(own, self._receive(each, Kind.HELLO).json(), each.rank)
-        return part
+        return part.config, part.loader
 
     def lead(self, model: CausalLM, cache: PagedCache) -> None:
         """Makes the others allocate such a cache, and run each step of `model` on it."""
         for each in self._followers:
             self._receive(each, Kind.READY)
-        sizes = json.dumps({"block_size": cache.layout.block_size, "num_blocks": cache.num_blocks}).encode()
+        self._cache, self._manager = cache, model.lora
+        sizes = {
+            "block_size": cache.layout.block_size, "num_blocks": cache.num_blocks,
+            "max_loras": model.lora.max_loras, "max_lora_rank": model.lora.max_lora_rank,
+        }  # fmt: skip
         for each in self._followers:
-            self._send(each, Kind.CACHE, sizes)
-        self._cache = cache
+            self._send(each, Kind.CACHE, json.dumps(sizes).encode())
+        self._members.watch()
         model.before_step = self._tell
 
     def close(self) -> None:
         """Ends the other processes; may be called again."""
-        self._failure = self._failure or "the group of processes was closed"
-        self._end()
+        self._members.end()
 
     def _tell(self, step: Step) -> None:
         if all(step.kv_cache is not each for each in (self._cache.caches, vars(self._cache).get("tensors"))):
@@ -128,12 +103,44 @@ class Leader(Communicator):
             )
         if step.extras.keys() - {"hidden_states"}:
             raise RequestError(f"several processes cannot share the arguments {', '.join(sorted(step.extras))}")
-        fields = {"is_prefill": step.is_prefill, "max_seq_len": step.max_seq_len, **step.extras}
+        adapters = [self._number_of(each) for each in step.adapter_ids or ()]
+        unused = [self._unused.pop() for _ in range(len(self._unused))]
+        fields = {
+            "is_prefill": step.is_prefill, "max_seq_len": step.max_seq_len, "adapters": adapters, "unused": unused,
+            **step.extras,
+        }  # fmt: skip
         given = {name: getattr(step, name) for name in _ARRAYS}
         content = packed(fields, {name: to_numpy(value) for name, value in given.items() if value is not None})
+        if self.domain is not None:
+            self._await_step()
         self._step += 1
         for each in self._followers:
             self._send(each, Kind.STEP, content)
+
+    def _await_step(self) -> None:
+        """Waits until the others have ended the step before this one: a device takes whatever comes next as its part.
+
+        The others may have failed in it, or wait in vain for this process, which was interrupted.
+        """
+        for each in self._followers if self._step else ():
+            if not self._talk(each, partial(each.channel.has_message, _SECONDS_TO_FINISH)):
+                self._members.end(f"rank {each.rank} does not end the step that rank 0 has ended")
+            self._receive(each, Kind.DONE)
+
+    def _number_of(self, given: Any) -> int | None:
+        """Returns the number by which the others know an adapter, after sending it to them if they do not yet."""
+        assert self._manager is not None
+        adapter = self._manager.find(given)
+        if adapter is None:
+            return None
+        if adapter not in self._sent:
+            number = next(self._numbers)
+            for each in self._followers:
+                self._send(each, Kind.ADAPTER, packed({"number": number}, self._manager.share(adapter, each.rank)))
+            self._sent[adapter] = number
+            # The others keep it as long as requests or the manager do here; the next step tells them.
+            weakref.finalize(adapter, self._unused.append, number).atexit = False
+        return self._sent[adapter]
 
     def sum(self, part: HostArray, total: HostArray) -> None:
         """Adds the parts of the others to `part`, in their order, and tells them the sum."""
@@ -166,28 +173,22 @@ class Leader(Communicator):
             if message.step < self._step:
                 continue
             if message.kind is Kind.ERROR:
-                raise EngineError(f"rank {follower.rank}: {bytes(message.content).decode(errors='replace')}")
+                raise EngineError(f"rank {follower.rank}: {message.text()}")
             if message.kind is not kind:
                 raise EngineError(f"rank {follower.rank} sent {message.kind.name} where {kind.name} was expected")
             return message
 
     def _talk(self, follower: Follower, action: Callable[[], T]) -> T:
         """Returns the result of an exchange; if the other process ended, ends all and says how it ended."""
-        if self._failure is None:
+        if not self._members.have_ended:
             try:
                 return action()
             except (EOFError, OSError):
-                self._failure = f"{follower.death()}, so the model is gone"
-                self._end()
-        raise EngineError(self._failure, hint="Open the model again.")
-
-
-def _end_all(followers: list[Follower]) -> None:
-    for each in followers:
-        with suppress(OSError):
-            each.channel.close()
-    for each in followers:
-        each.end()
+                self._members.end(loss_of(follower))
+        # Another thread may be about to end them.
+        self._members.end()
+        failure = self._members.failure or "the group of processes was closed"
+        raise EngineError(failure, hint="Open the model again.")
 
 
 @contextmanager
@@ -199,8 +200,17 @@ def _closed_on_error(leader: Leader) -> Iterator[None]:
         raise
 
 
-def start_group(size: int, checkpoint: Checkpoint, config: BaseConfig, options: Mapping[str, Any]) -> Leader:
+def start_group(
+    size: int, checkpoint: Checkpoint, config: BaseConfig, options: Mapping[str, Any], *, launched: bool = False
+) -> Leader:
     """Starts the other processes of a group of `size`, which open the checkpoint too, and returns the first one.
+
+    Args:
+        size: number of processes with this one.
+        checkpoint: what all open.
+        config: its configuration, in the dtype that runs.
+        options: those of `load_model` that every process has.
+        launched: another program has started the processes.
 
     Raises:
         AtbError: the model cannot be divided, or a process does not start.
@@ -208,7 +218,8 @@ def start_group(size: int, checkpoint: Checkpoint, config: BaseConfig, options: 
     if size > _MOST_PROCESSES:
         raise RequestError(f"tensor_parallel_size={size}: a group has at most {_MOST_PROCESSES} processes")
     divided_config(config, size)
-    leader = Leader(size)
+    domain = f"{os.getpid()}-{next(_numbers)}" if options["backend"] in ("atb", "atb-sim") else None
+    leader = Leader(joined(size) if launched else map(Started, range(1, size)), size, domain)
     with _closed_on_error(leader):
         try:
             leader.open(checkpoint.path, options)

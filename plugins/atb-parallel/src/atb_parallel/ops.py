@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -18,7 +20,11 @@ from atb_core.graph.arrays import HostArray, numpy_dtype, to_numpy, to_torch
 from atb_core.graph.dim import Shape
 from atb_core.graph.network import record
 from atb_core.graph.op import Op, RealTensor
+from atb_core.graph.ops import AllReduce as DeviceAllReduce
 from atb_core.graph.tensor import Tensor
+
+if TYPE_CHECKING:
+    from atb_parallel.shards import Share
 
 _numbers = itertools.count(1)
 _groups: WeakValueDictionary[int, Communicator] = WeakValueDictionary()
@@ -30,18 +36,32 @@ class Communicator(ABC):
     Args:
         rank: number of this process in the group.
         world_size: number of processes in the group.
+
+    Attributes:
+        linears: what each process has of each linear layer of the model, by its name.
+        domain: name of the group among those of the machine where devices sum, by HCCL; `None`: the processes do.
     """
 
-    def __init__(self, rank: int, world_size: int) -> None:
+    def __init__(self, rank: int, world_size: int, domain: str | None = None) -> None:
         self.rank = rank
         self.world_size = world_size
+        self.domain = domain
+        self.linears: Mapping[str, Sequence[Share]] = {}
         self._number = next(_numbers)
         _groups[self._number] = self
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Records the sum of `tensor` over the processes."""
+        if self.domain is not None:
+            table = os.environ.get("RANK_TABLE_FILE", "")
+            op = DeviceAllReduce(self.rank, self.world_size, comm_domain=self.domain, rank_table_file=table)
+            return record(op, (tensor,))[0]
         _register()
         return record(AllReduce(self._number), (tensor,))[0]
+
+    def shares(self, prefix: str) -> Sequence[Share]:
+        """Returns what each process has of a linear layer: outputs of each matrix, and inputs."""
+        return self.linears[prefix]
 
     @abstractmethod
     def sum(self, part: HostArray, total: HostArray) -> None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 # Fields of configurations that the processes divide, beside the heads.
 _DIVIDED = ("num_attention_heads", "intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
 _BODY = "model."
+#: Outputs of each matrix of a linear layer, and inputs, that a process has.
+Share: TypeAlias = tuple[list[slice], slice]
 
 
 @dataclass(frozen=True)
@@ -124,14 +126,40 @@ def _cuts_of_parameter(
         size = part.shape[expected] if expected < len(part.shape) else 0
         if differing != [expected] or whole.shape[expected] % size:
             raise _undivided(parameter, f"is {list(whole.shape)} and {list(part.shape)} in a part")
-        parts = whole.shape[expected] // size
-        begin = rank * parts // world_size * size
-        cuts[whole.name] = Cut(whole.shape, expected, ((begin, begin + size),))
+        part_of_rank = _slice_of(whole.shape[expected], size, rank, world_size)
+        cuts[whole.name] = Cut(whole.shape, expected, ((part_of_rank.start, part_of_rank.stop),))
         starts.append(starts[-1] + (whole.shape[0] if expected == 0 else 0))
     if original.declared_shape is not None and (len(cuts) > 1 or parameter.name not in cuts):
         joined = _joined(original, list(cuts.values()), starts, isinstance(owner, FusedExperts))
         cuts.update(dict.fromkeys((original.name, *original.aliases), joined))
     return cuts
+
+
+def _slice_of(whole: int, size: int, rank: int, world_size: int) -> slice:
+    """Returns what process `rank` has of `whole` rows or columns; fewer parts than processes are copied."""
+    begin = rank * (whole // size) // world_size * size
+    return slice(begin, begin + size)
+
+
+def _shares_of(whole: CausalLM, part: CausalLM, world_size: int) -> dict[str, list[Share]]:
+    """Returns what each process has of each linear layer, by its name."""
+    layers = {each.prefix: each for each in whole.modules() if isinstance(each, BaseLinear)}
+    shares = {}
+    for each in part.modules():
+        if not isinstance(each, BaseLinear):
+            continue
+        sizes = list(zip(layers[each.prefix].out_sizes, each.out_sizes, strict=True))
+        inputs = (_inputs(layers[each.prefix]), _inputs(each))
+        shares[each.prefix] = [
+            ([_slice_of(*pair, rank, world_size) for pair in sizes], _slice_of(*inputs, rank, world_size))
+            for rank in range(world_size)
+        ]
+    return shares
+
+
+def _inputs(linear: BaseLinear) -> int:
+    assert linear.weight.declared_shape is not None
+    return linear.weight.declared_shape[1]
 
 
 def _joined(original: Parameter, cuts: Sequence[Cut], starts: Sequence[int], experts: bool) -> Cut:
@@ -264,10 +292,24 @@ def _block_elements(block_format: str) -> int:
     return 256 if block_format.endswith("_K") else 32
 
 
+class ModelPart(NamedTuple):
+    """What one process has of a model.
+
+    Attributes:
+        config: the sizes of the part.
+        loader: reads the weights of the part.
+        shares: what each process has of each linear layer, by its name.
+    """
+
+    config: BaseConfig
+    loader: PartLoader
+    shares: dict[str, list[Share]]
+
+
 def part_of(
     model_cls: type[CausalLM], config: BaseConfig, loader: WeightLoader, rank: int, world_size: int
-) -> tuple[BaseConfig, PartLoader]:
-    """Returns the configuration of the part of process `rank`, and a loader of its weights.
+) -> ModelPart:
+    """Returns what process `rank` has of a model.
 
     Raises:
         ConfigError: a size or a layer cannot be divided; the message names it.
@@ -277,4 +319,5 @@ def part_of(
     rows = [each for each in part.modules() if isinstance(each, RowParallelLinear)]
     biases = [getattr(each, name, None) for each in rows if rank for name in ("bias", "quant_bias")]
     zeros = [source.name for bias in biases if bias is not None for source in bias.sources]
-    return divided, PartLoader(loader, cuts_of(whole, part, rank, world_size), zeros)
+    own = PartLoader(loader, cuts_of(whole, part, rank, world_size), zeros)
+    return ModelPart(divided, own, _shares_of(whole, part, world_size))

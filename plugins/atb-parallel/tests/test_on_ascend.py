@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""On Ascend devices the processes have one each, and the devices sum; here they are simulated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("atb_sim", reason="needs the distribution atb-sim: pip install ./plugins/atb-sim")
+
+from atb_ascend.backend import load_simulator
+from atb_core import ModelRunner, SamplingParams
+from atb_core.errors import AtbError, EngineError, RequestError
+from atb_testing import tiny_checkpoint
+
+PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8]]
+PARAMS = SamplingParams(max_tokens=5, ignore_eos=True, logprobs=4)
+
+
+@pytest.fixture(autouse=True)
+def _two_devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("ATB_SIM_DEVICES", "2")
+    sim = load_simulator().sim
+    sim.set_devices(2)
+    yield
+    sim.set_devices(1)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("qwen3"), "qwen3", head_dim=16)
+
+
+def opened(path: Path, size: int, **options: Any) -> ModelRunner:
+    given = {"load_tokenizer": False, "max_model_len": 64, "backend": "atb-sim", "dtype": "float16", **options}
+    return ModelRunner(path, tensor_parallel_size=size, **given)
+
+
+def results(runner: ModelRunner, **options: Any) -> list[tuple[list[int], list[dict[int, float]]]]:
+    outputs = [each.outputs[0] for each in runner.generate(PROMPTS, PARAMS, **options)]
+    return [(list(o.token_ids), [{t: e.logprob for t, e in each.items()} for each in o.logprobs]) for o in outputs]
+
+
+def assert_near(ours: list[Any], others: list[Any], limit: float) -> None:
+    """Compares up to the first token at which two are as good as equal."""
+    for (tokens, logprobs), (wanted, expected) in zip(ours, others, strict=True):
+        for place, (token, other) in enumerate(zip(tokens, wanted, strict=True)):
+            common = logprobs[place].keys() & expected[place].keys()
+            assert common
+            assert all(abs(logprobs[place][each] - expected[place][each]) < limit for each in common)
+            if token != other:
+                assert abs(logprobs[place][token] - logprobs[place][other]) < limit
+                break
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_two_devices_give_the_results_of_two_processes_of_the_cpu_engine(dtype: str, checkpoint: Path) -> None:
+    with opened(checkpoint, 2, dtype=dtype) as runner:
+        ours = results(runner)
+        text = str(runner.model.variants.get("decode").engine.network)
+    assert "AllReduce" in text
+    with opened(checkpoint, 2, dtype=dtype, backend="cpu") as runner:
+        others = results(runner)
+    with opened(checkpoint, 1, dtype=dtype) as runner:
+        one = results(runner)
+    limit = 0.01 if dtype == "float16" else 0.05
+    assert_near(ours, others, limit)
+    assert_near(ours, one, limit)
+
+
+def test_a_process_that_ends_is_named_and_the_others_end(checkpoint: Path) -> None:
+    runner = opened(checkpoint, 2)
+    (follower,) = runner._group._followers  # type: ignore[union-attr,attr-defined]
+    results(runner)
+    follower.process.kill()
+    with pytest.raises(AtbError):
+        results(runner)
+    with pytest.raises(EngineError, match=r"rank 1 .* ended with exit code -9"):
+        results(runner)
+    runner.close()
+
+
+def test_a_step_that_both_refuse_leaves_the_group_usable(checkpoint: Path) -> None:
+    import torch
+
+    with opened(checkpoint, 2) as runner:
+        before = results(runner)
+        one = torch.zeros(1, dtype=torch.int32)
+        with pytest.raises(RequestError):
+            runner.forward(one.long() + 10_000, one.long(), True, runner._cache.caches, None, one, one + 1, 1)  # type: ignore[arg-type]
+        assert results(runner) == before
+
+
+def test_fewer_devices_than_processes_are_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATB_SIM_DEVICES", "1")
+    load_simulator().sim.set_devices(1)
+    assert os.environ["ATB_SIM_DEVICES"] == "1"
+    with pytest.raises(AtbError, match="device"):
+        opened(checkpoint, 2)
