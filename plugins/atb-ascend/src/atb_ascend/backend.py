@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from atb_ascend.report import missing_for_backend, unavailable
+from atb_ascend.segments import segments
 from atb_ascend.switches import local_rank, switch
 from atb_core.engine.checks import (
     address_of,
@@ -40,7 +41,6 @@ from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.arrays import Array, is_tensor, numpy_dtype, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
-from atb_core.graph.passes.cut import segments
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.names import command, pip_install
 
