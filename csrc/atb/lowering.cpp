@@ -135,18 +135,18 @@ const std::vector<LoweringRule>& lowering_rules() {
        lower_self_attention,
        "SelfAttention PA_ENCODER",
        {f16, bf16},
-       "head size up to 576; on 310P up to 256 and a multiple of 16; the values of a mask are added without "
-       "is_triu_mask and in float16 only; scores are float32, but float16 with added values and on 310P; lengths also "
-       "on "
-       "the host"},
+       "head size up to 576; on 310P up to 256 and a multiple of 16; the values of a NORM mask are added without "
+       "is_triu_mask and in float16 only, those of ALIBI always; NORM_COMPRESS is 128 x 128; scores are float32, but "
+       "float16 with added values and on 310P; lengths also on the host"},
       {"PagedAttention",
        lower_paged_attention,
        "PagedAttention",
        {f16, bf16},
        "head size up to 576, on 310P and with CALC_TYPE_SPEC up to 256; blocks are multiples of 16 slots; up to 256 "
        "head size times block size is at most 16384 (but for heads of 256 on 910B also multiples of 128 slots), above "
-       "a block has at most 128 slots; SPEC needs a mask, on 310P of MASK_TYPE_SPEC; lengths also on the host, but not "
-       "on 310P; a sequence of length 0 keeps what its rows held"},
+       "a block has at most 128 slots; SPEC needs a mask, on 310P of MASK_TYPE_SPEC; one token of each sequence takes "
+       "a mask on 910B only; lengths also on the host, but not on 310P; a sequence of length 0 keeps what its rows "
+       "held"},
       {"ReshapeAndCache",
        lower_reshape_and_cache,
        "ReshapeAndCache",

@@ -17,6 +17,7 @@ from typing import Any
 
 from atb_ascend.integers import FORMATS, Integers, joined, quantized
 from atb_ascend.report import missing_for_backend, unavailable
+from atb_ascend.segments import segments
 from atb_ascend.switches import local_rank, switch
 from atb_core.engine.checks import (
     address_of,
@@ -43,7 +44,6 @@ from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.arrays import Array, is_tensor, numpy_dtype, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
-from atb_core.graph.passes.cut import segments
 from atb_core.graph.quantized import QuantizedRows
 from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.names import QUANTIZATIONS, command, pip_install
@@ -101,7 +101,8 @@ class AtbBackend(NativeBackend):
             blocking, transpose = switch("ASCEND_LAUNCH_BLOCKING"), switch("ATB_LLM_ENABLE_AUTO_TRANSPOSE")
             self.device = _shared_device(self.extension, simulator, device_id, bool(execute_async), blocking, transpose)
         except self.extension.Error as error:
-            raise BackendUnavailableError(str(error)) from None
+            hint = "ATB_SIM_DEVICES is the number of simulated devices." if simulator and device_id else None
+            raise BackendUnavailableError(str(error), hint=hint) from None
         # The simulator raises ValueError for its environment variables.
         except ValueError as error:
             raise EngineError(str(error), hint="Correct or unset the environment variable.") from None
