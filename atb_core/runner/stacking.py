@@ -8,7 +8,6 @@ from typing import Any
 
 from atb_core.errors import BackendUnavailableError
 
-_UNQUANTISED = "Use backend='cpu' and graph='python'."
 #: Why two options exclude each other, and what to do. An option is an argument, or the beginning of one with a value.
 APART: Mapping[tuple[str, str], tuple[str, str]] = {
     ("graph='cpp'", "backend='reference'"): (
@@ -16,12 +15,11 @@ APART: Mapping[tuple[str, str], tuple[str, str]] = {
         "Use backend='cpu', or graph='python'.",
     ),
     ("graph='cpp'", "lora_modules"): ("graphs that C++ builds have no adapters", "Use graph='python'."),
-    ("quantization", "graph='cpp'"): ("graph='cpp' runs no quantised weights", _UNQUANTISED),
-    ("quantization", "backend='atb"): ("the backends atb and atb-sim quantise no weights", _UNQUANTISED),
-    ("kv_cache_dtype='int8'", "graph='cpp'"): ("graph='cpp' has no caches of int8", _UNQUANTISED),
+    ("quantization", "graph='cpp'"): ("graph='cpp' runs no quantised weights", "Use graph='python'."),
+    ("kv_cache_dtype='int8'", "graph='cpp'"): ("graph='cpp' has no caches of int8", "Use graph='python'."),
     ("kv_cache_dtype='int8'", "backend='atb"): (
         "ATB's caches of int8 have a fixed scale for each channel, not one for each token and head",
-        _UNQUANTISED,
+        "Use backend='cpu'.",
     ),
     ("tensor_parallel_size", "graph='cpp'"): ("graph='cpp' runs no divided models", "Use graph='python'."),
 }

@@ -10,25 +10,18 @@
 namespace atb_core {
 namespace {
 
-constexpr size_t kStreams = 4, kLine = 64, kAhead = 2048;
+constexpr size_t kLine = 64, kWords = kLine / sizeof(uint64_t);
 
-// Reads `count` bytes, a multiple of kStreams lines. The result has to be used, or the compiler leaves the loads out.
+// Reads `count` bytes, a multiple of a line. The result has to be used, or the compiler leaves the loads out.
 uint64_t read(const std::byte* data, size_t count) {
-  const size_t length = count / kStreams;
-  uint64_t sums[kStreams][kLine / sizeof(uint64_t)] = {};
-  for (size_t i = 0; i < length; i += kLine) {
-    for (size_t s = 0; s < kStreams; ++s) {
-      const std::byte* line = data + s * length + i;
-      __builtin_prefetch(line + kAhead);
-      uint64_t words[kLine / sizeof(uint64_t)];
-      std::memcpy(words, line, kLine);
-      for (size_t w = 0; w < kLine / sizeof(uint64_t); ++w) sums[s][w] ^= words[w];
-    }
+  uint64_t sums[kWords] = {};
+  for (size_t i = 0; i < count; i += kLine) {
+    uint64_t words[kWords];
+    std::memcpy(words, data + i, kLine);
+    for (size_t w = 0; w < kWords; ++w) sums[w] ^= words[w];
   }
   uint64_t all = 0;
-  for (const auto& row : sums) {
-    for (uint64_t word : row) all ^= word;
-  }
+  for (uint64_t word : sums) all ^= word;
   return all;
 }
 
@@ -36,7 +29,7 @@ uint64_t read(const std::byte* data, size_t count) {
 
 std::vector<double> read_stream(Runtime& runtime, size_t bytes, int repeats) {
   const auto threads = static_cast<size_t>(runtime.num_threads());
-  const size_t part = bytes / threads / (kStreams * kLine) * (kStreams * kLine);
+  const size_t part = bytes / threads / kLine * kLine;
   const Buffer buffer(part * threads);
   std::vector<double> seconds;
   auto lease = runtime.pool().lease();

@@ -85,6 +85,10 @@ struct LinearKernel {
   int64_t steps(int64_t k) const { return steps_of(k, step); }
 };
 
+// Fetches a line of weights into L2. Fetches into L1 wait for each other: a core has 10 to 24 of them under way, which
+// makes 11 GB/s, while L2 takes 20 (Zen 4).
+inline void prefetch(const std::byte* line) { __builtin_prefetch(line, 0, 2); }
+
 // The level must be supported() and dtype, of x, one of f32, f16, bf16; `format` is that of the weight. Or dtype is i8,
 // that of x and the weight.
 const LinearKernel& linear_kernel(Isa isa, DataType dtype, QuantFormat format = QuantFormat::none);

@@ -108,7 +108,8 @@ inline B64 weight_word(const std::byte* step, int sub) {
   }
 }
 
-template <QuantLayout L, int MR, int NB>
+// NB of the blocks of a tile.
+template <QuantLayout L, int MR, int NB, int TileBlocks>
 struct QuantTile {
   using Row = QuantRow<L>;
   static constexpr size_t kStepBytes = L.step_bytes();
@@ -119,7 +120,7 @@ struct QuantTile {
   float* acc;
 
   const Row& row(int r) const { return *reinterpret_cast<const Row*>(x + static_cast<size_t>(r) * sizeof(Row)); }
-  float* at(int r, int b) const { return acc + (r * NB + b) * kBlockColumns; }
+  float* at(int r, int b) const { return acc + (r * TileBlocks + b) * kBlockColumns; }
 
   template <int W>
   __attribute__((always_inline)) inline void word(I16 (&sum)[MR][NB], int sub) const {
@@ -222,9 +223,7 @@ struct QuantTile {
   __attribute__((always_inline)) inline void fetch(size_t ahead, int part, int parts) const {
     constexpr int kLines = static_cast<int>(kStepBytes / 64);
     for (int line = kLines * part / parts; line < kLines * (part + 1) / parts; ++line) {
-      ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) {
-        __builtin_prefetch(w[b] + static_cast<size_t>(line) * 64 + ahead, 0, 3);
-      }
+      ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) { prefetch(w[b] + static_cast<size_t>(line) * 64 + ahead); }
     }
   }
 
@@ -240,22 +239,27 @@ struct QuantTile {
   }
 };
 
+// One row waits for memory, so it reads block after block (see linear_vector-inl.h). With more rows, weights of both
+// blocks share the activations.
 template <QuantLayout L, int MR, int NB>
 void multiply_quant_tile(const TileJob& job) {
-  using Tile = QuantTile<L, MR, NB>;
+  constexpr int kTogether = MR == 1 ? 1 : NB;
+  using Tile = QuantTile<L, MR, kTogether, NB>;
   if (job.first) std::memset(job.acc, 0, sizeof(float) * MR * NB * kBlockColumns);
-  Tile tile{};
-  for (int b = 0; b < NB; ++b) tile.w[b] = job.w + static_cast<size_t>(b) * Tile::kStepBytes;
-  tile.x = job.x;
-  tile.acc = job.acc;
+  const std::byte* w = job.w;
+  const std::byte* x = job.x;
   const std::byte* fetch = job.prefetch;
   for (int64_t s = 0; s < job.steps; ++s) {
-    tile.step(job.ahead);
-    if (job.ahead == 0) {
-      for (int i = 0; i < job.prefetch_lines; ++i, fetch += 64) __builtin_prefetch(fetch, 0, 3);
+    for (int first = 0; first < NB; first += kTogether) {
+      Tile tile{{}, x, job.acc + first * kBlockColumns};
+      for (int b = 0; b < kTogether; ++b) tile.w[b] = w + static_cast<size_t>(first + b) * Tile::kStepBytes;
+      tile.step(job.ahead);
     }
-    tile.x += MR * sizeof(typename Tile::Row);
-    for (int b = 0; b < NB; ++b) tile.w[b] += kPairBlocks * Tile::kStepBytes;
+    if (job.ahead == 0) {
+      for (int i = 0; i < job.prefetch_lines; ++i, fetch += 64) prefetch(fetch);
+    }
+    x += MR * sizeof(typename Tile::Row);
+    w += kPairBlocks * Tile::kStepBytes;
   }
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segments of networks."""
+"""Each decoder layer is a graph of its own, or what lies between the author's cuts."""
 
 from __future__ import annotations
 
