@@ -119,12 +119,9 @@ def config_with_dtype(config: BaseConfig, dtype: str) -> BaseConfig:
     Raises:
         RequestError: Models cannot run in `dtype`.
     """
-    if dtype == "auto":
-        return config
-    name = dtype.removeprefix("torch.")
-    if name not in DTYPES:
+    if (name := dtype.removeprefix("torch.")) not in ("auto", *DTYPES):
         raise RequestError(f"dtype must be 'auto' or one of {', '.join(DTYPES)}, not {dtype!r}")
-    return config.replace(torch_dtype=name)
+    return config if name == "auto" else config.replace(torch_dtype=name)
 
 
 def open_tokenizer(

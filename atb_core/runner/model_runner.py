@@ -435,17 +435,7 @@ class ModelRunner:
     ) -> Iterator[StreamChunk]: ...
 
     def chat(
-        self,
-        messages: Chats,
-        sampling_params: Params = None,
-        *,
-        stream: bool = False,
-        add_generation_prompt: bool = True,
-        tools: Sequence[dict[str, Any]] | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-        token_mask: TokenMaskFactory | None = None,
-        adapter_ids: AdapterIds = None,
-        **_unknown: Never,
+        self, messages: Chats, sampling_params: Params = None, *, stream: bool = False, **extra: Unpack[Extra]
     ) -> list[RequestOutput] | Iterator[StreamChunk]:
         """Answers a chat, or several; the model's chat template makes prompts of them.
 
@@ -453,11 +443,7 @@ class ModelRunner:
             messages: A list of dicts with `role` and `content`, or a list of such lists.
             sampling_params: As for `generate`.
             stream: As for `generate`.
-            add_generation_prompt: As for `generate`.
-            tools: As for `generate`.
-            chat_template_kwargs: As for `generate`.
-            token_mask: As for `generate`.
-            adapter_ids: As for `generate`.
+            extra: The other arguments of `generate`.
 
         Returns:
             One output for each chat, in their order; or the iterator.
@@ -466,9 +452,8 @@ class ModelRunner:
             RequestError: As for `generate`, or `messages` is no chat.
             TokenizerError: The model has no chat template, or a faulty one.
         """
-        check_call("chat", _unknown, stream=stream, add_generation_prompt=add_generation_prompt)
-        for_template = (add_generation_prompt, tools, chat_template_kwargs)
-        return self._run(split_chats(messages), sampling_params, stream, for_template, token_mask, adapter_ids)
+        check_call("chat", {name: value for name, value in extra.items() if name not in Extra.__annotations__})
+        return self.generate(split_chats(messages), sampling_params, stream=stream, **extra)  # type: ignore[call-overload,no-any-return]
 
     def _run(
         self, prompts: list[Any], sampling_params: Params, stream: bool, *options: Any

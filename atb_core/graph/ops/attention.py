@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import Any
 
 from atb_core.errors import GraphError
 from atb_core.graph.dim import DimLike, Shape, shape_text
@@ -107,36 +108,24 @@ def causal_mask(new: int, total: int) -> RealTensor:
     return torch.full((new, total), float("-inf")).triu(total - new + 1)
 
 
-# A cache of int8 has the float32 scale of each head of a token behind the rows of its block.
-_SCALE_BYTES = 4
-
-
 def cache_width(head_dim: Any, dtype: DataType | None) -> Any:
-    """Returns the last size of a cache of this dtype for heads of `head_dim`; int8 needs more bytes for scales."""
-    return head_dim + _SCALE_BYTES if dtype is DataType.INT8 else head_dim
+    """Returns the last size of a cache of this dtype for heads of `head_dim`; int8 has float32 scales, too."""
+    return head_dim + 4 if dtype is DataType.INT8 else head_dim
 
 
 def _int8_parts(cache: RealTensor) -> tuple[RealTensor, RealTensor]:
     """Returns the rows `[blocks, block_size, heads, head_dim]` of an int8 cache, and the bytes of scales `[..., 4]`."""
     blocks, size, heads, width = cache.shape
-    flat, split = cache.view(blocks, -1), size * heads * (width - _SCALE_BYTES)
-    return flat[:, :split].view(blocks, size, heads, -1), flat[:, split:].view(blocks, size, heads, _SCALE_BYTES)
+    flat, split = cache.view(blocks, -1), size * heads * (width - 4)
+    return flat[:, :split].view(blocks, size, heads, -1), flat[:, split:].view(blocks, size, heads, 4)
 
 
 def _values(cache: RealTensor) -> RealTensor:
     """Returns what blocks of a cache hold, `[blocks * block_size, heads, head_dim]`."""
     if not cache.is_floating_point():
-        import torch
-
-        rows, scales = _int8_parts(cache)
-        cache = rows * scales.contiguous().view(torch.float32)
+        rows, scales = (part.contiguous() for part in _int8_parts(cache))
+        cache = rows * scales.view(rows.float().dtype)
     return cache.flatten(0, 1)
-
-
-def _rounded(x: RealTensor) -> RealTensor:
-    """Returns keys or values as an int8 cache has them."""
-    rows, scales = DynamicQuant().reference(x)
-    return rows * scales.unsqueeze(-1)
 
 
 def _check_cache(cache: Shape, int8: bool, heads: DimLike, head_dim: DimLike) -> None:
@@ -193,7 +182,7 @@ class SelfAttention(_Attention):
             raise ValueError(f"seq_len {lengths} does not add up to the {q.shape[0]} tokens given")
         out, start = q.new_empty(q.shape), 0
         if self.int8_kv:
-            k, v = _rounded(k), _rounded(v)
+            k, v = (rows * scales.unsqueeze(-1) for rows, scales in map(DynamicQuant().reference, (k, v)))
         for sequence, length in enumerate(lengths):
             mask = causal_mask(length, length) if self.is_triu_mask else q.new_zeros(())
             if self.mask_type is MaskType.ALIBI or (self.mask_type is MaskType.NORM and not self.is_triu_mask):

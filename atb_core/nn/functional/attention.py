@@ -108,8 +108,8 @@ def paged_attention(
     assert k_cache is not None and v_cache is not None
     block_table, lens = _required("block_table", block_table), () if q_lens is None else (q_lens,)
     calc = CalcType.SPEC if lens else CalcType.UNDEFINED
-    int8_kv = k_cache.dtype is DataType.INT8
-    op = PagedAttention(*scales, calc_type=calc, logits_soft_cap=logits_soft_cap, int8_kv=int8_kv)
+    int8_kv, cap = k_cache.dtype is DataType.INT8, logits_soft_cap
+    op = PagedAttention(*scales, calc_type=calc, logits_soft_cap=cap, int8_kv=int8_kv)
     return record(op, (q, k_cache, v_cache, block_table, kv_lens, *masks, *lens))[0]
 
 
