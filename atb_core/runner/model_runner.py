@@ -39,7 +39,7 @@ from atb_core.runner.model_loading import (
 )
 from atb_core.runner.outputs import EmbeddingOutput, RequestOutput, StreamChunk
 from atb_core.runner.prompts import EncodedPrompt, Prompt, PromptEncoder, Prompts, split_chats, split_prompts
-from atb_core.runner.request import Call, Request, RequestFactory, adapters_for_each, params_for_each
+from atb_core.runner.request import Call, Extra, Request, RequestFactory, adapters_for_each, params_for_each
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.scheduler import Scheduler
 from atb_core.runner.stacking import check_together
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from atb_core.checkpoint import Checkpoint, Progress
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.runner.drafting import Drafter
-    from atb_core.runner.request import AdapterIds, Chats, Extra, Params
+    from atb_core.runner.request import AdapterIds, Chats, Params
 
 # Completions at a time by default. Most are far from full contexts, so the cache is not made for as many of those.
 _MAX_NUM_SEQS = 256
