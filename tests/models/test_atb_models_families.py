@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from atb_core.models.base.feature_decorator.v3.base_decorator import FeatureDecorator
 from runner.tiny_tokenizers import byte_level
 from site_directory import Site, site
 
@@ -25,6 +24,7 @@ from atb_core.features.step import Step
 from atb_core.layers import InferenceMode
 from atb_core.layers.linear.linear import ColumnParallelLinear
 from atb_core.models.base.config import BaseConfig
+from atb_core.models.base.feature_decorator.v3.base_decorator import FeatureDecorator
 from atb_core.models.base.flash_causal_lm_v3 import torch_to_mindie_graph
 from atb_core.models.base.input_builder import InputBuilder
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig

@@ -100,7 +100,9 @@ TABLE: dict[str, str] = {
     "SwigluWeightPackQuantPerChannelPass": GUIDE + "fusions for operations of aclnn",
     "SwigluWeightNoPackQuantPerTokenPass": GUIDE + "fusions for operations of aclnn",
     "SwigluWeightNoPackQuantPerChannelPass": GUIDE + "fusions for operations of aclnn",
-    "MatmulAllReducePass": GUIDE + "fusions for operations of aclnn",
+    "MatmulAllReducePass": (
+        "plugins/atb-parallel/tests/test_on_ascend.py::test_products_and_sums_by_lccl_are_one_operation_for_powers_of_two"
+    ),
     "FusionPassManager": GUIDE + "`FusionPassManager`",
     # Groups.
     "init_process_group": "plugins/atb-ops/tests/test_groups.py::test_a_group_of_one_process_has_a_handle_for_coll",

@@ -94,7 +94,8 @@ class AtbBackend(NativeBackend):
             blocking, transpose = switch("ASCEND_LAUNCH_BLOCKING"), switch("ATB_LLM_ENABLE_AUTO_TRANSPOSE")
             self.device = _shared_device(self.extension, simulator, device_id, bool(execute_async), blocking, transpose)
         except self.extension.Error as error:
-            raise BackendUnavailableError(str(error)) from None
+            hint = "ATB_SIM_DEVICES is the number of simulated devices." if simulator and device_id else None
+            raise BackendUnavailableError(str(error), hint=hint) from None
         # The simulator raises ValueError for its environment variables.
         except ValueError as error:
             raise EngineError(str(error), hint="Correct or unset the environment variable.") from None
