@@ -35,6 +35,17 @@ inline Node self_attention(DataType type, bool causal) {
   return node;
 }
 
+inline Node rms_norm_quant(DataType type, bool residual) {
+  Node node{"atb_quant.RmsNormQuant",
+            {{"has_residual", residual}},
+            {{type, {0, 64}}, {type, {64}}, {type, {64}}, {type, {1}}, {DataType::i8, {1}}},
+            {{DataType::i8, {0, 64}}}};
+  if (!residual) return node;
+  node.inputs.insert(node.inputs.begin() + 1, {type, {0, 64}});
+  node.outputs.push_back({type, {0, 64}});
+  return node;
+}
+
 inline Node paged_attention(DataType type) {
   return {"PagedAttention",
           heads(4, 2),
@@ -99,6 +110,37 @@ inline Node split(DataType type, List sizes) {
 
 inline Node reduce(const char* kind, DataType type) {
   return {"Reduce", {{"reduce_type", Text(kind)}, {"axis", List{-1}}}, {{type, {0, 16}}}, {{type, {0}}}};
+}
+
+inline Node gating(DataType type, int64_t chosen = 2) {
+  const Tensor choices{i32, {0, chosen}};
+  return {"MoeTopkSoftmax",
+          {{"topk_num", chosen}},
+          {{type, {0, 1536}}},
+          {{f32, {0, chosen}}, choices, {i32, {0, chosen}, TensorKind::internal}}};
+}
+
+inline Node routing(DataType type) {
+  return {"MoeInitRouting",
+          {{"topk_num", int64_t{2}}, {"expert_num", int64_t{8}}},
+          {{type, {48, 64}}, {i32, {48, 2}}},
+          {{type, {96, 64}}, {i32, {96}}, {i64, {8}}}};
+}
+
+inline Node grouped(DataType type, bool transpose, bool bias, int64_t experts = 8) {
+  const List shape = transpose ? List{experts, 32, 64} : List{experts, 64, 32};
+  Node node{"GroupedMatmul",
+            {{"transpose_b", transpose}, {"has_bias", bias}},
+            {{type, {0, 64}}, {type, shape, TensorKind::weight}},
+            {{type, {0, 32}}}};
+  if (bias) node.inputs.push_back({type, {experts, 32}, TensorKind::weight});
+  node.inputs.push_back({i64, {experts}});
+  return node;
+}
+
+inline Node unpermute(DataType type, int64_t chosen = 2) {
+  return {
+      "MoeTokenUnpermute", {}, {{type, {2 * chosen, 64}}, {i32, {2 * chosen}}, {f32, {2, chosen}}}, {{type, {2, 64}}}};
 }
 
 // Names of the operations that a node becomes; reports shapes that disagree.
