@@ -102,10 +102,23 @@ TEST(a_call_that_fails_is_told_and_the_next_run_is_right) {
   sim::inject("aclnnWeightQuantBatchMatmulV2GetWorkspaceSize", 1, 161002);
   CHECK(has(error_of([&] { run(engine); }), "ATB cannot launch"));
   sim::inject("aclnnWeightQuantBatchMatmulV2", 0, 361001);
-  CHECK(has(error_of([&] { run(engine); }), "ERROR_CANN_ERROR (12)"));
+  CHECK(has(error_of([&] { run(engine); }),
+            "ERROR_CANN_ERROR (12), aclnnWeightQuantBatchMatmulV2 was told to fail with 361001; "));
   sim::inject_async(0, ACL_ERROR_RT_AICORE_EXCEPTION);
   CHECK(has(error_of([&] { run(engine); }), "an operation failed on the device"));
   CHECK(run(engine) == Halves(2, 0x5C00) && sim::counters().live_aclnn == 0);
+}
+
+TEST(a_call_that_is_refused_is_named_with_the_op_and_its_status) {
+  Engine engine(product());
+  set_floats(*engine.weights, kOne);
+  set_integers(*engine.weights, {8, 0, false}, 2);
+  sim::set_soc("Ascend310P3");
+  const std::string message = error_of([&] { run(engine); });
+  sim::set_soc("Ascend910B2");
+  CHECK(has(message, "it refuses aclnnWeightQuantBatchMatmulV2, made of Linear at node0, with ERROR_CANN_ERROR (12)"));
+  CHECK(has(message, "aclnnWeightQuantBatchMatmulV2GetWorkspaceSize reports error 361001"));
+  CHECK(run(engine) == Halves(2, 0x5C00));
 }
 
 TEST_MAIN()
