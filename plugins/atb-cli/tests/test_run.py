@@ -167,12 +167,15 @@ def test_loading_options_reach_the_runner(atb: Run, runner: Any) -> None:
         "2",
         "--speculate",
         "--cache-packed",
+        "--kv-cache-dtype",
+        "int8",
     )
     assert runner.loaded_with == {
         "model": "m", "backend": "cpu", "graph": "cpp", "dtype": "float32", "num_threads": 1, "max_model_len": 64,
         "kv_cache_memory_bytes": 4096, "generation_config": "none", "features": ("lora",), "chat_template": None,
         "speculative_config": {"method": "ngram"}, "lora_modules": {"sql": "adapters/sql"}, "max_loras": 2,
         "max_lora_rank": 16, "quantization": "int8", "tensor_parallel_size": 2, "cache_packed": True,
+        "kv_cache_dtype": "int8",
     }  # fmt: skip
 
 
