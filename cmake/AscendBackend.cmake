@@ -56,6 +56,7 @@ function(atb_core_add_backend kind)
   endif()
   file(GLOB sources CONFIGURE_DEPENDS ${_ascend_root}/csrc/atb/*.cpp)
   add_library(${library} STATIC ${sources})
+  target_link_libraries(${library} PUBLIC ${CMAKE_DL_LIBS})  # aclnn_library.cpp loads libopapi
   if(kind STREQUAL "SIM")
     atb_core_add_simulator()
     target_link_libraries(${library} PUBLIC atb_simulator atb_models)

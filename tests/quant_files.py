@@ -142,6 +142,26 @@ def slim_dynamic(weight: np.ndarray) -> Packed:
     return {**tensors, "weight_offset": np.zeros((len(weight), 1), np.float32)}, values
 
 
+def slim_packed(size: int | None = None, symmetric: bool = True) -> Packer:
+    """W4A16 of the format ascendV1: pairs of neighbours in a row, or, with scales for groups of a row, of rows."""
+
+    def pack(weight: np.ndarray) -> Packed:
+        columns = weight.shape[1]
+        q, scales, zeros = to_groups(weight, 4, size or columns, symmetric)
+        stored = nibble_pairs(q - 8, 1 if size is None else 0)
+        groups = np.arange(columns) // (size or columns)
+        tensors = {"weight": stored, "weight_scale": scales, "weight_offset": (zeros - 8).astype(np.float32)}
+        return tensors, (scales[:, groups] * (q - zeros[:, groups])).astype(np.float32)
+
+    return pack
+
+
+def nibble_pairs(integers: np.ndarray, axis: int) -> np.ndarray:
+    """Two integers of 4 bits in each byte, the first one along the axis in the low half."""
+    low, high = (integers.take(range(i, integers.shape[axis], 2), axis) for i in (0, 1))
+    return (low & 15 | high << 4).astype(np.int8)
+
+
 def slim_static(weight: np.ndarray) -> Packed:
     """No bias: `quant_bias` takes back what the offset adds."""
     tensors, values = int_quantized(half=False)(weight)

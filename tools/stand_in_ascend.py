@@ -43,10 +43,12 @@ def make(folder: Path) -> dict[str, str]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda source: compiled(source, folder / "objects"), sources))
     acl = [one for one in objects if one.stem in ACL]
+    aclnn = [one for one in objects if one.parent.name == "aclnn"]
     link(libascendcl, acl)
+    link(libatb, [one for one in objects if one not in acl + aclnn], f"-L{libascendcl.parent}", "-lascendcl")
     # The library of operations, which is only loaded.
-    shutil.copyfile(libascendcl, cann / "lib64/libopapi.so")
-    link(libatb, [one for one in objects if one not in acl], f"-L{libascendcl.parent}", "-lascendcl")
+    folders = [f"-L{libascendcl.parent}", f"-L{libatb.parent}"]
+    link(cann / "lib64/libopapi.so", aclnn, *folders, "-latb", "-lascendcl")
     paths = [str(libatb.parent), str(libascendcl.parent), os.environ.get("LD_LIBRARY_PATH", "")]
     return {
         "ATB_HOME_PATH": str(atb),

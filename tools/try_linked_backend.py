@@ -61,6 +61,11 @@ def check_graph() -> None:
     torch.testing.assert_close(
         engine.forward({"x": x})["y"], (normalized @ weight.float().T).half(), rtol=1e-2, atol=5e-2
     )
+    # The same by a call of aclnn, which is found in libopapi.
+    engine.quantize_weight("weight", weight, "int8")
+    torch.testing.assert_close(
+        engine.forward({"x": x})["y"], (normalized @ weight.float().T).half(), rtol=5e-2, atol=0.3
+    )
     print(f"{backend.extension.__name__}, ATB {backend.extension.atb_version()}, {backend.soc_name}: a graph runs")
 
 

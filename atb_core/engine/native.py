@@ -38,7 +38,7 @@ from atb_core.graph.tensor import Tensor
 
 #: Version of the interface to the Ascend backend's extension modules, which can be installed separately; the same
 #: number is in `csrc/bindings/interface.h`.
-INTERFACE_VERSION = 2
+INTERFACE_VERSION = 3
 
 #: Number of programs that are kept for a network with unknown shapes.
 _MAX_PROGRAMS = 16

@@ -18,7 +18,7 @@ class HiddenStates(FeatureDecorator):
     """
 
     feature_name = "hidden_states"
-    feature_stackable_whitelist = ("prefill",)
+    feature_stackable_whitelist = ("prefill", "mixed")
     is_enabled = True
 
     def is_activated(self, meta: Step) -> bool:

@@ -7,7 +7,6 @@ therefore know nothing of quantisation, and the pieces of a merged matrix may ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ class QuantizedRows:
     """Rows of a matrix in the blocks of a format, as a file has them.
 
     Attributes:
-        format: name of the format, of GGUF: `Q4_K`.
+        format: name of the format, of GGUF: `Q4_K`; `INTEGERS4`, `INTEGERS8`: int8, float32 scales and zeros of groups.
         columns: elements of a row.
         blocks: uint8 `[rows, bytes of a row]`, contiguous.
     """
@@ -60,7 +59,7 @@ def quantized_values(weight: RealTensor, quantization: str) -> RealTensor:
     int8 has a float32 scale for each row, the largest magnitude / 127. int4 has a scale and a minimum for each group of
     32 elements of a row, both float16: the group's range / 15, and its smallest element.
     """
-    return _QUANTIZERS[quantization](weight.float()).to(weight.dtype)
+    return {"int8": _int8, "int4": _int4}[quantization](weight.float()).to(weight.dtype)
 
 
 def _int8(weight: RealTensor) -> RealTensor:
@@ -73,11 +72,9 @@ def _int8(weight: RealTensor) -> RealTensor:
 def _int4(weight: RealTensor) -> RealTensor:
     rows, columns = weight.shape
     whole = columns // 32 * 32
-    parts = [weight[:, :whole].reshape(-1, 32), weight[:, whole:]]
+    parts = [part for part in (weight[:, :whole].reshape(-1, 32), weight[:, whole:]) if part.numel()]
     done = []
     for part in parts:
-        if part.numel() == 0:
-            continue
         low = part.amin(1, keepdim=True).half().float()
         scale = ((part.amax(1, keepdim=True) - part.amin(1, keepdim=True)) / 15).half().float()
         values = ((part - low) / scale).round().clamp(0, 15).where(scale != 0, 0)
@@ -85,6 +82,3 @@ def _int4(weight: RealTensor) -> RealTensor:
     import torch
 
     return torch.cat(done, 1)
-
-
-_QUANTIZERS: dict[str, Callable[[RealTensor], RealTensor]] = {"int8": _int8, "int4": _int4}

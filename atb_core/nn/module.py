@@ -83,15 +83,11 @@ class Module:
             found = children[name]
         return found
 
-    def register_module(self, name: str, module: Module | None) -> None:
+    def register_module(self, name: str, module: Module | BaseParameter | None) -> None:
         """Sets an attribute whose name is a value."""
         setattr(self, name, module)
 
-    add_module = register_module
-
-    def register_parameter(self, name: str, parameter: BaseParameter | None) -> None:
-        """Sets an attribute whose name is a value."""
-        setattr(self, name, parameter)
+    add_module = register_parameter = register_module
 
     def add_aliases(self, aliases: Mapping[str, str]) -> None:
         """Adds further names for attributes, as `{alias: attribute}`."""
@@ -112,7 +108,22 @@ class Module:
         return f"{type(self).__name__}({held}\n)" if held else f"{type(self).__name__}()"
 
 
-class ModuleList(Module):
+class _Container(Module):
+    """Base of the modules that only hold others."""
+
+    _items: Any
+
+    def __setitem__(self, key: Any, module: Module) -> None:
+        self._items[key] = module
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class ModuleList(_Container):
     """List of modules; the elements' names are their positions."""
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
@@ -139,17 +150,8 @@ class ModuleList(Module):
     def __getitem__(self, index: int | slice) -> Any:
         return ModuleList(self._items[index]) if isinstance(index, slice) else self._items[index]
 
-    def __setitem__(self, index: int, module: Module) -> None:
-        self._items[index] = module
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-
-class ModuleDict(Module):
+class ModuleDict(_Container):
     """Dictionary of modules by name."""
 
     def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
@@ -161,30 +163,21 @@ class ModuleDict(Module):
 
     def keys(self) -> KeysView[str]:
         """Returns the names."""
-        return self._items.keys()
+        return self._items.keys()  # type: ignore[no-any-return]
 
     def values(self) -> ValuesView[Module]:
         """Returns the modules."""
-        return self._items.values()
+        return self._items.values()  # type: ignore[no-any-return]
 
     def items(self) -> ItemsView[str, Module]:
         """Returns pairs of name and module."""
-        return self._items.items()
+        return self._items.items()  # type: ignore[no-any-return]
 
     def __getitem__(self, name: str) -> Any:
         return self._items[name]
 
-    def __setitem__(self, name: str, module: Module) -> None:
-        self._items[name] = module
-
     def __contains__(self, name: object) -> bool:
         return name in self._items
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
 
 
 def _walk(module: Module, path: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
@@ -199,7 +192,7 @@ def _walk(module: Module, path: str, seen: set[int]) -> Iterator[tuple[str, Modu
 def _called(parent: Module, prefix: str) -> Iterator[tuple[Module, str]]:
     """Yields children with their names relative to the nearest called module; lists and dicts are not called."""
     for name, child in parent.named_children():
-        if isinstance(child, (ModuleList, ModuleDict)):
+        if isinstance(child, _Container):
             yield from _called(child, f"{prefix}{name}.")
         else:
             yield child, prefix + name

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -17,6 +18,7 @@ from atb_core.runner.sampler import as_float32
 
 if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+    from atb_core.runner.kv_cache import PagedCache
 
 Pooling = Literal["last", "mean", "cls"]
 # Keys of sentence-transformers, which are true for what a model was trained with.
@@ -89,35 +91,61 @@ def batches(prompts: Sequence[list[int]], max_tokens: int) -> Iterator[Sequence[
         yield prompts[start:]
 
 
-def embed_batch(
-    model: CausalLM, kv_cache: KVCache, prompts: Sequence[list[int]], pooling: Pooling
-) -> list[npt.NDArray[np.float32]]:
-    """Runs one prefill, which writes nothing to the cache, and returns a vector [hidden_size] for each prompt.
+def embed_all(
+    model: CausalLM,
+    lock: AbstractContextManager[Any],
+    cache: PagedCache,
+    prompts: Sequence[list[int]],
+    pooling: Pooling,
+    max_tokens: int,
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Yields a vector [hidden_size] for each prompt, whose states are computed in steps under `lock`.
 
-    `"last"` and `"cls"` are the states of the last and of the first token, `"mean"` is the mean of all.
+    `"last"` and `"cls"` are the states of the last and of the first token, `"mean"` is the mean of all. The prompts of
+    a step have `max_tokens` together, and write nothing to the cache. A longer one is computed in chunks over a cache
+    of its own; in one step if the model cannot, or is divided among processes, which have the runner's cache alone.
     """
-    lengths = np.array([*map(len, prompts)])
+    for batch in batches(prompts, max_tokens):
+        prompt, parts = batch[0], []
+        can_chunk = len(prompt) > max_tokens and model.before_step is None
+        if can_chunk and model.mixed_steps_problem(cache.layout.block_size) is None:
+            blocks = cache.blocks.blocks_for(len(prompt))
+            kv_cache, table = cache.another(blocks), np.arange(blocks, dtype=np.int32)[None]
+            chunks = [(start, [prompt[start : start + max_tokens]]) for start in range(0, len(prompt), max_tokens)]
+            steps = [_step(chunk, pooling, kv_cache, table, start) for start, chunk in chunks]
+        else:
+            steps = [_step(batch, pooling, cache.caches)]
+        for step in steps:
+            with lock:
+                parts.append(as_float32(model.run_step(step)).copy())
+        states = np.concatenate(parts)
+        if not np.isfinite(states).all():
+            raise EngineError("The hidden states have numbers that are not finite")
+        ends = np.cumsum([*map(len, batch)] if pooling == "mean" else [len(parts)] * len(batch))
+        for part in np.split(states, ends[:-1]):
+            # The mean is a sum in double precision, whose order no other prompt changes.
+            mean = pooling == "mean"
+            yield part.mean(0, np.float64).astype(np.float32) if mean else part[0 if pooling == "cls" else -1]
+
+
+def _step(prompts: Sequence[list[int]], pooling: Pooling, cache: KVCache, table: Any = None, start: int = 0) -> Step:
+    """Returns the step of whole prompts, or with a block table, of the tokens of one prompt from `start` on."""
+    lengths = np.array([*map(len, prompts)], dtype=np.int32)
     ends = lengths.cumsum()
-    rows = {"last": ends - 1, "cls": ends - lengths, "mean": np.arange(ends[-1])}[pooling]
-    step = Step(
+    positions = start + np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+    return Step(
         np.array([token_id for prompt in prompts for token_id in prompt], dtype=np.int64),
-        np.arange(ends[-1]) - np.repeat(ends - lengths, lengths),
-        True,
-        kv_cache,
-        slots=np.full(ends[-1], -1, dtype=np.int32),
-        input_lengths=lengths.astype(np.int32),
-        max_seq_len=int(lengths.max()),
-        lm_head_indices=rows,
+        positions,
+        table is None,
+        cache,
+        table,
+        np.full(ends[-1], -1, dtype=np.int32) if table is None else positions.astype(np.int32),
+        start + lengths,
+        start + int(lengths.max()),
+        {"last": ends - 1, "cls": ends - lengths, "mean": np.arange(ends[-1])}[pooling],
+        q_lens=None if table is None else lengths,
         extras={"hidden_states": True},
     )
-    states = as_float32(model.run_step(step))
-    if not np.isfinite(states).all():
-        raise EngineError("The hidden states have numbers that are not finite")
-    if pooling != "mean":
-        return [row.copy() for row in states]
-    # A sum in double precision, whose order no other prompt changes.
-    parts = np.split(states, ends[:-1])
-    return [part.mean(axis=0, dtype=np.float64).astype(np.float32) for part in parts]
 
 
 def cut(vector: npt.NDArray[np.float32], dimensions: int | None, normalize: bool) -> npt.NDArray[np.float32]:

@@ -128,11 +128,11 @@ class PagedCache:
     @functools.cached_property
     def tensors(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of each layer as torch tensors, which share the memory."""
-        return _as_tensors(self.caches)
+        return as_tensors(self.caches)
 
-    def another(self, num_blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def another(self, num_blocks: int) -> list[tuple[Array, Array]]:
         """Allocates caches of `num_blocks` blocks with the same layout."""
-        return _as_tensors(allocate(self.layout, num_blocks, self._make))
+        return allocate(self.layout, num_blocks, self._make)
 
     def clear(self) -> None:
         """Frees the memory: clears the lists themselves, which others hold too."""
@@ -140,7 +140,8 @@ class PagedCache:
         self.__dict__.get("tensors", []).clear()
 
 
-def _as_tensors(caches: list[tuple[Array, Array]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def as_tensors(caches: list[tuple[Array, Array]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Returns keys and values of each layer as torch tensors, which share the memory."""
     return [(to_torch(keys), to_torch(values)) for keys, values in caches]
 
 

@@ -24,10 +24,10 @@ from atb_core.models.runtime.packed_weights import packed_folder
 from atb_core.runner.arguments import check_call, check_opening, check_sizes
 from atb_core.runner.chat_template import end_template_process
 from atb_core.runner.drafting import drafter_maker
-from atb_core.runner.embedding import Pooling, batches, check_dimensions, check_pooling, cut, embed_batch, pooling_of
+from atb_core.runner.embedding import Pooling, check_dimensions, check_pooling, cut, embed_all, pooling_of
 from atb_core.runner.engine_loop import EngineLoop
 from atb_core.runner.generation_config import choose_generation_config, default_values
-from atb_core.runner.kv_cache import PagedCache
+from atb_core.runner.kv_cache import PagedCache, as_tensors
 from atb_core.runner.model_loading import (
     check_available,
     config_with_dtype,
@@ -314,7 +314,7 @@ class ModelRunner:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
         check_sizes(num_blocks=0 if num_blocks is None else num_blocks)
         _ = self.model  # refuses a closed runner
-        return self._cache.another(num_blocks)
+        return as_tensors(self._cache.another(num_blocks))
 
     def forward(
         self,
@@ -526,7 +526,8 @@ class ModelRunner:
     ) -> list[EmbeddingOutput]:
         """Embeds prompts: the hidden states behind the last norm, pooled. Requests that run go on between its steps.
 
-        Each prompt gets the vector that it would get alone. A prompt is computed in one step, whatever its length.
+        Each prompt gets the vector that it would get alone. One with more than `max_num_batched_tokens` is computed in
+        chunks, over a cache of its own; in one step where there are several processes or no mixed steps.
 
         Args:
             prompts: As for `generate`; text gets the tokenizer's special tokens.
@@ -548,10 +549,8 @@ class ModelRunner:
         given = split_prompts(prompts)
         encoder = PromptEncoder(self.tokenizer, self.vocab_size, self.max_model_len)
         token_ids = [each.token_ids for each in encoder.encode_all(given)]
-        vectors: list[Any] = []
-        for batch in batches(token_ids, self._max_num_batched_tokens):
-            with self.engine_loop.lock:
-                vectors += embed_batch(self.model, self._cache.caches, batch, pooling)
+        sizes = pooling, self._max_num_batched_tokens
+        vectors = embed_all(self.model, self.engine_loop.lock, self._cache, token_ids, *sizes)
         cuts = (cut(vector, dimensions, normalize) for vector in vectors)
         return [EmbeddingOutput(*each) for each in zip(cuts, token_ids, strict=True)]
 

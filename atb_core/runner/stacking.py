@@ -8,7 +8,6 @@ from typing import Any
 
 from atb_core.errors import BackendUnavailableError
 
-_UNQUANTISED = "Use backend='cpu' and graph='python'."
 #: Why two options exclude each other, and what to do. An option is an argument, or one with a value of it.
 APART: Mapping[tuple[str, str], tuple[str, str]] = {
     ("graph='cpp'", "backend='reference'"): (
@@ -16,9 +15,7 @@ APART: Mapping[tuple[str, str], tuple[str, str]] = {
         "Use backend='cpu', or graph='python'.",
     ),
     ("graph='cpp'", "lora_modules"): ("graphs that C++ builds have no adapters", "Use graph='python'."),
-    ("quantization", "graph='cpp'"): ("graph='cpp' runs no quantised weights", _UNQUANTISED),
-    ("quantization", "backend='atb'"): ("backend='atb' runs no quantised weights", _UNQUANTISED),
-    ("quantization", "backend='atb-sim'"): ("backend='atb-sim' runs no quantised weights", _UNQUANTISED),
+    ("quantization", "graph='cpp'"): ("graph='cpp' runs no quantised weights", "Use graph='python'."),
     ("tensor_parallel_size", "graph='cpp'"): ("graph='cpp' runs no divided models", "Use graph='python'."),
 }
 

@@ -26,7 +26,9 @@ DevicePlan::DevicePlan(const SegmentContext& context, const std::vector<Segment>
     Descs& descs = descs_.emplace_back();
     const auto describe_operand = [&](const Segment::Operand& operand) {
       const size_t id = static_cast<size_t>(operand.tensor);
-      return describe_tensor(context.graph.tensors()[id].dtype, shapes_[id], operand.layout);
+      const DataType dtype = context.graph.tensors()[id].dtype;
+      if (operand.format.bits > 0) return describe_part(operand.format, dtype, shapes_[id], operand.layout);
+      return describe_tensor(dtype, shapes_[id], operand.layout);
     };
     for (const Segment::Operand& operand : segment.inputs) descs.inputs.push_back(describe_operand(operand));
     for (const Segment::Operand& operand : segment.outputs) descs.outputs.push_back(describe_operand(operand));

@@ -46,10 +46,12 @@ DeviceProgram::DeviceProgram(std::shared_ptr<DeviceWeights> weights, GraphSpec s
       graph_(std::move(spec)),
       context_(segment_context(graph_, device_.info())),
       arguments_(graph_),
+      numbers_(segments),
       sizes_(std::make_shared<std::vector<int64_t>>(graph_.dims().size())) {
-  make_segments(segments);
-  declare_weights();
-  choose_layouts();
+  if (numbers_.size() != graph_.nodes().size()) {
+    fail(numbers_.size(), " segment numbers were given for ", graph_.nodes().size(), " nodes");
+  }
+  make_segments();
   if (device_.options().execute_async) queue_ = std::make_unique<LaunchQueue>([this] { device_.choose(); });
 }
 
@@ -60,36 +62,53 @@ DeviceProgram::~DeviceProgram() {
   device_.discard(std::move(memory));
 }
 
-void DeviceProgram::make_segments(const std::vector<int>& numbers) {
-  if (numbers.size() != graph_.nodes().size()) {
-    fail(numbers.size(), " segment numbers were given for ", graph_.nodes().size(), " nodes");
-  }
-  for (size_t begin = 0; begin < numbers.size();) {
+// Does it again where weights have become integers since, for which there are other operations.
+void DeviceProgram::make_segments() {
+  const std::lock_guard lock(making_);
+  const uint64_t formats = weights_->formats_generation();
+  if (formats == formats_) return;
+  context_.formats = weights_->formats(graph_);
+  std::vector<Segment> made;
+  for (size_t begin = 0; begin < numbers_.size();) {
     size_t end = begin + 1;
-    while (end < numbers.size() && numbers[end] == numbers[begin]) ++end;
-    lower_segments(context_, begin, end, segments_);
+    while (end < numbers_.size() && numbers_[end] == numbers_[begin]) ++end;
+    lower_segments(context_, begin, end, made);
     begin = end;
   }
+  build_operations(made);
+  declare_weights(made);
+  const auto lease = device_.lease();
+  segments_ = std::move(made);
+  plans_.clear();
+  packs_.clear();
+  for (const Segment& segment : segments_) {
+    packs_.push_back(std::make_unique<::atb::VariantPack>());
+    packs_.back()->inTensors.resize(segment.inputs.size());
+    packs_.back()->outTensors.resize(segment.outputs.size());
+  }
+  choose_layouts();
+  formats_ = formats;
+  generation_ = 0;
+}
+
+void DeviceProgram::build_operations(std::vector<Segment>& segments) {
   const auto lease = device_.lease();
   std::map<std::string, std::shared_ptr<const BuiltOperation>> known;
-  for (Segment& segment : segments_) {
+  for (Segment& segment : segments) {
     // Equal segments share one operation and use it one after another, except where a second thread launches: an
     // operation must not be prepared again while a launch of it waits.
     auto& operation = known[device_.options().execute_async ? std::to_string(known.size()) : segment.signature(graph_)];
     if (!operation) operation = build_operation(segment, graph_name(segment.label), sizes_, device_);
     segment.operation = operation;
-    packs_.push_back(std::make_unique<::atb::VariantPack>());
-    packs_.back()->inTensors.resize(segment.inputs.size());
-    packs_.back()->outTensors.resize(segment.outputs.size());
   }
   operations_ = known.size();
 }
 
-void DeviceProgram::declare_weights() {
-  for (const Segment& segment : segments_) {
+void DeviceProgram::declare_weights(const std::vector<Segment>& segments) {
+  for (const Segment& segment : segments) {
     for (const Segment::Operand& operand : segment.inputs) {
       const TensorSpec& tensor = graph_.tensor(operand.tensor);
-      if (tensor.kind != TensorKind::weight) continue;
+      if (tensor.kind != TensorKind::weight || operand.format.bits > 0) continue;
       weights_->declare(tensor.name, tensor.dtype, constant_shape(tensor), operand.layout);
     }
   }
@@ -97,7 +116,7 @@ void DeviceProgram::declare_weights() {
 
 // An input is copied once, so it has one layout.
 void DeviceProgram::choose_layouts() {
-  layouts_.resize(graph_.tensors().size());
+  layouts_.assign(graph_.tensors().size(), Layout::nd);
   std::set<int> chosen;
   for (const Segment& segment : segments_) {
     for (const Segment::Operand& operand : segment.inputs) {
@@ -221,11 +240,13 @@ const DevicePlan& DeviceProgram::plan() {
 }
 
 DeviceProgram::PlanInfo DeviceProgram::plan_info() {
+  make_segments();
   const auto lease = device_.lease();
   return {segments_.size(), operations_, plan().arena_bytes(), device_.workspace_bytes()};
 }
 
 bool DeviceProgram::run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted) {
+  make_segments();
   const auto lease = device_.lease();
   bind(arguments);
   const DevicePlan& current = plan();
@@ -297,7 +318,7 @@ void DeviceProgram::fill_pack(const DevicePlan& plan, std::byte* arena, size_t i
     ::atb::Tensor& tensor = pack.inTensors.at(i);
     tensor.desc = plan.input(index, i);
     tensor.deviceData = address(plan, arena, operand);
-    tensor.dataSize = plan.bytes(operand.tensor);
+    tensor.dataSize = desc_bytes(tensor.desc);
     tensor.hostData = nullptr;
     if (!operand.host_data) continue;
     // The copy that goes to the device, if there is one: the caller may change its memory after the checks. ATB's

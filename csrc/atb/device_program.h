@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -55,8 +57,9 @@ class DeviceProgram {
   void bind(const std::vector<Argument>& arguments);
   // Returns the argument with a copy of its own in place of a mask that lies on the device.
   Argument in_ones(Argument given);
-  void make_segments(const std::vector<int>& numbers);
-  void declare_weights();
+  void make_segments();
+  void build_operations(std::vector<Segment>& segments);
+  void declare_weights(const std::vector<Segment>& segments);
   void choose_layouts();
   const DevicePlan& plan();
   void check_weights() const;
@@ -73,8 +76,9 @@ class DeviceProgram {
   std::shared_ptr<DeviceWeights> weights_;
   Device& device_;
   const Graph graph_;
-  const SegmentContext context_;
+  SegmentContext context_;
   Arguments arguments_;
+  const std::vector<int> numbers_;  // of the segments, by node
   std::vector<Segment> segments_;
   std::vector<Layout> layouts_;                             // of inputs, by tensor
   std::vector<std::unique_ptr<::atb::VariantPack>> packs_;  // by segment; 13 KiB each, so never copied
@@ -82,6 +86,8 @@ class DeviceProgram {
   std::map<int, Constant> constants_;
   std::vector<std::unique_ptr<DevicePlan>> plans_;  // most recently used first
   uint64_t generation_ = 0;                         // of the weights, when they were last checked
+  std::mutex making_;                               // held while segments are made
+  std::atomic<uint64_t> formats_ = 0;               // generation of the weights' formats, when that was last done
   size_t operations_ = 0;
   std::unique_ptr<LaunchQueue> queue_;
 };

@@ -60,7 +60,9 @@ class Probe {
     if (is_collective(step.node.name)) return "";
     uint64_t workspace = 0;
     const ::atb::Status prepared = operation.get()->Setup(pack, workspace, context);
-    return prepared == ::atb::NO_ERROR ? "" : sentence(step, prepared, pack);
+    if (prepared == ::atb::NO_ERROR) return "";
+    const auto* call = dynamic_cast<const AclnnOperation*>(operation.get());
+    return sentence(step, prepared, pack) + (call == nullptr ? "" : "; " + call->last_error());
   }
 
  private:

@@ -76,6 +76,29 @@ aclDataType acl_type(DataType dtype) {
   return desc;
 }
 
+::atb::TensorDesc describe_part(const QuantFormat& format, DataType dtype, std::span<const int64_t> shape,
+                                Layout layout) {
+  const int64_t n = shape[0], k = shape[1], per_byte = 8 / format.bits;
+  std::vector<int64_t> sizes;
+  if (layout == Layout::integers) {
+    sizes = {n, k / per_byte};
+    if (format.group > 0) sizes = {k, n / per_byte};
+    return describe_tensor(DataType::i8, sizes, Layout::nd);
+  }
+  sizes = {n};
+  if (format.group > 0) sizes = {k / format.group, n};
+  return describe_tensor(dtype, sizes, Layout::nd);
+}
+
+size_t desc_bytes(const ::atb::TensorDesc& desc) {
+  size_t bytes = 1;
+  for (DataType known : {DataType::f32, DataType::f16, DataType::bf16, DataType::i32, DataType::i64}) {
+    if (acl_type(known) == desc.dtype) bytes = itemsize(known);
+  }
+  for (uint64_t axis = 0; axis < desc.shape.dimNum; ++axis) bytes *= static_cast<size_t>(desc.shape.dims[axis]);
+  return bytes;
+}
+
 size_t tensor_bytes(DataType dtype, std::span<const int64_t> shape) {
   size_t bytes = itemsize(dtype);
   for (int64_t size : shape) bytes *= static_cast<size_t>(size);

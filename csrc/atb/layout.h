@@ -21,6 +21,15 @@ aclDataType acl_type(DataType dtype);
 // sizes that nz cannot have: m has to be a multiple of 16 and n one of c.
 ::atb::TensorDesc describe_tensor(DataType dtype, std::span<const int64_t> shape, Layout layout);
 
+// Returns the same of a part of a matrix [n, k] that is stored as integers. One scale for each row: integers [n, k],
+// scales and offsets [n]. Groups: integers [k, n], scales and offsets [groups, n]. Two integers of four bits are one
+// int8, the first one in its low half.
+::atb::TensorDesc describe_part(const QuantFormat& format, DataType dtype, std::span<const int64_t> shape,
+                                Layout layout);
+
+// Returns the bytes of a tensor of one of the types above.
+size_t desc_bytes(const ::atb::TensorDesc& desc);
+
 size_t tensor_bytes(DataType dtype, std::span<const int64_t> shape);
 
 // Returns the elements of a row-major tensor in a layout: `data` itself in nd, else a conversion in `memory`: [m, n] or

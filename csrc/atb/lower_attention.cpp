@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rope, SelfAttention, PagedAttention and ReshapeAndCache.
+#include <string_view>
+
 #include "atb/lower_rules.h"
 
 namespace atb_core::ascend {
@@ -13,15 +15,22 @@ constexpr int64_t kHeadStep310p = 16;
 constexpr int64_t kSpecHeadSize = 256;
 constexpr int64_t kSpecHeads = 256;
 constexpr int64_t kSpecQuery = 16384;  // heads times head_dim
+// Types of masks.
+constexpr std::string_view kNone = "MASK_TYPE_UNDEFINED", kNorm = "MASK_TYPE_NORM", kAlibi = "MASK_TYPE_ALIBI",
+                           kSpec = "MASK_TYPE_SPEC", kNormCompress = "MASK_TYPE_NORM_COMPRESS";
+constexpr int64_t kTriangle = 128;
+
+bool is_mask(const Lowering& l, std::string_view type) { return l.text("mask_type") == type; }
 
 bool masked(const Lowering& l) {
-  const std::string& type = l.text("mask_type");
-  l.require(type == "MASK_TYPE_UNDEFINED" || type == "MASK_TYPE_NORM" || type == "MASK_TYPE_SPEC", "mask_type ", type,
-            " is none of this version; give MASK_TYPE_NORM, MASK_TYPE_SPEC or MASK_TYPE_UNDEFINED");
-  return type != "MASK_TYPE_UNDEFINED";
+  const bool known =
+      is_mask(l, kNone) || is_mask(l, kNorm) || is_mask(l, kAlibi) || is_mask(l, kSpec) || is_mask(l, kNormCompress);
+  l.require(known, "mask_type ", l.text("mask_type"), " is none of this version; give ", kNorm, ", ", kNormCompress,
+            ", ", kAlibi, ", ", kSpec, " or ", kNone);
+  return !is_mask(l, kNone);
 }
 
-bool masked_by_token(const Lowering& l) { return l.text("mask_type") == "MASK_TYPE_SPEC"; }
+bool masked_by_token(const Lowering& l) { return is_mask(l, kSpec); }
 
 void expect_inputs(const Lowering& l, int count) {
   l.require(l.num_inputs() == count, "it has ", l.num_inputs(), " inputs, not ", count);
@@ -53,7 +62,8 @@ void take_lengths(Lowering& l, int input, const char* what, bool on_host) {
 
 void take_mask(Lowering& l, int input) {
   require_type(l, input, "the mask", l.input(0).dtype);
-  require_nz(l, input, "the mask");
+  // Of more than two dimensions ATB converts it there.
+  if (l.rank(input) == 2) require_nz(l, input, "the mask");
 }
 
 // Returns true if the kernel for bfloat16, whose scores are float32, is to run float16, too: the usual one rounds the
@@ -91,6 +101,15 @@ void check_spec(const Lowering& l, bool has_mask) {
   l.require(heads <= kSpecHeads && heads * head <= kSpecQuery, heads, " heads of ", head,
             " are too many for CALC_TYPE_SPEC, which takes ", kSpecHeads, " heads and ", kSpecQuery,
             " elements a token: split the heads over several devices");
+}
+
+// Checks the mask of one token of each sequence, [sequences, 1, longest] or [sequences, heads, 1, longest].
+void check_decode_mask(const Lowering& l) {
+  l.require(is_mask(l, kNorm) || is_mask(l, kAlibi), "one token of each sequence takes ", kNorm, " or ", kAlibi,
+            ", not ", l.text("mask_type"));
+  l.require(!l.device().nz, "there one token takes no mask: leave it away, or give CALC_TYPE_SPEC and ", kSpec);
+  l.require(l.rank(5) == (is_mask(l, kAlibi) ? 4 : 3), "the mask has ", l.rank(5), " dimensions; ", kNorm,
+            " is [sequences, 1, longest context] and ", kAlibi, " [sequences, heads, 1, longest context]");
 }
 
 // Checks new keys and values; ATB checks a symbolic size.
@@ -145,14 +164,18 @@ void lower_self_attention(Lowering& l) {
   require_type(l, 1, "k", l.input(0).dtype);
   require_type(l, 2, "v", l.input(0).dtype);
   l.require(!causal || has_mask, "is_triu_mask needs a mask: give a triangle of 128 x 128 with MASK_TYPE_NORM");
+  const bool alibi = is_mask(l, kAlibi);
+  l.require(!is_mask(l, kNormCompress) || (causal && l.size(3, 0) == kTriangle && l.size(3, 1) == kTriangle),
+            kNormCompress, " is a triangle of 128 x 128 with is_triu_mask");
   // There the kernel reads 1 as hidden, while the op's mask has values to add.
-  l.require(!has_mask || causal || l.input(0).dtype != DataType::bf16,
-            "in bfloat16 ATB cannot add a mask's values: use is_triu_mask, or run the model in float16");
+  l.require(!has_mask || causal || alibi || l.input(0).dtype != DataType::bf16,
+            "in bfloat16 ATB cannot add a mask's values: use is_triu_mask or MASK_TYPE_ALIBI, or run the model in ",
+            "float16");
   if (has_mask) take_mask(l, 3);
   for (int input : {1, 2}) {
     l.require(l.rank(input) == 3, "k and v have ", l.rank(input), " dimensions, not three");
   }
-  const bool precise = keeps_float_scores(l, has_mask, causal);
+  const bool precise = keeps_float_scores(l, has_mask, causal && !alibi);
   if (precise && has_mask) {
     const TensorKind kind = l.input(3).kind;
     l.require(kind == TensorKind::input || kind == TensorKind::weight,
@@ -168,7 +191,10 @@ void lower_self_attention(Lowering& l) {
   param.qkScale = score_scale(l);
   if (precise) param.kernelType = SelfAttentionParam::KERNELTYPE_HIGH_PRECISION;
   param.isTriuMask = causal ? 1 : 0;
-  param.maskType = has_mask ? SelfAttentionParam::MASK_TYPE_NORM : SelfAttentionParam::MASK_TYPE_UNDEFINED;
+  param.maskType = !has_mask                   ? SelfAttentionParam::MASK_TYPE_UNDEFINED
+                   : alibi                     ? SelfAttentionParam::MASK_TYPE_ALIBI
+                   : is_mask(l, kNormCompress) ? SelfAttentionParam::MASK_TYPE_NORM_COMPRESS
+                                               : SelfAttentionParam::MASK_TYPE_NORM;
   std::vector<int> inputs;
   for (int i = 0; i < l.num_inputs(); ++i) inputs.push_back(l.in(i));
   l.add("SelfAttention", param, inputs, {l.out(0)});
@@ -180,13 +206,16 @@ void lower_paged_attention(Lowering& l) {
   const bool has_mask = masked(l), spec = calc == "CALC_TYPE_SPEC";
   expect_inputs(l, 5 + has_mask + spec);
   check_query(l);
-  l.require(spec || !has_mask, "one token sees all of its context: leave the mask away, or give CALC_TYPE_SPEC");
-  if (spec) check_spec(l, has_mask);
+  if (spec) {
+    check_spec(l, has_mask);
+  } else if (has_mask) {
+    check_decode_mask(l);
+  }
   take_caches(l, 1);
   check_block(l, spec);
   require_type(l, 3, "block_tables", DataType::i32);
   take_lengths(l, 4, "context_lens", !l.device().device_lengths);
-  if (masked_by_token(l)) {
+  if (has_mask && (!spec || masked_by_token(l))) {
     // A mask of the step stays in rows, also where others are in blocks.
     require_type(l, 5, "the mask", l.input(0).dtype);
   } else if (has_mask) {
@@ -197,9 +226,10 @@ void lower_paged_attention(Lowering& l) {
   param.headNum = static_cast<int32_t>(l.integer("head_num"));
   param.kvHeadNum = static_cast<int32_t>(l.integer("kv_head_num"));
   param.qkScale = score_scale(l);
-  param.maskType = masked_by_token(l) ? PagedAttentionParam::MASK_TYPE_SPEC
-                   : has_mask         ? PagedAttentionParam::MASK_TYPE_NORM
-                                      : PagedAttentionParam::UNDEFINED;
+  param.maskType = masked_by_token(l)   ? PagedAttentionParam::MASK_TYPE_SPEC
+                   : is_mask(l, kAlibi) ? PagedAttentionParam::MASK_TYPE_ALIBI
+                   : has_mask           ? PagedAttentionParam::MASK_TYPE_NORM
+                                        : PagedAttentionParam::UNDEFINED;
   param.calcType = spec ? PagedAttentionParam::CALC_TYPE_SPEC : PagedAttentionParam::CALC_TYPE_UNDEFINED;
   std::vector<int> inputs;
   for (int i = 0; i < l.num_inputs(); ++i) inputs.push_back(l.in(i));

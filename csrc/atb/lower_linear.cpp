@@ -59,6 +59,7 @@ void lower_linear(Lowering& l) {
   const bool has_bias = l.flag("has_bias"), transpose_a = l.flag("transpose_a");
   const int expected = has_bias ? 3 : 2;
   l.require(l.num_inputs() == expected, "it has ", l.num_inputs(), " inputs, not ", expected);
+  if (const QuantFormat* format = l.quantized(1)) return lower_weight_quant(l, *format);
   l.require(l.rank(0) == 2 || (l.rank(0) == 3 && !transpose_a), "x has ", l.rank(0),
             " dimensions; ATB's Linear takes two, or three without transpose_a: reshape x first");
   l.require(l.rank(1) == 2, "the weight has ", l.rank(1), " dimensions, not two");

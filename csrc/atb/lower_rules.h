@@ -19,6 +19,12 @@ void lower_batch_matmul(Lowering& l);
 void lower_quant_per_channel(Lowering& l);
 void lower_dynamic_quant(Lowering& l);
 void lower_quant_linear(Lowering& l);
+void lower_weight_quant(Lowering& l, const QuantFormat& format);
+// lower_moe.cpp
+void lower_moe_topk_softmax(Lowering& l);
+void lower_moe_init_routing(Lowering& l);
+void lower_grouped_matmul(Lowering& l);
+void lower_moe_token_unpermute(Lowering& l);
 // lower_norm.cpp
 void lower_rms_norm(Lowering& l);
 void lower_add_rms_norm(Lowering& l);

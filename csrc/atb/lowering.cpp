@@ -13,10 +13,6 @@ using enum DataType;
 
 // Ops without a rule, and the advice for each.
 constexpr std::pair<std::string_view, const char*> kWithout[] = {
-    {"GroupedMatmul", "mixtures of experts need operations of aclnn, which this version does not use"},
-    {"MoeTopkSoftmax", "mixtures of experts need operations of aclnn, which this version does not use"},
-    {"MoeInitRouting", "mixtures of experts need operations of aclnn, which this version does not use"},
-    {"MoeTokenUnpermute", "mixtures of experts need operations of aclnn, which this version does not use"},
     {"MergedLinear", "it gains nothing there: build the graph without the pass merge_linears"},
     {"SplitLinear", "it gains nothing there: build the graph without the pass split_linear"},
     {"Argsort", "ATB sorts downwards only: use Sort"},
@@ -68,12 +64,14 @@ const std::vector<LoweringRule>& lowering_rules() {
   static const std::vector<LoweringRule> kRules = {
       {"Linear",
        lower_linear,
-       "Linear",
+       "Linear; aclnnWeightQuantBatchMatmulV2 for a weight of integers",
        {f16, bf16, f32},
        "the result has the type of x (no out_dtype); x of two or three dimensions; float32 only for x [m, k] and a "
        "weight [n, k] without a bias, and not on 310P; on 310P weights whose sizes are multiples of 16 are kept in "
        "FRACTAL_NZ, elsewhere [n, k] as [k, n] where that is faster; on 910B a bias of the type of x is added to the "
-       "rounded product"},
+       "rounded product; a weight of integers of 8 or 4 bits: not on 310P, x [m, k], no size above 65535, one scale "
+       "for "
+       "a row or groups of multiples of 32, a bias beside bfloat16 in float32"},
       {"BatchMatmul", lower_batch_matmul, "Linear", {f16, bf16}, "as many weights as batches of x"},
       {"QuantLinear",
        lower_quant_linear,
@@ -82,6 +80,26 @@ const std::vector<LoweringRule>& lowering_rules() {
        "the result is float16 (the scale int64 with the bits of a float32) or bfloat16 (the scale float32); with "
        "token_scale x has two dimensions, the scale is float32 and there is no bias, and not on 310P; on 310P with a "
        "bias and a weight [n, k] whose sizes are multiples of 16 and 32"},
+      {"GroupedMatmul",
+       lower_grouped_matmul,
+       "aclnnGroupedMatmulV4",
+       {f16, bf16, f32},
+       "not on 310P; up to 1024 experts, whose rows have up to 65535 elements; in bfloat16 a bias is used in float32"},
+      {"MoeTopkSoftmax",
+       lower_moe_topk_softmax,
+       "aclnnMoeGatingTopKSoftmaxV2, behind Elewise CAST to float32",
+       {f16, bf16, f32},
+       "not on 310P; row_idx must not be used; up to 1024 chosen experts; which of equal experts comes first is open"},
+      {"MoeInitRouting",
+       lower_moe_init_routing,
+       "aclnnMoeInitRoutingV2, and Elewise CAST of the group list",
+       {f16, bf16, f32},
+       "not on 310P"},
+      {"MoeTokenUnpermute",
+       lower_moe_token_unpermute,
+       "aclnnMoeTokenUnpermute",
+       {f16, bf16, f32},
+       "not on 310P; up to 512 chosen experts"},
       {"QuantPerChannel",
        lower_quant_per_channel,
        "Elewise QUANT_PER_CHANNEL",
@@ -117,18 +135,18 @@ const std::vector<LoweringRule>& lowering_rules() {
        lower_self_attention,
        "SelfAttention PA_ENCODER",
        {f16, bf16},
-       "head size up to 576; on 310P up to 256 and a multiple of 16; the values of a mask are added without "
-       "is_triu_mask and in float16 only; scores are float32, but float16 with added values and on 310P; lengths also "
-       "on "
-       "the host"},
+       "head size up to 576; on 310P up to 256 and a multiple of 16; the values of a NORM mask are added without "
+       "is_triu_mask and in float16 only, those of ALIBI always; NORM_COMPRESS is 128 x 128; scores are float32, but "
+       "float16 with added values and on 310P; lengths also on the host"},
       {"PagedAttention",
        lower_paged_attention,
        "PagedAttention",
        {f16, bf16},
        "head size up to 576, on 310P and with CALC_TYPE_SPEC up to 256; blocks are multiples of 16 slots; up to 256 "
        "head size times block size is at most 16384 (but for heads of 256 on 910B also multiples of 128 slots), above "
-       "a block has at most 128 slots; SPEC needs a mask, on 310P of MASK_TYPE_SPEC; lengths also on the host, but not "
-       "on 310P; a sequence of length 0 keeps what its rows held"},
+       "a block has at most 128 slots; SPEC needs a mask, on 310P of MASK_TYPE_SPEC; one token of each sequence takes "
+       "a mask on 910B only; lengths also on the host, but not on 310P; a sequence of length 0 keeps what its rows "
+       "held"},
       {"ReshapeAndCache",
        lower_reshape_and_cache,
        "ReshapeAndCache",
@@ -195,6 +213,10 @@ const std::vector<LoweringRule>& lowering_rules() {
 void lower(Lowering& lowering, std::string_view op) {
   const LoweringRule& rule = rule_for(lowering, op);
   check_tensors(lowering);
+  for (int i = 0; i < lowering.num_inputs(); ++i) {
+    lowering.require(lowering.quantized(i) == nullptr || (op == "Linear" && i == 1), "input ", i,
+                     " is a weight that is ", "stored as integers, which only the matrix of a Linear can be");
+  }
   if (lowering.num_inputs() > 0) {
     const DataType type = lowering.input(0).dtype;
     const std::vector<DataType> types = available(rule.types, lowering.device());
@@ -204,6 +226,24 @@ void lower(Lowering& lowering, std::string_view op) {
                      type == f32 && lowering.device().bf16 ? " or bfloat16" : "");
   }
   rule.lower(lowering);
+}
+
+const QuantFormat* Lowering::quantized(int index) const {
+  const auto found = formats_.find(node_.inputs[static_cast<size_t>(index)]);
+  return found == formats_.end() ? nullptr : &found->second;
+}
+
+void Lowering::add_call(AclnnParam param, std::vector<int> inputs, std::vector<int> outputs) {
+  const std::string name = param.call->name;
+  const std::string problem = aclnn_problem(name);
+  require(problem.empty(), problem, ": install a version of CANN that has it");
+  const auto kept = std::make_shared<const AclnnParam>(std::move(param));
+  nodes_.push_back({name,
+                    [kept](::atb::Operation** made) {
+                      *made = new AclnnOperation(*kept);
+                      return ::atb::Status{::atb::NO_ERROR};
+                    },
+                    std::move(inputs), std::move(outputs)});
 }
 
 bool Lowering::read_only_by(int index, std::string_view op) const {

@@ -13,15 +13,17 @@
 #include <string_view>
 #include <vector>
 
+#include "atb/aclnn_operation.h"
 #include "atb/device_table.h"
+#include "atb/quant_format.h"
 #include "atb_core/error.h"
 #include "graph/graph.h"
 
 namespace atb_core::ascend {
 
 // The layout of a tensor on the device: in rows, in the blocks of FRACTAL_NZ, or (a matrix [n, k]) in rows of [k, n];
-// and in rows, but with 1 in place of each value that is not 0.
-enum class Layout { nd, nz, transposed, ones };
+// in rows, but with 1 in place of each value that is not 0; and the parts of a matrix that is stored as integers.
+enum class Layout { nd, nz, transposed, ones, integers, scales, offsets };
 
 // One ATB operation. Values are numbered within the node that it comes from, see Lowering.
 struct LocalNode {
@@ -30,18 +32,38 @@ struct LocalNode {
   std::vector<int> inputs, outputs;
 };
 
+// A part of an input that is stored as integers.
+struct WeightPart {
+  int input;
+  Layout layout;
+};
+
 // A node of the graph while it is lowered, and the operations that it becomes. Values are numbered: the inputs, then
 // the outputs, then the results of internal(). An operation that writes an input in place names it among its outputs.
 class Lowering {
  public:
-  Lowering(const Graph& graph, const Graph::Node& node, const std::vector<bool>& read, const DeviceInfo& device)
-      : graph_(graph), node_(node), read_(read), device_(device), values_(num_inputs() + num_outputs()) {}
+  // `formats` has those of weights that are stored as integers, by tensor.
+  Lowering(const Graph& graph, const Graph::Node& node, const std::vector<bool>& read, const DeviceInfo& device,
+           const std::map<int, QuantFormat>& formats = {})
+      : graph_(graph),
+        node_(node),
+        read_(read),
+        device_(device),
+        formats_(formats),
+        values_(num_inputs() + num_outputs()) {}
 
   int num_inputs() const { return static_cast<int>(node_.inputs.size()); }
   int num_outputs() const { return static_cast<int>(node_.outputs.size()); }
   int in(int index) const { return index; }
   int out(int index) const { return num_inputs() + index; }
   int internal() { return values_++; }
+  // Returns the value of a part of an input that is stored as integers.
+  int part(int index, Layout layout) {
+    parts_.emplace(values_, WeightPart{index, layout});
+    return values_++;
+  }
+  // Returns the format of such an input, null for any other.
+  const QuantFormat* quantized(int index) const;
 
   const TensorSpec& input(int index) const { return graph_.tensor(node_.inputs[static_cast<size_t>(index)]); }
   const TensorSpec& output(int index) const { return graph_.tensor(node_.outputs[static_cast<size_t>(index)]); }
@@ -77,6 +99,9 @@ class Lowering {
                       std::move(inputs), std::move(outputs)});
   }
 
+  // Adds a call of aclnn. Throws Error if the library of CANN has none of this name.
+  void add_call(AclnnParam param, std::vector<int> inputs, std::vector<int> outputs);
+
   // Throws Error with the op, its label and the reason.
   template <typename... Parts>
   [[noreturn]] void refuse(const Parts&... parts) const {
@@ -93,6 +118,7 @@ class Lowering {
   const std::set<int>& host_inputs() const { return host_inputs_; }
   const std::map<int, int>& sums() const { return sums_; }
   const std::map<int, Layout>& layouts() const { return layouts_; }
+  const std::map<int, WeightPart>& parts() const { return parts_; }
 
  private:
   template <typename T>
@@ -104,11 +130,13 @@ class Lowering {
   const Graph::Node& node_;
   const std::vector<bool>& read_;
   const DeviceInfo& device_;
+  const std::map<int, QuantFormat> formats_;  // a copy: few nodes have any
   int values_;
   std::vector<LocalNode> nodes_;
   std::set<int> host_inputs_;
   std::map<int, int> sums_;
   std::map<int, Layout> layouts_;
+  std::map<int, WeightPart> parts_;
 };
 
 // The lowering of an op, and its limits for the documentation.

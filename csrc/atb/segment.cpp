@@ -39,13 +39,15 @@ class Numbering {
   };
 
   void lower_node(const Graph::Node& node, Segment& segment) {
-    Lowering lowering(context_.graph, node, context_.read, context_.device);
+    Lowering lowering(context_.graph, node, context_.read, context_.device, context_.formats);
     lower(lowering, node.op);
     const int first_internal = internals_;
     const int fixed = lowering.num_inputs() + lowering.num_outputs();
     internals_ += lowering.num_values() - fixed;
     const auto value = [&](int local) {
       if (local < lowering.num_inputs()) return input(node, local, lowering, segment);
+      const auto part = lowering.parts().find(local);
+      if (part != lowering.parts().end()) return weight_part(node, part->second, lowering, segment);
       if (local >= fixed) return Value{Kind::internal, first_internal + local - fixed};
       return produce(node.outputs[static_cast<size_t>(local - lowering.num_inputs())]);
     };
@@ -84,7 +86,7 @@ class Numbering {
       return {Kind::produced, root};
     }
     const auto layout = lowering.layouts().find(local);
-    Segment::Operand operand{root, layout == lowering.layouts().end() ? Layout::nd : layout->second, false};
+    Segment::Operand operand{root, layout == lowering.layouts().end() ? Layout::nd : layout->second};
     const auto [found, fresh] = inputs_.try_emplace(operand, static_cast<int>(segment.inputs.size()));
     if (fresh) segment.inputs.push_back(operand);
     if (lowering.host_inputs().contains(local)) {
@@ -93,6 +95,14 @@ class Numbering {
       }
       segment.inputs[static_cast<size_t>(found->second)].host_data = true;
     }
+    return {Kind::input, found->second};
+  }
+
+  Value weight_part(const Graph::Node& node, const WeightPart& part, const Lowering& lowering, Segment& segment) {
+    const int tensor = node.inputs[static_cast<size_t>(part.input)];
+    const Segment::Operand operand{tensor, part.layout, false, *lowering.quantized(part.input)};
+    const auto [found, fresh] = inputs_.try_emplace(operand, static_cast<int>(segment.inputs.size()));
+    if (fresh) segment.inputs.push_back(operand);
     return {Kind::input, found->second};
   }
 
@@ -167,7 +177,7 @@ void append_tensor(std::string& text, const TensorSpec& tensor) {
 
 BuiltOperation::~BuiltOperation() {
   if (operation_ == nullptr || (device_ != nullptr && device_->is_shut())) return;
-  ::atb::DestroyOperation(operation_);
+  destroy_operation(operation_);
 }
 
 std::vector<int> memory_roots(const Graph& graph) {
@@ -182,7 +192,8 @@ std::vector<int> memory_roots(const Graph& graph) {
 
 SegmentContext segment_context(const Graph& graph, const DeviceInfo& device) {
   const size_t tensors = graph.tensors().size(), nodes = graph.nodes().size();
-  SegmentContext context{graph, device, memory_roots(graph), std::vector<bool>(tensors), std::vector<size_t>(tensors)};
+  SegmentContext context{graph, device, memory_roots(graph), std::vector<bool>(tensors), std::vector<size_t>(tensors),
+                         {}};
   for (size_t i = 0; i < nodes; ++i) {
     for (int id : graph.nodes()[i].inputs) {
       context.read[static_cast<size_t>(id)] = true;
@@ -218,6 +229,8 @@ std::string Segment::signature(const Graph& graph) const {
   for (const Operand& operand : inputs) {
     append_tensor(text, graph.tensor(operand.tensor));
     text += std::to_string(static_cast<int>(operand.layout)) + ' ';
+    const QuantFormat& format = operand.format;
+    if (format.bits > 0) text += std::to_string(format.bits) + '/' + std::to_string(format.group) + ' ';
   }
   for (const Operand& operand : outputs) append_tensor(text += "-> ", graph.tensor(operand.tensor));
   for (const Step& step : steps) {

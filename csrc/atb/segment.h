@@ -44,6 +44,7 @@ struct Segment {
     int tensor;
     Layout layout = Layout::nd;
     bool host_data = false;
+    QuantFormat format = {};  // of a part of a matrix that is stored as integers
     bool operator<(const Operand& other) const {
       return std::pair(tensor, layout) < std::pair(other.tensor, other.layout);
     }
@@ -77,8 +78,9 @@ struct SegmentContext {
   const Graph& graph;
   const DeviceInfo& device;
   std::vector<int> roots;
-  std::vector<bool> read;         // by tensor: some node reads it, or it is an output of the graph
-  std::vector<size_t> last_read;  // by root: the last node that reads it; the number of nodes for an output
+  std::vector<bool> read;              // by tensor: some node reads it, or it is an output of the graph
+  std::vector<size_t> last_read;       // by root: the last node that reads it; the number of nodes for an output
+  std::map<int, QuantFormat> formats;  // by tensor: weights that are stored as integers
 };
 
 SegmentContext segment_context(const Graph& graph, const DeviceInfo& device);

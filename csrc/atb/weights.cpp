@@ -36,6 +36,7 @@ void DeviceWeights::declare(const std::string& name, DataType dtype, const std::
 
 // Returns a copy on the host of a weight that another program stores in another layout.
 std::vector<std::byte> DeviceWeights::rows_of(const Entry& entry, const std::string& name) const {
+  if (entry.format.bits > 0) fail("weight '", name, "' is stored as integers, and a program wants its values");
   std::vector<std::byte> host(tensor_bytes(entry.dtype, entry.shape));
   for (const Layout layout : {Layout::nd, Layout::transposed}) {
     const auto copy = entry.copies.find(layout);
@@ -61,8 +62,51 @@ void DeviceWeights::write(Entry& entry, const std::string& name, const std::byte
   }
   entry.copies = std::move(copies);
   entry.present = true;
+  set_format(entry, {});
   entry.parts = entry.shape.empty() ? 0 : entry.shape[0];
   ++generation_;
+}
+
+void DeviceWeights::set_format(Entry& entry, const QuantFormat& format) {
+  if (entry.format == format) return;
+  entry.format = format;
+  ++formats_generation_;
+}
+
+void DeviceWeights::set_quantized(const std::string& name, DataType dtype, const std::vector<int64_t>& shape,
+                                  const QuantFormat& format, const void* integers, const void* scales,
+                                  const void* offsets) {
+  if (shape.size() != 2) fail("weight '", name, "' ", shape_text(shape), " is no matrix");
+  const std::string problem = quant_problem(device_->info(), dtype, shape[0], shape[1], format);
+  if (!problem.empty()) fail("weight '", name, "': ", problem);
+  const auto lease = device_->lease();
+  Entry& entry = entry_of(name, dtype, shape);
+  std::map<Layout, DeviceMemory> copies;
+  const auto copy = [&](Layout layout, const void* data) {
+    const size_t bytes = desc_bytes(describe_part(format, dtype, shape, layout));
+    DeviceMemory memory = device_->allocate(bytes, ("weight " + name).c_str());
+    device_->upload(memory.data(), data, bytes);
+    copies.emplace(layout, std::move(memory));
+  };
+  copy(Layout::integers, integers);
+  copy(Layout::scales, scales);
+  if (format.offsets) copy(Layout::offsets, offsets);
+  entry.copies = std::move(copies);
+  entry.present = true;
+  entry.parts = shape[0];
+  ++generation_;
+  set_format(entry, format);
+}
+
+std::map<int, QuantFormat> DeviceWeights::formats(const Graph& graph) const {
+  const auto lease = device_->lease();
+  std::map<int, QuantFormat> result;
+  for (size_t i = 0; i < graph.tensors().size(); ++i) {
+    const TensorSpec& tensor = graph.tensors()[i];
+    const auto found = tensor.kind == TensorKind::weight ? entries_.find(tensor.name) : entries_.end();
+    if (found != entries_.end() && found->second.format.bits > 0) result.emplace(i, found->second.format);
+  }
+  return result;
 }
 
 void DeviceWeights::set(const std::string& name, const void* data, DataType dtype, const std::vector<int64_t>& shape) {
@@ -91,6 +135,7 @@ void DeviceWeights::set_part(const std::string& name, int64_t begin, const void*
   }
   const size_t bytes = tensor_bytes(dtype, full);
   if (begin == 0) {
+    set_format(entry, {});
     entry.present = false;
     ++generation_;
     entry.copies.clear();
@@ -132,7 +177,9 @@ DeviceWeights::Info DeviceWeights::info(const std::string& name) const {
   const auto found = entries_.find(name);
   if (found == entries_.end() || !found->second.present) fail("weight '", name, "' has not been set");
   const Entry& entry = found->second;
-  return {entry.dtype, entry.shape, tensor_bytes(entry.dtype, entry.shape) * entry.copies.size()};
+  size_t total = 0;
+  for (const auto& [layout, memory] : entry.copies) total += memory.bytes();
+  return {entry.dtype, entry.shape, total};
 }
 
 void* DeviceWeights::data(const std::string& name, Layout layout) const {

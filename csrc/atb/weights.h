@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <set>
@@ -35,6 +36,15 @@ class DeviceWeights {
   void set_part(const std::string& name, int64_t begin, const void* data, DataType dtype,
                 const std::vector<int64_t>& shape, int64_t whole);
 
+  // Copies a matrix [n, k] as integers with scales and, if the format has them, offsets, arranged as describe_part()
+  // says. Programs that read it make their operations again. Throws Error if the device cannot multiply by it.
+  void set_quantized(const std::string& name, DataType dtype, const std::vector<int64_t>& shape,
+                     const QuantFormat& format, const void* integers, const void* scales, const void* offsets);
+  // Returns the formats of a graph's weights that are stored as integers, by tensor.
+  std::map<int, QuantFormat> formats(const Graph& graph) const;
+  // Returns a number, at least 1, that changes when a weight gets another format.
+  uint64_t formats_generation() const { return formats_generation_; }
+
   bool contains(const std::string& name) const;
   std::vector<std::string> names() const;
   // Returns the bytes on the device.
@@ -59,6 +69,7 @@ class DeviceWeights {
     std::vector<int64_t> shape;
     std::set<Layout> layouts;
     std::map<Layout, DeviceMemory> copies;
+    QuantFormat format = {};
     int64_t parts = 0;  // rows that are set
     bool present = false;
   };
@@ -69,7 +80,10 @@ class DeviceWeights {
 
   std::shared_ptr<Device> device_;
   std::map<std::string, Entry> entries_;  // guarded by the device's lease
+  void set_format(Entry& entry, const QuantFormat& format);
+
   uint64_t generation_ = 1;
+  std::atomic<uint64_t> formats_generation_ = 1;
 };
 
 }  // namespace atb_core::ascend

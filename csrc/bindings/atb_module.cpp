@@ -180,6 +180,13 @@ void bind_device(nb::module_& m) {
           },
           "head_dim"_a, "block_size"_a, "several"_a,
           "Why paged attention does not take such a cache, \"\" if it does; several new tokens of a sequence or one.")
+      .def(
+          "quant_problem",
+          [](const Device& device, const std::string& dtype, int64_t n, int64_t k, int bits, int64_t group) {
+            return quant_problem(device.info(), data_type_from_name(dtype), n, k, {bits, group});
+          },
+          "dtype"_a, "n"_a, "k"_a, "bits"_a, "group"_a,
+          "Why the device does not multiply by such a matrix of integers, \"\" if it does.")
       .def_prop_ro("memory", &memory_info, "Bytes that are free, and all.");
   nb::class_<Memory>(m, "Memory", "Memory of the device; freed with this object.")
       .def(nb::init<std::shared_ptr<Device>, size_t>(), "device"_a, "bytes"_a, Released())
@@ -201,6 +208,15 @@ void bind_weights(nb::module_& m) {
              const std::vector<int64_t>& shape,
              int64_t whole) { store.set_part(name, begin, pointer(data), data_type_from_name(dtype), shape, whole); },
           "name"_a, "begin"_a, "data"_a, "dtype"_a, "shape"_a, "whole"_a, Released())
+      .def(
+          "set_quantized",
+          [](DeviceWeights& store, const std::string& name, const std::string& dtype, const std::vector<int64_t>& shape,
+             int bits, int64_t group, uintptr_t integers, uintptr_t scales, uintptr_t offsets) {
+            store.set_quantized(name, data_type_from_name(dtype), shape, {bits, group, offsets != 0}, pointer(integers),
+                                pointer(scales), pointer(offsets));
+          },
+          "name"_a, "dtype"_a, "shape"_a, "bits"_a, "group"_a, "integers"_a, "scales"_a, "offsets"_a,
+          "Copies a matrix of integers; without offsets their address is 0.", Released())
       .def("contains", &DeviceWeights::contains, "name"_a, Released())
       .def("names", &DeviceWeights::names, Released())
       .def("info", &weight_info, "name"_a, "dtype, shape, bytes of a weight.")

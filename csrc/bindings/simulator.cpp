@@ -7,7 +7,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 #include <sim/control.h>
+#include <sim/opapi.h>
 
+#include "atb/aclnn_library.h"
 #include "atb_core/error.h"
 
 namespace nb = nanobind;
@@ -30,6 +32,7 @@ nb::dict counters() {
   result["live_operations"] = now.live_operations;
   result["live_contexts"] = now.live_contexts;
   result["live_streams"] = now.live_streams;
+  result["live_aclnn"] = now.live_aclnn;
   result["copies_h2d"] = now.copies_h2d;
   result["bytes_h2d"] = now.bytes_h2d;
   result["copies_d2h"] = now.copies_d2h;
@@ -63,6 +66,7 @@ void destroy_stream(uintptr_t stream) { aclrtDestroyStream(reinterpret_cast<aclr
 }  // namespace
 
 void bind_simulator(nb::module_& m) {
+  ascend::find_aclnn_with(&atb::sim::opapi_symbol);
   nb::module_ sim = m.def_submodule("sim", "Controls of the simulator.");
   sim.def("counters", &counters, "Accounts of memory, launches and copies since the process began.");
   sim.def("reset_peak", &atb::sim::reset_peak, "peak_bytes starts again from what is live.");

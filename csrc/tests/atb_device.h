@@ -12,6 +12,7 @@
 #include "check.h"
 #include "graph_builder.h"
 #include "sim/control.h"
+#include "sim/opapi.h"
 
 namespace atb_core::test {
 
@@ -24,6 +25,9 @@ using Floats = std::vector<float>;
 using Ints = std::vector<int64_t>;
 using Halves = std::vector<uint16_t>;  // float16; 0x3C00 is 1
 using Numbers = std::vector<int>;      // of segments
+
+// The calls of aclnn are the simulator's.
+inline const bool kSimulated = (ascend::find_aclnn_with(&sim::opapi_symbol), true);
 
 constexpr TensorKind kInput = TensorKind::input, kOutput = TensorKind::output, kInternal = TensorKind::internal,
                      kWeight = TensorKind::weight;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,10 +17,14 @@
 #include "atb/lowering.h"
 #include "check.h"
 #include "sim/control.h"
+#include "sim/opapi.h"
 
 namespace atb_core::test {
 
 using ascend::Layout;
+
+// The calls of aclnn are the simulator's.
+inline const bool kSimulated = (ascend::find_aclnn_with(&::atb::sim::opapi_symbol), true);
 
 struct Tensor {
   DataType dtype;
@@ -89,10 +94,12 @@ class SimDevice {
 
 class Lowered {
  public:
-  Lowered(const Node& node, const char* soc) : graph_(graph_of(node)), device_(ascend::find_device(soc)) {
+  // `formats` has those of inputs that are stored as integers.
+  Lowered(const Node& node, const char* soc, std::map<int, ascend::QuantFormat> formats = {})
+      : graph_(graph_of(node)), device_(ascend::find_device(soc)), formats_(std::move(formats)) {
     ::atb::sim::set_soc(soc);
     for (const TensorSpec& tensor : graph_.tensors()) read_.push_back(tensor.kind != TensorKind::internal);
-    lowering_ = std::make_unique<ascend::Lowering>(graph_, graph_.nodes()[0], read_, device_);
+    lowering_ = std::make_unique<ascend::Lowering>(graph_, graph_.nodes()[0], read_, device_, formats_);
     ascend::lower(*lowering_, node.op);
   }
 
@@ -109,6 +116,10 @@ class Lowered {
   std::string disagreement() {
     values_.assign(static_cast<size_t>(lowering_->num_values()), {});
     for (int i = 0; i < lowering_->num_inputs(); ++i) give(i, described(i));
+    for (const auto& [id, part] : lowering_->parts()) {
+      const TensorSpec& spec = lowering_->input(part.input);
+      give(id, ascend::describe_part(formats_.at(part.input), spec.dtype, sizes(spec), part.layout));
+    }
     // The result is meaningful only if ATB can run the operation.
     for (const ascend::LocalNode& node : lowering_->nodes()) {
       if (std::string what = check(node); !what.empty()) return node.name + ": " + what;
@@ -160,8 +171,7 @@ class Lowered {
   std::string check(const ascend::LocalNode& node) {
     ::atb::Operation* made = nullptr;
     if (node.create(&made) != ::atb::NO_ERROR) return "not made: " + ::atb::sim::last_message();
-    const std::unique_ptr<::atb::Operation, ::atb::Status (*)(::atb::Operation*)> operation(made,
-                                                                                            ::atb::DestroyOperation);
+    const std::unique_ptr<::atb::Operation, void (*)(::atb::Operation*)> operation(made, ascend::destroy_operation);
     if (operation->GetInputNum() != node.inputs.size() || operation->GetOutputNum() != node.outputs.size()) {
       return "wrong number of tensors";
     }
@@ -190,6 +200,7 @@ class Lowered {
 
   Graph graph_;
   const ascend::DeviceInfo& device_;
+  const std::map<int, ascend::QuantFormat> formats_;
   std::vector<bool> read_;
   std::unique_ptr<ascend::Lowering> lowering_;
   SimDevice sim_;
@@ -198,9 +209,10 @@ class Lowered {
 };
 
 // The node is refused with a message that names op, place and the reason.
-inline void refused(const Node& node, const char* soc, const std::string& reason, int line) {
+inline void refused(const Node& node, const char* soc, const std::string& reason, int line,
+                    const std::map<int, ascend::QuantFormat>& formats = {}) {
   try {
-    Lowered lowered(node, soc);
+    Lowered lowered(node, soc, formats);
     report(__FILE__, line, node.op + " was not refused; it became " + lowered.names());
   } catch (const Error& error) {
     const std::string message = error.what();

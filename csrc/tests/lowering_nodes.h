@@ -101,6 +101,37 @@ inline Node reduce(const char* kind, DataType type) {
   return {"Reduce", {{"reduce_type", Text(kind)}, {"axis", List{-1}}}, {{type, {0, 16}}}, {{type, {0}}}};
 }
 
+inline Node gating(DataType type, int64_t chosen = 2) {
+  const Tensor choices{i32, {0, chosen}};
+  return {"MoeTopkSoftmax",
+          {{"topk_num", chosen}},
+          {{type, {0, 1536}}},
+          {{f32, {0, chosen}}, choices, {i32, {0, chosen}, TensorKind::internal}}};
+}
+
+inline Node routing(DataType type) {
+  return {"MoeInitRouting",
+          {{"topk_num", int64_t{2}}, {"expert_num", int64_t{8}}},
+          {{type, {48, 64}}, {i32, {48, 2}}},
+          {{type, {96, 64}}, {i32, {96}}, {i64, {8}}}};
+}
+
+inline Node grouped(DataType type, bool transpose, bool bias, int64_t experts = 8) {
+  const List shape = transpose ? List{experts, 32, 64} : List{experts, 64, 32};
+  Node node{"GroupedMatmul",
+            {{"transpose_b", transpose}, {"has_bias", bias}},
+            {{type, {0, 64}}, {type, shape, TensorKind::weight}},
+            {{type, {0, 32}}}};
+  if (bias) node.inputs.push_back({type, {experts, 32}, TensorKind::weight});
+  node.inputs.push_back({i64, {experts}});
+  return node;
+}
+
+inline Node unpermute(DataType type, int64_t chosen = 2) {
+  return {
+      "MoeTokenUnpermute", {}, {{type, {2 * chosen, 64}}, {i32, {2 * chosen}}, {f32, {2, chosen}}}, {{type, {2, 64}}}};
+}
+
 // Names of the operations that a node becomes; reports shapes that disagree.
 inline std::string names_of(const Node& node, const char* soc = kA2) {
   Lowered lowered(node, soc);

@@ -64,6 +64,10 @@ std::vector<Minimal> minimal_graphs(DataType type) {
       {{"AllReduce", {}, {rows}, {rows}}, "AllReduce"},
       {{"AllGather", {}, {rows}, {{type, {1, 0, 64}}}}, "AllGather"},
       {quant_linear(type), "Linear"},
+      {gating(type), "Elewise, aclnnMoeGatingTopKSoftmaxV2"},
+      {routing(type), "aclnnMoeInitRoutingV2, Elewise"},
+      {grouped(type, true, false), "aclnnGroupedMatmulV4"},
+      {unpermute(type), "aclnnMoeTokenUnpermute"},
       {{"QuantPerChannel", {}, {rows, {type, {1}, TensorKind::weight}, {i8, {1}, TensorKind::weight}}, {{i8, {0, 64}}}},
        "Elewise"},
       {{"DynamicQuant", {}, {rows}, {{i8, {0, 64}}, {f32, {0}}}}, "Elewise"},
@@ -93,6 +97,7 @@ bool takes(const std::string& op, DataType type) {
 // Operations that ATB lacks on a 310P, and the advice of the refusal.
 const char* missing_on_the_duo(const Node& node) {
   if (node.op == "LinearParallel") return "Linear and AllReduce";
+  if (node.op.starts_with("Moe") || node.op == "GroupedMatmul") return "not on this device";
   const auto mask = node.attributes.find("mask_type");
   const bool square = mask != node.attributes.end() && mask->second == Attribute(Text("MASK_TYPE_NORM"));
   if (node.op == "PagedAttention" && square) return "MASK_TYPE_SPEC, [tokens, longest context]";
@@ -402,9 +407,11 @@ TEST(types_that_an_op_or_a_device_lacks_are_refused_with_the_way_out) {
 TEST(ops_without_a_rule_are_refused_with_what_to_do) {
   const Node argsort = {"Argsort", {}, {{f16, {0, 4}}}, {{i32, {0, 4}}}};
   REFUSED(argsort, kA2, "use Sort");
-  const Node routing = {
-      "MoeTopkSoftmax", {{"topk_num", int64_t{2}}}, {{f16, {0, 8}}}, {{f32, {0, 2}}, {i32, {0, 2}}, {i32, {0, 2}}}};
-  REFUSED(routing, kA2, "aclnn");
+  const Node merged = {"MergedLinear",
+                       {{"parts", int64_t{1}}, {"has_bias", false}},
+                       {{f16, {0, 8}}, {f16, {8, 8}, TensorKind::weight}},
+                       {{f16, {0, 8}}}};
+  REFUSED(merged, kA2, "it gains nothing there");
 }
 
 TEST(a_scalar_is_refused) {

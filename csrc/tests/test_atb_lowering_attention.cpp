@@ -123,7 +123,31 @@ TEST(masks_that_atb_reads_otherwise_are_refused) {
   Node decode = paged_attention(f16);
   decode.attributes["mask_type"] = Text("MASK_TYPE_NORM");
   decode.inputs.push_back({f16, {256, 256}});
-  REFUSED(decode, kA2, "leave the mask away");
+  REFUSED(decode, kA2, "the mask has 2 dimensions");
+  decode.inputs.back().shape = {0, 1, 256};
+  CHECK(names_of(decode) == "PagedAttention");
+  REFUSED(decode, kDuo, "there one token takes no mask");
+  decode.attributes["mask_type"] = Text("MASK_TYPE_SPEC");
+  REFUSED(decode, kA2, "one token of each sequence takes MASK_TYPE_NORM or MASK_TYPE_ALIBI");
+}
+
+TEST(masks_with_values_of_heads_stay_in_rows_and_triangles_have_one_size) {
+  Node alibi = self_attention(bf16, false);
+  alibi.attributes["mask_type"] = Text("MASK_TYPE_ALIBI");
+  alibi.inputs[3].shape = {4, 256, 256};
+  CHECK(names_of(alibi) == "SelfAttention");
+  for (Tensor& tensor : alibi.inputs) tensor.dtype = tensor.dtype == bf16 ? f16 : tensor.dtype;
+  for (Tensor& tensor : alibi.outputs) tensor.dtype = f16;
+  for (const char* soc : {kA2, kDuo}) CHECK(Lowered(alibi, soc).get().layouts().empty());
+  Node compressed = self_attention(f16, true);
+  compressed.attributes["mask_type"] = Text("MASK_TYPE_NORM_COMPRESS");
+  CHECK(names_of(compressed) == "SelfAttention");
+  compressed.inputs[3].shape = {256, 256};
+  REFUSED(compressed, kA2, "a triangle of 128 x 128");
+  Node decode = paged_attention(f16);
+  decode.attributes["mask_type"] = Text("MASK_TYPE_ALIBI");
+  decode.inputs.push_back({f16, {0, 4, 1, 256}});
+  CHECK(names_of(decode) == "PagedAttention");
 }
 
 TEST(heads_beyond_the_kernels_limits_are_refused) {

@@ -304,7 +304,7 @@ TEST(paged_mask_rows) {
   for (const bool position : {true, false}) {
     cpu::PagedAttentionArgs args{
         q, cache.k, cache.v, cache.tables, contexts, position ? by_position : by_token, q_lens, out, 2, 1, s.scale()};
-    args.mask_row = position ? cpu::MaskRow::position : cpu::MaskRow::token;
+    args.mask_rows = position ? cpu::MaskRows{.position = 1} : cpu::MaskRows{.token = 1};
     run_everywhere(&KernelTable::paged_attention, args, {&out}, paged_attention_scratch(args, 3));
     std::vector<double> expected;
     for (int64_t t : {38, 39})
@@ -312,6 +312,46 @@ TEST(paged_mask_rows) {
         for (const double x : attend(s, 0, t, h, t + 1, &by_position, t).values) expected.push_back(x);
     check_close(out, [&](int64_t i) { return expected[static_cast<size_t>(i)]; }, 16, 1.0);
   }
+}
+
+TEST(masks_of_heads_and_sequences) {
+  Sequences s(DataType::f32, {4, 2, 16, 16}, {70, 3});
+  const Array lengths = lengths_of(s);
+  // Of each head, of each sequence, and of both.
+  for (const cpu::MaskRows rows : {cpu::MaskRows{.head = 80, .position = 1},
+                                   {.sequence = 80, .position = 1},
+                                   {.sequence = 320, .head = 80, .position = 1}}) {
+    const Array mask = random_array(DataType::f32, {2, 4, 80, 75}, 4);
+    for (const bool causal : {true, false}) {
+      cpu::SelfAttentionArgs args = prefill_args(s, lengths, causal);
+      args.mask = mask;
+      args.mask_rows = rows;
+      run_everywhere(&KernelTable::self_attention, args, {&s.out}, prefill_scratch(s));
+      std::vector<double> expected;
+      for (int64_t b = 0, first = 0; b < 2; first += s.lengths[static_cast<size_t>(b++)])
+        for (int64_t j = 0; j < s.lengths[static_cast<size_t>(b)]; ++j)
+          for (int64_t h = 0; h < 4; ++h) {
+            const int64_t visible = causal ? j + 1 : s.lengths[static_cast<size_t>(b)];
+            const int64_t row = rows.sequence * b + rows.head * h + j;
+            for (const double x : attend(s, first, first + j, h, visible, &mask, row).values) expected.push_back(x);
+          }
+      check_close(s.out, [&](int64_t i) { return expected[static_cast<size_t>(i)]; }, 16, 1.0);
+    }
+  }
+  const Cache cache(s, 16);
+  const Array contexts = int_array({2}, {70, 3}), mask = random_array(DataType::f32, {2, 4, 1, 75}, 5);
+  Array q(DataType::f32, {2, 4, 16}), out(DataType::f32, {2, 4, 16});
+  Cache::copy(s.q, 69, q, 0, 64);
+  Cache::copy(s.q, 72, q, 1, 64);
+  cpu::PagedAttentionArgs args{q, cache.k, cache.v, cache.tables, contexts, mask, {}, out, 4, 2, s.scale()};
+  args.mask_rows = {.sequence = 4, .head = 1};
+  run_everywhere(&KernelTable::paged_attention, args, {&out}, paged_attention_scratch(args, 3));
+  std::vector<double> expected;
+  for (int64_t h = 0; h < 4; ++h)
+    for (const double x : attend(s, 0, 69, h, 70, &mask, h).values) expected.push_back(x);
+  for (int64_t h = 0; h < 4; ++h)
+    for (const double x : attend(s, 70, 72, h, 3, &mask, 4 + h).values) expected.push_back(x);
+  check_close(out, [&](int64_t i) { return expected[static_cast<size_t>(i)]; }, 16, 1.0);
 }
 
 TEST(bad_lengths_and_blocks_are_errors) {

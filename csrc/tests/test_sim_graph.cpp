@@ -227,7 +227,7 @@ TEST(nodes_have_operations_of_their_own_that_exist) {
   Operation* none = nullptr;
   CHECK(CreateOperation(graph, &none) == ERROR_INVALID_GRAPH && says("another node has the same operation"));
   graph.nodes[1].operation = nullptr;
-  CHECK(CreateOperation(graph, &none) == ERROR_INVALID_GRAPH && says("none of the simulator's"));
+  CHECK(CreateOperation(graph, &none) == ERROR_INVALID_GRAPH && says("it has no operation"));
   graph.nodes[1].operation = own;
   release(graph);
 }

@@ -17,8 +17,6 @@ from atb_core.graph.network import Node
 from atb_core.graph.op import Op
 from atb_core.graph.ops import Elewise
 from atb_core.graph.passes import fusion_names, run_passes
-from atb_core.graph.passes.cut import segments
-from atb_core.graph.source import module_scope
 from atb_core.graph.specialize import specialize
 from atb_core.graph.verify import verify
 from atb_core.nn import functional as F
@@ -179,22 +177,6 @@ def test_views_of_views_become_one_view() -> None:
         net.mark_output(F.neg(x.reshape([-1, 4, 8]).reshape([-1, 8, 4])), "y")
         net.mark_output(F.cos(x.reshape([-1, 32])), "z")
     assert ops(run_passes(net, "reference")) == ["Reshape", "Elewise", "Elewise"]
-
-
-def test_segments_are_decoder_layers_unless_the_author_cuts() -> None:
-    def write(cut: bool) -> Network:
-        with Network() as net:
-            x = F.neg(tensor("x", T))
-            for i in range(3):
-                with module_scope(f"model.layers.{i}"):
-                    x = F.cos(F.sin(x))
-                if cut and i == 1:
-                    net.cut()
-            net.mark_output(F.neg(x), "y")
-        return net
-
-    assert [len(s) for s in segments(write(False))] == [1, 2, 2, 2, 1]
-    assert [len(s) for s in segments(write(True))] == [5, 3]
 
 
 def test_verify_finds_what_a_broken_pass_does() -> None:

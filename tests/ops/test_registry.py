@@ -62,7 +62,7 @@ def test_unknown_enumerators_are_refused_with_the_known_ones() -> None:
     with pytest.raises(GraphError, match="ELEWISE_ADD"):
         Elewise("ELEWISE_PLUS")  # type: ignore[arg-type]
     with pytest.raises(GraphError, match="MASK_TYPE_NORM"):
-        SelfAttention(4, 2, mask_type="MASK_TYPE_ALIBI")  # type: ignore[arg-type]
+        SelfAttention(4, 2, mask_type="MASK_TYPE_ALIBY")  # type: ignore[arg-type]
 
 
 def test_heads_must_share_key_value_heads_evenly() -> None:

@@ -72,6 +72,45 @@ def test_a_vector_has_the_bits_of_the_prompt_alone(directory: Path, pooling: Any
     assert not np.isclose(np.linalg.norm(alone[0]), 1.0)
 
 
+def steps_of(runner: ModelRunner, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of tokens of the steps that the model runs from now on."""
+    sizes: list[int] = []
+    run_step = runner.model.run_step
+
+    def noted(step: Any) -> Any:
+        sizes.append(len(step.input_ids))
+        return run_step(step)
+
+    monkeypatch.setattr(runner.model, "run_step", noted)
+    return sizes
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
+@pytest.mark.parametrize("backend", available_backends())
+def test_a_prompt_that_is_longer_than_a_step_is_computed_in_chunks(
+    directory: Path, backend: str, pooling: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = opened(directory, backend).embed(PROMPTS, pooling=pooling)
+    runner = opened(directory, backend, max_num_batched_tokens=17, num_blocks=16)
+    sizes = steps_of(runner, monkeypatch)
+    for one, other in zip(whole, runner.embed(PROMPTS, pooling=pooling), strict=True):
+        if backend == "cpu":
+            assert one.embedding.tobytes() == other.embedding.tobytes()
+        np.testing.assert_allclose(other.embedding, one.embedding, atol=1e-5)
+    assert sizes == [4, 17, 17, 6, 17]
+    assert runner.num_free_blocks == runner.num_blocks
+
+
+def test_a_model_without_mixed_steps_computes_a_long_prompt_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = {"use_sliding_window": True, "sliding_window": 11, "max_window_layers": 1}
+    runner = opened(tiny_checkpoint(tmp_path / "model", "qwen2", **window), max_num_batched_tokens=17)
+    sizes = steps_of(runner, monkeypatch)
+    runner.embed(PROMPTS)
+    assert sizes == [4, 40, 17]
+
+
 def test_requests_that_run_keep_their_tokens_and_no_block_is_taken(directory: Path) -> None:
     runner = opened(directory)
     params = SamplingParams(max_tokens=40, ignore_eos=True)

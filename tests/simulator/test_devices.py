@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,7 @@ def become(monkeypatch: pytest.MonkeyPatch) -> Iterator[Become]:
     def change(soc: str = usual, free: int | None = None) -> None:
         SIM.set_soc(soc)
         if free is not None:
+            gc.collect()  # models of other tests that are freed later would leave more
             SIM.set_memory(SIM.counters()["live_bytes"] + free)
         # A process keeps the devices that it has opened.
         monkeypatch.setattr(atb, "_shared_device", cache(atb._shared_device.__wrapped__))

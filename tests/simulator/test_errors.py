@@ -169,19 +169,6 @@ def test_a_part_of_a_larger_cache_will_do(llama: Path) -> None:
     assert torch.equal(driver.prefill([[1, 2, 3]]), expected)
 
 
-@pytest.mark.parametrize("family", ["qwen2_moe", "qwen3_moe"])
-def test_a_mixture_of_experts_is_refused_by_op_place_and_reason(tmp_path: Path, family: str) -> None:
-    pytest.importorskip("transformers")
-    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-    tiny_checkpoint(tmp_path, family, torch.float16, **experts)
-    with (
-        counted() as found,
-        pytest.raises(EngineError, match=r"MoeTopkSoftmax at model\.layers\.0\.mlp cannot run on Atlas A2: .*aclnn"),
-    ):
-        open_runner(tmp_path)
-    assert found["launches"] == 0
-
-
 @pytest.mark.parametrize(
     ("config", "match"),
     [

@@ -4,33 +4,25 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, field
-from enum import EnumMeta
-from typing import Any
 
 from atb_core.errors import GraphError
 from atb_core.graph.dim import Shape, shape_text
 from atb_core.graph.op import AttributeEnum, AttributeVariable, Op, RealTensor, require, same_size
 
 
-class _KnownMasks(EnumMeta):
-    def __getattr__(cls, name: str) -> Any:
-        if name in _OTHER_MASKS:
-            raise GraphError(
-                f"attention masks of type {name} are not supported", hint="Use NORM, SPEC or UNDEFINED (none)."
-            )
-        raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r}")
-
-
-_OTHER_MASKS = ("ALIBI", "ALIBI_COMPRESS", "ALIBI_COMPRESS_SQRT", "ALIBI_COMPRESS_LEFT_ALIGN", "NORM_COMPRESS")
-
-
-class MaskType(AttributeEnum, metaclass=_KnownMasks):
-    """Types of attention masks that are supported; ATB's other ones are refused by name."""
+class MaskType(AttributeEnum):
+    """Types of attention masks, with ATB's names as values; attention refuses the compressed ones of ALiBi."""
 
     UNDEFINED = "MASK_TYPE_UNDEFINED"
     NORM = "MASK_TYPE_NORM"
+    ALIBI = "MASK_TYPE_ALIBI"
     SPEC = "MASK_TYPE_SPEC"
+    NORM_COMPRESS = "MASK_TYPE_NORM_COMPRESS"
+    ALIBI_COMPRESS = "MASK_TYPE_ALIBI_COMPRESS"
+    ALIBI_COMPRESS_SQRT = "MASK_TYPE_ALIBI_COMPRESS_SQRT"
+    ALIBI_COMPRESS_LEFT_ALIGN = "MASK_TYPE_ALIBI_COMPRESS_LEFT_ALIGN"
 
 
 class CalcType(AttributeEnum):
@@ -65,6 +57,16 @@ class _Attention(Op, abstract=True):
         variable = any(isinstance(number, AttributeVariable) for number in (self.head_num, self.kv_head_num))
         if not variable and (self.kv_head_num < 1 or self.head_num % self.kv_head_num):
             raise GraphError(f"{self.head_num} heads cannot share {self.kv_head_num} key/value heads evenly")
+        if isinstance(self.mask_type, MaskType) and self.mask_type not in self.masks:
+            raise GraphError(
+                f"{self.name} with these attributes takes {', '.join(self.masks)}, not {self.mask_type}",
+                hint="Of ALiBi give the whole bias of each head: nothing says what values ATB's compressed masks hold.",
+            )
+
+    @property
+    @abstractmethod
+    def masks(self) -> tuple[MaskType, ...]:
+        """Returns the types of masks that the instance takes."""
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -74,17 +76,25 @@ class _Attention(Op, abstract=True):
         require(len(q) == 3, f"q must be [tokens, heads, head_dim], not {shape_text(q)}")
         same_size(q[1], self.head_num, f"heads of q {shape_text(q)} and head_num")
 
-    def _attend(self, q: RealTensor, k: RealTensor, v: RealTensor, mask: RealTensor | None) -> RealTensor:
-        """Returns the attention of one sequence, float32 `[n, heads, head_dim]`; `mask` `[n, m]` is added to scores."""
+    def _check_mask(self, mask: Shape, sequences: Shape) -> None:
+        planes = (*sequences, *((self.head_num,) if self.mask_type is MaskType.ALIBI else ()))
+        fits = mask[:-2] in (planes, planes[1:])
+        require(fits, f"mask {shape_text(mask)} must be [rows, columns] behind {shape_text(planes)}")
+
+    def _plane(self, mask: RealTensor, sequence: int) -> RealTensor:
+        """Returns the mask of a sequence, float32 `[rows, columns]`, with the type ALIBI `[heads, rows, columns]`."""
+        shared_dims = 3 if self.mask_type is MaskType.ALIBI else 2
+        return (mask[sequence] if mask.dim() > shared_dims else mask).float()
+
+    def _attend(self, q: RealTensor, k: RealTensor, v: RealTensor, mask: RealTensor) -> RealTensor:
+        """Returns the attention of one sequence, float32 `[n, heads, head_dim]`; the mask is added to the scores."""
         groups = self.head_num // self.kv_head_num
         keys = k.float().repeat_interleave(groups, dim=1)
         values = v.float().repeat_interleave(groups, dim=1)
         scores = (q.float() * self.q_scale).transpose(0, 1) @ keys.permute(1, 2, 0) * self.qk_scale
         if self.logits_soft_cap:
             scores = (scores / self.logits_soft_cap).tanh() * self.logits_soft_cap
-        if mask is not None:
-            scores = scores + mask
-        return (scores.softmax(dim=-1) @ values.transpose(0, 1)).transpose(0, 1)
+        return ((scores + mask).softmax(dim=-1) @ values.transpose(0, 1)).transpose(0, 1)
 
 
 def causal_mask(new: int, total: int) -> RealTensor:
@@ -103,9 +113,9 @@ class SelfAttention(_Attention):
     """Computes the attention of packed sequences to themselves (prefill).
 
     q `[T, heads, head_dim]`, k and v `[T, kv_heads, head_dim]`, mask (optional), seq_len int32 `[B]` -> `[T, heads,
-    head_dim]`. The sequences follow one another in T. With `is_triu_mask` the attention is causal and the values of the
-    mask tensor are not read; without it, MASK_TYPE_NORM adds the mask, which must be at least `[longest, longest]`, to
-    the scores of each sequence.
+    head_dim]`. The sequences follow one another in T. With `is_triu_mask` the attention is causal, and a mask of the
+    types NORM and NORM_COMPRESS (ATB's is `[128, 128]`) is not read; else NORM `[longest, longest]` or `[B, longest,
+    longest]` is added to the scores. ALIBI, `[heads, longest, longest]` or `[B, heads, longest, longest]`, always is.
     """
 
     is_triu_mask: bool = False
@@ -119,10 +129,11 @@ class SelfAttention(_Attention):
         super().__post_init__()
         if not isinstance(self.calc_type, AttributeVariable) and self.calc_type is not CalcType.PA_ENCODER:
             raise GraphError(f"SelfAttention runs with calc_type PA_ENCODER only, not {self.calc_type}")
-        if self.mask_type is MaskType.SPEC:
-            raise GraphError(
-                "MASK_TYPE_SPEC has rows for new tokens of a paged cache; SelfAttention takes MASK_TYPE_NORM"
-            )
+
+    @property
+    def masks(self) -> tuple[MaskType, ...]:
+        compressed = (MaskType.NORM_COMPRESS,) if self.is_triu_mask else ()
+        return MaskType.UNDEFINED, MaskType.NORM, MaskType.ALIBI, *compressed
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         q, k, v, seq_len = shapes[0], shapes[1], shapes[2], shapes[-1]
@@ -131,6 +142,8 @@ class SelfAttention(_Attention):
         same_size(k[1], self.kv_head_num, f"heads of k {shape_text(k)} and kv_head_num")
         require(k[::2] == q[::2], f"q {shape_text(q)} and k {shape_text(k)} differ in tokens or head_dim")
         require(len(seq_len) == 1, f"seq_len must have one dimension, not {shape_text(seq_len)}")
+        if self.mask_type is not MaskType.UNDEFINED:
+            self._check_mask(shapes[3], seq_len)
         return (q,)
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
@@ -138,12 +151,10 @@ class SelfAttention(_Attention):
         if min(lengths, default=0) < 0 or sum(lengths) != q.shape[0]:
             raise ValueError(f"seq_len {lengths} does not add up to the {q.shape[0]} tokens given")
         out, start = q.new_empty(q.shape), 0
-        for length in lengths:
-            mask = None
-            if self.is_triu_mask:
-                mask = causal_mask(length, length)
-            elif self.mask_type is MaskType.NORM:
-                mask = inputs[3].float()[:length, :length]
+        for sequence, length in enumerate(lengths):
+            mask = causal_mask(length, length) if self.is_triu_mask else q.new_zeros(())
+            if self.mask_type is MaskType.ALIBI or (self.mask_type is MaskType.NORM and not self.is_triu_mask):
+                mask = mask + self._plane(inputs[3], sequence)[..., :length, :length]
             rows = slice(start, start + length)
             out[rows] = self._attend(q[rows], k[rows], v[rows], mask).to(q.dtype)
             start += length
@@ -156,10 +167,11 @@ class PagedAttention(_Attention):
 
     q `[T, heads, head_dim]`, k_cache and v_cache `[num_blocks, block_size, kv_heads, head_dim]`, block_tables int32
     `[B, max_blocks]`, context_lens int32 `[B]`, mask (optional), q_lens int32 `[B]` (SPEC only) -> `[T, heads,
-    head_dim]`. Without SPEC, each sequence has one new token. With SPEC, new token j of n sees the positions up to
-    `context_len - n + j`. ATB reads this rule from a mask: MASK_TYPE_NORM `[longest, longest]` only repeats it and is
-    not read elsewhere; MASK_TYPE_SPEC `[T, longest]`, added to the scores, may also hide more. `longest` is at least
-    the longest context. A context_len of 0 gives zeros.
+    head_dim]`. Without SPEC, each sequence has one new token, and a mask is added to its scores: NORM `[B, 1, longest]`
+    or ALIBI `[B, heads, 1, longest]`. With SPEC, new token j of n sees the positions up to `context_len - n + j`. ATB
+    reads this rule from a mask: MASK_TYPE_NORM `[longest, longest]` only repeats it and is not read elsewhere;
+    MASK_TYPE_SPEC `[T, longest]`, added to the scores, may also hide more. `longest` is at least the longest context. A
+    context_len of 0 gives zeros.
     """
 
     calc_type: CalcType = CalcType.UNDEFINED
@@ -168,12 +180,10 @@ class PagedAttention(_Attention):
     input_names = ("q", "k_cache", "v_cache", "block_tables", "context_lens", "mask", "q_lens")
     input_dtypes = ("float", "q", "q", "int32", "int32", "float", "int32")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.mask_type in (MaskType.NORM, MaskType.SPEC) and self.calc_type is not CalcType.SPEC:
-            raise GraphError(
-                "PagedAttention takes a mask only with CALC_TYPE_SPEC: a single new token sees its whole context"
-            )
+    @property
+    def masks(self) -> tuple[MaskType, ...]:
+        other = MaskType.SPEC if self.calc_type is CalcType.SPEC else MaskType.ALIBI
+        return MaskType.UNDEFINED, MaskType.NORM, other
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -191,6 +201,9 @@ class PagedAttention(_Attention):
         )
         if self.calc_type is not CalcType.SPEC:
             same_size(q[0], tables[0], "tokens of q and rows of block_tables (one token for each sequence)")
+            if self.mask_type is not MaskType.UNDEFINED:
+                require(len(shapes[5]) > 2 and shapes[5][-2] == 1, f"mask {shape_text(shapes[5])} must have rows of 1")
+                self._check_mask(shapes[5], lens)
         if self.mask_type is MaskType.SPEC:
             mask = shapes[5]
             require(len(mask) == 2 and mask[0] == q[0], f"mask {shape_text(mask)} must have a row for each token of q")
@@ -202,7 +215,7 @@ class PagedAttention(_Attention):
         if sum(news) != q.shape[0]:
             raise ValueError(f"q_lens {news} does not add up to the {q.shape[0]} tokens given")
         out, start, size = q.new_zeros(q.shape), 0, k_cache.shape[1]
-        for table, total, new in zip(tables, lens.tolist(), news, strict=True):
+        for sequence, (table, total, new) in enumerate(zip(tables, lens.tolist(), news, strict=True)):
             rows = slice(start, start + new)
             start += new
             if total == 0:
@@ -214,6 +227,8 @@ class PagedAttention(_Attention):
             mask = causal_mask(new, total)
             if self.mask_type is MaskType.SPEC:
                 mask = mask + inputs[5][rows, :total].float()
+            elif self.mask_type is not MaskType.UNDEFINED and self.calc_type is not CalcType.SPEC:
+                mask = mask + self._plane(inputs[5], sequence)[..., :total]
             out[rows] = self._attend(q[rows], keys, values, mask).to(q.dtype)
         return (out,)
 

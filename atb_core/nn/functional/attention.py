@@ -74,14 +74,14 @@ def paged_attention(
         v: values `[T, kv_heads, head_dim]`; prefill only.
         k_cache: `[num_blocks, block_size, kv_heads, head_dim]`; decode only.
         v_cache: `[num_blocks, block_size, kv_heads, head_dim]`; decode only.
-        mask: added to the scores, as `mask_type` says.
+        mask: added to the scores, in shapes that depend on `mask_type`, see `SelfAttention` and `PagedAttention`.
         mask_type: type of the mask.
         block_table: int32 `[B, max_blocks]`, the blocks of each sequence; decode only.
         head_num: number of query heads.
         kv_head_num: number of key and value heads; `head_num` by default.
         q_lens: int32 `[B]`, number of new tokens of each sequence in decode; by default 1.
         kv_lens: int32 `[B]`, tokens of each sequence (prefill) or context lengths (decode).
-        slopes: ALiBi slopes; refused.
+        slopes: ALiBi slopes of compressed masks; refused.
         q_scale: factor of the queries.
         qk_scale: factor of the scores.
         is_triu_mask: makes prefill causal.
@@ -93,7 +93,10 @@ def paged_attention(
         GraphError: inputs for prefill and decode are mixed, a required one is missing, or an argument is refused.
     """
     if slopes is not None or mla_v_head_size:
-        raise GraphError("paged_attention does not support slopes (ALiBi) or mla_v_head_size yet")
+        raise GraphError(
+            "paged_attention does not support slopes or mla_v_head_size",
+            hint="Give ALiBi's whole bias as a mask of the type ALIBI; multi_latent_attention has latent heads.",
+        )
     masks, kv_lens = _masks(mask, mask_type), _required("kv_lens", kv_lens)
     scales = (head_num, kv_head_num or head_num, q_scale, qk_scale, mask_type)
     if _is_prefill(k, v, k_cache, v_cache):
@@ -122,8 +125,4 @@ def _is_prefill(k: Tensor | None, v: Tensor | None, k_cache: Tensor | None, v_ca
 
 def _masks(mask: Tensor | None, mask_type: MaskType) -> tuple[Tensor, ...]:
     """Returns the mask as inputs of an op: none for the type UNDEFINED."""
-    if MaskType(mask_type) is MaskType.UNDEFINED:
-        return ()
-    if mask is None:
-        raise GraphError(f"mask_type {mask_type} needs a mask")
-    return (mask,)
+    return () if MaskType(mask_type) is MaskType.UNDEFINED else (_required(f"a mask for {mask_type}", mask),)

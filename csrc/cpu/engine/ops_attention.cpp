@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // SelfAttention, PagedAttention and ReshapeAndCache.
+#include <algorithm>
 #include <cmath>
+#include <initializer_list>
+#include <string_view>
 
 #include "cpu/engine/ops.h"
 #include "cpu/kernels/kernels.h"
@@ -9,12 +12,16 @@ namespace atb_core::cpu {
 namespace {
 
 const TensorView kNone{};
+constexpr std::string_view kNorm = "MASK_TYPE_NORM", kAlibi = "MASK_TYPE_ALIBI", kSpec = "MASK_TYPE_SPEC",
+                           kNormCompress = "MASK_TYPE_NORM_COMPRESS";
 
-bool takes_mask(const Binding& b, bool spec = false) {
+// Returns whether there is a mask, which has to be of one of the types.
+bool takes_mask(const Binding& b, std::initializer_list<std::string_view> types) {
   const std::string& type = b.text("mask_type");
-  b.require(type == "MASK_TYPE_UNDEFINED" || type == "MASK_TYPE_NORM" || (spec && type == "MASK_TYPE_SPEC"),
-            "mask_type '", type, "' is not supported");
-  return type != "MASK_TYPE_UNDEFINED";
+  const bool has_mask = type != "MASK_TYPE_UNDEFINED";
+  b.require(!has_mask || std::find(types.begin(), types.end(), type) != types.end(), "mask_type '", type,
+            "' is not supported there");
+  return has_mask;
 }
 
 void check_heads(const Binding& b, const TensorView& q, const TensorView& out) {
@@ -40,9 +47,18 @@ void check_lengths(const Binding& b, const char* what, const TensorView& lengths
   b.require_shape(what, lengths, {count});
 }
 
-void check_mask(const Binding& b, const TensorView& mask) {
-  b.require(mask.rank == 2 && is_float(mask.dtype), "mask is ", name(mask.dtype), shape_text(mask),
-            "; two dimensions of a floating-point type are needed");
+// Checks a mask [sequences, heads, rows, columns], which has heads if it has values for each, and sequences unless one
+// plane serves all. Returns where the rows of a plane are.
+MaskRows check_mask(const Binding& b, const TensorView& mask, int64_t sequences, bool by_head) {
+  const int64_t heads = by_head ? b.integer("head_num") : 1;
+  const int shared_rank = by_head ? 3 : 2;
+  const bool by_sequence = mask.rank == shared_rank + 1;
+  b.require(is_float(mask.dtype) && (by_sequence || mask.rank == shared_rank) && (!by_head || mask.dim(-3) == heads) &&
+                (!by_sequence || mask.dim(0) == sequences) && mask.numel() <= INT32_MAX * mask.dim(-1),
+            "mask is ", name(mask.dtype), shape_text(mask), ", which does not fit ", sequences, " sequences and ",
+            heads, " heads with values of their own");
+  const int64_t rows = mask.dim(-2);
+  return {.sequence = by_sequence ? rows * heads : 0, .head = by_head ? rows : 0};
 }
 
 // Returns the work of `tokens` queries that each see up to `length` positions. It is bound by arithmetic, not by
@@ -60,7 +76,7 @@ float soft_cap_of(const Binding& b) {
 }
 
 Bound bind_self_attention(const Binding& b) {
-  const bool has_mask = takes_mask(b), causal = b.flag("is_triu_mask");
+  const bool has_mask = takes_mask(b, {kNorm, kAlibi, kNormCompress}), causal = b.flag("is_triu_mask");
   b.require(b.text("calc_type") == "PA_ENCODER", "calc_type '", b.text("calc_type"), "' is not supported");
   b.require_inputs(has_mask ? 5 : 4);
   const TensorView &q = b.in(0), &k = b.in(1), &v = b.in(2), &lengths = b.in(has_mask ? 4 : 3), &out = b.out(0);
@@ -72,22 +88,37 @@ Bound bind_self_attention(const Binding& b) {
   }
   b.require(lengths.rank == 1, "seq_len has shape ", shape_text(lengths));
   check_lengths(b, "seq_len", lengths, lengths.dim(0));
-  if (has_mask) check_mask(b, b.in(3));
-  // A causal node does not read its mask, which holds the same rule.
-  const TensorView& mask = has_mask && !causal ? b.in(3) : kNone;
-  const SelfAttentionArgs shapes{q, k, v, mask, lengths, out, heads, kv_heads, scale_of(b), causal, soft_cap_of(b)};
-  return {
-      [run = b.kernels.self_attention, &q, &k, &v, &mask, &lengths, &out, shapes](const Worker& worker) {
-        run({q, k, v, mask, lengths, out, shapes.heads, shapes.kv_heads, shapes.scale, shapes.causal, shapes.soft_cap},
-            worker);
-      },
-      self_attention_scratch(shapes, b.threads), attention_work(q, q.dim(0), q.dim(0))};
+  const bool alibi = b.text("mask_type") == kAlibi;
+  MaskRows rows = has_mask ? check_mask(b, b.in(3), lengths.dim(0), alibi) : MaskRows{};
+  rows.position = 1;
+  b.require(causal || b.text("mask_type") != kNormCompress, kNormCompress, " needs is_triu_mask");
+  // A causal node does not read its mask, which holds the same rule, unless it has other values.
+  const TensorView& mask = has_mask && (!causal || alibi) ? b.in(3) : kNone;
+  const SelfAttentionArgs shapes{q,     k,        v,           mask,   lengths,        out,
+                                 heads, kv_heads, scale_of(b), causal, soft_cap_of(b), rows};
+  return {[run = b.kernels.self_attention, &q, &k, &v, &mask, &lengths, &out, shapes](const Worker& worker) {
+            run({q, k, v, mask, lengths, out, shapes.heads, shapes.kv_heads, shapes.scale, shapes.causal,
+                 shapes.soft_cap, shapes.mask_rows},
+                worker);
+          },
+          self_attention_scratch(shapes, b.threads), attention_work(q, q.dim(0), q.dim(0))};
+}
+
+// Returns where the rows of the mask of a paged attention are, after checking it.
+MaskRows paged_mask(const Binding& b, const TensorView& mask, int64_t sequences) {
+  const bool by_token = b.text("calc_type") == "CALC_TYPE_SPEC";
+  MaskRows rows = check_mask(b, mask, sequences, b.text("mask_type") == kAlibi);
+  b.require(by_token == (rows.sequence == 0), "mask has the shape ", shape_text(mask), "; a mask of tokens has two ",
+            "dimensions, and one of sequences a plane for each");
+  rows.token = by_token ? 1 : 0;
+  return rows;
 }
 
 Bound bind_paged_attention(const Binding& b) {
   const std::string& calc = b.text("calc_type");
   b.require(calc == "CALC_TYPE_UNDEFINED" || calc == "CALC_TYPE_SPEC", "calc_type '", calc, "' is not supported");
-  const bool spec = calc == "CALC_TYPE_SPEC", has_mask = takes_mask(b, spec);
+  const bool spec = calc == "CALC_TYPE_SPEC";
+  const bool has_mask = spec ? takes_mask(b, {kNorm, kSpec}) : takes_mask(b, {kNorm, kAlibi});
   b.require_inputs(5 + has_mask + spec);
   const TensorView &q = b.in(0), &k = b.in(1), &v = b.in(2), &tables = b.in(3), &lengths = b.in(4), &out = b.out(0);
   check_heads(b, q, out);
@@ -97,18 +128,18 @@ Bound bind_paged_attention(const Binding& b) {
   b.require_dtype("block_tables", tables, DataType::i32);
   b.require(tables.rank == 2, "block_tables has shape ", shape_text(tables));
   check_lengths(b, "context_lens", lengths, tables.dim(0));
-  if (has_mask) check_mask(b, b.in(5));
+  const MaskRows rows = has_mask ? paged_mask(b, b.in(5), tables.dim(0)) : MaskRows{};
   if (spec) check_lengths(b, "q_lens", b.in(5 + has_mask), tables.dim(0));
   b.require(spec || q.dim(0) == tables.dim(0), "q has ", q.dim(0), " tokens for ", tables.dim(0),
             " sequences: without CALC_TYPE_SPEC each has one");
   // With SPEC the causal rule is built in; a mask of the type NORM holds the same rule and is not read.
-  const TensorView& mask = b.text("mask_type") == "MASK_TYPE_SPEC" ? b.in(5) : kNone;
+  const TensorView& mask = has_mask && (!spec || b.text("mask_type") == kSpec) ? b.in(5) : kNone;
   const TensorView& new_tokens = spec ? b.in(5 + has_mask) : kNone;
-  const PagedAttentionArgs shapes{q,   k,     v,        tables,      lengths,        mask,          new_tokens,
-                                  out, heads, kv_heads, scale_of(b), MaskRow::token, soft_cap_of(b)};
+  const PagedAttentionArgs shapes{q,   k,     v,        tables,      lengths, mask,          new_tokens,
+                                  out, heads, kv_heads, scale_of(b), rows,    soft_cap_of(b)};
   return {[run = b.kernels.paged_attention, &q, &k, &v, &tables, &lengths, &mask, &new_tokens, &out, heads, kv_heads,
-           scale = shapes.scale, cap = shapes.soft_cap](const Worker& worker) {
-            run({q, k, v, tables, lengths, mask, new_tokens, out, heads, kv_heads, scale, MaskRow::token, cap}, worker);
+           rows, scale = shapes.scale, cap = shapes.soft_cap](const Worker& worker) {
+            run({q, k, v, tables, lengths, mask, new_tokens, out, heads, kv_heads, scale, rows, cap}, worker);
           },
           paged_attention_scratch(shapes, b.threads), attention_work(q, q.dim(0), tables.dim(1) * k.dim(1))};
 }

@@ -19,7 +19,7 @@ struct Job {
   int64_t tokens, heads, kv_heads, batch;
   Weighing how;
   bool causal;
-  MaskRow mask_row;
+  MaskRows mask_rows;
   const int32_t* q_lens;        // none: one token each
   const int32_t* context_lens;  // none: as many as q_lens
   int64_t table_width;
@@ -166,10 +166,11 @@ class Attention {
       const int64_t token = unit.token + row / job_.group();
       const int64_t visible = visible_to(job_, unit.sequence, token);
       at<int32_t>(layout_.visible)[row] = static_cast<int32_t>(visible);
-      const int64_t mask_row = job_.mask_row == MaskRow::sequence ? unit.sequence
-                               : job_.mask_row == MaskRow::token  ? unit.q_start + token
-                               : job_.context_lens == nullptr     ? token
-                                                                  : visible - 1;
+      const MaskRows& rows = job_.mask_rows;
+      const int64_t head = unit.kv_head * job_.group() + row % job_.group();
+      const int64_t position = job_.context_lens == nullptr ? token : visible - 1;
+      const int64_t mask_row = rows.sequence * unit.sequence + rows.head * head + rows.position * position +
+                               rows.token * (unit.q_start + token);
       at<int32_t>(layout_.mask_row)[row] = static_cast<int32_t>(mask_row);
     }
     reset(row_count(unit));
@@ -396,9 +397,12 @@ inline MaskView view_of(const TensorView& mask) {
   return {mask.data, mask.dtype, mask.dim(-1)};
 }
 
-inline bool mask_rows_suffice(const TensorView& mask, int64_t rows, const Worker& worker) {
-  if (mask.data == nullptr || mask.numel() / std::max<int64_t>(1, mask.dim(-1)) >= rows) return true;
-  worker.error->report("mask has too few rows", 0, mask.numel() / std::max<int64_t>(1, mask.dim(-1)), rows);
+// Whoever binds the kernel has compared the other dimensions.
+inline bool mask_rows_suffice(const TensorView& mask, const MaskRows& rows, int64_t positions, int64_t tokens,
+                              const Worker& worker) {
+  const int64_t needed = rows.position != 0 ? positions : rows.token != 0 ? tokens : 1;
+  if (mask.data == nullptr || mask.dim(-2) >= needed) return true;
+  worker.error->report("mask has too few rows", 0, mask.dim(-2), needed);
   return false;
 }
 
@@ -408,8 +412,7 @@ inline void self_attention(const SelfAttentionArgs& args, const Worker& worker) 
   const int32_t* lengths = args.seq_len.as<int32_t>();
   int64_t longest = 0;
   for (int64_t b = 0; b < batch; ++b) longest = std::max<int64_t>(longest, lengths[b]);
-  const TensorView mask = args.causal ? TensorView{} : args.mask;
-  if (!mask_rows_suffice(mask, longest, worker)) return;
+  if (!mask_rows_suffice(args.mask, args.mask_rows, longest, tokens, worker)) return;
   with_float_type(args.q.dtype, worker, [&](auto tag) {
     using T = decltype(tag);
     const int64_t d = args.q.dim(-1), dv = args.v.dim(-1);
@@ -423,9 +426,9 @@ inline void self_attention(const SelfAttentionArgs& args, const Worker& worker) 
                      args.heads,
                      args.kv_heads,
                      batch,
-                     {args.scale, args.soft_cap, view_of(mask)},
+                     {args.scale, args.soft_cap, view_of(args.mask)},
                      args.causal,
-                     MaskRow::position,
+                     args.mask_rows,
                      lengths,
                      nullptr,
                      0};
@@ -440,10 +443,7 @@ inline void paged_attention(const PagedAttentionArgs& args, const Worker& worker
   const int32_t* lengths = args.context_lens.as<int32_t>();
   int64_t longest = 0;
   for (int64_t b = 0; b < batch; ++b) longest = std::max<int64_t>(longest, lengths[b]);
-  const int64_t mask_rows = args.mask_row == MaskRow::sequence ? batch
-                            : args.mask_row == MaskRow::token  ? tokens
-                                                               : longest;
-  if (!mask_rows_suffice(args.mask, mask_rows, worker)) return;
+  if (!mask_rows_suffice(args.mask, args.mask_rows, longest, tokens, worker)) return;
   with_float_type(args.q.dtype, worker, [&](auto tag) {
     using T = decltype(tag);
     const int64_t d = args.q.dim(-1), dv = args.v_cache.dim(-1);
@@ -468,7 +468,7 @@ inline void paged_attention(const PagedAttentionArgs& args, const Worker& worker
                      batch,
                      {args.scale, args.soft_cap, view_of(args.mask)},
                      true,
-                     args.mask_row,
+                     args.mask_rows,
                      q_lens,
                      lengths,
                      table_width};

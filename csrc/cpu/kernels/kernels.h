@@ -162,31 +162,36 @@ struct ReshapeAndCacheArgs {
   TensorView k, v, k_cache, v_cache, slots;
 };
 
+// Which row of a mask [..., rows, columns] belongs to a query token and a head: the sum of their numbers times these.
+struct MaskRows {
+  int64_t sequence = 0, head = 0;
+  int64_t position = 0;  // of the token in its sequence
+  int64_t token = 0;     // of the token among all
+};
+
 // q [T, H, D], k [T, KV, D], v [T, KV, Dv] -> out [T, H, Dv]; the T tokens are sequences, one after another, of
 // seq_len (i32 [B]) tokens each. causal: a token sees itself and what is before it in its sequence. mask, if it has
-// data: [>= longest, >= longest] of any float dtype, added to the scaled scores. soft_cap, if positive: a scaled score s
-// becomes soft_cap * tanh(s / soft_cap), before the mask is added.
+// data: [..., >= longest, >= longest] of any float dtype, added to the scaled scores. soft_cap, if positive: a scaled
+// score s becomes soft_cap * tanh(s / soft_cap), before the mask is added.
 struct SelfAttentionArgs {
   TensorView q, k, v, mask, seq_len, out;
   int64_t heads = 0, kv_heads = 0;
   float scale = 1;
   bool causal = false;
   float soft_cap = 0;
+  MaskRows mask_rows{.position = 1};
 };
-
-// Which row of a mask belongs to a query token: that of its sequence (one token each), its own place among all
-// tokens, or its position in its sequence.
-enum class MaskRow { sequence, token, position };
 
 // q [T, H, D], caches [blocks, block size, KV, D or Dv] -> out [T, H, Dv]; block_tables i32 [B, MB], context_lens
 // i32 [B] (with the new tokens). q_lens, if it has data: i32 [B], new tokens of each sequence; otherwise one each.
 // New token j of n sees positions <= context_len - n + j. Tokens of a sequence with context_len 0 give zeros.
-// mask, if it has data: [rows, >= longest context] of any float dtype, added to the scaled scores; soft_cap as above.
+// mask, if it has data: [..., rows, >= longest context] of any float dtype, added to the scaled scores; soft_cap as
+// above.
 struct PagedAttentionArgs {
   TensorView q, k_cache, v_cache, block_tables, context_lens, mask, q_lens, out;
   int64_t heads = 0, kv_heads = 0;
   float scale = 1;
-  MaskRow mask_row = MaskRow::sequence;
+  MaskRows mask_rows{.sequence = 1};
   float soft_cap = 0;
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <ranges>
 
 #include "ops/reject.h"
 #include "state.h"
@@ -97,17 +98,23 @@ Status GraphOperation::make(const GraphParam& param, std::unique_ptr<GraphOperat
 }
 
 GraphOperation::~GraphOperation() {
-  for (SimOperation* operation : operations_) delete operation;
+  for (SimOperation* operation : operations_) {
+    const auto holds = [&](const auto& foreign) { return foreign.get() == operation; };
+    if (std::none_of(foreign_.begin(), foreign_.end(), holds)) delete operation;
+  }
 }
 
 Status GraphOperation::bind_operations() {
   for (size_t i = 0; i < param_.nodes.size(); ++i) {
     const std::string who = "graph " + param_.name + ", node " + std::to_string(i);
-    SimOperation* own = own_operation(param_.nodes[i].operation);
-    if (own == nullptr) return reject(ERROR_INVALID_GRAPH, who, ": its operation is none of the simulator's");
-    if (std::find(operations_.begin(), operations_.end(), own) != operations_.end()) {
+    Operation* given = param_.nodes[i].operation;
+    if (given == nullptr) return reject(ERROR_INVALID_GRAPH, who, ": it has no operation");
+    SimOperation* own = own_operation(given);
+    const auto is_given = [&](size_t earlier) { return param_.nodes[earlier].operation == given; };
+    if (const auto earlier = std::views::iota(size_t{0}, i); std::ranges::any_of(earlier, is_given)) {
       return reject(ERROR_INVALID_GRAPH, who, ": another node has the same operation, and both would own it");
     }
+    if (own == nullptr) own = foreign_.emplace_back(std::make_unique<ForeignOperation>(given)).get();
     if (own->owned()) return reject(ERROR_INVALID_GRAPH, who, ": its operation is part of another graph");
     operations_.push_back(own);
     ATB_SIM_TRY(check_node(who, param_.nodes[i], *own, count()));

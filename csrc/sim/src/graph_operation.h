@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "foreign_operation.h"
 #include "operation.h"
 
 namespace atb::sim {
@@ -40,6 +41,7 @@ class GraphOperation : public SimOperation {
 
   GraphParam param_;
   std::vector<SimOperation*> operations_;
+  std::vector<std::unique_ptr<ForeignOperation>> foreign_;  // those of `operations_` that are of others
 };
 
 }  // namespace atb::sim

@@ -108,6 +108,20 @@ aclError run(const Bound& launch) {
   }
 }
 
+Status execute_foreign(Operation& operation, const Bound& launch, uint8_t* workspace, uint64_t bytes,
+                       Context* context) {
+  VariantPack pack;
+  const auto give = [](const std::vector<Bound::Operand>& operands, SVector<Tensor>& tensors) {
+    tensors.resize(operands.size());
+    for (size_t i = 0; i < operands.size(); ++i) {
+      tensors.at(i) = {operands[i].desc, operands[i].address, nullptr, desc_bytes(operands[i].desc)};
+    }
+  };
+  give(launch.in, pack.inTensors);
+  give(launch.out, pack.outTensors);
+  return operation.Execute(pack, workspace, bytes, context);
+}
+
 }  // namespace
 
 SimOperation::SimOperation() {
@@ -265,10 +279,32 @@ Status SimOperation::setup_locked(const VariantPack& pack, uint64_t& workspace, 
     made.host_hashes.push_back(tensor.hostData == nullptr ? 0 : hash(tensor.hostData, desc_bytes(tensor.desc)));
   }
   ATB_SIM_TRY(schedule(made.in, made.out, host, made.schedule));
+  ATB_SIM_TRY(setup_foreign(made.schedule, context));
   contexts_.insert(context_number(context));
   made.workspace = (made.schedule.workspace + 511) / 512 * 512;
   workspace = made.workspace;
   prepared_ = std::move(made);
+  return NO_ERROR;
+}
+
+// Prepares operations of others. As in ATB they get descriptions alone: tensors within a graph have no address yet.
+Status SimOperation::setup_foreign(Schedule& schedule, Context* context) {
+  const uint64_t own = (schedule.workspace + 511) / 512 * 512;
+  for (Launch& launch : schedule.launches) {
+    if (launch.foreign == nullptr) continue;
+    VariantPack pack;
+    const auto describe_all = [](const std::vector<Place>& places, SVector<Tensor>& tensors) {
+      tensors.resize(places.size());
+      for (size_t i = 0; i < places.size(); ++i) {
+        tensors.at(i) = {places[i].desc, nullptr, nullptr, desc_bytes(places[i].desc)};
+      }
+    };
+    describe_all(launch.in, pack.inTensors);
+    describe_all(launch.out, pack.outTensors);
+    ATB_SIM_TRY(launch.foreign->Setup(pack, launch.workspace_bytes, context));
+    launch.workspace = own;
+    schedule.workspace = std::max(schedule.workspace, own + launch.workspace_bytes);
+  }
   return NO_ERROR;
 }
 
@@ -336,10 +372,6 @@ Status SimOperation::execute_locked(const Prepared& prepared, const VariantPack&
     }
     return operands;
   };
-  std::vector<Bound> launches;
-  for (const Launch& launch : schedule.launches) {
-    launches.push_back({launch.name, launch.kernel, bind(launch.in), bind(launch.out)});
-  }
   const uint64_t scratch = schedule.workspace;
   aclrtStream stream = context->GetExecuteStream();
   // Fills the workspace: an operation must not rely on its content.
@@ -350,8 +382,16 @@ Status SimOperation::execute_locked(const Prepared& prepared, const VariantPack&
       return ACL_SUCCESS;
     });
   }
-  account([&](Counters& now) { now.launches += launches.size(); });
-  for (Bound& launch : launches) enqueue(stream, [bound = std::move(launch)] { return run(bound); });
+  for (const Launch& launch : schedule.launches) {
+    Bound bound{launch.name, launch.kernel, bind(launch.in), bind(launch.out)};
+    if (launch.foreign != nullptr) {
+      uint8_t* own = launch.workspace_bytes > 0 ? workspace + launch.workspace : nullptr;
+      ATB_SIM_TRY(execute_foreign(*launch.foreign, bound, own, launch.workspace_bytes, context));
+      continue;
+    }
+    account([](Counters& now) { ++now.launches; });
+    enqueue(stream, [bound = std::move(bound)] { return run(bound); });
+  }
   return NO_ERROR;
 }
 

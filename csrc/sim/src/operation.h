@@ -29,6 +29,9 @@ struct Launch {
   std::string name;
   Kernel kernel;
   std::vector<Place> in, out;
+  // An operation of others, which launches by itself, and the place of its workspace behind that of the schedule.
+  Operation* foreign = nullptr;
+  uint64_t workspace = 0, workspace_bytes = 0;
 };
 
 // The result of Setup, which Execute uses.
@@ -76,6 +79,7 @@ class SimOperation : public Operation {
   Status check_memory(const VariantPack& pack) const;
   Status check_outputs(const Descs& in, const Descs& out) const;
   Status check_unchanged(const Prepared& prepared, const VariantPack& pack) const;
+  static Status setup_foreign(Schedule& schedule, Context* context);
   Status setup_locked(const VariantPack& pack, uint64_t& workspace, Context* context);
   Status execute_locked(const Prepared& prepared, const VariantPack& pack, uint8_t* workspace, uint64_t workspace_size,
                         Context* context) const;

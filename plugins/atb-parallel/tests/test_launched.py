@@ -21,6 +21,7 @@ from runner.tiny_tokenizers import byte_level
 from atb_core import ModelRunner, SamplingParams
 from atb_core.errors import RequestError
 from atb_testing import tiny_checkpoint
+from atb_testing.adapters import write_random_adapter
 
 pytest.importorskip("torch", reason="the processes meet by torch.distributed")
 
@@ -160,17 +161,25 @@ def test_torchrun_runs_the_command(talking: Path) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_serves_one_model_and_ends_with_a_rank_that_dies(talking: Path, tmp_path: Path) -> None:
-    port = free_port()
-    process = torchrun("serve", str(talking), "--port", str(port), "--served-model-name", "talking")
+def test_torchrun_serves_one_model_with_adapters_and_ends_with_a_rank_that_dies(talking: Path, tmp_path: Path) -> None:
+    port, adapter = free_port(), tmp_path / "adapter"
+    with ModelRunner(talking, backend="cpu") as runner:
+        write_random_adapter(runner.model, adapter)
+    options = ["--served-model-name", "talking", "--lora", f"adapted={adapter}"]
+    process = torchrun("serve", str(talking), "--port", str(port), *options)
     assert process.stderr is not None
     try:
         assert any("is served at" in line for line in process.stderr)
-        with ModelRunner(talking, backend="cpu") as runner:
-            (expected,) = runner.generate(["Hello"], SamplingParams(max_tokens=4, ignore_eos=True))
-        body = {"model": "talking", "prompt": "Hello", "max_tokens": 4, "temperature": 0, "ignore_eos": True}
-        answer = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=60).json()
-        assert answer["choices"][0]["text"] == expected.outputs[0].text
+        texts = []
+        for name, adapters in (("talking", None), ("adapted", {"adapted": adapter})):
+            with ModelRunner(talking, backend="cpu", lora_modules=adapters) as runner:
+                params = SamplingParams(max_tokens=6, ignore_eos=True)
+                (expected,) = runner.generate(["Hello"], params, adapter_ids=[name] if adapters else None)
+            body = {"model": name, "prompt": "Hello", "max_tokens": 6, "temperature": 0, "ignore_eos": True}
+            answer = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=60).json()
+            assert answer["choices"][0]["text"] == expected.outputs[0].text
+            texts.append(expected.outputs[0].text)
+        assert texts[0] != texts[1]
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         ranks = [each for each in children if b"atb_cli" in Path(f"/proc/{each}/cmdline").read_bytes()]
         assert len(ranks) == 2

@@ -231,6 +231,8 @@ def test_types_with_activations_of_16_bits_leave_them_floats(kind: str, tmp_path
 
     case = Case("llama", slim_dynamic if kind == "W8A16" else few_bits, False, kind=kind)
     quantised, plain = case.write(tmp_path)
+    path = quantised / "quant_model_description.json"  # without a version, an integer of 4 bits has a byte
+    path.write_text(path.read_text(encoding="utf-8").replace('"version": "1.0.0", ', ""), encoding="utf-8")
     model = open_integers(quantised, "reference")
     assert model.model.layers[0].self_attn.qkv.method is None
     assert torch.allclose(logits(model), logits(open_integers(plain, "reference")), atol=1e-4)

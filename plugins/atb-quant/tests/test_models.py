@@ -30,6 +30,8 @@ CASES: dict[str, tuple[str, files.Packer, dict[str, Any] | None, dict[str, Any] 
     "fp8": ("qwen3", files.fp8_blocks, {"quant_method": "fp8", "weight_block_size": [16, 32]}, None),
     "W8A8_DYNAMIC": ("qwen2", files.slim_dynamic, None, SLIM("W8A8_DYNAMIC")),
     "W8A8": ("llama", files.slim_static, None, SLIM("W8A8")),
+    "W4A16": ("llama", files.slim_packed(), None, {**SLIM("W4A16"), "group_size": 0}),
+    "W4A16 in groups": ("qwen2", files.slim_packed(32, symmetric=False), None, {**SLIM("W4A16"), "group_size": 32}),
 }
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import logging
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from atb_ascend.integers import FORMATS, Integers, joined, quantized
 from atb_ascend.report import missing_for_backend, unavailable
+from atb_ascend.segments import segments
 from atb_ascend.switches import local_rank, switch
 from atb_core.engine.checks import (
     address_of,
@@ -22,6 +25,7 @@ from atb_core.engine.checks import (
     check_integer,
     check_names,
     check_real,
+    check_some,
     check_tensor,
     memory_size,
 )
@@ -37,12 +41,14 @@ from atb_core.engine.native import (
 )
 from atb_core.engine.native_graph import NativeGraph
 from atb_core.errors import BackendUnavailableError, EngineError
-from atb_core.graph.arrays import Array, is_tensor, numpy_dtype, to_torch
+from atb_core.graph.arrays import Array, is_tensor, numpy_dtype, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
-from atb_core.graph.passes.cut import segments
+from atb_core.graph.quantized import QuantizedRows
 from atb_core.graph.torch_dtypes import dtype_to_torch
-from atb_core.names import command, pip_install
+from atb_core.names import QUANTIZATIONS, command, pip_install
+
+_log = logging.getLogger(__name__)
 
 #: Extension modules of the same C++ source, built with ATB and with the simulator.
 _DEVICE_MODULE = "atb_core._atb"
@@ -73,6 +79,7 @@ class AtbBackend(NativeBackend):
     float32_logits = False
     masks_new_tokens = True
     copies_constants = True
+    quantizations = frozenset(QUANTIZATIONS)
 
     def __init__(
         self,
@@ -94,7 +101,8 @@ class AtbBackend(NativeBackend):
             blocking, transpose = switch("ASCEND_LAUNCH_BLOCKING"), switch("ATB_LLM_ENABLE_AUTO_TRANSPOSE")
             self.device = _shared_device(self.extension, simulator, device_id, bool(execute_async), blocking, transpose)
         except self.extension.Error as error:
-            raise BackendUnavailableError(str(error)) from None
+            hint = "ATB_SIM_DEVICES is the number of simulated devices." if simulator and device_id else None
+            raise BackendUnavailableError(str(error), hint=hint) from None
         # The simulator raises ValueError for its environment variables.
         except ValueError as error:
             raise EngineError(str(error), hint="Correct or unset the environment variable.") from None
@@ -102,6 +110,11 @@ class AtbBackend(NativeBackend):
     @property
     def place(self) -> Any:
         return self.device
+
+    @property
+    def block_formats(self) -> frozenset[str]:  # type: ignore[override]
+        """Returns the formats of quantised matrices that stay integers: none on a device that cannot multiply them."""
+        return frozenset() if self.device.info["nz"] else frozenset(FORMATS)
 
     @property
     def soc_name(self) -> str:
@@ -238,6 +251,36 @@ class AtbEngine(NativeEngine):
 
     program_type = AtbProgram
     cache_device = None
+
+    def quantize_weight(self, name: str, value: Array, quantization: str) -> None:
+        check_some("weight", self.network, {name: value}, self.network.weights_keys, "cpu")
+        dtype = check_real(f"weight {name!r}", value, "cpu")
+        self._set_integers(name, quantized(to_numpy(value), dtype, quantization), lambda: value)
+
+    def set_weight_blocks(self, name: str, parts: Sequence[QuantizedRows]) -> None:
+        check_names("weights", [name], self.network.weights_keys, optional=True)
+        dtype = self.network.input(name).dtype
+        assert dtype is not None
+        matrix = joined(parts, dtype)
+        self._set_integers(name, matrix, matrix.values)
+
+    def _set_integers(self, name: str, matrix: Integers, values: Callable[[], Array]) -> None:
+        """Sets a matrix of integers; as floats where the device cannot multiply by it, or its rows are read."""
+        readers = {node.op.name for node in self.network.nodes if self.network.input(name) in node.inputs}
+        problem = self.store.backend.device.quant_problem(matrix.dtype.short, *matrix.shape, matrix.bits, matrix.group)
+        if problem and self.store.backend.device.info["nz"]:
+            raise EngineError(f"weight {name!r}: {problem}")
+        if problem or readers != {"Linear"}:
+            other = ", ".join(sorted(readers - {"Linear"}))
+            _log.warning("weight %r stays %s: %s", name, matrix.dtype.short, problem or f"{other} reads its rows")
+            self.set_weights({name: values()})
+            return
+        arrays = matrix.arranged()
+        places = [0 if each is None else each.ctypes.data for each in arrays]
+        with engine_errors(self.store.error_type):
+            self.store.handle.set_quantized(
+                name, matrix.dtype.short, list(matrix.shape), matrix.bits, matrix.group, *places
+            )
 
     def __str__(self) -> str:
         backend = self.store.backend

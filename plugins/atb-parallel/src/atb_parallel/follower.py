@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atb_core.checkpoint import SilentProgress, open_checkpoint
-from atb_core.errors import EngineError, RequestError, error_text
+from atb_core.errors import AtbError, EngineError, RequestError, error_text
 from atb_core.features.adapters import Adapter, adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.arrays import HostArray
@@ -88,12 +89,18 @@ def serve(channel: Channel) -> str | None:
         try:
             peer, model = _open(channel, message.json())
         except Exception as error:
-            channel.send(Kind.ERROR, 0, error_text(error).encode())
-            return error_text(error)
+            return _told(channel, 0, error)
         channel.send(Kind.READY)
         return _follow(peer, model)
     except (EOFError, OSError):
         return None
+
+
+def _told(channel: Channel, step: int, error: Exception) -> str:
+    """Tells rank 0 why this process failed in a step, and returns it."""
+    cause, hint = (error.message, error.hint) if isinstance(error, AtbError) else (error_text(error), None)
+    channel.send(Kind.ERROR, step, json.dumps([cause, hint]).encode())
+    return cause
 
 
 def _open(channel: Channel, content: dict[str, Any]) -> tuple[Peer, CausalLM]:
@@ -133,7 +140,7 @@ def _follow(peer: Peer, model: CausalLM) -> str:
             except Exception as error:
                 refused_by_all = isinstance(error, RequestError)
                 if peer.pending is None and not (refused_by_all and peer.domain is not None):
-                    peer.channel.send(Kind.ERROR, peer.step, error_text(error).encode())
+                    _told(peer.channel, peer.step, error)
                 if peer.domain is not None and not refused_by_all:
                     # Devices that wait for this one learn of it by its end alone, and rank 0 by that of the connection.
                     print(f"rank {peer.rank}: {error_text(error)}", file=sys.stderr, flush=True)

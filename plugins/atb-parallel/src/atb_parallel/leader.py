@@ -173,7 +173,8 @@ class Leader(Communicator):
             if message.step < self._step:
                 continue
             if message.kind is Kind.ERROR:
-                raise EngineError(f"rank {follower.rank}: {message.text()}")
+                cause, hint = message.json()
+                raise EngineError(f"rank {follower.rank}: {cause}", hint=hint)
             if message.kind is not kind:
                 raise EngineError(f"rank {follower.rank} sent {message.kind.name} where {kind.name} was expected")
             return message
@@ -200,6 +201,11 @@ def _closed_on_error(leader: Leader) -> Iterator[None]:
         raise
 
 
+def _domain() -> str:
+    """Returns a name for the communicator of a group that no other group of the machine has: a number, as LCCL asks."""
+    return str((os.getpid() + 997 * next(_numbers)) % 65536)
+
+
 def start_group(
     size: int, checkpoint: Checkpoint, config: BaseConfig, options: Mapping[str, Any], *, launched: bool = False
 ) -> Leader:
@@ -218,7 +224,7 @@ def start_group(
     if size > _MOST_PROCESSES:
         raise RequestError(f"tensor_parallel_size={size}: a group has at most {_MOST_PROCESSES} processes")
     divided_config(config, size)
-    domain = f"{os.getpid()}-{next(_numbers)}" if options["backend"] in ("atb", "atb-sim") else None
+    domain = _domain() if options["backend"] in ("atb", "atb-sim") else None
     leader = Leader(joined(size) if launched else map(Started, range(1, size)), size, domain)
     with _closed_on_error(leader):
         try:

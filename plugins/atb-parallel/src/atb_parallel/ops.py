@@ -21,6 +21,7 @@ from atb_core.graph.dim import Shape
 from atb_core.graph.network import record
 from atb_core.graph.op import Op, RealTensor
 from atb_core.graph.ops import AllReduce as DeviceAllReduce
+from atb_core.graph.ops.comm import CommBackend
 from atb_core.graph.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count(1)
 _groups: WeakValueDictionary[int, Communicator] = WeakValueDictionary()
+
+
+def device_library() -> CommBackend:
+    """Returns the library by which devices sum, `ATB_COMM_BACKEND`, by default HCCL; EngineError for others."""
+    name = os.environ.get("ATB_COMM_BACKEND") or "hccl"
+    if name not in ("hccl", "lccl"):
+        raise EngineError(f"ATB_COMM_BACKEND={name!r:.40} is neither hccl nor lccl", hint="Unset it, or set one.")
+    return CommBackend(name)
 
 
 class Communicator(ABC):
@@ -39,7 +48,7 @@ class Communicator(ABC):
 
     Attributes:
         linears: what each process has of each linear layer of the model, by its name.
-        domain: name of the group among those of the machine where devices sum, by HCCL; `None`: the processes do.
+        domain: name of the group among those of the machine where devices sum; `None`: the processes do.
     """
 
     def __init__(self, rank: int, world_size: int, domain: str | None = None) -> None:
@@ -53,8 +62,13 @@ class Communicator(ABC):
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Records the sum of `tensor` over the processes."""
         if self.domain is not None:
-            table = os.environ.get("RANK_TABLE_FILE", "")
-            op = DeviceAllReduce(self.rank, self.world_size, comm_domain=self.domain, rank_table_file=table)
+            op = DeviceAllReduce(
+                self.rank,
+                self.world_size,
+                device_library(),
+                comm_domain=self.domain,
+                rank_table_file=os.environ.get("RANK_TABLE_FILE", ""),
+            )
             return record(op, (tensor,))[0]
         _register()
         return record(AllReduce(self._number), (tensor,))[0]

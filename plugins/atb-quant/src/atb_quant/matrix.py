@@ -200,6 +200,9 @@ class IntegerMatrix(QuantMatrix):
 
     def blocks(self, formats: Collection[str]) -> QuantizedRows | None:
         groups, (rows, columns) = self.groups(), self.shape
+        kind = "INTEGERS4" if self.highest - self.lowest < 16 else "INTEGERS8"
+        if kind in formats:
+            return self._in_groups(groups, kind)
         with np.errstate(over="ignore"):
             halves = groups.scales.astype(np.float16)
         uneven = groups.scales.shape[1] > 1 and groups.size % _BLOCK
@@ -218,6 +221,29 @@ class IntegerMatrix(QuantMatrix):
             scales = np.broadcast_to(scales, (last - first, columns))[:, ::_BLOCK]
             blocks.append(_packed(fitting[0], self.integers(first, last) - zeros, scales))
         return QuantizedRows(fitting[0], columns, np.concatenate(blocks))
+
+    def _in_groups(self, groups: Groups, kind: str) -> QuantizedRows | None:
+        """Returns rows of int8, float32 scales and float32 zeros; `None` if groups are no equal runs of a row."""
+        rows, columns = self.shape
+        count = groups.scales.shape[1]
+        if (
+            groups.of_column is not None
+            or not rows
+            or columns % count
+            or (count > 1 and columns // count != groups.size)
+        ):
+            return None
+        # Unsigned integers become signed ones.
+        middle = (self.highest + 1) // 2 if self.lowest == 0 else 0
+        parts = [np.broadcast_to(part, (rows, count)).astype(np.float32, "C") for part in groups[:2]]
+        parts[1] -= middle
+        integers = np.empty((rows, columns), np.int8)
+        step = max(1, _CHUNK // columns)
+        for first in range(0, rows, step):
+            last = min(first + step, rows)
+            integers[first:last] = self.integers(first, last) - middle
+        blocks = [np.ascontiguousarray(each).view(np.uint8) for each in (integers, *parts)]
+        return QuantizedRows(kind, columns, np.concatenate(blocks, 1))
 
 
 def _rows(part: HostArray, first: int, last: int) -> slice:

@@ -7,6 +7,11 @@
 | `W8A8_DYNAMIC`, `W8A16`, `W4A16` | `weight_scale`, `weight_offset` for rows or groups of inputs |
 | `W8A8_MIX`, `W8A8_PDMIX` | both |
 
+Where the description has a `version`, the format that the tool calls ascendV1, two integers of `W4A16` share a byte,
+the first in its low half: neighbours in a row where a row has one scale (`weight [n, k / 2]`), two rows where it has
+several (`weight [n / 2, k]`). Without a version each has a byte. A matrix that is not rounded symmetrically has a
+`weight_offset`, which is subtracted from its integers.
+
 A static product is `deq_scale (sum(weight q) + quant_bias)` of the activation's integers `q = x / input_scale +
 input_offset`. Of activations that are not rounded it is the product with the matrix `weight deq_scale / input_scale`
 plus the bias `deq_scale (quant_bias + input_offset sum(weight))`.
@@ -65,7 +70,7 @@ def parts(stored: SafetensorsLoader, settings: Mapping[str, Any]) -> Parts:
             if suffix == "weight" and stored.locate(name).type == "I8":
                 raise refuse(stored, _NAME, f"its description does not say of what type {name} is")
             continue
-        matrices.append(matrix := _SlimMatrix(stored, prefix, kind))
+        matrices.append(matrix := _SlimMatrix(stored, prefix, kind, bool(settings.get("version"))))
         if kind == _STATIC:
             # `quant_bias` holds the bias.
             if f"{prefix}.bias" in stored:
@@ -91,20 +96,25 @@ def _add_biases(stored: SafetensorsLoader, matrices: Mapping[str, _SlimMatrix], 
 
 
 class _SlimMatrix(IntegerMatrix):
-    """A matrix of 8-bit integers, some of which hold 4 bits."""
+    """A matrix of 8-bit integers, some of which hold 4 bits, or two of them; `version`: its description has one."""
 
-    def __init__(self, stored: SafetensorsLoader, prefix: str, kind: str) -> None:
+    def __init__(self, stored: SafetensorsLoader, prefix: str, kind: str, version: bool) -> None:
         weight = f"{prefix}.weight"
         shape = stored.shape(weight)
         if len(shape) != 2:
             raise refuse(stored, _NAME, f"{weight} has shape {list(shape)}, not two dimensions")
         need(stored, _NAME, weight, shape, ("I8",))
         present = [f"{prefix}.{part}" for part in _PARTS if f"{prefix}.{part}" in stored]
+        self._pair_axis: int | None = None
+        if kind == "W4A16":
+            self.lowest, self.highest = -8, 7
+            if version:
+                scale = f"{prefix}.weight_scale"
+                self._pair_axis = 1 if scale in stored and stored.shape(scale)[1:] == (1,) else 0
+                shape = (2 * shape[0], shape[1]) if self._pair_axis == 0 else (shape[0], 2 * shape[1])
         super().__init__(stored, prefix, (weight, *present), (shape[0], shape[1]))
         self._kind = kind
         self._static = kind == _STATIC
-        if kind == "W4A16":
-            self.lowest, self.highest = -8, 7
         if self._static:
             need(stored, _NAME, self._name("deq_scale"), shape[:1], (*FLOATS, "I64"))
             need(stored, _NAME, self._name("quant_bias"), shape[:1], ("I32",))
@@ -137,21 +147,36 @@ class _SlimMatrix(IntegerMatrix):
         return f"{self.prefix}.{part}"
 
     def integers(self, start: int, stop: int) -> HostArray:
-        integers = to_numpy(self.stored.get_slice(self.tensors[0], 0, start, stop)).astype(np.int16)
+        first, last = (start // 2, -(-stop // 2)) if self._pair_axis == 0 else (start, stop)
+        stored = to_numpy(self.stored.get_slice(self.tensors[0], 0, first, last))
+        if self._pair_axis is not None:
+            halves = np.stack((((stored & 15) ^ 8) - 8, stored >> 4), self._pair_axis + 1).reshape(-1, self.shape[1])
+            skipped = start % 2 if self._pair_axis == 0 else 0
+            stored = halves[skipped : skipped + stop - start]
+        integers = stored.astype(np.int16)
         if integers.size and not self.lowest <= integers.min() <= integers.max() <= self.highest:
-            raise self.fail("has integers of more than 4 bits", "Packed ones are not supported.")
+            raise self.fail("has integers of more than 4 bits", "Its description has no version: each has a byte.")
         return integers
 
     def read_groups(self) -> Groups:
         rows, columns = self.shape
         if self._static:
-            scales = (self._deq_scale() / self._input()[0]).reshape(rows, 1)
+            scales, zeros = (self._deq_scale() / self._input()[0]).reshape(rows, 1), np.zeros((1, 1), np.float32)
         else:
             scales = floats(self.stored, self._name("weight_scale")).reshape(rows, -1)
-            offset = self._name("weight_offset")
-            if offset in self.stored and floats(self.stored, offset).any():
-                raise self.fail("has a weight_offset other than 0, which is not supported")
-        return Groups(scales, np.zeros((1, scales.shape[1]), np.int32), columns // scales.shape[1])
+            zeros = self._offsets(scales.shape)
+        return Groups(scales, zeros.astype(np.int32), columns // scales.shape[1])
+
+    def _offsets(self, shape: tuple[int, ...]) -> HostArray:
+        """Returns what is subtracted from the integers, float32 of a shape."""
+        name = self._name("weight_offset")
+        offsets = floats(self.stored, name).reshape(shape) if name in self.stored else np.zeros(shape, np.float32)
+        if self._kind not in ("W8A16", "W4A16"):
+            if offsets.any():
+                raise self.fail(f"is {self._kind} with a weight_offset other than 0, which is not supported")
+        elif not ((offsets >= self.lowest) & (offsets <= self.highest) & (offsets % 1 == 0)).all():
+            raise self.fail(f"has a weight_offset that is no integer from {self.lowest} to {self.highest}")
+        return offsets
 
     def _deq_scale(self) -> HostArray:
         stored = to_numpy(self.stored.get(self._name("deq_scale")))

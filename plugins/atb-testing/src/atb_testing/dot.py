@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import groupby
 
+from atb_ascend.segments import layer_of
 from atb_core.graph.dim import shape_text
 from atb_core.graph.network import Network, Node
-from atb_core.graph.passes.cut import layer_of
 from atb_core.graph.printing import tensor_names, value_text
 from atb_core.graph.tensor import Tensor
 

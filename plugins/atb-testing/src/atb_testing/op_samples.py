@@ -110,6 +110,13 @@ def _self_attention() -> Iterator[Sample]:
         yield Sample(causal, (*qkv, mask, integers(*lengths)), f"causal, {heads}/{kv_heads} heads of {size}")
         capped = replace(causal, logits_soft_cap=0.75)
         yield Sample(capped, (*qkv, mask, integers(*lengths)), f"capped scores, {heads}/{kv_heads} heads of {size}")
+        compressed = replace(causal, mask_type=MaskType.NORM_COMPRESS)
+        yield Sample(compressed, (*qkv, mask, integers(*lengths)), f"compressed mask, {heads} heads of {size}")
+        alibi, longest = replace(causal, mask_type=MaskType.ALIBI, is_triu_mask=False), max(lengths)
+        biases = causal_mask(longest, longest) + randn(heads, longest, longest)
+        yield Sample(alibi, (*qkv, biases, integers(*lengths)), f"masks of {heads} heads of {size}")
+        biases = causal_mask(longest, longest) + randn(len(lengths), heads, longest, longest)
+        yield Sample(alibi, (*qkv, biases, integers(*lengths)), f"masks of {heads} heads of {size} and of sequences")
         full = SelfAttention(heads, kv_heads, 1.0, scale)
         yield Sample(full, (*qkv, integers(*lengths)), f"no mask, {heads}/{kv_heads} heads of {size}")
 
@@ -123,6 +130,10 @@ def _paged_attention() -> Iterator[Sample]:
         yield Sample(op, (randn(3, heads, size), *caches, tables, lens), f"{heads}/{kv_heads} heads, block {block}")
         capped = replace(op, logits_soft_cap=0.75)
         yield Sample(capped, (randn(3, heads, size), *caches, tables, lens), f"capped scores, block {block}")
+        for kind, planes in ((MaskType.NORM, (3,)), (MaskType.ALIBI, (3, heads))):
+            added = randn(*planes, 1, 4 * block)
+            label = f"{kind.name} mask of one token, block {block}"
+            yield Sample(replace(op, mask_type=kind), (randn(3, heads, size), *caches, tables, lens, added), label)
         spec = PagedAttention(heads, kv_heads, 1.0, size**-0.5, calc_type=CalcType.SPEC)
         new = integers(4, 1, 9)
         yield Sample(spec, (randn(14, heads, size), *caches, tables, lens, new), f"SPEC, block {block}")

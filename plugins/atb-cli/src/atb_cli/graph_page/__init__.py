@@ -52,7 +52,7 @@ def page(
 
 
 def _stage(network: Network, variant: str) -> dict[str, Any]:
-    from atb_core.graph.passes.cut import segments
+    from atb_ascend.segments import segments
     from atb_core.graph.printing import tensor_names
 
     names = tensor_names(network)

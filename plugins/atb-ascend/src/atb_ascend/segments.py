@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from atb_core.graph.network import Network, Node
+from atb_core.graph import Network
+from atb_core.graph.network import Node
 
 
 def segments(network: Network) -> list[list[Node]]:
