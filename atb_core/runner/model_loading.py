@@ -51,11 +51,6 @@ class Group(ProcessGroup, Protocol):
         ...
 
 
-def group_package() -> Any:
-    """Returns the package `atb_parallel`; RequestError if it is not installed."""
-    return needed_package("atb_parallel", "tensor_parallel_size needs")
-
-
 def lead_group(model: CausalLM, cache: PagedCache) -> Group | None:
     """Makes the processes that share a loaded model follow its steps; returns them, `None` for one process."""
     group = cast("Group | None", model.mindie_llm_config.mapping.group)
@@ -181,7 +176,7 @@ def load_model(
     variants_of = None if graph == "python" else graph_builder(graph).prepare(router.model_type, config)
     options = {"features": tuple(features)} if features else {}
     if group is None and processes > 1:
-        group = group_package().start_group(
+        group = needed_package("atb_parallel", "tensor_parallel_size needs").start_group(
             processes, checkpoint, config,
             {
                 "backend": backend, "dtype": config.torch_dtype, "num_threads": num_threads,

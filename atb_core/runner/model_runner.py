@@ -31,7 +31,6 @@ from atb_core.runner.kv_cache import PagedCache, as_tensors
 from atb_core.runner.model_loading import (
     check_available,
     config_with_dtype,
-    group_package,
     lead_group,
     load_model,
     longest_context,
@@ -156,7 +155,7 @@ class ModelRunner:
         self.graph = settings().graph if graph is None else graph
         check_available({**given, "graph": self.graph})
         if rank:
-            group_package().follow(rank, world_size)
+            needed_package("atb_parallel", "world_size needs").follow(rank, world_size)
             raise SystemExit(0)
         if cache_packed is None:
             cache_packed = settings().cache_packed if self.backend == "cpu" else False

@@ -399,7 +399,10 @@ void DeviceProgram::launch(size_t index) {
 
 void DeviceProgram::fail_in(size_t index, const char* what, ::atb::Status status) {
   const Segment& segment = segments_[index];
-  fail("ATB cannot ", what, " the operations of ", segment.label, ": ", atb_status_text(status), "; ",
+  // Before other calls replace it.
+  const char* message = status == ::atb::ERROR_CANN_ERROR ? aclGetRecentErrMsg() : nullptr;
+  const std::string reported = message == nullptr ? "" : std::string(", ") + message;
+  fail("ATB cannot ", what, " the operations of ", segment.label, ": ", atb_status_text(status), reported, "; ",
        diagnose(segment, *packs_[index], *sizes_, device_.context()));
 }
 

@@ -65,4 +65,29 @@ void lower_add_rms_norm(Lowering& l) {
   l.add("RmsNorm", param, {l.in(0), l.in(1), l.in(2)}, {l.out(0), l.out(2)});
 }
 
+// Inputs: x [, residual], weight, bias, scale, offset.
+void lower_rms_norm_quant(Lowering& l) {
+  const bool residual = l.flag("has_residual");
+  const int weight = residual ? 2 : 1;
+  l.require(l.num_inputs() == weight + 4, "it has ", l.num_inputs(), " inputs, not ", weight + 4);
+  check_weight(l, weight);
+  for (int input : {weight + 1, weight + 2}) require_type(l, input, "bias or scale", l.input(0).dtype);
+  require_type(l, weight + 3, "the offset", DataType::i8);
+  RmsNormParam param{};
+  std::vector<int> inputs, outputs = {l.out(0)};
+  for (int i = 0; i < l.num_inputs(); ++i) inputs.push_back(l.in(i));
+  if (residual) {
+    require_type(l, 1, "the residual", l.input(0).dtype);
+    param.layerType = RmsNormParam::RMS_NORM_PRENORM;
+    param.preNormParam.epsilon = checked_epsilon(l);
+    param.preNormParam.quantType = ::atb::infer::QUANT_INT8;
+    outputs.push_back(l.out(1));
+  } else {
+    param.layerType = RmsNormParam::RMS_NORM_NORM;
+    param.normParam.epsilon = checked_epsilon(l);
+    param.normParam.quantType = ::atb::infer::QUANT_INT8;
+  }
+  l.add("RmsNorm", param, inputs, outputs);
+}
+
 }  // namespace atb_core::ascend

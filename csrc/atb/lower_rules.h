@@ -28,6 +28,7 @@ void lower_moe_token_unpermute(Lowering& l);
 // lower_norm.cpp
 void lower_rms_norm(Lowering& l);
 void lower_add_rms_norm(Lowering& l);
+void lower_rms_norm_quant(Lowering& l);
 void lower_layer_norm(Lowering& l);
 // lower_attention.cpp
 void lower_rope(Lowering& l);

@@ -59,6 +59,7 @@ std::vector<OpSignature> vector_signatures() {
       {"RmsNorm", {2, 2}, {1, 1}, {{"epsilon", 1e-5}}},
       {"LayerNorm", {3, 3}, {1, 1}, {{"epsilon", 1e-5}}},
       {"AddRmsNorm", {3, 3}, {3, 3}, {{"epsilon", 1e-5}}},
+      {"atb_quant.RmsNormQuant", {5, 6}, {1, 2}, {{"epsilon", 1e-5}, {"has_residual", false}}},
       {"Rope", {5, 5}, {2, 2}, {{"rotary_coeff", int64_t{2}}}},
       {"Activation",
        {1, 1},

@@ -35,6 +35,17 @@ inline Node self_attention(DataType type, bool causal) {
   return node;
 }
 
+inline Node rms_norm_quant(DataType type, bool residual) {
+  Node node{"atb_quant.RmsNormQuant",
+            {{"has_residual", residual}},
+            {{type, {0, 64}}, {type, {64}}, {type, {64}}, {type, {1}}, {DataType::i8, {1}}},
+            {{DataType::i8, {0, 64}}}};
+  if (!residual) return node;
+  node.inputs.insert(node.inputs.begin() + 1, {type, {0, 64}});
+  node.outputs.push_back({type, {0, 64}});
+  return node;
+}
+
 inline Node paged_attention(DataType type) {
   return {"PagedAttention",
           heads(4, 2),

@@ -221,7 +221,11 @@ TEST(rms_norm_refuses_what_atb_refuses) {
   CHECK(create(param) == ERROR_INVALID_PARAM);
   param.preNormParam.rsv[0] = 0;
   param.normParam.quantType = infer::QUANT_INT8;
-  CHECK(create(param) == ERROR_INVALID_PARAM && says("no quantised"));
+  param.normParam.rstd = true;
+  CHECK(create(param) == ERROR_INVALID_PARAM && says("do not combine"));
+  param.normParam.rstd = false;
+  param.normParam.quantType = infer::QUANT_INT4;
+  CHECK(create(param) == ERROR_INVALID_PARAM && says("of INT8"));
   infer::RmsNormParam fast;
   fast.layerType = infer::RmsNormParam::RMS_NORM_NORM;
   fast.normParam.precisionMode = infer::RmsNormParam::HIGH_PERFORMANCE_MODE;

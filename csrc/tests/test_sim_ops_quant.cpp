@@ -42,6 +42,27 @@ TEST(given_scales_round_to_even_and_clamp) {
   CHECK(run(quantise, {x, Data(ACL_FLOAT, {1}, {1}), Data(ACL_INT8, {1})}).status == ERROR_INVALID_TENSOR_INI_MATCH);
 }
 
+TEST(norms_become_integers_behind_their_bias) {
+  infer::RmsNormParam param;
+  param.layerType = infer::RmsNormParam::RMS_NORM_NORM;
+  param.normParam.quantType = infer::QUANT_INT8;
+  const Values ones(16, 1.0), twos(16, 2.0);
+  const Data x(ACL_FLOAT16, {2, 16}, Values(32, 3.0)), gamma(ACL_FLOAT16, {16}, twos), beta(ACL_FLOAT16, {16}, ones);
+  const Data scale(ACL_FLOAT16, {1}, {0.5}), offset(ACL_INT8, {1}, {-4});
+  // (1 * 2 + 1) / 0.5 - 4
+  CHECK(run(param, {x, gamma, beta, scale, offset}).out[0].values() == Values(32, 2.0));
+  const Data wrong(ACL_FLOAT16, {2}, {1, 1});
+  CHECK(run(param, {x, gamma, beta, wrong, offset}).status == ERROR_INVALID_TENSOR_DIM && says("do not fit"));
+  const Data brain(ACL_BF16, {2, 16}, Values(32, 3.0)), brain_gamma(ACL_BF16, {16}, twos);
+  CHECK(run(param, {brain, brain_gamma, beta, scale, offset}).status == ERROR_INVALID_TENSOR_INI_MATCH);
+  param.layerType = infer::RmsNormParam::RMS_NORM_PRENORM;
+  param.preNormParam.quantType = infer::QUANT_INT8;
+  const Result sum = run(param, {x, x, gamma, beta, scale, offset});
+  CHECK(sum.out.size() == 2 && sum.out[0].values() == Values(32, 2.0) && sum.out[1].values() == Values(32, 6.0));
+  param.preNormParam.hasBias = true;
+  CHECK(create(param) == ERROR_INVALID_PARAM && says("no bias"));
+}
+
 TEST(rows_have_scales_of_their_own) {
   const auto quantise = elewise(ElewiseParam::ELEWISE_DYNAMIC_QUANT);
   const Result made = run(quantise, {Data(ACL_FLOAT16, {2, 2}, {127, -2.5, 0, 0})});

@@ -360,6 +360,11 @@ TEST(ranks_as_processes_reduce) {
       const Data x(ACL_FLOAT16, {2}, {round, rank == 0 ? 3.0 : 4.0});
       good = good && run(param, {x}).out[0].values() == Values({2 * round, 7});
     }
+    infer::AllGatherParam gather;
+    gather.rank = rank;
+    gather.rankSize = 2;
+    gather.commDomain = param.commDomain;
+    good = good && run(gather, {{ACL_FLOAT16, {1}, {rank + 1.0}}}).out[0].values() == Values({1, 2});
     // More than a socket takes at once.
     const Values got = run(param, {{ACL_FLOAT, {1 << 18}, Values(1 << 18, rank + 1.0)}}).out[0].values();
     return good && got == Values(1 << 18, 3.0);

@@ -7,6 +7,7 @@ _FUNCTIONS = "tests/parity/test_functions.py::test_"
 _GRAPH = "tests/parity/test_graph.py::test_"
 _PORTED = "tests/models/test_atb_models_families.py::test_"
 _SKETCH = "tests/models/test_guide_sketches.py::test_the_guides_sketches_make_a_model_that_answers_like_hugging_faces"
+_NORM_QUANT = "plugins/atb-quant/tests/test_norm_quant.py::test_"
 _CPP = "plugins/atb-cpp-models/tests/test_"
 #: What begins the value of a row that differs: a cell of the first column of "What is different" in the guide.
 GUIDE = "guide: "
@@ -93,8 +94,8 @@ TABLE: dict[str, str] = {
     "SwigluWeightNoPackPass": GUIDE + "fusions for operations of aclnn",
     "AddNormQuantPerTensorPass": GUIDE + "fusions for operations of aclnn",
     "AddNormQuantPerTokenPass": GUIDE + "fusions for operations of aclnn",
-    "AddNormWithBiasQuantPerTensorPass": GUIDE + "fusions for operations of aclnn",
-    "NormWithBiasQuantPerTensorPass": GUIDE + "fusions for operations of aclnn",
+    "AddNormWithBiasQuantPerTensorPass": _NORM_QUANT + "the_chain_is_one_node_that_rounds_once",
+    "NormWithBiasQuantPerTensorPass": _NORM_QUANT + "the_chain_is_one_node_that_rounds_once",
     "SwigluWeightPackQuantPerTokenPass": GUIDE + "fusions for operations of aclnn",
     "SwigluWeightPackQuantPerChannelPass": GUIDE + "fusions for operations of aclnn",
     "SwigluWeightNoPackQuantPerTokenPass": GUIDE + "fusions for operations of aclnn",

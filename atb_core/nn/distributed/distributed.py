@@ -37,6 +37,10 @@ class ProcessGroup(Protocol):
         """Records the sum of `tensor` over the processes."""
         ...
 
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """Records `tensor` of all processes, in their order, under a new first dimension."""
+        ...
+
     def shares(self, prefix: str) -> Sequence[tuple[Sequence[slice], slice]]:
         """Returns outputs of each matrix and inputs that each process has of a linear layer; the last has the ends."""
         ...
@@ -102,12 +106,11 @@ def all_gather(send_tensor: Tensor, process_group: str | None = None) -> Tensor:
     """Gathers the group's tensors under a new first dimension; in a group of one process, returns it unchanged.
 
     Raises:
-        EngineError: the group does not exist, or has several processes.
+        EngineError: the group does not exist.
     """
     _check_group(process_group)
-    if _group.get() is not None:
-        raise EngineError("all_gather of several processes is not available", hint="Divide layers by all_reduce.")
-    return send_tensor
+    group = _group.get()
+    return send_tensor if group is None else group.all_gather(send_tensor)
 
 
 def _check_group(process_group: str | None) -> None:

@@ -39,6 +39,8 @@ constexpr Row kRows[] = {
     {"RmsNormOperationNORM", "235", "T T > T", "f16 bf16"},
     {"RmsNormOperationNORMWithRSTD", "2", "f32 f32 > f32 f32", "f32"},
     {"RmsNormOperationPRENORM", "235", "T T... > T T", "f16 bf16"},
+    {"RmsNormOperationNORMAndQUANT", "23", "f16 f16 f16 f16 i8 > i8", "f16"},
+    {"RmsNormOperationPRENORMAndQUANT", "23", "f16 f16 f16 f16 f16 i8 > i8 f16", "f16"},
     {"RmsNormOperationPOSTNORM", "235", "T T... > T", "f16 bf16"},
     {"LayerNormOperationNorm", "25", "T T T > T", "f16 f32 bf16"},
     {"LayerNormOperationNorm", "3", "T T T > T", "f16"},

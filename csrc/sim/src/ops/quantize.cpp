@@ -15,10 +15,6 @@ namespace {
 using infer::ElewiseParam;
 using infer::LinearParam;
 
-int8_t to_int8(float value) {
-  return static_cast<int8_t>(std::isnan(value) ? 0.0f : std::clamp(std::rint(value), -128.0f, 127.0f));
-}
-
 std::vector<float> floats(const View& x) {
   std::vector<float> values(static_cast<size_t>(x.count()));
   load(x.data, x.dtype, 0, x.count(), values.data());
@@ -176,6 +172,10 @@ class QuantLinear : public PlainRules {
 };
 
 }  // namespace
+
+int8_t to_int8(float value) {
+  return static_cast<int8_t>(std::isnan(value) ? 0.0f : std::clamp(std::rint(value), -128.0f, 127.0f));
+}
 
 Status make_quantizer(const ElewiseParam& param, RulesPtr& rules) {
   constexpr const char* kName = "ElewiseOperation";

@@ -8,6 +8,9 @@
 
 namespace atb::sim {
 
+// Rounds to the nearest integer of 8 bits; NaN becomes 0.
+int8_t to_int8(float value);
+
 Status make_quantizer(const infer::ElewiseParam& param, RulesPtr& rules);
 Status make_quant_linear(const infer::LinearParam& param, RulesPtr& rules);
 

@@ -31,8 +31,8 @@ class Kind(Enum):
     ADAPTER = b"adap"  # to the others: their parts of an adapter
     STEP = b"step"  # to the others: the inputs of a step
     DONE = b"done"  # to the first: a step that devices sum has ended, or was refused as rank 0 refuses it
-    PART = b"part"  # to the first: a term of a sum
-    SUM = b"sum "  # to the others: the sum
+    PART = b"part"  # to the first: a term of a sum, or a part of what is gathered
+    WHOLE = b"whol"  # to the others: the sum, or all parts
     JOIN = b"join"  # to the first: a process that another program started is there
     END = b"end "  # to such a process: the group has ended, and why if it failed
     ERROR = b"fail"  # to the first: why a process cannot go on

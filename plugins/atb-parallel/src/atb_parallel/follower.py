@@ -36,7 +36,7 @@ class Peer(Communicator):
         super().__init__(rank, world_size, domain)
         self.channel = channel
         self.step = 0
-        #: A message that came where a sum was expected: the first process gave the step up.
+        #: A message that came where a result was expected: the first process gave the step up.
         self.pending: Message | None = None
 
     def divide(
@@ -58,12 +58,19 @@ class Peer(Communicator):
 
     def sum(self, part: HostArray, total: HostArray) -> None:
         """Sends `part` to the first process and receives the sum."""
+        self._exchange(part, total)
+
+    def gather(self, part: HostArray, whole: HostArray) -> None:
+        """Sends `part` to the first process and receives those of all."""
+        self._exchange(part, whole)
+
+    def _exchange(self, part: HostArray, result: HostArray) -> None:
         self.channel.send(Kind.PART, self.step, part.tobytes())
         message = self.channel.receive()
-        if message.kind is not Kind.SUM or message.step != self.step or len(message.content) != total.nbytes:
+        if message.kind is not Kind.WHOLE or message.step != self.step or len(message.content) != result.nbytes:
             self.pending = message
             raise EngineError(f"step {self.step} was given up")
-        total[...] = np.frombuffer(message.content, total.dtype).reshape(total.shape)
+        result[...] = np.frombuffer(message.content, result.dtype).reshape(result.shape)
 
     def next_message(self) -> Message:
         """Returns the next message."""

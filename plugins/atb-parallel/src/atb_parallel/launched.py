@@ -13,6 +13,7 @@ import secrets
 import signal
 import socket
 import struct
+import threading
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -94,7 +95,8 @@ def follow(rank: int, world_size: int) -> None:
         RequestError: the environment does not say where to meet.
     """
     # Ctrl-C in a terminal is sent to all processes; only the first one must handle it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     store = _store(rank, world_size)
     try:
         store.wait([_STORE_KEY], timedelta(seconds=_SECONDS_TO_MEET))

@@ -144,17 +144,33 @@ class Leader(Communicator):
 
     def sum(self, part: HostArray, total: HostArray) -> None:
         """Adds the parts of the others to `part`, in their order, and tells them the sum."""
-        try:
+        with self._told(total):
             result = part.astype(np.float32)
-            for each in self._followers:
-                content = self._receive(each, Kind.PART).content
-                if len(content) != part.nbytes:
-                    raise EngineError(f"rank {each.rank} computes another step than rank 0")
-                result += np.frombuffer(content, part.dtype).reshape(part.shape).astype(np.float32)
+            for other in self._parts(part):
+                result += other.astype(np.float32)
             total[...] = result
-            summed = total.tobytes()
+
+    def gather(self, part: HostArray, whole: HostArray) -> None:
+        """Puts `part` and those of the others into `whole`, and tells them all."""
+        with self._told(whole):
+            for rank, each in enumerate((part, *self._parts(part))):
+                whole[rank] = each
+
+    def _parts(self, part: HostArray) -> Iterator[HostArray]:
+        for each in self._followers:
+            content = self._receive(each, Kind.PART).content
+            if len(content) != part.nbytes:
+                raise EngineError(f"rank {each.rank} computes another step than rank 0")
+            yield np.frombuffer(content, part.dtype).reshape(part.shape)
+
+    @contextmanager
+    def _told(self, result: HostArray) -> Iterator[None]:
+        """Sends `result` to the others in the end."""
+        try:
+            yield
+            content = result.tobytes()
             for each in self._followers:
-                self._send(each, Kind.SUM, summed)
+                self._send(each, Kind.WHOLE, content)
         except KeyboardInterrupt:
             # The engine makes an error of every exception; the interrupt comes again behind it.
             _thread.interrupt_main()

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The op that sums over the processes of a group."""
+"""The ops over the processes of a group: the sum, and what each of them has."""
 
 from __future__ import annotations
 
 import itertools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -20,6 +20,7 @@ from atb_core.graph.arrays import HostArray, numpy_dtype, to_numpy, to_torch
 from atb_core.graph.dim import Shape
 from atb_core.graph.network import record
 from atb_core.graph.op import Op, RealTensor
+from atb_core.graph.ops import AllGather as DeviceAllGather
 from atb_core.graph.ops import AllReduce as DeviceAllReduce
 from atb_core.graph.ops.comm import CommBackend
 from atb_core.graph.tensor import Tensor
@@ -40,7 +41,7 @@ def device_library() -> CommBackend:
 
 
 class Communicator(ABC):
-    """One process of a group: the interface that the op `AllReduce` calls while a step runs.
+    """One process of a group: the interface that the ops call while a step runs.
 
     Args:
         rank: number of this process in the group.
@@ -62,16 +63,22 @@ class Communicator(ABC):
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Records the sum of `tensor` over the processes."""
         if self.domain is not None:
-            op = DeviceAllReduce(
-                self.rank,
-                self.world_size,
-                device_library(),
-                comm_domain=self.domain,
-                rank_table_file=os.environ.get("RANK_TABLE_FILE", ""),
-            )
-            return record(op, (tensor,))[0]
-        _register()
+            return record(DeviceAllReduce(**self._on_devices()), (tensor,))[0]
+        register_cpu_kernel(AllReduce, _KERNELS[AllReduce])
         return record(AllReduce(self._number), (tensor,))[0]
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """Records `tensor` of all processes, in their order, under a new first dimension."""
+        if self.domain is not None:
+            return record(DeviceAllGather(**self._on_devices()), (tensor,))[0]
+        register_cpu_kernel(AllGather, _KERNELS[AllGather])
+        return record(AllGather(self._number, self.world_size), (tensor,))[0]
+
+    def _on_devices(self) -> dict[str, Any]:
+        return {
+            "rank": self.rank, "rank_size": self.world_size, "backend": device_library(), "comm_domain": self.domain,
+            "rank_table_file": os.environ.get("RANK_TABLE_FILE", ""),
+        }  # fmt: skip
 
     def shares(self, prefix: str) -> Sequence[Share]:
         """Returns what each process has of a linear layer: outputs of each matrix, and inputs."""
@@ -84,6 +91,10 @@ class Communicator(ABC):
         Raises:
             EngineError: another process ended or failed.
         """
+
+    @abstractmethod
+    def gather(self, part: HostArray, whole: HostArray) -> None:
+        """Writes `part` of all processes into `whole`, in the order of the ranks; raises as `sum`."""
 
 
 @dataclass(frozen=True)
@@ -105,28 +116,54 @@ class AllReduce(Op, namespace="atb_parallel"):
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
         """Returns the sum."""
         part = to_numpy(inputs[0].contiguous())
-        total = np.empty_like(part)
-        _sum(self.group, part, total)
+        _group_of(self.group).sum(part, total := np.empty_like(part))
         return (to_torch(total),)
 
 
-def _sum(group: int, part: HostArray, total: HostArray) -> None:
-    communicator = _groups.get(group)
+@dataclass(frozen=True)
+class AllGather(Op, namespace="atb_parallel"):
+    """Gathers x of the processes of a group, in their order: `[...]` -> `[world_size, ...]`.
+
+    Attributes:
+        group: number of the group in this process.
+        world_size: number of its processes.
+    """
+
+    group: int = 0
+    world_size: int = 1
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of x under a new first dimension."""
+        return ((self.world_size, *shapes[0]),)
+
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
+        """Returns all of x."""
+        part = to_numpy(inputs[0].contiguous())
+        _group_of(self.group).gather(part, whole := np.empty((self.world_size, *part.shape), part.dtype))
+        return (to_torch(whole),)
+
+
+def _group_of(number: int) -> Communicator:
+    communicator = _groups.get(number)
     if communicator is None:
         raise EngineError("the group of processes that divided the model was closed")
-    communicator.sum(part, total)
+    return communicator
 
 
-def _run(call: KernelCall) -> None:
-    # One of the engine's threads talks to the other processes.
-    if call.part == 0:
-        source, target = call.inputs[0], call.outputs[0]
-        dtype = numpy_dtype(source.dtype)
-        _sum(int(call.attributes["group"]), source.array().view(dtype), target.array().view(dtype))  # type: ignore[arg-type]
+def _kernel(action: Callable[[Communicator, HostArray, HostArray], None]) -> Any:
+    """Returns a kernel that does `action` with the group, the input and the output of an op."""
+
+    def run(call: KernelCall) -> None:
+        # One of the engine's threads talks to the other processes.
+        if call.part == 0:
+            dtype = numpy_dtype(call.inputs[0].dtype)
+            arrays = (each.array().view(dtype) for each in (call.inputs[0], call.outputs[0]))
+            action(_group_of(int(call.attributes["group"])), *arrays)  # type: ignore[arg-type]
+
+    return CpuKernel.from_python(run)
 
 
-_KERNEL: Any = CpuKernel.from_python(_run)
-
-
-def _register() -> None:
-    register_cpu_kernel(AllReduce, _KERNEL)
+_KERNELS = {
+    AllReduce: _kernel(lambda group, part, total: group.sum(part, total)),
+    AllGather: _kernel(lambda group, part, whole: group.gather(part, whole)),
+}

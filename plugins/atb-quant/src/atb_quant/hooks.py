@@ -49,7 +49,7 @@ def atb_functions() -> list[Callable[..., Any]]:
 
 @hookimpl
 def atb_fusion_passes() -> list[Pass]:
-    """Returns the fusions of products of integers with their scales."""
-    from atb_quant.fusions import PASSES
+    """Returns the fusions of norms with roundings, and of products of integers with their scales."""
+    from atb_quant import fusions, norm_quant
 
-    return PASSES
+    return norm_quant.PASSES + fusions.PASSES

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from atb_core.errors import AtbError
+from atb_core.names import QUANTIZATIONS
 from atb_core.plugins.records import Status
 from atb_core.plugins.registry import registry
 from atb_core.runner.model_runner import ModelRunner
@@ -32,15 +33,17 @@ _OPTIONS: dict[str, Any] = {"load_tokenizer": False, "max_model_len": 128, "bloc
 
 
 def model_cases(backend: str, dtypes: Sequence[torch.dtype]) -> Iterator[Case]:
-    """Yields a case for each usable family and element type."""
+    """Yields a case for each usable family and element type, and for weights of integers of the first family."""
     families = {family.model_type for family in registry().families() if family.status is Status.OK}
-    for model_type in sorted(families):
+    kinds: list[tuple[str, str | None]] = [(model_type, None) for model_type in sorted(families)]
+    kinds += [(model_type, each) for model_type in sorted(families)[:1] for each in QUANTIZATIONS]
+    for model_type, quantization in kinds:
         for dtype in dtypes:
-            name = str(dtype).removeprefix("torch.")
-            yield Case("models", f"{model_type}, {name}", partial(_run, model_type, dtype, backend))
+            name = ", ".join(filter(None, (model_type, str(dtype).removeprefix("torch."), quantization)))
+            yield Case("models", name, partial(_run, model_type, dtype, backend, quantization))
 
 
-def _run(model_type: str, dtype: torch.dtype, backend: str) -> Outcome:
+def _run(model_type: str, dtype: torch.dtype, backend: str, quantization: str | None) -> Outcome:
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -52,9 +55,10 @@ def _run(model_type: str, dtype: torch.dtype, backend: str) -> Outcome:
     sampling = SamplingParams(temperature=0.0, max_tokens=_TOKENS, ignore_eos=True, logprobs=_TOP)
     with tempfile.TemporaryDirectory(prefix="atb-check-") as folder:
         path = tiny_checkpoint(Path(folder), model_type, dtype, **small)
-        expected = ModelRunner(str(path), backend="cpu", **_OPTIONS).generate(prompts, sampling)
+        options = {**_OPTIONS, "quantization": quantization}
+        expected = ModelRunner(str(path), backend="cpu", **options).generate(prompts, sampling)
         try:
-            runner = ModelRunner(str(path), backend=backend, **_OPTIONS)
+            runner = ModelRunner(str(path), backend=backend, **options)
         except AtbError as error:
             return Outcome("refused", described(error))
         return _compared(expected, runner.generate(prompts, sampling))
