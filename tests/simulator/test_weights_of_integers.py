@@ -172,6 +172,20 @@ def test_matrices_that_the_call_does_not_take_stay_floats_and_are_named(caplog: 
     torch.testing.assert_close(engine.forward({"x": torch.ones(3, 65536).half()})["y"], torch.ones(3, 3).half())
 
 
+def test_scales_that_the_dtype_cannot_hold_expand_their_matrix(caplog: pytest.LogCaptureFixture) -> None:
+    integers = np.full((4, 64), 100, np.int8)
+    scales, zeros = np.full((4, 1), 2.0**-23, np.float32), np.zeros((4, 1), np.float32)
+    scales[0] = 1.4 * 2.0**-24
+    engine = get_backend("atb-sim").build(product(DataType.FLOAT16, 4, 64))
+    with caplog.at_level(logging.WARNING):
+        engine.set_weight_blocks("w", [rows_of(integers, scales, zeros, "INTEGERS8")])
+    assert "weight 'w' stays float16: it cannot hold the scales" in caplog.text
+    expected = torch.from_numpy(6400 * scales.T.repeat(3, 0))
+    torch.testing.assert_close(
+        engine.forward({"x": torch.ones(3, 64).half()})["y"].float(), expected, rtol=1e-2, atol=0
+    )
+
+
 DUO = """
 import numpy as np
 from atb_core import AtbError

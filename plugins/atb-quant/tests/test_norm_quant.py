@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from integer_files import CASES
+from safetensors.torch import load_file, save_file
 
+from atb_core import ModelRunner
 from atb_core.engine import BACKENDS
 from atb_core.errors import GraphError
 from atb_core.graph import DataType, Network, Tensor, record
@@ -99,3 +103,18 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     vector, scale = Tensor("w", (8,), DataType.FLOAT16), Tensor("s", (2,), DataType.FLOAT16)
     with Network(), pytest.raises(GraphError, match="the inputs behind x have the shapes"):
         record(RmsNormQuant(), (x, vector, vector, scale, offset))
+
+
+@pytest.mark.skipif(not simulated(), reason="needs the distribution atb-sim: pip install ./plugins/atb-sim")
+def test_the_norms_of_a_model_with_biases_against_outliers_are_fused_on_ascend(tmp_path: Path) -> None:
+    directory, _ = CASES["W8A8"].write(tmp_path, torch.float16)
+    path = directory / "quant_model_weights.safetensors"
+    tensors = load_file(path)
+    shift = torch.randn(WIDTH, generator=torch.Generator().manual_seed(1)).half() / 100
+    norms = [name for name in tensors if name.endswith("layernorm.weight")]
+    save_file({**tensors, **{name.replace("weight", "bias"): shift.clone() for name in norms}}, path)
+    with ModelRunner(directory, load_tokenizer=False, backend="atb-sim") as runner:
+        fused = ops(runner.model.variants.get("decode").engine)
+    # The last norm has no bias; projections behind attention and activation round inputs that come from no norm.
+    found = fused.count(NAME), fused.count("QuantPerChannel"), fused.count("AddRmsNorm"), fused.count("RmsNorm")
+    assert found == (len(norms), len(norms), 1, 0)

@@ -268,6 +268,7 @@ class AtbEngine(NativeEngine):
         """Sets a matrix of integers; as floats where the device cannot multiply by it, or its rows are read."""
         readers = {node.op.name for node in self.network.nodes if self.network.input(name) in node.inputs}
         problem = self.store.backend.device.quant_problem(matrix.dtype.short, *matrix.shape, matrix.bits, matrix.group)
+        problem = problem or ("" if matrix.scales_fit else "it cannot hold the scales")
         if problem and self.store.backend.device.info["nz"]:
             raise EngineError(f"weight {name!r}: {problem}")
         if problem or readers != {"Linear"}:

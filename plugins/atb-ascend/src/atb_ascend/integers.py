@@ -29,7 +29,7 @@ class Integers:
         dtype: type of the values, of scales and of offsets.
         bits: 8 or 4.
         integers: int8 `[n, k]`, from -8 to 7 for 4 bits.
-        scales: `[n, groups]`.
+        scales: `[n, groups]`; float32 where `dtype` cannot hold them.
         offsets: of the same shape; `None` for zeros.
     """
 
@@ -50,6 +50,11 @@ class Integers:
         """Returns the elements of a group, 0 if a row is one."""
         groups = self.scales.shape[1]
         return 0 if groups == 1 else self.shape[1] // groups
+
+    @property
+    def scales_fit(self) -> bool:
+        """Returns true if the scales have the type of the values."""
+        return bool(self.scales.dtype == numpy_dtype(self.dtype))
 
     def values(self) -> HostArray:
         """Returns the values, `[n, k]` of `dtype`."""
@@ -132,7 +137,12 @@ def joined(parts: Sequence[QuantizedRows], dtype: DataType) -> Integers:
     )
     offsets = -zeros.astype(kind) if zeros.any() else None
     integers = np.concatenate([piece[0] for piece in pieces])
-    return Integers(dtype, max(FORMATS[part.format] for part in parts), integers, scales.astype(kind), offsets)
+    with np.errstate(over="ignore"):
+        rounded = scales.astype(kind)
+    # Within a range all errors are less; outside of it, an element would have fewer bits than if it was expanded.
+    if np.allclose(rounded.astype(np.float32), scales, rtol=2.0**-7, atol=0):
+        scales = rounded
+    return Integers(dtype, max(FORMATS[part.format] for part in parts), integers, scales, offsets)
 
 
 def _read(part: QuantizedRows) -> tuple[HostArray, HostArray, HostArray]:
