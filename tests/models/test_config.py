@@ -207,6 +207,12 @@ def test_a_configuration_needs_neither_torch_nor_transformers() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("name", ["hidden_act", "tie_word_embeddings", "rope_theta", "max_position_embeddings"])
+def test_null_is_refused_where_the_model_needs_a_value(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} = null must have a value"):
+        config(**{name: None})
+
+
 def test_null_turns_off_what_the_class_has_on() -> None:
     @dataclass
     class Windowed(BaseConfig):
@@ -215,4 +221,3 @@ def test_null_turns_off_what_the_class_has_on() -> None:
     fields = {"hidden_size": 64, "num_attention_heads": 4}
     assert Windowed.from_dict({**fields, "sliding_window": None}).sliding_window is None
     assert Windowed.from_dict(fields).sliding_window == 4096
-    assert Windowed.from_dict({**fields, "rms_norm_eps": None}).rms_norm_eps == Windowed().rms_norm_eps

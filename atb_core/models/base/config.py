@@ -133,19 +133,18 @@ class BaseConfig:
         return unread_fields(*cls._made_of(config_dict), numbers)
 
     @classmethod
-    def _nullable(cls) -> list[str]:
-        """Returns the fields that are not `None` by default and may be."""
-        fields = [f for f in dataclasses.fields(cls) if f.init and f.default not in (None, dataclasses.MISSING)]
-        return [f.name for f in fields if "None" in str(f.type) or "Optional" in str(f.type)]
-
-    @classmethod
     def _made_of(cls: type[ConfigT], config_dict: Mapping[str, Any]) -> tuple[ConfigT, dict[str, Any]]:
         """Returns an unchecked configuration, and the fields under the names of the class."""
-        names = {f.name for f in dataclasses.fields(cls) if f.init}
-        values = _normalized(config_dict, cls._merged("spellings"), names)
-        # An explicit null turns off what the class has on, where the field's type allows it.
-        values |= {name: None for name in cls._nullable() if name not in values and name in config_dict}
-        return cls(**{key: value for key, value in values.items() if key in names}), values
+        fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+        values = _normalized(config_dict, cls._merged("spellings"), set(fields))
+        for name in sorted(fields.keys() & config_dict.keys() - values.keys() - {"torch_dtype"}):
+            # An explicit null turns off what a family has on; what every model needs, it cannot.
+            optional = "None" in str(fields[name].type) or name not in BaseConfig.__dataclass_fields__
+            if not optional:
+                raise ConfigError(f"{name} = null must have a value", hint="Without it, its default counts.")
+            if fields[name].default is not dataclasses.MISSING:  # of a list, null is the default
+                values[name] = None
+        return cls(**{key: value for key, value in values.items() if key in fields}), values
 
     @classmethod
     def _merged(cls, attribute: str) -> dict[str, Any]:

@@ -24,8 +24,8 @@ class FileMapping {
   size_t bytes_ = 0;
 };
 
-// Owns memory, 64-byte aligned. From 2 MiB up it is aligned to 2 MiB and uses huge pages, because streaming weights
-// through 4 KiB pages costs a page walk every 64 lines. The content is undefined.
+// Owns memory, 64-byte aligned. From 128 KiB up it lies in huge pages, because streaming weights through 4 KiB pages
+// costs a page walk every 64 lines. The content is undefined.
 class Buffer {
  public:
   Buffer() = default;
