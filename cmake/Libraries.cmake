@@ -35,6 +35,8 @@ endfunction()
 function(atb_core_add_cpu)
   _atb_core_add_library(atb_cpu cpu cpu/engine cpu/kernels)
   target_link_libraries(atb_cpu PUBLIC atb_models)
+  # Kernels read the same bytes as integers of 16 bits, words and floats.
+  target_compile_options(atb_cpu PRIVATE -fno-strict-aliasing)
   set(flags_avx2 -mavx2 -mfma -mf16c)
   set(flags_avx512 ${flags_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
   set(flags_avx512_bf16 ${flags_avx512} -mavx512bf16 -mavx512vnni)
