@@ -174,18 +174,15 @@ def load_model(
     options: dict[str, Any] = {"features": tuple(features)} if features else {}
     options |= {"kv_cache_dtype": kv_cache_dtype} if kv_cache_dtype != "auto" else {}
     if group is None and processes > 1:
-        group = needed_package("atb_parallel", "tensor_parallel_size needs").start_group(
-            processes, checkpoint, config,
-            {
-                "backend": backend, "dtype": config.torch_dtype, "num_threads": num_threads,
-                "max_model_len": max_model_len, "features": list(features), "quantization": quantization,
-                "keep_blocks": keep_blocks, "packed_folder": packed_folder, "kv_cache_dtype": kv_cache_dtype,
-            },
-            launched=world_size > 1,
-        )  # fmt: skip
+        opening = {
+            "backend": backend, "dtype": config.torch_dtype, "num_threads": num_threads, "max_model_len": max_model_len,
+            "features": list(features), "quantization": quantization, "keep_blocks": keep_blocks,
+            "packed_folder": packed_folder, "kv_cache_dtype": kv_cache_dtype,
+        }  # fmt: skip
+        atb_parallel = needed_package("atb_parallel", "tensor_parallel_size needs")
+        group = atb_parallel.start_group(processes, checkpoint, config, opening, launched=world_size > 1)
     with checkpoint.weights(config.data_type) as loader, ExitStack() as on_error:
-        if group is not None:
-            on_error.callback(group.close)
+        on_error.callback(lambda: None if group is None else group.close())
         _check_depth(config, loader)
         loader.keeps_integers = keep_blocks and quantization is None
         opened, mapping = loader, Mapping()
@@ -194,8 +191,7 @@ def load_model(
             config, loader = group.divide(router.model_cls, config, loader)
         settings = MindIELLMConfig(hf_config=config, mapping=mapping)
         model = router.model_cls(settings, loader, backend=engines, max_model_len=max_model_len, **options)
-        if variants_of is not None:
-            model.variants = variants_of(model)
+        model.variants = model.variants if variants_of is None else variants_of(model)
         bits = {"quantization": quantization} if quantization else {"keep_blocks": True} if keep_blocks else {}
         choices = [config.torch_dtype, bits, list(features), graph, mapping.rank, mapping.world_size]
         packed = _packed_weights(packed_folder, model, opened, checkpoint, choices)

@@ -151,15 +151,11 @@ class ModelRunner:
         **_unknown: Never,
     ) -> None:
         check_opening(given := locals())
-        self.backend = "cpu" if backend == "auto" else backend
-        self.graph = settings().graph if graph is None else graph
+        self.backend, self.graph = "cpu" if backend == "auto" else backend, settings().graph if graph is None else graph
         check_available({**given, "graph": self.graph})
         if rank:
-            needed_package("atb_parallel", "world_size needs").follow(rank, world_size)
-            raise SystemExit(0)
-        if cache_packed is None:
-            cache_packed = settings().cache_packed if self.backend == "cpu" else False
-        packed = packed_folder(cache_packed)
+            raise SystemExit(needed_package("atb_parallel", "world_size needs").follow(rank, world_size))
+        packed = packed_folder(cache_packed, self.backend)
         make_drafter = None if speculative_config is None else drafter_maker(speculative_config)
         checkpoint = open_checkpoint(with_revision(model_name_or_path, revision), progress)
         self._read(checkpoint, str(dtype), generation_config)

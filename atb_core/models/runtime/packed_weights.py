@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from atb_core.errors import AtbError, BackendUnavailableError, RequestError
 from atb_core.files import user_folder, user_path
+from atb_core.settings import settings
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import Checkpoint, WeightLoader
@@ -37,8 +38,10 @@ _CLOCK_STEP = 0.02
 _log = logging.getLogger(__name__)
 
 
-def packed_folder(choice: bool | str | os.PathLike[str]) -> Path | None:
+def packed_folder(choice: bool | str | os.PathLike[str] | None, backend: str = "cpu") -> Path | None:
     """Returns the folder that `cache_packed` chooses; `None` if nothing is kept."""
+    if choice is None:
+        choice = settings().cache_packed if backend == "cpu" else False
     if isinstance(choice, bool):
         return user_folder(os.environ, "XDG_CACHE_HOME", ".cache") / "packed" if choice else None
     return user_path(os.fspath(choice), RequestError).absolute()

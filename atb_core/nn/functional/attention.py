@@ -94,23 +94,26 @@ def paged_attention(
     Raises:
         GraphError: inputs for prefill and decode are mixed, a required one is missing, or an argument is refused.
     """
+    _refuse(slopes, mla_v_head_size)
+    masks, kv_lens = _masks(mask, mask_type), _required("kv_lens", kv_lens)
+    heads = (head_num, kv_head_num or head_num, q_scale, qk_scale, mask_type)
+    if _is_prefill(k, v, k_cache, v_cache):
+        assert k is not None and v is not None
+        prefill = SelfAttention(*heads, is_triu_mask=is_triu_mask, logits_soft_cap=logits_soft_cap)
+        return record(prefill, (q, k, v, *masks, kv_lens))[0]
+    assert k_cache is not None and v_cache is not None
+    block_table, lens = _required("block_table", block_table), () if q_lens is None else (q_lens,)
+    calc = CalcType.SPEC if lens else CalcType.UNDEFINED
+    op = PagedAttention(*heads, calc_type=calc, logits_soft_cap=logits_soft_cap, int8_kv=k_cache.dtype is DataType.INT8)
+    return record(op, (q, k_cache, v_cache, block_table, kv_lens, *masks, *lens))[0]
+
+
+def _refuse(slopes: Tensor | None, mla_v_head_size: int) -> None:
     if slopes is not None or mla_v_head_size:
         raise GraphError(
             "paged_attention does not support slopes or mla_v_head_size",
             hint="Give ALiBi's whole bias as a mask of the type ALIBI; multi_latent_attention has latent heads.",
         )
-    masks, kv_lens = _masks(mask, mask_type), _required("kv_lens", kv_lens)
-    scales = (head_num, kv_head_num or head_num, q_scale, qk_scale, mask_type)
-    if _is_prefill(k, v, k_cache, v_cache):
-        assert k is not None and v is not None
-        prefill = SelfAttention(*scales, is_triu_mask=is_triu_mask, logits_soft_cap=logits_soft_cap)
-        return record(prefill, (q, k, v, *masks, kv_lens))[0]
-    assert k_cache is not None and v_cache is not None
-    block_table, lens = _required("block_table", block_table), () if q_lens is None else (q_lens,)
-    calc = CalcType.SPEC if lens else CalcType.UNDEFINED
-    int8_kv, cap = k_cache.dtype is DataType.INT8, logits_soft_cap
-    op = PagedAttention(*scales, calc_type=calc, logits_soft_cap=cap, int8_kv=int8_kv)
-    return record(op, (q, k_cache, v_cache, block_table, kv_lens, *masks, *lens))[0]
 
 
 def _required(name: str, value: Tensor | None) -> Tensor:
