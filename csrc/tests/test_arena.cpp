@@ -4,7 +4,6 @@
 
 #include "atb_core/types.h"
 #include "check.h"
-#include "cpu/engine/memory.h"
 #include "graph/arena.h"
 
 using atb_core::Lifetime;
@@ -61,18 +60,6 @@ TEST(random_values_never_overlap_and_are_aligned) {
       for (size_t b = 0; b < a; ++b) CHECK(!overlap(values, placement, a, b));
     }
   }
-}
-
-TEST(buffers_are_aligned_and_writable) {
-  for (size_t bytes : {size_t{1}, size_t{100}, size_t{1} << 20, (size_t{2} << 20) + 5, size_t{7} << 20}) {
-    atb_core::Buffer buffer(bytes);
-    const size_t alignment = bytes >= (size_t{2} << 20) ? size_t{2} << 20 : atb_core::kAlignment;
-    CHECK(reinterpret_cast<uintptr_t>(buffer.data()) % alignment == 0);
-    buffer.data()[0] = buffer.data()[bytes - 1] = std::byte{1};
-    atb_core::Buffer moved = std::move(buffer);
-    CHECK(moved.bytes() == bytes && moved.data()[bytes - 1] == std::byte{1});
-  }
-  CHECK_THROWS(atb_core::Buffer(SIZE_MAX - 5), "out of memory");
 }
 
 TEST_MAIN()

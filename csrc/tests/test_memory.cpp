@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "atb_core/types.h"
@@ -34,6 +35,9 @@ TEST(buffers_are_aligned_and_their_own) {
   std::vector<Buffer> buffers;
   const size_t sizes[] = {1, 63, 4096, 128 << 10, (128 << 10) - 1, 3 * kMiB + 5, 300 * kMiB, 2 * kMiB, 700 << 10};
   for (const size_t bytes : sizes) buffers.push_back(filled(bytes, static_cast<int>(buffers.size())));
+  const Buffer moved = std::exchange(buffers.back(), Buffer());
+  CHECK(buffers.back().bytes() == 0 && holds(moved, static_cast<int>(buffers.size()) - 1));
+  buffers.pop_back();
   for (size_t i = 0; i < buffers.size(); ++i) {
     CHECK(buffers[i].bytes() == sizes[i]);
     CHECK(reinterpret_cast<uintptr_t>(buffers[i].data()) % kAlignment == 0);

@@ -150,6 +150,11 @@ Bound bind_quant_linear(const Binding& b) {
           work};
 }
 
+Bound bind_rms_norm_quant(const Binding& b) {
+  b.require(false, "the cpu engine has no RmsNormQuant: use AddRmsNorm or RmsNorm, and QuantPerChannel");
+  return {};
+}
+
 WeightUse quant_linear_use(const Attributes& attributes, int index) {
   if (index != 1) return WeightUse::plain;
   return std::get<bool>(attributes.find("transpose_b")->second) ? WeightUse::linear_nk : WeightUse::linear_kn;
@@ -160,6 +165,7 @@ WeightUse quant_linear_use(const Attributes& attributes, int index) {
 void add_quant_ops(CpuOps& ops) {
   ops["QuantPerChannel"] = {.bind = bind_quant_per_channel};
   ops["DynamicQuant"] = {.bind = bind_dynamic_quant};
+  ops["atb_quant.RmsNormQuant"] = {.bind = bind_rms_norm_quant};
   ops["QuantLinear"] = {.bind = bind_quant_linear, .weight_use = quant_linear_use};
 }
 
