@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model records with `nn.distributed` in a group runs in all of its processes; here they are threads."""
+"""Runs what a model records with `nn.distributed` in all processes of a group; here they are threads."""
 
 from __future__ import annotations
 

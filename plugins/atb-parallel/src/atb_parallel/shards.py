@@ -293,7 +293,7 @@ def _block_elements(block_format: str) -> int:
 
 
 class ModelPart(NamedTuple):
-    """What one process has of a model.
+    """Holds what one process has of a model.
 
     Attributes:
         config: the sizes of the part.
