@@ -12,7 +12,7 @@ from atb_core.child import Worker, encode, serve
 from atb_core.errors import TokenizerError
 
 if TYPE_CHECKING:
-    from tokenizers import AddedToken
+    from tokenizers import AddedToken, Tokenizer
 
 _SECONDS = 10.0
 # Bytes for the vocabulary of a quarter of a million tokens in three forms, and for what it encodes.
@@ -24,9 +24,8 @@ class _Encoding(NamedTuple):
     ids: list[int]
 
 
-class _Added(NamedTuple):
-    content: str
-    special: bool
+def _described(token: AddedToken) -> dict[str, Any]:
+    return {name: getattr(token, name) for name in ("content", *_FLAGS)}
 
 
 class GuardedTokenizer:
@@ -40,6 +39,8 @@ class GuardedTokenizer:
     Raises:
         TokenizerError: the tokenizer is damaged, or needs more time or memory than allowed; also from each method.
     """
+
+    encode_special_tokens = False
 
     def __init__(self, text: str, source: str, is_byte_level: bool) -> None:
         self.is_byte_level = is_byte_level
@@ -65,7 +66,7 @@ class GuardedTokenizer:
     def encode(self, text: str, add_special_tokens: bool = True) -> _Encoding:
         """Encodes a text; raises UnicodeEncodeError if it is not valid Unicode."""
         text.encode()
-        return _Encoding(self._call("encode", text, add_special_tokens))
+        return _Encoding(self._call("encode", text, add_special_tokens, self.encode_special_tokens))
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Decodes tokens."""
@@ -85,21 +86,27 @@ class GuardedTokenizer:
         token: str | None = self._call("id_to_token", token_id)
         return token
 
-    def get_added_tokens_decoder(self) -> dict[int, _Added]:
+    def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
         """Returns the added tokens by id."""
-        return {number: _Added(*added) for number, *added in self._call("get_added_tokens_decoder")}
+        from tokenizers import AddedToken
+
+        return {number: AddedToken(**token) for number, token in self._call("get_added_tokens_decoder")}
 
     def add_tokens(self, tokens: Sequence[AddedToken]) -> int:
         """Adds tokens."""
         before = self.get_vocab_size()
-        self._added += [{name: getattr(token, name) for name in ("content", *_FLAGS)} for token in tokens]
+        self._added += map(_described, tokens)
         self._prepare()
         return self.get_vocab_size() - before
 
-    def no_padding(self) -> None:
-        """Does nothing: the child process drops padding and truncation."""
 
-    no_truncation = no_padding
+def without_training(backend: Tokenizer) -> Tokenizer:
+    """Switches off what some files keep of their training: padding, truncation, and merges left out at random."""
+    backend.no_padding()
+    backend.no_truncation()
+    if getattr(backend.model, "dropout", None):
+        backend.model.dropout = None
+    return backend
 
 
 def main() -> None:
@@ -111,9 +118,7 @@ def main() -> None:
     failure: str | None = None
 
     def load(text: str, added: list[dict[str, Any]]) -> tokenizers.Tokenizer:
-        loaded = tokenizers.Tokenizer.from_str(text)
-        loaded.no_padding()
-        loaded.no_truncation()
+        loaded = without_training(tokenizers.Tokenizer.from_str(text))
         loaded.add_tokens([tokenizers.AddedToken(**token) for token in added])
         return loaded
 
@@ -139,10 +144,11 @@ def main() -> None:
 
 def _value(backend: Any, name: str, *arguments: Any) -> Any:
     if name == "encode":
+        backend.encode_special_tokens = arguments[2]
         return backend.encode(arguments[0], add_special_tokens=arguments[1]).ids
     if name == "decode":
         return backend.decode(arguments[0], skip_special_tokens=arguments[1])
     value = getattr(backend, name)(*arguments)
     if name == "get_added_tokens_decoder":
-        return [[number, token.content, token.special] for number, token in value.items()]
+        return [[number, _described(token)] for number, token in value.items()]
     return value
