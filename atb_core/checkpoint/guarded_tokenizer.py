@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from atb_core.child import Worker, encode, serve
 from atb_core.errors import TokenizerError
@@ -18,10 +19,6 @@ _SECONDS = 10.0
 # Bytes for the vocabulary of a quarter of a million tokens in three forms, and for what it encodes.
 _MEMORY = 2 << 30
 _FLAGS = ("special", "normalized", "single_word", "lstrip", "rstrip")
-
-
-class _Encoding(NamedTuple):
-    ids: list[int]
 
 
 def _described(token: AddedToken) -> dict[str, Any]:
@@ -63,10 +60,10 @@ class GuardedTokenizer:
             raise TokenizerError(f"{self._what}: {answer['error']}", hint)
         return answer["value"]
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> _Encoding:
+    def encode(self, text: str, add_special_tokens: bool = True) -> SimpleNamespace:
         """Encodes a text; raises UnicodeEncodeError if it is not valid Unicode."""
         text.encode()
-        return _Encoding(self._call("encode", text, add_special_tokens, self.encode_special_tokens))
+        return SimpleNamespace(ids=self._call("encode", text, add_special_tokens, self.encode_special_tokens))
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Decodes tokens."""
@@ -78,13 +75,11 @@ class GuardedTokenizer:
 
     def token_to_id(self, token: str) -> int | None:
         """Returns the id of a token, `None` if there is none."""
-        number: int | None = self._call("token_to_id", token)
-        return number
+        return cast("int | None", self._call("token_to_id", token))
 
     def id_to_token(self, token_id: int) -> str | None:
         """Returns the text of a token, `None` if there is none."""
-        token: str | None = self._call("id_to_token", token_id)
-        return token
+        return cast("str | None", self._call("id_to_token", token_id))
 
     def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
         """Returns the added tokens by id."""
