@@ -43,6 +43,12 @@ class ErrorSlot {
   char text_[512];  // not initialized: every run makes slots and few need them
 };
 
+// Bytes a kernel wants in Worker::shared (the node) and Worker::scratch (each thread).
+struct ScratchSize {
+  size_t shared = 0;
+  size_t per_thread = 0;
+};
+
 // A kernel is called on every thread of the pool with the same arguments and its own Worker. It divides its work over
 // outputs, never over a sum, so that results depend neither on `count` nor on the order of the threads.
 struct Worker {

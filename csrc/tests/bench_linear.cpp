@@ -77,7 +77,7 @@ struct Bench {
       room = m;
     }
     std::memset(x, 0x3c, static_cast<size_t>(m * kWidest) * item);
-    LinearScratch scratch = linear_scratch(isa, dtype, m, kWidest, pool.size());
+    const ScratchSize scratch = linear_scratch(isa, dtype, m, kWidest);
     std::byte* memory = huge_pages(scratch.shared + scratch.per_thread * static_cast<size_t>(pool.size()));
     std::vector<std::atomic<int64_t>> tickets(layers.size());
     if (each != nullptr) each->assign(layers.size(), 0);

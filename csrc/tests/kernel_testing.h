@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "check.h"
-#include "cpu/flush_denormals.h"
 #include "cpu/isa.h"
 #include "cpu/kernels/kernels.h"
+#include "on_threads.h"
 
 // The portable vectors, for their scalar conversions.
 #define ATB_CPU_LEVEL testing
@@ -145,27 +145,7 @@ template <typename Args>
 std::optional<cpu::ErrorSlot::Report> run(Isa isa, int threads,
                                           void (*KernelTable::*kernel)(const Args&, const Worker&), const Args& args,
                                           ScratchSize scratch = {}) {
-  cpu::Barrier barrier(threads);
-  std::atomic<int64_t> ticket{0};
-  cpu::ErrorSlot error;
-  const auto memory = [](size_t bytes) {
-    return std::unique_ptr<std::byte, decltype(&std::free)>(
-        static_cast<std::byte*>(std::aligned_alloc(kAlignment, align_up(bytes + 1))), &std::free);
-  };
-  const auto shared = memory(scratch.shared);
-  const auto work = [&](int index) {
-    const cpu::FlushDenormals flush;
-    const auto own = memory(scratch.per_thread);
-    const Worker worker{index,    threads, own.get(), scratch.per_thread, shared.get(), scratch.shared,
-                        &barrier, &ticket, &error};
-    (cpu::kernel_table(isa).*kernel)(args, worker);
-  };
-  std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(work, i);
-  work(0);
-  for (std::thread& t : others) t.join();
-  if (!error.failed()) return std::nullopt;
-  return error.get();
+  return on_threads(threads, scratch, [&](const Worker& worker) { (cpu::kernel_table(isa).*kernel)(args, worker); });
 }
 
 // Runs on every level with 1, 2 and 3 threads: no error, the same bits everywhere, nothing outside the outputs.

@@ -5,15 +5,16 @@
 #include <cstring>
 #include <random>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "check.h"
-#include "cpu/flush_denormals.h"
 #include "cpu/kernels/linear.h"
+#include "on_threads.h"
 
 using namespace atb_core;
 using namespace atb_core::cpu;
+using test::Exact;
+using test::on_threads;
 
 namespace {
 
@@ -98,45 +99,17 @@ float spec(const Array& x, int64_t x_at, const Array& w, int64_t w_at, int64_t k
 
 // ---- Running a kernel ----
 
-struct Aligned {
-  explicit Aligned(size_t size) : bytes(size), raw(size + 64) {}
-  std::byte* data() {
-    return reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(raw.data()) + 63) & ~uintptr_t{63});
-  }
-  size_t bytes;
-  std::vector<std::byte> raw;
-};
-
-template <typename Fn>
-void on_threads(int threads, LinearScratch sizes, ErrorSlot& errors, Fn fn) {
-  Barrier barrier(threads);
-  std::atomic<int64_t> ticket{0};
-  Aligned shared(sizes.shared);
-  std::vector<Aligned> own;
-  for (int t = 0; t < threads; ++t) own.emplace_back(sizes.per_thread);
-  auto body = [&](int t) {
-    const FlushDenormals flush;
-    fn(Worker{t, threads, own[static_cast<size_t>(t)].data(), sizes.per_thread, shared.data(), sizes.shared, &barrier,
-              &ticket, &errors});
-  };
-  std::vector<std::thread> others;
-  for (int t = 1; t < threads; ++t) others.emplace_back(body, t);
-  body(0);
-  for (std::thread& thread : others) thread.join();
-}
-
 void run(Isa isa, const LinearArgs& args, int threads) {
-  ErrorSlot errors;
-  on_threads(threads, linear_scratch(isa, args.dtype, args.m, args.k, threads), errors,
-             [&](const Worker& worker) { linear(isa, args, worker); });
+  CHECK(!on_threads(threads, linear_scratch(isa, args.dtype, args.m, args.k),
+                    [&](const Worker& worker) { linear(isa, args, worker); }));
 }
 
 struct Packed {
-  Aligned storage;
+  Exact storage;
   PackedWeight weight;
   Packed(Isa isa, const Array& w, int64_t n, int64_t k, bool kn = false) : storage(packed_bytes(isa, w.dtype, n, k)) {
     // Filled with garbage, because the kernel must write the padding.
-    std::memset(storage.data(), 0x7f, storage.bytes);
+    std::memset(storage.data(), 0x7f, storage.bytes());
     const int64_t blocks = packed_blocks(n), half = blocks / 2;
     pack(isa, w.bytes.data(), w.dtype, n, k, kn, storage.data(), half, blocks);
     pack(isa, w.bytes.data(), w.dtype, n, k, kn, storage.data(), 0, half);
@@ -227,7 +200,7 @@ TEST(rows_in_rounds_give_the_specified_bits) {
   const int64_t k = 1 << 16;
   const Problem p(DataType::bf16, {201, 2, k}, DataType::bf16);
   for (Isa isa : supported_isas()) {
-    const size_t shared = linear_scratch(isa, DataType::bf16, p.shape.m, k, 2).shared;
+    const size_t shared = linear_scratch(isa, DataType::bf16, p.shape.m, k).shared;
     CHECK(shared < size_t{201} * k * 2);
     expect_equal(p, isa, 2, p.shape.m);
   }
@@ -307,7 +280,7 @@ TEST(a_transposed_source_packs_to_the_same_bytes) {
     for (int64_t i = 0; i < n * k; ++i) transposed.set(i % k * n + i / k, w.get(i));
     for (Isa isa : supported_isas()) {
       Packed a(isa, w, n, k), b(isa, transposed, n, k, true);
-      CHECK(std::memcmp(a.storage.data(), b.storage.data(), a.storage.bytes) == 0);
+      CHECK(std::memcmp(a.storage.data(), b.storage.data(), a.storage.bytes()) == 0);
     }
   }
 }
@@ -323,11 +296,10 @@ TEST(rows_can_be_looked_up_in_a_packed_weight) {
       for (DataType index : {DataType::i64, DataType::i32}) {
         Array out(dtype, 5 * k);
         const void* indices = index == DataType::i64 ? static_cast<const void*>(wide.data()) : narrow.data();
-        ErrorSlot errors;
-        on_threads(2, {}, errors, [&](const Worker& worker) {
+        const auto error = on_threads(2, {}, [&](const Worker& worker) {
           gather_packed_rows(isa, packed.weight, indices, index, 5, out.bytes.data(), worker);
         });
-        CHECK(!errors.failed());
+        CHECK(!error);
         int64_t bad = 0;
         for (int64_t i = 0; i < 5 * k; ++i) bad += !out.same(i, w, wide[static_cast<size_t>(i / k)] * k + i % k);
         CHECK(bad == 0);
@@ -342,12 +314,10 @@ TEST(a_bad_index_is_reported_and_not_read) {
   for (int64_t bad : {int64_t{20}, int64_t{-1}, int64_t{1} << 40}) {
     const std::vector<int64_t> indices = {3, bad};
     Array out(DataType::bf16, 2 * k, 0x55);
-    ErrorSlot errors;
-    on_threads(1, {}, errors, [&](const Worker& worker) {
+    const auto error = on_threads(1, {}, [&](const Worker& worker) {
       gather_packed_rows(Isa::portable, packed.weight, indices.data(), DataType::i64, 2, out.bytes.data(), worker);
     });
-    CHECK(errors.failed());
-    CHECK(errors.get().position == 1 && errors.get().value == bad && errors.get().limit == n);
+    CHECK(error && error->position == 1 && error->value == bad && error->limit == n);
     CHECK(out.bytes[static_cast<size_t>(k) * 2] == std::byte{0x55});
   }
 }

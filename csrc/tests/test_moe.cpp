@@ -17,27 +17,6 @@ using Ints = std::vector<int64_t>;
 
 namespace {
 
-// Runs fn on every thread of a new pool and returns the first error of a thread.
-template <typename Fn>
-std::optional<cpu::ErrorSlot::Report> on_threads(int threads, ScratchSize scratch, Fn fn) {
-  cpu::Barrier barrier(threads);
-  std::atomic<int64_t> ticket{0};
-  cpu::ErrorSlot error;
-  const Buffer shared(scratch.shared);
-  const auto work = [&](int index) {
-    const cpu::FlushDenormals flush;
-    const Buffer own(scratch.per_thread);
-    fn(Worker{index, threads, own.data(), scratch.per_thread, shared.data(), scratch.shared, &barrier, &ticket,
-              &error});
-  };
-  std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(work, i);
-  work(0);
-  for (std::thread& t : others) t.join();
-  if (!error.failed()) return std::nullopt;
-  return error.get();
-}
-
 // A weight [count, n, k] packed for a level.
 struct Packed {
   Buffer memory;
@@ -99,7 +78,7 @@ struct Problem {
     const Packed packed(isa, w);
     Array out(x.view().dtype, {m, n});
     const size_t item = itemsize(x.view().dtype);
-    const auto [shared, own] = cpu::linear_scratch(isa, x.view().dtype, 1, k, 1);
+    const auto [shared, own] = cpu::linear_scratch(isa, x.view().dtype, 1, k);
     for (int64_t row = 0, group = 0; row < m; ++row) {
       while (ends.view().as<int64_t>()[group] <= row) ++group;
       const cpu::LinearPart part{packed.weight.matrix(group),

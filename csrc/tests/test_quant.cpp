@@ -5,49 +5,23 @@
 #include <cstring>
 #include <random>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "check.h"
-#include "cpu/flush_denormals.h"
 #include "cpu/kernels/linear.h"
 #include "cpu/kernels/quant_blocks.h"
+#include "on_threads.h"
 
 using namespace atb_core;
 using namespace atb_core::cpu;
+using test::Exact;
+using test::on_threads;
 
 namespace {
 
 constexpr QuantFormat kBlockFormats[] = {QuantFormat::q4_0, QuantFormat::q4_1,  QuantFormat::q5_0, QuantFormat::q5_1,
                                          QuantFormat::q8_0, QuantFormat::q3_k,  QuantFormat::q4_k, QuantFormat::q5_k,
                                          QuantFormat::q6_k, QuantFormat::iq4_nl};
-
-struct Aligned {
-  explicit Aligned(size_t size) : bytes(size), raw(size + 64) {}
-  std::byte* data() {
-    return reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(raw.data()) + 63) & ~uintptr_t{63});
-  }
-  size_t bytes;
-  std::vector<std::byte> raw;
-};
-
-template <typename Fn>
-void on_threads(int threads, LinearScratch sizes, ErrorSlot& errors, Fn fn) {
-  Barrier barrier(threads);
-  std::atomic<int64_t> ticket{0};
-  Aligned shared(sizes.shared);
-  std::vector<Aligned> own;
-  for (int t = 0; t < threads; ++t) own.emplace_back(sizes.per_thread);
-  auto body = [&](int t) {
-    const FlushDenormals flush;
-    fn(Worker{t, threads, own[static_cast<size_t>(t)].data(), sizes.per_thread, shared.data(), sizes.shared, &barrier,
-              &ticket, &errors});
-  };
-  std::vector<std::thread> others;
-  for (int t = 1; t < threads; ++t) others.emplace_back(body, t);
-  body(0);
-  for (std::thread& thread : others) thread.join();
-}
 
 // Where the 16-bit floats of a block are: other bytes may have any value.
 std::vector<int> halves_of(QuantFormat format) {
@@ -94,12 +68,12 @@ struct Matrix {
   int64_t n, k;
   std::vector<std::byte> blocks;  // of a format with blocks
   std::vector<float> floats;      // of the others
-  Aligned storage;
+  Exact storage;
 
   Matrix(QuantFormat f, int64_t rows, int64_t columns, unsigned seed)
       : format(f), n(rows), k(columns), storage(quant_packed_bytes(f, rows, columns)) {
     // Filled with garbage, because packing must write the padding.
-    std::memset(storage.data(), 0x7f, storage.bytes);
+    std::memset(storage.data(), 0x7f, storage.bytes());
     const int64_t all = packed_blocks(n), half = all / 2;
     if (quant_layout(f).block == 0) {
       floats = random_floats(n * k, seed);
@@ -207,13 +181,12 @@ int64_t elements(QuantFormat format, int64_t blocks) {
 }
 
 void run(Isa isa, const LinearArgs& args, int threads) {
-  LinearScratch need;
+  ScratchSize need;
   for (const LinearPart& part : args.parts) {
-    const LinearScratch own = linear_scratch(isa, args.dtype, args.m, args.k, threads, part.weight.format);
+    const ScratchSize own = linear_scratch(isa, args.dtype, args.m, args.k, part.weight.format);
     need = {std::max(need.shared, own.shared), std::max(need.per_thread, own.per_thread)};
   }
-  ErrorSlot errors;
-  on_threads(threads, need, errors, [&](const Worker& worker) { linear(isa, args, worker); });
+  CHECK(!on_threads(threads, need, [&](const Worker& worker) { linear(isa, args, worker); }));
 }
 
 void expect_equal(Matrix& w, Isa isa, int threads, int64_t m) {
@@ -342,11 +315,10 @@ TEST(rows_can_be_looked_up) {
     Matrix w(format, 40, elements(format, 2), 6);
     const std::vector<int64_t> rows = {39, 0, 17};
     std::vector<float> out(rows.size() * static_cast<size_t>(w.k));
-    ErrorSlot errors;
-    on_threads(2, {}, errors, [&](const Worker& worker) {
+    const auto error = on_threads(2, {}, [&](const Worker& worker) {
       gather_packed_rows(Isa::portable, w.weight(), rows.data(), DataType::i64, 3, out.data(), worker);
     });
-    CHECK(!errors.failed());
+    CHECK(!error);
     std::vector<float> unit(static_cast<size_t>(w.k));
     for (size_t i = 0; i < rows.size(); ++i) {
       for (int64_t j = 0; j < w.k; j += 7) {
@@ -364,7 +336,7 @@ TEST(values_that_are_not_finite_are_not_quantised) {
   for (QuantFormat format : {QuantFormat::int8, QuantFormat::int4}) {
     std::vector<float> w = random_floats(32 * 64, 1);
     w[100] = std::numeric_limits<float>::infinity();
-    Aligned packed(quant_packed_bytes(format, 32, 64));
+    Exact packed(quant_packed_bytes(format, 32, 64));
     CHECK(!quantize_pack(format, w.data(), DataType::f32, 32, 64, packed.data(), 0, 2));
     w[100] = 0;
     CHECK(quantize_pack(format, w.data(), DataType::f32, 32, 64, packed.data(), 0, 2));

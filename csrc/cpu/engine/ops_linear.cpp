@@ -150,10 +150,9 @@ class Builder {
 
   Bound finish() {
     Job& job = *job_;
-    LinearScratch need;
+    ScratchSize need;
     for (const LinearPart& part : job.parts) {
-      const LinearScratch own =
-          linear_scratch(job.isa, job.args.dtype, job.args.m, job.args.k, binding_.threads, part.weight.format);
+      const ScratchSize own = linear_scratch(job.isa, job.args.dtype, job.args.m, job.args.k, part.weight.format);
       need = {std::max(need.shared, own.shared), std::max(need.per_thread, own.per_thread)};
     }
     job.shared_offset = shared_;

@@ -160,7 +160,7 @@ Bound bind_job(const Binding& b, std::shared_ptr<GroupedJob> job) {
     job->one = packed_bytes(b.isa, x.dtype, job->matrices.n, job->matrices.k);
     job->all = static_cast<size_t>(weight.dim(0)) * job->one;
   }
-  const LinearScratch need = grouped_linear_scratch(b.isa, x.dtype, job->rows, x.dim(-1));
+  const ScratchSize need = grouped_linear_scratch(b.isa, x.dtype, job->rows, x.dim(-1));
   return {[job](const Worker& worker) { job->run(worker); },
           {.shared = job->all + need.shared, .per_thread = need.per_thread},
           grouped_work(job->matrices, job->rows)};

@@ -143,7 +143,7 @@ Bound bind_quant_linear(const Binding& b) {
   job->scales_at = job->packs ? align_up(packed_bytes(b.isa, DataType::i8, n, job->k)) : 0;
   const bool bits = scaled && job->scale->dtype == DataType::i64;
   job->rest = job->scales_at + (bits ? align_up(static_cast<size_t>(n) * sizeof(float)) : 0);
-  const LinearScratch need = linear_scratch(b.isa, DataType::i8, job->m, job->k, b.threads);
+  const ScratchSize need = linear_scratch(b.isa, DataType::i8, job->m, job->k);
   const double work = static_cast<double>(n) * static_cast<double>(job->k) * (1 + static_cast<double>(job->m) / 24);
   return {[job](const Worker& worker) { job->run(worker); },
           {.shared = job->rest + need.shared, .per_thread = need.per_thread},

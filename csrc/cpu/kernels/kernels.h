@@ -20,12 +20,6 @@
 
 namespace atb_core::cpu {
 
-// Bytes a kernel wants in Worker::scratch (each thread) and Worker::shared (the node).
-struct ScratchSize {
-  size_t shared = 0;
-  size_t per_thread = 0;
-};
-
 // out = x / sqrt(mean(x^2) + epsilon) * weight over the last dimension. weight [h], of x's dtype or f32.
 struct RmsNormArgs {
   TensorView x, weight, out;

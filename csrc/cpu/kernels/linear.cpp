@@ -280,7 +280,7 @@ const LinearKernel& linear_kernel(Isa isa, DataType dtype, QuantFormat format) {
   return *kernel;
 }
 
-LinearScratch linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, int, QuantFormat format) {
+ScratchSize linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, QuantFormat format) {
   const LinearKernel& kernel = linear_kernel(isa, dtype, format);
   if (m == 0) return {};
   const int64_t stored = LinearRows(kernel, row_unit(kernel, m), rows_at_once(kernel, m, k)).stored();

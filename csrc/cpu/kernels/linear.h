@@ -88,13 +88,8 @@ struct LinearArgs {
   std::span<const LinearPart> parts;
 };
 
-struct LinearScratch {
-  size_t shared = 0, per_thread = 0;
-};
-
 // Upper bound of what linear() needs for this many rows, whatever the parts of this format are.
-LinearScratch linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, int threads,
-                             QuantFormat format = QuantFormat::none);
+ScratchSize linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, QuantFormat format = QuantFormat::none);
 
 // Uses worker.ticket and worker.sync(). No output may overlap x or another output.
 void linear(Isa isa, const LinearArgs& args, const Worker& worker);
@@ -116,7 +111,7 @@ struct GroupedLinearArgs {
 bool groups_fit(const int64_t* ends, int64_t count, int64_t m, const Worker& worker);
 
 // Upper bound of what grouped_linear() needs for this many rows, however they are grouped.
-LinearScratch grouped_linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k);
+ScratchSize grouped_linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k);
 
 // groups_fit() must hold. Only matrices with rows are read. Uses worker.ticket and worker.sync(). A row has the bits
 // that linear() gives it.

@@ -140,7 +140,7 @@ bool groups_fit(const int64_t* ends, int64_t count, int64_t m, const Worker& wor
   return false;
 }
 
-LinearScratch grouped_linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k) {
+ScratchSize grouped_linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k) {
   const LinearKernel& kernel = linear_kernel(isa, dtype);
   if (m == 0) return {};
   const size_t accumulators = accumulator_bytes(kernel, most_stored(m));
