@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from atb_core.errors import RequestError
+from atb_core.errors import BackendUnavailableError, RequestError
 from atb_profile.costs import Cost
 from atb_profile.estimate.command import _build, command
 from atb_profile.estimate.devices import device_names, find_device
@@ -64,6 +64,12 @@ def test_memory_is_that_of_the_configuration(run: Callable[..., Any]) -> None:
     assert not run("--batch", "256")["memory"]["fits"]
     room = run("--batch", str(found["memory"]["max_batch"]))["memory"]
     assert room["fits"]
+
+
+def test_a_chip_has_no_caches_of_int8(seven_b: Path) -> None:
+    result = CliRunner().invoke(command, [str(seven_b), "--kv-cache-dtype", "int8"])
+    assert isinstance(result.exception, BackendUnavailableError)
+    assert "kv_cache_dtype='int8': ATB's caches of int8 have a fixed scale" in str(result.exception)
 
 
 def test_a_model_of_7_b_is_bound_by_memory_in_decode_and_by_products_in_prefill(run: Callable[..., Any]) -> None:

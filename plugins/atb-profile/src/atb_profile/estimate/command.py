@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atb_cli.options import load_runner, model_argument
+from atb_cli.options import kv_cache_dtype_option, load_runner, model_argument
 from atb_cli.output import json_option, say
 from atb_core.names import DTYPES
 from atb_profile.estimate.devices import device_names, find_device
@@ -39,6 +39,7 @@ _CPU = "cpu"
               help="Length of a prompt in tokens. [default: the context]")  # fmt: skip
 @click.option("--dtype", type=click.Choice(("auto", *DTYPES)), default="auto", show_default=True,
               help="Precision of weights and activations; auto takes the checkpoint's.")  # fmt: skip
+@kv_cache_dtype_option
 @click.option("--launch-us", type=click.FloatRange(min=0), metavar="US",
               help="Microseconds from one operation to the next, which no data sheet says."
               " [default: 3; with --soc cpu as measured]")  # fmt: skip
@@ -54,8 +55,9 @@ _CPU = "cpu"
               help="Also write a page with a roofline plot, one file that needs nothing else.")  # fmt: skip
 @json_option
 def command(
-    model: str, soc: str, tp: int, batch: int, context: int, prompt: int | None, dtype: str, launch_us: float | None,
-    num_threads: int | None, limits: Path | None, measure: bool, html: Path | None, as_json: bool,
+    model: str, soc: str, tp: int, batch: int, context: int, prompt: int | None, dtype: str, kv_cache_dtype: str,
+    launch_us: float | None, num_threads: int | None, limits: Path | None, measure: bool, html: Path | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Tell what MODEL would take on a chip, at least: memory, time of a decode step, time to a first token.
 
@@ -63,6 +65,7 @@ def command(
     be a directory with nothing but config.json. With --soc cpu, from limits that are measured on this machine.
     """
     from atb_core.errors import AtbError
+    from atb_core.runner.stacking import check_together
     from atb_profile.estimate.estimate import Assumptions, estimate
     from atb_profile.estimate.report import report
     from atb_profile.estimate.workload import Workload
@@ -72,14 +75,15 @@ def command(
         raise click.UsageError("--num-threads, --limits and --measure are for --soc cpu")
     if is_cpu and tp > 1:
         raise click.UsageError("--tp is for chips: the threads of --soc cpu share one memory")
-    built = _build(model, dtype, DTYPES if is_cpu else find_device(soc).dtypes)
-    workload = Workload(built, tp, _CPU if is_cpu else "atb")
+    backend = _CPU if is_cpu else "atb"
+    check_together(kv_cache_dtype=kv_cache_dtype, backend=backend)
+    built = _build(model, dtype, DTYPES if is_cpu else find_device(soc).dtypes, kv_cache_dtype)
+    workload = Workload(built, tp, backend)
     compared: list[Comparison] = []
     if is_cpu:
         lengths = batch, context, prompt or context
-        device, compared = _processor(
-            model, workload, built.config.data_type.short, num_threads, limits, measure, lengths
-        )
+        options = {"dtype": built.config.data_type.short, "kv_cache_dtype": kv_cache_dtype}
+        device, compared = _processor(model, workload, num_threads, limits, measure, lengths, options)
     else:
         device = find_device(soc)
     more = None
@@ -107,15 +111,15 @@ def command(
 
 
 def _processor(
-    model: str, workload: Workload, dtype: str, threads: int | None, limits: Path | None, measure: bool,
-    lengths: tuple[int, int, int],
+    model: str, workload: Workload, threads: int | None, limits: Path | None, measure: bool,
+    lengths: tuple[int, int, int], options: dict[str, str],
 ) -> tuple[Device, list[Comparison]]:  # fmt: skip
     """Returns this machine with its limits, and what was measured beside them."""
     from atb_core.engine.cpu import CpuBackend
     from atb_profile.estimate.measured import Step, compare
     from atb_profile.estimate.processor import keep, kept_processor, limits_path
 
-    path = limits or limits_path()
+    path, dtype = limits or limits_path(), options["dtype"]
     count = CpuBackend(num_threads=threads).num_threads
     if not measure:
         return kept_processor(count, dtype, path), []
@@ -123,15 +127,15 @@ def _processor(
     # Decoding begins before the context is reached.
     steps = [Step("decode", batch, max(1, context - 8)), Step("prefill", 1, prompt)]
     runner = load_runner(
-        model, backend=_CPU, dtype=dtype, num_threads=count, load_tokenizer=False, enable_prefix_caching=False,
-        max_model_len=max(context, prompt) + 32,
+        model, backend=_CPU, num_threads=count, load_tokenizer=False, enable_prefix_caching=False,
+        max_model_len=max(context, prompt) + 32, **options,
     )  # fmt: skip
     device, compared = compare(runner, workload, steps)
     keep(device, count, dtype, path)
     return device, compared
 
 
-def _build(model: str, dtype: str, dtypes: tuple[str, ...]) -> CausalLM:
+def _build(model: str, dtype: str, dtypes: tuple[str, ...], kv_cache_dtype: str = "auto") -> CausalLM:
     """Returns the model with its shapes and without weights, which need not be there."""
     from atb_core.checkpoint import open_checkpoint
     from atb_core.errors import RequestError
@@ -147,4 +151,4 @@ def _build(model: str, dtype: str, dtypes: tuple[str, ...]) -> CausalLM:
             f"the model is {name}, and there are no figures for it on this chip",
             hint=f"Choose another with --dtype: {', '.join(dtypes)}.",
         )
-    return router.model_cls(MindIELLMConfig(config), None, backend="reference")
+    return router.model_cls(MindIELLMConfig(config), None, backend="reference", kv_cache_dtype=kv_cache_dtype)

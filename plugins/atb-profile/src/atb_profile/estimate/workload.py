@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from math import prod
@@ -16,6 +16,7 @@ from atb_core.graph import Network, Node
 from atb_core.graph.passes import run_passes
 from atb_core.layers.linear import RowParallelLinear
 from atb_core.models.runtime.weight_loading import collect_parameters
+from atb_core.runner.kv_cache import CacheLayout
 from atb_profile.costs import Cost, cost_of, softmax_share
 
 if TYPE_CHECKING:
@@ -114,9 +115,9 @@ class Workload:
     @property
     def kv_bytes_per_token(self) -> int:
         """Returns the bytes of keys and values of one token on one rank; a head is not divided."""
-        status = self._model.model_status
-        heads = -(-status.num_kv_heads // min(self.ranks, status.num_kv_heads))
-        return 2 * status.num_layers * heads * status.head_dim * self.itemsize
+        layout = CacheLayout.of(self._model, block_size=1)
+        heads = -(-layout.num_kv_heads // min(self.ranks, layout.num_kv_heads))
+        return replace(layout, num_kv_heads=heads).bytes_per_block
 
     def decode(self, batch: int, context: int) -> Phase:
         """Returns a step in which `batch` sequences of `context` tokens, the new one included, get one more."""
