@@ -32,8 +32,7 @@ class ParallelEmbedding(Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        self.scale = scale
-        self.width = config.hidden_size
+        self.scale, self.width = scale, config.hidden_size
         shape = (config.vocab_size, distributed.even_part(self.width, config.vocab_size))
         self.weight = Parameter(prefix, "weight", shape, config.data_type)
 

@@ -146,9 +146,8 @@ class ParallelLMHead(ColumnParallelLinear):
     """The matrix of the logits, which several processes divide by the vocabulary; rank 0 gets all logits."""
 
     def __init__(self, config: LayerConfig, file_loader: ShapeSource | None, prefix: str, **kwargs: Any) -> None:
-        rows, columns = config.vocab_size, config.hidden_size
-        sizes = {"in_features": columns, "out_features": distributed.even_part(rows, columns)}
-        super().__init__(config, file_loader, prefix, **{**sizes, **kwargs})
+        rows = distributed.even_part(config.vocab_size, config.hidden_size)
+        super().__init__(config, file_loader, prefix, in_features=config.hidden_size, out_features=rows, **kwargs)
 
     def forward(self, input_tensor: Tensor, **kwargs: Any) -> Tensor:
         """Records the product and the gathering of its columns; see `BaseLinear.forward`."""

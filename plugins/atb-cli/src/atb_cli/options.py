@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +50,13 @@ class _Model(click.ParamType[str]):
     ) -> list[click.shell_completion.CompletionItem]:
         """Lets the shell complete paths."""
         return [click.shell_completion.CompletionItem(incomplete, type="file")]
+
+
+def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Refuses NaN, which is in every range, and infinity."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not finite.")
+    return value
 
 
 class OutputFile(click.Path):

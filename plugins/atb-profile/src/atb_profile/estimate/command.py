@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from atb_cli.options import OutputFile, kv_cache_dtype_option, load_runner, model_argument
+from atb_cli.options import OutputFile, finite, kv_cache_dtype_option, load_runner, model_argument
 from atb_cli.output import json_option, say
 from atb_core.errors import RequestError
 from atb_core.names import DTYPES, QUANTIZATIONS
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
 
 _POSITIVE = click.IntRange(min=1)
 _CPU = "cpu"
-
-
-def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not isfinite(value):
-        raise click.BadParameter(f"{value} is not finite.")
-    return value
 
 
 @click.command("estimate", short_help="Tell what a model would take on an Ascend chip, or takes here.")
@@ -50,7 +43,7 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 @kv_cache_dtype_option
 @click.option("--quantization", type=click.Choice(QUANTIZATIONS),
               help="Count weights that are quantised on loading. [default: all in --dtype]")  # fmt: skip
-@click.option("--launch-us", type=click.FloatRange(min=0), callback=_finite, metavar="US",
+@click.option("--launch-us", type=click.FloatRange(min=0), callback=finite, metavar="US",
               help="Microseconds from one operation to the next, which no data sheet says."
               " [default: 3; with --soc cpu as measured]")  # fmt: skip
 @click.option("--num-threads", type=_POSITIVE, metavar="N",
