@@ -136,6 +136,27 @@ def test_a_run_with_fused_operations_of_ascend_is_dumped(tmp_path: Path) -> None
     assert result.compared > 50
 
 
+def test_a_model_of_several_processes_is_compared_with_one_of_one(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("atb_parallel")
+    for name, options in (("one", []), ("two", ["--tp", "2"])):
+        arguments = ["--token-ids", "3,1,4,1,5", "-o", str(tmp_path / name), *options]
+        assert main(["dump", str(checkpoint), *arguments]) == 0
+    for first, second in (("one", "two"), ("two", "one")):
+        result = compare(tmp_path / first, tmp_path / second)
+        assert result.first is None, str(result.first)
+        assert result.compared > 30
+    # The sum of both parts, not a part, is what one process computes in one product.
+    values = json.loads((tmp_path / "one" / "dump.json").read_text())["variants"]["prefill"]
+    assert "model.layers.0.mlp.down:Linear:0" in {value["key"] for value in values}
+    file = tmp_path / "two" / "step-0000-prefill.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.mlp.down:atb_parallel.AllReduce:0"] += 0.5
+    save_file(tensors, file)
+    found = compare(tmp_path / "one", tmp_path / "two").first
+    assert found is not None
+    assert found.value["key"] == "model.layers.1.mlp.down:Linear:0"
+
+
 def test_what_nothing_reads_is_not_dumped(checkpoint: Path, tmp_path: Path) -> None:
     directory = dumped(checkpoint, tmp_path / "a")
     values = json.loads((directory / "dump.json").read_text())["variants"]["prefill"]

@@ -102,6 +102,7 @@ def dump(
     decoded: int = 1,
     leave_out: Sequence[str] = (),
     about: dict[str, Any] | None = None,
+    runner: Any = None,
 ) -> int:
     """Runs a loaded model over a sequence and writes the values of its nodes; returns the number of values.
 
@@ -113,6 +114,7 @@ def dump(
         decoded: number of tokens at the end that run one by one.
         leave_out: names of fusion passes that do not run; `["All"]` for none.
         about: further facts for the index.
+        runner: the model's runner, if it has one: several processes share its cache alone.
 
     Raises:
         RequestError: a pattern matches nothing, there are too few tokens, or the directory is not empty.
@@ -123,7 +125,7 @@ def dump(
             hint="Give a longer prompt, or fewer steps with --decode.",
         )
     with _new_directory(directory):
-        return _dump(model, tokens, directory, patterns, decoded, leave_out, about)
+        return _dump(model, tokens, directory, patterns, decoded, leave_out, about, runner)
 
 
 def _counted(count: int, what: str) -> str:
@@ -157,6 +159,7 @@ def _dump(
     decoded: int,
     leave_out: Sequence[str],
     about: dict[str, Any] | None,
+    runner: Any,
 ) -> int:
     steps = [("prefill", len(tokens) - decoded), *[("decode", 1)] * decoded]
     files = [f"step-{number:04}-{base}.safetensors" for number, (base, _) in enumerate(steps)]
@@ -177,7 +180,7 @@ def _dump(
         _check_patterns(patterns, variants[base])
         labels = mark(network, [(value.key, tensor) for value, tensor in values if value.kept])
         listen(model, base, network, labels, keep)
-    run_tokens(model, tokens, decoded)
+    run_tokens(model, tokens, decoded, runner)
     index = {
         "schema": SCHEMA,
         **(about or {}),
