@@ -104,6 +104,18 @@ def test_matrices_of_integers_take_their_bits_and_scales(run: Callable[..., Any]
     assert "weights of 8 bits" not in found["advice"]
 
 
+def test_what_does_not_fit_says_what_would(run: Callable[..., Any], seven_b: Path) -> None:
+    assert run("--batch", "1")["memory"]["fits"]
+    wide = {**SEVEN_B, "num_hidden_layers": 60}
+    (seven_b / "config.json").write_text(json.dumps(wide))
+    found = run()
+    assert not found["memory"]["fits"]
+    assert set(found["fits_with"]) == {"weights of 8 bits", "twice as many chips"}
+    text = CliRunner().invoke(command, [str(seven_b)]).output
+    assert re.search(r"next +it fits with (weights of 8 bits|twice as many chips) or ", text)
+    assert "fewer or shorter sequences" in CliRunner().invoke(command, [str(seven_b), "--batch", "9999"]).output
+
+
 def test_experts_stay_in_16_bits(seven_b: Path) -> None:
     experts = {"model_type": "qwen2_moe", "architectures": ["Qwen2MoeForCausalLM"], "num_experts": 8,
                "num_experts_per_tok": 2, "moe_intermediate_size": 256, "shared_expert_intermediate_size": 256,

@@ -97,7 +97,7 @@ def command(
     if html is not None:
         from atb_profile.estimate.page import page
 
-        html.write_text(page(result, Path(model).name), encoding="utf-8")
+        html.write_text(page(result, Path(model).name, notes), encoding="utf-8")
     if as_json:
         beside = [{**each._asdict(), "step": str(each.step)} for each in compared]
         about = {"model": model, **result.to_json(), "notes": notes}
