@@ -134,7 +134,9 @@ class ContextLengthError(RequestError):
 
 
 class QueueFullError(RequestError):
-    """Error for a request that came while too many others were waiting."""
+    """Error for a request that came while too many others were waiting; `retry_after` is in seconds."""
+
+    retry_after = 1
 
 
 class RequestTimeoutError(RequestError):

@@ -16,11 +16,12 @@ from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from atb_core import EmbeddingOutput, ModelRunner, RequestOutput, SamplingParams, StreamChunk
-from atb_core.errors import AtbError, QueueFullError, RequestError, TokenizerError
+from atb_core.errors import AtbError, RequestError, TokenizerError
 from atb_serve.async_runner import AsyncRunner
 from atb_serve.errors import ApiError, api_error
 from atb_serve.settings import Limits
 from atb_serve.structured import Grammars
+from atb_serve.turnover import Turnover
 
 if TYPE_CHECKING:
     from atb_core.runner.prompts import EncodedPrompt
@@ -57,6 +58,7 @@ class ServedModel:
         # They take turns at the model anyway.
         self._embedding = ThreadPoolExecutor(1, thread_name_prefix="atb-embed")
         self._num_embedding = 0
+        self._embedding_turnover = Turnover()
 
     def with_adapter(self, name: str) -> ServedModel:
         """Returns the same model, on the same engine, whose requests run with an adapter."""
@@ -132,8 +134,9 @@ class ServedModel:
     async def embed(self, prompts: Sequence[Any], dimensions: int | None) -> list[EmbeddingOutput]:
         """Embeds prompts, one after another in a thread; cancelling ends it after the one that is computed."""
         if self._num_embedding >= self.limits.max_queue_len:
-            raise QueueFullError(f"{self._num_embedding} requests for embeddings wait already, which is the limit")
+            raise self._embedding_turnover.full(self._num_embedding, "requests for embeddings")
         self._num_embedding += 1
+        self._embedding_turnover.begin()
         try:
             return [
                 output
@@ -144,6 +147,7 @@ class ServedModel:
             ]
         finally:
             self._num_embedding -= 1
+            self._embedding_turnover.end()
 
     async def close(self, drain: float | None = None) -> None:
         """Ends all requests, after `drain` seconds, and closes the model."""

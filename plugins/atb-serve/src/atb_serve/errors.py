@@ -77,7 +77,7 @@ def api_error(error: BaseException, param: str | None = None) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, QueueFullError):
-        retry = {"Retry-After": "1"}
+        retry = {"Retry-After": str(error.retry_after)}
         return ApiError(str(error), status=429, code="queue_full", kind="rate_limit_error", headers=retry)
     if isinstance(error, RequestTimeoutError):
         return ApiError(str(error), status=504, code="timeout", kind="timeout_error")
