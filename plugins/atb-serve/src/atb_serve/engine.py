@@ -20,7 +20,7 @@ from atb_core.errors import AtbError, RequestError, TokenizerError
 from atb_serve.async_runner import AsyncRunner
 from atb_serve.errors import ApiError, api_error
 from atb_serve.settings import Limits
-from atb_serve.structured import Grammars
+from atb_serve.structured import GrammarMask, Grammars
 from atb_serve.turnover import Turnover
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class ServedModel:
         self.thinks = runner.tokenizer is not None and runner.tokenizer.thinks
         self.grammars = Grammars(runner)
         self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
+        # Prompts need not wait for grammars that take seconds to be refused.
+        self._compiling = ThreadPoolExecutor(1, thread_name_prefix="atb-grammar")
         # They take turns at the model anyway.
         self._embedding = ThreadPoolExecutor(1, thread_name_prefix="atb-embed")
         self._num_embedding = 0
@@ -97,10 +99,14 @@ class ServedModel:
         except RequestError as error:
             raise api_error(error, "tools") from None
 
-    async def run_encoding(self, function: Callable[[], T], param: str) -> T:
+    async def compile_grammar(self, grammar: str, param: str, after: str | None = None) -> Callable[[], GrammarMask]:
+        """Returns what makes the mask of each completion, from a thread for grammars alone; see `Grammars.compile`."""
+        return await self.run_encoding(lambda: self.grammars.compile(grammar, param, after), param, self._compiling)
+
+    async def run_encoding(self, function: Callable[[], T], param: str, threads: ThreadPoolExecutor | None = None) -> T:
         """Runs what takes time with texts in another thread; an error of the request names `param`."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._encoding, function)
+            return await asyncio.get_running_loop().run_in_executor(threads or self._encoding, function)
         except (RequestError, TokenizerError) as error:
             raise api_error(error, _param_in(error, param)) from None
 
@@ -153,7 +159,7 @@ class ServedModel:
         """Ends all requests, after `drain` seconds, and closes the model."""
         await self.engine.close(drain=drain)
         self.grammars.close()
-        for threads in (self._encoding, self._embedding):
+        for threads in (self._encoding, self._compiling, self._embedding):
             threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.runner.close)
 
