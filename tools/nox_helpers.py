@@ -192,6 +192,11 @@ def core_wheel(session: nox.Session) -> Path:
     return build_wheel(session, CORE)
 
 
+def replace_wheels(session: nox.Session, *wheels: str) -> None:
+    """Installs wheels without what they require, in place of those of the same version, which pip would keep."""
+    session.install("--force-reinstall", "--no-deps", *wheels)
+
+
 def install_wheels(session: nox.Session, members: Sequence[Package]) -> None:
     """Installs wheels of the core and of `members` with their extra `test`, and checks which core is imported.
 
@@ -202,8 +207,7 @@ def install_wheels(session: nox.Session, members: Sequence[Package]) -> None:
     needed = closure((CORE, *members), PLUGINS)[1:]
     built = {package: build_wheel(session, package) for package in needed}
     wheels = [f"{built[one]}[test]" if one in members and one.extra("test") else str(built[one]) for one in needed]
-    # An environment that is used again has wheels of the same version, which pip would keep.
-    session.install("--force-reinstall", "--no-deps", str(core), *map(str, built.values()))
+    replace_wheels(session, str(core), *map(str, built.values()))
     session.install(f"{core}[test]", *wheels, silent=False)
     session.run("python", str(ROOT / "tools/assert_core.py"), str(core))
 

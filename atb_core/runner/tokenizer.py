@@ -173,8 +173,11 @@ class Tokenizer:
         sources = self._parts.chat_templates
         source = sources.get(name, sources.get("default"))
         if source is None:
+            lack = (
+                f" called default, only {shown([*sources])[1:-1]}" if sources else ": it was not made for conversations"
+            )
             raise TokenizerError(
-                "This model has no chat template: it was not made for conversations",
+                f"This model has no chat template{lack}",
                 hint=f"{NO_CHAT} For chats, put a chat_template.jinja into the model directory.",
             )
         return ChatTemplate(source, self._parts.special_tokens)
