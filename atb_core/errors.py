@@ -134,9 +134,7 @@ class ContextLengthError(RequestError):
 
 
 class QueueFullError(RequestError):
-    """Error for a request that came while too many others were waiting; `retry_after` is in seconds."""
-
-    retry_after = 1
+    """Error for a request that came while too many others were waiting."""
 
 
 class RequestTimeoutError(RequestError):

@@ -123,6 +123,12 @@ class ServedModel:
                 f"queues {self.limits.max_queue_len}",
                 param="prompt",
             )
+        if self.adapter_id is not None and self.adapter_id not in self.runner.adapters:
+            # It was unloaded after the request had named it.
+            raise ApiError(
+                f"The model {self.name!r:.100} does not exist any more", status=404, param="model",
+                code="model_not_found",
+            )  # fmt: skip
         streams = [
             self.engine.generate(
                 {"prompt_token_ids": prompt.token_ids},

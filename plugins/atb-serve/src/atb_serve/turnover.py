@@ -16,6 +16,19 @@ _NUM_ENDS = 64
 _LONGEST = 60
 
 
+class BusyError(QueueFullError):
+    """Error for a full queue.
+
+    Args:
+        message: What is full.
+        retry_after: Seconds after which to try again.
+    """
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message, hint="Try again in a while.")
+        self.retry_after = retry_after
+
+
 class Turnover:
     """Measures the time between the ends of requests, while there are any.
 
@@ -49,8 +62,6 @@ class Turnover:
         mean = max(ended / max(1, num_ended), (ended + self._clock() - self._since) / (num_ended + 1))
         return min(_LONGEST, max(1, math.ceil(count * mean)))
 
-    def full(self, count: int, what: str) -> QueueFullError:
+    def full(self, count: int, what: str) -> BusyError:
         """Returns the error for a request that finds as many waiting."""
-        error = QueueFullError(f"{count} {what} wait already, which is the limit", hint="Try again in a while.")
-        error.retry_after = self.seconds_for(count)
-        return error
+        return BusyError(f"{count} {what} wait already, which is the limit", self.seconds_for(count))
