@@ -175,8 +175,8 @@ model_options = _options(
                  " [default: engine.cache_packed of the settings, else no]"),
     click.option("--num-threads", type=click.IntRange(min=1), metavar="N",
                  help="Threads of the engine. [default: ATB_NUM_THREADS, OMP_NUM_THREADS or all cores]"),
-    click.option("--tp", "tensor_parallel_size", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
-                 callback=_group,
+    click.option("--tp", "--tensor-parallel-size", "tensor_parallel_size", type=click.IntRange(min=1), default=1,
+                 show_default=True, metavar="N", callback=_group,
                  help="Processes that share the model (tensor parallel), which are started, but for those of torchrun."
                  " Needs atb-parallel."),
     click.option("--max-model-len", type=click.IntRange(min=1), metavar="N",
