@@ -87,8 +87,8 @@ def _tokens(model: str, prompt: str, token_ids: str | None) -> list[int]:
 def compare_command(first: Path, second: Path, tolerance: float | None, step: int, as_json: bool) -> None:
     """Compare two dumps of `atb dump`, FIRST being what is right.
 
-    SECOND, or both, may be what msProbe or msit saved of ATB's operations on a card: the folder of one round. SECOND may
-    also be what msProbe saved of the modules of a torch model.
+    SECOND, or both, may be what msProbe or msit saved of ATB's operations on a card: the folder of one round. SECOND
+    may also be what msProbe saved of the modules of a torch model.
 
     Names the first node, in the order of the graph, whose values differ by more than rounding and by more than those it
     reads. Exit status 1 if there is one.
