@@ -63,6 +63,7 @@ def test_truncation_and_padding_of_the_training_are_dropped(tmp_path: Path) -> N
         ({"special_tokens_map": {"eos_token": "<|endoftext|>"}}, {0}),
         ({"tokenizer_config": {"eos_token": "<new>"}}, {byte_level().get_vocab_size()}),
         ({"generation_config": {"eos_token_id": None}, "config": {"eos_token_id": 7}}, {7}),
+        ({"generation_config": {"eos_token_id": -1}, "config": {"eos_token_id": [-1, 7]}}, {7}),
     ],
 )
 def test_tokens_that_end_a_text(tmp_path: Path, tokenizer_json: str, files: dict[str, Any], expected: set[int]) -> None:
