@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import threading
@@ -17,7 +16,6 @@ import openai
 import pytest
 from serving import wait_until
 
-from atb_serve.http import _Patience
 from atb_serve.settings import Limits, ServeSettings
 
 COUNT: dict[str, Any] = {"prompt": "[count]", "max_tokens": 500, "ignore_eos": True}
