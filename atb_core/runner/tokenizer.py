@@ -106,8 +106,7 @@ class Tokenizer:
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Returns the text of tokens."""
         with library_errors("The tokenizer fails"):
-            text: str = self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
-        return text
+            return str(self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
 
     def text_decoder(self, prompt_token_ids: list[int], skip_special_tokens: bool = True) -> TextDecoder:
         """Returns a decoder for tokens that come one at a time after a prompt."""

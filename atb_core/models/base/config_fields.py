@@ -42,12 +42,11 @@ _MEANINGLESS = frozenset(" ".join(MEANINGLESS.values()).split())
 _DROPOUT = re.compile(r"(?!token_dropout).*(dropout|pdrop|layerdrop)(_prob|_rate)?|drop_path_rate")
 
 
-def _one(value: Any, config: Any) -> bool:
-    return type(value) in (int, float) and value == 1
+def _is(number: int) -> Callable[[Any, Any], bool]:
+    return lambda value, config: type(value) in (int, float) and value == number
 
 
-def _zero(value: Any, config: Any) -> bool:
-    return type(value) in (int, float) and value == 0
+_one, _zero = _is(1), _is(0)
 
 
 def _scale_of_heads(value: Any, config: Any) -> bool:
