@@ -235,6 +235,7 @@ def torch(session: nox.Session, torch: str) -> None:
     core = str(helpers.core_wheel(session))
     unpinned = {"PIP_CONSTRAINT": "", "UV_CONSTRAINT": ""}
     Environment(session).install_torch(torch, env=unpinned)
+    helpers.replace_wheels(session, core)
     session.install(f"torch=={torch}", core, env=unpinned)
     session.run("python", "tools/assert_core.py", core)
     session.run("python", "tools/try_engine.py", torch)

@@ -19,7 +19,7 @@ from pathlib import Path
 import nox
 from nox.command import CommandFailed
 from packaging.version import Version
-from repository import ROOT, Package, closure, packages, third_party
+from repository import ROOT, Package, closure, newest_file, packages, third_party
 
 CORE, *PLUGINS = packages()
 FAMILIES = [package for package in PLUGINS if package.family]
@@ -36,6 +36,8 @@ CLIENTS = (
     "guidellm>=0.8", "langchain-openai>=1", "litellm>=1.100", "llm>=0.30", "lm-eval[api]>=0.4.9", "schemathesis>=4",
 )  # fmt: skip
 _PRINT_TORCH = "from importlib import metadata as m; print(*(d.version for d in m.distributions(name='torch')))"
+# Folders of what a wheel of the core is built from.
+_CORE_SOURCES = ("atb_core", "cmake", "csrc")
 _CHOICE = "ATB_TORCH_INDEX=URL takes it from another index, ATB_TORCH_INDEX= from where pip is set up to look."
 _BACKEND_EXTRAS = ("cmake>=3.26", "ninja", "editables")
 
@@ -179,9 +181,20 @@ def check_isa_symbols(session: nox.Session) -> None:
 
 
 def core_wheel(session: nox.Session) -> Path:
-    """Returns the core's wheel in dist/, built if there is none; `nox -s wheels` builds it anew."""
+    """Returns the core's wheel in dist/, built if there is none or if one of its sources is newer."""
     wheels = list(DIST.glob(f"{CORE.wheel_prefix}*.whl"))
-    return wheels[0] if wheels else build_wheel(session, CORE)
+    if not wheels:
+        return build_wheel(session, CORE)
+    newest = newest_file(ROOT / "pyproject.toml", ROOT / "CMakeLists.txt", *map(ROOT.joinpath, _CORE_SOURCES))
+    if newest.stat().st_mtime <= wheels[0].stat().st_mtime:
+        return wheels[0]
+    session.log(f"{wheels[0].name} is older than {newest.relative_to(ROOT)}: building it anew")
+    return build_wheel(session, CORE)
+
+
+def replace_wheels(session: nox.Session, *wheels: str) -> None:
+    """Installs wheels without what they require, in place of those of the same version, which pip would keep."""
+    session.install("--force-reinstall", "--no-deps", *wheels)
 
 
 def install_wheels(session: nox.Session, members: Sequence[Package]) -> None:
@@ -194,6 +207,7 @@ def install_wheels(session: nox.Session, members: Sequence[Package]) -> None:
     needed = closure((CORE, *members), PLUGINS)[1:]
     built = {package: build_wheel(session, package) for package in needed}
     wheels = [f"{built[one]}[test]" if one in members and one.extra("test") else str(built[one]) for one in needed]
+    replace_wheels(session, str(core), *map(str, built.values()))
     session.install(f"{core}[test]", *wheels, silent=False)
     session.run("python", str(ROOT / "tools/assert_core.py"), str(core))
 

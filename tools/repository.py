@@ -120,3 +120,10 @@ def closure(members: Iterable[Package], known: Sequence[Package]) -> list[Packag
         names = {required_name(line) for line in (*package.dependencies, *package.extra("test"))}
         found += [one for one in known if one.name in names and one not in found]
     return found
+
+
+def newest_file(*paths: Path) -> Path:
+    """Returns the file that was changed last among `paths` and what is in them, without what programs generate."""
+    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else (path,)) if file.is_file()]
+    sources = [file for file in files if file.suffix not in {".pyc", ".so"}]
+    return max(sources, key=lambda file: file.stat().st_mtime)

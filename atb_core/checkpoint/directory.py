@@ -128,6 +128,7 @@ def read_tokenizer_files(directory: Path) -> TokenizerParts:
     backend = _load_backend(directory)
     with library_errors(f"{directory} cannot be read"):
         _add_tokens(backend, directory, declared or _read(directory / "added_tokens.json"), special_tokens, config)
+    backend.encode_special_tokens = config.get("split_special_tokens") is True
     texts = {name: _text_of(value) for name, value in special_tokens.items()}
     eos_token_ids = end_token_ids(*(_read(directory / name) for name in ("generation_config.json", "config.json")))
     own = backend.token_to_id(texts.get("eos_token", ""))
@@ -185,7 +186,7 @@ def _add_tokens(
     named: Mapping[str, Any],
     config: Mapping[str, Any],
 ) -> None:
-    """Adds the tokens that only the files beside `tokenizer.json` name; the library ignores those that it has.
+    """Adds the tokens that only the files beside `tokenizer.json` name.
 
     `declared` has tokens by their ids, as `added_tokens_decoder`, or ids by texts, as `added_tokens.json`; `named` has
     special tokens by their names, and `config` lists further ones. `backend` numbers new ones in their order.
@@ -204,18 +205,25 @@ def _add_tokens(
             raise TokenizerError(f"{directory} declares an added token as {str({key: value})[:200]}")
         by_id[int(number)] = token
     new = {number: _text_of(token) for number, token in by_id.items() if backend.token_to_id(_text_of(token)) is None}
-    added = []
-    for token in (*(by_id[number] for number in sorted(by_id)), *filter(_text_of, special)):
-        known = _text_of(token) in special_texts
-        flags = {key: token[key] is True for key in _FLAGS if key in token} if isinstance(token, dict) else {}
-        added.append(tokenizers.AddedToken(_text_of(token), **{"special": known, "normalized": not known, **flags}))
-    backend.add_tokens(added)
+    known = backend.get_added_tokens_decoder().values()
+    flags = {token.content: {flag: getattr(token, flag) for flag in _FLAGS} for token in known}
+    for number in sorted(by_id):
+        text = _text_of(by_id[number])
+        flags[text] = {"normalized": text not in special_texts, **flags.pop(text, {}), **_flags_of(by_id[number])}
+    for token in filter(_text_of, special):
+        # As in Hugging Face, what names a token makes it special; whether it takes the spaces beside it is its own.
+        flags.setdefault(_text_of(token), {"normalized": False, **_flags_of(token)})["special"] = True
+    backend.add_tokens([tokenizers.AddedToken(text, **own) for text, own in flags.items()])
     for number, text in new.items():
         if (got := backend.token_to_id(text)) != number:
             raise TokenizerError(
                 f"{directory} declares the token {text[:60]!r} as {number}, but it follows the others as {got}",
                 hint="Put all tokens into tokenizer.json, or fetch the model's original files.",
             )
+
+
+def _flags_of(token: Any) -> dict[str, bool]:
+    return {key: token[key] is True for key in _FLAGS if key in token} if isinstance(token, dict) else {}
 
 
 def _named_templates(listed: object) -> dict[str, str]:

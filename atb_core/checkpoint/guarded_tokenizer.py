@@ -6,13 +6,14 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from atb_core.child import Worker, encode, serve
 from atb_core.errors import TokenizerError
 
 if TYPE_CHECKING:
-    from tokenizers import AddedToken
+    from tokenizers import AddedToken, Tokenizer
 
 _SECONDS = 10.0
 # Bytes for the vocabulary of a quarter of a million tokens in three forms, and for what it encodes.
@@ -20,13 +21,8 @@ _MEMORY = 2 << 30
 _FLAGS = ("special", "normalized", "single_word", "lstrip", "rstrip")
 
 
-class _Encoding(NamedTuple):
-    ids: list[int]
-
-
-class _Added(NamedTuple):
-    content: str
-    special: bool
+def _described(token: AddedToken) -> dict[str, Any]:
+    return {name: getattr(token, name) for name in ("content", *_FLAGS)}
 
 
 class GuardedTokenizer:
@@ -40,6 +36,8 @@ class GuardedTokenizer:
     Raises:
         TokenizerError: the tokenizer is damaged, or needs more time or memory than allowed; also from each method.
     """
+
+    encode_special_tokens = False
 
     def __init__(self, text: str, source: str, is_byte_level: bool) -> None:
         self.is_byte_level = is_byte_level
@@ -62,10 +60,10 @@ class GuardedTokenizer:
             raise TokenizerError(f"{self._what}: {answer['error']}", hint)
         return answer["value"]
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> _Encoding:
+    def encode(self, text: str, add_special_tokens: bool = True) -> SimpleNamespace:
         """Encodes a text; raises UnicodeEncodeError if it is not valid Unicode."""
         text.encode()
-        return _Encoding(self._call("encode", text, add_special_tokens))
+        return SimpleNamespace(ids=self._call("encode", text, add_special_tokens, self.encode_special_tokens))
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Decodes tokens."""
@@ -77,29 +75,33 @@ class GuardedTokenizer:
 
     def token_to_id(self, token: str) -> int | None:
         """Returns the id of a token, `None` if there is none."""
-        number: int | None = self._call("token_to_id", token)
-        return number
+        return cast("int | None", self._call("token_to_id", token))
 
     def id_to_token(self, token_id: int) -> str | None:
         """Returns the text of a token, `None` if there is none."""
-        token: str | None = self._call("id_to_token", token_id)
-        return token
+        return cast("str | None", self._call("id_to_token", token_id))
 
-    def get_added_tokens_decoder(self) -> dict[int, _Added]:
+    def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
         """Returns the added tokens by id."""
-        return {number: _Added(*added) for number, *added in self._call("get_added_tokens_decoder")}
+        from tokenizers import AddedToken
+
+        return {number: AddedToken(**token) for number, token in self._call("get_added_tokens_decoder")}
 
     def add_tokens(self, tokens: Sequence[AddedToken]) -> int:
         """Adds tokens."""
         before = self.get_vocab_size()
-        self._added += [{name: getattr(token, name) for name in ("content", *_FLAGS)} for token in tokens]
+        self._added += map(_described, tokens)
         self._prepare()
         return self.get_vocab_size() - before
 
-    def no_padding(self) -> None:
-        """Does nothing: the child process drops padding and truncation."""
 
-    no_truncation = no_padding
+def without_training(backend: Tokenizer) -> Tokenizer:
+    """Switches off what some files keep of their training: padding, truncation, and merges left out at random."""
+    backend.no_padding()
+    backend.no_truncation()
+    if getattr(backend.model, "dropout", None):
+        backend.model.dropout = None
+    return backend
 
 
 def main() -> None:
@@ -111,9 +113,7 @@ def main() -> None:
     failure: str | None = None
 
     def load(text: str, added: list[dict[str, Any]]) -> tokenizers.Tokenizer:
-        loaded = tokenizers.Tokenizer.from_str(text)
-        loaded.no_padding()
-        loaded.no_truncation()
+        loaded = without_training(tokenizers.Tokenizer.from_str(text))
         loaded.add_tokens([tokenizers.AddedToken(**token) for token in added])
         return loaded
 
@@ -139,10 +139,11 @@ def main() -> None:
 
 def _value(backend: Any, name: str, *arguments: Any) -> Any:
     if name == "encode":
+        backend.encode_special_tokens = arguments[2]
         return backend.encode(arguments[0], add_special_tokens=arguments[1]).ids
     if name == "decode":
         return backend.decode(arguments[0], skip_special_tokens=arguments[1])
     value = getattr(backend, name)(*arguments)
     if name == "get_added_tokens_decoder":
-        return [[number, token.content, token.special] for number, token in value.items()]
+        return [[number, _described(token)] for number, token in value.items()]
     return value

@@ -41,7 +41,7 @@ def get_backend(name: str = "auto", **options: Any) -> Backend:
         try:
             import_torch()
         except EngineError as error:
-            raise BackendUnavailableError(f"backend 'reference' needs torch: {error}", hint=error.hint) from error
+            raise BackendUnavailableError(f"backend 'reference': {error.message}", hint=error.hint) from error
         from atb_core.engine.reference import ReferenceBackend as make
     elif name in ("atb", "atb-sim"):
         make = partial(_ascend_backend(name), simulator=name == "atb-sim")

@@ -17,7 +17,6 @@ from ml_dtypes import bfloat16
 
 from atb_core.errors import EngineError
 from atb_core.graph.dtype import DataType
-from atb_core.names import pip_install
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +116,7 @@ def import_torch() -> ModuleType:
     try:
         return import_module("torch")
     except ImportError as error:
-        hint = f"{pip_install('atb-core[torch]')}."
+        hint = "pip install torch; docs/install.md names the smaller build for the CPU alone."
         raise EngineError(f"torch is needed here, and cannot be imported: {error}", hint=hint) from error
 
 

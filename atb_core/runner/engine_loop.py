@@ -229,7 +229,9 @@ class EngineLoop:
             try:
                 results, drafted = self._run(batch, sampled)
             except Exception as error:
-                self._end_calls_of(batch.requests, error)
+                for call in {request.call for request in batch.requests}:
+                    self._end_call(call, error)
+                    call.notify()
                 return True
             except BaseException:
                 is_consistent = True
@@ -259,17 +261,16 @@ class EngineLoop:
             else:
                 for request in requests:
                     request.mark_started()
-                if batch.phase == "prefill":
-                    logits = self._prefill(requests)
-                else:
-                    logits = self._forward(self._inputs.mixed(batch))
+                step = self._inputs.packed(batch)
+                # The scheduler runs a request that wants those of its prompt alone.
+                alone = requests[0].wants_prompt_logprobs
+                logits = self._prefill_with_logprobs(requests[0], step) if alone else self._forward(step)
             rows = as_float32(logits)
             if batch.drafts:
                 rows, drafted = _split(rows, batch)
             results = sample(rows[: len(sampled)], sampled)
         self.num_steps += 1
-        num_prompt_tokens, num_drafted = sum(batch.counts[batch.num_decoding :]), sum(map(len, batch.drafts.values()))
-        self.pace.note(batch.num_decoding, num_prompt_tokens, num_drafted, time.perf_counter() - start)
+        self.pace.note(batch, time.perf_counter() - start)
         return results, drafted
 
     def _check(self, drafted: list[_Drafted]) -> None:
@@ -285,16 +286,8 @@ class EngineLoop:
         for each in drafted:
             each.request.note_draft(len(each.tokens), each.num_right)
 
-    def _prefill(self, requests: list[Request]) -> Array:
-        """Returns the logits [requests, vocab] at the last tokens of prompts."""
-        step = self._inputs.prefill(requests)
-        # The scheduler runs a request that wants them alone.
-        if requests[0].wants_prompt_logprobs:
-            return self._prefill_with_logprobs(requests[0], step)
-        return self._forward(step)
-
     def _prefill_with_logprobs(self, request: Request, step: Step) -> Array:
-        """Runs one prompt once for each part of its logits and keeps its log probabilities.
+        """Runs one prompt once for each part of its logits, keeps its log probabilities, and returns the last logits.
 
         Each run writes the same to the cache; only the logits that it is asked for differ.
         """
@@ -330,11 +323,6 @@ class EngineLoop:
         for call in {request.call for request in requests}:
             if call.is_over:
                 self.calls.discard(call)
-            call.notify()
-
-    def _end_calls_of(self, requests: list[Request], error: Exception) -> None:
-        for call in {request.call for request in requests}:
-            self._end_call(call, error)
             call.notify()
 
     def _end_call(self, call: Call, error: Exception | None) -> None:

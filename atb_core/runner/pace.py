@@ -3,55 +3,74 @@
 
 from __future__ import annotations
 
-# The tokens of prompts may add about this share to a step without prompts. The aim for the longest gap between two
-# tokens is 3 normal ones, and the measured cost is an average: with 1.0 gaps reached 3.7 beside a prompt of 8,000
-# tokens (SmolLM2-135M), with 0.5 they reached 3.1 to 3.4, and the prompt took no longer.
-_SHARE_OF_PROMPTS = 0.5
-# Until both kinds of steps were measured. A processor computes this many tokens in the time of one or two decode steps,
-# an accelerator in less.
-_FIRST_GUESS = 64
-# Behind thousands of tokens the attention of one token takes a quarter of a small model's decode step: with 16, steps
-# were 3 to 5 times as long, and the prompt was done no sooner.
-_SMALLEST = 4
+from collections import deque
+from statistics import median_low
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from atb_core.runner.scheduler import Batch
+
+# A prompt may add about this share to a step without prompts. The aim for the longest gap between two tokens is 3
+# normal ones; steps vary, and those who wait for a first token have further shares.
+_SHARE_OF_PROMPT = 0.5
+# Until both kinds of steps were measured. A processor computes this many tokens in less than a decode step.
+_FIRST_GUESS = 16
+# Behind thousands of tokens the attention of one token takes a quarter of a small model's decode step: with 4, steps
+# were 2 to 3 times as long.
+_SMALLEST = 2
 # Of one guessed token, relative to a decode step, until it was measured.
 _FIRST_DRAFT_COST = 0.1
-_WEIGHT_OF_NEWEST = 0.2
+# Steps that are remembered, and those of a median, in which one that waited for a processor counts for nothing.
+_MOST_STEPS, _STEPS = 256, 15
+# Behind this many tokens the attention of a small model takes as long as all else; with larger ones it takes less.
+_GROWTH = 2048
 
 
 class Pace:
     """Measures steps. The sizes depend on time, the tokens that come out do not depend on the sizes."""
 
     def __init__(self) -> None:
-        self._decode_seconds: float | None = None
-        self._seconds_per_token: float | None = None
-        self._draft_cost: float | None = None
+        # Seconds of steps without prompts, by the number of requests in them.
+        self._decode: dict[int, deque[float]] = {}
+        # Of steps with prompts: the mean number of tokens before each of theirs, and the seconds of each.
+        self._tokens: deque[tuple[float, float]] = deque(maxlen=_MOST_STEPS)
+        self._draft_costs: deque[float] = deque(maxlen=_STEPS)
 
-    def note(self, num_decoding: int, num_prompt_tokens: int, num_draft_tokens: int, seconds: float) -> None:
-        """Takes the duration of a step, by the number of requests that brought their newest token, and of others."""
-        if num_draft_tokens:
-            if self._decode_seconds is not None:
-                rest = max(0.0, seconds - self._decode_seconds)
-                self._draft_cost = _average(self._draft_cost, rest / num_draft_tokens / self._decode_seconds)
-        elif not num_prompt_tokens:
-            self._decode_seconds = _average(self._decode_seconds, seconds)
-        elif not num_decoding:
-            self._seconds_per_token = _average(self._seconds_per_token, seconds / num_prompt_tokens)
-        elif self._decode_seconds is not None:
-            rest = max(0.0, seconds - self._decode_seconds)
-            self._seconds_per_token = _average(self._seconds_per_token, rest / num_prompt_tokens)
+    def note(self, batch: Batch, seconds: float) -> None:
+        """Takes the duration of a step, before its tokens count as computed."""
+        prompts, counts = batch.requests[batch.num_decoding :], batch.counts[batch.num_decoding :]
+        count, guesses = sum(counts), sum(map(len, batch.drafts.values()))
+        if not (count or guesses):
+            self._decode.setdefault(batch.num_decoding, deque(maxlen=_STEPS)).append(seconds)
+            return
+        decode = self._decode_seconds(batch.num_decoding) if batch.num_decoding else 0.0
+        rest = max(0.0, seconds - (decode or 0.0))
+        if guesses and decode:
+            self._draft_costs.append(rest / guesses / decode)
+        elif count and decode is not None:
+            before = sum(n * (each.num_computed + n / 2) for each, n in zip(prompts, counts, strict=True))
+            self._tokens.append((before / count, rest / count))
 
-    @property
-    def chunk_size(self) -> int:
-        """Number of prompt tokens that keep a step short."""
-        if self._decode_seconds is None or not self._seconds_per_token:
+    def _token_seconds(self, context: int) -> float:
+        """Returns the seconds of a prompt's token, by the steps that had about as many tokens before theirs."""
+        nearest = sorted(self._tokens, key=lambda each: abs(each[0] - context))[:_STEPS]
+        # Behind more tokens than any had, attention takes its part longer.
+        grown = [seconds * max(1.0, (context + _GROWTH) / (before + _GROWTH)) for before, seconds in nearest]
+        return median_low(grown) if grown else 0.0
+
+    def _decode_seconds(self, num_decoding: int) -> float | None:
+        """Returns the seconds of a step without prompts, that of the nearest number of requests; `None`: unknown."""
+        nearest = min(self._decode, key=lambda number: abs(number - num_decoding), default=None)
+        return None if nearest is None else median_low(self._decode[nearest])
+
+    def chunk_size(self, num_decoding: int, context: int) -> int:
+        """Returns the number of tokens of a prompt, with so many before them, that keep a step short."""
+        decode, seconds = self._decode_seconds(num_decoding), self._token_seconds(context)
+        if not decode or not seconds:
             return _FIRST_GUESS
-        return max(_SMALLEST, int(_SHARE_OF_PROMPTS * self._decode_seconds / self._seconds_per_token))
+        return max(_SMALLEST, round(_SHARE_OF_PROMPT * decode / seconds))
 
     @property
     def draft_cost(self) -> float:
         """Time of one guessed token in a step, relative to a step in which requests bring their newest tokens."""
-        return _FIRST_DRAFT_COST if self._draft_cost is None else self._draft_cost
-
-
-def _average(before: float | None, newest: float) -> float:
-    return newest if before is None else before + _WEIGHT_OF_NEWEST * (newest - before)
+        return median_low(self._draft_costs) if self._draft_costs else _FIRST_DRAFT_COST

@@ -49,7 +49,7 @@ def sample(rows: Iterable[FloatRow], requests: Sequence[Request]) -> list[Sample
         rows: Logits [vocab] of each request.
         requests: Their parameters, random generators and tokens so far are used.
     """
-    return [_sample_or_error(*each) for each in zip(rows, requests, strict=True)]
+    return [_sample_row(*each) for each in zip(rows, requests, strict=True)]
 
 
 def as_float32(array: Array) -> npt.NDArray[np.float32]:
@@ -74,23 +74,18 @@ def prompt_logprobs(logits: Array, token_ids: Sequence[int], count: int) -> list
     return [_logprobs(row, token_id, count) for row, token_id in zip(rows, token_ids, strict=True)]
 
 
-def _sample_or_error(row: FloatRow, request: Request) -> SampledToken | Exception:
+def _sample_row(row: FloatRow, request: Request) -> SampledToken | Exception:
     try:
-        return _sample_row(row, int(row.argmax()), request)
+        best, params, scores = int(row.argmax()), request.params, row
+        _check_finite(row, best)
+        if request.processes_logits:
+            scores = process_logits(row, request)
+            best = int(scores.argmax())
+        if request.rng is not None:
+            best = _draw(filtered_candidates(scores, best, params), request.rng.random())
+        return SampledToken(best, None if params.logprobs is None else _logprobs(row, best, params.logprobs))
     except Exception as error:
         return error
-
-
-def _sample_row(row: FloatRow, best: int, request: Request) -> SampledToken:
-    _check_finite(row, best)
-    params, scores = request.params, row
-    if request.processes_logits:
-        scores = process_logits(row, request)
-        best = int(scores.argmax())
-    token_id = best
-    if request.rng is not None:
-        token_id = _draw(filtered_candidates(scores, best, params), request.rng.random())
-    return SampledToken(token_id, None if params.logprobs is None else _logprobs(row, token_id, params.logprobs))
 
 
 def _check_finite(row: FloatRow, best: int) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -16,6 +17,9 @@ from atb_core.runner.request import Request
 if TYPE_CHECKING:
     from atb_core.features.adapters import Adapter
     from atb_core.runner.drafting import Drafter
+
+# Chunks of prompts in a step beside streams: it is about three times as long as one without, which is the aim.
+_MOST_CHUNKS = 4
 
 
 class Batch(NamedTuple):
@@ -44,9 +48,9 @@ class Scheduler:
     """First come, first served; a new request joins the running ones as soon as there is room.
 
     In a step each running request brings its newest token, and then prompts bring as many of theirs as the limits
-    leave, a long one in chunks. A model that cannot mix these takes whole prompts in steps of their own (one always
-    goes, however long), in turn with the others. A request that wants log probabilities of its prompt has a step for
-    itself.
+    leave, a long one in chunks, with which shorter ones take turns. A model that cannot mix these takes whole prompts
+    in steps of their own (one always goes, however long), in turn with the others. A request that wants log
+    probabilities of its prompt has a step for itself.
 
     What the cache has of a prompt already is not computed again. When blocks are needed and none is free, a running
     request gives its blocks back and is queued first, to be computed again: its tokens so far are kept and come out the
@@ -63,7 +67,8 @@ class Scheduler:
     Attributes:
         blocks: The cache's blocks.
         max_num_seqs: Largest number of requests in a step.
-        chunk_size: Number of prompt tokens for a step in which as many others get their next token for a stream.
+        chunk_size: Returns the number of tokens of a prompt for a step in which so many others get their next token for
+            a stream, by how many tokens are before them.
         draft_cost: Time of one guessed token in a step, relative to a step without.
     """
 
@@ -81,7 +86,8 @@ class Scheduler:
     ) -> None:
         self.blocks = blocks
         self.max_num_seqs = max_num_seqs
-        self._max_num_batched_tokens = self.chunk_size = max_num_batched_tokens
+        self._max_num_batched_tokens = max_num_batched_tokens
+        self.chunk_size: Callable[[int, int], int] = lambda num_decoding, context: max_num_batched_tokens
         self._ask_can_mix = can_mix
         self._mixes: bool | None = None
         self._shares_prefixes = shares_prefixes
@@ -90,7 +96,7 @@ class Scheduler:
         self._make_drafter = make_drafter
         self.draft_cost = 0.0
         self._arrivals = itertools.count()
-        self._left_out_decode = self._has_preempted = False
+        self._left_out_decode = self._has_preempted = self._oldest_first = False
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
 
@@ -180,12 +186,12 @@ class Scheduler:
         prompts: list[Request] = []
         counts: list[int] = []
         candidates = self._candidates(self.max_num_seqs - len(decoding))
-        left = self._max_num_batched_tokens
+        num_chunks = 0
         if decoding and candidates and any(each.call.streams for each in decoding) and self._can_mix():
             # Who waits for the first token counts as much as who waits for the next one.
-            left = min(left, self.chunk_size * max(1, len(candidates) // len(decoding)))
-        # Keys of the blocks that requests of this step are about to fill.
-        computing: set[bytes] = set()
+            num_chunks = min(_MOST_CHUNKS, max(1, len(candidates) // len(decoding)))
+        # The part of the step that is left, and keys of the blocks that requests of this step are about to fill.
+        left, computing = Fraction(1), set[bytes]()
         for request in candidates:
             if prompts and (left <= 0 or request.wants_prompt_logprobs):
                 break
@@ -197,16 +203,20 @@ class Scheduler:
                 shared, other_computes = self._in_cache(request, computing)
                 if other_computes:
                     continue
-            rest = len(request) - (len(shared) * self.blocks.block_size or request.num_computed)
+            start = len(shared) * self.blocks.block_size or request.num_computed
+            rest, size = len(request) - start, self._max_num_batched_tokens
+            if num_chunks:
+                size = min(size, num_chunks * self.chunk_size(len(decoding), start))
+            limit = int(left * size)
             # Evaluated from left to right: only a prompt that is too long asks whether it may be cut.
-            is_cut = rest > left and not request.wants_prompt_logprobs and self._can_mix()
-            if prompts and rest > left and not is_cut:
+            is_cut = rest > limit and not request.wants_prompt_logprobs and self._can_mix()
+            if prompts and (limit < 1 or (rest > limit and not is_cut)):
                 break
             if not request.block_table and not self._admit(request, shared):
                 break
             prompts.append(request)
-            counts.append(left if is_cut else rest)
-            left -= counts[-1]
+            counts.append(limit if is_cut else rest)
+            left -= Fraction(counts[-1], size)
             if request.wants_prompt_logprobs:
                 break
             if self._shares_prefixes:
@@ -214,11 +224,22 @@ class Scheduler:
         return prompts, counts
 
     def _candidates(self, places: int) -> list[Request]:
-        """Returns requests whose prompts are to be computed, those that have begun first."""
+        """Returns requests whose prompts are to be computed, those that have begun first.
+
+        Beside a prompt in chunks, in every other step those come first that have the least left. Nobody gets blocks
+        before those that are older.
+        """
         begun = [each for each in sorted(self.running, key=_age) if not (each.is_decoding or each.is_paused)]
         # What was just taken from one request is not for another that is no older.
         waiting = (each for each in self.waiting if not (each.is_paused or self._has_preempted))
-        return [*begun[: max(0, places)], *itertools.islice(waiting, max(0, places - len(begun)))]
+        found = [*begun[: max(0, places)], *itertools.islice(waiting, max(0, places - len(begun)))]
+        self._oldest_first = not (begun and self._oldest_first)
+        if not self._oldest_first:
+            sizes = (0 if each.block_table else self.blocks.blocks_for(len(each) + 1) for each in found)
+            pairs = zip(found, itertools.accumulate(sizes), strict=True)
+            fitting = (each for each, size in pairs if size <= self.blocks.num_free)
+            found = sorted(fitting, key=lambda each: len(each) - each.num_computed)
+        return found
 
     def _in_cache(self, request: Request, computing: set[bytes]) -> tuple[list[bytes], bool]:
         """Returns the keys of the blocks that the cache has of a request, and whether the next one is being computed.

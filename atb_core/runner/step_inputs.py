@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,6 @@ class StepInputs:
         # steps: requests may get other blocks then.
         self._rows: list[Request] = []
         self._written: list[int] = []
-        self._views: dict[int, tuple[npt.NDArray[Any], ...]] = {}
 
     def decode(self, requests: list[Request]) -> Step:
         """Returns the step of one token for each request: its newest."""
@@ -56,33 +55,19 @@ class StepInputs:
                 self._tables[row, : len(table)] = table
                 self._written[row] = len(table)
             longest = max(longest, length)
-        ids, positions, tables, slots, lengths = self._decode_views(len(requests))
+        buffers = (self._ids, self._positions, self._tables, self._slots, self._lengths)
+        ids, positions, tables, slots, lengths = (buffer[: len(requests)] for buffer in buffers)
         return Step(
             ids, positions, False, self._kv_cache, tables, slots, lengths, longest, adapter_ids=_adapters(requests)
         )
 
-    def _decode_views(self, batch: int) -> tuple[npt.NDArray[Any], ...]:
-        views = self._views.get(batch)
-        if views is None:
-            buffers = (self._ids, self._positions, self._tables, self._slots, self._lengths)
-            views = self._views[batch] = tuple(buffer[:batch] for buffer in buffers)
-        return views
-
-    def prefill(self, requests: list[Request]) -> Step:
-        """Returns the step of all tokens of each request, one request after another.
-
-        `lm_head_indices` are their last tokens.
-        """
-        ends = [len(request) for request in requests]
-        tokens, wanted = [request.token_ids for request in requests], np.cumsum(ends, dtype=np.int64) - 1
-        return self._packed(requests, tokens, [0] * len(requests), ends, wanted, is_prefill=True)
-
-    def mixed(self, batch: Batch) -> Step:
+    def packed(self, batch: Batch) -> Step:
         """Returns the step of a batch: the next tokens of each request and its draft, one request after another.
 
         `lm_head_indices` are the newest tokens of those that bring it, each followed by its draft, or one token that
         nobody asks for.
         """
+        self._rows = []
         requests, drafts = batch.requests, [batch.drafts.get(request, []) for request in batch.requests]
         starts = [request.num_computed for request in requests]
         newest = [start + count for start, count in zip(starts, batch.counts, strict=True)]
@@ -97,24 +82,10 @@ class StepInputs:
             for last, draft, request, end in zip(lasts, drafts, requests, newest, strict=True)
             if end == len(request)
         ]
-        rows = np.concatenate(wanted) if wanted else np.zeros(1, dtype=np.int64)
-        return self._packed(requests, tokens, starts, ends, rows, is_prefill=False)
-
-    def _packed(
-        self,
-        requests: list[Request],
-        tokens: list[list[int]],
-        starts: list[int],
-        ends: list[int],
-        wanted: npt.NDArray[np.int64],
-        is_prefill: bool,
-    ) -> Step:
-        """Returns the step in which each request brings the tokens of its positions from `starts` to `ends`."""
-        self._rows = []
         tables = np.zeros((len(requests), self._tables.shape[1]), dtype=np.int32)
         for row, request in enumerate(requests):
             tables[row, : len(request.block_table)] = request.block_table
-        spans = list(zip(requests, starts, ends, strict=True))
+        spans, is_prefill = list(zip(requests, starts, ends, strict=True)), batch.phase == "prefill"
         return Step(
             input_ids=np.concatenate([np.array(each, dtype=np.int64) for each in tokens]),
             position_ids=np.concatenate([np.arange(start, end) for _, start, end in spans]),
@@ -124,7 +95,7 @@ class StepInputs:
             slots=np.concatenate([self._slots_of(*span) for span in spans]),
             input_lengths=np.array(ends, dtype=np.int32),
             max_seq_len=max(ends),
-            lm_head_indices=wanted,
+            lm_head_indices=np.concatenate(wanted) if wanted else np.zeros(1, dtype=np.int64),
             q_lens=None if is_prefill else np.array([len(each) for each in tokens], dtype=np.int32),
             adapter_ids=_adapters(requests),
         )

@@ -35,9 +35,6 @@ class Tokenizer:
 
     def __init__(self, parts: TokenizerParts) -> None:
         self._parts = parts
-        # Some tokenizer.json files carry the padding and truncation of their training.
-        parts.backend.no_padding()
-        parts.backend.no_truncation()
 
     @classmethod
     def from_path(cls, path: Path) -> Tokenizer:

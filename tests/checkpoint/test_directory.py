@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from runner.tiny_tokenizers import byte_level
+from tokenizers import AddedToken, Regex, normalizers
 
 from atb_core.checkpoint import TokenizerParts, open_checkpoint
+from atb_core.checkpoint.guarded_tokenizer import GuardedTokenizer
 from atb_core.errors import ConfigError, TokenizerError
 
 SIZE = byte_level().get_vocab_size()
@@ -69,6 +71,65 @@ def test_properties_of_an_added_token_are_kept(tmp_path: Path) -> None:
     backend = parts(tmp_path, tokenizer_config={"added_tokens_decoder": tokens}).backend
     assert backend.encode("a  <think>").ids == [*backend.encode("a").ids, SIZE]
     assert backend.decode([SIZE], skip_special_tokens=True) == "<think>"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer_config": {"eos_token": "<|im_end|>"}},
+        {"special_tokens_map": {"eos_token": {"content": "<|im_end|>", **FLAGS}}},
+        {"tokenizer_config": {"extra_special_tokens": ["<|im_end|>"]}},
+        {"tokenizer_config": {"eos_token": "<|im_end|>", "added_tokens_decoder": "of the tokenizer"}},
+    ],
+)
+def test_a_token_takes_the_spaces_beside_it_although_its_name_is_a_mere_text(
+    files: dict[str, Any], tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    backend = byte_level()
+    end = backend.token_to_id("<|im_end|>")
+    config = files.get("tokenizer_config", {})
+    if "added_tokens_decoder" in config:
+        config["added_tokens_decoder"] = decoder("<|im_end|>", first=end, lstrip=True, rstrip=True)
+    else:
+        backend.add_special_tokens([AddedToken("<|im_end|>", lstrip=True, rstrip=True)])
+    directory(tmp_path, **files)
+    (tmp_path / "tokenizer.json").write_text(backend.to_str())
+    loaded = open_checkpoint(tmp_path).tokenizer_parts().backend
+    text = "a  <|im_end|>  b"
+    ids = loaded.encode(text).ids
+    assert ids == [*loaded.encode("a").ids, end, *loaded.encode("b").ids]
+    assert loaded.decode(ids, skip_special_tokens=True) == "ab"
+    assert ids == transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)(text)["input_ids"]
+
+
+@pytest.mark.parametrize("is_guarded", [False, True])
+def test_special_tokens_are_split_where_the_configuration_says_so(is_guarded: bool, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    backend = byte_level()
+    if is_guarded:
+        backend.normalizer = normalizers.Replace(Regex("(unusual)"), "usual")
+    directory(tmp_path, tokenizer_config={"split_special_tokens": True})
+    (tmp_path / "tokenizer.json").write_text(backend.to_str())
+    loaded = open_checkpoint(tmp_path).tokenizer_parts().backend
+    assert isinstance(loaded, GuardedTokenizer) == is_guarded
+    text = "a<|im_end|>"
+    ids = loaded.encode(text).ids
+    assert loaded.token_to_id("<|im_end|>") not in ids
+    assert ids == transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)(text)["input_ids"]
+
+
+@pytest.mark.parametrize("is_guarded", [False, True])
+def test_no_merge_of_a_tokenizer_is_left_out_at_random(is_guarded: bool, tmp_path: Path) -> None:
+    backend = byte_level()
+    if is_guarded:
+        backend.normalizer = normalizers.Replace(Regex("(unusual)"), "usual")
+    text = "the same text with the same tokens"
+    ids = backend.encode(text).ids
+    backend.model.dropout = 0.9
+    (directory(tmp_path) / "tokenizer.json").write_text(backend.to_str())
+    loaded = open_checkpoint(tmp_path).tokenizer_parts().backend
+    assert loaded.encode(text).ids == ids
 
 
 def test_an_end_token_that_only_the_configuration_names_ends_a_text(tmp_path: Path) -> None:

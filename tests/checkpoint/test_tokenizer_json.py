@@ -180,7 +180,7 @@ def test_what_is_unusual_and_harmless_works_behind_the_guard(name: str) -> None:
         assert "".join([*map(decoder.push, ids), decoder.finish()]) == direct.decode(ids, skip_special_tokens=skip)
     assert guarded.token_to_id("<new>") == direct.token_to_id("<new>")
     assert guarded.token_to_id("<none>") is None
-    assert guarded.get_added_tokens_decoder()[ids[-1]] == ("<new>", True)
+    assert guarded.get_added_tokens_decoder()[ids[-1]] == AddedToken("<new>", special=True)
 
 
 def steps(kind: str, count: int, **step: Any) -> dict[str, Any]:

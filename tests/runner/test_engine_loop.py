@@ -32,8 +32,7 @@ class FixedPace(Pace):
         super().__init__()
         self._given = chunk_size
 
-    @property
-    def chunk_size(self) -> int:
+    def chunk_size(self, num_decoding: int, context: int) -> int:
         return self._given
 
 
@@ -432,6 +431,45 @@ def test_who_waits_for_a_first_token_counts_as_much_as_who_waits_for_the_next() 
     setup.loop.submit(Call([make_request(0, [1, 2], SamplingParams(max_tokens=30))], streams=False))
     next(setup.loop.chunks(Call([make_request(1, [2] * 40, SamplingParams(max_tokens=1))], streams=True)))
     assert setup.model.tokens_per_step == [40, 1 + 2]
+
+
+def test_a_step_beside_a_stream_has_four_chunks_at_most() -> None:
+    setup = make(mixes=True, max_prefill=40, chunk_size=3)
+    stream = setup.loop.chunks(Call([make_request(0, [1, 2], SamplingParams(max_tokens=30))], streams=True))
+    next(stream)
+    setup.loop.submit(
+        Call([make_request(n, [n] * 10, SamplingParams(max_tokens=9)) for n in range(2, 9)], streams=True)
+    )
+    next(stream)
+    assert setup.model.tokens_per_step == [2, 1 + 4 * 3]
+
+
+@pytest.mark.parametrize("decodes", [True, False])
+def test_short_prompts_need_not_wait_for_the_end_of_a_long_one(decodes: bool) -> None:
+    setup = make(mixes=True, max_prefill=6, chunk_size=6)
+    if decodes:
+        next(setup.loop.chunks(Call([make_request(0, [1, 2], SamplingParams(max_tokens=30))], streams=True)))
+    long, longer = (make_request(n, [n] * length, SamplingParams(max_tokens=2)) for n, length in ((1, 40), (2, 50)))
+    calls = [Call([each], streams=True) for each in (long, longer)]
+    for call in calls:
+        setup.loop.submit(call)
+    others = setup.loop.chunks(Call([make_request(n, [n] * 9, SamplingParams(max_tokens=1)) for n in (3, 4)], True))
+    places = [(long.num_computed, longer.num_computed) for _ in others]
+    # The long one has every other step.
+    assert places == [(2 * 6, 0), (3 * 6, 0)]
+    for call, request, prompt in zip(calls, (long, longer), ([1] * 40, [2] * 50), strict=True):
+        for _ in setup.loop.chunks(call):
+            pass
+        assert request.result.token_ids == expected_greedy(prompt, 2)
+
+
+def test_short_prompts_without_room_in_the_cache_take_nothing_from_a_long_one() -> None:
+    setup = make(num_blocks=16, mixes=True, max_prefill=6)
+    long = Call([make_request(1, [1] * 59, SamplingParams(max_tokens=2))], streams=True)
+    setup.loop.submit(long)
+    setup.loop.submit(Call([make_request(2, [2] * 9, SamplingParams(max_tokens=1))], streams=True))
+    next(setup.loop.chunks(long))
+    assert setup.model.tokens_per_step == [*[6] * 9, 5]
 
 
 def test_without_mixed_steps_prompts_and_decoding_take_turns() -> None:

@@ -5,42 +5,85 @@ from __future__ import annotations
 
 import pytest
 
+from atb_core.runner.outputs import RequestOutput
 from atb_core.runner.pace import Pace
+from atb_core.runner.request import Request
+from atb_core.runner.sampling_params import SamplingParams
+from atb_core.runner.scheduler import Batch
 
 
-def test_a_step_with_prompts_takes_half_as_long_again_as_one_without() -> None:
+def request(num_computed: int = 0) -> Request:
+    one = Request(RequestOutput("0", None, [1], [], finished=False), 0, SamplingParams(), 9999, frozenset())
+    one.num_computed = num_computed
+    return one
+
+
+def step(num_decoding: int, num_prompt_tokens: int = 0, num_guesses: int = 0, context: int = 0) -> Batch:
+    decoding, prompts = [request() for _ in range(num_decoding)], [request(context)] if num_prompt_tokens else []
+    counts = [1] * num_decoding + [num_prompt_tokens] * len(prompts)
+    drafts = {decoding[0]: [7] * num_guesses} if num_guesses else {}
+    return Batch("mixed", decoding + prompts, counts, num_decoding, drafts)
+
+
+def test_a_step_with_a_prompt_takes_half_as_long_again_as_one_without() -> None:
     pace = Pace()
-    assert pace.chunk_size == 64
-    pace.note(8, 0, 0, 0.04)
-    assert pace.chunk_size == 64
-    pace.note(0, 1000, 0, 1.0)
-    assert pace.chunk_size == 20
-    # Besides others, a prompt took what the step took longer.
-    pace.note(8, 50, 0, 0.04 + 0.05)
-    assert pace.chunk_size == 20
+    assert pace.chunk_size(8, 0) == 16
+    pace.note(step(8), 0.04)
+    assert pace.chunk_size(8, 0) == 16
+    pace.note(step(0, 1000), 1.0)
+    assert pace.chunk_size(8, 0) == 20
+    # Beside others, a prompt took what the step took longer.
+    pace.note(step(8, 50), 0.04 + 0.05)
+    assert pace.chunk_size(8, 0) == 20
 
 
-def test_it_follows_slowly_and_never_becomes_nothing() -> None:
+def test_a_step_that_waited_for_a_processor_counts_for_nothing() -> None:
     pace = Pace()
-    pace.note(0, 1000, 0, 1.0)
-    pace.note(8, 0, 0, 0.04)
-    pace.note(8, 0, 0, 0.14)
-    assert pace.chunk_size == 30
-    pace.note(8, 10, 0, 100.0)
-    assert pace.chunk_size == 4
+    for _ in range(3):
+        pace.note(step(8), 0.04)
+        pace.note(step(8, 10), 0.05)
+    assert pace.chunk_size(8, 0) == 20
+    pace.note(step(8), 9.0)
+    pace.note(step(8, 10), 9.0)
+    assert pace.chunk_size(8, 0) == 20
+
+
+def test_it_never_becomes_nothing() -> None:
+    pace = Pace()
+    pace.note(step(8), 0.04)
+    pace.note(step(8, 10), 100.0)
+    assert pace.chunk_size(8, 0) == 2
     fast = Pace()
-    fast.note(8, 0, 0, 0.04)
-    fast.note(8, 10, 0, 0.03)
-    assert fast.chunk_size == 64
+    fast.note(step(8), 0.04)
+    fast.note(step(8, 10), 0.03)
+    assert fast.chunk_size(8, 0) == 16
+
+
+def test_tokens_cost_more_the_more_are_before_them() -> None:
+    pace = Pace()
+    pace.note(step(8), 0.04)
+    for context in range(0, 4000, 40):
+        pace.note(step(8, 10, context=context), 0.04 + 10 * (0.0005 + context * 0.5e-6))
+    sizes = [pace.chunk_size(8, context) for context in (0, 2000, 4000, 12000)]
+    assert sizes == [31, 13, 8, 3], "also further than it has seen"
+
+
+def test_steps_of_another_number_of_requests_are_not_the_measure() -> None:
+    pace = Pace()
+    pace.note(step(32), 0.12)
+    pace.note(step(0, 1000), 1.0)
+    assert pace.chunk_size(8, 0) == 60, "none nearer is known"
+    pace.note(step(8), 0.04)
+    assert [pace.chunk_size(number, 0) for number in (1, 8, 9, 32)] == [20, 20, 20, 60]
 
 
 def test_a_guessed_token_costs_what_a_step_took_longer() -> None:
     pace = Pace()
     assert pace.draft_cost == 0.1
-    pace.note(1, 0, 4, 0.06)
+    pace.note(step(1, num_guesses=4), 0.06)
     assert pace.draft_cost == 0.1, "nothing to compare with"
-    pace.note(1, 0, 0, 0.04)
-    pace.note(1, 0, 4, 0.06)
+    pace.note(step(1), 0.04)
+    pace.note(step(1, num_guesses=4), 0.06)
     assert pace.draft_cost == pytest.approx(0.125)
-    pace.note(0, 1000, 0, 1.0)
-    assert pace.chunk_size == 20, "guesses are no prompts"
+    pace.note(step(0, 1000), 1.0)
+    assert pace.chunk_size(1, 0) == 20, "guesses are no prompts"

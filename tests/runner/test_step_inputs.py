@@ -23,7 +23,7 @@ def test_blocks_that_changed_between_decode_steps_are_seen() -> None:
     # Preempted and admitted again in a step that was no decode step.
     requests[1].block_table = [3, 0]
     requests[1].num_computed = 1
-    inputs.mixed(Batch("mixed", requests, [1, 3], 1))
+    inputs.packed(Batch("mixed", requests, [1, 3], 1))
     step = inputs.decode(requests)
     assert step.block_tables is not None and step.slots is not None
     assert step.block_tables.tolist() == [[5, 6, *[0] * 6], [3, 0, *[0] * 6]]
@@ -34,7 +34,7 @@ def test_a_mixed_step_has_the_next_tokens_of_each_request() -> None:
     inputs = StepInputs(4, 3, 2, [])
     begun, decoding = make_request([1, 2, 3, 4, 5], [5, 6, 7]), make_request([8, 9], [2])
     begun.num_computed = 1
-    step = inputs.mixed(Batch("mixed", [decoding, begun], [1, 2], 1))
+    step = inputs.packed(Batch("mixed", [decoding, begun], [1, 2], 1))
     assert step.phase == "mixed"
     fields = ("input_ids", "position_ids", "slots", "input_lengths", "q_lens", "lm_head_indices")
     assert [getattr(step, name).tolist() for name in fields] == [
@@ -46,14 +46,14 @@ def test_a_mixed_step_has_the_next_tokens_of_each_request() -> None:
         [0],
     ]
     # Logits of the first one alone: the other is not through its prompt. Without any, a step asks for one row.
-    assert inputs.mixed(Batch("mixed", [begun], [2], 0)).lm_head_indices.tolist() == [0]  # type: ignore[union-attr]
+    assert inputs.packed(Batch("mixed", [begun], [2], 0)).lm_head_indices.tolist() == [0]  # type: ignore[union-attr]
 
 
 def test_the_tokens_of_a_draft_follow_the_newest_token() -> None:
     inputs = StepInputs(4, 3, 2, [])
     plain, guessing = make_request([8, 9], [2]), make_request([1, 2, 3], [5, 6, 7])
     plain.num_computed, guessing.num_computed = 1, 2
-    step = inputs.mixed(Batch("mixed", [guessing, plain], [1, 1], 2, {guessing: [40, 41]}))
+    step = inputs.packed(Batch("mixed", [guessing, plain], [1, 1], 2, {guessing: [40, 41]}))
     fields = ("input_ids", "position_ids", "slots", "input_lengths", "q_lens", "lm_head_indices")
     assert [getattr(step, name).tolist() for name in fields] == [
         [3, 40, 41, 9],

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
-from repository import Package, closure, packages, required_name, third_party
+from repository import Package, closure, newest_file, packages, required_name, third_party
 
 CORE = """
 [project]
@@ -92,3 +93,14 @@ def test_the_pure_packages_and_the_cores_tests_can_be_installed_without_what_is_
     required = [line for package in (core, *pure) for line in package.dependencies] + core.extra("test")
     assert compiled
     assert not compiled & {required_name(line) for line in required}
+
+
+def test_newest_file_tells_whether_a_wheel_is_older_than_its_sources(tmp_path: Path) -> None:
+    folder = tmp_path / "package" / "inner"
+    folder.mkdir(parents=True)
+    for changed, file in enumerate(
+        (tmp_path / "build.txt", folder / "old.py", folder / "new.cpp", folder / "made.pyc")
+    ):
+        file.touch()
+        os.utime(file, (changed, changed))
+    assert newest_file(tmp_path / "build.txt", tmp_path / "package") == folder / "new.cpp"

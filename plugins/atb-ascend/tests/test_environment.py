@@ -123,9 +123,16 @@ def test_another_patch_version_of_torch_npu_fits(box: Box) -> None:
     assert box.finding("torch_npu").level is Level.OK
 
 
-def test_without_torch_nothing_can_be_used(box: Box) -> None:
+def test_a_machine_without_torch_and_ascend_is_healthy(tmp_path: Path) -> None:
+    report = Box(tmp_path, packages={}, modules={"_cpu"}).examine()
+    assert report.healthy
+    assert report.usable() == ("cpu",)
+    assert [finding.check for finding in report.missing("reference")] == ["torch"]
+
+
+def test_without_torch_neither_a_card_nor_the_reference_can_be_used(box: Box) -> None:
     box.packages.pop("torch")
-    assert box.examine().usable() == ()
+    assert box.examine().usable() == ("cpu", "atb-sim")
     assert box.finding("torch_npu").cause == "torch is not installed"
     assert box.finding("abi").level is Level.WARNING
 

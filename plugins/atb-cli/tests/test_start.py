@@ -6,11 +6,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from runner.tiny_tokenizers import byte_level
 
 from atb_cli.app import COMMANDS
+from atb_testing.checkpoints import tiny_checkpoint
 
 _HEAVY = ("torch", "transformers", "tokenizers", "gguf", "huggingface_hub", "numpy", "atb_qwen2", "atb_llama")
 
@@ -63,3 +66,34 @@ def test_the_version_is_that_of_the_package_of_commands(atb: Callable[..., Any])
     from importlib.metadata import version
 
     assert atb("--version").out == f"atb {version('atb-cli')}\n"
+
+
+_WITHOUT_TORCH = """
+import sys
+
+
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+
+sys.meta_path.insert(0, Refused())
+from atb_cli import main
+
+model, folder = sys.argv[1:]
+for line in (["show", model], ["explain", model], ["graph", model], ["graph", model, "--html", f"{folder}/graph.html"],
+             ["convert", model, f"{folder}/copy"], ["doctor"], ["models"], ["list"], ["plugins", "list"]):
+    if status := main(line):
+        sys.exit(f"atb {line[0]} ends with {status}")
+"""
+
+
+def test_commands_that_look_at_a_model_work_without_torch(tmp_path: Path) -> None:
+    path = tiny_checkpoint(tmp_path / "model", "llama")
+    (path / "tokenizer.json").write_text(byte_level().to_str())
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TORCH, str(path), str(tmp_path)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

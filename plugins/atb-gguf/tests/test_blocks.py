@@ -20,6 +20,7 @@ from atb_core.engine.cpu import CpuBackend
 from atb_core.graph import DataType, Dim, Network, Tensor
 from atb_core.graph.quantized import QuantizedRows
 from atb_core.nn.functional import gather
+from atb_gguf.quants import integers
 
 #: Where the 16-bit floats of a block begin; other bytes may have any value.
 SCALES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q3_K": (108,), "Q6_K": (208,)}
@@ -58,3 +59,58 @@ def test_a_loader_hands_over_quantised_matrices_and_nothing_else(tmp_path: Path)
         assert (stored.format, stored.columns) == ("Q8_0", values["token_embd.weight"].shape[1])
         assert loader.blocks("model.embed_tokens.weight", {"Q4_0"}) is None
         assert loader.blocks("model.norm.weight", {"Q8_0", "F32"}) is None
+
+
+def of_integers(found: tuple[str, np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    """The numbers that integers in groups of 32 are, `scale (q - zero)`."""
+    name, q, scales, zeros = found
+    lowest, highest = (-8, 7) if name == "INTEGERS4" else (-128, 127)
+    assert lowest <= q.min() <= q.max() <= highest
+    groups = q.reshape(len(q), -1, 32).astype(np.float32) - zeros.reshape(len(q), -1, 1)
+    return (groups * scales.reshape(len(q), -1, 1)).reshape(len(q), -1)
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K"])
+def test_blocks_are_integers_for_engines_that_take_those(name: str) -> None:
+    blocks = random_blocks(name).reshape(-1, GGML_QUANT_SIZES[Type[name]][1])
+    for start in SCALES.get(name, ())[1:]:  # a minimum of a few steps, as files have them
+        blocks[:, start : start + 2] = (blocks[:, :2].view(np.float16) / 2).astype(np.float16).view(np.uint8)
+    if name in ("Q4_K", "Q5_K"):
+        blocks[:, 4:16] |= 32  # no scale is far below its minimum
+    found = integers(blocks, Type[name])
+    assert found is not None
+    assert found[0] == ("INTEGERS4" if name.startswith("Q4") else "INTEGERS8")
+    decoded = gguf.quants.dequantize(blocks, Type[name])
+    assert np.abs(of_integers(found) - decoded).max() <= 1e-5 * np.abs(decoded).max()
+
+
+def test_a_group_of_one_value_is_that_value() -> None:
+    block = np.concatenate([np.array([0, 1.5], np.float16).view(np.uint8), np.full(16, 0x5A, np.uint8)])[None]
+    found = integers(block, Type.Q4_1)
+    assert found is not None
+    assert np.array_equal(of_integers(found), np.full((1, 32), 1.5, np.float32))
+
+
+@pytest.mark.parametrize("scale_and_shift", [(np.inf, 0.0), (0.001, 1.0), (np.nan, 1.0)], ids=str)
+def test_blocks_that_integers_would_round_or_break_are_none(scale_and_shift: tuple[float, float]) -> None:
+    block = np.concatenate([np.array(scale_and_shift, np.float16).view(np.uint8), np.zeros(16, np.uint8)])[None]
+    assert integers(block, Type.Q4_1) is None
+    assert integers(random_blocks("Q6_K"), Type.Q6_K) is None
+
+
+def test_a_loader_hands_over_integers_and_names_what_it_expands(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content, _ = tiny_gguf(Type.Q8_0)
+    with open_weights(write(tmp_path / "tiny.gguf", content)) as loader:
+        loader.keeps_integers = True
+        rows = loader.blocks("model.embed_tokens.weight", {"INTEGERS4", "INTEGERS8"})
+        values = np.asarray(loader.get("model.embed_tokens.weight")).astype(np.float32)
+    assert rows is not None
+    assert (rows.format, rows.columns) == ("INTEGERS8", values.shape[1])
+    numbers = rows.blocks[:, rows.columns :].copy().view(np.float32)
+    groups = numbers.shape[1] // 2
+    q = rows.blocks[:, : rows.columns].view(np.int8)
+    assert np.allclose(of_integers(("INTEGERS8", q, numbers[:, :groups], numbers[:, groups:])), values, rtol=2.0**-8)
+    assert "1 of Q8_0 are expanded to" in caplog.text
+    assert "model.embed_tokens.weight" in caplog.text

@@ -46,7 +46,7 @@ def run(seven_b: Path) -> Callable[..., Any]:
 
 
 def workload(directory: Path, ranks: int = 1) -> Workload:
-    return Workload(_build(str(directory), "auto", CHIP.dtypes), ranks)
+    return Workload(_build(str(directory), "auto", CHIP.dtypes)[0], ranks)
 
 
 def matrices() -> int:
@@ -86,6 +86,54 @@ def test_what_helps_most_is_named_first(run: Callable[..., Any]) -> None:
     assert 1.5 < alone["weights of 8 bits"] < 2.0
 
 
+@pytest.mark.parametrize(("quantization", "bits"), [("int8", 8), ("int4", 5)])
+def test_matrices_of_integers_take_their_bits_and_scales(run: Callable[..., Any], quantization: str, bits: int) -> None:
+    plain, found = run(), run("--quantization", quantization)
+    layers = matrices() - 3584 * 152064  # the output matrix is larger than the chip's product takes
+    saved = plain["memory"]["weights"] - found["memory"]["weights"]
+    assert saved == pytest.approx(layers * (16 - bits) / 8, rel=0.001)
+    assert plain["decode"]["bytes"] - found["decode"]["bytes"] == saved
+    assert plain["decode"]["flops"] == found["decode"]["flops"]
+    assert found["quantization"] == quantization
+    assert "weights of 8 bits" not in found["advice"]
+
+
+def test_experts_stay_in_16_bits(seven_b: Path) -> None:
+    experts = {"model_type": "qwen2_moe", "architectures": ["Qwen2MoeForCausalLM"], "num_experts": 8,
+               "num_experts_per_tok": 2, "moe_intermediate_size": 256, "shared_expert_intermediate_size": 256,
+               "num_hidden_layers": 2}  # fmt: skip
+    (seven_b / "config.json").write_text(json.dumps({**SEVEN_B, **experts}))
+    model, _ = _build(str(seven_b), "auto", CHIP.dtypes)
+    saved = Workload(model).weight_bytes - Workload(model, quantization="int8").weight_bytes
+    attention, shared = 3584 * (3584 + 2 * 512) + 3584 * 3584, 3 * 3584 * 256
+    assert saved == pytest.approx(2 * (attention + shared), rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--quantization", "int8", "--soc", "cpu"], "--quantization is for chips"),
+        (["--launch-us", "nan"], "nan is not finite"),
+        (["--html", "nowhere/page.html"], "is in no folder"),
+        (["--soc", "Ascend310P3", "--dtype", "float16", "--quantization", "int4"], "multiplies by no integers"),
+    ],
+)
+def test_what_cannot_be_counted_or_written_is_refused_at_once(seven_b: Path, options: list[str], message: str) -> None:
+    result = CliRunner().invoke(command, [str(seven_b), *options])
+    assert result.exit_code != 0
+    assert message in result.output + str(result.exception)
+
+
+def test_a_quantised_checkpoint_and_long_contexts_are_said_to_be_counted_otherwise(
+    seven_b: Path, run: Callable[..., Any]
+) -> None:
+    assert run("--context", "4096")["notes"] == []
+    assert "made for 32768 tokens" in run("--context", "65536")["notes"][0]
+    method = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    (seven_b / "config.json").write_text(json.dumps({**SEVEN_B, **method}))
+    assert "quantised (gptq), and counted in bfloat16" in run()["notes"][0]
+
+
 def test_ranks_divide_matrices_and_heads_and_talk(seven_b: Path) -> None:
     one, four = workload(seven_b), workload(seven_b, 4)
     embedding = 2 * 152064 * 3584
@@ -103,8 +151,9 @@ def test_ranks_beyond_the_heads_of_keys_and_values_share_them(seven_b: Path) -> 
 
 
 def test_what_cannot_be_divided_is_refused(seven_b: Path) -> None:
-    with pytest.raises(RequestError, match="28 attention heads cannot be divided among 8 ranks"):
+    with pytest.raises(RequestError, match="28 attention heads cannot be divided among 8 ranks") as error:
         workload(seven_b, 8)
+    assert "among 2, 4 ranks" in str(error.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +165,7 @@ def test_what_cannot_be_divided_is_refused(seven_b: Path) -> None:
     ids=["a product", "a copy"],
 )
 def test_a_node_takes_as_long_as_its_narrower_limit(cost: Cost, limit: str, seconds: float) -> None:
-    phase = Phase("decode", 1, [Work("Linear", "layer", cost, 0)] * 2, frozenset(), 0, 0)
+    phase = Phase("decode", 1, [Work("Linear", "layer", cost)] * 2, frozenset(), 0, 0)
     found = bound(phase, CHIP, Assumptions(launch=0.5))
     assert found.seconds[limit] == pytest.approx(2 * seconds)
     assert found.seconds["launches"] == pytest.approx(1.0)

@@ -47,8 +47,8 @@ def run(*options: str) -> Any:
 
 def test_a_node_takes_its_bytes_or_its_products_and_other_operations() -> None:
     work = [
-        Work("Linear", "", Cost(flops=200_000, bytes=100_000), 100_000),
-        Work("SelfAttention", "", Cost(flops=240_000, bytes=1_000), 0, vector=40_000),
+        Work("Linear", "", Cost(flops=200_000, bytes=100_000)),
+        Work("SelfAttention", "", Cost(flops=240_000, bytes=1_000), vector=40_000),
     ]
     found = bound(Phase("prefill", 1, work, frozenset(), 0, 0), HERE, Assumptions(launch=1e-6))
     assert found.seconds["memory"] == pytest.approx(10e-6)

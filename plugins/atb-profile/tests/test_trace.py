@@ -6,12 +6,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atb_core import ModelRunner, SamplingParams
+from atb_profile.trace import write_trace
 
 
 @pytest.fixture
@@ -30,6 +32,45 @@ def test_every_event_is_a_name_or_a_complete_slice(events: list[dict[str, Any]])
         if event["ph"] == "X":
             assert event["ts"] >= 0
             assert event["dur"] >= 0
+
+
+def test_every_field_has_the_type_and_the_unit_of_the_format(events: list[dict[str, Any]]) -> None:
+    fields = {"M": {"ph", "pid", "tid", "name", "args"}, "X": {"ph", "pid", "tid", "name", "args", "cat", "ts", "dur"}}
+    for event in events:
+        assert set(event) == fields[event["ph"]]
+        assert all(type(event[name]) is int for name in ("pid", "tid"))
+        assert all(isinstance(event[name], str) for name in ("ph", "name"))
+        assert isinstance(event["args"], dict)
+        if event["ph"] == "M":
+            assert event["name"] in ("process_name", "thread_name")
+            assert list(event["args"]) == ["name"]
+    assert len({event["pid"] for event in events}) == 1
+    named = {event["tid"] for event in events if event["name"] == "thread_name"}
+    assert {event["tid"] for event in events} == named
+
+
+def test_nodes_lie_within_their_step(events: list[dict[str, Any]]) -> None:
+    steps = [(e["ts"], e["ts"] + e["dur"]) for e in events if e.get("cat") == "step"]
+    for node in (event for event in events if event.get("cat") == "node"):
+        begin, end = node["ts"], node["ts"] + node["dur"]
+        assert any(first <= begin + 1e-3 and end <= last + 1e-3 for first, last in steps)
+
+
+def test_a_trace_is_strict_json_whatever_names_are(open_runner: Callable[..., ModelRunner], tmp_path: Path) -> None:
+    runner = open_runner()
+    path = tmp_path / "trace.json"
+    with runner.profile(path) as profile:
+        runner.generate([[3, 1, 4]], SamplingParams(max_tokens=1, ignore_eos=True))
+    name = 'a "quoted"\n\x00\u2028 name \\'
+    profile.calls[0] = replace(profile.calls[0], name=name)
+    write_trace(profile, path)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    read = json.loads(path.read_bytes().decode("ascii"), parse_constant=refuse)
+    assert read["displayTimeUnit"] == "ms"
+    assert name in [event["name"] for event in read["traceEvents"]]
 
 
 def test_slices_of_a_thread_do_not_overlap(events: list[dict[str, Any]]) -> None:

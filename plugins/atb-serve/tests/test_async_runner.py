@@ -17,6 +17,7 @@ from runner.fake_runner import TOKENIZER, fake_runners
 from atb_core import AsyncRunner, ModelRunner, SamplingParams
 from atb_core.errors import QueueFullError, RequestError, RequestTimeoutError
 from atb_core.runner.outputs import RequestOutput, StreamChunk
+from atb_serve.engine import warm_up
 
 
 @pytest.fixture(params=[True, False], ids=["mixed steps", "whole prompts"])
@@ -368,3 +369,11 @@ def test_a_bad_mask_ends_its_request_alone(open_runner: Callable[..., ModelRunne
         assert (await good).token_ids == expected_greedy([2], 9)
 
     run(runner, work)
+
+
+def test_steps_of_each_kind_have_been_taken_before_the_first_request(open_runner: Callable[..., ModelRunner]) -> None:
+    runner = open_runner()
+    warm_up(runner)
+    mixes = runner.model.mixed_steps_problem(16) is None
+    assert set(runner.model.fake.phases) == {"prefill", "decode", *(["mixed"] if mixes else [])}  # type: ignore[attr-defined]
+    assert runner.num_free_blocks == runner.num_blocks

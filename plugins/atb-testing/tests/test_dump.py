@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from atb_cli.app import main
 from atb_core.errors import RequestError
 from atb_testing import open_model, tiny_checkpoint
-from atb_testing.compare import Comparison, DumpError, compare
-from atb_testing.dump import dump
+from atb_testing.compare import Comparison, compare
+from atb_testing.dump import DumpError, dump
 
 __all__ = ["families", "site"]
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]

@@ -8,7 +8,7 @@ from pathlib import Path
 from atb_ascend.findings import Finding, Level
 from atb_ascend.installs import atb_folder_abi, find_atb, release
 from atb_ascend.machine import Machine, blocking, tried
-from atb_core.names import BACKENDS, pip_install
+from atb_core.names import pip_install
 
 HOW_TO_BUILD = (
     "Source the set_env.sh of CANN and of NNAL, then: "
@@ -29,8 +29,8 @@ def check_torch(machine: Machine) -> Finding:
     """Checks that torch is installed."""
     if version := machine.package_version("torch"):
         return Finding("torch", Level.OK, version)
-    cause = "every backend takes and gives tensors of torch"
-    return Finding("torch", Level.ERROR, "not installed", cause, "pip install torch", BACKENDS)
+    cause = "the reference engine computes with it, and torch_npu reaches a card through it"
+    return Finding("torch", Level.ABSENT, "not installed", cause, "pip install torch", ("reference", "atb"))
 
 
 def check_torch_npu(machine: Machine, importing: bool = False) -> Finding:

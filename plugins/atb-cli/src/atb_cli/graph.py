@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 from click.core import ParameterSource
 
-from atb_cli.options import model_argument
+from atb_cli.options import OutputFile, model_argument
 from atb_cli.output import note, say
 from atb_cli.show import open_model
 from atb_core.errors import AtbError
@@ -56,7 +56,7 @@ backend_option = click.option("--backend", type=click.Choice(BACKENDS), default=
 @layers_option
 @backend_option
 @click.option("--against", metavar="MODEL", help="Show what another model's graph, after the passes, has otherwise.")
-@click.option("--html", type=click.Path(dir_okay=False, writable=True, path_type=Path), metavar="FILE",
+@click.option("--html", type=OutputFile(), metavar="FILE",
               help="Write one page with all of it instead, which needs nothing else.")  # fmt: skip
 def command(
     model: str, variant: str, features: str, stage: str, layers: Span, backend: str, against: str | None,

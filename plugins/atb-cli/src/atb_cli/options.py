@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -48,6 +49,20 @@ class _Model(click.ParamType[str]):
     ) -> list[click.shell_completion.CompletionItem]:
         """Lets the shell complete paths."""
         return [click.shell_completion.CompletionItem(incomplete, type="file")]
+
+
+class OutputFile(click.Path):
+    """A file to write, whose folder has to be there before the work begins."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuses a file in no folder."""
+        path = super().convert(value, param, ctx)
+        if not Path(os.fsdecode(path)).absolute().parent.is_dir():
+            self.fail(f"{str(path)!r} is in no folder: make it first.", param, ctx)
+        return path
 
 
 def _or_default(ctx: click.Context, param: click.Parameter, value: str | None) -> str:

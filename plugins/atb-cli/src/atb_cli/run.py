@@ -15,6 +15,7 @@ from atb_cli.answers import answer_record, json_text, times_text
 from atb_cli.batch import answer_lines, last_answered, read_lines
 from atb_cli.line_input import piped_text
 from atb_cli.options import (
+    OutputFile,
     Session,
     chat_options,
     model_argument,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the model's chat template.")
 @click.option("--system", "-s", metavar="TEXT", help="System message that goes before the prompt.")
 @click.option("--stats", is_flag=True, help="Say on stderr how long loading, prefill and decode took.")
-@click.option("--profile", "trace", type=click.Path(dir_okay=False, writable=True, path_type=Path), metavar="FILE",
+@click.option("--profile", "trace", type=OutputFile(), metavar="FILE",
               help="Write a trace for ui.perfetto.dev; say on stderr where time went. Needs atb-profile.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of streaming text.")
 @click.option("--n", type=click.IntRange(min=1), default=1, metavar="N",

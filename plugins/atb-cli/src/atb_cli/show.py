@@ -31,7 +31,7 @@ class OpenedModel:
     family: Family
     router: BaseRouter
 
-    def build(self, backend: str = "reference", features: Sequence[str] = ()) -> CausalLM:
+    def build(self, backend: str = "cpu", features: Sequence[str] = ()) -> CausalLM:
         """Returns the model with its shapes and without weights, and with features of plugins."""
         from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -22,12 +23,17 @@ from atb_gguf.config import config_of, gguf_dtype
 from atb_gguf.file import GgufFile
 from atb_gguf.header import GgufTensor
 from atb_gguf.names import hugging_face_names
-from atb_gguf.quants import SUPPORTED_TYPES, decode
+from atb_gguf.quants import SUPPORTED_TYPES, decode, integers
+
+_log = logging.getLogger(__name__)
 
 # Elements decoded at a time: temporaries of this size stay in the first levels of cache.
 _CHUNK_ELEMENTS = 1 << 15
 # A few times what the largest published models have: each expert becomes an entry of the table.
 _MAX_EXPERTS = 4096
+_PLAIN = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
+# Formats of engines that take integers with scales and zeros.
+_INTEGERS = {"INTEGERS4", "INTEGERS8"}
 _PERMUTED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 
 
@@ -46,6 +52,7 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
     def __init__(self, path: Path, rules: FormatRules, dtype: DataType | None = None) -> None:
         self._file = GgufFile(path, texts=False)
         self._heads: dict[str, int] = {}
+        self._expanded: dict[str, str] = {}
         self._transforms = rules.transforms
         try:
             header = self._file.header
@@ -83,12 +90,16 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
 
     def blocks(self, name: str, formats: Collection[str]) -> QuantizedRows | None:
         tensor = self.locate(name)
-        if len(tensor.shape) != 2 or tensor.type.name not in formats or _pattern(name) in self._transforms:
+        if len(tensor.shape) != 2 or _pattern(name) in self._transforms:
             return None
         rows, columns = tensor.shape
+        if tensor.type.name not in formats and not _INTEGERS & set(formats):
+            return None
         stored = np.empty((rows, tensor.nbytes // rows), np.uint8)
         self._file.read_into(tensor.offset, memory_of(stored), f"tensor {name!r}")
-        return QuantizedRows(tensor.type.name, columns, np.ascontiguousarray(self._unpermute(name, stored)))
+        stored = np.ascontiguousarray(self._unpermute(name, stored))
+        found = QuantizedRows(tensor.type.name, columns, stored)
+        return found if tensor.type.name in formats else _integers(found, tensor.type)
 
     def read_slice(self, name: str, dim: int, start: int, stop: int) -> HostArray:
         shape = self.locate(name).shape
@@ -101,6 +112,8 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
     def _read_rows(self, name: str, start: int, stop: int) -> HostArray:
         """Reads rows `[start, stop)` of the outermost dimension, flat, in the delivered type."""
         tensor = self.locate(name)
+        if tensor.type not in _PLAIN:
+            self._expanded[name] = tensor.type.name
         block_elements, block_bytes = GGML_QUANT_SIZES[tensor.type]
         row_bytes = tensor.nbytes // _rows(tensor)
         blocks = row_bytes // block_bytes * (stop - start)
@@ -130,7 +143,25 @@ class GgufLoader(TableLoader[GGMLQuantizationType]):
         return self._file.identity()
 
     def close(self) -> None:
+        if self._expanded and self.keeps_integers:
+            kinds = ", ".join(f"{count} of {kind}" for kind, count in Counter(self._expanded.values()).items())
+            _log.warning(
+                "%s: %s are expanded to %s, as the engine has no blocks for them: %s%s", self.path, kinds,
+                self._dtype.short, ", ".join([*self._expanded][:2]), ", ..." if len(self._expanded) > 2 else "",
+            )  # fmt: skip
+        self._expanded = {}
         self._file.close()
+
+
+def _integers(rows: QuantizedRows, kind: GGMLQuantizationType) -> QuantizedRows | None:
+    """Returns rows of int8, float32 scales and float32 zeros; `None` if they are no such integers."""
+    number, (_, size) = len(rows.blocks), GGML_QUANT_SIZES[kind]
+    found = integers(rows.blocks.reshape(-1, size), kind)
+    if found is None:
+        return None
+    name, *parts = found
+    blocks = [np.ascontiguousarray(part.reshape(number, -1)).view(np.uint8) for part in parts]
+    return QuantizedRows(name, rows.columns, np.concatenate(blocks, 1))
 
 
 def _pattern(name: str) -> str:

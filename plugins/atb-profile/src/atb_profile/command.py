@@ -8,12 +8,10 @@ from typing import Any
 
 import click
 
-from atb_cli.options import load_runner, model_argument, model_options
+from atb_cli.options import OutputFile, load_runner, model_argument, model_options
 from atb_cli.output import note, say
 from atb_core.plugins import hookimpl
 from atb_profile.estimate.command import command as estimate
-
-_TRACE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command("profile", short_help="Tell where the time of a model's steps goes.")
@@ -25,7 +23,7 @@ _TRACE = click.Path(dir_okay=False, path_type=Path)
               help="Take N random tokens as the prompt, instead of PROMPT.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
               help="Sequences that run together, each with the prompt.")  # fmt: skip
-@click.option("--trace", type=_TRACE, metavar="FILE", help="Write a trace, which https://ui.perfetto.dev opens.")
+@click.option("--trace", type=OutputFile(), metavar="FILE", help="Write a trace, which https://ui.perfetto.dev opens.")
 @click.option("--limits/--no-limits", default=True, show_default=True,
               help="Measure the limits of this machine too: memory and oneDNN's products.")  # fmt: skip
 @model_options

@@ -112,11 +112,14 @@ def command(model: str, **options: Any) -> None:
         set_up_logs(served.log_requests)
         with load_runner(model, **served.loading) as runner:
             from atb_serve.app import make_app
+            from atb_serve.engine import settled_heap, warm_up
 
+            warm_up(runner)
             app = make_app(runner, served.names, settings)
             name = served.names[0]
             server = Server(app, served.drain, lambda: note(f"{name} is served at {address}/v1 (Ctrl-C ends it)"))
-            server.run(sockets=[listener])
+            with settled_heap():
+                server.run(sockets=[listener])
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import asyncio
 import copy
 import dataclasses
 import functools
+import gc
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from atb_core import EmbeddingOutput, ModelRunner, RequestOutput, SamplingParams, StreamChunk
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # Texts are encoded by one thread for each model: a tokenizer is quick, and chat templates share one process.
 _ENCODING_THREADS = 1
+_WARM_UP_TOKENS = 24
 
 
 class ServedModel:
@@ -150,6 +152,33 @@ class ServedModel:
         for threads in (self._encoding, self._embedding):
             threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.runner.close)
+
+
+def warm_up(runner: ModelRunner) -> None:
+    """Runs steps of each kind, so that no request waits for what is built once, and their times are known.
+
+    While a streamed request decodes, a second one makes mixed steps.
+    """
+    length = min(_WARM_UP_TOKENS, runner.max_model_len // 2)
+    for adapter in (None, *runner.adapters[:1]) if length > 1 else ():
+        params = SamplingParams(max_tokens=length, ignore_eos=True)
+        stream = runner.generate([[0]], params, stream=True, adapter_ids=adapter)
+        for _ in range(length // 2):
+            next(stream)
+        runner.generate([[0] * length], SamplingParams(max_tokens=1), adapter_ids=adapter)
+        for _ in stream:
+            pass
+
+
+@contextmanager
+def settled_heap() -> Iterator[None]:
+    """Excludes what exists now from the garbage collector: a look at all modules takes as long as several steps."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 async def _merged(streams: Sequence[AsyncGenerator[StreamChunk, None]]) -> AsyncGenerator[StreamChunk, None]:

@@ -12,18 +12,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from atb_core.errors import AtbError
 from atb_core.files import read_json
-from atb_testing.dump import INDEX, SCHEMA
+from atb_testing.dump import INDEX, SCHEMA, DumpError
+from atb_testing.pairs import Pairs
+from atb_testing.vendor.pairs import check_tokens, pairs_of_rounds, pairs_with_round
+from atb_testing.vendor.rounds import Round, find_round
 
 #: Relative error that rounding and another order of summation explain in one node, by dtype.
 ROUNDING = {torch.float32: 2e-5, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 #: A node may make the error of its inputs this many times larger: norms and softmax of large values do.
 GROWTH = 8.0
-
-
-class DumpError(AtbError):
-    """Reports a directory that is no dump, or two dumps that cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,7 @@ class Comparison:
         equal: number of these that are equal in all bits.
         alone: number of values that only one of them has.
         worst: largest relative error.
+        by_place: true if values were matched by layer, operation, size and order, not by names.
     """
 
     first: Parted | None = None
@@ -88,76 +87,71 @@ class Comparison:
     equal: int = 0
     alone: int = 0
     worst: float = 0.0
+    by_place: bool = False
 
 
-def compare(a: Path, b: Path, tolerance: float | None = None) -> Comparison:
+def compare(a: Path, b: Path, tolerance: float | None = None, step: int = 0) -> Comparison:
     """Compares two dumps of one sequence, value by value, in the order of the first one's graph.
 
     A value parts if its relative error is above the tolerance and more than `GROWTH` times that of the values that its
     node reads: errors of earlier nodes that only go on are not named. Values are matched by module, op and number;
     those that a fusion replaced by the module that they leave.
 
+    Either may be the folder of a round that msProbe or msit saved on a card. Two of these are matched by the paths of
+    their operations; a dump of `atb dump` and a round by layer, operation, size and order.
+
     Args:
         a: directory of a dump: what is right.
         b: directory of another: what is in question.
         tolerance: relative error that is no difference; `ROUNDING` of the narrower dtype by default. 0 compares bits.
+        step: step of `a` that the round `b` is.
 
     Raises:
         DumpError: one is no dump, is damaged, or they are of different tokens.
     """
+    result = Comparison()
+    saved = [None if (each / INDEX).exists() else find_round(each) for each in (a, b)]
+    if saved[0] and saved[1]:
+        _compare_step(result, pairs_of_rounds(Round(saved[0]), Round(saved[1])), 0, "round", tolerance)
+    elif saved[0]:
+        raise DumpError(f"{a} is a round of the vendor's and {b} is none", hint="Give the dump of `atb dump` first.")
+    elif saved[1]:
+        _compare_with_round(result, a, Round(saved[1]), step, tolerance)
+    else:
+        _compare_dumps(result, a, b, tolerance)
+    if not result.compared:
+        raise DumpError(
+            f"{a} and {b} have no value in common", hint="Were both of the same model, tokens and modules (--nodes)?"
+        )
+    return result
+
+
+def _compare_dumps(result: Comparison, a: Path, b: Path, tolerance: float | None) -> None:
     first, second = _read_index(a), _read_index(b)
     for name in ("tokens", "steps"):
         if _shape(first[name]) != _shape(second[name]):
             raise DumpError(f"{a} and {b} are of different {name}", hint="Dump both with one prompt and --decode.")
-    result = Comparison()
     for number, (ours, theirs) in enumerate(zip(first["steps"], second["steps"], strict=True)):
         variant = ours["variant"]
         with _opened(a / ours["file"]) as left, _opened(b / theirs["file"]) as right:
-            pairs = _Pairs(first["variants"][variant], second["variants"][variant], left, right)
+            pairs = Pairs(first["variants"][variant], second["variants"][variant], left, right)
             _compare_step(result, pairs, number, variant, tolerance)
-    if not result.compared:
-        raise DumpError(f"{a} and {b} have no value in common")
-    return result
 
 
-class _Pairs:
-    """The values of a step in two dumps."""
-
-    def __init__(self, a: list[dict[str, Any]], b: list[dict[str, Any]], left: Any, right: Any) -> None:
-        self.a, self.b, self.left, self.right = a, b, left, right
-        names = set(right.keys())
-        kept = [value for value in b if value["key"] in names]
-        self._keys = {value["key"] for value in kept}
-        self._leaves = {path: value["key"] for value in kept for path in value["leaves"]}
-        self.keys_of_a = set(left.keys())
-        self.order_of_b = {value["key"]: index for index, value in enumerate(b)}
-
-    def __iter__(self) -> Iterator[tuple[dict[str, Any], str | None]]:
-        for value in self.a:
-            if value["key"] in self.keys_of_a:
-                yield value, self._partner(value)
-
-    def _partner(self, value: dict[str, Any]) -> str | None:
-        if value["key"] in self._keys:
-            return str(value["key"])
-        return next((self._leaves[path] for path in value["leaves"] if path in self._leaves), None)
-
-    def alone_between(self, last: tuple[str, str] | None, here: tuple[str, str]) -> tuple[str, ...]:
-        """Returns the nodes of both graphs, between two pairs of values, that have no partner."""
-        matched_a = {value["key"] for value, partner in self if partner is not None}
-        matched_b = {partner for _, partner in self if partner is not None}
-        order_a = {value["key"]: index for index, value in enumerate(self.a)}
-        found = []
-        for values, order, matched, side in (
-            (self.a, order_a, matched_a, 0),
-            (self.b, self.order_of_b, matched_b, 1),
-        ):
-            begin = -1 if last is None else order[last[side]]
-            found += [v["key"] for v in values[begin + 1 : order[here[side]] + 1] if v["key"] not in matched]
-        return tuple(dict.fromkeys(found))
+def _compare_with_round(result: Comparison, a: Path, found: Round, step: int, tolerance: float | None) -> None:
+    index = _read_index(a)
+    if not 0 <= step < len(index["steps"]):
+        raise DumpError(f"{a} has no step {step}; its steps are 0 to {len(index['steps']) - 1}")
+    ours = index["steps"][step]
+    begin = sum(each["tokens"] for each in index["steps"][:step])
+    check_tokens(found, index["tokens"][begin : begin + ours["tokens"]])
+    with _opened(a / ours["file"]) as left:
+        pairs = pairs_with_round(index["variants"][ours["variant"]], left, found, ours["variant"])
+        _compare_step(result, pairs, step, ours["variant"], tolerance)
+    result.by_place = True
 
 
-def _compare_step(result: Comparison, pairs: _Pairs, number: int, variant: str, tolerance: float | None) -> None:
+def _compare_step(result: Comparison, pairs: Pairs, number: int, variant: str, tolerance: float | None) -> None:
     errors: dict[str, float] = {}
     last: tuple[str, str] | None = None
     partners = set()
@@ -166,7 +160,7 @@ def _compare_step(result: Comparison, pairs: _Pairs, number: int, variant: str, 
             result.alone += 1
             continue
         partners.add(partner)
-        x, y = pairs.left.get_tensor(value["key"]), pairs.right.get_tensor(partner)
+        x, y = pairs.tensors(value["key"], partner)
         if x.shape != y.shape:
             raise DumpError(f"{value['key']} has shape {list(x.shape)} in one dump and {list(y.shape)} in the other")
         found = _errors(x, y)

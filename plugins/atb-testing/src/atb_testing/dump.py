@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from atb_core.errors import RequestError
+from atb_core.errors import AtbError, RequestError
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
 from atb_testing.observed import listen, mark, run_tokens
@@ -28,6 +28,10 @@ from atb_testing.probes import leaving
 SCHEMA = 1
 INDEX = "dump.json"
 BASES = ("prefill", "decode")
+
+
+class DumpError(AtbError):
+    """Reports a directory that is no dump, or two dumps that cannot be compared."""
 
 
 @dataclass(frozen=True)

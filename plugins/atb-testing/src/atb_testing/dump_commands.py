@@ -72,16 +72,20 @@ def _tokens(model: str, prompt: str, token_ids: str | None) -> list[int]:
 @click.argument("second", type=_DIRECTORY)
 @click.option("--tolerance", type=click.FloatRange(min=0), metavar="X",
               help="Relative error that is no difference; 0 compares bits. [default: rounding]")  # fmt: skip
+@click.option("--step", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+              help="Step of FIRST that SECOND is, where it is a round of msProbe or msit.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def compare_command(first: Path, second: Path, tolerance: float | None, as_json: bool) -> None:
+def compare_command(first: Path, second: Path, tolerance: float | None, step: int, as_json: bool) -> None:
     """Compare two dumps of `atb dump`, FIRST being what is right.
+
+    SECOND, or both, may be what msProbe or msit saved of ATB's operations on a card: the folder of one round.
 
     Names the first node, in the order of the graph, whose values differ by more than rounding and by more than those it
     reads. Exit status 1 if there is one.
     """
     from atb_testing.compare import compare
 
-    result = compare(first, second, tolerance)
+    result = compare(first, second, tolerance, step)
     if as_json:
         click.echo(json.dumps(asdict(result), indent=2))
     else:
@@ -89,5 +93,7 @@ def compare_command(first: Path, second: Path, tolerance: float | None, as_json:
             f"{result.compared} values compared, {result.equal} equal in all bits; largest relative error "
             f"{result.worst:.2g}; {result.alone} values are in one dump only\n"
         )
+        if result.by_place:
+            say("Values were matched by layer, operation, size and order: ATB's dump has no names of modules.\n")
     if result.first is not None:
         raise PartedError(str(result.first), hint="Dump the module alone with --nodes, or leave out passes.")

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from atb_cli.options import load_runner, model_argument
+from atb_cli.options import OutputFile, load_runner, model_argument
 from atb_cli.output import json_option, say
-from atb_core.names import DTYPES
+from atb_core.errors import RequestError
+from atb_core.names import DTYPES, QUANTIZATIONS
 from atb_profile.estimate.devices import device_names, find_device
 
 if TYPE_CHECKING:
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
 
 _POSITIVE = click.IntRange(min=1)
 _CPU = "cpu"
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not isfinite(value):
+        raise click.BadParameter(f"{value} is not finite.")
+    return value
 
 
 @click.command("estimate", short_help="Tell what a model would take on an Ascend chip, or takes here.")
@@ -39,7 +47,9 @@ _CPU = "cpu"
               help="Length of a prompt in tokens. [default: the context]")  # fmt: skip
 @click.option("--dtype", type=click.Choice(("auto", *DTYPES)), default="auto", show_default=True,
               help="Precision of weights and activations; auto takes the checkpoint's.")  # fmt: skip
-@click.option("--launch-us", type=click.FloatRange(min=0), metavar="US",
+@click.option("--quantization", type=click.Choice(QUANTIZATIONS),
+              help="Count weights that are quantised on loading. [default: all in --dtype]")  # fmt: skip
+@click.option("--launch-us", type=click.FloatRange(min=0), callback=_finite, metavar="US",
               help="Microseconds from one operation to the next, which no data sheet says."
               " [default: 3; with --soc cpu as measured]")  # fmt: skip
 @click.option("--num-threads", type=_POSITIVE, metavar="N",
@@ -50,30 +60,28 @@ _CPU = "cpu"
 @click.option("--measure", is_flag=True,
               help="With --soc cpu: measure the limits again, in turns with steps of the model, which needs its"
               " weights.")  # fmt: skip
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+@click.option("--html", type=OutputFile(), metavar="FILE",
               help="Also write a page with a roofline plot, one file that needs nothing else.")  # fmt: skip
 @json_option
 def command(
-    model: str, soc: str, tp: int, batch: int, context: int, prompt: int | None, dtype: str, launch_us: float | None,
-    num_threads: int | None, limits: Path | None, measure: bool, html: Path | None, as_json: bool,
+    model: str, soc: str, tp: int, batch: int, context: int, prompt: int | None, dtype: str, quantization: str | None,
+    launch_us: float | None, num_threads: int | None, limits: Path | None, measure: bool, html: Path | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Tell what MODEL would take on a chip, at least: memory, time of a decode step, time to a first token.
 
     From the recorded graph and published figures of the chip; no weights are loaded, and no chip is needed. MODEL may
     be a directory with nothing but config.json. With --soc cpu, from limits that are measured on this machine.
     """
-    from atb_core.errors import AtbError
     from atb_profile.estimate.estimate import Assumptions, estimate
     from atb_profile.estimate.report import report
     from atb_profile.estimate.workload import Workload
 
     is_cpu = soc == _CPU
-    if not is_cpu and (num_threads or limits or measure):
-        raise click.UsageError("--num-threads, --limits and --measure are for --soc cpu")
-    if is_cpu and tp > 1:
-        raise click.UsageError("--tp is for chips: the threads of --soc cpu share one memory")
-    built = _build(model, dtype, DTYPES if is_cpu else find_device(soc).dtypes)
-    workload = Workload(built, tp, _CPU if is_cpu else "atb")
+    _check(is_cpu, tp, quantization, bool(num_threads or limits or measure))
+    built, notes = _build(model, dtype, DTYPES if is_cpu else find_device(soc).dtypes)
+    notes += _notes(built, max(context, prompt or 0))
+    workload = Workload(built, tp, _CPU if is_cpu else "atb", quantization)
     compared: list[Comparison] = []
     if is_cpu:
         lengths = batch, context, prompt or context
@@ -82,14 +90,12 @@ def command(
         )
     else:
         device = find_device(soc)
-    more = None
-    if not is_cpu:
-        with suppress(AtbError):  # it cannot be divided further
-            more = Workload(built, 2 * tp)
+        if quantization and not device.integers:
+            raise RequestError(f"this project multiplies by no integers on {device.soc}", hint="Use an Atlas A2 or A3.")
     launch = (device.launch.value if device.launch else 3e-6) if launch_us is None else launch_us * 1e-6
     result = estimate(
-        workload, device, batch=batch, context=context, prompt=prompt or context, more_ranks=more,
-        assumptions=Assumptions(launch=launch),
+        workload, device, batch=batch, context=context, prompt=prompt or context,
+        others=_others(built, workload, device), assumptions=Assumptions(launch=launch),
     )  # fmt: skip
     if html is not None:
         from atb_profile.estimate.page import page
@@ -97,13 +103,46 @@ def command(
         html.write_text(page(result, Path(model).name), encoding="utf-8")
     if as_json:
         beside = [{**each._asdict(), "step": str(each.step)} for each in compared]
-        say(json.dumps({"model": model, **result.to_json(), **({"compared": beside} if measure else {})}, indent=2))
+        about = {"model": model, **result.to_json(), "notes": notes}
+        say(json.dumps({**about, **({"compared": beside} if measure else {})}, indent=2))
         return
-    say(report(result))
+    say(report(result, notes))
     if compared:
         from atb_profile.estimate.measured import table
 
         say("\n" + table(compared))
+
+
+def _check(is_cpu: bool, tp: int, quantization: str | None, for_cpu: bool) -> None:
+    if not is_cpu and for_cpu:
+        raise click.UsageError("--num-threads, --limits and --measure are for --soc cpu")
+    if is_cpu and tp > 1:
+        raise click.UsageError("--tp is for chips: the threads of --soc cpu share one memory")
+    if is_cpu and quantization:
+        raise click.UsageError("--quantization is for chips: the limits of --soc cpu are those of floats")
+
+
+def _notes(built: CausalLM, longest: int) -> list[str]:
+    """Returns what an estimate leaves open of a model and its lengths."""
+    positions = built.config.max_position_embeddings
+    if positions and longest > positions:
+        return [f"The model is made for {positions} tokens; longer ones are counted as if it took them."]
+    return []
+
+
+def _others(built: CausalLM, workload: Workload, device: Device) -> dict[str, Workload]:
+    """Returns the model in other forms, by what they are called."""
+    from atb_core.errors import AtbError
+    from atb_profile.estimate.workload import Workload
+
+    others = {}
+    is_cpu = device.backend == _CPU
+    if workload.quantization is None and device.integers:
+        others["weights of 8 bits"] = Workload(built, workload.ranks, _CPU if is_cpu else "atb", "int8")
+    if not is_cpu:
+        with suppress(AtbError):  # it cannot be divided further
+            others["twice as many chips"] = Workload(built, 2 * workload.ranks, "atb", workload.quantization)
+    return others
 
 
 def _processor(
@@ -131,15 +170,15 @@ def _processor(
     return device, compared
 
 
-def _build(model: str, dtype: str, dtypes: tuple[str, ...]) -> CausalLM:
-    """Returns the model with its shapes and without weights, which need not be there."""
+def _build(model: str, dtype: str, dtypes: tuple[str, ...]) -> tuple[CausalLM, list[str]]:
+    """Returns the model with its shapes and without weights, which need not be there; and what is not counted of it."""
     from atb_core.checkpoint import open_checkpoint
-    from atb_core.errors import RequestError
     from atb_core.models.base.mindie_llm_config import MindIELLMConfig
     from atb_core.models.base.router import router_of
     from atb_core.runner.model_loading import config_with_dtype
 
-    router = router_of(open_checkpoint(model))
+    checkpoint = open_checkpoint(model)
+    router = router_of(checkpoint)
     config = config_with_dtype(router.config, dtype)
     name = config.data_type.short
     if name not in dtypes:
@@ -147,4 +186,6 @@ def _build(model: str, dtype: str, dtypes: tuple[str, ...]) -> CausalLM:
             f"the model is {name}, and there are no figures for it on this chip",
             hint=f"Choose another with --dtype: {', '.join(dtypes)}.",
         )
-    return router.model_cls(MindIELLMConfig(config), None, backend="reference")
+    kind = checkpoint.quantization()
+    counted = f"The checkpoint is quantised ({kind}), and counted in {name}: see --quantization."
+    return router.model_cls(MindIELLMConfig(config), None, backend="reference"), [counted] if kind else []

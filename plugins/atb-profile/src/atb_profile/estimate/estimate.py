@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from atb_profile.estimate.devices import Device
@@ -21,11 +21,9 @@ class Assumptions:
 
     Attributes:
         launch: seconds from one operation to the next on the device.
-        weight_bits: bits of an element of a product's weights; 16 is what the graph has.
     """
 
     launch: float = 3e-6
-    weight_bits: int = 16
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def bound(phase: Phase, device: Device, assumptions: Assumptions) -> Bound:
     seconds = dict.fromkeys((MEMORY, PRODUCTS, VECTOR, LAUNCHES, LINK), 0.0)
     by_op: dict[str, float] = {}
     for work in phase.work:
-        nbytes = work.cost.bytes - work.weight_bytes * (1 - assumptions.weight_bits / 16)
+        nbytes = work.cost.bytes
         memory, products, vector = nbytes / device.bandwidth.value, work.cost.flops / device.products.value, 0.0
         if device.vector is not None:
             products -= work.vector / device.products.value
@@ -111,6 +109,7 @@ class Estimate:
         ranks: number of chips.
         batch, context, prompt: sequences that decode together, their length, and the length of a prompt, in tokens.
         memory: what one rank holds.
+        quantization: what matrices of linears are, `int8` or `int4`; `None`: of the model's dtype.
         decode, prefill: bounds of the two steps.
         advice: what would help, with the decode rate relative to this one, the best first.
     """
@@ -120,6 +119,7 @@ class Estimate:
     batch: int
     context: int
     prompt: int
+    quantization: str | None
     memory: Memory
     decode: Bound
     prefill: Bound
@@ -139,7 +139,7 @@ class Estimate:
         memory = {**vars(self.memory), "fits": self.memory.fits}
         return {
             "soc": self.device.soc, "ranks": self.ranks, "batch": self.batch, "context": self.context,
-            "prompt": self.prompt, "figures": figures, "memory": memory, **steps,
+            "prompt": self.prompt, "quantization": self.quantization, "figures": figures, "memory": memory, **steps,
             "tokens_per_second_at_most": self.batch / self.decode.total,
             "time_to_first_token_at_least": self.prefill.total, "advice": dict(self.advice),
         }  # fmt: skip
@@ -152,7 +152,7 @@ def estimate(
     batch: int,
     context: int,
     prompt: int,
-    more_ranks: Workload | None = None,
+    others: Mapping[str, Workload] | None = None,
     assumptions: Assumptions | None = None,
 ) -> Estimate:
     """Estimates a workload on a device.
@@ -163,21 +163,21 @@ def estimate(
         batch: number of sequences that decode together.
         context: their length in tokens.
         prompt: length of a prompt in tokens.
-        more_ranks: the same model among twice as many ranks, to say what they would help.
+        others: the same model in other forms, by what to say of them.
         assumptions: what no data sheet says.
     """
     assumed = assumptions or Assumptions()
     decode = workload.decode(batch, context)
     now, first = bound(decode, device, assumed), bound(workload.prefill(prompt), device, assumed)
-    advice = {"weights of 8 bits": now.total / bound(decode, device, replace(assumed, weight_bits=8)).total}
-    advice["twice as many sequences"] = (
-        2 * now.total / bound(workload.decode(2 * batch, context), device, assumed).total
-    )
-    if more_ranks is not None:
-        advice["twice as many chips"] = now.total / bound(more_ranks.decode(batch, context), device, assumed).total
+    other = bound(workload.decode(2 * batch, context), device, assumed).total
+    advice = {"twice as many sequences": 2 * now.total / other}
+    for name, each in (others or {}).items():
+        advice[name] = now.total / bound(each.decode(batch, context), device, assumed).total
     advice = dict(sorted(advice.items(), key=lambda item: -item[1]))
     memory = _memory(workload, device, batch, context, max(decode.peak, first.phase.peak))
-    return Estimate(device, workload.ranks, batch, context, prompt, memory, now, first, advice)
+    return Estimate(
+        device, workload.ranks, batch, context, prompt, workload.quantization, memory, now, first, advice
+    )  # fmt: skip
 
 
 def _memory(workload: Workload, device: Device, batch: int, context: int, workspace: int) -> Memory:

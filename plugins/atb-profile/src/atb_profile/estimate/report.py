@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from atb_cli.output import aligned, size_text
 from atb_profile.estimate.estimate import Bound, Estimate
 
 
-def report(result: Estimate) -> str:
-    """Returns an estimate as text."""
+def report(result: Estimate, notes: Sequence[str] = ()) -> str:
+    """Returns an estimate as text, with what else is to be said of it."""
     memory, device = result.memory, result.device
     is_cpu = device.backend == "cpu"
     most, least = ("about", "about") if is_cpu else ("at most", "at least")
     fits = "fits" if memory.fits else "does NOT fit"
     rows = {
-        "weights": size_text(memory.weights) + ("" if is_cpu else " on each chip"),
+        "weights": size_text(memory.weights)
+        + ("" if is_cpu else " on each chip")
+        + (f", matrices as {result.quantization} where the chip multiplies by them" if result.quantization else ""),
         "keys and values": f"{size_text(memory.kv)} for {_sequences(result.batch)} of {result.context} tokens",
         "workspace": size_text(memory.workspace),
         "memory": f"{fits} into {size_text(memory.usable)}; at most {memory.max_batch} such sequences do",
@@ -46,6 +50,7 @@ def report(result: Estimate) -> str:
     lines += [f"  {name} {each.value:.4g} {units[name]}: {each.source}" for name, each in device.figures().items()]
     assumed = "10 % of the memory: assumed for the system"
     lines.append(f"  {assumed}" if device.launch else f"  an operation after another: assumed (--launch-us); {assumed}")
+    lines += notes
     if unknown := result.decode.phase.unknown | result.prefill.phase.unknown:
         lines.append(f"NOT counted, for want of a cost: {', '.join(sorted(unknown))}")
     return "\n".join(lines)

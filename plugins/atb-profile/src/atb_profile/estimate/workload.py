@@ -10,10 +10,11 @@ from itertools import accumulate
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
-from atb_cli.graph_page.lifetimes import lifetimes, nbytes
+from atb_cli.graph_page.lifetimes import lifetimes
 from atb_core.errors import RequestError
 from atb_core.graph import Network, Node
 from atb_core.graph.passes import run_passes
+from atb_core.graph.quantized import quantizable_weights
 from atb_core.layers.linear import RowParallelLinear
 from atb_core.models.runtime.weight_loading import collect_parameters
 from atb_profile.costs import Cost, cost_of, softmax_share
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
 BLOCK_SIZE = 128
+# Elements of a group of `int4`, with a scale and an offset; sizes that aclnn's product of integers takes.
+_GROUP, _LARGEST = 32, 65535
 _PRODUCTS = ("Linear", "MergedLinear", "SplitLinear", "LinearParallel", "GroupedMatmul")
 # What a rank does for its own heads or columns alone; norms, sums and lookups are done by each for all.
 _DIVIDED = (
@@ -36,14 +39,12 @@ class Work(NamedTuple):
         op: name of the op.
         module: path of the module that recorded it.
         cost: operations and bytes.
-        weight_bytes: those of `cost.bytes` that are a product's weights.
         vector: those of `cost.flops` that are not additions and multiplications of a matrix product.
     """
 
     op: str
     module: str
     cost: Cost
-    weight_bytes: int
     vector: int = 0
 
 
@@ -85,31 +86,38 @@ class Workload:
         model: the model.
         ranks: number of chips that share it.
         backend: engine whose graphs it has, after that engine's passes.
+        quantization: `int8` or `int4`, which matrices of linears become where the engine can multiply by them; `None`:
+            all have the model's dtype.
 
     Raises:
         RequestError: the model's heads or columns cannot be divided by `ranks`.
     """
 
-    def __init__(self, model: CausalLM, ranks: int = 1, backend: str = "atb") -> None:
-        self._model, self.ranks, self._backend = model, ranks, backend
+    def __init__(self, model: CausalLM, ranks: int = 1, backend: str = "atb", quantization: str | None = None) -> None:
+        self._model, self.ranks, self._backend, self.quantization = model, ranks, backend, quantization
         self.itemsize = model.dtype.itemsize
         status = model.model_status
         sizes = {"attention heads": status.num_heads, "columns of the MLP": model.config.intermediate_size}
         for name, size in sizes.items():
             if size and size % ranks:
-                raise RequestError(f"{size} {name} cannot be divided among {ranks} ranks")
+                possible = [str(each) for each in range(2, 65) if not any(s and s % each for s in sizes.values())]
+                raise RequestError(
+                    f"{size} {name} cannot be divided among {ranks} ranks",
+                    hint=f"This model can be divided among {', '.join(possible) or 'no'} ranks.",
+                )
 
     @cached_property
     def weight_bytes(self) -> int:
         """Returns the bytes of the weights of one rank: matrices of products are divided, all others are whole."""
-        divided = {name for network in (self._network("decode"),) for name in _product_weights(network)}
+        network = self._network("decode")
+        divided, saved = _product_weights(network), self._saved(network)
         total = 0
         for parameter in collect_parameters([self._model]):
-            count = prod(parameter.declared_shape or ())
+            count = prod(parameter.declared_shape or ()) * self.itemsize - saved.get(parameter.name, 0)
             # A table that is also a matrix is whole, since every rank looks tokens up.
             is_divided = parameter.name in divided and "embed" not in parameter.name
             total += count // self.ranks if is_divided else count
-        return total * self.itemsize
+        return total
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -137,7 +145,7 @@ class Workload:
             "tokens": tokens, "batch": batch, "rows": batch, "positions": context, "max_blocks": blocks,
             "blocks": batch * blocks, "block_size": BLOCK_SIZE,
         }  # fmt: skip
-        weights = {tensor.name for tensor in network.inputs if tensor.name in network.weights_keys}
+        saved = self._saved(network)
         work, unknown = [], set()
         for node in network.nodes:
             cost = cost_of(node, sizes, values)
@@ -145,15 +153,26 @@ class Workload:
                 unknown.add(node.op.name)
                 continue
             share = self.ranks if node.op.name in _DIVIDED else 1
-            read = (
-                sum(max(0, nbytes(t, sizes)) for t in node.inputs if t.name in weights)
-                if node.op.name in _PRODUCTS
-                else 0
-            )
-            cost = Cost(cost.flops // share, cost.bytes // share)
+            less = sum(saved.get(tensor.name or "", 0) for tensor in node.inputs) if node.op.name in _PRODUCTS else 0
+            cost = Cost(cost.flops // share, max(0, cost.bytes - less) // share)
             vector = _vector_flops(node, cost)
-            work.append(Work(node.op.name, node.module_path, cost, min(read // share, cost.bytes), vector))
+            work.append(Work(node.op.name, node.module_path, cost, vector))
         return Phase(name, tokens, work, frozenset(unknown), self._sent(tokens, batch), _peak(network, sizes))
+
+    def _saved(self, network: Network) -> dict[str, int]:
+        """Returns the bytes by which weights are smaller than in the model's dtype."""
+        if self.quantization is None:
+            return {}
+        names = quantizable_weights(network) - {p.name for p in collect_parameters([self._model]) if not p.quantizable}
+        saved = {}
+        for name in names:
+            tensor = network.input(name)
+            n, k = (size for size in tensor.shape or () if isinstance(size, int))
+            if self._backend == "atb" and not _fits_call(network, name, n, k):
+                continue
+            integers, groups = (n * k, n) if self.quantization == "int8" else (n * k // 2, n * -(-k // _GROUP))
+            saved[name] = n * k * self.itemsize - integers - groups * (2 if self.quantization == "int8" else 4)
+        return saved
 
     def _sent(self, tokens: int, rows: int) -> int:
         """Counts the bytes of ring reductions, one after each product that is divided by inputs, and of the logits."""
@@ -169,6 +188,12 @@ def _vector_flops(node: Node, cost: Cost) -> int:
     if node.op.name in ("SelfAttention", "PagedAttention"):
         return round(cost.flops * softmax_share(node))
     return cost.flops
+
+
+def _fits_call(network: Network, name: str, n: int, k: int) -> bool:
+    """Tells if Ascend's product takes a matrix as integers; others, and those of which rows are read, stay floats."""
+    readers = {node.op.name for node in network.nodes if network.input(name) in node.inputs}
+    return readers == {"Linear"} and max(n, k) <= _LARGEST
 
 
 def _product_weights(network: Network) -> set[str]:

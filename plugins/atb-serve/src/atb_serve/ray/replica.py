@@ -13,7 +13,7 @@ from atb_cli.options import load_runner
 from atb_core.errors import EngineError
 from atb_serve.app import make_app
 from atb_serve.command import served_by
-from atb_serve.engine import ServedModel
+from atb_serve.engine import ServedModel, settled_heap, warm_up
 from atb_serve.ray.calls import HttpCall
 from atb_serve.server import set_up_logs
 from atb_serve.state import ServerState
@@ -32,7 +32,9 @@ class Replica:
         served = served_by(words)
         set_up_logs(served.log_requests)
         self._name = name or _name_by_ray()
-        self._app = make_app(load_runner(served.model, **served.loading), served.names, served.settings)
+        runner = load_runner(served.model, **served.loading)
+        warm_up(runner)
+        self._app = make_app(runner, served.names, served.settings)
 
     async def respond(self, call: HttpCall) -> AsyncGenerator[list[Message], None]:
         """Runs the application on a request and yields the ASGI messages of its answer, as many as have come.
@@ -77,11 +79,17 @@ class Replica:
 
 
 class RayReplica(Replica):
-    """A replica that Ray Serve ends: it awaits this `__del__` once running requests are done."""
+    """A replica in a process of its own, which Ray Serve ends: it awaits `__del__` once running requests are done."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        super().__init__(words)
+        self._heap = settled_heap()
+        self._heap.__enter__()
 
     async def __del__(self) -> None:
         """Closes the model, if it was opened."""
-        if hasattr(self, "_app"):
+        if hasattr(self, "_heap"):
+            self._heap.__exit__(None, None, None)
             await self.close()
 
 

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pairs the values of two dumps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+
+class Pairs:
+    """The values of a step in two dumps."""
+
+    def __init__(self, a: list[dict[str, Any]], b: list[dict[str, Any]], left: Any, right: Any) -> None:
+        self.a, self.b, self.left, self.right = a, b, left, right
+        names = set(right.keys())
+        kept = [value for value in b if value["key"] in names]
+        self._keys = {value["key"] for value in kept}
+        self._leaves = {path: value["key"] for value in kept for path in value["leaves"]}
+        self.keys_of_a = set(left.keys())
+        self.order_of_b = {value["key"]: index for index, value in enumerate(b)}
+
+    def tensors(self, key: str, partner: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the tensors of a pair."""
+        return self.left.get_tensor(key), self.right.get_tensor(partner)
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], str | None]]:
+        for value in self.a:
+            if value["key"] in self.keys_of_a:
+                yield value, self._partner(value)
+
+    def _partner(self, value: dict[str, Any]) -> str | None:
+        if value["key"] in self._keys:
+            return str(value["key"])
+        return next((self._leaves[path] for path in value["leaves"] if path in self._leaves), None)
+
+    def alone_between(self, last: tuple[str, str] | None, here: tuple[str, str]) -> tuple[str, ...]:
+        """Returns the nodes of both graphs, between two pairs of values, that have no partner."""
+        matched_a = {value["key"] for value, partner in self if partner is not None}
+        matched_b = {partner for _, partner in self if partner is not None}
+        order_a = {value["key"]: index for index, value in enumerate(self.a)}
+        found = []
+        for values, order, matched, side in (
+            (self.a, order_a, matched_a, 0),
+            (self.b, self.order_of_b, matched_b, 1),
+        ):
+            begin = -1 if last is None else order[last[side]]
+            found += [v["key"] for v in values[begin + 1 : order[here[side]] + 1] if v["key"] not in matched]
+        return tuple(dict.fromkeys(found))
