@@ -157,7 +157,8 @@ inline Cut cut_job(const Job<T, E>& job, const Worker& worker) {
     total += n * job.kv_heads * tiles;
     longest = std::max(longest, tiles);
   }
-  cut.item_heads = std::clamp<int64_t>(items / (4 * threads), 1, heads);
+  // The longest item is at most half of what a thread has to do.
+  cut.item_heads = std::clamp<int64_t>(total / std::max<int64_t>(1, 2 * threads * longest), 1, heads);
   if (items >= 4 * threads || total < 4 * threads) return cut;
   const int64_t makespan = (items + threads - 1) / threads * longest;  // at worst, without splitting
   const size_t bytes = static_cast<size_t>(job.tokens * job.heads * longest * partial_size(job.kv.dv)) * sizeof(float);

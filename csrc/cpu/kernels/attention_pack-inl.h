@@ -107,7 +107,8 @@ class Prefetch {
  public:
   // Until the tile is complete, shares() will be called for about so many shares.
   Prefetch(const KeyValues<E>& kv, int64_t heads, Places next, int64_t shares)
-      : runs_{run_of(kv.keys, kv.key_stride, heads * kv.d, next), run_of(kv.values, kv.value_stride, heads * kv.dv, next)},
+      : runs_{run_of(kv.keys, kv.key_stride, heads * kv.d, next),
+              run_of(kv.values, kv.value_stride, heads * kv.dv, next)},
         next_(next),
         rate_(kOne * static_cast<uint64_t>(runs_[0].all() + runs_[1].all()) / static_cast<uint64_t>(shares + 1) + 1) {}
 
@@ -143,7 +144,8 @@ class Prefetch {
   void fetch(int64_t lines) {
     while (lines > 0 && run_ < 2) {
       const Run& run = runs_[run_];
-      const auto* line = reinterpret_cast<const std::byte*>(run.data + (run.count > 0 ? next_.at[row_] * run.stride : 0));
+      const auto* line =
+          reinterpret_cast<const std::byte*>(run.data + (run.count > 0 ? next_.at[row_] * run.stride : 0));
       const int64_t here = std::min(lines, run.lines - line_);
       for (int64_t i = line_; i < line_ + here; ++i) prefetch(line + i * 64);
       lines -= here;
