@@ -189,3 +189,10 @@ def test_chatml_from_a_directory(tmp_path: Path, tokenizer_json: str) -> None:
     assert tokenizer.has_chat_template
     text = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], add_generation_prompt=False)
     assert text == "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+
+
+def test_templates_of_which_none_is_the_usual_one_are_named(tmp_path: Path, tokenizer_json: str) -> None:
+    templates = [{"name": "rag", "template": "R"}, {"name": "plan", "template": "P"}]
+    write(tmp_path, tokenizer=tokenizer_json, tokenizer_config={"chat_template": templates})
+    with pytest.raises(TokenizerError, match="no chat template called default, only 'rag', 'plan'"):
+        Tokenizer.from_path(tmp_path).apply_chat_template([{"role": "user", "content": "x"}])

@@ -34,7 +34,7 @@ def _two_devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("qwen3"), "qwen3", head_dim=16)
+    return tiny_checkpoint(tmp_path_factory.mktemp("qwen3"), "qwen3", head_dim=16, vocab_size=200)
 
 
 def opened(path: Path, size: int, **options: Any) -> ModelRunner:
@@ -65,6 +65,7 @@ def test_two_devices_give_the_results_of_two_processes_of_the_cpu_engine(dtype: 
         ours = results(runner)
         text = str(runner.model.variants.get("decode").engine.network)
     assert "AllReduce" in text
+    assert "AllGather" in text  # of the embedding's columns, and of the logits
     with opened(checkpoint, 2, dtype=dtype, backend="cpu") as runner:
         others = results(runner)
     with opened(checkpoint, 1, dtype=dtype) as runner:

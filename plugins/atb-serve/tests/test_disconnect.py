@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -99,6 +100,25 @@ def test_a_stream_that_nobody_reads_is_ended(make_server: Callable[..., Any]) ->
         wait_until(lambda: is_idle(served))
         for connection in connections:
             connection.close()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GE", b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n", b"endless"], ids=str
+)
+def test_a_connection_without_a_whole_request_is_closed(make_server: Callable[..., Any], sent: bytes) -> None:
+    with make_server(settings=ServeSettings(Limits(body_timeout=0.3, max_body_bytes=100))) as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            if sent == b"endless":  # the body of a request that is refused goes on
+                head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                sent = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"100\r\n" + b" " * 256 + b"\r\n"
+            connection.sendall(sent)
+            while connection.recv(4096):
+                with suppress(OSError):
+                    connection.sendall(b"1\r\n \r\n")
+        # Those that send requests are left alone.
+        with served.http() as http:
+            assert {http.post("/v1/completions", json=COUNT).status_code for _ in range(3)} == {200}
 
 
 def test_requests_that_take_longer_than_the_server_waits_are_told(make_server: Callable[..., Any]) -> None:
