@@ -166,7 +166,7 @@ def atb_link(session: nox.Session) -> None:
     # The command, whose doctor is asked, and what it requires.
     wanted = ("atb-ascend", "atb-cli", "atb-hub", "atb-lora")
     checks = [package for package in PLUGINS if package.name in wanted]
-    Environment(session).install([CORE, *checks], env=env)
+    Environment(session).install([CORE, *checks], "torch", env=env)
     session.run("python", "tools/try_linked_backend.py", env=env)
 
 

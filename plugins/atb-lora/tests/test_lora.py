@@ -195,6 +195,7 @@ def test_steps_without_an_adapter_run_the_plain_variant(runner: ModelRunner) -> 
         ({"init_lora_weights": "pissa"}, "'pissa', with which training changes the base model"),
         ({"a_later_invention": 3}, "a_later_invention is '3'"),
         ({"r": 0}, "r is 0, not a positive number"),
+        ({"lora_alpha": None}, "lora_alpha is None, not a positive number"),
         ({"r": 4}, r"lora_A.weight has shape \[8, 64\], not \[4, 64\]"),
         ({"lora_alpha": "much"}, "lora_alpha is much"),
         ({"alpha_pattern": {"(.*)*x": 3}}, r"pattern '\(\.\*\)\*x' of alpha_pattern is not simple"),

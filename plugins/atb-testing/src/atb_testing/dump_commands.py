@@ -82,12 +82,13 @@ def _tokens(model: str, prompt: str, token_ids: str | None) -> list[int]:
 @click.option("--tolerance", type=click.FloatRange(min=0), callback=finite, metavar="X",
               help="Relative error that is no difference; 0 compares bits. [default: rounding]")  # fmt: skip
 @click.option("--step", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
-              help="Step of FIRST that SECOND is, where it is a round of msProbe or msit.")  # fmt: skip
+              help="Step of FIRST that SECOND is, where it is of msProbe or msit.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare_command(first: Path, second: Path, tolerance: float | None, step: int, as_json: bool) -> None:
     """Compare two dumps of `atb dump`, FIRST being what is right.
 
-    SECOND, or both, may be what msProbe or msit saved of ATB's operations on a card: the folder of one round.
+    SECOND, or both, may be what msProbe or msit saved of ATB's operations on a card: the folder of one round. SECOND
+    may also be what msProbe saved of the modules of a torch model.
 
     Names the first node, in the order of the graph, whose values differ by more than rounding and by more than those it
     reads. Exit status 1 if there is one.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,12 @@ class Pairs:
         left: tensors of the one by key.
         right: those of the other.
         are_parts: true if the dumps are of different numbers of processes, of which the first has parts of some values.
+
+    Attributes:
+        dtypes: types of the models, where they are known.
     """
+
+    dtypes: Sequence[Any] = ()
 
     def __init__(
         self, a: list[dict[str, Any]], b: list[dict[str, Any]], left: Any, right: Any, are_parts: bool = False
