@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("atb_sim", reason="needs the distribution atb-sim: pip install ./plugins/atb-sim")
+
+from simulated_devices import two_devices
 
 from atb_ascend.backend import load_simulator
 from atb_core import ModelRunner, SamplingParams
@@ -20,16 +21,9 @@ from atb_core.graph.passes import run_passes
 from atb_testing import tiny_checkpoint
 
 PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8]]
+pytestmark = pytest.mark.usefixtures("two_devices")
+__all__ = ["two_devices"]
 PARAMS = SamplingParams(max_tokens=5, ignore_eos=True, logprobs=4)
-
-
-@pytest.fixture(autouse=True)
-def _two_devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("ATB_SIM_DEVICES", "2")
-    sim = load_simulator().sim
-    sim.set_devices(2)
-    yield
-    sim.set_devices(1)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,10 @@ import pytest
 from atb_core.checkpoint import Checkpoint, WeightLoader, open_checkpoint
 from atb_core.errors import EngineError, WeightsError
 from atb_core.graph.arrays import to_numpy
+from atb_core.layers.linear import ColumnParallelLinear
+from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
+from atb_core.models.base.mindie_llm_config import MindIELLMConfig
+from atb_core.models.base.modeling_python import DecoderModel
 from atb_core.models.base.router import router_of
 from atb_parallel.inspection import check_same
 from atb_parallel.shards import Cut, PartLoader, part_of
@@ -67,6 +71,29 @@ def test_a_tied_matrix_is_divided_once_by_columns_and_once_by_rows(vocab_size: i
             np.testing.assert_array_equal(columns, np.split(table, 2, axis=1)[rank])
             np.testing.assert_array_equal(to_numpy(part.get("lm_head.weight")), np.split(table, 2)[rank])
             assert part.nbytes("lm_head.weight") * 2 == loader.nbytes("model.embed_tokens.weight")
+
+
+def test_a_tied_matrix_of_another_layer_stays_whole(tmp_path: Path) -> None:
+    @torch_to_mindie_graph()
+    class Own(FlashCausalLMV3):
+        """A model with a layer that is not divided by the vocabulary."""
+
+        def __init__(self, mindie_llm_config: MindIELLMConfig, weight_loader: Any, **kwargs: Any) -> None:
+            super().__init__(mindie_llm_config, weight_loader, **kwargs)
+            config = mindie_llm_config.hf_config
+            self.model = DecoderModel(config, weight_loader, "model")
+            sizes = {"in_features": config.hidden_size, "out_features": config.vocab_size}
+            table = self.model.embed_tokens.weight
+            self.lm_head = ColumnParallelLinear(config, weight_loader, "lm_head", tied_to=table, **sizes)
+
+    sizes = {"num_hidden_layers": 1, "tie_word_embeddings": True, "vocab_size": 40}
+    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path, "llama", **sizes))
+    member: Any = Member(1)
+    with checkpoint.weights() as loader:
+        part = part_of(member, Own, router_of(checkpoint).config, loader).loader  # type: ignore[arg-type]
+        table = to_numpy(loader.get("model.embed_tokens.weight"))
+        np.testing.assert_array_equal(to_numpy(part.get("model.embed_tokens.weight")), np.split(table, 2, axis=1)[1])
+        np.testing.assert_array_equal(to_numpy(part.get("lm_head.weight")), table)
 
 
 def test_a_tied_matrix_that_is_stored_twice_must_be_the_same(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_a_dump_that_fails_leaves_nothing(checkpoint: Path, tmp_path: Path) -> N
         with pytest.raises(AtbError):
             dumped(checkpoint, tmp_path / "a", **options)
         assert not (tmp_path / "a").exists()
-    with pytest.raises(RequestError, match="8 tokens are too few for a prefill and 8 steps of decode"):
+    with pytest.raises(RequestError, match="has 8 tokens, too few for a prefill and 8 steps"):
         dumped(checkpoint, tmp_path / "a", decoded=8)
     (tmp_path / "file").touch()
     with pytest.raises(RequestError, match="cannot be made: Not a directory"):
@@ -286,6 +286,9 @@ def test_the_commands_write_and_compare(checkpoint: Path, tmp_path: Path, capsys
     assert "has no dump.json" in capsys.readouterr().err
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--tolerance", "nan"]) != 0
     assert "nan is not finite" in capsys.readouterr().err
+    for ids in ("3,-1", f"{1 << 70},1", "3;4", ""):
+        assert main(["dump", str(checkpoint), "-o", str(tmp_path / "c"), "--token-ids", ids]) != 0
+        assert "write numbers with commas" in capsys.readouterr().err
 
 
 def test_the_command_fails_and_names_the_node(

@@ -121,7 +121,8 @@ def dump(
     """
     if not 0 <= decoded < len(tokens):
         raise RequestError(
-            f"{_counted(len(tokens), 'token')} are too few for a prefill and {_counted(decoded, 'step')} of decode",
+            f"the prompt has {_counted(len(tokens), 'token')}, too few for a prefill and {_counted(decoded, 'step')} "
+            "of decode",
             hint="Give a longer prompt, or fewer steps with --decode.",
         )
     with _new_directory(directory):

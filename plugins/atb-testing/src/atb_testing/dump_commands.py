@@ -67,7 +67,10 @@ def dump_command(
 def _tokens(model: str, prompt: str, token_ids: str | None) -> list[int]:
     if token_ids is not None:
         try:
-            return [int(text) for text in token_ids.split(",")]
+            found = [int(text) for text in token_ids.split(",")]
+            if not all(0 <= token < 1 << 31 for token in found):
+                raise ValueError
+            return found
         except ValueError:
             raise click.UsageError(f"--token-ids {token_ids!r:.80}: write numbers with commas, 1,2,3") from None
     from atb_core.checkpoint import open_checkpoint
