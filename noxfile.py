@@ -163,8 +163,10 @@ def atb_link(session: nox.Session) -> None:
     assert isinstance(made, str)
     env = dict(line.split("=", 1) for line in made.splitlines())
     env["SKBUILD_BUILD_DIR"], env["SKBUILD_CMAKE_DEFINE"] = str(helpers.BUILD / "atb-link"), "ATB_CORE_WITH_ATB=ON"
-    checks = [package for package in PLUGINS if package.name == "atb-ascend"]
-    Environment(session).install([CORE, *checks], env=env)
+    # The command, whose doctor is asked, and what it requires.
+    wanted = ("atb-ascend", "atb-cli", "atb-hub", "atb-lora")
+    checks = [package for package in PLUGINS if package.name in wanted]
+    Environment(session).install([CORE, *checks], "torch", env=env)
     session.run("python", "tools/try_linked_backend.py", env=env)
 
 

@@ -88,11 +88,14 @@ def bounded(loaded: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 
 
 def _guarded_if_unusual(text: str, source: str) -> tokenizers.Tokenizer | None:
+    parts = _known_parts(text)
     try:
-        _check(_known_parts(text))
+        _check(parts)
     except _UnusualError:
+        decoder = parts.get("decoder")
+        is_byte_level = isinstance(decoder, dict) and decoder.get("type") == "ByteLevel"
         # It has the methods that are used here.
-        return cast("tokenizers.Tokenizer", GuardedTokenizer(text, source, _is_byte_level(text)))
+        return cast("tokenizers.Tokenizer", GuardedTokenizer(text, source, is_byte_level))
     return None
 
 
@@ -131,11 +134,6 @@ def _parsed(text: str) -> dict[str, Any]:
         raise ValueError("it is no object with a model")
     value["model"].setdefault("type", None)
     return value
-
-
-def _is_byte_level(text: str) -> bool:
-    decoder = _parsed(text).get("decoder")
-    return isinstance(decoder, dict) and decoder.get("type") == "ByteLevel"
 
 
 def _check(parts: Mapping[str, Any]) -> None:

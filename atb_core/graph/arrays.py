@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from ml_dtypes import bfloat16
 
-from atb_core.errors import EngineError
+from atb_core.errors import BackendUnavailableError
 from atb_core.graph.dtype import DataType
 
 if TYPE_CHECKING:
@@ -111,13 +111,13 @@ def import_torch() -> ModuleType:
     """Returns the module `torch`.
 
     Raises:
-        EngineError: it is not installed, or cannot be imported; the hint has the line for pip.
+        BackendUnavailableError: it is not installed, or cannot be imported; the hint has the line for pip.
     """
     try:
         return import_module("torch")
     except ImportError as error:
         hint = "pip install torch; docs/install.md names the smaller build for the CPU alone."
-        raise EngineError(f"torch is needed here, and cannot be imported: {error}", hint=hint) from error
+        raise BackendUnavailableError(f"torch is needed here, and cannot be imported: {error}", hint=hint) from error
 
 
 def to_torch(array: Array) -> torch.Tensor:

@@ -92,7 +92,7 @@ def unmatched_names() -> Iterator[tuple[str, str]]:
             continue
         present = name in among
         fault = "is no plugin: it has no entry points for atb-core" if present else "is not installed"
-        close = difflib.get_close_matches(normalized_name(name), keys, n=1)
+        close = ["all"] if name == "1" else difflib.get_close_matches(normalized_name(name), keys, n=1)
         install = "Correct the name." if present else f"Correct the name, or install it (pip install {name})."
         yield f"{source} names {name}, which {fault}", f"Did you mean {close[0]}?" if close else install
 

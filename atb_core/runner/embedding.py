@@ -103,12 +103,11 @@ def embed_all(
 
     `"last"` and `"cls"` are the states of the last and of the first token, `"mean"` is the mean of all. The prompts of
     a step have `max_tokens` together, and write nothing to the cache. A longer one is computed in chunks over a cache
-    of its own; in one step if the model cannot, or is divided among processes, which have the runner's cache alone.
+    of its own; in one step if the model cannot.
     """
     for batch in batches(prompts, max_tokens):
         prompt, parts = batch[0], []
-        can_chunk = len(prompt) > max_tokens and model.before_step is None
-        if can_chunk and model.mixed_steps_problem(cache.layout.block_size) is None:
+        if len(prompt) > max_tokens and model.mixed_steps_problem(cache.layout.block_size) is None:
             blocks = cache.blocks.blocks_for(len(prompt))
             kv_cache, table = cache.another(blocks), np.arange(blocks, dtype=np.int32)[None]
             chunks = [(start, [prompt[start : start + max_tokens]]) for start in range(0, len(prompt), max_tokens)]

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from atb_core.engine.host_memory import host_zeros
 from atb_core.errors import EngineError
@@ -119,6 +120,7 @@ class PagedCache:
         max_model_len: Longest context that they hold, in tokens.
         caches: Keys and values of each layer.
         blocks: Owners of the blocks.
+        others: The first keys of each cache that `another` made, by their `id`.
     """
 
     def __init__(self, model: CausalLM, block_size: int, **options: Any) -> None:
@@ -130,6 +132,7 @@ class PagedCache:
         self._make = model.backend.allocate
         self.caches = allocate(self.layout, self.num_blocks, self._make)
         self.blocks = BlockManager(self.num_blocks, block_size)
+        self.others: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
     @functools.cached_property
     def tensors(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -138,7 +141,9 @@ class PagedCache:
 
     def another(self, num_blocks: int) -> list[tuple[Array, Array]]:
         """Allocates caches of `num_blocks` blocks with the same layout."""
-        return allocate(self.layout, num_blocks, self._make)
+        made = allocate(self.layout, num_blocks, self._make)
+        self.others[id(made[0][0])] = made[0][0]
+        return made
 
     def clear(self) -> None:
         """Frees the memory: clears the lists themselves, which others hold too."""

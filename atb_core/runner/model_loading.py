@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from atb_core.engine import get_backend
 from atb_core.errors import RequestError, TokenizerError, WeightsError
@@ -55,14 +55,6 @@ class Group(ProcessGroup, Protocol):
     def close(self) -> None:
         """Ends the other processes."""
         ...
-
-
-def lead_group(model: CausalLM, cache: PagedCache) -> Group | None:
-    """Makes the processes that share a loaded model follow its steps; returns them, `None` for one process."""
-    group = cast("Group | None", model.mindie_llm_config.mapping.group)
-    if group is not None:
-        group.lead(model, cache)
-    return group
 
 
 def check_available(given: dict[str, Any]) -> None:
@@ -171,13 +163,11 @@ def load_model(
     engines = get_backend(backend, **({} if num_threads is None else {"num_threads": num_threads}))
     engines.check_model(config.data_type, config.head_dim or 0)
     variants_of = None if graph == "python" else graph_builder(graph).prepare(router.model_type, config)
-    options: dict[str, Any] = {"features": tuple(features)} if features else {}
-    options |= {"kv_cache_dtype": kv_cache_dtype} if kv_cache_dtype != "auto" else {}
+    same: Any = {"features": list(features), "kv_cache_dtype": kv_cache_dtype, "max_model_len": max_model_len}
     if group is None and processes > 1:
         opening = {
-            "backend": backend, "dtype": config.torch_dtype, "num_threads": num_threads, "max_model_len": max_model_len,
-            "features": list(features), "quantization": quantization, "keep_blocks": keep_blocks,
-            "packed_folder": packed_folder, "kv_cache_dtype": kv_cache_dtype,
+            **same, "backend": backend, "dtype": config.torch_dtype, "num_threads": num_threads,
+            "quantization": quantization, "keep_blocks": keep_blocks, "packed_folder": packed_folder,
         }  # fmt: skip
         atb_parallel = needed_package("atb_parallel", "tensor_parallel_size needs")
         group = atb_parallel.start_group(processes, checkpoint, config, opening, launched=world_size > 1)
@@ -189,27 +179,17 @@ def load_model(
         if group is not None:
             mapping = Mapping(group.world_size, group.rank, group=group)
             config, loader = group.divide(router.model_cls, config, loader)
-        settings = MindIELLMConfig(hf_config=config, mapping=mapping)
-        model = router.model_cls(settings, loader, backend=engines, max_model_len=max_model_len, **options)
+        model = router.model_cls(MindIELLMConfig(config, mapping=mapping), loader, backend=engines, **same)
         model.variants = model.variants if variants_of is None else variants_of(model)
         bits = {"quantization": quantization} if quantization else {"keep_blocks": True} if keep_blocks else {}
         choices = [config.torch_dtype, bits, list(features), graph, mapping.rank, mapping.world_size]
-        packed = _packed_weights(packed_folder, model, opened, checkpoint, choices)
+        sources, packed = (model, model.variants, opened, checkpoint), None  # who writes the graph declares the weights
+        if packed_folder is not None:
+            packed = PackedWeights(Path(packed_folder), model.backend.packed_layout, checkpoint, choices, sources)
         model.load_weights(loader, progress=progress, packed=packed, **bits)
         on_error.pop_all()
     _return_free_memory()
     return model
-
-
-def _packed_weights(
-    folder: str | None, model: CausalLM, opened: WeightLoader, checkpoint: Checkpoint, choices: list[Any]
-) -> PackedWeights | None:
-    """Returns the file of the model's packed weights in `folder`; `None` without a folder."""
-    if folder is None:
-        return None
-    # Who writes the graph declares the weights.
-    sources = (model, model.variants, opened, checkpoint)
-    return PackedWeights(Path(folder), model.backend.packed_layout, checkpoint, choices, sources)
 
 
 def _threads_of_each(num_threads: int | None, processes: int) -> int | None:

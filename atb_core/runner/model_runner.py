@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from atb_core.checkpoint import open_checkpoint
 from atb_core.checkpoint.base import end_token_ids
@@ -31,7 +31,6 @@ from atb_core.runner.kv_cache import PagedCache, as_tensors
 from atb_core.runner.model_loading import (
     check_available,
     config_with_dtype,
-    lead_group,
     load_model,
     longest_context,
     open_tokenizer,
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from atb_core.checkpoint import Checkpoint, Progress
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
     from atb_core.runner.drafting import Drafter
+    from atb_core.runner.model_loading import Group
     from atb_core.runner.request import AdapterIds, Chats, Params
 
 # Completions at a time by default. Most are far from full contexts, so the cache is not made for as many of those.
@@ -198,7 +198,9 @@ class ModelRunner:
         self._cache = PagedCache(model, self.block_size, max_num_seqs=max_num_seqs or _FULL_CONTEXTS, **options)
         self.num_blocks, self.max_model_len = self._cache.num_blocks, self._cache.max_model_len
         self.max_num_seqs = min(max_num_seqs or _MAX_NUM_SEQS, self.num_blocks)
-        self._group = lead_group(model, self._cache)
+        self._group = cast("Group | None", model.mindie_llm_config.mapping.group)
+        if self._group is not None:
+            self._group.lead(model, self._cache)
 
     def _make_loop(
         self, max_num_batched_tokens: int, enable_prefix_caching: bool, make_drafter: Callable[[], Drafter] | None

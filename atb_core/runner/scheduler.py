@@ -7,6 +7,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from atb_core.features.adapters import Adapter
     from atb_core.runner.drafting import Drafter
 
+_age = attrgetter("arrival")
 # Chunks of prompts in a step beside streams: it is about three times as long as one without, which is the aim.
 _MOST_CHUNKS = 4
 
@@ -38,10 +40,6 @@ class Batch(NamedTuple):
     counts: list[int]
     num_decoding: int
     drafts: Mapping[Request, list[int]] = MappingProxyType({})
-
-
-def _age(request: Request) -> int:
-    return request.arrival
 
 
 class Scheduler:

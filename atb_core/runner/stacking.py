@@ -16,7 +16,6 @@ APART: Mapping[tuple[str, str], tuple[str, str]] = {
     ),
     ("graph='cpp'", "lora_modules"): ("graphs that C++ builds have no adapters", "Use graph='python'."),
     ("quantization", "graph='cpp'"): ("graph='cpp' runs no quantised weights", "Use graph='python'."),
-    ("kv_cache_dtype='int8'", "graph='cpp'"): ("graph='cpp' has no caches of int8", "Use graph='python'."),
     ("kv_cache_dtype='int8'", "backend='atb"): (
         "ATB's caches of int8 have a fixed scale for each channel, not one for each token and head",
         "Use backend='cpu'.",

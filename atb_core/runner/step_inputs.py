@@ -42,24 +42,20 @@ class StepInputs:
             self._rows = list(requests)
             self._written = [0] * len(requests)
         block_size = self._block_size
-        longest = 0
         for row, request in enumerate(requests):
             tokens, table = request.token_ids, request.block_table
-            length = len(tokens)
-            position = length - 1
-            self._ids[row] = tokens[position]
-            self._positions[row] = position
-            self._lengths[row] = length
+            position = len(tokens) - 1
+            self._ids[row], self._positions[row], self._lengths[row] = tokens[-1], position, len(tokens)
             self._slots[row] = table[position // block_size] * block_size + position % block_size
             if self._written[row] != len(table):
                 self._tables[row, : len(table)] = table
                 self._written[row] = len(table)
-            longest = max(longest, length)
         buffers = (self._ids, self._positions, self._tables, self._slots, self._lengths)
         ids, positions, tables, slots, lengths = (buffer[: len(requests)] for buffer in buffers)
         return Step(
-            ids, positions, False, self._kv_cache, tables, slots, lengths, longest, adapter_ids=_adapters(requests)
-        )
+            ids, positions, False, self._kv_cache, tables, slots, lengths, int(lengths.max()),
+            adapter_ids=_adapters(requests),
+        )  # fmt: skip
 
     def packed(self, batch: Batch) -> Step:
         """Returns the step of a batch: the next tokens of each request and its draft, one request after another.

@@ -106,8 +106,7 @@ class Tokenizer:
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Returns the text of tokens."""
         with library_errors("The tokenizer fails"):
-            text: str = self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
-        return text
+            return str(self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
 
     def text_decoder(self, prompt_token_ids: list[int], skip_special_tokens: bool = True) -> TextDecoder:
         """Returns a decoder for tokens that come one at a time after a prompt."""
@@ -173,8 +172,11 @@ class Tokenizer:
         sources = self._parts.chat_templates
         source = sources.get(name, sources.get("default"))
         if source is None:
+            lack = (
+                f" called default, only {shown([*sources])[1:-1]}" if sources else ": it was not made for conversations"
+            )
             raise TokenizerError(
-                "This model has no chat template: it was not made for conversations",
+                f"This model has no chat template{lack}",
                 hint=f"{NO_CHAT} For chats, put a chat_template.jinja into the model directory.",
             )
         return ChatTemplate(source, self._parts.special_tokens)

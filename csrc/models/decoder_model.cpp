@@ -75,9 +75,10 @@ Value DecoderModel::attention(ModelGraph& graph, int64_t index, Value x, const I
   const DecoderParameters::Biases biases = param_.biases[static_cast<size_t>(index)];
   const std::string layer = std::to_string(index), prefix = "model.layers." + layer + ".self_attn";
   const int64_t heads = param_.heads, kv_heads = param_.kv_heads, dim = param_.head_dim;
-  const Shape cache = {Size("blocks"), Size("block_size"), kv_heads, dim};
-  const Value k_cache = graph.cache("layer_" + layer + "_k_cache", param_.dtype, cache);
-  const Value v_cache = graph.cache("layer_" + layer + "_v_cache", param_.dtype, cache);
+  const DataType cached = param_.int8_cache ? DataType::i8 : param_.dtype;
+  const Shape cache = {Size("blocks"), Size("block_size"), kv_heads, param_.int8_cache ? dim + 4 : dim};
+  const Value k_cache = graph.cache("layer_" + layer + "_k_cache", cached, cache);
+  const Value v_cache = graph.cache("layer_" + layer + "_v_cache", cached, cache);
 
   const Value packed = linear(graph, prefix + ".qkv", x, {(heads + 2 * kv_heads) * dim, kHidden}, biases.qkv);
   const std::vector<Value> parts = graph.split(packed, {heads * dim, kv_heads * dim, kv_heads * dim});
@@ -93,10 +94,10 @@ Value DecoderModel::attention(ModelGraph& graph, int64_t index, Value x, const I
   const Value v = graph.reshape(parts[2], {kTokens, kv_heads, dim});
   graph.reshape_and_cache(k, v, k_cache, v_cache, inputs.slots);
   const double scale = 1.0 / std::sqrt(static_cast<double>(dim));
-  const Value out = param_.is_prefill
-                        ? graph.self_attention(q, k, v, inputs.mask, inputs.input_lengths, heads, kv_heads, scale)
-                        : graph.paged_attention(q, k_cache, v_cache, inputs.block_tables, inputs.input_lengths, heads,
-                                                kv_heads, scale);
+  const Value out = param_.is_prefill ? graph.self_attention(q, k, v, inputs.mask, inputs.input_lengths, heads,
+                                                             kv_heads, scale, param_.int8_cache)
+                                      : graph.paged_attention(q, k_cache, v_cache, inputs.block_tables,
+                                                              inputs.input_lengths, heads, kv_heads, scale);
   const Value flat = graph.reshape(out, {kTokens, heads * dim});
   return linear(graph, prefix + ".dense", flat, {kHidden, heads * dim}, biases.dense);
 }

@@ -53,7 +53,7 @@ void refuse_parallel(Parameters& given) {
 
 // Checks a description of groups of processes: each group may have this process only.
 void check_mapping(Parameters& given) {
-  const Json* mapping = given.any("mapping");
+  const Json* mapping = given.find("mapping");
   if (!mapping || mapping->get<std::nullptr_t>()) return;
   const Json::Object* groups = mapping->get<Json::Object>();
   if (!groups) fail("parameter 'mapping' is ", mapping->kind(), " where an object is needed");
@@ -81,7 +81,7 @@ void refuse_unsupported(Parameters& given) {
   given.only("quantGroupSize", Json(int64_t{0}), "quantised weights are not supported, it must be 0");
   given.only("isYarn", Json(false), "the tables of positions are inputs, give those of YaRN; isYarn must be false");
   given.only("mscale", Json(1.0), "the tables of positions are inputs, multiply them; mscale must be 1");
-  const Json* quantised = given.any("weightQuantType");
+  const Json* quantised = given.find("weightQuantType");
   if (quantised && !quantised->get<std::nullptr_t>()) {
     given.only("weightQuantType", Json(std::string()), "quantised weights are not supported, it must be empty");
   }
@@ -159,6 +159,7 @@ DecoderParameters DecoderParameters::from_json(const std::string& text) {
   result.is_prefill = given.flag("isPrefill", false);
   result.dtype = read_dtype(given);
   result.float32_logits = given.flag("float32Logits", false);
+  result.int8_cache = given.flag("int8KvCache", false);
   if (given.has("rmsNormEps") && given.has("normEps")) fail("give either 'rmsNormEps' or 'normEps'");
   result.epsilon = given.number(given.has("rmsNormEps") ? "rmsNormEps" : "normEps", 0.0, 1.0);
   result.layers = given.integer("numHiddenLayers", 1, 1024);

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <optional>
 #include <utility>
 
 #include "atb_core/error.h"
@@ -87,13 +86,9 @@ bool Parameters::flag(const std::string& name, bool fallback) {
   return *value->get<bool>();
 }
 
-int64_t Parameters::integer(const std::string& name, int64_t low, int64_t high) {
-  return checked(name, need(name), low, high);
-}
-
-int64_t Parameters::integer(const std::string& name, int64_t low, int64_t high, int64_t fallback) {
+int64_t Parameters::integer(const std::string& name, int64_t low, int64_t high, std::optional<int64_t> fallback) {
   const Json* value = find(name);
-  return value ? checked(name, *value, low, high) : fallback;
+  return !value && fallback ? *fallback : checked(name, need(name), low, high);
 }
 
 double Parameters::number(const std::string& name, double low, double high) {
@@ -137,8 +132,6 @@ std::vector<std::vector<int64_t>> Parameters::table(const std::string& name, siz
   if (rows > 0) result.resize(rows, result.front());
   return result;
 }
-
-const Json* Parameters::any(const std::string& name) { return find(name); }
 
 void Parameters::only(const std::string& name, const Json& value, const std::string& why) {
   const Json* given = find(name);

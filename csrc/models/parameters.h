@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -18,8 +19,7 @@ class Parameters {
   bool has(const std::string& name) const { return object_.contains(name); }
 
   bool flag(const std::string& name, bool fallback);
-  int64_t integer(const std::string& name, int64_t low, int64_t high);
-  int64_t integer(const std::string& name, int64_t low, int64_t high, int64_t fallback);
+  int64_t integer(const std::string& name, int64_t low, int64_t high, std::optional<int64_t> fallback = {});
   double number(const std::string& name, double low, double high);
   std::string text(const std::string& name, std::string fallback);
   // Returns a list of `rows` lists of `columns` integers each; a single list counts for all rows. Empty if the field is
@@ -27,7 +27,7 @@ class Parameters {
   std::vector<std::vector<int64_t>> table(const std::string& name, size_t rows, size_t columns);
 
   // Returns a field of any type, null if it is missing.
-  const Json* any(const std::string& name);
+  const Json* find(const std::string& name);
 
   // Accepts a field with this value only: other values ask for something that this engine does not do.
   void only(const std::string& name, const Json& value, const std::string& why);
@@ -36,7 +36,6 @@ class Parameters {
   void finish() const;
 
  private:
-  const Json* find(const std::string& name);
   const Json& need(const std::string& name);
 
   Json::Object object_;

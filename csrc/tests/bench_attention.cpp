@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Times attention: prefills, and decoding behind a context, beside what the machine can do at most.
+// Times attention: prefills, and decoding behind a long context and of many short ones, beside what the machine can do
+// at most.
 //   bench_attention [isa ...] [--threads N] [--passes N] [--dtype bf16] [--cpu-time] [--context N] [--int8]
 // Each line gives the arithmetic done (causal: only what a row sees), the bytes of keys and values read, and the shares
 // of two limits measured in the same run: a loop of fused multiply-adds of float32 between registers, by which any
@@ -101,15 +102,18 @@ struct Shape {
   const char* name;
   int64_t heads, kv_heads, d;
 };
-constexpr Shape kShapes[] = {{"14/2/64", 14, 2, 64}, {"32/8/128", 32, 8, 128}};
+constexpr Shape kShapes[] = {{"14/2/64", 14, 2, 64}, {"9/3/64", 9, 3, 64}, {"32/8/128", 32, 8, 128}};
 constexpr int64_t kBlock = 128;
 
 struct Case {
   Shape shape;
   int64_t context;
   bool decode;
-  bool int8 = false;                         // the cache
-  std::vector<std::vector<double>> seconds;  // of each level
+  bool int8 = false;  // the cache
+  int64_t batch = 1;
+  std::vector<std::vector<double>> seconds{};  // of each level
+
+  int64_t blocks() const { return batch * ((context + kBlock - 1) / kBlock); }
 };
 
 // One layer's inputs; decoding cycles over caches of many layers, so that they come from memory.
@@ -120,10 +124,10 @@ struct Inputs {
 
   Inputs(DataType dtype, const Case& c) {
     const Shape& s = c.shape;
-    const int64_t tokens = c.decode ? 1 : c.context, blocks = c.context / kBlock;
+    const int64_t tokens = c.decode ? c.batch : c.context, blocks = c.blocks();
     const int64_t width = s.d + (c.int8 ? 4 : 0);
     const DataType cached = c.int8 ? DataType::i8 : dtype;
-    cache_bytes = static_cast<size_t>(c.context * s.kv_heads * width) * itemsize(cached);
+    cache_bytes = static_cast<size_t>(blocks * kBlock * s.kv_heads * width) * itemsize(cached);
     if (c.decode) layers = std::max<int64_t>(1, static_cast<int64_t>((size_t{128} << 20) / (2 * cache_bytes)));
     q = make(dtype, {tokens, s.heads, s.d});
     out = make(dtype, {tokens, s.heads, s.d});
@@ -131,9 +135,9 @@ struct Inputs {
                                                 : std::vector<int64_t>{tokens, s.kv_heads, s.d};
     k = make(cached, shape);
     v = make(cached, shape);
-    lengths = make(DataType::i32, {1});
-    *lengths.as<int32_t>() = static_cast<int32_t>(c.context);
-    tables = make(DataType::i32, {1, blocks});
+    lengths = make(DataType::i32, {c.batch});
+    std::fill_n(lengths.as<int32_t>(), c.batch, static_cast<int32_t>(c.context));
+    tables = make(DataType::i32, {c.batch, blocks / c.batch});
     for (int64_t i = 0; i < blocks; ++i) tables.as<int32_t>()[i] = static_cast<int32_t>(i);
   }
   static TensorView make(DataType dtype, const std::vector<int64_t>& shape) {
@@ -172,7 +176,7 @@ class Bench {
       const size_t offset = inputs.cache_bytes * static_cast<size_t>(layer);
       args.k_cache.data = inputs.k.as<std::byte>() + offset;
       args.v_cache.data = inputs.v.as<std::byte>() + offset;
-      args.k_cache.shape[0] = args.v_cache.shape[0] = c.context / kBlock;
+      args.k_cache.shape[0] = args.v_cache.shape[0] = c.blocks();
       seconds += run(kernel_table(isa).paged_attention, args, paged_attention_scratch(args, pool_.size()));
     }
     return seconds / static_cast<double>(inputs.layers);
@@ -183,9 +187,12 @@ class Bench {
     std::vector<Case> cases;
     for (const Shape& shape : kShapes) {
       for (const int64_t context : {512, 2048, 8192})
-        if (context <= longest) cases.push_back({shape, context, false, false, {}});
-      if (longest > 0) cases.push_back({shape, 8192, true, false, {}});
-      if (with_int8) cases.push_back({shape, 8192, true, true, {}});
+        if (context <= longest) cases.push_back({shape, context, false});
+      for (const bool int8 : {false, true}) {
+        if (longest == 0 || (int8 && !with_int8)) continue;
+        cases.push_back({shape, 8192, true, int8});
+        cases.push_back({shape, 96, true, int8, 32});
+      }
     }
     for (Case& c : cases) {
       const Inputs inputs(dtype_, c);
@@ -225,15 +232,15 @@ class Bench {
     const Shape& s = c.shape;
     const double seen = c.decode ? static_cast<double>(c.context)
                                  : static_cast<double>(c.context) * static_cast<double>(c.context + 1) / 2;
-    const double flops = 4 * seen * static_cast<double>(s.heads * s.d);
-    const double bytes =
-        c.int8 ? 2 * static_cast<double>(c.context * s.kv_heads * (s.d + 4))
-               : 2 * static_cast<double>(c.context * s.kv_heads * s.d) * static_cast<double>(itemsize(dtype_));
-    std::printf("%-9s %-7s %5ld   fma %.3f TFLOP/s, stream %.1f GB/s\n", s.name,
+    const double flops = 4 * seen * static_cast<double>(c.batch * s.heads * s.d);
+    const int64_t rows = 2 * c.batch * c.context * s.kv_heads;
+    const double bytes = c.int8 ? static_cast<double>(rows * (s.d + 4))
+                                : static_cast<double>(rows * s.d) * static_cast<double>(itemsize(dtype_));
+    std::printf("%-9s %-7s %2ld x %5ld   fma %.3f TFLOP/s, stream %.1f GB/s\n", s.name,
                 c.int8     ? "int8"
                 : c.decode ? "decode"
                            : "prefill",
-                static_cast<long>(c.context), peak * 1e-12, read * 1e-9);
+                static_cast<long>(c.batch), static_cast<long>(c.context), peak * 1e-12, read * 1e-9);
     for (size_t i = 0; i < levels_.size(); ++i) {
       const double t = median(c.seconds[i]);
       std::printf("    %-12s %9.3f ms  %6.3f TFLOP/s (%4.2f of fma)  %6.2f GB/s (%4.2f of the stream)\n",

@@ -262,6 +262,17 @@ TEST(more_query_heads_than_an_item_has_rows) {
   check_against_double(s, true);
 }
 
+TEST(more_kv_heads_than_an_item_takes) {
+  for (const bool int8 : {false, true}) {
+    Sequences s(DataType::bf16, {38, 19, 16, 16}, {70, 3, 130});
+    s.int8 = int8;
+    prefill(s);
+    check_against_double(s, true);
+    check_decode(s, 16, {1, 1, 1}, false);
+    check_decode(s, 64, {9, 0, 40}, true);
+  }
+}
+
 TEST(capped_scores) {
   for (const DataType dtype : kFloats) {
     Sequences s(dtype, {4, 2, 64, 64}, {70, 130});

@@ -88,7 +88,15 @@ def test_what_is_required_is_documented_as_required() -> None:
 
 def test_each_documented_default_is_what_is_taken_when_the_field_is_not_there() -> None:
     defaults = {names(row[0])[0]: row[2].strip("`") for row in FIELDS if row[2].startswith("`")}
-    assert set(defaults) == {"isPrefill", "torchDtype", "isBF16", "float32Logits", "useQKNorm", "mapping"}
+    assert set(defaults) == {
+        "isPrefill",
+        "torchDtype",
+        "isBF16",
+        "float32Logits",
+        "int8KvCache",
+        "useQKNorm",
+        "mapping",
+    }
     plain, given = ModelTorch("core_DecoderModel"), ModelTorch("core_DecoderModel")
     plain.set_param(REQUIRED)
     given.set_param({**REQUIRED, **{name: json.loads(value) for name, value in defaults.items()}})

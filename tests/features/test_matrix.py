@@ -21,14 +21,18 @@ import quant_files as files
 import torch
 from features.matrix import FACTORS, NOTHING, Row, config_of, covering_rows, default_row, name_of, refusal, sorted_pairs
 from integer_files import round_inputs
+from simulated_devices import two_devices
 
-from atb_ascend.backend import load_simulator
 from atb_core import ModelRunner, SamplingParams
 from atb_core.errors import AtbError
 from atb_testing import load_reference, tiny_checkpoint
 from atb_testing.adapters import write_random_adapter
 
 pytest.importorskip("transformers")
+
+# Processes that share a model on the simulator have a device each.
+pytestmark = pytest.mark.usefixtures("two_devices")
+__all__ = ["two_devices"]
 
 BLOCK = 16
 PARAMS = SamplingParams(max_tokens=6, ignore_eos=True, logprobs=8)
@@ -181,16 +185,6 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     # Runners that close collect garbage, and transformers' modules are large.
     gc.freeze()
     return made
-
-
-@pytest.fixture(autouse=True)
-def _two_devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Processes that share a model on the simulator have a device each."""
-    monkeypatch.setenv("ATB_SIM_DEVICES", "2")
-    sim = load_simulator().sim
-    sim.set_devices(2)
-    yield
-    sim.set_devices(1)
 
 
 @pytest.fixture(autouse=True)

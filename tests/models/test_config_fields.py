@@ -252,3 +252,15 @@ def test_messages_are_bounded_and_hold_no_control_characters() -> None:
     many = {f"field_{i}": i + 2 for i in range(1000)}
     with pytest.raises(ConfigError, match="and 992 more"):
         BaseConfig.from_dict({**SMALL, **many})
+
+
+@pytest.mark.parametrize("pattern", ["sliding_window_pattern", "_sliding_window_pattern"])
+def test_a_pattern_of_windows_is_refused_where_it_would_choose_the_layers(pattern: str) -> None:
+    fields = {**SMALL, "sliding_window": 8, pattern: 4}
+    with pytest.raises(ConfigError, match=f"does not implement {pattern} = 4"):
+        WindowConfig.from_dict(fields)
+    for off in ({"sliding_window": None}, {"sliding_window": 4096}, {"layer_types": ["full_attention"] * 3}):
+        WindowConfig.from_dict({**fields, **off})
+    LateWindowConfig.from_dict(fields)
+    with pytest.raises(ConfigError, match=f"does not implement {pattern} = 4"):
+        LateWindowConfig.from_dict({**fields, "use_sliding_window": True})

@@ -33,6 +33,10 @@ class _Two:
         """Returns another tensor."""
         return Tensor(f"all of {tensor.name}")
 
+    def gather_columns(self, tensor: Tensor, to_all: bool) -> Tensor:
+        """Returns another tensor."""
+        return Tensor(f"columns of {tensor.name}")
+
     def shares(self, prefix: str) -> list[tuple[list[slice], slice]]:
         """Returns halves of the outputs."""
         return [([slice(0, 2)], slice(0, 4)), ([slice(2, 4)], slice(0, 4))]
@@ -45,6 +49,9 @@ def test_a_model_is_recorded_in_its_group() -> None:
         with pytest.raises(EngineError, match="only SUM"):
             dist.all_reduce(Tensor("x"), None, "MAX")
         assert dist.all_gather(Tensor("x")).name == "all of x"
+        assert dist.gather_columns(Tensor("x", (3, 2)), 4).name == "columns of x"
+        assert dist.gather_columns(Tensor("x", (3, 4)), 4).name == "x"
+        assert (dist.even_part(6, 4), dist.even_part(5, 4), dist.even_part(6, 3)) == (3, 5, 6)
     assert dist.get_world_size() == 1
 
 

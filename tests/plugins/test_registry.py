@@ -223,6 +223,16 @@ def test_a_name_that_matches_nothing_is_told_once(
     assert caplog.messages == [f"{name} names atb-oen, which is not installed. Did you mean atb-one?"]
 
 
+def test_a_switch_where_names_belong_is_told_the_name_of_all(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.family("atb-one", "one")
+    monkeypatch.setenv("ATB_NO_PLUGINS", "1")
+    with caplog.at_level(logging.WARNING):
+        site.registry().find("one")
+    assert caplog.messages == ["ATB_NO_PLUGINS names 1, which is not installed. Did you mean all?"]
+
+
 def test_a_name_that_is_installed_and_no_plugin_is_told(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

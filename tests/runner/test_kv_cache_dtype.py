@@ -94,5 +94,3 @@ def test_what_cannot_be_is_refused_by_name(directory: Path) -> None:
     for backend in ("atb", "atb-sim"):
         with pytest.raises(BackendUnavailableError, match="kv_cache_dtype='int8': ATB's caches of int8 have a fixed"):
             ModelRunner(directory, backend=backend, kv_cache_dtype="int8")
-    with pytest.raises(BackendUnavailableError, match="kv_cache_dtype='int8': graph='cpp' has no caches of int8"):
-        ModelRunner(directory, graph="cpp", kv_cache_dtype="int8")

@@ -162,7 +162,7 @@ def test_a_tokenizer_of_another_model(tokenizer: Tokenizer) -> None:
 
 
 def test_a_chat_for_a_model_without_a_template() -> None:
-    with pytest.raises(TokenizerError, match="no chat template"):
+    with pytest.raises(TokenizerError, match="no chat template: it was not made"):
         encoder(Tokenizer(TokenizerParts(byte_level()))).encode(CHAT, "It")
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network, Node
-from atb_core.graph.ops.elewise import Elewise
 from atb_core.graph.ops.linear import Linear, MergedLinear, SplitLinear
 from atb_core.graph.ops.movement import Split
 from atb_core.graph.passes.rewrite import Rewriter
@@ -66,7 +65,7 @@ def fuse_split_linear(network: Network) -> Network:
 
 
 def widen_outputs(network: Network) -> Network:
-    """Makes `Linear` nodes that produce an output of the network, or one before a cap or factor of it, return float32.
+    """Makes `Linear` nodes that an output of the network is made of, alone or through ops of one float, return float32.
 
     In bfloat16, logits near 20 are 0.125 apart, so greedy decoding would break ties by token id. The pass changes the
     dtype of outputs, so it is not part of the standard pipeline.
@@ -87,15 +86,14 @@ def widen_outputs(network: Network) -> Network:
 
 
 def _from_linear(network: Network, output: Tensor, users: dict[Tensor, list[Node]], outputs: set[Tensor]) -> list[Node]:
-    """Returns the `Linear` that an output comes from and the elementwise nodes after it; nothing for other outputs."""
-    nodes: list[Node] = []
-    tensor = output
+    """Returns the `Linear` that an output comes from and the nodes of one float after it; nothing for other outputs."""
+    nodes, tensor = list[Node](), output
     while (node := network.producer(tensor)) is not None:
         nodes.append(node)
         if isinstance(node.op, Linear):
             return nodes
-        tensor = node.inputs[0] if node.inputs else output
-        if not isinstance(node.op, Elewise) or len(node.inputs) > 1 or len(users[tensor]) > 1 or tensor in outputs:
+        tensor = node.inputs[0] if len(node.inputs) == 1 else output
+        if tensor in outputs or len(users[tensor]) > 1 or node.op.infer_dtypes(DataType.FLOAT) != (DataType.FLOAT,):
             break
     return []
 

@@ -6,6 +6,7 @@ from atb_core.layers.linear.linear import (
     ColumnParallelLinear,
     LinearMethod,
     MergedColumnParallelLinear,
+    ParallelLMHead,
     ReplicatedLinear,
     RowParallelLinear,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "ColumnParallelLinear",
     "LinearMethod",
     "MergedColumnParallelLinear",
+    "ParallelLMHead",
     "ReplicatedLinear",
     "RowParallelLinear",
 ]

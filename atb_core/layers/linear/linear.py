@@ -25,6 +25,7 @@ __all__ = [
     "ColumnParallelLinear",
     "LinearMethod",
     "MergedColumnParallelLinear",
+    "ParallelLMHead",
     "ReplicatedLinear",
     "RowParallelLinear",
 ]
@@ -79,7 +80,7 @@ class BaseLinear(Module):
         self.prefix = packed_prefix(self.prefixes)
         self.packed = packed
         if tied_to is not None:
-            self._tie(tied_to, bias)
+            self._tie(tied_to, bias, out_features)
             return
         shapes = _weight_shapes(file_loader, self.prefixes, in_features, out_features)
         self.out_sizes = [shape[0] for shape in shapes]
@@ -104,14 +105,17 @@ class BaseLinear(Module):
         whole = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         return Parameter(self.prefix, suffix, whole, dtype or self.config.data_type, sources)
 
-    def _tie(self, weight: Parameter, bias: bool) -> None:
-        if bias or len(self.prefixes) != 1 or weight.declared_shape is None:
+    def _tie(self, tied_to: Parameter, bias: bool, out_features: int | Sequence[int] | None) -> None:
+        if bias or len(self.prefixes) != 1 or tied_to.declared_shape is None:
             raise ConfigError(f"{self.prefix} cannot share a weight: it has a bias or packs several matrices")
-        self.weight = weight
+        rows = out_features if isinstance(out_features, int) else tied_to.declared_shape[0]
         self.bias = self.method = None
-        self.out_sizes = [weight.declared_shape[0]]
-        # Some checkpoints store the shared matrix under both names.
-        weight.aliases.append(f"{self.prefix}.weight")
+        self.out_sizes, self.weight = [rows], tied_to
+        if (rows, self.config.hidden_size) == tied_to.declared_shape:
+            # Some checkpoints store the shared matrix under both names.
+            tied_to.aliases.append(f"{self.prefix}.weight")
+        else:  # several processes divide one by rows, the other by columns
+            self.weight = self.make_parameter("weight", [(rows, self.config.hidden_size)])
 
     def forward(self, input_tensor: Tensor, **kwargs: Any) -> Tensor:
         """Records the product.
@@ -136,6 +140,19 @@ class BaseLinear(Module):
 
 class ColumnParallelLinear(BaseLinear):
     """A linear layer that is divided by outputs; several prefixes give one packed output."""
+
+
+class ParallelLMHead(ColumnParallelLinear):
+    """The matrix of the logits, which several processes divide by the vocabulary; rank 0 gets all logits."""
+
+    def __init__(self, config: LayerConfig, file_loader: ShapeSource | None, prefix: str, **kwargs: Any) -> None:
+        rows = distributed.even_part(config.vocab_size, config.hidden_size)
+        super().__init__(config, file_loader, prefix, in_features=config.hidden_size, out_features=rows, **kwargs)
+
+    def forward(self, input_tensor: Tensor, **kwargs: Any) -> Tensor:
+        """Records the product and the gathering of its columns; see `BaseLinear.forward`."""
+        logits = super().forward(input_tensor, **kwargs)
+        return distributed.gather_columns(logits, self.config.vocab_size, to_all=False)
 
 
 class RowParallelLinear(BaseLinear):

@@ -33,20 +33,20 @@ MEANINGLESS: dict[str, str] = {
         output_hidden_states return_dict tf_legacy_loss torchscript transformers.js_config use_bfloat16 use_cache
         use_flash_attn use_flash_attention use_return_dict _flash_attn_2_enabled tensor_data_layout""",
     "embeddings, whose reader is `ModelRunner.embed`": "is_matryoshka matryoshka_dimensions",
-    "modifiers of sliding_window, which is judged itself": """
-        max_window_layers sliding_window_pattern _sliding_window_pattern use_sliding_window""",
+    "modifiers of sliding_window, which is judged itself": "max_window_layers use_sliding_window",
 }
+# They name the layers that have the window, where there is one and `layer_types` does not say it.
+_PATTERNS = {"sliding_window_pattern", "_sliding_window_pattern"}
 _MEANINGLESS = frozenset(" ".join(MEANINGLESS.values()).split())
 # Probabilities of dropout. `token_dropout` also scales embeddings where nothing is dropped.
 _DROPOUT = re.compile(r"(?!token_dropout).*(dropout|pdrop|layerdrop)(_prob|_rate)?|drop_path_rate")
 
 
-def _one(value: Any, config: Any) -> bool:
-    return type(value) in (int, float) and value == 1
+def _is(number: int) -> Callable[[Any, Any], bool]:
+    return lambda value, config: type(value) in (int, float) and value == number
 
 
-def _zero(value: Any, config: Any) -> bool:
-    return type(value) in (int, float) and value == 0
+_one, _zero = _is(1), _is(0)
 
 
 def _scale_of_heads(value: Any, config: Any) -> bool:
@@ -97,6 +97,9 @@ def unread_fields(config: Any, values: Mapping[str, Any], numbers: bool = True) 
     without = _MEANINGLESS.union(field.name for field in dataclasses.fields(config))
     if values.get("use_sliding_window") is False:
         without |= {"sliding_window"}
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if values.get("layer_types") or not window or _beyond_context(window, config):
+        without |= _PATTERNS
     unread = {}
     for name, value in values.items():
         off = value is None or value in ("", [], {}) or (value is False and name not in _TRUE)

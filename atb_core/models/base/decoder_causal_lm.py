@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from atb_core.graph.tensor import Tensor
 from atb_core.layers.base import ShapeSource
-from atb_core.layers.linear.linear import ColumnParallelLinear
+from atb_core.layers.linear.linear import ParallelLMHead
 from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.modeling_python import BaseModel, DecoderModel
@@ -30,14 +30,8 @@ class DecoderCausalLM(FlashCausalLMV3):
         self.model = self.model_cls(
             config, weight_loader, prefix="model", config_metadata=self.model_status, infer_param=self.infer_param
         )
-        self.lm_head = ColumnParallelLinear(
-            config,
-            weight_loader,
-            "lm_head",
-            in_features=config.hidden_size,
-            out_features=config.vocab_size,
-            tied_to=self.model.embed_tokens.weight if config.tie_word_embeddings else None,
-        )
+        tied_to = self.model.embed_tokens.weight if config.tie_word_embeddings else None
+        self.lm_head = ParallelLMHead(config, weight_loader, "lm_head", tied_to=tied_to)
 
     def forward(self, **kwargs: Any) -> Mapping[str, Tensor]:
         """Records the model; returns the logits as `model_out`, or with `hidden_states` what they are made of."""

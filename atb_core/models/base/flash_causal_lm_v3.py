@@ -175,7 +175,8 @@ class CausalLM(FlashCausalLMV3):
         manager = adapter_manager()
         own = {feature.feature_name: feature for feature in (*manager.features, *self.feature_decorators)}
         further = features_by_name(features, [HiddenStates, *own.values()])
-        super().__init__(mindie_llm_config, weight_loader, **kwargs)
+        with recording_in(mindie_llm_config.mapping.group):
+            super().__init__(mindie_llm_config, weight_loader, **kwargs)
         self.cache_dtype = DataType.INT8 if kv_cache_dtype == "int8" else self.dtype
         every = [feature(self) for feature in (*own.values(), *further)]
         check_enabled(features, every)
@@ -347,9 +348,9 @@ class CausalLM(FlashCausalLMV3):
         """Runs one step that is a record already; see `run`."""
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
+        self._kv.update(step.kv_cache)
         if self.before_step is not None:
             self.before_step(step)
-        self._kv.update(step.kv_cache)
         if step.q_lens is not None:
             self.check_mixed_steps(self._kv.block_size)
         active = [each for each in (self.hidden_states, *self.features) if each.is_activated(step)]

@@ -241,7 +241,6 @@ def _check_duplicate(alias: str, parameter: Parameter, tensor: HostArray, loader
     """Raises WeightsError if a further stored copy of a shared weight differs."""
     if tuple(loader.shape(alias)) != tensor.shape or not np.array_equal(parameter.process(loader.get(alias)), tensor):
         raise WeightsError(
-            f"{loader.source}: the configuration says that {alias} and {parameter.name} are one weight, "
-            "but the two stored tensors differ",
-            hint="Set tie_word_embeddings to false in config.json if both are meant.",
+            f"{loader.source}: {alias} and {parameter.name} are one weight, but the two stored tensors differ",
+            hint="Set tie_word_embeddings to false in config.json if both are meant." if "head" in alias else None,
         )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from atb_core.errors import AtbError, EngineError
+from atb_core.errors import EngineError
 from atb_core.extensions import of_distribution
 from atb_core.graph.ops.comm import AllReduceType
 from atb_core.graph.tensor import Tensor
@@ -41,6 +41,10 @@ class ProcessGroup(Protocol):
         """Records `tensor` of all processes, in their order, under a new first dimension."""
         ...
 
+    def gather_columns(self, tensor: Tensor, to_all: bool) -> Tensor:
+        """Records the columns `[T, n]` of all processes side by side, if not `to_all` for rank 0 at least."""
+        ...
+
     def shares(self, prefix: str) -> Sequence[tuple[Sequence[slice], slice]]:
         """Returns outputs of each matrix and inputs that each process has of a linear layer; the last has the ends."""
         ...
@@ -51,7 +55,7 @@ _group: ContextVar[ProcessGroup | None] = ContextVar("process_group", default=No
 
 @contextmanager
 def recording_in(group: ProcessGroup | None) -> Iterator[None]:
-    """Makes `group` the one of all collectives that this thread records meanwhile; `None`: a single process."""
+    """Makes `group` the one of all layers and collectives that this thread makes meanwhile; `None`: one process."""
     token = _group.set(group)
     try:
         yield
@@ -59,27 +63,14 @@ def recording_in(group: ProcessGroup | None) -> Iterator[None]:
         _group.reset(token)
 
 
-def check_single_process(world_size: int, rank: int, error: type[AtbError]) -> None:
-    """Raises `error` for more than one process."""
-    if world_size != 1:
-        raise error(
-            f"world_size = {world_size}: a process group is no argument here",
-            hint="ModelRunner(path, tensor_parallel_size=2) starts the processes and their group.",
-        )
-    if rank != 0:
-        raise error(f"rank = {rank} does not exist: with world_size = 1 the only rank is 0")
-
-
 def get_world_size() -> int:
     """Returns the number of processes that share the model that is being recorded; else 1."""
-    group = _group.get()
-    return 1 if group is None else group.world_size
+    return getattr(_group.get(), "world_size", 1)
 
 
 def get_rank() -> int:
     """Returns the index of this process among those that share the model that is being recorded; else 0."""
-    group = _group.get()
-    return 0 if group is None else group.rank
+    return getattr(_group.get(), "rank", 0)
 
 
 def all_reduce(
@@ -111,6 +102,18 @@ def all_gather(send_tensor: Tensor, process_group: str | None = None) -> Tensor:
     _check_group(process_group)
     group = _group.get()
     return send_tensor if group is None else group.all_gather(send_tensor)
+
+
+def even_part(size: int, other: int) -> int:
+    """Returns what a process has of `size`: all if it or the other size of a table cannot be divided evenly."""
+    count = get_world_size()
+    return size if size % count or other % count else size // count
+
+
+def gather_columns(part: Tensor, size: int, to_all: bool = True) -> Tensor:
+    """Joins the columns `[T, n]` of all processes to `[T, size]`; if not `to_all`, only rank 0 needs them."""
+    group = _group.get()
+    return part if group is None or (part.shape or ())[-1:] == (size,) else group.gather_columns(part, to_all)
 
 
 def _check_group(process_group: str | None) -> None:

@@ -1,108 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention over packed sequences (prefill) and over the paged cache (decode, several new tokens): both become a Job, a
-// Job is cut into units, and threads take units. The cut has no influence on the bits.
+// Job is cut into units, and threads take units.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
-#include "cpu/kernels/attention_tile-inl.h"
+#include "cpu/kernels/attention_cut-inl.h"
 
 namespace atb_core::cpu::ATB_CPU_LEVEL {
-
-// Of queries of type T, and keys and values of type E.
-template <typename T, typename E>
-struct Job {
-  Products products;
-  const T* q;
-  T* out;
-  KeyValues<E> kv;  // of kv head 0 of sequence 0
-  int64_t tokens, heads, kv_heads, batch;
-  Weighing how;
-  bool causal;
-  MaskRows mask_rows;
-  const int32_t* q_lens;        // none: one token each
-  const int32_t* context_lens;  // none: as many as q_lens
-  int64_t table_width;
-
-  int64_t group() const { return heads / kv_heads; }
-  int64_t q_len(int64_t b) const { return q_lens != nullptr ? q_lens[b] : 1; }
-  int64_t kv_len(int64_t b) const { return context_lens != nullptr ? context_lens[b] : q_lens[b]; }
-};
-
-// The cut of a Job: an item is (sequence, kv head, block of query tokens); with `tile_step`, a unit is some tiles of an
-// item, otherwise all of them.
-struct Cut {
-  int64_t item_tokens;
-  int64_t tile_step = 0;   // 0: items are not split
-  int64_t tile_limit = 0;  // tiles of the longest context: the distance of rows in the partial results
-};
-
-struct Unit {
-  int64_t sequence, kv_head;
-  int64_t q_start;       // the first token of the sequence among all
-  int64_t token, count;  // tokens of the item, from the sequence's first
-  int64_t tile, tiles;   // tiles [tile, tiles)
-};
-
-template <typename T, typename E>
-inline int64_t visible_to(const Job<T, E>& job, int64_t b, int64_t token) {
-  const int64_t length = job.kv_len(b);
-  if (!job.causal) return length;
-  return std::max<int64_t>(0, length - job.q_len(b) + token + 1);
-}
-
-inline int64_t tiles_for(int64_t positions) { return (positions + kTile - 1) / kTile; }
-
-// Iterates over the units in a fixed order, the tokens with the longest contexts first. `seek` only moves forward.
-template <typename T, typename E>
-class Units {
- public:
-  Units(const Job<T, E>& job, const Cut& cut) : job_(job), cut_(cut) {}
-
-  // Returns false if there is no unit of this number.
-  bool seek(int64_t number, Unit& unit) {
-    while (sequence_ < job_.batch) {
-      const int64_t n = job_.q_len(sequence_);
-      while (block_ < (n + cut_.item_tokens - 1) / cut_.item_tokens) {
-        set_item(n, unit);
-        const int64_t pieces =
-            cut_.tile_step == 0 ? 1 : std::max<int64_t>(1, (unit.tiles + cut_.tile_step - 1) / cut_.tile_step);
-        const int64_t index = number - first_;
-        if (index < pieces * job_.kv_heads) {
-          unit.kv_head = index / pieces;
-          if (pieces > 1) {
-            unit.tile = index % pieces * cut_.tile_step;
-            unit.tiles = std::min(unit.tiles, unit.tile + cut_.tile_step);
-          }
-          return true;
-        }
-        first_ += pieces * job_.kv_heads;
-        ++block_;
-      }
-      q_start_ += n;
-      block_ = 0;
-      ++sequence_;
-    }
-    return false;
-  }
-
- private:
-  void set_item(int64_t n, Unit& unit) const {
-    const int64_t end = n - block_ * cut_.item_tokens;
-    unit.sequence = sequence_;
-    unit.q_start = q_start_;
-    unit.token = std::max<int64_t>(0, end - cut_.item_tokens);
-    unit.count = end - unit.token;
-    unit.tile = 0;
-    unit.tiles = tiles_for(visible_to(job_, sequence_, end - 1));
-  }
-
-  const Job<T, E>& job_;
-  const Cut& cut_;
-  int64_t sequence_ = 0, block_ = 0, q_start_ = 0;
-  int64_t first_ = 0;  // the number of the current item's first unit
-};
 
 // The work of one thread: its scratch memory and its current unit.
 template <typename T, typename E>
@@ -117,16 +24,7 @@ class Attention {
   void run() {
     const LinearKernel& kernel = *job_.products.kernel;
     kernel.begin(kernel.row_unit);
-    Units<T, E> units(job_, cut_);
-    Unit unit;
-    while (units.seek(worker_.take(), unit)) {
-      begin(unit);
-      if (cut_.tile_step == 0) {
-        if (run_tiles(unit, [](int64_t) {})) write_output(unit);
-      } else {
-        run_split(unit);
-      }
-    }
+    run_units();
     kernel.end();
     if (cut_.tile_step == 0) return;
     worker_.sync();
@@ -139,42 +37,94 @@ class Attention {
   I* at(size_t offset) const {
     return reinterpret_cast<I*>(bytes(offset));
   }
-  int64_t row_count(const Unit& unit) const { return unit.count * job_.group(); }
   int64_t value_width() const { return padded(job_.kv.dv); }
 
-  // Returns the index of a row's head among the heads of all tokens: row r of the unit is (token, head), heads fastest.
-  int64_t head_of(const Unit& unit, int64_t row) const {
+  // Query rows of one kv head: row r is (token, head), heads fastest.
+  int64_t row_count(const Unit& unit) const { return unit.count * job_.group(); }
+  // Returns where the rows of a kv head of the unit begin.
+  int64_t first_row(const Unit& unit, int64_t kv_head) const {
+    const int64_t row_unit = job_.products.kernel->row_unit;
+    return kv_head * ((row_count(unit) + row_unit - 1) / row_unit * row_unit);
+  }
+  // Returns the index of a row's head among the heads of all tokens.
+  int64_t head_of(const Unit& unit, int64_t kv_head, int64_t row) const {
     const int64_t token = unit.q_start + unit.token + row / job_.group();
-    return token * job_.heads + unit.kv_head * job_.group() + row % job_.group();
+    return token * job_.heads + (unit.kv_head + kv_head) * job_.group() + row % job_.group();
   }
 
-  Rows rows(size_t depth) const {
-    return {bytes(layout_.query),          at(layout_.output), at(layout_.top), at(layout_.sum),
-            at<int32_t>(layout_.mask_row), at<int32_t>(depth)};
+  Rows rows(size_t depth, int64_t first) const {
+    const size_t query_bytes = static_cast<size_t>(steps_of(job_.kv.d)) * job_.products.kernel->row_bytes;
+    return {bytes(layout_.query) + static_cast<size_t>(first) * query_bytes,
+            at(layout_.output) + first * value_width(),
+            at(layout_.top) + first,
+            at(layout_.sum) + first * 16,
+            at<int32_t>(layout_.mask_row) + first,
+            at<int32_t>(depth)};
+  }
+
+  // Runs units until there are none. The first tile of a unit is prefetched during the last one of the unit before.
+  void run_units() const {
+    Units<T, E> units(job_, cut_);
+    Unit unit, following;
+    Places now{}, next{};
+    bool more = units.seek(worker_.take(), unit);
+    if (more && !find(unit, unit.tile, now)) return;
+    for (; more; unit = following) {
+      begin(unit);
+      for (int64_t tile = unit.tile; tile < unit.tiles || tile == unit.tile; ++tile, now = next) {
+        const bool last = tile + 1 >= unit.tiles;
+        if (last) more = units.seek(worker_.take(), following);
+        if (!last || more) {
+          if (!find(last ? following : unit, last ? following.tile : tile + 1, next)) return;
+        } else {
+          next.n = 0;
+        }
+        const Unit& then = last && more ? following : unit;
+        Prefetch<E> prefetch(kv_of(then), then.heads, next, unit.heads * shares_of(row_count(unit), now.n));
+        for (int64_t kv_head = 0; kv_head < unit.heads; ++kv_head) run_tile(unit, kv_head, tile, now, prefetch);
+        prefetch.all();
+        if (cut_.tile_step != 0) store_partials(unit, tile);
+      }
+      if (cut_.tile_step == 0) write_output(unit);
+    }
+  }
+
+  // Returns the shares of prefetching while n positions of a kv head meet so many rows.
+  int64_t shares_of(int64_t rows, int64_t n) const {
+    const int64_t groups = (rows + job_.products.kernel->max_rows - 1) / job_.products.kernel->max_rows;
+    const int64_t pairs = (n + 2 * 16 - 1) / (2 * 16), values = value_width() / (2 * 16);
+    return (2 * kShares + 16) * pairs + groups * kShares * (pairs + values);
   }
 
   void begin(const Unit& unit) const {
-    const int64_t steps = steps_of(job_.kv.d);
     const size_t row_bytes = job_.products.kernel->row_bytes;
-    for_each_group(*job_.products.kernel, row_count(unit), [&](Group group) {
-      std::byte* query = bytes(layout_.query) + static_cast<size_t>(group.first * steps) * row_bytes;
-      const size_t stride = static_cast<size_t>(group.stored) * row_bytes;
-      if (group.stored > group.count) std::memset(query, 0, stride * static_cast<size_t>(steps));
-      for (int r = 0; r < group.count; ++r, query += row_bytes)
-        prepare_query(job_.products, job_.q + head_of(unit, group.first + r) * job_.kv.d, job_.kv.d, query, stride);
-    });
-    for (int64_t row = 0; row < row_count(unit); ++row) {
-      const int64_t token = unit.token + row / job_.group();
-      const int64_t visible = visible_to(job_, unit.sequence, token);
-      at<int32_t>(layout_.visible)[row] = static_cast<int32_t>(visible);
-      const MaskRows& rows = job_.mask_rows;
-      const int64_t head = unit.kv_head * job_.group() + row % job_.group();
-      const int64_t position = job_.context_lens == nullptr ? token : visible - 1;
-      const int64_t mask_row = rows.sequence * unit.sequence + rows.head * head + rows.position * position +
-                               rows.token * (unit.q_start + token);
-      at<int32_t>(layout_.mask_row)[row] = static_cast<int32_t>(mask_row);
+    for (int64_t kv_head = 0; kv_head < unit.heads; ++kv_head) {
+      const int64_t first = first_row(unit, kv_head);
+      std::byte* query = bytes(layout_.query) + static_cast<size_t>(first * steps_of(job_.kv.d)) * row_bytes;
+      for_each_group(*job_.products.kernel, row_count(unit), [&](Group group) {
+        const size_t stride = static_cast<size_t>(group.stored) * row_bytes;
+        if (group.stored > group.count) std::memset(query, 0, stride * static_cast<size_t>(steps_of(job_.kv.d)));
+        for (int r = 0; r < group.count; ++r) {
+          const T* q = job_.q + head_of(unit, kv_head, group.first + r) * job_.kv.d;
+          prepare_query(job_.products, q, job_.kv.d, query + static_cast<size_t>(r) * row_bytes, stride);
+        }
+        query += stride * static_cast<size_t>(steps_of(job_.kv.d));
+      });
+      for (int64_t row = 0; row < row_count(unit); ++row) begin_row(unit, kv_head, row, first + row);
     }
-    reset(row_count(unit));
+    reset(first_row(unit, unit.heads));
+  }
+
+  void begin_row(const Unit& unit, int64_t kv_head, int64_t row, int64_t place) const {
+    const int64_t token = unit.token + row / job_.group();
+    const int64_t visible = visible_to(job_, unit.sequence, token);
+    at<int32_t>(layout_.visible)[row] = static_cast<int32_t>(visible);  // the same for each kv head
+    const MaskRows& rows = job_.mask_rows;
+    const int64_t head = (unit.kv_head + kv_head) * job_.group() + row % job_.group();
+    const int64_t position = job_.context_lens == nullptr ? token : visible - 1;
+    const int64_t mask_row = rows.sequence * unit.sequence + rows.head * head + rows.position * position +
+                             rows.token * (unit.q_start + token);
+    at<int32_t>(layout_.mask_row)[place] = static_cast<int32_t>(mask_row);
   }
 
   void reset(int64_t n) const {
@@ -185,28 +135,24 @@ class Attention {
 
   // Returns the keys and values of a unit.
   KeyValues<E> kv_of(const Unit& unit) const {
-    KeyValues<E> kv = job_.kv;
-    kv.keys += unit.kv_head * kv.d;
-    kv.values += unit.kv_head * kv.dv;
-    if constexpr (kHasScales<E>) {
-      kv.key_scales += unit.kv_head * static_cast<int64_t>(sizeof(float));
-      kv.value_scales += unit.kv_head * static_cast<int64_t>(sizeof(float));
-    }
+    KeyValues<E> kv = job_.kv.from_head(unit.kv_head);
     kv.first_place = unit.q_start;
     if (kv.table != nullptr) kv.table += unit.sequence * job_.table_width;
     return kv;
   }
 
-  // Finds the places of a tile, in one of two buffers. Returns false if the block table is invalid.
-  bool find(const Unit& unit, const KeyValues<E>& kv, int64_t tile, Places& places) const {
-    const int64_t last = visible_to(job_, unit.sequence, unit.token + unit.count - 1), buffer = tile % 2 * kTile;
-    places = {at<int64_t>(layout_.places) + buffer, static_cast<int>(std::min(kTile, last - tile * kTile)),
-              at(layout_.key_scales) + buffer, at(layout_.value_scales) + buffer};
-    return find_places(kv, tile * kTile, places, worker_);
+  // Finds the places of a tile, in the one of two buffers that `places` does not have. Returns false if the block table
+  // is invalid.
+  bool find(const Unit& unit, int64_t tile, Places& places) const {
+    const int64_t last = visible_to(job_, unit.sequence, unit.token + unit.count - 1);
+    int64_t *at_places = at<int64_t>(layout_.places), *at_scales = at<int64_t>(layout_.scale_places);
+    turn_ = kTile - turn_;
+    places = {at_places + turn_, at_scales + turn_, static_cast<int>(std::min(kTile, last - tile * kTile))};
+    return find_places(kv_of(unit), tile * kTile, places, worker_);
   }
 
   // How many positions of a tile each row sees; none if a mask hides all of them. Returns the most and the fewest.
-  std::pair<int, int> find_depths(const Unit& unit, int64_t tile) const {
+  std::pair<int, int> find_depths(const Unit& unit, int64_t first, int64_t tile) const {
     int32_t* depths = at<int32_t>(layout_.depth);
     const MaskView& mask = job_.how.mask;
     const int32_t* visible = at<int32_t>(layout_.visible);
@@ -214,7 +160,7 @@ class Attention {
     int most = 0, fewest = static_cast<int>(kTile);
     for (int64_t row = 0; row < row_count(unit); ++row) {
       int depth = std::clamp(visible[row] - start, 0, static_cast<int>(kTile));
-      if (mask.data != nullptr && mask.hides(at<int32_t>(layout_.mask_row)[row], start, depth)) depth = 0;
+      if (mask.data != nullptr && mask.hides(at<int32_t>(layout_.mask_row)[first + row], start, depth)) depth = 0;
       depths[row] = depth;
       most = std::max(most, depth);
       fewest = std::min(fewest, depth);
@@ -222,73 +168,69 @@ class Attention {
     return {most, fewest};
   }
 
-  void multiply_tile(const Unit& unit, int64_t tile, Places now, size_t depth, Prefetch<E>& prefetch) const {
-    const Tile packed{bytes(layout_.keys), bytes(layout_.values),
-                      job_.kv.d,           job_.kv.dv,
-                      tile * kTile,        job_.how,
-                      now.key_scales,      now.value_scales,
-                      at(layout_.scores),  bytes(layout_.weights),
+  // Adds a tile of a kv head to the state.
+  void run_tile(const Unit& unit, int64_t kv_head, int64_t tile, Places now, Prefetch<E>& prefetch) const {
+    const int64_t first = first_row(unit, kv_head);
+    const auto [most, fewest] = find_depths(unit, first, tile);
+    if (most == 0) return;
+    const KeyValues<E> kv = kv_of(unit).from_head(kv_head);
+    load_scales(kv, now, at(layout_.key_scales), at(layout_.value_scales));
+    pack_keys<T>(kv, job_.products, now, prefetch, bytes(layout_.keys));
+    if (fewest == now.n || values_are_finite(kv, now)) {
+      pack_values<T>(kv, job_.products, now, prefetch, bytes(layout_.values));
+      multiply_tile(row_count(unit), tile, rows(layout_.depth, first), prefetch);
+    } else {
+      multiply_by_depth(row_count(unit), kv, tile, now, rows(layout_.chosen, first));
+    }
+  }
+
+  void multiply_tile(int64_t count, int64_t tile, const Rows& rows, Prefetch<E>& prefetch) const {
+    const Tile packed{bytes(layout_.keys),
+                      bytes(layout_.values),
+                      job_.kv.d,
+                      job_.kv.dv,
+                      tile * kTile,
+                      job_.how,
+                      at(layout_.key_scales),
+                      at(layout_.value_scales),
+                      at(layout_.scores),
+                      bytes(layout_.weights),
                       at(layout_.products)};
-    for_each_group(*job_.products.kernel, row_count(unit),
-                   [&](Group group) { tile_group<T>(job_.products, packed, rows(depth), group, prefetch); });
+    for_each_group(*job_.products.kernel, count,
+                   [&](Group group) { tile_group<T>(job_.products, packed, rows, group, prefetch); });
   }
 
   // Zero times infinity is NaN: with values that are not finite, the rows of each depth get values of their own, in
   // which the positions that they do not see are zeros.
-  void multiply_by_depth(const Unit& unit, const KeyValues<E>& kv, int64_t tile, Places now) const {
+  void multiply_by_depth(int64_t count, const KeyValues<E>& kv, int64_t tile, Places now, const Rows& rows) const {
     const int32_t* depths = at<int32_t>(layout_.depth);
     int32_t* chosen = at<int32_t>(layout_.chosen);
     for (int depth = 1; depth <= now.n; ++depth) {
       bool any = false;
-      for (int64_t row = 0; row < row_count(unit); ++row) {
+      for (int64_t row = 0; row < count; ++row) {
         chosen[row] = depths[row] == depth ? depth : 0;
         any = any || chosen[row] != 0;
       }
       if (!any) continue;
-      Prefetch<E> none{kv, {}};
-      pack_values<T>(kv, job_.products, {now.at, depth, nullptr, nullptr}, none, bytes(layout_.values));
-      multiply_tile(unit, tile, now, layout_.chosen, none);
+      Prefetch<E> none(kv, 1, {}, 0);
+      pack_values<T>(kv, job_.products, {now.at, nullptr, depth}, none, bytes(layout_.values));
+      multiply_tile(count, tile, rows, none);
     }
   }
 
-  // Adds all tiles of the unit to the state and calls done(tile) after each. Returns false if the block table is
-  // invalid.
-  template <typename Done>
-  bool run_tiles(const Unit& unit, Done done) const {
-    const KeyValues<E> kv = kv_of(unit);
-    Places now{}, next{};
-    for (int64_t tile = unit.tile; tile < unit.tiles; ++tile, now = next) {
-      if (tile == unit.tile && !find(unit, kv, tile, now)) return false;
-      next.n = 0;
-      if (tile + 1 < unit.tiles && !find(unit, kv, tile + 1, next)) return false;
-      const auto [most, fewest] = find_depths(unit, tile);
-      if (most > 0) {
-        Prefetch<E> prefetch{kv, next};
-        pack_keys<T>(kv, job_.products, now, prefetch, bytes(layout_.keys));
-        if (fewest == now.n || values_are_finite(kv, now)) {
-          pack_values<T>(kv, job_.products, now, prefetch, bytes(layout_.values));
-          multiply_tile(unit, tile, now, layout_.depth, prefetch);
-        } else {
-          multiply_by_depth(unit, kv, tile, now);
-        }
+  // Stores the state after one tile, which is exactly the tile's own maximum, sum and output, and begins an empty one.
+  void store_partials(const Unit& unit, int64_t tile) const {
+    const int64_t width = value_width();
+    for (int64_t kv_head = 0; kv_head < unit.heads; ++kv_head) {
+      const int64_t first = first_row(unit, kv_head);
+      for (int64_t row = 0; row < row_count(unit); ++row) {
+        float* partial = partial_of(head_of(unit, kv_head, row), tile);
+        std::copy_n(at(layout_.output) + (first + row) * width, width, partial);
+        std::copy_n(at(layout_.sum) + (first + row) * 16, 16, partial + width);
+        partial[width + 16] = at(layout_.top)[first + row];
       }
-      done(tile);
     }
-    return true;
-  }
-
-  // Computes each tile from an empty state, which gives exactly the tile's own maximum, sum and output.
-  void run_split(const Unit& unit) const {
-    const int64_t n = row_count(unit), width = value_width();
-    run_tiles(unit, [&](int64_t tile) {
-      for (int64_t row = 0; row < n; ++row) {
-        float* partial = partial_of(head_of(unit, row), tile);
-        std::copy_n(at(layout_.output) + row * width, width, partial);
-        std::copy_n(at(layout_.sum) + row * 16, 16, partial + width);
-        partial[width + 16] = at(layout_.top)[row];
-      }
-      reset(n);
-    });
+    reset(first_row(unit, unit.heads));
   }
 
   float* partial_of(int64_t head, int64_t tile) const {
@@ -322,8 +264,10 @@ class Attention {
   }
 
   void write_output(const Unit& unit) const {
-    for (int64_t row = 0; row < row_count(unit); ++row)
-      write_row(at(layout_.output) + row * value_width(), at(layout_.sum) + row * 16, head_of(unit, row));
+    for (int64_t kv_head = 0; kv_head < unit.heads; ++kv_head)
+      for (int64_t row = 0, at_row = first_row(unit, kv_head); row < row_count(unit); ++row, ++at_row)
+        write_row(at(layout_.output) + at_row * value_width(), at(layout_.sum) + at_row * 16,
+                  head_of(unit, kv_head, row));
   }
 
   // Writes a row; a row that sees no position is zero. Adding zero turns -0 into +0: the sign of an empty sum depends
@@ -340,58 +284,8 @@ class Attention {
   const Cut& cut_;
   const Worker& worker_;
   const AttentionLayout layout_;
+  mutable int64_t turn_ = 0;  // the buffer of places that was filled last
 };
-
-// Checks the lengths; every thread reads the same ones and gets the same result.
-template <typename T, typename E>
-inline bool lengths_are_good(const Job<T, E>& job, int64_t capacity, const Worker& worker) {
-  int64_t tokens = 0, longest_q = 0, longest_kv = 0;
-  for (int64_t b = 0; b < job.batch; ++b) {
-    const int64_t n = job.q_len(b), kv = job.kv_len(b);
-    if (n < 0 || n > job.tokens)
-      return worker.error->report("sequence length is out of range", b, n, job.tokens), false;
-    if (kv < 0 || kv > capacity) return worker.error->report("context length is out of range", b, kv, capacity), false;
-    if (kv != 0 && kv < n)
-      return worker.error->report("context is shorter than the new tokens it counts", b, kv, n), false;
-    tokens += n;
-    longest_q = std::max(longest_q, n);
-    longest_kv = std::max(longest_kv, kv);
-  }
-  if (tokens != job.tokens)
-    return worker.error->report("sequence lengths do not add up to the number of tokens", job.batch, tokens,
-                                job.tokens),
-           false;
-  const MaskView& mask = job.how.mask;
-  if (mask.data != nullptr && longest_kv > mask.width)
-    return worker.error->report("mask has fewer columns than the longest context", 0, mask.width, longest_kv), false;
-  return true;
-}
-
-// Chooses the cut. With few long items for many threads, tiles are shared if there is memory for the partial results.
-template <typename T, typename E>
-inline Cut cut_job(const Job<T, E>& job, const Worker& worker) {
-  const int64_t threads = worker.count;
-  // Several register blocks an item, even if that leaves fewer items than would balance best.
-  const int64_t fair = job.tokens * job.kv_heads / (4 * threads) + 1;
-  const int64_t least = std::max<int64_t>(1, 12 / job.group()), most = std::max<int64_t>(1, kItemRows / job.group());
-  Cut cut{std::clamp(fair, std::min(least, most), most)};
-  if (threads == 1) return cut;
-  int64_t items = 0, total = 0, longest = 0;
-  for (int64_t b = 0; b < job.batch; ++b) {
-    const int64_t n = (job.q_len(b) + cut.item_tokens - 1) / cut.item_tokens;
-    const int64_t tiles = tiles_for(job.kv_len(b));
-    items += n * job.kv_heads;
-    total += n * job.kv_heads * tiles;
-    longest = std::max(longest, tiles);
-  }
-  if (items >= 4 * threads || total < 4 * threads) return cut;
-  const int64_t makespan = (items + threads - 1) / threads * longest;  // at worst, without splitting
-  const size_t bytes = static_cast<size_t>(job.tokens * job.heads * longest * partial_size(job.kv.dv)) * sizeof(float);
-  if (8 * makespan * threads <= 9 * total || bytes > worker.shared_bytes) return cut;
-  cut.tile_step = std::max<int64_t>(1, total / (4 * threads));
-  cut.tile_limit = longest;
-  return cut;
-}
 
 template <typename T, typename E>
 inline void run_job(const Job<T, E>& job, int64_t capacity, const Worker& worker) {
@@ -453,30 +347,37 @@ inline KeyValues<int8_t> rounded_rows(const SelfAttentionArgs& args, const Worke
   return blocks_of(keys, values, layout);
 }
 
+// The Job of what both kernels' arguments name alike; without causal, lengths and the width of a table.
+template <Isa isa, typename T, typename E, typename Args>
+inline Job<T, E> job_of(const Args& args, const KeyValues<E>& kv, int64_t batch) {
+  return {.products = attention_products(isa, args.q.dtype),
+          .q = args.q.template as<T>(),
+          .out = args.out.template as<T>(),
+          .kv = kv,
+          .tokens = args.q.dim(0),
+          .heads = args.heads,
+          .kv_heads = args.kv_heads,
+          .batch = batch,
+          .how = {args.scale, args.soft_cap, view_of(args.mask)},
+          .mask_rows = args.mask_rows};
+}
+
+// Returns the longest of some lengths that nobody has checked yet, at least 0.
+inline int64_t longest_of(const TensorView& lengths) {
+  const int32_t* begin = lengths.as<int32_t>();
+  return std::accumulate(begin, begin + lengths.numel(), 0, [](int32_t a, int32_t b) { return std::max(a, b); });
+}
+
 template <Isa isa>
 inline void self_attention(const SelfAttentionArgs& args, const Worker& worker) {
-  const int64_t tokens = args.q.dim(0), batch = args.seq_len.numel();
-  const int32_t* lengths = args.seq_len.as<int32_t>();
-  int64_t longest = 0;
-  for (int64_t b = 0; b < batch; ++b) longest = std::max<int64_t>(longest, lengths[b]);
-  if (!mask_rows_suffice(args.mask, args.mask_rows, longest, tokens, worker)) return;
+  const int64_t tokens = args.q.dim(0);
+  if (!mask_rows_suffice(args.mask, args.mask_rows, longest_of(args.seq_len), tokens, worker)) return;
   with_float_type(args.q.dtype, worker, [&](auto tag) {
     using T = decltype(tag);
     const auto attend = [&]<typename E>(const KeyValues<E>& kv) {
-      const Job<T, E> job{attention_products(isa, args.q.dtype),
-                          args.q.as<T>(),
-                          args.out.as<T>(),
-                          kv,
-                          tokens,
-                          args.heads,
-                          args.kv_heads,
-                          batch,
-                          {args.scale, args.soft_cap, view_of(args.mask)},
-                          args.causal,
-                          args.mask_rows,
-                          lengths,
-                          nullptr,
-                          0};
+      Job<T, E> job = job_of<isa, T>(args, kv, args.seq_len.numel());
+      job.causal = args.causal;
+      job.q_lens = args.seq_len.as<int32_t>();
       Worker own = worker;
       own.shared_bytes = 0;  // contexts are not split
       run_job(job, tokens, own);
@@ -488,33 +389,19 @@ inline void self_attention(const SelfAttentionArgs& args, const Worker& worker) 
 
 template <Isa isa>
 inline void paged_attention(const PagedAttentionArgs& args, const Worker& worker) {
-  const int64_t tokens = args.q.dim(0), batch = args.context_lens.numel();
   const int64_t block_size = args.k_cache.dim(1), table_width = args.block_tables.dim(1);
-  const int32_t* lengths = args.context_lens.as<int32_t>();
-  int64_t longest = 0;
-  for (int64_t b = 0; b < batch; ++b) longest = std::max<int64_t>(longest, lengths[b]);
-  if (!mask_rows_suffice(args.mask, args.mask_rows, longest, tokens, worker)) return;
+  if (!mask_rows_suffice(args.mask, args.mask_rows, longest_of(args.context_lens), args.q.dim(0), worker)) return;
   with_float_type(args.q.dtype, worker, [&](auto tag) {
     using T = decltype(tag);
     const auto attend = [&]<typename E>(KeyValues<E> kv) {
       kv.table = args.block_tables.as<int32_t>();
       kv.block_size = block_size;
       kv.blocks = args.k_cache.dim(0);
-      const int32_t* q_lens = args.q_lens.data != nullptr ? args.q_lens.as<int32_t>() : nullptr;
-      const Job<T, E> job{attention_products(isa, args.q.dtype),
-                          args.q.as<T>(),
-                          args.out.as<T>(),
-                          kv,
-                          tokens,
-                          args.heads,
-                          args.kv_heads,
-                          batch,
-                          {args.scale, args.soft_cap, view_of(args.mask)},
-                          true,
-                          args.mask_rows,
-                          q_lens,
-                          lengths,
-                          table_width};
+      Job<T, E> job = job_of<isa, T>(args, kv, args.context_lens.numel());
+      job.causal = true;
+      job.q_lens = args.q_lens.as<int32_t>();
+      job.context_lens = args.context_lens.as<int32_t>();
+      job.table_width = table_width;
       run_job(job, table_width * block_size, worker);
     };
     if (args.k_cache.dtype != DataType::i8) return attend(rows_of<T>(args.k_cache, args.v_cache, args.kv_heads));

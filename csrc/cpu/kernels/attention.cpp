@@ -46,10 +46,10 @@ AttentionLayout attention_layout(int64_t heads, int64_t kv_heads, int64_t d, int
   layout.weights = floats(kGroupRows * kTile);
   layout.products = floats(kGroupRows * kPairBlocks * kBlockColumns);
   for (size_t* ints : {&layout.visible, &layout.mask_row, &layout.depth, &layout.chosen}) *ints = floats(layout.rows);
-  // Of two tiles; places are of 64 bits.
-  layout.places = floats(4 * kTile);
-  layout.key_scales = floats(2 * kTile);
-  layout.value_scales = floats(2 * kTile);
+  for (size_t* places : {&layout.places, &layout.scale_places})
+    *places = floats(4 * kTile);  // of two tiles, 64 bits each
+  layout.key_scales = floats(kTile);
+  layout.value_scales = floats(kTile);
   return layout;
 }
 

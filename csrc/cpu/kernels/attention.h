@@ -12,9 +12,12 @@ namespace atb_core::cpu {
 
 // Positions of a tile of keys and values. Part of the numerics: tiles start at multiples of it. Two steps of a product.
 inline constexpr int64_t kTile = 64;
-// The query rows (tokens x heads of one kv head) that share a packed tile. It affects speed only.
+// The query rows of an item (tokens x heads of a kv head that share a packed tile, for some kv heads), and the bytes of
+// a tile of all of its heads. They affect speed only.
 inline constexpr int64_t kItemRows = 256;
-// The most rows that a linear kernel takes at once.
+inline constexpr int64_t kTileBytes = 256 << 10;
+// The largest row unit of a linear kernel, and the most rows that one takes at once.
+inline constexpr int64_t kRowUnit = 16;
 inline constexpr int64_t kGroupRows = 32;
 
 // Returns n elements padded to whole pairs of blocks, which is also whole steps.
@@ -39,7 +42,8 @@ Products attention_products(Isa isa, DataType dtype);
 struct AttentionLayout {
   int64_t rows = 0;  // query rows of the largest item, in whole row tiles
   size_t query = 0, output = 0, top = 0, sum = 0, keys = 0, values = 0, scores = 0, weights = 0, products = 0,
-         places = 0, key_scales = 0, value_scales = 0, visible = 0, mask_row = 0, depth = 0, chosen = 0;
+         places = 0, scale_places = 0, key_scales = 0, value_scales = 0, visible = 0, mask_row = 0, depth = 0,
+         chosen = 0;
   size_t bytes = 0;
 };
 AttentionLayout attention_layout(int64_t heads, int64_t kv_heads, int64_t d, int64_t dv);

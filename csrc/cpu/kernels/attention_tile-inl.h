@@ -141,6 +141,10 @@ inline void softmax_row(const Products& products, const Tile& tile, ScoreRow sco
   F16 total = zero();
 #pragma GCC unroll 4
   for (int i = 0; i < kTile / 16; ++i) {
+    if (!Whole && n <= 16 * i) {
+      v[i] = zero();
+      continue;
+    }
     v[i] = exp_of_nonpositive(v[i] - base);  // zero for a position that does not count
     if constexpr (Scaled) {
       total = total + v[i];
@@ -213,7 +217,7 @@ inline void tile_group(const Products& products, const Tile& tile, const Rows& r
   const int64_t columns = products.kernel->blocks(stored) * 16;
   multiply_blocks(
       products, query, stored, tile.keys, tile.d, (most + 15) / 16, static_cast<int>(steps_of(tile.d)), tile.scores,
-      [&] { prefetch.rows(12); }, [&](int64_t, const TileJob& job) { return job.acc + stored * columns; });
+      [&] { prefetch.shares(kShares); }, [&](int64_t, const TileJob& job) { return job.acc + stored * columns; });
   float tops[kGroupRows], sums[kGroupRows * 16], keep[kGroupRows], take[kGroupRows];
   for (int r = 0; r < kGroupRows; ++r) tops[r] = -HUGE_VALF;
   for (int r = 0; r < group.count; ++r) {
@@ -231,7 +235,7 @@ inline void tile_group(const Products& products, const Tile& tile, const Rows& r
   const int64_t width = padded(tile.dv);
   multiply_blocks(
       products, tile.weights, stored, tile.values, kTile, (tile.dv + 15) / 16, steps, tile.products,
-      [&] { prefetch.rows(12); },
+      [&] { prefetch.shares(kShares); },
       [&](int64_t block, const TileJob& job) {
         for (int r = 0; r < group.count; ++r) {
           if (rows.depth[group.first + r] == 0) continue;

@@ -239,20 +239,17 @@ struct QuantTile {
   }
 };
 
-// One row waits for memory, so it reads block after block (see linear_vector-inl.h). With more rows, weights of both
-// blocks share the activations.
-template <QuantLayout L, int MR, int NB>
+template <QuantLayout L, int MR, int NB, int Together>
 void multiply_quant_tile(const TileJob& job) {
-  constexpr int kTogether = MR == 1 ? 1 : NB;
-  using Tile = QuantTile<L, MR, kTogether, NB>;
+  using Tile = QuantTile<L, MR, Together, NB>;
   if (job.first) std::memset(job.acc, 0, sizeof(float) * MR * NB * kBlockColumns);
   const std::byte* w = job.w;
   const std::byte* x = job.x;
   const std::byte* fetch = job.prefetch;
   for (int64_t s = 0; s < job.steps; ++s) {
-    for (int first = 0; first < NB; first += kTogether) {
+    for (int first = 0; first < NB; first += Together) {
       Tile tile{{}, x, job.acc + first * kBlockColumns};
-      for (int b = 0; b < kTogether; ++b) tile.w[b] = w + static_cast<size_t>(first + b) * Tile::kStepBytes;
+      for (int b = 0; b < Together; ++b) tile.w[b] = w + static_cast<size_t>(first + b) * Tile::kStepBytes;
       tile.step(job.ahead);
     }
     if (job.ahead == 0) {
@@ -261,6 +258,16 @@ void multiply_quant_tile(const TileJob& job) {
     x += MR * sizeof(typename Tile::Row);
     w += kPairBlocks * Tile::kStepBytes;
   }
+}
+
+// What waits for memory reads block after block (see linear_vector-inl.h): one row, and several with weights of 8 bits
+// that are used once. Otherwise weights of both blocks share the activations: fewer bits are more arithmetic.
+template <QuantLayout L, int MR, int NB>
+void multiply_quant_tile(const TileJob& job) {
+  if constexpr (MR > 1 && L.bits == 8) {
+    if (job.ahead > 0) return multiply_quant_tile<L, MR, NB, 1>(job);
+  }
+  multiply_quant_tile<L, MR, NB, MR == 1 ? 1 : NB>(job);
 }
 
 }  // namespace

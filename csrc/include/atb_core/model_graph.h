@@ -156,25 +156,28 @@ class ModelGraph {
     const Attributes attributes = {{"activation_type", std::string("ACTIVATION_SWIGLU_FORWARD")}};
     return op("Activation", attributes, {x}, {result}, dtype(x))[0];
   }
+  // A cache of int8 gets the integers and a float32 scale for each head of a token: it is head_dim + 4 wide.
   void reshape_and_cache(Value k, Value v, Value k_cache, Value v_cache, Value slots) {
-    require("ReshapeAndCache", {k});
-    op("ReshapeAndCache", {}, {k, v, k_cache, v_cache, slots}, {}, dtype(k));
+    require("ReshapeAndCache", {k, k_cache});
+    const bool int8_kv = dtype(k_cache) == DataType::i8 && dtype(k) != DataType::i8;
+    op("ReshapeAndCache", {{"int8_kv", int8_kv}}, {k, v, k_cache, v_cache, slots}, {}, dtype(k));
   }
-  // Causal attention of whole prompts; q, k, v [tokens, heads, head_dim]
+  // Causal attention of whole prompts; q, k, v [tokens, heads, head_dim]; int8_kv: rounded as in a cache of int8
   Value self_attention(Value q, Value k, Value v, Value mask, Value seq_len, int64_t heads, int64_t kv_heads,
-                       double scale) {
+                       double scale, bool int8_kv = false) {
     require("SelfAttention", {q});
-    Attributes attributes = attention_attributes(heads, kv_heads, scale, "MASK_TYPE_NORM", "PA_ENCODER");
+    Attributes attributes = attention_attributes(heads, kv_heads, scale, "MASK_TYPE_NORM", "PA_ENCODER", int8_kv);
     attributes.emplace("is_triu_mask", true);
     return op("SelfAttention", std::move(attributes), {q, k, v, mask, seq_len}, {shape(q)}, dtype(q))[0];
   }
   // Attention of one new token of each sequence over the cache
   Value paged_attention(Value q, Value k_cache, Value v_cache, Value block_table, Value seq_len, int64_t heads,
                         int64_t kv_heads, double scale) {
-    require("PagedAttention", {q});
-    return op("PagedAttention",
-              attention_attributes(heads, kv_heads, scale, "MASK_TYPE_UNDEFINED", "CALC_TYPE_UNDEFINED"),
-              {q, k_cache, v_cache, block_table, seq_len}, {shape(q)}, dtype(q))[0];
+    require("PagedAttention", {q, k_cache});
+    Attributes attributes = attention_attributes(heads, kv_heads, scale, "MASK_TYPE_UNDEFINED", "CALC_TYPE_UNDEFINED",
+                                                 dtype(k_cache) == DataType::i8);
+    return op("PagedAttention", std::move(attributes), {q, k_cache, v_cache, block_table, seq_len}, {shape(q)},
+              dtype(q))[0];
   }
   Value cast(Value x, DataType to) {
     require("Cast", {x});
@@ -188,12 +191,13 @@ class ModelGraph {
 
  private:
   static Attributes attention_attributes(int64_t heads, int64_t kv_heads, double scale, const char* mask_type,
-                                         const char* calc_type) {
+                                         const char* calc_type, bool int8_kv) {
     return {{"head_num", heads},
             {"kv_head_num", kv_heads},
             {"qk_scale", scale},
             {"mask_type", std::string(mask_type)},
-            {"calc_type", std::string(calc_type)}};
+            {"calc_type", std::string(calc_type)},
+            {"int8_kv", int8_kv}};
   }
   [[noreturn]] void wrong(const std::string& op, const std::string& why) const {
     throw std::runtime_error(op + (label_.empty() ? "" : " at " + label_) + ": " + why);

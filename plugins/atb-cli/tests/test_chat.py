@@ -58,11 +58,25 @@ def test_exit_leaves_at_once(atb: Run, runner: Any, typed: Callable[..., None]) 
 
 
 def test_an_unknown_command_is_not_sent_to_the_model(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
-    typed("/rest", "/help")
+    typed("/rest", "/sytem Be brief.", "/help")
     result = atb("chat", "m")
     assert runner.requests == []
-    assert "unknown command /rest" in result.err
-    assert "/reset" in result.err
+    assert "unknown command /rest; did you mean /reset?" in result.err
+    assert "unknown command /sytem; did you mean /system?" in result.err
+    assert "/undo" in result.err
+
+
+def test_a_path_or_a_word_after_a_slash_is_a_message(atb: Run, runner: Any, typed: Callable[..., None]) -> None:
+    typed("/etc/hosts, what is it?", "/r/atb is what?")
+    atb("chat", "m")
+    assert len(runner.requests) == 2
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    atb: Run, runner: Any, typed: Callable[..., None], tmp_path: Path
+) -> None:
+    typed("one", f"/save {tmp_path}/none/x.json")
+    assert f"error: {tmp_path}/none/x.json: No such file or directory" in atb("chat", "m").err
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(atb: Run, runner: Any, typed: Callable[..., None]) -> None:

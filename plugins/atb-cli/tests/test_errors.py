@@ -25,6 +25,12 @@ def test_an_error_made_for_people_is_a_message_and_a_next_step(atb: Run, runner:
     assert result.err == "error: the model is asleep\nnext: Wake it.\n"
 
 
+def test_names_of_arguments_are_those_of_options_and_keys_of_files_keep_theirs(atb: Run, runner: Any) -> None:
+    runner.pieces = [AtbError("the file has an unknown key 'num_threads'", hint="num_threads=4 is an argument.")]
+    result = atb("run", "m", "hello")
+    assert result.err == "error: the file has an unknown key 'num_threads'\nnext: --num-threads 4 is an argument.\n"
+
+
 def test_what_was_streamed_before_an_error_is_kept_on_its_own_line(atb: Run, runner: Any) -> None:
     runner.pieces = ["half an ans", AtbError("too hot")]
     result = atb("run", "m", "hello")

@@ -349,3 +349,16 @@ def test_adapters_are_checked_before_loading(atb: Run, runner: Any, options: lis
     result = atb("run", "model", "Hello", *options)
     assert result.status == 2 and message in result.err
     assert not runner.loaded_with
+
+
+@pytest.mark.parametrize("prompt", ["pypi:some-model", "models/small.gguf", "{folder}"])
+def test_arguments_in_the_wrong_order_are_told(atb: Run, prompt: str, tmp_path: Path) -> None:
+    given = prompt.format(folder=tmp_path)
+    result = atb("run", "What is a prime?", given)
+    assert result.status == 1
+    assert f"next: MODEL goes before PROMPT: atb run {given} 'What is a prime?'" in result.err
+
+
+def test_bytes_that_an_ascii_terminal_passes_are_utf_8(atb: Run, runner: Any) -> None:
+    atb("run", "m", "h\udcc3\udca9llo", "--raw")
+    assert runner.requests == ["héllo"]

@@ -20,10 +20,17 @@ def test_the_facts_of_a_model(atb: Run, tiny: Any, tiny_model: str) -> None:
     assert facts["weight_bytes"] == facts["file_bytes"] == 4 * parameters
     # Keys and values of three layers, two heads of eight each, in float32.
     assert facts["kv_bytes_per_token"] == 2 * 3 * 2 * 8 * 4
+    assert facts["kv_cache_dtype"] == "float32"
     assert (facts["package"], facts["package_version"]) == ("atb-tiny", "1.2.3")
     assert (facts["architecture"], facts["model_type"]) == ("TinyForCausalLM", "tiny")
     assert facts["stored_types"] == {"float32": 30}
     assert facts["checkpoint"] == "complete"
+
+
+def test_a_cache_of_int8_has_a_byte_for_an_element_and_a_scale_for_a_head(atb: Run, tiny_model: str) -> None:
+    facts = json.loads(atb("show", tiny_model, "--kv-cache-dtype", "int8", "--json").out)
+    assert (facts["kv_cache_dtype"], facts["kv_bytes_per_token"]) == ("int8", 2 * 3 * 2 * (8 + 4))
+    assert "int8, 144 B a token" in atb("show", tiny_model, "--kv-cache-dtype", "int8").out
 
 
 def test_the_text_names_the_same_facts(atb: Run, tiny_model: str) -> None:

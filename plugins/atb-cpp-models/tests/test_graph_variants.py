@@ -68,6 +68,17 @@ def test_who_writes_the_graph_changes_no_bit(tmp_path: Path, checkpoint: str, dt
         assert torch.equal(left, right)
 
 
+def test_caches_of_int8_have_the_same_bits(directory: Path) -> None:
+    built, recorded = (opened(directory, graph, kv_cache_dtype="int8") for graph in ("cpp", "python"))
+    assert built.kv_cache[0][0].dtype is torch.int8
+    sequences, lengths = [prompt + [13, 17, 19] for prompt in PROMPTS], [len(prompt) for prompt in PROMPTS]
+    models = (built.model, unfused(recorded.model), opened(directory).model)
+    ours, theirs, floats = (PagedDriver(model, len(PROMPTS)).run(sequences, lengths) for model in models)
+    for left, right, other in zip(ours, theirs, floats, strict=True):
+        assert torch.equal(left, right)
+        assert not torch.equal(left, other)
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("base", ["prefill", "decode"])
 def test_the_graphs_are_the_same_op_by_op(tmp_path: Path, family: str, base: str) -> None:

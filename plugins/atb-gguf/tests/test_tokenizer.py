@@ -228,3 +228,35 @@ def test_a_token_of_which_a_file_says_that_it_has_none(tmp_path: Path) -> None:
         "tokenizer.ggml.eos_token_id": FIRST_EXTRA + 1,
     }
     assert set(tokenizer_of(tmp_path, metadata).special_tokens) == {"eos_token"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("normalizer.lowercase", True),
+        ("remove_extra_whitespaces", True),
+        ("precompiled_charsmap", [1, 2]),
+        ("add_sep_token", True),
+        ("suppress_tokens", [5]),
+    ],
+)
+def test_entries_that_would_change_the_tokens_are_refused_by_name(key: str, value: Any, tmp_path: Path) -> None:
+    metadata = byte_level_metadata("qwen2", EXTRA)
+    with pytest.raises(TokenizerError, match=rf"not supported: tokenizer\.ggml\.{key} = "):
+        tokenizer_of(tmp_path, {**metadata, f"tokenizer.ggml.{key}": value})
+    off: Any = [] if isinstance(value, list) else False
+    tokenizer_of(tmp_path, {**metadata, f"tokenizer.ggml.{key}": off})
+
+
+def test_a_beginning_without_its_token_is_refused(tmp_path: Path) -> None:
+    metadata = {**byte_level_metadata("qwen2"), "tokenizer.ggml.add_bos_token": True}
+    with pytest.raises(TokenizerError, match="no bos_token_id says which"):
+        tokenizer_of(tmp_path, metadata)
+
+
+def test_every_end_token_of_a_list_ends_a_text(tmp_path: Path) -> None:
+    metadata = byte_level_metadata("qwen2", EXTRA)
+    listed = {**metadata, "tokenizer.ggml.eos_token_id": 7, "tokenizer.ggml.eos_token_ids": [7, 9]}
+    assert tokenizer_of(tmp_path, listed).eos_token_ids >= {7, 9}
+    with pytest.raises(TokenizerError, match="eos_token_ids are"):
+        tokenizer_of(tmp_path, {**metadata, "tokenizer.ggml.eos_token_ids": [7, 9999]})

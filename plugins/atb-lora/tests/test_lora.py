@@ -6,15 +6,18 @@ from __future__ import annotations
 import random
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from atb_core import ModelRunner, SamplingParams
-from atb_core.errors import AtbError, BackendUnavailableError, EngineError, RequestError
+from atb_core.errors import AtbError, BackendUnavailableError, EngineError, RequestError, WeightsError
+from atb_lora.adapter import WEIGHTS_FILE
 
 sys.path.insert(0, str(Path(__file__).parent))
 from lora_adapters import ADAPTERS, change_settings, greedy, write_adapter, write_base
@@ -192,6 +195,7 @@ def test_steps_without_an_adapter_run_the_plain_variant(runner: ModelRunner) -> 
         ({"init_lora_weights": "pissa"}, "'pissa', with which training changes the base model"),
         ({"a_later_invention": 3}, "a_later_invention is '3'"),
         ({"r": 0}, "r is 0, not a positive number"),
+        ({"lora_alpha": None}, "lora_alpha is None, not a positive number"),
         ({"r": 4}, r"lora_A.weight has shape \[8, 64\], not \[4, 64\]"),
         ({"lora_alpha": "much"}, "lora_alpha is much"),
         ({"alpha_pattern": {"(.*)*x": 3}}, r"pattern '\(\.\*\)\*x' of alpha_pattern is not simple"),
@@ -206,6 +210,38 @@ def test_what_an_adapter_asks_for_and_is_not_done_is_named(
     with pytest.raises(AtbError, match=message):
         runner.load_adapter("new", directory)
     assert "new" not in runner.adapters
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda name, t: np.full_like(t, np.nan) if "0.self_attn.q_proj.lora_A" in name else t,
+         "lora_A of model.layers.0.self_attn.q_proj has numbers that are not finite in float32"),
+        (lambda name, t: t * np.float32(3e38) if "1.self_attn.v_proj.lora_B" in name else t,
+         "lora_B times its scale of model.layers.1.self_attn.v_proj has numbers that are not finite"),
+        (lambda name, t: t.astype(np.int32) if "lora_A" in name else t, "lora_A.weight is of int32"),
+    ],
+    ids=["nan", "too large", "integers"],
+)  # fmt: skip
+def test_numbers_that_are_none_are_named(
+    world: World, runner: ModelRunner, tmp_path: Path, change: Callable[[str, Any], Any], message: str
+) -> None:
+    directory = world.copy_of("qv", tmp_path)
+    with np.errstate(over="ignore"):
+        tensors = {name: change(name, tensor) for name, tensor in load_file(directory / WEIGHTS_FILE).items()}
+    save_file(tensors, directory / WEIGHTS_FILE)
+    with pytest.raises(WeightsError, match=message):
+        runner.load_adapter("new", directory)
+    assert "new" not in runner.adapters
+
+
+def test_two_modules_of_one_matrix_are_refused(world: World, runner: ModelRunner, tmp_path: Path) -> None:
+    directory = world.copy_of("qv", tmp_path)
+    tensors = load_file(directory / WEIGHTS_FILE)
+    again = {name.replace("model.model.", "model."): tensor for name, tensor in tensors.items() if ".0." in name}
+    save_file({**tensors, **again}, directory / WEIGHTS_FILE)
+    with pytest.raises(WeightsError, match="q_proj and another of its modules are for the same matrix"):
+        runner.load_adapter("new", directory)
 
 
 def test_targets_that_cannot_be_served_are_named(world: World, runner: ModelRunner, tmp_path: Path) -> None:

@@ -71,6 +71,27 @@ def test_all_reduce_gives_every_rank_the_sum(backend: str) -> None:
         np.testing.assert_array_equal(found, 2 * sum(PARTS))
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("to_all", [True, False])
+def test_columns_are_joined_in_the_order_of_the_ranks(to_all: bool, backend: str) -> None:
+    first, *others = results(lambda x: dist.gather_columns(x, 9, to_all), backend)
+    np.testing.assert_array_equal(first, np.concatenate(PARTS, axis=1))
+    for found in others:
+        np.testing.assert_array_equal(found, first if to_all else np.zeros_like(first))
+
+
+def test_columns_that_are_whole_are_not_joined() -> None:
+    for found, part in zip(results(lambda x: dist.gather_columns(x, 3) * 2, "cpu"), PARTS, strict=True):
+        np.testing.assert_array_equal(found, 2 * part)
+
+
+def test_devices_join_columns_by_the_operation_of_atb() -> None:
+    group = Peer(1, 2, "7", Channel(Pipe()[0]))
+    network = recorded(group, lambda x: dist.gather_columns(x, 6))
+    assert [node.op.name for node in network.nodes] == ["AllGather", "Transpose", "Reshape"]
+    assert network.outputs[0].shape == (Dim("rows"), 6)
+
+
 def test_devices_gather_by_the_operation_of_atb() -> None:
     group = Peer(1, 2, "7", Channel(Pipe()[0]))
     (node,) = recorded(group, dist.all_gather).nodes

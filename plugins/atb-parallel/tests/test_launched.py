@@ -145,19 +145,32 @@ def talking(tmp_path: Path) -> Path:
     return directory
 
 
-def torchrun(*arguments: str) -> subprocess.Popen[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "atb_cli"]
+def torchrun(
+    *arguments: str, processes: Sequence[str] = ("--standalone", "--nproc-per-node", "2")
+) -> subprocess.Popen[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", *processes, "-m", "atb_cli"]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([*launcher, *arguments], text=True, **pipes)  # type: ignore[call-overload,no-any-return]
 
 
+def nodes() -> list[list[str]]:
+    """Returns options of torchrun on two machines, which are two addresses of this one."""
+    place = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    common = ["--nnodes", "2", "--nproc-per-node", "1", *place]
+    return [[*common, "--node-rank", str(rank), "--local-addr", f"127.0.0.{1 + rank}"] for rank in range(2)]
+
+
 @pytest.mark.slow
-def test_torchrun_runs_the_command(talking: Path) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_torchrun_runs_the_command_on_machines(count: int, talking: Path) -> None:
     options = ["--raw", "--max-tokens", "6", "--ignore-eos", "--keep-special-tokens"]
-    one = [sys.executable, "-m", "atb_cli", "run", str(talking), "Hello", *options]
+    words = ["run", str(talking), "Hello", *options]
+    one = [sys.executable, "-m", "atb_cli", *words]
     expected = subprocess.run(one, capture_output=True, check=True, text=True, stdin=subprocess.DEVNULL).stdout
-    out, errors = torchrun("run", str(talking), "Hello", *options).communicate(timeout=240)
-    assert out == expected, errors
+    machines = [torchrun(*words)] if count == 1 else [torchrun(*words, processes=each) for each in nodes()]
+    results = [each.communicate(timeout=240) for each in machines]
+    assert [out for out, _ in results] == [expected, ""][:count], results
+    assert [each.returncode for each in machines] == [0, 0][:count]
 
 
 @pytest.mark.slow

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from atb_core import ModelRunner, SamplingParams
@@ -80,6 +82,62 @@ def test_two_processes_round_in_bfloat16_as_one_does(model_type: str, checkpoint
 def test_two_heads_of_keys_are_copied_to_four_processes(checkpoint: Callable[..., Path]) -> None:
     path = checkpoint("qwen3", num_key_value_heads=2)
     assert tokens(path, 4) == tokens(path, 1)
+
+
+def test_one_head_of_keys_is_copied_to_two_processes(checkpoint: Callable[..., Path]) -> None:
+    path = checkpoint("qwen2", num_key_value_heads=1)
+    assert tokens(path, 2) == tokens(path, 1)
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_divided_vocabulary_gives_the_bits_of_a_whole_one(
+    backend: str, is_tied: bool, checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One token more cannot be divided: then each process has the whole of both tables."""
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    whole = checkpoint("qwen2", vocab_size=201, num_hidden_layers=1, tie_word_embeddings=is_tied)
+    divided = with_vocabulary(whole, tmp_path, 200)
+    given = [torch.tensor([3, 1, 4, 1]), torch.arange(4), True]
+    rest = [None, torch.arange(4, dtype=torch.int32), torch.tensor([4], dtype=torch.int32), 4]
+    found = []
+    for path in (whole, divided):
+        with opened(path, 2, backend=backend, dtype="bfloat16") as runner:
+            assert (runner.model.lm_head.weight.declared_shape[0] == 100) == (path is divided)
+            found.append(runner.forward(*given, runner.kv_cache, *rest).clone())  # type: ignore[arg-type]
+    assert found[1].dtype is torch.float32
+    assert torch.equal(found[0][:, :200], found[1])
+
+
+def with_vocabulary(source: Path, directory: Path, vocab_size: int) -> Path:
+    """Writes a checkpoint without its last tokens."""
+    from safetensors.numpy import load_file, save_file
+
+    config = json.loads((source / "config.json").read_text())
+    tensors = load_file(source / "model.safetensors")
+    for name, tensor in tensors.items():
+        if name in ("lm_head.weight", "model.embed_tokens.weight"):
+            tensors[name] = tensor[:vocab_size].copy()
+    (directory / "config.json").write_text(json.dumps({**config, "vocab_size": vocab_size}))
+    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+    return directory
+
+
+def test_long_prompts_are_embedded_in_chunks(checkpoint: Callable[..., Path]) -> None:
+    path = checkpoint("qwen2", vocab_size=200)
+    prompts = [list(range(1, 60)), [4, 5], list(range(60, 100))]
+    found = []
+    for size in (1, 2):
+        with opened(path, size, max_num_batched_tokens=16) as runner:
+            steps = []
+            tell = runner.model.before_step
+            runner.model.before_step = lambda step, tell=tell, steps=steps: (steps.append(step), tell and tell(step))
+            found.append([each.embedding for each in runner.embed(prompts)])
+            assert [step.phase for step in steps].count("mixed") == 7
+            assert [list(each.outputs[0].token_ids) for each in runner.generate(PROMPTS, GREEDY)] == tokens(path, 1)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
 
 def test_the_reference_is_divided_too(checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

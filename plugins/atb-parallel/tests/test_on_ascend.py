@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("atb_sim", reason="needs the distribution atb-sim: pip install ./plugins/atb-sim")
+
+from simulated_devices import two_devices
 
 from atb_ascend.backend import load_simulator
 from atb_core import ModelRunner, SamplingParams
@@ -20,21 +21,14 @@ from atb_core.graph.passes import run_passes
 from atb_testing import tiny_checkpoint
 
 PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8]]
+pytestmark = pytest.mark.usefixtures("two_devices")
+__all__ = ["two_devices"]
 PARAMS = SamplingParams(max_tokens=5, ignore_eos=True, logprobs=4)
-
-
-@pytest.fixture(autouse=True)
-def _two_devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("ATB_SIM_DEVICES", "2")
-    sim = load_simulator().sim
-    sim.set_devices(2)
-    yield
-    sim.set_devices(1)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("qwen3"), "qwen3", head_dim=16)
+    return tiny_checkpoint(tmp_path_factory.mktemp("qwen3"), "qwen3", head_dim=16, vocab_size=200)
 
 
 def opened(path: Path, size: int, **options: Any) -> ModelRunner:
@@ -65,6 +59,7 @@ def test_two_devices_give_the_results_of_two_processes_of_the_cpu_engine(dtype: 
         ours = results(runner)
         text = str(runner.model.variants.get("decode").engine.network)
     assert "AllReduce" in text
+    assert "AllGather" in text  # of the embedding's columns, and of the logits
     with opened(checkpoint, 2, dtype=dtype, backend="cpu") as runner:
         others = results(runner)
     with opened(checkpoint, 1, dtype=dtype) as runner:

@@ -4,26 +4,48 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from atb_core.checkpoint import open_checkpoint
-from atb_core.errors import EngineError
+from atb_core.checkpoint import Checkpoint, WeightLoader, open_checkpoint
+from atb_core.errors import EngineError, WeightsError
 from atb_core.graph.arrays import to_numpy
+from atb_core.layers.linear import ColumnParallelLinear
+from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
+from atb_core.models.base.mindie_llm_config import MindIELLMConfig
+from atb_core.models.base.modeling_python import DecoderModel
 from atb_core.models.base.router import router_of
 from atb_parallel.inspection import check_same
 from atb_parallel.shards import Cut, PartLoader, part_of
 from atb_testing import tiny_checkpoint
 
 
-@pytest.mark.parametrize(("suffix", "dim"), [("gate_proj.weight", 0), ("down_proj.weight", 1), ("o_proj.weight", 1)])
-def test_parts_join_to_the_whole(suffix: str, dim: int, tmp_path: Path) -> None:
-    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path, "qwen3", num_hidden_layers=1))
+class Member:
+    """A process of two, as far as what it has goes."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.world_size = rank, 2
+
+
+def parts_of(checkpoint: Checkpoint, loader: WeightLoader) -> list[PartLoader]:
+    """Returns what each of two processes has."""
     router = router_of(checkpoint)
+    members: list[Any] = [Member(0), Member(1)]
+    return [part_of(each, router.model_cls, router.config, loader).loader for each in members]
+
+
+SUFFIXES = [("gate_proj.weight", 0), ("down_proj.weight", 1), ("o_proj.weight", 1), ("lm_head.weight", 0),
+            ("embed_tokens.weight", 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("suffix", "dim"), SUFFIXES)
+def test_parts_join_to_the_whole(suffix: str, dim: int, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path, "qwen3", num_hidden_layers=1, vocab_size=40))
     with checkpoint.weights() as loader:
         (name,) = [each for each in loader.names() if each.endswith(suffix)]
-        parts = [part_of(router.model_cls, router.config, loader, rank, 2)[1] for rank in range(2)]
+        parts = parts_of(checkpoint, loader)
         joined = np.concatenate([to_numpy(part.get(name)) for part in parts], axis=dim)
         np.testing.assert_array_equal(joined, to_numpy(loader.get(name)))
         for part in parts:
@@ -31,6 +53,64 @@ def test_parts_join_to_the_whole(suffix: str, dim: int, tmp_path: Path) -> None:
             out = np.empty(part.shape(name), np.float32)
             part.read_into(name, out)
             np.testing.assert_array_equal(out, to_numpy(part.get(name)))
+
+
+@pytest.mark.parametrize("vocab_size", [40, 41])
+def test_a_tied_matrix_is_divided_once_by_columns_and_once_by_rows(vocab_size: int, tmp_path: Path) -> None:
+    sizes = {"num_hidden_layers": 1, "tie_word_embeddings": True, "vocab_size": vocab_size}
+    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path, "qwen2", **sizes))
+    with checkpoint.weights() as loader:
+        assert "lm_head.weight" not in loader.names()
+        table = to_numpy(loader.get("model.embed_tokens.weight"))
+        for rank, part in enumerate(parts_of(checkpoint, loader)):
+            columns = to_numpy(part.get("model.embed_tokens.weight"))
+            if vocab_size == 41:
+                np.testing.assert_array_equal(columns, table)
+                assert "lm_head.weight" not in part.names()
+                continue
+            np.testing.assert_array_equal(columns, np.split(table, 2, axis=1)[rank])
+            np.testing.assert_array_equal(to_numpy(part.get("lm_head.weight")), np.split(table, 2)[rank])
+            assert part.nbytes("lm_head.weight") * 2 == loader.nbytes("model.embed_tokens.weight")
+
+
+def test_a_tied_matrix_of_another_layer_stays_whole(tmp_path: Path) -> None:
+    @torch_to_mindie_graph()
+    class Own(FlashCausalLMV3):
+        """A model with a layer that is not divided by the vocabulary."""
+
+        def __init__(self, mindie_llm_config: MindIELLMConfig, weight_loader: Any, **kwargs: Any) -> None:
+            super().__init__(mindie_llm_config, weight_loader, **kwargs)
+            config = mindie_llm_config.hf_config
+            self.model = DecoderModel(config, weight_loader, "model")
+            sizes = {"in_features": config.hidden_size, "out_features": config.vocab_size}
+            table = self.model.embed_tokens.weight
+            self.lm_head = ColumnParallelLinear(config, weight_loader, "lm_head", tied_to=table, **sizes)
+
+    sizes = {"num_hidden_layers": 1, "tie_word_embeddings": True, "vocab_size": 40}
+    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path, "llama", **sizes))
+    member: Any = Member(1)
+    with checkpoint.weights() as loader:
+        part = part_of(member, Own, router_of(checkpoint).config, loader).loader  # type: ignore[arg-type]
+        table = to_numpy(loader.get("model.embed_tokens.weight"))
+        np.testing.assert_array_equal(to_numpy(part.get("model.embed_tokens.weight")), np.split(table, 2, axis=1)[1])
+        np.testing.assert_array_equal(to_numpy(part.get("lm_head.weight")), table)
+
+
+def test_a_tied_matrix_that_is_stored_twice_must_be_the_same(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    sizes = {"num_hidden_layers": 1, "tie_word_embeddings": True, "vocab_size": 40}
+    path = tiny_checkpoint(tmp_path, "qwen2", **sizes)
+    tensors = load_file(path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+    tensors["lm_head.weight"][30, 3] += 1
+    save_file(tensors, path / "model.safetensors", {"format": "pt"})
+    checkpoint = open_checkpoint(path)
+    with checkpoint.weights() as loader:
+        parts = parts_of(checkpoint, loader)
+        np.testing.assert_array_equal(to_numpy(parts[0].get("lm_head.weight")), tensors["lm_head.weight"][:20])
+        with pytest.raises(WeightsError, match=r"lm_head.weight and model.embed_tokens.weight are one weight, but"):
+            parts[1].get("lm_head.weight")
 
 
 def test_a_tensor_that_holds_gate_and_up_is_cut_twice(tmp_path: Path) -> None:
@@ -49,10 +129,9 @@ def test_a_tensor_that_holds_gate_and_up_is_cut_twice(tmp_path: Path) -> None:
 
 def test_the_bias_of_a_sum_is_added_once(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tiny_checkpoint(tmp_path, "llama", num_hidden_layers=1, attention_bias=True))
-    router = router_of(checkpoint)
     with checkpoint.weights() as loader:
         (name,) = [each for each in loader.names() if each.endswith("o_proj.bias")]
-        values = [to_numpy(part_of(router.model_cls, router.config, loader, rank, 2)[1].get(name)) for rank in (0, 1)]
+        values = [to_numpy(part.get(name)) for part in parts_of(checkpoint, loader)]
         np.testing.assert_array_equal(values[0], to_numpy(loader.get(name)))
         assert values[0].any()
         assert not values[1].any()

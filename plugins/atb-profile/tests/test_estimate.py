@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from atb_core.errors import RequestError
+from atb_core.errors import BackendUnavailableError, RequestError
 from atb_profile.costs import Cost
 from atb_profile.estimate.command import _build, command
 from atb_profile.estimate.devices import device_names, find_device
@@ -66,6 +66,12 @@ def test_memory_is_that_of_the_configuration(run: Callable[..., Any]) -> None:
     assert room["fits"]
 
 
+def test_a_chip_has_no_caches_of_int8(seven_b: Path) -> None:
+    result = CliRunner().invoke(command, [str(seven_b), "--kv-cache-dtype", "int8"])
+    assert isinstance(result.exception, BackendUnavailableError)
+    assert "kv_cache_dtype='int8': ATB's caches of int8 have a fixed scale" in str(result.exception)
+
+
 def test_a_model_of_7_b_is_bound_by_memory_in_decode_and_by_products_in_prefill(run: Callable[..., Any]) -> None:
     found = run("--batch", "1", "--context", "1024", "--launch-us", "0")
     assert (found["decode"]["bound_by"], found["prefill"]["bound_by"]) == ("memory", "products")
@@ -96,6 +102,18 @@ def test_matrices_of_integers_take_their_bits_and_scales(run: Callable[..., Any]
     assert plain["decode"]["flops"] == found["decode"]["flops"]
     assert found["quantization"] == quantization
     assert "weights of 8 bits" not in found["advice"]
+
+
+def test_what_does_not_fit_says_what_would(run: Callable[..., Any], seven_b: Path) -> None:
+    assert run("--batch", "1")["memory"]["fits"]
+    wide = {**SEVEN_B, "num_hidden_layers": 60}
+    (seven_b / "config.json").write_text(json.dumps(wide))
+    found = run()
+    assert not found["memory"]["fits"]
+    assert set(found["fits_with"]) == {"weights of 8 bits", "twice as many chips"}
+    text = CliRunner().invoke(command, [str(seven_b)]).output
+    assert re.search(r"next +it fits with (weights of 8 bits|twice as many chips) or ", text)
+    assert "fewer or shorter sequences" in CliRunner().invoke(command, [str(seven_b), "--batch", "9999"]).output
 
 
 def test_experts_stay_in_16_bits(seven_b: Path) -> None:
@@ -136,12 +154,11 @@ def test_a_quantised_checkpoint_and_long_contexts_are_said_to_be_counted_otherwi
 
 def test_ranks_divide_matrices_and_heads_and_talk(seven_b: Path) -> None:
     one, four = workload(seven_b), workload(seven_b, 4)
-    embedding = 2 * 152064 * 3584
-    assert four.weight_bytes - embedding == pytest.approx((one.weight_bytes - embedding) / 4, rel=0.001)
+    assert four.weight_bytes == pytest.approx(one.weight_bytes / 4, rel=0.001)
     assert four.kv_bytes_per_token == one.kv_bytes_per_token // 4
     assert one.decode(1, 64).sent == 0
-    # Two reductions in a layer, of which a ring sends each element nearly twice, and the logits.
-    assert four.decode(8, 64).sent == (2 * 28 * 8 * 3584 * 2 * 2 + 8 * 152064 * 2) * 3 // 4
+    # Two reductions in a layer, of which a ring sends each element nearly twice, and the rows of both tables.
+    assert four.decode(8, 64).sent == (2 * 28 * 8 * 3584 * 2 * 2 + 8 * (152064 + 3584) * 2) * 3 // 4
     assert bound(four.decode(1, 64), CHIP, Assumptions()).seconds["link"] > 0
 
 

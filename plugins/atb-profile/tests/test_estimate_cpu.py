@@ -98,6 +98,20 @@ def test_the_command_estimates_from_the_limits_of_a_file(
     assert "bandwidth 5e+09 bytes/s: given" in text
 
 
+def test_a_cache_of_int8_has_rows_of_integers_with_a_scale(
+    measurements: list[tuple[int, str]], checkpoint: Path, tmp_path: Path
+) -> None:
+    options = [str(checkpoint), "--num-threads", "1", "--limits", str(tmp_path / "limits.json"), "--json"]
+    found = {kind: json.loads(run(*options, "--kv-cache-dtype", kind).output) for kind in ("auto", "int8")}
+    config = json.loads((checkpoint / "config.json").read_text())
+    size = config["hidden_size"] // config["num_attention_heads"]
+    itemsize = {"float32": 4, "bfloat16": 2, "float16": 2}[config.get("dtype") or config["torch_dtype"]]
+    kept = {kind: each["memory"]["kv"] for kind, each in found.items()}
+    assert kept["int8"] * size * itemsize == kept["auto"] * (size + 4)
+    read = {kind: each["decode"]["bytes"] for kind, each in found.items()}
+    assert read["auto"] - read["int8"] == pytest.approx(kept["auto"] - kept["int8"], rel=0.01)
+
+
 @pytest.mark.parametrize("value", [0, -1.0, "fast", None, [], {}], ids=str)
 def test_unusable_limits_are_refused(measurements: list[tuple[int, str]], tmp_path: Path, value: Any) -> None:
     path = tmp_path / "limits.json"

@@ -165,6 +165,8 @@ def changed(tensors: Mapping[str, np.ndarray], **changes: Any) -> dict[str, np.n
 
 
 GPTQ = files.gptq()(matrix())[0]
+FOUR = files.compressed_config(4, "int", "channel", "int-quantized", symmetric=False)
+BYTES = {"weight": np.zeros((48, 96), np.int8), "weight_scale": np.ones((48, 1), np.float32)}
 CT = files.pack_quantized()(matrix())[0]
 BLOCK = files.fp8_blocks(matrix())[0]
 FAULTS: dict[str, tuple[dict[str, np.ndarray], dict[str, Any], str]] = {
@@ -181,6 +183,11 @@ FAULTS: dict[str, tuple[dict[str, np.ndarray], dict[str, Any], str]] = {
     ),
     "a negative shape": (changed(CT, weight_shape=np.array([48, -96], np.int64)), PACKED, r"is \[48, -96\]"),
     "an infinite scale": (changed(CT, weight_scale=CT["weight_scale"] * np.inf), PACKED, "scales that are not finite"),
+    "zeros of more bits": (
+        {**BYTES, "weight_zero_point": np.full((48, 1), 9, np.int8)}, FOUR, "has zero points of more than 4 bits",
+    ),
+    "integers of more bits": ({**BYTES, "weight": np.full((48, 96), -9, np.int8)}, FOUR, "integers of more than 4"),
+    "a matrix without scales": (changed(CT, weight_scale=None), PACKED, r"weight_packed, but no .*\.weight_scale"),
     "scales without a matrix": (changed(CT, weight_packed=None), PACKED, "but no matrix"),
     "another number of blocks": (changed(BLOCK, weight_scale_inv=BLOCK["weight_scale_inv"][1:]), FP8, "has shape"),
     "blocks that are none": (

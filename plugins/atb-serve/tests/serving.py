@@ -50,7 +50,7 @@ def serving(runner: ModelRunner, settings: ServeSettings | None = None, drain: f
     app = make_app(runner, ["tiny", "alias"], settings)
     ready = threading.Event()
     with bind("127.0.0.1", 0, settings.limits.idle_timeout) as listener:
-        server = Server(app, drain, ready=ready.set)
+        server = Server(app, drain, ready.set, settings.limits.body_timeout)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         assert ready.wait(60)

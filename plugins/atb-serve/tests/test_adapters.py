@@ -69,6 +69,10 @@ def test_an_adapter_is_a_model(small_model: Path, tmp_path: Path, locked: ServeS
         refused = client.post("/v1/embeddings", json={"model": "sql", "input": "x"})
         assert refused.status_code == 400 and "not of an adapter" in refused.text
         assert client.get("/health").status_code == 200
+        # Unloaded between the lookup of a request's model and its first step.
+        runner.unload_adapter("sql")
+        gone = client.post("/v1/completions", json={"model": "sql", "prompt": "x"})
+        assert (gone.status_code, gone.json()["error"]["param"]) == (404, "model")
 
 
 def test_adapters_are_loaded_and_unloaded_by_who_has_the_key(

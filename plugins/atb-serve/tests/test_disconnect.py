@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -15,6 +17,7 @@ import openai
 import pytest
 from serving import wait_until
 
+from atb_serve.http import _Patience
 from atb_serve.settings import Limits, ServeSettings
 
 COUNT: dict[str, Any] = {"prompt": "[count]", "max_tokens": 500, "ignore_eos": True}
@@ -99,6 +102,46 @@ def test_a_stream_that_nobody_reads_is_ended(make_server: Callable[..., Any]) ->
         wait_until(lambda: is_idle(served))
         for connection in connections:
             connection.close()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GE", b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n", b"endless"], ids=str
+)
+def test_a_connection_without_a_whole_request_is_closed(make_server: Callable[..., Any], sent: bytes) -> None:
+    with make_server(settings=ServeSettings(Limits(body_timeout=0.3, max_body_bytes=100))) as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            if sent == b"endless":  # the body of a request that is refused goes on
+                head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                sent = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"100\r\n" + b" " * 256 + b"\r\n"
+            connection.sendall(sent)
+            while connection.recv(4096):
+                with suppress(OSError):
+                    connection.sendall(b"1\r\n \r\n")
+        # Those that send requests are left alone.
+        with served.http() as http:
+            assert {http.post("/v1/completions", json=COUNT).status_code for _ in range(3)} == {200}
+
+
+def test_only_a_wait_that_is_too_long_ends_a_stream() -> None:
+    async def is_ended_after(seconds: float) -> bool:
+        async def stream() -> None:
+            patience = _Patience(60.0)
+            for wait in (59.0, seconds):
+                patience.begin()
+                assert patience._since is not None
+                patience._since -= wait
+                patience._look()
+                await asyncio.sleep(0)
+                patience.end()
+            patience.cancel()
+
+        task = asyncio.create_task(stream())
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert asyncio.run(is_ended_after(61.0))
+    assert not asyncio.run(is_ended_after(59.0))
 
 
 def test_requests_that_take_longer_than_the_server_waits_are_told(make_server: Callable[..., Any]) -> None:

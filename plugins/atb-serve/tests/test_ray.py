@@ -17,7 +17,7 @@ from serving import SCRIPTS
 
 from atb_core.errors import SettingsError
 from atb_serve.command import served_by
-from atb_serve.ray.arguments import ScaleSettings, split_arguments
+from atb_serve.ray.arguments import ScaleSettings, for_ranks, split_arguments
 from atb_serve.ray.calls import HttpCall
 from atb_serve.ray.prefixes import CHUNK, PrefixTable, prefix_keys
 from atb_serve.ray.replica import Replica
@@ -203,3 +203,18 @@ def test_a_replica_whose_model_is_closed_is_not_healthy(model: Path) -> None:
             await replica.check_health()
 
     with_replica(model, use)
+
+
+def test_processes_of_a_replica_share_its_processors() -> None:
+    def threads_of(**arguments: Any) -> tuple[float, int]:
+        given = {"model": "m", "tp": 2, **arguments}
+        scale, words = for_ranks(2, *split_arguments(given), given)
+        loading = served_by(words).loading
+        assert loading["tensor_parallel_size"] == 2
+        return scale.num_cpus, loading["num_threads"]
+
+    assert threads_of() == (2.0, 1)
+    assert threads_of(num_cpus=7) == (7.0, 3)
+    assert threads_of(num_cpus=8, num_threads=1) == (8.0, 1)
+    with pytest.raises(SettingsError, match="num_cpus=1 is less than tp=2"):
+        threads_of(num_cpus="1")

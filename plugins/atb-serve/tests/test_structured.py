@@ -11,6 +11,8 @@ import httpx
 import jsonschema
 import pytest
 
+from atb_serve import structured
+
 SCHEMAS: dict[str, Any] = {
     "object": {"type": "object", "properties": {"a": {"type": "integer", "maximum": 99}}, "required": ["a"],
                "additionalProperties": False},
@@ -93,6 +95,9 @@ def deep(levels: int) -> dict[str, Any]:
         ({"json": {"$ref": "file:///etc/passwd"}}, "structured_outputs"),
         ({"json": {"not": {"type": "string"}}}, "structured_outputs"),
         ({"json": deep(100)}, "structured_outputs"),
+        ({"json": {"type": "integer", "minimum": 10**400}}, "structured_outputs"),
+        ({"json": {"$ref": "#"}}, "structured_outputs"),
+        ({"grammar": "start: start"}, "structured_outputs"),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -102,10 +107,19 @@ def test_what_is_no_grammar_is_refused(http: httpx.Client, outputs: dict[str, An
     assert answer.json()["error"]["param"] == param
 
 
-def test_a_grammar_without_an_answer_ends_its_request_alone(http: httpx.Client) -> None:
-    answer = complete(http, structured_outputs={"grammar": "start: start"})
+def test_a_grammar_whose_masks_take_long_is_refused(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(structured, "_MASK_SECONDS", -1.0)
+    answer = complete(http, structured_outputs={"regex": "(a{9}){9}"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "structured_outputs")
+    assert "takes too long to follow" in answer.json()["error"]["message"]
+
+
+def test_a_grammar_that_fails_later_ends_its_request_alone(http: httpx.Client) -> None:
+    answer = complete(http, structured_outputs={"regex": "a?" * 500 + "a" * 500})
     assert answer.status_code == 400
-    assert "grammar" in answer.json()["error"]["message"]
+    error = answer.json()["error"]
+    assert (error["param"], error["code"]) == ("structured_outputs", "invalid_grammar")
+    assert "<state>" not in error["message"], "what the library counted is nobody's business"
     assert complete(http, temperature=0).json()["choices"][0]["text"] == "Hello there, you."
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from atb_core.errors import ConfigError
 from atb_core.layers.attention.attention import Attention
 from atb_core.layers.norm.normalization import RmsNorm
 from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3
@@ -102,3 +103,8 @@ def test_a_mistake_is_noticed(
     mistake(monkeypatch, size)
     with pytest.raises(AssertionError, match="more than twice torch's"):
         assert_conforms(tmp_path, ["reference"])
+
+
+def test_a_type_that_transformers_does_not_know_is_named_with_the_way_to_compare_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no model of type 'own_family' to compare with.*AutoConfig\.register"):
+        tiny_checkpoint(tmp_path, "own_family")

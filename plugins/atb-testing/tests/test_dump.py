@@ -13,7 +13,7 @@ from hook_plugins import Site, families, site
 from safetensors.torch import load_file, save_file
 
 from atb_cli.app import main
-from atb_core.errors import RequestError
+from atb_core.errors import AtbError, RequestError
 from atb_testing import open_model, tiny_checkpoint
 from atb_testing.compare import Comparison, compare
 from atb_testing.dump import DumpError, dump
@@ -128,6 +128,55 @@ def test_rounding_is_no_difference(
     assert result.first is None, str(result.first)
 
 
+def test_a_run_with_fused_operations_of_ascend_is_dumped(tmp_path: Path) -> None:
+    pytest.importorskip("atb_sim")
+    model = tiny_checkpoint(tmp_path / "model", "qwen2", torch.float16)
+    result = both(dumped(model, tmp_path / "a"), dumped(model, tmp_path / "b", "atb-sim"))
+    assert result.first is None, str(result.first)
+    assert result.compared > 50
+
+
+def test_a_model_of_several_processes_is_compared_with_one_of_one(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("atb_parallel")
+    for name, options in (("one", []), ("two", ["--tp", "2"])):
+        arguments = ["--token-ids", "3,1,4,1,5", "-o", str(tmp_path / name), *options]
+        assert main(["dump", str(checkpoint), *arguments]) == 0
+    for first, second in (("one", "two"), ("two", "one")):
+        result = compare(tmp_path / first, tmp_path / second)
+        assert result.first is None, str(result.first)
+        assert result.compared > 30
+    # The sum of both parts, not a part, is what one process computes in one product.
+    values = json.loads((tmp_path / "one" / "dump.json").read_text())["variants"]["prefill"]
+    assert "model.layers.0.mlp.down:Linear:0" in {value["key"] for value in values}
+    file = tmp_path / "two" / "step-0000-prefill.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.mlp.down:atb_parallel.AllReduce:0"] += 0.5
+    save_file(tensors, file)
+    found = compare(tmp_path / "one", tmp_path / "two").first
+    assert found is not None
+    assert found.value["key"] == "model.layers.1.mlp.down:Linear:0"
+
+
+def test_what_nothing_reads_is_not_dumped(checkpoint: Path, tmp_path: Path) -> None:
+    directory = dumped(checkpoint, tmp_path / "a")
+    values = json.loads((directory / "dump.json").read_text())["variants"]["prefill"]
+    unread = {value["key"] for value in values if not value["kept"]}
+    assert "model.layers.0.post_attention_layernorm:AddRmsNorm:1" in unread
+    assert not unread & load_file(directory / "step-0000-prefill.safetensors").keys()
+
+
+def test_a_dump_that_fails_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    for options in ({"patterns": ["nowhere"]}, {"leave_out": ["NoPass"]}):
+        with pytest.raises(AtbError):
+            dumped(checkpoint, tmp_path / "a", **options)
+        assert not (tmp_path / "a").exists()
+    with pytest.raises(RequestError, match="has 8 tokens, too few for a prefill and 8 steps"):
+        dumped(checkpoint, tmp_path / "a", decoded=8)
+    (tmp_path / "file").touch()
+    with pytest.raises(RequestError, match="cannot be made: Not a directory"):
+        dumped(checkpoint, tmp_path / "file" / "a")
+
+
 def test_a_wrong_kernel_is_found_at_its_node(site: Site, families: None, checkpoint: Path, tmp_path: Path) -> None:
     site.install("wrong-kernel", WRONG_KERNEL)
     result = both(dumped(checkpoint, tmp_path / "a", "reference"), dumped(checkpoint, tmp_path / "b", "cpu"))
@@ -233,8 +282,13 @@ def test_the_commands_write_and_compare(checkpoint: Path, tmp_path: Path, capsys
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     out, _ = capsys.readouterr()
     assert "values compared" in out
-    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "missing")]) != 0
+    assert main(["compare", str(tmp_path / "a"), str(checkpoint)]) != 0
     assert "has no dump.json" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--tolerance", "nan"]) != 0
+    assert "nan is not finite" in capsys.readouterr().err
+    for ids in ("3,-1", f"{1 << 70},1", "3;4", ""):
+        assert main(["dump", str(checkpoint), "-o", str(tmp_path / "c"), "--token-ids", ids]) != 0
+        assert "write numbers with commas" in capsys.readouterr().err
 
 
 def test_the_command_fails_and_names_the_node(

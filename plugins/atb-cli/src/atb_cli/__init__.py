@@ -3,6 +3,17 @@
 
 from __future__ import annotations
 
-from atb_cli.app import main
+import sys
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command, see `atb_cli.app.main`; an interruption while modules are imported is told as a later one."""
+    try:
+        from atb_cli.app import main as run
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return run(argv)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from atb_cli.app import main
+from atb_cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from atb_cli.output import aligned, note
 from atb_core.errors import AtbError
 from atb_core.files import user_path
 
+# How much of its letters a message that begins with / shares with a command that is meant.
+_MISSPELT = 0.8
 _LEAVE = ("/exit", "/quit", "exit", "quit")
 # A chat shows one answer, and no log probabilities.
 _NOT_IN_CHATS = ("n", "logprobs", "prompt_logprobs")
@@ -49,10 +52,15 @@ def command(model: str, system: str | None, **options: Any) -> None:
             if name in _COMMANDS:
                 try:
                     _COMMANDS[name](conversation, argument.strip())
-                except (AtbError, OSError) as error:
+                except AtbError as error:
                     note(f"error: {error}")
-            elif re.fullmatch(r"/\w*", text):
-                note(f"unknown command {text}; /help lists those there are")
+                except OSError as error:
+                    note(f"error: {error.filename}: {error.strerror}")
+            elif re.fullmatch(r"/\w*", text) or get_close_matches(name, _COMMANDS, 1, _MISSPELT):
+                near = get_close_matches(name, _COMMANDS, 1)
+                note(
+                    f"unknown command {name}; {f'did you mean {near[0]}? ' if near else ''}/help lists those there are"
+                )
             elif text:
                 conversation.answer(text)
 

@@ -74,7 +74,8 @@ def report(error: BaseException, *, traceback: bool) -> int:
 
 def _in_options(text: str) -> str:
     """Returns a message of the Python API with the names of arguments as those of options: `--max-model-len 10`."""
-    names = r"\b(max_model_len|kv_cache_memory_bytes|num_threads|generation_config|chat_template)\b(?!\.\w)"
+    # A name in quotes is one of a file's, such as a key of the settings.
+    names = r"(?<!['\"])\b(max_model_len|kv_cache_memory_bytes|num_threads|generation_config|chat_template)\b(?!\.\w)"
     text = re.sub(names + r"='?([^\s',]+)'?", lambda match: f"--{match[1].replace('_', '-')} {match[2]}", text)
     text = re.sub(names, lambda match: f"--{match[1].replace('_', '-')}", text)
     return re.sub(r"\bATB_NO_PLUGINS\b(?!=)", "ATB_NO_PLUGINS (or --no-plugins)", text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +50,13 @@ class _Model(click.ParamType[str]):
     ) -> list[click.shell_completion.CompletionItem]:
         """Lets the shell complete paths."""
         return [click.shell_completion.CompletionItem(incomplete, type="file")]
+
+
+def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Refuses NaN, which is in every range, and infinity."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not finite.")
+    return value
 
 
 class OutputFile(click.Path):
@@ -144,6 +152,11 @@ model_argument = _options(
                  help="Branch, tag or commit of a model on a hub; the same as MODEL@REVISION."),
 )  # fmt: skip
 
+kv_cache_dtype_option = click.option(
+    "--kv-cache-dtype", type=click.Choice(KV_CACHE_DTYPES), default="auto", show_default=True,
+    help="Type of keys and values in the cache: auto is the model's; int8 takes half of the memory.",
+)  # fmt: skip
+
 model_options = _options(
     click.option("--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True,
                  help="What runs the graphs: the C++ engine, the slow reference in torch, an Ascend device (atb), or a"
@@ -156,15 +169,14 @@ model_options = _options(
                  help="Precision of weights and activations; auto takes the checkpoint's."),
     click.option("--quantization", type=click.Choice(QUANTIZATIONS),
                  help="Quantise the weights on loading. [default: as the checkpoint has them]"),
-    click.option("--kv-cache-dtype", type=click.Choice(KV_CACHE_DTYPES), default="auto", show_default=True,
-                 help="Type of keys and values in the cache: auto is the model's; int8 takes half of the memory."),
+    kv_cache_dtype_option,
     click.option("--cache-packed/--no-cache-packed", default=None,
                  help="Keep packed weights on the disk, from where the next process maps them (`atb cache`)."
                  " [default: engine.cache_packed of the settings, else no]"),
     click.option("--num-threads", type=click.IntRange(min=1), metavar="N",
                  help="Threads of the engine. [default: ATB_NUM_THREADS, OMP_NUM_THREADS or all cores]"),
-    click.option("--tp", "tensor_parallel_size", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
-                 callback=_group,
+    click.option("--tp", "--tensor-parallel-size", "tensor_parallel_size", type=click.IntRange(min=1), default=1,
+                 show_default=True, metavar="N", callback=_group,
                  help="Processes that share the model (tensor parallel), which are started, but for those of torchrun."
                  " Needs atb-parallel."),
     click.option("--max-model-len", type=click.IntRange(min=1), metavar="N",

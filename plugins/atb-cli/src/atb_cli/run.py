@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from atb_cli.options import (
     sampling_options,
 )
 from atb_cli.output import TextStream, note, note_of_cut, terminal_safe
+from atb_core.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from atb_core.runner.outputs import RequestOutput, StreamChunk
@@ -83,7 +86,13 @@ def command(
             answer_lines(open_session(model, **options), lines, source, output)
         return
     text = _prompt_text(prompt)
-    session = open_session(model, **options)
+    try:
+        session = open_session(model, **options)
+    except ModelNotFoundError as error:
+        if not prompt or not _names_a_model(prompt[0]):
+            raise
+        hint = f"MODEL goes before PROMPT: atb run {shlex.quote(prompt[0])} {shlex.quote(model)}"
+        raise ModelNotFoundError(error.message, hint) from error
     if raw:
         chunks = session.runner.generate([text], session.sampling, stream=True, adapter_ids=session.adapter)
     else:
@@ -100,6 +109,11 @@ def command(
         note(f"load {session.load_seconds:.2f} s | {times_text(answer)}")
     if profile is not None:
         note(str(profile))
+
+
+def _names_a_model(prompt: str) -> bool:
+    """Returns true for what is a model on the disk rather than a prompt, or has the form of a model's name."""
+    return prompt.startswith(("pypi:", "modelscope:")) or prompt.endswith(".gguf") or os.path.isdir(prompt)
 
 
 def _check_combination(given: dict[str, Any]) -> None:
@@ -134,7 +148,11 @@ def _prompt_text(prompt: tuple[str, ...]) -> str:
             raise click.UsageError("no prompt: stdin is empty")
         return text
     piped = "" if is_terminal else piped_text()
-    return f"{piped.rstrip()}\n\n{prompt[0]}" if piped.strip() else prompt[0]
+    typed = prompt[0]
+    with suppress(UnicodeEncodeError):
+        # In a terminal that is ASCII to Python, what is typed is UTF-8 all the same.
+        typed = os.fsencode(typed).decode(errors="surrogateescape")
+    return f"{piped.rstrip()}\n\n{typed}" if piped.strip() else typed
 
 
 def _follow(chunks: Iterable[StreamChunk], *, show: bool) -> RequestOutput:

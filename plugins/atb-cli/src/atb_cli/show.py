@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atb_cli.options import model_argument
+from atb_cli.options import kv_cache_dtype_option, model_argument
 from atb_cli.output import aligned, count_text, json_option, note, say, size_text, terminal_safe
 from atb_core.errors import TokenizerError, WeightsError
 from atb_core.plugins.registry import Family, registry
@@ -31,12 +31,12 @@ class OpenedModel:
     family: Family
     router: BaseRouter
 
-    def build(self, backend: str = "cpu", features: Sequence[str] = ()) -> CausalLM:
+    def build(self, backend: str = "cpu", features: Sequence[str] = (), **options: Any) -> CausalLM:
         """Returns the model with its shapes and without weights, and with features of plugins."""
         from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 
         with self.weights() as loader:
-            options: dict[str, Any] = {"features": tuple(features)} if features else {}
+            options |= {"features": tuple(features)} if features else {}
             return self.router.model_cls(MindIELLMConfig(self.router.config), loader, backend=backend, **options)
 
     def weights(self) -> WeightLoader:
@@ -56,14 +56,15 @@ def open_model(model: str | Checkpoint) -> OpenedModel:
 
 @click.command()
 @model_argument
+@kv_cache_dtype_option
 @json_option
 @click.option("--template", is_flag=True, help="Print the chat template instead, Jinja source.")
-def command(model: str, as_json: bool, template: bool) -> None:
+def command(model: str, kv_cache_dtype: str, as_json: bool, template: bool) -> None:
     """Print what MODEL is: sizes, memory, which package serves it. No weights are loaded."""
     if template:
         click.echo(terminal_safe(chat_template(open_model(model))), nl=False)
         return
-    facts = collect(model, open_model(model))
+    facts = collect(model, open_model(model), kv_cache_dtype)
     say(json.dumps(facts, indent=2) if as_json else _text(facts))
 
 
@@ -79,12 +80,13 @@ def chat_template(opened: OpenedModel) -> str:
     return templates["default"].rstrip("\n") + "\n"
 
 
-def collect(model: str, opened: OpenedModel) -> dict[str, Any]:
+def collect(model: str, opened: OpenedModel, kv_cache_dtype: str = "auto") -> dict[str, Any]:
     """Returns the object that `atb show --json` prints; sizes are in bytes."""
     from atb_core.models.runtime.weight_loading import collect_parameters, plan_loading
+    from atb_core.runner.kv_cache import CacheLayout
 
     config = opened.router.config
-    built = opened.build()
+    built = opened.build(kv_cache_dtype=kv_cache_dtype)
     parameters = collect_parameters([built])
     count = sum(math.prod(parameter.declared_shape or ()) for parameter in parameters)
     status, dtype = built.model_status, built.dtype
@@ -110,7 +112,8 @@ def collect(model: str, opened: OpenedModel) -> dict[str, Any]:
         "parameters": count,
         "file_bytes": file_bytes,
         "weight_bytes": count * dtype.itemsize,
-        "kv_bytes_per_token": 2 * status.num_layers * status.num_kv_heads * status.head_dim * dtype.itemsize,
+        "kv_cache_dtype": built.cache_dtype.short,
+        "kv_bytes_per_token": CacheLayout.of(built, block_size=1).bytes_per_block,
         "context_length": config.context_length,
         "layers": status.num_layers,
         "hidden_size": config.hidden_size,
@@ -139,6 +142,7 @@ def context_bytes(facts: dict[str, Any]) -> int:
 def _text(facts: dict[str, Any]) -> str:
     stored = ", ".join(f"{name} ({count})" for name, count in facts["stored_types"].items())
     quantization, full = facts["quantization"], context_bytes(facts)
+    cached = "{}, {} a token".format(facts["kv_cache_dtype"], size_text(facts["kv_bytes_per_token"]))
     window = f"; window of {facts['window']}" if facts["window"] else ""
     rows = {
         "model": facts["model"],
@@ -154,7 +158,7 @@ def _text(facts: dict[str, Any]) -> str:
         "vocabulary": f"{facts['vocab_size']}, {'tied' if facts['tied_embeddings'] else 'separate'} output matrix",
         "positions": "rope {rope}; context of {context_length} tokens".format(**facts) + window,
         "weights": f"{size_text(facts['weight_bytes'])} in memory",
-        "KV cache": f"{size_text(facts['kv_bytes_per_token'])} a token, {size_text(full)} for a full context",
+        "KV cache": f"{cached}, {size_text(full)} for a full context",
         "memory": f"about {size_text(facts['weight_bytes'] + full)} with one full context",
         "checkpoint": facts["checkpoint"],
     }

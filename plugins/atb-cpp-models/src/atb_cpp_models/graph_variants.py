@@ -227,6 +227,8 @@ def decoder_parameters(model: CausalLM, float32_logits: bool) -> dict[str, Any]:
     return {
         "torchDtype": model.dtype.short,
         "float32Logits": float32_logits,
+        # A C++ model of another package need not know it.
+        **({"int8KvCache": True} if model.cache_dtype is DataType.INT8 else {}),
         "normEps": config.rms_norm_eps,
         "numHiddenLayers": status.num_layers,
         "numAttentionHeadsPerRank": status.num_heads,

@@ -46,8 +46,8 @@ _MEANINGLESS = frozenset(
         "expert_feed_forward_length", "expert_shared_feed_forward_length", "leading_dense_block_count",
     }
 )  # fmt: skip
-# Factors, and `attention.causal` and the gating function softmax, which are so where nothing is said.
-_NEUTRAL_AT_ONE = ("scale", "factor", "attention.causal", "expert_gating_func")
+# Factors, and the gating function softmax, which is so where nothing is said.
+_NEUTRAL_AT_ONE = ("scale", "factor", "expert_gating_func")
 # Every published model with frequency factors uses these; the factors are recomputed from them and compared.
 _LOW_FREQ_FACTOR, _HIGH_FREQ_FACTOR = 1.0, 4.0
 _TOLERANCE = 1e-4
@@ -258,6 +258,14 @@ def _llama3_scaling(
     )
 
 
+def _is_off(name: str, value: Any) -> bool:
+    """Returns true if an entry says what is so without it."""
+    if name == "attention.causal":
+        return value is True
+    # The scale of attention takes the place of 1 / sqrt(head_dim), which is never 1.
+    return not value or (value == 1 and name.endswith(_NEUTRAL_AT_ONE) and name != "attention.scale")
+
+
 class _Metadata:
     """Reads entries that stand under the name of the file's architecture, such as `block_count`.
 
@@ -315,11 +323,7 @@ class _Metadata:
             for key, value in self.header.metadata.items()
             if key.startswith(prefix) and key not in self._read
         }
-        return {
-            name: value
-            for name, value in entries.items()
-            if value and name not in _MEANINGLESS and not (value == 1 and name.endswith(_NEUTRAL_AT_ONE))
-        }
+        return {name: value for name, value in entries.items() if name not in _MEANINGLESS and not _is_off(name, value)}
 
     def _checked(self, key: str, default: Any, accept: Callable[[Any], bool], kind: str) -> Any:
         self._read.add(key)

@@ -34,6 +34,13 @@ _END_TEXTS = frozenset(
     }
 )  # fmt: skip
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+# Entries that are read here, or change nothing for the supported kinds; besides, those that number a token.
+_KNOWN = frozenset(
+    {
+        "model", "pre", "tokens", "token_type", "token_type_count", "scores", "merges", "add_bos_token",
+        "add_eos_token", "add_space_prefix", "eos_token_ids",
+    }
+)  # fmt: skip
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -89,9 +96,12 @@ def read_gguf_tokenizer(path: Path) -> TokenizerParts:
     vocabulary = _Vocabulary(path, metadata)
     kind, pre = metadata.get(_PREFIX + "model"), str(metadata.get(_PREFIX + "pre", "default"))
     tokenizer = _build(vocabulary, kind, pre)
+    vocabulary.refuse_unread()
     bos_id, eos_ids = vocabulary.token_id("bos_token_id"), vocabulary.end_ids()
     add_bos = vocabulary.flag("add_bos_token", kind == "llama" or (pre in _SCHEMES and _SCHEMES[pre].adds_bos))
     add_eos = vocabulary.flag("add_eos_token", False)
+    if add_bos and bos_id is None and vocabulary.flag("add_bos_token", False):
+        raise vocabulary.fail(f"{_PREFIX}add_bos_token is true, and no bos_token_id says which token that is")
     special_ids = {
         "bos_token": bos_id,
         "eos_token": eos_ids[0] if eos_ids else None,
@@ -143,6 +153,17 @@ class _Vocabulary:
 
     def fail(self, cause: str, hint: str | None = _HINT) -> TokenizerError:
         return TokenizerError(f"{self.path}: {cause}", hint)
+
+    def refuse_unread(self) -> None:
+        """Raises TokenizerError for entries that would change the tokens of a text, or of an answer."""
+        entries = {key.removeprefix(_PREFIX): value for key, value in self.metadata.items() if key.startswith(_PREFIX)}
+        unread = [
+            f"{_PREFIX}{key[:60]} = {str(value)[:40]}"
+            for key, value in entries.items()
+            if value and key not in _KNOWN and not key.endswith("_token_id")
+        ]
+        if unread:
+            raise self.fail(f"it has entries for the tokenizer that are not supported: {', '.join(unread[:6])}")
 
     def _list(self, key: str, kind: type, length: int | None = None, required: bool = True) -> list[Any]:
         values = self.metadata.get(_PREFIX + key, [])
@@ -207,9 +228,12 @@ class _Vocabulary:
 
     def end_ids(self) -> tuple[int, ...]:
         named = [self.token_id(key) for key in _END_KEYS]
+        several = self._list("eos_token_ids", int, required=False)
+        if not all(0 <= index < len(self.tokens) for index in several):
+            raise self.fail(f"{_PREFIX}eos_token_ids are {str(several)[:60]}, not all of {len(self.tokens)} tokens")
         ends = [index for index in self.ids_of(TokenType.CONTROL) if self.tokens[index] in _END_TEXTS]
         # dict keeps the order and drops repetitions.
-        return tuple(dict.fromkeys(index for index in (*named, *ends) if index is not None))
+        return tuple(dict.fromkeys(index for index in (*named, *several, *ends) if index is not None))
 
 
 def _byte_level_bpe(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], pre: str, source: str) -> Tokenizer:

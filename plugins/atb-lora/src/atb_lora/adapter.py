@@ -157,7 +157,10 @@ def read_adapter(name: str, path: Path, targets: Sequence[Target], max_rank: int
         reader = _Reader(path, loader, config, max_rank)
         parts: dict[int, Part] = {}
         for module, tensors in modules.items():
-            parts.update(reader.parts(module, tensors, places.find(module)))
+            found = reader.parts(module, tensors, places.find(module))
+            if parts.keys() & found.keys():
+                raise _unfit(path, f"{module[:120]} and another of its modules are for the same matrix")
+            parts.update(found)
         _make_deltas(path, parts, targets, base)
     return Adapter(name, path, config, *_shared(parts, targets))
 
@@ -243,12 +246,20 @@ class _Reader:
                     f"the adapter {self.path} has rank {rank} for {module}; the limit is {self.max_rank}",
                     hint=f"Open the model with max_lora_rank={rank}.",
                 )
-            a = self._tensor(tensors["a"], (rank, k)).astype(dtype)
-            scaled = self._tensor(tensors["b"], (n, rank)).astype(np.float32) * np.float32(self.config.scale(module))
-            b = scaled.T.astype(dtype)
+            with np.errstate(over="ignore"):  # it is refused below
+                a = self._tensor(tensors["a"], (rank, k)).astype(dtype)
+                scale = np.float32(self.config.scale(module))
+                b = (self._tensor(tensors["b"], (n, rank)).astype(np.float32) * scale).T.astype(dtype)
         else:
             a, b = np.zeros((1, k), dtype), np.zeros((1, n), dtype)
         bias = self._tensor(tensors["bias"], (n,)).astype(np.float32) if "bias" in tensors else None
+        for what, array in (("lora_A", a), ("lora_B times its scale", b), ("bias", bias)):
+            if array is not None and not np.isfinite(array).all():
+                raise WeightsError(
+                    f"the adapter {self.path} cannot be used: {what} of {module[:120]} has numbers that are not finite "
+                    f"in {dtype.name}",
+                    hint="The file is damaged, or its numbers are too large for the dtype that the model runs in.",
+                )
         cuts = np.cumsum(sizes)[:-1]
         biases = [None] * len(places) if bias is None else np.split(bias, cuts)
         return {

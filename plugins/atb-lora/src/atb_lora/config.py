@@ -139,9 +139,7 @@ def _check_fields(given: Mapping[str, Any]) -> None:
 
 
 def _number(given: Mapping[str, Any], name: str, default: int, kind: type) -> Any:
-    value = given.get(name)
-    if value is None:
-        return default
+    value = given.get(name, default)
     fits = type(value) is int or (kind is float and type(value) is float)
     if not fits or not 0 < value <= _LARGEST:
         raise ValueError(f"{name} is {str(value)[:40]}, not a positive number")

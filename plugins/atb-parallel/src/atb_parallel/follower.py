@@ -43,7 +43,7 @@ class Peer(Communicator):
         self, model_cls: type[CausalLM], config: BaseConfig, loader: WeightLoader
     ) -> tuple[BaseConfig, WeightLoader]:
         """Returns configuration and loader of this process's part, and tells the first process what it found."""
-        part = part_of(model_cls, config, loader, self.rank, self.world_size)
+        part = part_of(self, model_cls, config, loader)
         self.channel.send_json(Kind.HELLO, findings(config, loader))
         self.linears = part.shares
         return part.config, part.loader
@@ -60,9 +60,13 @@ class Peer(Communicator):
         """Sends `part` to the first process and receives the sum."""
         self._exchange(part, total)
 
-    def gather(self, part: HostArray, whole: HostArray) -> None:
-        """Sends `part` to the first process and receives those of all."""
-        self._exchange(part, whole)
+    def gather(self, part: HostArray, whole: HostArray, to_all: bool = True) -> None:
+        """Sends `part` to the first process and, if `to_all`, receives those of all."""
+        if to_all:
+            self._exchange(part, whole)
+        else:
+            self.channel.send(Kind.PART, self.step, part.tobytes())
+            whole[...] = 0
 
     def _exchange(self, part: HostArray, result: HostArray) -> None:
         self.channel.send(Kind.PART, self.step, part.tobytes())
@@ -120,7 +124,9 @@ def _open(channel: Channel, content: dict[str, Any]) -> tuple[Peer, CausalLM]:
 
 
 def _follow(peer: Peer, model: CausalLM) -> str:
-    caches: Any = None
+    layout: Any = None
+    # By the numbers by which rank 0 knows them, too; the runner's cache has 0.
+    caches: dict[int, Any] = {}
     adapters: dict[int, Adapter] = {}
     while True:
         message = peer.next_message()
@@ -129,7 +135,7 @@ def _follow(peer: Peer, model: CausalLM) -> str:
         if message.kind is Kind.CACHE:
             sizes = message.json()
             layout = CacheLayout.of(model, sizes["block_size"])
-            caches = allocate(layout, sizes["num_blocks"], model.backend.allocate)
+            caches[0] = allocate(layout, sizes["num_blocks"], model.backend.allocate)
             model.lora = adapter_manager()(model, sizes["max_loras"], sizes["max_lora_rank"])
         elif message.kind is Kind.ADAPTER:
             fields, arrays = unpacked(message.content)
@@ -139,9 +145,13 @@ def _follow(peer: Peer, model: CausalLM) -> str:
             fields, arrays = unpacked(message.content)
             for number in fields.pop("unused"):
                 adapters.pop(number, None)
+                caches.pop(number, None)
             named = [adapters.get(number) for number in fields.pop("adapters")]
+            number, blocks = fields.pop("cache")
             try:
-                model.run_step(Step.of(kv_cache=caches, adapter_ids=named or None, **arrays, **fields))
+                if number not in caches:
+                    caches[number] = allocate(layout, blocks, model.backend.allocate)
+                model.run_step(Step.of(kv_cache=caches[number], adapter_ids=named or None, **arrays, **fields))
             except Exception as error:
                 refused_by_all = isinstance(error, RequestError)
                 if peer.pending is None and not (refused_by_all and peer.domain is not None):

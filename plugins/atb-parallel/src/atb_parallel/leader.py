@@ -54,9 +54,10 @@ class Leader(Communicator):
         self._step = 0
         self._cache: Any = None
         self._manager: AdapterManager | None = None
-        self._numbers = itertools.count()
-        # The others know adapters by numbers.
+        self._numbers = itertools.count(1)
+        # The others know adapters, and caches beside the runner's, by numbers.
         self._sent: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._others: dict[int, int] = {}
         self._unused: list[int] = []
 
     def open(self, path: Path, options: Mapping[str, Any]) -> None:
@@ -70,7 +71,7 @@ class Leader(Communicator):
         self, model_cls: type[CausalLM], config: BaseConfig, loader: WeightLoader
     ) -> tuple[BaseConfig, WeightLoader]:
         """Returns configuration and loader of this process's part, once all have found the same files and packages."""
-        part = part_of(model_cls, config, loader, 0, self.world_size)
+        part = part_of(self, model_cls, config, loader)
         self.linears = part.shares
         own = findings(config, loader)
         for each in self._followers:
@@ -96,18 +97,13 @@ class Leader(Communicator):
         self._members.end()
 
     def _tell(self, step: Step) -> None:
-        if all(step.kv_cache is not each for each in (self._cache.caches, vars(self._cache).get("tensors"))):
-            raise RequestError(
-                "steps of a model that several processes share need the runner's own cache",
-                hint="Give runner.kv_cache as kv_cache.",
-            )
         if step.extras.keys() - {"hidden_states"}:
             raise RequestError(f"several processes cannot share the arguments {', '.join(sorted(step.extras))}")
         adapters = [self._number_of(each) for each in step.adapter_ids or ()]
         unused = [self._unused.pop() for _ in range(len(self._unused))]
         fields = {
             "is_prefill": step.is_prefill, "max_seq_len": step.max_seq_len, "adapters": adapters, "unused": unused,
-            **step.extras,
+            "cache": self._cache_of(step.kv_cache), **step.extras,
         }  # fmt: skip
         given = {name: getattr(step, name) for name in _ARRAYS}
         content = packed(fields, {name: to_numpy(value) for name, value in given.items() if value is not None})
@@ -126,6 +122,26 @@ class Leader(Communicator):
             if not self._talk(each, partial(each.channel.has_message, _SECONDS_TO_FINISH)):
                 self._members.end(f"rank {each.rank} does not end the step that rank 0 has ended")
             self._receive(each, Kind.DONE)
+
+    def _cache_of(self, caches: Any) -> list[int]:
+        """Returns the number by which the others know a cache, 0 for the runner's, and its number of blocks.
+
+        The others allocate one like it, and keep it as long as there is this one.
+        """
+        if any(caches is each for each in (self._cache.caches, vars(self._cache).get("tensors"))):
+            return [0, self._cache.num_blocks]
+        keys = caches[0][0]
+        if self._cache.others.get(id(keys)) is not keys:
+            raise RequestError(
+                "steps of a model that several processes share need the runner's own cache",
+                hint="Give runner.kv_cache as kv_cache.",
+            )
+        number = self._others.get(id(keys))
+        if number is None:
+            number = self._others[id(keys)] = next(self._numbers)
+            for forget, what in ((self._unused.append, number), (self._others.pop, id(keys))):
+                weakref.finalize(keys, forget, what).atexit = False
+        return [number, len(keys)]
 
     def _number_of(self, given: Any) -> int | None:
         """Returns the number by which the others know an adapter, after sending it to them if they do not yet."""
@@ -150,9 +166,9 @@ class Leader(Communicator):
                 result += other.astype(np.float32)
             total[...] = result
 
-    def gather(self, part: HostArray, whole: HostArray) -> None:
-        """Puts `part` and those of the others into `whole`, and tells them all."""
-        with self._told(whole):
+    def gather(self, part: HostArray, whole: HostArray, to_all: bool = True) -> None:
+        """Puts `part` and those of the others into `whole`, and tells them if `to_all`."""
+        with self._told(whole if to_all else None):
             for rank, each in enumerate((part, *self._parts(part))):
                 whole[rank] = each
 
@@ -164,13 +180,14 @@ class Leader(Communicator):
             yield np.frombuffer(content, part.dtype).reshape(part.shape)
 
     @contextmanager
-    def _told(self, result: HostArray) -> Iterator[None]:
-        """Sends `result` to the others in the end."""
+    def _told(self, result: HostArray | None) -> Iterator[None]:
+        """Sends `result`, if there is one, to the others in the end."""
         try:
             yield
-            content = result.tobytes()
-            for each in self._followers:
-                self._send(each, Kind.WHOLE, content)
+            if result is not None:
+                content = result.tobytes()
+                for each in self._followers:
+                    self._send(each, Kind.WHOLE, content)
         except KeyboardInterrupt:
             # The engine makes an error of every exception; the interrupt comes again behind it.
             _thread.interrupt_main()

@@ -74,6 +74,15 @@ class Communicator(ABC):
         register_cpu_kernel(AllGather, _KERNELS[AllGather])
         return record(AllGather(self._number, self.world_size), (tensor,))[0]
 
+    def gather_columns(self, tensor: Tensor, to_all: bool) -> Tensor:
+        """Records the columns `[T, n]` of all processes side by side; if not `to_all`, ranks above 0 may have zeros."""
+        if self.domain is None:
+            register_cpu_kernel(GatherColumns, _KERNELS[GatherColumns])
+            return record(GatherColumns(self._number, self.world_size, to_all), (tensor,))[0]
+        assert tensor.shape is not None
+        rows, columns = tensor.shape
+        return self.all_gather(tensor).permute((1, 0, 2)).reshape((rows, self.world_size * columns))
+
     def _on_devices(self) -> dict[str, Any]:
         return {
             "rank": self.rank, "rank_size": self.world_size, "backend": device_library(), "comm_domain": self.domain,
@@ -93,8 +102,14 @@ class Communicator(ABC):
         """
 
     @abstractmethod
-    def gather(self, part: HostArray, whole: HostArray) -> None:
-        """Writes `part` of all processes into `whole`, in the order of the ranks; raises as `sum`."""
+    def gather(self, part: HostArray, whole: HostArray, to_all: bool = True) -> None:
+        """Writes `part` of all processes into `whole [world_size, ...]`, in the order of the ranks; raises as `sum`.
+
+        Args:
+            part: what this process has.
+            whole: the result; of zeros in processes above 0 if not `to_all`.
+            to_all: every process gets it.
+        """
 
 
 @dataclass(frozen=True)
@@ -143,6 +158,38 @@ class AllGather(Op, namespace="atb_parallel"):
         return (to_torch(whole),)
 
 
+@dataclass(frozen=True)
+class GatherColumns(Op, namespace="atb_parallel"):
+    """Joins the columns of x of the processes of a group: `[T, n]` -> `[T, world_size * n]`.
+
+    Attributes:
+        group: number of the group in this process.
+        world_size: number of its processes.
+        to_all: every process gets them; else rank 0 does, and the others get zeros.
+    """
+
+    group: int = 0
+    world_size: int = 1
+    to_all: bool = True
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        """Returns the shape of x with all columns."""
+        rows, columns = shapes[0]
+        return ((rows, self.world_size * columns),)
+
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
+        """Returns all columns."""
+        part = to_numpy(inputs[0].contiguous())
+        whole = np.empty((len(part), self.world_size * part.shape[1]), part.dtype)
+        _join_columns(_group_of(self.group), part, whole, self.to_all)
+        return (to_torch(whole),)
+
+
+def _join_columns(group: Communicator, part: HostArray, whole: HostArray, to_all: bool = True) -> None:
+    by_rank = whole.reshape(len(part), group.world_size, part.shape[1]).swapaxes(0, 1)
+    group.gather(part, by_rank, to_all)
+
+
 def _group_of(number: int) -> Communicator:
     communicator = _groups.get(number)
     if communicator is None:
@@ -150,15 +197,16 @@ def _group_of(number: int) -> Communicator:
     return communicator
 
 
-def _kernel(action: Callable[[Communicator, HostArray, HostArray], None]) -> Any:
-    """Returns a kernel that does `action` with the group, the input and the output of an op."""
+def _kernel(action: Callable[..., None], *options: str) -> Any:
+    """Returns a kernel that does `action` with the group, the input and the output of an op, and attributes of it."""
 
     def run(call: KernelCall) -> None:
         # One of the engine's threads talks to the other processes.
         if call.part == 0:
             dtype = numpy_dtype(call.inputs[0].dtype)
             arrays = (each.array().view(dtype) for each in (call.inputs[0], call.outputs[0]))
-            action(_group_of(int(call.attributes["group"])), *arrays)  # type: ignore[arg-type]
+            group = _group_of(int(call.attributes["group"]))  # type: ignore[arg-type]
+            action(group, *arrays, *map(call.attributes.get, options))
 
     return CpuKernel.from_python(run)
 
@@ -166,4 +214,5 @@ def _kernel(action: Callable[[Communicator, HostArray, HostArray], None]) -> Any
 _KERNELS = {
     AllReduce: _kernel(lambda group, part, total: group.sum(part, total)),
     AllGather: _kernel(lambda group, part, whole: group.gather(part, whole)),
+    GatherColumns: _kernel(_join_columns, "to_all"),
 }

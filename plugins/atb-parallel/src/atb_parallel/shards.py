@@ -8,32 +8,38 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from atb_core.checkpoint import WeightLoader
-from atb_core.errors import ConfigError
+from atb_core.errors import ConfigError, WeightsError
 from atb_core.graph.arrays import Array, HostArray, numpy_dtype, to_numpy
 from atb_core.graph.dtype import DataType
 from atb_core.graph.quantized import QuantizedRows
+from atb_core.layers.embedding.word_embedding import ParallelEmbedding
 from atb_core.layers.linear.linear import BaseLinear, ReplicatedLinear, RowParallelLinear
 from atb_core.layers.moe.fused_experts import FusedExperts
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.runtime.weight_loading import collect_parameters
+from atb_core.nn.distributed.mapping import Mapping as RankMapping
 from atb_core.nn.parameter import Parameter
 
 if TYPE_CHECKING:
     from atb_core.models.base.config import BaseConfig
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
+    from atb_core.nn.distributed.distributed import ProcessGroup
 
 _log = logging.getLogger(__name__)
 # Fields of configurations that the processes divide, beside the heads.
 _DIVIDED = ("num_attention_heads", "intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
 _BODY = "model."
+#: Layers that processes divide.
+Divisible: TypeAlias = BaseLinear | FusedExperts | ParallelEmbedding
 #: Outputs of each matrix of a linear layer, and inputs, that a process has.
 Share: TypeAlias = tuple[list[slice], slice]
 
@@ -83,14 +89,23 @@ def _indivisible(name: str, size: int, world_size: int) -> ConfigError:
     )
 
 
-def cuts_of(whole: CausalLM, part: CausalLM, rank: int, world_size: int) -> dict[str, Cut]:
+def cuts_of(
+    whole: CausalLM, part: CausalLM, rank: int, world_size: int, shared: Mapping[str, Parameter]
+) -> dict[str, Cut]:
     """Returns what process `rank` has of each stored tensor that is divided, by its name.
+
+    Args:
+        whole: the model.
+        part: with the sizes of one process.
+        rank: number of the process.
+        world_size: number of processes.
+        shared: weights that the whole model has from another layer, by the names that they have in a part.
 
     Raises:
         ConfigError: a layer cannot be divided; the message names it.
     """
     owners = _owners(part)
-    originals = {parameter.name: parameter for parameter in collect_parameters([whole])}
+    originals = {**{parameter.name: parameter for parameter in collect_parameters([whole])}, **shared}
     cuts: dict[str, Cut] = {}
     for parameter in collect_parameters([part]):
         original, owner = originals[parameter.name], owners.get(parameter.name)
@@ -104,9 +119,20 @@ def cuts_of(whole: CausalLM, part: CausalLM, rank: int, world_size: int) -> dict
     return cuts
 
 
-def _owners(model: CausalLM) -> dict[str, BaseLinear | FusedExperts]:
+def shared_weights(whole: CausalLM, part: CausalLM) -> dict[str, Parameter]:
+    """Returns the weights of tied layers that a part has by themselves, by their names there.
+
+    An embedding is divided by columns, a matrix of logits by rows.
+    """
+    known = {parameter.name for parameter in collect_parameters([whole])}
+    linears = {each.prefix: each.weight for each in whole.modules() if isinstance(each, BaseLinear)}
+    parts = [each for each in part.modules() if isinstance(each, BaseLinear)]
+    return {each.weight.name: linears[each.prefix] for each in parts if each.weight.name not in known}
+
+
+def _owners(model: CausalLM) -> dict[str, Divisible]:
     """Returns the layers that can be divided, by the names of their weights."""
-    layers = [each for each in model.modules() if isinstance(each, (BaseLinear, FusedExperts))]
+    layers = [each for each in model.modules() if isinstance(each, Divisible)]
     return {p.name: layer for layer in layers for p in vars(layer).values() if isinstance(p, Parameter)}
 
 
@@ -115,19 +141,20 @@ def _undivided(parameter: Parameter, cause: str) -> ConfigError:
 
 
 def _cuts_of_parameter(
-    original: Parameter, parameter: Parameter, owner: BaseLinear | FusedExperts, rank: int, world_size: int
+    original: Parameter, parameter: Parameter, owner: Divisible, rank: int, world_size: int
 ) -> dict[str, Cut]:
     cuts, starts = {}, [0]
     for whole, part in zip(original.sources, parameter.sources, strict=True):
         differing = [dim for dim, (n, m) in enumerate(zip(whole.shape, part.shape, strict=True)) if n != m]
-        expected = 1 if isinstance(owner, RowParallelLinear) else 0
+        expected = 1 if isinstance(owner, (RowParallelLinear, ParallelEmbedding)) else 0
         if isinstance(owner, FusedExperts):
             expected = 0 if parameter is owner.gate_up else 1
         size = part.shape[expected] if expected < len(part.shape) else 0
-        if differing != [expected] or whole.shape[expected] % size:
+        # A single head of keys is whole in each process.
+        if differing not in ([expected], []) or whole.shape[expected] % size:
             raise _undivided(parameter, f"is {list(whole.shape)} and {list(part.shape)} in a part")
         part_of_rank = _slice_of(whole.shape[expected], size, rank, world_size)
-        cuts[whole.name] = Cut(whole.shape, expected, ((part_of_rank.start, part_of_rank.stop),))
+        cuts[part.name] = Cut(whole.shape, expected, ((part_of_rank.start, part_of_rank.stop),))
         starts.append(starts[-1] + (whole.shape[0] if expected == 0 else 0))
     if original.declared_shape is not None and (len(cuts) > 1 or parameter.name not in cuts):
         joined = _joined(original, list(cuts.values()), starts, isinstance(owner, FusedExperts))
@@ -187,10 +214,22 @@ class PartLoader(WeightLoader):
         loader: the whole checkpoint.
         cuts: of the tensors that are divided, by name.
         zeros: names of tensors that another process adds to the sums, such as the bias of a row-parallel layer.
+        shared: names under which a process has a part of its own of another tensor.
     """
 
-    def __init__(self, loader: WeightLoader, cuts: dict[str, Cut], zeros: Collection[str]) -> None:
+    def __init__(
+        self,
+        loader: WeightLoader,
+        cuts: dict[str, Cut],
+        zeros: Collection[str],
+        shared: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._loader, self._cuts, self._zeros = loader, cuts, frozenset(zeros)
+        stored = frozenset(loader.names())
+        # A model that was saved without its head has names without the prefix of its body.
+        named = ((name, each if each in stored else each.removeprefix(_BODY)) for name, each in shared.items())
+        self._shared = dict(named)
+        self._stored_twice = stored & self._shared.keys()
         self.quantization = loader.quantization
         self._expands = False
 
@@ -201,12 +240,14 @@ class PartLoader(WeightLoader):
 
     def names(self) -> Sequence[str]:
         """Returns the names of all tensors."""
-        return self._loader.names()
+        return [*self._loader.names(), *(self._shared.keys() - self._stored_twice)]
+
+    def _stored(self, name: str) -> str:
+        return self._shared.get(name, name)
 
     def _cut(self, name: str) -> Cut | None:
-        # A model that was saved without its head has names without the prefix of its body.
         cut = self._cuts.get(name) or self._cuts.get(_BODY + name)
-        return cut if cut is not None and cut.whole == tuple(self._loader.shape(name)) else None
+        return cut if cut is not None and cut.whole == tuple(self._loader.shape(self._stored(name))) else None
 
     def _is_zero(self, name: str) -> bool:
         return name in self._zeros or _BODY + name in self._zeros
@@ -214,15 +255,15 @@ class PartLoader(WeightLoader):
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of the part."""
         cut = self._cut(name)
-        return tuple(self._loader.shape(name)) if cut is None else cut.shape
+        return tuple(self._loader.shape(self._stored(name))) if cut is None else cut.shape
 
     def dtype(self, name: str) -> DataType:
         """Returns the element type."""
-        return self._loader.dtype(name)
+        return self._loader.dtype(self._stored(name))
 
     def nbytes(self, name: str) -> int:
         """Returns the bytes of the part in the file."""
-        cut, whole = self._cut(name), self._loader.nbytes(name)
+        cut, whole = self._cut(name), self._loader.nbytes(self._stored(name))
         return whole if cut is None else whole * math.prod(cut.shape) // math.prod(cut.whole)
 
     def get(self, name: str) -> Array:
@@ -230,14 +271,24 @@ class PartLoader(WeightLoader):
         if self._is_zero(name):
             return np.zeros(self.shape(name), numpy_dtype(self.dtype(name)))
         cut = self._cut(name)
+        part = self._read(self._stored(name), cut)
+        if name in self._stored_twice and not np.array_equal(to_numpy(part), to_numpy(self._read(name, cut))):
+            raise WeightsError(
+                f"{self.source}: the configuration says that {name} and {self._stored(name)} are one weight, "
+                "but the two stored tensors differ",
+                hint="Set tie_word_embeddings to false in config.json if both are meant.",
+            )
+        return part
+
+    def _read(self, stored: str, cut: Cut | None) -> Array:
         if cut is None:
-            return self._loader.get(name)
-        pieces = [to_numpy(self._loader.get_slice(name, cut.dim, *ends)) for ends in cut.ranges]
+            return self._loader.get(stored)
+        pieces = [to_numpy(self._loader.get_slice(stored, cut.dim, *ends)) for ends in cut.ranges]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=cut.dim)
 
     def read_into(self, name: str, out: HostArray) -> None:
         """Reads the part into an array."""
-        if self._cut(name) is None and not self._is_zero(name):
+        if self._cut(name) is None and not self._is_zero(name) and name not in self._shared:
             self._loader.read_into(name, out)
         else:
             super().read_into(name, out)
@@ -249,7 +300,7 @@ class PartLoader(WeightLoader):
 
     def blocks(self, name: str, formats: Collection[str]) -> QuantizedRows | None:
         """Reads the part of a quantised matrix as it is stored; `None` if the ends of a part are inside of a block."""
-        rows, cut = self._loader.blocks(name, formats), self._cut(name)
+        rows, cut = self._loader.blocks(self._stored(name), formats), self._cut(name)
         if rows is None or cut is None:
             return rows
         parts, columns, unit = [], rows.columns, _block_elements(rows.format)
@@ -306,18 +357,20 @@ class ModelPart(NamedTuple):
     shares: dict[str, list[Share]]
 
 
-def part_of(
-    model_cls: type[CausalLM], config: BaseConfig, loader: WeightLoader, rank: int, world_size: int
-) -> ModelPart:
-    """Returns what process `rank` has of a model.
+def part_of(group: ProcessGroup, model_cls: type[CausalLM], config: BaseConfig, loader: WeightLoader) -> ModelPart:
+    """Returns what this process of a group has of a model.
 
     Raises:
         ConfigError: a size or a layer cannot be divided; the message names it.
     """
-    divided = divided_config(config, world_size)
-    whole, part = (model_cls(MindIELLMConfig(hf_config=each), loader) for each in (config, divided))
+    rank, world_size = group.rank, group.world_size
+    divided, mapping = divided_config(config, world_size), RankMapping(world_size, rank, group=group)
+    whole = model_cls(MindIELLMConfig(config), loader)
+    part = model_cls(MindIELLMConfig(divided, mapping=mapping), loader)
     rows = [each for each in part.modules() if isinstance(each, RowParallelLinear)]
     biases = [getattr(each, name, None) for each in rows if rank for name in ("bias", "quant_bias")]
     zeros = [source.name for bias in biases if bias is not None for source in bias.sources]
-    own = PartLoader(loader, cuts_of(whole, part, rank, world_size), zeros)
+    shared = shared_weights(whole, part)
+    cuts = cuts_of(whole, part, rank, world_size, shared)
+    own = PartLoader(loader, cuts, zeros, {name: weight.name for name, weight in shared.items()})
     return ModelPart(divided, own, _shares_of(whole, part, world_size))

@@ -211,7 +211,9 @@ def _attention(heads: int, key_size: int, value_size: int, pairs: int) -> int:
 
 def softmax_share(node: Node) -> float:
     """Returns the part of the operations of a node with attention that the softmax has; the others are products."""
-    sizes = [tensor.shape[-1] for tensor in (node.inputs[0], node.inputs[2]) if tensor.shape is not None]
+    # The rows of a cache may have more than the elements of a head.
+    values = node.inputs[2 if node.op.name == "SelfAttention" else 0]
+    sizes = [tensor.shape[-1] for tensor in (node.inputs[0], values) if tensor.shape is not None]
     products = sum(2 * size for size in sizes if isinstance(size, int))
     return _OF_A_SCORE / (products + _OF_A_SCORE)
 

@@ -141,6 +141,7 @@ class Profile:
         begin: when recording began, in nanoseconds of `time.perf_counter_ns`.
         end: when it ended.
         dropped: number of calls that were not kept.
+        backend: name of the backend, and of who wrote the graphs if that is C++.
         stored: bytes that the engine holds of each weight.
     """
 
@@ -150,6 +151,7 @@ class Profile:
         self.calls: list[Call] = []
         self.begin = self.end = 0
         self.dropped = 0
+        self.backend = runner.backend + (" with graph='cpp'" if runner.graph == "cpp" else "")
         self.stored: Mapping[str, int] = NOTHING
         self._runner = runner
         self._trace = None if trace is None else Path(trace)

@@ -33,8 +33,8 @@ def profile_text(profile: Profile, limits: Limits | None = None) -> str:
         lines.append("")
     if any(not call.runs for call in profile.calls):
         lines.append(
-            "NO times of nodes: this engine cannot tell them. Steps are by the clock of this process; on the "
-            "simulator, they are those of the simulator and say nothing about a chip (on a card: msprof)"
+            f"NO times of nodes: the backend {profile.backend} has none. Steps are by the clock of this process; "
+            "on the simulator, they are those of the simulator and say nothing about a chip (on a card: msprof)"
         )
     outside = profile.seconds - inside
     lines.append(

@@ -61,6 +61,8 @@ def parts(stored: SafetensorsLoader, settings: Mapping[str, Any]) -> Parts:
             matrices.append(_matrix(stored, prefix, _group_of(stored, prefix, groups)))
         elif suffix in ("input_scale", "input_zero_point"):
             inputs.add(name)
+        elif suffix == "weight_packed" and f"{prefix}.weight_scale" not in stored:
+            raise refuse(stored, _NAME, f"it has {name}, but no {prefix}.weight_scale", "Fetch the checkpoint again.")
     if not matrices:
         raise refuse(stored, _NAME, "it has no tensor *.weight_scale")
     return Parts(matrices, {}, frozenset(inputs))
@@ -225,6 +227,8 @@ class _IntMatrix(IntegerMatrix):
             return np.zeros((1, shape[1]), np.int32)
         stored = to_numpy(self.stored.get(self._names["zeros"]))
         if not self._packed:
+            if stored.size and not self.lowest <= stored.min() <= stored.max() <= self.highest:
+                raise self.fail(f"has zero points of more than {self._bits} bits", "Fetch the checkpoint again.")
             return stored.astype(np.int32).reshape(shape)
         # Packed along the rows, where the integers are packed along the columns.
         words = np.ascontiguousarray(stored.T)

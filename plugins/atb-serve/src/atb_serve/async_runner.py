@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from atb_core.errors import QueueFullError, RequestError, RequestTimeoutError
+from atb_core.errors import RequestError, RequestTimeoutError
 from atb_core.runner.arguments import check_sizes
 from atb_core.runner.outputs import StreamChunk
 from atb_core.runner.prompts import Chat, Prompt, split_chats, split_prompts
 from atb_core.runner.request import Call, Request, Signal
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.token_mask import TokenMaskFactory
+from atb_serve.turnover import Turnover
 
 if TYPE_CHECKING:
     from atb_core import ModelRunner
@@ -50,6 +51,7 @@ class AsyncRunner:
         self._engine = runner.engine_loop
         self._streams: dict[str, _Stream] = {}
         self._driver = _Driver(self._engine, self._streams)
+        self._turnover = Turnover()
         self._wakeups: _Wakeups | None = None
         self._num_encoding = 0
         self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
@@ -179,9 +181,7 @@ class AsyncRunner:
             raise RequestError(f"request_id must be a string, not {request_id!r:.100}")
         self._check_open()
         if may_be_refused and self.num_waiting >= self._max_queue_len:
-            raise QueueFullError(
-                f"{self.num_waiting} requests wait already, which is the limit", hint="Try again in a while."
-            )
+            raise self._turnover.full(self.num_waiting, "requests")
         deadline = None if timeout is None else time.monotonic() + _checked_timeout(timeout)
         encoded = asyncio.get_running_loop().run_in_executor(
             self._encoding, self.runner._make_requests, prompts, sampling_params, request_id, *options
@@ -201,6 +201,7 @@ class AsyncRunner:
         stream = _Stream(self, requests)
         self._engine.submit(stream.call)
         self._streams[request_id] = stream
+        self._turnover.begin()
         timer = None if deadline is None else stream.expire_at(deadline)
         try:
             self._driver.start()
@@ -214,6 +215,7 @@ class AsyncRunner:
             if timer is not None:
                 timer.cancel()
             del self._streams[request_id]
+            self._turnover.end()
             self._leave(stream, None)
 
     def _wakeups_of_loop(self) -> _Wakeups:

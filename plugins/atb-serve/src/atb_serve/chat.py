@@ -118,7 +118,7 @@ class ChatWork:
         else:
             return None
         after = "</think>" if self._in_thought(prompt) else None
-        return await self.model.run_encoding(lambda: self.model.grammars.compile(grammar, param, after), param)
+        return await self.model.compile_grammar(grammar, param, after)
 
     def _grammar_of_calls(self) -> str:
         call_format, chosen = self.model.runner.tool_parser().call_format, "tool_choice" if self._callable else "tools"

@@ -117,7 +117,8 @@ def command(model: str, **options: Any) -> None:
             warm_up(runner)
             app = make_app(runner, served.names, settings)
             name = served.names[0]
-            server = Server(app, served.drain, lambda: note(f"{name} is served at {address}/v1 (Ctrl-C ends it)"))
+            ready = f"{name} is served at {address}/v1 (Ctrl-C ends it)"
+            server = Server(app, served.drain, lambda: note(ready), settings.limits.body_timeout)
             with settled_heap():
                 server.run(sockets=[listener])
 

@@ -103,7 +103,7 @@ class _Completions:
         if (grammar := grammar_of(self.body)) is None:
             return None
         text, param = grammar
-        return await self.model.run_encoding(lambda: self.model.grammars.compile(text, param), param)
+        return await self.model.compile_grammar(text, param)
 
     def _reply(self, choices: list[TextChoice], usage: Usage | UnsetType | None) -> TextCompletion:
         return TextCompletion(self.id, self.created, self.model.name, choices, usage=usage)

@@ -16,11 +16,12 @@ from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from atb_core import EmbeddingOutput, ModelRunner, RequestOutput, SamplingParams, StreamChunk
-from atb_core.errors import AtbError, QueueFullError, RequestError, TokenizerError
+from atb_core.errors import AtbError, RequestError, TokenizerError
 from atb_serve.async_runner import AsyncRunner
 from atb_serve.errors import ApiError, api_error
 from atb_serve.settings import Limits
-from atb_serve.structured import Grammars
+from atb_serve.structured import GrammarMask, Grammars
+from atb_serve.turnover import Turnover
 
 if TYPE_CHECKING:
     from atb_core.runner.prompts import EncodedPrompt
@@ -54,9 +55,12 @@ class ServedModel:
         self.thinks = runner.tokenizer is not None and runner.tokenizer.thinks
         self.grammars = Grammars(runner)
         self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
+        # Prompts need not wait for grammars that take seconds to be refused.
+        self._compiling = ThreadPoolExecutor(1, thread_name_prefix="atb-grammar")
         # They take turns at the model anyway.
         self._embedding = ThreadPoolExecutor(1, thread_name_prefix="atb-embed")
         self._num_embedding = 0
+        self._embedding_turnover = Turnover()
 
     def with_adapter(self, name: str) -> ServedModel:
         """Returns the same model, on the same engine, whose requests run with an adapter."""
@@ -95,10 +99,14 @@ class ServedModel:
         except RequestError as error:
             raise api_error(error, "tools") from None
 
-    async def run_encoding(self, function: Callable[[], T], param: str) -> T:
+    async def compile_grammar(self, grammar: str, param: str, after: str | None = None) -> Callable[[], GrammarMask]:
+        """Returns what makes the mask of each completion, from a thread for grammars alone; see `Grammars.compile`."""
+        return await self.run_encoding(lambda: self.grammars.compile(grammar, param, after), param, self._compiling)
+
+    async def run_encoding(self, function: Callable[[], T], param: str, threads: ThreadPoolExecutor | None = None) -> T:
         """Runs what takes time with texts in another thread; an error of the request names `param`."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._encoding, function)
+            return await asyncio.get_running_loop().run_in_executor(threads or self._encoding, function)
         except (RequestError, TokenizerError) as error:
             raise api_error(error, _param_in(error, param)) from None
 
@@ -115,6 +123,12 @@ class ServedModel:
                 f"queues {self.limits.max_queue_len}",
                 param="prompt",
             )
+        if self.adapter_id is not None and self.adapter_id not in self.runner.adapters:
+            # It was unloaded after the request had named it.
+            raise ApiError(
+                f"The model {self.name!r:.100} does not exist any more", status=404, param="model",
+                code="model_not_found",
+            )  # fmt: skip
         streams = [
             self.engine.generate(
                 {"prompt_token_ids": prompt.token_ids},
@@ -132,8 +146,9 @@ class ServedModel:
     async def embed(self, prompts: Sequence[Any], dimensions: int | None) -> list[EmbeddingOutput]:
         """Embeds prompts, one after another in a thread; cancelling ends it after the one that is computed."""
         if self._num_embedding >= self.limits.max_queue_len:
-            raise QueueFullError(f"{self._num_embedding} requests for embeddings wait already, which is the limit")
+            raise self._embedding_turnover.full(self._num_embedding, "requests for embeddings")
         self._num_embedding += 1
+        self._embedding_turnover.begin()
         try:
             return [
                 output
@@ -144,12 +159,13 @@ class ServedModel:
             ]
         finally:
             self._num_embedding -= 1
+            self._embedding_turnover.end()
 
     async def close(self, drain: float | None = None) -> None:
         """Ends all requests, after `drain` seconds, and closes the model."""
         await self.engine.close(drain=drain)
         self.grammars.close()
-        for threads in (self._encoding, self._embedding):
+        for threads in (self._encoding, self._compiling, self._embedding):
             threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.runner.close)
 

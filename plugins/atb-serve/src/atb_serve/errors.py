@@ -12,13 +12,13 @@ from atb_core import SamplingParams
 from atb_core.errors import (
     AtbError,
     ContextLengthError,
-    QueueFullError,
     RequestError,
     RequestTimeoutError,
     TokenizerError,
     printable,
 )
 from atb_serve.replies import Problem, ProblemFacts
+from atb_serve.turnover import BusyError
 
 _LOG = logging.getLogger("atb_serve")
 _PARAMETERS = frozenset(SamplingParams.__dataclass_fields__)
@@ -76,8 +76,8 @@ def api_error(error: BaseException, param: str | None = None) -> ApiError:
     """
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, QueueFullError):
-        retry = {"Retry-After": "1"}
+    if isinstance(error, BusyError):
+        retry = {"Retry-After": str(error.retry_after)}
         return ApiError(str(error), status=429, code="queue_full", kind="rate_limit_error", headers=retry)
     if isinstance(error, RequestTimeoutError):
         return ApiError(str(error), status=504, code="timeout", kind="timeout_error")

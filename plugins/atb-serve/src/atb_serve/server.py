@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import logging.config
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from atb_core.errors import AtbError
 
@@ -62,6 +64,42 @@ def bind(host: str, port: int, idle_timeout: float) -> socket.socket:
     return listener
 
 
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """A connection that is closed if it does not bring a whole head of a request in time.
+
+    uvicorn waits for it without end; and for that of a body that is not wanted any more.
+    """
+
+    head_timeout = 30.0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begins to wait for the first request."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Takes data, which may be the beginning of a request."""
+        super().data_received(data)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stops to wait."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.head_timeout, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class Server(uvicorn.Server):
     """Serves an application until a signal, or `should_exit`, ends it.
 
@@ -70,13 +108,17 @@ class Server(uvicorn.Server):
     Args:
         app: The application.
         drain: Seconds for which requests go on.
+        head_timeout: Seconds for which a connection may take to send the head of a request.
         ready: Is called when requests are accepted.
     """
 
-    def __init__(self, app: Starlette, drain: float = 30.0, ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, app: Starlette, drain: float = 30.0, ready: Callable[[], None] = lambda: None, head_timeout: float = 30.0
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
+                http=type("Protocol", (_Protocol,), {"head_timeout": head_timeout}),
                 log_config=None,
                 access_log=False,
                 server_header=False,

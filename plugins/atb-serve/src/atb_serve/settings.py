@@ -30,7 +30,7 @@ class Limits:
         max_logit_bias: Token ids with a bias.
         max_tools: Functions.
         max_queue_len: Completions that wait; further requests get status 429.
-        body_timeout: Seconds in which a body must have arrived.
+        body_timeout: Seconds in which the head of a request must have arrived, and then its body.
         request_timeout: Seconds in which an answer must be complete.
         idle_timeout: Seconds for which a client may leave a stream unread.
     """

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import time
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-from atb_core.errors import RequestError
 from atb_serve.errors import ApiError
 from atb_serve.schemas import ChatBody, CompletionBody, JsonObjectFormat, JsonSchemaFormat, StructuredOutputs
 
@@ -28,6 +28,10 @@ _MAX_CHOICES = 1024
 _LIMITS = LLParserLimits(
     initial_lexer_fuel=5_000_000, step_lexer_fuel=1_000_000, max_lexer_states=50_000, max_grammar_size=100_000
 )
+# Of the processor, for one mask: repetitions of repetitions take seconds in each step, which the library does not
+# count.
+_MASK_SECONDS = 0.5
+_Mask = npt.NDArray[np.bool_]
 
 
 class Grammars:
@@ -60,7 +64,9 @@ class Grammars:
             raise ApiError(f"'{param}' cannot be used: {problem:.500}", param=param, code="invalid_grammar")
         matcher = LLMatcher(self._llg_tokenizer, grammar, log_level=0, limits=_LIMITS)
         free_until = None if after is None else self._token_id(after)
-        return lambda: GrammarMask(matcher.deep_copy(), self._runner.vocab_size, self._threads, free_until)
+        # The first mask builds most of the lexer. Here it holds up nobody, and what allows nothing is refused at once.
+        first = _mask_of(matcher, self._runner.vocab_size, param)
+        return lambda: GrammarMask(matcher.deep_copy(), first, param, self._threads, free_until)
 
     def has_special(self, text: str) -> bool:
         """Returns True if a text is a token that llguidance does not take for its characters."""
@@ -96,33 +102,46 @@ class GrammarMask:
     """The tokens that a grammar allows next in one completion."""
 
     def __init__(
-        self, matcher: LLMatcher, vocab_size: int, threads: ThreadPoolExecutor, free_until: int | None
+        self, matcher: LLMatcher, first: _Mask, param: str, threads: ThreadPoolExecutor, free_until: int | None
     ) -> None:
-        self._matcher, self._vocab_size, self._threads, self._free_until = matcher, vocab_size, threads, free_until
-        self._next: Future[npt.NDArray[np.bool_]] | None = None
+        self._matcher, self._first, self._param = matcher, first, param
+        self._threads, self._free_until = threads, free_until
+        self._next: Future[_Mask] | None = None
 
-    def next_mask(self) -> npt.NDArray[np.bool_] | None:
+    def next_mask(self) -> _Mask | None:
         """Returns the tokens that may follow."""
         if self._free_until is not None:
             return None
-        return self._compute() if self._next is None else self._next.result()
+        return self._first if self._next is None else self._next.result()
 
     def accept(self, token_id: int) -> None:
         """Takes a token and begins to compute the mask of the next one."""
         if self._free_until is not None:
-            if token_id != self._free_until:
-                return
-            self._free_until = None
-        elif not self._matcher.is_stopped():
+            if token_id == self._free_until:
+                self._free_until = None
+            return
+        if not self._matcher.is_stopped():
             self._matcher.consume_token(token_id)
-        self._next = self._threads.submit(self._compute)
+        self._next = self._threads.submit(_mask_of, self._matcher, len(self._first), self._param)
 
-    def _compute(self) -> npt.NDArray[np.bool_]:
-        bits = self._matcher.compute_bitmask()
-        if self._matcher.is_error():
-            raise RequestError(f"The answer cannot be held to its grammar: {self._matcher.get_error():.500}")
-        mask = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
-        return mask[: self._vocab_size].astype(np.bool_)
+
+def _mask_of(matcher: LLMatcher, vocab_size: int, param: str) -> _Mask:
+    """Returns the tokens that may follow."""
+    begin = time.thread_time()
+    bits = matcher.compute_bitmask()
+    if time.thread_time() - begin > _MASK_SECONDS:
+        raise ApiError(
+            f"'{param}' takes too long to follow, as repetitions of repetitions do", param=param, code="invalid_grammar"
+        )
+    if matcher.is_error():
+        # What follows are the library's counts.
+        problem = matcher.get_error().partition("<state>")[0].strip()
+        problem = "it allows nothing" if problem == "NoExtensionBias" else problem
+        raise ApiError(
+            f"The answer cannot be held to '{param}': {problem:.300}", param=param, code="invalid_grammar"
+        )  # fmt: skip
+    mask = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
+    return mask[:vocab_size].astype(np.bool_)
 
 
 def grammar_of(body: CompletionBody | ChatBody) -> tuple[str, str] | None:
@@ -173,7 +192,10 @@ def _of_schema(schema: dict[str, Any] | bool, param: str) -> str:
     if level:
         raise ApiError(f"'{param}' has a schema that nests deeper than {_MAX_DEPTH}", param=param)
     # A schema could set options of the library itself.
-    return LLMatcher.grammar_from_json_schema(schema, overrides={"lenient": False})
+    try:
+        return LLMatcher.grammar_from_json_schema(schema, overrides={"lenient": False})
+    except ValueError as error:  # for an integer of more than 64 bits
+        raise ApiError(f"'{param}' cannot be used: {error!s:.200}", param=param, code="invalid_grammar") from None
 
 
 def _children(value: Any) -> Iterable[Any]:

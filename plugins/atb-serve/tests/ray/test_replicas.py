@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -36,7 +39,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "keys").write_text(KEY, encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    ray.init(address="local", num_cpus=4, include_dashboard=False)
+    ray.init(address="local", num_cpus=8, include_dashboard=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     arguments = {
         "model": str(model), "served_model_name": ["tiny", "alias"], "api_key_file": str(folder / "keys"),
@@ -151,3 +154,48 @@ def test_a_replica_that_is_killed_loses_its_running_requests_alone_and_comes_bac
 
     wait_until(two_again)
     assert victim not in found
+
+
+def processes(text: bytes, parent: bytes) -> list[int]:
+    """Returns the processes with a text in their command line whose parent's has another one."""
+    lines = {int(each.parent.name): _read(each) for each in Path("/proc").glob("[0-9]*/cmdline")}
+    found = [process for process, line in lines.items() if text in line]
+    stats = {each: _read(Path(f"/proc/{each}/stat")) for each in found}
+    return [each for each, stat in stats.items() if stat and parent in lines.get(_parent(stat), b"")]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+def _parent(stat: bytes) -> int:
+    return int(stat.rpartition(b") ")[2].split()[1])
+
+
+def test_a_replica_may_be_several_processes_and_comes_back_when_one_of_them_dies(
+    http: httpx.Client, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").write_text(KEY, encoding="utf-8")
+    arguments = {"model": str(write_random(tmp_path / "tiny")), "tensor_parallel_size": 2,
+                 "api_key_file": str(tmp_path / "keys")}  # fmt: skip
+    serve.run(app(arguments), name="group", route_prefix="/group")
+    http.base_url = httpx.URL(f"{http.base_url}/group")
+    first = ask(http, "a story", max_tokens=8)
+    assert first.status_code == 200
+    (rank,) = processes(b"atb_parallel.follower", b"ServeReplica")
+    os.kill(rank, signal.SIGKILL)
+
+    def answers_again() -> bool:
+        answer = ask(http, "a story", max_tokens=8)
+        # Until Ray has seen that the replica is not healthy, it says that it cannot answer.
+        assert answer.status_code in (200, 500, 503)
+        return answer.status_code == 200 and replica_of(answer) != replica_of(first)
+
+    wait_until(answers_again)
+    assert ask(http, "a story", max_tokens=8).json()["choices"][0] == first.json()["choices"][0]
+    assert processes(b"atb_parallel.follower", b"ServeReplica") != [rank]
+    serve.delete("group")
+    wait_until(lambda: not processes(b"atb_parallel.follower", b"ServeReplica"))

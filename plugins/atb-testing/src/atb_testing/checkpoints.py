@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from atb_core.errors import ConfigError
 from atb_testing.cases import ACTIVE, BOUNDARIES
 from atb_testing.routing import separate_routes
 
@@ -52,7 +53,14 @@ def _settings(model_type: str, config: dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
     config = {**_TINY, **config}
-    usual = AutoConfig.for_model(model_type)
+    try:
+        usual = AutoConfig.for_model(model_type)
+    except ValueError:  # it lists the five hundred types that there are
+        raise ConfigError(
+            f"the installed transformers has no model of type {model_type!r} to compare with",
+            hint="Upgrade it (pip install --upgrade transformers), or register your own implementation in the tests' "
+            "conftest.py: AutoConfig.register and AutoModelForCausalLM.register.",
+        ) from None
     active = {name: value for name, value in ACTIVE.items() if getattr(usual, name, None) not in (None, False)}
     if kinds := list(dict.fromkeys(getattr(usual, "layer_types", None) or [])):
         layers = config["num_hidden_layers"]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,15 @@ from safetensors import SafetensorError, safe_open
 from atb_core.files import read_json
 from atb_testing.dump import INDEX, SCHEMA, DumpError
 from atb_testing.pairs import Pairs
-from atb_testing.vendor.pairs import check_tokens, pairs_of_rounds, pairs_with_round
+from atb_testing.vendor.modules import ModuleDump, find_modules
+from atb_testing.vendor.pairs import check_tokens, pairs_of_rounds, pairs_with_modules, pairs_with_round
 from atb_testing.vendor.rounds import Round, find_round
 
 #: Relative error that rounding and another order of summation explain in one node, by dtype.
 ROUNDING = {torch.float32: 2e-5, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 #: A node may make the error of its inputs this many times larger: norms and softmax of large values do.
 GROWTH = 8.0
+_OURS_FIRST = "Give the dump of `atb dump` first."
 
 
 @dataclass(frozen=True)
@@ -98,23 +100,29 @@ def compare(a: Path, b: Path, tolerance: float | None = None, step: int = 0) -> 
     those that a fusion replaced by the module that they leave.
 
     Either may be the folder of a round that msProbe or msit saved on a card. Two of these are matched by the paths of
-    their operations; a dump of `atb dump` and a round by layer, operation, size and order.
+    their operations; a dump of `atb dump` and a round by layer, operation, size and order. `b` may also be what msProbe
+    saved of the modules of a torch model; these are matched by their paths.
 
     Args:
         a: directory of a dump: what is right.
         b: directory of another: what is in question.
         tolerance: relative error that is no difference; `ROUNDING` of the narrower dtype by default. 0 compares bits.
-        step: step of `a` that the round `b` is.
+        step: step of `a` that `b` is, where it is of msProbe or msit.
 
     Raises:
         DumpError: one is no dump, is damaged, or they are of different tokens.
     """
     result = Comparison()
+    modules = find_modules(b)
     saved = [None if (each / INDEX).exists() else find_round(each) for each in (a, b)]
-    if saved[0] and saved[1]:
+    if saved[0] is None and find_modules(a) is not None:
+        raise DumpError(f"{a} is a dump of msProbe's", hint=_OURS_FIRST)
+    if modules is not None:
+        _compare_with_modules(result, a, ModuleDump(modules, step), step, tolerance)
+    elif saved[0] and saved[1]:
         _compare_step(result, pairs_of_rounds(Round(saved[0]), Round(saved[1])), 0, "round", tolerance)
     elif saved[0]:
-        raise DumpError(f"{a} is a round of the vendor's and {b} is none", hint="Give the dump of `atb dump` first.")
+        raise DumpError(f"{a} is a round of the vendor's and {b} is none", hint=_OURS_FIRST)
     elif saved[1]:
         _compare_with_round(result, a, Round(saved[1]), step, tolerance)
     else:
@@ -134,21 +142,40 @@ def _compare_dumps(result: Comparison, a: Path, b: Path, tolerance: float | None
     for number, (ours, theirs) in enumerate(zip(first["steps"], second["steps"], strict=True)):
         variant = ours["variant"]
         with _opened(a / ours["file"]) as left, _opened(b / theirs["file"]) as right:
-            pairs = Pairs(first["variants"][variant], second["variants"][variant], left, right)
+            are_parts = first.get("ranks", 1) != second.get("ranks", 1)
+            pairs = Pairs(first["variants"][variant], second["variants"][variant], left, right, are_parts)
+            pairs.dtypes = first.get("dtype"), second.get("dtype")
             _compare_step(result, pairs, number, variant, tolerance)
 
 
 def _compare_with_round(result: Comparison, a: Path, found: Round, step: int, tolerance: float | None) -> None:
+    values, ours, tokens, dtype = _step_of(a, step)
+    check_tokens(found, tokens)
+    with _opened(a / ours["file"]) as left:
+        pairs = pairs_with_round(values, left, found, ours["variant"])
+        pairs.dtypes = (dtype,)
+        _compare_step(result, pairs, step, ours["variant"], tolerance)
+    result.by_place = True
+
+
+def _compare_with_modules(result: Comparison, a: Path, found: ModuleDump, step: int, tolerance: float | None) -> None:
+    values, ours, tokens, dtype = _step_of(a, step)
+    found.check_tokens(tokens)
+    with _opened(a / ours["file"]) as left:
+        pairs = pairs_with_modules(values, left, found)
+        pairs.dtypes = (dtype,)
+        _compare_step(result, pairs, step, ours["variant"], tolerance)
+
+
+def _step_of(a: Path, step: int) -> tuple[list[dict[str, Any]], dict[str, Any], list[int], Any]:
+    """Returns the values of a step of a dump, what the index says of it, its tokens, and the model's dtype."""
     index = _read_index(a)
     if not 0 <= step < len(index["steps"]):
         raise DumpError(f"{a} has no step {step}; its steps are 0 to {len(index['steps']) - 1}")
     ours = index["steps"][step]
     begin = sum(each["tokens"] for each in index["steps"][:step])
-    check_tokens(found, index["tokens"][begin : begin + ours["tokens"]])
-    with _opened(a / ours["file"]) as left:
-        pairs = pairs_with_round(index["variants"][ours["variant"]], left, found, ours["variant"])
-        _compare_step(result, pairs, step, ours["variant"], tolerance)
-    result.by_place = True
+    tokens = index["tokens"][begin : begin + ours["tokens"]]
+    return index["variants"][ours["variant"]], ours, tokens, index.get("dtype")
 
 
 def _compare_step(result: Comparison, pairs: Pairs, number: int, variant: str, tolerance: float | None) -> None:
@@ -162,6 +189,9 @@ def _compare_step(result: Comparison, pairs: Pairs, number: int, variant: str, t
         partners.add(partner)
         x, y = pairs.tensors(value["key"], partner)
         if x.shape != y.shape:
+            if pairs.are_parts:
+                result.alone += 2
+                continue
             raise DumpError(f"{value['key']} has shape {list(x.shape)} in one dump and {list(y.shape)} in the other")
         found = _errors(x, y)
         errors[value["key"]] = found.relative
@@ -174,7 +204,7 @@ def _compare_step(result: Comparison, pairs: Pairs, number: int, variant: str, t
         # Errors that come from nodes that are not in the dumps must not be blamed on this one.
         unknown = len(known) < len(value["inputs"])
         of_inputs = max(known, default=0.0)
-        base = _rounding(x, y) if tolerance is None else tolerance
+        base = _rounding(x, y, pairs.dtypes) if tolerance is None else tolerance
         limit = max(base * (GROWTH if unknown else 1), GROWTH * of_inputs)
         if found.equal or found.relative <= limit:
             last = (value["key"], partner)
@@ -184,8 +214,10 @@ def _compare_step(result: Comparison, pairs: Pairs, number: int, variant: str, t
     result.alone += len(set(pairs.right.keys()) - partners)
 
 
-def _rounding(x: torch.Tensor, y: torch.Tensor) -> float:
-    return max(ROUNDING.get(each.dtype, 0.0) for each in (x, y))
+def _rounding(x: torch.Tensor, y: torch.Tensor, dtypes: Sequence[Any]) -> float:
+    """Returns the error of the narrowest type; logits are float32 where all that they are made of is not."""
+    of_models = {str(dtype).removeprefix("torch."): error for dtype, error in ROUNDING.items()}
+    return max(*(ROUNDING.get(each.dtype, 0.0) for each in (x, y)), *(of_models.get(str(d), 0.0) for d in dtypes), 0.0)
 
 
 def _errors(x: torch.Tensor, y: torch.Tensor) -> Errors:

@@ -55,23 +55,38 @@ def build_model(
 
 
 class PagedDriver:
-    """Runs a batch of sequences over one KV cache whose blocks are assigned in random order."""
+    """Runs a batch of sequences over one KV cache whose blocks are assigned in random order.
 
-    def __init__(self, model: Any, sequences: int, max_len: int = 128, block_size: int = 16, seed: int = 1) -> None:
+    Args:
+        model: the model.
+        sequences: number of sequences.
+        max_len: the most tokens of one.
+        block_size: tokens of a block.
+        seed: of the order.
+        kv_cache: the cache; `None`: one of its own.
+    """
+
+    def __init__(
+        self, model: Any, sequences: int, max_len: int = 128, block_size: int = 16, seed: int = 1, kv_cache: Any = None
+    ) -> None:
         self.model = model
         self.block_size = block_size
         per_sequence = -(-max_len // block_size)
         order = torch.randperm(sequences * per_sequence, generator=torch.Generator().manual_seed(seed))
         self.tables = order.to(torch.int32).view(sequences, per_sequence)
-        # Memory that was never written must not be read; NaN makes such a read visible, in int8 as the scale.
-        empty = -1 if model.cache_dtype is DataType.INT8 else float("nan")
-        self.kv_cache = [
-            (to_torch(keys).fill_(empty), to_torch(values).fill_(empty))
-            for keys, values in allocate(CacheLayout.of(model, block_size), order.numel(), model.backend.allocate)
-        ]
+        self.kv_cache = self._own_cache(order.numel()) if kv_cache is None else kv_cache
         self.lengths = [0] * sequences
         #: The adapter of each sequence, `None` for none at all.
         self.adapter_ids: list[str | None] | None = None
+
+    def _own_cache(self, blocks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        # Memory that was never written must not be read; NaN makes such a read visible, in int8 as the scale.
+        empty = -1 if self.model.cache_dtype is DataType.INT8 else float("nan")
+        layout = CacheLayout.of(self.model, self.block_size)
+        return [
+            (to_torch(keys).fill_(empty), to_torch(values).fill_(empty))
+            for keys, values in allocate(layout, blocks, self.model.backend.allocate)
+        ]
 
     def slots(self, sequence: int, start: int, stop: int) -> list[int]:
         """Returns the slots in the cache of the positions [start, stop) of a sequence."""

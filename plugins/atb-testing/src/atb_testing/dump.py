@@ -10,7 +10,8 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class Value:
 
 
 def values_of(network: Network, patterns: Sequence[str] = ("*",)) -> list[tuple[Value, Tensor]]:
-    """Returns the values of a network in order, without views.
+    """Returns the values of a network in order, without views; those that nothing reads are not kept.
 
     Args:
         network: the network.
@@ -69,6 +70,8 @@ def values_of(network: Network, patterns: Sequence[str] = ("*",)) -> list[tuple[
     paths: dict[Tensor, list[str]] = {}
     for tensor, path in leaving(network):
         paths.setdefault(tensor, []).append(path)
+    # Some engines cannot give what nothing reads, and no error of it goes on.
+    read_by_some = {tensor for node in network.nodes for tensor in node.inputs} | set(network.outputs)
     found = []
     for node in network.nodes:
         if node.op.is_view:
@@ -81,7 +84,7 @@ def values_of(network: Network, patterns: Sequence[str] = ("*",)) -> list[tuple[
             keys[output] = f"{name}:{count[name]}"
             count[name] += 1
             about = (node.op.name, node.module_path, node.source, read, tuple(sorted(paths.get(output, []))))
-            found.append((Value(keys[output], *about, kept), output))
+            found.append((Value(keys[output], *about, kept and output in read_by_some), output))
     return found
 
 
@@ -99,6 +102,7 @@ def dump(
     decoded: int = 1,
     leave_out: Sequence[str] = (),
     about: dict[str, Any] | None = None,
+    runner: Any = None,
 ) -> int:
     """Runs a loaded model over a sequence and writes the values of its nodes; returns the number of values.
 
@@ -110,15 +114,54 @@ def dump(
         decoded: number of tokens at the end that run one by one.
         leave_out: names of fusion passes that do not run; `["All"]` for none.
         about: further facts for the index.
+        runner: the model's runner, if it has one: several processes share its cache alone.
 
     Raises:
         RequestError: a pattern matches nothing, there are too few tokens, or the directory is not empty.
     """
     if not 0 <= decoded < len(tokens):
-        raise RequestError(f"{len(tokens)} tokens are too few for a prefill and {decoded} steps of decode")
-    directory.mkdir(parents=True, exist_ok=True)
-    if any(directory.iterdir()):
+        raise RequestError(
+            f"the prompt has {_counted(len(tokens), 'token')}, too few for a prefill and {_counted(decoded, 'step')} "
+            "of decode",
+            hint="Give a longer prompt, or fewer steps with --decode.",
+        )
+    with _new_directory(directory):
+        return _dump(model, tokens, directory, patterns, decoded, leave_out, about, runner)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+@contextmanager
+def _new_directory(directory: Path) -> Iterator[None]:
+    """Makes a directory, which is emptied again if the work fails: half a dump is none."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        inside = next(directory.iterdir(), None)
+    except OSError as error:
+        raise RequestError(f"{directory} cannot be made: {error.strerror}", hint="Choose another directory.") from None
+    if inside is not None:
         raise RequestError(f"{directory} is not empty", hint="Choose another directory, or remove it first.")
+    try:
+        yield
+    except BaseException:
+        for path in directory.iterdir():
+            path.unlink()
+        directory.rmdir()
+        raise
+
+
+def _dump(
+    model: Any,
+    tokens: Sequence[int],
+    directory: Path,
+    patterns: Sequence[str],
+    decoded: int,
+    leave_out: Sequence[str],
+    about: dict[str, Any] | None,
+    runner: Any,
+) -> int:
     steps = [("prefill", len(tokens) - decoded), *[("decode", 1)] * decoded]
     files = [f"step-{number:04}-{base}.safetensors" for number, (base, _) in enumerate(steps)]
     variants: dict[str, list[Value]] = {}
@@ -138,7 +181,7 @@ def dump(
         _check_patterns(patterns, variants[base])
         labels = mark(network, [(value.key, tensor) for value, tensor in values if value.kept])
         listen(model, base, network, labels, keep)
-    run_tokens(model, tokens, decoded)
+    run_tokens(model, tokens, decoded, runner)
     index = {
         "schema": SCHEMA,
         **(about or {}),

@@ -6,16 +6,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
-from atb_cli.options import model_argument
+from atb_cli.options import finite, load_runner, model_argument
 from atb_cli.output import note, say
 from atb_core.errors import AtbError
-from atb_core.names import BACKENDS, DTYPES
+from atb_core.names import BACKENDS, DTYPES, QUANTIZATIONS
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
+_DUMP = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 class PartedError(AtbError):
@@ -34,31 +34,43 @@ class PartedError(AtbError):
 @click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True, help="What runs the graphs.")
 @click.option("--dtype", type=click.Choice(("auto", *DTYPES)), default="auto", show_default=True,
               help="Element type; auto takes the checkpoint's.")  # fmt: skip
+@click.option("--quantization", type=click.Choice(QUANTIZATIONS),
+              help="Quantise the weights on loading.")  # fmt: skip
+@click.option("--tp", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N",
+              help="Processes that share the model, the first of which is dumped. Needs atb-parallel.")  # fmt: skip
 @click.option("--leave-out", multiple=True, metavar="PASS", help="Fusion that does not run; All for none.")
 def dump_command(
     model: str, output: Path, patterns: tuple[str, ...], prompt: str, token_ids: str | None, decoded: int,
-    backend: str, dtype: str, leave_out: tuple[str, ...],
+    backend: str, dtype: str, quantization: str | None, tp: int,
+    leave_out: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Run MODEL over a prompt and write what its nodes compute, for `atb compare`.
 
     All tokens are given, so that two runs see the same ones: the prompt but its last tokens in a prefill, then these
     one by one.
     """
-    from atb_testing.driver import open_model
     from atb_testing.dump import dump
 
     tokens = _tokens(model, prompt, token_ids)
-    changes: dict[str, Any] = {} if dtype == "auto" else {"torch_dtype": dtype}
-    opened = open_model(Path(model), backend, **changes)
-    about = {"model": model, "backend": backend, "dtype": opened.dtype.short}
-    count = dump(opened, tokens, output, patterns, decoded, leave_out, about)
+    with load_runner(
+        model, backend=backend, dtype=dtype, quantization=quantization, tensor_parallel_size=tp, load_tokenizer=False,
+        max_model_len=max(len(tokens), 16), max_num_seqs=1, enable_prefix_caching=False,
+    ) as runner:  # fmt: skip
+        about = {
+            "model": model, "backend": backend, "dtype": runner.model.dtype.short, "quantization": quantization,
+            "ranks": tp,
+        }  # fmt: skip
+        count = dump(runner.model, tokens, output, patterns, decoded, leave_out, about, runner)
     note(f"{count} values of {decoded + 1} steps are in {output}")
 
 
 def _tokens(model: str, prompt: str, token_ids: str | None) -> list[int]:
     if token_ids is not None:
         try:
-            return [int(text) for text in token_ids.split(",")]
+            found = [int(text) for text in token_ids.split(",")]
+            if not all(0 <= token < 1 << 31 for token in found):
+                raise ValueError
+            return found
         except ValueError:
             raise click.UsageError(f"--token-ids {token_ids!r:.80}: write numbers with commas, 1,2,3") from None
     from atb_core.checkpoint import open_checkpoint
@@ -68,17 +80,18 @@ def _tokens(model: str, prompt: str, token_ids: str | None) -> list[int]:
 
 
 @click.command("compare", short_help="Find the first node where two dumps part.")
-@click.argument("first", type=_DIRECTORY)
-@click.argument("second", type=_DIRECTORY)
-@click.option("--tolerance", type=click.FloatRange(min=0), metavar="X",
+@click.argument("first", type=_DUMP)
+@click.argument("second", type=_DUMP)
+@click.option("--tolerance", type=click.FloatRange(min=0), callback=finite, metavar="X",
               help="Relative error that is no difference; 0 compares bits. [default: rounding]")  # fmt: skip
 @click.option("--step", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
-              help="Step of FIRST that SECOND is, where it is a round of msProbe or msit.")  # fmt: skip
+              help="Step of FIRST that SECOND is, where it is of msProbe or msit.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare_command(first: Path, second: Path, tolerance: float | None, step: int, as_json: bool) -> None:
     """Compare two dumps of `atb dump`, FIRST being what is right.
 
-    SECOND, or both, may be what msProbe or msit saved of ATB's operations on a card: the folder of one round.
+    SECOND, or both, may be what msProbe or msit saved of ATB's operations on a card: the folder of one round. SECOND
+    may also be what msProbe saved of the modules of a torch model.
 
     Names the first node, in the order of the graph, whose values differ by more than rounding and by more than those it
     reads. Exit status 1 if there is one.

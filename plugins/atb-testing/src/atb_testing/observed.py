@@ -55,9 +55,13 @@ def listen(model: Any, base: str, network: Network, labels: Mapping[str, str], k
     model.variants.variants[key] = variant
 
 
-def run_tokens(model: Any, tokens: Sequence[int], decoded: int) -> None:
-    """Runs a sequence: all tokens but the last `decoded` in a prefill, and these one by one."""
-    driver = PagedDriver(model, 1, len(tokens))
+def run_tokens(model: Any, tokens: Sequence[int], decoded: int, runner: Any = None) -> None:
+    """Runs a sequence: all tokens but the last `decoded` in a prefill, and these one by one.
+
+    A `runner` of the model gives its cache, which other processes of the model have, too.
+    """
+    own = {} if runner is None else {"kv_cache": runner.kv_cache, "block_size": runner.block_size}
+    driver = PagedDriver(model, 1, len(tokens), **own)
     driver.prefill([tokens[: len(tokens) - decoded]])
     for token in tokens[len(tokens) - decoded :]:
         driver.decode([token])

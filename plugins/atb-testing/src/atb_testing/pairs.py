@@ -3,20 +3,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 
 class Pairs:
-    """The values of a step in two dumps."""
+    """The values of a step in two dumps.
 
-    def __init__(self, a: list[dict[str, Any]], b: list[dict[str, Any]], left: Any, right: Any) -> None:
-        self.a, self.b, self.left, self.right = a, b, left, right
+    Args:
+        a: descriptions of the values of one, as `dump.json` has them.
+        b: those of the other.
+        left: tensors of the one by key.
+        right: those of the other.
+        are_parts: true if the dumps are of different numbers of processes, of which the first has parts of some values.
+
+    Attributes:
+        dtypes: types of the models, where they are known.
+    """
+
+    dtypes: Sequence[Any] = ()
+
+    def __init__(
+        self, a: list[dict[str, Any]], b: list[dict[str, Any]], left: Any, right: Any, are_parts: bool = False
+    ) -> None:
+        self.a, self.b, self.left, self.right, self.are_parts = a, b, left, right, are_parts
+        self._parts_of_a = _parts(a) if are_parts else set()
         names = set(right.keys())
         kept = [value for value in b if value["key"] in names]
-        self._keys = {value["key"] for value in kept}
+        self._keys = {value["key"] for value in kept} - (_parts(b) if are_parts else set())
         self._leaves = {path: value["key"] for value in kept for path in value["leaves"]}
         self.keys_of_a = set(left.keys())
         self.order_of_b = {value["key"]: index for index, value in enumerate(b)}
@@ -31,6 +47,8 @@ class Pairs:
                 yield value, self._partner(value)
 
     def _partner(self, value: dict[str, Any]) -> str | None:
+        if value["key"] in self._parts_of_a:
+            return None
         if value["key"] in self._keys:
             return str(value["key"])
         return next((self._leaves[path] for path in value["leaves"] if path in self._leaves), None)
@@ -48,3 +66,8 @@ class Pairs:
             begin = -1 if last is None else order[last[side]]
             found += [v["key"] for v in values[begin + 1 : order[here[side]] + 1] if v["key"] not in matched]
         return tuple(dict.fromkeys(found))
+
+
+def _parts(values: list[dict[str, Any]]) -> set[str]:
+    """Returns the keys of what is summed over processes."""
+    return {key for value in values if value["op"].rpartition(".")[2] == "AllReduce" for key in value["inputs"]}

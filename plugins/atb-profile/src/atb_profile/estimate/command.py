@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from atb_cli.options import OutputFile, load_runner, model_argument
+from atb_cli.options import OutputFile, finite, kv_cache_dtype_option, load_runner, model_argument
 from atb_cli.output import json_option, say
 from atb_core.errors import RequestError
 from atb_core.names import DTYPES, QUANTIZATIONS
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
 
 _POSITIVE = click.IntRange(min=1)
 _CPU = "cpu"
-
-
-def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not isfinite(value):
-        raise click.BadParameter(f"{value} is not finite.")
-    return value
 
 
 @click.command("estimate", short_help="Tell what a model would take on an Ascend chip, or takes here.")
@@ -47,9 +40,10 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
               help="Length of a prompt in tokens. [default: the context]")  # fmt: skip
 @click.option("--dtype", type=click.Choice(("auto", *DTYPES)), default="auto", show_default=True,
               help="Precision of weights and activations; auto takes the checkpoint's.")  # fmt: skip
+@kv_cache_dtype_option
 @click.option("--quantization", type=click.Choice(QUANTIZATIONS),
               help="Count weights that are quantised on loading. [default: all in --dtype]")  # fmt: skip
-@click.option("--launch-us", type=click.FloatRange(min=0), callback=_finite, metavar="US",
+@click.option("--launch-us", type=click.FloatRange(min=0), callback=finite, metavar="US",
               help="Microseconds from one operation to the next, which no data sheet says."
               " [default: 3; with --soc cpu as measured]")  # fmt: skip
 @click.option("--num-threads", type=_POSITIVE, metavar="N",
@@ -64,7 +58,8 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
               help="Also write a page with a roofline plot, one file that needs nothing else.")  # fmt: skip
 @json_option
 def command(
-    model: str, soc: str, tp: int, batch: int, context: int, prompt: int | None, dtype: str, quantization: str | None,
+    model: str, soc: str, tp: int, batch: int, context: int, prompt: int | None, dtype: str, kv_cache_dtype: str,
+    quantization: str | None,
     launch_us: float | None, num_threads: int | None, limits: Path | None, measure: bool, html: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
@@ -73,21 +68,23 @@ def command(
     From the recorded graph and published figures of the chip; no weights are loaded, and no chip is needed. MODEL may
     be a directory with nothing but config.json. With --soc cpu, from limits that are measured on this machine.
     """
+    from atb_core.runner.stacking import check_together
     from atb_profile.estimate.estimate import Assumptions, estimate
     from atb_profile.estimate.report import report
     from atb_profile.estimate.workload import Workload
 
     is_cpu = soc == _CPU
+    backend = _CPU if is_cpu else "atb"
     _check(is_cpu, tp, quantization, bool(num_threads or limits or measure))
-    built, notes = _build(model, dtype, DTYPES if is_cpu else find_device(soc).dtypes)
+    check_together(kv_cache_dtype=kv_cache_dtype, backend=backend)
+    built, notes = _build(model, dtype, DTYPES if is_cpu else find_device(soc).dtypes, kv_cache_dtype)
     notes += _notes(built, max(context, prompt or 0))
-    workload = Workload(built, tp, _CPU if is_cpu else "atb", quantization)
+    workload = Workload(built, tp, backend, quantization)
     compared: list[Comparison] = []
     if is_cpu:
         lengths = batch, context, prompt or context
-        device, compared = _processor(
-            model, workload, built.config.data_type.short, num_threads, limits, measure, lengths
-        )
+        options = {"dtype": built.config.data_type.short, "kv_cache_dtype": kv_cache_dtype}
+        device, compared = _processor(model, workload, num_threads, limits, measure, lengths, options)
     else:
         device = find_device(soc)
         if quantization and not device.integers:
@@ -100,7 +97,7 @@ def command(
     if html is not None:
         from atb_profile.estimate.page import page
 
-        html.write_text(page(result, Path(model).name), encoding="utf-8")
+        html.write_text(page(result, Path(model).name, notes), encoding="utf-8")
     if as_json:
         beside = [{**each._asdict(), "step": str(each.step)} for each in compared]
         about = {"model": model, **result.to_json(), "notes": notes}
@@ -146,15 +143,15 @@ def _others(built: CausalLM, workload: Workload, device: Device) -> dict[str, Wo
 
 
 def _processor(
-    model: str, workload: Workload, dtype: str, threads: int | None, limits: Path | None, measure: bool,
-    lengths: tuple[int, int, int],
+    model: str, workload: Workload, threads: int | None, limits: Path | None, measure: bool,
+    lengths: tuple[int, int, int], options: dict[str, str],
 ) -> tuple[Device, list[Comparison]]:  # fmt: skip
     """Returns this machine with its limits, and what was measured beside them."""
     from atb_core.engine.cpu import CpuBackend
     from atb_profile.estimate.measured import Step, compare
     from atb_profile.estimate.processor import keep, kept_processor, limits_path
 
-    path = limits or limits_path()
+    path, dtype = limits or limits_path(), options["dtype"]
     count = CpuBackend(num_threads=threads).num_threads
     if not measure:
         return kept_processor(count, dtype, path), []
@@ -162,15 +159,15 @@ def _processor(
     # Decoding begins before the context is reached.
     steps = [Step("decode", batch, max(1, context - 8)), Step("prefill", 1, prompt)]
     runner = load_runner(
-        model, backend=_CPU, dtype=dtype, num_threads=count, load_tokenizer=False, enable_prefix_caching=False,
-        max_model_len=max(context, prompt) + 32,
+        model, backend=_CPU, num_threads=count, load_tokenizer=False, enable_prefix_caching=False,
+        max_model_len=max(context, prompt) + 32, **options,
     )  # fmt: skip
     device, compared = compare(runner, workload, steps)
     keep(device, count, dtype, path)
     return device, compared
 
 
-def _build(model: str, dtype: str, dtypes: tuple[str, ...]) -> tuple[CausalLM, list[str]]:
+def _build(model: str, dtype: str, dtypes: tuple[str, ...], kv_cache_dtype: str = "auto") -> tuple[CausalLM, list[str]]:
     """Returns the model with its shapes and without weights, which need not be there; and what is not counted of it."""
     from atb_core.checkpoint import open_checkpoint
     from atb_core.models.base.mindie_llm_config import MindIELLMConfig
@@ -188,4 +185,5 @@ def _build(model: str, dtype: str, dtypes: tuple[str, ...]) -> tuple[CausalLM, l
         )
     kind = checkpoint.quantization()
     counted = f"The checkpoint is quantised ({kind}), and counted in {name}: see --quantization."
-    return router.model_cls(MindIELLMConfig(config), None, backend="reference"), [counted] if kind else []
+    built = router.model_cls(MindIELLMConfig(config), None, backend="reference", kv_cache_dtype=kv_cache_dtype)
+    return built, [counted] if kind else []

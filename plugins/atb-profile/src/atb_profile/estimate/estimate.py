@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,7 @@ class Estimate:
         quantization: what matrices of linears are, `int8` or `int4`; `None`: of the model's dtype.
         decode, prefill: bounds of the two steps.
         advice: what would help, with the decode rate relative to this one, the best first.
+        fits_with: those of the other forms that have room in memory.
     """
 
     device: Device
@@ -124,6 +125,7 @@ class Estimate:
     decode: Bound
     prefill: Bound
     advice: Mapping[str, float]
+    fits_with: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns all figures; times in seconds, sizes in bytes, rates in tokens a second."""
@@ -142,6 +144,7 @@ class Estimate:
             "prompt": self.prompt, "quantization": self.quantization, "figures": figures, "memory": memory, **steps,
             "tokens_per_second_at_most": self.batch / self.decode.total,
             "time_to_first_token_at_least": self.prefill.total, "advice": dict(self.advice),
+            "fits_with": list(self.fits_with),
         }  # fmt: skip
 
 
@@ -174,10 +177,12 @@ def estimate(
     for name, each in (others or {}).items():
         advice[name] = now.total / bound(each.decode(batch, context), device, assumed).total
     advice = dict(sorted(advice.items(), key=lambda item: -item[1]))
-    memory = _memory(workload, device, batch, context, max(decode.peak, first.phase.peak))
+    workspace = max(decode.peak, first.phase.peak)
+    memory = _memory(workload, device, batch, context, workspace)
+    fits_with = [name for name, each in (others or {}).items() if _memory(each, device, batch, context, workspace).fits]
     return Estimate(
-        device, workload.ranks, batch, context, prompt, workload.quantization, memory, now, first, advice
-    )  # fmt: skip
+        device, workload.ranks, batch, context, prompt, workload.quantization, memory, now, first, advice, fits_with
+    )
 
 
 def _memory(workload: Workload, device: Device, batch: int, context: int, workspace: int) -> Memory:

@@ -51,8 +51,8 @@ class _Point(NamedTuple):
         return self.flops / self.nbytes
 
 
-def page(result: Estimate, model: str) -> str:
-    """Returns the page; `model` is what it is called in the title."""
+def page(result: Estimate, model: str, notes: Sequence[str] = ()) -> str:
+    """Returns the page; `model` is what it is called in the title, `notes` what else is to be said."""
     title = escape(f"{model} on {result.ranks} x {result.device.soc}")
     steps = (result.decode, result.prefill)
     points = [point for step in steps for point in _points(step)]
@@ -60,7 +60,7 @@ def page(result: Estimate, model: str) -> str:
         _table(step.phase.name, [each for each in points if each.phase == step.phase.name]) for step in steps
     )
     plot = _plot(points, result.device.bandwidth.value, result.device.products.value)
-    return _PAGE.format(title=title, text=escape(report(result)), plot=plot, tables=tables)
+    return _PAGE.format(title=title, text=escape(report(result, notes)), plot=plot, tables=tables)
 
 
 def _points(step: Bound) -> list[_Point]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from atb_cli.output import aligned, size_text
 from atb_profile.estimate.estimate import Bound, Estimate
 
+_SMALLER = "fewer or shorter sequences (--batch, --context), more chips (--tp), or --quantization"
+
 
 def report(result: Estimate, notes: Sequence[str] = ()) -> str:
     """Returns an estimate as text, with what else is to be said of it."""
@@ -23,6 +25,8 @@ def report(result: Estimate, notes: Sequence[str] = ()) -> str:
         "workspace": size_text(memory.workspace),
         "memory": f"{fits} into {size_text(memory.usable)}; at most {memory.max_batch} such sequences do",
     }
+    if not memory.fits:
+        rows["next"] = f"it fits with {' or '.join(result.fits_with)}" if result.fits_with else _SMALLER
     lines = [
         "Times on this machine's processor from its measured limits."
         if is_cpu

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from math import prod
@@ -17,6 +17,7 @@ from atb_core.graph.passes import run_passes
 from atb_core.graph.quantized import quantizable_weights
 from atb_core.layers.linear import RowParallelLinear
 from atb_core.models.runtime.weight_loading import collect_parameters
+from atb_core.runner.kv_cache import CacheLayout
 from atb_profile.costs import Cost, cost_of, softmax_share
 
 if TYPE_CHECKING:
@@ -108,23 +109,31 @@ class Workload:
 
     @cached_property
     def weight_bytes(self) -> int:
-        """Returns the bytes of the weights of one rank: matrices of products are divided, all others are whole."""
+        """Returns the bytes of the weights of one rank, with parts of matrices and tables, all others whole."""
         network = self._network("decode")
         divided, saved = _product_weights(network), self._saved(network)
         total = 0
         for parameter in collect_parameters([self._model]):
             count = prod(parameter.declared_shape or ()) * self.itemsize - saved.get(parameter.name, 0)
-            # A table that is also a matrix is whole, since every rank looks tokens up.
-            is_divided = parameter.name in divided and "embed" not in parameter.name
-            total += count // self.ranks if is_divided else count
+            is_table = "embed" in parameter.name
+            is_divided = self.divides_tables if is_table else parameter.name in divided
+            # A table that is also a matrix is divided once by columns and once by rows.
+            copies = 2 if is_table and is_divided and parameter.name in divided else 1
+            total += count * copies // self.ranks if is_divided else count
         return total
+
+    @property
+    def divides_tables(self) -> bool:
+        """Returns true if ranks divide the embedding by columns and the matrix of logits by the vocabulary."""
+        config = self._model.config
+        return self.ranks > 1 and not (config.vocab_size % self.ranks or config.hidden_size % self.ranks)
 
     @property
     def kv_bytes_per_token(self) -> int:
         """Returns the bytes of keys and values of one token on one rank; a head is not divided."""
-        status = self._model.model_status
-        heads = -(-status.num_kv_heads // min(self.ranks, status.num_kv_heads))
-        return 2 * status.num_layers * heads * status.head_dim * self.itemsize
+        layout = CacheLayout.of(self._model, block_size=1)
+        heads = -(-layout.num_kv_heads // min(self.ranks, layout.num_kv_heads))
+        return replace(layout, num_kv_heads=heads).bytes_per_block
 
     def decode(self, batch: int, context: int) -> Phase:
         """Returns a step in which `batch` sequences of `context` tokens, the new one included, get one more."""
@@ -175,11 +184,14 @@ class Workload:
         return saved
 
     def _sent(self, tokens: int, rows: int) -> int:
-        """Counts the bytes of ring reductions, one after each product that is divided by inputs, and of the logits."""
+        """Counts the bytes of ring reductions, one after each product that is divided by inputs, and of table rows."""
         reductions = sum(isinstance(module, RowParallelLinear) for module in self._model.modules())
         hidden = reductions * tokens * self._model.config.hidden_size * self.itemsize * 2
-        logits = rows * self._model.config.vocab_size * self.itemsize
-        return (hidden + logits) * (self.ranks - 1) // self.ranks
+        config = self._model.config
+        gathered = (
+            (rows * config.vocab_size + tokens * config.hidden_size) * self.itemsize if self.divides_tables else 0
+        )
+        return (hidden + gathered) * (self.ranks - 1) // self.ranks
 
 
 def _vector_flops(node: Node, cost: Cost) -> int:

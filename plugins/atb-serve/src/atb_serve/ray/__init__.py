@@ -12,7 +12,7 @@ from typing import Any
 
 from atb_core.errors import SettingsError
 from atb_serve.command import served_by
-from atb_serve.ray.arguments import split_arguments
+from atb_serve.ray.arguments import for_ranks, split_arguments
 
 __all__ = ["app"]
 
@@ -43,6 +43,8 @@ def app(arguments: Mapping[str, Any]) -> Any:
 
     scale, words = split_arguments(arguments)
     served = served_by(words)
+    if (ranks := served.loading["tensor_parallel_size"]) > 1:
+        scale, words = for_ranks(ranks, scale, words, arguments)
     drain, limits = served.drain, served.settings.limits
     shutdown = {"graceful_shutdown_wait_loop_s": 0.5, "graceful_shutdown_timeout_s": drain + _CLOSING_SECONDS}
     model = serve.deployment(

@@ -26,7 +26,7 @@ class ScaleSettings:
         min_replicas: Fewest replicas.
         max_replicas: Most replicas.
         target_ongoing_requests: Requests of each replica, running and waiting, above which there will be more replicas.
-        num_cpus: Processors of each replica; the engine takes as many threads.
+        num_cpus: Processors of each replica; its processes together take as many threads.
         resources: Other resources of each replica as JSON, such as `{"NPU": 1}`.
     """
 
@@ -83,6 +83,27 @@ def split_arguments(arguments: Mapping[str, Any]) -> tuple[ScaleSettings, list[s
             raise SettingsError("min_replicas must be at least 1 and at most max_replicas")
         settings = dataclasses.replace(settings, max_replicas=settings.min_replicas)
     return settings, [*words, "--", arguments["model"]]
+
+
+def for_ranks(
+    ranks: int, scale: ScaleSettings, words: list[str], arguments: Mapping[str, Any]
+) -> tuple[ScaleSettings, list[str]]:
+    """Returns settings and command line of replicas of several processes each, which share the replica's processors.
+
+    By default each process has one, and there are as many processors as processes.
+
+    Raises:
+        SettingsError: There are fewer processors than processes, which would wait for each other.
+    """
+    if "num_cpus" not in arguments:
+        scale = dataclasses.replace(scale, num_cpus=float(ranks))
+    if scale.num_cpus < ranks:
+        raise SettingsError(
+            f"num_cpus={scale.num_cpus:g} is less than tp={ranks}: each process needs a processor",
+            hint="Raise num_cpus, or leave it out.",
+        )
+    # An option that is given again counts as it is given last.
+    return scale, ["--num-threads", str(int(scale.num_cpus) // ranks), *words]
 
 
 def _number(name: str, value: Any, kind: str) -> Any:

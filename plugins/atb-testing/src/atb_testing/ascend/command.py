@@ -51,11 +51,14 @@ def check(output: Path, backend: str, groups: tuple[str, ...], match: str | None
     the name of the case in it, and Ctrl-C a partial file that says so. Exit status 1 if a case failed; what the
     backend refuses by name is no failure.
     """
+    from atb_core.checkpoint import open_checkpoint
     from atb_core.engine import get_backend
     from atb_testing.ascend.privacy import Anonymizer
     from atb_testing.ascend.report import CheckReport
 
     device = get_backend(backend)  # what this machine lacks for it is said before anything is tried
+    if model is not None:
+        open_checkpoint(model)
     chosen = [case for case in _cases(backend, device, groups or _GROUPS, model) if (match or "") in str(case)]
     if not chosen:
         raise click.UsageError(f"no case has {match!r:.80} in its name")

@@ -12,6 +12,7 @@ import torch
 from atb_testing.dump import DumpError
 from atb_testing.pairs import Pairs
 from atb_testing.vendor.matching import partners_of
+from atb_testing.vendor.modules import ModuleDump
 from atb_testing.vendor.rounds import Operation, Round
 
 #: Values before one whose errors it may have got: a round does not say what an operation reads.
@@ -49,10 +50,12 @@ class _Tensors:
         return {"key": key, **about, "inputs": before, "leaves": []}
 
 
-class _WithRound(Pairs):
-    """The values of a step of ours and their partners in a round."""
+class _WithOthers(Pairs):
+    """The values of a step of ours and their partners in a dump of the vendor's."""
 
-    def __init__(self, values: list[dict[str, Any]], left: Any, right: _Tensors, partners: dict[str, str]) -> None:
+    def __init__(
+        self, values: list[dict[str, Any]], left: Any, right: _Tensors | ModuleDump, partners: dict[str, str]
+    ) -> None:
         self.partners = partners
         super().__init__(values, right.values(), left, right)
         # What a layer wrote is behind what its operations wrote.
@@ -67,15 +70,25 @@ class _WithRound(Pairs):
 
     def tensors(self, key: str, partner: str) -> tuple[torch.Tensor, torch.Tensor]:
         x, y = super().tensors(key, partner)
+        if x.numel() != y.numel():
+            raise DumpError(f"{partner} has {y.numel()} elements, and its dump says {x.numel()}")
         # The same elements: ATB has no views, so an operation may write heads apart, or a batch of one.
         return x, y.reshape(x.shape)
 
 
 def pairs_with_round(values: list[dict[str, Any]], left: Any, found: Round, variant: str) -> Pairs:
     """Pairs a step of a dump, `values` with their tensors in `left`, with a round."""
+    return _WithOthers(values, left, _Tensors(found), partners_of(values, _sizes(left), found, variant))
+
+
+def pairs_with_modules(values: list[dict[str, Any]], left: Any, found: ModuleDump) -> Pairs:
+    """Pairs a step of a dump with the modules that its values leave."""
+    return _WithOthers(values, left, found, found.partners_of(values, _sizes(left)))
+
+
+def _sizes(left: Any) -> dict[str, int]:
     keys: list[str] = left.keys()
-    sizes = {key: math.prod(left.get_slice(key).get_shape()) for key in keys}
-    return _WithRound(values, left, _Tensors(found), partners_of(values, sizes, found, variant))
+    return {key: math.prod(left.get_slice(key).get_shape()) for key in keys}
 
 
 def pairs_of_rounds(first: Round, second: Round) -> Pairs:
