@@ -45,7 +45,9 @@ class Pace:
             return
         decode = self._decode_seconds(batch.num_decoding) if batch.num_decoding else 0.0
         rest = max(0.0, seconds - (decode or 0.0))
-        if guesses and decode:
+        if decode and not rest:  # the measured steps without prompts were slower than all would be now
+            self._decode.setdefault(batch.num_decoding, deque(maxlen=_STEPS)).append(seconds)
+        elif guesses and decode:
             self._draft_costs.append(rest / guesses / decode)
         elif count and decode is not None:
             before = sum(n * (each.num_computed + n / 2) for each, n in zip(prompts, counts, strict=True))
@@ -53,10 +55,13 @@ class Pace:
 
     def _token_seconds(self, context: int) -> float:
         """Returns the seconds of a prompt's token, by the steps that had about as many tokens before theirs."""
-        nearest = sorted(self._tokens, key=lambda each: abs(each[0] - context))[:_STEPS]
+        if not self._tokens:
+            return 0.0
         # Behind more tokens than any had, attention takes its part longer.
-        grown = [seconds * max(1.0, (context + _GROWTH) / (before + _GROWTH)) for before, seconds in nearest]
-        return median_low(grown) if grown else 0.0
+        grown = [(abs(n - context), (context + _GROWTH) / (n + _GROWTH), seconds) for n, seconds in self._tokens]
+        usual = median_low([max(1.0, growth) * seconds for _, growth, seconds in sorted(grown)[:_STEPS]])
+        # One slow step says nothing, two in a row that tokens cost more now.
+        return max(usual, min(growth * seconds for _, growth, seconds in grown[-2:]))
 
     def _decode_seconds(self, num_decoding: int) -> float | None:
         """Returns the seconds of a step without prompts, that of the nearest number of requests; `None`: unknown."""
