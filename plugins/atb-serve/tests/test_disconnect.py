@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -16,6 +17,7 @@ import openai
 import pytest
 from serving import wait_until
 
+from atb_serve.http import _Patience
 from atb_serve.settings import Limits, ServeSettings
 
 COUNT: dict[str, Any] = {"prompt": "[count]", "max_tokens": 500, "ignore_eos": True}
@@ -119,6 +121,27 @@ def test_a_connection_without_a_whole_request_is_closed(make_server: Callable[..
         # Those that send requests are left alone.
         with served.http() as http:
             assert {http.post("/v1/completions", json=COUNT).status_code for _ in range(3)} == {200}
+
+
+def test_only_a_wait_that_is_too_long_ends_a_stream() -> None:
+    async def is_ended_after(seconds: float) -> bool:
+        async def stream() -> None:
+            patience = _Patience(60.0)
+            for wait in (59.0, seconds):
+                patience.begin()
+                assert patience._since is not None
+                patience._since -= wait
+                patience._look()
+                await asyncio.sleep(0)
+                patience.end()
+            patience.cancel()
+
+        task = asyncio.create_task(stream())
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert asyncio.run(is_ended_after(61.0))
+    assert not asyncio.run(is_ended_after(59.0))
 
 
 def test_requests_that_take_longer_than_the_server_waits_are_told(make_server: Callable[..., Any]) -> None:

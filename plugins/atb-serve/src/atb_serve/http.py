@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -115,14 +114,15 @@ class EventStream(Response):
     """Server-sent events. A client that leaves, or that does not read for `idle_timeout` seconds, ends them.
 
     Args:
-        events: Whole events.
+        first: The first event.
+        events: The events after it.
         idle_timeout: Seconds for which one event may wait to be read.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None], idle_timeout: float) -> None:
-        self.events, self.idle_timeout = events, idle_timeout
+    def __init__(self, first: bytes, events: AsyncGenerator[bytes, None], idle_timeout: float) -> None:
+        self.first, self.events, self.idle_timeout = first, events, idle_timeout
         self.status_code, self.background = 200, None
         # Proxies must not collect events.
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
@@ -135,27 +135,52 @@ class EventStream(Response):
             await self.events.aclose()
 
     async def _send_all(self, send: Send) -> None:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for event in self.events:
-            # `asyncio.wait_for` would make a task for each token.
-            idle = loop.call_later(self.idle_timeout, task.cancel)
-            try:
+        patience, event = _Patience(self.idle_timeout), self.first
+        try:
+            while event:
+                patience.begin()
                 await send({"type": "http.response.body", "body": event, "more_body": True})
-            except asyncio.CancelledError:
+                patience.end()
+                event = await anext(self.events, b"")
+        except asyncio.CancelledError:
+            if patience.is_over:
                 raise ClientLeftError from None
-            finally:
-                idle.cancel()
+            raise
+        finally:
+            patience.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def continued(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Yields `first` and then the events."""
-    async with aclosing(events):
-        yield first
-        async for each in events:
-            yield each
+class _Patience:
+    """Cancels the current task if it waits for too long; one timer looks after many waits, as one is for each token."""
+
+    def __init__(self, seconds: float) -> None:
+        self._loop, self._task, self._seconds = asyncio.get_running_loop(), asyncio.current_task(), seconds
+        self._since: float | None = None
+        self.is_over = False
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def begin(self) -> None:
+        """Notes that a wait begins."""
+        self._since = self._loop.time()
+
+    def end(self) -> None:
+        """Notes that it is over."""
+        self._since = None
+
+    def cancel(self) -> None:
+        """Ends the timer."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        since = now if self._since is None else self._since
+        self.is_over = now - since >= self._seconds
+        if self.is_over and self._task is not None:
+            self._task.cancel()
+        else:
+            self._timer = self._loop.call_at(since + self._seconds, self._look)
 
 
 class Work(Protocol):
@@ -175,4 +200,4 @@ async def reply(request: Request, work: Work, stream: bool, idle_timeout: float)
     events = work.events()
     # The first event comes after all checks, so that an error has a status of its own.
     first = await until_client_leaves(request.receive, anext(events))
-    return EventStream(continued(first, events), idle_timeout)
+    return EventStream(first, events, idle_timeout)

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from atb_serve.answers import Piece, arguments_text
 from atb_serve.chat import ChatWork, call_id
 from atb_serve.errors import ApiError, api_error
-from atb_serve.http import EventStream, JsonResponse, continued, read_body, until_client_leaves
+from atb_serve.http import EventStream, JsonResponse, read_body, until_client_leaves
 from atb_serve.replies import encode_json
 from atb_serve.schemas import (
     ChatBody,
@@ -57,7 +57,7 @@ async def responses(request: Request) -> Response:
         first = await until_client_leaves(request.receive, anext(events))
     except Exception as error:
         raise _renamed(error) from None
-    return EventStream(continued(_event(first), _events(events)), state.limits.idle_timeout)
+    return EventStream(_event(first), _events(events), state.limits.idle_timeout)
 
 
 async def _last(events: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any]:
