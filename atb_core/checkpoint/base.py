@@ -248,7 +248,8 @@ def end_token_ids(*configs: Mapping[str, Any]) -> frozenset[int]:
     """Returns the tokens that end a text, by the first of the configurations that names any."""
     for config in configs:
         value = config.get("eos_token_id")
-        ids = frozenset(item for item in (value if isinstance(value, list) else [value]) if type(item) is int)
+        listed = value if isinstance(value, list) else [value]
+        ids = frozenset(item for item in listed if type(item) is int and item >= 0)
         if ids:
             return ids
     return frozenset()

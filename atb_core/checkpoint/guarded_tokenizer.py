@@ -97,6 +97,8 @@ class GuardedTokenizer:
 
 def without_training(backend: Tokenizer) -> Tokenizer:
     """Switches off what some files keep of their training: padding, truncation, and merges left out at random."""
+    if isinstance(backend, GuardedTokenizer):  # its child process has done so
+        return backend
     backend.no_padding()
     backend.no_truncation()
     if getattr(backend.model, "dropout", None):

@@ -143,7 +143,7 @@ def _construct(values: Mapping[str, Any], where: str, name: str) -> None:
 def _check_end_tokens(value: Any, name: str) -> None:
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if any(type(item) is not int or item < 0 for item in ids):
-        raise ConfigError(f"{name}: eos_token_id must be a token id or a list of them, not {value!r}")
+        raise ConfigError(f"{name}: eos_token_id must be a token id or a list of them, not {value!r}", hint=_OFF_HINT)
 
 
 def _refuse_unsupported(config: Mapping[str, Any], name: str, unsupported: Mapping[str, tuple[Any, ...]]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.base import TokenizerParts
+from atb_core.checkpoint.guarded_tokenizer import without_training
 from atb_core.checkpoint.opening import checkpoint_at
 from atb_core.checkpoint.tokenizer_json import library_errors
 from atb_core.errors import RequestError, TokenizerError, shown
@@ -35,6 +36,7 @@ class Tokenizer:
 
     def __init__(self, parts: TokenizerParts) -> None:
         self._parts = parts
+        without_training(parts.backend)
 
     @classmethod
     def from_path(cls, path: Path) -> Tokenizer:

@@ -63,6 +63,7 @@ def test_truncation_and_padding_of_the_training_are_dropped(tmp_path: Path) -> N
         ({"special_tokens_map": {"eos_token": "<|endoftext|>"}}, {0}),
         ({"tokenizer_config": {"eos_token": "<new>"}}, {byte_level().get_vocab_size()}),
         ({"generation_config": {"eos_token_id": None}, "config": {"eos_token_id": 7}}, {7}),
+        ({"generation_config": {"eos_token_id": -1}, "config": {"eos_token_id": [-1, 7]}}, {7}),
     ],
 )
 def test_tokens_that_end_a_text(tmp_path: Path, tokenizer_json: str, files: dict[str, Any], expected: set[int]) -> None:
@@ -180,6 +181,16 @@ def test_an_old_format_is_converted_by_transformers(tmp_path: Path) -> None:
     text = "the quick 你好"
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.encode(text, add_special_tokens=False) == byte_level().encode(text).ids
+
+
+def test_a_tokenizer_that_is_code_of_the_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')", encoding="utf-8")
+    own = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.OwnTokenizer", None]}}
+    write(tmp_path, vocab={"a": 0}, tokenizer_config=own)
+    with pytest.raises(TokenizerError, match="no code of a checkpoint is run") as error:
+        Tokenizer.from_path(tmp_path)
+    assert "trust_remote_code" not in str(error.value)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_chatml_from_a_directory(tmp_path: Path, tokenizer_json: str) -> None:

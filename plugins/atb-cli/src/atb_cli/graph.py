@@ -154,6 +154,6 @@ def _text(network: Network, nodes: list[Node], stage: str) -> str:
     from atb_core.graph.printing import network_text
 
     total = len(network.nodes)
-    shown = f"{len(nodes)} of {total} nodes, --layers : shows all" if len(nodes) < total else f"{total} nodes"
+    shown = f"{len(nodes)} of {total} nodes, '--layers :' shows all" if len(nodes) < total else f"{total} nodes"
     text = network_text(network, None if len(nodes) == total else nodes)
     return f"# {stage} the passes: {shown}\n{text}\n"

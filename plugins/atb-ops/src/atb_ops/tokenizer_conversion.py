@@ -55,6 +55,9 @@ def main() -> None:
         except MemoryError:
             raise
         except BaseException as error:  # a panic of the tokenizers library is no Exception
-            answer({"error": str(error)[:300] or type(error).__name__})
+            # transformers advises to run the code, which nothing here does.
+            is_code = "trust_remote_code" in str(error)
+            cause = "it is code of the checkpoint, and no code of a checkpoint is run" if is_code else str(error)[:300]
+            answer({"error": cause or type(error).__name__})
 
     serve(handle, memory=_MEMORY, sealed=False)
