@@ -104,10 +104,9 @@ def library_errors(what: str, hint: str = "Fetch the file again.") -> Iterator[N
     """Raises TokenizerError for what the library raises: bare exceptions, and panics, which are no `Exception`."""
     try:
         yield
-    except TokenizerError:
-        raise
     except BaseException as error:
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        is_own = isinstance(error, TokenizerError) or not isinstance(error, Exception)
+        if not is_own or type(error).__name__ == "PanicException":
             raise TokenizerError(f"{what}: {str(error)[:300]}", hint) from None
         raise
 
