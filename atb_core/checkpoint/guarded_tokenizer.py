@@ -97,6 +97,8 @@ class GuardedTokenizer:
 
 def without_training(backend: Tokenizer) -> Tokenizer:
     """Switches off what some files keep of their training: padding, truncation, and merges left out at random."""
+    if isinstance(backend, GuardedTokenizer):  # its child process has done so
+        return backend
     backend.no_padding()
     backend.no_truncation()
     if getattr(backend.model, "dropout", None):
@@ -141,8 +143,6 @@ def _value(backend: Any, name: str, *arguments: Any) -> Any:
     if name == "encode":
         backend.encode_special_tokens = arguments[2]
         return backend.encode(arguments[0], add_special_tokens=arguments[1]).ids
-    if name == "decode":
-        return backend.decode(arguments[0], skip_special_tokens=arguments[1])
     value = getattr(backend, name)(*arguments)
     if name == "get_added_tokens_decoder":
         return [[number, _described(token)] for number, token in value.items()]

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from atb_core.checkpoint.guarded_tokenizer import GuardedTokenizer, without_training
+from atb_core.checkpoint.guarded_tokenizer import GuardedTokenizer
 from atb_core.errors import TokenizerError
 from atb_core.files import unique_keys
 
@@ -79,12 +79,12 @@ def tokenizer_from_json(data: bytes, source: str) -> tokenizers.Tokenizer:
 
     with library_errors(f"{source} cannot be read"):
         text = data.decode("utf-8")
-        return _guarded_if_unusual(text, source) or without_training(Tokenizer.from_str(text))
+        return _guarded_if_unusual(text, source) or Tokenizer.from_str(text)
 
 
 def bounded(loaded: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     """Returns a tokenizer that other code has loaded, or the same in a process with limits; see above."""
-    return _guarded_if_unusual(loaded.to_str(), "The tokenizer") or without_training(loaded)
+    return _guarded_if_unusual(loaded.to_str(), "The tokenizer") or loaded
 
 
 def _guarded_if_unusual(text: str, source: str) -> tokenizers.Tokenizer | None:
@@ -104,10 +104,9 @@ def library_errors(what: str, hint: str = "Fetch the file again.") -> Iterator[N
     """Raises TokenizerError for what the library raises: bare exceptions, and panics, which are no `Exception`."""
     try:
         yield
-    except TokenizerError:
-        raise
     except BaseException as error:
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        is_own = isinstance(error, TokenizerError) or not isinstance(error, Exception)
+        if not is_own or type(error).__name__ == "PanicException":
             raise TokenizerError(f"{what}: {str(error)[:300]}", hint) from None
         raise
 

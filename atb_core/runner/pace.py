@@ -20,8 +20,8 @@ _FIRST_GUESS = 16
 _SMALLEST = 2
 # Of one guessed token, relative to a decode step, until it was measured.
 _FIRST_DRAFT_COST = 0.1
-# Steps that are remembered, and those of a median, in which one that waited for a processor counts for nothing.
-_MOST_STEPS, _STEPS = 256, 15
+# Steps of a median, in which one that waited for a processor counts for nothing.
+_STEPS = 15
 # Behind this many tokens the attention of a small model takes as long as all else; with larger ones it takes less.
 _GROWTH = 2048
 
@@ -33,19 +33,19 @@ class Pace:
         # Seconds of steps without prompts, by the number of requests in them.
         self._decode: dict[int, deque[float]] = {}
         # Of steps with prompts: the mean number of tokens before each of theirs, and the seconds of each.
-        self._tokens: deque[tuple[float, float]] = deque(maxlen=_MOST_STEPS)
+        self._tokens: deque[tuple[float, float]] = deque(maxlen=256)
         self._draft_costs: deque[float] = deque(maxlen=_STEPS)
 
     def note(self, batch: Batch, seconds: float) -> None:
         """Takes the duration of a step, before its tokens count as computed."""
         prompts, counts = batch.requests[batch.num_decoding :], batch.counts[batch.num_decoding :]
         count, guesses = sum(counts), sum(map(len, batch.drafts.values()))
-        if not (count or guesses):
-            self._decode.setdefault(batch.num_decoding, deque(maxlen=_STEPS)).append(seconds)
-            return
         decode = self._decode_seconds(batch.num_decoding) if batch.num_decoding else 0.0
-        rest = max(0.0, seconds - (decode or 0.0))
-        if guesses and decode:
+        rest = seconds - (decode or 0.0)
+        # One that is faster than those without prompts and guesses shows what they would take now.
+        if not (count or guesses) or (decode and rest <= 0):
+            self._decode.setdefault(batch.num_decoding, deque(maxlen=_STEPS)).append(seconds)
+        elif guesses and decode:
             self._draft_costs.append(rest / guesses / decode)
         elif count and decode is not None:
             before = sum(n * (each.num_computed + n / 2) for each, n in zip(prompts, counts, strict=True))
@@ -53,10 +53,13 @@ class Pace:
 
     def _token_seconds(self, context: int) -> float:
         """Returns the seconds of a prompt's token, by the steps that had about as many tokens before theirs."""
-        nearest = sorted(self._tokens, key=lambda each: abs(each[0] - context))[:_STEPS]
+        if not self._tokens:
+            return 0.0
         # Behind more tokens than any had, attention takes its part longer.
-        grown = [seconds * max(1.0, (context + _GROWTH) / (before + _GROWTH)) for before, seconds in nearest]
-        return median_low(grown) if grown else 0.0
+        grown = [(abs(n - context), (context + _GROWTH) / (n + _GROWTH), seconds) for n, seconds in self._tokens]
+        usual = median_low([max(1.0, growth) * seconds for _, growth, seconds in sorted(grown)[:_STEPS]])
+        # One slow step says nothing, two in a row that tokens cost more now.
+        return max(usual, min(growth * seconds for _, growth, seconds in grown[-2:]))
 
     def _decode_seconds(self, num_decoding: int) -> float | None:
         """Returns the seconds of a step without prompts, that of the nearest number of requests; `None`: unknown."""

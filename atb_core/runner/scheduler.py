@@ -191,10 +191,9 @@ class Scheduler:
         # The part of the step that is left, and keys of the blocks that requests of this step are about to fill.
         left, computing = Fraction(1), set[bytes]()
         for request in candidates:
-            if prompts and (left <= 0 or request.wants_prompt_logprobs):
-                break
-            if not self._joins(request, adapters):
-                # Those behind it wait too, so that a busy adapter cannot keep another one from its turn for ever.
+            is_apart = request.wants_prompt_logprobs and prompts
+            # Those behind it wait too, so that a busy adapter cannot keep another one from its turn for ever.
+            if left <= 0 or is_apart or not self._joins(request, adapters):
                 break
             shared: list[bytes] = []
             if not request.block_table:
@@ -208,9 +207,8 @@ class Scheduler:
             limit = int(left * size)
             # Evaluated from left to right: only a prompt that is too long asks whether it may be cut.
             is_cut = rest > limit and not request.wants_prompt_logprobs and self._can_mix()
-            if prompts and (limit < 1 or (rest > limit and not is_cut)):
-                break
-            if not request.block_table and not self._admit(request, shared):
+            has_place = not prompts or (rest <= limit or (is_cut and limit > 0))
+            if not has_place or not (request.block_table or self._admit(request, shared)):
                 break
             prompts.append(request)
             counts.append(limit if is_cut else rest)

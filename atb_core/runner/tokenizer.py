@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.base import TokenizerParts
+from atb_core.checkpoint.guarded_tokenizer import without_training
 from atb_core.checkpoint.opening import checkpoint_at
 from atb_core.checkpoint.tokenizer_json import library_errors
 from atb_core.errors import RequestError, TokenizerError, shown
@@ -35,6 +36,7 @@ class Tokenizer:
 
     def __init__(self, parts: TokenizerParts) -> None:
         self._parts = parts
+        without_training(parts.backend)
 
     @classmethod
     def from_path(cls, path: Path) -> Tokenizer:
@@ -96,11 +98,10 @@ class Tokenizer:
             raise RequestError(f"The prompt cannot be turned into tokens: {error}") from None
         with library_errors("The tokenizer fails"):
             ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
-        parts = self._parts
-        if add_special_tokens and parts.bos_id is not None and ids[:1] != [parts.bos_id]:
-            ids = [parts.bos_id, *ids]
-        if add_special_tokens and parts.eos_id is not None and ids[-1:] != [parts.eos_id]:
-            ids = [*ids, parts.eos_id]
+        if add_special_tokens and self._parts.bos_id is not None and ids[:1] != [self._parts.bos_id]:
+            ids = [self._parts.bos_id, *ids]
+        if add_special_tokens and self._parts.eos_id is not None and ids[-1:] != [self._parts.eos_id]:
+            ids = [*ids, self._parts.eos_id]
         return ids
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:

@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -288,6 +289,43 @@ def _read_network(folder: Path) -> None:
     str(network), network.build_engine(backend="cpu"), to_dot(network)
 
 
+def _rounds() -> list[Files]:
+    head = b"$Version=1.0\n$Object.Count=1\n$Object.Length=12\nformat=2\ndtype=1\ndims=2,3\n"
+    alike = head.replace(b"12", b"0") + b"data=0_outtensor0.bin\n$End=1\n"
+    written = head + b"$Object.data=0,12\n$End=1\n" + bytes(12)
+    inner = "1_Layer/0_RmsNormOperation"
+    return [{"0_Words/after/outtensor0.bin": written, f"{inner}/after/outtensor0.bin": alike}]
+
+
+def _read_round(folder: Path) -> None:
+    from atb_testing.vendor.rounds import Round
+
+    found = Round(folder)
+    for operation in found.operations:
+        for path in operation.outputs.values():
+            if found.header(path) is not None:
+                found.tensor(path)
+
+
+def _modules() -> list[Files]:
+    import torch
+
+    content = BytesIO()
+    torch.save(torch.ones(1, 3, 4), content)
+    tensor = {"type": "torch.Tensor", "shape": [1, 3, 4], "Max": 1.0, "Min": None, "data_name": "a.pt"}
+    record = {"input_args": [tensor], "output": [tensor]}
+    data = {f"Module.model.{name}.forward.0": record for name in ("embed_tokens.Embedding", "layers.0.Layer")}
+    return [{"dump.json": _json({"level": "L0", "data": data}), "dump_tensor_data/a.pt": content.getvalue()}]
+
+
+def _read_modules(folder: Path) -> None:
+    from atb_testing.vendor.modules import ModuleDump
+
+    found = ModuleDump(folder, 0)
+    modules = found.keys()
+    _each(lambda: found.check_tokens([1, 2, 3]), *(partial(found.get_tensor, path) for path in modules))
+
+
 def _json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, indent=1).encode()
 
@@ -310,4 +348,6 @@ READERS = {
     "settings": Reader(_settings, (".toml",), lambda folder: load_settings(folder / "config.toml", {})),
     "packages": Reader(_packages, ("METADATA", ".txt"), _read_packages),
     "atbnet": Reader(_networks, (".atbnet",), _read_network),
+    "round": Reader(_rounds, (".bin",), _read_round),
+    "modules": Reader(_modules, (".json", ".pt"), _read_modules),
 }

@@ -48,6 +48,28 @@ def test_a_step_that_waited_for_a_processor_counts_for_nothing() -> None:
     assert pace.chunk_size(8, 0) == 20
 
 
+def test_two_slow_steps_in_a_row_are_believed() -> None:
+    pace = Pace()
+    pace.note(step(8), 0.04)
+    for context in range(0, 80, 4):
+        pace.note(step(8, 4, context=context), 0.0401)
+    assert pace.chunk_size(8, 80) > 500
+    for context in (80, 1000):
+        pace.note(step(8, 900, context=context), 4.0)
+    assert pace.chunk_size(8, 2000) < 10
+
+
+def test_a_mixed_step_that_is_faster_than_those_without_prompts_is_their_measure() -> None:
+    pace = Pace()
+    for _ in range(15):
+        pace.note(step(8), 0.4)
+    for context in range(0, 80, 4):
+        pace.note(step(8, 4, context=context), 0.05)
+    for context in range(80, 160, 4):
+        pace.note(step(8, 4, context=context), 0.07)
+    assert 4 <= pace.chunk_size(8, 160) <= 6
+
+
 def test_it_never_becomes_nothing() -> None:
     pace = Pace()
     pace.note(step(8), 0.04)
@@ -65,7 +87,7 @@ def test_tokens_cost_more_the_more_are_before_them() -> None:
     for context in range(0, 4000, 40):
         pace.note(step(8, 10, context=context), 0.04 + 10 * (0.0005 + context * 0.5e-6))
     sizes = [pace.chunk_size(8, context) for context in (0, 2000, 4000, 12000)]
-    assert sizes == [31, 13, 8, 3], "also further than it has seen"
+    assert sizes == [24, 12, 8, 3], "also further than it has seen"
 
 
 def test_steps_of_another_number_of_requests_are_not_the_measure() -> None:

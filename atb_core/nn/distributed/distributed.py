@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from atb_core.errors import EngineError
+from atb_core.errors import AtbError, EngineError
 from atb_core.extensions import of_distribution
 from atb_core.graph.ops.comm import AllReduceType
 from atb_core.graph.tensor import Tensor
@@ -61,6 +61,17 @@ def recording_in(group: ProcessGroup | None) -> Iterator[None]:
         yield
     finally:
         _group.reset(token)
+
+
+def check_single_process(world_size: int, rank: int, error: type[AtbError]) -> None:
+    """Raises `error` for more than one process."""
+    if world_size != 1:
+        raise error(
+            f"world_size = {world_size}: a process group is no argument here",
+            hint="ModelRunner(path, tensor_parallel_size=2) starts the processes and their group.",
+        )
+    if rank != 0:
+        raise error(f"rank = {rank} does not exist: with world_size = 1 the only rank is 0")
 
 
 def get_world_size() -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from atb_core.errors import RequestError
-from atb_core.nn.distributed.distributed import LOCAL_GROUP, ProcessGroup
+from atb_core.nn.distributed.distributed import LOCAL_GROUP, ProcessGroup, check_single_process
 
 __all__ = ["Mapping"]
 
@@ -48,10 +48,4 @@ class Mapping:
     def __post_init__(self) -> None:
         if self.group is not None and (self.group.world_size, self.group.rank) == (self.world_size, self.rank):
             return
-        if self.world_size != 1:
-            raise RequestError(
-                f"world_size = {self.world_size}: a process group is no argument here",
-                hint="ModelRunner(path, tensor_parallel_size=2) starts the processes and their group.",
-            )
-        if self.rank != 0:
-            raise RequestError(f"rank = {self.rank} does not exist: with world_size = 1 the only rank is 0")
+        check_single_process(self.world_size, self.rank, RequestError)

@@ -135,7 +135,9 @@ def _load(path: Path) -> torch.Tensor:
     except DumpError:
         raise
     except Exception as error:  # torch's reader raises what it likes for a damaged file
-        raise DumpError(f"{path} cannot be read: {type(error).__name__}: {str(error).splitlines()[0][:200]}") from None
+        raise DumpError(
+            f"{path} cannot be read: {type(error).__name__}: {str(error).partition(chr(10))[0]:.200}"
+        ) from None
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
         raise DumpError(f"{path} has no dense tensor")
     if value.numel() * value.element_size() > size:
