@@ -342,6 +342,14 @@ TEST(split_contexts_have_the_same_bits) {
   check_decode(s, 16, {1}, false, 0);  // no shared memory: not split
 }
 
+TEST(a_long_context_beside_short_ones_has_the_same_bits) {
+  Sequences s(DataType::bf16, {6, 3, 64, 64}, {20, 30, 10, 5, 40, 1500, 70, 8, 16});
+  prefill(s);
+  check_decode(s, 16, {1, 1, 1, 1, 1, 1, 1, 1, 1}, false);
+  check_decode(s, 16, {1, 1, 1, 1, 1, 2, 1, 1, 0}, true);
+  check_decode(s, 16, {1, 1, 1, 1, 1, 2, 1, 1, 0}, true, 0);
+}
+
 TEST(a_row_does_not_depend_on_what_it_may_not_see) {
   for (const DataType dtype : kFloats) {
     Sequences s(dtype, {2, 1, 16, 16}, {100});

@@ -61,9 +61,7 @@ ScratchSize self_attention_scratch(const SelfAttentionArgs& args, int) {
 ScratchSize paged_attention_scratch(const PagedAttentionArgs& args, int threads) {
   const int64_t dv = args.k_cache.dtype == DataType::i8 ? args.q.dim(-1) : args.v_cache.dim(-1);
   ScratchSize size{0, attention_layout(args.heads, args.kv_heads, args.q.dim(-1), dv).bytes};
-  // With several times more (sequence, kv head) pairs than threads the contexts are never split.
-  const int64_t pairs = args.context_lens.dim(0) * args.kv_heads;
-  if (threads > 1 && pairs < 4 * threads) {
+  if (threads > 1) {
     const int64_t longest = args.block_tables.dim(1) * args.k_cache.dim(1);
     size.shared = std::min(partial_bytes(args.q.dim(0) * args.heads, longest, dv), kMaxPartialBytes);
   }

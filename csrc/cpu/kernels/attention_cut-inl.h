@@ -139,7 +139,8 @@ inline int64_t most_heads(const Job<T, E>& job, int64_t item_tokens) {
   return std::clamp<int64_t>(std::min(kItemRows / rows, kTileBytes / bytes), 1, job.kv_heads);
 }
 
-// Chooses the cut. With few long items for many threads, tiles are shared if there is memory for the partial results.
+// Chooses the cut. With few long items for many threads, or one that is much longer than others, such as a prompt beside
+// sequences that decode, tiles are shared if there is memory for the partial results.
 template <typename T, typename E>
 inline Cut cut_job(const Job<T, E>& job, const Worker& worker) {
   const int64_t threads = worker.count;
@@ -159,10 +160,12 @@ inline Cut cut_job(const Job<T, E>& job, const Worker& worker) {
   }
   // The longest item is at most half of what a thread has to do.
   cut.item_heads = std::clamp<int64_t>(total / std::max<int64_t>(1, 2 * threads * longest), 1, heads);
-  if (items >= 4 * threads || total < 4 * threads) return cut;
-  const int64_t makespan = (items + threads - 1) / threads * longest;  // at worst, without splitting
+  // At worst, without splitting: all items are as long as the longest, or a thread takes that one last.
+  const int64_t item = cut.item_heads * longest;
+  const int64_t units = items / job.kv_heads * ((job.kv_heads + cut.item_heads - 1) / cut.item_heads);
+  const int64_t makespan = std::min((units + threads - 1) / threads * item, (total + (threads - 1) * item) / threads);
   const size_t bytes = static_cast<size_t>(job.tokens * job.heads * longest * partial_size(job.kv.dv)) * sizeof(float);
-  if (8 * makespan * threads <= 9 * total || bytes > worker.shared_bytes) return cut;
+  if (total < 4 * threads || 8 * makespan * threads <= 9 * total || bytes > worker.shared_bytes) return cut;
   cut.item_heads = heads;
   cut.tile_step = std::max<int64_t>(1, total / (4 * threads * heads));
   cut.tile_limit = longest;
