@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 _SHARE_OF_PROMPT = 0.5
 # Until both kinds of steps were measured. A processor computes this many tokens in less than a decode step.
 _FIRST_GUESS = 16
-# Behind thousands of tokens the attention of one token takes a quarter of a small model's decode step: with 4, steps
-# were 2 to 3 times as long.
+# With 4, steps behind 7,000 tokens took 2.4 times a decode step of a small model instead of 1.9, in the median.
 _SMALLEST = 2
-# Of one guessed token, relative to a decode step, until it was measured.
-_FIRST_DRAFT_COST = 0.1
+_FIRST_DRAFT_COST = 0.1  # of one guessed token, relative to a decode step, until it was measured
 # Steps of a median, in which one that waited for a processor counts for nothing.
 _STEPS = 15
 # Behind this many tokens the attention of a small model takes as long as all else; with larger ones it takes less.
@@ -40,16 +38,16 @@ class Pace:
         """Takes the duration of a step, before its tokens count as computed."""
         prompts, counts = batch.requests[batch.num_decoding :], batch.counts[batch.num_decoding :]
         count, guesses = sum(counts), sum(map(len, batch.drafts.values()))
-        decode = self._decode_seconds(batch.num_decoding) if batch.num_decoding else 0.0
+        decode, further = self._decode_seconds(batch.num_decoding) if batch.num_decoding else (0.0, 0)
         rest = seconds - (decode or 0.0)
         # One that is faster than those without prompts and guesses shows what they would take now.
         if not (count or guesses) or (decode and rest <= 0):
             self._decode.setdefault(batch.num_decoding, deque(maxlen=_STEPS)).append(seconds)
         elif guesses and decode:
-            self._draft_costs.append(rest / guesses / decode)
+            self._draft_costs.append(rest / (guesses + further) / decode)
         elif count and decode is not None:
             before = sum(n * (each.num_computed + n / 2) for each, n in zip(prompts, counts, strict=True))
-            self._tokens.append((before / count, rest / count))
+            self._tokens.append((before / count, rest / (count + further)))
 
     def _token_seconds(self, context: int) -> float:
         """Returns the seconds of a prompt's token, by the steps that had about as many tokens before theirs."""
@@ -61,16 +59,20 @@ class Pace:
         # One slow step says nothing, two in a row that tokens cost more now.
         return max(usual, min(growth * seconds for _, growth, seconds in grown[-2:]))
 
-    def _decode_seconds(self, num_decoding: int) -> float | None:
-        """Returns the seconds of a step without prompts, that of the nearest number of requests; `None`: unknown."""
+    def _decode_seconds(self, num_decoding: int) -> tuple[float | None, int]:
+        """Returns the seconds of a step of the nearest number of requests without prompts, and how many are further."""
         nearest = min(self._decode, key=lambda number: abs(number - num_decoding), default=None)
-        return None if nearest is None else median_low(self._decode[nearest])
+        if nearest is None:
+            return None, 0
+        return median_low(self._decode[nearest]), max(0, num_decoding - nearest)
 
     def chunk_size(self, num_decoding: int, context: int) -> int:
         """Returns the number of tokens of a prompt, with so many before them, that keep a step short."""
-        decode, seconds = self._decode_seconds(num_decoding), self._token_seconds(context)
+        (decode, further), seconds = self._decode_seconds(num_decoding), self._token_seconds(context)
         if not decode or not seconds:
             return _FIRST_GUESS
+        # A further request takes about what the first token of a prompt does.
+        decode += further * self._token_seconds(0)
         return max(_SMALLEST, round(_SHARE_OF_PROMPT * decode / seconds))
 
     @property

@@ -96,7 +96,15 @@ def test_steps_of_another_number_of_requests_are_not_the_measure() -> None:
     pace.note(step(0, 1000), 1.0)
     assert pace.chunk_size(8, 0) == 60, "none nearer is known"
     pace.note(step(8), 0.04)
-    assert [pace.chunk_size(number, 0) for number in (1, 8, 9, 32)] == [20, 20, 20, 60]
+    assert [pace.chunk_size(number, 0) for number in (1, 8, 12, 32)] == [20, 20, 22, 60]
+
+
+def test_prompts_beside_more_streams_than_were_measured_are_not_taken_to_be_slow() -> None:
+    pace = Pace()
+    pace.note(step(1), 0.010)
+    for number in range(1, 13):
+        pace.note(step(number, 8), 0.010 + 0.0006 * (number - 1 + 8))
+    assert pace.chunk_size(12, 0) >= 8
 
 
 def test_a_guessed_token_costs_what_a_step_took_longer() -> None:
