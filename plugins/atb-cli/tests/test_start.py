@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only lists or helps is light: it imports neither torch nor transformers nor a family's code."""
+"""Commands that only list or help are light: they import neither torch nor transformers nor the code of a family."""
 
 from __future__ import annotations
 
