@@ -157,13 +157,15 @@ class Attention {
     const MaskView& mask = job_.how.mask;
     const int32_t* visible = at<int32_t>(layout_.visible);
     const int start = static_cast<int>(tile * kTile);
+    const int64_t count = row_count(unit);
+    for (int64_t row = 0; row < count; ++row)
+      depths[row] = std::clamp(visible[row] - start, 0, static_cast<int>(kTile));
+    for (int64_t row = 0; mask.data != nullptr && row < count; ++row)
+      if (mask.hides(at<int32_t>(layout_.mask_row)[first + row], start, depths[row])) depths[row] = 0;
     int most = 0, fewest = static_cast<int>(kTile);
-    for (int64_t row = 0; row < row_count(unit); ++row) {
-      int depth = std::clamp(visible[row] - start, 0, static_cast<int>(kTile));
-      if (mask.data != nullptr && mask.hides(at<int32_t>(layout_.mask_row)[first + row], start, depth)) depth = 0;
-      depths[row] = depth;
-      most = std::max(most, depth);
-      fewest = std::min(fewest, depth);
+    for (int64_t row = 0; row < count; ++row) {
+      most = std::max(most, depths[row]);
+      fewest = std::min(fewest, depths[row]);
     }
     return {most, fewest};
   }
@@ -194,8 +196,7 @@ class Attention {
                       at(layout_.key_scales),
                       at(layout_.value_scales),
                       at(layout_.scores),
-                      bytes(layout_.weights),
-                      at(layout_.products)};
+                      bytes(layout_.weights)};
     for_each_group(*job_.products.kernel, count,
                    [&](Group group) { tile_group<T>(job_.products, packed, rows, group, prefetch); });
   }

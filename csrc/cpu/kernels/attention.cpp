@@ -44,7 +44,6 @@ AttentionLayout attention_layout(int64_t heads, int64_t kv_heads, int64_t d, int
   layout.values = floats(kTile * padded(dv));
   layout.scores = floats(kGroupRows * kTile);
   layout.weights = floats(kGroupRows * kTile);
-  layout.products = floats(kGroupRows * kPairBlocks * kBlockColumns);
   for (size_t* ints : {&layout.visible, &layout.mask_row, &layout.depth, &layout.chosen}) *ints = floats(layout.rows);
   for (size_t* places : {&layout.places, &layout.scale_places})
     *places = floats(4 * kTile);  // of two tiles, 64 bits each

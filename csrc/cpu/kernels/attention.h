@@ -41,9 +41,8 @@ Products attention_products(Isa isa, DataType dtype);
 // A thread's scratch, in bytes from its start. It suffices for the products of every level.
 struct AttentionLayout {
   int64_t rows = 0;  // query rows of the largest item, in whole row tiles
-  size_t query = 0, output = 0, top = 0, sum = 0, keys = 0, values = 0, scores = 0, weights = 0, products = 0,
-         places = 0, scale_places = 0, key_scales = 0, value_scales = 0, visible = 0, mask_row = 0, depth = 0,
-         chosen = 0;
+  size_t query = 0, output = 0, top = 0, sum = 0, keys = 0, values = 0, scores = 0, weights = 0, places = 0,
+         scale_places = 0, key_scales = 0, value_scales = 0, visible = 0, mask_row = 0, depth = 0, chosen = 0;
   size_t bytes = 0;
 };
 AttentionLayout attention_layout(int64_t heads, int64_t kv_heads, int64_t d, int64_t dv);

@@ -53,9 +53,8 @@ struct Tile {
   int64_t start;  // the first position
   Weighing how;
   const float *key_scales, *value_scales;  // of its positions, for int8
-  float* scores;                           // [blocks of positions][rows][columns of a block]
+  float* scores;                           // of two groups, [blocks of positions][rows][columns of a block]
   std::byte* weights;                      // the prepared probabilities, [step][row][bytes of a row]
-  float* products;                         // of one block of values, [rows][columns]
 };
 
 // Query rows and their running state, row after row.
@@ -106,28 +105,28 @@ inline void store_weights(const Products& products, F16 a, F16 b, std::byte* dst
   store(out, products.packing == Packing::chains ? chain_order(words) : words);
 }
 
+inline constexpr int kTileVectors = kTile / 16;
+
 // The scores of a row, a vector of a tile's positions at a time.
 struct ScoreRow {
-  const float* data;
-  int64_t block_stride;  // floats between blocks
-  int blocks;            // 16-column blocks that lie side by side
-  F16 at(int i) const { return load(data + i / blocks * block_stride + i % blocks * 16); }
+  float* data;
+  const int64_t* offsets;  // of each vector
+  float* at(int i) const { return data + offsets[i]; }
 };
 
-// Turns a row's scores into prepared probabilities, `steps` steps of them; gives their maximum and sums. Only the first
-// n positions count: all of the tile if `Whole`, which is without cap and mask.
-template <typename T, bool Scaled, bool Whole>
-inline void softmax_row(const Products& products, const Tile& tile, ScoreRow scores, int n, int steps, int64_t mask_row,
-                        float* top, float* sum, std::byte* weights, size_t stride) {
+// Turns a row's scores into what their exponentials are taken of, in place; returns the maximum. Only the first n
+// positions count: all of the tile if `Whole`, which is without cap and mask.
+template <bool Scaled, bool Whole>
+inline float weigh_row(const Tile& tile, ScoreRow scores, int n, int64_t mask_row) {
   const Weighing& how = tile.how;
   const F16 scale = set1(how.scale), nothing = set1(-HUGE_VALF);
-  F16 v[kTile / 16];
+  F16 v[kTileVectors];
 #pragma GCC unroll 4
-  for (int i = 0; i < kTile / 16; ++i) {
+  for (int i = 0; i < kTileVectors; ++i) {
     const int here = Whole ? 16 : n - 16 * i;
     v[i] = nothing;
     if (here <= 0) continue;
-    v[i] = scores.at(i);
+    v[i] = load(scores.at(i));
     if constexpr (Scaled) v[i] = v[i] * load(tile.key_scales + 16 * i);
     v[i] = v[i] * scale;
     if constexpr (Whole) continue;
@@ -135,38 +134,41 @@ inline void softmax_row(const Products& products, const Tile& tile, ScoreRow sco
     if (how.mask.data != nullptr) v[i] = v[i] + how.mask.load_at(mask_row, tile.start + 16 * i, here);
     if (here < 16) v[i] = select(first(here), v[i], nothing);
   }
-  *top = horizontal_max(max(max(max(v[0], v[1]), v[2]), v[3]));
-  // Scores of -inf alone must not give -inf - -inf.
-  const F16 base = set1(*top == -HUGE_VALF ? 0.0F : *top);
-  F16 total = zero();
+  // A product writes whole blocks: those of positions from n on may be of an earlier one.
+  for (int i = 0; i < kTileVectors; ++i)
+    if (Whole || n > 16 * i) store(scores.at(i), v[i]);
+  return horizontal_max(max(max(max(v[0], v[1]), v[2]), v[3]));
+}
+
+// Turns a weighed row into prepared probabilities, `steps` steps of them, and gives their sums. `base` is the maximum.
+template <typename T, bool Scaled, bool Whole>
+inline void exponentiate_row(const Products& products, const Tile& tile, ScoreRow scores, int n, int steps, float base,
+                             float* sum, std::byte* weights, size_t stride) {
+  F16 v[kTileVectors];
 #pragma GCC unroll 4
-  for (int i = 0; i < kTile / 16; ++i) {
-    if (!Whole && n <= 16 * i) {
-      v[i] = zero();
-      continue;
-    }
-    v[i] = exp_of_nonpositive(v[i] - base);  // zero for a position that does not count
-    if constexpr (Scaled) {
+  for (int i = 0; i < kTileVectors; ++i)
+    v[i] = (Whole || n > 16 * i ? load(scores.at(i)) : set1(-HUGE_VALF)) - set1(base);
+  // Zero for a position that does not count.
+#pragma GCC unroll 4
+  for (F16& each : v) each = exp_of_nonpositive(each);
+  F16 total = zero();
+  if constexpr (Scaled) {
+    for (int i = 0; i < kTileVectors; ++i) {
       total = total + v[i];
+      if (!Whole && n <= 16 * i) continue;
       v[i] = v[i] * load(tile.value_scales + 16 * i);
       // A scale may be infinite where the row sees nothing.
-      if constexpr (!Whole) v[i] = select(first(std::max(0, n - 16 * i)), v[i], zero());
+      if constexpr (!Whole) v[i] = select(first(n - 16 * i), v[i], zero());
     }
-    if constexpr (std::is_same_v<T, Bf16>) v[i] = rounded_to_bf16(v[i]);
-    if constexpr (!Scaled) total = total + v[i];
   }
+  if constexpr (std::is_same_v<T, Bf16>)
+#pragma GCC unroll 4
+    for (F16& each : v) each = rounded_to_bf16(each);
+  if constexpr (!Scaled)
+    for (const F16& each : v) total = total + each;
   store(sum, total);
   store_weights(products, v[0], v[1], weights);
   if (Whole || steps > 1) store_weights(products, v[2], v[3], weights + stride);
-}
-
-template <typename T, bool Scaled>
-inline void softmax_scores(const Products& products, const Tile& tile, ScoreRow scores, int n, int steps,
-                           int64_t mask_row, float* top, float* sum, std::byte* weights, size_t stride) {
-  if (n == kTile && tile.how.cap == 0.0F && tile.how.mask.data == nullptr)
-    softmax_row<T, Scaled, true>(products, tile, scores, n, steps, mask_row, top, sum, weights, stride);
-  else
-    softmax_row<T, Scaled, false>(products, tile, scores, n, steps, mask_row, top, sum, weights, stride);
 }
 
 // The factors of the state and of the tile, and the new maximum and sums, of n <= 16 rows at once.
@@ -204,48 +206,85 @@ inline void multiply_blocks(const Products& products, const std::byte* x, int ro
   }
 }
 
-// The tile against a group of rows.
-template <typename T, typename E>
-inline void tile_group(const Products& products, const Tile& tile, const Rows& rows, Group group,
-                       Prefetch<E>& prefetch) {
-  int most = 0;
-  for (int r = 0; r < group.count; ++r) most = std::max(most, static_cast<int>(rows.depth[group.first + r]));
-  if (most == 0) return;
-  const int steps = static_cast<int>(steps_of(most)), stored = group.stored;
-  const size_t row_bytes = products.kernel->row_bytes, stride = static_cast<size_t>(stored) * row_bytes;
-  const std::byte* query = rows.query + static_cast<size_t>(group.first * steps_of(tile.d)) * row_bytes;
-  const int64_t columns = products.kernel->blocks(stored) * 16;
-  multiply_blocks(
-      products, query, stored, tile.keys, tile.d, (most + 15) / 16, static_cast<int>(steps_of(tile.d)), tile.scores,
-      [&] { prefetch.shares(kShares); }, [&](int64_t, const TileJob& job) { return job.acc + stored * columns; });
-  float tops[kGroupRows], sums[kGroupRows * 16], keep[kGroupRows], take[kGroupRows];
+// Turns the scores of a group into probabilities, `steps` steps of them, and merges its maxima and sums; gives the factors
+// of the outputs.
+template <typename T, bool Scaled>
+inline void weigh_group(const Products& products, const Tile& tile, const Rows& rows, Group group, int steps,
+                        int64_t columns, float* keep, float* take) {
+  const int32_t* depths = rows.depth + group.first;
+  const size_t row_bytes = products.kernel->row_bytes, stride = static_cast<size_t>(group.stored) * row_bytes;
+  float tops[kGroupRows], sums[kGroupRows * 16];
   for (int r = 0; r < kGroupRows; ++r) tops[r] = -HUGE_VALF;
-  for (int r = 0; r < group.count; ++r) {
-    const int depth = rows.depth[group.first + r];
+  int64_t offsets[kTileVectors];  // of positions 16 * i in a row of scores: divisions for each row would take as long
+  for (int i = 0; i < kTileVectors; ++i) offsets[i] = 16 * i / columns * group.stored * columns + 16 * i % columns;
+  const auto for_each_row = [&](auto f) {
+    const bool plain = tile.how.cap == 0.0F && tile.how.mask.data == nullptr;
+    for (int r = 0; r < group.count; ++r) {
+      const ScoreRow scores{tile.scores + r * columns, offsets};
+      if (plain && depths[r] == kTile)
+        f(std::true_type(), r, scores, depths[r]);
+      else
+        f(std::false_type(), r, scores, depths[r]);
+    }
+  };
+  // Two loops: a row's exponentials wait for its maximum, but not for those of the rows before it.
+  for_each_row([&](auto whole, int r, ScoreRow scores, int n) {
     const int64_t mask_row = tile.how.mask.data != nullptr ? rows.mask_row[group.first + r] : 0;
-    const ScoreRow scores{tile.scores + r * columns, stored * columns, static_cast<int>(columns / 16)};
-    softmax_scores<T, kHasScales<E>>(products, tile, scores, depth, steps, mask_row, tops + r, sums + 16 * r,
-                                     tile.weights + static_cast<size_t>(r) * row_bytes, stride);
-  }
+    tops[r] = weigh_row<Scaled, whole()>(tile, scores, n, mask_row);
+  });
+  for_each_row([&](auto whole, int r, ScoreRow scores, int n) {
+    // Scores of -inf alone must not give -inf - -inf.
+    const float base = tops[r] == -HUGE_VALF ? 0.0F : tops[r];
+    exponentiate_row<T, Scaled, whole()>(products, tile, scores, n, steps, base, sums + 16 * r,
+                                         tile.weights + static_cast<size_t>(r) * row_bytes, stride);
+  });
   for (int r = 0; r < group.count; r += 16) {
     const int n = std::min(16, group.count - r);
     merge_sums(rows.top + group.first + r, rows.sum + 16 * (group.first + r), tops + r, sums + 16 * r, n, keep + r,
                take + r);
   }
-  const int64_t width = padded(tile.dv);
-  multiply_blocks(
-      products, tile.weights, stored, tile.values, kTile, (tile.dv + 15) / 16, steps, tile.products,
-      [&] { prefetch.shares(kShares); },
-      [&](int64_t block, const TileJob& job) {
-        for (int r = 0; r < group.count; ++r) {
-          if (rows.depth[group.first + r] == 0) continue;
-          float* out = rows.output + (group.first + r) * width + block * 16;
-          const F16 a = set1(keep[r]), b = set1(take[r]);
-          for (int64_t c = 0; c < columns; c += 16)
-            store(out + c, fma(load(job.acc + r * columns + c), b, load(out + c) * a));
-        }
-        return job.acc;
-      });
+}
+
+// Adds a pair of blocks of a group's products to its outputs.
+inline void merge_outputs(const Rows& rows, Group group, int64_t width, int64_t column, const float* products,
+                          int64_t columns, const float* keep, const float* take) {
+  for (int r = 0; r < group.count; ++r, products += columns) {
+    if (rows.depth[group.first + r] == 0) continue;
+    float* out = rows.output + (group.first + r) * width + column;
+    const F16 a = set1(keep[r]), b = set1(take[r]);
+    if (columns == 32) {
+      const F16 left = fma(load(products), b, load(out) * a), right = fma(load(products + 16), b, load(out + 16) * a);
+      store(out, left);
+      store(out + 16, right);
+      continue;
+    }
+    for (int64_t c = 0; c < columns; c += 16) store(out + c, fma(load(products + c), b, load(out + c) * a));
+  }
+}
+
+// The tile against a group of rows.
+template <typename T, typename E>
+inline void tile_group(const Products& products, const Tile& tile, const Rows& rows, Group group,
+                       Prefetch<E>& prefetch) {
+  const int32_t* depths = rows.depth + group.first;
+  const int most = *std::max_element(depths, depths + group.count);
+  if (most == 0) return;
+  const LinearKernel& kernel = *products.kernel;
+  const int steps = static_cast<int>(steps_of(most));
+  const int64_t columns = kernel.blocks(group.stored) * 16, width = padded(tile.dv);
+  const std::byte* query = rows.query + static_cast<size_t>(group.first * steps_of(tile.d)) * kernel.row_bytes;
+  const auto before = [&] { prefetch.shares(kShares); };
+  multiply_blocks(products, query, group.stored, tile.keys, tile.d, (most + 15) / 16,
+                  static_cast<int>(steps_of(tile.d)), tile.scores, before,
+                  [&](int64_t, const TileJob& job) { return job.acc + group.stored * columns; });
+  float keep[kGroupRows], take[kGroupRows];
+  weigh_group<T, kHasScales<E>>(products, tile, rows, group, steps, columns, keep, take);
+  // The scores are of no use any more.
+  multiply_blocks(products, tile.weights, group.stored, tile.values, kTile, (tile.dv + 15) / 16, steps, tile.scores,
+                  before, [&](int64_t block, const TileJob& job) {
+                    merge_outputs(rows, group, width, block * 16, job.acc, columns, keep, take);
+                    return job.acc;
+                  });
 }
 
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL
