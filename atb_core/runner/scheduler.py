@@ -185,7 +185,9 @@ class Scheduler:
         counts: list[int] = []
         candidates = self._candidates(self.max_num_seqs - len(decoding))
         num_chunks = 0
-        if decoding and candidates and any(each.call.streams for each in decoding) and self._can_mix():
+        # A call does not wait for its own prompts.
+        calls = {each.call for each in candidates}
+        if candidates and any(each.call.streams and calls != {each.call} for each in decoding) and self._can_mix():
             # Who waits for the first token counts as much as who waits for the next one.
             num_chunks = min(_MOST_CHUNKS, max(1, len(candidates) // len(decoding)))
         # The part of the step that is left, and keys of the blocks that requests of this step are about to fill.

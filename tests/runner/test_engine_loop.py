@@ -433,6 +433,16 @@ def test_who_waits_for_a_first_token_counts_as_much_as_who_waits_for_the_next() 
     assert setup.model.tokens_per_step == [40, 1 + 2]
 
 
+def test_a_stream_does_not_hold_up_the_other_prompts_of_its_call() -> None:
+    setup = make(mixes=True, max_prefill=10, chunk_size=3)
+    chunks = setup.loop.chunks(
+        Call([make_request(n, [n] * 10, SamplingParams(max_tokens=9)) for n in range(3)], streams=True)
+    )
+    for _ in chunks:
+        pass
+    assert setup.model.tokens_per_step[:4] == [10, 1 + 10, 2 + 10, 3]
+
+
 def test_a_step_beside_a_stream_has_four_chunks_at_most() -> None:
     setup = make(mixes=True, max_prefill=40, chunk_size=3)
     stream = setup.loop.chunks(Call([make_request(0, [1, 2], SamplingParams(max_tokens=30))], streams=True))
