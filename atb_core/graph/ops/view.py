@@ -16,7 +16,6 @@ class Reshape(Op):
 
     shape: Shape | Callable[[list[DimLike]], Sequence[DimLike]]
 
-    backends = Op.backends | {"atb"}
     is_view = True
 
     def __post_init__(self) -> None:
@@ -60,6 +59,7 @@ class Assign(Op):
 
     input_names = ("value", "target")
     input_dtypes = ("any", "value")
+    backends = Op.backends - {"atb"}
     writes = (1,)
     num_outputs = 0
 
