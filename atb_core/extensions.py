@@ -3,7 +3,7 @@
 
 A layer declares an extension point in the file that uses it, with a check of contributed items:
 
-    FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", "a list of Pass", pass_problem)
+    FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", Pass, pass_problem)
 
 The plugin system fills the extension point when it is first read. For a single object, a layer declares a port:
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -137,14 +138,22 @@ class Extensions(Generic[T]):
 
     Args:
         hook: name of the hook that fills it.
-        expected: description of the hook's result, for messages.
-        problem: returns a sentence that names the fault of a contributed item, `None` if it has none.
+        kind: class of the contributed items; with `subclasses`, base of the classes that are contributed.
+        problem: returns a sentence that names a further fault of an item, `None` if it has none.
     """
 
-    def __init__(self, hook: str, expected: str, problem: Callable[[object], str | None]) -> None:
+    def __init__(
+        self, hook: str, kind: type, problem: Callable[[Any], str | None] | None = None, subclasses: bool = False
+    ) -> None:
         self.hook = hook
-        self.expected = expected
-        self.problem = problem
+        #: The hook's result, for messages.
+        self.expected = f"a list of {'subclasses of ' if subclasses else ''}{kind.__name__}"
+        self._kind, self._problem, self._subclasses = kind, problem, subclasses
+
+    def problem(self, item: object) -> str | None:
+        """Returns a sentence that names the fault of a contributed item, `None` if it has none."""
+        fault = (class_problem if self._subclasses else _item_problem)(item, self._kind)
+        return fault or (self._problem(item) if self._problem else None)
 
     def all(self) -> list[Contribution[T]]:
         """Returns the contributions so far; raises PluginError in strict mode if any plugin failed."""
@@ -175,6 +184,18 @@ class Extensions(Generic[T]):
     def failures(self) -> str:
         """Returns a sentence, with a leading space, that names the plugins that failed; empty if none did."""
         return _provider().failures()
+
+
+def _item_problem(item: object, kind: type) -> str | None:
+    return None if isinstance(item, kind) else f"{item!r:.200} is no {kind.__name__}"
+
+
+def class_problem(item: object, base: type) -> str | None:
+    """Returns a sentence that says why `item` is no complete subclass of `base`, `None` if it is one."""
+    if not (isinstance(item, type) and issubclass(item, base)):
+        return f"{item!r:.200} is no subclass of {base.__name__}"
+    missing = ", ".join(sorted(getattr(item, "__abstractmethods__", ())))
+    return f"{item.__name__} is abstract; it lacks {missing}" if inspect.isabstract(item) else None
 
 
 def blame(error: BaseException, owner: Owner | None = None, skip_core: bool = False) -> tuple[Owner, str] | None:

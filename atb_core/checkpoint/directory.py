@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atb_core.checkpoint.base import Checkpoint, TokenizerParts, WeightLoader, end_token_ids
+from atb_core.checkpoint.guarded_tokenizer import TOKEN_FLAGS
 from atb_core.checkpoint.quant_schemes import declared_quantization, open_quantized
 from atb_core.checkpoint.tokenizer_json import library_errors, tokenizer_from_json
 from atb_core.errors import ConfigError, TokenizerError, WeightsError
@@ -31,7 +32,6 @@ _MAX_TOKENIZER_BYTES = 256 << 20
 _SLOW_FORMATS = ("tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 # The order decides about the ids of tokens that no file numbers.
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 class DirectoryCheckpoint(Checkpoint):
@@ -206,7 +206,7 @@ def _add_tokens(
         by_id[int(number)] = token
     new = {number: _text_of(token) for number, token in by_id.items() if backend.token_to_id(_text_of(token)) is None}
     known = backend.get_added_tokens_decoder().values()
-    flags = {token.content: {flag: getattr(token, flag) for flag in _FLAGS} for token in known}
+    flags = {token.content: {flag: getattr(token, flag) for flag in TOKEN_FLAGS} for token in known}
     for number in sorted(by_id):
         text = _text_of(by_id[number])
         flags[text] = {"normalized": text not in special_texts, **flags.pop(text, {}), **_flags_of(by_id[number])}
@@ -223,7 +223,7 @@ def _add_tokens(
 
 
 def _flags_of(token: Any) -> dict[str, bool]:
-    return {key: token[key] is True for key in _FLAGS if key in token} if isinstance(token, dict) else {}
+    return {key: token[key] is True for key in TOKEN_FLAGS if key in token} if isinstance(token, dict) else {}
 
 
 def _named_templates(listed: object) -> dict[str, str]:

@@ -49,10 +49,8 @@ class CheckpointFormat:
         return f"the checkpoint format {self.name!r}"
 
 
-def format_problem(item: object) -> str | None:
+def format_problem(item: CheckpointFormat) -> str | None:
     """Returns the fault of a contributed format, `None` if it has none."""
-    if not isinstance(item, CheckpointFormat):
-        return f"{item!r} is no CheckpointFormat"
     if not isinstance(item.name, str) or not item.name:
         return f"{item!r} has no name"
     if not (callable(item.matches) and callable(item.open) and callable(item.files)):
@@ -65,7 +63,7 @@ def format_problem(item: object) -> str | None:
 
 
 CHECKPOINT_FORMATS: Extensions[CheckpointFormat] = Extensions(
-    "atb_checkpoint_formats", "a list of atb_core.plugins.CheckpointFormat", format_problem
+    "atb_checkpoint_formats", CheckpointFormat, format_problem
 )
 
 

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 _SECONDS = 10.0
 # Bytes for the vocabulary of a quarter of a million tokens in three forms, and for what it encodes.
 _MEMORY = 2 << 30
-_FLAGS = ("special", "normalized", "single_word", "lstrip", "rstrip")
+#: The properties of an added token.
+TOKEN_FLAGS = ("special", "normalized", "single_word", "lstrip", "rstrip")
 
 
 def _described(token: AddedToken) -> dict[str, Any]:
-    return {name: getattr(token, name) for name in ("content", *_FLAGS)}
+    return {name: getattr(token, name) for name in ("content", *TOKEN_FLAGS)}
 
 
 class GuardedTokenizer:

@@ -46,17 +46,12 @@ class QuantScheme:
         return f"the quantisation scheme {self.name!r}"
 
 
-def _problem(item: object) -> str | None:
-    if not isinstance(item, QuantScheme):
-        return f"{item!r} is no QuantScheme"
-    if not isinstance(item.name, str) or not item.name or not callable(item.open):
-        return f"{item!r} has no name, or its open is no function"
-    return None
+def _problem(item: QuantScheme) -> str | None:
+    named = isinstance(item.name, str) and item.name
+    return None if named and callable(item.open) else f"{item!r} has no name, or its open is no function"
 
 
-QUANT_SCHEMES: Extensions[QuantScheme] = Extensions(
-    "atb_quant_schemes", "a list of atb_core.plugins.QuantScheme", _problem
-)
+QUANT_SCHEMES: Extensions[QuantScheme] = Extensions("atb_quant_schemes", QuantScheme, _problem)
 
 
 def declared_quantization(directory: Path, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:

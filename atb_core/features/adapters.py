@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
@@ -115,17 +114,7 @@ def _missing(name: object) -> RequestError:
     )
 
 
-def manager_problem(item: object) -> str | None:
-    """Returns a sentence that names the fault of a contributed manager, `None` if it has none."""
-    if not (isinstance(item, type) and issubclass(item, AdapterManager)):
-        return f"{item!r:.200} is no subclass of AdapterManager"
-    missing = ", ".join(sorted(item.__abstractmethods__)) if inspect.isabstract(item) else ""
-    return f"{item.__name__} lacks {missing}" if missing else None
-
-
-ADAPTERS: Extensions[type[AdapterManager]] = Extensions(
-    "atb_adapters", "a list of subclasses of atb_core.features.adapters.AdapterManager", manager_problem
-)
+ADAPTERS: Extensions[type[AdapterManager]] = Extensions("atb_adapters", AdapterManager, subclasses=True)
 
 
 def adapter_manager() -> type[AdapterManager]:

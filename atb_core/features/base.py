@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from atb_core.errors import EngineError, GraphError
+from atb_core.extensions import class_problem
 
 if TYPE_CHECKING:
     from atb_core.features.step import Step
@@ -155,11 +155,8 @@ def check_stacking(features: Sequence[type[FeatureDecorator]]) -> None:
     """
     names: list[str] = []
     for feature in features:
-        if not (isinstance(feature, type) and issubclass(feature, FeatureDecorator)):
-            raise GraphError(f"{feature!r} is not a subclass of FeatureDecorator")
-        if inspect.isabstract(feature):
-            missing = ", ".join(sorted(feature.__abstractmethods__))
-            raise GraphError(f"the feature {feature.__name__} is abstract; it lacks {missing}")
+        if fault := class_problem(feature, FeatureDecorator):
+            raise GraphError(fault)
         name = getattr(feature, "feature_name", None)
         if not isinstance(name, str) or not name:
             raise GraphError(f"the feature {feature.__name__} has no feature_name")

@@ -10,18 +10,16 @@ from atb_core.extensions import Contribution, Extensions
 from atb_core.features.base import FeatureDecorator, check_stacking
 
 
-def feature_problem(item: object) -> str | None:
+def feature_problem(item: type[FeatureDecorator]) -> str | None:
     """Returns a sentence that names the fault of a contributed feature, `None` if it has none."""
     try:
-        check_stacking([item])  # type: ignore[list-item] # refuses everything but a feature
+        check_stacking([item])
     except GraphError as error:
         return str(error)
     return None
 
 
-FEATURES: Extensions[type[FeatureDecorator]] = Extensions(
-    "atb_features", "a list of subclasses of atb_core.FeatureDecorator", feature_problem
-)
+FEATURES: Extensions[type[FeatureDecorator]] = Extensions("atb_features", FeatureDecorator, feature_problem, True)
 
 
 def features_by_name(

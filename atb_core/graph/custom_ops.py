@@ -36,10 +36,8 @@ class OpContribution:
     expand: Callable[..., Any] | None = None
 
 
-def op_problem(item: object) -> str | None:
+def op_problem(item: OpContribution) -> str | None:
     """Returns a sentence that names the fault of a contributed op, `None` if it has none."""
-    if not isinstance(item, OpContribution):
-        return f"{item!r} is not an OpContribution"
     op = item.op
     if not (isinstance(op, type) and issubclass(op, Op)):
         return f"{op!r} is not a subclass of Op"
@@ -60,7 +58,7 @@ def op_problem(item: object) -> str | None:
     return None
 
 
-OPS: Extensions[OpContribution] = Extensions("atb_ops", "a list of atb_core.plugins.OpContribution", op_problem)
+OPS: Extensions[OpContribution] = Extensions("atb_ops", OpContribution, op_problem)
 
 
 def find_op(name: str) -> type[Op]:

@@ -8,7 +8,6 @@ when they print the same.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,8 +189,3 @@ def checked_shape(shape: Sequence[DimLike]) -> Shape:
         if not isinstance(size, Dim) and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
             raise GraphError(f"{size!r:.80} is not a size: a shape holds non-negative ints and Dims")
     return tuple(shape)
-
-
-def num_elements(shape: Shape) -> DimLike:
-    """Returns the number of elements of a tensor of this shape."""
-    return math.prod(shape)

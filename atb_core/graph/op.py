@@ -37,9 +37,9 @@ class Op:
 
     #: Indices of inputs that are written in place.
     writes: ClassVar[tuple[int, ...]] = ()
-    #: Backends that run the op; a test compares this with the kernels that the backends have. The kernel of a plugin
-    #: adds its backend when it is first needed; `graph.custom_ops.supports` includes it before that.
-    backends: ClassVar[frozenset[str]] = frozenset({"reference", "cpu"})
+    #: Backends that run the op; tests compare this with what the backends have. The kernel of a plugin adds its backend
+    #: when it is first needed; `graph.custom_ops.supports` includes it before that.
+    backends: ClassVar[frozenset[str]] = frozenset({"reference", "cpu", "atb"})
     #: Prefix of the name of a custom op; by convention the package that it is imported from.
     namespace: ClassVar[str] = ""
     #: Names of all inputs, optional ones too, in their order.

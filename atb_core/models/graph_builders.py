@@ -33,12 +33,7 @@ class GraphBuilder:
     prepare: Callable[[str, BaseConfig], Callable[[CausalLM], VariantStore]]
 
 
-def builder_problem(item: object) -> str | None:
-    """Returns a sentence that names the fault of a contributed item, `None` if it has none."""
-    return None if isinstance(item, GraphBuilder) else f"{item!r:.200} is no GraphBuilder"
-
-
-GRAPH_BUILDERS: Extensions[GraphBuilder] = Extensions("atb_graph_builders", "a list of GraphBuilder", builder_problem)
+GRAPH_BUILDERS: Extensions[GraphBuilder] = Extensions("atb_graph_builders", GraphBuilder)
 
 
 def graph_builder(name: str) -> GraphBuilder:

@@ -7,13 +7,15 @@ import atexit
 import re
 from typing import Any
 
-from atb_core.child import ChildError, Worker, encode
+from atb_core.child import Worker, encode
 from atb_core.errors import RequestError, TokenizerError
 
 Message = dict[str, Any]
 NO_CHAT = "Let it continue a text without a template: `atb run --raw`, or generate() with a string."
 
 _TIME_LIMIT = 10.0
+# Bytes that a rendering may allocate.
+MEMORY_LIMIT = 512 << 20
 TEMPLATE_LIMIT = 1 << 20
 
 
@@ -50,46 +52,26 @@ class ChatTemplate:
         """Returns True if the name of a variable occurs in the template; one that does not cannot change anything."""
         return re.search(rf"\b{re.escape(variable)}\b", self.source) is not None
 
-    def render(
-        self,
-        messages: list[Message],
-        *,
-        tools: list[dict[str, Any]] | None = None,
-        documents: list[dict[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        **variables: Any,
-    ) -> str:
+    def render(self, messages: list[Message], **variables: Any) -> str:
         """Returns the text of a conversation, as Hugging Face's `apply_chat_template` renders it.
 
         Raises:
             RequestError: The template refuses the conversation, or a value in it is not plain data.
             TokenizerError: The template is faulty, or takes more steps, time or memory than allowed.
         """
-        values = {
-            **self._special_tokens,
-            **variables,
-            "messages": messages,
-            "tools": tools,
-            "documents": documents,
-            "add_generation_prompt": add_generation_prompt,
-        }
+        # What templates may ask for without a check that it is there.
+        usual = {"tools": None, "documents": None, "add_generation_prompt": True}
+        values = {**self._special_tokens, **usual, **variables, "messages": messages}
         try:
             request = encode({"template": self.source, "variables": values})
         except (TypeError, ValueError, RecursionError) as error:
             raise RequestError(f"A chat must consist of strings, numbers, lists and dicts: {error}") from None
-        try:
-            answer: dict[str, str] = _worker.ask(request, _TIME_LIMIT)
-        except ChildError as error:
-            raise _faulty(f"cannot be rendered: {error}") from None
-        except TimeoutError:
-            raise _faulty(f"takes more than {_TIME_LIMIT:g} seconds") from None
-        except OSError as error:
-            raise TokenizerError(f"The process that renders chat templates cannot be started: {error}") from None
+        answer = _worker.try_ask(request, _TIME_LIMIT, MEMORY_LIMIT)
         if "refused" in answer:
             raise RequestError(f"The model's chat template refuses this conversation: {answer['refused']}")
         if "error" in answer:
             raise _faulty(f"fails: {answer['error']}")
-        return answer["text"]
+        return str(answer["text"])
 
 
 def _faulty(what: str) -> TokenizerError:

@@ -42,11 +42,7 @@ class DraftMethod:
     configure: Callable[[Mapping[str, Any]], Callable[[], Drafter]]
 
 
-def _problem(item: object) -> str | None:
-    return None if isinstance(item, DraftMethod) else f"{item!r:.200} is no DraftMethod"
-
-
-DRAFT_METHODS: Extensions[DraftMethod] = Extensions("atb_draft_methods", "a list of DraftMethod", _problem)
+DRAFT_METHODS: Extensions[DraftMethod] = Extensions("atb_draft_methods", DraftMethod)
 
 
 def drafter_maker(config: Mapping[str, Any]) -> Callable[[], Drafter]:

@@ -21,9 +21,9 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from atb_core.child import serve
+from atb_core.runner.chat_template import MEMORY_LIMIT
 
-# Bytes that a rendering may allocate, and characters it may produce.
-_MEMORY_LIMIT = 512 << 20
+# Characters that a rendering may produce.
 _RENDERED_LIMIT = 16 << 20
 
 
@@ -145,4 +145,4 @@ def main() -> None:
     for module in ("encodings.unicode_escape", "html", "jinja2.constants", "jinja2.debug", "pprint", "textwrap"):
         importlib.import_module(module)
     _strftime_now("%c")
-    serve(lambda request, answer: answer(_rendered(request)), memory=_MEMORY_LIMIT)
+    serve(lambda request, answer: answer(_rendered(request)), memory=MEMORY_LIMIT)

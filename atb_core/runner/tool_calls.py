@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -123,19 +122,13 @@ def json_value(text: str) -> Any:
         return text
 
 
-def parser_problem(item: object) -> str | None:
+def parser_problem(item: type[ToolParser]) -> str | None:
     """Returns a sentence that names the fault of a contributed parser, `None` if it has none."""
-    if not (isinstance(item, type) and issubclass(item, ToolParser)):
-        return f"{item!r} is no subclass of ToolParser"
-    if inspect.isabstract(item):
-        return f"{item.__name__} lacks {', '.join(sorted(item.__abstractmethods__))}"
     name = getattr(item, "name", None)
     return None if isinstance(name, str) and name else f"{item.__name__} has no name"
 
 
-TOOL_PARSERS: Extensions[type[ToolParser]] = Extensions(
-    "atb_tool_parsers", "a list of subclasses of atb_core.plugins.ToolParser", parser_problem
-)
+TOOL_PARSERS: Extensions[type[ToolParser]] = Extensions("atb_tool_parsers", ToolParser, parser_problem, True)
 
 
 def tool_parser(name: str | None, model_type: str) -> ToolParser:

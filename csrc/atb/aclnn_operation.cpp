@@ -14,6 +14,12 @@ bool same(const ::atb::TensorDesc& a, const ::atb::TensorDesc& b) {
          std::equal(a.shape.dims, a.shape.dims + a.shape.dimNum, b.shape.dims);
 }
 
+// Frees an executor that no second phase will: one that is repeatable belongs to the caller.
+AclnnStatus discard(aclOpExecutor* executor) {
+  const AclnnStatus status = aclnn_basics().aclSetAclOpExecutorRepeatable(executor);
+  return status == 0 ? aclnn_basics().aclDestroyAclOpExecutor(executor) : status;
+}
+
 void append_descs(std::vector<::atb::TensorDesc>& descs, const ::atb::SVector<::atb::Tensor>& tensors) {
   for (size_t i = 0; i < tensors.size(); ++i) descs.push_back(tensors.at(i).desc);
 }
@@ -58,8 +64,9 @@ void AclnnTensors::add(size_t place, bool list, AclnnView view, const ::atb::Ten
   return param_.call->infer(param_, in, out);
 }
 
-AclnnStatus AclnnOperation::plan(const ::atb::VariantPack& pack, AclnnTensors& tensors, uint64_t& workspace,
-                                 aclOpExecutor*& executor) const {
+::atb::Status AclnnOperation::plan(const ::atb::VariantPack& pack, AclnnTensors& tensors, uint64_t& workspace,
+                                   aclOpExecutor*& executor) {
+  last_error_.clear();
   const auto add = [&](const std::vector<AclnnOperand>& operands, const ::atb::SVector<::atb::Tensor>& given) {
     for (size_t i = 0; i < operands.size(); ++i) {
       tensors.add(operands[i].place, operands[i].list, operands[i].view, given.at(i));
@@ -68,7 +75,8 @@ AclnnStatus AclnnOperation::plan(const ::atb::VariantPack& pack, AclnnTensors& t
   add(param_.inputs, pack.inTensors);
   add(param_.outputs, pack.outTensors);
   const std::string first = std::string(param_.call->name) + "GetWorkspaceSize";
-  return param_.call->plan(aclnn_symbol(first.c_str()), tensors, param_, &workspace, &executor);
+  const AclnnStatus status = param_.call->plan(aclnn_symbol(first.c_str()), tensors, param_, &workspace, &executor);
+  return status == 0 ? ::atb::NO_ERROR : fail("GetWorkspaceSize", status);
 }
 
 ::atb::Status AclnnOperation::fail(const char* phase, AclnnStatus status) {
@@ -89,17 +97,14 @@ AclnnStatus AclnnOperation::plan(const ::atb::VariantPack& pack, AclnnTensors& t
     return ::atb::NO_ERROR;
   }
   known_.clear();
-  last_error_.clear();
   AclnnTensors tensors(param_.call->places);
   aclOpExecutor* executor = nullptr;
   uint64_t wanted = 0;
-  AclnnStatus status = plan(pack, tensors, wanted, executor);
-  if (status != 0) return fail("GetWorkspaceSize", status);
-  // The second phase would free this executor, but Execute makes its own, which has the addresses. One that is
-  // repeatable belongs to the caller.
-  status = aclnn_basics().aclSetAclOpExecutorRepeatable(executor);
-  if (status == 0) status = aclnn_basics().aclDestroyAclOpExecutor(executor);
-  if (status != 0) return fail("GetWorkspaceSize", status);
+  const ::atb::Status planned = plan(pack, tensors, wanted, executor);
+  if (planned != ::atb::NO_ERROR) return planned;
+  // Execute makes an executor of its own, which has the addresses.
+  const AclnnStatus discarded = discard(executor);
+  if (discarded != 0) return fail("GetWorkspaceSize", discarded);
   workspace = known_workspace_ = wanted;
   known_ = std::move(descs);
   return ::atb::NO_ERROR;
@@ -108,19 +113,18 @@ AclnnStatus AclnnOperation::plan(const ::atb::VariantPack& pack, AclnnTensors& t
 ::atb::Status AclnnOperation::Execute(const ::atb::VariantPack& pack, uint8_t* workspace, uint64_t workspace_size,
                                       ::atb::Context* context) {
   if (context == nullptr || context->GetExecuteStream() == nullptr) return ::atb::ERROR_INVALID_STREAM;
-  last_error_.clear();
   AclnnTensors tensors(param_.call->places);
   aclOpExecutor* executor = nullptr;
   uint64_t wanted = 0;
-  AclnnStatus status = plan(pack, tensors, wanted, executor);
-  if (status != 0) return fail("GetWorkspaceSize", status);
+  const ::atb::Status planned = plan(pack, tensors, wanted, executor);
+  if (planned != ::atb::NO_ERROR) return planned;
   if (wanted > workspace_size) {
-    aclnn_basics().aclSetAclOpExecutorRepeatable(executor);
-    aclnn_basics().aclDestroyAclOpExecutor(executor);
+    discard(executor);
     return ::atb::ERROR_INVALID_WORKSPACE_SIZE;
   }
   using Run = AclnnStatus (*)(void*, uint64_t, aclOpExecutor*, aclrtStream);
-  status = aclnn_function<Run>(param_.call->name)(workspace, wanted, executor, context->GetExecuteStream());
+  const AclnnStatus status =
+      aclnn_function<Run>(param_.call->name)(workspace, wanted, executor, context->GetExecuteStream());
   return status == 0 ? ::atb::NO_ERROR : fail("", status);
 }
 

@@ -79,8 +79,9 @@ class AclnnOperation final : public ::atb::Operation {
   const std::string& last_error() const { return last_error_; }
 
  private:
-  AclnnStatus plan(const ::atb::VariantPack& pack, AclnnTensors& tensors, uint64_t& workspace,
-                   aclOpExecutor*& executor) const;
+  // Calls the first phase on tensors that it makes; last_error() tells a failure.
+  ::atb::Status plan(const ::atb::VariantPack& pack, AclnnTensors& tensors, uint64_t& workspace,
+                     aclOpExecutor*& executor);
   ::atb::Status fail(const char* phase, AclnnStatus status);
 
   const AclnnParam param_;

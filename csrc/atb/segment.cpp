@@ -79,28 +79,23 @@ class Numbering {
 
   Value input(const Graph::Node& node, int local, const Lowering& lowering, Segment& segment) {
     const int root = context_.roots[static_cast<size_t>(node.inputs[static_cast<size_t>(local)])];
-    if (produced_.contains(root)) {
-      if (lowering.host_inputs().contains(local)) {
-        lowering.refuse("ATB reads input ", local, " on the host, so it has to be an input of the network");
-      }
-      return {Kind::produced, root};
-    }
+    const bool on_host = lowering.host_inputs().contains(local);
+    lowering.require(!on_host || context_.graph.tensor(root).kind == TensorKind::input, "ATB reads input ", local,
+                     " on the host, so it has to be an input of the network");
+    if (produced_.contains(root)) return {Kind::produced, root};
     const auto layout = lowering.layouts().find(local);
-    Segment::Operand operand{root, layout == lowering.layouts().end() ? Layout::nd : layout->second};
-    const auto [found, fresh] = inputs_.try_emplace(operand, static_cast<int>(segment.inputs.size()));
-    if (fresh) segment.inputs.push_back(operand);
-    if (lowering.host_inputs().contains(local)) {
-      if (context_.graph.tensor(root).kind != TensorKind::input) {
-        lowering.refuse("ATB reads input ", local, " on the host, so it has to be an input of the network");
-      }
-      segment.inputs[static_cast<size_t>(found->second)].host_data = true;
-    }
-    return {Kind::input, found->second};
+    const Value value = operand({root, layout == lowering.layouts().end() ? Layout::nd : layout->second}, segment);
+    if (on_host) segment.inputs[static_cast<size_t>(value.number)].host_data = true;
+    return value;
   }
 
   Value weight_part(const Graph::Node& node, const WeightPart& part, const Lowering& lowering, Segment& segment) {
     const int tensor = node.inputs[static_cast<size_t>(part.input)];
-    const Segment::Operand operand{tensor, part.layout, false, *lowering.quantized(part.input)};
+    return operand({tensor, part.layout, false, *lowering.quantized(part.input)}, segment);
+  }
+
+  // Returns an operand of the segment, which is added if it is new.
+  Value operand(const Segment::Operand& operand, Segment& segment) {
     const auto [found, fresh] = inputs_.try_emplace(operand, static_cast<int>(segment.inputs.size()));
     if (fresh) segment.inputs.push_back(operand);
     return {Kind::input, found->second};

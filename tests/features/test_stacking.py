@@ -48,7 +48,7 @@ def test_a_feature_is_stackable_on_what_it_lists_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        ([int], "not a subclass"),
+        ([int], "no subclass of FeatureDecorator"),
         ([FeatureDecorator], "abstract; it lacks is_activated, is_enabled"),
         ([feature(None)], "no feature_name"),
         ([feature("a"), feature("a")], "'a' .*taken"),

@@ -194,7 +194,7 @@ def atb_ops():
 REFUSED = {
     "an op of core": ("OpContribution(__import__('atb_core.graph.ops').graph.ops.Linear)", "Linear belongs to core"),
     "no op": ("OpContribution(int)", "<class 'int'> is not a subclass of Op"),
-    "no contribution": ("ScaleAdd", "is not an OpContribution"),
+    "no contribution": ("ScaleAdd", "is no OpContribution"),
     "no kernel": ("OpContribution(ScaleAdd, kernels={'cpu': 1})", "ScaleAdd for 'cpu' is 1, not a kernel of a class"),
     "a kernel for another backend": (
         "OpContribution(ScaleAdd, kernels={'tpu': atb_core.engine.kernels.CpuKernel('a', 'b')})",

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atb_core.graph.dim import Dim, DimLike, num_elements, shape_text
+from atb_core.graph.dim import Dim, DimLike, shape_text
 
 T, B = Dim("T"), Dim("B")
 
@@ -66,4 +68,4 @@ def test_a_name_must_be_an_identifier() -> None:
 def test_text_and_element_counts() -> None:
     assert shape_text((T, 64)) == "[T, 64]"
     assert shape_text(None) == "[?]"
-    assert num_elements((T, 4, 16)) == T * 64
+    assert math.prod((T, 4, 16)) == T * 64

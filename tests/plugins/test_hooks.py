@@ -103,12 +103,12 @@ def test_an_implementation_is_called_once(site: Site) -> None:
 BROKEN = {
     "raises": ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
     "exits": ("raise SystemExit(3)", "SystemExit: 3"),
-    "returns nothing": ("pass", "returned None, not a list of subclasses of atb_core.plugins.ToolParser"),
+    "returns nothing": ("pass", "returned None, not a list of subclasses of ToolParser"),
     "returns one instead of a list": ("return 7", "returned 7, not a list"),
     "returns another class": ("return [int]", "<class 'int'> is no subclass of ToolParser; expected was a list of"),
     "returns an abstract class": (
         "from atb_core.plugins import ToolParser; return [type('P', (ToolParser,), {'name': 'p'})]",
-        "P lacks parse",
+        "P is abstract; it lacks parse",
     ),
     "returns a class without a name": (
         "from atb_core.plugins import ToolParser; return [type('P', (ToolParser,), {'parse': print})]",

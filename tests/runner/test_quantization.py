@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from atb_core import ModelRunner
+from atb_core import ModelRunner, SamplingParams
 from atb_core.errors import BackendUnavailableError, RequestError
 from atb_core.names import QUANTIZATIONS
 from atb_testing import tiny_checkpoint
 
 PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8]]
+SHORT = SamplingParams(max_tokens=24)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,8 @@ def test_a_quantised_model_takes_less_memory_and_still_generates(model: Path, qu
         ModelRunner(model, load_tokenizer=False, quantization=quantization) as runner,
     ):
         assert runner.model.variants.store.nbytes < 0.7 * plain.model.variants.store.nbytes
-        alone = [runner.generate([prompt])[0] for prompt in PROMPTS]
-        assert [o.outputs[0].token_ids for o in runner.generate(PROMPTS)] == [o.outputs[0].token_ids for o in alone]
+        alone = [runner.generate([prompt], SHORT)[0].token_ids for prompt in PROMPTS]
+        assert [output.token_ids for output in runner.generate(PROMPTS, SHORT)] == alone
 
 
 def test_what_cannot_be_quantised_is_refused_by_name(model: Path) -> None:

@@ -25,27 +25,26 @@ class Refused:
 sys.meta_path.insert(0, Refused())
 import atb_core
 
-with atb_core.ModelRunner(sys.argv[1], graph=sys.argv[2], load_tokenizer=False, max_num_seqs=4) as runner:
-    prompts = [[1, 2, 3, 4], [5, 6]]
-    params = atb_core.SamplingParams(max_tokens=6, ignore_eos=True)
-    print([output.outputs[0].token_ids for output in runner.generate(prompts, params)])
+for path in sys.argv[2:]:
+    with atb_core.ModelRunner(path, graph=sys.argv[1], load_tokenizer=False, max_num_seqs=4) as runner:
+        prompts = [[1, 2, 3, 4], [5, 6]]
+        params = atb_core.SamplingParams(max_tokens=6, ignore_eos=True)
+        print([output.outputs[0].token_ids for output in runner.generate(prompts, params)])
 """
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("graph", ["python", "cpp"])
-def test_a_program_without_torch_generates_what_one_with_it_does(
-    graph: str, dtype: torch.dtype, tmp_path: Path
-) -> None:
-    path = tiny_checkpoint(tmp_path / "model", "qwen2", dtype)
-    child = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(path), graph], capture_output=True, text=True, check=False
-    )
+def test_a_program_without_torch_generates_what_one_with_it_does(graph: str, tmp_path: Path) -> None:
+    dtypes = (torch.bfloat16, torch.float16, torch.float32)
+    paths = [tiny_checkpoint(tmp_path / str(dtype), "qwen2", dtype) for dtype in dtypes]
+    command = [sys.executable, "-c", PROGRAM, graph, *map(str, paths)]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
     assert child.returncode == 0, child.stderr
-    with ModelRunner(path, backend="cpu", graph=graph, load_tokenizer=False, max_num_seqs=4) as runner:
-        params = SamplingParams(max_tokens=6, ignore_eos=True)
-        outputs = runner.generate([[1, 2, 3, 4], [5, 6]], params)
-    assert child.stdout.strip() == str([output.outputs[0].token_ids for output in outputs])
+    for path, line in zip(paths, child.stdout.splitlines(), strict=True):
+        with ModelRunner(path, backend="cpu", graph=graph, load_tokenizer=False, max_num_seqs=4) as runner:
+            params = SamplingParams(max_tokens=6, ignore_eos=True)
+            outputs = runner.generate([[1, 2, 3, 4], [5, 6]], params)
+        assert line == str([output.outputs[0].token_ids for output in outputs])
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])

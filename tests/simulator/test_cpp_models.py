@@ -71,8 +71,8 @@ for graph in ("cpp", "python"):
 
 @pytest.mark.parametrize(
     "environment",
-    [{"ATB_SIM_SOC": "Ascend310P3"}, {"ATB_OPERATION_EXECUTE_ASYNC": "1"}, {"ASCEND_LAUNCH_BLOCKING": "1"}],
-    ids=lambda environment: "=".join(*environment.items()),
+    [{"ATB_SIM_SOC": "Ascend310P3", "ATB_OPERATION_EXECUTE_ASYNC": "1"}, {"ASCEND_LAUNCH_BLOCKING": "1"}],
+    ids=lambda environment: ", ".join(environment),
 )
 def test_so_it_is_on_another_card_and_with_another_way_to_launch(directory: Path, environment: dict[str, str]) -> None:
     built, recorded = run_python(TOKENS_BY_GRAPH.format(directory=str(directory)), **environment).splitlines()

@@ -87,17 +87,13 @@ class Source(ABC):
         raise NotImplementedError(f"{self} keeps no models")
 
 
-def source_problem(item: object) -> str | None:
+def source_problem(item: Source) -> str | None:
     """Returns the fault of a contributed source, `None` if it has none."""
-    if not isinstance(item, Source):
-        return f"{item!r} is no Source"
     form = inspect.getattr_static(item, "form", None)
     return None if isinstance(form, str) and form else f"{type(item).__name__} has no form"
 
 
-SOURCES: Extensions[Source] = Extensions(
-    "atb_checkpoint_sources", "a list of atb_core.checkpoint.Source", source_problem
-)
+SOURCES: Extensions[Source] = Extensions("atb_checkpoint_sources", Source, source_problem)
 
 
 def announce(what: str, sizes: Collection[int], directory: Path, variable: str) -> None:

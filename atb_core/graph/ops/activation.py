@@ -43,7 +43,6 @@ class Activation(Op):
 
     enums = (("activation_type", ActivationType), ("gelu_mode", GeluMode))
     input_dtypes = ("float",)
-    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes

@@ -51,8 +51,6 @@ class _Attention(Op, abstract=True):
     logits_soft_cap: float = field(default=0.0, kw_only=True)
     int8_kv: bool = field(default=False, kw_only=True)
 
-    backends = Op.backends | {"atb"}
-
     def __post_init__(self) -> None:
         super().__post_init__()
         cap = self.logits_soft_cap
@@ -282,7 +280,6 @@ class ReshapeAndCache(Op):
     int8_kv: bool = False
 
     input_names = ("k", "v", "k_cache", "v_cache", "slots")
-    backends = Op.backends | {"atb"}
     writes = (2, 3)
     num_outputs = 0
 

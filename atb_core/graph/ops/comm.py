@@ -80,7 +80,6 @@ class AllReduce(_Collective):
     all_reduce_type: AllReduceType = AllReduceType.SUM
 
     enums = _Collective.enums + (("all_reduce_type", AllReduceType),)
-    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         return (shapes[0],)
@@ -93,8 +92,6 @@ class AllReduce(_Collective):
 @dataclass(frozen=True)
 class AllGather(_Collective):
     """Gathers x of all ranks, in their order, on every rank: `[...]` -> `[rank_size, ...]`."""
-
-    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         return ((self.rank_size, *shapes[0]),)
@@ -116,7 +113,7 @@ class LinearParallel(_Collective):
 
     input_names = ("x", "weight")
     input_dtypes = ("float", "x")
-    backends = frozenset({"reference", "atb"})
+    backends = Op.backends - {"cpu"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         return Linear(transpose_b=self.trans_weight).infer_shapes(*shapes)

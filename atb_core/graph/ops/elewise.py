@@ -56,7 +56,6 @@ class Elewise(Op):
     enums = (("elewise_type", ElewiseType),)
     input_names = ("a", "b")
     input_dtypes = ("any", "a")
-    backends = Op.backends | {"atb"}
 
     @property
     def operands(self) -> tuple[str, ...]:

@@ -26,7 +26,6 @@ class Linear(Op):
 
     input_names = ("x", "weight", "bias")
     input_dtypes = ("float", "x", "float")
-    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         x, weight = shapes[0], shapes[1]
@@ -68,7 +67,6 @@ class BatchMatmul(Op):
 
     input_names = ("x", "weight")
     input_dtypes = ("float", "x")
-    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         x, weight = shapes
@@ -98,6 +96,7 @@ class MergedLinear(Op):
 
     input_names = ("x", "weights", "biases")
     input_dtypes = ("float", "x", "float")
+    backends = Op.backends - {"atb"}
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -135,6 +134,7 @@ class SplitLinear(Op):
 
     input_names = ("x", "weight", "bias")
     input_dtypes = ("float", "x", "float")
+    backends = Op.backends - {"atb"}
 
     @property
     def num_outputs(self) -> int:

@@ -28,6 +28,7 @@ class Lora(Op):
 
     input_names = ("y", "x", "a", "b", "bias", "slots", "ranks")
     input_dtypes = ("float", "y", "y", "y", "y", "int32", "int32")
+    backends = Op.backends - {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         y, x, a, b, bias, slots, ranks = shapes

@@ -32,7 +32,6 @@ class MoeTopkSoftmax(Op):
 
     input_dtypes = ("float",)
     output_dtypes = ("float32", "int32", "int32")
-    backends = Op.backends | {"atb"}
     num_outputs = 3
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -72,7 +71,6 @@ class MoeInitRouting(Op):
     input_names = ("x", "expert_idx")
     input_dtypes = ("any", "int32")
     output_dtypes = ("x", "int32", "int64")
-    backends = Op.backends | {"atb"}
     num_outputs = 3
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -109,7 +107,6 @@ class GroupedMatmul(Op):
 
     input_names = ("x", "weight", "bias", "group_list")
     input_dtypes = ("float", "x", "float", "int64")
-    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         x, weight, groups = shapes[0], shapes[1], shapes[-1]
@@ -148,7 +145,6 @@ class MoeTokenUnpermute(Op):
 
     input_names = ("x", "row_idx", "probs")
     input_dtypes = ("float", "int32", "float")
-    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         x, rows, probs = shapes

@@ -25,7 +25,6 @@ class Gather(Op):
 
     input_names = ("x", "indices")
     input_dtypes = ("any", "int32|int64")
-    backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
         return replace(self, axis=normal_axis(self.axis, len(shapes[0])))
@@ -58,8 +57,6 @@ class Split(Op):
     split_dim: int = 0
     split_num: int = 2
     split_sizes: tuple[int, ...] = ()
-
-    backends = Op.backends | {"atb"}
 
     @property
     def num_outputs(self) -> int:
@@ -99,7 +96,6 @@ class Concat(Op):
 
     input_names = ("a", "b")
     input_dtypes = ("any", "a")
-    backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
         return Concat(normal_axis(self.concat_dim, len(shapes[0]), "concat_dim"))
@@ -123,8 +119,6 @@ class Slice(Op):
 
     offsets: tuple[int, ...]
     size: tuple[int, ...]
-
-    backends = Op.backends | {"atb"}
 
     @classmethod
     def from_slices(cls, slices: Sequence[object], shape: Shape | None) -> Slice:
@@ -185,8 +179,6 @@ class Transpose(Op):
 
     perm: tuple[int, ...]
 
-    backends = Op.backends | {"atb"}
-
     def resolve(self, *shapes: Shape) -> Op:
         return Transpose(tuple(normal_axis(axis, len(shapes[0]), "perm entry") for axis in self.perm))
 
@@ -205,8 +197,6 @@ class Repeat(Op):
 
     multiples: tuple[int, ...]
 
-    backends = Op.backends | {"atb"}
-
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
         require(len(self.multiples) >= len(x), f"{len(self.multiples)} multiples for {shape_text(x)}")
@@ -223,8 +213,6 @@ class Cast(Op):
     """Converts x to `dtype`: floats round to nearest even, conversion of floats to integers truncates."""
 
     dtype: DataType
-
-    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         return (shapes[0],)

@@ -26,7 +26,6 @@ class RmsNorm(Op):
 
     input_names = ("x", "weight")
     input_dtypes = ("float", "x|float32")
-    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         _check_weight(*shapes)
@@ -51,7 +50,6 @@ class AddRmsNorm(Op):
     input_names = ("a", "b", "weight")
     input_dtypes = ("float", "a", "a|float32")
     output_dtypes = ("a", "float32", "a")
-    backends = Op.backends | {"atb"}
     num_outputs = 3
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -80,7 +78,6 @@ class LayerNorm(Op):
 
     input_names = ("x", "weight", "bias")
     input_dtypes = ("float", "x|float32", "weight")
-    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         x, weight, bias = shapes

@@ -26,7 +26,6 @@ class QuantPerChannel(Op):
     input_names = ("x", "scale", "offset")
     input_dtypes = ("float", "x|float32", "int8")
     output_dtypes = ("int8",)
-    backends = Op.backends | {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         x, scale, offset = shapes
@@ -49,7 +48,6 @@ class DynamicQuant(Op):
 
     input_dtypes = ("float",)
     output_dtypes = ("int8", "float32")
-    backends = Op.backends | {"atb"}
     num_outputs = 2
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -80,7 +78,6 @@ class QuantLinear(Op):
 
     input_names = ("x", "weight", "scale", "token_scale", "bias")
     input_dtypes = ("int8", "int8", "float32|int64", "float32", "int32")
-    backends = Op.backends | {"atb"}
 
     @property
     def operands(self) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ class Softmax(Op):
 
     axes: tuple[int, ...] = (-1,)
 
-    backends = Op.backends | {"atb"}
     input_dtypes = ("float",)
 
     def resolve(self, *shapes: Shape) -> Op:
@@ -50,7 +49,6 @@ class Reduce(Op):
 
     enums = (("reduce_type", ReduceType),)
     input_dtypes = ("float|int32|int64",)
-    backends = Op.backends | {"atb"}
 
     def resolve(self, *shapes: Shape) -> Op:
         axes = {normal_axis(axis, len(shapes[0])) for axis in self.axis}
@@ -76,7 +74,6 @@ class Sort(Op):
 
     num: tuple[int, ...]
 
-    backends = Op.backends | {"atb"}
     output_dtypes = ("x", "int32")
     num_outputs = 2
 
@@ -97,6 +94,7 @@ class Argsort(Op):
     """Returns the int32 indices that sort the last dimension in ascending order; equal values keep their order."""
 
     output_dtypes = ("int32",)
+    backends = Op.backends - {"atb"}
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         return (shapes[0],)

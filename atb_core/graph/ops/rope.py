@@ -23,7 +23,6 @@ class Rope(Op):
     input_names = ("q", "k", "cos", "sin", "seqlen")
     input_dtypes = ("float", "q", "q|float32", "cos")
     output_dtypes = ("q", "k")
-    backends = Op.backends | {"atb"}
     num_outputs = 2
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
-from atb_core.graph.dim import Dim, DimLike, Shape, checked_shape, num_elements, shape_text
+from atb_core.graph.dim import Dim, DimLike, Shape, checked_shape, shape_text
 from atb_core.graph.op import AttributeVariable, Op, RealTensor, require
 
 
@@ -16,7 +17,6 @@ class Reshape(Op):
 
     shape: Shape | Callable[[list[DimLike]], Sequence[DimLike]]
 
-    backends = Op.backends | {"atb"}
     is_view = True
 
     def __post_init__(self) -> None:
@@ -28,13 +28,13 @@ class Reshape(Op):
         (x,) = shapes
         wanted = tuple(self.shape(list(x)) if callable(self.shape) else self.shape)
         if wanted.count(-1) == 1:
-            missing = _quotient(num_elements(x), num_elements(tuple(size for size in wanted if size != -1)))
+            missing = _quotient(prod(x), prod(size for size in wanted if size != -1))
             wanted = tuple(missing if size == -1 else size for size in wanted)
         return Reshape(wanted)
 
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         assert not callable(self.shape), "resolve() runs before infer_shapes()"
-        same = num_elements(self.shape) == num_elements(shapes[0])
+        same = prod(self.shape) == prod(shapes[0])
         require(same, f"{shape_text(shapes[0])} cannot be viewed as {shape_text(self.shape)}")
         return (self.shape,)
 
@@ -60,6 +60,7 @@ class Assign(Op):
 
     input_names = ("value", "target")
     input_dtypes = ("any", "value")
+    backends = Op.backends - {"atb"}
     writes = (1,)
     num_outputs = 0
 

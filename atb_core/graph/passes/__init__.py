@@ -40,10 +40,8 @@ class Pass:
     makes: str | None = None
 
 
-def pass_problem(item: object) -> str | None:
+def pass_problem(item: Pass) -> str | None:
     """Returns a sentence that names the fault of a contributed pass, `None` if it has none."""
-    if not isinstance(item, Pass):
-        return f"{item!r} is not a Pass"
     if not isinstance(item.name, str) or not item.name:
         return f"{item!r} has no name"
     if not callable(item.run):
@@ -53,7 +51,7 @@ def pass_problem(item: object) -> str | None:
     return None
 
 
-FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", "a list of atb_core.graph.passes.Pass", pass_problem)
+FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", Pass, pass_problem)
 
 _CLEAN_UP = (
     Pass("FoldViews", fold_views),

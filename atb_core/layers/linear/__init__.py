@@ -1,22 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear layers."""
 
-from atb_core.layers.linear.linear import (
-    BaseLinear,
-    ColumnParallelLinear,
-    LinearMethod,
-    MergedColumnParallelLinear,
-    ParallelLMHead,
-    ReplicatedLinear,
-    RowParallelLinear,
-)
+import atb_core.layers.linear.linear as _linear
+from atb_core.layers.linear.linear import *
 
-__all__ = [
-    "BaseLinear",
-    "ColumnParallelLinear",
-    "LinearMethod",
-    "MergedColumnParallelLinear",
-    "ParallelLMHead",
-    "ReplicatedLinear",
-    "RowParallelLinear",
-]
+__all__ = [*_linear.__all__]

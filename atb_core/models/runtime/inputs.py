@@ -73,14 +73,9 @@ def table_names(index: int) -> tuple[str, str]:
     return (f"cos_table_{index}", f"sin_table_{index}") if index else ("cos_table", "sin_table")
 
 
-def k_cache_name(layer: int) -> str:
-    """Returns the name of the input with the keys of layer `layer`."""
-    return f"layer_{layer}_k_cache"
-
-
-def v_cache_name(layer: int) -> str:
-    """Returns the name of the input with the values of layer `layer`."""
-    return f"layer_{layer}_v_cache"
+def cache_names(num_layers: int) -> list[tuple[str, str]]:
+    """Returns the names of the inputs with the keys and with the values of each layer."""
+    return [(f"layer_{layer}_k_cache", f"layer_{layer}_v_cache") for layer in range(num_layers)]
 
 
 def symbolic_inputs(
@@ -116,8 +111,8 @@ def symbolic_inputs(
         "position_ids": Tensor("position_ids", (TOKENS,), index),
         "cos_table": Tensor("cos_table", table, dtype),
         "sin_table": Tensor("sin_table", table, dtype),
-        "k_caches": [Tensor(k_cache_name(i), cache, cached) for i in range(status.num_layers)],
-        "v_caches": [Tensor(v_cache_name(i), cache, cached) for i in range(status.num_layers)],
+        "k_caches": [Tensor(keys, cache, cached) for keys, _ in cache_names(status.num_layers)],
+        "v_caches": [Tensor(values, cache, cached) for _, values in cache_names(status.num_layers)],
         "slots": Tensor("slots", (TOKENS,), integer),
         "attention_mask": mask,
         "input_lengths": Tensor("input_lengths", (sequences,), integer),

@@ -28,7 +28,7 @@ from atb_core.graph.passes import run_passes
 from atb_core.graph.passes.linears import widen_outputs
 from atb_core.graph.passes.rewrite import Rewriter
 from atb_core.graph.tensor import Tensor
-from atb_core.models.runtime.inputs import CONSTANT_INPUTS, k_cache_name, v_cache_name
+from atb_core.models.runtime.inputs import CONSTANT_INPUTS, cache_names
 
 VariantKey = frozenset[str]
 # Logits of a long prompt are large; buffers above this size are not kept from step to step.
@@ -150,8 +150,7 @@ class KVBinding:
         """Gives the cache to the variant's engine if the engine does not have it yet."""
         if variant.kv_generation == self.generation:
             return
-        names = (name(layer) for layer in range(self.num_layers) for name in (k_cache_name, v_cache_name))
-        named = dict(zip(names, self._tensors, strict=True))
+        named = dict(zip(chain.from_iterable(cache_names(self.num_layers)), self._tensors, strict=True))
         variant.engine.set_kv_caches({name: named[name] for name in variant.cache_names})
         variant.kv_generation = self.generation
 
@@ -206,8 +205,7 @@ class VariantStore:
         self._inputs = inputs
         self._features = features
         self._record = record
-        layers = range(num_layers)
-        self._cache_names = frozenset((*map(k_cache_name, layers), *map(v_cache_name, layers)))
+        self._cache_names = frozenset(chain.from_iterable(cache_names(num_layers)))
 
     def get(self, base: str, active: Sequence[FeatureDecorator] = ()) -> Variant:
         """Returns the variant of a base, such as "prefill", with the active features, built on first use.

@@ -31,12 +31,12 @@ __all__ += _movement.__all__
 def function_problem(item: object) -> str | None:
     """Returns a sentence that names the fault of a contributed function, `None` if it has none."""
     name = getattr(item, "__name__", None)
-    if not callable(item) or not isinstance(name, str):
+    if not isinstance(name, str):
         return f"{item!r} is not a function with a name"
     return f"the core has a function {name}" if name in __all__ else None
 
 
-FUNCTIONS: Extensions[Callable[..., Any]] = Extensions("atb_functions", "a list of functions", function_problem)
+FUNCTIONS: Extensions[Callable[..., Any]] = Extensions("atb_functions", Callable, function_problem)  # type: ignore[arg-type]
 #: Functions of ATB-Models in packages of this project.
 _PACKAGES = dict.fromkeys(("std", "norm", "copy_blocks", "gating", "group_topk", "multi_latent_attention"), "atb-ops")
 _PACKAGES |= dict.fromkeys(("dequantize", "quantize_per_channel", "quantize_per_token"), "atb-quant")

@@ -2,6 +2,7 @@
 #include "cpu/engine/op.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <shared_mutex>
@@ -77,6 +78,20 @@ void Binding::require_dtype(const char* what, const TensorView& view, DataType d
   if (view.dtype != dtype) fail(what, " is ", name(view.dtype), ", not ", name(dtype));
 }
 
+void Binding::require_float(const char* what, const TensorView& view) const {
+  if (!is_float(view.dtype)) fail(what, " is ", name(view.dtype), "; a floating-point type is needed");
+}
+
+void Binding::require_shape_of(const TensorView& other, const char* what, const TensorView& view) const {
+  const std::string has = shape_text(view), wanted = shape_text(other);
+  if (has != wanted) fail(what, " has shape ", has, ", not ", wanted);
+}
+
+void Binding::require_same(const TensorView& other, const char* what, const TensorView& view) const {
+  require_dtype(what, view, other.dtype);
+  require_shape_of(other, what, view);
+}
+
 void Binding::require_inputs(int count) const {
   if (num_inputs() != count) fail("it has ", num_inputs(), " inputs, not ", count);
 }
@@ -86,4 +101,20 @@ int Binding::axis(int64_t value, int rank) const {
   return static_cast<int>(value < 0 ? value + rank : value);
 }
 
+namespace cpu {
+
+std::optional<std::vector<size_t>> whole_view(const Binding&) { return std::vector<size_t>{0}; }
+
+WeightUse matrix_use(const Attributes& attributes, int index) {
+  if (index != 1) return WeightUse::plain;
+  return std::get<bool>(attributes.find("transpose_b")->second) ? WeightUse::linear_nk : WeightUse::linear_kn;
+}
+
+void copy_bytes(const TensorView& from, const TensorView& to, const Worker& worker) {
+  const auto [begin, end] = worker.share(static_cast<int64_t>(from.bytes()), 4096);
+  if (end <= begin) return;
+  std::memcpy(to.as<std::byte>() + begin, from.as<std::byte>() + begin, static_cast<size_t>(end - begin));
+}
+
+}  // namespace cpu
 }  // namespace atb_core

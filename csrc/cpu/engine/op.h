@@ -71,6 +71,10 @@ class Binding {
   }
   void require_shape(const char* what, const TensorView& view, std::initializer_list<int64_t> shape) const;
   void require_dtype(const char* what, const TensorView& view, DataType dtype) const;
+  void require_float(const char* what, const TensorView& view) const;
+  // Requires the shape of another tensor, or its shape and type.
+  void require_shape_of(const TensorView& other, const char* what, const TensorView& view) const;
+  void require_same(const TensorView& other, const char* what, const TensorView& view) const;
   void require_inputs(int count) const;
   // Returns the axis in the range 0..rank-1.
   int axis(int64_t value, int rank) const;

@@ -15,6 +15,15 @@ using CpuOps = std::map<std::string, CpuOp, std::less<>>;
 
 namespace cpu {
 
+// `view` of ops whose output is their input under another shape, where both have memory of their own.
+std::optional<std::vector<size_t>> whole_view(const Binding& binding);
+
+// `weight_use` of ops whose input 1 is a matrix, or a stack of them, that `transpose_b` says is stored [n, k].
+WeightUse matrix_use(const Attributes& attributes, int index);
+
+// Copies this thread's share of the bytes of one tensor to another.
+void copy_bytes(const TensorView& from, const TensorView& to, const Worker& worker);
+
 void add_linear_ops(CpuOps& ops);
 void add_lora_ops(CpuOps& ops);
 void add_vector_ops(CpuOps& ops);

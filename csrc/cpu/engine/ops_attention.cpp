@@ -26,13 +26,12 @@ bool takes_mask(const Binding& b, std::initializer_list<std::string_view> types)
 
 void check_heads(const Binding& b, const TensorView& q, const TensorView& out) {
   const int64_t heads = b.integer("head_num"), kv_heads = b.integer("kv_head_num");
-  b.require(is_float(q.dtype), "q is ", name(q.dtype), "; a floating-point type is needed");
+  b.require_float("q", q);
   b.require(heads > 0 && kv_heads > 0 && heads % kv_heads == 0, heads, " heads cannot share ", kv_heads,
             " key/value heads evenly");
   b.require(q.rank == 3 && q.dim(1) == heads && q.dim(2) > 0, "q has shape ", shape_text(q), ", not [tokens, ", heads,
             ", head size]");
-  b.require_dtype("output", out, q.dtype);
-  b.require(shape_text(out) == shape_text(q), "the output has shape ", shape_text(out), ", not ", shape_text(q));
+  b.require_same(q, "the output", out);
 }
 
 // Checks caches for heads of `size` elements, of the type of the queries or new keys, or of int8 with a scale for each.
@@ -43,8 +42,7 @@ void check_caches(const Binding& b, const TensorView& k, const TensorView& v, in
   const int64_t width = size + (scaled ? static_cast<int64_t>(sizeof(float)) : 0);
   b.require(k.rank == 4 && k.dim(1) > 0 && k.dim(2) == kv_heads && k.dim(3) == width, "the key cache has shape ",
             shape_text(k), ", not [blocks, block size, ", kv_heads, ", ", width, "]");
-  b.require_dtype("the value cache", v, k.dtype);
-  b.require(shape_text(v) == shape_text(k), "the value cache has shape ", shape_text(v), ", not ", shape_text(k));
+  b.require_same(k, "the value cache", v);
 }
 
 void check_lengths(const Binding& b, const char* what, const TensorView& lengths, int64_t count) {
@@ -151,9 +149,8 @@ Bound bind_paged_attention(const Binding& b) {
 Bound bind_reshape_and_cache(const Binding& b) {
   const TensorView &k = b.in(0), &v = b.in(1), &k_cache = b.in(2), &v_cache = b.in(3), &slots = b.in(4);
   b.require(k.rank == 3, "k has shape ", shape_text(k), ", not [tokens, heads, head size]");
-  b.require(shape_text(v) == shape_text(k), "v has shape ", shape_text(v), ", not ", shape_text(k));
+  b.require_same(k, "v", v);
   check_caches(b, k_cache, v_cache, k.dim(1), k.dim(2), k.dtype);
-  b.require_dtype("v", v, k.dtype);
   b.require(is_float(k.dtype) || !b.flag("int8_kv"), "k is ", name(k.dtype), "; int8_kv needs a floating-point type");
   check_lengths(b, "slots", slots, k.dim(0));
   return {[run = b.kernels.reshape_and_cache, &k, &v, &k_cache, &v_cache, &slots](const Worker& worker) {

@@ -84,7 +84,7 @@ class Builder {
  public:
   Builder(const Binding& binding, bool transpose_a) : binding_(binding), job_(std::make_shared<Job>()) {
     const TensorView& x = binding.in(0);
-    binding.require(is_float(x.dtype), "x is ", name(x.dtype), "; a floating-point type is needed");
+    binding.require_float("x", x);
     binding.require(x.rank >= (transpose_a ? 2 : 1), "x ", shape_text(x), " has too few dimensions");
     binding.require(!transpose_a || x.rank == 2, "transpose_a takes an x of two dimensions, not ", shape_text(x));
     const int64_t k = transpose_a ? x.dim(0) : x.dim(-1), m = transpose_a ? x.dim(1) : x.count(0, x.rank - 1);
@@ -239,11 +239,6 @@ Bound bind_split_linear(const Binding& b) {
   return builder.finish();
 }
 
-WeightUse linear_use(const Attributes& attributes, int index) {
-  if (index != 1) return WeightUse::plain;
-  return std::get<bool>(attributes.find("transpose_b")->second) ? WeightUse::linear_nk : WeightUse::linear_kn;
-}
-
 WeightUse merged_linear_use(const Attributes& attributes, int index) {
   const int64_t parts = std::get<int64_t>(attributes.find("parts")->second);
   return index >= 1 && index <= parts ? WeightUse::linear_nk : WeightUse::plain;
@@ -256,7 +251,7 @@ WeightUse split_linear_use(const Attributes&, int index) {
 }  // namespace
 
 void add_linear_ops(CpuOps& ops) {
-  ops["Linear"] = {.bind = bind_linear, .weight_use = linear_use};
+  ops["Linear"] = {.bind = bind_linear, .weight_use = matrix_use};
   ops["MergedLinear"] = {.bind = bind_merged_linear, .weight_use = merged_linear_use};
   ops["SplitLinear"] = {.bind = bind_split_linear, .weight_use = split_linear_use};
 }

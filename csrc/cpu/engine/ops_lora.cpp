@@ -12,7 +12,7 @@ Bound bind_lora(const Binding& b) {
   const TensorView &y = b.in(0), &x = b.in(1), &a = b.in(2), &out = b.out(0), &slots = b.in(5), &ranks = b.in(6);
   const std::vector<int64_t>& sizes = b.list("sizes");
   const auto parts = static_cast<int64_t>(sizes.size());
-  b.require(is_float(x.dtype), "x is ", name(x.dtype), "; a floating-point type is needed");
+  b.require_float("x", x);
   b.require(x.rank == 2 && y.rank == 2 && a.rank == 3, "x ", shape_text(x), " and y ", shape_text(y),
             " must have two dimensions, a ", shape_text(a), " three");
   int64_t n = 0;

@@ -11,16 +11,12 @@
 namespace atb_core::cpu {
 namespace {
 
-void require_float(const Binding& b, const char* what, const TensorView& view) {
-  b.require(is_float(view.dtype), what, " is ", name(view.dtype), "; a floating-point type is needed");
-}
-
 // Requires that int32 can number rows and choices.
 void require_countable(const Binding& b, int64_t rows) { b.require(rows <= INT32_MAX, rows, " rows are too many"); }
 
 Bound bind_topk_softmax(const Binding& b) {
   const TensorView &x = b.in(0), &weights = b.out(0), &indices = b.out(1), &rows = b.out(2);
-  require_float(b, "x", x);
+  b.require_float("x", x);
   b.require(x.rank == 2, "x ", shape_text(x), " must have two dimensions");
   const int64_t tokens = x.dim(0), k = b.integer("topk_num");
   b.require(k >= 1 && k <= x.dim(1) && x.dim(1) <= INT32_MAX, "topk_num is ", k, " of ", x.dim(1), " experts");
@@ -60,8 +56,8 @@ Bound bind_init_routing(const Binding& b) {
 
 Bound bind_token_unpermute(const Binding& b) {
   const TensorView &x = b.in(0), &places = b.in(1), &probs = b.in(2), &out = b.out(0);
-  require_float(b, "x", x);
-  require_float(b, "probs", probs);
+  b.require_float("x", x);
+  b.require_float("probs", probs);
   b.require(x.rank == 2 && probs.rank == 2, "x ", shape_text(x), " and probs ", shape_text(probs),
             " must have two dimensions");
   const int64_t chosen = probs.numel();
@@ -126,7 +122,7 @@ void GroupedJob::run(const Worker& worker) const {
 
 void check_grouped(const Binding& b, bool kn, bool has_bias) {
   const TensorView &x = b.in(0), &weight = b.in(1), &ends = b.in(b.num_inputs() - 1), &out = b.out(0);
-  require_float(b, "x", x);
+  b.require_float("x", x);
   b.require(x.rank == 2, "x ", shape_text(x), " must have two dimensions");
   b.require(weight.rank == 3, "weight ", shape_text(weight), " must have three dimensions");
   b.require_dtype("weight", weight, x.dtype);
@@ -138,7 +134,7 @@ void check_grouped(const Binding& b, bool kn, bool has_bias) {
   if (out.dtype != DataType::f32) b.require_dtype("output", out, x.dtype);
   if (!has_bias) return;
   b.require_shape("bias", b.in(2), {weight.dim(0), n});
-  require_float(b, "bias", b.in(2));
+  b.require_float("bias", b.in(2));
 }
 
 // Returns the work: the matrices that can have rows once, and the multiplications, of which a thread does a dozen in
@@ -169,7 +165,7 @@ Bound bind_job(const Binding& b, std::shared_ptr<GroupedJob> job) {
 Bound bind_batch_matmul(const Binding& b) {
   const bool kn = !b.flag("transpose_b");
   const TensorView &x = b.in(0), &weight = b.in(1), &out = b.out(0);
-  require_float(b, "x", x);
+  b.require_float("x", x);
   b.require(x.rank == 3 && weight.rank == 3, "x ", shape_text(x), " and weight ", shape_text(weight),
             " must have three dimensions");
   b.require_dtype("weight", weight, x.dtype);
@@ -209,18 +205,13 @@ Bound bind_grouped_matmul(const Binding& b) {
   return bind_job(b, std::move(job));
 }
 
-WeightUse grouped_matmul_use(const Attributes& attributes, int index) {
-  if (index != 1) return WeightUse::plain;
-  return std::get<bool>(attributes.find("transpose_b")->second) ? WeightUse::linear_nk : WeightUse::linear_kn;
-}
-
 }  // namespace
 
 void add_moe_ops(CpuOps& ops) {
   ops["MoeTopkSoftmax"] = {.bind = bind_topk_softmax};
   ops["MoeInitRouting"] = {.bind = bind_init_routing};
-  ops["GroupedMatmul"] = {.bind = bind_grouped_matmul, .weight_use = grouped_matmul_use};
-  ops["BatchMatmul"] = {.bind = bind_batch_matmul, .weight_use = grouped_matmul_use};
+  ops["GroupedMatmul"] = {.bind = bind_grouped_matmul, .weight_use = matrix_use};
+  ops["BatchMatmul"] = {.bind = bind_batch_matmul, .weight_use = matrix_use};
   ops["MoeTokenUnpermute"] = {.bind = bind_token_unpermute};
 }
 

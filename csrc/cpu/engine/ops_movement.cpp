@@ -39,8 +39,7 @@ size_t box_offset(const TensorView& whole, const std::vector<int64_t>& start) {
 
 void require_part(const Binding& b, const TensorView& part, TensorView whole, int axis, int64_t size) {
   whole.shape[axis] = size;
-  b.require_dtype("a part", part, whole.dtype);
-  b.require(shape_text(part) == shape_text(whole), "a part has shape ", shape_text(part), ", not ", shape_text(whole));
+  b.require_same(whole, "a part", part);
 }
 
 // Checks shapes; returns the start of every part along the axis.
@@ -166,7 +165,7 @@ std::optional<std::vector<size_t>> view_transpose(const Binding& b) {
     if (axis < before) return std::nullopt;
     before = axis;
   }
-  return std::vector<size_t>{0};
+  return whole_view(b);
 }
 
 Bound bind_repeat(const Binding& b) {
@@ -191,28 +190,18 @@ void check_same_elements(const Binding& b, const TensorView& from, const TensorV
   b.require(from.numel() == to.numel(), shape_text(from), " and ", shape_text(to), " differ in elements");
 }
 
-Kernel whole_copy(const TensorView& from, const TensorView& to) {
-  CopyPlan plan;
-  plan.item = static_cast<int64_t>(itemsize(from.dtype));
-  plan.add(from.numel(), plan.item, plan.item);
-  return copy_kernel(plan, from, to);
-}
-
 Bound bind_reshape(const Binding& b) {
   check_same_elements(b, b.in(0), b.out(0));
-  return {whole_copy(b.in(0), b.out(0))};
+  return {[&x = b.in(0), &out = b.out(0)](const Worker& worker) { copy_bytes(x, out, worker); }};
 }
-
-std::optional<std::vector<size_t>> view_reshape(const Binding&) { return std::vector<size_t>{0}; }
 
 Bound bind_assign(const Binding& b) {
   const TensorView &value = b.in(0), &target = b.in(1);
   check_same_elements(b, value, target);
   b.require(shape_text(value) == shape_text(target), shape_text(value), " does not fit into ", shape_text(target));
-  const Kernel kernel = whole_copy(value, target);
-  return {[kernel, &value, &target](const Worker& worker) {
+  return {[&value, &target](const Worker& worker) {
     // A view of the target is already in place.
-    if (value.data != target.data) kernel(worker);
+    if (value.data != target.data) copy_bytes(value, target, worker);
   }};
 }
 
@@ -224,7 +213,7 @@ void add_movement_ops(CpuOps& ops) {
   ops["Slice"] = {.bind = bind_slice, .view = view_slice};
   ops["Transpose"] = {.bind = bind_transpose, .view = view_transpose};
   ops["Repeat"] = {.bind = bind_repeat};
-  ops["Reshape"] = {.bind = bind_reshape, .view = view_reshape};
+  ops["Reshape"] = {.bind = bind_reshape, .view = whole_view};
   ops["Assign"] = {.bind = bind_assign};
 }
 

@@ -18,10 +18,10 @@ void require_rows_like(const Binding& b, const char* what, const TensorView& vie
 }
 
 void require_integers_of(const Binding& b, const TensorView& x, const TensorView& out) {
-  b.require(is_float(x.dtype), "x is ", name(x.dtype), "; a floating-point type is needed");
+  b.require_float("x", x);
   b.require(x.rank >= 1, "x has no dimensions");
   b.require_dtype("output 0", out, DataType::i8);
-  b.require(shape_text(out) == shape_text(x), "output 0 has shape ", shape_text(out), ", not ", shape_text(x));
+  b.require_shape_of(x, "output 0", out);
 }
 
 Bound bind_quant_per_channel(const Binding& b) {
@@ -155,18 +155,13 @@ Bound bind_rms_norm_quant(const Binding& b) {
   return {};
 }
 
-WeightUse quant_linear_use(const Attributes& attributes, int index) {
-  if (index != 1) return WeightUse::plain;
-  return std::get<bool>(attributes.find("transpose_b")->second) ? WeightUse::linear_nk : WeightUse::linear_kn;
-}
-
 }  // namespace
 
 void add_quant_ops(CpuOps& ops) {
   ops["QuantPerChannel"] = {.bind = bind_quant_per_channel};
   ops["DynamicQuant"] = {.bind = bind_dynamic_quant};
   ops["atb_quant.RmsNormQuant"] = {.bind = bind_rms_norm_quant};
-  ops["QuantLinear"] = {.bind = bind_quant_linear, .weight_use = quant_linear_use};
+  ops["QuantLinear"] = {.bind = bind_quant_linear, .weight_use = matrix_use};
 }
 
 }  // namespace atb_core::cpu

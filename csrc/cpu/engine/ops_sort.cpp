@@ -17,11 +17,8 @@ Bound bind_sort(const Binding& b) {
   b.require(num.size() == 1 && num[0] >= 0 && num[0] <= x.dim(-1), "num must be one count of at most ", x.dim(-1));
   TensorView expected = x;
   expected.shape[x.rank - 1] = num[0];
-  for (const TensorView* out : {&values, &indices}) {
-    b.require(shape_text(*out) == shape_text(expected), "an output has shape ", shape_text(*out), ", not ",
-              shape_text(expected));
-  }
-  b.require_dtype("values", values, x.dtype);
+  b.require_same(expected, "output 0", values);
+  b.require_shape_of(expected, "output 1", indices);
   b.require_dtype("indices", indices, DataType::i32);
   return {[&x, &values, &indices](const Worker& worker) { top({x, values, indices}, worker); },
           top_scratch({x, values, indices})};
@@ -31,8 +28,7 @@ Bound bind_argsort(const Binding& b) {
   const TensorView &x = b.in(0), &indices = b.out(0);
   check_rows(b, x);
   b.require_dtype("indices", indices, DataType::i32);
-  b.require(shape_text(indices) == shape_text(x), "the output has shape ", shape_text(indices), ", not ",
-            shape_text(x));
+  b.require_shape_of(x, "the output", indices);
   return {[&x, &indices](const Worker& worker) { argsort({x, indices}, worker); }};
 }
 

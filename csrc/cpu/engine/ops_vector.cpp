@@ -10,15 +10,6 @@
 namespace atb_core::cpu {
 namespace {
 
-void require_float(const Binding& b, const char* what, const TensorView& view) {
-  b.require(is_float(view.dtype), what, " is ", name(view.dtype), "; a floating-point type is needed");
-}
-
-void require_same(const Binding& b, const char* what, const TensorView& view, const TensorView& as) {
-  b.require_dtype(what, view, as.dtype);
-  b.require(shape_text(view) == shape_text(as), what, " has shape ", shape_text(view), ", not ", shape_text(as));
-}
-
 template <typename Kind>
 Kind kind_from(const Binding& b, const std::map<std::string_view, Kind>& kinds, std::string_view attribute) {
   const auto found = kinds.find(b.text(attribute));
@@ -33,11 +24,11 @@ void require_norm_weight(const Binding& b, const TensorView& weight, const Tenso
 
 Bound bind_layer_norm(const Binding& b) {
   const TensorView &x = b.in(0), &weight = b.in(1), &bias = b.in(2), &out = b.out(0);
-  require_float(b, "x", x);
+  b.require_float("x", x);
   b.require(x.rank >= 1, "x has no dimensions");
   require_norm_weight(b, weight, x);
-  require_same(b, "bias", bias, weight);
-  require_same(b, "output", out, x);
+  b.require_same(weight, "bias", bias);
+  b.require_same(x, "output", out);
   return {[run = b.kernels.layer_norm, &x, &weight, &bias, &out, epsilon = b.number("epsilon")](const Worker& worker) {
     run({x, weight, bias, out, epsilon}, worker);
   }};
@@ -45,10 +36,10 @@ Bound bind_layer_norm(const Binding& b) {
 
 Bound bind_rms_norm(const Binding& b) {
   const TensorView &x = b.in(0), &weight = b.in(1), &out = b.out(0);
-  require_float(b, "x", x);
+  b.require_float("x", x);
   b.require(x.rank >= 1, "x has no dimensions");
   require_norm_weight(b, weight, x);
-  require_same(b, "output", out, x);
+  b.require_same(x, "output", out);
   return {[run = b.kernels.rms_norm, &x, &weight, &out, epsilon = b.number("epsilon")](const Worker& worker) {
     run({x, weight, out, epsilon}, worker);
   }};
@@ -57,12 +48,12 @@ Bound bind_rms_norm(const Binding& b) {
 Bound bind_add_rms_norm(const Binding& b) {
   const TensorView &a = b.in(0), &other = b.in(1), &weight = b.in(2);
   const TensorView &out = b.out(0), &rstd = b.out(1), &sum = b.out(2);
-  require_float(b, "a", a);
+  b.require_float("a", a);
   b.require(a.rank >= 1, "a has no dimensions");
-  require_same(b, "b", other, a);
+  b.require_same(a, "b", other);
   require_norm_weight(b, weight, a);
-  require_same(b, "output 0", out, a);
-  require_same(b, "output 2", sum, a);
+  b.require_same(a, "output 0", out);
+  b.require_same(a, "output 2", sum);
   b.require_dtype("rstd", rstd, DataType::f32);
   b.require(rstd.numel() == a.count(0, a.rank - 1), "rstd has shape ", shape_text(rstd));
   return {[run = b.kernels.add_rms_norm, &a, &other, &weight, &out, &rstd, &sum, epsilon = b.number("epsilon")](
@@ -71,12 +62,12 @@ Bound bind_add_rms_norm(const Binding& b) {
 
 Bound bind_rope(const Binding& b) {
   const TensorView &q = b.in(0), &k = b.in(1), &cos = b.in(2), &sin = b.in(3), &q_out = b.out(0), &k_out = b.out(1);
-  require_float(b, "q", q);
+  b.require_float("q", q);
   b.require(q.rank == 2 && k.rank == 2 && cos.rank == 2, "q, k and cos must have two dimensions");
   b.require_dtype("k", k, q.dtype);
   b.require(cos.dtype == q.dtype || cos.dtype == DataType::f32, "cos is ", name(cos.dtype), ", not ", name(q.dtype),
             " or float32");
-  require_same(b, "sin", sin, cos);
+  b.require_same(cos, "sin", sin);
   const int64_t size = cos.dim(1), coefficient = b.integer("rotary_coeff");
   b.require(k.dim(0) == q.dim(0) && cos.dim(0) == q.dim(0), "q ", shape_text(q), ", k ", shape_text(k), " and cos ",
             shape_text(cos), " differ in tokens");
@@ -84,8 +75,8 @@ Bound bind_rope(const Binding& b) {
             shape_text(k), " are not made of heads of size ", size);
   b.require(coefficient == 2 || coefficient == size, "rotary_coeff is ", coefficient, ", not 2 or the head size ",
             size);
-  require_same(b, "output 0", q_out, q);
-  require_same(b, "output 1", k_out, k);
+  b.require_same(q, "output 0", q_out);
+  b.require_same(k, "output 1", k_out);
   return {[run = b.kernels.rope, &q, &k, &cos, &sin, &q_out, &k_out, coefficient](const Worker& worker) {
     run({q, k, cos, sin, q_out, k_out, coefficient}, worker);
   }};
@@ -109,7 +100,7 @@ ActivationKind activation_kind(const Binding& b) {
 Bound bind_activation(const Binding& b) {
   const TensorView &x = b.in(0), &out = b.out(0);
   const ActivationKind kind = activation_kind(b);
-  require_float(b, "x", x);
+  b.require_float("x", x);
   b.require_dtype("output", out, x.dtype);
   b.require(x.rank >= 1 && b.axis(b.integer("dim"), x.rank) == x.rank - 1, "dim must be the last one");
   TensorView expected = x;
@@ -117,7 +108,7 @@ Bound bind_activation(const Binding& b) {
     b.require(x.dim(-1) % 2 == 0, "the last dimension of x ", shape_text(x), " is odd");
     expected.shape[x.rank - 1] /= 2;
   }
-  require_same(b, "output", out, expected);
+  b.require_same(expected, "output", out);
   return {[run = b.kernels.activation, &x, &out, kind, scale = b.number("scale")](const Worker& worker) {
     run({x, out, kind, scale}, worker);
   }};
@@ -211,8 +202,8 @@ Bound turned_softmax(const Binding& b, int first, int last) {
 
 Bound bind_softmax(const Binding& b) {
   const TensorView &x = b.in(0), &out = b.out(0);
-  require_float(b, "x", x);
-  require_same(b, "output", out, x);
+  b.require_float("x", x);
+  b.require_same(x, "output", out);
   std::vector<int> axes;
   for (int64_t axis : b.list("axes")) axes.push_back(b.axis(axis, x.rank));
   b.require(!axes.empty(), "axes is empty");
@@ -246,13 +237,12 @@ Bound bind_reduce(const Binding& b) {
 Bound bind_cast(const Binding& b) {
   const TensorView &x = b.in(0), &out = b.out(0);
   b.require(name(out.dtype) == b.text("dtype"), "the output is ", name(out.dtype), ", not ", b.text("dtype"));
-  b.require(shape_text(x) == shape_text(out), "the output has shape ", shape_text(out), ", not ", shape_text(x));
+  b.require_shape_of(x, "the output", out);
   return {[run = b.kernels.cast, &x, &out](const Worker& worker) { run({x, out}, worker); }};
 }
 
 std::optional<std::vector<size_t>> view_cast(const Binding& b) {
-  if (b.in(0).dtype != b.out(0).dtype) return std::nullopt;
-  return std::vector<size_t>{0};
+  return b.in(0).dtype == b.out(0).dtype ? whole_view(b) : std::nullopt;
 }
 
 }  // namespace

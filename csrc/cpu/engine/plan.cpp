@@ -6,6 +6,7 @@
 #include <map>
 
 #include "atb_core/error.h"
+#include "cpu/engine/ops.h"
 #include "graph/arena.h"
 
 namespace atb_core {
@@ -58,12 +59,6 @@ double bytes_touched(const Binding& binding) {
 
 // Integers are indices and lengths: a kernel checks them, then uses them as addresses.
 bool is_index(const TensorSpec& tensor) { return tensor.dtype == DataType::i32 || tensor.dtype == DataType::i64; }
-
-void copy_bytes(const TensorView& from, const TensorView& to, const cpu::Worker& worker) {
-  const auto [begin, end] = worker.share(static_cast<int64_t>(from.bytes()), 4096);
-  if (end <= begin) return;
-  std::memcpy(to.as<std::byte>() + begin, from.as<std::byte>() + begin, static_cast<size_t>(end - begin));
-}
 
 }  // namespace
 
@@ -161,7 +156,7 @@ void Plan::add_copy(int output, double small_work) {
   const TensorView* from = &views_[static_cast<size_t>(output)];
   const TensorView* to = &views_.emplace_back(*from);
   locations_.push_back({output, 0, true});
-  const auto copy = [from, to](const cpu::Worker& worker) { copy_bytes(*from, *to, worker); };
+  const auto copy = [from, to](const cpu::Worker& worker) { cpu::copy_bytes(*from, *to, worker); };
   steps_.push_back({-1, output, copy, static_cast<double>(2 * from->bytes()) <= small_work});
 }
 

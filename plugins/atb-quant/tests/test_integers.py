@@ -15,7 +15,7 @@ from integer_files import CASES, OFFSET, SCALE, Case, open_integers, slow_logits
 from quant_files import slim_dynamic
 from safetensors.torch import load_file, save_file
 
-from atb_core import ModelRunner
+from atb_core import ModelRunner, SamplingParams
 from atb_core.errors import GraphError, WeightsError
 from atb_core.graph import DataType, Network, Tensor
 from atb_core.nn import quantized as Q
@@ -25,6 +25,7 @@ from atb_testing.driver import PagedDriver
 pytest.importorskip("transformers")
 
 PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8]]
+SHORT = SamplingParams(max_tokens=24)
 ENGINES = ("reference", "cpu")
 FLOAT = DataType.FLOAT
 Made = Callable[[str], tuple[Path, Path]]
@@ -63,8 +64,8 @@ def test_logits_are_those_of_a_model_that_rounds_its_activations(name: str, made
 def test_a_runner_gives_the_same_tokens_in_every_batch_and_stores_bytes(name: str, made: Made) -> None:
     quantised, plain = made(name)
     with ModelRunner(quantised, load_tokenizer=False) as runner, ModelRunner(plain, load_tokenizer=False) as floats:
-        together = [o.outputs[0].token_ids for o in runner.generate(PROMPTS)]
-        alone = [runner.generate([prompt])[0].outputs[0].token_ids for prompt in PROMPTS]
+        together = [o.outputs[0].token_ids for o in runner.generate(PROMPTS, SHORT)]
+        alone = [runner.generate([prompt], SHORT)[0].outputs[0].token_ids for prompt in PROMPTS]
         ops = {node.op.name for node in runner.model.variants.get("decode").engine.network.nodes}
         assert runner.model.variants.store.nbytes < 0.75 * floats.model.variants.store.nbytes
     assert together == alone

@@ -12,7 +12,7 @@ import pytest
 import quant_files as files
 import torch
 
-from atb_core import ModelRunner
+from atb_core import ModelRunner, SamplingParams
 from atb_core.checkpoint import open_checkpoint
 from atb_core.errors import WeightsError
 from atb_testing import load_reference, tiny_checkpoint
@@ -21,6 +21,7 @@ from atb_testing.driver import PagedDriver, open_model
 pytest.importorskip("transformers")
 
 PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8]]
+SHORT = SamplingParams(max_tokens=24)
 SLIM: Callable[[str], dict[str, Any]] = lambda kind: {"model_quant_type": kind, "version": "1.0.0"}  # noqa: E731
 INT8 = files.compressed_config(8, "int", "channel", "int-quantized", symmetric=True)
 CASES: dict[str, tuple[str, files.Packer, dict[str, Any] | None, dict[str, Any] | None]] = {
@@ -68,8 +69,8 @@ def test_logits_are_those_of_the_values(case: str, made: Callable[[str], tuple[P
 def test_the_cpu_engine_generates_the_same_in_every_batch(case: str, made: Callable[[str], tuple[Path, Path]]) -> None:
     quantised, plain = made(case)
     with ModelRunner(quantised, load_tokenizer=False) as runner, ModelRunner(plain, load_tokenizer=False) as floats:
-        together = [o.outputs[0].token_ids for o in runner.generate(PROMPTS)]
-        alone = [runner.generate([prompt])[0].outputs[0].token_ids for prompt in PROMPTS]
+        together = [o.outputs[0].token_ids for o in runner.generate(PROMPTS, SHORT)]
+        alone = [runner.generate([prompt], SHORT)[0].outputs[0].token_ids for prompt in PROMPTS]
         smaller = runner.model.variants.store.nbytes < 0.75 * floats.model.variants.store.nbytes
     assert together == alone
     assert smaller == (case != "fp8")

@@ -110,8 +110,7 @@ def test_thinking_is_switched_as_transformers_switches_it(tmp_path: Path) -> Non
     runner = ModelRunner(tmp_path, backend="reference")
     for variables in ({}, {"enable_thinking": True}, {"enable_thinking": False}):
         expected = theirs.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True, **variables)
-        (output,) = runner.generate([CHAT], chat_template_kwargs=variables)
-        assert output.prompt == expected
+        assert runner.encode(CHAT, chat_template_kwargs=variables).text == expected
         # Of the thoughts of earlier turns nothing is left; the empty ones are those that the switch puts in.
         assert "hm" not in expected
         assert expected.count("<think>") == (1 if variables.get("enable_thinking") is False else 0)

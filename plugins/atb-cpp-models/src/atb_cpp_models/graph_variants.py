@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 from atb_core.engine.checks import check_names, check_some
@@ -28,7 +28,7 @@ from atb_core.models.base.decoder_causal_lm import DecoderCausalLM
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM, FlashCausalLMV3
 from atb_core.models.base.moe_config import MoeConfig
 from atb_core.models.families import families
-from atb_core.models.runtime.inputs import ROWS, TOKENS, k_cache_name, v_cache_name
+from atb_core.models.runtime.inputs import ROWS, TOKENS, cache_names
 from atb_core.models.runtime.rope_scaling import Rope
 from atb_core.models.runtime.variants import VariantStore
 from atb_core.nn.parameter import BaseParameter
@@ -53,10 +53,9 @@ class _Program:
     def bind(self, what: str, values: Mapping[str, Array]) -> None:
         """Binds the KV caches of all layers, or inputs that keep their values from step to step."""
         if what == "KV cache":
-            layers = range(len(values) // 2)
-            check_names("KV caches", values, [name(i) for i in layers for name in (k_cache_name, v_cache_name)])
-            keys, caches = ([values[name(i)] for i in layers] for name in (k_cache_name, v_cache_name))
-            self.model.set_kv_cache(keys, caches)
+            names = cache_names(len(values) // 2)
+            check_names("KV caches", values, list(chain.from_iterable(names)))
+            self.model.set_kv_cache([values[keys] for keys, _ in names], [values[each] for _, each in names])
         else:
             self.model.set_constant({MODEL_NAMES.get(name, name): value for name, value in values.items()})
         self._names = [name for name in self._names if name not in values]

@@ -114,21 +114,7 @@ class PagedDriver:
 
     def decode(self, tokens: Sequence[int]) -> torch.Tensor:
         """Returns the logits `[sequences, vocab]` after one more token for each sequence."""
-        slots = [self.slots(i, length, length + 1)[0] for i, length in enumerate(self.lengths)]
-        positions = list(self.lengths)
-        self.lengths = [length + 1 for length in self.lengths]
-        logits = self.model.forward(
-            input_ids=torch.tensor(list(tokens)),
-            position_ids=torch.tensor(positions),
-            is_prefill=False,
-            kv_cache=self.kv_cache,
-            block_tables=self.tables,
-            slots=torch.tensor(slots, dtype=torch.int32),
-            input_lengths=torch.tensor(self.lengths, dtype=torch.int32),
-            max_seq_len=max(self.lengths),
-            adapter_ids=self.adapter_ids,
-        )
-        return torch.Tensor.clone(logits)
+        return self._over_cache([[token] for token in tokens])
 
     def extend(self, tokens: Sequence[Sequence[int]], last_only: bool = False) -> torch.Tensor:
         """Returns the logits of all new tokens, one after another, or of the last of each sequence: one mixed step.
@@ -137,10 +123,14 @@ class PagedDriver:
             tokens: the next tokens of each sequence, at least one.
             last_only: leaves out the logits of all tokens but the last of each sequence.
         """
+        news = torch.tensor(list(map(len, tokens)), dtype=torch.int32)
+        return self._over_cache(tokens, lm_head_indices=news.cumsum(0) - 1 if last_only else None, q_lens=news)
+
+    def _over_cache(self, tokens: Sequence[Sequence[int]], **wanted: torch.Tensor | None) -> torch.Tensor:
+        """Runs the next tokens of each sequence."""
         spans = [(length, length + len(new)) for length, new in zip(self.lengths, tokens, strict=True)]
         self.lengths = [stop for _, stop in spans]
         slots = [slot for i, span in enumerate(spans) for slot in self.slots(i, *span)]
-        news = torch.tensor(list(map(len, tokens)), dtype=torch.int32)
         logits = self.model.forward(
             input_ids=torch.tensor([token for new in tokens for token in new]),
             position_ids=torch.cat([torch.arange(*span) for span in spans]),
@@ -151,8 +141,7 @@ class PagedDriver:
             input_lengths=torch.tensor(self.lengths, dtype=torch.int32),
             max_seq_len=max(self.lengths),
             adapter_ids=self.adapter_ids,
-            lm_head_indices=news.cumsum(0) - 1 if last_only else None,
-            q_lens=news,
+            **wanted,
         )
         return torch.Tensor.clone(logits)
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from atb_core.errors import PluginError
 from atb_testing.capabilities import Capability
 from atb_testing.cases import BASE, CAPABILITY_CASES, SHAPE_CASES
 from atb_testing.claims import needed_by, unclaimed, unclaimed_reason
+from atb_testing.conformance import torch_threads
 from atb_testing.definition import FamilyDefinition
 from atb_testing.driver import available_backends
 from atb_testing.overriding import GUARD, override_reasons
@@ -50,6 +51,11 @@ class FamilyTests(FamilyDefinition, PackageTests, GraphTests, WeightTests, Numbe
         capability = needed_by(request.function)
         if capability is not None and capability not in self.capabilities:
             pytest.skip(unclaimed_reason(self.model_type, capability))
+
+    @pytest.fixture(autouse=True)
+    def _atb_one_thread_of_torch(self) -> Iterator[None]:
+        with torch_threads(1):
+            yield
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Sets the values of `case`, `dtype` and `backend`, unless the test's own marker does."""
