@@ -23,8 +23,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "revision": ((str, type(None)), "the name of a branch, tag or commit"),
     "load_tokenizer": (bool, "True or False"),
     "enable_prefix_caching": (bool, "True or False"),
-    "rank": (int, "an integer"),
-    "world_size": (int, "an integer"),
+    **dict.fromkeys(("rank", "world_size"), (int, "an integer")),
     "features": (Collection, "a list of names"),
     "lora_modules": ((Mapping, type(None)), "a dict with a directory for each name"),
     "speculative_config": ((Mapping, type(None)), "a mapping"),
@@ -33,6 +32,7 @@ _SIZES = (
     "tensor_parallel_size", "num_threads", "block_size", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
     "num_blocks", "kv_cache_memory_bytes", "max_loras", "max_lora_rank",
 )  # fmt: skip
+_NEVER_NONE = ("tensor_parallel_size", "max_num_batched_tokens", "max_loras", "max_lora_rank")
 _LARGEST_INT32 = 2**31 - 1
 # Arguments of other libraries, and what does the same here.
 _HERE = {
@@ -67,7 +67,7 @@ def check_opening(given: Mapping[str, Any]) -> None:
 def check_sizes(**sizes: int | None) -> None:
     """Raises RequestError for a size that is given and is no positive integer of 31 bits (of 63, if in bytes)."""
     for name, value in sizes.items():
-        if value is not None and (type(value) is not int or value < 1):
+        if (value is not None or name in _NEVER_NONE) and (type(value) is not int or value < 1):
             raise RequestError(f"{name} must be a positive integer, not {value!r:.100}")
         largest = 2**63 - 1 if name.endswith("bytes") else _LARGEST_INT32
         if value is not None and value > largest:

@@ -139,9 +139,9 @@ class PagedCache:
         """Keys and values of each layer as torch tensors, which share the memory."""
         return as_tensors(self.caches)
 
-    def another(self, num_blocks: int) -> list[tuple[Array, Array]]:
-        """Allocates caches of `num_blocks` blocks with the same layout."""
-        made = allocate(self.layout, num_blocks, self._make)
+    def another(self, num_blocks: int, convert: Callable[..., Any] = list) -> list[tuple[Any, Any]]:
+        """Allocates caches of `num_blocks` blocks with the same layout, as `convert` makes them of arrays."""
+        made: list[tuple[Any, Any]] = convert(allocate(self.layout, num_blocks, self._make))
         self.others[id(made[0][0])] = made[0][0]
         return made
 

@@ -42,19 +42,18 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 class Group(ProcessGroup, Protocol):
     """The processes that share a model: each has a part of the layers."""
 
+    failure: str | None
+
     def divide(
         self, model_cls: type[CausalLM], config: BaseConfig, loader: WeightLoader
     ) -> tuple[BaseConfig, WeightLoader]:
         """Returns the configuration of this process's part, and a loader that reads no other part."""
-        ...
 
     def lead(self, model: CausalLM, cache: PagedCache) -> None:
         """Makes the other processes allocate such a cache and run every step of `model` on it, too."""
-        ...
 
     def close(self) -> None:
         """Ends the other processes."""
-        ...
 
 
 def check_available(given: dict[str, Any]) -> None:

@@ -232,6 +232,11 @@ class ModelRunner:
         """
         return _model_in(self._loaded)
 
+    @property
+    def failure(self) -> str | None:
+        """Why the other processes that shared the model have ended, so that it is gone; `None` if they have not."""
+        return None if self._group is None else self._group.failure
+
     def close(self) -> None:
         """Frees weights, cache and other processes; open streams end with an error, generating is refused."""
         self._loaded.clear()
@@ -311,7 +316,7 @@ class ModelRunner:
         """Allocates another cache for `forward`, with the runner's block size and `num_blocks` blocks."""
         check_sizes(num_blocks=0 if num_blocks is None else num_blocks)
         _ = self.model  # refuses a closed runner
-        return as_tensors(self._cache.another(num_blocks))
+        return self._cache.another(num_blocks, as_tensors)
 
     def forward(
         self,

@@ -31,6 +31,8 @@ from atb_core.runner.tokenizer import Tokenizer
         ({"model_name_or_path": " "}, "model_name_or_path is empty"),
         ({"device_map": "auto"}, "ModelRunner has no argument 'device_map'. backend='cpu'"),
         ({"tensor_parallel_size": 0}, "tensor_parallel_size must be a positive integer"),
+        ({"tensor_parallel_size": None}, "tensor_parallel_size must be a positive integer, not None"),
+        ({"max_loras": None}, "max_loras must be a positive integer, not None"),
         ({"colour": 2}, "no argument 'colour'. help(ModelRunner)"),
         ({"tokenizer": 3}, "tokenizer must be a path"),
         ({"chat_template": ["x"]}, "chat_template must be a path"),

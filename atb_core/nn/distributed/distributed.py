@@ -35,19 +35,15 @@ class ProcessGroup(Protocol):
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Records the sum of `tensor` over the processes."""
-        ...
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """Records `tensor` of all processes, in their order, under a new first dimension."""
-        ...
 
     def gather_columns(self, tensor: Tensor, to_all: bool) -> Tensor:
         """Records the columns `[T, n]` of all processes side by side, if not `to_all` for rank 0 at least."""
-        ...
 
     def shares(self, prefix: str) -> Sequence[tuple[Sequence[slice], slice]]:
         """Returns outputs of each matrix and inputs that each process has of a linear layer; the last has the ends."""
-        ...
 
 
 _group: ContextVar[ProcessGroup | None] = ContextVar("process_group", default=None)

@@ -198,8 +198,15 @@ def test_steps_without_an_adapter_run_the_plain_variant(runner: ModelRunner) -> 
         ({"lora_alpha": None}, "lora_alpha is None, not a positive number"),
         ({"r": 4}, r"lora_A.weight has shape \[8, 64\], not \[4, 64\]"),
         ({"lora_alpha": "much"}, "lora_alpha is much"),
-        ({"alpha_pattern": {"(.*)*x": 3}}, r"pattern '\(\.\*\)\*x' of alpha_pattern is not simple"),
-        ({"target_modules": ["q_proj"]}, "v_proj has matrices, but target_modules does not name it"),
+        ({"alpha_pattern": {"(.*)*x": 3}}, r"pattern '\(\.\*\)\*x' of alpha_pattern is none, or not"),
+        ({"target_modules": ["q_proj"]}, "v_proj has matrices, and it has none by target_modules"),
+        ({"target_modules": r".*\.q_proj"}, "v_proj has matrices, and it has none by target_modules"),
+        ({"target_modules": {"q": 1}}, "target_modules is neither a list nor a pattern"),
+        ({"exclude_modules": ["q_proj"]}, "q_proj has matrices, and it has none by exclude_modules"),
+        ({"exclude_modules": r".*\.1\..*"}, r"layers\.1\..* has matrices, and it has none by exclude_modules"),
+        ({"layers_to_transform": 1}, r"layers\.0\..* has matrices, and it has none by layers_to_transform"),
+        ({"layers_to_transform": [0], "layers_pattern": "layers"}, r"layers\.1\..* it has none by layers_to_transform"),
+        ({"layers_to_transform": ["0"]}, r"layers_to_transform is \['0'\], neither a number nor"),
     ],
 )
 def test_what_an_adapter_asks_for_and_is_not_done_is_named(

@@ -71,6 +71,14 @@ def test_all_reduce_gives_every_rank_the_sum(backend: str) -> None:
         np.testing.assert_array_equal(found, 2 * sum(PARTS))
 
 
+@pytest.mark.parametrize("domain", [None, "7"])
+def test_a_sum_is_not_summed_again(domain: str | None) -> None:
+    """Models of ATB-Models sum what their row-parallel layers give, and here these layers have summed it."""
+    group = Peer(1, 2, domain, Channel(Pipe()[0]))
+    network = recorded(group, lambda x: dist.all_reduce(dist.all_reduce(x)) * 2)
+    assert [node.op.name.rpartition(".")[2] for node in network.nodes] == ["AllReduce", "Elewise"]
+
+
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("to_all", [True, False])
 def test_columns_are_joined_in_the_order_of_the_ranks(to_all: bool, backend: str) -> None:

@@ -202,3 +202,45 @@ def test_torchrun_serves_one_model_with_adapters_and_ends_with_a_rank_that_dies(
         assert not any(Path(f"/proc/{each}").exists() for each in ranks)
     finally:
         process.kill()
+
+
+#: Starts two ranks in a network that has no other member, and ends the network when rank 0 serves.
+CUT = """
+import fcntl, json, os, socket, struct, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor
+def switch(on):
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", int(on)))  # SIOCSIFFLAGS, IFF_UP
+switch(True)
+place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511", "WORLD_SIZE": "2"}
+command = [sys.executable, "-m", "atb_cli", "serve", sys.argv[1], "--port", "8123"]
+ranks = [
+    subprocess.Popen(command, env={**os.environ, **place, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+    for rank in range(2)
+]
+assert any("is served at" in line for line in ranks[0].stderr)
+switch(False)
+start = time.monotonic()
+def end_of(rank):
+    lines = [(time.monotonic() - start, line) for line in rank.stderr]
+    ((seconds, message),) = [each for each in lines if each[1].startswith("error: ")]
+    return message, seconds, rank.wait()
+with ThreadPoolExecutor() as pool:
+    print(json.dumps(list(pool.map(end_of, ranks))))
+"""
+
+
+@pytest.mark.slow
+def test_ranks_end_when_the_network_between_them_does(talking: Path) -> None:
+    own_network = ["unshare", "--map-root-user", "--net"]
+    try:
+        subprocess.run([*own_network, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this machine makes no networks: {error}")
+    command = [*own_network, sys.executable, "-c", CUT, str(talking)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    messages, seconds, codes = zip(*json.loads(result.stdout), strict=True)
+    assert re.search(r"error: rank 1 \(process \d+ on .*\) ended or cannot be reached any more, so", messages[0])
+    assert "error: rank 1 of 2 ends: rank 0 ended or cannot be reached any more" in messages[1]
+    assert codes == (1, 1)
+    assert max(seconds) < 10

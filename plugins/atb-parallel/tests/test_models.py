@@ -194,10 +194,50 @@ def test_a_refused_step_leaves_the_group_usable(checkpoint: Callable[..., Path])
         one = torch.zeros(1, dtype=torch.int32)
         with pytest.raises(RequestError):
             runner.forward(one.long() + 10_000, one.long(), True, runner.kv_cache, None, one, one + 1, 1)  # type: ignore[arg-type]
-        with pytest.raises(RequestError, match="own cache"):
-            runner.forward(one.long(), one.long(), True, runner.allocate_kv_cache(1), None, one, one + 1, 1)  # type: ignore[arg-type]
+        copied = [(keys.clone(), values.clone()) for keys, values in runner.kv_cache]
+        with pytest.raises(RequestError, match="a cache that its runner has allocated"):
+            runner.forward(one.long(), one.long(), True, copied, None, one, one + 1, 1)  # type: ignore[arg-type]
         outputs = runner.generate(PROMPTS, GREEDY)
         assert [list(each.outputs[0].token_ids) for each in outputs] == tokens(path, 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_steps_may_have_another_cache_of_the_runner(dtype: str, checkpoint: Callable[..., Path]) -> None:
+    import torch
+
+    with opened(checkpoint("qwen3"), 2, dtype=dtype) as runner:
+        ids, places, lengths = torch.arange(5), torch.arange(5), torch.tensor([5], dtype=torch.int32)
+        rows, block = places.int(), torch.zeros(1, 1, dtype=torch.int32)
+        found = []
+        for cache in (runner.kv_cache, runner.allocate_kv_cache(2), runner.allocate_kv_cache(1)):
+            runner.forward(ids[:4], places[:4], True, cache, block, rows[:4], lengths - 1, 4)
+            found.append(runner.forward(ids[4:], places[4:], False, cache, block, rows[4:], lengths, 5).clone())
+        assert found[0].any()
+        assert all(torch.equal(each, found[0]) for each in found)
+
+
+def test_a_step_that_rank_0_gives_up_may_be_followed_by_a_long_message(
+    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process then sends its part of a sum, more than a connection holds, which nobody reads."""
+    import torch
+
+    count = 4000
+
+    def step(runner: ModelRunner, count: int, width: int) -> torch.Tensor:
+        places, lengths = torch.arange(count), torch.tensor([count], dtype=torch.int32)
+        table = torch.arange(width, dtype=torch.int32)[None] % runner.num_blocks
+        given = (places % 100, places, True, runner.kv_cache, table, places.int(), lengths, count)
+        return runner.forward(*given, torch.tensor([count - 1])).clone()
+
+    path = checkpoint("qwen2", num_hidden_layers=1, max_position_embeddings=count)
+    with opened(path, 2, max_model_len=count, max_num_seqs=1) as runner:
+        expected = step(runner, 8, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(runner._group), "_parts", lambda group, part: iter([1 / 0]))
+            with pytest.raises(EngineError, match="division by zero"):
+                step(runner, count, runner.num_blocks)
+        assert torch.equal(step(runner, 8, 100_000), expected)
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from atb_core.checkpoint import Checkpoint, WeightLoader, open_checkpoint
-from atb_core.errors import EngineError, WeightsError
+from atb_core.errors import ConfigError, EngineError, WeightsError
 from atb_core.graph.arrays import to_numpy
-from atb_core.layers.linear import ColumnParallelLinear
+from atb_core.layers.linear import ColumnParallelLinear, ParallelLMHead
 from atb_core.models.base.flash_causal_lm_v3 import FlashCausalLMV3, torch_to_mindie_graph
 from atb_core.models.base.mindie_llm_config import MindIELLMConfig
 from atb_core.models.base.modeling_python import DecoderModel
 from atb_core.models.base.router import router_of
+from atb_core.nn.distributed import distributed as dist
+from atb_core.nn.distributed.mapping import Mapping
 from atb_parallel.inspection import check_same
+from atb_parallel.leader import Leader
 from atb_parallel.shards import Cut, PartLoader, part_of
 from atb_testing import tiny_checkpoint
 
@@ -94,6 +97,28 @@ def test_a_tied_matrix_of_another_layer_stays_whole(tmp_path: Path) -> None:
         table = to_numpy(loader.get("model.embed_tokens.weight"))
         np.testing.assert_array_equal(to_numpy(part.get("model.embed_tokens.weight")), np.split(table, 2, axis=1)[1])
         np.testing.assert_array_equal(to_numpy(part.get("lm_head.weight")), table)
+
+
+def test_a_model_that_gathers_whole_logits_is_refused(tmp_path: Path) -> None:
+    """Models of ATB-Models gather what their `lm_head` gives, and here it has all logits."""
+
+    @torch_to_mindie_graph()
+    class Gathers(FlashCausalLMV3):
+        def __init__(self, mindie_llm_config: MindIELLMConfig, weight_loader: Any, **kwargs: Any) -> None:
+            super().__init__(mindie_llm_config, weight_loader, **kwargs)
+            self.model = DecoderModel(mindie_llm_config.hf_config, weight_loader, "model")
+            self.lm_head = ParallelLMHead(mindie_llm_config.hf_config, weight_loader, "lm_head")
+
+        def forward(self, **kwargs: Any) -> Any:
+            return {"model_out": dist.all_gather(self.lm_head(self.model(**kwargs))).permute([1, 0, 2])}
+
+    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path, "llama", num_hidden_layers=1, vocab_size=40))
+    leader = Leader((), 2, None)
+    with checkpoint.weights() as loader:
+        part = part_of(leader, Gathers, router_of(checkpoint).config, loader)
+        model = Gathers(MindIELLMConfig(part.config, mapping=Mapping(2, 0, group=leader)), part.loader, backend="cpu")
+    with pytest.raises(ConfigError, match=r"model_out of Gathers is .*2, 40.* not a row .* without all_gather"):
+        leader.lead(model, None)  # type: ignore[arg-type]
 
 
 def test_a_tied_matrix_that_is_stored_twice_must_be_the_same(tmp_path: Path) -> None:

@@ -101,6 +101,16 @@ def test_scales_that_no_block_can_have_expand_a_matrix_and_it_is_said(
     assert "1 of 1 matrices of compressed-tensors are expanded to float32" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("index", "changes"), [(-1, {"actorder": "weight"}), (0, {"group_size": 10**30})], ids=["not set", "one group"]
+)
+def test_an_order_of_inputs_that_changes_nothing_is_none(index: int, changes: dict[str, Any], tmp_path: Path) -> None:
+    tensors, values = files.pack_quantized(size=-1 if "group_size" in changes else 32)(matrix())
+    tensors["weight_g_idx"] = np.full(96, index, np.int32)
+    with opened(write(tmp_path / "model", tensors, weights_of(PACKED, **changes))) as loader:
+        assert np.array_equal(loader.get(f"{NAME}.weight"), values)
+
+
 def test_a_group_with_a_scale_of_zero_holds_zeros(tmp_path: Path) -> None:
     tensors, values = files.gptq()(matrix())
     tensors["scales"][1] = 0
@@ -164,6 +174,12 @@ def changed(tensors: Mapping[str, np.ndarray], **changes: Any) -> dict[str, np.n
     return {name: changes.get(name, array) for name, array in tensors.items() if changes.get(name, array) is not None}
 
 
+def weights_of(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Returns a configuration of compressed-tensors with other arguments of weights."""
+    group = config["config_groups"]["group_0"]
+    return {**config, "config_groups": {"group_0": {**group, "weights": {**group["weights"], **changes}}}}
+
+
 GPTQ = files.gptq()(matrix())[0]
 FOUR = files.compressed_config(4, "int", "channel", "int-quantized", symmetric=False)
 BYTES = {"weight": np.zeros((48, 96), np.int8), "weight_scale": np.ones((48, 1), np.float32)}
@@ -186,10 +202,34 @@ FAULTS: dict[str, tuple[dict[str, np.ndarray], dict[str, Any], str]] = {
     "zeros of more bits": (
         {**BYTES, "weight_zero_point": np.full((48, 1), 9, np.int8)}, FOUR, "has zero points of more than 4 bits",
     ),
-    "integers of more bits": ({**BYTES, "weight": np.full((48, 96), -9, np.int8)}, FOUR, "integers of more than 4"),
+    "integers of more bits": (
+        {**BYTES, "weight": np.full((48, 96), -9, np.int8), "weight_zero_point": np.zeros((48, 1), np.int8)}, FOUR,
+        "integers of more than 4",
+    ),
     "a matrix without scales": (changed(CT, weight_scale=None), PACKED, r"weight_packed, but no .*\.weight_scale"),
     "scales without a matrix": (changed(CT, weight_packed=None), PACKED, "but no matrix"),
     "another number of blocks": (changed(BLOCK, weight_scale_inv=BLOCK["weight_scale_inv"][1:]), FP8, "has shape"),
+    "no order of inputs": (
+        changed(GPTQ, g_idx=None), gptq_config(desc_act=True), r"inputs were reordered, and it has no tensor .*\.g_idx",
+    ),
+    "two names of a setting": (GPTQ, gptq_config(checkpoint_format="gptq", format="gptq_v2"), "'gptq' and 'gptq_v2'"),
+    "two names of another": (files.awq()(matrix())[0], {**AWQ, "w_bit": 4, "bits": 8}, "w_bit and bits are 4 and 8"),
+    "a plain matrix beside it": ({**GPTQ, "weight": matrix()}, gptq_config(), "two matrices .*up_proj.weight"),
+    "a plain one beside a packed one": ({**CT, "weight": matrix()}, PACKED, "two matrices .*up_proj.weight"),
+    "two kinds of scales": (
+        {**BLOCK, "weight_scale": np.ones(BLOCK["weight_scale_inv"].shape, np.float32)}, FP8, "two matrices",
+    ),
+    "no rows": (
+        {"qweight": np.zeros((12, 0), "i4"), "qzeros": np.zeros((3, 0), "i4"), "scales": np.zeros((3, 0), "f2")},
+        gptq_config(), r"is empty: \[0, 96\]",
+    ),
+    "no columns": (
+        {"weight": np.zeros((48, 0), np.int8), "weight_scale": BYTES["weight_scale"]}, INT8, r"is empty: \[48, 0\]",
+    ),
+    "no order of packed inputs": (CT, weights_of(PACKED, actorder="group"), r"has no tensor .*\.weight_g_idx"),
+    "no zeros": (CT, UNEVEN, r"is not symmetric, and there is no .*\.weight_zero_point"),
+    "zeros of symmetric integers": (files.pack_quantized(symmetric=False)(matrix())[0], PACKED, "is symmetric, and"),
+    "a symmetry that is a word": (CT, weights_of(PACKED, symmetric="yes"), "is 'yes', not true or false"),
     "blocks that are none": (
         changed(BLOCK, weight_scale_inv=BLOCK["weight_scale_inv"] * np.nan), FP8, "scales that are not finite",
     ),

@@ -90,7 +90,7 @@ def test_it_serves_and_a_signal_ends_it_after_running_requests(
     assert [(line["path"], line["status"]) for line in lines] == [("unknown", 401), ("/v1/completions", 200)]
 
 
-def test_two_processes_serve_one_model_and_a_dead_one_is_named(start: Callable[..., Any]) -> None:
+def test_two_processes_serve_one_model_and_a_dead_one_ends_the_server(start: Callable[..., Any]) -> None:
     process, url = start("--tp", "2")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     (other,) = [each for each in children if b"atb_parallel" in Path(f"/proc/{each}/cmdline").read_bytes()]
@@ -98,12 +98,9 @@ def test_two_processes_serve_one_model_and_a_dead_one_is_named(start: Callable[.
     answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60)
     assert (answer.status_code, answer.json()["choices"][0]["text"]) == (200, "Hello there")
     os.kill(int(other), signal.SIGKILL)
-    assert httpx.post(f"{url}/v1/completions", json=body, timeout=60).status_code == 500
-    assert httpx.get(f"{url}/health", timeout=60).status_code == 503
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert f"rank 1 (process {other}) ended with exit code -9" in out + err
+    err = process.communicate(timeout=10)[1]
+    assert process.returncode == 1
+    assert f"error: rank 1 (process {other}) ended with exit code -9, so the model is gone" in err
 
 
 def test_a_port_in_use_is_said_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:

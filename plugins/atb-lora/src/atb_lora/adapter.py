@@ -202,8 +202,8 @@ def _modules(loader: SafetensorsLoader, config: LoraConfig) -> dict[str, dict[st
     for module, tensors in modules.items():
         if ("a" in tensors) != ("b" in tensors) or ("bias" in tensors and config.bias == "none"):
             raise _unfit(loader.path, f"{module[:120]} lacks one of lora_A and lora_B, or has a bias of its own")
-        if "a" in tensors and not config.targets(module):
-            raise _unfit(loader.path, f"{module[:120]} has matrices, but target_modules does not name it")
+        if "a" in tensors and (setting := config.excluded_by(module)) is not None:
+            raise _unfit(loader.path, f"{module[:120]} has matrices, and it has none by {setting}")
     if not modules:
         raise _unfit(loader.path, "it has no tensors")
     return modules

@@ -16,15 +16,13 @@ from atb_core.files import read_json
 
 CONFIG_FILE = "adapter_config.json"
 _LARGEST = 1 << 20
-# Of the fields that choose modules only a list of `target_modules` is compared: the tensors say what has matrices.
 _WITHOUT_EFFECT = frozenset((
-    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config", "exclude_modules",
-    "inference_mode", "layers_pattern", "layers_to_transform", "lora_dropout", "megatron_core", "peft_version",
-    "qalora_group_size", "revision", "runtime_config", "target_modules",
+    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config", "inference_mode",
+    "lora_dropout", "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config",
 ))  # fmt: skip
 _READ = frozenset((
-    "alpha_pattern", "bias", "init_lora_weights", "lora_alpha", "peft_type", "r", "rank_pattern", "task_type",
-    "use_rslora",
+    "alpha_pattern", "bias", "exclude_modules", "init_lora_weights", "layers_pattern", "layers_to_transform",
+    "lora_alpha", "peft_type", "r", "rank_pattern", "target_modules", "task_type", "use_rslora",
 ))  # fmt: skip
 # Ways to begin training that leave the weights of the base model as they are.
 _INITS = (True, False, None, "gaussian", "eva", "orthogonal")
@@ -33,6 +31,7 @@ _PATTERN = re.compile(r"[\w.\-^$*+|()\\\[\]?]{1,500}")
 _REPEATED_GROUP = re.compile(r"[)\]][*+?{]|[*+?][*+?]")
 _MAX_REPETITIONS = 3
 _MAX_PATTERNS = 64
+_LONGEST_NAME = 256
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,10 @@ class LoraConfig:
         alpha_pattern: `lora_alpha` of modules by name or pattern.
         bias: the biases that the adapter replaces: "none", "all" or "lora_only".
         base_model_name_or_path: the model that it was trained on.
-        target_modules: names of the modules; `None` if they are given by a pattern.
+        target_modules: names of the modules, or a pattern of them; `None`: all that have matrices.
+        exclude_modules: names, or a pattern, of modules that have none.
+        layers_to_transform: numbers of the layers that have matrices; `None`: all.
+        layers_pattern: names of the lists of layers; none: any.
     """
 
     r: int = 8
@@ -57,7 +59,10 @@ class LoraConfig:
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     bias: str = "none"
     base_model_name_or_path: str | None = None
-    target_modules: tuple[str, ...] | None = None
+    target_modules: tuple[str, ...] | str | None = None
+    exclude_modules: tuple[str, ...] | str | None = None
+    layers_to_transform: tuple[int, ...] | None = None
+    layers_pattern: tuple[str, ...] = ()
 
     def rank(self, module: str) -> int:
         """Returns the rank of a module's matrices."""
@@ -68,9 +73,19 @@ class LoraConfig:
         rank = self.rank(module)
         return _value(self._patterns[1], module, self.lora_alpha) / (math.sqrt(rank) if self.use_rslora else rank)
 
-    def targets(self, module: str) -> bool:
-        """Returns true if a module may have matrices."""
-        return self.target_modules is None or any(_is_named(module, name) for name in self.target_modules)
+    def excluded_by(self, module: str) -> str | None:
+        """Returns the setting by which PEFT gives a module no matrices, `None` if it may have them."""
+        module = module[:_LONGEST_NAME]
+        targets, excluded = self.target_modules, self.exclude_modules
+        if targets is not None and not _fits(targets, module):
+            return "target_modules"
+        if excluded is not None and _fits(excluded, module):
+            return "exclude_modules"
+        if self.layers_to_transform is None or not isinstance(targets, tuple) or module in targets:
+            return None
+        names = "|".join(map(re.escape, self.layers_pattern)) or "[^.]*"
+        layer = re.match(rf".*\.(?:{names})\.(\d+)\.", module)
+        return None if layer and int(layer[1]) in self.layers_to_transform else "layers_to_transform"
 
     @cached_property
     def _patterns(self) -> tuple[Any, Any]:
@@ -91,7 +106,6 @@ def read_lora_config(directory: Path) -> LoraConfig:
         )
     try:
         _check_fields(given)
-        targets = given.get("target_modules")
         config = LoraConfig(
             r=_number(given, "r", 8, int),
             lora_alpha=_number(given, "lora_alpha", 8, float),
@@ -100,7 +114,10 @@ def read_lora_config(directory: Path) -> LoraConfig:
             alpha_pattern=_table(given, "alpha_pattern", float),
             bias=given.get("bias") or "none",
             base_model_name_or_path=base_model(given),
-            target_modules=tuple(map(str, targets)) if isinstance(targets, list) else None,
+            target_modules=_modules(given, "target_modules"),
+            exclude_modules=_modules(given, "exclude_modules") or None,
+            layers_to_transform=_layers(given) or None,
+            layers_pattern=_words(given.get("layers_pattern")),
         )
         _ = config._patterns
     except ValueError as error:
@@ -129,9 +146,6 @@ def _check_fields(given: Mapping[str, Any]) -> None:
     init = given.get("init_lora_weights")
     if not isinstance(init, (bool, str, type(None))) or init not in _INITS:
         raise ValueError(f"init_lora_weights is {str(init)[:40]!r}, with which training changes the base model, too")
-    targets = given.get("target_modules")
-    if not (targets is None or isinstance(targets, (str, list))):
-        raise ValueError("target_modules is neither a list nor a pattern")
     # What these are, and what later versions add, is named: an adapter must not work by half.
     for name, value in given.items():
         if name not in _WITHOUT_EFFECT and name not in _READ and value:
@@ -144,6 +158,46 @@ def _number(given: Mapping[str, Any], name: str, default: int, kind: type) -> An
     if not fits or not 0 < value <= _LARGEST:
         raise ValueError(f"{name} is {str(value)[:40]}, not a positive number")
     return value
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else (value,) if isinstance(value, str) and value else ()
+
+
+def _modules(given: Mapping[str, Any], name: str) -> tuple[str, ...] | str | None:
+    """Returns names of modules, or a pattern; `None` for one that is not run."""
+    value = given.get(name)
+    if isinstance(value, list):
+        return _words(value)
+    if not isinstance(value, (str, type(None))):
+        raise ValueError(f"{name} is neither a list nor a pattern")
+    return value if value is not None and value != "all-linear" and _is_simple(value) else None
+
+
+def _layers(given: Mapping[str, Any]) -> tuple[int, ...]:
+    value = given.get("layers_to_transform")
+    numbers = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(number) is int for number in numbers):
+        raise ValueError(f"layers_to_transform is {str(value)[:40]}, neither a number nor a list of them")
+    return tuple(numbers)
+
+
+def _fits(modules: tuple[str, ...] | str, module: str) -> bool:
+    if isinstance(modules, str):
+        return re.fullmatch(modules, module) is not None
+    return any(_is_named(module, name) for name in modules)
+
+
+def _is_simple(pattern: str) -> bool:
+    """Returns true for a pattern that ends soon on names."""
+    repetitions = sum(map(pattern.count, "*+?"))
+    if not _PATTERN.fullmatch(pattern) or _REPEATED_GROUP.search(pattern) or repetitions > _MAX_REPETITIONS:
+        return False
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
 
 
 def _table(given: Mapping[str, Any], name: str, kind: type) -> dict[str, Any]:
@@ -160,13 +214,9 @@ def _compiled(table: Mapping[str, float], what: str) -> list[tuple[str | re.Patt
         if re.fullmatch(r"[\w.\-]+", key):
             entries.append((key, value))
             continue
-        repetitions = sum(map(key.count, "*+?"))
-        if not _PATTERN.fullmatch(key) or _REPEATED_GROUP.search(key) or repetitions > _MAX_REPETITIONS:
-            raise ValueError(f"the pattern {key[:100]!r} of {what} is not simple enough to be run")
-        try:
-            entries.append((re.compile(rf"(?:.*\.)?(?:{key})"), value))
-        except re.error as error:
-            raise ValueError(f"the pattern {key[:100]!r} of {what} is none: {error}") from None
+        if not _is_simple(key):
+            raise ValueError(f"the pattern {key[:100]!r} of {what} is none, or not simple enough to be run")
+        entries.append((re.compile(rf"(?:.*\.)?(?:{key})"), value))
     if sum(not isinstance(key, str) for key, _ in entries) > _MAX_PATTERNS:
         raise ValueError(f"{what} has more than {_MAX_PATTERNS} patterns")
     return entries

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from enum import Enum
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -30,6 +32,7 @@ class Kind(Enum):
     CACHE = b"cach"  # to the others: sizes of the cache
     ADAPTER = b"adap"  # to the others: their parts of an adapter
     STEP = b"step"  # to the others: the inputs of a step
+    READS = b"read"  # to the others, and back: the process reads, so that a long message may be sent to it
     DONE = b"done"  # to the first: a step that devices sum has ended, or was refused as rank 0 refuses it
     PART = b"part"  # to the first: a term of a sum, or a part of what is gathered
     WHOLE = b"whol"  # to the others: the sum, or all parts
@@ -55,14 +58,21 @@ class Message(NamedTuple):
 
 
 class Channel:
-    """Sends and receives messages over a connection. A peer that ended raises EOFError or OSError."""
+    """Sends and receives messages over a connection. A peer that ended raises EOFError or OSError.
+
+    An interrupt while a message is written or read, of which the rest is missing then, ends the connection.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._arrival = select.poll()
+        self._arrival.register(connection.fileno(), select.POLLIN)
 
     def send(self, kind: Kind, step: int = 0, *content: bytes) -> None:
         """Sends a message; waits until the system has taken all of it."""
-        self._connection.send_bytes(b"".join((_HEADER.pack(kind.value, step), *content)))
+        message = b"".join((_HEADER.pack(kind.value, step), *content))
+        with self._whole_messages():
+            self._connection.send_bytes(message)
 
     def send_json(self, kind: Kind, content: Any) -> None:
         """Sends a message whose content is JSON."""
@@ -78,12 +88,22 @@ class Channel:
         Raises:
             EngineError: the message is none of this version.
         """
-        data = memoryview(self._connection.recv_bytes())
+        self._arrival.poll()  # an interrupt here leaves the connection usable
+        with self._whole_messages():
+            data = memoryview(self._connection.recv_bytes())
         try:
             kind, step = _HEADER.unpack_from(data)
             return Message(Kind(kind), step, data[_HEADER.size :])
         except (struct.error, ValueError):
             raise EngineError("another process of the group sent something that is no message") from None
+
+    @contextmanager
+    def _whole_messages(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.close()
+            raise
 
     def fileno(self) -> int:
         """Returns the number of the connection's file."""
@@ -94,7 +114,7 @@ class Channel:
 
         The file is closed with the object: while a thread waits, its number must not become another file's.
         """
-        with socket.socket(fileno=os.dup(self.fileno())) as same:
+        with suppress(OSError), socket.socket(fileno=os.dup(self.fileno())) as same:
             same.shutdown(socket.SHUT_RDWR)
 
 

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import sys
+import threading
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +32,14 @@ if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 
 
+_SECONDS_TO_NOTICE = 2.0
+
+
 class Peer(Communicator):
     """A rank above 0 of a group."""
+
+    #: Rank 0 alone knows why a group has ended.
+    failure: str | None = None
 
     def __init__(self, rank: int, world_size: int, domain: str | None, channel: Channel) -> None:
         super().__init__(rank, world_size, domain)
@@ -87,12 +96,18 @@ def main() -> None:
     sys.exit(1 if serve(Channel(Connection(int(sys.argv[-1])))) else 0)
 
 
-def serve(channel: Channel) -> str | None:
+def serve(channel: Channel, name: str = "a process that shares a model") -> str | None:
     """Loads a part of a model and runs the steps of rank 0 until it ends.
+
+    Args:
+        channel: the connection to rank 0.
+        name: what messages call this process.
 
     Returns:
         Why the group or this process failed, empty if rank 0 closed it; `None` if rank 0 left without a word.
     """
+    has_ended = threading.Event()
+    threading.Thread(target=_leave, args=(channel, name, has_ended), name="atb-parallel", daemon=True).start()
     try:
         message = channel.receive()
         if message.kind is Kind.END:
@@ -105,6 +120,18 @@ def serve(channel: Channel) -> str | None:
         return _follow(peer, model)
     except (EOFError, OSError):
         return None
+    finally:
+        has_ended.set()
+
+
+def _leave(channel: Channel, name: str, has_ended: threading.Event) -> None:
+    """Ends this process if rank 0 has left and what runs, such as loading or a device's sum, does not notice."""
+    poller = select.poll()
+    poller.register(channel.fileno(), select.POLLRDHUP)
+    poller.poll()
+    if not has_ended.wait(_SECONDS_TO_NOTICE):
+        print(f"{name} ends: rank 0 ended or cannot be reached any more", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def _told(channel: Channel, step: int, error: Exception) -> str:
@@ -132,7 +159,9 @@ def _follow(peer: Peer, model: CausalLM) -> str:
         message = peer.next_message()
         if message.kind is Kind.END:
             return message.text()
-        if message.kind is Kind.CACHE:
+        if message.kind is Kind.READS:
+            peer.channel.send(Kind.READS, message.step)
+        elif message.kind is Kind.CACHE:
             sizes = message.json()
             layout = CacheLayout.of(model, sizes["block_size"])
             caches[0] = allocate(layout, sizes["num_blocks"], model.backend.allocate)

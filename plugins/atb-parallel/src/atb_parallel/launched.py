@@ -29,9 +29,9 @@ from atb_parallel.processes import Follower
 _SECONDS_TO_MEET = 300.0
 _SECONDS_TO_PROVE = 10
 _STORE_KEY = "atb_parallel/rank_0"
-# A machine that is gone without a word: probes after 3 seconds, and nothing may stay unanswered for 8.
+# A machine that is gone without a word: probes after 2 seconds, and nothing may stay unanswered for 5.
 _KEEPALIVE = {
-    socket.TCP_KEEPIDLE: 3, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 5, socket.TCP_USER_TIMEOUT: 8000,
+    socket.TCP_KEEPIDLE: 2, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 3, socket.TCP_USER_TIMEOUT: 5000,
 }  # fmt: skip
 
 
@@ -46,8 +46,7 @@ class Joined(Follower):
         """Tells the process that the group has ended, and why if it failed."""
         with suppress(OSError):
             self.channel.send(Kind.END, 0, (failure or "").encode())
-        with suppress(OSError):
-            self.channel.close()
+        self.channel.close()
 
     def end(self) -> None:
         """Returns at once: the program that started the process waits for it."""
@@ -109,11 +108,12 @@ def follow(rank: int, world_size: int) -> None:
     if channel is None:
         raise EngineError(f"what rank {rank} found at {place['host']}:{place['port']} is not rank 0 of this group")
     channel.send_json(Kind.JOIN, {"rank": rank, "where": f"process {os.getpid()} on {socket.gethostname()}"})
-    end = serve(channel)
+    name = f"rank {rank} of {world_size}"
+    end = serve(channel, name)
     if end is None:
-        raise EngineError(f"rank {rank} of {world_size} ends: rank 0 ended or cannot be reached any more")
+        raise EngineError(f"{name} ends: rank 0 ended or cannot be reached any more")
     if end:
-        raise EngineError(f"rank {rank} of {world_size} ends: {end}")
+        raise EngineError(f"{name} ends: {end}")
 
 
 def _store(rank: int, world_size: int) -> Any:

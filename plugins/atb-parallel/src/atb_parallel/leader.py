@@ -17,8 +17,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from atb_core.errors import AtbError, EngineError, RequestError
+from atb_core.errors import AtbError, ConfigError, EngineError, RequestError
 from atb_core.graph.arrays import HostArray, to_numpy
+from atb_core.graph.dim import shape_text
 from atb_parallel.channel import Kind, Message, packed
 from atb_parallel.inspection import check_same, findings
 from atb_parallel.launched import joined
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from atb_core.runner.kv_cache import PagedCache
 
 _MOST_PROCESSES = 64
+# What the buffers of a connection hold at least.
+_BYTES_UNREAD = 1 << 15
 _SECONDS_TO_FINISH = 30.0
 _numbers = itertools.count()
 _ARRAYS = ("input_ids", "position_ids", "block_tables", "slots", "input_lengths", "lm_head_indices", "q_lens")
@@ -60,6 +63,11 @@ class Leader(Communicator):
         self._others: dict[int, int] = {}
         self._unused: list[int] = []
 
+    @property
+    def failure(self) -> str | None:
+        """Why the other processes have ended; `None` if they have not, or were not needed any more."""
+        return self._members.failure
+
     def open(self, path: Path, options: Mapping[str, Any]) -> None:
         """Tells the others what to load."""
         for each in self._followers:
@@ -76,10 +84,22 @@ class Leader(Communicator):
         own = findings(config, loader)
         for each in self._followers:
             check_same(own, self._receive(each, Kind.HELLO).json(), each.rank)
+        part.loader.before_read = self._check_loading
         return part.config, part.loader
+
+    def _check_loading(self) -> None:
+        """Raises EngineError if another process has ended or failed; messages that are expected later are kept."""
+        for each in self._followers:
+            while self._talk(each, partial(each.channel.has_message, 0)):
+                message = self._talk(each, each.channel.receive)
+                if message.kind is Kind.ERROR:
+                    raise _error_of(each, message)
+                each.early.append(message)
 
     def lead(self, model: CausalLM, cache: PagedCache) -> None:
         """Makes the others allocate such a cache, and run each step of `model` on it."""
+        with _closed_on_error(self):
+            _check_output(model)
         for each in self._followers:
             self._receive(each, Kind.READY)
         self._cache, self._manager = cache, model.lora
@@ -99,6 +119,8 @@ class Leader(Communicator):
     def _tell(self, step: Step) -> None:
         if step.extras.keys() - {"hidden_states"}:
             raise RequestError(f"several processes cannot share the arguments {', '.join(sorted(step.extras))}")
+        if self.domain is not None:
+            self._await_step()
         adapters = [self._number_of(each) for each in step.adapter_ids or ()]
         unused = [self._unused.pop() for _ in range(len(self._unused))]
         fields = {
@@ -107,11 +129,9 @@ class Leader(Communicator):
         }  # fmt: skip
         given = {name: getattr(step, name) for name in _ARRAYS}
         content = packed(fields, {name: to_numpy(value) for name, value in given.items() if value is not None})
-        if self.domain is not None:
-            self._await_step()
         self._step += 1
         for each in self._followers:
-            self._send(each, Kind.STEP, content)
+            self._send_long(each, Kind.STEP, content)
 
     def _await_step(self) -> None:
         """Waits until the others have ended the step before this one: a device takes whatever comes next as its part.
@@ -133,8 +153,8 @@ class Leader(Communicator):
         keys = caches[0][0]
         if self._cache.others.get(id(keys)) is not keys:
             raise RequestError(
-                "steps of a model that several processes share need the runner's own cache",
-                hint="Give runner.kv_cache as kv_cache.",
+                "steps of a model that several processes share need a cache that its runner has allocated",
+                hint="Give runner.kv_cache, or what runner.allocate_kv_cache returns, as kv_cache.",
             )
         number = self._others.get(id(keys))
         if number is None:
@@ -152,7 +172,8 @@ class Leader(Communicator):
         if adapter not in self._sent:
             number = next(self._numbers)
             for each in self._followers:
-                self._send(each, Kind.ADAPTER, packed({"number": number}, self._manager.share(adapter, each.rank)))
+                share = packed({"number": number}, self._manager.share(adapter, each.rank))
+                self._send_long(each, Kind.ADAPTER, share)
             self._sent[adapter] = number
             # The others keep it as long as requests or the manager do here; the next step tells them.
             weakref.finalize(adapter, self._unused.append, number).atexit = False
@@ -193,8 +214,21 @@ class Leader(Communicator):
             _thread.interrupt_main()
             raise
 
-    def _send(self, follower: Follower, kind: Kind, content: bytes) -> None:
+    def _send(self, follower: Follower, kind: Kind, content: bytes = b"") -> None:
         self._talk(follower, lambda: follower.channel.send(kind, self._step, content))
+
+    def _send_long(self, follower: Follower, kind: Kind, content: bytes) -> None:
+        """Sends what may be more than a connection holds: the process must read, or both would wait for ever.
+
+        It may still send its part of a step that rank 0 gave up, which is dropped here.
+        """
+        follower.unread += len(content)
+        if follower.unread > _BYTES_UNREAD:
+            self._send(follower, Kind.READS)
+            while self._talk(follower, follower.channel.receive).kind is not Kind.READS:
+                pass
+            follower.unread = 0
+        self._send(follower, kind, content)
 
     def _receive(self, follower: Follower, kind: Kind) -> Message:
         """Returns the next message of the current step; what is left of an earlier step, which ended early, is dropped.
@@ -202,12 +236,14 @@ class Leader(Communicator):
         An error after a step's last sum is dropped too: then the cache has been written, and only rank 0 samples.
         """
         while True:
-            message = self._talk(follower, follower.channel.receive)
+            early = follower.early
+            message = early.popleft() if early else self._talk(follower, follower.channel.receive)
             if message.step < self._step:
                 continue
+            # It has read all that came before the step.
+            follower.unread = 0
             if message.kind is Kind.ERROR:
-                cause, hint = message.json()
-                raise EngineError(f"rank {follower.rank}: {cause}", hint=hint)
+                raise _error_of(follower, message)
             if message.kind is not kind:
                 raise EngineError(f"rank {follower.rank} sent {message.kind.name} where {kind.name} was expected")
             return message
@@ -223,6 +259,23 @@ class Leader(Communicator):
         self._members.end()
         failure = self._members.failure or "the group of processes was closed"
         raise EngineError(failure, hint="Open the model again.")
+
+
+def _error_of(follower: Follower, message: Message) -> EngineError:
+    cause, hint = message.json()
+    return EngineError(f"rank {follower.rank}: {cause}", hint=hint)
+
+
+def _check_output(model: CausalLM) -> None:
+    """Raises ConfigError if the model gives no row for each token: then it gathers what its layers have gathered."""
+    outputs = model.variants.get("prefill").engine.network.outputs
+    shape = next(each.shape for each in outputs if each.name == "model_out")
+    if shape is not None and len(shape) != 2:
+        raise ConfigError(
+            f"the model_out of {type(model).__name__} is {shape_text(shape)} in several processes, not a row of logits "
+            "for each token",
+            hint="Layers give whole results: return that of lm_head, without all_gather.",
+        )
 
 
 @contextmanager

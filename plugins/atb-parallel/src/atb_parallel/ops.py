@@ -18,7 +18,7 @@ from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
 from atb_core.errors import EngineError
 from atb_core.graph.arrays import HostArray, numpy_dtype, to_numpy, to_torch
 from atb_core.graph.dim import Shape
-from atb_core.graph.network import record
+from atb_core.graph.network import get_default_net, record
 from atb_core.graph.op import Op, RealTensor
 from atb_core.graph.ops import AllGather as DeviceAllGather
 from atb_core.graph.ops import AllReduce as DeviceAllReduce
@@ -61,7 +61,13 @@ class Communicator(ABC):
         _groups[self._number] = self
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """Records the sum of `tensor` over the processes."""
+        """Records the sum of `tensor` over the processes; what is such a sum is returned as it is.
+
+        Row-parallel layers sum. Those of ATB-Models do not, and models written for it sum their results themselves.
+        """
+        node = get_default_net().producer(tensor)
+        if node is not None and isinstance(node.op, AllReduce | DeviceAllReduce):
+            return tensor
         if self.domain is not None:
             return record(DeviceAllReduce(**self._on_devices()), (tensor,))[0]
         register_cpu_kernel(AllReduce, _KERNELS[AllReduce])

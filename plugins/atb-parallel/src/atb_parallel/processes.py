@@ -10,10 +10,10 @@ import subprocess
 import sys
 import threading
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from collections import deque
 from multiprocessing.connection import Pipe
 
-from atb_parallel.channel import Channel
+from atb_parallel.channel import Channel, Message
 
 _log = logging.getLogger(__name__)
 _SECONDS_TO_END = 2.0
@@ -22,11 +22,20 @@ _START = "import sys; sys.path[:] = sys.argv[1].split('\\n'); from atb_parallel.
 
 
 class Follower(ABC):
-    """Another process of the group, seen from the first one."""
+    """Another process of the group, seen from the first one.
+
+    Attributes:
+        rank: its number.
+        channel: the connection to it.
+        unread: bytes that were sent to it and that it may not have read.
+        early: messages that came before they were expected.
+    """
 
     def __init__(self, rank: int, channel: Channel) -> None:
         self.rank = rank
         self.channel = channel
+        self.unread = 0
+        self.early: deque[Message] = deque()
 
     @abstractmethod
     def part(self, failure: str | None) -> None:
@@ -62,8 +71,7 @@ class Started(Follower):
 
     def part(self, failure: str | None) -> None:
         """Closes the connection, by which the process ends."""
-        with suppress(OSError):
-            self.channel.close()
+        self.channel.close()
 
     def end(self) -> None:
         """Waits a little for the process, then kills it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
@@ -232,6 +232,8 @@ class PartLoader(WeightLoader):
         self._stored_twice = stored & self._shared.keys()
         self.quantization = loader.quantization
         self._expands = False
+        #: Called before each reading; may raise an error, which ends the loading.
+        self.before_read: Callable[[], None] = lambda: None
 
     @property
     def source(self) -> str:
@@ -268,6 +270,7 @@ class PartLoader(WeightLoader):
 
     def get(self, name: str) -> Array:
         """Reads the part."""
+        self.before_read()
         if self._is_zero(name):
             return np.zeros(self.shape(name), numpy_dtype(self.dtype(name)))
         cut = self._cut(name)
@@ -288,6 +291,7 @@ class PartLoader(WeightLoader):
 
     def read_into(self, name: str, out: HostArray) -> None:
         """Reads the part into an array."""
+        self.before_read()
         if self._cut(name) is None and not self._is_zero(name) and name not in self._shared:
             self._loader.read_into(name, out)
         else:
@@ -300,25 +304,22 @@ class PartLoader(WeightLoader):
 
     def blocks(self, name: str, formats: Collection[str]) -> QuantizedRows | None:
         """Reads the part of a quantised matrix as it is stored; `None` if the ends of a part are inside of a block."""
+        self.before_read()
         rows, cut = self._loader.blocks(self._stored(name), formats), self._cut(name)
         if rows is None or cut is None:
             return rows
-        parts, columns, unit = [], rows.columns, _block_elements(rows.format)
-        width = rows.blocks.shape[1] * unit // columns
-        for start, stop in cut.ranges:
-            if cut.dim == 0:
-                parts.append(rows.blocks[start:stop])
-            elif start % unit or stop % unit:
-                if not self._expands:
-                    _log.warning(
-                        "%s: %s and others are divided inside of blocks of %s, so they are expanded",
-                        self.source, name, rows.format,
-                    )  # fmt: skip
-                self._expands = True
-                return None
-            else:
-                parts.append(rows.blocks[:, start // unit * width : stop // unit * width])
-        blocks = np.ascontiguousarray(np.concatenate(parts, axis=cut.dim))
+        parts = [
+            rows.blocks[start:stop] if cut.dim == 0 else _columns_of(rows, start, stop) for start, stop in cut.ranges
+        ]
+        if any(part is None for part in parts) or (cut.dim and len(parts) > 1):
+            if not self._expands:
+                _log.warning(
+                    "%s: %s and others are divided inside of blocks of %s, so they are expanded",
+                    self.source, name, rows.format,
+                )  # fmt: skip
+            self._expands = True
+            return None
+        blocks = np.ascontiguousarray(np.concatenate([part for part in parts if part is not None]))
         return QuantizedRows(rows.format, cut.shape[1], blocks)
 
     def linear_method(self, prefixes: Sequence[str], dtype: DataType) -> Any:
@@ -338,9 +339,25 @@ class PartLoader(WeightLoader):
         self._loader.close()
 
 
-def _block_elements(block_format: str) -> int:
-    """Returns the number of elements of a row that are in one block of a format of GGUF."""
-    return 256 if block_format.endswith("_K") else 32
+def _columns_of(rows: QuantizedRows, start: int, stop: int) -> HostArray | None:
+    """Returns the blocks of columns `[start, stop)`; `None` if an end is inside of a block."""
+    width = rows.blocks.shape[1]
+    if rows.format.startswith("INTEGERS"):
+        # int8 of all columns, then float32 scales and zeros of all groups.
+        groups = (width - rows.columns) // 8
+        unit = 1 if groups == 1 else rows.columns // groups
+        first, last = (0, 1) if groups == 1 else (start // unit, stop // unit)
+        places = [
+            (start, stop),
+            *((rows.columns + 4 * (of + first), rows.columns + 4 * (of + last)) for of in (0, groups)),
+        ]
+    else:
+        unit = 256 if rows.format.endswith("_K") else 32
+        size = width * unit // rows.columns
+        places = [(start // unit * size, stop // unit * size)]
+    if start % unit or stop % unit:
+        return None
+    return np.concatenate([rows.blocks[:, a:b] for a, b in places], axis=1)
 
 
 class ModelPart(NamedTuple):

@@ -16,7 +16,7 @@ from atb_core.checkpoint.safetensors import SafetensorsLoader
 from atb_core.graph.arrays import HostArray, to_numpy
 from atb_quant.loader import Parts
 from atb_quant.matrix import Groups, IntegerMatrix, floats, unpacked
-from atb_quant.settings import FLOATS, check_settings, group_count, integer, need, refuse
+from atb_quant.settings import FLOATS, check_settings, either, group_count, integer, need, refuse
 
 _NAME = "awq"
 _SUFFIX = ".qweight"
@@ -34,8 +34,8 @@ _ONLY = {"zero_point": (True,)}
 def parts(stored: SafetensorsLoader, settings: Mapping[str, Any]) -> Parts:
     """Returns the matrices of a checkpoint; raises `WeightsError` for what is not supported or does not fit."""
     check_settings(stored, _NAME, settings, _READ, _MEANINGLESS, _ONLY)
-    bits = integer(stored, _NAME, settings, "w_bit" if "w_bit" in settings else "bits", "4")
-    key = "q_group_size" if "q_group_size" in settings else "group_size"
+    bits = integer(stored, _NAME, settings, either(stored, _NAME, settings, "w_bit", "bits"), "4")
+    key = either(stored, _NAME, settings, "q_group_size", "group_size")
     size = integer(stored, _NAME, settings, key, "a positive number or -1")
     version = str(settings.get("version", "gemm")).lower()
     if bits != 4:

@@ -30,7 +30,7 @@ from atb_quant.matrix import (
     static_product,
     unpacked,
 )
-from atb_quant.settings import FLOATS, check_settings, group_count, need, refuse
+from atb_quant.settings import FLOATS, check_settings, group_count, need, need_order, refuse
 
 _NAME = "compressed-tensors"
 _READ = ("quant_method", "config_groups", "transform_config", "sparsity_config")
@@ -131,6 +131,15 @@ def _matrix(stored: SafetensorsLoader, prefix: str, weights: Mapping[str, Any]) 
     packed = f"{prefix}.weight_packed" in stored
     matrix = _IntMatrix(stored, prefix, bits, size, packed, strategy == "tensor")
     matrix.activations = weights["activations"]
+    if weights.get("actorder") in ("group", "dynamic", True):
+        need_order(stored, _NAME, f"{prefix}.weight_g_idx", group_count(matrix.shape[1], size))
+    zeros, symmetric = f"{prefix}.weight_zero_point", weights.get("symmetric", True)
+    if not isinstance(symmetric, bool):
+        raise refuse(stored, _NAME, f"symmetric of {prefix} is {str(symmetric)[:100]!r}, not true or false")
+    if not symmetric and zeros not in stored:
+        raise refuse(stored, _NAME, f"{prefix} is not symmetric, and there is no {zeros}", "Fetch it again.")
+    if symmetric and zeros in stored and matrix.groups().zeros.any():
+        raise refuse(stored, _NAME, f"{prefix} is symmetric, and {zeros} is not zero", "Fetch it again.")
     return matrix
 
 
@@ -165,7 +174,7 @@ class _IntMatrix(IntegerMatrix):
         extra = (f"{prefix}.weight_shape",) if packed else ()
         super().__init__(stored, prefix, (*names.values(), *extra), shape)
         self._names, self._bits, self._packed = names, bits, packed
-        self._size = columns if size == -1 else size
+        self._size = columns if size == -1 else min(size, columns)
         self.lowest, self.highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
     def product(self, dtype: DataType) -> Product | None:
@@ -218,7 +227,8 @@ class _IntMatrix(IntegerMatrix):
         order = None
         if "index" in self._names:
             order = to_numpy(self.stored.get(self._names["index"])).astype(np.int64)
-            if np.array_equal(order, np.arange(self.shape[1]) // self._size):
+            # Of -1 is what was not set.
+            if (order == -1).all() or np.array_equal(order, np.arange(self.shape[1]) // self._size):
                 order = None
         return Groups(scales, self._zeros(scales.shape), self._size, order)
 

@@ -16,7 +16,7 @@ from atb_core.checkpoint.safetensors import SafetensorsLoader
 from atb_core.graph.arrays import HostArray, to_numpy
 from atb_quant.loader import Parts
 from atb_quant.matrix import Groups, IntegerMatrix, floats, unpacked
-from atb_quant.settings import FLOATS, check_settings, group_count, integer, need, refuse
+from atb_quant.settings import FLOATS, check_settings, either, group_count, integer, need, need_order, refuse
 
 _NAME = "gptq"
 _SUFFIX = ".qweight"
@@ -37,7 +37,7 @@ def parts(stored: SafetensorsLoader, settings: Mapping[str, Any]) -> Parts:
     check_settings(stored, _NAME, settings, _READ, _MEANINGLESS, _ONLY)
     bits = integer(stored, _NAME, settings, "bits", "2, 4 or 8")
     size = integer(stored, _NAME, settings, "group_size", "a positive number or -1")
-    kind = settings.get("checkpoint_format", settings.get("format"))
+    kind = settings.get(either(stored, _NAME, settings, "checkpoint_format", "format"))
     if bits not in (2, 4, 8):
         raise refuse(stored, _NAME, f"its integers have {bits} bits; supported are 2, 4 and 8")
     if size != -1 and size < 1:
@@ -46,7 +46,8 @@ def parts(stored: SafetensorsLoader, settings: Mapping[str, Any]) -> Parts:
         raise refuse(stored, _NAME, f"its checkpoint_format is {str(kind)[:100]!r}; supported are 'gptq' and 'gptq_v2'")
     less = 0 if kind == "gptq_v2" else 1
     prefixes = [name.removesuffix(_SUFFIX) for name in stored.names() if name.endswith(_SUFFIX)]
-    matrices = [_GptqMatrix(stored, prefix, bits, size, less) for prefix in prefixes]
+    ordered = bool(settings.get("desc_act"))
+    matrices = [_GptqMatrix(stored, prefix, bits, size, less, ordered) for prefix in prefixes]
     if not matrices:
         raise refuse(stored, _NAME, "it has no tensor *.qweight")
     return Parts(matrices)
@@ -57,7 +58,7 @@ class _GptqMatrix(IntegerMatrix):
 
     lowest = 0
 
-    def __init__(self, stored: SafetensorsLoader, prefix: str, bits: int, size: int, less: int) -> None:
+    def __init__(self, stored: SafetensorsLoader, prefix: str, bits: int, size: int, less: int, ordered: bool) -> None:
         names = {suffix: f"{prefix}.{suffix}" for suffix in ("qweight", "qzeros", "scales")}
         shape = stored.shape(names["qweight"])
         if len(shape) != 2:
@@ -69,6 +70,8 @@ class _GptqMatrix(IntegerMatrix):
         need(stored, _NAME, names["qzeros"], (groups, -(-rows // per_word)), ("I32",))
         need(stored, _NAME, names["scales"], (groups, rows), FLOATS)
         index = f"{prefix}.g_idx"
+        if ordered:
+            need_order(stored, _NAME, index, groups)
         if index in stored:
             need(stored, _NAME, index, (columns,), ("I32", "I64"))
             names["g_idx"] = index

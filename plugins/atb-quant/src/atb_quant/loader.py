@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +55,10 @@ class QuantLoader(WeightLoader):
         self._vectors = dict(parts.vectors)
         self._integers: set[str] = set()
         owners = {tensor: name for name, matrix in self._matrices.items() for tensor in matrix.tensors}
+        counts = Counter(f"{matrix.prefix}.weight" for matrix in parts.matrices)
+        counts.update(name for name in self._matrices if name in stored and name not in owners)
+        for name in (name for name, count in counts.items() if count > 1):
+            raise WeightsError(f"{stored.source} has two matrices {name}, at least one quantised by {scheme}")
         gone = parts.dropped - owners.keys()
         names = (owners.get(name, name) for name in stored.names() if name not in gone)
         self._names = dict.fromkeys((*names, *self._vectors))

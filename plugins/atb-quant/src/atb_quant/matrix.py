@@ -126,6 +126,8 @@ class QuantMatrix(ABC):
         self.prefix = prefix
         self.tensors = tuple(tensors)
         self.shape = shape
+        if 0 in shape:
+            raise self.fail(f"is empty: {list(shape)}", "The checkpoint is damaged; fetch it again.")
 
     def fail(self, cause: str, hint: str | None = None) -> WeightsError:
         """Returns an error that names the matrix."""

@@ -53,6 +53,22 @@ def integer(stored: SafetensorsLoader, scheme: str, settings: Mapping[str, Any],
     return value
 
 
+def either(stored: SafetensorsLoader, scheme: str, settings: Mapping[str, Any], *names: str) -> str:
+    """Returns which of two names a setting has, by default the second; refuses two values."""
+    first, second = names
+    if first in settings and settings.get(second, settings[first]) != settings[first]:
+        raise refuse(
+            stored, scheme, f"its {first} and {second} are {settings[first]!r:.50} and {settings[second]!r:.50}"
+        )
+    return first if first in settings else second
+
+
+def need_order(stored: SafetensorsLoader, scheme: str, name: str, groups: int) -> None:
+    """Raises `WeightsError` if the inputs were reordered and there is no tensor that says how."""
+    if groups > 1 and name not in stored:
+        raise refuse(stored, scheme, f"its inputs were reordered, and it has no tensor {name}", "Fetch it again.")
+
+
 def group_count(columns: int, size: int) -> int:
     """Returns the number of groups in a row; -1 is one group."""
     return 1 if size == -1 else -(-columns // size)

@@ -15,7 +15,7 @@ import click
 
 from atb_cli.options import load_runner, model_argument, model_options
 from atb_cli.output import json_option, note
-from atb_core.errors import SettingsError
+from atb_core.errors import EngineError, SettingsError
 from atb_core.files import read_text
 from atb_core.plugins import hookimpl
 from atb_serve.settings import Access, Limits, ServeSettings, hashed_keys
@@ -118,9 +118,13 @@ def command(model: str, **options: Any) -> None:
             app = make_app(runner, served.names, settings)
             name = served.names[0]
             ready = f"{name} is served at {address}/v1 (Ctrl-C ends it)"
-            server = Server(app, served.drain, lambda: note(ready), settings.limits.body_timeout)
+            server = Server(
+                app, served.drain, lambda: note(ready), settings.limits.body_timeout, lambda: runner.failure
+            )
             with settled_heap():
                 server.run(sockets=[listener])
+            if server.failure is not None:
+                raise EngineError(server.failure, hint="Start the server again.")
 
 
 @dataclass(frozen=True)

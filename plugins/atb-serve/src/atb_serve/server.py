@@ -7,8 +7,10 @@ import asyncio
 import errno
 import logging
 import logging.config
+import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 _BACKLOG = 2048
+_SECONDS_TO_LEAVE = 3.0
 
 
 class AddressError(AtbError):
@@ -110,10 +113,19 @@ class Server(uvicorn.Server):
         drain: Seconds for which requests go on.
         head_timeout: Seconds for which a connection may take to send the head of a request.
         ready: Is called when requests are accepted.
+        lost: Returns why the model cannot answer any more; the server ends then.
+
+    Attributes:
+        failure: Why the server ended by itself; `None` if it did not.
     """
 
     def __init__(
-        self, app: Starlette, drain: float = 30.0, ready: Callable[[], None] = lambda: None, head_timeout: float = 30.0
+        self,
+        app: Starlette,
+        drain: float = 30.0,
+        ready: Callable[[], None] = lambda: None,
+        head_timeout: float = 30.0,
+        lost: Callable[[], str | None] = lambda: None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -129,7 +141,19 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=75,
             )
         )
-        self._ready = ready
+        self._ready, self._lost = ready, lost
+        self.failure: str | None = None
+
+    async def on_tick(self, counter: int) -> bool:
+        """Returns true if the server has to end; it is asked ten times a second."""
+        if not self.should_exit and (failure := self._lost()) is not None:
+            self.failure, self.should_exit = failure, True
+            self.config.timeout_graceful_shutdown = 1
+            # A step may wait for another process's device, and never end.
+            leave = threading.Timer(_SECONDS_TO_LEAVE, os._exit, (1,))
+            leave.daemon = True
+            leave.start()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Notes a signal; unlike the base class it does not raise it again at the end, which is a regular one."""
