@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from atb_testing.checkpoints import tiny_checkpoint
 from atb_testing.conformance import Oracle
 from atb_testing.driver import open_model
