@@ -45,6 +45,7 @@ def test_every_field_has_the_type_and_the_unit_of_the_format(events: list[dict[s
             assert event["name"] in ("process_name", "thread_name")
             assert list(event["args"]) == ["name"]
     assert len({event["pid"] for event in events}) == 1
+    assert all(event["tid"] > 0 for event in events)  # Perfetto takes 0 for the number of the process
     named = {event["tid"] for event in events if event["name"] == "thread_name"}
     assert {event["tid"] for event in events} == named
 
@@ -87,7 +88,7 @@ def test_steps_and_what_is_between_them_are_the_whole_time(
     with runner.profile(tmp_path / "trace.json") as profile:
         runner.generate([[3, 1, 4]], SamplingParams(max_tokens=3, ignore_eos=True))
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
-    row = [event for event in events if event["ph"] == "X" and event["tid"] == 0]
+    row = [event for event in events if event["ph"] == "X" and event["tid"] == 1]
     assert {event["cat"] for event in row} == {"step", "host"}
     assert sum(event["dur"] for event in row) == pytest.approx(profile.seconds * 1e6)
     steps = sum(event["dur"] for event in row if event["cat"] == "step")
@@ -96,7 +97,7 @@ def test_steps_and_what_is_between_them_are_the_whole_time(
 
 def test_threads_and_steps_have_names(events: list[dict[str, Any]]) -> None:
     names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
-    assert names == {0: "steps", 1: "engine thread 0", 2: "engine thread 1"}
+    assert names == {1: "steps", 2: "engine thread 0", 3: "engine thread 1"}
     assert [event["name"] for event in events if event.get("cat") == "step"] == ["prefill", "decode", "decode"]
 
 
