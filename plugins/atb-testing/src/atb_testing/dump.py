@@ -34,6 +34,9 @@ BASES = ("prefill", "decode")
 class DumpError(AtbError):
     """Reports a directory that is no dump, or two dumps that cannot be compared."""
 
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint or "Dump again, the same model and tokens in both runs.")
+
 
 @dataclass(frozen=True)
 class Value:
