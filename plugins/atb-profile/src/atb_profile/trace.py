@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from atb_cli.output import writing
 from atb_core.graph.tensor import Tensor
 from atb_profile.profile import NodeTime, node_times
 
@@ -25,7 +26,7 @@ _CALLS = _PROCESS
 
 def write_trace(profile: Profile, path: str | os.PathLike[str]) -> None:
     """Writes a profile as JSON. Times are microseconds since the profile began."""
-    with open(path, "w", encoding="utf-8") as file:
+    with writing(path), open(path, "w", encoding="utf-8") as file:
         file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
         for number, event in enumerate(events(profile)):
             file.write((",\n" if number else "") + json.dumps(event))
