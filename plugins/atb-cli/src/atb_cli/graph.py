@@ -28,7 +28,7 @@ Span = tuple[int, int | None]
 
 def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
     """Parses `A:B`, as in Python with open ends allowed, or `N` for one layer."""
-    match = re.fullmatch(r"(\d*):(\d*)|(\d+)", value)
+    match = re.fullmatch(r"(\d{0,9}):(\d{0,9})|(\d{1,9})", value)
     if match is None:
         raise click.BadParameter(f"{value!r} is neither a layer such as 0 nor a range such as 0:2 or :")
     if match[3] is not None:
