@@ -143,7 +143,7 @@ class QuantLoader(WeightLoader):
         return self._stored.identity()
 
     def close(self) -> None:
-        if self._expanded:
+        if self._expanded and self.keeps_integers:
             _log.warning(
                 "%s: %d of %d matrices of %s are expanded to %s, as the engine has no blocks for them: %s%s",
                 self.source, len(self._expanded), len(self._expanded) + self._kept, self.quantization,
