@@ -62,14 +62,16 @@ def test_a_trace_is_strict_json_whatever_names_are(open_runner: Callable[..., Mo
     path = tmp_path / "trace.json"
     with runner.profile(path) as profile:
         runner.generate([[3, 1, 4]], SamplingParams(max_tokens=1, ignore_eos=True))
-    name = 'a "quoted"\n\x00\u2028 name \\'
+    name = 'a "quoted"\n\x00\u2028 name \\ \U0001f600'
     profile.calls[0] = replace(profile.calls[0], name=name)
     write_trace(profile, path)
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    read = json.loads(path.read_bytes().decode("ascii"), parse_constant=refuse)
+    text = path.read_text(encoding="utf-8")
+    assert "\\ud" not in text  # Perfetto knows no pairs of surrogates
+    read = json.loads(text, parse_constant=refuse)
     assert read["displayTimeUnit"] == "ms"
     assert name in [event["name"] for event in read["traceEvents"]]
 

@@ -25,11 +25,14 @@ _CALLS = _PROCESS
 
 
 def write_trace(profile: Profile, path: str | os.PathLike[str]) -> None:
-    """Writes a profile as JSON. Times are microseconds since the profile began."""
-    with writing(path), open(path, "w", encoding="utf-8") as file:
+    """Writes a profile as JSON. Times are microseconds since the profile began.
+
+    Characters are written as they are: Perfetto refuses a trace with a surrogate pair among its escapes.
+    """
+    with writing(path), open(path, "w", encoding="utf-8", errors="replace") as file:
         file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
         for number, event in enumerate(events(profile)):
-            file.write((",\n" if number else "") + json.dumps(event))
+            file.write((",\n" if number else "") + json.dumps(event, ensure_ascii=False))
         file.write("\n]}\n")
 
 
