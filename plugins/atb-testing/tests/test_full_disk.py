@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk that is full: commands name the file, say what to do, and leave nothing unfinished behind."""
+"""A disk that is full: commands name the file, say what to do, and leave no unfinished directory behind."""
 
 from __future__ import annotations
 
