@@ -163,6 +163,20 @@ def test_a_checkpoint_of_integers_stays_so_and_gives_the_cpu_engines_tokens(
     assert "expanded" not in caplog.text
 
 
+def test_experts_of_integers_are_expanded_which_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("transformers")
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "head_dim": 16}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    source = tiny_checkpoint(tmp_path / "source", "qwen3_moe", torch.float16, **sizes, **experts)
+    method = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    directory, _ = files.quantise_directory(source, tmp_path / "quantised", files.gptq(), method)
+    with open_runner(directory):
+        pass
+    # Gate, up and down of each expert, of all matrices with the four of attention.
+    assert "12 of 16 matrices of gptq are expanded to float16" in caplog.text
+    assert "model.layers.0.mlp.experts.0." in caplog.text
+
+
 def test_matrices_that_the_call_does_not_take_stay_floats_and_are_named(caplog: pytest.LogCaptureFixture) -> None:
     engine = get_backend("atb-sim").build(product(DataType.FLOAT16, 3, 65536))
     w = torch.ones(3, 65536).half() / 65536

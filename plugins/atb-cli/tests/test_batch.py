@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,19 @@ def test_an_answer_is_the_one_that_the_line_gets_alone(run: Run) -> None:
     _, together = run(*lines)
     alone = [run(line, output=f"{number}.jsonl")[1][0] for number, line in enumerate(lines)]
     assert [answer["outputs"] for answer in together] == [answer["outputs"] for answer in alone]
+
+
+def test_a_full_disk_is_said_of_the_output(atb: Run, chat_model: str, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "one", "max_tokens": 30}')
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
+    try:
+        result = atb("run", chat_model, "--input", str(source), "--output", str(out), "--backend", "reference")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert result.status == 1
+    assert f"error: {out} cannot be written: " in result.err
 
 
 def test_bad_lines_are_named_before_the_model_is_loaded(atb: Run, runner: Any, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_file_that_cannot_be_written_is_named(
     atb: Run, runner: Any, typed: Callable[..., None], tmp_path: Path
 ) -> None:
     typed("one", f"/save {tmp_path}/none/x.json")
-    assert f"error: {tmp_path}/none/x.json: No such file or directory" in atb("chat", "m").err
+    assert f"error: {tmp_path}/none/x.json cannot be written: No such file or directory" in atb("chat", "m").err
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(atb: Run, runner: Any, typed: Callable[..., None]) -> None:

@@ -32,6 +32,7 @@ def test_a_layer_that_does_not_exist_is_an_error(atb: Run, tiny_model: str) -> N
     result = atb("graph", tiny_model, "--layers", "3")
     assert result.status == 1
     assert "0 to 2" in result.err
+    assert "neither a layer" in atb("graph", tiny_model, "--layers", "9" * 5000).err
 
 
 def test_variants_differ_in_their_attention(atb: Run, tiny_model: str) -> None:

@@ -73,6 +73,7 @@ def atb(hub: Hub, home: Path, *args: str, answer: str = "", **more: str) -> subp
         ("ftp://huggingface.co/o/n", None),
         ("o/n.gguf", None),
         ("o/n/m", None),
+        ("[", None),
         ("", None),
     ],
 )

@@ -133,6 +133,10 @@ def test_experts_stay_in_16_bits(seven_b: Path) -> None:
         (["--quantization", "int8", "--soc", "cpu"], "--quantization is for chips"),
         (["--launch-us", "nan"], "nan is not finite"),
         (["--html", "nowhere/page.html"], "is in no folder"),
+        (["--html", ""], "'' is no path"),
+        (["--html", "/dev/full"], "/dev/full cannot be written: No space left"),
+        (["--batch", str(1 << 30)], "is not in the range"),
+        (["--context", str(1 << 70)], "is not in the range"),
         (["--soc", "Ascend310P3", "--dtype", "float16", "--quantization", "int4"], "multiplies by no integers"),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from atb_core import ModelRunner, SamplingParams
-from atb_core.errors import EngineError
+from atb_core.errors import AtbError, EngineError
 from atb_profile import Limits, Profile, measure_limits
 from atb_profile.profile import node_times
 
@@ -136,7 +136,10 @@ def test_a_profile_that_an_error_ends_has_what_ran_before_it(open_runner: Open, 
 
 
 def test_a_trace_that_cannot_be_written_is_refused_before_anything_runs(open_runner: Open, tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="missing"), open_runner().profile(tmp_path / "missing" / "trace.json"):
+    with (
+        pytest.raises(AtbError, match="cannot be written: No such file"),
+        open_runner().profile(tmp_path / "missing" / "trace.json"),
+    ):
         raise AssertionError("it was entered")
 
 

@@ -45,6 +45,7 @@ def test_every_field_has_the_type_and_the_unit_of_the_format(events: list[dict[s
             assert event["name"] in ("process_name", "thread_name")
             assert list(event["args"]) == ["name"]
     assert len({event["pid"] for event in events}) == 1
+    assert all(event["tid"] > 0 for event in events)  # Perfetto takes 0 for the number of the process
     named = {event["tid"] for event in events if event["name"] == "thread_name"}
     assert {event["tid"] for event in events} == named
 
@@ -61,14 +62,16 @@ def test_a_trace_is_strict_json_whatever_names_are(open_runner: Callable[..., Mo
     path = tmp_path / "trace.json"
     with runner.profile(path) as profile:
         runner.generate([[3, 1, 4]], SamplingParams(max_tokens=1, ignore_eos=True))
-    name = 'a "quoted"\n\x00\u2028 name \\'
+    name = 'a "quoted"\n\x00\u2028 name \\ \U0001f600'
     profile.calls[0] = replace(profile.calls[0], name=name)
     write_trace(profile, path)
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    read = json.loads(path.read_bytes().decode("ascii"), parse_constant=refuse)
+    text = path.read_text(encoding="utf-8")
+    assert "\\ud" not in text  # Perfetto knows no pairs of surrogates
+    read = json.loads(text, parse_constant=refuse)
     assert read["displayTimeUnit"] == "ms"
     assert name in [event["name"] for event in read["traceEvents"]]
 
@@ -87,7 +90,7 @@ def test_steps_and_what_is_between_them_are_the_whole_time(
     with runner.profile(tmp_path / "trace.json") as profile:
         runner.generate([[3, 1, 4]], SamplingParams(max_tokens=3, ignore_eos=True))
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
-    row = [event for event in events if event["ph"] == "X" and event["tid"] == 0]
+    row = [event for event in events if event["ph"] == "X" and event["tid"] == 1]
     assert {event["cat"] for event in row} == {"step", "host"}
     assert sum(event["dur"] for event in row) == pytest.approx(profile.seconds * 1e6)
     steps = sum(event["dur"] for event in row if event["cat"] == "step")
@@ -96,7 +99,7 @@ def test_steps_and_what_is_between_them_are_the_whole_time(
 
 def test_threads_and_steps_have_names(events: list[dict[str, Any]]) -> None:
     names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
-    assert names == {0: "steps", 1: "engine thread 0", 2: "engine thread 1"}
+    assert names == {1: "steps", 2: "engine thread 0", 3: "engine thread 1"}
     assert [event["name"] for event in events if event.get("cat") == "step"] == ["prefill", "decode", "decode"]
 
 

@@ -73,3 +73,4 @@ def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
         status, _, err = bench(capsys, f"http://127.0.0.1:{listener.getsockname()[1]}")
     assert status == 1
     assert "cannot be asked for its models" in err
+    assert "next: `atb serve MODEL` starts a server" in err

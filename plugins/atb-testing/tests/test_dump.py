@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from atb_testing.dump import DumpError, dump
 
 __all__ = ["families", "site"]
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]
+DOWN = "model.layers.0.mlp.down:Linear:0"
 
 # An op whose kernel for the C++ engine forgets a part of its definition, put in the place of SwiGLU.
 WRONG_KERNEL = """
@@ -244,6 +246,9 @@ def test_a_directory_that_is_not_empty_is_refused(checkpoint: Path, tmp_path: Pa
         dumped(checkpoint, tmp_path)
 
 
+VALUE = {"key": "a:B:0", "op": "B", "module": "a", "source": "", "inputs": [], "leaves": []}
+
+
 def _changed(directory: Path, **changes: Any) -> None:
     index = json.loads((directory / "dump.json").read_text())
     (directory / "dump.json").write_text(json.dumps({**index, **changes}))
@@ -256,7 +261,12 @@ def _changed(directory: Path, **changes: Any) -> None:
         ({"tokens": [1, 2]}, "are of different tokens"),
         ({"variants": []}, "is damaged"),
         ({"steps": [{"file": "../../etc/passwd", "variant": "prefill", "tokens": 1}]}, "a step's file is"),
+        ({"steps": [{"file": "", "variant": "prefill", "tokens": 1}]}, "a step's file is ''"),
+        ({"steps": [{"file": "x", "variant": [], "tokens": 1}]}, "a step has no variant"),
+        ({"steps": [{"file": "x", "variant": "prefill", "tokens": True}]}, "a step has no number of tokens"),
+        ({"tokens": [{}]}, "a token is no number"),
         ({"variants": {"prefill": [{"key": 1}], "decode": []}}, "not described as one"),
+        ({"variants": {"prefill": [VALUE, VALUE], "decode": []}}, "two values have the same key"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -273,6 +283,34 @@ def test_a_damaged_file_of_values_is_named(checkpoint: Path, tmp_path: Path) -> 
     (second / "step-0000-prefill.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(DumpError, match=r"step-0000-prefill\.safetensors cannot be read"):
         compare(first, second)
+    (second / "step-0000-prefill.safetensors").unlink()
+    os.mkfifo(second / "step-0000-prefill.safetensors")
+    with pytest.raises(DumpError, match="is not a regular file"):
+        compare(first, second)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda x: x.to(torch.complex64), "a tensor of torch.complex64"),
+        (lambda x: x.to(torch.float8_e4m3fn), "the first to part"),
+        (lambda x: x / 0, "relative error inf"),
+    ],
+    ids=["complex", "float8", "infinite"],
+)
+def test_values_of_any_type_are_compared_or_refused(
+    checkpoint: Path, tmp_path: Path, change: Any, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = dumped(checkpoint, tmp_path / "a"), dumped(checkpoint, tmp_path / "b")
+    file = second / "step-0000-prefill.safetensors"
+    values = load_file(file)
+    values[DOWN] = change(values[DOWN])
+    save_file(values, file)
+    assert main(["compare", str(first), str(second), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert text in err
+    for constant in ("Infinity", "NaN"):
+        assert constant not in out
 
 
 def test_the_commands_write_and_compare(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atb_cli.answers import answer_record
+from atb_cli.output import writing
 from atb_core.errors import AtbError, RequestError
 from atb_core.files import parse_json
 from atb_core.runner.sampling_params import SamplingParams
@@ -143,7 +144,7 @@ def answer_lines(session: Session, lines: Sequence[Line], source: str, output: P
         )
         raise type(error)(message, error.hint) from None
     bar = tqdm(total=len(lines), unit=" prompts", leave=False, disable=None)
-    with bar, click.open_file(str(output or "-"), "a", encoding="utf-8") as out:
+    with bar, writing(output or "stdout"), click.open_file(str(output or "-"), "a", encoding="utf-8") as out:
         for chunk in chunks:
             if chunk.output is None:
                 continue

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atb_cli.answers import times_text
-from atb_cli.output import TextStream, note, note_of_cut
+from atb_cli.output import TextStream, note, note_of_cut, writing
 from atb_core.errors import AtbError, ContextLengthError
 from atb_core.files import read_json
 
@@ -110,7 +110,10 @@ class Conversation:
         if path.exists():
             _saved_messages(path)
         text = json.dumps({"messages": self.messages()}, ensure_ascii=False, indent=2)
-        with open(path, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with (
+            writing(path),
+            open(path, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file,
+        ):
             file.write(text + "\n")
 
     def load(self, path: Path) -> None:

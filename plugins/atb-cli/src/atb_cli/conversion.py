@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from atb_cli.output import writing
 from atb_core.checkpoint import Checkpoint, DirectoryCheckpoint, TokenizerParts, WeightLoader, job, library_errors
 from atb_core.checkpoint.files import memory_of
 from atb_core.errors import ConfigError, TokenizerError, WeightsError
@@ -54,6 +55,7 @@ def convert(checkpoint: Checkpoint, target: Path, dtype: DataType | None) -> Non
 
     Raises:
         WeightsError: there is something at `target`, the disk is too small, or the tensors cannot be read.
+        AtbError: the directory cannot be written.
         ConfigError: the configuration cannot be used, or says that the weights are quantised.
         TokenizerError: the tokenizer cannot be read, or needs a process of its own.
         UnknownModelError: no installed family serves the model.
@@ -66,18 +68,19 @@ def convert(checkpoint: Checkpoint, target: Path, dtype: DataType | None) -> Non
         raise ConfigError(f"{checkpoint} holds quantised weights, which only formats with types for them can deliver")
     chosen = router.config.data_type if dtype is None else dtype
     config = {key: value for key, value in config.items() if key != "dtype"} | {"torch_dtype": chosen.short}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that it can be renamed.
-    working = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        _write_json(working / "config.json", config)
-        _write_tokenizer(checkpoint, working)
-        with checkpoint.weights(chosen) as loader:
-            _write_weights(loader, working, dtype)
-        working.chmod(0o777 & ~_umask())
-        working.replace(target)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, so that it can be renamed.
+        working = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            _write_json(working / "config.json", config)
+            _write_tokenizer(checkpoint, working)
+            with checkpoint.weights(chosen) as loader:
+                _write_weights(loader, working, dtype)
+            working.chmod(0o777 & ~_umask())
+            working.replace(target)
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from atb_cli.options import OutputFile, model_argument
-from atb_cli.output import note, say
+from atb_cli.output import note, say, writing
 from atb_cli.show import open_model
 from atb_core.errors import AtbError
 from atb_core.names import BACKENDS
@@ -28,7 +28,7 @@ Span = tuple[int, int | None]
 
 def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> Span:
     """Parses `A:B`, as in Python with open ends allowed, or `N` for one layer."""
-    match = re.fullmatch(r"(\d*):(\d*)|(\d+)", value)
+    match = re.fullmatch(r"(\d{0,9}):(\d{0,9})|(\d{1,9})", value)
     if match is None:
         raise click.BadParameter(f"{value!r} is neither a layer such as 0 nor a range such as 0:2 or :")
     if match[3] is not None:
@@ -73,7 +73,9 @@ def command(
     elif html is not None:
         steps = _steps(*_recorded(model, variant, backend, chosen))
     if html is not None:
-        html.write_text(_page(title, variant, stages, steps), encoding="utf-8")
+        text = _page(title, variant, stages, steps)
+        with writing(html):
+            html.write_text(text, encoding="utf-8")
         note(f"{html}: open it in a browser")
         return
     if against is not None:

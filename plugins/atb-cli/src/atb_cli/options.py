@@ -66,7 +66,9 @@ class OutputFile(click.Path):
         super().__init__(dir_okay=False, writable=True, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuses a file in no folder."""
+        """Refuses a file in no folder, and what is no path."""
+        if not value or "\0" in str(value):
+            self.fail(f"{str(value)!r} is no path.", param, ctx)
         path = super().convert(value, param, ctx)
         if not Path(os.fsdecode(path)).absolute().parent.is_dir():
             self.fail(f"{str(path)!r} is in no folder: make it first.", param, ctx)

@@ -8,12 +8,14 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from atb_core.errors import printable
+from atb_core.errors import AtbError, printable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -76,6 +78,42 @@ class TextStream:
 def say(text: str) -> None:
     """Prints lines for a person on stdout; what is not printable, and may be from a file, is escaped."""
     click.echo(printable(text, _LONGEST_OUTPUT, keep="\n\t"))
+
+
+@contextmanager
+def writing(path: object) -> Iterator[None]:
+    """Names a file in the error of a disk that is full or of a folder that is gone, while the file is written.
+
+    Raises:
+        AtbError: it cannot be written.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise AtbError(
+            f"{path} cannot be written: {error.strerror}",
+            hint="Check that you may write there and that the disk has room, or choose another place.",
+        ) from error
+
+
+def write_whole(path: Path, text: str, errors: str = "strict") -> None:
+    """Writes a file that has its old content or all of the new one at any time; a device or a FIFO has neither.
+
+    Raises:
+        AtbError: it cannot be written.
+    """
+    with writing(path):
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8", errors=errors)
+            return
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            partial.write_text(text, encoding="utf-8", errors=errors)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def terminal_safe(text: str) -> str:

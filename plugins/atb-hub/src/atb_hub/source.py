@@ -55,7 +55,10 @@ def parse_reference(text: str) -> HubReference | None:
     if match is not None and text.lower().endswith((*suffixes, ".safetensors")):
         return None  # a file that is not on this disk
     if match is None:
-        address = urlsplit(text if "://" in text else f"https://{text}")
+        try:
+            address = urlsplit(text if "://" in text else f"https://{text}")
+        except ValueError:  # a bracket without its other half
+            return None
         mirror = urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc
         if address.scheme in ("http", "https") and address.netloc in _HOSTS | ({mirror} - {""}):
             match = _PAGE.fullmatch(unquote(address.path) if "%2F" not in address.path else address.path)

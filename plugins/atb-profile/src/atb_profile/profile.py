@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
+from atb_cli.output import writing
 from atb_core.errors import EngineError
 from atb_core.graph import Node
 from atb_core.graph.specialize import bind_dims
@@ -162,7 +163,8 @@ class Profile:
         if self.begin:
             raise EngineError("a profile is recorded once", hint="Make another one.")
         if self._trace is not None:
-            self._trace.touch()  # a file that cannot be written is said now
+            with writing(self._trace):
+                self._trace.touch()  # a file that cannot be written is said now
         with self._runner.engine_loop.lock:
             self.stored = stored_bytes(self._runner.model.variants.store)
             self._detach = attach(self._runner.model.variants, self._keep)

@@ -11,32 +11,38 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from atb_cli.output import writing
 from atb_core.graph.tensor import Tensor
 from atb_profile.profile import NodeTime, node_times
 
 if TYPE_CHECKING:
     from atb_profile.profile import Profile
 
-#: Row of the trace with the calls of engines; the engine's threads follow it.
-_CALLS = 0
+_PROCESS = 1
+#: Row of the trace with the calls of engines; the engine's threads follow it. Viewers take a thread with the number of
+#: its process for the main thread; Perfetto does so with thread 0, too.
+_CALLS = _PROCESS
 
 
 def write_trace(profile: Profile, path: str | os.PathLike[str]) -> None:
-    """Writes a profile as JSON. Times are microseconds since the profile began."""
-    with open(path, "w", encoding="utf-8") as file:
+    """Writes a profile as JSON. Times are microseconds since the profile began.
+
+    Characters are written as they are: Perfetto refuses a trace with a surrogate pair among its escapes.
+    """
+    with writing(path), open(path, "w", encoding="utf-8", errors="replace") as file:
         file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
         for number, event in enumerate(events(profile)):
-            file.write((",\n" if number else "") + json.dumps(event))
+            file.write((",\n" if number else "") + json.dumps(event, ensure_ascii=False))
         file.write("\n]}\n")
 
 
 def events(profile: Profile) -> Iterator[dict[str, Any]]:
     """Yields the events of a profile: the calls of engines with what is between, each thread's part of every node."""
     threads = max((len(run.threads) for call in profile.calls for run in call.runs), default=0)
-    yield _named("process_name", 0, "atb_core")
+    yield _named("process_name", _CALLS, "atb_core")
     yield _named("thread_name", _CALLS, "steps")
     for index in range(threads):
-        yield _named("thread_name", index + 1, f"engine thread {index}")
+        yield _named("thread_name", _CALLS + 1 + index, f"engine thread {index}")
     moment = profile.begin
     for call in profile.calls:
         if call.begin > moment:
@@ -48,19 +54,19 @@ def events(profile: Profile) -> Iterator[dict[str, Any]]:
             arguments = _arguments(node)
             for index, (begin, end) in enumerate(node.parts):
                 if begin:
-                    yield _slice(node.op, "node", index + 1, begin, end, profile.begin, arguments)
+                    yield _slice(node.op, "node", _CALLS + 1 + index, begin, end, profile.begin, arguments)
     if profile.end > moment:
         yield _slice("host", "host", _CALLS, moment, profile.end, profile.begin, {})
 
 
 def _named(kind: str, thread: int, name: str) -> dict[str, Any]:
-    return {"ph": "M", "pid": 1, "tid": thread, "name": kind, "args": {"name": name}}
+    return {"ph": "M", "pid": _PROCESS, "tid": thread, "name": kind, "args": {"name": name}}
 
 
 def _slice(name: str, kind: str, thread: int, begin: int, end: int, zero: int, arguments: Any) -> dict[str, Any]:
     return {
         "ph": "X",
-        "pid": 1,
+        "pid": _PROCESS,
         "tid": thread,
         "name": name,
         "cat": kind,

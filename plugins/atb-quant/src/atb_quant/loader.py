@@ -62,7 +62,8 @@ class QuantLoader(WeightLoader):
         gone = parts.dropped - owners.keys()
         names = (owners.get(name, name) for name in stored.names() if name not in gone)
         self._names = dict.fromkeys((*names, *self._vectors))
-        self._expanded: list[str] = []
+        # Names in order, once each.
+        self._expanded: dict[str, None] = {}
         self._kept = 0
 
     @property
@@ -140,23 +141,20 @@ class QuantLoader(WeightLoader):
     def blocks(self, name: str, formats: Collection[str]) -> QuantizedRows | None:
         matrix = None if name in self._integers else self._matrices.get(name)
         rows = None if matrix is None else matrix.blocks(formats)
-        if rows is not None:
-            self._kept += 1
-        elif matrix is not None:
-            self._expanded.append(name)
+        self._kept += rows is not None
         return rows
 
     def identity(self) -> list[list[int]]:
         return self._stored.identity()
 
     def close(self) -> None:
-        if self._expanded:
+        if self._expanded and self.keeps_integers:
             _log.warning(
                 "%s: %d of %d matrices of %s are expanded to %s, as the engine has no blocks for them: %s%s",
                 self.source, len(self._expanded), len(self._expanded) + self._kept, self.quantization,
-                self._dtype.short, ", ".join(self._expanded[:2]), ", ..." if len(self._expanded) > 2 else "",
+                self._dtype.short, ", ".join(list(self._expanded)[:2]), ", ..." if len(self._expanded) > 2 else "",
             )  # fmt: skip
-            self._expanded = []
+            self._expanded = {}
         self._stored.close()
 
     def _plain(self, name: str) -> SafetensorsLoader:
@@ -167,7 +165,10 @@ class QuantLoader(WeightLoader):
 
     def _rows(self, name: str, start: int, stop: int) -> HostArray:
         matrix = self._matrices[name]
-        return self._typed(name, (matrix.integers if name in self._integers else matrix.values)(start, stop))
+        if name in self._integers:
+            return self._typed(name, matrix.integers(start, stop))
+        self._expanded[name] = None
+        return self._typed(name, matrix.values(start, stop))
 
     def _typed(self, name: str, values: HostArray) -> HostArray:
         with np.errstate(over="ignore"):

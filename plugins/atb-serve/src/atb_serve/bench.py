@@ -19,6 +19,8 @@ from atb_core.errors import AtbError
 
 _TIMEOUT = 600.0
 
+_HINT = "`atb serve MODEL` starts a server; --url says where one is, and its log what it refuses."
+
 
 class BenchError(AtbError):
     """Error for a server that does not answer as one of OpenAI's API does."""
@@ -123,10 +125,11 @@ def _first_model(load: Load) -> str:
         response = connection.getresponse()
         body = json.loads(response.read())
         if response.status != 200:
-            raise BenchError(f"{load.url} answers with status {response.status}: {body!r:.300}")
+            hint = "Give its key with --api-key." if response.status in (401, 403) else _HINT
+            raise BenchError(f"{load.url} answers with status {response.status}: {body!r:.300}", hint)
         return str(body["data"][0]["id"])
     except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
-        raise BenchError(f"{load.url} cannot be asked for its models: {error}") from None
+        raise BenchError(f"{load.url} cannot be asked for its models: {error}", _HINT) from None
     finally:
         connection.close()
 
@@ -169,7 +172,7 @@ def _report(load: Load, answers: Sequence[Answer], seconds: float) -> dict[str, 
         if answer.error:
             errors[answer.error] = errors.get(answer.error, 0) + 1
     if not good:
-        raise BenchError(f"No request succeeded: {errors}")
+        raise BenchError(f"No request succeeded at {load.url}: {errors}", _HINT)
     tokens = sum(answer.tokens for answer in good)
     settings = asdict(load)
     del settings["api_key"], settings["model"]
@@ -221,7 +224,7 @@ def plot(answers: Sequence[Answer], path: Path) -> None:
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:
-        raise BenchError(f"{path} cannot be written: {error}") from None
+        raise BenchError(f"{path} cannot be written: {error}", "Choose another file, or another suffix.") from None
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from atb_cli.output import writing
 from atb_core.errors import AtbError
 from atb_core.plugins.registry import registry
 from atb_testing.capabilities import Capability
@@ -173,7 +174,8 @@ def write_certificates(results: Sequence[Certificate], target: str) -> Path:
         ],
     }
     path = Path(target)
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with writing(path):
+        path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from atb_core.files import read_json
+from atb_core.files import open_regular, read_json
 from atb_testing.dump import INDEX, SCHEMA, DumpError
 from atb_testing.pairs import Pairs
 from atb_testing.vendor.modules import ModuleDump, find_modules
@@ -23,6 +25,8 @@ from atb_testing.vendor.rounds import Round, find_round
 ROUNDING = {torch.float32: 2e-5, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 #: A node may make the error of its inputs this many times larger: norms and softmax of large values do.
 GROWTH = 8.0
+# Elements whose differences are in memory at a time, in float64.
+_CHUNK = 1 << 24
 _OURS_FIRST = "Give the dump of `atb dump` first."
 
 
@@ -187,7 +191,7 @@ def _compare_step(result: Comparison, pairs: Pairs, number: int, variant: str, t
             result.alone += 1
             continue
         partners.add(partner)
-        x, y = pairs.tensors(value["key"], partner)
+        x, y = map(_plain, pairs.tensors(value["key"], partner))
         if x.shape != y.shape:
             if pairs.are_parts:
                 result.alone += 2
@@ -220,20 +224,39 @@ def _rounding(x: torch.Tensor, y: torch.Tensor, dtypes: Sequence[Any]) -> float:
     return max(*(ROUNDING.get(each.dtype, 0.0) for each in (x, y)), *(of_models.get(str(d), 0.0) for d in dtypes), 0.0)
 
 
+def _plain(x: torch.Tensor) -> torch.Tensor:
+    """Returns a tensor that is compared with others: of float64 for types with which torch does not calculate."""
+    if x.is_complex() or x.is_quantized or x.is_meta:
+        raise DumpError(f"a value is a tensor of {x.dtype}, whose elements are no real numbers that are in the dump")
+    return x.double() if x.is_floating_point() and x.dtype.itemsize == 1 else x.detach()
+
+
 def _errors(x: torch.Tensor, y: torch.Tensor) -> Errors:
     if torch.equal(x, y):
         return Errors(0.0, 0.0, 1.0, 0, True)
     rows = x.shape[0] if x.dim() else 1
-    p, q = (each.double().reshape(rows, -1) for each in (x, y))
+    p, q = (each.reshape(rows, -1) for each in (x, y))
+    step = max(1, _CHUNK // p.shape[1])
+    chunks = zip(torch.split(p, step), torch.split(q, step), strict=True)
+    of_rows, largest, sums = zip(*(_sums(a.double(), b.double()) for a, b in chunks), strict=True)
+    size, finite, dot, p_square, q_square = torch.stack(sums).sum(0).tolist()
+    scale = max(size / finite, 1e-30) if finite else 1.0
+    apart = torch.cat(of_rows) / p.shape[1] / scale
+    relative = float(apart.mean())
+    far = (apart >= relative).nonzero().flatten()
+    cosine = dot / max(math.sqrt(p_square) * math.sqrt(q_square), 1e-30)
+    return Errors(relative, float(max(largest)), cosine, int(far[0]) if len(far) else 0, False)
+
+
+def _sums(p: torch.Tensor, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns of some rows: the sums of differences, the largest one, and sums for scale and cosine."""
     apart = (p - q).abs()
     # Both infinite, or both no number: the same.
     apart[(p == q) | (p.isnan() & q.isnan())] = 0
     apart[~apart.isfinite()] = float("inf")
-    scale = p[p.isfinite()].abs().mean().clamp_min(1e-30) if bool(p.isfinite().any()) else torch.tensor(1.0)
-    relative = float(apart.mean() / scale)
-    far = (apart.mean(1) / scale >= relative).nonzero().flatten()
-    cosine = float(torch.nn.functional.cosine_similarity(p.flatten(), q.flatten(), dim=0))
-    return Errors(relative, float(apart.max()), cosine, int(far[0]) if len(far) else 0, False)
+    finite = p[p.isfinite()].abs()
+    sums = finite.sum(), torch.tensor(float(len(finite))), (p * q).sum(), (p * p).sum(), (q * q).sum()
+    return apart.sum(1), apart.max(), torch.stack([each.double() for each in sums])
 
 
 def _shape(value: Any) -> Any:
@@ -259,13 +282,15 @@ def _index_problem(index: Mapping[str, Any]) -> str | None:
     tokens, steps, variants = (index.get(name) for name in ("tokens", "steps", "variants"))
     if not (isinstance(tokens, list) and isinstance(steps, list) and isinstance(variants, dict)):
         return "tokens, steps or variants are missing"
+    if not all(type(token) is int for token in tokens):
+        return "a token is no number"
     for step in steps:
-        if not isinstance(step, dict) or step.get("variant") not in variants:
+        if not isinstance(step, dict) or step.get("variant") not in list(variants):
             return "a step has no variant"
-        if not isinstance(step.get("tokens"), int):
+        if type(step.get("tokens")) is not int or step["tokens"] < 1:
             return "a step has no number of tokens"
         name = step.get("file")
-        if not isinstance(name, str) or Path(name).name != name:
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
             return f"a step's file is {name!r:.80}"
     lists = {"inputs": list, "leaves": list, "key": str, "op": str, "module": str, "source": str}
     for values in variants.values():
@@ -276,6 +301,8 @@ def _index_problem(index: Mapping[str, Any]) -> str | None:
                 return "a value is not described as one"
             if not all(isinstance(text, str) for name in ("inputs", "leaves") for text in value[name]):
                 return "a value has inputs that are no names"
+        if len({value["key"] for value in values}) < len(values):
+            return "two values have the same key"
     return None
 
 
@@ -283,7 +310,8 @@ def _index_problem(index: Mapping[str, Any]) -> str | None:
 def _opened(path: Path) -> Iterator[Any]:
     """Opens a file of a step; errors name it."""
     try:
+        os.close(open_regular(path, DumpError))
         with safe_open(path, "pt") as file:
             yield file
-    except (OSError, SafetensorError) as error:
+    except (OSError, MemoryError, SafetensorError) as error:
         raise DumpError(f"{path} cannot be read: {error}") from None

@@ -12,7 +12,7 @@ import click
 
 from atb_cli.graph import Span, backend_option, chosen_nodes, layers_option, networks, variant_option
 from atb_cli.options import model_argument
-from atb_cli.output import note
+from atb_cli.output import note, writing
 from atb_core.errors import AtbError
 
 _TARGET: Final = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
@@ -43,10 +43,8 @@ def _write(target: Path, text: str) -> None:
     if str(target) == "-":
         click.echo(text, nl=False)
         return
-    try:
+    with writing(target):
         target.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise AtbError(f"{target} cannot be written: {error.strerror}", hint="Choose another place.") from None
     note(f"wrote {target}")
 
 

@@ -7,6 +7,7 @@ values by number of the node. Nothing in it is code.
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import json
 from collections import Counter
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from atb_cli.output import writing
 from atb_core.errors import AtbError, RequestError
 from atb_core.graph.network import Network
 from atb_core.graph.tensor import Tensor
@@ -33,6 +36,9 @@ BASES = ("prefill", "decode")
 
 class DumpError(AtbError):
     """Reports a directory that is no dump, or two dumps that cannot be compared."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint or "Dump again, the same model and tokens in both runs.")
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,12 @@ def _dump(
         nonlocal total
         total += len(values)
         # Several labels may be one tensor, which the format does not have.
-        save_file({key: value.cpu().contiguous().clone() for key, value in values.items()}, directory / left.pop(0))
+        copies = {key: value.cpu().contiguous().clone() for key, value in values.items()}
+        with writing(directory):
+            try:
+                save_file(copies, directory / left.pop(0))
+            except SafetensorError as error:
+                raise OSError(errno.EIO, str(error)) from None
 
     for base in BASES:
         network = model.variants.prepared(frozenset({base}), leave_out)
@@ -190,7 +201,8 @@ def _dump(
         "steps": [{"file": f, "variant": base, "tokens": n} for f, (base, n) in zip(files, steps, strict=True)],
         "variants": {base: [asdict(value) for value in values] for base, values in variants.items()},
     }
-    (directory / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+    with writing(directory):
+        (directory / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
     return total
 
 

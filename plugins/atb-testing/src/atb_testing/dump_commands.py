@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -79,6 +81,11 @@ def _tokens(model: str, prompt: str, token_ids: str | None) -> list[int]:
     return Tokenizer(open_checkpoint(model).tokenizer_parts()).encode(prompt)
 
 
+def _strict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns an object of JSON, which has no infinity and no NaN: these become text."""
+    return {key: str(value) if isinstance(value, float) and not isfinite(value) else value for key, value in pairs}
+
+
 @click.command("compare", short_help="Find the first node where two dumps part.")
 @click.argument("first", type=_DUMP)
 @click.argument("second", type=_DUMP)
@@ -100,7 +107,7 @@ def compare_command(first: Path, second: Path, tolerance: float | None, step: in
 
     result = compare(first, second, tolerance, step)
     if as_json:
-        click.echo(json.dumps(asdict(result), indent=2))
+        click.echo(json.dumps(asdict(result, dict_factory=_strict), indent=2))
     else:
         say(
             f"{result.compared} values compared, {result.equal} equal in all bits; largest relative error "

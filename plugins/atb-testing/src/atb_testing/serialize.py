@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from atb_cli.output import write_whole
 from atb_core.errors import GraphError
 from atb_core.files import read_json
 from atb_core.graph.custom_ops import find_op, package_of
@@ -41,13 +41,7 @@ def save_network(network: Network, path: str | Path) -> None:
     Raises:
         GraphError: an op has a Python function as an attribute.
     """
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(json.dumps(_network_data(network), indent=1), encoding="utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(Path(path), json.dumps(_network_data(network), indent=1))
 
 
 def load_network(path: str | Path) -> Network:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from atb_cli.options import OutputFile, finite, kv_cache_dtype_option, load_runner, model_argument
-from atb_cli.output import json_option, say
+from atb_cli.output import json_option, say, writing
 from atb_core.errors import RequestError
 from atb_core.names import DTYPES, QUANTIZATIONS
 from atb_profile.estimate.devices import device_names, find_device
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from atb_profile.estimate.workload import Workload
 
 _POSITIVE = click.IntRange(min=1)
+# Each sequence is counted, and lengths are numbers that models and clocks can hold.
+_SEQUENCES, _TOKENS = click.IntRange(1, 1 << 20), click.IntRange(1, 1 << 40)
 _CPU = "cpu"
 
 
@@ -32,11 +34,11 @@ _CPU = "cpu"
               show_default=True, help="The chip; cpu is this machine's processor.")  # fmt: skip
 @click.option("--tp", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N",
               help="Chips that share the model (tensor parallel).")  # fmt: skip
-@click.option("--batch", type=_POSITIVE, default=1, show_default=True, metavar="N",
+@click.option("--batch", type=_SEQUENCES, default=1, show_default=True, metavar="N",
               help="Sequences that decode together.")  # fmt: skip
-@click.option("--context", type=_POSITIVE, default=4096, show_default=True, metavar="N",
+@click.option("--context", type=_TOKENS, default=4096, show_default=True, metavar="N",
               help="Length of these sequences in tokens.")  # fmt: skip
-@click.option("--prompt", type=_POSITIVE, metavar="N",
+@click.option("--prompt", type=_TOKENS, metavar="N",
               help="Length of a prompt in tokens. [default: the context]")  # fmt: skip
 @click.option("--dtype", type=click.Choice(("auto", *DTYPES)), default="auto", show_default=True,
               help="Precision of weights and activations; auto takes the checkpoint's.")  # fmt: skip
@@ -97,7 +99,9 @@ def command(
     if html is not None:
         from atb_profile.estimate.page import page
 
-        html.write_text(page(result, Path(model).name, notes), encoding="utf-8")
+        text = page(result, Path(model).name, notes)
+        with writing(html):
+            html.write_text(text, encoding="utf-8")
     if as_json:
         beside = [{**each._asdict(), "step": str(each.step)} for each in compared]
         about = {"model": model, **result.to_json(), "notes": notes}

@@ -16,6 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atb_cli.output import write_whole, writing
 from atb_core.engine.cpu import CpuBackend
 from atb_core.engine.host_memory import available_memory
 from atb_core.errors import RequestError
@@ -49,7 +50,7 @@ def kept_processor(threads: int, dtype: str, path: Path) -> Device:
 
     Raises:
         RequestError: the file is no such file.
-        OSError: it cannot be written.
+        AtbError: it cannot be written.
     """
     key = _key(threads, dtype)
     found = read_json(path, RequestError) or {}
@@ -64,10 +65,9 @@ def keep(device: Device, threads: int, dtype: str, path: Path) -> None:
     """Writes limits into the file, beside those of other threads, types and machines."""
     found = read_json(path, RequestError) or {}
     found[_key(threads, dtype)] = {name: device.figures()[name]._asdict() for name in _LEAST}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    partial.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(found, indent=1))
 
 
 def measured_processor(threads: int, dtype: str, clock: Clock = time.perf_counter) -> Device:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import traceback
 from collections import Counter
@@ -13,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from atb_cli.output import write_whole
 from atb_core.errors import AtbError
 from atb_testing.ascend.privacy import Anonymizer
 
@@ -121,13 +121,7 @@ class CheckReport:
             "cases": self.cases,
         }
         text = json.dumps(self.anonymizer.clean(content), indent=1, ensure_ascii=False) + "\n"
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            beside.write_text(text, encoding="utf-8", errors="backslashreplace")
-            os.replace(beside, self.path)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise AtbError(f"{self.path} cannot be written: {error.strerror}", "Choose another one: -o FILE.") from None
+        write_whole(self.path, text, "backslashreplace")
 
 
 def described(error: BaseException) -> str:
