@@ -33,6 +33,10 @@ T = TypeVar("T")
 # What the project's own code is, beside the code of plugins.
 _CORE = frozenset({"atb_core", "atb_cli"})
 
+#: Words for what a plugin's code met and did not cause, and the next step.
+_ROOM = "Check that the path exists, that you may use it, and that its disk has room."
+SYSTEM_ERROR = ("met an error of the system", _ROOM)
+
 _connections: dict[str, object] = {}
 
 
@@ -228,9 +232,10 @@ def plugin_error(error: BaseException, owner: Owner | None = None) -> PluginErro
     if blamed is None:
         return None
     hint = "Report it to the plugin's author with the traceback, which atb prints with --traceback."
+    failed = "failed"
     if isinstance(error, OSError):
-        hint = f"Check that the path exists, that you may use it, and that its disk has room. {hint}"
-    return PluginError(f"the plugin {blamed[0]} failed: {error_text(error)}{blamed[1]}", hint=hint)
+        failed, hint = SYSTEM_ERROR
+    return PluginError(f"the plugin {blamed[0]} {failed}: {error_text(error)}{blamed[1]}", hint=hint)
 
 
 class plugin_errors(contextlib.ContextDecorator):

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,6 +44,12 @@ def pip_install(requirement: str) -> str:
 def command(line: str) -> str:
     """Returns `atb LINE` for a message, with the package that has the command where it is not installed."""
     return f"`atb {line}`" + ("" if find_spec("atb_cli") else " (of the package atb-cli)")
+
+
+def nearest(name: str, names: Iterable[str], otherwise: str) -> str:
+    """Returns a question with the name that is most like a misspelt one, or a sentence for one that is like none."""
+    close = get_close_matches(name, names, 1)
+    return f"Did you mean {close[0]}?" if close else otherwise
 
 
 def normalized_name(name: str) -> str:

@@ -194,8 +194,8 @@ def _add_tokens(
     import tokenizers
 
     lists = [config.get(key) for key in ("additional_special_tokens", "extra_special_tokens")]
-    special = [*named.values(), *(token for each in lists if isinstance(each, list) for token in each)]
-    special_texts = {_text_of(token) for token in special}
+    listed = [token for each in lists if isinstance(each, list) for token in each]
+    special_texts = {_text_of(token) for token in (*named.values(), *listed)}
     by_id: dict[int, Any] = {}
     if not isinstance(declared, dict):
         raise TokenizerError(f"{directory}: added_tokens_decoder is {str(declared)[:60]}, not an object with ids")
@@ -210,9 +210,11 @@ def _add_tokens(
     for number in sorted(by_id):
         text = _text_of(by_id[number])
         flags[text] = {"normalized": text not in special_texts, **flags.pop(text, {}), **_flags_of(by_id[number])}
-    for token in filter(_text_of, special):
-        # As in Hugging Face, what names a token makes it special; whether it takes the spaces beside it is its own.
+    # As in Hugging Face, a name makes a token special, a list only one that is new and says nothing else.
+    for token in filter(_text_of, named.values()):
         flags.setdefault(_text_of(token), {"normalized": False, **_flags_of(token)})["special"] = True
+    for token in filter(_text_of, listed):
+        flags.setdefault(_text_of(token), {"normalized": False, "special": isinstance(token, str), **_flags_of(token)})
     backend.add_tokens([tokenizers.AddedToken(text, **own) for text, own in flags.items()])
     for number, text in new.items():
         if (got := backend.token_to_id(text)) != number:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from atb_core.checkpoint.base import Checkpoint
 from atb_core.errors import AtbError, PluginError, WeightsError, error_text
-from atb_core.extensions import Contribution, Extensions, Owner, blame
+from atb_core.extensions import SYSTEM_ERROR, Contribution, Extensions, Owner, blame
 from atb_core.names import pip_install
 
 T = TypeVar("T")
@@ -77,10 +77,10 @@ def call_plugin(name: str, owner: Owner, function: Callable[[R], T], reference: 
         blamed = blame(error, owner)
         if blamed is None:
             raise
-        raise kind(
-            f"{reference} cannot be read: {name} failed: {error_text(error)}{blamed[1]}",
-            hint="It may be damaged; if it is not, report this to the plugin's author.",
-        ) from error
+        failed, hint = "failed", "It may be damaged; if it is not, report this to the plugin's author."
+        if isinstance(error, OSError):
+            failed, hint = SYSTEM_ERROR
+        raise kind(f"{reference} cannot be read: {name} {failed}: {error_text(error)}{blamed[1]}", hint) from error
 
 
 def claimant(point: Extensions[T], claims: Callable[[T], bool], subject: str) -> Contribution[T] | None:

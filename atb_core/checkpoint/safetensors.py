@@ -46,14 +46,9 @@ DTYPE_BITS = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 _READABLE = {
-    "F32": DataType.FLOAT,
-    "F16": DataType.FLOAT16,
-    "BF16": DataType.BF16,
-    "I8": DataType.INT8,
-    "I32": DataType.INT32,
-    "I64": DataType.INT64,
-    "BOOL": DataType.BOOL,
-}
+    "F32": DataType.FLOAT, "F16": DataType.FLOAT16, "BF16": DataType.BF16, "I8": DataType.INT8, "I32": DataType.INT32,
+    "I64": DataType.INT64, "BOOL": DataType.BOOL,
+}  # fmt: skip
 
 
 class SafetensorsLoader(TableLoader[str]):

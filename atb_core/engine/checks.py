@@ -66,9 +66,7 @@ def check_dtype(what: str, dtype: object) -> DataType:
 
 
 def check_call(
-    inputs: Mapping[str, Array],
-    outputs: Mapping[str, Array] | None,
-    runtime_params: Mapping[str, Array] | None,
+    inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None, runtime_params: Mapping[str, Array] | None
 ) -> tuple[Mapping[str, Array], Mapping[str, Array], Mapping[str, Array]]:
     """Returns the arguments of `Engine.forward`, empty dicts for `None`; checks that all are dicts.
 

@@ -47,9 +47,7 @@ class CpuBackend(NativeBackend):
 
     name = "cpu"
     quantizations = frozenset(QUANTIZATIONS)
-    block_formats = frozenset(
-        ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"),
-    )
+    block_formats = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"))
 
     def __init__(self, num_threads: int | None = None, isa: str | None = None, small_work: int | None = None) -> None:
         self.extension = extension = load_extension()

@@ -235,10 +235,7 @@ class NativeProgram(ABC):
         self.handle.set(*self.arguments(what, slots, values, {}))
 
     def forward(
-        self,
-        inputs: Mapping[str, Array],
-        outputs: Mapping[str, Array],
-        runtime_params: Mapping[str, Array],
+        self, inputs: Mapping[str, Array], outputs: Mapping[str, Array], runtime_params: Mapping[str, Array]
     ) -> dict[str, Any]:
         """Checks the tensors, runs the program and returns all outputs."""
         given = self.arguments("input", self.inputs, inputs, runtime_params)

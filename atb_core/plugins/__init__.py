@@ -25,13 +25,10 @@ __all__ = [
 
 # Loaded on use: listing families must not load the layers that these names are from.
 _HOME = {
-    "CheckpointFormat": "checkpoint.formats",
-    "QuantScheme": "checkpoint.quant_schemes",
-    "DraftMethod": "runner.drafting",
-    "OpContribution": "graph.custom_ops",
-    "hookimpl": "plugins.hookspecs",
-    "register_hooks": "plugins.hooks",
-}
+    "CheckpointFormat": "checkpoint.formats", "QuantScheme": "checkpoint.quant_schemes",
+    "DraftMethod": "runner.drafting", "OpContribution": "graph.custom_ops",
+    "hookimpl": "plugins.hookspecs", "register_hooks": "plugins.hooks",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -55,8 +55,7 @@ def unknown_model(model_type: str, claims: Sequence[Family], families: Sequence[
             hint=f"pip install --upgrade {package}",
         )
     return UnknownModelError(
-        f"the model type {shown!r} is served by {package}, which is not installed; {served}",
-        hint=pip_install(package),
+        f"the model type {shown!r} is served by {package}, which is not installed; {served}", hint=pip_install(package)
     )
 
 
@@ -65,8 +64,7 @@ def _unusable(model_type: str, claims: Sequence[Family]) -> UnknownModelError:
     words = {Status.DISABLED: "disabled", Status.INCOMPATIBLE: "incompatible", Status.FAILED: "broken"}
     kinds = " or ".join(dict.fromkeys(words[family.status] for family in claims))
     return UnknownModelError(
-        f"the model type {model_type!r} is served by an installed package that is {kinds}: {causes}",
-        hint=claims[0].fix,
+        f"the model type {model_type!r} is served by an installed package that is {kinds}: {causes}", hint=claims[0].fix
     )
 
 

@@ -5,24 +5,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import fields
 from typing import Any
 
 from atb_core.errors import RequestError
-from atb_core.runner.sampling_params import SamplingParams
+from atb_core.names import nearest
+from atb_core.runner.sampling_params import OTHER_NAMES, SamplingParams
 
 _NAME = ((str, os.PathLike), "a name or a path")
 _OPTIONAL_PATH = ((str, os.PathLike, type(None)), "a path")
 # Of each argument of `ModelRunner`: its types, and their name in messages.
 _KINDS: dict[str, tuple[Any, str]] = {
-    "model_name_or_path": _NAME,
-    "generation_config": _NAME,
-    "tokenizer": _OPTIONAL_PATH,
-    "chat_template": _OPTIONAL_PATH,
+    **dict.fromkeys(("model_name_or_path", "generation_config"), _NAME),
+    **dict.fromkeys(("tokenizer", "chat_template"), _OPTIONAL_PATH),
     "cache_packed": ((bool, str, os.PathLike, type(None)), "True, False or a directory"),
     "revision": ((str, type(None)), "the name of a branch, tag or commit"),
-    "load_tokenizer": (bool, "True or False"),
-    "enable_prefix_caching": (bool, "True or False"),
+    **dict.fromkeys(("load_tokenizer", "enable_prefix_caching"), (bool, "True or False")),
     **dict.fromkeys(("rank", "world_size"), (int, "an integer")),
     "features": (Collection, "a list of names"),
     "lora_modules": ((Mapping, type(None)), "a dict with a directory for each name"),
@@ -42,14 +39,14 @@ _HERE = {
     "gpu_memory_utilization": "kv_cache_memory_bytes or num_blocks sets the size of the cache.",
     "trust_remote_code": "Leave it out: code in a checkpoint is never run.",
 }
-_PARAMETERS = {**{field.name: field.name for field in fields(SamplingParams)}, "max_new_tokens": "max_tokens"}
 
 
 def check_opening(given: Mapping[str, Any]) -> None:
     """Raises RequestError for an argument of `ModelRunner`, by name, that is unknown, of a wrong kind or no size."""
     for name in given["_unknown"]:
         raise RequestError(
-            f"ModelRunner has no argument {name!r}", hint=_HERE.get(name, "help(ModelRunner) lists all.")
+            f"ModelRunner has no argument {name!r}",
+            hint=_HERE.get(name) or nearest(name, given, "help(ModelRunner) lists all."),
         )
     for name, (kinds, expected) in _KINDS.items():
         if not isinstance(given[name], kinds):
@@ -77,8 +74,9 @@ def check_sizes(**sizes: int | None) -> None:
 def check_call(name: str, unknown: Mapping[str, Any], **flags: bool) -> None:
     """Raises RequestError for keywords that `generate` and `chat` do not have, and for flags that are no `bool`."""
     for given in unknown:
-        own = _PARAMETERS.get(given)
-        hint = f"Pass sampling_params=SamplingParams({own}=...)." if own else f"help(ModelRunner.{name}) lists all."
+        own = OTHER_NAMES.get(given, given)
+        known = own in SamplingParams.__dataclass_fields__
+        hint = f"Pass sampling_params=SamplingParams({own}=...)." if known else f"help(ModelRunner.{name}) lists all."
         raise RequestError(f"{name} has no argument {given!r}", hint=hint)
     for flag, value in flags.items():
         if not isinstance(value, bool):

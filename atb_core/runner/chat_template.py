@@ -76,6 +76,5 @@ class ChatTemplate:
 
 def _faulty(what: str) -> TokenizerError:
     return TokenizerError(
-        f"The model's chat template {what}",
-        hint=f"{NO_CHAT} Or give the model directory another chat_template.jinja.",
+        f"The model's chat template {what}", hint=f"{NO_CHAT} Or give the model directory another chat_template.jinja."
     )

@@ -23,11 +23,9 @@ _OFF_HINT = "Leave the file's defaults out with generation_config='none' (--gene
 
 # Fields that give a default, and the parameter that each one sets.
 _ALWAYS = {
-    "repetition_penalty": "repetition_penalty",
-    "max_new_tokens": "max_tokens",
-    "min_new_tokens": "min_tokens",
+    "repetition_penalty": "repetition_penalty", "max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens",
     "stop_strings": "stop",
-}
+}  # fmt: skip
 _IF_SAMPLING = {"temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
 
 # Processing that is not implemented, with the values that mean "off". `None` always does.
@@ -44,11 +42,8 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 # The same for filters that Hugging Face applies only when it samples.
 _UNSUPPORTED_IF_SAMPLING: dict[str, tuple[Any, ...]] = {
-    "typical_p": (1,),
-    "epsilon_cutoff": (0,),
-    "eta_cutoff": (0,),
-    "top_h": (),
-}
+    "typical_p": (1,), "epsilon_cutoff": (0,), "eta_cutoff": (0,), "top_h": (),
+}  # fmt: skip
 
 # Read elsewhere (end tokens), of use to beam search or to training alone, or about speed, caches and return values.
 # `max_length` counts the prompt; the context's length bounds the same sum.
@@ -142,7 +137,7 @@ def _construct(values: Mapping[str, Any], where: str, name: str) -> None:
 
 def _check_end_tokens(value: Any, name: str) -> None:
     ids = value if isinstance(value, list) else [] if value is None else [value]
-    if any(type(item) is not int or item < 0 for item in ids):
+    if any(type(item) is not int or item < -1 for item in ids):  # -1 stands for none
         raise ConfigError(f"{name}: eos_token_id must be a token id or a list of them, not {value!r}", hint=_OFF_HINT)
 
 

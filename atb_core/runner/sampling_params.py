@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atb_core.errors import RequestError, shown
+from atb_core.names import nearest
 
 # Enough for an answer of a page, and few enough that a small model caught in a loop ends within a minute. It is the
 # default of Python and of the command line alike.
@@ -26,22 +28,18 @@ _SMALLEST_TEMPERATURE = 1e-5
 
 # Smallest and largest value of each parameter that is a number.
 _FLOATS = {
-    "temperature": (0.0, math.inf),
-    "top_p": (0.0, 1.0),
-    "min_p": (0.0, 1.0),
-    "repetition_penalty": (0.001, 1000.0),
-    "presence_penalty": (-2.0, 2.0),
-    "frequency_penalty": (-2.0, 2.0),
-}
+    "temperature": (0.0, math.inf), "top_p": (0.0, 1.0), "min_p": (0.0, 1.0),
+    "repetition_penalty": (0.001, 1000.0), "presence_penalty": (-2.0, 2.0), "frequency_penalty": (-2.0, 2.0),
+}  # fmt: skip
 _INTEGERS = {
-    "n": (1, MAX_COMPLETIONS),
-    "top_k": (-1, math.inf),
-    "seed": (-1, 2**64 - 1),
-    "max_tokens": (1, math.inf),
-    "min_tokens": (0, math.inf),
-    "logprobs": (0, math.inf),
-    "prompt_logprobs": (0, math.inf),
-}
+    "n": (1, MAX_COMPLETIONS), "top_k": (-1, math.inf), "seed": (-1, 2**64 - 1), "max_tokens": (1, math.inf),
+    "min_tokens": (0, math.inf), "logprobs": (0, math.inf), "prompt_logprobs": (0, math.inf),
+}  # fmt: skip
+#: Parameters by their names in other libraries.
+OTHER_NAMES = {
+    "max_new_tokens": "max_tokens", "max_completion_tokens": "max_tokens", "min_new_tokens": "min_tokens",
+    "stop_strings": "stop", "eos_token_id": "stop_token_ids", "num_return_sequences": "n",
+}  # fmt: skip
 _MAY_BE_NONE = ("temperature", "seed", "max_tokens", "logprobs", "prompt_logprobs")
 
 
@@ -145,6 +143,21 @@ class SamplingParams:
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+
+_generated_init = SamplingParams.__init__
+
+
+@functools.wraps(_generated_init)
+def _init(self: SamplingParams, *args: Any, **values: Any) -> None:
+    for name in values.keys() - SamplingParams.__dataclass_fields__.keys():
+        hint = nearest(name, SamplingParams.__dataclass_fields__, "help(SamplingParams) lists all.")
+        hint = f"It is called {OTHER_NAMES[name]}." if name in OTHER_NAMES else hint
+        raise RequestError(f"SamplingParams has no parameter {name!r:.100}", hint=hint)
+    _generated_init(self, *args, **values)
+
+
+SamplingParams.__init__ = _init  # type: ignore[method-assign]
 
 
 def as_int(value: object) -> int | None:

@@ -67,6 +67,20 @@ def test_tokens_of_any_file_are_matched_whole(files: dict[str, Any], tmp_path: P
     assert ids == transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)(text)["input_ids"]
 
 
+@pytest.mark.parametrize("listed", [[{"special": False}], [{"special": True}], [{}], [None]])
+def test_a_list_makes_a_token_special_that_is_new_and_says_nothing_else(listed: list[Any], tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    tokens = [
+        each if each is None else {"__type": "AddedToken", "content": "<aside>", **FLAGS, **each} for each in listed
+    ]
+    config = {"extra_special_tokens": [each or "<aside>" for each in tokens]}
+    backend = parts(tmp_path, tokenizer_config=config).backend
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    other = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    ids = other("a<aside>b")["input_ids"]
+    assert backend.decode(ids, skip_special_tokens=True) == other.decode(ids, skip_special_tokens=True)
+
+
 def test_properties_of_an_added_token_are_kept(tmp_path: Path) -> None:
     tokens = decoder("<think>", special=False, lstrip=True)
     backend = parts(tmp_path, tokenizer_config={"added_tokens_decoder": tokens}).backend

@@ -298,7 +298,7 @@ def test_a_model_that_returns_no_logits_is_refused() -> None:
 def test_only_models_are_decorated() -> None:
     with pytest.raises(GraphError, match="subclasses of FlashCausalLMV3"):
         torch_to_mindie_graph()(int)  # type: ignore[type-var]
-    with pytest.raises(GraphError, match="not a subclass of FeatureDecorator"):
+    with pytest.raises(GraphError, match="no subclass of FeatureDecorator"):
         torch_to_mindie_graph(int)  # type: ignore[arg-type]
 
 

@@ -326,6 +326,7 @@ def test_a_source_and_a_format_are_named(faulty: Faulty, tmp_path: Path, make: M
     with pytest.raises(ModelNotFoundError, match="no good") as not_found:
         open_checkpoint("faulty:x")
     faulty.blamed(not_found.value)
+    assert ("plugin's author" in str(not_found.value)) == (not isinstance(make(), OSError))
     path = tmp_path / "weights.faulty"
     path.write_bytes(b"")
     faulty.fails("format", make())
@@ -371,7 +372,9 @@ def test_a_command_is_named(faulty: Faulty, capsys: pytest.CaptureFixture[str], 
     faulty.fails("command", make())
     assert main(["faulty"]) == 1
     said = capsys.readouterr().err
-    assert text in said and "the plugin atb-faulty 2.3 failed" in said and faulty.file in said
+    told = "met an error of the system" if kind == "an error of the system" else "failed"
+    assert text in said and f"the plugin atb-faulty 2.3 {told}" in said and faulty.file in said
+    assert ("Report it to the plugin's author" in said) == (told == "failed")
     assert "bug in atb" not in said
     assert said.replace("\n", "").isprintable()
 

@@ -30,6 +30,7 @@ from atb_core.runner.tokenizer import Tokenizer
         ({"model_name_or_path": b"models"}, "model_name_or_path must be a name or a path"),
         ({"model_name_or_path": " "}, "model_name_or_path is empty"),
         ({"device_map": "auto"}, "ModelRunner has no argument 'device_map'. backend='cpu'"),
+        ({"num_thread": 2}, "no argument 'num_thread'. Did you mean num_threads?"),
         ({"tensor_parallel_size": 0}, "tensor_parallel_size must be a positive integer"),
         ({"tensor_parallel_size": None}, "tensor_parallel_size must be a positive integer, not None"),
         ({"max_loras": None}, "max_loras must be a positive integer, not None"),

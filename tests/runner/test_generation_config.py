@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from atb_core.errors import ConfigError
-from atb_core.runner.generation_config import choose_generation_config, default_values
+from atb_core.models.base.config import BaseConfig
+from atb_core.runner.generation_config import _IN_CONFIG, choose_generation_config, default_values
 from atb_core.runner.sampling_params import DEFAULT_MAX_TOKENS, SamplingParams
 
 QWEN = {
@@ -75,6 +76,7 @@ def test_a_least_length_beyond_the_default_limit_raises_it() -> None:
         ({"max_new_tokens": 1.5}, "file: max_new_tokens: max_tokens must be an integer"),
         ({"eos_token_id": "</s>"}, "file: eos_token_id must be a token id"),
         ({"eos_token_id": [1, None]}, "file: eos_token_id must be a token id"),
+        ({"eos_token_id": -2}, "file: eos_token_id must be a token id"),
         ({"stop_strings": [""]}, "file: stop_strings: A stop string is empty"),
         ({"max_new_tokens": 4, "min_new_tokens": 5}, "file: min_tokens=5 is more than max_tokens=4"),
         ({"num_beams": 4}, "file asks for num_beams=4, which is not implemented"),
@@ -109,7 +111,7 @@ def test_values_that_change_nothing_are_accepted(caplog: pytest.LogCaptureFixtur
 def test_every_field_of_hugging_faces_generation_config_is_known(caplog: pytest.LogCaptureFixture) -> None:
     from transformers import GenerationConfig
 
-    fields = dict.fromkeys(GenerationConfig().to_dict())
+    fields = {**dict.fromkeys(GenerationConfig().to_dict()), "eos_token_id": -1}
     assert len(fields) > 40
     assert defaults(fields) == SamplingParams()
     assert caplog.records == []
@@ -138,6 +140,7 @@ def test_without_a_file_the_fields_of_config_json_count_as_in_hugging_face() -> 
     found, name = choose_generation_config("auto", {}, config)
     assert found == {"do_sample": True, "top_k": 4}
     assert name == "The model's config.json"
+    assert BaseConfig.unread_fields(dict.fromkeys([*_IN_CONFIG, "low_memory", "renormalize_logits"], 3)) == {}
     found, name = choose_generation_config("auto", {}, {"no_repeat_ngram_size": 3})
     with pytest.raises(ConfigError, match=r"The model's config\.json asks for no_repeat_ngram_size=3"):
         default_values(found, name)

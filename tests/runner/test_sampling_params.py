@@ -85,6 +85,21 @@ def test_a_wrong_value_is_refused_by_name(name: str, value: Any) -> None:
         SamplingParams(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("temprature", "no parameter 'temprature'. Did you mean temperature?"),
+        ("max_new_tokens", "It is called max_tokens."),
+        ("colour", r"help\(SamplingParams\) lists all."),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(name: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        SamplingParams(**{name: 1})
+    with pytest.raises(RequestError, match=message):
+        dataclasses.replace(SamplingParams(), **{name: 1})
+
+
 BROKEN_FLOATS = [True, np.True_, "1", b"1", None, [], 10**400, 10**5000, float("nan"), float("-inf"), 1j, object()]
 BROKEN_INTEGERS = [True, np.False_, 1.0, "1", b"1", [1], -(10**5000), float("nan"), object()]
 

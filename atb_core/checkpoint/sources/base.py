@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 import shutil
 import sys
 from abc import ABC, abstractmethod
@@ -17,7 +19,7 @@ from atb_core.errors import WeightsError
 from atb_core.extensions import Extensions
 from atb_core.names import command
 
-__all__ = ["UNWANTED", "WANTED", "Source", "StoredModel", "announce"]
+__all__ = ["UNWANTED", "WANTED", "Source", "StoredModel", "announce", "disk_error"]
 
 
 @dataclass(frozen=True)
@@ -116,3 +118,17 @@ def announce(what: str, sizes: Collection[int], directory: Path, variable: str) 
             f"{what} needs {total / 1e6:,.0f} MB below {directory}, where {free / 1e6:,.0f} MB are free",
             f"Set {variable} to a directory on a disk with room, or free some: {command('models')} lists what may go.",
         )
+
+
+def disk_error(error: BaseException, directory: Path, variable: str) -> WeightsError | None:
+    """Returns the error for a full disk, or one that cannot be written; `None` if `error` is about something else.
+
+    `variable` is the environment variable that names the `directory`.
+    """
+    hint = f"Set {variable} to a directory that you may write to, on a disk with room."
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return WeightsError(f"not enough disk space below {directory} to finish", hint)
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        return WeightsError(f"cannot write to {directory}: {os.strerror(number)}", hint)
+    return None

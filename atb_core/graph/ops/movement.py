@@ -132,8 +132,7 @@ class Slice(Op):
             plain = isinstance(item, slice) and all(isinstance(end or 0, int) for end in (item.start, item.stop))
             if not isinstance(item, slice) or not plain or item.step not in (None, 1):
                 raise GraphError(
-                    f"index {item!r}: tensors take slices of step 1 only",
-                    hint="Use functional.gather for single rows.",
+                    f"index {item!r}: tensors take slices of step 1 only", hint="Use functional.gather for single rows."
                 )
             start, stop = item.start or 0, item.stop
             if (start < 0 or (stop is not None and stop < 0)) and shape is not None and position < len(shape):

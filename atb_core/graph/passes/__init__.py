@@ -53,11 +53,7 @@ def pass_problem(item: Pass) -> str | None:
 
 FUSIONS: Extensions[Pass] = Extensions("atb_fusion_passes", Pass, pass_problem)
 
-_CLEAN_UP = (
-    Pass("FoldViews", fold_views),
-    Pass("ShareCommon", share_common),
-    Pass("RemoveDeadCode", remove_dead_code),
-)
+_CLEAN_UP = (Pass("FoldViews", fold_views), Pass("ShareCommon", share_common), Pass("RemoveDeadCode", remove_dead_code))
 # SwiGLU comes first: it takes the Split that SplitLinear would otherwise claim.
 _FUSIONS = (
     Pass("SwigluWeightPack", fuse_swiglu, "Activation"),

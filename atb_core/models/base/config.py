@@ -38,24 +38,16 @@ class BaseConfig:
     #: Lowest and highest value of each integer. A config.json is untrusted: the limits are a few times those of the
     #: largest published models, so that an absurd value is refused by name and not by a failed allocation.
     int_limits: ClassVar[dict[str, tuple[int, int]]] = {
-        "vocab_size": (1, 4_194_304),
-        "hidden_size": (1, 131_072),
-        "intermediate_size": (1, 1_048_576),
-        "num_hidden_layers": (1, 1_024),
-        "num_attention_heads": (1, 1_024),
-        "num_key_value_heads": (1, 1_024),
-        "head_dim": (2, 1_024),
-        "max_position_embeddings": (1, 2**27),
-    }
+        "vocab_size": (1, 4_194_304), "hidden_size": (1, 131_072), "intermediate_size": (1, 1_048_576),
+        "num_hidden_layers": (1, 1_024), "num_attention_heads": (1, 1_024), "num_key_value_heads": (1, 1_024),
+        "head_dim": (2, 1_024), "max_position_embeddings": (1, 2**27),
+    }  # fmt: skip
     #: Fields that are true or false.
     flags: ClassVar[tuple[str, ...]] = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_qk_norm")
     #: The values of `hidden_act` that the family's layers compute; `Mlp` has more, which a family may add.
     activations: ClassVar[tuple[str, ...]] = ("silu", "swish")
     #: Further spellings of a key: newer ones, and those of ATB-Models' attribute map.
-    spellings: ClassVar[dict[str, str]] = {
-        "max_sequence_length": "max_position_embeddings",
-        "epsilon": "rms_norm_eps",
-    }
+    spellings: ClassVar[dict[str, str]] = {"max_sequence_length": "max_position_embeddings", "epsilon": "rms_norm_eps"}
 
     model_type: str = ""
     vocab_size: int = 32000
@@ -119,10 +111,22 @@ class BaseConfig:
             ConfigError: a value is of the wrong type or out of range; names field, value and allowed range. Or a field
                 changes the model and the class does not have it.
         """
-        config, values = cls._made_of(config_dict)
-        config.validate()
+        try:
+            config, values = cls._made_of(config_dict)
+            config.validate()
+        except ConfigError as error:
+            raise ConfigError(cls._as_written(error.message, config_dict), hint=error.hint) from None
         refuse_unread(config, values)
         return config
+
+    @classmethod
+    def _as_written(cls, message: str, config_dict: Mapping[str, Any]) -> str:
+        """Returns a message that begins with a field, with the key that the file has for it."""
+        for key, old in {**cls._merged("spellings"), "rope_parameters": "rope_scaling", "dtype": "torch_dtype"}.items():
+            hidden = key != "dtype" and config_dict.get(old)
+            if message.startswith(f"{old} ") and config_dict.get(key) is not None and not hidden:
+                return message.replace(old, key, 1)
+        return message
 
     @classmethod
     def unread_fields(cls, config_dict: Mapping[str, Any], numbers: bool = True) -> dict[str, Any]:

@@ -22,11 +22,13 @@ MEANINGLESS: dict[str, str] = {
     "the tokenizer, whose files have them": """
         cls_token_id decoder_start_token_id mask_token_id model_max_length sep_token_id tokenizer_class unk_token_id""",
     "generation, whose settings the runner reads": """
-        bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping
-        encoder_no_repeat_ngram_size exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id
-        length_penalty max_length max_new_tokens min_length no_repeat_ngram_size num_beam_groups num_beams
-        num_return_sequences prefix remove_invalid_values repetition_penalty suppress_tokens temperature top_k top_p
-        typical_p""",
+        bad_words_ids begin_suppress_tokens constraints diversity_penalty do_sample dola_layers early_stopping
+        encoder_no_repeat_ngram_size encoder_repetition_penalty epsilon_cutoff eta_cutoff
+        exponential_decay_length_penalty force_words_ids forced_bos_token_id forced_decoder_ids forced_eos_token_id
+        guidance_scale length_penalty low_memory max_length max_new_tokens max_time min_length min_new_tokens min_p
+        no_repeat_ngram_size num_beam_groups num_beams num_return_sequences penalty_alpha prefix remove_invalid_values
+        renormalize_logits repetition_penalty sequence_bias stop_strings suppress_tokens temperature token_healing top_h
+        top_k top_p typical_p watermarking_config""",
     "how another library computes and returns the same values": """
         _attn_implementation _attn_implementation_autoset _experts_implementation attn_implementation
         cache_implementation chunk_size_feed_forward is_decoder is_llama_config num_logits_to_keep output_attentions

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import threading
@@ -14,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from atb_core.checkpoint import Progress, SilentProgress, open_checkpoint, stored_models
-from atb_core.errors import ModelNotFoundError
+from atb_core.errors import ModelNotFoundError, WeightsError
 from atb_modelscope.source import ModelScopeSource
 
 FILES = {
@@ -113,6 +114,15 @@ def test_what_was_fetched_is_listed_and_can_be_removed(site: ThreadingHTTPServer
     assert model.nbytes > 1_280_000
     source.remove(model)
     assert ModelScopeSource().stored() == []
+
+
+def test_a_disk_that_cannot_be_written_is_named(site: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("modelscope_hub.HubApi.download_repo", refuse)
+    with pytest.raises(WeightsError, match=r"cannot write to .*cache: Permission denied.*MODELSCOPE_CACHE"):
+        open_checkpoint("modelscope:maker/tiny", SilentProgress())
 
 
 @pytest.mark.parametrize("reference", ["modelscope:maker/other", "modelscope:maker/tiny@v2"])

