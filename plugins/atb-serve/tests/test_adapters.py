@@ -17,7 +17,7 @@ from serving import SCRIPTS, serving
 from atb_core import ModelRunner
 from atb_core.errors import SettingsError
 from atb_serve.app import make_app
-from atb_serve.settings import Access, ServeSettings, hashed_keys
+from atb_serve.settings import Access, Limits, ServeSettings, hashed_keys
 
 KEY = {"Authorization": "Bearer secret"}
 
@@ -115,6 +115,22 @@ def test_adapters_elsewhere_are_not_loaded(small_model: Path, tmp_path: Path, lo
     with serving(ModelRunner(small_model), settings) as served, served.http(headers=KEY) as client:
         refused = client.post("/v1/load_lora_adapter", json={"lora_name": "x", "lora_path": str(elsewhere)})
         assert refused.status_code == 403 and "--lora-dir" in refused.text
+
+
+def test_nothing_is_left_of_adapters_and_there_are_not_too_many(
+    small_model: Path, tmp_path: Path, locked: ServeSettings
+) -> None:
+    write_adapter(small_model, tmp_path / "sql", 1.0)
+    settings = dataclasses.replace(locked, limits=Limits(max_adapters=2))
+    with serving(ModelRunner(small_model), settings) as served, served.http(headers=KEY) as client:
+        for name in ("first", "second", "third"):
+            loaded = client.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": "sql"})
+            assert loaded.status_code == (400 if name == "third" else 200)
+        assert loaded.json()["error"]["param"] == "lora_name" and "--max-adapters" in loaded.text
+        assert client.post("/v1/completions", json={"model": "first", "prompt": "x"}).status_code == 200
+        assert 'model_name="first"' in client.get("/metrics").text
+        assert client.post("/v1/unload_lora_adapter", json={"lora_name": "first"}).status_code == 200
+        assert "first" not in client.get("/metrics").text
 
 
 def test_a_server_without_a_key_loads_nothing(small_model: Path, tmp_path: Path) -> None:

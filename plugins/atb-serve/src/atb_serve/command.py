@@ -66,6 +66,8 @@ def _long_names(option: click.Parameter) -> list[str]:
               help="File with keys, one a line.")  # fmt: skip
 @click.option("--lora-dir", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIRECTORY",
               help="Let requests with a key load the adapters that are directories in this one.")  # fmt: skip
+@click.option("--max-adapters", type=_POSITIVE, default=_LIMITS.max_adapters, show_default=True, metavar="N",
+              help="Most adapters in memory, beyond which requests load none.")  # fmt: skip
 @click.option("--allowed-host", "hosts", multiple=True, metavar="NAME",
               help="Answer under this name too; may be given again. Without a key, a server at a loopback address"
               " answers under such addresses and localhost alone.")  # fmt: skip
@@ -174,7 +176,10 @@ def _served(model: str, options: dict[str, Any]) -> Served:
 
 def _limits(options: dict[str, Any]) -> Limits:
     """Takes the limits out of the options."""
-    names = ("max_queue_len", "max_body_bytes", "max_prompts", "max_n", "max_tokens", "request_timeout", "idle_timeout")
+    names = (
+        "max_adapters", "max_queue_len", "max_body_bytes", "max_prompts", "max_n", "max_tokens", "request_timeout",
+        "idle_timeout",
+    )  # fmt: skip
     return Limits(**{name: options.pop(name) for name in names})
 
 

@@ -29,6 +29,7 @@ class Limits:
         max_logprobs: Most probable tokens at each position.
         max_logit_bias: Token ids with a bias.
         max_tools: Functions.
+        max_adapters: Adapters in memory; requests load no further ones.
         max_queue_len: Completions that wait; further requests get status 429.
         body_timeout: Seconds in which the head of a request must have arrived, and then its body.
         request_timeout: Seconds in which an answer must be complete.
@@ -43,6 +44,7 @@ class Limits:
     max_logprobs: int = 20
     max_logit_bias: int = 1024
     max_tools: int = 128
+    max_adapters: int = 64
     max_queue_len: int = 256
     body_timeout: float = 30.0
     request_timeout: float = 1800.0
