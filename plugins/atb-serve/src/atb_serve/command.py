@@ -102,15 +102,16 @@ def command(model: str, **options: Any) -> None:
     Every option can be given as a variable too: ATB_SERVE_PORT for --port. Options go before variables, and variables
     before the file.
     """
-    from atb_serve.server import Server, bind, set_up_logs
+    from atb_serve.server import Server, bind, set_up_logs, tell_systemd, url_host
 
     host, port = options["host"], options["port"]
+    keys, key_file = options["keys"], options["api_key_file"]
     served = _served(model, options)
     settings = served.settings
     if not settings.access.key_hashes and not _is_loopback(host):
         note(f"warning: {host} can be reached by other machines, and without --api-key everybody may ask")
     with bind(host, port, settings.limits.idle_timeout) as listener:
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        address = f"http://{url_host(host)}:{listener.getsockname()[1]}"
         set_up_logs(served.log_requests)
         with load_runner(model, **served.loading) as runner:
             from atb_serve.app import make_app
@@ -118,11 +119,24 @@ def command(model: str, **options: Any) -> None:
 
             warm_up(runner)
             app = make_app(runner, served.names, settings)
-            name = served.names[0]
-            ready = f"{name} is served at {address}/v1 (Ctrl-C ends it)"
-            server = Server(app, served.drain, lambda: note(ready), settings.limits.body_timeout)
+
+            def ready() -> None:
+                note(f"{served.names[0]} is served at {address}/v1 (Ctrl-C ends it)")
+                tell_systemd("READY=1")
+
+            hang_up = None if key_file is None else lambda: _read_keys_again(settings.access, keys, key_file)
+            server = Server(app, served.drain, ready, settings.limits.body_timeout, hang_up)
             with settled_heap():
                 server.run(sockets=[listener])
+
+
+def _read_keys_again(access: Access, keys: Sequence[str], key_file: Path) -> None:
+    """Takes the keys that the file has now; if it is faulty, those before stay."""
+    try:
+        access.key_hashes = hashed_keys(keys, key_file)
+        note("the keys were read again")
+    except SettingsError as error:
+        note(f"warning: the keys stay as they were: {error}")
 
 
 @dataclass(frozen=True)

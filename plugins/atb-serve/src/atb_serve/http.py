@@ -44,11 +44,14 @@ async def read_body(request: Request, kind: type[T], limits: Limits) -> T:
     """Reads a body and checks it against its schema.
 
     Raises:
-        ApiError: It is too large or too slow, no JSON, or not of the form that `kind` describes.
+        ApiError: It is too large or too slow, compressed, no JSON, or not of the form that `kind` describes.
         ClientLeftError: The client left meanwhile.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError("The header Content-Type must be application/json", status=415, code="unsupported_media_type")
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise ApiError("A body with the header Content-Encoding is not read: send it as it is", status=415,
+                       code="unsupported_media_type")  # fmt: skip
     data = await read_bytes(request, limits)
     try:
         return msgspec.json.decode(data, type=kind)
@@ -72,18 +75,25 @@ async def read_bytes(request: Request, limits: Limits) -> bytes:
 
 
 async def _body(request: Request, limit: int) -> bytes:
+    # A client may wait to be told to go on with a body that it has only declared.
+    declared = request.headers.get("content-length", "")
+    _check_size(int(declared) if declared.isdecimal() and len(declared) < 20 else 0, limit)
     data = bytearray()
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientLeftError
         data += message.get("body", b"")
-        if len(data) > limit:
-            raise ApiError(
-                f"The body is larger than {limit} bytes, which this server allows", status=413, code="body_too_large"
-            )
+        _check_size(len(data), limit)
         if not message.get("more_body", False):
             return bytes(data)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise ApiError(
+            f"The body is larger than {limit} bytes, which this server allows", status=413, code="body_too_large"
+        )
 
 
 async def _disconnected(receive: Receive) -> None:

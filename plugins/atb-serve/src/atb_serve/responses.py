@@ -138,10 +138,13 @@ def _add(messages: list[Message], item: InputItem, param: str) -> None:
             messages.append(Message(role="assistant"))
         messages[-1].tool_calls = [*(messages[-1].tool_calls or []), call]
     elif item.type == "function_call_output":
-        messages.append(Message(role="tool", content=item.output, tool_call_id=item.call_id))
+        messages.append(Message(role="tool", content=_text(item.output), tool_call_id=item.call_id))
     else:
-        content = item.content if isinstance(item.content, str) else "".join(part.text for part in item.content or ())
-        messages.append(Message(role=str(item.role), content=content))
+        messages.append(Message(role=str(item.role), content=_text(item.content)))
+
+
+def _text(content: str | list[InputPart] | None) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content or ())
 
 
 class _Responses:
@@ -251,9 +254,8 @@ class _Items:
         if not self.kind:
             return
         yield {**self._place("done"), "text": self._text, **self._logprobs()}
-        if self.kind == "message":
-            place = {"output_index": len(self.done), "item_id": self._id, "content_index": 0}
-            yield {"type": "response.content_part.done", **place, "part": self._part()}
+        place = {"output_index": len(self.done), "item_id": self._id, "content_index": 0}
+        yield {"type": "response.content_part.done", **place, "part": self._part()}
         item = self._item("completed", [self._part()])
         yield {"type": "response.output_item.done", "output_index": len(self.done), "item": item}
         self.done.append(item)
@@ -264,9 +266,8 @@ class _Items:
         self._id = f"{'rs' if kind == 'reasoning' else 'msg'}_{uuid.uuid4().hex}"
         item = self._item("in_progress", [])
         yield {"type": "response.output_item.added", "output_index": len(self.done), "item": item}
-        if kind == "message":
-            place = {"output_index": len(self.done), "item_id": self._id, "content_index": 0}
-            yield {"type": "response.content_part.added", **place, "part": self._part()}
+        place = {"output_index": len(self.done), "item_id": self._id, "content_index": 0}
+        yield {"type": "response.content_part.added", **place, "part": self._part()}
 
     def _place(self, what: str) -> dict[str, Any]:
         kind = "output_text" if self.kind == "message" else "reasoning_text"

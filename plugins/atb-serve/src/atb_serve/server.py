@@ -7,8 +7,10 @@ import asyncio
 import errno
 import logging
 import logging.config
+import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 _BACKLOG = 2048
+_LOG = logging.getLogger("atb_serve")
 
 
 class AddressError(AtbError):
@@ -57,11 +60,29 @@ def bind(host: str, port: int, idle_timeout: float) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise AddressError(
-                f"Another program listens at {host}:{port}",
+                f"Another program listens at {url_host(host)}:{port}",
                 hint="End it, or choose another port with --port; 0 takes a free one.",
             ) from None
-        raise AddressError(f"This machine cannot listen at {host}:{port}: {error.strerror}") from None
+        raise AddressError(f"This machine cannot listen at {url_host(host)}:{port}: {error.strerror}") from None
     return listener
+
+
+def url_host(host: str) -> str:
+    """Returns a name or an address as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
+
+
+def tell_systemd(state: str) -> None:
+    """Tells systemd a state of the service, such as "READY=1", if it waits for that (`Type=notify`)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
+            to.connect("\0" + address[1:] if address.startswith("@") else address)
+            to.send(state.encode())
+    except OSError as error:
+        _LOG.warning("systemd was not told %s: %s", state, error)
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
@@ -110,10 +131,16 @@ class Server(uvicorn.Server):
         drain: Seconds for which requests go on.
         head_timeout: Seconds for which a connection may take to send the head of a request.
         ready: Is called when requests are accepted.
+        hang_up: Is called at each SIGHUP; by default that is a SIGTERM, unless it is ignored as `nohup` has it.
     """
 
     def __init__(
-        self, app: Starlette, drain: float = 30.0, ready: Callable[[], None] = lambda: None, head_timeout: float = 30.0
+        self,
+        app: Starlette,
+        drain: float = 30.0,
+        ready: Callable[[], None] = lambda: None,
+        head_timeout: float = 30.0,
+        hang_up: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -129,7 +156,7 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=75,
             )
         )
-        self._ready = ready
+        self._ready, self._hang_up = ready, hang_up
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Notes a signal; unlike the base class it does not raise it again at the end, which is a regular one."""
@@ -141,14 +168,40 @@ class Server(uvicorn.Server):
         """Begins to accept requests."""
         await super().startup(sockets)
         if self.started:
+            self._mind_hang_up()
             self._ready()
+
+    def _mind_hang_up(self) -> None:
+        if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+            return
+        if self._hang_up is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
+        elif signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.handle_exit, signal.SIGHUP, None)
+
+
+class _Lines(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes lines; when that begins to fail, as on a full disk, it says so once."""
+
+    _fails = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one line."""
+        try:
+            self.stream.write(self.format(record) + self.terminator)
+            self.flush()
+            self._fails = False
+        except (OSError, ValueError) as error:
+            if not self._fails:
+                _LOG.warning("requests cannot be logged on stdout, until it works again: %s", error)
+            self._fails = True
 
 
 def set_up_logs(requests: bool) -> None:
     """Writes requests to stdout, one line of JSON each, and everything else to stderr."""
     plain: dict[str, Any] = {"format": "%(message)s"}
     handlers = {
-        "requests": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "plain"},
+        "requests": {"()": _Lines, "stream": "ext://sys.stdout", "formatter": "plain"},
         "errors": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "errors"},
     }
     logging.config.dictConfig(
@@ -164,7 +217,8 @@ def set_up_logs(requests: bool) -> None:
                 },
                 # It warns of each token that is written before it is known that a client has left.
                 "asyncio": {"handlers": ["errors"], "level": "ERROR", "propagate": False},
-                "uvicorn": {"handlers": ["errors"], "level": "WARNING", "propagate": False},
+                # It warns of what is no HTTP, which anybody may send.
+                "uvicorn": {"handlers": ["errors"], "level": "ERROR", "propagate": False},
             },
         }
     )  # fmt: skip

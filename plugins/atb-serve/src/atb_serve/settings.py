@@ -51,12 +51,12 @@ class Limits:
     idle_timeout: float = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Access:
     """Rules for who may use the server.
 
     Attributes:
-        key_hashes: SHA-256 of each key; without one, everybody may.
+        key_hashes: SHA-256 of each key; without one, everybody may. They may change while the server runs.
         hosts: Names in the header `Host` that are answered, without ports; `None`: all. A page of another site that a
             browser shows could otherwise reach a server on the same machine under a name of its own.
     """
@@ -70,8 +70,8 @@ class Access:
         return any(hmac.compare_digest(given, known) for known in self.key_hashes)
 
     def allows_host(self, host: str) -> bool:
-        """Returns True if the server answers under the name in the header `Host`."""
-        if self.hosts is None:
+        """Returns True if the server answers under the name in the header `Host`, which every browser sends."""
+        if self.hosts is None or not host:
             return True
         name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
         return name.lower() in self.hosts
