@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import logging
 import os
 import re
 import signal
@@ -20,6 +23,7 @@ from click.testing import CliRunner
 
 from atb_cli import main
 from atb_serve import command as serve
+from atb_serve.server import _Lines
 from atb_serve.settings import Access
 
 from scripted_model import write_scripted  # isort: skip
@@ -71,7 +75,7 @@ def test_help_imports_no_library_of_the_server() -> None:
     assert "--api-key" in result.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_it_serves_and_a_signal_ends_it_after_running_requests(
     start: Callable[..., Any], number: signal.Signals
 ) -> None:
@@ -88,6 +92,45 @@ def test_it_serves_and_a_signal_ends_it_after_running_requests(
     assert (process.returncode, err) == (0, "")
     lines = [json.loads(line) for line in out.splitlines()]
     assert [(line["path"], line["status"]) for line in lines] == [("unknown", 401), ("/v1/completions", 200)]
+
+
+def test_systemd_is_told_and_the_keys_are_read_again(start: Callable[..., Any], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("old")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(60)
+        process, url = start("--api-key-file", str(keys), NOTIFY_SOCKET=str(tmp_path / "notify"))
+        assert systemd.recv(100) == b"READY=1"
+
+    def status(key: str) -> int:
+        return httpx.get(f"{url}/version", headers={"Authorization": f"Bearer {key}"}).status_code
+
+    for text, said, statuses in (("new\nnewer", "read again", [401, 200, 200]), ("", "stay as", [401, 200, 200])):
+        keys.write_text(text)
+        process.send_signal(signal.SIGHUP)
+        assert said in process.stderr.readline()
+        assert [status(key) for key in ("old", "new", "newer")] == statuses
+
+
+class _Disk(io.StringIO):
+    """A file on a disk that may be full."""
+
+    is_full = True
+
+    def write(self, text: str) -> int:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+def test_a_log_that_cannot_be_written_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    disk = _Disk()
+    log = _Lines(disk)
+    for disk.is_full in (True, True, False, True, True):
+        log.handle(logging.makeLogRecord({"msg": "line"}))
+    assert [each.message.partition(":")[2] for each in caplog.records] == [" [Errno 28] No space left on device"] * 2
+    assert disk.getvalue() == "line\n"
 
 
 def test_two_processes_serve_one_model_and_a_dead_one_is_named(start: Callable[..., Any]) -> None:

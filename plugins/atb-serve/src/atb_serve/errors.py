@@ -123,8 +123,8 @@ def invalid_json(error: Exception) -> ApiError:
         param = f"{param}.{missing[1]}".lstrip(".")
         return ApiError(f"Missing required parameter: '{param}'", param=param, code="missing_required_parameter")
     if message.startswith("Expected `null`, got"):
-        hint = _INSTEAD.get(param.rpartition(".")[2], "Leave it out.")
-        return ApiError(f"'{param}' is not supported", param=param, code="unsupported_parameter", hint=hint)
+        instead = _INSTEAD.get(param.rpartition(".")[2], "Leave it out.")
+        return ApiError(f"'{param}' is not supported", param=param, code="unsupported_parameter", hint=instead)
     where = f"'{param}'" if param else "The body"
     hint = "/openapi.json has those that are known." if message.startswith("Invalid enum value") else None
     return ApiError(f"{where} is invalid: {message}", param=param or None, code="invalid_type", hint=hint)

@@ -25,6 +25,7 @@ from atb_serve.schemas import (
     FunctionCall,
     FunctionName,
     InputItem,
+    InputPart,
     JsonSchema,
     JsonSchemaFormat,
     Message,

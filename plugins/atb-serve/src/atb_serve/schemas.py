@@ -19,6 +19,7 @@ NonNegative = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
 Share = Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
 Penalty = Annotated[float, Meta(extra_json_schema={"minimum": -2, "maximum": 2})]
 Temperature = Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": 2})]
+_NOT_EMPTY = Meta(extra_json_schema={"minItems": 1})
 # Some templates know further roles, which the description does not mention.
 Role = Annotated[str, Meta(extra_json_schema={"enum": ["system", "developer", "user", "assistant", "tool"]})]
 Name = Annotated[str, Meta(pattern=r"\A[a-zA-Z0-9_.-]{1,64}\Z")]
@@ -173,7 +174,7 @@ class ToolChoice(_Body, kw_only=True):
 class ChatBody(SamplingBody, kw_only=True):
     """Body of `/v1/chat/completions`."""
 
-    messages: list[Message]
+    messages: Annotated[list[Message], _NOT_EMPTY]
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: NonNegative | None = None
@@ -306,7 +307,7 @@ class ReasoningOptions(_Body, kw_only=True):
 class ResponsesBody(_Body, kw_only=True):
     """Body of `/v1/responses`."""
 
-    input: str | list[InputItem]
+    input: str | Annotated[list[InputItem], _NOT_EMPTY]
     model: str | None = None
     instructions: str | None = None
     max_output_tokens: Count | None = None
