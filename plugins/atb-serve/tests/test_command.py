@@ -50,7 +50,7 @@ def start(model: Path) -> Iterator[Callable[..., Any]]:
         processes.append(process)
         assert process.stderr is not None
         for line in process.stderr:
-            if found := re.search(r"is served at (http://\S+)/v1", line):
+            if found := re.search(r"is served at (http://\S+(?=/v1)|unix:\S+)", line):
                 return process, found[1]
         raise AssertionError(process.wait(60))
 
@@ -92,6 +92,20 @@ def test_it_serves_and_a_signal_ends_it_after_running_requests(
     assert (process.returncode, err) == (0, "")
     lines = [json.loads(line) for line in out.splitlines()]
     assert [(line["path"], line["status"]) for line in lines] == [("unknown", 401), ("/v1/completions", 200)]
+
+
+def test_a_unix_socket_is_an_address(start: Callable[..., Any], tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(path))
+    process, address = start("--uds", str(path))
+    assert address == f"unix:{path}"
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://any.example") as http:
+        assert http.get("/v1/models").status_code == 200
+    assert f"Another program listens at {path}" in error_of(capsys, "/no/such/model", "--uds", str(path))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0 and not path.exists()
+    assert "no socket at /no/such/s" in error_of(capsys, "m", "--uds", "/no/such/s")
 
 
 def test_systemd_is_told_and_the_keys_are_read_again(start: Callable[..., Any], tmp_path: Path) -> None:

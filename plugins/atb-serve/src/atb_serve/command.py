@@ -57,6 +57,8 @@ def _long_names(option: click.Parameter) -> list[str]:
               help="Where to listen; 0.0.0.0 lets other machines connect.")  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N",
               help="Port to listen at; 0 takes a free one.")  # fmt: skip
+@click.option("--uds", type=click.Path(dir_okay=False, path_type=Path), metavar="PATH",
+              help="Listen at a Unix socket instead, which who may write to it can reach.")  # fmt: skip
 @click.option("--served-model-name", "names", multiple=True, metavar="NAME",
               help="Name of the model in requests; may be given again. [default: MODEL]")  # fmt: skip
 @click.option("--api-key", "keys", multiple=True, metavar="KEY", envvar="ATB_SERVE_API_KEY",
@@ -102,16 +104,18 @@ def command(model: str, **options: Any) -> None:
     Every option can be given as a variable too: ATB_SERVE_PORT for --port. Options go before variables, and variables
     before the file.
     """
-    from atb_serve.server import Server, bind, set_up_logs, tell_systemd, url_host
+    from atb_serve.server import Server, bind, bind_path, set_up_logs, tell_systemd, url_host
 
-    host, port = options["host"], options["port"]
+    host, port, uds = options["host"], options["port"], options.pop("uds")
+    if uds is not None:
+        options["host"] = ""
     keys, key_file = options["keys"], options["api_key_file"]
     served = _served(model, options)
     settings = served.settings
-    if not settings.access.key_hashes and not _is_loopback(host):
+    if uds is None and not settings.access.key_hashes and not _is_loopback(host):
         note(f"warning: {host} can be reached by other machines, and without --api-key everybody may ask")
-    with bind(host, port, settings.limits.idle_timeout) as listener:
-        address = f"http://{url_host(host)}:{listener.getsockname()[1]}"
+    with bind(host, port, settings.limits.idle_timeout) if uds is None else bind_path(uds) as listener:
+        address = f"unix:{uds}" if uds else f"http://{url_host(host)}:{listener.getsockname()[1]}/v1"
         set_up_logs(served.log_requests)
         with load_runner(model, **served.loading) as runner:
             from atb_serve.app import make_app
@@ -121,7 +125,7 @@ def command(model: str, **options: Any) -> None:
             app = make_app(runner, served.names, settings)
 
             def ready() -> None:
-                note(f"{served.names[0]} is served at {address}/v1 (Ctrl-C ends it)")
+                note(f"{served.names[0]} is served at {address} (Ctrl-C ends it)")
                 tell_systemd("READY=1")
 
             hang_up = None if key_file is None else lambda: _read_keys_again(settings.access, keys, key_file)
@@ -172,6 +176,7 @@ def served_by(words: Sequence[str]) -> Served:
         options = command.make_context("atb serve", list(words), auto_envvar_prefix="ATB_SERVE").params
     except click.ClickException as error:
         raise SettingsError(error.format_message(), hint="`atb serve --help` lists the options.") from None
+    del options["uds"]
     return _served(options.pop("model"), {**options, "host": ""})
 
 

@@ -11,7 +11,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +67,31 @@ def bind(host: str, port: int, idle_timeout: float) -> socket.socket:
             ) from None
         raise AddressError(f"This machine cannot listen at {url_host(host)}:{port}: {error.strerror}") from None
     return listener
+
+
+@contextmanager
+def bind_path(path: Path) -> Iterator[socket.socket]:
+    """Takes a path for a Unix socket, and removes it at the end; one that a server left behind is replaced.
+
+    Raises:
+        AddressError: Another program listens there, or the path cannot be one of a socket.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with listener:
+        try:
+            if path.is_socket():
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+                    if other.connect_ex(str(path)) == 0:
+                        raise AddressError(f"Another program listens at {path}", hint="End it, or choose another path.")
+                path.unlink()
+            listener.bind(str(path))
+            listener.listen(0)
+        except OSError as error:
+            raise AddressError(f"There can be no socket at {path}: {error.strerror or error}") from None
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def url_host(host: str) -> str:
