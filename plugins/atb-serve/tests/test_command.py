@@ -94,37 +94,34 @@ def test_it_serves_and_a_signal_ends_it_after_running_requests(
     assert [(line["path"], line["status"]) for line in lines] == [("unknown", 401), ("/v1/completions", 200)]
 
 
-def test_a_unix_socket_is_an_address(start: Callable[..., Any], tmp_path: Path, capsys: Any) -> None:
-    path = tmp_path / "s"
+def test_at_a_unix_socket_systemd_is_told_and_the_keys_are_read_again(
+    start: Callable[..., Any], tmp_path: Path, capsys: Any
+) -> None:
+    path, keys = tmp_path / "s", tmp_path / "keys"
+    keys.write_text("old")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
         dead.bind(str(path))
-    process, address = start("--uds", str(path))
-    assert address == f"unix:{path}"
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://any.example") as http:
-        assert http.get("/v1/models").status_code == 200
-    assert f"Another program listens at {path}" in error_of(capsys, "/no/such/model", "--uds", str(path))
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0 and not path.exists()
-    assert "no socket at /no/such/s" in error_of(capsys, "m", "--uds", "/no/such/s")
-
-
-def test_systemd_is_told_and_the_keys_are_read_again(start: Callable[..., Any], tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("old")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(60)
-        process, url = start("--api-key-file", str(keys), NOTIFY_SOCKET=str(tmp_path / "notify"))
+        notify = str(tmp_path / "notify")
+        process, address = start("--uds", str(path), "--api-key-file", str(keys), NOTIFY_SOCKET=notify)
         assert systemd.recv(100) == b"READY=1"
+    assert address == f"unix:{path}"
+    assert f"Another program listens at {path}" in error_of(capsys, "/no/such/model", "--uds", str(path))
+    assert "no socket at /no/such/s" in error_of(capsys, "m", "--uds", "/no/such/s")
 
     def status(key: str) -> int:
-        return httpx.get(f"{url}/version", headers={"Authorization": f"Bearer {key}"}).status_code
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://any.example") as http:
+            return http.get("/version", headers={"Authorization": f"Bearer {key}"}).status_code
 
-    for text, said, statuses in (("new\nnewer", "read again", [401, 200, 200]), ("", "stay as", [401, 200, 200])):
+    for text, said in (("new\nnewer", "read again"), ("", "stay as they were")):
         keys.write_text(text)
         process.send_signal(signal.SIGHUP)
         assert said in process.stderr.readline()
-        assert [status(key) for key in ("old", "new", "newer")] == statuses
+        assert [status(key) for key in ("old", "new", "newer")] == [401, 200, 200]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0 and not path.exists()
 
 
 class _Disk(io.StringIO):
