@@ -113,7 +113,8 @@ def test_at_a_unix_socket_systemd_is_told_and_the_keys_are_read_again(
 
     def status(key: str) -> int:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://any.example") as http:
-            return http.get("/version", headers={"Authorization": f"Bearer {key}"}).status_code
+            headers = {"Authorization": f"Bearer {key}", "X-Forwarded-For": "192.0.2.1"}
+            return http.get("/version", headers=headers).status_code
 
     for text, said in (("new\nnewer", "read again"), ("", "stay as they were")):
         keys.write_text(text)
@@ -121,7 +122,9 @@ def test_at_a_unix_socket_systemd_is_told_and_the_keys_are_read_again(
         assert said in process.stderr.readline()
         assert [status(key) for key in ("old", "new", "newer")] == [401, 200, 200]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0 and not path.exists()
+    lines = process.communicate(timeout=60)[0].splitlines()
+    assert {json.loads(line)["client"] for line in lines} == {"192.0.2.1"}
+    assert process.returncode == 0 and not path.exists()
 
 
 class _Disk(io.StringIO):

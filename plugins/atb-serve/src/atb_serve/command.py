@@ -129,7 +129,7 @@ def command(model: str, **options: Any) -> None:
                 tell_systemd("READY=1")
 
             hang_up = None if key_file is None else lambda: _read_keys_again(settings.access, keys, key_file)
-            server = Server(app, served.drain, ready, settings.limits.body_timeout, hang_up)
+            server = Server(app, served.drain, ready, settings.limits.body_timeout, hang_up, uds is not None)
             with settled_heap():
                 server.run(sockets=[listener])
 

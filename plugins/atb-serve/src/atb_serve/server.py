@@ -158,6 +158,7 @@ class Server(uvicorn.Server):
         drain: Seconds for which requests go on.
         head_timeout: Seconds for which a connection may take to send the head of a request.
         ready: Is called when requests are accepted.
+        behind_proxy: Only a proxy connects: what it says of the client is believed, as of one at 127.0.0.1.
         hang_up: Is called at each SIGHUP; by default that is a SIGTERM, unless it is ignored as `nohup` has it.
     """
 
@@ -168,6 +169,7 @@ class Server(uvicorn.Server):
         ready: Callable[[], None] = lambda: None,
         head_timeout: float = 30.0,
         hang_up: Callable[[], None] | None = None,
+        behind_proxy: bool = False,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -177,6 +179,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 backlog=_BACKLOG,
+                forwarded_allow_ips="*" if behind_proxy else None,
                 lifespan="on",
                 ws="none",
                 timeout_graceful_shutdown=max(1, round(drain)),
