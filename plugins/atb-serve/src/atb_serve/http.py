@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from atb_serve.errors import ApiError, invalid_json
 from atb_serve.replies import encode_json
 from atb_serve.settings import Limits
+from atb_serve.waiting import within
 
 T = TypeVar("T")
 #: Status of a request whose client left, in the log; nothing is sent. nginx has it too.
@@ -67,7 +68,7 @@ async def read_bytes(request: Request, limits: Limits) -> bytes:
         ClientLeftError: The client left meanwhile.
     """
     try:
-        return await asyncio.wait_for(_body(request, limits.max_body_bytes), limits.body_timeout)
+        return await within(limits.body_timeout, _body(request, limits.max_body_bytes))
     except asyncio.TimeoutError:
         raise ApiError(
             f"The body did not arrive within {limits.body_timeout:g} s", status=408, code="body_timeout"
@@ -120,6 +121,8 @@ async def until_client_leaves(receive: Receive, work: Coroutine[Any, Any, T]) ->
         for each in (task, gone):
             each.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
+        # The task has its error, whose traceback has this frame.
+        del task, each
 
 
 class EventStream(Response):

@@ -76,8 +76,12 @@ async def _events(events: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerato
             async for each in events:
                 yield _event(each)
         except Exception as error:
-            problem = api_error(error)
-            yield _event({"type": "error", "message": str(problem), "code": problem.code, "param": problem.param})
+            yield _event(_problem(error))
+
+
+def _problem(error: Exception) -> dict[str, Any]:
+    problem = api_error(error)
+    return {"type": "error", "message": str(problem), "code": problem.code, "param": problem.param}
 
 
 def _event(event: dict[str, Any]) -> bytes:

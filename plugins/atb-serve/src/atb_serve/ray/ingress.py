@@ -59,11 +59,11 @@ class Ingress:
         except ClientLeftError:
             pass
         except Exception as error:
-            problem = self._problem_of(error)
             if not answer.has_begun:
-                await error_response(problem)(scope, receive, send)
+                await error_response(self._problem_of(error))(scope, receive, send)
             elif answer.is_stream:
-                await send({"type": "http.response.body", "body": event(problem.body()), "more_body": False})
+                body = event(self._problem_of(error).body())
+                await send({"type": "http.response.body", "body": body, "more_body": False})
             else:
                 raise
 
