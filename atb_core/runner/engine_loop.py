@@ -322,7 +322,7 @@ class EngineLoop:
         self.scheduler.remove([request for request in requests if request.completion.finish_reason is not None])
         for call in {request.call for request in requests}:
             if call.is_over:
-                self.calls.discard(call)
+                self._end_call(call, None)
             call.notify()
 
     def _end_call(self, call: Call, error: Exception | None) -> None:

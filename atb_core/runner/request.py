@@ -119,8 +119,8 @@ class Call:
         for request in self.requests:
             request.abort()
         if not self.is_over:
-            self.error = error
-            self.num_unfinished = 0
+            self.error, self.num_unfinished = error, 0
+        self.requests = []  # which refer to the call, and may have large adapters
 
 
 @dataclass(eq=False)

@@ -94,6 +94,7 @@ class Client:
     """Whoever made a call: what it asked for, and when it gives up."""
 
     call: Call
+    given: list[Request]
     deadline: float
     seen: list[list[int]] = field(default_factory=list)
     is_checked: bool = False
@@ -132,10 +133,11 @@ class World:
         self, prompt: Sequence[int], params: SamplingParams, adapter: str | None, streams: bool, patience: float
     ) -> None:
         """Makes a call for all completions of a prompt, by a client that gives up after some seconds."""
-        call = Call(requests(prompt, params, self.adapters.get(adapter or "")), streams)
-        self.clients.append(Client(call, self.now + patience))
+        given = requests(prompt, params, self.adapters.get(adapter or ""))
+        call = Call(given, streams)
+        self.clients.append(Client(call, given, self.now + patience))
         self.loop.submit(call)
-        self.counts["requests"] += len(call.requests)
+        self.counts["requests"] += len(given)
 
     def leave(self, number: int) -> None:
         if self.clients:
@@ -181,22 +183,21 @@ class World:
         free = Counter(blocks._free) + Counter(blocks._idle.keys()) + Counter(range(blocks._unused, blocks.num_blocks))
         assert free + Counter(owners.keys()) == Counter(range(blocks.num_blocks))
         for client in [each for each in self.clients if each.call.is_over or each.call.left]:
-            self._check_tokens(client.call)
+            self._check_tokens(client.call, client.given)
             self.clients.remove(client)
 
-    def _check_tokens(self, call: Call) -> None:
+    def _check_tokens(self, call: Call, given: list[Request]) -> None:
         if call.error is not None and LOST not in str(call.error):
             raise call.error  # what the model found in its cache
-        expected = fresh_run(call.requests)
-        for request, tokens in zip(call.requests, expected, strict=True):
+        for request, tokens in zip(given, fresh_run(given), strict=True):
             got = request.completion.token_ids
             is_whole = request.completion.finish_reason in ("stop", "length")
             assert got == (tokens if is_whole else tokens[: len(got)])
             self.counts["whole"] += is_whole
-        metrics = call.requests[0].result.metrics
+        metrics = given[0].result.metrics
         for name in ("preemptions", "num_draft_tokens", "num_accepted_tokens"):
             self.counts[name] += getattr(metrics, name)
-        self.counts["cached tokens"] += call.requests[0].result.num_cached_tokens or 0
+        self.counts["cached tokens"] += given[0].result.num_cached_tokens or 0
 
 
 def requests(prompt: Sequence[int], params: SamplingParams, adapter: FakeAdapter | None) -> list[Request]:

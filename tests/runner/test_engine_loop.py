@@ -170,7 +170,8 @@ def test_a_sequence_may_fill_the_context_to_the_last_token() -> None:
 @pytest.mark.parametrize("step", [0, 1, 5])
 def test_a_step_that_fails_ends_the_requests_that_took_part(step: int) -> None:
     setup = make(num_blocks=20, max_batch=2)
-    calls = [Call([make_request(i, [i] * 9, SamplingParams(max_tokens=9))], streams=True) for i in range(3)]
+    made = [make_request(i, [i] * 9, SamplingParams(max_tokens=9)) for i in range(3)]
+    calls = [Call([each], streams=True) for each in made]
     streams = [setup.loop.chunks(call) for call in calls]
 
     def fail(number: int) -> None:
@@ -185,7 +186,7 @@ def test_a_step_that_fails_ends_the_requests_that_took_part(step: int) -> None:
     for stream in streams[:2]:
         with pytest.raises(RuntimeError, match="the model failed"):
             list(stream)
-    assert [call.requests[0].completion.finish_reason for call in calls] == ["abort", "abort", None]
+    assert [request.completion.finish_reason for request in made] == ["abort", "abort", None]
     assert [chunk.token_id for chunk in streams[2]] == expected_greedy([2] * 9, 9)
     assert setup.blocks.num_free == setup.blocks.num_blocks
     assert not setup.loop.calls
@@ -240,13 +241,14 @@ def test_logits_without_a_maximum_end_their_request_alone() -> None:
         return logits
 
     setup.loop._forward = broken
-    calls = [Call([make_request(i, [i, 5], SamplingParams(max_tokens=1))], streams=False) for i in range(2)]
+    made = [make_request(i, [i, 5], SamplingParams(max_tokens=1)) for i in range(2)]
+    calls = [Call([each], streams=False) for each in made]
     for call in calls:
         setup.loop.submit(call)
     with pytest.raises(EngineError, match="logits contain nan"):
         list(setup.loop.chunks(calls[0]))
     assert list(setup.loop.chunks(calls[1])) == []
-    assert calls[1].requests[0].result.token_ids == expected_greedy([1, 5], 1)
+    assert made[1].result.token_ids == expected_greedy([1, 5], 1)
 
 
 def test_what_never_fits_is_an_error_not_a_hang() -> None:
@@ -283,7 +285,8 @@ def test_a_caller_may_leave_while_another_thread_runs_a_step() -> None:
         assert may_go_on.wait(60)
 
     setup.model.before_step = hold
-    left = Call([make_request(0, [1] * 9, SamplingParams(max_tokens=30))], streams=True)
+    aborted = make_request(0, [1] * 9, SamplingParams(max_tokens=30))
+    left = Call([aborted], streams=True)
     setup.loop.submit(left)
     request = make_request(1, [2] * 9, SamplingParams(max_tokens=5))
     thread = threading.Thread(target=run, args=(setup, [request]))
@@ -293,7 +296,7 @@ def test_a_caller_may_leave_while_another_thread_runs_a_step() -> None:
     may_go_on.set()
     thread.join(60)
     assert request.result.token_ids == expected_greedy([2] * 9, 5)
-    assert len(left.requests[0]) < 9 + 5
+    assert len(aborted) < 9 + 5
     assert setup.blocks.num_free == setup.blocks.num_blocks
 
 

@@ -52,6 +52,8 @@ def test_a_page_of_another_site_does_not_reach_the_server(guarded: Any) -> None:
         assert http.get("/v1/models", headers={"Host": "elsewhere.example:80"}).status_code == 421
         assert http.get("/v1/models", headers={"Host": "LOCALHOST:1"}).status_code == 200
         assert http.get("/v1/models", headers={"Host": "[::1]:1"}).status_code == 200
+        # Every browser sends the header, and checks of a load balancer in HTTP/1.0 do not.
+        assert http.get("/v1/models", headers={"Host": ""}).status_code == 200
         # What a page may send without asking first is no JSON to the server.
         assert (
             http.post("/tokenize", content='{"prompt": "x"}', headers={"Content-Type": "text/plain"}).status_code == 415
@@ -121,8 +123,26 @@ def test_a_model_is_looked_up_in_the_table(client: openai.OpenAI) -> None:
         client.models.retrieve("../../etc/passwd")
 
 
+def test_a_body_that_is_only_declared_is_refused_before_it_comes(guarded: Any) -> None:
+    host, port = guarded.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(
+            f"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 2001\r\n"
+            "Content-Type: application/json\r\nExpect: 100-continue\r\n\r\n".encode()
+        )
+        with connection.makefile("rb") as answer:  # to its end: the connection is closed
+            assert answer.read().startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_compressed_body_is_refused(http: httpx.Client) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = http.post("/tokenize", content=b"{}", headers=headers)
+    assert answer.status_code == 415 and "Content-Encoding" in answer.text
+
+
 def test_paths_and_methods_that_do_not_exist(http: httpx.Client) -> None:
     assert http.get("/nothing").status_code == 404
+    assert "It is /v1/models." in http.get("/models").text
     assert http.get("/health/").status_code == 404
     answer = http.get("/v1/completions")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")

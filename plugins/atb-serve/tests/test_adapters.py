@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import threading
+import weakref
 from pathlib import Path
 
 import httpx
@@ -17,7 +20,7 @@ from serving import SCRIPTS, serving
 from atb_core import ModelRunner
 from atb_core.errors import SettingsError
 from atb_serve.app import make_app
-from atb_serve.settings import Access, ServeSettings, hashed_keys
+from atb_serve.settings import Access, Limits, ServeSettings, hashed_keys
 
 KEY = {"Authorization": "Bearer secret"}
 
@@ -115,6 +118,46 @@ def test_adapters_elsewhere_are_not_loaded(small_model: Path, tmp_path: Path, lo
     with serving(ModelRunner(small_model), settings) as served, served.http(headers=KEY) as client:
         refused = client.post("/v1/load_lora_adapter", json={"lora_name": "x", "lora_path": str(elsewhere)})
         assert refused.status_code == 403 and "--lora-dir" in refused.text
+
+
+def test_nothing_is_left_of_adapters_and_there_are_not_too_many(
+    small_model: Path, tmp_path: Path, locked: ServeSettings
+) -> None:
+    write_adapter(small_model, tmp_path / "sql", 1.0)
+    settings = dataclasses.replace(locked, limits=Limits(max_adapters=2))
+    with serving(ModelRunner(small_model), settings) as served, served.http(headers=KEY) as client:
+        for name in ("first", "second", "third"):
+            loaded = client.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": "sql"})
+            assert loaded.status_code == (400 if name == "third" else 200)
+        assert loaded.json()["error"]["param"] == "lora_name" and "--max-adapters" in loaded.text
+        assert client.post("/v1/completions", json={"model": "first", "prompt": "x"}).status_code == 200
+        assert 'model_name="first"' in client.get("/metrics").text
+        assert client.post("/v1/unload_lora_adapter", json={"lora_name": "first"}).status_code == 200
+        assert 'model_name="first"' not in client.get("/metrics").text
+
+
+def test_an_unloaded_adapter_is_freed_without_the_garbage_collector(
+    small_model: Path, tmp_path: Path, locked: ServeSettings
+) -> None:
+    write_adapter(small_model, tmp_path / "sql", 1.0)
+    body = {"model": "sql", "prompt": "x", "max_tokens": 99, "ignore_eos": True}
+    gc.collect()
+    gc.disable()
+    try:
+        with serving(ModelRunner(small_model), locked) as served, served.http(headers=KEY) as client:
+            for change, status in (({}, 200), ({"logit_bias": {"99999": 1}}, 400), ({"stream": True}, 200)):
+                client.post("/v1/load_lora_adapter", json={"lora_name": "sql", "lora_path": "sql"})
+                freed = threading.Event()
+                weakref.finalize(served.runner.model.lora.adapters["sql"], freed.set)
+                with client.stream("POST", "/v1/completions", json={**body, **change}) as answer:
+                    assert answer.status_code == status
+                    next(answer.iter_bytes())  # a stream is left behind its beginning
+                client.post("/v1/unload_lora_adapter", json={"lora_name": "sql"})
+                # The last step is kept until the next one.
+                client.post("/v1/completions", json={"prompt": "x", "max_tokens": 1})
+                assert freed.wait(60)
+    finally:
+        gc.enable()
 
 
 def test_a_server_without_a_key_loads_nothing(small_model: Path, tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import msgspec
 import openai
 import pytest
 
 from atb_core import SamplingParams
+from atb_serve.schemas import ChatBody
 
 GREET: list[Any] = [{"role": "user", "content": "[greet]"}]
 COUNT: list[Any] = [{"role": "user", "content": "[count]"}]
@@ -107,6 +109,13 @@ def test_a_template_that_knows_no_tools_refuses_them(make_server: Callable[..., 
     assert error["param"] == "tools" and "knows no variable 'tools'" in error["message"]
 
 
+def test_null_is_what_a_client_writes_for_nothing(http: httpx.Client) -> None:
+    fields = [field.name for field in msgspec.structs.fields(ChatBody) if field.name not in ("messages", "model")]
+    nulls = {name: None for name in fields if name != "add_generation_prompt"}
+    answer = http.post("/v1/chat/completions", json={"messages": GREET, **nulls, "tools": [], "top_logprobs": 0})
+    assert answer.json()["choices"][0]["message"]["content"] == "Hello there, you."
+
+
 def test_ignored_parameters_change_nothing(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model="tiny", messages=GREET, user="me", metadata={"a": "b"}, store=False, extra_body={"service_tier": "auto"}
@@ -135,6 +144,7 @@ def test_ignored_parameters_change_nothing(client: openai.OpenAI) -> None:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"functions": []}, "functions"),
         ({"audio": {}}, "audio"),
+        ({"reasoning_effort": "low"}, "reasoning_effort"),
         ({"frequency_penalty": 3}, "frequency_penalty"),
         ({"seed": "x"}, "seed"),
     ],

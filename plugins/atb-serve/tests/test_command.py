@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import logging
 import os
 import re
 import signal
@@ -20,6 +23,7 @@ from click.testing import CliRunner
 
 from atb_cli import main
 from atb_serve import command as serve
+from atb_serve.server import _Lines
 from atb_serve.settings import Access
 
 from scripted_model import write_scripted  # isort: skip
@@ -46,7 +50,7 @@ def start(model: Path) -> Iterator[Callable[..., Any]]:
         processes.append(process)
         assert process.stderr is not None
         for line in process.stderr:
-            if found := re.search(r"is served at (http://\S+)/v1", line):
+            if found := re.search(r"is served at (http://\S+(?=/v1)|unix:\S+)", line):
                 return process, found[1]
         raise AssertionError(process.wait(60))
 
@@ -71,7 +75,7 @@ def test_help_imports_no_library_of_the_server() -> None:
     assert "--api-key" in result.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_it_serves_and_a_signal_ends_it_after_running_requests(
     start: Callable[..., Any], number: signal.Signals
 ) -> None:
@@ -88,6 +92,59 @@ def test_it_serves_and_a_signal_ends_it_after_running_requests(
     assert (process.returncode, err) == (0, "")
     lines = [json.loads(line) for line in out.splitlines()]
     assert [(line["path"], line["status"]) for line in lines] == [("unknown", 401), ("/v1/completions", 200)]
+
+
+def test_at_a_unix_socket_systemd_is_told_and_the_keys_are_read_again(
+    start: Callable[..., Any], tmp_path: Path, capsys: Any
+) -> None:
+    path, keys = tmp_path / "s", tmp_path / "keys"
+    keys.write_text("old")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(60)
+        notify = str(tmp_path / "notify")
+        process, address = start("--uds", str(path), "--api-key-file", str(keys), NOTIFY_SOCKET=notify)
+        assert systemd.recv(100) == b"READY=1"
+    assert address == f"unix:{path}"
+    assert f"Another program listens at {path}" in error_of(capsys, "/no/such/model", "--uds", str(path))
+    assert "no socket at /no/such/s" in error_of(capsys, "m", "--uds", "/no/such/s")
+
+    def status(key: str) -> int:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://any.example") as http:
+            headers = {"Authorization": f"Bearer {key}", "X-Forwarded-For": "192.0.2.1"}
+            return http.get("/version", headers=headers).status_code
+
+    for text, said in (("new\nnewer", "read again"), ("", "stay as they were")):
+        keys.write_text(text)
+        process.send_signal(signal.SIGHUP)
+        assert said in process.stderr.readline()
+        assert [status(key) for key in ("old", "new", "newer")] == [401, 200, 200]
+    process.send_signal(signal.SIGTERM)
+    lines = process.communicate(timeout=60)[0].splitlines()
+    assert {json.loads(line)["client"] for line in lines} == {"192.0.2.1"}
+    assert process.returncode == 0 and not path.exists()
+
+
+class _Disk(io.StringIO):
+    """A file on a disk that may be full."""
+
+    is_full = True
+
+    def write(self, text: str) -> int:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+def test_a_log_that_cannot_be_written_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    disk = _Disk()
+    log = _Lines(disk)
+    for disk.is_full in (True, True, False, True, True):
+        log.handle(logging.makeLogRecord({"msg": "line"}))
+    assert [each.message.partition(":")[2] for each in caplog.records] == [" [Errno 28] No space left on device"] * 2
+    assert disk.getvalue() == "line\n"
 
 
 def test_two_processes_serve_one_model_and_a_dead_one_ends_the_server(start: Callable[..., Any]) -> None:

@@ -7,10 +7,12 @@ import asyncio
 import json
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from scripted_model import write_scripted
 from serving import SCRIPTS
@@ -19,8 +21,11 @@ from atb_core.errors import SettingsError
 from atb_serve.command import served_by
 from atb_serve.ray.arguments import ScaleSettings, for_ranks, split_arguments
 from atb_serve.ray.calls import HttpCall
+from atb_serve.ray.ingress import Ingress
 from atb_serve.ray.prefixes import CHUNK, PrefixTable, prefix_keys
 from atb_serve.ray.replica import Replica
+from atb_serve.settings import Limits, ServeSettings
+from atb_serve.turnover import Turnover
 
 
 def keys_of(**request: Any) -> tuple[bytes, ...]:
@@ -218,3 +223,37 @@ def test_processes_of_a_replica_share_its_processors() -> None:
     assert threads_of(num_cpus=8, num_threads=1) == (8.0, 1)
     with pytest.raises(SettingsError, match="num_cpus=1 is less than tp=2"):
         threads_of(num_cpus="1")
+
+
+class _Refusing:
+    """Stands for Ray's handle: answers two requests, each three seconds after the one before, and refuses others."""
+
+    def __init__(self, error: type[Exception], clock: list[float]) -> None:
+        self._error, self._clock, self._num_answered = error, clock, 0
+        self.respond = self
+
+    async def remote(self, call: HttpCall) -> Any:
+        if self._num_answered == 2:
+            raise self._error
+        self._num_answered += 1
+        yield [{"type": "http.response.start", "status": 200, "headers": []}]
+        self._clock[0] += 3
+        yield [{"type": "http.response.body", "body": b"{}"}]
+
+
+def test_a_full_queue_of_replicas_says_when_it_is_worked_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("BackPressureError", "RayActorError", "RayServeException", "RayTaskError")
+    errors: dict[str, Any] = {name: type(name, (Exception,), {}) for name in names}
+    for module in ("ray", "ray.exceptions", "ray.serve", "ray.serve.exceptions"):
+        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**errors))
+    clock = [0.0]
+    ingress = Ingress(_Refusing(errors["BackPressureError"], clock), ServeSettings(Limits(max_queue_len=7)))
+    ingress._turnover = Turnover(lambda: clock[0])
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(ingress), base_url="http://test") as http:
+            return await http.post("/v1/completions", json={"prompt": "x"})
+
+    answers = [asyncio.run(ask()) for _ in range(3)]
+    assert [each.status_code for each in answers] == [200, 200, 429]
+    assert answers[2].headers["Retry-After"] == "21"

@@ -8,9 +8,12 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 from scripted_model import TEMPLATE
+
+from atb_serve.schemas import ResponsesBody
 
 WEATHER: Any = {
     "type": "function",
@@ -77,15 +80,22 @@ def test_thoughts_are_an_item(client: openai.OpenAI) -> None:
     assert answer.usage is not None and answer.usage.output_tokens_details.reasoning_tokens == 2
     assert (thoughts.type, message.type, answer.output_text) == ("reasoning", "message", "Yes")
     assert thoughts.content is not None and thoughts.content[0].text == "Hm"
-    types = [event.type for event in client.responses.create(model="tiny", input="[think]", stream=True)]
-    assert "response.reasoning_text.delta" in types
+    events = list(client.responses.create(model="tiny", input="[think]", stream=True))
+    assert [event.type.removeprefix("response.") for event in events][2:8] == [
+        "output_item.added", "content_part.added", "reasoning_text.delta", "reasoning_text.done", "content_part.done",
+        "output_item.done",
+    ]  # fmt: skip
+    question: Any = {"role": "user", "content": "[greet]"}
+    again = client.responses.create(model="tiny", input=[thoughts.to_dict(), message.to_dict(), question])
+    assert again.output_text == "Hello there"
 
 
 def test_a_call_and_its_output(client: openai.OpenAI) -> None:
     answer = client.responses.create(model="tiny", input="[call]", tools=[WEATHER])
     message, call = answer.output
     assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "weather", {"city": "Bern"})
-    output = {"type": "function_call_output", "call_id": call.call_id, "output": "[greet]"}
+    parts = [{"type": "input_text", "text": "[gr"}, {"type": "input_text", "text": "eet]"}]
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": parts}
     question: Any = {"role": "user", "content": [{"type": "input_text", "text": "[call]"}]}
     again = client.responses.create(model="tiny", input=[question, message.to_dict(), call.to_dict(), output])
     assert again.output_text == "Hello there"
@@ -98,6 +108,14 @@ def test_a_call_can_be_required_and_a_schema_too(client: openai.OpenAI) -> None:
     assert client.responses.create(model="tiny", input="x", text=form).output_text == "3"
 
 
+def test_null_is_what_a_client_writes_for_nothing(client: openai.OpenAI) -> None:
+    fields = [field.name for field in msgspec.structs.fields(ResponsesBody) if field.name not in ("input", "model")]
+    nulls: dict[str, Any] = dict.fromkeys(fields)
+    further = {"include": ["reasoning.encrypted_content"], "stream_options": {}, "text": {"verbosity": None}}
+    answer = client.responses.create(model="tiny", input="[greet]", extra_body={**nulls, **further})
+    assert answer.output_text == "Hello there"
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -107,6 +125,8 @@ def test_a_call_can_be_required_and_a_schema_too(client: openai.OpenAI) -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
         ({"previous_response_id": "x"}, "previous_response_id"),
         ({"background": True}, "background"),
+        ({"reasoning": {"effort": "low"}}, "reasoning.effort"),
+        ({"include": ["message.output_text.logprobs"]}, "include[0]"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"text": {"format": {"type": "json_schema", "name": "a", "schema": {"type": "thing"}}}}, "text.format"),

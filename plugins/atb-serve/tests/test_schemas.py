@@ -106,6 +106,7 @@ def test_answers_follow_the_schemas_of_the_public_suite(random_served: Served) -
         ({"type": "object", "unevaluatedProperties": False}, "unevaluatedProperties"),
         ({"$dynamicRef": "#node"}, "$dynamicRef"),
         ({"not": {"type": "string"}}, "not"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "Write anyOf."),
         ({"type": "string", "format": "hostname-of-mine"}, "hostname-of-mine"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

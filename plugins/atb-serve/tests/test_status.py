@@ -101,3 +101,6 @@ def test_the_description_has_every_path_and_every_field(http: httpx.Client) -> N
     body = found["components"]["schemas"]["ChatBody"]
     assert {"messages", "max_completion_tokens", "tools", "response_format"} <= set(body["properties"])
     assert body["additionalProperties"] is False
+    for path in ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/tokenize"):
+        example = found["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        assert http.post(path, json=example).status_code == 200

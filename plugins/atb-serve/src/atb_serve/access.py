@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atb_serve.errors import ApiError, api_error
@@ -77,10 +78,9 @@ class Gate:
                 answer = ApiError("The server ends", status=503, code="ended", kind="server_error")
                 await error_response(answer)(scope, receive, noting)
         except Exception as error:
-            answer = api_error(error)
-            facts["error"] = answer.code or answer.kind
+            refusal = _answer_to(error, facts)
             if not status:
-                await error_response(answer)(scope, receive, noting)
+                await refusal(scope, receive, noting)
         finally:
             self._note(scope, facts, status or CLIENT_LEFT, time.monotonic() - started)
 
@@ -99,6 +99,17 @@ class Gate:
                 **facts,
             }
             LOG.info(json.dumps(line))
+
+
+def _answer_to(error: Exception, facts: dict[str, Any]) -> Response:
+    """Returns the answer to an error.
+
+    No frame of the error's traceback has a name for it: with such a cycle, what the request had would stay in memory
+    until the garbage collector comes.
+    """
+    answer = api_error(error)
+    facts["error"] = answer.code or answer.kind
+    return error_response(answer)
 
 
 def check_access(access: Access, path: str, headers: Headers) -> None:

@@ -23,18 +23,25 @@ async def load_lora_adapter(request: Request) -> Response:
     _check_key(state)
     body = await read_body(request, LoadAdapterBody, state.limits)
     base = state.model(request, None)
-    known = state.models.get(body.lora_name)
-    if known is not None and known.adapter_id is None:
-        raise ApiError(f"{body.lora_name!r:.300} is the name of the model itself", param="lora_name")
-    try:
-        directory = await asyncio.to_thread(_directory, state.lora_dir, body.lora_path)
-        await asyncio.to_thread(base.runner.load_adapter, body.lora_name, directory, replace=bool(body.load_inplace))
-    except ApiError:
-        raise
-    except AtbError as error:
-        raise ApiError(str(error), param="lora_path") from None
-    state.models[body.lora_name] = base.with_adapter(body.lora_name)
-    return JsonResponse(card(body.lora_name, state.models[body.lora_name]))
+    async with state.loading:
+        known = state.models.get(body.lora_name)
+        if known is not None and known.adapter_id is None:
+            raise ApiError(f"{body.lora_name!r:.300} is the name of the model itself", param="lora_name")
+        if known is None and len(base.runner.adapters) >= state.limits.max_adapters:
+            raise ApiError(
+                f"{state.limits.max_adapters} adapters are loaded already, which this server allows",
+                param="lora_name", hint="Unload one, or raise --max-adapters.",
+            )  # fmt: skip
+        try:
+            directory = await asyncio.to_thread(_directory, state.lora_dir, body.lora_path)
+            load = base.runner.load_adapter
+            await asyncio.to_thread(load, body.lora_name, directory, replace=bool(body.load_inplace))
+        except ApiError:
+            raise
+        except AtbError as error:
+            raise ApiError(str(error), param="lora_path") from None
+        state.models[body.lora_name] = base.with_adapter(body.lora_name)
+        return JsonResponse(card(body.lora_name, state.models[body.lora_name]))
 
 
 async def unload_lora_adapter(request: Request) -> Response:
@@ -42,14 +49,16 @@ async def unload_lora_adapter(request: Request) -> Response:
     state = ServerState.of(request)
     _check_key(state)
     body = await read_body(request, UnloadAdapterBody, state.limits)
-    model = state.models.get(body.lora_name)
-    if model is None or model.adapter_id is None:
-        raise ApiError(
-            f"There is no adapter {body.lora_name!r:.300}", status=404, param="lora_name", code="model_not_found"
-        )
-    del state.models[body.lora_name]
-    model.runner.unload_adapter(model.adapter_id)
-    return await models(request)
+    async with state.loading:
+        model = state.models.get(body.lora_name)
+        if model is None or model.adapter_id is None:
+            raise ApiError(
+                f"There is no adapter {body.lora_name!r:.300}", status=404, param="lora_name", code="model_not_found"
+            )
+        del state.models[body.lora_name]
+        model.runner.unload_adapter(model.adapter_id)
+        state.metrics.forget(body.lora_name)
+        return await models(request)
 
 
 def _directory(folder: Path | None, wanted: str) -> Path:

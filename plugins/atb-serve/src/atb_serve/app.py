@@ -95,6 +95,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Answers for a path that does not exist, or not for this method."""
     assert isinstance(error, HTTPException)
     what = f"{request.method} {request.url.path}"
-    answer = ApiError(f"There is no {what:.200}", status=error.status_code, code="not_found")
+    elsewhere = f"/v1{request.url.path}"
+    hint = f"It is {elsewhere}." if any(path == elsewhere for _, path, _ in ROUTES) else None
+    answer = ApiError(f"There is no {what:.200}", status=error.status_code, code="not_found", hint=hint)
     answer.headers = dict(error.headers or {})
     return error_response(answer)

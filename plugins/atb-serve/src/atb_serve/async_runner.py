@@ -20,6 +20,7 @@ from atb_core.runner.request import Call, Request, Signal
 from atb_core.runner.sampling_params import SamplingParams
 from atb_core.runner.token_mask import TokenMaskFactory
 from atb_serve.turnover import Turnover
+from atb_serve.waiting import within
 
 if TYPE_CHECKING:
     from atb_core import ModelRunner
@@ -183,13 +184,12 @@ class AsyncRunner:
         if may_be_refused and self.num_waiting >= self._max_queue_len:
             raise self._turnover.full(self.num_waiting, "requests")
         deadline = None if timeout is None else time.monotonic() + _checked_timeout(timeout)
-        encoded = asyncio.get_running_loop().run_in_executor(
-            self._encoding, self.runner._make_requests, prompts, sampling_params, request_id, *options
-        )
+        encode = asyncio.get_running_loop().run_in_executor
+        arguments = (prompts, sampling_params, request_id, *options)
         # They count as waiting meanwhile.
         self._num_encoding += 1
         try:
-            requests = await asyncio.wait_for(encoded, timeout)
+            requests = await within(timeout, encode(self._encoding, self.runner._make_requests, *arguments))
         except asyncio.TimeoutError:
             raise _late() from None
         finally:
@@ -199,6 +199,8 @@ class AsyncRunner:
         if request_id in self._streams:
             raise RequestError(f"A request with the id {request_id!r} runs already")
         stream = _Stream(self, requests)
+        # Nor an error may have them, by its traceback, for longer than they run.
+        del requests
         self._engine.submit(stream.call)
         self._streams[request_id] = stream
         self._turnover.begin()
@@ -217,6 +219,7 @@ class AsyncRunner:
             del self._streams[request_id]
             self._turnover.end()
             self._leave(stream, None)
+            del stream
 
     def _wakeups_of_loop(self) -> _Wakeups:
         loop = asyncio.get_running_loop()

@@ -57,6 +57,8 @@ def _long_names(option: click.Parameter) -> list[str]:
               help="Where to listen; 0.0.0.0 lets other machines connect.")  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N",
               help="Port to listen at; 0 takes a free one.")  # fmt: skip
+@click.option("--uds", type=click.Path(dir_okay=False, path_type=Path), metavar="PATH",
+              help="Listen at a Unix socket instead, which who may write to it can reach.")  # fmt: skip
 @click.option("--served-model-name", "names", multiple=True, metavar="NAME",
               help="Name of the model in requests; may be given again. [default: MODEL]")  # fmt: skip
 @click.option("--api-key", "keys", multiple=True, metavar="KEY", envvar="ATB_SERVE_API_KEY",
@@ -66,6 +68,8 @@ def _long_names(option: click.Parameter) -> list[str]:
               help="File with keys, one a line.")  # fmt: skip
 @click.option("--lora-dir", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIRECTORY",
               help="Let requests with a key load the adapters that are directories in this one.")  # fmt: skip
+@click.option("--max-adapters", type=_POSITIVE, default=_LIMITS.max_adapters, show_default=True, metavar="N",
+              help="Most adapters in memory, beyond which requests load none.")  # fmt: skip
 @click.option("--allowed-host", "hosts", multiple=True, metavar="NAME",
               help="Answer under this name too; may be given again. Without a key, a server at a loopback address"
               " answers under such addresses and localhost alone.")  # fmt: skip
@@ -100,15 +104,18 @@ def command(model: str, **options: Any) -> None:
     Every option can be given as a variable too: ATB_SERVE_PORT for --port. Options go before variables, and variables
     before the file.
     """
-    from atb_serve.server import Server, bind, set_up_logs
+    from atb_serve.server import Server, bind, bind_path, set_up_logs, tell_systemd, url_host
 
-    host, port = options["host"], options["port"]
+    host, port, uds = options["host"], options["port"], options.pop("uds")
+    if uds is not None:
+        options["host"] = ""
+    keys, key_file = options["keys"], options["api_key_file"]
     served = _served(model, options)
     settings = served.settings
-    if not settings.access.key_hashes and not _is_loopback(host):
+    if uds is None and not settings.access.key_hashes and not _is_loopback(host):
         note(f"warning: {host} can be reached by other machines, and without --api-key everybody may ask")
-    with bind(host, port, settings.limits.idle_timeout) as listener:
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    with bind(host, port, settings.limits.idle_timeout) if uds is None else bind_path(uds) as listener:
+        address = f"unix:{uds}" if uds else f"http://{url_host(host)}:{listener.getsockname()[1]}/v1"
         set_up_logs(served.log_requests)
         with load_runner(model, **served.loading) as runner:
             from atb_serve.app import make_app
@@ -116,15 +123,34 @@ def command(model: str, **options: Any) -> None:
 
             warm_up(runner)
             app = make_app(runner, served.names, settings)
-            name = served.names[0]
-            ready = f"{name} is served at {address}/v1 (Ctrl-C ends it)"
+
+            def ready() -> None:
+                note(f"{served.names[0]} is served at {address} (Ctrl-C ends it)")
+                tell_systemd("READY=1")
+
+            hang_up = None if key_file is None else lambda: _read_keys_again(settings.access, keys, key_file)
             server = Server(
-                app, served.drain, lambda: note(ready), settings.limits.body_timeout, lambda: runner.failure
+                app,
+                served.drain,
+                ready,
+                settings.limits.body_timeout,
+                lost=lambda: runner.failure,
+                hang_up=hang_up,
+                behind_proxy=uds is not None,
             )
             with settled_heap():
                 server.run(sockets=[listener])
             if server.failure is not None:
                 raise EngineError(server.failure, hint="Start the server again.")
+
+
+def _read_keys_again(access: Access, keys: Sequence[str], key_file: Path) -> None:
+    """Takes the keys that the file has now; if it is faulty, those before stay."""
+    try:
+        access.key_hashes = hashed_keys(keys, key_file)
+        note("the keys were read again")
+    except SettingsError as error:
+        note(f"warning: the keys stay as they were: {error}")
 
 
 @dataclass(frozen=True)
@@ -160,6 +186,7 @@ def served_by(words: Sequence[str]) -> Served:
         options = command.make_context("atb serve", list(words), auto_envvar_prefix="ATB_SERVE").params
     except click.ClickException as error:
         raise SettingsError(error.format_message(), hint="`atb serve --help` lists the options.") from None
+    del options["uds"]
     return _served(options.pop("model"), {**options, "host": ""})
 
 
@@ -178,7 +205,10 @@ def _served(model: str, options: dict[str, Any]) -> Served:
 
 def _limits(options: dict[str, Any]) -> Limits:
     """Takes the limits out of the options."""
-    names = ("max_queue_len", "max_body_bytes", "max_prompts", "max_n", "max_tokens", "request_timeout", "idle_timeout")
+    names = (
+        "max_adapters", "max_queue_len", "max_body_bytes", "max_prompts", "max_n", "max_tokens", "request_timeout",
+        "idle_timeout",
+    )  # fmt: skip
     return Limits(**{name: options.pop(name) for name in names})
 
 

@@ -123,12 +123,6 @@ class ServedModel:
                 f"queues {self.limits.max_queue_len}",
                 param="prompt",
             )
-        if self.adapter_id is not None and self.adapter_id not in self.runner.adapters:
-            # It was unloaded after the request had named it.
-            raise ApiError(
-                f"The model {self.name!r:.100} does not exist any more", status=404, param="model",
-                code="model_not_found",
-            )  # fmt: skip
         streams = [
             self.engine.generate(
                 {"prompt_token_ids": prompt.token_ids},
@@ -140,8 +134,17 @@ class ServedModel:
             for prompt in prompts
         ]
         async with aclosing(streams[0] if len(streams) == 1 else _merged(streams)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+            try:
+                async for chunk in chunks:
+                    yield chunk
+            except RequestError:
+                if self.adapter_id is None or self.adapter_id in self.runner.adapters:
+                    raise
+                # It was unloaded after the request had named it.
+                raise ApiError(
+                    f"The model {self.name!r:.100} does not exist any more", status=404, param="model",
+                    code="model_not_found",
+                ) from None  # fmt: skip
 
     async def embed(self, prompts: Sequence[Any], dimensions: int | None) -> list[EmbeddingOutput]:
         """Embeds prompts, one after another in a thread; cancelling ends it after the one that is computed."""

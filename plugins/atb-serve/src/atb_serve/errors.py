@@ -25,6 +25,14 @@ _PARAMETERS = frozenset(SamplingParams.__dataclass_fields__)
 _INVALID = "invalid_request_error"
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*?)`$")
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*?)`")
+_WHOLE_CONVERSATION = "Nothing is stored: send the whole conversation as 'input'."
+_INSTEAD = {
+    "conversation": _WHOLE_CONVERSATION,
+    "function_call": "Send 'tool_choice', and 'tool_calls' in messages.",
+    "functions": "Send 'tools'.",
+    "previous_response_id": _WHOLE_CONVERSATION,
+    "reasoning_effort": "'chat_template_kwargs' sets what the model's chat template knows.",
+}
 _MISSING_FIELD = re.compile(r"missing required field `(.*?)`")
 
 
@@ -114,5 +122,9 @@ def invalid_json(error: Exception) -> ApiError:
     if missing := _MISSING_FIELD.search(message):
         param = f"{param}.{missing[1]}".lstrip(".")
         return ApiError(f"Missing required parameter: '{param}'", param=param, code="missing_required_parameter")
+    if message.startswith("Expected `null`, got"):
+        instead = _INSTEAD.get(param.rpartition(".")[2], "Leave it out.")
+        return ApiError(f"'{param}' is not supported", param=param, code="unsupported_parameter", hint=instead)
     where = f"'{param}'" if param else "The body"
-    return ApiError(f"{where} is invalid: {message}", param=param or None, code="invalid_type")
+    hint = "/openapi.json has those that are known." if message.startswith("Invalid enum value") else None
+    return ApiError(f"{where} is invalid: {message}", param=param or None, code="invalid_type", hint=hint)

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from atb_serve.errors import ApiError, invalid_json
 from atb_serve.replies import encode_json
 from atb_serve.settings import Limits
+from atb_serve.waiting import within
 
 T = TypeVar("T")
 #: Status of a request whose client left, in the log; nothing is sent. nginx has it too.
@@ -44,11 +45,14 @@ async def read_body(request: Request, kind: type[T], limits: Limits) -> T:
     """Reads a body and checks it against its schema.
 
     Raises:
-        ApiError: It is too large or too slow, no JSON, or not of the form that `kind` describes.
+        ApiError: It is too large or too slow, compressed, no JSON, or not of the form that `kind` describes.
         ClientLeftError: The client left meanwhile.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError("The header Content-Type must be application/json", status=415, code="unsupported_media_type")
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise ApiError("A body with the header Content-Encoding is not read: send it as it is", status=415,
+                       code="unsupported_media_type")  # fmt: skip
     data = await read_bytes(request, limits)
     try:
         return msgspec.json.decode(data, type=kind)
@@ -64,7 +68,7 @@ async def read_bytes(request: Request, limits: Limits) -> bytes:
         ClientLeftError: The client left meanwhile.
     """
     try:
-        return await asyncio.wait_for(_body(request, limits.max_body_bytes), limits.body_timeout)
+        return await within(limits.body_timeout, _body(request, limits.max_body_bytes))
     except asyncio.TimeoutError:
         raise ApiError(
             f"The body did not arrive within {limits.body_timeout:g} s", status=408, code="body_timeout"
@@ -72,18 +76,27 @@ async def read_bytes(request: Request, limits: Limits) -> bytes:
 
 
 async def _body(request: Request, limit: int) -> bytes:
+    # A client may wait to be told to go on with a body that it has only declared, which will then not come.
+    declared = request.headers.get("content-length", "")
+    ends = {"Connection": "close"} if "expect" in request.headers else {}
+    _check_size(int(declared) if declared.isdecimal() and len(declared) < 20 else 0, limit, ends)
     data = bytearray()
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientLeftError
         data += message.get("body", b"")
-        if len(data) > limit:
-            raise ApiError(
-                f"The body is larger than {limit} bytes, which this server allows", status=413, code="body_too_large"
-            )
+        _check_size(len(data), limit, {})
         if not message.get("more_body", False):
             return bytes(data)
+
+
+def _check_size(size: int, limit: int, headers: dict[str, str]) -> None:
+    if size > limit:
+        raise ApiError(
+            f"The body is larger than {limit} bytes, which this server allows", status=413, code="body_too_large",
+            headers=headers,
+        )  # fmt: skip
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -108,6 +121,8 @@ async def until_client_leaves(receive: Receive, work: Coroutine[Any, Any, T]) ->
         for each in (task, gone):
             each.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
+        # The task has its error, whose traceback has this frame.
+        del task, each
 
 
 class EventStream(Response):

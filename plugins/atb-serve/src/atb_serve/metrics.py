@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from atb_core.runner.outputs import FinishReason
 
 if TYPE_CHECKING:
     from atb_core import RequestOutput
     from atb_serve.engine import ServedModel
 
 _MODEL = ("model_name",)
+_ABORTED = "abort"
 # Seconds; of one token, and of a whole request.
 _SHORT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 _LONG = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0)
@@ -53,6 +56,16 @@ class Metrics:
         """Counts an HTTP answer; `path` is that of a route."""
         self._http.labels(path, status).inc()
 
+    def forget(self, model: str) -> None:
+        """Forgets the counts of an adapter that was unloaded: clients choose names, and each takes memory."""
+        for metric in (
+            self._prompt_tokens, self._generation_tokens, self._preemptions, self._queries, self._hits, self._first,
+            self._between, self._whole, self._queue, self._prefill, self._decode,
+        ):  # fmt: skip
+            metric.remove(model)
+        for reason in (*get_args(FinishReason), _ABORTED):
+            self._success.remove(model, reason)
+
     def finished(self, model: str, output: RequestOutput) -> None:
         """Counts the result of a prompt."""
         times = output.metrics
@@ -66,7 +79,7 @@ class Metrics:
         ):
             counter.labels(model).inc(value)
         for completion in output.outputs:
-            self._success.labels(model, completion.finish_reason or "abort").inc()
+            self._success.labels(model, completion.finish_reason or _ABORTED).inc()
         for histogram, seconds in (
             (self._first, times.time_to_first_token),
             (self._whole, times.total_time),

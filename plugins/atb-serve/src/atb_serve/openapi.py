@@ -15,17 +15,19 @@ from atb_serve import replies, schemas
 from atb_serve.http import JsonResponse
 
 _REFERENCE = "#/components/schemas/{name}"
-# Bodies and answers of each path.
+# Bodies, answers and an example of each path.
 _POST = {
-    "/v1/completions": (schemas.CompletionBody, replies.TextCompletion),
-    "/v1/chat/completions": (schemas.ChatBody, replies.ChatCompletion),
-    "/v1/responses": (schemas.ResponsesBody, dict[str, Any]),
-    "/v1/embeddings": (schemas.EmbeddingsBody, replies.Embeddings),
-    "/v1/load_lora_adapter": (schemas.LoadAdapterBody, replies.ModelCard),
-    "/v1/unload_lora_adapter": (schemas.UnloadAdapterBody, replies.ModelList),
-    "/tokenize": (schemas.TokenizeBody, replies.Tokens),
-    "/detokenize": (schemas.DetokenizeBody, replies.Text),
-}
+    "/v1/completions": (schemas.CompletionBody, replies.TextCompletion, {"prompt": "Once", "max_tokens": 16}),
+    "/v1/chat/completions": (
+        schemas.ChatBody, replies.ChatCompletion, {"messages": [{"role": "user", "content": "Hello"}]},
+    ),
+    "/v1/responses": (schemas.ResponsesBody, dict[str, Any], {"input": "Hello"}),
+    "/v1/embeddings": (schemas.EmbeddingsBody, replies.Embeddings, {"input": ["Hello", "you"]}),
+    "/v1/load_lora_adapter": (schemas.LoadAdapterBody, replies.ModelCard, {"lora_name": "sql", "lora_path": "sql"}),
+    "/v1/unload_lora_adapter": (schemas.UnloadAdapterBody, replies.ModelList, {"lora_name": "sql"}),
+    "/tokenize": (schemas.TokenizeBody, replies.Tokens, {"prompt": "Hello"}),
+    "/detokenize": (schemas.DetokenizeBody, replies.Text, {"tokens": [1, 2]}),
+}  # fmt: skip
 _GET: dict[str, type | None] = {
     "/health": None, "/metrics": None, "/version": None, "/v1/models": replies.ModelList,
     "/v1/models/{name}": replies.ModelCard,
@@ -42,12 +44,16 @@ async def openapi(request: Request) -> Response:
 @functools.cache
 def description() -> dict[str, Any]:
     """Returns the description of all paths in OpenAPI 3.1."""
-    types = [*(kind for pair in _POST.values() for kind in pair), *filter(None, _GET.values()), replies.Problem]
+    types = [
+        *(kind for body, answer, _ in _POST.values() for kind in (body, answer)),
+        *filter(None, _GET.values()),
+        replies.Problem,
+    ]
     found, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     by_type = dict(zip(types, found, strict=True))
     paths: dict[str, Any] = {}
-    for path, (body, answer) in _POST.items():
-        content = {"application/json": {"schema": by_type[body]}}
+    for path, (body, answer, example) in _POST.items():
+        content = {"application/json": {"schema": by_type[body], "example": example}}
         paths[path] = {"post": {**_operation(path, by_type[answer], by_type), "requestBody": {
             "required": True, "content": content}}}  # fmt: skip
         if body in (schemas.CompletionBody, schemas.ChatBody, schemas.ResponsesBody):

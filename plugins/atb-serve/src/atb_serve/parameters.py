@@ -62,7 +62,7 @@ def chat_params(body: ChatBody, defaults: SamplingParams, limits: Limits) -> Sam
     if body.max_tokens is not None and body.max_completion_tokens is not None:
         raise ApiError("Give 'max_completion_tokens' or 'max_tokens', not both", param="max_tokens")
     check_at_most("top_logprobs", body.top_logprobs, limits.max_logprobs)
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise ApiError("'top_logprobs' needs 'logprobs' to be true", param="top_logprobs")
     values: dict[str, Any] = {"logprobs": (body.top_logprobs or 0) if body.logprobs else None}
     name = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
@@ -129,9 +129,9 @@ def _plain_message(message: Message, param: str, knows_developer: bool) -> dict[
     if role == "tool" and message.tool_call_id is None:
         raise ApiError("A tool's message needs the id of its call", param=f"{param}.tool_call_id")
     plain: dict[str, Any] = {"role": role, "content": message.content}
-    for name in ("name", "tool_call_id", "reasoning_content"):
-        if (value := getattr(message, name)) is not None:
-            plain[name] = value
+    thoughts = message.reasoning if message.reasoning_content is None else message.reasoning_content
+    further = {"name": message.name, "tool_call_id": message.tool_call_id, "reasoning_content": thoughts}
+    plain.update((name, value) for name, value in further.items() if value is not None)
     if message.tool_calls:
         plain["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {

@@ -25,6 +25,7 @@ from atb_serve.schemas import (
     FunctionCall,
     FunctionName,
     InputItem,
+    InputPart,
     JsonSchema,
     JsonSchemaFormat,
     Message,
@@ -75,8 +76,12 @@ async def _events(events: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerato
             async for each in events:
                 yield _event(each)
         except Exception as error:
-            problem = api_error(error)
-            yield _event({"type": "error", "message": str(problem), "code": problem.code, "param": problem.param})
+            yield _event(_problem(error))
+
+
+def _problem(error: Exception) -> dict[str, Any]:
+    problem = api_error(error)
+    return {"type": "error", "message": str(problem), "code": problem.code, "param": problem.param}
 
 
 def _event(event: dict[str, Any]) -> bytes:
@@ -138,10 +143,13 @@ def _add(messages: list[Message], item: InputItem, param: str) -> None:
             messages.append(Message(role="assistant"))
         messages[-1].tool_calls = [*(messages[-1].tool_calls or []), call]
     elif item.type == "function_call_output":
-        messages.append(Message(role="tool", content=item.output, tool_call_id=item.call_id))
+        messages.append(Message(role="tool", content=_text(item.output), tool_call_id=item.call_id))
     else:
-        content = item.content if isinstance(item.content, str) else "".join(part.text for part in item.content or ())
-        messages.append(Message(role=str(item.role), content=content))
+        messages.append(Message(role=str(item.role), content=_text(item.content)))
+
+
+def _text(content: str | list[InputPart] | None) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content or ())
 
 
 class _Responses:
@@ -251,9 +259,8 @@ class _Items:
         if not self.kind:
             return
         yield {**self._place("done"), "text": self._text, **self._logprobs()}
-        if self.kind == "message":
-            place = {"output_index": len(self.done), "item_id": self._id, "content_index": 0}
-            yield {"type": "response.content_part.done", **place, "part": self._part()}
+        place = {"output_index": len(self.done), "item_id": self._id, "content_index": 0}
+        yield {"type": "response.content_part.done", **place, "part": self._part()}
         item = self._item("completed", [self._part()])
         yield {"type": "response.output_item.done", "output_index": len(self.done), "item": item}
         self.done.append(item)
@@ -264,9 +271,8 @@ class _Items:
         self._id = f"{'rs' if kind == 'reasoning' else 'msg'}_{uuid.uuid4().hex}"
         item = self._item("in_progress", [])
         yield {"type": "response.output_item.added", "output_index": len(self.done), "item": item}
-        if kind == "message":
-            place = {"output_index": len(self.done), "item_id": self._id, "content_index": 0}
-            yield {"type": "response.content_part.added", **place, "part": self._part()}
+        place = {"output_index": len(self.done), "item_id": self._id, "content_index": 0}
+        yield {"type": "response.content_part.added", **place, "part": self._part()}
 
     def _place(self, what: str) -> dict[str, Any]:
         kind = "output_text" if self.kind == "message" else "reasoning_text"

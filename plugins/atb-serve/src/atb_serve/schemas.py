@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bodies of requests. A field that is not here is refused; one of type `Ignored` is accepted and has no effect."""
+"""Bodies of requests. A field that is not here is refused; one of type `Ignored` is accepted and has no effect.
+
+Clients write null for what they do not ask for, so that fields of OpenAI's that are not supported are `Unsupported`.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,14 @@ import msgspec
 from msgspec import Meta
 
 Ignored = Annotated[Any, Meta(description="Accepted and ignored.", extra={"ignored": True})]
+Unsupported = Annotated[None, Meta(description="Not supported.")]
 # Core and the server's limits check values, and name what is wrong; the description only tells their ranges.
 Count = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
 NonNegative = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
 Share = Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
 Penalty = Annotated[float, Meta(extra_json_schema={"minimum": -2, "maximum": 2})]
 Temperature = Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": 2})]
+_NOT_EMPTY = Meta(extra_json_schema={"minItems": 1})
 # Some templates know further roles, which the description does not mention.
 Role = Annotated[str, Meta(extra_json_schema={"enum": ["system", "developer", "user", "assistant", "tool"]})]
 Name = Annotated[str, Meta(pattern=r"\A[a-zA-Z0-9_.-]{1,64}\Z")]
@@ -99,7 +104,7 @@ class CompletionBody(SamplingBody, kw_only=True):
     echo: bool | None = None
     logprobs: NonNegative | None = None
     best_of: Count | None = None
-    suffix: None = None
+    suffix: Unsupported = None
 
 
 class FunctionCall(_Body, kw_only=True):
@@ -127,11 +132,14 @@ class Message(_Body, kw_only=True):
     tool_calls: list[ToolCallBody] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
-    # A client may send an answer back as it came.
+    # As other servers call it.
+    reasoning: str | None = None
+    # A client may send an answer back as it came, or with what it has added.
     refusal: Ignored = None
     annotations: Ignored = None
-    audio: None = None
-    function_call: None = None
+    provider_specific_fields: Ignored = None
+    audio: Unsupported = None
+    function_call: Unsupported = None
 
 
 class Function(_Body, kw_only=True):
@@ -166,7 +174,7 @@ class ToolChoice(_Body, kw_only=True):
 class ChatBody(SamplingBody, kw_only=True):
     """Body of `/v1/chat/completions`."""
 
-    messages: list[Message]
+    messages: Annotated[list[Message], _NOT_EMPTY]
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: NonNegative | None = None
@@ -182,6 +190,14 @@ class ChatBody(SamplingBody, kw_only=True):
     service_tier: Ignored = None
     safety_identifier: Ignored = None
     prompt_cache_key: Ignored = None
+    prompt_cache_retention: Ignored = None
+    audio: Unsupported = None
+    function_call: Unsupported = None
+    functions: Unsupported = None
+    prediction: Unsupported = None
+    reasoning_effort: Unsupported = None
+    verbosity: Unsupported = None
+    web_search_options: Unsupported = None
 
 
 class EmbeddingsBody(_Body, kw_only=True):
@@ -215,9 +231,9 @@ class DetokenizeBody(_Body, kw_only=True):
 
 
 class InputPart(_Body, kw_only=True):
-    """Text in the content of an item."""
+    """Text in the content of an item; thoughts in one of type `reasoning`."""
 
-    type: Literal["input_text", "output_text", "text"]
+    type: Literal["input_text", "output_text", "reasoning_text", "text"]
     text: str
     annotations: Ignored = None
     logprobs: Ignored = None
@@ -232,9 +248,10 @@ class InputItem(_Body, kw_only=True):
     call_id: str | None = None
     name: Name | None = None
     arguments: str | None = None
-    output: str | None = None
+    output: str | list[InputPart] | None = None
     # An answer may be sent back as it came.
     id: Ignored = None
+    phase: Ignored = None
     status: Ignored = None
     summary: Ignored = None
     encrypted_content: Ignored = None
@@ -270,18 +287,34 @@ class TextOptions(_Body, kw_only=True):
     """The form of the text."""
 
     format: TextFormat | JsonObjectFormat | FlatJsonSchema | None = None
+    verbosity: Unsupported = None
+
+
+class ObfuscationOptions(_Body, kw_only=True):
+    """Options of a stream of `/v1/responses`."""
+
+    include_obfuscation: Ignored = None
+
+
+class ReasoningOptions(_Body, kw_only=True):
+    """Options of thoughts, of which none is supported."""
+
+    effort: Unsupported = None
+    summary: Unsupported = None
+    generate_summary: Unsupported = None
 
 
 class ResponsesBody(_Body, kw_only=True):
     """Body of `/v1/responses`."""
 
-    input: str | list[InputItem]
+    input: str | Annotated[list[InputItem], _NOT_EMPTY]
     model: str | None = None
     instructions: str | None = None
     max_output_tokens: Count | None = None
     temperature: Temperature | None = None
     top_p: Share | None = None
     stream: bool | None = None
+    stream_options: ObfuscationOptions | None = None
     tools: list[FlatTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | FlatChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -289,11 +322,21 @@ class ResponsesBody(_Body, kw_only=True):
     metadata: dict[str, str] | None = None
     truncation: Literal["disabled"] | None = None
     background: bool | None = None
+    reasoning: ReasoningOptions | None = None
+    # Thoughts are in the answer as text.
+    include: list[Literal["reasoning.encrypted_content"]] | None = None
+    top_logprobs: Literal[0] | None = None
+    context_management: Unsupported = None
+    conversation: Unsupported = None
+    max_tool_calls: Unsupported = None
+    previous_response_id: Unsupported = None
+    prompt: Unsupported = None
     store: Ignored = None
     user: Ignored = None
     service_tier: Ignored = None
     safety_identifier: Ignored = None
     prompt_cache_key: Ignored = None
+    prompt_cache_retention: Ignored = None
 
 
 class LoadAdapterBody(_Body, kw_only=True):

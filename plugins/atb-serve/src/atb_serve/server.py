@@ -11,7 +11,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _BACKLOG = 2048
 _SECONDS_TO_LEAVE = 3.0
+_LOG = logging.getLogger("atb_serve")
 
 
 class AddressError(AtbError):
@@ -60,11 +63,54 @@ def bind(host: str, port: int, idle_timeout: float) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise AddressError(
-                f"Another program listens at {host}:{port}",
+                f"Another program listens at {url_host(host)}:{port}",
                 hint="End it, or choose another port with --port; 0 takes a free one.",
             ) from None
-        raise AddressError(f"This machine cannot listen at {host}:{port}: {error.strerror}") from None
+        raise AddressError(f"This machine cannot listen at {url_host(host)}:{port}: {error.strerror}") from None
     return listener
+
+
+@contextmanager
+def bind_path(path: Path) -> Iterator[socket.socket]:
+    """Takes a path for a Unix socket, and removes it at the end; one that a server left behind is replaced.
+
+    Raises:
+        AddressError: Another program listens there, or the path cannot be one of a socket.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with listener:
+        try:
+            if path.is_socket():
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+                    if other.connect_ex(str(path)) == 0:
+                        raise AddressError(f"Another program listens at {path}", hint="End it, or choose another path.")
+                path.unlink()
+            listener.bind(str(path))
+            listener.listen(0)
+        except OSError as error:
+            raise AddressError(f"There can be no socket at {path}: {error.strerror or error}") from None
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def url_host(host: str) -> str:
+    """Returns a name or an address as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
+
+
+def tell_systemd(state: str) -> None:
+    """Tells systemd a state of the service, such as "READY=1", if it waits for that (`Type=notify`)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
+            to.connect("\0" + address[1:] if address.startswith("@") else address)
+            to.send(state.encode())
+    except OSError as error:
+        _LOG.warning("systemd was not told %s: %s", state, error)
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
@@ -114,6 +160,8 @@ class Server(uvicorn.Server):
         head_timeout: Seconds for which a connection may take to send the head of a request.
         ready: Is called when requests are accepted.
         lost: Returns why the model cannot answer any more; the server ends then.
+        behind_proxy: Only a proxy connects: what it says of the client is believed, as of one at 127.0.0.1.
+        hang_up: Is called at each SIGHUP; by default that is a SIGTERM, unless it is ignored as `nohup` has it.
 
     Attributes:
         failure: Why the server ended by itself; `None` if it did not.
@@ -126,6 +174,8 @@ class Server(uvicorn.Server):
         ready: Callable[[], None] = lambda: None,
         head_timeout: float = 30.0,
         lost: Callable[[], str | None] = lambda: None,
+        hang_up: Callable[[], None] | None = None,
+        behind_proxy: bool = False,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -135,13 +185,14 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 backlog=_BACKLOG,
+                forwarded_allow_ips="*" if behind_proxy else None,
                 lifespan="on",
                 ws="none",
                 timeout_graceful_shutdown=max(1, round(drain)),
                 timeout_keep_alive=75,
             )
         )
-        self._ready, self._lost = ready, lost
+        self._ready, self._lost, self._hang_up = ready, lost, hang_up
         self.failure: str | None = None
 
     async def on_tick(self, counter: int) -> bool:
@@ -165,14 +216,40 @@ class Server(uvicorn.Server):
         """Begins to accept requests."""
         await super().startup(sockets)
         if self.started:
+            self._mind_hang_up()
             self._ready()
+
+    def _mind_hang_up(self) -> None:
+        if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+            return
+        if self._hang_up is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
+        elif signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.handle_exit, signal.SIGHUP, None)
+
+
+class _Lines(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes lines; when that begins to fail, as on a full disk, it says so once."""
+
+    _fails = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one line."""
+        try:
+            self.stream.write(self.format(record) + self.terminator)
+            self.flush()
+            self._fails = False
+        except (OSError, ValueError) as error:
+            if not self._fails:
+                _LOG.warning("requests cannot be logged on stdout, until it works again: %s", error)
+            self._fails = True
 
 
 def set_up_logs(requests: bool) -> None:
     """Writes requests to stdout, one line of JSON each, and everything else to stderr."""
     plain: dict[str, Any] = {"format": "%(message)s"}
     handlers = {
-        "requests": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "plain"},
+        "requests": {"()": _Lines, "stream": "ext://sys.stdout", "formatter": "plain"},
         "errors": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "errors"},
     }
     logging.config.dictConfig(
@@ -188,7 +265,8 @@ def set_up_logs(requests: bool) -> None:
                 },
                 # It warns of each token that is written before it is known that a client has left.
                 "asyncio": {"handlers": ["errors"], "level": "ERROR", "propagate": False},
-                "uvicorn": {"handlers": ["errors"], "level": "WARNING", "propagate": False},
+                # It warns of what is no HTTP, which anybody may send.
+                "uvicorn": {"handlers": ["errors"], "level": "ERROR", "propagate": False},
             },
         }
     )  # fmt: skip

@@ -29,6 +29,7 @@ class Limits:
         max_logprobs: Most probable tokens at each position.
         max_logit_bias: Token ids with a bias.
         max_tools: Functions.
+        max_adapters: Adapters in memory; requests load no further ones.
         max_queue_len: Completions that wait; further requests get status 429.
         body_timeout: Seconds in which the head of a request must have arrived, and then its body.
         request_timeout: Seconds in which an answer must be complete.
@@ -43,18 +44,19 @@ class Limits:
     max_logprobs: int = 20
     max_logit_bias: int = 1024
     max_tools: int = 128
+    max_adapters: int = 64
     max_queue_len: int = 256
     body_timeout: float = 30.0
     request_timeout: float = 1800.0
     idle_timeout: float = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Access:
     """Rules for who may use the server.
 
     Attributes:
-        key_hashes: SHA-256 of each key; without one, everybody may.
+        key_hashes: SHA-256 of each key; without one, everybody may. They may change while the server runs.
         hosts: Names in the header `Host` that are answered, without ports; `None`: all. A page of another site that a
             browser shows could otherwise reach a server on the same machine under a name of its own.
     """
@@ -68,8 +70,8 @@ class Access:
         return any(hmac.compare_digest(given, known) for known in self.key_hashes)
 
     def allows_host(self, host: str) -> bool:
-        """Returns True if the server answers under the name in the header `Host`."""
-        if self.hosts is None:
+        """Returns True if the server answers under the name in the header `Host`, which every browser sends."""
+        if self.hosts is None or not host:
             return True
         name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
         return name.lower() in self.hosts

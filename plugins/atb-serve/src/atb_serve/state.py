@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -33,6 +34,8 @@ class ServerState:
     has_keys: bool = False
     log_texts: bool = False
     lora_dir: Path | None = None
+    #: Adapters are loaded and unloaded one at a time.
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
     def of(cls, request: Request) -> ServerState:
@@ -56,7 +59,9 @@ class ServerState:
 
     def finished(self, request: Request, model: ServedModel, output: RequestOutput) -> None:
         """Counts the result of a prompt and notes it for the log."""
-        self.metrics.finished(model.name, output)
+        # What ends after its adapter was unloaded counts for the model itself.
+        name = model.name if model.name in self.models else model.base_name or model.name
+        self.metrics.finished(name, output)
         facts = request.state.facts
         facts["prompt_tokens"] = facts.get("prompt_tokens", 0) + len(output.prompt_token_ids)
         generated = sum(len(each.token_ids) for each in output.outputs)

@@ -60,6 +60,8 @@ class Grammars:
         if len(grammar) > _MAX_GRAMMAR:
             raise ApiError(f"'{param}' is larger than {_MAX_GRAMMAR >> 10} KiB as a grammar", param=param)
         problem = LLMatcher.validate_grammar(grammar, self._llg_tokenizer, limits=_LIMITS)
+        # An option of the library is nothing that a request can set.
+        problem = re.sub(r"Enable 'coerce_one_of'.*", "Write anyOf.", problem)
         if problem and not problem.startswith("WARNING"):
             raise ApiError(f"'{param}' cannot be used: {problem:.500}", param=param, code="invalid_grammar")
         matcher = LLMatcher(self._llg_tokenizer, grammar, log_level=0, limits=_LIMITS)

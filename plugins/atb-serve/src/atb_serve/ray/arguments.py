@@ -15,7 +15,7 @@ from atb_core.errors import SettingsError
 from atb_serve.command import command
 
 # Ray Serve has the address; the file of options would be read on another machine.
-_NOT_HERE = frozenset({"host", "port", "config"})
+_NOT_HERE = frozenset({"host", "port", "uds", "config"})
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from atb_serve.ray.calls import HttpCall
 from atb_serve.ray.prefixes import prefix_keys
 from atb_serve.replies import event
 from atb_serve.settings import ServeSettings
+from atb_serve.turnover import Turnover
 
 _LOG = logging.getLogger("atb_serve")
 # Each of them is about one server, and a request reaches one of several.
@@ -38,6 +39,8 @@ class Ingress:
 
     def __init__(self, replicas: Any, settings: ServeSettings) -> None:
         self._replicas, self._settings = replicas, settings
+        # Of the requests that replicas answer.
+        self._turnover = Turnover()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
@@ -56,11 +59,11 @@ class Ingress:
         except ClientLeftError:
             pass
         except Exception as error:
-            problem = _problem_of(error)
             if not answer.has_begun:
-                await error_response(problem)(scope, receive, send)
+                await error_response(self._problem_of(error))(scope, receive, send)
             elif answer.is_stream:
-                await send({"type": "http.response.body", "body": event(problem.body()), "more_body": False})
+                body = event(self._problem_of(error).body())
+                await send({"type": "http.response.body", "body": body, "more_body": False})
             else:
                 raise
 
@@ -80,13 +83,35 @@ class Ingress:
 
     async def _forward(self, call: HttpCall, answer: _Sender) -> None:
         messages = self._replicas.respond.remote(call)
+        is_answered = False
         try:
             async for several in messages:
+                if not is_answered:
+                    self._turnover.begin()
+                    is_answered = True
                 for message in several:
                     await answer.send(message)
         except asyncio.CancelledError:
             messages.cancel()
             raise
+        finally:
+            if is_answered:
+                self._turnover.end()
+
+    def _problem_of(self, error: Exception) -> ApiError:
+        """Returns the answer to an error of Ray or of the request."""
+        from ray.exceptions import RayActorError, RayTaskError
+        from ray.serve.exceptions import BackPressureError, RayServeException
+
+        if isinstance(error, BackPressureError):
+            return api_error(self._turnover.full(self._settings.limits.max_queue_len, "requests"))
+        if isinstance(error, (RayActorError, RayServeException)) and not isinstance(error, RayTaskError):
+            _LOG.error("a replica was lost: %s", error)
+            return ApiError(
+                "The replica that computed the answer was lost", status=503, code="replica_lost", kind="server_error",
+                hint="Send the request again.", headers={"Retry-After": "1"},
+            )  # fmt: skip
+        return api_error(error)
 
 
 class _Sender:
@@ -103,25 +128,6 @@ class _Sender:
             headers = Headers(raw=list(message["headers"]))
             self.is_stream = headers.get("content-type", "").startswith("text/event-stream")
         await self._send(message)
-
-
-def _problem_of(error: Exception) -> ApiError:
-    """Returns the answer to an error of Ray or of the request."""
-    from ray.exceptions import RayActorError, RayTaskError
-    from ray.serve.exceptions import BackPressureError, RayServeException
-
-    if isinstance(error, BackPressureError):
-        return ApiError(
-            "Too many requests wait", status=429, code="queue_full", kind="rate_limit_error",
-            headers={"Retry-After": "1"},
-        )  # fmt: skip
-    if isinstance(error, (RayActorError, RayServeException)) and not isinstance(error, RayTaskError):
-        _LOG.error("a replica was lost: %s", error)
-        return ApiError(
-            "The replica that computed the answer was lost", status=503, code="replica_lost", kind="server_error",
-            hint="Send the request again.", headers={"Retry-After": "1"},
-        )  # fmt: skip
-    return api_error(error)
 
 
 async def _live(receive: Receive, send: Send) -> None:
