@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from atb_core.runner.scheduler import Batch
 
 # A prompt may add about this share to a step without prompts. The aim for the longest gap between two tokens is 3
-# normal ones; steps vary, and those who wait for a first token have further shares.
-_SHARE_OF_PROMPT = 0.5
+# normal ones; those who wait for a first token have a further share.
+_SHARE_OF_PROMPT = 1.0
 # Until both kinds of steps were measured. A processor computes this many tokens in less than a decode step.
 _FIRST_GUESS = 16
-# With 4, steps behind 7,000 tokens took 2.4 times a decode step of a small model instead of 1.9, in the median.
-_SMALLEST = 2
+# Behind thousands of tokens most of a chunk's time is reading what is before it: with 2, 4 and 8, steps behind 7,000
+# tokens took 2.5, 2.8 and 4.4 times a decode step of 8 streams (a model of 135 M parameters, medians).
+_SMALLEST = 4
 _FIRST_DRAFT_COST = 0.1  # of one guessed token, relative to a decode step, until it was measured
 # Steps of a median, in which one that waited for a processor counts for nothing.
 _STEPS = 15

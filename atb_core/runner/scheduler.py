@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _age = attrgetter("arrival")
 # Chunks of prompts in a step beside streams: it is about three times as long as one without, which is the aim.
-_MOST_CHUNKS = 4
+_MOST_CHUNKS = 2
 
 
 class Batch(NamedTuple):
