@@ -110,7 +110,7 @@ class Tensor:
         if not isinstance(other, Tensor):
             raise GraphError(
                 f"{kind} takes two tensors, not a tensor and {type(other).__name__}",
-                hint="Multiplication and division also take a number. cos(x * 0.0) gives ones; pass other constants as inputs.",
+                hint="Products and quotients take numbers; cos(x * 0.0) are ones. Give other constants as inputs.",
             )
         return _record(Elewise(ElewiseType(kind)), self, other)
 
