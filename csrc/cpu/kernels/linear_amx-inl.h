@@ -22,12 +22,13 @@ inline constexpr size_t kTileBytes = 1024;  // of a weight tile, which always ha
 inline constexpr int kTileRows = 16;
 inline constexpr size_t kAccRowBytes = kPairBlocks * kTileRowBytes;
 
-// What a step prefetches: the weights `ahead` of it, or its share of the next slice.
+// What a step prefetches: the weights `ahead` of it, or its share of the next slice. That goes into L2, for which more
+// lines can be under way than for L1: 64 and 128 rows take 0.82 and 0.85 of the time, 512 the same (Sapphire Rapids).
 inline void prefetch_step(const TileJob& job, const std::byte* w, const std::byte*& fetch) {
   if (job.ahead > 0) {
     for (size_t i = 0; i < kPairBlocks * kTileBytes; i += 64) __builtin_prefetch(w + job.ahead + i, 0, 3);
   }
-  for (int i = 0; i < job.prefetch_lines; ++i, fetch += 64) __builtin_prefetch(fetch, 0, 3);
+  for (int i = 0; i < job.prefetch_lines; ++i, fetch += 64) __builtin_prefetch(fetch, 0, 2);
 }
 
 // Prefetches a step's share of the sums that follow, which are those of the next rows: 64 lines in the eight steps of a
