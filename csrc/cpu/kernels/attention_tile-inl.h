@@ -53,7 +53,7 @@ struct Tile {
   int64_t start;  // the first position
   Weighing how;
   const float *key_scales, *value_scales;  // of its positions, for int8
-  float* scores;                           // of two groups, [blocks of positions][rows][columns of a block]
+  float* scores;                           // [blocks of positions][rows][columns of a block]; then products
   std::byte* weights;                      // the prepared probabilities, [step][row][bytes of a row]
 };
 
@@ -134,7 +134,7 @@ inline float weigh_row(const Tile& tile, ScoreRow scores, int n, int64_t mask_ro
     if (how.mask.data != nullptr) v[i] = v[i] + how.mask.load_at(mask_row, tile.start + 16 * i, here);
     if (here < 16) v[i] = select(first(here), v[i], nothing);
   }
-  // A product writes whole blocks: those of positions from n on may be of an earlier one.
+  // Nobody reads the vectors of which no position counts.
   for (int i = 0; i < kTileVectors; ++i)
     if (Whole || n > 16 * i) store(scores.at(i), v[i]);
   return horizontal_max(max(max(max(v[0], v[1]), v[2]), v[3]));
