@@ -27,6 +27,7 @@ class RunTimes(NamedTuple):
             output.
         threads: for each thread, begin and end of its part of every step, one step after another; zeros where it had
             no part. Until the first thread begins the next step, it waits for the others.
+        clock: the device whose events gave the times, as the only thread; "" if threads of the engine gave them.
     """
 
     network: Network
@@ -34,6 +35,7 @@ class RunTimes(NamedTuple):
     end: int
     steps: Sequence[int]
     threads: Sequence[Sequence[int]]
+    clock: str = ""
 
 
 class Engine(ABC):
@@ -43,6 +45,8 @@ class Engine(ABC):
     """
 
     network: Network
+    #: True if the engine can tell when its nodes run.
+    records_nodes: bool = False
 
     @abstractmethod
     def set_weights(self, weights: Mapping[str, Array]) -> None:
@@ -117,7 +121,7 @@ class Engine(ABC):
         """Starts or stops to keep the times of nodes, and drops those that were kept.
 
         Raises:
-            EngineError: the engine cannot tell when its nodes run.
+            EngineError: the engine cannot tell when its nodes run, or its device has no room for that.
         """
         raise EngineError(f"a {type(self).__name__} cannot tell when its nodes run")
 

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from atb_core.engine.base import RunTimes
 from atb_core.engine.checks import check_integer, check_kind, check_names, check_some
 from atb_core.engine.extension import load_extension
 from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
@@ -22,7 +20,7 @@ from atb_core.graph.quantized import QuantizedRows
 from atb_core.names import QUANTIZATIONS
 
 if TYPE_CHECKING:
-    from atb_core._cpu import Program, Runtime
+    from atb_core._cpu import Runtime
 
 
 @cache
@@ -90,7 +88,7 @@ class CpuBackend(NativeBackend):
 class CpuProgram(NativeProgram):
     """Program of the C++ engine."""
 
-    def make(self, network: Network, store: NativeStore, graph: NativeGraph) -> Program:
+    def make(self, network: Network, store: NativeStore, graph: NativeGraph) -> Any:
         extension = store.backend.extension
         for op in {type(node.op) for node in network.nodes}:
             custom = contribution(op)
@@ -103,17 +101,13 @@ class CpuProgram(NativeProgram):
                     f"{node.op.name} at {node.place}: the cpu engine has no kernel for this op",
                     hint='Register one (docs/custom-kernels.md), or use backend="reference".',
                 )
-        program: Program = extension.Program(
-            store.backend.runtime, store.handle, graph.dims, graph.tensors, graph.nodes
-        )
-        return program
+        return extension.Program(store.backend.runtime, store.handle, graph.dims, graph.tensors, graph.nodes)
 
 
 class CpuEngine(NativeEngine):
     """Runs one network in C++ on the processor."""
 
     program_type = CpuProgram
-    _recording = False
 
     def quantize_weight(self, name: str, value: Array, quantization: str) -> None:
         check_some("weight", self.network, {name: value}, self.network.weights_keys, "cpu")
@@ -127,25 +121,6 @@ class CpuEngine(NativeEngine):
             raise EngineError(f"weight {weight} was given blocks of shape {sorted(shapes)}")
         self.store.set_blocks(name, parts, weight.dtype)
 
-    def set_recording(self, on: bool) -> None:
-        self._recording = bool(on)
-        for program in self.programs():
-            program.handle.set_recording(self._recording)
-
-    def take_runs(self) -> list[RunTimes]:
-        return [_run_times(each.network, *run) for each in self.programs() for run in each.handle.take_runs()]
-
-    def specialize(self, values: Mapping[str, Array]) -> CpuProgram:
-        program: CpuProgram = super().specialize(values)
-        program.handle.set_recording(self._recording)
-        return program
-
     def __str__(self) -> str:
         runtime = self.store.backend.runtime
         return f"cpu engine, {runtime.isa}, threads: {runtime.num_threads}\n{self.network}"
-
-
-def _run_times(network: Network, begin: int, end: int, steps: bytes, times: bytes) -> RunTimes:
-    each, width = array("q", times), len(steps) // 2  # steps are int32; a step has two times
-    threads = [each[first : first + width] for first in range(0, len(each), width)] if width else []
-    return RunTimes(network, begin, end, array("i", steps), threads)

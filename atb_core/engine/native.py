@@ -7,13 +7,14 @@ C++ receives addresses, shapes and element types. Tensors are checked here first
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from atb_core.engine.base import Backend, Engine
+from atb_core.engine.base import Backend, Engine, RunTimes
 from atb_core.engine.checks import (
     address_of,
     check_call,
@@ -38,7 +39,7 @@ from atb_core.graph.tensor import Tensor
 
 #: Version of the interface to the Ascend backend's extension modules, which can be installed separately; the same
 #: number is in `csrc/bindings/interface.h`.
-INTERFACE_VERSION = 3
+INTERFACE_VERSION = 4
 
 #: Number of programs that are kept for a network with unknown shapes.
 _MAX_PROGRAMS = 16
@@ -274,6 +275,10 @@ class NativeEngine(Engine):
     program_type: ClassVar[type[NativeProgram]]
     #: Device type of KV caches; `None` if the program checks it.
     cache_device: str | None = "cpu"
+    #: The device whose events give the times of nodes, "" where they are the engine's own.
+    clock: str = ""
+    records_nodes = True
+    _recording = False
 
     def __init__(self, network: Network, store: NativeStore) -> None:
         check_kind("the network of an engine", network, Network)
@@ -355,4 +360,21 @@ class NativeEngine(Engine):
         program = self.program_type(specialize(self.network, specs), self.store)
         for what, bound in self._bound.items():
             program.bind(what, bound)
+        with engine_errors(self.store.error_type):
+            program.handle.set_recording(self._recording)
         return program
+
+    def set_recording(self, on: bool) -> None:
+        self._recording = bool(on)
+        with engine_errors(self.store.error_type):
+            for program in self.programs():
+                program.handle.set_recording(self._recording)
+
+    def take_runs(self) -> list[RunTimes]:
+        return [_run_times(one.network, self.clock, *run) for one in self.programs() for run in one.handle.take_runs()]
+
+
+def _run_times(network: Network, clock: str, begin: int, end: int, steps: bytes, times: bytes) -> RunTimes:
+    each, width = array("q", times), len(steps) // 2  # steps are int32; a step has two times
+    threads = [each[first : first + width] for first in range(0, len(each), width)] if width else []
+    return RunTimes(network, begin, end, array("i", steps), threads, clock)

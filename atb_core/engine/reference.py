@@ -32,9 +32,6 @@ from atb_core.graph.tensor import Tensor
 from atb_core.graph.torch_dtypes import dtype_from_torch
 from atb_core.names import QUANTIZATIONS
 
-#: Number of runs whose times are kept.
-_MAX_RUNS = 256
-
 
 class ReferenceBackend(Backend):
     """Slow, simple backend for any device of torch, with float32 inside every op."""
@@ -56,6 +53,8 @@ class ReferenceBackend(Backend):
 class ReferenceEngine(Engine):
     """Interprets one network."""
 
+    records_nodes = True
+
     def __init__(self, network: Network, store: dict[str, torch.Tensor]) -> None:
         check_kind("the network of an engine", network, Network)
         check_kind("store", store, dict)
@@ -64,7 +63,7 @@ class ReferenceEngine(Engine):
         self._step_inputs = [t.name for t in network.inputs if t.name and t.name not in network.weights_keys]
         self._bound: dict[str, torch.Tensor] = {}
         self._recording = False
-        self._runs: deque[RunTimes] = deque(maxlen=_MAX_RUNS)
+        self._runs: deque[RunTimes] = deque(maxlen=256)
         # Weights that are set in parts: number of rows set, and memory for all rows.
         self._partial: dict[str, tuple[int, torch.Tensor]] = {}
 
@@ -140,9 +139,7 @@ class ReferenceEngine(Engine):
         self._runs.clear()
 
     def take_runs(self) -> list[RunTimes]:
-        runs = list(self._runs)
-        self._runs.clear()
-        return runs
+        return [self._runs.popleft() for _ in range(len(self._runs))]
 
     def _bind(self, inputs: Mapping[str, Array]) -> dict[str, torch.Tensor]:
         names = [name for name in self._step_inputs if name not in self._bound]

@@ -41,9 +41,7 @@ Lease::Lease(Device& device) : lock_(device.mutex_), chosen_(device.options_.id)
 
 void DeviceMemory::release() {
   if (data_ == nullptr || owner_->shut_) return;
-  const aclError status = aclrtFree(std::exchange(data_, nullptr));
-  // A destructor must not throw: the next use of the device does.
-  if (status != ACL_SUCCESS) owner_->failed_release_ = acl_status_text(status);
+  owner_->released("device memory", aclrtFree(std::exchange(data_, nullptr)));
   bytes_ = 0;
 }
 
@@ -121,9 +119,13 @@ void Device::drop_discarded() noexcept {
 
 void Device::choose() { check_acl(aclrtSetDevice(options_.id), "choosing device ", options_.id, " failed"); }
 
+void Device::released(const char* what, aclError status) {
+  if (status == ACL_SUCCESS) return;
+  failed_release_ = std::string("giving back ") + what + " failed: ACL reports " + acl_status_text(status);
+}
+
 void Device::complain() {
-  if (failed_release_.empty()) return;
-  fail("giving back device memory failed: ACL reports ", std::exchange(failed_release_, {}));
+  if (!failed_release_.empty()) fail(std::exchange(failed_release_, {}));
 }
 
 DeviceMemory Device::allocate(size_t bytes, const char* purpose) {

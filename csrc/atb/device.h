@@ -135,6 +135,8 @@ class Device {
   // Returns the same of host memory that the device can reach: only such memory is copied asynchronously.
   std::byte* staging(size_t bytes);
   bool workspace_fits(size_t bytes) const { return bytes <= workspace_.bytes(); }
+  // Keeps a failure of a destructor, which must not throw: the next use of the device does.
+  void released(const char* what, aclError status);
   size_t workspace_bytes() const { return arena_.bytes() + workspace_.bytes(); }
 
  private:

@@ -62,16 +62,18 @@ DeviceProgram::~DeviceProgram() {
   device_.discard(std::move(memory));
 }
 
-// Does it again where weights have become integers since, for which there are other operations.
+// Does it again where weights have become integers since, for which there are other operations, and where recording
+// began or ended.
 void DeviceProgram::make_segments() {
   const std::lock_guard lock(making_);
   const uint64_t formats = weights_->formats_generation();
-  if (formats == formats_) return;
+  const bool by_node = record_.on();
+  if (formats == formats_ && by_node == by_node_) return;
   context_.formats = weights_->formats(graph_);
   std::vector<Segment> made;
   for (size_t begin = 0; begin < numbers_.size();) {
     size_t end = begin + 1;
-    while (end < numbers_.size() && numbers_[end] == numbers_[begin]) ++end;
+    while (!by_node && end < numbers_.size() && numbers_[end] == numbers_[begin]) ++end;
     lower_segments(context_, begin, end, made);
     begin = end;
   }
@@ -88,6 +90,7 @@ void DeviceProgram::make_segments() {
   }
   choose_layouts();
   formats_ = formats;
+  by_node_ = by_node;
   generation_ = 0;
 }
 
@@ -248,16 +251,21 @@ DeviceProgram::PlanInfo DeviceProgram::plan_info() {
 bool DeviceProgram::run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted) {
   make_segments();
   const auto lease = device_.lease();
+  const int64_t begin = steady_now();
   bind(arguments);
   const DevicePlan& current = plan();
   arguments_.check_overlap();
   *sizes_ = current.sizes();
+  std::optional<EventClock> clock;  // ends after the stream is idle
+  if (by_node_) clock.emplace(device_, 2 * (segments_.size() + 1));
+  EventClock* const marks = clock ? &*clock : nullptr;
   try {
     std::byte* arena = device_.arena(current.arena_bytes());
     upload_inputs(current, arena);
-    const bool finished = run_segments(current, arena, interrupted);
-    if (finished) copy_views(current, arena);
+    const bool finished = run_segments(current, arena, marks, interrupted);
+    if (finished) copy_views(current, arena, marks);
     device_.synchronize();
+    if (finished && clock && record_.on()) record(current, begin, *clock);
     if (finished) download_outputs(current, arena);
     return finished;
   } catch (...) {
@@ -284,10 +292,13 @@ void DeviceProgram::upload_inputs(const DevicePlan& plan, std::byte* arena) {
   device_.upload_staged(arena, staging, plan.input_bytes());
 }
 
-void DeviceProgram::copy_views(const DevicePlan& plan, std::byte* arena) {
+void DeviceProgram::copy_views(const DevicePlan& plan, std::byte* arena, EventClock* clock) {
+  if (plan.copies().empty()) return;
+  if (clock != nullptr) clock->mark();
   const auto place = [&](int tensor) { return address(plan, arena, {tensor, layouts_[static_cast<size_t>(tensor)]}); };
   for (const DevicePlan::Copy& copy : plan.copies())
     device_.copy(place(copy.to), place(copy.from), plan.bytes(copy.to));
+  if (clock != nullptr) clock->mark();
 }
 
 void DeviceProgram::download_outputs(const DevicePlan& plan, std::byte* arena) {
@@ -351,7 +362,8 @@ void DeviceProgram::check_sums(const DevicePlan& plan, const Segment& segment, c
   }
 }
 
-bool DeviceProgram::run_segments(const DevicePlan& plan, std::byte* arena, const std::function<bool()>& interrupted) {
+bool DeviceProgram::run_segments(const DevicePlan& plan, std::byte* arena, EventClock* clock,
+                                 const std::function<bool()>& interrupted) {
   try {
     for (size_t index = 0; index < segments_.size(); ++index) {
       if (interrupted && interrupted()) {
@@ -360,7 +372,7 @@ bool DeviceProgram::run_segments(const DevicePlan& plan, std::byte* arena, const
       }
       if (queue_ && queue_->failed()) queue_->drain();  // throws the error of the queue
       fill_pack(plan, arena, index);
-      launch(index);
+      launch(index, clock);
     }
     if (queue_) queue_->drain();
   } catch (const LaunchFailure& failure) {
@@ -371,7 +383,7 @@ bool DeviceProgram::run_segments(const DevicePlan& plan, std::byte* arena, const
   return true;
 }
 
-void DeviceProgram::launch(size_t index) {
+void DeviceProgram::launch(size_t index, EventClock* clock) {
   ::atb::Operation* operation = segments_[index].operation->get();
   ::atb::VariantPack& pack = *packs_[index];
   uint64_t wanted = 0;
@@ -380,9 +392,11 @@ void DeviceProgram::launch(size_t index) {
   // A larger workspace has another address: operations in the queue have to be launched with the old one.
   if (queue_ && !device_.workspace_fits(wanted)) queue_->drain();
   auto* workspace = reinterpret_cast<uint8_t*>(wanted > 0 ? device_.workspace(wanted) : nullptr);
-  const auto execute = [this, index, operation, &pack, workspace, wanted] {
+  const auto execute = [this, index, operation, &pack, workspace, wanted, clock] {
+    if (clock != nullptr) clock->mark();
     const ::atb::Status launched = operation->Execute(pack, workspace, wanted, device_.context());
     if (launched != ::atb::NO_ERROR) throw LaunchFailure{index, launched};
+    if (clock != nullptr) clock->mark();
     if (!device_.options().launch_blocking) return;
     try {
       device_.synchronize();
@@ -395,6 +409,32 @@ void DeviceProgram::launch(size_t index) {
   } else {
     execute();
   }
+}
+
+void DeviceProgram::set_recording(bool on) {
+  {
+    const std::lock_guard lock(making_);
+    const auto lease = device_.lease();
+    record_.set(on);
+  }
+  make_segments();  // now, not in the first run that is recorded
+}
+
+std::vector<RunTimes> DeviceProgram::take_runs() {
+  const auto lease = device_.lease();
+  return record_.take();
+}
+
+void DeviceProgram::record(const DevicePlan& plan, int64_t begin, const EventClock& clock) {
+  RunTimes run{begin, 0, {}, {}};
+  for (const Segment& segment : segments_) {
+    run.nodes.push_back(static_cast<int32_t>(segment.steps.front().source - graph_.nodes().data()));
+  }
+  if (!plan.copies().empty()) run.nodes.push_back(-1);
+  const std::vector<int64_t> moments = clock.moments();
+  for (size_t i = 0; i + 1 < moments.size(); i += 2) run.times.push_back({moments[i], moments[i + 1]});
+  run.end = steady_now();
+  record_.add(std::move(run));
 }
 
 void DeviceProgram::fail_in(size_t index, const char* what, ::atb::Status status) {

@@ -6,12 +6,15 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "atb/device_plan.h"
+#include "atb/event_clock.h"
 #include "atb/launch_queue.h"
 #include "atb/weights.h"
+#include "graph/run_times.h"
 
 namespace atb_core::ascend {
 
@@ -41,6 +44,11 @@ class DeviceProgram {
   bool run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted = {});
   std::vector<std::vector<int64_t>> output_shapes(const std::vector<Argument>& arguments);
 
+  // Starts or stops to keep when nodes run; drops what was kept. Meanwhile each node is an operation of its own.
+  void set_recording(bool on);
+  // Returns and forgets the kept runs, at most the latest RunRecord::kMost. The only thread is the stream.
+  std::vector<RunTimes> take_runs();
+
   struct PlanInfo {
     size_t segments, operations, arena_bytes, workspace_bytes;
   };
@@ -64,12 +72,14 @@ class DeviceProgram {
   const DevicePlan& plan();
   void check_weights() const;
   void upload_inputs(const DevicePlan& plan, std::byte* arena);
-  void copy_views(const DevicePlan& plan, std::byte* arena);
+  void copy_views(const DevicePlan& plan, std::byte* arena, EventClock* clock);
   void download_outputs(const DevicePlan& plan, std::byte* arena);
-  bool run_segments(const DevicePlan& plan, std::byte* arena, const std::function<bool()>& interrupted);
+  bool run_segments(const DevicePlan& plan, std::byte* arena, EventClock* clock,
+                    const std::function<bool()>& interrupted);
   void fill_pack(const DevicePlan& plan, std::byte* arena, size_t index);
   void check_sums(const DevicePlan& plan, const Segment& segment, const ::atb::VariantPack& pack) const;
-  void launch(size_t index);
+  void launch(size_t index, EventClock* clock);
+  void record(const DevicePlan& plan, int64_t begin, const EventClock& clock);
   void* address(const DevicePlan& plan, std::byte* arena, const Segment::Operand& operand) const;
   [[noreturn]] void fail_in(size_t index, const char* what, ::atb::Status status);
 
@@ -88,6 +98,8 @@ class DeviceProgram {
   uint64_t generation_ = 0;                         // of the weights, when they were last checked
   std::mutex making_;                               // held while segments are made
   std::atomic<uint64_t> formats_ = 0;               // generation of the weights' formats, when that was last done
+  bool by_node_ = false;                            // each node is a segment
+  RunRecord record_;
   size_t operations_ = 0;
   std::unique_ptr<LaunchQueue> queue_;
 };

@@ -241,6 +241,9 @@ void bind_program(nb::module_& m) {
       .def("output_shapes", &output_shapes, "tensors"_a, "data"_a, "shapes"_a, "on_device"_a, "host"_a)
       .def("run", &run, "tensors"_a, "data"_a, "shapes"_a, "on_device"_a, "host"_a,
            "As set(), then runs the graph and waits for it.")
+      .def("set_recording", &DeviceProgram::set_recording, "on"_a, Released())
+      .def("take_runs",
+           [](DeviceProgram& program) { return rows_from(without_gil([&] { return program.take_runs(); })); })
       .def("plan_info", &plan_info, "segments, operations, arena_bytes, workspace_bytes for the present shapes.")
       .def_prop_ro("num_plans", &DeviceProgram::num_plans);
 }

@@ -136,6 +136,15 @@ nb::list texts_from(const std::vector<std::string>& texts) {
   return result;
 }
 
+nb::list rows_from(const std::vector<RunTimes>& runs) {
+  const auto bytes = [](const auto& values) { return nb::bytes(values.data(), values.size() * sizeof(values[0])); };
+  nb::list rows;
+  for (const RunTimes& run : runs) {
+    rows.append(nb::make_tuple(run.begin, run.end, bytes(run.nodes), bytes(run.times)));
+  }
+  return rows;
+}
+
 void bind_error(nb::module_& m) {
   const nb::exception<Error> type(m, "Error");
   // Runs before nanobind's own translator, which would raise UnicodeDecodeError for a message that is not UTF-8.

@@ -8,6 +8,7 @@
 
 #include "graph/arguments.h"
 #include "graph/graph.h"
+#include "graph/run_times.h"
 
 namespace atb_core {
 
@@ -22,6 +23,9 @@ std::vector<Argument> arguments_from(const std::vector<int>& tensors, const std:
 // Returns text that third-party code may have written; bytes that are not UTF-8 are escaped.
 nanobind::object text_from(const std::string& text);
 nanobind::list texts_from(const std::vector<std::string>& texts);
+
+// Returns (begin, end, nodes, times) of each run: int32 and pairs of int64 as bytes.
+nanobind::list rows_from(const std::vector<RunTimes>& runs);
 
 // Adds the Python exception that Error becomes. Its text may come from third-party code.
 void bind_error(nanobind::module_& m);

@@ -133,17 +133,8 @@ void set(Program& program, const std::vector<int>& tensors, const std::vector<ui
   without_gil([&] { program.set(given); });
 }
 
-template <typename T>
-nb::bytes bytes_of(const std::vector<T>& values) {
-  return nb::bytes(values.data(), values.size() * sizeof(T));
-}
-
 nb::list take_runs(Program& program) {
-  nb::list rows;
-  for (const Program::RunTimes& run : without_gil([&] { return program.take_runs(); })) {
-    rows.append(nb::make_tuple(run.begin, run.end, bytes_of(run.nodes), bytes_of(run.times)));
-  }
-  return rows;
+  return atb_core::rows_from(without_gil([&] { return program.take_runs(); }));
 }
 
 nb::dict plan_info(Program& program) {

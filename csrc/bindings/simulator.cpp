@@ -32,6 +32,7 @@ nb::dict counters() {
   result["live_operations"] = now.live_operations;
   result["live_contexts"] = now.live_contexts;
   result["live_streams"] = now.live_streams;
+  result["live_events"] = now.live_events;
   result["live_aclnn"] = now.live_aclnn;
   result["copies_h2d"] = now.copies_h2d;
   result["bytes_h2d"] = now.bytes_h2d;

@@ -79,12 +79,13 @@ inline bool doubles(Engine& engine, int steps, int64_t n = 2) {
 
 // Number of live allocations on the device and of ATB's objects.
 struct Alive {
-  uint64_t bytes, allocations, operations, contexts, streams;
+  uint64_t bytes, allocations, operations, contexts, streams, events;
   bool operator==(const Alive&) const = default;
 };
 inline Alive alive() {
   const sim::Counters now = sim::counters();
-  return {now.live_bytes, now.live_allocations, now.live_operations, now.live_contexts, now.live_streams};
+  return {now.live_bytes,    now.live_allocations, now.live_operations,
+          now.live_contexts, now.live_streams,     now.live_events};
 }
 
 // Returns the message of the function's error, "" if there is none.

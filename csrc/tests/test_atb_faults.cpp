@@ -109,6 +109,7 @@ class Decoder {
       program_->set({{tensor, caches_.back().data(), {kBlocks, kBlock, kHeads, kHeadSize}, true}});
     }
   }
+  void record() { program_->set_recording(true); }
   ~Decoder() { weights_->device()->discard(std::move(caches_)); }
 
   // The results of all steps.
@@ -209,6 +210,27 @@ TEST(each_call_of_a_generation_may_fail_with_any_status) {
         if (!useful(message, status)) complain("call", i, status, message);
         if (one.generate() != expected() || alive() != before) complain("after call", i, status, message);
       }
+    }
+    sim::clear_faults();
+  }
+}
+
+TEST(each_call_of_a_recorded_generation_may_fail) {
+  for (bool async : {false, true}) {
+    Decoder one(async);
+    one.record();
+    const uint64_t begin = sim::calls();
+    CHECK(one.generate() == expected());
+    const uint64_t calls = sim::calls() - begin;
+    const Alive before = alive();
+    for (uint64_t i = 0; i < calls; ++i) {
+      const int32_t status = kStatuses[i % std::size(kStatuses)];
+      sim::inject("", i, status);
+      std::string message = error_of([&] { one.generate(); });
+      if (sim::fault_pending()) continue;
+      if (message.empty()) message = error_of([&] { one.generate(); });
+      if (!useful(message, status)) complain("call", i, status, message);
+      if (one.generate() != expected() || alive() != before) complain("after call", i, status, message);
     }
     sim::clear_faults();
   }

@@ -400,6 +400,68 @@ TEST(a_collective_operation_is_not_prepared_to_find_out_what_was_refused) {
   CHECK(std::count_if(calls.begin(), calls.end(), prepared) == 2);  // the segment, and Elewise alone
 }
 
+TEST(recorded_runs_have_a_time_on_the_stream_for_each_node_and_for_copies) {
+  GraphBuilder b;
+  const int x = b.add("x", kInput, Ints{12}), sum = b.add("", kInternal, Ints{12}), y = b.add("y", kOutput, Ints{3, 4});
+  const int same = b.add("same", kOutput, Ints{3, 4}), more = b.add("more", kOutput, Ints{12});
+  b.node("Elewise", elewise("ELEWISE_ADD"), {x, x}, {sum});
+  b.node("Reshape", {}, {sum}, {y});
+  b.node("Elewise", elewise("ELEWISE_ADD"), {sum, sum}, {more});
+  b.node("Reshape", {}, {x}, {same});
+  for (bool async : {false, true}) {
+    Engine engine(b.spec, {.execute_async = async}, {0, 0, 0, 0});
+    Floats in(12, 1), out_y(12), out_same(12), out_more(12);
+    const std::vector<Argument> given = {argument(x, in, {12}), argument(y, out_y, {3, 4}),
+                                         argument(same, out_same, {3, 4}), argument(more, out_more, {12})};
+    const auto run = [&] {
+      for (Floats* out : {&out_y, &out_same, &out_more}) std::fill(out->begin(), out->end(), 0.0f);
+      CHECK(engine.program->run(given) && out_y[11] == 2 && out_same[11] == 1 && out_more[11] == 4);
+    };
+    run();
+    const uint64_t events = sim::counters().live_events;
+    CHECK(engine.program->take_runs().empty() && engine.program->plan_info().segments == 1);
+    engine.program->set_recording(true);
+    for (int i = 0; i < 2; ++i) run();
+    CHECK(engine.program->plan_info().segments == 2 && sim::counters().live_events == events);
+    const std::vector<RunTimes> runs = engine.program->take_runs();
+    CHECK(runs.size() == 2 && runs[1].begin >= runs[0].end && engine.program->take_runs().empty());
+    for (const RunTimes& times : runs) {
+      CHECK((times.nodes == std::vector<int32_t>{0, 2, -1}) && times.times.size() == 3);
+      int64_t last = times.begin;
+      for (const StepTime& time : times.times) {
+        CHECK(time.begin >= last && time.end > time.begin);
+        last = time.end;
+      }
+      CHECK(times.end >= last);
+    }
+    run();
+    engine.program->set_recording(false);
+    run();
+    CHECK(engine.program->plan_info().segments == 1 && engine.program->take_runs().empty());
+  }
+}
+
+TEST(an_event_that_fails_is_told_by_name) {
+  Engine engine(doublings(2));
+  engine.program->set_recording(true);
+  const std::pair<const char*, const char*> calls[] = {
+      {"aclrtCreateEventWithFlag", "making an event for times of nodes failed: ACL reports error 507000"},
+      {"aclrtRecordEvent", "recording an event for times of nodes failed: ACL reports error 507000"},
+      {"aclrtEventElapsedTime", "reading the time of an event failed: ACL reports error 507000"}};
+  for (const auto& [call, told] : calls) {
+    for (uint64_t n : {0, 2}) {
+      const Alive before = alive();
+      sim::inject(call, n, 507000);
+      CHECK_THROWS(doubles(engine, 2), told);
+      CHECK(alive().events == before.events && doubles(engine, 2));
+    }
+  }
+  sim::inject("aclrtDestroyEvent", 0, 507000);
+  CHECK(doubles(engine, 2));
+  CHECK_THROWS(doubles(engine, 2), "giving back an event failed: ACL reports error 507000");
+  CHECK(doubles(engine, 2));
+}
+
 TEST(a_kernel_that_fails_is_told_when_it_is_waited_for) {
   for (bool async : {false, true}) {
     Engine engine(doublings(3), {.execute_async = async});

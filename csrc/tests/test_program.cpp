@@ -297,8 +297,8 @@ TEST(only_the_latest_recorded_runs_are_kept) {
   Floats x(4, 1), y(4);
   engine.program.run({argument(0, x, {1, 4}), argument(1, y, {1, 4})});
   engine.program.set_recording(true);
-  for (size_t i = 0; i < Program::kMaxRecorded + 1; ++i) engine.program.run();
-  CHECK(engine.program.take_runs().size() == Program::kMaxRecorded);
+  for (size_t i = 0; i < RunRecord::kMost + 1; ++i) engine.program.run();
+  CHECK(engine.program.take_runs().size() == RunRecord::kMost);
 }
 
 TEST_MAIN()

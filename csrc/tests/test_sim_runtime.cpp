@@ -5,9 +5,11 @@
 
 #include <csignal>
 #include <cstring>
+#include <future>
 #include <thread>
 
 #include "sim_card.h"
+#include "stream.h"
 
 using namespace atb_core::test;
 
@@ -28,6 +30,12 @@ bool crashes(Fn&& fn) {
   int status = 0;
   waitpid(child, &status, 0);
   return WIFSIGNALED(status) && (WTERMSIG(status) == SIGSEGV || WTERMSIG(status) == SIGBUS);
+}
+
+aclrtEvent event() {
+  aclrtEvent made = nullptr;
+  CHECK(aclrtCreateEventWithFlag(&made, ACL_EVENT_TIME_LINE) == ACL_SUCCESS);
+  return made;
 }
 
 // Restores the memory limit.
@@ -205,6 +213,79 @@ TEST(a_stream_ends_its_work_before_it_is_destroyed) {
   CHECK(aclrtDestroyStream(card.stream) == ACL_SUCCESS);
   CHECK(static_cast<const char*>(sim::window(address))[63] == 99);
   card.stream = nullptr;
+}
+
+TEST(events_tell_the_time_between_two_moments_of_a_stream) {
+  Card card;
+  void* address = card.allocate(64);
+  const uint64_t events = sim::counters().live_events;
+  aclrtEvent first = event(), last = event();
+  CHECK(sim::counters().live_events == events + 2);
+  float ms = -1;
+  CHECK(aclrtRecordEvent(first, card.stream) == ACL_SUCCESS);
+  for (int value = 0; value < 100; ++value) aclrtMemsetAsync(address, 64, value, 64, card.stream);
+  CHECK(aclrtRecordEvent(last, card.stream) == ACL_SUCCESS && card.wait() == ACL_SUCCESS);
+  CHECK(aclrtEventElapsedTime(&ms, first, last) == ACL_SUCCESS && ms > 0);
+  CHECK(aclrtEventElapsedTime(&ms, first, first) == ACL_SUCCESS && ms == 0);
+  // A later record takes the place of an earlier one.
+  CHECK(aclrtRecordEvent(first, card.stream) == ACL_SUCCESS && card.wait() == ACL_SUCCESS);
+  CHECK(aclrtEventElapsedTime(&ms, first, last) == ACL_ERROR_RT_EVENT_TIMESTAMP_REVERSAL && says("before the start"));
+  CHECK(aclrtEventElapsedTime(&ms, last, first) == ACL_SUCCESS && ms > 0);
+  CHECK(aclrtDestroyEvent(first) == ACL_SUCCESS && aclrtDestroyEvent(last) == ACL_SUCCESS);
+  CHECK(sim::counters().live_events == events);
+}
+
+TEST(events_are_refused_where_there_is_no_time_of_them) {
+  Card card, other;
+  aclrtEvent open = event(), here = event(), there = event();
+  float ms = 0;
+  CHECK(aclrtRecordEvent(here, card.stream) == ACL_SUCCESS && card.wait() == ACL_SUCCESS);
+  CHECK(aclrtRecordEvent(there, other.stream) == ACL_SUCCESS && other.wait() == ACL_SUCCESS);
+  CHECK(aclrtEventElapsedTime(&ms, here, open) == ACL_ERROR_RT_EVENT_TIMESTAMP_INVALID && says("was not recorded"));
+  CHECK(aclrtEventElapsedTime(&ms, here, there) == ACL_ERROR_RT_EVENT_TIMESTAMP_INVALID && says("of two streams"));
+  CHECK(aclrtEventElapsedTime(nullptr, here, here) == ACL_ERROR_INVALID_PARAM);
+  // An event that a failure keeps its stream from has no time either.
+  sim::inject_async(0, ACL_ERROR_RT_AICORE_EXCEPTION);
+  VariantPack pack = card.pack(1, 2);
+  Operation* operation = made();
+  uint64_t size = 0;
+  CHECK(operation->Setup(pack, size, card.context) == NO_ERROR);
+  CHECK(operation->Execute(pack, nullptr, size, card.context) == NO_ERROR);
+  CHECK(aclrtRecordEvent(open, card.stream) == ACL_SUCCESS && card.wait() == ACL_ERROR_RT_AICORE_EXCEPTION);
+  CHECK(aclrtEventElapsedTime(&ms, here, open) == ACL_ERROR_RT_EVENT_TIMESTAMP_INVALID);
+  DestroyOperation(operation);
+  aclrtEvent none = nullptr;
+  CHECK(aclrtCreateEventWithFlag(&none, ACL_EVENT_SYNC) == ACL_ERROR_INVALID_PARAM && says("TIME_LINE alone"));
+  CHECK(aclrtCreateEventWithFlag(nullptr, ACL_EVENT_TIME_LINE) == ACL_ERROR_INVALID_PARAM);
+  for (aclrtEvent made : {open, here, there}) CHECK(aclrtDestroyEvent(made) == ACL_SUCCESS);
+  for (aclrtEvent gone : {here, none}) {
+    CHECK(aclrtDestroyEvent(gone) == ACL_ERROR_RT_PARAM_INVALID && says("no such event"));
+    CHECK(aclrtRecordEvent(gone, card.stream) == ACL_ERROR_RT_PARAM_INVALID);
+    CHECK(aclrtEventElapsedTime(&ms, gone, gone) == ACL_ERROR_RT_PARAM_INVALID);
+  }
+}
+
+TEST(an_event_is_kept_until_its_stream_has_passed_it) {
+  Card card;
+  aclrtEvent early = event();
+  std::promise<void> begun, go;
+  CHECK(sim::enqueue(card.stream, [&] {
+    begun.set_value();
+    go.get_future().wait();
+    return ACL_SUCCESS;
+  }));
+  begun.get_future().wait();
+  CHECK(aclrtRecordEvent(early, card.stream) == ACL_SUCCESS);
+  float ms = 0;
+  CHECK(aclrtDestroyEvent(early) == ACL_ERROR_RT_PARAM_INVALID && says("a stream has not come to it"));
+  CHECK(aclrtEventElapsedTime(&ms, early, early) == ACL_ERROR_RT_EVENT_TIMESTAMP_INVALID);
+  go.set_value();
+  CHECK(card.wait() == ACL_SUCCESS && aclrtDestroyEvent(early) == ACL_SUCCESS);
+  aclrtStream gone = card.stream;
+  CHECK(aclrtDestroyStream(gone) == ACL_SUCCESS);
+  card.stream = nullptr;
+  aclrtEvent late = event();
+  CHECK(aclrtRecordEvent(late, gone) == ACL_ERROR_RT_STREAM_CONTEXT && aclrtDestroyEvent(late) == ACL_SUCCESS);
 }
 
 TEST(contexts_are_made_and_destroyed_once) {

@@ -64,10 +64,6 @@ size_t run_small(const Plan& plan, const Plan::Phase& phase, cpu::Worker worker,
 
 }  // namespace
 
-int64_t steady_now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count();
-}
-
 RunResult execute(const Plan& plan, Runtime& runtime, cpu::ThreadPool::Lease& lease,
                   const Runtime::Workspace& workspace, const RunOptions& options) {
   Shared shared;

@@ -8,16 +8,9 @@
 
 #include "cpu/engine/plan.h"
 #include "cpu/engine/runtime.h"
+#include "graph/run_times.h"
 
 namespace atb_core {
-
-// When a thread began and ended its part of a step, in nanoseconds of the steady clock. Zeros: it had no part.
-struct StepTime {
-  int64_t begin = 0, end = 0;
-};
-
-// Returns the steady clock's nanoseconds.
-int64_t steady_now();
 
 struct RunOptions {
   // Called by the calling thread between phases, at most every few milliseconds; true ends the run.

@@ -69,17 +69,17 @@ Plan& Program::plan() {
 }
 
 bool Program::run_locked(const std::function<bool()>& interrupted) {
-  const int64_t begin = recording_ ? steady_now() : 0;
+  const int64_t begin = record_.on() ? steady_now() : 0;
   auto lease = runtime_->pool().lease();
   Plan& current = plan();
   arguments_.check_overlap();
   const Runtime::Workspace workspace = runtime_->workspace(lease, current.arena_bytes(), current.scratch());
   current.attach(workspace.arena, arguments_.pointers());
 
-  std::vector<StepTime> times(recording_ ? current.steps().size() * static_cast<size_t>(runtime_->num_threads()) : 0);
+  std::vector<StepTime> times(record_.on() ? current.steps().size() * static_cast<size_t>(runtime_->num_threads()) : 0);
   const RunOptions options{.interrupted = interrupted ? &interrupted : nullptr, .times = times};
   const RunResult result = execute(current, *runtime_, lease, workspace, options);
-  if (recording_) record(current, begin, std::move(times));
+  if (record_.on()) record(current, begin, std::move(times));
   if (result.status == RunResult::Status::failed) fail_in(current.steps()[result.step], result.message);
   return result.status == RunResult::Status::done;
 }
@@ -87,8 +87,7 @@ bool Program::run_locked(const std::function<bool()>& interrupted) {
 void Program::record(const Plan& plan, int64_t begin, std::vector<StepTime> times) {
   std::vector<int32_t> nodes;
   for (const Plan::Step& step : plan.steps()) nodes.push_back(step.node);
-  if (recorded_.size() == kMaxRecorded) recorded_.pop_front();
-  recorded_.push_back({begin, steady_now(), std::move(nodes), std::move(times)});
+  record_.add({begin, steady_now(), std::move(nodes), std::move(times)});
 }
 
 void Program::fail_in(const Plan::Step& step, const std::string& message) const {
@@ -119,15 +118,12 @@ std::vector<std::vector<int64_t>> Program::output_shapes(const std::vector<Argum
 
 void Program::set_recording(bool on) {
   const std::lock_guard lock(mutex_);
-  recording_ = on;
-  recorded_.clear();
+  record_.set(on);
 }
 
-std::vector<Program::RunTimes> Program::take_runs() {
+std::vector<RunTimes> Program::take_runs() {
   const std::lock_guard lock(mutex_);
-  std::vector<RunTimes> result(std::make_move_iterator(recorded_.begin()), std::make_move_iterator(recorded_.end()));
-  recorded_.clear();
-  return result;
+  return record_.take();
 }
 
 Program::PlanInfo Program::plan_info() {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -15,6 +14,7 @@
 #include "cpu/engine/weight_store.h"
 #include "graph/arguments.h"
 #include "graph/graph.h"
+#include "graph/run_times.h"
 
 namespace atb_core {
 
@@ -47,18 +47,10 @@ class Program {
   // Sets arguments and returns the shapes that the outputs must have, in the order of the tensors.
   std::vector<std::vector<int64_t>> output_shapes(const std::vector<Argument>& arguments);
 
-  // When the steps of one run ran. `nodes` has the node of each step, -1 for the copy into an output; `times` those of
-  // each thread, one thread after another. `begin` and `end` enclose the choice of a plan and the binding of memory.
-  struct RunTimes {
-    int64_t begin, end;
-    std::vector<int32_t> nodes;
-    std::vector<StepTime> times;
-  };
   // Starts or stops to keep the times of runs; drops what was kept.
   void set_recording(bool on);
-  // Returns and forgets the kept runs, at most the latest kMaxRecorded.
+  // Returns and forgets the kept runs, at most the latest RunRecord::kMost.
   std::vector<RunTimes> take_runs();
-  static constexpr size_t kMaxRecorded = 256;
 
   // Returns the memory of the plan for the present arguments; builds the plan if needed.
   struct PlanInfo {
@@ -83,8 +75,7 @@ class Program {
   std::vector<std::unique_ptr<Plan>> plans_;  // most recently used first
   uint64_t generation_ = 0;                   // of the store, when the plans were made
 
-  bool recording_ = false;
-  std::deque<RunTimes> recorded_;
+  RunRecord record_;
 };
 
 }  // namespace atb_core

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "event.h"
 #include "memory.h"
 #include "operation_base.h"
 #include "state.h"
@@ -227,6 +228,38 @@ aclError aclrtSynchronizeStream(aclrtStream stream) {
   const aclError status = synchronize(stream);
   ATB_SIM_BEGIN("aclrtSynchronizeStream");
   return known ? status : refuse(status, "aclrtSynchronizeStream: there is no such stream, or it was destroyed");
+}
+
+aclError aclrtCreateEventWithFlag(aclrtEvent* event, uint32_t flag) {
+  ATB_SIM_BEGIN("aclrtCreateEventWithFlag");
+  ATB_SIM_WANT("aclrtCreateEventWithFlag", event != nullptr);
+  if (flag != ACL_EVENT_TIME_LINE) {
+    return refuse(ACL_ERROR_INVALID_PARAM,
+                  "aclrtCreateEventWithFlag: the simulator has events of ACL_EVENT_TIME_LINE alone");
+  }
+  *event = create_event();
+  return ACL_SUCCESS;
+}
+
+aclError aclrtDestroyEvent(aclrtEvent event) {
+  const bool known = destroy_event(event);
+  ATB_SIM_BEGIN("aclrtDestroyEvent");
+  return known ? ACL_SUCCESS
+               : refuse(ACL_ERROR_RT_PARAM_INVALID,
+                        "aclrtDestroyEvent: there is no such event, or a stream has not come to it yet");
+}
+
+aclError aclrtRecordEvent(aclrtEvent event, aclrtStream stream) {
+  ATB_SIM_BEGIN("aclrtRecordEvent");
+  if (record_event(event, stream)) return ACL_SUCCESS;
+  return refuse(is_stream(stream) ? ACL_ERROR_RT_PARAM_INVALID : ACL_ERROR_RT_STREAM_CONTEXT,
+                "aclrtRecordEvent: there is no such event or no such stream, or it was destroyed");
+}
+
+aclError aclrtEventElapsedTime(float* ms, aclrtEvent start, aclrtEvent end) {
+  ATB_SIM_BEGIN("aclrtEventElapsedTime");
+  ATB_SIM_WANT("aclrtEventElapsedTime", ms != nullptr);
+  return elapsed(start, end, *ms);
 }
 
 aclError aclrtMalloc(void** address, size_t size, aclrtMemMallocPolicy) {

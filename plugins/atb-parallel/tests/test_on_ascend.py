@@ -130,6 +130,16 @@ def test_a_step_that_both_refuse_leaves_the_group_usable(checkpoint: Path) -> No
         assert results(runner) == before
 
 
+def test_a_rank_may_record_its_nodes_while_the_others_run_whole_layers(checkpoint: Path, tmp_path: Path) -> None:
+    with opened(checkpoint, 2) as runner:
+        before = results(runner)
+        with runner.profile(tmp_path / "trace.json") as profile:
+            recorded = results(runner)
+        assert recorded == before == results(runner)
+    counts = {row.name: row.count for row in profile.rows(phase="decode")}
+    assert counts["AllReduce"] == 2 * runner.num_layers * len(profile.phases()["decode"])
+
+
 def test_fewer_devices_than_processes_are_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATB_SIM_DEVICES", "1")
     load_simulator().sim.set_devices(1)

@@ -24,6 +24,9 @@ def open_runner(checkpoint: Path) -> Iterator[Callable[..., ModelRunner]]:
     opened = []
 
     def make(backend: str = "cpu", **options: object) -> ModelRunner:
+        if backend == "atb-sim":
+            pytest.importorskip("atb_sim")
+            options = {"dtype": "float16", **options}
         options = {"num_threads": 2, "max_model_len": 64, **options}
         opened.append(ModelRunner(checkpoint, backend=backend, load_tokenizer=False, **options))  # type: ignore[arg-type]
         return opened[-1]

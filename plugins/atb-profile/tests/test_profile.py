@@ -18,7 +18,7 @@ from atb_profile.profile import node_times
 Open = Callable[..., ModelRunner]
 PROMPT = [3, 1, 4, 1, 5]
 THREE = SamplingParams(max_tokens=3, ignore_eos=True)
-ENGINES = pytest.mark.parametrize("backend", ["cpu", "reference"])
+ENGINES = pytest.mark.parametrize("backend", ["cpu", "reference", "atb-sim"])
 
 
 @ENGINES
@@ -34,7 +34,8 @@ def test_steps_are_recorded_with_every_node_in_order(open_runner: Open, backend:
         assert [n.node for n in nodes if n.node] == [run.network.nodes[i] for i in run.steps if i >= 0]
         moments = [profile.begin, call.begin, *(n.begin for n in nodes), nodes[-1].end, call.end, profile.end]
         assert moments == sorted(moments)
-        assert all(before.end == after.begin for before, after in itertools.pairwise(nodes))
+        for before, after in itertools.pairwise(nodes):
+            assert before.end <= after.begin if run.clock else before.end == after.begin
 
 
 @ENGINES
@@ -63,8 +64,9 @@ def test_parts_of_threads_lie_within_their_node(open_runner: Open) -> None:
     assert parts > sum(len(call.runs[0].steps) for call in profile.calls)  # a second thread had its share
 
 
-def test_rows_add_up_to_the_time_in_nodes(open_runner: Open) -> None:
-    runner = open_runner()
+@pytest.mark.parametrize("backend", ["cpu", "atb-sim"])
+def test_rows_add_up_to_the_time_in_nodes(open_runner: Open, backend: str) -> None:
+    runner = open_runner(backend)
     with runner.profile() as profile:
         runner.generate([PROMPT], THREE)
     nodes = [node for call in profile.calls for node in node_times(call)]
@@ -77,8 +79,9 @@ def test_rows_add_up_to_the_time_in_nodes(open_runner: Open) -> None:
     assert "model.layers.*.mlp.down" in {row.name for row in profile.rows("module")}
 
 
-def test_every_node_of_a_model_has_a_cost(open_runner: Open) -> None:
-    runner = open_runner()
+@pytest.mark.parametrize("backend", ["cpu", "atb-sim"])
+def test_every_node_of_a_model_has_a_cost(open_runner: Open, backend: str) -> None:
+    runner = open_runner(backend)
     with runner.profile() as profile:
         runner.generate([PROMPT], THREE)
     costs = [(node.op, node.cost) for call in profile.calls for node in node_times(call) if node.node]
@@ -143,13 +146,8 @@ def test_a_trace_that_cannot_be_written_is_refused_before_anything_runs(open_run
         raise AssertionError("it was entered")
 
 
-@pytest.mark.parametrize("options", [{"backend": "atb-sim", "dtype": "float16"}, {"graph": "cpp"}], ids=str)
-def test_engines_without_times_of_nodes_have_steps_alone_and_say_so(
-    open_runner: Open, options: dict[str, str], tmp_path: Path
-) -> None:
-    if options.get("backend") == "atb-sim":
-        pytest.importorskip("atb_sim")
-    runner = open_runner(**options)
+def test_engines_without_times_of_nodes_have_steps_alone_and_say_so(open_runner: Open, tmp_path: Path) -> None:
+    runner = open_runner(graph="cpp")
     (alone,) = runner.generate([PROMPT], THREE)
     with runner.profile(tmp_path / "trace.json") as profile:
         (recorded,) = runner.generate([PROMPT], THREE)
@@ -158,10 +156,39 @@ def test_engines_without_times_of_nodes_have_steps_alone_and_say_so(
     assert profile.rows() == []
     text = str(profile)
     assert "decode: 2 steps, 2 tokens" in text
-    named = options.get("backend") or "cpu with graph='cpp'"
-    assert f"NO times of nodes: the backend {named} has none. Steps are by the clock of this process" in text
+    assert "NO times of nodes: the backend cpu with graph='cpp' has none. Steps are by" in text
     assert "step" in (tmp_path / "trace.json").read_text()
     assert runner.generate([PROMPT], THREE)
+
+
+def test_times_of_a_device_are_said_to_be_its_own(open_runner: Open, tmp_path: Path) -> None:
+    runner = open_runner("atb-sim")
+    with runner.profile(tmp_path / "trace.json") as profile:
+        runner.generate([PROMPT], THREE)
+    clock = "simulated Ascend910B2: not a card's time"
+    assert profile.clock == clock
+    assert f"times of nodes: events on {clock}" in str(profile)
+    assert "where the device has nothing to do" in str(profile)
+    assert clock in (tmp_path / "trace.json").read_text()
+    for call in profile.calls:
+        nodes = [node for node in call.runs[0].network.nodes if not node.op.is_view]
+        assert [node.node for node in node_times(call)] == nodes  # each one once
+
+
+def test_a_device_that_cannot_be_recorded_says_why_and_runs_on(open_runner: Open) -> None:
+    runner = open_runner("atb-sim")
+    (alone,) = runner.generate([PROMPT], THREE)
+    sim = runner.model.backend.extension.sim
+    for number in (0, 30):  # an operation of the first engine, and of the second
+        sim.inject("CreateOperation", number, 27)
+        with pytest.raises(EngineError, match=r"\(27\)"), runner.profile():
+            raise AssertionError("it was entered")
+        assert not sim.fault_pending()
+        (again,) = runner.generate([PROMPT], THREE)
+        assert again.outputs[0].token_ids == alone.outputs[0].token_ids
+    with runner.profile() as profile:
+        runner.generate([PROMPT], THREE)
+    assert [bool(call.runs) for call in profile.calls] == [True] * 3
 
 
 def test_tables_have_the_limits_beside_what_was_measured(open_runner: Open) -> None:

@@ -9,6 +9,7 @@
 using aclError = int;
 using aclrtStream = void*;
 using aclrtContext = void*;
+using aclrtEvent = void*;
 
 // Status codes; the simulator uses these.
 static const int ACL_SUCCESS = 0;
@@ -19,9 +20,15 @@ static const int ACL_ERROR_INVALID_DEVICE = 200002;
 static const int ACL_ERROR_RT_PARAM_INVALID = 107000;
 static const int ACL_ERROR_RT_CONTEXT_NULL = 107002;
 static const int ACL_ERROR_RT_STREAM_CONTEXT = 107003;
+static const int ACL_ERROR_RT_EVENT_TIMESTAMP_INVALID = 107006;
+static const int ACL_ERROR_RT_EVENT_TIMESTAMP_REVERSAL = 107007;
 static const int ACL_ERROR_RT_MEMORY_ALLOCATION = 207001;
 static const int ACL_ERROR_RT_INTERNAL_ERROR = 507000;
 static const int ACL_ERROR_RT_AICORE_EXCEPTION = 507015;
+
+// Properties of an event: times of its records can be asked for; streams can wait for it.
+#define ACL_EVENT_TIME_LINE 0x00000008u
+#define ACL_EVENT_SYNC 0x00000001u
 
 enum aclDataType {
   ACL_DT_UNDEFINED = -1,
@@ -83,6 +90,11 @@ aclError aclrtGetMemInfo(aclrtMemAttr attr, size_t* free, size_t* total);
 aclError aclrtCreateStream(aclrtStream* stream);
 aclError aclrtDestroyStream(aclrtStream stream);
 aclError aclrtSynchronizeStream(aclrtStream stream);
+
+aclError aclrtCreateEventWithFlag(aclrtEvent* event, uint32_t flag);
+aclError aclrtDestroyEvent(aclrtEvent event);
+aclError aclrtRecordEvent(aclrtEvent event, aclrtStream stream);
+aclError aclrtEventElapsedTime(float* ms, aclrtEvent startEvent, aclrtEvent endEvent);
 
 aclError aclrtMalloc(void** devPtr, size_t size, aclrtMemMallocPolicy policy);
 aclError aclrtFree(void* devPtr);

@@ -12,7 +12,7 @@ namespace atb::sim {
 struct Counters {
   uint64_t live_bytes, peak_bytes, live_allocations, allocations;  // of device memory
   uint64_t launches, setups, executes, creates;                    // kernels; calls of operations
-  uint64_t live_operations, live_contexts, live_streams;
+  uint64_t live_operations, live_contexts, live_streams, live_events;
   uint64_t live_aclnn;  // tensors, lists of them and executors
   uint64_t copies_h2d, bytes_h2d, copies_d2h, bytes_d2h, copies_d2d, bytes_d2d;
 };

@@ -252,6 +252,12 @@ class AtbEngine(NativeEngine):
     program_type = AtbProgram
     cache_device = None
 
+    @property
+    def clock(self) -> str:  # type: ignore[override]
+        """Returns the name of the device, whose events give the times of nodes."""
+        backend = self.store.backend
+        return f"simulated {backend.soc_name}: not a card's time" if backend.simulator else backend.soc_name
+
     def quantize_weight(self, name: str, value: Array, quantization: str) -> None:
         check_some("weight", self.network, {name: value}, self.network.weights_keys, "cpu")
         dtype = check_real(f"weight {name!r}", value, "cpu")

@@ -89,6 +89,8 @@ class CppEngine(NativeEngine):
         network: inputs and outputs by name, without nodes.
     """
 
+    records_nodes = False
+
     def __init__(self, model: ModelTorch, network: Network) -> None:
         self.model = model
         self.cache_device = model.backend.input_device

@@ -25,7 +25,7 @@ from atb_profile.estimate.command import command as estimate
               help="Sequences that run together, each with the prompt.")  # fmt: skip
 @click.option("--trace", type=OutputFile(), metavar="FILE", help="Write a trace, which https://ui.perfetto.dev opens.")
 @click.option("--limits/--no-limits", default=True, show_default=True,
-              help="Measure the limits of this machine too: memory and oneDNN's products.")  # fmt: skip
+              help="Measure the limits of this machine's memory and products, too; not for a device.")  # fmt: skip
 @model_options
 def command(
     model: str, prompt: str, max_tokens: int, length: int | None, batch: int, trace: Path | None, limits: bool,
@@ -51,7 +51,7 @@ def command(
     with Profile(runner, trace) as profile:
         runner.generate(prompts, sampling)
     measured = None
-    if limits:
+    if limits and not profile.clock:
         threads = getattr(runner.model.backend, "num_threads", None) or 1
         measured = measure_limits(threads, runner.config.torch_dtype)
     say(profile.text(measured))

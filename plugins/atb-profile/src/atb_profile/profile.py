@@ -35,7 +35,7 @@ class NodeTime(NamedTuple):
     Attributes:
         node: the node; `None` for a copy into an output.
         begin: when a thread began it.
-        end: when a thread began the next one: after all have ended it.
+        end: when a thread began the next one: after all have ended it; of a device, when it ended the node.
         parts: begin and end of each thread's part; zeros where it had none.
         cost: what it had to do, `None` where that is not known.
     """
@@ -119,7 +119,9 @@ def node_times(call: Call, stored: Mapping[str, int] = NOTHING) -> Iterator[Node
         # A run that was interrupted has no times at its end.
         steps = [parts for parts in steps if any(begin for begin, _ in parts)]
         begins = [min(begin for begin, _ in parts if begin) for parts in steps]
-        ends = [*begins[1:], *(max(end for _, end in parts) for parts in steps[-1:])]
+        ends = [max(end for _, end in parts) for parts in steps]
+        if not run.clock:  # threads of an engine wait for each other
+            ends = [*begins[1:], *ends[-1:]]
         for index, parts, begin, end in zip(run.steps, steps, begins, ends, strict=False):
             node, cost = (run.network.nodes[index], costs[index]) if index >= 0 else (None, None)
             yield NodeTime(node, begin, end, parts, cost)
@@ -189,6 +191,11 @@ class Profile:
             self.dropped += 1
         else:
             self.calls.append(call)
+
+    @property
+    def clock(self) -> str:
+        """Returns the device whose events gave the times of nodes, "" if there is none."""
+        return next((run.clock for call in self.calls for run in call.runs), "")
 
     @property
     def seconds(self) -> float:

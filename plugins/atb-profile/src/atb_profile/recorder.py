@@ -45,11 +45,12 @@ class RecordedEngine:
 
     def __init__(self, inner: Engine, name: str, keep: Callable[[Call], None]) -> None:
         self.inner, self._name, self._keep = inner, name, keep
-        self._has_nodes = True
-        try:
-            inner.set_recording(True)
-        except EngineError:
-            self._has_nodes = False
+        if inner.records_nodes:
+            try:
+                inner.set_recording(True)
+            except EngineError:
+                inner.set_recording(False)
+                raise
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -61,13 +62,13 @@ class RecordedEngine:
         end = time.perf_counter_ns()
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
         values = {name: tuple(inputs[name].tolist()) for name in _LENGTHS if name in inputs}
-        runs = self.inner.take_runs() if self._has_nodes else []
+        runs = self.inner.take_runs() if self.inner.records_nodes else []
         self._keep(Call(self._name, begin, end, shapes, values, runs))
         return results
 
     def release(self) -> Engine:
         """Ends the recording and returns the engine."""
-        if self._has_nodes:
+        if self.inner.records_nodes:
             self.inner.set_recording(False)
         return self.inner
 
@@ -100,7 +101,14 @@ def attach(store: VariantStore, keep: Callable[[Call], None]) -> Callable[[], No
     backend: Any = store.backend
     if isinstance(backend, _RecordingBackend):
         raise EngineError("another profile records this model", hint="Leave that one first.")
-    wrapped = {key: RecordedEngine(v.engine, "_".join(sorted(key)), keep) for key, v in store.variants.items()}
+    wrapped: dict[frozenset[str], RecordedEngine] = {}
+    try:
+        for key, variant in store.variants.items():
+            wrapped[key] = RecordedEngine(variant.engine, "_".join(sorted(key)), keep)
+    except EngineError:
+        for engine in wrapped.values():
+            engine.release()
+        raise
     for key, engine in wrapped.items():
         store.variants[key].engine = engine  # type: ignore[assignment]
     store.backend = _RecordingBackend(backend, keep)  # type: ignore[assignment]

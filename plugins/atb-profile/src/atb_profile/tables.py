@@ -26,15 +26,22 @@ def profile_text(profile: Profile, limits: Limits | None = None) -> str:
         if not by_op:
             lines.append(told)
             continue
-        lines.append(f"{told}; {_percent(in_nodes, seconds)} of it in nodes")
+        told += f"; {_percent(in_nodes, seconds)} of it in nodes"
+        if profile.clock:
+            told += f", {_percent(_between_nodes(calls), seconds)} between them, where the device has nothing to do"
+        lines.append(told)
         lines += table(by_op, seconds, limits)
         lines.append("")
         lines += table(profile.rows("module", phase), seconds, limits)
         lines.append("")
+    if profile.clock:
+        lines.append(
+            f"times of nodes: events on {profile.clock}. Each node was launched by itself, for which the host takes "
+            "longer than without a profile; CANN's msprof has the kernels inside of a node"
+        )
     if any(not call.runs for call in profile.calls):
         lines.append(
-            f"NO times of nodes: the backend {profile.backend} has none. Steps are by the clock of this process; "
-            "on the simulator, they are those of the simulator and say nothing about a chip (on a card: msprof)"
+            f"NO times of nodes: the backend {profile.backend} has none. Steps are by the clock of this process"
         )
     outside = profile.seconds - inside
     lines.append(
@@ -46,6 +53,14 @@ def profile_text(profile: Profile, limits: Limits | None = None) -> str:
     if profile.dropped:
         lines.append(f"NOT recorded for want of memory: {profile.dropped} steps")
     return "\n".join(lines)
+
+
+def _between_nodes(calls: Sequence[Call]) -> float:
+    """Returns the seconds between the nodes of runs on a device."""
+    gaps = 0
+    for (times,) in (run.threads for call in calls for run in call.runs):
+        gaps += sum(begin - end for end, begin in zip(times[1:-1:2], times[2::2], strict=True))
+    return gaps * 1e-9
 
 
 def table(rows: Sequence[Row], seconds: float, limits: Limits | None) -> list[str]:

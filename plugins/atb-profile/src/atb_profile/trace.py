@@ -42,7 +42,7 @@ def events(profile: Profile) -> Iterator[dict[str, Any]]:
     yield _named("process_name", _CALLS, "atb_core")
     yield _named("thread_name", _CALLS, "steps")
     for index in range(threads):
-        yield _named("thread_name", _CALLS + 1 + index, f"engine thread {index}")
+        yield _named("thread_name", _CALLS + 1 + index, profile.clock or f"engine thread {index}")
     moment = profile.begin
     for call in profile.calls:
         if call.begin > moment:
