@@ -99,11 +99,9 @@ class Engine(ABC):
 
     @abstractmethod
     def forward(
-        self,
-        inputs: Mapping[str, Array],
-        outputs: Mapping[str, Array] | None = None,
+        self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None,
         runtime_params: Mapping[str, Array] | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]:  # fmt: skip
         """Runs the network and returns all outputs.
 
         Args:

@@ -313,11 +313,9 @@ class NativeEngine(Engine):
         self._bound[what].update(values)
 
     def forward(
-        self,
-        inputs: Mapping[str, Array],
-        outputs: Mapping[str, Array] | None = None,
+        self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None,
         runtime_params: Mapping[str, Array] | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]:  # fmt: skip
         inputs, outputs, runtime_params = check_call(inputs, outputs, runtime_params)
         program = self._program or self._specialized(inputs)
         results: dict[str, Any] = program.forward(inputs, outputs, runtime_params)

@@ -99,11 +99,9 @@ class ReferenceEngine(Engine):
 
     @torch.no_grad()
     def forward(
-        self,
-        inputs: Mapping[str, Array],
-        outputs: Mapping[str, Array] | None = None,
+        self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None,
         runtime_params: Mapping[str, Array] | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]:  # fmt: skip
         inputs, outputs, _ = check_call(inputs, outputs, runtime_params)
         values = self._bind(inputs)
         names = {t.name for t in self.network.outputs if t.name}

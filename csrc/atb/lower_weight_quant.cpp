@@ -18,14 +18,16 @@ struct Matrix {
   const QuantFormat& format;
 };
 
-// What the call takes on A2 and A3, by its public page. A group of all elements is none.
+// What the call takes, by its public page. A group of all elements is none.
 struct Rule {
   bool (*holds)(const Matrix&);
   const char* otherwise;
 };
 constexpr Rule kRules[] = {
-    {[](const Matrix& m) { return !m.device.nz; },
-     "it wants them in layouts of its own there, which this version does not make: run the model as it is"},
+    {[](const Matrix& m) {
+       return !m.device.nz || (m.dtype == DataType::f16 && m.format.bits == 8 && m.format.group == 0);
+     },
+     "there they have 8 bits and a scale for each row, beside float16 (--quantization int8)"},
     {[](const Matrix& m) { return one_of(m.dtype, {DataType::f16, DataType::bf16}); },
      "activations are float16 or bfloat16"},
     {[](const Matrix& m) { return m.n >= 1 && m.n <= kMostSize && m.k >= 1 && m.k <= kMostSize; },

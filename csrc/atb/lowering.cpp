@@ -69,8 +69,8 @@ const std::vector<LoweringRule>& lowering_rules() {
        "the result has the type of x (no out_dtype); x of two or three dimensions; float32 only for x [m, k] and a "
        "weight [n, k] without a bias, and not on 310P; on 310P weights whose sizes are multiples of 16 are kept in "
        "FRACTAL_NZ, elsewhere [n, k] as [k, n] where that is faster; on 910B a bias of the type of x is added to the "
-       "rounded product; a weight of integers of 8 or 4 bits: not on 310P, x [m, k], no size above 65535, one scale "
-       "for a row or groups of multiples of 32, a bias beside bfloat16 in float32"},
+       "rounded product; a weight of integers of 8 or 4 bits: x [m, k], no size above 65535, one scale for a row or "
+       "groups of multiples of 32 (on 310P 8 bits and one scale for a row alone), a bias beside bfloat16 in float32"},
       {"BatchMatmul", lower_batch_matmul, "Linear", {f16, bf16}, "as many weights as batches of x"},
       {"QuantLinear",
        lower_quant_linear,

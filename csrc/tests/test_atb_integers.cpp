@@ -113,7 +113,7 @@ TEST(a_call_that_is_refused_is_named_with_the_op_and_its_status) {
   Engine engine(product());
   set_floats(*engine.weights, kOne);
   set_integers(*engine.weights, {8, 0, false}, 2);
-  sim::set_soc("Ascend310P3");
+  sim::set_soc("Ascend910A");
   const std::string message = error_of([&] { run(engine); });
   sim::set_soc("Ascend910B2");
   CHECK(has(message, "it refuses aclnnWeightQuantBatchMatmulV2, made of Linear at node0, with ERROR_CANN_ERROR (12)"));

@@ -18,8 +18,8 @@ Node matrix(DataType type, int64_t n, int64_t k, bool bias = false) {
 }
 
 // Names of the operations that a product with integers becomes; reports what the simulator does not take.
-std::string product(const Node& node, const QuantFormat& format) {
-  Lowered lowered(node, kA2, Formats{{1, format}});
+std::string product(const Node& node, const QuantFormat& format, const char* soc = kA2) {
+  Lowered lowered(node, soc, Formats{{1, format}});
   const std::string what = lowered.disagreement();
   if (!what.empty()) report(__FILE__, __LINE__, what);
   return lowered.names();
@@ -46,10 +46,13 @@ TEST(a_weight_of_integers_is_one_call) {
   }
   CHECK(product(matrix(f16, 65534, 64, true), {4, 32, true}) == call);
   CHECK(product(matrix(bf16, 48, 96, true), {8, 0, false}) == "Elewise, " + call);
+  for (const bool offsets : {false, true}) CHECK(product(matrix(f16, 47, 95, true), {8, 0, offsets}, kDuo) == call);
 }
 
 TEST(a_weight_of_integers_that_the_call_does_not_take_is_refused) {
-  refused_product(matrix(f16, 48, 96), {8, 0}, "in layouts of its own", __LINE__, kDuo);
+  for (const QuantFormat& format : {QuantFormat{4, 0}, QuantFormat{8, 32}, QuantFormat{4, 32, true}}) {
+    refused_product(matrix(f16, 48, 96), format, "8 bits and a scale for each row", __LINE__, kDuo);
+  }
   REFUSED_PRODUCT(matrix(f32, 48, 96), (QuantFormat{8, 0}), "activations are float16 or bfloat16");
   REFUSED_PRODUCT(matrix(f16, 65536, 96), (QuantFormat{8, 0}), "no size is above 65535");
   REFUSED_PRODUCT(matrix(f16, 48, 65568), (QuantFormat{8, 32}), "no size is above 65535");

@@ -164,9 +164,37 @@ TEST(a_product_that_is_not_documented_is_refused) {
   CHECK(status(x, weight, scales, scale, nullptr, 32, y) == kInvalid && says("antiquantOffset differs"));
   CHECK(status(x, weight, scale, nullptr, nullptr, 0, x) == kInvalid && says("not [m, n]"));
   CHECK(status(y, weight, scale, nullptr, nullptr, 0, y) == kInvalid && says("differ in k"));
-  sim::set_soc("Ascend310P3");
-  CHECK(status(x, weight, scale, nullptr, nullptr, 0, y) == kUnsupported);
+  sim::set_soc("Ascend910A");
+  CHECK(status(x, weight, scale, nullptr, nullptr, 0, y) == kUnsupported && says("on 910B and 310P"));
   sim::set_soc("Ascend910B2");
+}
+
+TEST(a_310p_multiplies_by_rows_of_eight_bits_alone) {
+  Card card;
+  Tensors t(card);
+  aclTensor* x = t.add(ACL_FLOAT16, {1, 64}, Halves(64, kOne));
+  aclTensor* weight = t.add(ACL_INT8, {2, 64}, Bytes(128, 2), true);
+  aclTensor* pairs = t.add(ACL_INT4, {2, 64}, Bytes(64), true);
+  aclTensor* scale = t.add(ACL_FLOAT16, {2}, Halves{kOne, kTwo});
+  aclTensor* column = t.add(ACL_FLOAT16, {2, 1}, Halves{kOne, kTwo});
+  aclTensor* row = t.add(ACL_FLOAT16, {1, 2}, Halves{kOne, kTwo});
+  aclTensor* scales = t.add(ACL_FLOAT16, {2, 2}, Halves(4));
+  aclTensor* brain = t.add(ACL_BF16, {1, 64}, Halves(64));
+  aclTensor* y = t.add(ACL_FLOAT16, {1, 2}, Halves(2));
+  sim::set_soc("Ascend310P3");
+  for (aclTensor* taken : {scale, column}) {
+    const Planned made = product(x, weight, taken, nullptr, nullptr, 0, y);
+    CHECK(made.status == 0 && finish(card, kProduct, made.workspace, made.executor) == 0);
+    CHECK(read<uint16_t>(t.last(), 2) == Halves({0x5800, 0x5C00}));  // 128, 256
+  }
+  const auto status = [&](auto... given) { return product(given...).status; };
+  CHECK(status(x, weight, row, nullptr, nullptr, 0, y) == kInvalid && says("not [2, 1]"));
+  CHECK(status(x, weight, scales, nullptr, nullptr, 32, y) == kInvalid && says("there are no groups"));
+  CHECK(status(x, pairs, scale, nullptr, nullptr, 0, y) == kInvalid && says("the weight int8"));
+  CHECK(status(brain, weight, scale, nullptr, nullptr, 0, y) == kInvalid && says("on a 310P x is float16"));
+  sim::set_soc("Ascend910B2");
+  CHECK(status(x, weight, column, nullptr, nullptr, 0, y) == kInvalid && says("not [1, 2]"));
+  CHECK(status(x, weight, row, nullptr, nullptr, 0, y) == 0);
 }
 
 TEST(an_executor_runs_once_for_its_own_call_with_enough_memory) {

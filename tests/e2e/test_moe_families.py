@@ -85,3 +85,19 @@ def test_experts_one_by_one_fused_or_in_many_files_are_the_same_model(tmp_path: 
     one, *others = (runner_of(tmp_path / form).generate(PROMPTS, SHORT) for form in ("one", "shards", "fused"))
     for other in others:
         assert [output.token_ids for output in other] == [output.token_ids for output in one]
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen2"])
+def test_quantization_says_which_matrices_it_leaves(
+    family: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path, family) if family in FAMILIES else tiny_checkpoint(tmp_path, family)
+    with caplog.at_level("WARNING"), runner_of(path, "cpu", quantization="int8"):
+        pass
+    experts = [record.getMessage() for record in caplog.records if "leaves experts" in record.getMessage()]
+    if family == "qwen2":
+        assert experts == []
+        return
+    (said,) = experts
+    assert said.startswith("quantization='int8' leaves experts as they are: 8 matrices with ")
+    assert "model.layers.0.mlp.experts.gate_up_proj, model.layers.0.mlp.experts.down_proj, ..." in said

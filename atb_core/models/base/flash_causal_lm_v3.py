@@ -27,7 +27,6 @@ from atb_core.features.hidden_states import HiddenStates
 from atb_core.features.step import Step
 from atb_core.graph.arrays import Array, HostArray, is_tensor, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
-from atb_core.graph.quantized import quantizable_weights
 from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
 from atb_core.models.runtime.inputs import (
@@ -44,7 +43,13 @@ from atb_core.models.runtime.inputs import (
 from atb_core.models.runtime.rope_scaling import Rope
 from atb_core.models.runtime.rotary import Frequencies, PositionEmbedding, rope_frequencies
 from atb_core.models.runtime.variants import KVBinding, Variant, VariantStore
-from atb_core.models.runtime.weight_loading import BlockSink, collect_parameters, plan_loading, stream_weights
+from atb_core.models.runtime.weight_loading import (
+    BlockSink,
+    collect_parameters,
+    matrices_to_quantize,
+    plan_loading,
+    stream_weights,
+)
 from atb_core.nn.distributed.distributed import recording_in
 
 if TYPE_CHECKING:
@@ -263,14 +268,9 @@ class CausalLM(FlashCausalLMV3):
 
     @plugin_errors()
     def load_weights(
-        self,
-        loader: WeightLoader,
-        progress: Progress | None = None,
-        quantization: str | None = None,
-        *,
-        keep_blocks: bool = False,
-        packed: PackedWeights | None = None,
-    ) -> None:
+        self, loader: WeightLoader, progress: Progress | None = None, quantization: str | None = None, *,
+        keep_blocks: bool = False, packed: PackedWeights | None = None,
+    ) -> None:  # fmt: skip
         """Reads all weights into the engine's store.
 
         Names and shapes are compared first, from metadata; then tensors are read one by one, converted to the
@@ -308,7 +308,7 @@ class CausalLM(FlashCausalLMV3):
         if packed is not None and packed.load(store, loader):
             self.mapped_bytes, self._loaded = store.nbytes, True
             return
-        matrices = quantizable_weights(engine.network) - {p.name for p in plan.parameters if not p.quantizable}
+        matrices = matrices_to_quantize(plan.parameters, engine.network, quantization or "")
 
         def sink(name: str, weight: HostArray) -> None:
             if quantization is not None and name in matrices:

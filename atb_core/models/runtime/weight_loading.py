@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import mmap
 import re
@@ -17,13 +18,16 @@ from atb_core.errors import WeightsError
 from atb_core.graph.arrays import HostArray, numpy_dtype
 from atb_core.graph.dim import shape_text
 from atb_core.graph.dtype import DataType
+from atb_core.graph.quantized import quantizable_weights
 from atb_core.nn.module import Module
 from atb_core.nn.parameter import Parameter, WeightSource
 
 if TYPE_CHECKING:
     from atb_core.checkpoint.base import WeightLoader
+    from atb_core.graph.network import Network
     from atb_core.graph.quantized import QuantizedRows
 
+_log = logging.getLogger(__name__)
 # Buffers in old checkpoints that the model computes itself.
 _HARMLESS = re.compile(
     r"\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|(self_)?attn\.(bias|masked_bias|rotary_emb\.inv_freq))$"
@@ -105,6 +109,19 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
     return LoadPlan(parameters, sources, duplicates, sum(loader.nbytes(name) for name in used))
 
 
+def matrices_to_quantize(parameters: Sequence[Parameter], network: Network, quantization: str = "") -> set[str]:
+    """Returns the weights that `quantization` is for, by name; a warning tells of other matrices: experts."""
+    names = quantizable_weights(network) - {p.name for p in parameters if not p.quantizable}
+    shapes = {p.name: p.declared_shape or () for p in parameters if p.quantizable}
+    left = [name for name, shape in shapes.items() if len(shape) > 1 and name not in names]
+    if quantization and left:
+        share = sum(math.prod(shapes[name]) for name in left) / sum(map(math.prod, shapes.values()))
+        shown = ", ".join(left[:2]) + ", ..." * (len(left) > 2)
+        text = "quantization=%r leaves experts as they are: %d matrices with %.0f %% of the model's numbers: %s"
+        _log.warning(text, quantization, len(left), 100 * share, shown)
+    return names
+
+
 def _stored_sources(parameter: Parameter, available: set[str]) -> Sequence[WeightSource]:
     """Returns the checkpoint's tensors for `parameter`: its parts, or the whole under one of its names."""
     if any(source.name in available for source in parameter.sources) or parameter.declared_shape is None:
@@ -147,14 +164,9 @@ class BlockSink:
 
 
 def stream_weights(
-    plan: LoadPlan,
-    loader: WeightLoader,
-    sink: Sink,
-    progress: Progress | None = None,
-    part_sink: PartSink | None = None,
-    block_sink: BlockSink | None = None,
-    copied: bool = False,
-) -> None:
+    plan: LoadPlan, loader: WeightLoader, sink: Sink, progress: Progress | None = None,
+    part_sink: PartSink | None = None, block_sink: BlockSink | None = None, copied: bool = False,
+) -> None:  # fmt: skip
     """Reads each tensor once, converts it to the model's dtype and gives it to `sink(name, array)`.
 
     With `part_sink`, a weight that the checkpoint holds expert by expert is read expert by expert, so that only the
@@ -182,10 +194,9 @@ def stream_weights(
             else:
                 tensor = _joined(parameter, sources, loader, bar, memory)
             tensor = parameter.process(tensor)
-            for alias, name in plan.duplicates:
-                if name == parameter.name:
-                    _check_duplicate(alias, parameter, tensor, loader)
-                    bar.advance(loader.nbytes(alias))
+            for alias in (alias for alias, name in plan.duplicates if name == parameter.name):
+                _check_duplicate(alias, parameter, tensor, loader)
+                bar.advance(loader.nbytes(alias))
             sink(parameter.name, tensor)
 
 
@@ -216,16 +227,11 @@ def _experts(parameter: Parameter, plan: LoadPlan) -> list[list[WeightSource]] |
 
 
 def _joined(
-    parameter: Parameter,
-    sources: Sequence[WeightSource],
-    loader: WeightLoader,
-    bar: Progress,
-    memory: _Memory,
+    parameter: Parameter, sources: Sequence[WeightSource], loader: WeightLoader, bar: Progress, memory: _Memory,
     rows: int | None = None,
-) -> HostArray:
+) -> HostArray:  # fmt: skip
     """Returns a weight, or `rows` of its indices of dimension 0, filled from several stored tensors."""
-    assert parameter.declared_shape is not None
-    assert parameter.declared_dtype is not None
+    assert parameter.declared_shape is not None and parameter.declared_dtype is not None
     shape = parameter.declared_shape if rows is None else (rows, *parameter.declared_shape[1:])
     joined = memory.array(shape, parameter.declared_dtype)
     start = 0

@@ -137,7 +137,7 @@ def test_experts_stay_in_16_bits(seven_b: Path) -> None:
         (["--html", "/dev/full"], "/dev/full cannot be written: No space left"),
         (["--batch", str(1 << 30)], "is not in the range"),
         (["--context", str(1 << 70)], "is not in the range"),
-        (["--soc", "Ascend310P3", "--dtype", "float16", "--quantization", "int4"], "multiplies by no integers"),
+        (["--soc", "Ascend310P3", "--dtype", "float16", "--quantization", "int4"], "quantises to int8, not to int4"),
     ],
 )
 def test_what_cannot_be_counted_or_written_is_refused_at_once(seven_b: Path, options: list[str], message: str) -> None:

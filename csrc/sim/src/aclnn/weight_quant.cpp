@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// aclnnWeightQuantBatchMatmulV2 of A2 and A3: x [m, k] times (weight + offset) * scale, plus bias.
+// aclnnWeightQuantBatchMatmulV2 of A2, A3 and 310P: x [m, k] times (weight + offset) * scale, plus bias.
 #include "aclnn/executor.h"
 #include "ops/columns.h"
 #include "ops/numeric.h"
@@ -27,6 +27,9 @@ aclnnStatus invalid(const Parts&... parts) {
 
 aclnnStatus check_types(const Given& g) {
   const aclDataType type = g.x->dtype, weight = g.weight->dtype;
+  if (family() == Family::i310p && (type != ACL_FLOAT16 || weight != ACL_INT8)) {
+    return invalid("on a 310P x is float16 and the weight int8, not ", describe(g.x), " and ", describe(g.weight));
+  }
   if (type != ACL_FLOAT16 && type != ACL_BF16) return invalid("x is ", text(type), ", not float16 or bfloat16");
   // INT32 stands for eight integers of four bits and needs a conversion by another call.
   if (weight != ACL_INT8 && weight != ACL_INT4)
@@ -44,6 +47,8 @@ aclnnStatus check_types(const Given& g) {
 
 aclnnStatus check_group(const Given& g) {
   if (g.group == 0) return ACL_SUCCESS;
+  // The call's page has groups there, torch_npu's has not.
+  if (family() == Family::i310p) return invalid("on a 310P there are no groups, and antiquantGroupSize is ", g.group);
   if (g.group < 32 || g.group >= g.k() || g.group % 32 != 0) {
     return invalid("antiquantGroupSize ", g.group, " is no multiple of 32 from 32 to k - 1 = ", g.k() - 1);
   }
@@ -65,7 +70,8 @@ aclnnStatus check_shapes(const Given& g) {
   }
   ATB_SIM_TRY(check_group(g));
   const int64_t groups = g.group == 0 ? 1 : (g.k() + g.group - 1) / g.group;
-  const Sizes rows = {groups, g.n()};
+  // Scales of rows are [n], or a matrix of one row, or on a 310P of one column.
+  const Sizes rows = family() == Family::i310p ? Sizes{g.n(), 1} : Sizes{groups, g.n()};
   const bool fits = g.scale->dims == rows || (g.group == 0 && g.scale->dims == Sizes{g.n()});
   if (!fits || !contiguous(*g.scale)) return invalid("antiquantScale is ", describe(g.scale), ", not ", text(rows));
   if (g.offset && g.offset->dims != g.scale->dims) return invalid("antiquantOffset differs from antiquantScale");
@@ -124,7 +130,9 @@ aclnnStatus aclnnWeightQuantBatchMatmulV2GetWorkspaceSize(const aclTensor* x, co
   for (const aclTensor* tensor : {x, weight, scale, y}) {
     if (!lives(tensor)) return reject(kNullPointer, kName, ": x, weight, antiquantScale or y is null");
   }
-  if (family() != Family::a2) return reject(kUnsupported, kName, ": the simulator has it on 910B only");
+  if (family() != Family::a2 && family() != Family::i310p) {
+    return reject(kUnsupported, kName, ": it exists on 910B and 310P");
+  }
   if (quant_scale != nullptr || quant_offset != nullptr) return invalid("the simulator makes no results of int8");
   const Given given{x, weight, scale, offset, bias, y, group};
   ATB_SIM_TRY(check_types(given));

@@ -79,7 +79,6 @@ class AtbBackend(NativeBackend):
     float32_logits = False
     masks_new_tokens = True
     copies_constants = True
-    quantizations = frozenset(QUANTIZATIONS)
 
     def __init__(
         self,
@@ -112,8 +111,13 @@ class AtbBackend(NativeBackend):
         return self.device
 
     @property
+    def quantizations(self) -> frozenset[str]:  # type: ignore[override]
+        """Returns the formats to which the engines quantise: on a 300I Duo that with a scale for each row alone."""
+        return frozenset(("int8",) if self.device.info["nz"] else QUANTIZATIONS)
+
+    @property
     def block_formats(self) -> frozenset[str]:  # type: ignore[override]
-        """Returns the formats of quantised matrices that stay integers: none on a device that cannot multiply them."""
+        """Returns the formats of quantised matrices that stay integers: none on a 300I Duo, which has no groups."""
         return frozenset() if self.device.info["nz"] else frozenset(FORMATS)
 
     @property
@@ -260,6 +264,10 @@ class AtbEngine(NativeEngine):
 
     def quantize_weight(self, name: str, value: Array, quantization: str) -> None:
         check_some("weight", self.network, {name: value}, self.network.weights_keys, "cpu")
+        if quantization not in self.store.backend.quantizations:
+            known = ", ".join(sorted(self.store.backend.quantizations))
+            where = self.store.backend.device.info["name"]
+            raise EngineError(f"weight {name!r}: {where} has no {quantization}", hint=f"It has {known}.")
         dtype = check_real(f"weight {name!r}", value, "cpu")
         self._set_integers(name, quantized(to_numpy(value), dtype, quantization), lambda: value)
 
@@ -275,8 +283,6 @@ class AtbEngine(NativeEngine):
         readers = {node.op.name for node in self.network.nodes if self.network.input(name) in node.inputs}
         problem = self.store.backend.device.quant_problem(matrix.dtype.short, *matrix.shape, matrix.bits, matrix.group)
         problem = problem or ("" if matrix.scales_fit else "it cannot hold the scales")
-        if problem and self.store.backend.device.info["nz"]:
-            raise EngineError(f"weight {name!r}: {problem}")
         if problem or readers != {"Linear"}:
             other = ", ".join(sorted(readers - {"Linear"}))
             _log.warning("weight %r stays %s: %s", name, matrix.dtype.short, problem or f"{other} reads its rows")

@@ -89,8 +89,9 @@ def command(
         device, compared = _processor(model, workload, num_threads, limits, measure, lengths, options)
     else:
         device = find_device(soc)
-        if quantization and not device.integers:
-            raise RequestError(f"this project multiplies by no integers on {device.soc}", hint="Use an Atlas A2 or A3.")
+        if quantization and quantization not in device.integers:
+            known = " and ".join(device.integers)
+            raise RequestError(f"on {device.soc} this project quantises to {known}, not to {quantization}")
     launch = (device.launch.value if device.launch else 3e-6) if launch_us is None else launch_us * 1e-6
     result = estimate(
         workload, device, batch=batch, context=context, prompt=prompt or context,
@@ -138,7 +139,7 @@ def _others(built: CausalLM, workload: Workload, device: Device) -> dict[str, Wo
 
     others = {}
     is_cpu = device.backend == _CPU
-    if workload.quantization is None and device.integers:
+    if workload.quantization is None and "int8" in device.integers:
         others["weights of 8 bits"] = Workload(built, workload.ranks, _CPU if is_cpu else "atb", "int8")
     if not is_cpu:
         with suppress(AtbError):  # it cannot be divided further

@@ -43,7 +43,7 @@ class Device:
         vector: operations a second of softmax; `None` if not known: then all operations count as products.
         launch: seconds from one operation to the next; `None` if not known.
         backend: engine whose graph runs there.
-        integers: true if this project multiplies by weights of integers there.
+        integers: formats of weights of integers by which this project multiplies there.
     """
 
     soc: str
@@ -55,7 +55,7 @@ class Device:
     vector: Figure | None = None
     launch: Figure | None = None
     backend: str = "atb"
-    integers: bool = True
+    integers: tuple[str, ...] = ("int8", "int4")
 
     def figures(self) -> dict[str, Figure]:
         """Returns the figures by name."""
@@ -93,7 +93,7 @@ _DEVICES = (
         _cube(8, 1060),
         None,
         ("float16",),
-        integers=False,
+        integers=("int8",),
     ),
 )
 

@@ -92,7 +92,7 @@ def measured_processor(threads: int, dtype: str, clock: Clock = time.perf_counte
 
 def _device(figures: dict[str, Figure]) -> Device:
     memory = Figure(float(available_memory() or 0), "memory of this machine that is free now")
-    return Device(CPU, memory, link=None, dtypes=DTYPES, backend=CPU, integers=True, **figures)
+    return Device(CPU, memory, link=None, dtypes=DTYPES, backend=CPU, integers=("int8", "int4"), **figures)
 
 
 def _key(threads: int, dtype: str) -> str:

@@ -14,9 +14,8 @@ from atb_cli.graph_page.lifetimes import lifetimes
 from atb_core.errors import RequestError
 from atb_core.graph import Network, Node
 from atb_core.graph.passes import run_passes
-from atb_core.graph.quantized import quantizable_weights
 from atb_core.layers.linear import RowParallelLinear
-from atb_core.models.runtime.weight_loading import collect_parameters
+from atb_core.models.runtime.weight_loading import collect_parameters, matrices_to_quantize
 from atb_core.runner.kv_cache import CacheLayout
 from atb_profile.costs import Cost, cost_of, softmax_share
 
@@ -172,9 +171,8 @@ class Workload:
         """Returns the bytes by which weights are smaller than in the model's dtype."""
         if self.quantization is None:
             return {}
-        names = quantizable_weights(network) - {p.name for p in collect_parameters([self._model]) if not p.quantizable}
         saved = {}
-        for name in names:
+        for name in matrices_to_quantize(collect_parameters([self._model]), network):
             tensor = network.input(name)
             n, k = (size for size in tensor.shape or () if isinstance(size, int))
             if self._backend == "atb" and not _fits_call(network, name, n, k):
