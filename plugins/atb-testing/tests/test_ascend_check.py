@@ -59,6 +59,9 @@ def test_all_of_it_runs_on_the_simulator_and_nothing_fails(check: Any) -> None:
     assert {"llama", "qwen2", "qwen3"} <= names(result, "passed")
     # On a loaded machine, steps may take less than runs differ.
     measured = [case for case in result["cases"] if case["group"] == "benchmark" and case["status"] == "passed"]
+    (recorded,) = [case for case in measured if case["name"].endswith("times of nodes")]
+    assert {"ms Linear", "ms PagedAttention", "ms between nodes"} <= recorded["figures"].keys()
+    measured.remove(recorded)
     assert len(measured) >= 2
     assert all(case["figures"]["tokens/s"] > 0 for case in measured)
     assert {"python", "torch", "atb-core"} <= result["versions"].keys()
@@ -117,6 +120,14 @@ def test_a_result_that_is_no_number_fails(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(AtbEngine, "forward", lambda *a, **k: {n: v * torch.nan for n, v in forward(*a, **k).items()})
     (sample, *_) = samples_of(core_ops()["Softmax"])
     assert run_op(sample, torch.float16, "atb-sim").status == "failed"
+
+
+def test_steps_without_times_of_nodes_fail(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AtbEngine, "take_runs", lambda _: [])
+    status, result, _ = check("--only", "benchmark", "--match", "times of nodes")
+    (case,) = result["cases"]
+    assert (status, case["status"]) == (1, "failed")
+    assert "the events of 0 steps are missing" in case["message"]
 
 
 def test_an_error_of_the_device_is_recorded_and_the_next_case_runs(check: Any) -> None:

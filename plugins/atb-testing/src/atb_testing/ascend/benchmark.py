@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,7 @@ class Benchmark:
         for batch in (1, 8):
             name = f"decode, batch {batch} after {short} tokens"
             yield Case("benchmark", name, partial(self._decode, batch, short, new))
+        yield Case("benchmark", "decode, batch 8, times of nodes", partial(self._nodes, 8, short, new))
 
     def _prefill(self, length: int) -> Outcome:
         self._seconds(1, length, 1)  # builds the engines
@@ -66,6 +68,27 @@ class Benchmark:
         if step <= 0:
             return Outcome("skipped", "the time of a step is below what differs from run to run")
         return Outcome("passed", figures={"ms a step": round(step * 1e3, 3), "tokens/s": round(batch / step, 1)})
+
+    def _nodes(self, batch: int, length: int, new: int) -> Outcome:
+        """Records steps node by node, by events of the device; tells a step's milliseconds of the longest ops."""
+        engine: Any = self._loaded().model.variants.get("decode").engine
+        engine.set_recording(True)
+        try:
+            self._seconds(batch, length, 1 + new)
+            runs = engine.take_runs()
+        finally:
+            engine.set_recording(False)
+        taken: Counter[str] = Counter()
+        for run in runs:
+            (times,) = run.threads
+            taken["between nodes"] += times[-1] - times[0]
+            for index, begin, end in zip(run.steps, times[::2], times[1::2], strict=True):
+                taken[run.network.nodes[index].op.name if index >= 0 else "copies"] += end - begin
+                taken["between nodes"] -= end - begin
+        if min(taken.values(), default=-1) < 0:
+            return Outcome("failed", f"the events of {len(runs)} steps are missing or in the wrong order")
+        longest = {f"ms {op}": round(ns / len(runs) * 1e-6, 4) for op, ns in taken.most_common(9)}
+        return Outcome("passed", figures=longest)
 
     def _seconds(self, batch: int, length: int, new: int) -> float:
         """Returns the time of one generation."""
