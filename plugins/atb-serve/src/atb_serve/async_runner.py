@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -218,7 +217,7 @@ class AsyncRunner:
                 timer.cancel()
             del self._streams[request_id]
             self._turnover.end()
-            self._leave(stream, None)
+            stream.leave()
             del stream
 
     def _wakeups_of_loop(self) -> _Wakeups:
@@ -233,7 +232,7 @@ class AsyncRunner:
 
     def _leave(self, stream: _Stream, error: Exception | None) -> None:
         """Ends a request; its generator raises the error, or ends, after the chunks so far."""
-        self._engine.leave(stream.call)
+        stream.leave()
         stream.end(error)
 
 
@@ -270,17 +269,21 @@ class _Driver:
 
 
 class _Wakeups:
-    """Wakes the tasks of one event loop: all that a step has something for by one call, which takes a system call."""
+    """Wakes the tasks of one event loop: all that a step has something for by one call, which takes a system call.
+
+    Attributes:
+        loop: The event loop.
+        streams: Those of its tasks.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._streams: deque[_Stream] = deque()
+        self.streams: set[_Stream] = set()
         self._is_called = False
 
-    def add(self, stream: _Stream) -> None:
-        """Wakes the task of a stream, from any thread."""
-        self._streams.append(stream)
-        # Before it looks at the streams, the event loop takes the mark back: a stream that comes later calls again.
+    def wake(self) -> None:
+        """Wakes the tasks whose streams have something, from any thread."""
+        # Before it looks at the streams, the event loop takes the mark back: a step that ends later calls again.
         if self._is_called:
             return
         self._is_called = True
@@ -288,13 +291,14 @@ class _Wakeups:
             self.loop.call_soon_threadsafe(self._wake)
         except RuntimeError:  # the event loop was closed, its tasks are gone
             self._is_called = False
-            while self._streams:
-                self._streams.popleft().leave()
+            for stream in tuple(self.streams):
+                stream.leave()
 
     def _wake(self) -> None:
         self._is_called = False
-        while self._streams:
-            self._streams.popleft().changed.set()
+        for stream in self.streams:
+            if stream.call.is_ready:
+                stream.changed.set()
 
 
 class _Stream:
@@ -304,10 +308,10 @@ class _Stream:
         self._owner = owner
         self._wakeups = owner._wakeups_of_loop()
         self.changed = asyncio.Event()
-        self._is_notified = False
         self._has_ended = False
         self._error: Exception | None = None
-        self.call = Call(requests, streams=True, notify=self._notify)
+        self.call = Call(requests, streams=True, notify=self._wakeups.wake)
+        self._wakeups.streams.add(self)
 
     @property
     def is_over(self) -> bool:
@@ -324,7 +328,6 @@ class _Stream:
         if not self.call.is_ready and not self._has_ended:
             await self.changed.wait()
         self.changed.clear()
-        self._is_notified = False
 
     def take(self) -> StreamChunk:
         """Returns the oldest chunk; a request that waited for its reader goes on."""
@@ -344,14 +347,9 @@ class _Stream:
         return self._wakeups.loop.call_later(max(0.0, deadline - time.monotonic()), self._owner._leave, self, _late())
 
     def leave(self) -> None:
-        """Ends the request, whose task is gone."""
+        """Ends the request, of which nobody is told any more."""
+        self._wakeups.streams.discard(self)
         self._owner._engine.leave(self.call)
-
-    def _notify(self) -> None:
-        # Once until the task has looked.
-        if not self._is_notified:
-            self._is_notified = True
-            self._wakeups.add(self)
 
 
 def _checked_timeout(seconds: Any) -> float:
