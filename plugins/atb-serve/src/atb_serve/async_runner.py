@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 # Rendering of chat templates takes turns in one process; a second thread encodes meanwhile.
 _ENCODING_THREADS = 2
 _HEALTH_POLL_SECONDS = 0.01
+# Longest time for which steps wait for the event loop, which may be busy with something else.
+_PATIENCE = 0.01
 
 
 class AsyncRunner:
@@ -223,7 +226,7 @@ class AsyncRunner:
     def _wakeups_of_loop(self) -> _Wakeups:
         loop = asyncio.get_running_loop()
         if self._wakeups is None or self._wakeups.loop is not loop:
-            self._wakeups = _Wakeups(loop)
+            self._wakeups = _Wakeups(loop, _has_all_processors(self.runner))
         return self._wakeups
 
     def _check_open(self) -> None:
@@ -271,15 +274,22 @@ class _Driver:
 class _Wakeups:
     """Wakes the tasks of one event loop: all that a step has something for by one call, which takes a system call.
 
+    Args:
+        loop: The event loop of this thread.
+        waits: Keeps the thread that runs steps until the tasks have gone on. Beside an engine that has all processors,
+            they would stop one of its threads in turns, for which the others then wait, and find the caches emptied.
+
     Attributes:
         loop: The event loop.
         streams: Those of its tasks.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, waits: bool) -> None:
         self.loop = loop
         self.streams: set[_Stream] = set()
         self._is_called = False
+        self._patience, self._thread = _PATIENCE if waits else 0.0, threading.get_ident()
+        self._done = Signal()
 
     def wake(self) -> None:
         """Wakes the tasks whose streams have something, from any thread."""
@@ -287,18 +297,24 @@ class _Wakeups:
         if self._is_called:
             return
         self._is_called = True
+        self._done.clear()
         try:
             self.loop.call_soon_threadsafe(self._wake)
         except RuntimeError:  # the event loop was closed, its tasks are gone
             self._is_called = False
             for stream in tuple(self.streams):
                 stream.leave()
+            return
+        if self._patience and threading.get_ident() != self._thread:
+            self._done.wait(self._patience)
 
     def _wake(self) -> None:
         self._is_called = False
         for stream in self.streams:
             if stream.call.is_ready:
                 stream.changed.set()
+        # Behind the tasks, which are called in the order in which they were woken.
+        self.loop.call_soon(self._done.set)
 
 
 class _Stream:
@@ -350,6 +366,13 @@ class _Stream:
         """Ends the request, of which nobody is told any more."""
         self._wakeups.streams.discard(self)
         self._owner._engine.leave(self.call)
+
+
+def _has_all_processors(runner: ModelRunner) -> bool:
+    """Returns True if the engine of a runner has a thread for each processor of this process."""
+    threads = getattr(runner.model.backend, "num_threads", None)
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return threads is not None and threads >= processors
 
 
 def _checked_timeout(seconds: Any) -> float:
