@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from typing import Protocol
 
 import numpy as np
@@ -229,9 +229,10 @@ class EngineLoop:
             try:
                 results, drafted = self._run(batch, sampled)
             except Exception as error:
-                for call in {request.call for request in batch.requests}:
+                calls = {request.call for request in batch.requests}
+                for call in calls:
                     self._end_call(call, error)
-                    call.notify()
+                _notify(calls)
                 return True
             except BaseException:
                 is_consistent = True
@@ -320,10 +321,11 @@ class EngineLoop:
                     result = error
             self._end_call(request.call, result)
         self.scheduler.remove([request for request in requests if request.completion.finish_reason is not None])
-        for call in {request.call for request in requests}:
+        calls = {request.call for request in requests}
+        for call in calls:
             if call.is_over:
                 self._end_call(call, None)
-            call.notify()
+        _notify(calls)
 
     def _end_call(self, call: Call, error: Exception | None) -> None:
         self.scheduler.remove(call.requests)
@@ -334,9 +336,10 @@ class EngineLoop:
         """Ends all calls; whatever was interrupted, no block has an owner afterwards."""
         self.scheduler.clear()
         self._inbox.clear()
-        for call in tuple(self.calls):
+        calls = tuple(self.calls)
+        for call in calls:
             call.end(error)
-            call.notify()
+        _notify(calls)
         self.calls.clear()
 
     def _check_process(self) -> None:
@@ -373,6 +376,12 @@ def _split(rows: npt.NDArray[np.float32], batch: Batch) -> tuple[npt.NDArray[np.
             drafted.append(_Drafted(request, draft, rows[row : row + 1 + len(draft)].copy()))
         row += 1 + len(draft)
     return rows[firsts], drafted
+
+
+def _notify(calls: Collection[Call]) -> None:
+    """Tells callers what a step has for them; those that share the function for it, by one call."""
+    for notify in {call.notify for call in calls}:
+        notify()
 
 
 def _chunk_of(request: Request, token: SampledToken) -> StreamChunk:

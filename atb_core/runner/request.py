@@ -69,8 +69,8 @@ class Call:
     Args:
         requests: Not empty, of one runner.
         streams: Keeps chunks for the caller; without, it sees the results alone.
-        notify: Called in the thread that runs steps, after each step with new chunks and at the end. By default it
-            sets `awake`, for a caller that waits in a thread.
+        notify: Called in the thread that runs steps, after each step with new chunks and at the end, once for all
+            calls that have the same. By default it sets `awake`, for a caller that waits in a thread.
 
     Attributes:
         chunks: What the caller has not taken yet.

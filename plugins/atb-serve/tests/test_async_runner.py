@@ -17,6 +17,7 @@ from runner.fake_runner import TOKENIZER, fake_runners
 from atb_core import AsyncRunner, ModelRunner, SamplingParams
 from atb_core.errors import QueueFullError, RequestError, RequestTimeoutError
 from atb_core.runner.outputs import RequestOutput, StreamChunk
+from atb_serve import async_runner
 from atb_serve.engine import warm_up
 
 
@@ -377,3 +378,22 @@ def test_steps_of_each_kind_have_been_taken_before_the_first_request(open_runner
     mixes = runner.model.mixed_steps_problem(16) is None
     assert set(runner.model.fake.phases) == {"prefill", "decode", *(["mixed"] if mixes else [])}  # type: ignore[attr-defined]
     assert runner.num_free_blocks == runner.num_blocks
+
+
+def test_steps_of_an_engine_with_all_processors_wait_until_the_tokens_before_are_taken(
+    open_runner: Callable[..., ModelRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(async_runner, "_has_all_processors", lambda runner: True)
+    monkeypatch.setattr(async_runner, "_PATIENCE", 60.0)
+    taken, seen = 0, []
+    with open_runner() as runner:
+        forward = runner.engine_loop._forward
+        monkeypatch.setattr(runner.engine_loop, "_forward", lambda step: (seen.append(taken), forward(step))[1])
+
+        async def work(served: AsyncRunner) -> None:
+            nonlocal taken
+            async for _ in served.generate([1, 2], greedy(8)):
+                taken += 1
+
+        run(runner, work)
+    assert seen[:8] == list(range(8))

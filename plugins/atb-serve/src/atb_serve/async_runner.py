@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # Rendering of chat templates takes turns in one process; a second thread encodes meanwhile.
 _ENCODING_THREADS = 2
 _HEALTH_POLL_SECONDS = 0.01
+# Longest time for which steps wait for the event loop, which may be busy with something else.
+_PATIENCE = 0.01
 
 
 class AsyncRunner:
@@ -218,13 +220,13 @@ class AsyncRunner:
                 timer.cancel()
             del self._streams[request_id]
             self._turnover.end()
-            self._leave(stream, None)
+            stream.leave()
             del stream
 
     def _wakeups_of_loop(self) -> _Wakeups:
         loop = asyncio.get_running_loop()
         if self._wakeups is None or self._wakeups.loop is not loop:
-            self._wakeups = _Wakeups(loop)
+            self._wakeups = _Wakeups(loop, _has_all_processors(self.runner))
         return self._wakeups
 
     def _check_open(self) -> None:
@@ -233,7 +235,7 @@ class AsyncRunner:
 
     def _leave(self, stream: _Stream, error: Exception | None) -> None:
         """Ends a request; its generator raises the error, or ends, after the chunks so far."""
-        self._engine.leave(stream.call)
+        stream.leave()
         stream.end(error)
 
 
@@ -270,31 +272,49 @@ class _Driver:
 
 
 class _Wakeups:
-    """Wakes the tasks of one event loop: all that a step has something for by one call, which takes a system call."""
+    """Wakes the tasks of one event loop: all that a step has something for by one call, which takes a system call.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        loop: The event loop of this thread.
+        waits: Keeps the thread that runs steps until the tasks have gone on. Beside an engine that has all processors,
+            they would stop one of its threads in turns, for which the others then wait, and find the caches emptied.
+
+    Attributes:
+        loop: The event loop.
+        streams: Those of its tasks.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, waits: bool) -> None:
         self.loop = loop
-        self._streams: deque[_Stream] = deque()
+        self.streams: set[_Stream] = set()
         self._is_called = False
+        self._patience, self._thread = _PATIENCE if waits else 0.0, threading.get_ident()
+        self._done = Signal()
 
-    def add(self, stream: _Stream) -> None:
-        """Wakes the task of a stream, from any thread."""
-        self._streams.append(stream)
-        # Before it looks at the streams, the event loop takes the mark back: a stream that comes later calls again.
+    def wake(self) -> None:
+        """Wakes the tasks whose streams have something, from any thread."""
+        # Before it looks at the streams, the event loop takes the mark back: a step that ends later calls again.
         if self._is_called:
             return
         self._is_called = True
+        self._done.clear()
         try:
             self.loop.call_soon_threadsafe(self._wake)
         except RuntimeError:  # the event loop was closed, its tasks are gone
             self._is_called = False
-            while self._streams:
-                self._streams.popleft().leave()
+            for stream in tuple(self.streams):
+                stream.leave()
+            return
+        if self._patience and threading.get_ident() != self._thread:
+            self._done.wait(self._patience)
 
     def _wake(self) -> None:
         self._is_called = False
-        while self._streams:
-            self._streams.popleft().changed.set()
+        for stream in self.streams:
+            if stream.call.is_ready:
+                stream.changed.set()
+        # Behind the tasks, which are called in the order in which they were woken.
+        self.loop.call_soon(self._done.set)
 
 
 class _Stream:
@@ -304,10 +324,10 @@ class _Stream:
         self._owner = owner
         self._wakeups = owner._wakeups_of_loop()
         self.changed = asyncio.Event()
-        self._is_notified = False
         self._has_ended = False
         self._error: Exception | None = None
-        self.call = Call(requests, streams=True, notify=self._notify)
+        self.call = Call(requests, streams=True, notify=self._wakeups.wake)
+        self._wakeups.streams.add(self)
 
     @property
     def is_over(self) -> bool:
@@ -324,7 +344,6 @@ class _Stream:
         if not self.call.is_ready and not self._has_ended:
             await self.changed.wait()
         self.changed.clear()
-        self._is_notified = False
 
     def take(self) -> StreamChunk:
         """Returns the oldest chunk; a request that waited for its reader goes on."""
@@ -344,14 +363,16 @@ class _Stream:
         return self._wakeups.loop.call_later(max(0.0, deadline - time.monotonic()), self._owner._leave, self, _late())
 
     def leave(self) -> None:
-        """Ends the request, whose task is gone."""
+        """Ends the request, of which nobody is told any more."""
+        self._wakeups.streams.discard(self)
         self._owner._engine.leave(self.call)
 
-    def _notify(self) -> None:
-        # Once until the task has looked.
-        if not self._is_notified:
-            self._is_notified = True
-            self._wakeups.add(self)
+
+def _has_all_processors(runner: ModelRunner) -> bool:
+    """Returns True if the engine of a runner has a thread for each processor of this process."""
+    threads = getattr(runner.model.backend, "num_threads", None)
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return threads is not None and threads >= processors
 
 
 def _checked_timeout(seconds: Any) -> float:
