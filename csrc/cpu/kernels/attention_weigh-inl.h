@@ -111,7 +111,8 @@ template <bool Whole>
 inline F16 maxima(ScoreRow scores, int n) {
   F16 most = visible<Whole>(scores, 0, n);
 #pragma GCC unroll 4
-  for (int i = 1; i < kTileVectors; ++i) most = max(most, visible<Whole>(scores, i, n));
+  for (int i = 1; i < kTileVectors; ++i)
+    if (Whole || n > 16 * i) most = max(most, visible<Whole>(scores, i, n));
   return most;
 }
 
@@ -217,18 +218,27 @@ struct WeighedGroup {
   ScoreRow scores(int r) const { return {tile.scores + r * columns, offsets}; }
 
   F16 maxima_of(int r) const {
-    if (r >= group.count) return set1(-HUGE_VALF);
     if (!raw()) return weigh_row<Scaled>(tile, scores(r), depths[r], tile.how.mask.data != nullptr ? mask_row[r] : 0);
     return whole ? maxima<true>(scores(r), kTile) : maxima<false>(scores(r), depths[r]);
+  }
+
+  // Returns the maxima of n <= 16 rows from `first_row` on.
+  F16 tops_of(int first_row, int n) const {
+    if (n < 16) {
+      float each[16] = {};
+      for (int i = 0; i < n; ++i) each[i] = horizontal_max(maxima_of(first_row + i));
+      return load(each);
+    }
+    F16 most[16];
+    for (int i = 0; i < 16; ++i) most[i] = maxima_of(first_row + i);
+    return max_of_each(most);
   }
 
   // Finds the maxima, for which scores are weighed.
   void find_tops() {
     const F16 nothing = set1(-HUGE_VALF), factor = set1(raw() ? tile.how.scale : 1.0F);
     for (int first_row = 0; first_row < group.count; first_row += 16) {
-      F16 most[16];
-      for (int i = 0; i < 16; ++i) most[i] = maxima_of(first_row + i);
-      const F16 top = max_of_each(most);
+      const F16 top = tops_of(first_row, std::min(16, group.count - first_row));
       // Scores of -inf alone must not give -inf - -inf.
       store(bases + first_row, select(eq(top, nothing), zero(), top));
       store(tops + first_row, top * factor);
