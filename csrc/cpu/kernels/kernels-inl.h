@@ -18,6 +18,7 @@
 #include "cpu/kernels/lora-inl.h"
 #include "cpu/kernels/cache-inl.h"
 #include "cpu/kernels/attention_pack-inl.h"
+#include "cpu/kernels/attention_weigh-inl.h"
 #include "cpu/kernels/attention_tile-inl.h"
 #include "cpu/kernels/attention-inl.h"
 // clang-format on

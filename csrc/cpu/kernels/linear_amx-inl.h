@@ -111,6 +111,68 @@ void multiply(const TileJob& job) {
   multiply_row_tile<Tiles>(job);
 }
 
+// Two accumulators from C on: of a block for two row tiles, or of a pair of blocks for one. Those of the unit before are
+// stored meanwhile: a product into an accumulator that is being stored would wait.
+template <class Tiles, bool TwoRowTiles, int C>
+void multiply_unit(const TileJob& job, const std::byte* w, std::byte* before) {
+  constexpr size_t kSecond = TwoRowTiles ? kTileRows * kAccRowBytes : kTileRowBytes;
+  Tiles::template zero<C>();
+  Tiles::template zero<C + 1>();
+  const std::byte* x = job.x;
+  for (int64_t s = 0; s < job.steps; ++s) {
+    Tiles::template load<4>(x, kTileRowBytes);
+    Tiles::template load<6>(w, kTileRowBytes);
+    Tiles::template dot<C, 4, 6>();
+    if constexpr (TwoRowTiles) {
+      Tiles::template load<5>(x + kTileRows * kTileRowBytes, kTileRowBytes);
+      Tiles::template dot<C + 1, 5, 6>();
+    } else {
+      Tiles::template load<7>(w + kTileBytes, kTileRowBytes);
+      Tiles::template dot<C + 1, 4, 7>();
+    }
+    if (s == 0 && before != nullptr) {
+      Tiles::template store<2 - C>(before, kAccRowBytes);
+      Tiles::template store<3 - C>(before + kSecond, kAccRowBytes);
+    }
+    x += static_cast<size_t>(job.rows) * kTileRowBytes;
+    w += kPairBlocks * kTileBytes;
+  }
+}
+
+template <class Tiles, bool TwoRowTiles>
+void multiply_units(const TileJob& job, int pairs, size_t pair_bytes) {
+  constexpr size_t kSecond = TwoRowTiles ? kTileRows * kAccRowBytes : kTileRowBytes;
+  std::byte *acc = reinterpret_cast<std::byte*>(job.acc), *before = nullptr;
+  const std::byte* w = job.w;
+  const size_t acc_bytes = static_cast<size_t>(job.rows) * kAccRowBytes;
+  for (int p = 0; p < pairs; ++p, acc += acc_bytes, w += pair_bytes) {
+    if constexpr (TwoRowTiles) {
+      multiply_unit<Tiles, true, 0>(job, w, before);
+      multiply_unit<Tiles, true, 2>(job, w + kTileBytes, acc);
+      before = acc + kTileRowBytes;
+    } else if (p % 2 == 0) {
+      multiply_unit<Tiles, false, 0>(job, w, before);
+      before = acc;
+    } else {
+      multiply_unit<Tiles, false, 2>(job, w, before);
+      before = acc;
+    }
+  }
+  if (TwoRowTiles || pairs % 2 == 0) {
+    Tiles::template store<2>(before, kAccRowBytes);
+    Tiles::template store<3>(before + kSecond, kAccRowBytes);
+  } else {
+    Tiles::template store<0>(before, kAccRowBytes);
+    Tiles::template store<1>(before + kSecond, kAccRowBytes);
+  }
+}
+
+template <class Tiles>
+void multiply_pairs(const TileJob& job, int pairs, size_t pair_bytes) {
+  if (job.rows > kTileRows) return multiply_units<Tiles, true>(job, pairs, pair_bytes);
+  multiply_units<Tiles, false>(job, pairs, pair_bytes);
+}
+
 inline int tile_blocks(int) { return 2; }
 
 inline void prepare_row(const void* x, int64_t k, std::byte* dst, size_t stride) {
@@ -128,8 +190,8 @@ inline constexpr size_t kSliceBytes = 16 << 10;
 
 template <class Tiles>
 constexpr LinearKernel kTileKernel = {
-    kTileRows,   2 * kTileRows,   kTileRowBytes, kSliceBytes,      tile_blocks,
-    prepare_row, multiply<Tiles>, finish,        Tiles::configure, Tiles::release,
+    kTileRows, 2 * kTileRows,    kTileRowBytes,  kSliceBytes, tile_blocks, prepare_row,           multiply<Tiles>,
+    finish,    Tiles::configure, Tiles::release, kStep,       0,           multiply_pairs<Tiles>,
 };
 
 }  // namespace

@@ -81,6 +81,9 @@ struct LinearKernel {
   // Elements of a step, and bytes of 16 columns of weights; 0: of the dtype.
   int64_t step = kStep;
   size_t step_bytes = 0;
+  // multiply() from zero for several pairs of blocks, `pair_bytes` apart; the sums of each follow those of the one before.
+  // Null where that is no faster.
+  void (*multiply_pairs)(const TileJob& job, int pairs, size_t pair_bytes) = nullptr;
 
   int64_t steps(int64_t k) const { return steps_of(k, step); }
 };
