@@ -191,8 +191,11 @@ TEST(long_sums_give_the_specified_bits) {
 }
 
 TEST(many_rows_and_columns_give_the_specified_bits) {
-  const Problem p(DataType::bf16, {541, 320, 200}, DataType::bf16);
-  for (Isa isa : supported_isas()) expect_equal(p, isa, 2, p.shape.m);
+  // Three blocks of rows, of which L2 keeps all or, of the second shape, two.
+  for (const Shape& shape : {Shape{541, 320, 200}, Shape{541, 40, 3000}}) {
+    const Problem p(DataType::bf16, shape, DataType::bf16);
+    for (Isa isa : supported_isas()) expect_equal(p, isa, 2, shape.m);
+  }
 }
 
 // More rows than one round prepares, so that the threads run several rounds.

@@ -77,18 +77,32 @@ LinearRun::LinearRun(const LinearKernel& kernel, const LinearArgs& args, const W
 void LinearRun::plan_columns() {
   int64_t blocks = 0;
   for (const LinearPart& part : args_.parts) blocks += BlockRange(part).end - BlockRange(part).begin;
+  const size_t block_bytes = x_bytes_ / static_cast<size_t>(rows_.blocks);
+  together_ = std::max<int64_t>(worker_.count, static_cast<int64_t>(kRowsInCache / std::max<size_t>(block_bytes, 1)));
   tile_blocks_ = kernel_.blocks(static_cast<int>(rows_.largest_group()));
   slice_steps_ = std::max<int64_t>(steps_, 1);
   if (rows_.groups > 1) {
     const auto most = std::max<int64_t>(static_cast<int64_t>(kernel_.slice_bytes / (block_step_ * kPairBlocks)), 1);
     slice_steps_ = ceil_div(slice_steps_, ceil_div(slice_steps_, most));
   }
-  // Larger tasks while there remain eight for each thread.
-  while (task_blocks_ * 2 <= kTaskBlocks && rows_.blocks * blocks >= 16 * task_blocks_ * worker_.count)
-    task_blocks_ *= 2;
+  task_blocks_ = task_width(blocks);
   for (const LinearPart& part : args_.parts) {
     panels_ += ceil_div(BlockRange(part).end - BlockRange(part).begin, task_blocks_);
   }
+}
+
+// Returns the width of tasks, the widest with which no thread gets more than a little more of the `blocks` than another.
+// Wide tasks read the rows less often; when rows are read once, narrow ones divide better among threads that are held up.
+int64_t LinearRun::task_width(int64_t blocks) const {
+  const auto tasks = [&](int64_t width) { return rows_.blocks * ceil_div(blocks, width); };
+  const auto longest = [&](int64_t width) { return ceil_div(tasks(width), worker_.count) * width; };
+  const bool once = rows_.groups == 1;  // the rows are in registers or L1 anyway
+  const int64_t most = once ? kTaskBlocks / 2 : kTaskBlocks, least_tasks = (once ? 8 : 2) * worker_.count;
+  int64_t widest = kPairBlocks;
+  for (int64_t width = 2 * kPairBlocks; width <= most && tasks(width) >= least_tasks; width += kPairBlocks) {
+    if (32 * longest(width) <= 33 * longest(kPairBlocks)) widest = width;
+  }
+  return widest;
 }
 
 // [slice of k][group][step][row]: while a slice of the weights is in L1, all rows are read in one ascending
@@ -120,10 +134,13 @@ void LinearRun::prepare_all() {
   for (int64_t g = 0; g < rows_.groups; ++g) prepare_group(g);
 }
 
-// Tasks of the same columns follow each other, so that the threads share these weights in their caches.
+// Tasks of the same columns follow each other, so that the threads share these weights in their caches; but no more of
+// them than the rows of which stay in L2, too.
 void LinearRun::task(int64_t index) {
-  const int64_t row_block = index % rows_.blocks;
-  int64_t panel_index = index / rows_.blocks;
+  const int64_t first = index / (together_ * panels_) * together_, here = std::min(together_, rows_.blocks - first);
+  index -= first * panels_;
+  const int64_t row_block = first + index % here;
+  int64_t panel_index = index / here;
   for (const LinearPart& part : args_.parts) {
     const BlockRange range(part);
     const int64_t panels = ceil_div(range.end - range.begin, task_blocks_);
