@@ -348,10 +348,17 @@ inline KeyValues<int8_t> rounded_rows(const SelfAttentionArgs& args, const Worke
   return blocks_of(keys, values, layout);
 }
 
-// The Job of what both kernels' arguments name alike; without causal, lengths and the width of a table.
+// Returns the longest of some lengths that nobody has checked yet, at least 0.
+inline int64_t longest_of(const TensorView& lengths) {
+  const int32_t* begin = lengths.as<int32_t>();
+  return std::accumulate(begin, begin + lengths.numel(), 0, [](int32_t a, int32_t b) { return std::max(a, b); });
+}
+
+// The Job of what both kernels' arguments name alike, with up to `longest` tokens a sequence; without causal, lengths and
+// the width of a table.
 template <Isa isa, typename T, typename E, typename Args>
-inline Job<T, E> job_of(const Args& args, const KeyValues<E>& kv, int64_t batch) {
-  return {.products = attention_products(isa, args.q.dtype),
+inline Job<T, E> job_of(const Args& args, const KeyValues<E>& kv, int64_t batch, int64_t longest) {
+  return {.products = attention_products(isa, args.q.dtype, longest * (args.heads / args.kv_heads)),
           .q = args.q.template as<T>(),
           .out = args.out.template as<T>(),
           .kv = kv,
@@ -363,20 +370,14 @@ inline Job<T, E> job_of(const Args& args, const KeyValues<E>& kv, int64_t batch)
           .mask_rows = args.mask_rows};
 }
 
-// Returns the longest of some lengths that nobody has checked yet, at least 0.
-inline int64_t longest_of(const TensorView& lengths) {
-  const int32_t* begin = lengths.as<int32_t>();
-  return std::accumulate(begin, begin + lengths.numel(), 0, [](int32_t a, int32_t b) { return std::max(a, b); });
-}
-
 template <Isa isa>
 inline void self_attention(const SelfAttentionArgs& args, const Worker& worker) {
-  const int64_t tokens = args.q.dim(0);
-  if (!mask_rows_suffice(args.mask, args.mask_rows, longest_of(args.seq_len), tokens, worker)) return;
+  const int64_t tokens = args.q.dim(0), longest = longest_of(args.seq_len);
+  if (!mask_rows_suffice(args.mask, args.mask_rows, longest, tokens, worker)) return;
   with_float_type(args.q.dtype, worker, [&](auto tag) {
     using T = decltype(tag);
     const auto attend = [&]<typename E>(const KeyValues<E>& kv) {
-      Job<T, E> job = job_of<isa, T>(args, kv, args.seq_len.numel());
+      Job<T, E> job = job_of<isa, T>(args, kv, args.seq_len.numel(), longest);
       job.causal = args.causal;
       job.q_lens = args.seq_len.as<int32_t>();
       Worker own = worker;
@@ -391,6 +392,7 @@ inline void self_attention(const SelfAttentionArgs& args, const Worker& worker) 
 template <Isa isa>
 inline void paged_attention(const PagedAttentionArgs& args, const Worker& worker) {
   const int64_t block_size = args.k_cache.dim(1), table_width = args.block_tables.dim(1);
+  const int64_t longest = args.q_lens.data != nullptr ? longest_of(args.q_lens) : 1;
   if (!mask_rows_suffice(args.mask, args.mask_rows, longest_of(args.context_lens), args.q.dim(0), worker)) return;
   with_float_type(args.q.dtype, worker, [&](auto tag) {
     using T = decltype(tag);
@@ -398,7 +400,7 @@ inline void paged_attention(const PagedAttentionArgs& args, const Worker& worker
       kv.table = args.block_tables.as<int32_t>();
       kv.block_size = block_size;
       kv.blocks = args.k_cache.dim(0);
-      Job<T, E> job = job_of<isa, T>(args, kv, args.context_lens.numel());
+      Job<T, E> job = job_of<isa, T>(args, kv, args.context_lens.numel(), longest);
       job.causal = true;
       job.q_lens = args.q_lens.as<int32_t>();
       job.context_lens = args.context_lens.as<int32_t>();
