@@ -148,6 +148,9 @@ class Backend(ABC):
     #: True if engines copy what `set_weights` and `set_weight_part` give them.
     copies_weights: bool = False
 
+    #: True if attention is faster on a cache in an order of the engine's own, see `ReshapeAndCache`.
+    packs_caches: bool = False
+
     #: Name of the layouts of packed weights that stores `save` and `load`; `None` if they cannot.
     packed_layout: str | None = None
 

@@ -44,6 +44,7 @@ class CpuBackend(NativeBackend):
     """
 
     name = "cpu"
+    packs_caches = True
     quantizations = frozenset(QUANTIZATIONS)
     block_formats = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"))
 

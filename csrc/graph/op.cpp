@@ -79,8 +79,8 @@ std::vector<OpSignature> vector_signatures() {
 std::vector<OpSignature> attention_signatures() {
   return {
       {"SelfAttention", {4, 5}, {1, 1}, with(attention_attributes("PA_ENCODER"), {"is_triu_mask", false})},
-      {"PagedAttention", {5, 7}, {1, 1}, attention_attributes("CALC_TYPE_UNDEFINED")},
-      {"ReshapeAndCache", {5, 5}, {0, 0}, {{"int8_kv", false}}, {2, 3}},
+      {"PagedAttention", {5, 7}, {1, 1}, with(attention_attributes("CALC_TYPE_UNDEFINED"), {"packed_kv", false})},
+      {"ReshapeAndCache", {5, 5}, {0, 0}, {{"int8_kv", false}, {"packed_kv", false}}, {2, 3}},
   };
 }
 

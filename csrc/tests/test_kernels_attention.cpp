@@ -107,7 +107,7 @@ ScratchSize prefill_scratch(const Sequences& s) { return cpu::self_attention_scr
 
 // The sequences' keys and values in a paged cache, with the blocks in a mixed order.
 struct Cache {
-  Array k, v, tables;
+  Array k, v, tables, slots;
   int64_t block_size;
 
   Cache(const Sequences& s, int64_t size) : block_size(size) {
@@ -121,13 +121,13 @@ struct Cache {
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), std::mt19937(5));
     tables = int_array({batch, width}, order);
-    std::vector<int> slots;
+    std::vector<int> places;
     for (int64_t b = 0; b < batch; ++b)
       for (int64_t t = 0; t < s.lengths[static_cast<size_t>(b)]; ++t)
-        slots.push_back(static_cast<int>(tables.at(b * width + t / size) * static_cast<double>(size)) +
+        places.push_back(static_cast<int>(tables.at(b * width + t / size) * static_cast<double>(size)) +
                         static_cast<int>(t % size));
-    const Array where = int_array({static_cast<int64_t>(slots.size())}, slots);
-    run_everywhere(&KernelTable::reshape_and_cache, cpu::ReshapeAndCacheArgs{s.k, s.v, k, v, where}, {&k, &v});
+    slots = int_array({static_cast<int64_t>(places.size())}, places);
+    run_everywhere(&KernelTable::reshape_and_cache, cpu::ReshapeAndCacheArgs{s.k, s.v, k, v, slots}, {&k, &v});
   }
   // A cache of int8 whose scales are NaN.
   static Array unwritten(std::vector<int64_t> shape) {
@@ -141,6 +141,26 @@ struct Cache {
                 from.view().as<std::byte>() + static_cast<size_t>(i) * bytes, bytes);
   }
 };
+
+// Decodes over packed caches, of which what nobody wrote is NaN, and compares with `expected`. Each level has an order of
+// its own.
+void check_packed(const Sequences& s, const Cache& cache, cpu::PagedAttentionArgs args, Array& out,
+                  ScratchSize scratch) {
+  const Array expected = out;
+  Array k = cache.k, v = cache.v;
+  args.k_cache = k;
+  args.v_cache = v;
+  args.packed_kv = true;
+  for (const Isa isa : cpu::supported_isas())
+    for (const int threads : {1, 2, 3}) {
+      for (Array* each : {&k, &v}) each->fill([](int64_t) { return NAN; });
+      out.fill([](int64_t) { return 0; });
+      const cpu::ReshapeAndCacheArgs store{s.k, s.v, k, v, cache.slots, true};
+      CHECK(!run(isa, threads, &KernelTable::reshape_and_cache, store).has_value());
+      CHECK(!run(isa, threads, &KernelTable::paged_attention, args, scratch).has_value());
+      CHECK(k.guards_intact() && v.guards_intact() && out.same_bits(expected));
+    }
+}
 
 // Decoding the last n tokens of each sequence (n may be zero), compared with the rows of the prefill.
 void check_decode(const Sequences& s, int64_t block_size, const std::vector<int>& new_tokens, bool spec,
@@ -166,6 +186,7 @@ void check_decode(const Sequences& s, int64_t block_size, const std::vector<int>
   run_everywhere(&KernelTable::paged_attention, args, {&out}, scratch);
   for (int64_t t = 0; t < tokens; ++t)
     CHECK(out.same_bits(t * hq * dv, s.out, origin[static_cast<size_t>(t)] * hq * dv, hq * dv));
+  if (cpu::can_pack(cache.k) && cpu::can_pack(cache.v)) check_packed(s, cache, args, out, scratch);
 }
 
 void prefill(Sequences& s, bool causal = true) {
@@ -337,14 +358,48 @@ TEST(several_new_tokens_have_the_bits_of_prefill_rows) {
 TEST(split_contexts_have_the_same_bits) {
   Sequences s(DataType::bf16, {2, 1, 64, 64}, {1500});
   prefill(s);
+  check_decode(s, 128, {1}, false);
+  check_decode(s, 128, {3}, true);
   check_decode(s, 16, {1}, false);
   check_decode(s, 16, {3}, true);
   check_decode(s, 16, {1}, false, 0);  // no shared memory: not split
 }
 
+TEST(packed_caches) {
+  for (const Heads heads : {Heads{14, 2, 64, 64}, Heads{4, 4, 32, 32}, Heads{38, 19, 96, 96}, Heads{5, 1, 256, 256}})
+    for (const float cap : {0.0F, 0.5F}) {
+      Sequences s(DataType::bf16, heads, {150, 1, 64, 65, 97});
+      s.cap = cap;
+      prefill(s);
+      check_decode(s, 64, {1, 1, 1, 1, 1}, false);
+      check_decode(s, 128, {40, 1, 64, 0, 2}, true);
+    }
+}
+
+TEST(packed_values_that_are_not_finite_count_only_where_they_are_seen) {
+  Sequences s(DataType::bf16, {3, 1, 32, 32}, {90});
+  s.v.set(70 * 32, HUGE_VAL);
+  s.k.set(50 * 32 + 1, NAN);
+  prefill(s);
+  for (const int tokens : {90, 45, 1}) check_decode(s, 64, {tokens}, true);
+}
+
+TEST(a_packed_slot_that_is_written_twice_keeps_the_later_token) {
+  Sequences s(DataType::bf16, {2, 2, 32, 32}, {3, 1});
+  Array q(DataType::bf16, {1, 2, 32}), out(DataType::bf16, {1, 2, 32});
+  Cache::copy(s.q, 3, q, 0, 64);
+  Cache cache(s, 64);
+  cache.slots = int_array({4}, {5, -1, 64, 64});
+  const Array table = int_array({1, 1}, {1}), contexts = int_array({1}, {1});
+  const cpu::PagedAttentionArgs args{q, cache.k, cache.v, table, contexts, {}, {}, out, 2, 2, s.scale()};
+  Cache::copy(s.v, 3, out, 0, 64);  // a context of one position: its values
+  check_packed(s, cache, args, out, paged_attention_scratch(args, 3));
+}
+
 TEST(a_long_context_beside_short_ones_has_the_same_bits) {
   Sequences s(DataType::bf16, {6, 3, 64, 64}, {20, 30, 10, 5, 40, 1500, 70, 8, 16});
   prefill(s);
+  check_decode(s, 64, {1, 1, 1, 1, 1, 1, 1, 1, 1}, false);
   check_decode(s, 16, {1, 1, 1, 1, 1, 1, 1, 1, 1}, false);
   check_decode(s, 16, {1, 1, 1, 1, 1, 2, 1, 1, 0}, true);
   check_decode(s, 16, {1, 1, 1, 1, 1, 2, 1, 1, 0}, true, 0);

@@ -201,10 +201,11 @@ class PagedAttention(_Attention):
     or ALIBI `[B, heads, 1, longest]`. With SPEC, new token j of n sees the positions up to `context_len - n + j`. ATB
     reads this rule from a mask: MASK_TYPE_NORM `[longest, longest]` only repeats it and is not read elsewhere;
     MASK_TYPE_SPEC `[T, longest]`, added to the scores, may also hide more. `longest` is at least the longest context. A
-    context_len of 0 gives zeros. With `int8_kv`, caches are as `ReshapeAndCache` writes them.
+    context_len of 0 gives zeros. With `int8_kv` or `packed_kv`, caches are as `ReshapeAndCache` writes them.
     """
 
     calc_type: CalcType = CalcType.UNDEFINED
+    packed_kv: bool = field(default=False, kw_only=True)
 
     enums = (("mask_type", MaskType), ("calc_type", CalcType))
     input_names = ("q", "k_cache", "v_cache", "block_tables", "context_lens", "mask", "q_lens")
@@ -274,10 +275,12 @@ class ReshapeAndCache(Op):
     place), slots int32 `[T]`: the slot `block * block_size + offset` of each token; a negative slot skips the token.
     The op has no outputs. With `int8_kv`, caches are int8 `[num_blocks, block_size, kv_heads, head_dim + 4]`, and each
     head of a token becomes `DynamicQuant` of it: a block has rows `[block_size, kv_heads, head_dim]`, then the bytes of
-    their float32 scales `[block_size, kv_heads]`.
+    their float32 scales `[block_size, kv_heads]`. With `packed_kv`, nothing but `PagedAttention` of the same engine
+    reads the caches, so that an engine may keep their elements in an order of its own.
     """
 
     int8_kv: bool = False
+    packed_kv: bool = False
 
     input_names = ("k", "v", "k_cache", "v_cache", "slots")
     writes = (2, 3)

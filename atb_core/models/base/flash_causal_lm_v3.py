@@ -78,6 +78,8 @@ class FlashCausalLMV3(nn.Module):
     """
 
     model_status_cls: type[ModelStatus] = ModelStatus
+    #: False if an op other than attention reads the cache, which engines then keep as `ReshapeAndCache` describes it.
+    packed_kv_cache: bool = True
 
     def __init__(
         self,
@@ -197,6 +199,7 @@ class CausalLM(FlashCausalLMV3):
             self._symbolic_inputs,
             [self.hidden_states, *self.features],
             self._record,
+            self.packed_kv_cache,
         )
         #: Called with each step before it runs; by it, a group's first process tells the others.
         self.before_step: Callable[[Step], None] | None = None

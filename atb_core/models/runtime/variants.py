@@ -8,7 +8,7 @@ import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -23,10 +23,9 @@ from atb_core.graph.arrays import Array, HostArray, is_tensor, numpy_dtype
 from atb_core.graph.dim import Dim
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
-from atb_core.graph.ops.attention import SelfAttention
 from atb_core.graph.passes import run_passes
+from atb_core.graph.passes.caches import pack_caches, round_prefill
 from atb_core.graph.passes.linears import widen_outputs
-from atb_core.graph.passes.rewrite import Rewriter
 from atb_core.graph.tensor import Tensor
 from atb_core.models.runtime.inputs import CONSTANT_INPUTS, cache_names
 
@@ -155,15 +154,6 @@ class KVBinding:
         variant.kv_generation = self.generation
 
 
-def _rounding_prefill(network: Network) -> Network:
-    """Makes prefill attend to keys and values as the int8 cache has them, so that chunks of a prompt change no bit."""
-    rewriter = Rewriter(network)
-    for node in network.nodes:
-        op = replace(node.op, int8_kv=True) if isinstance(node.op, SelfAttention) else node.op
-        rewriter.keep(replace(node, op=op))
-    return rewriter.finish()
-
-
 def _same(some: Sequence[object], others: Sequence[object]) -> bool:
     return some is others or (len(some) == len(others) and all(map(operator.is_, some, others)))
 
@@ -188,6 +178,7 @@ class VariantStore:
         num_layers: number of layers, each with a KV cache.
         inputs: returns the keyword arguments of the model's symbolic forward for a base of variants.
         record: the model's symbolic forward; takes a variant's keyword arguments and returns its outputs by name.
+        packed_kv: whether engines may keep the cache in an order of their own.
     """
 
     def __init__(
@@ -197,6 +188,7 @@ class VariantStore:
         inputs: Callable[[str], dict[str, Any]],
         features: Sequence[FeatureDecorator],
         record: Callable[..., Mapping[str, Tensor]],
+        packed_kv: bool = True,
     ) -> None:
         self.backend = backend
         self.store = backend.new_store()
@@ -205,6 +197,7 @@ class VariantStore:
         self._inputs = inputs
         self._features = features
         self._record = record
+        self._packed_kv = packed_kv and backend.packs_caches
         self._cache_names = frozenset(chain.from_iterable(cache_names(num_layers)))
 
     def get(self, base: str, active: Sequence[FeatureDecorator] = ()) -> Variant:
@@ -251,13 +244,15 @@ class VariantStore:
             if base == "mixed" and not {"q_lens", "lm_head_indices"} <= {tensor.name for tensor in network.inputs}:
                 raise GraphError("forward reads q_lens or lm_head_indices in no way")
         is_int8 = any(cache.dtype is DataType.INT8 for cache in arguments.get("k_caches", ()))
-        return _rounding_prefill(network) if is_int8 else network
+        return round_prefill(network) if is_int8 else network
 
     def prepared(self, key: VariantKey, leave_out: Sequence[str] = ()) -> Network:
         """Returns the variant's network after the passes but those in `leave_out`, see `passes.pipeline`."""
         recorded = self.network(key)
         if self.backend.float32_logits:
             recorded = widen_outputs(recorded)
+        if self._packed_kv:
+            recorded = pack_caches(recorded, self._cache_names)
         return run_passes(recorded, self.backend.name, leave_out)
 
     def build(self, key: VariantKey, network: Network) -> Variant:

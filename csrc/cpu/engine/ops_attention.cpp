@@ -45,6 +45,12 @@ void check_caches(const Binding& b, const TensorView& k, const TensorView& v, in
   b.require_same(k, "the value cache", v);
 }
 
+// Returns whether a cache is packed: if no other op reads it and its shape allows it.
+bool packs(const Binding& b, const TensorView& cache) {
+  b.require(!b.flag("packed_kv") || !b.flag("int8_kv"), "packed_kv does not go with int8_kv");
+  return b.flag("packed_kv") && can_pack(cache);
+}
+
 void check_lengths(const Binding& b, const char* what, const TensorView& lengths, int64_t count) {
   b.require_dtype(what, lengths, DataType::i32);
   b.require_shape(what, lengths, {count});
@@ -138,10 +144,10 @@ Bound bind_paged_attention(const Binding& b) {
   const TensorView& mask = has_mask && (!spec || b.text("mask_type") == kSpec) ? b.in(5) : kNone;
   const TensorView& new_tokens = spec ? b.in(5 + has_mask) : kNone;
   const PagedAttentionArgs shapes{q,   k,     v,        tables,      lengths, mask,          new_tokens,
-                                  out, heads, kv_heads, scale_of(b), rows,    soft_cap_of(b)};
+                                  out, heads, kv_heads, scale_of(b), rows,    soft_cap_of(b), packs(b, k)};
   return {[run = b.kernels.paged_attention, &q, &k, &v, &tables, &lengths, &mask, &new_tokens, &out, heads, kv_heads,
-           rows, scale = shapes.scale, cap = shapes.soft_cap](const Worker& worker) {
-            run({q, k, v, tables, lengths, mask, new_tokens, out, heads, kv_heads, scale, rows, cap}, worker);
+           rows, scale = shapes.scale, cap = shapes.soft_cap, packed = shapes.packed_kv](const Worker& worker) {
+            run({q, k, v, tables, lengths, mask, new_tokens, out, heads, kv_heads, scale, rows, cap, packed}, worker);
           },
           paged_attention_scratch(shapes, b.threads), attention_work(q, q.dim(0), tables.dim(1) * k.dim(1))};
 }
@@ -153,8 +159,9 @@ Bound bind_reshape_and_cache(const Binding& b) {
   check_caches(b, k_cache, v_cache, k.dim(1), k.dim(2), k.dtype);
   b.require(is_float(k.dtype) || !b.flag("int8_kv"), "k is ", name(k.dtype), "; int8_kv needs a floating-point type");
   check_lengths(b, "slots", slots, k.dim(0));
-  return {[run = b.kernels.reshape_and_cache, &k, &v, &k_cache, &v_cache, &slots](const Worker& worker) {
-            run({k, v, k_cache, v_cache, slots}, worker);
+  return {[run = b.kernels.reshape_and_cache, &k, &v, &k_cache, &v_cache, &slots,
+           packed = packs(b, k_cache)](const Worker& worker) {
+            run({k, v, k_cache, v_cache, slots, packed}, worker);
           },
           {},
           static_cast<double>(4 * k.bytes())};

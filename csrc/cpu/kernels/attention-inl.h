@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "cpu/kernels/attention_cut-inl.h"
+#include "cpu/kernels/cache_packed-inl.h"
 
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 
@@ -93,7 +94,8 @@ class Attention {
   int64_t shares_of(int64_t rows, int64_t n) const {
     const int64_t groups = (rows + job_.products.kernel->max_rows - 1) / job_.products.kernel->max_rows;
     const int64_t pairs = (n + 2 * 16 - 1) / (2 * 16), values = value_width() / (2 * 16);
-    return (2 * kShares + 16) * pairs + groups * kShares * (pairs + values);
+    const int64_t packing = job_.kv.packed ? 0 : (2 * kShares + 16) * pairs;
+    return packing + groups * kShares * (pairs + values);
   }
 
   void begin(const Unit& unit) const {
@@ -177,18 +179,41 @@ class Attention {
     if (most == 0) return;
     const KeyValues<E> kv = kv_of(unit).from_head(kv_head);
     load_scales(kv, now, at(layout_.key_scales), at(layout_.value_scales));
-    pack_keys<T>(kv, job_.products, now, prefetch, bytes(layout_.keys));
-    if (fewest == now.n || values_are_finite(kv, now)) {
-      pack_values<T>(kv, job_.products, now, prefetch, bytes(layout_.values));
-      multiply_tile(row_count(unit), tile, rows(layout_.depth, first), prefetch);
+    const std::byte* keys = keys_of(kv, now, prefetch);
+    const std::byte* values = values_of(kv, now, prefetch);
+    // Integers are finite; their scales are in the weights.
+    if (fewest == now.n || kHasScales<E> || values_are_finite(job_.products, values, kv.dv)) {
+      multiply_tile(row_count(unit), tile, {keys, values}, rows(layout_.depth, first), prefetch);
     } else {
-      multiply_by_depth(row_count(unit), kv, tile, now, rows(layout_.chosen, first));
+      multiply_by_depth(row_count(unit), kv, tile, now, keys, rows(layout_.chosen, first));
     }
   }
 
-  void multiply_tile(int64_t count, int64_t tile, const Rows& rows, Prefetch<E>& prefetch) const {
-    const Tile packed{bytes(layout_.keys),
-                      bytes(layout_.values),
+  // Return the packed keys and values of a tile. Those of positions from now.n on are zeros, except for keys in a packed
+  // cache: their scores are not looked at.
+  const std::byte* keys_of(const KeyValues<E>& kv, Places now, Prefetch<E>& prefetch) const {
+    if (kv.packed) return reinterpret_cast<const std::byte*>(kv.keys + now.at[0] * kv.key_stride);
+    pack_keys<T>(kv, job_.products, now, prefetch, bytes(layout_.keys));
+    return bytes(layout_.keys);
+  }
+  const std::byte* values_of(const KeyValues<E>& kv, Places now, Prefetch<E>& prefetch) const {
+    std::byte* own = bytes(layout_.values);
+    if (kv.packed) {
+      const auto* tile = reinterpret_cast<const std::byte*>(kv.values + now.at[0] * kv.value_stride);
+      if (now.n == kTile) return tile;
+      copy_packed_values(job_.products, tile, kv.dv, now.n, own);
+    } else {
+      pack_values<T>(kv, job_.products, now, prefetch, own);
+    }
+    return own;
+  }
+
+  struct PackedTile {
+    const std::byte *keys, *values;
+  };
+  void multiply_tile(int64_t count, int64_t tile, PackedTile of, const Rows& rows, Prefetch<E>& prefetch) const {
+    const Tile packed{of.keys,
+                      of.values,
                       job_.kv.d,
                       job_.kv.dv,
                       tile * kTile,
@@ -203,7 +228,8 @@ class Attention {
 
   // Zero times infinity is NaN: with values that are not finite, the rows of each depth get values of their own, in
   // which the positions that they do not see are zeros.
-  void multiply_by_depth(int64_t count, const KeyValues<E>& kv, int64_t tile, Places now, const Rows& rows) const {
+  void multiply_by_depth(int64_t count, const KeyValues<E>& kv, int64_t tile, Places now, const std::byte* keys,
+                         const Rows& rows) const {
     const int32_t* depths = at<int32_t>(layout_.depth);
     int32_t* chosen = at<int32_t>(layout_.chosen);
     for (int depth = 1; depth <= now.n; ++depth) {
@@ -214,8 +240,8 @@ class Attention {
       }
       if (!any) continue;
       Prefetch<E> none(kv, 1, {}, 0);
-      pack_values<T>(kv, job_.products, {now.at, nullptr, depth}, none, bytes(layout_.values));
-      multiply_tile(count, tile, rows, none);
+      const std::byte* values = values_of(kv, {now.at, nullptr, depth}, none);
+      multiply_tile(count, tile, {keys, values}, rows, none);
     }
   }
 
@@ -309,13 +335,6 @@ inline bool mask_rows_suffice(const TensorView& mask, const MaskRows& rows, int6
   return false;
 }
 
-// Keys and values as they are, one row after another.
-template <typename E>
-inline KeyValues<E> rows_of(const TensorView& keys, const TensorView& values, int64_t heads) {
-  const int64_t d = keys.dim(-1), dv = values.dim(-1);
-  return {keys.as<E>(), values.as<E>(), heads * d, heads * dv, d, dv, 0, nullptr, 1, 0, {}, nullptr, nullptr};
-}
-
 // Keys and values of int8 in blocks, each d elements long.
 inline KeyValues<int8_t> blocks_of(const std::byte* keys, const std::byte* values, const Int8Layout& layout) {
   return {reinterpret_cast<const int8_t*>(keys),
@@ -400,6 +419,7 @@ inline void paged_attention(const PagedAttentionArgs& args, const Worker& worker
       kv.table = args.block_tables.as<int32_t>();
       kv.block_size = block_size;
       kv.blocks = args.k_cache.dim(0);
+      kv.packed = args.packed_kv;
       Job<T, E> job = job_of<isa, T>(args, kv, args.context_lens.numel(), longest);
       job.causal = true;
       job.q_lens = args.q_lens.as<int32_t>();

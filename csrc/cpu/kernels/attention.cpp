@@ -29,6 +29,10 @@ Products attention_products(Isa isa, DataType dtype, int64_t rows) {
   return {&linear_kernel(isa == Isa::amx_emulated ? best_isa() : isa, DataType::f32), Packing::floats};
 }
 
+bool can_pack(const TensorView& cache) {
+  return cache.dtype == DataType::bf16 && cache.rank == 4 && cache.dim(1) % kTile == 0 && cache.dim(3) % kStep == 0;
+}
+
 AttentionLayout attention_layout(int64_t heads, int64_t kv_heads, int64_t d, int64_t dv) {
   AttentionLayout layout;
   layout.rows = (std::max(kItemRows, heads / kv_heads) + kGroupRows - 1) / kGroupRows * kGroupRows;

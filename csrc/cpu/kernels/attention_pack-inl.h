@@ -12,8 +12,8 @@
 
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 
-// Keys and values from one kv head on: rows of d and dv elements of a type E, which is int8 for rows with scales.
-// Positions follow one another from `first_place`, or go by a block table.
+// Keys and values from one kv head on: rows of d and dv elements of a type E, which is int8 for rows with scales, or
+// packed tiles. Positions follow one another from `first_place`, or go by a block table.
 template <typename E>
 struct KeyValues {
   const E* keys;
@@ -25,11 +25,13 @@ struct KeyValues {
   int64_t block_size, blocks;
   Int8Layout layout;                           // of int8: the strides are 1 then
   const std::byte *key_scales, *value_scales;  // of int8: as keys and values, of this head
+  // Instead of kTile rows of each position there are kTile rows' worth of each head: its tile as it is packed.
+  bool packed = false;
 
   KeyValues from_head(int64_t head) const {
     KeyValues kv = *this;
-    kv.keys += head * d;
-    kv.values += head * dv;
+    kv.keys += head * d * (packed ? kTile : 1);
+    kv.values += head * dv * (packed ? kTile : 1);
     if (layout.heads == 0) return kv;
     kv.key_scales += head * static_cast<int64_t>(sizeof(float));
     kv.value_scales += head * static_cast<int64_t>(sizeof(float));
@@ -39,6 +41,13 @@ struct KeyValues {
 
 template <typename E>
 inline constexpr bool kHasScales = std::is_same_v<E, int8_t>;
+
+// Keys and values as they are, one row after another.
+template <typename E>
+inline KeyValues<E> rows_of(const TensorView& keys, const TensorView& values, int64_t heads) {
+  const int64_t d = keys.dim(-1), dv = values.dim(-1);
+  return {keys.as<E>(), values.as<E>(), heads * d, heads * dv, d, dv, 0, nullptr, 1, 0, {}, nullptr, nullptr};
+}
 
 // The places of a tile's positions, in rows (of int8, in bytes), and of their scales, in bytes.
 struct Places {
@@ -107,8 +116,10 @@ class Prefetch {
  public:
   // Until the tile is complete, shares() will be called for about so many shares.
   Prefetch(const KeyValues<E>& kv, int64_t heads, Places next, int64_t shares)
-      : runs_{run_of(kv.keys, kv.key_stride, heads * kv.d, next),
-              run_of(kv.values, kv.value_stride, heads * kv.dv, next)},
+      : runs_{kv.packed ? tiles_at(kv.keys, kv.key_stride, heads * kv.d, next)
+                        : run_of(kv.keys, kv.key_stride, heads * kv.d, next),
+              kv.packed ? tiles_at(kv.values, kv.value_stride, heads * kv.dv, next)
+                        : run_of(kv.values, kv.value_stride, heads * kv.dv, next)},
         next_(next),
         rate_(kOne * static_cast<uint64_t>(runs_[0].all() + runs_[1].all()) / static_cast<uint64_t>(shares + 1) + 1) {}
 
@@ -133,8 +144,11 @@ class Prefetch {
     int64_t all() const { return count * lines; }
   };
 
+  static int64_t lines(int64_t size) { return (size * static_cast<int64_t>(sizeof(E)) + 63) / 64; }
+  static Run tiles_at(const E* data, int64_t stride, int64_t n, Places next) {
+    return {data, stride, next.n > 0 ? 1 : 0, lines(kTile * n)};
+  }
   static Run run_of(const E* data, int64_t stride, int64_t n, Places next) {
-    const auto lines = [](int64_t size) { return (size * static_cast<int64_t>(sizeof(E)) + 63) / 64; };
     const int64_t last = next.n - 1;
     if (last < 0) return {data, stride, 0, 0};
     if ((next.at[last] - next.at[0]) * stride == last * n) return {data, stride, 1, lines(next.n * n)};
@@ -284,18 +298,16 @@ inline void pack_values(const KeyValues<E>& kv, const Products& products, Places
   }
 }
 
-// Returns true if the values hold neither infinities nor NaNs: then a weight of zero hides a position. Integers are
-// finite; their scales are in the weights.
-template <typename E>
-inline bool values_are_finite(const KeyValues<E>& kv, Places now) {
-  if constexpr (kHasScales<E>) return true;
-  uint32_t finite = 0xffffU;
-  for (int i = 0; i < now.n; ++i) {
-    const E* row = kv.values + now.at[i] * kv.value_stride;
-    for (int64_t c = 0; c < kv.dv; c += 16)
-      finite &= to_bits(lt(abs(load_up_to_16(row + c, kv.dv - c)), set1(HUGE_VALF)));
-  }
-  return finite == 0xffffU;
+// Returns true if packed values hold neither infinities nor NaNs: then a weight of zero hides a position.
+inline bool values_are_finite(const Products& products, const std::byte* packed, int64_t dv) {
+  constexpr uint32_t kLow = 0x7f80, kHigh = kLow << 16;  // exponents of bf16; the high one is also that of float32
+  const uint32_t low = products.packing == Packing::floats ? 0 : kLow;
+  const auto* words = reinterpret_cast<const uint32_t*>(packed);
+  const size_t count = products.pair_bytes(kTile) / sizeof(uint32_t) * static_cast<size_t>(padded(dv) / kStep);
+  uint32_t found = 0;
+  for (size_t i = 0; i < count; ++i)
+    found |= ((words[i] & kHigh) == kHigh ? 1U : 0U) | ((words[i] & low) == kLow ? 1U : 0U);
+  return found == 0;
 }
 
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL

@@ -3,6 +3,9 @@
 
 #include <cstring>
 
+#include "cpu/kernels/cache_int8-inl.h"
+#include "cpu/kernels/cache_packed-inl.h"
+
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 
 // Copies the bytes [begin, end) of each token's row to its slot.
@@ -17,48 +20,9 @@ inline void write_slots(const TensorView& from, const TensorView& cache, const i
   }
 }
 
-// How a cache of int8 is laid out, in bytes: each block has the rows of its slots, [block_size, heads, size], and then
-// their scales, float32 [block_size, heads].
-struct Int8Layout {
-  int64_t block_size, heads, size;
-
-  int64_t block_bytes() const { return block_size * heads * (size + static_cast<int64_t>(sizeof(float))); }
-  // Where head 0 of a slot is, and its scale.
-  int64_t row(int64_t block, int64_t offset) const { return block * block_bytes() + offset * heads * size; }
-  int64_t scale(int64_t block, int64_t offset) const {
-    return row(block, block_size) + offset * heads * static_cast<int64_t>(sizeof(float));
-  }
-};
-
-// Rounds one head of a token.
-template <typename T>
-inline void write_int8(const T* x, const Int8Layout& layout, int64_t slot, int64_t head, std::byte* cache) {
-  const int64_t block = slot / layout.block_size, offset = slot % layout.block_size;
-  const float scale =
-      quantize_row(x, layout.size, reinterpret_cast<int8_t*>(cache + layout.row(block, offset) + head * layout.size));
-  std::memcpy(cache + layout.scale(block, offset) + head * static_cast<int64_t>(sizeof scale), &scale, sizeof scale);
-}
-
-// Threads share the heads of keys and of values.
-inline void write_int8_slots(const ReshapeAndCacheArgs& args, const Worker& worker) {
-  const int64_t heads = args.k.dim(1), size = args.k.dim(2);
-  const Int8Layout layout{args.k_cache.dim(1), heads, size};
-  const auto [begin, end] = worker.share(2 * heads);
-  with_float_type(args.k.dtype, worker, [&, begin = begin, end = end](auto tag) {
-    using T = decltype(tag);
-    for (int64_t each = begin; each < end; ++each) {
-      const int64_t head = each % heads;
-      const T* x = (each < heads ? args.k : args.v).as<T>() + head * size;
-      std::byte* cache = (each < heads ? args.k_cache : args.v_cache).as<std::byte>();
-      for (int64_t t = 0; t < args.k.dim(0); ++t)
-        if (const int32_t slot = args.slots.as<int32_t>()[t]; slot >= 0)
-          write_int8(x + t * heads * size, layout, slot, head, cache);
-    }
-  });
-}
-
 // Threads share the bytes of a row, not the tokens: then it is the later token that stays in a slot named twice.
 // All slots are looked at before any is written, so that a bad one leaves the cache as it was.
+template <Isa isa>
 inline void reshape_and_cache(const ReshapeAndCacheArgs& args, const Worker& worker) {
   const int64_t tokens = args.k.dim(0);
   const int64_t limit = args.k_cache.count(0, 2);
@@ -66,6 +30,8 @@ inline void reshape_and_cache(const ReshapeAndCacheArgs& args, const Worker& wor
   for (int64_t t = 0; t < tokens; ++t)
     if (slots[t] >= limit) return worker.error->report("slot is outside the key/value cache", t, slots[t], limit);
   if (args.k_cache.dtype == DataType::i8 && args.k.dtype != DataType::i8) return write_int8_slots(args, worker);
+  if (args.packed_kv)
+    return write_packed_slots(args, attention_products(isa, DataType::bf16, kGroupRows), worker);
   const auto copy = [&](const TensorView& from, const TensorView& cache) {
     const int64_t row = from.count(1, from.rank) * static_cast<int64_t>(itemsize(from.dtype));
     const auto [begin, end] = worker.share(row, kAlignment);

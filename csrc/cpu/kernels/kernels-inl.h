@@ -16,8 +16,10 @@
 #include "cpu/kernels/quantize-inl.h"
 #include "cpu/kernels/moe-inl.h"
 #include "cpu/kernels/lora-inl.h"
-#include "cpu/kernels/cache-inl.h"
+#include "cpu/kernels/cache_int8-inl.h"
 #include "cpu/kernels/attention_pack-inl.h"
+#include "cpu/kernels/cache_packed-inl.h"
+#include "cpu/kernels/cache-inl.h"
 #include "cpu/kernels/attention_weigh-inl.h"
 #include "cpu/kernels/attention_tile-inl.h"
 #include "cpu/kernels/attention-inl.h"
@@ -40,7 +42,7 @@ inline constexpr KernelTable kTable = {rms_norm,
                                        lora,
                                        quantize,
                                        dynamic_quant,
-                                       reshape_and_cache,
+                                       reshape_and_cache<isa>,
                                        self_attention<isa>,
                                        paged_attention<isa>};
 

@@ -153,10 +153,15 @@ struct CastArgs {
 // k [T, KV, Dk], v [T, KV, Dv] -> caches [blocks, block size, KV, D]; slots i32 [T], a negative one is skipped.
 // If a slot comes twice the later token stays. Caches of i8 for k and v of floats, [blocks, block size, KV, D + 4], get
 // each head of a token as dynamic_quant makes it; the bytes of a block are the rows i8 [block size, KV, D] and then their
-// scales f32 [block size, KV].
+// scales f32 [block size, KV]. packed_kv: only paged_attention with packed_kv, of the same level, reads the caches, which
+// can_pack().
 struct ReshapeAndCacheArgs {
   TensorView k, v, k_cache, v_cache, slots;
+  bool packed_kv = false;
 };
+
+// Returns true if attention can read a cache of this dtype and shape as its products want it.
+bool can_pack(const TensorView& cache);
 
 // Which row of a mask [..., rows, columns] belongs to a query token and a head: the sum of their numbers times these.
 struct MaskRows {
@@ -184,13 +189,15 @@ struct SelfAttentionArgs {
 // i32 [B] (with the new tokens). q_lens, if it has data: i32 [B], new tokens of each sequence; otherwise one each.
 // New token j of n sees positions <= context_len - n + j. Tokens of a sequence with context_len 0 give zeros.
 // mask, if it has data: [..., rows, >= longest context] of any float dtype, added to the scaled scores; soft_cap as
-// above. Caches may be of i8, [blocks, block size, KV, D + 4], as reshape_and_cache writes them.
+// above. Caches may be of i8, [blocks, block size, KV, D + 4], as reshape_and_cache writes them; packed_kv: as it writes
+// them with packed_kv.
 struct PagedAttentionArgs {
   TensorView q, k_cache, v_cache, block_tables, context_lens, mask, q_lens, out;
   int64_t heads = 0, kv_heads = 0;
   float scale = 1;
   MaskRows mask_rows{.sequence = 1};
   float soft_cap = 0;
+  bool packed_kv = false;
 };
 
 // per_thread is needed. Less shared memory than stated (even none) only means that short queries over long contexts
