@@ -125,7 +125,7 @@ struct Cache {
     for (int64_t b = 0; b < batch; ++b)
       for (int64_t t = 0; t < s.lengths[static_cast<size_t>(b)]; ++t)
         places.push_back(static_cast<int>(tables.at(b * width + t / size) * static_cast<double>(size)) +
-                        static_cast<int>(t % size));
+                         static_cast<int>(t % size));
     slots = int_array({static_cast<int64_t>(places.size())}, places);
     run_everywhere(&KernelTable::reshape_and_cache, cpu::ReshapeAndCacheArgs{s.k, s.v, k, v, slots}, {&k, &v});
   }

@@ -19,7 +19,6 @@
 namespace atb_core {
 namespace {
 
-constexpr size_t kHugePage = size_t{2} << 20;
 // Below this, memory is the C library's.
 constexpr size_t kOwnPages = size_t{128} << 10;
 
@@ -33,6 +32,10 @@ constexpr bool has_own_pages(size_t bytes) { return bytes >= kOwnPages; }
 size_t whole_pages(size_t bytes) {
   static const auto kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return align_up(bytes, kPage);
+}
+
+void advise_huge_pages(uintptr_t begin, uintptr_t end) {
+  static_cast<void>(madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE));
 }
 
 // Address space in which one thread's buffers follow each other, so that the end of one and the begin of the next share
@@ -72,7 +75,8 @@ class Region {
     if (next_ > start) munmap(start, static_cast<size_t>(next_ - start));
     if (start + mapped > end_) munmap(end_, static_cast<size_t>(start + mapped - end_));
     // If the operating system does not grant huge pages, ordinary ones are used.
-    static_cast<void>(madvise(next_, bytes / kHugePage * kHugePage, MADV_HUGEPAGE));
+    advise_huge_pages(reinterpret_cast<uintptr_t>(next_),
+                      reinterpret_cast<uintptr_t>(next_) + bytes / kHugePage * kHugePage);
     return true;
   }
 
@@ -100,11 +104,17 @@ constexpr bool has_own_pages(size_t) { return false; }
 size_t whole_pages(size_t bytes) { return bytes; }
 std::byte* map(size_t bytes) { out_of_memory(bytes); }
 int munmap(void*, size_t) { return 0; }
+void advise_huge_pages(uintptr_t, uintptr_t) {}
 const std::byte* map_file(int, size_t) { fail("files are not mapped on this system"); }
 
 #endif
 
 }  // namespace
+
+void ask_for_huge_pages(const std::byte* begin, const std::byte* end) {
+  const uintptr_t first = reinterpret_cast<uintptr_t>(begin) / kHugePage * kHugePage;
+  advise_huge_pages(first, align_up(reinterpret_cast<uintptr_t>(end), kHugePage));
+}
 
 FileMapping::FileMapping(int descriptor, size_t bytes) : data_(map_file(descriptor, bytes)), bytes_(bytes) {}
 

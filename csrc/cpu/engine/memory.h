@@ -56,4 +56,10 @@ class Buffer {
   std::shared_ptr<const FileMapping> file_;
 };
 
+inline constexpr size_t kHugePage = size_t{2} << 20;
+
+// Asks for huge pages where [begin, end) has no memory yet, of whole huge pages: what is next to it is asked for, too.
+// Without effect where the operating system grants none, or memory is not the process's own.
+void ask_for_huge_pages(const std::byte* begin, const std::byte* end);
+
 }  // namespace atb_core

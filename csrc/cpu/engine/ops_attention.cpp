@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <string_view>
 
+#include "cpu/engine/memory.h"
 #include "cpu/engine/ops.h"
 #include "cpu/kernels/kernels.h"
 
@@ -143,13 +144,31 @@ Bound bind_paged_attention(const Binding& b) {
   // With SPEC the causal rule is built in; a mask of the type NORM holds the same rule and is not read.
   const TensorView& mask = has_mask && (!spec || b.text("mask_type") == kSpec) ? b.in(5) : kNone;
   const TensorView& new_tokens = spec ? b.in(5 + has_mask) : kNone;
-  const PagedAttentionArgs shapes{q,   k,     v,        tables,      lengths, mask,          new_tokens,
+  const PagedAttentionArgs shapes{q,   k,     v,        tables,      lengths, mask,           new_tokens,
                                   out, heads, kv_heads, scale_of(b), rows,    soft_cap_of(b), packs(b, k)};
   return {[run = b.kernels.paged_attention, &q, &k, &v, &tables, &lengths, &mask, &new_tokens, &out, heads, kv_heads,
            rows, scale = shapes.scale, cap = shapes.soft_cap, packed = shapes.packed_kv](const Worker& worker) {
             run({q, k, v, tables, lengths, mask, new_tokens, out, heads, kv_heads, scale, rows, cap, packed}, worker);
           },
           paged_attention_scratch(shapes, b.threads), attention_work(q, q.dim(0), tables.dim(1) * k.dim(1))};
+}
+
+// The least bytes of a cache that a step fills at once for which huge pages are asked for.
+constexpr size_t kManyBytes = kHugePage / 8;
+
+// Asks for huge pages where many tokens are stored side by side: attention over a long context waits for page tables
+// otherwise, a fifth of its time. Where few tokens are, a huge page would be cleared in vain, in the middle of a decode
+// step, which took ten times as long then.
+void ask_for_pages(const TensorView& cache, const TensorView& slots) {
+  const size_t row = static_cast<size_t>(cache.count(2, 4)) * itemsize(cache.dtype);
+  const int64_t tokens = slots.dim(0), limit = cache.count(0, 2);
+  const auto* slot = slots.as<int32_t>();
+  for (int64_t t = 0, n = 1; t < tokens; t += n, n = 1) {
+    while (t + n < tokens && slot[t + n] == slot[t] + n) ++n;
+    if (slot[t] < 0 || slot[t] + n > limit || static_cast<size_t>(n) * row < kManyBytes) continue;
+    const std::byte* begin = cache.as<std::byte>() + static_cast<size_t>(slot[t]) * row;
+    ask_for_huge_pages(begin, begin + static_cast<size_t>(n) * row);
+  }
 }
 
 Bound bind_reshape_and_cache(const Binding& b) {
@@ -161,6 +180,11 @@ Bound bind_reshape_and_cache(const Binding& b) {
   check_lengths(b, "slots", slots, k.dim(0));
   return {[run = b.kernels.reshape_and_cache, &k, &v, &k_cache, &v_cache, &slots,
            packed = packs(b, k_cache)](const Worker& worker) {
+            if (k.bytes() >= kManyBytes) {
+              if (worker.index == 0) ask_for_pages(k_cache, slots);
+              if (worker.index == 0) ask_for_pages(v_cache, slots);
+              worker.sync();
+            }
             run({k, v, k_cache, v_cache, slots, packed}, worker);
           },
           {},

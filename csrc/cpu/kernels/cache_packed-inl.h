@@ -42,7 +42,8 @@ inline void write_packed_value(const Products& products, const Bf16* v, int64_t 
                    static_cast<size_t>(word) * 64 + (high ? sizeof(Bf16) : 0);
   for (int64_t c = 0; c < dv; ++c)
     std::memcpy(row + static_cast<size_t>(c / 32) * products.pair_bytes(kTile) +
-                    static_cast<size_t>(c / 16 % 2) * products.block_step() + static_cast<size_t>(c % 16) * sizeof(float),
+                    static_cast<size_t>(c / 16 % 2) * products.block_step() +
+                    static_cast<size_t>(c % 16) * sizeof(float),
                 v + c, sizeof(Bf16));
 }
 
