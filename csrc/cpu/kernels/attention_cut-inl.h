@@ -139,13 +139,24 @@ inline int64_t most_heads(const Job<T, E>& job, int64_t item_tokens) {
   return std::clamp<int64_t>(std::min(kItemRows / rows, kTileBytes / bytes), 1, job.kv_heads);
 }
 
+// Returns into how many blocks a sequence's tokens are cut: as few as give all threads the same work, because the keys and
+// values are read for each block: with four rounds of items, 16 tokens behind 8,192 took twice as long.
+inline int64_t token_blocks(int64_t kv_heads, int64_t threads) {
+  for (int64_t rounds = 1;; ++rounds) {
+    const int64_t blocks = (rounds * threads + kv_heads - 1) / kv_heads, items = blocks * kv_heads;
+    if (rounds == 4 || 8 * ((items + threads - 1) / threads) * threads <= 9 * items) return blocks;
+  }
+}
+
 // Chooses the cut. With few long items for many threads, or one that is much longer than others, such as a prompt beside
 // sequences that decode, tiles are shared if there is memory for the partial results.
 template <typename T, typename E>
 inline Cut cut_job(const Job<T, E>& job, const Worker& worker) {
   const int64_t threads = worker.count;
+  int64_t longest_q = 1;
+  for (int64_t b = 0; b < job.batch; ++b) longest_q = std::max(longest_q, job.q_len(b));
+  const int64_t blocks = token_blocks(job.kv_heads, threads), fair = (longest_q + blocks - 1) / blocks;
   // Several register blocks an item, even if that leaves fewer items than would balance best.
-  const int64_t fair = job.tokens * job.kv_heads / (4 * threads) + 1;
   const int64_t least = std::max<int64_t>(1, 12 / job.group()), most = std::max<int64_t>(1, kItemRows / job.group());
   const int64_t item_tokens = std::clamp(fair, std::min(least, most), most), heads = most_heads(job, item_tokens);
   Cut cut{item_tokens, heads};
@@ -158,14 +169,19 @@ inline Cut cut_job(const Job<T, E>& job, const Worker& worker) {
     total += n * job.kv_heads * tiles;
     longest = std::max(longest, tiles);
   }
+  // Returns true if no thread has to do much more than its share when items have so many heads, even if all are as long as
+  // the longest, or a thread takes that one last.
+  const auto is_fair = [&](int64_t item_heads) {
+    const int64_t item = item_heads * longest;
+    const int64_t units = items / job.kv_heads * ((job.kv_heads + item_heads - 1) / item_heads);
+    const int64_t makespan = std::min((units + threads - 1) / threads * item, (total + (threads - 1) * item) / threads);
+    return 8 * makespan * threads <= 9 * total;
+  };
   // The longest item is at most half of what a thread has to do.
   cut.item_heads = std::clamp<int64_t>(total / std::max<int64_t>(1, 2 * threads * longest), 1, heads);
-  // At worst, without splitting: all items are as long as the longest, or a thread takes that one last.
-  const int64_t item = cut.item_heads * longest;
-  const int64_t units = items / job.kv_heads * ((job.kv_heads + cut.item_heads - 1) / cut.item_heads);
-  const int64_t makespan = std::min((units + threads - 1) / threads * item, (total + (threads - 1) * item) / threads);
+  if (!is_fair(cut.item_heads)) cut.item_heads = 1;
   const size_t bytes = static_cast<size_t>(job.tokens * job.heads * longest * partial_size(job.kv.dv)) * sizeof(float);
-  if (total < 4 * threads || 8 * makespan * threads <= 9 * total || bytes > worker.shared_bytes) return cut;
+  if (total < 4 * threads || is_fair(cut.item_heads) || bytes > worker.shared_bytes) return cut;
   cut.item_heads = heads;
   cut.tile_step = std::max<int64_t>(1, total / (4 * threads * heads));
   cut.tile_limit = longest;
