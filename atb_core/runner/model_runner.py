@@ -266,7 +266,10 @@ class ModelRunner:
 
     @property
     def kv_cache(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of each layer as tensors [num_blocks, block_size, num_kv_heads, head_size (+ 4 in int8)]."""
+        """Keys and values of each layer as tensors [num_blocks, block_size, num_kv_heads, head_size (+ 4 in int8)].
+
+        The CPU engine has the elements of a block in an order of its own, in bfloat16; blocks may be copied whole.
+        """
         return self._cache.tensors
 
     @property

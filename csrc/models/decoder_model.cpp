@@ -92,12 +92,13 @@ Value DecoderModel::attention(ModelGraph& graph, int64_t index, Value x, const I
   q = graph.reshape(turned[0], {kTokens, heads, dim});
   k = graph.reshape(turned[1], {kTokens, kv_heads, dim});
   const Value v = graph.reshape(parts[2], {kTokens, kv_heads, dim});
-  graph.reshape_and_cache(k, v, k_cache, v_cache, inputs.slots);
+  graph.reshape_and_cache(k, v, k_cache, v_cache, inputs.slots, param_.packed_cache);
   const double scale = 1.0 / std::sqrt(static_cast<double>(dim));
-  const Value out = param_.is_prefill ? graph.self_attention(q, k, v, inputs.mask, inputs.input_lengths, heads,
-                                                             kv_heads, scale, param_.int8_cache)
-                                      : graph.paged_attention(q, k_cache, v_cache, inputs.block_tables,
-                                                              inputs.input_lengths, heads, kv_heads, scale);
+  const Value out =
+      param_.is_prefill
+          ? graph.self_attention(q, k, v, inputs.mask, inputs.input_lengths, heads, kv_heads, scale, param_.int8_cache)
+          : graph.paged_attention(q, k_cache, v_cache, inputs.block_tables, inputs.input_lengths, heads, kv_heads,
+                                  scale, param_.packed_cache);
   const Value flat = graph.reshape(out, {kTokens, heads * dim});
   return linear(graph, prefix + ".dense", flat, {kHidden, heads * dim}, biases.dense);
 }

@@ -160,6 +160,8 @@ DecoderParameters DecoderParameters::from_json(const std::string& text) {
   result.dtype = read_dtype(given);
   result.float32_logits = given.flag("float32Logits", false);
   result.int8_cache = given.flag("int8KvCache", false);
+  result.packed_cache = given.flag("packedKvCache", false);
+  if (result.int8_cache && result.packed_cache) fail("'packedKvCache' does not go with 'int8KvCache'");
   if (given.has("rmsNormEps") && given.has("normEps")) fail("give either 'rmsNormEps' or 'normEps'");
   result.epsilon = given.number(given.has("rmsNormEps") ? "rmsNormEps" : "normEps", 0.0, 1.0);
   result.layers = given.integer("numHiddenLayers", 1, 1024);

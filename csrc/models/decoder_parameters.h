@@ -16,6 +16,7 @@ struct DecoderParameters {
   DataType dtype = DataType::f16;
   bool float32_logits = false;  // logits are not rounded to dtype
   bool int8_cache = false;      // keys and values are integers with a scale for each head of a token
+  bool packed_cache = false;    // engines may keep the cache in an order of their own
   double epsilon = 1e-5;
   int64_t layers = 0;
   int64_t heads = 0, kv_heads = 0, head_dim = 0;  // of this rank

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times attention: prefills, and decoding behind a long context and of many short ones, beside what the machine can do
 // at most.
-//   bench_attention [isa ...] [--threads N] [--passes N] [--dtype bf16] [--cpu-time] [--context N] [--int8]
+//   bench_attention [isa ...] [--threads N] [--passes N] [--dtype bf16] [--cpu-time] [--context N] [--new N] [--int8]
 // Each line gives the arithmetic done (causal: only what a row sees), the bytes of keys and values read, and the shares
 // of two limits measured in the same run: a loop of fused multiply-adds of float32 between registers, by which any
 // bf16 instruction does twice as many at best, and a read of memory that no cache holds. All levels and passes are
 // interleaved, and the medians are printed. --cpu-time measures one thread by the time that it runs, for a machine that
-// others use; --context N leaves out what is longer. --int8 decodes over a cache of int8, too.
+// others use; --context N leaves out prefills of more tokens, 1 all. --new N gives N new tokens of each sequence instead of
+// one. Decoding is over rows as they are and, in bf16, over packed ones, as a model's cache has them; --int8: of int8, too.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -29,6 +30,7 @@ using namespace atb_core::cpu;
 namespace {
 
 bool cpu_time = false, with_int8 = false;
+int64_t new_tokens = 1;
 
 double now() {
   timespec t{};
@@ -105,36 +107,43 @@ struct Shape {
 constexpr Shape kShapes[] = {{"14/2/64", 14, 2, 64}, {"9/3/64", 9, 3, 64}, {"32/8/128", 32, 8, 128}};
 constexpr int64_t kBlock = 128;
 
+enum class Cache { none, rows, packed, int8 };  // none: prefill
+constexpr const char* kCacheNames[] = {"prefill", "rows", "packed", "int8"};
+
 struct Case {
   Shape shape;
   int64_t context;
-  bool decode;
-  bool int8 = false;  // the cache
+  Cache cache;
   int64_t batch = 1;
   std::vector<std::vector<double>> seconds{};  // of each level
 
+  bool decode() const { return cache != Cache::none; }
+  bool int8() const { return cache == Cache::int8; }
+  int64_t tokens() const { return decode() ? batch * new_tokens : context; }
   int64_t blocks() const { return batch * ((context + kBlock - 1) / kBlock); }
 };
 
 // One layer's inputs; decoding cycles over caches of many layers, so that they come from memory.
 struct Inputs {
-  TensorView q, k, v, out, lengths, tables;
+  TensorView q, k, v, out, lengths, q_lens, tables;
   int64_t layers = 1;
   size_t cache_bytes = 0;
 
   Inputs(DataType dtype, const Case& c) {
     const Shape& s = c.shape;
-    const int64_t tokens = c.decode ? c.batch : c.context, blocks = c.blocks();
-    const int64_t width = s.d + (c.int8 ? 4 : 0);
-    const DataType cached = c.int8 ? DataType::i8 : dtype;
+    const int64_t tokens = c.tokens(), blocks = c.blocks();
+    const int64_t width = s.d + (c.int8() ? 4 : 0);
+    const DataType cached = c.int8() ? DataType::i8 : dtype;
     cache_bytes = static_cast<size_t>(blocks * kBlock * s.kv_heads * width) * itemsize(cached);
-    if (c.decode) layers = std::max<int64_t>(1, static_cast<int64_t>((size_t{128} << 20) / (2 * cache_bytes)));
+    if (c.decode()) layers = std::max<int64_t>(1, static_cast<int64_t>((size_t{128} << 20) / (2 * cache_bytes)));
     q = make(dtype, {tokens, s.heads, s.d});
     out = make(dtype, {tokens, s.heads, s.d});
-    const std::vector<int64_t> shape = c.decode ? std::vector<int64_t>{layers * blocks, kBlock, s.kv_heads, width}
-                                                : std::vector<int64_t>{tokens, s.kv_heads, s.d};
+    const std::vector<int64_t> shape = c.decode() ? std::vector<int64_t>{layers * blocks, kBlock, s.kv_heads, width}
+                                                  : std::vector<int64_t>{tokens, s.kv_heads, s.d};
     k = make(cached, shape);
     v = make(cached, shape);
+    q_lens = make(DataType::i32, {c.batch});
+    std::fill_n(q_lens.as<int32_t>(), c.batch, static_cast<int32_t>(new_tokens));
     lengths = make(DataType::i32, {c.batch});
     std::fill_n(lengths.as<int32_t>(), c.batch, static_cast<int32_t>(c.context));
     tables = make(DataType::i32, {c.batch, blocks / c.batch});
@@ -164,7 +173,7 @@ class Bench {
   double once(Isa isa, const Case& c, const Inputs& inputs) {
     const Shape& s = c.shape;
     const float scale = 0.125F;
-    if (!c.decode) {
+    if (!c.decode()) {
       const SelfAttentionArgs args{inputs.q,   inputs.k, inputs.v,   {},    inputs.lengths,
                                    inputs.out, s.heads,  s.kv_heads, scale, true};
       return run(kernel_table(isa).self_attention, args, self_attention_scratch(args, pool_.size()));
@@ -177,6 +186,8 @@ class Bench {
       args.k_cache.data = inputs.k.as<std::byte>() + offset;
       args.v_cache.data = inputs.v.as<std::byte>() + offset;
       args.k_cache.shape[0] = args.v_cache.shape[0] = c.blocks();
+      args.packed_kv = c.cache == Cache::packed;
+      if (new_tokens > 1) args.q_lens = inputs.q_lens;
       seconds += run(kernel_table(isa).paged_attention, args, paged_attention_scratch(args, pool_.size()));
     }
     return seconds / static_cast<double>(inputs.layers);
@@ -187,11 +198,12 @@ class Bench {
     std::vector<Case> cases;
     for (const Shape& shape : kShapes) {
       for (const int64_t context : {512, 2048, 8192})
-        if (context <= longest) cases.push_back({shape, context, false});
-      for (const bool int8 : {false, true}) {
-        if (longest == 0 || (int8 && !with_int8)) continue;
-        cases.push_back({shape, 8192, true, int8});
-        cases.push_back({shape, 96, true, int8, 32});
+        if (context <= longest) cases.push_back({shape, context, Cache::none});
+      for (const Cache cache : {Cache::rows, Cache::packed, Cache::int8}) {
+        if (longest == 0 || (cache == Cache::int8 && !with_int8)) continue;
+        if (cache == Cache::packed && dtype_ != DataType::bf16) continue;
+        cases.push_back({shape, 8192, cache});
+        cases.push_back({shape, 96, cache, 32});
       }
     }
     for (Case& c : cases) {
@@ -230,17 +242,15 @@ class Bench {
 
   void print(const Case& c, double peak, double read) {
     const Shape& s = c.shape;
-    const double seen = c.decode ? static_cast<double>(c.context)
-                                 : static_cast<double>(c.context) * static_cast<double>(c.context + 1) / 2;
-    const double flops = 4 * seen * static_cast<double>(c.batch * s.heads * s.d);
+    const auto context = static_cast<double>(c.context);
+    const double hidden = (c.decode() ? static_cast<double>(new_tokens - 1) : context - 1) / 2;  // on average
+    const double flops = 4 * (context - hidden) * static_cast<double>(c.tokens() * s.heads * s.d);
     const int64_t rows = 2 * c.batch * c.context * s.kv_heads;
-    const double bytes = c.int8 ? static_cast<double>(rows * (s.d + 4))
-                                : static_cast<double>(rows * s.d) * static_cast<double>(itemsize(dtype_));
+    const double bytes = c.int8() ? static_cast<double>(rows * (s.d + 4))
+                                  : static_cast<double>(rows * s.d) * static_cast<double>(itemsize(dtype_));
     std::printf("%-9s %-7s %2ld x %5ld   fma %.3f TFLOP/s, stream %.1f GB/s\n", s.name,
-                c.int8     ? "int8"
-                : c.decode ? "decode"
-                           : "prefill",
-                static_cast<long>(c.batch), static_cast<long>(c.context), peak * 1e-12, read * 1e-9);
+                kCacheNames[static_cast<int>(c.cache)], static_cast<long>(c.batch), static_cast<long>(c.context),
+                peak * 1e-12, read * 1e-9);
     for (size_t i = 0; i < levels_.size(); ++i) {
       const double t = median(c.seconds[i]);
       std::printf("    %-12s %9.3f ms  %6.3f TFLOP/s (%4.2f of fma)  %6.2f GB/s (%4.2f of the stream)\n",
@@ -272,6 +282,8 @@ int main(int argc, char** argv) {
       passes = std::stoi(argv[++i]);
     } else if (arg == "--context" && has_value) {
       longest = std::stoi(argv[++i]);
+    } else if (arg == "--new" && has_value) {
+      new_tokens = std::clamp(std::stoi(argv[++i]), 1, 96);
     } else if (arg == "--cpu-time") {
       cpu_time = true;
       threads = 1;

@@ -94,6 +94,7 @@ def test_each_documented_default_is_what_is_taken_when_the_field_is_not_there() 
         "isBF16",
         "float32Logits",
         "int8KvCache",
+        "packedKvCache",
         "useQKNorm",
         "mapping",
     }

@@ -17,6 +17,7 @@ from atb_core.graph.network import Node
 from atb_core.graph.op import Op
 from atb_core.graph.ops import Elewise
 from atb_core.graph.passes import fusion_names, run_passes
+from atb_core.graph.passes.caches import pack_caches
 from atb_core.graph.specialize import specialize
 from atb_core.graph.verify import verify
 from atb_core.nn import functional as F
@@ -250,3 +251,24 @@ def test_fusions_that_shapes_decide_run_when_real_tensors_bring_the_shapes(backe
     # A bias is added by broadcasting, which AddRmsNorm cannot do.
     biased = {**values, "b": torch.randn(16)}
     assert engine.forward(biased)["total"].equal(values["a"] + biased["b"])
+
+
+def cached(net: Network, read: Callable[[Tensor], Tensor]) -> None:
+    caches = [tensor(name, 4, 16, 2, 8) for name in ("k_cache", "v_cache")]
+    q, k, v = (tensor(name, T, heads, 8) for name, heads in (("q", 4), ("k", 2), ("v", 2)))
+    F.reshape_and_cache(k, v, *caches, Tensor("slots", (T,), DataType.INT32))
+    tables, lengths = Tensor("tables", (T, 3), DataType.INT32), Tensor("lengths", (T,), DataType.INT32)
+    shape = {"head_num": 4, "kv_head_num": 2, "block_table": tables, "kv_lens": lengths}
+    net.mark_output(F.paged_attention(q, k_cache=caches[0], v_cache=caches[1], **shape), "y")
+    net.mark_output(read(caches[0]), "z")
+
+
+def test_a_packed_cache_is_one_that_only_attention_reads() -> None:
+    with Network("n") as net:
+        cached(net, lambda cache: tensor("x", T, 8) * 2.0)
+    packed = [getattr(node.op, "packed_kv", None) for node in pack_caches(net, ["k_cache", "v_cache"]).nodes]
+    assert packed == [True, True, None]
+    with Network("n") as net:
+        cached(net, lambda cache: cache * 2.0)
+    with pytest.raises(GraphError, match=r"Elewise.* uses 'k_cache', whose elements .*packed_kv_cache = False"):
+        pack_caches(net, ["k_cache", "v_cache"])

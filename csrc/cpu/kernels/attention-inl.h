@@ -182,15 +182,15 @@ class Attention {
     const std::byte* keys = keys_of(kv, now, prefetch);
     const std::byte* values = values_of(kv, now, prefetch);
     // Integers are finite; their scales are in the weights.
-    if (fewest == now.n || kHasScales<E> || values_are_finite(job_.products, values, kv.dv)) {
+    if (fewest == now.n || kHasScales<E> || values_are_finite(job_.products, values, kv.dv, now.n)) {
       multiply_tile(row_count(unit), tile, {keys, values}, rows(layout_.depth, first), prefetch);
     } else {
       multiply_by_depth(row_count(unit), kv, tile, now, keys, rows(layout_.chosen, first));
     }
   }
 
-  // Return the packed keys and values of a tile. Those of positions from now.n on are zeros, except for keys in a packed
-  // cache: their scores are not looked at.
+  // Return the packed keys and values of a tile. Positions from now.n on are zeros in the step in which the others end,
+  // except for keys in a packed cache: their scores are not looked at.
   const std::byte* keys_of(const KeyValues<E>& kv, Places now, Prefetch<E>& prefetch) const {
     if (kv.packed) return reinterpret_cast<const std::byte*>(kv.keys + now.at[0] * kv.key_stride);
     pack_keys<T>(kv, job_.products, now, prefetch, bytes(layout_.keys));
@@ -200,7 +200,7 @@ class Attention {
     std::byte* own = bytes(layout_.values);
     if (kv.packed) {
       const auto* tile = reinterpret_cast<const std::byte*>(kv.values + now.at[0] * kv.value_stride);
-      if (now.n == kTile) return tile;
+      if (now.n % kStep == 0) return tile;
       copy_packed_values(job_.products, tile, kv.dv, now.n, own);
     } else {
       pack_values<T>(kv, job_.products, now, prefetch, own);
@@ -367,17 +367,10 @@ inline KeyValues<int8_t> rounded_rows(const SelfAttentionArgs& args, const Worke
   return blocks_of(keys, values, layout);
 }
 
-// Returns the longest of some lengths that nobody has checked yet, at least 0.
-inline int64_t longest_of(const TensorView& lengths) {
-  const int32_t* begin = lengths.as<int32_t>();
-  return std::accumulate(begin, begin + lengths.numel(), 0, [](int32_t a, int32_t b) { return std::max(a, b); });
-}
-
-// The Job of what both kernels' arguments name alike, with up to `longest` tokens a sequence; without causal, lengths and
-// the width of a table.
+// The Job of what both kernels' arguments name alike; without causal, lengths and the width of a table.
 template <Isa isa, typename T, typename E, typename Args>
-inline Job<T, E> job_of(const Args& args, const KeyValues<E>& kv, int64_t batch, int64_t longest) {
-  return {.products = attention_products(isa, args.q.dtype, longest * (args.heads / args.kv_heads)),
+inline Job<T, E> job_of(const Args& args, const KeyValues<E>& kv, int64_t batch) {
+  return {.products = attention_products(isa, args.q.dtype),
           .q = args.q.template as<T>(),
           .out = args.out.template as<T>(),
           .kv = kv,
@@ -389,14 +382,20 @@ inline Job<T, E> job_of(const Args& args, const KeyValues<E>& kv, int64_t batch,
           .mask_rows = args.mask_rows};
 }
 
+// Returns the longest of some lengths that nobody has checked yet, at least 0.
+inline int64_t longest_of(const TensorView& lengths) {
+  const int32_t* begin = lengths.as<int32_t>();
+  return std::accumulate(begin, begin + lengths.numel(), 0, [](int32_t a, int32_t b) { return std::max(a, b); });
+}
+
 template <Isa isa>
 inline void self_attention(const SelfAttentionArgs& args, const Worker& worker) {
-  const int64_t tokens = args.q.dim(0), longest = longest_of(args.seq_len);
-  if (!mask_rows_suffice(args.mask, args.mask_rows, longest, tokens, worker)) return;
+  const int64_t tokens = args.q.dim(0);
+  if (!mask_rows_suffice(args.mask, args.mask_rows, longest_of(args.seq_len), tokens, worker)) return;
   with_float_type(args.q.dtype, worker, [&](auto tag) {
     using T = decltype(tag);
     const auto attend = [&]<typename E>(const KeyValues<E>& kv) {
-      Job<T, E> job = job_of<isa, T>(args, kv, args.seq_len.numel(), longest);
+      Job<T, E> job = job_of<isa, T>(args, kv, args.seq_len.numel());
       job.causal = args.causal;
       job.q_lens = args.seq_len.as<int32_t>();
       Worker own = worker;
@@ -411,7 +410,6 @@ inline void self_attention(const SelfAttentionArgs& args, const Worker& worker) 
 template <Isa isa>
 inline void paged_attention(const PagedAttentionArgs& args, const Worker& worker) {
   const int64_t block_size = args.k_cache.dim(1), table_width = args.block_tables.dim(1);
-  const int64_t longest = args.q_lens.data != nullptr ? longest_of(args.q_lens) : 1;
   if (!mask_rows_suffice(args.mask, args.mask_rows, longest_of(args.context_lens), args.q.dim(0), worker)) return;
   with_float_type(args.q.dtype, worker, [&](auto tag) {
     using T = decltype(tag);
@@ -420,7 +418,7 @@ inline void paged_attention(const PagedAttentionArgs& args, const Worker& worker
       kv.block_size = block_size;
       kv.blocks = args.k_cache.dim(0);
       kv.packed = args.packed_kv;
-      Job<T, E> job = job_of<isa, T>(args, kv, args.context_lens.numel(), longest);
+      Job<T, E> job = job_of<isa, T>(args, kv, args.context_lens.numel());
       job.causal = true;
       job.q_lens = args.q_lens.as<int32_t>();
       job.context_lens = args.context_lens.as<int32_t>();

@@ -21,8 +21,7 @@ size_t int8_bytes(const TensorView& x) {
 
 }  // namespace
 
-Products attention_products(Isa isa, DataType dtype, int64_t rows) {
-  if (isa == Isa::amx && rows <= kFewRows) isa = Isa::avx512;
+Products attention_products(Isa isa, DataType dtype) {
   if (dtype == DataType::bf16)
     return {&linear_kernel(isa, dtype), has_chain_layout(isa, dtype) ? Packing::chains : Packing::pairs};
   // The emulation has no other type.

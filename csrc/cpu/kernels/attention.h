@@ -20,9 +20,6 @@ inline constexpr int64_t kTileBytes = 256 << 10;
 inline constexpr int64_t kRowUnit = 16;
 inline constexpr int64_t kGroupRows = 32;
 
-// Up to so many query rows of a kv head, products of vectors are faster than of AMX's tiles, which have sixteen rows.
-inline constexpr int64_t kFewRows = 3;
-
 // Returns n elements padded to whole pairs of blocks, which is also whole steps.
 constexpr int64_t padded(int64_t n) { return (n + kStep - 1) / kStep * kStep; }
 
@@ -39,8 +36,7 @@ struct Products {
   // Bytes of a pair of blocks that is `depth` elements deep.
   size_t pair_bytes(int64_t depth) const { return kPairBlocks * block_step() * static_cast<size_t>(steps_of(depth)); }
 };
-// For `rows` query rows of a kv head at most.
-Products attention_products(Isa isa, DataType dtype, int64_t rows);
+Products attention_products(Isa isa, DataType dtype);
 
 // A thread's scratch, in bytes from its start. It suffices for the products of every level.
 struct AttentionLayout {

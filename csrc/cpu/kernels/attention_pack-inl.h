@@ -116,11 +116,13 @@ class Prefetch {
  public:
   // Until the tile is complete, shares() will be called for about so many shares.
   Prefetch(const KeyValues<E>& kv, int64_t heads, Places next, int64_t shares)
-      : runs_{kv.packed ? tiles_at(kv.keys, kv.key_stride, heads * kv.d, next)
+      : runs_{kv.packed ? pieces_of(kv.keys, kv.key_stride, heads, kTile * kv.d, kStep * kv.d, next)
                         : run_of(kv.keys, kv.key_stride, heads * kv.d, next),
-              kv.packed ? tiles_at(kv.values, kv.value_stride, heads * kv.dv, next)
-                        : run_of(kv.values, kv.value_stride, heads * kv.dv, next)},
+              kv.packed
+                  ? pieces_of(kv.values, kv.value_stride, heads * (kv.dv / kStep), kTile * kStep, kStep * kStep, next)
+                  : run_of(kv.values, kv.value_stride, heads * kv.dv, next)},
         next_(next),
+        packed_(kv.packed),
         rate_(kOne * static_cast<uint64_t>(runs_[0].all() + runs_[1].all()) / static_cast<uint64_t>(shares + 1) + 1) {}
 
   // Goes on by n shares.
@@ -135,7 +137,7 @@ class Prefetch {
  private:
   static constexpr uint64_t kOne = 1024, kLines = 24;
 
-  // Rows, or all of them as one if nothing is between them.
+  // Rows, or all of them as one if nothing is between them; or pieces of packed tiles, which follow each other at `stride`.
   struct Run {
     const E* data;
     int64_t stride;
@@ -145,8 +147,12 @@ class Prefetch {
   };
 
   static int64_t lines(int64_t size) { return (size * static_cast<int64_t>(sizeof(E)) + 63) / 64; }
-  static Run tiles_at(const E* data, int64_t stride, int64_t n, Places next) {
-    return {data, stride, next.n > 0 ? 1 : 0, lines(kTile * n)};
+  // What each step of positions has of `count` pieces of `size` elements is `step` elements.
+  static Run pieces_of(const E* data, int64_t stride, int64_t count, int64_t size, int64_t step, Places next) {
+    if (next.n <= 0) return {data, stride, 0, 0};
+    data += next.at[0] * stride;
+    if (next.n > kTile - kStep) return {data, 0, 1, lines(count * size)};
+    return {data, size, count, lines(steps_of(next.n) * step)};
   }
   static Run run_of(const E* data, int64_t stride, int64_t n, Places next) {
     const int64_t last = next.n - 1;
@@ -158,8 +164,10 @@ class Prefetch {
   void fetch(int64_t lines) {
     while (lines > 0 && run_ < 2) {
       const Run& run = runs_[run_];
-      const auto* line =
-          reinterpret_cast<const std::byte*>(run.data + (run.count > 0 ? next_.at[row_] * run.stride : 0));
+      const auto* line = reinterpret_cast<const std::byte*>(run.data + (packed_         ? row_
+                                                                        : run.count > 0 ? next_.at[row_]
+                                                                                        : 0) *
+                                                                           run.stride);
       const int64_t here = std::min(lines, run.lines - line_);
       for (int64_t i = line_; i < line_ + here; ++i) prefetch(line + i * 64);
       lines -= here;
@@ -174,6 +182,7 @@ class Prefetch {
 
   const Run runs_[2];  // of keys, of values
   const Places next_;
+  const bool packed_;
   const uint64_t rate_;  // lines of a share, times kOne
   uint64_t due_ = 0;     // lines, times kOne
   int run_ = 0;
@@ -298,15 +307,18 @@ inline void pack_values(const KeyValues<E>& kv, const Products& products, Places
   }
 }
 
-// Returns true if packed values hold neither infinities nor NaNs: then a weight of zero hides a position.
-inline bool values_are_finite(const Products& products, const std::byte* packed, int64_t dv) {
+// Returns true if the packed values of n positions hold neither infinities nor NaNs: then a weight of zero hides a position.
+// The step in which they end is whole.
+inline bool values_are_finite(const Products& products, const std::byte* packed, int64_t dv, int n) {
   constexpr uint32_t kLow = 0x7f80, kHigh = kLow << 16;  // exponents of bf16; the high one is also that of float32
   const uint32_t low = products.packing == Packing::floats ? 0 : kLow;
-  const auto* words = reinterpret_cast<const uint32_t*>(packed);
-  const size_t count = products.pair_bytes(kTile) / sizeof(uint32_t) * static_cast<size_t>(padded(dv) / kStep);
+  const size_t count = static_cast<size_t>(steps_of(n)) * kPairBlocks * products.block_step() / sizeof(uint32_t);
   uint32_t found = 0;
-  for (size_t i = 0; i < count; ++i)
-    found |= ((words[i] & kHigh) == kHigh ? 1U : 0U) | ((words[i] & low) == kLow ? 1U : 0U);
+  for (int64_t c = 0; c < dv; c += kStep, packed += products.pair_bytes(kTile)) {
+    const auto* words = reinterpret_cast<const uint32_t*>(packed);
+    for (size_t i = 0; i < count; ++i)
+      found |= ((words[i] & kHigh) == kHigh ? 1U : 0U) | ((words[i] & low) == kLow ? 1U : 0U);
+  }
   return found == 0;
 }
 

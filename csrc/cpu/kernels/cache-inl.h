@@ -30,7 +30,7 @@ inline void reshape_and_cache(const ReshapeAndCacheArgs& args, const Worker& wor
   for (int64_t t = 0; t < tokens; ++t)
     if (slots[t] >= limit) return worker.error->report("slot is outside the key/value cache", t, slots[t], limit);
   if (args.k_cache.dtype == DataType::i8 && args.k.dtype != DataType::i8) return write_int8_slots(args, worker);
-  if (args.packed_kv) return write_packed_slots(args, attention_products(isa, DataType::bf16, kGroupRows), worker);
+  if (args.packed_kv) return write_packed_slots(args, attention_products(isa, DataType::bf16), worker);
   const auto copy = [&](const TensorView& from, const TensorView& cache) {
     const int64_t row = from.count(1, from.rank) * static_cast<int64_t>(itemsize(from.dtype));
     const auto [begin, end] = worker.share(row, kAlignment);

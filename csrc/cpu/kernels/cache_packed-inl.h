@@ -47,10 +47,10 @@ inline void write_packed_value(const Products& products, const Bf16* v, int64_t 
                 v + c, sizeof(Bf16));
 }
 
-// Copies a packed tile of values. Those of positions from n on, which may be anything, become zeros.
+// Copies the steps of a packed tile of values that have n positions. Further positions, which may be anything, become zeros.
 inline void copy_packed_values(const Products& products, const std::byte* tile, int64_t dv, int n, std::byte* dst) {
   const size_t block = products.block_step(), step = kPairBlocks * block;
-  for (int s = 0; s < kTile / kStep; ++s) {
+  for (int s = 0; s < steps_of(n); ++s) {
     for (int word = 0; word < 16; ++word) {
       const auto [low, high] = positions_of(products, word);
       const uint32_t seen = (s * kStep + low < n ? 0xffffU : 0U) | (s * kStep + high < n ? 0xffff0000U : 0U);

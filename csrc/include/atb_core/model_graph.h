@@ -156,11 +156,13 @@ class ModelGraph {
     const Attributes attributes = {{"activation_type", std::string("ACTIVATION_SWIGLU_FORWARD")}};
     return op("Activation", attributes, {x}, {result}, dtype(x))[0];
   }
-  // A cache of int8 gets the integers and a float32 scale for each head of a token: it is head_dim + 4 wide.
-  void reshape_and_cache(Value k, Value v, Value k_cache, Value v_cache, Value slots) {
+  // A cache of int8 gets the integers and a float32 scale for each head of a token: it is head_dim + 4 wide. packed_kv: only
+  // paged_attention() with packed_kv reads the caches, so that an engine may keep them in an order of its own.
+  void reshape_and_cache(Value k, Value v, Value k_cache, Value v_cache, Value slots, bool packed_kv = false) {
     require("ReshapeAndCache", {k, k_cache});
     const bool int8_kv = dtype(k_cache) == DataType::i8 && dtype(k) != DataType::i8;
-    op("ReshapeAndCache", {{"int8_kv", int8_kv}}, {k, v, k_cache, v_cache, slots}, {}, dtype(k));
+    op("ReshapeAndCache", {{"int8_kv", int8_kv}, {"packed_kv", packed_kv}}, {k, v, k_cache, v_cache, slots}, {},
+       dtype(k));
   }
   // Causal attention of whole prompts; q, k, v [tokens, heads, head_dim]; int8_kv: rounded as in a cache of int8
   Value self_attention(Value q, Value k, Value v, Value mask, Value seq_len, int64_t heads, int64_t kv_heads,
@@ -172,10 +174,11 @@ class ModelGraph {
   }
   // Attention of one new token of each sequence over the cache
   Value paged_attention(Value q, Value k_cache, Value v_cache, Value block_table, Value seq_len, int64_t heads,
-                        int64_t kv_heads, double scale) {
+                        int64_t kv_heads, double scale, bool packed_kv = false) {
     require("PagedAttention", {q, k_cache});
     Attributes attributes = attention_attributes(heads, kv_heads, scale, "MASK_TYPE_UNDEFINED", "CALC_TYPE_UNDEFINED",
                                                  dtype(k_cache) == DataType::i8);
+    attributes.emplace("packed_kv", packed_kv);
     return op("PagedAttention", std::move(attributes), {q, k_cache, v_cache, block_table, seq_len}, {shape(q)},
               dtype(q))[0];
   }

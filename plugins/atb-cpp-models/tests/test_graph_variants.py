@@ -68,6 +68,19 @@ def test_who_writes_the_graph_changes_no_bit(tmp_path: Path, checkpoint: str, dt
         assert torch.equal(left, right)
 
 
+def test_packed_caches_have_the_same_bits(tmp_path: Path) -> None:
+    tiny_checkpoint(tmp_path, "qwen2", torch.bfloat16, hidden_size=128, num_attention_heads=4, num_key_value_heads=2)
+    models = [opened(tmp_path).model, unfused(opened(tmp_path, "python").model)]
+    drivers = [PagedDriver(model, len(PROMPTS), block_size=64) for model in models]
+    for cache in (cache for driver in drivers for pair in driver.kv_cache for cache in pair):
+        cache.zero_()
+    ours, theirs = (driver.run([prompt + [13, 17] for prompt in PROMPTS], list(map(len, PROMPTS))) for driver in drivers)
+    assert all(map(torch.equal, ours, theirs))
+    for mine, other in zip(*(driver.kv_cache for driver in drivers), strict=True):
+        assert all(map(torch.equal, mine, other))
+    assert models[0].backend.packs_caches
+
+
 def test_caches_of_int8_have_the_same_bits(directory: Path) -> None:
     built, recorded = (opened(directory, graph, kv_cache_dtype="int8") for graph in ("cpp", "python"))
     assert built.kv_cache[0][0].dtype is torch.int8

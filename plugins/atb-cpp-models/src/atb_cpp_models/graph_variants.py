@@ -34,6 +34,7 @@ from atb_core.models.runtime.variants import VariantStore
 from atb_core.nn.parameter import BaseParameter
 from atb_cpp_models.model_torch import ModelTorch
 from atb_cpp_models.registered import model_of_family
+from atb_cpp_models.registration import CORE_GRAPH
 
 # The linears of a layer in the order of the field `linearHasBias`.
 _LINEARS = ("self_attn.qkv", "self_attn.dense", "mlp.gate_up", "mlp.down")
@@ -128,6 +129,9 @@ class CppVariants(VariantStore):
         prefill, decode = (ModelTorch(name, backend=backend) for _ in range(2))
         weights = ordered_weights(model, prefill.registration.weights)
         parameters = decoder_parameters(model, backend.float32_logits)
+        # A C++ model of another package need not know it.
+        if prefill.registration.graph == CORE_GRAPH and backend.packs_caches and model.packed_kv_cache:
+            parameters["packedKvCache"] = model.cache_dtype is not DataType.INT8
         logits = DataType.FLOAT if backend.float32_logits else model.dtype
         prefill.set_param({**parameters, "isPrefill": True})
         _declare(prefill, weights)

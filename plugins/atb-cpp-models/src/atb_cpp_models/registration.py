@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+#: The decoder of the core.
+CORE_GRAPH = "core_DecoderModel"
+
 #: The order of `core_DecoderModel`: the modules of a family's decoder, each with its weight and its bias, if any. `*`
 #: is every layer; modules that a model does not have (norms of heads) are left out.
 DECODER_WEIGHTS = (
@@ -47,7 +50,7 @@ class CppModel:
 
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     weights: tuple[str, ...] = DECODER_WEIGHTS
-    graph: str = "core_DecoderModel"
+    graph: str = CORE_GRAPH
     model_types: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
