@@ -12,7 +12,7 @@ from atb_core.engine.cpu import CpuBackend
 from atb_core.models.base.flash_causal_lm_v3 import torch_to_mindie_graph
 from atb_testing import PagedDriver
 
-HEAD = {"head_dim": 64, "torch_dtype": "bfloat16"}
+HEAD = {"head_dim": 64, "torch_dtype": "bfloat16", "max_position_embeddings": 256}
 PROMPTS = [[3, 1, 4, 1, 5] * 30, [9, 2, 6], [5, 3, 5, 8] * 16]
 
 
@@ -22,7 +22,8 @@ class Plain(SmallForCausalLM):
 
 def run(cls: type[SmallForCausalLM], isa: str, **config: int) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Returns logits of prefill, decode and mixed steps, and the first cache."""
-    model = torch_to_mindie_graph()(cls)(small_config(**{**HEAD, "max_position_embeddings": 256, **config}), None, backend=CpuBackend(2, isa))
+    settings = small_config(**{**HEAD, **config})
+    model = torch_to_mindie_graph()(cls)(settings, None, backend=CpuBackend(2, isa))
     model.load_weights(MemoryLoader(random_tensors(model)))
     driver = PagedDriver(model, len(PROMPTS), max_len=256, block_size=128)
     for cache in (cache for pair in driver.kv_cache for cache in pair):

@@ -74,7 +74,8 @@ def test_packed_caches_have_the_same_bits(tmp_path: Path) -> None:
     drivers = [PagedDriver(model, len(PROMPTS), block_size=64) for model in models]
     for cache in (cache for driver in drivers for pair in driver.kv_cache for cache in pair):
         cache.zero_()
-    ours, theirs = (driver.run([prompt + [13, 17] for prompt in PROMPTS], list(map(len, PROMPTS))) for driver in drivers)
+    sequences, lengths = [prompt + [13, 17] for prompt in PROMPTS], [len(prompt) for prompt in PROMPTS]
+    ours, theirs = (driver.run(sequences, lengths) for driver in drivers)
     assert all(map(torch.equal, ours, theirs))
     for mine, other in zip(*(driver.kv_cache for driver in drivers), strict=True):
         assert all(map(torch.equal, mine, other))
