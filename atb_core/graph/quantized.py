@@ -49,7 +49,7 @@ def _keeps_rows(op: str, attributes: dict[str, object], operand: str) -> bool:
     if op == "Gather":
         return operand == "x" and attributes["axis"] == 0
     return operand in ("weight", "weights") and (
-        op in ("MergedLinear", "SplitLinear") or (op == "Linear" and attributes["transpose_b"] is True)
+        op in ("LinearSwiglu", "MergedLinear", "SplitLinear") or (op == "Linear" and attributes["transpose_b"] is True)
     )
 
 

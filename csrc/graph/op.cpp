@@ -40,6 +40,7 @@ std::vector<AttributeSpec> with(std::vector<AttributeSpec> attributes, Attribute
 std::vector<OpSignature> linear_signatures() {
   return {
       {"Linear", {2, 3}, {1, 1}, {{"transpose_a", false}, {"transpose_b", true}, {"has_bias", false}}},
+      {"LinearSwiglu", {2, 3}, {1, 1}, {{"has_bias", false}}},
       {"BatchMatmul", {2, 2}, {1, 1}, {{"transpose_b", false}}},
       {"MergedLinear", {2, kAnyNumber}, {1, kAnyNumber}, {{"parts", int64_t{0}, true}, {"has_bias", false}}},
       {"Lora", {7, 7}, {1, 1}, {{"sizes", List{}, true}, {"first", int64_t{0}}}},

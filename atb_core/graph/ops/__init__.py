@@ -5,7 +5,7 @@ from atb_core.graph.ops.activation import Activation, ActivationType
 from atb_core.graph.ops.attention import PagedAttention, ReshapeAndCache, SelfAttention
 from atb_core.graph.ops.comm import AllGather, AllReduce, AllReduceType, LinearParallel
 from atb_core.graph.ops.elewise import Elewise, ElewiseType
-from atb_core.graph.ops.linear import BatchMatmul, Linear, MergedLinear, SplitLinear
+from atb_core.graph.ops.linear import BatchMatmul, Linear, LinearSwiglu, MergedLinear, SplitLinear
 from atb_core.graph.ops.lora import Lora
 from atb_core.graph.ops.moe import GroupedMatmul, MoeInitRouting, MoeTokenUnpermute, MoeTopkSoftmax
 from atb_core.graph.ops.movement import Cast, Concat, Gather, Repeat, Slice, Split, Transpose
@@ -18,7 +18,8 @@ from atb_core.graph.ops.view import Assign, Reshape
 __all__ = [
     "Activation", "ActivationType", "AddRmsNorm", "AllGather", "AllReduce", "AllReduceType", "Argsort", "Assign",
     "BatchMatmul", "Cast", "Concat", "DynamicQuant", "Elewise", "ElewiseType", "Gather", "GroupedMatmul", "LayerNorm",
-    "Linear", "LinearParallel", "Lora", "MergedLinear", "MoeInitRouting", "MoeTokenUnpermute", "MoeTopkSoftmax",
-    "PagedAttention", "QuantLinear", "QuantPerChannel", "Reduce", "ReduceType", "Repeat", "Reshape", "ReshapeAndCache",
-    "RmsNorm", "Rope", "SelfAttention", "Slice", "Softmax", "Sort", "Split", "SplitLinear", "Transpose",
+    "Linear", "LinearParallel", "LinearSwiglu", "Lora", "MergedLinear", "MoeInitRouting", "MoeTokenUnpermute",
+    "MoeTopkSoftmax", "PagedAttention", "QuantLinear", "QuantPerChannel", "Reduce", "ReduceType", "Repeat", "Reshape",
+    "ReshapeAndCache", "RmsNorm", "Rope", "SelfAttention", "Slice", "Softmax", "Sort", "Split", "SplitLinear",
+    "Transpose",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from atb_core.errors import ShapeError
 from atb_core.graph.dim import Shape, shape_text
 from atb_core.graph.dtype import DataType
 from atb_core.graph.op import Op, RealTensor, require, same_size
+from atb_core.graph.ops.activation import Activation, ActivationType
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,31 @@ class Linear(Op):
         if self.has_bias:
             y = y + inputs[2].float()
         return (y.to(dtype_to_torch(self.out_dtype) if self.out_dtype else inputs[0].dtype),)
+
+
+@dataclass(frozen=True)
+class LinearSwiglu(Op):
+    """Computes a linear and then `silu(gate) * up` of the halves of its columns, which are rounded to x's dtype before.
+
+    x `[..., k]`, weight `[2 h, k]`, bias `[2 h]` -> `[..., h]`. The pass `fuse_linear_swiglu` creates this op.
+    """
+
+    has_bias: bool = False
+
+    input_names = ("x", "weight", "bias")
+    input_dtypes = ("float", "x", "float")
+    backends = Op.backends - {"atb"}
+
+    def _parts(self) -> tuple[Op, Op]:
+        return Linear(has_bias=self.has_bias), Activation(ActivationType.SWIGLU)
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        linear, swiglu = self._parts()
+        return swiglu.infer_shapes(*linear.infer_shapes(*shapes))
+
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
+        linear, swiglu = self._parts()
+        return swiglu.reference(*linear.reference(*inputs))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from atb_core.graph.custom_ops import check_runnable, find_op, supports
 from atb_core.graph.network import Network
 from atb_core.graph.passes.clean import fold_views, remove_dead_code, share_common
 from atb_core.graph.passes.expand import expand_custom
-from atb_core.graph.passes.fusions import fuse_add_rms_norm, fuse_swiglu
+from atb_core.graph.passes.fusions import fuse_add_rms_norm, fuse_linear_swiglu, fuse_swiglu
 from atb_core.graph.passes.linears import fuse_split_linear, merge_linears
 from atb_core.graph.passes.pattern import Fusion, Match
 from atb_core.graph.verify import verify
@@ -57,6 +57,7 @@ _CLEAN_UP = (Pass("FoldViews", fold_views), Pass("ShareCommon", share_common), P
 # SwiGLU comes first: it takes the Split that SplitLinear would otherwise claim.
 _FUSIONS = (
     Pass("SwigluWeightPack", fuse_swiglu, "Activation"),
+    Pass("LinearSwiglu", fuse_linear_swiglu, "LinearSwiglu"),
     Pass("AddRmsNorm", fuse_add_rms_norm, "AddRmsNorm"),
     Pass("SplitLinear", fuse_split_linear, "SplitLinear"),
     Pass("MergedLinear", merge_linears, "MergedLinear"),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Linear, MergedLinear and SplitLinear.
+// Linear, LinearSwiglu, MergedLinear and SplitLinear.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -36,6 +36,10 @@ struct Job {
   std::vector<LinearPart> parts;
   std::vector<Part> views;
   std::vector<Unpacked> unpacked;
+  // Of a gate that is not part of the products: both sides, [m, 2 h], and where in the shared memory they are.
+  std::optional<TensorView> sides;
+  size_t sides_offset = 0;
+  void (*activation)(const ActivationArgs&, const Worker&) = nullptr;
   std::optional<CopyPlan> turn;  // x is [k, m]
   size_t turned_offset = 0;
   size_t shared_offset = 0;   // of the shared memory that linear() uses
@@ -64,7 +68,8 @@ void Job::run(const Worker& worker) const {
       mine[i].bias = bias->as<std::byte>() + static_cast<size_t>(views[i].bias_begin) * itemsize(bias->dtype);
     }
     const TensorView* out = views[i].out;
-    mine[i].out = out->as<std::byte>() + static_cast<size_t>(views[i].out_begin) * itemsize(out->dtype);
+    std::byte* to = sides ? worker.shared + sides_offset : out->as<std::byte>();
+    mine[i].out = to + static_cast<size_t>(views[i].out_begin) * itemsize(out->dtype);
   }
   for (const Unpacked& weight : unpacked) mine[weight.part].weight.data = worker.shared + weight.offset;
   LinearArgs ready = args;
@@ -76,6 +81,11 @@ void Job::run(const Worker& worker) const {
   inner.shared += shared_offset;
   inner.shared_bytes -= shared_offset;
   linear(isa, ready, inner);
+  if (!sides) return;
+  worker.sync();
+  ActivationArgs swiglu{*sides, *views.front().out, ActivationKind::swiglu};
+  swiglu.x.data = worker.shared + sides_offset;
+  activation(swiglu, worker);
 }
 static_assert(std::is_trivially_copyable_v<LinearPart>);
 
@@ -135,6 +145,29 @@ class Builder {
         job_->views.push_back({bias_view, &y, from, from - begin});
       }
       start += piece.n;
+    }
+  }
+
+  // Adds both halves of the weight at input 1: the output is silu(first) * second. That is computed where the products
+  // are finished or, if these cannot be computed together, after them.
+  void add_gated(std::optional<int> bias) {
+    const TensorView& y = binding_.out(0);
+    const int64_t rows = columns(1, false), half = rows / 2;
+    binding_.require(rows % 2 == 0, "weight ", shape_text(binding_.in(1)), " has an odd number of rows");
+    binding_.require_dtype("the output", y, job_->args.dtype);
+    add(1, false, bias, 0, 0, half);
+    const size_t second = job_->parts.size();
+    add(1, false, bias, 0, half, half);
+    if (can_gate(job_->parts)) {
+      job_->args.gated = binding_.kernels.swiglu_rows;
+      return;
+    }
+    job_->sides = {.data = nullptr, .dtype = y.dtype, .rank = 2, .shape = {job_->args.m, rows}};
+    job_->sides_offset = reserve(job_->sides->bytes());
+    job_->activation = binding_.kernels.activation;
+    for (size_t i = 0; i < job_->parts.size(); ++i) {
+      job_->parts[i].out_ld = rows;
+      if (i >= second) job_->views[i].out_begin += half;
     }
   }
 
@@ -205,6 +238,15 @@ Bound bind_linear(const Binding& b) {
   return builder.finish();
 }
 
+Bound bind_linear_swiglu(const Binding& b) {
+  const bool has_bias = b.flag("has_bias");
+  b.require_inputs(has_bias ? 3 : 2);
+  Builder builder(b, false);
+  builder.check_weight(1, false);
+  builder.add_gated(has_bias ? std::optional(2) : std::nullopt);
+  return builder.finish();
+}
+
 Bound bind_merged_linear(const Binding& b) {
   const int64_t parts = b.integer("parts");
   const bool has_bias = b.flag("has_bias");
@@ -244,7 +286,7 @@ WeightUse merged_linear_use(const Attributes& attributes, int index) {
   return index >= 1 && index <= parts ? WeightUse::linear_nk : WeightUse::plain;
 }
 
-WeightUse split_linear_use(const Attributes&, int index) {
+WeightUse packed_use(const Attributes&, int index) {
   return index == 1 ? WeightUse::linear_nk : WeightUse::plain;
 }
 
@@ -252,8 +294,9 @@ WeightUse split_linear_use(const Attributes&, int index) {
 
 void add_linear_ops(CpuOps& ops) {
   ops["Linear"] = {.bind = bind_linear, .weight_use = matrix_use};
+  ops["LinearSwiglu"] = {.bind = bind_linear_swiglu, .weight_use = packed_use};
   ops["MergedLinear"] = {.bind = bind_merged_linear, .weight_use = merged_linear_use};
-  ops["SplitLinear"] = {.bind = bind_split_linear, .weight_use = split_linear_use};
+  ops["SplitLinear"] = {.bind = bind_split_linear, .weight_use = packed_use};
 }
 
 }  // namespace atb_core::cpu

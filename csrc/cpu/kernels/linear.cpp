@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "atb_core/error.h"
+#include "cpu/kernels/kernels.h"
 #include "cpu/kernels/linear_run.h"
 
 namespace atb_core::cpu {
@@ -75,8 +76,9 @@ LinearRun::LinearRun(const LinearKernel& kernel, const LinearArgs& args, const W
 }
 
 void LinearRun::plan_columns() {
+  if (gated()) from_gate_ = BlockRange(args_.parts[1]).begin - BlockRange(args_.parts[0]).begin;
   int64_t blocks = 0;
-  for (const LinearPart& part : args_.parts) blocks += BlockRange(part).end - BlockRange(part).begin;
+  for (const LinearPart& part : parts()) blocks += BlockRange(part).end - BlockRange(part).begin;
   const size_t block_bytes = x_bytes_ / static_cast<size_t>(rows_.blocks);
   together_ = std::max<int64_t>(worker_.count, static_cast<int64_t>(kRowsInCache / std::max<size_t>(block_bytes, 1)));
   tile_blocks_ = kernel_.blocks(static_cast<int>(rows_.largest_group()));
@@ -86,7 +88,7 @@ void LinearRun::plan_columns() {
     slice_steps_ = ceil_div(slice_steps_, ceil_div(slice_steps_, most));
   }
   task_blocks_ = task_width(blocks);
-  for (const LinearPart& part : args_.parts) {
+  for (const LinearPart& part : parts()) {
     panels_ += ceil_div(BlockRange(part).end - BlockRange(part).begin, task_blocks_);
   }
 }
@@ -97,7 +99,7 @@ int64_t LinearRun::task_width(int64_t blocks) const {
   const auto tasks = [&](int64_t width) { return rows_.blocks * ceil_div(blocks, width); };
   const auto longest = [&](int64_t width) { return ceil_div(tasks(width), worker_.count) * width; };
   const bool once = rows_.groups == 1;  // the rows are in registers or L1 anyway
-  const int64_t most = once ? kTaskBlocks / 2 : kTaskBlocks, least_tasks = (once ? 8 : 2) * worker_.count;
+  const int64_t most = kTaskBlocks / (once ? 2 : 1) / (gated() ? 2 : 1), least_tasks = (once ? 8 : 2) * worker_.count;
   int64_t widest = kPairBlocks;
   for (int64_t width = 2 * kPairBlocks; width <= most && tasks(width) >= least_tasks; width += kPairBlocks) {
     if (32 * longest(width) <= 33 * longest(kPairBlocks)) widest = width;
@@ -141,7 +143,7 @@ void LinearRun::task(int64_t index) {
   index -= first * panels_;
   const int64_t row_block = first + index % here;
   int64_t panel_index = index / here;
-  for (const LinearPart& part : args_.parts) {
+  for (const LinearPart& part : parts()) {
     const BlockRange range(part);
     const int64_t panels = ceil_div(range.end - range.begin, task_blocks_);
     if (panel_index < panels) {
@@ -153,28 +155,47 @@ void LinearRun::task(int64_t index) {
 }
 
 void LinearRun::panel(const LinearPart& part, int64_t block, int64_t block_end, int64_t row_block) {
-  const int64_t first = rows_.block_start(row_block), last = rows_.block_start(row_block + 1);
-  const int64_t stored = rows_.group_start(last) - rows_.group_start(first);
+  const int64_t acc_size = tile_size(row_block);
+  const int64_t tiles = ceil_div(block_end - block, tile_blocks_) * (gated() ? 2 : 1);
   for (int64_t step = 0; step == 0 || step < steps_; step += slice_steps_) {
-    float* acc = acc_;
-    for (int64_t b = block; b < block_end; b += tile_blocks_, acc += stored * tile_blocks_ * kBlockColumns) {
-      slice({&part, b, block, block_end}, step, row_block, acc);
+    const int64_t steps = std::min(slice_steps_, steps_ - step);
+    for (int64_t i = 0; i < tiles; ++i) {
+      // After the last tile, the next slice of the first one; a task of one pair goes on in one stream.
+      const Tile here = tile(part, block, i), next = tile(part, block, (i + 1) % tiles);
+      slice(here, weights(next, i + 1 < tiles ? step : step + steps), step, row_block, acc_ + i * acc_size);
     }
   }
 }
 
-// Multiplies one slice of k for some blocks and all groups of a row block.
-void LinearRun::slice(const Tile& tile, int64_t step, int64_t row_block, float* acc) {
+// Returns tile `index` of the panel that begins with `block`: gates take turns with what they belong to.
+LinearRun::Tile LinearRun::tile(const LinearPart& part, int64_t block, int64_t index) const {
+  if (!gated()) return {&part, block + index * tile_blocks_};
+  block += index / 2 * tile_blocks_;
+  return index % 2 == 0 ? Tile{&part, block} : Tile{&args_.parts[1], block + from_gate_};
+}
+
+// Returns the number of sums of a tile, for all groups of a row block.
+int64_t LinearRun::tile_size(int64_t row_block) const {
+  const int64_t first = rows_.block_start(row_block), last = rows_.block_start(row_block + 1);
+  return (rows_.group_start(last) - rows_.group_start(first)) * tile_blocks_ * kBlockColumns;
+}
+
+const std::byte* LinearRun::weights(const Tile& tile, int64_t step) const {
+  return tile.part->weight.data + static_cast<size_t>(tile.block / kPairBlocks) * pair_stride_ +
+         static_cast<size_t>(tile.block % kPairBlocks) * block_step_ +
+         static_cast<size_t>(step) * kPairBlocks * block_step_;
+}
+
+// Multiplies one slice of k for some blocks and all groups of a row block. The weights at `next` follow.
+void LinearRun::slice(const Tile& tile, const std::byte* next, int64_t step, int64_t row_block, float* acc) {
   const int64_t first = rows_.block_start(row_block), last = rows_.block_start(row_block + 1);
   TileJob job{};
   job.blocks = static_cast<int>(tile_blocks_);
-  job.w = tile.part->weight.data + static_cast<size_t>(tile.block / kPairBlocks) * pair_stride_ +
-          static_cast<size_t>(tile.block % kPairBlocks) * block_step_ +
-          static_cast<size_t>(step) * kPairBlocks * block_step_;
+  job.w = weights(tile, step);
   job.steps = std::min(slice_steps_, steps_ - step);
   job.first = step == 0;
-  const std::byte* prefetch_end = set_prefetch(tile, last - first, job);
-  const bool finishes = step + slice_steps_ >= steps_;
+  const std::byte* prefetch_end = set_prefetch(next, last - first, job);
+  const bool waits = gated() && tile.part == &args_.parts[0], finishes = step + slice_steps_ >= steps_ && !waits;
   for (int64_t g = first; g < last; ++g) {
     const int64_t rows = rows_.group_rows(g);
     job.rows = static_cast<int>(rows);
@@ -186,7 +207,7 @@ void LinearRun::slice(const Tile& tile, int64_t step, int64_t row_block, float* 
       const FinishJob last_job = finish_job(tile, g, acc);
       prefetch_output(last_job);
       kernel_.multiply(job);
-      if (last_job.columns > 0) kernel_.finish(last_job);
+      if (last_job.columns > 0) finish(last_job, tile, g, acc - tile_size(row_block));
     }
     acc += rows * tile_blocks_ * kBlockColumns;
     job.prefetch += job.steps * job.prefetch_lines * 64;
@@ -196,7 +217,7 @@ void LinearRun::slice(const Tile& tile, int64_t step, int64_t row_block, float* 
 
 // With one group, weights are used once: prefetch ahead in their own stream. With more, the slice is in L1
 // after the first group, and the groups bring in the next one together. Returns where that ends.
-const std::byte* LinearRun::set_prefetch(const Tile& tile, int64_t groups, TileJob& job) const {
+const std::byte* LinearRun::set_prefetch(const std::byte* next, int64_t groups, TileJob& job) const {
   if (rows_.groups == 1) {
     job.ahead = kPrefetchAhead;
     return nullptr;
@@ -204,13 +225,22 @@ const std::byte* LinearRun::set_prefetch(const Tile& tile, int64_t groups, TileJ
   if (tile_blocks_ != kPairBlocks) return nullptr;
   const size_t pair_step = kPairBlocks * block_step_, bytes = static_cast<size_t>(job.steps) * pair_step;
   job.prefetch_lines = static_cast<int>(ceil_div(static_cast<int64_t>(pair_step / 64), groups));
-  if (tile.block + tile_blocks_ < tile.task_end) {
-    job.prefetch = job.w + pair_stride_;
-  } else {  // the next slice of the task's first pair; a task of one pair goes on in one stream
-    const size_t back = static_cast<size_t>((tile.block - tile.task_begin) / kPairBlocks) * pair_stride_;
-    job.prefetch = job.w - back + bytes;
+  job.prefetch = next;
+  return next + bytes;
+}
+
+// Finishes a tile, of two parts the second one, whose gate has its sums at `gate_acc`.
+void LinearRun::finish(const FinishJob& job, const Tile& tile, int64_t group, const float* gate_acc) const {
+  if (!gated()) return kernel_.finish(job);
+  constexpr int64_t kColumns = kPairBlocks * kBlockColumns;
+  alignas(64) std::byte rounded[2][kMaxGroupRows * kColumns * sizeof(float)];
+  FinishJob sides[] = {finish_job({&args_.parts[0], tile.block - from_gate_}, group, gate_acc), job};
+  for (size_t i = 0; i < 2; ++i) {
+    sides[i].out = rounded[i];
+    sides[i].out_ld = kColumns;
+    kernel_.finish(sides[i]);
   }
-  return job.prefetch + bytes;
+  args_.gated({job.out_dtype, rounded[0], rounded[1], kColumns, job.out, job.out_ld, job.rows, job.columns});
 }
 
 FinishJob LinearRun::finish_job(const Tile& tile, int64_t group, const float* acc) const {
@@ -342,6 +372,12 @@ class LinearCall {
 };
 
 }  // namespace
+
+bool can_gate(std::span<const LinearPart> parts) {
+  constexpr int64_t kPair = kPairBlocks * kBlockColumns;
+  return parts.size() == 2 && parts[0].weight.format == parts[1].weight.format && parts[0].count == parts[1].count &&
+         parts[0].begin % kPair == 0 && parts[1].begin % kPair == 0;
+}
 
 void linear(Isa isa, const LinearArgs& args, const Worker& worker) {
   if (args.m == 0 || args.parts.empty()) return;

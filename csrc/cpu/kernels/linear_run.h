@@ -20,6 +20,8 @@ inline constexpr int64_t kTaskBlocks = 16;
 inline constexpr size_t kRowsInCache = 1 << 20;
 // Below this, a thread prepares the activations for itself: shorter than a barrier.
 inline constexpr size_t kPrivateBytes = 32 << 10;
+// Rows of a group, at most: max_rows of every kernel.
+inline constexpr int64_t kMaxGroupRows = 32;
 // Prepared activations of more rows are not kept at once.
 inline constexpr size_t kSharedBytes = 16 << 20;
 
@@ -77,17 +79,24 @@ class LinearRun {
   void task(int64_t index);
 
  private:
-  struct Tile {  // some blocks of a part, and the task's blocks
+  struct Tile {  // some blocks of a part
     const LinearPart* part;
-    int64_t block, task_begin, task_end;
+    int64_t block;
   };
+  // The parts whose blocks tasks are made of: a gate brings its other part with it.
+  std::span<const LinearPart> parts() const { return gated() ? args_.parts.first(1) : args_.parts; }
+  bool gated() const { return args_.gated != nullptr; }
   void plan_columns();
   int64_t task_width(int64_t blocks) const;
   std::byte* prepared(int64_t group, int64_t step) const;
   void panel(const LinearPart& part, int64_t block, int64_t block_end, int64_t row_block);
-  void slice(const Tile& tile, int64_t step, int64_t row_block, float* acc);
+  Tile tile(const LinearPart& part, int64_t block, int64_t index) const;
+  int64_t tile_size(int64_t row_block) const;
+  const std::byte* weights(const Tile& tile, int64_t step) const;
+  void slice(const Tile& tile, const std::byte* next, int64_t step, int64_t row_block, float* acc);
   FinishJob finish_job(const Tile& tile, int64_t group, const float* acc) const;
-  const std::byte* set_prefetch(const Tile& tile, int64_t groups, TileJob& job) const;
+  void finish(const FinishJob& job, const Tile& tile, int64_t group, const float* gate_acc) const;
+  const std::byte* set_prefetch(const std::byte* next, int64_t groups, TileJob& job) const;
 
   const LinearKernel& kernel_;
   const LinearArgs& args_;
@@ -97,6 +106,7 @@ class LinearRun {
   const int64_t steps_;
   const size_t block_step_, pair_stride_, x_bytes_;
   int64_t slice_steps_ = 1, tile_blocks_ = 1, task_blocks_ = kPairBlocks, panels_ = 0, together_ = 1;
+  int64_t from_gate_ = 0;  // blocks between those of a gate and those that belong to it
   std::byte* x_ = nullptr;
   float* acc_ = nullptr;
 };

@@ -170,6 +170,11 @@ def _product(op: Any, inputs: Operands, outputs: Operands) -> tuple[int, int]:
     return 2 * rows * columns * inner + bias, _touched(*inputs, *outputs)
 
 
+def _gated_product(op: Any, inputs: Operands, outputs: Operands) -> tuple[int, int]:
+    flops, touched = _product(op, inputs, outputs)
+    return 2 * flops + 4 * outputs[0].numel, touched  # two matrices, and what a SwiGLU has
+
+
 def _grouped(op: Any, inputs: Operands, outputs: Operands) -> tuple[int, int]:
     x, weight, output = inputs[0], inputs[1], outputs[0]
     experts = weight.size(0)
@@ -254,6 +259,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("Linear", "MergedLinear", "SplitLinear", "LinearParallel", "BatchMatmul", "QuantLinear"), _product
     ),
+    "LinearSwiglu": _gated_product,
     "GroupedMatmul": _grouped,
     "Lora": _lora,
     "SelfAttention": _self_attention,

@@ -29,6 +29,7 @@ from atb_core.graph.ops import (
     LayerNorm,
     Linear,
     LinearParallel,
+    LinearSwiglu,
     Lora,
     MergedLinear,
     MoeInitRouting,
@@ -249,6 +250,12 @@ def _quant_linear() -> Iterator[Sample]:
     yield Sample(QuantLinear(DataType.BF16, has_bias=True), inputs, "sums that wrap, three dimensions", (2,))
 
 
+def _linear_swiglu() -> Iterator[Sample]:
+    yield Sample(LinearSwiglu(), (randn(3, 96), randn(64, 96)), "whole pairs of blocks")
+    yield Sample(LinearSwiglu(has_bias=True), (randn(2, 40, 96), randn(416, 96), randn(416)), "tasks of several pairs")
+    yield Sample(LinearSwiglu(has_bias=True), (randn(2, 40), randn(54, 40), randn(54)), "odd halves with bias")
+
+
 def _merged_linear() -> Iterator[Sample]:
     weights, biases = (randn(32, 64), randn(17, 64), randn(5, 64)), (randn(32), randn(17), randn(5))
     yield Sample(MergedLinear(3), (randn(4, 64), *weights), "three parts")
@@ -428,6 +435,7 @@ _SAMPLES: dict[type[Op], Callable[[], Iterator[Sample]]] = {
     QuantPerChannel: _quant_per_channel,
     DynamicQuant: _dynamic_quant,
     QuantLinear: _quant_linear,
+    LinearSwiglu: _linear_swiglu,
     MergedLinear: _merged_linear,
     SplitLinear: _split_linear,
     Lora: _lora,

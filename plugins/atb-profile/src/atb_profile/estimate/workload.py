@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BLOCK_SIZE = 128
 # Elements of a group of `int4`, with a scale and an offset; sizes that aclnn's product of integers takes.
 _GROUP, _LARGEST = 32, 65535
-_PRODUCTS = ("Linear", "MergedLinear", "SplitLinear", "LinearParallel", "GroupedMatmul")
+_PRODUCTS = ("Linear", "LinearSwiglu", "MergedLinear", "SplitLinear", "LinearParallel", "GroupedMatmul")
 # What a rank does for its own heads or columns alone; norms, sums and lookups are done by each for all.
 _DIVIDED = (
     *_PRODUCTS, "SelfAttention", "PagedAttention", "Rope", "ReshapeAndCache", "Activation", "Split", "BatchMatmul",
