@@ -5,9 +5,11 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "check.h"
+#include "cpu/kernels/kernels.h"
 #include "cpu/kernels/linear.h"
 #include "on_threads.h"
 
@@ -258,6 +260,37 @@ TEST(parts_share_one_x) {
       }
       CHECK(bad == 0);
       CHECK(stray == 0);
+    }
+  }
+}
+
+// The halves of one weight, and two weights whose last pair of blocks is not full.
+TEST(a_gate_in_the_products_has_the_bits_of_one_after_them) {
+  const int64_t k = 300, ld = 250;
+  for (DataType dtype : kTypes) {
+    const Array w = random_array(dtype, 448 * k, 2), bias = random_array(DataType::f32, 448, 3);
+    for (Isa isa : supported_isas()) {
+      const Packed whole(isa, w, 448, k), narrow(isa, w, 50, k);
+      const auto swiglu = kernel_table(isa).swiglu_rows;
+      for (const auto& [second, count, up] : {std::tuple{&whole, 224, 224}, std::tuple{&narrow, 50, 0}}) {
+        for (int64_t m : {1, 3, 18, 300}) {
+          const Array x = random_array(dtype, m * k, 1);
+          Array sides(dtype, 2 * m * ld), apart(dtype, m * ld, 0x55), together(dtype, m * ld, 0x55);
+          LinearPart parts[] = {{whole.weight, 0, count, bias.bytes.data(), DataType::f32, nullptr, dtype, ld},
+                                {second->weight, up, count, bias.bytes.data() + 64, DataType::f32, nullptr, dtype, ld}};
+          std::byte* up_side = sides.bytes.data() + static_cast<size_t>(m * ld) * itemsize(dtype);
+          parts[0].out = sides.bytes.data();
+          parts[1].out = up_side;
+          run(isa, {x.bytes.data(), dtype, m, k, k, parts}, 2);
+          on_threads(1, {}, [&](const Worker&) {
+            swiglu({dtype, sides.bytes.data(), up_side, ld, apart.bytes.data(), ld, m, count});
+          });
+          CHECK(can_gate(parts));
+          parts[0].out = parts[1].out = together.bytes.data();
+          run(isa, {x.bytes.data(), dtype, m, k, k, parts, swiglu}, 2);
+          CHECK(together.bytes == apart.bytes);
+        }
+      }
     }
   }
 }

@@ -17,8 +17,9 @@ from atb_core.errors import EngineError
 from atb_core.graph import DataType, Dim, Network, Tensor
 from atb_core.graph.arrays import to_torch
 from atb_core.graph.quantized import QuantizedRows, quantizable_weights, quantized_values
+from atb_core.graph.passes import run_passes
 from atb_core.names import QUANTIZATIONS
-from atb_core.nn.functional import gather, linear, split
+from atb_core.nn.functional import ActType, activation, gather, linear, split
 
 N, K = 70, 96
 TYPES = {DataType.FLOAT: torch.float32, DataType.BF16: torch.bfloat16, DataType.FLOAT16: torch.float16}
@@ -129,6 +130,25 @@ def test_pieces_of_a_matrix_may_have_different_formats(sizes: list[int]) -> None
         start += size
     assert torch.allclose(whole["rows"], weight, atol=0.3)
     assert (whole["y"] - x @ whole["rows"].T).norm() < 0.015 * whole["y"].norm()
+
+
+@pytest.mark.parametrize("how", ["int8", "int4", "halves", "formats", "pieces"])
+def test_a_gate_in_the_products_has_the_bits_of_one_after_them(how: str) -> None:
+    with Network("gated") as net:
+        packed = linear(Tensor("x", (Dim("tokens"), K), DataType.BF16), Tensor("w", (128, K), DataType.BF16), None)
+        net.mark_output(activation(packed, ActType.SWIGLU), "y")
+    net.weights_keys.add("w")
+    value, x = values(128, K), values(9, K, 2).bfloat16()
+    top, rest = value.split([40, 88] if how == "pieces" else [64, 64])
+    results = []
+    for network in (run_passes(net, "cpu"), run_passes(net, "cpu", ["LinearSwiglu"])):
+        engine = CpuBackend(num_threads=2).build(network)
+        if how in QUANTIZATIONS:
+            engine.quantize_weight("w", value.bfloat16(), how)
+        else:
+            engine.set_weight_blocks("w", [q4_0(top) if how == "formats" else q8_0(top), q8_0(rest)])
+        results += [engine.forward({"x": x})["y"], engine.forward({"x": x[:1]})["y"]]
+    assert torch.equal(results[0], results[2]) and torch.equal(results[1], results[3])
 
 
 def test_a_split_product_reads_its_columns_of_the_pieces() -> None:

@@ -51,6 +51,12 @@ def swiglu(net: Network) -> None:
     net.mark_output(up * F.activation(gate, ActType.SWISH), "y")
 
 
+def gated_projection(net: Network) -> None:
+    for bias in (weight(net, "b", 48), None):
+        packed = F.linear(tensor("x" if bias else "z", T, 32), weight(net, f"w{bias is None}", 48, 32), bias)
+        net.mark_output(F.activation(packed, ActType.SWIGLU), f"y{bias is None}")
+
+
 def packed_projection(net: Network) -> None:
     parts = F.split(F.linear(tensor("x", T, 32), weight(net, "w", 24, 32), weight(net, "b", 24)), [8, 12, 4], -1)
     for i, part in enumerate(parts):
@@ -66,6 +72,7 @@ def separate_projections(net: Network) -> None:
 FUSIONS = {
     "AddRmsNorm": (residual_norm, ["AddRmsNorm", "Elewise"]),
     "SwigluWeightPack": (swiglu, ["Activation"]),
+    "LinearSwiglu": (gated_projection, ["LinearSwiglu", "LinearSwiglu"]),
     "SplitLinear": (packed_projection, ["SplitLinear"]),
     "MergedLinear": (separate_projections, ["MergedLinear"]),
 }

@@ -252,7 +252,7 @@ def _quant_linear() -> Iterator[Sample]:
 
 def _linear_swiglu() -> Iterator[Sample]:
     yield Sample(LinearSwiglu(), (randn(3, 96), randn(64, 96)), "whole pairs of blocks")
-    yield Sample(LinearSwiglu(has_bias=True), (randn(2, 40, 96), randn(416, 96), randn(416)), "tasks of several pairs")
+    yield Sample(LinearSwiglu(has_bias=True), (randn(2, 40, 96), randn(448, 96), randn(448)), "tasks of several pairs")
     yield Sample(LinearSwiglu(has_bias=True), (randn(2, 40), randn(54, 40), randn(54)), "odd halves with bias")
 
 
