@@ -15,6 +15,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from loading import measure_loading
 from machine import load, machine
 from subjects import PEERS, Ours, Prompts, Subject, Times, installed_peers
 
+from atb_core.names import QUANTIZATIONS
 from atb_profile import Limits
 from atb_profile.limits import product_rate, read_bandwidth
 from atb_profile.profile import Profile
@@ -102,10 +104,13 @@ def _span(profile: Profile) -> float:
     return (profile.calls[-1].end - profile.calls[0].begin) * 1e-9
 
 
-def measure(chosen: Sequence[Task], names: Sequence[str], directory: Path, rounds: int, say: Any) -> dict[str, Any]:
+def measure(
+    chosen: Sequence[Task], names: Sequence[str], directory: Path, quantization: str | None, rounds: int, say: Any
+) -> dict[str, Any]:
     """Runs all rounds; the first one is not counted."""
     longest = max(task.context + task.new for task in chosen) + 1
-    ours = {count: Ours(directory, count, longest) for count in sorted({task.threads for task in chosen})}
+    counts = sorted({task.threads for task in chosen})
+    ours = {count: Ours(directory, count, longest, quantization) for count in counts}
     most = max(ours)
     peers = {name: PEERS[name][1](directory, most, longest) for name in names}
     order = random.Random(0)
@@ -228,6 +233,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 4, 16, 64])
     parser.add_argument("--contexts", type=int, nargs="*", default=[64, 512, 2048, 8192, 16384])
     parser.add_argument("--new", type=int, default=33, help="tokens that are generated, the first among them")
+    parser.add_argument("--quantization", choices=QUANTIZATIONS, help="of our weights")
     parser.add_argument("--peers", nargs="*", default=installed_peers(), choices=list(PEERS))
     parser.add_argument("--smoke", action="store_true", help="one sequence, 64 and 512 tokens, no peers, two rounds")
     parser.add_argument("--guard", action="store_true", help="fail if speed is far below the limits of the machine")
@@ -239,7 +245,9 @@ def main() -> None:
     chosen = tasks(args.batches, args.contexts, args.threads, args.new)
     about = machine(args.threads)
     loading = measure_loading(args.checkpoint, args.threads)
-    record = measure(chosen, args.peers, args.checkpoint, args.rounds, lambda text: print(text, flush=True))
+    say = partial(print, flush=True)
+    record = measure(chosen, args.peers, args.checkpoint, args.quantization, args.rounds, say)
+    about["quantization"] = args.quantization
     record = {"schema": SCHEMA, "machine": about, "model": asdict(QWEN2_05B), "loading": loading, **record}
     print(f"\n{about['processor']}, {about['isa']}, {about['date']}, load {about['load_average']} to {load()}\n")
     print(tables(record))

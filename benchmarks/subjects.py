@@ -36,11 +36,12 @@ class Subject(Protocol):
 class Ours:
     """`ModelRunner.generate`, including scheduling, sampling and bookkeeping."""
 
-    def __init__(self, directory: Path, threads: int, max_model_len: int) -> None:
+    def __init__(self, directory: Path, threads: int, max_model_len: int, quantization: str | None = None) -> None:
         self.runner = ModelRunner(
             str(directory),
             dtype="bfloat16",
             num_threads=threads,
+            quantization=quantization,
             load_tokenizer=False,
             max_model_len=max_model_len,
             enable_prefix_caching=False,
