@@ -75,7 +75,7 @@ bool probe(Isa isa) {
     case Isa::avx512_bf16:
       return bf16;
     case Isa::amx:
-      return bf16 && tiles && bit(extended.edx, 22) && bit(extended.edx, 24) && request_amx();
+      return bf16 && tiles && bit(extended.edx, 22) && bit(extended.edx, 24) && bit(extended.edx, 25) && request_amx();
   }
   return false;
 }

@@ -160,7 +160,10 @@ bool write_at(int, uint64_t, const void*, uint64_t, const std::function<bool()>&
 
 }  // namespace
 
-std::string_view packed_layout(cpu::Isa isa) { return cpu::has_chain_layout(isa, DataType::bf16) ? "chains" : "pairs"; }
+std::string_view packed_layout(cpu::Isa isa) {
+  if (cpu::integer_zero(isa) == 0) return "tiles";
+  return cpu::has_chain_layout(isa, DataType::bf16) ? "chains" : "pairs";
+}
 
 bool write_packed(int descriptor, const std::string& key, std::vector<StoredWeight> weights,
                   const std::function<bool()>& interrupted) {

@@ -313,6 +313,7 @@ const LinearKernel* own_kernel(Isa isa, DataType dtype, QuantFormat format) {
 }  // namespace
 
 const LinearKernel& linear_kernel(Isa isa, DataType dtype, QuantFormat format) {
+  if (dtype == DataType::i8 && integer_zero(isa) == 0) return *own_kernel(isa, dtype);
   if (format != QuantFormat::none || dtype == DataType::i8) {
     const LinearKernel* kernel = own_kernel(isa, dtype, format);
     if (kernel == nullptr) fail("linear: no kernel for ", name(format), " weights and ", name(dtype));

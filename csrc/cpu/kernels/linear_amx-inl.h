@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The AMX kernel, written on a type Tiles that has the tile operations: the instructions in linear_amx.cpp,
-// plain C++ in linear_amx_emulated.cpp. Include after the level's vec_*.h.
+// plain C++ in linear_amx_emulated.cpp. Include after the level's vec_*.h and ints_*.h.
 //
 // A row tile is up to 16 rows x 32 elements, a weight tile one block step, an accumulator tile 16 rows x 16
-// columns. Eight tile registers: two row tiles x two blocks = 4 accumulators, 2 row tiles, 2 weight tiles, so
+// columns. A step of int8 has 64 elements. Eight tile registers: two row tiles x two blocks = 4 accumulators, 2 row tiles, 2 weight tiles, so
 // that four loads feed four products. Up to 16 rows are one row tile.
 #pragma once
 
@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "cpu/kernels/linear_finish-inl.h"
+#include "cpu/kernels/linear_finish_ints-inl.h"
 #include "cpu/kernels/linear_kernel.h"
 
 namespace atb_core::cpu::ATB_CPU_LEVEL {
@@ -175,12 +176,13 @@ void multiply_pairs(const TileJob& job, int pairs, size_t pair_bytes) {
 
 inline int tile_blocks(int) { return 2; }
 
-inline void prepare_row(const void* x, int64_t k, std::byte* dst, size_t stride) {
+template <int64_t Step>
+void prepare_row(const void* x, int64_t k, std::byte* dst, size_t stride) {
   const auto* src = static_cast<const std::byte*>(x);
-  for (; k >= kStep; k -= kStep, src += kTileRowBytes, dst += stride) std::memcpy(dst, src, kTileRowBytes);
+  for (; k >= Step; k -= Step, src += kTileRowBytes, dst += stride) std::memcpy(dst, src, kTileRowBytes);
   if (k == 0) return;
   std::memset(dst, 0, kTileRowBytes);
-  std::memcpy(dst, src, static_cast<size_t>(k) * 2);
+  std::memcpy(dst, src, static_cast<size_t>(k) * (kTileRowBytes / Step));
 }
 
 // A slice of weights and that of the rows that meet it stay in L1 together with the sums. With 32 KiB the sums are stored
@@ -190,9 +192,17 @@ inline constexpr size_t kSliceBytes = 16 << 10;
 
 template <class Tiles>
 constexpr LinearKernel kTileKernel = {
-    kTileRows, 2 * kTileRows,    kTileRowBytes,  kSliceBytes, tile_blocks, prepare_row,           multiply<Tiles>,
+    kTileRows, 2 * kTileRows,    kTileRowBytes,  kSliceBytes, tile_blocks, prepare_row<kStep>,    multiply<Tiles>,
     finish,    Tiles::configure, Tiles::release, kStep,       0,           multiply_pairs<Tiles>,
 };
+
+// Of x and weights of int8: the tiles have as many bytes, and int32 for floats.
+template <class Tiles>
+constexpr LinearKernel kIntTileKernel = {
+    kTileRows,       2 * kTileRows, kTileRowBytes,    kSliceBytes,    tile_blocks,    prepare_row<kIntegers.step>,
+    multiply<Tiles>, finish_ints,   Tiles::configure, Tiles::release, kIntegers.step, kTileBytes,
+};
+static_assert(kIntegers.step_bytes() == kTileBytes);
 
 }  // namespace
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL

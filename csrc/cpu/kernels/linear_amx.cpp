@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #define ATB_CPU_LEVEL amx
 #include "cpu/kernels/vec_avx512.h"
-// The vector type comes first.
+// The vector types come first.
+#include "cpu/kernels/ints_avx512.h"
 #include "cpu/kernels/linear_amx-inl.h"
 
 namespace atb_core::cpu {
@@ -47,10 +48,18 @@ struct Instructions {
   }
 };
 
+struct IntInstructions : Instructions {
+  template <int C, int A, int B>
+  static void dot() {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+  }
+};
+
 }  // namespace
 }  // namespace amx
 
 const LinearKernel* linear_kernel_amx(DataType dtype) {
+  if (dtype == DataType::i8) return &amx::kIntTileKernel<amx::IntInstructions>;
   return dtype == DataType::bf16 ? &amx::kTileKernel<amx::Instructions> : nullptr;
 }
 

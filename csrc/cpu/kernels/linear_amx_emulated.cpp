@@ -2,7 +2,8 @@
 // The AMX kernel over tile operations in plain C++, to test its blocking and its bits on any machine.
 #define ATB_CPU_LEVEL amx_emulated
 #include "cpu/kernels/vec_portable.h"
-// The vector type comes first.
+// The vector types come first.
+#include "cpu/kernels/ints_portable.h"
 #include "cpu/kernels/linear_amx-inl.h"
 #include "cpu/kernels/linear_exact-inl.h"
 
@@ -50,8 +51,7 @@ struct Emulation {
   // For each row: one chain over the even elements, one over the odd ones, then accumulator += even + odd.
   template <int C, int A, int B>
   static void dot() {
-    state(A), state(B);
-    TileState& tiles = state(C);
+    TileState& tiles = operands(C, A, B);
     for (int r = 0; r < tiles.rows[C]; ++r) {
       F16 even = zero_lanes(), odd = zero_lanes();
       const auto* x = reinterpret_cast<const Bf16*>(tiles.data[A][r]);
@@ -65,15 +65,36 @@ struct Emulation {
     }
   }
 
+  static TileState& operands(int sums, int a, int b) {
+    state(a), state(b);
+    return state(sums);
+  }
+
  private:
   static F16 zero_lanes() { return amx_emulated::zero(); }
   static F16 load_lanes(const std::byte* p) { return amx_emulated::load(reinterpret_cast<const float*>(p)); }
+};
+
+struct IntEmulation : Emulation {
+  template <int C, int A, int B>
+  static void dot() {
+    TileState& tiles = operands(C, A, B);
+    for (int r = 0; r < tiles.rows[C]; ++r) {
+      auto* acc = reinterpret_cast<int32_t*>(tiles.data[C][r]);
+      const auto* x = reinterpret_cast<const int8_t*>(tiles.data[A][r]);
+      for (int j = 0; j < static_cast<int>(kTileRowBytes); ++j) {
+        const auto* words = reinterpret_cast<const int8_t*>(tiles.data[B][j / 4]);
+        for (int c = 0; c < kBlockColumns; ++c) acc[c] += x[j] * words[4 * c + j % 4];
+      }
+    }
+  }
 };
 
 }  // namespace
 }  // namespace amx_emulated
 
 const LinearKernel* linear_kernel_amx_emulated(DataType dtype) {
+  if (dtype == DataType::i8) return &amx_emulated::kIntTileKernel<amx_emulated::IntEmulation>;
   return dtype == DataType::bf16 ? &amx_emulated::kTileKernel<amx_emulated::Emulation> : nullptr;
 }
 

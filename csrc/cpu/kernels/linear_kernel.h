@@ -20,6 +20,8 @@ namespace atb_core::cpu {
 //                  of one chain.
 //   f16, f32:      [32][16 columns].
 //   quantised:     steps of 64 or 256 elements, see quant.h.
+//   i8:            [16 words of 4 elements][16 columns], steps of 64 elements: as signed integers the other B tile of
+//                  AMX, with 128 added for all other levels.
 inline constexpr int64_t kBlockColumns = 16;
 inline constexpr int64_t kStep = 32;
 inline constexpr int64_t kPairBlocks = 2;
@@ -30,6 +32,8 @@ constexpr size_t pair_bytes(DataType dtype, int64_t k) {
   return kPairBlocks * block_step_bytes(dtype) * static_cast<size_t>(steps_of(k));
 }
 constexpr bool has_chain_layout(Isa isa, DataType dtype) { return isa == Isa::avx512_bf16 && dtype == DataType::bf16; }
+
+constexpr int integer_zero(Isa isa) { return isa == Isa::amx || isa == Isa::amx_emulated ? 0 : 128; }
 
 // acc[rows][blocks * 16] (+)= x * w over `steps` steps.
 struct TileJob {

@@ -231,7 +231,7 @@ PackedWeight PackedWeight::matrix(int64_t index) const {
 void pack(Isa isa, const void* src, DataType dtype, int64_t n, int64_t k, bool src_is_kn, std::byte* dst,
           int64_t block_begin, int64_t block_end) {
   if (dtype == DataType::i8) {
-    int_pack(static_cast<const int8_t*>(src), n, k, src_is_kn, dst, block_begin, block_end);
+    int_pack(static_cast<const int8_t*>(src), n, k, src_is_kn, integer_zero(isa), dst, block_begin, block_end);
   } else if (itemsize(dtype) == 2) {
     pack_blocks<uint16_t>(isa, src, dtype, n, k, src_is_kn, dst, block_begin, block_end);
   } else {
@@ -247,7 +247,7 @@ void gather_packed_rows(Isa isa, const PackedWeight& weight, const void* indices
       const int64_t row = index_dtype == DataType::i32 ? static_cast<const int32_t*>(indices)[i]
                                                        : static_cast<const int64_t*>(indices)[i];
       if (row < 0 || row >= weight.n) return worker.error->report("index out of range", i, row, weight.n);
-      int_row(weight.data, weight.k, row, static_cast<int8_t*>(out) + i * weight.k);
+      int_row(weight.data, weight.k, row, integer_zero(isa), static_cast<int8_t*>(out) + i * weight.k);
     }
   } else if (weight.quantized()) {
     gather_quantized_rows(weight, indices, index_dtype, count, static_cast<std::byte*>(out), worker);

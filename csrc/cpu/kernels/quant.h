@@ -7,7 +7,7 @@
 //   halves       w = s (q - zero) or s q + m; s and m (f16) for each group of 32 or 64
 //   super_32     w = d c q - e b; d and e (f16) for 256 elements, c and b (u8) for 32
 //   super_16     w = d c (q - zero); d (f16) for 256 elements, c (i8) for 16
-//   integers     w = q - 128, an int8 itself; such a matrix has no format but the dtype i8
+//   integers     w = q - 128 or, with AMX, q: an int8 itself; such a matrix has no format but the dtype i8
 #pragma once
 
 #include <cstddef>
@@ -142,11 +142,12 @@ void quant_pack(QuantFormat format, const void* src, int64_t n, int64_t k, std::
 bool quantize_pack(QuantFormat format, const void* src, DataType dtype, int64_t n, int64_t k, std::byte* dst,
                    int64_t block_begin, int64_t block_end);
 
-// The same for a matrix of int8, [n, k] or [k, n], without any scales: its bytes, its packing, a row read back.
+// The same for a matrix of int8, [n, k] or [k, n], without any scales: its bytes, its packing, a row read back. `zero`
+// stands for 0: 128, or 0 where integers are signed.
 size_t int_packed_bytes(int64_t n, int64_t k);
-void int_pack(const int8_t* src, int64_t n, int64_t k, bool src_is_kn, std::byte* dst, int64_t block_begin,
+void int_pack(const int8_t* src, int64_t n, int64_t k, bool src_is_kn, int zero, std::byte* dst, int64_t block_begin,
               int64_t block_end);
-void int_row(const std::byte* data, int64_t k, int64_t row, int8_t* out);
+void int_row(const std::byte* data, int64_t k, int64_t row, int zero, int8_t* out);
 
 // Writes row `row` of a packed matrix to `out`, k floats.
 void quant_row(QuantFormat format, const std::byte* data, int64_t n, int64_t k, int64_t row, float* out);

@@ -279,7 +279,7 @@ bool quantize_pack(QuantFormat format, const void* src, DataType dtype, int64_t 
 
 size_t int_packed_bytes(int64_t n, int64_t k) { return steps_bytes(kIntegers, n, k); }
 
-void int_pack(const int8_t* src, int64_t n, int64_t k, bool src_is_kn, std::byte* dst, int64_t block_begin,
+void int_pack(const int8_t* src, int64_t n, int64_t k, bool src_is_kn, int zero, std::byte* dst, int64_t block_begin,
               int64_t block_end) {
   const int64_t row_stride = src_is_kn ? 1 : k, element_stride = src_is_kn ? n : 1;
   constexpr size_t kBytes = kIntegers.step_bytes();
@@ -288,25 +288,25 @@ void int_pack(const int8_t* src, int64_t n, int64_t k, bool src_is_kn, std::byte
     const int64_t first = block * kBlockColumns;
     const int64_t columns = std::clamp<int64_t>(n - first, 0, kBlockColumns);
     for (int64_t start = 0; start < k; start += kIntegers.step, step += kPairBlocks * kBytes) {
-      std::memset(step, 0x80, kBytes);
+      std::memset(step, zero, kBytes);
       const int64_t elements = std::min<int64_t>(kIntegers.step, k - start);
       for (int64_t c = 0; c < columns; ++c) {
         const int8_t* from = src + (first + c) * row_stride + start * element_stride;
         for (int64_t i = 0; i < elements; ++i) {
-          step[i / 4 * 64 + c * 4 + i % 4] = std::byte(static_cast<uint8_t>(from[i * element_stride] + 128));
+          step[i / 4 * 64 + c * 4 + i % 4] = std::byte(static_cast<uint8_t>(from[i * element_stride] + zero));
         }
       }
     }
   }
 }
 
-void int_row(const std::byte* data, int64_t k, int64_t row, int8_t* out) {
+void int_row(const std::byte* data, int64_t k, int64_t row, int zero, int8_t* out) {
   const std::byte* step = data + block_offset(kIntegers, k, row / kBlockColumns);
   const int64_t column = row % kBlockColumns;
   for (int64_t i = 0; i < k; ++i) {
     const int64_t at = i % kIntegers.step;
     const std::byte* place = step + i / kIntegers.step * kPairBlocks * static_cast<int64_t>(kIntegers.step_bytes());
-    out[i] = static_cast<int8_t>(static_cast<int>(place[at / 4 * 64 + column * 4 + at % 4]) - 128);
+    out[i] = static_cast<int8_t>(static_cast<int>(place[at / 4 * 64 + column * 4 + at % 4]) - zero);
   }
 }
 
