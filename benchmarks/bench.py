@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 4, 16, 64])
     parser.add_argument("--contexts", type=int, nargs="*", default=[64, 512, 2048, 8192, 16384])
     parser.add_argument("--new", type=int, default=33, help="tokens that are generated, the first among them")
-    parser.add_argument("--quantization", choices=QUANTIZATIONS, help="of our weights")
+    parser.add_argument("--quantization", choices=(*QUANTIZATIONS, "w8a8"), help="of our weights")
     parser.add_argument("--peers", nargs="*", default=installed_peers(), choices=list(PEERS))
     parser.add_argument("--smoke", action="store_true", help="one sequence, 64 and 512 tokens, no peers, two rounds")
     parser.add_argument("--guard", action="store_true", help="fail if speed is far below the limits of the machine")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,39 @@ def write_checkpoint(directory: Path, shape: Shape, dtype: torch.dtype = torch.b
         save_file(_tensors(shape, dtype), partial, metadata={"format": "pt"})
         partial.rename(target)
     return target.stat().st_size
+
+
+def write_w8a8(source: Path) -> Path:
+    """Writes a copy of a checkpoint in compressed-tensors' W8A8 unless it exists, and returns its directory.
+
+    Matrices of layers are int8 with a scale for each output, activations are rounded by a scale for each token.
+    """
+    directory = source.with_name(f"{source.name}-w8a8")
+    target = directory / "model.safetensors"
+    if target.exists():
+        return directory
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = dict[str, torch.Tensor]()
+    for name, value in load_file(source / "model.safetensors").items():
+        tensors[name] = value
+        if name.endswith("_proj.weight"):
+            scale = value.float().abs().amax(1, keepdim=True) / 127
+            tensors[name] = (value.float() / scale).round().to(torch.int8)
+            tensors[f"{name}_scale"] = scale.to(value.dtype)
+    eight = {"num_bits": 8, "type": "int", "symmetric": True}
+    group = {
+        "targets": ["Linear"],
+        "weights": {**eight, "strategy": "channel", "dynamic": False},
+        "input_activations": {**eight, "strategy": "token", "dynamic": True},
+    }
+    quantized = {"quant_method": "compressed-tensors", "format": "int-quantized", "config_groups": {"group_0": group}}
+    config = json.loads((source / "config.json").read_text())
+    config["quantization_config"] = {**quantized, "ignore": ["lm_head"]}
+    (directory / "config.json").write_text(json.dumps(config, indent=2))
+    partial = target.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"format": "pt"})
+    partial.rename(target)
+    return directory
 
 
 def write_bfloat16_gguf(source: Path, target: Path) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
+from checkpoints import write_w8a8
 
 from atb_core import ModelRunner, SamplingParams
 from atb_profile import Profile
@@ -34,14 +35,15 @@ class Subject(Protocol):
 
 
 class Ours:
-    """`ModelRunner.generate`, including scheduling, sampling and bookkeeping."""
+    """`ModelRunner.generate`, including scheduling, sampling and bookkeeping; "w8a8" is a checkpoint of its own."""
 
     def __init__(self, directory: Path, threads: int, max_model_len: int, quantization: str | None = None) -> None:
+        stored = quantization == "w8a8"
         self.runner = ModelRunner(
-            str(directory),
-            dtype="bfloat16",
+            str(write_w8a8(directory) if stored else directory),
+            dtype="auto" if stored else "bfloat16",
             num_threads=threads,
-            quantization=quantization,
+            quantization=None if stored else quantization,
             load_tokenizer=False,
             max_model_len=max_model_len,
             enable_prefix_caching=False,
@@ -86,10 +88,14 @@ class Transformers:
         return Times(first, time.perf_counter() - start)
 
 
-#: Other programs by name: the package that must be installed, and the class.
-PEERS: dict[str, tuple[str, Callable[[Path, int, int], Subject]]] = {"transformers": ("transformers", Transformers)}
+#: Other programs by name: the package that must be installed, and the class. "bfloat16" is our engine with the weights
+#: as they are, for comparison with quantised ones.
+PEERS: dict[str, tuple[str, Callable[[Path, int, int], Subject]]] = {
+    "transformers": ("transformers", Transformers),
+    "bfloat16": ("atb_core", Ours),
+}
 
 
 def installed_peers() -> list[str]:
-    """Returns the names of the peers whose packages are installed."""
-    return [name for name, (package, _) in PEERS.items() if find_spec(package) is not None]
+    """Returns the names of the other programs whose packages are installed."""
+    return [name for name, (package, subject) in PEERS.items() if subject is not Ours and find_spec(package) is not None]
