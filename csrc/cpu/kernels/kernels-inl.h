@@ -13,6 +13,7 @@
 #include "cpu/kernels/softmax-inl.h"
 #include "cpu/kernels/reduce-inl.h"
 #include "cpu/kernels/cast-inl.h"
+#include "cpu/kernels/int8-inl.h"
 #include "cpu/kernels/quantize-inl.h"
 #include "cpu/kernels/moe-inl.h"
 #include "cpu/kernels/lora-inl.h"

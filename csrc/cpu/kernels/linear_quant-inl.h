@@ -6,12 +6,12 @@
 // output). Products of integers are exact in any order; linear.h has the order of the float part.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <limits>
 
+#include "cpu/kernels/int8-inl.h"
 #include "cpu/kernels/linear_kernel.h"
 #include "cpu/kernels/quant.h"
 #include "cpu/kernels/vec_types.h"
@@ -40,21 +40,16 @@ struct QuantRow {
 // through to the result.
 template <int Group>
 inline float quantize_group(const float* x, int8_t* q) {
-  float largest = 0;
-  bool finite = true;
-  for (int i = 0; i < Group; ++i) {
-    const float magnitude = std::fabs(x[i]);
-    finite = finite && magnitude <= std::numeric_limits<float>::max();
-    largest = magnitude > largest ? magnitude : largest;
-  }
+  Largest magnitudes;
+  for (int i = 0; i < Group; i += 16) magnitudes.add(load(x + i));
+  const float largest = magnitudes.get();
+  const bool finite = largest <= std::numeric_limits<float>::max();
   if (!finite || largest < 0x1p-100F) {
     std::memset(q, 0, Group);
     return finite ? 0 : std::numeric_limits<float>::quiet_NaN();
   }
-  const float inverse = 127 / largest;
-  // Adding 1.5 * 2^23 rounds to an integer.
-  constexpr float kRound = 12582912;
-  for (int i = 0; i < Group; ++i) q[i] = static_cast<int8_t>(static_cast<int32_t>(x[i] * inverse + kRound - kRound));
+  const F16 inverse = set1(127 / largest);
+  for (int i = 0; i < Group; i += 16) store(q + i, load(x + i) * inverse);
   return largest / 127;
 }
 

@@ -89,6 +89,10 @@ inline void store_n(float* p, F16 a, int n) { _mm512_mask_storeu_ps(p, first(n).
 inline void store_n(Bf16* p, F16 a, int n) { _mm256_mask_storeu_epi16(p, first(n).bits, to_bf16(a)); }
 inline void store_n(Half* p, F16 a, int n) { _mm256_mask_storeu_epi16(p, first(n).bits, to_half(a)); }
 
+inline void store(int8_t* p, F16 a) {  // rounded, of -128 to 127
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
+
 inline float horizontal_sum(F16 a) {
   const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

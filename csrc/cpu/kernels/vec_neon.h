@@ -146,6 +146,12 @@ inline void store(Half* p, F16 x) {
   four(8, x.c);
   four(12, x.d);
 }
+inline void store(int8_t* p, F16 x) {  // rounded, of -128 to 127
+  const auto words = [](float32x4_t low, float32x4_t high) {
+    return vcombine_s16(vmovn_s32(vcvtnq_s32_f32(low)), vmovn_s32(vcvtnq_s32_f32(high)));
+  };
+  vst1q_s8(p, vcombine_s8(vmovn_s16(words(x.a, x.b)), vmovn_s16(words(x.c, x.d))));
+}
 template <typename T>
 inline void store_n(T* p, F16 x, int n) {
   T whole[16];

@@ -128,6 +128,10 @@ inline void narrow(float x, Bf16* out) {
   const uint32_t rounded = x != x ? u | 0x400000U : u + 0x7fffU + ((u >> 16) & 1U);
   out->bits = static_cast<uint16_t>(rounded >> 16);
 }
+inline void narrow(float x, int8_t* out) {  // of -128 to 127; adding 1.5 * 2^23 rounds to an integer
+  constexpr float kRound = 12582912;
+  *out = static_cast<int8_t>(static_cast<int32_t>(x + kRound - kRound));
+}
 inline void narrow(float x, Half* out) {
   const uint32_t u = bits_of(x);
   const uint32_t sign = (u >> 16) & 0x8000U;
