@@ -98,4 +98,4 @@ PEERS: dict[str, tuple[str, Callable[[Path, int, int], Subject]]] = {
 
 def installed_peers() -> list[str]:
     """Returns the names of the other programs whose packages are installed."""
-    return [name for name, (package, subject) in PEERS.items() if subject is not Ours and find_spec(package) is not None]
+    return [name for name, (package, kind) in PEERS.items() if kind is not Ours and find_spec(package) is not None]

@@ -16,8 +16,8 @@ from atb_core.engine.extension import load_extension
 from atb_core.errors import EngineError
 from atb_core.graph import DataType, Dim, Network, Tensor
 from atb_core.graph.arrays import to_torch
-from atb_core.graph.quantized import QuantizedRows, quantizable_weights, quantized_values
 from atb_core.graph.passes import run_passes
+from atb_core.graph.quantized import QuantizedRows, quantizable_weights, quantized_values
 from atb_core.names import QUANTIZATIONS
 from atb_core.nn.functional import ActType, activation, gather, linear, split
 

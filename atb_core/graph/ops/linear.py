@@ -70,16 +70,11 @@ class LinearSwiglu(Op):
     input_dtypes = ("float", "x", "float")
     backends = Op.backends - {"atb"}
 
-    def _parts(self) -> tuple[Op, Op]:
-        return Linear(has_bias=self.has_bias), Activation(ActivationType.SWIGLU)
-
     def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        linear, swiglu = self._parts()
-        return swiglu.infer_shapes(*linear.infer_shapes(*shapes))
+        return Activation(ActivationType.SWIGLU).infer_shapes(*Linear(has_bias=self.has_bias).infer_shapes(*shapes))
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
-        linear, swiglu = self._parts()
-        return swiglu.reference(*linear.reference(*inputs))
+        return Activation(ActivationType.SWIGLU).reference(*Linear(has_bias=self.has_bias).reference(*inputs))
 
 
 @dataclass(frozen=True)

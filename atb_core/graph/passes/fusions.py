@@ -49,11 +49,6 @@ def _linear_swiglu(*operands: Tensor) -> Tensor:
     return record(LinearSwiglu(has_bias=len(operands) == 3), operands)[0]
 
 
-def fuse_linear_swiglu(network: Network) -> Network:
-    """Fuses the product of a matrix of gate and up, with bias or without, and SWIGLU into `LinearSwiglu`."""
-    return _with_bias(_without_bias(network))
-
-
 #: A residual addition and the RMS norm that follows it.
 fuse_add_rms_norm = Fusion(_add_then_norm, _add_rms_norm, _no_broadcast)
 #: `silu(gate) * up` of a split projection. SWIGLU rounds once where the unfused ops also round `silu(gate)`, and is
@@ -61,3 +56,8 @@ fuse_add_rms_norm = Fusion(_add_then_norm, _add_rms_norm, _no_broadcast)
 fuse_swiglu = Fusion(_gate_times_up, _swiglu, _halves_last_dimension)
 _without_bias = Fusion(lambda x, weight: _swiglu_of_linear(x, weight), _linear_swiglu)
 _with_bias = Fusion(lambda x, weight, bias: _swiglu_of_linear(x, weight, bias), _linear_swiglu)
+
+
+def fuse_linear_swiglu(network: Network) -> Network:
+    """Fuses the product of a matrix of gate and up, with bias or without, and SWIGLU into `LinearSwiglu`."""
+    return _with_bias(_without_bias(network))
