@@ -286,9 +286,7 @@ WeightUse merged_linear_use(const Attributes& attributes, int index) {
   return index >= 1 && index <= parts ? WeightUse::linear_nk : WeightUse::plain;
 }
 
-WeightUse packed_use(const Attributes&, int index) {
-  return index == 1 ? WeightUse::linear_nk : WeightUse::plain;
-}
+WeightUse packed_use(const Attributes&, int index) { return index == 1 ? WeightUse::linear_nk : WeightUse::plain; }
 
 }  // namespace
 
