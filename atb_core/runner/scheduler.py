@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from atb_core.runner.drafting import Drafter
 
 _age = attrgetter("arrival")
-# Chunks of prompts in a step beside streams: it is about three times as long as one without, which is the aim.
+# Chunks of prompts in a step beside streams, if more wait for a first token: it is 3.6 times as long as one without.
 _MOST_CHUNKS = 2
 
 
