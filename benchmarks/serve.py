@@ -30,9 +30,9 @@ from servers import Clients, atb, serving
 from atb_core import ModelRunner, SamplingParams
 
 FIRST_TOKENS = 15
-# Streams, their tokens before the long prompt arrives, and those of one answer: one of minutes would have a longer
-# context, and longer steps, than the gaps that it is compared with.
-LONG_STREAMS, TOKENS_BEFORE, ANSWER_TOKENS = 8, 100, 256
+# Streams, their tokens before the long prompt arrives and after it, and those of one answer: one of minutes would have
+# a longer context, and longer steps, than the gaps that it is compared with.
+LONG_STREAMS, TOKENS_BEFORE, TOKENS_AFTER, ANSWER_TOKENS = 8, 100, 200, 256
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -135,50 +135,71 @@ def beside_a_long_prompt(arguments: argparse.Namespace) -> dict[str, Any]:
             one = asyncio.run(_gaps(clients, arguments.long_prompt))
             if number:  # the first round builds graphs
                 rounds.append({**one, "load_average": load()})
-                print(f"gap alone {1000 * one['alone']:.1f} ms, largest {one['largest_alone']:.2f} x; in the "
-                      f"{one['seconds']:.1f} s of the prompt: median {one['median']:.2f} x, largest "
-                      f"{one['largest']:.2f} x; load {load()}", flush=True)  # fmt: skip
-    largest = [one["largest"] for one in rounds]
+                print(
+                    f"normal gap {1000 * one['normal']:.1f} ms, the prompt took {one['seconds']:.1f} s, load {load()}"
+                )
+                for name in ("alone", "beside"):
+                    print(f"  {name}:", ", ".join(f"{share} {gap:.2f} x" for share, gap in one[name].items()),
+                          flush=True)  # fmt: skip
+    largest = [one["beside"]["largest"] for one in rounds]
     print(f"largest gap / median gap alone: median {statistics.median(largest):.2f}, at most {max(largest):.2f}")
     return {"rounds": rounds, "largest": statistics.median(largest)}
 
 
-async def _answers(clients: Clients, prompt: list[int], answers: list[list[float]]) -> None:
-    """Reads one answer after another, and notes when their tokens come."""
+async def _answers(clients: Clients, prompt: list[int], answers: list[list[tuple[float, int]]]) -> None:
+    """Reads one answer after another, and notes when how many of their tokens have come."""
     while True:
         answers.append([])
-        await clients.stream(prompt, ANSWER_TOKENS, answers[-1].append)
+        await clients.stream(prompt, ANSWER_TOKENS, lambda *event: answers[-1].append(event))
 
 
-async def _gaps(clients: Clients, length: int) -> dict[str, float]:
-    """Returns the median gap alone in seconds, and further gaps as multiples of it."""
-    answers: list[list[list[float]]] = [[] for _ in range(LONG_STREAMS)]
+def gaps_between(events: list[tuple[float, int]]) -> list[tuple[float, float, float]]:
+    """Returns begin, end and length of the gap before each token; tokens that come together have equal parts of one."""
+    return [
+        (before, now, (now - before) / (tokens - earlier))
+        for (before, earlier), (now, tokens) in itertools.pairwise(events)
+        for _ in range(tokens - earlier)
+    ]
+
+
+def spread(gaps: list[float], normal: float) -> dict[str, float]:
+    """Returns shares of the sorted gaps, and the largest, as multiples of the normal one."""
+    gaps = sorted(gaps)
+    shares = {"median": 0.5, "p99": 0.99, "p99.9": 0.999, "largest": 1.0}
+    return {name: gaps[min(len(gaps) - 1, int(share * len(gaps)))] / normal for name, share in shares.items()}
+
+
+async def _gaps(clients: Clients, length: int) -> dict[str, Any]:
+    """Returns the median gap without the prompt in seconds, and the gaps without and with it as multiples of that."""
+    answers: list[list[list[tuple[float, int]]]] = [[] for _ in range(LONG_STREAMS)]
     prompts = clients.prompts(LONG_STREAMS)
     streams = [
         asyncio.create_task(_answers(clients, prompt, each)) for prompt, each in zip(prompts, answers, strict=True)
     ]
-    while min(sum(map(len, each)) for each in answers) < TOKENS_BEFORE:
-        await asyncio.sleep(0.05)
-        for stream in streams:
-            if stream.done():
-                stream.result()  # raises what went wrong
+
+    async def wait(count: int) -> None:
+        before = [sum(map(len, each)) for each in answers]
+        while min(sum(map(len, each)) - n for each, n in zip(answers, before, strict=True)) < count:
+            await asyncio.sleep(0.05)
+            for stream in streams:
+                if stream.done():
+                    stream.result()  # raises what went wrong
+
+    await wait(TOKENS_BEFORE)
     (prompt,) = clients.prompts(1, length)
     begin = time.perf_counter()
     await clients.stream(prompt, 1)
     end = time.perf_counter()
+    await wait(TOKENS_AFTER)
     for stream in streams:
         stream.cancel()
     await asyncio.gather(*streams, return_exceptions=True)
     # The first tokens come while other prompts are computed.
-    times = [answer[20:] for each in answers for answer in each]
-    pairs = [pair for each in times for pair in itertools.pairwise(each)]
-    alone = [later - earlier for earlier, later in pairs if later < begin]
-    beside = [later - earlier for earlier, later in pairs if later > begin and earlier < end]
+    gaps = [gap for each in answers for answer in each for gap in gaps_between(answer[20:])]
+    alone = [seconds for before, now, seconds in gaps if now < begin or before > end]
+    beside = [seconds for before, now, seconds in gaps if now > begin and before < end]
     normal = statistics.median(alone)
-    return {
-        "alone": normal, "largest_alone": max(alone) / normal, "seconds": end - begin,
-        "median": statistics.median(beside) / normal, "largest": max(beside) / normal,
-    }  # fmt: skip
+    return {"normal": normal, "seconds": end - begin, "alone": spread(alone, normal), "beside": spread(beside, normal)}
 
 
 def main() -> None:

@@ -90,18 +90,19 @@ class Clients:
         return [[self._random.randrange(100, self._vocab_size) for _ in range(length)] for _ in range(count)]
 
     async def stream(
-        self, prompt: list[int], max_tokens: int, on_events: Callable[[float], object] = lambda now: None
+        self, prompt: list[int], max_tokens: int, on_events: Callable[[float, int], object] | None = None
     ) -> float:
         """Reads an answer and returns the seconds to its first event.
 
         Args:
             prompt: Token ids.
             max_tokens: Tokens of the answer, which goes on after an end token.
-            on_events: Is called with the clock whenever events have come.
+            on_events: Is called whenever events have come, with the clock and the number of tokens so far. One that is
+                a part of a character has no event: it comes with the next one.
         """
         body = {
             "prompt": prompt, "max_tokens": max_tokens, "ignore_eos": True, "temperature": 0, "stream": True,
-            "stream_options": {"include_usage": True},
+            "stream_options": {"include_usage": True, "continuous_usage_stats": on_events is not None},
         }  # fmt: skip
         data = json.dumps(body).encode()
         begin = time.perf_counter()
@@ -113,11 +114,12 @@ class Clients:
             )
             end, first = b"", 0.0
             while piece := await reader.read(1 << 16):
+                now = time.perf_counter()
                 if b"data: {" in piece:
-                    now = time.perf_counter()
                     first = first or now - begin
-                    on_events(now)
                 end = (end + piece)[-4000:]
+                if on_events is not None and (counts := _COMPLETION_TOKENS.findall(end)):
+                    on_events(now, int(counts[-1]))
         finally:
             writer.close()
         counts = _COMPLETION_TOKENS.findall(end)

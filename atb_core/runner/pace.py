@@ -11,18 +11,24 @@ if TYPE_CHECKING:
     from atb_core.runner.scheduler import Batch
 
 # A prompt may add about this share to a step without prompts. The aim for the longest gap between two tokens is 3
-# normal ones; those who wait for a first token have a further share.
-_SHARE_OF_PROMPT = 1.0
+# normal ones; what is left is for steps that wait for a processor.
+_SHARE_OF_PROMPT = 1.3
 # Until both kinds of steps were measured. A processor computes this many tokens in less than a decode step.
 _FIRST_GUESS = 16
-# Behind thousands of tokens most of a chunk's time is reading what is before it: with 2, 4 and 8, steps behind 7,000
-# tokens took 2.5, 2.8 and 4.4 times a decode step of 8 streams (a model of 135 M parameters, medians).
+# Behind thousands of tokens most of a chunk's time is reading what is before it, so that smaller ones save little.
 _SMALLEST = 4
 _FIRST_DRAFT_COST = 0.1  # of one guessed token, relative to a decode step, until it was measured
 # Steps of a median, in which one that waited for a processor counts for nothing.
 _STEPS = 15
 # Behind this many tokens the attention of a small model takes as long as all else; with larger ones it takes less.
 _GROWTH = 2048
+# A step reads what is before a chunk in the time of up to so many further tokens.
+_READING = 8
+
+
+def tokens_of_reading(context: int) -> int:
+    """Returns about how many tokens of a chunk take as long as reading so many tokens before it."""
+    return _READING * context // (context + _GROWTH)
 
 
 class Pace:

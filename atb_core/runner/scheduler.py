@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from atb_core.errors import EngineError
 from atb_core.runner.block_manager import BlockManager, block_key
+from atb_core.runner.pace import tokens_of_reading
 from atb_core.runner.request import Request
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from atb_core.runner.drafting import Drafter
 
 _age = attrgetter("arrival")
-# Chunks of prompts in a step beside streams: it is about three times as long as one without, which is the aim.
+# Chunks of prompts in a step beside streams, if more wait for a first token: it is 3.6 times as long as one without.
 _MOST_CHUNKS = 2
 
 
@@ -203,10 +204,10 @@ class Scheduler:
                 if other_computes:
                     continue
             start = len(shared) * self.blocks.block_size or request.num_computed
-            rest, size = len(request) - start, self._max_num_batched_tokens
+            rest, size, reading = len(request) - start, self._max_num_batched_tokens, 0
             if num_chunks:
-                size = min(size, num_chunks * self.chunk_size(len(decoding), start))
-            limit = int(left * size)
+                size, reading = min(size, num_chunks * self.chunk_size(len(decoding), start)), tokens_of_reading(start)
+            limit = int(left * (size + reading)) - reading
             # Evaluated from left to right: only a prompt that is too long asks whether it may be cut.
             is_cut = rest > limit and not request.wants_prompt_logprobs and self._can_mix()
             has_place = not prompts or (rest <= limit or (is_cut and limit > 0))
@@ -214,7 +215,7 @@ class Scheduler:
                 break
             prompts.append(request)
             counts.append(limit if is_cut else rest)
-            left -= Fraction(counts[-1], size)
+            left -= Fraction(counts[-1] + reading, size + reading)
             if request.wants_prompt_logprobs:
                 break
             if self._shares_prefixes:

@@ -457,6 +457,20 @@ def test_a_step_beside_a_stream_has_two_chunks_at_most() -> None:
     assert setup.model.tokens_per_step == [2, 1 + 2 * 3]
 
 
+def test_a_step_has_time_to_read_what_is_before_a_chunk_or_does_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atb_core.runner.scheduler.tokens_of_reading", lambda context: 24 if context else 0)
+    setup = make(mixes=True, max_prefill=40, chunk_size=6)
+    stream = setup.loop.chunks(Call([make_request(0, [1, 2], SamplingParams(max_tokens=30))], streams=True))
+    next(stream)
+    setup.loop.submit(Call([make_request(1, [5] * 40, SamplingParams(max_tokens=1))], streams=True))
+    next(stream)
+    setup.loop.submit(Call([make_request(2, [6] * 4, SamplingParams(max_tokens=1))], streams=True))
+    for _ in range(4):
+        next(stream)
+    # Beside the four tokens of the short prompt there is time for eight others, but not to read what is before them.
+    assert setup.model.tokens_per_step[1:] == [1 + 6, 1 + 4, 1 + 6, 1 + 6, 1 + 6]
+
+
 @pytest.mark.parametrize("decodes", [True, False])
 def test_short_prompts_need_not_wait_for_the_end_of_a_long_one(decodes: bool) -> None:
     setup = make(mixes=True, max_prefill=6, chunk_size=6)

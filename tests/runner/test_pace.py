@@ -25,16 +25,33 @@ def step(num_decoding: int, num_prompt_tokens: int = 0, num_guesses: int = 0, co
     return Batch("mixed", decoding + prompts, counts, num_decoding, drafts)
 
 
-def test_a_step_with_a_prompt_takes_twice_as_long_as_one_without() -> None:
+def test_a_prompt_adds_a_good_deal_more_than_a_step_without_takes() -> None:
     pace = Pace()
     assert pace.chunk_size(8, 0) == 16
     pace.note(step(8), 0.04)
     assert pace.chunk_size(8, 0) == 16
     pace.note(step(0, 1000), 1.0)
-    assert pace.chunk_size(8, 0) == 40
+    assert pace.chunk_size(8, 0) == 52
     # Beside others, a prompt took what the step took longer.
     pace.note(step(8, 50), 0.04 + 0.05)
-    assert pace.chunk_size(8, 0) == 40
+    assert pace.chunk_size(8, 0) == 52
+
+
+@pytest.mark.parametrize(
+    ("token", "reading", "both"),  # shares of a step without prompts: each token, 1,000 before it, both
+    [(0.04, 0.1, 0.008), (0.04, 0.05, 0.02), (0.1, 0.0, 0.001), (0.17, 0.01, 0.002), (0.02, 0.05, 0.02)],
+)
+def test_steps_take_the_same_time_whatever_tokens_and_contexts_cost(token: float, reading: float, both: float) -> None:
+    pace, shares, context = Pace(), [], 0
+    pace.note(step(8), 0.01)
+    while context < 8000:
+        size = pace.chunk_size(8, context)
+        before = context / 1000
+        shares.append(1 + token * size + reading * before + both * size * before)
+        pace.note(step(8, size, context=context), 0.01 * shares[-1])
+        context += size
+    assert max(shares[1:]) < 2.5, "the first size is a guess"
+    assert sum(shares) / len(shares) > 2.15
 
 
 def test_a_step_that_waited_for_a_processor_counts_for_nothing() -> None:
@@ -42,17 +59,17 @@ def test_a_step_that_waited_for_a_processor_counts_for_nothing() -> None:
     for _ in range(3):
         pace.note(step(8), 0.04)
         pace.note(step(8, 10), 0.05)
-    assert pace.chunk_size(8, 0) == 40
+    assert pace.chunk_size(8, 0) == 52
     pace.note(step(8), 9.0)
     pace.note(step(8, 10), 9.0)
-    assert pace.chunk_size(8, 0) == 40
+    assert pace.chunk_size(8, 0) == 52
 
 
 def test_two_slow_steps_in_a_row_are_believed() -> None:
     pace = Pace()
     pace.note(step(8), 0.04)
     for context in range(0, 80, 4):
-        pace.note(step(8, 4, context=context), 0.0401)
+        pace.note(step(8, 400, context=context), 0.0401)
     assert pace.chunk_size(8, 80) > 500
     for context in (80, 1000):
         pace.note(step(8, 900, context=context), 4.0)
@@ -64,10 +81,10 @@ def test_a_mixed_step_that_is_faster_than_those_without_prompts_is_their_measure
     for _ in range(15):
         pace.note(step(8), 0.4)
     for context in range(0, 80, 4):
-        pace.note(step(8, 4, context=context), 0.05)
+        pace.note(step(8, 16, context=context), 0.05)
     for context in range(80, 160, 4):
-        pace.note(step(8, 4, context=context), 0.07)
-    assert 8 <= pace.chunk_size(8, 160) <= 12
+        pace.note(step(8, 16, context=context), 0.115)
+    assert 14 <= pace.chunk_size(8, 160) <= 18
 
 
 def test_it_never_becomes_nothing() -> None:
@@ -87,16 +104,16 @@ def test_tokens_cost_more_the_more_are_before_them() -> None:
     for context in range(0, 4000, 40):
         pace.note(step(8, 10, context=context), 0.04 + 10 * (0.0005 + context * 0.5e-6))
     sizes = [pace.chunk_size(8, context) for context in (0, 2000, 4000, 12000)]
-    assert sizes == [47, 24, 16, 7], "also further than it has seen"
+    assert sizes == [62, 31, 21, 9], "also further than it has seen"
 
 
 def test_steps_of_another_number_of_requests_are_not_the_measure() -> None:
     pace = Pace()
     pace.note(step(32), 0.12)
     pace.note(step(0, 1000), 1.0)
-    assert pace.chunk_size(8, 0) == 120, "none nearer is known"
+    assert pace.chunk_size(8, 0) == 156, "none nearer is known"
     pace.note(step(8), 0.04)
-    assert [pace.chunk_size(number, 0) for number in (1, 8, 12, 32)] == [40, 40, 44, 120]
+    assert [pace.chunk_size(number, 0) for number in (1, 8, 12, 32)] == [52, 52, 57, 156]
 
 
 def test_prompts_beside_more_streams_than_were_measured_are_not_taken_to_be_slow() -> None:
@@ -116,4 +133,4 @@ def test_a_guessed_token_costs_what_a_step_took_longer() -> None:
     pace.note(step(1, num_guesses=4), 0.06)
     assert pace.draft_cost == pytest.approx(0.125)
     pace.note(step(0, 1000), 1.0)
-    assert pace.chunk_size(1, 0) == 40, "guesses are no prompts"
+    assert pace.chunk_size(1, 0) == 52, "guesses are no prompts"
