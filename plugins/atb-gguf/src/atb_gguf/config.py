@@ -76,11 +76,14 @@ def config_of(file: GgufFile) -> tuple[dict[str, Any], dict[str, Any]]:
     rotated = reader.size("rope.dimension_count", config["head_dim"])
     if rotated != config["head_dim"]:
         config["partial_rotary_factor"] = rotated / config["head_dim"]
-    config["rms_norm_eps"] = reader.number("attention.layer_norm_rms_epsilon", 1e-6)
+    epsilon, of_means = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
+    if reader.get(epsilon) is None and reader.get(of_means) is not None:
+        epsilon = of_means
+    config["rms_norm_eps"] = reader.number(epsilon)
     config["vocab_size"] = _vocab_size(reader, config)
     config["tie_word_embeddings"] = "output.weight" not in header.tensors
     config["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
-    config["mlp_bias"] = "blk.0.ffn_gate.bias" in header.tensors
+    config["mlp_bias"] = "blk.0.ffn_up.bias" in header.tensors
     if reader.get("attention.sliding_window") is not None:
         config["sliding_window"] = reader.size("attention.sliding_window")
     config.update(_experts(reader))
@@ -305,7 +308,7 @@ class _Metadata:
         )
         return value
 
-    def number(self, name: str, default: float) -> float:
+    def number(self, name: str, default: float | None = None) -> float:
         """Returns a positive finite number."""
         return float(self._checked(self.key(name), default, _is_positive, "a positive number"))
 
