@@ -54,6 +54,9 @@ def test_what_a_file_may_add(tmp_path: Path) -> None:
         tokenizer__ggml__bos_token_id=1,
         tokenizer__ggml__eos_token_id=2,
         tokenizer__ggml__padding_token_id=0,
+        # Blocks that predict further tokens are counted among the others.
+        tiny__block_count=3,
+        tiny__nextn_predict_layers=2,
         # The epsilon of norms with means has a name of its own.
         tiny__attention__layer_norm_rms_epsilon=None,
         tiny__attention__layer_norm_epsilon=0.5,
@@ -61,6 +64,7 @@ def test_what_a_file_may_add(tmp_path: Path) -> None:
     )
     assert config["head_dim"] == 32
     assert (config["rms_norm_eps"], config["mlp_bias"]) == (0.5, True)
+    assert (config["num_hidden_layers"], config["num_nextn_predict_layers"]) == (1, 2)
     assert config["sliding_window"] == 7
     assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (1, 2, 0)
 

@@ -71,6 +71,10 @@ def config_of(file: GgufFile) -> tuple[dict[str, Any], dict[str, Any]]:
     config: dict[str, Any] = {"model_type": reader.architecture, "torch_dtype": gguf_dtype(header).short}
     for key, name in _REQUIRED_SIZES.items():
         config[name] = reader.size(key)
+    if reader.get("nextn_predict_layers"):
+        # The layers that predict further tokens are counted among the blocks.
+        config["num_nextn_predict_layers"] = reader.size("nextn_predict_layers")
+        config["num_hidden_layers"] -= config["num_nextn_predict_layers"]
     config["num_key_value_heads"] = reader.size("attention.head_count_kv", config["num_attention_heads"])
     config["head_dim"] = _head_dim(reader, config)
     rotated = reader.size("rope.dimension_count", config["head_dim"])
@@ -138,7 +142,9 @@ def _experts(reader: _Metadata) -> dict[str, Any]:
     inner = next((tensors[name].shape for name in tensors if name.endswith(".ffn_gate_exps.weight")), ())
     if len(inner) != 3:
         raise reader.fail("it claims to have experts but has no tensors of them under the name of ffn_gate_exps")
-    shared = next((tensors[name].shape for name in tensors if name.endswith(".ffn_gate_shexp.weight")), None)
+    # One without a gate of its own has another name in each family.
+    gated = any(name.endswith(".ffn_gate_inp_shexp.weight") for name in tensors)
+    shared = next((tensors[name].shape for name in tensors if gated and name.endswith(".ffn_gate_shexp.weight")), None)
     normed = reader.get("expert_weights_norm")
     return {
         "num_experts": reader.size("expert_count"),
