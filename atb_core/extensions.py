@@ -20,13 +20,13 @@ import contextlib
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from atb_core.errors import AtbError, PluginError, RequestError, error_text
+from atb_core.errors import AtbError, GraphError, PluginError, RequestError, error_text
 from atb_core.names import pip_install
 
 T = TypeVar("T")
@@ -192,6 +192,12 @@ class Extensions(Generic[T]):
 
 def _item_problem(item: object, kind: type) -> str | None:
     return None if isinstance(item, kind) else f"{item!r:.200} is no {kind.__name__}"
+
+
+def refuse_uncalled(cls: type, instead: Mapping[str, str]) -> None:
+    """Raises GraphError if `cls` has a method that nothing calls, a key of `instead`."""
+    for name in instead.keys() & vars(cls).keys():
+        raise GraphError(f"{cls.__name__}.{name} would never be called", hint=f"In its place is {instead[name]}.")
 
 
 def class_problem(item: object, base: type) -> str | None:

@@ -90,7 +90,13 @@ def tiny_gguf(
     metadata: Mapping[str, Any] | None = None,
     tensors: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[bytes, dict[str, np.ndarray]]:
-    """A complete little model and the float32 values that were stored; vectors stay F32, as real files have them."""
+    """A complete little model and the float32 values that were stored; vectors stay F32, as real files have them.
+
+    Args:
+        matrix_type: the type of matrices.
+        metadata: entries over `TINY`'s; None removes one.
+        tensors: tensors over those of `TINY_SHAPES`.
+    """
     generator = np.random.default_rng(0)
     values = {name: generator.standard_normal(shape, dtype=np.float32) for name, shape in TINY_SHAPES.items()}
     values.update(tensors or {})
@@ -100,7 +106,8 @@ def tiny_gguf(
         infos.append(gguf_tensor_info(name, value.shape, int(kind), len(data)))
         raw = gguf.quants.quantize(value, kind).tobytes()
         data += raw + b"\0" * (-len(raw) % 32)
-    return gguf_bytes({**TINY, **(metadata or {})}, infos, data), values
+    entries = {name: entry for name, entry in {**TINY, **(metadata or {})}.items() if entry is not None}
+    return gguf_bytes(entries, infos, data), values
 
 
 def byte_alphabet() -> list[str]:

@@ -29,8 +29,9 @@ class FormatRules:
     Attributes:
         permuted_qk: the rows of the q and k projections are stored for rotation of neighbouring pairs, and are put
             back for rotation of halves.
-        names: further tensor names, the format's to Hugging Face's; `{}` stands for the layer's number on both sides,
-            and a second one on the right for the number of an expert, where all experts of a layer are one tensor.
+        names: further tensor names, the format's to Hugging Face's, both whole or both without `.weight` and `.bias`;
+            `{}` stands for the layer's number on both sides, and a second one on the right for the number of an
+            expert, where all experts of a layer are one tensor.
         config: entries of `config.json` that the format does not carry, for example an activation's name.
         metadata: further metadata that mean something to the family, names under that of the architecture (such as
             `"final_logit_softcapping"`) to keys of `config.json`. A file with others is refused.

@@ -87,7 +87,11 @@ class DirectoryCheckpoint(Checkpoint):
         stored = self._stored()
         try:
             declared = self._quantization() if (self.directory / "config.json").exists() else None
-            return stored if declared is None else open_quantized(stored, *declared, dtype or self._plain_dtype())
+            if declared is None:
+                return stored
+            named = str(self._config.get("torch_dtype") or self._config.get("dtype")).removeprefix("torch.")
+            usual = DataType.from_short(named) if named in DTYPES else DataType.BF16
+            return open_quantized(stored, *declared, dtype or usual)
         except BaseException:
             stored.close()
             raise
@@ -99,11 +103,6 @@ class DirectoryCheckpoint(Checkpoint):
 
     def _quantization(self) -> tuple[str, Mapping[str, Any]] | None:
         return declared_quantization(self.directory, self._config)
-
-    def _plain_dtype(self) -> DataType:
-        """Returns the floating type that the configuration names, bfloat16 if it names none."""
-        named = str(self._config.get("torch_dtype") or self._config.get("dtype")).removeprefix("torch.")
-        return DataType.from_short(named) if named in DTYPES else DataType.BF16
 
     def quantization(self) -> str | None:
         declared = self._quantization()

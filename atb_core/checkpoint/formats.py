@@ -20,10 +20,6 @@ R = TypeVar("R")
 _PACKAGES = {".gguf": "atb-gguf"}
 
 
-def _itself(path: Path) -> Sequence[Path]:
-    return (path,)
-
-
 @dataclass(frozen=True)
 class CheckpointFormat:
     """A checkpoint format of a plugin. Directories with safetensors, the core's own format, take precedence.
@@ -43,7 +39,7 @@ class CheckpointFormat:
     matches: Callable[[Path], bool]
     open: Callable[[Path], Checkpoint]
     suffixes: tuple[str, ...] = ()
-    files: Callable[[Path], Sequence[Path]] = _itself
+    files: Callable[[Path], Sequence[Path]] = lambda path: (path,)
 
     def __str__(self) -> str:
         return f"the checkpoint format {self.name!r}"

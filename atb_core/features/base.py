@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from atb_core.errors import EngineError, GraphError
-from atb_core.extensions import class_problem
+from atb_core.extensions import class_problem, refuse_uncalled
 
 if TYPE_CHECKING:
     from atb_core.features.step import Step
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: Exactly one of these is part of every variant; `Step.phase` says which one a step needs.
 BASE_FEATURES = ("prefill", "decode", "mixed")
+_WRAPPERS = ("generate_engine_wrapper", "expand_engine_wrapper_collections")
 #: In `feature_stackable_whitelist`: all features, those of other packages too.
 ANY_FEATURE = "*"
 
@@ -49,6 +50,7 @@ class FeatureDecorator(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        refuse_uncalled(cls, dict.fromkeys(_WRAPPERS, "variant_arguments, variant_inputs or recording"))
         name = cls.__dict__.get("feature_name")
         if isinstance(name, property):
             try:

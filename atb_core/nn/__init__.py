@@ -12,16 +12,11 @@ from atb_core.nn.parameter import Parameter
 __all__ = ["DataType", "Module", "ModuleDict", "ModuleList", "Parameter", "Tensor", "functional", "modules"]
 
 #: Module paths of ATB-Models that lead to what stands elsewhere here, by the module that has it.
+_PARTS = ["activation", "block_copy", "index", "math", "position_embedding", "tensor_manipulation"]
+_PARTS += ["attention.multi_latent_attention", "attention.paged_attention"]
 OTHER_PATHS = {
-    "functional.block_copy": functional,
-    "functional.index": functional,
-    "functional.math": functional,
-    "functional.position_embedding": functional,
-    "functional.tensor_manipulation": functional,
-    "functional.attention.paged_attention": functional,
-    "quantized": functional,
-    "modules.linear": modules,
-    "modules.module": modules,
+    **dict.fromkeys([*(f"functional.{part}" for part in _PARTS), "quantized", "quantized.quantization"], functional),
+    **dict.fromkeys(("modules.linear", "modules.linear.linear", "modules.module", "modules.normalization"), modules),
 }
 quantized = functional
 sys.modules.update({f"{__name__}.{path}": module for path, module in OTHER_PATHS.items()})

@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
+from atb_core.extensions import refuse_uncalled
 from atb_core.graph.source import module_scope
 from atb_core.nn.parameter import BaseParameter
 
 __all__ = ["Module", "ModuleDict", "ModuleList"]
+
+# Methods that a subclass of a layer of ATB-Models overrides, and what has their place here.
+_FORWARD = dict.fromkeys(("forward_pa", "moe_gate", "moe_block", "moe_shared_expert"), "forward")
+_WEIGHTS = {"create_module": "__init__", "load_weight": "__init__", "weight_loader": "Parameter.register_processor"}
 
 
 class Module:
@@ -24,6 +29,11 @@ class Module:
     """
 
     _scope = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # A `forward` of its own may call the others.
+        refuse_uncalled(cls, _WEIGHTS if "forward" in vars(cls) else _WEIGHTS | _FORWARD | {"moe_route": "route"})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs `forward` within the module path of this module."""

@@ -70,11 +70,6 @@ class ChatTemplate:
         if "refused" in answer:
             raise RequestError(f"The model's chat template refuses this conversation: {answer['refused']}")
         if "error" in answer:
-            raise _faulty(f"fails: {answer['error']}")
+            hint = f"{NO_CHAT} Or give the model directory another chat_template.jinja."
+            raise TokenizerError(f"The model's chat template fails: {answer['error']}", hint=hint)
         return str(answer["text"])
-
-
-def _faulty(what: str) -> TokenizerError:
-    return TokenizerError(
-        f"The model's chat template {what}", hint=f"{NO_CHAT} Or give the model directory another chat_template.jinja."
-    )

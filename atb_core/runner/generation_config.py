@@ -110,7 +110,10 @@ def default_values(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     sampling = config.get("do_sample")
     if sampling is not None and not isinstance(sampling, bool):
         raise ConfigError(f"{name}: do_sample must be true or false, not {sampling!r}", hint=_OFF_HINT)
-    _check_end_tokens(config.get("eos_token_id"), name)
+    ends = config.get("eos_token_id")
+    each = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if any(type(end) is not int or end < -1 for end in each):  # -1 stands for none
+        raise ConfigError(f"{name}: eos_token_id must be a token id or a list of them, not {ends!r}", hint=_OFF_HINT)
     _refuse_unsupported(config, name, {**_UNSUPPORTED, **(_UNSUPPORTED_IF_SAMPLING if sampling else {})})
     _warn_of_unknown(config, name)
     checked = {}
@@ -133,12 +136,6 @@ def _construct(values: Mapping[str, Any], where: str, name: str) -> None:
         SamplingParams(**values)
     except RequestError as error:
         raise ConfigError(f"{name}: {where}{error.message}", hint=_OFF_HINT) from None
-
-
-def _check_end_tokens(value: Any, name: str) -> None:
-    ids = value if isinstance(value, list) else [] if value is None else [value]
-    if any(type(item) is not int or item < -1 for item in ids):  # -1 stands for none
-        raise ConfigError(f"{name}: eos_token_id must be a token id or a list of them, not {value!r}", hint=_OFF_HINT)
 
 
 def _refuse_unsupported(config: Mapping[str, Any], name: str, unsupported: Mapping[str, tuple[Any, ...]]) -> None:

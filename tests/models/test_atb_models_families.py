@@ -127,7 +127,7 @@ def test_methods_that_nothing_calls_are_refused() -> None:
         def get_postprocessor(self):
             return None
 
-    with pytest.raises(ConfigError, match="get_postprocessor would never be called"):
+    with pytest.raises(GraphError, match="get_postprocessor would never be called"):
         Router("somewhere")
 
 

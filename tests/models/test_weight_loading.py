@@ -211,6 +211,13 @@ def test_a_missing_and_a_surplus_expert_are_named() -> None:
     assert f"1 unexpected: {EXPERTS}.3.up_proj.weight" in text
 
 
+def test_tensors_that_a_family_leaves_out_are_not_unexpected() -> None:
+    model, tensors = moe_checkpoint()
+    tensors["model.layers.7.eh_proj.weight"] = torch.zeros(24, 32)
+    plan = plan_loading(collect_parameters([model]), MemoryLoader(tensors), ["model.layers.7."])
+    assert plan.total_bytes == sum(t.nbytes for t in tensors.values()) - 4 * 24 * 32
+
+
 def test_half_of_either_form_of_the_experts_is_no_checkpoint() -> None:
     model, tensors = moe_checkpoint()
     tensors[f"{EXPERTS}.gate_up_proj"] = torch.zeros(3, 48, 32)

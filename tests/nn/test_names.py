@@ -11,7 +11,11 @@ from hook_plugins import Site, failures, site
 
 from atb_core.engine import BACKENDS
 from atb_core.errors import EngineError, GraphError, PluginError
+from atb_core.features.base import FeatureDecorator
 from atb_core.graph import DataType, Network, Tensor
+from atb_core.layers.attention.attention import Attention
+from atb_core.layers.moe.moe import Moe
+from atb_core.layers.norm.normalization import RmsNorm
 from atb_core.nn import functional as F
 from atb_core.nn.distributed import distributed as dist
 from atb_core.nn.network_manager import get_default_net
@@ -24,14 +28,19 @@ LOCAL = [backend for backend in BACKENDS if backend in ("cpu", "reference")]
 @pytest.mark.parametrize(
     ("path", "name"),
     [
+        ("functional.activation", "softmax"),
         ("functional.math", "cos"),
         ("functional.index", "gather"),
         ("functional.tensor_manipulation", "split"),
         ("functional.position_embedding", "rope"),
         ("functional.attention.paged_attention", "paged_attention"),
+        ("functional.attention.multi_latent_attention", "multi_latent_attention"),
         ("modules.linear", "Linear"),
+        ("modules.linear.linear", "Linear"),
+        ("modules.normalization", "RmsNorm"),
         ("modules.module", "ModuleList"),
         ("quantized", "quantize_per_token"),
+        ("quantized.quantization", "quantize_per_token"),
         ("distributed.distributed", "AllReduceType"),
     ],
 )
@@ -53,6 +62,24 @@ def test_a_function_of_a_package_that_is_missing_is_refused_with_its_name(name: 
     assert PACKAGES[name] in str(e.value.hint)
     with pytest.raises(AttributeError):
         F.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("base", "method", "place"),
+    [
+        (Attention, "forward_pa", "forward"),
+        (Moe, "moe_route", "route"),
+        (RmsNorm, "weight_loader", "Parameter.register_processor"),
+        (FeatureDecorator, "generate_engine_wrapper", "variant_arguments"),
+    ],
+)
+def test_a_method_of_atb_models_that_nothing_calls_is_refused(base: type, method: str, place: str) -> None:
+    with pytest.raises(GraphError, match=f"Mine.{method} would never be called. In its place is {place}"):
+        type("Mine", (base,), {method: lambda self: None})
+
+
+def test_a_forward_may_call_methods_of_these_names() -> None:
+    assert type("Mine", (Attention,), {"forward": lambda self: None, "forward_pa": lambda self: None})
 
 
 FUNCTIONS = """

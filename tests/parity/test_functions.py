@@ -257,12 +257,12 @@ CALLS: dict[str, Row] = {
         lambda: [torch.arange(16.0).view(2, 8) * (torch.arange(8) >= 4)],
     ),
     "quantize_per_token": (
-        lambda **t: Q.quantize_per_token(**t), {"x": X},
+        lambda **t: Q.quantize_per_token(**t), {"input_": X},
         lambda: [(X / (X.abs().amax(1, True) / 127)).round().char(), X.abs().amax(1) / 127],
     ),
     "quantize_per_channel": (
         lambda **t: Q.quantize_per_channel(**t),
-        {"x": X, "scales": torch.tensor([0.25]), "zero_points": flags(3)},
+        {"input_": X, "scales": torch.tensor([0.25]), "zero_points": flags(3)},
         lambda: [(X / 0.25 + 3).round().clamp(-128, 127).char()],
     ),
     "linear of int8": (
@@ -271,8 +271,8 @@ CALLS: dict[str, Row] = {
     ),
     "dequantize": (
         lambda **t: Q.dequantize(**t, output_dtype=DataType.FLOAT),
-        {"x": ints(7, -9).view(1, 2), "weight_scale": torch.tensor([0.5, 2.0]), "activation_scale": torch.tensor([3.0]),
-         "bias": ints(1, 1)},
+        {"input_": ints(7, -9).view(1, 2), "weight_scale": torch.tensor([0.5, 2.0]),
+         "activation_scale": torch.tensor([3.0]), "bias": ints(1, 1)},
         lambda: [torch.tensor([[12.0, -48.0]])],
     ),
     "Tensor + - > <": (
@@ -347,8 +347,9 @@ def test_caches_are_written_in_place(backend: str) -> None:
         expected = given[f"{name}_cache"].clone()
         expected[2, 1] = given[name][0]
         assert torch.equal(cache, expected)
-    lists = {"src": ints(1), "dst": ints(2), "cum_sum": ints(1)}
-    caches = run(lambda **t: F.copy_blocks(**t), {n: given[n] for n in ("k_cache", "v_cache")} | lists, backend)
+    lists = {"src_block_indices": ints(1), "dst_block_indices": ints(2), "cum_sum": ints(1)}
+    named = {"key_cache": given["k_cache"], "value_cache": given["v_cache"]}
+    caches = run(lambda **t: F.copy_blocks(**t), named | lists, backend)
     assert all(torch.equal(cache[2], cache[1]) for cache in caches) and len(caches) == 2
 
 

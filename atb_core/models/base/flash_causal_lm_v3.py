@@ -80,6 +80,8 @@ class FlashCausalLMV3(nn.Module):
     model_status_cls: type[ModelStatus] = ModelStatus
     #: False if an op other than attention reads the cache, which engines then keep as `ReshapeAndCache` describes it.
     packed_kv_cache: bool = True
+    #: What tensors are called, to begin with, that a checkpoint may have and the model leaves out.
+    unread_weights: Sequence[str] = ()
 
     def __init__(
         self,
@@ -297,7 +299,7 @@ class CausalLM(FlashCausalLMV3):
                 f"the configuration says that the weights are quantised ({method}), and these are plain tensors",
                 hint="Open the checkpoint by its directory, or use the unquantised one.",
             )
-        plan = plan_loading(collect_parameters([self]), loader)
+        plan = plan_loading(collect_parameters([self]), loader, self.unread_weights)
         engine = self.variants.get("prefill").engine
         unused = sorted({p.name for p in plan.parameters} - engine.network.weights_keys)
         if unused:

@@ -6,10 +6,12 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from atb_core.errors import ConfigError
+from atb_core.extensions import refuse_uncalled
 
 if TYPE_CHECKING:
     from atb_core.models.base.input_builder import InputBuilder
+
+_UNCALLED = ("get_postprocessor", "get_reasoning_parser", "get_toolscallprocessor", "get_custom_chat_template")
 
 
 class PortedRouter:
@@ -29,12 +31,8 @@ class PortedRouter:
 
     def __post_init__(self) -> None:
         """Refuses overridden methods that nothing here would call; subclasses call it."""
-        for name in ("get_postprocessor", "get_reasoning_parser", "get_toolscallprocessor", "get_custom_chat_template"):
-            if hasattr(self, name):
-                raise ConfigError(
-                    f"{type(self).__name__}.{name} would never be called",
-                    hint="Remove it; docs/bring-your-model.md says what takes its place.",
-                )
+        for cls in type(self).__mro__:
+            refuse_uncalled(cls, dict.fromkeys(_UNCALLED, "what docs/bring-your-model.md says of a router"))
 
     @property
     def tokenizer_path(self) -> str:

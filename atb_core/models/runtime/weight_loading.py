@@ -63,8 +63,8 @@ def collect_parameters(modules: Iterable[Module]) -> list[Parameter]:
     return list(by_name.values())
 
 
-def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadPlan:
-    """Compares the model's parameters with the checkpoint's tensors, reading no tensor.
+def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader, unread: Sequence[str] = ()) -> LoadPlan:
+    """Compares the model's parameters with the checkpoint's tensors, reading none; names may begin with `unread`.
 
     Raises:
         WeightsError: names every missing, misshapen, mistyped and unexpected tensor.
@@ -98,7 +98,8 @@ def plan_loading(parameters: Sequence[Parameter], loader: WeightLoader) -> LoadP
                 mistyped.append(f"{source.name} is {loader.dtype(source.name).short}")
         duplicates += [(alias, parameter.name) for alias in parameter.aliases if alias in available - used]
     used |= {name for name, _ in duplicates}
-    unexpected = sorted(name for name in available - used - loader.unlisted() if not _HARMLESS.search(name))
+    others = sorted(available - used - loader.unlisted())
+    unexpected = [name for name in others if not (name.startswith((*unread,)) or _HARMLESS.search(name))]
     kinds = ("missing", "of the wrong shape", "not of a floating-point type", "unexpected")
     problems = [*zip(kinds, (missing, misshapen, mistyped, unexpected), strict=True)]
     if found := [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in problems if names]:

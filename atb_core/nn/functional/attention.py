@@ -94,8 +94,13 @@ def paged_attention(
     Raises:
         GraphError: inputs for prefill and decode are mixed, a required one is missing, or an argument is refused.
     """
-    _refuse(slopes, mla_v_head_size)
-    masks, kv_lens = _masks(mask, mask_type), _required("kv_lens", kv_lens)
+    if slopes is not None or mla_v_head_size:
+        raise GraphError(
+            "paged_attention does not support slopes or mla_v_head_size",
+            hint="Give ALiBi's whole bias as a mask of the type ALIBI; multi_latent_attention has latent heads.",
+        )
+    masked = MaskType(mask_type) is not MaskType.UNDEFINED
+    masks, kv_lens = (_required(f"a mask for {mask_type}", mask),) if masked else (), _required("kv_lens", kv_lens)
     heads = (head_num, kv_head_num or head_num, q_scale, qk_scale, mask_type)
     if _is_prefill(k, v, k_cache, v_cache):
         assert k is not None and v is not None
@@ -106,14 +111,6 @@ def paged_attention(
     calc = CalcType.SPEC if lens else CalcType.UNDEFINED
     op = PagedAttention(*heads, calc_type=calc, logits_soft_cap=logits_soft_cap, int8_kv=k_cache.dtype is DataType.INT8)
     return record(op, (q, k_cache, v_cache, block_table, kv_lens, *masks, *lens))[0]
-
-
-def _refuse(slopes: Tensor | None, mla_v_head_size: int) -> None:
-    if slopes is not None or mla_v_head_size:
-        raise GraphError(
-            "paged_attention does not support slopes or mla_v_head_size",
-            hint="Give ALiBi's whole bias as a mask of the type ALIBI; multi_latent_attention has latent heads.",
-        )
 
 
 def _required(name: str, value: Tensor | None) -> Tensor:
@@ -127,8 +124,3 @@ def _is_prefill(k: Tensor | None, v: Tensor | None, k_cache: Tensor | None, v_ca
     if prefill == decode or (k is None) != (v is None) or (k_cache is None) != (v_cache is None):
         raise GraphError("paged_attention takes either k and v (prefill) or k_cache and v_cache (decode)")
     return prefill
-
-
-def _masks(mask: Tensor | None, mask_type: MaskType) -> tuple[Tensor, ...]:
-    """Returns the mask as inputs of an op: none for the type UNDEFINED."""
-    return () if MaskType(mask_type) is MaskType.UNDEFINED else (_required(f"a mask for {mask_type}", mask),)

@@ -54,8 +54,17 @@ def test_what_a_file_may_add(tmp_path: Path) -> None:
         tokenizer__ggml__bos_token_id=1,
         tokenizer__ggml__eos_token_id=2,
         tokenizer__ggml__padding_token_id=0,
+        # Blocks that predict further tokens are counted among the others.
+        tiny__block_count=3,
+        tiny__nextn_predict_layers=2,
+        # The epsilon of norms with means has a name of its own.
+        tiny__attention__layer_norm_rms_epsilon=None,
+        tiny__attention__layer_norm_epsilon=0.5,
+        tensors={"blk.0.ffn_up.bias": np.zeros(96, np.float32)},
     )
     assert config["head_dim"] == 32
+    assert (config["rms_norm_eps"], config["mlp_bias"]) == (0.5, True)
+    assert (config["num_hidden_layers"], config["num_nextn_predict_layers"]) == (1, 2)
     assert config["sliding_window"] == 7
     assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (1, 2, 0)
 
@@ -170,11 +179,13 @@ def test_sizes_are_checked_against_the_tensors(tmp_path: Path) -> None:
         read_gguf_config(write(tmp_path / "x.gguf", gguf_bytes(TINY)))
 
 
-@pytest.mark.parametrize("key", ["general.architecture", "tiny.block_count", "tiny.context_length"])
+@pytest.mark.parametrize(
+    "key",
+    ["general.architecture", "tiny.block_count", "tiny.context_length", "tiny.attention.layer_norm_rms_epsilon"],
+)
 def test_missing_metadata_is_named(key: str, tmp_path: Path) -> None:
-    rest = {name: value for name, value in TINY.items() if name != key}
     with pytest.raises(WeightsError, match=f"{key!r} is missing"):
-        read_gguf_config(write(tmp_path / "x.gguf", gguf_bytes(rest)))
+        config_of(tmp_path, **{key.replace(".", "__"): None})
 
 
 def test_a_value_given_per_layer_may_be_the_same_for_all(tmp_path: Path) -> None:

@@ -139,14 +139,21 @@ def test_a_bias_and_a_tensor_that_only_the_family_knows(tmp_path: Path) -> None:
         "blk.0.attn_q.bias": np.ones(64, dtype=np.float32),
         "output.weight": np.ones((40, 64), dtype=np.float32),
         "blk.0.extra_norm.weight": np.ones(64, dtype=np.float32),
+        "blk.0.exp_probs_b.bias": np.ones(4, dtype=np.float32),
     }
     path, _ = tiny(tmp_path, tensors=extra)
-    with pytest.raises(WeightsError, match=r"unknown meaning.*extra_norm"):
+    with pytest.raises(WeightsError, match=r"unknown meaning.*extra_norm.*exp_probs_b"):
         open_weights(path)
-    rules = FormatRules(names={"blk.{}.extra_norm": "model.layers.{}.extra_norm"}, config={"hidden_act": "gelu"})
+    names = {
+        "blk.{}.extra_norm": "model.layers.{}.extra_norm",
+        "blk.{}.exp_probs_b.bias": "model.layers.{}.mlp.gate.correction",
+    }
+    rules = FormatRules(names=names, config={"hidden_act": "gelu"})
     with open_weights(path, {"GGUF": rules}) as loader:
-        added = {"model.layers.0.self_attn.q_proj.bias", "lm_head.weight", "model.layers.0.extra_norm.weight"}
-        assert set(loader.names()) == {*NAMES, *added}
+        added = {
+            f"model.layers.0.{name}" for name in ("self_attn.q_proj.bias", "extra_norm.weight", "mlp.gate.correction")
+        }
+        assert set(loader.names()) == {*NAMES, "lm_head.weight", *added}
     checkpoint = open_checkpoint(path)
     checkpoint.set_rules({"GGUF": rules})
     config = checkpoint.config()

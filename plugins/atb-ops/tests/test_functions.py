@@ -70,12 +70,12 @@ def test_std_of_equal_values_is_zero(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", LOCAL)
 def test_copy_blocks_writes_each_block_to_the_places_that_the_sums_end(backend: str) -> None:
-    caches = {"k_cache": torch.randn(9, 4, 2, 8), "v_cache": torch.randn(9, 4, 2, 8)}
+    caches = {"key_cache": torch.randn(9, 4, 2, 8), "value_cache": torch.randn(9, 4, 2, 8)}
     expected = {name: cache.clone() for name, cache in caches.items()}
     for cache in expected.values():
         cache[2], cache[7], cache[0] = cache[1].clone(), cache[1].clone(), cache[4].clone()
     # The second source has no destination.
-    lists = {"src": ints(1, 8, 4), "dst": ints(2, 7, 0), "cum_sum": ints(2, 2, 3)}
+    lists = {"src_block_indices": ints(1, 8, 4), "dst_block_indices": ints(2, 7, 0), "cum_sum": ints(2, 2, 3)}
     run(backend, lambda **given: F.copy_blocks(**given), {**caches, **lists})
     assert all(torch.equal(caches[name], expected[name]) for name in caches)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from atb_core.errors import ConfigError
 from atb_core.layers.attention.attention import Attention
@@ -108,3 +109,12 @@ def test_a_mistake_is_noticed(
 def test_a_type_that_transformers_does_not_know_is_named_with_the_way_to_compare_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no model of type 'own_family' to compare with.*AutoConfig\.register"):
         tiny_checkpoint(tmp_path, "own_family")
+
+
+def test_factors_and_biases_of_routers_have_an_effect_on_a_tiny_checkpoint(tmp_path: Path) -> None:
+    """Biases that choose experts are buffers, and Hugging Face begins with zeros and a factor of 1."""
+    tiny_checkpoint(tmp_path, "glm4_moe", n_routed_experts=8, moe_intermediate_size=16)
+    tensors = load_file(tmp_path / "model.safetensors")
+    biases = [tensor for name, tensor in tensors.items() if name.endswith("e_score_correction_bias")]
+    assert biases and all(bias.std() > 0.01 for bias in biases)
+    assert json.loads((tmp_path / "config.json").read_text())["routed_scaling_factor"] == 1.7

@@ -92,7 +92,7 @@ def collect(model: str, opened: OpenedModel, kv_cache_dtype: str = "auto") -> di
     status, dtype = built.model_status, built.dtype
     with opened.weights() as loader:
         try:
-            plan_loading(parameters, loader)
+            plan_loading(parameters, loader, built.unread_weights)
             checkpoint = "complete"
         except WeightsError as error:
             checkpoint = error.message

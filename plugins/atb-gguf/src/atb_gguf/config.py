@@ -71,16 +71,23 @@ def config_of(file: GgufFile) -> tuple[dict[str, Any], dict[str, Any]]:
     config: dict[str, Any] = {"model_type": reader.architecture, "torch_dtype": gguf_dtype(header).short}
     for key, name in _REQUIRED_SIZES.items():
         config[name] = reader.size(key)
+    if reader.get("nextn_predict_layers"):
+        # The layers that predict further tokens are counted among the blocks.
+        config["num_nextn_predict_layers"] = reader.size("nextn_predict_layers")
+        config["num_hidden_layers"] -= config["num_nextn_predict_layers"]
     config["num_key_value_heads"] = reader.size("attention.head_count_kv", config["num_attention_heads"])
     config["head_dim"] = _head_dim(reader, config)
     rotated = reader.size("rope.dimension_count", config["head_dim"])
     if rotated != config["head_dim"]:
         config["partial_rotary_factor"] = rotated / config["head_dim"]
-    config["rms_norm_eps"] = reader.number("attention.layer_norm_rms_epsilon", 1e-6)
+    epsilon, of_means = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
+    if reader.get(epsilon) is None and reader.get(of_means) is not None:
+        epsilon = of_means
+    config["rms_norm_eps"] = reader.number(epsilon)
     config["vocab_size"] = _vocab_size(reader, config)
     config["tie_word_embeddings"] = "output.weight" not in header.tensors
     config["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
-    config["mlp_bias"] = "blk.0.ffn_gate.bias" in header.tensors
+    config["mlp_bias"] = "blk.0.ffn_up.bias" in header.tensors
     if reader.get("attention.sliding_window") is not None:
         config["sliding_window"] = reader.size("attention.sliding_window")
     config.update(_experts(reader))
@@ -135,7 +142,9 @@ def _experts(reader: _Metadata) -> dict[str, Any]:
     inner = next((tensors[name].shape for name in tensors if name.endswith(".ffn_gate_exps.weight")), ())
     if len(inner) != 3:
         raise reader.fail("it claims to have experts but has no tensors of them under the name of ffn_gate_exps")
-    shared = next((tensors[name].shape for name in tensors if name.endswith(".ffn_gate_shexp.weight")), None)
+    # One without a gate of its own has another name in each family.
+    gated = any(name.endswith(".ffn_gate_inp_shexp.weight") for name in tensors)
+    shared = next((tensors[name].shape for name in tensors if gated and name.endswith(".ffn_gate_shexp.weight")), None)
     normed = reader.get("expert_weights_norm")
     return {
         "num_experts": reader.size("expert_count"),
@@ -305,7 +314,7 @@ class _Metadata:
         )
         return value
 
-    def number(self, name: str, default: float) -> float:
+    def number(self, name: str, default: float | None = None) -> float:
         """Returns a positive finite number."""
         return float(self._checked(self.key(name), default, _is_positive, "a positive number"))
 

@@ -34,6 +34,10 @@ _GENERIC = {
     "blk.{}.ffn_up_shexp": "model.layers.{}.mlp.shared_expert.up_proj",
     "blk.{}.ffn_down_shexp": "model.layers.{}.mlp.shared_expert.down_proj",
     "blk.{}.ffn_gate_inp_shexp": "model.layers.{}.mlp.shared_expert_gate",
+    # Layers that predict further tokens, behind the decoder's own.
+    **{f"blk.{{}}.nextn.{name}": f"model.layers.{{}}.{name}" for name in ("eh_proj", "embed_tokens", "enorm", "hnorm")},
+    "blk.{}.nextn.shared_head_head": "model.layers.{}.shared_head.head",
+    "blk.{}.nextn.shared_head_norm": "model.layers.{}.shared_head.norm",
 }
 # Rotary frequencies are configuration: `read_gguf_config` reads the former, the latter can be derived.
 _NOT_WEIGHTS = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight")
@@ -75,14 +79,13 @@ def hugging_face_names(names: Iterable[str], extra: Mapping[str, str], source: s
 
 
 def _translate(name: str, table: Mapping[str, str]) -> str | None:
-    if name in table:
-        return table[name]
-    stem, _, kind = name.rpartition(".")
-    layer = _LAYER.match(stem)
-    target = table.get(f"blk.{{}}.{stem[layer.end() :]}" if layer else stem)
-    if target is None or kind not in ("weight", "bias"):
-        return None
-    return f"{target.replace('{}', layer[1], 1) if layer else target}.{kind}"
+    layer = _LAYER.match(name)
+    pattern = f"blk.{{}}.{name[layer.end() :]}" if layer else name
+    stem, _, kind = pattern.rpartition(".")
+    target = table.get(pattern)
+    if target is None and stem in table and kind in ("weight", "bias"):
+        target = f"{table[stem]}.{kind}"
+    return target.replace("{}", layer[1], 1) if target and layer else target
 
 
 def model_type_of(architecture: str, served: Iterable[str]) -> str:

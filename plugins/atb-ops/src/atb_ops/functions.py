@@ -52,23 +52,25 @@ def std(input_: Tensor) -> Tensor:
     return root if input_.dtype is None else root.to(input_.dtype)
 
 
-def copy_blocks(k_cache: Tensor, v_cache: Tensor, src: Tensor, dst: Tensor, cum_sum: Tensor) -> None:
+def copy_blocks(
+    key_cache: Tensor, value_cache: Tensor, src_block_indices: Tensor, dst_block_indices: Tensor, cum_sum: Tensor
+) -> None:
     """Copies blocks of the paged cache, in place, each to one or several others.
 
     Args:
-        k_cache: `[num_blocks, block_size, kv_heads, head_dim]`, an input of the network.
-        v_cache: the same for the values.
-        src: blocks that are read, int32 `[S]`; none of them may be in `dst`.
-        dst: blocks that are written, int32 `[D]`: those of `src[i]` end before `cum_sum[i]`.
+        key_cache: `[num_blocks, block_size, kv_heads, head_dim]`, an input of the network.
+        value_cache: the same for the values.
+        src_block_indices: blocks that are read, int32 `[S]`; none of them may be written.
+        dst_block_indices: blocks that are written, int32 `[D]`: those of source i end before `cum_sum[i]`.
         cum_sum: int32 `[S]`, ascending; the last one is D.
     """
-    places = argsort(dst - dst)  # equal values keep their order: 0, 1, 2, ...
+    places = argsort(dst_block_indices - dst_block_indices)  # equal values keep their order: 0, 1, 2, ...
     passed = ~(cum_sum.reshape(lambda s: [*s, 1]) > places.reshape(lambda s: [1, *s]))
-    blocks = gather(src, 0, sum_(passed.to(DataType.INT32), 0))
+    blocks = gather(src_block_indices, 0, sum_(passed.to(DataType.INT32), 0))
     # With a whole block as one slot, a block's index is its slot.
-    k_blocks, v_blocks = (cache.reshape(lambda s: [s[0], 1, s[1] * s[2], s[3]]) for cache in (k_cache, v_cache))
+    k_blocks, v_blocks = (cache.reshape(lambda s: [s[0], 1, s[1] * s[2], s[3]]) for cache in (key_cache, value_cache))
     k_rows, v_rows = (gather(cache, 0, blocks).reshape(lambda s: [s[0], s[2], s[3]]) for cache in (k_blocks, v_blocks))
-    reshape_and_cache(k_rows, v_rows, k_blocks, v_blocks, dst)
+    reshape_and_cache(k_rows, v_rows, k_blocks, v_blocks, dst_block_indices)
 
 
 def group_topk(

@@ -14,30 +14,30 @@ from atb_core.graph.ops import DynamicQuant, QuantLinear, QuantPerChannel
 __all__ = ["dequantize", "quantize_per_channel", "quantize_per_token", "quantized_linear"]
 
 
-def quantize_per_channel(x: Tensor, scales: Tensor, zero_points: Tensor) -> Tensor:
-    """Rounds to integers by given scales: `clamp(round(x / scales + zero_points), -128, 127)`.
+def quantize_per_channel(input_: Tensor, scales: Tensor, zero_points: Tensor) -> Tensor:
+    """Rounds to integers by given scales: `clamp(round(input_ / scales + zero_points), -128, 127)`.
 
     Args:
-        x: floats `[..., h]`.
-        scales: of x's dtype or float32, one for all, `[1]`, or for each column, `[h]`.
+        input_: floats `[..., h]`.
+        scales: of `input_`'s dtype or float32, one for all, `[1]`, or for each column, `[h]`.
         zero_points: int8, as many as scales.
 
     Returns:
         int8 `[..., h]`.
     """
-    return record(QuantPerChannel(), (x, scales, zero_points))[0]
+    return record(QuantPerChannel(), (input_, scales, zero_points))[0]
 
 
-def quantize_per_token(x: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_per_token(input_: Tensor) -> tuple[Tensor, Tensor]:
     """Rounds each row to integers by a scale of its own, its largest magnitude / 127.
 
     Args:
-        x: floats `[..., h]`.
+        input_: floats `[..., h]`.
 
     Returns:
         int8 `[..., h]`, and the scales, float32 `[...]`.
     """
-    values, scales = record(DynamicQuant(), (x,))
+    values, scales = record(DynamicQuant(), (input_,))
     return values, scales
 
 
@@ -71,16 +71,16 @@ def quantized_linear(
 
 
 def dequantize(
-    x: Tensor,
+    input_: Tensor,
     weight_scale: Tensor,
     output_dtype: DataType,
     activation_scale: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Scales the sums of a product of integers: `(x + bias) weight_scale activation_scale`.
+    """Scales the sums of a product of integers: `(input_ + bias) weight_scale activation_scale`.
 
     Args:
-        x: int32 `[..., n]`, the result of `linear` of int8.
+        input_: int32 `[..., n]`, the result of `linear` of int8.
         weight_scale: floats `[n]`.
         output_dtype: of the result.
         activation_scale: float32 `[...]`, of each row.
@@ -98,7 +98,7 @@ def dequantize(
             hint="quantized_linear also takes the bits of float32 in int64.",
         )
     scale = weight_scale if weight_scale.dtype is DataType.FLOAT else weight_scale.to(DataType.FLOAT)
-    y = (x if bias is None else x + bias).to(DataType.FLOAT) * scale
+    y = (input_ if bias is None else input_ + bias).to(DataType.FLOAT) * scale
     if activation_scale is not None:
         y = y * activation_scale.reshape(lambda shape: [*shape, 1])
     return y.to(output_dtype)

@@ -18,10 +18,14 @@ ACTIVE: dict[str, Any] = {
     "attn_logit_softcapping": 1.5,
     "embedding_multiplier": 1.5,
     "final_logit_softcapping": 2.0,
+    "lm_head_multiplier": 0.6,
     "logit_scale": 0.6,
     "logits_scaling": 1.7,
     "query_pre_attn_scalar": 40,
     "residual_multiplier": 0.6,
+    "residual_scale": 0.6,
+    "route_scale": 1.7,
+    "routed_scaling_factor": 1.7,
     "sliding_window": 11,
 }
 #: Fields, of the configuration or of its rotary settings, with a length at which the computation changes.

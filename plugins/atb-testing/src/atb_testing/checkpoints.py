@@ -30,7 +30,7 @@ def tiny_checkpoint(
 ) -> Path:
     """Writes a random model of `model_type` into `directory` and returns it.
 
-    Every parameter is random, biases and norms included, at a scale that keeps activations of order one, so that an
+    Every tensor is random, biases and norms included, at a scale that keeps activations of order one, so that an
     ignored bias or a wrong norm changes the logits. `config` overrides fields of the Hugging Face configuration. What
     its class turns on, such as a sliding window or a multiplier, gets a value that changes the logits too.
     """
@@ -41,6 +41,11 @@ def tiny_checkpoint(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(_random(name, parameter, generator))
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        for name, buffer in model.state_dict().items():
+            if name not in parameters and buffer.is_floating_point():
+                # Small enough to leave the choice of experts, which such a bias is for, as clear as it is.
+                buffer.copy_(0.05 * torch.randn(buffer.shape, generator=generator))
         separate_routes(model)
     model = model.to(dtype)
     size = sum(p.numel() * p.element_size() for p in model.parameters())

@@ -37,7 +37,10 @@ def chosen_experts(model: Any, sequences: Sequence[Sequence[int]]) -> torch.Tens
     """
     matrices, chosen = routers(model), _setting(model, "num_experts_per_tok", "moe_topk")
     if not matrices or chosen is None:
-        raise AssertionError("Hugging Face's model has no router (a matrix `gate` or `router` of one row an expert)")
+        raise AssertionError(
+            "Hugging Face's model of this case has no router (a matrix `gate` or `router` of one row an expert). "
+            "Where the first layers are dense, let `config` have none, and test them by one of the `cases`"
+        )
     inputs: dict[str, list[torch.Tensor]] = {name: [] for name in matrices}
     handles = [
         model.get_submodule(name).register_forward_pre_hook(lambda _m, args, n=name: inputs[n].append(args[0]))
