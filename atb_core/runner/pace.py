@@ -5,10 +5,8 @@ from __future__ import annotations
 
 from collections import deque
 from statistics import median_low
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from atb_core.runner.scheduler import Batch
+from atb_core.runner.scheduler import GROWTH, Batch
 
 # A prompt may add about this share to a step without prompts. The aim for the longest gap between two tokens is 3
 # normal ones; what is left is for steps that wait for a processor.
@@ -20,15 +18,6 @@ _SMALLEST = 4
 _FIRST_DRAFT_COST = 0.1  # of one guessed token, relative to a decode step, until it was measured
 # Steps of a median, in which one that waited for a processor counts for nothing.
 _STEPS = 15
-# Behind this many tokens the attention of a small model takes as long as all else; with larger ones it takes less.
-_GROWTH = 2048
-# A step reads what is before a chunk in the time of up to so many further tokens.
-_READING = 8
-
-
-def tokens_of_reading(context: int) -> int:
-    """Returns about how many tokens of a chunk take as long as reading so many tokens before it."""
-    return _READING * context // (context + _GROWTH)
 
 
 class Pace:
@@ -61,7 +50,7 @@ class Pace:
         if not self._tokens:
             return 0.0
         # Behind more tokens than any had, attention takes its part longer.
-        grown = [(abs(n - context), (context + _GROWTH) / (n + _GROWTH), seconds) for n, seconds in self._tokens]
+        grown = [(abs(n - context), (context + GROWTH) / (n + GROWTH), seconds) for n, seconds in self._tokens]
         usual = median_low([max(1.0, growth) * seconds for _, growth, seconds in sorted(grown)[:_STEPS]])
         # One slow step says nothing, two in a row that tokens cost more now.
         return max(usual, min(growth * seconds for _, growth, seconds in grown[-2:]))
