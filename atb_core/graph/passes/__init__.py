@@ -57,23 +57,24 @@ _CLEAN_UP = (Pass("FoldViews", fold_views), Pass("ShareCommon", share_common), P
 # SwiGLU comes first: it takes the Split that SplitLinear would otherwise claim.
 _FUSIONS = (
     Pass("SwigluWeightPack", fuse_swiglu, "Activation"),
-    Pass("LinearSwiglu", fuse_linear_swiglu, "LinearSwiglu"),
     Pass("AddRmsNorm", fuse_add_rms_norm, "AddRmsNorm"),
     Pass("SplitLinear", fuse_split_linear, "SplitLinear"),
     Pass("MergedLinear", merge_linears, "MergedLinear"),
 )
+# Behind those of plugins, which may look for the activation that it takes.
+_LAST_FUSION = Pass("LinearSwiglu", fuse_linear_swiglu, "LinearSwiglu")
 #: Names that fusions of plugins must not have.
-_RESERVED = ("All", "Expand", *(step.name for step in _CLEAN_UP))
+_RESERVED = ("All", "Expand", *(step.name for step in (*_CLEAN_UP, *_FUSIONS, _LAST_FUSION)))
 
 
 def fusion_names() -> tuple[str, ...]:
-    """Returns the names that `build_engine(del_fpass_keys=...)` accepts, those of plugins last."""
+    """Returns the names that `build_engine(del_fpass_keys=...)` accepts, in the order in which they run."""
     return tuple(fusion.name for fusion in _fusions())
 
 
 def _fusions() -> list[Pass]:
-    """Returns the core's fusions, then those of plugins; PluginError if two have the same name."""
-    owners = {**dict.fromkeys(_RESERVED, "atb-core"), **{fusion.name: "atb-core" for fusion in _FUSIONS}}
+    """Returns the core's fusions, and those of plugins before the last; PluginError if two have the same name."""
+    owners = dict.fromkeys(_RESERVED, "atb-core")
     fusions = list(_FUSIONS)
     for contribution in FUSIONS.all():
         fusion, owner = contribution.value, str(contribution.owner)
@@ -84,7 +85,7 @@ def _fusions() -> list[Pass]:
             )
         owners[fusion.name] = owner
         fusions.append(Pass(fusion.name, _guarded(contribution), fusion.makes))
-    return fusions
+    return [*fusions, _LAST_FUSION]
 
 
 def _guarded(contribution: Contribution[Pass]) -> PassFunction:
