@@ -94,11 +94,7 @@ def paged_attention(
     Raises:
         GraphError: inputs for prefill and decode are mixed, a required one is missing, or an argument is refused.
     """
-    if slopes is not None or mla_v_head_size:
-        raise GraphError(
-            "paged_attention does not support slopes or mla_v_head_size",
-            hint="Give ALiBi's whole bias as a mask of the type ALIBI; multi_latent_attention has latent heads.",
-        )
+    _refuse(slopes, mla_v_head_size)
     masked = MaskType(mask_type) is not MaskType.UNDEFINED
     masks, kv_lens = (_required(f"a mask for {mask_type}", mask),) if masked else (), _required("kv_lens", kv_lens)
     heads = (head_num, kv_head_num or head_num, q_scale, qk_scale, mask_type)
@@ -111,6 +107,14 @@ def paged_attention(
     calc = CalcType.SPEC if lens else CalcType.UNDEFINED
     op = PagedAttention(*heads, calc_type=calc, logits_soft_cap=logits_soft_cap, int8_kv=k_cache.dtype is DataType.INT8)
     return record(op, (q, k_cache, v_cache, block_table, kv_lens, *masks, *lens))[0]
+
+
+def _refuse(slopes: Tensor | None, mla_v_head_size: int) -> None:
+    if slopes is not None or mla_v_head_size:
+        raise GraphError(
+            "paged_attention does not support slopes or mla_v_head_size",
+            hint="Give ALiBi's whole bias as a mask of the type ALIBI; multi_latent_attention has latent heads.",
+        )
 
 
 def _required(name: str, value: Tensor | None) -> Tensor:
