@@ -60,7 +60,7 @@ TEST(errors_are_as_stated) {
   for (const float range : {0.01F, 1.5F, 6.0F})
     check_error("erf", [](F16 x) { return plain::erf(x); }, [](double x) { return std::erf(x); }, -range, range, 2);
   // Half a unit of bfloat16 and a little more, in units of float32.
-  const auto exp2_to_bf16 = [](F16 x) { return plain::exp2_to_bf16(x, plain::set1(1.0F)); };
+  const auto exp2_to_bf16 = [](F16 x) { return plain::exp2_to_bf16(x, plain::set1(1.0F), plain::set1(-0.5F)); };
   for (const float low : {-126.0F, -9.0F, -0.1F})
     check_error("exp2 bf16", exp2_to_bf16, [](double x) { return std::exp2(x); }, low, 0, 0.53 * 65536);
   for (const float high : {1e-30F, 2.0F, 1e6F, 3e38F})
@@ -80,11 +80,13 @@ TEST(special_values) {
   CHECK(one(plain::exp(all(0))) == 1.0F);
   CHECK(one(plain::exp(all(-inf))) == 0.0F && one(plain::exp(all(inf))) == inf);
   CHECK(one(plain::exp(all(-1e30F))) == 0.0F && one(plain::exp(all(1e30F))) == inf);
-  for (const float x : {-127.0F, -150.0F, -1e30F, -inf}) CHECK(one(plain::exp2_to_bf16(all(x), all(1))) == 0.0F);
-  CHECK(one(plain::exp2_to_bf16(all(0), all(2))) == 1.0F && one(plain::exp2_to_bf16(all(-63), all(2))) == 0x1p-126F);
+  for (const float x : {-127.0F, -150.0F, -1e30F, -inf})
+    CHECK(one(plain::exp2_to_bf16(all(x), all(1), all(-0.5F))) == 0.0F);
+  CHECK(one(plain::exp2_to_bf16(all(-1), all(2), all(1.5F))) == 1.0F &&
+        one(plain::exp2_to_bf16(all(-63), all(2), all(-0.5F))) == 0x1p-126F);
   for (int i = 0; i < 1000; ++i)
-    CHECK((std::bit_cast<uint32_t>(one(plain::exp2_to_bf16(all(-0.1F * static_cast<float>(i)), all(1)))) & 0xffff) ==
-          0);
+    CHECK((std::bit_cast<uint32_t>(one(plain::exp2_to_bf16(all(-0.1F * static_cast<float>(i)), all(1), all(-0.5F)))) &
+           0xffff) == 0);
   CHECK(one(plain::silu(all(-1000))) == 0.0F && one(plain::silu(all(inf))) == inf);
   CHECK(one(plain::sigmoid(all(-inf))) == 0.0F && one(plain::sigmoid(all(inf))) == 1.0F);
   CHECK(one(plain::tanh(all(inf))) == 1.0F && one(plain::tanh(all(-inf))) == -1.0F);
@@ -94,7 +96,7 @@ TEST(special_values) {
   CHECK(std::isnan(one(plain::log(all(-1)))));
   CHECK(std::isnan(one(plain::sin(all(inf)))) && std::isnan(one(plain::cos(all(-inf)))));
   CHECK(std::fabs(one(plain::sin(all(3e38F)))) <= 1.0F);
-  CHECK(std::isnan(one(plain::exp2_to_bf16(all(std::nanf("")), all(1)))));
+  CHECK(std::isnan(one(plain::exp2_to_bf16(all(std::nanf("")), all(1), all(-0.5F)))));
   F16 rows[16];
   for (int i = 0; i < 16; ++i)
     for (int j = 0; j < 16; ++j) rows[i].v[j] = static_cast<float>(i * 16 + (j * 5 + i) % 16);

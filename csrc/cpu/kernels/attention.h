@@ -14,7 +14,7 @@ namespace atb_core::cpu {
 inline constexpr int64_t kTile = 64;
 // The query rows of an item (tokens x heads of a kv head that share a packed tile, for some kv heads), and the bytes of
 // a tile of all of its heads. They affect speed only.
-inline constexpr int64_t kItemRows = 256;
+inline constexpr int64_t kItemRows = 512;
 inline constexpr int64_t kTileBytes = 256 << 10;
 // The largest row unit of a linear kernel, and the most rows that one takes at once.
 inline constexpr int64_t kRowUnit = 16;

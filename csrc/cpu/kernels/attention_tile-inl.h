@@ -74,6 +74,8 @@ inline void merge_outputs(const Rows& rows, Group group, int64_t n, const float*
     store(out + 16 * i, fma(load(products + offsets[i]), b, load(out + 16 * i) * a));
   };
   for (int r = 0; r < group.count; ++r, products += columns, out += width) {
+    // The rows of the next group come from L2: one that is asked for while another is merged is not waited for.
+    for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(out + group.count * width + i, 1, 3);
     if (rows.depth[group.first + r] == 0) continue;
     const F16 a = set1(keep[r]), b = set1(take[r]);
     if (n == kOutputColumns) {

@@ -135,11 +135,11 @@ inline F16 weigh_row(const Tile& tile, ScoreRow scores, int n, int64_t mask_row)
   return most;
 }
 
-// A row's scores and what is subtracted from them: their maximum.
+// A row's scores and what is subtracted from them: their maximum; in bf16, the shift of exp2_to_bf16().
 struct Exponents {
   ScoreRow scores;
   int n;
-  F16 base;
+  F16 shift;
 };
 
 // Writes the prepared probabilities of a row in bf16, `steps` steps of them, and returns their sums.
@@ -147,7 +147,7 @@ template <WeightForm form, bool Whole>
 inline F16 exponentiate_in_bf16(const Exponents& row, F16 factor, int steps, std::byte* weights, size_t stride) {
   F16 total = zero(), v[kTileVectors];
 #pragma GCC unroll 4
-  for (int i = 0; i < kTileVectors; ++i) v[i] = exp2_to_bf16(visible<Whole>(row.scores, i, row.n) - row.base, factor);
+  for (int i = 0; i < kTileVectors; ++i) v[i] = exp2_to_bf16(visible<Whole>(row.scores, i, row.n), factor, row.shift);
 #pragma GCC unroll 4
   for (const F16& each : v) total = total + each;
 #pragma GCC unroll 2
@@ -161,7 +161,7 @@ template <typename T, bool Scaled, WeightForm form>
 inline F16 exponentiate(const Tile& tile, const Exponents& row, int steps, std::byte* weights, size_t stride) {
   F16 total = zero(), v[kTileVectors];
   for (int i = 0; i < kTileVectors; ++i) {
-    v[i] = exp_of_nonpositive(visible<false>(row.scores, i, row.n) - row.base);
+    v[i] = exp_of_nonpositive(visible<false>(row.scores, i, row.n) - row.shift);
     total = total + v[i];
     if constexpr (!Scaled) continue;
     // A scale may be infinite where the row sees nothing.
@@ -199,7 +199,7 @@ struct WeighedGroup {
   int64_t columns;  // of a block of scores
   bool whole;       // each row sees all of the tile
   int64_t offsets[kTileVectors];
-  float tops[kGroupRows], bases[kGroupRows], sums[kGroupRows * 16];
+  float tops[kGroupRows], shifts[kGroupRows], sums[kGroupRows * 16];
 
   WeighedGroup(const Products& of, const Tile& scores, const Rows& rows, Group at, int64_t block_columns)
       : products(of),
@@ -215,6 +215,7 @@ struct WeighedGroup {
 
   // Returns true if exp2_to_bf16() multiplies by the scale.
   bool raw() const { return kInBf16 && tile.how.cap == 0.0F && tile.how.mask.data == nullptr && tile.how.scale > 0.0F; }
+  F16 factor() const { return set1(raw() ? tile.how.scale * kLog2E : kLog2E); }
   ScoreRow scores(int r) const { return {tile.scores + r * columns, offsets}; }
 
   F16 maxima_of(int r) const {
@@ -236,12 +237,13 @@ struct WeighedGroup {
 
   // Finds the maxima, for which scores are weighed.
   void find_tops() {
-    const F16 nothing = set1(-HUGE_VALF), factor = set1(raw() ? tile.how.scale : 1.0F);
+    const F16 nothing = set1(-HUGE_VALF), scale = set1(raw() ? tile.how.scale : 1.0F);
     for (int first_row = 0; first_row < group.count; first_row += 16) {
       const F16 top = tops_of(first_row, std::min(16, group.count - first_row));
       // Scores of -inf alone must not give -inf - -inf.
-      store(bases + first_row, select(eq(top, nothing), zero(), top));
-      store(tops + first_row, top * factor);
+      const F16 finite = select(eq(top, nothing), zero(), top);
+      store(shifts + first_row, kInBf16 ? fma(finite, neg(factor()), set1(-0.5F)) : finite);
+      store(tops + first_row, top * scale);
     }
   }
 
@@ -249,17 +251,17 @@ struct WeighedGroup {
   void exponentiate_rows(int steps) {
     with_weight_form(products, [&](auto form) {
       const size_t row_bytes = products.kernel->row_bytes, stride = static_cast<size_t>(group.stored) * row_bytes;
-      const F16 factor = set1(raw() ? tile.how.scale * kLog2E : kLog2E);
+      const F16 by = factor();
       std::byte* weights = tile.weights;
       for (int r = 0; r < group.count; ++r, weights += row_bytes) {
-        const Exponents row{scores(r), depths[r], set1(bases[r])};
+        const Exponents row{scores(r), depths[r], set1(shifts[r])};
         F16 total;
         if constexpr (!kInBf16) {
           total = exponentiate<T, Scaled, form()>(tile, row, steps, weights, stride);
         } else if (whole) {
-          total = exponentiate_in_bf16<form(), true>(row, factor, steps, weights, stride);
+          total = exponentiate_in_bf16<form(), true>(row, by, steps, weights, stride);
         } else {
-          total = exponentiate_in_bf16<form(), false>(row, factor, steps, weights, stride);
+          total = exponentiate_in_bf16<form(), false>(row, by, steps, weights, stride);
         }
         store(sums + 16 * r, total);
       }

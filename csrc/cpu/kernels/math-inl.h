@@ -42,17 +42,15 @@ inline F16 max_of_each(F16 (&rows)[16]) {
 
 inline constexpr float kLog2E = 1.44269502F;
 
-// 2^(x * factor), rounded to bfloat16, for exponents up to zero, or NaN; from -127 down zero, and above it up to -126 a
-// denormal number, which whoever reads it flushes. With n the nearest integer to the exponent minus a half, what remains is
-// g + 1/2 with g in [-1/2, 1/2], and 2^(g + 1/2) is in [1, 2]. There a constant that is half a unit of bfloat16 (2^-8)
-// greater makes cutting off the low half a rounding. The polynomial is a minimax fit of relative error 2^-13.7, a
-// twentieth of the rounding's. At -127.5 n is -128, and a polynomial of at least 2 gives zero.
-inline F16 exp2_to_bf16(F16 x, F16 factor) {
-  const F16 z = max(set1(-127.5F), fma(x, factor, set1(-0.5F)));
-  const F16 shifted = z + set1(kRoundingShift);
-  const F16 power =
-      polynomial(z - (shifted - set1(kRoundingShift)), 1.4141119F + 0x1p-8F, 0.9804191F, 0.34310395F, 0.07802452F);
-  return high_bf16(add_to_exponent(power, shifted));
+// 2^(x * factor + shift + 1/2), rounded to bfloat16, for exponents up to about zero, or NaN; from -127 down zero, and above
+// it up to -126 zero or a denormal number, which whoever reads it flushes. With n the integer nearest to the exponent
+// minus a half, what remains is g + 1/2 with g in [-1/2, 1/2], and 2^(g + 1/2) is in [1, 2]. There a constant that is half
+// a unit of bfloat16 (2^-8) greater makes cutting off the low half a rounding. The polynomial is a minimax fit of relative
+// error 2^-13.7, a twentieth of the rounding's.
+inline F16 exp2_to_bf16(F16 x, F16 factor, F16 shift) {
+  F16 rest;
+  const F16 nearest = nearest_exponent(fma(x, factor, shift), rest);
+  return high_bf16(times_exp2(polynomial(rest, 1.4141119F + 0x1p-8F, 0.9804191F, 0.34310395F, 0.07802452F), nearest));
 }
 
 // 1.1 ulp.

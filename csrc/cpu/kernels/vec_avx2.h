@@ -236,3 +236,5 @@ inline void transpose(F16 (&r)[16]) {  // four 8x8 quarters; the off-diagonal on
 }
 
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL
+
+#include "cpu/kernels/vec_exponent-inl.h"

@@ -109,6 +109,11 @@ inline float horizontal_max(F16 a) {
 inline F16 add_to_exponent(F16 a, F16 t) {
   return as_float(_mm512_add_epi32(as_int(a), _mm512_slli_epi32(as_int(t), 23)));
 }
+inline F16 nearest_exponent(F16 x, F16& rest) {
+  rest = {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  return x - rest;
+}
+inline F16 times_exp2(F16 a, F16 exponent) { return {_mm512_scalef_ps(a.v, exponent.v)}; }
 inline F16 split_exponent(F16 x, F16& mantissa) {
   const __m512i e = _mm512_srai_epi32(_mm512_sub_epi32(as_int(x), _mm512_set1_epi32(0x3f3504f3)), 23);
   mantissa = as_float(_mm512_sub_epi32(as_int(x), _mm512_slli_epi32(e, 23)));

@@ -246,3 +246,5 @@ inline void transpose(F16 (&r)[16]) {
 }
 
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL
+
+#include "cpu/kernels/vec_exponent-inl.h"
