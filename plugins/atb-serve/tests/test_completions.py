@@ -11,7 +11,8 @@ import openai
 import pytest
 
 from atb_core import SamplingParams
-from atb_serve.replies import TextChoice, TextCompletion, TextEvents, event
+from atb_serve import replies
+from atb_serve.replies import TextChoice, TextCompletion, TextEvents
 
 
 def test_a_text_is_continued(client: openai.OpenAI) -> None:
@@ -73,7 +74,7 @@ def test_an_event_made_from_its_text_alone_is_the_one_of_the_whole_body(text: st
     def body(text: str) -> TextCompletion:
         return TextCompletion('"id', 1, "model\n", [TextChoice(3, text)], usage=None)
 
-    assert TextEvents(body)(text) == event(body(text))
+    assert TextEvents(body)(text) == replies.event(body(text))
 
 
 def test_echo_puts_the_prompt_before_the_answer(client: openai.OpenAI) -> None:
