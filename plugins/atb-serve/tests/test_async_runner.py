@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
@@ -397,3 +398,34 @@ def test_steps_of_an_engine_with_all_processors_wait_until_the_tokens_before_are
 
         run(runner, work)
     assert seen[:8] == list(range(8))
+
+
+def test_requests_that_come_together_begin_in_one_step(
+    open_runner: Callable[..., ModelRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(async_runner, "_PATIENCE", 60.0)
+    is_first_there, sizes = threading.Event(), []
+    with open_runner() as runner:
+        loop, make = runner.engine_loop, runner._make_requests
+        forward = loop._forward
+        monkeypatch.setattr(
+            loop, "_forward", lambda step: (sizes.append(len(loop.scheduler.running)), forward(step))[1]
+        )
+
+        def make_slowly(prompts: list[Any], *rest: Any) -> list[Any]:
+            if prompts != [[1, 2]]:
+                assert is_first_there.wait(60)
+                time.sleep(0.05)  # in which the first one would begin alone
+            return make(prompts, *rest)
+
+        monkeypatch.setattr(runner, "_make_requests", make_slowly)
+
+        async def work(served: AsyncRunner) -> None:
+            tasks = [asyncio.create_task(result_of(served.generate(prompt, greedy(3)))) for prompt in ([1, 2], [3, 4])]
+            while not served._streams:
+                await asyncio.sleep(0.001)
+            is_first_there.set()
+            await asyncio.gather(*tasks)
+
+        run(runner, work)
+    assert sizes[0] == 2

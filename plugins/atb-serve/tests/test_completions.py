@@ -11,6 +11,8 @@ import openai
 import pytest
 
 from atb_core import SamplingParams
+from atb_serve import replies
+from atb_serve.replies import TextChoice, TextCompletion, TextEvents
 
 
 def test_a_text_is_continued(client: openai.OpenAI) -> None:
@@ -65,6 +67,14 @@ def test_a_stream_may_have_the_usage_so_far(http: httpx.Client, path: str) -> No
     assert numbers == sorted(numbers) and set(numbers) == {1, 2, 3}
     assert all(usage["total_tokens"] - usage["completion_tokens"] == usage["prompt_tokens"] for usage in usages)
     assert {usage["prompt_tokens"] for usage in usages} == {usages[-1]["prompt_tokens"]}
+
+
+@pytest.mark.parametrize("text", ["a", 'quote " and \\', "\n\x00\u2028", "\ud55c\U0001f600", "<mark>&"])
+def test_an_event_made_from_its_text_alone_is_the_one_of_the_whole_body(text: str) -> None:
+    def body(text: str) -> TextCompletion:
+        return TextCompletion('"id', 1, "model\n", [TextChoice(3, text)], usage=None)
+
+    assert TextEvents(body)(text) == replies.event(body(text))
 
 
 def test_echo_puts_the_prompt_before_the_answer(client: openai.OpenAI) -> None:

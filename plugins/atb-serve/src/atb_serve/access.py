@@ -56,7 +56,8 @@ class Gate:
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         facts: dict[str, Any] = {}
-        scope.setdefault("state", {}).update(request_id=request_id, facts=facts)
+        # Behind the start of an answer, who sends much need not go through what looks for it.
+        scope.setdefault("state", {}).update(request_id=request_id, facts=facts, send=send)
         started, status = time.monotonic(), 0
 
         async def noting(message: Message) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from atb_core.runner.detokenizer import possible_beginning
 
 if TYPE_CHECKING:
+    from atb_core import StreamChunk
     from atb_core.plugins import ToolCall, ToolParser
 
 _OPEN, _CLOSE = "<think>", "</think>"
@@ -59,6 +60,11 @@ class AnswerSplitter:
         self._begun = False
         # Everything behind the thoughts, for the parser; how much of its text, and how many calls, were given.
         self._text, self._shown, self._num_calls = "", 0, 0
+
+    @property
+    def is_open(self) -> bool:
+        """True if all text that comes is for the reader, as it is."""
+        return self._state == "content" and self._parser is None and not self._after_thought
 
     def push(self, text: str) -> Iterator[Piece]:
         """Takes the next text and yields what became certain."""
@@ -128,6 +134,11 @@ class AnswerSplitter:
         for call in calls[self._num_calls : self._max_calls]:
             yield Piece(call=call)
         self._num_calls = max(self._num_calls, len(calls))
+
+
+def is_text_alone(chunk: StreamChunk) -> bool:
+    """Returns True if there is nothing in a chunk but a text."""
+    return bool(chunk.text) and chunk.finish_reason is None and chunk.logprobs is None
 
 
 def arguments_text(call: ToolCall) -> str:

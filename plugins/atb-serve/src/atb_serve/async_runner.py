@@ -7,9 +7,9 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import RequestError, RequestTimeoutError
@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 # Rendering of chat templates takes turns in one process; a second thread encodes meanwhile.
 _ENCODING_THREADS = 2
 _HEALTH_POLL_SECONDS = 0.01
-# Longest time for which steps wait for the event loop, which may be busy with something else.
+# Longest time for which steps wait for the event loop, which may be busy with something else, and the first step for
+# further requests that arrive.
 _PATIENCE = 0.01
+# Turns of the event loop in which a connection that waits becomes a request that is prepared.
+_TURNS = 4
 
 
 class AsyncRunner:
@@ -56,7 +59,8 @@ class AsyncRunner:
         self._driver = _Driver(self._engine, self._streams)
         self._turnover = Turnover()
         self._wakeups: _Wakeups | None = None
-        self._num_encoding = 0
+        # Requests on their way to the engine, and those of them that are counted as waiting.
+        self._num_arriving = self._num_encoding = 0
         self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
         self._is_closed = False
 
@@ -191,7 +195,8 @@ class AsyncRunner:
         # They count as waiting meanwhile.
         self._num_encoding += 1
         try:
-            requests = await within(timeout, encode(self._encoding, self.runner._make_requests, *arguments))
+            with self.arriving():
+                requests = await within(timeout, encode(self._encoding, self.runner._make_requests, *arguments))
         except asyncio.TimeoutError:
             raise _late() from None
         finally:
@@ -208,7 +213,7 @@ class AsyncRunner:
         self._turnover.begin()
         timer = None if deadline is None else stream.expire_at(deadline)
         try:
-            self._driver.start()
+            self._start()
             while not stream.is_over:
                 await stream.wait()
                 while stream.call.chunks:
@@ -222,6 +227,30 @@ class AsyncRunner:
             self._turnover.end()
             stream.leave()
             del stream
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Lets an engine that has nothing to do wait a little for a request that is being prepared meanwhile.
+
+        Requests that come at the same time begin together: one that began alone would make them join it in chunks.
+        """
+        self._num_arriving += 1
+        try:
+            yield
+        finally:
+            self._num_arriving -= 1
+            if not self._num_arriving and self._streams:
+                # Behind the task, which may go on to the next part of the preparation.
+                asyncio.get_running_loop().call_soon(self._start)
+
+    def _start(self, turns: int = _TURNS) -> None:
+        """Starts steps; if none runs, only once no further request arrives."""
+        if self._driver.is_running or not (self._num_arriving or turns):
+            self._driver.start()
+        elif self._num_arriving:
+            asyncio.get_running_loop().call_later(_PATIENCE, self._driver.start)
+        else:
+            asyncio.get_running_loop().call_soon(self._start, turns - 1)
 
     def _wakeups_of_loop(self) -> _Wakeups:
         loop = asyncio.get_running_loop()
@@ -254,10 +283,17 @@ class _Driver:
         """True if there is nothing to do."""
         return not any(stream.call.can_run for stream in tuple(self._streams.values()))
 
+    @property
+    def is_running(self) -> bool:
+        """True if the thread runs."""
+        return self.thread is not None and self.thread.is_alive()
+
     def start(self) -> None:
-        """Starts the thread, or wakes it."""
+        """Starts the thread, or wakes it, if there is something to do."""
+        if self.is_ready:
+            return
         with self._lock:
-            if self.thread is None or not self.thread.is_alive():
+            if not self.is_running:
                 self.thread = threading.Thread(target=self._run, name="atb-engine")
                 self.thread.start()
         self.awake.set()
@@ -312,7 +348,7 @@ class _Wakeups:
         self._is_called = False
         for stream in self.streams:
             if stream.call.is_ready:
-                stream.changed.set()
+                stream.wake()
         # Behind the tasks, which are called in the order in which they were woken.
         self.loop.call_soon(self._done.set)
 
@@ -323,7 +359,8 @@ class _Stream:
     def __init__(self, owner: AsyncRunner, requests: list[Request]) -> None:
         self._owner = owner
         self._wakeups = owner._wakeups_of_loop()
-        self.changed = asyncio.Event()
+        # A future that the task waits for. An `asyncio.Event` asks for the event loop, which takes a system call.
+        self._waiter: asyncio.Future[None] | None = None
         self._has_ended = False
         self._error: Exception | None = None
         self.call = Call(requests, streams=True, notify=self._wakeups.wake)
@@ -342,8 +379,13 @@ class _Stream:
     async def wait(self) -> None:
         """Returns once something has changed."""
         if not self.call.is_ready and not self._has_ended:
-            await self.changed.wait()
-        self.changed.clear()
+            self._waiter = self._wakeups.loop.create_future()
+            await self._waiter
+
+    def wake(self) -> None:
+        """Lets the task go on."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def take(self) -> StreamChunk:
         """Returns the oldest chunk; a request that waited for its reader goes on."""
@@ -356,7 +398,7 @@ class _Stream:
     def end(self, error: Exception | None) -> None:
         """Ends the stream from the event loop."""
         self._has_ended, self._error = True, self._error or error
-        self.changed.set()
+        self.wake()
 
     def expire_at(self, deadline: float) -> asyncio.TimerHandle:
         """Ends the request with an error at a time of the monotonic clock."""

@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from atb_serve.answers import AnswerSplitter, Piece, arguments_text
+from atb_serve.answers import AnswerSplitter, Piece, arguments_text, is_text_alone
 from atb_serve.engine import ServedModel, outputs
 from atb_serve.errors import ApiError, api_error
 from atb_serve.http import read_body, reply
@@ -30,7 +31,9 @@ from atb_serve.replies import (
     ChatLogprobs,
     ChatMessage,
     ContentLogprob,
+    TextEvents,
     TokenLogprob,
+    Usage,
     event,
 )
 from atb_serve.schemas import ChatBody, ToolChoice
@@ -159,6 +162,7 @@ class ChatWork:
         mask = await self.mask(prompt)
         usage = StreamUsage(self.body.stream_options, [prompt])
         results: list[RequestOutput] = []
+        texts: dict[int, TextEvents] = {}
         started = False
         try:
             async with aclosing(self.model.generate([prompt], self.params, token_mask=mask)) as chunks:
@@ -166,18 +170,29 @@ class ChatWork:
                     if chunk.output is not None:
                         results.append(chunk.output)
                         self.state.finished(self.request, self.model, chunk.output)
-                    so_far = usage.after_token()
-                    for choice in answers[chunk.index].choices(chunk):
+                    so_far, answer = usage.after_token(), answers[chunk.index]
+                    if not usage.is_continuous and answer.takes_as_it_is(chunk):
+                        if chunk.index not in texts:
+                            texts[chunk.index] = self._text_events(chunk.index, so_far)
+                        yield texts[chunk.index](chunk.text)
+                        continue
+                    for choice in answer.choices(chunk):
                         started = True
-                        yield event(ChatChunk(self.id, self.created, self.model.name, [choice], usage=so_far))
+                        yield event(self._chunk([choice], so_far))
         except Exception as error:
             if not started:
                 raise
             yield event(api_error(error, "messages").body())
             return
         if usage.is_wanted:
-            yield event(ChatChunk(self.id, self.created, self.model.name, [], usage=usage_of(results)))
+            yield event(self._chunk([], usage_of(results)))
         yield DONE
+
+    def _chunk(self, choices: list[ChatChunkChoice], usage: Usage | UnsetType | None) -> ChatChunk:
+        return ChatChunk(self.id, self.created, self.model.name, choices, usage=usage)
+
+    def _text_events(self, index: int, usage: Usage | UnsetType | None) -> TextEvents:
+        return TextEvents(lambda text: self._chunk([ChatChunkChoice(index, ChatDelta(content=text))], usage))
 
     def _choice(self, completion: CompletionOutput, prompt: EncodedPrompt) -> ChatChoice:
         splitter = self.splitter(prompt)
@@ -207,6 +222,10 @@ class _Answer:
         self._index, self._splitter, self._count = index, splitter, top_logprobs
         self._begun = False
         self._num_calls = 0
+
+    def takes_as_it_is(self, chunk: StreamChunk) -> bool:
+        """Returns True if a token adds its text to the stream and nothing else."""
+        return self._begun and self._splitter.is_open and is_text_alone(chunk)
 
     def choices(self, chunk: StreamChunk) -> Iterable[ChatChunkChoice]:
         """Returns what a token adds to the stream."""

@@ -12,11 +12,12 @@ from msgspec import UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atb_serve.answers import is_text_alone
 from atb_serve.engine import ServedModel, outputs
 from atb_serve.errors import ApiError, api_error
 from atb_serve.http import read_body, reply
 from atb_serve.parameters import check_at_most, prompts_in, text_params
-from atb_serve.replies import DONE, TextChoice, TextCompletion, TextLogprobs, Usage, event
+from atb_serve.replies import DONE, TextChoice, TextCompletion, TextEvents, TextLogprobs, Usage, event
 from atb_serve.schemas import CompletionBody
 from atb_serve.state import ServerState, StreamUsage, usage_of
 from atb_serve.structured import GrammarMask, grammar_of
@@ -66,6 +67,7 @@ class _Completions:
         results: list[RequestOutput] = []
         usage = StreamUsage(self.body.stream_options, prompts)
         offsets: dict[int, int] = {}
+        texts: dict[int, TextEvents] = {}
         started = False
         try:
             async with aclosing(self.model.generate(prompts, self.params, token_mask=mask)) as chunks:
@@ -79,7 +81,14 @@ class _Completions:
                         offsets[index] = len(text)
                         started = True
                         yield event(self._reply([TextChoice(index, text)], usage.now()))
-                    so_far, choice = usage.after_token(), self._piece(chunk, index, offsets)
+                    so_far = usage.after_token()
+                    if not usage.is_continuous and not self.only_echo and is_text_alone(chunk):
+                        if index not in texts:
+                            texts[index] = self._text_events(index, so_far)
+                        started = True
+                        yield texts[index](chunk.text)
+                        continue
+                    choice = self._piece(chunk, index, offsets)
                     if choice.text or choice.logprobs or choice.finish_reason:
                         started = True
                         yield event(self._reply([choice], so_far))
@@ -107,6 +116,9 @@ class _Completions:
 
     def _reply(self, choices: list[TextChoice], usage: Usage | UnsetType | None) -> TextCompletion:
         return TextCompletion(self.id, self.created, self.model.name, choices, usage=usage)
+
+    def _text_events(self, index: int, usage: Usage | UnsetType | None) -> TextEvents:
+        return TextEvents(lambda text: self._reply([TextChoice(index, text)], usage))
 
     def _usage(self, results: list[RequestOutput]) -> Usage:
         usage = usage_of(results)

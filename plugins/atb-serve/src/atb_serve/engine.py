@@ -106,16 +106,20 @@ class ServedModel:
     async def run_encoding(self, function: Callable[[], T], param: str, threads: ThreadPoolExecutor | None = None) -> T:
         """Runs what takes time with texts in another thread; an error of the request names `param`."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(threads or self._encoding, function)
+            with self.engine.arriving():
+                return await asyncio.get_running_loop().run_in_executor(threads or self._encoding, function)
         except (RequestError, TokenizerError) as error:
             raise api_error(error, _param_in(error, param)) from None
 
-    async def generate(
+    def generate(
         self, prompts: Sequence[EncodedPrompt], params: SamplingParams, **options: Any
     ) -> AsyncGenerator[StreamChunk, None]:
         """Completes prompts together; each chunk says by `prompt_index` whose it is.
 
         Leaving the generator ends the requests.
+
+        Raises:
+            ApiError: They are too many.
         """
         if len(prompts) * params.n > self.limits.max_queue_len:
             raise ApiError(
@@ -133,14 +137,18 @@ class ServedModel:
             )
             for prompt in prompts
         ]
-        async with aclosing(streams[0] if len(streams) == 1 else _merged(streams)) as chunks:
+        chunks = streams[0] if len(streams) == 1 else _merged(streams)
+        return chunks if self.adapter_id is None else self._of_adapter(chunks)
+
+    async def _of_adapter(self, chunks: AsyncGenerator[StreamChunk, None]) -> AsyncGenerator[StreamChunk, None]:
+        """Yields chunks; says so if the adapter was unloaded after the request had named it."""
+        async with aclosing(chunks):
             try:
                 async for chunk in chunks:
                     yield chunk
             except RequestError:
-                if self.adapter_id is None or self.adapter_id in self.runner.adapters:
+                if self.adapter_id in self.runner.adapters:
                     raise
-                # It was unloaded after the request had named it.
                 raise ApiError(
                     f"The model {self.name!r:.100} does not exist any more", status=404, param="model",
                     code="model_not_found",

@@ -145,17 +145,17 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the events."""
         try:
-            await until_client_leaves(receive, self._send_all(send))
+            await until_client_leaves(receive, self._send_all(send, scope["state"]["send"]))
         finally:
             await self.events.aclose()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send, send_body: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         patience, event = _Patience(self.idle_timeout), self.first
         try:
             while event:
                 patience.begin()
-                await send({"type": "http.response.body", "body": event, "more_body": True})
+                await send_body({"type": "http.response.body", "body": event, "more_body": True})
                 patience.end()
                 event = await anext(self.events, b"")
         except asyncio.CancelledError:

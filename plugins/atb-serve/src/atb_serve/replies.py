@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -230,6 +232,22 @@ encode_json = msgspec.json.Encoder().encode
 def event(body: Any) -> bytes:
     """Returns a body as one event of a stream."""
     return b"data: " + encode_json(body) + b"\n\n"
+
+
+class TextEvents:
+    """Makes events that differ in one text alone, of which the rest is encoded once.
+
+    Args:
+        make: Returns the body with a text, which is in it once.
+    """
+
+    def __init__(self, make: Callable[[str], Any]) -> None:
+        mark = uuid.uuid4().hex
+        self._before, _, self._after = event(make(mark)).partition(encode_json(mark))
+
+    def __call__(self, text: str) -> bytes:
+        """Returns the event with a text."""
+        return self._before + encode_json(text) + self._after
 
 
 DONE = b"data: [DONE]\n\n"

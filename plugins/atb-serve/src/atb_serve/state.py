@@ -81,11 +81,15 @@ class StreamUsage:
     Args:
         options: The request's `stream_options`.
         prompts: Its prompts.
+
+    Attributes:
+        is_wanted: The last event has that of the request.
+        is_continuous: The others have tokens so far.
     """
 
     def __init__(self, options: StreamOptions | None, prompts: Sequence[EncodedPrompt]) -> None:
         self.is_wanted = options is not None and bool(options.include_usage)
-        self._is_continuous = self.is_wanted and options is not None and bool(options.continuous_usage_stats)
+        self.is_continuous = self.is_wanted and options is not None and bool(options.continuous_usage_stats)
         self._prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
         self._generated = 0
 
@@ -96,7 +100,7 @@ class StreamUsage:
 
     def now(self) -> Usage | UnsetType | None:
         """Returns that of an event."""
-        if not self._is_continuous:
+        if not self.is_continuous:
             return None if self.is_wanted else UNSET
         return Usage(self._prompt_tokens, self._generated, self._prompt_tokens + self._generated)
 
