@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from atb_core.engine.checks import check_integer, check_kind, check_names, check_some
 from atb_core.engine.extension import load_extension
 from atb_core.engine.kernels import CpuKernel, register_cpu_kernel
-from atb_core.engine.native import NativeBackend, NativeEngine, NativeProgram, NativeStore
+from atb_core.engine.native import NativeBackend, NativeEngine, NativeProgram, NativeStore, engine_errors
 from atb_core.engine.native_graph import NativeGraph
 from atb_core.errors import BackendUnavailableError, EngineError
 from atb_core.graph.arrays import Array
@@ -103,6 +103,14 @@ class CpuProgram(NativeProgram):
                     hint='Register one (docs/custom-kernels.md), or use backend="reference".',
                 )
         return extension.Program(store.backend.runtime, store.handle, graph.dims, graph.tensors, graph.nodes)
+
+    def forward(
+        self, inputs: Mapping[str, Array], outputs: Mapping[str, Array], runtime_params: Mapping[str, Array]
+    ) -> dict[str, Any]:
+        with engine_errors(self.error_type):
+            if type(inputs) is dict and self.handle.run_arrays(self.inputs, inputs, self.outputs, outputs):
+                return dict(outputs)
+        return super().forward(inputs, outputs, runtime_params)
 
 
 class CpuEngine(NativeEngine):

@@ -206,23 +206,16 @@ class NativeProgram(ABC):
 
         The program checks the sizes. `host` holds copies of values in host memory, for the Ascend backend.
         """
-        numbers, pointers, shapes = [], [], []
-        for name, number, dtype, declared in slots:
-            if name not in values:
-                break
-            value = values[name]
-            # The full check is too slow for every call: it runs if one of its conditions does not hold.
-            fits = isinstance(value, np.ndarray) and value.dtype is dtype and value.flags.carray
-            if not (fits or _fits(value, declared)):
-                check_tensor(what, declared, value, "cpu")
-                if what == "output":
-                    check_written(f"{what} {name!r}", value)
-            numbers.append(number)
-            pointers.append(address_of(value))
-            shapes.append(value.shape)
-        if len(numbers) != len(values) or len(numbers) != len(slots):
+        if values.keys() != {slot.name for slot in slots}:
             check_names(f"{what}s", values, [slot.name for slot in slots])
-        return numbers, pointers, shapes
+        given = [values[slot.name] for slot in slots]
+        for slot, value in zip(slots, given, strict=True):
+            # The full check is too slow for every call: it runs if one of its conditions does not hold.
+            if not _fits(value, slot.tensor):
+                check_tensor(what, slot.tensor, value, "cpu")
+                if what == "output":
+                    check_written(f"{what} {slot.name!r}", value)
+        return [slot.number for slot in slots], [*map(address_of, given)], [value.shape for value in given]
 
     def bind(self, what: str, values: Mapping[str, Array]) -> None:
         """Binds inputs, of the kind `what`, for all later runs and keeps them alive."""

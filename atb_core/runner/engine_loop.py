@@ -143,7 +143,6 @@ class EngineLoop:
         self._check_process()
         try:
             while not waiter.is_ready:
-                waiter.awake.clear()
                 # Before the attempt: who gives the turn back afterwards sees this waiter.
                 self._waiters[waiter] = None
                 if not self._run_steps(waiter):
@@ -223,9 +222,10 @@ class EngineLoop:
             batch = self.scheduler.next_batch()
             if batch is None:
                 return False
-            sampled = [
-                each for each, n in zip(batch.requests, batch.counts, strict=True) if each.will_add_token_after(n)
-            ]
+            sampled = batch.requests
+            if batch.phase != "decode":
+                pairs = zip(batch.requests, batch.counts, strict=True)
+                sampled = [each for each, count in pairs if each.will_add_token_after(count)]
             try:
                 results, drafted = self._run(batch, sampled)
             except Exception as error:
@@ -269,7 +269,7 @@ class EngineLoop:
             rows = as_float32(logits)
             if batch.drafts:
                 rows, drafted = _split(rows, batch)
-            results = sample(rows[: len(sampled)], sampled)
+            results = sample(rows, sampled)
         self.num_steps += 1
         self.pace.note(batch, time.perf_counter() - start)
         return results, drafted
@@ -320,11 +320,12 @@ class EngineLoop:
                 except Exception as error:
                     result = error
             self._end_call(request.call, result)
-        self.scheduler.remove([request for request in requests if request.completion.finish_reason is not None])
         calls = {request.call for request in requests}
-        for call in calls:
-            if call.is_over:
-                self._end_call(call, None)
+        if finished := [request for request in requests if request.completion.finish_reason is not None]:
+            self.scheduler.remove(finished)
+            for call in calls:
+                if call.is_over:
+                    self._end_call(call, None)
         _notify(calls)
 
     def _end_call(self, call: Call, error: Exception | None) -> None:

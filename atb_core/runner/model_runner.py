@@ -368,7 +368,7 @@ class ModelRunner:
             lm_head_indices, adapter_ids, q_lens, kwargs,
         )  # fmt: skip
         step = step.checked()
-        with self.engine_loop.lock:
+        with self.engine_loop.lock, plugin_errors():
             logits: torch.Tensor = self.model.run_step(step)
             return logits
 

@@ -34,7 +34,8 @@ class Pace:
         """Takes the duration of a step, before its tokens count as computed."""
         prompts, counts = batch.requests[batch.num_decoding :], batch.counts[batch.num_decoding :]
         count, guesses = sum(counts), sum(map(len, batch.drafts.values()))
-        decode, further = self._decode_seconds(batch.num_decoding) if batch.num_decoding else (0.0, 0)
+        knows = batch.num_decoding and (count or guesses)
+        decode, further = self._decode_seconds(batch.num_decoding) if knows else (0.0, 0)
         rest = seconds - (decode or 0.0)
         # One that is faster than those without prompts and guesses shows what they would take now.
         if not (count or guesses) or (decode and rest <= 0):

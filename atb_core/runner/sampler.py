@@ -46,15 +46,15 @@ def sample(rows: Iterable[FloatRow], requests: Sequence[Request]) -> list[Sample
     """Returns one token for each request, or an EngineError if its row has no finite maximum (NaN or infinity).
 
     Args:
-        rows: Logits [vocab] of each request.
+        rows: Logits [vocab] of each request; there may be more.
         requests: Their parameters, random generators and tokens so far are used.
     """
-    return [_sample_row(*each) for each in zip(rows, requests, strict=True)]
+    return [_sample_row(row, request) for row, request in zip(rows, requests, strict=False)]
 
 
 def as_float32(array: Array) -> npt.NDArray[np.float32]:
     """Returns logits or hidden states [rows, size] as float32 in host memory, without a copy where they are that."""
-    return to_numpy(array).astype(np.float32, copy=False)
+    return np.asarray(to_numpy(array), np.float32)
 
 
 def prompt_logprobs(logits: Array, token_ids: Sequence[int], count: int) -> list[dict[int, Logprob]]:
@@ -90,7 +90,7 @@ def _sample_row(row: FloatRow, request: Request) -> SampledToken | Exception:
 
 def _check_finite(row: FloatRow, best: int) -> None:
     # argmax returns the first NaN if there is one.
-    if not math.isfinite(row[best]):
+    if not math.isfinite(row.item(best)):
         raise EngineError(
             f"The model's logits contain {row[best]}, so no token can be chosen",
             hint="The weights may be damaged, or the model overflows in this dtype; try dtype='float32'.",

@@ -122,11 +122,11 @@ class Scheduler:
         decoding = self._make_room_for_decode(adapters)
         prompts: list[Request] = []
         counts: list[int] = []
-        if not (self._left_out_decode and decoding):
+        if (self.waiting or len(decoding) < len(self.running)) and not (self._left_out_decode and decoding):
             prompts, counts = self._take_prompts(decoding, adapters)
         self._left_out_decode = False
         if not prompts:
-            drafts = self._draft(decoding)
+            drafts = self._draft(decoding) if self._make_drafter else {}
             phase: Literal["decode", "mixed"] = "mixed" if drafts else "decode"
             return Batch(phase, decoding, [1] * len(decoding), len(decoding), drafts) if decoding else None
         if decoding and not prompts[0].wants_prompt_logprobs and self._can_mix():

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +35,15 @@ class StepInputs:
         # steps: requests may get other blocks then.
         self._rows: list[Request] = []
         self._written: list[int] = []
+        self._views: list[npt.NDArray[Any]] = []
 
     def decode(self, requests: list[Request]) -> Step:
         """Returns the step of one token for each request: its newest."""
         if requests != self._rows:
             self._rows = list(requests)
             self._written = [0] * len(requests)
+            buffers = (self._ids, self._positions, self._tables, self._slots, self._lengths)
+            self._views = [buffer[: len(requests)] for buffer in buffers]
         block_size = self._block_size
         for row, request in enumerate(requests):
             tokens, table = request.token_ids, request.block_table
@@ -50,12 +53,9 @@ class StepInputs:
             if self._written[row] != len(table):
                 self._tables[row, : len(table)] = table
                 self._written[row] = len(table)
-        buffers = (self._ids, self._positions, self._tables, self._slots, self._lengths)
-        ids, positions, tables, slots, lengths = (buffer[: len(requests)] for buffer in buffers)
-        return Step(
-            ids, positions, False, self._kv_cache, tables, slots, lengths, int(lengths.max()),
-            adapter_ids=_adapters(requests),
-        )  # fmt: skip
+        ids, positions, tables, slots, lengths = self._views
+        sizes = lengths, max(map(len, requests))
+        return Step(ids, positions, False, self._kv_cache, tables, slots, *sizes, adapter_ids=_adapters(requests))
 
     def packed(self, batch: Batch) -> Step:
         """Returns the step of a batch: the next tokens of each request and its draft, one request after another.

@@ -8,6 +8,7 @@
 
 #include "atb_core/error.h"
 #include "atb_core/fork_safe_mutex.h"
+#include "bindings/arrays.h"
 #include "bindings/convert.h"
 #include "bindings/models.h"
 #include "cpu/engine/custom_op.h"
@@ -104,14 +105,26 @@ void save_weights(const WeightStore& store, int descriptor, const std::string& k
   if (!finished) throw nb::python_error();
 }
 
-void run(Program& program, const std::vector<int>& tensors, const std::vector<uintptr_t>& data, nb::sequence shapes) {
-  const std::vector<atb_core::Argument> given = atb_core::arguments_from(tensors, data, shapes);
+void run_with(Program& program, const std::vector<atb_core::Argument>& given) {
   bool finished = false;
   {
     const nb::gil_scoped_release release;
     finished = program.run(given, signal_pending);
   }
   if (!finished) throw nb::python_error();
+}
+
+void run(Program& program, const std::vector<int>& tensors, const std::vector<uintptr_t>& data, nb::sequence shapes) {
+  run_with(program, atb_core::arguments_from(tensors, data, shapes));
+}
+
+bool run_arrays(Program& program, nb::list input_slots, nb::dict inputs, nb::list output_slots, nb::dict outputs) {
+  std::vector<atb_core::Argument> given;
+  given.reserve(nb::len(inputs) + nb::len(outputs));
+  const bool fit =
+      atb_core::append_arrays(given, input_slots, inputs) && atb_core::append_arrays(given, output_slots, outputs);
+  if (fit) run_with(program, given);
+  return fit;
 }
 
 // Calls a method that may wait for a run on another thread. That run may need the GIL to end: it polls for signals, and
@@ -235,6 +248,8 @@ NB_MODULE(_cpu, m) {
       .def("output_shapes", &output_shapes, "tensors"_a, "data"_a, "shapes"_a,
            "As set(), then the shapes that the outputs must have.")
       .def("run", &run, "tensors"_a, "data"_a, "shapes"_a, "As set(), then runs the graph without the GIL.")
+      .def("run_arrays", &run_arrays, "input_slots"_a, "inputs"_a, "output_slots"_a, "outputs"_a,
+           "As run() with arrays of numpy, if all fit their slots; false, and nothing is done, if not.")
       .def("set_recording", &Program::set_recording, "on"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("take_runs", &take_runs,
            "(begin, end, nodes, times) of each run since the last call: int32 and pairs of int64 as bytes.")

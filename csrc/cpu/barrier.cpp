@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/barrier.h"
 
+#include <chrono>
 #include <thread>
 
 namespace atb_core::cpu {
@@ -15,19 +16,33 @@ constexpr int kYields = 1000;
 }  // namespace
 
 void Barrier::arrive_and_wait() {
-  if (count_ == 1) return;
+  const int count = count_;  // which may change as soon as all have arrived
+  if (count == 1) return;
   const uint32_t generation = generation_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
     // Resets before opening: a thread that leaves may arrive at the next barrier at once.
     arrived_.store(0, std::memory_order_relaxed);
     generation_.store(generation + 1, std::memory_order_release);
     generation_.notify_all();
     return;
   }
+  if (spin(generation)) return;
+  const auto start = std::chrono::steady_clock::now();
+  wait(generation);
+  const std::chrono::nanoseconds waited = std::chrono::steady_clock::now() - start;
+  waited_.fetch_add(waited.count(), std::memory_order_relaxed);
+}
+
+// Returns true if all threads arrived meanwhile.
+bool Barrier::spin(uint32_t generation) const {
   for (int i = 0; i < kSpins; ++i) {
-    if (generation_.load(std::memory_order_acquire) != generation) return;
+    if (generation_.load(std::memory_order_acquire) != generation) return true;
     spin_pause();
   }
+  return false;
+}
+
+void Barrier::wait(uint32_t generation) const {
   for (int i = 0; i < kYields; ++i) {
     if (generation_.load(std::memory_order_acquire) != generation) return;
     std::this_thread::yield();

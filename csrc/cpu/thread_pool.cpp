@@ -73,12 +73,14 @@ struct ThreadPool::State {
 
   void end_threads() {
     stop.store(true, std::memory_order_relaxed);
-    announce();
+    announce(0);
     for (std::thread& thread : threads) thread.join();
   }
 
-  void announce() {
-    epoch.fetch_add(1, std::memory_order_release);
+  // Begins a region of the first `count` threads.
+  void announce(int count) {
+    const uint32_t number = epoch.load(std::memory_order_relaxed) / kCounts + 1;
+    epoch.store(number * kCounts + static_cast<uint32_t>(count), std::memory_order_release);
     epoch.notify_all();
   }
 
@@ -88,6 +90,8 @@ struct ThreadPool::State {
     while (true) {
       seen = await_change(seen);
       if (stop.load(std::memory_order_relaxed)) return;
+      // Nobody waits for the others, so that the next region may begin at any time.
+      if (index >= static_cast<int>(seen % kCounts)) continue;
       fn(context, index, barrier);
       barrier.arrive_and_wait();
     }
@@ -114,6 +118,8 @@ struct ThreadPool::State {
   Barrier barrier;
   const pid_t pid;
   ForkSafeMutex mutex;
+  // The number of the region, and how many threads take part in it.
+  static constexpr uint32_t kCounts = 2 * kMaxThreads;
   alignas(kAlignment) std::atomic<uint32_t> epoch{0};
   std::atomic<bool> stop{false};
   void (*fn)(void*, int, Barrier&) = nullptr;
@@ -138,16 +144,18 @@ ThreadPool::State& ThreadPool::state() {
 
 ThreadPool::Lease::Lease(ThreadPool& pool) : pool_(pool), lock_(pool.state().mutex) {}
 
-void ThreadPool::Lease::run_raw(void (*fn)(void*, int, Barrier&), void* context) {
+int64_t ThreadPool::Lease::run_raw(int count, void (*fn)(void*, int, Barrier&), void* context) {
   State& state = *pool_.state_.load(std::memory_order_acquire);
   const FlushDenormals flush;
-  if (pool_.size_ > 1) {
+  state.barrier.set_count(count);
+  if (count > 1) {
     state.fn = fn;
     state.context = context;
-    state.announce();
+    state.announce(count);
   }
   fn(context, 0, state.barrier);
   state.barrier.arrive_and_wait();
+  return state.barrier.take_waited();
 }
 
 }  // namespace atb_core::cpu

@@ -32,26 +32,26 @@ class ThreadPool {
   // Exclusive use of the pool. The holder may prepare memory that the region then uses.
   class Lease {
    public:
-    // Calls fn(index, barrier) once on every thread, with denormals flushed, and returns when all have
-    // finished. fn must not throw and must not call run() of the same pool.
+    // Calls fn(index, barrier) once on each of the first `count` threads, with denormals flushed, and returns when all
+    // have finished: the nanoseconds for which they waited for one another, but for short waits. fn must not throw and
+    // must not call run() of the same pool.
     template <typename Fn>
-    void run(Fn&& fn) {
+    int64_t run(int count, Fn&& fn) {
       using Type = std::remove_reference_t<Fn>;
-      run_raw([](void* context, int index, Barrier& barrier) { (*static_cast<Type*>(context))(index, barrier); },
-              const_cast<void*>(static_cast<const void*>(&fn)));
+      return run_raw(
+          count, [](void* context, int index, Barrier& barrier) { (*static_cast<Type*>(context))(index, barrier); },
+          const_cast<void*>(static_cast<const void*>(&fn)));
     }
 
-    // Calls fn() on the calling thread only, with denormals flushed, and leaves the others asleep.
     template <typename Fn>
-    void run_alone(Fn&& fn) {
-      const FlushDenormals flush;
-      fn();
+    void run(Fn&& fn) {
+      run(pool_.size_, fn);
     }
 
    private:
     friend class ThreadPool;
     explicit Lease(ThreadPool& pool);
-    void run_raw(void (*fn)(void*, int, Barrier&), void* context);
+    int64_t run_raw(int count, void (*fn)(void*, int, Barrier&), void* context);
     ThreadPool& pool_;
     std::unique_lock<ForkSafeMutex> lock_;
   };

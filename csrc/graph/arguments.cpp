@@ -49,14 +49,19 @@ void Arguments::check(const std::vector<Argument>& arguments) const {
   }
 }
 
-void Arguments::set(const std::vector<Argument>& arguments) {
+bool Arguments::set(const std::vector<Argument>& arguments) {
   check(arguments);
+  bool changed = false;
   for (const Argument& argument : arguments) {
     const size_t id = static_cast<size_t>(argument.tensor);
     const void* host = argument.on_device ? argument.host : argument.data;
-    given_[id] = {argument.data, argument.shape, true, argument.on_device, host};
+    Given given{argument.data, argument.shape, true, argument.on_device, host};
+    if (given == given_[id]) continue;
+    changed = true;
+    given_[id] = std::move(given);
     pointers_[id] = argument.data;
   }
+  return changed;
 }
 
 std::vector<int64_t> Arguments::resolve_sizes(bool with_outputs) const {

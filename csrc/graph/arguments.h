@@ -29,8 +29,8 @@ class Arguments {
   const std::vector<int>& externals() const { return ids_; }
 
   // Sets the memory of inputs or outputs until it is set again. Throws Error and sets nothing if one of them does not
-  // fit.
-  void set(const std::vector<Argument>& arguments);
+  // fit. Returns true if anything is other than before.
+  bool set(const std::vector<Argument>& arguments);
 
   // Returns an address for each tensor; null if it is not set.
   const std::vector<void*>& pointers() const { return pointers_; }
@@ -56,6 +56,8 @@ class Arguments {
     bool set = false;
     bool on_device = false;
     const void* host = nullptr;
+
+    bool operator==(const Given&) const = default;
   };
 
   const Graph& graph_;

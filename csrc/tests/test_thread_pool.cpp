@@ -205,7 +205,7 @@ TEST(a_child_forked_during_a_region_refuses_to_run) {
   ThreadPool pool(1);
   std::atomic<bool> inside{false}, stop{false};
   std::thread caller([&] {
-    pool.lease().run_alone([&] {
+    pool.lease().run(1, [&](int, Barrier&) {
       inside.store(true);
       while (!stop.load()) std::this_thread::yield();
     });

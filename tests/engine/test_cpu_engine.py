@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 import torch
 from engine.networks import HIDDEN, VOCAB, tiny_engine, tiny_network, tiny_weights
@@ -57,6 +58,23 @@ def test_outputs_are_filled_when_given_and_made_when_not() -> None:
     results = engine.forward({"ids": ids}, {"logits": given})
     assert results["logits"] is given
     assert torch.equal(engine.forward({"ids": ids})["logits"], given)
+
+
+def test_arrays_may_change_from_call_to_call() -> None:
+    engine, ids, logits = tiny_engine(), np.array([3, 1]), np.empty((2, VOCAB), np.float32)
+    rows = engine.forward({"ids": np.arange(VOCAB)})["logits"]
+    resized, aside = np.array([5, 0, 2]), np.array([[7, 8], [2, 9]])
+    for given in (ids, ids, resized[:2], aside[0]):
+        engine.forward({"ids": given}, {"logits": logits})
+        assert np.array_equal(logits, rows[given])
+        ids[:] = ids[::-1]
+    ids.shape = (2, 1)
+    for refused in (ids, aside[:, 0], resized):
+        with pytest.raises(EngineError):
+            engine.forward({"ids": refused}, {"logits": logits})
+    logits.flags.writeable = False
+    with pytest.raises(EngineError, match="read-only"):
+        engine.forward({"ids": resized[:2]}, {"logits": logits})
 
 
 @pytest.mark.parametrize("shapes", [True, False], ids=["declared", "undeclared"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -25,7 +26,7 @@ from atb_core.features import FeatureDecorator, check_enabled, check_stacking, f
 from atb_core.features.adapters import BASE_NAMES, adapter_manager
 from atb_core.features.hidden_states import HiddenStates
 from atb_core.features.step import Step
-from atb_core.graph.arrays import Array, HostArray, is_tensor, to_numpy, to_torch
+from atb_core.graph.arrays import Array, HostArray, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.layers.attention.long_form import in_own_names
 from atb_core.models.base.mindie_llm_config import InferenceParameter, MindIELLMConfig, ModelStatus
@@ -211,6 +212,7 @@ class CausalLM(FlashCausalLMV3):
         ropes = self.layer_kinds.tables or [self.config.rope()]
         copied = self.backend.copies_constants
         self._positions = PositionEmbedding(ropes, self.dtype, self.max_model_len, self.rope_frequencies, copied)
+        self._table_names = [name for index in range(len(ropes)) for name in table_names(index)]
         self._mask = triangular_mask(self.dtype)
         self._window_mask: HostArray = np.empty(0)
 
@@ -328,6 +330,7 @@ class CausalLM(FlashCausalLMV3):
         if packed is not None:
             packed.save(store, loader)
 
+    @plugin_errors()
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Runs one step: the `forward` of a decorated class.
 
@@ -348,9 +351,8 @@ class CausalLM(FlashCausalLMV3):
             raise RequestError(f"forward: {str(error).replace('Step.__init__() ', '')}") from None
         return self.run_step(step.checked())
 
-    @plugin_errors()
     def run_step(self, step: Step) -> Any:
-        """Runs one step that is a record already; see `run`."""
+        """Runs one step that is a record already, see `run`; callers name the plugins whose code raises something."""
         if not self._loaded:
             raise EngineError("the weights have not been loaded", hint="Call load_weights(loader) first.")
         self._kv.update(step.kv_cache)
@@ -359,8 +361,8 @@ class CausalLM(FlashCausalLMV3):
         if step.q_lens is not None:
             self.check_mixed_steps(self._kv.block_size)
         active = [each for each in (self.hidden_states, *self.features) if each.is_activated(step)]
-        takes_adapters = any(each.takes_adapters for each in active)
-        if step.adapter_ids and not takes_adapters and any(each not in BASE_NAMES for each in step.adapter_ids):
+        named = [each for each in step.adapter_ids or () if each not in BASE_NAMES]
+        if named and not any(each.takes_adapters for each in active):
             raise RequestError(
                 f"{type(self).__name__} has no feature that takes adapters here, and the step names adapters",
                 hint="Leave adapter_ids out. Adapters need atb-lora; graphs that C++ builds (graph='cpp') have none.",
@@ -375,10 +377,20 @@ class CausalLM(FlashCausalLMV3):
         if lengths is not None:
             binding["batch"] = lengths.shape[0]
         outputs = variant.outputs(binding)
-        if is_tensor(step.input_ids):
+        if not isinstance(step.input_ids, np.ndarray):
             outputs = {name: to_torch(value) for name, value in outputs.items()}
         # What ATB reads on the host, too.
         runtime_params = {name: value for name, value in inputs.items() if name in ("input_lengths", "q_lens")}
+        if type(self)._update_model_inputs is not FlashCausalLMV3._update_model_inputs:
+            for own, values in zip((inputs, outputs, runtime_params), self._extras(step), strict=True):
+                own.update(values)
+        for feature in active:
+            feature.modify_inputs(inputs, outputs, runtime_params, step)
+        variant.bind_features(active, step)
+        variant.bind_constants(inputs)
+        return variant.engine.forward(inputs, outputs, runtime_params)["model_out"]
+
+    def _extras(self, step: Step) -> Extras:
         extras = self._update_model_inputs(step)
         if not (isinstance(extras, tuple) and len(extras) == 3 and all(isinstance(e, dict) for e in extras)):
             types = [type(extra).__name__ for extra in (extras if isinstance(extras, tuple) else [extras])]
@@ -386,14 +398,7 @@ class CausalLM(FlashCausalLMV3):
                 "_update_model_inputs must return three dicts (inputs, outputs, runtime parameters), "
                 f"not ({', '.join(types)})"
             )
-        inputs.update(extras[0])
-        outputs.update(extras[1])
-        runtime_params.update(extras[2])
-        for feature in active:
-            feature.modify_inputs(inputs, outputs, runtime_params, step)
-        variant.bind_features(active, step)
-        variant.bind_constants(inputs)
-        return variant.engine.forward(inputs, outputs, runtime_params)["model_out"]
+        return extras
 
     def check_mixed_steps(self, block_size: int | None = None) -> None:
         """Raises RequestError if there is a `mixed_steps_problem`."""
@@ -407,9 +412,8 @@ class CausalLM(FlashCausalLMV3):
         """Returns those inputs that the variant's network reads, of the ones that every model has."""
         slots, lengths = check_step(step, self.config.vocab_size, self._kv.slots, self._kv.block_size)
         tables, positions = self._positions.tables(step.position_ids, lengths, step.is_prefill)
-        named = {n: table for i, pair in enumerate(tables) for n, table in zip(table_names(i), pair, strict=True)}
         available: dict[str, Array] = {
-            **named,
+            **dict(zip(self._table_names, chain.from_iterable(tables), strict=True)),
             "input_ids": step.input_ids,
             "position_ids": positions,
             "slots": slots,
@@ -419,7 +423,7 @@ class CausalLM(FlashCausalLMV3):
             available["attention_mask"] = self._mask
         elif step.block_tables is not None:
             available["block_tables"] = step.block_tables
-        if step.phase != "decode":
+        if step.is_prefill or step.q_lens is not None:
             rows = step.lm_head_indices
             available["lm_head_indices"] = np.arange(len(step.input_ids)) if rows is None else rows
         if step.q_lens is not None:

@@ -64,8 +64,8 @@ size_t run_small(const Plan& plan, const Plan::Phase& phase, cpu::Worker worker,
 
 }  // namespace
 
-RunResult execute(const Plan& plan, Runtime& runtime, cpu::ThreadPool::Lease& lease,
-                  const Runtime::Workspace& workspace, const RunOptions& options) {
+RunResult execute(const Plan& plan, cpu::ThreadPool::Lease& lease, const Runtime::Workspace& workspace,
+                  const RunOptions& options) {
   Shared shared;
   Poll poll(options);
   RunResult result;
@@ -106,11 +106,8 @@ RunResult execute(const Plan& plan, Runtime& runtime, cpu::ThreadPool::Lease& le
   };
   // A plan with small nodes only does not wake the other threads.
   const bool alone = std::all_of(plan.phases().begin(), plan.phases().end(), [](const auto& p) { return p.small; });
-  if (alone) {
-    lease.run_alone([&] { work(0, 1, nullptr); });
-  } else {
-    lease.run([&](int index, cpu::Barrier& barrier) { work(index, runtime.num_threads(), &barrier); });
-  }
+  const int count = alone ? 1 : options.threads;
+  result.waited = lease.run(count, [&](int index, cpu::Barrier& barrier) { work(index, count, &barrier); });
   return result;
 }
 

@@ -63,7 +63,7 @@ bool is_index(const TensorSpec& tensor) { return tensor.dtype == DataType::i32 |
 }  // namespace
 
 Plan::Plan(const Graph& graph, std::vector<int64_t> sizes, const WeightStore& store, const Runtime& runtime)
-    : sizes_(std::move(sizes)) {
+    : sizes_(std::move(sizes)), thread_choice_(runtime.num_threads()) {
   set_shapes(graph);
   set_weights(graph, store);
   bind(graph, runtime);

@@ -6,6 +6,7 @@
 
 #include "cpu/engine/op.h"
 #include "cpu/engine/runtime.h"
+#include "cpu/engine/thread_choice.h"
 #include "cpu/engine/weight_store.h"
 #include "graph/graph.h"
 
@@ -43,6 +44,8 @@ class Plan {
   // of integers into the arena: they are indices and lengths, which the caller must not change after they are checked.
   void attach(std::byte* arena, std::span<void* const> externals);
 
+  ThreadChoice& thread_choice() { return thread_choice_; }
+
  private:
   // The place of a tensor: an offset in the memory of `root`, a tensor with memory of its own. `callers`: in the memory
   // that the caller gave for `root`, although the plan keeps that tensor in the arena.
@@ -79,6 +82,7 @@ class Plan {
   std::vector<Patch> external_patches_, arena_patches_;
   std::vector<Patch> copied_inputs_;  // from external[source] into the arena
   std::byte* attached_arena_ = nullptr;
+  ThreadChoice thread_choice_;
 };
 
 }  // namespace atb_core

@@ -55,6 +55,8 @@ Plan& Program::plan() {
     check_weights();
     generation_ = generation;
   }
+  // Arguments that have run before need no second look, which would take microseconds of every step.
+  if (!changed_ && !plans_.empty()) return *plans_.front();
   std::vector<int64_t> sizes = arguments_.resolve_sizes(true);
   const auto found =
       std::find_if(plans_.begin(), plans_.end(), [&](const auto& plan) { return plan->sizes() == sizes; });
@@ -65,20 +67,28 @@ Plan& Program::plan() {
   } else {
     std::rotate(plans_.begin(), found, found + 1);
   }
+  arguments_.check_overlap();
+  changed_ = false;
   return *plans_.front();
+}
+
+void Program::set_locked(const std::vector<Argument>& arguments) {
+  if (arguments_.set(arguments)) changed_ = true;
 }
 
 bool Program::run_locked(const std::function<bool()>& interrupted) {
   const int64_t begin = record_.on() ? steady_now() : 0;
   auto lease = runtime_->pool().lease();
   Plan& current = plan();
-  arguments_.check_overlap();
   const Runtime::Workspace workspace = runtime_->workspace(lease, current.arena_bytes(), current.scratch());
   current.attach(workspace.arena, arguments_.pointers());
 
   std::vector<StepTime> times(record_.on() ? current.steps().size() * static_cast<size_t>(runtime_->num_threads()) : 0);
-  const RunOptions options{.interrupted = interrupted ? &interrupted : nullptr, .times = times};
-  const RunResult result = execute(current, *runtime_, lease, workspace, options);
+  ThreadChoice& choice = current.thread_choice();
+  const RunOptions options{choice.next(), interrupted ? &interrupted : nullptr, times};
+  const int64_t start = steady_now();
+  const RunResult result = execute(current, lease, workspace, options);
+  if (result.status == RunResult::Status::done) choice.note(steady_now() - start, result.waited);
   if (record_.on()) record(current, begin, std::move(times));
   if (result.status == RunResult::Status::failed) fail_in(current.steps()[result.step], result.message);
   return result.status == RunResult::Status::done;
@@ -86,6 +96,7 @@ bool Program::run_locked(const std::function<bool()>& interrupted) {
 
 void Program::record(const Plan& plan, int64_t begin, std::vector<StepTime> times) {
   std::vector<int32_t> nodes;
+  nodes.reserve(plan.steps().size());
   for (const Plan::Step& step : plan.steps()) nodes.push_back(step.node);
   record_.add({begin, steady_now(), std::move(nodes), std::move(times)});
 }
@@ -97,7 +108,7 @@ void Program::fail_in(const Plan::Step& step, const std::string& message) const 
 
 void Program::set(const std::vector<Argument>& arguments) {
   const std::lock_guard lock(mutex_);
-  arguments_.set(arguments);
+  set_locked(arguments);
 }
 
 bool Program::run(const std::function<bool()>& interrupted) {
@@ -107,7 +118,7 @@ bool Program::run(const std::function<bool()>& interrupted) {
 
 bool Program::run(const std::vector<Argument>& arguments, const std::function<bool()>& interrupted) {
   const std::lock_guard lock(mutex_);
-  arguments_.set(arguments);
+  set_locked(arguments);
   return run_locked(interrupted);
 }
 

@@ -60,9 +60,11 @@ class Program {
   size_t num_plans() const;
 
  private:
+  void set_locked(const std::vector<Argument>& arguments);
   bool run_locked(const std::function<bool()>& interrupted);
   void check_weights() const;
   void record(const Plan& plan, int64_t begin, std::vector<StepTime> times);
+  // Returns the plan for the arguments, after their checks.
   Plan& plan();
   [[noreturn]] void fail_in(const Plan::Step& step, const std::string& message) const;
 
@@ -72,6 +74,7 @@ class Program {
 
   mutable ForkSafeMutex mutex_;  // taken before the pool's lease
   Arguments arguments_;
+  bool changed_ = true;                       // since the first of the plans was chosen
   std::vector<std::unique_ptr<Plan>> plans_;  // most recently used first
   uint64_t generation_ = 0;                   // of the store, when the plans were made
 

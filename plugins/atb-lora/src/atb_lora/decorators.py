@@ -157,5 +157,7 @@ class MultiLoraDecorator(LoraDecorator):
 
 def _chosen(adapter_ids: Sequence[object] | None) -> set[object]:
     """Returns the adapters of a step, `None` for sequences without; nothing if there is none at all."""
-    chosen = {None if each in BASE_NAMES else each for each in adapter_ids or ()}
+    if adapter_ids is None:
+        return set()
+    chosen = {None if each in BASE_NAMES else each for each in adapter_ids}
     return set() if chosen == {None} else chosen

@@ -15,6 +15,7 @@ import numpy as np
 
 from atb_core.checkpoint import SilentProgress, open_checkpoint
 from atb_core.errors import AtbError, EngineError, RequestError, error_text
+from atb_core.extensions import plugin_errors
 from atb_core.features.adapters import Adapter, adapter_manager
 from atb_core.features.step import Step
 from atb_core.graph.arrays import HostArray
@@ -180,7 +181,9 @@ def _follow(peer: Peer, model: CausalLM) -> str:
             try:
                 if number not in caches:
                     caches[number] = allocate(layout, blocks, model.backend.allocate)
-                model.run_step(Step.of(kv_cache=caches[number], adapter_ids=named or None, **arrays, **fields))
+                step = Step.of(kv_cache=caches[number], adapter_ids=named or None, **arrays, **fields)
+                with plugin_errors():
+                    model.run_step(step)
             except Exception as error:
                 refused_by_all = isinstance(error, RequestError)
                 if peer.pending is None and not (refused_by_all and peer.domain is not None):
