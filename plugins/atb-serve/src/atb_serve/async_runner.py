@@ -286,7 +286,8 @@ class _Driver:
     @property
     def is_running(self) -> bool:
         """True if the thread runs."""
-        return self.thread is not None and self.thread.is_alive()
+        thread = self.thread  # which ends, and says so, at any time
+        return thread is not None and thread.is_alive()
 
     def start(self) -> None:
         """Starts the thread, or wakes it, if there is something to do."""
