@@ -5,8 +5,8 @@
 //   m = max, p(t) = exp(score(t) - m), rounded to bf16 if q is; l(j) = sum of p(t) over t = j, j+16, ...;
 //   o(c) = sum of p(t) * v(t, c) over t in the order of linear.h;
 //   state: M' = max(M, m), a = exp(M - M'), b = exp(m - M'), L(j) = fma(l(j), b, L(j) * a), O = fma(o, b, O * a).
-// In bf16, exp2_to_bf16() takes exponentials and rounds. Without cap and mask it also multiplies by a positive scale: the
-// differences are those of q . k(t) then.
+// In bf16, exp2_to_bf16() takes exponentials and rounds, and subtracts m in the multiplication by log2(e). Without cap and
+// mask it also multiplies by a positive scale, and m is that of q . k(t) until then.
 // Keys and values of int8 are integers k(t) and v(t) with scales: score(t) is multiplied by that of k(t) first, and it is
 // p(t) times the scale of v(t) that is rounded and multiplied by v(t), while l sums the p(t) themselves.
 // The lanes of L are added in the end. A tile of which a row sees nothing leaves the row's state as it is; elsewhere a

@@ -46,6 +46,8 @@ def start(model: Path) -> Iterator[Callable[..., Any]]:
         process = subprocess.Popen(
             [sys.executable, "-m", "atb_cli", "serve", str(model), "--port", "0", *options],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **variables},
+            # Under `nohup` tests ignore it, and so would the server.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )  # fmt: skip
         processes.append(process)
         assert process.stderr is not None
