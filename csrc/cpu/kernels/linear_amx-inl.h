@@ -23,12 +23,16 @@ inline constexpr size_t kTileBytes = 1024;  // of a weight tile, which always ha
 inline constexpr int kTileRows = 16;
 inline constexpr size_t kAccRowBytes = kPairBlocks * kTileRowBytes;
 
-// What a step prefetches: the weights `ahead` of it, or its share of the next slice. That goes into L2, for which more
-// lines can be under way than for L1: 64 and 128 rows take 0.82 and 0.85 of the time, 512 the same (Sapphire Rapids).
-inline void prefetch_step(const TileJob& job, const std::byte* w, const std::byte*& fetch) {
-  if (job.ahead > 0) {
-    for (size_t i = 0; i < kPairBlocks * kTileBytes; i += 64) __builtin_prefetch(w + job.ahead + i, 0, 3);
-  }
+// Fetches weights `ahead` of those of a step.
+inline void prefetch_ahead(const TileJob& job, const std::byte* w) {
+  if (job.ahead == 0) return;
+  for (size_t i = 0; i < kPairBlocks * kTileBytes; i += 64) __builtin_prefetch(w + job.ahead + i, 0, 3);
+}
+
+// Fetches a step's share of the next slice, into L2, for which more lines can be under way than for L1: 64 and 128 rows
+// take 0.82 and 0.85 of the time, 512 the same (Sapphire Rapids). The step's own tiles are asked for before, because they
+// would wait behind what comes from memory: 48, 64 and 128 rows take 0.93, 0.87 and 0.88 of the time.
+inline void prefetch_slice(const TileJob& job, const std::byte*& fetch) {
   for (int i = 0; i < job.prefetch_lines; ++i, fetch += 64) __builtin_prefetch(fetch, 0, 2);
 }
 
@@ -54,11 +58,12 @@ void multiply_row_tile(const TileJob& job) {
   const std::byte* w = job.w;
   const std::byte* fetch = job.prefetch;
   for (int64_t s = 0; s < job.steps; ++s) {
-    prefetch_step(job, w, fetch);
+    prefetch_ahead(job, w);
     Tiles::template load<4>(x, kTileRowBytes);
     Tiles::template load<6>(w, kTileRowBytes);
-    Tiles::template dot<0, 4, 6>();
     Tiles::template load<7>(w + kTileBytes, kTileRowBytes);
+    prefetch_slice(job, fetch);
+    Tiles::template dot<0, 4, 6>();
     Tiles::template dot<1, 4, 7>();
     x += static_cast<size_t>(job.rows) * kTileRowBytes;
     w += kPairBlocks * kTileBytes;
@@ -87,14 +92,15 @@ void multiply_two_row_tiles(const TileJob& job) {
   const std::byte* w = job.w;
   const std::byte* fetch = job.prefetch;
   for (int64_t s = 0; s < job.steps; ++s) {
-    prefetch_step(job, w, fetch);
-    prefetch_sums(acc + 2 * kLower, s);
+    prefetch_ahead(job, w);
     Tiles::template load<6>(w, kTileRowBytes);
     Tiles::template load<4>(x, kTileRowBytes);
-    Tiles::template dot<0, 4, 6>();
     Tiles::template load<7>(w + kTileBytes, kTileRowBytes);
-    Tiles::template dot<1, 4, 7>();
     Tiles::template load<5>(x + kTileRows * kTileRowBytes, kTileRowBytes);
+    prefetch_sums(acc + 2 * kLower, s);
+    prefetch_slice(job, fetch);
+    Tiles::template dot<0, 4, 6>();
+    Tiles::template dot<1, 4, 7>();
     Tiles::template dot<2, 5, 6>();
     Tiles::template dot<3, 5, 7>();
     x += 2 * kTileRows * kTileRowBytes;
