@@ -48,6 +48,14 @@ TEST(fewer_threads_run_where_they_are_faster) {
   }
 }
 
+TEST(what_fewer_threads_gain_is_known_without_trying_more) {
+  ThreadChoice choice(kThreads, [] { return is_free; });
+  is_free = false;
+  kBusy.run(choice, 20);
+  CHECK(choice.next() == 1);
+  CHECK(kBusy.run(choice, 16) == 1);
+}
+
 TEST(threads_that_wait_are_kept_where_fewer_are_slower) {
   ThreadChoice choice(kThreads, [] { return is_free; });
   CHECK(kUneven.run(choice, 1000) < 1.02);

@@ -22,6 +22,9 @@ constexpr int kMoreGains = 5, kFewerGains = 2;
 constexpr double kTrials = 0.01;
 constexpr int kLeastPatience = 12, kMostPatience = 200;
 
+// Returns the runs before a trial of a number of threads with which a run takes so much longer.
+int patience_for(double lost) { return std::clamp(static_cast<int>(lost / kTrials), kLeastPatience, kMostPatience); }
+
 }  // namespace
 
 ThreadChoice::ThreadChoice(int most, bool (*is_free)())
@@ -48,7 +51,7 @@ void ThreadChoice::note(int64_t nanoseconds, int64_t waited) {
   if (now_ > 1 && waits_ >= kWaits && runs_ >= patience_) {
     trial_ = now_ - 1;
   } else if (now_ < most_) {
-    const bool due = runs_ >= std::max(patience_, kLeastPatience);
+    const bool due = runs_ >= std::max({patience_, patience_for_more_, kLeastPatience});
     looked_ = !due && runs_ % look_ == 0 && is_free_();
     if (due || looked_) trial_ = now_ + 1;
   }
@@ -60,13 +63,13 @@ void ThreadChoice::note_trial(double time) {
   // The threads of other machines on the same processors are not seen.
   if (looked_) look_ = gains ? kLeastPatience : std::min(2 * look_, kMostPatience);
   looked_ = false;
-  const double lost = time / usual_ - 1;
+  patience_ = gains ? 0 : patience_for(time / usual_ - 1);
   if (gains) {
+    patience_for_more_ = trial_ < now_ ? patience_for(usual_ / time - 1) : 0;
     now_ = trial_;
     usual_ = time;
     waits_ = 0;
   }
-  patience_ = gains ? 0 : std::clamp(static_cast<int>(lost / kTrials), kLeastPatience, kMostPatience);
   trial_ = runs_ = gains_ = 0;
 }
 

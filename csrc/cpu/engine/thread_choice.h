@@ -28,14 +28,15 @@ class ThreadChoice {
 
   const int most_;
   bool (*const is_free_)();
-  int now_, trial_ = 0;  // numbers of threads; no trial: 0
-  double usual_ = 0;     // time of a run with `now_` threads
-  int waits_ = 0;        // runs in sequence in which threads waited much
-  int gains_ = 0;        // runs of the trial
-  int runs_ = 0;         // since the last trial
-  int patience_ = 0;     // runs before the next trial
-  int look_;             // runs from one look for a free processor to the next
-  bool looked_ = false;  // found one, which caused the trial
+  int now_, trial_ = 0;        // numbers of threads; no trial: 0
+  double usual_ = 0;           // time of a run with `now_` threads
+  int waits_ = 0;              // runs in sequence in which threads waited much
+  int gains_ = 0;              // runs of the trial
+  int runs_ = 0;               // since the last trial
+  int patience_ = 0;           // runs before the next trial
+  int patience_for_more_ = 0;  // the same for more threads, from what fewer gained
+  int look_;                   // runs from one look for a free processor to the next
+  bool looked_ = false;        // found one, which caused the trial
 };
 
 }  // namespace atb_core
