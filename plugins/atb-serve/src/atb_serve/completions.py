@@ -56,8 +56,9 @@ class _Completions:
         for result in results:
             self.state.finished(self.request, self.model, result)
         choices: list[TextChoice] = []
-        for result, prompt in zip(results, prompts, strict=True):
-            choices += [self._choice(result, each, prompt, len(choices)) for each in result.outputs]
+        for number, (result, prompt) in enumerate(zip(results, prompts, strict=True)):
+            first = number * self.params.n
+            choices += [self._choice(result, each, prompt, first + each.index) for each in result.outputs]
         return self._reply(choices, self._usage(results))
 
     async def events(self) -> AsyncGenerator[bytes, None]:
