@@ -127,10 +127,11 @@ class ChatWork:
         call_format, chosen = self.model.runner.tool_parser().call_format, "tool_choice" if self._callable else "tools"
         if call_format is None:
             raise ApiError("This model's tool calls cannot be enforced", param=chosen)
+        has_special = self.model.grammars.has_special
         if self._callable:
-            return call_grammar(self._callable, call_format, "tools")
+            return call_grammar(self._callable, call_format, has_special, "tools")
         functions = [tool["function"] for tool in self.tools or ()]
-        return text_with_calls_grammar(functions, self._strict, call_format, self.model.grammars.has_special, "tools")
+        return text_with_calls_grammar(functions, self._strict, call_format, has_special, "tools")
 
     def _in_thought(self, prompt: EncodedPrompt) -> bool:
         return self.model.thinks and (prompt.text or "").rstrip().endswith("<think>")
