@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from atb_serve.answers import AnswerSplitter, Piece, arguments_text, is_text_alone
 from atb_serve.engine import ServedModel, outputs
-from atb_serve.errors import ApiError, api_error
+from atb_serve.errors import ApiError
 from atb_serve.http import read_body, reply
 from atb_serve.parameters import chat_params, plain_messages, plain_tools
 from atb_serve.replies import (
@@ -183,7 +183,7 @@ class ChatWork:
         except Exception as error:
             if not started:
                 raise
-            yield event(api_error(error, "messages").body())
+            yield event(self.state.failed(self.request, error, "messages").body())
             return
         if usage.is_wanted:
             yield event(self._chunk([], usage_of(results)))

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from atb_serve.answers import is_text_alone
 from atb_serve.engine import ServedModel, outputs
-from atb_serve.errors import ApiError, api_error
+from atb_serve.errors import ApiError
 from atb_serve.http import read_body, reply
 from atb_serve.parameters import check_at_most, prompts_in, text_params
 from atb_serve.replies import DONE, TextChoice, TextCompletion, TextEvents, TextLogprobs, Usage, event
@@ -96,7 +96,7 @@ class _Completions:
         except Exception as error:
             if not started:
                 raise
-            yield event(api_error(error, "prompt").body())
+            yield event(self.state.failed(self.request, error, "prompt").body())
             return
         if usage.is_wanted:
             yield event(self._reply([], self._usage(results)))
