@@ -66,9 +66,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """Runs the tests that take minutes: a second real model against transformers, whole tokenizers."""
+    """Runs the tests that take minutes: a second real model against transformers, whole tokenizers, public schemas."""
     Environment(session).install([CORE, *PLUGINS], "test")
-    session.run("pytest", "-m", "slow", *session.posargs)
+    # jsonschema's source distribution has the public test suite of JSON Schema.
+    env = {"ATB_JSON_SCHEMA_SUITE": str(helpers.unpacked_source(session, "jsonschema") / "json" / "tests")}
+    session.run("pytest", "-m", "slow", *session.posargs, env=env)
 
 
 @nox.session

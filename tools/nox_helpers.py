@@ -236,14 +236,21 @@ def plugin_source(session: nox.Session, plugin: str) -> Package:
     """Returns a plugin from a folder, or by its published name from its source distribution."""
     if (Path(plugin) / "pyproject.toml").is_file():
         return Package(Path(plugin).resolve())
+    return Package(unpacked_source(session, plugin))
+
+
+def unpacked_source(session: nox.Session, requirement: str) -> Path:
+    """Returns the folder of a published package's source distribution, without installing it."""
     session.install("pip")
-    folder = Path(session.create_tmp()) / "sources"
+    folder = Path(session.create_tmp()).resolve() / "sources"
     shutil.rmtree(folder, ignore_errors=True)
-    session.run("python", "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--dest", str(folder), plugin)
+    (name,) = re.findall(r"\A[\w.-]+", requirement)
+    command = ("python", "-m", "pip", "download", "--no-deps", "--no-binary", name, "--dest", str(folder))
+    session.run(*command, requirement)
     (archive,) = folder.glob("*.tar.gz")
     shutil.unpack_archive(archive, folder, filter="data")
     (source,) = (path for path in folder.iterdir() if path.is_dir())
-    return Package(source)
+    return source
 
 
 def run_cpp_tests(session: nox.Session, preset: str, programs: Sequence[str] = ()) -> None:

@@ -174,6 +174,22 @@ def test_a_request_is_one_line_of_json_without_its_text(http: httpx.Client, line
     assert not any(word in str(lines) for word in ("greet", "Hello", "secret"))
 
 
+@pytest.mark.parametrize("path", ["completions", "chat/completions", "responses"])
+def test_an_error_in_a_stream_that_has_begun_is_in_the_log(http: httpx.Client, lines: list[str], path: str) -> None:
+    schema = {"const": "x<|im_end|>y"}  # fails at its second token
+    prompt: dict[str, Any] = (
+        {"prompt": "x"} if path == "completions" else {"messages": [{"role": "user", "content": "x"}]}
+    )
+    body = {**prompt, "structured_outputs": {"json": schema}}
+    if path == "responses":
+        body = {"input": "x", "text": {"format": {"type": "json_schema", "name": "x", "schema": schema}}}
+    with http.stream("POST", f"/v1/{path}", json={**body, "stream": True}) as answer:
+        assert answer.status_code == 200
+        assert "special token" in [*answer.iter_lines()][-2]
+    wait_until(lambda: len(lines) == 1)
+    assert json.loads(lines[0])["error"] == "invalid_grammar"
+
+
 def test_the_log_has_prompts_and_answers_if_asked_for(make_server: Callable[..., Any], lines: list[str]) -> None:
     with make_server(settings=ServeSettings(log_texts=True)) as served, served.http() as http:
         http.post("/v1/completions", json={"prompt": ["[greet]", "[count]"], "max_tokens": 2})

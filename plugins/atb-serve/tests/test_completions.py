@@ -123,6 +123,16 @@ def test_several_completions_of_a_prompt_are_those_of_their_seeds(client: openai
     assert list(texts.values()) == [each.text for each in expected.outputs]
 
 
+def test_completions_of_several_prompts_are_numbered_through(client: openai.OpenAI) -> None:
+    options: dict[str, Any] = {"prompt": ["x", "y"], "max_tokens": 4, "temperature": 5.0, "seed": 3, "n": 2}
+    whole = client.completions.create(model="tiny", **options).choices
+    assert [choice.index for choice in whole] == [0, 1, 2, 3]
+    texts = dict.fromkeys(range(4), "")
+    for event in client.completions.create(model="tiny", stream=True, **options):
+        texts[event.choices[0].index] += event.choices[0].text
+    assert list(texts.values()) == [choice.text for choice in whole]
+
+
 def test_stop_strings_penalties_and_biases_reach_the_sampler(client: openai.OpenAI, served: Any) -> None:
     stopped = client.completions.create(model="tiny", prompt="[greet]", stop=[" there"])
     assert (stopped.choices[0].text, stopped.choices[0].finish_reason) == ("Hello", "stop")

@@ -123,6 +123,12 @@ def test_a_grammar_that_fails_later_ends_its_request_alone(http: httpx.Client) -
     assert complete(http, temperature=0).json()["choices"][0]["text"] == "Hello there, you."
 
 
+def test_the_name_of_a_special_token_is_no_text(http: httpx.Client) -> None:
+    answer = complete(http, structured_outputs={"choice": ["x<|im_end|>y"]})
+    assert answer.status_code == 400, "a token that ends the answer would leave half of the text"
+    assert "needs the name of a special token as text" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("body", [{"ignore_eos": True}, {"min_tokens": 3}], ids=str)
 def test_what_a_grammar_cannot_be_combined_with(http: httpx.Client, body: dict[str, Any]) -> None:
     answer = complete(http, structured_outputs={"choice": ["yes"]}, **body)

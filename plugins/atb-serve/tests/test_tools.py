@@ -170,12 +170,14 @@ def test_arguments_of_a_strict_function_follow_its_schema(request: pytest.Fixtur
     assert ask(client, "[text]", tools=[basel(True)]).message.content in ("a <tool_box>", "Hello you")
 
 
-def test_the_mark_of_a_strict_call_may_be_one_token(make_server: Callable[..., Any]) -> None:
-    call = ["Well", "<tool_call>", '\n{"name": "weather", "arguments": {"city": ', '"Bern"}}', "\n</tool_call>"]
+def test_the_marks_of_a_call_may_be_one_token_each_as_those_of_real_models_are(make_server: Callable[..., Any]) -> None:
+    call = ["Well", "<tool_call>", '\n{"name": "weather", "arguments": {"city": ', '"Bern"}}\n', "</tool_call>"]
     with make_server({"[call]": call}, model_type="qwen2") as served, served.openai() as client:
         for strict, city in ((True, "Basel"), (False, "Bern")):
             message = ask(client, "[call]", tools=[basel(strict)], max_tokens=200).message
             assert (message.content, json.loads(message.tool_calls[0].function.arguments)) == ("Well", {"city": city})
+        required = ask(client, "[call]", tools=[WEATHER], tool_choice="required", max_tokens=200)
+        assert (required.finish_reason, len(required.message.tool_calls)) == ("tool_calls", 1)
 
 
 def test_functions_beside_a_strict_one_take_any_object(qwen: openai.OpenAI) -> None:

@@ -38,6 +38,7 @@ def test_a_batch_that_ends_together_is_one_wait() -> None:
 
 def test_without_an_end_so_far_the_time_since_the_first_request_counts() -> None:
     clock = Clock()
+    assert Turnover(clock).seconds_for(9) == 1
     turnover = ended(clock)
     assert turnover.seconds_for(9) == 1
     clock.now += 2.0
@@ -49,6 +50,7 @@ def test_idle_time_does_not_count_but_a_request_that_takes_long_does() -> None:
     turnover = ended(clock, *[1.0] * 4)
     turnover.end()
     clock.now += 3600
+    assert turnover.seconds_for(5) == 4, "a burst may fill the queue before its first request is at the engine"
     turnover.begin()
     assert turnover.seconds_for(5) == 4
     clock.now += 16

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from atb_serve.answers import AnswerSplitter, Piece, arguments_text, is_text_alone
 from atb_serve.engine import ServedModel, outputs
-from atb_serve.errors import ApiError, api_error
+from atb_serve.errors import ApiError
 from atb_serve.http import read_body, reply
 from atb_serve.parameters import chat_params, plain_messages, plain_tools
 from atb_serve.replies import (
@@ -127,10 +127,11 @@ class ChatWork:
         call_format, chosen = self.model.runner.tool_parser().call_format, "tool_choice" if self._callable else "tools"
         if call_format is None:
             raise ApiError("This model's tool calls cannot be enforced", param=chosen)
+        has_special = self.model.grammars.has_special
         if self._callable:
-            return call_grammar(self._callable, call_format, "tools")
+            return call_grammar(self._callable, call_format, has_special, "tools")
         functions = [tool["function"] for tool in self.tools or ()]
-        return text_with_calls_grammar(functions, self._strict, call_format, self.model.grammars.has_special, "tools")
+        return text_with_calls_grammar(functions, self._strict, call_format, has_special, "tools")
 
     def _in_thought(self, prompt: EncodedPrompt) -> bool:
         return self.model.thinks and (prompt.text or "").rstrip().endswith("<think>")
@@ -182,7 +183,7 @@ class ChatWork:
         except Exception as error:
             if not started:
                 raise
-            yield event(api_error(error, "messages").body())
+            yield event(self.state.failed(self.request, error, "messages").body())
             return
         if usage.is_wanted:
             yield event(self._chunk([], usage_of(results)))

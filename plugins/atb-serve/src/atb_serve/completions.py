@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from atb_serve.answers import is_text_alone
 from atb_serve.engine import ServedModel, outputs
-from atb_serve.errors import ApiError, api_error
+from atb_serve.errors import ApiError
 from atb_serve.http import read_body, reply
 from atb_serve.parameters import check_at_most, prompts_in, text_params
 from atb_serve.replies import DONE, TextChoice, TextCompletion, TextEvents, TextLogprobs, Usage, event
@@ -56,8 +56,9 @@ class _Completions:
         for result in results:
             self.state.finished(self.request, self.model, result)
         choices: list[TextChoice] = []
-        for result, prompt in zip(results, prompts, strict=True):
-            choices += [self._choice(result, each, prompt, len(choices)) for each in result.outputs]
+        for number, (result, prompt) in enumerate(zip(results, prompts, strict=True)):
+            first = number * self.params.n
+            choices += [self._choice(result, each, prompt, first + each.index) for each in result.outputs]
         return self._reply(choices, self._usage(results))
 
     async def events(self) -> AsyncGenerator[bytes, None]:
@@ -95,7 +96,7 @@ class _Completions:
         except Exception as error:
             if not started:
                 raise
-            yield event(api_error(error, "prompt").body())
+            yield event(self.state.failed(self.request, error, "prompt").body())
             return
         if usage.is_wanted:
             yield event(self._reply([], self._usage(results)))

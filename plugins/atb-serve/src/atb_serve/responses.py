@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from atb_serve.answers import Piece, arguments_text
 from atb_serve.chat import ChatWork, call_id
-from atb_serve.errors import ApiError, api_error
+from atb_serve.errors import ApiError
 from atb_serve.http import EventStream, JsonResponse, read_body, until_client_leaves
 from atb_serve.replies import encode_json
 from atb_serve.schemas import (
@@ -58,7 +58,7 @@ async def responses(request: Request) -> Response:
         first = await until_client_leaves(request.receive, anext(events))
     except Exception as error:
         raise _renamed(error) from None
-    return EventStream(_event(first), _events(events), state.limits.idle_timeout)
+    return EventStream(_event(first), _events(events, request), state.limits.idle_timeout)
 
 
 async def _last(events: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any]:
@@ -70,17 +70,16 @@ async def _last(events: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any]:
     return dict(found["response"])
 
 
-async def _events(events: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[bytes, None]:
+async def _events(events: AsyncGenerator[dict[str, Any], None], request: Request) -> AsyncGenerator[bytes, None]:
     async with aclosing(events):
         try:
             async for each in events:
                 yield _event(each)
         except Exception as error:
-            yield _event(_problem(error))
+            yield _event(_problem(ServerState.of(request).failed(request, error)))
 
 
-def _problem(error: Exception) -> dict[str, Any]:
-    problem = api_error(error)
+def _problem(problem: ApiError) -> dict[str, Any]:
     return {"type": "error", "message": str(problem), "code": problem.code, "param": problem.param}
 
 

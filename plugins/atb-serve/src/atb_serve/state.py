@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 
-from atb_serve.errors import ApiError
+from atb_serve.errors import ApiError, api_error
 from atb_serve.metrics import Metrics
 from atb_serve.replies import CachedTokens, Usage
 from atb_serve.settings import Limits
@@ -73,6 +73,12 @@ class ServerState:
             facts.setdefault("prompts", []).append(prompt)
             facts.setdefault("answers", []).extend(each.text for each in output.outputs)
         facts.setdefault("time_to_first_token", round(output.metrics.time_to_first_token, 4))
+
+    def failed(self, request: Request, error: Exception, param: str | None = None) -> ApiError:
+        """Returns the answer to an error in a stream that has begun, and notes it for the log: the status is sent."""
+        answer = api_error(error, param)
+        request.state.facts["error"] = answer.code or answer.kind
+        return answer
 
 
 class StreamUsage:

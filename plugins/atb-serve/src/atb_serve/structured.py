@@ -67,8 +67,11 @@ class Grammars:
         matcher = LLMatcher(self._llg_tokenizer, grammar, log_level=0, limits=_LIMITS)
         free_until = None if after is None else self._token_id(after)
         # The first mask builds most of the lexer. Here it holds up nobody, and what allows nothing is refused at once.
-        first = _mask_of(matcher, self._runner.vocab_size, param)
-        return lambda: GrammarMask(matcher.deep_copy(), first, param, self._threads, free_until)
+        compute = functools.partial(
+            _mask_of, vocab_size=self._runner.vocab_size, ends=self._llg_tokenizer.eos_tokens, param=param
+        )
+        first = compute(matcher)
+        return lambda: GrammarMask(matcher.deep_copy(), first, compute, self._threads, free_until)
 
     def has_special(self, text: str) -> bool:
         """Returns True if a text is a token that llguidance does not take for its characters."""
@@ -104,9 +107,14 @@ class GrammarMask:
     """The tokens that a grammar allows next in one completion."""
 
     def __init__(
-        self, matcher: LLMatcher, first: _Mask, param: str, threads: ThreadPoolExecutor, free_until: int | None
+        self,
+        matcher: LLMatcher,
+        first: _Mask,
+        compute: Callable[[LLMatcher], _Mask],
+        threads: ThreadPoolExecutor,
+        free_until: int | None,
     ) -> None:
-        self._matcher, self._first, self._param = matcher, first, param
+        self._matcher, self._first, self._compute = matcher, first, compute
         self._threads, self._free_until = threads, free_until
         self._next: Future[_Mask] | None = None
 
@@ -124,10 +132,10 @@ class GrammarMask:
             return
         if not self._matcher.is_stopped():
             self._matcher.consume_token(token_id)
-        self._next = self._threads.submit(_mask_of, self._matcher, len(self._first), self._param)
+        self._next = self._threads.submit(self._compute, self._matcher)
 
 
-def _mask_of(matcher: LLMatcher, vocab_size: int, param: str) -> _Mask:
+def _mask_of(matcher: LLMatcher, *, vocab_size: int, ends: list[int], param: str) -> _Mask:
     """Returns the tokens that may follow."""
     begin = time.thread_time()
     bits = matcher.compute_bitmask()
@@ -135,15 +143,20 @@ def _mask_of(matcher: LLMatcher, vocab_size: int, param: str) -> _Mask:
         raise ApiError(
             f"'{param}' takes too long to follow, as repetitions of repetitions do", param=param, code="invalid_grammar"
         )
+    mask = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")[:vocab_size].astype(np.bool_)
+    problem = ""
     if matcher.is_error():
         # What follows are the library's counts.
         problem = matcher.get_error().partition("<state>")[0].strip()
         problem = "it allows nothing" if problem == "NoExtensionBias" else problem
+    # What has to come is cut into tokens as a prompt is, where the name of a special token is that token.
+    if "forced bytes" in problem or (mask[ends].any() and not (matcher.is_accepting() or matcher.is_stopped())):
+        problem = "it needs the name of a special token as text"
+    if problem:
         raise ApiError(
             f"The answer cannot be held to '{param}': {problem:.300}", param=param, code="invalid_grammar"
         )  # fmt: skip
-    mask = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
-    return mask[:vocab_size].astype(np.bool_)
+    return mask
 
 
 def grammar_of(body: CompletionBody | ChatBody) -> tuple[str, str] | None:
@@ -206,10 +219,15 @@ def _children(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def call_grammar(functions: Iterable[dict[str, Any]], call_format: tuple[str, str, str], param: str) -> str:
-    """Returns the grammar of one call of one of `functions`, in the notation of a family."""
-    before, _, after = map(_literal, call_format)
-    calls, rules = _call_rules(((each, each.get("parameters")) for each in functions), call_format[1], "", param)
+def call_grammar(
+    functions: Iterable[dict[str, Any]],
+    call_format: tuple[str, str, str],
+    has_special: Callable[[str], bool],
+    param: str,
+) -> str:
+    """Returns the grammar of one call of one of `functions`; see `text_with_calls_grammar`."""
+    before, between, after = (_spelled(part, has_special) for part in call_format)
+    calls, rules = _call_rules(((each, each.get("parameters")) for each in functions), between, "", param)
     return LLMatcher.grammar_from_lark(f"start: {before} ({calls}) {after}\n{rules}")
 
 
@@ -233,13 +251,14 @@ def text_with_calls_grammar(
     found = re.match(r"<[^<>\s]+>", before)
     mark = before if found is None else found[0]
     pairs = ((each, each.get("parameters") if each["name"] in strict else None) for each in functions)
-    calls, rules = _call_rules(pairs, between, before[len(mark) :], param)
+    calls, rules = _call_rules(pairs, _spelled(between, has_special), before[len(mark) :], param)
     # Special tokens are no text.
     thought = "(TEXT <think> TEXT </think>)? " if has_special("<think>") and has_special("</think>") else ""
     # One mark for all: which call it is, is decided by what follows.
     begin = f"mark: TEXT {mark}" if has_special(mark) else f"mark[lazy]: TEXT {_literal(mark)}"
     return LLMatcher.grammar_from_lark(
-        f"start: {thought}(mark ({calls}) {_literal(after)})* rest\nrest: TEXT\nTEXT: /(.|\\n)*/\n{begin}\n{rules}"
+        f"start: {thought}(mark ({calls}) {_spelled(after, has_special)})* rest\n"
+        f"rest: TEXT\nTEXT: /(.|\\n)*/\n{begin}\n{rules}"
     )
 
 
@@ -251,9 +270,15 @@ def _call_rules(
     for index, (function, schema) in enumerate(functions):
         schema = schema or {"type": "object"}
         _of_schema(schema, param)  # checks it
-        name = _literal(before + json.dumps(function["name"]) + between)
-        rules.append(f"call{index}: {name} arguments{index}\narguments{index}: %json {json.dumps(schema)}\n")
+        name = _literal(before + json.dumps(function["name"]))
+        rules.append(f"call{index}: {name} {between} arguments{index}\narguments{index}: %json {json.dumps(schema)}\n")
     return " | ".join(f"call{index}" for index in range(len(rules))), "".join(rules)
+
+
+def _spelled(text: str, has_special: Callable[[str], bool]) -> str:
+    """Returns a text as Lark's grammars write it; special tokens in it, which are no text there, by their names."""
+    parts = [part for part in re.split(r"(<[^<>\s]+>)", text) if part]
+    return " ".join(part if has_special(part) else _literal(part) for part in parts)
 
 
 def _literal(text: str) -> str:

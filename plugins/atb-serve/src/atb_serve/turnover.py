@@ -58,8 +58,9 @@ class Turnover:
     def seconds_for(self, count: int) -> int:
         """Returns the whole seconds, from 1 to 60, in which as many requests end at the present rate."""
         ended, num_ended = sum(self._gaps), len(self._gaps)
-        # If none has ended for longer than usual, that is part of the rate.
-        mean = max(ended / max(1, num_ended), (ended + self._clock() - self._since) / (num_ended + 1))
+        # If none has ended for longer than usual, that is part of the rate, unless there was none.
+        current = self._clock() - self._since if self._num_running else 0.0
+        mean = max(ended / max(1, num_ended), (ended + current) / (num_ended + 1))
         return min(_LONGEST, max(1, math.ceil(count * mean)))
 
     def full(self, count: int, what: str) -> BusyError:
