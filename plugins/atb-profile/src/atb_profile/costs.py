@@ -259,7 +259,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("Linear", "MergedLinear", "SplitLinear", "LinearParallel", "BatchMatmul", "QuantLinear"), _product
     ),
-    "LinearSwiglu": _gated_product,
+    **dict.fromkeys(("LinearSwiglu", "QuantLinearSwiglu"), _gated_product),
     "GroupedMatmul": _grouped,
     "Lora": _lora,
     "SelfAttention": _self_attention,
