@@ -291,6 +291,10 @@ _RULES: dict[str, Rule] = {
 }
 
 
+#: Names of the ops that multiply matrices.
+PRODUCTS = frozenset(name for name, rule in _RULES.items() if rule in (_product, _gated_product, _grouped))
+
+
 def ops_with_costs() -> frozenset[str]:
     """Returns the names of the core's ops that the table has."""
     return frozenset(_RULES)
