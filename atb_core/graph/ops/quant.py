@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atb_core.errors import ShapeError
 from atb_core.graph.dim import Shape, shape_text
 from atb_core.graph.dtype import DataType
 from atb_core.graph.op import Op, RealTensor, require, same_size
@@ -98,8 +97,8 @@ class QuantLinear(Op):
         return ((*x[:-1], n),)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        if not (self.out_dtype.is_float or (self.out_dtype is DataType.INT32 and not self.has_token_scale)):
-            raise ShapeError(f"out_dtype is {self.out_dtype.short}, not a float, or int32 without token_scale")
+        fits = self.out_dtype.is_float or (self.out_dtype is DataType.INT32 and not self.has_token_scale)
+        require(fits, f"out_dtype is {self.out_dtype.short}, not a float, or int32 without token_scale")
         return (self.out_dtype,)
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
