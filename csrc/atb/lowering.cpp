@@ -14,6 +14,7 @@ using enum DataType;
 // Ops without a rule, and the advice for each.
 constexpr std::pair<std::string_view, const char*> kWithout[] = {
     {"LinearSwiglu", "it has none for both together: build the graph without the pass LinearSwiglu"},
+    {"QuantLinearSwiglu", "it has none for both together: build the graph without the pass QuantLinearSwiglu"},
     {"MergedLinear", "it gains nothing there: build the graph without the pass merge_linears"},
     {"SplitLinear", "it gains nothing there: build the graph without the pass split_linear"},
     {"Argsort", "ATB sorts downwards only: use Sort"},

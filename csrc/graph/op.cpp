@@ -49,10 +49,12 @@ std::vector<OpSignature> linear_signatures() {
 }
 
 std::vector<OpSignature> quant_signatures() {
+  const std::vector<AttributeSpec> product = {{"transpose_b", true}, {"has_token_scale", false}, {"has_bias", false}};
   return {
       {"QuantPerChannel", {3, 3}, {1, 1}},
       {"DynamicQuant", {1, 1}, {2, 2}},
-      {"QuantLinear", {2, 5}, {1, 1}, {{"transpose_b", true}, {"has_token_scale", false}, {"has_bias", false}}},
+      {"QuantLinear", {2, 5}, {1, 1}, product},
+      {"QuantLinearSwiglu", {3, 5}, {1, 1}, product},
   };
 }
 

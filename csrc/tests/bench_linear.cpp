@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times linear() over all linear layers of a 0.5-billion-parameter decoder: 24 layers and the output head, ~1
-// GB in bf16, so that no cache holds data of the previous pass.
+// GB in bf16, so that no cache holds data of the previous pass. The products of int8 are those of W8A8.
 //   bench_linear [isa] [dtype] [threads] [passes] [rows...]
 #include <sys/mman.h>
 
@@ -52,6 +52,7 @@ struct Bench {
   size_t weight_bytes = 0;
   double parameters = 0;
   std::byte* room = nullptr;
+  std::vector<float> scales = std::vector<float>(kVocabulary, 1);  // of int8
 
   // Makes room for so many bytes in one region, as the engine does: what ends in pages of 4 KiB is read slowly.
   void reserve(size_t bytes) { room = huge_pages(bytes); }
@@ -63,7 +64,7 @@ struct Bench {
     uint32_t state = 1;
     for (size_t i = 0; i < bytes / 4; ++i) {
       state = state * 1664525 + 1013904223;
-      reinterpret_cast<uint32_t*>(data)[i] = (state & 0x83ff83ff) | 0x30003000;
+      reinterpret_cast<uint32_t*>(data)[i] = dtype == DataType::i8 ? state : (state & 0x83ff83ff) | 0x30003000;
     }
     layers.push_back({name, {dtype, n, k, data}});
     weight_bytes += bytes;
@@ -73,6 +74,7 @@ struct Bench {
   // Seconds of one pass over all layers with m rows.
   double pass(int64_t m, std::vector<double>* each = nullptr) {
     const size_t item = itemsize(dtype);
+    const DataType out = dtype == DataType::i8 ? DataType::bf16 : dtype;
     static std::byte* x = nullptr;
     static std::byte* y = nullptr;
     static std::byte* memory = nullptr;
@@ -81,7 +83,8 @@ struct Bench {
     const ScratchSize scratch = linear_scratch(isa, dtype, m, kWidest);
     if (m > most) {
       x = huge_pages(static_cast<size_t>(m * kWidest) * item);
-      y = huge_pages(static_cast<size_t>(m * kVocabulary) * item);
+      y = huge_pages(static_cast<size_t>(m * kVocabulary) * itemsize(out));
+      scales.resize(static_cast<size_t>(std::max(m, kVocabulary)), 1);
       most = m;
     }
     const size_t wanted = scratch.shared + scratch.per_thread * static_cast<size_t>(pool.size());
@@ -93,7 +96,8 @@ struct Bench {
     pool.lease().run([&](int index, Barrier& barrier) {
       for (size_t i = 0; i < layers.size(); ++i) {
         const PackedWeight& w = layers[i].weight;
-        const LinearPart part{w, 0, w.n, nullptr, dtype, y, dtype, w.n};
+        LinearPart part{w, 0, w.n, nullptr, out, y, out, w.n};
+        if (dtype == DataType::i8) part.scales = part.row_scales = scales.data();
         const Worker worker{index,
                             pool.size(),
                             memory + scratch.shared + scratch.per_thread * static_cast<size_t>(index),

@@ -187,6 +187,26 @@ TEST(cache_rows_go_to_their_slots) {
   }
 }
 
+// Scales within and beyond those whose quotients are found by multiplications.
+TEST(rows_become_integers_as_by_division) {
+  const int64_t n = 1000;
+  for (const DataType dtype : kFloats) {
+    for (const double size : {1.0, 3e-4, 1e-25, 1e35}) {
+      Array x = random_array(dtype, {3, n}, 1), out(DataType::i8, {3, n}), scale(DataType::f32, {3});
+      for (int64_t i = 0; i < x.numel(); ++i) x.set(i, dtype == DataType::f16 ? x.at(i) : x.at(i) * size);
+      x.set(2 * n + 990, std::nan(""));
+      run_everywhere(&KernelTable::dynamic_quant, cpu::DynamicQuantArgs{x, out, scale}, {&out, &scale});
+      for (int64_t i = 0; i < 2 * n; ++i) {
+        float largest = 0;
+        for (int64_t j = 0; j < n; ++j) largest = std::max(largest, std::fabs(static_cast<float>(x.at(i / n * n + j))));
+        CHECK(scale.at(i / n) == largest / 127);
+        CHECK(out.at(i) == std::nearbyint(static_cast<float>(x.at(i)) / (largest / 127)));
+      }
+      CHECK(std::isnan(scale.at(2)) && out.at(2 * n) == 0);
+    }
+  }
+}
+
 TEST(integers_are_refused_where_floats_are_needed) {
   Array x(DataType::i32, {4}), out(DataType::i32, {4});
   CHECK(run(Isa::portable, 1, &KernelTable::activation, cpu::ActivationArgs{x, out, cpu::ActivationKind::relu, 1})

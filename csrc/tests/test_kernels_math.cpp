@@ -63,6 +63,8 @@ TEST(errors_are_as_stated) {
   const auto exp2_to_bf16 = [](F16 x) { return plain::exp2_to_bf16(x, plain::set1(1.0F), plain::set1(-0.5F)); };
   for (const float low : {-126.0F, -9.0F, -0.1F})
     check_error("exp2 bf16", exp2_to_bf16, [](double x) { return std::exp2(x); }, low, 0, 0.53 * 65536);
+  for (const float low : {-80.0F, -9.0F})
+    check_error("silu bf16", [](F16 x) { return plain::silu_to_bf16(x); }, exact_silu, low, 20.0F, 0.037 * 65536);
   for (const float high : {1e-30F, 2.0F, 1e6F, 3e38F})
     check_error("log", [](F16 x) { return plain::log(x); }, [](double x) { return std::log(x); }, 1.2e-38F, high, 1.5);
   for (const float range : {0.8F, 100.0F, 1e5F, 6e6F, 1e9F, 1e12F}) {
@@ -88,6 +90,7 @@ TEST(special_values) {
     CHECK((std::bit_cast<uint32_t>(one(plain::exp2_to_bf16(all(-0.1F * static_cast<float>(i)), all(1), all(-0.5F)))) &
            0xffff) == 0);
   CHECK(one(plain::silu(all(-1000))) == 0.0F && one(plain::silu(all(inf))) == inf);
+  CHECK(one(plain::silu_to_bf16(all(-1000))) == 0.0F && one(plain::silu_to_bf16(all(inf))) == inf);
   CHECK(one(plain::sigmoid(all(-inf))) == 0.0F && one(plain::sigmoid(all(inf))) == 1.0F);
   CHECK(one(plain::tanh(all(inf))) == 1.0F && one(plain::tanh(all(-inf))) == -1.0F);
   CHECK(one(plain::erf(all(inf))) == 1.0F && one(plain::erf(all(-9))) == -1.0F);
@@ -103,8 +106,9 @@ TEST(special_values) {
   const F16 most = plain::max_of_each(rows);
   for (int i = 0; i < 16; ++i) CHECK(most.v[i] == static_cast<float>(i * 16 + 15));
   const float nan = std::bit_cast<float>(0x7fc00155U);  // with a payload, which the exponent trick could spill into
-  for (const auto y : {plain::exp(all(nan)), plain::sigmoid(all(nan)), plain::silu(all(nan)), plain::tanh(all(nan)),
-                       plain::erf(all(nan)), plain::log(all(nan)), plain::sin(all(nan)), plain::cos(all(nan))})
+  for (const auto y :
+       {plain::exp(all(nan)), plain::sigmoid(all(nan)), plain::silu(all(nan)), plain::silu_to_bf16(all(nan)),
+        plain::tanh(all(nan)), plain::erf(all(nan)), plain::log(all(nan)), plain::sin(all(nan)), plain::cos(all(nan))})
     CHECK(std::isnan(one(y)));
 }
 

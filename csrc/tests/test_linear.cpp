@@ -266,28 +266,27 @@ TEST(parts_share_one_x) {
 
 // The halves of one weight, and two weights whose last pair of blocks is not full.
 TEST(a_gate_in_the_products_has_the_bits_of_one_after_them) {
-  const int64_t k = 300, ld = 250;
+  const int64_t k = 300;
   for (DataType dtype : kTypes) {
     const Array w = random_array(dtype, 448 * k, 2), bias = random_array(DataType::f32, 448, 3);
     for (Isa isa : supported_isas()) {
       const Packed whole(isa, w, 448, k), narrow(isa, w, 50, k);
-      const auto swiglu = kernel_table(isa).swiglu_rows;
       for (const auto& [second, count, up] : {std::tuple{&whole, 224, 224}, std::tuple{&narrow, 50, 0}}) {
         for (int64_t m : {1, 3, 18, 300}) {
           const Array x = random_array(dtype, m * k, 1);
-          Array sides(dtype, 2 * m * ld), apart(dtype, m * ld, 0x55), together(dtype, m * ld, 0x55);
-          LinearPart parts[] = {{whole.weight, 0, count, bias.bytes.data(), DataType::f32, nullptr, dtype, ld},
-                                {second->weight, up, count, bias.bytes.data() + 64, DataType::f32, nullptr, dtype, ld}};
-          std::byte* up_side = sides.bytes.data() + static_cast<size_t>(m * ld) * itemsize(dtype);
-          parts[0].out = sides.bytes.data();
-          parts[1].out = up_side;
+          Array sides(dtype, 2 * m * count), apart(dtype, m * count, 0x55), together(dtype, m * count, 0x55);
+          LinearPart parts[] = {
+              {whole.weight, 0, count, bias.bytes.data(), DataType::f32, sides.bytes.data(), dtype, 2 * count},
+              {second->weight, up, count, bias.bytes.data() + 64, DataType::f32, nullptr, dtype, 2 * count}};
+          parts[1].out = sides.bytes.data() + static_cast<size_t>(count) * itemsize(dtype);
           run(isa, {x.bytes.data(), dtype, m, k, k, parts}, 2);
-          on_threads(1, {}, [&](const Worker&) {
-            swiglu({dtype, sides.bytes.data(), up_side, ld, apart.bytes.data(), ld, m, count});
-          });
+          ActivationArgs swiglu{{sides.bytes.data(), dtype, 2, {m, 2 * count}},
+                                {apart.bytes.data(), dtype, 2, {m, count}},
+                                ActivationKind::swiglu};
+          on_threads(1, {}, [&](const Worker& worker) { kernel_table(isa).activation(swiglu, worker); });
           CHECK(can_gate(parts));
-          parts[0].out = parts[1].out = together.bytes.data();
-          run(isa, {x.bytes.data(), dtype, m, k, k, parts, swiglu}, 2);
+          for (LinearPart& part : parts) part.out = together.bytes.data(), part.out_ld = count;
+          run(isa, {x.bytes.data(), dtype, m, k, k, parts, true}, 2);
           CHECK(together.bytes == apart.bytes);
         }
       }

@@ -10,7 +10,7 @@ from atb_core.graph.ops.lora import Lora
 from atb_core.graph.ops.moe import GroupedMatmul, MoeInitRouting, MoeTokenUnpermute, MoeTopkSoftmax
 from atb_core.graph.ops.movement import Cast, Concat, Gather, Repeat, Slice, Split, Transpose
 from atb_core.graph.ops.norm import AddRmsNorm, LayerNorm, RmsNorm
-from atb_core.graph.ops.quant import DynamicQuant, QuantLinear, QuantPerChannel
+from atb_core.graph.ops.quant import DynamicQuant, QuantLinear, QuantLinearSwiglu, QuantPerChannel
 from atb_core.graph.ops.reduction import Argsort, Reduce, ReduceType, Softmax, Sort
 from atb_core.graph.ops.rope import Rope
 from atb_core.graph.ops.view import Assign, Reshape
@@ -19,7 +19,7 @@ __all__ = [
     "Activation", "ActivationType", "AddRmsNorm", "AllGather", "AllReduce", "AllReduceType", "Argsort", "Assign",
     "BatchMatmul", "Cast", "Concat", "DynamicQuant", "Elewise", "ElewiseType", "Gather", "GroupedMatmul", "LayerNorm",
     "Linear", "LinearParallel", "LinearSwiglu", "Lora", "MergedLinear", "MoeInitRouting", "MoeTokenUnpermute",
-    "MoeTopkSoftmax", "PagedAttention", "QuantLinear", "QuantPerChannel", "Reduce", "ReduceType", "Repeat", "Reshape",
-    "ReshapeAndCache", "RmsNorm", "Rope", "SelfAttention", "Slice", "Softmax", "Sort", "Split", "SplitLinear",
-    "Transpose",
+    "MoeTopkSoftmax", "PagedAttention", "QuantLinear", "QuantLinearSwiglu", "QuantPerChannel", "Reduce", "ReduceType",
+    "Repeat", "Reshape", "ReshapeAndCache", "RmsNorm", "Rope", "SelfAttention", "Slice", "Softmax", "Sort", "Split",
+    "SplitLinear", "Transpose",
 ]  # fmt: skip

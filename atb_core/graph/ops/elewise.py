@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atb_core.errors import ShapeError
 from atb_core.graph.dim import Shape
 from atb_core.graph.dtype import DataType
-from atb_core.graph.op import AttributeEnum, Op, RealTensor, broadcast
+from atb_core.graph.op import AttributeEnum, Op, RealTensor, broadcast, require
 
 
 class ElewiseType(AttributeEnum):
@@ -71,8 +70,7 @@ class Elewise(Op):
             return
         truth = a in (DataType.INT8, DataType.BOOL)
         taken = LOGICAL | {ElewiseType.EQUAL} if truth else _FLOATS if a.is_float else _INTEGERS
-        if kind not in taken:
-            raise ShapeError(f"{kind} does not take {a.short}")
+        require(kind in taken, f"{kind} does not take {a.short}")
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
         return (DataType.INT8 if self.elewise_type in COMPARISONS | LOGICAL else dtypes[0],)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atb_core.errors import ShapeError
 from atb_core.graph.dim import Shape, shape_text
 from atb_core.graph.dtype import DataType
 from atb_core.graph.op import Op, RealTensor, require, same_size
+from atb_core.graph.ops.activation import Activation, ActivationType
 
 # The largest k for which a sum of products fits into 32 bits.
 _MAX_K = 131071
@@ -97,8 +97,8 @@ class QuantLinear(Op):
         return ((*x[:-1], n),)
 
     def infer_dtypes(self, *dtypes: DataType | None) -> tuple[DataType | None, ...]:
-        if not (self.out_dtype.is_float or (self.out_dtype is DataType.INT32 and not self.has_token_scale)):
-            raise ShapeError(f"out_dtype is {self.out_dtype.short}, not a float, or int32 without token_scale")
+        fits = self.out_dtype.is_float or (self.out_dtype is DataType.INT32 and not self.has_token_scale)
+        require(fits, f"out_dtype is {self.out_dtype.short}, not a float, or int32 without token_scale")
         return (self.out_dtype,)
 
     def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
@@ -115,3 +115,17 @@ class QuantLinear(Op):
         y = y.float() * (scale if scale.is_floating_point() else scale.int().view(dtype_to_torch(DataType.FLOAT)))
         y = y * given["token_scale"].unsqueeze(-1) if self.has_token_scale else y
         return (y.to(dtype_to_torch(self.out_dtype)),)
+
+
+@dataclass(frozen=True)
+class QuantLinearSwiglu(QuantLinear):
+    """Computes a `QuantLinear` with floats as result, rounded to them, and SWIGLU of it: `[..., 2 h]` -> `[..., h]`."""
+
+    backends = Op.backends - {"atb"}
+
+    def infer_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        require(self.out_dtype.is_float, f"SWIGLU takes floats, and out_dtype is {self.out_dtype.short}")
+        return Activation(ActivationType.SWIGLU).infer_shapes(*super().infer_shapes(*shapes))
+
+    def reference(self, *inputs: RealTensor) -> tuple[RealTensor, ...]:
+        return Activation(ActivationType.SWIGLU).reference(*super().reference(*inputs))

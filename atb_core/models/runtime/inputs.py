@@ -94,12 +94,8 @@ def symbolic_inputs(
     table = (POSITIONS, sizes[0] if sizes else status.head_dim)
     further = [Tensor(n, (POSITIONS, size), dtype) for i, size in enumerate(sizes) if i for n in table_names(i)]
     if kinds is not None and kinds.window is not None:
-        further.append(Tensor("window_slots", (TOKENS,), integer))
-        further.append(
-            Tensor("window_mask", (LONGEST, LONGEST), dtype)
-            if is_prefill
-            else Tensor("window_lengths", (TOKENS,), integer)
-        )
+        full, counts = ("window_mask", (LONGEST, LONGEST), dtype), ("window_lengths", (TOKENS,), integer)
+        further += [Tensor("window_slots", (TOKENS,), integer), Tensor(*(full if is_prefill else counts))]
     cached = cache_dtype or dtype
     cache = (BLOCKS, BLOCK_SIZE, status.num_kv_heads, cache_width(status.head_dim, cached))
     sequences = TOKENS if is_decode else BATCH

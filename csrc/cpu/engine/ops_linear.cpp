@@ -89,10 +89,6 @@ void Job::run(const Worker& worker) const {
 }
 static_assert(std::is_trivially_copyable_v<LinearPart>);
 
-// Up to so many rows the products wait for weights, which are read fastest as one stream, not as those of gate and of up in
-// turns: one row took 1.02 of the time with both together.
-constexpr int64_t kStreamedRows = 64;
-
 // Collects and checks the products of a node over one x.
 class Builder {
  public:
@@ -162,8 +158,8 @@ class Builder {
     add(1, false, bias, 0, 0, half);
     const size_t second = job_->parts.size();
     add(1, false, bias, 0, half, half);
-    if (job_->args.m > kStreamedRows && can_gate(job_->parts)) {
-      job_->args.gated = binding_.kernels.swiglu_rows;
+    if (gate_pays(job_->args.m) && can_gate(job_->parts)) {
+      job_->args.gated = true;
       return;
     }
     job_->sides = {.data = nullptr, .dtype = y.dtype, .rank = 2, .shape = {job_->args.m, rows}};

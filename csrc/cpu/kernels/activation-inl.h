@@ -43,21 +43,7 @@ inline void with_activation(ActivationKind kind, float scale, F f) {
 
 template <typename T>
 inline void swiglu(const T* gate, const T* up, T* out, int64_t n) {
-  map(gate, up, out, n, [](F16 g, F16 u) { return silu(g) * u; });
-}
-
-template <typename T>
-inline void swiglu_rows(const GatedRows& args) {
-  for (int64_t r = 0; r < args.rows; ++r) {
-    swiglu(static_cast<const T*>(args.gate) + r * args.ld, static_cast<const T*>(args.up) + r * args.ld,
-           static_cast<T*>(args.out) + r * args.out_ld, args.columns);
-  }
-}
-
-inline void swiglu_rows(const GatedRows& args) {
-  if (args.dtype == DataType::bf16) return swiglu_rows<Bf16>(args);
-  if (args.dtype == DataType::f16) return swiglu_rows<Half>(args);
-  swiglu_rows<float>(args);
+  map(gate, up, out, n, [](F16 g, F16 u) { return silu_of<T>(g) * u; });
 }
 
 // The rows are cut too, so that one row (a decoding step) is shared by all threads.

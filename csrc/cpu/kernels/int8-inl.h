@@ -12,17 +12,13 @@ namespace {
 // The largest magnitude of what is added; NaN if that is among it.
 class Largest {
  public:
-  void add(F16 x) {
-    const F16 magnitude = abs(x);
-    most_ = max(magnitude, most_);  // of a NaN and a number, the number
-    nan_ = select(is_nan(x), x, nan_);
-  }
+  void add(F16 x) { most_ = max_bits(abs(x), most_); }
   float get() const {
-    return to_bits(is_nan(nan_)) != 0 ? std::numeric_limits<float>::quiet_NaN() : horizontal_max(most_);
+    return to_bits(is_nan(most_)) != 0 ? std::numeric_limits<float>::quiet_NaN() : horizontal_max(most_);
   }
 
  private:
-  F16 most_ = zero(), nan_ = zero();
+  F16 most_ = zero();
 };
 
 // Rounds to nearest even, within -128 to 127; NaN becomes 0.

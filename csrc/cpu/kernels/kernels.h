@@ -55,16 +55,6 @@ struct ActivationArgs {
   float scale = 1;
 };
 
-// out[r][i] = silu(gate[r][i]) * up[r][i]. One thread does it all; no memory overlaps.
-struct GatedRows {
-  DataType dtype;  // f32, f16 or bf16
-  const void* gate;
-  const void* up;
-  int64_t ld;  // of gate and up
-  void* out;
-  int64_t out_ld, rows, columns;
-};
-
 enum class ElewiseKind {
   add,
   sub,
@@ -221,7 +211,6 @@ struct KernelTable {
   void (*layer_norm)(const LayerNormArgs&, const Worker&);
   void (*rope)(const RopeArgs&, const Worker&);
   void (*activation)(const ActivationArgs&, const Worker&);
-  void (*swiglu_rows)(const GatedRows&);
   void (*elewise)(const ElewiseArgs&, const Worker&);
   void (*softmax)(const SoftmaxArgs&, const Worker&);
   void (*reduce)(const ReduceArgs&, const Worker&);

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "atb_core/error.h"
-#include "cpu/kernels/kernels.h"
 #include "cpu/kernels/linear_run.h"
 
 namespace atb_core::cpu {
@@ -230,17 +229,11 @@ const std::byte* LinearRun::set_prefetch(const std::byte* next, int64_t groups, 
 }
 
 // Finishes a tile, of two parts the second one, whose gate has its sums at `gate_acc`.
-void LinearRun::finish(const FinishJob& job, const Tile& tile, int64_t group, const float* gate_acc) const {
+void LinearRun::finish(FinishJob job, const Tile& tile, int64_t group, const float* gate_acc) const {
   if (!gated()) return kernel_.finish(job);
-  constexpr int64_t kColumns = kPairBlocks * kBlockColumns;
-  alignas(64) std::byte rounded[2][kMaxGroupRows * kColumns * sizeof(float)];
-  FinishJob sides[] = {finish_job({&args_.parts[0], tile.block - from_gate_}, group, gate_acc), job};
-  for (size_t i = 0; i < 2; ++i) {
-    sides[i].out = rounded[i];
-    sides[i].out_ld = kColumns;
-    kernel_.finish(sides[i]);
-  }
-  args_.gated({job.out_dtype, rounded[0], rounded[1], kColumns, job.out, job.out_ld, job.rows, job.columns});
+  const FinishJob gate = finish_job({&args_.parts[0], tile.block - from_gate_}, group, gate_acc);
+  job.gate = &gate;
+  kernel_.finish(job);
 }
 
 FinishJob LinearRun::finish_job(const Tile& tile, int64_t group, const float* acc) const {

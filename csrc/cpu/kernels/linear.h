@@ -62,8 +62,6 @@ size_t packed_bytes(Isa isa, DataType dtype, int64_t n, int64_t k);
 void pack(Isa isa, const void* src, DataType dtype, int64_t n, int64_t k, bool src_is_kn, std::byte* dst,
           int64_t block_begin, int64_t block_end);
 
-struct GatedRows;  // kernels.h
-
 // Columns [begin, begin + count) of a weight and where they go. Ranges at multiples of 32 cost nothing extra.
 struct LinearPart {
   PackedWeight weight;
@@ -88,13 +86,17 @@ struct LinearArgs {
   DataType dtype = DataType::bf16;
   int64_t m = 0, k = 0, x_ld = 0;
   std::span<const LinearPart> parts = {};
-  // If not null: there are two parts, for which can_gate() holds, with the same out. It takes what this makes of the rows
-  // of the first, the gate, and of the second, both rounded to its dtype.
-  void (*gated)(const GatedRows&) = nullptr;
+  // There are two parts, for which can_gate() holds, with the same out, a gate and what belongs to it: out is silu(gate)
+  // times the other, both rounded to its dtype before.
+  bool gated = false;
 };
 
 // Whether two parts can be computed together: they have the same format and number of columns, from multiples of 32 on.
 bool can_gate(std::span<const LinearPart> parts);
+
+// Whether that is faster. Up to so many rows the products wait for weights, which are read fastest as one stream, not as
+// those of gate and of up in turns: one row took 1.02 of the time with both together.
+constexpr bool gate_pays(int64_t m) { return m > 64; }
 
 // Upper bound of what linear() needs for this many rows, whatever the parts of this format are.
 ScratchSize linear_scratch(Isa isa, DataType dtype, int64_t m, int64_t k, QuantFormat format = QuantFormat::none);

@@ -4,49 +4,46 @@
 
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
 
+#include "cpu/kernels/linear_finish-inl.h"
 #include "cpu/kernels/linear_kernel.h"
-#include "cpu/kernels/vec_types.h"
 
 namespace atb_core::cpu::ATB_CPU_LEVEL {
 namespace {
 
+// The sums of row r and the columns from c on, with the bias of n of them.
+inline I16 biased_sums(const FinishJob& job, int64_t r, int64_t c, int64_t n) {
+  const I16 sums = load_ints(job.acc + r * job.acc_ld + c);
+  if (job.bias == nullptr) return sums;
+  const auto* bias = static_cast<const int32_t*>(job.bias) + c;
+  if (n >= kBlockColumns) return sums + load_ints(bias);
+  int32_t some[kBlockColumns] = {};
+  std::memcpy(some, bias, static_cast<size_t>(n) * sizeof(int32_t));
+  return sums + load_ints(some);
+}
+
 template <typename Out>
 void finish_ints_to(const FinishJob& job) {
-  constexpr int64_t kBlock = kBlockColumns;
-  const auto* bias = static_cast<const int32_t*>(job.bias);
+  finish_values<Out>(job, [](const FinishJob& of, int64_t r, int64_t c, int64_t n) {
+    const F16 value = to_float(biased_sums(of, r, c, n)) * load_lanes(of.scales + c, n);
+    return of.row_scales == nullptr ? value : value * set1(of.row_scales[r]);
+  });
+}
+
+inline void finish_int_sums(const FinishJob& job) {
   for (int64_t r = 0; r < job.rows; ++r) {
-    const float* acc = job.acc + r * job.acc_ld;
-    Out* out = static_cast<Out*>(job.out) + r * job.out_ld;
-    for (int64_t c = 0; c < job.columns; c += kBlock) {
-      const int64_t rest = job.columns - c < kBlock ? job.columns - c : kBlock;
-      I16 sum = load_ints(acc + c);
-      if (bias != nullptr) {
-        int32_t some[kBlock] = {};
-        std::memcpy(some, bias + c, static_cast<size_t>(rest) * sizeof(int32_t));
-        sum = sum + load_ints(some);
-      }
-      if constexpr (std::is_same_v<Out, int32_t>) {
-        int32_t some[kBlock];
-        store_ints(some, sum);
-        std::memcpy(out + c, some, static_cast<size_t>(rest) * sizeof(int32_t));
-      } else {
-        const bool whole = rest == kBlock;
-        F16 value = to_float(sum) * (whole ? load(job.scales + c) : load_n(job.scales + c, static_cast<int>(rest)));
-        if (job.row_scales != nullptr) value = value * set1(job.row_scales[r]);
-        if (whole) {
-          store(out + c, value);
-        } else {
-          store_n(out + c, value, static_cast<int>(rest));
-        }
-      }
+    auto* out = static_cast<int32_t*>(job.out) + r * job.out_ld;
+    for (int64_t c = 0; c < job.columns; c += kBlockColumns) {
+      const int64_t n = job.columns - c < kBlockColumns ? job.columns - c : kBlockColumns;
+      int32_t some[kBlockColumns];
+      store_ints(some, biased_sums(job, r, c, n));
+      std::memcpy(out + c, some, static_cast<size_t>(n) * sizeof(int32_t));
     }
   }
 }
 
 inline void finish_ints(const FinishJob& job) {
-  if (job.out_dtype == DataType::i32) return finish_ints_to<int32_t>(job);
+  if (job.out_dtype == DataType::i32) return finish_int_sums(job);
   if (job.out_dtype == DataType::bf16) return finish_ints_to<Bf16>(job);
   if (job.out_dtype == DataType::f16) return finish_ints_to<Half>(job);
   finish_ints_to<float>(job);

@@ -53,7 +53,8 @@ struct TileJob {
 
 // out[r][i] = round(acc[r][i] + bias[i]) for i < columns. With `scales`, acc[r][i] times scales[i]; acc may be changed.
 // Sums of integers: acc holds int32, the bias too, and out[r][i] = round(scales[i] (acc[r][i] + bias[i]) row_scales[r]),
-// or the int32 sums themselves.
+// or the int32 sums themselves. With a gate, out[r][i] = round(silu(g) u), where g is what the gate's sums become, rounded,
+// and u what those of this job become. The gate has the same rows, columns and types.
 struct FinishJob {
   const float* acc;
   int64_t acc_ld;
@@ -65,6 +66,7 @@ struct FinishJob {
   int64_t out_ld;
   const float* scales;
   const float* row_scales;
+  const FinishJob* gate;
 };
 
 struct LinearKernel {

@@ -14,9 +14,12 @@ namespace {
 template <QuantLayout L>
 void finish_quant(const FinishJob& job) {
   if constexpr (L.scales == QuantScales::channels) {
-    float* acc = const_cast<float*>(job.acc);
-    for (int64_t r = 0; r < job.rows; ++r) {
-      for (int64_t c = 0; c < job.columns; ++c) acc[r * job.acc_ld + c] *= job.scales[c];
+    for (const FinishJob* each : {job.gate, &job}) {
+      if (each == nullptr) continue;
+      float* acc = const_cast<float*>(each->acc);
+      for (int64_t r = 0; r < each->rows; ++r) {
+        for (int64_t c = 0; c < each->columns; ++c) acc[r * each->acc_ld + c] *= each->scales[c];
+      }
     }
   }
   finish(job);

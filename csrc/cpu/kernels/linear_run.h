@@ -20,8 +20,6 @@ inline constexpr int64_t kTaskBlocks = 16;
 inline constexpr size_t kRowsInCache = 1 << 20;
 // Below this, a thread prepares the activations for itself: shorter than a barrier.
 inline constexpr size_t kPrivateBytes = 32 << 10;
-// Rows of a group, at most: max_rows of every kernel.
-inline constexpr int64_t kMaxGroupRows = 32;
 // Prepared activations of more rows are not kept at once.
 inline constexpr size_t kSharedBytes = 16 << 20;
 
@@ -85,7 +83,7 @@ class LinearRun {
   };
   // The parts whose blocks tasks are made of: a gate brings its other part with it.
   std::span<const LinearPart> parts() const { return gated() ? args_.parts.first(1) : args_.parts; }
-  bool gated() const { return args_.gated != nullptr; }
+  bool gated() const { return args_.gated; }
   void plan_columns();
   int64_t task_width(int64_t blocks) const;
   std::byte* prepared(int64_t group, int64_t step) const;
@@ -95,7 +93,7 @@ class LinearRun {
   const std::byte* weights(const Tile& tile, int64_t step) const;
   void slice(const Tile& tile, const std::byte* next, int64_t step, int64_t row_block, float* acc);
   FinishJob finish_job(const Tile& tile, int64_t group, const float* acc) const;
-  void finish(const FinishJob& job, const Tile& tile, int64_t group, const float* gate_acc) const;
+  void finish(FinishJob job, const Tile& tile, int64_t group, const float* gate_acc) const;
   const std::byte* set_prefetch(const std::byte* next, int64_t groups, TileJob& job) const;
 
   const LinearKernel& kernel_;

@@ -29,6 +29,8 @@ inline F16 operator/(F16 x, F16 y) { return {_mm256_div_ps(x.a, y.a), _mm256_div
 inline F16 fma(F16 x, F16 y, F16 z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
 inline F16 min(F16 x, F16 y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
 inline F16 max(F16 x, F16 y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+inline __m256 max_bits(__m256 x, __m256 y) { return as_float(_mm256_max_epi32(as_int(x), as_int(y))); }
+inline F16 max_bits(F16 x, F16 y) { return {max_bits(x.a, y.a), max_bits(x.b, y.b)}; }
 inline F16 sqrt(F16 x) { return {_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)}; }
 inline F16 neg(F16 x) {
   const __m256 bit = _mm256_set1_ps(-0.0F);

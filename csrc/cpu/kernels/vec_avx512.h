@@ -36,6 +36,7 @@ inline F16 operator/(F16 a, F16 b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline F16 fma(F16 a, F16 b, F16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline F16 min(F16 a, F16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline F16 max(F16 a, F16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline F16 max_bits(F16 a, F16 b) { return as_float(_mm512_max_epi32(as_int(a), as_int(b))); }
 inline F16 sqrt(F16 a) { return {_mm512_sqrt_ps(a.v)}; }
 inline F16 neg(F16 a) { return {_mm512_xor_ps(a.v, _mm512_set1_ps(-0.0F))}; }
 inline F16 abs(F16 a) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0F), a.v)}; }
@@ -71,7 +72,6 @@ inline F16 load_n(const Bf16* p, int n) {
 }
 inline F16 load_n(const Half* p, int n) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n).bits, p))}; }
 
-// vcvtneps2bf16 is not used: it drops denormal inputs whatever the mode, and no other level has it.
 inline __m512i to_bf16_words(F16 a) {  // the 16 bits in the high half of each 32-bit word
   const __m512i u = as_int(a);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
@@ -79,7 +79,13 @@ inline __m512i to_bf16_words(F16 a) {  // the 16 bits in the high half of each 3
   const __m512i quiet = _mm512_or_si512(u, _mm512_set1_epi32(0x400000));
   return _mm512_mask_blend_epi32(is_nan(a).bits, rounded, quiet);
 }
+#if defined(__AVX512BF16__)
+// The instruction drops denormal inputs whatever the mode. What is compiled for it, products, rounds only results of
+// arithmetic, none of which is denormal while the engine's threads run.
+inline __m256i to_bf16(F16 a) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(a.v)); }
+#else
 inline __m256i to_bf16(F16 a) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(to_bf16_words(a), 16)); }
+#endif
 inline __m256i to_half(F16 a) { return _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
 inline void store(float* p, F16 a) { _mm512_storeu_ps(p, a.v); }
@@ -129,7 +135,11 @@ inline F16 high_bf16(F16 pairs) {
 }
 
 inline F16 rounded_to_bf16(F16 a) {
+#if defined(__AVX512BF16__)
+  return as_float(_mm512_slli_epi32(_mm512_cvtepu16_epi32(to_bf16(a)), 16));
+#else
   return as_float(_mm512_and_si512(to_bf16_words(a), _mm512_set1_epi32(static_cast<int>(0xffff0000U))));
+#endif
 }
 // The indices begin, begin + 1, ... and in the odd elements those of another operand of _mm512_permutex2var_epi16.
 inline __m512i interleaving(int begin) {

@@ -62,6 +62,9 @@ inline float32x2_t max(float32x2_t x, float32x2_t y) {
 }
 inline F16 min(F16 x, F16 y) { return {min(x.a, y.a), min(x.b, y.b), min(x.c, y.c), min(x.d, y.d)}; }
 inline F16 max(F16 x, F16 y) { return {max(x.a, y.a), max(x.b, y.b), max(x.c, y.c), max(x.d, y.d)}; }
+inline F16 max_bits(F16 x, F16 y) {
+  return each(x, y, [](float32x4_t a, float32x4_t b) { return as_float(vmaxq_u32(as_int(a), as_int(b))); });
+}
 inline F16 sqrt(F16 x) { return each(x, vsqrtq_f32); }
 inline F16 neg(F16 x) { return each(x, vnegq_f32); }
 inline F16 abs(F16 x) { return each(x, vabsq_f32); }

@@ -64,6 +64,10 @@ inline F16 min(const F16& a, const F16& b) {
 inline F16 max(const F16& a, const F16& b) {
   return each([&](int i) { return max(a.v[i], b.v[i]); });
 }
+// The one of two magnitudes whose bits are the greater integer: of a NaN and a number, the NaN.
+inline F16 max_bits(const F16& a, const F16& b) {
+  return each([&](int i) { return bits_of(a.v[i]) > bits_of(b.v[i]) ? a.v[i] : b.v[i]; });
+}
 inline F16 sqrt(const F16& a) {
   return each([&](int i) { return std::sqrt(a.v[i]); });
 }

@@ -15,6 +15,7 @@ from atb_core.graph.ops.attention import CalcType, PagedAttention, SelfAttention
 from atb_core.graph.ops.linear import Linear, MergedLinear
 from atb_core.graph.ops.movement import Gather
 from atb_profile import Cost, Operand, cost_of
+from atb_profile.costs import PRODUCTS, ops_with_costs
 
 TOKENS = Dim("tokens")
 
@@ -33,11 +34,10 @@ def int32(name: str, *shape: object) -> Tensor:
     return Tensor(name, shape, DataType.INT32)
 
 
-def test_every_op_of_the_core_has_a_cost() -> None:
-    from atb_profile.costs import ops_with_costs
-
+def test_every_op_of_the_core_has_a_cost_and_products_are_known() -> None:
     own = {name for name, op in registered_ops().items() if not op.namespace}
     assert own == ops_with_costs()
+    assert {name for name in own if "Linear" in name or "Matmul" in name} == PRODUCTS
 
 
 def test_a_linear_multiplies_every_row_with_every_column() -> None:

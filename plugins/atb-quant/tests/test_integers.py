@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from atb_core import ModelRunner, SamplingParams
 from atb_core.errors import GraphError, WeightsError
 from atb_core.graph import DataType, Network, Tensor
+from atb_core.graph.ops import ActivationType
 from atb_core.nn import quantized as Q
-from atb_core.nn.functional import linear
+from atb_core.nn.functional import activation, linear
 from atb_testing.driver import PagedDriver
 
 pytest.importorskip("transformers")
@@ -176,6 +177,29 @@ def test_the_functions_of_the_original_compose_to_the_bits_of_the_product(out: D
         dtypes = [DataType.FLOAT, DataType.INT8, DataType.FLOAT]
         y = run(dynamic, {n: inputs[n] for n in "xwd"}, dtypes, engine, without)
         assert torch.equal(y, torch.from_numpy(sums * scale.numpy() * token).to(y.dtype))
+
+
+@pytest.mark.parametrize("rows", [2, 70])  # few rows wait for weights, and have the activation behind the product
+@pytest.mark.parametrize("kind", ["scales", "token", "bias"])
+def test_a_gate_is_finished_in_the_product_of_integers_with_the_same_bits(kind: str, rows: int) -> None:
+    def integers(*shape: int) -> torch.Tensor:
+        return torch.randint(-128, 128, shape, generator=torch.Generator().manual_seed(1), dtype=torch.int8)
+
+    inputs = {"x": integers(rows, 96), "w": integers(128, 96), "d": torch.full((128,), 1e-5)}
+    inputs |= {"token": {"t": torch.linspace(0.5, 2, rows)}, "bias": {"b": integers(128).int() * 99}}.get(kind, {})
+    dtypes = [DataType.INT8, DataType.INT8, FLOAT, DataType.INT32 if kind == "bias" else FLOAT]
+
+    def gated(x: Tensor, w: Tensor, d: Tensor, *other: Tensor) -> Tensor:
+        named: dict[str, Tensor] = dict(zip(["bias" if kind == "bias" else "token_scale"], other, strict=False))
+        return activation(Q.quantized_linear(x, w, d, DataType.BF16, **named), ActivationType.SWIGLU)
+
+    with Network() as net:
+        given = [Tensor(n, tuple(v.shape), t) for (n, v), t in zip(inputs.items(), dtypes, strict=False)]
+        net.mark_output(gated(*given), "y")
+    engines = [net.build_engine(without, backend="cpu") for without in (None, ["QuantLinearSwiglu"])]
+    assert [len(engine.network.nodes) for engine in engines] == [1, 2]
+    together, apart = (engine.forward(inputs)["y"] for engine in engines)
+    assert torch.equal(together, apart)
 
 
 def test_sums_that_are_used_elsewhere_are_not_fused_away() -> None:

@@ -259,7 +259,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("Linear", "MergedLinear", "SplitLinear", "LinearParallel", "BatchMatmul", "QuantLinear"), _product
     ),
-    "LinearSwiglu": _gated_product,
+    **dict.fromkeys(("LinearSwiglu", "QuantLinearSwiglu"), _gated_product),
     "GroupedMatmul": _grouped,
     "Lora": _lora,
     "SelfAttention": _self_attention,
@@ -289,6 +289,10 @@ _RULES: dict[str, Rule] = {
     "Reshape": _nothing,
     "Assign": _assign,
 }
+
+
+#: Names of the ops that multiply matrices.
+PRODUCTS = frozenset(name for name, rule in _RULES.items() if rule in (_product, _gated_product, _grouped))
 
 
 def ops_with_costs() -> frozenset[str]:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fusions of products of integers and the scales behind them, which keep the bits; names are those of ATB-Models.
+"""Fusions of products of integers and what is behind them, which keep the bits.
 
-ATB has no product of integers without scales, so there the passes are needed, as they are in the original. A bias in
-floats behind the scales of rows stays an addition: ATB's product takes none beside them.
+Those with scales have the names of ATB-Models. ATB has no product of integers without scales, so there these passes are
+needed, as they are in the original. A bias in floats behind the scales of rows stays an addition: ATB's product takes
+none beside them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from atb_core.graph import DataType, Network, Tensor, record
-from atb_core.graph.ops import Cast, QuantLinear
+from atb_core.graph.ops import Activation, ActivationType, Cast, QuantLinear, QuantLinearSwiglu
 from atb_core.graph.passes import Fusion, Match, Pass
 from atb_quant.functions import quantized_linear
 
@@ -71,20 +72,44 @@ def _fits(match: Match) -> bool:
     )
 
 
-def _pass(name: str, fusion: Callable[[DataType], Fusion]) -> Pass:
-    """Returns the pass of a fusion for results of each floating-point type."""
-    fusions = [fusion(dtype) for dtype in _DTYPES]
+def _gated(token: bool, bias: bool) -> Callable[[DataType], Fusion]:
+    def made(dtype: DataType) -> Fusion:
+        def chain(operands: tuple[Tensor, ...], transpose_b: bool) -> Tensor:
+            (product,) = record(QuantLinear(dtype, transpose_b, token, bias), operands)
+            return record(Activation(ActivationType.SWIGLU), (product,))[0]
+
+        def three(x: Tensor, weight: Tensor, scale: Tensor, *, transpose_b: bool) -> Tensor:
+            return chain((x, weight, scale), transpose_b)
+
+        def four(x: Tensor, weight: Tensor, scale: Tensor, other: Tensor, *, transpose_b: bool) -> Tensor:
+            return chain((x, weight, scale, other), transpose_b)
+
+        def replacement(*operands: Tensor, transpose_b: bool) -> Tensor:
+            return record(QuantLinearSwiglu(dtype, transpose_b, token, bias), operands)[0]
+
+        return Fusion(four if token or bias else three, replacement)
+
+    return made
+
+
+def _pass(name: str, *fusions: Callable[[DataType], Fusion], makes: str = "QuantLinear") -> Pass:
+    """Returns the pass of fusions for results of each floating-point type."""
+    every = [fusion(dtype) for fusion in fusions for dtype in _DTYPES]
 
     def run(network: Network) -> Network:
-        for each in fusions:
+        for each in every:
             network = each(network)
         return network
 
-    return Pass(name, run, "QuantLinear")
+    return Pass(name, run, makes)
 
 
 PASSES = [
     _pass("W8A8LinearDequantPerToken", _by_token),
     _pass("W8A8LinearWithBiasDequantPerTensor", _with_bias),
     _pass("W8A8LinearDequantPerTensor", _by_tensor),
+    # Behind those that make the products. With scales of rows there is no bias: it is an addition of floats.
+    _pass(
+        "QuantLinearSwiglu", _gated(True, False), _gated(False, True), _gated(False, False), makes="QuantLinearSwiglu"
+    ),
 ]

@@ -37,6 +37,7 @@ from atb_core.graph.ops import (
     MoeTopkSoftmax,
     PagedAttention,
     QuantLinear,
+    QuantLinearSwiglu,
     QuantPerChannel,
     Reduce,
     ReduceType,
@@ -250,6 +251,16 @@ def _quant_linear() -> Iterator[Sample]:
     yield Sample(QuantLinear(DataType.BF16, has_bias=True), inputs, "sums that wrap, three dimensions", (2,))
 
 
+def _quant_linear_swiglu() -> Iterator[Sample]:
+    for m, k, n in ((3, 150, 64), (80, 96, 448), (70, 40, 54)):
+        x, weight, scale, token = _bytes(m, k), _bytes(n, k), randn(n).abs() / 1000, randn(m).abs() + 0.1
+        bias = (randn(n) * 3000).int()
+        by_token = QuantLinearSwiglu(DataType.BF16, has_token_scale=True)
+        yield Sample(by_token, (x, weight, scale, token), f"{m}x{k}x{n} by token", (2, 3))
+        turned = QuantLinearSwiglu(DataType.FLOAT, False, has_bias=True)
+        yield Sample(turned, (x, weight.T.contiguous(), scale, bias), f"{m}x{k}x{n}, weight [k, n] with bias", (2,))
+
+
 def _linear_swiglu() -> Iterator[Sample]:
     yield Sample(LinearSwiglu(), (randn(3, 96), randn(64, 96)), "whole pairs of blocks")
     yield Sample(LinearSwiglu(has_bias=True), (randn(2, 40, 96), randn(448, 96), randn(448)), "tasks of several pairs")
@@ -435,6 +446,7 @@ _SAMPLES: dict[type[Op], Callable[[], Iterator[Sample]]] = {
     QuantPerChannel: _quant_per_channel,
     DynamicQuant: _dynamic_quant,
     QuantLinear: _quant_linear,
+    QuantLinearSwiglu: _quant_linear_swiglu,
     LinearSwiglu: _linear_swiglu,
     MergedLinear: _merged_linear,
     SplitLinear: _split_linear,

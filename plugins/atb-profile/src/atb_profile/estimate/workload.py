@@ -17,7 +17,7 @@ from atb_core.graph.passes import run_passes
 from atb_core.layers.linear import RowParallelLinear
 from atb_core.models.runtime.weight_loading import collect_parameters, matrices_to_quantize
 from atb_core.runner.kv_cache import CacheLayout
-from atb_profile.costs import Cost, cost_of, softmax_share
+from atb_profile.costs import PRODUCTS, Cost, cost_of, softmax_share
 
 if TYPE_CHECKING:
     from atb_core.models.base.flash_causal_lm_v3 import CausalLM
@@ -25,11 +25,8 @@ if TYPE_CHECKING:
 BLOCK_SIZE = 128
 # Elements of a group of `int4`, with a scale and an offset; sizes that aclnn's product of integers takes.
 _GROUP, _LARGEST = 32, 65535
-_PRODUCTS = ("Linear", "LinearSwiglu", "MergedLinear", "SplitLinear", "LinearParallel", "GroupedMatmul")
 # What a rank does for its own heads or columns alone; norms, sums and lookups are done by each for all.
-_DIVIDED = (
-    *_PRODUCTS, "SelfAttention", "PagedAttention", "Rope", "ReshapeAndCache", "Activation", "Split", "BatchMatmul",
-)  # fmt: skip
+_DIVIDED = PRODUCTS | {"SelfAttention", "PagedAttention", "Rope", "ReshapeAndCache", "Activation", "Split"}
 
 
 class Work(NamedTuple):
@@ -161,7 +158,7 @@ class Workload:
                 unknown.add(node.op.name)
                 continue
             share = self.ranks if node.op.name in _DIVIDED else 1
-            less = sum(saved.get(tensor.name or "", 0) for tensor in node.inputs) if node.op.name in _PRODUCTS else 0
+            less = sum(saved.get(tensor.name or "", 0) for tensor in node.inputs) if node.op.name in PRODUCTS else 0
             cost = Cost(cost.flops // share, max(0, cost.bytes - less) // share)
             vector = _vector_flops(node, cost)
             work.append(Work(node.op.name, node.module_path, cost, vector))
@@ -193,7 +190,7 @@ class Workload:
 
 
 def _vector_flops(node: Node, cost: Cost) -> int:
-    if node.op.name in (*_PRODUCTS, "BatchMatmul", "Lora"):
+    if node.op.name in PRODUCTS | {"Lora"}:
         return 0
     if node.op.name in ("SelfAttention", "PagedAttention"):
         return round(cost.flops * softmax_share(node))
@@ -210,7 +207,7 @@ def _product_weights(network: Network) -> set[str]:
     return {
         tensor.name
         for node in network.nodes
-        if node.op.name in _PRODUCTS
+        if node.op.name in PRODUCTS
         for tensor in node.inputs
         if tensor.name is not None and len(tensor.shape or ()) >= 2
     }
