@@ -266,7 +266,7 @@ TEST(parts_share_one_x) {
 
 // The halves of one weight, and two weights whose last pair of blocks is not full.
 TEST(a_gate_in_the_products_has_the_bits_of_one_after_them) {
-  const int64_t k = 300, ld = 250;
+  const int64_t k = 100, ld = 250;
   for (DataType dtype : kTypes) {
     const Array w = random_array(dtype, 448 * k, 2), bias = random_array(DataType::f32, 448, 3);
     for (Isa isa : supported_isas()) {
