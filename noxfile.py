@@ -130,6 +130,14 @@ def cpp(session: nox.Session, kind: str) -> None:
     helpers.run_cpp_tests(session, kind)
 
 
+@nox.session
+def neon(session: nox.Session) -> None:
+    """Runs the kernels' C++ tests for aarch64 under qemu's emulation, of processors with BF16 and without."""
+    session.install("cmake>=3.26", "ninja")
+    kernels = ("isa", "linear", "quant", "kernels", "kernels_math", "kernels_elewise", "kernels_attention")
+    helpers.run_cpp_tests(session, "aarch64", [f"test_{name}" for name in kernels], label="neon")
+
+
 @nox.session(name="sanitize-python")
 def sanitize_python(session: nox.Session) -> None:
     """Runs the tests of the engine and of ops from Python, with the C++ engine built with ASan and UBSan."""

@@ -169,7 +169,7 @@ def build_wheel(session: nox.Session, package: Package) -> Path:
 
 def check_isa_symbols(session: nox.Session) -> None:
     """Checks that no code for newer processors in the built core can replace that for all; see isa_symbols.cmake."""
-    if platform.machine() != "x86_64":  # the only one with code for several levels
+    if platform.machine() not in ("x86_64", "aarch64"):  # the only ones with code for several levels
         return
     environment = Environment(session)
     tag, variables = cache_tag(environment), build_variables(environment)
@@ -253,12 +253,14 @@ def unpacked_source(session: nox.Session, requirement: str) -> Path:
     return source
 
 
-def run_cpp_tests(session: nox.Session, preset: str, programs: Sequence[str] = ()) -> None:
-    """Builds and runs the C++ tests with a preset of CMakePresets.json; all of them, or only some programs."""
+def run_cpp_tests(session: nox.Session, preset: str, programs: Sequence[str] = (), label: str = "") -> None:
+    """Builds and runs the C++ tests with a preset of CMakePresets.json; all, some programs, or the tests of a label."""
     session.run("cmake", "--preset", preset)
     session.run("cmake", "--build", "--preset", preset, *(["--target", *programs] if programs else []))
     only = ["-R", f"^({'|'.join(programs)})$"] if programs else session.posargs
-    session.run("ctest", "--preset", preset, *only)
+    if label:
+        only = ["-L", f"^{label}$", "-j", str(os.cpu_count() or 1)]
+    session.run("ctest", "--preset", preset, "--no-tests=error", *only)
 
 
 def sanitized_install(session: nox.Session, members: Sequence[Package]) -> None:

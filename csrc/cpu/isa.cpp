@@ -14,13 +14,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace atb_core::cpu {
 namespace {
 
-constexpr std::array kAll = {Isa::portable,    Isa::neon, Isa::avx2,        Isa::avx512,
-                             Isa::avx512_bf16, Isa::amx,  Isa::amx_emulated};
+constexpr std::array kAll = {Isa::portable, Isa::neon,        Isa::neon_dot, Isa::neon_bf16,   Isa::avx2,
+                             Isa::avx512,   Isa::avx512_bf16, Isa::amx,      Isa::amx_emulated};
 
 #if defined(__x86_64__)
 
@@ -67,6 +69,8 @@ bool probe(Isa isa) {
     case Isa::amx_emulated:
       return true;
     case Isa::neon:
+    case Isa::neon_dot:
+    case Isa::neon_bf16:
       return false;
     case Isa::avx2:
       return avx2;
@@ -85,6 +89,12 @@ bool probe(Isa isa) {
 bool probe(Isa isa) {
 #if defined(__aarch64__)
   if (isa == Isa::neon) return true;
+#if defined(__linux__)
+  // HWCAP_ASIMDDP, HWCAP2_I8MM and HWCAP2_BF16, which the headers of older systems lack.
+  const bool dot = (getauxval(AT_HWCAP) >> 20 & 1) != 0;
+  if (isa == Isa::neon_dot) return dot;
+  if (isa == Isa::neon_bf16) return dot && (getauxval(AT_HWCAP2) >> 13 & 3) == 3;
+#endif
 #endif
   return isa == Isa::portable || isa == Isa::amx_emulated;
 }
@@ -105,6 +115,10 @@ std::string_view name(Isa isa) {
       return "portable";
     case Isa::neon:
       return "neon";
+    case Isa::neon_dot:
+      return "neon_dot";
+    case Isa::neon_bf16:
+      return "neon_bf16";
     case Isa::avx2:
       return "avx2";
     case Isa::avx512:

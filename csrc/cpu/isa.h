@@ -8,11 +8,11 @@
 
 namespace atb_core::cpu {
 
-// Levels in ascending order of preference. `neon` is aarch64's, which has it always. `avx2` includes FMA and F16C;
-// `avx512` is F+BW+DQ+VL, `avx512_bf16` BF16 and VNNI; each later x86 level includes the earlier ones. `amx_emulated`
-// runs the AMX kernels on tile operations written in plain C++: it is for tests on machines without AMX and is never
-// selected automatically.
-enum class Isa { portable, neon, avx2, avx512, avx512_bf16, amx, amx_emulated };
+// Levels in ascending order of preference. aarch64 always has `neon`; `neon_dot` adds dot products of bytes, `neon_bf16`
+// BF16 and I8MM. `avx2` includes FMA and F16C; `avx512` is F+BW+DQ+VL, `avx512_bf16` BF16 and VNNI. Each later level of an
+// architecture includes the earlier ones. `amx_emulated` runs the AMX kernels on tile operations written in plain C++: it
+// is for tests on machines without AMX and is never selected automatically.
+enum class Isa { portable, neon, neon_dot, neon_bf16, avx2, avx512, avx512_bf16, amx, amx_emulated };
 
 std::string_view name(Isa isa);
 std::optional<Isa> isa_from_name(std::string_view text);

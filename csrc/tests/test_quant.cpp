@@ -266,6 +266,39 @@ TEST(types_of_activations_are_rounded_like_their_float32) {
   }
 }
 
+// x and weights of int8.
+TEST(sums_of_integers_are_exact) {
+  const int64_t n = 37, k = 150, most = 9;
+  std::mt19937 random(6);
+  std::vector<int8_t> x(most * k), w(n * k);
+  for (int8_t& value : x) value = static_cast<int8_t>(random());
+  for (int8_t& value : w) value = static_cast<int8_t>(random());
+  for (Isa isa : supported_isas()) {
+    Exact packed(packed_bytes(isa, DataType::i8, n, k));
+    pack(isa, w.data(), DataType::i8, n, k, false, packed.data(), 0, packed_blocks(n));
+    for (int64_t m = 1; m <= most; ++m) {
+      std::vector<int32_t> y(static_cast<size_t>(m * n));
+      const LinearPart part{{.dtype = DataType::i8, .n = n, .k = k, .data = packed.data()},
+                            0,
+                            n,
+                            nullptr,
+                            DataType::i32,
+                            y.data(),
+                            DataType::i32,
+                            n};
+      run(isa, {x.data(), DataType::i8, m, k, k, {&part, 1}}, 2);
+      int64_t bad = 0;
+      for (int64_t i = 0; i < m * n; ++i) {
+        int32_t sum = 0;
+        for (int64_t j = 0; j < k; ++j)
+          sum += x[static_cast<size_t>(i / n * k + j)] * w[static_cast<size_t>(i % n * k + j)];
+        bad += y[static_cast<size_t>(i)] != sum;
+      }
+      CHECK(bad == 0);
+    }
+  }
+}
+
 // Parts of several formats share one x, as when a checkpoint has the pieces of a merged matrix in different ones.
 TEST(parts_of_different_formats_share_one_x) {
   const int64_t k = 512;

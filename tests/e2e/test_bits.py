@@ -74,7 +74,10 @@ def test_company_threads_and_block_size_change_nothing(
     assert generated(checkpoint, None, threads, block, batched) == expected
 
 
-@pytest.mark.parametrize("isa", ["portable", "neon", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated"])
+@pytest.mark.parametrize(
+    "isa",
+    ["portable", "neon", "neon_dot", "neon_bf16", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated"],
+)
 def test_every_instruction_set_gives_the_same_bits(checkpoint: Path, expected: list[object], isa: str) -> None:
     if isa not in supported_isas():
         pytest.skip(f"this processor has no {isa}")

@@ -66,6 +66,9 @@ struct Words {
 struct Value {
   __m256i even, odd;
 };
+template <int Bits>
+inline constexpr int kWordZero = 0;
+template <int Bits>
 inline Words words(B64 x) {
   const __m256i low = _mm256_set1_epi16(255);
   return {_mm256_and_si256(x.a, low), _mm256_and_si256(x.b, low), _mm256_srli_epi16(x.a, 8), _mm256_srli_epi16(x.b, 8)};

@@ -48,10 +48,15 @@ inline __m512i broadcast_word(const int8_t* p) {
   return _mm512_set1_epi32(word);
 }
 
+template <int Bits>
+inline constexpr int kWordZero = 0;
 #if defined(__AVX512VNNI__)
 using Words = B64;
 using Value = __m512i;
-inline Words words(B64 a) { return a; }
+template <int Bits>
+inline Words words(B64 a) {
+  return a;
+}
 inline Value broadcast(const int8_t* p) { return broadcast_word(p); }
 inline I16 dot(I16 sum, const Words& w, const Value& x) { return {_mm512_dpbusd_epi32(sum.v, w.v, x)}; }
 #else
@@ -60,7 +65,10 @@ struct Words {
   __m512i even, odd;
 };
 using Value = Words;
-inline Words words(B64 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi16(255)), _mm512_srli_epi16(a.v, 8)}; }
+template <int Bits>
+inline Words words(B64 a) {
+  return {_mm512_and_si512(a.v, _mm512_set1_epi16(255)), _mm512_srli_epi16(a.v, 8)};
+}
 inline Value broadcast(const int8_t* p) {
   const __m512i x = broadcast_word(p);
   return {_mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8), _mm512_srai_epi16(x, 8)};

@@ -82,7 +82,13 @@ using Words = B64;
 struct Value {
   int32_t v[4];
 };
-inline Words words(const B64& a) { return a; }
+// What words() of bytes with so many bits in use are less than those bytes: instructions may want signed ones.
+template <int Bits>
+inline constexpr int kWordZero = 0;
+template <int Bits>
+inline Words words(const B64& a) {
+  return a;
+}
 inline Value broadcast(const int8_t* p) { return {{p[0], p[1], p[2], p[3]}}; }
 inline I16 dot(const I16& sum, const Words& w, const Value& x) {
   return each_int([&](int i) {

@@ -35,7 +35,7 @@ const KernelTable& kernel_table(Isa isa) {
   if (compiled >= Isa::avx512) return avx512_kernels(isa);
   if (compiled == Isa::avx2) return avx2_kernels(isa);
 #elif defined(__aarch64__)
-  if (compiled == Isa::neon) return neon_kernels(isa);
+  if (compiled != Isa::portable) return neon_kernels(isa);
 #endif
   return portable_kernels(isa);
 }

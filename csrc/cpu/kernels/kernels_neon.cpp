@@ -8,7 +8,14 @@
 namespace atb_core::cpu {
 
 const KernelTable& neon_kernels(Isa isa) {
-  return isa == Isa::amx_emulated ? neon::kTable<Isa::amx_emulated> : neon::kTable<Isa::neon>;
+  switch (isa) {
+    case Isa::neon_bf16:
+      return neon::kTable<Isa::neon_bf16>;
+    case Isa::amx_emulated:
+      return neon::kTable<Isa::amx_emulated>;
+    default:  // products of attention are floats: with those of bytes there is nothing else
+      return neon::kTable<Isa::neon>;
+  }
 }
 
 }  // namespace atb_core::cpu

@@ -275,7 +275,10 @@ const LinearKernel* own_kernel(Isa isa, DataType dtype) {
       return linear_kernel_amx(dtype);
 #elif defined(__aarch64__)
     case Isa::neon:
+    case Isa::neon_dot:
       return linear_kernel_neon(dtype);
+    case Isa::neon_bf16:
+      return linear_kernel_neon_bf16(dtype);
 #endif
     case Isa::amx_emulated:
       return linear_kernel_amx_emulated(dtype);
@@ -297,6 +300,10 @@ const LinearKernel* own_kernel(Isa isa, DataType dtype, QuantFormat format) {
 #elif defined(__aarch64__)
     case Isa::neon:
       return quant_kernel_neon(dtype, format);
+    case Isa::neon_dot:
+      return quant_kernel_neon_dot(dtype, format);
+    case Isa::neon_bf16:
+      return quant_kernel_neon_bf16(dtype, format);
 #endif
     default:
       return quant_kernel_portable(dtype, format);
@@ -315,6 +322,7 @@ const LinearKernel& linear_kernel(Isa isa, DataType dtype, QuantFormat format) {
   // The levels with bf16 instructions only treat other types as the level below.
   const bool short_of_types = dtype != DataType::bf16 && (isa == Isa::avx512_bf16 || isa == Isa::amx);
   if (short_of_types) isa = Isa::avx512;
+  if (dtype != DataType::bf16 && isa == Isa::neon_bf16) isa = Isa::neon;
   if (dtype != DataType::bf16 && isa == Isa::amx_emulated) isa = Isa::portable;
   const LinearKernel* kernel = own_kernel(isa, dtype);
   if (kernel == nullptr) fail("linear: no kernel for ", name(dtype), " weights");

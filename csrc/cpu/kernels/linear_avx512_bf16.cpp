@@ -12,7 +12,6 @@ namespace {
 // denormals flushed. A word holds two successive links of one chain, the earlier one in its high half.
 struct Dot {
   using Weight = __m512bh;
-  using Value = __m512bh;
   static constexpr size_t kItemBytes = 2;
   static constexpr int kWords = 8;
   static constexpr size_t kRowBytes = 64;
@@ -23,10 +22,10 @@ struct Dot {
     return reinterpret_cast<Weight>(_mm512_loadu_si512(w + (2 * j + Chain) * kLinkBytes));
   }
   template <int Chain>
-  static Value value(const std::byte* x, int j) {
-    return reinterpret_cast<Value>(_mm512_set1_epi32(reinterpret_cast<const int32_t*>(x)[2 * j + Chain]));
+  static __m512bh value(const std::byte* x, int j) {
+    return reinterpret_cast<__m512bh>(_mm512_set1_epi32(reinterpret_cast<const int32_t*>(x)[2 * j + Chain]));
   }
-  static F16 mac(F16 sum, Weight weight, Value value) { return {_mm512_dpbf16_ps(sum.v, weight, value)}; }
+  static F16 mac(F16 sum, Weight weight, __m512bh value) { return {_mm512_dpbf16_ps(sum.v, weight, value)}; }
 
   // Eight elements (16 bytes) become the words (x2 x0) (x3 x1) (x6 x4) (x7 x5), here with the low half first.
   static void prepare_step(const std::byte* src, std::byte* dst) {

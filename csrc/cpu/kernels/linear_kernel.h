@@ -105,6 +105,7 @@ const LinearKernel& linear_kernel(Isa isa, DataType dtype, QuantFormat format = 
 // One per source file; null where the level has nothing of its own for the dtype.
 const LinearKernel* linear_kernel_portable(DataType dtype);
 const LinearKernel* linear_kernel_neon(DataType dtype);
+const LinearKernel* linear_kernel_neon_bf16(DataType dtype);
 const LinearKernel* linear_kernel_avx2(DataType dtype);
 const LinearKernel* linear_kernel_avx512(DataType dtype);
 const LinearKernel* linear_kernel_avx512_bf16(DataType dtype);
@@ -114,6 +115,8 @@ const LinearKernel* linear_kernel_amx_emulated(DataType dtype);
 // The same for quantised weights, and for x and weights of int8.
 const LinearKernel* quant_kernel_portable(DataType dtype, QuantFormat format);
 const LinearKernel* quant_kernel_neon(DataType dtype, QuantFormat format);
+const LinearKernel* quant_kernel_neon_dot(DataType dtype, QuantFormat format);
+const LinearKernel* quant_kernel_neon_bf16(DataType dtype, QuantFormat format);
 const LinearKernel* quant_kernel_avx2(DataType dtype, QuantFormat format);
 const LinearKernel* quant_kernel_avx512(DataType dtype, QuantFormat format);
 const LinearKernel* quant_kernel_avx512_bf16(DataType dtype, QuantFormat format);

@@ -120,16 +120,56 @@ struct QuantTile {
   template <int W>
   __attribute__((always_inline)) inline void word(I16 (&sum)[MR][NB], int sub) const {
     Words weight[NB];
-    ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) weight[b] = words(weight_word<L, W>(w[b], sub));
+    ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) weight[b] = words<L.bits>(weight_word<L, W>(w[b], sub));
     ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
       const Value value = broadcast(row(r).q + sub * 32 + W * 4);
       ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) sum[r][b] = dot(sum[r][b], weight[b], value);
     }
   }
 
+#if defined(ATB_ROW_PAIRS)
+  // The words W and W + 1 of rows in pairs.
+  template <int W>
+  __attribute__((always_inline)) inline void two_words(PairSums (&sum)[MR / 2][NB], int sub) const {
+    PairWords weight[NB];
+    ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) {
+      weight[b] = pair_words(weight_word<L, W>(w[b], sub), weight_word<L, W + 1>(w[b], sub));
+    }
+    ATB_QUANT_UNROLL for (int r = 0; r < MR; r += 2) {
+      const int at = sub * 32 + W * 4;
+      ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) {
+        sum[r / 2][b] = dot(sum[r / 2][b], weight[b], row(r).q + at, row(r + 1).q + at);
+      }
+    }
+  }
+
+  template <int Begin, int Count>
+  __attribute__((always_inline)) inline void words_of_pairs(I16 (&sum)[MR][NB], int sub) const {
+    PairSums pairs[MR / 2][NB];
+    ATB_QUANT_UNROLL for (int r = 0; r < MR; r += 2) {
+      ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) pairs[r / 2][b] = pair_sums(sum[r][b], sum[r + 1][b]);
+    }
+    two_words<Begin>(pairs, sub);
+    two_words<Begin + 2>(pairs, sub);
+    if constexpr (Count == 8) {
+      two_words<Begin + 4>(pairs, sub);
+      two_words<Begin + 6>(pairs, sub);
+    }
+    ATB_QUANT_UNROLL for (int r = 0; r < MR; r += 2) {
+      ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) {
+        sum[r][b] = first_of(pairs[r / 2][b]);
+        sum[r + 1][b] = second_of(pairs[r / 2][b]);
+      }
+    }
+  }
+#endif
+
   // Adds the products of the words [Begin, Begin + 4) or all eight.
   template <int Begin, int Count>
   __attribute__((always_inline)) inline void words_of(I16 (&sum)[MR][NB], int sub) const {
+#if defined(ATB_ROW_PAIRS)
+    if constexpr (MR % 2 == 0) return words_of_pairs<Begin, Count>(sum, sub);
+#endif
     word<Begin>(sum, sub);
     word<Begin + 1>(sum, sub);
     word<Begin + 2>(sum, sub);
@@ -139,8 +179,9 @@ struct QuantTile {
 
   // Sums that begin with what the zero of the weights takes off.
   __attribute__((always_inline)) inline void begin(I16 (&sum)[MR][NB], int group) const {
+    constexpr int kZero = L.zero - kWordZero<L.bits>;
     ATB_QUANT_UNROLL for (int r = 0; r < MR; ++r) {
-      const I16 start = L.zero == 0 ? int_set1(0) : int_set1(-L.zero * row(r).sum[group]);
+      const I16 start = kZero == 0 ? int_set1(0) : int_set1(-kZero * row(r).sum[group]);
       ATB_QUANT_UNROLL for (int b = 0; b < NB; ++b) sum[r][b] = start;
     }
   }

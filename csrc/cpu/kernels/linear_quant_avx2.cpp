@@ -4,7 +4,8 @@
 #include "cpu/kernels/vec_avx2.h"
 // The vector types come first.
 #include "cpu/kernels/ints_avx2.h"
-#include "cpu/kernels/linear_quant_two_rows-inl.h"
+#define ATB_QUANT_ROWS 2
+#include "cpu/kernels/linear_quant_one_block-inl.h"
 
 namespace atb_core::cpu {
 

@@ -4,7 +4,8 @@
 #include "cpu/kernels/vec_neon.h"
 // The vector types come first.
 #include "cpu/kernels/ints_neon.h"
-#include "cpu/kernels/linear_quant_two_rows-inl.h"
+#define ATB_QUANT_ROWS 2
+#include "cpu/kernels/linear_quant_one_block-inl.h"
 
 namespace atb_core::cpu {
 

@@ -23,7 +23,7 @@ constexpr LinearKernel kKernel = {
     1, 3, P::kRowBytes, 16 << 10, tile_blocks, prepare_row<P>, multiply<P>, finish, no_setup, no_teardown,
 };
 
-const LinearKernel* three_rows_kernel(DataType dtype) {
+inline const LinearKernel* three_rows_kernel(DataType dtype) {
   switch (dtype) {
     case DataType::bf16:
       return &kKernel<Pairs>;

@@ -4,12 +4,12 @@
 // of its own.
 //
 // A policy P says how a weight layout becomes links of the even (0) and the odd (1) chain:
-//   Weight, Value           16 columns of a link, and a broadcast activation, as mac() takes them
+//   Weight                  16 columns of a link, as mac() takes them
 //   kItemBytes              of one activation
 //   kWords, kRowBytes       links per chain and step of 32; bytes of a prepared row and step
 //   kLinkBytes              bytes of weights per link: 2 * kWords * kLinkBytes is a block step
 //   weight<chain>(w, j)     link j of a chain, of the block step at w
-//   value<chain>(x, j)      the same of a prepared row
+//   value<chain>(x, j)      the same of a prepared row, an activation for all columns
 //   mac(sum, weight, value) sum + weight * value, fused
 //   prepare_step(src, dst)  32 activations
 #pragma once
@@ -33,11 +33,10 @@ namespace {
 // Activations as float32 and one fused multiply-add per element.
 struct FloatLinks {
   using Weight = F16;
-  using Value = F16;
   static constexpr int kWords = 16;
   static constexpr size_t kRowBytes = 128;
   template <int Chain>
-  static Value value(const std::byte* x, int j) {
+  static F16 value(const std::byte* x, int j) {
     return set1(reinterpret_cast<const float*>(x)[2 * j + Chain]);
   }
   static F16 mac(const F16& sum, const F16& weight, const F16& value) { return fma(weight, value, sum); }
@@ -89,7 +88,7 @@ __attribute__((always_inline)) inline void link(F16 (&sum)[MR][NB], const std::b
     if (Ahead && offset % 64 == 0) prefetch(block + static_cast<size_t>(offset) + ahead);
   }
   ATB_UNROLL for (int r = 0; r < MR; ++r) {
-    const typename P::Value value = P::template value<Chain>(x + static_cast<size_t>(r) * P::kRowBytes, j);
+    const auto value = P::template value<Chain>(x + static_cast<size_t>(r) * P::kRowBytes, j);
     ATB_UNROLL for (int b = 0; b < NB; ++b) sum[r][b] = P::mac(sum[r][b], weight[b], value);
   }
 }
