@@ -403,6 +403,7 @@ TEST(a_long_context_beside_short_ones_has_the_same_bits) {
   check_decode(s, 16, {1, 1, 1, 1, 1, 1, 1, 1, 1}, false);
   check_decode(s, 16, {1, 1, 1, 1, 1, 2, 1, 1, 0}, true);
   check_decode(s, 16, {1, 1, 1, 1, 1, 2, 1, 1, 0}, true, 0);
+  check_decode(s, 64, {1, 1, 1, 1, 1, 33, 1, 1, 1}, true);  // heads of one sequence with blocks of different sizes
 }
 
 TEST(a_row_does_not_depend_on_what_it_may_not_see) {
