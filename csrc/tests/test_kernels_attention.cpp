@@ -359,6 +359,7 @@ TEST(split_contexts_have_the_same_bits) {
   Sequences s(DataType::bf16, {2, 1, 64, 64}, {1500});
   prefill(s);
   check_decode(s, 128, {1}, false);
+  check_decode(s, 128, {2}, true);  // three threads: their tiles are shared
   check_decode(s, 128, {3}, true);
   check_decode(s, 16, {1}, false);
   check_decode(s, 16, {3}, true);

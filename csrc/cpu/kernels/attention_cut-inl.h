@@ -194,30 +194,9 @@ inline Work work_of(const Job<T, E>& job, const Cut& cut) {
   return work;
 }
 
-// Chooses the cut. With few long items for many threads tiles are shared if there is memory for the partial results.
-template <typename T, typename E>
-inline Cut cut_job(const Job<T, E>& job, const Worker& worker) {
-  const int64_t threads = worker.count;
-  int64_t longest_q = 1;
-  Cut cut;
-  for (int64_t b = 0; b < job.batch; ++b) {
-    longest_q = std::max(longest_q, job.q_len(b));
-    cut.longest = std::max(cut.longest, tiles_for(job.kv_len(b)));
-  }
-  const int64_t most = std::max<int64_t>(1, kItemRows / job.group()), tokens = std::min(longest_q, most);
-  const int64_t heads = most_heads(job, tokens), rest = job.kv_heads % threads;
-  cut.parts[0] = {0, job.kv_heads, heads, tokens};
-  cut.parts[1] = {job.kv_heads, 0, 1, tokens};
-  if (threads == 1) return cut;
-  const Cut shared = cut;
-  if (rest != 0) {
-    const int64_t blocks = token_blocks(rest, threads);
-    cut.parts[0].heads -= rest;
-    cut.parts[1] = {job.kv_heads - rest, rest, 1, std::min((longest_q + blocks - 1) / blocks, most)};
-  }
-  const Work work = work_of(job, cut);
-  // Returns true if no thread has to do much more than its share when items have so many heads, even if all are as long as
-  // the longest, or a thread takes that one last.
+// Chooses how many heads, at most `heads`, the items of a cut have. Returns true if no thread has to do much more than its
+// share then, even if all items are as long as the longest, or a thread takes that one last.
+inline bool share_heads(Cut& cut, const Work& work, int64_t heads, int64_t threads) {
   const auto is_fair = [&](int64_t item_heads) {
     const int64_t item = item_heads * cut.longest;
     const int64_t units = work.whole * cut.parts[0].groups(item_heads) + work.smaller * cut.parts[1].groups(item_heads);
@@ -230,13 +209,41 @@ inline Cut cut_job(const Job<T, E>& job, const Worker& worker) {
   int64_t item_heads = std::clamp<int64_t>(work.total / std::max<int64_t>(1, 2 * threads * cut.longest), 1, heads);
   if (!is_fair(item_heads)) item_heads = 1;
   for (Part& part : cut.parts) part.item_heads = item_heads;
+  return is_fair(item_heads);
+}
+
+// Chooses the cut. If threads cannot have the same number of heads, those that are left over are cut into smaller blocks
+// of tokens; with too few tokens for that, tiles are shared if there is memory for the partial results.
+template <typename T, typename E>
+inline Cut cut_job(const Job<T, E>& job, const Worker& worker) {
+  const int64_t threads = worker.count;
+  int64_t longest_q = 1;
+  Cut whole;
+  for (int64_t b = 0; b < job.batch; ++b) {
+    longest_q = std::max(longest_q, job.q_len(b));
+    whole.longest = std::max(whole.longest, tiles_for(job.kv_len(b)));
+  }
+  const int64_t most = std::max<int64_t>(1, kItemRows / job.group()), tokens = std::min(longest_q, most);
+  const int64_t heads = most_heads(job, tokens), rest = job.kv_heads % threads;
+  whole.parts[0] = {0, job.kv_heads, heads, tokens};
+  whole.parts[1] = {job.kv_heads, 0, 1, tokens};
+  if (threads == 1) return whole;
+  const Work work = work_of(job, whole);
+  if (share_heads(whole, work, heads, threads)) return whole;
+  Cut cut = whole;
+  if (rest != 0) {
+    const int64_t blocks = token_blocks(rest, threads);
+    cut.parts[0].heads -= rest;
+    cut.parts[1] = {job.kv_heads - rest, rest, 1, std::min((longest_q + blocks - 1) / blocks, most)};
+    if (share_heads(cut, work_of(job, cut), heads, threads)) return cut;
+  }
   const size_t bytes =
-      static_cast<size_t>(job.tokens * job.heads * cut.longest * partial_size(job.kv.dv)) * sizeof(float);
-  if (work.total < 4 * threads || is_fair(item_heads) || bytes > worker.shared_bytes) return cut;
-  cut = shared;
-  cut.tile_step = std::max<int64_t>(1, work.total / (4 * threads * heads));
-  cut.tile_limit = cut.longest;
-  return cut;
+      static_cast<size_t>(job.tokens * job.heads * whole.longest * partial_size(job.kv.dv)) * sizeof(float);
+  if (work.total < 4 * threads || bytes > worker.shared_bytes) return cut;
+  whole.parts[0].item_heads = heads;
+  whole.tile_step = std::max<int64_t>(1, work.total / (4 * threads * heads));
+  whole.tile_limit = whole.longest;
+  return whole;
 }
 
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL
