@@ -359,6 +359,7 @@ TEST(split_contexts_have_the_same_bits) {
   Sequences s(DataType::bf16, {2, 1, 64, 64}, {1500});
   prefill(s);
   check_decode(s, 128, {1}, false);
+  check_decode(s, 128, {2}, true);  // three threads: their tiles are shared
   check_decode(s, 128, {3}, true);
   check_decode(s, 16, {1}, false);
   check_decode(s, 16, {3}, true);
@@ -403,6 +404,7 @@ TEST(a_long_context_beside_short_ones_has_the_same_bits) {
   check_decode(s, 16, {1, 1, 1, 1, 1, 1, 1, 1, 1}, false);
   check_decode(s, 16, {1, 1, 1, 1, 1, 2, 1, 1, 0}, true);
   check_decode(s, 16, {1, 1, 1, 1, 1, 2, 1, 1, 0}, true, 0);
+  check_decode(s, 64, {1, 1, 1, 1, 1, 33, 1, 1, 1}, true);  // heads of one sequence with blocks of different sizes
 }
 
 TEST(a_row_does_not_depend_on_what_it_may_not_see) {

@@ -28,12 +28,26 @@ struct Job {
   int64_t kv_len(int64_t b) const { return context_lens != nullptr ? context_lens[b] : q_lens[b]; }
 };
 
-// The cut of a Job: an item is (sequence, some kv heads, block of query tokens); with `tile_step`, a unit is some tiles
-// of an item, otherwise all of them.
+// Some kv heads of a sequence, and how its tokens are cut for them.
+struct Part {
+  int64_t first, heads;  // kv heads [first, first + heads)
+  int64_t item_heads, item_tokens;
+
+  int64_t blocks(int64_t tokens) const { return (tokens + item_tokens - 1) / item_tokens; }
+  int64_t groups(int64_t of_heads) const { return (heads + of_heads - 1) / of_heads; }
+};
+
+// The cut of a Job: an item is (sequence, some kv heads of a part, block of query tokens); with `tile_step`, a unit is
+// some tiles of an item, otherwise all of them. As many heads as all threads can have the same number of are the first
+// part. Those of the second part have smaller blocks of tokens, so that each thread gets one.
 struct Cut {
-  int64_t item_tokens, item_heads;
+  Part parts[2];
+  int64_t longest = 0;     // tiles
   int64_t tile_step = 0;   // 0: items are not split
   int64_t tile_limit = 0;  // tiles of the longest context: the distance of rows in the partial results
+
+  // Returns true if a context is to begin before others.
+  bool is_long(int64_t tiles) const { return 2 * tiles > longest; }
 };
 
 struct Unit {
@@ -53,7 +67,8 @@ inline int64_t visible_to(const Job<T, E>& job, int64_t b, int64_t token) {
 
 inline int64_t tiles_for(int64_t positions) { return (positions + kTile - 1) / kTile; }
 
-// Iterates over the units in a fixed order, the tokens with the longest contexts first. `seek` only moves forward.
+// Iterates over the units in a fixed order: those of long contexts first, so that short ones level out what threads have
+// to do, and of a sequence the tokens with the longest contexts first. `seek` only moves forward.
 template <typename T, typename E>
 class Units {
  public:
@@ -61,39 +76,46 @@ class Units {
 
   // Returns false if there is no unit of this number.
   bool seek(int64_t number, Unit& unit) {
-    while (sequence_ < job_.batch) {
-      const int64_t n = job_.q_len(sequence_);
-      while (block_ < (n + cut_.item_tokens - 1) / cut_.item_tokens) {
-        set_item(n, unit);
-        const int64_t pieces =
-            cut_.tile_step == 0 ? 1 : std::max<int64_t>(1, (unit.tiles + cut_.tile_step - 1) / cut_.tile_step);
-        const int64_t units = pieces * ((job_.kv_heads + cut_.item_heads - 1) / cut_.item_heads);
-        const int64_t index = number - first_;
-        if (index < units) {
-          unit.kv_head = index / pieces * cut_.item_heads;
-          unit.heads = std::min(cut_.item_heads, job_.kv_heads - unit.kv_head);
-          if (pieces > 1) {
-            unit.tile = index % pieces * cut_.tile_step;
-            unit.tiles = std::min(unit.tiles, unit.tile + cut_.tile_step);
-          }
-          return true;
-        }
-        first_ += units;
-        ++block_;
+    for (; round_ < 2; ++round_, sequence_ = q_start_ = 0) {
+      for (; sequence_ < job_.batch; q_start_ += job_.q_len(sequence_++), part_ = 0) {
+        if (cut_.is_long(tiles_for(job_.kv_len(sequence_))) != (round_ == 0)) continue;
+        for (; part_ < 2; ++part_, block_ = 0)
+          if (find_in_part(cut_.parts[part_], number, unit)) return true;
       }
-      q_start_ += n;
-      block_ = 0;
-      ++sequence_;
     }
     return false;
   }
 
  private:
-  void set_item(int64_t n, Unit& unit) const {
-    const int64_t end = n - block_ * cut_.item_tokens;
+  bool find_in_part(const Part& part, int64_t number, Unit& unit) {
+    if (part.heads == 0) return false;
+    const int64_t n = job_.q_len(sequence_);
+    for (; block_ < part.blocks(n); ++block_) {
+      set_item(part, n, unit);
+      const int64_t pieces =
+          cut_.tile_step == 0 ? 1 : std::max<int64_t>(1, (unit.tiles + cut_.tile_step - 1) / cut_.tile_step);
+      const int64_t units = pieces * part.groups(part.item_heads), index = number - first_;
+      if (index >= units) {
+        first_ += units;
+        continue;
+      }
+      const int64_t head = index / pieces * part.item_heads;
+      unit.kv_head = part.first + head;
+      unit.heads = std::min(part.item_heads, part.heads - head);
+      if (pieces > 1) {
+        unit.tile = index % pieces * cut_.tile_step;
+        unit.tiles = std::min(unit.tiles, unit.tile + cut_.tile_step);
+      }
+      return true;
+    }
+    return false;
+  }
+
+  void set_item(const Part& part, int64_t n, Unit& unit) const {
+    const int64_t end = n - block_ * part.item_tokens;
     unit.sequence = sequence_;
     unit.q_start = q_start_;
-    unit.token = std::max<int64_t>(0, end - cut_.item_tokens);
+    unit.token = std::max<int64_t>(0, end - part.item_tokens);
     unit.count = end - unit.token;
     unit.tile = 0;
     unit.tiles = tiles_for(visible_to(job_, sequence_, end - 1));
@@ -101,7 +123,7 @@ class Units {
 
   const Job<T, E>& job_;
   const Cut& cut_;
-  int64_t sequence_ = 0, block_ = 0, q_start_ = 0;
+  int64_t round_ = 0, sequence_ = 0, q_start_ = 0, part_ = 0, block_ = 0;
   int64_t first_ = 0;  // the number of the current item's first unit
 };
 
@@ -148,44 +170,80 @@ inline int64_t token_blocks(int64_t kv_heads, int64_t threads) {
   }
 }
 
-// Chooses the cut. With few long items for many threads, or one that is much longer than others, such as a prompt beside
-// sequences that decode, tiles are shared if there is memory for the partial results.
+// What the items of one head each are to do, in tiles.
+struct Work {
+  int64_t total = 0;
+  int64_t shorter = 0;             // the longest of contexts that are not long
+  int64_t whole = 0, smaller = 0;  // items of a head of each part with long contexts
+};
+
+template <typename T, typename E>
+inline Work work_of(const Job<T, E>& job, const Cut& cut) {
+  Work work;
+  for (int64_t b = 0; b < job.batch; ++b) {
+    const int64_t tiles = tiles_for(job.kv_len(b));
+    const int64_t whole = cut.parts[0].blocks(job.q_len(b)), smaller = cut.parts[1].blocks(job.q_len(b));
+    work.total += tiles * (whole * cut.parts[0].heads + smaller * cut.parts[1].heads);
+    if (cut.is_long(tiles)) {
+      work.whole += whole;
+      work.smaller += smaller;
+    } else {
+      work.shorter = std::max(work.shorter, tiles);
+    }
+  }
+  return work;
+}
+
+// Chooses how many heads, at most `heads`, the items of a cut have. Returns true if no thread has to do much more than its
+// share then, even if all items are as long as the longest, or a thread takes that one last.
+inline bool share_heads(Cut& cut, const Work& work, int64_t heads, int64_t threads) {
+  const auto is_fair = [&](int64_t item_heads) {
+    const int64_t item = item_heads * cut.longest;
+    const int64_t units = work.whole * cut.parts[0].groups(item_heads) + work.smaller * cut.parts[1].groups(item_heads);
+    const auto last = [&](int64_t each) { return (work.total + (threads - 1) * each) / threads; };
+    const int64_t makespan =
+        std::min(last(item), std::max((units + threads - 1) / threads * item, last(item_heads * work.shorter)));
+    return 8 * makespan * threads <= 9 * work.total;
+  };
+  // The longest item is at most half of what a thread has to do.
+  int64_t item_heads = std::clamp<int64_t>(work.total / std::max<int64_t>(1, 2 * threads * cut.longest), 1, heads);
+  if (!is_fair(item_heads)) item_heads = 1;
+  for (Part& part : cut.parts) part.item_heads = item_heads;
+  return is_fair(item_heads);
+}
+
+// Chooses the cut. If threads cannot have the same number of heads, those that are left over are cut into smaller blocks
+// of tokens; with too few tokens for that, tiles are shared if there is memory for the partial results.
 template <typename T, typename E>
 inline Cut cut_job(const Job<T, E>& job, const Worker& worker) {
   const int64_t threads = worker.count;
   int64_t longest_q = 1;
-  for (int64_t b = 0; b < job.batch; ++b) longest_q = std::max(longest_q, job.q_len(b));
-  const int64_t blocks = token_blocks(job.kv_heads, threads), fair = (longest_q + blocks - 1) / blocks;
-  // Several register blocks an item, even if that leaves fewer items than would balance best.
-  const int64_t least = std::max<int64_t>(1, 12 / job.group()), most = std::max<int64_t>(1, kItemRows / job.group());
-  const int64_t item_tokens = std::clamp(fair, std::min(least, most), most), heads = most_heads(job, item_tokens);
-  Cut cut{item_tokens, heads};
-  if (threads == 1) return cut;
-  int64_t items = 0, total = 0, longest = 0;  // of one head each
+  Cut whole;
   for (int64_t b = 0; b < job.batch; ++b) {
-    const int64_t n = (job.q_len(b) + cut.item_tokens - 1) / cut.item_tokens;
-    const int64_t tiles = tiles_for(job.kv_len(b));
-    items += n * job.kv_heads;
-    total += n * job.kv_heads * tiles;
-    longest = std::max(longest, tiles);
+    longest_q = std::max(longest_q, job.q_len(b));
+    whole.longest = std::max(whole.longest, tiles_for(job.kv_len(b)));
   }
-  // Returns true if no thread has to do much more than its share when items have so many heads, even if all are as long as
-  // the longest, or a thread takes that one last.
-  const auto is_fair = [&](int64_t item_heads) {
-    const int64_t item = item_heads * longest;
-    const int64_t units = items / job.kv_heads * ((job.kv_heads + item_heads - 1) / item_heads);
-    const int64_t makespan = std::min((units + threads - 1) / threads * item, (total + (threads - 1) * item) / threads);
-    return 8 * makespan * threads <= 9 * total;
-  };
-  // The longest item is at most half of what a thread has to do.
-  cut.item_heads = std::clamp<int64_t>(total / std::max<int64_t>(1, 2 * threads * longest), 1, heads);
-  if (!is_fair(cut.item_heads)) cut.item_heads = 1;
-  const size_t bytes = static_cast<size_t>(job.tokens * job.heads * longest * partial_size(job.kv.dv)) * sizeof(float);
-  if (total < 4 * threads || is_fair(cut.item_heads) || bytes > worker.shared_bytes) return cut;
-  cut.item_heads = heads;
-  cut.tile_step = std::max<int64_t>(1, total / (4 * threads * heads));
-  cut.tile_limit = longest;
-  return cut;
+  const int64_t most = std::max<int64_t>(1, kItemRows / job.group()), tokens = std::min(longest_q, most);
+  const int64_t heads = most_heads(job, tokens), rest = job.kv_heads % threads;
+  whole.parts[0] = {0, job.kv_heads, heads, tokens};
+  whole.parts[1] = {job.kv_heads, 0, 1, tokens};
+  if (threads == 1) return whole;
+  const Work work = work_of(job, whole);
+  if (share_heads(whole, work, heads, threads)) return whole;
+  Cut cut = whole;
+  if (rest != 0) {
+    const int64_t blocks = token_blocks(rest, threads);
+    cut.parts[0].heads -= rest;
+    cut.parts[1] = {job.kv_heads - rest, rest, 1, std::min((longest_q + blocks - 1) / blocks, most)};
+    if (share_heads(cut, work_of(job, cut), heads, threads)) return cut;
+  }
+  const size_t bytes =
+      static_cast<size_t>(job.tokens * job.heads * whole.longest * partial_size(job.kv.dv)) * sizeof(float);
+  if (work.total < 4 * threads || bytes > worker.shared_bytes) return cut;
+  whole.parts[0].item_heads = heads;
+  whole.tile_step = std::max<int64_t>(1, work.total / (4 * threads * heads));
+  whole.tile_limit = whole.longest;
+  return whole;
 }
 
 }  // namespace atb_core::cpu::ATB_CPU_LEVEL
