@@ -67,7 +67,7 @@ TEST(all_threads_run_again_soon_after_others_have_ended) {
     is_free = false;
     kBusy.run(choice, 500);
     is_free = seen;
-    kAlone.run(choice, seen ? 60 : 260);
+    kAlone.run(choice, seen ? 30 : 260);
     CHECK(choice.next() == kThreads);
   }
 }

@@ -21,6 +21,9 @@ constexpr int kMoreGains = 5, kFewerGains = 2;
 // The share of the time that trials take, unless they come again after kMostPatience.
 constexpr double kTrials = 0.01;
 constexpr int kLeastPatience = 12, kMostPatience = 200;
+// Runs until the first look for a free processor. A thread that was held up for a moment must not cost a dozen runs: beside
+// requests that come and go, such runs were a third of the longest.
+constexpr int kLeastLook = 2;
 
 // Returns the runs before a trial of a number of threads with which a run takes so much longer.
 int patience_for(double lost) { return std::clamp(static_cast<int>(lost / kTrials), kLeastPatience, kMostPatience); }
@@ -28,7 +31,7 @@ int patience_for(double lost) { return std::clamp(static_cast<int>(lost / kTrial
 }  // namespace
 
 ThreadChoice::ThreadChoice(int most, bool (*is_free)())
-    : most_(most), is_free_(is_free), now_(most), look_(kLeastPatience) {}
+    : most_(most), is_free_(is_free), now_(most), look_(kLeastLook) {}
 
 bool ThreadChoice::processor_is_free() {
   // "0.31 0.29 0.20 2/96 4711": two threads want to run.
@@ -61,7 +64,7 @@ void ThreadChoice::note_trial(double time) {
   const bool gains = time < usual_ * (trial_ > now_ ? kGain : 1);
   if (gains && ++gains_ < (trial_ > now_ ? kMoreGains : kFewerGains)) return;
   // The threads of other machines on the same processors are not seen.
-  if (looked_) look_ = gains ? kLeastPatience : std::min(2 * look_, kMostPatience);
+  if (looked_) look_ = gains ? kLeastLook : std::min(2 * look_, kMostPatience);
   looked_ = false;
   patience_ = gains ? 0 : patience_for(time / usual_ - 1);
   if (gains) {
