@@ -21,8 +21,7 @@ constexpr int kMoreGains = 5, kFewerGains = 2;
 // The share of the time that trials take, unless they come again after kMostPatience.
 constexpr double kTrials = 0.01;
 constexpr int kLeastPatience = 12, kMostPatience = 200;
-// Runs until the first look for a free processor. A thread that was held up for a moment must not cost a dozen runs: beside
-// requests that come and go, such runs were a third of the longest.
+// Runs until the first look for a free processor: a thread that was held up for a moment must not cost a dozen runs.
 constexpr int kLeastLook = 2;
 
 // Returns the runs before a trial of a number of threads with which a run takes so much longer.
