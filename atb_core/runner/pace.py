@@ -8,16 +8,17 @@ from statistics import median_low
 
 from atb_core.runner.scheduler import GROWTH, Batch
 
-# A prompt may add about this share to a step without prompts. The aim for the longest gap between two tokens is 3
-# normal ones; what is left is for steps that wait for a processor.
-_SHARE_OF_PROMPT = 1.3
+# The aim for the longest gap between two tokens, in steps without prompts. A prompt may add what is left when the steps
+# that waited longest for a processor are taken off, within these shares.
+_LONGEST_GAP = 3.0
+_SHARES_OF_PROMPT = 0.5, 1.3
 # Until both kinds of steps were measured. A processor computes this many tokens in less than a decode step.
 _FIRST_GUESS = 16
 # Behind thousands of tokens most of a chunk's time is reading what is before it, so that smaller ones save little.
 _SMALLEST = 4
 _FIRST_DRAFT_COST = 0.1  # of one guessed token, relative to a decode step, until it was measured
-# Steps of a median, in which one that waited for a processor counts for nothing.
-_STEPS = 15
+_STEPS = 15  # of a median, in which one that waited for a processor counts for nothing
+_HISTORY = 256  # steps: about as many as a prompt of thousands of tokens takes
 
 
 class Pace:
@@ -27,26 +28,28 @@ class Pace:
         # Seconds of steps without prompts, by the number of requests in them.
         self._decode: dict[int, deque[float]] = {}
         # Of steps with prompts: the mean number of tokens before each of theirs, and the seconds of each.
-        self._tokens: deque[tuple[float, float]] = deque(maxlen=256)
+        self._tokens: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
         self._draft_costs: deque[float] = deque(maxlen=_STEPS)
+        self._waits: deque[float] = deque([0.0, 0.0], maxlen=_HISTORY)  # beyond what was expected, in decode steps
 
     def note(self, batch: Batch, seconds: float) -> None:
         """Takes the duration of a step, before its tokens count as computed."""
         prompts, counts = batch.requests[batch.num_decoding :], batch.counts[batch.num_decoding :]
         count, guesses = sum(counts), sum(map(len, batch.drafts.values()))
-        knows = batch.num_decoding and (count or guesses)
-        decode, further = self._decode_seconds(batch.num_decoding) if knows else (0.0, 0)
-        rest = seconds - (decode or 0.0)
+        decode, further = self._decode_seconds(batch.num_decoding) if batch.num_decoding else (0.0, 0)
+        rest, tokens = seconds - (decode or 0.0), count + further
+        before = sum(n * (each.num_computed + n / 2) for each, n in zip(prompts, counts, strict=True)) / max(1, count)
+        if decode and not guesses and (self._tokens or not tokens):
+            self._waits.append((rest - (tokens and tokens * self._token_seconds(before))) / decode)
         # One that is faster than those without prompts and guesses shows what they would take now.
         if not (count or guesses) or (decode and rest <= 0):
             self._decode.setdefault(batch.num_decoding, deque(maxlen=_STEPS)).append(seconds)
         elif guesses and decode:
             self._draft_costs.append(rest / (guesses + further) / decode)
         elif count and decode is not None:
-            before = sum(n * (each.num_computed + n / 2) for each, n in zip(prompts, counts, strict=True))
-            self._tokens.append((before / count, rest / (count + further)))
+            self._tokens.append((before, rest / tokens))
 
-    def _token_seconds(self, context: int) -> float:
+    def _token_seconds(self, context: float) -> float:
         """Returns the seconds of a prompt's token, by the steps that had about as many tokens before theirs."""
         if not self._tokens:
             return 0.0
@@ -70,7 +73,9 @@ class Pace:
             return _FIRST_GUESS
         # A further request takes about what the first token of a prompt does.
         decode += further * self._token_seconds(0)
-        return max(_SMALLEST, round(_SHARE_OF_PROMPT * decode / seconds))
+        # The longest wait of all is taken for one of a kind.
+        share = sorted((*_SHARES_OF_PROMPT, _LONGEST_GAP - 1 - sorted(self._waits)[-2]))[1]
+        return max(_SMALLEST, round(share * decode / seconds))
 
     @property
     def draft_cost(self) -> float:

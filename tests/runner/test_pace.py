@@ -61,8 +61,21 @@ def test_a_step_that_waited_for_a_processor_counts_for_nothing() -> None:
         pace.note(step(8, 10), 0.05)
     assert pace.chunk_size(8, 0) == 52
     pace.note(step(8), 9.0)
-    pace.note(step(8, 10), 9.0)
     assert pace.chunk_size(8, 0) == 52
+
+
+@pytest.mark.parametrize(("waited", "size"), [(0.2, 52), (0.7, 52), (1.0, 40), (1.25, 30), (9.0, 20)])
+def test_prompts_leave_room_for_steps_that_wait(waited: float, size: int) -> None:
+    pace = Pace()
+    for _ in range(3):
+        pace.note(step(8), 0.04)
+        pace.note(step(8, 10), 0.05)
+    pace.note(step(8, 10), 0.05 + waited * 0.04)
+    pace.note(step(8), 0.04 + waited * 0.04)
+    assert pace.chunk_size(8, 0) == size
+    for _ in range(300):
+        pace.note(step(8), 0.04)
+    assert pace.chunk_size(8, 0) == 52, "waits are forgotten"
 
 
 def test_two_slow_steps_in_a_row_are_believed() -> None:
