@@ -86,6 +86,8 @@ def make_app(runner: ModelRunner, names: Sequence[str], settings: ServeSettings)
         if name in models:
             raise SettingsError(f"the adapter {name} has the name of the model", hint="Give it another one.")
         models[name] = model.with_adapter(name)
+    for each in models.values():
+        metrics.begin(each.name)
     has_keys = bool(settings.access.key_hashes)
     app.state.server = ServerState(models, settings.limits, metrics, has_keys, settings.log_texts, settings.lora_dir)
     return app
