@@ -131,7 +131,12 @@ def test_nothing_is_left_of_adapters_and_there_are_not_too_many(
             assert loaded.status_code == (400 if name == "third" else 200)
         assert loaded.json()["error"]["param"] == "lora_name" and "--max-adapters" in loaded.text
         assert client.post("/v1/completions", json={"model": "first", "prompt": "x"}).status_code == 200
-        assert 'model_name="first"' in client.get("/metrics").text
+        counts = client.get("/metrics").text
+        assert 'model_name="first"' in counts
+        for name in ("tiny", "second"):  # nobody has asked for them yet
+            for series in ("atb_generation_tokens_total{%s}", "atb_time_to_first_token_seconds_count{%s}",
+                           'atb_request_success_total{finished_reason="stop",%s}'):  # fmt: skip
+                assert f"""{series % f'model_name="{name}"'} 0.0""" in counts
         assert client.post("/v1/unload_lora_adapter", json={"lora_name": "first"}).status_code == 200
         assert 'model_name="first"' not in client.get("/metrics").text
 

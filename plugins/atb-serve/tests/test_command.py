@@ -175,6 +175,17 @@ def test_an_address_of_another_machine_is_refused(capsys: pytest.CaptureFixture[
     assert host in error_of(capsys, "/no/such/model", "--host", host, "--port", "0", "--api-key", "k")
 
 
+@pytest.mark.parametrize("option", ["--request-timeout", "--idle-timeout", "--drain"])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e12", "-1"])
+def test_times_are_those_that_a_machine_can_wait(capsys: pytest.CaptureFixture[str], option: str, seconds: str) -> None:
+    assert f"Invalid value for '{option}'" in error_of(capsys, "/no/such/model", option, seconds)
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 257])
+def test_names_are_those_that_a_request_can_give(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert "Invalid value for '--served-model-name'" in error_of(capsys, "/no/such/model", "--served-model-name", name)
+
+
 def test_keys_are_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "API key" in error_of(capsys, "m", "--api-key", "")
     file = tmp_path / "keys"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -30,6 +31,14 @@ def is_idle(served: Any) -> bool:
     )
 
 
+def counts(served: Any) -> list[float]:
+    """Requests that ended early, tokens of prompts, and generated ones, in the metrics."""
+    with served.http() as http:
+        text = http.get("/metrics").text
+    names = ('request_success_total{finished_reason="abort",', "prompt_tokens_total{", "generation_tokens_total{")
+    return [float(re.search(rf"^atb_{re.escape(name)}.*}} (\S+)$", text, re.MULTILINE)[1]) for name in names]  # type: ignore[index]
+
+
 def send_raw(url: str, path: str, body: dict[str, Any]) -> socket.socket:
     host, port = url.removeprefix("http://").split(":")
     data = json.dumps(body).encode()
@@ -42,13 +51,16 @@ def send_raw(url: str, path: str, body: dict[str, Any]) -> socket.socket:
 @pytest.mark.parametrize("stream", [True, False])
 def test_leaving_ends_the_request_and_frees_its_blocks(served: Any, stream: bool) -> None:
     engine = served.app.state.server.models["tiny"].engine
+    before = counts(served)
     connection = send_raw(served.url, "/v1/completions", {**COUNT, "stream": stream})
     if stream:
         connection.recv(100)
     else:
-        wait_until(lambda: engine.num_running > 0 or is_idle(served))
+        wait_until(lambda: engine.num_running > 0)
     connection.close()
     wait_until(lambda: is_idle(served))
+    ended, prompt, generated = (now - then for now, then in zip(counts(served), before, strict=True))
+    assert (ended, prompt) == (1, 1) and (generated > 0 or not stream)
 
 
 def test_a_stream_that_is_left_early_ends(client: openai.OpenAI, served: Any) -> None:
@@ -176,3 +188,12 @@ def test_a_server_that_ends_lets_running_requests_finish(make_server: Callable[.
     assert texts[0].startswith("0 1 2 ")
     with pytest.raises(httpx.ConnectError), served.http() as http:
         http.get("/health")
+
+
+def test_a_server_that_is_ended_at_once_ends_its_application_too(make_server: Callable[..., Any]) -> None:
+    with make_server() as served, send_raw(served.url, "/v1/completions", {**COUNT, "stream": True}) as connection:
+        connection.recv(100)
+        served.server.should_exit = served.server.force_exit = True
+        while connection.recv(1 << 16):
+            pass
+    assert not served.server.lifespan.error_occurred

@@ -73,6 +73,20 @@ def test_an_object_alone_is_asked_for(http: httpx.Client) -> None:
     assert text == "Hello there, you."
 
 
+def test_a_model_cannot_go_on_with_line_breaks(http: httpx.Client) -> None:
+    [line_break] = http.post("/tokenize", json={"prompt": "\n"}).json()["tokens"]
+    options = {"logit_bias": {str(line_break): 100}}
+    # Options of the library in a schema are nothing that a request sets.
+    schema = {**SCHEMAS["object"], "x-guidance": {"whitespace_pattern": "\n+", "key_separator": "="}}
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    of_form = chat(http, response_format=form, **options).json()["choices"][0]["message"]
+    tool = {"type": "function", "function": {"name": "pick", "parameters": schema}}
+    of_call = chat(http, tools=[tool], tool_choice="required", **options).json()["choices"][0]["message"]
+    for text in (of_form["content"], of_call["tool_calls"][0]["function"]["arguments"]):
+        assert re.fullmatch(r'\{\n?"a"\n?:[\n ]?\d{1,2}[\n ]?\}', text)
+    assert "\n" in of_form["content"]
+
+
 def deep(levels: int) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(levels):

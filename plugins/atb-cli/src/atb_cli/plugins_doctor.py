@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from atb_cli.options import finite
 from atb_cli.output import plugins_text, say
 from atb_core.errors import printable
 from atb_core.settings import Settings, settings
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.command("doctor")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with tracebacks.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+@click.option("--timeout", type=click.FloatRange(0, 1_000_000, min_open=True), callback=finite, metavar="SECONDS",
               help="How long the import of one entry point may take. [default: ATB_PLUGIN_TIMEOUT or 60]")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N",
               help="How many plugins are imported at a time. [default: the number of cores, at most 4]")  # fmt: skip

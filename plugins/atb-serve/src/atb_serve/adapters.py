@@ -41,6 +41,7 @@ async def load_lora_adapter(request: Request) -> Response:
         except AtbError as error:
             raise ApiError(str(error), param="lora_path") from None
         state.models[body.lora_name] = base.with_adapter(body.lora_name)
+        state.metrics.begin(body.lora_name)
         return JsonResponse(card(body.lora_name, state.models[body.lora_name]))
 
 

@@ -7,14 +7,14 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from atb_core.errors import RequestError, RequestTimeoutError
 from atb_core.runner.arguments import check_sizes
-from atb_core.runner.outputs import StreamChunk
+from atb_core.runner.outputs import RequestOutput, StreamChunk
 from atb_core.runner.prompts import Chat, Prompt, split_chats, split_prompts
 from atb_core.runner.request import Call, Request, Signal
 from atb_core.runner.sampling_params import SamplingParams
@@ -63,6 +63,8 @@ class AsyncRunner:
         self._num_arriving = self._num_encoding = 0
         self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
         self._is_closed = False
+        #: Is called with the output of a request that ends early, the number of its tokens so far, and its adapter.
+        self.on_abort: Callable[[RequestOutput, int, str | None], object] = lambda output, generated, adapter_id: None
 
     @property
     def num_running(self) -> int:
@@ -206,6 +208,8 @@ class AsyncRunner:
         if request_id in self._streams:
             raise RequestError(f"A request with the id {request_id!r} runs already")
         stream = _Stream(self, requests)
+        result: RequestOutput | None = requests[0].result
+        taken = 0
         # Nor an error may have them, by its traceback, for longer than they run.
         del requests
         self._engine.submit(stream.call)
@@ -217,6 +221,9 @@ class AsyncRunner:
             while not stream.is_over:
                 await stream.wait()
                 while stream.call.chunks:
+                    taken += 1
+                    if stream.call.chunks[0].output is not None:
+                        result = None
                     yield stream.take()
             if stream.error is not None:
                 raise stream.error
@@ -225,8 +232,10 @@ class AsyncRunner:
                 timer.cancel()
             del self._streams[request_id]
             self._turnover.end()
+            if result is not None and may_be_refused:
+                self.on_abort(result, taken + len(stream.call.chunks), options[-1])
             stream.leave()
-            del stream
+            del stream, result
 
     @contextmanager
     def arriving(self) -> Iterator[None]:

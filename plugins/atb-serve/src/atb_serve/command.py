@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from atb_cli.options import load_runner, model_argument, model_options
+from atb_cli.options import finite, load_runner, model_argument, model_options
 from atb_cli.output import json_option, note
 from atb_core.errors import EngineError, SettingsError
 from atb_core.files import read_text
@@ -28,7 +28,9 @@ else:
 _MAX_CONFIG_BYTES = 1 << 20
 _LIMITS = Limits()
 _POSITIVE = click.IntRange(min=1)
-_SECONDS = click.FloatRange(min=0.001)
+_MOST_SECONDS = 1_000_000  # the kernel counts milliseconds in 31 bits
+_SECONDS = click.FloatRange(0.001, _MOST_SECONDS)
+_MAX_NAME = 256
 
 
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
@@ -47,6 +49,14 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     return path
 
 
+def _check_names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuses what no request or log could name."""
+    for name in names:
+        if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+            raise click.BadParameter(f"{name!r:.300}: a name has 1 to {_MAX_NAME} printable characters.")
+    return names
+
+
 def _long_names(option: click.Parameter) -> list[str]:
     return [name.removeprefix("--") for name in (*option.opts, *option.secondary_opts) if name.startswith("--")]
 
@@ -59,7 +69,7 @@ def _long_names(option: click.Parameter) -> list[str]:
               help="Port to listen at; 0 takes a free one.")  # fmt: skip
 @click.option("--uds", type=click.Path(dir_okay=False, path_type=Path), metavar="PATH",
               help="Listen at a Unix socket instead, which who may write to it can reach.")  # fmt: skip
-@click.option("--served-model-name", "names", multiple=True, metavar="NAME",
+@click.option("--served-model-name", "names", multiple=True, callback=_check_names, metavar="NAME",
               help="Name of the model in requests; may be given again. [default: MODEL]")  # fmt: skip
 @click.option("--api-key", "keys", multiple=True, metavar="KEY", envvar="ATB_SERVE_API_KEY",
               help="Refuse requests without this key, on every path but /health. Other users of the machine can read it"
@@ -85,12 +95,12 @@ def _long_names(option: click.Parameter) -> list[str]:
               help="Most completions of one prompt.")  # fmt: skip
 @click.option("--max-tokens", type=_POSITIVE, metavar="N",
               help="Most tokens of one completion. [default: what the context holds]")  # fmt: skip
-@click.option("--request-timeout", type=_SECONDS, default=_LIMITS.request_timeout, show_default=True,
+@click.option("--request-timeout", type=_SECONDS, callback=finite, default=_LIMITS.request_timeout, show_default=True,
               metavar="SECONDS", help="Longest time for one answer.")  # fmt: skip
-@click.option("--idle-timeout", type=_SECONDS, default=_LIMITS.idle_timeout, show_default=True, metavar="SECONDS",
-              help="Longest time for which a client may leave a stream unread.")  # fmt: skip
-@click.option("--drain", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="SECONDS",
-              help="After SIGTERM or Ctrl-C, let running requests go on for so long.")  # fmt: skip
+@click.option("--idle-timeout", type=_SECONDS, callback=finite, default=_LIMITS.idle_timeout, show_default=True,
+              metavar="SECONDS", help="Longest time for which a client may leave a stream unread.")  # fmt: skip
+@click.option("--drain", type=click.FloatRange(0, _MOST_SECONDS), callback=finite, default=30.0, show_default=True,
+              metavar="SECONDS", help="After SIGTERM or Ctrl-C, let running requests go on for so long.")  # fmt: skip
 @click.option("--log-requests/--no-log-requests", default=True, show_default=True,
               help="Print one line of JSON for each request on stdout, without its text.")  # fmt: skip
 @click.option("--log-texts", is_flag=True, help="Add prompts and answers to these lines.")
@@ -241,7 +251,7 @@ def bench() -> None:
 @click.option("--num-requests", type=_POSITIVE, default=64, show_default=True, metavar="N", help="Number of requests.")
 @click.option("--concurrency", type=click.IntRange(1, 1024), default=8, show_default=True, metavar="N",
               help="Most requests at a time.")  # fmt: skip
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="N",
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), callback=finite, metavar="N",
               help="Requests a second that arrive, at random times. [default: when another one has ended]")  # fmt: skip
 @click.option("--prompt", default="Tell a long story about a lighthouse.", show_default=True, metavar="TEXT",
               help="What each request continues, after its number.")  # fmt: skip

@@ -109,7 +109,13 @@ class ServedModel:
             with self.engine.arriving():
                 return await asyncio.get_running_loop().run_in_executor(threads or self._encoding, function)
         except (RequestError, TokenizerError) as error:
-            raise api_error(error, _param_in(error, param)) from None
+            found = _param_in(error, param)
+            if found == "tools":
+                raise ApiError(
+                    "This model takes no tools: its chat template does not show it any", param=found,
+                    hint="Leave 'tools' out; a client that adds tools of its own has to do so too.",
+                ) from None  # fmt: skip
+            raise api_error(error, found) from None
 
     def generate(
         self, prompts: Sequence[EncodedPrompt], params: SamplingParams, **options: Any

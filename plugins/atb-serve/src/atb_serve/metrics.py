@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from atb_serve.engine import ServedModel
 
 _MODEL = ("model_name",)
-_ABORTED = "abort"
+_ABORTED: FinishReason = "abort"
+_REASONS = get_args(FinishReason)
 # Seconds; of one token, and of a whole request.
 _SHORT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 _LONG = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0)
@@ -51,35 +52,47 @@ class Metrics:
         self._http = Counter(
             "atb_http_requests", "Answers by path and status.", ("path", "status"), registry=self.registry
         )
+        self._of_models = (
+            self._prompt_tokens, self._generation_tokens, self._preemptions, self._queries, self._hits, self._first,
+            self._between, self._whole, self._queue, self._prefill, self._decode,
+        )  # fmt: skip
 
     def answered(self, path: str, status: int) -> None:
         """Counts an HTTP answer; `path` is that of a route."""
         self._http.labels(path, status).inc()
 
+    def begin(self, model: str) -> None:
+        """Has the counts of a model, or of an adapter, from now on: a rate needs the zero before the first request."""
+        for metric in self._of_models:
+            metric.labels(model)
+        for reason in _REASONS:
+            self._success.labels(model, reason)
+
     def forget(self, model: str) -> None:
         """Forgets the counts of an adapter that was unloaded: clients choose names, and each takes memory."""
-        for metric in (
-            self._prompt_tokens, self._generation_tokens, self._preemptions, self._queries, self._hits, self._first,
-            self._between, self._whole, self._queue, self._prefill, self._decode,
-        ):  # fmt: skip
+        for metric in self._of_models:
             metric.remove(model)
-        for reason in (*get_args(FinishReason), _ABORTED):
+        for reason in _REASONS:
             self._success.remove(model, reason)
 
-    def finished(self, model: str, output: RequestOutput) -> None:
-        """Counts the result of a prompt."""
-        times = output.metrics
-        generated = sum(len(each.token_ids) for each in output.outputs)
+    def ended(self, model: str, output: RequestOutput, generated: int) -> None:
+        """Counts the tokens of a prompt and the ends of its completions, finished or not."""
+        prompt = len(output.prompt_token_ids) if generated or output.metrics.queue_time else 0
         for counter, value in (
-            (self._prompt_tokens, len(output.prompt_token_ids)),
+            (self._prompt_tokens, prompt),
             (self._generation_tokens, generated),
-            (self._preemptions, times.preemptions),
-            (self._queries, len(output.prompt_token_ids)),
+            (self._preemptions, output.metrics.preemptions),
+            (self._queries, prompt),
             (self._hits, output.num_cached_tokens),
         ):
             counter.labels(model).inc(value)
         for completion in output.outputs:
             self._success.labels(model, completion.finish_reason or _ABORTED).inc()
+
+    def finished(self, model: str, output: RequestOutput) -> None:
+        """Counts the result of a prompt."""
+        self.ended(model, output, sum(len(each.token_ids) for each in output.outputs))
+        times = output.metrics
         for histogram, seconds in (
             (self._first, times.time_to_first_token),
             (self._whole, times.total_time),

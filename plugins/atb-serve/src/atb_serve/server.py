@@ -219,6 +219,13 @@ class Server(uvicorn.Server):
             self._mind_hang_up()
             self._ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends requests and the application."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            # The base class leaves this out then: the application would be torn down with the event loop, as an error.
+            await self.lifespan.shutdown()
+
     def _mind_hang_up(self) -> None:
         if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
             return

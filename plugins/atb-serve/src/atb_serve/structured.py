@@ -28,6 +28,9 @@ _MAX_CHOICES = 1024
 _LIMITS = LLParserLimits(
     initial_lexer_fuel=5_000_000, step_lexer_fuel=1_000_000, max_lexer_states=50_000, max_grammar_size=100_000
 )
+# Between the parts of JSON: a space, or a line break with indentation. A model that goes on with white space, of which
+# JSON allows any amount, would write nothing else until its last token.
+_JSON_OPTIONS = {"whitespace_pattern": r" |\r?\n[ \t]{0,64}", "lenient": False}
 # Of the processor, for one mask: repetitions of repetitions take seconds in each step, which the library does not
 # count.
 _MASK_SECONDS = 0.5
@@ -206,11 +209,15 @@ def _of_schema(schema: dict[str, Any] | bool, param: str) -> str:
         level = [child for each in level for child in _children(each)]
     if level:
         raise ApiError(f"'{param}' has a schema that nests deeper than {_MAX_DEPTH}", param=param)
-    # A schema could set options of the library itself.
     try:
-        return LLMatcher.grammar_from_json_schema(schema, overrides={"lenient": False})
+        return LLMatcher.grammar_from_json_schema(_with_options(schema))
     except ValueError as error:  # for an integer of more than 64 bits
         raise ApiError(f"'{param}' cannot be used: {error!s:.200}", param=param, code="invalid_grammar") from None
+
+
+def _with_options(schema: dict[str, Any]) -> dict[str, Any]:
+    """Returns a schema with the library's options, which one of a request could set itself."""
+    return {**schema, "x-guidance": _JSON_OPTIONS}
 
 
 def _children(value: Any) -> Iterable[Any]:
@@ -270,8 +277,9 @@ def _call_rules(
     for index, (function, schema) in enumerate(functions):
         schema = schema or {"type": "object"}
         _of_schema(schema, param)  # checks it
+        text = json.dumps(_with_options(schema))
         name = _literal(before + json.dumps(function["name"]))
-        rules.append(f"call{index}: {name} {between} arguments{index}\narguments{index}: %json {json.dumps(schema)}\n")
+        rules.append(f"call{index}: {name} {between} arguments{index}\narguments{index}: %json {text}\n")
     return " | ".join(f"call{index}" for index in range(len(rules))), "".join(rules)
 
 
