@@ -10,55 +10,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from checkpoints import CACHE, QWEN2_05B, write_checkpoint
 from loading import measure_loading
-from machine import load, machine
-from subjects import PEERS, Ours, Prompts, Subject, Times, installed_peers
+from subjects import PEERS, installed_peers, ours
 
 from atb_core.names import QUANTIZATIONS
-from atb_profile import Limits
-from atb_profile.limits import product_rate, read_bandwidth
-from atb_profile.profile import Profile
+from atb_profile.bench.machine import load, machine
+from atb_profile.bench.runs import OURS, SCHEMA, Subject, Task, measure
+from atb_profile.bench.tables import groups, median_of
+from atb_profile.limits import measure_limits
 
-#: Number of the format of the JSON.
-SCHEMA = 1
 #: Columns and inner sizes of the matrices of a layer.
 _HIDDEN, _INNER = QWEN2_05B.hidden_size, QWEN2_05B.intermediate_size
 _KV = QWEN2_05B.num_key_value_heads * QWEN2_05B.head_dim
 SHAPES = ((_HIDDEN + 2 * _KV, _HIDDEN), (_HIDDEN, _HIDDEN), (2 * _INNER, _HIDDEN), (_HIDDEN, _INNER))
 #: Least shares of the limits, for `--guard`: far below what a quiet machine reaches.
 LEAST = {"decode": 0.5, "prefill": 0.3}
-
-
-@dataclass(frozen=True)
-class Task:
-    """One run: `batch` prompts of `context` tokens, each continued by `new` tokens."""
-
-    batch: int
-    context: int
-    new: int
-    threads: int
-
-    @property
-    def name(self) -> str:
-        """Returns the name in tables."""
-        return f"{self.batch} x ({self.context}+{self.new}), {self.threads} threads"
-
-    def prompts(self, seed: int) -> Prompts:
-        """Returns random prompts; no two rounds have the same."""
-        generator = torch.Generator().manual_seed(seed)
-        ids = torch.randint(2, QWEN2_05B.vocab_size, (self.batch, self.context), generator=generator)
-        return [list(map(int, row)) for row in ids]
 
 
 def tasks(batches: Sequence[int], contexts: Sequence[int], threads: int, new: int) -> list[Task]:
@@ -69,103 +44,33 @@ def tasks(batches: Sequence[int], contexts: Sequence[int], threads: int, new: in
     return list(dict.fromkeys([*over_batch, *over_context, *over_threads]))
 
 
-def sample(task: Task, times: Times, limits: Limits) -> dict[str, Any]:
-    """Returns the figures of one run of ours: speeds, and bytes and operations beside the limits of the round."""
-    figures: dict[str, Any] = {
-        "prefill_tokens_per_second": task.batch * task.context / times.first,
-        "time_to_first_token": times.first,
-    }
-    if task.new > 1:
-        figures["decode_tokens_per_second"] = task.batch * (task.new - 1) / (times.total - times.first)
-    assert times.profile is not None
-    for phase, variants in (("prefill", ("prefill", "mixed")), ("decode", ("decode",))):
-        rows = [row for variant in variants for row in times.profile.rows("op", variant)]
-        calls = [call for call in times.profile.calls if call.name in variants]
-        seconds = sum(call.end - call.begin for call in calls) * 1e-9
-        if not seconds:
-            continue
-        bandwidth, rate = (sum(getattr(row, name) for row in rows) / seconds for name in ("bytes", "flops"))
-        shares: dict[str, float] = defaultdict(float)
-        for row in rows:
-            shares[row.name] += row.seconds / seconds
-        figures[phase] = {
-            "bytes_per_second": bandwidth,
-            "flops_per_second": rate,
-            "of_read": bandwidth / limits.read,
-            "of_products": rate / limits.products if limits.products else None,
-            "shares": {name: round(share, 4) for name, share in shares.items()},
-            "host_share": 1 - seconds / _span(times.profile),
-        }
-    return figures
-
-
-def _span(profile: Profile) -> float:
-    """Returns the seconds from the first to the last call."""
-    return (profile.calls[-1].end - profile.calls[0].begin) * 1e-9
-
-
-def measure(
-    chosen: Sequence[Task], names: Sequence[str], directory: Path, quantization: str | None, rounds: int, say: Any
+def measured(
+    chosen: Sequence[Task], names: Sequence[str], directory: Path, quantization: str | None, rounds: int
 ) -> dict[str, Any]:
-    """Runs all rounds; the first one is not counted."""
+    """Measures the tasks with our engine and, with the most threads, with the peers of these names."""
     longest = max(task.context + task.new for task in chosen) + 1
     counts = sorted({task.threads for task in chosen})
-    ours = {count: Ours(directory, count, longest, quantization) for count in counts}
-    most = max(ours)
+    runners = {count: ours(directory, count, longest, quantization) for count in counts}
+    most = counts[-1]
     peers = {name: PEERS[name][1](directory, most, longest) for name in names}
-    order = random.Random(0)
-    record: dict[str, Any] = {"limits": [], "samples": [], "pairs": []}
-    for round_ in range(rounds + 1):
-        limits = {
-            count: Limits(count, read_bandwidth(count), product_rate(count, "bfloat16", SHAPES), "bfloat16")
-            for count in ours
-        }
-        if round_:
-            record["limits"] += [{"round": round_, "load": load(), **each._asdict()} for each in limits.values()]
-        for task in order.sample(list(chosen), len(chosen)):
-            subjects: dict[str, Subject] = {"ours": ours[task.threads]}
-            if task.threads == most:
-                subjects |= peers
-            prompts = task.prompts(round_)
-            found = {n: subjects[n].times(prompts, task.new) for n in order.sample(list(subjects), len(subjects))}
-            say(f"round {round_}, {task.name}: " + ", ".join(f"{n} {t.total:.2f} s" for n, t in found.items()))
-            if not round_:
-                continue
-            mine = sample(task, found["ours"], limits[task.threads])
-            record["samples"].append({"round": round_, "load": load(), **asdict(task), **mine})
-            for name, times in found.items():
-                if name != "ours":
-                    record["pairs"].append(_pair(round_, task, name, found["ours"], times))
-    return record
 
+    def subjects(task: Task) -> Mapping[str, Subject]:
+        return {OURS: runners[task.threads], **(peers if task.threads == most else {})}
 
-def _pair(round_: int, task: Task, peer: str, ours: Times, theirs: Times) -> dict[str, Any]:
-    pair = {"round": round_, "peer": peer, **asdict(task)}
-    pair["first_ratio"] = theirs.first / ours.first
-    pair["total_ratio"] = theirs.total / ours.total
-    if task.new > 1:
-        pair["decode_ratio"] = (theirs.total - theirs.first) / (ours.total - ours.first)
-    return pair
-
-
-def median_of(values: Sequence[float]) -> str:
-    """Formats the median, with the lowest and the highest."""
-    low, middle, high = min(values), statistics.median(values), max(values)
-    digits = 1 if middle >= 10 else 2
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def _groups(rows: Sequence[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        groups[tuple(row[key] for key in keys)].append(row)
-    return dict(sorted(groups.items()))
+    return measure(
+        chosen,
+        subjects,
+        lambda: [measure_limits(count, "bfloat16", SHAPES) for count in counts],
+        QWEN2_05B.vocab_size,
+        rounds,
+        partial(print, flush=True),
+    )
 
 
 def tables(record: dict[str, Any]) -> str:
     """Formats the results in Markdown."""
     lines = ["| limit | threads | median (lowest to highest) |", "|---|---|---|"]
-    for (threads,), rows in _groups(record["limits"], "threads").items():
+    for (threads,), rows in groups(record["limits"], "threads").items():
         lines.append(f"| read stream, GB/s | {threads} | {median_of([row['read'] * 1e-9 for row in rows])} |")
         products = median_of([row["products"] * 1e-9 for row in rows])
         lines.append(f"| oneDNN's packed products, 512 rows, GFLOP/s | {threads} | {products} |")
@@ -174,7 +79,7 @@ def tables(record: dict[str, Any]) -> str:
         "| batch | context | threads | phase | tokens/s | GB/s | of read | GFLOP/s | of products | most time |",
     ]
     lines.append("|" + "---|" * 10)
-    for (threads, batch, context), rows in _groups(record["samples"], "threads", "batch", "context").items():
+    for (threads, batch, context), rows in groups(record["samples"], "threads", "batch", "context").items():
         for phase in ("prefill", "decode"):
             if all(phase in row for row in rows):
                 lines.append(_line(batch, context, threads, phase, rows))
@@ -184,7 +89,7 @@ def tables(record: dict[str, Any]) -> str:
             "| seconds of the peer / ours | batch | context | first token | decode | all |",
             "|---|---|---|---|---|---|",
         ]
-        for (peer, batch, context), rows in _groups(record["pairs"], "peer", "batch", "context").items():
+        for (peer, batch, context), rows in groups(record["pairs"], "peer", "batch", "context").items():
             ratios = [median_of([row[f"{kind}_ratio"] for row in rows]) for kind in ("first", "decode", "total")]
             lines.append(f"| {peer} | {batch} | {context} | {' | '.join(ratios)} |")
     if loading := record.get("loading"):
@@ -214,7 +119,7 @@ def _line(batch: int, context: int, threads: int, phase: str, rows: Sequence[dic
 def below(record: dict[str, Any]) -> list[str]:
     """Returns what is below `LEAST`: decode of one sequence beside the read stream, prefill beside the products."""
     found = []
-    for (batch, context, threads), rows in _groups(record["samples"], "batch", "context", "threads").items():
+    for (batch, context, threads), rows in groups(record["samples"], "batch", "context", "threads").items():
         for phase, limit, wanted in (("decode", "of_read", batch == 1), ("prefill", "of_products", context >= 512)):
             shares = [row[phase][limit] for row in rows if phase in row and row[phase][limit]]
             if wanted and shares and statistics.median(shares) < LEAST[phase]:
@@ -245,8 +150,7 @@ def main() -> None:
     chosen = tasks(args.batches, args.contexts, args.threads, args.new)
     about = machine(args.threads)
     loading = measure_loading(args.checkpoint, args.threads)
-    say = partial(print, flush=True)
-    record = measure(chosen, args.peers, args.checkpoint, args.quantization, args.rounds, say)
+    record = measured(chosen, args.peers, args.checkpoint, args.quantization, args.rounds)
     about["quantization"] = args.quantization
     record = {"schema": SCHEMA, "machine": about, "model": asdict(QWEN2_05B), "loading": loading, **record}
     print(f"\n{about['processor']}, {about['isa']}, {about['date']}, load {about['load_average']} to {load()}\n")

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from checkpoints import CACHE, QWEN2_05B, write_checkpoint
-from machine import load, machine
 
 from atb_core import ModelRunner
+from atb_profile.bench.machine import load, machine
 from atb_profile.estimate.estimate import Assumptions, bound
 from atb_profile.estimate.measured import Step, compare, table
 from atb_profile.estimate.workload import Workload

@@ -10,9 +10,8 @@ import statistics
 import subprocess
 import time
 
-from machine import machine
-
 from atb_core import ModelRunner, SamplingParams
+from atb_profile.bench.machine import machine
 
 
 def ours(runner: ModelRunner, prompt: int, new: int) -> float:

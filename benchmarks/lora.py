@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 from checkpoints import CACHE, QWEN2_05B, Shape, write_checkpoint
-from machine import machine
 from safetensors.torch import save_file
 
 from atb_core import ModelRunner, SamplingParams
+from atb_profile.bench.machine import machine
 
 PROMPT_TOKENS = 64
 

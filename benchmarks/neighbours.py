@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from checkpoints import CACHE, QWEN2_05B, write_checkpoint
-from machine import machine
 
 from atb_core import ModelRunner, SamplingParams
+from atb_profile.bench.machine import machine
 
 
 @contextmanager

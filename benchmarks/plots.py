@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from bench import SCHEMA
 
 matplotlib.use("svg")
 from matplotlib import pyplot
+
+from atb_profile.bench.runs import SCHEMA
 
 PHASES = ("prefill", "decode")
 

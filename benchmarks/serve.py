@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints import CACHE, write_bfloat16_gguf
-from machine import load, machine
 from servers import Clients, atb, serving
 
 from atb_core import ModelRunner, SamplingParams
+from atb_profile.bench.machine import load, machine
 
 FIRST_TOKENS = 15
 # Streams, their tokens before the long prompt arrives and after it, and those of one answer: one of minutes would have

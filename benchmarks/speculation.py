@@ -13,9 +13,8 @@ import statistics
 import textwrap
 import time
 
-from machine import machine
-
 from atb_core import ModelRunner, SamplingParams
+from atb_profile.bench.machine import machine
 
 TASKS = {
     "code": "Rewrite this code with the name `words` instead of `text`, and answer with the code only.\n\n```python\n"

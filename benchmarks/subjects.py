@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Holds what is measured: our engine with the record of its nodes, and other programs that are installed."""
+"""Holds what is measured: our engine, and other programs that are installed."""
 
 from __future__ import annotations
 
@@ -7,39 +7,19 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import torch
 from checkpoints import write_w8a8
 
-from atb_core import ModelRunner, SamplingParams
-from atb_profile import Profile
-
-Prompts = list[list[int]]
+from atb_core import ModelRunner
+from atb_profile.bench.runs import Ours, Prompts, Subject, Times
 
 
-class Times(NamedTuple):
-    """Seconds of one run, with the record of its nodes if there is one."""
-
-    first: float
-    total: float
-    profile: Profile | None = None
-
-
-class Subject(Protocol):
-    """Generates greedily and ignores the end-of-sequence token."""
-
-    def times(self, prompts: Prompts, max_tokens: int) -> Times:
-        """Returns the seconds until all prompts have their first token, and until all tokens are there."""
-        ...
-
-
-class Ours:
-    """`ModelRunner.generate`, including scheduling, sampling and bookkeeping; "w8a8" is a checkpoint of its own."""
-
-    def __init__(self, directory: Path, threads: int, max_model_len: int, quantization: str | None = None) -> None:
-        stored = quantization == "w8a8"
-        self.runner = ModelRunner(
+def ours(directory: Path, threads: int, max_model_len: int, quantization: str | None = None) -> Ours:
+    """Returns our engine; "w8a8" is a checkpoint of its own."""
+    stored = quantization == "w8a8"
+    return Ours(
+        ModelRunner(
             str(write_w8a8(directory) if stored else directory),
             dtype="auto" if stored else "bfloat16",
             num_threads=threads,
@@ -48,19 +28,7 @@ class Ours:
             max_model_len=max_model_len,
             enable_prefix_caching=False,
         )
-
-    def times(self, prompts: Prompts, max_tokens: int) -> Times:
-        """Measures one run and records its nodes."""
-        sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
-        waiting = set(range(len(prompts)))
-        with Profile(self.runner) as profile:
-            start = first = time.perf_counter()
-            for chunk in self.runner.generate(prompts, sampling, stream=True):
-                if chunk.prompt_index in waiting:
-                    waiting.remove(chunk.prompt_index)
-                    first = time.perf_counter()
-            end = time.perf_counter()
-        return Times(first - start, end - start, profile)
+    )
 
 
 class Transformers:
@@ -92,10 +60,10 @@ class Transformers:
 #: as they are, for comparison with quantised ones.
 PEERS: dict[str, tuple[str, Callable[[Path, int, int], Subject]]] = {
     "transformers": ("transformers", Transformers),
-    "bfloat16": ("atb_core", Ours),
+    "bfloat16": ("atb_core", ours),
 }
 
 
 def installed_peers() -> list[str]:
     """Returns the names of the other programs whose packages are installed."""
-    return [name for name, (package, kind) in PEERS.items() if kind is not Ours and find_spec(package) is not None]
+    return [name for name, (package, kind) in PEERS.items() if kind is not ours and find_spec(package) is not None]

@@ -37,7 +37,10 @@ def cli_page() -> str:
         assert command is not None
         parts += _command(command, f"atb {name}", "##")
     for name, package in KNOWN_COMMANDS.items():
-        command = app.get_command(context, name)
+        group, _, last = name.rpartition(" ")
+        within = app.get_command(context, group) if group else app
+        assert isinstance(within, click.Group)
+        command = within.get_command(context, last)
         assert command is not None
         section = _command(command, f"atb {name}", "##")
         parts += [section[0], f"Needs the package `{package}`.", *section[1:]]

@@ -76,7 +76,7 @@ def atb_graph_builders() -> list[GraphBuilder]:  # type: ignore[empty-body]
 def atb_cli_commands() -> list[click.Command]:  # type: ignore[empty-body]
     """Returns sub-commands of `atb`, asked for when core has no command of a name.
 
-    A name that begins with `plugins ` (`plugins new`) is a sub-command of `atb plugins`.
+    A name that begins with `plugins ` or `bench ` (`plugins new`, `bench serve`) is a sub-command of that group.
     """
 
 

@@ -68,4 +68,4 @@ def test_tasks_vary_batch_context_and_threads_without_repeating_one(bench: Modul
         (1, 64, 2), (4, 64, 2), (1, 512, 2), (1, 64, 1), (1, 512, 1),
     }  # fmt: skip
     assert len(chosen) == 5
-    assert chosen[0].prompts(1) != chosen[0].prompts(2)
+    assert chosen[0].prompts(500, seed=1) != chosen[0].prompts(500, seed=2)

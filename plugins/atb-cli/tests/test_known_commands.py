@@ -44,6 +44,8 @@ def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["ls"], "Did you mean atb models?"),
         (["srve"], "Did you mean serve?"),
         (["plugins", "doctro"], "Did you mean doctor?"),
+        (["bench", "latnecy"], "Did you mean latency?"),
+        (["bench", "model.gguf"], "There are: latency, throughput, serve."),
     ],
     ids=str,
 )

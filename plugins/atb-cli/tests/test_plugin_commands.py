@@ -60,11 +60,14 @@ def test_a_command_of_a_plugin_runs_with_its_arguments(site: Site, atb: Atb) -> 
     assert status == 0 and out.startswith("Usage: atb hello") and "Greets." in out
 
 
-def test_a_name_that_begins_with_plugins_joins_that_group(site: Site, atb: Atb) -> None:
-    site.install("atb-hello", COMMAND.format(name="plugins greet"))
-    assert atb("plugins", "greet", "there") == (0, "hello there\n", "")
-    status, out, _ = atb("plugins", "greet", "--help")
-    assert status == 0 and out.startswith("Usage: atb plugins greet")
+@pytest.mark.parametrize("group", ["plugins", "bench"])
+def test_a_name_that_begins_with_a_groups_joins_that_group(site: Site, atb: Atb, group: str) -> None:
+    site.install("atb-hello", COMMAND.format(name=f"{group} greet"))
+    site.install("atb-other", COMMAND.format(name=f"{group} other"))
+    assert atb(group, "greet", "there") == (0, "hello there\n", "")
+    assert atb(group, "other") == (0, "hello world\n", "")
+    status, out, _ = atb(group, "greet", "--help")
+    assert status == 0 and out.startswith(f"Usage: atb {group} greet")
     assert atb("greet")[0] == 2
 
 

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "show": "atb_cli.show",
     "explain": "atb_cli.explain",
     "graph": "atb_cli.graph",
+    "bench": "atb_cli.bench",
     "version": "atb_cli.version",
 }
 _COMPLETE_VARIABLE: Final = "_ATB_COMPLETE"

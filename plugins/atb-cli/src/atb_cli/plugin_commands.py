@@ -20,7 +20,9 @@ from atb_core.plugins.scan import HOOKS, installed
 #: Commands of other packages of this project: name -> what to install. Read only where no command of the name exists.
 KNOWN_COMMANDS: Final = {
     "serve": "atb-serve",
-    "bench": "atb-serve",
+    "bench latency": "atb-profile",
+    "bench throughput": "atb-profile",
+    "bench serve": "atb-serve",
     "profile": "atb-profile",
     "estimate": "atb-profile",
     "verify": "atb-testing",
@@ -114,7 +116,8 @@ class CommandGroup(LazyGroup):
         super().format_epilog(ctx, formatter)
         known = [f"atb {name} ({pip})" for name, pip in KNOWN_COMMANDS.items() if name.startswith(self.prefix)]
         formatter.write_paragraph()
-        formatter.write_text(f"Further commands, with the package of each: {', '.join(known)}.")
+        which = "Further commands" if self.modules else "Commands"
+        formatter.write_text(f"{which}, with the package of each: {', '.join(known)}.")
         with_hooks = [one for one in installed() if any(entry.group == HOOKS for entry in one.entries)]
         if packages := [one.package for one in with_hooks if refusal(one) is None]:
             formatter.write_paragraph()

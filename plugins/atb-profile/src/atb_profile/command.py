@@ -11,6 +11,7 @@ import click
 from atb_cli.options import OutputFile, load_runner, model_argument, model_options
 from atb_cli.output import note, say
 from atb_core.plugins import hookimpl
+from atb_profile.bench.command import latency, throughput
 from atb_profile.estimate.command import command as estimate
 
 
@@ -61,5 +62,5 @@ def command(
 
 @hookimpl
 def atb_cli_commands() -> list[click.Command]:
-    """Returns `atb profile` and `atb estimate`."""
-    return [command, estimate]
+    """Returns `atb profile`, `atb estimate`, `atb bench latency` and `atb bench throughput`."""
+    return [command, estimate, latency, throughput]

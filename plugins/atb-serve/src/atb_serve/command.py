@@ -239,12 +239,7 @@ def _hosts(host: str, allowed: tuple[str, ...], has_key: bool) -> frozenset[str]
     return frozenset(own) if _is_loopback(host) and not has_key else None
 
 
-@click.group("bench")
-def bench() -> None:
-    """Measure how fast models answer."""
-
-
-@bench.command("serve")
+@click.command("bench serve")
 @click.argument("url", default="http://127.0.0.1:8000")
 @click.option("--model", metavar="NAME", help="Name of the model. [default: the server's first]")
 @click.option("--api-key", envvar="ATB_SERVE_API_KEY", metavar="KEY", help="The server's key.")
@@ -275,5 +270,5 @@ def bench_serve(url: str, as_json: bool, picture: Path | None, **options: Any) -
 
 @hookimpl
 def atb_cli_commands() -> list[click.Command]:
-    """Returns `atb serve` and `atb bench`."""
-    return [command, bench]
+    """Returns `atb serve` and `atb bench serve`."""
+    return [command, bench_serve]

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures models beside what the machine can do in the same minute: `atb bench`, and what `benchmarks/` shares."""
