@@ -210,8 +210,7 @@ def instructions(session: nox.Session) -> None:
 def wheels(session: nox.Session) -> None:
     """Builds every package, or the folders after `--`, into dist/ and checks the wheels."""
     members = helpers.named(session, [CORE, *PLUGINS])
-    for package in members:
-        helpers.build_wheel(session, package)
+    helpers.build_wheels(session, *members)
     if CORE in members:
         helpers.check_isa_symbols(session)
     session.run("python", "tools/check_wheels.py", *(str(path) for path in sorted(DIST.glob("*.whl"))))

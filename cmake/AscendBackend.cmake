@@ -130,8 +130,8 @@ function(atb_core_cover)
   file(GLOB kernels CONFIGURE_DEPENDS ${csrc}/sim/src/ops/*.cpp)
   # Worker threads run this code. In the simulator's kernels atomic counters would take longer than the computation;
   # a plain counter may lose a count, which does not change whether a line is covered.
-  set_property(SOURCE ${covered} APPEND PROPERTY COMPILE_OPTIONS --coverage -fprofile-update=atomic -O1)
-  set_property(SOURCE ${kernels} APPEND PROPERTY COMPILE_OPTIONS --coverage -fprofile-update=single -O2)
+  set_property(SOURCE ${covered} APPEND PROPERTY COMPILE_OPTIONS --coverage -fprofile-update=atomic)
+  set_property(SOURCE ${kernels} APPEND PROPERTY COMPILE_OPTIONS --coverage -fprofile-update=single -O1)
   foreach(library atb_models atb_simulator atb_backend_sim atb_backend_real)
     if(TARGET ${library})
       target_link_options(${library} INTERFACE --coverage)

@@ -16,6 +16,10 @@ if sys.version_info >= (3, 11):
 else:
     tomllib = pytest.importorskip("tomli")
 
+#: Selects tests of a kit, of which a whole one takes minutes: the family's own work on the C++ engine, in two types.
+#: The third type and the reference run the same code for every family, and whole kits of those of the repository.
+BRIEFLY = "not bfloat16 and not reference"
+
 
 def install(source: Path, site: Path) -> None:
     """Builds the package in `source` and installs it into `site`; asks no index for anything."""

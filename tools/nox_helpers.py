@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,12 +51,16 @@ class Environment:
         self.session = session
         self._python = python
 
-    def run(self, program: str, *args: str, env: dict[str, str] | None = None, silent: bool = False) -> str:
-        """Runs a program of the environment and returns its output if `silent`."""
+    def run(self, program: str, *args: str, env: dict[str, str] | None = None) -> None:
+        """Runs a program of the environment."""
         if self._python is not None:
             program = str(self._python.with_name(program))
-        output = self.session.run(program, *args, env=env, silent=silent, external=self._python is not None)
-        return output.strip() if isinstance(output, str) else ""
+        self.session.run(program, *args, env=env, external=self._python is not None)
+
+    def asked(self, code: str) -> str:
+        """Returns what the environment's Python prints, also with nox's options `--install-only` and `--no-install`."""
+        python = self._python or Path(self.session.bin) / "python"
+        return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
     def pip_install(self, *args: str, env: dict[str, str] | None = None) -> None:
         """Runs `pip install`, or `uv pip install` where uv made the environment."""
@@ -97,7 +102,7 @@ class Environment:
         On Linux, torch from the package index requires CUDA's libraries, which nothing here uses.
         """
         version = version or pinned_torch()
-        installed = self.run("python", "-c", _PRINT_TORCH, silent=True)
+        installed = self.asked(_PRINT_TORCH)
         if not TORCH_INDEX or sys.platform != "linux" or installed.partition("+")[0] == version:
             return
         self.session.log(f"Installing PyTorch's CPU build, about 200 MB; other packages take about 100 MB. {_CHOICE}")
@@ -127,7 +132,7 @@ def dot_venv(session: nox.Session) -> Environment:
 
 def cache_tag(environment: Environment) -> str:
     """Returns the name of the environment's Python in the names of build folders, such as `cpython-311`."""
-    return environment.run("python", "-c", "import sys; print(sys.implementation.cache_tag)", silent=True)
+    return environment.asked("import sys; print(sys.implementation.cache_tag)")
 
 
 def build_variables(environment: Environment, with_atb: str = "AUTO") -> dict[str, str]:
@@ -154,17 +159,16 @@ def named(session: nox.Session, default: Sequence[Package]) -> list[Package]:
     return [Package((ROOT / folder).resolve()) for folder in session.posargs] or list(default)
 
 
-def build_wheel(session: nox.Session, package: Package) -> Path:
-    """Builds the wheel of `package` into dist/, in place of an older one, and returns its path."""
-    for old in DIST.glob(f"{package.wheel_prefix}*.whl"):
+def build_wheels(session: nox.Session, *members: Package) -> list[Path]:
+    """Builds the wheels of packages into dist/, in place of older ones, and returns their paths."""
+    for old in (path for package in members for path in DIST.glob(f"{package.wheel_prefix}*.whl")):
         old.unlink()
     session.install("pip")  # environments of uv have none
     # The wheel has to run with and without Ascend's software.
     env = build_variables(Environment(session), with_atb="OFF")
     command = ("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
-    session.run(*command, "--wheel-dir", str(DIST), str(package.folder), env=env)
-    (wheel,) = DIST.glob(f"{package.wheel_prefix}*.whl")
-    return wheel
+    session.run(*command, "--wheel-dir", str(DIST), *(str(package.folder) for package in members), env=env)
+    return [path for package in members for path in DIST.glob(f"{package.wheel_prefix}*.whl")]
 
 
 def check_isa_symbols(session: nox.Session) -> None:
@@ -184,12 +188,12 @@ def core_wheel(session: nox.Session) -> Path:
     """Returns the core's wheel in dist/, built if there is none or if one of its sources is newer."""
     wheels = list(DIST.glob(f"{CORE.wheel_prefix}*.whl"))
     if not wheels:
-        return build_wheel(session, CORE)
+        return build_wheels(session, CORE)[0]
     newest = newest_file(ROOT / "pyproject.toml", ROOT / "CMakeLists.txt", *map(ROOT.joinpath, _CORE_SOURCES))
     if newest.stat().st_mtime <= wheels[0].stat().st_mtime:
         return wheels[0]
     session.log(f"{wheels[0].name} is older than {newest.relative_to(ROOT)}: building it anew")
-    return build_wheel(session, CORE)
+    return build_wheels(session, CORE)[0]
 
 
 def replace_wheels(session: nox.Session, *wheels: str) -> None:
@@ -205,7 +209,7 @@ def install_wheels(session: nox.Session, members: Sequence[Package]) -> None:
     core = core_wheel(session)
     Environment(session).install_torch()
     needed = closure((CORE, *members), PLUGINS)[1:]
-    built = {package: build_wheel(session, package) for package in needed}
+    built = dict(zip(needed, build_wheels(session, *needed), strict=True))
     wheels = [f"{built[one]}[test]" if one in members and one.extra("test") else str(built[one]) for one in needed]
     replace_wheels(session, str(core), *map(str, built.values()))
     session.install(f"{core}[test]", *wheels, silent=False)
@@ -259,7 +263,9 @@ def run_cpp_tests(session: nox.Session, preset: str, programs: Sequence[str] = (
     session.run("cmake", "--build", "--preset", preset, *(["--target", *programs] if programs else []))
     only = ["-R", f"^({'|'.join(programs)})$"] if programs else session.posargs
     if label:
-        only = ["-L", f"^{label}$", "-j", str(os.cpu_count() or 1)]
+        only = ["-L", f"^{label}$"]
+    if programs:
+        only += ["-j", str(os.cpu_count() or 1)]
     session.run("ctest", "--preset", preset, "--no-tests=error", *only)
 
 

@@ -9,6 +9,8 @@
 #include <map>
 #include <string>
 
+#include "cpu/engine/program.h"
+#include "cpu_runtime.h"
 #include "graph_builder.h"
 
 namespace atb_core::test {

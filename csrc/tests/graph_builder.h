@@ -2,19 +2,13 @@
 // Construction of graphs for tests.
 #pragma once
 
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "cpu/engine/program.h"
+#include "graph/graph.h"
 
 namespace atb_core::test {
-
-// All threads share even the smallest node unless `small_work` is set.
-inline std::shared_ptr<Runtime> make_runtime(int threads = 2, double small_work = 0) {
-  return std::make_shared<Runtime>(threads, cpu::Isa::portable, small_work);
-}
 
 class GraphBuilder {
  public:

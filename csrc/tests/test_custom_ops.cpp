@@ -9,6 +9,8 @@
 #include "check.h"
 #include "cpu/engine/custom_op.h"
 #include "cpu/engine/op.h"
+#include "cpu/engine/program.h"
+#include "cpu_runtime.h"
 #include "graph_builder.h"
 
 using namespace atb_core;

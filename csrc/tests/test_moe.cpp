@@ -5,8 +5,10 @@
 #include <cmath>
 #include <numeric>
 
+#include "cpu/engine/program.h"
 #include "cpu/kernels/linear.h"
 #include "cpu/kernels/moe.h"
+#include "cpu_runtime.h"
 #include "graph_builder.h"
 #include "kernel_testing.h"
 

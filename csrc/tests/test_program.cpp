@@ -4,6 +4,8 @@
 #include <thread>
 
 #include "check.h"
+#include "cpu/engine/program.h"
+#include "cpu_runtime.h"
 #include "graph_builder.h"
 
 using namespace atb_core;

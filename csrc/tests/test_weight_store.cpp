@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "check.h"
+#include "cpu/engine/program.h"
+#include "cpu_runtime.h"
 #include "graph_builder.h"
 
 using namespace atb_core;

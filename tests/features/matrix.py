@@ -164,7 +164,7 @@ def covering_rows() -> list[Row]:
                     (level for level in FACTORS[factor] if not apart.intersection(_pairs_with(row, factor, level))),
                     key=lambda level: (
                         sum(pair in missing for pair in _pairs_with(row, factor, level)),
-                        level.name != "",
+                        level.is_cheap,
                     ),
                 )
         row = {factor: row[factor] for factor in FACTORS}

@@ -17,6 +17,7 @@ from runner.templates import CHATML
 from runner.tiny_tokenizers import byte_level
 
 from atb_cli import main, options
+from atb_cli.plugin_commands import plugin_command
 from atb_core.errors import AtbError
 from atb_core.plugins.registry import registry
 from atb_core.runner.outputs import CompletionOutput, FinishReason, RequestMetrics, RequestOutput, StreamChunk
@@ -125,6 +126,8 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
         fake.loaded_with = {"model": model, **loading}
         return fake
 
+    # Commands of other packages take `load_runner` when they are first imported, and would keep this one.
+    plugin_command("profile", frozenset())
     monkeypatch.setattr(options, "load_runner", load)
     return fake
 

@@ -109,9 +109,13 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def expect_sleep(self, seconds: float = 120.0) -> None:
-        """Waits until the main thread sleeps, which it does while it waits for a key."""
+        """Waits until the main thread sleeps, but not for a lock of Python: it waits for a key."""
         deadline = time.monotonic() + seconds
-        while Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+        process = Path(f"/proc/{self.process.pid}")
+        while (
+            "futex" in (process / "wchan").read_text()
+            or (process / "stat").read_text().rpartition(")")[2].split()[0] != "S"
+        ):
             assert time.monotonic() < deadline, "the chat does not wait for a key"
             time.sleep(0.01)
 
