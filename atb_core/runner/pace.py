@@ -25,8 +25,7 @@ class Pace:
     """Measures steps. The sizes depend on time, the tokens that come out do not depend on the sizes."""
 
     def __init__(self) -> None:
-        # Seconds of steps without prompts, by the number of requests in them.
-        self._decode: dict[int, deque[float]] = {}
+        self._decode: dict[int, deque[float]] = {}  # seconds of steps without prompts, by their number of requests
         # Of steps with prompts: the mean number of tokens before each of theirs, and the seconds of each.
         self._tokens: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
         self._draft_costs: deque[float] = deque(maxlen=_STEPS)
@@ -50,14 +49,12 @@ class Pace:
             self._tokens.append((before, rest / tokens))
 
     def _token_seconds(self, context: float) -> float:
-        """Returns the seconds of a prompt's token, by the steps that had about as many tokens before theirs."""
-        if not self._tokens:
-            return 0.0
+        """Returns the seconds of a prompt's token, by the steps that had about as many tokens before theirs, or 0."""
         # Behind more tokens than any had, attention takes its part longer.
         grown = [(abs(n - context), (context + GROWTH) / (n + GROWTH), seconds) for n, seconds in self._tokens]
-        usual = median_low([max(1.0, growth) * seconds for _, growth, seconds in sorted(grown)[:_STEPS]])
+        usual = median_low([max(1.0, growth) * seconds for _, growth, seconds in sorted(grown)[:_STEPS]] or [0.0])
         # One slow step says nothing, two in a row that tokens cost more now.
-        return max(usual, min(growth * seconds for _, growth, seconds in grown[-2:]))
+        return max(usual, min((growth * seconds for _, growth, seconds in grown[-2:]), default=0.0))
 
     def _decode_seconds(self, num_decoding: int) -> tuple[float | None, int]:
         """Returns the seconds of a step of the nearest number of requests without prompts, and how many are further."""
