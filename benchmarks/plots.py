@@ -43,7 +43,8 @@ def roofline(record: dict[str, Any], axes: Any) -> None:
     most = max(row["threads"] for row in record["limits"])
     limits = [row for row in record["limits"] if row["threads"] == most]
     read, products = (statistics.median(row[name] for row in limits) for name in ("read", "products"))
-    intensities = [2**exponent for exponent in range(-2, 13)]
+    # The corner lies between powers of two.
+    intensities = sorted([*(2**exponent for exponent in range(-2, 13)), products / read])
     axes.plot(intensities, [min(products, read * x) * 1e-9 for x in intensities], color="black", label="limits")
     for phase, marker in zip(PHASES, "os", strict=True):
         rows = [row for row in medians(record) if row["phase"] == phase]
@@ -72,12 +73,14 @@ def peers(record: dict[str, Any], axes: Any) -> None:
     for row in record["pairs"]:
         for kind in ("first", "decode"):
             if f"{kind}_ratio" in row:
-                groups[f"{row['peer']}, {row['batch']} x {row['context']}, {kind}"].append(row[f"{kind}_ratio"])
-    names = sorted(groups)
-    middle = [statistics.median(groups[name]) for name in names]
+                groups[row["peer"], row["batch"], row["context"], kind].append(row[f"{kind}_ratio"])
+    # The first one is at the bottom.
+    keys = sorted(groups, reverse=True)
+    names = [f"{peer}, {batch} x {context}, {kind}" for peer, batch, context, kind in keys]
+    middle = [statistics.median(groups[key]) for key in keys]
     errors = [
-        [m - min(groups[name]) for name, m in zip(names, middle, strict=True)],
-        [max(groups[name]) - m for name, m in zip(names, middle, strict=True)],
+        [m - min(groups[key]) for key, m in zip(keys, middle, strict=True)],
+        [max(groups[key]) - m for key, m in zip(keys, middle, strict=True)],
     ]
     axes.barh(names, middle, xerr=errors)
     axes.axvline(1, color="black")
