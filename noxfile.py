@@ -36,6 +36,16 @@ TORCH_VERSIONS = ("2.6.0", "2.9.1", helpers.pinned_torch())
 # Presets of CMakePresets.json.
 CPP_PRESETS = ("plain", "asan", "tsan", "aarch64")
 FAST = ("-m", "not weights and not slow")
+# Tests under sanitizers: those that force each instruction set themselves, and those that are run once with each.
+SANITIZED = (
+    "tests/engine", "tests/ops", "tests/models/test_packed_cache.py", "tests/models/test_packed_weights.py",
+    "tests/runner/test_kv_cache_dtype.py", "tests/e2e/test_bits.py",
+)  # fmt: skip
+SANITIZED_AT_EACH_LEVEL = (
+    "tests/models/test_mixed_steps.py", "tests/runner/test_speculation.py", "tests/runner/test_quantization.py",
+    "plugins/atb-quant/tests/test_models.py", "plugins/atb-gguf/tests/test_blocks.py",
+    "plugins/atb-qwen2/tests/test_qwen2.py",
+)  # fmt: skip
 # A worker for each processor; a worker that is idle takes tests from another.
 PARALLEL = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")
 
@@ -140,11 +150,17 @@ def neon(session: nox.Session) -> None:
 
 @nox.session(name="sanitize-python")
 def sanitize_python(session: nox.Session) -> None:
-    """Runs the tests of the engine and of ops from Python, with the C++ engine built with ASan and UBSan."""
+    """Runs tests of ops, caches, weights, guesses and kits from Python, with the C++ engine under ASan and UBSan."""
     helpers.sanitized_install(session, PURE)
+    env = helpers.sanitizer_variables(session)
     # Reports go to the file descriptor of stderr, which pytest must leave alone.
-    tests = session.posargs or ["tests/engine", "tests/ops"]
-    session.run("pytest", "--capture=sys", *FAST, *tests, env=helpers.sanitizer_variables(session))
+    pytest = ("pytest", "--capture=sys", *FAST)
+    if session.posargs:
+        session.run(*pytest, *session.posargs, env=env)
+        return
+    session.run(*pytest, *SANITIZED, env=env)
+    for level in helpers.instruction_sets(session, env):
+        session.run(*pytest, *SANITIZED_AT_EACH_LEVEL, env={**env, "ATB_CPU_ISA": level})
 
 
 @nox.session(name="atb-coverage")

@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nox
@@ -293,6 +293,12 @@ def sanitizer_variables(session: nox.Session) -> dict[str, str]:
     options = {"detect_leaks": 0, "detect_odr_violation": 0, "allocator_may_return_null": 1}
     asan = ":".join(f"{name}={value}" for name, value in options.items())
     return {"LD_PRELOAD": ":".join(paths), "ASAN_OPTIONS": asan, "UBSAN_OPTIONS": "print_stacktrace=1"}
+
+
+def instruction_sets(session: nox.Session, env: Mapping[str, str]) -> list[str]:
+    """Returns the levels that the installed engine can run on this machine."""
+    script = "from atb_core._cpu import supported_isas; print(*supported_isas())"
+    return str(session.run("python", "-c", script, env=dict(env), silent=True)).split()
 
 
 def minimum_pins() -> list[str]:
