@@ -7,12 +7,17 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from checkpoints import write_w8a8
 
 from atb_core import ModelRunner
 from atb_profile.bench.runs import Ours, Prompts, Subject, Times
+
+Tokens: TypeAlias = npt.NDArray[np.int64]
 
 
 def ours(directory: Path, threads: int, max_model_len: int, quantization: str | None = None) -> Ours:
@@ -56,10 +61,67 @@ class Transformers:
         return Times(first, time.perf_counter() - start)
 
 
+class OpenVino:
+    """OpenVINO's stateful model, as `LLMPipeline` of OpenVINO GenAI runs it, in bfloat16 where the processor has it.
+
+    `optimum-cli` of optimum-intel writes the model; that can be another environment than this one.
+    """
+
+    def __init__(self, directory: Path, threads: int, max_model_len: int) -> None:
+        import openvino
+
+        folder = directory / "openvino"
+        if not (folder / "openvino_model.xml").exists():
+            command = (
+                f"optimum-cli export openvino --task text-generation-with-past --weight-format fp16 --model {directory}"
+            )
+            raise SystemExit(f"{folder} has no model of OpenVINO. Write it (package optimum-intel): {command} {folder}")
+        core = openvino.Core()
+        model = core.read_model(folder / "openvino_model.xml")
+        _keep_last_logits(model)
+        self.request = core.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads}).create_infer_request()
+
+    def times(self, prompts: Prompts, max_tokens: int) -> Times:
+        """Measures one run."""
+        self.request.reset_state()
+        start = time.perf_counter()
+        token = self._next(np.array(prompts), 0)
+        first = time.perf_counter() - start
+        for computed in range(len(prompts[0]), len(prompts[0]) + max_tokens - 1):
+            token = self._next(token, computed)
+        return Times(first, time.perf_counter() - start)
+
+    def _next(self, tokens: Tokens, computed: int) -> Tokens:
+        """Returns the most probable token behind those of each sequence, of which so many are in the cache already."""
+        count, length = tokens.shape
+        inputs = {
+            "input_ids": tokens,
+            "attention_mask": np.ones((count, computed + length), np.int64),
+            "position_ids": np.broadcast_to(np.arange(computed, computed + length), tokens.shape),
+            "beam_idx": np.arange(count, dtype=np.int32),
+        }
+        self.request.infer(inputs)
+        found: Tokens = self.request.get_tensor("logits").data[:, -1].argmax(-1)[:, None]
+        return found
+
+
+def _keep_last_logits(model: Any) -> None:
+    """Lets an OpenVINO model compute the logits of the last position alone, as OpenVINO GenAI does."""
+    from openvino import opset13
+
+    product = model.output("logits").get_node()
+    while product.get_type_name() != "MatMul":
+        product = product.input_value(0).get_node()
+    last = opset13.slice(product.input_value(0), [-1], [np.iinfo(np.int64).max], [1], [1])
+    product.input(0).replace_source_output(last.output(0))
+    model.validate_nodes_and_infer_types()
+
+
 #: Other programs by name: the package that must be installed, and the class. "bfloat16" is our engine with the weights
 #: as they are, for comparison with quantised ones.
 PEERS: dict[str, tuple[str, Callable[[Path, int, int], Subject]]] = {
     "transformers": ("transformers", Transformers),
+    "openvino": ("openvino", OpenVino),
     "bfloat16": ("atb_core", ours),
 }
 
