@@ -8,9 +8,9 @@ from statistics import median_low
 
 from atb_core.runner.scheduler import GROWTH, Batch
 
-# The aim for the longest gap between two tokens, in steps without prompts. A prompt may add what is left when the steps
-# that waited longest for a processor are taken off, within these shares.
-_LONGEST_GAP = 3.0
+# The aim for the longest step, in steps without prompts; with a token's way to its reader, a gap is to be 3. A prompt may
+# add what is left when the steps that waited longest for a processor are taken off, within these shares.
+_LONGEST_STEP = 2.8
 _SHARES_OF_PROMPT = 0.5, 1.3
 # Until both kinds of steps were measured. A processor computes this many tokens in less than a decode step.
 _FIRST_GUESS = 16
@@ -71,7 +71,7 @@ class Pace:
         # A further request takes about what the first token of a prompt does.
         decode += further * self._token_seconds(0)
         # The longest wait of all is taken for one of a kind.
-        share = sorted((*_SHARES_OF_PROMPT, _LONGEST_GAP - 1 - sorted(self._waits)[-2]))[1]
+        share = sorted((*_SHARES_OF_PROMPT, _LONGEST_STEP - 1 - sorted(self._waits)[-2]))[1]
         return max(_SMALLEST, round(share * decode / seconds))
 
     @property
