@@ -8,9 +8,9 @@ from statistics import median_low
 
 from atb_core.runner.scheduler import GROWTH, Batch
 
-# The aim for the longest step, in steps without prompts; with a token's way to its reader, a gap is to be 3. A prompt may
-# add what is left when the steps that waited longest for a processor are taken off, within these shares.
-_LONGEST_STEP = 2.8
+# The aim for the longest step, in steps without prompts; with a token's way to its reader, a gap is to be 3. A prompt
+# may add what is left when the steps that waited longest for a processor are taken off, within these shares.
+_LONGEST_STEP = 2.6
 _SHARES_OF_PROMPT = 0.5, 1.3
 # Until both kinds of steps were measured. A processor computes this many tokens in less than a decode step.
 _FIRST_GUESS = 16

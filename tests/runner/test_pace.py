@@ -64,7 +64,7 @@ def test_a_step_that_waited_for_a_processor_counts_for_nothing() -> None:
     assert pace.chunk_size(8, 0) == 52
 
 
-@pytest.mark.parametrize(("waited", "size"), [(0.2, 52), (0.5, 52), (0.8, 40), (1.05, 30), (9.0, 20)])
+@pytest.mark.parametrize(("waited", "size"), [(0.2, 52), (0.3, 52), (0.6, 40), (0.85, 30), (9.0, 20)])
 def test_prompts_leave_room_for_steps_that_wait(waited: float, size: int) -> None:
     pace = Pace()
     for _ in range(3):
