@@ -182,12 +182,7 @@ class AsyncRunner:
         options: tuple[Any, ...],
         may_be_refused: bool = True,
     ) -> AsyncGenerator[StreamChunk, None]:
-        if len(prompts) != 1:
-            raise RequestError(
-                f"AsyncRunner takes one prompt at a time, not {len(prompts)}", hint="Start a task for each prompt."
-            )
-        if not isinstance(request_id, (str, type(None))):
-            raise RequestError(f"request_id must be a string, not {request_id!r:.100}")
+        _check_arguments(prompts, request_id)
         self._check_open()
         if may_be_refused and self.num_waiting >= self._max_queue_len:
             raise self._turnover.full(self.num_waiting, "requests")
@@ -425,6 +420,16 @@ def _has_all_processors(runner: ModelRunner) -> bool:
     threads = getattr(runner.model.backend, "num_threads", None)
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return threads is not None and threads >= processors
+
+
+def _check_arguments(prompts: list[Any], request_id: Any) -> None:
+    """Raises RequestError unless there is one prompt, with a name that is a string, if it has one."""
+    if len(prompts) != 1:
+        raise RequestError(
+            f"AsyncRunner takes one prompt at a time, not {len(prompts)}", hint="Start a task for each prompt."
+        )
+    if not isinstance(request_id, (str, type(None))):
+        raise RequestError(f"request_id must be a string, not {request_id!r:.100}")
 
 
 def _checked_timeout(seconds: Any) -> float:
