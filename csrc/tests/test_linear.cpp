@@ -264,15 +264,16 @@ TEST(parts_share_one_x) {
   }
 }
 
-// The halves of one weight, and two weights whose last pair of blocks is not full.
+// The halves of one weight, of more gates than a thread keeps sums of, and two weights whose last pair of blocks is not full.
 TEST(a_gate_in_the_products_has_the_bits_of_one_after_them) {
   for (DataType dtype : kTypes) {
     const int64_t k = dtype == DataType::bf16 ? 300 : 100;  // several slices of k for tile registers
-    const Array w = random_array(dtype, 448 * k, 2), bias = random_array(DataType::f32, 448, 3);
+    const Array w = random_array(dtype, 1088 * k, 2), bias = random_array(DataType::f32, 1088, 3);
     for (Isa isa : supported_isas()) {
-      const Packed whole(isa, w, 448, k), narrow(isa, w, 50, k);
-      for (const auto& [second, count, up] : {std::tuple{&whole, 224, 224}, std::tuple{&narrow, 50, 0}}) {
-        for (int64_t m : {1, 3, 18, 300}) {
+      const Packed whole(isa, w, 1088, k), narrow(isa, w, 50, k);
+      for (const auto& [second, count, up, most] :
+           {std::tuple{&whole, 544, 544, 40}, std::tuple{&narrow, 50, 0, 300}}) {
+        for (int64_t m : {1, 3, 18, most}) {
           const Array x = random_array(dtype, m * k, 1);
           Array sides(dtype, 2 * m * count), apart(dtype, m * count, 0x55), together(dtype, m * count, 0x55);
           LinearPart parts[] = {
@@ -286,8 +287,11 @@ TEST(a_gate_in_the_products_has_the_bits_of_one_after_them) {
           on_threads(1, {}, [&](const Worker& worker) { kernel_table(isa).activation(swiglu, worker); });
           CHECK(can_gate(parts));
           for (LinearPart& part : parts) part.out = together.bytes.data(), part.out_ld = count;
-          run(isa, {x.bytes.data(), dtype, m, k, k, parts, true}, 2);
-          CHECK(together.bytes == apart.bytes);
+          for (int threads : {1, 2}) {
+            std::fill(together.bytes.begin(), together.bytes.end(), std::byte{0x55});
+            run(isa, {x.bytes.data(), dtype, m, k, k, parts, true}, threads);
+            CHECK(together.bytes == apart.bytes);
+          }
         }
       }
     }

@@ -84,14 +84,18 @@ class LinearRun {
   // The parts whose blocks tasks are made of: a gate brings its other part with it.
   std::span<const LinearPart> parts() const { return gated() ? args_.parts.first(1) : args_.parts; }
   bool gated() const { return args_.gated; }
+  // Returns true if each weight is used once, by rows that are in registers or L1.
+  bool reads_once() const { return rows_.groups == 1; }
   void plan_columns();
   int64_t task_width(int64_t blocks) const;
+  int64_t next_width(int64_t left) const;
+  void run_of_blocks(const LinearPart& part, int64_t block, int64_t block_end);
   std::byte* prepared(int64_t group, int64_t step) const;
   void panel(const LinearPart& part, int64_t block, int64_t block_end, int64_t row_block);
   Tile tile(const LinearPart& part, int64_t block, int64_t index) const;
   int64_t tile_size(int64_t row_block) const;
   const std::byte* weights(const Tile& tile, int64_t step) const;
-  void slice(const Tile& tile, const std::byte* next, int64_t step, int64_t row_block, float* acc);
+  void slice(const Tile& tile, const std::byte* next, int64_t step, int64_t row_block, float* acc, int64_t from_gate);
   FinishJob finish_job(const Tile& tile, int64_t group, const float* acc) const;
   void finish(FinishJob job, const Tile& tile, int64_t group, const float* gate_acc) const;
   const std::byte* set_prefetch(const std::byte* next, int64_t groups, TileJob& job) const;
