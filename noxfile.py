@@ -135,7 +135,10 @@ def typing(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("kind", CPP_PRESETS, ids=CPP_PRESETS)
 def cpp(session: nox.Session, kind: str) -> None:
-    """Builds and runs the C++ tests: plain, with ASan and UBSan, with TSan, or for aarch64 under qemu's emulation."""
+    """Builds and runs the C++ tests: plain, with ASan and UBSan, with TSan, or for aarch64 under qemu's emulation.
+
+    Those with sanitizers take about 25 minutes each on two cores, half of it to compile.
+    """
     session.install("cmake>=3.26", "ninja")
     helpers.run_cpp_tests(session, kind)
 
@@ -150,7 +153,10 @@ def neon(session: nox.Session) -> None:
 
 @nox.session(name="sanitize-python")
 def sanitize_python(session: nox.Session) -> None:
-    """Runs tests of ops, caches, weights, guesses and kits from Python, with the C++ engine under ASan and UBSan."""
+    """Runs tests of ops, caches, weights, guesses and kits from Python, with the C++ engine under ASan and UBSan.
+
+    To compile takes about 10 minutes on two cores, the tests about 25.
+    """
     helpers.sanitized_install(session, PURE)
     env = helpers.sanitizer_variables(session)
     # Reports go to the file descriptor of stderr, which pytest must leave alone.

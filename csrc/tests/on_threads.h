@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "atb_core/error.h"
 #include "cpu/flush_denormals.h"
 #include "cpu/worker.h"
 
@@ -16,13 +17,18 @@ namespace atb_core::test {
 // Memory of exactly this size, so that sanitizers see what is written behind it.
 class Exact {
  public:
-  explicit Exact(size_t bytes)
-      : bytes_(bytes),
-        data_(static_cast<std::byte*>(std::aligned_alloc(kAlignment, align_up(bytes + 1))), &std::free) {}
+  explicit Exact(size_t bytes) : bytes_(bytes), data_(allocated(bytes), &std::free) {}
   std::byte* data() const { return data_.get(); }
   size_t bytes() const { return bytes_; }
 
  private:
+  // aligned_alloc() wants a multiple of the alignment, behind which an overrun of less than a line would go unseen.
+  static std::byte* allocated(size_t bytes) {
+    void* data = nullptr;
+    if (posix_memalign(&data, kAlignment, bytes) != 0) fail("out of memory: ", bytes, " bytes could not be allocated");
+    return static_cast<std::byte*>(data);
+  }
+
   size_t bytes_;
   std::unique_ptr<std::byte, decltype(&std::free)> data_;
 };

@@ -148,12 +148,15 @@ void check_packed(const Sequences& s, const Cache& cache, cpu::PagedAttentionArg
                   ScratchSize scratch) {
   const Array expected = out;
   Array k = cache.k, v = cache.v;
+  for (Array* each : {&k, &v}) each->fill([](int64_t) { return NAN; });
+  const Array no_k = k, no_v = v;
   args.k_cache = k;
   args.v_cache = v;
   args.packed_kv = true;
   for (const Isa isa : cpu::supported_isas())
     for (const int threads : {1, 2, 3}) {
-      for (Array* each : {&k, &v}) each->fill([](int64_t) { return NAN; });
+      k.assign(no_k);
+      v.assign(no_v);
       out.fill([](int64_t) { return 0; });
       const cpu::ReshapeAndCacheArgs store{s.k, s.v, k, v, cache.slots, true};
       CHECK(!run(isa, threads, &KernelTable::reshape_and_cache, store).has_value());

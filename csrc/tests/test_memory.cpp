@@ -7,8 +7,13 @@
 #include <utility>
 #include <vector>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include "atb_core/types.h"
 #include "check.h"
+#include "on_threads.h"
 
 using namespace atb_core;
 
@@ -44,6 +49,17 @@ TEST(buffers_are_aligned_and_their_own) {
     CHECK(holds(buffers[i], static_cast<int>(i)));
   }
 }
+
+#if defined(__SANITIZE_ADDRESS__)
+TEST(the_first_byte_behind_a_small_buffer_is_guarded) {
+  for (const size_t bytes : {1, 63, 65, (128 << 10) - 1}) {
+    const Buffer buffer(bytes);
+    const test::Exact exact(bytes);
+    for (const std::byte* data : {buffer.data(), exact.data()})
+      CHECK(!__asan_address_is_poisoned(data + bytes - 1) && __asan_address_is_poisoned(data + bytes));
+  }
+}
+#endif
 
 TEST(a_freed_buffer_leaves_its_neighbours_alone) {
   std::vector<Buffer> buffers;
