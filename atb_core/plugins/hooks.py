@@ -63,7 +63,11 @@ class Hooks:
                 check_names()
                 # Set first: an implementation may itself need a hook.
                 self._loaded = True
-                self._load_installed()
+                # pluggy calls the last one first; this way plugins come in the order of their names.
+                for distribution in reversed(installed()):
+                    for entry in distribution.entries:
+                        if entry.group == HOOKS:
+                            self._load(distribution, entry)
             if point.hook not in self._contributions:
                 self._points[point.hook] = point
                 contributions = self._contributions[point.hook] = []
@@ -71,13 +75,6 @@ class Hooks:
             if self.failed and settings().plugins.strict:
                 raise next(iter(self.failed.values()))
             return list(self._contributions[point.hook])
-
-    def _load_installed(self) -> None:
-        # pluggy calls the last one first; this way plugins come in the order of their names.
-        for distribution in reversed(installed()):
-            for entry in distribution.entries:
-                if entry.group == HOOKS:
-                    self._load(distribution, entry)
 
     def _load(self, distribution: Installed, entry: Entry) -> None:
         owner = distribution.owner(entry)

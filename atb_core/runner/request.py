@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from atb_core.errors import RequestError
+from atb_core.errors import RequestError, shown
 from atb_core.runner.detokenizer import Detokenizer
 from atb_core.runner.outputs import CompletionOutput, FinishReason, Logprob, RequestOutput, StreamChunk
 from atb_core.runner.prompts import Chat, EncodedPrompt, PromptEncoder
@@ -81,8 +81,7 @@ class Call:
     """
 
     def __init__(self, requests: list[Request], streams: bool, notify: Callable[[], None] | None = None) -> None:
-        self.requests = requests
-        self.streams = streams
+        self.requests, self.streams = requests, streams
         self.awake = Signal()
         self.notify = notify or self.awake.set
         self.chunks: deque[StreamChunk] = deque()
@@ -167,10 +166,9 @@ class Request:
         self.result.outputs.append(self.completion)
         self.token_ids = list(prompt)
         self.call: Call
-        self.arrival = -1
         self.drafter: Drafter | None = None
         self.block_table: list[int] = []
-        self.num_computed = 0
+        self.arrival, self.num_computed = -1, 0
         self.block_keys: list[bytes] = []
         self.min_total = len(prompt) + params.min_tokens
         if params.logprobs is not None:
@@ -309,6 +307,11 @@ class RequestFactory:
         limit = self._encoder.max_model_len
         if params.max_tokens is not None:
             limit = min(limit, len(token_ids) + params.max_tokens)
+        if params.min_tokens > limit - len(token_ids):
+            text = (
+                f"min_tokens={shown(params.min_tokens)} do not fit into the context of {limit} tokens behind the prompt"
+            )
+            raise RequestError(text, hint="Shorten the prompt, or lower min_tokens.")
         stop_ids = self._stop_ids(params)
         self._check_ids("logit_bias", params.logit_bias or ())
         if params.stop and self._tokenizer is None:

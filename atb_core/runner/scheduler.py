@@ -75,7 +75,7 @@ class Scheduler:
         blocks: The cache's blocks.
         max_num_seqs: Largest number of requests in a step.
         chunk_size: Returns the number of tokens of a prompt for a step in which so many others get their next token for
-            a stream, by how many tokens are before them.
+            a stream, or none does and another prompt may come, by how many tokens are before them.
         draft_cost: Time of one guessed token in a step, relative to a step without.
     """
 
@@ -91,19 +91,16 @@ class Scheduler:
         mixes_adapters: bool = True,
         make_drafter: Callable[[], Drafter] | None = None,
     ) -> None:
-        self.blocks = blocks
-        self.max_num_seqs = max_num_seqs
+        self.blocks, self.max_num_seqs = blocks, max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
         self.chunk_size: Callable[[int, int], int] = lambda num_decoding, context: max_num_batched_tokens
         self._ask_can_mix = can_mix
         self._mixes: bool | None = None
-        self._shares_prefixes = shares_prefixes
-        self._max_adapters = max_adapters
-        self._mixes_adapters = mixes_adapters
-        self._make_drafter = make_drafter
+        self._max_adapters, self._mixes_adapters = max_adapters, mixes_adapters
+        self._shares_prefixes, self._make_drafter = shares_prefixes, make_drafter
         self.draft_cost = 0.0
         self._arrivals = itertools.count()
-        self._left_out_decode = self._has_preempted = self._oldest_first = False
+        self._left_out_decode = self._has_preempted = self._has_passed = False
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
 
@@ -120,8 +117,7 @@ class Scheduler:
         # The adapters of the step, None for requests without one.
         adapters: set[Adapter | None] = set()
         decoding = self._make_room_for_decode(adapters)
-        prompts: list[Request] = []
-        counts: list[int] = []
+        prompts, counts = list[Request](), list[int]()
         if (self.waiting or len(decoding) < len(self.running)) and not (self._left_out_decode and decoding):
             prompts, counts = self._take_prompts(decoding, adapters)
         self._left_out_decode = False
@@ -190,8 +186,7 @@ class Scheduler:
 
     def _take_prompts(self, decoding: list[Request], adapters: set[Adapter | None]) -> tuple[list[Request], list[int]]:
         """Returns the prompts that take part in a step, and the number of tokens that each brings."""
-        prompts: list[Request] = []
-        counts: list[int] = []
+        prompts, counts = list[Request](), list[int]()
         candidates = self._candidates(self.max_num_seqs - len(decoding))
         num_chunks = 0
         # A call does not wait for its own prompts.
@@ -216,6 +211,10 @@ class Scheduler:
             if num_chunks:
                 size, reading = min(size, num_chunks * self.chunk_size(len(decoding), start)), tokens_of_reading(start)
             limit = int(left * (size + reading)) - reading
+            is_first_to_wait = not prompts and (rest > limit or len(candidates) == 1)
+            if request.call.streams and not decoding and (request.num_computed or is_first_to_wait):
+                # Who comes meanwhile waits for one chunk, and who passes the prompt for as much as it brings itself.
+                limit = min(limit, sum(counts) or self.chunk_size(0, start))
             # Evaluated from left to right: only a prompt that is too long asks whether it may be cut.
             is_cut = rest > limit and not request.wants_prompt_logprobs and self._can_mix()
             has_place = not prompts or (rest <= limit or (is_cut and limit > 0))
@@ -224,7 +223,7 @@ class Scheduler:
             prompts.append(request)
             counts.append(limit if is_cut else rest)
             left -= Fraction(counts[-1] + reading, size + reading)
-            if request.wants_prompt_logprobs:
+            if request.wants_prompt_logprobs or is_cut:
                 break
             if self._shares_prefixes:
                 computing.update(self._keys(request, len(request) // self.blocks.block_size))
@@ -233,19 +232,20 @@ class Scheduler:
     def _candidates(self, places: int) -> list[Request]:
         """Returns requests whose prompts are to be computed, those that have begun first.
 
-        Beside a prompt in chunks, in every other step those come first that have the least left. Nobody gets blocks
-        before those that are older.
+        Beside a prompt in chunks, those come first that have the least left, unless they did in the step before. Nobody
+        gets blocks before those that are older.
         """
         begun = [each for each in sorted(self.running, key=_age) if not (each.is_decoding or each.is_paused)]
         # What was just taken from one request is not for another that is no older.
         waiting = (each for each in self.waiting if not (each.is_paused or self._has_preempted))
         found = [*begun[: max(0, places)], *itertools.islice(waiting, max(0, places - len(begun)))]
-        self._oldest_first = not (begun and self._oldest_first)
-        if not self._oldest_first:
+        oldest = found[:1]
+        if begun and not self._has_passed:
             sizes = (0 if each.block_table else self.blocks.blocks_for(len(each) + 1) for each in found)
             pairs = zip(found, itertools.accumulate(sizes), strict=True)
             fitting = (each for each, size in pairs if size <= self.blocks.num_free)
             found = sorted(fitting, key=lambda each: len(each) - each.num_computed)
+        self._has_passed = found[:1] != oldest
         return found
 
     def _in_cache(self, request: Request, computing: set[bytes]) -> tuple[list[bytes], bool]:

@@ -490,6 +490,23 @@ def test_short_prompts_need_not_wait_for_the_end_of_a_long_one(decodes: bool) ->
         assert request.result.token_ids == expected_greedy(prompt, 2)
 
 
+def test_a_prompt_that_is_alone_is_taken_in_chunks_for_those_that_may_come() -> None:
+    setup = make(mixes=True, max_prefill=40, chunk_size=6)
+    long = Call([make_request(1, [1] * 50, SamplingParams(max_tokens=1))], streams=True)
+    shorts = {n: Call([make_request(n, [n] * n, SamplingParams(max_tokens=1))], streams=True) for n in (2, 3, 4)}
+    # They come while the steps of these numbers run.
+    setup.model.before_step = lambda step: setup.loop.submit(shorts[step]) if step in shorts else None
+    for _ in setup.loop.chunks(long):
+        pass
+    # The long one adds no more to a step than those that pass it, which they do not in two steps in a row.
+    assert setup.model.tokens_per_step == [6, 6, 6, 2 + 2, 6, 3 + 4 + 7, 6, 6, 5]
+    assert all(call.is_over and call.error is None for call in shorts.values())
+    # Where nobody waits for a first token, steps are as long as they may be.
+    setup = make(mixes=True, max_prefill=40, chunk_size=6)
+    assert [*setup.loop.chunks(Call([make_request(1, [1] * 50, SamplingParams(max_tokens=1))], streams=False))] == []
+    assert setup.model.tokens_per_step == [40, 10]
+
+
 def test_short_prompts_without_room_in_the_cache_take_nothing_from_a_long_one() -> None:
     setup = make(num_blocks=16, mixes=True, max_prefill=6)
     long = Call([make_request(1, [1] * 59, SamplingParams(max_tokens=2))], streams=True)

@@ -25,6 +25,15 @@ def step(num_decoding: int, num_prompt_tokens: int = 0, num_guesses: int = 0, co
     return Batch("mixed", decoding + prompts, counts, num_decoding, drafts)
 
 
+def test_a_prompt_without_others_beside_it_is_taken_in_chunks_of_half_a_second() -> None:
+    pace = Pace()
+    assert pace.chunk_size(0, 0) == 256
+    for seconds, tokens in ((1.0, 500), (0.1, 5000), (9.0, 256)):
+        for _ in range(20):
+            pace.note(step(0, 1000), seconds)
+        assert pace.chunk_size(0, 0) == tokens
+
+
 def test_a_prompt_adds_a_good_deal_more_than_a_step_without_takes() -> None:
     pace = Pace()
     assert pace.chunk_size(8, 0) == 16

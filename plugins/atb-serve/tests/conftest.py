@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,3 +51,15 @@ def client(served: Served) -> Iterator[openai.OpenAI]:
     """OpenAI's client of `served`."""
     with served.openai() as client:
         yield client
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines of the log of requests."""
+    found: list[str] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: found.append(record.getMessage()))
+    logger = logging.getLogger("atb_serve.requests")
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "isEnabledFor", lambda level: True)
+    return found

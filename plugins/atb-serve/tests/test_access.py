@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -149,18 +148,6 @@ def test_paths_and_methods_that_do_not_exist(http: httpx.Client) -> None:
     assert answer.json()["error"]["code"] == "not_found"
 
 
-@pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The lines of the log of requests."""
-    found: list[str] = []
-    handler = logging.Handler()
-    monkeypatch.setattr(handler, "emit", lambda record: found.append(record.getMessage()))
-    logger = logging.getLogger("atb_serve.requests")
-    monkeypatch.setattr(logger, "handlers", [handler])
-    monkeypatch.setattr(logger, "isEnabledFor", lambda level: True)
-    return found
-
-
 def test_a_request_is_one_line_of_json_without_its_text(http: httpx.Client, lines: list[str]) -> None:
     body = {"model": "tiny", "prompt": "[greet]", "max_tokens": 3}
     answer = http.post("/v1/completions?secret", json=body, headers={"X-Request-Id": "abc-1"})
@@ -187,7 +174,9 @@ def test_an_error_in_a_stream_that_has_begun_is_in_the_log(http: httpx.Client, l
         assert answer.status_code == 200
         assert "special token" in [*answer.iter_lines()][-2]
     wait_until(lambda: len(lines) == 1)
-    assert json.loads(lines[0])["error"] == "invalid_grammar"
+    line = json.loads(lines[0])
+    assert line["error"] == "invalid_grammar"
+    assert line["completion_tokens"] > 0 and line["finish_reasons"] == ["abort"]
 
 
 def test_the_log_has_prompts_and_answers_if_asked_for(make_server: Callable[..., Any], lines: list[str]) -> None:

@@ -282,10 +282,17 @@ def test_nothing_is_left_of_requests_that_come_and_go_at_random(
 ) -> None:
     monkeypatch.setattr("atb_core.runner.request.MAX_UNREAD_CHUNKS", 4)
     runner, chance = open_runner(num_blocks=18), random.Random(seed)
+    ended: list[int] = []
 
     async def ask(served: AsyncRunner, number: int, end: str) -> None:
         prompt = [*[7, 3, 9, 1] * chance.randrange(8), number % 5]
-        chunks, tokens = served.generate(prompt, greedy(20), f"request {number}"), []
+        tokens: list[int] = []
+
+        def on_end(output: RequestOutput, generated: int) -> None:
+            ended.append(number)
+            assert len(tokens) <= generated <= 20 and (generated == 20 or end in ("leave", "abort", "cancel"))
+
+        chunks = served.generate(prompt, greedy(20), f"request {number}", on_end=on_end)
         async with aclosing(chunks):
             async for chunk in chunks:
                 tokens.append(chunk.token_id)
@@ -311,6 +318,9 @@ def test_nothing_is_left_of_requests_that_come_and_go_at_random(
         results = await asyncio.gather(*tasks, return_exceptions=True)
         for result, end in zip(results, tasks.values(), strict=True):
             assert result is None or (end == "cancel" and isinstance(result, asyncio.CancelledError))
+        # One that was cancelled may not have become a request.
+        assert len(ended) == len(set(ended))
+        assert {number for number, end in enumerate(tasks.values()) if end != "cancel"} <= set(ended)
 
     run(runner, work)
 

@@ -29,6 +29,35 @@ def test_the_default_is_sixteen_tokens(client: openai.OpenAI) -> None:
     assert answer.choices[0].finish_reason == "length"
 
 
+LONG = "x" * 470 + "[count]"
+LONG_CHAT = {"messages": [{"role": "user", "content": LONG}]}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("path", "body", "end"),
+    [
+        ("completions", {"prompt": LONG, "max_tokens": 32_000}, '"finish_reason":"length"'),
+        ("chat/completions", {**LONG_CHAT, "max_tokens": 32_000}, '"finish_reason":"length"'),
+        ("chat/completions", {**LONG_CHAT, "max_completion_tokens": 32_000}, '"finish_reason":"length"'),
+        ("responses", {"input": LONG, "max_output_tokens": 32_000}, '"status":"incomplete"'),
+    ],
+)
+def test_more_tokens_than_the_context_has_room_for_are_an_upper_bound(
+    http: httpx.Client, path: str, body: dict[str, Any], end: str, stream: bool
+) -> None:
+    answer = http.post(f"/v1/{path}", json={**body, "stream": stream})
+    assert answer.status_code == 200
+    assert end in answer.text
+
+
+def test_more_tokens_than_there_is_room_for_cannot_be_the_least(http: httpx.Client) -> None:
+    body = {"prompt": "x" * 500, "max_tokens": 32_000}
+    assert http.post("/v1/completions", json={**body, "min_tokens": 12}).status_code == 200
+    answer = http.post("/v1/completions", json={**body, "min_tokens": 13})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "min_tokens")
+
+
 def test_token_ids_and_lists_of_both_kinds_are_prompts(client: openai.OpenAI, served: Any) -> None:
     ids = served.runner.tokenizer.encode("[greet]")
     for prompt in (ids, [ids], ["[greet]"]):

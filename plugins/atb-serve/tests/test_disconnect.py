@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import socket
 import threading
 from collections.abc import Callable
@@ -22,6 +21,8 @@ from atb_serve.http import _Patience
 from atb_serve.settings import Limits, ServeSettings
 
 COUNT: dict[str, Any] = {"prompt": "[count]", "max_tokens": 500, "ignore_eos": True}
+# Answers of one token without end, so that no machine is done with them in time.
+ENDLESS: dict[str, Any] = {**COUNT, "prompt": ["[count]"] * 128, "n": 2, "temperature": 1.0, "seed": 1}
 
 
 def is_idle(served: Any) -> bool:
@@ -32,11 +33,17 @@ def is_idle(served: Any) -> bool:
 
 
 def counts(served: Any) -> list[float]:
-    """Requests that ended early, tokens of prompts, and generated ones, in the metrics."""
-    with served.http() as http:
-        text = http.get("/metrics").text
-    names = ('request_success_total{finished_reason="abort",', "prompt_tokens_total{", "generation_tokens_total{")
-    return [float(re.search(rf"^atb_{re.escape(name)}.*}} (\S+)$", text, re.MULTILINE)[1]) for name in names]  # type: ignore[index]
+    """Tokens of prompts, generated ones, and completions that ended early, in the metrics."""
+    registry, model = served.app.state.server.metrics.registry, {"model_name": "tiny"}
+    tokens = [registry.get_sample_value(f"atb_{name}_tokens_total", model) for name in ("prompt", "generation")]
+    return [*tokens, registry.get_sample_value("atb_request_success_total", {**model, "finished_reason": "abort"})]
+
+
+def logged(line: str, status: int) -> list[float]:
+    """The same in the line of a request."""
+    facts = json.loads(line)
+    assert facts["status"] == status
+    return [facts["prompt_tokens"], facts["completion_tokens"], facts["finish_reasons"].count("abort")]
 
 
 def send_raw(url: str, path: str, body: dict[str, Any]) -> socket.socket:
@@ -48,19 +55,23 @@ def send_raw(url: str, path: str, body: dict[str, Any]) -> socket.socket:
     return connection
 
 
+@pytest.mark.parametrize("path", ["completions", "chat/completions", "responses"])
 @pytest.mark.parametrize("stream", [True, False])
-def test_leaving_ends_the_request_and_frees_its_blocks(served: Any, stream: bool) -> None:
+def test_leaving_ends_the_request_and_frees_its_blocks(served: Any, stream: bool, path: str, lines: list[str]) -> None:
     engine = served.app.state.server.models["tiny"].engine
     before = counts(served)
-    connection = send_raw(served.url, "/v1/completions", {**COUNT, "stream": stream})
+    prompt = {"completions": "prompt", "chat/completions": "messages", "responses": "input"}[path]
+    body = {prompt: [{"role": "user", "content": "[count]"}] if prompt == "messages" else "[count]", "stream": stream}
+    connection = send_raw(served.url, f"/v1/{path}", {**body, **({"max_tokens": 500} if prompt == "prompt" else {})})
     if stream:
         connection.recv(100)
     else:
         wait_until(lambda: engine.num_running > 0)
     connection.close()
-    wait_until(lambda: is_idle(served))
-    ended, prompt, generated = (now - then for now, then in zip(counts(served), before, strict=True))
-    assert (ended, prompt) == (1, 1) and (generated > 0 or not stream)
+    wait_until(lambda: is_idle(served) and len(lines) == 1)
+    tokens, generated, ended = (now - then for now, then in zip(counts(served), before, strict=True))
+    assert tokens > 0 and ended == 1 and (generated > 0 or not stream)
+    assert logged(lines[0], 499) == [tokens, generated, ended]
 
 
 def test_a_stream_that_is_left_early_ends(client: openai.OpenAI, served: Any) -> None:
@@ -96,11 +107,16 @@ def test_a_full_queue_is_refused_and_can_be_tried_again(make_server: Callable[..
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
 
 
-def test_a_request_that_takes_too_long_is_ended(make_server: Callable[..., Any]) -> None:
-    with make_server(settings=ServeSettings(Limits(request_timeout=1e-6))) as served, served.http() as http:
-        answer = http.post("/v1/completions", json=COUNT)
+@pytest.mark.parametrize("seconds", [1e-6, 0.3])
+def test_a_request_that_takes_too_long_is_ended(
+    make_server: Callable[..., Any], lines: list[str], seconds: float
+) -> None:
+    with make_server(settings=ServeSettings(Limits(request_timeout=seconds))) as served, served.http() as http:
+        answer = http.post("/v1/completions", json=ENDLESS)
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
-        wait_until(lambda: is_idle(served))
+        wait_until(lambda: is_idle(served) and len(lines) == 1)
+        assert logged(lines[0], 504) == counts(served)
+        assert (counts(served)[1] > 0) == (seconds == 0.3)
 
 
 def test_a_stream_that_nobody_reads_is_ended(make_server: Callable[..., Any]) -> None:
@@ -156,18 +172,17 @@ def test_only_a_wait_that_is_too_long_ends_a_stream() -> None:
     assert not asyncio.run(is_ended_after(59.0))
 
 
-def test_requests_that_take_longer_than_the_server_waits_are_told(make_server: Callable[..., Any]) -> None:
+def test_requests_that_take_longer_than_the_server_waits_are_told(
+    make_server: Callable[..., Any], lines: list[str]
+) -> None:
     with ThreadPoolExecutor(1) as threads:
         with make_server(drain=1) as served:
             engine = served.app.state.server.models["tiny"].engine
-            # Answers of one token without end, so that no machine is done with them in time.
-            body = {"prompt": ["[count]"] * 128, "n": 2, "temperature": 1.0, "seed": 1, "max_tokens": 500}
-            answer = threads.submit(
-                httpx.post, f"{served.url}/v1/completions", json={**body, "ignore_eos": True}, timeout=300
-            )
+            answer = threads.submit(httpx.post, f"{served.url}/v1/completions", json=ENDLESS, timeout=300)
             wait_until(lambda: engine.num_running > 0)
         assert answer.result().status_code == 503
         assert answer.result().json()["error"]["code"] == "ended"
+        assert logged(lines[0], 503) == counts(served) and counts(served)[1] > 0
 
 
 def test_a_server_that_ends_lets_running_requests_finish(make_server: Callable[..., Any]) -> None:

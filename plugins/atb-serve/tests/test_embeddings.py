@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from serving import wait_until
 
 from atb_serve.settings import Limits, ServeSettings
 
@@ -87,3 +89,21 @@ def test_streams_go_on_beside_embeddings(served: Any) -> None:
         assert http.post("/v1/completions", json=body).json()["choices"] == whole
         assert {each.result().status_code for each in asked} == {200}
     assert served.runner.num_free_blocks == served.runner.num_blocks
+
+
+def test_inputs_that_were_computed_before_the_end_of_a_request_are_counted(
+    make_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    with make_server(settings=ServeSettings(Limits(request_timeout=0.3))) as served, served.http() as http:
+        go_on, embed = threading.Event(), served.runner.embed
+
+        def waiting(prompt: Any, **options: Any) -> Any:
+            assert len(prompt["prompt_token_ids"]) == 1 or go_on.wait(60)
+            return embed(prompt, **options)
+
+        monkeypatch.setattr(served.runner, "embed", waiting)
+        assert http.post("/v1/embeddings", json={"input": ["a", "b" * 300]}).status_code == 504
+        go_on.set()
+        wait_until(lambda: len(lines) == 1)
+        counted = served.app.state.server.metrics.registry.get_sample_value
+        assert json.loads(lines[0])["prompt_tokens"] == counted("atb_prompt_tokens_total", {"model_name": "tiny"}) == 1

@@ -197,6 +197,8 @@ def test_leaving_an_answer_ends_its_request(model: Path) -> None:
         await answer.aclose()
         while await replica.num_running():
             await asyncio.sleep(0.01)
+        labels = {"path": "/v1/completions", "status": "499"}
+        assert replica._app.state.server.metrics.registry.get_sample_value("atb_http_requests_total", labels) == 1
 
     with_replica(model, use)
 

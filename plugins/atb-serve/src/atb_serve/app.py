@@ -33,7 +33,7 @@ from atb_serve.state import ServerState
 from atb_serve.tokens import detokenize, tokenize
 
 if TYPE_CHECKING:
-    from atb_core import ModelRunner, RequestOutput
+    from atb_core import ModelRunner
 
 ROUTES = (
     ("GET", "/", page),
@@ -88,12 +88,6 @@ def make_app(runner: ModelRunner, names: Sequence[str], settings: ServeSettings)
         models[name] = model.with_adapter(name)
     for each in models.values():
         metrics.begin(each.name)
-
-    def aborted(output: RequestOutput, generated: int, adapter_id: str | None) -> None:
-        # What ends after its adapter was unloaded counts for the model itself.
-        metrics.ended(adapter_id if adapter_id in models else model.name, output, generated)
-
-    model.engine.on_abort = aborted
     has_keys = bool(settings.access.key_hashes)
     app.state.server = ServerState(models, settings.limits, metrics, has_keys, settings.log_texts, settings.lora_dir)
     return app

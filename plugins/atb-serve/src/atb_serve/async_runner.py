@@ -35,6 +35,8 @@ _PATIENCE = 0.01
 # Turns of the event loop in which a connection that waits becomes a request that is prepared.
 _TURNS = 4
 
+OnEnd = Callable[[RequestOutput, int], object]
+
 
 class AsyncRunner:
     """Serves requests of many tasks with one `ModelRunner`: they come and go at any step and share batches.
@@ -63,8 +65,6 @@ class AsyncRunner:
         self._num_arriving = self._num_encoding = 0
         self._encoding = ThreadPoolExecutor(_ENCODING_THREADS, thread_name_prefix="atb-encode")
         self._is_closed = False
-        #: Is called with the output of a request that ends early, the number of its tokens so far, and its adapter.
-        self.on_abort: Callable[[RequestOutput, int, str | None], object] = lambda output, generated, adapter_id: None
 
     @property
     def num_running(self) -> int:
@@ -88,6 +88,7 @@ class AsyncRunner:
         timeout: float | None = None,
         token_mask: TokenMaskFactory | None = None,
         adapter_id: str | None = None,
+        on_end: OnEnd = lambda output, generated: None,
     ) -> AsyncGenerator[StreamChunk, None]:
         """Continues one prompt.
 
@@ -103,6 +104,8 @@ class AsyncRunner:
             timeout: Seconds within which the request has to be finished.
             token_mask: As for `ModelRunner.generate`.
             adapter_id: Name of an adapter; `None`: the model without one.
+            on_end: Is called when the request ends, at its last token or early, with its output and the number of
+                tokens that it has got.
 
         Yields:
             The chunks of all `n` completions; the last one has the `output`.
@@ -114,7 +117,7 @@ class AsyncRunner:
             EngineError: A step failed.
         """
         options = ((add_generation_prompt, tools, chat_template_kwargs), token_mask, adapter_id)
-        return self._run(split_prompts(prompt), sampling_params, request_id, timeout, options)
+        return self._run(split_prompts(prompt), sampling_params, request_id, timeout, options, on_end)
 
     def chat(
         self,
@@ -128,10 +131,11 @@ class AsyncRunner:
         timeout: float | None = None,
         token_mask: TokenMaskFactory | None = None,
         adapter_id: str | None = None,
+        on_end: OnEnd = lambda output, generated: None,
     ) -> AsyncGenerator[StreamChunk, None]:
         """Answers one chat, a list of dicts with `role` and `content`; all else is as for `generate`."""
         options = ((add_generation_prompt, tools, chat_template_kwargs), token_mask, adapter_id)
-        return self._run(split_chats(messages), sampling_params, request_id, timeout, options)
+        return self._run(split_chats(messages), sampling_params, request_id, timeout, options, on_end)
 
     async def abort(self, request_id: str) -> None:
         """Ends a request: its generator ends after the chunks so far. An unknown name is one that has ended already."""
@@ -180,6 +184,7 @@ class AsyncRunner:
         request_id: str | None,
         timeout: float | None,
         options: tuple[Any, ...],
+        on_end: OnEnd = lambda output, generated: None,
         may_be_refused: bool = True,
     ) -> AsyncGenerator[StreamChunk, None]:
         _check_arguments(prompts, request_id)
@@ -217,7 +222,8 @@ class AsyncRunner:
                 await stream.wait()
                 while stream.call.chunks:
                     taken += 1
-                    if stream.call.chunks[0].output is not None:
+                    if stream.call.chunks[0].output is not None and result is not None:
+                        on_end(result, taken)
                         result = None
                     yield stream.take()
             if stream.error is not None:
@@ -227,8 +233,8 @@ class AsyncRunner:
                 timer.cancel()
             del self._streams[request_id]
             self._turnover.end()
-            if result is not None and may_be_refused:
-                self.on_abort(result, taken + len(stream.call.chunks), options[-1])
+            if result is not None:
+                on_end(result, taken + len(stream.call.chunks))
             stream.leave()
             del stream, result
 

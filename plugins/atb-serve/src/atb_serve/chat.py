@@ -145,13 +145,17 @@ class ChatWork:
             max_calls=1 if self.body.parallel_tool_calls is False else None,
         )
 
+    def generate(
+        self, prompt: EncodedPrompt, mask: Callable[[], GrammarMask] | None
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """Generates the answers."""
+        return self.state.generate(self.request, self.model, [prompt], self.params, mask)
+
     async def whole(self) -> ChatCompletion:
         """Returns the complete answer."""
         prompt = await self.prompt()
         mask = await self.mask(prompt)
-        results = await outputs(self.model.generate([prompt], self.params, token_mask=mask))
-        for result in results:
-            self.state.finished(self.request, self.model, result)
+        results = await outputs(self.generate(prompt, mask))
         choices = [self._choice(each, prompt) for each in results[0].outputs]
         return ChatCompletion(self.id, self.created, self.model.name, choices, usage_of(results))
 
@@ -166,11 +170,10 @@ class ChatWork:
         texts: dict[int, TextEvents] = {}
         started = False
         try:
-            async with aclosing(self.model.generate([prompt], self.params, token_mask=mask)) as chunks:
+            async with aclosing(self.generate(prompt, mask)) as chunks:
                 async for chunk in chunks:
                     if chunk.output is not None:
                         results.append(chunk.output)
-                        self.state.finished(self.request, self.model, chunk.output)
                     so_far, answer = usage.after_token(), answers[chunk.index]
                     if not usage.is_continuous and answer.takes_as_it_is(chunk):
                         if chunk.index not in texts:

@@ -52,9 +52,7 @@ class _Completions:
         """Returns the complete answer."""
         prompts = await self._prompts()
         mask = await self._mask()
-        results = await outputs(self.model.generate(prompts, self.params, token_mask=mask))
-        for result in results:
-            self.state.finished(self.request, self.model, result)
+        results = await outputs(self.state.generate(self.request, self.model, prompts, self.params, mask))
         choices: list[TextChoice] = []
         for number, (result, prompt) in enumerate(zip(results, prompts, strict=True)):
             first = number * self.params.n
@@ -71,12 +69,12 @@ class _Completions:
         texts: dict[int, TextEvents] = {}
         started = False
         try:
-            async with aclosing(self.model.generate(prompts, self.params, token_mask=mask)) as chunks:
+            work = self.state.generate(self.request, self.model, prompts, self.params, mask)
+            async with aclosing(work) as chunks:
                 async for chunk in chunks:
                     index = chunk.prompt_index * self.params.n + chunk.index
                     if chunk.output is not None:
                         results.append(chunk.output)
-                        self.state.finished(self.request, self.model, chunk.output)
                     if self.body.echo and index not in offsets:
                         text = self._prompt_text(prompts[chunk.prompt_index])
                         offsets[index] = len(text)

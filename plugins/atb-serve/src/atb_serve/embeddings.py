@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from atb_serve.parameters import check_at_most, prompts_in
 from atb_serve.replies import EmbeddingData, Embeddings, EmbeddingUsage
 from atb_serve.schemas import EmbeddingsBody
 from atb_serve.state import ServerState
+from atb_serve.waiting import within
 
 if TYPE_CHECKING:
     from atb_core import EmbeddingOutput
@@ -36,24 +38,30 @@ async def embeddings(request: Request) -> Response:
         )  # fmt: skip
     inputs = prompts_in(body.input)
     check_at_most("input", len(inputs), state.limits.max_prompts, " inputs")
-    work = asyncio.wait_for(_embed(model, inputs, body.dimensions), state.limits.request_timeout)
+    work = within(state.limits.request_timeout, _embed(state, request, model, inputs, body.dimensions))
     try:
         outputs = await until_client_leaves(request.receive, work)
     except asyncio.TimeoutError:
         raise RequestTimeoutError("The vectors were not finished in the time that a request has") from None
-    count = sum(len(output.prompt_token_ids) for output in outputs)
-    request.state.facts["prompt_tokens"] = count
+    count = request.state.facts["prompt_tokens"]
     as_text = body.encoding_format == "base64"
     data = [EmbeddingData(index, _encoded(each.embedding, as_text)) for index, each in enumerate(outputs)]
     return JsonResponse(Embeddings(model.name, data, EmbeddingUsage(count, count)))
 
 
-async def _embed(model: ServedModel, inputs: list[Any], dimensions: int | None) -> list[EmbeddingOutput]:
+async def _embed(
+    state: ServerState, request: Request, model: ServedModel, inputs: list[Any], dimensions: int | None
+) -> list[EmbeddingOutput]:
     prompts = [{"prompt_token_ids": (await model.encode(each, "input")).token_ids} for each in inputs]
+    request.state.facts["prompt_tokens"], found = 0, []
     try:
-        return await model.embed(prompts, dimensions)
+        async with aclosing(model.embed(prompts, dimensions)) as outputs:
+            async for output in outputs:
+                state.embedded(request, model, output)
+                found.append(output)
     except RequestError as error:
         raise api_error(error, "dimensions" if "dimensions" in error.message else "model") from None
+    return found
 
 
 def _encoded(vector: np.ndarray[Any, np.dtype[np.float32]], as_text: bool) -> list[float] | str:

@@ -160,20 +160,17 @@ class ServedModel:
                     code="model_not_found",
                 ) from None  # fmt: skip
 
-    async def embed(self, prompts: Sequence[Any], dimensions: int | None) -> list[EmbeddingOutput]:
-        """Embeds prompts, one after another in a thread; cancelling ends it after the one that is computed."""
+    async def embed(self, prompts: Sequence[Any], dimensions: int | None) -> AsyncGenerator[EmbeddingOutput, None]:
+        """Embeds prompts, one after another in a thread; leaving it ends it after the one that is computed."""
         if self._num_embedding >= self.limits.max_queue_len:
             raise self._embedding_turnover.full(self._num_embedding, "requests for embeddings")
         self._num_embedding += 1
         self._embedding_turnover.begin()
         try:
-            return [
-                output
-                for prompt in prompts
-                for output in await asyncio.get_running_loop().run_in_executor(
-                    self._embedding, functools.partial(self.runner.embed, prompt, dimensions=dimensions)
-                )
-            ]
+            for prompt in prompts:
+                embed = functools.partial(self.runner.embed, prompt, dimensions=dimensions)
+                for output in await asyncio.get_running_loop().run_in_executor(self._embedding, embed):
+                    yield output
         finally:
             self._num_embedding -= 1
             self._embedding_turnover.end()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from atb_serve.engine import ServedModel
 
 _MODEL = ("model_name",)
-_ABORTED: FinishReason = "abort"
+ABORTED: FinishReason = "abort"
 _REASONS = get_args(FinishReason)
 # Seconds; of one token, and of a whole request.
 _SHORT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
@@ -75,9 +75,12 @@ class Metrics:
         for reason in _REASONS:
             self._success.remove(model, reason)
 
-    def ended(self, model: str, output: RequestOutput, generated: int) -> None:
-        """Counts the tokens of a prompt and the ends of its completions, finished or not."""
-        prompt = len(output.prompt_token_ids) if generated or output.metrics.queue_time else 0
+    def embedded(self, model: str, prompt: int) -> None:
+        """Counts the tokens of a prompt that became a vector."""
+        self._prompt_tokens.labels(model).inc(prompt)
+
+    def ended(self, model: str, output: RequestOutput, prompt: int, generated: int) -> None:
+        """Counts the tokens of a prompt, as far as it was begun, and the ends of its completions, early or not."""
         for counter, value in (
             (self._prompt_tokens, prompt),
             (self._generation_tokens, generated),
@@ -86,12 +89,13 @@ class Metrics:
             (self._hits, output.num_cached_tokens),
         ):
             counter.labels(model).inc(value)
-        for completion in output.outputs:
-            self._success.labels(model, completion.finish_reason or _ABORTED).inc()
+        reasons = reasons_of(output)
+        for reason in reasons:
+            self._success.labels(model, reason).inc()
+        if ABORTED not in reasons:
+            self._finished(model, output)
 
-    def finished(self, model: str, output: RequestOutput) -> None:
-        """Counts the result of a prompt."""
-        self.ended(model, output, sum(len(each.token_ids) for each in output.outputs))
+    def _finished(self, model: str, output: RequestOutput) -> None:
         times = output.metrics
         for histogram, seconds in (
             (self._first, times.time_to_first_token),
@@ -104,6 +108,11 @@ class Metrics:
         steps = max(len(each.token_ids) for each in output.outputs) - 1
         if steps:
             self._between.labels(model).observe(times.decode_time / steps)
+
+
+def reasons_of(output: RequestOutput) -> list[FinishReason]:
+    """Returns why each completion ended; one that has no reason of its own ended early."""
+    return [completion.finish_reason or ABORTED for completion in output.outputs]
 
 
 class _State(Collector):

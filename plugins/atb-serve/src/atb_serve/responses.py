@@ -167,7 +167,7 @@ class _Responses:
         prompt = await work.prompt()
         mask = await work.mask(prompt)
         splitter = work.splitter(prompt)
-        async with aclosing(work.model.generate([prompt], work.params, token_mask=mask)) as chunks:
+        async with aclosing(work.generate(prompt, mask)) as chunks:
             chunk = await anext(chunks)
             for name in ("created", "in_progress"):
                 yield self._numbered({"type": f"response.{name}", "response": self._response("in_progress", None)})
@@ -180,7 +180,6 @@ class _Responses:
                 chunk = await anext(chunks)
         for event in [*self._items.take(splitter.finish()), *self._items.close()]:
             yield self._numbered(event)
-        work.state.finished(work.request, work.model, chunk.output)
         status = "incomplete" if chunk.finish_reason == "length" else "completed"
         yield self._numbered({"type": f"response.{status}", "response": self._response(status, chunk.output)})
 

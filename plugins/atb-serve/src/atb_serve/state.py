@@ -4,22 +4,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import functools
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 
 from atb_serve.errors import ApiError, api_error
-from atb_serve.metrics import Metrics
+from atb_serve.metrics import ABORTED, Metrics, reasons_of
 from atb_serve.replies import CachedTokens, Usage
 from atb_serve.settings import Limits
 
 if TYPE_CHECKING:
-    from atb_core import RequestOutput
+    from atb_core import EmbeddingOutput, RequestOutput, SamplingParams, StreamChunk
     from atb_core.runner.prompts import EncodedPrompt
+    from atb_core.runner.token_mask import TokenMaskFactory
     from atb_serve.engine import ServedModel
     from atb_serve.schemas import StreamOptions
 
@@ -57,22 +59,41 @@ class ServerState:
         request.state.facts["model"] = model.name
         return model
 
-    def finished(self, request: Request, model: ServedModel, output: RequestOutput) -> None:
-        """Counts the result of a prompt and notes it for the log."""
+    def generate(
+        self,
+        request: Request,
+        model: ServedModel,
+        prompts: Sequence[EncodedPrompt],
+        params: SamplingParams,
+        token_mask: TokenMaskFactory | None,
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """Completes prompts together, see `ServedModel.generate`; counts each at its end and notes it for the log."""
+        request.state.facts.update(prompt_tokens=0, completion_tokens=0, finish_reasons=[])
+        on_end = functools.partial(self._ended, request.state.facts, model)
+        return model.generate(prompts, params, token_mask=token_mask, on_end=on_end)
+
+    def _ended(self, facts: dict[str, Any], model: ServedModel, output: RequestOutput, generated: int) -> None:
         # What ends after its adapter was unloaded counts for the model itself.
         name = model.name if model.name in self.models else model.base_name or model.name
-        self.metrics.finished(name, output)
-        facts = request.state.facts
-        facts["prompt_tokens"] = facts.get("prompt_tokens", 0) + len(output.prompt_token_ids)
-        generated = sum(len(each.token_ids) for each in output.outputs)
-        facts["completion_tokens"] = facts.get("completion_tokens", 0) + generated
-        facts.setdefault("finish_reasons", []).extend(each.finish_reason for each in output.outputs)
+        begun = generated or output.metrics.queue_time
+        prompt = len(output.prompt_token_ids) if begun else 0
+        self.metrics.ended(name, output, prompt, generated)
+        facts["prompt_tokens"] += prompt
+        facts["completion_tokens"] += generated
+        facts["finish_reasons"] += reasons_of(output)
         if self.log_texts:
             ids, tokenizer = output.prompt_token_ids, model.runner.tokenizer
-            prompt = ids if tokenizer is None else tokenizer.decode(ids, skip_special_tokens=False)
-            facts.setdefault("prompts", []).append(prompt)
-            facts.setdefault("answers", []).extend(each.text for each in output.outputs)
-        facts.setdefault("time_to_first_token", round(output.metrics.time_to_first_token, 4))
+            text = ids if tokenizer is None else tokenizer.decode(ids, skip_special_tokens=False)
+            facts.setdefault("prompts", []).append(text)
+            texts = (each.text if each.finish_reason not in (None, ABORTED) else None for each in output.outputs)
+            facts.setdefault("answers", []).extend(texts)
+        if generated:
+            facts.setdefault("time_to_first_token", round(output.metrics.time_to_first_token, 4))
+
+    def embedded(self, request: Request, model: ServedModel, output: EmbeddingOutput) -> None:
+        """Counts a prompt whose vector was computed, and notes it for the log."""
+        self.metrics.embedded(model.name, len(output.prompt_token_ids))
+        request.state.facts["prompt_tokens"] += len(output.prompt_token_ids)
 
     def failed(self, request: Request, error: Exception, param: str | None = None) -> ApiError:
         """Returns the answer to an error in a stream that has begun, and notes it for the log: the status is sent."""

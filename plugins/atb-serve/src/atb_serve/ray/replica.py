@@ -19,6 +19,8 @@ from atb_serve.server import set_up_logs
 from atb_serve.state import ServerState
 from atb_serve.status import problem_of
 
+_SECONDS_TO_LEAVE = 5.0
+
 
 class Replica:
     """Answers the requests that the ingress sends.
@@ -51,6 +53,8 @@ class Replica:
             await task
         finally:
             answer.leave()
+            # It notices that, and says so in the log; a server that ends cancels it.
+            await asyncio.wait({task}, timeout=_SECONDS_TO_LEAVE)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
