@@ -18,7 +18,7 @@ from atb_core.errors import RequestError
 from atb_core.extensions import needed_package, plugin_errors
 from atb_core.features.adapters import adapter_manager
 from atb_core.features.step import Step
-from atb_core.graph.torch_dtypes import dtype_to_torch
+from atb_core.graph.arrays import dtype_to_torch
 from atb_core.models.base.router import router_of
 from atb_core.models.runtime.packed_weights import packed_folder
 from atb_core.runner.arguments import check_call, check_opening, check_sizes

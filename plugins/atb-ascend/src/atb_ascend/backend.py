@@ -41,11 +41,10 @@ from atb_core.engine.native import (
 )
 from atb_core.engine.native_graph import NativeGraph
 from atb_core.errors import BackendUnavailableError, EngineError
-from atb_core.graph.arrays import Array, is_tensor, numpy_dtype, to_numpy, to_torch
+from atb_core.graph.arrays import Array, dtype_to_torch, is_tensor, numpy_dtype, to_numpy, to_torch
 from atb_core.graph.dtype import DataType
 from atb_core.graph.network import Network
 from atb_core.graph.quantized import QuantizedRows
-from atb_core.graph.torch_dtypes import dtype_to_torch
 from atb_core.names import QUANTIZATIONS, command, pip_install
 
 _log = logging.getLogger(__name__)
