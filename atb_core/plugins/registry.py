@@ -216,7 +216,7 @@ def _conflict(model_type: str, usable: list[Family]) -> PluginError:
 
 @Once
 def registry() -> FamilyRegistry:
-    """Returns the registry of this process, scanned once; `registry.cache_clear()` makes the next call scan again."""
+    """Returns the registry of this process, scanned once."""
     return FamilyRegistry()
 
 

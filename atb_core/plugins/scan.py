@@ -139,13 +139,13 @@ class Environment:
 
 @Once
 def environment() -> Environment:
-    """Returns what is installed on `sys.path`, scanned once; `environment.cache_clear()` makes the next call scan."""
+    """Returns what is installed on `sys.path`, scanned once."""
     return Environment(sys.path)
 
 
 @Once
 def installed() -> tuple[Installed, ...]:
-    """Returns the distributions that extend `atb_core`, by name; scanned once, `installed.cache_clear()` forgets."""
+    """Returns the distributions that extend `atb_core`, by name."""
     return environment().installed
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from site_directory import Site
 
+from atb_core.plugins.once import forget
 from atb_core.plugins.registry import ROUTERS
 from atb_core.plugins.scan import Entry, Environment, installed
 
@@ -218,10 +219,10 @@ def test_a_process_scans_once_until_told_to_forget(site: Site) -> None:
     before = len(installed())
     info = site.metadata("atb-one", "1.0", ENTRIES)
     assert len(installed()) == before
-    installed.cache_clear()
+    forget()
     assert len(installed()) == before + 1
     site.remove(info)
-    installed.cache_clear()
+    forget()
     assert len(installed()) == before
 
 
