@@ -286,8 +286,7 @@ class NativeEngine(Engine):
         programs = self.programs()
         if not programs:
             raise EngineError("there is no plan before the first forward() of a network with open shapes")
-        info: dict[str, int] = programs[-1].handle.plan_info()
-        return info
+        return dict(programs[-1].handle.plan_info())
 
     def programs(self) -> list[Any]:
         """Returns the programs, the one that ran last at the end."""

@@ -14,7 +14,7 @@ from site_directory import GOOD, Site
 from atb_core.errors import PluginError
 from atb_core.plugins.once import forget
 from atb_core.plugins.records import Status, records
-from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, families, load, registry
+from atb_core.plugins.registry import CONFIGS, MODELS, ROUTERS, load, registry
 
 
 def test_families_are_listed_without_importing_them(site: Site) -> None:
@@ -113,7 +113,7 @@ def test_one_package_found_twice_is_one_family(site: Site, tmp_path: Path, monke
     site.family("atb-ten", "ten")
     monkeypatch.syspath_prepend(str(tmp_path / "other"))
     forget()
-    assert [family.package for family in families() if family.model_type == "ten"] == ["atb-ten 1.0"]
+    assert [family.package for family in registry().families() if family.model_type == "ten"] == ["atb-ten 1.0"]
 
 
 # Two packages for one type.

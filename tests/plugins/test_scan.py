@@ -228,7 +228,7 @@ def test_a_process_scans_once_until_told_to_forget(site: Site) -> None:
 
 def test_listing_imports_neither_torch_nor_transformers_nor_a_plugin() -> None:
     code = (
-        "import sys; from atb_core.plugins.registry import families; found = families(); "
+        "import sys; from atb_core.plugins.registry import registry; found = registry().families(); "
         "assert not {'torch', 'transformers'} & set(sys.modules); "
         "assert not {f.objects['atb_core.routers'].split('.')[0] for f in found} & set(sys.modules)"
     )
